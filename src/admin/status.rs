@@ -1,0 +1,191 @@
+//! `/api/v1/status`: the whole program at a glance, as JSON.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::overview::{Overview, Phase};
+use crate::pool::{Entry, Pool, State};
+use crate::telemetry::CloseReason;
+use crate::telemetry::decisions::unix_seconds;
+use crate::telemetry::flow::Reading;
+
+/// The whole program at a glance.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The running version.
+    pub version: &'static str,
+    /// What the process is doing: `starting`, `serving`, `draining`.
+    pub phase: &'static str,
+    /// Whether traffic should be sent here.
+    pub ready: bool,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
+    /// Connections that the process relays at once.
+    pub max_connections: usize,
+    /// Threads of the data plane.
+    pub workers: usize,
+    /// The listeners.
+    pub listeners: Vec<ListenerStatus>,
+    /// The pools.
+    pub pools: Vec<PoolStatus>,
+}
+
+/// A listener at a glance.
+#[derive(Clone, Debug, Serialize)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its addresses, with the ports that they have in fact.
+    pub addresses: Vec<String>,
+    /// Where its connections go.
+    pub pool: Arc<str>,
+    /// Connections that are open.
+    pub active: usize,
+}
+
+/// A pool at a glance.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How a backend is chosen.
+    pub algorithm: &'static str,
+    /// Whether it has looked for its backends and checked them, once at least.
+    pub settled: bool,
+    /// Backends that can be chosen.
+    pub up: usize,
+    /// Failed attempts that no client learned of.
+    pub failures_masked: u64,
+    /// Failures that clients met.
+    pub failures_seen: u64,
+    /// Connections that reached no backend.
+    pub unserved: u64,
+    /// The backends.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A backend at a glance.
+#[derive(Clone, Debug, Serialize)]
+pub struct BackendStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it is connected to.
+    pub address: SocketAddr,
+    /// Its other addresses.
+    pub also: Vec<SocketAddr>,
+    /// Its state.
+    pub state: State,
+    /// Since when, in seconds since the epoch.
+    #[serde(serialize_with = "unix_seconds")]
+    pub since: SystemTime,
+    /// Why it is in this state.
+    pub cause: Arc<str>,
+    /// Its share.
+    pub weight: u32,
+    /// Connections that are open or opening.
+    pub active: u32,
+    /// Connections that it was sent.
+    pub connections: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+    /// Attempts to connect to it that failed.
+    pub connect_failures: u64,
+    /// Its last check.
+    pub last_check: Option<LastCheck>,
+}
+
+/// The last check of a backend.
+#[derive(Clone, Debug, Serialize)]
+pub struct LastCheck {
+    /// When it ended, in seconds since the epoch.
+    #[serde(serialize_with = "unix_seconds")]
+    pub at: SystemTime,
+    /// Whether it passed.
+    pub passed: bool,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+}
+
+impl Status {
+    /// The program as it is now.
+    pub fn of(overview: &Overview) -> Self {
+        let listeners = overview.listeners.load();
+        let listener =
+            |(listener, addresses): &(Arc<crate::proxy::listener::Listener>, Vec<_>)| ListenerStatus {
+                name: Arc::clone(&listener.name),
+                addresses: addresses.iter().map(ToString::to_string).collect(),
+                pool: Arc::clone(&listener.settings.load().pool.name),
+                active: listener.active(),
+            };
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            phase: match overview.phase() {
+                Phase::Starting => "starting",
+                Phase::Serving => "serving",
+                Phase::Draining => "draining",
+            },
+            ready: overview.ready(),
+            uptime_seconds: (overview.started.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+            max_connections: overview.limit.connections,
+            workers: overview.workers.len(),
+            listeners: listeners.iter().map(listener).collect(),
+            pools: overview.pools.load().values().map(|pool| PoolStatus::of(pool)).collect(),
+        }
+    }
+}
+
+impl PoolStatus {
+    fn of(pool: &Pool) -> Self {
+        let view = pool.view();
+        let unserved: u64 = pool.unserved.read().iter().map(|(_, reading)| reading.total()).sum();
+        let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
+        Self {
+            name: Arc::clone(&pool.name),
+            algorithm: view.algorithm.name(),
+            settled: pool.settled(),
+            up: view.len(),
+            failures_masked: pool.counters.failures_masked(),
+            failures_seen: seen,
+            unserved,
+            backends: pool.roster().members.iter().map(BackendStatus::of).collect(),
+        }
+    }
+}
+
+impl BackendStatus {
+    fn of(entry: &Entry) -> Self {
+        let backend = &entry.backend;
+        let mut total = Reading::default();
+        for (_, reading) in backend.flows.read() {
+            total += reading;
+        }
+        let last = |(at, checked): (SystemTime, crate::health::Checked)| LastCheck {
+            at,
+            passed: checked.result.is_ok(),
+            error: checked.result.err(),
+            took_ms: (checked.took.as_secs_f64() * 1e6).round() / 1e3,
+        };
+        Self {
+            name: Arc::clone(&backend.name),
+            address: backend.address,
+            also: backend.also.clone(),
+            state: entry.state,
+            since: SystemTime::now() - entry.since.elapsed(),
+            cause: Arc::clone(&entry.cause),
+            weight: entry.weight,
+            active: backend.load.active(),
+            connections: total.total(),
+            bytes_in: total.bytes_in,
+            bytes_out: total.bytes_out,
+            connect_failures: backend.connect_failures().map(|(_, n)| n).sum(),
+            last_check: backend.checks().last.map(last),
+        }
+    }
+}

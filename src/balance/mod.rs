@@ -1,0 +1,171 @@
+//! Choosing one of several candidates.
+//!
+//! Pure: no I/O, no clock, no knowledge of pools or sockets, so that the same code runs under traffic, in a
+//! property test and on paper. A [`Picker`] is built once from a set of candidates and then asked many times,
+//! by all workers at once. One file per algorithm; to add one, write its file, add it to
+//! [`Algorithm`] and to the three matches below.
+
+mod least_connections;
+mod round_robin;
+mod weighted;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::config::Algorithm;
+use least_connections::LeastConnections;
+use round_robin::RoundRobin;
+use weighted::Weighted;
+
+/// How busy one backend is: the connections that were sent to it and have not ended, those that are still
+/// connecting included. All workers write it.
+#[derive(Debug, Default)]
+pub struct Load(AtomicU32);
+
+impl Load {
+    /// Connections at this moment.
+    pub fn active(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Counts one connection until the lease is dropped, however it ends.
+    pub fn lease(self: &Arc<Self>) -> Lease {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Lease(Arc::clone(self))
+    }
+}
+
+/// One connection's place in a backend's [`Load`]; given back when dropped.
+#[derive(Debug)]
+pub struct Lease(Arc<Load>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One backend as an algorithm sees it.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Tells it from every other one that there ever was.
+    pub key: u64,
+    /// Its share, at least 1: who has a weight of 0 is not a candidate.
+    pub weight: u32,
+    /// How busy it is.
+    pub load: Arc<Load>,
+}
+
+/// A set of candidates, and an algorithm that chooses among them. Never edited: a changed set is a new picker.
+#[derive(Debug)]
+pub struct Picker {
+    candidates: Box<[Candidate]>,
+    method: Method,
+}
+
+#[derive(Debug)]
+enum Method {
+    RoundRobin(RoundRobin),
+    Weighted(Weighted),
+    LeastConnections(LeastConnections),
+}
+
+impl Picker {
+    /// Chooses among `candidates`. What must outlast a change of the set (where the rotation stands, the credit
+    /// of each candidate) is taken over from `previous`.
+    pub fn new(algorithm: Algorithm, candidates: Vec<Candidate>, previous: Option<&Self>) -> Self {
+        debug_assert!(candidates.iter().all(|c| c.weight > 0));
+        let candidates = candidates.into_boxed_slice();
+        let method = match (algorithm, previous.map(|p| (&p.method, &p.candidates))) {
+            (Algorithm::RoundRobin, Some((Method::RoundRobin(old), _))) => Method::RoundRobin(old.clone()),
+            (Algorithm::RoundRobin, _) => Method::RoundRobin(RoundRobin::default()),
+            (Algorithm::Weighted, Some((Method::Weighted(old), before))) => {
+                Method::Weighted(old.carried_over(before, &candidates))
+            }
+            (Algorithm::Weighted, _) => Method::Weighted(Weighted::new(candidates.len())),
+            (Algorithm::LeastConnections, Some((Method::LeastConnections(old), _))) => {
+                Method::LeastConnections(old.clone())
+            }
+            (Algorithm::LeastConnections, _) => Method::LeastConnections(LeastConnections::default()),
+        };
+        Self { candidates, method }
+    }
+
+    /// The index of the chosen candidate, never one whose key is in `tried`; `None` when nobody is left.
+    pub fn choose(&self, tried: &[u64]) -> Option<usize> {
+        if self.candidates.is_empty() {
+            return None;
+        }
+        match &self.method {
+            Method::RoundRobin(method) => method.choose(&self.candidates, tried),
+            Method::Weighted(method) => method.choose(&self.candidates, tried),
+            Method::LeastConnections(method) => method.choose(&self.candidates, tried),
+        }
+    }
+
+    /// The candidates, in the order that [`choose`](Self::choose) indexes.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.candidates
+    }
+}
+
+#[cfg(test)]
+mod laws {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(super) fn candidates(weights: &[u32]) -> Vec<Candidate> {
+        let of = |(key, &weight): (usize, &u32)| Candidate { key: key as u64, weight, load: Arc::default() };
+        weights.iter().enumerate().map(of).collect()
+    }
+
+    fn algorithm() -> impl Strategy<Value = Algorithm> {
+        prop_oneof![Just(Algorithm::RoundRobin), Just(Algorithm::Weighted), Just(Algorithm::LeastConnections)]
+    }
+
+    proptest! {
+        #[test]
+        fn a_tried_candidate_is_never_chosen_again_and_all_are_tried_before_giving_up(
+            algorithm in algorithm(),
+            weights in proptest::collection::vec(1u32..=256, 0..20),
+            warm_up in 0usize..50,
+        ) {
+            let picker = Picker::new(algorithm, candidates(&weights), None);
+            for _ in 0..warm_up { picker.choose(&[]); }
+            let mut tried = Vec::new();
+            while let Some(index) = picker.choose(&tried) {
+                let key = picker.candidates()[index].key;
+                prop_assert!(!tried.contains(&key));
+                tried.push(key);
+            }
+            prop_assert_eq!(tried.len(), weights.len());
+        }
+
+        #[test]
+        fn a_changed_set_is_chosen_from_at_once(
+            algorithm in algorithm(),
+            before in proptest::collection::vec(1u32..=9, 1..10),
+            after in proptest::collection::vec(1u32..=9, 1..10),
+            rounds in 0usize..40,
+        ) {
+            let old = Picker::new(algorithm, candidates(&before), None);
+            for _ in 0..rounds { old.choose(&[]); }
+            let new = Picker::new(algorithm, candidates(&after), Some(&old));
+            for _ in 0..rounds {
+                prop_assert!(new.choose(&[]).is_some_and(|index| index < after.len()));
+            }
+        }
+
+        #[test]
+        fn loads_return_to_zero_in_whatever_order_leases_end(order in proptest::collection::vec(any::<bool>(), 1..200)) {
+            let load = Arc::new(Load::default());
+            let mut held = Vec::new();
+            for take in order {
+                if take { held.push(load.lease()); } else { held.pop(); }
+                prop_assert_eq!(load.active() as usize, held.len());
+            }
+            drop(held);
+            prop_assert_eq!(load.active(), 0);
+        }
+    }
+}

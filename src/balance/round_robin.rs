@@ -1,0 +1,79 @@
+//! Each candidate in turn, whatever its weight.
+//!
+//! Use it when the backends are equal and so are the connections. Do not when connections live for very
+//! different times: it counts what it has handed out, not what is still open.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::Candidate;
+
+/// The place of the rotation, one for all workers, so that the turn is even over the whole process and not
+/// only within each worker. Shared with the pickers before and after it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RoundRobin {
+    next: Arc<AtomicUsize>,
+}
+
+impl RoundRobin {
+    pub(super) fn choose(&self, candidates: &[Candidate], tried: &[u64]) -> Option<usize> {
+        let n = candidates.len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed) % n;
+        if !tried.contains(&candidates[first].key) {
+            return Some(first);
+        }
+        let found = (1..n).find(|step| !tried.contains(&candidates[(first + step) % n].key))?;
+        // Those passed over have had their turn: who follows the chosen one is next.
+        self.next.fetch_add(found, Ordering::Relaxed);
+        Some((first + found) % n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Picker, laws::candidates};
+    use crate::config::Algorithm;
+    use proptest::prelude::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn equal_backends_take_turns() {
+        let picker = Picker::new(Algorithm::RoundRobin, candidates(&[1, 1, 1]), None);
+        let chosen: Vec<_> = (0..10).filter_map(|_| picker.choose(&[])).collect();
+        assert_eq!(chosen, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn several_workers_share_one_rotation() {
+        let picker = Arc::new(Picker::new(Algorithm::RoundRobin, candidates(&[1; 7]), None));
+        let workers: Vec<_> = (0..4)
+            .map(|_| {
+                let picker = Arc::clone(&picker);
+                std::thread::spawn(move || {
+                    let mut counts = [0u32; 7];
+                    for _ in 0..7_000 {
+                        counts[picker.choose(&[]).unwrap()] += 1;
+                    }
+                    counts
+                })
+            })
+            .collect();
+        let mut total = [0u32; 7];
+        for worker in workers {
+            for (sum, count) in total.iter_mut().zip(worker.join().unwrap()) {
+                *sum += count;
+            }
+        }
+        assert_eq!(total, [4_000; 7]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_full_turn_is_exactly_even(n in 1usize..30, turns in 1usize..10, weight in 1u32..9) {
+            let picker = Picker::new(Algorithm::RoundRobin, candidates(&vec![weight; n]), None);
+            let mut counts = vec![0; n];
+            for _ in 0..n * turns { counts[picker.choose(&[]).unwrap()] += 1; }
+            prop_assert!(counts.iter().all(|&c| c == turns));
+        }
+    }
+}

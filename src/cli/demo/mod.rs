@@ -1,0 +1,194 @@
+//! `pointsman demo`: three small backends, the balancer, traffic and a live view, in one process. The balancer is
+//! the one that `run` starts: it finds these backends by DNS, checks them and relays to them like to any other.
+
+mod backend;
+mod scene;
+mod stage;
+mod story;
+mod traffic;
+mod view;
+pub mod zone;
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::run::Signals;
+use super::{DemoArgs, Exit, Failure, run};
+use crate::admin;
+use crate::config::{
+    self, BindAddress, Check, Config, Dns, Health, HttpCheck, Listener, Log, NoBackend, Pool, Runtime, Source,
+};
+use crate::supervisor::{self, Supervisor};
+use crate::telemetry::log;
+use scene::Observer;
+use stage::Stage;
+use traffic::{Account, Book};
+use view::Screen;
+
+/// How often the view is drawn.
+const TICK: Duration = Duration::from_millis(200);
+
+pub(super) fn run(args: &DemoArgs) -> Result<Exit, Failure> {
+    let live = io::stdout().is_terminal() && io::stdin().is_terminal();
+    // Log lines on the same terminal would write over the view, which says the same.
+    let log = if live && io::stderr().is_terminal() { None } else { Some(log::init(&Log::default())?) };
+    let runtime = run::control_plane()?;
+    let played = runtime.block_on(play(args, live));
+    runtime.shutdown_background();
+    drop(log); // the account is the last word
+    let (account, masked, time) = played?;
+    super::print(&in_words(&account, masked, time))
+}
+
+/// Plays the demo until its time is up, a signal comes or somebody presses q.
+async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), Failure> {
+    let mut signals = Signals::new()?;
+    let began = Instant::now();
+    let until = args.exit_after.map(|time| began + time);
+    let mut stage = Stage::set()
+        .await
+        .map_err(|error| Failure::NotStarted(format!("the demo's backends cannot be started: {error}")))?;
+    let admin = bind_admin(args.admin).await?;
+    let supervisor = start(args, &stage).await?;
+    let overview = Arc::clone(supervisor.overview());
+    let stop = CancellationToken::new();
+    let admin_address = admin.address.to_string();
+    let admin = tokio::spawn(admin.serve(admin::router(&overview), stop.clone()));
+    let address = listening(&supervisor);
+    info!("try `curl http://{address}/` and `curl http://{admin_address}/api/v1/status`");
+    let book = Book::default();
+    let traffic = traffic::send(address, book.clone());
+    let mut observer = Observer::new(Arc::clone(&overview), book, address.to_string(), admin_address);
+    let mut screen = if live { Some(Screen::open().map_err(|error| no_screen(&error))?) } else { None };
+    let mut steps = story::steps();
+    let mut next = steps.next();
+    let mut tick = tokio::time::interval(TICK);
+    let last = loop {
+        let step_at = next.map(|(at, _)| began + at);
+        tokio::select! {
+            () = signals.end() => break observer.look(),
+            () = sleep_until(until) => break observer.look(),
+            () = sleep_until(step_at) => if let Some((_, step)) = next {
+                info!(backend = step.backend, "story: {}", step.words);
+                observer.tell(step.words);
+                stage.happen(step.backend, step.event).await.map_err(|error| {
+                    Failure::NotStarted(format!("the demo's backend {} cannot be started: {error}", step.backend))
+                })?;
+                next = steps.next();
+            },
+            _ = tick.tick() => {
+                let scene = observer.look();
+                if let Some(screen) = &mut screen {
+                    screen.draw(&scene).map_err(|error| no_screen(&error))?;
+                    if screen.quit_pressed().map_err(|error| no_screen(&error))? {
+                        break scene;
+                    }
+                }
+            }
+        }
+    };
+    drop(screen);
+    drop(traffic);
+    supervisor.drain(signals.end()).await;
+    stop.cancel();
+    let _ = admin.await;
+    Ok((last.account, last.masked, last.time))
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn no_screen(error: &io::Error) -> Failure {
+    Failure::NotStarted(format!("the terminal cannot be used: {error}; try `pointsman demo | cat`"))
+}
+
+/// Starts the balancer on the wanted address; if nobody wants a certain one and the usual one is taken, on
+/// another.
+async fn start(args: &DemoArgs, stage: &Stage) -> Result<Supervisor, Failure> {
+    let usual = args.bind.unwrap_or((Ipv4Addr::LOCALHOST, 8080).into());
+    match Supervisor::start(config(usual, args.balance, stage)).await {
+        Err(supervisor::Error::Bind { error, .. })
+            if args.bind.is_none() && error.kind() == io::ErrorKind::AddrInUse =>
+        {
+            let other = (Ipv4Addr::LOCALHOST, 0).into();
+            Ok(Supervisor::start(config(other, args.balance, stage)).await?)
+        }
+        started => Ok(started?),
+    }
+}
+
+/// Where the admin server listens, by the same rule.
+async fn bind_admin(wanted: Option<SocketAddr>) -> Result<admin::server::Bound, Failure> {
+    let usual = wanted.unwrap_or((Ipv4Addr::LOCALHOST, 9900).into());
+    let bound = match admin::server::Bound::bind(&BindAddress::Tcp(usual)).await {
+        Err(error) if wanted.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
+            admin::server::Bound::bind(&BindAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into())).await
+        }
+        bound => bound,
+    };
+    bound.map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {usual}: {error}")))
+}
+
+fn config(bind: SocketAddr, balance: config::Algorithm, stage: &Stage) -> Config {
+    let dns = Dns {
+        server: Some(stage.dns),
+        every: Duration::from_millis(500),
+        flap: Duration::from_secs(1),
+        ..Dns::new(stage::SERVICE.to_owned(), stage.port)
+    };
+    let check = Check::Http(HttpCheck::new("/health".to_owned()));
+    let health = Health {
+        every: Duration::from_millis(500),
+        timeout: Duration::from_millis(400),
+        ..Health::new(check)
+    };
+    let pool = Pool { balance, health: Some(health), ..Pool::new(vec![Source::Dns(dns)]) };
+    let name: Arc<str> = "web".into();
+    let listener = Listener {
+        no_backend: NoBackend::Http503,
+        ..Listener::new(BindAddress::Tcp(bind), Arc::clone(&name))
+    };
+    Config {
+        runtime: Runtime::default(),
+        log: Log::default(),
+        admin: None, // served apart, so that a taken port is no obstacle
+        listeners: BTreeMap::from([(Arc::clone(&name), listener)]),
+        pools: BTreeMap::from([(name, pool)]),
+    }
+}
+
+/// The address of the only listener.
+fn listening(supervisor: &Supervisor) -> SocketAddr {
+    let listeners = supervisor.overview().listeners.load();
+    let address = listeners.iter().flat_map(|(_, addresses)| addresses).find_map(|address| match address {
+        BindAddress::Tcp(address) => Some(*address),
+        BindAddress::Unix(_) => None,
+    });
+    address.unwrap_or((Ipv4Addr::LOCALHOST, 0).into())
+}
+
+/// How it went, in words.
+fn in_words(account: &Account, masked: u64, time: Duration) -> String {
+    let each: Vec<_> = account.by_backend.iter().map(|(who, times)| format!("{who} {times}")).collect();
+    format!(
+        "{} requests answered in {:.0} s ({}), {} failed.\n\
+         {} broke off because their backend was killed while it answered; {} failures were hidden from clients.\n",
+        account.answered,
+        time.as_secs_f64(),
+        each.join(", "),
+        account.failed,
+        account.broken,
+        masked,
+    )
+}

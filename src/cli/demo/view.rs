@@ -1,0 +1,214 @@
+//! The live view in the terminal.
+
+use std::io;
+use std::time::Duration;
+
+use ratatui::Frame;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::layout::{Constraint, Layout};
+use ratatui::style::{Color, Modifier, Style, Stylize};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row as TableRow, Table, Wrap};
+
+use super::scene::{Row, Scene, clock};
+use crate::pool::State;
+
+/// Width of a share's bar, in characters.
+const BAR: usize = 10;
+/// From this width on there is room for addresses.
+const WIDE: u16 = 100;
+/// Rows of the table of backends: its four, and room for one that returns under another name.
+const ROWS: u16 = 5;
+
+/// A terminal that shows the demo; put back in order when it is dropped.
+pub(super) struct Screen(ratatui::DefaultTerminal);
+
+impl Screen {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self(ratatui::try_init()?))
+    }
+
+    pub(super) fn draw(&mut self, scene: &Scene) -> io::Result<()> {
+        self.0.draw(|frame| draw(frame, scene)).map(|_| ())
+    }
+
+    /// Whether a key was pressed that means to end: q, Esc, Ctrl-C. Never waits.
+    pub(super) fn quit_pressed(&self) -> io::Result<bool> {
+        while event::poll(Duration::ZERO)? {
+            let Event::Key(key) = event::read()? else { continue };
+            let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+            let quit = matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) || control_c;
+            if key.kind == KeyEventKind::Press && quit {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+fn draw(frame: &mut Frame<'_>, scene: &Scene) {
+    let changes = if frame.area().height < 20 { 3 } else { 6 };
+    let [head, backends, decisions, happened, foot] = Layout::vertical([
+        Constraint::Length(3),
+        Constraint::Length(ROWS + 2),
+        Constraint::Min(4),
+        Constraint::Length(changes + 1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    frame.render_widget(Paragraph::new(title(scene)).wrap(Wrap { trim: false }), head);
+    frame.render_widget(table(&scene.backends, backends.width), backends);
+    frame.render_widget(lines(" why each connection went where it went ", &scene.decisions), decisions);
+    frame.render_widget(lines(" what happened to the backends ", &scene.changes), happened);
+    frame.render_widget(Paragraph::new(account(scene)), foot);
+}
+
+fn title(scene: &Scene) -> Vec<Line<'static>> {
+    let address = format!("curl http://{}/", scene.address);
+    let first = vec![
+        Span::from("Pointsman demo ").bold(),
+        Span::from(clock(scene.time)),
+        Span::from("  "),
+        Span::from(address).fg(Color::Cyan),
+        Span::from(format!("  admin {}  q ends", scene.admin)),
+    ];
+    vec![Line::from(first), Line::from(vec!["▶ ".fg(Color::Yellow), Span::from(scene.story.clone()).bold()])]
+}
+
+fn table(rows: &[Row], width: u16) -> Table<'static> {
+    let wide = width >= WIDE;
+    let mut head = vec!["backend", "state", "share", "open", "answer", "total", "why"];
+    let mut widths = [7, 8, BAR as u16 + 5, 4, 7, 6].map(Constraint::Length).to_vec();
+    if wide {
+        head.insert(1, "address");
+        widths.insert(1, Constraint::Length(21));
+    }
+    widths.push(Constraint::Fill(1));
+    Table::new(rows.iter().map(|one| row(one, wide)), widths)
+        .header(TableRow::new(head).style(Style::new().add_modifier(Modifier::DIM)))
+        .block(Block::new().borders(Borders::TOP).title(" backends "))
+}
+
+fn row(row: &Row, wide: bool) -> TableRow<'static> {
+    let colour = match row.state {
+        State::Up => Color::Green,
+        State::Joining => Color::Cyan,
+        State::Down => Color::Red,
+        State::Draining => Color::Yellow,
+        State::Gone => Color::Gray,
+    };
+    let filled = (row.share * BAR as f64).round() as usize;
+    let bar = format!("{}{}", "█".repeat(filled.min(BAR)), "·".repeat(BAR - filled.min(BAR)));
+    let latency = row.latency.map_or("-".to_owned(), |time| format!("{:.0} ms", time.as_secs_f64() * 1e3));
+    let mut cells = vec![
+        Cell::from(row.name.to_string()).bold(),
+        Cell::from(row.state.name()).fg(colour),
+        Cell::from(format!("{bar} {:3.0}%", row.share * 100.0)).fg(colour),
+        Cell::from(row.active.to_string()),
+        Cell::from(latency),
+        Cell::from(row.connections.to_string()),
+        Cell::from(row.cause.to_string()),
+    ];
+    if wide {
+        cells.insert(1, Cell::from(row.address.clone()));
+    }
+    TableRow::new(cells)
+}
+
+fn lines(title: &'static str, lines: &[String]) -> Paragraph<'static> {
+    let text: Vec<_> = lines.iter().cloned().map(Line::from).collect();
+    Paragraph::new(text).block(Block::new().borders(Borders::TOP).title(title))
+}
+
+fn account(scene: &Scene) -> Line<'static> {
+    let account = &scene.account;
+    let bad = if account.failed == 0 { Color::Green } else { Color::Red };
+    Line::from(vec![
+        Span::from(format!("{} answered", account.answered)).bold(),
+        Span::from("   "),
+        Span::from(format!("{} failed", account.failed)).bold().fg(bad),
+        Span::from(format!(
+            "   {} cut with a killed backend   {} failures hidden",
+            account.broken, scene.masked
+        )),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::demo::traffic::Account;
+    use ratatui::Terminal;
+    use ratatui::backend::TestBackend;
+
+    fn scene() -> Scene {
+        let row = |name: &str, state, share| Row {
+            name: name.into(),
+            address: "127.0.0.2:5000".to_owned(),
+            state,
+            share,
+            active: 1,
+            latency: Some(Duration::from_millis(15)),
+            connections: 1234,
+            cause: "3 checks failed in a row: connection refused".into(),
+        };
+        Scene {
+            time: Duration::from_secs(65),
+            address: "127.0.0.1:8080".to_owned(),
+            admin: "127.0.0.1:9900".to_owned(),
+            story: "b is killed".to_owned(),
+            backends: vec![row("a", State::Up, 0.5), row("b", State::Down, 0.0), row("c", State::Up, 0.5)],
+            decisions: vec!["01:05 #9 127.0.0.1:4000 → a: its turn; passed over b: down".to_owned()],
+            changes: vec!["01:04 b is down: 3 checks failed in a row".to_owned()],
+            account: Account { answered: 1000, broken: 1, ..Account::default() },
+            masked: 3,
+        }
+    }
+
+    fn drawn(width: u16, height: u16) -> String {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(frame, &scene())).unwrap();
+        terminal.backend().to_string()
+    }
+
+    #[test]
+    fn everything_fits_a_usual_terminal() {
+        let text = drawn(80, 24);
+        for shown in [
+            "01:05",
+            "curl http://127.0.0.1:8080/",
+            "q ends",
+            "b is killed",
+            "█████····· ",
+            " 50%",
+            "15 ms",
+            "down",
+            "3 checks",
+            "→ a: its turn; passed over b",
+            "01:04 b is down",
+            "1000 answered",
+            "0 failed",
+            "3 failures hidden",
+        ] {
+            assert!(text.contains(shown), "{shown:?} is missing:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_wide_terminal_shows_addresses() {
+        assert!(drawn(120, 24).contains("127.0.0.2:5000"));
+    }
+
+    #[test]
+    fn no_terminal_is_too_small_to_try() {
+        for (width, height) in [(1, 1), (20, 5), (300, 100)] {
+            drawn(width, height);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `pointsman forward`: a balancer without a configuration file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Exit, Failure, ForwardArgs, run};
+use crate::config::{
+    Admin, Check, Config, Dns, Health, HttpCheck, Listener, Log, Pool, Runtime, Source, StaticBackend,
+};
+
+pub(super) fn run(args: &ForwardArgs) -> Result<Exit, Failure> {
+    run::serve(config(args)?, None)
+}
+
+fn config(args: &ForwardArgs) -> Result<Config, Failure> {
+    let mut pool = Pool::new(sources(&args.backends)?);
+    pool.balance = args.balance;
+    pool.health = match args.health.as_deref() {
+        None => None,
+        Some("tcp") => Some(Health::new(Check::Tcp)),
+        Some(path) if path.starts_with('/') => {
+            Some(Health::new(Check::Http(HttpCheck::new(path.to_owned()))))
+        }
+        Some(other) => {
+            return Err(Failure::Invalid(format!(
+                "--health is tcp or a path such as /health, not {other:?}"
+            )));
+        }
+    };
+    let name: Arc<str> = "forward".into();
+    let listener = Listener::new(args.listen.clone(), Arc::clone(&name));
+    Ok(Config {
+        runtime: Runtime::default(),
+        log: Log::default(),
+        admin: args.admin.clone().map(|bind| Admin { bind }),
+        listeners: BTreeMap::from([(Arc::clone(&name), listener)]),
+        pools: BTreeMap::from([(name, pool)]),
+    })
+}
+
+/// Addresses become one list, each name a source of its own.
+fn sources(backends: &[String]) -> Result<Vec<Source>, Failure> {
+    let mut written: Vec<StaticBackend> = Vec::new();
+    let mut sources: Vec<Source> = Vec::new();
+    for backend in backends {
+        if let Ok(address) = backend.parse::<SocketAddr>() {
+            if written.iter().any(|other| other.address == address) {
+                return Err(Failure::Invalid(format!("the backend {address} is named twice")));
+            }
+            written.push(StaticBackend::new(address));
+            continue;
+        }
+        let name = backend.rsplit_once(':').and_then(|(name, port)| Some((name, port.parse().ok()?)));
+        match name {
+            Some((name, port)) if !name.is_empty() && port > 0 => {
+                sources.push(Source::Dns(Dns::new(name.to_owned(), port)));
+            }
+            _ => {
+                let wanted = "a backend is ADDRESS:PORT or NAME:PORT";
+                return Err(Failure::Invalid(format!("{wanted}, such as 127.0.0.1:9001, not {backend:?}")));
+            }
+        }
+    }
+    if !written.is_empty() {
+        sources.push(Source::Static(written));
+    }
+    Ok(sources)
+}

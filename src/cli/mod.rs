@@ -1,0 +1,242 @@
+//! The command line: one file per subcommand, each thin.
+
+mod check;
+mod completions;
+pub mod demo;
+mod forward;
+mod health;
+mod man;
+mod run;
+mod schema;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Algorithm, BindAddress};
+use crate::{supervisor, telemetry};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  the configuration or the arguments are wrong
+  2  it could not start: a port is taken, an address is not this machine's …
+  3  the drain's time limit cut connections off
+
+Signals:
+  SIGTERM, SIGINT, SIGQUIT  drain: nobody new is let in, running connections finish; a second one ends at once
+  SIGHUP                    read the configuration again
+
+Without -c, the configuration is the first of $POINTSMAN_CONFIG, ./pointsman.yaml,
+$XDG_CONFIG_HOME/pointsman/pointsman.yaml and /etc/pointsman/pointsman.yaml that exists.
+$POINTSMAN_LOG (or $RUST_LOG) overrides log.level, for example POINTSMAN_LOG=debug.";
+
+/// A layer-4 TCP load balancer.
+///
+/// Pointsman accepts TCP connections and passes each on to one of several backends, which it finds by DNS, checks,
+/// and chooses among. It follows containers as they come and go, tries another backend when one fails, and says
+/// in its log why each connection went where it went.
+#[derive(Debug, Parser)]
+#[command(name = "pointsman", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the balancer
+    Run(RunArgs),
+    /// Check a configuration: all its problems at once, nothing is started
+    Check(FileArgs),
+    /// See it work: three small backends, the balancer, traffic and a live view, in one process
+    Demo(DemoArgs),
+    /// Balance without a configuration file
+    ///
+    /// For example: pointsman forward 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002
+    Forward(ForwardArgs),
+    /// Ask a running instance whether it is ready: the HEALTHCHECK of a container
+    Health(HealthArgs),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all pages into a directory
+    Man {
+        /// Where to write the pages
+        directory: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// The configuration file; - is standard input
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl FileArgs {
+    fn path(&self) -> Result<PathBuf, Failure> {
+        self.config.clone().or_else(config::find).ok_or_else(|| {
+            Failure::Invalid(
+                "there is no configuration file: name one with -c FILE, or try `pointsman demo`".to_owned(),
+            )
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Only check the configuration, as `check` does
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// End by itself after this time
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    exit_after: Option<Duration>,
+    /// How a backend is chosen
+    #[arg(long, default_value = "round-robin", value_parser = algorithm)]
+    balance: Algorithm,
+    /// Where the balancer listens; by default on port 8080, or another one if that is taken
+    #[arg(long, value_name = "ADDRESS")]
+    bind: Option<SocketAddr>,
+    /// Where the admin server listens; by default on port 9900, or another one if that is taken
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+struct ForwardArgs {
+    /// Where to listen: ADDRESS:PORT, :PORT or unix:PATH
+    #[arg(value_parser = config::bind_address)]
+    listen: BindAddress,
+    /// The backends: ADDRESS:PORT, or NAME:PORT for a name that is asked for again and again
+    #[arg(required = true, value_name = "BACKEND")]
+    backends: Vec<String>,
+    /// How a backend is chosen
+    #[arg(long, default_value = "round-robin", value_parser = algorithm)]
+    balance: Algorithm,
+    /// Check the backends: by TCP, or by GET of a path
+    #[arg(long, value_name = "tcp|/PATH")]
+    health: Option<String>,
+    /// Where the admin server listens; absent: there is none
+    #[arg(long, value_parser = config::bind_address, value_name = "ADDRESS")]
+    admin: Option<BindAddress>,
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, String> {
+    let known = [Algorithm::RoundRobin, Algorithm::Weighted, Algorithm::LeastConnections];
+    known
+        .into_iter()
+        .find(|algorithm| algorithm.name() == name)
+        .ok_or_else(|| format!("known are {}", known.map(Algorithm::name).join(", ")))
+}
+
+#[derive(Debug, Args)]
+struct HealthArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The admin address to ask, instead of the configuration's
+    #[arg(long, value_parser = config::bind_address, env = "POINTSMAN_ADMIN", value_name = "ADDRESS")]
+    admin: Option<BindAddress>,
+}
+
+/// How the program ends when it ends well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// All is done.
+    Done,
+    /// The drain's time limit cut connections off.
+    Cut,
+}
+
+/// Why the program ends otherwise.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The configuration or the arguments are wrong.
+    #[error("{0}")]
+    Invalid(String),
+    /// The configuration has problems.
+    #[error(transparent)]
+    Config(#[from] config::Report),
+    /// The log cannot be set up.
+    #[error(transparent)]
+    Log(#[from] telemetry::log::Error),
+    /// The balancer could not start.
+    #[error(transparent)]
+    Start(#[from] supervisor::Error),
+    /// Something else that it needs could not be had.
+    #[error("{0}")]
+    NotStarted(String),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Invalid(_) | Self::Config(_) | Self::Log(telemetry::log::Error::Filter { .. }) => 1,
+            Self::Log(_) | Self::Start(_) | Self::NotStarted(_) => 2,
+        }
+    }
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // --help and --version come this way too.
+            return ExitCode::from(u8::from(error.use_stderr()));
+        }
+    };
+    let result = match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Forward(args) => forward::run(&args),
+        Command::Health(args) => health::run(&args),
+        Command::Schema => schema::run(),
+        Command::Completions { shell } => completions::run(shell),
+        Command::Man { directory } => man::run(directory.as_deref()),
+    };
+    match result {
+        Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Cut) => ExitCode::from(3),
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+/// Writes to standard output; who closed it early does not want more.
+fn print(text: &str) -> Result<Exit, Failure> {
+    use std::io::Write;
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::NotStarted(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

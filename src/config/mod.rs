@@ -1,0 +1,79 @@
+//! The configuration: the YAML that the user writes, and what it means.
+//!
+//! `tree` reads the file and keeps every key's and value's place; `env` replaces variables; `read` turns the tree
+//! into the [`model`], noting every problem on the way with the help of `decode`; a [`Report`] tells them.
+
+mod decode;
+mod env;
+pub mod model;
+mod read;
+mod report;
+mod tree;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub use model::*;
+pub use read::bind_address;
+pub use report::{Place, Problem, Report};
+
+/// Reads the configuration in `path`, with variables from the environment; `-` is standard input.
+pub fn load(path: &Path) -> Result<Config, Report> {
+    let name =
+        if path == Path::new("-") { "<standard input>".to_owned() } else { path.display().to_string() };
+    let text = if path == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(path)
+    };
+    match text {
+        Ok(text) => parse(&name, &text, &|variable| std::env::var(variable).ok()),
+        Err(error) => {
+            let message = format!("cannot be read: {error}; name another file with -c FILE");
+            Err(Report::new(&name, "", vec![Problem { at: None, message }]))
+        }
+    }
+}
+
+/// Reads the configuration in `text`; `name` is what messages call it.
+pub fn parse(name: &str, text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<Config, Report> {
+    let report = |problems| Report::new(name, text, problems);
+    let mut root = tree::parse(text).map_err(|problem| report(vec![problem]))?;
+    let mut problems = Vec::new();
+    env::substitute(&mut root, variables, &mut problems);
+    if !problems.is_empty() {
+        return Err(report(problems)); // what the values would have been is not known
+    }
+    let decoder = decode::Decoder::default();
+    let config = read::config(&root, &decoder);
+    match (config, decoder.into_problems()) {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(report(problems)),
+    }
+}
+
+/// Where the configuration is looked for when nobody says where: `$POINTSMAN_CONFIG`, `pointsman.yaml` here, in
+/// the user's configuration directory, in `/etc/pointsman`. The first that exists.
+pub fn find() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("POINTSMAN_CONFIG").filter(|path| !path.is_empty()) {
+        return Some(path.into()); // even if it does not exist: the user means it
+    }
+    let home = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
+    let places = [
+        Some(PathBuf::from("pointsman.yaml")),
+        home.map(|home| home.join("pointsman/pointsman.yaml")),
+        Some(PathBuf::from("/etc/pointsman/pointsman.yaml")),
+    ];
+    places.into_iter().flatten().find(|path| path.exists())
+}
+
+/// The JSON Schema of the configuration, for editors.
+pub fn json_schema() -> &'static str {
+    include_str!("schema.json")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,68 @@
+//! Problems of a configuration, told to the person who wrote it: all of them at once, each with its place.
+
+use std::fmt;
+
+/// A place in a file; both numbers begin at 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
+}
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it is; `None`: in the file as a whole.
+    pub at: Option<Place>,
+    /// What is wrong, and what to write instead.
+    pub message: String,
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    file: String,
+    text: String,
+    problems: Vec<Problem>,
+}
+
+impl Report {
+    /// The problems of `file`, whose contents are `text`; told in the order of their places.
+    pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| problem.at);
+        problems.dedup();
+        Self { file: file.to_owned(), text: text.to_owned(), problems }
+    }
+
+    /// The problems, in the order of their places.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl std::error::Error for Report {}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            let Some(at) = problem.at else {
+                write!(f, "{}: {}", self.file, problem.message)?;
+                continue;
+            };
+            write!(f, "{}:{}:{}: {}", self.file, at.line, at.column, problem.message)?;
+            if let Some(line) = at.line.checked_sub(1).and_then(|n| self.text.lines().nth(n)) {
+                let number = at.line.to_string();
+                // A tab before the caret keeps it below its column, however wide tabs are.
+                let before = line.chars().take(at.column.saturating_sub(1));
+                let indent: String = before.map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+                write!(f, "\n {number} | {line}\n {:width$} | {indent}^", "", width = number.len())?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! Where backends come from. One file per source.
+//!
+//! A source says what it sees, round after round, as [`Observation`]s; it knows nothing of pools. What an
+//! observation means for the backends that were there before is the keeper's to decide
+//! ([`crate::pool::keeper`]). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
+
+mod dns;
+mod resolve;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::config::Source;
+
+/// Tells a pool's sources apart, and one that was re-configured from one that is new.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceKey {
+    /// All that is written down in the configuration.
+    Static,
+    /// The records of a name, with the port that its backends listen on.
+    Dns(String, u16),
+}
+
+impl From<&Source> for SourceKey {
+    fn from(source: &Source) -> Self {
+        match source {
+            Source::Static(_) => Self::Static,
+            Source::Dns(dns) => Self::Dns(dns.name.clone(), dns.port),
+        }
+    }
+}
+
+impl fmt::Display for SourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Static => f.write_str("the configuration"),
+            Self::Dns(name, port) => write!(f, "dns {name}:{port}"),
+        }
+    }
+}
+
+/// One backend that a source sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it is called: together with the address its identity.
+    pub name: Arc<str>,
+    /// Where it is connected to.
+    pub address: SocketAddr,
+    /// Its other addresses, for people.
+    pub also: Vec<SocketAddr>,
+    /// Its share.
+    pub weight: u32,
+}
+
+/// What one round of asking a source found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// The backends, or why there are none.
+    pub outcome: Outcome,
+    /// Whose the addresses are now, as far as it is known: of those found, and of those found before and
+    /// missing now. This is what tells a backend whose address went to a stranger from one that is merely gone.
+    pub owners: BTreeMap<IpAddr, Arc<str>>,
+}
+
+/// The answer of one round. The four ways of finding nothing are told apart, because they mean different things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The complete set; not empty.
+    Backends(Vec<Found>),
+    /// The name exists and has no address of the families asked for.
+    Empty,
+    /// The name does not exist (NXDOMAIN); with Docker also: no container of that name runs.
+    NoSuchName(String),
+    /// The server could not answer (SERVFAIL, REFUSED …): nothing can be concluded.
+    ServerFailure(String),
+    /// No answer came in time: nothing can be concluded.
+    Silence(String),
+}
+
+impl Outcome {
+    /// The word for it in `pointsman_resolutions_total{result}`.
+    pub fn result(&self) -> &'static str {
+        match self {
+            Self::Backends(_) => "ok",
+            Self::Empty => "empty",
+            Self::NoSuchName(_) => "nxdomain",
+            Self::ServerFailure(_) => "server_failure",
+            Self::Silence(_) => "timeout",
+        }
+    }
+
+    /// The backends seen; `None` when nothing can be concluded about who is there.
+    pub fn seen(&self) -> Option<&[Found]> {
+        match self {
+            Self::Backends(found) => Some(found),
+            Self::Empty | Self::NoSuchName(_) => Some(&[]),
+            Self::ServerFailure(_) | Self::Silence(_) => None,
+        }
+    }
+}
+
+/// Where a source puts what it sees.
+pub type Sink = Box<dyn Fn(Observation) + Send>;
+
+/// A running source; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Running {
+    ask_now: Arc<Notify>,
+    _task: Option<AbortOnDropHandle<()>>,
+}
+
+impl Running {
+    /// Asks again soon instead of at the next regular time: something suggests that the last answer is stale.
+    pub fn ask_now(&self) {
+        self.ask_now.notify_one();
+    }
+}
+
+/// Starts watching `source`; needs a tokio runtime.
+pub fn start(source: &Source, sink: Sink) -> Running {
+    let ask_now = Arc::new(Notify::new());
+    let task = match source {
+        Source::Static(backends) => {
+            let found = |b: &crate::config::StaticBackend| Found {
+                name: Arc::clone(&b.name),
+                address: b.address,
+                also: Vec::new(),
+                weight: b.weight,
+            };
+            let outcome = Outcome::Backends(backends.iter().map(found).collect());
+            sink(Observation { outcome, owners: BTreeMap::new() });
+            None
+        }
+        Source::Dns(settings) => Some(tokio::spawn(dns::watch(settings.clone(), Arc::clone(&ask_now), sink))),
+    };
+    Running { ask_now, _task: task.map(AbortOnDropHandle::new) }
+}

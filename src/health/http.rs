@@ -1,0 +1,46 @@
+//! The HTTP check: one GET over HTTP/1.1 is answered with the wanted status and, if asked, the wanted body.
+
+use std::net::SocketAddr;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper::{Request, header};
+use hyper_util::rt::TokioIo;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::tcp;
+use crate::config::HttpCheck;
+
+/// A body is searched for the wanted text up to here.
+const LONGEST_BODY: usize = 64 * 1024;
+
+pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(), String> {
+    let stream = tcp::connect(address).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| format!("http to {address}: {error}"))?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let host = wanted.host.clone().unwrap_or_else(|| address.to_string());
+    let request = Request::get(&wanted.path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, concat!("pointsman/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| format!("GET {}: {error}", wanted.path))?;
+    let asked = format!("GET {} on {address}", wanted.path);
+    let response = sender.send_request(request).await.map_err(|error| format!("{asked}: {error}"))?;
+    let status = response.status();
+    let accepted = wanted.status.map_or(status.is_success(), |code| status.as_u16() == code);
+    if !accepted {
+        let want = wanted.status.map_or("2xx".to_owned(), |code| code.to_string());
+        return Err(format!("{asked}: status {}, not {want}", status.as_u16()));
+    }
+    let Some(text) = &wanted.body else { return Ok(()) };
+    let body = Limited::new(response.into_body(), LONGEST_BODY).collect().await;
+    let body = body.map_err(|error| format!("{asked}: reading the body: {error}"))?.to_bytes();
+    if body.windows(text.len().max(1)).any(|part| part == text.as_bytes()) || text.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{asked}: the body does not contain {text:?}"))
+    }
+}

@@ -1,0 +1,50 @@
+//! Pointsman, a layer-4 TCP load balancer.
+//!
+//! It decides once for each TCP connection where it goes, and then lets the bytes run. Two planes share the work:
+//!
+//! - The **data plane** carries the connections: [`proxy::worker`] threads, each with a runtime of its own. A
+//!   connection lives and dies on the worker that accepted it. It reads immutable views and atomic counters, and
+//!   waits for nobody but its two peers.
+//! - The **control plane** is one more runtime: discovery, checks, the admin server, reload, signals. For each pool
+//!   one [`pool::keeper`] owns the truth about its backends and publishes it as a new [`pool::View`].
+//!
+//! # The life of a connection
+//!
+//! [`proxy::connection`] reads in this order, top to bottom:
+//!
+//! 1. **accept**: [`proxy::listener`] takes it from the kernel, unless the process is at its limit;
+//! 2. **admit**: it counts against its listener's limit;
+//! 3. **route**: its listener names a pool;
+//! 4. **choose** a backend from the pool's view ([`balance`]) and **connect** to it ([`proxy::connect`]), trying
+//!    another one on failure;
+//! 5. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit is over
+//!    ([`proxy::table`] keeps the time);
+//! 6. **record**: one line in the log for the decision, one for the end, and the counters.
+//!
+//! # The modules
+//!
+//! Each uses only those below it.
+//!
+//! | module | is for |
+//! | --- | --- |
+//! | [`cli`] | the command line, one file per subcommand |
+//! | [`supervisor`] | builds listeners and pools, applies a changed configuration, drains |
+//! | [`admin`] | what an operator sees: health, metrics, status |
+//! | [`proxy`] | the data plane |
+//! | [`pool`] | backends, their states, and the keeper that owns them |
+//! | [`discovery`] | where backends come from |
+//! | [`health`] | active checks |
+//! | [`balance`] | the algorithms: pure |
+//! | [`telemetry`] | log, counters, decisions |
+//! | [`config`] | the YAML, and what it means |
+
+pub mod admin;
+pub mod balance;
+pub mod cli;
+pub mod config;
+pub mod discovery;
+pub mod health;
+pub mod pool;
+pub mod proxy;
+pub mod supervisor;
+pub mod telemetry;

@@ -1,0 +1,176 @@
+//! One backend, as the keeper and the workers share it: who it is, its counters, and what its connections are
+//! told. Its state is not here: that is the keeper's alone.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+
+use crate::balance::Load;
+use crate::config::Ending;
+use crate::discovery::Found;
+use crate::health::Checked;
+use crate::telemetry::CloseReason;
+use crate::telemetry::flow::Flows;
+
+/// One stay of a backend in a pool, from the moment it is found until it is gone. One that comes back, or that
+/// takes over another one's address, is another `Backend` and inherits nothing.
+#[derive(Debug)]
+pub struct Backend {
+    /// Tells it from every other one of its pool, before and after it.
+    pub key: u64,
+    /// Its name: with the address its identity.
+    pub name: Arc<str>,
+    /// Where it is connected to.
+    pub address: SocketAddr,
+    /// Its other addresses.
+    pub also: Vec<SocketAddr>,
+    /// Its connections that are open or opening; the algorithms choose by it.
+    pub load: Arc<Load>,
+    /// Its connections' counters, for each listener.
+    pub flows: Flows,
+    failures: [AtomicU64; ConnectError::ALL.len()],
+    checks: Mutex<Checks>,
+    order: ArcSwapOption<Order>,
+    orders: AtomicU32,
+}
+
+/// What is known of a backend's checks.
+#[derive(Clone, Debug, Default)]
+pub struct Checks {
+    /// The last one, and when it ended.
+    pub last: Option<(SystemTime, Checked)>,
+    /// Checks that passed.
+    pub passed: u64,
+    /// Checks that failed.
+    pub failed: u64,
+}
+
+/// What the connections of a backend that was taken out are told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// By close or by reset.
+    pub how: Ending,
+    /// When it was given.
+    pub at: Instant,
+    /// They end one by one, spread evenly over this time; zero: all at once.
+    pub over: Duration,
+    /// What they record.
+    pub reason: CloseReason,
+}
+
+impl Backend {
+    /// A backend that was just found.
+    pub fn new(key: u64, found: &Found) -> Self {
+        Self {
+            key,
+            name: Arc::clone(&found.name),
+            address: found.address,
+            also: found.also.clone(),
+            load: Arc::default(),
+            flows: Flows::default(),
+            failures: Default::default(),
+            checks: Mutex::default(),
+            order: ArcSwapOption::empty(),
+            orders: AtomicU32::new(0),
+        }
+    }
+
+    /// Tells all connections that there are, and those that come by a view that is just being replaced, to end;
+    /// `None` takes an order back.
+    pub fn give_order(&self, order: Option<Order>) {
+        self.order.store(order.map(Arc::new));
+        self.orders.fetch_add(1, Ordering::Release);
+    }
+
+    /// How many orders were given: cheap to compare with what a connection has seen.
+    pub fn orders(&self) -> u32 {
+        self.orders.load(Ordering::Acquire)
+    }
+
+    /// The order in force.
+    pub fn order(&self) -> Option<Order> {
+        self.order.load().as_deref().copied()
+    }
+
+    /// Counts a failed attempt to connect.
+    pub fn connect_failed(&self, error: ConnectError) {
+        self.failures[error as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Failed attempts to connect, by kind.
+    pub fn connect_failures(&self) -> impl Iterator<Item = (ConnectError, u64)> + '_ {
+        ConnectError::ALL.into_iter().map(|kind| (kind, self.failures[kind as usize].load(Ordering::Relaxed)))
+    }
+
+    /// Notes the result of a check.
+    pub fn checked(&self, result: Checked) {
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        match result.result {
+            Ok(()) => checks.passed += 1,
+            Err(_) => checks.failed += 1,
+        }
+        checks.last = Some((SystemTime::now(), result));
+    }
+
+    /// What is known of its checks.
+    pub fn checks(&self) -> Checks {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Why an attempt to connect failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// Nobody listens there.
+    Refused,
+    /// No answer within `connect.timeout`.
+    Timeout,
+    /// No way there, or nobody has the address.
+    Unreachable,
+    /// Reset while it was being opened.
+    Reset,
+    /// Our own side is short of something (ports, files, memory): it says nothing about the backend.
+    Local,
+    /// Anything else.
+    Other,
+}
+
+impl ConnectError {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 6] =
+        [Self::Refused, Self::Timeout, Self::Unreachable, Self::Reset, Self::Local, Self::Other];
+
+    /// The word in `pointsman_connect_failures_total{error}`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Reset => "reset",
+            Self::Local => "local",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl From<&io::Error> for ConnectError {
+    fn from(error: &io::Error) -> Self {
+        use rustix::io::Errno;
+        let errno = Errno::from_io_error(error);
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::Timeout,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
+            io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => Self::Local,
+            _ if matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::AGAIN)) => {
+                Self::Local
+            }
+            _ => Self::Other,
+        }
+    }
+}

@@ -1,0 +1,324 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Check, Dns, Ending, Health, Pool};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn dns_pool(health: bool) -> Pool {
+    let mut pool = Pool::new(vec![Source::Dns(Dns::new("backend".into(), 5000))]);
+    pool.health = health.then(|| Health::new(Check::Tcp));
+    pool
+}
+
+fn key() -> SourceKey {
+    SourceKey::Dns("backend".into(), 5000)
+}
+
+fn found(name: &str, ip: &str) -> Found {
+    let address = SocketAddr::new(ip.parse().unwrap(), 5000);
+    Found { name: name.into(), address, also: Vec::new(), weight: 1 }
+}
+
+fn seen(backends: &[(&str, &str)]) -> Event {
+    let owners = backends.iter().map(|(name, ip)| (ip.parse().unwrap(), (*name).into())).collect();
+    let found: Vec<_> = backends.iter().map(|(name, ip)| found(name, ip)).collect();
+    let outcome =
+        if found.is_empty() { Outcome::NoSuchName("none".into()) } else { Outcome::Backends(found) };
+    Event::Observed(key(), Observation { outcome, owners })
+}
+
+fn silence() -> Event {
+    Event::Observed(
+        key(),
+        Observation { outcome: Outcome::Silence("silence".into()), owners: BTreeMap::new() },
+    )
+}
+
+fn states(keeper: &Keeper) -> Vec<(String, State)> {
+    keeper.members().iter().map(|m| (m.backend.name.to_string(), m.state)).collect()
+}
+
+/// The key of the only backend of that name that is not leaving.
+fn key_of(keeper: &Keeper, name: &str) -> u64 {
+    let mut members = keeper.members().iter().filter(|m| &*m.backend.name == name && !m.leaving());
+    members.next().unwrap().backend.key
+}
+
+fn up(keeper: &mut Keeper, name: &str, now: Instant) {
+    let key = key_of(keeper, name);
+    keeper.on(Event::Checked(key, Ok(())), now);
+}
+
+fn fail(keeper: &mut Keeper, name: &str, now: Instant) {
+    let key = key_of(keeper, name);
+    keeper.on(Event::Checked(key, Err("no".into())), now);
+}
+
+#[test]
+fn a_new_backend_is_up_after_its_first_success_and_down_after_its_first_failure() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(true));
+    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    assert!(!keeper.settled());
+    up(&mut keeper, "a", now);
+    fail(&mut keeper, "b", now);
+    assert_eq!(states(&keeper), [("a".into(), State::Up), ("b".into(), State::Down)]);
+    assert!(keeper.settled());
+}
+
+#[test]
+fn without_checks_a_backend_is_up_as_soon_as_it_is_found() {
+    let mut keeper = Keeper::new(dns_pool(false));
+    keeper.on(seen(&[("a", "10.0.0.1")]), Instant::now());
+    assert_eq!(states(&keeper), [("a".into(), State::Up)]);
+}
+
+#[test]
+fn a_name_that_vanishes_leaves_after_flap_and_not_before() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(true));
+    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    up(&mut keeper, "a", now);
+    up(&mut keeper, "b", now);
+    keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    assert_eq!(keeper.deadline(now), Some(now + 3 * SECOND));
+    keeper.on(Event::Tick, now + 3 * SECOND - Duration::from_millis(1));
+    assert_eq!(keeper.members().len(), 2);
+    // Back in time: nothing has happened.
+    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now + 2 * SECOND);
+    keeper.on(Event::Tick, now + 10 * SECOND);
+    assert_eq!(keeper.members().len(), 2);
+    keeper.on(seen(&[]), now + 11 * SECOND);
+    keeper.on(Event::Tick, now + 14 * SECOND);
+    assert!(keeper.members().is_empty());
+}
+
+#[test]
+fn who_is_missing_and_fails_once_is_down() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(true));
+    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    up(&mut keeper, "b", now);
+    fail(&mut keeper, "b", now);
+    assert_eq!(states(&keeper)[1].1, State::Up, "one failure is not enough");
+    let effects = keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::CheckNow(_))));
+    fail(&mut keeper, "b", now);
+    assert_eq!(states(&keeper)[1].1, State::Down);
+}
+
+#[test]
+fn silence_never_empties_the_pool_but_who_fails_its_checks_leaves_after_hold() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(true));
+    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    up(&mut keeper, "a", now);
+    fail(&mut keeper, "b", now);
+    keeper.on(silence(), now);
+    assert_eq!(keeper.deadline(now), Some(now + 10 * SECOND));
+    keeper.on(Event::Tick, now + 9 * SECOND);
+    assert_eq!(keeper.members().len(), 2);
+    keeper.on(silence(), now + 10 * SECOND);
+    assert_eq!(states(&keeper), [("a".into(), State::Up)]);
+    keeper.on(silence(), now + 1000 * SECOND);
+    assert_eq!(states(&keeper), [("a".into(), State::Up)]);
+}
+
+#[test]
+fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(true));
+    keeper.on(seen(&[("a.net", "10.0.0.1")]), now);
+    up(&mut keeper, "a.net", now);
+    let old = Arc::clone(&keeper.members()[0].backend);
+    let lease = old.load.lease();
+    let effects = keeper.on(seen(&[("b.net", "10.0.0.1")]), now);
+    assert_eq!(states(&keeper), [("a.net".into(), State::Draining), ("b.net".into(), State::Joining)]);
+    assert_eq!(&*keeper.members()[0].cause, "its address now belongs to b.net");
+    assert!(old.order().is_some_and(|order| order.reason == CloseReason::BackendLeft));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Check(backend) if &*backend.name == "b.net")));
+    assert_eq!(keeper.members()[1].backend.load.active(), 0, "it inherits nothing");
+    // A late result of the old one's check is nobody's.
+    keeper.on(Event::Checked(old.key, Ok(())), now);
+    assert_eq!(states(&keeper)[1].1, State::Joining);
+    drop(lease);
+    keeper.on(Event::Tick, now);
+    assert_eq!(states(&keeper), [("b.net".into(), State::Joining)]);
+}
+
+#[test]
+fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_silence() {
+    for answer in [Outcome::NoSuchName("none".into()), Outcome::Silence("silence".into())] {
+        let now = Instant::now();
+        let mut keeper = Keeper::new(dns_pool(false));
+        keeper.on(seen(&[("alpha.net", "10.0.0.4")]), now);
+        let owners = BTreeMap::from([("10.0.0.4".parse::<IpAddr>().unwrap(), "beta.net".into())]);
+        keeper.on(Event::Observed(key(), Observation { outcome: answer, owners }), now);
+        assert!(keeper.members().is_empty());
+    }
+}
+
+#[test]
+fn a_failed_connection_counts_and_asks_discovery_again() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(true));
+    keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    up(&mut keeper, "a", now);
+    let key = key_of(&keeper, "a");
+    for n in 1..=3 {
+        assert_eq!(states(&keeper)[0].1, State::Up);
+        let effects = keeper.on(Event::ConnectFailed(key, "refused".into()), now);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::AskNow)), "{n}");
+    }
+    assert_eq!(states(&keeper)[0].1, State::Down);
+    // Whose fault is known already must not be put off by more of the same.
+    for _ in 0..10 {
+        keeper.on(Event::ConnectFailed(key, "refused".into()), now);
+    }
+    up(&mut keeper, "a", now);
+    up(&mut keeper, "a", now);
+    assert_eq!(states(&keeper)[0].1, State::Up);
+}
+
+#[test]
+fn who_comes_up_again_takes_back_the_order_to_its_connections() {
+    let now = Instant::now();
+    let mut pool = dns_pool(true);
+    pool.on_down = Policy::End { how: Ending::Reset, over: SECOND };
+    let mut keeper = Keeper::new(pool);
+    keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    up(&mut keeper, "a", now);
+    (0..3).for_each(|_| fail(&mut keeper, "a", now));
+    let backend = Arc::clone(&keeper.members()[0].backend);
+    assert!(backend.order().is_some());
+    (0..2).for_each(|_| up(&mut keeper, "a", now));
+    assert!(backend.order().is_none());
+    assert_eq!(backend.orders(), 3, "connections see that something has changed");
+}
+
+#[test]
+fn two_sources_that_know_one_address_know_one_backend() {
+    let now = Instant::now();
+    let mut pool = dns_pool(false);
+    pool.discover.push(Source::Static(Vec::new()));
+    let mut keeper = Keeper::new(pool);
+    let written = |found| {
+        Event::Observed(
+            SourceKey::Static,
+            Observation { outcome: Outcome::Backends(found), owners: BTreeMap::new() },
+        )
+    };
+    keeper.on(written(vec![found("big", "10.0.0.1")]), now);
+    keeper.on(seen(&[("a.net", "10.0.0.1")]), now);
+    assert_eq!(keeper.members().len(), 1);
+    // It stays as long as one of them knows it.
+    keeper.on(seen(&[]), now);
+    keeper.on(Event::Tick, now + 10 * SECOND);
+    assert_eq!(keeper.members().len(), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Happening {
+    Seen(BTreeSet<u8>, u8),
+    Silence,
+    Checked(usize, bool),
+    ConnectFailed(usize),
+    Wait(u64),
+    Connect(usize),
+    Disconnect(usize),
+    Health(bool),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => (proptest::collection::btree_set(0u8..6, 0..6), 0u8..3).prop_map(|(set, name)| Happening::Seen(set, name)),
+        1 => Just(Happening::Silence),
+        6 => (0usize..8, any::<bool>()).prop_map(|(index, ok)| Happening::Checked(index, ok)),
+        2 => (0usize..8).prop_map(Happening::ConnectFailed),
+        2 => (0u64..8000).prop_map(Happening::Wait),
+        2 => (0usize..8).prop_map(Happening::Connect),
+        2 => (0usize..8).prop_map(Happening::Disconnect),
+        1 => any::<bool>().prop_map(Happening::Health),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever happens, in whatever order: no two live backends have one address; who is up was found and, where
+    /// there are checks, has passed one; who has left and has no connection is gone; each effect tells the truth;
+    /// and when the world is quiet, exactly those are left that the last good answer had.
+    #[test]
+    fn any_sequence_of_events_leaves_a_keeper_that_is_right(happenings in proptest::collection::vec(happening(), 1..60)) {
+        let mut now = Instant::now();
+        let mut keeper = Keeper::new(dns_pool(true));
+        let mut leases: Vec<crate::balance::Lease> = Vec::new();
+        let mut believed: BTreeMap<u64, State> = BTreeMap::new();
+        let mut checked: BTreeSet<u64> = BTreeSet::new();
+        let mut last: BTreeSet<(String, String)> = BTreeSet::new();
+        let mut health = true;
+        let pick = |keeper: &Keeper, index: usize| keeper.members().get(index).map(|m| Arc::clone(&m.backend));
+        for happening in happenings {
+            let event = match happening {
+                Happening::Seen(set, name) => {
+                    last = set.iter().map(|n| (format!("web-{n}-{}", n % 3 + name), format!("10.0.0.{}", n + 1))).collect();
+                    let backends: Vec<_> = last.iter().map(|(name, ip)| (&**name, &**ip)).collect();
+                    seen(&backends)
+                }
+                Happening::Silence => silence(),
+                Happening::Checked(index, ok) => match pick(&keeper, index) {
+                    Some(backend) => {
+                        if ok { checked.insert(backend.key); }
+                        Event::Checked(backend.key, ok.then_some(()).ok_or_else(|| "no".to_owned()))
+                    }
+                    None => continue,
+                },
+                Happening::ConnectFailed(index) => match pick(&keeper, index) {
+                    Some(backend) => Event::ConnectFailed(backend.key, "refused".into()),
+                    None => continue,
+                },
+                Happening::Wait(millis) => { now += Duration::from_millis(millis); Event::Tick }
+                Happening::Connect(index) => {
+                    leases.extend(pick(&keeper, index).map(|backend| backend.load.lease()));
+                    Event::Tick
+                }
+                Happening::Disconnect(index) => {
+                    if !leases.is_empty() { let n = leases.len(); leases.swap_remove(index % n); }
+                    Event::Tick
+                }
+                Happening::Health(on) => { health = on; Event::Reconfigured(Box::new(dns_pool(on))) }
+            };
+            for effect in keeper.on(event, now) {
+                if let Effect::Changed { backend, from, to, .. } = effect {
+                    let before = if to == State::Gone { believed.remove(&backend.key) } else { believed.insert(backend.key, to) };
+                    prop_assert_eq!(before.unwrap_or(State::Gone), from);
+                    if to == State::Up && !health { checked.insert(backend.key); }
+                }
+            }
+            let mut addresses = BTreeSet::new();
+            for member in keeper.members() {
+                prop_assert_eq!(believed.get(&member.backend.key), Some(&member.state));
+                if member.leaving() {
+                    prop_assert!(member.backend.load.active() > 0);
+                    continue;
+                }
+                prop_assert!(addresses.insert(member.backend.address), "two backends at one address");
+                if member.state == State::Up {
+                    prop_assert!(checked.contains(&member.backend.key), "up without a check");
+                }
+            }
+        }
+        drop(leases);
+        let backends: Vec<_> = last.iter().map(|(name, ip)| (&**name, &**ip)).collect();
+        keeper.on(seen(&backends), now);
+        now += Duration::from_secs(60);
+        keeper.on(seen(&backends), now);
+        let left: BTreeSet<_> = keeper.members().iter()
+            .map(|m| (m.backend.name.to_string(), m.backend.address.ip().to_string())).collect();
+        prop_assert_eq!(left, last);
+    }
+}

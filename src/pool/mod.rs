@@ -1,0 +1,81 @@
+//! Pools: a named group of interchangeable backends, with one way to find, check and choose them.
+//!
+//! [`Pool`] is what the proxy sees: a view to choose from and the settings to connect and relay by. Behind it one
+//! task (`task.rs`) runs the sources and the checkers and feeds the [`keeper`], the one owner of the truth about
+//! the backends; each change is published as a new [`View`].
+
+pub mod backend;
+mod counters;
+pub mod keeper;
+pub mod state;
+mod task;
+mod view;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+
+use crate::config;
+use crate::telemetry::flow::Flows;
+pub use backend::{Backend, ConnectError};
+pub use counters::Counters;
+pub use state::State;
+pub use task::Handle;
+pub use view::{Entry, Roster, View};
+
+/// A pool as the proxy sees it. Workers read it; only its own task publishes.
+#[derive(Debug)]
+pub struct Pool {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// What happened to its connections as a whole.
+    pub counters: Counters,
+    /// The connections that were meant for it and reached no backend.
+    pub unserved: Flows,
+    view: ArcSwap<View>,
+    roster: ArcSwap<Roster>,
+    settings: ArcSwap<config::Pool>,
+    settled: watch::Sender<bool>,
+    up: watch::Sender<usize>,
+    failures: mpsc::Sender<(u64, String)>,
+}
+
+impl Pool {
+    /// What to choose from now.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// The settings in force, for a connection that begins now.
+    pub fn settings(&self) -> Arc<config::Pool> {
+        self.settings.load_full()
+    }
+
+    /// All backends with their states.
+    pub fn roster(&self) -> Arc<Roster> {
+        self.roster.load_full()
+    }
+
+    /// Whether each source has answered and each backend found has been checked, once at least.
+    pub fn settled(&self) -> bool {
+        *self.settled.borrow()
+    }
+
+    /// Returns once that is so.
+    pub async fn when_settled(&self) {
+        // The sender is ours, so this cannot fail.
+        let _ = self.settled.subscribe().wait_for(|settled| *settled).await;
+    }
+
+    /// How many backends can be chosen, and every change of that.
+    pub fn up(&self) -> watch::Receiver<usize> {
+        self.up.subscribe()
+    }
+
+    /// Tells the keeper that a backend could not be connected to. Never waits: while the keeper is behind with
+    /// such news, one more of the same is no news.
+    pub fn report_connect_failure(&self, backend: &Backend, error: String) {
+        let _ = self.failures.try_send((backend.key, error));
+    }
+}

@@ -1,0 +1,35 @@
+//! The states of a backend.
+
+use serde::Serialize;
+
+/// The state of a backend. Only those that are up are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Found, and not yet checked.
+    Joining,
+    /// Fit for traffic.
+    Up,
+    /// Its checks fail.
+    Down,
+    /// It left discovery and still has connections.
+    Draining,
+    /// It left discovery and has none: nothing of it remains.
+    Gone,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Joining, Self::Up, Self::Down, Self::Draining, Self::Gone];
+
+    /// The word in the log, in metrics and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Draining => "draining",
+            Self::Gone => "gone",
+        }
+    }
+}

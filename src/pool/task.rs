@@ -1,0 +1,249 @@
+//! A pool at work: runs its sources and checkers, feeds the keeper, does what it says, publishes the result.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::counters::{Counters, observe};
+use super::keeper::{Effect, Event, Keeper};
+use super::state::State;
+use super::view::{Roster, View};
+use super::{Backend, Pool};
+use crate::config::{self, Source};
+use crate::discovery::{self, Observation, Outcome, SourceKey};
+use crate::health::{Checked, Checker};
+use crate::telemetry::flow::Flows;
+
+/// So many failed connects may wait for the keeper; more would say nothing new.
+const FAILURES_WAITING: usize = 256;
+/// News for a pool's task.
+enum News {
+    Observed(SourceKey, Observation),
+    Checked(Arc<Backend>, Checked),
+    Reconfigured(Box<config::Pool>),
+    Removed,
+}
+
+/// A running pool, held by the supervisor. Its task ends when it was removed and its last backend is gone, or
+/// with the runtime.
+#[derive(Debug)]
+pub struct Handle {
+    /// What the proxy sees of it.
+    pub pool: Arc<Pool>,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Handle {
+    /// Starts a pool; needs a tokio runtime.
+    pub fn start(name: Arc<str>, config: &config::Pool) -> Self {
+        let (news, received) = mpsc::unbounded_channel();
+        let (failures, failed) = mpsc::channel(FAILURES_WAITING);
+        let keeper = Keeper::new(config.clone());
+        let pool = Arc::new(Pool {
+            name,
+            counters: Counters::default(),
+            unserved: Flows::default(),
+            view: ArcSwap::from_pointee(View::new(config.balance, &[], None)),
+            roster: ArcSwap::from_pointee(Roster::new(&[])),
+            settings: ArcSwap::from_pointee(config.clone()),
+            settled: watch::Sender::new(false),
+            up: watch::Sender::new(0),
+            failures,
+        });
+        let task = Task {
+            keeper,
+            pool: Arc::clone(&pool),
+            news: news.clone(),
+            sources: BTreeMap::new(),
+            checkers: HashMap::new(),
+        };
+        tokio::spawn(task.run(received, failed));
+        Self { pool, news }
+    }
+
+    /// Takes another configuration from now on; what it does not change goes on undisturbed.
+    pub fn reconfigure(&self, config: &config::Pool) {
+        if *self.pool.settings.load_full() != *config {
+            let _ = self.news.send(News::Reconfigured(Box::new(config.clone())));
+        }
+    }
+
+    /// Lets the backends go; running connections follow `on_leave`.
+    pub fn remove(self) {
+        let _ = self.news.send(News::Removed);
+    }
+}
+
+struct Task {
+    keeper: Keeper,
+    pool: Arc<Pool>,
+    news: mpsc::UnboundedSender<News>,
+    sources: BTreeMap<SourceKey, (Source, discovery::Running)>,
+    checkers: HashMap<u64, Checker>,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut news: mpsc::UnboundedReceiver<News>,
+        mut failures: mpsc::Receiver<(u64, String)>,
+    ) {
+        self.start_sources();
+        let mut removed = false;
+        while !(removed && self.keeper.members().is_empty()) {
+            let deadline = self.keeper.deadline(Instant::now());
+            let event = tokio::select! {
+                Some(news) = news.recv() => self.event(news),
+                Some((key, error)) = failures.recv() => Event::ConnectFailed(key, error),
+                () = until(deadline), if deadline.is_some() => Event::Tick,
+            };
+            removed |= matches!(event, Event::Removed);
+            let reconfigured = matches!(event, Event::Reconfigured(_));
+            let effects = self.keeper.on(event, Instant::now());
+            if !effects.is_empty() || reconfigured {
+                self.publish();
+            }
+            for effect in effects {
+                self.carry_out(effect);
+            }
+            let settled = self.keeper.settled();
+            self.pool.settled.send_if_modified(|before| settled && !std::mem::replace(before, true));
+        }
+    }
+
+    /// Notes what news means outside the keeper, and hands on the rest.
+    fn event(&mut self, news: News) -> Event {
+        match news {
+            News::Observed(source, observation) => {
+                self.pool.counters.resolved(observation.outcome.result());
+                Event::Observed(source, observation)
+            }
+            News::Checked(backend, checked) => {
+                observe(&self.pool.counters.check, checked.took);
+                let result = checked.result.clone();
+                backend.checked(checked);
+                Event::Checked(backend.key, result)
+            }
+            News::Reconfigured(config) => {
+                self.pool.settings.store(Arc::new((*config).clone()));
+                self.start_sources();
+                Event::Reconfigured(config)
+            }
+            News::Removed => {
+                self.sources.clear();
+                Event::Removed
+            }
+        }
+    }
+
+    /// Brings the running sources in line with the settings; one that did not change goes on.
+    fn start_sources(&mut self) {
+        let settings = self.pool.settings();
+        self.sources.retain(|_, (source, _)| settings.discover.contains(source));
+        for source in &settings.discover {
+            let key = SourceKey::from(source);
+            if self.sources.contains_key(&key) {
+                continue;
+            }
+            let (news, from) = (self.news.clone(), key.clone());
+            let sink = move |observation| {
+                let _ = news.send(News::Observed(from.clone(), observation));
+            };
+            let running = discovery::start(source, Box::new(sink));
+            self.sources.insert(key, (source.clone(), running));
+        }
+    }
+
+    /// A changed view must be out before anything else is done: connections that come meanwhile must not be
+    /// sent to whom the keeper has just ruled out.
+    fn publish(&self) {
+        let members = self.keeper.members();
+        let algorithm = self.pool.settings.load().balance;
+        let view = View::new(algorithm, members, Some(&self.pool.view.load()));
+        let up = view.len();
+        self.pool.view.store(Arc::new(view));
+        self.pool.roster.store(Arc::new(Roster::new(members)));
+        self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Changed { backend, from, to, cause } => self.tell(&backend, from, to, &cause),
+            Effect::Check(backend) => {
+                let Some(health) = self.pool.settings().health.clone() else { return };
+                let news = self.news.clone();
+                let (key, address) = (backend.key, backend.address);
+                let sink = move |checked| {
+                    let _ = news.send(News::Checked(Arc::clone(&backend), checked));
+                };
+                self.checkers.insert(key, Checker::start(address, health, Box::new(sink)));
+            }
+            Effect::Uncheck(key) => {
+                self.checkers.remove(&key);
+            }
+            Effect::Weighed { backend, weight } => {
+                info!(pool = %self.pool.name, backend = %backend.name, weight, "backend weight");
+            }
+            Effect::CheckNow(key) => {
+                if let Some(checker) = self.checkers.get(&key) {
+                    checker.check_now();
+                }
+            }
+            Effect::AskNow => self.sources.values().for_each(|(_, running)| running.ask_now()),
+            Effect::Answers { source, trouble } => self.tell_answers(&source, trouble.as_ref()),
+        }
+    }
+
+    fn tell(&self, backend: &Backend, from: State, to: State, cause: &str) {
+        macro_rules! tell {
+            ($level:ident, $message:literal) => {
+                $level!(
+                    pool = %self.pool.name,
+                    backend = %backend.name,
+                    address = %backend.address,
+                    from = %from.name(),
+                    to = %to.name(),
+                    cause,
+                    $message
+                )
+            };
+        }
+        match to {
+            State::Joining => tell!(info, "backend joining"),
+            State::Up => tell!(info, "backend up"),
+            State::Down => tell!(warn, "backend down"),
+            State::Draining => tell!(info, "backend draining"),
+            State::Gone => tell!(info, "backend gone"),
+        }
+        let left = self.pool.view.load().len();
+        if from == State::Up && left == 0 {
+            warn!(pool = %self.pool.name, "no backend is up: clients of this pool are turned away until one is");
+        }
+    }
+
+    fn tell_answers(&self, source: &SourceKey, trouble: Option<&Outcome>) {
+        let pool = &self.pool.name;
+        let Some(trouble) = trouble else {
+            info!(%pool, %source, "resolved again");
+            return;
+        };
+        let reason = match trouble {
+            Outcome::NoSuchName(reason) => reason.clone(),
+            Outcome::ServerFailure(reason) | Outcome::Silence(reason) => {
+                format!("{reason}; the last good answer stands for now")
+            }
+            Outcome::Empty | Outcome::Backends(_) => "the name exists but has no address".to_owned(),
+        };
+        warn!(%pool, %source, result = %trouble.result(), reason, "resolve failed");
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline.into()).await;
+    }
+}

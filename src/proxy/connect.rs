@@ -1,0 +1,121 @@
+//! Finding a connection a backend: choose one, connect, and on failure try another before the client learns of
+//! any trouble.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, warn};
+
+use super::sockets;
+use super::stream::Stream;
+use crate::balance::Lease;
+use crate::pool::{Backend, ConnectError, Pool};
+
+/// A connection to a backend, and how it came about.
+#[derive(Debug)]
+pub struct Connected {
+    /// The chosen backend.
+    pub backend: Arc<Backend>,
+    /// The connection to it.
+    pub stream: Stream,
+    /// Its place in the backend's load.
+    pub lease: Lease,
+    /// How long the successful attempt took.
+    pub took: Duration,
+    /// What was passed over.
+    pub trail: Trail,
+}
+
+/// Why there is no connection to a backend.
+#[derive(Debug)]
+pub struct NotConnected {
+    /// What was passed over; empty-handed without a single attempt if no backend was up.
+    pub trail: Trail,
+}
+
+/// The way to a choice: how it was made, and who was passed over.
+#[derive(Debug)]
+pub struct Trail {
+    /// The algorithm that chose.
+    pub algorithm: &'static str,
+    /// Backends that were passed over, each with its reason.
+    pub skipped: Arc<str>,
+    /// Backends that were tried.
+    pub attempts: u32,
+}
+
+/// Connects to a backend of `pool`, to as many different ones as its settings allow until one answers.
+pub async fn connect(pool: &Pool, conn: u64) -> Result<Connected, NotConnected> {
+    let settings = pool.settings();
+    let mut tried: Vec<u64> = Vec::new();
+    let mut failed: Vec<String> = Vec::new();
+    loop {
+        // A fresh view each time: the keeper may just have ruled out whom the last one still had.
+        let view = pool.view();
+        let trail = |failed: &[String], attempts: usize| Trail {
+            algorithm: view.algorithm.name(),
+            skipped: join(&view.skipped, failed),
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        };
+        let another = tried.len() < settings.connect.attempts as usize;
+        let Some(backend) = another.then(|| view.choose(&tried)).flatten() else {
+            return Err(NotConnected { trail: trail(&failed, tried.len()) });
+        };
+        let lease = backend.load.lease();
+        let began = Instant::now();
+        match attempt(backend, settings.connect.timeout).await {
+            Ok(stream) => {
+                return Ok(Connected {
+                    backend: Arc::clone(backend),
+                    stream,
+                    lease,
+                    took: began.elapsed(),
+                    trail: trail(&failed, tried.len() + 1),
+                });
+            }
+            Err(error) => {
+                let kind = ConnectError::from(&error);
+                backend.connect_failed(kind);
+                let error = explain(kind, &error);
+                debug!(conn, pool = %pool.name, backend = %backend.name, address = %backend.address, error, "connect failed");
+                if kind == ConnectError::Local {
+                    warn!(pool = %pool.name, address = %backend.address, error, "connect failed for want of local resources");
+                } else {
+                    pool.report_connect_failure(backend, error.clone());
+                }
+                tried.push(backend.key);
+                failed.push(format!("{}: {error}", backend.name));
+            }
+        }
+    }
+}
+
+async fn attempt(backend: &Backend, limit: Duration) -> io::Result<Stream> {
+    match tokio::time::timeout(limit, sockets::connect(backend.address)).await {
+        Ok(result) => result.map(Stream::Tcp),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {}", humantime::format_duration(limit)),
+        )),
+    }
+}
+
+fn explain(kind: ConnectError, error: &io::Error) -> String {
+    match kind {
+        ConnectError::Refused => "connection refused".to_owned(),
+        ConnectError::Local if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            format!("{error}: no local port is left for this backend; widen net.ipv4.ip_local_port_range")
+        }
+        ConnectError::Local => format!("{error}: raise the open-file limit or lower runtime.max_connections"),
+        _ => error.to_string(),
+    }
+}
+
+fn join(skipped: &Arc<str>, failed: &[String]) -> Arc<str> {
+    if failed.is_empty() {
+        return Arc::clone(skipped);
+    }
+    let before = (!skipped.is_empty()).then(|| skipped.to_string());
+    before.into_iter().chain(failed.iter().cloned()).collect::<Vec<_>>().join("; ").into()
+}

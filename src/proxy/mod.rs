@@ -1,0 +1,14 @@
+//! The data plane: from an accepted connection to its record. [`connection`] is the place to begin reading.
+
+pub mod admit;
+pub mod connect;
+pub mod connection;
+pub mod listener;
+mod no_backend;
+pub mod progress;
+pub mod relay;
+pub mod sockets;
+mod splice;
+pub mod stream;
+pub mod table;
+pub mod worker;

@@ -1,0 +1,71 @@
+//! What a client gets when no backend can serve it.
+
+use std::future::poll_fn;
+use std::time::Duration;
+
+use super::relay::Buffer;
+use super::sockets;
+use super::stream::Stream;
+use crate::config::NoBackend;
+
+/// A client that asked nothing by then is answered all the same.
+const REQUEST: Duration = Duration::from_secs(1);
+/// How long the answer may take to be read.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// RFC 9110, 15.6.4 and 10.2.3.
+const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 25\r\n\
+    Retry-After: 1\r\n\
+    Cache-Control: no-store\r\n\
+    Connection: close\r\n\
+    \r\n\
+    No backend is available.\n";
+
+/// Turns a client away.
+pub(super) async fn turn_away(client: Stream, how: NoBackend, buffer: &Buffer) {
+    match how {
+        // A connection that a closing listener had already let in gets what comes closest to a refusal.
+        NoBackend::Reset | NoBackend::Refuse => sockets::reset_on_close(&client),
+        NoBackend::Close => {}
+        NoBackend::Http503 => unavailable(&client, buffer).await,
+    }
+}
+
+/// Waits for the request, answers it, and closes in such a way that the answer arrives: closing with bytes
+/// unread would send a reset, and that may overtake the answer (RFC 9112, 9.6).
+async fn unavailable(client: &Stream, buffer: &Buffer) {
+    let _ = tokio::time::timeout(REQUEST, read(client, buffer)).await;
+    if client.write(UNAVAILABLE).is_err() || client.finish().is_err() {
+        return;
+    }
+    let rest = async { while read(client, buffer).await {} };
+    let _ = tokio::time::timeout(FAREWELL, rest).await;
+}
+
+/// Reads and throws away; `false` at the end.
+async fn read(client: &Stream, buffer: &Buffer) -> bool {
+    loop {
+        if poll_fn(|cx| client.poll_readable(cx)).await.is_err() {
+            return false;
+        }
+        match client.read(&mut buffer.borrow_mut()) {
+            Ok(n) => return n > 0,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::UNAVAILABLE;
+
+    #[test]
+    fn the_answer_is_as_long_as_it_says() {
+        let text = std::str::from_utf8(UNAVAILABLE).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+    }
+}

@@ -1,0 +1,187 @@
+//! How far a connection has come: written by its own task, read by its worker's tick; both on one thread.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::config::{Ending, Timeouts};
+use crate::pool::Backend;
+use crate::pool::backend::Order;
+use crate::telemetry::CloseReason;
+use crate::telemetry::flow::Active;
+
+/// A connection that is this old is one that lasts: worth what a short one would only pay for.
+const LASTING: Duration = Duration::from_secs(1);
+
+/// Why and how a connection is to be ended from our side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// What it records.
+    pub reason: CloseReason,
+    /// What its two peers see.
+    pub how: Ending,
+}
+
+/// A connection's progress.
+#[derive(Debug)]
+pub struct Progress {
+    /// When it was accepted.
+    pub started: Instant,
+    /// Bytes from the client.
+    pub bytes_in: Cell<u64>,
+    /// Bytes from the backend.
+    pub bytes_out: Cell<u64>,
+    /// Whether a byte has moved since the last tick.
+    pub moved: Cell<bool>,
+    /// Whether one side has finished.
+    pub half_closed: Cell<bool>,
+    /// When the backend's first byte came.
+    pub first_byte: Cell<Option<Instant>>,
+    last_moved: Cell<Instant>,
+    lasting: Cell<bool>,
+    /// What it is relayed to, once it is.
+    relayed: OnceCell<Relayed>,
+    orders_seen: Cell<u32>,
+    /// When the backend's order is to be obeyed.
+    due: Cell<Option<(Instant, End)>>,
+    reported: Cell<(u64, u64)>,
+    end: Cell<Option<End>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// The way of a connection that was routed.
+#[derive(Debug)]
+pub struct Relayed {
+    /// Its backend.
+    pub backend: Arc<Backend>,
+    /// The counters of its way.
+    pub flow: Active,
+    /// When it is given up.
+    pub timeouts: Timeouts,
+    /// Idle time before the backend is probed, if the connection lasts.
+    pub keepalive: Option<Duration>,
+}
+
+impl Progress {
+    /// A connection that was just accepted.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            started: now,
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            moved: Cell::new(false),
+            half_closed: Cell::new(false),
+            first_byte: Cell::new(None),
+            last_moved: Cell::new(now),
+            lasting: Cell::new(false),
+            relayed: OnceCell::new(),
+            orders_seen: Cell::new(0),
+            due: Cell::new(None),
+            reported: Cell::new((0, 0)),
+            end: Cell::new(None),
+            waker: RefCell::new(None),
+        }
+    }
+
+    /// Notes what it is relayed to; from now on the time limits and the backend's orders hold.
+    pub fn relaying(&self, relayed: Relayed) {
+        self.last_moved.set(Instant::now());
+        let _ = self.relayed.set(relayed);
+    }
+
+    /// Notes the backend's first byte.
+    pub fn note_first_byte(&self) {
+        if self.first_byte.get().is_none() {
+            self.first_byte.set(Some(Instant::now()));
+        }
+    }
+
+    /// Tells the connection to end; the first word counts.
+    pub fn end(&self, end: End) {
+        if self.end.get().is_none() {
+            self.end.set(Some(end));
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// The keepalive that its backend is to have, once it has turned out to last. Its task is woken then.
+    pub fn keepalive_due(&self) -> Option<Duration> {
+        if self.lasting.get() { self.relayed.get()?.keepalive } else { None }
+    }
+
+    /// Returns when the connection was told to end.
+    pub async fn ended(&self) -> End {
+        poll_fn(|cx| match self.end.get() {
+            Some(end) => Poll::Ready(end),
+            None => {
+                let mut waker = self.waker.borrow_mut();
+                if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Adds what has moved since the last report to the counters.
+    pub fn report(&self) {
+        let Some(relayed) = self.relayed.get() else { return };
+        let now = (self.bytes_in.get(), self.bytes_out.get());
+        let before = self.reported.replace(now);
+        relayed.flow.moved(now.0 - before.0, now.1 - before.1);
+    }
+
+    /// The worker's tick: reports, and ends the connection if its time is up. An order from its backend that it
+    /// has not seen yet is given back, so that the worker can spread the order over all that it concerns.
+    pub fn tick(&self, now: Instant) -> Option<(&Arc<Backend>, Order)> {
+        self.report();
+        let relayed = self.relayed.get()?;
+        if self.moved.take() {
+            self.last_moved.set(now);
+        }
+        if !self.lasting.get() && now.duration_since(self.started) >= LASTING {
+            self.lasting.set(true);
+            self.wake();
+        }
+        let over =
+            |limit: Option<Duration>, since: Instant| limit.is_some_and(|l| now.duration_since(since) >= l);
+        let Timeouts { idle, half_closed, lifetime } = relayed.timeouts;
+        let reason = if over(lifetime, self.started) {
+            Some(CloseReason::Lifetime)
+        } else if self.half_closed.get() && over(half_closed, self.last_moved.get()) {
+            Some(CloseReason::HalfClosedTimeout)
+        } else if over(idle, self.last_moved.get()) {
+            Some(CloseReason::IdleTimeout)
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            self.end(End { reason, how: Ending::Close });
+        }
+        if let Some((due, end)) = self.due.get()
+            && now >= due
+        {
+            self.end(end);
+        }
+        let orders = relayed.backend.orders();
+        if self.orders_seen.replace(orders) == orders {
+            return None;
+        }
+        self.due.set(None); // a newer order, or none, replaces it
+        relayed.backend.order().map(|order| (&relayed.backend, order))
+    }
+
+    /// Sets when the connection is to obey an order.
+    pub fn obey(&self, at: Instant, end: End) {
+        self.due.set(Some((at, end)));
+    }
+}

@@ -1,0 +1,204 @@
+//! Sockets with their options, and the few kernel manners that the rest of the proxy relies on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// Connections that the kernel holds for us until they are accepted. It cuts this down to
+/// `net.core.somaxconn` (listen(2)), 4096 since Linux 5.4.
+const BACKLOG: i32 = 4096;
+/// Time between keepalive probes, and how many go unanswered until the peer counts as gone.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+const PROBES: u32 = 3;
+
+/// Takes a TCP address for this process without listening on it: a client's connect is refused, and another
+/// program cannot take it. `shared`: sockets of our own may already be bound to it.
+///
+/// The socket is bound *before* SO_REUSEPORT is set, so that the kernel's check for a taken address is the
+/// strict one: with the option set first, two programs of one user would quietly share the address.
+pub fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?; // connections of an earlier run in TIME_WAIT do not matter
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.set_reuse_port(true)?;
+    Ok(socket)
+}
+
+/// A socket that listens on a reserved address. Each worker has one of its own, and the kernel spreads the
+/// connections over them (socket(7), SO_REUSEPORT).
+pub fn listen(address: SocketAddr, keepalive: Option<Duration>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    // These are handed down to the accepted sockets.
+    socket.set_tcp_nodelay(true)?;
+    if keepalive.is_some() {
+        set_keepalive(&socket, keepalive)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// A Unix socket that listens at `path`. A socket file that nobody answers behind is left over and replaced.
+pub fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+    if path.exists() {
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Makes the kernel ignore who asks for a new connection, so that a listening socket can be emptied and then
+/// closed without a connection falling between the two: closing resets all that the kernel has completed and
+/// nobody has accepted. Who asks now asks again after a second (RFC 6298, 2.1) and is then refused.
+///
+/// It asks for a time to live that no packet has which crossed a router or came from a usual system (they start
+/// at 64 or 128). The kernel applies that to the first segment of a handshake, but not to the last one, so that
+/// handshakes under way are completed (`IP_MINTTL` in ip(7), RFC 5082). Unlike a socket filter, this needs no
+/// privilege. The sockets accepted from here on inherit it: see [`hear_again`].
+pub fn ignore_newcomers(socket: impl AsFd) -> io::Result<()> {
+    set_least_ttl(socket.as_fd(), 255)
+}
+
+/// Undoes [`ignore_newcomers`] for a socket that was accepted afterwards. What its client sent meanwhile was
+/// dropped and is sent again by its TCP.
+pub fn hear_again(socket: impl AsFd) -> io::Result<()> {
+    set_least_ttl(socket.as_fd(), 0)
+}
+
+fn set_least_ttl(socket: BorrowedFd<'_>, ttl: libc::c_int) -> io::Result<()> {
+    // A socket on an IPv6 address may serve IPv4 clients too, and each family has its own option.
+    if SockRef::from(&socket).domain()? == Domain::IPV6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT, ttl)?;
+    }
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MINTTL, ttl)
+}
+
+/// setsockopt(2) for the options that no safe wrapper offers.
+#[allow(unsafe_code)]
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the pointer and length are those of a
+    // live integer that the kernel only reads.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Opens a connection to a backend. It gets its keepalive only when it has turned out to last: five system calls
+/// that a short connection does without.
+pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?; // what one side sent at once is passed on at once
+    socket.connect(address).await
+}
+
+/// Sets after how long without a byte the peer is probed; `None`: never.
+pub fn set_keepalive(socket: &Socket, keepalive: Option<Duration>) -> io::Result<()> {
+    let Some(idle) = keepalive else {
+        socket.set_keepalive(false)?;
+        return socket.set_tcp_user_timeout(None);
+    };
+    let probes = TcpKeepalive::new().with_time(idle).with_interval(PROBE_EVERY).with_retries(PROBES);
+    socket.set_tcp_keepalive(&probes)?;
+    // Keepalive probes only an idle connection; this finds a peer that vanished while data is under way.
+    socket.set_tcp_user_timeout(Some(idle + PROBE_EVERY * PROBES))
+}
+
+/// Makes the next close of this socket a reset.
+pub fn reset_on_close(socket: impl AsFd) {
+    // It fails only on a socket that is gone already.
+    let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// Raises the limit of open files as far as it goes and says what it is.
+pub fn raise_file_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        return limit.maximum.unwrap_or(u64::MAX);
+    }
+    limit.current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::TcpStream;
+
+    fn loopback() -> (Socket, SocketAddr) {
+        let socket = reserve("127.0.0.1:0".parse().unwrap(), false).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        (socket, address)
+    }
+
+    #[test]
+    fn a_reserved_address_refuses_clients_and_cannot_be_taken() {
+        let (_reserved, address) = loopback();
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        let _listening = listen(address, None).unwrap();
+        assert_eq!(reserve(address, false).unwrap_err().kind(), ErrorKind::AddrInUse);
+        TcpStream::connect(address).unwrap();
+    }
+
+    #[test]
+    fn who_connected_before_newcomers_were_ignored_is_served() {
+        for (bound, clients) in [
+            ("127.0.0.1:0", &["127.0.0.1"][..]),
+            ("[::1]:0", &["::1"]),
+            ("[::]:0", &["::1", "127.0.0.1"]), // an address of both families
+        ] {
+            for client in clients {
+                serves_the_early_and_ignores_the_late(bound, client);
+            }
+        }
+    }
+
+    fn serves_the_early_and_ignores_the_late(bound: &str, client: &str) {
+        let reserved = reserve(bound.parse().unwrap(), false).unwrap();
+        let port = reserved.local_addr().unwrap().as_socket().unwrap().port();
+        let listening = listen(reserved.local_addr().unwrap().as_socket().unwrap(), None).unwrap();
+        listening.set_nonblocking(false).unwrap();
+        let address = SocketAddr::new(client.parse().unwrap(), port);
+        let mut early = TcpStream::connect(address).unwrap();
+        ignore_newcomers(&listening).unwrap();
+        let late = TcpStream::connect_timeout(&address, Duration::from_millis(200));
+        assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut, "{client} at {bound}");
+        let (accepted, _) = listening.accept().unwrap();
+        hear_again(&accepted).unwrap();
+        drop(listening);
+        early.write_all(b"hello").unwrap();
+        let mut bytes = [0; 5];
+        TcpStream::from(accepted).read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello");
+        assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+}

@@ -1,0 +1,103 @@
+//! One side of a connection: a TCP or a Unix stream, read and written through shared references, so that both
+//! directions of a relay can use it.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll};
+
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::splice::Pipe;
+
+/// One side of a connection.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+macro_rules! either {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self {
+            Self::Tcp($stream) => $call,
+            Self::Unix($stream) => $call,
+        }
+    };
+}
+
+impl Stream {
+    /// Ready when a [`read`](Self::read) is worth a try.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_read_ready(cx))
+    }
+
+    /// Ready when a [`write`](Self::write) is worth a try.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => stream.poll_write_ready(cx))
+    }
+
+    /// Returns when the peer has reset the connection or vanished.
+    pub async fn broken(&self) {
+        // An error here is the runtime's end, and the connection's with it.
+        let _ = either!(self, stream => stream.ready(Interest::ERROR).await);
+    }
+
+    /// Reads what has arrived; 0 at the end of the stream, `WouldBlock` when there is nothing yet.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let room = buffer.len();
+        self.once(Interest::READABLE, room, |fd| Ok(recv(fd, buffer, RecvFlags::empty())?.0))
+    }
+
+    /// Writes as much as the kernel takes; `WouldBlock` when that is nothing.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.once(Interest::WRITABLE, bytes.len(), |fd| Ok(send(fd, bytes, SendFlags::NOSIGNAL)?))
+    }
+
+    /// Moves what has arrived into an empty pipe; 0 at the end of the stream, `WouldBlock` when there is nothing.
+    pub(super) fn fill(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        either!(self, stream => stream.try_io(Interest::READABLE, || pipe.fill(self)))
+    }
+
+    /// Moves what a pipe holds to the peer, as much as the kernel takes; `WouldBlock` when that is nothing.
+    pub(super) fn empty(&self, pipe: &mut Pipe) -> io::Result<usize> {
+        either!(self, stream => stream.try_io(Interest::WRITABLE, || pipe.empty(self)))
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub fn finish(&self) -> io::Result<()> {
+        SockRef::from(self).shutdown(Shutdown::Write)
+    }
+
+    /// One system call that may move `whole` bytes. When it moves fewer, the socket is empty (or full): with
+    /// edge-triggered epoll (epoll(7), questions 9 and 10) the next call would only say `WouldBlock`, so the
+    /// readiness is given up at once, as the runtime does in its own reads, and that call is saved.
+    fn once(
+        &self,
+        interest: Interest,
+        whole: usize,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut moved = None;
+        let attempt = || match call(self.as_fd()) {
+            Ok(n) if 0 < n && n < whole => {
+                moved = Some(n);
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+            result => result,
+        };
+        let result = either!(self, stream => stream.try_io(interest, attempt));
+        moved.map_or(result, Ok)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        either!(self, stream => stream.as_fd())
+    }
+}

@@ -1,0 +1,94 @@
+//! A worker's open connections, and the one tick that keeps time for all of them.
+//!
+//! Time limits are coarse on purpose: a timer for each connection, moved at each read, costs more than the read.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use tokio::sync::Notify;
+
+use super::progress::{End, Progress};
+use crate::pool::backend::Order;
+
+/// Time from one tick to the next: how late a time limit may be kept.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// A worker's open connections.
+#[derive(Debug, Default)]
+pub struct Table {
+    open: RefCell<Slab<Rc<Progress>>>,
+    some: Notify,
+}
+
+/// A connection's place in the table; given back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    table: Rc<Table>,
+    key: usize,
+}
+
+impl Table {
+    /// Enters a connection.
+    pub fn enter(self: &Rc<Self>, progress: &Rc<Progress>) -> Place {
+        let key = self.open.borrow_mut().insert(Rc::clone(progress));
+        self.some.notify_one();
+        Place { table: Rc::clone(self), key }
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.open.borrow().len()
+    }
+
+    /// When the oldest open connection was accepted.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.open.borrow().iter().map(|(_, progress)| progress.started).min()
+    }
+
+    /// Tells every connection to end.
+    pub fn end_all(&self, end: End) {
+        // A connection's waker only marks its task as ready: the table is not touched from within.
+        self.open.borrow().iter().for_each(|(_, progress)| progress.end(end));
+    }
+
+    /// Ticks for ever, while there is a connection to tick for.
+    pub async fn keep_time(&self) {
+        loop {
+            if self.open() == 0 {
+                self.some.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+            self.tick(Instant::now());
+        }
+    }
+
+    fn tick(&self, now: Instant) {
+        let open = self.open.borrow();
+        let mut ordered: BTreeMap<usize, (Order, Vec<&Rc<Progress>>)> = BTreeMap::new();
+        for (_, progress) in open.iter() {
+            if let Some((backend, order)) = progress.tick(now) {
+                // The address of the backend's record tells it from the same-numbered one of another pool.
+                let key = Arc::as_ptr(backend).addr();
+                ordered.entry(key).or_insert((order, Vec::new())).1.push(progress);
+            }
+        }
+        for (order, concerned) in ordered.into_values() {
+            let end = End { reason: order.reason, how: order.how };
+            let n = u32::try_from(concerned.len()).unwrap_or(u32::MAX);
+            for (index, progress) in (1u32..).zip(concerned) {
+                let at = order.at + order.over.mul_f64(f64::from(index) / f64::from(n));
+                if at <= now { progress.end(end) } else { progress.obey(at, end) }
+            }
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.table.open.borrow_mut().remove(self.key);
+    }
+}

@@ -1,0 +1,194 @@
+//! A worker: one thread of the data plane, with a single-threaded runtime. A connection lives and dies on the
+//! worker that accepted it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::admit::Limit;
+use super::listener::{self, Listener, Socket};
+use super::progress::End;
+use super::relay::{self, Buffer};
+use super::splice::Pipes;
+use super::table::Table;
+use crate::telemetry::decisions::Decisions;
+
+/// A worker as the supervisor holds it.
+#[derive(Debug)]
+pub struct Worker {
+    /// What it shares with those who look.
+    pub shared: Arc<Shared>,
+    commands: mpsc::UnboundedSender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a worker shares with those who look.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Its last routing decisions.
+    pub decisions: Decisions,
+    /// How often a burst was copied on, because there was no pipe for it.
+    pub bursts_copied: Arc<AtomicU64>,
+}
+
+/// What a worker's connections share. Never leaves its thread.
+pub struct Local {
+    /// The open connections.
+    pub table: Rc<Table>,
+    /// What they are read into.
+    pub buffer: Buffer,
+    /// What bursts flow through.
+    pub pipes: Pipes,
+    /// What is shared with other threads.
+    pub shared: Arc<Shared>,
+    /// The process's limit of connections.
+    pub limit: Arc<Limit>,
+    conns: Cell<u64>,
+    stride: u64,
+}
+
+impl Local {
+    /// A number for a connection, unique within the process without asking the other workers.
+    pub fn next_conn(&self) -> u64 {
+        let conn = self.conns.get();
+        self.conns.set(conn + self.stride);
+        conn
+    }
+}
+
+enum Command {
+    Accept {
+        socket: Socket,
+        listener: Arc<Listener>,
+        closing: CancellationToken,
+        closed: oneshot::Sender<()>,
+    },
+    Report(oneshot::Sender<Report>),
+    EndAll(End),
+    Stop,
+}
+
+/// How busy a worker is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Connections that are open.
+    pub open: usize,
+    /// When the oldest of them was accepted.
+    pub oldest: Option<Instant>,
+}
+
+impl Worker {
+    /// Starts worker `index` of `workers`.
+    pub fn start(index: usize, workers: usize, limit: Arc<Limit>) -> io::Result<Self> {
+        let (commands, received) = mpsc::unbounded_channel();
+        let shared = Arc::<Shared>::default();
+        let theirs = Arc::clone(&shared);
+        let (started, when_started) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+            // A local runtime cannot be sent to its thread, so it is made there.
+            let runtime =
+                Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default());
+            match runtime {
+                Ok(runtime) => {
+                    let _ = started.send(Ok(()));
+                    runtime.block_on(run(index, workers, limit, theirs, received));
+                }
+                Err(error) => {
+                    let _ = started.send(Err(error));
+                }
+            }
+        })?;
+        when_started.recv().map_err(io::Error::other)??;
+        Ok(Self { shared, commands, thread: Some(thread) })
+    }
+
+    /// Accepts connections of `listener` on `socket` until `closing` is cancelled; what is returned then
+    /// resolves once the socket is closed.
+    pub fn accept(
+        &self,
+        socket: Socket,
+        listener: &Arc<Listener>,
+        closing: &CancellationToken,
+    ) -> oneshot::Receiver<()> {
+        let (closed, when_closed) = oneshot::channel();
+        let (listener, closing) = (Arc::clone(listener), closing.clone());
+        self.send(Command::Accept { socket, listener, closing, closed });
+        when_closed
+    }
+
+    /// How busy it is.
+    pub async fn report(&self) -> Report {
+        let (answer, answered) = oneshot::channel();
+        self.send(Command::Report(answer));
+        answered.await.unwrap_or_default()
+    }
+
+    /// Ends all its connections.
+    pub fn end_all(&self, end: End) {
+        self.send(Command::EndAll(end));
+    }
+
+    fn send(&self, command: Command) {
+        // A worker that is no longer there has nothing left to do.
+        let _ = self.commands.send(command);
+    }
+}
+
+impl Drop for Worker {
+    /// Stops the thread; connections that are still open are cut off.
+    fn drop(&mut self) {
+        self.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn run(
+    index: usize,
+    workers: usize,
+    limit: Arc<Limit>,
+    shared: Arc<Shared>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let local = Rc::new(Local {
+        table: Rc::default(),
+        buffer: RefCell::new(vec![0; relay::BUFFER].into_boxed_slice()),
+        pipes: Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied)),
+        shared,
+        limit,
+        conns: Cell::new(index as u64 + 1),
+        stride: workers as u64,
+    });
+    let table = Rc::clone(&local.table);
+    tokio::task::spawn_local(async move { table.keep_time().await });
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Accept { socket, listener, closing, closed } => {
+                let local = Rc::clone(&local);
+                tokio::task::spawn_local(async move {
+                    let name = Arc::clone(&listener.name);
+                    if let Err(error) = listener::accept(local, socket, listener, closing).await {
+                        error!(listener = %name, %error, "a listening socket could not be used");
+                    }
+                    let _ = closed.send(());
+                });
+            }
+            Command::Report(answer) => {
+                let report = Report { open: local.table.open(), oldest: local.table.oldest() };
+                let _ = answer.send(report);
+            }
+            Command::EndAll(end) => local.table.end_all(end),
+            Command::Stop => break,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! One address of a listener: taken for the process, opened and closed without losing a connection.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use socket2::Socket;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::BindAddress;
+use crate::proxy::listener::{self, Listener};
+use crate::proxy::sockets;
+use crate::proxy::worker::Worker;
+use std::sync::Arc;
+
+/// One address of a listener.
+#[derive(Debug)]
+pub(super) struct Door {
+    /// As it is configured.
+    pub(super) configured: BindAddress,
+    /// As it is: with the port that the kernel chose, if it was left to it.
+    pub(super) address: BindAddress,
+    hold: Hold,
+    open: Option<Open>,
+}
+
+/// What keeps the address for us while the door is closed.
+#[derive(Debug)]
+enum Hold {
+    Tcp(#[expect(dead_code, reason = "held, never used: it keeps the address")] Socket),
+    /// A path cannot be held without listening on it.
+    Unix,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Second handles of the workers' sockets, for their options.
+    sockets: Vec<Socket>,
+    closing: CancellationToken,
+    closed: Vec<oneshot::Receiver<()>>,
+}
+
+impl Door {
+    /// Takes an address for this process; fails if another one has it. `shared`: this process may have it.
+    pub(super) fn reserve(configured: &BindAddress, shared: bool) -> io::Result<Self> {
+        let (address, hold) = match configured {
+            BindAddress::Tcp(address) => {
+                let socket = sockets::reserve(*address, shared)?;
+                let address = socket.local_addr()?.as_socket().unwrap_or(*address);
+                (BindAddress::Tcp(address), Hold::Tcp(socket))
+            }
+            BindAddress::Unix(path) => {
+                // Held by nobody else, and a place where a socket can be made.
+                drop(sockets::listen_unix(path)?);
+                std::fs::remove_file(path)?;
+                (configured.clone(), Hold::Unix)
+            }
+        };
+        Ok(Self { configured: configured.clone(), address, hold, open: None })
+    }
+
+    /// Lets clients in, if it does not already.
+    pub(super) fn open(
+        &mut self,
+        workers: &[Worker],
+        listener: &Arc<Listener>,
+        keepalive: Option<Duration>,
+    ) -> io::Result<()> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        let mut sockets = Vec::new();
+        let mut theirs = Vec::new();
+        match (&self.address, &self.hold) {
+            (BindAddress::Tcp(address), Hold::Tcp(_)) => {
+                for _ in workers {
+                    let socket = sockets::listen(*address, keepalive)?;
+                    sockets.push(socket.try_clone()?);
+                    theirs.push(listener::Socket::Tcp(socket.into()));
+                }
+            }
+            (BindAddress::Unix(path), _) => {
+                let socket: UnixListener = sockets::listen_unix(path)?;
+                for _ in workers {
+                    theirs.push(listener::Socket::Unix(socket.try_clone()?));
+                }
+            }
+            (BindAddress::Tcp(_), Hold::Unix) => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+        let closing = CancellationToken::new();
+        let closed =
+            workers.iter().zip(theirs).map(|(w, socket)| w.accept(socket, listener, &closing)).collect();
+        self.open = Some(Open { sockets, closing, closed });
+        info!(listener = %listener.name, address = %self.address, "listening");
+        Ok(())
+    }
+
+    /// Lets nobody new in, serves whom the kernel has let in already, and closes; the address stays taken.
+    pub(super) async fn close(&mut self) {
+        let Some(Open { sockets, closing, closed }) = self.open.take() else { return };
+        for socket in &sockets {
+            if let Err(error) = sockets::ignore_newcomers(socket.as_fd()) {
+                warn!(address = %self.address, %error, "newcomers cannot be ignored: a few may be reset");
+            }
+        }
+        if let BindAddress::Unix(path) = &self.address {
+            // Who connects from now on finds no socket; that it is gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
+        closing.cancel();
+        for closed in closed {
+            let _ = closed.await;
+        }
+    }
+
+    /// Whether clients are let in.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Hands another keepalive down to the connections accepted from now on.
+    pub(super) fn set_keepalive(&self, keepalive: Option<Duration>) {
+        for socket in self.open.iter().flat_map(|open| &open.sockets) {
+            if let Err(error) = sockets::set_keepalive(socket, keepalive) {
+                warn!(address = %self.address, %error, "the keepalive of a listener could not be changed");
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The orderly end: nobody new is let in, running connections finish, within a time limit.
+
+use std::time::{Duration, Instant};
+
+use humantime::format_duration;
+use tracing::{info, warn};
+
+use super::Supervisor;
+use crate::admin::overview::Phase;
+use crate::config::{Drain, Ending};
+use crate::proxy::progress::End;
+use crate::proxy::worker::Report;
+use crate::telemetry::CloseReason;
+
+/// How often it is looked whether connections remain, and how often that is logged.
+const LOOK: Duration = Duration::from_millis(50);
+const TELL: Duration = Duration::from_secs(1);
+/// How long connections that were told to end may take for it.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every connection finished by itself.
+    Finished,
+    /// The time was up, and connections were cut off.
+    Cut,
+}
+
+impl Supervisor {
+    /// Stops accepting, lets the running connections finish, and ends those that do not in time, or at once when
+    /// `hurry` is done.
+    pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> Outcome {
+        let limits = self.config.runtime.drain;
+        self.overview.enter(Phase::Draining);
+        let open = self.report().await.open;
+        info!(
+            open,
+            grace = %format_duration(limits.grace),
+            timeout = %format_duration(limits.timeout),
+            "drain started"
+        );
+        let finished = tokio::select! {
+            finished = self.finish(limits) => finished,
+            () = hurry => {
+                warn!("told a second time: ending at once");
+                false
+            }
+        };
+        if finished {
+            info!("drain done");
+            return Outcome::Finished;
+        }
+        let cut = self.report().await.open;
+        warn!(cut, "drain done: the rest is cut off");
+        self.cut_off().await;
+        if cut == 0 { Outcome::Finished } else { Outcome::Cut }
+    }
+
+    /// Returns when everything has finished, or the time is up; says which.
+    async fn finish(&mut self, limits: Drain) -> bool {
+        tokio::time::sleep(limits.grace).await;
+        let began = Instant::now();
+        // Taking in what the kernel has let in already may itself have to wait for connections to end.
+        let closing = tokio::spawn(close_all(std::mem::take(&mut self.listeners)));
+        let mut told = Instant::now();
+        loop {
+            let report = self.report().await;
+            if report.open == 0 && closing.is_finished() {
+                return true;
+            }
+            if began.elapsed() >= limits.timeout {
+                return false;
+            }
+            if told.elapsed() >= TELL {
+                told = Instant::now();
+                self.tell_progress(report, limits.timeout.saturating_sub(began.elapsed()));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn cut_off(&self) {
+        let end = End { reason: CloseReason::DrainTimeout, how: Ending::Close };
+        let until = Instant::now() + LAST_WORDS;
+        loop {
+            self.workers.iter().for_each(|worker| worker.end_all(end));
+            if self.report().await.open == 0 || Instant::now() >= until {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn report(&self) -> Report {
+        let mut total = Report::default();
+        for worker in self.workers.iter() {
+            let one = worker.report().await;
+            total.open += one.open;
+            total.oldest = total.oldest.into_iter().chain(one.oldest).min();
+        }
+        total
+    }
+
+    fn tell_progress(&self, report: Report, left: Duration) {
+        let oldest_ms = report.oldest.map(|at| millis(at.elapsed()));
+        info!(open = report.open, oldest_ms, time_left_ms = millis(left), "drain progress");
+    }
+}
+
+async fn close_all(listeners: std::collections::BTreeMap<std::sync::Arc<str>, super::Running>) {
+    let closing: Vec<_> =
+        listeners.into_values().map(|running| tokio::spawn(running.gatekeeper.close())).collect();
+    for closed in closing {
+        let _ = closed.await;
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,107 @@
+//! The one owner of a listener's addresses: opens them, closes them when the listener goes, and, for
+//! `no_backend: refuse`, while no backend is up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info};
+
+use super::door::Door;
+use crate::config::{BindAddress, NoBackend};
+use crate::proxy::listener::Listener;
+use crate::proxy::worker::Worker;
+
+/// How soon opening an address is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+enum Order {
+    /// The listener's settings have changed, and perhaps its addresses.
+    Change { add: Vec<Door>, remove: Vec<BindAddress> },
+    /// Close everything and say so.
+    Close(oneshot::Sender<()>),
+}
+
+/// A listener that is served.
+#[derive(Debug)]
+pub(super) struct Gatekeeper {
+    pub(super) listener: Arc<Listener>,
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl Gatekeeper {
+    /// Opens `doors` for `listener`, or waits until a backend is up, as its settings say.
+    pub(super) fn start(listener: Arc<Listener>, doors: Vec<Door>, workers: Arc<Vec<Worker>>) -> Self {
+        let (orders, received) = mpsc::unbounded_channel();
+        tokio::spawn(keep(Arc::clone(&listener), doors, workers, received));
+        Self { listener, orders }
+    }
+
+    /// The listener's settings have changed. New addresses open before old ones close.
+    pub(super) fn change(&self, add: Vec<Door>, remove: Vec<BindAddress>) {
+        let _ = self.orders.send(Order::Change { add, remove });
+    }
+
+    /// Closes all addresses; returns when every connection that the kernel had let in is being served.
+    pub(super) async fn close(self) {
+        let (done, when_done) = oneshot::channel();
+        let _ = self.orders.send(Order::Close(done));
+        let _ = when_done.await;
+    }
+}
+
+async fn keep(
+    listener: Arc<Listener>,
+    mut doors: Vec<Door>,
+    workers: Arc<Vec<Worker>>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
+    loop {
+        let settings = listener.settings.load_full();
+        let mut up = settings.pool.up();
+        let refuse = settings.no_backend == NoBackend::Refuse;
+        let mut again = None;
+        if refuse && *up.borrow_and_update() == 0 {
+            if doors.iter().any(Door::is_open) {
+                info!(listener = %listener.name, pool = %settings.pool.name, "no backend is up: refusing connections");
+            }
+            close(&mut doors).await;
+        } else {
+            let keepalive = settings.pool.settings().keepalive;
+            for door in &mut doors {
+                door.set_keepalive(keepalive);
+                if let Err(error) = door.open(&workers, &listener, keepalive) {
+                    error!(listener = %listener.name, address = %door.address, %error, "cannot listen; trying again");
+                    again = Some(AGAIN);
+                }
+            }
+        }
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Change { add, remove }) => {
+                    let (mut leaving, staying) =
+                        doors.into_iter().partition(|door: &Door| remove.contains(&door.configured));
+                    doors = staying;
+                    doors.extend(add);
+                    // The new ones open at the top of the loop; the old ones close beside it.
+                    tokio::spawn(async move { close(&mut leaving).await });
+                }
+                Some(Order::Close(done)) => {
+                    close(&mut doors).await;
+                    let _ = done.send(());
+                    return;
+                }
+                None => return,
+            },
+            Ok(()) = up.changed(), if refuse => {}
+            () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
+        }
+    }
+}
+
+async fn close(doors: &mut [Door]) {
+    let mut closing: Vec<_> = doors.iter_mut().map(|door| Box::pin(door.close())).collect();
+    for door in &mut closing {
+        door.await;
+    }
+}

@@ -1,0 +1,235 @@
+//! Builds listeners and pools from a configuration, brings them in line with another one, and takes them down
+//! in an orderly way.
+
+mod door;
+mod drain;
+mod gatekeeper;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::admin::overview::{Overview, Phase};
+use crate::config::{BindAddress, Config};
+use crate::pool;
+use crate::proxy::admit::Limit;
+use crate::proxy::listener::{Listener, Settings};
+use crate::proxy::sockets;
+use crate::proxy::worker::Worker;
+use door::Door;
+pub use drain::Outcome;
+use gatekeeper::Gatekeeper;
+
+/// How long a start or a reload waits for new pools to look for their backends and to check them, so that the
+/// first clients are not turned away. Who is not ready by then joins later.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// The running balancer.
+#[derive(Debug)]
+pub struct Supervisor {
+    config: Config,
+    overview: Arc<Overview>,
+    workers: Arc<Vec<Worker>>,
+    pools: BTreeMap<Arc<str>, pool::Handle>,
+    listeners: BTreeMap<Arc<str>, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    gatekeeper: Gatekeeper,
+    /// The configured addresses and what they are in fact.
+    addresses: Vec<(BindAddress, BindAddress)>,
+}
+
+/// Why a configuration could not be put to work. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address cannot be listened on.
+    #[error("listener {listener:?} cannot listen on {address}: {error}{}", hint(.error))]
+    Bind {
+        /// Whose address.
+        listener: Arc<str>,
+        /// The address.
+        address: BindAddress,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// A thread of the data plane cannot be started.
+    #[error("a worker thread cannot be started: {0}")]
+    Worker(io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program has it: `ss -ltnp` shows which",
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket a directory that can be written"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        io::ErrorKind::NotFound => "; its directory does not exist",
+        _ => "",
+    }
+}
+
+impl Supervisor {
+    /// Starts the balancer: takes its addresses, starts its workers and pools, and listens. Needs a tokio runtime,
+    /// which carries the control plane.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let count = config.runtime.workers.map_or_else(
+            || std::thread::available_parallelism().map_or(1, usize::from), // heeds a CPU quota
+            usize::from,
+        );
+        let limit = Arc::new(Limit::new(config.runtime.max_connections, sockets::raise_file_limit(), count));
+        let start = |index| Worker::start(index, count, Arc::clone(&limit)).map_err(Error::Worker);
+        let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
+        info!(workers = count, max_connections = limit.connections, "starting");
+        let shared = workers.iter().map(|worker| Arc::clone(&worker.shared)).collect();
+        let empty = Config { listeners: BTreeMap::new(), pools: BTreeMap::new(), ..config.clone() };
+        let mut supervisor = Self {
+            config: empty,
+            overview: Arc::new(Overview::new(limit, shared)),
+            workers: Arc::new(workers),
+            pools: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+        };
+        supervisor.apply(config).await?;
+        supervisor.overview.enter(Phase::Serving);
+        Ok(supervisor)
+    }
+
+    /// What there is to see.
+    pub fn overview(&self) -> &Arc<Overview> {
+        &self.overview
+    }
+
+    /// The configuration at work.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Brings everything in line with `config`. What can fail is done first, so that a failure changes nothing;
+    /// what is the same in both goes on undisturbed.
+    pub async fn apply(&mut self, config: Config) -> Result<(), Error> {
+        let mut doors = self.reserve(&config)?;
+        self.change_pools(&config);
+        self.settle().await;
+        self.change_listeners(&config, &mut doors);
+        self.remove_pools(&config);
+        self.config = config;
+        self.publish();
+        Ok(())
+    }
+
+    /// Takes the addresses that are new in `config`.
+    fn reserve(&self, config: &Config) -> Result<BTreeMap<Arc<str>, Vec<Door>>, Error> {
+        let ours = |address: &BindAddress| {
+            let same_port = |held: &BindAddress| match (held, address) {
+                (BindAddress::Tcp(held), BindAddress::Tcp(wanted)) => held.port() == wanted.port(),
+                (BindAddress::Unix(held), BindAddress::Unix(wanted)) => held == wanted,
+                _ => false,
+            };
+            self.listeners.values().flat_map(|running| &running.addresses).any(|(_, held)| same_port(held))
+        };
+        let mut doors = BTreeMap::new();
+        for (name, listener) in &config.listeners {
+            let held = self.listeners.get(name).map_or(&[][..], |running| &running.addresses);
+            let new = listener.bind.iter().filter(|wanted| !held.iter().any(|(held, _)| held == *wanted));
+            let reserve = |address: &BindAddress| {
+                Door::reserve(address, ours(address)).map_err(|error| Error::Bind {
+                    listener: Arc::clone(name),
+                    address: address.clone(),
+                    error,
+                })
+            };
+            doors.insert(Arc::clone(name), new.map(reserve).collect::<Result<Vec<_>, _>>()?);
+        }
+        Ok(doors)
+    }
+
+    fn change_pools(&mut self, config: &Config) {
+        for (name, wanted) in &config.pools {
+            match self.pools.get(name) {
+                Some(running) => running.reconfigure(wanted),
+                None => {
+                    self.pools.insert(Arc::clone(name), pool::Handle::start(Arc::clone(name), wanted));
+                }
+            }
+        }
+    }
+
+    /// Waits until every pool knows its backends, or long enough.
+    async fn settle(&self) {
+        let deadline = Instant::now() + SETTLING;
+        for pool in self.pools.values() {
+            let _ = tokio::time::timeout_at(deadline, pool.pool.when_settled()).await;
+        }
+        for (name, handle) in &self.pools {
+            if handle.pool.view().is_empty() {
+                warn!(pool = %name, "no backend is up yet");
+            }
+        }
+    }
+
+    fn change_listeners(&mut self, config: &Config, doors: &mut BTreeMap<Arc<str>, Vec<Door>>) {
+        for (name, wanted) in &config.listeners {
+            let Some(pool) = self.pools.get(&wanted.pool) else { continue }; // the check sees to it
+            let settings = Settings {
+                pool: Arc::clone(&pool.pool),
+                no_backend: wanted.no_backend,
+                max_connections: wanted.max_connections,
+            };
+            let add = doors.remove(name).unwrap_or_default();
+            let added = add.iter().map(|door| (door.configured.clone(), door.address.clone()));
+            match self.listeners.get_mut(name) {
+                Some(running) => {
+                    running.gatekeeper.listener.settings.store(Arc::new(settings));
+                    let (stay, go): (Vec<_>, Vec<_>) =
+                        running.addresses.drain(..).partition(|(held, _)| wanted.bind.contains(held));
+                    running.addresses = stay.into_iter().chain(added).collect();
+                    running
+                        .gatekeeper
+                        .change(add, go.into_iter().map(|(configured, _)| configured).collect());
+                }
+                None => {
+                    let addresses = added.collect();
+                    let listener = Arc::new(Listener::new(Arc::clone(name), settings));
+                    let gatekeeper = Gatekeeper::start(listener, add, Arc::clone(&self.workers));
+                    self.listeners.insert(Arc::clone(name), Running { gatekeeper, addresses });
+                }
+            }
+        }
+        let gone: Vec<_> =
+            self.listeners.keys().filter(|name| !config.listeners.contains_key(*name)).cloned().collect();
+        for name in gone {
+            if let Some(running) = self.listeners.remove(&name) {
+                info!(listener = %name, "removed: its open connections run on");
+                tokio::spawn(running.gatekeeper.close());
+            }
+        }
+    }
+
+    fn remove_pools(&mut self, config: &Config) {
+        let gone: Vec<_> =
+            self.pools.keys().filter(|name| !config.pools.contains_key(*name)).cloned().collect();
+        for name in gone {
+            if let Some(handle) = self.pools.remove(&name) {
+                info!(pool = %name, "removed: its open connections follow on_leave");
+                handle.remove();
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let pools = self.pools.iter().map(|(name, handle)| (Arc::clone(name), Arc::clone(&handle.pool)));
+        self.overview.pools.store(Arc::new(pools.collect()));
+        let listeners = self.listeners.values().map(|running| {
+            let addresses = running.addresses.iter().map(|(_, address)| address.clone()).collect();
+            (Arc::clone(&running.gatekeeper.listener), addresses)
+        });
+        self.overview.listeners.store(Arc::new(listeners.collect()));
+    }
+}

@@ -1,0 +1,124 @@
+//! Counters of the connections that take one way: from a listener to a pool's backend.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::CloseReason;
+
+/// The counters of one way. All workers write them; a scrape reads them.
+#[derive(Debug, Default)]
+pub struct Flow {
+    active: AtomicU64,
+    closed: [AtomicU64; CloseReason::ALL.len()],
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+impl Flow {
+    /// Counts a connection as active until the returned guard is dropped.
+    pub fn enter(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Active(Arc::clone(self))
+    }
+
+    /// Counts a connection that ended.
+    pub fn closed(&self, reason: CloseReason) {
+        self.closed[reason.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds bytes that were relayed: `bytes_in` from the client to the backend, `bytes_out` back.
+    pub fn moved(&self, bytes_in: u64, bytes_out: u64) {
+        if bytes_in > 0 {
+            self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        }
+        if bytes_out > 0 {
+            self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        }
+    }
+
+    /// The counters as they stand.
+    pub fn read(&self) -> Reading {
+        let mut closed = [0; CloseReason::ALL.len()];
+        for (value, counter) in closed.iter_mut().zip(&self.closed) {
+            *value = counter.load(Ordering::Relaxed);
+        }
+        Reading {
+            active: self.active.load(Ordering::Relaxed),
+            closed,
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A connection that is active on a [`Flow`]; no longer counted once dropped.
+#[derive(Debug)]
+pub struct Active(Arc<Flow>);
+
+impl std::ops::Deref for Active {
+    type Target = Flow;
+
+    fn deref(&self) -> &Flow {
+        &self.0
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The counters of a [`Flow`] at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Connections open.
+    pub active: u64,
+    /// Connections ended, by [`CloseReason::index`].
+    pub closed: [u64; CloseReason::ALL.len()],
+    /// Bytes from clients to backends.
+    pub bytes_in: u64,
+    /// Bytes from backends to clients.
+    pub bytes_out: u64,
+}
+
+impl Reading {
+    /// Connections that were ever counted: those that ended and those that are open.
+    pub fn total(&self) -> u64 {
+        self.active + self.closed.iter().sum::<u64>()
+    }
+}
+
+impl std::ops::AddAssign for Reading {
+    fn add_assign(&mut self, other: Self) {
+        self.active += other.active;
+        for (sum, value) in self.closed.iter_mut().zip(other.closed) {
+            *sum += value;
+        }
+        self.bytes_in += other.bytes_in;
+        self.bytes_out += other.bytes_out;
+    }
+}
+
+/// The flows of one backend (or of a pool's connections that reached none), one for each listener they came by.
+#[derive(Debug, Default)]
+pub struct Flows(Mutex<Vec<(Arc<str>, Arc<Flow>)>>);
+
+impl Flows {
+    /// The flow of the connections that came by `listener`.
+    pub fn of(&self, listener: &Arc<str>) -> Arc<Flow> {
+        let mut flows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, flow)) = flows.iter().find(|(name, _)| name == listener) {
+            return Arc::clone(flow);
+        }
+        let flow = Arc::<Flow>::default();
+        flows.push((Arc::clone(listener), Arc::clone(&flow)));
+        flow
+    }
+
+    /// Each listener's name with its counters.
+    pub fn read(&self) -> Vec<(Arc<str>, Reading)> {
+        let flows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        flows.iter().map(|(listener, flow)| (Arc::clone(listener), flow.read())).collect()
+    }
+}

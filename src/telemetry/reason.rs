@@ -1,0 +1,91 @@
+//! Why a connection ended.
+
+/// Why a connection ended: the `reason` of its `closed` line and of `pointsman_connections_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client finished first, in order.
+    ClientClosed,
+    /// The backend finished first, in order.
+    BackendClosed,
+    /// The client reset the connection, or vanished.
+    ClientReset,
+    /// The backend reset the connection, or vanished.
+    BackendReset,
+    /// Every attempt to connect to a backend failed.
+    ConnectFailed,
+    /// No backend was up.
+    NoBackend,
+    /// A limit was reached.
+    Limited,
+    /// No byte moved for `timeouts.idle`.
+    IdleTimeout,
+    /// One side had finished and nothing moved for `timeouts.half_closed`.
+    HalfClosedTimeout,
+    /// It was as old as `timeouts.lifetime` allows.
+    Lifetime,
+    /// Its backend went down, and `on_down` says to end its connections.
+    BackendDown,
+    /// Its backend left discovery, and `on_leave` says to end its connections.
+    BackendLeft,
+    /// The drain's time was up.
+    DrainTimeout,
+    /// A fault of our own.
+    Internal,
+}
+
+impl CloseReason {
+    /// All of them, in the order of [`index`](Self::index).
+    pub const ALL: [Self; 14] = [
+        Self::ClientClosed,
+        Self::BackendClosed,
+        Self::ClientReset,
+        Self::BackendReset,
+        Self::ConnectFailed,
+        Self::NoBackend,
+        Self::Limited,
+        Self::IdleTimeout,
+        Self::HalfClosedTimeout,
+        Self::Lifetime,
+        Self::BackendDown,
+        Self::BackendLeft,
+        Self::DrainTimeout,
+        Self::Internal,
+    ];
+
+    /// The word in the log and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClientClosed => "client_closed",
+            Self::BackendClosed => "backend_closed",
+            Self::ClientReset => "client_reset",
+            Self::BackendReset => "backend_reset",
+            Self::ConnectFailed => "connect_failed",
+            Self::NoBackend => "no_backend",
+            Self::Limited => "limited",
+            Self::IdleTimeout => "idle_timeout",
+            Self::HalfClosedTimeout => "half_closed_timeout",
+            Self::Lifetime => "lifetime",
+            Self::BackendDown => "backend_down",
+            Self::BackendLeft => "backend_left",
+            Self::DrainTimeout => "drain_timeout",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// Its place in a table of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_index() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index, "{}", reason.name());
+        }
+    }
+}

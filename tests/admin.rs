@@ -1,0 +1,221 @@
+//! The admin server and the log, as operators and their tools use them.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+use support::backend::Backend;
+use support::{Lb, PATIENCE, eventually, http_get, static_list};
+
+/// A raw request to the admin server; the whole answer.
+fn raw(lb: &Lb, request: &str) -> String {
+    let mut stream = TcpStream::connect(lb.admin()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn web(backends: &str, extra: &str) -> String {
+    format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web, no_backend: close}}}}
+pools: {{web: {{discover: {backends}{extra}}}}}"
+    )
+}
+
+#[test]
+fn the_metrics_are_those_that_dashboards_are_written_for() {
+    let backend = Backend::http("a");
+    let lb = Lb::start(&web(
+        &static_list(&[backend.address]),
+        ", health: {http: /health, every: 50ms, timeout: 50ms}",
+    ));
+    http_get(lb.address("web"), "/").unwrap();
+    lb.when_idle();
+    let answer = raw(&lb, "GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    assert!(answer.to_lowercase().contains("content-type: application/openmetrics-text"), "{answer}");
+    let text = lb.get("/metrics").1;
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let backend = format!("backend=\"{}\"", backend.address);
+    for series in [
+        format!(
+            "pointsman_connections_total{{listener=\"web\",pool=\"web\",{backend},reason=\"backend_closed\"}} 1"
+        ),
+        format!("pointsman_connections_active{{listener=\"web\",pool=\"web\",{backend}}} 0"),
+        format!("pointsman_backend_state{{pool=\"web\",{backend},state=\"up\"}} 1"),
+        format!("pointsman_backend_state{{pool=\"web\",{backend},state=\"down\"}} 0"),
+        "pointsman_backends{pool=\"web\",state=\"up\"} 1".to_owned(),
+        "pointsman_connect_duration_seconds_count{pool=\"web\"} 1".to_owned(),
+        "pointsman_first_byte_duration_seconds_count{pool=\"web\"} 1".to_owned(),
+        "pointsman_connection_duration_seconds_count{pool=\"web\"} 1".to_owned(),
+        "pointsman_failures_masked_total{pool=\"web\"} 0".to_owned(),
+        "pointsman_log_lines_dropped_total 0".to_owned(),
+        "pointsman_ready 1".to_owned(),
+        format!("pointsman_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
+    ] {
+        assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
+    }
+    for family in [
+        "pointsman_bytes",
+        "pointsman_health_checks",
+        "pointsman_health_check_duration_seconds",
+        "pointsman_resolutions",
+        "pointsman_connect_failures",
+        "pointsman_failures_seen",
+        "process_open_fds",
+        "process_resident_memory_bytes",
+    ] {
+        assert!(text.contains(&format!("# HELP {family} ")), "{family} is not in\n{text}");
+    }
+    // A scraper refuses the whole text when one series is there twice.
+    let series: Vec<_> =
+        text.lines().filter(|line| !line.starts_with('#')).map(|l| l.rsplit_once(' ').unwrap().0).collect();
+    assert_eq!(series.len(), series.iter().collect::<BTreeSet<_>>().len(), "{text}");
+}
+
+#[test]
+fn every_kind_of_ending_is_counted_once_and_leaves_nothing_active() {
+    let backend = Backend::http("a");
+    let silent = Backend::serving(|mut stream| {
+        let _ = stream.read(&mut [0; 1]); // until the client goes
+    });
+    let lb = Lb::start(&format!(
+        "listeners:
+  web: {{bind: 127.0.0.1:0, pool: web, max_connections: 1}}
+  silent: {{bind: 127.0.0.1:0, pool: silent}}
+  nobody: {{bind: 127.0.0.1:0, pool: nobody, no_backend: close}}
+pools:
+  web: {{discover: {}}}
+  silent: {{discover: {}, timeouts: {{idle: 100ms}}}}
+  nobody: {{discover: [{{static: [127.0.0.1:1]}}]}}",
+        static_list(&[backend.address]),
+        static_list(&[silent.address]),
+    ));
+    let count = |listener: &str, reason: &str| {
+        let text = lb.get("/metrics").1;
+        let mine = |line: &&str| {
+            line.starts_with("pointsman_connections_total{")
+                && line.contains(&format!("listener=\"{listener}\""))
+                && line.contains(&format!("reason=\"{reason}\""))
+        };
+        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+        text.lines().filter(mine).map(value).sum::<u64>()
+    };
+    let counted = |listener: &str, reason: &str| {
+        eventually(&format!("{listener} {reason}"), || (count(listener, reason) == 1).then_some(()));
+    };
+    // The backend ends; one connection too many; nobody moves a byte; nobody is there.
+    let holder = TcpStream::connect(lb.address("web")).unwrap();
+    eventually("it is open", || {
+        let status = lb.status();
+        let mut listeners = status["listeners"].as_array().unwrap().iter();
+        listeners.any(|listener| listener["name"] == "web" && listener["active"] == 1).then_some(())
+    });
+    assert!(http_get(lb.address("web"), "/").is_err());
+    counted("web", "limited");
+    drop(holder);
+    counted("web", "client_closed");
+    http_get(lb.address("web"), "/").unwrap();
+    counted("web", "backend_closed");
+    let _idle = TcpStream::connect(lb.address("silent")).unwrap();
+    counted("silent", "idle_timeout");
+    let _ = TcpStream::connect(lb.address("nobody")).unwrap().read(&mut [0; 1]);
+    counted("nobody", "connect_failed");
+    lb.when_idle();
+    let status = lb.status();
+    for pool in status["pools"].as_array().unwrap() {
+        for backend in pool["backends"].as_array().unwrap() {
+            assert_eq!(backend["active"], 0, "{status}");
+        }
+    }
+    assert!(
+        status["listeners"].as_array().unwrap().iter().all(|listener| listener["active"] == 0),
+        "{status}"
+    );
+}
+
+#[test]
+fn errors_are_json_with_the_right_status() {
+    let backend = Backend::http("a");
+    let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
+    let (status, body) = lb.get("/nothing");
+    let error: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &error["error"]["code"]), (404, &serde_json::json!("not_found")));
+    assert!(error["error"]["message"].as_str().unwrap().contains("/nothing"));
+    let answer = raw(&lb, "DELETE /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert!(answer.to_lowercase().contains("\r\nallow: get"), "{answer}");
+    let answer = raw(&lb, &format!("GET / HTTP/1.1\r\nHost: t\r\n{}\r\n", "X: y\r\n".repeat(1000)));
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let answer = raw(&lb, "what is this\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(lb.get("/heartbeat"), (200, "{\"status\":\"alive\"}".to_owned()));
+}
+
+#[test]
+fn silent_clients_of_the_admin_server_keep_nobody_out() {
+    let backend = Backend::http("a");
+    let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
+    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(lb.admin()).unwrap()).collect();
+    assert_eq!(lb.get("/ready").0, 200);
+    assert_eq!(http_get(lb.address("web"), "/").unwrap(), (200, "a".to_owned()));
+    drop(silent);
+}
+
+#[test]
+fn the_admin_server_can_be_a_unix_socket() {
+    let backend = Backend::http("a");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("admin.sock");
+    let lb = Lb::launch(&format!(
+        "admin: {{bind: \"unix:{}\"}}\n{}",
+        path.display(),
+        web(&static_list(&[backend.address]), "")
+    ));
+    lb.when_logged("admin listening");
+    let ask = || {
+        let mut stream = UnixStream::connect(&path).ok()?;
+        stream.write_all(b"GET /ready HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.starts_with("HTTP/1.1 200 ").then_some(())
+    };
+    eventually("it is ready", ask);
+}
+
+#[test]
+fn the_log_goes_to_files_too_and_only_so_many_are_kept() {
+    let backend = Backend::http("a");
+    let folder = tempfile::tempdir().unwrap();
+    // What earlier days left behind.
+    for day in 1..=5 {
+        std::fs::write(folder.path().join(format!("pointsman.2020-01-0{day}.log")), "old\n").unwrap();
+    }
+    let config = format!(
+        "log: {{directory: {}, rotation: daily, keep: 3}}\n{}",
+        folder.path().display(),
+        web(&static_list(&[backend.address]), "")
+    );
+    let lb = Lb::start(&config);
+    http_get(lb.address("web"), "/").unwrap();
+    let latest = folder.path().join("pointsman.log");
+    let text = eventually("the connection is in the file", || {
+        std::fs::read_to_string(&latest).ok().filter(|text| text.contains("closed"))
+    });
+    lb.when_logged(" closed ");
+    // Each place has its own clock reading.
+    let routed = |text: &str| {
+        let line = text.lines().find(|line| line.contains(" routed ")).unwrap();
+        line.split_once(" INFO ").unwrap().1.to_owned()
+    };
+    assert_eq!(routed(&text), routed(&lb.log()));
+    assert!(!text.contains('\u{1b}'), "no colours in a file: {text:?}");
+    let files = || std::fs::read_dir(folder.path()).unwrap().count() - 1; // but for the link to the latest
+    assert!(files() <= 4, "{} files are kept", files());
+}

@@ -1,0 +1,203 @@
+//! Reloading: what changes does, what does not goes on undisturbed, and a broken file changes nothing.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use support::backend::Backend;
+use support::{Lb, PATIENCE, eventually, http_get, static_list};
+
+/// A port that is free now. Only for a listener whose address a reload must name again.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn config(port: u16, backends: &[SocketAddr], more: &str) -> String {
+    format!(
+        "listeners:\n  l: {{bind: 127.0.0.1:{port}, pool: p}}\npools:\n  p:\n    discover: {}\n    \
+         health: {{http: /health, every: 200ms, timeout: 100ms}}\n{more}",
+        static_list(backends)
+    )
+}
+
+#[test]
+fn a_hundred_reloads_good_and_broken_cost_no_new_connection_an_error() {
+    let backends = ["a", "b", "c"].map(Backend::http);
+    let all: Vec<_> = backends.iter().map(|backend| backend.address).collect();
+    let port = free_port();
+    let lb = Lb::start(&config(port, &all, ""));
+    let (address, stop, served) = (lb.address("l"), AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::SeqCst) {
+                        http_get(address, "/").unwrap();
+                        served.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        for round in 0..100 {
+            let word = match round % 5 {
+                0 => lb.reload(&config(port, &all[..2], "")),
+                1 => lb.reload("listeners: {l: {bind: nowhere, pool: p}}\n"),
+                2 => lb.reload(&config(port, &all, "    balance: least-connections\n")),
+                3 => lb.reload(&config(port, &all, "    balance: round-robin\n    keepalive: 30s\n")),
+                _ => {
+                    let extra = format!("  q: {{discover: {}}}\n", static_list(&all[1..]));
+                    let more = config(port, &all, &extra)
+                        .replace("pools:", "  m: {bind: 127.0.0.1:0, pool: q}\npools:");
+                    lb.reload(&more)
+                }
+            };
+            let wanted = if round % 5 == 1 { "reload refused" } else { "reload applied" };
+            assert!(word.contains(wanted), "{word}");
+        }
+        stop.store(true, Ordering::SeqCst);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+    assert!(served.load(Ordering::SeqCst) > 100, "hardly anything was served");
+    assert_eq!(lb.metric("pointsman_failures_seen_total{pool=\"p\",reason=\"no_backend\"}"), 0.0);
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_the_log_says_what_is_wrong() {
+    let backend = Backend::http("a");
+    let lb = Lb::start(&config(0, &[backend.address], ""));
+    let word = lb.reload("listeners: {l: {bind: 127.0.0.1:0, pool: q}}\npools: {p: {discover: [{static: [1.2.3.4:5]}], helth: 1}}\n");
+    assert!(word.contains("reload refused"));
+    let told = lb.logged(&["reload refused", "pointsman.yaml:"]);
+    assert!(told.iter().any(|line| line.contains("unknown key") && line.contains("health")), "{told:?}");
+    assert!(told.iter().any(|line| line.contains("names the pool")), "all problems are told: {told:?}");
+    assert_eq!(http_get(lb.address("l"), "/").unwrap().1, "a");
+}
+
+#[test]
+fn a_taken_port_refuses_the_reload_as_a_whole() {
+    let (a, b) = (Backend::http("a"), Backend::http("b"));
+    let lb = Lb::start(&config(0, &[a.address], ""));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let more = format!("  m: {{bind: {}, pool: p}}\npools:", taken.local_addr().unwrap());
+    let word = lb.reload(&config(0, &[b.address], "").replace("pools:", &more));
+    assert!(word.contains("reload refused") && word.contains("another program has it"), "{word}");
+    assert_eq!(http_get(lb.address("l"), "/").unwrap().1, "a");
+}
+
+#[test]
+fn running_connections_outlive_every_change_around_them() {
+    let (echo, other) = (Backend::echo(), Backend::http("b"));
+    let port = free_port();
+    let settings = format!(
+        "listeners:\n  l: {{bind: 127.0.0.1:{port}, pool: p}}\npools:\n  p:\n    discover: {}\n",
+        static_list(&[echo.address])
+    );
+    let lb = Lb::start(&settings);
+    let mut client = TcpStream::connect(lb.address("l")).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut exchange = || {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    };
+    exchange();
+    // Another algorithm, another address, another backend, and at last another listener and pool altogether.
+    lb.reload(&format!("{settings}    balance: least-connections\n"));
+    exchange();
+    lb.reload(&settings.replace(&format!(":{port}"), ":0"));
+    exchange();
+    lb.reload(&settings.replace(&echo.address.to_string(), &other.address.to_string()));
+    exchange();
+    let discover = static_list(&[other.address]);
+    lb.reload(&format!(
+        "listeners: {{n: {{bind: 127.0.0.1:0, pool: q}}}}\npools: {{q: {{discover: {discover}}}}}\n"
+    ));
+    exchange();
+    assert_eq!(http_get(lb.address("n"), "/").unwrap().1, "b");
+}
+
+#[test]
+fn a_changed_bind_opens_the_new_address_before_it_closes_the_old() {
+    let backend = Backend::http("a");
+    let (old, new) = (free_port(), free_port());
+    let lb = Lb::start(&config(old, &[backend.address], ""));
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let reached = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            // Whoever tries the old one and then the new one is always served.
+            while !stop.load(Ordering::SeqCst) {
+                let answer = http_get(address(old), "/").or_else(|_| http_get(address(new), "/"));
+                assert_eq!(answer.unwrap().1, "a");
+                reached.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        lb.reload(&config(new, &[backend.address], ""));
+        eventually("the old address is closed", || TcpStream::connect(address(old)).is_err().then_some(()));
+        let before = reached.load(Ordering::SeqCst);
+        eventually("the new one serves", || (reached.load(Ordering::SeqCst) > before + 10).then_some(()));
+        stop.store(true, Ordering::SeqCst);
+        client.join().unwrap();
+    });
+}
+
+#[test]
+fn what_stays_in_the_list_keeps_its_health_and_counters_and_what_leaves_is_let_go() {
+    let (a, b) = (Backend::http("a"), Backend::http("b"));
+    let lb = Lb::start(&config(0, &[a.address, b.address], ""));
+    for _ in 0..4 {
+        http_get(lb.address("l"), "/").unwrap();
+    }
+    lb.reload(&config(0, &[a.address], ""));
+    eventually("b is gone", || (lb.backends().len() == 1).then_some(()));
+    lb.when_logged("backend gone");
+    assert_eq!(lb.status()["pools"][0]["backends"][0]["connections"], 2);
+    assert_eq!(lb.logged(&["backend joining", &a.address.to_string()]).len(), 1, "a was checked afresh");
+    // One that comes back inherits nothing.
+    lb.reload(&config(0, &[a.address, b.address], ""));
+    lb.when_up(vec![a.address.to_string(), b.address.to_string()]);
+    assert_eq!(lb.status()["pools"][0]["backends"][1]["connections"], 0);
+}
+
+#[test]
+fn connections_of_a_backend_that_left_end_in_their_time() {
+    let echo = Backend::echo();
+    let other = Backend::http("b");
+    let settings = |backend: SocketAddr| {
+        let discover = static_list(&[backend]);
+        format!(
+            "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {discover}, on_leave: {{close: 700ms}}}}}}\n"
+        )
+    };
+    let lb = Lb::start(&settings(echo.address));
+    let mut client = TcpStream::connect(lb.address("l")).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    lb.reload(&settings(other.address));
+    lb.when_logged("backend draining");
+    let began = Instant::now();
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert!(began.elapsed() > Duration::from_millis(500), "{:?}", began.elapsed());
+    lb.when_logged("reason=backend_left");
+    lb.when_logged("backend gone");
+}
+
+#[test]
+fn the_lines_of_connections_can_be_switched_off_and_on() {
+    let backend = Backend::http("a");
+    let quiet = format!("log: {{connections: false}}\n{}", config(0, &[backend.address], ""));
+    let lb = Lb::start(&quiet);
+    http_get(lb.address("l"), "/").unwrap();
+    lb.reload(&config(0, &[backend.address], ""));
+    http_get(lb.address("l"), "/").unwrap();
+    lb.when_logged("closed conn=");
+    assert_eq!(lb.logged(&["routed conn="]).len(), 1);
+}

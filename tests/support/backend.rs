@@ -1,0 +1,135 @@
+//! Backends of the tests' own: small TCP servers in threads.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// What a backend does with each connection.
+type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
+
+/// A TCP server in a thread, which can be killed and started again on the same address.
+pub struct Backend {
+    pub address: SocketAddr,
+    pub accepted: Arc<AtomicUsize>,
+    serve: Serve,
+    running: Option<Running>,
+}
+
+struct Running {
+    stop: Arc<AtomicBool>,
+    open: Arc<Mutex<Vec<TcpStream>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Backend {
+    /// A server on a free port that hands each connection to `serve`, in a thread of its own.
+    pub fn serving(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        Self::serving_at("127.0.0.1:0".parse().unwrap(), serve)
+    }
+
+    pub fn serving_at(address: SocketAddr, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let mut backend = Self { address, accepted: Arc::default(), serve: Arc::new(serve), running: None };
+        backend.revive();
+        backend
+    }
+
+    /// An HTTP server that answers every request with `name`, and /health with ok.
+    pub fn http(name: &str) -> Self {
+        let name = name.to_owned();
+        Self::serving(move |stream| http(stream, &name))
+    }
+
+    pub fn http_at(address: SocketAddr, name: &str) -> Self {
+        let name = name.to_owned();
+        Self::serving_at(address, move |stream| http(stream, &name))
+    }
+
+    /// A server that sends back what it is sent, and ends when its client does.
+    pub fn echo() -> Self {
+        Self::serving(|mut stream| {
+            let mut reader = stream.try_clone().unwrap();
+            let _ = std::io::copy(&mut reader, &mut stream);
+            let _ = stream.shutdown(Shutdown::Write);
+        })
+    }
+
+    /// Stops listening and resets every open connection, as the end of a process does at worst.
+    pub fn kill(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        running.stop.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address); // wakes the accept
+        running.thread.join().unwrap();
+        for stream in running.open.lock().unwrap().drain(..) {
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Listens again, on the same address.
+    pub fn revive(&mut self) {
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&self.address.into()).unwrap();
+        socket.listen(1024).unwrap();
+        let listener = TcpListener::from(socket);
+        self.address = listener.local_addr().unwrap();
+        let (stop, open) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<TcpStream>>>::default());
+        let (stopped, kept) = (Arc::clone(&stop), Arc::clone(&open));
+        let (serve, accepted) = (Arc::clone(&self.serve), Arc::clone(&self.accepted));
+        let thread = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(stream) = stream else { continue };
+                accepted.fetch_add(1, Ordering::SeqCst);
+                if let Ok(copy) = stream.try_clone() {
+                    let mut kept = kept.lock().unwrap();
+                    kept.retain(|stream: &TcpStream| stream.peer_addr().is_ok());
+                    kept.push(copy);
+                }
+                let serve = Arc::clone(&serve);
+                std::thread::spawn(move || {
+                    let end = stream.try_clone();
+                    serve(stream);
+                    // The kept copy must not hold the connection open.
+                    if let Ok(end) = end {
+                        let _ = end.shutdown(Shutdown::Both);
+                    }
+                });
+            }
+        });
+        self.running = Some(Running { stop, open, thread });
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Serves one HTTP/1.1 request.
+pub fn http(mut stream: TcpStream, name: &str) {
+    let Some(request) = read_request(&mut stream) else { return };
+    let body = if request.starts_with("GET /health") { "ok" } else { name };
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    let _ = stream.write_all(answer.as_bytes());
+}
+
+/// Reads up to the end of a request's header.
+pub fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut request = Vec::new();
+    let mut buffer = [0; 1024];
+    while !request.windows(4).any(|w| w == b"\r\n\r\n") {
+        let n = stream.read(&mut buffer).ok().filter(|n| *n > 0)?;
+        request.extend_from_slice(&buffer[..n]);
+    }
+    String::from_utf8(request).ok()
+}

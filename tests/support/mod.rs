@@ -1,0 +1,282 @@
+//! The harness of the behaviour tests: real processes, real sockets, real signals.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "each test file uses its own part of the harness"
+)]
+
+pub mod backend;
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true on a busy machine before a test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` gives something; fails with `what` if it never does.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "it never came true: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A running Pointsman with a configuration of the test's own.
+pub struct Lb {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    file: tempfile::TempDir,
+}
+
+impl Lb {
+    /// Starts `pointsman run` with the configuration and waits until it is ready. Bind to port 0 and ask for
+    /// the [`address`](Self::address); an admin section is added.
+    pub fn start(config: &str) -> Self {
+        let lb = Self::launch(config);
+        lb.when_logged("admin listening");
+        eventually("ready", || (lb.get("/ready").0 == 200).then_some(()));
+        lb
+    }
+
+    /// Starts it without waiting for anything.
+    pub fn launch(config: &str) -> Self {
+        let file = tempfile::tempdir().unwrap();
+        std::fs::write(file.path().join("pointsman.yaml"), with_admin(config)).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+            .args(["run", "-c"])
+            .arg(file.path().join("pointsman.yaml"))
+            .current_dir(file.path())
+            .env_remove("POINTSMAN_LOG")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::<Mutex<String>>::default();
+        let (lines, theirs) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let _ = writeln!(theirs.lock().unwrap(), "{line}");
+            }
+        });
+        Self { child, log, file }
+    }
+
+    /// The address that a listener has.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        let marker = format!("listening listener={listener} address=");
+        let log = eventually("the listener is open", || Some(self.log()).filter(|log| log.contains(&marker)));
+        after(&log, &marker).parse().unwrap()
+    }
+
+    /// The admin server's address.
+    pub fn admin(&self) -> SocketAddr {
+        after(&self.log(), "admin listening address=").parse().unwrap()
+    }
+
+    /// Everything logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The lines logged so far that contain all of `words`.
+    pub fn logged(&self, words: &[&str]) -> Vec<String> {
+        let has = |line: &&str| words.iter().all(|word| line.contains(word));
+        self.log().lines().filter(has).map(str::to_owned).collect()
+    }
+
+    /// Waits until something is logged, and gives its line.
+    pub fn when_logged(&self, what: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(line) = self.log().lines().find(|line| line.contains(what)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "never logged: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Asks the admin server; status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let Ok(mut stream) = TcpStream::connect(self.admin()) else { return (0, String::new()) };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let mut answer = String::new();
+        if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut answer)).is_err() {
+            return (0, String::new());
+        }
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        (head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0), body.to_owned())
+    }
+
+    /// The admin server's status document.
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.get("/api/v1/status").1).unwrap()
+    }
+
+    /// The only pool's backends: name, state and cause of each.
+    pub fn backends(&self) -> Vec<(String, String, String)> {
+        let status = self.status();
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let backends = status["pools"][0]["backends"].as_array().unwrap();
+        backends.iter().map(|b| (text(&b["name"]), text(&b["state"]), text(&b["cause"]))).collect()
+    }
+
+    /// Waits until exactly these backends of the only pool are up.
+    pub fn when_up(&self, mut names: Vec<String>) {
+        names.sort();
+        let up = || {
+            let backends = self.backends();
+            let mut up: Vec<_> = backends.into_iter().filter(|b| b.1 == "up").map(|b| b.0).collect();
+            up.sort();
+            up
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while up() != names {
+            assert!(Instant::now() < deadline, "up are {:?}, not {names:?}\n{}", self.backends(), self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The value of a metric whose line begins with `series`, 0 if it is not there.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.get("/metrics").1;
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    }
+
+    /// Waits until no connection is open, by the process's own account.
+    pub fn when_idle(&self) {
+        eventually("no connection is open", || {
+            let active = |line: &&str| line.starts_with("pointsman_connections_active{");
+            let text = self.get("/metrics").1;
+            text.lines().filter(active).all(|line| line.ends_with(" 0")).then_some(())
+        });
+    }
+
+    /// Replaces the configuration file; nothing is told to the process.
+    pub fn rewrite(&self, config: &str) {
+        // Written beside and moved over: a reload must never see half a file.
+        let (new, path) = (self.file.path().join("new"), self.file.path().join("pointsman.yaml"));
+        std::fs::write(&new, with_admin(config)).unwrap();
+        std::fs::rename(new, path).unwrap();
+    }
+
+    /// Replaces the configuration, tells the process, and waits for its word on it.
+    pub fn reload(&self, config: &str) -> String {
+        let words = || self.logged(&["reload "]).len();
+        let before = words();
+        self.rewrite(config);
+        self.signal("HUP");
+        eventually("the reload is answered", || (words() > before).then_some(()));
+        self.logged(&["reload "]).pop().unwrap()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, name: &str) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        let signal = match name {
+            "TERM" => rustix::process::Signal::TERM,
+            "INT" => rustix::process::Signal::INT,
+            "HUP" => rustix::process::Signal::HUP,
+            _ => unreachable!("{name}"),
+        };
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether the process lives.
+    pub fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end.
+    pub fn when_ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Its resident memory, in KiB (proc(5), `VmRSS`).
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Its open files.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+}
+
+impl Drop for Lb {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the log of the balancer\n{}", self.log());
+        }
+    }
+}
+
+fn with_admin(config: &str) -> String {
+    if config.contains("admin:") {
+        config.to_owned()
+    } else {
+        format!("admin: {{bind: 127.0.0.1:0}}\n{config}")
+    }
+}
+
+fn after<'a>(text: &'a str, marker: &str) -> &'a str {
+    let rest =
+        &text[text.find(marker).unwrap_or_else(|| panic!("no {marker:?} in\n{text}")) + marker.len()..];
+    rest.split_ascii_whitespace().next().unwrap()
+}
+
+/// One request on a connection of its own; status and body.
+pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
+    let stream =
+        TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| format!("connect: {error}"))?;
+    http_get_on(stream, path)
+}
+
+/// One request on a connection that is open already.
+pub fn http_get_on(mut stream: TcpStream, path: &str) -> Result<(u16, String), String> {
+    let error = |what: &str, error: std::io::Error| format!("{what}: {error}");
+    stream.set_read_timeout(Some(PATIENCE)).map_err(|e| error("timeout", e))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).map_err(|e| error("send", e))?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).map_err(|e| error("read", e))?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("half an answer: {answer:?}"))?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((status.ok_or("no status")?, body.to_owned()))
+}
+
+/// A pool of written-down backends, as YAML.
+pub fn static_list(addresses: &[SocketAddr]) -> String {
+    let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    format!("[{{static: [{}]}}]", list.join(", "))
+}
