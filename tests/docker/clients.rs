@@ -1,0 +1,83 @@
+//! Clients that open a new connection for each request, and write down what became of it.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::support::{PATIENCE, http_get_on};
+
+/// One request on a connection of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    /// When it was begun.
+    pub at: Instant,
+    /// The client's own port: `client` in the log.
+    pub port: u16,
+    /// Status and body, or what went wrong.
+    pub result: Result<(u16, String), String>,
+}
+
+impl Request {
+    /// Whether it was answered with 200.
+    pub(crate) fn served(&self) -> bool {
+        matches!(self.result, Ok((200, _)))
+    }
+
+    /// Asks once.
+    pub(crate) fn make(address: SocketAddr, path: &str) -> Self {
+        let (at, mut port) = (Instant::now(), 0);
+        let result = ask(address, path, &mut port);
+        Self { at, port, result }
+    }
+}
+
+fn ask(address: SocketAddr, path: &str, port: &mut u16) -> Result<(u16, String), String> {
+    let stream =
+        TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| format!("connect: {error}"))?;
+    *port = stream.local_addr().map_err(|error| format!("address: {error}"))?.port();
+    let (status, body) = http_get_on(stream, path)?;
+    Ok((status, body.trim().to_owned()))
+}
+
+/// Clients that ask again and again until they are told to stop.
+pub(crate) struct Clients {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    requests: Receiver<Request>,
+}
+
+impl Clients {
+    /// `count` clients, each pausing so long between two requests.
+    pub(crate) fn start(count: usize, pause: Duration, address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (sender, requests) = channel();
+        let client = |_| {
+            let (stop, sender): (_, Sender<Request>) = (Arc::clone(&stop), sender.clone());
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let _ = sender.send(Request::make(address, "/"));
+                    std::thread::sleep(pause);
+                }
+            })
+        };
+        let threads = (0..count).map(client).collect();
+        Self { stop, threads, requests }
+    }
+
+    /// Waits for so many more requests to be over.
+    pub(crate) fn wait_for(&self, count: usize) -> Vec<Request> {
+        (0..count).map(|_| self.requests.recv_timeout(PATIENCE).unwrap()).collect()
+    }
+
+    /// Ends them all; every request that was not waited for.
+    pub(crate) fn stop(self) -> Vec<Request> {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+        self.requests.try_iter().collect()
+    }
+}

@@ -1,0 +1,215 @@
+//! The Docker engine as the tests use it: commands, containers and Compose projects that clean up after
+//! themselves.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Where the repository is.
+pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The engine to oneself: two cores carry one test at a time. `None` where no engine answers, and nothing demands
+/// one.
+pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    static IMAGES: OnceLock<()> = OnceLock::new();
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let answers = Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success());
+    if !answers {
+        let required = std::env::var_os("POINTSMAN_REQUIRE_DOCKER").is_some_and(|value| value == "1");
+        assert!(!required, "POINTSMAN_REQUIRE_DOCKER=1, and no Docker engine answers");
+        eprintln!("skipped: no Docker engine answers");
+        return None;
+    }
+    IMAGES.get_or_init(|| {
+        docker(&["build", "-q", "-t", "backend-flask", "backend-flask"]);
+        docker(&["build", "-q", "-t", "pointsman", "."]);
+    });
+    Some(alone)
+}
+
+/// A name that no other run uses.
+pub(crate) fn unique(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("pointsman-test-{}-{}-{what}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn output(mut command: Command) -> Output {
+    command.current_dir(ROOT);
+    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+fn succeed(command: Command) -> String {
+    let told = format!("{command:?}");
+    let output = output(command);
+    let error = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(output.status.success(), "{told}: {}\n{text}\n{error}", output.status);
+    text
+}
+
+/// Runs `docker`, which must succeed; what it prints.
+pub(crate) fn docker(arguments: &[&str]) -> String {
+    let mut command = Command::new("docker");
+    command.args(arguments);
+    succeed(command)
+}
+
+/// What `docker inspect` says.
+pub(crate) fn inspect(what: &str, format: &str) -> String {
+    docker(&["inspect", "--format", format, what])
+}
+
+/// The only IPv4 address of a container.
+pub(crate) fn ip(container: &str) -> IpAddr {
+    let text = inspect(container, "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}");
+    text.trim().parse().unwrap_or_else(|_| panic!("the address of {container}: {text:?}"))
+}
+
+/// A container's log: standard output and standard error.
+pub(crate) fn logs(container: &str) -> String {
+    let mut command = Command::new("docker");
+    command.args(["logs", container]);
+    let output = output(command);
+    [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
+}
+
+/// A container, removed at the end.
+pub(crate) struct Container(pub(crate) String);
+
+impl Container {
+    /// `docker run -d` with these arguments.
+    pub(crate) fn run(what: &str, arguments: &[&str]) -> Self {
+        let name = unique(what);
+        let container = Self(name.clone());
+        docker(&[&["run", "-d", "--name", &name], arguments].concat());
+        container
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["rm", "-f", "-v", &self.0]).output();
+    }
+}
+
+/// A network, removed at the end; declare it before its containers.
+pub(crate) struct Network(pub(crate) String);
+
+impl Network {
+    /// `docker network create` with these arguments.
+    pub(crate) fn create(what: &str, arguments: &[&str]) -> Self {
+        let name = unique(what);
+        docker(&[&["network", "create"], arguments, &[&name]].concat());
+        Self(name)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["network", "rm", &self.0]).output();
+    }
+}
+
+/// A Compose project of one of our files, taken down at the end.
+pub(crate) struct Project {
+    name: String,
+    file: &'static str,
+    backends: u32,
+}
+
+impl Project {
+    /// A project of `file`; nothing runs yet.
+    pub(crate) fn new(file: &'static str, backends: u32) -> Self {
+        Self { name: unique("compose"), file, backends }
+    }
+
+    /// Runs Compose, which must succeed; what it prints to standard output.
+    pub(crate) fn compose(&self, arguments: &[&str]) -> String {
+        succeed(self.command(arguments))
+    }
+
+    /// Starts everything, as the README says.
+    pub(crate) fn up(&self) {
+        self.scale(self.backends);
+    }
+
+    /// Starts or stops backends until there are so many.
+    pub(crate) fn scale(&self, backends: u32) {
+        self.compose(&["up", "-d", "--scale", &format!("backend={backends}")]);
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = compose_command();
+        command.args(["-p", &self.name, "-f", self.file]).args(arguments);
+        // Any free port on the host. The same for every command: a changed one would change the container.
+        command.env("PORT", "0").env("ADMIN_PORT", "0").env("BACKENDS", self.backends.to_string());
+        command
+    }
+
+    /// The containers of a service that run.
+    pub(crate) fn containers(&self, service: &str) -> Vec<String> {
+        self.compose(&["ps", "-q", service])
+            .split_whitespace()
+            .filter(|id| inspect(id, "{{.State.Running}}") == "true")
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The address on this machine under which a service's port is published.
+    pub(crate) fn published(&self, service: &str, port: &str) -> SocketAddr {
+        let text = self.compose(&["port", service, port]);
+        let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
+        SocketAddr::new(
+            [127, 0, 0, 1].into(),
+            port.unwrap_or_else(|| panic!("the port of {service}: {text:?}")),
+        )
+    }
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        let _ = output(self.command(&["down", "-v", "--remove-orphans", "-t", "0"]));
+    }
+}
+
+/// Compose v2 where there is one, else docker-compose.
+fn compose_command() -> Command {
+    static PLUGIN: OnceLock<bool> = OnceLock::new();
+    let plugin = *PLUGIN.get_or_init(|| {
+        Command::new("docker")
+            .args(["compose", "version"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    });
+    if plugin {
+        let mut command = Command::new("docker");
+        command.arg("compose");
+        command
+    } else {
+        Command::new("docker-compose")
+    }
+}
+
+/// A configuration in a folder that a container can mount; any user may read it.
+pub(crate) fn configuration(text: &str) -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let readable =
+        |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    readable(folder.path(), 0o755);
+    let file = folder.path().join("pointsman.yaml");
+    std::fs::write(&file, text).unwrap();
+    readable(&file, 0o644);
+    folder
+}
+
+/// Pointsman in a container on `network`, with a configuration of the test's own.
+pub(crate) fn pointsman(network: &Network, folder: &tempfile::TempDir) -> Container {
+    let mount = format!("{}:/etc/pointsman:ro", folder.path().display());
+    let hardened = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
+    let arguments = [&["--network", &network.0, "-v", &mount][..], &hardened, &["pointsman"]].concat();
+    Container::run("lb", &arguments)
+}

@@ -1,0 +1,56 @@
+//! The image itself.
+
+use super::*;
+
+const ALONE: &str = "
+admin: {bind: 0.0.0.0:9900}
+listeners: {web: {bind: 0.0.0.0:8080, pool: web, no_backend: http-503}}
+pools: {web: {discover: [{dns: backend:5000}], health: {http: /health, every: 500ms, timeout: 400ms}}}
+";
+
+#[test]
+fn the_image_is_small_unprivileged_labelled_and_healthy() {
+    let Some(_engine) = engine() else { return };
+    assert_eq!(inspect("pointsman", "{{.Config.User}}"), "65532:65532");
+    assert_eq!(inspect("pointsman", "{{.Config.StopSignal}}"), "SIGTERM");
+    let size: u64 = inspect("pointsman", "{{.Size}}").parse().unwrap();
+    assert!(size < 20_000_000, "{size} bytes");
+    for label in ["title", "description", "licenses", "version", "revision", "created"] {
+        let format = format!("{{{{index .Config.Labels \"org.opencontainers.image.{label}\"}}}}");
+        assert_ne!(inspect("pointsman", &format), "", "{label}");
+    }
+    let network = Network::create("image", &[]);
+    let folder = configuration(ALONE);
+    let lb = pointsman(&network, &folder);
+    eventually("healthy", || (inspect(&lb.0, "{{.State.Health.Status}}") == "healthy").then_some(()));
+    // As process 1 it has no default handlers: a signal that it does not heed itself is ignored.
+    let began = Instant::now();
+    docker(&["stop", "-t", "30", &lb.0]);
+    assert_eq!(inspect(&lb.0, "{{.State.ExitCode}}"), "0");
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
+fn without_any_privilege_it_still_closes_its_doors_on_nobody_who_is_in() {
+    let Some(_engine) = engine() else { return };
+    let network = Network::create("doors", &[]);
+    let folder = configuration(ALONE);
+    let _backend =
+        Container::run("backend", &["--network", &network.0, "--network-alias", "backend", "backend-flask"]);
+    let lb = pointsman(&network, &folder);
+    let address = ip(&lb.0);
+    when_up(address, 1);
+    let clients = Clients::start(20, Duration::ZERO, (address, WEB).into());
+    let mut requests = clients.wait_for(300);
+    docker(&["stop", "-t", "30", &lb.0]);
+    requests.extend(clients.stop());
+    let cut: Vec<_> = failures(&requests)
+        .into_iter()
+        // Who comes too late is refused, or finds nobody when the container and its address are gone.
+        .filter(|request| !matches!(&request.result, Err(error) if error.starts_with("connect: ")))
+        .collect();
+    assert!(cut.is_empty(), "{cut:?}\n{}", logs(&lb.0));
+    let log = logs(&lb.0);
+    let (_, draining) = log.split_once("drain started").unwrap();
+    assert!(draining.contains("drain done") && !draining.contains("WARN"), "{draining}");
+}

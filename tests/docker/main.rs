@@ -1,0 +1,190 @@
+//! Pointsman in Docker: the real engine, the real image, the Compose files as a user starts them.
+//!
+//! Skipped where no engine answers, unless `POINTSMAN_REQUIRE_DOCKER=1`.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clients;
+mod engine;
+mod image;
+mod scale;
+mod swap;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use clients::{Clients, Request};
+use engine::{Container, Network, Project, configuration, docker, engine, inspect, ip, logs, pointsman};
+use support::{PATIENCE, eventually, http_get};
+
+/// The ports of the listener and of the admin server in every configuration here.
+const WEB: u16 = 8080;
+const ADMIN: u16 = 9900;
+/// The port of the demo backend.
+const BACKEND: u16 = 5000;
+
+/// The backends of the first pool that are up: name and address.
+fn up(lb: IpAddr) -> BTreeMap<String, IpAddr> {
+    let Ok((_, status)) = http_get((lb, ADMIN).into(), "/api/v1/status") else { return BTreeMap::new() };
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let backends = status["pools"][0]["backends"].as_array().unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let address = |value: &serde_json::Value| text(value).parse::<SocketAddr>().unwrap().ip();
+    let up = backends.iter().filter(|backend| backend["state"] == "up");
+    up.map(|backend| (text(&backend["name"]), address(&backend["address"]))).collect()
+}
+
+/// Waits until so many backends are up.
+fn when_up(lb: IpAddr, count: usize) -> BTreeMap<String, IpAddr> {
+    eventually(&format!("{count} backends are up"), || Some(up(lb)).filter(|up| up.len() == count))
+}
+
+/// The demo with three backends that are up: the project, Pointsman's container and its address.
+fn demo() -> (Project, String, IpAddr) {
+    let project = Project::new("compose/demo.yaml", 3);
+    project.up();
+    let lb = project.containers("pointsman").remove(0);
+    let address = ip(&lb);
+    when_up(address, 3);
+    (project, lb, address)
+}
+
+fn failures(requests: &[Request]) -> Vec<&Request> {
+    requests.iter().filter(|request| !request.served()).collect()
+}
+
+#[test]
+fn requests_through_the_published_port_go_round_in_strict_rotation() {
+    let Some(_engine) = engine() else { return };
+    let (project, lb, _) = demo();
+    let address = project.published("pointsman", "8080");
+    let answers: Vec<_> = (0..10).map(|_| http_get(address, "/").unwrap()).collect();
+    assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
+    assert_eq!(answers[..3].iter().collect::<BTreeSet<_>>().len(), 3, "{answers:?}");
+    for (index, answer) in answers.iter().enumerate() {
+        assert_eq!(answer, &answers[index % 3], "{answers:?}");
+    }
+    // The names are those of the containers, and the log says who got what.
+    assert_eq!(logs(&lb).lines().filter(|line| line.contains("routed")).count(), 10);
+    let (status, _) = http_get(project.published("pointsman", "9900"), "/ready").unwrap();
+    assert_eq!(status, 200);
+}
+
+#[test]
+fn killing_a_backend_costs_only_those_who_are_connected_to_it() {
+    let Some(_engine) = engine() else { return };
+    let (project, lb, address) = demo();
+    let clients = Clients::start(50, Duration::ZERO, (address, WEB).into());
+    let mut requests = clients.wait_for(500);
+    let victim = project.containers("backend").remove(0);
+    let name = docker(&["inspect", "--format", "{{.Name}}", &victim]);
+    let name = name.trim_start_matches('/');
+    docker(&["kill", &victim]);
+    requests.extend(clients.wait_for(2000));
+    requests.extend(clients.stop());
+    let log = logs(&lb);
+    for failed in failures(&requests) {
+        // The line of its end: it had been routed to the one that was killed, and broke off with it.
+        let client = format!(":{} ", failed.port);
+        let end = log.lines().rev().find(|line| line.contains("closed") && line.contains(&client));
+        let end = end.unwrap_or_else(|| panic!("{failed:?} is not in the log"));
+        assert!(end.contains(&format!("backend={name}.")), "{failed:?}: {end}");
+        assert!(end.contains("reason=backend_reset") || end.contains("reason=backend_closed"), "{end}");
+    }
+    let down = log.lines().any(|line| line.contains("backend down") && line.contains(name));
+    let gone = log.lines().any(|line| line.contains("backend gone") && line.contains(name));
+    assert!(down || gone, "{log}");
+    let others = up(address);
+    assert_eq!(others.len(), 2, "{others:?}");
+}
+
+#[test]
+fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
+    /// From the first backend's own health to the first answer.
+    const BACK: Duration = Duration::from_secs(3);
+    let Some(_engine) = engine() else { return };
+    let (project, lb, address) = demo();
+    let started = inspect(&lb, "{{.State.StartedAt}}");
+    let web = SocketAddr::new(address, WEB);
+    project.compose(&["stop", "-t", "0", "backend"]);
+    when_up(address, 0);
+    for _ in 0..5 {
+        let began = Instant::now();
+        let (status, body) = http_get(web, "/").unwrap();
+        assert_eq!((status, body.trim()), (503, "No backend is available."));
+        assert!(began.elapsed() < Duration::from_millis(500), "at once, not after {:?}", began.elapsed());
+    }
+    assert_eq!(http_get((address, ADMIN).into(), "/heartbeat").unwrap().0, 200);
+    let healthy = std::thread::scope(|scope| {
+        scope.spawn(|| project.compose(&["start", "backend"]));
+        eventually("a backend is healthy", || {
+            let healthy = |id: &String| {
+                // A container that is just starting has no address yet.
+                let text = inspect(id, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
+                let address: IpAddr = text.parse().ok()?;
+                let answer = http_get((address, BACKEND).into(), "/health").ok()?;
+                (answer.0 == 200).then(Instant::now)
+            };
+            project.containers("backend").iter().find_map(healthy)
+        })
+    });
+    let served = eventually("it serves again", || {
+        let request = Request::make(web, "/");
+        request.served().then_some(request.at)
+    });
+    assert!(served.saturating_duration_since(healthy) < BACK, "{:?}", served - healthy);
+    assert_eq!(inspect(&lb, "{{.State.StartedAt}}"), started);
+}
+
+#[test]
+fn stopping_it_lets_every_stream_finish_and_nobody_new_in() {
+    const BYTES: usize = 1_000_000;
+    let Some(_engine) = engine() else { return };
+    let (_project, lb, address) = demo();
+    let web = SocketAddr::new(address, WEB);
+    let reader = || {
+        let mut stream = TcpStream::connect(web).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let request =
+            format!("GET /stream?bytes={BYTES}&seconds=10 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut first = [0; 1];
+        stream.read_exact(&mut first).unwrap();
+        std::thread::spawn(move || {
+            let mut rest = Vec::new();
+            stream.read_to_end(&mut rest).map(|_| rest)
+        })
+    };
+    let readers: Vec<_> = (0..10).map(|_| reader()).collect();
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| docker(&["stop", "-t", "40", &lb]));
+        let error = eventually("nobody new is let in", || TcpStream::connect(web).err());
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(!stopping.is_finished());
+        for reader in readers {
+            let answer = reader.join().unwrap().unwrap();
+            let head = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
+            assert_eq!(answer.len() - head, BYTES);
+            // Byte i of a stream is i % 251.
+            assert!(answer[head..].iter().enumerate().all(|(i, byte)| usize::from(*byte) == i % 251));
+        }
+    });
+    assert_eq!(inspect(&lb, "{{.State.ExitCode}}"), "0");
+    let log = logs(&lb);
+    assert!(log.contains("drain progress") && log.contains("drain done"), "{log}");
+}
+
+#[test]
+fn the_drain_demo_cuts_nobody_off() {
+    let Some(_engine) = engine() else { return };
+    let project = Project::new("compose/drain.yaml", 3);
+    // It ends with an error when a connection was cut, or refused too early, or none was refused at all.
+    let account = project.compose(&["run", "--rm", "-e", "TERM_AFTER=3", "traffic"]);
+    assert!(account.contains("SIGTERM sent to Pointsman"), "{account}");
+    assert!(account.contains("Pointsman ended"), "{account}");
+}

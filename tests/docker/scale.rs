@@ -1,0 +1,119 @@
+//! Following a service that grows and shrinks.
+
+use super::*;
+
+/// From a container's own health to its part of the traffic.
+const FOLLOWED: Duration = Duration::from_secs(2);
+
+#[test]
+fn scaling_up_and_down_is_followed_and_fails_no_request() {
+    let Some(_engine) = engine() else { return };
+    let (project, lb, address) = demo();
+    let clients = Clients::start(4, Duration::from_millis(20), (address, WEB).into());
+    let before: BTreeSet<IpAddr> = up(address).into_values().collect();
+
+    let mut healthy = BTreeMap::new();
+    let mut taken_up = BTreeMap::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| project.scale(6));
+        eventually("all six are up", || {
+            for (_, ip) in up(address) {
+                taken_up.entry(ip).or_insert_with(Instant::now);
+            }
+            // Addresses of the network are given out one after the other.
+            for ip in neighbours(address).filter(|ip| !before.contains(ip) && *ip != address) {
+                let answers = || http_get_quickly((ip, BACKEND).into()).is_some();
+                if !healthy.contains_key(&ip) && answers() {
+                    healthy.insert(ip, Instant::now());
+                }
+            }
+            (taken_up.len() == 6).then_some(())
+        });
+    });
+    for (ip, healthy) in &healthy {
+        let late = taken_up[ip].saturating_duration_since(*healthy);
+        assert!(late < FOLLOWED, "{ip} was taken up {late:?} after it was healthy");
+    }
+    assert_eq!(healthy.len(), 3, "{healthy:?}");
+
+    let mut stopped = BTreeMap::new();
+    let mut taken_out = BTreeMap::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| project.scale(2));
+        eventually("two are left", || {
+            let now_up: BTreeSet<IpAddr> = up(address).into_values().collect();
+            for ip in taken_up.keys() {
+                if !now_up.contains(ip) {
+                    taken_out.entry(*ip).or_insert_with(Instant::now);
+                }
+                if http_get_quickly((*ip, BACKEND).into()).is_none() {
+                    stopped.entry(*ip).or_insert_with(Instant::now);
+                }
+            }
+            (taken_out.len() == 4).then_some(())
+        });
+    });
+    for (ip, out) in &taken_out {
+        // One that was taken out before it was seen to have stopped is not late at all.
+        let late = stopped.get(ip).map_or(Duration::ZERO, |at| out.saturating_duration_since(*at));
+        assert!(late < FOLLOWED, "{ip} was taken out {late:?} after it had stopped");
+    }
+    let requests = clients.stop();
+    assert!(requests.len() > 100, "{}", requests.len());
+    let failed = failures(&requests);
+    assert!(failed.is_empty(), "{failed:?}\n{}", logs(&lb));
+}
+
+/// The first addresses of the network that `address` is on.
+fn neighbours(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let IpAddr::V4(address) = address else { panic!("{address} is not an IPv4 address") };
+    let [a, b, c, _] = address.octets();
+    (2..12).map(move |last| [a, b, c, last].into())
+}
+
+/// Whether a backend says that it is healthy; an address that nobody has is not waited for.
+fn http_get_quickly(address: SocketAddr) -> Option<()> {
+    TcpStream::connect_timeout(&address, Duration::from_millis(50)).ok()?;
+    (http_get(address, "/health").ok()?.0 == 200).then_some(())
+}
+
+#[test]
+fn seventy_replicas_all_get_traffic() {
+    const REPLICAS: usize = 70;
+    const SERVER: &str = "
+import http.server, socket
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = socket.gethostname().encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(('', 5000), Handler).serve_forever()";
+    let Some(_engine) = engine() else { return };
+    let network = Network::create("many", &[]);
+    let folder = configuration(
+        "admin: {bind: 0.0.0.0:9900}
+listeners: {web: {bind: 0.0.0.0:8080, pool: web}}
+pools: {web: {discover: [{dns: backend:5000}], health: {http: /health}}}",
+    );
+    let run = |_| {
+        let network = ["--network", &network.0, "--network-alias", "backend"];
+        let python = ["python:3.13-slim", "python", "-c", SERVER];
+        Container::run("one", &[&network[..], &python].concat())
+    };
+    // The engine starts a few at once.
+    let backends: Vec<Container> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|part| scope.spawn(move || (part..REPLICAS).step_by(4).map(run).collect::<Vec<_>>()))
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(backends.len(), REPLICAS);
+    let lb = pointsman(&network, &folder);
+    let address = ip(&lb.0);
+    when_up(address, REPLICAS);
+    let answered: BTreeSet<String> =
+        (0..REPLICAS).map(|_| http_get((address, WEB).into(), "/").unwrap().1).collect();
+    assert_eq!(answered.len(), REPLICAS);
+}

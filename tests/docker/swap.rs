@@ -1,0 +1,110 @@
+//! Identity: containers that swap addresses, and one that has two.
+
+use super::*;
+
+/// How often the names are asked for in the configuration below.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// What the jitter of the questions, an answer and a busy machine add to that.
+const SLACK: Duration = Duration::from_millis(500);
+
+const TWO_SERVICES: &str = "
+admin: {bind: 0.0.0.0:9900}
+listeners:
+  alpha: {bind: 0.0.0.0:8081, pool: alpha, no_backend: http-503}
+  beta: {bind: 0.0.0.0:8082, pool: beta, no_backend: http-503}
+pools:
+  alpha: {discover: [{dns: alpha:5000, every: 1s}], health: {http: /health, every: 500ms, timeout: 400ms}}
+  beta: {discover: [{dns: beta:5000, every: 1s}], health: {http: /health, every: 500ms, timeout: 400ms}}
+";
+
+#[test]
+fn services_that_swap_addresses_are_never_taken_for_each_other() {
+    let Some(_engine) = engine() else { return };
+    let network = Network::create("swap", &[]);
+    let folder = configuration(TWO_SERVICES);
+    let service = |name: &str| {
+        let network = ["--network", &network.0, "--network-alias", name];
+        Container::run(name, &[&network[..], &["-e", &format!("NAME={name}"), "backend-flask"]].concat())
+    };
+    let (alpha, beta) = (service("alpha"), service("beta"));
+    let lb = pointsman(&network, &folder);
+    let address = ip(&lb.0);
+    let listeners = [("alpha", 8081), ("beta", 8082)];
+    for (name, port) in listeners {
+        eventually("the service answers", || {
+            (Request::make((address, port).into(), "/").result == Ok((200, format!("Response from {name}"))))
+                .then_some(())
+        });
+    }
+    let clients =
+        listeners.map(|(_, port)| Clients::start(4, Duration::from_millis(5), (address, port).into()));
+    let before = (ip(&alpha.0), ip(&beta.0));
+    docker(&["kill", &alpha.0, &beta.0]);
+    // Addresses are given out in the order in which containers start.
+    docker(&["start", &beta.0]);
+    docker(&["start", &alpha.0]);
+    let swapped = Instant::now();
+    assert_eq!((ip(&beta.0), ip(&alpha.0)), before, "they have swapped addresses");
+    for (_, port) in listeners {
+        eventually("the service answers again", || {
+            let request = Request::make((address, port).into(), "/");
+            (request.served() && request.at > swapped + INTERVAL + SLACK).then_some(())
+        });
+    }
+    for ((name, _), clients) in listeners.into_iter().zip(clients) {
+        let requests = clients.stop();
+        let right = format!("Response from {name}");
+        let wrong: Vec<_> = requests
+            .iter()
+            .filter(|request| request.served() && request.result != Ok((200, right.clone())))
+            .filter(|request| request.at > swapped + INTERVAL + SLACK)
+            .collect();
+        assert!(wrong.is_empty(), "{name} was taken for another service: {wrong:?}\n{}", logs(&lb.0));
+        assert!(requests.iter().any(|request| request.served() && request.at > swapped), "{name}");
+    }
+    // Each address was another one's before: the log tells who left it and who has it now.
+    let log = logs(&lb.0);
+    for (pool, container, old, new) in
+        [("alpha", &alpha, before.0, before.1), ("beta", &beta, before.1, before.0)]
+    {
+        let told = |what: &str, address: IpAddr| {
+            let words = [
+                what.to_owned(),
+                format!("pool={pool} "),
+                format!("backend={}.", container.0),
+                format!("address={address}:"),
+            ];
+            assert!(log.lines().any(|line| words.iter().all(|word| line.contains(word))), "{words:?}\n{log}");
+        };
+        told("backend gone", old);
+        told("backend joining", new);
+    }
+}
+
+#[test]
+fn a_container_with_two_addresses_is_one_backend() {
+    let Some(_engine) = engine() else { return };
+    // From the range that anyone may use (RFC 4193).
+    let subnet = format!("fd00:9057:{:x}::/64", std::process::id() & 0xffff);
+    let network = Network::create("both", &["--ipv6", "--subnet", &subnet]);
+    let folder = configuration(
+        "admin: {bind: 0.0.0.0:9900}
+listeners: {web: {bind: 0.0.0.0:8080, pool: web}}
+pools: {web: {discover: [{dns: backend:5000}], health: {http: /health}}}",
+    );
+    let arguments = ["--network", &network.0, "--network-alias", "backend", "backend-flask"];
+    let backend = Container::run("both", &arguments);
+    let sixth = inspect(&backend.0, "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}");
+    assert!(!sixth.is_empty(), "the container has an IPv6 address");
+    let lb = pointsman(&network, &folder);
+    let address = ip(&lb.0);
+    when_up(address, 1);
+    let (_, status) = http_get((address, ADMIN).into(), "/api/v1/status").unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let backends = status["pools"][0]["backends"].as_array().unwrap();
+    assert_eq!(backends.len(), 1, "{backends:?}");
+    let addresses = format!("{} {}", backends[0]["address"], backends[0]["also"]);
+    for one in [sixth, ip(&backend.0).to_string()] {
+        assert!(addresses.contains(&one), "{one} in {addresses}");
+    }
+}
