@@ -111,5 +111,34 @@ def test_running_requests_finish_after_sigterm(server):
         assert stream.result().body == bytes(i % 251 for i in range(300000))
 
 
+def test_who_is_let_in_is_served_and_who_comes_later_is_refused(server):
+    backend = server()
+
+    def clients():
+        served = 0
+        while True:
+            try:
+                connection = socket.create_connection(("127.0.0.1", backend.port), timeout=20)
+            except ConnectionRefusedError:
+                return served
+            with connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+                answer = b""
+                while part := connection.recv(4096):
+                    answer += part
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            served += 1
+
+    with ThreadPoolExecutor(9) as pool:
+        slow = pool.submit(backend.get, "/slow?seconds=4")
+        running = [pool.submit(clients) for _ in range(8)]
+        time.sleep(0.5)
+        backend.process.send_signal(signal.SIGTERM)
+        assert all(one.result() > 0 for one in running)
+        assert not slow.done(), "the others were refused while it still ran"
+        assert slow.result().status == 200
+    assert backend.process.wait(timeout=20) == 0
+
+
 def test_an_idle_server_ends_at_once(server):
     assert server().terminate() < 2
