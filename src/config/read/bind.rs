@@ -1,0 +1,71 @@
+//! Addresses to listen on, and what clashes among them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use super::super::decode::{self, Decoder, text};
+use super::super::model::BindAddress;
+use super::super::tree::Node;
+use super::looks_like_a_name;
+
+/// The addresses that are listened on, and by whom.
+#[derive(Default)]
+pub(super) struct Binds(Vec<(BindAddress, String)>);
+
+impl Binds {
+    /// Reads an address to listen on for `who`. That somebody listens there already is a problem.
+    pub(super) fn read(&mut self, node: &Node, who: &str, d: &Decoder) -> Option<BindAddress> {
+        let address = match bind_address(text(node).unwrap_or_default()) {
+            Ok(address) => address,
+            Err(error) => {
+                d.problem(node.at, format!("\"bind\" in {who} {error}, not {}", decode::describe(node)));
+                return None;
+            }
+        };
+        if let Some((other, owner)) = self.0.iter().find(|(other, _)| clash(&address, other)) {
+            let same = if address == *other { String::new() } else { format!(" as {other}") };
+            d.problem(node.at, format!("{who} cannot listen on {address}: {owner} does already{same}"));
+        }
+        self.0.push((address.clone(), who.to_owned()));
+        Some(address)
+    }
+}
+
+/// Whether both cannot be listened on at once.
+fn clash(a: &BindAddress, b: &BindAddress) -> bool {
+    // An IPv6 socket on every address serves IPv4 too.
+    let covers = |one: &SocketAddr, other: &SocketAddr| {
+        one.ip() == other.ip() || one.ip().is_unspecified() && (one.is_ipv6() || other.is_ipv4())
+    };
+    match (a, b) {
+        (BindAddress::Tcp(a), BindAddress::Tcp(b)) => {
+            a.port() != 0 && a.port() == b.port() && (covers(a, b) || covers(b, a))
+        }
+        (BindAddress::Unix(a), BindAddress::Unix(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// Reads an address to listen on: `0.0.0.0:8080`, `[::]:8080`, `:8080` (every IPv4 address), `unix:/path`.
+pub fn bind_address(text: &str) -> Result<BindAddress, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        // The kernel's limit, the final NUL included (unix(7)).
+        return match path.len() {
+            0 => Err("must name a path after unix:".to_owned()),
+            1..=107 => Ok(BindAddress::Unix(PathBuf::from(path))),
+            _ => Err("must be a path of at most 107 bytes after unix:".to_owned()),
+        };
+    }
+    let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.to_owned() };
+    if let Ok(address) = full.parse() {
+        return Ok(BindAddress::Tcp(address));
+    }
+    let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
+    Err(if text.parse::<IpAddr>().is_ok() {
+        "must have a port, such as 0.0.0.0:8080".to_owned()
+    } else if looks_like_a_name(host) && text != host {
+        "must be an IP address and a port: the address of an interface of this machine, or 0.0.0.0".to_owned()
+    } else {
+        "must be an address and a port, such as 0.0.0.0:8080, or unix:/path".to_owned()
+    })
+}

@@ -1,0 +1,64 @@
+//! Pools: `pools.NAME`.
+
+use std::time::Duration;
+
+use super::super::decode::{Decoder, Table, choice, duration, duration_or_off, number};
+use super::super::model::{Algorithm, Ending, Policy, Pool, Timeouts};
+use super::super::tree::{Node, Value};
+use super::{SHORTEST, discover, health};
+
+pub(super) fn pool(node: &Node, name: &str, d: &Decoder) -> Option<Pool> {
+    let what = format!("pool {name:?}");
+    let table = d.table(node, &what, ".pools.*")?;
+    let mut pool = Pool::new(Vec::new());
+    let algorithms = [Algorithm::RoundRobin, Algorithm::Weighted, Algorithm::LeastConnections];
+    pool.balance = table.read("balance", choice(&algorithms.map(|a| (a.name(), a)))).unwrap_or(pool.balance);
+    pool.discover = discover::discover(&table, pool.balance);
+    pool.health = table.table("health").and_then(|table| health::health(&table));
+    if let Some(table) = table.table("connect") {
+        pool.connect.timeout = table.read("timeout", duration(SHORTEST)).unwrap_or(pool.connect.timeout);
+        let attempts = table.read("attempts", number(1..=100)).and_then(|n| u32::try_from(n).ok());
+        pool.connect.attempts = attempts.unwrap_or(pool.connect.attempts);
+    }
+    if let Some(table) = table.table("timeouts") {
+        let limit = |key, default| table.read(key, duration_or_off(SHORTEST)).unwrap_or(default);
+        let Timeouts { idle, half_closed, lifetime } = pool.timeouts;
+        pool.timeouts = Timeouts {
+            idle: limit("idle", idle),
+            half_closed: limit("half_closed", half_closed),
+            lifetime: limit("lifetime", lifetime),
+        };
+    }
+    let keepalive = duration_or_off(Duration::from_secs(1));
+    pool.keepalive = table.read("keepalive", keepalive).unwrap_or(pool.keepalive);
+    pool.on_down = policy(&table, "on_down").unwrap_or(pool.on_down);
+    pool.on_leave = policy(&table, "on_leave").unwrap_or(pool.on_leave);
+    Some(pool)
+}
+
+fn policy(table: &Table<'_>, key: &'static str) -> Option<Policy> {
+    let node = table.get(key)?;
+    let end = |how, over| Policy::End { how, over };
+    if let Value::Map(_) = &node.value {
+        let inner = table.table(key)?;
+        let any = || duration(Duration::ZERO);
+        return match (inner.read("close", any()), inner.read("reset", any())) {
+            (Some(over), None) => Some(end(Ending::Close, over)),
+            (None, Some(over)) => Some(end(Ending::Reset, over)),
+            (None, None) if !inner.present(&["close", "reset"]).is_empty() => None, // told already
+            _ => {
+                inner
+                    .decoder
+                    .problem(inner.at, format!("{} is either close or reset with a duration", inner.what));
+                None
+            }
+        };
+    }
+    let words = [
+        ("keep", Policy::Keep),
+        ("close", end(Ending::Close, Duration::ZERO)),
+        ("reset", end(Ending::Reset, Duration::ZERO)),
+    ];
+    let also = |error| format!("{error}, or as {{close: 30s}}");
+    table.read(key, |node| choice(&words)(node).map_err(also))
+}

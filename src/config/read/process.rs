@@ -1,0 +1,63 @@
+//! Settings of the process itself: `runtime`, `log`, `admin`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::decode::{Table, boolean, choice, duration, number, text};
+use super::super::model::{Admin, Level, Log, LogFormat, Rotation, Runtime};
+use super::super::tree::Node;
+use super::bind::Binds;
+
+pub(super) fn runtime(top: &Table<'_>) -> Runtime {
+    let mut runtime = Runtime::default();
+    let Some(table) = top.table("runtime") else { return runtime };
+    let auto_or = |range| {
+        move |node: &Node| match text(node) {
+            Ok("auto") => Ok(None),
+            _ => number(range)(node).map(Some).map_err(|error| format!("{error}, or auto")),
+        }
+    };
+    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    runtime.workers =
+        table.read("workers", auto_or(1..=1024)).flatten().and_then(|n| NonZeroUsize::new(size(n)));
+    runtime.max_connections = table.read("max_connections", auto_or(1..=u64::MAX)).flatten().map(size);
+    if let Some(drain) = table.table("drain") {
+        let any = || duration(Duration::ZERO);
+        runtime.drain.grace = drain.read("grace", any()).unwrap_or(runtime.drain.grace);
+        runtime.drain.timeout = drain.read("timeout", any()).unwrap_or(runtime.drain.timeout);
+    }
+    runtime
+}
+
+pub(super) fn log(top: &Table<'_>) -> Log {
+    let mut log = Log::default();
+    let Some(table) = top.table("log") else { return log };
+    let levels = [
+        ("error", Level::Error),
+        ("warn", Level::Warn),
+        ("info", Level::Info),
+        ("debug", Level::Debug),
+        ("trace", Level::Trace),
+    ];
+    log.level = table.read("level", choice(&levels)).unwrap_or(log.level);
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    log.format = table.read("format", choice(&formats)).unwrap_or(log.format);
+    log.directory = table.read("directory", |node| text(node).map(PathBuf::from));
+    let rotations = [("hourly", Rotation::Hourly), ("daily", Rotation::Daily), ("never", Rotation::Never)];
+    log.rotation = table.read("rotation", choice(&rotations)).unwrap_or(log.rotation);
+    let keep = table.read("keep", number(1..=10_000));
+    log.keep = keep.map_or(log.keep, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    log.connections = table.read("connections", boolean).unwrap_or(log.connections);
+    log
+}
+
+pub(super) fn admin(top: &Table<'_>, binds: &mut Binds) -> Option<Admin> {
+    let table = top.table("admin")?;
+    let Some(node) = table.get("bind") else {
+        table.decoder.problem(table.at, "\"admin\" needs a \"bind\", such as 127.0.0.1:9900");
+        return None;
+    };
+    let bind = binds.read(node, "\"admin\"", table.decoder)?;
+    Some(Admin { bind })
+}
