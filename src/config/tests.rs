@@ -1,1 +1,260 @@
+//! The configuration as a whole: what stands in the schema, in the examples and in the code must be one truth.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::*;
+
+/// Every key that can be written, each at least once.
+const EVERYTHING: &str = r"
+runtime: {workers: 1, max_connections: 1, drain: {grace: 0s, timeout: 1s}}
+log: {level: info, format: text, directory: logs, rotation: daily, keep: 7, connections: true}
+admin: {bind: 127.0.0.1:9900}
+listeners:
+  one: {bind: 127.0.0.1:1, pool: one, no_backend: reset, max_connections: 1}
+pools:
+  one:
+    balance: weighted
+    discover:
+      - static: [{address: 10.0.0.1:1, name: a, weight: 3}]
+      - {dns: backend:1, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
+    health: {http: {path: /health, host: h, status: 200, body: ok}, every: 2s, timeout: 1s, rise: 1, fall: 1, port: 1}
+    connect: {timeout: 1s, attempts: 1}
+    timeouts: {idle: 1h, half_closed: 1m, lifetime: off}
+    keepalive: 60s
+    on_down: {close: 1s}
+    on_leave: {reset: 1s}
+";
+
+fn schema() -> Value {
+    serde_json::from_str(json_schema()).unwrap()
+}
+
+fn read(text: &str) -> Result<Config, Report> {
+    parse("pointsman.yaml", text, &|_| None)
+}
+
+/// Shows `see` every key below a part of the schema: its path, where `*` stands for a name, and what is said of it.
+fn visit(schema: &Value, node: &Value, path: &str, see: &mut dyn FnMut(&str, &Value)) {
+    let node = match node["$ref"].as_str() {
+        Some(reference) => schema.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => node,
+    };
+    for (key, value) in node["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{key}");
+        see(&path, value);
+        visit(schema, value, &path, see);
+    }
+    let alternatives = ["anyOf", "oneOf"].into_iter().flat_map(|key| node[key].as_array()).flatten();
+    for node in alternatives.chain(node.get("items")) {
+        visit(schema, node, path, see);
+    }
+    if node["additionalProperties"].is_object() {
+        visit(schema, &node["additionalProperties"], &format!("{path}.*"), see);
+    }
+}
+
+#[test]
+fn the_schema_has_the_keys_that_are_read_and_no_others() {
+    let root = tree::parse(EVERYTHING).unwrap();
+    let decoder = decode::Decoder::default();
+    read::config(&root, &decoder).unwrap();
+    let asked = decoder.asked.take();
+    assert_eq!(decoder.into_problems(), []);
+    let mut known = BTreeSet::new();
+    visit(&schema(), &schema(), "", &mut |path, _| _ = known.insert(path.to_owned()));
+    assert_eq!(asked, known);
+}
+
+#[test]
+fn the_schema_says_what_every_key_means() {
+    let schema = schema();
+    visit(&schema, &schema, "", &mut |path, node| {
+        let named = node["$ref"].as_str().and_then(|name| schema.pointer(name.trim_start_matches('#')));
+        let text = node["description"].as_str().or(named.and_then(|node| node["description"].as_str()));
+        assert!(text.is_some_and(|text| text.ends_with('.')), "{path}: {text:?}");
+    });
+}
+
+/// The shortest configuration, and the same with every default of the schema written out.
+#[test]
+fn the_defaults_of_the_schema_are_those_that_hold() {
+    let shortest = json!({
+        "listeners": {"one": {"bind": "127.0.0.1:1", "pool": "one"}},
+        "pools": {"one": {
+            "discover": [{"static": [{"address": "10.0.0.1:1"}]}, {"dns": "backend:1"}],
+            "health": {"tcp": {}},
+        }},
+    });
+    let mut full = shortest.clone();
+    let schema = schema();
+    let mut defaults = 0;
+    visit(&schema, &schema, "", &mut |path, node| {
+        let Some(default) = node.get("default") else { return };
+        defaults += 1;
+        let mut place = &mut full;
+        let keys: Vec<_> = path.split('.').skip(1).map(|key| if key == "*" { "one" } else { key }).collect();
+        let (last, way) = keys.split_last().unwrap();
+        for key in way {
+            place = match (*key, place) {
+                ("discover", place) if last == &"weight" => &mut place["discover"][0],
+                ("discover", place) => &mut place["discover"][1],
+                ("static", place) => &mut place["static"][0],
+                (key, place) => &mut place[key],
+            };
+        }
+        place[*last] = default.clone();
+    });
+    assert!(defaults > 25, "{defaults}");
+    // JSON is YAML.
+    assert_eq!(read(&full.to_string()), read(&shortest.to_string()), "{full:#}");
+}
+
+/// What an editor says with the schema, and what the program says.
+fn accepted(text: &str) -> (bool, bool) {
+    // YAML 1.2, as editors read it: `off` is a word.
+    let options = serde_yaml::options! { strict_booleans: true };
+    let document: Value = serde_yaml::from_str_with_options(text, options).unwrap();
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    (validator.is_valid(&document), read(text).is_ok())
+}
+
+#[test]
+fn the_schema_accepts_what_the_program_accepts() {
+    assert_eq!(accepted(EVERYTHING), (true, true));
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(accepted(&text), (true, true), "{}", path.display());
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_the_program_refuses() {
+    for (from, to) in [
+        ("workers: 1", "workers: 0"),
+        ("workers: 1", "workres: 1"),
+        ("grace: 0s", "grace: soon"),
+        ("level: info", "level: loud"),
+        ("keep: 7", "keep: 0"),
+        ("connections: true", "connections: maybe"),
+        ("{bind: 127.0.0.1:9900}", "{}"),
+        ("bind: 127.0.0.1:1, ", ""),
+        ("bind: 127.0.0.1:1, ", "bind: [], "),
+        ("pool: one, ", ""),
+        ("  one: {bind", "  \"o/e\": {bind"),
+        ("balance: weighted", "balance: fair"),
+        ("address: 10.0.0.1:1, ", ""),
+        ("weight: 3", "weight: 1000"),
+        ("family: any", "family: 5"),
+        ("path: /health", "path: health"),
+        ("status: 200", "status: 20"),
+        ("every: 2s, timeout: 1s", "every: 2s, tcp: {}"),
+        ("attempts: 1", "attempts: 0"),
+        ("{close: 1s}", "{close: 1s, reset: 1s}"),
+        ("{close: 1s}", "later"),
+        ("keepalive: 60s", "keepalive: on"),
+    ] {
+        let text = EVERYTHING.replacen(from, to, 1);
+        assert_ne!(text, EVERYTHING, "{from:?} is not there");
+        assert_eq!(accepted(&text), (false, false), "{to:?} instead of {from:?}");
+    }
+}
+
+/// Something that looks like a configuration: known keys in wrong places, with values of every kind.
+fn tree() -> impl Strategy<Value = Value> {
+    let key = prop::sample::select(vec![
+        "runtime",
+        "drain",
+        "grace",
+        "listeners",
+        "web",
+        "bind",
+        "pool",
+        "pools",
+        "discover",
+        "static",
+        "dns",
+        "health",
+        "http",
+        "path",
+        "every",
+        "timeout",
+        "on_down",
+        "close",
+        "admin",
+        "log",
+        "weight",
+        "address",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+        prop::sample::select(vec![
+            "0.0.0.0:80",
+            "web",
+            "2s",
+            "/health",
+            "backend:5000",
+            "off",
+            "${X:-1}",
+            "${"
+        ])
+        .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(6, 64, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(key.clone(), inner, 0..6)
+                .prop_map(|map| map
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value))
+                    .collect::<Map<_, _>>())
+                .prop_map(Value::from),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn nothing_makes_it_panic_and_every_problem_has_its_place(tree in tree()) {
+        if let Err(report) = read(&tree.to_string()) {
+            prop_assert!(!report.problems().is_empty());
+            for problem in report.problems() {
+                prop_assert!(problem.at.is_some(), "{problem:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_misspelled_key_is_told_at_its_place(wrong in prop::collection::btree_set(0..12_usize, 1..12)) {
+        // A key on a line of its own is misspelled by a letter more.
+        let lines = ["runtime:", "  workers: 1", "log:", "  level: info", "  keep: 3", "listeners:", "  web:",
+            "    bind: 127.0.0.1:1", "    pool: web", "pools:", "  web:", "    discover: [{dns: a:1}]",
+            "    keepalive: 1m", "    connect:", "      attempts: 2"];
+        let optional = [0, 1, 2, 3, 4, 12, 13, 14];
+        let wrong: BTreeSet<usize> = wrong.into_iter().map(|index| optional[index % optional.len()]).collect();
+        // What stands below a key that is not known is not read.
+        let read_at_all = |line: &usize| match line {
+            1 => !wrong.contains(&0),
+            3 | 4 => !wrong.contains(&2),
+            14 => !wrong.contains(&13),
+            _ => true,
+        };
+        let text: Vec<_> = lines
+            .iter()
+            .enumerate()
+            .map(|(index, line)| if wrong.contains(&index) { line.replacen(':', "x:", 1) } else { (*line).to_owned() })
+            .collect();
+        let report = read(&text.join("\n")).unwrap_err();
+        let told: BTreeSet<usize> = report.problems().iter().map(|problem| problem.at.unwrap().line - 1).collect();
+        prop_assert_eq!(told, wrong.iter().copied().filter(read_at_all).collect::<BTreeSet<_>>());
+        prop_assert!(report.problems().iter().all(|problem| problem.message.contains("did you mean")), "{}", report);
+    }
+}

@@ -52,9 +52,17 @@ impl Lb {
     pub fn launch(config: &str) -> Self {
         let file = tempfile::tempdir().unwrap();
         std::fs::write(file.path().join("pointsman.yaml"), with_admin(config)).unwrap();
+        Self::spawn(file, &["run", "-c", "pointsman.yaml"])
+    }
+
+    /// Starts `pointsman` with other arguments.
+    pub fn with_arguments(arguments: &[&str]) -> Self {
+        Self::spawn(tempfile::tempdir().unwrap(), arguments)
+    }
+
+    fn spawn(file: tempfile::TempDir, arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
-            .args(["run", "-c"])
-            .arg(file.path().join("pointsman.yaml"))
+            .args(arguments)
             .current_dir(file.path())
             .env_remove("POINTSMAN_LOG")
             .env_remove("RUST_LOG")

@@ -1,0 +1,44 @@
+//! The example configurations: each one runs as it stands, but for its addresses.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+
+use support::Lb;
+
+/// Replaces what follows each `bind:` by an address that is free; the text and how many there were.
+fn on_free_ports(text: &str) -> (String, usize) {
+    let mut parts = text.split("bind: ");
+    let mut changed = parts.next().unwrap().to_owned();
+    let mut count = 0;
+    for part in parts {
+        let end = part.find([',', '}', '\n', ' ']).unwrap();
+        changed += &format!("bind: 127.0.0.1:0{}", &part[end..]);
+        count += 1;
+    }
+    (changed, count)
+}
+
+#[test]
+fn every_example_runs_and_ends_well() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut examples: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    examples.sort();
+    assert!(examples.len() >= 6, "{examples:?}");
+    std::thread::scope(|scope| {
+        for path in examples {
+            scope.spawn(move || {
+                // The harness reads the log as text.
+                let text = std::fs::read_to_string(&path).unwrap().replace("format: json", "format: text");
+                let (config, binds) = on_free_ports(&text);
+                let mut lb = Lb::start(&config);
+                assert_eq!(lb.logged(&["listening"]).len(), binds, "{}:\n{}", path.display(), lb.log());
+                lb.signal("TERM");
+                assert_eq!(lb.when_ended().code(), Some(0), "{}", path.display());
+            });
+        }
+    });
+}
