@@ -6,6 +6,7 @@ use crate::config;
 pub(super) fn run(args: &FileArgs) -> Result<Exit, Failure> {
     let path = args.path()?;
     let config = config::load(&path)?;
-    let (listeners, pools) = (config.listeners.len(), config.pools.len());
-    print(&format!("{}: good ({listeners} listeners, {pools} pools)\n", path.display()))
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let (listeners, pools) = (count(config.listeners.len(), "listener"), count(config.pools.len(), "pool"));
+    print(&format!("{}: good ({listeners}, {pools})\n", path.display()))
 }

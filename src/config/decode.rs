@@ -167,7 +167,8 @@ impl Drop for Table<'_> {
 /// The known word that is most like `word`, if one is like it at all.
 pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let close = |known: &&str| {
-        strsim::damerau_levenshtein(word, known) <= 1.max(word.chars().count().min(known.len()) / 3)
+        let shorter = word.chars().count().min(known.chars().count());
+        shorter > 1 && strsim::damerau_levenshtein(word, known) <= 1.max(shorter / 3)
     };
     let mut known: Vec<&str> = known.into_iter().filter(close).collect();
     known.sort_by_key(|known| strsim::damerau_levenshtein(word, known));
@@ -222,9 +223,9 @@ pub(super) fn duration(least: Duration) -> impl Fn(&Node) -> Result<Duration, St
             let least = if least.is_zero() {
                 String::new()
             } else {
-                format!(" of at least {}", humantime::format_duration(least))
+                format!(", at least {}", humantime::format_duration(least))
             };
-            format!("must be a duration{least}, such as 500ms, 2s, 1m30s or 1h")
+            format!("must be a duration with its unit{least}, such as 500ms, 2s, 1m30s or 1h")
         })
     }
 }

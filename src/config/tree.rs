@@ -46,14 +46,26 @@ pub(super) fn parse(text: &str) -> Result<Node, Problem> {
         // The place is told in front of the message.
         let message = error.split(" at line ").next().unwrap_or(&error);
         let message = message.strip_prefix("error: ").unwrap_or(message).trim_end_matches([':', '\n', ' ']);
-        let brace = text_at(text, at).is_some_and(|line| line.contains("${"));
-        let hint = if brace { " (inside { } or [ ], put a ${…} in quotes)" } else { "" };
-        Problem { at, message: format!("{message}{hint}") }
+        let line = at.and_then(|at| text.lines().nth(at.line.checked_sub(1)?)).unwrap_or_default();
+        Problem { at, message: explain(message, line) }
     })
 }
 
-fn text_at(text: &str, at: Option<Place>) -> Option<&str> {
-    text.lines().nth(at?.line.checked_sub(1)?)
+/// What a reader of YAML says, in words that say what to do about it.
+fn explain(message: &str, line: &str) -> String {
+    if let Some((_, rest)) = message.split_once("duplicate mapping key: ") {
+        let key = rest.split(", set ").next().unwrap_or(rest);
+        return format!("the key {key:?} is there twice");
+    }
+    if message.starts_with("tabs ") {
+        return "a tab, where YAML wants spaces".to_owned();
+    }
+    let hint = match message.contains("flow") {
+        true if line.contains("${") => " (inside { } or [ ], put a ${…} in quotes)",
+        true => " (is a { or [ before it not closed?)",
+        false => "",
+    };
+    format!("{message}{hint}")
 }
 
 impl From<serde_yaml::Location> for Place {

@@ -1,0 +1,174 @@
+//! What `pointsman check` says of broken configurations, as the person who wrote them reads it.
+//!
+//! The snapshots stand in `tests/snapshots`; `cargo insta review` shows what a change does to them.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::process::Command;
+
+/// What the user sees, and with it what he wrote.
+fn told(text: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("pointsman.yaml"), text).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args(["check", "-c", "pointsman.yaml"])
+        .current_dir(folder.path())
+        .env_clear()
+        .env("PORT", "8080")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+macro_rules! errors {
+    ($($name:ident: $text:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            insta::with_settings!({omit_expression => true}, { insta::assert_snapshot!(told($text)) });
+        })*
+    };
+}
+
+errors! {
+    an_unknown_key: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    discover: [{dns: backend:5000}]
+    helth: {http: /health}
+    nonsense: 1
+runtime:
+  drian: {timeout: 30s}
+";
+    a_key_that_a_later_version_knows: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web, allow: [10.0.0.0/8]}
+pools:
+  web:
+    discover: [{srv: _web._tcp.example.com}]
+    slow_start: 10s
+";
+    values_of_the_wrong_kind: "\
+runtime: {workers: many, max_connections: 0, drain: soon}
+log: {level: loud, format: xml, rotation: weekly, keep: 0, connections: perhaps}
+admin: {bind: localhost:9900}
+listeners:
+  web: {bind: 8080, pool: [web], no_backend: http503, max_connections: -1}
+pools:
+  web:
+    balance: roundrobin
+    discover: {dns: backend:5000}
+    health: {http: health, every: 2, rise: 0, port: 70000}
+    connect: {timeout: 0s, attempts: none}
+    timeouts: {idle: never}
+    keepalive: 60
+    on_down: wait
+    on_leave: {close: 5m, reset: 5m}
+";
+    backends_that_cannot_be: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    discover:
+      - static: [backend:5000, 10.0.0.1, 10.0.0.1:99999, {name: a}, {address: 10.0.0.2:1, wieght: 3}]
+      - static: []
+      - dns: backend
+      - dns: 10.0.0.1:5000
+      - {dns: \"bad name:5000\", server: dns.example.com, family: 5}
+      - {}
+      - {dns: backend:5000, static: [10.0.0.3:1]}
+";
+    the_same_backend_twice: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    discover:
+      - static: [10.0.0.1:5000, 10.0.0.1:5000]
+      - static: [{address: 10.0.0.2:5000, name: a}, {address: 10.0.0.3:5000, name: a}]
+      - dns: backend:5000
+      - dns: backend:5000
+";
+    weights_that_do_nothing: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+  api: {bind: 0.0.0.0:8081, pool: api}
+pools:
+  web:
+    balance: weighted
+    discover: [{static: [{address: 10.0.0.1:1, weight: 0}, {address: 10.0.0.2:1, weight: 0}]}]
+  api:
+    discover: [{static: [{address: 10.0.0.1:1, weight: 3}, 10.0.0.2:1]}]
+";
+    a_listener_without_its_pool: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: wep}
+  api: {bind: 0.0.0.0:8081, pool: other}
+  raw: {}
+pools:
+  web: {discover: [{dns: backend:5000}]}
+  db: {discover: [{dns: db:5432}]}
+";
+    two_on_one_address: "\
+admin: {bind: 127.0.0.1:9900}
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+  api: {bind: [127.0.0.1:8080, \"[::]:9900\"], pool: web}
+  one: {bind: unix:/run/one.sock, pool: web}
+  two: {bind: unix:/run/one.sock, pool: web}
+pools:
+  web: {discover: [{dns: backend:5000}]}
+";
+    a_timeout_longer_than_its_interval: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    discover: [{dns: backend:5000}]
+    health: {http: /health, every: 1s, timeout: 2s}
+";
+    checks_of_no_kind_and_of_two: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+  api: {bind: 0.0.0.0:8081, pool: api}
+pools:
+  web: {discover: [{dns: a:1}], health: {every: 1s}}
+  api: {discover: [{dns: b:1}], health: {http: /, tcp: {}}}
+";
+    nothing_at_all: "";
+    nothing_in_it: "listeners: {}\npools: {}\n";
+    a_list_instead_of_a_map: "- listeners\n- pools\n";
+    a_name_that_cannot_be: "\
+listeners:
+  \"web/1\": {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web: {discover: [{dns: a:1}]}
+  \"\": {discover: [{dns: a:1}]}
+";
+    not_yaml: "listeners:\n  web: {bind: 0.0.0.0:8080, pool: web\npools:\n  web: 1\n";
+    a_tab: "listeners:\n\tweb: {bind: 0.0.0.0:8080, pool: web}\n";
+    the_same_key_twice: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web: {discover: [{dns: a:1}]}
+  web: {discover: [{dns: b:1}]}
+";
+    variables: "\
+listeners:
+  web: {bind: \"0.0.0.0:${PORT}\", pool: \"${POOL}\"}
+pools:
+  web:
+    discover: [{dns: \"${BACKEND:?the service to balance}:5000\"}]
+    keepalive: ${KEEPALIVE-60s}
+    balance: ${
+";
+    a_variable_in_braces_without_quotes: "\
+listeners:
+  web: {bind: 0.0.0.0:${PORT}, pool: web}
+";
+}
