@@ -1,7 +1,8 @@
 //! What a configuration means: every default filled in, every name resolved, every value in range.
 //!
-//! The rest of the program knows only these types. What the user may write is a tree of keys and values ([`super::parse`]); the one
-//! way from the tree to these types is `read.rs`. The defaults stand here, each in its `new` or `default`.
+//! The rest of the program knows only these types. What the user may write is a tree of keys and values
+//! ([`super::parse`]); the one way from the tree to these types is `read/`. The defaults stand here, each in its `new`
+//! or `default`.
 
 use std::collections::BTreeMap;
 use std::fmt;
