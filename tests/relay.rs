@@ -33,6 +33,8 @@ fn pair(settings: &str) -> (Lb, TcpStream, TcpStream) {
     let lb = in_front_of(backend.local_addr().unwrap(), settings);
     let client = connect(&lb);
     let (server, _) = backend.accept().unwrap();
+    // A reset before this would be a connect that failed, and another backend's chance.
+    lb.when_logged("routed conn=");
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     server.set_write_timeout(Some(PATIENCE)).unwrap();
     (lb, client, server)
