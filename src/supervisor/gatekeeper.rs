@@ -17,7 +17,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 enum Order {
     /// The listener's settings have changed, and perhaps its addresses.
-    Change { add: Vec<Door>, remove: Vec<BindAddress> },
+    Change { add: Vec<Door>, remove: Vec<BindAddress>, done: oneshot::Sender<()> },
     /// Close everything and say so.
     Close(oneshot::Sender<()>),
 }
@@ -30,16 +30,19 @@ pub(super) struct Gatekeeper {
 }
 
 impl Gatekeeper {
-    /// Opens `doors` for `listener`, or waits until a backend is up, as its settings say.
-    pub(super) fn start(listener: Arc<Listener>, doors: Vec<Door>, workers: Arc<Vec<Worker>>) -> Self {
+    /// Serves `listener`, which has no address yet.
+    pub(super) fn start(listener: Arc<Listener>, workers: Arc<Vec<Worker>>) -> Self {
         let (orders, received) = mpsc::unbounded_channel();
-        tokio::spawn(keep(Arc::clone(&listener), doors, workers, received));
+        tokio::spawn(keep(Arc::clone(&listener), workers, received));
         Self { listener, orders }
     }
 
-    /// The listener's settings have changed. New addresses open before old ones close.
-    pub(super) fn change(&self, add: Vec<Door>, remove: Vec<BindAddress>) {
-        let _ = self.orders.send(Order::Change { add, remove });
+    /// The listener's settings have changed, and perhaps its addresses. New ones open before old ones close. What
+    /// is returned resolves when the new ones are open, unless they are to be opened only when a backend is up.
+    pub(super) fn change(&self, add: Vec<Door>, remove: Vec<BindAddress>) -> oneshot::Receiver<()> {
+        let (done, when_done) = oneshot::channel();
+        let _ = self.orders.send(Order::Change { add, remove, done });
+        when_done
     }
 
     /// Closes all addresses; returns when every connection that the kernel had let in is being served.
@@ -52,10 +55,11 @@ impl Gatekeeper {
 
 async fn keep(
     listener: Arc<Listener>,
-    mut doors: Vec<Door>,
     workers: Arc<Vec<Worker>>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
+    let mut doors: Vec<Door> = Vec::new();
+    let mut changed: Option<oneshot::Sender<()>> = None;
     loop {
         let settings = listener.settings.load_full();
         let mut up = settings.pool.up();
@@ -76,9 +80,13 @@ async fn keep(
                 }
             }
         }
+        if let Some(done) = changed.take() {
+            let _ = done.send(());
+        }
         tokio::select! {
             order = orders.recv() => match order {
-                Some(Order::Change { add, remove }) => {
+                Some(Order::Change { add, remove, done }) => {
+                    changed = Some(done);
                     let (mut leaving, staying) =
                         doors.into_iter().partition(|door: &Door| remove.contains(&door.configured));
                     doors = staying;

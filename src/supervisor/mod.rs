@@ -6,6 +6,7 @@ mod drain;
 mod gatekeeper;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,7 +118,7 @@ impl Supervisor {
         let mut doors = self.reserve(&config)?;
         self.change_pools(&config);
         self.settle().await;
-        self.change_listeners(&config, &mut doors);
+        self.change_listeners(&config, &mut doors).await;
         self.remove_pools(&config);
         self.config = config;
         self.publish();
@@ -174,7 +175,9 @@ impl Supervisor {
         }
     }
 
-    fn change_listeners(&mut self, config: &Config, doors: &mut BTreeMap<Arc<str>, Vec<Door>>) {
+    /// Returns when the new addresses are open.
+    async fn change_listeners(&mut self, config: &Config, doors: &mut BTreeMap<Arc<str>, Vec<Door>>) {
+        let mut opened = Vec::new();
         for (name, wanted) in &config.listeners {
             let Some(pool) = self.pools.get(&wanted.pool) else { continue }; // the check sees to it
             let settings = Settings {
@@ -183,24 +186,25 @@ impl Supervisor {
                 max_connections: wanted.max_connections,
             };
             let add = doors.remove(name).unwrap_or_default();
-            let added = add.iter().map(|door| (door.configured.clone(), door.address.clone()));
-            match self.listeners.get_mut(name) {
-                Some(running) => {
+            let added: Vec<_> =
+                add.iter().map(|door| (door.configured.clone(), door.address.clone())).collect();
+            let running = match self.listeners.entry(Arc::clone(name)) {
+                Entry::Occupied(running) => {
+                    let running = running.into_mut();
                     running.gatekeeper.listener.settings.store(Arc::new(settings));
-                    let (stay, go): (Vec<_>, Vec<_>) =
-                        running.addresses.drain(..).partition(|(held, _)| wanted.bind.contains(held));
-                    running.addresses = stay.into_iter().chain(added).collect();
                     running
-                        .gatekeeper
-                        .change(add, go.into_iter().map(|(configured, _)| configured).collect());
                 }
-                None => {
-                    let addresses = added.collect();
+                Entry::Vacant(place) => {
                     let listener = Arc::new(Listener::new(Arc::clone(name), settings));
-                    let gatekeeper = Gatekeeper::start(listener, add, Arc::clone(&self.workers));
-                    self.listeners.insert(Arc::clone(name), Running { gatekeeper, addresses });
+                    let gatekeeper = Gatekeeper::start(listener, Arc::clone(&self.workers));
+                    place.insert(Running { gatekeeper, addresses: Vec::new() })
                 }
-            }
+            };
+            let (stay, go): (Vec<_>, Vec<_>) =
+                running.addresses.drain(..).partition(|(held, _)| wanted.bind.contains(held));
+            running.addresses = stay.into_iter().chain(added).collect();
+            let remove = go.into_iter().map(|(configured, _)| configured).collect();
+            opened.push(running.gatekeeper.change(add, remove));
         }
         let gone: Vec<_> =
             self.listeners.keys().filter(|name| !config.listeners.contains_key(*name)).cloned().collect();
@@ -209,6 +213,9 @@ impl Supervisor {
                 info!(listener = %name, "removed: its open connections run on");
                 tokio::spawn(running.gatekeeper.close());
             }
+        }
+        for opened in opened {
+            let _ = opened.await;
         }
     }
 
