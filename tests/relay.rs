@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use support::backend::Backend;
 use support::{Lb, PATIENCE, eventually, static_list};
 
@@ -191,6 +191,56 @@ fn a_reset_is_noticed_on_a_side_whose_bytes_nobody_takes() {
     reset(client);
     assert!(lb.when_logged("closed conn=").contains("reason=client_reset"));
     drop(server);
+}
+
+#[test]
+fn an_answer_in_the_middle_of_an_upload_arrives_although_the_backend_resets() {
+    const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n";
+    let (_lb, mut client, mut server) = pair("");
+    let mut upload = client.try_clone().unwrap();
+    let uploading = std::thread::spawn(move || {
+        let block = vec![0; 1 << 16];
+        while upload.write_all(&block).is_ok() {}
+    });
+    server.read_exact(&mut [0; 1000]).unwrap();
+    // Until the balancer itself is held up.
+    eventually("the upload is stuck", || {
+        (server.peek(&mut vec![0; 1 << 20]).unwrap() >= 1 << 15).then_some(())
+    });
+    server.write_all(ANSWER).unwrap();
+    drop(server); // much is unread: the kernel makes this a reset
+    let mut answer = Vec::new();
+    // Whether the reset meets the reader or the writer is chance.
+    let _ = client.read_to_end(&mut answer);
+    assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(ANSWER));
+    uploading.join().unwrap();
+}
+
+#[test]
+fn a_slow_reader_is_not_cut_off_although_all_is_written_to_the_kernel() {
+    const TOTAL: usize = 3 << 20;
+    // Far less than the transfer takes; and the kernel's buffers take steps that are longer.
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lb = in_front_of(backend.local_addr().unwrap(), "    timeouts: {half_closed: 1s}\n");
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+    socket.connect(&lb.address("l").into()).unwrap();
+    let mut client: TcpStream = socket.into();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let (mut server, _) = backend.accept().unwrap();
+    let sending = std::thread::spawn(move || server.write_all(&vec![1; TOTAL]).unwrap());
+    let (mut total, mut buffer) = (0, [0; 16 * 1024]);
+    loop {
+        let n = client.read(&mut buffer).unwrap();
+        if n == 0 {
+            break;
+        }
+        total += n;
+        std::thread::sleep(Duration::from_millis(25));
+    }
+    assert_eq!(total, TOTAL, "{}", lb.log());
+    sending.join().unwrap();
 }
 
 #[test]

@@ -15,6 +15,9 @@ use crate::telemetry::flow::Active;
 /// A connection that is this old is one that lasts: worth what a short one would only pay for.
 const LASTING: Duration = Duration::from_secs(1);
 
+/// How often within a time limit the kernel is asked.
+const LOOKS: u32 = 4;
+
 /// Why and how a connection is to be ended from our side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
@@ -41,6 +44,11 @@ pub struct Progress {
     pub first_byte: Cell<Option<Instant>>,
     last_moved: Cell<Instant>,
     lasting: Cell<bool>,
+    /// How often the kernel was asked since a byte moved last, how long after that the last time, and whether it is
+    /// to be asked now.
+    looks: Cell<u32>,
+    looked: Cell<Duration>,
+    look: Cell<bool>,
     /// What it is relayed to, once it is.
     relayed: OnceCell<Relayed>,
     orders_seen: Cell<u32>,
@@ -76,6 +84,9 @@ impl Progress {
             first_byte: Cell::new(None),
             last_moved: Cell::new(now),
             lasting: Cell::new(false),
+            looks: Cell::new(0),
+            looked: Cell::new(Duration::ZERO),
+            look: Cell::new(false),
             relayed: OnceCell::new(),
             orders_seen: Cell::new(0),
             due: Cell::new(None),
@@ -114,7 +125,18 @@ impl Progress {
 
     /// The keepalive that its backend is to have, once it has turned out to last. Its task is woken then.
     pub fn keepalive_due(&self) -> Option<Duration> {
-        if self.lasting.get() { self.relayed.get()?.keepalive } else { None }
+        if self.lasting.get() { self.keepalive() } else { None }
+    }
+
+    /// Its way's keepalive.
+    pub fn keepalive(&self) -> Option<Duration> {
+        self.relayed.get()?.keepalive
+    }
+
+    /// Whether the kernel is to be asked if anything moves behind our back (see `quiet.rs`), and how often it was
+    /// since a byte moved last, this time included.
+    pub fn look_due(&self) -> Option<u32> {
+        self.look.take().then(|| self.looks.get())
     }
 
     /// Returns when the connection was told to end.
@@ -147,26 +169,17 @@ impl Progress {
         let relayed = self.relayed.get()?;
         if self.moved.take() {
             self.last_moved.set(now);
+            self.looks.set(0);
+            self.looked.set(Duration::ZERO);
         }
         if !self.lasting.get() && now.duration_since(self.started) >= LASTING {
             self.lasting.set(true);
             self.wake();
         }
-        let over =
-            |limit: Option<Duration>, since: Instant| limit.is_some_and(|l| now.duration_since(since) >= l);
-        let Timeouts { idle, half_closed, lifetime } = relayed.timeouts;
-        let reason = if over(lifetime, self.started) {
-            Some(CloseReason::Lifetime)
-        } else if self.half_closed.get() && over(half_closed, self.last_moved.get()) {
-            Some(CloseReason::HalfClosedTimeout)
-        } else if over(idle, self.last_moved.get()) {
-            Some(CloseReason::IdleTimeout)
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            self.end(End { reason, how: Ending::Close });
+        if relayed.timeouts.lifetime.is_some_and(|limit| now.duration_since(self.started) >= limit) {
+            self.end(End { reason: CloseReason::Lifetime, how: Ending::Close });
         }
+        self.keep_quiet(relayed, now);
         if let Some((due, end)) = self.due.get()
             && now >= due
         {
@@ -178,6 +191,34 @@ impl Progress {
         }
         self.due.set(None); // a newer order, or none, replaces it
         relayed.backend.order().map(|order| (&relayed.backend, order))
+    }
+
+    /// Ends a connection on which nothing moves. Whether that is so is asked of the kernel first, in good time: what
+    /// was written may still be on its way to a slow reader.
+    fn keep_quiet(&self, relayed: &Relayed, now: Instant) {
+        let Timeouts { idle, half_closed, .. } = relayed.timeouts;
+        let half_closed = if self.half_closed.get() { half_closed } else { None };
+        let limits = [(half_closed, CloseReason::HalfClosedTimeout), (idle, CloseReason::IdleTimeout)];
+        let limit =
+            limits.into_iter().filter_map(|(limit, reason)| Some((limit?, reason))).min_by_key(|l| l.0);
+        if self.look.get() {
+            return; // its task has not come to it yet
+        }
+        let (quiet, looked) = (now.duration_since(self.last_moved.get()), self.looked.get());
+        if let Some((limit, reason)) = limit
+            && looked >= limit
+            && self.looks.get() > 1
+        {
+            return self.end(End { reason, how: Ending::Close });
+        }
+        let over = limit.is_some_and(|(limit, _)| quiet >= limit && looked < limit);
+        let steps = [limit.map(|(limit, _)| limit / LOOKS), relayed.keepalive];
+        if over || steps.into_iter().flatten().min().is_some_and(|step| quiet - looked >= step) {
+            self.looks.set(self.looks.get() + 1);
+            self.looked.set(quiet);
+            self.look.set(true);
+            self.wake();
+        }
     }
 
     /// Sets when the connection is to obey an order.

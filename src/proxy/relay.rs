@@ -11,10 +11,12 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use socket2::SockRef;
 
 use super::progress::Progress;
+use super::quiet::{Look, Quiet, delivered};
 use super::sockets;
 use super::splice::{Pipe, Pipes};
 use super::stream::Stream;
@@ -30,6 +32,8 @@ const BURST: u32 = 2;
 /// … and so many in a row that move less than this are its end.
 const SMALL: usize = 16 * 1024;
 const CALM: u32 = 4;
+/// Who takes nothing of a broken peer's last words for so long learns of the break without them.
+const PATIENCE: Duration = Duration::from_millis(40);
 
 /// The buffer that all connections of a worker share.
 pub type Buffer = RefCell<Box<[u8]>>;
@@ -98,16 +102,29 @@ pub async fn relay(
     };
     let mut up = direction(Side::Client, client, backend);
     let mut down = direction(Side::Backend, backend, client);
+    let Broken(side) = match both(&mut up, &mut down).await {
+        Ok(reason) => return reason,
+        Err(broken) => broken,
+    };
+    // What it said before it broke is on its way, or lies with the kernel: an answer in the middle of an upload, say.
+    match side {
+        Side::Client => up.last_words().await,
+        Side::Backend => down.last_words().await,
+    }
+    side.reset()
+}
+
+/// Relays until both directions are done, or a side is broken.
+async fn both(up: &mut Direction<'_>, down: &mut Direction<'_>) -> Result<CloseReason, Broken> {
+    let (client, backend, progress) = (up.sender, down.sender, up.progress);
     let mut first = None;
     let mut probed = false;
+    let quiet = Quiet::default();
     let mut client_broken = pin!(client.broken());
     let mut backend_broken = pin!(backend.broken());
     poll_fn(|cx| {
-        for direction in [&mut up, &mut down] {
-            if let Err(Broken(side)) = direction.run(cx) {
-                return Poll::Ready(side.reset());
-            }
-        }
+        up.run(cx)?;
+        down.run(cx)?;
         if first.is_none() {
             first = match (up.ended, down.ended) {
                 (true, _) => Some(CloseReason::ClientClosed),
@@ -118,22 +135,30 @@ pub async fn relay(
         }
         match (first, up.passed_on(), down.passed_on()) {
             // Closing the two sockets tells both peers.
-            (Some(reason), true, true) => return Poll::Ready(reason),
-            (_, true, false) if up.tell().is_err() => return Poll::Ready(CloseReason::BackendReset),
-            (_, false, true) if down.tell().is_err() => return Poll::Ready(CloseReason::ClientReset),
-            _ => {}
+            (Some(reason), true, true) => return Poll::Ready(Ok(reason)),
+            (_, true, false) => up.tell()?,
+            (_, false, true) => down.tell()?,
+            (_, false, false) | (None, ..) => {}
         }
         if !probed && let Some(keepalive) = progress.keepalive_due() {
             probed = true;
             // It fails only on a socket that is about to tell so itself.
             let _ = sockets::set_keepalive(&SockRef::from(backend), Some(keepalive));
         }
+        if let Some(times) = progress.look_due() {
+            match quiet.look([client, backend], times == 1, progress.keepalive()) {
+                Look::Still => {}
+                Look::Moves => progress.moved.set(true),
+                Look::ClientVanished => return Poll::Ready(Ok(CloseReason::ClientReset)),
+                Look::BackendVanished => return Poll::Ready(Ok(CloseReason::BackendReset)),
+            }
+        }
         // A side that is not being read would not tell that it broke.
         if !up.reading() && client_broken.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(CloseReason::ClientReset);
+            return Poll::Ready(Err(Broken(Side::Client)));
         }
         if !down.reading() && backend_broken.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(CloseReason::BackendReset);
+            return Poll::Ready(Err(Broken(Side::Backend)));
         }
         Poll::Pending
     })
@@ -173,12 +198,28 @@ impl Direction<'_> {
     }
 
     /// Tells the receiver that nothing more will come, once.
-    fn tell(&mut self) -> io::Result<()> {
+    fn tell(&mut self) -> Result<(), Broken> {
         if self.told {
             return Ok(());
         }
         self.told = true;
-        self.receiver.finish()
+        self.receiver.finish().map_err(|_| Broken(self.from.other()))
+    }
+
+    /// Passes on what a broken sender said before it broke, for as long as the receiver takes some of it.
+    async fn last_words(&mut self) {
+        loop {
+            self.progress.moved.set(false);
+            let done = poll_fn(|cx| match self.run(cx) {
+                Ok(()) if !self.passed_on() => Poll::Pending,
+                Ok(()) | Err(_) => Poll::Ready(()),
+            });
+            if tokio::time::timeout(PATIENCE, done).await.is_ok() || !self.progress.moved.get() {
+                break;
+            }
+        }
+        // The reset that follows would overtake it.
+        delivered(self.receiver, PATIENCE).await;
     }
 
     /// Moves bytes until one of the two sides has to be waited for; the task will be woken then.

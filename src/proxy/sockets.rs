@@ -121,14 +121,75 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Sets after how long without a byte the peer is probed; `None`: never.
 pub fn set_keepalive(socket: &Socket, keepalive: Option<Duration>) -> io::Result<()> {
-    let Some(idle) = keepalive else {
-        socket.set_keepalive(false)?;
-        return socket.set_tcp_user_timeout(None);
-    };
+    let Some(idle) = keepalive else { return socket.set_keepalive(false) };
     let probes = TcpKeepalive::new().with_time(idle).with_interval(PROBE_EVERY).with_retries(PROBES);
-    socket.set_tcp_keepalive(&probes)?;
-    // Keepalive probes only an idle connection; this finds a peer that vanished while data is under way.
-    socket.set_tcp_user_timeout(Some(idle + PROBE_EVERY * PROBES))
+    socket.set_tcp_keepalive(&probes)
+}
+
+/// What was written to a socket and its peer has not acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unacknowledged {
+    /// Bytes, those included that were not sent yet.
+    pub bytes: u32,
+    /// Segments under way.
+    pub segments: u32,
+    /// Time since the peer acknowledged anything.
+    pub silence: Duration,
+}
+
+impl Unacknowledged {
+    /// Whether the peer has vanished: what is under way to it is sent again and again, and nothing comes back for as
+    /// long as keepalive would have taken to find an idle one gone. A peer that is there and does not read
+    /// acknowledges what it is sent; nothing is under way then.
+    pub fn vanished(&self, keepalive: Duration) -> bool {
+        self.segments > 0 && self.silence >= keepalive + PROBE_EVERY * PROBES
+    }
+}
+
+/// Asks the kernel what of that which was written to `socket` has not arrived (SIOCOUTQ and TCP_INFO in tcp(7)).
+pub fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
+    let socket = socket.as_fd();
+    // It fails only on a socket that is gone already.
+    let bytes = out_queue(socket).unwrap_or(0);
+    // Nothing is to be asked of an empty queue, nor, beyond its length, of a Unix socket.
+    match if bytes > 0 { tcp_info(socket).ok() } else { None } {
+        None => Unacknowledged { bytes, ..Unacknowledged::default() },
+        Some(info) => Unacknowledged {
+            bytes,
+            segments: info.tcpi_unacked,
+            silence: Duration::from_millis(info.tcpi_last_ack_recv.into()),
+        },
+    }
+}
+
+#[allow(unsafe_code)]
+fn out_queue(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and this request writes one integer to where the
+    // pointer says.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+#[allow(unsafe_code)]
+fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
+    let mut info = std::mem::MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for as long as it is borrowed; the kernel writes at most `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is integers throughout, and what the kernel did not write is zero.
+    Ok(unsafe { info.assume_init() })
 }
 
 /// Makes the next close of this socket a reset.

@@ -70,7 +70,7 @@ pub struct Pipes {
 
 impl Pipes {
     /// At most `limit` pipes; each takes two open files. `wanting` counts how often there was none.
-    pub(super) fn new(limit: usize, wanting: Arc<AtomicU64>) -> Self {
+    pub fn new(limit: usize, wanting: Arc<AtomicU64>) -> Self {
         Self { idle: RefCell::default(), places: Rc::new(()), limit, wanting }
     }
 
