@@ -219,6 +219,13 @@ fn with_all_backends_down_clients_get_what_no_backend_says() {
     };
     assert_eq!(end("reset").unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(end("close").unwrap(), 0);
+    // An orderly end also for who has asked for something already: nothing unread turns it into a reset.
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(lb.address("close")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
     let began = Instant::now();
     assert_eq!(http_get(lb.address("http"), "/").unwrap(), (503, "No backend is available.\n".to_owned()));
     assert!(began.elapsed() < Duration::from_secs(1));

@@ -10,7 +10,7 @@ use crate::config::NoBackend;
 
 /// A client that asked nothing by then is answered all the same.
 const REQUEST: Duration = Duration::from_secs(1);
-/// How long the answer may take to be read.
+/// How long the client may take to close its side too.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// RFC 9110, 15.6.4 and 10.2.3.
@@ -28,16 +28,23 @@ pub(super) async fn turn_away(client: Stream, how: NoBackend, buffer: &Buffer) {
     match how {
         // A connection that a closing listener had already let in gets what comes closest to a refusal.
         NoBackend::Reset | NoBackend::Refuse => sockets::reset_on_close(&client),
-        NoBackend::Close => {}
+        NoBackend::Close => farewell(&client, buffer).await,
         NoBackend::Http503 => unavailable(&client, buffer).await,
     }
 }
 
-/// Waits for the request, answers it, and closes in such a way that the answer arrives: closing with bytes
-/// unread would send a reset, and that may overtake the answer (RFC 9112, 9.6).
+/// Waits for the request and answers it.
 async fn unavailable(client: &Stream, buffer: &Buffer) {
     let _ = tokio::time::timeout(REQUEST, read(client, buffer)).await;
-    if client.write(UNAVAILABLE).is_err() || client.finish().is_err() {
+    if client.write(UNAVAILABLE).is_ok() {
+        farewell(client, buffer).await;
+    }
+}
+
+/// Closes in an orderly way: closing with bytes unread would send a reset, and that may overtake what was written
+/// (RFC 9112, 9.6).
+async fn farewell(client: &Stream, buffer: &Buffer) {
+    if client.finish().is_err() {
         return;
     }
     let rest = async { while read(client, buffer).await {} };
