@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -77,6 +77,26 @@ impl Drop for Admitted {
     }
 }
 
+/// How the sockets of an address are told to close.
+#[derive(Clone, Debug, Default)]
+pub struct Closing {
+    ignoring: Arc<AtomicBool>,
+    now: CancellationToken,
+}
+
+impl Closing {
+    /// Must be called before newcomers are ignored (see [`sockets::ignore_newcomers`]): who is let in from then on
+    /// is deaf until told otherwise.
+    pub fn ignoring_newcomers(&self) {
+        self.ignoring.store(true, Ordering::SeqCst);
+    }
+
+    /// Take in whom the kernel has let in, then close.
+    pub fn now(&self) {
+        self.now.cancel();
+    }
+}
+
 /// A worker's own socket of a listener.
 #[derive(Debug)]
 pub enum Socket {
@@ -112,12 +132,12 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
 }
 
 /// Accepts until `closing`, and then what the kernel has accepted already: nobody who was let in is turned away.
-/// Newcomers must be ignored (see [`sockets::ignore_newcomers`]) before `closing` is cancelled.
+/// Newcomers must be ignored by then (see [`sockets::ignore_newcomers`]).
 pub async fn accept(
     local: Rc<Local>,
     socket: Socket,
     listener: Arc<Listener>,
-    closing: CancellationToken,
+    closing: Closing,
 ) -> io::Result<()> {
     let acceptor = match socket {
         Socket::Tcp(socket) => Acceptor::Tcp(TcpListener::from_std(socket)?),
@@ -126,26 +146,32 @@ pub async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = acceptor.accept() => accepted,
-            () = closing.cancelled() => break,
+            () = closing.now.cancelled() => break,
         };
-        begin(&local, &listener, accepted).await;
+        begin(&local, &listener, &closing, accepted).await;
     }
     let until = Instant::now() + LAST_HANDSHAKES;
     // Even with the time up, each round takes what is there: only an empty queue ends it.
     while let Ok(accepted) = tokio::time::timeout_at(until, acceptor.accept()).await {
-        if let Ok((Stream::Tcp(stream), _)) = &accepted
-            && let Err(error) = sockets::hear_again(stream)
-        {
-            warn!(listener = %listener.name, %error, "one of the last connections may stay deaf to its client");
-        }
-        begin(&local, &listener, accepted).await;
+        begin(&local, &listener, &closing, accepted).await;
     }
     Ok(())
 }
 
-async fn begin(local: &Rc<Local>, listener: &Arc<Listener>, accepted: io::Result<(Stream, Client)>) {
+async fn begin(
+    local: &Rc<Local>,
+    listener: &Arc<Listener>,
+    closing: &Closing,
+    accepted: io::Result<(Stream, Client)>,
+) {
     match accepted {
         Ok((stream, client)) => {
+            if closing.ignoring.load(Ordering::SeqCst)
+                && let Stream::Tcp(stream) = &stream
+                && let Err(error) = sockets::hear_again(stream)
+            {
+                warn!(listener = %listener.name, %error, "one of the last connections may stay deaf to its client");
+            }
             // At the process's limit newcomers wait here and in the kernel's queue until a connection ends.
             let permit = local.limit.admit(listener).await;
             let life = connection::serve(Rc::clone(local), Arc::clone(listener), stream, client, permit);

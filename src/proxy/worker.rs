@@ -11,11 +11,10 @@ use std::time::Instant;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::admit::Limit;
-use super::listener::{self, Listener, Socket};
+use super::listener::{self, Closing, Listener, Socket};
 use super::progress::End;
 use super::relay::{self, Buffer};
 use super::splice::Pipes;
@@ -66,12 +65,7 @@ impl Local {
 }
 
 enum Command {
-    Accept {
-        socket: Socket,
-        listener: Arc<Listener>,
-        closing: CancellationToken,
-        closed: oneshot::Sender<()>,
-    },
+    Accept { socket: Socket, listener: Arc<Listener>, closing: Closing, closed: oneshot::Sender<()> },
     Report(oneshot::Sender<Report>),
     EndAll(End),
     Stop,
@@ -111,13 +105,13 @@ impl Worker {
         Ok(Self { shared, commands, thread: Some(thread) })
     }
 
-    /// Accepts connections of `listener` on `socket` until `closing` is cancelled; what is returned then
+    /// Accepts connections of `listener` on `socket` until `closing` says so; what is returned then
     /// resolves once the socket is closed.
     pub fn accept(
         &self,
         socket: Socket,
         listener: &Arc<Listener>,
-        closing: &CancellationToken,
+        closing: &Closing,
     ) -> oneshot::Receiver<()> {
         let (closed, when_closed) = oneshot::channel();
         let (listener, closing) = (Arc::clone(listener), closing.clone());

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use socket2::Socket;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::BindAddress;
-use crate::proxy::listener::{self, Listener};
+use crate::proxy::listener::{self, Closing, Listener};
 use crate::proxy::sockets;
 use crate::proxy::worker::Worker;
 use std::sync::Arc;
@@ -39,7 +38,7 @@ enum Hold {
 struct Open {
     /// Second handles of the workers' sockets, for their options.
     sockets: Vec<Socket>,
-    closing: CancellationToken,
+    closing: Closing,
     closed: Vec<oneshot::Receiver<()>>,
 }
 
@@ -90,7 +89,7 @@ impl Door {
             }
             (BindAddress::Tcp(_), Hold::Unix) => return Err(io::ErrorKind::InvalidInput.into()),
         }
-        let closing = CancellationToken::new();
+        let closing = Closing::default();
         let closed =
             workers.iter().zip(theirs).map(|(w, socket)| w.accept(socket, listener, &closing)).collect();
         self.open = Some(Open { sockets, closing, closed });
@@ -101,6 +100,7 @@ impl Door {
     /// Lets nobody new in, serves whom the kernel has let in already, and closes; the address stays taken.
     pub(super) async fn close(&mut self) {
         let Some(Open { sockets, closing, closed }) = self.open.take() else { return };
+        closing.ignoring_newcomers();
         for socket in &sockets {
             if let Err(error) = sockets::ignore_newcomers(socket.as_fd()) {
                 warn!(address = %self.address, %error, "newcomers cannot be ignored: a few may be reset");
@@ -110,7 +110,7 @@ impl Door {
             // Who connects from now on finds no socket; that it is gone already is as good.
             let _ = std::fs::remove_file(path);
         }
-        closing.cancel();
+        closing.now();
         for closed in closed {
             let _ = closed.await;
         }
