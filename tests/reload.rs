@@ -92,6 +92,72 @@ fn a_taken_port_refuses_the_reload_as_a_whole() {
 }
 
 #[test]
+fn backends_that_are_replaced_serve_until_their_successors_do() {
+    let blue = Backend::http("blue");
+    let green = Backend::http("green");
+    let port = free_port();
+    let lb = Lb::start(&config(port, &[blue.address], ""));
+    let (address, stop) = (lb.address("l"), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::SeqCst) {
+                        http_get(address, "/").unwrap();
+                    }
+                })
+            })
+            .collect();
+        for round in 0..10 {
+            let (next, name) = if round % 2 == 0 { (&green, "green") } else { (&blue, "blue") };
+            lb.reload(&config(port, &[next.address], ""));
+            assert_eq!(
+                http_get(address, "/").unwrap().1,
+                name,
+                "a reload is applied when it has taken effect"
+            );
+        }
+        stop.store(true, Ordering::SeqCst);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn who_was_let_in_is_served_although_listener_and_pool_are_removed() {
+    let echo = Backend::echo();
+    let discover = static_list(&[echo.address]);
+    let keep = format!("  k: {{bind: 127.0.0.1:0, pool: k}}\npools:\n  k: {{discover: {discover}}}\n");
+    let both = keep.replace(
+        "pools:\n",
+        &format!("  l: {{bind: 127.0.0.1:0, pool: p}}\npools:\n  p: {{discover: {discover}}}\n"),
+    );
+    let start = "runtime: {max_connections: 1}\nlisteners:\n";
+    let lb = Lb::start(&format!("{start}{both}"));
+    // One is served, the others wait for their turn, in the kernel or behind it.
+    let connect = |n: u8| {
+        let mut stream = TcpStream::connect(lb.address("l")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&[n]).unwrap();
+        stream
+    };
+    let clients: Vec<_> = (0..4).map(connect).collect();
+    lb.when_logged("routed conn=");
+    lb.reload(&format!("{start}{keep}"));
+    // Whose turn comes first is the workers' matter.
+    std::thread::scope(|scope| {
+        for (n, mut stream) in (0..).zip(clients) {
+            scope.spawn(move || {
+                let mut answer = [0xff];
+                stream.read_exact(&mut answer).unwrap();
+                assert_eq!(answer, [n]);
+            });
+        }
+    });
+}
+
+#[test]
 fn running_connections_outlive_every_change_around_them() {
     let (echo, other) = (Backend::echo(), Backend::http("b"));
     let port = free_port();

@@ -20,6 +20,9 @@ use crate::telemetry::CloseReason;
 /// How often a draining backend is looked at for connections that remain.
 const DRAINING_LOOK: Duration = Duration::from_millis(200);
 
+/// How long those who were taken out of the configuration wait for their successors.
+const SUCCESSION: Duration = Duration::from_secs(2);
+
 /// Something that a keeper takes in.
 #[derive(Debug)]
 pub enum Event {
@@ -322,13 +325,15 @@ impl Keeper {
         let before = std::mem::replace(&mut self.config, config);
         let keys: Vec<SourceKey> = self.config.discover.iter().map(SourceKey::from).collect();
         self.sources.retain(|key, _| keys.contains(key));
-        for key in &keys {
-            self.sources.entry(key.clone()).or_default();
+        for (key, source) in keys.iter().zip(&self.config.discover) {
+            let state = self.sources.entry(key.clone()).or_default();
+            // One that was changed begins anew and will answer soon.
+            state.answered &= before.discover.contains(source);
         }
-        for index in 0..self.members.len() {
-            self.members[index].claims.retain(|key, _| keys.contains(key));
-            if self.members[index].claims.is_empty() {
-                self.leave(index, "its source was removed from the configuration", now, effects);
+        // Whom no source claims any longer stays until the new ones have been found and checked (see `flap`).
+        for claim in self.members.iter_mut().flat_map(|member| &mut member.claims) {
+            if !keys.contains(claim.0) {
+                claim.1.missing.get_or_insert(now);
             }
         }
         if before.health == self.config.health {
@@ -401,8 +406,15 @@ impl Keeper {
         self.members.retain(|member| member.state != State::Gone);
     }
 
+    /// How long a source may be without a backend before that leaves. What the operator took out of the configuration
+    /// leaves at once, unless what was put in its place is still to be found and checked: clients must not be turned
+    /// away in between.
     fn flap(&self, key: &SourceKey) -> Duration {
-        self.dns(key).map_or(Duration::ZERO, |dns| dns.flap)
+        match self.dns(key) {
+            Some(dns) => dns.flap,
+            None if self.settled() => Duration::ZERO,
+            None => SUCCESSION,
+        }
     }
 
     fn hold(&self, key: &SourceKey) -> Duration {

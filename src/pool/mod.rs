@@ -12,6 +12,7 @@ mod task;
 mod view;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
@@ -36,7 +37,10 @@ pub struct Pool {
     view: ArcSwap<View>,
     roster: ArcSwap<Roster>,
     settings: ArcSwap<config::Pool>,
-    settled: watch::Sender<bool>,
+    /// The last configuration, by its number, that has settled; 0: none has.
+    settled: watch::Sender<u64>,
+    /// The number of the configuration that is wanted.
+    wanted: AtomicU64,
     up: watch::Sender<usize>,
     failures: mpsc::Sender<(u64, String)>,
 }
@@ -59,13 +63,14 @@ impl Pool {
 
     /// Whether each source has answered and each backend found has been checked, once at least.
     pub fn settled(&self) -> bool {
-        *self.settled.borrow()
+        *self.settled.borrow() > 0
     }
 
-    /// Returns once that is so.
+    /// Returns once that is so under the configuration that is wanted now.
     pub async fn when_settled(&self) {
+        let wanted = self.wanted.load(Ordering::Acquire);
         // The sender is ours, so this cannot fail.
-        let _ = self.settled.subscribe().wait_for(|settled| *settled).await;
+        let _ = self.settled.subscribe().wait_for(|settled| *settled >= wanted).await;
     }
 
     /// How many backends can be chosen, and every change of that.

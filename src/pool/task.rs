@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -24,7 +25,7 @@ const FAILURES_WAITING: usize = 256;
 enum News {
     Observed(SourceKey, Observation),
     Checked(Arc<Backend>, Checked),
-    Reconfigured(Box<config::Pool>),
+    Reconfigured(u64, Box<config::Pool>),
     Removed,
 }
 
@@ -50,7 +51,8 @@ impl Handle {
             view: ArcSwap::from_pointee(View::new(config.balance, &[], None)),
             roster: ArcSwap::from_pointee(Roster::new(&[])),
             settings: ArcSwap::from_pointee(config.clone()),
-            settled: watch::Sender::new(false),
+            settled: watch::Sender::new(0),
+            wanted: AtomicU64::new(1),
             up: watch::Sender::new(0),
             failures,
         });
@@ -60,6 +62,7 @@ impl Handle {
             news: news.clone(),
             sources: BTreeMap::new(),
             checkers: HashMap::new(),
+            configuration: 1,
         };
         tokio::spawn(task.run(received, failed));
         Self { pool, news }
@@ -68,7 +71,8 @@ impl Handle {
     /// Takes another configuration from now on; what it does not change goes on undisturbed.
     pub fn reconfigure(&self, config: &config::Pool) {
         if *self.pool.settings.load_full() != *config {
-            let _ = self.news.send(News::Reconfigured(Box::new(config.clone())));
+            let number = self.pool.wanted.fetch_add(1, Ordering::AcqRel) + 1;
+            let _ = self.news.send(News::Reconfigured(number, Box::new(config.clone())));
         }
     }
 
@@ -84,6 +88,8 @@ struct Task {
     news: mpsc::UnboundedSender<News>,
     sources: BTreeMap<SourceKey, (Source, discovery::Running)>,
     checkers: HashMap<u64, Checker>,
+    /// The number of the configuration in force.
+    configuration: u64,
 }
 
 impl Task {
@@ -110,8 +116,10 @@ impl Task {
             for effect in effects {
                 self.carry_out(effect);
             }
-            let settled = self.keeper.settled();
-            self.pool.settled.send_if_modified(|before| settled && !std::mem::replace(before, true));
+            if self.keeper.settled() {
+                let number = self.configuration;
+                self.pool.settled.send_if_modified(|before| std::mem::replace(before, number) != number);
+            }
         }
     }
 
@@ -128,7 +136,8 @@ impl Task {
                 backend.checked(checked);
                 Event::Checked(backend.key, result)
             }
-            News::Reconfigured(config) => {
+            News::Reconfigured(number, config) => {
+                self.configuration = number;
                 self.pool.settings.store(Arc::new((*config).clone()));
                 self.start_sources();
                 Event::Reconfigured(config)

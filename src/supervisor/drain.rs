@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use humantime::format_duration;
 use tracing::{info, warn};
 
-use super::Supervisor;
+use super::{Supervisor, gatekeeper};
 use crate::admin::overview::Phase;
 use crate::config::{Drain, Ending};
 use crate::proxy::progress::End;
@@ -62,11 +62,13 @@ impl Supervisor {
         tokio::time::sleep(limits.grace).await;
         let began = Instant::now();
         // Taking in what the kernel has let in already may itself have to wait for connections to end.
-        let closing = tokio::spawn(close_all(std::mem::take(&mut self.listeners)));
+        let listeners = std::mem::take(&mut self.listeners);
+        self.going.spawn(gatekeeper::close_all(listeners.into_values().map(|l| l.gatekeeper).collect()));
+        self.going.close();
         let mut told = Instant::now();
         loop {
             let report = self.report().await;
-            if report.open == 0 && closing.is_finished() {
+            if report.open == 0 && self.going.is_empty() {
                 return true;
             }
             if began.elapsed() >= limits.timeout {
@@ -105,14 +107,6 @@ impl Supervisor {
     fn tell_progress(&self, report: Report, left: Duration) {
         let oldest_ms = report.oldest.map(|at| millis(at.elapsed()));
         info!(open = report.open, oldest_ms, time_left_ms = millis(left), "drain progress");
-    }
-}
-
-async fn close_all(listeners: std::collections::BTreeMap<std::sync::Arc<str>, super::Running>) {
-    let closing: Vec<_> =
-        listeners.into_values().map(|running| tokio::spawn(running.gatekeeper.close())).collect();
-    for closed in closing {
-        let _ = closed.await;
     }
 }
 

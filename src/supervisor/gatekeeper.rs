@@ -107,6 +107,15 @@ async fn keep(
     }
 }
 
+/// Closes several listeners at once.
+pub(super) async fn close_all(gatekeepers: Vec<Gatekeeper>) {
+    let closing: Vec<_> =
+        gatekeepers.into_iter().map(|gatekeeper| tokio::spawn(gatekeeper.close())).collect();
+    for closed in closing {
+        let _ = closed.await;
+    }
+}
+
 async fn close(doors: &mut [Door]) {
     let mut closing: Vec<_> = doors.iter_mut().map(|door| Box::pin(door.close())).collect();
     for door in &mut closing {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admin::overview::{Overview, Phase};
@@ -29,6 +30,9 @@ use gatekeeper::Gatekeeper;
 /// first clients are not turned away. Who is not ready by then joins later.
 const SETTLING: Duration = Duration::from_secs(2);
 
+/// How long a pool that nobody names any longer still serves the connections that were just being routed to it.
+const LAST_CHOICES: Duration = Duration::from_secs(2);
+
 /// The running balancer.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -37,6 +41,8 @@ pub struct Supervisor {
     workers: Arc<Vec<Worker>>,
     pools: BTreeMap<Arc<str>, pool::Handle>,
     listeners: BTreeMap<Arc<str>, Running>,
+    /// What reloads have removed and is still taking in whom the kernel has let in.
+    going: TaskTracker,
 }
 
 #[derive(Debug)]
@@ -96,6 +102,7 @@ impl Supervisor {
             workers: Arc::new(workers),
             pools: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            going: TaskTracker::new(),
         };
         supervisor.apply(config).await?;
         supervisor.overview.enter(Phase::Serving);
@@ -118,8 +125,8 @@ impl Supervisor {
         let mut doors = self.reserve(&config)?;
         self.change_pools(&config);
         self.settle().await;
-        self.change_listeners(&config, &mut doors).await;
-        self.remove_pools(&config);
+        let closing = self.change_listeners(&config, &mut doors).await;
+        self.remove_pools(&config, closing);
         self.config = config;
         self.publish();
         Ok(())
@@ -175,8 +182,12 @@ impl Supervisor {
         }
     }
 
-    /// Returns when the new addresses are open.
-    async fn change_listeners(&mut self, config: &Config, doors: &mut BTreeMap<Arc<str>, Vec<Door>>) {
+    /// Returns when the new addresses are open: the listeners that are going.
+    async fn change_listeners(
+        &mut self,
+        config: &Config,
+        doors: &mut BTreeMap<Arc<str>, Vec<Door>>,
+    ) -> Vec<Gatekeeper> {
         let mut opened = Vec::new();
         for (name, wanted) in &config.listeners {
             let Some(pool) = self.pools.get(&wanted.pool) else { continue }; // the check sees to it
@@ -208,26 +219,32 @@ impl Supervisor {
         }
         let gone: Vec<_> =
             self.listeners.keys().filter(|name| !config.listeners.contains_key(*name)).cloned().collect();
-        for name in gone {
-            if let Some(running) = self.listeners.remove(&name) {
-                info!(listener = %name, "removed: its open connections run on");
-                tokio::spawn(running.gatekeeper.close());
-            }
+        let gone: Vec<_> = gone.iter().filter_map(|name| self.listeners.remove(name)).collect();
+        let gone: Vec<_> = gone.into_iter().map(|running| running.gatekeeper).collect();
+        for gatekeeper in &gone {
+            info!(listener = %gatekeeper.listener.name, "removed: its open connections run on");
         }
         for opened in opened {
             let _ = opened.await;
         }
+        gone
     }
 
-    fn remove_pools(&mut self, config: &Config) {
+    /// Closes the listeners that are going, and then, when all whom they let in have been routed, lets go of the pools
+    /// that no listener names any longer.
+    fn remove_pools(&mut self, config: &Config, listeners: Vec<Gatekeeper>) {
         let gone: Vec<_> =
             self.pools.keys().filter(|name| !config.pools.contains_key(*name)).cloned().collect();
-        for name in gone {
-            if let Some(handle) = self.pools.remove(&name) {
-                info!(pool = %name, "removed: its open connections follow on_leave");
+        let handles: Vec<_> = gone.iter().filter_map(|name| self.pools.remove(name)).collect();
+        let closing = self.going.spawn(gatekeeper::close_all(listeners));
+        tokio::spawn(async move {
+            let _ = closing.await;
+            tokio::time::sleep(LAST_CHOICES).await;
+            for handle in handles {
+                info!(pool = %handle.pool.name, "removed: its open connections follow on_leave");
                 handle.remove();
             }
-        }
+        });
     }
 
     fn publish(&self) {
