@@ -87,6 +87,23 @@ fn containers_that_come_and_go_are_followed_and_known_by_their_names() {
 }
 
 #[test]
+fn a_name_that_becomes_known_later_is_the_same_backend_and_of_several_names_one_stays() {
+    let dns = Dns::start();
+    let (port, _backends) = backends(&[("a", 5)]);
+    dns.zone.set("backend", [ip(5)]);
+    let lb = dns.lb(port, "", CHECKS);
+    lb.when_up(vec![format!("{}:{port}", ip(5))]);
+    assert_eq!(ask(&lb), "a");
+    dns.zone.name_owner(ip(5), "web-1.net");
+    lb.when_logged("backend named pool=p backend=web-1.net");
+    lb.when_up(vec!["web-1.net".into()]);
+    assert_eq!(ask(&lb), "a");
+    assert_eq!(lb.status()["pools"][0]["backends"][0]["connections"], 2, "it inherits itself");
+    assert_eq!(lb.logged(&["backend joining"]).len(), 1);
+    assert_eq!(lb.logged(&["backend gone"]).len(), 0);
+}
+
+#[test]
 fn it_starts_although_the_name_is_unknown_and_says_so() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 11)]);

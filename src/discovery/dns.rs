@@ -52,20 +52,21 @@ struct Watcher {
     resolver: Option<Arc<Resolver>>,
     /// The addresses of the recent answers, and what is known of each.
     known: HashMap<IpAddr, Known>,
-    names_asked: Option<Instant>,
 }
 
 struct Known {
     /// When it was last in an answer.
     seen: Instant,
     name: Option<Arc<str>>,
-    /// Whether its name was ever asked for.
-    asked: bool,
+    /// When its name was last asked for.
+    asked: Option<Instant>,
+    /// Whether nothing was to be learned then.
+    silent: bool,
 }
 
 impl Watcher {
     fn new(settings: Dns) -> Self {
-        Self { settings, resolver: None, known: HashMap::new(), names_asked: None }
+        Self { settings, resolver: None, known: HashMap::new() }
     }
 
     async fn round(&mut self) -> Observation {
@@ -81,7 +82,7 @@ impl Watcher {
         };
         let answer = resolver.addresses(&self.settings.name, self.settings.family).await;
         self.remember(&answer);
-        self.learn_names(&resolver).await;
+        self.learn_names(&resolver, timeout).await;
         let owners = self.known.iter().filter_map(|(ip, known)| Some((*ip, known.name.clone()?))).collect();
         Observation { outcome: self.outcome(answer, &resolver), owners }
     }
@@ -95,39 +96,51 @@ impl Watcher {
             Answer::ServerFailure(_) | Answer::Silence => return,
         };
         for ip in present {
-            self.known.entry(*ip).or_insert(Known { seen: now, name: None, asked: false }).seen = now;
+            self.known
+                .entry(*ip)
+                .or_insert(Known { seen: now, name: None, asked: None, silent: false })
+                .seen = now;
         }
         let memory = self.settings.flap + self.settings.every * 3;
         self.known.retain(|_, known| now.duration_since(known.seen) <= memory);
     }
 
-    /// Asks whose the known addresses are. A server on this machine is asked each round; another one for new
-    /// addresses at once and for the rest now and then.
-    async fn learn_names(&mut self, resolver: &Arc<Resolver>) {
-        let now = Instant::now();
-        let all = resolver.nearby || self.names_asked.is_none_or(|at| now.duration_since(at) >= NAMES_AGAIN);
-        if all {
-            self.names_asked = Some(now);
-        }
-        let due: Vec<IpAddr> =
-            self.known.iter().filter(|(_, k)| all || !k.asked).map(|(ip, _)| *ip).collect();
+    /// Asks whose the known addresses are, for `limit` at most. A server on this machine is asked each round; another
+    /// one, and one that says nothing of an address whose name is not known, now and then. New ones are always asked for.
+    async fn learn_names(&mut self, resolver: &Arc<Resolver>, limit: Duration) {
+        let began = Instant::now();
+        let each_round = |known: &Known| resolver.nearby && (known.name.is_some() || !known.silent);
+        let due = |known: &Known| {
+            each_round(known) || known.asked.is_none_or(|at| began.duration_since(at) >= NAMES_AGAIN)
+        };
+        let mut due: Vec<(Option<Instant>, IpAddr)> =
+            self.known.iter().filter(|(_, known)| due(known)).map(|(ip, known)| (known.asked, *ip)).collect();
+        // Who has waited longest is asked for first, so that a slow server is through with all of them some time.
+        due.sort_unstable();
         let mut due = due.into_iter();
         let mut asking = tokio::task::JoinSet::new();
         loop {
             while asking.len() < AT_ONCE
-                && let Some(ip) = due.next()
+                && let Some((_, ip)) = due.next()
             {
+                if let Some(known) = self.known.get_mut(&ip) {
+                    (known.asked, known.silent) = (Some(began), true);
+                }
                 let resolver = Arc::clone(resolver);
                 asking.spawn(async move { (ip, resolver.owner(ip).await) });
             }
-            let Some(done) = asking.join_next().await else { break };
+            // The addresses are worth more than their names: those who are not told in time have to wait.
+            let Ok(Some(done)) = tokio::time::timeout_at(began + limit, asking.join_next()).await else {
+                break;
+            };
             let Ok((ip, owner)) = done else { continue };
             let Some(known) = self.known.get_mut(&ip) else { continue };
-            known.asked = true;
-            // A reverse lookup that fails, or an address whose container is just going, changes nothing that
-            // is known: only another name does.
-            if let Owner::Named(name) = owner {
-                known.name = Some(name);
+            known.silent = owner == Owner::Unknown;
+            let Owner::Named(names) = owner else { continue };
+            // A reverse lookup that fails, or an address whose container is just going, changes nothing that is
+            // known: only another name does. Of several names, in whatever order, the one known stays.
+            if known.name.as_ref().is_none_or(|name| !names.contains(name)) {
+                known.name = names.first().cloned();
             }
         }
     }
@@ -158,6 +171,7 @@ impl Watcher {
         let mut found = Vec::new();
         let one = |name: Arc<str>, ip: IpAddr, also: Vec<SocketAddr>| Found {
             name,
+            nameless: false,
             address: SocketAddr::new(ip, port),
             also,
             weight: 1,
@@ -166,7 +180,10 @@ impl Watcher {
             match name(ip) {
                 Some(name) if ip.is_ipv4() => by_name.entry(name).or_default().0.push(*ip),
                 Some(name) => by_name.entry(name).or_default().1.push(*ip),
-                None => found.push(one(SocketAddr::new(*ip, port).to_string().into(), *ip, Vec::new())),
+                None => {
+                    let name = SocketAddr::new(*ip, port).to_string().into();
+                    found.push(Found { nameless: true, ..one(name, *ip, Vec::new()) });
+                }
             }
         }
         for (name, (v4, v6)) in by_name {
@@ -197,7 +214,8 @@ mod tests {
         });
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         for (address, name) in names {
-            let known = Known { seen: Instant::now(), name: name.map(Into::into), asked: true };
+            let known =
+                Known { seen: Instant::now(), name: name.map(Into::into), asked: None, silent: false };
             watcher.known.insert(ip(address), known);
         }
         (watcher, names.iter().map(|(address, _)| ip(address)).collect())

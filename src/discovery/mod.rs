@@ -49,6 +49,8 @@ impl fmt::Display for SourceKey {
 pub struct Found {
     /// What it is called: together with the address its identity.
     pub name: Arc<str>,
+    /// Nothing told its name: it is called by its address.
+    pub nameless: bool,
     /// Where it is connected to.
     pub address: SocketAddr,
     /// Its other addresses, for people.
@@ -128,6 +130,7 @@ pub fn start(source: &Source, sink: Sink) -> Running {
         Source::Static(backends) => {
             let found = |b: &crate::config::StaticBackend| Found {
                 name: Arc::clone(&b.name),
+                nameless: false,
                 address: b.address,
                 also: Vec::new(),
                 weight: b.weight,

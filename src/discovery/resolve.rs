@@ -55,8 +55,8 @@ pub(super) enum Answer {
 /// What asking for the name of an address found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// The name, without the final dot.
-    Named(Arc<str>),
+    /// Its names, without the final dot, in alphabetical order; at least one.
+    Named(BTreeSet<Arc<str>>),
     /// The server knows no name for it.
     Nameless,
     /// Nothing can be concluded.
@@ -136,18 +136,22 @@ impl Resolver {
         let asking = self.servers.lookup(query, options).first_answer();
         match tokio::time::timeout(self.limit(), asking).await {
             Ok(Ok(response)) => {
-                let name = response.answers.iter().find_map(|record| match &record.data {
+                let name = |data: &RData| match data {
                     RData::PTR(name) => Some(name.0.to_utf8()),
                     _ => None,
-                });
-                match (name, response.metadata.response_code) {
+                };
+                let names: BTreeSet<Arc<str>> = response
+                    .answers
+                    .iter()
+                    .filter_map(|record| name(&record.data))
+                    .map(|name| Arc::from(name.trim_end_matches('.')))
                     // Every loopback address may be called so: it says nothing about who is there.
-                    (Some(name), _) if name.trim_end_matches('.').eq_ignore_ascii_case("localhost") => {
-                        Owner::Nameless
-                    }
-                    (Some(name), _) => Owner::Named(name.trim_end_matches('.').into()),
-                    (None, ResponseCode::NoError | ResponseCode::NXDomain) => Owner::Nameless,
-                    (None, _) => Owner::Unknown,
+                    .filter(|name: &Arc<str>| !name.eq_ignore_ascii_case("localhost"))
+                    .collect();
+                match response.metadata.response_code {
+                    _ if !names.is_empty() => Owner::Named(names),
+                    ResponseCode::NoError | ResponseCode::NXDomain => Owner::Nameless,
+                    _ => Owner::Unknown,
                 }
             }
             Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none))))

@@ -17,7 +17,7 @@ use crate::telemetry::CloseReason;
 use crate::telemetry::flow::Flows;
 
 /// One stay of a backend in a pool, from the moment it is found until it is gone. One that comes back, or that
-/// takes over another one's address, is another `Backend` and inherits nothing.
+/// takes over another one's address, is another `Backend` and inherits nothing. What it counts is [`Stay`].
 #[derive(Debug)]
 pub struct Backend {
     /// Tells it from every other one of its pool, before and after it.
@@ -28,6 +28,20 @@ pub struct Backend {
     pub address: SocketAddr,
     /// Its other addresses.
     pub also: Vec<SocketAddr>,
+    stay: Arc<Stay>,
+}
+
+impl std::ops::Deref for Backend {
+    type Target = Stay;
+
+    fn deref(&self) -> &Stay {
+        &self.stay
+    }
+}
+
+/// What is counted of a backend's stay, and what its connections are told: the same when its name becomes known.
+#[derive(Debug, Default)]
+pub struct Stay {
     /// Its connections that are open or opening; the algorithms choose by it.
     pub load: Arc<Load>,
     /// Its connections' counters, for each listener.
@@ -70,15 +84,23 @@ impl Backend {
             name: Arc::clone(&found.name),
             address: found.address,
             also: found.also.clone(),
-            load: Arc::default(),
-            flows: Flows::default(),
-            failures: Default::default(),
-            checks: Mutex::default(),
-            order: ArcSwapOption::empty(),
-            orders: AtomicU32::new(0),
+            stay: Arc::default(),
         }
     }
 
+    /// The same backend, now that its name is known.
+    pub fn named(&self, found: &Found) -> Self {
+        Self {
+            key: self.key,
+            name: Arc::clone(&found.name),
+            address: self.address,
+            also: found.also.clone(),
+            stay: Arc::clone(&self.stay),
+        }
+    }
+}
+
+impl Stay {
     /// Tells all connections that there are, and those that come by a view that is just being replaced, to end;
     /// `None` takes an order back.
     pub fn give_order(&self, order: Option<Order>) {

@@ -60,6 +60,8 @@ pub enum Effect {
     Uncheck(u64),
     /// Check it out of turn.
     CheckNow(u64),
+    /// A backend's name has become known.
+    Named(Arc<Backend>),
     /// A backend's share is another one.
     Weighed {
         /// Whose.
@@ -99,6 +101,8 @@ pub struct Member {
 #[derive(Clone, Debug)]
 struct Claim {
     name: Arc<str>,
+    /// The source does not know its name, which is its address.
+    nameless: bool,
     /// Since when good answers have been without it.
     missing: Option<Instant>,
 }
@@ -201,12 +205,17 @@ impl Keeper {
             Some(_) => None,
             None => source.failing.or(Some(now)),
         };
+        let present = |address: SocketAddr| {
+            seen.outcome.seen().is_some_and(|f| f.iter().any(|one| one.address == address))
+        };
         // Whatever the answer: an address that belongs to somebody else now takes its backend out at once.
         for index in 0..self.members.len() {
             let member = &self.members[index];
             let Some(claim) = member.claims.get(key) else { continue };
+            // Whose name was not known is still the same while it is in the answer: now it has a name.
+            let named = claim.nameless && present(member.backend.address);
             match seen.owners.get(&member.backend.address.ip()) {
-                Some(owner) if *owner != claim.name => {
+                Some(owner) if *owner != claim.name && !named => {
                     let cause = format!("its address now belongs to {owner}");
                     self.leave(index, &cause, now, effects);
                 }
@@ -218,7 +227,6 @@ impl Keeper {
             self.found(key, one, now, effects);
         }
         for member in self.members.iter_mut().filter(|member| !member.leaving()) {
-            let present = |address: SocketAddr| found.iter().any(|one| one.address == address);
             if let Some(claim) = member.claims.get_mut(key)
                 && claim.missing.is_none()
                 && !present(member.backend.address)
@@ -231,10 +239,16 @@ impl Keeper {
 
     fn found(&mut self, key: &SourceKey, found: &Found, now: Instant, effects: &mut Vec<Effect>) {
         let known = |m: &Member| !m.leaving() && m.backend.address == found.address;
-        let claim = Claim { name: Arc::clone(&found.name), missing: None };
+        let claim = Claim { name: Arc::clone(&found.name), nameless: found.nameless, missing: None };
         if let Some(index) = self.members.iter().position(known) {
             let member = &mut self.members[index];
             match member.claims.get(key) {
+                Some(before) if before.nameless && !found.nameless => {
+                    member.backend = Arc::new(member.backend.named(found));
+                    member.claims.insert(key.clone(), claim);
+                    effects.push(Effect::Named(Arc::clone(&member.backend)));
+                    return;
+                }
                 Some(before) if before.name != found.name => {
                     let cause = format!("its address now belongs to {}", found.name);
                     self.leave(index, &cause, now, effects);

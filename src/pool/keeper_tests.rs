@@ -20,7 +20,7 @@ fn key() -> SourceKey {
 
 fn found(name: &str, ip: &str) -> Found {
     let address = SocketAddr::new(ip.parse().unwrap(), 5000);
-    Found { name: name.into(), address, also: Vec::new(), weight: 1 }
+    Found { name: name.into(), address, nameless: false, also: Vec::new(), weight: 1 }
 }
 
 fn seen(backends: &[(&str, &str)]) -> Event {
@@ -68,6 +68,75 @@ fn a_new_backend_is_up_after_its_first_success_and_down_after_its_first_failure(
     fail(&mut keeper, "b", now);
     assert_eq!(states(&keeper), [("a".into(), State::Up), ("b".into(), State::Down)]);
     assert!(keeper.settled());
+}
+
+/// The same backends before their names are known.
+fn seen_nameless(ips: &[&str], owners: &[(&str, &str)]) -> Event {
+    let nameless = |ip: &&str| Found { nameless: true, ..found(&format!("{ip}:5000"), ip) };
+    let outcome = match ips {
+        [] => Outcome::Empty,
+        ips => Outcome::Backends(ips.iter().map(nameless).collect()),
+    };
+    let owners = owners.iter().map(|(name, ip)| (ip.parse().unwrap(), (*name).into())).collect();
+    Event::Observed(key(), Observation { outcome, owners })
+}
+
+#[test]
+fn a_backend_whose_name_becomes_known_is_the_same_and_keeps_what_it_has() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(true));
+    keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
+    up(&mut keeper, "10.0.0.1:5000", now);
+    let before = Arc::clone(&keeper.members()[0].backend);
+    let _lease = before.load.lease();
+    let effects = keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    assert!(matches!(&effects[..], [Effect::Named(backend)] if backend.key == before.key), "{effects:?}");
+    assert_eq!(states(&keeper), [("a".into(), State::Up)]);
+    assert_eq!(keeper.members()[0].backend.load.active(), 1);
+    // From now on another name is another backend.
+    keeper.on(seen(&[("b", "10.0.0.1")]), now);
+    assert_eq!(states(&keeper), [("a".into(), State::Draining), ("b".into(), State::Joining)]);
+}
+
+#[test]
+fn a_nameless_backend_that_is_missing_is_not_named_after_who_has_its_address_now() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(false));
+    keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
+    let _lease = keeper.members()[0].backend.load.lease();
+    keeper.on(seen_nameless(&[], &[("stranger", "10.0.0.1")]), now);
+    assert_eq!(states(&keeper), [("10.0.0.1:5000".into(), State::Draining)]);
+}
+
+#[test]
+fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked() {
+    let now = Instant::now();
+    let listed = |ips: &[&str]| {
+        let list =
+            ips.iter().map(|ip| config::StaticBackend::new(SocketAddr::new(ip.parse().unwrap(), 5000)));
+        let mut pool = Pool::new(vec![Source::Static(list.collect())]);
+        pool.health = Some(Health::new(Check::Tcp));
+        let found = ips.iter().map(|ip| found(&format!("{ip}:5000"), ip)).collect();
+        let outcome = Outcome::Backends(found);
+        (pool, Event::Observed(SourceKey::Static, Observation { outcome, owners: BTreeMap::new() }))
+    };
+    let (config, observed) = listed(&["10.0.0.1"]);
+    let mut keeper = Keeper::new(config);
+    keeper.on(observed, now);
+    up(&mut keeper, "10.0.0.1:5000", now);
+    let (config, observed) = listed(&["10.0.0.2"]);
+    keeper.on(Event::Reconfigured(Box::new(config.clone())), now);
+    assert!(!keeper.settled(), "the new list was not looked at yet");
+    keeper.on(observed, now);
+    let both = [("10.0.0.1:5000".to_owned(), State::Up), ("10.0.0.2:5000".to_owned(), State::Joining)];
+    assert_eq!(states(&keeper), both);
+    up(&mut keeper, "10.0.0.2:5000", now);
+    assert_eq!(states(&keeper), [("10.0.0.2:5000".into(), State::Up)]);
+    // Nobody is waited for without end.
+    keeper.on(Event::Reconfigured(Box::new(dns_pool(true))), now);
+    assert_eq!(keeper.deadline(now), Some(now + SUCCESSION));
+    keeper.on(Event::Tick, now + SUCCESSION);
+    assert_eq!(states(&keeper), []);
 }
 
 #[test]

@@ -194,6 +194,9 @@ impl Task {
             Effect::Uncheck(key) => {
                 self.checkers.remove(&key);
             }
+            Effect::Named(backend) => {
+                info!(pool = %self.pool.name, backend = %backend.name, address = %backend.address, "backend named");
+            }
             Effect::Weighed { backend, weight } => {
                 info!(pool = %self.pool.name, backend = %backend.name, weight, "backend weight");
             }
