@@ -5,6 +5,7 @@
 //! weights (nginx, `ngx_http_upstream_round_robin`, since 1.3.1). Use it when the backends differ in size and
 //! the connections do not.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::Candidate;
@@ -22,10 +23,14 @@ impl Weighted {
     }
 
     /// Credit for a changed set: who stays keeps theirs, so that a change elsewhere does not start anew the
-    /// cycle that the others are in.
+    /// cycle that the others are in. Credit is worth its part of the sum of all weights, whatever that is.
     pub(super) fn carried_over(&self, before: &[Candidate], after: &[Candidate]) -> Self {
         let old = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = |c: &Candidate| before.iter().position(|b| b.key == c.key).map_or(0, |index| old[index]);
+        let total = |set: &[Candidate]| set.iter().map(|c| i64::from(c.weight)).sum::<i64>();
+        let (total_before, total_after) = (total(before).max(1), total(after));
+        let worth = |credit: i64| credit * total_after / total_before;
+        let old: HashMap<u64, i64> = before.iter().zip(&*old).map(|(c, credit)| (c.key, *credit)).collect();
+        let of = |c: &Candidate| old.get(&c.key).map_or(0, |credit| worth(*credit));
         Self { credit: Mutex::new(after.iter().map(of).collect()) }
     }
 
@@ -72,6 +77,15 @@ mod tests {
         let new = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), Some(&old));
         let rest: String = (0..4).map(|_| ["a", "b", "c"][new.choose(&[]).unwrap()]).collect();
         assert_eq!(rest, "acaa");
+    }
+
+    #[test]
+    fn old_credit_is_worth_its_part_of_the_new_weights() {
+        let heavy = Picker::new(Algorithm::Weighted, candidates(&[100, 100]), None);
+        heavy.choose(&[]);
+        let light = Picker::new(Algorithm::Weighted, candidates(&[1, 1]), Some(&heavy));
+        let chosen: Vec<_> = (0..4).filter_map(|_| light.choose(&[])).collect();
+        assert_eq!(chosen, [1, 0, 1, 0]);
     }
 
     proptest! {
