@@ -169,7 +169,7 @@ impl BackendStatus {
         let last = |(at, checked): (SystemTime, crate::health::Checked)| LastCheck {
             at,
             passed: checked.result.is_ok(),
-            error: checked.result.err(),
+            error: checked.result.err().map(|error| error.to_string()),
             took_ms: (checked.took.as_secs_f64() * 1e6).round() / 1e3,
         };
         Self {

@@ -8,13 +8,13 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::tcp;
+use super::{CheckError, tcp};
 use crate::config::HttpCheck;
 
 /// A body is searched for the wanted text up to here.
 const LONGEST_BODY: usize = 64 * 1024;
 
-pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(), String> {
+pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(), CheckError> {
     let stream = tcp::connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -33,7 +33,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(),
     let accepted = wanted.status.map_or(status.is_success(), |code| status.as_u16() == code);
     if !accepted {
         let want = wanted.status.map_or("2xx".to_owned(), |code| code.to_string());
-        return Err(format!("{asked}: status {}, not {want}", status.as_u16()));
+        return Err(format!("{asked}: status {}, not {want}", status.as_u16()).into());
     }
     let Some(text) = &wanted.body else { return Ok(()) };
     let body = Limited::new(response.into_body(), LONGEST_BODY).collect().await;
@@ -41,6 +41,6 @@ pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(),
     if body.windows(text.len().max(1)).any(|part| part == text.as_bytes()) || text.is_empty() {
         Ok(())
     } else {
-        Err(format!("{asked}: the body does not contain {text:?}"))
+        Err(format!("{asked}: the body does not contain {text:?}").into())
     }
 }

@@ -22,10 +22,27 @@ pub use tally::{Tally, Verdict};
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
-    /// `Err`: why it failed, in words for a person.
-    pub result: Result<(), String>,
+    /// `Err`: why it did not pass.
+    pub result: Result<(), CheckError>,
     /// How long it took.
     pub took: Duration,
+}
+
+/// Why a check did not pass, in words for a person.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// The backend is not as it should be.
+    #[error("{0}")]
+    Failed(String),
+    /// Our own side is short of something: it says nothing about the backend.
+    #[error("{0}")]
+    Local(String),
+}
+
+impl From<String> for CheckError {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
 }
 
 /// Where a checker puts its results.
@@ -58,7 +75,7 @@ async fn run(backend: SocketAddr, health: Health, check_now: Arc<Notify>, sink: 
         let began = Instant::now();
         let result = match tokio::time::timeout(health.timeout, check(address, &health.check)).await {
             Ok(result) => result,
-            Err(_) => Err(format!("no answer within {}", humantime::format_duration(health.timeout))),
+            Err(_) => Err(format!("no answer within {}", humantime::format_duration(health.timeout)).into()),
         };
         sink(Checked { result, took: began.elapsed() });
         // A tenth either way, so that the checks of many backends do not come in step.
@@ -70,7 +87,7 @@ async fn run(backend: SocketAddr, health: Health, check_now: Arc<Notify>, sink: 
     }
 }
 
-async fn check(address: SocketAddr, kind: &Check) -> Result<(), String> {
+async fn check(address: SocketAddr, kind: &Check) -> Result<(), CheckError> {
     match kind {
         Check::Tcp => tcp::check(address).await,
         Check::Http(wanted) => http::check(address, wanted).await,

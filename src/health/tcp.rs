@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::CheckError;
+use crate::telemetry::{ConnectError, not_with_itself};
+
 /// Opens a connection and ends it with a reset, which leaves no TIME_WAIT behind on either side.
-pub(super) async fn check(address: SocketAddr) -> Result<(), String> {
+pub(super) async fn check(address: SocketAddr) -> Result<(), CheckError> {
     let stream = connect(address).await?;
     // Only an economy: without it the check is as good.
     let _ = SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
@@ -14,6 +17,12 @@ pub(super) async fn check(address: SocketAddr) -> Result<(), String> {
 }
 
 /// Opens a connection for a check.
-pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
-    TcpStream::connect(address).await.map_err(|error| format!("connect to {address}: {error}"))
+pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, CheckError> {
+    let stream = TcpStream::connect(address).await;
+    let stream = stream.and_then(|stream| not_with_itself(address, || stream.local_addr()).map(|()| stream));
+    stream.map_err(|error| {
+        let kind = ConnectError::from(&error);
+        let why = format!("connect to {address}: {}", kind.explain(&error));
+        if kind == ConnectError::Local { CheckError::Local(why) } else { CheckError::Failed(why) }
+    })
 }

@@ -1,7 +1,6 @@
 //! One backend, as the keeper and the workers share it: who it is, its counters, and what its connections are
 //! told. Its state is not here: that is the keeper's alone.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +11,9 @@ use arc_swap::ArcSwapOption;
 use crate::balance::Load;
 use crate::config::Ending;
 use crate::discovery::Found;
-use crate::health::Checked;
-use crate::telemetry::CloseReason;
+use crate::health::{CheckError, Checked};
 use crate::telemetry::flow::Flows;
+use crate::telemetry::{CloseReason, ConnectError};
 
 /// One stay of a backend in a pool, from the moment it is found until it is gone. One that comes back, or that
 /// takes over another one's address, is another `Backend` and inherits nothing. What it counts is [`Stay`].
@@ -133,7 +132,8 @@ impl Stay {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         match result.result {
             Ok(()) => checks.passed += 1,
-            Err(_) => checks.failed += 1,
+            Err(CheckError::Failed(_)) => checks.failed += 1,
+            Err(CheckError::Local(_)) => {}
         }
         checks.last = Some((SystemTime::now(), result));
     }
@@ -141,58 +141,5 @@ impl Stay {
     /// What is known of its checks.
     pub fn checks(&self) -> Checks {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-/// Why an attempt to connect failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectError {
-    /// Nobody listens there.
-    Refused,
-    /// No answer within `connect.timeout`.
-    Timeout,
-    /// No way there, or nobody has the address.
-    Unreachable,
-    /// Reset while it was being opened.
-    Reset,
-    /// Our own side is short of something (ports, files, memory): it says nothing about the backend.
-    Local,
-    /// Anything else.
-    Other,
-}
-
-impl ConnectError {
-    /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 6] =
-        [Self::Refused, Self::Timeout, Self::Unreachable, Self::Reset, Self::Local, Self::Other];
-
-    /// The word in `pointsman_connect_failures_total{error}`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::Reset => "reset",
-            Self::Local => "local",
-            Self::Other => "other",
-        }
-    }
-}
-
-impl From<&io::Error> for ConnectError {
-    fn from(error: &io::Error) -> Self {
-        use rustix::io::Errno;
-        let errno = Errno::from_io_error(error);
-        match error.kind() {
-            io::ErrorKind::ConnectionRefused => Self::Refused,
-            io::ErrorKind::TimedOut => Self::Timeout,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
-            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
-            io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => Self::Local,
-            _ if matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::AGAIN)) => {
-                Self::Local
-            }
-            _ => Self::Other,
-        }
     }
 }

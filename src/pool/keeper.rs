@@ -14,7 +14,7 @@ use super::backend::{Backend, Order};
 use super::state::State;
 use crate::config::{self, Policy, Source};
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
-use crate::health::{Tally, Verdict};
+use crate::health::{CheckError, Tally, Verdict};
 use crate::telemetry::CloseReason;
 
 /// How often a draining backend is looked at for connections that remain.
@@ -28,8 +28,8 @@ const SUCCESSION: Duration = Duration::from_secs(2);
 pub enum Event {
     /// A source has asked once more.
     Observed(SourceKey, Observation),
-    /// A backend was checked; `Err` says why it failed.
-    Checked(u64, Result<(), String>),
+    /// A backend was checked.
+    Checked(u64, Result<(), CheckError>),
     /// A client's connection to a backend could not be opened.
     ConnectFailed(u64, String),
     /// The pool's configuration is another one from now on.
@@ -291,10 +291,18 @@ impl Keeper {
         self.members.push(member);
     }
 
-    fn checked(&mut self, key: u64, result: &Result<(), String>, now: Instant, effects: &mut Vec<Effect>) {
-        let passed = result.is_ok();
-        let what = result.as_ref().err().map_or("its checks pass", |error| error);
-        self.tallied(key, passed, what, now, effects);
+    fn checked(
+        &mut self,
+        key: u64,
+        result: &Result<(), CheckError>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        match result {
+            Ok(()) => self.tallied(key, true, "its checks pass", now, effects),
+            Err(CheckError::Failed(why)) => self.tallied(key, false, why, now, effects),
+            Err(CheckError::Local(_)) => {} // nothing was learned of the backend
+        }
     }
 
     fn connect_failed(&mut self, key: u64, error: &str, now: Instant, effects: &mut Vec<Effect>) {

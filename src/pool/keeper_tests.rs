@@ -55,7 +55,7 @@ fn up(keeper: &mut Keeper, name: &str, now: Instant) {
 
 fn fail(keeper: &mut Keeper, name: &str, now: Instant) {
     let key = key_of(keeper, name);
-    keeper.on(Event::Checked(key, Err("no".into())), now);
+    keeper.on(Event::Checked(key, Err("no".to_owned().into())), now);
 }
 
 #[test]
@@ -342,7 +342,7 @@ proptest! {
                 Happening::Checked(index, ok) => match pick(&keeper, index) {
                     Some(backend) => {
                         if ok { checked.insert(backend.key); }
-                        Event::Checked(backend.key, ok.then_some(()).ok_or_else(|| "no".to_owned()))
+                        Event::Checked(backend.key, ok.then_some(()).ok_or_else(|| "no".to_owned().into()))
                     }
                     None => continue,
                 },

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config;
 use crate::telemetry::flow::Flows;
-pub use backend::{Backend, ConnectError};
+pub use backend::Backend;
 pub use counters::Counters;
 pub use state::State;
 pub use task::Handle;

@@ -16,7 +16,7 @@ use super::view::{Roster, View};
 use super::{Backend, Pool};
 use crate::config::{self, Source};
 use crate::discovery::{self, Observation, Outcome, SourceKey};
-use crate::health::{Checked, Checker};
+use crate::health::{CheckError, Checked, Checker};
 use crate::telemetry::flow::Flows;
 
 /// So many failed connects may wait for the keeper; more would say nothing new.
@@ -133,6 +133,9 @@ impl Task {
             News::Checked(backend, checked) => {
                 observe(&self.pool.counters.check, checked.took);
                 let result = checked.result.clone();
+                if let Err(CheckError::Local(error)) = &result {
+                    warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for want of local resources");
+                }
                 backend.checked(checked);
                 Event::Checked(backend.key, result)
             }

@@ -10,7 +10,8 @@ use tracing::{debug, warn};
 use super::sockets;
 use super::stream::Stream;
 use crate::balance::Lease;
-use crate::pool::{Backend, ConnectError, Pool};
+use crate::pool::{Backend, Pool};
+use crate::telemetry::ConnectError;
 
 /// A connection to a backend, and how it came about.
 #[derive(Debug)]
@@ -77,7 +78,7 @@ pub async fn connect(pool: &Pool, conn: u64) -> Result<Connected, NotConnected> 
             Err(error) => {
                 let kind = ConnectError::from(&error);
                 backend.connect_failed(kind);
-                let error = explain(kind, &error);
+                let error = kind.explain(&error);
                 debug!(conn, pool = %pool.name, backend = %backend.name, address = %backend.address, error, "connect failed");
                 if kind == ConnectError::Local {
                     warn!(pool = %pool.name, address = %backend.address, error, "connect failed for want of local resources");
@@ -98,17 +99,6 @@ async fn attempt(backend: &Backend, limit: Duration) -> io::Result<Stream> {
             io::ErrorKind::TimedOut,
             format!("no answer within {}", humantime::format_duration(limit)),
         )),
-    }
-}
-
-fn explain(kind: ConnectError, error: &io::Error) -> String {
-    match kind {
-        ConnectError::Refused => "connection refused".to_owned(),
-        ConnectError::Local if error.kind() == io::ErrorKind::AddrNotAvailable => {
-            format!("{error}: no local port is left for this backend; widen net.ipv4.ip_local_port_range")
-        }
-        ConnectError::Local => format!("{error}: raise the open-file limit or lower runtime.max_connections"),
-        _ => error.to_string(),
     }
 }
 

@@ -11,6 +11,8 @@ use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
+use crate::telemetry::not_with_itself;
+
 /// Connections that the kernel holds for us until they are accepted. It cuts this down to
 /// `net.core.somaxconn` (listen(2)), 4096 since Linux 5.4.
 const BACKLOG: i32 = 4096;
@@ -116,7 +118,9 @@ fn set_option(
 pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_nodelay(true)?; // what one side sent at once is passed on at once
-    socket.connect(address).await
+    let stream = socket.connect(address).await?;
+    not_with_itself(address, || stream.local_addr())?;
+    Ok(stream)
 }
 
 /// Sets after how long without a byte the peer is probed; `None`: never.

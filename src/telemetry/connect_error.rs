@@ -1,0 +1,116 @@
+//! Why a connection to a backend could not be opened.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::OnceLock;
+
+/// Why an attempt to connect failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectError {
+    /// Nobody listens there.
+    Refused,
+    /// No answer within `connect.timeout`.
+    Timeout,
+    /// No way there, or nobody has the address.
+    Unreachable,
+    /// Reset while it was being opened.
+    Reset,
+    /// Our own side is short of something (ports, files, memory): it says nothing about the backend.
+    Local,
+    /// Anything else.
+    Other,
+}
+
+impl ConnectError {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 6] =
+        [Self::Refused, Self::Timeout, Self::Unreachable, Self::Reset, Self::Local, Self::Other];
+
+    /// The word in `pointsman_connect_failures_total{error}`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Reset => "reset",
+            Self::Local => "local",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl ConnectError {
+    /// An error of this kind in words, with what to do about it.
+    pub fn explain(self, error: &io::Error) -> String {
+        match self {
+            Self::Refused => "connection refused".to_owned(),
+            Self::Local if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                format!("{error}: no local port is left for this backend; widen net.ipv4.ip_local_port_range")
+            }
+            Self::Local => format!("{error}: raise the open-file limit or lower runtime.max_connections"),
+            _ => error.to_string(),
+        }
+    }
+}
+
+impl From<&io::Error> for ConnectError {
+    fn from(error: &io::Error) -> Self {
+        use rustix::io::Errno;
+        let errno = Errno::from_io_error(error);
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::TimedOut => Self::Timeout,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted => Self::Reset,
+            io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory => Self::Local,
+            _ if matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::AGAIN)) => {
+                Self::Local
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Refuses a connection that has met itself: one to an address of this machine where nobody listens, whose own port
+/// the kernel chose to be the same (simultaneous open, RFC 9293, 3.5). `local` is asked for only where that can be.
+pub fn not_with_itself(peer: SocketAddr, local: impl FnOnce() -> io::Result<SocketAddr>) -> io::Result<()> {
+    if local_ports().contains(&peer.port()) && local()? == peer {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(())
+}
+
+/// The ports that the kernel chooses from (`ip_local_port_range` in ip(7)); its default where it does not tell.
+fn local_ports() -> &'static RangeInclusive<u16> {
+    static PORTS: OnceLock<RangeInclusive<u16>> = OnceLock::new();
+    PORTS.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+        let mut ports = text.split_ascii_whitespace().map_while(|port| port.parse().ok());
+        match (ports.next(), ports.next()) {
+            (Some(first), Some(last)) => first..=last,
+            _ => 32_768..=60_999,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_with_itself_is_refused() {
+        let port = *local_ports().start();
+        let peer = SocketAddr::from(([127, 0, 0, 1], port));
+        let refused = not_with_itself(peer, || Ok(peer)).unwrap_err();
+        assert_eq!(ConnectError::from(&refused), ConnectError::Refused);
+        not_with_itself(peer, || Ok(SocketAddr::from(([127, 0, 0, 1], port + 1)))).unwrap();
+    }
+
+    #[test]
+    fn what_our_own_side_lacks_says_nothing_of_the_backend() {
+        for errno in [rustix::io::Errno::ADDRNOTAVAIL, rustix::io::Errno::MFILE, rustix::io::Errno::NOBUFS] {
+            assert_eq!(ConnectError::from(&io::Error::from(errno)), ConnectError::Local);
+        }
+    }
+}
