@@ -18,7 +18,7 @@ use super::overview::Overview;
 use crate::pool::{Pool, State};
 use crate::telemetry::flow::Reading;
 use crate::telemetry::process::Process;
-use crate::telemetry::{CloseReason, log};
+use crate::telemetry::{CloseReason, ConnectError, log};
 
 /// The content type of [`Metrics::render`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -101,21 +101,20 @@ fn histograms<'a>(
     Ok(())
 }
 
-/// The counters of each way: listener, pool and backend; the backend is empty for those that reached none. One
-/// name may stand for several stays of a backend, the old one still draining: they are added up.
+/// The counters of each way: listener, pool and backend; the backend is empty for those that reached none.
 type Ways = BTreeMap<(Arc<str>, Arc<str>, Arc<str>), Reading>;
 
 fn ways(pools: &BTreeMap<Arc<str>, Arc<Pool>>) -> Ways {
     let mut ways = Ways::new();
     for pool in pools.values() {
-        let mut add = |backend: &Arc<str>, readings: Vec<(Arc<str>, Reading)>| {
+        let mut add = |backend: &Arc<str>, readings: &mut dyn Iterator<Item = (Arc<str>, Reading)>| {
             for (listener, reading) in readings {
                 *ways.entry((listener, Arc::clone(&pool.name), Arc::clone(backend))).or_default() += reading;
             }
         };
-        add(&Arc::from(""), pool.unserved.read());
-        for entry in &pool.roster().members {
-            add(&entry.backend.name, entry.backend.flows.read());
+        add(&Arc::from(""), &mut pool.unserved.read().into_iter());
+        for (name, totals) in pool.roster().totals() {
+            add(&name, &mut totals.ways.into_iter());
         }
     }
     ways
@@ -260,12 +259,15 @@ impl Balancer {
             for entry in &roster.members {
                 let name = &*entry.backend.name;
                 states.entry((pool, name)).or_default().push(entry.state);
-                let known = entry.backend.checks();
-                *checks.entry((pool, name, "pass")).or_default() += known.passed;
-                *checks.entry((pool, name, "fail")).or_default() += known.failed;
-                for (kind, n) in entry.backend.connect_failures().filter(|(_, n)| *n > 0) {
-                    *failures.entry((pool, name, kind.name())).or_default() += n;
-                }
+            }
+        }
+        let totals: Vec<_> = rosters.iter().map(|(name, roster)| (name, roster.totals())).collect();
+        for (pool, totals) in &totals {
+            for (name, totals) in totals {
+                checks.insert((pool, name, "pass"), totals.passed);
+                checks.insert((pool, name, "fail"), totals.failed);
+                let failed = ConnectError::ALL.into_iter().zip(totals.failures).filter(|(_, n)| *n > 0);
+                failures.extend(failed.map(|(kind, n)| ((&****pool, &**name, kind.name()), n)));
             }
         }
         let living = || State::ALL.into_iter().filter(|state| *state != State::Gone);

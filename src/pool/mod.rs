@@ -9,6 +9,7 @@ mod counters;
 pub mod keeper;
 pub mod state;
 mod task;
+mod totals;
 mod view;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use backend::Backend;
 pub use counters::Counters;
 pub use state::State;
 pub use task::Handle;
+pub use totals::Totals;
 pub use view::{Entry, Roster, View};
 
 /// A pool as the proxy sees it. Workers read it; only its own task publishes.

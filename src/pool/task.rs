@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use super::counters::{Counters, observe};
 use super::keeper::{Effect, Event, Keeper};
 use super::state::State;
+use super::totals::Former;
 use super::view::{Roster, View};
 use super::{Backend, Pool};
 use crate::config::{self, Source};
@@ -49,7 +50,7 @@ impl Handle {
             counters: Counters::default(),
             unserved: Flows::default(),
             view: ArcSwap::from_pointee(View::new(config.balance, &[], None)),
-            roster: ArcSwap::from_pointee(Roster::new(&[])),
+            roster: ArcSwap::from_pointee(Roster::new(&[], Former::default())),
             settings: ArcSwap::from_pointee(config.clone()),
             settled: watch::Sender::new(0),
             wanted: AtomicU64::new(1),
@@ -63,6 +64,7 @@ impl Handle {
             sources: BTreeMap::new(),
             checkers: HashMap::new(),
             configuration: 1,
+            former: Former::default(),
         };
         tokio::spawn(task.run(received, failed));
         Self { pool, news }
@@ -90,6 +92,8 @@ struct Task {
     checkers: HashMap<u64, Checker>,
     /// The number of the configuration in force.
     configuration: u64,
+    /// What the backends that are gone have counted.
+    former: Former,
 }
 
 impl Task {
@@ -111,6 +115,7 @@ impl Task {
             let reconfigured = matches!(event, Event::Reconfigured(_));
             let effects = self.keeper.on(event, Instant::now());
             if !effects.is_empty() || reconfigured {
+                self.bury(&effects);
                 self.publish();
             }
             for effect in effects {
@@ -170,6 +175,17 @@ impl Task {
         }
     }
 
+    /// Keeps what those who are gone have counted, while somebody of their name is there.
+    fn bury(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            if let Effect::Changed { backend, to: State::Gone, .. } = effect {
+                self.former.bury(backend);
+            }
+        }
+        let members = self.keeper.members();
+        self.former.keep(|name| members.iter().any(|member| *member.backend.name == *name));
+    }
+
     /// A changed view must be out before anything else is done: connections that come meanwhile must not be
     /// sent to whom the keeper has just ruled out.
     fn publish(&self) {
@@ -178,7 +194,7 @@ impl Task {
         let view = View::new(algorithm, members, Some(&self.pool.view.load()));
         let up = view.len();
         self.pool.view.store(Arc::new(view));
-        self.pool.roster.store(Arc::new(Roster::new(members)));
+        self.pool.roster.store(Arc::new(Roster::new(members, self.former.clone())));
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
     }
 

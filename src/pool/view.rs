@@ -1,11 +1,13 @@
 //! What the workers choose from: an immutable snapshot of a pool, replaced whole, never edited.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::Backend;
 use super::keeper::Member;
 use super::state::State;
+use super::totals::{Former, Totals};
 use crate::balance::{Candidate, Picker};
 use crate::config::Algorithm;
 
@@ -87,6 +89,7 @@ fn skipped<'a>(members: impl Iterator<Item = &'a Member>) -> Arc<str> {
 pub struct Roster {
     /// The backends, those that drain included.
     pub members: Vec<Entry>,
+    former: Former,
 }
 
 /// One backend in a [`Roster`].
@@ -105,7 +108,7 @@ pub struct Entry {
 }
 
 impl Roster {
-    pub(super) fn new(members: &[Member]) -> Self {
+    pub(super) fn new(members: &[Member], former: Former) -> Self {
         let entry = |member: &Member| Entry {
             backend: Arc::clone(&member.backend),
             state: member.state,
@@ -113,6 +116,11 @@ impl Roster {
             cause: Arc::clone(&member.cause),
             weight: member.weight,
         };
-        Self { members: members.iter().map(entry).collect() }
+        Self { members: members.iter().map(entry).collect(), former }
+    }
+
+    /// What was counted under each name.
+    pub fn totals(&self) -> BTreeMap<Arc<str>, Totals> {
+        self.former.with(self.members.iter().map(|entry| &entry.backend))
     }
 }

@@ -1,0 +1,102 @@
+//! What was counted under a backend's name. Stays of one name follow each other (a container that comes back with
+//! another address), and a counter must never go back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::backend::Backend;
+use crate::telemetry::ConnectError;
+use crate::telemetry::flow::Reading;
+
+/// Counters of one name.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// The connections, by the listener they came by.
+    pub ways: BTreeMap<Arc<str>, Reading>,
+    /// Failed attempts to connect, in the order of [`ConnectError::ALL`].
+    pub failures: [u64; ConnectError::ALL.len()],
+    /// Checks that passed.
+    pub passed: u64,
+    /// Checks that failed.
+    pub failed: u64,
+}
+
+impl Totals {
+    /// Adds what a stay has counted so far.
+    pub fn add(&mut self, backend: &Backend) {
+        for (listener, reading) in backend.flows.read() {
+            *self.ways.entry(listener).or_default() += reading;
+        }
+        for (sum, (_, n)) in self.failures.iter_mut().zip(backend.connect_failures()) {
+            *sum += n;
+        }
+        let checks = backend.checks();
+        self.passed += checks.passed;
+        self.failed += checks.failed;
+    }
+}
+
+/// What the stays that are over have counted, by name, for as long as somebody of that name is there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Former(BTreeMap<Arc<str>, Totals>);
+
+impl Former {
+    /// Adds a stay that is over.
+    pub(super) fn bury(&mut self, backend: &Backend) {
+        let totals = self.0.entry(Arc::clone(&backend.name)).or_default();
+        totals.add(backend);
+        // Its last connection is over; who counts it may be about to say so.
+        totals.ways.values_mut().for_each(|reading| reading.active = 0);
+    }
+
+    /// Forgets the names that nobody has any longer.
+    pub(super) fn keep(&mut self, living: impl Fn(&str) -> bool) {
+        self.0.retain(|name, _| living(name));
+    }
+
+    /// What was counted under each name, by those who are there and those before them.
+    pub(super) fn with<'a>(
+        &self,
+        living: impl Iterator<Item = &'a Arc<Backend>>,
+    ) -> BTreeMap<Arc<str>, Totals> {
+        let mut all = self.0.clone();
+        for backend in living {
+            all.entry(Arc::clone(&backend.name)).or_default().add(backend);
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::Found;
+    use crate::telemetry::CloseReason;
+
+    fn stay(key: u64, address: &str) -> Arc<Backend> {
+        let address = address.parse().unwrap();
+        let found = Found { name: "a".into(), nameless: false, address, also: Vec::new(), weight: 1 };
+        Arc::new(Backend::new(key, &found))
+    }
+
+    #[test]
+    fn counters_go_on_where_the_last_stay_left_them_and_begin_anew_when_nobody_was_left() {
+        let (old, new, listener) = (stay(0, "10.0.0.1:1"), stay(1, "10.0.0.2:1"), Arc::from("web"));
+        let ended = |backend: &Backend| backend.flows.of(&listener).closed(CloseReason::ClientClosed);
+        let count = |former: &Former, living: &[&Arc<Backend>]| {
+            former.with(living.iter().copied()).get("a").map_or(0, |totals| totals.ways[&listener].total())
+        };
+        let mut former = Former::default();
+        ended(&old);
+        ended(&new);
+        assert_eq!(count(&former, &[&old, &new]), 2);
+        let last = old.flows.of(&listener).enter();
+        former.bury(&old);
+        former.keep(|name| name == "a");
+        drop(last);
+        assert_eq!(count(&former, &[&new]), 2);
+        former.bury(&new);
+        former.keep(|_| false);
+        assert_eq!(count(&former, &[]), 0);
+    }
+}
