@@ -43,15 +43,15 @@ pub(super) async fn serve(
         return record.close(CloseReason::Limited);
     };
 
-    // choose and connect
+    // choose and connect: on the heap for as long as it takes, so that it is no part of what a connection holds on to
     let connected = tokio::select! {
         biased;
         end = progress.ended() => return finish(record, &[&client], end),
-        connected = connect::connect(pool, record.conn) => connected,
+        connected = Box::pin(connect::connect(pool, record.conn)) => connected,
     };
     let Connected { backend, stream, lease: _lease, took, trail } = match connected {
         Ok(connected) => connected,
-        Err(NotConnected { trail }) => return turn_away(record, client, &settings, &trail).await,
+        Err(NotConnected { trail }) => return Box::pin(turn_away(record, client, &settings, &trail)).await,
     };
     record.routed(&backend, took, &trail);
     let (timeouts, keepalive) = (pool.settings().timeouts, pool.settings().keepalive);

@@ -9,7 +9,6 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -120,8 +119,8 @@ async fn both(up: &mut Direction<'_>, down: &mut Direction<'_>) -> Result<CloseR
     let mut first = None;
     let mut probed = false;
     let quiet = Quiet::default();
-    let mut client_broken = pin!(client.broken());
-    let mut backend_broken = pin!(backend.broken());
+    // Rarely needed, and as large as all the rest: made when they are.
+    let (mut client_broken, mut backend_broken) = (None, None);
     poll_fn(|cx| {
         up.run(cx)?;
         down.run(cx)?;
@@ -154,11 +153,17 @@ async fn both(up: &mut Direction<'_>, down: &mut Direction<'_>) -> Result<CloseR
             }
         }
         // A side that is not being read would not tell that it broke.
-        if !up.reading() && client_broken.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(Broken(Side::Client)));
+        if !up.reading() {
+            let broken = client_broken.get_or_insert_with(|| Box::pin(client.broken()));
+            if broken.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Broken(Side::Client)));
+            }
         }
-        if !down.reading() && backend_broken.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(Broken(Side::Backend)));
+        if !down.reading() {
+            let broken = backend_broken.get_or_insert_with(|| Box::pin(backend.broken()));
+            if broken.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(Broken(Side::Backend)));
+            }
         }
         Poll::Pending
     })
