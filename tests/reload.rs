@@ -25,24 +25,34 @@ fn config(port: u16, backends: &[SocketAddr], more: &str) -> String {
     )
 }
 
+/// Does something while four clients ask again and again, each time on a new connection, and none fails; how often
+/// they were served.
+fn under_clients(address: SocketAddr, act: impl FnOnce()) -> usize {
+    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let client = || {
+            while !stop.load(Ordering::SeqCst) {
+                http_get(address, "/").unwrap();
+                served.fetch_add(1, Ordering::SeqCst);
+            }
+        };
+        let clients = [(); 4].map(|()| scope.spawn(client));
+        act();
+        stop.store(true, Ordering::SeqCst);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+    served.into_inner()
+}
+
 #[test]
 fn a_hundred_reloads_good_and_broken_cost_no_new_connection_an_error() {
     let backends = ["a", "b", "c"].map(Backend::http);
     let all: Vec<_> = backends.iter().map(|backend| backend.address).collect();
     let port = free_port();
     let lb = Lb::start(&config(port, &all, ""));
-    let (address, stop, served) = (lb.address("l"), AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::SeqCst) {
-                        http_get(address, "/").unwrap();
-                        served.fetch_add(1, Ordering::SeqCst);
-                    }
-                })
-            })
-            .collect();
+    let served = under_clients(lb.address("l"), || {
         for round in 0..100 {
             let word = match round % 5 {
                 0 => lb.reload(&config(port, &all[..2], "")),
@@ -59,12 +69,8 @@ fn a_hundred_reloads_good_and_broken_cost_no_new_connection_an_error() {
             let wanted = if round % 5 == 1 { "reload refused" } else { "reload applied" };
             assert!(word.contains(wanted), "{word}");
         }
-        stop.store(true, Ordering::SeqCst);
-        for client in clients {
-            client.join().unwrap();
-        }
     });
-    assert!(served.load(Ordering::SeqCst) > 100, "hardly anything was served");
+    assert!(served > 100, "hardly anything was served");
     assert_eq!(lb.metric("pointsman_failures_seen_total{pool=\"p\",reason=\"no_backend\"}"), 0.0);
 }
 
@@ -97,29 +103,13 @@ fn backends_that_are_replaced_serve_until_their_successors_do() {
     let green = Backend::http("green");
     let port = free_port();
     let lb = Lb::start(&config(port, &[blue.address], ""));
-    let (address, stop) = (lb.address("l"), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::SeqCst) {
-                        http_get(address, "/").unwrap();
-                    }
-                })
-            })
-            .collect();
+    let address = lb.address("l");
+    under_clients(address, || {
         for round in 0..10 {
             let (next, name) = if round % 2 == 0 { (&green, "green") } else { (&blue, "blue") };
             lb.reload(&config(port, &[next.address], ""));
-            assert_eq!(
-                http_get(address, "/").unwrap().1,
-                name,
-                "a reload is applied when it has taken effect"
-            );
-        }
-        stop.store(true, Ordering::SeqCst);
-        for client in clients {
-            client.join().unwrap();
+            let answer = http_get(address, "/").unwrap().1;
+            assert_eq!(answer, name, "a reload is applied when it has taken effect");
         }
     });
 }

@@ -6,6 +6,7 @@
 
 pub mod backend;
 mod counters;
+pub mod event;
 pub mod keeper;
 pub mod state;
 mod task;

@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::counters::{Counters, observe};
-use super::keeper::{Effect, Event, Keeper};
+use super::event::{Effect, Event};
+use super::keeper::Keeper;
 use super::state::State;
 use super::totals::Former;
 use super::view::{Roster, View};
