@@ -350,6 +350,28 @@ fn a_thousand_connections_at_once_leave_no_trace() {
 }
 
 #[test]
+fn a_worker_that_polls_busily_relays_and_sleeps_when_all_is_quiet() {
+    let backend = Backend::echo();
+    let discover = static_list(&[backend.address]);
+    let lb = Lb::start(&format!(
+        "runtime: {{busy_poll: 1ms}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {discover}}}}}\n"
+    ));
+    let mut client = connect(&lb);
+    for n in 0..100 {
+        client.write_all(&[n]).unwrap();
+        let mut answer = [0xff];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [n]);
+    }
+    // The connection is still open, and nobody spins: less than a tenth of the time is spent on it.
+    eventually("the workers sleep", || {
+        let before = lb.cpu_time();
+        std::thread::sleep(Duration::from_millis(300));
+        (lb.cpu_time() - before < Duration::from_millis(30)).then_some(())
+    });
+}
+
+#[test]
 fn a_unix_socket_is_a_listener_like_any_other() {
     let backend = Backend::echo();
     let directory = tempfile::tempdir().unwrap();

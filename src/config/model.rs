@@ -34,6 +34,8 @@ pub struct Runtime {
     pub workers: Option<NonZeroUsize>,
     /// Connections that the whole process relays at once. `None`: what the open-file limit allows.
     pub max_connections: Option<usize>,
+    /// How long a worker stays awake when it has nothing to do, in case something comes; `None`: not at all.
+    pub busy_poll: Option<Duration>,
     /// What SIGTERM does.
     pub drain: Drain,
 }
@@ -41,7 +43,7 @@ pub struct Runtime {
 impl Default for Runtime {
     fn default() -> Self {
         let drain = Drain { grace: Duration::ZERO, timeout: Duration::from_secs(30) };
-        Self { workers: None, max_connections: None, drain }
+        Self { workers: None, max_connections: None, busy_poll: None, drain }
     }
 }
 

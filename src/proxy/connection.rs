@@ -1,6 +1,8 @@
 //! The life of a connection, from top to bottom:
 //! accept → admit → route → choose and connect → relay → record.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -59,10 +61,15 @@ pub(super) async fn serve(
     progress.relaying(Relayed { backend, flow, timeouts, keepalive });
 
     // relay
+    let mut relay = pin!(relay::relay(&client, &stream, &progress, &local.buffer, &local.pipes));
+    let relayed = poll_fn(|cx| {
+        local.pulse.beat();
+        relay.as_mut().poll(cx)
+    });
     let reason = tokio::select! {
         biased;
         end = progress.ended() => return finish(record, &[&client, &stream], end),
-        reason = relay::relay(&client, &stream, &progress, &local.buffer, &local.pipes) => reason,
+        reason = relayed => reason,
     };
     match reason {
         CloseReason::ClientReset => sockets::reset_on_close(&stream),

@@ -1,6 +1,7 @@
 //! The data plane: from an accepted connection to its record. [`connection`] is the place to begin reading.
 
 pub mod admit;
+pub mod busy_poll;
 pub mod connect;
 pub mod connection;
 pub mod listener;

@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::admit::Limit;
+use super::busy_poll::Pulse;
 use super::listener::{self, Closing, Listener, Socket};
 use super::progress::End;
 use super::relay::{self, Buffer};
@@ -47,6 +48,8 @@ pub struct Local {
     pub buffer: Buffer,
     /// What bursts flow through.
     pub pipes: Pipes,
+    /// Whether they have anything to do.
+    pub pulse: Rc<Pulse>,
     /// What is shared with other threads.
     pub shared: Arc<Shared>,
     /// The process's limit of connections.
@@ -81,8 +84,13 @@ pub struct Report {
 }
 
 impl Worker {
-    /// Starts worker `index` of `workers`.
-    pub fn start(index: usize, workers: usize, limit: Arc<Limit>) -> io::Result<Self> {
+    /// Starts worker `index` of `workers`. `busy_poll`: how long it stays awake when it has nothing to do.
+    pub fn start(
+        index: usize,
+        workers: usize,
+        limit: Arc<Limit>,
+        busy_poll: Option<Duration>,
+    ) -> io::Result<Self> {
         let (commands, received) = mpsc::unbounded_channel();
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
@@ -94,7 +102,7 @@ impl Worker {
             match runtime {
                 Ok(runtime) => {
                     let _ = started.send(Ok(()));
-                    runtime.block_on(run(index, workers, limit, theirs, received));
+                    runtime.block_on(run(index, workers, limit, busy_poll, theirs, received));
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -151,6 +159,7 @@ async fn run(
     index: usize,
     workers: usize,
     limit: Arc<Limit>,
+    busy_poll: Option<Duration>,
     shared: Arc<Shared>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
@@ -158,6 +167,7 @@ async fn run(
         table: Rc::default(),
         buffer: RefCell::new(vec![0; relay::BUFFER].into_boxed_slice()),
         pipes: Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied)),
+        pulse: Rc::default(),
         shared,
         limit,
         conns: Cell::new(index as u64 + 1),
@@ -165,6 +175,9 @@ async fn run(
     });
     let table = Rc::clone(&local.table);
     tokio::task::spawn_local(async move { table.keep_time().await });
+    if let Some(time) = busy_poll {
+        tokio::task::spawn_local(Rc::clone(&local.pulse).stay_awake(time));
+    }
     while let Some(command) = commands.recv().await {
         match command {
             Command::Accept { socket, listener, closing, closed } => {

@@ -91,7 +91,8 @@ impl Supervisor {
             usize::from,
         );
         let limit = Arc::new(Limit::new(config.runtime.max_connections, sockets::raise_file_limit(), count));
-        let start = |index| Worker::start(index, count, Arc::clone(&limit)).map_err(Error::Worker);
+        let busy_poll = config.runtime.busy_poll;
+        let start = |index| Worker::start(index, count, Arc::clone(&limit), busy_poll).map_err(Error::Worker);
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
         info!(workers = count, max_connections = limit.connections, "starting");
         let shared = workers.iter().map(|worker| Arc::clone(&worker.shared)).collect();

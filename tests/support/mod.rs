@@ -232,6 +232,16 @@ impl Lb {
         line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// The CPU time that it has taken (proc(5), `schedstat`).
+    pub fn cpu_time(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        let nanos = tasks.map(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+            stat.split_ascii_whitespace().next().unwrap().parse::<u64>().unwrap()
+        });
+        Duration::from_nanos(nanos.sum())
+    }
+
     /// Its open files.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::decode::{Table, boolean, choice, duration, number, text};
+use super::super::decode::{Table, boolean, choice, duration, duration_or_off, number, text};
 use super::super::model::{Admin, Level, Log, LogFormat, Rotation, Runtime};
 use super::super::tree::Node;
 use super::bind::Binds;
@@ -22,6 +22,8 @@ pub(super) fn runtime(top: &Table<'_>) -> Runtime {
     runtime.workers =
         table.read("workers", auto_or(1..=1024)).flatten().and_then(|n| NonZeroUsize::new(size(n)));
     runtime.max_connections = table.read("max_connections", auto_or(1..=u64::MAX)).flatten().map(size);
+    let busy_poll = duration_or_off(Duration::from_micros(1));
+    runtime.busy_poll = table.read("busy_poll", busy_poll).unwrap_or(runtime.busy_poll);
     if let Some(drain) = table.table("drain") {
         let any = || duration(Duration::ZERO);
         runtime.drain.grace = drain.read("grace", any()).unwrap_or(runtime.drain.grace);

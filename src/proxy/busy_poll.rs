@@ -1,0 +1,43 @@
+//! Busy polling (`runtime.busy_poll`): a worker that has just been busy asks the kernel for news again and again
+//! instead of going to sleep. Being woken up costs more time than a small message does; this costs a core instead.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// Tells whether a worker's connections have had anything to do.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    beats: Cell<u64>,
+    /// Somebody waits for the next beat.
+    waiting: Cell<bool>,
+    beat: Notify,
+}
+
+impl Pulse {
+    /// A connection has had something to do.
+    pub(super) fn beat(&self) {
+        self.beats.set(self.beats.get().wrapping_add(1));
+        if self.waiting.replace(false) {
+            self.beat.notify_one();
+        }
+    }
+
+    /// Keeps the worker awake for `time` after each beat, for ever.
+    pub(super) async fn stay_awake(self: Rc<Self>, time: Duration) {
+        loop {
+            self.waiting.set(true);
+            self.beat.notified().await;
+            let (mut seen, mut last) = (self.beats.get(), Instant::now());
+            while last.elapsed() < time {
+                // The runtime asks the kernel before it comes back here.
+                tokio::task::yield_now().await;
+                if self.beats.get() != seen {
+                    (seen, last) = (self.beats.get(), Instant::now());
+                }
+            }
+        }
+    }
+}
