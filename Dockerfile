@@ -10,7 +10,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 # The dependencies alone first, so that a change of our own sources does not build them again. This needs
 # no BuildKit. --target is given because proc macros cannot be built with a static C library.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && echo 'fn main() {}' >src/main.rs && touch src/lib.rs \
+RUN mkdir -p src benchmarks/micro && echo 'fn main() {}' | tee src/main.rs >benchmarks/micro/main.rs && touch src/lib.rs \
  && cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" \
  && rm -r src
 

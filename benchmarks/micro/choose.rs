@@ -1,0 +1,36 @@
+//! One choice and its place in the backend's load, by algorithm and number of backends.
+
+use std::sync::Arc;
+
+use divan::Bencher;
+use pointsman::balance::{Candidate, Picker};
+use pointsman::config::Algorithm;
+
+const BACKENDS: [usize; 4] = [3, 10, 1_000, 10_000];
+
+fn choose(bencher: Bencher<'_, '_>, algorithm: Algorithm, backends: usize, weight: impl Fn(usize) -> u32) {
+    let candidate = |n| Candidate { key: n as u64, weight: weight(n), load: Arc::default() };
+    let picker = Picker::new(algorithm, (0..backends).map(candidate).collect(), None);
+    // Everybody is busy with something, not with the same.
+    let busy = |(n, c): (usize, &Candidate)| (0..n % 7).map(|_| c.load.lease()).collect::<Vec<_>>();
+    let _leases: Vec<_> = picker.candidates().iter().enumerate().flat_map(busy).collect();
+    bencher.bench_local(|| {
+        let index = picker.choose(&[])?;
+        Some(picker.candidates()[index].load.lease())
+    });
+}
+
+#[divan::bench(args = BACKENDS)]
+fn round_robin(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::RoundRobin, backends, |_| 1);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn weighted(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::Weighted, backends, |n| 1 + (n % 5) as u32);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn least_connections(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::LeastConnections, backends, |n| 1 + (n % 5) as u32);
+}

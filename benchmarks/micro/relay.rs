@@ -1,0 +1,61 @@
+//! The relay's inner loop: a message to the backend and back, over Unix sockets, which cost less than TCP.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use divan::Bencher;
+use divan::counter::BytesCount;
+use pointsman::proxy::progress::Progress;
+use pointsman::proxy::relay::{BUFFER, relay};
+use pointsman::proxy::splice::Pipes;
+use pointsman::proxy::stream::Stream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+
+/// A peer that exchanges messages with another one, which echoes them, through a relay or directly.
+fn exchange(bencher: Bencher<'_, '_>, size: usize, relayed: bool) {
+    let runtime: LocalRuntime =
+        Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).expect("a runtime");
+    let mut client = runtime.block_on(async {
+        let (client, client_side) = UnixStream::pair().expect("sockets");
+        let mut echo = client_side;
+        if relayed {
+            let (backend_side, backend) = UnixStream::pair().expect("sockets");
+            let client_side = std::mem::replace(&mut echo, backend);
+            tokio::task::spawn_local(async move {
+                let progress = Rc::new(Progress::new(Instant::now()));
+                let buffer = RefCell::new(vec![0; BUFFER].into_boxed_slice());
+                let pipes = Pipes::new(16, std::sync::Arc::default());
+                let (client, backend) = (Stream::Unix(client_side), Stream::Unix(backend_side));
+                relay(&client, &backend, &progress, &buffer, &pipes).await
+            });
+        }
+        tokio::task::spawn_local(async move {
+            let mut buffer = vec![0; size];
+            while echo.read_exact(&mut buffer).await.is_ok() && echo.write_all(&buffer).await.is_ok() {}
+        });
+        client
+    });
+    let (message, mut buffer) = (vec![1; size], vec![0; size]);
+    bencher.counter(BytesCount::new(size)).bench_local(|| {
+        runtime.block_on(async {
+            let (mut reader, mut writer) = client.split();
+            let (sent, received) = tokio::join!(writer.write_all(&message), reader.read_exact(&mut buffer));
+            sent.and(received.map(drop)).expect("an exchange");
+        });
+    });
+}
+
+const SIZES: [usize; 3] = [64, 16 * 1024, 1024 * 1024];
+
+#[divan::bench(args = SIZES)]
+fn directly(bencher: Bencher<'_, '_>, size: usize) {
+    exchange(bencher, size, false);
+}
+
+#[divan::bench(args = SIZES)]
+fn relayed(bencher: Bencher<'_, '_>, size: usize) {
+    exchange(bencher, size, true);
+}
