@@ -1,0 +1,226 @@
+"""What the proxies are given to do, and what is measured of it."""
+import json
+import re
+import subprocess
+import time
+
+from proxies import LOAD
+
+GIB = 1 << 30
+# What each figure is measured in.
+UNITS = {
+    "cpu_us": "µs CPU each",
+    "per_second": "per second",
+    "p50_us": "µs, p50",
+    "p99_us": "µs, p99",
+    "cpu_ms_per_gib": "ms CPU per GiB",
+    "gib_per_second": "GiB/s",
+    "kib_per_connection": "KiB each",
+    "pipes": "pipes",
+}
+
+
+def wrk(address, connections, seconds, close=False):
+    """Load from wrk; its own thread count, so that it and the backend fit on the cores that are left."""
+    threads = 1 if connections < 512 else 2
+    seconds = max(1, round(seconds))
+    command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
+    if close:
+        command += ["-H", "Connection: close"]
+    command.append(f"http://{address[0]}:{address[1]}/")
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def number(pattern):
+        match = re.search(pattern, output)
+        return float(match[1]) if match else 0.0
+
+    unit = {"us": 1, "ms": 1e3, "s": 1e6}
+    result = {"requests": int(number(r"(\d+) requests in")), "per_second": number(r"Requests/sec:\s+([\d.]+)")}
+    for share in ("50", "75", "90", "99"):
+        value, suffix = re.search(rf"{share}%\s+([\d.]+)(us|ms|s)", output).groups()
+        result[f"p{share}_us"] = float(value) * unit[suffix]
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
+    result["errors"] = sum(map(int, errors.groups())) if errors else 0
+    result["errors"] += int(number(r"Non-2xx or 3xx responses: (\d+)"))
+    return result
+
+
+def load(*arguments):
+    output = subprocess.run([LOAD, *map(str, arguments)], capture_output=True, text=True, check=True).stdout
+    return json.loads(output)
+
+
+class Cpu:
+    """CPU time that a process takes within a block, in seconds."""
+
+    def __init__(self, process):
+        self.process = process
+
+    def __enter__(self):
+        self.before = self.process.cpu_seconds() if self.process else 0
+        return self
+
+    def __exit__(self, *_):
+        self.seconds = self.process.cpu_seconds() - self.before if self.process else None
+
+    def per(self, result, figure, amount, unit):
+        if self.seconds is not None and amount:
+            result[figure] = self.seconds * unit / amount
+
+
+class Small:
+    """Small HTTP requests, on connections that stay or on a new one for each."""
+
+    kind, backends = "http", 8
+
+    def __init__(self, connections, close=False, workers=1, backends=8):
+        self.connections, self.close, self.workers, self.backends = connections, close, workers, backends
+
+    def run(self, address, process, seconds):
+        with Cpu(process) as cpu:
+            result = wrk(address, self.connections, seconds, self.close)
+        cpu.per(result, "cpu_us", result["requests"], 1e6)
+        return result
+
+
+class Bulk:
+    """Streams without an end, to the clients or both ways."""
+
+    kind, backends, workers = "source", 1, 1
+
+    def __init__(self, streams, both=False):
+        self.streams, self.both = streams, both
+
+    def run(self, address, process, seconds):
+        extra = ["--both"] if self.both else []
+        with Cpu(process) as cpu:
+            result = load("bulk", "%s:%d" % address, "--streams", self.streams, "--seconds", seconds, *extra)
+        result["gib_per_second"] = result["bytes"] / GIB / result["seconds"]
+        cpu.per(result, "cpu_ms_per_gib", result["bytes"], 1e3 * GIB)
+        return result
+
+
+class Iperf:
+    """The same as told by another tool."""
+
+    kind, backends, workers = "iperf3", 1, 1
+
+    def run(self, address, process, seconds):
+        command = ["iperf3", "-c", address[0], "-p", address[1], "-t", max(1, round(seconds)), "-R", "-J"]
+        with Cpu(process) as cpu:
+            output = subprocess.run(list(map(str, command)), capture_output=True, text=True).stdout
+        received = json.loads(output)["end"]["sum_received"]
+        result = {"gib_per_second": received["bytes"] / GIB / received["seconds"], "bytes": received["bytes"]}
+        cpu.per(result, "cpu_ms_per_gib", received["bytes"], 1e3 * GIB)
+        return result
+
+
+class Ping:
+    """One byte there and back, again and again."""
+
+    kind, backends, workers = "echo", 1, 1
+
+    def __init__(self, busy_poll="off"):
+        self.busy_poll = busy_poll
+
+    def run(self, address, process, seconds):
+        return load("ping", "%s:%d" % address, "--seconds", seconds)
+
+
+class Idle:
+    """Connections that were used once and then do nothing."""
+
+    kind, backends, workers = "echo", 1, 1
+
+    def __init__(self, connections):
+        self.connections = connections
+
+    def run(self, address, process, seconds):
+        if not process:
+            return {}
+        load("ping", "%s:%d" % address, "--seconds", 0.2)  # what is made once, at the first connection
+        before, pipes = process.resident_kib(), pipes_of(process)
+        command = [LOAD, "idle", "%s:%d" % address, "--connections", str(self.connections)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
+            client.stdout.readline()
+            time.sleep(0.5)
+            grown = process.resident_kib() - before
+            result = {
+                "connections": self.connections,
+                "kib_per_connection": grown / self.connections,
+                "pipes": pipes_of(process) - pipes,
+            }
+            client.stdin.close()
+        return result
+
+
+def pipes_of(process):
+    return sum(file.startswith("pipe:") for file in process.files())
+
+
+class Transfers:
+    """A new connection for each transfer of so many bytes."""
+
+    kind, backends, workers = "source", 1, 1
+
+    def __init__(self, size):
+        self.size = size
+
+    def run(self, address, process, seconds):
+        # Enough at once to keep everyone busy, not so many that they queue for memory.
+        streams = 16 if self.size <= 1 << 20 else 2
+        with Cpu(process) as cpu:
+            result = load("transfers", "%s:%d" % address, "--bytes", self.size, "--streams", streams, "--seconds", seconds)
+        result["errors"] = result.pop("failed")
+        cpu.per(result, "cpu_us", result["transfers"], 1e6)
+        return result
+
+
+WORKLOADS = {
+    "keep-alive, 64 connections": Small(64),
+    "keep-alive, 512 connections": Small(512),
+    "a connection each, 64 at once": Small(64, close=True),
+    "two workers, 512 connections": Small(512, workers=2),
+    "bulk, 1 stream": Bulk(1),
+    "bulk, 4 streams": Bulk(4),
+    "bulk, 4 streams both ways": Bulk(4, both=True),
+    "bulk, 1 stream of iperf3": Iperf(),
+    "ping-pong, 1 connection": Ping(),
+    "ping-pong, Pointsman with busy_poll: 50us": Ping("50us"),
+    "5,000 idle connections": Idle(5000),
+}
+LESS, MORE = "less", "more"
+# What is wanted of the ratios to each peer.
+GOALS = [
+    ("keep-alive, 64 connections", "cpu_us", LESS, {"haproxy": 0.95, "nginx": 1.00}),
+    ("keep-alive, 64 connections", "per_second", MORE, {"haproxy": 1.00, "nginx": 1.00}),
+    ("keep-alive, 64 connections", "p99_us", LESS, {"haproxy": 1.00}),
+    ("keep-alive, 512 connections", "cpu_us", LESS, {"haproxy": 0.95, "nginx": 1.00}),
+    ("keep-alive, 512 connections", "per_second", MORE, {"haproxy": 1.00, "nginx": 1.00}),
+    ("keep-alive, 512 connections", "p99_us", LESS, {"haproxy": 1.00}),
+    ("a connection each, 64 at once", "cpu_us", LESS, {"haproxy": 0.85, "nginx": 1.00}),
+    *(
+        (workload, figure, better, wanted)
+        for workload in ("bulk, 1 stream", "bulk, 4 streams", "bulk, 4 streams both ways")
+        for figure, better, wanted in (
+            ("cpu_ms_per_gib", LESS, {"haproxy": 0.70, "nginx": 0.75}),
+            ("gib_per_second", MORE, {"haproxy": 1.00, "nginx": 1.00}),
+        )
+    ),
+    ("ping-pong, 1 connection", "p50_us", LESS, {"haproxy": 0.80, "nginx": 0.80}),
+    ("ping-pong, 1 connection", "p99_us", LESS, {"haproxy": 0.80, "nginx": 0.80}),
+    ("ping-pong, Pointsman with busy_poll: 50us", "p50_us", LESS, {"haproxy": 0.80, "nginx": 0.80}),
+    ("ping-pong, Pointsman with busy_poll: 50us", "p99_us", LESS, {"haproxy": 0.80, "nginx": 0.80}),
+    ("5,000 idle connections", "kib_per_connection", LESS, {"haproxy": 0.50}),
+    ("two workers, 512 connections", "per_second", MORE, {"haproxy": 1.00, "nginx": 1.00}),
+]
+# How cost grows: what along, the figure, and the workload at each step.
+SCALE = {
+    "backends": ("cpu_us", {n: Small(64, close=True, backends=n) for n in (1, 10, 100, 1000, 10_000)}),
+    "connections": ("cpu_us", {n: Small(n) for n in (10, 100, 1000, 3000, 9000)}),
+    "workers": ("per_second", {n: Small(512, workers=n) for n in (1, 2)}),
+    "bytes per connection": (
+        "cpu_us",
+        {n: Transfers(n) for n in (64, 1 << 10, 16 << 10, 256 << 10, 4 << 20, 64 << 20, 1 << 30)},
+    ),
+}
