@@ -147,33 +147,53 @@ fn expect_reset(stream: &mut TcpStream) -> Duration {
 
 const SOON: Duration = Duration::from_millis(100);
 
+/// Whether something takes no longer than that: the best of a few tries, as the machine may be busy with other things.
+fn is_soon(time: impl Fn() -> Duration) {
+    let mut tries = Vec::new();
+    while tries.len() < 5 {
+        tries.push(time());
+        if tries.last().is_some_and(|time| *time < SOON) {
+            return;
+        }
+    }
+    panic!("never sooner than {tries:?}");
+}
+
 #[test]
 fn a_reset_by_the_client_reaches_the_backend() {
-    let (lb, client, mut server) = pair("");
-    reset(client);
-    assert!(expect_reset(&mut server) < SOON);
-    assert!(lb.when_logged("closed conn=").contains("reason=client_reset"));
+    is_soon(|| {
+        let (lb, client, mut server) = pair("");
+        reset(client);
+        let took = expect_reset(&mut server);
+        assert!(lb.when_logged("closed conn=").contains("reason=client_reset"));
+        took
+    });
 }
 
 #[test]
 fn a_reset_by_the_backend_reaches_the_client() {
-    let (lb, mut client, server) = pair("");
-    reset(server);
-    assert!(expect_reset(&mut client) < SOON);
-    assert!(lb.when_logged("closed conn=").contains("reason=backend_reset"));
-    assert_eq!(lb.metric("pointsman_failures_seen_total{pool=\"p\",reason=\"backend_reset\"}"), 1.0);
+    is_soon(|| {
+        let (lb, mut client, server) = pair("");
+        reset(server);
+        let took = expect_reset(&mut client);
+        assert!(lb.when_logged("closed conn=").contains("reason=backend_reset"));
+        assert_eq!(lb.metric("pointsman_failures_seen_total{pool=\"p\",reason=\"backend_reset\"}"), 1.0);
+        took
+    });
 }
 
 #[test]
 fn a_reset_is_noticed_on_a_side_that_has_finished() {
-    let (_lb, client, mut server) = pair("");
-    client.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(server.read(&mut [0]).unwrap(), 0);
-    reset(client);
-    // What is written now can be refused by nobody but the balancer.
-    let began = Instant::now();
-    eventually("the backend learns of the reset", || server.write_all(b"x").is_err().then_some(()));
-    assert!(began.elapsed() < SOON);
+    is_soon(|| {
+        let (_lb, client, mut server) = pair("");
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        reset(client);
+        // What is written now can be refused by nobody but the balancer.
+        let began = Instant::now();
+        eventually("the backend learns of the reset", || server.write_all(b"x").is_err().then_some(()));
+        began.elapsed()
+    });
 }
 
 #[test]
