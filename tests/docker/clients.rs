@@ -1,11 +1,13 @@
 //! Clients that open a new connection for each request, and write down what became of it.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use super::support::{PATIENCE, http_get_on};
 
@@ -35,10 +37,13 @@ impl Request {
 }
 
 fn ask(address: SocketAddr, path: &str, port: &mut u16) -> Result<(u16, String), String> {
-    let stream =
-        TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| format!("connect: {error}"))?;
-    *port = stream.local_addr().map_err(|error| format!("address: {error}"))?.port();
-    let (status, body) = http_get_on(stream, path)?;
+    let error = |error| format!("connect: {error}");
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(error)?;
+    let connected = socket.connect_timeout(&address.into(), PATIENCE);
+    // Known also of a connection that was reset as soon as it was there.
+    *port = socket.local_addr().ok().and_then(|local| local.as_socket()).map_or(0, |local| local.port());
+    connected.map_err(error)?;
+    let (status, body) = http_get_on(socket.into(), path)?;
     Ok((status, body.trim().to_owned()))
 }
 
