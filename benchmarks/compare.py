@@ -94,7 +94,7 @@ def about(args):
         "pointsman": version([proxies.POINTSMAN, "--version"]),
         "haproxy": version(["haproxy", "-v"]),
         "nginx": version(["nginx", "-v"]),
-        "rounds": f"{args.rounds}, each workload for {args.seconds:g} s",
+        "rounds": f"{args.rounds}, each workload for {args.seconds:g} s; {args.scale_rounds} of 2 s for how cost grows",
     }
 
 
@@ -104,9 +104,10 @@ def main():
     parser.add_argument("--only", default="", help="only the workloads whose name contains this")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--scale-rounds", type=int, default=3, help="rounds of the series that show how cost grows")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results, or target/benchmarks for a part")
     args = parser.parse_args()
-    args.warm_up, args.scale_rounds, args.scale_seconds = 1, 3, 2
+    args.warm_up, args.scale_seconds = 1, 2
     if args.quick:
         args.rounds, args.seconds, args.warm_up, args.scale_rounds, args.scale_seconds = 1, 1, 0, 1, 1
     whole = not args.quick and not args.only
