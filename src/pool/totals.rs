@@ -43,10 +43,7 @@ pub(super) struct Former(BTreeMap<Arc<str>, Totals>);
 impl Former {
     /// Adds a stay that is over.
     pub(super) fn bury(&mut self, backend: &Backend) {
-        let totals = self.0.entry(Arc::clone(&backend.name)).or_default();
-        totals.add(backend);
-        // Its last connection is over; who counts it may be about to say so.
-        totals.ways.values_mut().for_each(|reading| reading.active = 0);
+        self.0.entry(Arc::clone(&backend.name)).or_default().add(backend);
     }
 
     /// Forgets the names that nobody has any longer.
@@ -82,7 +79,11 @@ mod tests {
     #[test]
     fn counters_go_on_where_the_last_stay_left_them_and_begin_anew_when_nobody_was_left() {
         let (old, new, listener) = (stay(0, "10.0.0.1:1"), stay(1, "10.0.0.2:1"), Arc::from("web"));
-        let ended = |backend: &Backend| backend.flows.of(&listener).closed(CloseReason::ClientClosed);
+        let ended = |backend: &Backend| {
+            let flow = backend.flows.of(&listener);
+            flow.opened();
+            flow.closed(CloseReason::ClientClosed);
+        };
         let count = |former: &Former, living: &[&Arc<Backend>]| {
             former.with(living.iter().copied()).get("a").map_or(0, |totals| totals.ways[&listener].total())
         };
@@ -90,10 +91,8 @@ mod tests {
         ended(&old);
         ended(&new);
         assert_eq!(count(&former, &[&old, &new]), 2);
-        let last = old.flows.of(&listener).enter();
         former.bury(&old);
         former.keep(|name| name == "a");
-        drop(last);
         assert_eq!(count(&former, &[&new]), 2);
         former.bury(&new);
         former.keep(|_| false);

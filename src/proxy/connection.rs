@@ -21,7 +21,7 @@ use super::worker::Local;
 use crate::config::Ending;
 use crate::pool::{Backend, Pool};
 use crate::telemetry::decisions::{Client, Decision};
-use crate::telemetry::flow::Active;
+use crate::telemetry::flow::{Flow, Flows};
 use crate::telemetry::{CONNECTIONS, CloseReason};
 
 /// Serves one accepted connection until its end. Everything that it counts is given back by guards, so no way
@@ -55,9 +55,8 @@ pub(super) async fn serve(
         Ok(connected) => connected,
         Err(NotConnected { trail }) => return Box::pin(turn_away(record, client, &settings, &trail)).await,
     };
-    record.routed(&backend, took, &trail);
+    let flow = record.routed(&backend, took, &trail);
     let (timeouts, keepalive) = (pool.settings().timeouts, pool.settings().keepalive);
-    let flow = backend.flows.of(&listener.name).enter();
     progress.relaying(Relayed { backend, flow, timeouts, keepalive });
 
     // relay
@@ -103,8 +102,8 @@ struct Record<'a> {
     pool: &'a Arc<Pool>,
     client: Client,
     progress: &'a Progress,
-    /// The connection among those that reached no backend, until it reaches one.
-    unserved: Option<Active>,
+    /// Where it is counted, once that is known.
+    flow: Option<Arc<Flow>>,
     chosen: Option<Chosen>,
     reason: CloseReason,
 }
@@ -131,15 +130,15 @@ impl<'a> Record<'a> {
             pool,
             client,
             progress,
-            unserved: None,
+            flow: None,
             chosen: None,
             // What it stays at if its task ends before it could say why.
             reason: CloseReason::Internal,
         }
     }
 
-    /// A backend was chosen and connected to.
-    fn routed(&mut self, backend: &Arc<Backend>, took: Duration, trail: &Trail) {
+    /// A backend was chosen and connected to. The counters of its way.
+    fn routed(&mut self, backend: &Arc<Backend>, took: Duration, trail: &Trail) -> Arc<Flow> {
         info!(
             target: CONNECTIONS,
             conn = self.conn,
@@ -158,6 +157,7 @@ impl<'a> Record<'a> {
         self.pool.counters.connect.observe(took.as_secs_f64());
         self.pool.counters.masked(u64::from(trail.attempts.saturating_sub(1)));
         self.chosen = Some(Chosen { backend: Arc::clone(backend), connect: took, at: Instant::now() });
+        self.count(&backend.flows)
     }
 
     /// No backend could be found or reached.
@@ -174,7 +174,15 @@ impl<'a> Record<'a> {
             "no backend"
         );
         self.decide(None, trail);
-        self.unserved = Some(self.pool.unserved.of(&self.listener.name).enter());
+        self.count(&self.pool.unserved);
+    }
+
+    /// Counts the connection among those that took this way; its end is counted there too.
+    fn count(&mut self, flows: &Flows) -> Arc<Flow> {
+        let flow = flows.of(&self.listener.name);
+        flow.opened();
+        self.flow = Some(Arc::clone(&flow));
+        flow
     }
 
     fn decide(&self, backend: Option<&Arc<Backend>>, trail: &Trail) {
@@ -203,8 +211,8 @@ impl Drop for Record<'_> {
         let (progress, reason) = (self.progress, self.reason);
         let duration = progress.started.elapsed();
         progress.report();
-        let flows = self.chosen.as_ref().map_or(&self.pool.unserved, |chosen| &chosen.backend.flows);
-        flows.of(&self.listener.name).closed(reason);
+        let flow = self.flow.take().unwrap_or_else(|| self.count(&self.pool.unserved));
+        flow.closed(reason);
         let counters = &self.pool.counters;
         counters.connection.observe(duration.as_secs_f64());
         if is_failure(reason) {

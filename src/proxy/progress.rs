@@ -10,7 +10,7 @@ use crate::config::{Ending, Timeouts};
 use crate::pool::Backend;
 use crate::pool::backend::Order;
 use crate::telemetry::CloseReason;
-use crate::telemetry::flow::Active;
+use crate::telemetry::flow::Flow;
 
 /// A connection that is this old is one that lasts: worth what a short one would only pay for.
 const LASTING: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ pub struct Relayed {
     /// Its backend.
     pub backend: Arc<Backend>,
     /// The counters of its way.
-    pub flow: Active,
+    pub flow: Arc<Flow>,
     /// When it is given up.
     pub timeouts: Timeouts,
     /// Idle time before the backend is probed, if the connection lasts.

@@ -8,22 +8,21 @@ use super::CloseReason;
 /// The counters of one way. All workers write them; a scrape reads them.
 #[derive(Debug, Default)]
 pub struct Flow {
-    active: AtomicU64,
+    opened: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
 
 impl Flow {
-    /// Counts a connection as active until the returned guard is dropped.
-    pub fn enter(self: &Arc<Self>) -> Active {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        Active(Arc::clone(self))
+    /// Counts a connection that takes this way; [`closed`](Self::closed) must follow.
+    pub fn opened(&self) {
+        self.opened.fetch_add(1, Ordering::Release);
     }
 
-    /// Counts a connection that ended.
+    /// Counts its end.
     pub fn closed(&self, reason: CloseReason) {
-        self.closed[reason.index()].fetch_add(1, Ordering::Relaxed);
+        self.closed[reason.index()].fetch_add(1, Ordering::Release);
     }
 
     /// Adds bytes that were relayed: `bytes_in` from the client to the backend, `bytes_out` back.
@@ -40,32 +39,16 @@ impl Flow {
     pub fn read(&self) -> Reading {
         let mut closed = [0; CloseReason::ALL.len()];
         for (value, counter) in closed.iter_mut().zip(&self.closed) {
-            *value = counter.load(Ordering::Relaxed);
+            *value = counter.load(Ordering::Acquire);
         }
+        // Read last: every end that was seen has a beginning that is seen too.
+        let opened = self.opened.load(Ordering::Acquire);
         Reading {
-            active: self.active.load(Ordering::Relaxed),
+            active: opened.saturating_sub(closed.iter().sum()),
             closed,
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
         }
-    }
-}
-
-/// A connection that is active on a [`Flow`]; no longer counted once dropped.
-#[derive(Debug)]
-pub struct Active(Arc<Flow>);
-
-impl std::ops::Deref for Active {
-    type Target = Flow;
-
-    fn deref(&self) -> &Flow {
-        &self.0
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -120,5 +103,27 @@ impl Flows {
     pub fn read(&self) -> Vec<(Arc<str>, Reading)> {
         let flows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         flows.iter().map(|(listener, flow)| (Arc::clone(listener), flow.read())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_counted_once_at_every_moment() {
+        let flow = Flow::default();
+        let counted = |total, active| {
+            let reading = flow.read();
+            assert_eq!((reading.total(), reading.active), (total, active));
+        };
+        counted(0, 0);
+        flow.opened();
+        flow.opened();
+        counted(2, 2);
+        flow.closed(CloseReason::BackendReset);
+        counted(2, 1);
+        flow.closed(CloseReason::ClientClosed);
+        counted(2, 0);
     }
 }
