@@ -48,7 +48,7 @@ impl Dns {
     }
 }
 
-const CHECKS: &str = "    health: {http: /health, every: 100ms, timeout: 90ms}\n";
+const CHECKS: &str = "    health: {http: /health, every: 250ms, timeout: 250ms}\n";
 
 fn ip(n: u8) -> IpAddr {
     IpAddr::from([127, 0, 77, n])

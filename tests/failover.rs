@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use support::backend::{self, Backend};
 use support::{Lb, PATIENCE, eventually, http_get, static_list};
 
-const CHECKS: &str = "    health: {http: /health, every: 100ms, timeout: 90ms}\n";
+const CHECKS: &str = "    health: {http: /health, every: 250ms, timeout: 250ms}\n";
 
 fn lb(backends: &[&Backend], listener: &str, pool: &str) -> Lb {
     let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();

@@ -20,7 +20,7 @@ fn free_port() -> u16 {
 fn config(port: u16, backends: &[SocketAddr], more: &str) -> String {
     format!(
         "listeners:\n  l: {{bind: 127.0.0.1:{port}, pool: p}}\npools:\n  p:\n    discover: {}\n    \
-         health: {{http: /health, every: 200ms, timeout: 100ms}}\n{more}",
+         health: {{http: /health, every: 1s, timeout: 1s}}\n{more}",
         static_list(backends)
     )
 }
@@ -252,6 +252,7 @@ fn the_lines_of_connections_can_be_switched_off_and_on() {
     let quiet = format!("log: {{connections: false}}\n{}", config(0, &[backend.address], ""));
     let lb = Lb::start(&quiet);
     http_get(lb.address("l"), "/").unwrap();
+    lb.when_idle();
     lb.reload(&config(0, &[backend.address], ""));
     http_get(lb.address("l"), "/").unwrap();
     lb.when_logged("closed conn=");
