@@ -211,8 +211,6 @@ impl Drop for Record<'_> {
         let (progress, reason) = (self.progress, self.reason);
         let duration = progress.started.elapsed();
         progress.report();
-        let flow = self.flow.take().unwrap_or_else(|| self.count(&self.pool.unserved));
-        flow.closed(reason);
         let counters = &self.pool.counters;
         counters.connection.observe(duration.as_secs_f64());
         if is_failure(reason) {
@@ -223,6 +221,11 @@ impl Drop for Record<'_> {
             .and_then(|chosen| progress.first_byte.get().map(|at| at.saturating_duration_since(chosen.at)));
         if let Some(time) = first_byte {
             counters.first_byte.observe(time.as_secs_f64());
+        }
+        // The last of the counters: who sees no connection open sees all of them.
+        match &self.flow {
+            Some(flow) => flow.closed(reason),
+            None => self.pool.unserved.of(&self.listener.name).turned_away(reason),
         }
         info!(
             target: CONNECTIONS,

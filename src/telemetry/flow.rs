@@ -25,6 +25,12 @@ impl Flow {
         self.closed[reason.index()].fetch_add(1, Ordering::Release);
     }
 
+    /// Counts a connection that ended before it could be sent any way.
+    pub fn turned_away(&self, reason: CloseReason) {
+        self.opened();
+        self.closed(reason);
+    }
+
     /// Adds bytes that were relayed: `bytes_in` from the client to the backend, `bytes_out` back.
     pub fn moved(&self, bytes_in: u64, bytes_out: u64) {
         if bytes_in > 0 {
