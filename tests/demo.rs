@@ -54,7 +54,7 @@ fn one_round_of_the_story_costs_nobody_but_those_at_a_killed_backend_anything() 
 fn taken_ports_are_no_obstacle_and_a_signal_ends_it() {
     // Whoever has the usual ports, this test or another program: they are taken now.
     let _taken = ["127.0.0.1:8080", "127.0.0.1:9900", "127.0.0.2:5000"].map(TcpListener::bind);
-    let mut child = demo(&["--balance", "least-connections"]);
+    let mut child = demo(&["--balance", "least-connections", "--exit-after", "60s"]);
     let (lines, said) = mpsc::channel();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
