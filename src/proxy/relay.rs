@@ -25,7 +25,7 @@ use crate::telemetry::CloseReason;
 pub const BUFFER: usize = 64 * 1024;
 /// After so many reads or bytes in a row a connection lets the worker's others have their turn.
 const ROUNDS: usize = 16;
-const TURN: usize = 1024 * 1024;
+const TURN: usize = 256 * 1024;
 /// So many reads in a row that fill the buffer are the beginning of a burst …
 const BURST: u32 = 2;
 /// … and so many in a row that move less than this are its end.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 /// What a pipe is asked to hold, in bytes. The kernel may allow less (fs.pipe-user-pages-soft in proc(5)).
-const CAPACITY: usize = 512 * 1024;
+const CAPACITY: usize = 1024 * 1024;
 /// What one call may move: more than fits, as a slot of the pipe holds more than a page when the network card
 /// (or loopback) delivers more at once.
 const AT_ONCE: usize = 1024 * 1024;
