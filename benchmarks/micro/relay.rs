@@ -1,13 +1,12 @@
 //! The relay's inner loop: a message to the backend and back, over Unix sockets, which cost less than TCP.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
 use pointsman::proxy::progress::Progress;
-use pointsman::proxy::relay::{BUFFER, relay};
+use pointsman::proxy::relay::{Means, Relay};
 use pointsman::proxy::splice::Pipes;
 use pointsman::proxy::stream::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,10 +25,9 @@ fn exchange(bencher: Bencher<'_, '_>, size: usize, relayed: bool) {
             let client_side = std::mem::replace(&mut echo, backend);
             tokio::task::spawn_local(async move {
                 let progress = Rc::new(Progress::new(Instant::now()));
-                let buffer = RefCell::new(vec![0; BUFFER].into_boxed_slice());
-                let pipes = Pipes::new(16, std::sync::Arc::default());
+                let means = Means::new(Pipes::new(16, std::sync::Arc::default()));
                 let (client, backend) = (Stream::Unix(client_side), Stream::Unix(backend_side));
-                relay(&client, &backend, &progress, &buffer, &pipes).await
+                Relay::new(&client, &backend, &progress, &means, Vec::new()).run().await
             });
         }
         tokio::task::spawn_local(async move {

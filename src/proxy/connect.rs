@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 use super::sockets;
 use super::stream::Stream;
 use crate::balance::Lease;
+use crate::config;
 use crate::pool::{Backend, Pool};
 use crate::telemetry::ConnectError;
 
@@ -20,6 +21,8 @@ pub struct Connected {
     pub backend: Arc<Backend>,
     /// The connection to it.
     pub stream: Stream,
+    /// The pool's settings that led to it.
+    pub settings: Arc<config::Pool>,
     /// Its place in the backend's load.
     pub lease: Lease,
     /// How long the successful attempt took.
@@ -46,8 +49,9 @@ pub struct Trail {
     pub attempts: u32,
 }
 
-/// Connects to a backend of `pool`, to as many different ones as its settings allow until one answers.
-pub async fn connect(pool: &Pool, conn: u64) -> Result<Connected, NotConnected> {
+/// Connects to a backend of `pool`, to as many different ones as its settings allow until one answers. `spoken`: the
+/// client has said something that is to be sent to it at once.
+pub async fn connect(pool: &Pool, conn: u64, spoken: bool) -> Result<Connected, NotConnected> {
     let settings = pool.settings();
     let mut tried: Vec<u64> = Vec::new();
     let mut failed: Vec<String> = Vec::new();
@@ -65,11 +69,12 @@ pub async fn connect(pool: &Pool, conn: u64) -> Result<Connected, NotConnected> 
         };
         let lease = backend.load.lease();
         let began = Instant::now();
-        match attempt(backend, settings.connect.timeout).await {
+        match attempt(backend, settings.connect.timeout, spoken).await {
             Ok(stream) => {
                 return Ok(Connected {
                     backend: Arc::clone(backend),
                     stream,
+                    settings: Arc::clone(&settings),
                     lease,
                     took: began.elapsed(),
                     trail: trail(&failed, tried.len() + 1),
@@ -92,8 +97,8 @@ pub async fn connect(pool: &Pool, conn: u64) -> Result<Connected, NotConnected> 
     }
 }
 
-async fn attempt(backend: &Backend, limit: Duration) -> io::Result<Stream> {
-    match tokio::time::timeout(limit, sockets::connect(backend.address)).await {
+async fn attempt(backend: &Backend, limit: Duration, spoken: bool) -> io::Result<Stream> {
+    match tokio::time::timeout(limit, sockets::connect(backend.address, spoken)).await {
         Ok(result) => result.map(Stream::Tcp),
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,

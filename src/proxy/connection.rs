@@ -1,8 +1,8 @@
 //! The life of a connection, from top to bottom:
 //! accept → admit → route → choose and connect → relay → record.
 
-use std::future::poll_fn;
-use std::pin::pin;
+use std::cell::{Cell, OnceCell};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,137 +14,139 @@ use super::connect::{self, Connected, NotConnected, Trail};
 use super::listener::{Listener, Settings};
 use super::no_backend;
 use super::progress::{End, Progress, Relayed};
-use super::relay;
+use super::relay::Relay;
 use super::sockets;
 use super::stream::Stream;
+use super::table::Place;
 use super::worker::Local;
+use crate::balance::Lease;
 use crate::config::Ending;
-use crate::pool::{Backend, Pool};
+use crate::pool::Backend;
 use crate::telemetry::decisions::{Client, Decision};
-use crate::telemetry::flow::{Flow, Flows};
+use crate::telemetry::flow::Flow;
 use crate::telemetry::{CONNECTIONS, CloseReason};
 
 /// Serves one accepted connection until its end. Everything that it counts is given back by guards, so no way
 /// out of here forgets anything.
-pub(super) async fn serve(
+pub(super) fn serve(
     local: Rc<Local>,
     listener: Arc<Listener>,
     client: Stream,
     peer: Client,
-    _permit: Option<OwnedSemaphorePermit>,
-) {
-    let progress = Rc::new(Progress::new(Instant::now()));
-    let _place = local.table.enter(&progress);
-    let settings = listener.settings.load_full();
-    let pool = &settings.pool;
-    let mut record = Record::new(&local, &listener, pool, peer, &progress);
-
-    // admit
-    let Some(_admitted) = listener.admit(settings.max_connections) else {
-        sockets::reset_on_close(&client);
-        return record.close(CloseReason::Limited);
-    };
-
-    // choose and connect: on the heap for as long as it takes, so that it is no part of what a connection holds on to
-    let connected = tokio::select! {
-        biased;
-        end = progress.ended() => return finish(record, &[&client], end),
-        connected = Box::pin(connect::connect(pool, record.conn)) => connected,
-    };
-    let Connected { backend, stream, lease: _lease, took, trail } = match connected {
-        Ok(connected) => connected,
-        Err(NotConnected { trail }) => return Box::pin(turn_away(record, client, &settings, &trail)).await,
-    };
-    let flow = record.routed(&backend, took, &trail);
-    let (timeouts, keepalive) = (pool.settings().timeouts, pool.settings().keepalive);
-    progress.relaying(Relayed { backend, flow, timeouts, keepalive });
-
-    // relay
-    let mut relay = pin!(relay::relay(&client, &stream, &progress, &local.buffer, &local.pipes));
-    let relayed = poll_fn(|cx| {
-        local.pulse.beat();
-        relay.as_mut().poll(cx)
-    });
-    let reason = tokio::select! {
-        biased;
-        end = progress.ended() => return finish(record, &[&client, &stream], end),
-        reason = relayed => reason,
-    };
-    match reason {
-        CloseReason::ClientReset => sockets::reset_on_close(&stream),
-        CloseReason::BackendReset => sockets::reset_on_close(&client),
-        _ => {}
-    }
-    record.close(reason);
+    permit: Option<OwnedSemaphorePermit>,
+) -> impl Future<Output = ()> {
+    let connection = Connection::new(local, listener, client, peer, permit);
+    // Lives by reference: what an async function takes by value, its future holds twice.
+    async move { connection.reason.set(connection.live().await) }
 }
 
-/// Ends a connection that was told to end.
-fn finish(record: Record<'_>, streams: &[&Stream], end: End) {
-    if end.how == Ending::Reset {
-        streams.iter().for_each(sockets::reset_on_close);
-    }
-    record.close(end.reason);
-}
-
-/// Turns away a client that no backend could be found for.
-async fn turn_away(mut record: Record<'_>, client: Stream, settings: &Settings, trail: &Trail) {
-    record.unserved(trail);
-    let reason = if trail.attempts == 0 { CloseReason::NoBackend } else { CloseReason::ConnectFailed };
-    no_backend::turn_away(client, settings.no_backend, &record.local.buffer).await;
-    record.close(reason);
-}
-
-/// What is written down of a connection: its decision when it is routed, and its end, once, whatever happens.
-struct Record<'a> {
+/// A connection, and what is written down of it: its decision when it is routed, and its end, once, whatever happens.
+struct Connection {
     conn: u64,
-    local: &'a Local,
-    listener: &'a Arc<Listener>,
-    pool: &'a Arc<Pool>,
-    client: Client,
-    progress: &'a Progress,
-    /// Where it is counted, once that is known.
-    flow: Option<Arc<Flow>>,
-    chosen: Option<Chosen>,
-    reason: CloseReason,
+    local: Rc<Local>,
+    listener: Arc<Listener>,
+    settings: Arc<Settings>,
+    client: Stream,
+    peer: Client,
+    progress: Rc<Progress>,
+    /// Where it is counted if no backend could be found or reached.
+    unserved: OnceCell<Arc<Flow>>,
+    reason: Cell<CloseReason>,
+    _place: Place,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// The backend that a connection was routed to.
-struct Chosen {
-    backend: Arc<Backend>,
-    connect: Duration,
-    at: Instant,
-}
-
-impl<'a> Record<'a> {
+impl Connection {
     fn new(
-        local: &'a Local,
-        listener: &'a Arc<Listener>,
-        pool: &'a Arc<Pool>,
-        client: Client,
-        progress: &'a Progress,
+        local: Rc<Local>,
+        listener: Arc<Listener>,
+        client: Stream,
+        peer: Client,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
+        let progress = Rc::new(Progress::new(Instant::now()));
         Self {
             conn: local.next_conn(),
+            settings: listener.settings.load_full(),
+            client,
+            peer,
+            // What it stays at if its task ends before it could say why.
+            reason: Cell::new(CloseReason::Internal),
+            unserved: OnceCell::new(),
+            _place: local.table.enter(&progress),
+            _permit: permit,
+            progress,
             local,
             listener,
-            pool,
-            client,
-            progress,
-            flow: None,
-            chosen: None,
-            // What it stays at if its task ends before it could say why.
-            reason: CloseReason::Internal,
         }
     }
 
-    /// A backend was chosen and connected to. The counters of its way.
-    fn routed(&mut self, backend: &Arc<Backend>, took: Duration, trail: &Trail) -> Arc<Flow> {
+    async fn live(&self) -> CloseReason {
+        // admit
+        let Some(_admitted) = self.listener.admit(self.settings.max_connections) else {
+            sockets::reset_on_close(&self.client);
+            return CloseReason::Limited;
+        };
+
+        // choose and connect: on the heap for as long as it takes, so that it is no part of what a connection holds on to
+        let (stream, _lease, first_words) = match Box::pin(self.reach()).await {
+            Ok(reached) => reached,
+            Err(reason) => return reason,
+        };
+
+        // relay
+        let mut relay = Relay::new(&self.client, &stream, &self.progress, &self.local.means, first_words);
+        let reason = tokio::select! {
+            biased;
+            end = self.progress.ended() => return finish(&[&self.client, &stream], end),
+            reason = relay.run() => reason,
+        };
+        match reason {
+            CloseReason::ClientReset => sockets::reset_on_close(&stream),
+            CloseReason::BackendReset => sockets::reset_on_close(&self.client),
+            _ => {}
+        }
+        reason
+    }
+
+    /// Finds it a backend and connects to that; or turns it away.
+    async fn reach(&self) -> Result<(Stream, Lease, Vec<u8>), CloseReason> {
+        let first_words = self.first_words().map_err(|_| CloseReason::ClientReset)?;
+        let spoken = !first_words.is_empty();
+        let connected = tokio::select! {
+            biased;
+            end = self.progress.ended() => return Err(finish(&[&self.client], end)),
+            connected = connect::connect(&self.settings.pool, self.conn, spoken) => connected,
+        };
+        match connected {
+            Ok(connected) => {
+                let (stream, lease) = self.routed(connected);
+                Ok((stream, lease, first_words))
+            }
+            Err(NotConnected { trail }) => Err(self.turn_away(spoken, trail).await),
+        }
+    }
+
+    /// What the client has said by now, if anything: it will be waiting for the backend.
+    fn first_words(&self) -> io::Result<Vec<u8>> {
+        let mut buffer = self.local.means.buffer.borrow_mut();
+        match self.client.read_early(&mut buffer) {
+            Ok(read) => Ok(buffer[..read].to_vec()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A backend was chosen and connected to.
+    fn routed(&self, connected: Connected) -> (Stream, Lease) {
+        let Connected { backend, stream, lease, settings, took, trail } = connected;
+        let pool = &self.settings.pool;
         info!(
             target: CONNECTIONS,
             conn = self.conn,
-            client = %self.client,
+            client = %self.peer,
             listener = %self.listener.name,
-            pool = %self.pool.name,
+            pool = %pool.name,
             backend = %backend.name,
             address = %backend.address,
             algorithm = %trail.algorithm,
@@ -153,45 +155,42 @@ impl<'a> Record<'a> {
             connect_ms = millis(took),
             "routed"
         );
-        self.decide(Some(backend), trail);
-        self.pool.counters.connect.observe(took.as_secs_f64());
-        self.pool.counters.masked(u64::from(trail.attempts.saturating_sub(1)));
-        self.chosen = Some(Chosen { backend: Arc::clone(backend), connect: took, at: Instant::now() });
-        self.count(&backend.flows)
+        self.decide(Some(&backend), &trail);
+        pool.counters.connect.observe(took.as_secs_f64());
+        pool.counters.masked(u64::from(trail.attempts.saturating_sub(1)));
+        let flow = backend.flows.of(&self.listener.name);
+        flow.opened();
+        self.progress.relaying(Relayed { backend, flow, settings, at: Instant::now(), connect: took });
+        (stream, lease)
     }
 
-    /// No backend could be found or reached.
-    fn unserved(&mut self, trail: &Trail) {
+    /// Turns away a client that no backend could be found or reached for.
+    async fn turn_away(&self, spoken: bool, trail: Trail) -> CloseReason {
+        let pool = &self.settings.pool;
         warn!(
             target: CONNECTIONS,
             conn = self.conn,
-            client = %self.client,
+            client = %self.peer,
             listener = %self.listener.name,
-            pool = %self.pool.name,
+            pool = %pool.name,
             algorithm = %trail.algorithm,
             skipped = &*trail.skipped,
             attempts = trail.attempts,
             "no backend"
         );
-        self.decide(None, trail);
-        self.count(&self.pool.unserved);
-    }
-
-    /// Counts the connection among those that took this way; its end is counted there too.
-    fn count(&mut self, flows: &Flows) -> Arc<Flow> {
-        let flow = flows.of(&self.listener.name);
-        flow.opened();
-        self.flow = Some(Arc::clone(&flow));
-        flow
+        self.decide(None, &trail);
+        self.unserved.get_or_init(|| pool.unserved.of(&self.listener.name)).opened();
+        no_backend::turn_away(&self.client, spoken, self.settings.no_backend, &self.local.means).await;
+        if trail.attempts == 0 { CloseReason::NoBackend } else { CloseReason::ConnectFailed }
     }
 
     fn decide(&self, backend: Option<&Arc<Backend>>, trail: &Trail) {
         self.local.shared.decisions.record(Decision {
             conn: self.conn,
             at: SystemTime::now(),
-            client: self.client,
+            client: self.peer,
             listener: Arc::clone(&self.listener.name),
-            pool: Arc::clone(&self.pool.name),
+            pool: Arc::clone(&self.settings.pool.name),
             backend: backend.map(|backend| Arc::clone(&backend.name)),
             address: backend.map(|backend| backend.address),
             algorithm: trail.algorithm,
@@ -199,46 +198,49 @@ impl<'a> Record<'a> {
             attempts: trail.attempts,
         });
     }
-
-    /// The connection is over.
-    fn close(mut self, reason: CloseReason) {
-        self.reason = reason;
-    }
 }
 
-impl Drop for Record<'_> {
+/// Ends a connection that was told to end.
+fn finish(streams: &[&Stream], end: End) -> CloseReason {
+    if end.how == Ending::Reset {
+        streams.iter().for_each(sockets::reset_on_close);
+    }
+    end.reason
+}
+
+impl Drop for Connection {
     fn drop(&mut self) {
-        let (progress, reason) = (self.progress, self.reason);
+        let (progress, reason) = (&self.progress, self.reason.get());
         let duration = progress.started.elapsed();
         progress.report();
-        let counters = &self.pool.counters;
-        counters.connection.observe(duration.as_secs_f64());
+        let pool = &self.settings.pool;
+        pool.counters.connection.observe(duration.as_secs_f64());
         if is_failure(reason) {
-            counters.seen(reason);
+            pool.counters.seen(reason);
         }
-        let chosen = self.chosen.as_ref();
-        let first_byte = chosen
-            .and_then(|chosen| progress.first_byte.get().map(|at| at.saturating_duration_since(chosen.at)));
+        let relayed = progress.relayed();
+        let first_byte = relayed
+            .and_then(|relayed| progress.first_byte.get().map(|at| at.saturating_duration_since(relayed.at)));
         if let Some(time) = first_byte {
-            counters.first_byte.observe(time.as_secs_f64());
+            pool.counters.first_byte.observe(time.as_secs_f64());
         }
         // The last of the counters: who sees no connection open sees all of them.
-        match &self.flow {
+        match relayed.map(|relayed| &relayed.flow).or(self.unserved.get()) {
             Some(flow) => flow.closed(reason),
-            None => self.pool.unserved.of(&self.listener.name).turned_away(reason),
+            None => pool.unserved.of(&self.listener.name).turned_away(reason),
         }
         info!(
             target: CONNECTIONS,
             conn = self.conn,
-            client = %self.client,
+            client = %self.peer,
             listener = %self.listener.name,
-            pool = %self.pool.name,
-            backend = chosen.map(|chosen| display(&chosen.backend.name)),
-            address = chosen.map(|chosen| display(chosen.backend.address)),
+            pool = %pool.name,
+            backend = relayed.map(|relayed| display(&relayed.backend.name)),
+            address = relayed.map(|relayed| display(relayed.backend.address)),
             reason = %reason.name(),
             bytes_in = progress.bytes_in.get(),
             bytes_out = progress.bytes_out.get(),
-            connect_ms = chosen.map(|chosen| millis(chosen.connect)),
+            connect_ms = relayed.map(|relayed| millis(relayed.connect)),
             first_byte_ms = first_byte.map(millis),
             duration_ms = millis(duration),
             "closed"

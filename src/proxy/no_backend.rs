@@ -3,9 +3,9 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use super::relay::Buffer;
+use super::relay::Means;
 use super::sockets;
-use super::stream::Stream;
+use super::stream::{Push, Stream};
 use crate::config::NoBackend;
 
 /// A client that asked nothing by then is answered all the same.
@@ -23,41 +23,43 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     \r\n\
     No backend is available.\n";
 
-/// Turns a client away.
-pub(super) async fn turn_away(client: Stream, how: NoBackend, buffer: &Buffer) {
+/// Turns a client away. `spoken`: it has said something that was read already.
+pub(super) async fn turn_away(client: &Stream, spoken: bool, how: NoBackend, means: &Means) {
     match how {
         // A connection that a closing listener had already let in gets what comes closest to a refusal.
-        NoBackend::Reset | NoBackend::Refuse => sockets::reset_on_close(&client),
-        NoBackend::Close => farewell(&client, buffer).await,
-        NoBackend::Http503 => unavailable(&client, buffer).await,
+        NoBackend::Reset | NoBackend::Refuse => sockets::reset_on_close(client),
+        NoBackend::Close => farewell(client, means).await,
+        NoBackend::Http503 => unavailable(client, spoken, means).await,
     }
 }
 
 /// Waits for the request and answers it.
-async fn unavailable(client: &Stream, buffer: &Buffer) {
-    let _ = tokio::time::timeout(REQUEST, read(client, buffer)).await;
-    if client.write(UNAVAILABLE).is_ok() {
-        farewell(client, buffer).await;
+async fn unavailable(client: &Stream, spoken: bool, means: &Means) {
+    if !spoken {
+        let _ = tokio::time::timeout(REQUEST, read(client, means)).await;
+    }
+    if client.write(UNAVAILABLE, Push::Now).is_ok() {
+        farewell(client, means).await;
     }
 }
 
 /// Closes in an orderly way: closing with bytes unread would send a reset, and that may overtake what was written
 /// (RFC 9112, 9.6).
-async fn farewell(client: &Stream, buffer: &Buffer) {
+async fn farewell(client: &Stream, means: &Means) {
     if client.finish().is_err() {
         return;
     }
-    let rest = async { while read(client, buffer).await {} };
+    let rest = async { while read(client, means).await {} };
     let _ = tokio::time::timeout(FAREWELL, rest).await;
 }
 
 /// Reads and throws away; `false` at the end.
-async fn read(client: &Stream, buffer: &Buffer) -> bool {
+async fn read(client: &Stream, means: &Means) -> bool {
     loop {
         if poll_fn(|cx| client.poll_readable(cx)).await.is_err() {
             return false;
         }
-        match client.read(&mut buffer.borrow_mut()) {
+        match client.read(&mut means.buffer.borrow_mut()) {
             Ok(n) => return n > 0,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return false,

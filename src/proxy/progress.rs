@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::config::{Ending, Timeouts};
+use crate::config::{self, Ending, Timeouts};
 use crate::pool::Backend;
 use crate::pool::backend::Order;
 use crate::telemetry::CloseReason;
@@ -66,10 +66,12 @@ pub struct Relayed {
     pub backend: Arc<Backend>,
     /// The counters of its way.
     pub flow: Arc<Flow>,
-    /// When it is given up.
-    pub timeouts: Timeouts,
-    /// Idle time before the backend is probed, if the connection lasts.
-    pub keepalive: Option<Duration>,
+    /// The settings of its pool when it was routed.
+    pub settings: Arc<config::Pool>,
+    /// When it was routed.
+    pub at: Instant,
+    /// How long connecting to the backend took.
+    pub connect: Duration,
 }
 
 impl Progress {
@@ -98,8 +100,13 @@ impl Progress {
 
     /// Notes what it is relayed to; from now on the time limits and the backend's orders hold.
     pub fn relaying(&self, relayed: Relayed) {
-        self.last_moved.set(Instant::now());
+        self.last_moved.set(relayed.at);
         let _ = self.relayed.set(relayed);
+    }
+
+    /// What it is relayed to, once it is.
+    pub fn relayed(&self) -> Option<&Relayed> {
+        self.relayed.get()
     }
 
     /// Notes the backend's first byte.
@@ -130,7 +137,7 @@ impl Progress {
 
     /// Its way's keepalive.
     pub fn keepalive(&self) -> Option<Duration> {
-        self.relayed.get()?.keepalive
+        self.relayed.get()?.settings.keepalive
     }
 
     /// Whether the kernel is to be asked if anything moves behind our back (see `quiet.rs`), and how often it was
@@ -176,7 +183,7 @@ impl Progress {
             self.lasting.set(true);
             self.wake();
         }
-        if relayed.timeouts.lifetime.is_some_and(|limit| now.duration_since(self.started) >= limit) {
+        if relayed.settings.timeouts.lifetime.is_some_and(|limit| now.duration_since(self.started) >= limit) {
             self.end(End { reason: CloseReason::Lifetime, how: Ending::Close });
         }
         self.keep_quiet(relayed, now);
@@ -196,7 +203,7 @@ impl Progress {
     /// Ends a connection on which nothing moves. Whether that is so is asked of the kernel first, in good time: what
     /// was written may still be on its way to a slow reader.
     fn keep_quiet(&self, relayed: &Relayed, now: Instant) {
-        let Timeouts { idle, half_closed, .. } = relayed.timeouts;
+        let Timeouts { idle, half_closed, .. } = relayed.settings.timeouts;
         let half_closed = if self.half_closed.get() { half_closed } else { None };
         let limits = [(half_closed, CloseReason::HalfClosedTimeout), (idle, CloseReason::IdleTimeout)];
         let limit =
@@ -212,7 +219,7 @@ impl Progress {
             return self.end(End { reason, how: Ending::Close });
         }
         let over = limit.is_some_and(|(limit, _)| quiet >= limit && looked < limit);
-        let steps = [limit.map(|(limit, _)| limit / LOOKS), relayed.keepalive];
+        let steps = [limit.map(|(limit, _)| limit / LOOKS), relayed.settings.keepalive];
         if over || steps.into_iter().flatten().min().is_some_and(|step| quiet - looked >= step) {
             self.looks.set(self.looks.get() + 1);
             self.looked.set(quiet);

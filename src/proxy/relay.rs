@@ -9,33 +9,51 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
 
+use super::busy_poll::Pulse;
 use super::progress::Progress;
 use super::quiet::{Look, Quiet, delivered};
 use super::sockets;
 use super::splice::{Pipe, Pipes};
-use super::stream::Stream;
+use super::stream::{Push, Stream};
 use crate::telemetry::CloseReason;
 
 /// Size of a worker's buffer: as much as one read takes.
-pub const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 64 * 1024;
 /// After so many reads or bytes in a row a connection lets the worker's others have their turn.
 const ROUNDS: usize = 16;
 const TURN: usize = 256 * 1024;
 /// So many reads in a row that fill the buffer are the beginning of a burst …
-const BURST: u32 = 2;
+const BURST: u8 = 2;
 /// … and so many in a row that move less than this are its end.
 const SMALL: usize = 16 * 1024;
-const CALM: u32 = 4;
+const CALM: u8 = 4;
 /// Who takes nothing of a broken peer's last words for so long learns of the break without them.
 const PATIENCE: Duration = Duration::from_millis(40);
 
-/// The buffer that all connections of a worker share.
-pub type Buffer = RefCell<Box<[u8]>>;
+/// What all connections of a worker move their bytes through.
+#[derive(Debug)]
+pub struct Means {
+    /// What they read into.
+    pub(super) buffer: RefCell<Box<[u8]>>,
+    /// What bursts flow through.
+    pub(super) pipes: Pipes,
+    /// Told whenever one of them has something to do.
+    pub(super) pulse: Rc<Pulse>,
+}
+
+impl Means {
+    /// One buffer, and these pipes.
+    pub fn new(pipes: Pipes) -> Self {
+        Self { buffer: RefCell::new(vec![0; BUFFER].into_boxed_slice()), pipes, pulse: Rc::default() }
+    }
+}
 
 /// Which side of the connection.
 #[derive(Clone, Copy)]
@@ -53,121 +71,163 @@ enum Failed {
     Write,
 }
 
-/// One direction of the relay.
-struct Direction<'a> {
-    from: Side,
-    sender: &'a Stream,
-    receiver: &'a Stream,
+/// Two streams that are being relayed. Small, as an idle connection consists of little else: what is rarely needed is
+/// on the heap, and made when it is.
+pub struct Relay<'a> {
+    client: &'a Stream,
+    backend: &'a Stream,
     progress: &'a Progress,
-    buffer: &'a Buffer,
-    pipes: &'a Pipes,
-    /// What was read and not yet taken by the other side; unread from `sent` on.
+    means: &'a Means,
+    up: Direction,
+    down: Direction,
+    /// Who finished first.
+    first: Option<CloseReason>,
+    /// The backend has its keepalive.
+    probed: bool,
+    quiet: Quiet,
+    /// Tell that a side broke which is not being read.
+    client_broken: Option<Watch<'a>>,
+    backend_broken: Option<Watch<'a>>,
+}
+
+type Watch<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// What one direction of a relay has under way.
+#[derive(Default)]
+struct Direction {
+    /// What was read and not yet taken by the other side.
     kept: Vec<u8>,
-    sent: usize,
     /// What a burst flows through, while it does.
     pipe: Option<Pipe>,
     /// A burst is under way.
     burst: bool,
     /// Reads in a row that speak for a change of that.
-    signs: u32,
+    signs: u8,
     /// The sender has finished, and all it sent is read.
     ended: bool,
     /// The receiver was told so.
     told: bool,
 }
 
-/// Relays until both sides are done or one fails, and says which.
-pub async fn relay(
-    client: &Stream,
-    backend: &Stream,
-    progress: &Progress,
-    buffer: &Buffer,
-    pipes: &Pipes,
-) -> CloseReason {
-    let direction = |from, sender, receiver| Direction {
-        from,
-        sender,
-        receiver,
-        progress,
-        buffer,
-        pipes,
-        kept: Vec::new(),
-        sent: 0,
-        pipe: None,
-        burst: false,
-        signs: 0,
-        ended: false,
-        told: false,
-    };
-    let mut up = direction(Side::Client, client, backend);
-    let mut down = direction(Side::Backend, backend, client);
-    let Broken(side) = match both(&mut up, &mut down).await {
-        Ok(reason) => return reason,
-        Err(broken) => broken,
-    };
-    // What it said before it broke is on its way, or lies with the kernel: an answer in the middle of an upload, say.
-    match side {
-        Side::Client => up.last_words().await,
-        Side::Backend => down.last_words().await,
-    }
-    side.reset()
+/// From where to where a direction leads.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    from: Side,
+    sender: &'a Stream,
+    receiver: &'a Stream,
+    progress: &'a Progress,
+    means: &'a Means,
 }
 
-/// Relays until both directions are done, or a side is broken.
-async fn both(up: &mut Direction<'_>, down: &mut Direction<'_>) -> Result<CloseReason, Broken> {
-    let (client, backend, progress) = (up.sender, down.sender, up.progress);
-    let mut first = None;
-    let mut probed = false;
-    let quiet = Quiet::default();
-    // Rarely needed, and as large as all the rest: made when they are.
-    let (mut client_broken, mut backend_broken) = (None, None);
-    poll_fn(|cx| {
-        up.run(cx)?;
-        down.run(cx)?;
-        if first.is_none() {
-            first = match (up.ended, down.ended) {
+impl<'a> Relay<'a> {
+    /// A relay that begins with what the client has already said.
+    pub fn new(
+        client: &'a Stream,
+        backend: &'a Stream,
+        progress: &'a Progress,
+        means: &'a Means,
+        first_words: Vec<u8>,
+    ) -> Self {
+        let relay = Self {
+            client,
+            backend,
+            progress,
+            means,
+            up: Direction { kept: first_words, ..Direction::default() },
+            down: Direction::default(),
+            first: None,
+            probed: false,
+            quiet: Quiet::default(),
+            client_broken: None,
+            backend_broken: None,
+        };
+        relay.way(Side::Client).count(relay.up.kept.len());
+        relay
+    }
+
+    /// Relays until both sides are done or one fails, and says which.
+    pub async fn run(&mut self) -> CloseReason {
+        let Broken(side) = match poll_fn(|cx| self.poll(cx)).await {
+            Ok(reason) => return reason,
+            Err(broken) => broken,
+        };
+        // What it said before it broke is on its way, or lies with the kernel: an answer in the middle of an upload, say.
+        let way = self.way(side);
+        let direction = match side {
+            Side::Client => &mut self.up,
+            Side::Backend => &mut self.down,
+        };
+        Box::pin(direction.last_words(way)).await;
+        side.reset()
+    }
+
+    fn way(&self, from: Side) -> Way<'a> {
+        let (sender, receiver) = match from {
+            Side::Client => (self.client, self.backend),
+            Side::Backend => (self.backend, self.client),
+        };
+        Way { from, sender, receiver, progress: self.progress, means: self.means }
+    }
+
+    /// Moves what can be moved; ready when both directions are done, or a side is broken.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<CloseReason, Broken>> {
+        self.means.pulse.beat();
+        let (upward, downward) = (self.way(Side::Client), self.way(Side::Backend));
+        self.up.run(upward, cx)?;
+        self.down.run(downward, cx)?;
+        if self.first.is_none() {
+            self.first = match (self.up.ended, self.down.ended) {
                 (true, _) => Some(CloseReason::ClientClosed),
                 (_, true) => Some(CloseReason::BackendClosed),
                 (false, false) => None,
             };
-            progress.half_closed.set(first.is_some());
+            self.progress.half_closed.set(self.first.is_some());
         }
-        match (first, up.passed_on(), down.passed_on()) {
+        match (self.first, self.up.passed_on(), self.down.passed_on()) {
             // Closing the two sockets tells both peers.
             (Some(reason), true, true) => return Poll::Ready(Ok(reason)),
-            (_, true, false) => up.tell()?,
-            (_, false, true) => down.tell()?,
+            (_, true, false) => self.up.tell(upward)?,
+            (_, false, true) => self.down.tell(downward)?,
             (_, false, false) | (None, ..) => {}
         }
-        if !probed && let Some(keepalive) = progress.keepalive_due() {
-            probed = true;
-            // It fails only on a socket that is about to tell so itself.
-            let _ = sockets::set_keepalive(&SockRef::from(backend), Some(keepalive));
-        }
-        if let Some(times) = progress.look_due() {
-            match quiet.look([client, backend], times == 1, progress.keepalive()) {
-                Look::Still => {}
-                Look::Moves => progress.moved.set(true),
-                Look::ClientVanished => return Poll::Ready(Ok(CloseReason::ClientReset)),
-                Look::BackendVanished => return Poll::Ready(Ok(CloseReason::BackendReset)),
-            }
+        if let Some(vanished) = self.attend() {
+            return Poll::Ready(Ok(vanished));
         }
         // A side that is not being read would not tell that it broke.
-        if !up.reading() {
-            let broken = client_broken.get_or_insert_with(|| Box::pin(client.broken()));
-            if broken.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Broken(Side::Client)));
-            }
+        if !self.up.reading() && watch(&mut self.client_broken, self.client, cx) {
+            return Poll::Ready(Err(Broken(Side::Client)));
         }
-        if !down.reading() {
-            let broken = backend_broken.get_or_insert_with(|| Box::pin(backend.broken()));
-            if broken.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(Broken(Side::Backend)));
-            }
+        if !self.down.reading() && watch(&mut self.backend_broken, self.backend, cx) {
+            return Poll::Ready(Err(Broken(Side::Backend)));
         }
         Poll::Pending
-    })
-    .await
+    }
+
+    /// Does what the worker's tick has asked for. A peer that has vanished ends the relay.
+    fn attend(&mut self) -> Option<CloseReason> {
+        if !self.probed
+            && let Some(keepalive) = self.progress.keepalive_due()
+        {
+            self.probed = true;
+            // It fails only on a socket that is about to tell so itself.
+            let _ = sockets::set_keepalive(&SockRef::from(self.backend), Some(keepalive));
+        }
+        let times = self.progress.look_due()?;
+        match self.quiet.look([self.client, self.backend], times == 1, self.progress.keepalive()) {
+            Look::Still => None,
+            Look::Moves => {
+                self.progress.moved.set(true);
+                None
+            }
+            Look::ClientVanished => Some(CloseReason::ClientReset),
+            Look::BackendVanished => Some(CloseReason::BackendReset),
+        }
+    }
+}
+
+/// Whether a side broke; its task will be woken if it does.
+fn watch<'a>(broken: &mut Option<Watch<'a>>, side: &'a Stream, cx: &mut Context<'_>) -> bool {
+    broken.get_or_insert_with(|| Box::pin(side.broken())).as_mut().poll(cx).is_ready()
 }
 
 impl Side {
@@ -186,7 +246,7 @@ impl Side {
     }
 }
 
-impl Direction<'_> {
+impl Direction {
     /// Whether it waits for its sender, and not for its receiver.
     fn reading(&self) -> bool {
         !self.ended && !self.holding()
@@ -203,62 +263,63 @@ impl Direction<'_> {
     }
 
     /// Tells the receiver that nothing more will come, once.
-    fn tell(&mut self) -> Result<(), Broken> {
+    fn tell(&mut self, way: Way<'_>) -> Result<(), Broken> {
         if self.told {
             return Ok(());
         }
         self.told = true;
-        self.receiver.finish().map_err(|_| Broken(self.from.other()))
+        way.receiver.finish().map_err(|_| Broken(way.from.other()))
     }
 
     /// Passes on what a broken sender said before it broke, for as long as the receiver takes some of it.
-    async fn last_words(&mut self) {
+    async fn last_words(&mut self, way: Way<'_>) {
+        way.receiver.push();
         loop {
-            self.progress.moved.set(false);
-            let done = poll_fn(|cx| match self.run(cx) {
+            way.progress.moved.set(false);
+            let done = poll_fn(|cx| match self.run(way, cx) {
                 Ok(()) if !self.passed_on() => Poll::Pending,
                 Ok(()) | Err(_) => Poll::Ready(()),
             });
-            if tokio::time::timeout(PATIENCE, done).await.is_ok() || !self.progress.moved.get() {
+            if tokio::time::timeout(PATIENCE, done).await.is_ok() || !way.progress.moved.get() {
                 break;
             }
         }
         // The reset that follows would overtake it.
-        delivered(self.receiver, PATIENCE).await;
+        delivered(way.receiver, PATIENCE).await;
     }
 
     /// Moves bytes until one of the two sides has to be waited for; the task will be woken then.
-    fn run(&mut self, cx: &mut Context<'_>) -> Result<(), Broken> {
+    fn run(&mut self, way: Way<'_>, cx: &mut Context<'_>) -> Result<(), Broken> {
         let mut moved = 0;
         for _ in 0..ROUNDS {
-            match self.flush(cx) {
+            match self.flush(way, cx) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return Ok(()),
             }
             if self.ended {
-                self.rest();
+                self.rest(way.means);
                 return Ok(());
             }
-            match self.sender.poll_readable(cx) {
-                Poll::Ready(result) => result.map_err(|_| Broken(self.from))?,
+            match way.sender.poll_readable(cx) {
+                Poll::Ready(result) => result.map_err(|_| Broken(way.from))?,
                 Poll::Pending => {
-                    self.rest();
+                    self.rest(way.means);
                     return Ok(());
                 }
             }
-            let read = if self.burst { self.splice() } else { self.copy() };
+            let read = if self.burst { self.splice(way) } else { self.copy(way) };
             match read {
                 Ok(0) => self.ended = true,
                 Ok(n) => {
-                    self.count(n);
+                    way.count(n);
                     moved += n;
                     if moved >= TURN {
                         break;
                     }
                 }
                 Err(Failed::Read(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(Failed::Read(_)) => return Err(Broken(self.from)),
-                Err(Failed::Write) => return Err(Broken(self.from.other())),
+                Err(Failed::Read(_)) => return Err(Broken(way.from)),
+                Err(Failed::Write) => return Err(Broken(way.from.other())),
             }
         }
         cx.waker().wake_by_ref();
@@ -266,25 +327,26 @@ impl Direction<'_> {
     }
 
     /// Nothing is there to be moved: the pipe is another connection's to use.
-    fn rest(&mut self) {
+    fn rest(&mut self, means: &Means) {
         if let Some(pipe) = self.pipe.take() {
-            self.pipes.give_back(pipe);
+            means.pipes.give_back(pipe);
         }
     }
 
     /// One read into the worker's buffer and one write of what it gave; what is not taken is kept.
-    fn copy(&mut self) -> Result<usize, Failed> {
-        let mut buffer = self.buffer.borrow_mut();
-        let read = self.sender.read(&mut buffer).map_err(Failed::Read)?;
+    fn copy(&mut self, way: Way<'_>) -> Result<usize, Failed> {
+        let mut buffer = way.means.buffer.borrow_mut();
+        let read = way.sender.read(&mut buffer).map_err(Failed::Read)?;
         if read > 0 {
-            let taken = match self.receiver.write(&buffer[..read]) {
+            // Its last words and its end then leave in one packet: `tell` follows at once.
+            let push = if read < buffer.len() && way.sender.finished() { Push::WithNext } else { Push::Now };
+            let taken = match way.receiver.write(&buffer[..read], push) {
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(_) => return Err(Failed::Write),
             };
             if taken < read {
                 self.kept = buffer[taken..read].to_vec();
-                self.sent = 0;
             }
         }
         self.judge(read == buffer.len(), BURST);
@@ -292,21 +354,21 @@ impl Direction<'_> {
     }
 
     /// One read into the pipe; [`flush`](Self::flush) passes it on.
-    fn splice(&mut self) -> Result<usize, Failed> {
+    fn splice(&mut self, way: Way<'_>) -> Result<usize, Failed> {
         if self.pipe.is_none() {
-            self.pipe = self.pipes.take();
+            self.pipe = way.means.pipes.take();
         }
         let Some(pipe) = &mut self.pipe else {
             self.burst = false; // until the next signs of one
-            return self.copy();
+            return self.copy(way);
         };
-        let read = self.sender.fill(pipe).map_err(Failed::Read)?;
+        let read = way.sender.fill(pipe).map_err(Failed::Read)?;
         self.judge(read < SMALL, CALM);
         Ok(read)
     }
 
     /// Begins or ends a burst after `enough` signs of it in a row.
-    fn judge(&mut self, sign: bool, enough: u32) {
+    fn judge(&mut self, sign: bool, enough: u8) {
         self.signs = if sign { self.signs + 1 } else { 0 };
         if self.signs >= enough {
             self.burst = !self.burst;
@@ -315,29 +377,34 @@ impl Direction<'_> {
     }
 
     /// Writes what was kept; ready when nothing is.
-    fn flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let broken = Broken(self.from.other());
+    fn flush(&mut self, way: Way<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let broken = Broken(way.from.other());
         while self.holding() {
-            if ready!(self.receiver.poll_writable(cx)).is_err() {
+            if ready!(way.receiver.poll_writable(cx)).is_err() {
                 return Poll::Ready(Err(broken));
             }
             let written = match &mut self.pipe {
-                Some(pipe) if pipe.held() > 0 => self.receiver.empty(pipe),
-                _ => self.receiver.write(&self.kept[self.sent..]).inspect(|n| self.sent += n),
+                Some(pipe) if pipe.held() > 0 => way.receiver.empty(pipe),
+                _ => way.receiver.write(&self.kept, Push::Now).inspect(|n| drop(self.kept.drain(..n))),
             };
             match written {
-                Ok(_) => self.progress.moved.set(true),
+                Ok(_) => way.progress.moved.set(true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(Err(broken)),
             }
-            if self.sent == self.kept.len() {
-                (self.kept, self.sent) = (Vec::new(), 0);
+            if self.kept.is_empty() {
+                self.kept = Vec::new(); // an idle connection holds on to nothing
             }
         }
         Poll::Ready(Ok(()))
     }
+}
 
+impl Way<'_> {
     fn count(&self, n: usize) {
+        if n == 0 {
+            return;
+        }
         let progress = self.progress;
         progress.moved.set(true);
         let total = match self.from {

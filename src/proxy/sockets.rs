@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use crate::telemetry::not_with_itself;
 
@@ -113,12 +114,28 @@ fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Opens a connection to a backend. It gets its keepalive only when it has turned out to last: five system calls
-/// that a short connection does without.
-pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    socket.set_nodelay(true)?; // what one side sent at once is passed on at once
-    let stream = socket.connect(address).await?;
+/// Opens a connection to a backend. `spoken`: there is something to send to it at once, and the acknowledgement that
+/// ends the handshake can travel with that: a packet less, and the backend is woken once, not twice (TCP_QUICKACK in
+/// tcp(7)). It gets its keepalive only when it has turned out to last: five system calls that a short connection does
+/// without.
+pub async fn connect(address: SocketAddr, spoken: bool) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?; // what one side sent at once is passed on at once
+    if spoken {
+        sockopt::set_tcp_quickack(&socket, false)?;
+    }
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    // The kernel is asked for an error only if it says that there is one.
+    let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
+    if ready.is_error()
+        && let Some(error) = stream.take_error()?
+    {
+        return Err(error);
+    }
     not_with_itself(address, || stream.local_addr())?;
     Ok(stream)
 }

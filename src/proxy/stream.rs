@@ -4,7 +4,8 @@
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::SockRef;
@@ -20,6 +21,15 @@ pub enum Stream {
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
+}
+
+/// When what is written leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// At once.
+    Now,
+    /// With what is written next, or with the end of the stream, which must follow (MSG_MORE in send(2)).
+    WithNext,
 }
 
 macro_rules! either {
@@ -55,8 +65,31 @@ impl Stream {
     }
 
     /// Writes as much as the kernel takes; `WouldBlock` when that is nothing.
-    pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.once(Interest::WRITABLE, bytes.len(), |fd| Ok(send(fd, bytes, SendFlags::NOSIGNAL)?))
+    pub fn write(&self, bytes: &[u8], push: Push) -> io::Result<usize> {
+        let flags = match push {
+            Push::Now => SendFlags::NOSIGNAL,
+            Push::WithNext => SendFlags::NOSIGNAL | SendFlags::MORE,
+        };
+        self.once(Interest::WRITABLE, bytes.len(), |fd| Ok(send(fd, bytes, flags)?))
+    }
+
+    /// Sends off what was to leave with the next write.
+    pub(super) fn push(&self) {
+        // Setting the option again does that (tcp(7)). It fails only on a Unix socket, which never waits.
+        let _ = SockRef::from(self).set_tcp_nodelay(true);
+    }
+
+    /// Reads what has arrived, however little is known of whether anything has.
+    pub(super) fn read_early(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self, buffer, RecvFlags::empty())?.0)
+    }
+
+    /// Whether the peer is known to have finished: the last it had to say has arrived. Only to be asked when the stream
+    /// is [readable](Self::poll_readable).
+    pub(super) fn finished(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let ready = either!(self, stream => pin!(stream.ready(Interest::READABLE)).poll(&mut cx));
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Moves what has arrived into an empty pipe; 0 at the end of the stream, `WouldBlock` when there is nothing.

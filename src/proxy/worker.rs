@@ -1,7 +1,7 @@
 //! A worker: one thread of the data plane, with a single-threaded runtime. A connection lives and dies on the
 //! worker that accepted it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,10 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::admit::Limit;
-use super::busy_poll::Pulse;
 use super::listener::{self, Closing, Listener, Socket};
 use super::progress::End;
-use super::relay::{self, Buffer};
+use super::relay::Means;
 use super::splice::Pipes;
 use super::table::Table;
 use crate::telemetry::decisions::Decisions;
@@ -44,12 +43,8 @@ pub struct Shared {
 pub struct Local {
     /// The open connections.
     pub table: Rc<Table>,
-    /// What they are read into.
-    pub buffer: Buffer,
-    /// What bursts flow through.
-    pub pipes: Pipes,
-    /// Whether they have anything to do.
-    pub pulse: Rc<Pulse>,
+    /// What they move their bytes through.
+    pub means: Means,
     /// What is shared with other threads.
     pub shared: Arc<Shared>,
     /// The process's limit of connections.
@@ -165,9 +160,7 @@ async fn run(
 ) {
     let local = Rc::new(Local {
         table: Rc::default(),
-        buffer: RefCell::new(vec![0; relay::BUFFER].into_boxed_slice()),
-        pipes: Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied)),
-        pulse: Rc::default(),
+        means: Means::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
         shared,
         limit,
         conns: Cell::new(index as u64 + 1),
@@ -176,7 +169,7 @@ async fn run(
     let table = Rc::clone(&local.table);
     tokio::task::spawn_local(async move { table.keep_time().await });
     if let Some(time) = busy_poll {
-        tokio::task::spawn_local(Rc::clone(&local.pulse).stay_awake(time));
+        tokio::task::spawn_local(Rc::clone(&local.means.pulse).stay_awake(time));
     }
     while let Some(command) = commands.recv().await {
         match command {
