@@ -1,5 +1,6 @@
 //! The relay's inner loop: a message to the backend and back, over Unix sockets, which cost less than TCP.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -27,7 +28,8 @@ fn exchange(bencher: Bencher<'_, '_>, size: usize, relayed: bool) {
                 let progress = Rc::new(Progress::new(Instant::now()));
                 let means = Means::new(Pipes::new(16, std::sync::Arc::default()));
                 let (client, backend) = (Stream::Unix(client_side), Stream::Unix(backend_side));
-                Relay::new(&client, &backend, &progress, &means, Vec::new()).run().await
+                let mut relay = Relay::new(&client, &backend, &progress, &means, Vec::new());
+                poll_fn(|cx| relay.poll(cx)).await
             });
         }
         tokio::task::spawn_local(async move {

@@ -2,9 +2,11 @@
 //! accept → admit → route → choose and connect → relay → record.
 
 use std::cell::{Cell, OnceCell};
+use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,7 +19,6 @@ use super::progress::{End, Progress, Relayed};
 use super::relay::Relay;
 use super::sockets;
 use super::stream::Stream;
-use super::table::Place;
 use super::worker::Local;
 use crate::balance::Lease;
 use crate::config::Ending;
@@ -52,7 +53,8 @@ struct Connection {
     /// Where it is counted if no backend could be found or reached.
     unserved: OnceCell<Arc<Flow>>,
     reason: Cell<CloseReason>,
-    _place: Place,
+    /// Its place in the worker's table.
+    place: usize,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -73,7 +75,7 @@ impl Connection {
             // What it stays at if its task ends before it could say why.
             reason: Cell::new(CloseReason::Internal),
             unserved: OnceCell::new(),
-            _place: local.table.enter(&progress),
+            place: local.table.enter(&progress),
             _permit: permit,
             progress,
             local,
@@ -94,31 +96,40 @@ impl Connection {
             Err(reason) => return reason,
         };
 
-        // relay
+        // relay: polled here, as a future around it would be held on to as well
         let mut relay = Relay::new(&self.client, &stream, &self.progress, &self.local.means, first_words);
-        let reason = tokio::select! {
-            biased;
-            end = self.progress.ended() => return finish(&[&self.client, &stream], end),
-            reason = relay.run() => reason,
+        let relayed = poll_fn(|cx| match self.progress.poll_ended(cx) {
+            Poll::Ready(end) => Poll::Ready(Err(end)),
+            Poll::Pending => relay.poll(cx).map(Ok),
+        });
+        let relayed = match relayed.await {
+            Ok(Err(broken)) => Box::pin(self.unless_ended(relay.last_words(broken))).await,
+            Ok(Ok(reason)) => Ok(reason),
+            Err(end) => Err(end),
         };
-        match reason {
-            CloseReason::ClientReset => sockets::reset_on_close(&stream),
-            CloseReason::BackendReset => sockets::reset_on_close(&self.client),
+        match relayed {
+            Ok(CloseReason::ClientReset) => sockets::reset_on_close(&stream),
+            Ok(CloseReason::BackendReset) => sockets::reset_on_close(&self.client),
             _ => {}
         }
-        reason
+        relayed.unwrap_or_else(|end| finish(&[&self.client, &stream], end))
+    }
+
+    /// What comes of `future`, unless the connection is told to end before.
+    async fn unless_ended<T>(&self, future: impl Future<Output = T>) -> Result<T, End> {
+        tokio::select! {
+            biased;
+            end = self.progress.ended() => Err(end),
+            value = future => Ok(value),
+        }
     }
 
     /// Finds it a backend and connects to that; or turns it away.
     async fn reach(&self) -> Result<(Stream, Lease, Vec<u8>), CloseReason> {
         let first_words = self.first_words().map_err(|_| CloseReason::ClientReset)?;
         let spoken = !first_words.is_empty();
-        let connected = tokio::select! {
-            biased;
-            end = self.progress.ended() => return Err(finish(&[&self.client], end)),
-            connected = connect::connect(&self.settings.pool, self.conn, spoken) => connected,
-        };
-        match connected {
+        let connecting = connect::connect(&self.settings.pool, self.conn, spoken);
+        match self.unless_ended(connecting).await.map_err(|end| finish(&[&self.client], end))? {
             Ok(connected) => {
                 let (stream, lease) = self.routed(connected);
                 Ok((stream, lease, first_words))
@@ -160,7 +171,7 @@ impl Connection {
         pool.counters.masked(u64::from(trail.attempts.saturating_sub(1)));
         let flow = backend.flows.of(&self.listener.name);
         flow.opened();
-        self.progress.relaying(Relayed { backend, flow, settings, at: Instant::now(), connect: took });
+        self.progress.relaying(Relayed { backend, flow, settings, at: self.progress.age(), connect: took });
         (stream, lease)
     }
 
@@ -219,8 +230,8 @@ impl Drop for Connection {
             pool.counters.seen(reason);
         }
         let relayed = progress.relayed();
-        let first_byte = relayed
-            .and_then(|relayed| progress.first_byte.get().map(|at| at.saturating_duration_since(relayed.at)));
+        let first_byte =
+            relayed.and_then(|relayed| progress.first_byte.get().map(|first| relayed.at.until(first)));
         if let Some(time) = first_byte {
             pool.counters.first_byte.observe(time.as_secs_f64());
         }
@@ -245,6 +256,7 @@ impl Drop for Connection {
             duration_ms = millis(duration),
             "closed"
         );
+        self.local.table.leave(self.place);
     }
 }
 

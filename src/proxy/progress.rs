@@ -2,8 +2,9 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::config::{self, Ending, Timeouts};
@@ -27,6 +28,24 @@ pub struct End {
     pub how: Ending,
 }
 
+/// A moment in a connection's life: microseconds since it was accepted. Half the size of an `Instant`, and idle
+/// connections are many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Age(NonZeroU64);
+
+impl Age {
+    const NONE: Self = Self(NonZeroU64::MIN);
+
+    fn new(since_accepted: Duration) -> Self {
+        Self(NonZeroU64::MIN.saturating_add(u64::try_from(since_accepted.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// From this moment to a later one.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_micros(later.0.get().saturating_sub(self.0.get()))
+    }
+}
+
 /// A connection's progress.
 #[derive(Debug)]
 pub struct Progress {
@@ -41,19 +60,19 @@ pub struct Progress {
     /// Whether one side has finished.
     pub half_closed: Cell<bool>,
     /// When the backend's first byte came.
-    pub first_byte: Cell<Option<Instant>>,
-    last_moved: Cell<Instant>,
+    pub first_byte: Cell<Option<Age>>,
+    last_moved: Cell<Age>,
     lasting: Cell<bool>,
-    /// How often the kernel was asked since a byte moved last, how long after that the last time, and whether it is
-    /// to be asked now.
+    /// How often the kernel was asked since a byte moved last, when it was the last time (or the byte moved), and
+    /// whether it is to be asked now.
     looks: Cell<u32>,
-    looked: Cell<Duration>,
+    looked: Cell<Age>,
     look: Cell<bool>,
     /// What it is relayed to, once it is.
     relayed: OnceCell<Relayed>,
     orders_seen: Cell<u32>,
     /// When the backend's order is to be obeyed.
-    due: Cell<Option<(Instant, End)>>,
+    due: Cell<Option<(Age, End)>>,
     reported: Cell<(u64, u64)>,
     end: Cell<Option<End>>,
     waker: RefCell<Option<Waker>>,
@@ -69,7 +88,7 @@ pub struct Relayed {
     /// The settings of its pool when it was routed.
     pub settings: Arc<config::Pool>,
     /// When it was routed.
-    pub at: Instant,
+    pub at: Age,
     /// How long connecting to the backend took.
     pub connect: Duration,
 }
@@ -84,10 +103,10 @@ impl Progress {
             moved: Cell::new(false),
             half_closed: Cell::new(false),
             first_byte: Cell::new(None),
-            last_moved: Cell::new(now),
+            last_moved: Cell::new(Age::NONE),
             lasting: Cell::new(false),
             looks: Cell::new(0),
-            looked: Cell::new(Duration::ZERO),
+            looked: Cell::new(Age::NONE),
             look: Cell::new(false),
             relayed: OnceCell::new(),
             orders_seen: Cell::new(0),
@@ -96,6 +115,11 @@ impl Progress {
             end: Cell::new(None),
             waker: RefCell::new(None),
         }
+    }
+
+    /// How old it is now.
+    pub fn age(&self) -> Age {
+        Age::new(self.started.elapsed())
     }
 
     /// Notes what it is relayed to; from now on the time limits and the backend's orders hold.
@@ -112,7 +136,7 @@ impl Progress {
     /// Notes the backend's first byte.
     pub fn note_first_byte(&self) {
         if self.first_byte.get().is_none() {
-            self.first_byte.set(Some(Instant::now()));
+            self.first_byte.set(Some(self.age()));
         }
     }
 
@@ -148,17 +172,19 @@ impl Progress {
 
     /// Returns when the connection was told to end.
     pub async fn ended(&self) -> End {
-        poll_fn(|cx| match self.end.get() {
-            Some(end) => Poll::Ready(end),
-            None => {
-                let mut waker = self.waker.borrow_mut();
-                if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    *waker = Some(cx.waker().clone());
-                }
-                Poll::Pending
-            }
-        })
-        .await
+        poll_fn(|cx| self.poll_ended(cx)).await
+    }
+
+    /// Ready when the connection was told to end.
+    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Some(end) = self.end.get() {
+            return Poll::Ready(end);
+        }
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
     }
 
     /// Adds what has moved since the last report to the counters.
@@ -174,16 +200,18 @@ impl Progress {
     pub fn tick(&self, now: Instant) -> Option<(&Arc<Backend>, Order)> {
         self.report();
         let relayed = self.relayed.get()?;
+        let lived = now.saturating_duration_since(self.started);
+        let now = Age::new(lived);
         if self.moved.take() {
             self.last_moved.set(now);
             self.looks.set(0);
-            self.looked.set(Duration::ZERO);
+            self.looked.set(now);
         }
-        if !self.lasting.get() && now.duration_since(self.started) >= LASTING {
+        if !self.lasting.get() && lived >= LASTING {
             self.lasting.set(true);
             self.wake();
         }
-        if relayed.settings.timeouts.lifetime.is_some_and(|limit| now.duration_since(self.started) >= limit) {
+        if relayed.settings.timeouts.lifetime.is_some_and(|limit| lived >= limit) {
             self.end(End { reason: CloseReason::Lifetime, how: Ending::Close });
         }
         self.keep_quiet(relayed, now);
@@ -202,7 +230,7 @@ impl Progress {
 
     /// Ends a connection on which nothing moves. Whether that is so is asked of the kernel first, in good time: what
     /// was written may still be on its way to a slow reader.
-    fn keep_quiet(&self, relayed: &Relayed, now: Instant) {
+    fn keep_quiet(&self, relayed: &Relayed, now: Age) {
         let Timeouts { idle, half_closed, .. } = relayed.settings.timeouts;
         let half_closed = if self.half_closed.get() { half_closed } else { None };
         let limits = [(half_closed, CloseReason::HalfClosedTimeout), (idle, CloseReason::IdleTimeout)];
@@ -211,7 +239,8 @@ impl Progress {
         if self.look.get() {
             return; // its task has not come to it yet
         }
-        let (quiet, looked) = (now.duration_since(self.last_moved.get()), self.looked.get());
+        let last_moved = self.last_moved.get();
+        let (quiet, looked) = (last_moved.until(now), last_moved.until(self.looked.get()));
         if let Some((limit, reason)) = limit
             && looked >= limit
             && self.looks.get() > 1
@@ -222,7 +251,7 @@ impl Progress {
         let steps = [limit.map(|(limit, _)| limit / LOOKS), relayed.settings.keepalive];
         if over || steps.into_iter().flatten().min().is_some_and(|step| quiet - looked >= step) {
             self.looks.set(self.looks.get() + 1);
-            self.looked.set(quiet);
+            self.looked.set(now);
             self.look.set(true);
             self.wake();
         }
@@ -230,6 +259,6 @@ impl Progress {
 
     /// Sets when the connection is to obey an order.
     pub fn obey(&self, at: Instant, end: End) {
-        self.due.set(Some((at, end)));
+        self.due.set(Some((Age::new(at.saturating_duration_since(self.started)), end)));
     }
 }

@@ -56,14 +56,15 @@ impl Means {
 }
 
 /// Which side of the connection.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Side {
     Client,
     Backend,
 }
 
 /// A side that failed.
-struct Broken(Side);
+#[derive(Debug)]
+pub struct Broken(Side);
 
 /// What failed in moving bytes.
 enum Failed {
@@ -85,9 +86,14 @@ pub struct Relay<'a> {
     /// The backend has its keepalive.
     probed: bool,
     quiet: Quiet,
-    /// Tell that a side broke which is not being read.
-    client_broken: Option<Watch<'a>>,
-    backend_broken: Option<Watch<'a>>,
+    watches: Option<Box<Watches<'a>>>,
+}
+
+/// Those who tell that a side broke while it is not being read.
+#[derive(Default)]
+struct Watches<'a> {
+    client: Option<Watch<'a>>,
+    backend: Option<Watch<'a>>,
 }
 
 type Watch<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
@@ -98,7 +104,7 @@ struct Direction {
     /// What was read and not yet taken by the other side.
     kept: Vec<u8>,
     /// What a burst flows through, while it does.
-    pipe: Option<Pipe>,
+    pipe: Option<Box<Pipe>>,
     /// A burst is under way.
     burst: bool,
     /// Reads in a row that speak for a change of that.
@@ -138,26 +144,20 @@ impl<'a> Relay<'a> {
             first: None,
             probed: false,
             quiet: Quiet::default(),
-            client_broken: None,
-            backend_broken: None,
+            watches: None,
         };
         relay.way(Side::Client).count(relay.up.kept.len());
         relay
     }
 
-    /// Relays until both sides are done or one fails, and says which.
-    pub async fn run(&mut self) -> CloseReason {
-        let Broken(side) = match poll_fn(|cx| self.poll(cx)).await {
-            Ok(reason) => return reason,
-            Err(broken) => broken,
-        };
-        // What it said before it broke is on its way, or lies with the kernel: an answer in the middle of an upload, say.
+    /// What a side said before it broke is on its way, or lies with the kernel: an answer in the middle of an upload,
+    /// say. Passes it on, as long as the other side takes some of it.
+    pub(super) async fn last_words(&mut self, Broken(side): Broken) -> CloseReason {
         let way = self.way(side);
-        let direction = match side {
-            Side::Client => &mut self.up,
-            Side::Backend => &mut self.down,
-        };
-        Box::pin(direction.last_words(way)).await;
+        match side {
+            Side::Client => self.up.last_words(way).await,
+            Side::Backend => self.down.last_words(way).await,
+        }
         side.reset()
     }
 
@@ -170,7 +170,7 @@ impl<'a> Relay<'a> {
     }
 
     /// Moves what can be moved; ready when both directions are done, or a side is broken.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<CloseReason, Broken>> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<CloseReason, Broken>> {
         self.means.pulse.beat();
         let (upward, downward) = (self.way(Side::Client), self.way(Side::Backend));
         self.up.run(upward, cx)?;
@@ -194,13 +194,23 @@ impl<'a> Relay<'a> {
             return Poll::Ready(Ok(vanished));
         }
         // A side that is not being read would not tell that it broke.
-        if !self.up.reading() && watch(&mut self.client_broken, self.client, cx) {
+        if !self.up.reading() && self.broken(Side::Client, cx) {
             return Poll::Ready(Err(Broken(Side::Client)));
         }
-        if !self.down.reading() && watch(&mut self.backend_broken, self.backend, cx) {
+        if !self.down.reading() && self.broken(Side::Backend, cx) {
             return Poll::Ready(Err(Broken(Side::Backend)));
         }
         Poll::Pending
+    }
+
+    /// Whether a side broke; the task will be woken if it does.
+    fn broken(&mut self, side: Side, cx: &mut Context<'_>) -> bool {
+        let watches = self.watches.get_or_insert_default();
+        let (watch, stream) = match side {
+            Side::Client => (&mut watches.client, self.client),
+            Side::Backend => (&mut watches.backend, self.backend),
+        };
+        watch.get_or_insert_with(|| Box::pin(stream.broken())).as_mut().poll(cx).is_ready()
     }
 
     /// Does what the worker's tick has asked for. A peer that has vanished ends the relay.
@@ -223,11 +233,6 @@ impl<'a> Relay<'a> {
             Look::BackendVanished => Some(CloseReason::BackendReset),
         }
     }
-}
-
-/// Whether a side broke; its task will be woken if it does.
-fn watch<'a>(broken: &mut Option<Watch<'a>>, side: &'a Stream, cx: &mut Context<'_>) -> bool {
-    broken.get_or_insert_with(|| Box::pin(side.broken())).as_mut().poll(cx).is_ready()
 }
 
 impl Side {
@@ -271,7 +276,6 @@ impl Direction {
         way.receiver.finish().map_err(|_| Broken(way.from.other()))
     }
 
-    /// Passes on what a broken sender said before it broke, for as long as the receiver takes some of it.
     async fn last_words(&mut self, way: Way<'_>) {
         way.receiver.push();
         loop {
@@ -329,7 +333,7 @@ impl Direction {
     /// Nothing is there to be moved: the pipe is another connection's to use.
     fn rest(&mut self, means: &Means) {
         if let Some(pipe) = self.pipe.take() {
-            means.pipes.give_back(pipe);
+            means.pipes.give_back(*pipe);
         }
     }
 
@@ -356,7 +360,7 @@ impl Direction {
     /// One read into the pipe; [`flush`](Self::flush) passes it on.
     fn splice(&mut self, way: Way<'_>) -> Result<usize, Failed> {
         if self.pipe.is_none() {
-            self.pipe = way.means.pipes.take();
+            self.pipe = way.means.pipes.take().map(Box::new);
         }
         let Some(pipe) = &mut self.pipe else {
             self.burst = false; // until the next signs of one

@@ -24,19 +24,16 @@ pub struct Table {
     some: Notify,
 }
 
-/// A connection's place in the table; given back when dropped.
-#[derive(Debug)]
-pub struct Place {
-    table: Rc<Table>,
-    key: usize,
-}
-
 impl Table {
-    /// Enters a connection.
-    pub fn enter(self: &Rc<Self>, progress: &Rc<Progress>) -> Place {
-        let key = self.open.borrow_mut().insert(Rc::clone(progress));
+    /// Enters a connection, which must [`leave`](Self::leave) the place that it is given.
+    pub fn enter(&self, progress: &Rc<Progress>) -> usize {
         self.some.notify_one();
-        Place { table: Rc::clone(self), key }
+        self.open.borrow_mut().insert(Rc::clone(progress))
+    }
+
+    /// A connection is over.
+    pub fn leave(&self, place: usize) {
+        self.open.borrow_mut().remove(place);
     }
 
     /// How many connections are open.
@@ -84,11 +81,5 @@ impl Table {
                 if at <= now { progress.end(end) } else { progress.obey(at, end) }
             }
         }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.table.open.borrow_mut().remove(self.key);
     }
 }
