@@ -14,7 +14,9 @@ runtime: {workers: 1, max_connections: 1, busy_poll: 50us, drain: {grace: 0s, ti
 log: {level: info, format: text, directory: logs, rotation: daily, keep: 7, connections: true}
 admin: {bind: 127.0.0.1:9900}
 listeners:
-  one: {bind: 127.0.0.1:1, pool: one, no_backend: reset, max_connections: 1}
+  one:
+    {bind: 127.0.0.1:1, pool: one, no_backend: reset, max_connections: 1,
+    keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s}
 pools:
   one:
     balance: weighted
@@ -25,6 +27,7 @@ pools:
     connect: {timeout: 1s, attempts: 1}
     timeouts: {idle: 1h, half_closed: 1m, lifetime: off}
     keepalive: 60s
+    user_timeout: 30s
     on_down: {close: 1s}
     on_leave: {reset: 1s}
 ";
@@ -145,7 +148,7 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("bind: 127.0.0.1:1, ", ""),
         ("bind: 127.0.0.1:1, ", "bind: [], "),
         ("pool: one, ", ""),
-        ("  one: {bind", "  \"o/e\": {bind"),
+        ("  one:\n    {bind", "  \"o/e\":\n    {bind"),
         ("balance: weighted", "balance: fair"),
         ("address: 10.0.0.1:1, ", ""),
         ("weight: 3", "weight: 1000"),
@@ -156,7 +159,14 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("attempts: 1", "attempts: 0"),
         ("{close: 1s}", "{close: 1s, reset: 1s}"),
         ("{close: 1s}", "later"),
+        ("keepalive: 30s", "keepalive: 30"),
+        ("defer_accept: 10s", "defer_accept: on"),
+        ("fast_open: 256", "fast_open: 0"),
+        ("fast_open: 256", "fast_open: 65536"),
+        ("fast_open: 256", "fast_open: on"),
+        ("user_timeout: 20s", "user_timeout: 20"),
         ("keepalive: 60s", "keepalive: on"),
+        ("user_timeout: 30s", "user_timeout: never"),
     ] {
         let text = EVERYTHING.replacen(from, to, 1);
         assert_ne!(text, EVERYTHING, "{from:?} is not there");

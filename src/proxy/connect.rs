@@ -5,11 +5,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tracing::{debug, warn};
 
 use super::sockets;
 use super::stream::Stream;
 use crate::balance::Lease;
+use crate::config;
 use crate::pool::{Backend, Pool};
 use crate::telemetry::ConnectError;
 
@@ -65,7 +67,7 @@ pub async fn connect(pool: &Pool, conn: u64) -> Result<Connected, NotConnected> 
         };
         let lease = backend.load.lease();
         let began = Instant::now();
-        match attempt(backend, settings.connect.timeout).await {
+        match attempt(backend, &settings).await {
             Ok(stream) => {
                 return Ok(Connected {
                     backend: Arc::clone(backend),
@@ -92,9 +94,16 @@ pub async fn connect(pool: &Pool, conn: u64) -> Result<Connected, NotConnected> 
     }
 }
 
-async fn attempt(backend: &Backend, limit: Duration) -> io::Result<Stream> {
+async fn attempt(backend: &Backend, settings: &config::Pool) -> io::Result<Stream> {
+    let limit = settings.connect.timeout;
     match tokio::time::timeout(limit, sockets::connect(backend.address)).await {
-        Ok(result) => result.map(Stream::Tcp),
+        Ok(result) => {
+            let stream = result?;
+            if settings.user_timeout.is_some() {
+                SockRef::from(&stream).set_tcp_user_timeout(settings.user_timeout)?;
+            }
+            Ok(Stream::Tcp(stream))
+        }
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("no answer within {}", humantime::format_duration(limit)),
