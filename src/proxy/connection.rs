@@ -56,8 +56,9 @@ pub(super) async fn serve(
         Err(NotConnected { trail }) => return Box::pin(turn_away(record, client, &settings, &trail)).await,
     };
     let flow = record.routed(&backend, took, &trail);
-    let (timeouts, keepalive) = (pool.settings().timeouts, pool.settings().keepalive);
-    progress.relaying(Relayed { backend, flow, timeouts, keepalive });
+    let timeouts = pool.settings().timeouts;
+    let keepalives = [settings.options.keepalive, pool.settings().keepalive];
+    progress.relaying(Relayed { backend, flow, timeouts, keepalives });
 
     // relay
     let mut relay = pin!(relay::relay(&client, &stream, &progress, &local.buffer, &local.pipes));

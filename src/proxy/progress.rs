@@ -68,8 +68,8 @@ pub struct Relayed {
     pub flow: Arc<Flow>,
     /// When it is given up.
     pub timeouts: Timeouts,
-    /// Idle time before the backend is probed, if the connection lasts.
-    pub keepalive: Option<Duration>,
+    /// Idle time before the client is probed, and before the backend is, if the connection lasts.
+    pub keepalives: [Option<Duration>; 2],
 }
 
 impl Progress {
@@ -125,12 +125,12 @@ impl Progress {
 
     /// The keepalive that its backend is to have, once it has turned out to last. Its task is woken then.
     pub fn keepalive_due(&self) -> Option<Duration> {
-        if self.lasting.get() { self.keepalive() } else { None }
+        if self.lasting.get() { self.keepalives()[1] } else { None }
     }
 
-    /// Its way's keepalive.
-    pub fn keepalive(&self) -> Option<Duration> {
-        self.relayed.get()?.keepalive
+    /// Its client's keepalive and its backend's.
+    pub fn keepalives(&self) -> [Option<Duration>; 2] {
+        self.relayed.get().map_or([None; 2], |relayed| relayed.keepalives)
     }
 
     /// Whether the kernel is to be asked if anything moves behind our back (see `quiet.rs`), and how often it was
@@ -212,7 +212,8 @@ impl Progress {
             return self.end(End { reason, how: Ending::Close });
         }
         let over = limit.is_some_and(|(limit, _)| quiet >= limit && looked < limit);
-        let steps = [limit.map(|(limit, _)| limit / LOOKS), relayed.keepalive];
+        let [client, backend] = relayed.keepalives;
+        let steps = [limit.map(|(limit, _)| limit / LOOKS), client, backend];
         if over || steps.into_iter().flatten().min().is_some_and(|step| quiet - looked >= step) {
             self.looks.set(self.looks.get() + 1);
             self.looked.set(quiet);

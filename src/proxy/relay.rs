@@ -145,7 +145,7 @@ async fn both(up: &mut Direction<'_>, down: &mut Direction<'_>) -> Result<CloseR
             let _ = sockets::set_keepalive(&SockRef::from(backend), Some(keepalive));
         }
         if let Some(times) = progress.look_due() {
-            match quiet.look([client, backend], times == 1, progress.keepalive()) {
+            match quiet.look([client, backend], times == 1, progress.keepalives()) {
                 Look::Still => {}
                 Look::Moves => progress.moved.set(true),
                 Look::ClientVanished => return Poll::Ready(Ok(CloseReason::ClientReset)),
