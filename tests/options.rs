@@ -6,7 +6,10 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 
+use rustix::net::{SendFlags, sendto};
+use socket2::{Domain, Socket, Type};
 use support::backend::Backend;
 use support::{Lb, PATIENCE, eventually, static_list};
 
@@ -140,9 +143,11 @@ fn a_reload_changes_the_options_for_newcomers_and_disturbs_nobody() {
 }
 
 #[test]
-fn a_listener_that_closes_still_serves_whom_it_did_not_hold_back() {
+fn a_listener_that_closes_leaves_nobody_hanging() {
     let backend = Backend::echo();
     let lb = Lb::start(&config(0, "defer_accept: 1m", backend.address, ""));
+    let address = lb.address("l");
+    let mut silent = connect(&lb);
     let mut clients: Vec<_> = (0..50).map(|_| connect(&lb)).collect();
     clients.iter_mut().for_each(|client| client.write_all(b"x").unwrap());
     let discover = static_list(&[backend.address]);
@@ -152,4 +157,62 @@ fn a_listener_that_closes_still_serves_whom_it_did_not_hold_back() {
     for mut client in clients {
         client.read_exact(&mut [0]).unwrap();
     }
+    eventually("the address is closed", || TcpStream::connect(address).is_err().then_some(()));
+    // Unless it was just its time to be let in, it learns that it was not.
+    let _ = silent.write_all(b"x");
+    match silent.read(&mut [0]) {
+        Ok(n) => assert_eq!(n, 1),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
+/// Runs a test of this file again in a network of its own, where fast open is served; `None` if that cannot be had.
+fn in_a_network_of_its_own(test: &str) -> Option<bool> {
+    let prepare = "ip link set lo up && echo 3 >/proc/sys/net/ipv4/tcp_fastopen";
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--net", "sh", "-c", script]).arg(std::env::current_exe().unwrap());
+        command.args(["--exact", "--nocapture", test]).env(INSIDE, "1").status()
+    };
+    if !run(prepare).is_ok_and(|status| status.success()) {
+        return None;
+    }
+    Some(run(&format!("{prepare} && exec \"$0\" \"$@\"")).unwrap().success())
+}
+
+const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
+
+#[test]
+fn what_a_syn_brings_is_served_before_the_handshake_is_over() {
+    if std::env::var_os(INSIDE).is_none() {
+        match in_a_network_of_its_own("what_a_syn_brings_is_served_before_the_handshake_is_over") {
+            Some(passed) => assert!(passed),
+            None => eprintln!("skipped: a network of its own cannot be had here"),
+        }
+        return;
+    }
+    // MSG_FASTOPEN: connect with data.
+    const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
+    let backend = Backend::echo();
+    let lb = Lb::start(&config(0, "fast_open: 16", backend.address, ""));
+    assert!(lb.logged(&["fast_open does nothing"]).is_empty());
+    let ask = || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        sendto(&socket, b"x", FAST_OPEN, &lb.address("l")).unwrap();
+        let mut client = TcpStream::from(socket);
+        client.read_exact(&mut [0]).unwrap();
+    };
+    ask(); // for the cookie (RFC 7413, 3)
+    assert_eq!(fast_opened(), 0);
+    ask();
+    assert_eq!(fast_opened(), 1);
+}
+
+/// Connections that this network's servers have taken in together with their data (`TCPFastOpenPassive`).
+fn fast_opened() -> u64 {
+    let text = std::fs::read_to_string("/proc/net/netstat").unwrap();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:")).map(str::split_ascii_whitespace);
+    let (names, mut values) = (lines.next().unwrap(), lines.next().unwrap());
+    let place = names.into_iter().position(|name| name == "TCPFastOpenPassive").unwrap();
+    values.nth(place).unwrap().parse().unwrap()
 }

@@ -183,8 +183,8 @@ pub struct SocketOptions {
     /// data may arrive twice (RFC 7413, 2.1), and only the operator knows whether the service can bear that.
     pub fast_open: Option<NonZeroU16>,
     /// How long what was sent to a client may go unacknowledged, or untaken, before the kernel ends the connection, in
-    /// milliseconds (`TCP_USER_TIMEOUT`, RFC 5482); `None`: as long as it sends again. Off unless it is asked for: it
-    /// also cuts off a client that is there and does not read.
+    /// milliseconds (`TCP_USER_TIMEOUT`, RFC 5482); `None`: as long as it sends again. It takes the place of the number
+    /// of keepalive probes, too. Off unless it is asked for: it also cuts off a client that is there and does not read.
     pub user_timeout: Option<Duration>,
 }
 
