@@ -116,6 +116,28 @@ fn the_defaults_of_the_schema_are_those_that_hold() {
     assert_eq!(read(&full.to_string()), read(&shortest.to_string()), "{full:#}");
 }
 
+#[test]
+fn clients_are_probed_as_their_listener_says_or_else_as_the_pool_does() {
+    let config = read(
+        r"
+listeners:
+  silent: {bind: 127.0.0.1:1, pool: p}
+  other: {bind: 127.0.0.1:2, pool: p, keepalive: 10s}
+  none: {bind: 127.0.0.1:3, pool: p, keepalive: off}
+  shortest: {bind: 127.0.0.1:4, pool: q}
+pools:
+  p: {discover: [{dns: a:1}], keepalive: 30s}
+  q: {discover: [{dns: b:1}]}
+",
+    )
+    .unwrap();
+    let keepalive = |name| config.listeners[name].options.keepalive.map(|time| time.as_secs());
+    assert_eq!(keepalive("silent"), Some(30));
+    assert_eq!(keepalive("other"), Some(10));
+    assert_eq!(keepalive("none"), None);
+    assert_eq!(keepalive("shortest"), Some(60));
+}
+
 /// What an editor says with the schema, and what the program says.
 fn accepted(text: &str) -> (bool, bool) {
     // YAML 1.2, as editors read it: `off` is a word.
