@@ -123,6 +123,21 @@ listeners:
 pools:
   web: {discover: [{dns: backend:5000}]}
 ";
+    options_out_of_range: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web, keepalive: 10h, defer_accept: 500ms, fast_open: 70000, user_timeout: 25h}
+  api: {bind: 0.0.0.0:8081, pool: web, keepalive: 30, defer_accept: on, fast_open: 1s, user_timout: 30s}
+pools:
+  web: {discover: [{dns: backend:5000}], keepalive: 10h, user_timeout: 100ms, fast_open: 256}
+";
+    options_of_tcp_without_an_address_of_tcp: "\
+listeners:
+  one: {bind: unix:/run/one.sock, pool: web, keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 30s}
+  two: {bind: unix:/run/two.sock, pool: web, keepalive: off, defer_accept: off}
+  three: {bind: [unix:/run/three.sock, 0.0.0.0:8080], pool: web, defer_accept: 10s}
+pools:
+  web: {discover: [{dns: backend:5000}]}
+";
     a_timeout_longer_than_its_interval: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}

@@ -29,7 +29,7 @@ fn config(args: &ForwardArgs) -> Result<Config, Failure> {
         }
     };
     let name: Arc<str> = "forward".into();
-    let listener = Listener::new(args.listen.clone(), Arc::clone(&name));
+    let listener = Listener::new(args.listen.clone(), Arc::clone(&name), &pool);
     Ok(Config {
         runtime: Runtime::default(),
         log: Log::default(),

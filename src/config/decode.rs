@@ -1,6 +1,7 @@
 //! Reading a tree key by key. Every problem is noted and reading goes on, so that all of them are told at once.
 
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::report::{Place, Problem};
@@ -194,7 +195,7 @@ pub(super) fn text(node: &Node) -> Result<&str, String> {
 }
 
 /// Reads a whole number in a range.
-pub(super) fn number(range: std::ops::RangeInclusive<u64>) -> impl Fn(&Node) -> Result<u64, String> {
+pub(super) fn number(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Result<u64, String> {
     move |node| {
         let number = text(node).ok().and_then(|text| text.parse().ok()).filter(|n| range.contains(n));
         number.ok_or_else(|| match *range.end() {
@@ -213,28 +214,45 @@ pub(super) fn boolean(node: &Node) -> Result<bool, String> {
     }
 }
 
+/// Longer than this is a slip of the pen, and would overflow in arithmetic with clocks.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Reads a duration of at least `least`.
 pub(super) fn duration(least: Duration) -> impl Fn(&Node) -> Result<Duration, String> {
+    duration_within(least..=LONGEST)
+}
+
+/// Reads a duration in a range.
+pub(super) fn duration_within(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Result<Duration, String> {
     move |node| {
         let duration = text(node).ok().and_then(|text| humantime::parse_duration(text).ok());
-        // Longer than this is a slip of the pen, and would overflow in arithmetic with clocks.
-        let longest = Duration::from_secs(100 * 365 * 24 * 3600);
-        duration.filter(|duration| (least..=longest).contains(duration)).ok_or_else(|| {
-            let least = if least.is_zero() {
-                String::new()
+        duration.filter(|duration| range.contains(duration)).ok_or_else(|| {
+            let (least, most) = (*range.start(), *range.end());
+            let (shown, example) = (humantime::format_duration, ", such as 500ms, 2s, 1m30s or 1h");
+            let end = if most < LONGEST {
+                format!(", from {} to {}", shown(least), shown(most))
+            } else if least.is_zero() {
+                example.to_owned()
             } else {
-                format!(", at least {}", humantime::format_duration(least))
+                format!(", at least {}{example}", shown(least))
             };
-            format!("must be a duration with its unit{least}, such as 500ms, 2s, 1m30s or 1h")
+            format!("must be a duration with its unit{end}")
         })
     }
 }
 
-/// Reads a duration, or `off`.
+/// Reads a duration of at least `least`, or `off`.
 pub(super) fn duration_or_off(least: Duration) -> impl Fn(&Node) -> Result<Option<Duration>, String> {
+    or_off(duration(least))
+}
+
+/// Reads what `read` reads, or `off`.
+pub(super) fn or_off<T>(
+    read: impl Fn(&Node) -> Result<T, String>,
+) -> impl Fn(&Node) -> Result<Option<T>, String> {
     move |node| match text(node) {
         Ok("off") => Ok(None),
-        _ => duration(least)(node).map(Some).map_err(|error| format!("{error}, or off")),
+        _ => read(node).map(Some).map_err(|error| format!("{error}, or off")),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,12 +151,50 @@ pub struct Listener {
     pub no_backend: NoBackend,
     /// Connections at once; `None`: no limit of its own.
     pub max_connections: Option<usize>,
+    /// Options of its TCP sockets.
+    pub options: SocketOptions,
 }
 
 impl Listener {
-    /// A listener with the defaults.
-    pub fn new(bind: BindAddress, pool: Arc<str>) -> Self {
-        Self { bind: vec![bind], pool, no_backend: NoBackend::Reset, max_connections: None }
+    /// A listener with the defaults, in front of a pool of that name and with those settings.
+    pub fn new(bind: BindAddress, pool: Arc<str>, settings: &Pool) -> Self {
+        Self {
+            bind: vec![bind],
+            pool,
+            no_backend: NoBackend::Reset,
+            max_connections: None,
+            options: SocketOptions::new(settings),
+        }
+    }
+}
+
+/// Options of a listener's TCP sockets, as tcp(7) has them. They hold for connections that are let in from the moment
+/// they are set. A Unix socket has none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Idle time before a client is probed, in whole seconds (`TCP_KEEPIDLE`); `None`: no probes.
+    pub keepalive: Option<Duration>,
+    /// How long the kernel holds a connection back whose client says nothing (`TCP_DEFER_ACCEPT`); `None`: not at all.
+    /// The kernel measures it by the SYN-ACKs that it would repeat, and so rounds it up to 1, 3, 7, 15, 31, 63 or
+    /// 127 s. Off unless it is asked for: where the server speaks first, the client would wait for the whole time.
+    pub defer_accept: Option<Duration>,
+    /// How many connections on one socket may bring data in their SYN before the handshake is completed
+    /// (`TCP_FASTOPEN`, RFC 7413); `None`: none. There is one socket for each worker. Off unless it is asked for: such
+    /// data may arrive twice (RFC 7413, 2.1), and only the operator knows whether the service can bear that.
+    pub fast_open: Option<NonZeroU16>,
+    /// How long what was sent to a client may go unacknowledged, or untaken, before the kernel ends the connection, in
+    /// milliseconds (`TCP_USER_TIMEOUT`, RFC 5482); `None`: as long as it sends again. It takes the place of the number
+    /// of keepalive probes, too. Off unless it is asked for: it also cuts off a client that is there and does not read.
+    pub user_timeout: Option<Duration>,
+}
+
+impl SocketOptions {
+    /// Those of a new socket.
+    pub const NONE: Self = Self { keepalive: None, defer_accept: None, fast_open: None, user_timeout: None };
+
+    /// The defaults in front of a pool with these settings: clients are probed as its backends are.
+    pub fn new(pool: &Pool) -> Self {
+        Self { keepalive: pool.keepalive, ..Self::NONE }
     }
 }
 
@@ -186,8 +224,13 @@ pub struct Pool {
     pub connect: Connect,
     /// When a connection is given up.
     pub timeouts: Timeouts,
-    /// Idle time before TCP keepalive probes, on both sides; `None`: no probes.
+    /// Idle time before a backend is probed, in whole seconds (`TCP_KEEPIDLE` in tcp(7)), and a client whose listener
+    /// says nothing else; `None`: no probes.
     pub keepalive: Option<Duration>,
+    /// How long what was sent to a backend may go unacknowledged, or untaken, before the kernel ends the connection, in
+    /// milliseconds (`TCP_USER_TIMEOUT` in tcp(7), RFC 5482); `None`: as long as it sends again. Off unless it is asked
+    /// for: it also cuts off a backend that is there and does not read.
+    pub user_timeout: Option<Duration>,
     /// What happens to the connections of a backend whose checks fail.
     pub on_down: Policy,
     /// What happens to the connections of a backend that left discovery.
@@ -208,6 +251,7 @@ impl Pool {
                 lifetime: None,
             },
             keepalive: Some(Duration::from_secs(60)),
+            user_timeout: None,
             on_down: Policy::Keep,
             on_leave: Policy::End { how: Ending::Close, over: Duration::from_secs(300) },
         }

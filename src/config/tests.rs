@@ -14,7 +14,9 @@ runtime: {workers: 1, max_connections: 1, busy_poll: 50us, drain: {grace: 0s, ti
 log: {level: info, format: text, directory: logs, rotation: daily, keep: 7, connections: true}
 admin: {bind: 127.0.0.1:9900}
 listeners:
-  one: {bind: 127.0.0.1:1, pool: one, no_backend: reset, max_connections: 1}
+  one:
+    {bind: 127.0.0.1:1, pool: one, no_backend: reset, max_connections: 1,
+    keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s}
 pools:
   one:
     balance: weighted
@@ -25,6 +27,7 @@ pools:
     connect: {timeout: 1s, attempts: 1}
     timeouts: {idle: 1h, half_closed: 1m, lifetime: off}
     keepalive: 60s
+    user_timeout: 30s
     on_down: {close: 1s}
     on_leave: {reset: 1s}
 ";
@@ -113,6 +116,28 @@ fn the_defaults_of_the_schema_are_those_that_hold() {
     assert_eq!(read(&full.to_string()), read(&shortest.to_string()), "{full:#}");
 }
 
+#[test]
+fn clients_are_probed_as_their_listener_says_or_else_as_the_pool_does() {
+    let config = read(
+        r"
+listeners:
+  silent: {bind: 127.0.0.1:1, pool: p}
+  other: {bind: 127.0.0.1:2, pool: p, keepalive: 10s}
+  none: {bind: 127.0.0.1:3, pool: p, keepalive: off}
+  shortest: {bind: 127.0.0.1:4, pool: q}
+pools:
+  p: {discover: [{dns: a:1}], keepalive: 30s}
+  q: {discover: [{dns: b:1}]}
+",
+    )
+    .unwrap();
+    let keepalive = |name| config.listeners[name].options.keepalive.map(|time| time.as_secs());
+    assert_eq!(keepalive("silent"), Some(30));
+    assert_eq!(keepalive("other"), Some(10));
+    assert_eq!(keepalive("none"), None);
+    assert_eq!(keepalive("shortest"), Some(60));
+}
+
 /// What an editor says with the schema, and what the program says.
 fn accepted(text: &str) -> (bool, bool) {
     // YAML 1.2, as editors read it: `off` is a word.
@@ -145,7 +170,7 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("bind: 127.0.0.1:1, ", ""),
         ("bind: 127.0.0.1:1, ", "bind: [], "),
         ("pool: one, ", ""),
-        ("  one: {bind", "  \"o/e\": {bind"),
+        ("  one:\n    {bind", "  \"o/e\":\n    {bind"),
         ("balance: weighted", "balance: fair"),
         ("address: 10.0.0.1:1, ", ""),
         ("weight: 3", "weight: 1000"),
@@ -156,7 +181,14 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("attempts: 1", "attempts: 0"),
         ("{close: 1s}", "{close: 1s, reset: 1s}"),
         ("{close: 1s}", "later"),
+        ("keepalive: 30s", "keepalive: 30"),
+        ("defer_accept: 10s", "defer_accept: on"),
+        ("fast_open: 256", "fast_open: 0"),
+        ("fast_open: 256", "fast_open: 65536"),
+        ("fast_open: 256", "fast_open: on"),
+        ("user_timeout: 20s", "user_timeout: 20"),
         ("keepalive: 60s", "keepalive: on"),
+        ("user_timeout: 30s", "user_timeout: never"),
     ] {
         let text = EVERYTHING.replacen(from, to, 1);
         assert_ne!(text, EVERYTHING, "{from:?} is not there");

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tracing::{debug, warn};
 
 use super::sockets;
@@ -69,7 +70,7 @@ pub async fn connect(pool: &Pool, conn: u64, spoken: bool) -> Result<Connected, 
         };
         let lease = backend.load.lease();
         let began = Instant::now();
-        match attempt(backend, settings.connect.timeout, spoken).await {
+        match attempt(backend, &settings, spoken).await {
             Ok(stream) => {
                 return Ok(Connected {
                     backend: Arc::clone(backend),
@@ -97,9 +98,16 @@ pub async fn connect(pool: &Pool, conn: u64, spoken: bool) -> Result<Connected, 
     }
 }
 
-async fn attempt(backend: &Backend, limit: Duration, spoken: bool) -> io::Result<Stream> {
+async fn attempt(backend: &Backend, settings: &config::Pool, spoken: bool) -> io::Result<Stream> {
+    let limit = settings.connect.timeout;
     match tokio::time::timeout(limit, sockets::connect(backend.address, spoken)).await {
-        Ok(result) => result.map(Stream::Tcp),
+        Ok(result) => {
+            let stream = result?;
+            if settings.user_timeout.is_some() {
+                SockRef::from(&stream).set_tcp_user_timeout(settings.user_timeout)?;
+            }
+            Ok(Stream::Tcp(stream))
+        }
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("no answer within {}", humantime::format_duration(limit)),

@@ -171,7 +171,9 @@ impl Connection {
         pool.counters.masked(u64::from(trail.attempts.saturating_sub(1)));
         let flow = backend.flows.of(&self.listener.name);
         flow.opened();
-        self.progress.relaying(Relayed { backend, flow, settings, at: self.progress.age(), connect: took });
+        let listener = Arc::clone(&self.settings);
+        let at = self.progress.age();
+        self.progress.relaying(Relayed { backend, flow, listener, settings, at, connect: took });
         (stream, lease)
     }
 

@@ -17,7 +17,7 @@ use super::connection;
 use super::sockets;
 use super::stream::Stream;
 use super::worker::Local;
-use crate::config::NoBackend;
+use crate::config::{NoBackend, SocketOptions};
 use crate::pool::Pool;
 use crate::telemetry::decisions::Client;
 
@@ -46,6 +46,8 @@ pub struct Settings {
     pub no_backend: NoBackend,
     /// Connections at once.
     pub max_connections: Option<usize>,
+    /// Options of its TCP sockets.
+    pub options: SocketOptions,
 }
 
 impl Listener {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::listener;
 use crate::config::{self, Ending, Timeouts};
 use crate::pool::Backend;
 use crate::pool::backend::Order;
@@ -85,12 +86,21 @@ pub struct Relayed {
     pub backend: Arc<Backend>,
     /// The counters of its way.
     pub flow: Arc<Flow>,
+    /// What happens to its listener's connections, as it was when it was accepted.
+    pub listener: Arc<listener::Settings>,
     /// The settings of its pool when it was routed.
     pub settings: Arc<config::Pool>,
     /// When it was routed.
     pub at: Age,
     /// How long connecting to the backend took.
     pub connect: Duration,
+}
+
+impl Relayed {
+    /// Idle time before the client is probed, and before the backend is, if the connection lasts.
+    fn keepalives(&self) -> [Option<Duration>; 2] {
+        [self.listener.options.keepalive, self.settings.keepalive]
+    }
 }
 
 impl Progress {
@@ -156,12 +166,12 @@ impl Progress {
 
     /// The keepalive that its backend is to have, once it has turned out to last. Its task is woken then.
     pub fn keepalive_due(&self) -> Option<Duration> {
-        if self.lasting.get() { self.keepalive() } else { None }
+        if self.lasting.get() { self.keepalives()[1] } else { None }
     }
 
-    /// Its way's keepalive.
-    pub fn keepalive(&self) -> Option<Duration> {
-        self.relayed.get()?.settings.keepalive
+    /// Its client's keepalive and its backend's.
+    pub fn keepalives(&self) -> [Option<Duration>; 2] {
+        self.relayed.get().map_or([None; 2], Relayed::keepalives)
     }
 
     /// Whether the kernel is to be asked if anything moves behind our back (see `quiet.rs`), and how often it was
@@ -248,7 +258,8 @@ impl Progress {
             return self.end(End { reason, how: Ending::Close });
         }
         let over = limit.is_some_and(|(limit, _)| quiet >= limit && looked < limit);
-        let steps = [limit.map(|(limit, _)| limit / LOOKS), relayed.settings.keepalive];
+        let [client, backend] = relayed.keepalives();
+        let steps = [limit.map(|(limit, _)| limit / LOOKS), client, backend];
         if over || steps.into_iter().flatten().min().is_some_and(|step| quiet - looked >= step) {
             self.looks.set(self.looks.get() + 1);
             self.looked.set(now);

@@ -30,14 +30,17 @@ pub(super) enum Look {
 }
 
 impl Quiet {
-    /// Looks at both sides. `first`: there was no look since the relay itself moved a byte.
-    pub(super) fn look(&self, sides: [&Stream; 2], first: bool, keepalive: Option<Duration>) -> Look {
+    /// Looks at both sides, the client first, each with its keepalive. `first`: there was no look since the relay itself
+    /// moved a byte.
+    pub(super) fn look(&self, sides: [&Stream; 2], first: bool, keepalives: [Option<Duration>; 2]) -> Look {
         let now = sides.map(sockets::unacknowledged);
-        let vanished = |side: &Unacknowledged| keepalive.is_some_and(|idle| side.vanished(idle));
-        if vanished(&now[0]) {
+        let vanished = |side: &Unacknowledged, keepalive: Option<Duration>| {
+            keepalive.is_some_and(|idle| side.vanished(idle))
+        };
+        if vanished(&now[0], keepalives[0]) {
             return Look::ClientVanished;
         }
-        if vanished(&now[1]) {
+        if vanished(&now[1], keepalives[1]) {
             return Look::BackendVanished;
         }
         let held = now.map(|side| side.bytes);

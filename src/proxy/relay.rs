@@ -223,7 +223,7 @@ impl<'a> Relay<'a> {
             let _ = sockets::set_keepalive(&SockRef::from(self.backend), Some(keepalive));
         }
         let times = self.progress.look_due()?;
-        match self.quiet.look([self.client, self.backend], times == 1, self.progress.keepalive()) {
+        match self.quiet.look([self.client, self.backend], times == 1, self.progress.keepalives()) {
             Look::Still => None,
             Look::Moves => {
                 self.progress.moved.set(true);

@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::config::SocketOptions;
 use crate::telemetry::not_with_itself;
 
 /// Connections that the kernel holds for us until they are accepted. It cuts this down to
@@ -39,18 +40,44 @@ pub fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// A socket that listens on a reserved address. Each worker has one of its own, and the kernel spreads the
 /// connections over them (socket(7), SO_REUSEPORT).
-pub fn listen(address: SocketAddr, keepalive: Option<Duration>) -> io::Result<Socket> {
+pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    // These are handed down to the accepted sockets.
-    socket.set_tcp_nodelay(true)?;
-    if keepalive.is_some() {
-        set_keepalive(&socket, keepalive)?;
-    }
+    socket.set_tcp_nodelay(true)?; // handed down to the accepted sockets
+    change_options(&socket, &SocketOptions::NONE, options)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
+}
+
+/// Changes the options of a listening socket. What it hands down holds for whom the kernel lets in from now on; who is
+/// in keeps what he has. An option that stays as it is costs no system call.
+pub fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions) -> io::Result<()> {
+    if new.keepalive != old.keepalive {
+        set_keepalive(socket, new.keepalive)?;
+    }
+    if new.user_timeout != old.user_timeout {
+        socket.set_tcp_user_timeout(new.user_timeout)?;
+    }
+    if new.defer_accept != old.defer_accept {
+        // Zero is off, here and below. Who is held back then is let in when the next SYN-ACK is due, or when he speaks.
+        let seconds = new.defer_accept.map_or(0, |time| time.as_millis().div_ceil(1000));
+        let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
+        set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)?;
+    }
+    if new.fast_open != old.fast_open {
+        let queue = new.fast_open.map_or(0, |queue| queue.get().into());
+        set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)?;
+    }
+    Ok(())
+}
+
+/// Whether the kernel serves fast open at all (`net.ipv4.tcp_fastopen` in ip-sysctl, its bit 2); without it, the socket
+/// option does nothing. If that cannot be found out, nobody is to be worried.
+pub fn fast_open_served() -> bool {
+    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen");
+    setting.ok().and_then(|text| text.trim().parse::<u32>().ok()).is_none_or(|bits| bits & 2 != 0)
 }
 
 /// A Unix socket that listens at `path`. A socket file that nobody answers behind is left over and replaced.
@@ -235,6 +262,7 @@ mod tests {
     use super::*;
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream;
+    use std::num::NonZeroU16;
 
     fn loopback() -> (Socket, SocketAddr) {
         let socket = reserve("127.0.0.1:0".parse().unwrap(), false).unwrap();
@@ -246,7 +274,7 @@ mod tests {
     fn a_reserved_address_refuses_clients_and_cannot_be_taken() {
         let (_reserved, address) = loopback();
         assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
-        let _listening = listen(address, None).unwrap();
+        let _listening = listen(address, &SocketOptions::NONE).unwrap();
         assert_eq!(reserve(address, false).unwrap_err().kind(), ErrorKind::AddrInUse);
         TcpStream::connect(address).unwrap();
     }
@@ -267,7 +295,8 @@ mod tests {
     fn serves_the_early_and_ignores_the_late(bound: &str, client: &str) {
         let reserved = reserve(bound.parse().unwrap(), false).unwrap();
         let port = reserved.local_addr().unwrap().as_socket().unwrap().port();
-        let listening = listen(reserved.local_addr().unwrap().as_socket().unwrap(), None).unwrap();
+        let listening =
+            listen(reserved.local_addr().unwrap().as_socket().unwrap(), &SocketOptions::NONE).unwrap();
         listening.set_nonblocking(false).unwrap();
         let address = SocketAddr::new(client.parse().unwrap(), port);
         let mut early = TcpStream::connect(address).unwrap();
@@ -282,5 +311,74 @@ mod tests {
         TcpStream::from(accepted).read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
         assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    }
+
+    /// getsockopt(2), for the options that no safe wrapper reads.
+    #[allow(unsafe_code)]
+    fn option(socket: &Socket, name: libc::c_int) -> libc::c_int {
+        let (mut value, mut length) = (-1, size_of::<libc::c_int>() as libc::socklen_t);
+        // SAFETY: the socket is open, and the kernel writes at most `length` bytes: one integer.
+        let result = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                name,
+                (&raw mut value).cast(),
+                &raw mut length,
+            )
+        };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        value
+    }
+
+    #[test]
+    fn what_is_let_in_has_the_options_of_its_moment() {
+        let (_reserved, address) = loopback();
+        let options = SocketOptions {
+            keepalive: Some(Duration::from_secs(77)),
+            defer_accept: Some(Duration::from_millis(1500)),
+            fast_open: NonZeroU16::new(5),
+            user_timeout: Some(Duration::from_millis(12_345)),
+        };
+        let listening = listen(address, &options).unwrap();
+        listening.set_nonblocking(false).unwrap();
+        let accept = || {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(b"x").unwrap(); // or it would be held back
+            (listening.accept().unwrap().0, client)
+        };
+        assert_eq!(option(&listening, libc::TCP_DEFER_ACCEPT), 3, "what the kernel makes of 2 s");
+        assert_eq!(option(&listening, libc::TCP_FASTOPEN), 5);
+        let (before, _client) = accept();
+        change_options(&listening, &options, &SocketOptions::NONE).unwrap();
+        assert_eq!(option(&listening, libc::TCP_DEFER_ACCEPT), 0);
+        assert_eq!(option(&listening, libc::TCP_FASTOPEN), 0);
+        let (after, _client) = accept();
+        change_options(&listening, &SocketOptions::NONE, &options).unwrap();
+        let (again, _client) = accept();
+        for with in [&before, &again] {
+            assert!(with.keepalive().unwrap());
+            assert_eq!(with.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
+            assert_eq!(with.tcp_keepalive_interval().unwrap(), PROBE_EVERY);
+            assert_eq!(with.tcp_keepalive_retries().unwrap(), PROBES);
+            assert_eq!(with.tcp_user_timeout().unwrap(), Some(Duration::from_millis(12_345)));
+        }
+        assert!(!after.keepalive().unwrap());
+        assert_eq!(after.tcp_user_timeout().unwrap(), None);
+    }
+
+    #[test]
+    fn every_option_that_a_configuration_may_have_is_one_that_the_kernel_takes() {
+        let seconds = |n| Some(Duration::from_secs(n));
+        for (keepalive, defer_accept, fast_open, user_timeout) in [
+            (seconds(1), seconds(1), 1, seconds(1)),
+            (seconds(9 * 3600), seconds(120), u16::MAX, seconds(24 * 3600)),
+        ] {
+            let fast_open = NonZeroU16::new(fast_open);
+            let options = SocketOptions { keepalive, defer_accept, fast_open, user_timeout };
+            for address in ["127.0.0.1:0", "[::1]:0"] {
+                listen(address.parse().unwrap(), &options).unwrap();
+            }
+        }
     }
 }

@@ -3,13 +3,12 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::time::Duration;
 
 use socket2::Socket;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::config::BindAddress;
+use crate::config::{BindAddress, SocketOptions};
 use crate::proxy::listener::{self, Closing, Listener};
 use crate::proxy::sockets;
 use crate::proxy::worker::Worker;
@@ -38,6 +37,8 @@ enum Hold {
 struct Open {
     /// Second handles of the workers' sockets, for their options.
     sockets: Vec<Socket>,
+    /// The options that they have.
+    options: SocketOptions,
     closing: Closing,
     closed: Vec<oneshot::Receiver<()>>,
 }
@@ -66,7 +67,7 @@ impl Door {
         &mut self,
         workers: &[Worker],
         listener: &Arc<Listener>,
-        keepalive: Option<Duration>,
+        options: &SocketOptions,
     ) -> io::Result<()> {
         if self.open.is_some() {
             return Ok(());
@@ -76,7 +77,7 @@ impl Door {
         match (&self.address, &self.hold) {
             (BindAddress::Tcp(address), Hold::Tcp(_)) => {
                 for _ in workers {
-                    let socket = sockets::listen(*address, keepalive)?;
+                    let socket = sockets::listen(*address, options)?;
                     sockets.push(socket.try_clone()?);
                     theirs.push(listener::Socket::Tcp(socket.into()));
                 }
@@ -92,14 +93,18 @@ impl Door {
         let closing = Closing::default();
         let closed =
             workers.iter().zip(theirs).map(|(w, socket)| w.accept(socket, listener, &closing)).collect();
-        self.open = Some(Open { sockets, closing, closed });
+        self.open = Some(Open { sockets, options: *options, closing, closed });
         info!(listener = %listener.name, address = %self.address, "listening");
         Ok(())
     }
 
     /// Lets nobody new in, serves whom the kernel has let in already, and closes; the address stays taken.
     pub(super) async fn close(&mut self) {
-        let Some(Open { sockets, closing, closed }) = self.open.take() else { return };
+        if let Some(options) = self.open.as_ref().map(|open| open.options) {
+            // Whom the kernel holds back when the socket closes is turned away: it is to begin with nobody now.
+            self.change(&SocketOptions { defer_accept: None, ..options });
+        }
+        let Some(Open { sockets, closing, closed, .. }) = self.open.take() else { return };
         closing.ignoring_newcomers();
         for socket in &sockets {
             if let Err(error) = sockets::ignore_newcomers(socket.as_fd()) {
@@ -121,12 +126,14 @@ impl Door {
         self.open.is_some()
     }
 
-    /// Hands another keepalive down to the connections accepted from now on.
-    pub(super) fn set_keepalive(&self, keepalive: Option<Duration>) {
-        for socket in self.open.iter().flat_map(|open| &open.sockets) {
-            if let Err(error) = sockets::set_keepalive(socket, keepalive) {
-                warn!(address = %self.address, %error, "the keepalive of a listener could not be changed");
-            }
+    /// Gives the open sockets other options, for the connections that are let in from now on.
+    pub(super) fn change(&mut self, options: &SocketOptions) {
+        let Some(open) = &mut self.open else { return };
+        let change = |socket| sockets::change_options(socket, &open.options, options);
+        match open.sockets.iter().try_for_each(change) {
+            Ok(()) => open.options = *options,
+            // What has been changed is changed again when the gatekeeper comes by the next time.
+            Err(error) => warn!(address = %self.address, %error, "a listener's options could not be changed"),
         }
     }
 }

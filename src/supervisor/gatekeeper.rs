@@ -71,10 +71,9 @@ async fn keep(
             }
             close(&mut doors).await;
         } else {
-            let keepalive = settings.pool.settings().keepalive;
             for door in &mut doors {
-                door.set_keepalive(keepalive);
-                if let Err(error) = door.open(&workers, &listener, keepalive) {
+                door.change(&settings.options);
+                if let Err(error) = door.open(&workers, &listener, &settings.options) {
                     error!(listener = %listener.name, address = %door.address, %error, "cannot listen; trying again");
                     again = Some(AGAIN);
                 }

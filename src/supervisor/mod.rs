@@ -196,7 +196,11 @@ impl Supervisor {
                 pool: Arc::clone(&pool.pool),
                 no_backend: wanted.no_backend,
                 max_connections: wanted.max_connections,
+                options: wanted.options,
             };
+            if wanted.options.fast_open.is_some() && !sockets::fast_open_served() {
+                warn!(listener = %name, "fast_open does nothing: net.ipv4.tcp_fastopen lacks the bit 2");
+            }
             let add = doors.remove(name).unwrap_or_default();
             let added: Vec<_> =
                 add.iter().map(|door| (door.configured.clone(), door.address.clone())).collect();

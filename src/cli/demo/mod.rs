@@ -157,7 +157,7 @@ fn config(bind: SocketAddr, balance: config::Algorithm, stage: &Stage) -> Config
     let name: Arc<str> = "web".into();
     let listener = Listener {
         no_backend: NoBackend::Http503,
-        ..Listener::new(BindAddress::Tcp(bind), Arc::clone(&name))
+        ..Listener::new(BindAddress::Tcp(bind), Arc::clone(&name), &pool)
     };
     Config {
         runtime: Runtime::default(),

@@ -7,6 +7,7 @@ use super::super::decode::{Decoder, Table, choice, nearest, number, text};
 use super::super::model::{Listener, NoBackend, Pool};
 use super::super::tree::{Node, Value};
 use super::bind::Binds;
+use super::options;
 
 pub(super) fn listener(
     node: &Node,
@@ -43,7 +44,9 @@ pub(super) fn listener(
     let no_backend = table.read("no_backend", choice(&ways)).unwrap_or(NoBackend::Reset);
     let max_connections =
         table.read("max_connections", number(1..=u64::MAX)).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
-    Some(Listener { bind, pool: pool?, no_backend, max_connections })
+    let settings = pool.as_ref().and_then(|pool| pools.get(pool));
+    let options = options::options(&table, &bind, settings);
+    Some(Listener { bind, pool: pool?, no_backend, max_connections, options })
 }
 
 /// The pool that a listener names.

@@ -4,6 +4,7 @@ mod bind;
 mod discover;
 mod health;
 mod listener;
+mod options;
 mod pool;
 mod process;
 

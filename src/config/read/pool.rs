@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::decode::{Decoder, Table, choice, duration, duration_or_off, number};
 use super::super::model::{Algorithm, Ending, Policy, Pool, Timeouts};
 use super::super::tree::{Node, Value};
-use super::{SHORTEST, discover, health};
+use super::{SHORTEST, discover, health, options};
 
 pub(super) fn pool(node: &Node, name: &str, d: &Decoder) -> Option<Pool> {
     let what = format!("pool {name:?}");
@@ -29,8 +29,8 @@ pub(super) fn pool(node: &Node, name: &str, d: &Decoder) -> Option<Pool> {
             lifetime: limit("lifetime", lifetime),
         };
     }
-    let keepalive = duration_or_off(Duration::from_secs(1));
-    pool.keepalive = table.read("keepalive", keepalive).unwrap_or(pool.keepalive);
+    pool.keepalive = options::keepalive(&table).unwrap_or(pool.keepalive);
+    pool.user_timeout = options::user_timeout(&table).unwrap_or(pool.user_timeout);
     pool.on_down = policy(&table, "on_down").unwrap_or(pool.on_down);
     pool.on_leave = policy(&table, "on_leave").unwrap_or(pool.on_leave);
     Some(pool)
