@@ -82,7 +82,7 @@ impl Picker {
             (Algorithm::Weighted, Some((Method::Weighted(old), before))) => {
                 Method::Weighted(old.carried_over(before, &candidates))
             }
-            (Algorithm::Weighted, _) => Method::Weighted(Weighted::new(candidates.len())),
+            (Algorithm::Weighted, _) => Method::Weighted(Weighted::new(&candidates)),
             (Algorithm::LeastConnections, Some((Method::LeastConnections(old), _))) => {
                 Method::LeastConnections(old.clone())
             }
