@@ -63,11 +63,14 @@ impl Weighted {
     /// Credit for a changed set: who stays keeps theirs, so that a change elsewhere does not start anew the
     /// cycle that the others are in. Credit is worth its part of the sum of all weights, whatever that is.
     pub(super) fn carried_over(&self, before: &[Candidate], after: &[Candidate]) -> Self {
-        let old = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
-        let (price_before, price_after) = (old.price.max(1), price(after));
-        let worth = |credit: i64| credit * price_after / price_before;
-        let old: HashMap<u64, i64> =
-            old.each().map(|(index, credit)| (before[index].key, worth(credit))).collect();
+        let (price_before, old) = {
+            // Workers may be waiting for their choice: no longer than to copy it.
+            let credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
+            (credits.price.max(1), credits.each().collect::<Vec<_>>())
+        };
+        let price_after = price(after);
+        let worth = |(index, credit): (usize, i64)| (before[index].key, credit * price_after / price_before);
+        let old: HashMap<u64, i64> = old.into_iter().map(worth).collect();
         Self::with_credit(after, |candidate| old.get(&candidate.key).copied().unwrap_or(0))
     }
 
