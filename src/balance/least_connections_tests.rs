@@ -208,3 +208,17 @@ fn no_change_is_lost_while_the_set_is_replaced() {
         at_once(backends, true);
     }
 }
+
+#[test]
+fn a_connection_that_ends_while_a_picker_is_made_is_seen_to_end() {
+    for _ in 0..100 {
+        let set = candidates(&[1; 500]);
+        let old = Picker::new(Algorithm::LeastConnections, set.clone(), None);
+        let leases: Vec<_> = set.iter().map(|candidate| candidate.load.lease()).collect();
+        let new = std::thread::scope(|scope| {
+            scope.spawn(|| leases.into_iter().for_each(drop));
+            Picker::new(Algorithm::LeastConnections, set, Some(&old))
+        });
+        assert!(new.choose(&[]).is_some() && knows_every_load(&new));
+    }
+}
