@@ -3,7 +3,8 @@
 //! Pure: no I/O, no clock, no knowledge of pools or sockets, so that the same code runs under traffic, in a
 //! property test and on paper. A [`Picker`] is built once from a set of candidates and then asked many times,
 //! by all workers at once. One file per algorithm; to add one, write its file, add it to
-//! [`Algorithm`] and to the three matches below.
+//! [`Algorithm`] and to the three matches below. `load.rs` is how busy each candidate is and how an algorithm hears
+//! of it, `tournament.rs` is who has least. No algorithm looks at every candidate to choose one.
 
 mod least_connections;
 mod load;
