@@ -1,4 +1,5 @@
-//! One choice and its place in the backend's load, by algorithm and number of backends.
+//! One choice and its place in the backend's load, by algorithm and number of backends; and what a changed set costs,
+//! which is paid outside of the workers.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use divan::Bencher;
 use pointsman::balance::{Candidate, Picker};
 use pointsman::config::Algorithm;
 
-const BACKENDS: [usize; 4] = [3, 10, 1_000, 10_000];
+const BACKENDS: [usize; 5] = [3, 10, 100, 1_000, 10_000];
 
 fn choose(bencher: Bencher<'_, '_>, algorithm: Algorithm, backends: usize, weight: impl Fn(usize) -> u32) {
     let candidate = |n| Candidate { key: n as u64, weight: weight(n), load: Arc::default() };
@@ -30,7 +31,21 @@ fn weighted(bencher: Bencher<'_, '_>, backends: usize) {
     choose(bencher, Algorithm::Weighted, backends, |n| 1 + (n % 5) as u32);
 }
 
+/// As many different weights as there can be.
+#[divan::bench(args = BACKENDS)]
+fn weighted_all_weights(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::Weighted, backends, |n| 1 + (n % 256) as u32);
+}
+
 #[divan::bench(args = BACKENDS)]
 fn least_connections(bencher: Bencher<'_, '_>, backends: usize) {
     choose(bencher, Algorithm::LeastConnections, backends, |n| 1 + (n % 5) as u32);
+}
+
+#[divan::bench(args = [Algorithm::RoundRobin, Algorithm::Weighted, Algorithm::LeastConnections])]
+fn changed_set_of_10_000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    let candidate = |n| Candidate { key: n, weight: 1 + (n % 5) as u32, load: Arc::default() };
+    let set: Vec<_> = (0..10_000).map(candidate).collect();
+    let picker = Picker::new(algorithm, set.clone(), None);
+    bencher.with_inputs(|| set.clone()).bench_local_values(|set| Picker::new(algorithm, set, Some(&picker)));
 }

@@ -2,69 +2,94 @@
 //!
 //! Use it when connections live for very different times (databases, web sockets, long downloads). Do not when
 //! backends fail fast: one that ends each connection at once always looks idle.
+//!
+//! What it means is a plain search: from a start that moves on by one with each choice, once around, for the first
+//! with the least active / weight (the tests do just that, and compare). What it does is the same without looking at
+//! everybody: a [`Tournament`] remembers who has least, the [`Board`] says whose connections have changed since the
+//! last choice, and only their games are played again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Candidate;
+use super::load::{Board, ones};
+use super::tournament::Tournament;
 
-/// Where the search begins, which is what decides between equals.
-#[derive(Clone, Debug, Default)]
+/// A load reports to the last picker that was made with it. One before it that a worker still has in its hands for
+/// one more choice only learns of what it chooses itself.
+#[derive(Debug)]
 pub(super) struct LeastConnections {
+    /// Where the search begins, which is what decides between equals. Shared with the pickers before and after it.
     next: Arc<AtomicUsize>,
+    board: Arc<Board>,
+    /// Held for a choice. Leases never wait for it.
+    standing: Mutex<Standing>,
+}
+
+#[derive(Debug)]
+struct Standing {
+    tournament: Tournament,
+    /// The tried ones, while a choice is made among the others. Empty between choices; here to keep its memory.
+    aside: Vec<usize>,
 }
 
 impl LeastConnections {
+    pub(super) fn new(candidates: &[Candidate], previous: Option<&Self>) -> Self {
+        let board = Arc::new(Board::new(candidates.len()));
+        for (index, candidate) in candidates.iter().enumerate() {
+            candidate.load.report_to(&board, index);
+        }
+        let tournament = Tournament::new(candidates.iter().map(|c| (c.load.active(), c.weight)));
+        Self {
+            next: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.next)),
+            board,
+            standing: Mutex::new(Standing { tournament, aside: Vec::new() }),
+        }
+    }
+
     pub(super) fn choose(&self, candidates: &[Candidate], tried: &[u64]) -> Option<usize> {
-        let n = candidates.len();
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % n;
-        let mut best: Option<(usize, u64)> = None;
-        for index in (first..n).chain(0..first) {
+        let start = self.next.fetch_add(1, Ordering::Relaxed) % candidates.len();
+        let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.board.take(|first, marks| standing.look_again(candidates, first, marks));
+        standing.choose(candidates, start, tried)
+    }
+}
+
+impl Standing {
+    /// Reads the loads that are marked, of the 64 from `first` on.
+    fn look_again(&mut self, candidates: &[Candidate], first: usize, marks: u64) {
+        for index in ones(marks).map(|bit| first + bit) {
+            let candidate = &candidates[index];
+            self.tournament.put(index, candidate.load.active(), candidate.weight);
+        }
+        let (lowest, highest) = (marks.trailing_zeros() as usize, marks.ilog2() as usize);
+        self.tournament.play(first + lowest, first + highest);
+    }
+
+    fn choose(&mut self, candidates: &[Candidate], start: usize, tried: &[u64]) -> Option<usize> {
+        let chosen = loop {
+            let Some(index) = self.tournament.winner(start) else { break None };
             let candidate = &candidates[index];
             if tried.contains(&candidate.key) {
+                self.aside.push(index);
+                self.tournament.put_out(index);
+                self.tournament.play(index, index);
                 continue;
             }
-            let active = u64::from(candidate.load.active());
-            // active / weight < best / best's weight, without dividing
-            let fewer = |(best, best_active): (usize, u64)| {
-                active * u64::from(candidates[best].weight) < best_active * u64::from(candidate.weight)
-            };
-            if best.is_none_or(fewer) {
-                best = Some((index, active));
+            // It may have got busier without a mark, if its load reports to a later picker: while that one is being
+            // made, all workers must not be sent to whoever was idle before.
+            if candidate.load.active() == self.tournament.active(index) {
+                break Some(index);
             }
+            self.look_again(candidates, index, 1);
+        };
+        while let Some(index) = self.aside.pop() {
+            self.look_again(candidates, index, 1);
         }
-        best.map(|(index, _)| index)
+        chosen
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Picker, laws::candidates};
-    use crate::config::Algorithm;
-    use proptest::prelude::*;
-
-    #[test]
-    fn equals_take_turns() {
-        let picker = Picker::new(Algorithm::LeastConnections, candidates(&[1, 1, 1]), None);
-        let chosen: Vec<_> = (0..6).filter_map(|_| picker.choose(&[])).collect();
-        assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
-    }
-
-    proptest! {
-        #[test]
-        fn nobody_has_strictly_fewer_for_its_weight(
-            members in proptest::collection::vec((1u32..=256, 0usize..40), 1..20), asked in 1usize..30,
-        ) {
-            let weights: Vec<_> = members.iter().map(|m| m.0).collect();
-            let set = candidates(&weights);
-            let _leases: Vec<_> =
-                set.iter().zip(&members).flat_map(|(c, m)| (0..m.1).map(|_| c.load.lease())).collect();
-            let picker = Picker::new(Algorithm::LeastConnections, set, None);
-            for _ in 0..asked {
-                let chosen = picker.choose(&[]).unwrap();
-                let cost = |i: usize| members[i].1 as f64 / f64::from(members[i].0);
-                prop_assert!((0..members.len()).all(|other| cost(other) >= cost(chosen) - 1e-9));
-            }
-        }
-    }
-}
+#[path = "least_connections_tests.rs"]
+mod tests;

@@ -4,102 +4,142 @@
 //! Each choice gives every candidate its weight as credit; who has most is chosen and pays the sum of all
 //! weights (nginx, `ngx_http_upstream_round_robin`, since 1.3.1). Use it when the backends differ in size and
 //! the connections do not.
+//!
+//! # Without looking at everybody
+//!
+//! nginx goes through all candidates to hand out credit. But what they are given is known beforehand: after so
+//! many turns a candidate has `base + weight × turns`, where `base` only moves when it pays. Those of one weight are
+//! given the same, so the order among them stays until one pays: they form a class, a heap with the one of most
+//! credit on top. A choice compares the tops, at most one for each of the weights there are, and lets the winner
+//! sink in its heap.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, binary_heap::PeekMut};
 use std::sync::{Mutex, PoisonError};
 
 use super::Candidate;
 
-/// The credit of each candidate, in their order. A choice reads and writes all of it, so a lock guards it; it
-/// is held for one pass over the candidates.
+/// Whose turn it is. A choice moves it on for all workers, so a lock guards it.
 #[derive(Debug)]
 pub(super) struct Weighted {
-    credit: Mutex<Box<[i64]>>,
+    credits: Mutex<Credits>,
+}
+
+/// The credit of each candidate, by weight.
+///
+/// An i64 is enough: of credit nobody has more than a few times the sum of weights, and `base` follows the turns,
+/// of which 2^55 fit at the largest weight of 256. At a million choices a second they last a thousand years.
+#[derive(Debug)]
+struct Credits {
+    /// Choices that were made.
+    turns: i64,
+    /// The sum of all weights, which is what a choice costs.
+    price: i64,
+    classes: Box<[Class]>,
+    /// The tried ones, while a choice is made among the others. Empty between choices; here to keep its memory.
+    aside: Vec<(usize, Account)>,
+}
+
+/// The candidates of one weight.
+#[derive(Debug)]
+struct Class {
+    weight: i64,
+    accounts: BinaryHeap<Account>,
+}
+
+/// The credit of one candidate, but for what the turns have given it. The greatest has most credit in its class,
+/// among equals the lowest index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Account {
+    base: i64,
+    index: Reverse<usize>,
 }
 
 impl Weighted {
-    pub(super) fn new(candidates: usize) -> Self {
-        Self { credit: Mutex::new(vec![0; candidates].into_boxed_slice()) }
+    pub(super) fn new(candidates: &[Candidate]) -> Self {
+        Self::with_credit(candidates, |_| 0)
     }
 
     /// Credit for a changed set: who stays keeps theirs, so that a change elsewhere does not start anew the
     /// cycle that the others are in. Credit is worth its part of the sum of all weights, whatever that is.
     pub(super) fn carried_over(&self, before: &[Candidate], after: &[Candidate]) -> Self {
-        let old = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
-        let total = |set: &[Candidate]| set.iter().map(|c| i64::from(c.weight)).sum::<i64>();
-        let (total_before, total_after) = (total(before).max(1), total(after));
-        let worth = |credit: i64| credit * total_after / total_before;
-        let old: HashMap<u64, i64> = before.iter().zip(&*old).map(|(c, credit)| (c.key, *credit)).collect();
-        let of = |c: &Candidate| old.get(&c.key).map_or(0, |credit| worth(*credit));
-        Self { credit: Mutex::new(after.iter().map(of).collect()) }
+        let (price_before, old) = {
+            // Workers may be waiting for their choice: no longer than to copy it.
+            let credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
+            (credits.price.max(1), credits.each().collect::<Vec<_>>())
+        };
+        let price_after = price(after);
+        let worth = |(index, credit): (usize, i64)| (before[index].key, credit * price_after / price_before);
+        let old: HashMap<u64, i64> = old.into_iter().map(worth).collect();
+        Self::with_credit(after, |candidate| old.get(&candidate.key).copied().unwrap_or(0))
+    }
+
+    fn with_credit(candidates: &[Candidate], credit: impl Fn(&Candidate) -> i64) -> Self {
+        let mut classes: BTreeMap<u32, Vec<Account>> = BTreeMap::new();
+        for (index, candidate) in candidates.iter().enumerate() {
+            let account = Account { base: credit(candidate), index: Reverse(index) };
+            classes.entry(candidate.weight).or_default().push(account);
+        }
+        let class =
+            |(weight, accounts): (u32, Vec<_>)| Class { weight: weight.into(), accounts: accounts.into() };
+        let classes = classes.into_iter().map(class).collect();
+        Self {
+            credits: Mutex::new(Credits { turns: 0, price: price(candidates), classes, aside: Vec::new() }),
+        }
     }
 
     pub(super) fn choose(&self, candidates: &[Candidate], tried: &[u64]) -> Option<usize> {
-        let mut credit = self.credit.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut total = 0;
-        let mut best: Option<usize> = None;
-        for (index, candidate) in candidates.iter().enumerate() {
-            if tried.contains(&candidate.key) {
+        let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
+        credits.choose(|index| tried.contains(&candidates[index].key))
+    }
+}
+
+fn price(candidates: &[Candidate]) -> i64 {
+    candidates.iter().map(|candidate| i64::from(candidate.weight)).sum()
+}
+
+impl Credits {
+    /// Who was tried gets credit for this turn as everybody does, and has its turn the sooner when it is back.
+    fn choose(&mut self, tried: impl Fn(usize) -> bool) -> Option<usize> {
+        let turn = self.turns + 1;
+        let chosen = loop {
+            let classes = self.classes.iter_mut().enumerate();
+            let (number, class) = classes.max_by_key(|(_, class)| class.most(turn))?;
+            let Some(mut top) = class.accounts.peek_mut() else { break None };
+            let Reverse(index) = top.index;
+            if tried(index) {
+                self.aside.push((number, PeekMut::pop(top)));
                 continue;
             }
-            let weight = i64::from(candidate.weight);
-            total += weight;
-            credit[index] += weight;
-            if best.is_none_or(|best| credit[index] > credit[best]) {
-                best = Some(index);
-            }
+            top.base -= self.price;
+            self.turns = turn;
+            break Some(index);
+        };
+        for (class, account) in self.aside.drain(..) {
+            self.classes[class].accounts.push(account);
         }
-        let best = best?;
-        credit[best] -= total;
-        Some(best)
+        chosen
+    }
+
+    /// Each candidate's index and credit.
+    fn each(&self) -> impl Iterator<Item = (usize, i64)> + '_ {
+        self.classes.iter().flat_map(|class| {
+            class.accounts.iter().map(|account| (account.index.0, class.credit(account, self.turns)))
+        })
+    }
+}
+
+impl Class {
+    fn credit(&self, account: &Account, turns: i64) -> i64 {
+        account.base + self.weight * turns
+    }
+
+    /// What its top has to offer against those of other classes; nothing when all are set aside.
+    fn most(&self, turns: i64) -> Option<(i64, Reverse<usize>)> {
+        self.accounts.peek().map(|top| (self.credit(top, turns), top.index))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{Picker, laws::candidates};
-    use crate::config::Algorithm;
-    use proptest::prelude::*;
-
-    #[test]
-    fn five_one_one_is_spread_out() {
-        let picker = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), None);
-        let chosen: String = (0..14).map(|_| ["a", "b", "c"][picker.choose(&[]).unwrap()]).collect();
-        assert_eq!(chosen, "aabacaaaabacaa");
-    }
-
-    #[test]
-    fn a_newcomer_does_not_restart_the_others_cycle() {
-        let old = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), None);
-        for _ in 0..3 {
-            old.choose(&[]);
-        }
-        let new = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), Some(&old));
-        let rest: String = (0..4).map(|_| ["a", "b", "c"][new.choose(&[]).unwrap()]).collect();
-        assert_eq!(rest, "acaa");
-    }
-
-    #[test]
-    fn old_credit_is_worth_its_part_of_the_new_weights() {
-        let heavy = Picker::new(Algorithm::Weighted, candidates(&[100, 100]), None);
-        heavy.choose(&[]);
-        let light = Picker::new(Algorithm::Weighted, candidates(&[1, 1]), Some(&heavy));
-        let chosen: Vec<_> = (0..4).filter_map(|_| light.choose(&[])).collect();
-        assert_eq!(chosen, [1, 0, 1, 0]);
-    }
-
-    proptest! {
-        #[test]
-        fn every_full_cycle_gives_each_exactly_its_share(
-            weights in proptest::collection::vec(1u32..=40, 1..12), cycles in 1usize..4,
-        ) {
-            let picker = Picker::new(Algorithm::Weighted, candidates(&weights), None);
-            let cycle: u32 = weights.iter().sum();
-            for _ in 0..cycles {
-                let mut counts = vec![0u32; weights.len()];
-                for _ in 0..cycle { counts[picker.choose(&[]).unwrap()] += 1; }
-                prop_assert_eq!(&counts, &weights);
-            }
-        }
-    }
-}
+#[path = "weighted_tests.rs"]
+mod tests;

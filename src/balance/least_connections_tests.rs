@@ -1,0 +1,224 @@
+use super::super::{Method, Picker, laws::candidates};
+use super::*;
+use crate::config::Algorithm;
+use proptest::prelude::*;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+/// What is to be chosen: the first of the least in one plain search from `start`, once around.
+fn search(candidates: &[Candidate], start: usize, tried: &[u64]) -> Option<usize> {
+    let n = candidates.len();
+    let mut best: Option<usize> = None;
+    for index in (start % n..n).chain(0..start % n) {
+        let cost =
+            |of: usize, by: usize| u64::from(candidates[of].load.active()) * u64::from(candidates[by].weight);
+        let fewer = |best: usize| cost(index, best) < cost(best, index);
+        if !tried.contains(&candidates[index].key) && best.is_none_or(fewer) {
+            best = Some(index);
+        }
+    }
+    best
+}
+
+fn least_connections(picker: &Picker) -> &LeastConnections {
+    match &picker.method {
+        Method::LeastConnections(method) => method,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn start(picker: &Picker) -> usize {
+    least_connections(picker).next.load(Ordering::Relaxed)
+}
+
+/// What the picker believes, against what is: for when nobody changes a load.
+fn knows_every_load(picker: &Picker) -> bool {
+    let standing = least_connections(picker).standing.lock().unwrap();
+    let mut each = picker.candidates.iter().enumerate();
+    each.all(|(index, candidate)| standing.tournament.active(index) == candidate.load.active())
+}
+
+#[test]
+fn equals_take_turns() {
+    let picker = Picker::new(Algorithm::LeastConnections, candidates(&[1, 1, 1]), None);
+    let chosen: Vec<_> = (0..6).filter_map(|_| picker.choose(&[])).collect();
+    assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn a_picker_that_was_replaced_does_not_send_all_to_who_was_idle() {
+    let set = candidates(&[1; 3]);
+    let _busy: Vec<_> = (0..20).map(|n| set[n % 2].load.lease()).collect();
+    let old = Picker::new(Algorithm::LeastConnections, set.clone(), None);
+    let _new = Picker::new(Algorithm::LeastConnections, set.clone(), Some(&old));
+    let leases: Vec<_> = (0..10).map(|_| set[old.choose(&[]).unwrap()].load.lease()).collect();
+    assert!(leases.len() == 10 && set[2].load.active() == 10);
+    let _leases: Vec<_> = (0..30).map(|_| set[old.choose(&[]).unwrap()].load.lease()).collect();
+    assert!(set.iter().all(|candidate| candidate.load.active() == 20));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Chooses, with so many of the first choices already tried, and takes a lease or not.
+    Choose {
+        tried: usize,
+        lease: bool,
+    },
+    /// Somebody else's connection.
+    Lease(usize),
+    End(usize),
+    /// Another set: some of this one leave, others join, all have new weights.
+    Change {
+        leave: Vec<bool>,
+        join: usize,
+        weights: Vec<u32>,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let weight = prop_oneof![Just(1u32), 1u32..4, 1u32..=256];
+    let change =
+        (proptest::collection::vec(any::<bool>(), 200), 0usize..100, proptest::collection::vec(weight, 300));
+    prop_oneof![
+        20 => (prop_oneof![3 => Just(0usize), 1 => 0usize..8], any::<bool>())
+            .prop_map(|(tried, lease)| Step::Choose { tried, lease }),
+        5 => any::<usize>().prop_map(Step::Lease),
+        10 => any::<usize>().prop_map(Step::End),
+        1 => change.prop_map(|(leave, join, weights)| Step::Change { leave, join, weights }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn each_choice_is_that_of_the_plain_search(
+        weights in proptest::collection::vec(1u32..=5, 1..150), steps in proptest::collection::vec(step(), 1..300),
+    ) {
+        let mut picker = Picker::new(Algorithm::LeastConnections, candidates(&weights), None);
+        let (mut leases, mut next_key) = (Vec::new(), 1_000);
+        for step in steps {
+            match step {
+                Step::Choose { tried, lease } => {
+                    let mut keys = Vec::new();
+                    for _ in 0..=tried {
+                        let expected = search(&picker.candidates, start(&picker), &keys);
+                        let chosen = picker.choose(&keys);
+                        prop_assert_eq!(chosen, expected);
+                        prop_assert!(knows_every_load(&picker));
+                        let Some(index) = chosen else { break };
+                        keys.push(picker.candidates[index].key);
+                        if lease { leases.push(picker.candidates[index].load.lease()); }
+                    }
+                }
+                Step::Lease(any) => {
+                    leases.push(picker.candidates[any % picker.candidates.len()].load.lease());
+                }
+                Step::End(any) if !leases.is_empty() => drop(leases.swap_remove(any % leases.len())),
+                Step::End(_) => {}
+                Step::Change { leave, join, weights } => {
+                    let stay = picker.candidates.iter().zip(leave).filter(|(_, leave)| !leave).map(|(c, _)| c.clone());
+                    let mut set: Vec<_> = stay.collect();
+                    for _ in 0..join.max(usize::from(set.is_empty())) {
+                        set.push(Candidate { key: next_key, weight: 1, load: Arc::default() });
+                        next_key += 1;
+                    }
+                    for (candidate, weight) in set.iter_mut().zip(weights) { candidate.weight = weight; }
+                    picker = Picker::new(Algorithm::LeastConnections, set, Some(&picker));
+                }
+            }
+        }
+        drop(leases);
+        prop_assert!(picker.candidates.iter().all(|candidate| candidate.load.active() == 0));
+        prop_assert_eq!(picker.choose(&[]).map(|_| knows_every_load(&picker)), Some(true));
+    }
+}
+
+proptest! {
+    #[test]
+    fn nobody_has_strictly_fewer_for_its_weight(
+        members in proptest::collection::vec((1u32..=256, 0usize..40), 1..20), asked in 1usize..30,
+    ) {
+        let weights: Vec<_> = members.iter().map(|m| m.0).collect();
+        let set = candidates(&weights);
+        let _leases: Vec<_> =
+            set.iter().zip(&members).flat_map(|(c, m)| (0..m.1).map(|_| c.load.lease())).collect();
+        let picker = Picker::new(Algorithm::LeastConnections, set, None);
+        for _ in 0..asked {
+            let chosen = picker.choose(&[]).unwrap();
+            let cost = |i: usize| members[i].1 as f64 / f64::from(members[i].0);
+            prop_assert!((0..members.len()).all(|other| cost(other) >= cost(chosen) - 1e-9));
+        }
+    }
+}
+
+/// Workers choose, lease and drop at once, while the set is replaced again and again by one of the same loads.
+fn at_once(backends: usize, replace: bool) {
+    let set: Vec<_> = candidates(&vec![1; backends]);
+    let first = Picker::new(Algorithm::LeastConnections, set.clone(), None);
+    let picker = arc_swap::ArcSwap::from_pointee(first);
+    let (over, until) = (AtomicBool::new(false), Instant::now() + Duration::from_millis(150));
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (picker, over) = (&picker, &over);
+            scope.spawn(move || {
+                let (mut held, mut random) = (Vec::new(), worker + 1_u64);
+                while !over.load(Ordering::Relaxed) {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    let picker = picker.load();
+                    let tried = [random >> 33 & 7];
+                    let index = picker.choose(&tried).unwrap();
+                    assert!(!tried.contains(&picker.candidates[index].key));
+                    held.push(picker.candidates[index].load.lease());
+                    if held.len() > (random >> 40 & 63) as usize {
+                        held.swap_remove((random >> 48) as usize % held.len());
+                        held.pop();
+                    }
+                }
+            });
+        }
+        while Instant::now() < until {
+            if replace {
+                let new = Picker::new(Algorithm::LeastConnections, set.clone(), Some(&picker.load()));
+                picker.store(Arc::new(new));
+            }
+            std::thread::yield_now();
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let picker = picker.load();
+    assert!(set.iter().all(|candidate| candidate.load.active() == 0));
+    for _ in 0..2 * backends {
+        let expected = search(&set, start(&picker), &[]);
+        assert_eq!(picker.choose(&[]), expected);
+        assert!(knows_every_load(&picker));
+    }
+}
+
+#[test]
+fn no_change_is_lost_among_many_workers() {
+    for backends in [2, 10, 200] {
+        at_once(backends, false);
+    }
+}
+
+#[test]
+fn no_change_is_lost_while_the_set_is_replaced() {
+    for backends in [2, 10, 200] {
+        at_once(backends, true);
+    }
+}
+
+#[test]
+fn a_connection_that_ends_while_a_picker_is_made_is_seen_to_end() {
+    for _ in 0..100 {
+        let set = candidates(&[1; 500]);
+        let old = Picker::new(Algorithm::LeastConnections, set.clone(), None);
+        let leases: Vec<_> = set.iter().map(|candidate| candidate.load.lease()).collect();
+        let new = std::thread::scope(|scope| {
+            scope.spawn(|| leases.into_iter().for_each(drop));
+            Picker::new(Algorithm::LeastConnections, set, Some(&old))
+        });
+        assert!(new.choose(&[]).is_some() && knows_every_load(&new));
+    }
+}

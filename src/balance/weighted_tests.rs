@@ -1,0 +1,144 @@
+use super::super::{Method, Picker, laws::candidates};
+use super::*;
+use crate::config::Algorithm;
+use proptest::prelude::*;
+
+/// nginx's loop, which goes through all candidates: what the sequence must be.
+struct Reference {
+    weights: Vec<i64>,
+    credit: Vec<i64>,
+}
+
+impl Reference {
+    fn new(weights: &[u32]) -> Self {
+        let weights: Vec<_> = weights.iter().map(|&weight| i64::from(weight)).collect();
+        Self { credit: vec![0; weights.len()], weights }
+    }
+
+    fn choose(&mut self) -> usize {
+        let mut best = 0;
+        for (index, weight) in self.weights.iter().enumerate() {
+            self.credit[index] += weight;
+            if self.credit[index] > self.credit[best] {
+                best = index;
+            }
+        }
+        self.credit[best] -= self.weights.iter().sum::<i64>();
+        best
+    }
+
+    /// The first of the old candidates that stay, then new ones.
+    fn carried_over(&self, staying: usize, weights: &[u32]) -> Self {
+        let mut new = Self::new(weights);
+        let (before, after): (i64, i64) = (self.weights.iter().sum(), new.weights.iter().sum());
+        for (new, old) in new.credit.iter_mut().zip(&self.credit).take(staying) {
+            *new = old * after / before;
+        }
+        new
+    }
+}
+
+fn weighted(picker: &Picker) -> &Weighted {
+    match &picker.method {
+        Method::Weighted(weighted) => weighted,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn five_one_one_is_spread_out() {
+    let picker = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), None);
+    let chosen: String = (0..14).map(|_| ["a", "b", "c"][picker.choose(&[]).unwrap()]).collect();
+    assert_eq!(chosen, "aabacaaaabacaa");
+}
+
+#[test]
+fn a_newcomer_does_not_restart_the_others_cycle() {
+    let old = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), None);
+    for _ in 0..3 {
+        old.choose(&[]);
+    }
+    let new = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), Some(&old));
+    let rest: String = (0..4).map(|_| ["a", "b", "c"][new.choose(&[]).unwrap()]).collect();
+    assert_eq!(rest, "acaa");
+}
+
+#[test]
+fn old_credit_is_worth_its_part_of_the_new_weights() {
+    let heavy = Picker::new(Algorithm::Weighted, candidates(&[100, 100]), None);
+    heavy.choose(&[]);
+    let light = Picker::new(Algorithm::Weighted, candidates(&[1, 1]), Some(&heavy));
+    let chosen: Vec<_> = (0..4).filter_map(|_| light.choose(&[])).collect();
+    assert_eq!(chosen, [1, 0, 1, 0]);
+}
+
+#[test]
+fn a_thousand_years_of_turns_do_not_overflow() {
+    let picker = Picker::new(Algorithm::Weighted, candidates(&[256, 1, 256]), None);
+    let before: Vec<_> = (0..513).filter_map(|_| picker.choose(&[])).collect();
+    {
+        let mut credits = weighted(&picker).credits.lock().unwrap();
+        let years = 1_000 * 365 * 24 * 3_600 * 1_000_000;
+        credits.turns += years;
+        for class in &mut credits.classes {
+            let (weight, accounts) = (class.weight, std::mem::take(&mut class.accounts).into_iter());
+            class.accounts = accounts.map(|a| Account { base: a.base - weight * years, ..a }).collect();
+        }
+    }
+    let after: Vec<_> = (0..513).filter_map(|_| picker.choose(&[])).collect();
+    assert_eq!(before, after);
+}
+
+proptest! {
+    #[test]
+    fn every_full_cycle_gives_each_exactly_its_share(
+        weights in proptest::collection::vec(1u32..=40, 1..12), cycles in 1usize..4,
+    ) {
+        let picker = Picker::new(Algorithm::Weighted, candidates(&weights), None);
+        let cycle: u32 = weights.iter().sum();
+        for _ in 0..cycles {
+            let mut counts = vec![0u32; weights.len()];
+            for _ in 0..cycle { counts[picker.choose(&[]).unwrap()] += 1; }
+            prop_assert_eq!(&counts, &weights);
+        }
+    }
+
+    #[test]
+    fn the_sequence_is_that_of_nginx_also_across_changes_of_the_set(
+        sets in proptest::collection::vec((proptest::collection::vec(1u32..=256, 1..20), 1usize..4, 0usize..50), 1..4),
+        few_weights in any::<bool>(),
+    ) {
+        let mut previous: Option<(Picker, Reference)> = None;
+        for (mut weights, cycles, more) in sets {
+            if few_weights { for weight in &mut weights { *weight %= 3; *weight += 1; } }
+            // Candidates have their index as key: the first ones stay.
+            let picker = Picker::new(Algorithm::Weighted, candidates(&weights), previous.as_ref().map(|p| &p.0));
+            let mut reference = match &previous {
+                Some((_, old)) => old.carried_over(weights.len(), &weights),
+                None => Reference::new(&weights),
+            };
+            for _ in 0..cycles * weights.iter().sum::<u32>() as usize + more {
+                prop_assert_eq!(picker.choose(&[]), Some(reference.choose()));
+            }
+            previous = Some((picker, reference));
+        }
+    }
+
+    #[test]
+    fn credit_is_neither_made_nor_lost_whoever_was_tried(
+        weights in proptest::collection::vec(1u32..=256, 1..12),
+        turns in proptest::collection::vec(proptest::collection::vec(any::<bool>(), 12), 1..60),
+    ) {
+        let picker = Picker::new(Algorithm::Weighted, candidates(&weights), None);
+        for tried in turns {
+            let tried: Vec<u64> = (0..weights.len()).filter(|&i| tried[i]).map(|i| i as u64).collect();
+            let chosen = picker.choose(&tried);
+            prop_assert_eq!(chosen.is_none(), tried.len() == weights.len());
+            prop_assert!(chosen.is_none_or(|index| !tried.contains(&(index as u64))));
+            let credits = weighted(&picker).credits.lock().unwrap();
+            prop_assert!(credits.aside.is_empty());
+            prop_assert_eq!(credits.each().count(), weights.len());
+            prop_assert_eq!(credits.each().map(|(_, credit)| credit).sum::<i64>(), 0);
+        }
+    }
+}
