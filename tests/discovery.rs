@@ -5,7 +5,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -58,10 +58,10 @@ fn ip(n: u8) -> IpAddr {
 fn backends(names: &[(&str, u8)]) -> (u16, Vec<Backend>) {
     loop {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let free = |n: u8| TcpListener::bind((ip(n), port)).is_ok();
-        if names.iter().all(|(_, n)| free(*n)) {
-            let at = |n: u8| SocketAddr::new(ip(n), port);
-            return (port, names.iter().map(|(name, n)| Backend::http_at(at(*n), name)).collect());
+        let at = |n: u8| SocketAddr::new(ip(n), port);
+        let all: io::Result<Vec<_>> = names.iter().map(|(name, n)| Backend::http_at(at(*n), name)).collect();
+        if let Ok(backends) = all {
+            return (port, backends);
         }
     }
 }

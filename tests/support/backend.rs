@@ -1,6 +1,6 @@
 //! Backends of the tests' own: small TCP servers in threads.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -29,13 +29,17 @@ struct Running {
 impl Backend {
     /// A server on a free port that hands each connection to `serve`, in a thread of its own.
     pub fn serving(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        Self::serving_at("127.0.0.1:0".parse().unwrap(), serve)
+        Self::serving_at("127.0.0.1:0".parse().unwrap(), serve).unwrap()
     }
 
-    pub fn serving_at(address: SocketAddr, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+    /// The same at an address that may be taken.
+    fn serving_at(
+        address: SocketAddr,
+        serve: impl Fn(TcpStream) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let mut backend = Self { address, accepted: Arc::default(), serve: Arc::new(serve), running: None };
-        backend.revive();
-        backend
+        backend.listen()?;
+        Ok(backend)
     }
 
     /// An HTTP server that answers every request with `name`, and /health with ok.
@@ -44,7 +48,7 @@ impl Backend {
         Self::serving(move |stream| http(stream, &name))
     }
 
-    pub fn http_at(address: SocketAddr, name: &str) -> Self {
+    pub fn http_at(address: SocketAddr, name: &str) -> io::Result<Self> {
         let name = name.to_owned();
         Self::serving_at(address, move |stream| http(stream, &name))
     }
@@ -53,7 +57,7 @@ impl Backend {
     pub fn echo() -> Self {
         Self::serving(|mut stream| {
             let mut reader = stream.try_clone().unwrap();
-            let _ = std::io::copy(&mut reader, &mut stream);
+            let _ = io::copy(&mut reader, &mut stream);
             let _ = stream.shutdown(Shutdown::Write);
         })
     }
@@ -72,12 +76,16 @@ impl Backend {
 
     /// Listens again, on the same address.
     pub fn revive(&mut self) {
-        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&self.address.into()).unwrap();
-        socket.listen(1024).unwrap();
+        self.listen().unwrap();
+    }
+
+    fn listen(&mut self) -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&self.address.into())?;
+        socket.listen(1024)?;
         let listener = TcpListener::from(socket);
-        self.address = listener.local_addr().unwrap();
+        self.address = listener.local_addr()?;
         let (stop, open) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<TcpStream>>>::default());
         let (stopped, kept) = (Arc::clone(&stop), Arc::clone(&open));
         let (serve, accepted) = (Arc::clone(&self.serve), Arc::clone(&self.accepted));
@@ -105,6 +113,7 @@ impl Backend {
             }
         });
         self.running = Some(Running { stop, open, thread });
+        Ok(())
     }
 }
 
