@@ -26,10 +26,9 @@ ROOT = proxies.ROOT
 def run(backends, folder, proxy, workload, seconds, warm_up, logged=False):
     """One proxy, one workload; what was measured."""
     addresses = backends.addresses(workload.kind, workload.backends)
-    busy_poll = getattr(workload, "busy_poll", "off")
-    address, process = proxies.start(proxy, addresses, workload.workers, folder, logged, busy_poll)
+    address, process = proxies.start(proxy, addresses, workload.workers, folder, logged, workload.busy_poll)
     try:
-        if warm_up:
+        if warm_up and workload.warms_up:
             workload.run(address, process, warm_up)
         return workload.run(address, process, seconds)
     finally:

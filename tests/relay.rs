@@ -124,6 +124,53 @@ fn a_backend_that_finishes_first_still_gets_the_rest() {
     assert!(lb.when_logged("closed conn=").contains("reason=backend_closed bytes_in=8 bytes_out=8"));
 }
 
+#[test]
+fn what_a_client_says_at_once_arrives_with_its_end_and_is_answered() {
+    let backend = Backend::echo();
+    let lb = in_front_of(backend.address, "");
+    for size in [1, 1000, 200_000] {
+        let mut client = connect(&lb);
+        send_pattern(&mut client, size);
+        expect_pattern(&mut client, size);
+    }
+}
+
+#[test]
+fn a_client_that_says_nothing_before_it_finishes_reaches_the_backend() {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lb = in_front_of(backend.local_addr().unwrap(), "");
+    let mut client = connect(&lb);
+    client.shutdown(Shutdown::Write).unwrap();
+    let (mut server, _) = backend.accept().unwrap();
+    assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
+    server.write_all(b"still here").unwrap();
+    drop(server);
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "still here");
+}
+
+/// The last bytes wait for the sender's end, to travel with it, and must not wait for anything else: the kernel would
+/// let them go after 200 ms.
+#[test]
+fn the_last_bytes_arrive_soon() {
+    is_soon(|| {
+        let (_lb, mut client, mut server) = pair("");
+        let began = Instant::now();
+        server.write_all(b"the last").unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        client.read_exact(&mut [0; 8]).unwrap();
+        let took = began.elapsed();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        client.write_all(b"goodbye").unwrap();
+        drop(client);
+        let mut goodbye = String::new();
+        server.read_to_string(&mut goodbye).unwrap();
+        assert_eq!(goodbye, "goodbye");
+        took
+    });
+}
+
 fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);

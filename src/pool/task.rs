@@ -107,14 +107,20 @@ impl Task {
         let mut removed = false;
         while !(removed && self.keeper.members().is_empty()) {
             let deadline = self.keeper.deadline(Instant::now());
-            let event = tokio::select! {
+            let mut event = tokio::select! {
                 Some(news) = news.recv() => self.event(news),
                 Some((key, error)) = failures.recv() => Event::ConnectFailed(key, error),
                 () = until(deadline), if deadline.is_some() => Event::Tick,
             };
-            removed |= matches!(event, Event::Removed);
-            let reconfigured = matches!(event, Event::Reconfigured(_));
-            let effects = self.keeper.on(event, Instant::now());
+            let (mut effects, mut reconfigured) = (Vec::new(), false);
+            // All that is known by now makes one view: thousands of checks may end together.
+            loop {
+                removed |= matches!(event, Event::Removed);
+                reconfigured |= matches!(event, Event::Reconfigured(_));
+                effects.extend(self.keeper.on(event, Instant::now()));
+                let Ok(more) = news.try_recv() else { break };
+                event = self.event(more);
+            }
             if !effects.is_empty() || reconfigured {
                 self.bury(&effects);
                 self.publish();

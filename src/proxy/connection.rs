@@ -126,7 +126,7 @@ impl Connection {
 
     /// Finds it a backend and connects to that; or turns it away.
     async fn reach(&self) -> Result<(Stream, Lease, Vec<u8>), CloseReason> {
-        let first_words = self.first_words().map_err(|_| CloseReason::ClientReset)?;
+        let first_words = self.first_words().await.map_err(|_| CloseReason::ClientReset)?;
         let spoken = !first_words.is_empty();
         let connecting = connect::connect(&self.settings.pool, self.conn, spoken);
         match self.unless_ended(connecting).await.map_err(|end| finish(&[&self.client], end))? {
@@ -138,10 +138,15 @@ impl Connection {
         }
     }
 
-    /// What the client has said by now, if anything: it will be waiting for the backend.
-    fn first_words(&self) -> io::Result<Vec<u8>> {
+    /// What the client has said by the worker's next turn, if anything: it will be waiting for the backend.
+    async fn first_words(&self) -> io::Result<Vec<u8>> {
+        tokio::task::yield_now().await;
+        let readable = poll_fn(|cx| Poll::Ready(self.client.poll_readable(cx).is_ready())).await;
+        if !readable {
+            return Ok(Vec::new());
+        }
         let mut buffer = self.local.means.buffer.borrow_mut();
-        match self.client.read_early(&mut buffer) {
+        match self.client.read(&mut buffer) {
             Ok(read) => Ok(buffer[..read].to_vec()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Vec::new()),
             Err(error) => Err(error),

@@ -115,16 +115,19 @@ enum Acceptor {
 
 impl Acceptor {
     async fn accept(&self) -> io::Result<(Stream, Client)> {
-        match self {
+        let (stream, client) = match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                Ok((Stream::Tcp(stream), Client::Tcp(canonical(peer))))
+                (Stream::Tcp(stream), Client::Tcp(canonical(peer)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), Client::Unix))
+                (Stream::Unix(stream), Client::Unix)
             }
-        }
+        };
+        // At once, see there.
+        stream.forget_readable();
+        Ok((stream, client))
     }
 }
 

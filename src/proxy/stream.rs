@@ -79,9 +79,11 @@ impl Stream {
         let _ = SockRef::from(self).set_tcp_nodelay(true);
     }
 
-    /// Reads what has arrived, however little is known of whether anything has.
-    pub(super) fn read_early(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(recv(self, buffer, RecvFlags::empty())?.0)
+    /// Forgets that something may have arrived: the runtime takes an accepted stream for readable before the kernel has
+    /// said so. To be called before the worker asks the kernel again, lest that answer be forgotten.
+    pub(super) fn forget_readable(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _ = either!(self, stream => stream.try_io(Interest::READABLE, nothing));
     }
 
     /// Whether the peer is known to have finished: the last it had to say has arrived. Only to be asked when the stream

@@ -4,8 +4,8 @@
 //! connection. When it cannot keep up, lines are dropped, and counted.
 
 use std::fmt;
-use std::io::{self, IsTerminal};
-use std::path::PathBuf;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +14,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, WorkerGuard};
 use tracing_appender::rolling::{self, RollingFileAppender};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
@@ -25,6 +26,10 @@ use crate::config::{Level, Log, LogFormat, Rotation};
 const FILTERS: [&str; 2] = ["POINTSMAN_LOG", "RUST_LOG"];
 /// How often newly dropped lines are reported.
 const REPORT: Duration = Duration::from_secs(10);
+
+/// How long lines gather before they are written together, and how many bytes of them at most.
+const GATHER: Duration = Duration::from_millis(10);
+const GATHERED: usize = 64 * 1024;
 
 /// One counter for each place that lines go to.
 static DROPPED: Mutex<Vec<ErrorCounter>> = Mutex::new(Vec::new());
@@ -74,10 +79,20 @@ pub fn init(config: &Log) -> Result<Guard, Error> {
     let mut writers = Vec::new();
     let terminal = io::stderr().is_terminal();
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let mut layers = vec![layer(config.format, colour, not_blocking(io::stderr(), &mut writers))];
-    if config.directory.is_some() {
-        layers.push(layer(config.format, false, not_blocking(files(config)?, &mut writers)));
-    }
+    let stderr = not_blocking(io::stderr(), &mut writers);
+    let files = config.directory.as_deref().map(|directory| files(config, directory)).transpose()?;
+    let files = files.map(|files| not_blocking(files, &mut writers));
+    let layers = match files {
+        None => vec![layer(config.format, colour, BoxMakeWriter::new(stderr))],
+        // The same bytes for both: put into words once.
+        Some(files) if !colour => {
+            vec![layer(config.format, false, BoxMakeWriter::new(stderr.and(files)))]
+        }
+        Some(files) => vec![
+            layer(config.format, true, BoxMakeWriter::new(stderr)),
+            layer(config.format, false, BoxMakeWriter::new(files)),
+        ],
+    };
     let registry = tracing_subscriber::registry().with(filter).with(layers);
     registry.try_init().map_err(|error| Error::Twice(error.to_string()))?;
     let before = std::panic::take_hook();
@@ -146,21 +161,37 @@ fn filter(config: &Log) -> Result<EnvFilter, Error> {
 }
 
 fn not_blocking(writer: impl io::Write + Send + 'static, guards: &mut Vec<WorkerGuard>) -> NonBlocking {
-    let (writer, guard) = tracing_appender::non_blocking(writer);
+    let (writer, guard) =
+        tracing_appender::non_blocking(Gathering(BufWriter::with_capacity(GATHERED, writer)));
     DROPPED.lock().unwrap_or_else(PoisonError::into_inner).push(writer.error_counter());
     guards.push(guard);
     writer
 }
 
-fn files(config: &Log) -> Result<RollingFileAppender, Error> {
-    let directory = config.directory.clone().unwrap_or_default();
+/// Writes lines together. The thread that writes flushes whenever it has caught up; a pause then lets the next lines
+/// gather, which otherwise would cost a system call each, and their connections a wake-up.
+struct Gathering<W: Write>(BufWriter<W>);
+
+impl<W: Write> Write for Gathering<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.0.flush();
+        std::thread::sleep(GATHER);
+        flushed
+    }
+}
+
+fn files(config: &Log, directory: &Path) -> Result<RollingFileAppender, Error> {
     let rotation = match config.rotation {
         Rotation::Hourly => rolling::Rotation::HOURLY,
         Rotation::Daily => rolling::Rotation::DAILY,
         Rotation::Never => rolling::Rotation::NEVER,
     };
-    let failed = |error: String| Error::Directory { directory: directory.clone(), error };
-    std::fs::create_dir_all(&directory).map_err(|error| failed(error.to_string()))?;
+    let failed = |error: String| Error::Directory { directory: directory.to_owned(), error };
+    std::fs::create_dir_all(directory).map_err(|error| failed(error.to_string()))?;
     let mut builder = RollingFileAppender::builder()
         .filename_prefix("pointsman")
         .filename_suffix("log")
@@ -170,12 +201,12 @@ fn files(config: &Log) -> Result<RollingFileAppender, Error> {
     if config.rotation != Rotation::Never {
         builder = builder.latest_symlink("pointsman.log");
     }
-    builder.rotation(rotation).build(&directory).map_err(|error| failed(error.to_string()))
+    builder.rotation(rotation).build(directory).map_err(|error| failed(error.to_string()))
 }
 
 type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;
 
-fn layer(format: LogFormat, colour: bool, writer: NonBlocking) -> Box<dyn Layer<Filtered> + Send + Sync> {
+fn layer(format: LogFormat, colour: bool, writer: BoxMakeWriter) -> Box<dyn Layer<Filtered> + Send + Sync> {
     let base = tracing_subscriber::fmt::layer().with_timer(Utc).with_writer(writer).with_target(false);
     match format {
         LogFormat::Text => base.with_ansi(colour).boxed(),
@@ -195,7 +226,6 @@ impl FormatTime for Utc {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
     use std::sync::Arc;
 
     /// A disk that takes nothing while somebody holds the lock.
@@ -219,12 +249,14 @@ mod tests {
         let mut guards = Vec::new();
         let mut log = not_blocking(Blocked(Arc::clone(&disk)), &mut guards);
         let before = dropped_lines();
-        let lines = tracing_appender::non_blocking::DEFAULT_BUFFERED_LINES_LIMIT + 100;
+        let gathered = GATHERED as u64 / 1024 + 1;
+        let lines = tracing_appender::non_blocking::DEFAULT_BUFFERED_LINES_LIMIT as u64 + gathered + 100;
         for _ in 0..lines {
-            log.write_all(b"a line\n").unwrap();
+            log.write_all(&[b'-'; 1024]).unwrap();
         }
-        // The queue is full, and perhaps one line is with the writer.
-        assert!((99..=100).contains(&(dropped_lines() - before)));
+        // The queue is full, and so may be what gathers behind it.
+        let dropped = dropped_lines() - before;
+        assert!((100..=gathered + 100).contains(&dropped), "{dropped}");
         drop(blocked);
     }
 
