@@ -277,7 +277,6 @@ impl Direction {
     }
 
     async fn last_words(&mut self, way: Way<'_>) {
-        way.receiver.push();
         loop {
             way.progress.moved.set(false);
             let done = poll_fn(|cx| match self.run(way, cx) {
@@ -288,7 +287,8 @@ impl Direction {
                 break;
             }
         }
-        // The reset that follows would overtake it.
+        // What waits for an end that does not come now is sent off. The reset that follows would overtake it.
+        way.receiver.push();
         delivered(way.receiver, PATIENCE).await;
     }
 
