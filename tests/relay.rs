@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -283,6 +283,27 @@ fn an_answer_in_the_middle_of_an_upload_arrives_although_the_backend_resets() {
     uploading.join().unwrap();
 }
 
+/// All of it arrives in one go here: the balancer stands still meanwhile.
+#[test]
+fn an_answer_arrives_although_a_reset_and_more_of_the_upload_come_with_it() {
+    for _ in 0..5 {
+        let (lb, mut client, mut server) = pair("");
+        client.write_all(b"hello").unwrap();
+        server.read_exact(&mut [0; 5]).unwrap();
+        lb.signal("STOP");
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", lb.pid())).unwrap();
+        eventually("it stands still", || state().contains(") T ").then_some(()));
+        client.write_all(b"more").unwrap();
+        server.write_all(b"an answer").unwrap();
+        reset(server);
+        lb.signal("CONT");
+        let mut answer = Vec::new();
+        // Whether the reset meets the reader is chance.
+        let _ = client.read_to_end(&mut answer);
+        assert_eq!(String::from_utf8_lossy(&answer), "an answer");
+    }
+}
+
 #[test]
 fn a_slow_reader_is_not_cut_off_although_all_is_written_to_the_kernel() {
     const TOTAL: usize = 3 << 20;
@@ -458,6 +479,34 @@ fn a_unix_socket_is_a_listener_like_any_other() {
     lb.signal("TERM");
     assert_eq!(lb.when_ended().code(), Some(0));
     assert!(!path.exists(), "the socket file is left behind");
+}
+
+/// A read stops where a descriptor was passed along, with more behind it.
+#[test]
+fn what_a_unix_client_says_after_passing_a_descriptor_arrives() {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::os::fd::AsFd;
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lb.sock");
+    let discover = static_list(&[backend.local_addr().unwrap()]);
+    let _lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: \"unix:{}\", pool: p}}}}\npools:\n  p:\n    discover: {discover}\n",
+        path.display()
+    ));
+    let client = eventually("it listens", || std::os::unix::net::UnixStream::connect(&path).ok());
+    let (mut server, _) = backend.accept().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut passed = SendAncillaryBuffer::new(&mut space);
+    let descriptor = std::fs::File::open(folder.path()).unwrap();
+    let descriptors = [descriptor.as_fd()];
+    assert!(passed.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    sendmsg(&client, &[io::IoSlice::new(b"ab")], &mut passed, SendFlags::empty()).unwrap();
+    (&client).write_all(b"cd").unwrap();
+    let mut heard = [0; 4];
+    server.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"abcd");
 }
 
 /// What the kernel's table says of the timer of the socket at `local`: 2 is a keepalive timer (proc(5), net/tcp).

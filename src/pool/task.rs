@@ -23,6 +23,9 @@ use crate::telemetry::flow::Flows;
 
 /// So many failed connects may wait for the keeper; more would say nothing new.
 const FAILURES_WAITING: usize = 256;
+/// So much news makes one view at most: others want their turn too.
+const AT_ONCE: u32 = 1024;
+
 /// News for a pool's task.
 enum News {
     Observed(SourceKey, Observation),
@@ -112,21 +115,27 @@ impl Task {
                 Some((key, error)) = failures.recv() => Event::ConnectFailed(key, error),
                 () = until(deadline), if deadline.is_some() => Event::Tick,
             };
-            let (mut effects, mut reconfigured) = (Vec::new(), false);
+            let (mut effects, mut reconfigured, mut handled) = (Vec::new(), false, 0);
             // All that is known by now makes one view: thousands of checks may end together.
             loop {
                 removed |= matches!(event, Event::Removed);
                 reconfigured |= matches!(event, Event::Reconfigured(_));
                 effects.extend(self.keeper.on(event, Instant::now()));
-                let Ok(more) = news.try_recv() else { break };
+                handled += 1;
+                let more = if handled < AT_ONCE { news.try_recv().ok() } else { None };
+                let Some(more) = more else { break };
                 event = self.event(more);
             }
             if !effects.is_empty() || reconfigured {
                 self.bury(&effects);
                 self.publish();
             }
+            let lost = effects.iter().any(|e| matches!(e, Effect::Changed { from: State::Up, .. }));
             for effect in effects {
                 self.carry_out(effect);
+            }
+            if lost && self.pool.view.load().is_empty() {
+                warn!(pool = %self.pool.name, "no backend is up: clients of this pool are turned away until one is");
             }
             if self.keeper.settled() {
                 let number = self.configuration;
@@ -256,10 +265,6 @@ impl Task {
             State::Down => tell!(warn, "backend down"),
             State::Draining => tell!(info, "backend draining"),
             State::Gone => tell!(info, "backend gone"),
-        }
-        let left = self.pool.view.load().len();
-        if from == State::Up && left == 0 {
-            warn!(pool = %self.pool.name, "no backend is up: clients of this pool are turned away until one is");
         }
     }
 

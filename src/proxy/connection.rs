@@ -27,6 +27,10 @@ use crate::telemetry::decisions::{Client, Decision};
 use crate::telemetry::flow::Flow;
 use crate::telemetry::{CONNECTIONS, CloseReason};
 
+/// So many bytes of a client's first words are read before it has a backend: what fits a packet or two. More would only
+/// be held in our memory instead of the kernel's for as long as that takes.
+const FIRST_WORDS: usize = 4096;
+
 /// Serves one accepted connection until its end. Everything that it counts is given back by guards, so no way
 /// out of here forgets anything.
 pub(super) fn serve(
@@ -146,7 +150,7 @@ impl Connection {
             return Ok(Vec::new());
         }
         let mut buffer = self.local.means.buffer.borrow_mut();
-        match self.client.read(&mut buffer) {
+        match self.client.read(&mut buffer[..FIRST_WORDS]) {
             Ok(read) => Ok(buffer[..read].to_vec()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Vec::new()),
             Err(error) => Err(error),
@@ -198,7 +202,11 @@ impl Connection {
         );
         self.decide(None, &trail);
         self.unserved.get_or_init(|| pool.unserved.of(&self.listener.name)).opened();
-        no_backend::turn_away(&self.client, spoken, self.settings.no_backend, &self.local.means).await;
+        let how = self.settings.no_backend;
+        let turned_away = no_backend::turn_away(&self.client, spoken, how, &self.local.means);
+        if let Err(end) = self.unless_ended(turned_away).await {
+            finish(&[&self.client], end);
+        }
         if trail.attempts == 0 { CloseReason::NoBackend } else { CloseReason::ConnectFailed }
     }
 

@@ -109,15 +109,20 @@ impl Stream {
         SockRef::from(self).shutdown(Shutdown::Write)
     }
 
-    /// One system call that may move `whole` bytes. When it moves fewer, the socket is empty (or full): with
+    /// One system call that may move `whole` bytes. When it moves fewer, a TCP socket is empty (or full): with
     /// edge-triggered epoll (epoll(7), questions 9 and 10) the next call would only say `WouldBlock`, so the
-    /// readiness is given up at once, as the runtime does in its own reads, and that call is saved.
+    /// readiness is given up at once, as the runtime does in its own reads, and that call is saved. Urgent data is the
+    /// exception: a read stops before it, and what follows waits for the next sign of life. A read from a Unix socket
+    /// also stops where a descriptor was passed along (unix(7)), so that there nothing is concluded.
     fn once(
         &self,
         interest: Interest,
         whole: usize,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        if let Self::Unix(stream) = self {
+            return stream.try_io(interest, || call(self.as_fd()));
+        }
         let mut moved = None;
         let attempt = || match call(self.as_fd()) {
             Ok(n) if 0 < n && n < whole => {

@@ -132,8 +132,13 @@ impl Door {
         let change = |socket| sockets::change_options(socket, &open.options, options);
         match open.sockets.iter().try_for_each(change) {
             Ok(()) => open.options = *options,
-            // What has been changed is changed again when the gatekeeper comes by the next time.
-            Err(error) => warn!(address = %self.address, %error, "a listener's options could not be changed"),
+            Err(error) => {
+                warn!(address = %self.address, %error, "a listener's options could not be changed");
+                // All are to have the same ones, and to be changed when the gatekeeper comes by the next time.
+                for socket in &open.sockets {
+                    let _ = sockets::change_options(socket, options, &open.options);
+                }
+            }
         }
     }
 }

@@ -30,6 +30,8 @@ const REPORT: Duration = Duration::from_secs(10);
 /// How long lines gather before they are written together, and how many bytes of them at most.
 const GATHER: Duration = Duration::from_millis(10);
 const GATHERED: usize = 64 * 1024;
+/// How often they are offered to somebody who does not take them now.
+const TRIES: u32 = 50;
 
 /// One counter for each place that lines go to.
 static DROPPED: Mutex<Vec<ErrorCounter>> = Mutex::new(Vec::new());
@@ -178,9 +180,16 @@ impl<W: Write> Write for Gathering<W> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let flushed = self.0.flush();
-        std::thread::sleep(GATHER);
-        flushed
+        for _ in 0..TRIES {
+            let flushed = self.0.flush();
+            std::thread::sleep(GATHER);
+            // Somebody else may have made our standard error non-blocking.
+            if !flushed.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                break;
+            }
+        }
+        // Of an error the library would tell nobody, and forget that it is to stop.
+        Ok(())
     }
 }
 

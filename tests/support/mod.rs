@@ -199,6 +199,8 @@ impl Lb {
             "TERM" => rustix::process::Signal::TERM,
             "INT" => rustix::process::Signal::INT,
             "HUP" => rustix::process::Signal::HUP,
+            "STOP" => rustix::process::Signal::STOP,
+            "CONT" => rustix::process::Signal::CONT,
             _ => unreachable!("{name}"),
         };
         rustix::process::kill_process(pid, signal).unwrap();
