@@ -201,6 +201,8 @@ fn files(config: &Log, directory: &Path) -> Result<RollingFileAppender, Error> {
     };
     let failed = |error: String| Error::Directory { directory: directory.to_owned(), error };
     std::fs::create_dir_all(directory).map_err(|error| failed(error.to_string()))?;
+    // The link to the latest file stands in the directory itself: from there, a relative path would lead elsewhere.
+    let absolute = directory.canonicalize().map_err(|error| failed(error.to_string()))?;
     let mut builder = RollingFileAppender::builder()
         .filename_prefix("pointsman")
         .filename_suffix("log")
@@ -210,7 +212,7 @@ fn files(config: &Log, directory: &Path) -> Result<RollingFileAppender, Error> {
     if config.rotation != Rotation::Never {
         builder = builder.latest_symlink("pointsman.log");
     }
-    builder.rotation(rotation).build(directory).map_err(|error| failed(error.to_string()))
+    builder.rotation(rotation).build(absolute).map_err(|error| failed(error.to_string()))
 }
 
 type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;

@@ -12,6 +12,7 @@ pub mod backend;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -42,7 +43,14 @@ impl Lb {
     /// Starts `pointsman run` with the configuration and waits until it is ready. Bind to port 0 and ask for
     /// the [`address`](Self::address); an admin section is added.
     pub fn start(config: &str) -> Self {
-        let lb = Self::launch(config);
+        Self::start_in(config, |_| ())
+    }
+
+    /// The same in a folder where something was prepared.
+    pub fn start_in(config: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let file = tempfile::tempdir().unwrap();
+        prepare(file.path());
+        let lb = Self::launch_in(file, config);
         lb.when_logged("admin listening");
         eventually("ready", || (lb.get("/ready").0 == 200).then_some(()));
         lb
@@ -50,7 +58,10 @@ impl Lb {
 
     /// Starts it without waiting for anything.
     pub fn launch(config: &str) -> Self {
-        let file = tempfile::tempdir().unwrap();
+        Self::launch_in(tempfile::tempdir().unwrap(), config)
+    }
+
+    fn launch_in(file: tempfile::TempDir, config: &str) -> Self {
         std::fs::write(file.path().join("pointsman.yaml"), with_admin(config)).unwrap();
         Self::spawn(file, &["run", "-c", "pointsman.yaml"])
     }
@@ -190,6 +201,11 @@ impl Lb {
         self.signal("HUP");
         eventually("the reload is answered", || (words() > before).then_some(()));
         self.logged(&["reload "]).pop().unwrap()
+    }
+
+    /// Where it was started.
+    pub fn folder(&self) -> &Path {
+        self.file.path()
     }
 
     /// Sends a signal.
