@@ -12,9 +12,6 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 
 /// What a pipe is asked to hold, in bytes. The kernel may allow less (fs.pipe-user-pages-soft in proc(5)).
 const CAPACITY: usize = 1024 * 1024;
-/// What one call may move: more than fits, as a slot of the pipe holds more than a page when the network card
-/// (or loopback) delivers more at once.
-const AT_ONCE: usize = 1024 * 1024;
 
 /// A pipe that a burst flows through.
 #[derive(Debug)]
@@ -43,7 +40,8 @@ impl Pipe {
     /// an empty socket does, and nobody could tell which to wait for.
     pub(super) fn fill(&mut self, from: impl AsFd) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "only an empty pipe can be filled");
-        self.held = splice(from, None, &self.write, None, AT_ONCE, FLAGS)?;
+        // The kernel takes what fits.
+        self.held = splice(from, None, &self.write, None, CAPACITY, FLAGS)?;
         Ok(self.held)
     }
 
