@@ -115,8 +115,9 @@ def main():
     try:
         with proxies.Backends() as backends:
             data = {"about": about(args), "results": workloads(args, backends, folder), "scale": {}, "syscalls": {}}
-            if not args.only:
+            if not args.only and args.scale_rounds:
                 data["scale"] = scale(args, backends, folder)
+            if not args.only:
                 data["syscalls"] = syscalls.count(backends, folder, 1 if args.quick else 3)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -123,6 +123,8 @@ class Iperf(Workload):
             if "sum_received" in end:
                 break
             time.sleep(0.2)
+        else:
+            raise SystemExit(f"iperf3 against {address[0]}:{address[1]}: {output}")
         received = end["sum_received"]
         result = {"gib_per_second": received["bytes"] / GIB / received["seconds"], "bytes": received["bytes"]}
         cpu.per(result, "cpu_ms_per_gib", received["bytes"], 1e3 * GIB)
