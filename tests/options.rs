@@ -14,10 +14,10 @@ use support::backend::Backend;
 use support::{Lb, PATIENCE, eventually, static_list};
 
 /// A configuration with one worker, so that connections are taken in in the order in which they are let in.
-fn config(port: u16, listener: &str, backend: SocketAddr, pool: &str) -> String {
+fn config(listener: &str, backend: SocketAddr, pool: &str) -> String {
     let discover = static_list(&[backend]);
     format!(
-        "runtime: {{workers: 1}}\nlisteners: {{l: {{bind: 127.0.0.1:{port}, pool: p, {listener}}}}}\n\
+        "runtime: {{workers: 1}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p, {listener}}}}}\n\
          pools: {{p: {{discover: {discover}, {pool}}}}}\n"
     )
 }
@@ -42,7 +42,7 @@ fn routed(lb: &Lb, client: &TcpStream) -> bool {
 #[test]
 fn a_client_that_says_nothing_is_no_connection_until_it_speaks() {
     let backend = Backend::echo();
-    let lb = Lb::start(&config(0, "defer_accept: 1m", backend.address, ""));
+    let lb = Lb::start(&config("defer_accept: 1m", backend.address, ""));
     let mut silent = connect(&lb);
     // Whoever comes after is served before.
     let mut later = connect(&lb);
@@ -59,7 +59,7 @@ fn a_client_that_waits_for_the_server_is_let_in_when_its_time_is_up() {
     let backend = Backend::serving(|mut stream| {
         let _ = stream.write_all(b"220 ready\r\n");
     });
-    let lb = Lb::start(&config(0, "defer_accept: 1s", backend.address, ""));
+    let lb = Lb::start(&config("defer_accept: 1s", backend.address, ""));
     let mut greeting = String::new();
     connect(&lb).read_to_string(&mut greeting).unwrap();
     assert_eq!(greeting, "220 ready\r\n");
@@ -81,7 +81,7 @@ fn a_client_that_does_not_read_is_cut_off_if_so_wished() {
     let backend = Backend::serving(move |stream| {
         let _ = sender.send(write_until_broken(stream));
     });
-    let lb = Lb::start(&config(0, "user_timeout: 1s", backend.address, ""));
+    let lb = Lb::start(&config("user_timeout: 1s", backend.address, ""));
     let _client = connect(&lb);
     assert_ne!(broken.recv_timeout(PATIENCE).unwrap(), ErrorKind::WouldBlock);
     assert!(lb.when_logged("closed conn=").contains("reason=client_reset"));
@@ -90,7 +90,7 @@ fn a_client_that_does_not_read_is_cut_off_if_so_wished() {
 #[test]
 fn a_backend_that_does_not_read_is_cut_off_if_so_wished() {
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
-    let lb = Lb::start(&config(0, "", backend.local_addr().unwrap(), "user_timeout: 1s"));
+    let lb = Lb::start(&config("", backend.local_addr().unwrap(), "user_timeout: 1s"));
     let client = connect(&lb);
     let (_server, _) = backend.accept().unwrap();
     assert_ne!(write_until_broken(client), ErrorKind::WouldBlock);
@@ -114,8 +114,7 @@ fn timer(client: &TcpStream) -> u32 {
 #[test]
 fn a_reload_changes_the_options_for_newcomers_and_disturbs_nobody() {
     let backend = Backend::echo();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let with = |options| config(port, options, backend.address, "");
+    let with = |options| config(options, backend.address, "");
     let lb = Lb::start(&with(""));
     let mut first = connect(&lb);
     eventually("the first is served", || routed(&lb, &first).then_some(()));
@@ -145,7 +144,7 @@ fn a_reload_changes_the_options_for_newcomers_and_disturbs_nobody() {
 #[test]
 fn a_listener_that_closes_leaves_nobody_hanging() {
     let backend = Backend::echo();
-    let lb = Lb::start(&config(0, "defer_accept: 1m", backend.address, ""));
+    let lb = Lb::start(&config("defer_accept: 1m", backend.address, ""));
     let address = lb.address("l");
     let mut silent = connect(&lb);
     let mut clients: Vec<_> = (0..50).map(|_| connect(&lb)).collect();
@@ -194,7 +193,7 @@ fn what_a_syn_brings_is_served_before_the_handshake_is_over() {
     // MSG_FASTOPEN: connect with data.
     const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
     let backend = Backend::echo();
-    let lb = Lb::start(&config(0, "fast_open: 16", backend.address, ""));
+    let lb = Lb::start(&config("fast_open: 16", backend.address, ""));
     assert!(lb.logged(&["fast_open does nothing"]).is_empty());
     let ask = || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
