@@ -11,6 +11,7 @@ use std::process::Command;
 use rustix::net::{SendFlags, sendto};
 use socket2::{Domain, Socket, Type};
 use support::backend::Backend;
+use support::peers::{self, KEEPALIVE, REPEATING, connect};
 use support::{Lb, PATIENCE, eventually, static_list};
 
 /// A configuration with one worker, so that connections are taken in in the order in which they are let in.
@@ -20,13 +21,6 @@ fn config(listener: &str, backend: SocketAddr, pool: &str) -> String {
         "runtime: {{workers: 1}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p, {listener}}}}}\n\
          pools: {{p: {{discover: {discover}, {pool}}}}}\n"
     )
-}
-
-fn connect(lb: &Lb) -> TcpStream {
-    let stream = TcpStream::connect(lb.address("l")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
 }
 
 fn exchange(stream: &mut TcpStream) {
@@ -97,18 +91,10 @@ fn a_backend_that_does_not_read_is_cut_off_if_so_wished() {
     assert!(lb.when_logged("closed conn=").contains("reason=backend_reset"));
 }
 
-/// The timer of the balancer's socket towards a client, by the kernel's table: 0 is none, 1 repeats what is under way,
-/// 2 is keepalive (proc(5), net/tcp).
+/// The timer of the balancer's socket towards a client, once nothing is under way on it.
 fn timer(client: &TcpStream) -> u32 {
-    let ends = [client.peer_addr().unwrap(), client.local_addr().unwrap()];
-    let ends = ends.map(|end| format!(":{:04X}", end.port()));
-    eventually("nothing is under way", || {
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let mut lines = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-        let line = lines.find(|line| line[1].ends_with(&ends[0]) && line[2].ends_with(&ends[1]))?;
-        let timer = u32::from_str_radix(line[5].split(':').next()?, 16).unwrap();
-        (timer != 1).then_some(timer)
-    })
+    let (ours, theirs) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
+    eventually("nothing is under way", || peers::timer(ours, theirs).filter(|timer| *timer != REPEATING))
 }
 
 #[test]
@@ -119,7 +105,7 @@ fn a_reload_changes_the_options_for_newcomers_and_disturbs_nobody() {
     let mut first = connect(&lb);
     eventually("the first is served", || routed(&lb, &first).then_some(()));
     exchange(&mut first);
-    assert_eq!(timer(&first), 2, "the pool's keepalive");
+    assert_eq!(timer(&first), KEEPALIVE, "the pool's keepalive");
 
     lb.reload(&with("keepalive: off, defer_accept: 1m, fast_open: 16, user_timeout: 1m"));
     let mut silent = connect(&lb);
@@ -128,12 +114,12 @@ fn a_reload_changes_the_options_for_newcomers_and_disturbs_nobody() {
     assert_eq!(timer(&second), 0);
     assert!(!routed(&lb, &silent));
     exchange(&mut first);
-    assert_eq!(timer(&first), 2);
+    assert_eq!(timer(&first), KEEPALIVE);
 
     lb.reload(&with("keepalive: 1h"));
     let mut third = connect(&lb);
     eventually("the third is served although it says nothing", || routed(&lb, &third).then_some(()));
-    assert_eq!(timer(&third), 2);
+    assert_eq!(timer(&third), KEEPALIVE);
     for stream in [&mut first, &mut silent, &mut second, &mut third] {
         exchange(stream);
     }

@@ -8,6 +8,7 @@
 )]
 
 pub mod backend;
+pub mod peers;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
