@@ -4,19 +4,24 @@
 use std::sync::Arc;
 
 use divan::Bencher;
-use pointsman::balance::{Candidate, Picker};
-use pointsman::config::Algorithm;
+use pointsman::balance::{Ask, Candidate, Picker};
+use pointsman::config::{Algorithm, Hash};
 
 const BACKENDS: [usize; 5] = [3, 10, 100, 1_000, 10_000];
 
 fn choose(bencher: Bencher<'_, '_>, algorithm: Algorithm, backends: usize, weight: impl Fn(usize) -> u32) {
-    let candidate = |n| Candidate { key: n as u64, weight: weight(n), load: Arc::default() };
-    let picker = Picker::new(algorithm, (0..backends).map(candidate).collect(), None);
+    let candidate = |n: usize| Candidate {
+        key: n as u64,
+        name: n.to_string().into(),
+        weight: weight(n),
+        load: Arc::default(),
+    };
+    let picker = Picker::new(algorithm, &Hash::default(), (0..backends).map(candidate).collect(), None);
     // Everybody is busy with something, not with the same.
     let busy = |(n, c): (usize, &Candidate)| (0..n % 7).map(|_| c.load.lease()).collect::<Vec<_>>();
     let _leases: Vec<_> = picker.candidates().iter().enumerate().flat_map(busy).collect();
     bencher.bench_local(|| {
-        let index = picker.choose(&[])?;
+        let index = picker.choose(&Ask::default())?;
         Some(picker.candidates()[index].load.lease())
     });
 }
@@ -44,8 +49,15 @@ fn least_connections(bencher: Bencher<'_, '_>, backends: usize) {
 
 #[divan::bench(args = [Algorithm::RoundRobin, Algorithm::Weighted, Algorithm::LeastConnections])]
 fn changed_set_of_10_000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
-    let candidate = |n| Candidate { key: n, weight: 1 + (n % 5) as u32, load: Arc::default() };
+    let candidate = |n| Candidate {
+        key: n,
+        name: n.to_string().into(),
+        weight: 1 + (n % 5) as u32,
+        load: Arc::default(),
+    };
     let set: Vec<_> = (0..10_000).map(candidate).collect();
-    let picker = Picker::new(algorithm, set.clone(), None);
-    bencher.with_inputs(|| set.clone()).bench_local_values(|set| Picker::new(algorithm, set, Some(&picker)));
+    let picker = Picker::new(algorithm, &Hash::default(), set.clone(), None);
+    bencher
+        .with_inputs(|| set.clone())
+        .bench_local_values(|set| Picker::new(algorithm, &Hash::default(), set, Some(&picker)));
 }

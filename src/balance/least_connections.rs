@@ -39,7 +39,7 @@ impl LeastConnections {
         for (index, candidate) in candidates.iter().enumerate() {
             candidate.load.report_to(&board, index);
         }
-        let tournament = Tournament::new(candidates.iter().map(|c| (c.load.active(), c.weight)));
+        let tournament = Tournament::new(candidates.iter().map(|c| (c.load.busy(), c.weight)));
         Self {
             next: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.next)),
             board,
@@ -60,7 +60,7 @@ impl Standing {
     fn look_again(&mut self, candidates: &[Candidate], first: usize, marks: u64) {
         for index in ones(marks).map(|bit| first + bit) {
             let candidate = &candidates[index];
-            self.tournament.put(index, candidate.load.active(), candidate.weight);
+            self.tournament.put(index, candidate.load.busy(), candidate.weight);
         }
         let (lowest, highest) = (marks.trailing_zeros() as usize, marks.ilog2() as usize);
         self.tournament.play(first + lowest, first + highest);
@@ -78,7 +78,7 @@ impl Standing {
             }
             // It may have got busier without a mark, if its load reports to a later picker: while that one is being
             // made, all workers must not be sent to whoever was idle before.
-            if candidate.load.active() == self.tournament.active(index) {
+            if candidate.load.busy() == self.tournament.active(index) {
                 break Some(index);
             }
             self.look_again(candidates, index, 1);

@@ -1,6 +1,7 @@
-use super::super::{Method, Picker, laws::candidates};
+use super::super::laws::{candidates, passing};
+use super::super::{Ask, Method, Picker};
 use super::*;
-use crate::config::Algorithm;
+use crate::config::{Algorithm, Hash};
 use proptest::prelude::*;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -40,8 +41,8 @@ fn knows_every_load(picker: &Picker) -> bool {
 
 #[test]
 fn equals_take_turns() {
-    let picker = Picker::new(Algorithm::LeastConnections, candidates(&[1, 1, 1]), None);
-    let chosen: Vec<_> = (0..6).filter_map(|_| picker.choose(&[])).collect();
+    let picker = Picker::new(Algorithm::LeastConnections, &Hash::default(), candidates(&[1, 1, 1]), None);
+    let chosen: Vec<_> = (0..6).filter_map(|_| picker.choose(&Ask::default())).collect();
     assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
 }
 
@@ -49,11 +50,11 @@ fn equals_take_turns() {
 fn a_picker_that_was_replaced_does_not_send_all_to_who_was_idle() {
     let set = candidates(&[1; 3]);
     let _busy: Vec<_> = (0..20).map(|n| set[n % 2].load.lease()).collect();
-    let old = Picker::new(Algorithm::LeastConnections, set.clone(), None);
-    let _new = Picker::new(Algorithm::LeastConnections, set.clone(), Some(&old));
-    let leases: Vec<_> = (0..10).map(|_| set[old.choose(&[]).unwrap()].load.lease()).collect();
+    let old = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), None);
+    let _new = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), Some(&old));
+    let leases: Vec<_> = (0..10).map(|_| set[old.choose(&Ask::default()).unwrap()].load.lease()).collect();
     assert!(leases.len() == 10 && set[2].load.active() == 10);
-    let _leases: Vec<_> = (0..30).map(|_| set[old.choose(&[]).unwrap()].load.lease()).collect();
+    let _leases: Vec<_> = (0..30).map(|_| set[old.choose(&Ask::default()).unwrap()].load.lease()).collect();
     assert!(set.iter().all(|candidate| candidate.load.active() == 20));
 }
 
@@ -95,7 +96,7 @@ proptest! {
     fn each_choice_is_that_of_the_plain_search(
         weights in proptest::collection::vec(1u32..=5, 1..150), steps in proptest::collection::vec(step(), 1..300),
     ) {
-        let mut picker = Picker::new(Algorithm::LeastConnections, candidates(&weights), None);
+        let mut picker = Picker::new(Algorithm::LeastConnections, &Hash::default(), candidates(&weights), None);
         let (mut leases, mut next_key) = (Vec::new(), 1_000);
         for step in steps {
             match step {
@@ -103,7 +104,7 @@ proptest! {
                     let mut keys = Vec::new();
                     for _ in 0..=tried {
                         let expected = search(&picker.candidates, start(&picker), &keys);
-                        let chosen = picker.choose(&keys);
+                        let chosen = picker.choose(&passing(&keys));
                         prop_assert_eq!(chosen, expected);
                         prop_assert!(knows_every_load(&picker));
                         let Some(index) = chosen else { break };
@@ -120,17 +121,17 @@ proptest! {
                     let stay = picker.candidates.iter().zip(leave).filter(|(_, leave)| !leave).map(|(c, _)| c.clone());
                     let mut set: Vec<_> = stay.collect();
                     for _ in 0..join.max(usize::from(set.is_empty())) {
-                        set.push(Candidate { key: next_key, weight: 1, load: Arc::default() });
+                        set.push(Candidate { key: next_key, ..candidates(&[1]).remove(0) });
                         next_key += 1;
                     }
                     for (candidate, weight) in set.iter_mut().zip(weights) { candidate.weight = weight; }
-                    picker = Picker::new(Algorithm::LeastConnections, set, Some(&picker));
+                    picker = Picker::new(Algorithm::LeastConnections, &Hash::default(), set, Some(&picker));
                 }
             }
         }
         drop(leases);
         prop_assert!(picker.candidates.iter().all(|candidate| candidate.load.active() == 0));
-        prop_assert_eq!(picker.choose(&[]).map(|_| knows_every_load(&picker)), Some(true));
+        prop_assert_eq!(picker.choose(&Ask::default()).map(|_| knows_every_load(&picker)), Some(true));
     }
 }
 
@@ -143,9 +144,9 @@ proptest! {
         let set = candidates(&weights);
         let _leases: Vec<_> =
             set.iter().zip(&members).flat_map(|(c, m)| (0..m.1).map(|_| c.load.lease())).collect();
-        let picker = Picker::new(Algorithm::LeastConnections, set, None);
+        let picker = Picker::new(Algorithm::LeastConnections, &Hash::default(), set, None);
         for _ in 0..asked {
-            let chosen = picker.choose(&[]).unwrap();
+            let chosen = picker.choose(&Ask::default()).unwrap();
             let cost = |i: usize| members[i].1 as f64 / f64::from(members[i].0);
             prop_assert!((0..members.len()).all(|other| cost(other) >= cost(chosen) - 1e-9));
         }
@@ -155,7 +156,7 @@ proptest! {
 /// Workers choose, lease and drop at once, while the set is replaced again and again by one of the same loads.
 fn at_once(backends: usize, replace: bool) {
     let set: Vec<_> = candidates(&vec![1; backends]);
-    let first = Picker::new(Algorithm::LeastConnections, set.clone(), None);
+    let first = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), None);
     let picker = arc_swap::ArcSwap::from_pointee(first);
     let (over, until) = (AtomicBool::new(false), Instant::now() + Duration::from_millis(150));
     std::thread::scope(|scope| {
@@ -167,7 +168,7 @@ fn at_once(backends: usize, replace: bool) {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                     let picker = picker.load();
                     let tried = [random >> 33 & 7];
-                    let index = picker.choose(&tried).unwrap();
+                    let index = picker.choose(&passing(&tried)).unwrap();
                     assert!(!tried.contains(&picker.candidates[index].key));
                     held.push(picker.candidates[index].load.lease());
                     if held.len() > (random >> 40 & 63) as usize {
@@ -179,7 +180,12 @@ fn at_once(backends: usize, replace: bool) {
         }
         while Instant::now() < until {
             if replace {
-                let new = Picker::new(Algorithm::LeastConnections, set.clone(), Some(&picker.load()));
+                let new = Picker::new(
+                    Algorithm::LeastConnections,
+                    &Hash::default(),
+                    set.clone(),
+                    Some(&picker.load()),
+                );
                 picker.store(Arc::new(new));
             }
             std::thread::yield_now();
@@ -190,7 +196,7 @@ fn at_once(backends: usize, replace: bool) {
     assert!(set.iter().all(|candidate| candidate.load.active() == 0));
     for _ in 0..2 * backends {
         let expected = search(&set, start(&picker), &[]);
-        assert_eq!(picker.choose(&[]), expected);
+        assert_eq!(picker.choose(&Ask::default()), expected);
         assert!(knows_every_load(&picker));
     }
 }
@@ -213,12 +219,12 @@ fn no_change_is_lost_while_the_set_is_replaced() {
 fn a_connection_that_ends_while_a_picker_is_made_is_seen_to_end() {
     for _ in 0..100 {
         let set = candidates(&[1; 500]);
-        let old = Picker::new(Algorithm::LeastConnections, set.clone(), None);
+        let old = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), None);
         let leases: Vec<_> = set.iter().map(|candidate| candidate.load.lease()).collect();
         let new = std::thread::scope(|scope| {
             scope.spawn(|| leases.into_iter().for_each(drop));
-            Picker::new(Algorithm::LeastConnections, set, Some(&old))
+            Picker::new(Algorithm::LeastConnections, &Hash::default(), set, Some(&old))
         });
-        assert!(new.choose(&[]).is_some() && knows_every_load(&new));
+        assert!(new.choose(&Ask::default()).is_some() && knows_every_load(&new));
     }
 }

@@ -15,16 +15,18 @@
 //! all of it is in the one order that `SeqCst` gives. A board knows nothing of loads, so there is no cycle: it
 //! lasts as long as its picker and the loads that still report to it.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use arc_swap::ArcSwapOption;
 
 /// How busy one backend is: the connections that were sent to it and have not ended, those that are still
-/// connecting included. All workers write it.
+/// connecting included, and the ghosts of those that failed. All workers write it.
 #[derive(Debug, Default)]
 pub struct Load {
     active: AtomicU32,
+    ghosts: AtomicU32,
     /// Whether it ever had a bell: without one a change costs no more than to count it.
     listened_to: AtomicBool,
     bell: ArcSwapOption<Bell>,
@@ -43,11 +45,33 @@ impl Load {
         self.active.load(SeqCst)
     }
 
+    /// What the algorithms go by: connections and ghosts.
+    pub fn busy(&self) -> u32 {
+        self.active().saturating_add(self.ghosts.load(SeqCst))
+    }
+
     /// Counts one connection until the lease is dropped, however it ends.
     pub fn lease(self: &Arc<Self>) -> Lease {
         self.active.fetch_add(1, SeqCst);
         self.ring();
         Lease(Arc::clone(self))
+    }
+
+    /// The same, unless there are `limit` connections already.
+    pub fn lease_within(self: &Arc<Self>, limit: NonZeroU32) -> Option<Lease> {
+        let more = |active: u32| (active < limit.get()).then(|| active + 1);
+        self.active.fetch_update(SeqCst, SeqCst, more).ok()?;
+        self.ring();
+        Some(Lease(Arc::clone(self)))
+    }
+
+    /// Leaves a ghost, which counts as a connection until it is dropped, but only for who chooses. A backend that
+    /// ends each connection at once would look idle, and get ever more: whoever holds the ghosts of such connections
+    /// for a while keeps that from happening.
+    pub fn haunt(self: &Arc<Self>) -> Ghost {
+        self.ghosts.fetch_add(1, SeqCst);
+        self.ring();
+        Ghost(Arc::clone(self))
     }
 
     /// From now on changes are marked on `board` as those of `index`, and no longer on the board before it. What the
@@ -75,6 +99,17 @@ pub struct Lease(Arc<Load>);
 impl Drop for Lease {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, SeqCst);
+        self.0.ring();
+    }
+}
+
+/// What is left of a connection that failed; gone when dropped.
+#[derive(Debug)]
+pub struct Ghost(Arc<Load>);
+
+impl Drop for Ghost {
+    fn drop(&mut self) {
+        self.0.ghosts.fetch_sub(1, SeqCst);
         self.0.ring();
     }
 }
@@ -179,6 +214,18 @@ mod tests {
             for &index in &marks { board.mark(index); board.mark(index); }
             prop_assert_eq!(taken(&board), marks.into_iter().collect::<Vec<_>>());
             prop_assert_eq!(taken(&board), Vec::<usize>::new());
+        }
+
+        #[test]
+        fn nobody_gets_a_place_above_the_limit(limit in 1u32..9, tries in 0u32..20) {
+            let load = Arc::new(Load::default());
+            let limit = NonZeroU32::new(limit).unwrap();
+            let held: Vec<_> = (0..tries).filter_map(|_| load.lease_within(limit)).collect();
+            prop_assert_eq!(held.len() as u32, tries.min(limit.get()));
+            let ghost = load.haunt();
+            prop_assert_eq!((load.active(), load.busy()), (held.len() as u32, held.len() as u32 + 1));
+            drop((held, ghost));
+            prop_assert_eq!((load.active(), load.busy()), (0, 0));
         }
 
         #[test]

@@ -13,10 +13,11 @@ mod tournament;
 mod weighted;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-pub use load::{Lease, Load};
+pub use load::{Ghost, Lease, Load};
 
-use crate::config::Algorithm;
+use crate::config::{Algorithm, Hash};
 use least_connections::LeastConnections;
 use round_robin::RoundRobin;
 use weighted::Weighted;
@@ -26,10 +27,25 @@ use weighted::Weighted;
 pub struct Candidate {
     /// Tells it from every other one that there ever was.
     pub key: u64,
+    /// Its name, by which the hashes know it.
+    pub name: Arc<str>,
     /// Its share, at least 1: who has a weight of 0 is not a candidate.
     pub weight: u32,
     /// How busy it is.
     pub load: Arc<Load>,
+}
+
+/// What a choice is made by, besides what is known of the candidates.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask<'a> {
+    /// The keys of the candidates that are passed over: they were tried in vain, or are full.
+    pub passed: &'a [u64],
+    /// The hash of the client: the same for the same client in every process of the same configuration.
+    pub client: u64,
+    /// A number drawn at random for this choice.
+    pub random: u64,
+    /// The time, since whatever moment all that is told to the loads is counted from.
+    pub now: Duration,
 }
 
 /// A set of candidates, and an algorithm that chooses among them. Never edited: a changed set is a new picker.
@@ -49,7 +65,12 @@ enum Method {
 impl Picker {
     /// Chooses among `candidates`. What must outlast a change of the set (where the rotation stands, the credit
     /// of each candidate) is taken over from `previous`.
-    pub fn new(algorithm: Algorithm, candidates: Vec<Candidate>, previous: Option<&Self>) -> Self {
+    pub fn new(
+        algorithm: Algorithm,
+        _hash: &Hash,
+        candidates: Vec<Candidate>,
+        previous: Option<&Self>,
+    ) -> Self {
         debug_assert!(candidates.iter().all(|c| c.weight > 0));
         let candidates = candidates.into_boxed_slice();
         let method = match (algorithm, previous.map(|p| (&p.method, &p.candidates))) {
@@ -62,22 +83,21 @@ impl Picker {
             (Algorithm::LeastConnections, Some((Method::LeastConnections(old), _))) => {
                 Method::LeastConnections(LeastConnections::new(&candidates, Some(old)))
             }
-            (Algorithm::LeastConnections, _) => {
-                Method::LeastConnections(LeastConnections::new(&candidates, None))
-            }
+            // The others are to be written.
+            (_, _) => Method::LeastConnections(LeastConnections::new(&candidates, None)),
         };
         Self { candidates, method }
     }
 
-    /// The index of the chosen candidate, never one whose key is in `tried`; `None` when nobody is left.
-    pub fn choose(&self, tried: &[u64]) -> Option<usize> {
+    /// The index of the chosen candidate, never one that is to be passed over; `None` when nobody is left.
+    pub fn choose(&self, ask: &Ask<'_>) -> Option<usize> {
         if self.candidates.is_empty() {
             return None;
         }
         match &self.method {
-            Method::RoundRobin(method) => method.choose(&self.candidates, tried),
-            Method::Weighted(method) => method.choose(&self.candidates, tried),
-            Method::LeastConnections(method) => method.choose(&self.candidates, tried),
+            Method::RoundRobin(method) => method.choose(&self.candidates, ask.passed),
+            Method::Weighted(method) => method.choose(&self.candidates, ask.passed),
+            Method::LeastConnections(method) => method.choose(&self.candidates, ask.passed),
         }
     }
 
@@ -93,12 +113,26 @@ mod laws {
     use proptest::prelude::*;
 
     pub(super) fn candidates(weights: &[u32]) -> Vec<Candidate> {
-        let of = |(key, &weight): (usize, &u32)| Candidate { key: key as u64, weight, load: Arc::default() };
+        let of = |(key, &weight): (usize, &u32)| Candidate {
+            key: key as u64,
+            name: format!("backend-{key}").into(),
+            weight,
+            load: Arc::default(),
+        };
         weights.iter().enumerate().map(of).collect()
     }
 
+    /// A picker of candidates with these weights.
+    pub(super) fn picker(algorithm: Algorithm, weights: &[u32], previous: Option<&Picker>) -> Picker {
+        Picker::new(algorithm, &Hash::default(), candidates(weights), previous)
+    }
+
+    pub(super) fn passing(passed: &[u64]) -> Ask<'_> {
+        Ask { passed, ..Ask::default() }
+    }
+
     fn algorithm() -> impl Strategy<Value = Algorithm> {
-        prop_oneof![Just(Algorithm::RoundRobin), Just(Algorithm::Weighted), Just(Algorithm::LeastConnections)]
+        proptest::sample::select(&Algorithm::ALL[..])
     }
 
     proptest! {
@@ -108,10 +142,10 @@ mod laws {
             weights in proptest::collection::vec(1u32..=256, 0..20),
             warm_up in 0usize..50,
         ) {
-            let picker = Picker::new(algorithm, candidates(&weights), None);
-            for _ in 0..warm_up { picker.choose(&[]); }
+            let picker = picker(algorithm, &weights, None);
+            for _ in 0..warm_up { picker.choose(&Ask::default()); }
             let mut tried = Vec::new();
-            while let Some(index) = picker.choose(&tried) {
+            while let Some(index) = picker.choose(&passing(&tried)) {
                 let key = picker.candidates()[index].key;
                 prop_assert!(!tried.contains(&key));
                 tried.push(key);
@@ -126,11 +160,11 @@ mod laws {
             after in proptest::collection::vec(1u32..=9, 1..10),
             rounds in 0usize..40,
         ) {
-            let old = Picker::new(algorithm, candidates(&before), None);
-            for _ in 0..rounds { old.choose(&[]); }
-            let new = Picker::new(algorithm, candidates(&after), Some(&old));
+            let old = picker(algorithm, &before, None);
+            for _ in 0..rounds { old.choose(&Ask::default()); }
+            let new = picker(algorithm, &after, Some(&old));
             for _ in 0..rounds {
-                prop_assert!(new.choose(&[]).is_some_and(|index| index < after.len()));
+                prop_assert!(new.choose(&Ask::default()).is_some_and(|index| index < after.len()));
             }
         }
     }

@@ -31,28 +31,29 @@ impl RoundRobin {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Picker, laws::candidates};
-    use crate::config::Algorithm;
+    use super::super::{Ask, Picker, laws::candidates};
+    use crate::config::{Algorithm, Hash};
     use proptest::prelude::*;
     use std::sync::Arc;
 
     #[test]
     fn equal_backends_take_turns() {
-        let picker = Picker::new(Algorithm::RoundRobin, candidates(&[1, 1, 1]), None);
-        let chosen: Vec<_> = (0..10).filter_map(|_| picker.choose(&[])).collect();
+        let picker = Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(&[1, 1, 1]), None);
+        let chosen: Vec<_> = (0..10).filter_map(|_| picker.choose(&Ask::default())).collect();
         assert_eq!(chosen, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]);
     }
 
     #[test]
     fn several_workers_share_one_rotation() {
-        let picker = Arc::new(Picker::new(Algorithm::RoundRobin, candidates(&[1; 7]), None));
+        let picker =
+            Arc::new(Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(&[1; 7]), None));
         let workers: Vec<_> = (0..4)
             .map(|_| {
                 let picker = Arc::clone(&picker);
                 std::thread::spawn(move || {
                     let mut counts = [0u32; 7];
                     for _ in 0..7_000 {
-                        counts[picker.choose(&[]).unwrap()] += 1;
+                        counts[picker.choose(&Ask::default()).unwrap()] += 1;
                     }
                     counts
                 })
@@ -70,9 +71,9 @@ mod tests {
     proptest! {
         #[test]
         fn every_full_turn_is_exactly_even(n in 1usize..30, turns in 1usize..10, weight in 1u32..9) {
-            let picker = Picker::new(Algorithm::RoundRobin, candidates(&vec![weight; n]), None);
+            let picker = Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(&vec![weight; n]), None);
             let mut counts = vec![0; n];
-            for _ in 0..n * turns { counts[picker.choose(&[]).unwrap()] += 1; }
+            for _ in 0..n * turns { counts[picker.choose(&Ask::default()).unwrap()] += 1; }
             prop_assert!(counts.iter().all(|&c| c == turns));
         }
     }

@@ -1,6 +1,7 @@
-use super::super::{Method, Picker, laws::candidates};
+use super::super::laws::{candidates, passing};
+use super::super::{Ask, Method, Picker};
 use super::*;
-use crate::config::Algorithm;
+use crate::config::{Algorithm, Hash};
 use proptest::prelude::*;
 
 /// nginx's loop, which goes through all candidates: what the sequence must be.
@@ -47,35 +48,35 @@ fn weighted(picker: &Picker) -> &Weighted {
 
 #[test]
 fn five_one_one_is_spread_out() {
-    let picker = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), None);
-    let chosen: String = (0..14).map(|_| ["a", "b", "c"][picker.choose(&[]).unwrap()]).collect();
+    let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[5, 1, 1]), None);
+    let chosen: String = (0..14).map(|_| ["a", "b", "c"][picker.choose(&Ask::default()).unwrap()]).collect();
     assert_eq!(chosen, "aabacaaaabacaa");
 }
 
 #[test]
 fn a_newcomer_does_not_restart_the_others_cycle() {
-    let old = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), None);
+    let old = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[5, 1, 1]), None);
     for _ in 0..3 {
-        old.choose(&[]);
+        old.choose(&Ask::default());
     }
-    let new = Picker::new(Algorithm::Weighted, candidates(&[5, 1, 1]), Some(&old));
-    let rest: String = (0..4).map(|_| ["a", "b", "c"][new.choose(&[]).unwrap()]).collect();
+    let new = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[5, 1, 1]), Some(&old));
+    let rest: String = (0..4).map(|_| ["a", "b", "c"][new.choose(&Ask::default()).unwrap()]).collect();
     assert_eq!(rest, "acaa");
 }
 
 #[test]
 fn old_credit_is_worth_its_part_of_the_new_weights() {
-    let heavy = Picker::new(Algorithm::Weighted, candidates(&[100, 100]), None);
-    heavy.choose(&[]);
-    let light = Picker::new(Algorithm::Weighted, candidates(&[1, 1]), Some(&heavy));
-    let chosen: Vec<_> = (0..4).filter_map(|_| light.choose(&[])).collect();
+    let heavy = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[100, 100]), None);
+    heavy.choose(&Ask::default());
+    let light = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[1, 1]), Some(&heavy));
+    let chosen: Vec<_> = (0..4).filter_map(|_| light.choose(&Ask::default())).collect();
     assert_eq!(chosen, [1, 0, 1, 0]);
 }
 
 #[test]
 fn a_thousand_years_of_turns_do_not_overflow() {
-    let picker = Picker::new(Algorithm::Weighted, candidates(&[256, 1, 256]), None);
-    let before: Vec<_> = (0..513).filter_map(|_| picker.choose(&[])).collect();
+    let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[256, 1, 256]), None);
+    let before: Vec<_> = (0..513).filter_map(|_| picker.choose(&Ask::default())).collect();
     {
         let mut credits = weighted(&picker).credits.lock().unwrap();
         let years = 1_000 * 365 * 24 * 3_600 * 1_000_000;
@@ -85,7 +86,7 @@ fn a_thousand_years_of_turns_do_not_overflow() {
             class.accounts = accounts.map(|a| Account { base: a.base - weight * years, ..a }).collect();
         }
     }
-    let after: Vec<_> = (0..513).filter_map(|_| picker.choose(&[])).collect();
+    let after: Vec<_> = (0..513).filter_map(|_| picker.choose(&Ask::default())).collect();
     assert_eq!(before, after);
 }
 
@@ -94,11 +95,11 @@ proptest! {
     fn every_full_cycle_gives_each_exactly_its_share(
         weights in proptest::collection::vec(1u32..=40, 1..12), cycles in 1usize..4,
     ) {
-        let picker = Picker::new(Algorithm::Weighted, candidates(&weights), None);
+        let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&weights), None);
         let cycle: u32 = weights.iter().sum();
         for _ in 0..cycles {
             let mut counts = vec![0u32; weights.len()];
-            for _ in 0..cycle { counts[picker.choose(&[]).unwrap()] += 1; }
+            for _ in 0..cycle { counts[picker.choose(&Ask::default()).unwrap()] += 1; }
             prop_assert_eq!(&counts, &weights);
         }
     }
@@ -112,13 +113,13 @@ proptest! {
         for (mut weights, cycles, more) in sets {
             if few_weights { for weight in &mut weights { *weight %= 3; *weight += 1; } }
             // Candidates have their index as key: the first ones stay.
-            let picker = Picker::new(Algorithm::Weighted, candidates(&weights), previous.as_ref().map(|p| &p.0));
+            let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&weights), previous.as_ref().map(|p| &p.0));
             let mut reference = match &previous {
                 Some((_, old)) => old.carried_over(weights.len(), &weights),
                 None => Reference::new(&weights),
             };
             for _ in 0..cycles * weights.iter().sum::<u32>() as usize + more {
-                prop_assert_eq!(picker.choose(&[]), Some(reference.choose()));
+                prop_assert_eq!(picker.choose(&Ask::default()), Some(reference.choose()));
             }
             previous = Some((picker, reference));
         }
@@ -129,10 +130,10 @@ proptest! {
         weights in proptest::collection::vec(1u32..=256, 1..12),
         turns in proptest::collection::vec(proptest::collection::vec(any::<bool>(), 12), 1..60),
     ) {
-        let picker = Picker::new(Algorithm::Weighted, candidates(&weights), None);
+        let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&weights), None);
         for tried in turns {
             let tried: Vec<u64> = (0..weights.len()).filter(|&i| tried[i]).map(|i| i as u64).collect();
-            let chosen = picker.choose(&tried);
+            let chosen = picker.choose(&passing(&tried));
             prop_assert_eq!(chosen.is_none(), tried.len() == weights.len());
             prop_assert!(chosen.is_none_or(|index| !tried.contains(&(index as u64))));
             let credits = weighted(&picker).credits.lock().unwrap();

@@ -17,10 +17,10 @@ fn config(args: &ForwardArgs) -> Result<Config, Failure> {
     let mut pool = Pool::new(sources(&args.backends)?);
     pool.balance = args.balance;
     pool.health = match args.health.as_deref() {
-        None => None,
-        Some("tcp") => Some(Health::new(Check::Tcp)),
+        None => Vec::new(),
+        Some("tcp") => vec![Health::new(Check::Tcp)],
         Some(path) if path.starts_with('/') => {
-            Some(Health::new(Check::Http(HttpCheck::new(path.to_owned()))))
+            vec![Health::new(Check::Http(HttpCheck::new(path.to_owned())))]
         }
         Some(other) => {
             return Err(Failure::Invalid(format!(

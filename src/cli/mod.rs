@@ -136,7 +136,7 @@ struct ForwardArgs {
 }
 
 fn algorithm(name: &str) -> Result<Algorithm, String> {
-    let known = [Algorithm::RoundRobin, Algorithm::Weighted, Algorithm::LeastConnections];
+    let known = Algorithm::ALL;
     known
         .into_iter()
         .find(|algorithm| algorithm.name() == name)

@@ -37,7 +37,7 @@ pub(super) async fn watch(settings: Dns, ask_now: Arc<Notify>, sink: Sink) {
         sink(observation);
         // Up to a fifth early, so that pools do not ask in step, and never late.
         let early = rand::rng().random_range(0.8..=1.0);
-        let regular = began + watcher.settings.every.mul_f64(early);
+        let regular = began + watcher.settings.query.every.mul_f64(early);
         tokio::select! {
             () = sleep_until(regular.max(Instant::now() + Duration::from_millis(1))) => {}
             // A server that fails is left to the regular rounds: asking more often would not help it.
@@ -70,17 +70,17 @@ impl Watcher {
     }
 
     async fn round(&mut self) -> Observation {
-        let timeout = self.settings.every.clamp(Duration::from_millis(100), LONGEST_QUESTION);
+        let timeout = self.settings.query.every.clamp(Duration::from_millis(100), LONGEST_QUESTION);
         let resolver = match &self.resolver {
             Some(resolver) => Arc::clone(resolver),
-            None => match Resolver::new(self.settings.server, timeout) {
+            None => match Resolver::new(self.settings.query.server, timeout) {
                 Ok(resolver) => Arc::clone(self.resolver.insert(Arc::new(resolver))),
                 Err(reason) => {
                     return Observation { outcome: Outcome::ServerFailure(reason), owners: BTreeMap::new() };
                 }
             },
         };
-        let answer = resolver.addresses(&self.settings.name, self.settings.family).await;
+        let answer = resolver.addresses(&self.settings.name, self.settings.query.family).await;
         self.remember(&answer);
         self.learn_names(&resolver, timeout).await;
         let owners = self.known.iter().filter_map(|(ip, known)| Some((*ip, known.name.clone()?))).collect();
@@ -101,7 +101,7 @@ impl Watcher {
                 .or_insert(Known { seen: now, name: None, asked: None, silent: false })
                 .seen = now;
         }
-        let memory = self.settings.flap + self.settings.every * 3;
+        let memory = self.settings.query.flap + self.settings.query.every * 3;
         self.known.retain(|_, known| now.duration_since(known.seen) <= memory);
     }
 
@@ -170,11 +170,8 @@ impl Watcher {
         let mut by_name: BTreeMap<Arc<str>, (Vec<IpAddr>, Vec<IpAddr>)> = BTreeMap::new();
         let mut found = Vec::new();
         let one = |name: Arc<str>, ip: IpAddr, also: Vec<SocketAddr>| Found {
-            name,
-            nameless: false,
-            address: SocketAddr::new(ip, port),
             also,
-            weight: 1,
+            ..Found::new(name, SocketAddr::new(ip, port))
         };
         for ip in addresses {
             match name(ip) {
@@ -199,19 +196,9 @@ impl Watcher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Family;
 
     fn watcher(names: &[(&str, Option<&str>)]) -> (Watcher, BTreeSet<IpAddr>) {
-        let second = Duration::from_secs(1);
-        let mut watcher = Watcher::new(Dns {
-            name: "backend".into(),
-            port: 5000,
-            every: second,
-            server: None,
-            hold: second,
-            flap: second,
-            family: Family::Any,
-        });
+        let mut watcher = Watcher::new(Dns::new("backend".into(), 5000));
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         for (address, name) in names {
             let known =

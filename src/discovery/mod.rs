@@ -10,12 +10,14 @@ mod resolve;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::config::Source;
+use crate::config::{Source, StaticBackend};
 
 /// Tells a pool's sources apart, and one that was re-configured from one that is new.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +26,12 @@ pub enum SourceKey {
     Static,
     /// The records of a name, with the port that its backends listen on.
     Dns(String, u16),
+    /// The SRV records of a name.
+    Srv(String),
+    /// A file.
+    File(PathBuf),
+    /// The containers with a label, of an engine.
+    Docker(String, Option<String>),
 }
 
 impl From<&Source> for SourceKey {
@@ -31,6 +39,9 @@ impl From<&Source> for SourceKey {
         match source {
             Source::Static(_) => Self::Static,
             Source::Dns(dns) => Self::Dns(dns.name.clone(), dns.port),
+            Source::Srv(srv) => Self::Srv(srv.name.clone()),
+            Source::File(file) => Self::File(file.path.clone()),
+            Source::Docker(docker) => Self::Docker(docker.label.clone(), docker.engine.clone()),
         }
     }
 }
@@ -40,6 +51,10 @@ impl fmt::Display for SourceKey {
         match self {
             Self::Static => f.write_str("the configuration"),
             Self::Dns(name, port) => write!(f, "dns {name}:{port}"),
+            Self::Srv(name) => write!(f, "srv {name}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Docker(label, None) => write!(f, "docker {label}"),
+            Self::Docker(label, Some(engine)) => write!(f, "docker {label} at {engine}"),
         }
     }
 }
@@ -55,8 +70,54 @@ pub struct Found {
     pub address: SocketAddr,
     /// Its other addresses, for people.
     pub also: Vec<SocketAddr>,
-    /// Its share.
+    /// Its share; 0 means that it gets nothing new.
     pub weight: u32,
+    /// Which of several tiers it belongs to: those of a higher number are used only while none of a lower one is up.
+    pub tier: u16,
+    /// Connections that it may carry at once; `None`: what the pool says.
+    pub connections: Option<NonZeroU32>,
+    /// What the source itself knows of its health.
+    pub fitness: Fitness,
+}
+
+impl Found {
+    /// A backend of which nothing more is known.
+    pub fn new(name: Arc<str>, address: SocketAddr) -> Self {
+        Self {
+            name,
+            nameless: false,
+            address,
+            also: Vec::new(),
+            weight: 1,
+            tier: 0,
+            connections: None,
+            fitness: Fitness::Unknown,
+        }
+    }
+}
+
+impl From<&StaticBackend> for Found {
+    fn from(written: &StaticBackend) -> Self {
+        Self {
+            weight: written.weight,
+            tier: u16::from(written.backup),
+            connections: written.connections,
+            ..Self::new(Arc::clone(&written.name), written.address)
+        }
+    }
+}
+
+/// What a source knows of a backend's health, such as a container's HEALTHCHECK.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fitness {
+    /// Nothing.
+    Unknown,
+    /// It is not ready yet.
+    Starting,
+    /// It is well.
+    Healthy,
+    /// It is not, and why.
+    Unhealthy(Arc<str>),
 }
 
 /// What one round of asking a source found.
@@ -128,17 +189,12 @@ pub fn start(source: &Source, sink: Sink) -> Running {
     let ask_now = Arc::new(Notify::new());
     let task = match source {
         Source::Static(backends) => {
-            let found = |b: &crate::config::StaticBackend| Found {
-                name: Arc::clone(&b.name),
-                nameless: false,
-                address: b.address,
-                also: Vec::new(),
-                weight: b.weight,
-            };
-            let outcome = Outcome::Backends(backends.iter().map(found).collect());
+            let outcome = Outcome::Backends(backends.iter().map(Found::from).collect());
             sink(Observation { outcome, owners: BTreeMap::new() });
             None
         }
+        // To be written.
+        Source::Srv(_) | Source::File(_) | Source::Docker(_) => None,
         Source::Dns(settings) => Some(tokio::spawn(dns::watch(settings.clone(), Arc::clone(&ask_now), sink))),
     };
     Running { ask_now, _task: task.map(AbortOnDropHandle::new) }

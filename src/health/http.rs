@@ -1,6 +1,7 @@
 //! The HTTP check: one GET over HTTP/1.1 is answered with the wanted status and, if asked, the wanted body.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
@@ -30,9 +31,12 @@ pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(),
     let asked = format!("GET {} on {address}", wanted.path);
     let response = sender.send_request(request).await.map_err(|error| format!("{asked}: {error}"))?;
     let status = response.status();
-    let accepted = wanted.status.map_or(status.is_success(), |code| status.as_u16() == code);
-    if !accepted {
-        let want = wanted.status.map_or("2xx".to_owned(), |code| code.to_string());
+    if !wanted.status.iter().any(|range| range.contains(&status.as_u16())) {
+        let range = |r: &RangeInclusive<u16>| match (r.start(), r.end()) {
+            (one, same) if one == same => one.to_string(),
+            (from, to) => format!("{from}-{to}"),
+        };
+        let want = wanted.status.iter().map(range).collect::<Vec<_>>().join(" or ");
         return Err(format!("{asked}: status {}, not {want}", status.as_u16()).into());
     }
     let Some(text) = &wanted.body else { return Ok(()) };

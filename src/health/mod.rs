@@ -91,5 +91,7 @@ async fn check(address: SocketAddr, kind: &Check) -> Result<(), CheckError> {
     match kind {
         Check::Tcp => tcp::check(address).await,
         Check::Http(wanted) => http::check(address, wanted).await,
+        // To be written.
+        Check::Exchange(_) | Check::Postgres(_) | Check::Redis(_) => tcp::check(address).await,
     }
 }

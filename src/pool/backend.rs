@@ -47,6 +47,8 @@ pub struct Stay {
     pub flows: Flows,
     failures: [AtomicU64; ConnectError::ALL.len()],
     checks: Mutex<Checks>,
+    /// Connections that failed since one was answered.
+    failed_in_a_row: AtomicU32,
     order: ArcSwapOption<Order>,
     orders: AtomicU32,
 }
@@ -115,6 +117,18 @@ impl Stay {
     /// The order in force.
     pub fn order(&self) -> Option<Order> {
         self.order.load().as_deref().copied()
+    }
+
+    /// Notes that a connection failed before it was answered; how many did since one was.
+    pub(super) fn failed(&self) -> u32 {
+        self.failed_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
+    /// Notes that a connection was answered, so long after it was routed.
+    pub fn answered(&self, _took: Duration) {
+        if self.failed_in_a_row.load(Ordering::Relaxed) > 0 {
+            self.failed_in_a_row.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Counts a failed attempt to connect.

@@ -13,16 +13,25 @@ use crate::health::CheckError;
 pub enum Event {
     /// A source has asked once more.
     Observed(SourceKey, Observation),
-    /// A backend was checked.
-    Checked(u64, Result<(), CheckError>),
-    /// A client's connection to a backend could not be opened.
-    ConnectFailed(u64, String),
+    /// A backend was checked, by the pool's check of that number.
+    Checked(u64, usize, Result<(), CheckError>),
+    /// A live connection to a backend failed, the last of so many in a row.
+    Failed(u64, Failure, u32),
     /// The pool's configuration is another one from now on.
     Reconfigured(Box<config::Pool>),
     /// The pool is no longer in the configuration.
     Removed,
     /// A deadline was reached.
     Tick,
+}
+
+/// How a live connection failed before the backend had said anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It could not be opened, and why.
+    Connect(String),
+    /// The backend reset it.
+    Reset,
 }
 
 /// Something that follows from an event, in the order in which it is to be done.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Order};
-use super::event::{Effect, Event};
+use super::event::{Effect, Event, Failure};
 use super::state::State;
 use crate::config::{self, Policy, Source};
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
@@ -116,8 +116,11 @@ impl Keeper {
         let mut effects = Vec::new();
         match event {
             Event::Observed(source, observation) => self.observed(&source, &observation, now, &mut effects),
-            Event::Checked(key, result) => self.checked(key, &result, now, &mut effects),
-            Event::ConnectFailed(key, error) => self.connect_failed(key, &error, now, &mut effects),
+            Event::Checked(key, 0, result) => self.checked(key, &result, now, &mut effects),
+            Event::Checked(..) | Event::Failed(_, Failure::Reset, _) => {}
+            Event::Failed(key, Failure::Connect(error), _) => {
+                self.connect_failed(key, &error, now, &mut effects)
+            }
             Event::Reconfigured(config) => self.reconfigured(*config, now, &mut effects),
             Event::Removed => {
                 for index in 0..self.members.len() {
@@ -226,7 +229,7 @@ impl Keeper {
             to: State::Joining,
             cause: Arc::clone(&member.cause),
         });
-        if self.config.health.is_some() {
+        if !self.config.health.is_empty() {
             effects.push(Effect::Check(backend));
         } else {
             member.tally = Tally::presumed_passing();
@@ -251,7 +254,7 @@ impl Keeper {
 
     fn connect_failed(&mut self, key: u64, error: &str, now: Instant, effects: &mut Vec<Effect>) {
         effects.push(Effect::AskNow);
-        if self.config.health.is_some()
+        if !self.config.health.is_empty()
             && self.members.iter().any(|m| m.backend.key == key && m.state == State::Up)
         {
             self.tallied(key, false, &format!("a client's connection failed: {error}"), now, effects);
@@ -259,7 +262,7 @@ impl Keeper {
     }
 
     fn tallied(&mut self, key: u64, passed: bool, what: &str, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(health) = &self.config.health else { return };
+        let Some(health) = self.config.health.first() else { return };
         let Some(member) = self.members.iter_mut().find(|m| m.backend.key == key && !m.leaving()) else {
             return;
         };
@@ -307,7 +310,7 @@ impl Keeper {
         }
         for member in self.members.iter_mut().filter(|member| !member.leaving()) {
             effects.push(Effect::Uncheck(member.backend.key));
-            if self.config.health.is_some() {
+            if !self.config.health.is_empty() {
                 effects.push(Effect::Check(Arc::clone(&member.backend)));
             } else if member.state != State::Up {
                 member.tally = Tally::presumed_passing();
@@ -377,14 +380,14 @@ impl Keeper {
     /// away in between.
     fn flap(&self, key: &SourceKey) -> Duration {
         match self.dns(key) {
-            Some(dns) => dns.flap,
+            Some(dns) => dns.query.flap,
             None if self.settled() => Duration::ZERO,
             None => SUCCESSION,
         }
     }
 
     fn hold(&self, key: &SourceKey) -> Duration {
-        self.dns(key).map_or(Duration::ZERO, |dns| dns.hold)
+        self.dns(key).map_or(Duration::ZERO, |dns| dns.query.hold)
     }
 
     fn dns(&self, key: &SourceKey) -> Option<&config::Dns> {

@@ -10,7 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn dns_pool(health: bool) -> Pool {
     let mut pool = Pool::new(vec![Source::Dns(Dns::new("backend".into(), 5000))]);
-    pool.health = health.then(|| Health::new(Check::Tcp));
+    pool.health = health.then(|| Health::new(Check::Tcp)).into_iter().collect();
     pool
 }
 
@@ -20,7 +20,7 @@ fn key() -> SourceKey {
 
 fn found(name: &str, ip: &str) -> Found {
     let address = SocketAddr::new(ip.parse().unwrap(), 5000);
-    Found { name: name.into(), address, nameless: false, also: Vec::new(), weight: 1 }
+    Found::new(name.into(), address)
 }
 
 fn seen(backends: &[(&str, &str)]) -> Event {
@@ -50,12 +50,12 @@ fn key_of(keeper: &Keeper, name: &str) -> u64 {
 
 fn up(keeper: &mut Keeper, name: &str, now: Instant) {
     let key = key_of(keeper, name);
-    keeper.on(Event::Checked(key, Ok(())), now);
+    keeper.on(Event::Checked(key, 0, Ok(())), now);
 }
 
 fn fail(keeper: &mut Keeper, name: &str, now: Instant) {
     let key = key_of(keeper, name);
-    keeper.on(Event::Checked(key, Err("no".to_owned().into())), now);
+    keeper.on(Event::Checked(key, 0, Err("no".to_owned().into())), now);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
         let list =
             ips.iter().map(|ip| config::StaticBackend::new(SocketAddr::new(ip.parse().unwrap(), 5000)));
         let mut pool = Pool::new(vec![Source::Static(list.collect())]);
-        pool.health = Some(Health::new(Check::Tcp));
+        pool.health = vec![Health::new(Check::Tcp)];
         let found = ips.iter().map(|ip| found(&format!("{ip}:5000"), ip)).collect();
         let outcome = Outcome::Backends(found);
         (pool, Event::Observed(SourceKey::Static, Observation { outcome, owners: BTreeMap::new() }))
@@ -212,7 +212,7 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
     assert!(effects.iter().any(|e| matches!(e, Effect::Check(backend) if &*backend.name == "b.net")));
     assert_eq!(keeper.members()[1].backend.load.active(), 0, "it inherits nothing");
     // A late result of the old one's check is nobody's.
-    keeper.on(Event::Checked(old.key, Ok(())), now);
+    keeper.on(Event::Checked(old.key, 0, Ok(())), now);
     assert_eq!(states(&keeper)[1].1, State::Joining);
     drop(lease);
     keeper.on(Event::Tick, now);
@@ -240,13 +240,13 @@ fn a_failed_connection_counts_and_asks_discovery_again() {
     let key = key_of(&keeper, "a");
     for n in 1..=3 {
         assert_eq!(states(&keeper)[0].1, State::Up);
-        let effects = keeper.on(Event::ConnectFailed(key, "refused".into()), now);
+        let effects = keeper.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
         assert!(effects.iter().any(|effect| matches!(effect, Effect::AskNow)), "{n}");
     }
     assert_eq!(states(&keeper)[0].1, State::Down);
     // Whose fault is known already must not be put off by more of the same.
     for _ in 0..10 {
-        keeper.on(Event::ConnectFailed(key, "refused".into()), now);
+        keeper.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
     }
     up(&mut keeper, "a", now);
     up(&mut keeper, "a", now);
@@ -342,12 +342,12 @@ proptest! {
                 Happening::Checked(index, ok) => match pick(&keeper, index) {
                     Some(backend) => {
                         if ok { checked.insert(backend.key); }
-                        Event::Checked(backend.key, ok.then_some(()).ok_or_else(|| "no".to_owned().into()))
+                        Event::Checked(backend.key, 0, ok.then_some(()).ok_or_else(|| "no".to_owned().into()))
                     }
                     None => continue,
                 },
                 Happening::ConnectFailed(index) => match pick(&keeper, index) {
-                    Some(backend) => Event::ConnectFailed(backend.key, "refused".into()),
+                    Some(backend) => Event::Failed(backend.key, Failure::Connect("refused".into()), 1),
                     None => continue,
                 },
                 Happening::Wait(millis) => { now += Duration::from_millis(millis); Event::Tick }

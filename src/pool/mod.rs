@@ -23,6 +23,7 @@ use crate::config;
 use crate::telemetry::flow::Flows;
 pub use backend::Backend;
 pub use counters::Counters;
+pub use event::Failure;
 pub use state::State;
 pub use task::Handle;
 pub use totals::Totals;
@@ -45,7 +46,7 @@ pub struct Pool {
     /// The number of the configuration that is wanted.
     wanted: AtomicU64,
     up: watch::Sender<usize>,
-    failures: mpsc::Sender<(u64, String)>,
+    failures: mpsc::Sender<(u64, Failure, u32)>,
 }
 
 impl Pool {
@@ -81,9 +82,10 @@ impl Pool {
         self.up.subscribe()
     }
 
-    /// Tells the keeper that a backend could not be connected to. Never waits: while the keeper is behind with
-    /// such news, one more of the same is no news.
-    pub fn report_connect_failure(&self, backend: &Backend, error: String) {
-        let _ = self.failures.try_send((backend.key, error));
+    /// Tells the keeper that a live connection failed before the backend had said anything. Never waits: while the
+    /// keeper is behind with such news, one more of the same is no news.
+    pub fn report_failure(&self, backend: &Backend, failure: Failure) {
+        let in_a_row = backend.failed();
+        let _ = self.failures.try_send((backend.key, failure, in_a_row));
     }
 }

@@ -12,15 +12,20 @@ pub enum State {
     Up,
     /// Its checks fail.
     Down,
-    /// It left discovery and still has connections.
+    /// It failed live connections, and is left alone for a while.
+    Ejected,
+    /// It gets nothing new: it left discovery and still has connections, or an operator said so.
     Draining,
+    /// An operator took it out: it gets nothing new and is not checked.
+    Maintenance,
     /// It left discovery and has none: nothing of it remains.
     Gone,
 }
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Joining, Self::Up, Self::Down, Self::Draining, Self::Gone];
+    pub const ALL: [Self; 7] =
+        [Self::Joining, Self::Up, Self::Down, Self::Ejected, Self::Draining, Self::Maintenance, Self::Gone];
 
     /// The word in the log, in metrics and in the API.
     pub fn name(self) -> &'static str {
@@ -28,7 +33,9 @@ impl State {
             Self::Joining => "joining",
             Self::Up => "up",
             Self::Down => "down",
+            Self::Ejected => "ejected",
             Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
             Self::Gone => "gone",
         }
     }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::counters::{Counters, observe};
-use super::event::{Effect, Event};
+use super::event::{Effect, Event, Failure};
 use super::keeper::Keeper;
 use super::state::State;
 use super::totals::Former;
@@ -29,7 +29,7 @@ const AT_ONCE: u32 = 1024;
 /// News for a pool's task.
 enum News {
     Observed(SourceKey, Observation),
-    Checked(Arc<Backend>, Checked),
+    Checked(Arc<Backend>, usize, Checked),
     Reconfigured(u64, Box<config::Pool>),
     Removed,
 }
@@ -53,7 +53,7 @@ impl Handle {
             name,
             counters: Counters::default(),
             unserved: Flows::default(),
-            view: ArcSwap::from_pointee(View::new(config.balance, &[], None)),
+            view: ArcSwap::from_pointee(View::new(config, &[], None)),
             roster: ArcSwap::from_pointee(Roster::new(&[], Former::default())),
             settings: ArcSwap::from_pointee(config.clone()),
             settled: watch::Sender::new(0),
@@ -93,7 +93,7 @@ struct Task {
     pool: Arc<Pool>,
     news: mpsc::UnboundedSender<News>,
     sources: BTreeMap<SourceKey, (Source, discovery::Running)>,
-    checkers: HashMap<u64, Checker>,
+    checkers: HashMap<u64, Vec<Checker>>,
     /// The number of the configuration in force.
     configuration: u64,
     /// What the backends that are gone have counted.
@@ -104,7 +104,7 @@ impl Task {
     async fn run(
         mut self,
         mut news: mpsc::UnboundedReceiver<News>,
-        mut failures: mpsc::Receiver<(u64, String)>,
+        mut failures: mpsc::Receiver<(u64, Failure, u32)>,
     ) {
         self.start_sources();
         let mut removed = false;
@@ -112,7 +112,7 @@ impl Task {
             let deadline = self.keeper.deadline(Instant::now());
             let mut event = tokio::select! {
                 Some(news) = news.recv() => self.event(news),
-                Some((key, error)) = failures.recv() => Event::ConnectFailed(key, error),
+                Some((key, failure, in_a_row)) = failures.recv() => Event::Failed(key, failure, in_a_row),
                 () = until(deadline), if deadline.is_some() => Event::Tick,
             };
             let (mut effects, mut reconfigured, mut handled) = (Vec::new(), false, 0);
@@ -151,14 +151,14 @@ impl Task {
                 self.pool.counters.resolved(observation.outcome.result());
                 Event::Observed(source, observation)
             }
-            News::Checked(backend, checked) => {
+            News::Checked(backend, index, checked) => {
                 observe(&self.pool.counters.check, checked.took);
                 let result = checked.result.clone();
                 if let Err(CheckError::Local(error)) = &result {
                     warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for want of local resources");
                 }
                 backend.checked(checked);
-                Event::Checked(backend.key, result)
+                Event::Checked(backend.key, index, result)
             }
             News::Reconfigured(number, config) => {
                 self.configuration = number;
@@ -206,8 +206,7 @@ impl Task {
     /// sent to whom the keeper has just ruled out.
     fn publish(&self) {
         let members = self.keeper.members();
-        let algorithm = self.pool.settings.load().balance;
-        let view = View::new(algorithm, members, Some(&self.pool.view.load()));
+        let view = View::new(&self.pool.settings.load(), members, Some(&self.pool.view.load()));
         let up = view.len();
         self.pool.view.store(Arc::new(view));
         self.pool.roster.store(Arc::new(Roster::new(members, self.former.clone())));
@@ -218,13 +217,16 @@ impl Task {
         match effect {
             Effect::Changed { backend, from, to, cause } => self.tell(&backend, from, to, &cause),
             Effect::Check(backend) => {
-                let Some(health) = self.pool.settings().health.clone() else { return };
-                let news = self.news.clone();
-                let (key, address) = (backend.key, backend.address);
-                let sink = move |checked| {
-                    let _ = news.send(News::Checked(Arc::clone(&backend), checked));
+                let settings = self.pool.settings();
+                let start = |(index, health): (usize, &config::Health)| {
+                    let (news, backend, address) = (self.news.clone(), Arc::clone(&backend), backend.address);
+                    let sink = move |checked| {
+                        let _ = news.send(News::Checked(Arc::clone(&backend), index, checked));
+                    };
+                    Checker::start(address, health.clone(), Box::new(sink))
                 };
-                self.checkers.insert(key, Checker::start(address, health, Box::new(sink)));
+                let checkers = settings.health.iter().enumerate().map(start).collect();
+                self.checkers.insert(backend.key, checkers);
             }
             Effect::Uncheck(key) => {
                 self.checkers.remove(&key);
@@ -236,9 +238,7 @@ impl Task {
                 info!(pool = %self.pool.name, backend = %backend.name, weight, "backend weight");
             }
             Effect::CheckNow(key) => {
-                if let Some(checker) = self.checkers.get(&key) {
-                    checker.check_now();
-                }
+                self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);
             }
             Effect::AskNow => self.sources.values().for_each(|(_, running)| running.ask_now()),
             Effect::Answers { source, trouble } => self.tell_answers(&source, trouble.as_ref()),
@@ -263,7 +263,9 @@ impl Task {
             State::Joining => tell!(info, "backend joining"),
             State::Up => tell!(info, "backend up"),
             State::Down => tell!(warn, "backend down"),
+            State::Ejected => tell!(warn, "backend ejected"),
             State::Draining => tell!(info, "backend draining"),
+            State::Maintenance => tell!(info, "backend maintenance"),
             State::Gone => tell!(info, "backend gone"),
         }
     }

@@ -72,7 +72,7 @@ mod tests {
 
     fn stay(key: u64, address: &str) -> Arc<Backend> {
         let address = address.parse().unwrap();
-        let found = Found { name: "a".into(), nameless: false, address, also: Vec::new(), weight: 1 };
+        let found = Found::new("a".into(), address);
         Arc::new(Backend::new(key, &found))
     }
 

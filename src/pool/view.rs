@@ -8,8 +8,8 @@ use super::backend::Backend;
 use super::keeper::Member;
 use super::state::State;
 use super::totals::{Former, Totals};
-use crate::balance::{Candidate, Picker};
-use crate::config::Algorithm;
+use crate::balance::{Ask, Candidate, Picker};
+use crate::config::{self, Algorithm};
 
 /// So many backends are named in `skipped`; the rest is counted.
 const NAMED: usize = 8;
@@ -27,25 +27,26 @@ pub struct View {
 
 impl View {
     /// The view of `members`; the algorithm goes on where it stood in `previous`.
-    pub(super) fn new(algorithm: Algorithm, members: &[Member], previous: Option<&Self>) -> Self {
+    pub(super) fn new(config: &config::Pool, members: &[Member], previous: Option<&Self>) -> Self {
         let eligible = |member: &&Member| member.state == State::Up && member.weight > 0;
         let candidate = |member: &Member| Candidate {
             key: member.backend.key,
+            name: Arc::clone(&member.backend.name),
             weight: member.weight,
             load: Arc::clone(&member.backend.load),
         };
         let candidates = members.iter().filter(eligible).map(candidate).collect();
         Self {
-            algorithm,
+            algorithm: config.balance,
             skipped: skipped(members.iter().filter(|member| !eligible(member))),
-            picker: Picker::new(algorithm, candidates, previous.map(|view| &view.picker)),
+            picker: Picker::new(config.balance, &config.hash, candidates, previous.map(|view| &view.picker)),
             backends: members.iter().filter(eligible).map(|m| Arc::clone(&m.backend)).collect(),
         }
     }
 
-    /// A backend, never one whose key is in `tried`; `None` when nobody is left.
-    pub fn choose(&self, tried: &[u64]) -> Option<&Arc<Backend>> {
-        self.picker.choose(tried).map(|index| &self.backends[index])
+    /// A backend, never one that is to be passed over; `None` when nobody is left.
+    pub fn choose(&self, ask: &Ask<'_>) -> Option<&Arc<Backend>> {
+        self.picker.choose(ask).map(|index| &self.backends[index])
     }
 
     /// How many backends can be chosen.

@@ -10,9 +10,9 @@ use tracing::{debug, warn};
 
 use super::sockets;
 use super::stream::Stream;
-use crate::balance::Lease;
+use crate::balance::{Ask, Lease};
 use crate::config;
-use crate::pool::{Backend, Pool};
+use crate::pool::{Backend, Failure, Pool};
 use crate::telemetry::ConnectError;
 
 /// A connection to a backend, and how it came about.
@@ -65,7 +65,8 @@ pub async fn connect(pool: &Pool, conn: u64, spoken: bool) -> Result<Connected, 
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         };
         let another = tried.len() < settings.connect.attempts as usize;
-        let Some(backend) = another.then(|| view.choose(&tried)).flatten() else {
+        let Some(backend) = another.then(|| view.choose(&Ask { passed: &tried, ..Ask::default() })).flatten()
+        else {
             return Err(NotConnected { trail: trail(&failed, tried.len()) });
         };
         let lease = backend.load.lease();
@@ -89,7 +90,7 @@ pub async fn connect(pool: &Pool, conn: u64, spoken: bool) -> Result<Connected, 
                 if kind == ConnectError::Local {
                     warn!(pool = %pool.name, address = %backend.address, error, "connect failed for want of local resources");
                 } else {
-                    pool.report_connect_failure(backend, error.clone());
+                    pool.report_failure(backend, Failure::Connect(error.clone()));
                 }
                 tried.push(backend.key);
                 failed.push(format!("{}: {error}", backend.name));

@@ -287,7 +287,7 @@ fn is_failure(reason: CloseReason) -> bool {
         | R::BackendLeft
         | R::DrainTimeout
         | R::Internal => true,
-        R::ClientClosed | R::BackendClosed | R::ClientReset => false,
+        R::ClientClosed | R::BackendClosed | R::ClientReset | R::Operator => false,
         R::IdleTimeout | R::HalfClosedTimeout | R::Lifetime => false,
     }
 }

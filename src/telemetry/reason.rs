@@ -27,6 +27,8 @@ pub enum CloseReason {
     BackendDown,
     /// Its backend left discovery, and `on_leave` says to end its connections.
     BackendLeft,
+    /// An operator took its backend out, and `on_drain` says to end its connections.
+    Operator,
     /// The drain's time was up.
     DrainTimeout,
     /// A fault of our own.
@@ -35,7 +37,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -48,6 +50,7 @@ impl CloseReason {
         Self::Lifetime,
         Self::BackendDown,
         Self::BackendLeft,
+        Self::Operator,
         Self::DrainTimeout,
         Self::Internal,
     ];
@@ -67,6 +70,7 @@ impl CloseReason {
             Self::Lifetime => "lifetime",
             Self::BackendDown => "backend_down",
             Self::BackendLeft => "backend_left",
+            Self::Operator => "operator",
             Self::DrainTimeout => "drain_timeout",
             Self::Internal => "internal",
         }

@@ -141,19 +141,20 @@ async fn bind_admin(wanted: Option<SocketAddr>) -> Result<admin::server::Bound, 
 }
 
 fn config(bind: SocketAddr, balance: config::Algorithm, stage: &Stage) -> Config {
-    let dns = Dns {
+    let query = config::Query {
         server: Some(stage.dns),
         every: Duration::from_millis(500),
         flap: Duration::from_secs(1),
-        ..Dns::new(stage::SERVICE.to_owned(), stage.port)
+        ..config::Query::default()
     };
+    let dns = Dns { query, ..Dns::new(stage::SERVICE.to_owned(), stage.port) };
     let check = Check::Http(HttpCheck::new("/health".to_owned()));
     let health = Health {
         every: Duration::from_millis(500),
         timeout: Duration::from_millis(400),
         ..Health::new(check)
     };
-    let pool = Pool { balance, health: Some(health), ..Pool::new(vec![Source::Dns(dns)]) };
+    let pool = Pool { balance, health: vec![health], ..Pool::new(vec![Source::Dns(dns)]) };
     let name: Arc<str> = "web".into();
     let listener = Listener {
         no_backend: NoBackend::Http503,

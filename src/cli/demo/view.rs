@@ -99,8 +99,8 @@ fn row(row: &Row, wide: bool) -> TableRow<'static> {
     let colour = match row.state {
         State::Up => Color::Green,
         State::Joining => Color::Cyan,
-        State::Down => Color::Red,
-        State::Draining => Color::Yellow,
+        State::Down | State::Ejected => Color::Red,
+        State::Draining | State::Maintenance => Color::Yellow,
         State::Gone => Color::Gray,
     };
     let filled = (row.share * BAR as f64).round() as usize;

@@ -198,10 +198,11 @@ fn dns(table: &Table<'_>) -> Option<Dns> {
     let family = table.read("family", choice(&families));
     let (name, port) = target?;
     let mut dns = Dns::new(name, port);
-    dns.every = every.unwrap_or(dns.every);
-    dns.server = server;
-    dns.hold = hold.unwrap_or(dns.hold);
-    dns.flap = flap.unwrap_or(dns.flap);
-    dns.family = family.unwrap_or(dns.family);
+    let query = &mut dns.query;
+    query.every = every.unwrap_or(query.every);
+    query.server = server;
+    query.hold = hold.unwrap_or(query.hold);
+    query.flap = flap.unwrap_or(query.flap);
+    query.family = family.unwrap_or(query.family);
     Some(dns)
 }

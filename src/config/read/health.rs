@@ -63,7 +63,8 @@ fn http_check(node: &Node, parent: &Table<'_>) -> Option<HttpCheck> {
         hyper::header::HeaderValue::from_str(host).map_err(|_| "must be a host name".to_owned())?;
         Ok(host.to_owned())
     });
-    check.status = table.read("status", number(100..=599)).and_then(|n| u16::try_from(n).ok());
+    let status = table.read("status", number(100..=599)).and_then(|n| u16::try_from(n).ok());
+    check.status = status.map_or(check.status, |code| vec![code..=code]);
     check.body = table.read("body", |node| text(node).map(str::to_owned));
     Some(check)
 }

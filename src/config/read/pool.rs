@@ -11,10 +11,10 @@ pub(super) fn pool(node: &Node, name: &str, d: &Decoder) -> Option<Pool> {
     let what = format!("pool {name:?}");
     let table = d.table(node, &what, ".pools.*")?;
     let mut pool = Pool::new(Vec::new());
-    let algorithms = [Algorithm::RoundRobin, Algorithm::Weighted, Algorithm::LeastConnections];
-    pool.balance = table.read("balance", choice(&algorithms.map(|a| (a.name(), a)))).unwrap_or(pool.balance);
+    let algorithms = Algorithm::ALL.map(|a| (a.name(), a));
+    pool.balance = table.read("balance", choice(&algorithms)).unwrap_or(pool.balance);
     pool.discover = discover::discover(&table, pool.balance);
-    pool.health = table.table("health").and_then(|table| health::health(&table));
+    pool.health = table.table("health").and_then(|table| health::health(&table)).into_iter().collect();
     if let Some(table) = table.table("connect") {
         pool.connect.timeout = table.read("timeout", duration(SHORTEST)).unwrap_or(pool.connect.timeout);
         let attempts = table.read("attempts", number(1..=100)).and_then(|n| u32::try_from(n).ok());

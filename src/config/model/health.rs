@@ -1,0 +1,136 @@
+//! Active checks.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One active check of a pool's backends (`health`, or an item of it).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What is done to check.
+    pub check: Check,
+    /// Time from one check to the next.
+    pub every: Duration,
+    /// The same while the backend is in doubt: new, or not as it was before.
+    pub fast_every: Option<Duration>,
+    /// Time after which a check has failed.
+    pub timeout: Duration,
+    /// Successes in a row until a backend is up again.
+    pub rise: u32,
+    /// Failures in a row until a backend is down.
+    pub fall: u32,
+    /// The port that is checked; `None`: the backend's own.
+    pub port: Option<u16>,
+    /// How long a new backend may take to pass for the first time: what fails meanwhile does not count.
+    pub grace: Duration,
+}
+
+impl Health {
+    /// A check with the defaults.
+    pub fn new(check: Check) -> Self {
+        Self {
+            check,
+            every: Duration::from_secs(2),
+            fast_every: None,
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            port: None,
+            grace: Duration::ZERO,
+        }
+    }
+}
+
+/// A kind of check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A TCP connection can be opened.
+    Tcp,
+    /// An HTTP/1.1 GET is answered as wanted.
+    Http(HttpCheck),
+    /// What is sent is answered as wanted.
+    Exchange(Exchange),
+    /// A PostgreSQL server lets us in and has the role wanted.
+    Postgres(PostgresCheck),
+    /// A Redis server answers and has the role wanted.
+    Redis(RedisCheck),
+}
+
+/// An HTTP check (`health.http`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// The path and query asked for; begins with `/`.
+    pub path: String,
+    /// The Host header; `None`: the backend's address.
+    pub host: Option<String>,
+    /// The statuses wanted; never empty.
+    pub status: Vec<RangeInclusive<u16>>,
+    /// What the body must contain.
+    pub body: Option<String>,
+}
+
+impl HttpCheck {
+    /// A check that any 2xx passes.
+    pub fn new(path: String) -> Self {
+        Self { path, host: None, status: vec![200..=299], body: None }
+    }
+}
+
+/// Bytes that are sent, and bytes that the answer must contain (`health.exchange`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// What is sent once the connection is open; empty: the server speaks first.
+    pub send: Vec<u8>,
+    /// What must come back, somewhere in the first 64 KiB; never empty.
+    pub expect: Vec<u8>,
+}
+
+/// A PostgreSQL check (`health.postgres`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresCheck {
+    /// What the server must be.
+    pub role: Role,
+    /// Who logs in.
+    pub user: String,
+    /// Where.
+    pub database: String,
+    /// The file with the password; `None`: none is needed.
+    pub password_file: Option<PathBuf>,
+}
+
+impl PostgresCheck {
+    /// A check with the defaults.
+    pub fn new(role: Role) -> Self {
+        let postgres = || "postgres".to_owned();
+        Self { role, user: postgres(), database: postgres(), password_file: None }
+    }
+}
+
+/// A Redis check (`health.redis`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisCheck {
+    /// What the server must be.
+    pub role: Role,
+    /// Who logs in; `None`: the default user.
+    pub user: Option<String>,
+    /// The file with the password; `None`: none is needed.
+    pub password_file: Option<PathBuf>,
+}
+
+impl RedisCheck {
+    /// A check with the defaults.
+    pub fn new(role: Role) -> Self {
+        Self { role, user: None, password_file: None }
+    }
+}
+
+/// What a server of a replicated database must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Whatever it is.
+    Any,
+    /// The one that takes writes: `primary` in PostgreSQL, `master` in Redis.
+    Primary,
+    /// One that follows it: `standby` in PostgreSQL, `replica` in Redis.
+    Replica,
+}

@@ -1,0 +1,277 @@
+//! A pool: how a backend is chosen, connected to, and taken out.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use super::{Health, Source};
+
+/// A pool (`pools.NAME`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// How a backend is chosen.
+    pub balance: Algorithm,
+    /// What the algorithms hash that do.
+    pub hash: Hash,
+    /// Where the backends come from; never empty. Where two sources know the same address, the first one here tells the
+    /// name, the weight and the rest.
+    pub discover: Vec<Source>,
+    /// Active checks, all of which must pass; empty: a backend is up as soon as it is found.
+    pub health: Vec<Health>,
+    /// When a backend is taken out for what live connections meet; `None`: never.
+    pub eject: Option<Eject>,
+    /// When a smaller share than this is up, all are used; zero: never.
+    pub panic: Percent,
+    /// How a backend is connected to.
+    pub connect: Connect,
+    /// When a connection is given up.
+    pub timeouts: Timeouts,
+    /// Idle time before a backend is probed, in whole seconds (`TCP_KEEPIDLE` in tcp(7)), and a client whose listener
+    /// says nothing else; `None`: no probes.
+    pub keepalive: Option<Duration>,
+    /// How long what was sent to a backend may go unacknowledged, or untaken, before the kernel ends the connection, in
+    /// milliseconds (`TCP_USER_TIMEOUT` in tcp(7), RFC 5482); `None`: as long as it sends again. Off unless it is asked
+    /// for: it also cuts off a backend that is there and does not read.
+    pub user_timeout: Option<Duration>,
+    /// What a backend may carry, and who waits for it.
+    pub limits: Limits,
+    /// How long a backend that came up takes to get its whole share; zero: it gets it at once.
+    pub slow_start: Duration,
+    /// What happens to the connections of a backend whose checks fail.
+    pub on_down: Policy,
+    /// What happens to the connections of a backend that left discovery.
+    pub on_leave: Policy,
+    /// What happens to the connections of a backend that an operator takes out.
+    pub on_drain: Policy,
+}
+
+impl Pool {
+    /// A pool with the defaults.
+    pub fn new(discover: Vec<Source>) -> Self {
+        Self {
+            balance: Algorithm::RoundRobin,
+            hash: Hash::default(),
+            discover,
+            health: Vec::new(),
+            eject: None,
+            panic: Percent(0),
+            connect: Connect { timeout: Duration::from_secs(1), attempts: 3 },
+            timeouts: Timeouts {
+                idle: Some(Duration::from_secs(3600)),
+                half_closed: Some(Duration::from_secs(60)),
+                lifetime: None,
+            },
+            keepalive: Some(Duration::from_secs(60)),
+            user_timeout: None,
+            limits: Limits { connections: None, queue: 0, queue_timeout: Duration::from_secs(5) },
+            slow_start: Duration::ZERO,
+            on_down: Policy::Keep,
+            on_leave: Policy::End { how: Ending::Close, over: Duration::from_secs(300) },
+            on_drain: Policy::Keep,
+        }
+    }
+}
+
+/// An algorithm that chooses a backend (`balance`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// Each in turn, whatever its weight.
+    RoundRobin,
+    /// Each in turn, as often as its weight says, spread out smoothly.
+    Weighted,
+    /// The one with the fewest connections for its weight.
+    LeastConnections,
+    /// Of two drawn at random, the one with fewer connections for its weight.
+    RandomTwo,
+    /// By the client's address, modulo the sum of the weights.
+    SourceHash,
+    /// By the client's address, on a ring (ketama).
+    RingHash,
+    /// By the client's address, in a table (Maglev).
+    Maglev,
+    /// Of two drawn at random, the one that answers sooner for its load (peak EWMA).
+    Ewma,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::RoundRobin,
+        Self::Weighted,
+        Self::LeastConnections,
+        Self::RandomTwo,
+        Self::SourceHash,
+        Self::RingHash,
+        Self::Maglev,
+        Self::Ewma,
+    ];
+
+    /// The name in the configuration and in the log.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::Weighted => "weighted",
+            Self::LeastConnections => "least-connections",
+            Self::RandomTwo => "random-two",
+            Self::SourceHash => "source-hash",
+            Self::RingHash => "ring-hash",
+            Self::Maglev => "maglev",
+            Self::Ewma => "ewma",
+        }
+    }
+
+    /// Whether it chooses by what the client is.
+    pub fn hashes(self) -> bool {
+        matches!(self, Self::SourceHash | Self::RingHash | Self::Maglev)
+    }
+}
+
+/// What the algorithms hash that do (`hash`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hash {
+    /// What of the client is hashed.
+    pub key: HashKey,
+    /// Places on the ring; `None`: as many as there are 64-bit numbers.
+    pub slots: Option<NonZeroUsize>,
+    /// How often a backend stands on the ring for each unit of its weight; `None`: the algorithm's own number.
+    pub virtual_nodes: Option<NonZeroUsize>,
+    /// No backend gets more connections than this times its share; at least 1.01. `None`: however many there come.
+    pub load_factor: Option<Factor>,
+}
+
+/// What of the client is hashed (`hash.key`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HashKey {
+    /// Its address.
+    #[default]
+    SourceIp,
+    /// Its address and port: connections of one client are spread.
+    SourceIpPort,
+    /// Its network: the first 24 bits of an IPv4 address, the first 64 of an IPv6 address.
+    SourceNet,
+}
+
+/// A number with two digits behind the point, in hundredths: 125 is 1.25.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Factor(pub u32);
+
+impl Factor {
+    /// As a number.
+    pub fn get(self) -> f64 {
+        f64::from(self.0) / 100.0
+    }
+}
+
+/// A share, from 0 to 100 percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(pub u8);
+
+impl Percent {
+    /// The whole part of this share of `n`.
+    pub fn of(self, n: usize) -> usize {
+        n.saturating_mul(self.0.into()) / 100
+    }
+}
+
+/// When a backend is taken out for what live connections meet (`eject`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Eject {
+    /// So many connections in a row failed to open or were reset before any answer; `None`: that is no reason.
+    pub failures: Option<NonZeroU32>,
+    /// How long it stays out the first time; each time it comes back and fails again, so much longer.
+    pub period: Duration,
+    /// No more than this share of the pool is out at once.
+    pub at_most: Percent,
+    /// When it answers, but slowly; `None`: that is no reason.
+    pub slow: Option<Slow>,
+}
+
+impl Default for Eject {
+    fn default() -> Self {
+        Self {
+            failures: NonZeroU32::new(5),
+            period: Duration::from_secs(30),
+            at_most: Percent(50),
+            slow: None,
+        }
+    }
+}
+
+/// When a backend that answers is too slow (`eject.slow`): its median time to the first byte is compared with the
+/// median of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slow {
+    /// It takes more than this times as long.
+    pub factor: Factor,
+    /// And more than this.
+    pub floor: Duration,
+    /// It was asked this often at least since the last comparison.
+    pub answers: NonZeroU32,
+    /// From one comparison to the next.
+    pub every: Duration,
+}
+
+impl Default for Slow {
+    fn default() -> Self {
+        Self {
+            factor: Factor(300),
+            floor: Duration::from_millis(100),
+            answers: NonZeroU32::new(20).unwrap_or(NonZeroU32::MIN),
+            every: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How a backend is connected to (`connect`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// Time for one attempt.
+    pub timeout: Duration,
+    /// Different backends tried before the client learns of trouble; at least 1.
+    pub attempts: u32,
+}
+
+/// When a connection is given up (`timeouts`); `None`: never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// No byte in either direction for this long.
+    pub idle: Option<Duration>,
+    /// One side has finished and the other has not sent or taken a byte for this long.
+    pub half_closed: Option<Duration>,
+    /// However busy it is.
+    pub lifetime: Option<Duration>,
+}
+
+/// What a backend may carry, and who waits for it (`limits`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections to one backend at once, unless it has a limit of its own; `None`: as many as there come.
+    pub connections: Option<NonZeroU32>,
+    /// Clients that may wait for a place, for each backend that is up. More are turned away.
+    pub queue: u32,
+    /// How long one waits before it is turned away.
+    pub queue_timeout: Duration,
+}
+
+/// What happens to the connections of a backend that is taken out (`on_down`, `on_leave`, `on_drain`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// They run on.
+    Keep,
+    /// They are ended.
+    End {
+        /// By an orderly close or by a reset.
+        how: Ending,
+        /// Zero: at once. Else they are ended one by one, spread evenly over this time, so that the clients
+        /// do not all come back in the same instant.
+        over: Duration,
+    },
+}
+
+/// How a connection is ended from our side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// FIN.
+    Close,
+    /// RST.
+    Reset,
+}
