@@ -232,7 +232,7 @@ impl Task {
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
         match (before, panic) {
             (false, true) => {
-                warn!(pool = %self.pool.name, used = up, "panic: too few backends are up, so all are used")
+                warn!(pool = %self.pool.name, used = up, "panic: too few backends are up, so all are used");
             }
             (true, false) => info!(pool = %self.pool.name, up, "panic is over: enough backends are up"),
             _ => {}
