@@ -6,6 +6,7 @@
 //! [`Algorithm`] and to the three matches below. `load.rs` is how busy each candidate is and how an algorithm hears
 //! of it, `tournament.rs` is who has least. No algorithm looks at every candidate to choose one.
 
+pub mod hash;
 mod least_connections;
 mod load;
 mod round_robin;
