@@ -244,6 +244,7 @@ pools:
     health:
       - {http: {path: /, status: [200, 6xx, 299-200, ok]}, fast_every: 2s, grace: 1}
       - {http: {host: a}, tcp: {}}
+      - {http: {path: /primary, port: 8008}}
       - {htpp: /health}
       - {exchange: {send: 'PING\\q', expct: PONG}}
       - {exchange: {send: \"\\xff\\xfb\", expect: '\\xf'}}
