@@ -57,6 +57,8 @@ pub struct PoolStatus {
     pub settled: bool,
     /// Backends that can be chosen.
     pub up: usize,
+    /// Clients that wait for a place at a backend.
+    pub queue: usize,
     /// Failed attempts that no client learned of.
     pub failures_masked: u64,
     /// Failures that clients met.
@@ -151,6 +153,7 @@ impl PoolStatus {
             algorithm: view.algorithm.name(),
             settled: pool.settled(),
             up: view.len(),
+            queue: pool.queue.len(),
             failures_masked: pool.counters.failures_masked(),
             failures_seen: seen,
             unserved,

@@ -8,6 +8,7 @@ pub mod backend;
 mod counters;
 pub mod event;
 pub mod keeper;
+pub mod queue;
 pub mod state;
 mod task;
 mod totals;
@@ -24,10 +25,11 @@ use crate::telemetry::flow::Flows;
 pub use backend::Backend;
 pub use counters::Counters;
 pub use event::Failure;
+pub use queue::Queue;
 pub use state::State;
 pub use task::Handle;
 pub use totals::Totals;
-pub use view::{Entry, Roster, View};
+pub use view::{Entry, NAMED, Roster, View};
 
 /// A pool as the proxy sees it. Workers read it; only its own task publishes.
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub struct Pool {
     pub counters: Counters,
     /// The connections that were meant for it and reached no backend.
     pub unserved: Flows,
+    /// The clients that wait for a place at a backend.
+    pub queue: Queue,
     view: ArcSwap<View>,
     roster: ArcSwap<Roster>,
     settings: ArcSwap<config::Pool>,
