@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 
+use super::answers::Answers;
 use crate::balance::{Lease, Load};
 use crate::config::Ending;
 use crate::discovery::Found;
@@ -50,6 +51,8 @@ pub struct Stay {
     checks: Mutex<Checks>,
     /// Connections at once; 0: as many as there come.
     limit: AtomicU32,
+    /// How long they took to be answered, while somebody wants to know.
+    pub(super) answers: Answers,
     /// Connections that failed since one was answered.
     failed_in_a_row: AtomicU32,
     /// Connections that came to nothing since one was answered: those that failed, and those that it just closed.
@@ -158,7 +161,8 @@ impl Stay {
     }
 
     /// Notes that a connection was answered, so long after it was routed.
-    pub fn answered(&self, _took: Duration) {
+    pub fn answered(&self, took: Duration) {
+        self.answers.count(took);
         for in_a_row in [&self.failed_in_a_row, &self.unanswered_in_a_row] {
             // A line that all workers read is not written without need.
             if in_a_row.load(Ordering::Relaxed) > 0 {

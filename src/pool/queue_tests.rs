@@ -116,7 +116,7 @@ proptest! {
 #[test]
 fn nobody_waits_for_ever_and_no_place_is_given_twice() {
     const THREADS: u64 = 4;
-    const CLIENTS: u64 = 500;
+    const CLIENTS: u64 = 200;
     let limit = NonZeroU32::new(3).unwrap();
     let (queue, load) = (Arc::new(Queue::default()), Arc::new(Load::default()));
     let (served, gave_up, busiest) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
@@ -130,7 +130,11 @@ fn nobody_waits_for_ever_and_no_place_is_given_twice() {
                 }
             }
         };
-        let patience = if number.is_multiple_of(3) { Duration::from_micros(number * 7) } else { Duration::from_secs(60) };
+        let patience = if number.is_multiple_of(3) {
+            Duration::from_micros(number * 7)
+        } else {
+            Duration::from_secs(60)
+        };
         let Ok(lease) = tokio::time::timeout(patience, waiting).await else {
             gave_up.fetch_add(1, SeqCst);
             return;
