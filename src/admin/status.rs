@@ -60,6 +60,8 @@ pub struct PoolStatus {
     pub up: usize,
     /// Whether too few are up, so that all are used.
     pub panic: bool,
+    /// Clients that wait for a place at a backend.
+    pub queue: usize,
     /// Failed attempts that no client learned of.
     pub failures_masked: u64,
     /// Failures that clients met.
@@ -161,6 +163,7 @@ impl PoolStatus {
             settled: pool.settled(),
             up: view.len(),
             panic: view.panic,
+            queue: pool.queue.len(),
             failures_masked: pool.counters.failures_masked(),
             failures_seen: seen,
             unserved,
