@@ -312,6 +312,7 @@ impl Keeper {
         }
         let before = (std::mem::replace(&mut member.tier, tier), member.connections);
         member.connections = connections;
+        member.backend.set_limit(connections);
         if before != (tier, connections) {
             effects.push(Effect::Reshape);
         }
