@@ -18,7 +18,7 @@ use super::view::{Roster, View};
 use super::{Backend, Pool};
 use crate::config::{self, Source};
 use crate::discovery::{self, Observation, Outcome, SourceKey};
-use crate::health::{CheckError, Checked, Checker};
+use crate::health::{CheckError, Checked, Checker, Pace};
 use crate::telemetry::flow::Flows;
 
 /// So many failed connects may wait for the keeper; more would say nothing new.
@@ -44,8 +44,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts a pool; needs a tokio runtime.
-    pub fn start(name: Arc<str>, config: &config::Pool) -> Self {
+    /// Starts a pool, whose checks keep to `pace`; needs a tokio runtime.
+    pub fn start(name: Arc<str>, config: &config::Pool, pace: &Arc<Pace>) -> Self {
         let (news, received) = mpsc::unbounded_channel();
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
         let keeper = Keeper::new(config.clone());
@@ -67,6 +67,7 @@ impl Handle {
             news: news.clone(),
             sources: BTreeMap::new(),
             checkers: HashMap::new(),
+            pace: Arc::clone(pace),
             configuration: 1,
             former: Former::default(),
         };
@@ -94,6 +95,7 @@ struct Task {
     news: mpsc::UnboundedSender<News>,
     sources: BTreeMap<SourceKey, (Source, discovery::Running)>,
     checkers: HashMap<u64, Vec<Checker>>,
+    pace: Arc<Pace>,
     /// The number of the configuration in force.
     configuration: u64,
     /// What the backends that are gone have counted.
@@ -155,9 +157,9 @@ impl Task {
                 observe(&self.pool.counters.check, checked.took);
                 let result = checked.result.clone();
                 if let Err(CheckError::Local(error)) = &result {
-                    warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for want of local resources");
+                    warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for a reason of our own");
                 }
-                backend.checked(checked);
+                backend.checked(index, checked);
                 Event::Checked(backend.key, index, result)
             }
             News::Reconfigured(number, config) => {
@@ -217,13 +219,14 @@ impl Task {
         match effect {
             Effect::Changed { backend, from, to, cause } => self.tell(&backend, from, to, &cause),
             Effect::Check(backend) => {
+                backend.check_anew();
                 let settings = self.pool.settings();
                 let start = |(index, health): (usize, &config::Health)| {
                     let (news, backend, address) = (self.news.clone(), Arc::clone(&backend), backend.address);
                     let sink = move |checked| {
                         let _ = news.send(News::Checked(Arc::clone(&backend), index, checked));
                     };
-                    Checker::start(address, health.clone(), Box::new(sink))
+                    Checker::start(address, health.clone(), &self.pace, Box::new(sink))
                 };
                 let checkers = settings.health.iter().enumerate().map(start).collect();
                 self.checkers.insert(backend.key, checkers);
