@@ -5,6 +5,7 @@
 
 mod answer;
 mod checker;
+mod eject;
 mod exchange;
 mod http;
 mod postgres;
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::config::Check;
 pub use checker::{Checker, Pace, Sink};
+pub use eject::Ejection;
 pub use tally::{Tally, Verdict};
 
 /// What one check found.
