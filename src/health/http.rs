@@ -32,6 +32,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(),
     if !wanted.status.iter().any(|range| range.contains(&status.as_u16())) {
         let range = |r: &RangeInclusive<u16>| match (r.start(), r.end()) {
             (one, same) if one == same => one.to_string(),
+            (from, to) if from % 100 == 0 && *to == from + 99 => format!("{}xx", from / 100),
             (from, to) => format!("{from}-{to}"),
         };
         let want = wanted.status.iter().map(range).collect::<Vec<_>>().join(" or ");
