@@ -1,5 +1,5 @@
-//! Checks that know the role of a database server, against real servers. Pointsman itself runs on the host here,
-//! from where a container's address can be reached.
+//! Checks that know the role of a database server, against real servers. But for the Compose files, Pointsman itself
+//! runs on the host here, from where a container's address can be reached.
 
 use std::path::Path;
 
@@ -172,11 +172,16 @@ fn clients_of_a_redis_master_that_is_demoted_are_moved_to_the_new_one() {
 
 /// What a PostgreSQL server says to a query that gives one value.
 fn query(address: SocketAddr, query: &str) -> Result<String, String> {
+    login(address, "secret", query)
+}
+
+/// The same with this password.
+fn login(address: SocketAddr, password: &str, query: &str) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         let mut login = tokio_postgres::Config::new();
-        login.user("postgres").dbname("postgres").password("secret");
+        login.user("postgres").dbname("postgres").password(password);
         let connected = login.connect_raw(stream, tokio_postgres::NoTls).await;
         let (client, connection) = connected.map_err(|error| format!("{error:?}"))?;
         let answer = async {
@@ -251,4 +256,67 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     when(&lb, "standby", address, "down", "it is the primary, not a standby");
     lb.when_logged("reason=backend_down");
     assert_eq!(query(lb.address("primary"), "SELECT 1").as_deref(), Ok("1"));
+}
+
+/// Asks until the answer is the wanted one: a whole cluster takes its time to start.
+fn answers(wanted: &str, ask: impl Fn() -> Result<String, String>) {
+    let deadline = Instant::now() + 6 * PATIENCE;
+    loop {
+        let answer = ask();
+        if answer.as_deref() == Ok(wanted) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{answer:?}, not {wanted}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn the_redis_demo_leads_to_whoever_has_the_role() {
+    let Some(_engine) = engine() else { return };
+    if !image(REDIS) {
+        return;
+    }
+    let project = Project::new("compose/redis.yaml", 0);
+    project.compose(&["up", "-d"]);
+    let ask = |port: &'static str, command: &'static str| {
+        let address = project.published("pointsman", port);
+        move || {
+            let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+            ask_redis(&mut stream, command).map_err(|error| error.to_string())
+        }
+    };
+    answers("+OK", ask("6379", "SET colour red"));
+    answers("-READONLY You can't write against a read only replica.", ask("6380", "SET colour blue"));
+    let tell = |server: &str, words: &[&str]| {
+        project.compose(&[&["exec", "-T", server, "redis-cli", "replicaof"], words].concat());
+    };
+    tell("redis-2", &["no", "one"]);
+    tell("redis-1", &["redis-2", "6379"]);
+    // What is written there from now on comes to the other one by way of the new master alone.
+    let second = project.containers("redis-2").remove(0);
+    tell_redis((ip(&second), REDIS_PORT).into(), &["SET who second"]);
+    answers("$6", ask("6380", "GET who"));
+    answers("+OK", ask("6379", "SET colour green"));
+}
+
+#[test]
+fn the_postgres_demo_follows_a_failover() {
+    let Some(_engine) = engine() else { return };
+    if !image(POSTGRES) {
+        return;
+    }
+    let project = Project::new("compose/postgres.yaml", 0);
+    project.compose(&["up", "-d"]);
+    let ask = |port: &str| {
+        let address = project.published("pointsman", port);
+        move || login(address, "postgres", "SELECT pg_is_in_recovery()")
+    };
+    answers("f", ask("5432"));
+    answers("t", ask("5433"));
+    project.compose(&["kill", "postgres-1"]);
+    project.compose(&["exec", "-T", "-u", "postgres", "postgres-2", "psql", "-c", "SELECT pg_promote()"]);
+    answers("f", ask("5432"));
+    let log = logs(&project.containers("pointsman").remove(0));
+    assert!(log.contains("backend down") && log.contains("it is the primary, not a standby"), "{log}");
 }

@@ -167,7 +167,10 @@ impl Project {
         let mut command = compose_command();
         command.args(["-p", &self.name, "-f", self.file]).args(arguments);
         // Any free port on the host. The same for every command: a changed one would change the container.
-        command.env("PORT", "0").env("ADMIN_PORT", "0").env("BACKENDS", self.backends.to_string());
+        for port in ["", "ADMIN_", "MASTER_", "REPLICA_", "PRIMARY_", "STANDBY_"] {
+            command.env(format!("{port}PORT"), "0");
+        }
+        command.env("BACKENDS", self.backends.to_string());
         command
     }
 
