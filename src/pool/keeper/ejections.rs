@@ -24,7 +24,7 @@ impl Keeper {
     }
 
     /// How many are ejected, and of how many whose checks pass.
-    fn ejected(&self) -> (usize, usize) {
+    pub(super) fn ejected(&self) -> (usize, usize) {
         let count = |state| self.members.iter().filter(|member| member.state == state).count();
         let out = count(State::Ejected);
         (out, out + count(State::Up))
