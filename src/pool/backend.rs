@@ -187,15 +187,15 @@ impl Stay {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).last.clear();
     }
 
-    /// Notes the result of the pool's check of that number.
-    pub fn checked(&self, index: usize, result: Checked) {
+    /// Notes the result of the pool's check of that number, and gives the one before.
+    pub fn checked(&self, index: usize, result: Checked) -> Option<Checked> {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         match result.result {
             Ok(()) => checks.passed += 1,
             Err(CheckError::Failed(_)) => checks.failed += 1,
             Err(CheckError::Local(_)) => {}
         }
-        checks.last.insert(index, (SystemTime::now(), result));
+        checks.last.insert(index, (SystemTime::now(), result)).map(|(_, before)| before)
     }
 
     /// What is known of its checks.

@@ -166,14 +166,17 @@ impl Task {
             }
             News::Checked { backend, round, check, checked } => {
                 observe(&self.pool.counters.check, checked.took);
-                let result = checked.result.clone();
-                if let Err(CheckError::Local(error)) = &result {
-                    warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for a reason of our own");
-                }
                 if round != self.round {
                     return Event::Tick; // it is a result of a check that the pool no longer has
                 }
-                backend.checked(check, checked);
+                let result = checked.result.clone();
+                let before = backend.checked(check, checked);
+                // Told once, not again and again.
+                if let Err(CheckError::Local(error)) = &result
+                    && before.is_none_or(|before| before.result != result)
+                {
+                    warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for a reason of our own");
+                }
                 Event::Checked(backend.key, check, result)
             }
             News::Reconfigured(number, config) => {
