@@ -275,7 +275,7 @@ impl Task {
             }
             Effect::Reshape => {} // the view is out already
             Effect::Spared { backend, cause } => {
-                info!(pool = %self.pool.name, backend = %backend.name, %cause, "not ejected: as many are out as at_most allows");
+                info!(pool = %self.pool.name, backend = %backend.name, cause = &*cause, "not ejected: as many are out as at_most allows");
             }
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);

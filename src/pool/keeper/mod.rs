@@ -141,11 +141,12 @@ impl Keeper {
                 self.tallied(key, 0, false, &what, now, effects);
             }
         }
-        if let Some(eject) = self.config.eject
-            && eject.failures.is_some_and(|failures| in_a_row >= failures.get())
+        if let Some(failures) = self.config.eject.and_then(|eject| eject.failures)
+            && in_a_row >= failures.get()
             && let Some(index) = self.members.iter().position(up)
         {
-            self.eject(index, &format!("{in_a_row} failures in a row: {what}"), now, effects);
+            let why = format!("{in_a_row} failures in a row: {what}");
+            self.eject(index, &why, in_a_row == failures.get(), now, effects);
         }
     }
 
