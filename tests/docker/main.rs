@@ -8,6 +8,7 @@
 mod support;
 
 mod clients;
+mod databases;
 mod engine;
 mod image;
 mod scale;
