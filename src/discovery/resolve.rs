@@ -376,22 +376,5 @@ fn both(v4: Answer<BTreeSet<IpAddr>>, v6: Answer<BTreeSet<IpAddr>>) -> Answer<BT
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addresses(text: &str) -> Answer<BTreeSet<IpAddr>> {
-        Answer::Records([text.parse().unwrap()].into())
-    }
-
-    #[test]
-    fn a_failed_family_is_never_taken_for_an_absent_one() {
-        assert_eq!(both(addresses("10.0.0.1"), Answer::Silence), Answer::Silence);
-        assert_eq!(
-            both(Answer::ServerFailure("SERVFAIL".into()), addresses("fd00::1")),
-            Answer::ServerFailure("SERVFAIL".into())
-        );
-        assert_eq!(both(addresses("10.0.0.1"), Answer::Empty), addresses("10.0.0.1"));
-        assert_eq!(both(Answer::NoSuchName, Answer::Empty), Answer::NoSuchName);
-        assert_eq!(both(Answer::Empty, Answer::Empty), Answer::Empty);
-    }
-}
+#[path = "resolve_tests.rs"]
+mod tests;

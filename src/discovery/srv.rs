@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::resolve::{Answer, Resolver, Service, Services};
 use super::rounds::{Rounds, ask_each};
-use super::{Found, Observation, Outcome};
+use super::{Found, Observation, Outcome, SourceKey};
 use crate::config::{Query, Srv};
 
 /// The largest weight that a backend has: more would say little, and cost the algorithms that spread shares out.
@@ -119,10 +119,10 @@ impl Target {
     /// when it ends.
     fn tell(&mut self, settings: &Srv, target: &str, trouble: Option<&Outcome>) {
         let before = std::mem::replace(&mut self.trouble, trouble.is_some());
-        let source = format_args!("srv {}", settings.name);
+        let source = SourceKey::Srv(settings.name.clone());
         match trouble.and_then(|outcome| Some((outcome.result(), outcome.trouble()?))) {
-            Some((result, reason)) if !before => warn!(%source, target, result, reason, "resolve failed"),
-            None if before => info!(%source, target, "resolved again"),
+            Some((result, reason)) if !before => warn!(%source, %target, %result, reason, "resolve failed"),
+            None if before => info!(%source, %target, "resolved again"),
             _ => {}
         }
     }

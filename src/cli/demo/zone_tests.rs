@@ -37,6 +37,30 @@ fn names_and_types_are_told_apart_as_docker_does() {
 }
 
 #[test]
+fn services_are_records_of_their_own_and_bring_addresses_along_when_told_to() {
+    let zone = Zone::new();
+    let name = "_web._tcp.test.";
+    assert_eq!(code(&zone, name, RecordType::SRV), (ResponseCode::NXDomain, 0));
+    zone.set("host.test", ["127.0.0.2".parse().unwrap(), "::1".parse().unwrap()]);
+    zone.set_services(name, [Service { priority: 1, weight: 2, port: 3, target: "host.test".into() }]);
+    assert_eq!(code(&zone, name, RecordType::A), (ResponseCode::NoError, 0));
+    assert_eq!(code(&zone, "host.test.", RecordType::SRV), (ResponseCode::NoError, 0));
+    let alone = ask(&zone, name, RecordType::SRV, None).unwrap();
+    assert_eq!(alone.answers[0].data.to_string(), "1 2 3 host.test.");
+    assert!(alone.additionals.is_empty());
+    zone.bring_along(true);
+    let more = ask(&zone, name, RecordType::SRV, None).unwrap();
+    assert_eq!((more.answers.len(), more.additionals.len()), (1, 2));
+    // What does not fit is left out, and the answer is still whole.
+    zone.limit_udp(Some(80));
+    let less = ask(&zone, name, RecordType::SRV, None).unwrap();
+    assert_eq!((less.answers.len(), less.additionals.len(), less.metadata.truncation), (1, 0, false));
+    zone.set_mode_of("host.test", Mode::ServFail);
+    assert_eq!(code(&zone, "host.test.", RecordType::A).0, ResponseCode::ServFail);
+    assert_eq!(code(&zone, name, RecordType::SRV).0, ResponseCode::NoError);
+}
+
+#[test]
 fn an_answer_that_is_too_long_is_cut_and_says_so() {
     let zone = Zone::new();
     zone.set("backend", (1..=100).map(|n| IpAddr::from([10, 0, 0, n])));
