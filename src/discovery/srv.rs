@@ -90,40 +90,57 @@ impl Watcher {
             let (resolver, services, name) = (Arc::clone(resolver), Arc::clone(services), Arc::clone(name));
             async move { resolver.target(&name, family, &services).await }
         };
-        let mut failure = None;
-        for (name, answer) in
-            ask_each(due.into_iter().map(|(_, name)| name), ask, began + resolver.limit()).await
-        {
+        let (mut failure, mut news) = (None, News::default());
+        // Twice what one question may take: some silent ones must not keep the others from being heard.
+        let deadline = began + resolver.limit() * 2;
+        for (name, answer) in ask_each(due.into_iter().map(|(_, name)| name), ask, deadline).await {
             let Some(target) = self.targets.get_mut(&name) else { continue };
             target.asked = Some(began);
-            let outcome = match answer.unwrap_or(Answer::Silence) {
-                Answer::Records(addresses) => {
+            let outcome = match answer {
+                Some(Answer::Records(addresses)) => {
                     target.addresses = addresses;
                     None
                 }
-                nothing => Some(nothing.outcome(&name, resolver, |_| Outcome::Empty)),
+                Some(nothing) => Some(nothing.outcome(&name, resolver, |_| Outcome::Empty)),
+                // It had no time left, which is no fault of its own.
+                None => {
+                    failure = Some(Answer::<()>::Silence.outcome(&name, resolver, |()| Outcome::Empty));
+                    continue;
+                }
             };
-            target.tell(&self.settings, &name, outcome.as_ref());
+            match (std::mem::replace(&mut target.trouble, outcome.is_some()), &outcome) {
+                (false, Some(trouble)) => news.failing.push((name, trouble.clone())),
+                (true, None) => news.resolved.push(name),
+                _ => {}
+            }
             match outcome {
                 Some(Outcome::Empty | Outcome::NoSuchName(_)) => target.addresses.clear(),
                 Some(inconclusive) => failure = Some(inconclusive),
                 None => {}
             }
         }
+        news.tell(&self.settings);
         failure
     }
 }
 
-impl Target {
-    /// One target's trouble is not the source's, which goes on with the others: it is told here, when it begins and
-    /// when it ends.
-    fn tell(&mut self, settings: &Srv, target: &str, trouble: Option<&Outcome>) {
-        let before = std::mem::replace(&mut self.trouble, trouble.is_some());
+/// The targets whose trouble has begun or ended with a round. It is not the source's, which goes on with the others,
+/// and so is told here: in one line, however many they are.
+#[derive(Default)]
+struct News {
+    failing: Vec<(Arc<str>, Outcome)>,
+    resolved: Vec<Arc<str>>,
+}
+
+impl News {
+    fn tell(&self, settings: &Srv) {
         let source = SourceKey::Srv(settings.name.clone());
-        match trouble.and_then(|outcome| Some((outcome.result(), outcome.trouble()?))) {
-            Some((result, reason)) if !before => warn!(%source, %target, %result, reason, "resolve failed"),
-            None if before => info!(%source, %target, "resolved again"),
-            _ => {}
+        if let [(target, trouble), others @ ..] = &self.failing[..] {
+            let (result, reason, others) = (trouble.result(), trouble.trouble(), others.len());
+            warn!(%source, %target, others, %result, reason, "resolve failed");
+        }
+        if let [target, others @ ..] = &self.resolved[..] {
+            info!(%source, %target, others = others.len(), "resolved again");
         }
     }
 }
