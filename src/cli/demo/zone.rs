@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hickory_resolver::proto::op::{Edns, Message, Metadata, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{PTR, SRV};
+use hickory_resolver::proto::rr::rdata::{CNAME, PTR, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use rand::seq::SliceRandom;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +43,7 @@ struct Records {
     addresses: BTreeMap<String, BTreeSet<IpAddr>>,
     owners: BTreeMap<IpAddr, String>,
     services: BTreeMap<String, Vec<Service>>,
+    aliases: BTreeMap<String, Name>,
     /// Names that are answered for in another way than the rest.
     exceptions: BTreeMap<String, Mode>,
     mode: Mode,
@@ -136,6 +137,13 @@ impl Zone {
         self.records().services.insert(absolute(name), services.into_iter().collect());
     }
 
+    /// Makes `name` an alias: answers for it are those for `end`, after a CNAME record.
+    pub fn set_alias(&self, name: &str, end: &str) {
+        if let Ok(end) = Name::from_str_relaxed(absolute(end)) {
+            self.records().aliases.insert(absolute(name), end);
+        }
+    }
+
     /// Whether answers of SRV bring the addresses of their targets along (RFC 2782, "Target"). At first they do not.
     pub fn bring_along(&self, brings_along: bool) {
         self.records().brings_along = brings_along;
@@ -185,7 +193,8 @@ impl Zone {
                 continue;
             }
             answer.metadata.truncation = true;
-            answer.answers.pop();
+            let fit = answer.answers.len() * usize::from(limit) / bytes.len();
+            answer.answers.truncate(fit.min(answer.answers.len() - 1));
         }
     }
 
@@ -204,11 +213,16 @@ impl Zone {
         let records = self.records();
         let mode = question.queries.first().and_then(|query| records.exceptions.get(&key(&query.name)));
         let mode = *mode.unwrap_or(&records.mode);
+        let mut name = question.queries.first().map(|query| query.name.clone()).unwrap_or_default();
+        if let Some(end) = records.aliases.get(&key(&name)).filter(|_| mode == Mode::Answer) {
+            answer.add_answer(Record::from_rdata(name, TTL, RData::CNAME(CNAME(end.clone()))));
+            name = end.clone();
+        }
         let result = match (mode, question.queries.first(), question.metadata.op_code) {
             (Mode::Silent, ..) => return None,
             (Mode::ServFail, ..) => Err(ResponseCode::ServFail),
             (Mode::Refused, ..) => Err(ResponseCode::Refused),
-            (Mode::Answer, Some(query), OpCode::Query) => records.look_up(&query.name, query.query_type),
+            (Mode::Answer, Some(query), OpCode::Query) => records.look_up(&name, query.query_type),
             (Mode::Answer, ..) => Err(ResponseCode::NotImp),
         };
         match result {
@@ -217,7 +231,6 @@ impl Zone {
                 if records.brings_along {
                     answer.add_additionals(data.iter().flat_map(|data| records.along(data)));
                 }
-                let name = question.queries.first().map(|query| query.name.clone()).unwrap_or_default();
                 answer.add_answers(data.into_iter().map(|data| Record::from_rdata(name.clone(), TTL, data)));
             }
             Err(code) => answer.metadata.response_code = code,
