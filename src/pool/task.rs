@@ -312,16 +312,9 @@ impl Task {
 
     fn tell_answers(&self, source: &SourceKey, trouble: Option<&Outcome>) {
         let pool = &self.pool.name;
-        let Some(trouble) = trouble else {
+        let Some((trouble, reason)) = trouble.and_then(|outcome| Some((outcome, outcome.trouble()?))) else {
             info!(%pool, %source, "resolved again");
             return;
-        };
-        let reason = match trouble {
-            Outcome::NoSuchName(reason) => reason.clone(),
-            Outcome::ServerFailure(reason) | Outcome::Silence(reason) => {
-                format!("{reason}; the last good answer stands for now")
-            }
-            Outcome::Empty | Outcome::Backends(_) => "the name exists but has no address".to_owned(),
         };
         warn!(%pool, %source, result = %trouble.result(), reason, "resolve failed");
     }

@@ -10,8 +10,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// Where the repository is.
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The engine to oneself: two cores carry one test at a time. `None` where no engine answers, and nothing demands
-/// one.
+/// The engine to oneself, with the images that most tests need.
 pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
     static IMAGES: OnceLock<()> = OnceLock::new();
     let alone = bare_engine()?;
@@ -22,7 +21,8 @@ pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
     Some(alone)
 }
 
-/// The same without images of our own.
+/// The same without images of our own: two cores carry one test at a time. `None` where no engine answers, and nothing
+/// demands one.
 pub(crate) fn bare_engine() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,6 +70,15 @@ fn succeed(command: Command) -> String {
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     assert!(output.status.success(), "{told}: {}\n{text}\n{error}", output.status);
     text
+}
+
+/// Runs `docker`; what it prints, or why it failed.
+pub(crate) fn try_docker(arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("docker");
+    command.args(arguments);
+    let output = output(command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// Runs `docker`, which must succeed; what it prints.
