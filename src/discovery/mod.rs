@@ -4,7 +4,10 @@
 //! observation means for the backends that were there before is the keeper's to decide
 //! ([`crate::pool::keeper`]). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
 
+mod containers;
 mod dns;
+mod docker;
+mod engine;
 mod resolve;
 
 use std::collections::BTreeMap;
@@ -194,7 +197,10 @@ pub fn start(source: &Source, sink: Sink) -> Running {
             None
         }
         // To be written.
-        Source::Srv(_) | Source::File(_) | Source::Docker(_) => None,
+        Source::Srv(_) | Source::File(_) => None,
+        Source::Docker(settings) => {
+            Some(tokio::spawn(docker::watch(settings.clone(), Arc::clone(&ask_now), sink)))
+        }
         Source::Dns(settings) => Some(tokio::spawn(dns::watch(settings.clone(), Arc::clone(&ask_now), sink))),
     };
     Running { ask_now, _task: task.map(AbortOnDropHandle::new) }
