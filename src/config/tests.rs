@@ -63,7 +63,7 @@ fn visit(schema: &Value, node: &Value, path: &str, see: &mut dyn FnMut(&str, &Va
 #[test]
 fn the_schema_has_the_keys_that_are_read_and_no_others() {
     let root = tree::parse(EVERYTHING).unwrap();
-    let decoder = decode::Decoder::default();
+    let decoder = decode::Decoder::new(EVERYTHING);
     read::config(&root, &decoder).unwrap();
     let asked = decoder.asked.take();
     assert_eq!(decoder.into_problems(), []);
