@@ -8,6 +8,7 @@ mod containers;
 mod dns;
 mod docker;
 mod engine;
+mod file;
 mod resolve;
 
 use std::collections::BTreeMap;
@@ -92,12 +93,13 @@ pub struct Observation {
     pub owners: BTreeMap<IpAddr, Arc<str>>,
 }
 
-/// The answer of one round. The four ways of finding nothing are told apart, because they mean different things.
+/// The answer of one round. The ways of finding nothing are told apart, because they mean different things.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The complete set; not empty.
     Backends(Vec<Found>),
-    /// The name exists and has no address of the families asked for.
+    /// There is none: the name exists and has no address of the families asked for, the list is empty, no container has
+    /// the label.
     Empty,
     /// The name does not exist (NXDOMAIN); with Docker also: no container of that name runs.
     NoSuchName(String),
@@ -105,6 +107,8 @@ pub enum Outcome {
     ServerFailure(String),
     /// No answer came in time: nothing can be concluded.
     Silence(String),
+    /// What was read makes no sense, or could not be read: what was read before stands. Each reason is told.
+    Invalid(String),
 }
 
 impl Outcome {
@@ -116,6 +120,17 @@ impl Outcome {
             Self::NoSuchName(_) => "nxdomain",
             Self::ServerFailure(_) => "server_failure",
             Self::Silence(_) => "timeout",
+            Self::Invalid(_) => "invalid",
+        }
+    }
+
+    /// What is news if it is another than that of the answer before.
+    pub fn gist(&self) -> &str {
+        match self {
+            // Whoever mends one mistake and makes another wants to know.
+            Self::Invalid(reason) => reason,
+            // These are not the reader's doing, and may be put in other words each time.
+            _ => self.result(),
         }
     }
 
@@ -124,7 +139,7 @@ impl Outcome {
         match self {
             Self::Backends(found) => Some(found),
             Self::Empty | Self::NoSuchName(_) => Some(&[]),
-            Self::ServerFailure(_) | Self::Silence(_) => None,
+            Self::ServerFailure(_) | Self::Silence(_) | Self::Invalid(_) => None,
         }
     }
 }
@@ -156,7 +171,10 @@ pub fn start(source: &Source, sink: Sink) -> Running {
             None
         }
         // To be written.
-        Source::Srv(_) | Source::File(_) => None,
+        Source::Srv(_) => None,
+        Source::File(settings) => {
+            Some(tokio::spawn(file::watch(settings.clone(), Arc::clone(&ask_now), sink)))
+        }
         Source::Docker(settings) => {
             Some(tokio::spawn(docker::watch(settings.clone(), Arc::clone(&ask_now), sink)))
         }

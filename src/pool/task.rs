@@ -313,9 +313,19 @@ impl Task {
             Outcome::ServerFailure(reason) | Outcome::Silence(reason) => {
                 format!("{reason}; the last good answer stands for now")
             }
-            Outcome::Empty | Outcome::Backends(_) => "the name exists but has no address".to_owned(),
+            Outcome::Invalid(reason) => format!("{reason}; what was read before stands"),
+            Outcome::Empty | Outcome::Backends(_) => nothing_in(source).to_owned(),
         };
         warn!(%pool, %source, result = %trouble.result(), reason, "resolve failed");
+    }
+}
+
+/// What it means that a source is well and has no backends.
+fn nothing_in(source: &SourceKey) -> &'static str {
+    match source {
+        SourceKey::Static | SourceKey::File(_) => "the list is empty",
+        SourceKey::Dns(..) | SourceKey::Srv(_) => "the name exists but has no address",
+        SourceKey::Docker(..) => "no running container that can be a backend has the label",
     }
 }
 
