@@ -13,21 +13,31 @@ pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// The engine to oneself: two cores carry one test at a time. `None` where no engine answers, and nothing demands
 /// one.
 pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
-    static ALONE: Mutex<()> = Mutex::new(());
     static IMAGES: OnceLock<()> = OnceLock::new();
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let answers = Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success());
-    if !answers {
-        let required = std::env::var_os("POINTSMAN_REQUIRE_DOCKER").is_some_and(|value| value == "1");
-        assert!(!required, "POINTSMAN_REQUIRE_DOCKER=1, and no Docker engine answers");
-        eprintln!("skipped: no Docker engine answers");
-        return None;
-    }
+    let alone = bare_engine()?;
     IMAGES.get_or_init(|| {
         docker(&["build", "-q", "-t", "backend-flask", "backend-flask"]);
         docker(&["build", "-q", "-t", "pointsman", "."]);
     });
     Some(alone)
+}
+
+/// The same without images of our own.
+pub(crate) fn bare_engine() -> Option<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let answers = Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success());
+    if !answers {
+        skip("no Docker engine answers");
+        return None;
+    }
+    Some(alone)
+}
+
+fn skip(why: &str) {
+    let required = std::env::var_os("POINTSMAN_REQUIRE_DOCKER").is_some_and(|value| value == "1");
+    assert!(!required, "POINTSMAN_REQUIRE_DOCKER=1, and {why}");
+    eprintln!("skipped: {why}");
 }
 
 /// A name that no other run uses.

@@ -9,7 +9,9 @@ mod support;
 
 mod clients;
 mod engine;
+mod forwarder;
 mod image;
+mod labels;
 mod scale;
 mod swap;
 
@@ -19,7 +21,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use clients::{Clients, Request};
-use engine::{Container, Network, Project, configuration, docker, engine, inspect, ip, logs, pointsman};
+use engine::{
+    Container, Network, Project, bare_engine, configuration, docker, engine, inspect, ip, logs, pointsman,
+    unique,
+};
 use support::{PATIENCE, eventually, http_get};
 
 /// The ports of the listener and of the admin server in every configuration here.
@@ -27,6 +32,18 @@ const WEB: u16 = 8080;
 const ADMIN: u16 = 9900;
 /// The port of the demo backend.
 const BACKEND: u16 = 5000;
+
+/// A server in Python at that port which answers with its container's host name.
+const SERVER: &str = "
+import http.server, socket
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = socket.gethostname().encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(('', 5000), Handler).serve_forever()";
 
 /// The backends of the first pool that are up: name and address.
 fn up(lb: IpAddr) -> BTreeMap<String, IpAddr> {
