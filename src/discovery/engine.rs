@@ -55,6 +55,13 @@ impl Address {
         let address = &self.0;
         let kind = match error {
             Error::SocketNotFoundError(_) => Some(io::ErrorKind::NotFound),
+            // A proxy before the engine's socket says so of what it does not let through.
+            Error::DockerResponseServerError { status_code: 403, message } => {
+                return format!(
+                    "the engine at {address} forbids it ({}); needed are GET /version, /events and /containers",
+                    message.trim()
+                );
+            }
             Error::UnsupportedURISchemeError { .. } => {
                 return format!("the engine {address:?} must be unix:///PATH or tcp://HOST:PORT");
             }
