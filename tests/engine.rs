@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use support::{Lb, eventually};
@@ -99,14 +99,24 @@ impl Engine {
         self.state().running = running.to_vec();
     }
 
-    /// Tells of an event.
-    fn tell(&self, action: &str, n: u8) {
+    /// Tells of an event, which happens now, by nanoseconds since the epoch.
+    fn tell(&self, action: &str, n: u8) -> u64 {
+        let now = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
         let attributes = json!({"name": name(n), "pool": "web"});
-        let event =
-            json!({"Type": "container", "Action": action, "Actor": {"ID": id(n), "Attributes": attributes}});
+        let actor = json!({"ID": id(n), "Attributes": attributes});
+        let event = json!({"Type": "container", "Action": action, "Actor": actor, "timeNano": now});
         for stream in &mut self.state().listening {
             let _ = writeln!(stream, "{event}");
         }
+        now
+    }
+
+    /// Since when the last subscriber wanted events, in seconds and nanoseconds since the epoch.
+    fn since(&self) -> Option<(u64, u64)> {
+        let state = self.state();
+        let (_, since) = state.asked.iter().rev().find_map(|path| path.split_once("since="))?;
+        let (seconds, nanos) = since.split('&').next()?.split_once('.')?;
+        Some((seconds.parse().ok()?, nanos.parse().ok()?))
     }
 
     /// How often its list was asked for.
@@ -170,9 +180,7 @@ fn events_are_subscribed_to_before_the_first_reading_and_those_of_the_last_secon
     let asked = engine.state().asked.clone();
     let first = |what: &str| asked.iter().position(|path| path.contains(what)).unwrap();
     assert!(first("/events") < first("/containers/json"), "{asked:?}");
-    let (_, since) = asked[first("/events")].split_once("since=").unwrap();
-    let since: u64 = since.split('&').next().unwrap().parse().unwrap();
-    let age = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() - since;
+    let age = UNIX_EPOCH.elapsed().unwrap().as_secs() - engine.since().unwrap().0;
     assert!((3..60).contains(&age), "{age} s");
 }
 
@@ -191,6 +199,19 @@ fn an_end_is_believed_before_the_list_knows_of_it() {
     assert_eq!(lb.logged(&["backend joining", "backend=web-1"]).len(), 1);
     engine.tell("start", 1);
     lb.when_up(names(&[1, 2]));
+}
+
+#[test]
+fn one_that_was_restarted_is_another_one_however_fast_it_was() {
+    let (lb, engine) = start(&[1, 2], Mood::Well);
+    lb.when_up(names(&[1, 2]));
+    engine.tell("die", 1);
+    engine.tell("start", 1);
+    let joined = |n: u8| lb.logged(&["backend joining", &format!("backend={} ", name(n))]).len();
+    eventually("it joins again", || (joined(1) == 2).then_some(()));
+    assert_eq!(lb.logged(&["backend gone", "backend=web-1 "]).len(), 1);
+    lb.when_up(names(&[1, 2]));
+    assert_eq!(joined(2), 1);
 }
 
 #[test]
@@ -223,11 +244,15 @@ fn a_storm_of_events_is_no_storm_of_readings() {
 fn an_engine_that_comes_back_is_read_anew_and_who_stayed_is_undisturbed() {
     let (lb, engine) = start(&[1, 2], Mood::Well);
     lb.when_up(names(&[1, 2]));
+    let told = engine.tell("rename", 1);
+    engine.when_read(1);
     engine.list(&[2, 3]);
     for stream in std::mem::take(&mut engine.state().listening) {
         stream.shutdown(Shutdown::Both).unwrap();
     }
     lb.when_up(names(&[2, 3]));
+    let since = engine.since().map(|(seconds, nanos)| seconds * 1_000_000_000 + nanos);
+    assert_eq!(since, Some(told + 1), "what was heard is not wanted again");
     engine.list(&[2]);
     eventually("somebody listens", || (!engine.state().listening.is_empty()).then_some(()));
     engine.tell("die", 3);

@@ -11,13 +11,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use bollard::Docker as Engine;
 use bollard::errors::Error;
 use bollard::models::{ContainerSummary, EventMessage, EventMessageTypeEnum as EventType};
 use bollard::query_parameters::EventsOptionsBuilder;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use ipnet::IpNet;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -81,8 +81,11 @@ struct Watcher {
     sink: Sink,
     /// The ids of the containers that have the label, as of the last reading.
     labelled: HashSet<String>,
-    /// Those that have ended by what an event says. The engine tells of an end before its list knows of it.
-    ended: HashSet<String>,
+    /// Those that have ended by what events say, and whether they have started again. The engine tells of an end before
+    /// its list knows of it.
+    ended: HashMap<String, bool>,
+    /// When the last event happened, by the engine's clock, in nanoseconds since the epoch.
+    heard: i64,
     /// Why the unhealthy ones are: asked for once, when they become so.
     why: HashMap<String, Arc<str>>,
     complaints: BTreeSet<Complaint>,
@@ -98,7 +101,8 @@ impl Watcher {
             settings,
             sink,
             labelled: HashSet::new(),
-            ended: HashSet::new(),
+            ended: HashMap::new(),
+            heard: 0,
             why: HashMap::new(),
             complaints: BTreeSet::new(),
             readings: 0,
@@ -112,7 +116,7 @@ impl Watcher {
             Ok(engine) => engine,
             Err(reason) => return reason,
         };
-        let mut events = pin!(subscribe(&engine));
+        let mut events = pin!(subscribe(&engine, self.heard));
         let mut news = true;
         let mut due = Instant::now() + GATHER; // time for the subscription to be in force
         loop {
@@ -128,10 +132,13 @@ impl Watcher {
                     None => return format!("the engine at {} has ended its stream of events", self.engine),
                 },
                 () = sleep_until(due) => {
-                    if let Err(reason) = self.read(&engine).await {
-                        return reason;
-                    }
-                    due = Instant::now() + if std::mem::take(&mut news) { ONCE_MORE } else { EVERY };
+                    let pause = match self.read(&engine).await {
+                        Ok(true) => GATHER,
+                        Ok(false) if std::mem::take(&mut news) => ONCE_MORE,
+                        Ok(false) => EVERY,
+                        Err(reason) => return reason,
+                    };
+                    due = Instant::now() + pause;
                 }
                 () = ask_now.notified() => due = due.min(Instant::now() + BETWEEN_READINGS),
             }
@@ -140,6 +147,7 @@ impl Watcher {
 
     /// Takes in an event; whether it can change anything here.
     fn heed(&mut self, event: &EventMessage) -> bool {
+        self.heard = event.time_nano.unwrap_or(self.heard);
         let (Some(actor), Some(action)) = (&event.actor, &event.action) else { return false };
         let (Some(attributes), Some(id)) = (&actor.attributes, &actor.id) else { return false };
         if event.typ == Some(EventType::NETWORK) {
@@ -149,19 +157,24 @@ impl Watcher {
             return false; // a container's labels are among its attributes
         }
         match action.as_str() {
-            "die" => _ = self.ended.insert(id.clone()),
+            "die" => _ = self.ended.insert(id.clone(), false),
+            // What runs now is not what ran before, however fast it was: one reading has to be without it.
+            "start" if self.labelled.contains(id) => _ = self.ended.insert(id.clone(), true),
             "start" => _ = self.ended.remove(id),
             _ => {}
         }
         true
     }
 
-    /// Reads the whole state and hands it on.
-    async fn read(&mut self, engine: &Engine) -> Result<(), String> {
+    /// Reads the whole state and hands it on; whether somebody was left out who has started again.
+    async fn read(&mut self, engine: &Engine) -> Result<bool, String> {
         let mut list = self.engine.within(engine.list_containers(None)).await?;
         let ids: HashSet<&str> = list.iter().map(containers::id).collect();
-        self.ended.retain(|id| ids.contains(id.as_str()));
-        list.retain(|container| !self.ended.contains(containers::id(container)));
+        self.ended.retain(|id, _| ids.contains(id.as_str()));
+        list.retain(|container| !self.ended.contains_key(containers::id(container)));
+        let ended = self.ended.len();
+        self.ended.retain(|_, started| !*started);
+        let restarted = self.ended.len() < ended;
         self.learn_why(engine, &list).await;
         let reading = containers::read(&self.settings, &list, &self.why, &near);
         let labelled = list.iter().filter(|container| self.label.is_on(container));
@@ -173,7 +186,7 @@ impl Watcher {
             found => Outcome::Backends(found),
         };
         (self.sink)(Observation { outcome, owners: reading.owners });
-        Ok(())
+        Ok(restarted)
     }
 
     /// Asks why those are unhealthy of whom it is not known yet.
@@ -215,11 +228,15 @@ impl Watcher {
     }
 }
 
-fn subscribe(engine: &Engine) -> impl futures_util::Stream<Item = Result<EventMessage, Error>> + use<> {
-    let recently = SystemTime::now().checked_sub(RECENT).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+/// Subscribes to events: those of the last seconds again, but none that was `heard` already.
+fn subscribe(engine: &Engine, heard: i64) -> impl Stream<Item = Result<EventMessage, Error>> + use<> {
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default();
+    let unheard = Duration::from_nanos(u64::try_from(heard).unwrap_or_default() + 1);
+    // A clock that was set back must not make us deaf.
+    let since = now.saturating_sub(RECENT).max(if unheard < now { unheard } else { Duration::ZERO });
     let filters = HashMap::from([("type", vec!["container", "network"]), ("event", EVENTS.to_vec())]);
     let options = EventsOptionsBuilder::default()
-        .since(&recently.unwrap_or_default().as_secs().to_string())
+        .since(&format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
         .filters(&filters)
         .build();
     engine.events(Some(options))
