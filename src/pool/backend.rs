@@ -2,6 +2,7 @@
 //! told. Its state is not here: that is the keeper's alone.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::answers::Answers;
-use crate::balance::Load;
+use crate::balance::{Lease, Load};
 use crate::config::Ending;
 use crate::discovery::Found;
 use crate::health::{CheckError, Checked};
@@ -48,10 +49,14 @@ pub struct Stay {
     pub flows: Flows,
     failures: [AtomicU64; ConnectError::ALL.len()],
     checks: Mutex<Checks>,
+    /// Connections at once; 0: as many as there come.
+    limit: AtomicU32,
     /// How long they took to be answered, while somebody wants to know.
     pub(super) answers: Answers,
     /// Connections that failed since one was answered.
     failed_in_a_row: AtomicU32,
+    /// Connections that came to nothing since one was answered: those that failed, and those that it just closed.
+    unanswered_in_a_row: AtomicU32,
     order: ArcSwapOption<Order>,
     orders: AtomicU32,
 }
@@ -122,6 +127,34 @@ impl Stay {
         self.order.load().as_deref().copied()
     }
 
+    /// A place for one more connection, unless it is full.
+    pub fn lease(&self) -> Option<Lease> {
+        match self.limit() {
+            None => Some(self.load.lease()),
+            Some(limit) => self.load.lease_within(limit),
+        }
+    }
+
+    /// Connections that it may carry at once; `None`: as many as there come.
+    pub fn limit(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.limit.load(Ordering::Relaxed))
+    }
+
+    /// Sets that. Those above the limit that are open already stay. Who waits in the pool's queue must be told.
+    pub fn set_limit(&self, limit: Option<NonZeroU32>) {
+        self.limit.store(limit.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+    }
+
+    /// Whether there is no place for one more connection.
+    pub fn is_full(&self) -> bool {
+        self.limit().is_some_and(|limit| self.load.active() >= limit.get())
+    }
+
+    /// Notes that a connection came to nothing before it was answered; how many did since one was.
+    pub fn unanswered(&self) -> u32 {
+        self.unanswered_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
     /// Notes that a connection failed before it was answered; how many did since one was.
     pub(super) fn failed(&self) -> u32 {
         self.failed_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
@@ -130,8 +163,11 @@ impl Stay {
     /// Notes that a connection was answered, so long after it was routed.
     pub fn answered(&self, took: Duration) {
         self.answers.count(took);
-        if self.failed_in_a_row.load(Ordering::Relaxed) > 0 {
-            self.failed_in_a_row.store(0, Ordering::Relaxed);
+        for in_a_row in [&self.failed_in_a_row, &self.unanswered_in_a_row] {
+            // A line that all workers read is not written without need.
+            if in_a_row.load(Ordering::Relaxed) > 0 {
+                in_a_row.store(0, Ordering::Relaxed);
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::keeper::Keeper;
 use super::state::State;
 use super::totals::Former;
 use super::view::{Roster, View};
-use super::{Backend, Pool};
+use super::{Backend, Pool, Queue};
 use crate::config::{self, Source};
 use crate::discovery::{self, Observation, Outcome, SourceKey};
 use crate::health::{CheckError, Checked, Checker};
@@ -55,6 +55,7 @@ impl Handle {
             name,
             counters: Counters::default(),
             unserved: Flows::default(),
+            queue: Queue::default(),
             view: ArcSwap::from_pointee(View::new(config, &[], None)),
             roster: ArcSwap::from_pointee(Roster::new(&[], Former::default())),
             settings: ArcSwap::from_pointee(config.clone()),
@@ -228,11 +229,12 @@ impl Task {
         let (up, panic) = (view.len(), view.panic);
         let before = self.pool.view.load().panic;
         self.pool.view.store(Arc::new(view));
+        self.pool.queue.look_again();
         self.pool.roster.store(Arc::new(Roster::new(members, self.former.clone())));
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
         match (before, panic) {
             (false, true) => {
-                warn!(pool = %self.pool.name, used = up, "panic: too few backends are up, so all are used")
+                warn!(pool = %self.pool.name, used = up, "panic: too few backends are up, so all are used");
             }
             (true, false) => info!(pool = %self.pool.name, up, "panic is over: enough backends are up"),
             _ => {}
@@ -267,7 +269,7 @@ impl Task {
             }
             Effect::Reshape => {} // the view is out already
             Effect::Spared { backend, cause } => {
-                info!(pool = %self.pool.name, backend = %backend.name, %cause, "not ejected: as many are out as at_most allows");
+                info!(pool = %self.pool.name, backend = %backend.name, cause = &*cause, "not ejected: as many are out as at_most allows");
             }
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);

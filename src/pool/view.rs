@@ -12,8 +12,8 @@ use super::totals::{Former, Totals};
 use crate::balance::{Ask, Candidate, Picker};
 use crate::config::{self, Algorithm};
 
-/// So many backends are named in `skipped`; the rest is counted.
-const NAMED: usize = 8;
+/// So many backends are named in `skipped` for one kind of reason; the rest is counted.
+pub const NAMED: usize = 8;
 
 /// A snapshot of a pool's eligible backends, ready to choose from.
 #[derive(Debug)]
@@ -62,6 +62,11 @@ impl View {
         self.picker.choose(ask).map(|index| &self.backends[index])
     }
 
+    /// The backends that have no place for one more connection at this moment.
+    pub fn full(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.backends.iter().filter(|backend| backend.is_full())
+    }
+
     /// How many backends can be chosen.
     pub fn len(&self) -> usize {
         self.backends.len()
@@ -101,9 +106,9 @@ impl Selection {
     }
 }
 
-/// Whether it is there to be used, whatever its checks say.
+/// Whether it could be used, whatever its checks say; of who is still joining they have said nothing yet.
 fn is_willing(member: &Member) -> bool {
-    matches!(member.state, State::Up | State::Joining | State::Down | State::Ejected)
+    matches!(member.state, State::Up | State::Down | State::Ejected)
 }
 
 /// Who is not used and why, in words.
@@ -151,6 +156,8 @@ pub struct Entry {
     pub since: Instant,
     /// Why.
     pub cause: Arc<str>,
+    /// Whether it has left for good, and only its connections remain.
+    pub leaving: bool,
     /// Its share.
     pub weight: u32,
     /// Its tier: those of a higher number are backups for those of a lower one.
@@ -168,6 +175,7 @@ impl Roster {
             state: member.state,
             since: member.since,
             cause: Arc::clone(&member.cause),
+            leaving: member.leaving(),
             weight: member.weight,
             tier: member.tier,
             connections: member.connections,

@@ -75,7 +75,7 @@ fn statuses_in(text: &str) -> Option<RangeInclusive<u16>> {
         return Some(first..=first + 99);
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (code(first.trim())?, code(last.trim())?);
+    let (first, last) = (code(first)?, code(last)?);
     (first <= last).then_some(first..=last)
 }
 
