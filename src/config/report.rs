@@ -40,6 +40,14 @@ impl Report {
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
+
+    /// A problem on one line, with its place.
+    pub fn line(&self, problem: &Problem) -> String {
+        match problem.at {
+            Some(at) => format!("{}:{}:{}: {}", self.file, at.line, at.column, problem.message),
+            None => format!("{}: {}", self.file, problem.message),
+        }
+    }
 }
 
 impl std::error::Error for Report {}
@@ -50,11 +58,8 @@ impl fmt::Display for Report {
             if index > 0 {
                 f.write_str("\n")?;
             }
-            let Some(at) = problem.at else {
-                write!(f, "{}: {}", self.file, problem.message)?;
-                continue;
-            };
-            write!(f, "{}:{}:{}: {}", self.file, at.line, at.column, problem.message)?;
+            f.write_str(&self.line(problem))?;
+            let Some(at) = problem.at else { continue };
             if let Some(line) = at.line.checked_sub(1).and_then(|n| self.text.lines().nth(n)) {
                 let number = at.line.to_string();
                 // A tab before the caret keeps it below its column, however wide tabs are.

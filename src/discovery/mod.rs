@@ -4,7 +4,11 @@
 //! observation means for the backends that were there before is the keeper's to decide
 //! ([`crate::pool::keeper`]). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
 
+mod containers;
 mod dns;
+mod docker;
+mod engine;
+mod file;
 mod resolve;
 mod rounds;
 mod srv;
@@ -102,12 +106,13 @@ pub struct Observation {
     pub owners: BTreeMap<IpAddr, Arc<str>>,
 }
 
-/// The answer of one round. The four ways of finding nothing are told apart, because they mean different things.
+/// The answer of one round. The ways of finding nothing are told apart, because they mean different things.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The complete set; not empty.
     Backends(Vec<Found>),
-    /// The name exists and has no address of the families asked for.
+    /// There is none: the name exists and has no address of the families asked for, the list is empty, no container has
+    /// the label.
     Empty,
     /// The name does not exist (NXDOMAIN); with Docker also: no container of that name runs.
     NoSuchName(String),
@@ -115,6 +120,8 @@ pub enum Outcome {
     ServerFailure(String),
     /// No answer came in time: nothing can be concluded.
     Silence(String),
+    /// What was read makes no sense, or could not be read: what was read before stands. Each reason is told.
+    Invalid(String),
 }
 
 impl Outcome {
@@ -126,18 +133,30 @@ impl Outcome {
             Self::NoSuchName(_) => "nxdomain",
             Self::ServerFailure(_) => "server_failure",
             Self::Silence(_) => "timeout",
+            Self::Invalid(_) => "invalid",
         }
     }
 
-    /// Why nothing was found, for people.
-    pub fn trouble(&self) -> Option<String> {
+    /// What is news if it is another than that of the answer before.
+    pub fn gist(&self) -> &str {
+        match self {
+            // Whoever mends one mistake and makes another wants to know.
+            Self::Invalid(reason) => reason,
+            // These are not the reader's doing, and may be put in other words each time.
+            _ => self.result(),
+        }
+    }
+
+    /// Why nothing was found in `source`, for people.
+    pub fn trouble(&self, source: &SourceKey) -> Option<String> {
         match self {
             Self::Backends(_) => None,
-            Self::Empty => Some("the name exists but has no address".to_owned()),
+            Self::Empty => Some(nothing_in(source).to_owned()),
             Self::NoSuchName(reason) => Some(reason.clone()),
             Self::ServerFailure(reason) | Self::Silence(reason) => {
                 Some(format!("{reason}; the last good answer stands for now"))
             }
+            Self::Invalid(reason) => Some(format!("{reason}; what was read before stands")),
         }
     }
 
@@ -146,8 +165,17 @@ impl Outcome {
         match self {
             Self::Backends(found) => Some(found),
             Self::Empty | Self::NoSuchName(_) => Some(&[]),
-            Self::ServerFailure(_) | Self::Silence(_) => None,
+            Self::ServerFailure(_) | Self::Silence(_) | Self::Invalid(_) => None,
         }
+    }
+}
+
+/// What it means that a source is well and has no backends.
+fn nothing_in(source: &SourceKey) -> &'static str {
+    match source {
+        SourceKey::Static | SourceKey::File(_) => "the list is empty",
+        SourceKey::Dns(..) | SourceKey::Srv(_) => "the name exists but has no address",
+        SourceKey::Docker(..) => "no running container that can be a backend has the label",
     }
 }
 
@@ -177,8 +205,6 @@ pub fn start(source: &Source, sink: Sink) -> Running {
             sink(Observation { outcome, owners: BTreeMap::new() });
             None
         }
-        // To be written.
-        Source::File(_) | Source::Docker(_) => None,
         Source::Dns(settings) => {
             let watcher = dns::Watcher::new(settings.clone());
             Some(tokio::spawn(rounds::watch(watcher, Arc::clone(&ask_now), sink)))
@@ -186,6 +212,12 @@ pub fn start(source: &Source, sink: Sink) -> Running {
         Source::Srv(settings) => {
             let watcher = srv::Watcher::new(settings.clone());
             Some(tokio::spawn(rounds::watch(watcher, Arc::clone(&ask_now), sink)))
+        }
+        Source::File(settings) => {
+            Some(tokio::spawn(file::watch(settings.clone(), Arc::clone(&ask_now), sink)))
+        }
+        Source::Docker(settings) => {
+            Some(tokio::spawn(docker::watch(settings.clone(), Arc::clone(&ask_now), sink)))
         }
     };
     Running { ask_now, _task: task.map(AbortOnDropHandle::new) }

@@ -136,7 +136,7 @@ impl News {
     fn tell(&self, settings: &Srv) {
         let source = SourceKey::Srv(settings.name.clone());
         if let [(target, trouble), others @ ..] = &self.failing[..] {
-            let (result, reason, others) = (trouble.result(), trouble.trouble(), others.len());
+            let (result, reason, others) = (trouble.result(), trouble.trouble(&source), others.len());
             warn!(%source, %target, others, %result, reason, "resolve failed");
         }
         if let [target, others @ ..] = &self.resolved[..] {

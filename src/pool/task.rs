@@ -312,7 +312,8 @@ impl Task {
 
     fn tell_answers(&self, source: &SourceKey, trouble: Option<&Outcome>) {
         let pool = &self.pool.name;
-        let Some((trouble, reason)) = trouble.and_then(|outcome| Some((outcome, outcome.trouble()?))) else {
+        let Some((trouble, reason)) = trouble.and_then(|outcome| Some((outcome, outcome.trouble(source)?)))
+        else {
             info!(%pool, %source, "resolved again");
             return;
         };

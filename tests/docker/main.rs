@@ -10,7 +10,9 @@ mod support;
 mod clients;
 mod databases;
 mod engine;
+mod forwarder;
 mod image;
+mod labels;
 mod networks;
 mod scale;
 mod srv;
@@ -22,7 +24,10 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use clients::{Clients, Request};
-use engine::{Container, Network, Project, configuration, docker, engine, inspect, ip, logs, pointsman};
+use engine::{
+    Container, Network, Project, bare_engine, configuration, docker, engine, inspect, ip, logs, pointsman,
+    unique,
+};
 use support::{PATIENCE, eventually, http_get};
 
 /// The ports of the listener and of the admin server in every configuration here.
@@ -31,7 +36,7 @@ const ADMIN: u16 = 9900;
 /// The port of the demo backend.
 const BACKEND: u16 = 5000;
 
-/// A backend in Python that answers with its container's host name.
+/// A server in Python at that port which answers with its container's host name.
 const SERVER: &str = "
 import http.server, socket
 class Handler(http.server.BaseHTTPRequestHandler):

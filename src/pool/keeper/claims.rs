@@ -28,14 +28,14 @@ impl Keeper {
             return; // it was removed while its answer was under way
         };
         source.answered = true;
-        let result = seen.outcome.result();
-        let before = source.result.replace(result);
+        let gist = seen.outcome.gist();
         let trouble = !matches!(seen.outcome, Outcome::Backends(_));
-        if before != Some(result) && (trouble || before.is_some()) {
-            effects.push(Effect::Answers {
-                source: key.clone(),
-                trouble: trouble.then(|| seen.outcome.clone()),
-            });
+        if source.gist.as_deref() != Some(gist) {
+            let before = source.gist.replace(gist.into());
+            if trouble || before.is_some() {
+                let trouble = trouble.then(|| seen.outcome.clone());
+                effects.push(Effect::Answers { source: key.clone(), trouble });
+            }
         }
         source.failing = match seen.outcome.seen() {
             Some(_) => None,

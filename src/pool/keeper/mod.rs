@@ -27,8 +27,8 @@ struct SourceState {
     answered: bool,
     /// Since when nothing could be concluded from asking.
     failing: Option<Instant>,
-    /// The kind of the last answer.
-    result: Option<&'static str>,
+    /// The gist of the last answer.
+    gist: Option<Box<str>>,
 }
 
 /// The one owner of the truth about a pool's backends.

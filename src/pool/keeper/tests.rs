@@ -241,6 +241,34 @@ fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_sile
 }
 
 #[test]
+fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
+    let now = Instant::now();
+    let key = SourceKey::File("backends.yaml".into());
+    let mut keeper = Keeper::new(Pool::new(vec![Source::File(config::File::new("backends.yaml".into()))]));
+    let good = || Outcome::Backends(vec![found("a", "10.0.0.1")]);
+    let invalid = |reason: &str| Outcome::Invalid(reason.into());
+    let told = |(answer, news): (Outcome, bool)| {
+        let observation = Observation { outcome: answer.clone(), owners: BTreeMap::new() };
+        let effects = keeper.on(Event::Observed(key.clone(), observation), now);
+        let told = effects.iter().any(|effect| matches!(effect, Effect::Answers { .. }));
+        assert_eq!(told, news, "{answer:?}");
+        assert_eq!(states(&keeper), [("a".into(), State::Up)]);
+    };
+    let answers = [
+        (good(), false),
+        (good(), false),
+        (invalid("one"), true),
+        (invalid("one"), false),
+        (invalid("two"), true),
+        (good(), true),
+        // These come in other words each time.
+        (Outcome::Silence("one".into()), true),
+        (Outcome::Silence("two".into()), false),
+    ];
+    answers.into_iter().for_each(told);
+}
+
+#[test]
 fn a_failed_connection_counts_and_asks_discovery_again() {
     let now = Instant::now();
     let mut keeper = Keeper::new(dns_pool(true));

@@ -1,0 +1,309 @@
+use std::num::NonZeroU32;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// What an engine of API version 1.41 tells of a container, as recorded from Docker 20.10.
+fn recorded() -> Value {
+    json!({
+        "Id": "dfd16b34f8bbfdb88e469be85b985d792b74ac1e71277ce992589ff80332d20c",
+        "Names": ["/web-1"],
+        "Image": "python:3.13-slim",
+        "ImageID": "sha256:05461ac1ac84cee65a00bb2512dc3140f56be9d6b5497c4df455c847fe5c23bc",
+        "Command": "sleep 60",
+        "Created": 1795271293,
+        "Ports": [{"PrivatePort": 5000, "Type": "tcp"}],
+        "Labels": {"org.example.stand-in": "true", "pointsman.pool": "web"},
+        "State": "running",
+        "Status": "Up 3 seconds",
+        "HostConfig": {"NetworkMode": "default"},
+        "NetworkSettings": {"Networks": {"bridge": {
+            "IPAMConfig": null, "Links": null, "Aliases": null,
+            "NetworkID": "d63b56a1568b9380ea34b13384935ddd9ed07880b9108e46b4790bad8ffc2b8a",
+            "EndpointID": "348b53d2b655f5356c82bceb62e62ed289e22db6901d7d0ba9b44378c84dbbd1",
+            "Gateway": "172.17.0.1", "IPAddress": "172.17.0.2", "IPPrefixLen": 16,
+            "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0,
+            "MacAddress": "02:42:ac:11:00:02", "DriverOpts": null
+        }}},
+        "Mounts": []
+    })
+}
+
+/// The recorded container with something changed.
+fn but(change: impl FnOnce(&mut Value)) -> ContainerSummary {
+    let mut container = recorded();
+    change(&mut container);
+    serde_json::from_value(container).unwrap()
+}
+
+/// The recorded container with these labels too.
+fn labelled(labels: &[(&str, &str)]) -> ContainerSummary {
+    but(|container| {
+        for (key, value) in labels {
+            container["Labels"][*key] = json!(value);
+        }
+    })
+}
+
+fn on(networks: Value) -> ContainerSummary {
+    but(|container| container["NetworkSettings"]["Networks"] = networks)
+}
+
+fn settings() -> Docker {
+    Docker::new("pointsman.pool=web".into())
+}
+
+fn reading(settings: &Docker, containers: &[ContainerSummary]) -> Reading {
+    read(settings, containers, &HashMap::new(), &|_| false)
+}
+
+/// The only backend that a container makes, which nothing is wrong with.
+fn only(settings: &Docker, container: ContainerSummary) -> Found {
+    let mut reading = reading(settings, &[container]);
+    assert!(reading.complaints.is_empty(), "{:?}", reading.complaints);
+    assert_eq!(reading.found.len(), 1);
+    reading.found.remove(0)
+}
+
+/// Why a container makes no backend.
+fn skipped(settings: &Docker, container: ContainerSummary) -> String {
+    let reading = reading(settings, &[container]);
+    assert!(reading.found.is_empty(), "{:?}", reading.found);
+    let complaint = reading.complaints.into_iter().next().unwrap();
+    assert!(complaint.skipped);
+    complaint.reason
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_container_is_a_backend_with_its_name_its_address_and_the_port_it_exposes() {
+    let found = only(&settings(), but(|_| ()));
+    assert_eq!(found, Found::new("web-1".into(), address("172.17.0.2:5000")));
+}
+
+#[test]
+fn labels_say_name_port_weight_backup_and_connections() {
+    let labels = [
+        ("pointsman.name", "big"),
+        ("pointsman.port", "8080"),
+        ("pointsman.weight", "0"),
+        ("pointsman.backup", "true"),
+        ("pointsman.connections", "7"),
+    ];
+    let found = only(&Docker { port: Some(80), ..settings() }, labelled(&labels));
+    let wanted = Found {
+        weight: 0,
+        tier: 1,
+        connections: NonZeroU32::new(7),
+        ..Found::new("big".into(), address("172.17.0.2:8080"))
+    };
+    assert_eq!(found, wanted);
+}
+
+#[test]
+fn labels_that_make_no_sense_are_told_and_the_defaults_hold() {
+    let labels = [
+        ("pointsman.port", "0"),
+        ("pointsman.weight", "257"),
+        ("pointsman.backup", "yes"),
+        ("pointsman.connections", "-1"),
+    ];
+    let reading = reading(&settings(), &[labelled(&labels)]);
+    assert_eq!(reading.found, [Found::new("web-1".into(), address("172.17.0.2:5000"))]);
+    let told: Vec<_> = reading.complaints.iter().map(|complaint| complaint.reason.as_str()).collect();
+    assert_eq!(told.len(), labels.len(), "{told:?}");
+    for (label, value) in labels {
+        let word = format!("its label {label} must be");
+        assert!(told.iter().any(|t| t.contains(&word) && t.contains(&format!("{value:?}"))), "{told:?}");
+    }
+    assert!(reading.complaints.iter().all(|complaint| !complaint.skipped && &*complaint.name == "web-1"));
+}
+
+#[test]
+fn only_those_with_the_label_are_backends_but_all_own_their_addresses() {
+    let stranger = but(|container| {
+        container["Id"] = json!("2");
+        container["Names"] = json!(["/other"]);
+        container["Labels"]["pointsman.pool"] = json!("db");
+        container["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] = json!("172.17.0.3");
+    });
+    let reading = reading(&settings(), &[stranger.clone(), but(|_| ())]);
+    assert_eq!(reading.found.len(), 1);
+    let owner = |ip: &str| reading.owners.get(&ip.parse::<IpAddr>().unwrap()).map(|name| &**name);
+    assert_eq!((owner("172.17.0.2"), owner("172.17.0.3")), (Some("web-1"), Some("other")));
+    // A label without a value asks for the key only.
+    let any = super::read(&Docker::new("pointsman.pool".into()), &[stranger], &HashMap::new(), &|_| false);
+    assert_eq!(any.found.len(), 1);
+}
+
+#[test]
+fn of_several_ports_none_is_guessed() {
+    let ports = |ports: Value| but(|container| container["Ports"] = ports);
+    let many = json!([{"PrivatePort": 80, "Type": "tcp"}, {"PrivatePort": 443, "Type": "tcp"}]);
+    let why = skipped(&settings(), ports(many.clone()));
+    assert!(why.contains("2 ports") && why.contains("pointsman.port"), "{why}");
+    assert!(
+        skipped(&settings(), ports(json!([{"PrivatePort": 53, "Type": "udp"}]))).contains("pointsman.port")
+    );
+    let found = only(&Docker { port: Some(443), ..settings() }, ports(many));
+    assert_eq!(found.address.port(), 443);
+    // One that is published for both families is told twice.
+    let published = json!([
+        {"IP": "0.0.0.0", "PrivatePort": 5000, "PublicPort": 8080, "Type": "tcp"},
+        {"IP": "::", "PrivatePort": 5000, "PublicPort": 8080, "Type": "tcp"},
+        {"PrivatePort": 53, "Type": "udp"}
+    ]);
+    assert_eq!(only(&settings(), ports(published)).address.port(), 5000);
+}
+
+#[test]
+fn of_several_networks_it_is_the_one_named_or_one_we_are_on_or_the_first() {
+    let networks = json!({
+        "c": {"IPAddress": "10.3.0.2", "IPPrefixLen": 16},
+        "a": {"IPAddress": "10.1.0.2", "IPPrefixLen": 16},
+        "b": {"IPAddress": "10.2.0.2", "IPPrefixLen": 16},
+        "down": {"IPAddress": "", "IPPrefixLen": 0}
+    });
+    let found = |settings: &Docker, near: &dyn Fn(&IpNet) -> bool| {
+        read(settings, &[on(networks.clone())], &HashMap::new(), near)
+            .found
+            .remove(0)
+            .address
+            .ip()
+            .to_string()
+    };
+    assert_eq!(found(&settings(), &|_| false), "10.1.0.2");
+    let ours: IpAddr = "10.3.0.9".parse().unwrap();
+    assert_eq!(found(&settings(), &|net| net.contains(&ours)), "10.3.0.2");
+    let named = |network: &str| Docker { network: Some(network.into()), ..settings() };
+    assert_eq!(found(&named("b"), &|net| net.contains(&ours)), "10.2.0.2");
+    let why = skipped(&named("down"), on(networks.clone()));
+    assert_eq!(why, "it is not on the network \"down\", but on a, b, c");
+}
+
+#[test]
+fn both_families_are_one_backend_and_one_alone_will_do() {
+    let both = json!({"n": {"IPAddress": "10.1.0.2", "IPPrefixLen": 16,
+        "GlobalIPv6Address": "fd00::2", "GlobalIPv6PrefixLen": 64}});
+    let found = only(&settings(), on(both));
+    assert_eq!((found.address, found.also), (address("10.1.0.2:5000"), vec![address("[fd00::2]:5000")]));
+    let sixth = json!({"n": {"IPAddress": "", "GlobalIPv6Address": "fd00::2", "GlobalIPv6PrefixLen": 64}});
+    let found = only(&settings(), on(sixth));
+    assert_eq!((found.address, found.also), (address("[fd00::2]:5000"), vec![]));
+}
+
+#[test]
+fn one_without_an_address_of_its_own_is_told_of() {
+    let mode = |mode: &str, networks: Value| {
+        but(|container| {
+            container["HostConfig"]["NetworkMode"] = json!(mode);
+            container["NetworkSettings"]["Networks"] = networks;
+        })
+    };
+    let why = skipped(&settings(), mode("host", json!({"host": {"IPAddress": "", "IPPrefixLen": 0}})));
+    assert!(why.contains("shares its host's network") && why.contains("`static`"), "{why}");
+    let why = skipped(&settings(), mode("container:abc", json!({})));
+    assert!(why.contains("container:abc"), "{why}");
+}
+
+#[test]
+fn its_healthcheck_is_its_fitness() {
+    let status = |status: &str| but(|container| container["Status"] = json!(status));
+    let fitness = |container| only(&settings(), container).fitness;
+    assert_eq!(fitness(status("Up 3 seconds")), Fitness::Unknown);
+    assert_eq!(fitness(status("Up 3 seconds (health: starting)")), Fitness::Starting);
+    assert_eq!(fitness(status("Up 3 seconds (healthy)")), Fitness::Healthy);
+    assert_eq!(
+        fitness(status("Up About an hour (unhealthy)")),
+        Fitness::Unhealthy("its HEALTHCHECK fails".into())
+    );
+    let why = HashMap::from([(id(&but(|_| ())).to_owned(), unhealthy_because("first\ndisk full\n\n"))]);
+    let told = read(&settings(), &[status("Up 3 seconds (unhealthy)")], &why, &|_| false).found.remove(0);
+    assert_eq!(told.fitness, Fitness::Unhealthy("its HEALTHCHECK fails: disk full".into()));
+    // Newer engines have a field for it.
+    let newer =
+        |status: &str| but(|container| container["Health"] = json!({"Status": status, "FailingStreak": 0}));
+    assert_eq!(fitness(newer("starting")), Fitness::Starting);
+    assert_eq!(fitness(newer("none")), Fitness::Unknown);
+    // And who does not want it is not told.
+    let without = Docker { healthcheck: false, ..settings() };
+    assert_eq!(only(&without, status("Up 3 seconds (unhealthy)")).fitness, Fitness::Unknown);
+}
+
+#[test]
+fn a_paused_container_is_unfit_and_one_between_two_starts_is_none() {
+    let state = |state: &str| but(|container| container["State"] = json!(state));
+    assert_eq!(only(&settings(), state("paused")).fitness, Fitness::Unhealthy("it is paused".into()));
+    let reading = reading(&settings(), &[state("restarting"), state("exited")]);
+    assert!(reading.found.is_empty() && reading.complaints.is_empty() && reading.owners.is_empty());
+}
+
+#[test]
+fn names_given_by_links_are_not_its_own() {
+    let linked = but(|container| container["Names"] = json!(["/front/web", "/web-7"]));
+    assert_eq!(&*only(&settings(), linked).name, "web-7");
+}
+
+/// Any text that could stand in a label, and often one that is nearly right.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![any::<String>(), "[ ]?-?[0-9]{1,6}[ ]?", "true|false|TRUE|yes"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever people write into labels, and whatever networks there are: a container with a usable address and port is
+    /// a backend within bounds; each label not heeded is told; and the order of the list does not matter.
+    #[test]
+    fn whatever_the_labels_say_the_backends_are_within_bounds(
+        containers in proptest::collection::vec(
+            (proptest::option::of(text()), proptest::option::of(text()), proptest::option::of(text()),
+             proptest::option::of(text()), 0_u8..3, 0..5_u8), 0..6),
+    ) {
+        let list: Vec<_> = containers.iter().enumerate().map(|(index, (port, weight, backup, connections, nets, state))| {
+            but(|container| {
+                container["Id"] = json!(index.to_string());
+                container["Names"] = json!([format!("/c{index}")]);
+                let labels = [("port", port), ("weight", weight), ("backup", backup), ("connections", connections)];
+                for (key, value) in labels {
+                    if let Some(value) = value {
+                        container["Labels"][format!("pointsman.{key}")] = json!(value);
+                    }
+                }
+                let networks = (0..*nets).map(|n| {
+                    (format!("n{n}"), json!({"IPAddress": format!("10.{n}.0.{index}"), "IPPrefixLen": 16}))
+                });
+                container["NetworkSettings"]["Networks"] = Value::Object(networks.collect());
+                container["State"] = json!(["running", "running", "running", "paused", "exited"][usize::from(*state)]);
+            })
+        }).collect();
+        let settings = settings();
+        let one = reading(&settings, &list);
+        for (index, (_, _, _, _, nets, state)) in containers.iter().enumerate() {
+            let there = one.found.iter().filter(|found| *found.name == *format!("c{index}")).count();
+            prop_assert_eq!(there, usize::from(*nets > 0 && *state < 4));
+        }
+        for found in &one.found {
+            prop_assert!(found.weight <= 256 && found.tier <= 1 && found.address.port() > 0);
+            prop_assert_eq!(one.owners.get(&found.address.ip()), Some(&found.name));
+        }
+        let valid = |text: &Option<String>, good: fn(&str) -> bool| text.as_deref().is_none_or(|text| good(text.trim()));
+        let wrong: usize = containers.iter().filter(|c| c.4 > 0 && c.5 < 4).map(|(port, weight, backup, connections, _, _)| {
+            [
+                valid(port, |text| text.parse::<u16>().is_ok_and(|port| port > 0)),
+                valid(weight, |text| text.parse::<u32>().is_ok_and(|weight| weight <= 256)),
+                valid(backup, |text| matches!(text, "true" | "false")),
+                valid(connections, |text| text.parse::<u32>().is_ok_and(|n| n > 0)),
+            ].into_iter().filter(|valid| !valid).count()
+        }).sum();
+        prop_assert_eq!(one.complaints.iter().filter(|complaint| !complaint.skipped).count(), wrong);
+        let reversed: Vec<_> = list.into_iter().rev().collect();
+        let other = reading(&settings, &reversed);
+        prop_assert_eq!((one.found, one.complaints), (other.found, other.complaints));
+    }
+}

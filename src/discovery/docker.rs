@@ -1,0 +1,256 @@
+//! The containers of a Docker engine that have a label, as its events tell of them.
+//!
+//! An event says only *that* something has happened. What is true then is read anew from the engine's list of
+//! running containers, so that an event too many, or in another order, or twice, does no harm; and one that never
+//! came is made up for by the next reading. Events are subscribed to before the first reading, and those of the last
+//! seconds are asked for again, so that nothing is lost in between, nor while the engine was away.
+//!
+//! What the list means is in `containers.rs`.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bollard::Docker as Engine;
+use bollard::errors::Error;
+use bollard::models::{ContainerSummary, EventMessage, EventMessageTypeEnum as EventType};
+use bollard::query_parameters::EventsOptionsBuilder;
+use futures_util::{Stream, StreamExt};
+use ipnet::IpNet;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, warn};
+
+use super::containers::{self, Complaint, Condition, Label};
+use super::engine::Address;
+use super::{Observation, Outcome, Sink};
+use crate::config::Docker;
+
+/// Events this close together make one reading: those of a Compose project that starts, say.
+const GATHER: Duration = Duration::from_millis(20);
+/// Readings that a failed connection asks for are at least this far apart.
+const BETWEEN_READINGS: Duration = Duration::from_millis(100);
+/// After something has happened it is read once more: what an event tells of may reach the list a moment later.
+const ONCE_MORE: Duration = Duration::from_secs(1);
+/// While nothing happens it is read this often: a connection that has died silently brings no events either.
+const EVERY: Duration = Duration::from_secs(30);
+/// Events this old are asked for again when subscribing.
+const RECENT: Duration = Duration::from_secs(5);
+/// From one try to reach the engine to the next: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// What can change the set of backends, or how they are.
+const EVENTS: [&str; 9] = [
+    "start",
+    "die",
+    "destroy",
+    "pause",
+    "unpause",
+    "health_status",
+    "rename",
+    // A network's events, with the container among their attributes.
+    "connect",
+    "disconnect",
+];
+
+/// Follows the engine for ever, and reads out of turn when notified. The first reading is at once.
+pub(super) async fn watch(settings: Docker, ask_now: Arc<Notify>, sink: Sink) {
+    let mut watcher = Watcher::new(settings, sink);
+    let mut retry = RETRY.0;
+    loop {
+        let (began, before) = (Instant::now(), watcher.readings);
+        let reason = watcher.follow(&ask_now).await;
+        debug!(engine = %watcher.engine, reason, "engine connection ended");
+        // One that worked has perhaps only been restarted: to say so is early when it cannot be reached again.
+        if watcher.readings == before {
+            watcher.observed(Outcome::ServerFailure(reason));
+        }
+        if began.elapsed() > RETRY.1 {
+            retry = RETRY.0;
+        }
+        sleep(retry).await;
+        retry = (retry * 2).min(RETRY.1);
+    }
+}
+
+struct Watcher {
+    settings: Docker,
+    engine: Address,
+    label: Label,
+    sink: Sink,
+    /// The ids of the containers that have the label, as of the last reading.
+    labelled: HashSet<String>,
+    /// Those that have ended by what events say, and whether they have started again. The engine tells of an end before
+    /// its list knows of it.
+    ended: HashMap<String, bool>,
+    /// When the last event happened, by the engine's clock, in nanoseconds since the epoch.
+    heard: i64,
+    /// Why the unhealthy ones are: asked for once, when they become so.
+    why: HashMap<String, Arc<str>>,
+    complaints: BTreeSet<Complaint>,
+    /// Readings that succeeded.
+    readings: u64,
+}
+
+impl Watcher {
+    fn new(settings: Docker, sink: Sink) -> Self {
+        Self {
+            engine: Address::new(settings.engine.as_deref()),
+            label: Label::new(&settings.label),
+            settings,
+            sink,
+            labelled: HashSet::new(),
+            ended: HashMap::new(),
+            heard: 0,
+            why: HashMap::new(),
+            complaints: BTreeSet::new(),
+            readings: 0,
+        }
+    }
+
+    /// Connects to the engine and follows its events until that fails; why it did.
+    async fn follow(&mut self, ask_now: &Notify) -> String {
+        self.ended.clear(); // whether they have started again meanwhile, no event has told
+        let engine = match self.engine.connect().await {
+            Ok(engine) => engine,
+            Err(reason) => return reason,
+        };
+        let mut events = pin!(subscribe(&engine, self.heard));
+        let mut news = true;
+        let mut due = Instant::now() + GATHER; // time for the subscription to be in force
+        loop {
+            tokio::select! {
+                biased;
+                event = events.next() => match event {
+                    Some(Ok(event)) if self.heed(&event) => {
+                        news = true;
+                        due = due.min(Instant::now() + GATHER);
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return self.engine.explain(&error),
+                    None => return format!("the engine at {} has ended its stream of events", self.engine),
+                },
+                () = sleep_until(due) => {
+                    let pause = match self.read(&engine).await {
+                        Ok(true) => GATHER,
+                        Ok(false) if std::mem::take(&mut news) => ONCE_MORE,
+                        Ok(false) => EVERY,
+                        Err(reason) => return reason,
+                    };
+                    due = Instant::now() + pause;
+                }
+                () = ask_now.notified() => due = due.min(Instant::now() + BETWEEN_READINGS),
+            }
+        }
+    }
+
+    /// Takes in an event; whether it can change anything here.
+    fn heed(&mut self, event: &EventMessage) -> bool {
+        self.heard = event.time_nano.unwrap_or(self.heard);
+        let (Some(actor), Some(action)) = (&event.actor, &event.action) else { return false };
+        let (Some(attributes), Some(id)) = (&actor.attributes, &actor.id) else { return false };
+        if event.typ == Some(EventType::NETWORK) {
+            return attributes.get("container").is_some_and(|id| self.labelled.contains(id));
+        }
+        if !self.label.is_in(attributes) {
+            return false; // a container's labels are among its attributes
+        }
+        match action.as_str() {
+            "die" => _ = self.ended.insert(id.clone(), false),
+            // What runs now is not what ran before, however fast it was: one reading has to be without it.
+            "start" if self.labelled.contains(id) => _ = self.ended.insert(id.clone(), true),
+            "start" => _ = self.ended.remove(id),
+            _ => {}
+        }
+        true
+    }
+
+    /// Reads the whole state and hands it on; whether somebody was left out who has started again.
+    async fn read(&mut self, engine: &Engine) -> Result<bool, String> {
+        let mut list = self.engine.within(engine.list_containers(None)).await?;
+        let ids: HashSet<&str> = list.iter().map(containers::id).collect();
+        self.ended.retain(|id, _| ids.contains(id.as_str()));
+        list.retain(|container| !self.ended.contains_key(containers::id(container)));
+        let ended = self.ended.len();
+        self.ended.retain(|_, started| !*started);
+        let restarted = self.ended.len() < ended;
+        self.learn_why(engine, &list).await;
+        let reading = containers::read(&self.settings, &list, &self.why, &near);
+        let labelled = list.iter().filter(|container| self.label.is_on(container));
+        self.labelled = labelled.map(|container| containers::id(container).to_owned()).collect();
+        self.complain(reading.complaints);
+        self.readings += 1;
+        let outcome = match reading.found {
+            found if found.is_empty() => Outcome::Empty,
+            found => Outcome::Backends(found),
+        };
+        (self.sink)(Observation { outcome, owners: reading.owners });
+        Ok(restarted)
+    }
+
+    /// Asks why those are unhealthy of whom it is not known yet.
+    async fn learn_why(&mut self, engine: &Engine, list: &[ContainerSummary]) {
+        let unhealthy: HashSet<&str> = list
+            .iter()
+            .filter(|container| self.settings.healthcheck && self.label.is_on(container))
+            .filter(|container| containers::condition(container) == Condition::Unhealthy)
+            .map(containers::id)
+            .collect();
+        self.why.retain(|id, _| unhealthy.contains(id.as_str()));
+        for id in unhealthy {
+            if self.why.contains_key(id) {
+                continue;
+            }
+            let log = match self.engine.within(engine.inspect_container(id, None)).await {
+                Ok(container) => container.state.and_then(|state| state.health?.log?.pop()?.output),
+                Err(_) => None, // it is unhealthy all the same
+            };
+            self.why.insert(id.to_owned(), containers::unhealthy_because(&log.unwrap_or_default()));
+        }
+    }
+
+    /// Says what is wrong with a container, once.
+    fn complain(&mut self, complaints: BTreeSet<Complaint>) {
+        for Complaint { name, reason, skipped, .. } in complaints.difference(&self.complaints) {
+            let label = &self.settings.label;
+            if *skipped {
+                warn!(container = %name, label, reason, "container skipped");
+            } else {
+                warn!(container = %name, label, reason, "container label ignored");
+            }
+        }
+        self.complaints = complaints;
+    }
+
+    fn observed(&self, outcome: Outcome) {
+        (self.sink)(Observation { outcome, owners: Default::default() });
+    }
+}
+
+/// Subscribes to events: those of the last seconds again, but none that was `heard` already.
+fn subscribe(engine: &Engine, heard: i64) -> impl Stream<Item = Result<EventMessage, Error>> + use<> {
+    let now = UNIX_EPOCH.elapsed().unwrap_or_default();
+    let unheard = Duration::from_nanos(u64::try_from(heard).unwrap_or_default() + 1);
+    // A clock that was set back must not make us deaf.
+    let since = now.saturating_sub(RECENT).max(if unheard < now { unheard } else { Duration::ZERO });
+    let filters = HashMap::from([("type", vec!["container", "network"]), ("event", EVENTS.to_vec())]);
+    let options = EventsOptionsBuilder::default()
+        .since(&format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
+        .filters(&filters)
+        .build();
+    engine.events(Some(options))
+}
+
+/// Whether this process has an address in the network: whether the kernel would send from one to the address. Nothing is sent.
+fn near(network: &IpNet) -> bool {
+    let any = match network {
+        IpNet::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        IpNet::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let ours = UdpSocket::bind(any).and_then(|socket| {
+        socket.connect(SocketAddr::new(network.addr(), 9))?;
+        socket.local_addr()
+    });
+    ours.is_ok_and(|ours| network.contains(&ours.ip()))
+}

@@ -1,0 +1,87 @@
+//! A way to the engine that can be cut and mended, as if the engine were restarted.
+
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+/// A Unix socket that leads to the engine's.
+pub(crate) struct Forwarder {
+    folder: tempfile::TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    thread: JoinHandle<()>,
+    /// Both ends of each connection; `None`: no more are taken.
+    open: Arc<Mutex<Option<Vec<UnixStream>>>>,
+}
+
+impl Forwarder {
+    pub(crate) fn start() -> Self {
+        let mut forwarder = Self { folder: tempfile::tempdir().unwrap(), running: None };
+        forwarder.mend();
+        forwarder
+    }
+
+    /// What to write under `engine`.
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", self.path().display())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("engine.sock")
+    }
+
+    /// Leads to the engine again.
+    pub(crate) fn mend(&mut self) {
+        let listener = UnixListener::bind(self.path()).unwrap();
+        let open = Arc::new(Mutex::new(Some(Vec::new())));
+        let theirs = Arc::clone(&open);
+        let thread = std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, engine) = (client.unwrap(), UnixStream::connect(engine_socket()).unwrap());
+                let Some(open) = &mut *theirs.lock().unwrap() else { return };
+                copy(&client, &engine);
+                copy(&engine, &client);
+                open.extend([client, engine]);
+            }
+        });
+        self.running = Some(Running { thread, open });
+    }
+
+    /// Ends all connections, and takes no more.
+    pub(crate) fn cut(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        let open = running.open.lock().unwrap().take();
+        let _ = UnixStream::connect(self.path()); // wakes the accept
+        running.thread.join().unwrap();
+        std::fs::remove_file(self.path()).unwrap();
+        for stream in open.into_iter().flatten() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.cut();
+    }
+}
+
+/// Copies from one to the other in a thread of its own, until one of them ends.
+fn copy(from: &UnixStream, to: &UnixStream) {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+}
+
+/// Where the engine of the tests listens.
+fn engine_socket() -> PathBuf {
+    let address = std::env::var("DOCKER_HOST").unwrap_or_default();
+    address.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").into()
+}

@@ -1,0 +1,292 @@
+//! Finding backends among containers: what an engine can do to its readers that a real one does only at times. A
+//! stand-in of the test's own tells what it is told to tell; the real engine's tests are in `docker/labels.rs`.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use support::{Lb, eventually};
+use tempfile::TempDir;
+
+/// An engine that tells of containers which do not exist.
+#[derive(Clone)]
+struct Engine {
+    folder: Arc<TempDir>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The numbers of the containers that its list has.
+    running: Vec<u8>,
+    /// What it was asked, in order.
+    asked: Vec<String>,
+    /// Who listens to its events.
+    listening: Vec<UnixStream>,
+    mood: Mood,
+}
+
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Mood {
+    #[default]
+    Well,
+    /// It lets nobody listen to its events.
+    Secretive,
+    /// It takes connections and says nothing.
+    Silent,
+}
+
+impl Engine {
+    fn start(running: &[u8], mood: Mood) -> Self {
+        let state = State { running: running.to_vec(), mood, ..State::default() };
+        let engine =
+            Self { folder: Arc::new(tempfile::tempdir().unwrap()), state: Arc::new(Mutex::new(state)) };
+        let (listener, theirs) = (UnixListener::bind(socket(&engine.folder)).unwrap(), engine.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let engine = theirs.clone();
+                std::thread::spawn(move || engine.answer(stream));
+            }
+        });
+        engine
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? > 0 {
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut state = self.state();
+        state.asked.push(path.clone());
+        let body = match state.mood {
+            Mood::Silent => {
+                state.listening.push(stream); // keeps it open
+                return Ok(());
+            }
+            Mood::Secretive if path.contains("/events") => {
+                return stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+            }
+            _ if path.contains("/events") => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+                state.listening.push(stream);
+                return Ok(());
+            }
+            _ if path.contains("/version") => json!({"ApiVersion": "1.41", "Version": "20.10.24"}),
+            _ => state.running.iter().map(|n| container(*n)).collect(),
+        };
+        let body = body.to_string();
+        let length = body.len();
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+    }
+
+    /// What its list has from now on; nobody is told.
+    fn list(&self, running: &[u8]) {
+        self.state().running = running.to_vec();
+    }
+
+    /// Tells of an event, which happens now, by nanoseconds since the epoch.
+    fn tell(&self, action: &str, n: u8) -> u64 {
+        let now = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
+        let attributes = json!({"name": name(n), "pool": "web"});
+        let actor = json!({"ID": id(n), "Attributes": attributes});
+        let event = json!({"Type": "container", "Action": action, "Actor": actor, "timeNano": now});
+        for stream in &mut self.state().listening {
+            let _ = writeln!(stream, "{event}");
+        }
+        now
+    }
+
+    /// Since when the last subscriber wanted events, in seconds and nanoseconds since the epoch.
+    fn since(&self) -> Option<(u64, u64)> {
+        let state = self.state();
+        let (_, since) = state.asked.iter().rev().find_map(|path| path.split_once("since="))?;
+        let (seconds, nanos) = since.split('&').next()?.split_once('.')?;
+        Some((seconds.parse().ok()?, nanos.parse().ok()?))
+    }
+
+    /// How often its list was asked for.
+    fn readings(&self) -> usize {
+        self.state().asked.iter().filter(|path| path.contains("/containers/json")).count()
+    }
+
+    /// Waits until its list has been asked for so many times more.
+    fn when_read(&self, more: usize) {
+        let before = self.readings();
+        eventually("the list is read", || (self.readings() >= before + more).then_some(()));
+    }
+}
+
+fn id(n: u8) -> String {
+    format!("{n:064x}")
+}
+
+fn name(n: u8) -> String {
+    format!("web-{n}")
+}
+
+fn container(n: u8) -> Value {
+    json!({
+        "Id": id(n), "Names": [format!("/{}", name(n))], "Labels": {"pool": "web"}, "State": "running",
+        "Status": "Up 3 seconds", "Ports": [{"PrivatePort": 5000, "Type": "tcp"}],
+        "NetworkSettings": {"Networks": {"n": {"IPAddress": format!("10.9.0.{n}"), "IPPrefixLen": 24}}}
+    })
+}
+
+fn socket(folder: &TempDir) -> PathBuf {
+    folder.path().join("engine.sock")
+}
+
+/// A configuration that finds its backends with this engine.
+fn config(engine: &str) -> String {
+    format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools: {{p: {{discover: \
+         [{{docker: {{label: pool=web, engine: \"{engine}\"}}}}]}}}}"
+    )
+}
+
+fn lb(folder: &TempDir) -> Lb {
+    Lb::start(&config(&format!("unix://{}", socket(folder).display())))
+}
+
+/// A balancer and its engine.
+fn start(running: &[u8], mood: Mood) -> (Lb, Engine) {
+    let engine = Engine::start(running, mood);
+    (lb(&engine.folder), engine)
+}
+
+fn names(all: &[u8]) -> Vec<String> {
+    all.iter().map(|n| name(*n)).collect()
+}
+
+#[test]
+fn events_are_subscribed_to_before_the_first_reading_and_those_of_the_last_seconds_are_wanted_too() {
+    let (lb, engine) = start(&[1, 2], Mood::Well);
+    lb.when_up(names(&[1, 2]));
+    let asked = engine.state().asked.clone();
+    let first = |what: &str| asked.iter().position(|path| path.contains(what)).unwrap();
+    assert!(first("/events") < first("/containers/json"), "{asked:?}");
+    let age = UNIX_EPOCH.elapsed().unwrap().as_secs() - engine.since().unwrap().0;
+    assert!((3..60).contains(&age), "{age} s");
+}
+
+#[test]
+fn an_end_is_believed_before_the_list_knows_of_it() {
+    let (lb, engine) = start(&[1, 2], Mood::Well);
+    lb.when_up(names(&[1, 2]));
+    engine.tell("die", 1);
+    lb.when_up(names(&[2]));
+    // The list, which still has it, brings it back neither at the next reading nor at the one after that.
+    for _ in 0..2 {
+        engine.tell("pause", 2);
+        engine.when_read(1);
+    }
+    lb.when_up(names(&[2]));
+    assert_eq!(lb.logged(&["backend joining", "backend=web-1"]).len(), 1);
+    engine.tell("start", 1);
+    lb.when_up(names(&[1, 2]));
+}
+
+#[test]
+fn one_that_was_restarted_is_another_one_however_fast_it_was() {
+    let (lb, engine) = start(&[1, 2], Mood::Well);
+    lb.when_up(names(&[1, 2]));
+    engine.tell("die", 1);
+    engine.tell("start", 1);
+    let joined = |n: u8| lb.logged(&["backend joining", &format!("backend={} ", name(n))]).len();
+    eventually("it joins again", || (joined(1) == 2).then_some(()));
+    assert_eq!(lb.logged(&["backend gone", "backend=web-1 "]).len(), 1);
+    lb.when_up(names(&[1, 2]));
+    assert_eq!(joined(2), 1);
+}
+
+#[test]
+fn what_the_list_learns_after_the_event_is_seen_as_well() {
+    let (lb, engine) = start(&[1], Mood::Well);
+    lb.when_up(names(&[1]));
+    engine.when_read(1); // the one soon after the first: from now on nothing is expected for half a minute
+    engine.tell("rename", 1);
+    engine.when_read(1);
+    let told = Instant::now();
+    engine.list(&[1, 2]);
+    lb.when_up(names(&[1, 2]));
+    assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
+}
+
+#[test]
+fn a_storm_of_events_is_no_storm_of_readings() {
+    let (lb, engine) = start(&[1], Mood::Well);
+    lb.when_up(names(&[1]));
+    let before = engine.readings();
+    for n in 2..=200 {
+        engine.list(&(1..=n).collect::<Vec<_>>());
+        engine.tell("start", n);
+    }
+    lb.when_up(names(&(1..=200).collect::<Vec<_>>()));
+    assert!(engine.readings() - before < 50, "{} readings", engine.readings() - before);
+}
+
+#[test]
+fn an_engine_that_comes_back_is_read_anew_and_who_stayed_is_undisturbed() {
+    let (lb, engine) = start(&[1, 2], Mood::Well);
+    lb.when_up(names(&[1, 2]));
+    let told = engine.tell("rename", 1);
+    engine.when_read(1);
+    engine.list(&[2, 3]);
+    for stream in std::mem::take(&mut engine.state().listening) {
+        stream.shutdown(Shutdown::Both).unwrap();
+    }
+    lb.when_up(names(&[2, 3]));
+    let since = engine.since().map(|(seconds, nanos)| seconds * 1_000_000_000 + nanos);
+    assert_eq!(since, Some(told + 1), "what was heard is not wanted again");
+    engine.list(&[2]);
+    eventually("somebody listens", || (!engine.state().listening.is_empty()).then_some(()));
+    engine.tell("die", 3);
+    lb.when_up(names(&[2]));
+    assert_eq!(lb.logged(&["backend joining", "backend=web-2"]).len(), 1);
+    assert!(lb.logged(&["resolve failed"]).is_empty(), "it was there all the time");
+}
+
+#[test]
+fn an_engine_that_forbids_it_is_told_of_once_and_asked_less_and_less() {
+    let (lb, engine) = start(&[1], Mood::Secretive);
+    let told = lb.when_logged("resolve failed");
+    assert!(told.contains("forbids it") && told.contains("/events"), "{told}");
+    let asked = || engine.state().asked.iter().filter(|path| path.contains("/events")).count();
+    let began = Instant::now();
+    eventually("five times", || (asked() >= 5).then_some(()));
+    assert!(began.elapsed() > Duration::from_millis(500), "{:?}", began.elapsed());
+    engine.state().mood = Mood::Well;
+    lb.when_up(names(&[1]));
+    lb.when_logged("resolved again");
+    assert_eq!(lb.logged(&["resolve failed"]).len(), 1);
+}
+
+#[test]
+fn an_engine_that_is_not_there_or_says_nothing_is_told_of_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = lb(&folder).when_logged("resolve failed");
+    assert!(told.contains("there is no such socket") && told.contains("-v /var/run/docker.sock"), "{told}");
+    drop(UnixListener::bind(socket(&folder)).unwrap());
+    let told = lb(&folder).when_logged("resolve failed");
+    assert!(told.contains("connection refused; does the engine run?"), "{told}");
+    let (silent, _engine) = start(&[1], Mood::Silent);
+    let told = silent.when_logged("resolve failed");
+    assert!(told.contains("did not answer within 5s"), "{told}");
+    let told = Lb::start(&config("tcp://127.0.0.1:1")).when_logged("resolve failed");
+    assert!(told.contains("tcp://127.0.0.1:1") && told.contains("does the engine run?"), "{told}");
+}
