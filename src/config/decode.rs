@@ -1,20 +1,12 @@
 //! Reading a tree key by key. Every problem is noted and reading goes on, so that all of them are told at once.
 
 use std::cell::RefCell;
-use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use super::report::{Place, Problem};
 use super::tree::{Key, Node, Value};
 
 /// Keys that the design knows and this version does not.
 const LATER: &[&str] = &[
-    "hash",
-    "eject",
-    "panic",
-    "limits",
-    "slow_start",
-    "on_drain",
     "send_proxy_protocol",
     "proxy_protocol",
     "replicas",
@@ -24,25 +16,33 @@ const LATER: &[&str] = &[
     "deny",
     "per_client",
     "token_file",
-    "exchange",
-    "srv",
-    "file",
-    "docker",
-    "backup",
 ];
 
 /// Collects the problems while a tree is read.
-#[derive(Debug, Default)]
-pub(super) struct Decoder {
+#[derive(Debug)]
+pub(super) struct Decoder<'t> {
+    /// What is read, as it is written.
+    text: &'t str,
     problems: RefCell<Vec<Problem>>,
     /// Every key that was asked for, as a path: what the JSON Schema is compared with.
     pub(super) asked: RefCell<std::collections::BTreeSet<String>>,
 }
 
-impl Decoder {
+impl<'t> Decoder<'t> {
+    /// Reads a tree that stands in `text`.
+    pub(super) fn new(text: &'t str) -> Self {
+        Self { text, problems: RefCell::default(), asked: RefCell::default() }
+    }
+
     /// Notes a problem.
     pub(super) fn problem(&self, at: Place, message: impl Into<String>) {
         self.problems.borrow_mut().push(Problem { at: Some(at), message: message.into() });
+    }
+
+    /// Whether a value is written in double quotes.
+    pub(super) fn double_quoted(&self, node: &Node) -> bool {
+        let line = node.at.line.checked_sub(1).and_then(|n| self.text.lines().nth(n)).unwrap_or_default();
+        line.chars().nth(node.at.column.saturating_sub(1)) == Some('"')
     }
 
     pub(super) fn into_problems(self) -> Vec<Problem> {
@@ -75,7 +75,7 @@ impl Decoder {
 
 /// A map that is being read. Keys that nobody asked for are problems when it is dropped.
 pub(super) struct Table<'a> {
-    pub(super) decoder: &'a Decoder,
+    pub(super) decoder: &'a Decoder<'a>,
     pub(super) at: Place,
     pub(super) what: String,
     pub(super) path: String,
@@ -87,7 +87,10 @@ impl<'a> Table<'a> {
     /// The value of `key`, if it is there.
     pub(super) fn get(&self, key: &'static str) -> Option<&'a Node> {
         self.decoder.asked.borrow_mut().insert(format!("{}.{key}", self.path));
-        self.asked.borrow_mut().push(key);
+        let mut asked = self.asked.borrow_mut();
+        if !asked.contains(&key) {
+            asked.push(key);
+        }
         self.pairs.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
     }
 
@@ -126,15 +129,30 @@ impl<'a> Table<'a> {
         self.pairs
     }
 
-    /// Whether there is a key that only a later version knows.
-    pub(super) fn later(&self) -> bool {
-        self.pairs.iter().any(|(key, _)| LATER.contains(&&*key.text))
-    }
-
     /// The keys that are there, of those given.
     pub(super) fn present(&self, keys: &[&str]) -> Vec<&'a str> {
         let found = self.pairs.iter().map(|(key, _)| &*key.text);
         found.filter(|key| keys.contains(key)).collect()
+    }
+
+    /// Which of `kinds` this is: just one of these keys must be there.
+    pub(super) fn kind(&self, kinds: &[&'static str]) -> Option<&'static str> {
+        for kind in kinds {
+            self.get(kind);
+        }
+        let present = self.present(kinds);
+        if let [one] = present[..] {
+            return kinds.iter().copied().find(|kind| *kind == one);
+        }
+        let misspelled = |(key, _): &(Key, Node)| nearest(&key.text, kinds.iter().copied()).is_some();
+        if !present.is_empty() {
+            let items = present.iter().map(|kind| format!("{{{kind}: …}}")).collect::<Vec<_>>().join(", ");
+            let message = format!("{} is of more than one kind: make it a list, as [{items}]", self.what);
+            self.decoder.problem(self.at, message);
+        } else if !self.pairs.iter().any(misspelled) {
+            self.decoder.problem(self.at, format!("{} needs one of {}", self.what, kinds.join(", ")));
+        }
+        None
     }
 }
 
@@ -183,89 +201,5 @@ pub(super) fn describe(node: &Node) -> String {
         Value::Scalar(text) => format!("{text:?}"),
         Value::List(_) => "a list".to_owned(),
         Value::Map(_) => "a map".to_owned(),
-    }
-}
-
-/// Reads text.
-pub(super) fn text(node: &Node) -> Result<&str, String> {
-    match &node.value {
-        Value::Scalar(text) if !text.is_empty() => Ok(text),
-        _ => Err("must be text".to_owned()),
-    }
-}
-
-/// Reads a whole number in a range.
-pub(super) fn number(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Result<u64, String> {
-    move |node| {
-        let number = text(node).ok().and_then(|text| text.parse().ok()).filter(|n| range.contains(n));
-        number.ok_or_else(|| match *range.end() {
-            u64::MAX => format!("must be a whole number from {} up", range.start()),
-            end => format!("must be a whole number from {} to {end}", range.start()),
-        })
-    }
-}
-
-/// Reads yes or no.
-pub(super) fn boolean(node: &Node) -> Result<bool, String> {
-    match text(node) {
-        Ok("true") => Ok(true),
-        Ok("false") => Ok(false),
-        _ => Err("must be true or false".to_owned()),
-    }
-}
-
-/// Longer than this is a slip of the pen, and would overflow in arithmetic with clocks.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// Reads a duration of at least `least`.
-pub(super) fn duration(least: Duration) -> impl Fn(&Node) -> Result<Duration, String> {
-    duration_within(least..=LONGEST)
-}
-
-/// Reads a duration in a range.
-pub(super) fn duration_within(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Result<Duration, String> {
-    move |node| {
-        let duration = text(node).ok().and_then(|text| humantime::parse_duration(text).ok());
-        duration.filter(|duration| range.contains(duration)).ok_or_else(|| {
-            let (least, most) = (*range.start(), *range.end());
-            let (shown, example) = (humantime::format_duration, ", such as 500ms, 2s, 1m30s or 1h");
-            let end = if most < LONGEST {
-                format!(", from {} to {}", shown(least), shown(most))
-            } else if least.is_zero() {
-                example.to_owned()
-            } else {
-                format!(", at least {}{example}", shown(least))
-            };
-            format!("must be a duration with its unit{end}")
-        })
-    }
-}
-
-/// Reads a duration of at least `least`, or `off`.
-pub(super) fn duration_or_off(least: Duration) -> impl Fn(&Node) -> Result<Option<Duration>, String> {
-    or_off(duration(least))
-}
-
-/// Reads what `read` reads, or `off`.
-pub(super) fn or_off<T>(
-    read: impl Fn(&Node) -> Result<T, String>,
-) -> impl Fn(&Node) -> Result<Option<T>, String> {
-    move |node| match text(node) {
-        Ok("off") => Ok(None),
-        _ => read(node).map(Some).map_err(|error| format!("{error}, or off")),
-    }
-}
-
-/// Reads one of several words.
-pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node) -> Result<T, String> {
-    move |node| {
-        let given = text(node).unwrap_or_default();
-        if let Some((_, value)) = words.iter().find(|(word, _)| *word == given) {
-            return Ok(*value);
-        }
-        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        let near = nearest(given, known.iter().copied())
-            .map_or(String::new(), |near| format!(" (did you mean {near:?}?)"));
-        Err(format!("must be one of {}{near}", known.join(", ")))
     }
 }

@@ -5,9 +5,11 @@
 
 mod decode;
 mod env;
+mod escape;
 pub mod model;
 mod read;
 mod report;
+mod scalar;
 mod tree;
 
 use std::io::Read;
@@ -38,6 +40,25 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 
 /// Reads the configuration in `text`; `name` is what messages call it.
 pub fn parse(name: &str, text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<Config, Report> {
+    read_with(name, text, variables, read::config)
+}
+
+/// Reads the backends in `text`, a file that holds nothing else: a YAML list as it would stand under `static`, or a map
+/// with such a list under `backends`. Variables are replaced from the environment, as in the configuration, so that a
+/// list can be moved there as it is. An empty list is `[]`: a file with nothing in it has a problem, as it is how a file
+/// looks while it is being written. `name` is what messages call it.
+pub fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, Report> {
+    let variables = |variable: &str| std::env::var(variable).ok();
+    read_with(name, text, &variables, |root, decoder| Some(read::backends(root, decoder)))
+}
+
+/// Reads `text` with `read`, whose result counts only if there are no problems.
+fn read_with<T>(
+    name: &str,
+    text: &str,
+    variables: env::Variables<'_>,
+    read: impl FnOnce(&tree::Node, &decode::Decoder<'_>) -> Option<T>,
+) -> Result<T, Report> {
     let report = |problems| Report::new(name, text, problems);
     let mut root = tree::parse(text).map_err(|problem| report(vec![problem]))?;
     let mut problems = Vec::new();
@@ -45,10 +66,10 @@ pub fn parse(name: &str, text: &str, variables: &dyn Fn(&str) -> Option<String>)
     if !problems.is_empty() {
         return Err(report(problems)); // what the values would have been is not known
     }
-    let decoder = decode::Decoder::default();
-    let config = read::config(&root, &decoder);
-    match (config, decoder.into_problems()) {
-        (Some(config), problems) if problems.is_empty() => Ok(config),
+    let decoder = decode::Decoder::new(text);
+    let result = read(&root, &decoder);
+    match (result, decoder.into_problems()) {
+        (Some(result), problems) if problems.is_empty() => Ok(result),
         (_, problems) => Err(report(problems)),
     }
 }

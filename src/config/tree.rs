@@ -25,6 +25,16 @@ pub(super) enum Value {
     Map(Vec<(Key, Node)>),
 }
 
+impl Node {
+    /// The items of a list; anything else is the only item, for what may be written as one or as a list.
+    pub(super) fn items(&self) -> &[Self] {
+        match &self.value {
+            Value::List(items) => items,
+            _ => std::slice::from_ref(self),
+        }
+    }
+}
+
 /// A key of a map and where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Key {

@@ -4,6 +4,7 @@
 //! the task's owner ends it. What a result means for the backend is the keeper's to decide. To add a kind: its
 //! file here, its [`Check`] variant, and a line in `check`.
 
+mod eject;
 mod http;
 mod tally;
 mod tcp;
@@ -17,6 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::{Check, Health};
+pub use eject::Ejection;
 pub use tally::{Tally, Verdict};
 
 /// What one check found.

@@ -26,9 +26,9 @@ impl Tally {
         Self { verdict: Verdict::Unchecked, against: 0 }
     }
 
-    /// A backend that is taken to be passing, without a check having said so.
-    pub fn presumed_passing() -> Self {
-        Self { verdict: Verdict::Passing, against: 0 }
+    /// A verdict that is taken over, without a check having said so.
+    pub fn presumed(verdict: Verdict) -> Self {
+        Self { verdict, against: 0 }
     }
 
     /// What the results so far say.

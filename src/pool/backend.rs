@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 
+use super::answers::Answers;
 use crate::balance::Load;
 use crate::config::Ending;
 use crate::discovery::Found;
@@ -47,6 +48,8 @@ pub struct Stay {
     pub flows: Flows,
     failures: [AtomicU64; ConnectError::ALL.len()],
     checks: Mutex<Checks>,
+    /// How long they took to be answered, while somebody wants to know.
+    pub(super) answers: Answers,
     /// Connections that failed since one was answered.
     failed_in_a_row: AtomicU32,
     order: ArcSwapOption<Order>,
@@ -125,7 +128,8 @@ impl Stay {
     }
 
     /// Notes that a connection was answered, so long after it was routed.
-    pub fn answered(&self, _took: Duration) {
+    pub fn answered(&self, took: Duration) {
+        self.answers.count(took);
         if self.failed_in_a_row.load(Ordering::Relaxed) > 0 {
             self.failed_in_a_row.store(0, Ordering::Relaxed);
         }

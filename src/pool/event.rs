@@ -17,12 +17,36 @@ pub enum Event {
     Checked(u64, usize, Result<(), CheckError>),
     /// A live connection to a backend failed, the last of so many in a row.
     Failed(u64, Failure, u32),
+    /// An operator wants something of a backend; with it who that is, for the log.
+    Told(u64, Command, Arc<str>),
     /// The pool's configuration is another one from now on.
     Reconfigured(Box<config::Pool>),
     /// The pool is no longer in the configuration.
     Removed,
     /// A deadline was reached.
     Tick,
+}
+
+/// What an operator can tell a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// To be used, or not.
+    Be(Wish),
+    /// To have another share; 0 means that it gets nothing new. Holds until its source gives it another one.
+    Weigh(u32),
+    /// To be checked at once.
+    Check,
+}
+
+/// Whether an operator wants a backend to be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// As far as its checks allow.
+    Up,
+    /// It is to get nothing new; its connections follow `on_drain`.
+    Draining,
+    /// The same, and it is not to be checked.
+    Maintenance,
 }
 
 /// How a live connection failed before the backend had said anything.
@@ -62,6 +86,15 @@ pub enum Effect {
         backend: Arc<Backend>,
         /// The share.
         weight: u32,
+    },
+    /// The view is to be made anew: who is in it, or with what share, has changed.
+    Reshape,
+    /// A backend would have been ejected, but too many are out already.
+    Spared {
+        /// Who.
+        backend: Arc<Backend>,
+        /// Why it would have been.
+        cause: Arc<str>,
     },
     /// Ask discovery again out of turn.
     AskNow,

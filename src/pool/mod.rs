@@ -4,10 +4,12 @@
 //! task (`task.rs`) runs the sources and the checkers and feeds the [`keeper`], the one owner of the truth about
 //! the backends; each change is published as a new [`View`].
 
+mod answers;
 pub mod backend;
 mod counters;
 pub mod event;
 pub mod keeper;
+pub mod member;
 pub mod state;
 mod task;
 mod totals;
@@ -17,13 +19,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config;
 use crate::telemetry::flow::Flows;
 pub use backend::Backend;
 pub use counters::Counters;
-pub use event::Failure;
+pub use event::{Command, Failure, Wish};
+pub use member::Member;
 pub use state::State;
 pub use task::Handle;
 pub use totals::Totals;
@@ -47,6 +50,7 @@ pub struct Pool {
     wanted: AtomicU64,
     up: watch::Sender<usize>,
     failures: mpsc::Sender<(u64, Failure, u32)>,
+    news: mpsc::UnboundedSender<task::News>,
 }
 
 impl Pool {
@@ -80,6 +84,14 @@ impl Pool {
     /// How many backends can be chosen, and every change of that.
     pub fn up(&self) -> watch::Receiver<usize> {
         self.up.subscribe()
+    }
+
+    /// Tells a backend what an operator wants of it, and returns when that is done and can be seen. `who` is the
+    /// operator, for the log.
+    pub async fn tell(&self, backend: &Backend, command: Command, who: Arc<str>) {
+        let (done, when_done) = oneshot::channel();
+        let _ = self.news.send(task::News::Told { key: backend.key, command, who, done });
+        let _ = when_done.await; // a pool that is gone has no backend to tell
     }
 
     /// Tells the keeper that a live connection failed before the backend had said anything. Never waits: while the

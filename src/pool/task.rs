@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::counters::{Counters, observe};
-use super::event::{Effect, Event, Failure};
+use super::event::{Command, Effect, Event, Failure};
 use super::keeper::Keeper;
 use super::state::State;
 use super::totals::Former;
@@ -27,9 +27,11 @@ const FAILURES_WAITING: usize = 256;
 const AT_ONCE: u32 = 1024;
 
 /// News for a pool's task.
-enum News {
+#[derive(Debug)]
+pub(super) enum News {
     Observed(SourceKey, Observation),
-    Checked(Arc<Backend>, usize, Checked),
+    Checked { backend: Arc<Backend>, round: u64, check: usize, checked: Checked },
+    Told { key: u64, command: Command, who: Arc<str>, done: oneshot::Sender<()> },
     Reconfigured(u64, Box<config::Pool>),
     Removed,
 }
@@ -60,6 +62,7 @@ impl Handle {
             wanted: AtomicU64::new(1),
             up: watch::Sender::new(0),
             failures,
+            news: news.clone(),
         });
         let task = Task {
             keeper,
@@ -68,6 +71,8 @@ impl Handle {
             sources: BTreeMap::new(),
             checkers: HashMap::new(),
             configuration: 1,
+            done: Vec::new(),
+            round: 0,
             former: Former::default(),
         };
         tokio::spawn(task.run(received, failed));
@@ -96,6 +101,10 @@ struct Task {
     checkers: HashMap<u64, Vec<Checker>>,
     /// The number of the configuration in force.
     configuration: u64,
+    /// Operators who wait for what they wanted to be done.
+    done: Vec<oneshot::Sender<()>>,
+    /// Counts how often the pool's checks have changed.
+    round: u64,
     /// What the backends that are gone have counted.
     former: Former,
 }
@@ -130,6 +139,7 @@ impl Task {
                 self.bury(&effects);
                 self.publish();
             }
+            self.done.drain(..).for_each(|done| _ = done.send(()));
             let lost = effects.iter().any(|e| matches!(e, Effect::Changed { from: State::Up, .. }));
             for effect in effects {
                 self.carry_out(effect);
@@ -151,20 +161,28 @@ impl Task {
                 self.pool.counters.resolved(observation.outcome.result());
                 Event::Observed(source, observation)
             }
-            News::Checked(backend, index, checked) => {
+            News::Checked { backend, round, check, checked } => {
                 observe(&self.pool.counters.check, checked.took);
                 let result = checked.result.clone();
                 if let Err(CheckError::Local(error)) = &result {
                     warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for want of local resources");
                 }
                 backend.checked(checked);
-                Event::Checked(backend.key, index, result)
+                if round != self.round {
+                    return Event::Tick; // it is a result of a check that the pool no longer has
+                }
+                Event::Checked(backend.key, check, result)
             }
             News::Reconfigured(number, config) => {
                 self.configuration = number;
+                self.round += u64::from(self.pool.settings.load().health != config.health);
                 self.pool.settings.store(Arc::new((*config).clone()));
                 self.start_sources();
                 Event::Reconfigured(config)
+            }
+            News::Told { key, command, who, done } => {
+                self.done.push(done);
+                Event::Told(key, command, who)
             }
             News::Removed => {
                 self.sources.clear();
@@ -207,10 +225,18 @@ impl Task {
     fn publish(&self) {
         let members = self.keeper.members();
         let view = View::new(&self.pool.settings.load(), members, Some(&self.pool.view.load()));
-        let up = view.len();
+        let (up, panic) = (view.len(), view.panic);
+        let before = self.pool.view.load().panic;
         self.pool.view.store(Arc::new(view));
         self.pool.roster.store(Arc::new(Roster::new(members, self.former.clone())));
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
+        match (before, panic) {
+            (false, true) => {
+                warn!(pool = %self.pool.name, used = up, "panic: too few backends are up, so all are used");
+            }
+            (true, false) => info!(pool = %self.pool.name, up, "panic is over: enough backends are up"),
+            _ => {}
+        }
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -220,8 +246,10 @@ impl Task {
                 let settings = self.pool.settings();
                 let start = |(index, health): (usize, &config::Health)| {
                     let (news, backend, address) = (self.news.clone(), Arc::clone(&backend), backend.address);
+                    let (round, check) = (self.round, index);
                     let sink = move |checked| {
-                        let _ = news.send(News::Checked(Arc::clone(&backend), index, checked));
+                        let backend = Arc::clone(&backend);
+                        let _ = news.send(News::Checked { backend, round, check, checked });
                     };
                     Checker::start(address, health.clone(), Box::new(sink))
                 };
@@ -236,6 +264,10 @@ impl Task {
             }
             Effect::Weighed { backend, weight } => {
                 info!(pool = %self.pool.name, backend = %backend.name, weight, "backend weight");
+            }
+            Effect::Reshape => {} // the view is out already
+            Effect::Spared { backend, cause } => {
+                info!(pool = %self.pool.name, backend = %backend.name, %cause, "not ejected: as many are out as at_most allows");
             }
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);

@@ -1,11 +1,12 @@
 //! What the workers choose from: an immutable snapshot of a pool, replaced whole, never edited.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::Backend;
-use super::keeper::Member;
+use super::member::{Member, STEPS};
 use super::state::State;
 use super::totals::{Former, Totals};
 use crate::balance::{Ask, Candidate, Picker};
@@ -21,6 +22,8 @@ pub struct View {
     pub algorithm: Algorithm,
     /// The backends that are not eligible, each with its reason, in words.
     pub skipped: Arc<str>,
+    /// Too few are up: they are all used, whatever is known of them.
+    pub panic: bool,
     picker: Picker,
     backends: Box<[Arc<Backend>]>,
 }
@@ -28,19 +31,29 @@ pub struct View {
 impl View {
     /// The view of `members`; the algorithm goes on where it stood in `previous`.
     pub(super) fn new(config: &config::Pool, members: &[Member], previous: Option<&Self>) -> Self {
-        let eligible = |member: &&Member| member.state == State::Up && member.weight > 0;
+        let selection = Selection::new(config, members);
+        let ramping = members.iter().any(|member| selection.takes(member) && member.step < STEPS);
         let candidate = |member: &Member| Candidate {
             key: member.backend.key,
             name: Arc::clone(&member.backend.name),
-            weight: member.weight,
+            weight: match config.balance {
+                // Weights that move would move clients from one backend to another and back.
+                algorithm if algorithm.hashes() => member.weight,
+                Algorithm::RoundRobin if ramping => member.step,
+                Algorithm::RoundRobin => 1,
+                _ if ramping => member.weight * member.step,
+                _ => member.weight,
+            },
             load: Arc::clone(&member.backend.load),
         };
-        let candidates = members.iter().filter(eligible).map(candidate).collect();
+        let chosen = || members.iter().filter(|member| selection.takes(member));
+        let candidates = chosen().map(candidate).collect();
         Self {
             algorithm: config.balance,
-            skipped: skipped(members.iter().filter(|member| !eligible(member))),
+            skipped: skipped(&selection, members),
+            panic: selection.panic,
             picker: Picker::new(config.balance, &config.hash, candidates, previous.map(|view| &view.picker)),
-            backends: members.iter().filter(eligible).map(|m| Arc::clone(&m.backend)).collect(),
+            backends: chosen().map(|member| Arc::clone(&member.backend)).collect(),
         }
     }
 
@@ -60,29 +73,63 @@ impl View {
     }
 }
 
-fn skipped<'a>(members: impl Iterator<Item = &'a Member>) -> Arc<str> {
-    let mut text = String::new();
+/// Who of a pool is used.
+#[derive(Clone, Copy, Debug)]
+struct Selection {
+    /// The tier that is used.
+    tier: u16,
+    panic: bool,
+}
+
+impl Selection {
+    /// The lowest tier in which somebody is up. If too few of it are (or nobody anywhere), all of it are used, as far as
+    /// they are there and no operator has taken them out: it is likelier that the checks err than that all are gone.
+    fn new(config: &config::Pool, members: &[Member]) -> Self {
+        let usable = || members.iter().filter(|member| member.weight > 0);
+        let up = || usable().filter(|member| member.state == State::Up);
+        let willing = || usable().filter(|member| is_willing(member));
+        let tier = up().chain(willing()).map(|member| (member.state != State::Up, member.tier)).min();
+        let tier = tier.map_or(0, |(_, tier)| tier);
+        let count = |of: &mut dyn Iterator<Item = &Member>| of.filter(|member| member.tier == tier).count();
+        let (up, all) = (count(&mut up()), count(&mut willing()));
+        Self { tier, panic: up * 100 < usize::from(config.panic.0) * all }
+    }
+
+    fn takes(self, member: &Member) -> bool {
+        let fit = member.state == State::Up || (self.panic && is_willing(member));
+        fit && member.tier == self.tier && member.weight > 0
+    }
+}
+
+/// Whether it could be used, whatever its checks say; of who is still joining they have said nothing yet.
+fn is_willing(member: &Member) -> bool {
+    matches!(member.state, State::Up | State::Down | State::Ejected)
+}
+
+/// Who is not used and why, in words.
+fn skipped(selection: &Selection, members: &[Member]) -> Arc<str> {
+    let passed_over = members.iter().filter(|member| !selection.takes(member));
+    let mut words: Vec<String> = Vec::new();
     let mut more = 0;
-    for (index, member) in members.enumerate() {
-        if index >= NAMED {
+    for member in passed_over {
+        if words.len() == NAMED {
             more += 1;
             continue;
         }
-        if index > 0 {
-            text.push_str("; ");
-        }
-        let reason = if member.state == State::Up { "weight 0" } else { member.state.name() };
-        text.push_str(&member.backend.name);
-        text.push_str(": ");
-        text.push_str(reason);
-        if member.state != State::Up {
-            text.push_str(&format!(" ({})", member.cause));
-        }
+        let name = &member.backend.name;
+        words.push(match member.state {
+            State::Up if member.weight == 0 => format!("{name}: weight 0"),
+            State::Up => format!("{name}: backup"),
+            state => format!("{name}: {} ({})", state.name(), member.cause),
+        });
     }
     if more > 0 {
-        text.push_str(&format!("; and {more} more"));
+        words.push(format!("and {more} more"));
     }
-    text.into()
+    if selection.panic {
+        words.push("too few are up, so all are used".to_owned());
+    }
+    words.join("; ").into()
 }
 
 /// Everything that is known of a pool's backends at one moment, for those who look.
@@ -104,8 +151,16 @@ pub struct Entry {
     pub since: Instant,
     /// Why.
     pub cause: Arc<str>,
+    /// Whether it has left for good, and only its connections remain.
+    pub leaving: bool,
     /// Its share.
     pub weight: u32,
+    /// Its tier: those of a higher number are backups for those of a lower one.
+    pub tier: u16,
+    /// Connections that it may carry at once.
+    pub connections: Option<NonZeroU32>,
+    /// How much of its share it gets by now, in percent.
+    pub ramp: u32,
 }
 
 impl Roster {
@@ -115,7 +170,11 @@ impl Roster {
             state: member.state,
             since: member.since,
             cause: Arc::clone(&member.cause),
+            leaving: member.leaving(),
             weight: member.weight,
+            tier: member.tier,
+            connections: member.connections,
+            ramp: member.step * 100 / STEPS,
         };
         Self { members: members.iter().map(entry).collect(), former }
     }

@@ -1,5 +1,6 @@
 //! Where a pool's backends come from.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -19,6 +20,46 @@ pub enum Source {
     File(File),
     /// The containers of a Docker engine that have a label.
     Docker(Docker),
+}
+
+/// Tells a pool's sources apart, and one that was re-configured from one that is new.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SourceKey {
+    /// All that is written down in the configuration.
+    Static,
+    /// The records of a name, with the port that its backends listen on.
+    Dns(String, u16),
+    /// The SRV records of a name.
+    Srv(String),
+    /// A file.
+    File(PathBuf),
+    /// The containers with a label, of an engine.
+    Docker(String, Option<String>),
+}
+
+impl From<&Source> for SourceKey {
+    fn from(source: &Source) -> Self {
+        match source {
+            Source::Static(_) => Self::Static,
+            Source::Dns(dns) => Self::Dns(dns.name.clone(), dns.port),
+            Source::Srv(srv) => Self::Srv(srv.name.clone()),
+            Source::File(file) => Self::File(file.path.clone()),
+            Source::Docker(docker) => Self::Docker(docker.label.clone(), docker.engine.clone()),
+        }
+    }
+}
+
+impl fmt::Display for SourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Static => f.write_str("the configuration"),
+            Self::Dns(name, port) => write!(f, "dns {name}:{port}"),
+            Self::Srv(name) => write!(f, "srv {name}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Docker(label, None) => write!(f, "docker {label}"),
+            Self::Docker(label, Some(engine)) => write!(f, "docker {label} at {engine}"),
+        }
+    }
 }
 
 /// A backend that is written down.

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::super::decode::{self, Decoder, text};
+use super::super::decode::{self, Decoder};
 use super::super::model::BindAddress;
+use super::super::scalar::text;
 use super::super::tree::Node;
 use super::looks_like_a_name;
 
@@ -14,7 +15,7 @@ pub(super) struct Binds(Vec<(BindAddress, String)>);
 
 impl Binds {
     /// Reads an address to listen on for `who`. That somebody listens there already is a problem.
-    pub(super) fn read(&mut self, node: &Node, who: &str, d: &Decoder) -> Option<BindAddress> {
+    pub(super) fn read(&mut self, node: &Node, who: &str, d: &Decoder<'_>) -> Option<BindAddress> {
         let address = match bind_address(text(node).unwrap_or_default()) {
             Ok(address) => address,
             Err(error) => {

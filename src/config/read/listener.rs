@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::decode::{Decoder, Table, choice, nearest, number, text};
+use super::super::decode::{Decoder, Table, nearest};
 use super::super::model::{Listener, NoBackend, Pool};
-use super::super::tree::{Node, Value};
+use super::super::scalar::{choice, number, text};
+use super::super::tree::Node;
 use super::bind::Binds;
 use super::options;
 
@@ -14,7 +15,7 @@ pub(super) fn listener(
     name: &str,
     pools: &BTreeMap<Arc<str>, Pool>,
     binds: &mut Binds,
-    d: &Decoder,
+    d: &Decoder<'_>,
 ) -> Option<Listener> {
     let what = format!("listener {name:?}");
     let table = d.table(node, &what, ".listeners.*")?;
@@ -22,14 +23,10 @@ pub(super) fn listener(
     match table.get("bind") {
         None => d.problem(table.at, format!("{what} needs a \"bind\", such as 0.0.0.0:8080")),
         Some(node) => {
-            let nodes = match &node.value {
-                Value::List(nodes) => &nodes[..],
-                _ => std::slice::from_ref(node),
-            };
-            if nodes.is_empty() {
+            if node.items().is_empty() {
                 d.problem(node.at, format!("\"bind\" in {what} is empty: at least one address is needed"));
             }
-            for node in nodes {
+            for node in node.items() {
                 bind.extend(binds.read(node, &what, d));
             }
         }
@@ -42,8 +39,7 @@ pub(super) fn listener(
         ("refuse", NoBackend::Refuse),
     ];
     let no_backend = table.read("no_backend", choice(&ways)).unwrap_or(NoBackend::Reset);
-    let max_connections =
-        table.read("max_connections", number(1..=u64::MAX)).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+    let max_connections = table.read("max_connections", number(1..=u64::MAX));
     let settings = pool.as_ref().and_then(|pool| pools.get(pool));
     let options = options::options(&table, &bind, settings);
     Some(Listener { bind, pool: pool?, no_backend, max_connections, options })

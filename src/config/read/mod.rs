@@ -1,12 +1,18 @@
 //! The one way from what the user wrote to what it means: defaults, ranges, and what must fit together.
 
+mod balance;
 mod bind;
+mod check;
 mod discover;
+mod dns;
+mod eject;
 mod health;
+mod limits;
 mod listener;
 mod options;
 mod pool;
 mod process;
+mod written;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,16 +20,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::decode::{Decoder, TOP, Table};
-use super::model::{Config, Pool};
-use super::tree::{Key, Node};
+use super::model::{Config, Pool, StaticBackend};
+use super::tree::{Key, Node, Value};
 use bind::Binds;
 pub use bind::bind_address;
 
 /// A shorter interval would be a busy loop.
 const SHORTEST: Duration = Duration::from_millis(10);
+/// More connections, clients or checks than this are none that one process has.
+const MOST: u64 = 1_000_000;
 
 /// Reads a whole configuration. The result is meaningful only if no problem was noted.
-pub(super) fn config(root: &Node, d: &Decoder) -> Option<Config> {
+pub(super) fn config(root: &Node, d: &Decoder<'_>) -> Option<Config> {
     let top = d.table(root, TOP, "")?;
     let runtime = process::runtime(&top);
     let log = process::log(&top);
@@ -42,6 +50,29 @@ pub(super) fn config(root: &Node, d: &Decoder) -> Option<Config> {
         }
     }
     Some(Config { runtime, log, admin, listeners, pools })
+}
+
+/// Reads the backends of a file that holds nothing else: a list, or a map with the list under `backends`. The result is
+/// meaningful only if no problem was noted.
+pub(super) fn backends(root: &Node, d: &Decoder<'_>) -> Vec<StaticBackend> {
+    let written = match &root.value {
+        Value::Map(_) => {
+            let Some(table) = d.table(root, "the file", "") else { return Vec::new() };
+            let Some(list) = table.get("backends") else {
+                d.problem(root.at, "the file needs a list of backends, or \"backends\" with such a list");
+                return Vec::new();
+            };
+            written::backends(list, "\"backends\"", "a backend", d)
+        }
+        // A file between being emptied and being written again has nothing in it, too.
+        Value::Null => {
+            d.problem(root.at, "the file is empty; for no backends at all write []");
+            return Vec::new();
+        }
+        _ => written::backends(root, "the file", "a backend", d),
+    };
+    written::check_names(&written, "the file", d);
+    written.into_iter().map(|(backend, _)| backend).collect()
 }
 
 /// The things with names of their own under `key`; none at all is a problem.
@@ -71,3 +102,6 @@ fn named<'a>(top: &Table<'a>, key: &'static str) -> &'a [(Key, Node)] {
 fn looks_like_a_name(host: &str) -> bool {
     host.parse::<IpAddr>().is_err() && host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':')
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,9 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::super::decode::{Table, duration_within, number, or_off};
+use super::super::decode::Table;
 use super::super::model::{BindAddress, Pool, SocketOptions};
+use super::super::scalar::{duration_within, number, or_off};
 
 /// The kernel counts it in whole seconds and takes no more than 32767 of them (tcp(7), `TCP_KEEPIDLE`).
 const KEEPALIVE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(9 * 3600)];
@@ -36,7 +37,7 @@ pub(super) fn options(table: &Table<'_>, bind: &[BindAddress], pool: Option<&Poo
     SocketOptions {
         keepalive: keepalive.unwrap_or(default.keepalive),
         defer_accept: defer_accept.unwrap_or(default.defer_accept),
-        fast_open: fast_open.map_or(default.fast_open, |n| NonZeroU16::new(u16::try_from(n?).ok()?)),
+        fast_open: fast_open.map_or(default.fast_open, |n| NonZeroU16::new(n?)),
         user_timeout: user_timeout.unwrap_or(default.user_timeout),
     }
 }

@@ -2,23 +2,26 @@
 
 use std::time::Duration;
 
-use super::super::decode::{Decoder, Table, choice, duration, duration_or_off, number};
-use super::super::model::{Algorithm, Ending, Policy, Pool, Timeouts};
+use super::super::decode::{Decoder, Table};
+use super::super::model::{Ending, Percent, Policy, Pool, Timeouts};
+use super::super::scalar::{choice, duration, duration_or_off, number, percent};
 use super::super::tree::{Node, Value};
-use super::{SHORTEST, discover, health, options};
+use super::{SHORTEST, balance, discover, eject, health, limits, options};
 
-pub(super) fn pool(node: &Node, name: &str, d: &Decoder) -> Option<Pool> {
+pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<Pool> {
     let what = format!("pool {name:?}");
     let table = d.table(node, &what, ".pools.*")?;
     let mut pool = Pool::new(Vec::new());
-    let algorithms = Algorithm::ALL.map(|a| (a.name(), a));
-    pool.balance = table.read("balance", choice(&algorithms)).unwrap_or(pool.balance);
-    pool.discover = discover::discover(&table, pool.balance);
-    pool.health = table.table("health").and_then(|table| health::health(&table)).into_iter().collect();
+    let balance = balance::balance(&table);
+    pool.balance = balance.unwrap_or(pool.balance);
+    pool.hash = balance::hash(&table, balance);
+    pool.discover = discover::discover(&table, balance);
+    pool.health = health::health(&table);
+    pool.eject = eject::eject(&table);
+    pool.panic = table.read("panic", percent(Percent(0))).unwrap_or(pool.panic);
     if let Some(table) = table.table("connect") {
         pool.connect.timeout = table.read("timeout", duration(SHORTEST)).unwrap_or(pool.connect.timeout);
-        let attempts = table.read("attempts", number(1..=100)).and_then(|n| u32::try_from(n).ok());
-        pool.connect.attempts = attempts.unwrap_or(pool.connect.attempts);
+        pool.connect.attempts = table.read("attempts", number(1..=100)).unwrap_or(pool.connect.attempts);
     }
     if let Some(table) = table.table("timeouts") {
         let limit = |key, default| table.read(key, duration_or_off(SHORTEST)).unwrap_or(default);
@@ -31,8 +34,11 @@ pub(super) fn pool(node: &Node, name: &str, d: &Decoder) -> Option<Pool> {
     }
     pool.keepalive = options::keepalive(&table).unwrap_or(pool.keepalive);
     pool.user_timeout = options::user_timeout(&table).unwrap_or(pool.user_timeout);
+    pool.limits = limits::limits(&table, &pool);
+    pool.slow_start = limits::slow_start(&table, balance).unwrap_or(pool.slow_start);
     pool.on_down = policy(&table, "on_down").unwrap_or(pool.on_down);
     pool.on_leave = policy(&table, "on_leave").unwrap_or(pool.on_leave);
+    pool.on_drain = policy(&table, "on_drain").unwrap_or(pool.on_drain);
     Some(pool)
 }
 

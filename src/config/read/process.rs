@@ -4,8 +4,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::decode::{Table, boolean, choice, duration, duration_or_off, number, text};
+use super::super::decode::Table;
 use super::super::model::{Admin, Level, Log, LogFormat, Rotation, Runtime};
+use super::super::scalar::{boolean, choice, duration, duration_or_off, number, text};
 use super::super::tree::Node;
 use super::bind::Binds;
 
@@ -18,12 +19,12 @@ pub(super) fn runtime(top: &Table<'_>) -> Runtime {
             _ => number(range)(node).map(Some).map_err(|error| format!("{error}, or auto")),
         }
     };
-    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    runtime.workers =
-        table.read("workers", auto_or(1..=1024)).flatten().and_then(|n| NonZeroUsize::new(size(n)));
-    runtime.max_connections = table.read("max_connections", auto_or(1..=u64::MAX)).flatten().map(size);
+    runtime.workers = table.read("workers", auto_or(1..=1024)).flatten().and_then(NonZeroUsize::new);
+    runtime.max_connections = table.read("max_connections", auto_or(1..=u64::MAX)).flatten();
     let busy_poll = duration_or_off(Duration::from_micros(1));
     runtime.busy_poll = table.read("busy_poll", busy_poll).unwrap_or(runtime.busy_poll);
+    let max_checks = table.read("max_checks", number(1..=super::MOST)).and_then(NonZeroUsize::new);
+    runtime.max_checks = max_checks.unwrap_or(runtime.max_checks);
     if let Some(drain) = table.table("drain") {
         let any = || duration(Duration::ZERO);
         runtime.drain.grace = drain.read("grace", any()).unwrap_or(runtime.drain.grace);
@@ -48,8 +49,7 @@ pub(super) fn log(top: &Table<'_>) -> Log {
     log.directory = table.read("directory", |node| text(node).map(PathBuf::from));
     let rotations = [("hourly", Rotation::Hourly), ("daily", Rotation::Daily), ("never", Rotation::Never)];
     log.rotation = table.read("rotation", choice(&rotations)).unwrap_or(log.rotation);
-    let keep = table.read("keep", number(1..=10_000));
-    log.keep = keep.map_or(log.keep, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    log.keep = table.read("keep", number(1..=10_000)).unwrap_or(log.keep);
     log.connections = table.read("connections", boolean).unwrap_or(log.connections);
     log
 }

@@ -1,0 +1,82 @@
+//! How long a backend took to answer, since somebody looked: enough to tell its median, in half a kilobyte.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Buckets to each doubling of the time: a median is told to within a fifth.
+const PER_DOUBLING: u32 = 4;
+/// From a microsecond to more than half an hour.
+const BUCKETS: usize = 32 * PER_DOUBLING as usize;
+
+/// Counts answers by how long they took. All workers write it; nothing is kept while nobody asked for it.
+#[derive(Debug)]
+pub(super) struct Answers {
+    wanted: AtomicBool,
+    counts: [AtomicU32; BUCKETS],
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { wanted: AtomicBool::new(false), counts: [const { AtomicU32::new(0) }; BUCKETS] }
+    }
+}
+
+impl Answers {
+    /// Whether answers are kept from now on.
+    pub(super) fn want(&self, wanted: bool) {
+        self.wanted.store(wanted, Relaxed);
+    }
+
+    /// Counts one.
+    pub(super) fn count(&self, took: Duration) {
+        if self.wanted.load(Relaxed) {
+            self.counts[bucket(took)].fetch_add(1, Relaxed);
+        }
+    }
+
+    /// How many there were since this was asked the last time, and the median of what they took.
+    pub(super) fn take(&self) -> (u32, Duration) {
+        let counts: Vec<u32> = self.counts.iter().map(|count| count.swap(0, Relaxed)).collect();
+        let all = counts.iter().sum::<u32>();
+        let mut below = 0;
+        let median = counts.iter().position(|count| {
+            below += count;
+            below * 2 > all
+        });
+        (all, median.map_or(Duration::ZERO, middle))
+    }
+}
+
+fn bucket(took: Duration) -> usize {
+    let micros = took.as_micros().clamp(1, u128::from(u32::MAX)) as f64;
+    ((micros.log2() * f64::from(PER_DOUBLING)) as usize).min(BUCKETS - 1)
+}
+
+/// A time in the middle of a bucket.
+fn middle(bucket: usize) -> Duration {
+    let micros = ((bucket as f64 + 0.5) / f64::from(PER_DOUBLING)).exp2();
+    Duration::from_nanos((micros * 1e3) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_median_is_told_to_within_a_fifth(mut micros in proptest::collection::vec(1u64..10_000_000, 1..200)) {
+            let answers = Answers::default();
+            answers.count(Duration::from_secs(1));
+            prop_assert_eq!(answers.take().0, 0, "nobody wanted it");
+            answers.want(true);
+            micros.iter().for_each(|&micros| answers.count(Duration::from_micros(micros)));
+            micros.sort_unstable();
+            let (count, median) = answers.take();
+            prop_assert_eq!(count as usize, micros.len());
+            let ratio = median.as_secs_f64() * 1e6 / micros[micros.len() / 2] as f64;
+            prop_assert!((0.8..=1.25).contains(&ratio), "{ratio}");
+            prop_assert_eq!(answers.take().0, 0);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Who is left alone for a while: those who fail live connections, and those who are much slower than the others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Keeper;
+use crate::pool::event::Effect;
+use crate::pool::member::Member;
+use crate::pool::state::State;
+
+impl Keeper {
+    /// Takes a backend out for a while, unless too many are out already.
+    pub(super) fn eject(&mut self, index: usize, why: &str, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(eject) = self.config.eject else { return };
+        let (out, sound) = self.ejected();
+        let member = &mut self.members[index];
+        if out >= eject.at_most.of(sound) {
+            let backend = Arc::clone(&member.backend);
+            effects.push(Effect::Spared { backend, cause: why.into() });
+            return;
+        }
+        member.ejection.eject(eject.period, why, now);
+        self.settle(index, "", now, effects);
+    }
+
+    /// How many are ejected, and of how many whose checks pass.
+    pub(super) fn ejected(&self) -> (usize, usize) {
+        let count = |state| self.members.iter().filter(|member| member.state == state).count();
+        let out = count(State::Ejected);
+        (out, out + count(State::Up))
+    }
+
+    /// Whether the backends' times to answer are compared.
+    pub(super) fn compares(&self) -> bool {
+        self.config.eject.is_some_and(|eject| eject.slow.is_some())
+    }
+
+    /// Ejects those who answer, but much slower than the others, the slowest first.
+    pub(super) fn compare(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(slow) = self.config.eject.and_then(|eject| eject.slow) else {
+            self.compare_at = None;
+            return;
+        };
+        if now < *self.compare_at.get_or_insert(now + slow.every) {
+            return;
+        }
+        self.compare_at = Some(now + slow.every);
+        let mut medians = Vec::new();
+        for (index, member) in self.members.iter().enumerate() {
+            let (answers, median) = member.backend.answers.take();
+            if member.state == State::Up && answers >= slow.answers.get() {
+                medians.push((median, index));
+            }
+        }
+        medians.sort_unstable();
+        for place in (0..medians.len()).rev() {
+            let (median, index) = medians[place];
+            // The median of the others: of a few, one that is slow must not be its own measure.
+            let mut others = medians.iter().enumerate().filter(|(other, _)| *other != place);
+            let Some((_, (usual, _))) = others.nth((medians.len().saturating_sub(2)) / 2) else { return };
+            if median <= slow.floor || median <= usual.mul_f64(slow.factor.get()) {
+                return; // nor are those who are faster
+            }
+            let ms = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
+            let why =
+                format!("it takes {} ms to answer, where the others take {} ms", ms(median), ms(*usual));
+            self.eject(index, &why, now, effects);
+        }
+    }
+
+    /// Lets those back in whose time out is over, and if too many are out, those whose time ends first.
+    pub(super) fn release(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for index in 0..self.members.len() {
+            if self.members[index].state == State::Ejected {
+                self.settle(index, "its time out is over", now, effects);
+            }
+        }
+        let at_most = |sound| self.config.eject.map_or(0, |eject| eject.at_most.of(sound));
+        let (out, sound) = self.ejected();
+        for _ in at_most(sound)..out {
+            let ends = |member: &Member| member.ejection.out(now).map(|(until, _)| until);
+            let ejected = self.members.iter().enumerate().filter(|(_, member)| ends(member).is_some());
+            let first = ejected.filter(|(_, m)| m.state == State::Ejected).min_by_key(|(_, m)| ends(m));
+            let Some((index, _)) = first else { return };
+            self.members[index].ejection.lift(now);
+            let cause = "too few others are left for it to stay ejected";
+            self.settle(index, cause, now, effects);
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The one owner of the truth about a pool's backends.
+//!
+//! A keeper takes in what discovery sees, what checks find and what live connections meet, and says what follows:
+//! which states change and why, who is to be checked, what connections are told. It is pure: it does no I/O and
+//! is handed the time, so that every path through it can be tested. `task.rs` feeds it and does what it
+//! says. To know why a backend is in or out, read here.
+
+mod claims;
+mod ejections;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config;
+use crate::discovery::SourceKey;
+use crate::health::{CheckError, Ejection, Tally, Verdict};
+use crate::pool::event::{Command, Effect, Event, Failure, Wish};
+use crate::pool::member::{Member, Results};
+use crate::pool::state::State;
+
+/// How often a draining backend is looked at for connections that remain.
+const DRAINING_LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Default)]
+struct SourceState {
+    answered: bool,
+    /// Since when nothing could be concluded from asking.
+    failing: Option<Instant>,
+    /// The kind of the last answer.
+    result: Option<&'static str>,
+}
+
+/// The one owner of the truth about a pool's backends.
+#[derive(Debug)]
+pub struct Keeper {
+    config: config::Pool,
+    members: Vec<Member>,
+    sources: BTreeMap<SourceKey, SourceState>,
+    next_key: u64,
+    /// When the backends' times to answer are to be compared.
+    compare_at: Option<Instant>,
+}
+
+impl Keeper {
+    /// A keeper that knows of no backend yet.
+    pub fn new(config: config::Pool) -> Self {
+        let sources = config.discover.iter().map(|s| (SourceKey::from(s), SourceState::default())).collect();
+        Self { config, members: Vec::new(), sources, next_key: 0, compare_at: None }
+    }
+
+    /// The backends, in the order in which they were found; those that drain included.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Whether every source has answered once and every backend found has been checked once.
+    pub fn settled(&self) -> bool {
+        self.sources.values().all(|source| source.answered) && self.members.iter().all(Member::settled)
+    }
+
+    /// When a [`Event::Tick`] is due, if nothing else happens before.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let draining = self.members.iter().any(Member::leaving).then(|| now + DRAINING_LOOK);
+        let missing = self.members.iter().flat_map(|member| {
+            member.claims.iter().filter_map(|(key, claim)| Some(claim.missing? + self.flap(key)))
+        });
+        let holding = self.sources.iter().filter_map(|(key, source)| {
+            let until = source.failing? + self.hold(key)?;
+            (until > now).then_some(until)
+        });
+        let ejected = self.members.iter().filter_map(|member| Some(member.ejection.out(now)?.0));
+        let ramping = self.members.iter().filter_map(|member| member.ramp(self.config.slow_start, now).1);
+        let others = ejected.chain(ramping).chain(draining).chain(self.compare_at);
+        missing.chain(holding).chain(others).min()
+    }
+
+    /// Takes in one event and says what follows from it.
+    pub fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Observed(source, observation) => self.observed(&source, &observation, now, &mut effects),
+            Event::Checked(key, check, result) => self.checked(key, check, &result, now, &mut effects),
+            Event::Failed(key, failure, in_a_row) => {
+                self.failed(key, &failure, in_a_row, now, &mut effects);
+            }
+            Event::Told(key, command, who) => self.told(key, command, &who, now, &mut effects),
+            Event::Reconfigured(config) => self.reconfigured(*config, now, &mut effects),
+            Event::Removed => {
+                for index in 0..self.members.len() {
+                    self.leave(index, "its pool was removed from the configuration", now, &mut effects);
+                }
+            }
+            Event::Tick => {}
+        }
+        self.expire(now, &mut effects);
+        self.compare(now, &mut effects);
+        self.release(now, &mut effects);
+        self.bury(now, &mut effects);
+        self.ramp(now, &mut effects);
+        effects
+    }
+
+    fn checked(
+        &mut self,
+        key: u64,
+        check: usize,
+        result: &Result<(), CheckError>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        match result {
+            Ok(()) => self.tallied(key, check, true, "", now, effects),
+            Err(CheckError::Failed(why)) => self.tallied(key, check, false, why, now, effects),
+            Err(CheckError::Local(_)) => {} // nothing was learned of the backend
+        }
+    }
+
+    fn failed(
+        &mut self,
+        key: u64,
+        failure: &Failure,
+        in_a_row: u32,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let what = match failure {
+            Failure::Connect(error) => format!("a client's connection failed: {error}"),
+            Failure::Reset => "it reset a client's connection without an answer".to_owned(),
+        };
+        let up = |m: &Member| m.backend.key == key && m.state == State::Up;
+        if matches!(failure, Failure::Connect(_)) {
+            effects.push(Effect::AskNow);
+            if self.members.iter().any(up) {
+                self.tallied(key, 0, false, &what, now, effects);
+            }
+        }
+        if let Some(eject) = self.config.eject
+            && eject.failures.is_some_and(|failures| in_a_row >= failures.get())
+            && let Some(index) = self.members.iter().position(up)
+        {
+            self.eject(index, &format!("{in_a_row} failures in a row: {what}"), now, effects);
+        }
+    }
+
+    fn tallied(
+        &mut self,
+        key: u64,
+        check: usize,
+        passed: bool,
+        what: &str,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(health) = self.config.health.get(check) else { return };
+        let Some(index) = self.members.iter().position(|m| m.backend.key == key && !m.leaving()) else {
+            return;
+        };
+        let member = &mut self.members[index];
+        // Discovery and a check that say the same thing need no third witness.
+        let fall = if member.missing() { 1 } else { health.fall };
+        let first = member.verdict() == Verdict::Unchecked;
+        let Some(results) = member.results.get_mut(check) else { return };
+        results.heard = true;
+        let unchecked = results.tally.verdict() == Verdict::Unchecked;
+        if unchecked && !passed && now < member.trial + health.grace {
+            return; // it is still starting
+        }
+        let lifted = match results.tally.on(passed, health.rise, fall) {
+            Some(Verdict::Passing) if first => "its first check passed".to_owned(),
+            Some(Verdict::Passing) => in_a_row(health.rise, "check passed", "checks passed"),
+            Some(Verdict::Failing) => {
+                member.failing = match member.state {
+                    State::Joining => format!("its first check failed: {what}").into(),
+                    _ => format!("{}: {what}", in_a_row(fall, "check failed", "checks failed")).into(),
+                };
+                member.ejection.lift(now); // from now on the checks decide
+                String::new()
+            }
+            Some(Verdict::Unchecked) | None => return,
+        };
+        self.settle(index, &lifted, now, effects);
+    }
+
+    /// An operator wants something of a backend.
+    fn told(&mut self, key: u64, command: Command, who: &str, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(index) = self.members.iter().position(|m| m.backend.key == key && !m.leaving()) else {
+            return;
+        };
+        let member = &mut self.members[index];
+        match command {
+            Command::Be(wish) => {
+                let before = member.wish.as_ref().map_or(Wish::Up, |(wish, _)| *wish);
+                if before != Wish::Maintenance && wish == Wish::Maintenance {
+                    effects.push(Effect::Uncheck(key));
+                }
+                if before == Wish::Maintenance && wish != Wish::Maintenance && !self.config.health.is_empty()
+                {
+                    // Nobody has looked at it meanwhile.
+                    member.results = vec![Results::default(); self.config.health.len()];
+                    member.trial = now;
+                    effects.push(Effect::Check(Arc::clone(&member.backend)));
+                }
+                member.ejection = Ejection::default();
+                member.wish = match wish {
+                    Wish::Up => None,
+                    Wish::Draining => Some((wish, format!("{who} drains it").into())),
+                    Wish::Maintenance => Some((wish, format!("{who} put it into maintenance").into())),
+                };
+                self.settle(index, &format!("{who} returned it"), now, effects);
+            }
+            Command::Weigh(weight) => {
+                let by_source = member.lead(&self.config).map_or(1, |found| found.weight);
+                member.told_weight = Some((weight, by_source));
+                self.describe(index, effects);
+            }
+            Command::Check => effects.push(Effect::CheckNow(key)),
+        }
+    }
+
+    fn reconfigured(&mut self, config: config::Pool, now: Instant, effects: &mut Vec<Effect>) {
+        let before = std::mem::replace(&mut self.config, config);
+        let keys: Vec<SourceKey> = self.config.discover.iter().map(SourceKey::from).collect();
+        self.sources.retain(|key, _| keys.contains(key));
+        for (key, source) in keys.iter().zip(&self.config.discover) {
+            let state = self.sources.entry(key.clone()).or_default();
+            // One that was changed begins anew and will answer soon.
+            state.answered &= before.discover.contains(source);
+        }
+        // Whom no source claims any longer stays until the new ones have been found and checked (see `flap`).
+        for claim in self.members.iter_mut().flat_map(|member| &mut member.claims) {
+            if !keys.contains(claim.0) {
+                claim.1.missing.get_or_insert(now);
+            }
+        }
+        self.compare_at = None;
+        for index in 0..self.members.len() {
+            self.members[index].backend.answers.want(self.compares());
+            if before.health != self.config.health {
+                self.check_otherwise(index, &before, effects);
+            }
+            self.describe(index, effects);
+            let lifted = match self.config.health.is_empty() {
+                true => "the pool's checks were removed",
+                false => "the pool's checks are others",
+            };
+            self.settle(index, lifted, now, effects);
+        }
+    }
+
+    /// The pool's checks are others: what the same one has found before stands, and until a new one has been heard,
+    /// it is taken to say what all together said.
+    fn check_otherwise(&mut self, index: usize, before: &config::Pool, effects: &mut Vec<Effect>) {
+        let member = &mut self.members[index];
+        let verdict = member.verdict();
+        let same = |health: &config::Health| {
+            let place =
+                before.health.iter().position(|old| (&old.check, old.port) == (&health.check, health.port));
+            place.and_then(|place| member.results.get(place).copied())
+        };
+        let presumed = Results { tally: Tally::presumed(verdict), heard: false };
+        member.results = self.config.health.iter().map(|health| same(health).unwrap_or(presumed)).collect();
+        if member.leaving() || matches!(member.wish, Some((Wish::Maintenance, _))) {
+            return;
+        }
+        effects.push(Effect::Uncheck(member.backend.key));
+        if !self.config.health.is_empty() {
+            effects.push(Effect::Check(Arc::clone(&member.backend)));
+        }
+    }
+
+    /// Takes a backend out of the pool for good. Its connections follow `on_leave`.
+    fn leave(&mut self, index: usize, cause: &str, now: Instant, effects: &mut Vec<Effect>) {
+        let member = &mut self.members[index];
+        if member.leaving() {
+            return;
+        }
+        member.claims.clear();
+        member.left = Some(cause.into());
+        effects.push(Effect::Uncheck(member.backend.key));
+        self.settle(index, "", now, effects);
+    }
+
+    /// Lets go of the leaving backends whose last connection has ended.
+    fn bury(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for member in self.members.iter_mut().filter(|m| m.leaving() && m.backend.load.active() == 0) {
+            let cause = Arc::clone(&member.cause);
+            change(member, State::Gone, cause, now, effects);
+        }
+        self.members.retain(|member| member.state != State::Gone);
+    }
+
+    /// Brings a backend's name, share, tier and limit in line with what its sources and an operator say.
+    fn describe(&mut self, index: usize, effects: &mut Vec<Effect>) {
+        let member = &self.members[index];
+        let (Some(lead), Some(named)) = (member.lead(&self.config), member.name(&self.config)) else {
+            return;
+        };
+        let (tier, by_source) = (lead.tier, lead.weight);
+        let connections = lead.connections.or(self.config.limits.connections);
+        let renamed = (named.name != member.backend.name).then(|| Arc::new(member.backend.named(named)));
+        let member = &mut self.members[index];
+        // The newest word counts.
+        member.told_weight = member.told_weight.filter(|(_, then)| *then == by_source);
+        let weight = member.told_weight.map_or(by_source, |(weight, _)| weight);
+        if let Some(backend) = renamed {
+            effects.push(Effect::Named(Arc::clone(&backend)));
+            member.backend = backend;
+        }
+        if std::mem::replace(&mut member.weight, weight) != weight {
+            effects.push(Effect::Weighed { backend: Arc::clone(&member.backend), weight });
+        }
+        let before = (std::mem::replace(&mut member.tier, tier), member.connections);
+        member.connections = connections;
+        if before != (tier, connections) {
+            effects.push(Effect::Reshape);
+        }
+    }
+
+    /// Brings a backend's state in line with what is known of it. `lifted`: what the last obstacle was, if there is none
+    /// any longer.
+    fn settle(&mut self, index: usize, lifted: &str, now: Instant, effects: &mut Vec<Effect>) {
+        let member = &mut self.members[index];
+        let (state, why) = member.standing(now);
+        member.give_order(&self.config, now);
+        let cause = why.unwrap_or_else(|| lifted.into());
+        if state != member.state {
+            change(member, state, cause, now, effects);
+        } else if !cause.is_empty() && !matches!(state, State::Up | State::Joining) {
+            member.cause = cause;
+        }
+    }
+
+    /// Notes how much of its share each backend gets by now.
+    fn ramp(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        for member in &mut self.members {
+            let (step, _) = member.ramp(self.config.slow_start, now);
+            if std::mem::replace(&mut member.step, step) != step {
+                effects.push(Effect::Reshape);
+            }
+        }
+    }
+}
+
+fn in_a_row(n: u32, one: &str, many: &str) -> String {
+    if n == 1 { format!("a {one}") } else { format!("{n} {many} in a row") }
+}
+
+fn change(member: &mut Member, to: State, cause: Arc<str>, now: Instant, effects: &mut Vec<Effect>) {
+    let from = std::mem::replace(&mut member.state, to);
+    member.since = now;
+    member.cause = Arc::clone(&cause);
+    effects.push(Effect::Changed { backend: Arc::clone(&member.backend), from, to, cause });
+}
+
+#[cfg(test)]
+mod facts_tests;
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! A backend as its keeper knows it: facts, and the state that follows from them.
+//!
+//! No event sets a state. An event changes a *fact* (what a source says, what a check found, what live connections
+//! met, what an operator wants), and [`Member::standing`] tells what follows from all of them together. So it never
+//! matters in which order things happened, and what is known can always be told again.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backend::{Backend, Order};
+use super::event::Wish;
+use super::state::State;
+use crate::config::{self, Policy};
+use crate::discovery::{Fitness, Found, SourceKey};
+use crate::health::{Ejection, Tally, Verdict};
+use crate::telemetry::CloseReason;
+
+/// In so many steps a backend that came up gets its whole share (`slow_start`).
+pub const STEPS: u32 = 10;
+
+/// A backend and what the keeper knows of it.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Who it is.
+    pub backend: Arc<Backend>,
+    /// Its state.
+    pub state: State,
+    /// Since when.
+    pub since: Instant,
+    /// Why it is in this state.
+    pub cause: Arc<str>,
+    /// Its share.
+    pub weight: u32,
+    /// Its tier: those of a higher number are used only while none of a lower one is up.
+    pub tier: u16,
+    /// Connections that it may carry at once; `None`: as many as there come.
+    pub connections: Option<NonZeroU32>,
+    /// How much of its share it gets by now, in [`STEPS`].
+    pub step: u32,
+    /// What each source says of it. One that says nothing any longer is not here.
+    pub(super) claims: BTreeMap<SourceKey, Claim>,
+    /// What each of the pool's checks has found.
+    pub(super) results: Vec<Results>,
+    /// Why its checks fail, if they do.
+    pub(super) failing: Arc<str>,
+    /// Since when it has been waiting to pass its checks for the first time.
+    pub(super) trial: Instant,
+    pub(super) ejection: Ejection,
+    /// What an operator wants of it, if it is not to be used.
+    pub(super) wish: Option<(Wish, Arc<str>)>,
+    /// The share that an operator gave it, and the one that it had by the sources then.
+    pub(super) told_weight: Option<(u32, u32)>,
+    /// Why it has left for good.
+    pub(super) left: Option<Arc<str>>,
+    /// What its connections were told last.
+    ordered: Option<(CloseReason, Policy)>,
+}
+
+/// What one check has found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Results {
+    pub(super) tally: Tally,
+    /// Whether there was a result at all, even one that did not count.
+    pub(super) heard: bool,
+}
+
+/// One source's word that a backend exists.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) found: Found,
+    /// Since when good answers have been without it.
+    pub(super) missing: Option<Instant>,
+}
+
+impl Member {
+    /// One that was just found, in a pool with so many checks.
+    pub(super) fn new(backend: Arc<Backend>, cause: Arc<str>, checks: usize, now: Instant) -> Self {
+        Self {
+            backend,
+            state: State::Joining,
+            since: now,
+            cause,
+            weight: 1,
+            tier: 0,
+            connections: None,
+            step: STEPS,
+            claims: BTreeMap::new(),
+            results: vec![Results::default(); checks],
+            failing: "".into(),
+            trial: now,
+            ejection: Ejection::default(),
+            wish: None,
+            told_weight: None,
+            left: None,
+            ordered: None,
+        }
+    }
+
+    pub(super) fn leaving(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Whether every source that knew it now answers without it.
+    pub(super) fn missing(&self) -> bool {
+        self.claims.values().all(|claim| claim.missing.is_some())
+    }
+
+    /// What all checks together say: one that fails is enough, and all must have been heard.
+    pub(super) fn verdict(&self) -> Verdict {
+        let verdicts = || self.results.iter().map(|results| results.tally.verdict());
+        if verdicts().any(|verdict| verdict == Verdict::Failing) {
+            Verdict::Failing
+        } else if verdicts().any(|verdict| verdict == Verdict::Unchecked) {
+            Verdict::Unchecked
+        } else {
+            Verdict::Passing
+        }
+    }
+
+    /// Whether there is no more to be heard of it soon: each check has ended once, or it is known to be starting.
+    pub(super) fn settled(&self) -> bool {
+        self.state != State::Joining
+            || *self.fitness() == Fitness::Starting
+            || self.results.iter().all(|results| results.heard)
+    }
+
+    /// What all sources that know of its health say together.
+    fn fitness(&self) -> &Fitness {
+        let all = || self.claims.values().map(|claim| &claim.found.fitness);
+        let unhealthy = all().find(|fitness| matches!(fitness, Fitness::Unhealthy(_)));
+        let starting = || all().find(|fitness| matches!(fitness, Fitness::Starting));
+        unhealthy.or_else(starting).unwrap_or(&Fitness::Unknown)
+    }
+
+    /// The state that follows from what is known, and why; without a word where only what has just happened can tell.
+    pub(super) fn standing(&self, now: Instant) -> (State, Option<Arc<str>>) {
+        if let Some(why) = &self.left {
+            return (State::Draining, Some(Arc::clone(why)));
+        }
+        match &self.wish {
+            Some((Wish::Maintenance, who)) => return (State::Maintenance, Some(Arc::clone(who))),
+            Some((Wish::Draining, who)) => return (State::Draining, Some(Arc::clone(who))),
+            Some((Wish::Up, _)) | None => {}
+        }
+        match self.fitness() {
+            Fitness::Unhealthy(why) => return (State::Down, Some(Arc::clone(why))),
+            Fitness::Starting => return (State::Joining, Some("its container is starting".into())),
+            Fitness::Unknown | Fitness::Healthy => {}
+        }
+        match (self.verdict(), self.ejection.out(now)) {
+            (Verdict::Failing, _) => (State::Down, Some(Arc::clone(&self.failing))),
+            (Verdict::Unchecked, _) => (State::Joining, None),
+            (Verdict::Passing, Some((_, why))) => (State::Ejected, Some(Arc::clone(why))),
+            (Verdict::Passing, None) => (State::Up, None),
+        }
+    }
+
+    /// Tells its connections what follows for them, if that is another thing than before.
+    pub(super) fn give_order(&mut self, config: &config::Pool, now: Instant) {
+        let down = self.verdict() == Verdict::Failing || matches!(self.fitness(), Fitness::Unhealthy(_));
+        let order = if self.leaving() {
+            Some((CloseReason::BackendLeft, config.on_leave))
+        } else if down {
+            Some((CloseReason::BackendDown, config.on_down))
+        } else if self.wish.is_some() {
+            Some((CloseReason::Operator, config.on_drain))
+        } else {
+            None
+        };
+        if std::mem::replace(&mut self.ordered, order) == order {
+            return;
+        }
+        self.backend.give_order(match order {
+            Some((reason, Policy::End { how, over })) => Some(Order { how, at: now, over, reason }),
+            Some((_, Policy::Keep)) | None => None,
+        });
+    }
+
+    /// The word of the source that tells the most: of those that still see it, one that says more than an address
+    /// before DNS, and then the first in the configuration.
+    pub(super) fn lead(&self, config: &config::Pool) -> Option<&Found> {
+        self.first_claim(config, |key, _| matches!(key, SourceKey::Dns(..)))
+    }
+
+    /// The name that it is called by: that of the first source that knows one.
+    pub(super) fn name(&self, config: &config::Pool) -> Option<&Found> {
+        self.first_claim(config, |_, found| found.nameless)
+    }
+
+    fn first_claim(
+        &self,
+        config: &config::Pool,
+        later: impl Fn(&SourceKey, &Found) -> bool,
+    ) -> Option<&Found> {
+        let place = |key: &SourceKey| {
+            let found = config.discover.iter().position(|source| SourceKey::from(source) == *key);
+            found.unwrap_or(usize::MAX)
+        };
+        let rank = |(key, claim): &(&SourceKey, &Claim)| {
+            (claim.missing.is_some(), later(key, &claim.found), place(key))
+        };
+        self.claims.iter().min_by_key(rank).map(|(_, claim)| &claim.found)
+    }
+
+    /// How much of its share it gets, and when that will be more.
+    pub(super) fn ramp(&self, slow_start: Duration, now: Instant) -> (u32, Option<Instant>) {
+        let up = now.saturating_duration_since(self.since);
+        if self.state != State::Up || up >= slow_start {
+            return (STEPS, None);
+        }
+        let step = (up.as_secs_f64() / slow_start.as_secs_f64() * f64::from(STEPS)) as u32;
+        let step = step.min(STEPS - 1) + 1;
+        (step, Some(self.since + slow_start * step / STEPS))
+    }
+}
