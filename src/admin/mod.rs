@@ -1,5 +1,6 @@
 //! The admin server: what an operator sees.
 
+mod change;
 pub mod metrics;
 pub mod overview;
 pub mod server;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, patch};
 use axum::{Json, Router, middleware};
 use serde::Serialize;
 
@@ -35,6 +36,7 @@ pub fn router(overview: &Arc<Overview>) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics_text))
         .route("/api/v1/status", get(status_json))
+        .route("/api/v1/pools/{pool}/backends/{backend}", patch(change::backend))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(LONGEST_BODY))

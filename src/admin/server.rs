@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::change::Peer;
 use crate::config::BindAddress;
 use crate::proxy::sockets;
 
@@ -69,9 +70,9 @@ impl Bound {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(self.header_time).max_headers(HEADERS);
-        let service = TowerToHyperService::new(router);
-        let serve = |io: TokioIo<_>, place: OwnedSemaphorePermit| {
-            let connection = graceful.watch(protocol.serve_connection(io, service.clone()));
+        let serve = |io: TokioIo<_>, peer: Peer, place: OwnedSemaphorePermit| {
+            let service = TowerToHyperService::new(router.clone().layer(Extension(peer)));
+            let connection = graceful.watch(protocol.serve_connection(io, service));
             tokio::spawn(async move {
                 let _ = connection.await; // a client that breaks off is none of our business
                 drop(place);
@@ -83,7 +84,7 @@ impl Bound {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, place)) => serve(TokioIo::new(stream), place),
+                Ok((stream, peer, place)) => serve(TokioIo::new(stream), peer, place),
                 Err(error) => {
                     warn!(address = %self.address, %error, "admin accept failed; trying again");
                     tokio::time::sleep(BREATHER).await;
@@ -104,13 +105,16 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 async fn accept(
     listener: &Listener,
     places: &Arc<Semaphore>,
-) -> io::Result<(Box<dyn Stream>, OwnedSemaphorePermit)> {
+) -> io::Result<(Box<dyn Stream>, Peer, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let stream: Box<dyn Stream> = match listener {
-        Listener::Tcp(listener) => Box::new(listener.accept().await?.0),
-        Listener::Unix(listener) => Box::new(listener.accept().await?.0),
+    let (stream, peer): (Box<dyn Stream>, Peer) = match listener {
+        Listener::Tcp(listener) => {
+            let (stream, address) = listener.accept().await?;
+            (Box::new(stream), Peer::Tcp(address))
+        }
+        Listener::Unix(listener) => (Box::new(listener.accept().await?.0), Peer::Unix),
     };
-    Ok((stream, place))
+    Ok((stream, peer, place))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `/api/v1/status`: the whole program at a glance, as JSON.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -57,6 +58,8 @@ pub struct PoolStatus {
     pub settled: bool,
     /// Backends that can be chosen.
     pub up: usize,
+    /// Whether too few are up, so that all are used.
+    pub panic: bool,
     /// Clients that wait for a place at a backend.
     pub queue: usize,
     /// Failed attempts that no client learned of.
@@ -87,6 +90,12 @@ pub struct BackendStatus {
     pub cause: Arc<str>,
     /// Its share.
     pub weight: u32,
+    /// How much of that it gets by now, in percent (`slow_start`).
+    pub ramp: u32,
+    /// Its tier: those of a higher number are backups for those of a lower one.
+    pub tier: u16,
+    /// Connections that it may carry at once; null: as many as there come.
+    pub limit: Option<NonZeroU32>,
     /// Connections that are open or opening.
     pub active: u32,
     /// Connections that it was sent.
@@ -153,6 +162,7 @@ impl PoolStatus {
             algorithm: view.algorithm.name(),
             settled: pool.settled(),
             up: view.len(),
+            panic: view.panic,
             queue: pool.queue.len(),
             failures_masked: pool.counters.failures_masked(),
             failures_seen: seen,
@@ -163,7 +173,7 @@ impl PoolStatus {
 }
 
 impl BackendStatus {
-    fn of(entry: &Entry) -> Self {
+    pub(super) fn of(entry: &Entry) -> Self {
         let backend = &entry.backend;
         let mut total = Reading::default();
         for (_, reading) in backend.flows.read() {
@@ -183,6 +193,9 @@ impl BackendStatus {
             since: SystemTime::now() - entry.since.elapsed(),
             cause: Arc::clone(&entry.cause),
             weight: entry.weight,
+            ramp: entry.ramp,
+            tier: entry.tier,
+            limit: entry.connections,
             active: backend.load.active(),
             connections: total.total(),
             bytes_in: total.bytes_in,

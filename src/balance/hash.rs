@@ -10,12 +10,22 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
+use super::Candidate;
 use crate::config::HashKey;
 
-/// What is hashed, and what for: half of the key. The numbers must never change.
+/// What is hashed, and what for: a part of the key. The numbers must never change.
 #[derive(Clone, Copy, Debug)]
-enum Purpose {
+pub(super) enum Purpose {
+    /// A client, as an [`Ask`](super::Ask) has it.
     Client = 1,
+    /// A client that cannot go where it belongs.
+    Again = 2,
+    /// A backend's places on the ring.
+    Ring = 3,
+    /// Where in the table a backend's permutation begins.
+    Offset = 4,
+    /// How far its steps are.
+    Skip = 5,
 }
 
 /// The hash of a client, for [`Ask::client`](super::Ask::client). An IPv6 address that stands for an IPv4 address
@@ -30,14 +40,50 @@ pub fn client(ip: IpAddr, port: u16, key: HashKey) -> u64 {
 /// The part of an address that `key` asks for; the first `net` bytes of it are its network.
 fn part(address: &[u8], net: usize, port: u16, key: HashKey) -> u64 {
     match key {
-        HashKey::SourceIp => sip(Purpose::Client, 0, address),
-        HashKey::SourceIpPort => sip(Purpose::Client, 0, &[address, &port.to_be_bytes()].concat()),
-        HashKey::SourceNet => sip(Purpose::Client, 0, &address[..net]),
+        HashKey::SourceIp => sip(Purpose::Client as u64, 0, address),
+        HashKey::SourceIpPort => sip(Purpose::Client as u64, 0, &[address, &port.to_be_bytes()].concat()),
+        HashKey::SourceNet => sip(Purpose::Client as u64, 0, &address[..net]),
     }
 }
 
-fn sip(purpose: Purpose, number: u64, bytes: &[u8]) -> u64 {
-    SipHasher24::new_with_keys(purpose as u64, number).hash(bytes)
+/// Another hash of a client: one for each number.
+pub(super) fn again(client: u64, number: u64) -> u64 {
+    sip(Purpose::Again as u64, number, &client.to_le_bytes())
+}
+
+/// A candidate as the hashes know it, whatever order it was found in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named<'a> {
+    /// Its place among the candidates.
+    pub(super) index: usize,
+    pub(super) weight: u32,
+    name: &'a str,
+    /// How many of the same name are before it. Only the order in which they were found tells those from each other,
+    /// so that another process may take one for the other.
+    namesakes: u64,
+}
+
+impl Named<'_> {
+    /// One of its hashes: one for each purpose and number.
+    pub(super) fn hash(&self, purpose: Purpose, number: u64) -> u64 {
+        sip(self.namesakes << 8 | purpose as u64, number, self.name.as_bytes())
+    }
+}
+
+/// The candidates in the order of their names.
+pub(super) fn by_name(candidates: &[Candidate]) -> Vec<Named<'_>> {
+    let mut order: Vec<_> = candidates.iter().enumerate().collect();
+    order.sort_unstable_by_key(|(_, candidate)| (&*candidate.name, candidate.key));
+    let mut all: Vec<Named<'_>> = Vec::with_capacity(order.len());
+    for (index, Candidate { name, weight, .. }) in order {
+        let namesakes = all.last().filter(|last| *last.name == **name).map_or(0, |last| last.namesakes + 1);
+        all.push(Named { index, weight: *weight, name, namesakes });
+    }
+    all
+}
+
+fn sip(purpose: u64, number: u64, bytes: &[u8]) -> u64 {
+    SipHasher24::new_with_keys(purpose, number).hash(bytes)
 }
 
 #[cfg(test)]

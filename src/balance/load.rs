@@ -18,8 +18,11 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+
+use super::latency::{Known, Latency};
 
 /// How busy one backend is: the connections that were sent to it and have not ended, those that are still
 /// connecting included, and the ghosts of those that failed. All workers write it.
@@ -30,6 +33,8 @@ pub struct Load {
     /// Whether it ever had a bell: without one a change costs no more than to count it.
     listened_to: AtomicBool,
     bell: ArcSwapOption<Bell>,
+    connect: Latency,
+    first_byte: Latency,
 }
 
 /// Where to mark a load that has changed.
@@ -72,6 +77,21 @@ impl Load {
         self.ghosts.fetch_add(1, SeqCst);
         self.ring();
         Ghost(Arc::clone(self))
+    }
+
+    /// Notes how long a connection took to be established, at the time `now` of [`Ask`](super::Ask).
+    pub fn connected(&self, took: Duration, now: Duration) {
+        self.connect.observe(took, now);
+    }
+
+    /// Notes how long it then took until the backend's first byte, at the time `now` of [`Ask`](super::Ask).
+    pub fn answered(&self, took: Duration, now: Duration) {
+        self.first_byte.observe(took, now);
+    }
+
+    /// What is known at `now` of the time to connect, and of that to the first byte.
+    pub(super) fn latencies(&self, now: Duration) -> [Known; 2] {
+        [self.connect.known(now), self.first_byte.known(now)]
     }
 
     /// From now on changes are marked on `board` as those of `index`, and no longer on the board before it. What the

@@ -3,14 +3,26 @@
 //! Pure: no I/O, no clock, no knowledge of pools or sockets, so that the same code runs under traffic, in a
 //! property test and on paper. A [`Picker`] is built once from a set of candidates and then asked many times,
 //! by all workers at once. One file per algorithm; to add one, write its file, add it to
-//! [`Algorithm`] and to the three matches below. `load.rs` is how busy each candidate is and how an algorithm hears
-//! of it, `tournament.rs` is who has least. No algorithm looks at every candidate to choose one.
+//! [`Algorithm`] and to the matches below. No algorithm looks at every candidate to choose one.
+//!
+//! What they share: `load.rs` is how busy each candidate is and how an algorithm hears of it, `latency.rs` how soon it
+//! answers; `tournament.rs` is who has least; `two.rs` draws two at random; `hash.rs` is the hash of clients and names,
+//! `affinity.rs` the order in which a client tries the candidates, `bound.rs` how many connections one may have.
 
+mod affinity;
+mod bound;
+mod ewma;
 pub mod hash;
+mod latency;
 mod least_connections;
 mod load;
+mod maglev;
+mod random_two;
+mod ring_hash;
 mod round_robin;
+mod source_hash;
 mod tournament;
+mod two;
 mod weighted;
 
 use std::sync::Arc;
@@ -19,6 +31,7 @@ use std::time::Duration;
 pub use load::{Ghost, Lease, Load};
 
 use crate::config::{Algorithm, Hash};
+use affinity::Affinity;
 use least_connections::LeastConnections;
 use round_robin::RoundRobin;
 use weighted::Weighted;
@@ -61,6 +74,9 @@ enum Method {
     RoundRobin(RoundRobin),
     Weighted(Weighted),
     LeastConnections(LeastConnections),
+    RandomTwo,
+    Ewma,
+    Affinity(Affinity),
 }
 
 impl Picker {
@@ -68,24 +84,33 @@ impl Picker {
     /// of each candidate) is taken over from `previous`.
     pub fn new(
         algorithm: Algorithm,
-        _hash: &Hash,
+        hash: &Hash,
         candidates: Vec<Candidate>,
         previous: Option<&Self>,
     ) -> Self {
         debug_assert!(candidates.iter().all(|c| c.weight > 0));
         let candidates = candidates.into_boxed_slice();
-        let method = match (algorithm, previous.map(|p| (&p.method, &p.candidates))) {
-            (Algorithm::RoundRobin, Some((Method::RoundRobin(old), _))) => Method::RoundRobin(old.clone()),
-            (Algorithm::RoundRobin, _) => Method::RoundRobin(RoundRobin::default()),
-            (Algorithm::Weighted, Some((Method::Weighted(old), before))) => {
+        let (before, old) = previous.map_or((&[][..], None), |p| (&*p.candidates, Some(&p.method)));
+        let method = match (algorithm, old) {
+            (Algorithm::RoundRobin, Some(Method::RoundRobin(old))) => {
+                Method::RoundRobin(old.carried_over(before, &candidates))
+            }
+            (Algorithm::RoundRobin, _) => Method::RoundRobin(RoundRobin::new(&candidates)),
+            (Algorithm::Weighted, Some(Method::Weighted(old))) => {
                 Method::Weighted(old.carried_over(before, &candidates))
             }
             (Algorithm::Weighted, _) => Method::Weighted(Weighted::new(&candidates)),
-            (Algorithm::LeastConnections, Some((Method::LeastConnections(old), _))) => {
+            (Algorithm::LeastConnections, Some(Method::LeastConnections(old))) => {
                 Method::LeastConnections(LeastConnections::new(&candidates, Some(old)))
             }
-            // The others are to be written.
-            (_, _) => Method::LeastConnections(LeastConnections::new(&candidates, None)),
+            (Algorithm::LeastConnections, _) => {
+                Method::LeastConnections(LeastConnections::new(&candidates, None))
+            }
+            (Algorithm::RandomTwo, _) => Method::RandomTwo,
+            (Algorithm::Ewma, _) => Method::Ewma,
+            (Algorithm::SourceHash, _) => Method::Affinity(Affinity::source_hash(&candidates, hash)),
+            (Algorithm::RingHash, _) => Method::Affinity(Affinity::ring_hash(&candidates, hash)),
+            (Algorithm::Maglev, _) => Method::Affinity(Affinity::maglev(&candidates, hash)),
         };
         Self { candidates, method }
     }
@@ -99,6 +124,9 @@ impl Picker {
             Method::RoundRobin(method) => method.choose(&self.candidates, ask.passed),
             Method::Weighted(method) => method.choose(&self.candidates, ask.passed),
             Method::LeastConnections(method) => method.choose(&self.candidates, ask.passed),
+            Method::RandomTwo => random_two::choose(&self.candidates, ask),
+            Method::Ewma => ewma::choose(&self.candidates, ask),
+            Method::Affinity(method) => method.choose(&self.candidates, ask),
         }
     }
 
@@ -109,64 +137,6 @@ impl Picker {
 }
 
 #[cfg(test)]
-mod laws {
-    use super::*;
-    use proptest::prelude::*;
-
-    pub(super) fn candidates(weights: &[u32]) -> Vec<Candidate> {
-        let of = |(key, &weight): (usize, &u32)| Candidate {
-            key: key as u64,
-            name: format!("backend-{key}").into(),
-            weight,
-            load: Arc::default(),
-        };
-        weights.iter().enumerate().map(of).collect()
-    }
-
-    /// A picker of candidates with these weights.
-    pub(super) fn picker(algorithm: Algorithm, weights: &[u32], previous: Option<&Picker>) -> Picker {
-        Picker::new(algorithm, &Hash::default(), candidates(weights), previous)
-    }
-
-    pub(super) fn passing(passed: &[u64]) -> Ask<'_> {
-        Ask { passed, ..Ask::default() }
-    }
-
-    fn algorithm() -> impl Strategy<Value = Algorithm> {
-        proptest::sample::select(&Algorithm::ALL[..])
-    }
-
-    proptest! {
-        #[test]
-        fn a_tried_candidate_is_never_chosen_again_and_all_are_tried_before_giving_up(
-            algorithm in algorithm(),
-            weights in proptest::collection::vec(1u32..=256, 0..20),
-            warm_up in 0usize..50,
-        ) {
-            let picker = picker(algorithm, &weights, None);
-            for _ in 0..warm_up { picker.choose(&Ask::default()); }
-            let mut tried = Vec::new();
-            while let Some(index) = picker.choose(&passing(&tried)) {
-                let key = picker.candidates()[index].key;
-                prop_assert!(!tried.contains(&key));
-                tried.push(key);
-            }
-            prop_assert_eq!(tried.len(), weights.len());
-        }
-
-        #[test]
-        fn a_changed_set_is_chosen_from_at_once(
-            algorithm in algorithm(),
-            before in proptest::collection::vec(1u32..=9, 1..10),
-            after in proptest::collection::vec(1u32..=9, 1..10),
-            rounds in 0usize..40,
-        ) {
-            let old = picker(algorithm, &before, None);
-            for _ in 0..rounds { old.choose(&Ask::default()); }
-            let new = picker(algorithm, &after, Some(&old));
-            for _ in 0..rounds {
-                prop_assert!(new.choose(&Ask::default()).is_some_and(|index| index < after.len()));
-            }
-        }
-    }
-}
+mod laws;
+#[cfg(test)]
+mod moved_keys;

@@ -2,21 +2,44 @@
 //!
 //! Use it when the backends are equal and so are the connections. Do not when connections live for very
 //! different times: it counts what it has handed out, not what is still open.
+//!
+//! The weights that are configured are not for it: its candidates all have the same one, but for those that have come
+//! up and are to get a growing part of their share first (`slow_start`). As long as there is one of those, turns are
+//! given out by weight, as [`weighted`](super::weighted) does; then the rotation goes on where it stood.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Candidate;
+use super::weighted::Weighted;
 
 /// The place of the rotation, one for all workers, so that the turn is even over the whole process and not
 /// only within each worker. Shared with the pickers before and after it.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(super) struct RoundRobin {
     next: Arc<AtomicUsize>,
+    /// For as long as the weights differ.
+    uneven: Option<Weighted>,
 }
 
 impl RoundRobin {
+    pub(super) fn new(candidates: &[Candidate]) -> Self {
+        Self { next: Arc::default(), uneven: differ(candidates).then(|| Weighted::new(candidates)) }
+    }
+
+    /// The rotation for a changed set.
+    pub(super) fn carried_over(&self, before: &[Candidate], after: &[Candidate]) -> Self {
+        let uneven = differ(after).then(|| match &self.uneven {
+            Some(uneven) => uneven.carried_over(before, after),
+            None => Weighted::new(after),
+        });
+        Self { next: Arc::clone(&self.next), uneven }
+    }
+
     pub(super) fn choose(&self, candidates: &[Candidate], tried: &[u64]) -> Option<usize> {
+        if let Some(uneven) = &self.uneven {
+            return uneven.choose(candidates, tried);
+        }
         let n = candidates.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % n;
         if !tried.contains(&candidates[first].key) {
@@ -27,6 +50,10 @@ impl RoundRobin {
         self.next.fetch_add(found, Ordering::Relaxed);
         Some((first + found) % n)
     }
+}
+
+fn differ(candidates: &[Candidate]) -> bool {
+    candidates.windows(2).any(|pair| pair[0].weight != pair[1].weight)
 }
 
 #[cfg(test)]
@@ -66,6 +93,27 @@ mod tests {
             }
         }
         assert_eq!(total, [4_000; 7]);
+    }
+
+    #[test]
+    fn one_that_is_warmed_up_gets_a_part_of_its_turns_until_all_are_equal_again() {
+        let new = |weights: &[u32], old: Option<&Picker>| {
+            Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(weights), old)
+        };
+        let chosen = |picker: &Picker, n: usize| -> Vec<_> {
+            (0..n).filter_map(|_| picker.choose(&Ask::default())).collect()
+        };
+        let even = new(&[1, 1, 1], None);
+        assert_eq!(chosen(&even, 4), [0, 1, 2, 0]);
+        let ramp = new(&[4, 4, 1], Some(&even));
+        let quarter = chosen(&ramp, 9);
+        assert_eq!(
+            [0, 1, 2].map(|index| quarter.iter().filter(|&&chosen| chosen == index).count()),
+            [4, 4, 1]
+        );
+        let half = chosen(&new(&[4, 4, 2], Some(&ramp)), 10);
+        assert_eq!([0, 1, 2].map(|index| half.iter().filter(|&&chosen| chosen == index).count()), [4, 4, 2]);
+        assert_eq!(chosen(&new(&[4, 4, 4], Some(&ramp)), 4), [1, 2, 0, 1]);
     }
 
     proptest! {

@@ -10,7 +10,7 @@ use super::*;
 
 /// Every key that can be written, each at least once.
 const EVERYTHING: &str = r"
-runtime: {workers: 1, max_connections: 1, busy_poll: 50us, drain: {grace: 0s, timeout: 1s}}
+runtime: {workers: 1, max_connections: 1, busy_poll: 50us, max_checks: 9, drain: {grace: 0s, timeout: 1s}}
 log: {level: info, format: text, directory: logs, rotation: daily, keep: 7, connections: true}
 admin: {bind: 127.0.0.1:9900}
 listeners:
@@ -21,7 +21,7 @@ pools:
   one:
     balance: weighted
     discover:
-      - static: [{address: 10.0.0.1:1, name: a, weight: 3}]
+      - static: [{address: 10.0.0.1:1, name: a, weight: 3, backup: true, connections: 5}]
       - {dns: backend:1, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
     health: {http: {path: /health, host: h, status: 200, body: ok}, every: 2s, timeout: 1s, rise: 1, fall: 1, port: 1}
     connect: {timeout: 1s, attempts: 1}
@@ -30,6 +30,26 @@ pools:
     user_timeout: 30s
     on_down: {close: 1s}
     on_leave: {reset: 1s}
+    on_drain: {close: 2s}
+    eject: {failures: 4, for: 20s, at_most: 40%, slow: {factor: 2.5, floor: 50ms, answers: 10, every: 8s}}
+    panic: 30%
+    limits: {connections: 100, queue: 50, queue_timeout: 3s}
+    slow_start: 15s
+  two:
+    balance: ring-hash
+    hash: {key: source-net, slots: 512, virtual_nodes: 9, load_factor: 1.25}
+    discover:
+      - {srv: _web._tcp.example.com, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
+      - {file: backends.yaml, every: 2s}
+      - {docker: {label: a=b, port: 2, network: n, engine: 'unix:///run/d', healthcheck: false}, hold: 1s}
+      - {docker: c}
+    health:
+      - {http: {path: /, status: [201, 2xx, 300-399]}, fast_every: 500ms, grace: 7s}
+      - {exchange: {send: 'PING\r\n', expect: '+PONG'}}
+      - {postgres: {role: standby, user: u, database: d, password_file: /p}}
+      - {redis: {role: replica, user: u, password_file: /p}}
+      - {postgres: primary}
+      - {redis: master}
 ";
 
 fn schema() -> Value {
@@ -82,38 +102,74 @@ fn the_schema_says_what_every_key_means() {
     });
 }
 
-/// The shortest configuration, and the same with every default of the schema written out.
+/// Where a key of the schema stands in the configuration of the next test, as JSON pointers.
+fn places(path: &str) -> Vec<String> {
+    let pointer = path.replace('.', "/");
+    let in_pool = |pool: &str| pointer.replacen("/*", &format!("/{pool}"), 1);
+    let sources = |indices: &[usize]| {
+        indices
+            .iter()
+            .map(|index| in_pool("one").replace("/discover/", &format!("/discover/{index}/")))
+            .collect()
+    };
+    match pointer.rsplit_once('/').unwrap() {
+        (within, _) if within.ends_with("/hash") => vec![in_pool("ring")],
+        (within, _) if within.ends_with("/postgres") => vec![in_pool("database")],
+        (within, _) if within.ends_with("/static") => {
+            vec![in_pool("one").replace("/static/", "/0/static/0/")]
+        }
+        (within, _) if within.ends_with("/docker") => sources(&[4]),
+        (within, key) if within.ends_with("/discover") => match key {
+            "every" => sources(&[1, 2, 3]),
+            "hold" => sources(&[1, 2, 4]),
+            _ => sources(&[1, 2]),
+        },
+        _ => vec![in_pool("one")],
+    }
+}
+
+/// A short configuration, and the same with every default of the schema written out.
 #[test]
 fn the_defaults_of_the_schema_are_those_that_hold() {
-    let shortest = json!({
+    let short = json!({
         "listeners": {"one": {"bind": "127.0.0.1:1", "pool": "one"}},
-        "pools": {"one": {
-            "discover": [{"static": [{"address": "10.0.0.1:1"}]}, {"dns": "backend:1"}],
-            "health": {"tcp": {}},
-        }},
+        "pools": {
+            "one": {
+                "discover": [
+                    {"static": [{"address": "10.0.0.1:1"}]},
+                    {"dns": "backend:1"},
+                    {"srv": "_web._tcp.example.com"},
+                    {"file": "backends.yaml"},
+                    {"docker": {"label": "a"}},
+                ],
+                "health": {"tcp": {}},
+                "eject": {"slow": {}},
+            },
+            "ring": {"balance": "ring-hash", "discover": [{"dns": "backend:1"}]},
+            "database": {"discover": [{"dns": "backend:1"}], "health": {"postgres": {"role": "any"}}},
+        },
     });
-    let mut full = shortest.clone();
+    let mut full = short.clone();
     let schema = schema();
-    let mut defaults = 0;
+    let mut defaults = BTreeSet::new();
     visit(&schema, &schema, "", &mut |path, node| {
         let Some(default) = node.get("default") else { return };
-        defaults += 1;
-        let mut place = &mut full;
-        let keys: Vec<_> = path.split('.').skip(1).map(|key| if key == "*" { "one" } else { key }).collect();
-        let (last, way) = keys.split_last().unwrap();
-        for key in way {
-            place = match (*key, place) {
-                ("discover", place) if last == &"weight" => &mut place["discover"][0],
-                ("discover", place) => &mut place["discover"][1],
-                ("static", place) => &mut place["static"][0],
-                (key, place) => &mut place[key],
-            };
+        for place in places(path) {
+            let mut value = &mut full;
+            for key in place.split('/').skip(1) {
+                value = match key.parse::<usize>() {
+                    Ok(index) => &mut value[index],
+                    Err(_) => &mut value[key],
+                };
+            }
+            *value = default.clone();
+            defaults.insert(place);
         }
-        place[*last] = default.clone();
     });
-    assert!(defaults > 25, "{defaults}");
+    assert!(defaults.len() > 50, "{defaults:?}");
     // JSON is YAML.
-    assert_eq!(read(&full.to_string()), read(&shortest.to_string()), "{full:#}");
+    assert_eq!(read(&full.to_string()), read(&short.to_string()), "{full:#}");
+    assert!(read(&full.to_string()).is_ok());
 }
 
 #[test]
@@ -139,26 +195,27 @@ pools:
 }
 
 /// What an editor says with the schema, and what the program says.
-fn accepted(text: &str) -> (bool, bool) {
+fn accepted(validator: &jsonschema::Validator, text: &str) -> (bool, bool) {
     // YAML 1.2, as editors read it: `off` is a word.
     let options = serde_yaml::options! { strict_booleans: true };
     let document: Value = serde_yaml::from_str_with_options(text, options).unwrap();
-    let validator = jsonschema::validator_for(&schema()).unwrap();
     (validator.is_valid(&document), read(text).is_ok())
 }
 
 #[test]
 fn the_schema_accepts_what_the_program_accepts() {
-    assert_eq!(accepted(EVERYTHING), (true, true));
+    let validator = jsonschema::validator_for(&schema()).unwrap();
+    assert_eq!(accepted(&validator, EVERYTHING), (true, true));
     for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")).unwrap() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(accepted(&text), (true, true), "{}", path.display());
+        assert_eq!(accepted(&validator, &text), (true, true), "{}", path.display());
     }
 }
 
 #[test]
 fn the_schema_refuses_what_the_program_refuses() {
+    let validator = jsonschema::validator_for(&schema()).unwrap();
     for (from, to) in [
         ("workers: 1", "workers: 0"),
         ("workers: 1", "workres: 1"),
@@ -189,10 +246,51 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("user_timeout: 20s", "user_timeout: 20"),
         ("keepalive: 60s", "keepalive: on"),
         ("user_timeout: 30s", "user_timeout: never"),
+        ("max_checks: 9", "max_checks: 0"),
+        ("backup: true", "backup: 1"),
+        ("connections: 5", "connections: 0"),
+        ("{close: 2s}", "wait"),
+        ("failures: 4", "failures: 0"),
+        ("for: 20s", "for: 20"),
+        ("at_most: 40%", "at_most: 40"),
+        ("factor: 2.5", "factor: 1"),
+        ("answers: 10", "answers: 0"),
+        ("slow: {", "slow: {faktor: 2, "),
+        ("panic: 30%", "panic: 101%"),
+        ("connections: 100", "connections: -1"),
+        ("queue_timeout: 3s", "queue_timeout: off"),
+        ("slow_start: 15s", "slow_start: off"),
+        ("key: source-net", "key: source"),
+        ("slots: 512", "slots: 0"),
+        ("slots: 512", "slots: 2000000"),
+        ("virtual_nodes: 9", "virtual_nodes: 9.5"),
+        ("load_factor: 1.25", "load_factor: 1"),
+        ("load_factor: 1.25", "load_factor: 100.5"),
+        ("_web._tcp.example.com", "web.example.com"),
+        ("_web._tcp.example.com", "_web._udp.example.com"),
+        ("label: a=b", "label: =b"),
+        ("label: a=b, ", ""),
+        ("port: 2", "port: 0"),
+        ("'unix:///run/d'", "/run/d"),
+        ("docker: c", "docker: ' c'"),
+        ("file: backends.yaml", "file: []"),
+        ("file: backends.yaml", "file: backends.yaml, hold: 1s"),
+        ("201, 2xx", "201, 6xx"),
+        ("201, 2xx, 300-399", ""),
+        ("fast_every: 500ms", "fast_every: never"),
+        ("grace: 7s", "grace: 7"),
+        (", expect: '+PONG'", ""),
+        ("role: standby", "role: replica"),
+        ("role: standby, ", ""),
+        ("role: replica", "role: standby"),
+        ("postgres: primary", "postgres: master"),
+        ("redis: master", "redis: primary"),
+        ("redis: master", "redis: master, tcp: {}"),
+        ("user: u, password_file: /p}}\n      - {postgres: primary", "user: u}}\n      - {postgres: primary"),
     ] {
         let text = EVERYTHING.replacen(from, to, 1);
         assert_ne!(text, EVERYTHING, "{from:?} is not there");
-        assert_eq!(accepted(&text), (false, false), "{to:?} instead of {from:?}");
+        assert_eq!(accepted(&validator, &text), (false, false), "{to:?} instead of {from:?}");
     }
 }
 
@@ -221,6 +319,25 @@ fn tree() -> impl Strategy<Value = Value> {
         "log",
         "weight",
         "address",
+        "backup",
+        "srv",
+        "file",
+        "docker",
+        "label",
+        "hash",
+        "load_factor",
+        "balance",
+        "eject",
+        "slow",
+        "limits",
+        "queue",
+        "panic",
+        "status",
+        "exchange",
+        "send",
+        "expect",
+        "postgres",
+        "role",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -236,7 +353,14 @@ fn tree() -> impl Strategy<Value = Value> {
             "backend:5000",
             "off",
             "${X:-1}",
-            "${"
+            "${",
+            "ring-hash",
+            "50%",
+            "1.25",
+            "_web._tcp.example.com",
+            "2xx",
+            "PING\\r\\n",
+            "primary",
         ])
         .prop_map(Value::from),
     ];
@@ -256,10 +380,14 @@ fn tree() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn nothing_makes_it_panic_and_every_problem_has_its_place(tree in tree()) {
-        if let Err(report) = read(&tree.to_string()) {
-            prop_assert!(!report.problems().is_empty());
-            for problem in report.problems() {
-                prop_assert!(problem.at.is_some(), "{problem:?}");
+        let pool = json!({"listeners": {"web": {"bind": ":1", "pool": "web"}}, "pools": {"web": tree}});
+        let within = |key: &str| json!({"pools": {"web": {key: tree}}});
+        for text in [&tree, &pool, &within("discover"), &within("health")].map(ToString::to_string) {
+            if let Err(report) = read(&text) {
+                prop_assert!(!report.problems().is_empty());
+                for problem in report.problems() {
+                    prop_assert!(problem.at.is_some(), "{problem:?}");
+                }
             }
         }
     }

@@ -55,7 +55,7 @@ pub struct Member {
     /// Why it has left for good.
     pub(super) left: Option<Arc<str>>,
     /// What its connections were told last.
-    ordered: Option<CloseReason>,
+    ordered: Option<(CloseReason, Policy)>,
 }
 
 /// What one check has found.
@@ -160,21 +160,21 @@ impl Member {
     /// Tells its connections what follows for them, if that is another thing than before.
     pub(super) fn give_order(&mut self, config: &config::Pool, now: Instant) {
         let down = self.verdict() == Verdict::Failing || matches!(self.fitness(), Fitness::Unhealthy(_));
-        let (policy, reason) = if self.leaving() {
-            (config.on_leave, Some(CloseReason::BackendLeft))
+        let order = if self.leaving() {
+            Some((CloseReason::BackendLeft, config.on_leave))
         } else if down {
-            (config.on_down, Some(CloseReason::BackendDown))
+            Some((CloseReason::BackendDown, config.on_down))
         } else if self.wish.is_some() {
-            (config.on_drain, Some(CloseReason::Operator))
+            Some((CloseReason::Operator, config.on_drain))
         } else {
-            (Policy::Keep, None)
+            None
         };
-        if std::mem::replace(&mut self.ordered, reason) == reason {
+        if std::mem::replace(&mut self.ordered, order) == order {
             return;
         }
-        self.backend.give_order(match (policy, reason) {
-            (Policy::End { how, over }, Some(reason)) => Some(Order { how, at: now, over, reason }),
-            _ => None,
+        self.backend.give_order(match order {
+            Some((reason, Policy::End { how, over })) => Some(Order { how, at: now, over, reason }),
+            Some((_, Policy::Keep)) | None => None,
         });
     }
 

@@ -234,7 +234,7 @@ impl Task {
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
         match (before, panic) {
             (false, true) => {
-                warn!(pool = %self.pool.name, used = up, "panic: too few backends are up, so all are used")
+                warn!(pool = %self.pool.name, used = up, "panic: too few backends are up, so all are used");
             }
             (true, false) => info!(pool = %self.pool.name, up, "panic is over: enough backends are up"),
             _ => {}
@@ -269,7 +269,7 @@ impl Task {
             }
             Effect::Reshape => {} // the view is out already
             Effect::Spared { backend, cause } => {
-                info!(pool = %self.pool.name, backend = %backend.name, %cause, "not ejected: as many are out as at_most allows");
+                info!(pool = %self.pool.name, backend = %backend.name, cause = &*cause, "not ejected: as many are out as at_most allows");
             }
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);

@@ -106,9 +106,9 @@ impl Selection {
     }
 }
 
-/// Whether it is there to be used, whatever its checks say.
+/// Whether it could be used, whatever its checks say; of who is still joining they have said nothing yet.
 fn is_willing(member: &Member) -> bool {
-    matches!(member.state, State::Up | State::Joining | State::Down | State::Ejected)
+    matches!(member.state, State::Up | State::Down | State::Ejected)
 }
 
 /// Who is not used and why, in words.
@@ -156,6 +156,8 @@ pub struct Entry {
     pub since: Instant,
     /// Why.
     pub cause: Arc<str>,
+    /// Whether it has left for good, and only its connections remain.
+    pub leaving: bool,
     /// Its share.
     pub weight: u32,
     /// Its tier: those of a higher number are backups for those of a lower one.
@@ -173,6 +175,7 @@ impl Roster {
             state: member.state,
             since: member.since,
             cause: Arc::clone(&member.cause),
+            leaving: member.leaving(),
             weight: member.weight,
             tier: member.tier,
             connections: member.connections,

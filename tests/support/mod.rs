@@ -130,9 +130,18 @@ impl Lb {
 
     /// Asks the admin server; status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
+        self.request("GET", path, "")
+    }
+
+    /// Makes a request of the admin server, with a JSON body if there is one; status and body.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let Ok(mut stream) = TcpStream::connect(self.admin()) else { return (0, String::new()) };
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        let (host, length) = (self.admin(), body.len());
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         let mut answer = String::new();
         if stream.write_all(request.as_bytes()).and_then(|()| stream.read_to_string(&mut answer)).is_err() {
             return (0, String::new());

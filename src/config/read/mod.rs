@@ -102,3 +102,6 @@ fn named<'a>(top: &Table<'a>, key: &'static str) -> &'a [(Key, Node)] {
 fn looks_like_a_name(host: &str) -> bool {
     host.parse::<IpAddr>().is_err() && host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':')
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,7 +71,7 @@ impl Keeper {
                 claim.missing = Some(now);
                 effects.push(Effect::CheckNow(member.backend.key));
                 self.describe(index, effects);
-                self.settle(index, "", now, effects);
+                self.settle(index, "no source calls it ill any longer", now, effects);
             }
         }
     }
@@ -150,11 +150,11 @@ impl Keeper {
             self.members[index].claims.retain(|key, _| !lapsed.contains(key));
             match cause {
                 Some(cause) if self.members[index].claims.is_empty() => {
-                    self.leave(index, &cause, now, effects)
+                    self.leave(index, &cause, now, effects);
                 }
                 _ => {
                     self.describe(index, effects);
-                    self.settle(index, "", now, effects);
+                    self.settle(index, "no source calls it ill any longer", now, effects);
                 }
             }
         }

@@ -135,11 +135,12 @@ impl Keeper {
                 self.tallied(key, 0, false, &what, now, effects);
             }
         }
-        if let Some(eject) = self.config.eject
-            && eject.failures.is_some_and(|failures| in_a_row >= failures.get())
+        if let Some(failures) = self.config.eject.and_then(|eject| eject.failures)
+            && in_a_row >= failures.get()
             && let Some(index) = self.members.iter().position(up)
         {
-            self.eject(index, &format!("{in_a_row} failures in a row: {what}"), now, effects);
+            let why = format!("{in_a_row} failures in a row: {what}");
+            self.eject(index, &why, in_a_row == failures.get(), now, effects);
         }
     }
 
@@ -240,7 +241,10 @@ impl Keeper {
                 self.check_otherwise(index, &before, effects);
             }
             self.describe(index, effects);
-            let lifted = if self.config.health.is_empty() { "the pool's checks were removed" } else { "" };
+            let lifted = match self.config.health.is_empty() {
+                true => "the pool's checks were removed",
+                false => "the pool's checks are others",
+            };
             self.settle(index, lifted, now, effects);
         }
     }
@@ -351,5 +355,9 @@ fn change(member: &mut Member, to: State, cause: Arc<str>, now: Instant, effects
     effects.push(Effect::Changed { backend: Arc::clone(&member.backend), from, to, cause });
 }
 
+#[cfg(test)]
+mod facts_tests;
+#[cfg(test)]
+mod laws;
 #[cfg(test)]
 mod tests;

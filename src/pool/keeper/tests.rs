@@ -9,7 +9,7 @@ use crate::config::{Check, Dns, Ending, Health, Policy, Pool, Source};
 use crate::discovery::{Found, Observation, Outcome};
 use crate::telemetry::CloseReason;
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 
 fn dns_pool(health: bool) -> Pool {
     let mut pool = Pool::new(vec![Source::Dns(Dns::new("backend".into(), 5000))]);
@@ -21,7 +21,7 @@ fn key() -> SourceKey {
     SourceKey::Dns("backend".into(), 5000)
 }
 
-fn found(name: &str, ip: &str) -> Found {
+pub(super) fn found(name: &str, ip: &str) -> Found {
     let address = SocketAddr::new(ip.parse().unwrap(), 5000);
     Found::new(name.into(), address)
 }
@@ -41,12 +41,18 @@ fn silence() -> Event {
     )
 }
 
-fn states(keeper: &Keeper) -> Vec<(String, State)> {
+/// A source's answer.
+pub(super) fn observed(key: SourceKey, found: Vec<Found>) -> Event {
+    let outcome = if found.is_empty() { Outcome::Empty } else { Outcome::Backends(found) };
+    Event::Observed(key, Observation { outcome, owners: BTreeMap::new() })
+}
+
+pub(super) fn states(keeper: &Keeper) -> Vec<(String, State)> {
     keeper.members().iter().map(|m| (m.backend.name.to_string(), m.state)).collect()
 }
 
 /// The key of the only backend of that name that is not leaving.
-fn key_of(keeper: &Keeper, name: &str) -> u64 {
+pub(super) fn key_of(keeper: &Keeper, name: &str) -> u64 {
     let mut members = keeper.members().iter().filter(|m| &*m.backend.name == name && !m.leaving());
     members.next().unwrap().backend.key
 }
@@ -278,13 +284,7 @@ fn two_sources_that_know_one_address_know_one_backend() {
     let mut pool = dns_pool(false);
     pool.discover.push(Source::Static(Vec::new()));
     let mut keeper = Keeper::new(pool);
-    let written = |found| {
-        Event::Observed(
-            SourceKey::Static,
-            Observation { outcome: Outcome::Backends(found), owners: BTreeMap::new() },
-        )
-    };
-    keeper.on(written(vec![found("big", "10.0.0.1")]), now);
+    keeper.on(observed(SourceKey::Static, vec![found("big", "10.0.0.1")]), now);
     keeper.on(seen(&[("a.net", "10.0.0.1")]), now);
     assert_eq!(keeper.members().len(), 1);
     // It stays as long as one of them knows it.

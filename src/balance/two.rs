@@ -1,0 +1,111 @@
+//! Two candidates drawn at random, each as likely as any other, and the better one of them.
+//!
+//! To compare two is enough: the fullest of n is then only about log log n above the average, where one drawn at
+//! random would be log n / log log n (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). And
+//! as everybody draws other ones, nobody is overrun by all those who have seen at the same moment that it has least.
+
+use super::{Ask, Candidate};
+
+/// So often one is drawn again that may not be chosen; then it is the next one that may.
+const DRAWS: usize = 16;
+
+/// The first of the two, unless the second `beats` it.
+pub(super) fn better_of_two(
+    candidates: &[Candidate],
+    ask: &Ask<'_>,
+    beats: impl Fn(&Candidate, &Candidate) -> bool,
+) -> Option<usize> {
+    let mut dice = SplitMix(ask.random);
+    let allowed = |index: usize| !ask.passed.contains(&candidates[index].key);
+    let first = draw(candidates.len(), &mut dice, allowed)?;
+    let Some(second) = draw(candidates.len(), &mut dice, |index| index != first && allowed(index)) else {
+        return Some(first);
+    };
+    Some(if beats(&candidates[second], &candidates[first]) { second } else { first })
+}
+
+fn draw(n: usize, dice: &mut SplitMix, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+    let drawn = (0..DRAWS).map(|_| dice.below(n)).find(|&index| allowed(index));
+    drawn.or_else(|| {
+        let start = dice.below(n);
+        (start..n).chain(0..start).find(|&index| allowed(index))
+    })
+}
+
+/// Makes many random numbers of one (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// A number below `n`.
+    fn below(&mut self, n: usize) -> usize {
+        (u128::from(self.next()) * n as u128 >> 64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::laws::candidates;
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
+    /// The choice when the second one of the two wins or not, and the two.
+    fn chosen(n: usize, passed: &[u64], random: u64, wins: bool) -> (Option<usize>, Option<(usize, usize)>) {
+        let two = Cell::new(None);
+        let chosen = better_of_two(
+            &candidates(&vec![1; n]),
+            &Ask { passed, random, ..Ask::default() },
+            |one, other| {
+                two.set(Some((other.key as usize, one.key as usize)));
+                wins
+            },
+        );
+        (chosen, two.get())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn two_different_ones_are_compared_and_the_better_one_is_chosen(
+            passed in proptest::collection::vec(any::<bool>(), 1..20), random in any::<u64>(), wins in any::<bool>(),
+        ) {
+            let keys: Vec<u64> = (0..passed.len()).filter(|&n| passed[n]).map(|n| n as u64).collect();
+            let left = passed.len() - keys.len();
+            let (chosen, two) = chosen(passed.len(), &keys, random, wins);
+            prop_assert_eq!(chosen.is_some(), left > 0);
+            prop_assert_eq!(two.is_some(), left > 1);
+            prop_assert!(chosen.is_none_or(|index| !passed[index]));
+            if let Some((first, second)) = two {
+                prop_assert!(first != second && !passed[first] && !passed[second]);
+                prop_assert_eq!(chosen, Some(if wins { second } else { first }));
+            }
+        }
+    }
+
+    #[test]
+    fn each_pair_is_as_likely_as_any_other() {
+        let mut counts = BTreeMap::new();
+        for random in 0..60_000 {
+            *counts.entry(chosen(5, &[2], random, false).1.unwrap()).or_insert(0) += 1;
+        }
+        // 12 ordered pairs of 4; five standard deviations are 340.
+        assert_eq!(counts.len(), 12);
+        assert!(counts.values().all(|&count: &i32| (count - 5_000).abs() < 340), "{counts:?}");
+    }
+
+    #[test]
+    fn the_generator_is_that_of_the_paper() {
+        // The first numbers that the authors' program (splitmix64.c) gives for the seed 1234567.
+        let mut dice = SplitMix(1_234_567);
+        assert_eq!([dice.next(), dice.next()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+    }
+}

@@ -1,0 +1,275 @@
+//! What is written means what it says: each new word of a pool, read into its type.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::{
+    Algorithm, Check, Docker, Eject, Ending, Exchange, Factor, File, Hash, HashKey, Health, HttpCheck,
+    Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Report, Role, Slow, Source, Srv,
+    StaticBackend, parse, read_backends,
+};
+
+/// A pool of one backend with these settings.
+fn pool(settings: &str) -> Pool {
+    read(&format!("discover: [{{static: [10.0.0.1:1]}}], {settings}"))
+}
+
+fn read(pool: &str) -> Pool {
+    try_read(pool).unwrap_or_else(|report| panic!("{report}"))
+}
+
+fn try_read(pool: &str) -> Result<Pool, Report> {
+    let text = format!("listeners: {{l: {{bind: ':1', pool: p}}}}\npools: {{p: {{{pool}}}}}\n");
+    parse("pointsman.yaml", &text, &|_| None).map(|config| config.pools["p"].clone())
+}
+
+fn checks(health: &str) -> Vec<Check> {
+    pool(&format!("health: {health}")).health.into_iter().map(|health| health.check).collect()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn every_algorithm_has_its_name() {
+    for algorithm in Algorithm::ALL {
+        assert_eq!(pool(&format!("balance: {}", algorithm.name())).balance, algorithm);
+    }
+}
+
+#[test]
+fn what_is_hashed_and_on_which_ring() {
+    assert_eq!(pool("balance: maglev").hash, Hash::default());
+    assert_eq!(
+        pool("balance: ring-hash, hash: {key: source-net, slots: 512, virtual_nodes: 9, load_factor: 1.25}")
+            .hash,
+        Hash {
+            key: HashKey::SourceNet,
+            slots: NonZeroUsize::new(512),
+            virtual_nodes: NonZeroUsize::new(9),
+            load_factor: Some(Factor(125)),
+        }
+    );
+}
+
+#[test]
+fn sources_with_all_their_settings() {
+    let sources = read(
+        "discover: [
+            {srv: _web._tcp.example.com, every: 5s, hold: 1m},
+            {file: a/backends.yaml, every: 3s},
+            {docker: pointsman.pool=web},
+            {docker: {label: b, port: 5000, network: n, engine: 'tcp://engine:2375', healthcheck: false}, hold: 1s},
+            {static: [{address: 10.0.0.1:1, name: a, backup: true, connections: 3}, 10.0.0.2:1]}]",
+    )
+    .discover;
+    let query = Query { every: seconds(5), hold: seconds(60), ..Query::default() };
+    let mut backup = StaticBackend::new("10.0.0.1:1".parse().unwrap());
+    backup.name = "a".into();
+    backup.backup = true;
+    backup.connections = NonZeroU32::new(3);
+    let other = StaticBackend::new("10.0.0.2:1".parse().unwrap());
+    assert_eq!(
+        sources,
+        [
+            Source::Static(vec![backup, other]),
+            Source::Srv(Srv { name: "_web._tcp.example.com".into(), query }),
+            Source::File(File { path: "a/backends.yaml".into(), every: seconds(3) }),
+            Source::Docker(Docker::new("pointsman.pool=web".into())),
+            Source::Docker(Docker {
+                label: "b".into(),
+                port: Some(5000),
+                network: Some("n".into()),
+                engine: Some("tcp://engine:2375".into()),
+                healthcheck: false,
+                hold: seconds(1),
+            }),
+        ]
+    );
+}
+
+#[test]
+fn a_check_stands_alone_or_in_a_list() {
+    let one = pool("health: {tcp: {}, every: 4s, fast_every: 1s, grace: 20s}").health;
+    let wanted = Health {
+        every: seconds(4),
+        fast_every: Some(seconds(1)),
+        grace: seconds(20),
+        ..Health::new(Check::Tcp)
+    };
+    assert_eq!(one, [wanted]);
+    assert_eq!(
+        checks("[{tcp: {}}, {http: /health, port: 8008}]"),
+        [Check::Tcp, Check::Http(HttpCheck::new("/health".into()))]
+    );
+}
+
+#[test]
+fn statuses_are_codes_classes_and_ranges() {
+    let statuses = |status: &str| match &checks(&format!("{{http: {{path: /, status: {status}}}}}"))[..] {
+        [Check::Http(check)] => check.status.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(statuses("204"), [204..=204]);
+    assert_eq!(statuses("2xx"), [200..=299]);
+    assert_eq!(statuses("200-302"), [200..=302]);
+    assert_eq!(statuses("[\"2xx\", 301, 401-403]"), [200..=299, 301..=301, 401..=403]);
+}
+
+proptest! {
+    #[test]
+    fn a_status_is_wanted_if_it_is_within(first in 0..700_u16, last in 0..700_u16) {
+        let check = format!("discover: [{{dns: a:1}}], health: {{http: {{path: /, status: {first}-{last}}}}}");
+        let wanted = (100..=599).contains(&first) && (first..=599).contains(&last);
+        match try_read(&check) {
+            Ok(pool) => {
+                let Check::Http(check) = &pool.health[0].check else { panic!() };
+                prop_assert_eq!(&check.status, &[first..=last]);
+                prop_assert!(wanted);
+            }
+            Err(_) => prop_assert!(!wanted),
+        }
+    }
+
+    #[test]
+    fn a_service_is_read_as_it_is_written(service in "_[a-z0-9-]{1,62}", name in "([a-z0-9_-]{1,20}\\.){1,5}") {
+        let srv = format!("{service}._tcp.{name}");
+        prop_assert_eq!(
+            read(&format!("discover: [{{srv: '{srv}'}}]")).discover,
+            [Source::Srv(Srv { name: srv, query: Query::default() })]
+        );
+    }
+}
+
+#[test]
+fn an_exchange_is_bytes_however_it_is_quoted() {
+    let exchange = |send: &str, expect: &str| {
+        vec![Check::Exchange(Exchange { send: send.into(), expect: expect.into() })]
+    };
+    for quote in ["", "'", "\""] {
+        let text = format!(r"{{exchange: {{send: {quote}PING\r\n{quote}, expect: {quote}+PONG{quote}}}}}");
+        assert_eq!(checks(&text), exchange("PING\r\n", "+PONG"), "{text}");
+    }
+    assert_eq!(checks("{exchange: {expect: 220}}"), exchange("", "220"));
+    // PostgreSQL's SSLRequest, and its answer.
+    assert_eq!(
+        checks(r"{exchange: {send: '\0\0\0\x08\x04\xd2\x16\x2f', expect: '\x4E'}}"),
+        [Check::Exchange(Exchange { send: vec![0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f], expect: b"N".to_vec() })]
+    );
+}
+
+#[test]
+fn databases_have_roles() {
+    assert_eq!(
+        checks("[{postgres: primary}, {postgres: standby}, {redis: master}, {redis: replica}, {redis: any}]"),
+        [
+            Check::Postgres(PostgresCheck::new(Role::Primary)),
+            Check::Postgres(PostgresCheck::new(Role::Replica)),
+            Check::Redis(RedisCheck::new(Role::Primary)),
+            Check::Redis(RedisCheck::new(Role::Replica)),
+            Check::Redis(RedisCheck::new(Role::Any)),
+        ]
+    );
+    assert_eq!(
+        checks(
+            "[{postgres: {role: any, user: u, database: d, password_file: /p}}, {redis: {role: any, user: u, password_file: /p}}]"
+        ),
+        [
+            Check::Postgres(PostgresCheck {
+                role: Role::Any,
+                user: "u".into(),
+                database: "d".into(),
+                password_file: Some("/p".into()),
+            }),
+            Check::Redis(RedisCheck {
+                role: Role::Any,
+                user: Some("u".into()),
+                password_file: Some("/p".into()),
+            }),
+        ]
+    );
+}
+
+#[test]
+fn ejection_is_off_unless_it_is_asked_for() {
+    assert_eq!(pool("panic: 0%").eject, None);
+    assert_eq!(pool("eject: {}").eject, Some(Eject::default()));
+    assert_eq!(pool("eject:").eject, Some(Eject::default()));
+    let slow = Slow { factor: Factor(250), ..Slow::default() };
+    let wanted = Eject { failures: None, period: seconds(60), at_most: Percent(20), slow: Some(slow) };
+    assert_eq!(
+        pool("eject: {failures: off, for: 1m, at_most: 20%, slow: {factor: 2.5}}").eject,
+        Some(wanted)
+    );
+}
+
+#[test]
+fn limits_of_zero_are_none() {
+    let limits = |connections, queue| Limits {
+        connections: NonZeroU32::new(connections),
+        queue,
+        queue_timeout: seconds(5),
+    };
+    assert_eq!(pool("limits: {}").limits, limits(0, 0));
+    assert_eq!(pool("limits: {connections: 0, queue: 0}").limits, limits(0, 0));
+    assert_eq!(pool("limits: {connections: 9, queue: 4}").limits, limits(9, 4));
+    // Only they know whether a backend has a limit of its own.
+    assert_eq!(read("discover: [{file: f}], limits: {queue: 4}").limits, limits(0, 4));
+    assert_eq!(
+        read("discover: [{static: [{address: 10.0.0.1:1, connections: 1}]}], limits: {queue: 4}").limits,
+        limits(0, 4)
+    );
+}
+
+#[test]
+fn the_rest_of_a_pool() {
+    let pool = pool("panic: 30%, slow_start: 10s, on_drain: {close: 1m}");
+    assert_eq!(pool.panic, Percent(30));
+    assert_eq!(pool.slow_start, seconds(10));
+    assert_eq!(pool.on_drain, Policy::End { how: Ending::Close, over: seconds(60) });
+}
+
+fn written(text: &str) -> Result<Vec<StaticBackend>, Report> {
+    read_backends("backends.yaml", text)
+}
+
+#[test]
+fn a_file_holds_the_list_that_could_stand_under_static() {
+    let two = written("- 10.0.0.1:1\n- {address: 10.0.0.2:1, name: big, weight: 3}\n").unwrap();
+    assert_eq!(two.iter().map(|backend| &*backend.name).collect::<Vec<_>>(), ["10.0.0.1:1", "big"]);
+    assert_eq!(two[1].weight, 3);
+    assert_eq!(
+        written("backends:\n  - 10.0.0.1:1\n  - {address: 10.0.0.2:1, name: big, weight: 3}\n"),
+        Ok(two)
+    );
+    assert_eq!(written("[]"), Ok(Vec::new()));
+    assert_eq!(written("backends: [] # for now\n"), Ok(Vec::new()));
+    assert_eq!(written("- 10.0.0.1:${POINTSMAN_TEST_NONE:-7}").unwrap()[0].address.port(), 7);
+}
+
+#[test]
+fn a_file_has_the_errors_of_the_configuration_with_their_places() {
+    let told = |text: &str| written(text).unwrap_err().to_string();
+    for empty in ["", "\n", "# nothing yet\n", "---\n"] {
+        assert!(
+            told(empty).contains(": the file is empty; for no backends at all write []"),
+            "{}",
+            told(empty)
+        );
+    }
+    let broken = "\
+- 10.0.0.1:5000
+- backend:5000
+- {address: 10.0.0.2:5000, wieght: 3}
+- 10.0.0.1:5000
+- {address: 10.0.0.3:5000, name: a, weight: 300}
+- {address: 10.0.0.4:5000, name: a}
+- {name: b}
+";
+    let others = ["backend: [10.0.0.1:5000]", "backends: 10.0.0.1:5000", "10.0.0.1:5000", "- [10.0.0.1:5000"];
+    let all: Vec<_> = [broken].into_iter().chain(others).map(told).collect();
+    insta::assert_snapshot!(all.join("\n"));
+}

@@ -1,0 +1,293 @@
+//! What follows from several facts together: checks, ejections, operators, sources.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use super::tests::{SECOND, found, key_of, observed, states};
+use super::*;
+use crate::config::{Check, Eject, Ending, Health, Policy, Pool, Slow, Source};
+use crate::discovery::{Fitness, Found, Observation, Outcome};
+use crate::pool::event::Wish;
+use crate::telemetry::CloseReason;
+
+fn pool(checks: usize) -> Pool {
+    let mut pool = Pool::new(vec![Source::Static(Vec::new())]);
+    pool.health = vec![Health::new(Check::Tcp); checks];
+    pool
+}
+
+/// A keeper of so many backends, `a`, `b` and so on, all of them up.
+fn all_up(config: Pool, backends: usize, now: Instant) -> Keeper {
+    let checks = config.health.len();
+    let mut keeper = Keeper::new(config);
+    let names = (0..backends).map(|n| found(&letter(n), &format!("10.0.0.{}", n + 1)));
+    keeper.on(observed(SourceKey::Static, names.collect()), now);
+    for n in 0..backends {
+        (0..checks).for_each(|check| hear(&mut keeper, &letter(n), check, true, now));
+    }
+    assert!(keeper.members().iter().all(|member| member.state == State::Up));
+    keeper
+}
+
+fn letter(n: usize) -> String {
+    char::from(b'a' + n as u8).to_string()
+}
+
+fn hear(keeper: &mut Keeper, name: &str, check: usize, passed: bool, now: Instant) {
+    let result = if passed { Ok(()) } else { Err("no".to_owned().into()) };
+    keeper.on(Event::Checked(key_of(keeper, name), check, result), now);
+}
+
+fn reset(keeper: &mut Keeper, name: &str, in_a_row: u32, now: Instant) -> Vec<Effect> {
+    keeper.on(Event::Failed(key_of(keeper, name), Failure::Reset, in_a_row), now)
+}
+
+fn tell(keeper: &mut Keeper, name: &str, command: Command, now: Instant) -> Vec<Effect> {
+    keeper.on(Event::Told(key_of(keeper, name), command, "root".into()), now)
+}
+
+fn state(keeper: &Keeper, name: &str) -> State {
+    keeper.members().iter().find(|member| &*member.backend.name == name).unwrap().state
+}
+
+fn ejecting() -> Pool {
+    Pool { eject: Some(Eject::default()), ..pool(0) }
+}
+
+#[test]
+fn all_checks_must_pass_and_one_that_fails_is_enough() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(pool(2));
+    keeper.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1")]), now);
+    hear(&mut keeper, "a", 0, true, now);
+    assert_eq!(state(&keeper, "a"), State::Joining);
+    assert!(!keeper.settled());
+    hear(&mut keeper, "a", 1, true, now);
+    assert_eq!(state(&keeper, "a"), State::Up);
+    (0..3).for_each(|_| hear(&mut keeper, "a", 1, false, now));
+    assert_eq!(state(&keeper, "a"), State::Down);
+    hear(&mut keeper, "a", 0, true, now);
+    assert_eq!(state(&keeper, "a"), State::Down);
+    (0..2).for_each(|_| hear(&mut keeper, "a", 1, true, now));
+    assert_eq!(state(&keeper, "a"), State::Up);
+}
+
+#[test]
+fn what_fails_within_its_grace_does_not_count() {
+    let mut config = pool(1);
+    config.health[0].grace = 10 * SECOND;
+    let now = Instant::now();
+    let mut keeper = Keeper::new(config);
+    keeper.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1"), found("b", "10.0.0.2")]), now);
+    hear(&mut keeper, "a", 0, false, now);
+    hear(&mut keeper, "b", 0, false, now + 9 * SECOND);
+    assert_eq!((state(&keeper, "a"), state(&keeper, "b")), (State::Joining, State::Joining));
+    assert!(keeper.settled(), "the start does not wait for them");
+    hear(&mut keeper, "a", 0, true, now + 9 * SECOND);
+    hear(&mut keeper, "b", 0, false, now + 10 * SECOND);
+    assert_eq!((state(&keeper, "a"), state(&keeper, "b")), (State::Up, State::Down));
+}
+
+#[test]
+fn failures_in_a_row_eject_and_each_time_for_longer() {
+    let mut now = Instant::now();
+    let mut keeper = all_up(ejecting(), 3, now);
+    reset(&mut keeper, "a", 4, now);
+    assert_eq!(state(&keeper, "a"), State::Up);
+    for times in 1..=3 {
+        reset(&mut keeper, "a", 5, now);
+        assert_eq!(state(&keeper, "a"), State::Ejected);
+        let out = 30 * SECOND * times;
+        assert_eq!(keeper.deadline(now), Some(now + out));
+        keeper.on(Event::Tick, now + out - Duration::from_millis(1));
+        assert_eq!(state(&keeper, "a"), State::Ejected);
+        now += out;
+        keeper.on(Event::Tick, now);
+        assert_eq!(state(&keeper, "a"), State::Up);
+    }
+}
+
+#[test]
+fn no_more_are_ejected_than_at_most() {
+    let now = Instant::now();
+    let mut keeper = all_up(ejecting(), 5, now);
+    for name in ["a", "b"] {
+        reset(&mut keeper, name, 5, now);
+        assert_eq!(state(&keeper, name), State::Ejected);
+    }
+    let effects = reset(&mut keeper, "c", 5, now);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Spared { .. })));
+    assert_eq!(state(&keeper, "c"), State::Up);
+    // Fewer are left, and so fewer may be out: whose time ends first is back first.
+    let three = ["a", "b", "c"].map(|name| found(name, &format!("10.0.0.{}", name.as_bytes()[0] - b'a' + 1)));
+    keeper.on(observed(SourceKey::Static, three.to_vec()), now + SECOND);
+    let left = [("a", State::Up), ("b", State::Ejected), ("c", State::Up)];
+    assert_eq!(states(&keeper), left.map(|(name, state)| (name.to_owned(), state)));
+    let mut alone = all_up(ejecting(), 1, now);
+    reset(&mut alone, "a", 100, now);
+    assert_eq!(state(&alone, "a"), State::Up, "the last one is never ejected");
+}
+
+#[test]
+fn the_checks_know_better_than_an_ejection() {
+    let now = Instant::now();
+    let mut keeper = all_up(Pool { eject: Some(Eject::default()), ..pool(1) }, 3, now);
+    reset(&mut keeper, "a", 5, now);
+    (0..3).for_each(|_| hear(&mut keeper, "a", 0, false, now));
+    assert_eq!(state(&keeper, "a"), State::Down);
+    (0..2).for_each(|_| hear(&mut keeper, "a", 0, true, now));
+    assert_eq!(state(&keeper, "a"), State::Up);
+}
+
+#[test]
+fn who_is_much_slower_than_the_others_is_ejected() {
+    let now = Instant::now();
+    let slow = Slow { every: 10 * SECOND, ..Slow::default() };
+    let eject = Eject { slow: Some(slow), ..Eject::default() };
+    let mut keeper = all_up(Pool { eject: Some(eject), ..pool(0) }, 3, now);
+    let answer = |keeper: &Keeper, millis: [u64; 3], answers| {
+        for (member, millis) in keeper.members().iter().zip(millis) {
+            (0..answers).for_each(|_| member.backend.answered(Duration::from_millis(millis)));
+        }
+    };
+    let mut at = now;
+    let mut after = |keeper: &mut Keeper| {
+        at += 10 * SECOND;
+        keeper.on(Event::Tick, at);
+        keeper.members().iter().map(|member| member.state == State::Ejected).collect::<Vec<_>>()
+    };
+    answer(&keeper, [10, 15, 400], 19);
+    assert_eq!(after(&mut keeper), [false; 3], "too few answers say nothing");
+    answer(&keeper, [10, 15, 90], 20);
+    assert_eq!(after(&mut keeper), [false; 3], "below the floor nobody is slow");
+    answer(&keeper, [200, 250, 500], 20);
+    assert_eq!(after(&mut keeper), [false; 3], "twice as slow is not much slower");
+    answer(&keeper, [10, 15, 400], 20);
+    assert_eq!(after(&mut keeper), [false, false, true]);
+    assert!(keeper.members()[2].cause.contains("to answer"), "{}", keeper.members()[2].cause);
+    // Of two, each is measured by the other.
+    let mut two = all_up(Pool { eject: Some(Eject { slow: Some(slow), ..eject }), ..pool(0) }, 2, now);
+    answer(&two, [10, 400, 0], 20);
+    assert_eq!(after(&mut two), [false, true]);
+}
+
+#[test]
+fn what_its_source_says_of_its_health_counts_at_once() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(pool(1));
+    let say = |keeper: &mut Keeper, fitness| {
+        let one = Found { fitness, ..found("a", "10.0.0.1") };
+        keeper.on(observed(SourceKey::Static, vec![one]), now);
+    };
+    say(&mut keeper, Fitness::Starting);
+    hear(&mut keeper, "a", 0, true, now);
+    assert_eq!(state(&keeper, "a"), State::Joining);
+    assert!(keeper.settled());
+    say(&mut keeper, Fitness::Healthy);
+    assert_eq!(state(&keeper, "a"), State::Up);
+    say(&mut keeper, Fitness::Unhealthy("its HEALTHCHECK fails".into()));
+    assert_eq!(state(&keeper, "a"), State::Down);
+    assert_eq!(&*keeper.members()[0].cause, "its HEALTHCHECK fails");
+}
+
+#[test]
+fn an_operator_drains_returns_and_maintains() {
+    let now = Instant::now();
+    let end = Policy::End { how: Ending::Close, over: SECOND };
+    let mut keeper = all_up(Pool { on_drain: end, ..pool(1) }, 2, now);
+    let backend = Arc::clone(&keeper.members()[0].backend);
+    tell(&mut keeper, "a", Command::Be(Wish::Draining), now);
+    assert_eq!(state(&keeper, "a"), State::Draining);
+    assert_eq!(&*keeper.members()[0].cause, "root drains it");
+    assert!(backend.order().is_some_and(|order| order.reason == CloseReason::Operator));
+    keeper.on(Event::Tick, now + 100 * SECOND);
+    assert_eq!(keeper.members().len(), 2, "who drains by an operator's word stays");
+    tell(&mut keeper, "a", Command::Be(Wish::Up), now);
+    assert_eq!((state(&keeper, "a"), backend.order()), (State::Up, None));
+    let effects = tell(&mut keeper, "a", Command::Be(Wish::Maintenance), now);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Uncheck(_))));
+    let effects = tell(&mut keeper, "a", Command::Be(Wish::Up), now);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Check(_))));
+    assert_eq!(state(&keeper, "a"), State::Joining, "nobody has looked at it meanwhile");
+    hear(&mut keeper, "a", 0, true, now);
+    assert_eq!(state(&keeper, "a"), State::Up);
+}
+
+#[test]
+fn an_operators_weight_holds_until_the_source_gives_another() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(pool(0));
+    let weigh = |keeper: &mut Keeper, weight| {
+        keeper.on(observed(SourceKey::Static, vec![Found { weight, ..found("a", "10.0.0.1") }]), now);
+        keeper.members()[0].weight
+    };
+    assert_eq!(weigh(&mut keeper, 2), 2);
+    let effects = tell(&mut keeper, "a", Command::Weigh(0), now);
+    assert!(matches!(&effects[..], [Effect::Weighed { weight: 0, .. }]), "{effects:?}");
+    assert_eq!(weigh(&mut keeper, 2), 0);
+    assert_eq!(weigh(&mut keeper, 3), 3);
+}
+
+#[test]
+fn of_two_sources_the_first_in_the_configuration_that_knows_more_than_an_address_tells() {
+    let now = Instant::now();
+    let dns = config::Dns::new("backend".into(), 5000);
+    let file = config::File::new("a".into());
+    let discover = vec![Source::Dns(dns.clone()), Source::File(file), Source::Static(Vec::new())];
+    let [dns, file, written] = [0, 1, 2].map(|n| SourceKey::from(&discover[n]));
+    let says = |name: &str, weight, backup| Found {
+        weight,
+        tier: backup,
+        connections: NonZeroU32::new(weight),
+        ..found(name, "10.0.0.1")
+    };
+    let answers = [
+        (dns, Found { nameless: true, ..says("10.0.0.1:5000", 1, 0) }),
+        (file, says("file", 5, 1)),
+        (written, says("static", 7, 0)),
+    ];
+    // In whatever order they answer.
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let mut keeper = Keeper::new(Pool::new(discover.clone()));
+        for n in order {
+            let (key, found) = answers[n].clone();
+            keeper.on(observed(key, vec![found]), now);
+        }
+        let member = &keeper.members()[0];
+        assert_eq!(keeper.members().len(), 1);
+        assert_eq!((&*member.backend.name, member.weight, member.tier), ("file", 5, 1));
+        assert_eq!(member.connections, NonZeroU32::new(5));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_takes_nobody_out() {
+    let now = Instant::now();
+    let file = Source::File(config::File::new("backends.yaml".into()));
+    let key = SourceKey::from(&file);
+    let mut config = Pool::new(vec![file]);
+    config.health = vec![Health::new(Check::Tcp)];
+    let mut keeper = Keeper::new(config);
+    keeper.on(observed(key.clone(), vec![found("a", "10.0.0.1")]), now);
+    hear(&mut keeper, "a", 0, false, now);
+    let broken = Observation { outcome: Outcome::ServerFailure("broken".into()), owners: BTreeMap::new() };
+    keeper.on(Event::Observed(key, broken), now);
+    keeper.on(Event::Tick, now + 1_000_000 * SECOND);
+    assert_eq!(states(&keeper), [("a".to_owned(), State::Down)]);
+}
+
+#[test]
+fn who_came_up_gets_its_share_step_by_step() {
+    let now = Instant::now();
+    let mut keeper = all_up(Pool { slow_start: 10 * SECOND, ..pool(0) }, 1, now);
+    let mut at = now;
+    for step in 1..=10 {
+        assert_eq!(keeper.members()[0].step, step);
+        let next = keeper.deadline(at);
+        assert_eq!(next, (step < 10).then(|| now + SECOND * step).or(Some(now + 10 * SECOND)));
+        at = next.unwrap();
+        let effects = keeper.on(Event::Tick, at);
+        assert_eq!(effects.iter().any(|effect| matches!(effect, Effect::Reshape)), step < 10);
+    }
+    assert_eq!(keeper.deadline(at), None);
+}

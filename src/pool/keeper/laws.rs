@@ -1,0 +1,279 @@
+//! What holds whatever happens, in whatever order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+
+use proptest::prelude::*;
+
+use super::tests::observed;
+use super::*;
+use crate::balance::{Ask, Lease};
+use crate::config::{Check, Dns, Eject, Ending, Health, Percent, Policy, Pool, Source};
+use crate::discovery::{Fitness, Found};
+use crate::health::Verdict;
+use crate::pool::event::Wish;
+use crate::pool::member::Member;
+use crate::pool::view::View;
+use crate::telemetry::CloseReason;
+
+/// What can happen to a keeper of two sources, static and DNS, that know the same six addresses.
+#[derive(Clone, Debug)]
+enum Happening {
+    Answer { dns: bool, answer: Vec<Found> },
+    Checked { member: usize, check: usize, passed: bool },
+    Failed { member: usize, in_a_row: u32, reset: bool },
+    Told { member: usize, command: Command },
+    Reconfigured(Box<Pool>),
+    Connected(usize),
+    Disconnected(usize),
+    Waited(Duration),
+}
+
+fn one_found() -> impl Strategy<Value = Found> {
+    let fitness = prop_oneof![
+        4 => Just(Fitness::Unknown),
+        1 => Just(Fitness::Starting),
+        1 => Just(Fitness::Healthy),
+        1 => Just(Fitness::Unhealthy("it is ill".into())),
+    ];
+    (0u8..6, 0u8..3, 0u32..4, 0u16..3, proptest::option::of(1u32..4), fitness).prop_map(
+        |(address, name, weight, tier, connections, fitness)| Found {
+            weight,
+            tier,
+            connections: connections.and_then(NonZeroU32::new),
+            fitness,
+            ..Found::new(
+                format!("web-{address}-{name}").into(),
+                format!("10.0.0.{address}:80").parse().unwrap(),
+            )
+        },
+    )
+}
+
+fn answer() -> impl Strategy<Value = Vec<Found>> {
+    proptest::collection::vec(one_found(), 0..6).prop_map(|mut found| {
+        let mut addresses = BTreeSet::new();
+        found.retain(|one| addresses.insert(one.address));
+        found
+    })
+}
+
+fn pool() -> impl Strategy<Value = Pool> {
+    let eject = proptest::option::of((1u32..4, 0u8..=100).prop_map(|(failures, at_most)| Eject {
+        failures: NonZeroU32::new(failures),
+        at_most: Percent(at_most),
+        ..Eject::default()
+    }));
+    let orders =
+        prop_oneof![Just(Policy::Keep), Just(Policy::End { how: Ending::Close, over: Duration::ZERO }),];
+    (0usize..3, eject, 0u8..=100, any::<bool>(), proptest::option::of(1u32..5), orders).prop_map(
+        |(checks, eject, panic, grace, limit, on_drain)| {
+            let mut dns = Dns::new("backend".into(), 80);
+            dns.query.flap = Duration::from_secs(3);
+            let mut pool = Pool::new(vec![Source::Dns(dns), Source::Static(Vec::new())]);
+            // Two checks of one kind are told apart by their ports.
+            let check = |n: usize| Health {
+                port: u16::try_from(n + 1).ok(),
+                grace: Duration::from_secs(u64::from(grace) * 3),
+                ..Health::new(Check::Tcp)
+            };
+            pool.health = (0..checks).map(check).collect();
+            (pool.eject, pool.panic, pool.on_drain) = (eject, Percent(panic), on_drain);
+            pool.on_down = Policy::End { how: Ending::Reset, over: Duration::ZERO };
+            pool.slow_start = Duration::from_secs(5);
+            pool.limits.connections = limit.and_then(NonZeroU32::new);
+            pool
+        },
+    )
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let command = prop_oneof![
+        2 => Just(Command::Be(Wish::Up)),
+        1 => Just(Command::Be(Wish::Draining)),
+        1 => Just(Command::Be(Wish::Maintenance)),
+        2 => (0u32..5).prop_map(Command::Weigh),
+    ];
+    let member = 0usize..8;
+    prop_oneof![
+        4 => (any::<bool>(), answer()).prop_map(|(dns, answer)| Happening::Answer { dns, answer }),
+        8 => (member.clone(), 0usize..3, prop::bool::weighted(0.6))
+            .prop_map(|(member, check, passed)| Happening::Checked { member, check, passed }),
+        4 => (member.clone(), 1u32..6, any::<bool>())
+            .prop_map(|(member, in_a_row, reset)| Happening::Failed { member, in_a_row, reset }),
+        3 => (member.clone(), command).prop_map(|(member, command)| Happening::Told { member, command }),
+        1 => pool().prop_map(Box::new).prop_map(Happening::Reconfigured),
+        1 => member.clone().prop_map(Happening::Connected),
+        1 => member.prop_map(Happening::Disconnected),
+        3 => (0u64..40_000).prop_map(|millis| Happening::Waited(Duration::from_millis(millis))),
+    ]
+}
+
+/// All that can be seen of a backend from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    name: Arc<str>,
+    state: State,
+    weight: u32,
+    tier: u16,
+    connections: Option<NonZeroU32>,
+    told: Option<CloseReason>,
+}
+
+fn seen(keeper: &Keeper) -> BTreeMap<String, Seen> {
+    let living = keeper.members().iter().filter(|member| !member.leaving());
+    living
+        .map(|member| {
+            let seen = Seen {
+                name: Arc::clone(&member.backend.name),
+                state: member.state,
+                weight: member.weight,
+                tier: member.tier,
+                connections: member.connections,
+                told: member.backend.order().map(|order| order.reason),
+            };
+            (member.backend.address.to_string(), seen)
+        })
+        .collect()
+}
+
+/// A keeper that has heard the facts that `other` knows, and nothing else.
+fn afresh(other: &Keeper, now: Instant) -> Keeper {
+    let mut keeper = Keeper::new(other.config.clone());
+    let claims = |key: &SourceKey, also_missing: bool| {
+        let living = other.members().iter().filter_map(|member| member.claims.get(key));
+        let claims = living.filter(|claim| also_missing || claim.missing.is_none());
+        observed(key.clone(), claims.map(|claim| claim.found.clone()).collect())
+    };
+    let long_ago = now - Duration::from_secs(3600);
+    let answered = || other.sources.iter().filter(|(_, source)| source.answered).map(|(key, _)| key);
+    for key in answered() {
+        keeper.on(claims(key, true), long_ago);
+    }
+    for key in answered() {
+        keeper.on(claims(key, false), now);
+    }
+    let twin = |keeper: &Keeper, member: &Member| {
+        let same = |m: &&Member| m.backend.address == member.backend.address && !m.leaving();
+        keeper.members().iter().find(same).map(|twin| twin.backend.key)
+    };
+    for member in other.members().iter().filter(|member| !member.leaving()) {
+        let Some(key) = twin(&keeper, member) else { continue };
+        for (check, results) in member.results.iter().enumerate() {
+            let result = match results.tally.verdict() {
+                Verdict::Unchecked => continue,
+                Verdict::Passing => Ok(()),
+                Verdict::Failing => Err("no".to_owned().into()),
+            };
+            keeper.on(Event::Checked(key, check, result), now);
+        }
+        if let Some((wish, _)) = member.wish {
+            keeper.on(Event::Told(key, Command::Be(wish), "root".into()), now);
+        }
+        if let Some((weight, _)) = member.told_weight {
+            keeper.on(Event::Told(key, Command::Weigh(weight), "root".into()), now);
+        }
+    }
+    for member in other.members().iter().filter(|member| member.state == State::Ejected) {
+        if let Some(key) = twin(&keeper, member) {
+            keeper.on(Event::Failed(key, Failure::Reset, 100), now);
+        }
+    }
+    keeper
+}
+
+/// Who is chosen is up, or too few are; and a backup is chosen only if no primary is up.
+fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseError> {
+    let view = View::new(config, members, None);
+    let in_use = |member: &&Member| member.weight > 0 && member.state == State::Up;
+    let lowest = members.iter().filter(in_use).map(|member| member.tier).min();
+    for random in 0..4 {
+        let Some(chosen) = view.choose(&Ask { random, client: random, ..Ask::default() }) else {
+            prop_assert!(lowest.is_none(), "one is up, and nobody is chosen");
+            return Ok(());
+        };
+        let member = members.iter().find(|member| member.backend.key == chosen.key).unwrap();
+        prop_assert!(member.weight > 0 && !member.leaving() && member.wish.is_none());
+        prop_assert_eq!(view.panic || member.state == State::Up, true);
+        prop_assert!(lowest.is_none_or(|lowest| member.tier == lowest), "a backup while a primary is up");
+        prop_assert!(!view.panic || config.panic > Percent(0));
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn any_sequence_of_facts_leaves_a_keeper_like_one_built_afresh(
+        config in pool(),
+        happenings in proptest::collection::vec(happening(), 1..50),
+    ) {
+        let mut now = Instant::now() + Duration::from_secs(7200);
+        let mut keeper = Keeper::new(config);
+        let mut leases: Vec<Lease> = Vec::new();
+        let mut believed: BTreeMap<u64, State> = BTreeMap::new();
+        for happening in happenings {
+            let picked = |index: usize| {
+                let members = keeper.members();
+                members.get(index % members.len().max(1)).map(|member| Arc::clone(&member.backend))
+            };
+            let event = match happening {
+                Happening::Answer { dns, answer } => {
+                    let source = keeper.config.discover.iter().find(|s| matches!(s, Source::Dns(_)) == dns);
+                    observed(SourceKey::from(source.unwrap()), answer)
+                }
+                Happening::Checked { member, check, passed } => match picked(member) {
+                    Some(backend) => {
+                        let result = if passed { Ok(()) } else { Err("no".to_owned().into()) };
+                        Event::Checked(backend.key, check, result)
+                    }
+                    None => continue,
+                },
+                Happening::Failed { member, in_a_row, reset } => match picked(member) {
+                    Some(backend) => {
+                        let failure = if reset { Failure::Reset } else { Failure::Connect("refused".into()) };
+                        Event::Failed(backend.key, failure, in_a_row)
+                    }
+                    None => continue,
+                },
+                Happening::Told { member, command } => match picked(member) {
+                    Some(backend) => Event::Told(backend.key, command, "root".into()),
+                    None => continue,
+                },
+                Happening::Reconfigured(config) => Event::Reconfigured(config),
+                Happening::Connected(member) => {
+                    leases.extend(picked(member).map(|backend| backend.load.lease()));
+                    Event::Tick
+                }
+                Happening::Disconnected(index) => {
+                    let n = leases.len().max(1);
+                    (!leases.is_empty()).then(|| leases.swap_remove(index % n));
+                    Event::Tick
+                }
+                Happening::Waited(time) => { now += time; Event::Tick }
+            };
+            for effect in keeper.on(event, now) {
+                if let Effect::Changed { backend, from, to, cause } = effect {
+                    let before = match to {
+                        State::Gone => believed.remove(&backend.key),
+                        to => believed.insert(backend.key, to),
+                    };
+                    prop_assert_eq!(before.unwrap_or(State::Gone), from, "each change begins where the last ended");
+                    prop_assert!(!cause.is_empty(), "{from:?} to {to:?} without a cause");
+                }
+            }
+            for member in keeper.members() {
+                prop_assert_eq!(believed.get(&member.backend.key), Some(&member.state));
+                prop_assert!(!member.leaving() || member.backend.load.active() > 0);
+            }
+            let (out, sound) = keeper.ejected();
+            prop_assert!(out <= keeper.config.eject.map_or(0, |eject| eject.at_most.of(sound)), "{out} of {sound}");
+            prop_assert_eq!(seen(&keeper), seen(&afresh(&keeper, now)));
+            choices_are_lawful(&keeper.config, keeper.members())?;
+        }
+        drop(leases);
+        keeper.on(Event::Removed, now);
+        prop_assert!(keeper.members().is_empty());
+    }
+}

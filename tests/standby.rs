@@ -1,0 +1,149 @@
+//! Who is used when not everybody is well: backups, panic, and those who are left alone for a while.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use support::backend::Backend;
+use support::peers::reset;
+use support::{Lb, eventually, http_get, static_list};
+
+fn start(discover: &str, settings: &str) -> Lb {
+    Lb::start(&format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web, no_backend: http-503}}}}
+pools: {{web: {{discover: {discover}{settings}}}}}"
+    ))
+}
+
+/// A server that leaves the end of each connection to `serve`.
+fn serving(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));
+    address
+}
+
+fn answer(lb: &Lb) -> String {
+    http_get(lb.address("web"), "/").map_or_else(|error| error, |(_, body)| body)
+}
+
+fn state(lb: &Lb, address: SocketAddr) -> String {
+    let backends = lb.backends();
+    backends.into_iter().find(|backend| backend.0 == address.to_string()).unwrap().1
+}
+
+#[test]
+fn a_backup_serves_only_while_no_primary_is_up() {
+    let [mut first, mut second, backup] = ["first", "second", "backup"].map(Backend::http);
+    let discover = format!(
+        "[{{static: [{}, {}, {{address: {}, backup: true}}]}}]",
+        first.address, second.address, backup.address
+    );
+    let lb = start(&discover, ", health: {http: /health, every: 100ms, timeout: 100ms, rise: 1, fall: 1}");
+    assert!((0..10).all(|_| answer(&lb) != "backup"));
+    lb.when_logged(&format!("{}: backup", backup.address));
+    first.kill();
+    assert!((0..10).all(|_| answer(&lb) == "second"));
+    second.kill();
+    eventually("the backup serves", || (answer(&lb) == "backup").then_some(()));
+    first.revive();
+    eventually("the primary serves again", || (answer(&lb) == "first").then_some(()));
+    assert!((0..10).all(|_| answer(&lb) == "first"));
+}
+
+#[test]
+fn with_panic_a_pool_whose_checks_all_fail_is_used_all_the_same() {
+    let backends = ["a", "b"].map(Backend::http);
+    let lb = start(
+        &static_list(&[backends[0].address, backends[1].address]),
+        ", panic: 50%, health: {http: {path: /, body: no such thing}, every: 100ms, timeout: 100ms}",
+    );
+    lb.when_logged("panic: too few backends are up");
+    let mut names: Vec<_> = (0..2).map(|_| answer(&lb)).collect();
+    names.sort();
+    assert_eq!(names, ["a", "b"]);
+    lb.when_logged("too few are up, so all are used");
+    assert_eq!(lb.status()["pools"][0]["panic"], true);
+}
+
+#[test]
+fn who_resets_each_client_is_left_alone_for_a_while_and_tried_again() {
+    let broken = Arc::new(AtomicBool::new(true));
+    let theirs = Arc::clone(&broken);
+    let moody = serving(move |mut stream| {
+        let mut request = [0; 512];
+        let _ = stream.read(&mut request);
+        if theirs.load(Ordering::SeqCst) {
+            return reset(stream);
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nmoody");
+    });
+    let sound = Backend::http("sound");
+    let lb = start(&static_list(&[moody, sound.address]), ", eject: {failures: 3, for: 500ms}");
+    eventually("it is ejected", || {
+        answer(&lb);
+        (state(&lb, moody) == "ejected").then_some(())
+    });
+    let line = lb.when_logged("backend ejected");
+    assert!(line.contains("3 failures in a row") && line.contains("out for 500ms"), "{line}");
+    assert!((0..6).all(|_| answer(&lb) == "sound" || state(&lb, moody) != "ejected"));
+    broken.store(false, Ordering::SeqCst);
+    eventually("it serves again", || (answer(&lb) == "moody").then_some(()));
+    lb.when_logged("its time out is over");
+}
+
+#[test]
+fn who_answers_much_later_than_the_others_is_left_alone_for_a_while() {
+    let delay = Arc::new(AtomicU64::new(300));
+    let theirs = Arc::clone(&delay);
+    let slow = serving(move |mut stream| {
+        let mut request = [0; 512];
+        let _ = stream.read(&mut request);
+        std::thread::sleep(Duration::from_millis(theirs.load(Ordering::SeqCst)));
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nslow");
+    });
+    let others = ["a", "b"].map(Backend::http);
+    let lb = start(
+        &static_list(&[slow, others[0].address, others[1].address]),
+        ", eject: {failures: off, for: 10m, slow: {factor: 3, floor: 100ms, answers: 3, every: 2s}}",
+    );
+    eventually("it is ejected", || {
+        answer(&lb);
+        (state(&lb, slow) == "ejected").then_some(())
+    });
+    let line = lb.when_logged("backend ejected");
+    assert!(line.contains("to answer, where the others take"), "{line}");
+    assert!((0..10).all(|_| answer(&lb) != "slow"));
+}
+
+#[test]
+fn who_came_up_gets_its_share_little_by_little() {
+    let [early, mut late] = ["early", "late"].map(Backend::http);
+    late.kill();
+    let lb = start(
+        &static_list(&[early.address, late.address]),
+        ", slow_start: 2s, health: {http: /health, every: 100ms, timeout: 100ms, rise: 1}",
+    );
+    let ramp = |of: &Backend| {
+        let backends = lb.status()["pools"][0]["backends"].as_array().unwrap().clone();
+        let one = backends.into_iter().find(|b| b["name"] == of.address.to_string()).unwrap();
+        if one["state"] == "up" { one["ramp"].as_u64().unwrap() } else { 0 }
+    };
+    eventually("the early one has its whole share", || (ramp(&early) == 100).then_some(()));
+    late.revive();
+    lb.when_up(vec![early.address.to_string(), late.address.to_string()]);
+    let mut names = Vec::new();
+    while ramp(&late) < 100 {
+        names.push(answer(&lb));
+    }
+    let count = |name: &str| names.iter().filter(|answered| *answered == name).count();
+    assert!(count("late") < count("early"), "{names:?}");
+    let names: Vec<_> = (0..20).map(|_| answer(&lb)).collect();
+    assert_eq!(names.iter().filter(|name| *name == "late").count(), 10, "{names:?}");
+}
