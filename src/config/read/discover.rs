@@ -26,7 +26,7 @@ pub(super) fn discover(pool: &Table<'_>, balance: Option<Algorithm>) -> Vec<Sour
         table.beside = &["hold"];
         let source = match table.kind(&KINDS) {
             Some("static") => {
-                static_at = static_at.or(Some(table.place("static")));
+                static_at = static_at.or(Some((sources.len(), table.place("static"))));
                 written.extend(static_backends(&table));
                 None
             }
@@ -50,9 +50,10 @@ pub(super) fn discover(pool: &Table<'_>, balance: Option<Algorithm>) -> Vec<Sour
         sources.push(source);
     }
     written::check_names(&written, &pool.what, d);
-    if let Some(at) = static_at {
+    if let Some((index, at)) = static_at {
         written::check_use(&written, at, pool, balance, sources.is_empty());
-        sources.insert(0, Source::Static(written.into_iter().map(|(backend, _)| backend).collect()));
+        // All that is written down is one source, which stands where its first part does.
+        sources.insert(index, Source::Static(written.into_iter().map(|(backend, _)| backend).collect()));
     }
     sources
 }

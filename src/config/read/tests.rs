@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::super::{
     Algorithm, Check, Docker, Eject, Ending, Exchange, Factor, File, Hash, HashKey, Health, HttpCheck,
-    Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Report, Role, Slow, Source, Srv,
-    StaticBackend, parse, read_backends,
+    Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Report, Role, Slow, Source, SourceKey,
+    Srv, StaticBackend, parse, read_backends,
 };
 
 /// A pool of one backend with these settings.
@@ -75,7 +75,6 @@ fn sources_with_all_their_settings() {
     assert_eq!(
         sources,
         [
-            Source::Static(vec![backup, other]),
             Source::Srv(Srv { name: "_web._tcp.example.com".into(), query }),
             Source::File(File { path: "a/backends.yaml".into(), every: seconds(3) }),
             Source::Docker(Docker::new("pointsman.pool=web".into())),
@@ -87,8 +86,19 @@ fn sources_with_all_their_settings() {
                 healthcheck: false,
                 hold: seconds(1),
             }),
+            Source::Static(vec![backup, other]),
         ]
     );
+}
+
+#[test]
+fn sources_stand_in_their_order_and_all_that_is_written_down_is_one() {
+    let sources =
+        read("discover: [{dns: a:1}, {static: [10.0.0.1:1]}, {dns: b:1}, {static: [10.0.0.2:1]}]").discover;
+    let keys: Vec<_> = sources.iter().map(|source| SourceKey::from(source).to_string()).collect();
+    assert_eq!(keys, ["dns a:1", "the configuration", "dns b:1"]);
+    let Source::Static(backends) = &sources[1] else { panic!() };
+    assert_eq!(backends.len(), 2);
 }
 
 #[test]
