@@ -5,7 +5,7 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,6 +19,14 @@ fn start(discover: &str, settings: &str) -> Lb {
         "listeners: {{web: {{bind: 127.0.0.1:0, pool: web, no_backend: http-503}}}}
 pools: {{web: {{discover: {discover}{settings}}}}}"
     ))
+}
+
+/// A server that leaves the end of each connection to `serve`.
+fn serving(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(serve));
+    address
 }
 
 fn answer(lb: &Lb) -> String {
@@ -68,7 +76,7 @@ fn with_panic_a_pool_whose_checks_all_fail_is_used_all_the_same() {
 fn who_resets_each_client_is_left_alone_for_a_while_and_tried_again() {
     let broken = Arc::new(AtomicBool::new(true));
     let theirs = Arc::clone(&broken);
-    let moody = Backend::serving(move |mut stream| {
+    let moody = serving(move |mut stream| {
         let mut request = [0; 512];
         let _ = stream.read(&mut request);
         if theirs.load(Ordering::SeqCst) {
@@ -77,14 +85,14 @@ fn who_resets_each_client_is_left_alone_for_a_while_and_tried_again() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nmoody");
     });
     let sound = Backend::http("sound");
-    let lb = start(&static_list(&[moody.address, sound.address]), ", eject: {failures: 3, for: 500ms}");
+    let lb = start(&static_list(&[moody, sound.address]), ", eject: {failures: 3, for: 500ms}");
     eventually("it is ejected", || {
         answer(&lb);
-        (state(&lb, moody.address) == "ejected").then_some(())
+        (state(&lb, moody) == "ejected").then_some(())
     });
     let line = lb.when_logged("backend ejected");
     assert!(line.contains("3 failures in a row") && line.contains("out for 500ms"), "{line}");
-    assert!((0..6).all(|_| answer(&lb) == "sound" || state(&lb, moody.address) != "ejected"));
+    assert!((0..6).all(|_| answer(&lb) == "sound" || state(&lb, moody) != "ejected"));
     broken.store(false, Ordering::SeqCst);
     eventually("it serves again", || (answer(&lb) == "moody").then_some(()));
     lb.when_logged("its time out is over");
@@ -94,7 +102,7 @@ fn who_resets_each_client_is_left_alone_for_a_while_and_tried_again() {
 fn who_answers_much_later_than_the_others_is_left_alone_for_a_while() {
     let delay = Arc::new(AtomicU64::new(300));
     let theirs = Arc::clone(&delay);
-    let slow = Backend::serving(move |mut stream| {
+    let slow = serving(move |mut stream| {
         let mut request = [0; 512];
         let _ = stream.read(&mut request);
         std::thread::sleep(Duration::from_millis(theirs.load(Ordering::SeqCst)));
@@ -102,12 +110,12 @@ fn who_answers_much_later_than_the_others_is_left_alone_for_a_while() {
     });
     let others = ["a", "b"].map(Backend::http);
     let lb = start(
-        &static_list(&[slow.address, others[0].address, others[1].address]),
-        ", eject: {failures: off, for: 10m, slow: {factor: 3, floor: 100ms, answers: 3, every: 500ms}}",
+        &static_list(&[slow, others[0].address, others[1].address]),
+        ", eject: {failures: off, for: 10m, slow: {factor: 3, floor: 100ms, answers: 3, every: 2s}}",
     );
     eventually("it is ejected", || {
         answer(&lb);
-        (state(&lb, slow.address) == "ejected").then_some(())
+        (state(&lb, slow) == "ejected").then_some(())
     });
     let line = lb.when_logged("backend ejected");
     assert!(line.contains("to answer, where the others take"), "{line}");

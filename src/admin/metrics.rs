@@ -215,6 +215,12 @@ impl Collector for Balancer {
                 found.iter().map(move |(result, n)| ([("pool", *name), ("result", *result)], *n))
             }),
         )?;
+        gauges(
+            e,
+            "pointsman_queue_length",
+            "Clients that wait for a place at a backend",
+            pools.values().map(|pool| ([("pool", &*pool.name)], pool.queue.len() as u64)),
+        )?;
         self.backends(e, &pools)?;
         gauge(e, "pointsman_ready", "Whether traffic should be sent here", u64::from(self.0.ready()))?;
         gauge(

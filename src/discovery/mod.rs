@@ -6,8 +6,10 @@
 
 mod dns;
 mod resolve;
+mod rounds;
+mod srv;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -51,6 +53,17 @@ impl Found {
             tier: 0,
             connections: None,
             fitness: Fitness::Unknown,
+        }
+    }
+
+    /// The addresses of one name as backends: an IPv4 and an IPv6 address are one; several of a family stay apart.
+    fn of(name: &Arc<str>, addresses: &BTreeSet<IpAddr>, port: u16) -> Vec<Self> {
+        let one = |ip: &IpAddr| Self::new(Arc::clone(name), SocketAddr::new(*ip, port));
+        match addresses.iter().collect::<Vec<_>>()[..] {
+            [v4, v6] if v4.is_ipv4() && v6.is_ipv6() => {
+                vec![Self { also: vec![SocketAddr::new(*v6, port)], ..one(v4) }]
+            }
+            ref all => all.iter().map(|ip| one(ip)).collect(),
         }
     }
 }
@@ -116,6 +129,18 @@ impl Outcome {
         }
     }
 
+    /// Why nothing was found, for people.
+    pub fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Backends(_) => None,
+            Self::Empty => Some("the name exists but has no address".to_owned()),
+            Self::NoSuchName(reason) => Some(reason.clone()),
+            Self::ServerFailure(reason) | Self::Silence(reason) => {
+                Some(format!("{reason}; the last good answer stands for now"))
+            }
+        }
+    }
+
     /// The backends seen; `None` when nothing can be concluded about who is there.
     pub fn seen(&self) -> Option<&[Found]> {
         match self {
@@ -153,8 +178,15 @@ pub fn start(source: &Source, sink: Sink) -> Running {
             None
         }
         // To be written.
-        Source::Srv(_) | Source::File(_) | Source::Docker(_) => None,
-        Source::Dns(settings) => Some(tokio::spawn(dns::watch(settings.clone(), Arc::clone(&ask_now), sink))),
+        Source::File(_) | Source::Docker(_) => None,
+        Source::Dns(settings) => {
+            let watcher = dns::Watcher::new(settings.clone());
+            Some(tokio::spawn(rounds::watch(watcher, Arc::clone(&ask_now), sink)))
+        }
+        Source::Srv(settings) => {
+            let watcher = srv::Watcher::new(settings.clone());
+            Some(tokio::spawn(rounds::watch(watcher, Arc::clone(&ask_now), sink)))
+        }
     };
     Running { ask_now, _task: task.map(AbortOnDropHandle::new) }
 }

@@ -1,7 +1,9 @@
 //! One backend, as the keeper and the workers share it: who it is, its counters, and what its connections are
 //! told. Its state is not here: that is the keeper's alone.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::answers::Answers;
-use crate::balance::Load;
+use crate::balance::{Lease, Load};
 use crate::config::Ending;
 use crate::discovery::Found;
 use crate::health::{CheckError, Checked};
@@ -48,10 +50,14 @@ pub struct Stay {
     pub flows: Flows,
     failures: [AtomicU64; ConnectError::ALL.len()],
     checks: Mutex<Checks>,
+    /// Connections at once; 0: as many as there come.
+    limit: AtomicU32,
     /// How long they took to be answered, while somebody wants to know.
     pub(super) answers: Answers,
     /// Connections that failed since one was answered.
     failed_in_a_row: AtomicU32,
+    /// Connections that came to nothing since one was answered: those that failed, and those that it just closed.
+    unanswered_in_a_row: AtomicU32,
     order: ArcSwapOption<Order>,
     orders: AtomicU32,
 }
@@ -59,8 +65,8 @@ pub struct Stay {
 /// What is known of a backend's checks.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
-    /// The last one, and when it ended.
-    pub last: Option<(SystemTime, Checked)>,
+    /// The last one of each of the pool's checks, by its number, and when it ended.
+    pub last: BTreeMap<usize, (SystemTime, Checked)>,
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
@@ -122,6 +128,34 @@ impl Stay {
         self.order.load().as_deref().copied()
     }
 
+    /// A place for one more connection, unless it is full.
+    pub fn lease(&self) -> Option<Lease> {
+        match self.limit() {
+            None => Some(self.load.lease()),
+            Some(limit) => self.load.lease_within(limit),
+        }
+    }
+
+    /// Connections that it may carry at once; `None`: as many as there come.
+    pub fn limit(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.limit.load(Ordering::Relaxed))
+    }
+
+    /// Sets that. Those above the limit that are open already stay. Who waits in the pool's queue must be told.
+    pub fn set_limit(&self, limit: Option<NonZeroU32>) {
+        self.limit.store(limit.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+    }
+
+    /// Whether there is no place for one more connection.
+    pub fn is_full(&self) -> bool {
+        self.limit().is_some_and(|limit| self.load.active() >= limit.get())
+    }
+
+    /// Notes that a connection came to nothing before it was answered; how many did since one was.
+    pub fn unanswered(&self) -> u32 {
+        self.unanswered_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    }
+
     /// Notes that a connection failed before it was answered; how many did since one was.
     pub(super) fn failed(&self) -> u32 {
         self.failed_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
@@ -130,8 +164,11 @@ impl Stay {
     /// Notes that a connection was answered, so long after it was routed.
     pub fn answered(&self, took: Duration) {
         self.answers.count(took);
-        if self.failed_in_a_row.load(Ordering::Relaxed) > 0 {
-            self.failed_in_a_row.store(0, Ordering::Relaxed);
+        for in_a_row in [&self.failed_in_a_row, &self.unanswered_in_a_row] {
+            // A line that all workers read is not written without need.
+            if in_a_row.load(Ordering::Relaxed) > 0 {
+                in_a_row.store(0, Ordering::Relaxed);
+            }
         }
     }
 
@@ -145,15 +182,20 @@ impl Stay {
         ConnectError::ALL.into_iter().map(|kind| (kind, self.failures[kind as usize].load(Ordering::Relaxed)))
     }
 
-    /// Notes the result of a check.
-    pub fn checked(&self, result: Checked) {
+    /// Forgets the last results: the pool's checks are other ones from now on.
+    pub(super) fn check_anew(&self) {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).last.clear();
+    }
+
+    /// Notes the result of the pool's check of that number, and gives the one before.
+    pub fn checked(&self, index: usize, result: Checked) -> Option<Checked> {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         match result.result {
             Ok(()) => checks.passed += 1,
             Err(CheckError::Failed(_)) => checks.failed += 1,
             Err(CheckError::Local(_)) => {}
         }
-        checks.last = Some((SystemTime::now(), result));
+        checks.last.insert(index, (SystemTime::now(), result)).map(|(_, before)| before)
     }
 
     /// What is known of its checks.

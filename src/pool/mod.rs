@@ -10,6 +10,7 @@ mod counters;
 pub mod event;
 pub mod keeper;
 pub mod member;
+pub mod queue;
 pub mod state;
 mod task;
 mod totals;
@@ -27,10 +28,11 @@ pub use backend::Backend;
 pub use counters::Counters;
 pub use event::{Command, Failure, Wish};
 pub use member::Member;
+pub use queue::Queue;
 pub use state::State;
 pub use task::Handle;
 pub use totals::Totals;
-pub use view::{Entry, Roster, View};
+pub use view::{Entry, NAMED, Roster, View};
 
 /// A pool as the proxy sees it. Workers read it; only its own task publishes.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Pool {
     pub counters: Counters,
     /// The connections that were meant for it and reached no backend.
     pub unserved: Flows,
+    /// The clients that wait for a place at a backend.
+    pub queue: Queue,
     view: ArcSwap<View>,
     roster: ArcSwap<Roster>,
     settings: ArcSwap<config::Pool>,

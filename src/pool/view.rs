@@ -12,8 +12,8 @@ use super::totals::{Former, Totals};
 use crate::balance::{Ask, Candidate, Picker};
 use crate::config::{self, Algorithm};
 
-/// So many backends are named in `skipped`; the rest is counted.
-const NAMED: usize = 8;
+/// So many backends are named in `skipped` for one kind of reason; the rest is counted.
+pub const NAMED: usize = 8;
 
 /// A snapshot of a pool's eligible backends, ready to choose from.
 #[derive(Debug)]
@@ -60,6 +60,11 @@ impl View {
     /// A backend, never one that is to be passed over; `None` when nobody is left.
     pub fn choose(&self, ask: &Ask<'_>) -> Option<&Arc<Backend>> {
         self.picker.choose(ask).map(|index| &self.backends[index])
+    }
+
+    /// The backends that have no place for one more connection at this moment.
+    pub fn full(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.backends.iter().filter(|backend| backend.is_full())
     }
 
     /// How many backends can be chosen.

@@ -1,101 +1,245 @@
 //! Finding a connection a backend: choose one, connect, and on failure try another before the client learns of
-//! any trouble.
+//! any trouble. If all are full, the client waits in the pool's queue.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::Rng;
 use socket2::SockRef;
 use tracing::{debug, warn};
 
+use super::clock;
 use super::sockets;
 use super::stream::Stream;
-use crate::balance::{Ask, Lease};
+use super::worker::Local;
+use crate::balance::{Ask, Lease, hash};
 use crate::config;
-use crate::pool::{Backend, Failure, Pool};
-use crate::telemetry::ConnectError;
+use crate::pool::queue::Ticket;
+use crate::pool::{Backend, Failure, NAMED, Pool, View};
+use crate::telemetry::decisions::Client;
+use crate::telemetry::{CloseReason, ConnectError};
+
+/// The client that is to be connected to a backend.
+pub(super) struct Caller<'a> {
+    pub(super) conn: u64,
+    pub(super) pool: &'a Pool,
+    pub(super) peer: Client,
+    pub(super) stream: &'a Stream,
+    /// It has said something that is to be sent to the backend at once.
+    pub(super) spoken: bool,
+    /// Its place at a backend, as soon as it has one. Whoever takes it away has the queue look again.
+    pub(super) lease: &'a Cell<Option<Lease>>,
+    pub(super) local: &'a Local,
+}
 
 /// A connection to a backend, and how it came about.
 #[derive(Debug)]
-pub struct Connected {
+pub(super) struct Connected {
     /// The chosen backend.
-    pub backend: Arc<Backend>,
+    pub(super) backend: Arc<Backend>,
     /// The connection to it.
-    pub stream: Stream,
+    pub(super) stream: Stream,
     /// The pool's settings that led to it.
-    pub settings: Arc<config::Pool>,
-    /// Its place in the backend's load.
-    pub lease: Lease,
+    pub(super) settings: Arc<config::Pool>,
     /// How long the successful attempt took.
-    pub took: Duration,
+    pub(super) took: Duration,
     /// What was passed over.
-    pub trail: Trail,
+    pub(super) trail: Trail,
 }
 
 /// Why there is no connection to a backend.
 #[derive(Debug)]
-pub struct NotConnected {
-    /// What was passed over; empty-handed without a single attempt if no backend was up.
-    pub trail: Trail,
+pub(super) struct NotConnected {
+    /// The reason: it gave up waiting (`ClientClosed`, `ClientReset`), or is to be turned away.
+    pub(super) reason: CloseReason,
+    /// What was passed over.
+    pub(super) trail: Trail,
 }
 
 /// The way to a choice: how it was made, and who was passed over.
 #[derive(Debug)]
-pub struct Trail {
+pub(super) struct Trail {
     /// The algorithm that chose.
-    pub algorithm: &'static str,
+    pub(super) algorithm: &'static str,
     /// Backends that were passed over, each with its reason.
-    pub skipped: Arc<str>,
+    pub(super) skipped: Arc<str>,
     /// Backends that were tried.
-    pub attempts: u32,
+    pub(super) attempts: u32,
+    /// How long the client waited in the queue, if it had to.
+    pub(super) queued: Option<Duration>,
 }
 
-/// Connects to a backend of `pool`, to as many different ones as its settings allow until one answers. `spoken`: the
-/// client has said something that is to be sent to it at once.
-pub async fn connect(pool: &Pool, conn: u64, spoken: bool) -> Result<Connected, NotConnected> {
-    let settings = pool.settings();
-    let mut tried: Vec<u64> = Vec::new();
-    let mut failed: Vec<String> = Vec::new();
+/// Connects a client to a backend of its pool, to as many different ones as the settings allow until one answers.
+pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnected> {
+    let mut search = Search::new(caller);
     loop {
-        // A fresh view each time: the keeper may just have ruled out whom the last one still had.
-        let view = pool.view();
-        let trail = |failed: &[String], attempts: usize| Trail {
-            algorithm: view.algorithm.name(),
-            skipped: join(&view.skipped, failed),
-            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        let backend = match search.backend().await {
+            Ok(backend) => backend,
+            Err(reason) => return Err(NotConnected { reason, trail: search.trail() }),
         };
-        let another = tried.len() < settings.connect.attempts as usize;
-        let Some(backend) = another.then(|| view.choose(&Ask { passed: &tried, ..Ask::default() })).flatten()
-        else {
-            return Err(NotConnected { trail: trail(&failed, tried.len()) });
-        };
-        let lease = backend.load.lease();
-        let began = Instant::now();
-        match attempt(backend, &settings, spoken).await {
+        match attempt(&backend, &search.settings, caller.spoken).await {
             Ok(stream) => {
-                return Ok(Connected {
-                    backend: Arc::clone(backend),
-                    stream,
-                    settings: Arc::clone(&settings),
-                    lease,
-                    took: began.elapsed(),
-                    trail: trail(&failed, tried.len() + 1),
-                });
+                let took = search.began.elapsed();
+                search.tried.push(backend.key);
+                let trail = search.trail();
+                return Ok(Connected { backend, stream, settings: search.settings, took, trail });
             }
-            Err(error) => {
-                let kind = ConnectError::from(&error);
-                backend.connect_failed(kind);
-                let error = kind.explain(&error);
-                debug!(conn, pool = %pool.name, backend = %backend.name, address = %backend.address, error, "connect failed");
-                if kind == ConnectError::Local {
-                    warn!(pool = %pool.name, address = %backend.address, error, "connect failed for want of local resources");
-                } else {
-                    pool.report_failure(backend, Failure::Connect(error.clone()));
-                }
-                tried.push(backend.key);
-                failed.push(format!("{}: {error}", backend.name));
+            Err(error) => search.failed(&backend, &error),
+        }
+    }
+}
+
+/// One client's search for a backend.
+struct Search<'a> {
+    caller: &'a Caller<'a>,
+    settings: Arc<config::Pool>,
+    /// The hash of the client, if it is chosen by.
+    client: u64,
+    /// When it looked last, what it chose from, and who was full.
+    began: Instant,
+    view: Arc<View>,
+    full: Vec<Arc<Backend>>,
+    /// The backends that were tried, and what came of it.
+    tried: Vec<u64>,
+    failed: Vec<String>,
+    queued: Option<Duration>,
+}
+
+impl<'a> Search<'a> {
+    fn new(caller: &'a Caller<'a>) -> Self {
+        let settings = caller.pool.settings();
+        let client = match caller.peer {
+            _ if !settings.balance.hashes() => 0,
+            Client::Tcp(peer) => hash::client(peer.ip(), peer.port(), settings.hash.key),
+            // It has no address: each is another client.
+            Client::Unix => caller.local.random.borrow_mut().next_u64(),
+        };
+        Self {
+            caller,
+            settings,
+            client,
+            began: Instant::now(),
+            view: caller.pool.view(),
+            full: Vec::new(),
+            tried: Vec::new(),
+            failed: Vec::new(),
+            queued: None,
+        }
+    }
+
+    /// A backend with a place for the client, which it then has; the client waits for one if it must.
+    async fn backend(&mut self) -> Result<Arc<Backend>, CloseReason> {
+        let queue = &self.caller.pool.queue;
+        // Whoever waits came first.
+        if queue.is_empty() {
+            if let Some(backend) = self.look()? {
+                return Ok(backend);
+            }
+        } else {
+            self.full = self.view.full().cloned().collect();
+        }
+        let limits = self.settings.limits;
+        let room = self.view.len().saturating_mul(limits.queue as usize);
+        let ticket = queue.join(room).ok_or(CloseReason::Limited)?;
+        let (began, before) = (Instant::now(), self.queued.unwrap_or_default());
+        let patience = limits.queue_timeout.saturating_sub(before);
+        let served = tokio::time::timeout(patience, self.wait(&ticket)).await;
+        self.queued = Some(before + began.elapsed());
+        served.unwrap_or(Err(CloseReason::Limited))
+    }
+
+    /// Looks for a backend with a place whenever it is the client's turn, until there is one or the client has left.
+    async fn wait(&mut self, ticket: &Ticket<'_>) -> Result<Arc<Backend>, CloseReason> {
+        let caller = self.caller;
+        let mut left = std::pin::pin!(left(caller.stream, caller.spoken));
+        loop {
+            tokio::select! {
+                biased;
+                reason = &mut left => return Err(reason),
+                () = ticket.turn() => {}
+            }
+            self.view = caller.pool.view();
+            if let Some(backend) = self.look()? {
+                return Ok(backend);
+            }
+            // What has a place may be what this client has tried in vain.
+            if !self.tried.is_empty() {
+                ticket.pass_on();
             }
         }
+    }
+
+    /// Chooses a backend and takes a place there; `None` if all that remain are full.
+    fn look(&mut self) -> Result<Option<Arc<Backend>>, CloseReason> {
+        if self.tried.len() >= self.settings.connect.attempts as usize {
+            return Err(CloseReason::ConnectFailed);
+        }
+        let Caller { local, lease, .. } = self.caller;
+        self.began = Instant::now();
+        let now = clock::since_origin(self.began);
+        self.full.clear();
+        let mut passed = self.tried.clone();
+        loop {
+            let random = local.random.borrow_mut().next_u64();
+            let ask = Ask { passed: &passed, client: self.client, random, now };
+            let Some(backend) = self.view.choose(&ask) else { break };
+            if let Some(place) = backend.lease() {
+                lease.set(Some(place));
+                return Ok(Some(Arc::clone(backend)));
+            }
+            // All that are full at once: one by one, thousands would take long.
+            self.full = self.view.full().filter(|full| !self.tried.contains(&full.key)).cloned().collect();
+            passed.truncate(self.tried.len());
+            passed.extend(self.full.iter().map(|full| full.key));
+        }
+        match (self.full.is_empty(), self.tried.is_empty()) {
+            (false, _) => Ok(None),
+            (true, true) => Err(CloseReason::NoBackend),
+            (true, false) => Err(CloseReason::ConnectFailed),
+        }
+    }
+
+    /// Notes an attempt in vain.
+    fn failed(&mut self, backend: &Arc<Backend>, error: &io::Error) {
+        let Caller { conn, pool, local, lease, .. } = self.caller;
+        let kind = ConnectError::from(error);
+        backend.connect_failed(kind);
+        let error = kind.explain(error);
+        debug!(conn, pool = %pool.name, backend = %backend.name, address = %backend.address, error, "connect failed");
+        if kind == ConnectError::Local {
+            warn!(pool = %pool.name, address = %backend.address, error, "connect failed for want of local resources");
+        } else {
+            pool.report_failure(backend, Failure::Connect(error.clone()));
+            local.table.haunt(backend, &local.random);
+        }
+        lease.take();
+        pool.queue.look_again();
+        self.tried.push(backend.key);
+        self.failed.push(format!("{}: {error}", backend.name));
+        // A fresh one: the keeper may just have ruled out whom the last one still had.
+        self.view = pool.view();
+    }
+
+    fn trail(&self) -> Trail {
+        Trail {
+            algorithm: self.view.algorithm.name(),
+            skipped: skipped(&self.view.skipped, &self.full, &self.failed),
+            attempts: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
+            queued: self.queued,
+        }
+    }
+}
+
+/// Returns when a client that waits has left, and how. One that has finished, but said something before, stays: it may
+/// have closed its sending side only and wait for the answer, as `nc -N` does, and nothing that arrives here tells that
+/// from leaving. (HAProxy decides the same, unless told otherwise by `option abortonclose`.)
+async fn left(client: &Stream, spoken: bool) -> CloseReason {
+    tokio::select! {
+        biased;
+        () = client.broken() => CloseReason::ClientReset,
+        () = client.ended_in_silence(), if !spoken => CloseReason::ClientClosed,
     }
 }
 
@@ -116,10 +260,15 @@ async fn attempt(backend: &Backend, settings: &config::Pool, spoken: bool) -> io
     }
 }
 
-fn join(skipped: &Arc<str>, failed: &[String]) -> Arc<str> {
-    if failed.is_empty() {
-        return Arc::clone(skipped);
+/// All that were passed over, in words.
+fn skipped(ineligible: &Arc<str>, full: &[Arc<Backend>], failed: &[String]) -> Arc<str> {
+    if full.is_empty() && failed.is_empty() {
+        return Arc::clone(ineligible);
     }
-    let before = (!skipped.is_empty()).then(|| skipped.to_string());
-    before.into_iter().chain(failed.iter().cloned()).collect::<Vec<_>>().join("; ").into()
+    let mut words: Vec<String> = Vec::new();
+    words.extend((!ineligible.is_empty()).then(|| ineligible.to_string()));
+    words.extend(full.iter().take(NAMED).map(|backend| format!("{}: full", backend.name)));
+    words.extend((full.len() > NAMED).then(|| format!("and {} more that are full", full.len() - NAMED)));
+    words.extend_from_slice(failed);
+    words.join("; ").into()
 }

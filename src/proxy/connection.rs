@@ -12,7 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
-use super::connect::{self, Connected, NotConnected, Trail};
+use super::connect::{self, Caller, Connected, NotConnected, Trail};
+use super::ghosts;
 use super::listener::{Listener, Settings};
 use super::no_backend;
 use super::progress::{End, Progress, Relayed};
@@ -22,10 +23,10 @@ use super::stream::Stream;
 use super::worker::Local;
 use crate::balance::Lease;
 use crate::config::Ending;
-use crate::pool::Backend;
+use crate::pool::{Backend, Failure};
 use crate::telemetry::decisions::{Client, Decision};
 use crate::telemetry::flow::Flow;
-use crate::telemetry::{CONNECTIONS, CloseReason};
+use crate::telemetry::{CONNECTIONS, CloseReason, CloseReason as R};
 
 /// So many bytes of a client's first words are read before it has a backend: what fits a packet or two. More would only
 /// be held in our memory instead of the kernel's for as long as that takes.
@@ -57,6 +58,8 @@ struct Connection {
     /// Where it is counted if no backend could be found or reached.
     unserved: OnceCell<Arc<Flow>>,
     reason: Cell<CloseReason>,
+    /// Its place at its backend, from when that is chosen.
+    lease: Cell<Option<Lease>>,
     /// Its place in the worker's table.
     place: usize,
     _permit: Option<OwnedSemaphorePermit>,
@@ -78,6 +81,7 @@ impl Connection {
             peer,
             // What it stays at if its task ends before it could say why.
             reason: Cell::new(CloseReason::Internal),
+            lease: Cell::new(None),
             unserved: OnceCell::new(),
             place: local.table.enter(&progress),
             _permit: permit,
@@ -95,7 +99,7 @@ impl Connection {
         };
 
         // choose and connect: on the heap for as long as it takes, so that it is no part of what a connection holds on to
-        let (stream, _lease, first_words) = match Box::pin(self.reach()).await {
+        let (stream, first_words) = match Box::pin(self.reach()).await {
             Ok(reached) => reached,
             Err(reason) => return reason,
         };
@@ -129,16 +133,27 @@ impl Connection {
     }
 
     /// Finds it a backend and connects to that; or turns it away.
-    async fn reach(&self) -> Result<(Stream, Lease, Vec<u8>), CloseReason> {
+    async fn reach(&self) -> Result<(Stream, Vec<u8>), CloseReason> {
         let first_words = self.first_words().await.map_err(|_| CloseReason::ClientReset)?;
         let spoken = !first_words.is_empty();
-        let connecting = connect::connect(&self.settings.pool, self.conn, spoken);
+        let caller = Caller {
+            conn: self.conn,
+            pool: &self.settings.pool,
+            peer: self.peer,
+            stream: &self.client,
+            spoken,
+            lease: &self.lease,
+            local: &self.local,
+        };
+        let connecting = connect::connect(&caller);
         match self.unless_ended(connecting).await.map_err(|end| finish(&[&self.client], end))? {
-            Ok(connected) => {
-                let (stream, lease) = self.routed(connected);
-                Ok((stream, lease, first_words))
+            Ok(connected) => Ok((self.routed(connected), first_words)),
+            Err(NotConnected { reason: R::ClientClosed, .. }) => Err(R::ClientClosed),
+            Err(NotConnected { reason: R::ClientReset, .. }) => Err(R::ClientReset),
+            Err(NotConnected { reason, trail }) => {
+                self.turn_away(spoken, reason, &trail).await;
+                Err(reason)
             }
-            Err(NotConnected { trail }) => Err(self.turn_away(spoken, trail).await),
         }
     }
 
@@ -158,8 +173,8 @@ impl Connection {
     }
 
     /// A backend was chosen and connected to.
-    fn routed(&self, connected: Connected) -> (Stream, Lease) {
-        let Connected { backend, stream, lease, settings, took, trail } = connected;
+    fn routed(&self, connected: Connected) -> Stream {
+        let Connected { backend, stream, settings, took, trail } = connected;
         let pool = &self.settings.pool;
         info!(
             target: CONNECTIONS,
@@ -172,6 +187,7 @@ impl Connection {
             algorithm = %trail.algorithm,
             skipped = &*trail.skipped,
             attempts = trail.attempts,
+            queued_ms = trail.queued.map(millis),
             connect_ms = millis(took),
             "routed"
         );
@@ -183,11 +199,11 @@ impl Connection {
         let listener = Arc::clone(&self.settings);
         let at = self.progress.age();
         self.progress.relaying(Relayed { backend, flow, listener, settings, at, connect: took });
-        (stream, lease)
+        stream
     }
 
     /// Turns away a client that no backend could be found or reached for.
-    async fn turn_away(&self, spoken: bool, trail: Trail) -> CloseReason {
+    async fn turn_away(&self, spoken: bool, reason: CloseReason, trail: &Trail) {
         let pool = &self.settings.pool;
         warn!(
             target: CONNECTIONS,
@@ -198,16 +214,34 @@ impl Connection {
             algorithm = %trail.algorithm,
             skipped = &*trail.skipped,
             attempts = trail.attempts,
+            queued_ms = trail.queued.map(millis),
+            reason = %reason.name(),
             "no backend"
         );
-        self.decide(None, &trail);
+        self.decide(None, trail);
         self.unserved.get_or_init(|| pool.unserved.of(&self.listener.name)).opened();
         let how = self.settings.no_backend;
         let turned_away = no_backend::turn_away(&self.client, spoken, how, &self.local.means);
         if let Err(end) = self.unless_ended(turned_away).await {
             finish(&[&self.client], end);
         }
-        if trail.attempts == 0 { CloseReason::NoBackend } else { CloseReason::ConnectFailed }
+    }
+
+    /// What its end says against its backend, if the client had no answer and did not leave of its own.
+    fn judge(&self, relayed: &Relayed) {
+        let (progress, pool) = (&self.progress, &self.settings.pool);
+        if progress.first_byte.get().is_some() {
+            return;
+        }
+        match (self.reason.get(), progress.first.get()) {
+            (R::BackendReset, None) => pool.report_failure(&relayed.backend, Failure::Reset),
+            // An orderly end: of a server that has nothing to say, or of one that has nothing to offer.
+            (R::BackendClosed | R::BackendReset, Some(R::BackendClosed)) => {}
+            _ => return,
+        }
+        if relayed.at.until(progress.age()) < ghosts::AT_ONCE {
+            self.local.table.haunt(&relayed.backend, &self.local.random);
+        }
     }
 
     fn decide(&self, backend: Option<&Arc<Backend>>, trail: &Trail) {
@@ -245,6 +279,13 @@ impl Drop for Connection {
             pool.counters.seen(reason);
         }
         let relayed = progress.relayed();
+        // Before its place is free: the backend must not look idle in between.
+        if let Some(relayed) = relayed {
+            self.judge(relayed);
+        }
+        if self.lease.take().is_some() {
+            pool.queue.look_again();
+        }
         let first_byte =
             relayed.and_then(|relayed| progress.first_byte.get().map(|first| relayed.at.until(first)));
         if let Some(time) = first_byte {
@@ -277,7 +318,6 @@ impl Drop for Connection {
 
 /// Whether the client got less than it could expect, and not by its own doing.
 fn is_failure(reason: CloseReason) -> bool {
-    use CloseReason as R;
     match reason {
         R::BackendReset
         | R::ConnectFailed

@@ -2,8 +2,10 @@
 
 pub mod admit;
 pub mod busy_poll;
+mod clock;
 pub mod connect;
 pub mod connection;
+mod ghosts;
 pub mod listener;
 mod no_backend;
 pub mod progress;

@@ -58,8 +58,8 @@ pub struct Progress {
     pub bytes_out: Cell<u64>,
     /// Whether a byte has moved since the last tick.
     pub moved: Cell<bool>,
-    /// Whether one side has finished.
-    pub half_closed: Cell<bool>,
+    /// Who finished first, if one side has: `ClientClosed` or `BackendClosed`.
+    pub first: Cell<Option<CloseReason>>,
     /// When the backend's first byte came.
     pub first_byte: Cell<Option<Age>>,
     last_moved: Cell<Age>,
@@ -97,6 +97,11 @@ pub struct Relayed {
 }
 
 impl Relayed {
+    /// The backend has said its first byte, on a connection that was accepted at `started`.
+    fn answered(&self, now: Age, _started: Instant) {
+        self.backend.answered(self.at.until(now));
+    }
+
     /// Idle time before the client is probed, and before the backend is, if the connection lasts.
     fn keepalives(&self) -> [Option<Duration>; 2] {
         [self.listener.options.keepalive, self.settings.keepalive]
@@ -111,7 +116,7 @@ impl Progress {
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             moved: Cell::new(false),
-            half_closed: Cell::new(false),
+            first: Cell::new(None),
             first_byte: Cell::new(None),
             last_moved: Cell::new(Age::NONE),
             lasting: Cell::new(false),
@@ -146,7 +151,11 @@ impl Progress {
     /// Notes the backend's first byte.
     pub fn note_first_byte(&self) {
         if self.first_byte.get().is_none() {
-            self.first_byte.set(Some(self.age()));
+            let now = self.age();
+            self.first_byte.set(Some(now));
+            if let Some(relayed) = self.relayed.get() {
+                relayed.answered(now, self.started);
+            }
         }
     }
 
@@ -242,7 +251,7 @@ impl Progress {
     /// was written may still be on its way to a slow reader.
     fn keep_quiet(&self, relayed: &Relayed, now: Age) {
         let Timeouts { idle, half_closed, .. } = relayed.settings.timeouts;
-        let half_closed = if self.half_closed.get() { half_closed } else { None };
+        let half_closed = if self.first.get().is_some() { half_closed } else { None };
         let limits = [(half_closed, CloseReason::HalfClosedTimeout), (idle, CloseReason::IdleTimeout)];
         let limit =
             limits.into_iter().filter_map(|(limit, reason)| Some((limit?, reason))).min_by_key(|l| l.0);

@@ -81,8 +81,6 @@ pub struct Relay<'a> {
     means: &'a Means,
     up: Direction,
     down: Direction,
-    /// Who finished first.
-    first: Option<CloseReason>,
     /// The backend has its keepalive.
     probed: bool,
     quiet: Quiet,
@@ -141,7 +139,6 @@ impl<'a> Relay<'a> {
             means,
             up: Direction { kept: first_words, ..Direction::default() },
             down: Direction::default(),
-            first: None,
             probed: false,
             quiet: Quiet::default(),
             watches: None,
@@ -175,15 +172,15 @@ impl<'a> Relay<'a> {
         let (upward, downward) = (self.way(Side::Client), self.way(Side::Backend));
         self.up.run(upward, cx)?;
         self.down.run(downward, cx)?;
-        if self.first.is_none() {
-            self.first = match (self.up.ended, self.down.ended) {
+        let first = &self.progress.first;
+        if first.get().is_none() {
+            first.set(match (self.up.ended, self.down.ended) {
                 (true, _) => Some(CloseReason::ClientClosed),
                 (_, true) => Some(CloseReason::BackendClosed),
                 (false, false) => None,
-            };
-            self.progress.half_closed.set(self.first.is_some());
+            });
         }
-        match (self.first, self.up.passed_on(), self.down.passed_on()) {
+        match (first.get(), self.up.passed_on(), self.down.passed_on()) {
             // Closing the two sockets tells both peers.
             (Some(reason), true, true) => return Poll::Ready(Ok(reason)),
             (_, true, false) => self.up.tell(upward)?,

@@ -1,6 +1,7 @@
 //! One side of a connection: a TCP or a Unix stream, read and written through shared references, so that both
 //! directions of a relay can use it.
 
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -56,6 +57,19 @@ impl Stream {
     pub async fn broken(&self) {
         // An error here is the runtime's end, and the connection's with it.
         let _ = either!(self, stream => stream.ready(Interest::ERROR).await);
+    }
+
+    /// Returns when the peer has finished without having said anything: never, if it has.
+    pub(super) async fn ended_in_silence(&self) {
+        while poll_fn(|cx| self.poll_readable(cx)).await.is_ok() {
+            match self.once(Interest::READABLE, 1, |fd| Ok(recv(fd, &mut [0; 1][..], RecvFlags::PEEK)?.0)) {
+                Ok(0) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // It has spoken; or it broke, which is for others to tell.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        pending().await
     }
 
     /// Reads what has arrived; 0 at the end of the stream, `WouldBlock` when there is nothing yet.

@@ -1,4 +1,4 @@
-//! A worker's open connections, and the one tick that keeps time for all of them.
+//! A worker's open connections and the ghosts of others, and the one tick that keeps time for all of them.
 //!
 //! Time limits are coarse on purpose: a timer for each connection, moved at each read, costs more than the read.
 
@@ -8,10 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
 use slab::Slab;
 use tokio::sync::Notify;
 
+use super::ghosts::Ghosts;
 use super::progress::{End, Progress};
+use crate::pool::Backend;
 use crate::pool::backend::Order;
 
 /// Time from one tick to the next: how late a time limit may be kept.
@@ -21,6 +24,7 @@ pub const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Table {
     open: RefCell<Slab<Rc<Progress>>>,
+    ghosts: RefCell<Ghosts>,
     some: Notify,
 }
 
@@ -34,6 +38,13 @@ impl Table {
     /// A connection is over.
     pub fn leave(&self, place: usize) {
         self.open.borrow_mut().remove(place);
+    }
+
+    /// A connection to `backend` came to nothing, and not by the client's doing.
+    pub fn haunt(&self, backend: &Backend, random: &RefCell<SmallRng>) {
+        let (mut ghosts, mut random) = (self.ghosts.borrow_mut(), random.borrow_mut());
+        ghosts.appear(&backend.load, backend.unanswered(), Instant::now(), &mut *random);
+        self.some.notify_one();
     }
 
     /// How many connections are open.
@@ -52,10 +63,10 @@ impl Table {
         self.open.borrow().iter().for_each(|(_, progress)| progress.end(end));
     }
 
-    /// Ticks for ever, while there is a connection to tick for.
+    /// Ticks for ever, while there is a connection or a ghost to tick for.
     pub async fn keep_time(&self) {
         loop {
-            if self.open() == 0 {
+            if self.open() == 0 && self.ghosts.borrow().is_empty() {
                 self.some.notified().await;
             }
             tokio::time::sleep(TICK).await;
@@ -64,6 +75,7 @@ impl Table {
     }
 
     fn tick(&self, now: Instant) {
+        self.ghosts.borrow_mut().tick(now);
         let open = self.open.borrow();
         let mut ordered: BTreeMap<usize, (Order, Vec<&Rc<Progress>>)> = BTreeMap::new();
         for (_, progress) in open.iter() {

@@ -1,7 +1,7 @@
 //! A worker: one thread of the data plane, with a single-threaded runtime. A connection lives and dies on the
 //! worker that accepted it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rand::rngs::SmallRng;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
@@ -49,6 +50,8 @@ pub struct Local {
     pub shared: Arc<Shared>,
     /// The process's limit of connections.
     pub limit: Arc<Limit>,
+    /// What is drawn for choices: quick, and not for secrets.
+    pub random: RefCell<SmallRng>,
     conns: Cell<u64>,
     stride: u64,
 }
@@ -163,6 +166,7 @@ async fn run(
         means: Means::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
         shared,
         limit,
+        random: RefCell::new(rand::make_rng()),
         conns: Cell::new(index as u64 + 1),
         stride: workers as u64,
     });

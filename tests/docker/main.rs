@@ -8,9 +8,12 @@
 mod support;
 
 mod clients;
+mod databases;
 mod engine;
 mod image;
+mod networks;
 mod scale;
+mod srv;
 mod swap;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +30,18 @@ const WEB: u16 = 8080;
 const ADMIN: u16 = 9900;
 /// The port of the demo backend.
 const BACKEND: u16 = 5000;
+
+/// A backend in Python that answers with its container's host name.
+const SERVER: &str = "
+import http.server, socket
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = socket.gethostname().encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+http.server.ThreadingHTTPServer(('', 5000), Handler).serve_forever()";
 
 /// The backends of the first pool that are up: name and address.
 fn up(lb: IpAddr) -> BTreeMap<String, IpAddr> {

@@ -80,16 +80,6 @@ fn http_get_quickly(address: SocketAddr) -> Option<()> {
 #[test]
 fn seventy_replicas_all_get_traffic() {
     const REPLICAS: usize = 70;
-    const SERVER: &str = "
-import http.server, socket
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = socket.gethostname().encode()
-        self.send_response(200)
-        self.send_header('Content-Length', str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-http.server.ThreadingHTTPServer(('', 5000), Handler).serve_forever()";
     let Some(_engine) = engine() else { return };
     let network = Network::create("many", &[]);
     let folder = configuration(

@@ -9,14 +9,21 @@ use crate::pool::member::Member;
 use crate::pool::state::State;
 
 impl Keeper {
-    /// Takes a backend out for a while, unless too many are out already.
-    pub(super) fn eject(&mut self, index: usize, why: &str, now: Instant, effects: &mut Vec<Effect>) {
+    /// Takes a backend out for a while, unless too many are out already. `tell`: whether that is to be told.
+    pub(super) fn eject(
+        &mut self,
+        index: usize,
+        why: &str,
+        tell: bool,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(eject) = self.config.eject else { return };
         let (out, sound) = self.ejected();
         let member = &mut self.members[index];
         if out >= eject.at_most.of(sound) {
-            let backend = Arc::clone(&member.backend);
-            effects.push(Effect::Spared { backend, cause: why.into() });
+            let spared = || Effect::Spared { backend: Arc::clone(&member.backend), cause: why.into() };
+            effects.extend(tell.then(spared));
             return;
         }
         member.ejection.eject(eject.period, why, now);
@@ -64,7 +71,7 @@ impl Keeper {
             let ms = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
             let why =
                 format!("it takes {} ms to answer, where the others take {} ms", ms(median), ms(*usual));
-            self.eject(index, &why, now, effects);
+            self.eject(index, &why, true, now, effects);
         }
     }
 

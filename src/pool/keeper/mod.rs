@@ -112,7 +112,13 @@ impl Keeper {
         match result {
             Ok(()) => self.tallied(key, check, true, "", now, effects),
             Err(CheckError::Failed(why)) => self.tallied(key, check, false, why, now, effects),
-            Err(CheckError::Local(_)) => {} // nothing was learned of the backend
+            // Nothing was learned of the backend; but nobody needs to wait for that.
+            Err(CheckError::Local(_)) => {
+                let member = self.members.iter_mut().find(|member| member.backend.key == key);
+                if let Some(results) = member.and_then(|member| member.results.get_mut(check)) {
+                    results.heard = true;
+                }
+            }
         }
     }
 
@@ -135,11 +141,12 @@ impl Keeper {
                 self.tallied(key, 0, false, &what, now, effects);
             }
         }
-        if let Some(eject) = self.config.eject
-            && eject.failures.is_some_and(|failures| in_a_row >= failures.get())
+        if let Some(failures) = self.config.eject.and_then(|eject| eject.failures)
+            && in_a_row >= failures.get()
             && let Some(index) = self.members.iter().position(up)
         {
-            self.eject(index, &format!("{in_a_row} failures in a row: {what}"), now, effects);
+            let why = format!("{in_a_row} failures in a row: {what}");
+            self.eject(index, &why, in_a_row == failures.get(), now, effects);
         }
     }
 
@@ -312,6 +319,7 @@ impl Keeper {
         }
         let before = (std::mem::replace(&mut member.tier, tier), member.connections);
         member.connections = connections;
+        member.backend.set_limit(connections);
         if before != (tier, connections) {
             effects.push(Effect::Reshape);
         }
