@@ -2,13 +2,15 @@
 //! others when that one is passed over or has enough, and that the order is the same for the same client, so that it
 //! also has the same second choice.
 
+use std::sync::Arc;
+
 use super::bound::Bound;
-use super::hash::{again, by_name};
+use super::hash::{Named, again, by_name};
 use super::maglev::Maglev;
 use super::ring_hash::RingHash;
 use super::source_hash::SourceHash;
 use super::{Ask, Candidate};
-use crate::config::Hash;
+use crate::config::{Algorithm, Hash};
 
 /// So often a client is hashed again to find it another backend; then they are tried in the order of their names. Of a
 /// set of which half is passed over, one client in four billion comes to that.
@@ -16,7 +18,9 @@ const REHASHES: u64 = 32;
 
 #[derive(Debug)]
 pub(super) struct Affinity {
-    places: Places,
+    /// Shared with the pickers before and after it, as long as they are made of the same.
+    places: Arc<Places>,
+    made_of: MadeOf,
     /// The candidates in the order of their names, which is how `places` knows them.
     by_name: Box<[u32]>,
     bound: Option<Bound>,
@@ -30,30 +34,56 @@ enum Places {
     Maglev(Maglev),
 }
 
+/// What decides how the places are: nothing of it changes when a backend is only checked, or comes back at another
+/// address.
+#[derive(Debug, PartialEq, Eq)]
+struct MadeOf {
+    algorithm: Algorithm,
+    hash: Hash,
+    /// Names and weights.
+    candidates: Box<[(Arc<str>, u32)]>,
+}
+
 impl Affinity {
-    pub(super) fn source_hash(candidates: &[Candidate], hash: &Hash) -> Self {
-        Self::new(candidates, hash, Places::Source(SourceHash::new(&by_name(candidates))))
+    pub(super) fn source_hash(candidates: &[Candidate], hash: &Hash, previous: Option<&Self>) -> Self {
+        let places = |named: &[Named<'_>]| Places::Source(SourceHash::new(named));
+        Self::new(Algorithm::SourceHash, candidates, hash, previous, places)
     }
 
-    pub(super) fn ring_hash(candidates: &[Candidate], hash: &Hash) -> Self {
-        Self::new(candidates, hash, Places::Ring(RingHash::new(&by_name(candidates), hash)))
+    pub(super) fn ring_hash(candidates: &[Candidate], hash: &Hash, previous: Option<&Self>) -> Self {
+        let places = |named: &[Named<'_>]| Places::Ring(RingHash::new(named, hash));
+        Self::new(Algorithm::RingHash, candidates, hash, previous, places)
     }
 
-    pub(super) fn maglev(candidates: &[Candidate], hash: &Hash) -> Self {
-        Self::new(candidates, hash, Places::Maglev(Maglev::new(&by_name(candidates))))
+    pub(super) fn maglev(candidates: &[Candidate], hash: &Hash, previous: Option<&Self>) -> Self {
+        let places = |named: &[Named<'_>]| Places::Maglev(Maglev::new(named));
+        Self::new(Algorithm::Maglev, candidates, hash, previous, places)
     }
 
-    fn new(candidates: &[Candidate], hash: &Hash, places: Places) -> Self {
+    fn new(
+        algorithm: Algorithm,
+        candidates: &[Candidate],
+        hash: &Hash,
+        previous: Option<&Self>,
+        places: impl FnOnce(&[Named<'_>]) -> Places,
+    ) -> Self {
+        let named = by_name(candidates);
+        let known_as = |one: &Named<'_>| (Arc::clone(&candidates[one.index].name), one.weight);
+        let made_of = MadeOf { algorithm, hash: *hash, candidates: named.iter().map(known_as).collect() };
         Self {
-            places,
-            by_name: by_name(candidates).iter().map(|one| one.index as u32).collect(),
+            places: match previous {
+                Some(previous) if previous.made_of == made_of => Arc::clone(&previous.places),
+                _ => Arc::new(places(&named)),
+            },
+            made_of,
+            by_name: named.iter().map(|one| one.index as u32).collect(),
             bound: hash.load_factor.map(|factor| Bound::new(factor, candidates)),
         }
     }
 
     pub(super) fn choose(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
         let rehashed = || std::iter::once(ask.client).chain((1..=REHASHES).map(|nth| again(ask.client, nth)));
-        match &self.places {
+        match &*self.places {
             Places::Source(places) => {
                 self.first(candidates, ask, rehashed().filter_map(|hash| places.find(hash)))
             }
@@ -97,5 +127,25 @@ impl Affinity {
             unseen -= 1;
         }
         full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::laws::candidates;
+    use super::*;
+
+    #[test]
+    fn places_are_found_anew_only_if_names_weights_or_settings_change() {
+        let (mut set, hash) = (candidates(&[1, 2]), Hash::default());
+        let first = Affinity::ring_hash(&set, &hash, None);
+        set.reverse();
+        let again = Affinity::ring_hash(&set, &hash, Some(&first));
+        assert!(Arc::ptr_eq(&first.places, &again.places));
+        set[0].weight += 1;
+        let heavier = Affinity::ring_hash(&set, &hash, Some(&again));
+        assert!(!Arc::ptr_eq(&again.places, &heavier.places));
+        let maglev = Affinity::maglev(&set, &hash, Some(&heavier));
+        assert!(matches!(&*maglev.places, Places::Maglev(_)));
     }
 }

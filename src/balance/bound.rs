@@ -3,7 +3,8 @@
 //! Loads", SODA 2018). Who is passed over has no share: what it cannot take is for the others to take.
 //!
 //! A connection stays where it is when others end, so that a backend can come to have more than its bound; it gets
-//! no other one until it is below.
+//! no other one until it is below. Workers that choose in the very same moment do not know of each other: that much it
+//! may be above, too.
 //!
 //! The sum of all connections is kept, not counted: the [`Board`] says whose have changed since the last choice.
 

@@ -11,9 +11,9 @@
 //!
 //! A backend that nobody has asked yet, or not for long, is taken to be as fast as the one it was drawn with: then it
 //! gets what [`random_two`](super::random_two) would give it, no flood and no famine. Finagle and linkerd have a
-//! default for that, which must be wrong for some service. So what is known fades into what is common to the two: one
-//! that was a hundred times as slow as the others gets one more try, while they are busy, when that has faded enough,
-//! and not the whole traffic at some moment.
+//! default for that, which is wrong for most services. Nor is what is known forgotten at some moment: it fades into the
+//! mean of the two. A backend that was a hundred times as slow as the others is first chosen again over one that is
+//! busy enough, then over others, and as soon as it is found to be slow still, over nobody.
 
 use super::latency::Known;
 use super::two::better_of_two;

@@ -76,7 +76,7 @@ fn any_candidates() -> impl Strategy<Value = (Vec<Candidate>, Vec<Lease>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn a_passed_candidate_is_never_chosen_and_all_are_tried_before_giving_up(
@@ -140,6 +140,23 @@ proptest! {
                 Arc::clone(&chosen.name)
             });
             prop_assert_eq!(&names[0], &names[1]);
+        }
+    }
+
+    #[test]
+    fn what_the_set_was_before_does_not_matter(
+        hash in hash(), sets in proptest::collection::vec(
+            (hashing(), proptest::collection::vec(1u32..=2, 1..4), any::<bool>()), 2..6),
+        client in any::<u64>(),
+    ) {
+        let mut previous: Option<Picker> = None;
+        for (algorithm, weights, renamed) in sets {
+            let mut set = candidates(&weights);
+            if renamed { set[0].name = "renamed".into(); }
+            let picker = Picker::new(algorithm, &hash, set.clone(), previous.as_ref());
+            let ask = Ask { client, ..Ask::default() };
+            prop_assert_eq!(picker.choose(&ask), Picker::new(algorithm, &hash, set, None).choose(&ask));
+            previous = Some(picker);
         }
     }
 

@@ -108,9 +108,13 @@ impl Picker {
             }
             (Algorithm::RandomTwo, _) => Method::RandomTwo,
             (Algorithm::Ewma, _) => Method::Ewma,
-            (Algorithm::SourceHash, _) => Method::Affinity(Affinity::source_hash(&candidates, hash)),
-            (Algorithm::RingHash, _) => Method::Affinity(Affinity::ring_hash(&candidates, hash)),
-            (Algorithm::Maglev, _) => Method::Affinity(Affinity::maglev(&candidates, hash)),
+            (Algorithm::SourceHash, old) => {
+                Method::Affinity(Affinity::source_hash(&candidates, hash, affinity(old)))
+            }
+            (Algorithm::RingHash, old) => {
+                Method::Affinity(Affinity::ring_hash(&candidates, hash, affinity(old)))
+            }
+            (Algorithm::Maglev, old) => Method::Affinity(Affinity::maglev(&candidates, hash, affinity(old))),
         };
         Self { candidates, method }
     }
@@ -133,6 +137,13 @@ impl Picker {
     /// The candidates, in the order that [`choose`](Self::choose) indexes.
     pub fn candidates(&self) -> &[Candidate] {
         &self.candidates
+    }
+}
+
+fn affinity(method: Option<&Method>) -> Option<&Affinity> {
+    match method {
+        Some(Method::Affinity(affinity)) => Some(affinity),
+        _ => None,
     }
 }
 

@@ -45,7 +45,7 @@ impl SplitMix {
 
     /// A number below `n`.
     fn below(&mut self, n: usize) -> usize {
-        (u128::from(self.next()) * n as u128 >> 64) as usize
+        ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 }
 
