@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
@@ -15,25 +16,30 @@ use support::peers::in_front_of;
 use support::{Lb, PATIENCE, eventually, static_list};
 
 /// Quick, and each result counts.
-const QUICK: &str = "every: 200ms, timeout: 200ms, rise: 1, fall: 1";
+const QUICK: &str = "every: 400ms, timeout: 400ms, rise: 1, fall: 1";
 
 /// A balancer in front of one backend, checked quickly in this way.
 fn checked(backend: &Backend, how: &str) -> Lb {
     in_front_of(
         backend.address,
-        &format!("    health: {{{how}, every: 100ms, timeout: 100ms, rise: 1, fall: 1}}\n"),
+        &format!("    health: {{{how}, every: 400ms, timeout: 400ms, rise: 1, fall: 1}}\n"),
     )
 }
 
-/// Waits until the only backend is in this state for a reason with these words.
+/// Waits until the only backend is in this state, and its cause or the last failure of a check has these words.
 fn when(lb: &Lb, state: &str, words: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let (_, now, cause) = lb.backends().remove(0);
-        if now == state && cause.contains(words) {
+        let status = lb.status();
+        let backend = &status["pools"][0]["backends"][0];
+        let errors = backend["checks"].as_array().unwrap().iter().map(|check| &check["error"]);
+        // On a busy machine the first failure can be another one, by the time limit.
+        let told =
+            errors.chain([&backend["cause"]]).any(|text| text.as_str().is_some_and(|t| t.contains(words)));
+        if backend["state"] == state && told {
             return;
         }
-        assert!(Instant::now() < deadline, "it is {now} ({cause}), not {state} ({words})\n{}", lb.log());
+        assert!(Instant::now() < deadline, "it is {backend}, not {state} ({words})\n{}", lb.log());
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -168,7 +174,7 @@ fn another_port_decides_which_server_is_the_primary_as_patroni_tells_it() {
     let port = a._tells.address.port();
     let pool = |path: &str| {
         format!(
-            "{{discover: {discover}, on_down: close, health: {{http: {path}, port: {port}, every: 200ms, timeout: 200ms, rise: 1}}}}"
+            "{{discover: {discover}, on_down: close, health: {{http: {path}, port: {port}, every: 400ms, timeout: 400ms, rise: 1}}}}"
         )
     };
     let lb = Lb::start(&format!(
@@ -349,7 +355,7 @@ fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backe
     let (wanted, says) = shared("first".to_owned());
     let backend = redis(says);
     let health =
-        "{redis: {role: master, user: check, password_file: secret}, every: 200ms, timeout: 200ms, rise: 1}";
+        "{redis: {role: master, user: check, password_file: secret}, every: 400ms, timeout: 400ms, rise: 1}";
     let secret = |folder: &std::path::Path, text: &str| {
         std::fs::write(folder.join("new"), text).unwrap();
         std::fs::rename(folder.join("new"), folder.join("secret")).unwrap();
@@ -370,10 +376,13 @@ fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backe
     std::fs::remove_file(lb.folder().join("secret")).unwrap();
     let told =
         || lb.logged(&["check without result", "the password file secret cannot be read: No such file"]);
-    eventually("it is told again", || (told().len() == 2).then_some(()));
-    let last = || lb.status()["pools"][0]["backends"][0]["last_check"]["at"].as_f64().unwrap();
-    let before = last();
-    eventually("more checks without a result", || (last() > before + 1.0).then_some(()));
-    assert_eq!(told().len(), 2, "once for each time that it went missing");
+    eventually("it is told again", || (told().len() > 1).then_some(()));
+    let mut checks = BTreeSet::new();
+    eventually("ten more checks", || {
+        checks.insert(lb.status()["pools"][0]["backends"][0]["last_check"]["at"].to_string());
+        (checks.len() > 10).then_some(())
+    });
+    // On a busy machine one or the other may come to its time limit, and then it is news again.
+    assert!(told().len() < 6, "not for every check");
     assert_eq!(lb.backends()[0].1, "up");
 }
