@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use pointsman::config::Algorithm;
 use support::backend::Backend;
 use support::{Lb, http_get, static_list};
 
@@ -43,6 +44,17 @@ fn help_and_version_go_to_standard_output() {
     }
     let (code, out, _) = told(&pointsman(&["--version"]));
     assert_eq!((code, out), (0, format!("pointsman {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn help_and_completions_know_every_algorithm() {
+    for arguments in [["demo", "--help"], ["forward", "--help"], ["completions", "bash"]] {
+        let (code, out, _) = told(&pointsman(&arguments));
+        assert_eq!(code, 0);
+        for algorithm in Algorithm::ALL {
+            assert!(out.contains(algorithm.name()), "{} is not in\n{out}", algorithm.name());
+        }
+    }
 }
 
 #[test]

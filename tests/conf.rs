@@ -27,7 +27,7 @@ fn every_example_runs_and_ends_well() {
     let mut examples: Vec<_> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     examples.sort();
-    assert!(examples.len() >= 6, "{examples:?}");
+    assert!(examples.len() >= 10, "{examples:?}");
     std::thread::scope(|scope| {
         for path in examples {
             scope.spawn(move || {

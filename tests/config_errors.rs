@@ -48,8 +48,9 @@ listeners:
   web: {bind: 0.0.0.0:8080, pool: web, allow: [10.0.0.0/8]}
 pools:
   web:
-    discover: [{srv: _web._tcp.example.com}]
-    slow_start: 10s
+    discover: [{dns: backend:5000}]
+    send_proxy_protocol: v2
+    replicas: {image: backend-flask}
 ";
     values_of_the_wrong_kind: "\
 runtime: {workers: many, max_connections: 0, drain: soon}
@@ -104,6 +105,85 @@ pools:
   api:
     discover: [{static: [{address: 10.0.0.1:1, weight: 3}, 10.0.0.2:1]}]
 ";
+    sources_that_cannot_be: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    discover:
+      - srv: backend
+      - srv: _web._tcp.example.com:8080
+      - {srv: _web._udp.example.com, every: 1ms, port: 80}
+      - {dsn: backend:5000, every: 1s}
+      - file: [10.0.0.1:5000]
+      - {file: backends.yaml, hold: 10s}
+      - docker: {port: 5000}
+      - docker: {label: =web, port: 0, engine: /var/run/docker.sock, healthcheck: maybe, hold: 10s}
+      - docker: [web]
+";
+    the_same_source_twice: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    discover:
+      - {dns: backend:5000, family: 4}
+      - {dns: backend:5001}
+      - {dns: backend:5000, family: 6}
+      - srv: _web._tcp.example.com
+      - srv: _web._tcp.example.com
+      - file: backends.yaml
+      - file: backends.yaml
+      - docker: {label: pointsman.pool=web, port: 5000}
+      - docker: pointsman.pool=web
+";
+    backups_of_nobody: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+  api: {bind: 0.0.0.0:8081, pool: api}
+pools:
+  web: {discover: [{static: [{address: 10.0.0.1:1, backup: true}, {address: 10.0.0.2:1, backup: true}]}]}
+  api: {discover: [{static: [{address: 10.0.0.1:1, backup: yes, connections: 0}]}]}
+";
+    hashes_that_do_nothing: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web: {discover: [{dns: a:1}], hash: {key: source-ip}}
+  least: {discover: [{dns: a:1}], balance: least-connections, hash: {}}
+  table: {discover: [{dns: a:1}], balance: maglev, hash: {slots: 512, virtual_nodes: 9}, slow_start: 10s}
+  unknown: {discover: [{dns: a:1}], balance: ringhash, hash: {slots: 512}, slow_start: 10s}
+";
+    hashes_that_cannot_be: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    balance: ring-hash
+    hash: {key: source_ip, slots: 10000000, virtual_nodes: 0, load_factor: 1}
+    discover: [{dns: a:1}]
+  api: {discover: [{dns: a:1}], balance: maglev, hash: {load_factor: 1.255, salt: x}}
+  full:
+    balance: ring-hash
+    hash: {slots: 16, virtual_nodes: 9}
+    discover: [{static: [10.0.0.1:1, 10.0.0.2:1]}]
+";
+    limits_that_cannot_be: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    discover: [{dns: a:1}]
+    eject: {failures: 0, for: 0s, at_most: 50, slow: {factor: 1, floor: 100, answers: none, evry: 1s}}
+    panic: 101%
+    limits: {connections: many, queue: 10, queue_timeout: off}
+    slow_start: 10
+    on_drain: {wait: 30s}
+  api:
+    discover: [{static: [10.0.0.1:1]}]
+    eject: {failures: off}
+    limits: {queue: 10}
+";
     a_listener_without_its_pool: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: wep}
@@ -153,6 +233,27 @@ listeners:
 pools:
   web: {discover: [{dns: a:1}], health: {every: 1s}}
   api: {discover: [{dns: b:1}], health: {http: /, tcp: {}}}
+";
+    checks_that_cannot_be: "\
+runtime: {max_checks: 0}
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web:
+    discover: [{dns: a:1}]
+    health:
+      - {http: {path: /, status: [200, 6xx, 299-200, ok]}, fast_every: 2s, grace: 1}
+      - {http: {host: a}, tcp: {}}
+      - {http: {path: /primary, port: 8008}}
+      - {htpp: /health}
+      - {exchange: {send: 'PING\\q', expct: PONG}}
+      - {exchange: {send: \"\\xff\\xfb\", expect: '\\xf'}}
+      - {postgres: master}
+      - {postgres: {user: pointsman, databse: app}}
+      - {redis: primary}
+      - {redis: {role: any, user: pointsman}}
+      - tcp
+  none: {discover: [{dns: a:1}], health: []}
 ";
     nothing_at_all: "";
     nothing_in_it: "listeners: {}\npools: {}\n";

@@ -9,43 +9,18 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use pointsman::cli::demo::zone::{Mode, Server, Zone};
+use pointsman::cli::demo::zone::Mode;
 use support::backend::Backend;
+use support::dns::Dns;
 use support::{Lb, PATIENCE, eventually, http_get};
-use tokio::runtime::Runtime;
 
-/// A name server, and the runtime that it lives in.
-struct Dns {
-    zone: Zone,
-    server: Server,
-    _runtime: Runtime,
-}
-
-impl Dns {
-    fn start() -> Self {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let zone = Zone::new();
-        let server = runtime.block_on(Server::start("127.0.0.1:0".parse().unwrap(), zone.clone())).unwrap();
-        Self { zone, server, _runtime: runtime }
-    }
-
-    /// Gives the name `backend` to these containers: name and address of each.
-    fn containers(&self, containers: &[(&str, IpAddr)]) {
-        for (name, ip) in containers {
-            self.zone.name_owner(*ip, name);
-        }
-        self.zone.set("backend", containers.iter().map(|(_, ip)| *ip));
-    }
-
-    /// A balancer that finds `backend` here.
-    fn lb(&self, port: u16, source: &str, pool: &str) -> Lb {
-        Lb::start(&format!(
-            "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover:\n      \
-             - dns: backend:{port}\n        server: {}\n        every: 100ms\n{source}{pool}",
-            self.server.address
-        ))
-    }
+/// A balancer that finds `backend` there.
+fn lb(dns: &Dns, port: u16, source: &str, pool: &str) -> Lb {
+    Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover:\n      \
+         - dns: backend:{port}\n        server: {}\n        every: 100ms\n{source}{pool}",
+        dns.server.address
+    ))
 }
 
 const CHECKS: &str = "    health: {http: /health, every: 250ms, timeout: 250ms}\n";
@@ -75,7 +50,7 @@ fn containers_that_come_and_go_are_followed_and_known_by_their_names() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 1), ("b", 2), ("c", 3)]);
     dns.containers(&[("web-1.net", ip(1)), ("web-2.net", ip(2))]);
-    let lb = dns.lb(port, "        flap: 300ms\n", CHECKS);
+    let lb = lb(&dns, port, "        flap: 300ms\n", CHECKS);
     lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
     assert_eq!((0..4).map(|_| ask(&lb)).collect::<BTreeSet<_>>().len(), 2);
     dns.containers(&[("web-1.net", ip(1)), ("web-2.net", ip(2)), ("web-3.net", ip(3))]);
@@ -91,7 +66,7 @@ fn a_name_that_becomes_known_later_is_the_same_backend_and_of_several_names_one_
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 5)]);
     dns.zone.set("backend", [ip(5)]);
-    let lb = dns.lb(port, "", CHECKS);
+    let lb = lb(&dns, port, "", CHECKS);
     lb.when_up(vec![format!("{}:{port}", ip(5))]);
     assert_eq!(ask(&lb), "a");
     dns.zone.name_owner(ip(5), "web-1.net");
@@ -107,7 +82,7 @@ fn a_name_that_becomes_known_later_is_the_same_backend_and_of_several_names_one_
 fn it_starts_although_the_name_is_unknown_and_says_so() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 11)]);
-    let lb = dns.lb(port, "", CHECKS);
+    let lb = lb(&dns, port, "", CHECKS);
     assert!(lb.when_logged("resolve failed").contains("knows no name"));
     assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
     dns.containers(&[("web-1.net", ip(11))]);
@@ -122,7 +97,7 @@ fn an_address_that_goes_to_another_container_is_another_backend_within_one_inter
     let (port, _backends) = backends(&[("a", 21), ("b", 22)]);
     dns.containers(&[("web-1.net", ip(21)), ("web-2.net", ip(22))]);
     // Nothing but the name tells that anything has happened: the address stays in the answer.
-    let lb = dns.lb(port, "        flap: 1h\n", CHECKS);
+    let lb = lb(&dns, port, "        flap: 1h\n", CHECKS);
     lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
     let mut client = TcpStream::connect(lb.address("l")).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -144,7 +119,7 @@ fn no_connection_reaches_a_stranger_that_took_over_an_address() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("ours", 31), ("moved", 32)]);
     dns.containers(&[("alpha.net", ip(31))]);
-    let lb = dns.lb(port, "        flap: 1h\n", CHECKS);
+    let lb = lb(&dns, port, "        flap: 1h\n", CHECKS);
     lb.when_up(vec!["alpha.net".into()]);
     // alpha is restarted and has another address; its old one is beta's now, whose check passes as well.
     dns.zone.name_owner(ip(31), "beta.net");
@@ -166,7 +141,7 @@ fn with_no_answer_the_last_one_stands_and_the_checks_decide() {
         let dns = Dns::start();
         let (port, mut servers) = backends(&[("a", 41), ("b", 42)]);
         dns.containers(&[("web-1.net", ip(41)), ("web-2.net", ip(42))]);
-        let lb = dns.lb(port, "        hold: 500ms\n", CHECKS);
+        let lb = lb(&dns, port, "        hold: 500ms\n", CHECKS);
         lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
         dns.zone.set_mode(mode);
         let told = lb.when_logged("resolve failed");
@@ -185,7 +160,7 @@ fn with_no_answer_the_last_one_stands_and_the_checks_decide() {
 #[test]
 fn the_ways_of_finding_nothing_are_told_apart() {
     let dns = Dns::start();
-    let lb = dns.lb(5000, "", "");
+    let lb = lb(&dns, 5000, "", "");
     let count =
         |result: &str| lb.metric(&format!("pointsman_resolutions_total{{pool=\"p\",result=\"{result}\"}}"));
     eventually("nxdomain", || (count("nxdomain") > 0.0).then_some(()));
@@ -203,7 +178,7 @@ fn an_answer_too_long_for_udp_is_asked_for_again_over_tcp() {
     let all: Vec<_> = (1..=70).map(|n| (format!("web-{n}.net"), IpAddr::from([127, 0, 78, n]))).collect();
     dns.containers(&all.iter().map(|(name, ip)| (&**name, *ip)).collect::<Vec<_>>());
     dns.zone.limit_udp(Some(512));
-    let lb = dns.lb(5000, "", "");
+    let lb = lb(&dns, 5000, "", "");
     eventually("all seventy are found", || (lb.backends().len() == 70).then_some(()));
     assert!(dns.zone.queries().tcp > 0);
     // And none of them comes and goes.
@@ -219,7 +194,7 @@ fn a_container_with_an_ipv4_and_an_ipv6_address_is_one_backend() {
         dns.zone.name_owner(address, "web-1.net");
     }
     dns.zone.set("backend", [v4, v6]);
-    let lb = dns.lb(5000, "", "");
+    let lb = lb(&dns, 5000, "", "");
     lb.when_up(vec!["web-1.net".into()]);
     let backend = &lb.status()["pools"][0]["backends"][0];
     assert_eq!(backend["address"], "127.0.77.51:5000");
@@ -253,7 +228,7 @@ fn a_server_that_fails_is_not_asked_more_often_by_failing_connections() {
     let dns = Dns::start();
     let (port, mut servers) = backends(&[("a", 71)]);
     dns.containers(&[("web-1.net", ip(71))]);
-    let lb = dns.lb(port, "        hold: 1h\n", "");
+    let lb = lb(&dns, port, "        hold: 1h\n", "");
     assert_eq!(ask(&lb), "a");
     servers[0].kill();
     dns.zone.set_mode(Mode::ServFail);

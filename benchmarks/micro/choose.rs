@@ -2,26 +2,41 @@
 //! which is paid outside of the workers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use divan::Bencher;
 use pointsman::balance::{Ask, Candidate, Picker};
-use pointsman::config::{Algorithm, Hash};
+use pointsman::config::{Algorithm, Factor, Hash};
 
 const BACKENDS: [usize; 5] = [3, 10, 100, 1_000, 10_000];
 
 fn choose(bencher: Bencher<'_, '_>, algorithm: Algorithm, backends: usize, weight: impl Fn(usize) -> u32) {
+    choose_hashed(bencher, algorithm, &Hash::default(), backends, weight);
+}
+
+fn choose_hashed(
+    bencher: Bencher<'_, '_>,
+    algorithm: Algorithm,
+    hash: &Hash,
+    backends: usize,
+    weight: impl Fn(usize) -> u32,
+) {
     let candidate = |n: usize| Candidate {
         key: n as u64,
         name: n.to_string().into(),
         weight: weight(n),
         load: Arc::default(),
     };
-    let picker = Picker::new(algorithm, &Hash::default(), (0..backends).map(candidate).collect(), None);
+    let picker = Picker::new(algorithm, hash, (0..backends).map(candidate).collect(), None);
     // Everybody is busy with something, not with the same.
     let busy = |(n, c): (usize, &Candidate)| (0..n % 7).map(|_| c.load.lease()).collect::<Vec<_>>();
     let _leases: Vec<_> = picker.candidates().iter().enumerate().flat_map(busy).collect();
+    let mut numbers = 1_u64..;
     bencher.bench_local(|| {
-        let index = picker.choose(&Ask::default())?;
+        // Spread over all 64 bits, as hashes and random numbers are.
+        let any = numbers.next()?.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let ask = Ask { client: any, random: any, now: Duration::from_micros(any >> 32), ..Ask::default() };
+        let index = picker.choose(&ask)?;
         Some(picker.candidates()[index].load.lease())
     });
 }
@@ -47,12 +62,44 @@ fn least_connections(bencher: Bencher<'_, '_>, backends: usize) {
     choose(bencher, Algorithm::LeastConnections, backends, |n| 1 + (n % 5) as u32);
 }
 
-#[divan::bench(args = [Algorithm::RoundRobin, Algorithm::Weighted, Algorithm::LeastConnections])]
+#[divan::bench(args = BACKENDS)]
+fn random_two(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::RandomTwo, backends, |n| 1 + (n % 5) as u32);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn ewma(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::Ewma, backends, |n| 1 + (n % 5) as u32);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn source_hash(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::SourceHash, backends, |n| 1 + (n % 5) as u32);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn ring_hash(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::RingHash, backends, |_| 1);
+}
+
+/// As unevenly as everybody is busy, half of the choices go further around the ring.
+#[divan::bench(args = BACKENDS)]
+fn ring_hash_bounded(bencher: Bencher<'_, '_>, backends: usize) {
+    let hash = Hash { load_factor: Some(Factor(125)), ..Hash::default() };
+    choose_hashed(bencher, Algorithm::RingHash, &hash, backends, |_| 1);
+}
+
+#[divan::bench(args = BACKENDS)]
+fn maglev(bencher: Bencher<'_, '_>, backends: usize) {
+    choose(bencher, Algorithm::Maglev, backends, |_| 1);
+}
+
+#[divan::bench(args = Algorithm::ALL)]
 fn changed_set_of_10_000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let candidate = |n| Candidate {
         key: n,
         name: n.to_string().into(),
-        weight: 1 + (n % 5) as u32,
+        weight: if algorithm.hashes() { 1 } else { 1 + (n % 5) as u32 },
         load: Arc::default(),
     };
     let set: Vec<_> = (0..10_000).map(candidate).collect();

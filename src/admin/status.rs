@@ -106,13 +106,17 @@ pub struct BackendStatus {
     pub bytes_out: u64,
     /// Attempts to connect to it that failed.
     pub connect_failures: u64,
-    /// Its last check.
+    /// Its last check, of whatever kind.
     pub last_check: Option<LastCheck>,
+    /// The last check of each kind, in the order of the configuration.
+    pub checks: Vec<LastCheck>,
 }
 
 /// The last check of a backend.
 #[derive(Clone, Debug, Serialize)]
 pub struct LastCheck {
+    /// What was checked: `tcp`, `http`, `exchange`, `postgres`, `redis`.
+    pub kind: &'static str,
     /// When it ended, in seconds since the epoch.
     #[serde(serialize_with = "unix_seconds")]
     pub at: SystemTime,
@@ -180,11 +184,13 @@ impl BackendStatus {
             total += reading;
         }
         let last = |(at, checked): (SystemTime, crate::health::Checked)| LastCheck {
+            kind: checked.kind,
             at,
             passed: checked.result.is_ok(),
             error: checked.result.err().map(|error| error.to_string()),
             took_ms: (checked.took.as_secs_f64() * 1e6).round() / 1e3,
         };
+        let checks: Vec<_> = backend.checks().last.into_values().map(last).collect();
         Self {
             name: Arc::clone(&backend.name),
             address: backend.address,
@@ -201,7 +207,8 @@ impl BackendStatus {
             bytes_in: total.bytes_in,
             bytes_out: total.bytes_out,
             connect_failures: backend.connect_failures().map(|(_, n)| n).sum(),
-            last_check: backend.checks().last.map(last),
+            last_check: checks.iter().max_by_key(|check| check.at).cloned(),
+            checks,
         }
     }
 }

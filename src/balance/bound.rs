@@ -99,3 +99,7 @@ impl Room {
         u128::from(candidate.load.busy()) * 100 * u128::from(self.weights) < share
     }
 }
+
+#[cfg(test)]
+#[path = "bound_tests.rs"]
+mod tests;

@@ -48,3 +48,7 @@ fn compared(both: [Known; 2]) -> [f64; 2] {
 fn cost(latency: f64, of: &Candidate, by: &Candidate) -> f64 {
     latency * (f64::from(of.load.busy()) + 1.0) * f64::from(by.weight)
 }
+
+#[cfg(test)]
+#[path = "ewma_tests.rs"]
+mod tests;

@@ -61,3 +61,71 @@ fn unpack(packed: u64, now: u32) -> Known {
     let age = (now.wrapping_sub(packed as u32) as i32).max(0);
     Known { micros: micros.into(), trust: (-f64::from(age) / DECAY).exp() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn micros(latency: &Latency, now: Duration) -> f64 {
+        latency.known(now).micros
+    }
+
+    #[test]
+    fn nothing_is_known_before_the_first() {
+        assert_eq!(Latency::default().known(SECOND).trust, 0.0);
+    }
+
+    #[test]
+    fn bad_news_counts_at_once_and_good_news_by_and_by() {
+        let latency = Latency::default();
+        latency.observe(Duration::from_millis(10), SECOND);
+        latency.observe(Duration::from_millis(900), SECOND);
+        assert_eq!(micros(&latency, SECOND), 900_000.0);
+        latency.observe(Duration::from_millis(10), SECOND);
+        assert_eq!(micros(&latency, SECOND), 900_000.0);
+        // After τ the part 1/e of it is left.
+        latency.observe(Duration::from_millis(10), 11 * SECOND);
+        let expected = 10_000.0 + 890_000.0 / std::f64::consts::E;
+        assert!((micros(&latency, 11 * SECOND) - expected).abs() < 1.0);
+    }
+
+    #[test]
+    fn what_is_known_fades() {
+        let latency = Latency::default();
+        latency.observe(SECOND, SECOND);
+        let trust = |seconds: u32| latency.known(seconds * SECOND).trust;
+        assert_eq!(trust(1), 1.0);
+        assert!((trust(11) - (-1.0_f64).exp()).abs() < 1e-9 && trust(101) < 1e-4);
+        // A worker whose clock is a little behind.
+        assert_eq!(latency.known(Duration::from_millis(990)).trust, 1.0);
+    }
+
+    #[test]
+    fn the_time_may_wrap() {
+        let latency = Latency::default();
+        let wraps = Duration::from_millis(u64::from(u32::MAX) + 1);
+        latency.observe(SECOND, wraps - SECOND);
+        assert!((latency.known(wraps + 9 * SECOND).trust - (-1.0_f64).exp()).abs() < 1e-9);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn it_is_never_below_the_last_nor_above_the_longest(
+            all in proptest::collection::vec((1u64..10_000_000, 0u64..30_000), 1..40),
+        ) {
+            let (latency, mut now, mut longest) = (Latency::default(), 0, 0);
+            for (took, later) in all {
+                now += later;
+                longest = longest.max(took);
+                latency.observe(Duration::from_micros(took), Duration::from_millis(now));
+                let known = latency.known(Duration::from_millis(now));
+                prop_assert!(known.trust == 1.0 && known.micros >= took as f64 && known.micros <= longest as f64);
+            }
+        }
+    }
+}

@@ -96,3 +96,63 @@ fn size(backends: usize) -> u64 {
     let large = |&size: &u64| size >= 100 * backends as u64;
     SIZES.into_iter().find(large).unwrap_or(SIZES[SIZES.len() - 1])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hash::by_name;
+    use super::super::laws::candidates;
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The entries that each one has.
+    fn entries(weights: &[u32]) -> (Vec<u32>, usize) {
+        let set = candidates(weights);
+        let named = by_name(&set);
+        let table = Maglev::new(&named).table;
+        let mut counts = vec![0; weights.len()];
+        for &owner in &table {
+            counts[named[owner as usize].index] += 1;
+        }
+        (counts, table.len())
+    }
+
+    #[test]
+    fn sizes_are_prime_and_a_hundred_times_the_number_of_backends() {
+        let prime = |&size: &u64| (2..).take_while(|n| n * n <= size).all(|n| size % n != 0);
+        assert!(SIZES.iter().all(prime));
+        for (backends, expected) in [(1, 65_537), (655, 65_537), (656, 262_147), (10_000, 1_048_583)] {
+            assert!(size(backends) == expected && expected >= 100 * backends as u64);
+        }
+        assert_eq!(size(usize::MAX / 100), 4_194_319);
+    }
+
+    #[test]
+    fn many_equal_backends_differ_by_one_entry() {
+        let (counts, size) = entries(&[1; 700]);
+        assert_eq!(size, 262_147);
+        assert!(counts.iter().all(|count| (374..=375).contains(count)), "{counts:?}");
+    }
+
+    proptest! {
+        // A table of 65,537 entries takes a few milliseconds.
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn equal_backends_differ_by_one_entry(backends in 1usize..60, weight in 1u32..=256) {
+            let (counts, _) = entries(&vec![weight; backends]);
+            prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1);
+        }
+
+        #[test]
+        fn shares_are_as_close_to_the_weights_as_turns_can_be(weights in proptest::collection::vec(1u32..=256, 1..40)) {
+            let (counts, size) = entries(&weights);
+            prop_assert_eq!(counts.iter().sum::<u32>() as usize, size);
+            let (sum, n) = (weights.iter().sum::<u32>() as f64, weights.len() as f64);
+            for (count, weight) in counts.into_iter().zip(weights) {
+                // Everybody may be up to one turn ahead of its weight, and one behind in the last round.
+                let part = f64::from(weight) / sum;
+                prop_assert!((f64::from(count) - part * size as f64).abs() <= 2.0 + 2.0 * n * part);
+            }
+        }
+    }
+}

@@ -137,64 +137,6 @@ impl Picker {
 }
 
 #[cfg(test)]
-mod laws {
-    use super::*;
-    use proptest::prelude::*;
-
-    pub(super) fn candidates(weights: &[u32]) -> Vec<Candidate> {
-        let of = |(key, &weight): (usize, &u32)| Candidate {
-            key: key as u64,
-            name: format!("backend-{key}").into(),
-            weight,
-            load: Arc::default(),
-        };
-        weights.iter().enumerate().map(of).collect()
-    }
-
-    /// A picker of candidates with these weights.
-    pub(super) fn picker(algorithm: Algorithm, weights: &[u32], previous: Option<&Picker>) -> Picker {
-        Picker::new(algorithm, &Hash::default(), candidates(weights), previous)
-    }
-
-    pub(super) fn passing(passed: &[u64]) -> Ask<'_> {
-        Ask { passed, ..Ask::default() }
-    }
-
-    fn algorithm() -> impl Strategy<Value = Algorithm> {
-        proptest::sample::select(&Algorithm::ALL[..])
-    }
-
-    proptest! {
-        #[test]
-        fn a_tried_candidate_is_never_chosen_again_and_all_are_tried_before_giving_up(
-            algorithm in algorithm(),
-            weights in proptest::collection::vec(1u32..=256, 0..20),
-            warm_up in 0usize..50,
-        ) {
-            let picker = picker(algorithm, &weights, None);
-            for _ in 0..warm_up { picker.choose(&Ask::default()); }
-            let mut tried = Vec::new();
-            while let Some(index) = picker.choose(&passing(&tried)) {
-                let key = picker.candidates()[index].key;
-                prop_assert!(!tried.contains(&key));
-                tried.push(key);
-            }
-            prop_assert_eq!(tried.len(), weights.len());
-        }
-
-        #[test]
-        fn a_changed_set_is_chosen_from_at_once(
-            algorithm in algorithm(),
-            before in proptest::collection::vec(1u32..=9, 1..10),
-            after in proptest::collection::vec(1u32..=9, 1..10),
-            rounds in 0usize..40,
-        ) {
-            let old = picker(algorithm, &before, None);
-            for _ in 0..rounds { old.choose(&Ask::default()); }
-            let new = picker(algorithm, &after, Some(&old));
-            for _ in 0..rounds {
-                prop_assert!(new.choose(&Ask::default()).is_some_and(|index| index < after.len()));
-            }
-        }
-    }
-}
+mod laws;
+#[cfg(test)]
+mod moved_keys;

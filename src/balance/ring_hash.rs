@@ -122,3 +122,7 @@ impl Taken {
         free
     }
 }
+
+#[cfg(test)]
+#[path = "ring_hash_tests.rs"]
+mod tests;

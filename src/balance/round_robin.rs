@@ -95,6 +95,27 @@ mod tests {
         assert_eq!(total, [4_000; 7]);
     }
 
+    #[test]
+    fn one_that_is_warmed_up_gets_a_part_of_its_turns_until_all_are_equal_again() {
+        let new = |weights: &[u32], old: Option<&Picker>| {
+            Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(weights), old)
+        };
+        let chosen = |picker: &Picker, n: usize| -> Vec<_> {
+            (0..n).filter_map(|_| picker.choose(&Ask::default())).collect()
+        };
+        let even = new(&[1, 1, 1], None);
+        assert_eq!(chosen(&even, 4), [0, 1, 2, 0]);
+        let ramp = new(&[4, 4, 1], Some(&even));
+        let quarter = chosen(&ramp, 9);
+        assert_eq!(
+            [0, 1, 2].map(|index| quarter.iter().filter(|&&chosen| chosen == index).count()),
+            [4, 4, 1]
+        );
+        let half = chosen(&new(&[4, 4, 2], Some(&ramp)), 10);
+        assert_eq!([0, 1, 2].map(|index| half.iter().filter(|&&chosen| chosen == index).count()), [4, 4, 2]);
+        assert_eq!(chosen(&new(&[4, 4, 4], Some(&ramp)), 4), [1, 2, 0, 1]);
+    }
+
     proptest! {
         #[test]
         fn every_full_turn_is_exactly_even(n in 1usize..30, turns in 1usize..10, weight in 1u32..9) {

@@ -31,3 +31,27 @@ impl SourceHash {
         Some(self.ends.partition_point(|&end| end <= place))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hash::by_name;
+    use super::super::laws::candidates;
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn each_has_exactly_its_share_of_the_remainders(weights in proptest::collection::vec(1u32..=256, 1..20)) {
+            let set = candidates(&weights);
+            let named = by_name(&set);
+            let places = SourceHash::new(&named);
+            let mut counts = vec![0; weights.len()];
+            for hash in 0..weights.iter().map(|&weight| u64::from(weight)).sum() {
+                counts[named[places.find(hash).unwrap()].index] += 1;
+            }
+            prop_assert_eq!(counts, weights);
+        }
+    }
+}

@@ -48,3 +48,64 @@ impl SplitMix {
         (u128::from(self.next()) * n as u128 >> 64) as usize
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::laws::candidates;
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
+    /// The choice when the second one of the two wins or not, and the two.
+    fn chosen(n: usize, passed: &[u64], random: u64, wins: bool) -> (Option<usize>, Option<(usize, usize)>) {
+        let two = Cell::new(None);
+        let chosen = better_of_two(
+            &candidates(&vec![1; n]),
+            &Ask { passed, random, ..Ask::default() },
+            |one, other| {
+                two.set(Some((other.key as usize, one.key as usize)));
+                wins
+            },
+        );
+        (chosen, two.get())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn two_different_ones_are_compared_and_the_better_one_is_chosen(
+            passed in proptest::collection::vec(any::<bool>(), 1..20), random in any::<u64>(), wins in any::<bool>(),
+        ) {
+            let keys: Vec<u64> = (0..passed.len()).filter(|&n| passed[n]).map(|n| n as u64).collect();
+            let left = passed.len() - keys.len();
+            let (chosen, two) = chosen(passed.len(), &keys, random, wins);
+            prop_assert_eq!(chosen.is_some(), left > 0);
+            prop_assert_eq!(two.is_some(), left > 1);
+            prop_assert!(chosen.is_none_or(|index| !passed[index]));
+            if let Some((first, second)) = two {
+                prop_assert!(first != second && !passed[first] && !passed[second]);
+                prop_assert_eq!(chosen, Some(if wins { second } else { first }));
+            }
+        }
+    }
+
+    #[test]
+    fn each_pair_is_as_likely_as_any_other() {
+        let mut counts = BTreeMap::new();
+        for random in 0..60_000 {
+            *counts.entry(chosen(5, &[2], random, false).1.unwrap()).or_insert(0) += 1;
+        }
+        // 12 ordered pairs of 4; five standard deviations are 340.
+        assert_eq!(counts.len(), 12);
+        assert!(counts.values().all(|&count: &i32| (count - 5_000).abs() < 340), "{counts:?}");
+    }
+
+    #[test]
+    fn the_generator_is_that_of_the_paper() {
+        // The first numbers that the authors' program (splitmix64.c) gives for the seed 1234567.
+        let mut dice = SplitMix(1_234_567);
+        assert_eq!([dice.next(), dice.next()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+    }
+}

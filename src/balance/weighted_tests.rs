@@ -142,4 +142,23 @@ proptest! {
             prop_assert_eq!(credits.each().map(|(_, credit)| credit).sum::<i64>(), 0);
         }
     }
+
+    /// Two full cycles: what is true of one is true of all that follow.
+    #[test]
+    fn nobody_is_a_whole_turn_ahead_and_nobody_waits_for_twice_its_due(
+        weights in proptest::collection::vec(prop_oneof![4 => 1u32..=8, 1 => 1u32..=256], 1..12),
+    ) {
+        let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&weights), None);
+        let sum: u32 = weights.iter().sum();
+        let (mut counts, mut last) = (vec![0; weights.len()], vec![0; weights.len()]);
+        for turn in 1..=2 * sum {
+            let chosen = picker.choose(&Ask::default()).unwrap();
+            counts[chosen] += 1;
+            // Its due is turn × weight / sum.
+            prop_assert!((counts[chosen] - 1) * sum < turn * weights[chosen]);
+            // And that every sum / weight turns.
+            prop_assert!((turn - last[chosen]) * weights[chosen] < 2 * sum);
+            last[chosen] = turn;
+        }
+    }
 }

@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValue;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Algorithm, BindAddress};
 use crate::{supervisor, telemetry};
@@ -106,7 +107,7 @@ struct DemoArgs {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     exit_after: Option<Duration>,
     /// How a backend is chosen
-    #[arg(long, default_value = "round-robin", value_parser = algorithm)]
+    #[arg(long, value_enum, value_name = "ALGORITHM", default_value_t = Algorithm::RoundRobin)]
     balance: Algorithm,
     /// Where the balancer listens; by default on port 8080, or another one if that is taken
     #[arg(long, value_name = "ADDRESS")]
@@ -125,7 +126,7 @@ struct ForwardArgs {
     #[arg(required = true, value_name = "BACKEND")]
     backends: Vec<String>,
     /// How a backend is chosen
-    #[arg(long, default_value = "round-robin", value_parser = algorithm)]
+    #[arg(long, value_enum, value_name = "ALGORITHM", default_value_t = Algorithm::RoundRobin)]
     balance: Algorithm,
     /// Check the backends: by TCP, or by GET of a path
     #[arg(long, value_name = "tcp|/PATH")]
@@ -135,12 +136,23 @@ struct ForwardArgs {
     admin: Option<BindAddress>,
 }
 
-fn algorithm(name: &str) -> Result<Algorithm, String> {
-    let known = Algorithm::ALL;
-    known
-        .into_iter()
-        .find(|algorithm| algorithm.name() == name)
-        .ok_or_else(|| format!("known are {}", known.map(Algorithm::name).join(", ")))
+impl ValueEnum for Algorithm {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()).help(match self {
+            Self::RoundRobin => "Each in turn",
+            Self::Weighted => "Each in turn, as often as its weight says",
+            Self::LeastConnections => "The one with the fewest connections for its weight",
+            Self::RandomTwo => "Of two drawn at random, the one with fewer connections for its weight",
+            Self::SourceHash => "By the client's address; most clients move when the backends change",
+            Self::RingHash => "By the client's address, on a ring; only the clients of one that leaves move",
+            Self::Maglev => "By the client's address, in a table; more even, a few more clients move",
+            Self::Ewma => "Of two drawn at random, the one that answers sooner for its load",
+        }))
+    }
 }
 
 #[derive(Debug, Args)]

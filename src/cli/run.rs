@@ -124,6 +124,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         (before.runtime.workers != after.runtime.workers, "runtime.workers"),
         (before.runtime.max_connections != after.runtime.max_connections, "runtime.max_connections"),
         (before.runtime.busy_poll != after.runtime.busy_poll, "runtime.busy_poll"),
+        (before.runtime.max_checks != after.runtime.max_checks, "runtime.max_checks"),
         (before.admin != after.admin, "admin"),
         (files, "log"),
     ]

@@ -68,6 +68,8 @@ impl<'t> Decoder<'t> {
             pairs,
             what: what.to_owned(),
             path: path.to_owned(),
+            beside: &[],
+            outside: &[],
             asked: RefCell::default(),
         })
     }
@@ -80,6 +82,10 @@ pub(super) struct Table<'a> {
     pub(super) what: String,
     pub(super) path: String,
     pairs: &'a [(Key, Node)],
+    /// Keys that one might look for in the maps below, and that belong here.
+    pub(super) beside: &'static [&'static str],
+    /// The same of the map that this one is in.
+    outside: &'static [&'static str],
     asked: RefCell<Vec<&'static str>>,
 }
 
@@ -120,7 +126,9 @@ impl<'a> Table<'a> {
     pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
         let node = self.get(key)?;
         let what = if self.what == TOP { format!("{key:?}") } else { format!("{key:?} in {}", self.what) };
-        self.decoder.table(node, &what, &format!("{}.{key}", self.path))
+        let mut table = self.decoder.table(node, &what, &format!("{}.{key}", self.path))?;
+        table.outside = self.beside;
+        Some(table)
     }
 
     /// All pairs of a map whose keys are names.
@@ -173,6 +181,9 @@ impl Drop for Table<'_> {
             }
             let end = if LATER.contains(&text) {
                 "this version does not support it yet".to_owned()
+            } else if self.outside.contains(&text) {
+                let key = self.path.rsplit('.').next().unwrap_or_default();
+                format!("it belongs beside {key:?}, not into it")
             } else if let Some(nearest) = nearest(text, asked.iter().copied()) {
                 format!("did you mean {nearest:?}?")
             } else {

@@ -5,7 +5,7 @@
 //! written as `\\` (`\\\\` in double quotes).
 
 /// What [`unescape`] takes, for an error that says what the text must be.
-pub(super) const KNOWN: &str = r"\r \n \t \0 \\ and \xHH (two hexadecimal digits)";
+pub(super) const KNOWN: &str = r"\r \n \t \0 \\ \xHH";
 
 /// The bytes that a text stands for; an error is the escape that is not known.
 pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {

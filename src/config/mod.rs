@@ -1,7 +1,8 @@
 //! The configuration: the YAML that the user writes, and what it means.
 //!
 //! `tree` reads the file and keeps every key's and value's place; `env` replaces variables; `read` turns the tree
-//! into the [`model`], noting every problem on the way with the help of `decode`; a [`Report`] tells them.
+//! into the [`model`], noting every problem on the way with the help of `decode` (maps and their keys), `scalar` (single
+//! values) and `escape` (bytes as text); a [`Report`] tells them.
 
 mod decode;
 mod env;

@@ -10,8 +10,10 @@ mod docker;
 mod engine;
 mod file;
 mod resolve;
+mod rounds;
+mod srv;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -55,6 +57,17 @@ impl Found {
             tier: 0,
             connections: None,
             fitness: Fitness::Unknown,
+        }
+    }
+
+    /// The addresses of one name as backends: an IPv4 and an IPv6 address are one; several of a family stay apart.
+    fn of(name: &Arc<str>, addresses: &BTreeSet<IpAddr>, port: u16) -> Vec<Self> {
+        let one = |ip: &IpAddr| Self::new(Arc::clone(name), SocketAddr::new(*ip, port));
+        match addresses.iter().collect::<Vec<_>>()[..] {
+            [v4, v6] if v4.is_ipv4() && v6.is_ipv6() => {
+                vec![Self { also: vec![SocketAddr::new(*v6, port)], ..one(v4) }]
+            }
+            ref all => all.iter().map(|ip| one(ip)).collect(),
         }
     }
 }
@@ -134,6 +147,19 @@ impl Outcome {
         }
     }
 
+    /// Why nothing was found in `source`, for people.
+    pub fn trouble(&self, source: &SourceKey) -> Option<String> {
+        match self {
+            Self::Backends(_) => None,
+            Self::Empty => Some(nothing_in(source).to_owned()),
+            Self::NoSuchName(reason) => Some(reason.clone()),
+            Self::ServerFailure(reason) | Self::Silence(reason) => {
+                Some(format!("{reason}; the last good answer stands for now"))
+            }
+            Self::Invalid(reason) => Some(format!("{reason}; what was read before stands")),
+        }
+    }
+
     /// The backends seen; `None` when nothing can be concluded about who is there.
     pub fn seen(&self) -> Option<&[Found]> {
         match self {
@@ -141,6 +167,15 @@ impl Outcome {
             Self::Empty | Self::NoSuchName(_) => Some(&[]),
             Self::ServerFailure(_) | Self::Silence(_) | Self::Invalid(_) => None,
         }
+    }
+}
+
+/// What it means that a source is well and has no backends.
+fn nothing_in(source: &SourceKey) -> &'static str {
+    match source {
+        SourceKey::Static | SourceKey::File(_) => "the list is empty",
+        SourceKey::Dns(..) | SourceKey::Srv(_) => "the name exists but has no address",
+        SourceKey::Docker(..) => "no running container that can be a backend has the label",
     }
 }
 
@@ -170,15 +205,20 @@ pub fn start(source: &Source, sink: Sink) -> Running {
             sink(Observation { outcome, owners: BTreeMap::new() });
             None
         }
-        // To be written.
-        Source::Srv(_) => None,
+        Source::Dns(settings) => {
+            let watcher = dns::Watcher::new(settings.clone());
+            Some(tokio::spawn(rounds::watch(watcher, Arc::clone(&ask_now), sink)))
+        }
+        Source::Srv(settings) => {
+            let watcher = srv::Watcher::new(settings.clone());
+            Some(tokio::spawn(rounds::watch(watcher, Arc::clone(&ask_now), sink)))
+        }
         Source::File(settings) => {
             Some(tokio::spawn(file::watch(settings.clone(), Arc::clone(&ask_now), sink)))
         }
         Source::Docker(settings) => {
             Some(tokio::spawn(docker::watch(settings.clone(), Arc::clone(&ask_now), sink)))
         }
-        Source::Dns(settings) => Some(tokio::spawn(dns::watch(settings.clone(), Arc::clone(&ask_now), sink))),
     };
     Running { ask_now, _task: task.map(AbortOnDropHandle::new) }
 }

@@ -1,6 +1,6 @@
 //! One question to DNS and what its answer means: the only file that knows the resolver library.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::xfer::{DnsHandle, FirstAnswer};
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::{DnsRequestOptions, Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::op::{DnsRequestOptions, DnsResponse, Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use hickory_resolver::{NameServerPool, PoolContext, TlsConfig, TokioResolver};
 
+use super::Outcome;
 use crate::config::Family;
 
 /// Docker's embedded server, the same address in every container.
@@ -26,7 +27,12 @@ pub(super) struct Resolver {
     /// For reverse lookups: the library's resolver answers those of 127.0.0.0/8 itself, with "localhost" for every
     /// address (RFC 6761, 6.3), and the server may know better.
     servers: NameServerPool<TokioRuntimeProvider>,
-    timeout: Duration,
+    /// The suffixes that are tried after a name that is not absolute.
+    search: Vec<Name>,
+    /// A name with so many dots is tried as it stands first (resolv.conf(5)).
+    ndots: usize,
+    /// Of one question over one transport.
+    pub(super) timeout: Duration,
     /// Whom it asks, for messages.
     pub(super) server: String,
     /// Whether names are asked for as they stand, without trying the search list's suffixes.
@@ -37,12 +43,12 @@ pub(super) struct Resolver {
     pub(super) nearby: bool,
 }
 
-/// What asking for the addresses of a name found.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+/// What asking for the records of a name found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer<T> {
     /// The complete set; not empty.
-    Addresses(BTreeSet<IpAddr>),
-    /// NOERROR without an address.
+    Records(T),
+    /// NOERROR without such a record.
     Empty,
     /// NXDOMAIN.
     NoSuchName,
@@ -50,6 +56,30 @@ pub(super) enum Answer {
     ServerFailure(String),
     /// No answer in time.
     Silence,
+}
+
+/// The SRV records of a name.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    /// One or more, in no particular order.
+    pub(super) records: Vec<Service>,
+    /// The addresses of targets that the answer brought along. Such a set is there as a whole or not at all
+    /// (RFC 2181, 9), so that it need not be asked for again.
+    along: Along,
+}
+
+type Along = HashMap<(Name, RecordType), BTreeSet<IpAddr>>;
+
+/// An SRV record (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Service {
+    /// The host's name, in lower case and without the final dot; empty: the service is not available here.
+    pub(super) target: Arc<str>,
+    pub(super) port: u16,
+    /// Those of the lowest number are to be used while one of them can be.
+    pub(super) priority: u16,
+    /// The share among those of the same priority.
+    pub(super) weight: u16,
 }
 
 /// What asking for the name of an address found.
@@ -61,6 +91,27 @@ pub(super) enum Owner {
     Nameless,
     /// Nothing can be concluded.
     Unknown,
+}
+
+impl<T> Answer<T> {
+    /// What it means for the source that asked `resolver` for `name`; `found` says it of the records.
+    pub(super) fn outcome(
+        self,
+        name: &str,
+        resolver: &Resolver,
+        found: impl FnOnce(T) -> Outcome,
+    ) -> Outcome {
+        let server = &resolver.server;
+        match self {
+            Self::Records(records) => found(records),
+            Self::Empty => Outcome::Empty,
+            Self::NoSuchName => Outcome::NoSuchName(format!("{server} knows no name {name:?}")),
+            Self::ServerFailure(reason) => {
+                Outcome::ServerFailure(format!("{name:?} could not be resolved by {server}: {reason}"))
+            }
+            Self::Silence => Outcome::Silence(format!("{server} did not answer for {name:?} in time")),
+        }
+    }
 }
 
 impl Resolver {
@@ -76,6 +127,7 @@ impl Resolver {
             }
             None => read_system_conf().map_err(|e| format!("/etc/resolv.conf: {e}"))?,
         };
+        let search = config.search().iter().chain(config.domain()).cloned().collect();
         let ips: Vec<IpAddr> = config.name_servers().iter().map(|server| server.ip).collect();
         let docker = !ips.is_empty() && ips.iter().all(|ip| *ip == DOCKER);
         options.cache_size = 0; // our own schedule decides: Docker's TTL is 600 s whatever happens
@@ -91,11 +143,14 @@ impl Resolver {
         let context = Arc::new(PoolContext::new(options.clone(), tls));
         let provider = TokioRuntimeProvider::default();
         let servers = NameServerPool::from_config(config.name_servers().to_vec(), context, provider.clone());
+        let ndots = options.ndots;
         let mut builder = TokioResolver::builder_with_config(config, provider);
         *builder.options_mut() = options;
         Ok(Self {
             inner: builder.build().map_err(|e| e.to_string())?,
             servers,
+            search,
+            ndots,
             timeout,
             server: server.map_or_else(
                 || ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -111,31 +166,53 @@ impl Resolver {
 
     /// The addresses of `name`. The two families are asked for apart, so that the failure of one is never
     /// taken for the absence of its addresses.
-    pub(super) async fn addresses(&self, name: &str, family: Family) -> Answer {
-        let mut name = match Name::from_str_relaxed(name) {
+    pub(super) async fn addresses(&self, name: &str, family: Family) -> Answer<BTreeSet<IpAddr>> {
+        match self.name(name) {
+            Ok(name) => self.families(name, family, &Along::new()).await,
+            Err(reason) => Answer::ServerFailure(reason),
+        }
+    }
+
+    /// The SRV records of `name`.
+    pub(super) async fn services(&self, name: &str) -> Answer<Services> {
+        let name = match self.name(name) {
             Ok(name) => name,
-            Err(error) => return Answer::ServerFailure(format!("{name} cannot be asked for: {error}")),
+            Err(reason) => return Answer::ServerFailure(reason),
         };
-        name.set_fqdn(self.absolute || name.is_fqdn());
-        match family {
-            Family::V4 => self.ask(name, RecordType::A).await,
-            Family::V6 => self.ask(name, RecordType::AAAA).await,
-            Family::Any => {
-                let (v4, v6) =
-                    tokio::join!(self.ask(name.clone(), RecordType::A), self.ask(name, RecordType::AAAA));
-                both(v4, v6)
+        let mut nothing = Answer::NoSuchName;
+        for name in self.candidates(name) {
+            // Not by the library's resolver: it takes a record's target for the end of a chain of aliases, and loses
+            // the records of a name that is an alias itself.
+            let answer = match self.question(name, RecordType::SRV).await {
+                Ok(response) => services(&response.answers, &response.additionals, response.response_code),
+                Err(nothing) => nothing,
+            };
+            match answer {
+                Answer::NoSuchName => {}
+                Answer::Empty => nothing = Answer::Empty,
+                conclusive => return conclusive,
             }
+        }
+        nothing
+    }
+
+    /// The addresses of the target of one of these records.
+    pub(super) async fn target(
+        &self,
+        target: &str,
+        family: Family,
+        services: &Services,
+    ) -> Answer<BTreeSet<IpAddr>> {
+        match self.name(&format!("{target}.")) {
+            Ok(name) => self.families(name, family, &services.along).await,
+            Err(reason) => Answer::ServerFailure(reason),
         }
     }
 
     /// The name of `address`.
     pub(super) async fn owner(&self, address: IpAddr) -> Owner {
-        let query = Query::query(Name::from(address), RecordType::PTR);
-        let mut options = DnsRequestOptions::default();
-        options.recursion_desired = true;
-        let asking = self.servers.lookup(query, options).first_answer();
-        match tokio::time::timeout(self.limit(), asking).await {
-            Ok(Ok(response)) => {
+        match self.question::<()>(Name::from(address), RecordType::PTR).await {
+            Ok(response) => {
                 let name = |data: &RData| match data {
                     RData::PTR(name) => Some(name.0.to_utf8()),
                     _ => None,
@@ -154,16 +231,66 @@ impl Resolver {
                     _ => Owner::Unknown,
                 }
             }
-            Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none))))
-                if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
-            {
-                Owner::Nameless
-            }
-            Ok(Err(_)) | Err(_) => Owner::Unknown,
+            Err(Answer::Empty | Answer::NoSuchName) => Owner::Nameless,
+            Err(_) => Owner::Unknown,
         }
     }
 
-    async fn ask(&self, name: Name, kind: RecordType) -> Answer {
+    /// A name as it is asked for.
+    fn name(&self, text: &str) -> Result<Name, String> {
+        let mut name =
+            Name::from_str_relaxed(text).map_err(|error| format!("{text} cannot be asked for: {error}"))?;
+        name.set_fqdn(self.absolute || name.is_fqdn());
+        Ok(name)
+    }
+
+    /// The absolute names that `name` may stand for, in the order in which they are tried.
+    fn candidates(&self, name: Name) -> Vec<Name> {
+        if name.is_fqdn() {
+            return vec![name];
+        }
+        let mut names: Vec<Name> =
+            self.search.iter().filter_map(|suffix| name.clone().append_domain(suffix).ok()).collect();
+        let first = usize::from(name.num_labels()) > self.ndots;
+        let mut bare = name;
+        bare.set_fqdn(true);
+        names.insert(if first { 0 } else { names.len() }, bare);
+        names
+    }
+
+    /// The addresses of the families, but for those that came along with something else.
+    async fn families(&self, name: Name, family: Family, along: &Along) -> Answer<BTreeSet<IpAddr>> {
+        let one = |kind: RecordType| {
+            let (name, along) = (name.clone(), along.get(&(name.clone(), kind)).cloned());
+            async move {
+                match along {
+                    Some(set) => Answer::Records(set),
+                    None => self.ask(name, kind).await,
+                }
+            }
+        };
+        match family {
+            Family::V4 => one(RecordType::A).await,
+            Family::V6 => one(RecordType::AAAA).await,
+            Family::Any => {
+                let (v4, v6) = tokio::join!(one(RecordType::A), one(RecordType::AAAA));
+                both(v4, v6)
+            }
+        }
+    }
+
+    /// Asks the servers themselves, for one absolute name; the error says why there is no response.
+    async fn question<T>(&self, name: Name, kind: RecordType) -> Result<DnsResponse, Answer<T>> {
+        let mut options = DnsRequestOptions::default();
+        options.recursion_desired = true;
+        let asking = self.servers.lookup(Query::query(name, kind), options).first_answer();
+        match tokio::time::timeout(self.limit(), asking).await {
+            Ok(result) => result.map_err(failure),
+            Err(_) => Err(Answer::Silence),
+        }
+    }
+
+    async fn ask(&self, name: Name, kind: RecordType) -> Answer<BTreeSet<IpAddr>> {
         match tokio::time::timeout(self.limit(), self.inner.lookup(name, kind)).await {
             Ok(result) => classify(result),
             Err(_) => Answer::Silence,
@@ -172,63 +299,82 @@ impl Resolver {
 
     /// The library applies its time-out to each try over each transport; this one is for the question as a
     /// whole: a truncated UDP answer is followed by one over TCP.
-    fn limit(&self) -> Duration {
+    pub(super) fn limit(&self) -> Duration {
         self.timeout * 2
     }
 }
 
-fn classify(result: Result<Lookup, NetError>) -> Answer {
+fn classify(result: Result<Lookup, NetError>) -> Answer<BTreeSet<IpAddr>> {
     match result {
         Ok(lookup) => {
-            let address = |data: &RData| match data {
-                RData::A(a) => Some(IpAddr::V4(a.0)),
-                RData::AAAA(a) => Some(IpAddr::V6(a.0)),
-                _ => None,
-            };
             let set: BTreeSet<_> = lookup.answers().iter().filter_map(|r| address(&r.data)).collect();
-            if set.is_empty() { Answer::Empty } else { Answer::Addresses(set) }
+            if set.is_empty() { Answer::Empty } else { Answer::Records(set) }
         }
-        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
-            ResponseCode::NoError => Answer::Empty,
-            ResponseCode::NXDomain => Answer::NoSuchName,
-            other => Answer::ServerFailure(format!("the server answered {other}")),
-        },
-        Err(NetError::Timeout) => Answer::Silence,
-        Err(error) => Answer::ServerFailure(error.to_string()),
+        Err(error) => failure(error),
     }
 }
 
-fn both(v4: Answer, v6: Answer) -> Answer {
-    use Answer::{Addresses, Empty, NoSuchName, ServerFailure, Silence};
+fn address(data: &RData) -> Option<IpAddr> {
+    match data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(a) => Some(IpAddr::V6(a.0)),
+        _ => None,
+    }
+}
+
+fn failure<T>(error: NetError) -> Answer<T> {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => nothing(none.response_code),
+        NetError::Timeout => Answer::Silence,
+        error => Answer::ServerFailure(error.to_string()),
+    }
+}
+
+/// What an answer without a record means.
+fn nothing<T>(code: ResponseCode) -> Answer<T> {
+    match code {
+        ResponseCode::NoError => Answer::Empty,
+        ResponseCode::NXDomain => Answer::NoSuchName,
+        other => Answer::ServerFailure(format!("the server answered {other}")),
+    }
+}
+
+fn services(answers: &[Record], additionals: &[Record], code: ResponseCode) -> Answer<Services> {
+    let mut services = Services::default();
+    for record in answers {
+        if let RData::SRV(srv) = &record.data {
+            let target = srv.target.to_lowercase().to_ascii();
+            services.records.push(Service {
+                target: target.trim_end_matches('.').into(),
+                port: srv.port,
+                priority: srv.priority,
+                weight: srv.weight,
+            });
+        }
+    }
+    // Some servers count an alias and its end among the answers.
+    for record in answers.iter().chain(additionals) {
+        if let Some(address) = address(&record.data) {
+            services.along.entry((record.name.clone(), record.record_type())).or_default().insert(address);
+        }
+    }
+    if services.records.is_empty() { nothing(code) } else { Answer::Records(services) }
+}
+
+fn both(v4: Answer<BTreeSet<IpAddr>>, v6: Answer<BTreeSet<IpAddr>>) -> Answer<BTreeSet<IpAddr>> {
+    use Answer::{Empty, NoSuchName, Records, ServerFailure, Silence};
     match (v4, v6) {
         (failure @ (ServerFailure(_) | Silence), _) | (_, failure @ (ServerFailure(_) | Silence)) => failure,
-        (Addresses(mut a), Addresses(b)) => {
+        (Records(mut a), Records(b)) => {
             a.extend(b);
-            Addresses(a)
+            Records(a)
         }
-        (Addresses(a), Empty | NoSuchName) | (Empty | NoSuchName, Addresses(a)) => Addresses(a),
+        (Records(a), Empty | NoSuchName) | (Empty | NoSuchName, Records(a)) => Records(a),
         (NoSuchName, _) | (_, NoSuchName) => NoSuchName,
         (Empty, Empty) => Empty,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addresses(text: &str) -> Answer {
-        Answer::Addresses([text.parse().unwrap()].into())
-    }
-
-    #[test]
-    fn a_failed_family_is_never_taken_for_an_absent_one() {
-        assert_eq!(both(addresses("10.0.0.1"), Answer::Silence), Answer::Silence);
-        assert_eq!(
-            both(Answer::ServerFailure("SERVFAIL".into()), addresses("fd00::1")),
-            Answer::ServerFailure("SERVFAIL".into())
-        );
-        assert_eq!(both(addresses("10.0.0.1"), Answer::Empty), addresses("10.0.0.1"));
-        assert_eq!(both(Answer::NoSuchName, Answer::Empty), Answer::NoSuchName);
-        assert_eq!(both(Answer::Empty, Answer::Empty), Answer::Empty);
-    }
-}
+#[path = "resolve_tests.rs"]
+mod tests;

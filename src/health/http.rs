@@ -3,17 +3,15 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::answer::Answer;
 use super::{CheckError, tcp};
 use crate::config::HttpCheck;
-
-/// A body is searched for the wanted text up to here.
-const LONGEST_BODY: usize = 64 * 1024;
 
 pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(), CheckError> {
     let stream = tcp::connect(address).await?;
@@ -34,17 +32,25 @@ pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(),
     if !wanted.status.iter().any(|range| range.contains(&status.as_u16())) {
         let range = |r: &RangeInclusive<u16>| match (r.start(), r.end()) {
             (one, same) if one == same => one.to_string(),
+            (from, to) if from % 100 == 0 && *to == from + 99 => format!("{}xx", from / 100),
             (from, to) => format!("{from}-{to}"),
         };
         let want = wanted.status.iter().map(range).collect::<Vec<_>>().join(" or ");
         return Err(format!("{asked}: status {}, not {want}", status.as_u16()).into());
     }
     let Some(text) = &wanted.body else { return Ok(()) };
-    let body = Limited::new(response.into_body(), LONGEST_BODY).collect().await;
-    let body = body.map_err(|error| format!("{asked}: reading the body: {error}"))?.to_bytes();
-    if body.windows(text.len().max(1)).any(|part| part == text.as_bytes()) || text.is_empty() {
+    let mut body = response.into_body();
+    let mut answer = Answer::new(text.as_bytes());
+    // An empty text is in every body, also in one without a frame.
+    let mut found = answer.take(b"");
+    while !found && !answer.full() {
+        let Some(frame) = body.frame().await else { break };
+        let frame = frame.map_err(|error| format!("{asked}: reading the body: {error}"))?;
+        found = frame.data_ref().is_some_and(|data| answer.take(data));
+    }
+    if found {
         Ok(())
     } else {
-        Err(format!("{asked}: the body does not contain {text:?}").into())
+        Err(format!("{asked}: the body does not contain {text:?}; it is {}", answer.shown()).into())
     }
 }

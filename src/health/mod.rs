@@ -1,29 +1,35 @@
-//! Active checks: one file per kind, and the rise/fall state machine.
+//! Active checks: one file per kind, when they are due, and the rise/fall state machine.
 //!
-//! Each backend has one checker task, which runs one check after another: checks never pile up, and nothing but
-//! the task's owner ends it. What a result means for the backend is the keeper's to decide. To add a kind: its
-//! file here, its [`Check`] variant, and a line in `check`.
+//! Each check of each backend has a [`Checker`], which runs it again and again. What a result means for the backend
+//! is the keeper's to decide. To add a kind: its file here, its [`Check`] variant, and a line in `check`.
 
+mod answer;
+mod checker;
 mod eject;
+mod exchange;
 mod http;
+mod postgres;
+mod redis;
+mod schedule;
 mod tally;
 mod tcp;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Duration;
 
-use rand::RngExt;
-use tokio::sync::Notify;
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::Instant;
 
-use crate::config::{Check, Health};
+use crate::config::Check;
+pub use checker::{Checker, Pace, Sink};
 pub use eject::Ejection;
 pub use tally::{Tally, Verdict};
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
+    /// Its kind: [`Check::kind`].
+    pub kind: &'static str,
     /// `Err`: why it did not pass.
     pub result: Result<(), CheckError>,
     /// How long it took.
@@ -47,53 +53,26 @@ impl From<String> for CheckError {
     }
 }
 
-/// Where a checker puts its results.
-pub type Sink = Box<dyn Fn(Checked) + Send>;
-
-/// A running checker; it ends when this is dropped.
-#[derive(Debug)]
-pub struct Checker {
-    check_now: Arc<Notify>,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl Checker {
-    /// Checks `backend` at once and then every `health.every`; needs a tokio runtime.
-    pub fn start(backend: SocketAddr, health: Health, sink: Sink) -> Self {
-        let check_now = Arc::new(Notify::new());
-        let task = tokio::spawn(run(backend, health, Arc::clone(&check_now), sink));
-        Self { check_now, _task: AbortOnDropHandle::new(task) }
-    }
-
-    /// Checks again at once instead of at the next regular time.
-    pub fn check_now(&self) {
-        self.check_now.notify_one();
-    }
-}
-
-async fn run(backend: SocketAddr, health: Health, check_now: Arc<Notify>, sink: Sink) {
-    let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
-    loop {
-        let began = Instant::now();
-        let result = match tokio::time::timeout(health.timeout, check(address, &health.check)).await {
-            Ok(result) => result,
-            Err(_) => Err(format!("no answer within {}", humantime::format_duration(health.timeout)).into()),
-        };
-        sink(Checked { result, took: began.elapsed() });
-        // A tenth either way, so that the checks of many backends do not come in step.
-        let pause = health.every.mul_f64(rand::rng().random_range(0.9..1.1)).saturating_sub(began.elapsed());
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = check_now.notified() => {}
-        }
-    }
-}
-
-async fn check(address: SocketAddr, kind: &Check) -> Result<(), CheckError> {
+/// Checks once. Whoever asks gives up at `deadline`.
+async fn check(address: SocketAddr, kind: &Check, deadline: Instant) -> Result<(), CheckError> {
     match kind {
         Check::Tcp => tcp::check(address).await,
         Check::Http(wanted) => http::check(address, wanted).await,
-        // To be written.
-        Check::Exchange(_) | Check::Postgres(_) | Check::Redis(_) => tcp::check(address).await,
+        Check::Exchange(exchange) => exchange::check(address, exchange, deadline).await,
+        Check::Postgres(wanted) => postgres::check(address, wanted).await,
+        Check::Redis(wanted) => redis::check(address, wanted).await,
+    }
+}
+
+/// The password in `file`, without the end of its line. It is read anew for each check, as it may be changed at any
+/// time; that it cannot be read is our own trouble, not the backend's.
+async fn password(file: Option<&Path>) -> Result<Option<String>, CheckError> {
+    let Some(file) = file else { return Ok(None) };
+    match tokio::fs::read_to_string(file).await {
+        Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+        Err(error) => Err(CheckError::Local(format!(
+            "the password file {} cannot be read: {error}; give it to the user that Pointsman runs as",
+            file.display()
+        ))),
     }
 }

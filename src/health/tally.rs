@@ -36,6 +36,12 @@ impl Tally {
         self.verdict
     }
 
+    /// Whether another result may well change what is known: there is none yet, or the last ones contradict those
+    /// before.
+    pub fn in_doubt(&self) -> bool {
+        self.verdict == Verdict::Unchecked || self.against > 0
+    }
+
     /// Takes in one result; `Some` when the verdict changes. `rise` and `fall` are at least 1.
     pub fn on(&mut self, passed: bool, rise: u32, fall: u32) -> Option<Verdict> {
         let (to, needed) = match (self.verdict, passed) {
@@ -70,6 +76,7 @@ mod tests {
 
     #[test]
     fn the_first_result_counts_alone() {
+        assert!(Tally::new().in_doubt());
         assert_eq!(Tally::new().on(true, 5, 5), Some(Verdict::Passing));
         assert_eq!(Tally::new().on(false, 5, 5), Some(Verdict::Failing));
     }
@@ -87,6 +94,7 @@ mod tests {
                 let due = run == if passing { fall } else { rise };
                 prop_assert_eq!(tally.on(passed, rise, fall).is_some(), due);
                 if due { passing = !passing; run = 0; }
+                prop_assert_eq!(tally.in_doubt(), run > 0);
             }
             prop_assert_eq!(tally.verdict() == Verdict::Passing, passing);
         }

@@ -1,6 +1,7 @@
 //! One backend, as the keeper and the workers share it: who it is, its counters, and what its connections are
 //! told. Its state is not here: that is the keeper's alone.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -64,8 +65,8 @@ pub struct Stay {
 /// What is known of a backend's checks.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
-    /// The last one, and when it ended.
-    pub last: Option<(SystemTime, Checked)>,
+    /// The last one of each of the pool's checks, by its number, and when it ended.
+    pub last: BTreeMap<usize, (SystemTime, Checked)>,
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
@@ -181,15 +182,20 @@ impl Stay {
         ConnectError::ALL.into_iter().map(|kind| (kind, self.failures[kind as usize].load(Ordering::Relaxed)))
     }
 
-    /// Notes the result of a check.
-    pub fn checked(&self, result: Checked) {
+    /// Forgets the last results: the pool's checks are other ones from now on.
+    pub(super) fn check_anew(&self) {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).last.clear();
+    }
+
+    /// Notes the result of the pool's check of that number, and gives the one before.
+    pub fn checked(&self, index: usize, result: Checked) -> Option<Checked> {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         match result.result {
             Ok(()) => checks.passed += 1,
             Err(CheckError::Failed(_)) => checks.failed += 1,
             Err(CheckError::Local(_)) => {}
         }
-        checks.last = Some((SystemTime::now(), result));
+        checks.last.insert(index, (SystemTime::now(), result)).map(|(_, before)| before)
     }
 
     /// What is known of its checks.

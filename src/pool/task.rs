@@ -18,7 +18,7 @@ use super::view::{Roster, View};
 use super::{Backend, Pool, Queue};
 use crate::config::{self, Source};
 use crate::discovery::{self, Observation, Outcome, SourceKey};
-use crate::health::{CheckError, Checked, Checker};
+use crate::health::{CheckError, Checked, Checker, Pace};
 use crate::telemetry::flow::Flows;
 
 /// So many failed connects may wait for the keeper; more would say nothing new.
@@ -46,8 +46,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts a pool; needs a tokio runtime.
-    pub fn start(name: Arc<str>, config: &config::Pool) -> Self {
+    /// Starts a pool, whose checks keep to `pace`; needs a tokio runtime.
+    pub fn start(name: Arc<str>, config: &config::Pool, pace: &Arc<Pace>) -> Self {
         let (news, received) = mpsc::unbounded_channel();
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
         let keeper = Keeper::new(config.clone());
@@ -71,6 +71,7 @@ impl Handle {
             news: news.clone(),
             sources: BTreeMap::new(),
             checkers: HashMap::new(),
+            pace: Arc::clone(pace),
             configuration: 1,
             done: Vec::new(),
             round: 0,
@@ -100,6 +101,7 @@ struct Task {
     news: mpsc::UnboundedSender<News>,
     sources: BTreeMap<SourceKey, (Source, discovery::Running)>,
     checkers: HashMap<u64, Vec<Checker>>,
+    pace: Arc<Pace>,
     /// The number of the configuration in force.
     configuration: u64,
     /// Operators who wait for what they wanted to be done.
@@ -164,13 +166,16 @@ impl Task {
             }
             News::Checked { backend, round, check, checked } => {
                 observe(&self.pool.counters.check, checked.took);
-                let result = checked.result.clone();
-                if let Err(CheckError::Local(error)) = &result {
-                    warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for want of local resources");
-                }
-                backend.checked(checked);
                 if round != self.round {
                     return Event::Tick; // it is a result of a check that the pool no longer has
+                }
+                let result = checked.result.clone();
+                let before = backend.checked(check, checked);
+                // Told once, not again and again.
+                if let Err(CheckError::Local(error)) = &result
+                    && before.is_none_or(|before| before.result != result)
+                {
+                    warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for a reason of our own");
                 }
                 Event::Checked(backend.key, check, result)
             }
@@ -245,6 +250,7 @@ impl Task {
         match effect {
             Effect::Changed { backend, from, to, cause } => self.tell(&backend, from, to, &cause),
             Effect::Check(backend) => {
+                backend.check_anew();
                 let settings = self.pool.settings();
                 let start = |(index, health): (usize, &config::Health)| {
                     let (news, backend, address) = (self.news.clone(), Arc::clone(&backend), backend.address);
@@ -253,7 +259,7 @@ impl Task {
                         let backend = Arc::clone(&backend);
                         let _ = news.send(News::Checked { backend, round, check, checked });
                     };
-                    Checker::start(address, health.clone(), Box::new(sink))
+                    Checker::start(address, health.clone(), &self.pace, Box::new(sink))
                 };
                 let checkers = settings.health.iter().enumerate().map(start).collect();
                 self.checkers.insert(backend.key, checkers);
@@ -306,28 +312,12 @@ impl Task {
 
     fn tell_answers(&self, source: &SourceKey, trouble: Option<&Outcome>) {
         let pool = &self.pool.name;
-        let Some(trouble) = trouble else {
+        let Some((trouble, reason)) = trouble.and_then(|outcome| Some((outcome, outcome.trouble(source)?)))
+        else {
             info!(%pool, %source, "resolved again");
             return;
         };
-        let reason = match trouble {
-            Outcome::NoSuchName(reason) => reason.clone(),
-            Outcome::ServerFailure(reason) | Outcome::Silence(reason) => {
-                format!("{reason}; the last good answer stands for now")
-            }
-            Outcome::Invalid(reason) => format!("{reason}; what was read before stands"),
-            Outcome::Empty | Outcome::Backends(_) => nothing_in(source).to_owned(),
-        };
         warn!(%pool, %source, result = %trouble.result(), reason, "resolve failed");
-    }
-}
-
-/// What it means that a source is well and has no backends.
-fn nothing_in(source: &SourceKey) -> &'static str {
-    match source {
-        SourceKey::Static | SourceKey::File(_) => "the list is empty",
-        SourceKey::Dns(..) | SourceKey::Srv(_) => "the name exists but has no address",
-        SourceKey::Docker(..) => "no running container that can be a backend has the label",
     }
 }
 

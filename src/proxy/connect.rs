@@ -15,7 +15,7 @@ use super::sockets;
 use super::stream::Stream;
 use super::worker::Local;
 use crate::balance::{Ask, Lease, hash};
-use crate::config;
+use crate::config::{self, Algorithm};
 use crate::pool::queue::Ticket;
 use crate::pool::{Backend, Failure, NAMED, Pool, View};
 use crate::telemetry::decisions::Client;
@@ -82,6 +82,9 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         match attempt(&backend, &search.settings, caller.spoken).await {
             Ok(stream) => {
                 let took = search.began.elapsed();
+                if search.settings.balance == Algorithm::Ewma {
+                    backend.load.connected(took, clock::since_origin(search.began) + took);
+                }
                 search.tried.push(backend.key);
                 let trail = search.trail();
                 return Ok(Connected { backend, stream, settings: search.settings, took, trail });

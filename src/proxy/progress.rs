@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::listener;
-use crate::config::{self, Ending, Timeouts};
+use super::{clock, listener};
+use crate::config::{self, Algorithm, Ending, Timeouts};
 use crate::pool::Backend;
 use crate::pool::backend::Order;
 use crate::telemetry::CloseReason;
@@ -98,8 +98,12 @@ pub struct Relayed {
 
 impl Relayed {
     /// The backend has said its first byte, on a connection that was accepted at `started`.
-    fn answered(&self, now: Age, _started: Instant) {
-        self.backend.answered(self.at.until(now));
+    fn answered(&self, now: Age, started: Instant) {
+        let took = self.at.until(now);
+        self.backend.answered(took);
+        if self.settings.balance == Algorithm::Ewma {
+            self.backend.load.answered(took, clock::since_origin(started) + Age::NONE.until(now));
+        }
     }
 
     /// Idle time before the client is probed, and before the backend is, if the connection lasts.

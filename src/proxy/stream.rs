@@ -69,7 +69,7 @@ impl Stream {
                 Ok(_) | Err(_) => break,
             }
         }
-        pending().await
+        pending::<()>().await;
     }
 
     /// Reads what has arrived; 0 at the end of the stream, `WouldBlock` when there is nothing yet.

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::admin::overview::{Overview, Phase};
 use crate::config::{BindAddress, Config};
+use crate::health::Pace;
 use crate::pool;
 use crate::proxy::admit::Limit;
 use crate::proxy::listener::{Listener, Settings};
@@ -40,6 +41,7 @@ pub struct Supervisor {
     overview: Arc<Overview>,
     workers: Arc<Vec<Worker>>,
     pools: BTreeMap<Arc<str>, pool::Handle>,
+    pace: Arc<Pace>,
     listeners: BTreeMap<Arc<str>, Running>,
     /// What reloads have removed and is still taking in whom the kernel has let in.
     going: TaskTracker,
@@ -102,6 +104,7 @@ impl Supervisor {
             overview: Arc::new(Overview::new(limit, shared)),
             workers: Arc::new(workers),
             pools: BTreeMap::new(),
+            pace: Arc::new(Pace::new(config.runtime.max_checks)),
             listeners: BTreeMap::new(),
             going: TaskTracker::new(),
         };
@@ -164,7 +167,8 @@ impl Supervisor {
             match self.pools.get(name) {
                 Some(running) => running.reconfigure(wanted),
                 None => {
-                    self.pools.insert(Arc::clone(name), pool::Handle::start(Arc::clone(name), wanted));
+                    let started = pool::Handle::start(Arc::clone(name), wanted, &self.pace);
+                    self.pools.insert(Arc::clone(name), started);
                 }
             }
         }

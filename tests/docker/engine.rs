@@ -10,8 +10,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// Where the repository is.
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// The engine to oneself: two cores carry one test at a time. `None` where no engine answers, and nothing demands
-/// one.
+/// The engine to oneself, with the images that most tests need.
 pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
     static IMAGES: OnceLock<()> = OnceLock::new();
     let alone = bare_engine()?;
@@ -22,7 +21,8 @@ pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
     Some(alone)
 }
 
-/// The same without images of our own.
+/// The same without images of our own: two cores carry one test at a time. `None` where no engine answers, and nothing
+/// demands one.
 pub(crate) fn bare_engine() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -32,6 +32,18 @@ pub(crate) fn bare_engine() -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     Some(alone)
+}
+
+/// Whether a public image is here or can be had.
+pub(crate) fn image(name: &str) -> bool {
+    let succeeds = |arguments: &[&str]| {
+        Command::new("docker").args(arguments).output().is_ok_and(|output| output.status.success())
+    };
+    let here = succeeds(&["image", "inspect", name]) || succeeds(&["pull", "-q", name]);
+    if !here {
+        skip(&format!("there is no image {name}, and `docker pull {name}` does not get it"));
+    }
+    here
 }
 
 fn skip(why: &str) {
@@ -58,6 +70,15 @@ fn succeed(command: Command) -> String {
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     assert!(output.status.success(), "{told}: {}\n{text}\n{error}", output.status);
     text
+}
+
+/// Runs `docker`; what it prints, or why it failed.
+pub(crate) fn try_docker(arguments: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("docker");
+    command.args(arguments);
+    let output = output(command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// Runs `docker`, which must succeed; what it prints.
@@ -155,7 +176,10 @@ impl Project {
         let mut command = compose_command();
         command.args(["-p", &self.name, "-f", self.file]).args(arguments);
         // Any free port on the host. The same for every command: a changed one would change the container.
-        command.env("PORT", "0").env("ADMIN_PORT", "0").env("BACKENDS", self.backends.to_string());
+        for port in ["", "ADMIN_", "MASTER_", "REPLICA_", "PRIMARY_", "STANDBY_"] {
+            command.env(format!("{port}PORT"), "0");
+        }
+        command.env("BACKENDS", self.backends.to_string());
         command
     }
 

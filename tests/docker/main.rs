@@ -8,11 +8,14 @@
 mod support;
 
 mod clients;
+mod databases;
 mod engine;
 mod forwarder;
 mod image;
 mod labels;
+mod networks;
 mod scale;
+mod srv;
 mod swap;
 
 use std::collections::{BTreeMap, BTreeSet};

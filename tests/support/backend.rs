@@ -33,7 +33,7 @@ impl Backend {
     }
 
     /// The same at an address that may be taken.
-    fn serving_at(
+    pub fn serving_at(
         address: SocketAddr,
         serve: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> io::Result<Self> {

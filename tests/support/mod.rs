@@ -8,6 +8,7 @@
 )]
 
 pub mod backend;
+pub mod dns;
 pub mod peers;
 
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
 //! A small DNS server on loopback for names that change: what Docker's embedded server is to a container. The
 //! demo's pool finds its backends here, and the integration tests make it misbehave.
 //!
-//! It answers A, AAAA and PTR over UDP and TCP on one port, in random order and with Docker's TTL; whatever else
+//! It answers A, AAAA, PTR and SRV over UDP and TCP on one port, in random order and with Docker's TTL; whatever else
 //! a name may have, it has not. Not for anything but loopback: it knows no zones, no delegation, no limits.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hickory_resolver::proto::op::{Edns, Message, Metadata, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::PTR;
+use hickory_resolver::proto::rr::rdata::{CNAME, PTR, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use rand::seq::SliceRandom;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,9 +42,28 @@ struct Shared {
 struct Records {
     addresses: BTreeMap<String, BTreeSet<IpAddr>>,
     owners: BTreeMap<IpAddr, String>,
+    services: BTreeMap<String, Vec<Service>>,
+    aliases: BTreeMap<String, Name>,
+    /// Names that are answered for in another way than the rest.
+    exceptions: BTreeMap<String, Mode>,
     mode: Mode,
+    /// Whether answers of SRV bring the addresses of the targets along.
+    brings_along: bool,
     /// Bytes that a UDP answer may take at most, whatever the client offers.
     udp_limit: Option<u16>,
+}
+
+/// An SRV record (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// The lowest is to be used first.
+    pub priority: u16,
+    /// The share among those of the same priority.
+    pub weight: u16,
+    /// Where the target listens.
+    pub port: u16,
+    /// A name of the zone.
+    pub target: String,
 }
 
 /// How the server answers.
@@ -113,6 +132,28 @@ impl Zone {
         self.records().owners.remove(&address);
     }
 
+    /// Gives `name` exactly these SRV records.
+    pub fn set_services(&self, name: &str, services: impl IntoIterator<Item = Service>) {
+        self.records().services.insert(absolute(name), services.into_iter().collect());
+    }
+
+    /// Makes `name` an alias: answers for it are those for `end`, after a CNAME record.
+    pub fn set_alias(&self, name: &str, end: &str) {
+        if let Ok(end) = Name::from_str_relaxed(absolute(end)) {
+            self.records().aliases.insert(absolute(name), end);
+        }
+    }
+
+    /// Whether answers of SRV bring the addresses of their targets along (RFC 2782, "Target"). At first they do not.
+    pub fn bring_along(&self, brings_along: bool) {
+        self.records().brings_along = brings_along;
+    }
+
+    /// How to answer questions for `name` from now on, whatever holds for the others.
+    pub fn set_mode_of(&self, name: &str, mode: Mode) {
+        self.records().exceptions.insert(absolute(name), mode);
+    }
+
     /// How to answer from now on.
     pub fn set_mode(&self, mode: Mode) {
         self.records().mode = mode;
@@ -146,8 +187,14 @@ impl Zone {
             if bytes.len() <= usize::from(limit) || answer.answers.is_empty() {
                 return Some(bytes);
             }
+            // Without those an answer is still whole (RFC 2181, 9).
+            if !answer.additionals.is_empty() {
+                answer.additionals.clear();
+                continue;
+            }
             answer.metadata.truncation = true;
-            answer.answers.pop();
+            let fit = answer.answers.len() * usize::from(limit) / bytes.len();
+            answer.answers.truncate(fit.min(answer.answers.len() - 1));
         }
     }
 
@@ -164,17 +211,26 @@ impl Zone {
         answer.add_queries(question.queries.iter().cloned());
         answer.edns = question.edns.as_ref().map(|_| Edns::new());
         let records = self.records();
-        let result = match (records.mode, question.queries.first(), question.metadata.op_code) {
+        let mode = question.queries.first().and_then(|query| records.exceptions.get(&key(&query.name)));
+        let mode = *mode.unwrap_or(&records.mode);
+        let mut name = question.queries.first().map(|query| query.name.clone()).unwrap_or_default();
+        if let Some(end) = records.aliases.get(&key(&name)).filter(|_| mode == Mode::Answer) {
+            answer.add_answer(Record::from_rdata(name, TTL, RData::CNAME(CNAME(end.clone()))));
+            name = end.clone();
+        }
+        let result = match (mode, question.queries.first(), question.metadata.op_code) {
             (Mode::Silent, ..) => return None,
             (Mode::ServFail, ..) => Err(ResponseCode::ServFail),
             (Mode::Refused, ..) => Err(ResponseCode::Refused),
-            (Mode::Answer, Some(query), OpCode::Query) => records.look_up(&query.name, query.query_type),
+            (Mode::Answer, Some(query), OpCode::Query) => records.look_up(&name, query.query_type),
             (Mode::Answer, ..) => Err(ResponseCode::NotImp),
         };
         match result {
             Ok(mut data) => {
                 data.shuffle(&mut rand::rng());
-                let name = question.queries.first().map(|query| query.name.clone()).unwrap_or_default();
+                if records.brings_along {
+                    answer.add_additionals(data.iter().flat_map(|data| records.along(data)));
+                }
                 answer.add_answers(data.into_iter().map(|data| Record::from_rdata(name.clone(), TTL, data)));
             }
             Err(code) => answer.metadata.response_code = code,
@@ -193,14 +249,40 @@ impl Records {
             let owner = Name::from_str_relaxed(owner).map_err(|_| ResponseCode::ServFail)?;
             return Ok(vec![RData::PTR(PTR(owner))]);
         }
-        let known = self.addresses.get(&absolute(&name.to_ascii())).ok_or(ResponseCode::NXDomain)?;
+        let services = self.services.get(&key(name));
+        if let (Some(services), RecordType::SRV) = (services, kind) {
+            return services.iter().map(Service::data).collect();
+        }
+        let addresses = self.addresses.get(&key(name));
+        if services.is_none() && addresses.is_none() {
+            return Err(ResponseCode::NXDomain);
+        }
         let wanted = |address: &IpAddr| match (address, kind) {
             (IpAddr::V4(v4), RecordType::A) => Some(RData::A((*v4).into())),
             (IpAddr::V6(v6), RecordType::AAAA) => Some(RData::AAAA((*v6).into())),
             _ => None,
         };
-        Ok(known.iter().filter_map(wanted).collect())
+        Ok(addresses.into_iter().flatten().filter_map(wanted).collect())
     }
+
+    /// The addresses of an SRV record's target.
+    fn along(&self, data: &RData) -> Vec<Record> {
+        let RData::SRV(srv) = data else { return Vec::new() };
+        let kinds = [RecordType::A, RecordType::AAAA];
+        let found = kinds.into_iter().filter_map(|kind| self.look_up(&srv.target, kind).ok()).flatten();
+        found.map(|data| Record::from_rdata(srv.target.clone(), TTL, data)).collect()
+    }
+}
+
+impl Service {
+    fn data(&self) -> Result<RData, ResponseCode> {
+        let target = Name::from_str_relaxed(absolute(&self.target)).map_err(|_| ResponseCode::ServFail)?;
+        Ok(RData::SRV(SRV::new(self.priority, self.weight, self.port, target)))
+    }
+}
+
+fn key(name: &Name) -> String {
+    absolute(&name.to_ascii())
 }
 
 /// The form in which names are compared.
@@ -274,86 +356,5 @@ async fn converse(mut stream: TcpStream, zone: Zone) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use hickory_resolver::proto::op::Query;
-
-    fn ask(zone: &Zone, name: &str, kind: RecordType, payload: Option<u16>) -> Option<Message> {
-        let mut question = Message::query();
-        question.add_query(Query::query(Name::from_str_relaxed(name).unwrap(), kind));
-        question.edns = payload.map(|bytes| {
-            let mut edns = Edns::new();
-            edns.set_max_payload(bytes);
-            edns
-        });
-        let answer = Message::from_vec(&zone.over_udp(&question.to_vec().unwrap())?).unwrap();
-        assert_eq!(answer.metadata.id, question.metadata.id);
-        Some(answer)
-    }
-
-    fn code(zone: &Zone, name: &str, kind: RecordType) -> (ResponseCode, usize) {
-        let answer = ask(zone, name, kind, None).unwrap();
-        (answer.metadata.response_code, answer.answers.len())
-    }
-
-    #[test]
-    fn names_and_types_are_told_apart_as_docker_does() {
-        let zone = Zone::new();
-        let ip: IpAddr = "127.0.0.2".parse().unwrap();
-        zone.add("backend", ip);
-        zone.name_owner(ip, "demo_backend_1.demo_default.");
-        assert_eq!(code(&zone, "Backend.", RecordType::A), (ResponseCode::NoError, 1));
-        assert_eq!(code(&zone, "backend.", RecordType::AAAA), (ResponseCode::NoError, 0));
-        assert_eq!(code(&zone, "other.", RecordType::A), (ResponseCode::NXDomain, 0));
-        let owner = ask(&zone, "2.0.0.127.in-addr.arpa.", RecordType::PTR, None).unwrap();
-        assert_eq!(owner.answers[0].data.to_string(), "demo_backend_1.demo_default.");
-        assert_eq!(owner.answers[0].ttl, TTL);
-        assert_eq!(code(&zone, "3.0.0.127.in-addr.arpa.", RecordType::PTR), (ResponseCode::NXDomain, 0));
-        zone.remove("backend", ip);
-        assert_eq!(code(&zone, "backend.", RecordType::A), (ResponseCode::NXDomain, 0));
-    }
-
-    #[test]
-    fn an_answer_that_is_too_long_is_cut_and_says_so() {
-        let zone = Zone::new();
-        zone.set("backend", (1..=100).map(|n| IpAddr::from([10, 0, 0, n])));
-        let plain = ask(&zone, "backend.", RecordType::A, None).unwrap();
-        assert!(plain.metadata.truncation && plain.answers.len() < 100);
-        assert!(plain.to_vec().unwrap().len() <= 512);
-        let edns = ask(&zone, "backend.", RecordType::A, Some(4096)).unwrap();
-        assert!(!edns.metadata.truncation && edns.answers.len() == 100);
-        zone.limit_udp(Some(100));
-        let capped = ask(&zone, "backend.", RecordType::A, Some(4096)).unwrap();
-        assert!(capped.metadata.truncation && capped.answers.len() < 10);
-    }
-
-    #[test]
-    fn it_fails_as_it_is_told_to() {
-        let zone = Zone::new();
-        zone.set("backend", ["10.0.0.1".parse().unwrap()]);
-        zone.set_mode(Mode::ServFail);
-        assert_eq!(code(&zone, "backend.", RecordType::A), (ResponseCode::ServFail, 0));
-        zone.set_mode(Mode::Refused);
-        assert_eq!(code(&zone, "backend.", RecordType::A), (ResponseCode::Refused, 0));
-        zone.set_mode(Mode::Silent);
-        assert_eq!(ask(&zone, "backend.", RecordType::A, None), None);
-        assert_eq!(zone.queries(), Queries { udp: 3, tcp: 0 });
-    }
-
-    #[tokio::test]
-    async fn over_tcp_an_answer_is_whole() {
-        let zone = Zone::new();
-        zone.set("backend", (1..=100).map(|n| IpAddr::from([10, 0, 0, n])));
-        let server = Server::start("127.0.0.1:0".parse().unwrap(), zone.clone()).await.unwrap();
-        let mut question = Message::query();
-        question.add_query(Query::query(Name::from_str_relaxed("backend.").unwrap(), RecordType::A));
-        let bytes = question.to_vec().unwrap();
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_u16(bytes.len().try_into().unwrap()).await.unwrap();
-        stream.write_all(&bytes).await.unwrap();
-        let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
-        stream.read_exact(&mut answer).await.unwrap();
-        assert_eq!(Message::from_vec(&answer).unwrap().answers.len(), 100);
-        assert_eq!(zone.queries(), Queries { udp: 0, tcp: 1 });
-    }
-}
+#[path = "zone_tests.rs"]
+mod tests;

@@ -56,6 +56,19 @@ pub enum Check {
     Redis(RedisCheck),
 }
 
+impl Check {
+    /// Its key in the configuration.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http(_) => "http",
+            Self::Exchange(_) => "exchange",
+            Self::Postgres(_) => "postgres",
+            Self::Redis(_) => "redis",
+        }
+    }
+}
+
 /// An HTTP check (`health.http`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpCheck {

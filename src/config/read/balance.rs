@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::super::decode::Table;
-use super::super::model::{Algorithm, Factor, Hash, HashKey};
+use super::super::model::{Algorithm, Factor, Hash, HashKey, Pool, Source};
 use super::super::scalar::{choice, factor, number};
 
 /// A table that is looked into for each connection should fit into a cache.
@@ -54,4 +54,23 @@ pub(super) fn hash(pool: &Table<'_>, balance: Option<Algorithm>) -> Hash {
         }
     }
     hash
+}
+
+/// That the ring is too small for the backends that are written down is a problem.
+pub(super) fn check_slots(table: &Table<'_>, pool: &Pool) {
+    let Some(slots) = pool.hash.slots else { return };
+    let each = pool.hash.virtual_nodes.map_or(1, NonZeroUsize::get);
+    let written = pool.discover.iter().flat_map(|source| match source {
+        Source::Static(backends) => &backends[..],
+        _ => &[],
+    });
+    let weights = written.filter(|backend| !backend.backup).map(|backend| backend.weight as usize);
+    let nodes = weights.sum::<usize>().saturating_mul(each);
+    if nodes > slots.get() {
+        let message = format!(
+            "{} has {slots} slots, but its backends have {nodes} virtual nodes to stand on them",
+            table.what
+        );
+        table.decoder.problem(table.place("hash"), message);
+    }
 }

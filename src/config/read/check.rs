@@ -86,7 +86,8 @@ fn exchange(table: &Table<'_>) -> Option<Exchange> {
         if !text.is_ascii() && table.decoder.double_quoted(node) {
             return Err("must be in single quotes, as double quotes have no bytes from \\x80 up".to_owned());
         }
-        let only = |escape| format!("must have no escapes but {} ({escape} is none)", escape::KNOWN);
+        let only =
+            |escape| format!("must have no other escapes than {} ({escape} is none of them)", escape::KNOWN);
         escape::unescape(text).map_err(only)
     };
     let send = table.read("send", bytes);

@@ -22,7 +22,8 @@ pub(super) fn discover(pool: &Table<'_>, balance: Option<Algorithm>) -> Vec<Sour
     let mut sources: Vec<Source> = Vec::new();
     for item in items(pool) {
         let what = format!("\"discover\" in {}", pool.what);
-        let Some(table) = d.table(item, &what, ".pools.*.discover") else { continue };
+        let Some(mut table) = d.table(item, &what, ".pools.*.discover") else { continue };
+        table.beside = &["hold"];
         let source = match table.kind(&KINDS) {
             Some("static") => {
                 static_at = static_at.or(Some(table.place("static")));

@@ -54,7 +54,7 @@ fn name_and_port(node: &Node) -> Result<(String, u16), String> {
 fn service(node: &Node) -> Result<String, String> {
     let text = text(node).unwrap_or_default();
     if let Some((name, _)) = text.split_once(':').filter(|(name, _)| is_dns_name(name)) {
-        return Err(format!("must be without a port, which the record tells: {name}"));
+        return Err(format!("must have no port, which the record tells, such as {name}"));
     }
     let labels: Vec<&str> = text.split('.').collect();
     match labels[..] {

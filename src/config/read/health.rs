@@ -15,11 +15,12 @@ pub(super) fn health(pool: &Table<'_>) -> Vec<Health> {
         d.problem(node.at, format!("{what} is empty: leave it out to do without checks"));
     }
     let tables = node.items().iter().filter_map(|item| d.table(item, &what, ".pools.*.health"));
-    tables.map(|table| one(&table)).collect()
+    tables.map(one).collect()
 }
 
-fn one(table: &Table<'_>) -> Health {
-    let check = check::check(table).unwrap_or(Check::Tcp); // what is wrong with it has been told
+fn one(mut table: Table<'_>) -> Health {
+    table.beside = &["every", "timeout", "fast_every", "rise", "fall", "port", "grace"];
+    let check = check::check(&table).unwrap_or(Check::Tcp); // what is wrong with it has been told
     let mut health = Health::new(check);
     health.every = table.read("every", duration(SHORTEST)).unwrap_or(health.every);
     let timeout = table.read("timeout", duration(Duration::from_millis(1)));
@@ -29,7 +30,7 @@ fn one(table: &Table<'_>) -> Health {
     health.fall = table.read("fall", number(1..=1000)).unwrap_or(health.fall);
     health.port = table.read("port", number(1..=65535));
     health.grace = table.read("grace", duration(Duration::ZERO)).unwrap_or(health.grace);
-    check_times(&health, table);
+    check_times(&health, &table);
     health
 }
 

@@ -16,6 +16,7 @@ pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<Pool> {
     pool.balance = balance.unwrap_or(pool.balance);
     pool.hash = balance::hash(&table, balance);
     pool.discover = discover::discover(&table, balance);
+    balance::check_slots(&table, &pool);
     pool.health = health::health(&table);
     pool.eject = eject::eject(&table);
     pool.panic = table.read("panic", percent(Percent(0))).unwrap_or(pool.panic);

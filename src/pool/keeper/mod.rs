@@ -112,7 +112,13 @@ impl Keeper {
         match result {
             Ok(()) => self.tallied(key, check, true, "", now, effects),
             Err(CheckError::Failed(why)) => self.tallied(key, check, false, why, now, effects),
-            Err(CheckError::Local(_)) => {} // nothing was learned of the backend
+            // Nothing was learned of the backend; but nobody needs to wait for that.
+            Err(CheckError::Local(_)) => {
+                let member = self.members.iter_mut().find(|member| member.backend.key == key);
+                if let Some(results) = member.and_then(|member| member.results.get_mut(check)) {
+                    results.heard = true;
+                }
+            }
         }
     }
 

@@ -1,0 +1,2 @@
+-- Who checks: it may log in, and no more.
+CREATE ROLE pointsman LOGIN PASSWORD 'pointsman';

@@ -1,0 +1,133 @@
+use super::super::laws::{HASHES, candidates, client};
+use super::super::{Ask, Picker};
+use super::*;
+use crate::config::Hash;
+use proptest::prelude::*;
+
+fn bounded(factor: u32) -> Hash {
+    Hash { load_factor: Some(Factor(factor)), ..Hash::default() }
+}
+
+/// The most connections that one may have, by the plain definition.
+fn most(factor: u32, set: &[Candidate], passed: &[u64], weight: u32) -> u64 {
+    let left = || set.iter().filter(|candidate| !passed.contains(&candidate.key));
+    let sum: u64 = left().map(|candidate| u64::from(candidate.load.busy())).sum();
+    let weights: u64 = left().map(|candidate| u64::from(candidate.weight)).sum();
+    (u64::from(factor) * (sum + 1) * u64::from(weight)).div_ceil(100 * weights)
+}
+
+#[test]
+fn clients_of_one_place_are_spread_over_all() {
+    for algorithm in HASHES {
+        let set = candidates(&[1; 10]);
+        let picker = Picker::new(algorithm, &bounded(125), set.clone(), None);
+        // All of them come from one address.
+        let choose = || picker.choose(&Ask { client: client(7), ..Ask::default() }).unwrap();
+        let _leases: Vec<_> = (0..100).map(|_| set[choose()].load.lease()).collect();
+        assert_eq!(set.iter().map(|candidate| candidate.load.active()).max(), Some(13), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn clients_are_where_they_belong_as_long_as_there_is_room() {
+    for algorithm in HASHES {
+        let set = candidates(&[1; 10]);
+        let free = Picker::new(algorithm, &Hash::default(), set.clone(), None);
+        let picker = Picker::new(algorithm, &bounded(10_000), set.clone(), None);
+        for nth in 0..200 {
+            let ask = Ask { client: client(nth), ..Ask::default() };
+            assert_eq!(picker.choose(&ask), free.choose(&ask), "{algorithm:?}");
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Choose {
+        client: u64,
+        passed: Vec<u64>,
+    },
+    End(usize),
+    /// A connection that fails and leaves a ghost.
+    Haunt(usize),
+    /// The ghost goes.
+    Exorcise,
+    Replace,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        12 => (0u64..4).prop_map(|client| Step::Choose { client, passed: Vec::new() }),
+        4 => (any::<u64>(), proptest::collection::vec(0u64..14, 0..4))
+            .prop_map(|(client, passed)| Step::Choose { client, passed }),
+        6 => any::<usize>().prop_map(Step::End),
+        1 => any::<usize>().prop_map(Step::Haunt),
+        1 => Just(Step::Exorcise),
+        1 => Just(Step::Replace),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn nobody_gets_a_connection_above_its_bound(
+        algorithm in proptest::sample::select(&HASHES[..2]), factor in 101u32..300,
+        weights in proptest::collection::vec(1u32..=6, 1..12), steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        let hash = Hash { virtual_nodes: std::num::NonZeroUsize::new(5), ..bounded(factor) };
+        let set = candidates(&weights);
+        let mut picker = Picker::new(algorithm, &hash, set.clone(), None);
+        let (mut leases, mut ghosts) = (Vec::new(), Vec::new());
+        for step in steps {
+            match step {
+                Step::Choose { client: nth, passed } => {
+                    let chosen = picker.choose(&Ask { client: client(nth), passed: &passed, ..Ask::default() });
+                    let all_passed = set.iter().all(|candidate| passed.contains(&candidate.key));
+                    prop_assert_eq!(chosen.is_none(), all_passed);
+                    let Some(chosen) = chosen.map(|index| &set[index]) else { continue };
+                    let most = most(factor, &set, &passed, chosen.weight);
+                    leases.push(chosen.load.lease());
+                    prop_assert!(u64::from(chosen.load.busy()) <= most);
+                }
+                Step::End(any) if !leases.is_empty() => drop(leases.swap_remove(any % leases.len())),
+                Step::End(_) => {}
+                Step::Haunt(any) => ghosts.push(set[any % set.len()].load.haunt()),
+                Step::Exorcise => drop(ghosts.pop()),
+                Step::Replace => picker = Picker::new(algorithm, &hash, set.clone(), Some(&picker)),
+            }
+        }
+        drop((leases, ghosts));
+        prop_assert!(set.iter().all(|candidate| candidate.load.busy() == 0));
+        let bound = Bound::new(Factor(factor), &set);
+        prop_assert_eq!(bound.room(&set, &[]).sum, 0);
+    }
+}
+
+#[test]
+fn no_change_is_lost_among_many_workers() {
+    let set = candidates(&[1; 70]);
+    let bound = Bound::new(Factor(125), &set);
+    let held: u64 = std::thread::scope(|scope| {
+        let work = |worker: u64| {
+            let (set, bound) = (&set, &bound);
+            scope.spawn(move || {
+                let mut held = Vec::new();
+                for nth in 0..20_000 {
+                    let random = client(worker << 32 | nth);
+                    held.push(set[random as usize % 70].load.lease());
+                    if held.len() > 50 {
+                        held.swap_remove((random >> 32) as usize % 50);
+                    }
+                    bound.room(set, &[random >> 56]);
+                }
+                // They last beyond the worker.
+                held.into_iter().map(std::mem::forget).count() as u64
+            })
+        };
+        let workers: Vec<_> = (0..4).map(work).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    assert_eq!(bound.room(&set, &[]).sum, held);
+    assert_eq!(bound.room(&set, &[3, 3, 999]).sum, held - u64::from(set[3].load.busy()));
+}

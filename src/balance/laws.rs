@@ -1,0 +1,207 @@
+//! What is true of every algorithm, or of all that hash.
+
+use super::*;
+use crate::config::Factor;
+use proptest::prelude::*;
+use std::num::NonZeroUsize;
+
+pub(super) fn candidates(weights: &[u32]) -> Vec<Candidate> {
+    let of = |(key, &weight): (usize, &u32)| Candidate {
+        key: key as u64,
+        name: format!("backend-{key}").into(),
+        weight,
+        load: Arc::default(),
+    };
+    weights.iter().enumerate().map(of).collect()
+}
+
+/// A picker of candidates with these weights.
+pub(super) fn picker(algorithm: Algorithm, weights: &[u32], previous: Option<&Picker>) -> Picker {
+    Picker::new(algorithm, &Hash::default(), candidates(weights), previous)
+}
+
+pub(super) fn passing(passed: &[u64]) -> Ask<'_> {
+    Ask { passed, ..Ask::default() }
+}
+
+/// The hash of the nth client.
+pub(super) fn client(nth: u64) -> u64 {
+    hash::again(0, nth)
+}
+
+fn algorithm() -> impl Strategy<Value = Algorithm> {
+    proptest::sample::select(&Algorithm::ALL[..])
+}
+
+pub(super) const HASHES: [Algorithm; 3] = [Algorithm::SourceHash, Algorithm::RingHash, Algorithm::Maglev];
+
+fn hashing() -> impl Strategy<Value = Algorithm> {
+    proptest::sample::select(&HASHES[..])
+}
+
+/// Few virtual nodes mostly: many take long to place.
+fn hash() -> impl Strategy<Value = Hash> {
+    let slots = proptest::option::of((1usize..600).prop_map(|n| NonZeroUsize::new(n).unwrap()));
+    let virtual_nodes = (1usize..12).prop_map(NonZeroUsize::new);
+    let load_factor = proptest::option::of((101u32..300).prop_map(Factor));
+    (slots, virtual_nodes, load_factor).prop_map(|(slots, virtual_nodes, load_factor)| Hash {
+        slots,
+        virtual_nodes,
+        load_factor,
+        ..Hash::default()
+    })
+}
+
+/// Mostly small ones: of large ones the ring takes long to build.
+fn weight() -> impl Strategy<Value = u32> {
+    prop_oneof![15 => 1u32..=6, 1 => 1u32..=256]
+}
+
+/// Candidates of some weights, some of the same name, some busy.
+fn any_candidates() -> impl Strategy<Value = (Vec<Candidate>, Vec<Lease>)> {
+    let name = prop_oneof![3 => Just(None), 1 => (0usize..3).prop_map(Some)];
+    let one = (weight(), name, 0usize..9);
+    proptest::collection::vec(one, 0..20).prop_map(|all| {
+        let of = |(key, (weight, name, _)): (usize, &(u32, Option<usize>, usize))| Candidate {
+            key: key as u64,
+            name: format!("backend-{}", name.unwrap_or(key + 3)).into(),
+            weight: *weight,
+            load: Arc::default(),
+        };
+        let set: Vec<_> = all.iter().enumerate().map(of).collect();
+        let leases = set.iter().zip(&all).flat_map(|(c, (.., busy))| (0..*busy).map(|_| c.load.lease()));
+        let leases = leases.collect();
+        (set, leases)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn a_passed_candidate_is_never_chosen_and_all_are_tried_before_giving_up(
+        algorithm in algorithm(), hash in hash(), (set, _leases) in any_candidates(),
+        first in proptest::collection::vec(0u64..25, 0..4), warm_up in 0usize..50,
+        (client, random, now) in (any::<u64>(), any::<u64>(), any::<u32>()),
+    ) {
+        let picker = Picker::new(algorithm, &hash, set.clone(), None);
+        for _ in 0..warm_up { picker.choose(&Ask::default()); }
+        let mut passed = first;
+        passed.dedup();
+        let before = set.iter().filter(|candidate| passed.contains(&candidate.key)).count();
+        let mut chosen = 0;
+        let now = Duration::from_millis(now.into());
+        while let Some(index) = picker.choose(&Ask { passed: &passed, client, random, now }) {
+            let key = picker.candidates()[index].key;
+            prop_assert!(!passed.contains(&key));
+            passed.push(key);
+            chosen += 1;
+        }
+        prop_assert_eq!(before + chosen, set.len());
+    }
+
+    #[test]
+    fn a_changed_set_is_chosen_from_at_once(
+        algorithm in algorithm(), hash in hash(), client in any::<u64>(),
+        before in proptest::collection::vec(1u32..=9, 0..10),
+        after in proptest::collection::vec(1u32..=9, 1..10),
+        rounds in 0usize..40,
+    ) {
+        let old = Picker::new(algorithm, &hash, candidates(&before), None);
+        for _ in 0..rounds { old.choose(&Ask::default()); }
+        let new = Picker::new(algorithm, &hash, candidates(&after), Some(&old));
+        for random in 0..rounds as u64 {
+            let ask = Ask { client, random, ..Ask::default() };
+            prop_assert!(new.choose(&ask).is_some_and(|index| index < after.len()));
+        }
+    }
+
+    #[test]
+    fn neither_the_order_of_the_candidates_nor_their_keys_nor_the_process_matter(
+        algorithm in hashing(), hash in hash(), client in any::<u64>(),
+        (weights, order) in proptest::collection::vec(weight(), 1..20)
+            .prop_flat_map(|weights| (Just(weights.clone()), Just((0..weights.len()).collect::<Vec<_>>()).prop_shuffle())),
+    ) {
+        let set = candidates(&weights);
+        let shuffled = order.iter().enumerate().map(|(key, &index)| {
+            Candidate { key: 1_000 + key as u64, load: Arc::default(), ..set[index].clone() }
+        });
+        let pickers = [
+            Picker::new(algorithm, &hash, set.clone(), None),
+            Picker::new(algorithm, &hash, shuffled.collect(), None),
+        ];
+        // Also the second choice, and the one after that.
+        let mut passed = [Vec::new(), Vec::new()];
+        for _ in 0..weights.len() {
+            let names = [0, 1].map(|n| {
+                let ask = Ask { client, passed: &passed[n], ..Ask::default() };
+                let chosen = &pickers[n].candidates()[pickers[n].choose(&ask).unwrap()];
+                passed[n].push(chosen.key);
+                Arc::clone(&chosen.name)
+            });
+            prop_assert_eq!(&names[0], &names[1]);
+        }
+    }
+
+    #[test]
+    fn a_client_stays_while_the_set_does(
+        algorithm in hashing(), client in any::<u64>(), weights in proptest::collection::vec(1u32..=9, 1..10),
+        randoms in proptest::collection::vec(any::<u64>(), 1..20),
+    ) {
+        let picker = picker(algorithm, &weights, None);
+        let first = picker.choose(&Ask { client, ..Ask::default() });
+        let mut leases = Vec::new();
+        for random in randoms {
+            let chosen = picker.choose(&Ask { client, random, now: Duration::from_millis(random), ..Ask::default() });
+            prop_assert_eq!(chosen, first);
+            leases.push(picker.candidates()[chosen.unwrap()].load.lease());
+        }
+    }
+}
+
+/// Never change these: after an upgrade, clients would lose their backends. (They were worked out by a second
+/// implementation, in another language.)
+#[test]
+fn clients_go_where_they_went_in_every_release_before() {
+    let clients = [
+        "192.0.2.1",
+        "192.0.2.2",
+        "198.51.100.7",
+        "203.0.113.99",
+        "10.0.0.1",
+        "2001:db8::1",
+        "fd00::2",
+        "::1",
+    ];
+    let hash_of = |ip: &&str| hash::client(ip.parse().unwrap(), 0, crate::config::HashKey::SourceIp);
+    let textbook =
+        Hash { slots: NonZeroUsize::new(512), virtual_nodes: NonZeroUsize::new(9), ..Hash::default() };
+    let set: Vec<_> = [("a", 1), ("b", 2), ("c", 1), ("d", 3), ("e", 1)]
+        .iter()
+        .zip(0..)
+        .map(|(&(name, weight), key)| Candidate { key, name: name.into(), weight, load: Arc::default() })
+        .collect();
+    let went = |algorithm, hash: &Hash, nth: usize| -> String {
+        let picker = Picker::new(algorithm, hash, set.clone(), None);
+        let choice = |ip: &&str| {
+            let mut passed = Vec::new();
+            let chosen = (0..=nth).map(|_| {
+                let index =
+                    picker.choose(&Ask { passed: &passed, client: hash_of(ip), ..Ask::default() }).unwrap();
+                passed.push(set[index].key);
+                &*set[index].name
+            });
+            chosen.last().unwrap().to_owned()
+        };
+        clients.iter().map(choice).collect()
+    };
+    assert_eq!(went(Algorithm::SourceHash, &Hash::default(), 0), "bbeedbdd");
+    assert_eq!(went(Algorithm::RingHash, &Hash::default(), 0), "ecddbbbd");
+    assert_eq!(went(Algorithm::RingHash, &textbook, 0), "dbbedbbd");
+    assert_eq!(went(Algorithm::Maglev, &Hash::default(), 0), "bbdddddb");
+    // Where they go when their first choice is full.
+    assert_eq!(went(Algorithm::SourceHash, &Hash::default(), 1), "eddbbcbe");
+    assert_eq!(went(Algorithm::RingHash, &Hash::default(), 1), "cacecdde");
+    assert_eq!(went(Algorithm::RingHash, &textbook, 1), "eddbbdda");
+    assert_eq!(went(Algorithm::Maglev, &Hash::default(), 1), "edbecbbd");
+}

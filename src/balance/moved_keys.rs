@@ -1,0 +1,98 @@
+//! How many clients lose their backend when the set changes: measured, printed as a table, and bounded.
+//!
+//! `cargo test --lib moved_keys -- --nocapture`
+
+use std::num::NonZeroUsize;
+
+use super::laws::{candidates, client};
+use super::*;
+
+const CLIENTS: u64 = 20_000;
+/// So many different backends leave, one after the other; the figures are the mean.
+const LEAVERS: usize = 10;
+
+/// In percent of all clients.
+#[derive(Debug, Default)]
+struct Moved {
+    /// Those that have to: of the one that leaves, or to the one that joins.
+    due: f64,
+    /// All others.
+    others: f64,
+}
+
+/// Where each client goes: to which name.
+fn assignments(algorithm: Algorithm, hash: &Hash, set: &[Candidate]) -> Vec<Arc<str>> {
+    let picker = Picker::new(algorithm, hash, set.to_vec(), None);
+    let of = |nth| picker.choose(&Ask { client: client(nth), ..Ask::default() }).unwrap();
+    (0..CLIENTS).map(|nth| Arc::clone(&set[of(nth)].name)).collect()
+}
+
+/// What moves between a set with `one` and the same without.
+fn moved(with: &[Arc<str>], without: &[Arc<str>], one: &str) -> Moved {
+    let percent = |count: usize| 100.0 * count as f64 / CLIENTS as f64;
+    let others = with.iter().zip(without).filter(|(with, without)| &***with != one && with != without);
+    Moved {
+        due: percent(with.iter().filter(|name| &***name == one).count()),
+        others: percent(others.count()),
+    }
+}
+
+/// What moves when one of `n` leaves, and when one joins them.
+fn measure(algorithm: Algorithm, hash: &Hash, n: usize) -> [Moved; 2] {
+    let all = candidates(&vec![1; n + 1]);
+    let (before, newcomer) = (&all[..n], &all[n].name);
+    let stay = assignments(algorithm, hash, before);
+    let leavers = n.min(LEAVERS);
+    let mut leaves = Moved::default();
+    for leaver in 0..leavers {
+        let mut rest = before.to_vec();
+        let gone = rest.remove(leaver);
+        let moved = moved(&stay, &assignments(algorithm, hash, &rest), &gone.name);
+        leaves.due += moved.due / leavers as f64;
+        leaves.others += moved.others / leavers as f64;
+    }
+    [leaves, moved(&assignments(algorithm, hash, &all), &stay, newcomer)]
+}
+
+#[test]
+fn a_change_of_the_set_moves_no_more_clients_than_the_documentation_says() {
+    let textbook =
+        Hash { slots: NonZeroUsize::new(512), virtual_nodes: NonZeroUsize::new(9), ..Hash::default() };
+    // The others that move, in percent of all clients, at least and at most.
+    let cases = [
+        (
+            "source-hash",
+            Algorithm::SourceHash,
+            Hash::default(),
+            vec![(3, 30.0..60.0), (10, 70.0..90.0), (100, 90.0..100.0)],
+        ),
+        (
+            "ring-hash",
+            Algorithm::RingHash,
+            Hash::default(),
+            vec![(3, 0.0..0.001), (10, 0.0..0.001), (100, 0.0..0.001)],
+        ),
+        // 50 backends are 450 virtual nodes. 100 have no place for more than 512 of their 900.
+        (
+            "ring-hash, 512 / 9",
+            Algorithm::RingHash,
+            textbook,
+            vec![(3, 0.0..0.5), (10, 0.0..1.0), (50, 0.0..9.0), (100, 0.0..15.0)],
+        ),
+        ("maglev", Algorithm::Maglev, Hash::default(), vec![(3, 0.0..1.0), (10, 0.0..1.0), (100, 0.0..2.0)]),
+    ];
+    println!(
+        "| clients that move, in % | backends | one leaves: its own | others | one joins: to it | others |"
+    );
+    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    for (name, algorithm, hash, bounds) in cases {
+        for (n, bound) in bounds {
+            let [leaves, joins] = measure(algorithm, &hash, n);
+            println!(
+                "| {name} | {n} | {:.1} | {:.1} | {:.1} | {:.1} |",
+                leaves.due, leaves.others, joins.due, joins.others
+            );
+            assert!(bound.contains(&leaves.others) && bound.contains(&joins.others), "{name}, {n} backends");
+        }
+    }
+}

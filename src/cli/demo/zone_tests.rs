@@ -1,0 +1,105 @@
+use super::*;
+use hickory_resolver::proto::op::Query;
+
+fn ask(zone: &Zone, name: &str, kind: RecordType, payload: Option<u16>) -> Option<Message> {
+    let mut question = Message::query();
+    question.add_query(Query::query(Name::from_str_relaxed(name).unwrap(), kind));
+    question.edns = payload.map(|bytes| {
+        let mut edns = Edns::new();
+        edns.set_max_payload(bytes);
+        edns
+    });
+    let answer = Message::from_vec(&zone.over_udp(&question.to_vec().unwrap())?).unwrap();
+    assert_eq!(answer.metadata.id, question.metadata.id);
+    Some(answer)
+}
+
+fn code(zone: &Zone, name: &str, kind: RecordType) -> (ResponseCode, usize) {
+    let answer = ask(zone, name, kind, None).unwrap();
+    (answer.metadata.response_code, answer.answers.len())
+}
+
+#[test]
+fn names_and_types_are_told_apart_as_docker_does() {
+    let zone = Zone::new();
+    let ip: IpAddr = "127.0.0.2".parse().unwrap();
+    zone.add("backend", ip);
+    zone.name_owner(ip, "demo_backend_1.demo_default.");
+    assert_eq!(code(&zone, "Backend.", RecordType::A), (ResponseCode::NoError, 1));
+    assert_eq!(code(&zone, "backend.", RecordType::AAAA), (ResponseCode::NoError, 0));
+    assert_eq!(code(&zone, "other.", RecordType::A), (ResponseCode::NXDomain, 0));
+    let owner = ask(&zone, "2.0.0.127.in-addr.arpa.", RecordType::PTR, None).unwrap();
+    assert_eq!(owner.answers[0].data.to_string(), "demo_backend_1.demo_default.");
+    assert_eq!(owner.answers[0].ttl, TTL);
+    assert_eq!(code(&zone, "3.0.0.127.in-addr.arpa.", RecordType::PTR), (ResponseCode::NXDomain, 0));
+    zone.remove("backend", ip);
+    assert_eq!(code(&zone, "backend.", RecordType::A), (ResponseCode::NXDomain, 0));
+}
+
+#[test]
+fn services_are_records_of_their_own_and_bring_addresses_along_when_told_to() {
+    let zone = Zone::new();
+    let name = "_web._tcp.test.";
+    assert_eq!(code(&zone, name, RecordType::SRV), (ResponseCode::NXDomain, 0));
+    zone.set("host.test", ["127.0.0.2".parse().unwrap(), "::1".parse().unwrap()]);
+    zone.set_services(name, [Service { priority: 1, weight: 2, port: 3, target: "host.test".into() }]);
+    assert_eq!(code(&zone, name, RecordType::A), (ResponseCode::NoError, 0));
+    assert_eq!(code(&zone, "host.test.", RecordType::SRV), (ResponseCode::NoError, 0));
+    let alone = ask(&zone, name, RecordType::SRV, None).unwrap();
+    assert_eq!(alone.answers[0].data.to_string(), "1 2 3 host.test.");
+    assert!(alone.additionals.is_empty());
+    zone.bring_along(true);
+    let more = ask(&zone, name, RecordType::SRV, None).unwrap();
+    assert_eq!((more.answers.len(), more.additionals.len()), (1, 2));
+    // What does not fit is left out, and the answer is still whole.
+    zone.limit_udp(Some(80));
+    let less = ask(&zone, name, RecordType::SRV, None).unwrap();
+    assert_eq!((less.answers.len(), less.additionals.len(), less.metadata.truncation), (1, 0, false));
+    zone.set_mode_of("host.test", Mode::ServFail);
+    assert_eq!(code(&zone, "host.test.", RecordType::A).0, ResponseCode::ServFail);
+    assert_eq!(code(&zone, name, RecordType::SRV).0, ResponseCode::NoError);
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_cut_and_says_so() {
+    let zone = Zone::new();
+    zone.set("backend", (1..=100).map(|n| IpAddr::from([10, 0, 0, n])));
+    let plain = ask(&zone, "backend.", RecordType::A, None).unwrap();
+    assert!(plain.metadata.truncation && plain.answers.len() < 100);
+    assert!(plain.to_vec().unwrap().len() <= 512);
+    let edns = ask(&zone, "backend.", RecordType::A, Some(4096)).unwrap();
+    assert!(!edns.metadata.truncation && edns.answers.len() == 100);
+    zone.limit_udp(Some(100));
+    let capped = ask(&zone, "backend.", RecordType::A, Some(4096)).unwrap();
+    assert!(capped.metadata.truncation && capped.answers.len() < 10);
+}
+
+#[test]
+fn it_fails_as_it_is_told_to() {
+    let zone = Zone::new();
+    zone.set("backend", ["10.0.0.1".parse().unwrap()]);
+    zone.set_mode(Mode::ServFail);
+    assert_eq!(code(&zone, "backend.", RecordType::A), (ResponseCode::ServFail, 0));
+    zone.set_mode(Mode::Refused);
+    assert_eq!(code(&zone, "backend.", RecordType::A), (ResponseCode::Refused, 0));
+    zone.set_mode(Mode::Silent);
+    assert_eq!(ask(&zone, "backend.", RecordType::A, None), None);
+    assert_eq!(zone.queries(), Queries { udp: 3, tcp: 0 });
+}
+
+#[tokio::test]
+async fn over_tcp_an_answer_is_whole() {
+    let zone = Zone::new();
+    zone.set("backend", (1..=100).map(|n| IpAddr::from([10, 0, 0, n])));
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), zone.clone()).await.unwrap();
+    let mut question = Message::query();
+    question.add_query(Query::query(Name::from_str_relaxed("backend.").unwrap(), RecordType::A));
+    let bytes = question.to_vec().unwrap();
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_u16(bytes.len().try_into().unwrap()).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(Message::from_vec(&answer).unwrap().answers.len(), 100);
+    assert_eq!(zone.queries(), Queries { udp: 0, tcp: 1 });
+}

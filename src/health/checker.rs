@@ -1,0 +1,231 @@
+//! One checker for each check of each backend: a task that runs one check after another, so that they never pile
+//! up. Nothing but the task's owner ends it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::schedule::Schedule;
+use super::{CheckError, Checked, check};
+use crate::config::Health;
+
+/// Where a checker puts its results.
+pub type Sink = Box<dyn Fn(Checked) + Send>;
+
+/// What keeps all checkers of a process out of each other's way: so many checks at once and no more, and for each
+/// checker a place of its own in the interval.
+pub struct Pace {
+    turns: Semaphore,
+    epoch: Instant,
+    checkers: AtomicU64,
+}
+
+impl Pace {
+    /// At most `max_checks` are under way at once; the others wait their turn, first come, first served.
+    pub fn new(max_checks: NonZeroUsize) -> Self {
+        let turns = Semaphore::new(max_checks.get().min(Semaphore::MAX_PERMITS));
+        Self { turns, epoch: Instant::now(), checkers: AtomicU64::new(0) }
+    }
+
+    fn schedule(&self, health: &Health) -> Schedule {
+        let number = self.checkers.fetch_add(1, Ordering::Relaxed);
+        Schedule::new(number, health, self.epoch, Instant::now())
+    }
+}
+
+impl fmt::Debug for Pace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pace").field("free", &self.turns.available_permits()).finish_non_exhaustive()
+    }
+}
+
+/// A running checker; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Checker {
+    check_now: Arc<Notify>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Checker {
+    /// Checks `backend` at once, and then at its own place in every interval, `health.every` long; needs a tokio
+    /// runtime.
+    pub fn start(backend: SocketAddr, health: Health, pace: &Arc<Pace>, sink: Sink) -> Self {
+        let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
+        let kind = Arc::new(health.check.clone());
+        let once = move |deadline| {
+            let kind = Arc::clone(&kind);
+            async move { check(address, &kind, deadline).await }
+        };
+        Self::running(health, pace, sink, once)
+    }
+
+    fn running<F>(
+        health: Health,
+        pace: &Arc<Pace>,
+        sink: Sink,
+        check: impl Fn(Instant) -> F + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), CheckError>> + Send + 'static,
+    {
+        let check_now = Arc::new(Notify::new());
+        let task = tokio::spawn(run(health, Arc::clone(pace), Arc::clone(&check_now), sink, check));
+        Self { check_now, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Checks again at once; the regular checks go on at their times.
+    pub fn check_now(&self) {
+        self.check_now.notify_one();
+    }
+}
+
+async fn run<F>(
+    health: Health,
+    pace: Arc<Pace>,
+    check_now: Arc<Notify>,
+    sink: Sink,
+    check: impl Fn(Instant) -> F,
+) where
+    F: Future<Output = Result<(), CheckError>>,
+{
+    let mut schedule = pace.schedule(&health);
+    // Nobody closes the semaphore.
+    while let Ok(turn) = pace.turns.acquire().await {
+        let began = Instant::now();
+        let deadline = began + health.timeout;
+        let result = timeout_at(deadline, check(deadline)).await.unwrap_or_else(|_| {
+            Err(format!("no answer within {}", humantime::format_duration(health.timeout)).into())
+        });
+        drop(turn);
+        let next = schedule.next(began, &result);
+        sink(Checked { kind: health.check.kind(), result, took: began.elapsed() });
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = check_now.notified() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use crate::config::Check;
+
+    const EVERY: Duration = Duration::from_secs(2);
+
+    fn health() -> Health {
+        Health { every: EVERY, timeout: Duration::from_secs(1), ..Health::new(Check::Tcp) }
+    }
+
+    /// When the checks of each of `n` checkers began, and how long each check took by its own account, when a check
+    /// takes as long as `takes` and at most `at_once` may be under way; until `end`.
+    async fn checks(
+        n: usize,
+        at_once: usize,
+        takes: Duration,
+        end: Duration,
+    ) -> Vec<Vec<(Duration, Checked)>> {
+        let pace = Arc::new(Pace::new(NonZeroUsize::new(at_once).unwrap()));
+        let seen = Arc::new(Mutex::new(vec![Vec::new(); n]));
+        let room = Arc::new(Semaphore::new(at_once));
+        let start = Instant::now();
+        let checkers: Vec<_> = (0..n)
+            .map(|index| {
+                let seen = Arc::clone(&seen);
+                let sink = move |checked: Checked| {
+                    seen.lock().unwrap()[index].push((start.elapsed() - checked.took, checked));
+                };
+                let room = Arc::clone(&room);
+                let check = move |_| {
+                    let room = Arc::clone(&room);
+                    async move {
+                        let _place = room.try_acquire().expect("no more than may be");
+                        tokio::time::sleep(takes).await;
+                        Ok(())
+                    }
+                };
+                Checker::running(health(), &pace, Box::new(sink), check)
+            })
+            .collect();
+        tokio::time::sleep(end).await;
+        drop(checkers);
+        let seen = seen.lock().unwrap();
+        seen.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn five_hundred_backends_found_at_once_are_checked_at_once_and_then_evenly() {
+        const N: u32 = 500;
+        let seen = checks(N as usize, 1000, Duration::from_millis(5), 4 * EVERY).await;
+        assert!(seen.iter().all(|checks| checks[0].0.is_zero()), "the first check is at once");
+        let mut second: Vec<_> = seen.iter().map(|checks| checks[1].0).collect();
+        second.sort();
+        assert!(second[second.len() - 1] <= EVERY + Duration::from_millis(1));
+        // The clock of tokio's timers ticks in milliseconds.
+        let most = EVERY * 3 / N + Duration::from_millis(1);
+        assert!(second.windows(2).all(|pair| pair[1] - pair[0] <= most), "{second:?}");
+        for checks in &seen {
+            for pair in checks[1..].windows(2) {
+                let pause = pair[1].0 - pair[0].0;
+                assert!(pause.abs_diff(EVERY) <= Duration::from_millis(1), "strictly regular: {pause:?}");
+            }
+            assert!((4..=5).contains(&checks.len()), "{}", checks.len());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_checks_are_under_way_than_may_be_and_those_who_wait_come_in_turn() {
+        const TAKES: Duration = Duration::from_millis(900);
+        // More than fit into an interval: two rounds of the cap do.
+        let seen = checks(100, 10, TAKES, Duration::from_secs(60)).await;
+        let counts: Vec<_> = seen.iter().map(Vec::len).collect();
+        let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
+        assert!(*least >= 6 && most - least <= 1, "everybody gets the same: {counts:?}");
+        for (_, checked) in seen.iter().flatten() {
+            assert_eq!(checked.result, Ok(()), "waiting does not count into the time limit");
+            assert!(checked.took.abs_diff(TAKES) <= Duration::from_millis(1), "{:?}", checked.took);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_hangs_fails_at_its_time_limit_and_makes_room() {
+        let seen = checks(2, 1, Duration::from_secs(3600), Duration::from_millis(2500)).await;
+        for (checks, began) in seen.iter().zip([0, 1]) {
+            assert_eq!(checks[0].0.as_secs_f64().round() as u64, began);
+            assert_eq!(checks[0].1.result, Err("no answer within 1s".to_owned().into()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_out_of_turn_is_at_once_and_the_regular_ones_keep_their_times() {
+        let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let (start, noted) = (Instant::now(), Arc::clone(&times));
+        let check = move |_| {
+            noted.lock().unwrap().push(start.elapsed());
+            async { Ok(()) }
+        };
+        let checker = Checker::running(health(), &pace, Box::new(|_| ()), check);
+        let asked = EVERY + EVERY / 4;
+        tokio::time::sleep(asked).await;
+        checker.check_now();
+        tokio::time::sleep(3 * EVERY).await;
+        let times = times.lock().unwrap();
+        assert!(times.contains(&asked), "{times:?}");
+        // The place of the first checker is the beginning of the interval.
+        for regular in [0, 1, 2, 3, 4] {
+            let near = |time: &&Duration| time.abs_diff(EVERY * regular) <= Duration::from_millis(1);
+            assert_eq!(times.iter().filter(near).count(), 1, "{times:?}");
+        }
+        assert_eq!(times.len(), 6, "{times:?}");
+    }
+}

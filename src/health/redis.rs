@@ -1,0 +1,185 @@
+//! The Redis check: the server serves commands, and has the role wanted. For Redis and what speaks its protocol
+//! (RESP 2, <https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+//!
+//! `PING` tells whether it serves: it is refused while the data is loaded (`-LOADING`) and by a replica that lost
+//! its master and was told not to serve stale data (`-MASTERDOWN`, `replica-serve-stale-data no`). `ROLE` tells what
+//! it is; a replica without its master is still a replica, if it serves.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+
+use super::answer::shown;
+use super::{CheckError, password, tcp};
+use crate::config::{RedisCheck, Role};
+
+/// The answers that are read all fit in this, in bytes: the rest of what `ROLE` tells is not looked at.
+const LONGEST: u64 = 4096;
+
+pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<(), CheckError> {
+    let password = password(wanted.password_file.as_deref()).await?;
+    let mut stream = tcp::connect(address).await?;
+    let mut commands = String::new();
+    match (&wanted.user, &password) {
+        (Some(user), password) => {
+            command(&mut commands, &["AUTH", user, password.as_deref().unwrap_or_default()]);
+        }
+        (None, Some(password)) => command(&mut commands, &["AUTH", password]),
+        (None, None) => {}
+    }
+    let authenticates = !commands.is_empty();
+    command(&mut commands, &["PING"]);
+    command(&mut commands, &["ROLE"]);
+    let failed = |what: String| CheckError::Failed(format!("redis on {address}: {what}"));
+    let sent = stream.write_all(commands.as_bytes()).await;
+    let role = role(BufReader::new(stream.take(LONGEST)), authenticates).await;
+    // Who cannot be written to may have said why.
+    let role = role.map_err(|what| match sent {
+        Ok(()) => failed(what),
+        Err(error) => failed(format!("{what} ({error})")),
+    })?;
+    is_as_wanted(&role, wanted.role).map_err(failed)
+}
+
+fn is_as_wanted(role: &str, wanted: Role) -> Result<(), String> {
+    match (wanted, role) {
+        (Role::Any, _) | (Role::Primary, "master") | (Role::Replica, "slave" | "replica") => Ok(()),
+        (_, "sentinel") => Err("it is a sentinel, which keeps no data".to_owned()),
+        (Role::Primary, "slave" | "replica") => Err("it is a replica, not the master".to_owned()),
+        (Role::Replica, "master") => Err("it is the master, not a replica".to_owned()),
+        (_, other) => Err(format!("its role is {}, which is unknown", shown(other.as_bytes()))),
+    }
+}
+
+/// Appends a command: an array of bulk strings.
+fn command(to: &mut String, words: &[&str]) {
+    let _ = write!(to, "*{}\r\n", words.len());
+    for word in words {
+        let _ = write!(to, "${}\r\n{word}\r\n", word.len());
+    }
+}
+
+/// Reads a simple answer to `what`, such as +OK.
+async fn simple(answers: &mut (impl AsyncBufRead + Unpin), what: &str) -> Result<(), String> {
+    match line(answers).await? {
+        answer if answer.starts_with('+') => Ok(()),
+        answer => Err(unexpected(what, &answer)),
+    }
+}
+
+/// Reads the answers up to the role, by which that to `ROLE` begins: an array whose first item is a bulk string.
+async fn role(mut answers: impl AsyncBufRead + Unpin, authenticates: bool) -> Result<String, String> {
+    if authenticates {
+        simple(&mut answers, "AUTH").await?;
+    }
+    simple(&mut answers, "PING").await?;
+    for begins in ['*', '$'] {
+        let answer = line(&mut answers).await?;
+        if !answer.starts_with(begins) {
+            return Err(unexpected("ROLE", &answer));
+        }
+    }
+    line(&mut answers).await
+}
+
+async fn line(answers: &mut (impl AsyncBufRead + Unpin)) -> Result<String, String> {
+    let mut line = Vec::new();
+    answers.read_until(b'\n', &mut line).await.map_err(|error| error.to_string())?;
+    match line.strip_suffix(b"\r\n") {
+        Some(line) => Ok(String::from_utf8_lossy(line).into_owned()),
+        None if line.is_empty() => Err("it closed the connection without an answer".to_owned()),
+        None => Err(format!("not the Redis protocol: {}", shown(&line))),
+    }
+}
+
+/// The server's own words for an error, which begins with a minus.
+fn unexpected(what: &str, answer: &str) -> String {
+    match answer.strip_prefix('-') {
+        Some(error) => format!("{what} is refused: {}", shown(error.as_bytes())),
+        None => format!("{what} is answered with {}", shown(answer.as_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(answers: &[u8], authenticates: bool) -> Result<String, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(role(answers, authenticates))
+    }
+
+    #[test]
+    fn a_password_with_anything_in_it_is_one_word() {
+        let mut commands = String::new();
+        command(&mut commands, &["AUTH", "a b\r\nPING é"]);
+        assert_eq!(commands, "*2\r\n$4\r\nAUTH\r\n$12\r\na b\r\nPING é\r\n");
+    }
+
+    #[test]
+    fn the_role_is_the_first_word_of_its_answer() {
+        let master = b"+PONG\r\n*3\r\n$6\r\nmaster\r\n:3129659\r\n*0\r\n";
+        assert_eq!(read(master, false).as_deref(), Ok("master"));
+        let replica =
+            b"+OK\r\n+PONG\r\n*5\r\n$5\r\nslave\r\n$9\r\n127.0.0.1\r\n:6379\r\n$9\r\nconnected\r\n:1\r\n";
+        assert_eq!(read(replica, true).as_deref(), Ok("slave"));
+    }
+
+    #[test]
+    fn refusals_are_told_in_the_servers_own_words() {
+        for (answers, authenticates, told) in [
+            (
+                &b"-WRONGPASS invalid username-password pair\r\n-NOAUTH x\r\n"[..],
+                true,
+                "AUTH is refused: \"WRONGPASS invalid username-password pair\"",
+            ),
+            (
+                b"-NOAUTH Authentication required.\r\n",
+                false,
+                "PING is refused: \"NOAUTH Authentication required.\"",
+            ),
+            (b"-LOADING Redis is loading\r\n*3\r\n", false, "PING is refused: \"LOADING Redis is loading\""),
+            (b"+PONG\r\n-NOPERM no\r\n", false, "ROLE is refused: \"NOPERM no\""),
+            (b"+PONG\r\n*0\r\n", false, "it closed the connection without an answer"),
+            (b"", false, "it closed the connection without an answer"),
+            (b"HTTP/1.1 400 Bad Request\r\n", false, "PING is answered with \"HTTP/1.1 400 Bad Request\""),
+            (b"220 mail", false, "not the Redis protocol: \"220 mail\""),
+        ] {
+            assert_eq!(read(answers, authenticates).unwrap_err(), told);
+        }
+    }
+
+    #[test]
+    fn a_role_that_is_not_wanted_is_named() {
+        assert_eq!(is_as_wanted("master", Role::Primary), Ok(()));
+        assert_eq!(is_as_wanted("slave", Role::Replica), Ok(()));
+        assert_eq!(is_as_wanted("sentinel", Role::Any), Ok(()));
+        for (role, wanted, told) in [
+            ("slave", Role::Primary, "it is a replica, not the master"),
+            ("master", Role::Replica, "it is the master, not a replica"),
+            ("sentinel", Role::Replica, "it is a sentinel, which keeps no data"),
+            ("new\n", Role::Primary, "its role is \"new\\n\", which is unknown"),
+        ] {
+            assert_eq!(is_as_wanted(role, wanted), Err(told.to_owned()));
+        }
+    }
+
+    const PIECES: [&str; 8] =
+        ["+OK\r\n", "+PONG\r\n", "*3\r\n", "$6\r\n", "master\r\n", "-ERR no\r\n", "+", "\r\n"];
+
+    proptest! {
+        #[test]
+        fn nothing_but_a_role_is_taken_for_one(
+            answers in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..7), authenticates: bool,
+        ) {
+            let answers = answers.concat();
+            let lines: Vec<_> = answers.split_inclusive('\n').collect();
+            let begins: &[&str] = if authenticates { &["+", "+", "*", "$", ""] } else { &["+", "*", "$", ""] };
+            let is_role = lines.len() >= begins.len()
+                && lines.iter().zip(begins).all(|(line, begin)| line.starts_with(begin) && line.ends_with("\r\n"));
+            prop_assert_eq!(read(answers.as_bytes(), authenticates).is_ok(), is_role);
+        }
+    }
+}

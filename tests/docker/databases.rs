@@ -1,0 +1,322 @@
+//! Checks that know the role of a database server, against real servers. But for the Compose files, Pointsman itself
+//! runs on the host here, from where a container's address can be reached.
+
+use std::path::Path;
+
+use super::*;
+use crate::engine::{bare_engine, image};
+use crate::support::Lb;
+
+const REDIS: &str = "redis:7";
+const REDIS_PORT: u16 = 6379;
+const POSTGRES: &str = "postgres:15";
+const POSTGRES_PORT: u16 = 5432;
+
+/// The states of the backends of `pool`, by address, and what is said of them: why they are so, and how they have failed
+/// since.
+fn states(lb: &Lb, pool: &str) -> BTreeMap<String, (String, String)> {
+    let status = lb.status();
+    let pools = status["pools"].as_array().unwrap();
+    let backends = pools.iter().find(|one| one["name"] == pool).unwrap()["backends"].as_array().unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let words = |b: &serde_json::Value| {
+        format!("{} {}", text(&b["cause"]), b["last_check"]["error"].as_str().unwrap_or(""))
+    };
+    backends.iter().map(|b| (text(&b["address"]), (text(&b["state"]), words(b)))).collect()
+}
+
+/// Waits until the backend is in this state for a reason with these words.
+fn when(lb: &Lb, pool: &str, backend: SocketAddr, state: &str, words: &str) {
+    // A server may take its time to start, to stop and to recover.
+    let deadline = Instant::now() + 3 * PATIENCE;
+    loop {
+        let (now, told) = states(lb, pool).remove(&backend.to_string()).unwrap();
+        if now == state && told.contains(words) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{backend} in {pool} is {now} ({told}), not {state} ({words})");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A connection through one of the balancer's listeners.
+fn connect(lb: &Lb, listener: &str) -> TcpStream {
+    let stream = TcpStream::connect(lb.address(listener)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Listeners and pools for the backends, each with the kind of check of its name.
+fn config(backends: &[SocketAddr], pools: &[(&str, &str)]) -> String {
+    let discover = support::static_list(backends);
+    let mut text = "listeners:\n".to_owned();
+    for (name, _) in pools {
+        text += &format!("  {name}: {{bind: 127.0.0.1:0, pool: {name}}}\n");
+    }
+    text += "pools:\n";
+    for (name, check) in pools {
+        text += &format!(
+            "  {name}:\n    discover: {discover}\n    on_down: close\n    \
+             health: {{{check}, every: 500ms, timeout: 500ms, fast_every: 100ms, fall: 2, rise: 1}}\n"
+        );
+    }
+    text
+}
+
+fn redis_server() -> (Container, SocketAddr) {
+    let server = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""];
+    let container = Container::run("redis", &[&[REDIS][..], &server].concat());
+    let address = SocketAddr::new(ip(&container.0), REDIS_PORT);
+    eventually("Redis answers", || {
+        let answer = ask_redis(&mut TcpStream::connect(address).ok()?, "PING").ok()?;
+        (answer == "+PONG").then_some(())
+    });
+    (container, address)
+}
+
+/// Sends Redis a command on one line and gives the first line of its answer, which must have no other.
+fn ask_redis(stream: &mut TcpStream, command: &str) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("{command}\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        answer.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
+}
+
+/// Tells Redis something on a connection of its own, which it must take.
+fn tell_redis(address: SocketAddr, commands: &[&str]) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    for command in commands {
+        assert_eq!(ask_redis(&mut stream, command).unwrap(), "+OK", "{command}");
+    }
+}
+
+#[test]
+fn an_exchange_with_a_real_redis_passes_while_it_answers_pong() {
+    let Some(_engine) = bare_engine() else { return };
+    if !image(REDIS) {
+        return;
+    }
+    let (_server, address) = redis_server();
+    let lb = Lb::start(&config(&[address], &[("redis", r#"exchange: {send: "PING\r\n", expect: "+PONG"}"#)]));
+    when(&lb, "redis", address, "up", "");
+    assert_eq!(ask_redis(&mut connect(&lb, "redis"), "SET a 1").unwrap(), "+OK");
+    tell_redis(address, &["CONFIG SET requirepass secret"]);
+    when(&lb, "redis", address, "down", r#"answered "-NOAUTH Authentication required.\r\n""#);
+    tell_redis(address, &["AUTH secret", "CONFIG SET requirepass \"\""]);
+    when(&lb, "redis", address, "up", "");
+}
+
+#[test]
+fn clients_of_a_redis_master_that_is_demoted_are_moved_to_the_new_one() {
+    let Some(_engine) = bare_engine() else { return };
+    if !image(REDIS) {
+        return;
+    }
+    let ((_a, a), (b_server, b)) = (redis_server(), redis_server());
+    let replica_of = |address: SocketAddr| format!("REPLICAOF {} {}", address.ip(), address.port());
+    tell_redis(b, &[&replica_of(a)]);
+    let lb = Lb::start(&config(&[a, b], &[("master", "redis: master"), ("replica", "redis: replica")]));
+    when(&lb, "master", a, "up", "");
+    when(&lb, "master", b, "down", "it is a replica, not the master");
+    when(&lb, "replica", b, "up", "");
+    when(&lb, "replica", a, "down", "it is the master, not a replica");
+    let mut writer = connect(&lb, "master");
+    assert_eq!(ask_redis(&mut writer, "SET colour red").unwrap(), "+OK");
+    let mut reader = connect(&lb, "replica");
+    assert!(ask_redis(&mut reader, "SET colour blue").unwrap().starts_with("-READONLY"));
+
+    tell_redis(b, &["REPLICAOF NO ONE"]);
+    tell_redis(a, &[&replica_of(b)]);
+    assert_eq!(writer.read(&mut [0]).unwrap(), 0, "the old master's client is sent away");
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the new master is no replica");
+    when(&lb, "master", a, "down", "it is a replica");
+    when(&lb, "master", b, "up", "");
+    for _ in 0..4 {
+        assert_eq!(ask_redis(&mut connect(&lb, "master"), "SET colour green").unwrap(), "+OK");
+    }
+    assert_eq!(states(&lb, "replica")[&a.to_string()].0, "up");
+    assert!(
+        lb.when_logged("reason=backend_down").contains("pool=master") || lb.log().contains("pool=replica")
+    );
+
+    // A replica that has lost its master is still one, as long as it serves.
+    docker(&["kill", &b_server.0]);
+    when(&lb, "master", b, "down", "");
+    eventually("the replica has lost its master", || {
+        let mut stream = TcpStream::connect(a).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"INFO replication\r\nQUIT\r\n").unwrap();
+        let mut info = String::new();
+        stream.read_to_string(&mut info).unwrap();
+        info.contains("master_link_status:down").then_some(())
+    });
+    let last = || {
+        let status = lb.status();
+        let backends = status["pools"][1]["backends"].as_array().unwrap().clone();
+        let check = backends.iter().find(|b| b["address"] == a.to_string()).unwrap()["last_check"].clone();
+        assert_eq!(check["kind"], "redis");
+        assert_eq!(check["passed"], true, "{check}");
+        check["at"].as_f64().unwrap()
+    };
+    let now = last();
+    eventually("it is checked again and again", || (last() > now + 1.0).then_some(()));
+    assert_eq!(states(&lb, "replica")[&a.to_string()].0, "up");
+    tell_redis(a, &["CONFIG SET replica-serve-stale-data no"]);
+    when(&lb, "replica", a, "down", "PING is refused: \"MASTERDOWN Link with MASTER is down");
+}
+
+/// What a PostgreSQL server says to a query that gives one value.
+fn query(address: SocketAddr, query: &str) -> Result<String, String> {
+    login(address, "secret", query)
+}
+
+/// The same with this password.
+fn login(address: SocketAddr, password: &str, query: &str) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let mut login = tokio_postgres::Config::new();
+        login.user("postgres").dbname("postgres").password(password);
+        let connected = login.connect_raw(stream, tokio_postgres::NoTls).await;
+        let (client, connection) = connected.map_err(|error| format!("{error:?}"))?;
+        let answer = async {
+            let rows = client.simple_query(query).await.map_err(|error| format!("{error:?}"))?;
+            drop(client);
+            let row = rows.iter().find_map(|row| match row {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+                _ => None,
+            });
+            row.map(str::to_owned).ok_or("no row".to_owned())
+        };
+        tokio::join!(answer, connection).0
+    })
+}
+
+#[test]
+fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
+    let Some(_engine) = bare_engine() else { return };
+    if !image(POSTGRES) {
+        return;
+    }
+    // Alone on its network it keeps its address.
+    let network = Network::create("postgres", &[]);
+    let arguments = ["--network", &network.0, "-e", "POSTGRES_PASSWORD=secret", POSTGRES];
+    let server = Container::run("postgres", &arguments);
+    let address = SocketAddr::new(ip(&server.0), POSTGRES_PORT);
+    let inside = |command: &str| docker(&["exec", "-u", "postgres", &server.0, "sh", "-c", command]);
+    let check = |role: &str, file: &str| format!("postgres: {{role: {role}, password_file: {file}}}");
+    let pools = [
+        ("primary", &check("primary", "secret")[..]),
+        ("standby", &check("standby", "secret")),
+        ("wrong", &check("any", "wrong")),
+        ("trusted", "postgres: any"),
+    ];
+    let lb = Lb::start_in(&config(&[address], &pools), |folder: &Path| {
+        std::fs::write(folder.join("secret"), "secret\n").unwrap();
+        std::fs::write(folder.join("wrong"), "guess\n").unwrap();
+    });
+    when(&lb, "primary", address, "up", "");
+    when(&lb, "standby", address, "down", "it is the primary, not a standby");
+    when(
+        &lb,
+        "wrong",
+        address,
+        "down",
+        "password authentication failed for user \"postgres\"; look at the check's",
+    );
+    when(&lb, "trusted", address, "down", "it asks for a password, and the check has no password_file");
+    assert_eq!(query(lb.address("primary"), "SELECT pg_is_in_recovery()").as_deref(), Ok("f"));
+    inside(
+        "echo 'local all all trust\nhost all all all trust' >\"$(psql -XAtc 'SHOW hba_file')\"; psql -c 'SELECT pg_reload_conf()'",
+    );
+    when(&lb, "trusted", address, "up", "");
+    // A check says a proper farewell, so that the server has nothing to complain of.
+    assert!(!logs(&server.0).contains("unexpected EOF on client connection"), "{}", logs(&server.0));
+
+    inside("touch \"$(psql -XAtc 'SHOW data_directory')/standby.signal\"");
+    let mut writer = connect(&lb, "primary");
+    docker(&["restart", "-t", "30", &server.0]);
+    assert_eq!(ip(&server.0), address.ip(), "it has come back where it was");
+    assert_eq!(writer.read(&mut [0]).unwrap_or(0), 0);
+    when(&lb, "standby", address, "up", "");
+    when(&lb, "primary", address, "down", "it is a standby, not the primary");
+    assert_eq!(query(lb.address("standby"), "SELECT pg_is_in_recovery()").as_deref(), Ok("t"));
+
+    // It is made the primary without an end to its connections: that is for `on_down` to do.
+    let mut reader = connect(&lb, "standby");
+    eventually("the reader is routed", || lb.logged(&["routed", "pool=standby"]).get(1).map(|_| ()));
+    assert_eq!(query(address, "SELECT pg_promote()").as_deref(), Ok("t"));
+    assert_eq!(reader.read(&mut [0]).unwrap(), 0);
+    when(&lb, "primary", address, "up", "");
+    when(&lb, "standby", address, "down", "it is the primary, not a standby");
+    lb.when_logged("reason=backend_down");
+    assert_eq!(query(lb.address("primary"), "SELECT 1").as_deref(), Ok("1"));
+}
+
+/// Asks until the answer is the wanted one: a whole cluster takes its time to start.
+fn answers(wanted: &str, ask: impl Fn() -> Result<String, String>) {
+    let deadline = Instant::now() + 6 * PATIENCE;
+    loop {
+        let answer = ask();
+        if answer.as_deref() == Ok(wanted) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{answer:?}, not {wanted}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn the_redis_demo_leads_to_whoever_has_the_role() {
+    let Some(_engine) = engine() else { return };
+    if !image(REDIS) {
+        return;
+    }
+    let project = Project::new("compose/redis.yaml", 0);
+    project.compose(&["up", "-d"]);
+    let ask = |port: &'static str, command: &'static str| {
+        let address = project.published("pointsman", port);
+        move || {
+            let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+            ask_redis(&mut stream, command).map_err(|error| error.to_string())
+        }
+    };
+    answers("+OK", ask("6379", "SET colour red"));
+    answers("-READONLY You can't write against a read only replica.", ask("6380", "SET colour blue"));
+    let tell = |server: &str, words: &[&str]| {
+        project.compose(&[&["exec", "-T", server, "redis-cli", "replicaof"], words].concat());
+    };
+    tell("redis-2", &["no", "one"]);
+    tell("redis-1", &["redis-2", "6379"]);
+    // What is written there from now on comes to the other one by way of the new master alone.
+    let second = project.containers("redis-2").remove(0);
+    tell_redis((ip(&second), REDIS_PORT).into(), &["SET who second"]);
+    answers("$6", ask("6380", "GET who"));
+    answers("+OK", ask("6379", "SET colour green"));
+}
+
+#[test]
+fn the_postgres_demo_follows_a_failover() {
+    let Some(_engine) = engine() else { return };
+    if !image(POSTGRES) {
+        return;
+    }
+    let project = Project::new("compose/postgres.yaml", 0);
+    project.compose(&["up", "-d"]);
+    let ask = |port: &str| {
+        let address = project.published("pointsman", port);
+        move || login(address, "postgres", "SELECT pg_is_in_recovery()")
+    };
+    answers("f", ask("5432"));
+    answers("t", ask("5433"));
+    project.compose(&["kill", "postgres-1"]);
+    project.compose(&["exec", "-T", "-u", "postgres", "postgres-2", "psql", "-c", "SELECT pg_promote()"]);
+    answers("f", ask("5432"));
+    let log = logs(&project.containers("pointsman").remove(0));
+    assert!(log.contains("backend down") && log.contains("it is the primary, not a standby"), "{log}");
+}

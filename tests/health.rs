@@ -1,0 +1,379 @@
+//! Active checks, of every kind that needs no server of somebody else's, as operators and backends see them.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use support::backend::{Backend, read_request};
+use support::peers::in_front_of;
+use support::{Lb, PATIENCE, eventually, static_list};
+
+/// Quick, and each result counts.
+const QUICK: &str = "every: 200ms, timeout: 200ms, rise: 1, fall: 1";
+
+/// A balancer in front of one backend, checked quickly in this way.
+fn checked(backend: &Backend, how: &str) -> Lb {
+    in_front_of(
+        backend.address,
+        &format!("    health: {{{how}, every: 100ms, timeout: 100ms, rise: 1, fall: 1}}\n"),
+    )
+}
+
+/// Waits until the only backend is in this state for a reason with these words.
+fn when(lb: &Lb, state: &str, words: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, now, cause) = lb.backends().remove(0);
+        if now == state && cause.contains(words) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "it is {now} ({cause}), not {state} ({words})\n{}", lb.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Something that a test changes while a backend serves it.
+fn shared<T: Clone + Send + 'static>(value: T) -> (Arc<Mutex<T>>, impl Fn() -> T + Send + Sync) {
+    let shared = Arc::new(Mutex::new(value));
+    let theirs = Arc::clone(&shared);
+    (shared, move || theirs.lock().unwrap().clone())
+}
+
+/// An HTTP server that answers with the status that it is told, and an empty body.
+fn with_status(status: &Arc<AtomicU16>) -> Backend {
+    let status = Arc::clone(status);
+    Backend::serving(move |mut stream| {
+        let Some(_) = read_request(&mut stream) else { return };
+        let status = status.load(Ordering::SeqCst);
+        let _ = write!(stream, "HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    })
+}
+
+#[test]
+fn statuses_are_taken_as_a_set_of_single_ones_and_ranges() {
+    let status = Arc::new(AtomicU16::new(200));
+    let backend = with_status(&status);
+    let lb = checked(&backend, "http: {path: /health, status: [204, 3xx, 429-431]}");
+    when(&lb, "down", "status 200, not 204 or 3xx or 429-431");
+    for (code, state) in [
+        (204, "up"),
+        (299, "down"),
+        (300, "up"),
+        (428, "down"),
+        (430, "up"),
+        (432, "down"),
+        (399, "up"),
+        (503, "down"),
+    ] {
+        status.store(code, Ordering::SeqCst);
+        let told = if state == "up" { String::new() } else { format!("status {code}, not") };
+        when(&lb, state, &told);
+    }
+}
+
+#[test]
+fn a_body_must_contain_the_text_however_it_comes_and_only_so_much_is_read() {
+    let (body, says) = shared("status: starting");
+    let backend = Backend::serving(move |mut stream| {
+        let Some(_) = read_request(&mut stream) else { return };
+        if stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err() {
+            return;
+        }
+        // One byte at a time, and then without an end: the rest must not be waited for.
+        let mut chunk = says().bytes().map(|byte| vec![byte]).chain(std::iter::repeat(vec![b'.'; 1024]));
+        let write = |chunk: Vec<u8>| {
+            stream.write_all(&[format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n"].concat())
+        };
+        let _ = chunk.try_for_each(write);
+    });
+    let lb = checked(&backend, "http: {path: /, body: 'status: ok'}");
+    when(&lb, "down", r#"the body does not contain "status: ok"; it is "status: starting......"#);
+    *body.lock().unwrap() = "status: ok";
+    when(&lb, "up", "");
+}
+
+#[test]
+fn the_host_header_is_the_one_that_is_written_or_the_address() {
+    let (asked, hosts) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+    let (path, host) = (Arc::clone(&asked), Arc::clone(&hosts));
+    let backend = Backend::serving(move |mut stream| {
+        let Some(request) = read_request(&mut stream) else { return };
+        let line = |name: &str| request.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        path.lock().unwrap().push(line("GET "));
+        host.lock().unwrap().push(line("host: "));
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let lb = checked(&backend, "http: {path: '/health?deep=1', host: api.example.com}");
+    when(&lb, "up", "");
+    assert_eq!(asked.lock().unwrap()[0], "/health?deep=1 HTTP/1.1");
+    assert_eq!(hosts.lock().unwrap()[0], "api.example.com");
+    hosts.lock().unwrap().clear();
+    drop(lb);
+    let lb = checked(&backend, "http: /health");
+    when(&lb, "up", "");
+    eventually("a check of the second one", || {
+        hosts.lock().unwrap().last().filter(|host| **host == backend.address.to_string()).map(|_| ())
+    });
+}
+
+/// A node of a replicated database: connections to it are answered with its name, and another port tells its role.
+struct Node {
+    data: Backend,
+    _tells: Backend,
+    role: Arc<AtomicU16>,
+}
+
+/// Two of them, with the same two ports on two addresses, as each server of a cluster has. The ports are free.
+fn cluster() -> [Node; 2] {
+    let node = |ip: [u8; 4], ports: [u16; 2]| {
+        let role = Arc::new(AtomicU16::new(0));
+        let is = Arc::clone(&role);
+        let data = Backend::serving_at((ip, ports[0]).into(), move |mut stream: TcpStream| {
+            let _ = stream.write_all(&ip[3..]);
+            let _ = stream.read(&mut [0]); // until the client or the balancer ends it
+        })?;
+        let tells = Backend::serving_at((ip, ports[1]).into(), move |mut stream| {
+            let Some(request) = read_request(&mut stream) else { return };
+            let wanted = if request.starts_with("GET /primary ") { 1 } else { 2 };
+            let status = if is.load(Ordering::SeqCst) == wanted { "200 Yes" } else { "503 No" };
+            let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        })?;
+        std::io::Result::Ok(Node { data, _tells: tells, role })
+    };
+    eventually("two ports that are free on both addresses", || {
+        let first = node([127, 0, 0, 1], [0, 0]).unwrap();
+        let ports = [first.data.address.port(), first._tells.address.port()];
+        match node([127, 0, 0, 2], ports) {
+            Ok(second) => Some([first, second]),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => None,
+            Err(error) => panic!("{error}"),
+        }
+    })
+}
+
+#[test]
+fn another_port_decides_which_server_is_the_primary_as_patroni_tells_it() {
+    const PRIMARY: u16 = 1;
+    const REPLICA: u16 = 2;
+    let [a, b] = cluster();
+    a.role.store(PRIMARY, Ordering::SeqCst);
+    b.role.store(REPLICA, Ordering::SeqCst);
+    let discover = static_list(&[a.data.address, b.data.address]);
+    let port = a._tells.address.port();
+    let pool = |path: &str| {
+        format!(
+            "{{discover: {discover}, on_down: close, health: {{http: {path}, port: {port}, every: 200ms, timeout: 200ms, rise: 1}}}}"
+        )
+    };
+    let lb = Lb::start(&format!(
+        "listeners:\n  primary: {{bind: 127.0.0.1:0, pool: primary}}\n  replica: {{bind: 127.0.0.1:0, pool: replica}}\n\
+         pools:\n  primary: {}\n  replica: {}\n",
+        pool("/primary"),
+        pool("/replica"),
+    ));
+    let session = |listener: &str| {
+        let mut stream = TcpStream::connect(lb.address(listener)).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut who = [0];
+        stream.read_exact(&mut who).ok()?;
+        Some((stream, who[0]))
+    };
+    let on = |listener: &str, wanted: u8| {
+        eventually("a session with the right server", || {
+            session(listener).filter(|(_, who)| *who == wanted).map(|(stream, _)| stream)
+        })
+    };
+    let mut writes = on("primary", 1);
+    let mut reads = on("replica", 2);
+    a.role.store(REPLICA, Ordering::SeqCst);
+    b.role.store(PRIMARY, Ordering::SeqCst);
+    assert_eq!(writes.read(&mut [0]).unwrap(), 0, "the one who writes is moved away from the old primary");
+    assert_eq!(reads.read(&mut [0]).unwrap(), 0);
+    on("primary", 2);
+    on("replica", 1);
+    assert!(!lb.logged(&["backend down", "pool=primary", "status 503, not"]).is_empty(), "{}", lb.log());
+}
+
+#[test]
+fn an_exchange_passes_when_the_answer_contains_what_is_expected() {
+    let (answer, says) = shared(&b"-NOAUTH Authentication required.\r\n"[..]);
+    let backend = Backend::serving(move |mut stream| {
+        let mut asked = [0; 6];
+        if stream.read_exact(&mut asked).is_ok() && asked == *b"PING\r\n" {
+            let _ = stream.write_all(says());
+            let _ = stream.read(&mut [0]);
+        }
+    });
+    let lb = checked(&backend, r#"exchange: {send: "PING\r\n", expect: "+PONG"}"#);
+    when(
+        &lb,
+        "down",
+        r#"answered "-NOAUTH Authentication required.\r\n" within the time limit, not "+PONG""#,
+    );
+    *answer.lock().unwrap() = b"and \x00 before +PONG\r\n";
+    when(&lb, "up", "");
+    *answer.lock().unwrap() = b"";
+    when(&lb, "down", r#"answered nothing within the time limit, not "+PONG""#);
+}
+
+#[test]
+fn an_exchange_without_anything_to_send_waits_for_a_server_that_speaks_first() {
+    let (banner, says) = shared(&b"554 go away\r\n"[..]);
+    let backend = Backend::serving(move |mut stream| {
+        for byte in says().chunks(1) {
+            let _ = stream.write_all(byte);
+        }
+    });
+    let lb = checked(&backend, r#"exchange: {expect: "220 "}"#);
+    when(&lb, "down", r#"answered "554 go away\r\n" and closed the connection, not "220 ""#);
+    *banner.lock().unwrap() = b"220 mail.example.com ESMTP\r\n";
+    when(&lb, "up", "");
+}
+
+#[test]
+fn of_several_checks_all_must_pass_and_the_status_has_each() {
+    let mut other = Backend::echo();
+    let status = Arc::new(AtomicU16::new(200));
+    let backend = with_status(&status);
+    let lb = in_front_of(
+        backend.address,
+        &format!(
+            "    health: [{{http: /, {QUICK}}}, {{tcp: {{}}, port: {}, {QUICK}}}]\n",
+            other.address.port()
+        ),
+    );
+    when(&lb, "up", "");
+    let checks = || {
+        let status = lb.status();
+        let checks = status["pools"][0]["backends"][0]["checks"].as_array().unwrap().clone();
+        checks
+            .iter()
+            .map(|check| (check["kind"].as_str().unwrap().to_owned(), check["passed"] == true))
+            .collect::<Vec<_>>()
+    };
+    let all = |http, tcp| vec![("http".to_owned(), http), ("tcp".to_owned(), tcp)];
+    let seen = |wanted: &Vec<_>| eventually("the last results", || (checks() == *wanted).then_some(()));
+    seen(&all(true, true));
+    other.kill();
+    when(&lb, "down", "connection refused");
+    seen(&all(true, false));
+    other.revive();
+    when(&lb, "up", "");
+    status.store(500, Ordering::SeqCst);
+    when(&lb, "down", "status 500");
+    seen(&all(false, true));
+}
+
+#[test]
+fn while_a_backend_is_in_doubt_it_is_checked_faster() {
+    const FALL: usize = 20;
+    let times = Arc::<Mutex<Vec<Instant>>>::default();
+    let status = Arc::new(AtomicU16::new(200));
+    let (seen, says) = (Arc::clone(&times), Arc::clone(&status));
+    let backend = Backend::serving(move |mut stream| {
+        let Some(_) = read_request(&mut stream) else { return };
+        let status = says.load(Ordering::SeqCst);
+        if status != 200 {
+            seen.lock().unwrap().push(Instant::now());
+        }
+        let _ = write!(stream, "HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let settings =
+        format!("    health: {{http: /, every: 1s, fast_every: 50ms, timeout: 1s, fall: {FALL}}}\n");
+    let lb = in_front_of(backend.address, &settings);
+    when(&lb, "up", "");
+    status.store(500, Ordering::SeqCst);
+    when(&lb, "down", "20 checks failed in a row");
+    let times = times.lock().unwrap();
+    // At the regular pace it would have been 19 s.
+    let took = times[FALL - 1] - times[0];
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn no_more_checks_are_under_way_than_are_allowed() {
+    const AT_ONCE: usize = 2;
+    let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let backends: Vec<_> = (0..8)
+        .map(|_| {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            Backend::serving(move |mut stream| {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let request = read_request(&mut stream);
+                std::thread::sleep(Duration::from_millis(20)); // a check that takes its time
+                // The check is over with the answer, which must not come before it is counted.
+                now.fetch_sub(1, Ordering::SeqCst);
+                if request.is_some() {
+                    let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                }
+            })
+        })
+        .collect();
+    let addresses: Vec<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
+    let lb = Lb::start(&format!(
+        "runtime: {{max_checks: {AT_ONCE}}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    \
+         discover: {}\n    health: {{http: /, every: 10s, timeout: 10s}}\n",
+        static_list(&addresses)
+    ));
+    lb.when_up(addresses.iter().map(ToString::to_string).collect());
+    assert_eq!(most.load(Ordering::SeqCst), AT_ONCE);
+}
+
+/// A server with a password, in the words of Redis (ACL, AUTH): a master.
+fn redis(password: impl Fn() -> String + Send + Sync + 'static) -> Backend {
+    Backend::serving(move |mut stream| {
+        let password = password();
+        let right = format!("*3\r\n$4\r\nAUTH\r\n$5\r\ncheck\r\n${}\r\n{password}\r\n", password.len());
+        let mut asked = vec![0; right.len()];
+        if stream.read_exact(&mut asked).is_err() {
+            return;
+        }
+        let answer: &[u8] = if asked == right.as_bytes() {
+            b"+OK\r\n+PONG\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
+        } else {
+            b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
+        };
+        let _ = stream.write_all(answer);
+        let _ = stream.read_to_end(&mut Vec::new());
+    })
+}
+
+#[test]
+fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backend() {
+    let (wanted, says) = shared("first".to_owned());
+    let backend = redis(says);
+    let health =
+        "{redis: {role: master, user: check, password_file: secret}, every: 200ms, timeout: 200ms, rise: 1}";
+    let secret = |folder: &std::path::Path, text: &str| {
+        std::fs::write(folder.join("new"), text).unwrap();
+        std::fs::rename(folder.join("new"), folder.join("secret")).unwrap();
+    };
+    let config = format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p: {{discover: {}, health: {health}}}\n",
+        static_list(&[backend.address])
+    );
+    // It is ready without the file: what it waits for may come late.
+    let lb = Lb::start(&config);
+    assert_eq!(lb.backends()[0].1, "joining");
+    secret(lb.folder(), "first\n");
+    when(&lb, "up", "");
+    *wanted.lock().unwrap() = "other".to_owned();
+    when(&lb, "down", "AUTH is refused: \"WRONGPASS invalid");
+    secret(lb.folder(), "other\n");
+    when(&lb, "up", "");
+    std::fs::remove_file(lb.folder().join("secret")).unwrap();
+    let told =
+        || lb.logged(&["check without result", "the password file secret cannot be read: No such file"]);
+    eventually("it is told again", || (told().len() == 2).then_some(()));
+    let last = || lb.status()["pools"][0]["backends"][0]["last_check"]["at"].as_f64().unwrap();
+    let before = last();
+    eventually("more checks without a result", || (last() > before + 1.0).then_some(()));
+    assert_eq!(told().len(), 2, "once for each time that it went missing");
+    assert_eq!(lb.backends()[0].1, "up");
+}

@@ -1,0 +1,31 @@
+//! A name server of the tests' own.
+
+use std::net::IpAddr;
+
+use pointsman::cli::demo::zone::{Server, Zone};
+use tokio::runtime::Runtime;
+
+/// A name server, and the runtime that it lives in.
+pub struct Dns {
+    pub zone: Zone,
+    pub server: Server,
+    _runtime: Runtime,
+}
+
+impl Dns {
+    pub fn start() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let zone = Zone::new();
+        let server = runtime.block_on(Server::start("127.0.0.1:0".parse().unwrap(), zone.clone())).unwrap();
+        Self { zone, server, _runtime: runtime }
+    }
+
+    /// Gives the name `backend` to these containers: name and address of each.
+    pub fn containers(&self, containers: &[(&str, IpAddr)]) {
+        for (name, ip) in containers {
+            self.zone.name_owner(*ip, name);
+        }
+        self.zone.set("backend", containers.iter().map(|(_, ip)| *ip));
+    }
+}
