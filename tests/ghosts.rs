@@ -95,6 +95,7 @@ fn a_backend_that_has_recovered_gets_its_share_again() {
     SOUND.store(true, Ordering::SeqCst);
     // With nobody else connected, it has to be rid of the last ghost for this.
     eventually("it gets a connection", || {
+        lb.when_idle();
         drop(clients(&lb, 1));
         (failing.accepted() > lost).then_some(())
     });
