@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn only_who_is_on_this_machine_and_calls_it_by_address_may_change_anything() {
         let peer = |address: &str| Peer::Tcp(address.parse().unwrap());
-        for host in ["127.0.0.1:9900", "localhost", "localhost:9900", "[::1]:9900", "::1", "LOCALHOST:1"] {
+        for host in ["127.0.0.1:9900", "localhost", "localhost:9900", "[::1]:9900", "[::1]", "LOCALHOST:1"] {
             assert!(peer("127.0.0.1:1").may_change(Some(host)), "{host}");
         }
         assert!(peer("[::ffff:127.0.0.1]:1").may_change(Some("127.0.0.1")));

@@ -1,7 +1,7 @@
 //! A backend as its keeper knows it: facts, and the state that follows from them.
 //!
 //! No event sets a state. An event changes a *fact* (what a source says, what a check found, what live connections
-//! met, what an operator wants), and [`Member::standing`] tells what follows from all of them together. So it never
+//! met, what an operator wants), and `standing` tells what follows from all of them together. So it never
 //! matters in which order things happened, and what is known can always be told again.
 
 use std::collections::BTreeMap;
