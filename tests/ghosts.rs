@@ -45,6 +45,9 @@ fn balancing(servers: &[&Server], pool: &str) -> Lb {
     ))
 }
 
+/// What a server does with a connection.
+type End = fn(TcpStream);
+
 /// Says a byte, and then holds its connection until the client ends it.
 fn hold(mut stream: TcpStream) {
     let _ = stream.write_all(b"x");
@@ -68,7 +71,7 @@ fn clients(lb: &Lb, n: usize) -> Vec<TcpStream> {
 
 #[test]
 fn a_backend_that_fails_each_connection_at_once_is_not_everybodys_first_choice() {
-    let cases: [(&str, fn(TcpStream)); 4] =
+    let cases: [(&str, End); 4] =
         [("least-connections", reset), ("least-connections", drop), ("random-two", reset), ("ewma", drop)];
     for (algorithm, end) in cases {
         let (failing, holding) = (Server::new(end), Server::new(hold));
@@ -126,9 +129,9 @@ fn a_client_that_leaves_before_an_answer_does_not_count_against_the_backend() {
         let client = connect(&lb);
         routed(8 + n);
         if n % 2 == 0 {
-            reset(client)
+            reset(client);
         } else {
-            drop(client)
+            drop(client);
         }
         eventually("closed", || (lb.logged(&["closed"]).len() == 4 + n).then_some(()));
     }

@@ -275,3 +275,27 @@ fn skipped(ineligible: &Arc<str>, full: &[Arc<Backend>], failed: &[String]) -> A
     words.extend_from_slice(failed);
     words.join("; ").into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discovery::Found;
+
+    #[test]
+    fn hundreds_that_are_full_are_counted_and_not_named() {
+        let full: Vec<_> = (0..300)
+            .map(|key| {
+                let found = Found::new(format!("b{key}").into(), "10.0.0.1:1".parse().unwrap());
+                Arc::new(Backend::new(key, &found))
+            })
+            .collect();
+        let failed = ["c: connection refused".to_owned()];
+        assert_eq!(
+            &*skipped(&"a: down (why)".into(), &full, &failed),
+            "a: down (why); b0: full; b1: full; b2: full; b3: full; b4: full; b5: full; b6: full; b7: full; \
+             and 292 more that are full; c: connection refused"
+        );
+        assert_eq!(&*skipped(&"".into(), &full[..1], &[]), "b0: full");
+        assert_eq!(&*skipped(&"a: down (why)".into(), &[], &[]), "a: down (why)");
+    }
+}
