@@ -28,7 +28,7 @@ pools:
     timeouts: {idle: 1h, half_closed: 1m, lifetime: off}
     keepalive: 60s
     user_timeout: 30s
-    on_down: {close: 1s}
+    on_down: {close: 1s, after: 1s}
     on_leave: {reset: 1s}
     on_drain: {close: 2s}
     eject: {failures: 4, for: 20s, at_most: 40%, slow: {factor: 2.5, floor: 50ms, answers: 10, every: 8s}}

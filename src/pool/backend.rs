@@ -78,7 +78,7 @@ pub struct Checks {
 pub struct Order {
     /// By close or by reset.
     pub how: Ending,
-    /// When it was given.
+    /// When the first of them is to end.
     pub at: Instant,
     /// They end one by one, spread evenly over this time; zero: all at once.
     pub over: Duration,

@@ -173,7 +173,9 @@ impl Member {
             return;
         }
         self.backend.give_order(match order {
-            Some((reason, Policy::End { how, over })) => Some(Order { how, at: now, over, reason }),
+            Some((reason, Policy::End { how, after, over })) => {
+                Some(Order { how, at: now + after, over, reason })
+            }
             Some((_, Policy::Keep)) | None => None,
         });
     }

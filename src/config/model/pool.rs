@@ -65,7 +65,11 @@ impl Pool {
             limits: Limits { connections: None, queue: 0, queue_timeout: Duration::from_secs(5) },
             slow_start: Duration::ZERO,
             on_down: Policy::Keep,
-            on_leave: Policy::End { how: Ending::Close, over: Duration::from_secs(300) },
+            on_leave: Policy::End {
+                how: Ending::Close,
+                after: Duration::ZERO,
+                over: Duration::from_secs(300),
+            },
             on_drain: Policy::Keep,
         }
     }
@@ -261,6 +265,8 @@ pub enum Policy {
     End {
         /// By an orderly close or by a reset.
         how: Ending,
+        /// Not before so long after; who is back by then keeps them.
+        after: Duration,
         /// Zero: at once. Else they are ended one by one, spread evenly over this time, so that the clients
         /// do not all come back in the same instant.
         over: Duration,

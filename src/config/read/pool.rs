@@ -45,13 +45,14 @@ pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<Pool> {
 
 fn policy(table: &Table<'_>, key: &'static str) -> Option<Policy> {
     let node = table.get(key)?;
-    let end = |how, over| Policy::End { how, over };
+    let end = |how, after, over| Policy::End { how, after, over };
     if let Value::Map(_) = &node.value {
         let inner = table.table(key)?;
         let any = || duration(Duration::ZERO);
+        let after = inner.read("after", any()).unwrap_or_default();
         return match (inner.read("close", any()), inner.read("reset", any())) {
-            (Some(over), None) => Some(end(Ending::Close, over)),
-            (None, Some(over)) => Some(end(Ending::Reset, over)),
+            (Some(over), None) => Some(end(Ending::Close, after, over)),
+            (None, Some(over)) => Some(end(Ending::Reset, after, over)),
             (None, None) if !inner.present(&["close", "reset"]).is_empty() => None, // told already
             _ => {
                 inner
@@ -63,8 +64,8 @@ fn policy(table: &Table<'_>, key: &'static str) -> Option<Policy> {
     }
     let words = [
         ("keep", Policy::Keep),
-        ("close", end(Ending::Close, Duration::ZERO)),
-        ("reset", end(Ending::Reset, Duration::ZERO)),
+        ("close", end(Ending::Close, Duration::ZERO, Duration::ZERO)),
+        ("reset", end(Ending::Reset, Duration::ZERO, Duration::ZERO)),
     ];
     let also = |error| format!("{error}, or as {{close: 30s}}");
     table.read(key, |node| choice(&words)(node).map_err(also))

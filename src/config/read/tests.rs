@@ -239,7 +239,7 @@ fn the_rest_of_a_pool() {
     let pool = pool("panic: 30%, slow_start: 10s, on_drain: {close: 1m}");
     assert_eq!(pool.panic, Percent(30));
     assert_eq!(pool.slow_start, seconds(10));
-    assert_eq!(pool.on_drain, Policy::End { how: Ending::Close, over: seconds(60) });
+    assert_eq!(pool.on_drain, Policy::End { how: Ending::Close, after: Duration::ZERO, over: seconds(60) });
 }
 
 fn written(text: &str) -> Result<Vec<StaticBackend>, Report> {

@@ -193,7 +193,7 @@ fn what_its_source_says_of_its_health_counts_at_once() {
 #[test]
 fn an_operator_drains_returns_and_maintains() {
     let now = Instant::now();
-    let end = Policy::End { how: Ending::Close, over: SECOND };
+    let end = Policy::End { how: Ending::Close, after: Duration::ZERO, over: SECOND };
     let mut keeper = all_up(Pool { on_drain: end, ..pool(1) }, 2, now);
     let backend = Arc::clone(&keeper.members()[0].backend);
     tell(&mut keeper, "a", Command::Be(Wish::Draining), now);
@@ -290,4 +290,16 @@ fn who_came_up_gets_its_share_step_by_step() {
         assert_eq!(effects.iter().any(|effect| matches!(effect, Effect::Reshape)), step < 10);
     }
     assert_eq!(keeper.deadline(at), None);
+}
+
+#[test]
+fn an_order_can_leave_time_to_come_back() {
+    let now = Instant::now();
+    let end = Policy::End { how: Ending::Close, after: 10 * SECOND, over: SECOND };
+    let mut keeper = all_up(Pool { on_down: end, ..pool(1) }, 1, now);
+    let backend = Arc::clone(&keeper.members()[0].backend);
+    (0..3).for_each(|_| hear(&mut keeper, "a", 0, false, now));
+    assert_eq!(backend.order().map(|order| (order.at, order.over)), Some((now + 10 * SECOND, SECOND)));
+    (0..2).for_each(|_| hear(&mut keeper, "a", 0, true, now));
+    assert_eq!(backend.order(), None);
 }

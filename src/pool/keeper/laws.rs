@@ -64,8 +64,10 @@ fn pool() -> impl Strategy<Value = Pool> {
         at_most: Percent(at_most),
         ..Eject::default()
     }));
-    let orders =
-        prop_oneof![Just(Policy::Keep), Just(Policy::End { how: Ending::Close, over: Duration::ZERO }),];
+    let orders = prop_oneof![
+        Just(Policy::Keep),
+        Just(Policy::End { how: Ending::Close, after: Duration::ZERO, over: Duration::ZERO }),
+    ];
     (0usize..3, eject, 0u8..=100, any::<bool>(), proptest::option::of(1u32..5), orders).prop_map(
         |(checks, eject, panic, grace, limit, on_drain)| {
             let mut dns = Dns::new("backend".into(), 80);
@@ -79,7 +81,7 @@ fn pool() -> impl Strategy<Value = Pool> {
             };
             pool.health = (0..checks).map(check).collect();
             (pool.eject, pool.panic, pool.on_drain) = (eject, Percent(panic), on_drain);
-            pool.on_down = Policy::End { how: Ending::Reset, over: Duration::ZERO };
+            pool.on_down = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
             pool.slow_start = Duration::from_secs(5);
             pool.limits.connections = limit.and_then(NonZeroU32::new);
             pool

@@ -294,7 +294,7 @@ fn a_failed_connection_counts_and_asks_discovery_again() {
 fn who_comes_up_again_takes_back_the_order_to_its_connections() {
     let now = Instant::now();
     let mut pool = dns_pool(true);
-    pool.on_down = Policy::End { how: Ending::Reset, over: SECOND };
+    pool.on_down = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: SECOND };
     let mut keeper = Keeper::new(pool);
     keeper.on(seen(&[("a", "10.0.0.1")]), now);
     up(&mut keeper, "a", now);
