@@ -58,6 +58,22 @@ fn a_backup_serves_only_while_no_primary_is_up() {
 }
 
 #[test]
+fn a_client_that_no_primary_takes_is_served_by_a_backup_before_any_check_has_noticed() {
+    let [mut first, mut second, backup] = ["first", "second", "backup"].map(Backend::http);
+    let discover = format!(
+        "[{{static: [{}, {}, {{address: {}, backup: true}}]}}]",
+        first.address, second.address, backup.address
+    );
+    let lb = start(&discover, "");
+    first.kill();
+    second.kill();
+    assert!((0..10).all(|_| answer(&lb) == "backup"));
+    assert_eq!(lb.metric("pointsman_failures_masked_total{pool=\"web\"}"), 20.0);
+    let line = lb.when_logged("attempts=3");
+    assert!(line.contains("connection refused") && !line.contains("backup"), "{line}");
+}
+
+#[test]
 fn with_panic_a_pool_whose_checks_all_fail_is_used_all_the_same() {
     let backends = ["a", "b"].map(Backend::http);
     let lb = start(

@@ -110,12 +110,20 @@ pub(super) async fn backend(
     let found = find(pool, &backend)?;
     let who = peer.name();
     let state = change.state.map(|state| match state {
-        Wanted::Up => Wish::Up,
-        Wanted::Draining => Wish::Draining,
-        Wanted::Maintenance => Wish::Maintenance,
+        Wanted::Up => ("up", Wish::Up),
+        Wanted::Draining => ("draining", Wish::Draining),
+        Wanted::Maintenance => ("maintenance", Wish::Maintenance),
     });
-    info!(pool = %pool.name, backend = %found.name, address = %found.address, %who, ?state, weight = change.weight, "told");
-    let commands = [state.map(Command::Be), change.weight.map(Command::Weigh)];
+    info!(
+        pool = %pool.name,
+        backend = %found.name,
+        address = %found.address,
+        who = &*who,
+        state = state.map(|(name, _)| name),
+        weight = change.weight,
+        "told"
+    );
+    let commands = [state.map(|(_, wish)| Command::Be(wish)), change.weight.map(Command::Weigh)];
     for command in commands.into_iter().flatten() {
         pool.tell(&found, command, Arc::clone(&who)).await;
     }

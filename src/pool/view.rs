@@ -24,6 +24,9 @@ pub struct View {
     pub skipped: Arc<str>,
     /// Too few are up: they are all used, whatever is known of them.
     pub panic: bool,
+    /// Who stands in for a connection that has tried all of these in vain: the next tier in which somebody is up.
+    pub standby: Option<Arc<View>>,
+    tier: u16,
     picker: Picker,
     backends: Box<[Arc<Backend>]>,
 }
@@ -31,7 +34,12 @@ pub struct View {
 impl View {
     /// The view of `members`; the algorithm goes on where it stood in `previous`.
     pub(super) fn new(config: &config::Pool, members: &[Member], previous: Option<&Self>) -> Self {
-        let selection = Selection::new(config, members);
+        Self::of(Selection::new(config, members), config, members, previous)
+    }
+
+    fn of(selection: Selection, config: &config::Pool, members: &[Member], previous: Option<&Self>) -> Self {
+        let standby = selection.next(members).map(|next| Arc::new(Self::of(next, config, members, previous)));
+        let before = previous.and_then(|view| view.tier(selection.tier));
         let ramping = members.iter().any(|member| selection.takes(member) && member.step < STEPS);
         let candidate = |member: &Member| Candidate {
             key: member.backend.key,
@@ -52,9 +60,16 @@ impl View {
             algorithm: config.balance,
             skipped: skipped(&selection, members),
             panic: selection.panic,
-            picker: Picker::new(config.balance, &config.hash, candidates, previous.map(|view| &view.picker)),
+            standby,
+            tier: selection.tier,
+            picker: Picker::new(config.balance, &config.hash, candidates, before.map(|view| &view.picker)),
             backends: chosen().map(|member| Arc::clone(&member.backend)).collect(),
         }
+    }
+
+    /// The view of that tier, this one or one behind it.
+    fn tier(&self, tier: u16) -> Option<&Self> {
+        if self.tier == tier { Some(self) } else { self.standby.as_ref()?.tier(tier) }
     }
 
     /// A backend, never one that is to be passed over; `None` when nobody is left.
@@ -100,6 +115,13 @@ impl Selection {
         Self { tier, panic: up * 100 < usize::from(config.panic.0) * all }
     }
 
+    /// The next tier in which somebody is up.
+    fn next(self, members: &[Member]) -> Option<Self> {
+        let up = members.iter().filter(|member| member.state == State::Up && member.weight > 0);
+        let tier = up.map(|member| member.tier).filter(|tier| *tier > self.tier).min()?;
+        Some(Self { tier, panic: false })
+    }
+
     fn takes(self, member: &Member) -> bool {
         let fit = member.state == State::Up || (self.panic && is_willing(member));
         fit && member.tier == self.tier && member.weight > 0
@@ -113,7 +135,10 @@ fn is_willing(member: &Member) -> bool {
 
 /// Who is not used and why, in words.
 fn skipped(selection: &Selection, members: &[Member]) -> Arc<str> {
-    let passed_over = members.iter().filter(|member| !selection.takes(member));
+    // Whoever looks in a tier that stands in has tried those before it, and says so.
+    let tried =
+        |member: &&Member| member.state == State::Up && member.weight > 0 && member.tier < selection.tier;
+    let passed_over = members.iter().filter(|member| !selection.takes(member) && !tried(member));
     let mut words: Vec<String> = Vec::new();
     let mut more = 0;
     for member in passed_over {

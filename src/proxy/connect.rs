@@ -200,7 +200,14 @@ impl<'a> Search<'a> {
         match (self.full.is_empty(), self.tried.is_empty()) {
             (false, _) => Ok(None),
             (true, true) => Err(CloseReason::NoBackend),
-            (true, false) => Err(CloseReason::ConnectFailed),
+            (true, false) => match self.view.standby.clone() {
+                // The checks have not noticed yet; the client need not either.
+                Some(standby) => {
+                    self.view = standby;
+                    self.look()
+                }
+                None => Err(CloseReason::ConnectFailed),
+            },
         }
     }
 

@@ -184,7 +184,7 @@ fn afresh(other: &Keeper, now: Instant) -> Keeper {
     keeper
 }
 
-/// Who is chosen is up, or too few are; and a backup is chosen only if no primary is up.
+/// Who is chosen is up, or too few are; who stands in is up, and of a higher tier; and a backup is chosen only if no primary is up.
 fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseError> {
     let view = View::new(config, members, None);
     let in_use = |member: &&Member| member.weight > 0 && member.state == State::Up;
@@ -199,6 +199,9 @@ fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseE
         prop_assert_eq!(view.panic || member.state == State::Up, true);
         prop_assert!(lowest.is_none_or(|lowest| member.tier == lowest), "a backup while a primary is up");
         prop_assert!(!view.panic || config.panic > Percent(0));
+        let standby = view.standby.as_ref().and_then(|view| view.choose(&Ask { random, ..Ask::default() }));
+        let standby = standby.map(|spare| members.iter().find(|m| m.backend.key == spare.key).unwrap());
+        prop_assert!(standby.is_none_or(|spare| spare.state == State::Up && spare.tier > member.tier));
     }
     Ok(())
 }
