@@ -58,7 +58,7 @@ pub enum Failure {
     Reset,
 }
 
-/// Something that follows from an event, in the order in which it is to be done.
+/// Something that follows from events, in the order in which it is to be done.
 #[derive(Debug)]
 pub enum Effect {
     /// A backend's state changed.
@@ -105,4 +105,15 @@ pub enum Effect {
         /// What it finds now; `None`: backends, again.
         trouble: Option<Outcome>,
     },
+}
+
+impl Effect {
+    /// Whether it can be seen in the pool's view or roster.
+    pub fn shows(&self) -> bool {
+        match self {
+            Self::Changed { .. } | Self::Named(_) | Self::Weighed { .. } | Self::Reshape => true,
+            Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) => false,
+            Self::AskNow | Self::Answers { .. } | Self::Spared { .. } => false,
+        }
+    }
 }

@@ -162,10 +162,11 @@ impl Member {
         let down = self.verdict() == Verdict::Failing || matches!(self.fitness(), Fitness::Unhealthy(_));
         let order = if self.leaving() {
             Some((CloseReason::BackendLeft, config.on_leave))
+        } else if self.wish.is_some() {
+            // Whoever is drained may well let its checks fail while it finishes.
+            Some((CloseReason::Operator, config.on_drain))
         } else if down {
             Some((CloseReason::BackendDown, config.on_down))
-        } else if self.wish.is_some() {
-            Some((CloseReason::Operator, config.on_drain))
         } else {
             None
         };

@@ -43,6 +43,8 @@ pub struct Handle {
     /// What the proxy sees of it.
     pub pool: Arc<Pool>,
     news: mpsc::UnboundedSender<News>,
+    /// The configuration that it was told last.
+    sent: config::Pool,
 }
 
 impl Handle {
@@ -78,12 +80,13 @@ impl Handle {
             former: Former::default(),
         };
         tokio::spawn(task.run(received, failed));
-        Self { pool, news }
+        Self { pool, news, sent: config.clone() }
     }
 
     /// Takes another configuration from now on; what it does not change goes on undisturbed.
-    pub fn reconfigure(&self, config: &config::Pool) {
-        if *self.pool.settings.load_full() != *config {
+    pub fn reconfigure(&mut self, config: &config::Pool) {
+        if self.sent != *config {
+            self.sent.clone_from(config);
             let number = self.pool.wanted.fetch_add(1, Ordering::AcqRel) + 1;
             let _ = self.news.send(News::Reconfigured(number, Box::new(config.clone())));
         }
@@ -127,27 +130,34 @@ impl Task {
                 Some((key, failure, in_a_row)) = failures.recv() => Event::Failed(key, failure, in_a_row),
                 () = until(deadline), if deadline.is_some() => Event::Tick,
             };
-            let (mut effects, mut reconfigured, mut handled) = (Vec::new(), false, 0);
+            let (mut effects, mut reconfigured) = (Vec::new(), false);
             // All that is known by now makes one view: thousands of checks may end together.
-            loop {
+            for handled in 1.. {
                 removed |= matches!(event, Event::Removed);
                 reconfigured |= matches!(event, Event::Reconfigured(_));
-                effects.extend(self.keeper.on(event, Instant::now()));
-                handled += 1;
-                let more = if handled < AT_ONCE { news.try_recv().ok() } else { None };
-                let Some(more) = more else { break };
-                event = self.event(more);
+                self.keeper.take_in(event, Instant::now(), &mut effects);
+                if handled == AT_ONCE {
+                    break;
+                }
+                event = match news.try_recv() {
+                    Ok(news) => self.event(news),
+                    Err(_) => match failures.try_recv() {
+                        Ok((key, failure, in_a_row)) => Event::Failed(key, failure, in_a_row),
+                        Err(_) => break,
+                    },
+                };
             }
-            if !effects.is_empty() || reconfigured {
+            self.keeper.follow(Instant::now(), &mut effects);
+            let had = !self.pool.view.load().is_empty();
+            if reconfigured || effects.iter().any(Effect::shows) {
                 self.bury(&effects);
                 self.publish();
             }
             self.done.drain(..).for_each(|done| _ = done.send(()));
-            let lost = effects.iter().any(|e| matches!(e, Effect::Changed { from: State::Up, .. }));
             for effect in effects {
                 self.carry_out(effect);
             }
-            if lost && self.pool.view.load().is_empty() {
+            if had && self.pool.view.load().is_empty() {
                 warn!(pool = %self.pool.name, "no backend is up: clients of this pool are turned away until one is");
             }
             if self.keeper.settled() {

@@ -164,7 +164,7 @@ impl Supervisor {
 
     fn change_pools(&mut self, config: &Config) {
         for (name, wanted) in &config.pools {
-            match self.pools.get(name) {
+            match self.pools.get_mut(name) {
                 Some(running) => running.reconfigure(wanted),
                 None => {
                     let started = pool::Handle::start(Arc::clone(name), wanted, &self.pace);

@@ -1,5 +1,6 @@
 //! Who is there: what the sources say, and how long their word stands.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Keeper;
 use crate::config::Source;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
+use crate::health::Verdict;
 use crate::pool::backend::Backend;
 use crate::pool::event::Effect;
 use crate::pool::member::{Claim, Member};
@@ -41,10 +43,13 @@ impl Keeper {
             Some(_) => None,
             None => source.failing.or(Some(now)),
         };
-        let present = |address: SocketAddr| {
-            seen.outcome.seen().is_some_and(|f| f.iter().any(|one| one.address == address))
-        };
+        let answer = seen
+            .outcome
+            .seen()
+            .map(|found| found.iter().map(|one| (one.address, one.clone())).collect::<HashMap<_, _>>());
+        let present = |address: SocketAddr| answer.as_ref().is_some_and(|found| found.contains_key(&address));
         // Whatever the answer: an address that belongs to somebody else now takes its backend out at once.
+        let mut strangers = Vec::new();
         for index in 0..self.members.len() {
             let member = &self.members[index];
             let Some(claim) = member.claims.get(key) else { continue };
@@ -53,45 +58,92 @@ impl Keeper {
             match seen.owners.get(&member.backend.address.ip()) {
                 Some(owner) if *owner != claim.found.name && !named => {
                     let cause = format!("its address now belongs to {owner}");
+                    strangers.push(member.backend.address);
                     self.leave(index, &cause, now, effects);
                 }
                 _ => {}
             }
         }
-        let Some(found) = seen.outcome.seen() else { return };
-        for one in found {
-            self.found(key, one, now, effects);
-        }
-        for index in 0..self.members.len() {
-            let member = &mut self.members[index];
-            if let Some(claim) = member.claims.get_mut(key)
-                && claim.missing.is_none()
-                && !present(member.backend.address)
-            {
-                claim.missing = Some(now);
-                effects.push(Effect::CheckNow(member.backend.key));
-                self.describe(index, effects);
-                self.settle(index, "no source calls it ill any longer", now, effects);
+        let mut places = self.places();
+        if let Some(answer) = answer {
+            for one in seen.outcome.seen().into_iter().flatten() {
+                strangers.extend(self.found(key, one, &mut places, now, effects));
             }
+            for index in 0..self.members.len() {
+                let member = &mut self.members[index];
+                if let Some(claim) = member.claims.get_mut(key)
+                    && claim.missing.is_none()
+                    && !answer.contains_key(&member.backend.address)
+                {
+                    claim.missing = Some(now);
+                    effects.push(Effect::CheckNow(member.backend.key));
+                    self.describe(index, effects);
+                    self.settle(index, "no source calls it ill any longer", now, effects);
+                }
+            }
+            if let Some(source) = self.sources.get_mut(key) {
+                source.answer = answer;
+            }
+        }
+        self.hear_again(key, &strangers, &mut places, now, effects);
+    }
+
+    /// The living members by their addresses.
+    fn places(&self) -> HashMap<SocketAddr, usize> {
+        let members = self.members.iter().enumerate().filter(|(_, member)| !member.leaving());
+        members.map(|(index, member)| (member.backend.address, index)).collect()
+    }
+
+    /// What other sources than `but` have said of addresses that are somebody else's now still holds, of whoever it is.
+    fn hear_again(
+        &mut self,
+        but: &SourceKey,
+        addresses: &[SocketAddr],
+        places: &mut HashMap<SocketAddr, usize>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut said = Vec::new();
+        for (key, source) in self.sources.iter().filter(|(key, _)| *key != but) {
+            let of = addresses.iter().filter_map(|address| source.answer.get(address));
+            said.extend(of.map(|found| (key.clone(), found.clone())));
+        }
+        for (key, found) in said {
+            self.found(&key, &found, places, now, effects);
         }
     }
 
-    fn found(&mut self, key: &SourceKey, found: &Found, now: Instant, effects: &mut Vec<Effect>) {
-        let known = |m: &Member| !m.leaving() && m.backend.address == found.address;
-        let claim = Claim { found: found.clone(), missing: None };
-        if let Some(index) = self.members.iter().position(known) {
+    /// A source sees a backend; its address, if somebody else of this source had it before.
+    fn found(
+        &mut self,
+        key: &SourceKey,
+        found: &Found,
+        places: &mut HashMap<SocketAddr, usize>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) -> Option<SocketAddr> {
+        let mut claim = Claim { found: found.clone(), missing: None };
+        let mut stranger = None;
+        if let Some(&index) = places.get(&found.address) {
             let member = &mut self.members[index];
-            match member.claims.get(key) {
-                Some(before) if before.found.name != found.name && !before.found.nameless => {
+            let before = member.claims.get(key);
+            match before.map(|before| (before, &before.found)) {
+                Some((before, same)) if *same == *found && before.missing.is_none() => return None,
+                Some((_, other)) if other.name != found.name && !other.nameless && !found.nameless => {
                     let cause = format!("its address now belongs to {}", found.name);
                     self.leave(index, &cause, now, effects);
+                    stranger = Some(found.address);
                 }
                 // Seen again; or one that another source knows too: the same address is one backend.
-                _ => {
+                before => {
+                    if let Some((_, other)) = before.filter(|_| found.nameless) {
+                        // That nobody told its name this time does not make it another one.
+                        (claim.found.name, claim.found.nameless) = (Arc::clone(&other.name), other.nameless);
+                    }
                     member.claims.insert(key.clone(), claim);
                     self.describe(index, effects);
-                    self.settle(index, &format!("{key} calls it well"), now, effects);
-                    return;
+                    self.settle(index, "no source calls it ill any longer", now, effects);
+                    return None;
                 }
             }
         }
@@ -113,12 +165,15 @@ impl Keeper {
         }
         self.members.push(member);
         let index = self.members.len() - 1;
+        places.insert(found.address, index);
         self.describe(index, effects);
         self.settle(index, "found, and the pool has no checks", now, effects);
+        stranger
     }
 
     /// Drops the claims whose time is up, and lets go of whom nobody claims any longer.
     pub(super) fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let settled = self.settled();
         for index in 0..self.members.len() {
             let member = &self.members[index];
             if member.leaving() {
@@ -129,13 +184,14 @@ impl Keeper {
             for (key, claim) in &member.claims {
                 let since_missing = claim.missing.map(|since| now.duration_since(since));
                 let failing = self.sources.get(key).and_then(|source| source.failing);
-                let held = failing.map(|since| now.duration_since(since)).zip(self.hold(key));
-                if since_missing.is_some_and(|since| since >= self.flap(key)) {
+                let held = failing.and_then(|since| Some((now.duration_since(since), self.hold(key)?)));
+                if since_missing.is_some_and(|since| since >= self.flap(key, settled)) {
                     cause = Some(format!("no longer in {key}"));
                     lapsed.push(key.clone());
                 } else if let Some((held, hold)) = held
                     && held >= hold
                     && member.state == State::Down
+                    && member.verdict() == Verdict::Failing
                 {
                     // The last good answer stands no longer, and the checks agree. Whom the checks pass stays:
                     // a DNS outage must not empty the pool.
@@ -163,12 +219,12 @@ impl Keeper {
     /// How long a source may be without a backend before that leaves. What the operator took out of a list leaves at
     /// once, unless what was put in its place is still to be found and checked: clients must not be turned away in
     /// between.
-    pub(super) fn flap(&self, key: &SourceKey) -> Duration {
+    pub(super) fn flap(&self, key: &SourceKey, settled: bool) -> Duration {
         match self.source(key) {
             Some(Source::Dns(dns)) => dns.query.flap,
             Some(Source::Srv(srv)) => srv.query.flap,
             Some(Source::Docker(_)) => Duration::ZERO, // the engine does not guess
-            Some(Source::Static(_) | Source::File(_)) | None if self.settled() => Duration::ZERO,
+            Some(Source::Static(_) | Source::File(_)) | None if settled => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None => SUCCESSION,
         }
     }

@@ -303,3 +303,18 @@ fn an_order_can_leave_time_to_come_back() {
     (0..2).for_each(|_| hear(&mut keeper, "a", 0, true, now));
     assert_eq!(backend.order(), None);
 }
+
+#[test]
+fn who_is_drained_may_let_its_checks_fail_while_it_finishes() {
+    let now = Instant::now();
+    let end = |how| Policy::End { how, after: Duration::ZERO, over: SECOND };
+    let config = Pool { on_down: end(Ending::Reset), on_drain: end(Ending::Close), ..pool(1) };
+    let mut keeper = all_up(config, 1, now);
+    let backend = Arc::clone(&keeper.members()[0].backend);
+    tell(&mut keeper, "a", Command::Be(Wish::Draining), now);
+    (0..3).for_each(|_| hear(&mut keeper, "a", 0, false, now));
+    assert!(backend.order().is_some_and(|order| order.reason == CloseReason::Operator));
+    assert_eq!(state(&keeper, "a"), State::Draining);
+    tell(&mut keeper, "a", Command::Be(Wish::Up), now);
+    assert!(backend.order().is_some_and(|order| order.reason == CloseReason::BackendDown));
+}

@@ -139,21 +139,19 @@ fn seen(keeper: &Keeper) -> BTreeMap<String, Seen> {
         .collect()
 }
 
-/// A keeper that has heard the facts that `other` knows, and nothing else.
-fn afresh(other: &Keeper, now: Instant) -> Keeper {
+/// A keeper that has heard the last answers and the facts that `other` knows, and nothing else.
+fn afresh(other: &Keeper, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Instant) -> Keeper {
     let mut keeper = Keeper::new(other.config.clone());
-    let claims = |key: &SourceKey, also_missing: bool| {
-        let living = other.members().iter().filter_map(|member| member.claims.get(key));
-        let claims = living.filter(|claim| also_missing || claim.missing.is_none());
-        observed(key.clone(), claims.map(|claim| claim.found.clone()).collect())
+    let missing = |key: &SourceKey| {
+        let living = other.members().iter().filter_map(|member| member.claims.get(key)).cloned();
+        living.filter(|claim| claim.missing.is_some()).map(|claim| claim.found).collect::<Vec<_>>()
     };
     let long_ago = now - Duration::from_secs(3600);
-    let answered = || other.sources.iter().filter(|(_, source)| source.answered).map(|(key, _)| key);
-    for key in answered() {
-        keeper.on(claims(key, true), long_ago);
+    for (key, answer) in answers {
+        keeper.on(observed(key.clone(), [&answer[..], &missing(key)].concat()), long_ago);
     }
-    for key in answered() {
-        keeper.on(claims(key, false), now);
+    for (key, answer) in answers {
+        keeper.on(observed(key.clone(), answer.clone()), now);
     }
     let twin = |keeper: &Keeper, member: &Member| {
         let same = |m: &&Member| m.backend.address == member.backend.address && !m.leaving();
@@ -218,6 +216,7 @@ proptest! {
         let mut keeper = Keeper::new(config);
         let mut leases: Vec<Lease> = Vec::new();
         let mut believed: BTreeMap<u64, State> = BTreeMap::new();
+        let mut answers: BTreeMap<SourceKey, Vec<Found>> = BTreeMap::new();
         for happening in happenings {
             let picked = |index: usize| {
                 let members = keeper.members();
@@ -226,7 +225,9 @@ proptest! {
             let event = match happening {
                 Happening::Answer { dns, answer } => {
                     let source = keeper.config.discover.iter().find(|s| matches!(s, Source::Dns(_)) == dns);
-                    observed(SourceKey::from(source.unwrap()), answer)
+                    let key = SourceKey::from(source.unwrap());
+                    answers.insert(key.clone(), answer.clone());
+                    observed(key, answer)
                 }
                 Happening::Checked { member, check, passed } => match picked(member) {
                     Some(backend) => {
@@ -274,7 +275,7 @@ proptest! {
             }
             let (out, sound) = keeper.ejected();
             prop_assert!(out <= keeper.config.eject.map_or(0, |eject| eject.at_most.of(sound)), "{out} of {sound}");
-            prop_assert_eq!(seen(&keeper), seen(&afresh(&keeper, now)));
+            prop_assert_eq!(seen(&keeper), seen(&afresh(&keeper, &answers, now)));
             choices_are_lawful(&keeper.config, keeper.members())?;
         }
         drop(leases);

@@ -8,12 +8,13 @@
 mod claims;
 mod ejections;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config;
-use crate::discovery::SourceKey;
+use crate::discovery::{Found, SourceKey};
 use crate::health::{CheckError, Ejection, Tally, Verdict};
 use crate::pool::event::{Command, Effect, Event, Failure, Wish};
 use crate::pool::member::{Member, Results};
@@ -27,6 +28,8 @@ struct SourceState {
     answered: bool,
     /// Since when nothing could be concluded from asking.
     failing: Option<Instant>,
+    /// The last good answer.
+    answer: HashMap<SocketAddr, Found>,
     /// The gist of the last answer.
     gist: Option<Box<str>>,
 }
@@ -62,8 +65,9 @@ impl Keeper {
     /// When a [`Event::Tick`] is due, if nothing else happens before.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let draining = self.members.iter().any(Member::leaving).then(|| now + DRAINING_LOOK);
+        let settled = self.settled();
         let missing = self.members.iter().flat_map(|member| {
-            member.claims.iter().filter_map(|(key, claim)| Some(claim.missing? + self.flap(key)))
+            member.claims.iter().filter_map(|(key, claim)| Some(claim.missing? + self.flap(key, settled)))
         });
         let holding = self.sources.iter().filter_map(|(key, source)| {
             let until = source.failing? + self.hold(key)?;
@@ -78,27 +82,45 @@ impl Keeper {
     /// Takes in one event and says what follows from it.
     pub fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.take_in(event, now, &mut effects);
+        self.follow(now, &mut effects);
+        effects
+    }
+
+    /// Takes in one event, and does what concerns the backend that it is about. When all that is known by now was taken
+    /// in, [`follow`](Self::follow) must come: it looks at everybody, which for each of thousands of events is too much.
+    pub fn take_in(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
         match event {
-            Event::Observed(source, observation) => self.observed(&source, &observation, now, &mut effects),
-            Event::Checked(key, check, result) => self.checked(key, check, &result, now, &mut effects),
+            Event::Observed(source, observation) => self.observed(&source, &observation, now, effects),
+            Event::Checked(key, check, result) => self.checked(key, check, &result, now, effects),
             Event::Failed(key, failure, in_a_row) => {
-                self.failed(key, &failure, in_a_row, now, &mut effects);
+                self.failed(key, &failure, in_a_row, now, effects);
             }
-            Event::Told(key, command, who) => self.told(key, command, &who, now, &mut effects),
-            Event::Reconfigured(config) => self.reconfigured(*config, now, &mut effects),
+            Event::Told(key, command, who) => self.told(key, command, &who, now, effects),
+            Event::Reconfigured(config) => self.reconfigured(*config, now, effects),
             Event::Removed => {
+                self.sources.clear(); // what they still say is said to nobody
                 for index in 0..self.members.len() {
-                    self.leave(index, "its pool was removed from the configuration", now, &mut effects);
+                    self.leave(index, "its pool was removed from the configuration", now, effects);
                 }
             }
             Event::Tick => {}
         }
-        self.expire(now, &mut effects);
-        self.compare(now, &mut effects);
-        self.release(now, &mut effects);
-        self.bury(now, &mut effects);
-        self.ramp(now, &mut effects);
-        effects
+    }
+
+    /// Does what follows from all that was taken in, and from the time.
+    pub fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.expire(now, effects);
+        self.compare(now, effects);
+        self.release(now, effects);
+        self.bury(now, effects);
+        self.ramp(now, effects);
+    }
+
+    /// Where the backend of that key stands, unless it is leaving. Keys are given in ascending order.
+    fn place(&self, key: u64) -> Option<usize> {
+        let index = self.members.binary_search_by_key(&key, |member| member.backend.key).ok()?;
+        (!self.members[index].leaving()).then_some(index)
     }
 
     fn checked(
@@ -134,16 +156,16 @@ impl Keeper {
             Failure::Connect(error) => format!("a client's connection failed: {error}"),
             Failure::Reset => "it reset a client's connection without an answer".to_owned(),
         };
-        let up = |m: &Member| m.backend.key == key && m.state == State::Up;
+        let up = |keeper: &Self| keeper.place(key).filter(|index| keeper.members[*index].state == State::Up);
         if matches!(failure, Failure::Connect(_)) {
             effects.push(Effect::AskNow);
-            if self.members.iter().any(up) {
+            if up(self).is_some() {
                 self.tallied(key, 0, false, &what, now, effects);
             }
         }
         if let Some(failures) = self.config.eject.and_then(|eject| eject.failures)
             && in_a_row >= failures.get()
-            && let Some(index) = self.members.iter().position(up)
+            && let Some(index) = up(self)
         {
             let why = format!("{in_a_row} failures in a row: {what}");
             self.eject(index, &why, in_a_row == failures.get(), now, effects);
@@ -160,9 +182,7 @@ impl Keeper {
         effects: &mut Vec<Effect>,
     ) {
         let Some(health) = self.config.health.get(check) else { return };
-        let Some(index) = self.members.iter().position(|m| m.backend.key == key && !m.leaving()) else {
-            return;
-        };
+        let Some(index) = self.place(key) else { return };
         let member = &mut self.members[index];
         // Discovery and a check that say the same thing need no third witness.
         let fall = if member.missing() { 1 } else { health.fall };
@@ -191,9 +211,7 @@ impl Keeper {
 
     /// An operator wants something of a backend.
     fn told(&mut self, key: u64, command: Command, who: &str, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(index) = self.members.iter().position(|m| m.backend.key == key && !m.leaving()) else {
-            return;
-        };
+        let Some(index) = self.place(key) else { return };
         let member = &mut self.members[index];
         match command {
             Command::Be(wish) => {
@@ -334,8 +352,9 @@ impl Keeper {
         let cause = why.unwrap_or_else(|| lifted.into());
         if state != member.state {
             change(member, state, cause, now, effects);
-        } else if !cause.is_empty() && !matches!(state, State::Up | State::Joining) {
+        } else if !cause.is_empty() && !matches!(state, State::Up | State::Joining) && member.cause != cause {
             member.cause = cause;
+            effects.push(Effect::Reshape);
         }
     }
 

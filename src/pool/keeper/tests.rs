@@ -422,3 +422,46 @@ proptest! {
         prop_assert_eq!(left, last);
     }
 }
+
+#[test]
+fn a_removed_pool_stays_removed_whatever_is_said_after() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(true));
+    keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    keeper.on(Event::Removed, now);
+    let effects = keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    assert!(keeper.members().is_empty() && effects.is_empty(), "{effects:?}");
+}
+
+#[test]
+fn a_backend_whose_name_is_not_told_again_is_the_same() {
+    let now = Instant::now();
+    let mut keeper = Keeper::new(dns_pool(false));
+    keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    let key = key_of(&keeper, "a");
+    let effects = keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
+    assert!(effects.is_empty(), "{effects:?}");
+    keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    assert_eq!(key_of(&keeper, "a"), key);
+    // Another name is another backend all the same.
+    keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
+    keeper.on(seen(&[("b", "10.0.0.1")]), now);
+    assert_ne!(key_of(&keeper, "b"), key);
+}
+
+#[test]
+fn what_another_source_says_of_an_address_outlives_a_change_of_its_owner() {
+    let now = Instant::now();
+    let mut pool = dns_pool(false);
+    pool.discover.push(Source::Static(Vec::new()));
+    let mut keeper = Keeper::new(pool);
+    let big = Found { weight: 3, ..found("big", "10.0.0.1") };
+    keeper.on(observed(SourceKey::Static, vec![big]), now);
+    keeper.on(seen(&[("a.net", "10.0.0.1")]), now);
+    keeper.on(seen(&[("b.net", "10.0.0.1")]), now);
+    let weights: Vec<_> = keeper.members().iter().map(|member| member.weight).collect();
+    assert_eq!(weights, [3], "the list still says what it said");
+    keeper.on(seen(&[]), now);
+    keeper.on(Event::Tick, now + 10 * SECOND);
+    assert_eq!(states(&keeper), [("big".to_owned(), State::Up)]);
+}
