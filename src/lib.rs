@@ -28,6 +28,7 @@
 //! | module | is for |
 //! | --- | --- |
 //! | [`cli`] | the command line, one file per subcommand |
+//! | [`simulate`] | an algorithm on paper, in virtual time |
 //! | [`supervisor`] | builds listeners and pools, applies a changed configuration, drains |
 //! | [`admin`] | what an operator sees: health, metrics, status |
 //! | [`proxy`] | the data plane |
@@ -46,5 +47,6 @@ pub mod discovery;
 pub mod health;
 pub mod pool;
 pub mod proxy;
+pub mod simulate;
 pub mod supervisor;
 pub mod telemetry;

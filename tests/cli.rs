@@ -36,9 +36,18 @@ fn help_and_version_go_to_standard_output() {
     for argument in ["--help", "-h", "help"] {
         let (code, out, error) = told(&pointsman(&[argument]));
         assert_eq!((code, &*error), (0, ""));
-        for word in
-            ["run", "check", "demo", "forward", "health", "schema", "completions", "man", "Exit codes"]
-        {
+        for word in [
+            "run",
+            "check",
+            "demo",
+            "forward",
+            "health",
+            "simulate",
+            "schema",
+            "completions",
+            "man",
+            "Exit codes",
+        ] {
             assert!(out.contains(word), "{word} is not in\n{out}");
         }
     }

@@ -8,6 +8,7 @@ mod health;
 mod man;
 mod run;
 mod schema;
+mod simulate;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -61,6 +62,8 @@ enum Command {
     Forward(ForwardArgs),
     /// Ask a running instance whether it is ready: the HEALTHCHECK of a container
     Health(HealthArgs),
+    /// Try an algorithm on paper: shares, waiting times and moved clients, in virtual time
+    Simulate(Box<simulate::SimulateArgs>),
     /// Print the JSON Schema of the configuration, for editors
     Schema,
     /// Print a completion script for a shell
@@ -218,6 +221,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Forward(args) => forward::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Schema => schema::run(),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { directory } => man::run(directory.as_deref()),

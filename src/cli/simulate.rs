@@ -1,0 +1,255 @@
+//! `pointsman simulate`: an algorithm on paper.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Exit, Failure, print};
+use crate::config::{self, Algorithm, Factor, Hash, HashKey, Source};
+use crate::simulate::{
+    self, Arrivals, Clients, Event, Intensity, Plan, Report, Servers, Service, Setting, Share, Until, chart,
+    words,
+};
+
+const EXAMPLES: &str = "\
+When does round robin do badly? When connections live for very different times:
+  pointsman simulate --backends a,b,c,d --service pareto:10ms \\
+      --balance round-robin,least-connections
+What do sticky clients cost, and what when a backend fails?
+  pointsman simulate --backends a,b,c,d --balance source-hash,ring-hash,maglev \\
+      --clients 1000:zipf --duration 40s --at 20s down=b
+Does one more backend always help?
+  pointsman simulate --backends a,b,c --service c=exp:50ms --rate 500/s \\
+      --balance round-robin,least-connections,ewma
+A pool as it is configured, drawn:
+  pointsman simulate -c pointsman.yaml --pool web --chart web.svg
+
+Time is virtual, and the choosing code is the balancer's own. Equal arguments
+give equal figures; another --seed gives other chances. A backend serves as many
+connections at once as it has servers; more wait in line, first come first
+served. Connecting costs no time, and who was cut off does not come again.
+
+Figures: promised is the share that the weights give; most is how many
+connections a backend had at one moment. Imbalance is the load (connections for
+its weight) of the busiest backend against the mean: averaged over time, and at
+its peak; variation is how much the backends' shares differ from what was
+promised.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct SimulateArgs {
+    /// The backends with their weights, such as 'a*3,b,c'
+    #[arg(long, value_delimiter = ',', value_name = "NAME[*WEIGHT]", required_unless_present = "config")]
+    backends: Vec<Share>,
+    /// Take a pool's backends, algorithm and hash from this configuration file; options here count more
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Which pool of the file; it may be left out if there is only one
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pool: Option<String>,
+    /// How a backend is chosen; several are compared, under the same traffic [default: round-robin]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "ALGORITHM")]
+    balance: Vec<Algorithm>,
+    /// How many connections come [default: 100000]
+    #[arg(long, value_name = "NUMBER", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    connections: Option<u64>,
+    /// For how long they come
+    #[arg(long, value_name = "TIME", value_parser = words::time)]
+    duration: Option<Duration>,
+    /// Connections a second: 1000/s, 60/m
+    #[arg(long, conflicts_with = "load", value_parser = words::rate)]
+    rate: Option<Intensity>,
+    /// How many come, as a part of what the backends can serve [default: 70%]
+    #[arg(long, value_name = "PERCENT", value_parser = words::load)]
+    load: Option<Intensity>,
+    /// In which way they come: steady, poisson, or bursts:NUMBER in the same instant
+    #[arg(long, default_value = "poisson", value_name = "WAY")]
+    arrivals: Arrivals,
+    /// Who they come from: NUMBER clients alike, or NUMBER:zipf[:EXPONENT] where a few come often
+    #[arg(long, default_value = "1000")]
+    clients: Clients,
+    /// How long one is served: fixed:TIME, exp:TIME or pareto:TIME[:ALPHA] (mean, heaviness); NAME=… for one backend,
+    /// again for more [default: exp:10ms]
+    #[arg(long, value_name = "[NAME=]SERVICE")]
+    service: Vec<Setting<Service>>,
+    /// How many a backend serves at once, for each unit of its weight, or unlimited; NAME=NUMBER is for one backend,
+    /// whatever its weight [default: 4]
+    #[arg(long, value_name = "[NAME=]NUMBER")]
+    servers: Vec<Setting<Servers>>,
+    /// What happens when: down=B cuts its connections, up=B, leave=B lets them finish, join=B*2, weight=B*5; several
+    /// with commas, again for more
+    #[arg(long, num_args = 2, value_names = ["TIME", "EVENT[,EVENT]"])]
+    at: Vec<String>,
+    /// What all that is random follows from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    hash: HashArgs,
+    /// Print the figures as JSON
+    #[arg(long)]
+    json: bool,
+    /// Draw them, side by side, as SVG
+    #[arg(long, value_name = "FILE.svg")]
+    chart: Option<PathBuf>,
+}
+
+/// As `hash` in a configuration.
+#[derive(Debug, Args)]
+struct HashArgs {
+    /// What of the client is hashed: source-ip, source-ip-port or source-net [default: source-ip]
+    #[arg(long, value_name = "KEY", value_parser = hash_key)]
+    hash_key: Option<HashKey>,
+    /// No backend gets more than this times its share of the connections, such as 1.25; at least 1.01
+    #[arg(long, value_name = "FACTOR", value_parser = factor)]
+    load_factor: Option<Factor>,
+    /// Places on the ring of ring-hash
+    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| up_to(1 << 20, text))]
+    slots: Option<NonZeroUsize>,
+    /// How often a backend stands on the ring for each unit of its weight
+    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| up_to(10_000, text))]
+    virtual_nodes: Option<NonZeroUsize>,
+}
+
+fn hash_key(name: &str) -> Result<HashKey, String> {
+    match name {
+        "source-ip" => Ok(HashKey::SourceIp),
+        "source-ip-port" => Ok(HashKey::SourceIpPort),
+        "source-net" => Ok(HashKey::SourceNet),
+        _ => Err("known are source-ip, source-ip-port, source-net".to_owned()),
+    }
+}
+
+/// The limits are those of a configuration.
+fn up_to(most: usize, text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= most);
+    number.ok_or_else(|| format!("it is a number from 1 to {most}, not {text:?}"))
+}
+
+fn factor(text: &str) -> Result<Factor, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if (1.01..=100.0).contains(&factor) => Ok(Factor((factor * 100.0).round() as u32)),
+        _ => Err(format!("a load factor is from 1.01 to 100, such as 1.25, not {text:?}")),
+    }
+}
+
+impl HashArgs {
+    fn over(&self, configured: Hash) -> Hash {
+        Hash {
+            key: self.hash_key.unwrap_or(configured.key),
+            slots: self.slots.or(configured.slots),
+            virtual_nodes: self.virtual_nodes.or(configured.virtual_nodes),
+            load_factor: self.load_factor.or(configured.load_factor),
+        }
+    }
+}
+
+impl From<simulate::Error> for Failure {
+    fn from(error: simulate::Error) -> Self {
+        Self::Invalid(error.to_string())
+    }
+}
+
+pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
+    args.chart.as_deref().map_or(Ok(()), chart::check_name).map_err(Failure::Invalid)?;
+    let pool = args.pool()?;
+    let scenario = args.plan(pool.as_ref())?.scenario()?;
+    let report = Report::new(&scenario, &args.algorithms(pool.as_ref()));
+    if let Some(path) = &args.chart {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::NotStarted(format!("the chart cannot be written to {}: {error}", path.display()))
+        };
+        let drawing = report.chart().map_err(|error| failed(&error))?;
+        std::fs::write(path, drawing).map_err(|error| failed(&error))?;
+    }
+    if args.json {
+        let json =
+            report.json().map_err(|error| Failure::NotStarted(format!("there is no JSON of it: {error}")))?;
+        return print(&json);
+    }
+    print(&report.table())
+}
+
+impl SimulateArgs {
+    fn plan(&self, pool: Option<&config::Pool>) -> Result<Plan, Failure> {
+        Ok(Plan {
+            backends: match pool {
+                Some(pool) if self.backends.is_empty() => written_down(pool)?,
+                _ => self.backends.clone(),
+            },
+            service: self.service.clone(),
+            servers: self.servers.clone(),
+            intensity: self.rate.or(self.load).unwrap_or(Intensity::Load(0.7)),
+            arrivals: self.arrivals,
+            clients: self.clients,
+            until: self.duration.map_or(Until::Connections(self.connections.unwrap_or(100_000)), Until::Time),
+            events: self.events()?,
+            hash: self.hash.over(pool.map(|pool| pool.hash).unwrap_or_default()),
+            seed: self.seed,
+        })
+    }
+
+    fn algorithms(&self, pool: Option<&config::Pool>) -> Vec<Algorithm> {
+        if self.balance.is_empty() {
+            return vec![pool.map_or(Algorithm::RoundRobin, |pool| pool.balance)];
+        }
+        self.balance.clone()
+    }
+
+    fn events(&self) -> Result<Vec<Event>, Failure> {
+        let event = |pair: &[String]| {
+            let failed = |error| Failure::Invalid(format!("--at {}: {error}", pair.join(" ")));
+            Ok(Event {
+                at: words::time(&pair[0]).map_err(failed)?,
+                changes: words::changes(&pair[1]).map_err(failed)?,
+            })
+        };
+        self.at.chunks_exact(2).map(event).collect()
+    }
+
+    fn pool(&self) -> Result<Option<config::Pool>, Failure> {
+        let Some(path) = &self.config else { return Ok(None) };
+        let mut pools = config::load(path)?.pools;
+        let known: Vec<&str> = pools.keys().map(|name| &**name).collect();
+        let name = match (&self.pool, &known[..]) {
+            (Some(name), _) => name.clone(),
+            (None, [only]) => (*only).to_owned(),
+            (None, _) => {
+                return Err(Failure::Invalid(format!(
+                    "there are several pools: say --pool {}",
+                    known.join(" or ")
+                )));
+            }
+        };
+        let known = known.join(", ");
+        let missing = || {
+            Failure::Invalid(format!("there is no pool {name:?} in {}; there are {known}", path.display()))
+        };
+        pools.remove(&*name).ok_or_else(missing).map(Some)
+    }
+}
+
+/// The backends of a pool, if its configuration knows them.
+fn written_down(pool: &config::Pool) -> Result<Vec<Share>, Failure> {
+    let mut shares = Vec::new();
+    for source in &pool.discover {
+        let asked = match source {
+            Source::Static(backends) => {
+                // Backups get nothing while another one is up.
+                let used = backends.iter().filter(|backend| !backend.backup);
+                shares
+                    .extend(used.map(|backend| Share { name: backend.name.clone(), weight: backend.weight }));
+                continue;
+            }
+            Source::Dns(dns) => format!("by the name {}", dns.name),
+            Source::Srv(srv) => format!("by the name {}", srv.name),
+            Source::File(file) => format!("in the file {}", file.path.display()),
+            Source::Docker(docker) => format!("by the label {}", docker.label),
+        };
+        return Err(Failure::Invalid(format!(
+            "the pool finds its backends {asked}, which nobody knows on paper: say who they are, such as --backends 'a,b*2'"
+        )));
+    }
+    Ok(shares)
+}

@@ -1,0 +1,218 @@
+//! The figures as text, no wider than 80 columns.
+
+use std::fmt::Write;
+
+use super::report::{EventFigures, Facts, Figures, Report, Spread};
+
+/// More backends than this are not listed one by one.
+const LISTED: usize = 24;
+/// The widest name of a backend or an event that does not move the columns.
+const NAME: usize = 18;
+
+impl Report {
+    /// For a person.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, to: &mut String) -> std::fmt::Result {
+        write_facts(&self.scenario, to)?;
+        for figures in &self.algorithms {
+            write_backends(figures, to)?;
+        }
+        self.write_comparison(to)?;
+        self.write_events(to)
+    }
+
+    fn write_comparison(&self, to: &mut String) -> std::fmt::Result {
+        writeln!(to, "\n{:NAME$} {:>35}  {:>17}", "", "waiting time", "response time")?;
+        writeln!(
+            to,
+            "{:NAME$} {:>8} {:>8} {:>8} {:>8}  {:>8} {:>8}",
+            "", "p50", "p90", "p99", "max", "p50", "p99"
+        )?;
+        for figures in &self.algorithms {
+            let cell =
+                |spread: Option<Spread>, of: fn(Spread) -> f64| spread.map_or("-".into(), |s| time(of(s)));
+            let (wait, response) = (figures.waiting_ms, figures.response_ms);
+            writeln!(
+                to,
+                "{:NAME$} {:>8} {:>8} {:>8} {:>8}  {:>8} {:>8}",
+                figures.algorithm,
+                cell(wait, |s| s.p50),
+                cell(wait, |s| s.p90),
+                cell(wait, |s| s.p99),
+                cell(wait, |s| s.max),
+                cell(response, |s| s.p50),
+                cell(response, |s| s.p99),
+            )?;
+        }
+        writeln!(to, "\n{:NAME$} {:>28}", "", "imbalance")?;
+        writeln!(
+            to,
+            "{:NAME$} {:>8} {:>8} {:>10}   {:>9} {:>9} {:>8}",
+            "", "average", "peak", "variation", "served", "cut", "refused"
+        )?;
+        for figures in &self.algorithms {
+            let ratio = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}"));
+            writeln!(
+                to,
+                "{:NAME$} {:>8} {:>8} {:>10}   {:>9} {:>9} {:>8}",
+                figures.algorithm,
+                ratio(figures.imbalance.average),
+                ratio(figures.imbalance.peak),
+                percent(figures.imbalance.variation),
+                figures.served,
+                figures.cut,
+                figures.refused,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_events(&self, to: &mut String) -> std::fmt::Result {
+        let Some(first) = self.algorithms.first() else { return Ok(()) };
+        for (nth, event) in first.events.iter().enumerate() {
+            writeln!(
+                to,
+                "\n{} {} (ideal: {} of the clients move)",
+                seconds(event.at_s),
+                event.event,
+                percent(event.ideal)
+            )?;
+            for figures in &self.algorithms {
+                writeln!(to, "  {:NAME$} {}", figures.algorithm, effect(&figures.events[nth]))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_facts(facts: &Facts, to: &mut String) -> std::fmt::Result {
+    let length = match (facts.connections, facts.duration_s) {
+        (Some(connections), _) => format!("{connections} connections"),
+        (None, duration) => format!("{} of connections", seconds(duration.unwrap_or_default())),
+    };
+    writeln!(
+        to,
+        "{length}, {} a second, {}; clients {}; seed {}",
+        short(facts.rate),
+        facts.arrivals,
+        facts.clients,
+        facts.seed
+    )
+}
+
+fn write_backends(figures: &Figures, to: &mut String) -> std::fmt::Result {
+    writeln!(
+        to,
+        "\n{:NAME$} {:>12} {:>8} {:>9} {:>8} {:>6}",
+        figures.algorithm, "connections", "share", "promised", "most", "busy"
+    )?;
+    for backend in figures.backends.iter().take(LISTED) {
+        writeln!(
+            to,
+            "  {:<width$} {:>12} {:>8} {:>9} {:>8} {:>6}",
+            backend.name,
+            backend.connections,
+            percent(backend.share),
+            percent(backend.promised),
+            backend.most,
+            backend.utilization.map_or("-".into(), |part| format!("{:.0} %", part * 100.0)),
+            width = NAME - 2,
+        )?;
+    }
+    match figures.backends.len().checked_sub(LISTED) {
+        Some(more @ 1..) => writeln!(to, "  and {more} more: --json lists them all"),
+        _ => Ok(()),
+    }
+}
+
+fn effect(event: &EventFigures) -> String {
+    let cut =
+        if event.cut == 1 { "1 connection cut".to_owned() } else { format!("{} connections cut", event.cut) };
+    match event.keys {
+        Some(keys) => {
+            format!("{} of {} clients moved ({}), {cut}", keys.moved, keys.seen, percent(keys.share))
+        }
+        None => format!("keeps no client at a backend, {cut}"),
+    }
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
+}
+
+fn short(number: f64) -> String {
+    let digits = if number >= 100.0 { 0 } else { 2 };
+    format!("{number:.digits$}")
+}
+
+fn seconds(seconds: f64) -> String {
+    format!("{seconds} s")
+}
+
+/// Milliseconds in the unit that suits them, of three digits or more.
+pub(super) fn time(milliseconds: f64) -> String {
+    let (number, unit) = match milliseconds {
+        0.0 => return "0".to_owned(),
+        ..0.001 => (milliseconds * 1e6, "ns"),
+        ..1.0 => (milliseconds * 1e3, "µs"),
+        ..1_000.0 => (milliseconds, "ms"),
+        _ => (milliseconds / 1e3, "s"),
+    };
+    let digits = usize::from(number < 100.0) + usize::from(number < 10.0);
+    format!("{number:.digits$} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::plan;
+    use super::super::{Event, Plan, Until, words};
+    use super::*;
+    use crate::config::Algorithm;
+
+    #[test]
+    fn times_are_in_the_unit_that_suits_them() {
+        for (milliseconds, text) in [
+            (0.0, "0"),
+            (0.000_5, "500 ns"),
+            (0.012_34, "12.3 µs"),
+            (1.234, "1.23 ms"),
+            (987.6, "988 ms"),
+            (12_345.0, "12.3 s"),
+        ] {
+            assert_eq!(time(milliseconds), text);
+        }
+    }
+
+    #[test]
+    fn a_table_fits_eighty_columns_and_tells_of_everybody() {
+        let event = Event {
+            at: std::time::Duration::from_secs(1),
+            changes: words::changes("down=b,join=c*2").unwrap(),
+        };
+        let plan =
+            Plan { events: vec![event], until: Until::Connections(5_000), ..plan("a*3,b,127.0.0.1:5000") };
+        let table = Report::new(&plan.scenario().unwrap(), &Algorithm::ALL).table();
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+        for word in Algorithm::ALL.map(Algorithm::name).iter().chain(&[
+            "127.0.0.1:5000",
+            "1 s down=b,join=c*2",
+            "p99",
+        ]) {
+            assert!(table.contains(word), "{word} is not in\n{table}");
+        }
+    }
+
+    #[test]
+    fn of_many_backends_some_are_listed_and_the_others_counted() {
+        let names: Vec<_> = (0..100).map(|n| format!("b{n}")).collect();
+        let plan = Plan { until: Until::Connections(10), ..plan(&names.join(",")) };
+        let table = Report::new(&plan.scenario().unwrap(), &[Algorithm::RoundRobin]).table();
+        assert!(table.contains("and 76 more") && table.lines().count() < 45, "{table}");
+    }
+}
