@@ -23,7 +23,7 @@ use super::stream::Stream;
 use super::worker::Local;
 use crate::balance::Lease;
 use crate::config::Ending;
-use crate::pool::{Backend, Failure};
+use crate::pool::{Backend, Choice, Failure};
 use crate::telemetry::decisions::{Client, Decision};
 use crate::telemetry::flow::Flow;
 use crate::telemetry::{CONNECTIONS, CloseReason, CloseReason as R};
@@ -174,7 +174,7 @@ impl Connection {
 
     /// A backend was chosen and connected to.
     fn routed(&self, connected: Connected) -> Stream {
-        let Connected { backend, stream, settings, took, trail } = connected;
+        let Connected { chosen: Choice { backend, orders }, stream, settings, took, trail } = connected;
         let pool = &self.settings.pool;
         info!(
             target: CONNECTIONS,
@@ -198,7 +198,7 @@ impl Connection {
         flow.opened();
         let listener = Arc::clone(&self.settings);
         let at = self.progress.age();
-        self.progress.relaying(Relayed { backend, flow, listener, settings, at, connect: took });
+        self.progress.relaying(Relayed { backend, flow, listener, settings, at, connect: took }, orders);
         stream
     }
 
@@ -283,9 +283,6 @@ impl Drop for Connection {
         if let Some(relayed) = relayed {
             self.judge(relayed);
         }
-        if self.lease.take().is_some() {
-            pool.queue.look_again();
-        }
         let first_byte =
             relayed.and_then(|relayed| progress.first_byte.get().map(|first| relayed.at.until(first)));
         if let Some(time) = first_byte {
@@ -295,6 +292,10 @@ impl Drop for Connection {
         match relayed.map(|relayed| &relayed.flow).or(self.unserved.get()) {
             Some(flow) => flow.closed(reason),
             None => pool.unserved.of(&self.listener.name).turned_away(reason),
+        }
+        // After them: a backend that leaves is gone with its last place, and what it has counted is added up then.
+        if self.lease.take().is_some() {
+            pool.queue.look_again();
         }
         info!(
             target: CONNECTIONS,
@@ -336,3 +337,7 @@ fn is_failure(reason: CloseReason) -> bool {
 fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;
