@@ -18,6 +18,7 @@ use tracing::info;
 
 use super::status::BackendStatus;
 use super::{App, Failure};
+use crate::config::Algorithm;
 use crate::pool::{Backend, Command, Pool, Wish};
 
 /// The largest weight, as in the configuration.
@@ -125,6 +126,13 @@ pub(super) async fn backend(
         return Err(Failure::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status"));
     };
     let found = find(pool, &backend)?;
+    // As in the configuration: a share that nobody heeds must not look as if it were granted. 0 is always heeded.
+    if change.weight.is_some_and(|weight| weight > 1) && pool.settings().balance == Algorithm::RoundRobin {
+        let message =
+            format!("the pool {:?} is balanced by round-robin, which heeds no weight but 0", &*pool.name);
+        let hint = "write `balance: weighted` into the configuration of the pool";
+        return Err(Failure::new(StatusCode::CONFLICT, "weight_not_heeded", message, hint));
+    }
     let who = peer.name();
     let state = change.state.map(|state| match state {
         Wanted::Up => ("up", Wish::Up),
