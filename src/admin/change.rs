@@ -101,6 +101,9 @@ enum Wanted {
 }
 
 /// `PATCH /api/v1/pools/{pool}/backends/{backend}`: everything that is asked for, or nothing, and then the new state.
+///
+/// It holds for the backend's stay in the pool and ends with it: a container that is restarted comes back as another
+/// backend, and maintenance, draining and a weight are not handed on to it. Nothing is kept over a restart of Pointsman.
 pub(super) async fn backend(
     Operator(peer): Operator, // the first, as nothing else of the request matters if it is not one
     State(app): State<App>,
