@@ -169,6 +169,30 @@ fn silent_clients_of_the_admin_server_keep_nobody_out() {
 }
 
 #[test]
+fn half_requests_of_those_who_may_not_change_anything_keep_nobody_out() {
+    let backend = Backend::http("a");
+    let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
+    let half = "PATCH /api/v1/pools/web/backends/a HTTP/1.1\r\nHost: evil.example\r\n\
+                Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{";
+    // More than there are places for.
+    let mut held: Vec<_> = (0..300)
+        .map(|_| {
+            let mut stream = TcpStream::connect(lb.admin()).unwrap();
+            stream.write_all(half.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(lb.get("/heartbeat").0, 200);
+    // The answer does not wait for the body, and the connection ends with it.
+    for stream in &mut held {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = [0; 13];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 403 ");
+    }
+}
+
+#[test]
 fn the_admin_server_can_be_a_unix_socket() {
     let backend = Backend::http("a");
     let folder = tempfile::tempdir().unwrap();

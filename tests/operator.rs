@@ -97,6 +97,12 @@ fn what_cannot_be_changed_is_said_and_changes_nothing() {
         let (status, code) = code(a, body);
         assert!((400..=422).contains(&status) && code == "bad_request", "{body}: {status} {code}");
     }
+    // As in the configuration: round-robin does not heed it.
+    assert_eq!(code(a, r#"{"state": "draining", "weight": 7}"#), (409, "weight_not_heeded".into()));
+    assert!(lb.request("PATCH", a, r#"{"weight": 7}"#).1.contains("balance: weighted"));
+    for weight in [0, 1] {
+        assert_eq!(lb.request("PATCH", a, &format!("{{\"weight\": {weight}}}")).0, 200);
+    }
     assert_eq!(code("/api/v1/pools/wob/backends/a", r#"{"weight": 1}"#), (404, "no_such_pool".into()));
     assert_eq!(code("/api/v1/pools/web/backends/c", r#"{"weight": 1}"#), (404, "no_such_backend".into()));
     assert!(lb.backends().iter().all(|(_, state, _)| state == "up"));

@@ -8,15 +8,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::{Extension, extract};
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use serde::Deserialize;
 use tracing::info;
 
 use super::status::BackendStatus;
 use super::{App, Failure};
+use crate::config::Algorithm;
 use crate::pool::{Backend, Command, Pool, Wish};
 
 /// The largest weight, as in the configuration.
@@ -39,11 +41,35 @@ impl Peer {
         }
     }
 
-    /// Whether it may make changes, calling the server by this name.
-    fn may_change(self, host: Option<&str>) -> bool {
+    /// Whether it is on this machine.
+    pub(super) fn is_local(self) -> bool {
         match self {
             Self::Unix => true,
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback() && host.is_some_and(no_name),
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        }
+    }
+
+    /// Whether it may make changes, calling the server by this name.
+    fn may_change(self, host: Option<&str>) -> bool {
+        self == Self::Unix || self.is_local() && host.is_some_and(no_name)
+    }
+}
+
+/// A peer that may make changes. It is known by a request's head: of anybody else no body is waited for.
+pub(super) struct Operator(Peer);
+
+impl<S: Sync> FromRequestParts<S> for Operator {
+    type Rejection = Failure;
+
+    async fn from_request_parts(head: &mut Parts, _: &S) -> Result<Self, Failure> {
+        let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        match head.extensions.get::<Peer>() {
+            Some(peer) if peer.may_change(host) => Ok(Self(*peer)),
+            _ => {
+                let message = "changes are allowed from this machine only: over loopback by address, or over a Unix socket";
+                let hint = "ask http://127.0.0.1 on the machine that Pointsman runs on";
+                Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint))
+            }
         }
     }
 }
@@ -75,20 +101,15 @@ enum Wanted {
 }
 
 /// `PATCH /api/v1/pools/{pool}/backends/{backend}`: everything that is asked for, or nothing, and then the new state.
+///
+/// It holds for the backend's stay in the pool and ends with it: a container that is restarted comes back as another
+/// backend, and maintenance, draining and a weight are not handed on to it. Nothing is kept over a restart of Pointsman.
 pub(super) async fn backend(
+    Operator(peer): Operator, // the first, as nothing else of the request matters if it is not one
     State(app): State<App>,
     Path((pool, backend)): Path<(String, String)>,
-    Extension(peer): Extension<Peer>,
-    headers: HeaderMap,
     change: Result<extract::Json<Change>, JsonRejection>,
 ) -> Result<Json<BackendStatus>, Failure> {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    if !peer.may_change(host) {
-        let message =
-            "changes are allowed from this machine only: over loopback by address, or over a Unix socket";
-        let hint = "ask http://127.0.0.1 on the machine that Pointsman runs on";
-        return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint));
-    }
     let example = r#"send a body such as {"state": "draining"} or {"weight": 3} as application/json"#;
     let change = match change {
         Ok(Json(change)) => change,
@@ -108,6 +129,13 @@ pub(super) async fn backend(
         return Err(Failure::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status"));
     };
     let found = find(pool, &backend)?;
+    // As in the configuration: a share that nobody heeds must not look as if it were granted. 0 is always heeded.
+    if change.weight.is_some_and(|weight| weight > 1) && pool.settings().balance == Algorithm::RoundRobin {
+        let message =
+            format!("the pool {:?} is balanced by round-robin, which heeds no weight but 0", &*pool.name);
+        let hint = "write `balance: weighted` into the configuration of the pool";
+        return Err(Failure::new(StatusCode::CONFLICT, "weight_not_heeded", message, hint));
+    }
     let who = peer.name();
     let state = change.state.map(|state| match state {
         Wanted::Up => ("up", Wish::Up),

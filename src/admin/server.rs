@@ -1,10 +1,15 @@
 //! An HTTP server for a [`Router`], with the time limits and caps that keep it from ever becoming a burden: slow
-//! clients, idle ones and many of them cost it a little, and the data plane nothing.
+//! clients, idle ones and many of them cost it a little, and the data plane nothing. However many others there are, who
+//! is on this machine is answered: its health check must not fail because somebody far away holds connections open.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,16 +21,22 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::Failure;
 use super::change::Peer;
 use crate::config::BindAddress;
 use crate::proxy::sockets;
 
 /// Connections at once; more wait.
 const CONNECTIONS: usize = 256;
+/// So many of them may come from other machines; more are closed.
+const GUESTS: usize = 128;
 /// Header lines of a request.
 const HEADERS: usize = 64;
 /// Time for a request's header to arrive; also how long a connection may idle.
 const HEADER_TIME: Duration = Duration::from_secs(10);
+/// Time from a request's header to the beginning of its answer, with the request's body in it. What follows may take
+/// longer: an answer can be a stream of events.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// Time for running requests to end when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after accepting failed for want of files.
@@ -38,6 +49,7 @@ pub struct Bound {
     /// Its address, with the port that the kernel chose if it was left to it.
     pub address: BindAddress,
     header_time: Duration,
+    request_time: Duration,
 }
 
 #[derive(Debug)]
@@ -60,17 +72,20 @@ impl Bound {
                 (Listener::Unix(listener), address.clone())
             }
         };
-        Ok(Self { listener, address, header_time: HEADER_TIME })
+        Ok(Self { listener, address, header_time: HEADER_TIME, request_time: REQUEST_TIME })
     }
 
     /// Serves until `stop` is cancelled, and then lets running requests end.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         info!(address = %self.address, "admin listening");
         let graceful = GracefulShutdown::new();
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        let places = Places::default();
+        let request_time = self.request_time;
+        let router =
+            router.layer(middleware::from_fn(move |request, next| in_time(request_time, request, next)));
         let mut protocol = http1::Builder::new();
         protocol.timer(TokioTimer::new()).header_read_timeout(self.header_time).max_headers(HEADERS);
-        let serve = |io: TokioIo<_>, peer: Peer, place: OwnedSemaphorePermit| {
+        let serve = |io: TokioIo<_>, peer: Peer, place: Place| {
             let service = TowerToHyperService::new(router.clone().layer(Extension(peer)));
             let connection = graceful.watch(protocol.serve_connection(io, service));
             tokio::spawn(async move {
@@ -84,7 +99,8 @@ impl Bound {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer, place)) => serve(TokioIo::new(stream), peer, place),
+                Ok(Some((stream, peer, place))) => serve(TokioIo::new(stream), peer, place),
+                Ok(None) => {} // one guest too many
                 Err(error) => {
                     warn!(address = %self.address, %error, "admin accept failed; trying again");
                     tokio::time::sleep(BREATHER).await;
@@ -98,15 +114,37 @@ impl Bound {
     }
 }
 
+/// Answers a request, if that can be begun in time.
+async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
+    tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        let message = format!("the request was not there whole within {}", humantime::format_duration(limit));
+        Failure::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, "send it at once").into_response()
+    })
+}
+
+/// The connections that there may be.
+struct Places {
+    all: Arc<Semaphore>,
+    /// Those of them that other machines may have.
+    guests: Arc<Semaphore>,
+}
+
+/// A connection's place, or two: a guest's is also one among the guests.
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
+impl Default for Places {
+    fn default() -> Self {
+        Self { all: Arc::new(Semaphore::new(CONNECTIONS)), guests: Arc::new(Semaphore::new(GUESTS)) }
+    }
+}
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn accept(
-    listener: &Listener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(Box<dyn Stream>, Peer, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
+/// The next connection, once there is a place for it; `None`: it was closed, being one guest too many.
+async fn accept(listener: &Listener, places: &Places) -> io::Result<Option<(Box<dyn Stream>, Peer, Place)>> {
+    let place = Arc::clone(&places.all).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, peer): (Box<dyn Stream>, Peer) = match listener {
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
@@ -114,7 +152,11 @@ async fn accept(
         }
         Listener::Unix(listener) => (Box::new(listener.accept().await?.0), Peer::Unix),
     };
-    Ok((stream, peer, place))
+    if peer.is_local() {
+        return Ok(Some((stream, peer, (place, None))));
+    }
+    let guest = Arc::clone(&places.guests).try_acquire_owned().ok();
+    Ok(guest.map(|guest| (stream, peer, (place, Some(guest)))))
 }
 
 #[cfg(test)]
@@ -127,11 +169,74 @@ mod tests {
     async fn started() -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
         let mut bound = Bound::bind(&BindAddress::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
         bound.header_time = Duration::from_millis(200);
+        bound.request_time = Duration::from_millis(200);
         let BindAddress::Tcp(address) = bound.address else { unreachable!() };
         let stop = CancellationToken::new();
-        let router = Router::new().route("/", axum::routing::get(|| async { "hello" }));
-        let server = tokio::spawn(bound.serve(router, stop.clone()));
+        let server = tokio::spawn(bound.serve(router(), stop.clone()));
         (TcpStream::connect(address).await.unwrap(), stop, server)
+    }
+
+    fn router() -> Router {
+        let stream = || async {
+            let late = futures_util::stream::once(async {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                Ok::<_, io::Error>("late")
+            });
+            axum::body::Body::from_stream(late)
+        };
+        let route = axum::routing::get(|| async { "hello" }).post(|body: String| async { body });
+        Router::new().route("/", route).route("/stream", axum::routing::get(stream))
+    }
+
+    /// The rest of what comes, until the other side ends it.
+    async fn rest(client: &mut TcpStream) -> String {
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        rest
+    }
+
+    #[tokio::test]
+    async fn half_a_body_is_not_waited_for_for_ever() {
+        let (mut client, _stop, _server) = started().await;
+        client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
+        let answer = rest(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 200ms"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_a_stream_may_take_longer() {
+        let (mut client, _stop, _server) = started().await;
+        client.write_all(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let answer = rest(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("late"), "{answer}");
+    }
+
+    /// An address of this machine by which it is not on this machine; nothing is sent to find it.
+    fn from_outside() -> Option<std::net::IpAddr> {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+        socket.connect("192.0.2.1:9").ok()?;
+        socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback())
+    }
+
+    #[tokio::test]
+    async fn however_many_sockets_others_hold_who_is_on_this_machine_is_answered() {
+        let Some(outside) = from_outside() else {
+            return eprintln!("skipped: this machine has no address but loopback");
+        };
+        let bound = Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap())).await.unwrap();
+        let BindAddress::Tcp(address) = bound.address else { unreachable!() };
+        let _server = tokio::spawn(bound.serve(router(), CancellationToken::new()));
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS + 10 {
+            let mut guest = TcpStream::connect((outside, address.port())).await.unwrap();
+            let _ = guest.write_all(b"GET / HTTP/1.1\r\n").await;
+            held.push(guest);
+        }
+        let mut local = TcpStream::connect(("127.0.0.1", address.port())).await.unwrap();
+        local.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let answer = tokio::time::timeout(HEADER_TIME / 2, rest(&mut local)).await.unwrap();
+        assert!(answer.ends_with("hello"), "{answer}");
+        drop(held);
     }
 
     #[tokio::test]
