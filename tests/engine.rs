@@ -227,6 +227,23 @@ fn one_that_was_restarted_is_another_one_however_fast_it_was() {
 }
 
 #[test]
+fn a_start_that_is_heard_after_the_list_has_it_is_no_restart() {
+    let (lb, engine) = start(&[1], Mood::Well);
+    lb.when_up(names(&[1]));
+    engine.when_read(1); // the one soon after the first
+    // As when the list is asked for between the engine's noting of a start and its event's arrival.
+    engine.list(&[1, 2]);
+    engine.tell("rename", 1);
+    lb.when_up(names(&[1, 2]));
+    engine.tell("start", 2);
+    engine.list(&[1, 2, 3]);
+    engine.tell("start", 3);
+    lb.when_up(names(&[1, 2, 3]));
+    let gone = lb.logged(&["backend gone", "backend=web-2 "]);
+    assert!(gone.is_empty(), "{gone:?}");
+}
+
+#[test]
 fn what_the_list_learns_after_the_event_is_seen_as_well() {
     let (lb, engine) = start(&[1], Mood::Well);
     lb.when_up(names(&[1]));

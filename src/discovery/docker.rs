@@ -159,8 +159,11 @@ impl Watcher {
         match action.as_str() {
             "die" => _ = self.ended.insert(id.clone(), false),
             // What runs now is not what ran before, however fast it was: one reading has to be without it.
-            "start" if self.labelled.contains(id) => _ = self.ended.insert(id.clone(), true),
-            "start" => _ = self.ended.remove(id),
+            // Without an end before it, a start is the first one, which the list may have known of already.
+            "start" => match self.ended.get_mut(id) {
+                Some(started) if self.labelled.contains(id) => *started = true,
+                _ => _ = self.ended.remove(id),
+            },
             _ => {}
         }
         true
