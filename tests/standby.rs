@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -86,6 +86,38 @@ fn with_panic_a_pool_whose_checks_all_fail_is_used_all_the_same() {
     assert_eq!(names, ["a", "b"]);
     lb.when_logged("too few are up, so all are used");
     assert_eq!(lb.status()["pools"][0]["panic"], true);
+}
+
+#[test]
+fn with_panic_a_connection_lives_on_though_the_checks_still_fail() {
+    let ended = Arc::new(AtomicBool::new(false));
+    let theirs = Arc::clone(&ended);
+    // Slow enough that a worker ticks several times meanwhile; its health is never a good one.
+    let backend = serving(move |mut stream| {
+        let theirs = Arc::clone(&theirs);
+        std::thread::spawn(move || {
+            let mut request = [0; 512];
+            let read = stream.read(&mut request).unwrap_or(0);
+            if request[..read].starts_with(b"GET /health") {
+                let _ =
+                    stream.write_all(b"HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+                return;
+            }
+            stream.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+            let waited = stream.read(&mut request).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+            theirs.fetch_or(!waited, Ordering::SeqCst);
+            let _ =
+                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nslow");
+        });
+    });
+    let lb = start(
+        &static_list(&[backend]),
+        ", panic: 50%, on_down: reset, health: {http: /health, every: 100ms, timeout: 100ms, rise: 1, fall: 1}",
+    );
+    lb.when_logged("panic: too few backends are up");
+    assert_eq!((answer(&lb).as_str(), answer(&lb).as_str()), ("slow", "slow"));
+    assert!(!ended.load(Ordering::SeqCst), "{}", lb.log());
+    assert!(lb.logged(&["reason=backend_down"]).is_empty(), "{}", lb.log());
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub use queue::Queue;
 pub use state::State;
 pub use task::Handle;
 pub use totals::Totals;
-pub use view::{Entry, NAMED, Roster, View};
+pub use view::{Choice, Entry, NAMED, Roster, View};
 
 /// A pool as the proxy sees it. Workers read it; only its own task publishes.
 #[derive(Debug)]

@@ -28,7 +28,19 @@ pub struct View {
     pub standby: Option<Arc<View>>,
     tier: u16,
     picker: Picker,
-    backends: Box<[Arc<Backend>]>,
+    backends: Box<[Choice]>,
+}
+
+/// A backend that can be chosen.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Who it is.
+    pub backend: Arc<Backend>,
+    /// Its [`orders`](super::backend::Stay::orders) when the view was made. Those are older than the decision to use
+    /// it, which in panic is made against them: they are not for the connections that come by this view. Any that it is
+    /// given after is for them too, for as long as they last and whatever views follow: who gives the orders makes the
+    /// views, one after the other.
+    pub orders: u32,
 }
 
 impl View {
@@ -54,6 +66,10 @@ impl View {
             },
             load: Arc::clone(&member.backend.load),
         };
+        let choice = |member: &Member| Choice {
+            backend: Arc::clone(&member.backend),
+            orders: member.backend.orders(),
+        };
         let chosen = || members.iter().filter(|member| selection.takes(member));
         let candidates = chosen().map(candidate).collect();
         Self {
@@ -63,7 +79,7 @@ impl View {
             standby,
             tier: selection.tier,
             picker: Picker::new(config.balance, &config.hash, candidates, before.map(|view| &view.picker)),
-            backends: chosen().map(|member| Arc::clone(&member.backend)).collect(),
+            backends: chosen().map(choice).collect(),
         }
     }
 
@@ -73,13 +89,13 @@ impl View {
     }
 
     /// A backend, never one that is to be passed over; `None` when nobody is left.
-    pub fn choose(&self, ask: &Ask<'_>) -> Option<&Arc<Backend>> {
+    pub fn choose(&self, ask: &Ask<'_>) -> Option<&Choice> {
         self.picker.choose(ask).map(|index| &self.backends[index])
     }
 
     /// The backends that have no place for one more connection at this moment.
     pub fn full(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.backends.iter().filter(|backend| backend.is_full())
+        self.backends.iter().map(|choice| &choice.backend).filter(|backend| backend.is_full())
     }
 
     /// How many backends can be chosen.
@@ -212,5 +228,38 @@ impl Roster {
     /// What was counted under each name.
     pub fn totals(&self) -> BTreeMap<Arc<str>, Totals> {
         self.former.with(self.members.iter().map(|entry| &entry.backend))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Ending, Percent, Policy};
+    use crate::discovery::Found;
+    use std::time::Duration;
+
+    #[test]
+    fn an_order_is_for_those_who_came_by_a_view_before_it_and_not_for_those_who_come_by_one_after_it() {
+        let now = Instant::now();
+        let found = Found::new("a".into(), "10.0.0.1:80".parse().unwrap());
+        let mut config = config::Pool::new(Vec::new());
+        config.panic = Percent(50);
+        config.on_leave = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
+        let mut members = [Member::new(Arc::new(Backend::new(1, &found)), "".into(), 0, now)];
+        members[0].state = State::Up;
+        let orders = |view: &View| view.choose(&Ask::default()).unwrap().orders;
+        let before = View::new(&config, &members, None);
+        // Any order will do: of one who stays, as it is in panic.
+        members[0].left = Some("".into());
+        members[0].give_order(&config, now);
+        members[0].state = State::Down;
+        let after = View::new(&config, &members, Some(&before));
+        let given = members[0].backend.orders();
+        assert!(after.panic && members[0].backend.order().is_some());
+        assert_eq!((orders(&before), orders(&after)), (given - 1, given));
+        // One that follows is for both.
+        members[0].left = None;
+        members[0].give_order(&config, now);
+        assert!([&before, &after].into_iter().all(|view| orders(view) < members[0].backend.orders()));
     }
 }

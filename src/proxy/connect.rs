@@ -17,7 +17,7 @@ use super::worker::Local;
 use crate::balance::{Ask, Lease, hash};
 use crate::config::{self, Algorithm};
 use crate::pool::queue::Ticket;
-use crate::pool::{Backend, Failure, NAMED, Pool, View};
+use crate::pool::{Backend, Choice, Failure, NAMED, Pool, View};
 use crate::telemetry::decisions::Client;
 use crate::telemetry::{CloseReason, ConnectError};
 
@@ -38,7 +38,7 @@ pub(super) struct Caller<'a> {
 #[derive(Debug)]
 pub(super) struct Connected {
     /// The chosen backend.
-    pub(super) backend: Arc<Backend>,
+    pub(super) chosen: Choice,
     /// The connection to it.
     pub(super) stream: Stream,
     /// The pool's settings that led to it.
@@ -75,11 +75,12 @@ pub(super) struct Trail {
 pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnected> {
     let mut search = Search::new(caller);
     loop {
-        let backend = match search.backend().await {
-            Ok(backend) => backend,
+        let chosen = match search.backend().await {
+            Ok(chosen) => chosen,
             Err(reason) => return Err(NotConnected { reason, trail: search.trail() }),
         };
-        match attempt(&backend, &search.settings, caller.spoken).await {
+        let backend = &chosen.backend;
+        match attempt(backend, &search.settings, caller.spoken).await {
             Ok(stream) => {
                 let took = search.began.elapsed();
                 if search.settings.balance == Algorithm::Ewma {
@@ -87,9 +88,9 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
                 }
                 search.tried.push(backend.key);
                 let trail = search.trail();
-                return Ok(Connected { backend, stream, settings: search.settings, took, trail });
+                return Ok(Connected { chosen, stream, settings: search.settings, took, trail });
             }
-            Err(error) => search.failed(&backend, &error),
+            Err(error) => search.failed(backend, &error),
         }
     }
 }
@@ -133,12 +134,12 @@ impl<'a> Search<'a> {
     }
 
     /// A backend with a place for the client, which it then has; the client waits for one if it must.
-    async fn backend(&mut self) -> Result<Arc<Backend>, CloseReason> {
+    async fn backend(&mut self) -> Result<Choice, CloseReason> {
         let queue = &self.caller.pool.queue;
         // Whoever waits came first.
         if queue.is_empty() {
-            if let Some(backend) = self.look()? {
-                return Ok(backend);
+            if let Some(chosen) = self.look()? {
+                return Ok(chosen);
             }
         } else {
             self.full = self.view.full().cloned().collect();
@@ -154,7 +155,7 @@ impl<'a> Search<'a> {
     }
 
     /// Looks for a backend with a place whenever it is the client's turn, until there is one or the client has left.
-    async fn wait(&mut self, ticket: &Ticket<'_>) -> Result<Arc<Backend>, CloseReason> {
+    async fn wait(&mut self, ticket: &Ticket<'_>) -> Result<Choice, CloseReason> {
         let caller = self.caller;
         let mut left = std::pin::pin!(left(caller.stream, caller.spoken));
         loop {
@@ -164,8 +165,8 @@ impl<'a> Search<'a> {
                 () = ticket.turn() => {}
             }
             self.view = caller.pool.view();
-            if let Some(backend) = self.look()? {
-                return Ok(backend);
+            if let Some(chosen) = self.look()? {
+                return Ok(chosen);
             }
             // What has a place may be what this client has tried in vain.
             if !self.tried.is_empty() {
@@ -175,7 +176,7 @@ impl<'a> Search<'a> {
     }
 
     /// Chooses a backend and takes a place there; `None` if all that remain are full.
-    fn look(&mut self) -> Result<Option<Arc<Backend>>, CloseReason> {
+    fn look(&mut self) -> Result<Option<Choice>, CloseReason> {
         if self.tried.len() >= self.settings.connect.attempts as usize {
             return Err(CloseReason::ConnectFailed);
         }
@@ -187,10 +188,10 @@ impl<'a> Search<'a> {
         loop {
             let random = local.random.borrow_mut().next_u64();
             let ask = Ask { passed: &passed, client: self.client, random, now };
-            let Some(backend) = self.view.choose(&ask) else { break };
-            if let Some(place) = backend.lease() {
+            let Some(chosen) = self.view.choose(&ask) else { break };
+            if let Some(place) = chosen.backend.lease() {
                 lease.set(Some(place));
-                return Ok(Some(Arc::clone(backend)));
+                return Ok(Some(chosen.clone()));
             }
             // All that are full at once: one by one, thousands would take long.
             self.full = self.view.full().filter(|full| !self.tried.contains(&full.key)).cloned().collect();

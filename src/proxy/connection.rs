@@ -23,7 +23,7 @@ use super::stream::Stream;
 use super::worker::Local;
 use crate::balance::Lease;
 use crate::config::Ending;
-use crate::pool::{Backend, Failure};
+use crate::pool::{Backend, Choice, Failure};
 use crate::telemetry::decisions::{Client, Decision};
 use crate::telemetry::flow::Flow;
 use crate::telemetry::{CONNECTIONS, CloseReason, CloseReason as R};
@@ -174,7 +174,7 @@ impl Connection {
 
     /// A backend was chosen and connected to.
     fn routed(&self, connected: Connected) -> Stream {
-        let Connected { backend, stream, settings, took, trail } = connected;
+        let Connected { chosen: Choice { backend, orders }, stream, settings, took, trail } = connected;
         let pool = &self.settings.pool;
         info!(
             target: CONNECTIONS,
@@ -198,7 +198,7 @@ impl Connection {
         flow.opened();
         let listener = Arc::clone(&self.settings);
         let at = self.progress.age();
-        self.progress.relaying(Relayed { backend, flow, listener, settings, at, connect: took });
+        self.progress.relaying(Relayed { backend, flow, listener, settings, at, connect: took }, orders);
         stream
     }
 

@@ -141,8 +141,10 @@ impl Progress {
         Age::new(self.started.elapsed())
     }
 
-    /// Notes what it is relayed to; from now on the time limits and the backend's orders hold.
-    pub fn relaying(&self, relayed: Relayed) {
+    /// Notes what it is relayed to; from now on the time limits hold, and what the backend orders after the first
+    /// `orders`.
+    pub fn relaying(&self, relayed: Relayed, orders: u32) {
+        self.orders_seen.set(orders);
         self.last_moved.set(relayed.at);
         let _ = self.relayed.set(relayed);
     }

@@ -194,13 +194,14 @@ fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseE
             prop_assert!(lowest.is_none(), "one is up, and nobody is chosen");
             return Ok(());
         };
-        let member = members.iter().find(|member| member.backend.key == chosen.key).unwrap();
+        let member = members.iter().find(|member| member.backend.key == chosen.backend.key).unwrap();
         prop_assert!(member.weight > 0 && !member.leaving() && member.wish.is_none());
         prop_assert_eq!(view.panic || member.state == State::Up, true);
         prop_assert!(lowest.is_none_or(|lowest| member.tier == lowest), "a backup while a primary is up");
         prop_assert!(!view.panic || config.panic > Percent(0));
         let standby = view.standby.as_ref().and_then(|view| view.choose(&Ask { random, ..Ask::default() }));
-        let standby = standby.map(|spare| members.iter().find(|m| m.backend.key == spare.key).unwrap());
+        let standby =
+            standby.map(|spare| members.iter().find(|m| m.backend.key == spare.backend.key).unwrap());
         prop_assert!(standby.is_none_or(|spare| spare.state == State::Up && spare.tier > member.tier));
     }
     Ok(())
