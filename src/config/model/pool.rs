@@ -179,7 +179,9 @@ impl Percent {
 /// When a backend is taken out for what live connections meet (`eject`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Eject {
-    /// So many connections in a row failed to open or were reset before any answer; `None`: that is no reason.
+    /// So many connections in a row failed to open or were reset before any answer; `None`: that is no reason. Clients
+    /// that send what the server refuses by a reset count too, so that they can have one ejected: `at_most` bounds the
+    /// harm.
     pub failures: Option<NonZeroU32>,
     /// How long it stays out the first time; each time it comes back and fails again, so much longer.
     pub period: Duration,
