@@ -283,9 +283,6 @@ impl Drop for Connection {
         if let Some(relayed) = relayed {
             self.judge(relayed);
         }
-        if self.lease.take().is_some() {
-            pool.queue.look_again();
-        }
         let first_byte =
             relayed.and_then(|relayed| progress.first_byte.get().map(|first| relayed.at.until(first)));
         if let Some(time) = first_byte {
@@ -295,6 +292,10 @@ impl Drop for Connection {
         match relayed.map(|relayed| &relayed.flow).or(self.unserved.get()) {
             Some(flow) => flow.closed(reason),
             None => pool.unserved.of(&self.listener.name).turned_away(reason),
+        }
+        // After them: a backend that leaves is gone with its last place, and what it has counted is added up then.
+        if self.lease.take().is_some() {
+            pool.queue.look_again();
         }
         info!(
             target: CONNECTIONS,
