@@ -136,8 +136,8 @@ impl<'a> Search<'a> {
     /// A backend with a place for the client, which it then has; the client waits for one if it must.
     async fn backend(&mut self) -> Result<Choice, CloseReason> {
         let queue = &self.caller.pool.queue;
-        // Whoever waits came first.
-        if queue.is_empty() {
+        // Whoever waits came first; where there is nobody to wait for, nobody is to join them.
+        if queue.is_empty() || self.view.is_empty() {
             if let Some(chosen) = self.look()? {
                 return Ok(chosen);
             }
