@@ -337,3 +337,7 @@ fn is_failure(reason: CloseReason) -> bool {
 fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -57,6 +57,19 @@ pub struct Local {
 }
 
 impl Local {
+    /// What the connections of worker `index` of `workers` share.
+    pub fn new(index: usize, workers: usize, limit: Arc<Limit>, shared: Arc<Shared>) -> Self {
+        Self {
+            table: Rc::default(),
+            means: Means::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
+            shared,
+            limit,
+            random: RefCell::new(rand::make_rng()),
+            conns: Cell::new(index as u64 + 1),
+            stride: workers as u64,
+        }
+    }
+
     /// A number for a connection, unique within the process without asking the other workers.
     pub fn next_conn(&self) -> u64 {
         let conn = self.conns.get();
@@ -161,15 +174,7 @@ async fn run(
     shared: Arc<Shared>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let local = Rc::new(Local {
-        table: Rc::default(),
-        means: Means::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
-        shared,
-        limit,
-        random: RefCell::new(rand::make_rng()),
-        conns: Cell::new(index as u64 + 1),
-        stride: workers as u64,
-    });
+    let local = Rc::new(Local::new(index, workers, limit, shared));
     let table = Rc::clone(&local.table);
     tokio::task::spawn_local(async move { table.keep_time().await });
     if let Some(time) = busy_poll {

@@ -1,0 +1,64 @@
+use super::super::admit::Limit;
+use super::*;
+use crate::balance::Ask;
+use crate::config::{self, NoBackend, SocketOptions, Source, StaticBackend};
+use crate::health::Pace;
+use crate::pool::Handle;
+use std::num::NonZeroUsize;
+use std::pin::pin;
+use std::sync::OnceLock;
+use std::task::{Context, Wake, Waker};
+
+/// Looks, the moment it is its turn, how many connections are open at a backend.
+struct Onlooker {
+    backend: Arc<Backend>,
+    seen: OnceLock<(u32, Vec<u64>)>,
+}
+
+impl Wake for Onlooker {
+    fn wake(self: Arc<Self>) {
+        let open = self.backend.flows.read().iter().map(|(_, flow)| flow.active).collect();
+        let _ = self.seen.set((self.backend.load.active(), open));
+    }
+}
+
+#[test]
+fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let static_list = Source::Static(vec![StaticBackend::new("127.0.0.1:1".parse().unwrap())]);
+        let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
+        let handle = Handle::start("p".into(), &config::Pool::new(vec![static_list]), &pace);
+        let pool = Arc::clone(&handle.pool);
+        pool.when_settled().await;
+        let view = pool.view();
+        let chosen = view.choose(&Ask::default()).unwrap().clone();
+        let onlooker = Arc::new(Onlooker { backend: Arc::clone(&chosen.backend), seen: OnceLock::new() });
+
+        let settings = Settings {
+            pool: Arc::clone(&pool),
+            no_backend: NoBackend::Reset,
+            max_connections: None,
+            options: SocketOptions::NONE,
+        };
+        let local = Rc::new(Local::new(0, 1, Arc::new(Limit::new(None, 1024, 1)), Arc::default()));
+        let (client, _far) = tokio::net::UnixStream::pair().unwrap();
+        let (stream, _server) = tokio::net::UnixStream::pair().unwrap();
+        let listener = Arc::new(Listener::new("l".into(), settings));
+        let connection = Connection::new(local, listener, Stream::Unix(client), Client::Unix, None);
+        connection.lease.set(chosen.backend.lease());
+        let trail = Trail { algorithm: "", skipped: "".into(), attempts: 1, queued: None };
+        let settings = pool.settings();
+        let stream = Stream::Unix(stream);
+        connection.routed(Connected { chosen, stream, settings, took: Duration::ZERO, trail });
+
+        // Whoever waits for a place is told when there is one.
+        let ticket = pool.queue.join(1).unwrap();
+        ticket.turn().await;
+        let mut turn = pin!(ticket.turn());
+        let waker = Waker::from(Arc::clone(&onlooker));
+        assert!(turn.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(connection);
+        assert_eq!(onlooker.seen.get(), Some(&(0, vec![0])));
+    });
+}
