@@ -116,7 +116,7 @@ impl Affinity {
                 continue;
             }
             let index = self.by_name[place] as usize;
-            if !ask.passed.contains(&candidates[index].key) {
+            if !ask.passes(candidates[index].key) {
                 if room.is_none_or(|room| room.at(&candidates[index])) {
                     return Some(index);
                 }

@@ -53,7 +53,7 @@ impl Bound {
         }
     }
 
-    /// What there is to share at this moment among those who are not `passed`.
+    /// What there is to share at this moment among those who are not `passed`, which is sorted.
     pub(super) fn room(&self, candidates: &[Candidate], passed: &[u64]) -> Room {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         self.board.take(|first, marks| {
@@ -62,10 +62,8 @@ impl Bound {
             }
         });
         let (mut sum, mut weights) = (tally.sum, self.weights);
-        for (nth, key) in passed.iter().enumerate() {
-            if let Some(&index) = self.places.get(key)
-                && !passed[..nth].contains(key)
-            {
+        for same in passed.chunk_by(|one, next| one == next) {
+            if let Some(&index) = self.places.get(&same[0]) {
                 sum -= u64::from(tally.each[index]);
                 weights -= u64::from(candidates[index].weight);
             }

@@ -1,4 +1,4 @@
-use super::super::laws::{HASHES, candidates, client};
+use super::super::laws::{HASHES, candidates, client, sorted};
 use super::super::{Ask, Picker};
 use super::*;
 use crate::config::Hash;
@@ -59,7 +59,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0u64..4).prop_map(|client| Step::Choose { client, passed: Vec::new() }),
         4 => (any::<u64>(), proptest::collection::vec(0u64..14, 0..4))
-            .prop_map(|(client, passed)| Step::Choose { client, passed }),
+            .prop_map(|(client, passed)| Step::Choose { client, passed: sorted(passed) }),
         6 => any::<usize>().prop_map(Step::End),
         1 => any::<usize>().prop_map(Step::Haunt),
         1 => Just(Step::Exorcise),

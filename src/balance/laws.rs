@@ -24,6 +24,11 @@ pub(super) fn passing(passed: &[u64]) -> Ask<'_> {
     Ask { passed, ..Ask::default() }
 }
 
+pub(super) fn sorted(mut keys: Vec<u64>) -> Vec<u64> {
+    keys.sort_unstable();
+    keys
+}
+
 /// The hash of the nth client.
 pub(super) fn client(nth: u64) -> u64 {
     hash::again(0, nth)
@@ -86,15 +91,14 @@ proptest! {
     ) {
         let picker = Picker::new(algorithm, &hash, set.clone(), None);
         for _ in 0..warm_up { picker.choose(&Ask::default()); }
-        let mut passed = first;
-        passed.dedup();
+        let mut passed = sorted(first);
         let before = set.iter().filter(|candidate| passed.contains(&candidate.key)).count();
         let mut chosen = 0;
         let now = Duration::from_millis(now.into());
         while let Some(index) = picker.choose(&Ask { passed: &passed, client, random, now }) {
             let key = picker.candidates()[index].key;
             prop_assert!(!passed.contains(&key));
-            passed.push(key);
+            passed = sorted([passed, vec![key]].concat());
             chosen += 1;
         }
         prop_assert_eq!(before + chosen, set.len());
@@ -137,6 +141,7 @@ proptest! {
                 let ask = Ask { client, passed: &passed[n], ..Ask::default() };
                 let chosen = &pickers[n].candidates()[pickers[n].choose(&ask).unwrap()];
                 passed[n].push(chosen.key);
+                passed[n].sort_unstable();
                 Arc::clone(&chosen.name)
             });
             prop_assert_eq!(&names[0], &names[1]);
@@ -206,6 +211,7 @@ fn clients_go_where_they_went_in_every_release_before() {
                 let index =
                     picker.choose(&Ask { passed: &passed, client: hash_of(ip), ..Ask::default() }).unwrap();
                 passed.push(set[index].key);
+                passed.sort_unstable();
                 &*set[index].name
             });
             chosen.last().unwrap().to_owned()

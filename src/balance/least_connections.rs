@@ -11,9 +11,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Candidate;
 use super::load::{Board, ones};
 use super::tournament::Tournament;
+use super::{Ask, Candidate};
 
 /// A load reports to the last picker that was made with it. One before it that a worker still has in its hands for
 /// one more choice only learns of what it chooses itself.
@@ -47,11 +47,11 @@ impl LeastConnections {
         }
     }
 
-    pub(super) fn choose(&self, candidates: &[Candidate], tried: &[u64]) -> Option<usize> {
+    pub(super) fn choose(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
         let start = self.next.fetch_add(1, Ordering::Relaxed) % candidates.len();
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         self.board.take(|first, marks| standing.look_again(candidates, first, marks));
-        standing.choose(candidates, start, tried)
+        standing.choose(candidates, start, ask)
     }
 }
 
@@ -66,11 +66,11 @@ impl Standing {
         self.tournament.play(first + lowest, first + highest);
     }
 
-    fn choose(&mut self, candidates: &[Candidate], start: usize, tried: &[u64]) -> Option<usize> {
+    fn choose(&mut self, candidates: &[Candidate], start: usize, ask: &Ask<'_>) -> Option<usize> {
         let chosen = loop {
             let Some(index) = self.tournament.winner(start) else { break None };
             let candidate = &candidates[index];
-            if tried.contains(&candidate.key) {
+            if ask.passes(candidate.key) {
                 self.aside.push(index);
                 self.tournament.put_out(index);
                 self.tournament.play(index, index);

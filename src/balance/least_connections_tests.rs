@@ -109,6 +109,7 @@ proptest! {
                         prop_assert!(knows_every_load(&picker));
                         let Some(index) = chosen else { break };
                         keys.push(picker.candidates[index].key);
+                        keys.sort_unstable();
                         if lease { leases.push(picker.candidates[index].load.lease()); }
                     }
                 }

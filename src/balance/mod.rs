@@ -52,7 +52,8 @@ pub struct Candidate {
 /// What a choice is made by, besides what is known of the candidates.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Ask<'a> {
-    /// The keys of the candidates that are passed over: they were tried in vain, or are full.
+    /// The keys of the candidates that are passed over: they were tried in vain, or are full. Sorted: there may be
+    /// thousands of them.
     pub passed: &'a [u64],
     /// The hash of the client: the same for the same client in every process of the same configuration.
     pub client: u64,
@@ -60,6 +61,13 @@ pub struct Ask<'a> {
     pub random: u64,
     /// The time, since whatever moment all that is told to the loads is counted from.
     pub now: Duration,
+}
+
+impl Ask<'_> {
+    /// Whether the candidate of this key is passed over.
+    pub fn passes(&self, key: u64) -> bool {
+        self.passed.binary_search(&key).is_ok()
+    }
 }
 
 /// A set of candidates, and an algorithm that chooses among them. Never edited: a changed set is a new picker.
@@ -121,13 +129,14 @@ impl Picker {
 
     /// The index of the chosen candidate, never one that is to be passed over; `None` when nobody is left.
     pub fn choose(&self, ask: &Ask<'_>) -> Option<usize> {
+        debug_assert!(ask.passed.is_sorted());
         if self.candidates.is_empty() {
             return None;
         }
         match &self.method {
-            Method::RoundRobin(method) => method.choose(&self.candidates, ask.passed),
-            Method::Weighted(method) => method.choose(&self.candidates, ask.passed),
-            Method::LeastConnections(method) => method.choose(&self.candidates, ask.passed),
+            Method::RoundRobin(method) => method.choose(&self.candidates, ask),
+            Method::Weighted(method) => method.choose(&self.candidates, ask),
+            Method::LeastConnections(method) => method.choose(&self.candidates, ask),
             Method::RandomTwo => random_two::choose(&self.candidates, ask),
             Method::Ewma => ewma::choose(&self.candidates, ask),
             Method::Affinity(method) => method.choose(&self.candidates, ask),

@@ -10,8 +10,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Candidate;
 use super::weighted::Weighted;
+use super::{Ask, Candidate};
 
 /// The place of the rotation, one for all workers, so that the turn is even over the whole process and not
 /// only within each worker. Shared with the pickers before and after it.
@@ -36,16 +36,16 @@ impl RoundRobin {
         Self { next: Arc::clone(&self.next), uneven }
     }
 
-    pub(super) fn choose(&self, candidates: &[Candidate], tried: &[u64]) -> Option<usize> {
+    pub(super) fn choose(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
         if let Some(uneven) = &self.uneven {
-            return uneven.choose(candidates, tried);
+            return uneven.choose(candidates, ask);
         }
         let n = candidates.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % n;
-        if !tried.contains(&candidates[first].key) {
+        if !ask.passes(candidates[first].key) {
             return Some(first);
         }
-        let found = (1..n).find(|step| !tried.contains(&candidates[(first + step) % n].key))?;
+        let found = (1..n).find(|step| !ask.passes(candidates[(first + step) % n].key))?;
         // Those passed over have had their turn: who follows the chosen one is next.
         self.next.fetch_add(found, Ordering::Relaxed);
         Some((first + found) % n)

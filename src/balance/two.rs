@@ -16,7 +16,7 @@ pub(super) fn better_of_two(
     beats: impl Fn(&Candidate, &Candidate) -> bool,
 ) -> Option<usize> {
     let mut dice = SplitMix(ask.random);
-    let allowed = |index: usize| !ask.passed.contains(&candidates[index].key);
+    let allowed = |index: usize| !ask.passes(candidates[index].key);
     let first = draw(candidates.len(), &mut dice, allowed)?;
     let Some(second) = draw(candidates.len(), &mut dice, |index| index != first && allowed(index)) else {
         return Some(first);

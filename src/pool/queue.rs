@@ -50,7 +50,8 @@ impl Queue {
         waiting.turns.insert(number, Arc::clone(&turn));
         self.length.store(waiting.turns.len(), SeqCst);
         drop(waiting);
-        // A place may have become free just before there was anybody to tell.
+        // A place may have become free just before there was anybody to tell; or those who came before have passed on
+        // their turn for one that they had tried, and nobody was behind them.
         self.look_again();
         Some(Ticket { queue: self, number, turn })
     }

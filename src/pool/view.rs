@@ -93,9 +93,9 @@ impl View {
         self.picker.choose(ask).map(|index| &self.backends[index])
     }
 
-    /// The backends that have no place for one more connection at this moment.
-    pub fn full(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.backends.iter().map(|choice| &choice.backend).filter(|backend| backend.is_full())
+    /// The backends that can be chosen.
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.backends.iter().map(|choice| &choice.backend)
     }
 
     /// How many backends can be chosen.

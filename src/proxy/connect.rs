@@ -86,7 +86,7 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
                 if search.settings.balance == Algorithm::Ewma {
                     backend.load.connected(took, clock::since_origin(search.began) + took);
                 }
-                search.tried.push(backend.key);
+                search.tried(backend.key);
                 let trail = search.trail();
                 return Ok(Connected { chosen, stream, settings: search.settings, took, trail });
             }
@@ -104,8 +104,8 @@ struct Search<'a> {
     /// When it looked last, what it chose from, and who was full.
     began: Instant,
     view: Arc<View>,
-    full: Vec<Arc<Backend>>,
-    /// The backends that were tried, and what came of it.
+    full: Full,
+    /// The backends that were tried, sorted, and in words what came of it and what else was in the way.
     tried: Vec<u64>,
     failed: Vec<String>,
     queued: Option<Duration>,
@@ -126,7 +126,7 @@ impl<'a> Search<'a> {
             client,
             began: Instant::now(),
             view: caller.pool.view(),
-            full: Vec::new(),
+            full: Full::default(),
             tried: Vec::new(),
             failed: Vec::new(),
             queued: None,
@@ -141,17 +141,22 @@ impl<'a> Search<'a> {
             if let Some(chosen) = self.look()? {
                 return Ok(chosen);
             }
-        } else {
-            self.full = self.view.full().cloned().collect();
         }
         let limits = self.settings.limits;
         let room = self.view.len().saturating_mul(limits.queue as usize);
-        let ticket = queue.join(room).ok_or(CloseReason::Limited)?;
+        let Some(ticket) = queue.join(room) else {
+            // Nobody has looked for this one who else is full: those who are turned away may be very many.
+            self.failed.extend((room > 0).then(|| format!("{room} clients wait already")));
+            return Err(CloseReason::Limited);
+        };
         let (began, before) = (Instant::now(), self.queued.unwrap_or_default());
         let patience = limits.queue_timeout.saturating_sub(before);
         let served = tokio::time::timeout(patience, self.wait(&ticket)).await;
         self.queued = Some(before + began.elapsed());
-        served.unwrap_or(Err(CloseReason::Limited))
+        served.unwrap_or_else(|_| {
+            self.full = Full::of(&self.view, &self.tried).0;
+            Err(CloseReason::Limited)
+        })
     }
 
     /// Looks for a backend with a place whenever it is the client's turn, until there is one or the client has left.
@@ -183,22 +188,14 @@ impl<'a> Search<'a> {
         let Caller { local, lease, .. } = self.caller;
         self.began = Instant::now();
         let now = clock::since_origin(self.began);
-        self.full.clear();
-        let mut passed = self.tried.clone();
-        loop {
-            let random = local.random.borrow_mut().next_u64();
-            let ask = Ask { passed: &passed, client: self.client, random, now };
-            let Some(chosen) = self.view.choose(&ask) else { break };
-            if let Some(place) = chosen.backend.lease() {
-                lease.set(Some(place));
-                return Ok(Some(chosen.clone()));
-            }
-            // All that are full at once: one by one, thousands would take long.
-            self.full = self.view.full().filter(|full| !self.tried.contains(&full.key)).cloned().collect();
-            passed.truncate(self.tried.len());
-            passed.extend(self.full.iter().map(|full| full.key));
+        let random = || local.random.borrow_mut().next_u64();
+        let (full, taken) = take_place(&self.view, &self.tried, self.client, now, random);
+        self.full = full;
+        if let Some((chosen, place)) = taken {
+            lease.set(Some(place));
+            return Ok(Some(chosen.clone()));
         }
-        match (self.full.is_empty(), self.tried.is_empty()) {
+        match (self.full.count == 0, self.tried.is_empty()) {
             (false, _) => Ok(None),
             (true, true) => Err(CloseReason::NoBackend),
             (true, false) => match self.view.standby.clone() {
@@ -227,10 +224,15 @@ impl<'a> Search<'a> {
         }
         lease.take();
         pool.queue.look_again();
-        self.tried.push(backend.key);
+        self.tried(backend.key);
         self.failed.push(format!("{}: {error}", backend.name));
         // A fresh one: the keeper may just have ruled out whom the last one still had.
         self.view = pool.view();
+    }
+
+    fn tried(&mut self, key: u64) {
+        let place = self.tried.partition_point(|before| *before < key);
+        self.tried.insert(place, key);
     }
 
     fn trail(&self) -> Trail {
@@ -239,6 +241,57 @@ impl<'a> Search<'a> {
             skipped: skipped(&self.view.skipped, &self.full, &self.failed),
             attempts: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
             queued: self.queued,
+        }
+    }
+}
+
+/// Who had no place when a client looked. They may be thousands: only the first are kept.
+#[derive(Debug, Default)]
+struct Full {
+    named: Vec<Arc<Backend>>,
+    count: usize,
+}
+
+impl Full {
+    /// Those of `view` that were not tried, and the keys of all that are to be passed over, sorted; without keys if
+    /// nobody else is left.
+    fn of(view: &View, tried: &[u64]) -> (Self, Option<Vec<u64>>) {
+        let (mut full, mut passed, mut left) = (Self::default(), tried.to_vec(), false);
+        for backend in view.backends().filter(|backend| tried.binary_search(&backend.key).is_err()) {
+            if !backend.is_full() {
+                left = true;
+                continue;
+            }
+            full.count += 1;
+            passed.push(backend.key);
+            if full.named.len() < NAMED {
+                full.named.push(Arc::clone(backend));
+            }
+        }
+        passed.sort_unstable();
+        (full, left.then_some(passed))
+    }
+}
+
+/// Takes a place at a backend that was not tried, and tells who had none.
+fn take_place<'v>(
+    view: &'v View,
+    tried: &[u64],
+    client: u64,
+    now: Duration,
+    mut random: impl FnMut() -> u64,
+) -> (Full, Option<(&'v Choice, Lease)>) {
+    let (mut full, mut passed) = (Full::default(), None);
+    loop {
+        let ask = Ask { passed: passed.as_deref().unwrap_or(tried), client, random: random(), now };
+        let Some(chosen) = view.choose(&ask) else { return (full, None) };
+        if let Some(place) = chosen.backend.lease() {
+            return (full, Some((chosen, place)));
+        }
+        // All that are full at once: one by one, thousands would take long.
+        (full, passed) = Full::of(view, tried);
+        if passed.is_none() {
+            return (full, None);
         }
     }
 }
@@ -272,38 +325,19 @@ async fn attempt(backend: &Backend, settings: &config::Pool, spoken: bool) -> io
 }
 
 /// All that were passed over, in words.
-fn skipped(ineligible: &Arc<str>, full: &[Arc<Backend>], failed: &[String]) -> Arc<str> {
-    if full.is_empty() && failed.is_empty() {
+fn skipped(ineligible: &Arc<str>, full: &Full, failed: &[String]) -> Arc<str> {
+    if full.count == 0 && failed.is_empty() {
         return Arc::clone(ineligible);
     }
     let mut words: Vec<String> = Vec::new();
     words.extend((!ineligible.is_empty()).then(|| ineligible.to_string()));
-    words.extend(full.iter().take(NAMED).map(|backend| format!("{}: full", backend.name)));
-    words.extend((full.len() > NAMED).then(|| format!("and {} more that are full", full.len() - NAMED)));
+    words.extend(full.named.iter().map(|backend| format!("{}: full", backend.name)));
+    let more = full.count - full.named.len();
+    words.extend((more > 0).then(|| format!("and {more} more that are full")));
     words.extend_from_slice(failed);
     words.join("; ").into()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::discovery::Found;
-
-    #[test]
-    fn hundreds_that_are_full_are_counted_and_not_named() {
-        let full: Vec<_> = (0..300)
-            .map(|key| {
-                let found = Found::new(format!("b{key}").into(), "10.0.0.1:1".parse().unwrap());
-                Arc::new(Backend::new(key, &found))
-            })
-            .collect();
-        let failed = ["c: connection refused".to_owned()];
-        assert_eq!(
-            &*skipped(&"a: down (why)".into(), &full, &failed),
-            "a: down (why); b0: full; b1: full; b2: full; b3: full; b4: full; b5: full; b6: full; b7: full; \
-             and 292 more that are full; c: connection refused"
-        );
-        assert_eq!(&*skipped(&"".into(), &full[..1], &[]), "b0: full");
-        assert_eq!(&*skipped(&"a: down (why)".into(), &[], &[]), "a: down (why)");
-    }
-}
+#[path = "connect_tests.rs"]
+mod tests;

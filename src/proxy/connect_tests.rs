@@ -1,0 +1,91 @@
+use super::super::admit::Limit;
+use super::*;
+use crate::config::{Source, StaticBackend};
+use crate::discovery::Found;
+use crate::health::Pace;
+use crate::pool::Handle;
+use std::num::{NonZeroU32, NonZeroUsize};
+
+#[test]
+fn hundreds_that_are_full_are_counted_and_not_named() {
+    let named: Vec<_> = (0..8)
+        .map(|key| {
+            let found = Found::new(format!("b{key}").into(), "10.0.0.1:1".parse().unwrap());
+            Arc::new(Backend::new(key, &found))
+        })
+        .collect();
+    let one = Full { named: vec![Arc::clone(&named[0])], count: 1 };
+    let full = Full { named, count: 300 };
+    let failed = ["c: connection refused".to_owned()];
+    assert_eq!(
+        &*skipped(&"a: down (why)".into(), &full, &failed),
+        "a: down (why); b0: full; b1: full; b2: full; b3: full; b4: full; b5: full; b6: full; b7: full; \
+         and 292 more that are full; c: connection refused"
+    );
+    assert_eq!(&*skipped(&"".into(), &one, &[]), "b0: full");
+    assert_eq!(&*skipped(&"a: down (why)".into(), &Full::default(), &[]), "a: down (why)");
+}
+
+/// A view of thousands, each with one place.
+async fn thousands(balance: Algorithm) -> Arc<View> {
+    let one = |port: u16| StaticBackend::new(([10, 0, 0, 1], port).into());
+    let mut config = config::Pool::new(vec![Source::Static((1..=3000).map(one).collect())]);
+    config.balance = balance;
+    config.limits.connections = NonZeroU32::new(1);
+    let handle = Handle::start("p".into(), &config, &Arc::new(Pace::new(NonZeroUsize::MIN)));
+    handle.pool.when_settled().await;
+    handle.pool.view()
+}
+
+#[test]
+fn with_thousands_full_one_choice_and_one_look_at_each_tell_that_nobody_has_a_place() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for algorithm in Algorithm::ALL {
+        let view = runtime.block_on(thousands(algorithm));
+        let mut places: Vec<_> = view.backends().map(|backend| backend.lease().unwrap()).collect();
+        assert_eq!(places.len(), 3000);
+        let tried = Vec::from_iter(view.backends().map(|backend| backend.key).take(2));
+        let choices = Cell::new(0);
+        let look = |tried: &[u64]| {
+            choices.set(0);
+            let random = || {
+                choices.set(choices.get() + 1);
+                choices.get()
+            };
+            let (full, taken) = take_place(&view, tried, 7, Duration::ZERO, random);
+            (full.count, full.named.len(), taken.map(|(chosen, _)| chosen.backend.key))
+        };
+        assert_eq!(look(&[]), (3000, NAMED, None), "{algorithm:?}");
+        assert_eq!(choices.get(), 1, "{algorithm:?}");
+        assert_eq!(look(&tried), (2998, NAMED, None), "{algorithm:?}");
+        assert_eq!(choices.get(), 1, "{algorithm:?}");
+        places.pop();
+        let last = view.backends().last().map(|backend| backend.key);
+        assert_eq!(look(&tried).2, last, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let handle = Handle::start(
+            "p".into(),
+            &config::Pool::new(Vec::new()),
+            &Arc::new(Pace::new(NonZeroUsize::MIN)),
+        );
+        let pool = &handle.pool;
+        let _waiting = pool.queue.join(1).unwrap();
+        let (client, _far) = tokio::net::UnixStream::pair().unwrap();
+        let caller = Caller {
+            conn: 1,
+            pool,
+            peer: Client::Unix,
+            stream: &Stream::Unix(client),
+            spoken: false,
+            lease: &Cell::new(None),
+            local: &Local::new(0, 1, Arc::new(Limit::new(None, 1024, 1)), Arc::default()),
+        };
+        assert_eq!(connect(&caller).await.unwrap_err().reason, CloseReason::NoBackend);
+    });
+}
