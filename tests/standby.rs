@@ -112,7 +112,7 @@ fn with_panic_a_connection_lives_on_though_the_checks_still_fail() {
     });
     let lb = start(
         &static_list(&[backend]),
-        ", panic: 50%, on_down: reset, health: {http: /health, every: 100ms, timeout: 1s, rise: 1, fall: 1}",
+        ", panic: 50%, on_down: reset, health: {http: /health, every: 100ms, timeout: 100ms, rise: 1, fall: 1}",
     );
     lb.when_logged("panic: too few backends are up");
     assert_eq!((answer(&lb).as_str(), answer(&lb).as_str()), ("slow", "slow"));

@@ -135,12 +135,15 @@ impl<'a> Search<'a> {
 
     /// A backend with a place for the client, which it then has; the client waits for one if it must.
     async fn backend(&mut self) -> Result<Choice, CloseReason> {
+        if self.tried.len() >= self.settings.connect.attempts as usize {
+            return Err(CloseReason::ConnectFailed);
+        }
         let queue = &self.caller.pool.queue;
         // Whoever waits came first; where there is nobody to wait for, nobody is to join them.
-        if queue.is_empty() || self.view.is_empty() {
-            if let Some(chosen) = self.look()? {
-                return Ok(chosen);
-            }
+        if (queue.is_empty() || self.view.is_empty())
+            && let Some(chosen) = self.look()?
+        {
+            return Ok(chosen);
         }
         let limits = self.settings.limits;
         let room = self.view.len().saturating_mul(limits.queue as usize);
@@ -182,9 +185,6 @@ impl<'a> Search<'a> {
 
     /// Chooses a backend and takes a place there; `None` if all that remain are full.
     fn look(&mut self) -> Result<Option<Choice>, CloseReason> {
-        if self.tried.len() >= self.settings.connect.attempts as usize {
-            return Err(CloseReason::ConnectFailed);
-        }
         let Caller { local, lease, .. } = self.caller;
         self.began = Instant::now();
         let now = clock::since_origin(self.began);
