@@ -3,7 +3,10 @@
 //! An event says only *that* something has happened. What is true then is read anew from the engine's list of
 //! running containers, so that an event too many, or in another order, or twice, does no harm; and one that never
 //! came is made up for by the next reading. Events are subscribed to before the first reading, and those of the last
-//! seconds are asked for again, so that nothing is lost in between, nor while the engine was away.
+//! seconds are asked for again, so that nothing is lost in between.
+//!
+//! Of what happened while the engine was away for longer than that, the list tells only the result: a container that was
+//! restarted meanwhile looks as if it had never ended, and whether it can be used the pool's checks decide.
 //!
 //! What the list means is in `containers.rs`.
 
