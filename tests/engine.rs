@@ -27,6 +27,8 @@ struct Engine {
 struct State {
     /// The numbers of the containers that its list has.
     running: Vec<u8>,
+    /// Those of them whose HEALTHCHECK fails.
+    unhealthy: Vec<u8>,
     /// What it was asked, in order.
     asked: Vec<String>,
     /// What has happened, and when, in nanoseconds since the epoch.
@@ -93,7 +95,16 @@ impl Engine {
                 return Ok(());
             }
             _ if path.contains("/version") => json!({"ApiVersion": "1.41", "Version": "20.10.24"}),
-            _ => state.running.iter().map(|n| container(*n)).collect(),
+            _ if path.contains("/containers/json") => {
+                let health = |n: &u8| if state.unhealthy.contains(n) { " (unhealthy)" } else { "" };
+                state.running.iter().map(|n| container(*n, health(n))).collect()
+            }
+            // Of the first one it never tells more, as of one that is stuck.
+            _ if path.contains(&id(1)) => {
+                state.listening.push(stream);
+                return Ok(());
+            }
+            _ => json!({"State": {"Health": {"Log": [{"Output": "the disk is full\n"}]}}}),
         };
         let body = body.to_string();
         let length = body.len();
@@ -151,10 +162,10 @@ fn name(n: u8) -> String {
     format!("web-{n}")
 }
 
-fn container(n: u8) -> Value {
+fn container(n: u8, health: &str) -> Value {
     json!({
         "Id": id(n), "Names": [format!("/{}", name(n))], "Labels": {"pool": "web"}, "State": "running",
-        "Status": "Up 3 seconds", "Ports": [{"PrivatePort": 5000, "Type": "tcp"}],
+        "Status": format!("Up 3 seconds{health}"), "Ports": [{"PrivatePort": 5000, "Type": "tcp"}],
         "NetworkSettings": {"Networks": {"n": {"IPAddress": format!("10.9.0.{n}"), "IPPrefixLen": 24}}}
     })
 }
@@ -241,6 +252,25 @@ fn a_start_that_is_heard_after_the_list_has_it_is_no_restart() {
     lb.when_up(names(&[1, 2, 3]));
     let gone = lb.logged(&["backend gone", "backend=web-2 "]);
     assert!(gone.is_empty(), "{gone:?}");
+}
+
+#[test]
+fn why_one_is_unhealthy_is_asked_while_everything_else_goes_on() {
+    let (lb, engine) = start(&[1, 2, 3], Mood::Well);
+    lb.when_up(names(&[1, 2, 3]));
+    engine.state().unhealthy = vec![1, 2];
+    engine.tell("health_status: unhealthy", 1);
+    let told = Instant::now();
+    for n in [1, 2] {
+        let down = lb.when_logged(&format!("backend down pool=p backend={}", name(n)));
+        assert!(down.contains("its HEALTHCHECK fails"), "{down}");
+    }
+    engine.tell("die", 3);
+    lb.when_logged("backend gone pool=p backend=web-3");
+    assert!(told.elapsed() < Duration::from_secs(5), "as long as a request to the engine may take");
+    let cause = |n: u8| Some(lb.backends().into_iter().find(|backend| backend.0 == name(n))?.2);
+    eventually("the one that tells", || (cause(2)? == "its HEALTHCHECK fails: the disk is full").then_some(()));
+    assert_eq!(cause(1).unwrap(), "its HEALTHCHECK fails");
 }
 
 #[test]
