@@ -269,7 +269,9 @@ fn why_one_is_unhealthy_is_asked_while_everything_else_goes_on() {
     lb.when_logged("backend gone pool=p backend=web-3");
     assert!(told.elapsed() < Duration::from_secs(5), "as long as a request to the engine may take");
     let cause = |n: u8| Some(lb.backends().into_iter().find(|backend| backend.0 == name(n))?.2);
-    eventually("the one that tells", || (cause(2)? == "its HEALTHCHECK fails: the disk is full").then_some(()));
+    eventually("the one that tells", || {
+        (cause(2)? == "its HEALTHCHECK fails: the disk is full").then_some(())
+    });
     assert_eq!(cause(1).unwrap(), "its HEALTHCHECK fails");
 }
 

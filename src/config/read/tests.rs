@@ -257,7 +257,16 @@ fn a_file_holds_the_list_that_could_stand_under_static() {
     );
     assert_eq!(written("[]"), Ok(Vec::new()));
     assert_eq!(written("backends: [] # for now\n"), Ok(Vec::new()));
-    assert_eq!(written("- 10.0.0.1:${POINTSMAN_TEST_NONE:-7}").unwrap()[0].address.port(), 7);
+}
+
+#[test]
+fn a_file_cannot_read_the_environment() {
+    for list in ["- {address: 10.0.0.1:1, name: \"${PATH}\"}", "- 10.0.0.1:${POINTSMAN_TEST_NONE:-7}"] {
+        let told = written(list).unwrap_err().to_string();
+        assert!(told.contains("variables are replaced in the configuration only"), "{told}");
+        assert!(!told.contains(&std::env::var("PATH").unwrap()), "{told}");
+    }
+    assert_eq!(&*written("- {address: 10.0.0.1:1, name: $PATH}").unwrap()[0].name, "$PATH");
 }
 
 #[test]
