@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -166,7 +166,7 @@ fn container(n: u8, health: &str) -> Value {
     json!({
         "Id": id(n), "Names": [format!("/{}", name(n))], "Labels": {"pool": "web"}, "State": "running",
         "Status": format!("Up 3 seconds{health}"), "Ports": [{"PrivatePort": 5000, "Type": "tcp"}],
-        "NetworkSettings": {"Networks": {"n": {"IPAddress": format!("10.9.0.{n}"), "IPPrefixLen": 24}}}
+        "NetworkSettings": {"Networks": {"n": {"IPAddress": format!("127.9.0.{n}"), "IPPrefixLen": 24}}}
     })
 }
 
@@ -273,6 +273,29 @@ fn why_one_is_unhealthy_is_asked_while_everything_else_goes_on() {
         (cause(2)? == "its HEALTHCHECK fails: the disk is full").then_some(())
     });
     assert_eq!(cause(1).unwrap(), "its HEALTHCHECK fails");
+}
+
+#[test]
+fn another_port_is_served_before_the_old_one_is_left() {
+    let engine = Engine::start(&[1], Mood::Well);
+    let [old, new] = [(); 2].map(|()| TcpListener::bind("127.9.0.1:0").unwrap());
+    let config = |at: &TcpListener| {
+        let port = at.local_addr().unwrap().port();
+        config(&format!("unix://{}", socket(&engine.folder).display()))
+            .replace("label: pool=web", &format!("label: pool=web, port: {port}"))
+            .replace("}}]}}", "}}], health: {tcp: {}}}}")
+    };
+    let lb = Lb::start(&config(&old));
+    lb.when_up(names(&[1]));
+    lb.reload(&config(&new));
+    let line = |what: &str, at: &TcpListener| {
+        let words = [what, &format!("address={} ", at.local_addr().unwrap())];
+        let log = lb.log();
+        log.lines().position(|line| words.iter().all(|word| line.contains(word)))
+    };
+    let gone = eventually("the old one is gone", || line("backend gone", &old));
+    let up = line("backend up", &new);
+    assert!(up.is_some_and(|up| up < gone), "{}", lb.log());
 }
 
 #[test]

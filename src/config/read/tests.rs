@@ -102,6 +102,15 @@ fn sources_stand_in_their_order_and_all_that_is_written_down_is_one() {
 }
 
 #[test]
+fn one_label_in_two_networks_or_with_two_ports_is_two_sources() {
+    let items = ["{label: a, network: n}", "{label: a, network: m}", "{label: a, port: 1}", "a"];
+    let list: Vec<_> = items.iter().map(|item| format!("{{docker: {item}}}")).collect();
+    let sources = read(&format!("discover: [{}]", list.join(", "))).discover;
+    let keys: Vec<_> = sources.iter().map(|source| SourceKey::from(source).to_string()).collect();
+    assert_eq!(keys, ["docker a in n", "docker a in m", "docker a port 1", "docker a"]);
+}
+
+#[test]
 fn a_check_stands_alone_or_in_a_list() {
     let one = pool("health: {tcp: {}, every: 4s, fast_every: 1s, grace: 20s}").health;
     let wanted = Health {
