@@ -6,7 +6,7 @@
 mod support;
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,6 +27,8 @@ struct Engine {
 struct State {
     /// The numbers of the containers that its list has.
     running: Vec<u8>,
+    /// Those of them whose HEALTHCHECK fails.
+    unhealthy: Vec<u8>,
     /// What it was asked, in order.
     asked: Vec<String>,
     /// What has happened, and when, in nanoseconds since the epoch.
@@ -93,7 +95,16 @@ impl Engine {
                 return Ok(());
             }
             _ if path.contains("/version") => json!({"ApiVersion": "1.41", "Version": "20.10.24"}),
-            _ => state.running.iter().map(|n| container(*n)).collect(),
+            _ if path.contains("/containers/json") => {
+                let health = |n: &u8| if state.unhealthy.contains(n) { " (unhealthy)" } else { "" };
+                state.running.iter().map(|n| container(*n, health(n))).collect()
+            }
+            // Of the first one it never tells more, as of one that is stuck.
+            _ if path.contains(&id(1)) => {
+                state.listening.push(stream);
+                return Ok(());
+            }
+            _ => json!({"State": {"Health": {"Log": [{"Output": "the disk is full\n"}]}}}),
         };
         let body = body.to_string();
         let length = body.len();
@@ -151,11 +162,11 @@ fn name(n: u8) -> String {
     format!("web-{n}")
 }
 
-fn container(n: u8) -> Value {
+fn container(n: u8, health: &str) -> Value {
     json!({
         "Id": id(n), "Names": [format!("/{}", name(n))], "Labels": {"pool": "web"}, "State": "running",
-        "Status": "Up 3 seconds", "Ports": [{"PrivatePort": 5000, "Type": "tcp"}],
-        "NetworkSettings": {"Networks": {"n": {"IPAddress": format!("10.9.0.{n}"), "IPPrefixLen": 24}}}
+        "Status": format!("Up 3 seconds{health}"), "Ports": [{"PrivatePort": 5000, "Type": "tcp"}],
+        "NetworkSettings": {"Networks": {"n": {"IPAddress": format!("127.9.0.{n}"), "IPPrefixLen": 24}}}
     })
 }
 
@@ -241,6 +252,50 @@ fn a_start_that_is_heard_after_the_list_has_it_is_no_restart() {
     lb.when_up(names(&[1, 2, 3]));
     let gone = lb.logged(&["backend gone", "backend=web-2 "]);
     assert!(gone.is_empty(), "{gone:?}");
+}
+
+#[test]
+fn why_one_is_unhealthy_is_asked_while_everything_else_goes_on() {
+    let (lb, engine) = start(&[1, 2, 3], Mood::Well);
+    lb.when_up(names(&[1, 2, 3]));
+    engine.state().unhealthy = vec![1, 2];
+    engine.tell("health_status: unhealthy", 1);
+    let told = Instant::now();
+    for n in [1, 2] {
+        let down = lb.when_logged(&format!("backend down pool=p backend={}", name(n)));
+        assert!(down.contains("its HEALTHCHECK fails"), "{down}");
+    }
+    engine.tell("die", 3);
+    lb.when_logged("backend gone pool=p backend=web-3");
+    assert!(told.elapsed() < Duration::from_secs(5), "as long as a request to the engine may take");
+    let cause = |n: u8| Some(lb.backends().into_iter().find(|backend| backend.0 == name(n))?.2);
+    eventually("the one that tells", || {
+        (cause(2)? == "its HEALTHCHECK fails: the disk is full").then_some(())
+    });
+    assert_eq!(cause(1).unwrap(), "its HEALTHCHECK fails");
+}
+
+#[test]
+fn another_port_is_served_before_the_old_one_is_left() {
+    let engine = Engine::start(&[1], Mood::Well);
+    let [old, new] = [(); 2].map(|()| TcpListener::bind("127.9.0.1:0").unwrap());
+    let config = |at: &TcpListener| {
+        let port = at.local_addr().unwrap().port();
+        config(&format!("unix://{}", socket(&engine.folder).display()))
+            .replace("label: pool=web", &format!("label: pool=web, port: {port}"))
+            .replace("}}]}}", "}}], health: {tcp: {}}}}")
+    };
+    let lb = Lb::start(&config(&old));
+    lb.when_up(names(&[1]));
+    lb.reload(&config(&new));
+    let line = |what: &str, at: &TcpListener| {
+        let words = [what, &format!("address={} ", at.local_addr().unwrap())];
+        let log = lb.log();
+        log.lines().position(|line| words.iter().all(|word| line.contains(word)))
+    };
+    let gone = eventually("the old one is gone", || line("backend gone", &old));
+    let up = line("backend up", &new);
+    assert!(up.is_some_and(|up| up < gone), "{}", lb.log());
 }
 
 #[test]

@@ -22,6 +22,21 @@ pub(super) fn substitute(node: &mut Node, variables: Variables<'_>, problems: &m
     }
 }
 
+/// Finds variables where there may be none; the values stay as they are.
+pub(super) fn refuse(node: &mut Node, problems: &mut Vec<Problem>) {
+    match &mut node.value {
+        Value::Null => {}
+        Value::Scalar(text) => {
+            if text.contains("${") {
+                let message = "variables are replaced in the configuration only; write what it stands for";
+                problems.push(Problem { at: Some(node.at), message: message.to_owned() });
+            }
+        }
+        Value::List(list) => list.iter_mut().for_each(|item| refuse(item, problems)),
+        Value::Map(pairs) => pairs.iter_mut().for_each(|(_, value)| refuse(value, problems)),
+    }
+}
+
 /// Replaces the variables in a text; an error comes with its offset, in characters.
 fn replace(text: &str, variables: Variables<'_>) -> Result<String, (usize, String)> {
     let mut out = String::with_capacity(text.len());

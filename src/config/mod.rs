@@ -41,29 +41,28 @@ pub fn load(path: &Path) -> Result<Config, Report> {
 
 /// Reads the configuration in `text`; `name` is what messages call it.
 pub fn parse(name: &str, text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<Config, Report> {
-    read_with(name, text, variables, read::config)
+    read_with(name, text, |root, problems| env::substitute(root, variables, problems), read::config)
 }
 
 /// Reads the backends in `text`, a file that holds nothing else: a YAML list as it would stand under `static`, or a map
-/// with such a list under `backends`. Variables are replaced from the environment, as in the configuration, so that a
-/// list can be moved there as it is. An empty list is `[]`: a file with nothing in it has a problem, as it is how a file
+/// with such a list under `backends`. A variable is a problem: who writes the list is not always who may read this process's
+/// environment, which would show in the status as a backend's name. An empty list is `[]`: a file with nothing in it has a problem, as it is how a file
 /// looks while it is being written. `name` is what messages call it.
 pub fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, Report> {
-    let variables = |variable: &str| std::env::var(variable).ok();
-    read_with(name, text, &variables, |root, decoder| Some(read::backends(root, decoder)))
+    read_with(name, text, env::refuse, |root, decoder| Some(read::backends(root, decoder)))
 }
 
-/// Reads `text` with `read`, whose result counts only if there are no problems.
+/// Reads `text` with `read`, after what `expand` does with its variables. The result counts only if there are no problems.
 fn read_with<T>(
     name: &str,
     text: &str,
-    variables: env::Variables<'_>,
+    expand: impl FnOnce(&mut tree::Node, &mut Vec<Problem>),
     read: impl FnOnce(&tree::Node, &decode::Decoder<'_>) -> Option<T>,
 ) -> Result<T, Report> {
     let report = |problems| Report::new(name, text, problems);
     let mut root = tree::parse(text).map_err(|problem| report(vec![problem]))?;
     let mut problems = Vec::new();
-    env::substitute(&mut root, variables, &mut problems);
+    expand(&mut root, &mut problems);
     if !problems.is_empty() {
         return Err(report(problems)); // what the values would have been is not known
     }

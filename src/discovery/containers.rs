@@ -308,7 +308,7 @@ pub(super) fn id(container: &ContainerSummary) -> &str {
 }
 
 /// What a container is called: as its label says, else its own name. Links give it further names, such as `/web/db`.
-fn name(container: &ContainerSummary) -> Arc<str> {
+pub(super) fn name(container: &ContainerSummary) -> Arc<str> {
     let labelled = label(container, "name").filter(|name| !name.is_empty());
     let own = || {
         let mut names = container.names.iter().flatten().map(|name| name.strip_prefix('/').unwrap_or(name));

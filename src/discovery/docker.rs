@@ -3,7 +3,10 @@
 //! An event says only *that* something has happened. What is true then is read anew from the engine's list of
 //! running containers, so that an event too many, or in another order, or twice, does no harm; and one that never
 //! came is made up for by the next reading. Events are subscribed to before the first reading, and those of the last
-//! seconds are asked for again, so that nothing is lost in between, nor while the engine was away.
+//! seconds are asked for again, so that nothing is lost in between.
+//!
+//! Of what happened while the engine was away for longer than that, the list tells only the result: a container that was
+//! restarted meanwhile looks as if it had never ended, and whether it can be used the pool's checks decide.
 //!
 //! What the list means is in `containers.rs`.
 
@@ -20,11 +23,13 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::{Stream, StreamExt};
 use ipnet::IpNet;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::containers::{self, Complaint, Condition, Label};
 use super::engine::Address;
+use super::rounds::ask_each;
 use super::{Observation, Outcome, Sink};
 use crate::config::Docker;
 
@@ -38,6 +43,8 @@ const ONCE_MORE: Duration = Duration::from_secs(1);
 const EVERY: Duration = Duration::from_secs(30);
 /// Events this old are asked for again when subscribing.
 const RECENT: Duration = Duration::from_secs(5);
+/// What unhealthy containers have not told of their HEALTHCHECKs within this time is not waited for.
+const WHY: Duration = Duration::from_secs(2);
 /// From one try to reach the engine to the next: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// What can change the set of backends, or how they are.
@@ -74,6 +81,9 @@ pub(super) async fn watch(settings: Docker, ask_now: Arc<Notify>, sink: Sink) {
     }
 }
 
+/// The id and the name of an unhealthy container, and its HEALTHCHECK's last output, if it has one and told it in time.
+type Answer = ((String, Arc<str>), Option<Option<String>>);
+
 struct Watcher {
     settings: Docker,
     engine: Address,
@@ -88,6 +98,8 @@ struct Watcher {
     heard: i64,
     /// Why the unhealthy ones are: asked for once, when they become so.
     why: HashMap<String, Arc<str>>,
+    /// The asking for it, which nothing else waits for.
+    asking: JoinSet<Vec<Answer>>,
     complaints: BTreeSet<Complaint>,
     /// Readings that succeeded.
     readings: u64,
@@ -104,6 +116,7 @@ impl Watcher {
             ended: HashMap::new(),
             heard: 0,
             why: HashMap::new(),
+            asking: JoinSet::new(),
             complaints: BTreeSet::new(),
             readings: 0,
         }
@@ -111,7 +124,8 @@ impl Watcher {
 
     /// Connects to the engine and follows its events until that fails; why it did.
     async fn follow(&mut self, ask_now: &Notify) -> String {
-        self.ended.clear(); // whether they have started again meanwhile, no event has told
+        // Whether they have started again meanwhile, perhaps no event tells.
+        self.ended.values_mut().for_each(|started| *started = true);
         let engine = match self.engine.connect().await {
             Ok(engine) => engine,
             Err(reason) => return reason,
@@ -139,6 +153,10 @@ impl Watcher {
                         Err(reason) => return reason,
                     };
                     due = Instant::now() + pause;
+                }
+                Some(Ok(answers)) = self.asking.join_next() => {
+                    self.learn_why(answers);
+                    due = due.min(Instant::now() + GATHER);
                 }
                 () = ask_now.notified() => due = due.min(Instant::now() + BETWEEN_READINGS),
             }
@@ -178,7 +196,7 @@ impl Watcher {
         let ended = self.ended.len();
         self.ended.retain(|_, started| !*started);
         let restarted = self.ended.len() < ended;
-        self.learn_why(engine, &list).await;
+        self.wonder_why(engine, &list);
         let reading = containers::read(&self.settings, &list, &self.why, &near);
         let labelled = list.iter().filter(|container| self.label.is_on(container));
         self.labelled = labelled.map(|container| containers::id(container).to_owned()).collect();
@@ -192,24 +210,41 @@ impl Watcher {
         Ok(restarted)
     }
 
-    /// Asks why those are unhealthy of whom it is not known yet.
-    async fn learn_why(&mut self, engine: &Engine, list: &[ContainerSummary]) {
-        let unhealthy: HashSet<&str> = list
+    /// Begins to ask why those are unhealthy of whom it is not known yet. That they are is told meanwhile.
+    fn wonder_why(&mut self, engine: &Engine, list: &[ContainerSummary]) {
+        let unhealthy: HashMap<&str, Arc<str>> = list
             .iter()
             .filter(|container| self.settings.healthcheck && self.label.is_on(container))
             .filter(|container| containers::condition(container) == Condition::Unhealthy)
-            .map(containers::id)
+            .map(|container| (containers::id(container), containers::name(container)))
             .collect();
-        self.why.retain(|id, _| unhealthy.contains(id.as_str()));
-        for id in unhealthy {
-            if self.why.contains_key(id) {
-                continue;
+        self.why.retain(|id, _| unhealthy.contains_key(id.as_str()));
+        let mut unknown = Vec::new();
+        for (id, name) in unhealthy {
+            if !self.why.contains_key(id) {
+                self.why.insert(id.to_owned(), containers::unhealthy_because(""));
+                unknown.push((id.to_owned(), name));
             }
-            let log = match self.engine.within(engine.inspect_container(id, None)).await {
-                Ok(container) => container.state.and_then(|state| state.health?.log?.pop()?.output),
-                Err(_) => None, // it is unhealthy all the same
-            };
-            self.why.insert(id.to_owned(), containers::unhealthy_because(&log.unwrap_or_default()));
+        }
+        if unknown.is_empty() {
+            return;
+        }
+        let (engine, deadline) = (engine.clone(), Instant::now() + WHY);
+        let ask = move |(id, _): &(String, Arc<str>)| {
+            let (engine, id) = (engine.clone(), id.clone());
+            async move { engine.inspect_container(&id, None).await.ok()?.state?.health?.log?.pop()?.output }
+        };
+        self.asking.spawn(ask_each(unknown, ask, deadline));
+    }
+
+    /// Takes in what the HEALTHCHECKs said last. Who has told nothing is unhealthy all the same.
+    fn learn_why(&mut self, answers: Vec<Answer>) {
+        for ((id, name), output) in answers {
+            let Some(output) = output.flatten().filter(|output| !output.trim().is_empty()) else { continue };
+            if let Some(why) = self.why.get_mut(&id) {
+                *why = containers::unhealthy_because(&output);
+                info!(container = %name, label = self.settings.label, reason = &**why, "container unhealthy");
+            }
         }
     }
 

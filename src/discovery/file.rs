@@ -23,6 +23,10 @@ use crate::config::{self, File};
 
 /// A larger file is not a list of backends: with 100 bytes each it would be more than 40 000.
 const LARGEST: u64 = 4 << 20;
+/// Of more mistakes than these only the number is told, as they are one line of the log.
+const MOST_TOLD: usize = 10;
+/// Of a mistake this much is told, in characters.
+const LONGEST_TOLD: usize = 500;
 /// Between two looks at a file that has just changed.
 const SETTLE: Duration = Duration::from_millis(50);
 /// Looks that failed connections ask for are at least this far apart.
@@ -93,10 +97,22 @@ fn understand(path: &Path, look: &Look) -> Outcome {
         Ok(backends) if backends.is_empty() => Outcome::Empty,
         Ok(backends) => Outcome::Backends(backends.iter().map(Found::from).collect()),
         Err(report) => {
-            let problems: Vec<_> = report.problems().iter().map(|problem| report.line(problem)).collect();
-            Outcome::Invalid(problems.join("; ")) // a log has lines
+            let problems = report.problems();
+            let lines = problems.iter().take(MOST_TOLD).map(|problem| shortened(report.line(problem)));
+            let more = problems.len().saturating_sub(MOST_TOLD);
+            let more = (more > 0).then(|| format!("and {more} more"));
+            Outcome::Invalid(lines.chain(more).collect::<Vec<_>>().join("; ")) // a log has lines
         }
     }
+}
+
+/// What is told of a mistake: its value may be as long as the file.
+fn shortened(mut line: String) -> String {
+    if let Some((end, _)) = line.char_indices().nth(LONGEST_TOLD) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
 }
 
 fn look(path: &Path) -> Look {
@@ -153,6 +169,19 @@ mod tests {
         assert!(matches!(understood(""), Outcome::Invalid(_)));
         let latin = understand(Path::new("f"), &Ok(vec![0xe9]));
         assert_eq!(latin, Outcome::Invalid("f: it is not UTF-8 text".into()));
+    }
+
+    #[test]
+    fn however_many_and_long_the_mistakes_are_they_make_a_line_that_can_be_read() {
+        let Outcome::Invalid(reason) = understood(&"- nonsense\n".repeat(40_000)) else { panic!() };
+        assert_eq!(reason.matches("backends.yaml:").count(), 10, "{reason}");
+        assert!(reason.ends_with("; and 39990 more"), "{reason}");
+        let Outcome::Invalid(reason) = understood(&format!("- {}\n", "ä".repeat(1 << 20))) else { panic!() };
+        assert!(reason.chars().count() <= 501, "{} characters", reason.len());
+        let Outcome::Invalid(twice) = understood(&"- 10.0.0.1:80\n".repeat(20_000)) else { panic!() };
+        assert!(twice.ends_with("; and 19989 more"), "{twice}");
+        let all: String = (0..20_000).map(|n| format!("- 10.0.{}.{}:80\n", n / 256, n % 256)).collect();
+        assert!(matches!(understood(&all), Outcome::Backends(found) if found.len() == 20_000));
     }
 
     #[test]

@@ -175,7 +175,7 @@ fn nothing_in(source: &SourceKey) -> &'static str {
     match source {
         SourceKey::Static | SourceKey::File(_) => "the list is empty",
         SourceKey::Dns(..) | SourceKey::Srv(_) => "the name exists but has no address",
-        SourceKey::Docker(..) => "no running container that can be a backend has the label",
+        SourceKey::Docker { .. } => "no running container that can be a backend has the label",
     }
 }
 

@@ -16,6 +16,10 @@ use crate::config::{Query, Srv};
 /// The largest weight that a backend has: more would say little, and cost the algorithms that spread shares out.
 const HEAVIEST: u64 = 256;
 
+/// The tiers that there are at most: each costs a view of the backends of its own, and who wrote the records decides
+/// how many priorities there are.
+const TIERS: usize = 16;
+
 /// The SRV records of a name, and the addresses of their targets.
 pub(super) struct Watcher {
     settings: Srv,
@@ -147,16 +151,23 @@ impl News {
 
 /// The records as backends: each address of a record's target, with the record's port.
 ///
-/// The priorities, lowest first, are the tiers. Two records that lead to one address are one backend: that of the
+/// The priorities, lowest first, are the tiers; all from the [`TIERS`]th on are one. Two records that lead to one address are one backend: that of the
 /// lowest priority counts, and the weights of equals are added.
 fn backends<'a>(records: &[Service], addresses: impl Fn(&str) -> Option<&'a BTreeSet<IpAddr>>) -> Vec<Found> {
-    let mut tiers: BTreeMap<u16, Vec<&Service>> = BTreeMap::new();
+    let mut priorities: BTreeMap<u16, Vec<&Service>> = BTreeMap::new();
     for record in records.iter().filter(|record| !record.target.is_empty()) {
-        tiers.entry(record.priority).or_default().push(record);
+        priorities.entry(record.priority).or_default().push(record);
+    }
+    let mut tiers: Vec<Vec<&Service>> = Vec::new();
+    for records in priorities.into_values() {
+        match tiers.get_mut(TIERS - 1) {
+            Some(last) => last.extend(records),
+            None => tiers.push(records),
+        }
     }
     let mut taken = BTreeSet::new();
     let mut all = Vec::new();
-    for (tier, (_, mut records)) in (0..).zip(tiers) {
+    for (tier, mut records) in (0..).zip(tiers) {
         // Answers come in any order, and of two names of an address always the same one is to be the backend's.
         records.sort_unstable_by_key(|record| (&record.target, record.port));
         let mut sums: BTreeMap<SocketAddr, (Found, u64)> = BTreeMap::new();

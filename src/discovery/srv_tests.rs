@@ -42,6 +42,14 @@ fn port_weight_and_priority_are_the_records_own() {
 }
 
 #[test]
+fn priorities_beyond_the_last_tier_share_it() {
+    let records: Vec<_> = (0..1000).map(|n| record(n * 2, 1, 5000 + n, "a.test")).collect();
+    let found = found(&records, &[("a.test", &["10.0.0.1"])]);
+    let tiers: Vec<_> = found.iter().map(|backend| backend.tier).collect();
+    assert_eq!(tiers, (0..1000).map(|n| n.min(15)).collect::<Vec<u16>>());
+}
+
+#[test]
 fn a_host_with_several_instances_has_several_backends_and_the_first_keeps_its_name() {
     let hosts: [(&str, &[&str]); 1] = [("host.test", &["10.0.0.1"])];
     let first = record(0, 1, 5000, "host.test");

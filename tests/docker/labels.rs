@@ -121,8 +121,11 @@ fn the_engines_healthcheck_decides_and_so_does_a_pause() {
     lb.when_up(names(&[&a]));
     docker(&["exec", &a.0, "rm", "/well"]);
     let down = lb.when_logged("backend down");
-    assert!(down.contains("its HEALTHCHECK fails: the disk is full"), "{down}");
+    assert!(down.contains("its HEALTHCHECK fails"), "{down}");
     assert_eq!(backend(&lb, &a.0).unwrap()["state"], "down");
+    let why = "its HEALTHCHECK fails: the disk is full";
+    lb.when_logged(&format!("reason=\"{why}\""));
+    eventually("the status tells why", || (backend(&lb, &a.0)?["cause"] == why).then_some(()));
     docker(&["exec", &a.0, "touch", "/well"]);
     lb.when_up(names(&[&a]));
     docker(&["pause", &a.0]);

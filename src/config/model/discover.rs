@@ -33,8 +33,18 @@ pub enum SourceKey {
     Srv(String),
     /// A file.
     File(PathBuf),
-    /// The containers with a label, of an engine.
-    Docker(String, Option<String>),
+    /// The containers with a label, of an engine, with what decides where they are connected to: when that changes, the
+    /// old places wait for the new ones to be found and checked, as those of any source that is taken away.
+    Docker {
+        /// The label.
+        label: String,
+        /// The port of those that name none.
+        port: Option<u16>,
+        /// The network.
+        network: Option<String>,
+        /// The engine.
+        engine: Option<String>,
+    },
 }
 
 impl From<&Source> for SourceKey {
@@ -44,7 +54,12 @@ impl From<&Source> for SourceKey {
             Source::Dns(dns) => Self::Dns(dns.name.clone(), dns.port),
             Source::Srv(srv) => Self::Srv(srv.name.clone()),
             Source::File(file) => Self::File(file.path.clone()),
-            Source::Docker(docker) => Self::Docker(docker.label.clone(), docker.engine.clone()),
+            Source::Docker(docker) => Self::Docker {
+                label: docker.label.clone(),
+                port: docker.port,
+                network: docker.network.clone(),
+                engine: docker.engine.clone(),
+            },
         }
     }
 }
@@ -56,8 +71,12 @@ impl fmt::Display for SourceKey {
             Self::Dns(name, port) => write!(f, "dns {name}:{port}"),
             Self::Srv(name) => write!(f, "srv {name}"),
             Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Docker(label, None) => write!(f, "docker {label}"),
-            Self::Docker(label, Some(engine)) => write!(f, "docker {label} at {engine}"),
+            Self::Docker { label, port, network, engine } => {
+                write!(f, "docker {label}")?;
+                port.iter().try_for_each(|port| write!(f, " port {port}"))?;
+                network.iter().try_for_each(|network| write!(f, " in {network}"))?;
+                engine.iter().try_for_each(|engine| write!(f, " at {engine}"))
+            }
         }
     }
 }

@@ -102,6 +102,15 @@ fn sources_stand_in_their_order_and_all_that_is_written_down_is_one() {
 }
 
 #[test]
+fn one_label_in_two_networks_or_with_two_ports_is_two_sources() {
+    let items = ["{label: a, network: n}", "{label: a, network: m}", "{label: a, port: 1}", "a"];
+    let list: Vec<_> = items.iter().map(|item| format!("{{docker: {item}}}")).collect();
+    let sources = read(&format!("discover: [{}]", list.join(", "))).discover;
+    let keys: Vec<_> = sources.iter().map(|source| SourceKey::from(source).to_string()).collect();
+    assert_eq!(keys, ["docker a in n", "docker a in m", "docker a port 1", "docker a"]);
+}
+
+#[test]
 fn a_check_stands_alone_or_in_a_list() {
     let one = pool("health: {tcp: {}, every: 4s, fast_every: 1s, grace: 20s}").health;
     let wanted = Health {
@@ -257,7 +266,16 @@ fn a_file_holds_the_list_that_could_stand_under_static() {
     );
     assert_eq!(written("[]"), Ok(Vec::new()));
     assert_eq!(written("backends: [] # for now\n"), Ok(Vec::new()));
-    assert_eq!(written("- 10.0.0.1:${POINTSMAN_TEST_NONE:-7}").unwrap()[0].address.port(), 7);
+}
+
+#[test]
+fn a_file_cannot_read_the_environment() {
+    for list in ["- {address: 10.0.0.1:1, name: \"${PATH}\"}", "- 10.0.0.1:${POINTSMAN_TEST_NONE:-7}"] {
+        let told = written(list).unwrap_err().to_string();
+        assert!(told.contains("variables are replaced in the configuration only"), "{told}");
+        assert!(!told.contains(&std::env::var("PATH").unwrap()), "{told}");
+    }
+    assert_eq!(&*written("- {address: 10.0.0.1:1, name: $PATH}").unwrap()[0].name, "$PATH");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Backends that are written down, under `static` or in a file of their own.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -64,10 +65,12 @@ fn socket_address(text: &str) -> Result<SocketAddr, String> {
 
 /// That two backends have the same address or the same name is a problem of `whose`.
 pub(super) fn check_names(written: &Written, whose: &str, d: &Decoder<'_>) {
-    for (index, (backend, place)) in written.iter().enumerate() {
-        if written[..index].iter().any(|(other, _)| other.address == backend.address) {
+    let (mut addresses, mut names) = (HashSet::new(), HashSet::new());
+    for (backend, place) in written {
+        let (new_address, new_name) = (addresses.insert(backend.address), names.insert(&backend.name));
+        if !new_address {
             d.problem(*place, format!("{whose} has the backend {} twice", backend.address));
-        } else if written[..index].iter().any(|(other, _)| other.name == backend.name) {
+        } else if !new_name {
             d.problem(*place, format!("{whose} has two backends of the name {:?}", backend.name));
         }
     }
