@@ -64,6 +64,14 @@ async fn check(address: SocketAddr, kind: &Check, deadline: Instant) -> Result<(
     }
 }
 
+/// What a server said, for a person, without the password: some repeat what they were sent.
+fn without(password: Option<&str>, said: &str) -> String {
+    match password {
+        Some(password) if !password.is_empty() => said.replace(password, "***"),
+        _ => said.to_owned(),
+    }
+}
+
 /// The password in `file`, without the end of its line. It is read anew for each check, as it may be changed at any
 /// time; that it cannot be read is our own trouble, not the backend's.
 async fn password(file: Option<&Path>) -> Result<Option<String>, CheckError> {
