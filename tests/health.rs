@@ -438,5 +438,10 @@ fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backe
     });
     // On a busy machine one or the other may come to its time limit, and then it is news again.
     assert!(told().len() < 6, "not for every check");
+    let series = format!(
+        "pointsman_health_checks_total{{pool=\"p\",backend=\"{}\",result=\"local\"}}",
+        backend.address
+    );
+    assert!(lb.metric(&series) > 10.0);
     assert_eq!(lb.backends()[0].1, "up");
 }
