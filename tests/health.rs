@@ -295,7 +295,7 @@ fn while_a_backend_is_in_doubt_it_is_checked_faster() {
     let lb = in_front_of(backend.address, &settings);
     when(&lb, "up", "");
     status.store(500, Ordering::SeqCst);
-    when(&lb, "down", "20 checks failed in a row");
+    when(&lb, "down", "20 failures in a row");
     let times = times.lock().unwrap();
     // At the regular pace it would have been 19 s.
     let took = times[FALL - 1] - times[0];
@@ -351,6 +351,60 @@ fn redis(password: impl Fn() -> String + Send + Sync + 'static) -> Backend {
 }
 
 #[test]
+fn a_password_is_never_shown_whatever_the_server_repeats() {
+    // Servers that do not know the command, or the protocol, in words of their own.
+    let answers: [&[u8]; 3] = [
+        b"-ERR unknown command 'AUTH', with args beginning with: 'check' 's3cret!' \r\n",
+        b"+OK\r\n-ERR you said s3cret!\r\n",
+        b"s3cret!",
+    ];
+    let (answer, says) = shared(answers[0]);
+    let backend = Backend::serving(move |mut stream| {
+        let _ = stream.write_all(says());
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let redis = "redis: {role: any, user: check, password_file: secret}, every: 400ms, timeout: 400ms";
+    // The first message of PostgreSQL that asks for the password itself, and an error that repeats it.
+    let postgres = Backend::serving(|mut stream| {
+        let _ = stream.write_all(b"R\0\0\0\x08\0\0\0\x03");
+        let mut asked = [0; 1024];
+        let mut came = Vec::new();
+        while !came.windows(7).any(|part| part == b"s3cret!") {
+            match stream.read(&mut asked) {
+                Ok(0) | Err(_) => return,
+                Ok(n) => came.extend_from_slice(&asked[..n]),
+            }
+        }
+        let fields = b"SFATAL\0C28P01\0Mwho is s3cret!?\0\0";
+        let length = (fields.len() as u32 + 4).to_be_bytes();
+        let _ = stream.write_all(&[b"E", &length[..], fields].concat());
+    });
+    let lb = Lb::start_in(
+        &format!(
+            "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p: {{discover: {}, health: {{{redis}}}}}\n  \
+             q: {{discover: {}, health: {{postgres: {{role: any, password_file: secret}}, every: 400ms, timeout: 400ms}}}}\n",
+            static_list(&[backend.address]),
+            static_list(&[postgres.address]),
+        ),
+        |folder| std::fs::write(folder.join("secret"), "s3cret!\n").unwrap(),
+    );
+    for (said, told) in answers.into_iter().zip([
+        "AUTH is refused: ERR;",
+        "PING is refused: \"ERR you said ***\"",
+        "AUTH is not answered in the Redis protocol",
+    ]) {
+        *answer.lock().unwrap() = said;
+        when(&lb, "down", told);
+    }
+    eventually("the password is asked for in clear", || {
+        lb.status().to_string().contains("who is ***?").then_some(())
+    });
+    assert!(!lb.log().contains("s3cret!"), "{}", lb.log());
+    assert!(!lb.status().to_string().contains("s3cret!"));
+}
+
+#[test]
 fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backend() {
     let (wanted, says) = shared("first".to_owned());
     let backend = redis(says);
@@ -370,7 +424,7 @@ fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backe
     secret(lb.folder(), "first\n");
     when(&lb, "up", "");
     *wanted.lock().unwrap() = "other".to_owned();
-    when(&lb, "down", "AUTH is refused: \"WRONGPASS invalid");
+    when(&lb, "down", "AUTH is refused: WRONGPASS;");
     secret(lb.folder(), "other\n");
     when(&lb, "up", "");
     std::fs::remove_file(lb.folder().join("secret")).unwrap();
@@ -384,5 +438,10 @@ fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backe
     });
     // On a busy machine one or the other may come to its time limit, and then it is news again.
     assert!(told().len() < 6, "not for every check");
+    let series = format!(
+        "pointsman_health_checks_total{{pool=\"p\",backend=\"{}\",result=\"local\"}}",
+        backend.address
+    );
+    assert!(lb.metric(&series) > 10.0);
     assert_eq!(lb.backends()[0].1, "up");
 }

@@ -272,6 +272,7 @@ impl Balancer {
             for (name, totals) in totals {
                 checks.insert((pool, name, "pass"), totals.passed);
                 checks.insert((pool, name, "fail"), totals.failed);
+                checks.insert((pool, name, "local"), totals.local);
                 let failed = ConnectError::ALL.into_iter().zip(totals.failures).filter(|(_, n)| *n > 0);
                 failures.extend(failed.map(|(kind, n)| ((&****pool, &**name, kind.name()), n)));
             }
@@ -302,7 +303,7 @@ impl Balancer {
         counters(
             e,
             "pointsman_health_checks",
-            "Health checks, by result",
+            "Health checks, by result; local: without one, for a reason of our own",
             checks.iter().map(|((pool, backend, result), n)| {
                 ([("pool", *pool), ("backend", *backend), ("result", *result)], *n)
             }),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
 
-use super::{CheckError, password, tcp};
+use super::{CheckError, password, tcp, without};
 use crate::config::{PostgresCheck, Role};
 
 pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result<(), CheckError> {
@@ -17,7 +17,9 @@ pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result
     if let Some(password) = &password {
         login.password(password);
     }
-    let failed = |what: String| CheckError::Failed(format!("postgres on {address}: {what}"));
+    let failed = |what: String| {
+        CheckError::Failed(format!("postgres on {address}: {}", without(password.as_deref(), &what)))
+    };
     let stream = tcp::connect(address).await?;
     let (client, connection) =
         login.connect_raw(stream, NoTls).await.map_err(|error| failed(explain(&error)))?;

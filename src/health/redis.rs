@@ -11,8 +11,13 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 
 use super::answer::shown;
-use super::{CheckError, password, tcp};
+use super::{CheckError, password, tcp, without};
 use crate::config::{RedisCheck, Role};
+
+/// The errors by which `AUTH` may be refused. Of its answer nothing else is shown: a server that does not know the
+/// command repeats its arguments, cut short or escaped in ways of its own, and so with what is left of the password.
+const REFUSALS: [&str; 8] =
+    ["WRONGPASS", "NOPERM", "NOAUTH", "LOADING", "BUSY", "MASTERDOWN", "DENIED", "ERR"];
 
 /// The answers that are read all fit in this, in bytes: the rest of what `ROLE` tells is not looked at.
 const LONGEST: u64 = 4096;
@@ -33,22 +38,25 @@ pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<()
     command(&mut commands, &["ROLE"]);
     let failed = |what: String| CheckError::Failed(format!("redis on {address}: {what}"));
     let sent = stream.write_all(commands.as_bytes()).await;
-    let role = role(BufReader::new(stream.take(LONGEST)), authenticates).await;
+    let secret = password.as_deref();
+    let role = role(BufReader::new(stream.take(LONGEST)), authenticates, secret).await;
     // Who cannot be written to may have said why.
     let role = role.map_err(|what| match sent {
         Ok(()) => failed(what),
         Err(error) => failed(format!("{what} ({error})")),
     })?;
-    is_as_wanted(&role, wanted.role).map_err(failed)
+    is_as_wanted(&role, wanted.role, secret).map_err(failed)
 }
 
-fn is_as_wanted(role: &str, wanted: Role) -> Result<(), String> {
+fn is_as_wanted(role: &str, wanted: Role, secret: Option<&str>) -> Result<(), String> {
     match (wanted, role) {
         (Role::Any, _) | (Role::Primary, "master") | (Role::Replica, "slave" | "replica") => Ok(()),
         (_, "sentinel") => Err("it is a sentinel, which keeps no data".to_owned()),
         (Role::Primary, "slave" | "replica") => Err("it is a replica, not the master".to_owned()),
         (Role::Replica, "master") => Err("it is the master, not a replica".to_owned()),
-        (_, other) => Err(format!("its role is {}, which is unknown", shown(other.as_bytes()))),
+        (_, other) => {
+            Err(format!("its role is {}, which is unknown", shown(without(secret, other).as_bytes())))
+        }
     }
 }
 
@@ -60,37 +68,53 @@ fn command(to: &mut String, words: &[&str]) {
     }
 }
 
-/// Reads a simple answer to `what`, such as +OK.
-async fn simple(answers: &mut (impl AsyncBufRead + Unpin), what: &str) -> Result<(), String> {
-    match line(answers).await? {
-        answer if answer.starts_with('+') => Ok(()),
-        answer => Err(unexpected(what, &answer)),
-    }
-}
-
 /// Reads the answers up to the role, by which that to `ROLE` begins: an array whose first item is a bulk string.
-async fn role(mut answers: impl AsyncBufRead + Unpin, authenticates: bool) -> Result<String, String> {
+/// `secret` is not to be shown.
+async fn role(
+    mut answers: impl AsyncBufRead + Unpin,
+    authenticates: bool,
+    secret: Option<&str>,
+) -> Result<String, String> {
     if authenticates {
-        simple(&mut answers, "AUTH").await?;
+        is_let_in(&line(&mut answers).await?)?;
     }
-    simple(&mut answers, "PING").await?;
-    for begins in ['*', '$'] {
-        let answer = line(&mut answers).await?;
+    for (what, begins) in [("PING", '+'), ("ROLE", '*'), ("ROLE", '$')] {
+        let answer = text(&line(&mut answers).await?, secret)?;
         if !answer.starts_with(begins) {
-            return Err(unexpected("ROLE", &answer));
+            return Err(unexpected(what, &without(secret, &answer)));
         }
     }
-    line(&mut answers).await
+    text(&line(&mut answers).await?, secret)
 }
 
-async fn line(answers: &mut (impl AsyncBufRead + Unpin)) -> Result<String, String> {
+/// Whether the answer to `AUTH` lets us in.
+fn is_let_in(answer: &[u8]) -> Result<(), String> {
+    match answer.strip_suffix(b"\r\n") {
+        Some([b'+', ..]) => Ok(()),
+        Some([b'-', error @ ..]) => {
+            let code = error.split(|byte| *byte == b' ').next().unwrap_or_default();
+            let code = REFUSALS.into_iter().find(|known| known.as_bytes() == code);
+            let code = code.unwrap_or("an unknown error");
+            Err(format!("AUTH is refused: {code}; look at the check's user and password_file"))
+        }
+        _ => Err("AUTH is not answered in the Redis protocol".to_owned()),
+    }
+}
+
+/// Reads a line, with its end if it has one.
+async fn line(answers: &mut (impl AsyncBufRead + Unpin)) -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     answers.read_until(b'\n', &mut line).await.map_err(|error| error.to_string())?;
-    match line.strip_suffix(b"\r\n") {
-        Some(line) => Ok(String::from_utf8_lossy(line).into_owned()),
-        None if line.is_empty() => Err("it closed the connection without an answer".to_owned()),
-        None => Err(format!("not the Redis protocol: {}", shown(&line))),
-    }
+    if line.is_empty() { Err("it closed the connection without an answer".to_owned()) } else { Ok(line) }
+}
+
+/// A line's text. `secret` is not to be shown.
+fn text(line: &[u8], secret: Option<&str>) -> Result<String, String> {
+    let text = |line| String::from_utf8_lossy(line).into_owned();
+    let whole = line.strip_suffix(b"\r\n");
+    whole
+        .map(text)
+        .ok_or_else(|| format!("not the Redis protocol: {}", shown(without(secret, &text(line)).as_bytes())))
 }
 
 /// The server's own words for an error, which begins with a minus.
@@ -108,7 +132,7 @@ mod tests {
 
     fn read(answers: &[u8], authenticates: bool) -> Result<String, String> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(role(answers, authenticates))
+        runtime.block_on(role(answers, authenticates, Some("secret")))
     }
 
     #[test]
@@ -133,8 +157,21 @@ mod tests {
             (
                 &b"-WRONGPASS invalid username-password pair\r\n-NOAUTH x\r\n"[..],
                 true,
-                "AUTH is refused: \"WRONGPASS invalid username-password pair\"",
+                "AUTH is refused: WRONGPASS; look at the check's user and password_file",
             ),
+            (
+                b"-ERR unknown command 'AUTH', with args beginning with: 'secret' \r\n",
+                true,
+                "AUTH is refused: ERR; look at the check's user and password_file",
+            ),
+            (
+                b"-secret is not my password\r\n",
+                true,
+                "AUTH is refused: an unknown error; look at the check's user and password_file",
+            ),
+            (b"-ERR args beginning with: 'secr", true, "AUTH is not answered in the Redis protocol"),
+            (b"+OK\r\n-ERR you said secret\r\n", true, "PING is refused: \"ERR you said ***\""),
+            (b"+OK\r\nsecret", true, "not the Redis protocol: \"***\""),
             (
                 b"-NOAUTH Authentication required.\r\n",
                 false,
@@ -153,16 +190,17 @@ mod tests {
 
     #[test]
     fn a_role_that_is_not_wanted_is_named() {
-        assert_eq!(is_as_wanted("master", Role::Primary), Ok(()));
-        assert_eq!(is_as_wanted("slave", Role::Replica), Ok(()));
-        assert_eq!(is_as_wanted("sentinel", Role::Any), Ok(()));
+        assert_eq!(is_as_wanted("master", Role::Primary, Some("master")), Ok(()));
+        assert_eq!(is_as_wanted("slave", Role::Replica, None), Ok(()));
+        assert_eq!(is_as_wanted("sentinel", Role::Any, None), Ok(()));
         for (role, wanted, told) in [
             ("slave", Role::Primary, "it is a replica, not the master"),
             ("master", Role::Replica, "it is the master, not a replica"),
             ("sentinel", Role::Replica, "it is a sentinel, which keeps no data"),
             ("new\n", Role::Primary, "its role is \"new\\n\", which is unknown"),
+            ("secret", Role::Primary, "its role is \"***\", which is unknown"),
         ] {
-            assert_eq!(is_as_wanted(role, wanted), Err(told.to_owned()));
+            assert_eq!(is_as_wanted(role, wanted, Some("secret")), Err(told.to_owned()));
         }
     }
 

@@ -71,7 +71,14 @@ pub struct Checks {
     pub passed: u64,
     /// Checks that failed.
     pub failed: u64,
+    /// Checks without a result, for a reason of our own.
+    pub local: u64,
+    /// When a check without a result was last to be told, and of which of the pool's checks.
+    told: BTreeMap<usize, Instant>,
 }
+
+/// How often it is told that a check still has no result.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// What the connections of a backend that was taken out are told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,19 +194,64 @@ impl Stay {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).last.clear();
     }
 
-    /// Notes the result of the pool's check of that number, and gives the one before.
-    pub fn checked(&self, index: usize, result: Checked) -> Option<Checked> {
+    /// Notes the result of the pool's check of that number. Whether a person is to be told: it says nothing of the
+    /// backend, for a reason of our own, and that is news or was told a minute ago.
+    pub fn checked(&self, index: usize, result: Checked, now: Instant) -> bool {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        match result.result {
-            Ok(()) => checks.passed += 1,
-            Err(CheckError::Failed(_)) => checks.failed += 1,
-            Err(CheckError::Local(_)) => {}
+        let news = checks.last.get(&index).is_none_or(|(_, before)| before.result != result.result);
+        let tell = match result.result {
+            Ok(()) => {
+                checks.passed += 1;
+                false
+            }
+            Err(CheckError::Failed(_)) => {
+                checks.failed += 1;
+                false
+            }
+            Err(CheckError::Local(_)) => {
+                checks.local += 1;
+                news || checks.told.get(&index).is_none_or(|told| now.duration_since(*told) >= TOLD_EVERY)
+            }
+        };
+        if tell {
+            checks.told.insert(index, now);
         }
-        checks.last.insert(index, (SystemTime::now(), result)).map(|(_, before)| before)
+        checks.last.insert(index, (SystemTime::now(), result));
+        tell
     }
 
     /// What is known of its checks.
     pub fn checks(&self) -> Checks {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_without_result_is_told_when_it_is_news_and_every_minute_while_it_lasts() {
+        let stay = Stay::default();
+        let began = Instant::now();
+        let local = |why: &str| Err(CheckError::Local(why.to_owned()));
+        for (seconds, result, told) in [
+            (0, local("no file"), true),
+            (1, local("no file"), false),
+            (59, local("no file"), false),
+            (60, local("no file"), true),
+            (61, local("no port"), true),
+            (120, local("no port"), false),
+            (121, local("no port"), true),
+            (122, Ok(()), false),
+            (123, local("no port"), true),
+            (124, Err("refused".to_owned().into()), false),
+        ] {
+            let checked = Checked { kind: "tcp", result: result.clone(), took: Duration::ZERO };
+            let now = began + Duration::from_secs(seconds);
+            assert_eq!(stay.checked(0, checked, now), told, "{seconds}: {result:?}");
+        }
+        let checks = stay.checks();
+        assert_eq!((checks.passed, checks.failed, checks.local), (1, 1, 8));
     }
 }

@@ -180,10 +180,9 @@ impl Task {
                     return Event::Tick; // it is a result of a check that the pool no longer has
                 }
                 let result = checked.result.clone();
-                let before = backend.checked(check, checked);
-                // Told once, not again and again.
+                let tell = backend.checked(check, checked, Instant::now());
                 if let Err(CheckError::Local(error)) = &result
-                    && before.is_none_or(|before| before.result != result)
+                    && tell
                 {
                     warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for a reason of our own");
                 }
@@ -289,6 +288,9 @@ impl Task {
             }
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);
+            }
+            Effect::Doubt(key) => {
+                self.checkers.get(&key).and_then(|checkers| checkers.first()).iter().for_each(|c| c.doubt());
             }
             Effect::AskNow => self.sources.values().for_each(|(_, running)| running.ask_now()),
             Effect::Answers { source, trouble } => self.tell_answers(&source, trouble.as_ref()),

@@ -19,6 +19,8 @@ pub struct Totals {
     pub passed: u64,
     /// Checks that failed.
     pub failed: u64,
+    /// Checks without a result, for a reason of our own.
+    pub local: u64,
 }
 
 impl Totals {
@@ -33,6 +35,7 @@ impl Totals {
         let checks = backend.checks();
         self.passed += checks.passed;
         self.failed += checks.failed;
+        self.local += checks.local;
     }
 }
 

@@ -108,6 +108,7 @@ pub struct PostgresCheck {
     /// Where.
     pub database: String,
     /// The file with the password; `None`: none is needed.
+    /// While it cannot be read, backends stay what they were: it says nothing of them, and would take out all of them.
     pub password_file: Option<PathBuf>,
 }
 
@@ -127,6 +128,7 @@ pub struct RedisCheck {
     /// Who logs in; `None`: the default user.
     pub user: Option<String>,
     /// The file with the password; `None`: none is needed.
+    /// While it cannot be read, backends stay what they were: it says nothing of them, and would take out all of them.
     pub password_file: Option<PathBuf>,
 }
 
