@@ -47,7 +47,7 @@ pub(super) async fn watch(settings: File, ask_now: Arc<Notify>, sink: Sink) {
             sleep(SETTLE).await;
             continue;
         }
-        if let Some(outcome) = watcher.outcome(&settings.path) {
+        if let Some(outcome) = watcher.news(&settings.path) {
             sink(Observation { outcome, owners: Default::default() });
         }
         let regular = (began + settings.every).max(Instant::now() + Duration::from_millis(1));
@@ -74,13 +74,16 @@ impl Watcher {
         same
     }
 
-    /// What the file says, as seen last.
-    fn outcome(&mut self, path: &Path) -> Option<Outcome> {
+    /// What the file says, as seen last, unless that was told already. Trouble is told each time, so that whoever counts
+    /// it sees that it goes on.
+    fn news(&mut self, path: &Path) -> Option<Outcome> {
         let look = self.last.as_ref()?;
-        if self.settled.as_ref().is_none_or(|(settled, _)| settled != look) {
+        let changed = self.settled.as_ref().is_none_or(|(settled, _)| settled != look);
+        if changed {
             self.settled = Some((look.clone(), understand(path, look)));
         }
-        self.settled.as_ref().map(|(_, outcome)| outcome.clone())
+        let (_, outcome) = self.settled.as_ref()?;
+        (changed || matches!(outcome, Outcome::Invalid(_))).then(|| outcome.clone())
     }
 }
 
@@ -200,17 +203,21 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// However the looks fall while a file is being written: only what two in a row have seen is believed.
+        /// However the looks fall while a file is being written: only what two in a row have seen is believed, and what
+        /// makes sense is told once.
         #[test]
         fn only_what_two_looks_in_a_row_have_seen_counts(cuts in proptest::collection::vec(0..4_usize, 1..30)) {
             let text = ["[]", "[10.0.0.1:80]", "[10.0.0.1:80, 10.0.0.2:80]", "[10.0.0.1:80, 10"];
             let mut watcher = Watcher::default();
-            let mut before = None;
+            let (mut before, mut told) = (None, None);
             for cut in cuts {
                 let settled = watcher.settles(Ok(text[cut].into()));
                 prop_assert_eq!(settled, before == Some(cut));
                 if settled {
-                    prop_assert_eq!(watcher.outcome(Path::new("backends.yaml")), Some(understood(text[cut])));
+                    let invalid = cut == 3;
+                    let expected = (invalid || told != Some(cut)).then(|| understood(text[cut]));
+                    prop_assert_eq!(watcher.news(Path::new("backends.yaml")), expected);
+                    told = Some(cut);
                 }
                 before = Some(cut);
             }
