@@ -295,7 +295,7 @@ fn while_a_backend_is_in_doubt_it_is_checked_faster() {
     let lb = in_front_of(backend.address, &settings);
     when(&lb, "up", "");
     status.store(500, Ordering::SeqCst);
-    when(&lb, "down", "20 checks failed in a row");
+    when(&lb, "down", "20 failures in a row");
     let times = times.lock().unwrap();
     // At the regular pace it would have been 19 s.
     let took = times[FALL - 1] - times[0];

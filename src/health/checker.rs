@@ -49,6 +49,7 @@ impl fmt::Debug for Pace {
 #[derive(Debug)]
 pub struct Checker {
     check_now: Arc<Notify>,
+    doubt: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -74,21 +75,28 @@ impl Checker {
     where
         F: Future<Output = Result<(), CheckError>> + Send + 'static,
     {
-        let check_now = Arc::new(Notify::new());
-        let task = tokio::spawn(run(health, Arc::clone(pace), Arc::clone(&check_now), sink, check));
-        Self { check_now, _task: AbortOnDropHandle::new(task) }
+        let (check_now, doubt) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let told = (Arc::clone(&check_now), Arc::clone(&doubt));
+        let task = tokio::spawn(run(health, Arc::clone(pace), told, sink, check));
+        Self { check_now, doubt, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Checks again at once; the regular checks go on at their times.
     pub fn check_now(&self) {
         self.check_now.notify_one();
     }
+
+    /// Something else than a check speaks against the backend: until enough checks agree, they come every
+    /// `health.fast_every`, if there is one.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
+    }
 }
 
 async fn run<F>(
     health: Health,
     pace: Arc<Pace>,
-    check_now: Arc<Notify>,
+    (check_now, doubt): (Arc<Notify>, Arc<Notify>),
     sink: Sink,
     check: impl Fn(Instant) -> F,
 ) where
@@ -103,11 +111,14 @@ async fn run<F>(
             Err(format!("no answer within {}", humantime::format_duration(health.timeout)).into())
         });
         drop(turn);
-        let next = schedule.next(began, &result);
+        let mut next = schedule.next(began, &result);
         sink(Checked { kind: health.check.kind(), result, took: began.elapsed() });
-        tokio::select! {
-            () = sleep_until(next) => {}
-            () = check_now.notified() => {}
+        loop {
+            tokio::select! {
+                () = sleep_until(next) => break,
+                () = check_now.notified() => break,
+                () = doubt.notified() => next = schedule.doubt(began),
+            }
         }
     }
 }
@@ -202,6 +213,31 @@ mod tests {
         for (checks, began) in seen.iter().zip([0, 1]) {
             assert_eq!(checks[0].0.as_secs_f64().round() as u64, began);
             assert_eq!(checks[0].1.result, Err("no answer within 1s".to_owned().into()));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_doubted_while_its_checks_pass_is_checked_fast_until_it_is_trusted_again() {
+        let fast = EVERY / 10;
+        let health = Health { fast_every: Some(fast), rise: 3, ..health() };
+        let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let (start, noted) = (Instant::now(), Arc::clone(&times));
+        let check = move |_| {
+            noted.lock().unwrap().push(start.elapsed());
+            async { Ok(()) }
+        };
+        let checker = Checker::running(health, &pace, Box::new(|_| ()), check);
+        let asked = EVERY + EVERY / 4;
+        tokio::time::sleep(asked).await;
+        // However many failures there are, no check comes sooner than that.
+        (0..10).for_each(|_| checker.doubt());
+        tokio::time::sleep(EVERY * 3 / 5).await;
+        let times = times.lock().unwrap();
+        let since: Vec<_> = times.iter().filter(|time| **time >= asked).map(|time| *time - asked).collect();
+        assert_eq!(since.len(), 3, "{since:?}");
+        for (time, wanted) in since.iter().zip([Duration::ZERO, fast, 2 * fast]) {
+            assert!(time.abs_diff(wanted) <= Duration::from_millis(3), "{since:?}");
         }
     }
 

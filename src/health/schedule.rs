@@ -27,6 +27,10 @@ pub(super) struct Schedule {
     /// Until then a backend that has never passed is only starting.
     starting: Instant,
     tally: Tally,
+    /// Somebody else has brought the backend into doubt, and the results since then do not agree yet.
+    doubted: bool,
+    /// The last result that counted, and how many in a row were like it since it was doubted.
+    row: (bool, u32),
 }
 
 impl Schedule {
@@ -41,6 +45,8 @@ impl Schedule {
             regular: epoch + health.every.mul_f64(place),
             starting: now + health.grace,
             tally: Tally::new(),
+            doubted: false,
+            row: (true, 0),
         }
     }
 
@@ -48,17 +54,33 @@ impl Schedule {
     pub(super) fn next(&mut self, began: Instant, result: &Result<(), CheckError>) -> Instant {
         let starting = self.tally.verdict() == Verdict::Unchecked && began < self.starting;
         match result {
-            Ok(()) => {
-                self.tally.on(true, self.rise, self.fall);
-            }
-            Err(CheckError::Failed(_)) if !starting => {
-                self.tally.on(false, self.rise, self.fall);
-            }
+            Ok(()) => self.learn(true),
+            Err(CheckError::Failed(_)) if !starting => self.learn(false),
             Err(_) => {} // nothing was learned
         }
+        self.due(began)
+    }
+
+    /// Something else than a check speaks against the backend: it is in doubt until `rise` or `fall` results in a row
+    /// agree, by which whoever counts both has made up its mind too. When the check after the one that began at `began`
+    /// is due now.
+    pub(super) fn doubt(&mut self, began: Instant) -> Instant {
+        (self.doubted, self.row) = (true, (true, 0));
+        self.due(began)
+    }
+
+    fn learn(&mut self, passed: bool) {
+        self.tally.on(passed, self.rise, self.fall);
+        let (like, n) = self.row;
+        self.row = (passed, if like == passed { n.saturating_add(1) } else { 1 });
+        self.doubted &= self.row.1 < if passed { self.rise } else { self.fall };
+    }
+
+    /// When the check after the one that began at `began` is due.
+    fn due(&self, began: Instant) -> Instant {
         let regular = self.regular_after(began);
         match self.fast_every {
-            Some(pause) if self.tally.in_doubt() => regular.min(began + pause),
+            Some(pause) if self.doubted || self.tally.in_doubt() => regular.min(began + pause),
             _ => regular,
         }
     }
@@ -173,6 +195,35 @@ mod tests {
         let is_fast: Vec<_> = pauses.iter().map(|pause| *pause == fast).collect();
         let (f, t) = (false, true);
         assert_eq!(is_fast, [t, f, t, t, f, t, t, f, f, t, f], "{pauses:?}");
+    }
+
+    #[test]
+    fn who_is_doubted_by_others_is_checked_faster_until_enough_results_agree() {
+        let (slow, fast) = (10 * SECOND, SECOND);
+        let health = Health { fast_every: Some(fast), rise: 3, fall: 2, ..health(slow) };
+        let epoch = Instant::now();
+        let is_fast = |results: &[bool]| {
+            let mut schedule = Schedule::new(0, &health, epoch, epoch);
+            let mut began = schedule.next(epoch, &Ok(()));
+            assert_eq!(schedule.next(began, &Ok(())) - began, slow);
+            assert_eq!(schedule.doubt(began) - began, fast);
+            let next = |passed: &bool| {
+                began += fast;
+                schedule.next(began, &if *passed { Ok(()) } else { failed() }) - began == fast
+            };
+            results.iter().map(next).collect::<Vec<_>>()
+        };
+        assert_eq!(is_fast(&[true, true, true, true]), [true, true, false, false]);
+        assert_eq!(is_fast(&[false, false, false]), [true, false, false]);
+        assert_eq!(is_fast(&[true, false, true, true, true]), [true, true, true, true, false]);
+    }
+
+    #[test]
+    fn without_a_faster_pace_doubt_changes_nothing() {
+        let epoch = Instant::now();
+        let mut schedule = Schedule::new(0, &health(SECOND), epoch, epoch);
+        let due = schedule.next(epoch, &Ok(()));
+        assert_eq!(schedule.doubt(epoch), due);
     }
 
     #[test]

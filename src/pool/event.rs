@@ -78,6 +78,8 @@ pub enum Effect {
     Uncheck(u64),
     /// Check it out of turn.
     CheckNow(u64),
+    /// A live failure counts against it as a failure of its first check does: check it as one in doubt.
+    Doubt(u64),
     /// A backend's name has become known.
     Named(Arc<Backend>),
     /// A backend's share is another one.
@@ -112,7 +114,7 @@ impl Effect {
     pub fn shows(&self) -> bool {
         match self {
             Self::Changed { .. } | Self::Named(_) | Self::Weighed { .. } | Self::Reshape => true,
-            Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) => false,
+            Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::Doubt(_) => false,
             Self::AskNow | Self::Answers { .. } | Self::Spared { .. } => false,
         }
     }

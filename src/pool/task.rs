@@ -289,6 +289,9 @@ impl Task {
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);
             }
+            Effect::Doubt(key) => {
+                self.checkers.get(&key).and_then(|checkers| checkers.first()).iter().for_each(|c| c.doubt());
+            }
             Effect::AskNow => self.sources.values().for_each(|(_, running)| running.ask_now()),
             Effect::Answers { source, trouble } => self.tell_answers(&source, trouble.as_ref()),
         }

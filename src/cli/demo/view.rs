@@ -156,7 +156,7 @@ mod tests {
             active: 1,
             latency: Some(Duration::from_millis(15)),
             connections: 1234,
-            cause: "3 checks failed in a row: connection refused".into(),
+            cause: "3 failures in a row: connection refused".into(),
         };
         Scene {
             time: Duration::from_secs(65),
@@ -165,7 +165,7 @@ mod tests {
             story: "b is killed".to_owned(),
             backends: vec![row("a", State::Up, 0.5), row("b", State::Down, 0.0), row("c", State::Up, 0.5)],
             decisions: vec!["01:05 #9 127.0.0.1:4000 → a: its turn; passed over b: down".to_owned()],
-            changes: vec!["01:04 b is down: 3 checks failed in a row".to_owned()],
+            changes: vec!["01:04 b is down: 3 failures in a row".to_owned()],
             account: Account { answered: 1000, broken: 1, ..Account::default() },
             masked: 3,
         }
@@ -189,7 +189,7 @@ mod tests {
             " 50%",
             "15 ms",
             "down",
-            "3 checks",
+            "3 failures in a row",
             "→ a: its turn; passed over b",
             "01:04 b is down",
             "1000 answered",

@@ -160,6 +160,7 @@ impl Keeper {
         if matches!(failure, Failure::Connect(_)) {
             effects.push(Effect::AskNow);
             if up(self).is_some() {
+                effects.push(Effect::Doubt(key));
                 self.tallied(key, 0, false, &what, now, effects);
             }
         }
@@ -199,7 +200,7 @@ impl Keeper {
             Some(Verdict::Failing) => {
                 member.failing = match member.state {
                     State::Joining => format!("its first check failed: {what}").into(),
-                    _ => format!("{}: {what}", in_a_row(fall, "check failed", "checks failed")).into(),
+                    _ => format!("{}: {what}", in_a_row(fall, "failure", "failures")).into(),
                 };
                 member.ejection.lift(now); // from now on the checks decide
                 String::new()

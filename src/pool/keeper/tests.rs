@@ -279,8 +279,11 @@ fn a_failed_connection_counts_and_asks_discovery_again() {
         assert_eq!(states(&keeper)[0].1, State::Up);
         let effects = keeper.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
         assert!(effects.iter().any(|effect| matches!(effect, Effect::AskNow)), "{n}");
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Doubt(_))), "{n}");
     }
     assert_eq!(states(&keeper)[0].1, State::Down);
+    let cause = "3 failures in a row: a client's connection failed: refused";
+    assert_eq!(&*keeper.members()[0].cause, cause, "no check has failed");
     // Whose fault is known already must not be put off by more of the same.
     for _ in 0..10 {
         keeper.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
