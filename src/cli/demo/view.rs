@@ -189,7 +189,7 @@ mod tests {
             " 50%",
             "15 ms",
             "down",
-            "3 checks",
+            "3 failures in a row",
             "→ a: its turn; passed over b",
             "01:04 b is down",
             "1000 answered",
