@@ -135,7 +135,7 @@ pools:
       - file: backends.yaml
       - file: backends.yaml
       - docker: {label: pointsman.pool=web, port: 5000}
-      - docker: pointsman.pool=web
+      - docker: {label: pointsman.pool=web, port: 5000, healthcheck: false}
 ";
     backups_of_nobody: "\
 listeners:
