@@ -115,9 +115,10 @@ async fn run<F>(
         sink(Checked { kind: health.check.kind(), result, took: began.elapsed() });
         loop {
             tokio::select! {
-                () = sleep_until(next) => break,
-                () = check_now.notified() => break,
+                biased; // what speaks against it by now is one doubt, and the check that is due answers it
                 () = doubt.notified() => next = schedule.doubt(began),
+                () = check_now.notified() => break,
+                () = sleep_until(next) => break,
             }
         }
     }
