@@ -128,7 +128,7 @@ fn what_is_wrong_is_code_1_and_says_what_is_right() {
         ("--backends a --duration 5s --connections 5", "cannot be used with"),
         ("--backends a --load-factor 1", "1.25"),
         ("--backends a --slots 0", "--slots"),
-        ("--backends a --chart out.png", "rsvg-convert out.svg -o out.png"),
+        ("--backends a --chart out.gif", "such as out.svg"),
         ("--backends a --pool web", "--config"),
         ("-c none.yaml", "No such file"),
     ] {
@@ -207,4 +207,13 @@ fn one_more_backend_does_not_always_help() {
     assert!(p99_response(&three("least-connections")) > 1.5 * p99_response(&two("least-connections")));
     let slow = |algorithm| three(algorithm)["backends"][2]["share"].as_f64().unwrap();
     assert!(slow("ewma") < slow("least-connections") && slow("least-connections") < slow("round-robin"));
+}
+
+#[test]
+fn a_chart_can_be_a_png_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = simulate_in(folder.path(), "--backends a,b --connections 1000 --chart out.png");
+    assert!(output.status.success(), "{output:?}");
+    let file = std::fs::read(folder.path().join("out.png")).unwrap();
+    assert!(file.starts_with(b"\x89PNG\r\n\x1a\n") && file.ends_with(b"IEND\xaeB`\x82"));
 }

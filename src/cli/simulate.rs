@@ -90,8 +90,8 @@ pub(super) struct SimulateArgs {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
-    /// Draw them, side by side, as SVG
-    #[arg(long, value_name = "FILE.svg")]
+    /// Draw them, side by side, as SVG or PNG by the file's ending
+    #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
 }
 
@@ -152,15 +152,15 @@ impl From<simulate::Error> for Failure {
 }
 
 pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
-    args.chart.as_deref().map_or(Ok(()), chart::check_name).map_err(Failure::Invalid)?;
+    let format = args.chart.as_deref().map(chart::Format::of).transpose().map_err(Failure::Invalid)?;
     let pool = args.pool()?;
     let scenario = args.plan(pool.as_ref())?.scenario()?;
     let report = Report::new(&scenario, &args.algorithms(pool.as_ref()));
-    if let Some(path) = &args.chart {
+    if let Some((path, format)) = args.chart.as_ref().zip(format) {
         let failed = |error: &dyn std::fmt::Display| {
             Failure::NotStarted(format!("the chart cannot be written to {}: {error}", path.display()))
         };
-        let drawing = report.chart().map_err(|error| failed(&error))?;
+        let drawing = report.chart(format).map_err(|error| failed(&error))?;
         std::fs::write(path, drawing).map_err(|error| failed(&error))?;
     }
     if args.json {

@@ -1,7 +1,4 @@
 //! The figures, drawn: one row of shares for each algorithm, then waiting times and moved clients side by side.
-//!
-//! SVG, which every browser shows. No PNG: drawing text into pixels takes a font reader, and the one that all of them
-//! rest on (ttf-parser) is no longer kept up (RUSTSEC-2026-0192).
 
 use std::path::Path;
 
@@ -10,6 +7,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use super::pixels::Pixels;
 use super::report::{Figures, Report, Spread};
 use super::table::time;
 
@@ -45,23 +43,29 @@ const PAPER: RGBColor = RGBColor(255, 255, 255);
 #[error("it could not be drawn: {0}")]
 pub struct Error(String);
 
-/// Whether a chart can be drawn into a file of this name; the error says what to do instead.
-pub fn check_name(path: &Path) -> Result<(), String> {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    if extension.eq_ignore_ascii_case("svg") {
-        return Ok(());
-    }
-    let svg = path.with_extension("svg");
-    let svg = svg.display();
-    Err(match extension {
-        "png" => format!(
-            "--chart draws SVG: write {svg}, and make a PNG of it with `rsvg-convert {svg} -o {}`",
-            path.display()
-        ),
-        _ => {
-            format!("--chart draws SVG: give a file that ends in .svg, such as {svg}, not {}", path.display())
+/// What a chart is drawn as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Lines and letters, sharp at any size.
+    Svg,
+    /// Pixels.
+    Png,
+}
+
+impl Format {
+    /// The format of a file of this name; the error says what to do instead.
+    pub fn of(path: &Path) -> Result<Self, String> {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        match extension.to_ascii_lowercase().as_str() {
+            "svg" => Ok(Self::Svg),
+            "png" => Ok(Self::Png),
+            _ => Err(format!(
+                "--chart draws SVG or PNG: give a file that ends so, such as {}, not {}",
+                path.with_extension("svg").display(),
+                path.display()
+            )),
         }
-    })
+    }
 }
 
 /// Bars side by side, in groups.
@@ -95,19 +99,28 @@ struct Bar {
 }
 
 impl Report {
-    /// The chart, as an SVG document.
-    pub fn chart(&self) -> Result<String, Error> {
+    /// The chart, as the content of a file.
+    pub fn chart(&self, format: Format) -> Result<Vec<u8>, Error> {
         let panels = self.panels();
         let height = HEADER + panels.iter().map(|panel| panel.height).sum::<u32>() + MARGIN;
-        let mut svg = String::new();
-        {
-            let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
-            self.draw(&root, &panels).map_err(|error| Error(error.to_string()))?;
+        let failed = |error: &dyn std::fmt::Display| Error(error.to_string());
+        match format {
+            Format::Svg => {
+                let mut svg = String::new();
+                let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+                self.draw(&root, &panels).map_err(|error| failed(&error))?;
+                drop(root);
+                Ok(svg.into_bytes())
+            }
+            Format::Png => {
+                let mut pixels = Pixels::new((WIDTH, height));
+                self.draw(&(&mut pixels).into_drawing_area(), &panels).map_err(|error| failed(&error))?;
+                pixels.png().map_err(|error| failed(&error))
+            }
         }
-        Ok(svg)
     }
 
-    fn draw(&self, root: &Area<'_>, panels: &[Panel]) -> Drawn {
+    fn draw<B: DrawingBackend>(&self, root: &Area<B>, panels: &[Panel]) -> Drawn<B> {
         root.fill(&PAPER)?;
         let facts = &self.scenario;
         root.draw_text("pointsman simulate", &text(20, INK), (MARGIN as i32, 14))?;
@@ -187,8 +200,8 @@ fn percent(part: f64) -> String {
     format!("{:.digits$} %", part * 100.0)
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
-type Drawn = Result<(), DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>>;
+type Area<B> = DrawingArea<B, plotters::coord::Shift>;
+type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
 
 fn text(size: i32, color: RGBColor) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&color)
@@ -205,7 +218,7 @@ impl Panel {
         Self { title, swatch: None, groups, greatest, unit, height }
     }
 
-    fn draw(&self, area: &Area<'_>) -> Drawn {
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
         let mut x = MARGIN as i32;
         if let Some(color) = self.swatch {
             area.draw(&Rectangle::new([(x, 9), (x + 12, 21)], color.filled()))?;
@@ -228,7 +241,7 @@ impl Panel {
         Ok(())
     }
 
-    fn draw_axis(&self, area: &Area<'_>, scale: &Scale) -> Drawn {
+    fn draw_axis<B: DrawingBackend>(&self, area: &Area<B>, scale: &Scale) -> Drawn<B> {
         let ticks = RangedCoordf64::from(0.0..scale.top).key_points(self.height as usize / 40);
         let style = text(11, INK).pos(Pos::new(HPos::Right, VPos::Center));
         for tick in ticks {
@@ -260,7 +273,7 @@ impl Scale {
 }
 
 impl Group {
-    fn draw(&self, area: &Area<'_>, scale: &Scale, nth: usize) -> Drawn {
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>, scale: &Scale, nth: usize) -> Drawn<B> {
         let left = scale.left + nth as f64 * scale.width;
         let gap = (scale.width * 0.12).min(24.0);
         // Few bars need not be as wide as the page.
@@ -310,7 +323,8 @@ mod tests {
         let event =
             Event { at: std::time::Duration::from_millis(1), changes: words::changes("join=new").unwrap() };
         let plan = Plan { events: vec![event], until: Until::Connections(2_000), ..plan(backends) };
-        Report::new(&plan.scenario().unwrap(), algorithms).chart().unwrap()
+        let report = Report::new(&plan.scenario().unwrap(), algorithms);
+        String::from_utf8(report.chart(Format::Svg).unwrap()).unwrap()
     }
 
     #[test]
@@ -339,10 +353,9 @@ mod tests {
 
     #[test]
     fn another_kind_of_picture_is_refused_with_what_to_do() {
-        assert_eq!(check_name(Path::new("a.SVG")), Ok(()));
-        assert!(
-            check_name(Path::new("a.png")).is_err_and(|error| error.contains("rsvg-convert a.svg -o a.png"))
-        );
-        assert!(check_name(Path::new("a")).is_err_and(|error| error.contains("a.svg")));
+        assert_eq!(Format::of(Path::new("a.SVG")), Ok(Format::Svg));
+        assert_eq!(Format::of(Path::new("a.b.png")), Ok(Format::Png));
+        assert!(Format::of(Path::new("a.gif")).is_err_and(|error| error.contains("a.svg")));
+        assert!(Format::of(Path::new("a")).is_err_and(|error| error.contains("a.svg")));
     }
 }

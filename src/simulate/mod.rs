@@ -91,6 +91,7 @@
 pub mod chart;
 mod homes;
 mod measure;
+mod pixels;
 mod plan;
 pub mod report;
 mod scenario;
