@@ -195,3 +195,23 @@ fn who_came_up_gets_its_share_little_by_little() {
     let names: Vec<_> = (0..20).map(|_| answer(&lb)).collect();
     assert_eq!(names.iter().filter(|name| *name == "late").count(), 10, "{names:?}");
 }
+
+#[test]
+fn who_serves_is_told_when_that_changes_and_a_start_is_no_alarm() {
+    let [mut primary, mut backup] = ["primary", "backup"].map(Backend::http);
+    let discover =
+        format!("[{{static: [{}, {{address: {}, backup: true}}]}}]", primary.address, backup.address);
+    let lb = start(
+        &discover,
+        ", panic: 60%, health: {http: /health, every: 100ms, timeout: 100ms, rise: 1, fall: 1}",
+    );
+    assert!(!lb.log().contains("panic") && !lb.log().contains("are used"), "{}", lb.log());
+    primary.kill();
+    lb.when_logged("no primary is up: backups are used");
+    backup.kill();
+    lb.when_logged("panic: too few backends are up, so all are used");
+    backup.revive();
+    eventually("it is told again", || (lb.logged(&["no primary is up"]).len() == 2).then_some(()));
+    primary.revive();
+    lb.when_logged("primaries are used again");
+}

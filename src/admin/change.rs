@@ -149,7 +149,7 @@ pub(super) async fn backend(
         who = &*who,
         state = state.map(|(name, _)| name),
         weight = change.weight,
-        "told"
+        "operator"
     );
     let commands = [state.map(|(_, wish)| Command::Be(wish)), change.weight.map(Command::Weigh)];
     for command in commands.into_iter().flatten() {

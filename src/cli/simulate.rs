@@ -49,7 +49,8 @@ pub(super) struct SimulateArgs {
     /// Which pool of the file; it may be left out if there is only one
     #[arg(long, value_name = "NAME", requires = "config")]
     pool: Option<String>,
-    /// How a backend is chosen; several are compared, under the same traffic [default: round-robin]
+    /// How a backend is chosen; several are compared, under the same traffic [default: the pool's, or
+    /// weighted if the backends have weights, or round-robin]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ALGORITHM")]
     balance: Vec<Algorithm>,
     /// How many connections come [default: 100000]
@@ -191,10 +192,13 @@ impl SimulateArgs {
     }
 
     fn algorithms(&self, pool: Option<&config::Pool>) -> Vec<Algorithm> {
-        if self.balance.is_empty() {
-            return vec![pool.map_or(Algorithm::RoundRobin, |pool| pool.balance)];
+        if !self.balance.is_empty() {
+            return self.balance.clone();
         }
-        self.balance.clone()
+        // Who writes weights wants them heeded.
+        let weighted = self.backends.iter().any(|share| share.weight > 1);
+        let usual = if weighted { Algorithm::Weighted } else { Algorithm::RoundRobin };
+        vec![pool.map_or(usual, |pool| pool.balance)]
     }
 
     fn events(&self) -> Result<Vec<Event>, Failure> {

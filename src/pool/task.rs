@@ -75,6 +75,7 @@ impl Handle {
             checkers: HashMap::new(),
             pace: Arc::clone(pace),
             configuration: 1,
+            service: None,
             done: Vec::new(),
             round: 0,
             former: Former::default(),
@@ -98,6 +99,16 @@ impl Handle {
     }
 }
 
+/// Who serves a pool's clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Service {
+    Nobody,
+    Primaries,
+    Backups,
+    /// Panic.
+    All,
+}
+
 struct Task {
     keeper: Keeper,
     pool: Arc<Pool>,
@@ -107,6 +118,8 @@ struct Task {
     pace: Arc<Pace>,
     /// The number of the configuration in force.
     configuration: u64,
+    /// Who served the pool's clients when that was told last.
+    service: Option<Service>,
     /// Operators who wait for what they wanted to be done.
     done: Vec<oneshot::Sender<()>>,
     /// Counts how often the pool's checks have changed.
@@ -148,7 +161,6 @@ impl Task {
                 };
             }
             self.keeper.follow(Instant::now(), &mut effects);
-            let had = !self.pool.view.load().is_empty();
             if reconfigured || effects.iter().any(Effect::shows) {
                 self.bury(&effects);
                 self.publish();
@@ -157,9 +169,7 @@ impl Task {
             for effect in effects {
                 self.carry_out(effect);
             }
-            if had && self.pool.view.load().is_empty() {
-                warn!(pool = %self.pool.name, "no backend is up: clients of this pool are turned away until one is");
-            }
+            self.tell_service();
             if self.keeper.settled() {
                 let number = self.configuration;
                 self.pool.settled.send_if_modified(|before| std::mem::replace(before, number) != number);
@@ -240,18 +250,40 @@ impl Task {
     fn publish(&self) {
         let members = self.keeper.members();
         let view = View::new(&self.pool.settings.load(), members, Some(&self.pool.view.load()));
-        let (up, panic) = (view.len(), view.panic);
-        let before = self.pool.view.load().panic;
+        let up = view.len();
         self.pool.view.store(Arc::new(view));
         self.pool.queue.look_again();
         self.pool.roster.store(Arc::new(Roster::new(members, self.former.clone())));
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
-        match (before, panic) {
-            (false, true) => {
-                warn!(pool = %self.pool.name, used = up, "panic: too few backends are up, so all are used");
+    }
+
+    /// Tells who serves the pool's clients now, if that is others than before.
+    fn tell_service(&mut self) {
+        if self.service.is_none() && !self.keeper.settled() {
+            return; // whoever is checked first at a start is no news
+        }
+        let view = self.pool.view.load();
+        let service = match () {
+            () if view.is_empty() => Service::Nobody,
+            () if view.panic => Service::All,
+            () if view.backups => Service::Backups,
+            () => Service::Primaries,
+        };
+        let pool = &self.pool.name;
+        let up = self.keeper.members().iter().filter(|member| member.state == State::Up).count();
+        match (self.service.replace(service), service) {
+            (before, now) if before == Some(now) => {}
+            (None, Service::Nobody | Service::Primaries) => {} // a start, of which more is told elsewhere
+            (_, Service::Nobody) => {
+                warn!(%pool, "no backend is up: clients of this pool are turned away until one is");
             }
-            (true, false) => info!(pool = %self.pool.name, up, "panic is over: enough backends are up"),
-            _ => {}
+            (_, Service::All) => {
+                let (used, panic) = (view.len(), self.pool.settings.load().panic.0);
+                warn!(%pool, up, used, panic, "panic: too few backends are up, so all are used");
+            }
+            (_, Service::Backups) => warn!(%pool, used = view.len(), "no primary is up: backups are used"),
+            (Some(Service::All), _) => info!(%pool, up, "panic is over: enough backends are up"),
+            (_, Service::Primaries) => info!(%pool, used = view.len(), "primaries are used again"),
         }
     }
 
@@ -284,7 +316,7 @@ impl Task {
             }
             Effect::Reshape => {} // the view is out already
             Effect::Spared { backend, cause } => {
-                info!(pool = %self.pool.name, backend = %backend.name, cause = &*cause, "not ejected: as many are out as at_most allows");
+                warn!(pool = %self.pool.name, backend = %backend.name, cause = &*cause, "not ejected: as many are out as eject.at_most allows");
             }
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);
@@ -326,10 +358,10 @@ impl Task {
         let pool = &self.pool.name;
         let Some((trouble, reason)) = trouble.and_then(|outcome| Some((outcome, outcome.trouble(source)?)))
         else {
-            info!(%pool, %source, "resolved again");
+            info!(%pool, source = &*source.to_string(), "resolved again");
             return;
         };
-        warn!(%pool, %source, result = %trouble.result(), reason, "resolve failed");
+        warn!(%pool, source = &*source.to_string(), result = %trouble.result(), reason, "resolve failed");
     }
 }
 

@@ -24,6 +24,8 @@ pub struct View {
     pub skipped: Arc<str>,
     /// Too few are up: they are all used, whatever is known of them.
     pub panic: bool,
+    /// No primary is up, and backups serve.
+    pub backups: bool,
     /// Who stands in for a connection that has tried all of these in vain: the next tier in which somebody is up.
     pub standby: Option<Arc<View>>,
     tier: u16,
@@ -76,6 +78,7 @@ impl View {
             algorithm: config.balance,
             skipped: skipped(&selection, members),
             panic: selection.panic,
+            backups: members.iter().any(|m| m.tier < selection.tier && m.weight > 0 && !m.leaving()),
             standby,
             tier: selection.tier,
             picker: Picker::new(config.balance, &config.hash, candidates, before.map(|view| &view.picker)),
@@ -127,8 +130,12 @@ impl Selection {
         let tier = up().chain(willing()).map(|member| (member.state != State::Up, member.tier)).min();
         let tier = tier.map_or(0, |(_, tier)| tier);
         let count = |of: &mut dyn Iterator<Item = &Member>| of.filter(|member| member.tier == tier).count();
+        let joining = usable().filter(|member| member.state == State::Joining);
+        let joining = joining.filter(|member| member.tier == tier).count();
         let (up, all) = (count(&mut up()), count(&mut willing()));
-        Self { tier, panic: up * 100 < usize::from(config.panic.0) * all }
+        // Who is still joining is neither: at a start, that would be a false alarm.
+        let wanted = usize::from(config.panic.0) * (all + joining);
+        Self { tier, panic: all > 0 && (up + joining) * 100 < wanted }
     }
 
     /// The next tier in which somebody is up.

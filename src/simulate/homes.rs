@@ -51,7 +51,8 @@ pub(super) fn ideal(before: &[Candidate], after: &[Candidate]) -> f64 {
         if own == 0 { 0.0 } else { f64::from(own) / f64::from(all) }
     };
     let lost = |candidate: &Candidate| share(before, candidate.key) - share(after, candidate.key);
-    before.iter().map(lost).filter(|lost| *lost > 0.0).sum()
+    // From zero up: the sum of none is -0.
+    before.iter().map(lost).filter(|lost| *lost > 0.0).fold(0.0, |sum, lost| sum + lost)
 }
 
 #[cfg(test)]

@@ -185,7 +185,7 @@ pub struct Eject {
     pub failures: Option<NonZeroU32>,
     /// How long it stays out the first time; each time it comes back and fails again, so much longer.
     pub period: Duration,
-    /// No more than this share of the pool is out at once.
+    /// No more than this share of those whose checks pass is out at once, rounded down.
     pub at_most: Percent,
     /// When it answers, but slowly; `None`: that is no reason.
     pub slow: Option<Slow>,

@@ -78,7 +78,7 @@ impl Keeper {
                     claim.missing = Some(now);
                     effects.push(Effect::CheckNow(member.backend.key));
                     self.describe(index, effects);
-                    self.settle(index, "no source calls it ill any longer", now, effects);
+                    self.settle(index, "its source calls it well", now, effects);
                 }
             }
             if let Some(source) = self.sources.get_mut(key) {
@@ -142,7 +142,7 @@ impl Keeper {
                     }
                     member.claims.insert(key.clone(), claim);
                     self.describe(index, effects);
-                    self.settle(index, "no source calls it ill any longer", now, effects);
+                    self.settle(index, "its source calls it well", now, effects);
                     return None;
                 }
             }
@@ -210,7 +210,7 @@ impl Keeper {
                 }
                 _ => {
                     self.describe(index, effects);
-                    self.settle(index, "no source calls it ill any longer", now, effects);
+                    self.settle(index, "its source calls it well", now, effects);
                 }
             }
         }

@@ -199,6 +199,10 @@ impl Keeper {
             Some(Verdict::Passing) => in_a_row(health.rise, "check passed", "checks passed"),
             Some(Verdict::Failing) => {
                 member.failing = match member.state {
+                    State::Joining if health.grace > Duration::ZERO => {
+                        let grace = humantime::format_duration(health.grace);
+                        format!("its checks did not pass within {grace}: {what}").into()
+                    }
                     State::Joining => format!("its first check failed: {what}").into(),
                     _ => format!("{}: {what}", in_a_row(fall, "failure", "failures")).into(),
                 };
@@ -268,7 +272,7 @@ impl Keeper {
             self.describe(index, effects);
             let lifted = match self.config.health.is_empty() {
                 true => "the pool's checks were removed",
-                false => "the pool's checks are others",
+                false => "the pool's checks were changed",
             };
             self.settle(index, lifted, now, effects);
         }
@@ -350,11 +354,10 @@ impl Keeper {
         let member = &mut self.members[index];
         let (state, why) = member.standing(now);
         member.give_order(&self.config, now);
-        let cause = why.unwrap_or_else(|| lifted.into());
         if state != member.state {
-            change(member, state, cause, now, effects);
-        } else if !cause.is_empty() && !matches!(state, State::Up | State::Joining) && member.cause != cause {
-            member.cause = cause;
+            change(member, state, why.unwrap_or_else(|| lifted.into()), now, effects);
+        } else if let Some(why) = why.filter(|why| member.cause != *why) {
+            member.cause = why;
             effects.push(Effect::Reshape);
         }
     }
