@@ -15,8 +15,8 @@
 //! 1. **accept**: [`proxy::listener`] takes it from the kernel, unless the process is at its limit;
 //! 2. **admit**: it counts against its listener's limit;
 //! 3. **route**: its listener names a pool;
-//! 4. **choose** a backend from the pool's view ([`balance`]) and **connect** to it ([`proxy::connect`]), trying
-//!    another one on failure;
+//! 4. **choose** a backend from the pool's view ([`balance`]), waiting in [`pool::queue`] if all are full, and
+//!    **connect** to it ([`proxy::connect`]), trying another one on failure;
 //! 5. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit is over
 //!    ([`proxy::table`] keeps the time);
 //! 6. **record**: one line in the log for the decision, one for the end, and the counters.

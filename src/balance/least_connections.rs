@@ -1,7 +1,8 @@
 //! The candidate with the fewest open connections for its weight; among equals, each in turn.
 //!
-//! Use it when connections live for very different times (databases, web sockets, long downloads). Do not when
-//! backends fail fast: one that ends each connection at once always looks idle.
+//! Use it when connections live for very different times (databases, web sockets, long downloads). Do not when several
+//! balancers share the backends: each sees only its own connections, and all pick the same one. One that ends each
+//! connection at once would always look idle: whoever uses this leaves ghosts of those ([`Load::haunt`](super::Load)).
 //!
 //! What it means is a plain search: from a start that moves on by one with each choice, once around, for the first
 //! with the least active / weight (the tests do just that, and compare). What it does is the same without looking at
