@@ -29,9 +29,20 @@ const AT_ONCE: u32 = 1024;
 /// News for a pool's task.
 #[derive(Debug)]
 pub(super) enum News {
-    Observed(SourceKey, Observation),
-    Checked { backend: Arc<Backend>, round: u64, check: usize, checked: Checked },
-    Told { key: u64, command: Command, who: Arc<str>, done: oneshot::Sender<()> },
+    /// Of the source of that number: one that was replaced may still be heard.
+    Observed(SourceKey, u64, Observation),
+    Checked {
+        backend: Arc<Backend>,
+        round: u64,
+        check: usize,
+        checked: Checked,
+    },
+    Told {
+        key: u64,
+        command: Command,
+        who: Arc<str>,
+        done: oneshot::Sender<()>,
+    },
     Reconfigured(u64, Box<config::Pool>),
     Removed,
 }
@@ -113,7 +124,7 @@ struct Task {
     keeper: Keeper,
     pool: Arc<Pool>,
     news: mpsc::UnboundedSender<News>,
-    sources: BTreeMap<SourceKey, (Source, discovery::Running)>,
+    sources: BTreeMap<SourceKey, (Source, u64, discovery::Running)>,
     checkers: HashMap<u64, Vec<Checker>>,
     pace: Arc<Pace>,
     /// The number of the configuration in force.
@@ -180,7 +191,10 @@ impl Task {
     /// Notes what news means outside the keeper, and hands on the rest.
     fn event(&mut self, news: News) -> Event {
         match news {
-            News::Observed(source, observation) => {
+            News::Observed(source, number, _) if self.sources.get(&source).is_none_or(|s| s.1 != number) => {
+                Event::Tick // it answers a question that nobody asks any longer
+            }
+            News::Observed(source, _, observation) => {
                 self.pool.counters.resolved(observation.outcome.result());
                 Event::Observed(source, observation)
             }
@@ -219,18 +233,18 @@ impl Task {
     /// Brings the running sources in line with the settings; one that did not change goes on.
     fn start_sources(&mut self) {
         let settings = self.pool.settings();
-        self.sources.retain(|_, (source, _)| settings.discover.contains(source));
+        self.sources.retain(|_, (source, ..)| settings.discover.contains(source));
         for source in &settings.discover {
             let key = SourceKey::from(source);
             if self.sources.contains_key(&key) {
                 continue;
             }
-            let (news, from) = (self.news.clone(), key.clone());
+            let (news, from, number) = (self.news.clone(), key.clone(), self.configuration);
             let sink = move |observation| {
-                let _ = news.send(News::Observed(from.clone(), observation));
+                let _ = news.send(News::Observed(from.clone(), number, observation));
             };
             let running = discovery::start(source, Box::new(sink));
-            self.sources.insert(key, (source.clone(), running));
+            self.sources.insert(key, (source.clone(), number, running));
         }
     }
 
@@ -324,7 +338,7 @@ impl Task {
             Effect::Doubt(key) => {
                 self.checkers.get(&key).and_then(|checkers| checkers.first()).iter().for_each(|c| c.doubt());
             }
-            Effect::AskNow => self.sources.values().for_each(|(_, running)| running.ask_now()),
+            Effect::AskNow => self.sources.values().for_each(|(.., running)| running.ask_now()),
             Effect::Answers { source, trouble } => self.tell_answers(&source, trouble.as_ref()),
         }
     }
