@@ -353,3 +353,30 @@ fn a_crowd_is_served_to_the_last_and_never_too_many_at_once() {
     lb.when_idle();
     assert_eq!(lb.status()["pools"][0]["backends"][0]["active"], 0);
 }
+
+#[test]
+fn who_is_sent_elsewhere_because_a_backend_has_its_share_is_told_so() {
+    let backends = [Backend::echo(), Backend::echo()];
+    let lb = Lb::start(&config(
+        &backends.each_ref().map(|backend| backend.address),
+        "",
+        "    balance: ring-hash\n    hash: {load_factor: 1.25}\n",
+    ));
+    // One after the other: workers that choose in the same moment do not know of each other.
+    let one = |n: usize| {
+        let client = connect(&lb);
+        eventually("it is routed", || (lb.logged(&["routed"]).len() == n).then_some(()));
+        client
+    };
+    let _open: Vec<_> = (1..=4).map(one).collect();
+    let routed = lb.logged(&["routed"]);
+    let count = |backend: &Backend| {
+        let to = format!(" backend={} ", backend.address);
+        routed.iter().filter(|line| line.contains(&to)).count()
+    };
+    // Of one client, all would be at one backend.
+    assert_eq!([count(&backends[0]), count(&backends[1])].iter().max(), Some(&3), "{routed:#?}");
+    let elsewhere: Vec<_> =
+        routed.iter().filter(|line| line.contains(": above its share (load_factor)")).collect();
+    assert_eq!(elsewhere.len(), 1, "{routed:#?}");
+}

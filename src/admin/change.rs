@@ -18,7 +18,6 @@ use tracing::info;
 
 use super::status::BackendStatus;
 use super::{App, Failure};
-use crate::config::Algorithm;
 use crate::pool::{Backend, Command, Pool, Wish};
 
 /// The largest weight, as in the configuration.
@@ -130,7 +129,7 @@ pub(super) async fn backend(
     };
     let found = find(pool, &backend)?;
     // As in the configuration: a share that nobody heeds must not look as if it were granted. 0 is always heeded.
-    if change.weight.is_some_and(|weight| weight > 1) && pool.settings().balance == Algorithm::RoundRobin {
+    if change.weight.is_some_and(|weight| weight > 1) && !pool.settings().balance.heeds_weights() {
         let message =
             format!("the pool {:?} is balanced by round-robin, which heeds no weight but 0", &*pool.name);
         let hint = "write `balance: weighted` into the configuration of the pool";

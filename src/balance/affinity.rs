@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::bound::Bound;
+use super::bound::{Bound, Room};
 use super::hash::{Named, again, by_name};
 use super::maglev::Maglev;
 use super::ring_hash::RingHash;
@@ -82,14 +82,23 @@ impl Affinity {
     }
 
     pub(super) fn choose(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
+        self.walk(candidates, ask, self.bound.as_ref().map(|bound| bound.room(candidates, ask.passed)))
+    }
+
+    /// Whom the client would have got without a bound; `None` if there is none.
+    pub(super) fn unbounded(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
+        self.bound.as_ref().and_then(|_| self.walk(candidates, ask, None))
+    }
+
+    fn walk(&self, candidates: &[Candidate], ask: &Ask<'_>, room: Option<Room>) -> Option<usize> {
         let rehashed = || std::iter::once(ask.client).chain((1..=REHASHES).map(|nth| again(ask.client, nth)));
         match &*self.places {
             Places::Source(places) => {
-                self.first(candidates, ask, rehashed().filter_map(|hash| places.find(hash)))
+                self.first(candidates, ask, room, rehashed().filter_map(|hash| places.find(hash)))
             }
-            Places::Ring(places) => self.first(candidates, ask, places.around(ask.client)),
+            Places::Ring(places) => self.first(candidates, ask, room, places.around(ask.client)),
             Places::Maglev(places) => {
-                self.first(candidates, ask, rehashed().filter_map(|hash| places.find(hash)))
+                self.first(candidates, ask, room, rehashed().filter_map(|hash| places.find(hash)))
             }
         }
     }
@@ -100,9 +109,9 @@ impl Affinity {
         &self,
         candidates: &[Candidate],
         ask: &Ask<'_>,
+        room: Option<Room>,
         preferred: impl Iterator<Item = usize>,
     ) -> Option<usize> {
-        let room = self.bound.as_ref().map(|bound| bound.room(candidates, ask.passed));
         let n = candidates.len();
         let start = (ask.client % n.max(1) as u64) as usize;
         let all = (start..n).chain(0..start);

@@ -59,7 +59,7 @@ pub struct Ask<'a> {
     pub client: u64,
     /// A number drawn at random for this choice.
     pub random: u64,
-    /// The time, since whatever moment all that is told to the loads is counted from.
+    /// The time, since whatever moment all that is told to the loads is counted from; only `ewma` goes by it.
     pub now: Duration,
 }
 
@@ -141,6 +141,11 @@ impl Picker {
             Method::Ewma => ewma::choose(&self.candidates, ask),
             Method::Affinity(method) => method.choose(&self.candidates, ask),
         }
+    }
+
+    /// Who would have been chosen if nobody's load were bounded; `None` if nobody's is.
+    pub fn unbounded(&self, ask: &Ask<'_>) -> Option<usize> {
+        affinity(Some(&self.method))?.unbounded(&self.candidates, ask)
     }
 
     /// The candidates, in the order that [`choose`](Self::choose) indexes.

@@ -61,10 +61,10 @@ impl View {
             weight: match config.balance {
                 // Weights that move would move clients from one backend to another and back.
                 algorithm if algorithm.hashes() => member.weight,
-                Algorithm::RoundRobin if ramping => member.step,
-                Algorithm::RoundRobin => 1,
-                _ if ramping => member.weight * member.step,
-                _ => member.weight,
+                algorithm => {
+                    let share = if algorithm.heeds_weights() { member.weight } else { 1 };
+                    if ramping { share * member.step } else { share }
+                }
             },
             load: Arc::clone(&member.backend.load),
         };
@@ -94,6 +94,12 @@ impl View {
     /// A backend, never one that is to be passed over; `None` when nobody is left.
     pub fn choose(&self, ask: &Ask<'_>) -> Option<&Choice> {
         self.picker.choose(ask).map(|index| &self.backends[index])
+    }
+
+    /// Whom a client was to go to that goes to `chosen`, because that one has more than its share (`load_factor`).
+    pub fn overloaded(&self, ask: &Ask<'_>, chosen: &Choice) -> Option<&Arc<Backend>> {
+        let home = &self.backends[self.picker.unbounded(ask)?].backend;
+        (home.key != chosen.backend.key).then_some(home)
     }
 
     /// The backends that can be chosen.

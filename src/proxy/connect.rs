@@ -77,17 +77,19 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
     loop {
         let chosen = match search.backend().await {
             Ok(chosen) => chosen,
-            Err(reason) => return Err(NotConnected { reason, trail: search.trail() }),
+            Err(reason) => {
+                let trail = search.trail(search.tried.len());
+                return Err(NotConnected { reason, trail });
+            }
         };
-        let backend = &chosen.backend;
+        let (backend, began) = (&chosen.backend, Instant::now());
         match attempt(backend, &search.settings, caller.spoken).await {
             Ok(stream) => {
-                let took = search.began.elapsed();
+                let took = began.elapsed();
                 if search.settings.balance == Algorithm::Ewma {
-                    backend.load.connected(took, clock::since_origin(search.began) + took);
+                    backend.load.connected(took, clock::since_origin(began) + took);
                 }
-                search.tried(backend.key);
-                let trail = search.trail();
+                let trail = search.trail(search.tried.len() + 1);
                 return Ok(Connected { chosen, stream, settings: search.settings, took, trail });
             }
             Err(error) => search.failed(backend, &error),
@@ -101,8 +103,7 @@ struct Search<'a> {
     settings: Arc<config::Pool>,
     /// The hash of the client, if it is chosen by.
     client: u64,
-    /// When it looked last, what it chose from, and who was full.
-    began: Instant,
+    /// What it chose from when it looked last, and who was full.
     view: Arc<View>,
     full: Full,
     /// The backends that were tried, sorted, and in words what came of it and what else was in the way.
@@ -124,7 +125,6 @@ impl<'a> Search<'a> {
             caller,
             settings,
             client,
-            began: Instant::now(),
             view: caller.pool.view(),
             full: Full::default(),
             tried: Vec::new(),
@@ -186,8 +186,9 @@ impl<'a> Search<'a> {
     /// Chooses a backend and takes a place there; `None` if all that remain are full.
     fn look(&mut self) -> Result<Option<Choice>, CloseReason> {
         let Caller { local, lease, .. } = self.caller;
-        self.began = Instant::now();
-        let now = clock::since_origin(self.began);
+        // To read the clock is dear, and nobody else goes by it.
+        let by_time = self.view.algorithm == Algorithm::Ewma;
+        let now = if by_time { clock::since_origin(Instant::now()) } else { Duration::ZERO };
         let random = || local.random.borrow_mut().next_u64();
         let (full, taken) = take_place(&self.view, &self.tried, self.client, now, random);
         self.full = full;
@@ -235,11 +236,11 @@ impl<'a> Search<'a> {
         self.tried.insert(place, key);
     }
 
-    fn trail(&self) -> Trail {
+    fn trail(&self, attempts: usize) -> Trail {
         Trail {
             algorithm: self.view.algorithm.name(),
             skipped: skipped(&self.view.skipped, &self.full, &self.failed),
-            attempts: u32::try_from(self.tried.len()).unwrap_or(u32::MAX),
+            attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
             queued: self.queued,
         }
     }
@@ -250,6 +251,8 @@ impl<'a> Search<'a> {
 struct Full {
     named: Vec<Arc<Backend>>,
     count: usize,
+    /// Whom the client was to go to, if that one has a place, but more than its share.
+    overloaded: Option<Arc<Backend>>,
 }
 
 impl Full {
@@ -286,6 +289,7 @@ fn take_place<'v>(
         let ask = Ask { passed: passed.as_deref().unwrap_or(tried), client, random: random(), now };
         let Some(chosen) = view.choose(&ask) else { return (full, None) };
         if let Some(place) = chosen.backend.lease() {
+            full.overloaded = view.overloaded(&ask, chosen).cloned();
             return (full, Some((chosen, place)));
         }
         // All that are full at once: one by one, thousands would take long.
@@ -326,7 +330,7 @@ async fn attempt(backend: &Backend, settings: &config::Pool, spoken: bool) -> io
 
 /// All that were passed over, in words.
 fn skipped(ineligible: &Arc<str>, full: &Full, failed: &[String]) -> Arc<str> {
-    if full.count == 0 && failed.is_empty() {
+    if full.count == 0 && full.overloaded.is_none() && failed.is_empty() {
         return Arc::clone(ineligible);
     }
     let mut words: Vec<String> = Vec::new();
@@ -334,6 +338,7 @@ fn skipped(ineligible: &Arc<str>, full: &Full, failed: &[String]) -> Arc<str> {
     words.extend(full.named.iter().map(|backend| format!("{}: full", backend.name)));
     let more = full.count - full.named.len();
     words.extend((more > 0).then(|| format!("and {more} more that are full")));
+    words.extend(full.overloaded.iter().map(|home| format!("{}: above its share (load_factor)", home.name)));
     words.extend_from_slice(failed);
     words.join("; ").into()
 }

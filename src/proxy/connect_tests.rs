@@ -14,13 +14,14 @@ fn hundreds_that_are_full_are_counted_and_not_named() {
             Arc::new(Backend::new(key, &found))
         })
         .collect();
-    let one = Full { named: vec![Arc::clone(&named[0])], count: 1 };
-    let full = Full { named, count: 300 };
+    let one = Full { named: vec![Arc::clone(&named[0])], count: 1, overloaded: None };
+    let overloaded = Some(Arc::clone(&named[1]));
+    let full = Full { named, count: 300, overloaded };
     let failed = ["c: connection refused".to_owned()];
     assert_eq!(
         &*skipped(&"a: down (why)".into(), &full, &failed),
         "a: down (why); b0: full; b1: full; b2: full; b3: full; b4: full; b5: full; b6: full; b7: full; \
-         and 292 more that are full; c: connection refused"
+         and 292 more that are full; b1: above its share (load_factor); c: connection refused"
     );
     assert_eq!(&*skipped(&"".into(), &one, &[]), "b0: full");
     assert_eq!(&*skipped(&"a: down (why)".into(), &Full::default(), &[]), "a: down (why)");

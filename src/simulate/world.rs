@@ -264,9 +264,8 @@ fn candidates(scenario: &Scenario, servers: &[Server]) -> Vec<Candidate> {
     eligible.map(candidate).collect()
 }
 
-/// As a pool hands them to the algorithm: round robin heeds no weights.
+/// As a pool hands them to the algorithm.
 fn heeded(algorithm: Algorithm, candidates: &[Candidate]) -> Vec<Candidate> {
-    let weight =
-        |candidate: &Candidate| if algorithm == Algorithm::RoundRobin { 1 } else { candidate.weight };
+    let weight = |candidate: &Candidate| if algorithm.heeds_weights() { candidate.weight } else { 1 };
     candidates.iter().map(|candidate| Candidate { weight: weight(candidate), ..candidate.clone() }).collect()
 }

@@ -123,6 +123,11 @@ impl Algorithm {
         }
     }
 
+    /// Whether it gives a backend of more weight more.
+    pub fn heeds_weights(self) -> bool {
+        self != Self::RoundRobin
+    }
+
     /// Whether it chooses by what the client is.
     pub fn hashes(self) -> bool {
         matches!(self, Self::SourceHash | Self::RingHash | Self::Maglev)

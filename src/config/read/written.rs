@@ -87,7 +87,7 @@ pub(super) fn check_use(
 ) {
     let (what, d) = (&pool.what, pool.decoder);
     for (_, place) in written.iter().filter(|(backend, _)| backend.weight > 1) {
-        if balance == Some(Algorithm::RoundRobin) {
+        if balance.is_some_and(|algorithm| !algorithm.heeds_weights()) {
             let message =
                 format!("{what} gives a weight, which round-robin does not heed; write `balance: weighted`");
             d.problem(*place, message);
