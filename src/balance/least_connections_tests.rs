@@ -137,6 +137,8 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn nobody_has_strictly_fewer_for_its_weight(
         members in proptest::collection::vec((1u32..=256, 0usize..40), 1..20), asked in 1usize..30,

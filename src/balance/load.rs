@@ -228,6 +228,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         #[test]
         fn every_mark_is_taken_once(marks in proptest::collection::btree_set(0usize..10_000, 0..300)) {
             let board = Board::new(10_000);

@@ -122,6 +122,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         #[test]
         fn the_winner_has_least_and_is_the_first_such_from_the_start(
             costs in proptest::collection::vec(cost(), 1..200),

@@ -91,6 +91,8 @@ fn a_thousand_years_of_turns_do_not_overflow() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn every_full_cycle_gives_each_exactly_its_share(
         weights in proptest::collection::vec(1u32..=40, 1..12), cycles in 1usize..4,

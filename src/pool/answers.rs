@@ -64,6 +64,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         #[test]
         fn the_median_is_told_to_within_a_fifth(mut micros in proptest::collection::vec(1u64..10_000_000, 1..200)) {
             let answers = Answers::default();
