@@ -1,0 +1,273 @@
+//! Why a backend is in its state: the chain from a source's answer over checks and operators to what it is now, and what
+//! would change that.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Sentence;
+use super::words::{count, list, millis, time};
+use crate::config::{self, Ending};
+use crate::pool::{Entry, State, View};
+use crate::telemetry::CloseReason;
+use crate::telemetry::fact::Fact;
+use crate::telemetry::journal;
+
+/// So many of the last facts are told.
+const TOLD: usize = 40;
+
+/// What has happened to the backend of that name or address, as far as it is kept.
+pub fn history(facts: &[journal::Entry], pool: &str, backend: &str) -> Vec<Sentence> {
+    let mut told: Vec<_> = facts
+        .iter()
+        .filter(|entry| entry.fact.pool().is_some_and(|of| **of == *pool))
+        .filter_map(|entry| Some(Sentence::then(entry.at, happened(&entry.fact, backend)?)))
+        .collect();
+    let left_out = told.len().saturating_sub(TOLD);
+    if left_out > 0 {
+        let first = told[left_out].at;
+        told.drain(..left_out);
+        let text = format!("before this, {} happened to it", count(left_out as u64, "more thing"));
+        told.insert(0, Sentence { at: first, text });
+    }
+    told
+}
+
+/// Whether a fact is about the backend of that name or address.
+pub fn concerns(fact: &Fact, backend: &str) -> bool {
+    fact.backend().is_some_and(|name| **name == *backend)
+        || fact.address().is_some_and(|address| address.to_string() == backend)
+}
+
+/// What a fact says of the backend of that name or address; `None`: nothing.
+fn happened(fact: &Fact, backend: &str) -> Option<String> {
+    if let Fact::Discovered { source, backends, new, missing, .. } = fact {
+        // As `name (address)`.
+        let is = |one: &str| {
+            let known = one.strip_suffix(')').and_then(|one| one.rsplit_once(" ("));
+            known.is_some_and(|(name, address)| name == backend || address == backend)
+        };
+        let all = count(*backends as u64, "backend");
+        return if new.iter().any(|one| is(one)) {
+            Some(format!("{source} named {all}, and it was new among them"))
+        } else if missing.iter().any(|one| is(one)) {
+            Some(format!("{source} named {all}, and it no longer"))
+        } else {
+            None
+        };
+    }
+    if !concerns(fact, backend) {
+        return None;
+    }
+    Some(match fact {
+        Fact::State { to, from, cause, .. } => match *to {
+            "joining" if *from == "gone" => format!("it joined: {cause}"),
+            "joining" => format!("it was {from} and is to be checked anew: {cause}"),
+            "up" => format!("it came up (it was {from}): {cause}"),
+            "down" => format!("it went down (it was {from}): {cause}"),
+            "ejected" => format!("it was ejected: {cause}"),
+            "draining" => format!("it got nothing new from here on: {cause}"),
+            "maintenance" => format!("it was taken out: {cause}"),
+            "gone" => format!("it was gone: {cause}"),
+            other => format!("it was {other}: {cause}"),
+        },
+        Fact::Named { backend: name, address, .. } => format!("{address} told its name: {name}"),
+        Fact::Weight { weight, .. } => format!("its weight became {weight}"),
+        Fact::Spared { cause, .. } => {
+            format!("it would have been ejected ({cause}), but as many were out as eject.at_most allows")
+        }
+        Fact::Check { check, passed: true, took_ms, .. } => {
+            format!("its {check} check passed, in {}", millis(*took_ms))
+        }
+        Fact::Check { check, error, took_ms, .. } => {
+            let error = error.as_deref().unwrap_or("it did not say why");
+            format!("its {check} check failed after {}: {error}", millis(*took_ms))
+        }
+        Fact::NoResult { error, .. } => format!("a check had no result, for a reason of our own: {error}"),
+        Fact::Operator { who, state, weight, .. } => {
+            let state = state.map(|state| format!("to be {state}"));
+            let weight = weight.map(|weight| format!("to have the weight {weight}"));
+            let told: Vec<_> = [state, weight].into_iter().flatten().collect();
+            format!("{who} told it {}", list(&told, 2))
+        }
+        Fact::Added { who, weight, backup, .. } => {
+            let backup = if *backup { ", as a backup" } else { "" };
+            format!("{who} added it, with the weight {weight}{backup}")
+        }
+        Fact::Removed { who, .. } => format!("{who} took it away"),
+        Fact::Ended { who, conn, client, how, .. } => {
+            format!("{who} ended its connection {conn}, of {client} ({how})")
+        }
+        Fact::Checked { who, .. } => format!("{who} had it checked out of turn"),
+        _ => return None, // about others
+    })
+}
+
+/// What it is now, whether it is chosen, what its checks and connections do, and what would bring it back.
+pub fn standing(entry: &Entry, view: &View, settings: &config::Pool, now: Instant) -> Vec<Sentence> {
+    let state = entry.state.name();
+    let since = time(now.saturating_duration_since(entry.since));
+    let mut story = vec![Sentence::now(format!("it has been {state} for {since}: {}", entry.cause))];
+    story.push(Sentence::now(chosen(entry, view)));
+    story.extend(checks(entry, settings).into_iter().map(Sentence::now));
+    story.push(Sentence::now(traffic(entry)));
+    story.extend(orders(entry, now).map(Sentence::now));
+    story.extend(way_back(entry, settings, now).map(Sentence::now));
+    story
+}
+
+fn chosen(entry: &Entry, view: &View) -> String {
+    let backend = &entry.backend;
+    if view.backends().any(|one| one.key == backend.key) {
+        let among = match view.len() {
+            1 => "it is the only one that can be chosen".to_owned(),
+            n => format!("it is one of {n} that can be chosen, by {}", view.algorithm.name()),
+        };
+        let panic = if view.panic { ", as too few are up and all are used (panic)" } else { "" };
+        let full = match entry.connections.filter(|_| backend.is_full()) {
+            Some(limit) => format!("; it is full now: it has the {limit} connections that it may carry"),
+            None => String::new(),
+        };
+        let ramp = match entry.ramp {
+            100 => String::new(),
+            percent => format!("; it gets {percent} % of its share so far (slow_start)"),
+        };
+        return format!("{among}{panic}, with the weight {}{ramp}{full}", entry.weight);
+    }
+    match entry.state {
+        State::Up if entry.weight == 0 => "it is not chosen: its weight is 0".to_owned(),
+        State::Up => format!("it is not chosen: it is a backup (tier {}), and others are up", entry.tier),
+        State::Joining => "it is not chosen yet: it has not passed its checks".to_owned(),
+        state => format!("it is not chosen, as it is {}", state.name()),
+    }
+}
+
+fn checks(entry: &Entry, settings: &config::Pool) -> Vec<String> {
+    let known = entry.backend.checks();
+    if settings.health.is_empty() {
+        return vec!["it is not checked: the pool has no health checks".to_owned()];
+    }
+    let ago = |at: SystemTime| time(SystemTime::now().duration_since(at).unwrap_or_default());
+    let one = |(index, health): (usize, &config::Health)| {
+        let kind = health.check.kind();
+        let every = humantime::format_duration(health.every);
+        let Some((at, checked)) = known.last.get(&index) else {
+            return format!("its {kind} check, every {every}, has had no result yet");
+        };
+        let row = known.in_a_row.get(&index).map_or(0, |(_, n)| *n);
+        let row = if row > 1 { format!(", the {} in a row", nth(row)) } else { String::new() };
+        let (ago, took) = (ago(*at), millis(checked.took.as_secs_f64() * 1e3));
+        match &checked.result {
+            Ok(()) => format!("its last {kind} check, every {every}, passed {ago} ago in {took}{row}"),
+            Err(error) => {
+                format!("its last {kind} check, every {every}, failed {ago} ago after {took}{row}: {error}")
+            }
+        }
+    };
+    settings.health.iter().enumerate().map(one).collect()
+}
+
+/// `2nd`, `11th`, `21st`.
+fn nth(n: u32) -> String {
+    let end = match (n % 10, n % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{n}{end}")
+}
+
+fn traffic(entry: &Entry) -> String {
+    let backend = &entry.backend;
+    let (mut total, mut failed) = (0, Vec::new());
+    backend.flows.read().iter().for_each(|(_, reading)| total += reading.total());
+    for (kind, n) in backend.connect_failures().filter(|(_, n)| *n > 0) {
+        failed.push(format!("{n} {}", kind.name()));
+    }
+    let open = count(backend.load.active().into(), "connection");
+    let failed = match failed.is_empty() {
+        true => "no attempt to connect to it failed".to_owned(),
+        false => format!("attempts to connect to it that failed: {}", list(&failed, usize::MAX)),
+    };
+    format!("it has {open} open and was sent {total} so far; {failed}")
+}
+
+/// What its connections were told.
+fn orders(entry: &Entry, now: Instant) -> Option<String> {
+    let Some(order) = entry.backend.order() else {
+        let out = matches!(entry.state, State::Down | State::Draining | State::Maintenance);
+        let kept = out && entry.backend.load.active() > 0;
+        return kept.then(|| "its open connections were told to run on".to_owned());
+    };
+    let key = match order.reason {
+        CloseReason::BackendDown => "on_down",
+        CloseReason::BackendLeft => "on_leave",
+        _ => "on_drain",
+    };
+    let how = match order.how {
+        Ending::Close => "closed",
+        Ending::Reset => "reset",
+    };
+    let left = (order.at + order.over).saturating_duration_since(now);
+    let by =
+        if left > Duration::ZERO { format!(", the last of them in {}", time(left)) } else { String::new() };
+    Some(format!("its open connections are {how}{by}, as {key} says"))
+}
+
+/// What would have it chosen again.
+fn way_back(entry: &Entry, settings: &config::Pool, now: Instant) -> Option<String> {
+    if entry.leaving {
+        return Some(
+            "it has left and does not come back: whoever is found there again is another backend".to_owned(),
+        );
+    }
+    match entry.state {
+        State::Draining | State::Maintenance => Some(
+            "it comes back when an operator returns it: a PATCH of it with {\"state\": \"up\"}".to_owned(),
+        ),
+        State::Ejected => {
+            let left = entry.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+            Some(format!("it comes back in {}, on probation: one more failure is enough then", time(left)))
+        }
+        State::Down | State::Joining => {
+            let known = entry.backend.checks();
+            let missing = |(index, health): (usize, &config::Health)| {
+                let kind = health.check.kind();
+                let (passed, row) = known.in_a_row.get(&index).copied().unwrap_or_default();
+                let needed = if entry.state == State::Joining { 1 } else { health.rise };
+                let more = needed.saturating_sub(if passed { row } else { 0 });
+                (more > 0)
+                    .then(|| format!("{more} more passed {kind} check{}", if more == 1 { "" } else { "s" }))
+            };
+            let missing: Vec<_> = settings.health.iter().enumerate().filter_map(missing).collect();
+            match (missing.is_empty(), settings.health.first()) {
+                // What brought it down were clients' connections or its source: the checks' own count goes further back.
+                (true, Some(first)) if entry.state == State::Down => Some(format!(
+                    "it comes back after {} in a row since it went down, unless its source calls it unwell",
+                    count(first.rise.into(), "passed check")
+                )),
+                (true, _) => Some("it comes back when its source calls it well".to_owned()),
+                (false, _) => Some(format!("it comes back after {} in a row", list(&missing, usize::MAX))),
+            }
+        }
+        State::Up => {
+            let doubt = |(index, health): (usize, &config::Health)| {
+                let known = entry.backend.checks().in_a_row.get(&index).copied();
+                let (passed, row) = known.unwrap_or((true, 0));
+                let kind = health.check.kind();
+                (!passed).then(|| {
+                    format!(
+                        "of {} failures in a row that take it down, {row} by the {kind} check have come",
+                        health.fall
+                    )
+                })
+            };
+            settings.health.iter().enumerate().find_map(doubt)
+        }
+        State::Gone => None,
+    }
+}
+
+#[cfg(test)]
+#[path = "backend_tests.rs"]
+mod tests;

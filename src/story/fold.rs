@@ -1,0 +1,366 @@
+//! What a balancer has been through in some time: facts and counters folded into sentences.
+//!
+//! Each change of a backend's state is in exactly one sentence. Changes of one backend that follow each other closely are one
+//! sentence; so are the same changes of several backends at the same time. What clients met is told with the trouble that
+//! it came with, and by itself when no state changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::Sentence;
+use super::phrases::{self, Met};
+use super::samples::{Grown, Sample};
+use super::words::{count, list};
+use crate::telemetry::fact::{Fact, Service};
+use crate::telemetry::journal::Entry;
+
+/// What happens to one backend within this time of what happened to it before is one story.
+const TOGETHER: Duration = Duration::from_secs(60);
+/// What happens to several backends within this time is the same thing.
+const AT_ONCE: Duration = Duration::from_secs(5);
+/// Failures come before the state changes for them: at most so long before, and a little after.
+const BEFORE: Duration = Duration::from_secs(30);
+const AFTER: Duration = Duration::from_secs(5);
+
+/// A story.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Story {
+    /// Its sentences, in the order of what they tell of.
+    pub sentences: Vec<Told>,
+    /// Everything together.
+    pub totals: Totals,
+}
+
+/// A sentence, and what it tells of.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Told {
+    /// The sentence.
+    #[serde(flatten)]
+    pub sentence: Sentence,
+    /// The numbers of the facts that it tells.
+    pub facts: Vec<u64>,
+}
+
+/// Everything of a time together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Connections that were routed to a backend.
+    pub connections: u64,
+    /// Those of them that another backend had failed before: their clients saw no error.
+    pub retried: u64,
+    /// Failures that clients met.
+    pub seen: u64,
+    /// Attempts to connect that failed.
+    pub failed_connects: u64,
+    /// Changes of backends' states.
+    pub state_changes: u64,
+}
+
+/// Tells what happened, of facts and samples in the order of their times.
+pub fn tell(facts: &[Entry], samples: &[(SystemTime, Sample)]) -> Story {
+    let mut groups = at_once(together(facts));
+    let alone = spread(&mut groups, samples);
+    let mut told: Vec<Told> = groups.iter().filter_map(Group::told).collect();
+    told.extend(alone);
+    told.sort_by_key(|told| told.sentence.at);
+    Story { sentences: told, totals: totals(facts, samples) }
+}
+
+fn totals(facts: &[Entry], samples: &[(SystemTime, Sample)]) -> Totals {
+    let mut totals = Totals {
+        state_changes: facts.iter().filter(|entry| matches!(*entry.fact, Fact::State { .. })).count() as u64,
+        ..Totals::default()
+    };
+    for (_, sample) in samples {
+        for (_, Grown { routed, retried, seen }) in &sample.pools {
+            totals.connections += routed;
+            totals.retried += retried;
+            totals.seen += seen.iter().map(|(_, n)| n).sum::<u64>();
+        }
+        totals.failed_connects += sample.failures.iter().flat_map(|one| one.kinds).sum::<u64>();
+    }
+    totals
+}
+
+/// What a group of facts is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Backend(Arc<str>, Arc<str>),
+    Service(Arc<str>),
+    Source(Arc<str>, Arc<str>),
+    Process(u64),
+}
+
+impl About {
+    fn of(entry: &Entry) -> Option<Self> {
+        match &*entry.fact {
+            Fact::State { pool, backend, .. }
+            | Fact::Weight { pool, backend, .. }
+            | Fact::Spared { pool, backend, .. }
+            | Fact::NoResult { pool, backend, .. }
+            | Fact::Operator { pool, backend, .. }
+            | Fact::Added { pool, backend, .. }
+            | Fact::Removed { pool, backend, .. } => {
+                Some(Self::Backend(Arc::clone(pool), Arc::clone(backend)))
+            }
+            Fact::Service { pool, .. } => Some(Self::Service(Arc::clone(pool))),
+            Fact::Answers { pool, source, .. } => Some(Self::Source(Arc::clone(pool), Arc::clone(source))),
+            Fact::Reloaded { .. } | Fact::NotReloaded { .. } => Some(Self::Process(entry.id)),
+            Fact::DrainStarted { .. } | Fact::DrainDone { .. } => Some(Self::Process(entry.id)),
+            Fact::Ended { .. } => Some(Self::Process(entry.id)),
+            // These are how, for those who ask why of one backend.
+            Fact::Named { .. } | Fact::Discovered { .. } | Fact::Check { .. } | Fact::Checked { .. } => None,
+            Fact::DrainProgress { .. } => None,
+        }
+    }
+}
+
+/// Facts that make one sentence.
+#[derive(Debug)]
+struct Group<'f> {
+    about: About,
+    /// The backends that it is about, if it is about backends.
+    names: Vec<Arc<str>>,
+    /// The facts of the first of them.
+    facts: Vec<&'f Entry>,
+    /// The numbers of the facts of all.
+    ids: Vec<u64>,
+    last: SystemTime,
+    met: Met,
+}
+
+impl<'f> Group<'f> {
+    fn new(about: About, entry: &'f Entry) -> Self {
+        let names = match &about {
+            About::Backend(_, name) => vec![Arc::clone(name)],
+            _ => Vec::new(),
+        };
+        Self { about, names, facts: vec![entry], ids: vec![entry.id], last: entry.at, met: Met::default() }
+    }
+
+    fn first(&self) -> SystemTime {
+        self.facts.first().map_or(self.last, |entry| entry.at)
+    }
+
+    /// Whether a fact about the same goes on with this story.
+    fn goes_on(&self, entry: &Entry) -> bool {
+        let Some(before) = self.facts.last() else { return false };
+        match (&*before.fact, &*entry.fact) {
+            // Who comes after is another one.
+            (Fact::State { to: "gone", .. }, _) => false,
+            // Nor does what befalls one belong to its arrival.
+            (Fact::State { to: "up", .. }, _) if self.arrives() => false,
+            // Trouble lasts until it is over.
+            (Fact::Answers { trouble, .. }, _) => trouble.is_some(),
+            (Fact::Service { by, .. }, _) => *by != Service::Primaries,
+            _ => entry.at.duration_since(self.last).unwrap_or_default() <= TOGETHER,
+        }
+    }
+
+    /// Whether it begins with a backend that was found.
+    fn arrives(&self) -> bool {
+        let first = self.facts.first().map(|entry| &*entry.fact);
+        matches!(first, Some(Fact::State { from: "gone", .. }))
+    }
+
+    fn states(&self) -> Vec<&'static str> {
+        let to = |entry: &&Entry| match &*entry.fact {
+            Fact::State { to, .. } => Some(*to),
+            _ => None,
+        };
+        self.facts.iter().filter_map(to).collect()
+    }
+
+    /// Why each of them came, whatever the backend's address is.
+    fn causes(&self) -> Vec<String> {
+        let why = |entry: &&Entry| match &*entry.fact {
+            Fact::State { cause, address, .. } => Some(phrases::of_any(cause, *address)),
+            _ => None,
+        };
+        self.facts.iter().filter_map(why).collect()
+    }
+
+    /// Whether it is nothing but changes of state, and few of them, so that others may have the same story.
+    fn is_plain(&self) -> bool {
+        let states = self.states();
+        matches!(self.about, About::Backend(..)) && states.len() == self.facts.len() && states.len() <= 3
+    }
+
+    fn pool(&self) -> Option<&Arc<str>> {
+        match &self.about {
+            About::Backend(pool, _) | About::Service(pool) | About::Source(pool, _) => Some(pool),
+            About::Process(_) => None,
+        }
+    }
+
+    /// From when to when clients may have met what it tells; `None`: that is nothing to be met.
+    fn troubles(&self) -> Option<(SystemTime, SystemTime)> {
+        let trouble = |state: &&str| !matches!(*state, "joining" | "up");
+        let met = match self.about {
+            About::Backend(..) => self.states().iter().any(trouble),
+            About::Service(_) => true,
+            About::Source(..) | About::Process(_) => false,
+        };
+        met.then(|| (before(self.first(), BEFORE), self.last + AFTER))
+    }
+
+    fn told(&self) -> Option<Told> {
+        let text = match &self.about {
+            About::Backend(..) => phrases::backends(&self.names, &self.facts, &self.met),
+            About::Service(pool) => phrases::service(pool, &self.facts, &self.met),
+            About::Source(pool, source) => phrases::source(pool, source, &self.facts),
+            About::Process(_) => phrases::process(&self.facts),
+        };
+        Some(Told { sentence: Sentence::then(self.first(), text?), facts: self.ids.clone() })
+    }
+}
+
+fn before(at: SystemTime, time: Duration) -> SystemTime {
+    at.checked_sub(time).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Puts together what follows each other closely.
+fn together(facts: &[Entry]) -> Vec<Group<'_>> {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    let mut open = BTreeMap::<About, usize>::new();
+    for entry in facts {
+        let Some(about) = About::of(entry) else { continue };
+        match open.get(&about).map(|index| &mut groups[*index]) {
+            Some(group) if group.goes_on(entry) => {
+                group.facts.push(entry);
+                group.ids.push(entry.id);
+                group.last = entry.at;
+            }
+            _ => {
+                open.insert(about.clone(), groups.len());
+                groups.push(Group::new(about, entry));
+            }
+        }
+    }
+    groups
+}
+
+/// Puts together the same that happened to several backends of a pool at once, for the same causes: what is told of the
+/// first is told of all.
+fn at_once(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
+    let mut all: Vec<Group<'_>> = Vec::new();
+    let mut last = BTreeMap::<(Arc<str>, Vec<&'static str>, Vec<String>), usize>::new();
+    for group in groups {
+        let Some(pool) = group.pool().filter(|_| group.is_plain()) else {
+            all.push(group);
+            continue;
+        };
+        let key = (Arc::clone(pool), group.states(), group.causes());
+        let same = last.get(&key).map(|index| &mut all[*index]).filter(|same| {
+            let apart = |a: SystemTime, b: SystemTime| a.duration_since(b).unwrap_or_default();
+            apart(group.first(), same.first()) <= AT_ONCE && !same.names.contains(&group.names[0])
+        });
+        match same {
+            Some(same) => {
+                same.names.extend(group.names);
+                same.ids.extend(group.ids);
+                same.last = same.last.max(group.last);
+            }
+            None => {
+                last.insert(key, all.len());
+                all.push(group);
+            }
+        }
+    }
+    all
+}
+
+/// Gives each sample to the trouble that it came with. What came with none is told by itself.
+fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Told> {
+    let mut alone = BTreeMap::<Arc<str>, Vec<(SystemTime, SystemTime, Met)>>::new();
+    let windows = groups.iter().enumerate().filter_map(|(index, group)| Some((index, group.troubles()?)));
+    let mut coming: Vec<_> = windows.collect();
+    coming.sort_by_key(|(_, (from, _))| std::cmp::Reverse(*from));
+    // There may be thousands of samples and of groups: only those are looked at that a sample may belong to.
+    let mut open = Vec::<(usize, SystemTime)>::new();
+    for (at, sample) in samples {
+        while let Some((index, (_, until))) = coming.pop_if(|(_, (from, _))| *from <= *at) {
+            open.push((index, until));
+        }
+        open.retain(|(_, until)| *until >= *at);
+        let find = |groups: &[Group<'_>], pool: &str, wanted: &dyn Fn(&Group<'_>) -> bool| {
+            let of = |index: &usize| {
+                groups[*index].pool().is_some_and(|of| **of == *pool) && wanted(&groups[*index])
+            };
+            open.iter().map(|(index, _)| *index).filter(of).max()
+        };
+        for failures in &sample.failures {
+            let of_backend = |group: &Group<'_>| group.names.contains(&failures.backend);
+            match find(groups, &failures.pool, &of_backend) {
+                Some(index) => groups[index].met.failures(failures),
+                None => beside(&mut alone, &failures.pool, *at).failures(failures),
+            }
+        }
+        for (pool, grown) in &sample.pools {
+            if grown.retried == 0 && grown.seen.is_empty() {
+                continue;
+            }
+            let failed =
+                |name: &Arc<str>| sample.failures.iter().any(|one| one.pool == *pool && one.backend == *name);
+            let place = find(groups, pool, &|group| group.names.iter().any(failed));
+            match place.or_else(|| find(groups, pool, &|_| true)) {
+                Some(index) => groups[index].met.grown(grown),
+                None => beside(&mut alone, pool, *at).grown(grown),
+            }
+        }
+    }
+    let told = |(pool, runs): (Arc<str>, Vec<(SystemTime, SystemTime, Met)>)| {
+        let one = move |(at, _, met): (SystemTime, SystemTime, Met)| Told {
+            sentence: Sentence::then(at, phrases::met_alone(&pool, &met)),
+            facts: Vec::new(),
+        };
+        runs.into_iter().map(one)
+    };
+    alone.into_iter().flat_map(told).collect()
+}
+
+/// What clients of a pool met at that time while no state changed.
+fn beside<'a>(
+    alone: &'a mut BTreeMap<Arc<str>, Vec<(SystemTime, SystemTime, Met)>>,
+    pool: &Arc<str>,
+    at: SystemTime,
+) -> &'a mut Met {
+    let runs = alone.entry(Arc::clone(pool)).or_default();
+    let goes_on =
+        |last: &(SystemTime, SystemTime, Met)| at.duration_since(last.1).unwrap_or_default() <= TOGETHER;
+    if !runs.last().is_some_and(goes_on) {
+        runs.push((at, at, Met::default()));
+    }
+    let last = runs.len() - 1;
+    runs[last].1 = at;
+    &mut runs[last].2
+}
+
+/// What there is to say of a time in which nothing happened, or of all of it.
+pub fn summary(story: &Story) -> String {
+    let Totals { connections, retried, seen, state_changes, .. } = story.totals;
+    let mut words = vec![format!("{} routed", count(connections, "connection"))];
+    words.push(match (retried, seen) {
+        (0, 0) => "no failure".to_owned(),
+        (retried, 0) => format!("{retried} of them after another backend had failed, no client saw an error"),
+        (0, seen) => format!("{} seen by clients", count(seen, "failure")),
+        (retried, seen) => {
+            format!(
+                "{retried} of them after another backend had failed, {} seen by clients",
+                count(seen, "failure")
+            )
+        }
+    });
+    words.push(match state_changes {
+        0 => "no backend changed its state".to_owned(),
+        n => count(n, "change") + " of backends' states",
+    });
+    list(&words, usize::MAX)
+}
+
+#[cfg(test)]
+#[path = "fold_tests.rs"]
+mod tests;

@@ -1,0 +1,299 @@
+use super::super::samples::Failures;
+use super::*;
+use crate::telemetry::CloseReason;
+use crate::telemetry::fact::{Trouble, Wrong};
+use proptest::prelude::*;
+
+fn at(seconds: f64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + Duration::from_secs_f64(seconds)
+}
+
+fn state(name: &str, from: &'static str, to: &'static str, cause: &str) -> Fact {
+    let address = "10.0.0.1:80".parse().unwrap();
+    Fact::State { pool: "web".into(), backend: name.into(), address, from, to, cause: cause.into() }
+}
+
+fn entries(facts: Vec<(f64, Fact)>) -> Vec<Entry> {
+    let entry =
+        |(id, (seconds, fact)): (u64, (f64, Fact))| Entry { id, at: at(seconds), fact: Arc::new(fact) };
+    (1..).zip(facts).map(entry).collect()
+}
+
+fn refused(seconds: f64, name: &str, refused: u64, retried: u64) -> (SystemTime, Sample) {
+    let failures = Failures { pool: "web".into(), backend: name.into(), kinds: [refused, 0, 0, 0, 0, 0] };
+    let grown = Grown { routed: retried + 10, retried, seen: Vec::new() };
+    (at(seconds), Sample { pools: vec![("web".into(), grown)], failures: vec![failures] })
+}
+
+fn seen(seconds: f64, reason: CloseReason, n: u64) -> (SystemTime, Sample) {
+    let grown = Grown { seen: vec![(reason, n)], ..Grown::default() };
+    (at(seconds), Sample { pools: vec![("web".into(), grown)], failures: Vec::new() })
+}
+
+fn texts(facts: Vec<(f64, Fact)>, samples: &[(SystemTime, Sample)]) -> Vec<String> {
+    tell(&entries(facts), samples).sentences.into_iter().map(|told| told.sentence.text).collect()
+}
+
+#[test]
+fn an_ejection_is_one_sentence_with_what_led_to_it_and_what_clients_saw() {
+    let facts = vec![(10.0, state("web-3", "up", "ejected", "5 failures in a row; out for 30s"))];
+    let samples = [refused(8.0, "web-3", 1, 1), refused(10.2, "web-3", 2, 40)];
+    assert_eq!(
+        texts(facts, &samples),
+        ["web-3 refused 3 connects and was ejected (5 failures in a row; out for 30s); \
+          41 connections were retried elsewhere, no client saw an error"]
+    );
+}
+
+#[test]
+fn one_that_goes_down_and_comes_back_is_one_sentence_and_one_that_flaps_too() {
+    let down = |at: f64| (at, state("a", "up", "down", "3 failures in a row: status 503"));
+    let up = |at: f64| (at, state("a", "down", "up", "2 checks passed in a row"));
+    assert_eq!(
+        texts(vec![down(0.0), up(4.0)], &[]),
+        [
+            "a went down (3 failures in a row: status 503) and was up again 4 s later (2 checks passed in a row)"
+        ]
+    );
+    let flapping = (0..5).flat_map(|n| [down(f64::from(n) * 20.0), up(f64::from(n) * 20.0 + 8.0)]).collect();
+    assert_eq!(
+        texts(flapping, &[]),
+        [
+            "a flapped 5 times in 1m 28s, the last time because of 3 failures in a row: status 503; then it stayed up"
+        ]
+    );
+    let weight = Fact::Weight { pool: "web".into(), backend: "a".into(), weight: 3 };
+    assert_eq!(
+        texts(vec![down(0.0), up(4.0), (5.0, weight), down(6.0), up(9.0)], &[]),
+        [
+            "a flapped 2 times in 9 s, the last time because of 3 failures in a row: status 503; then it stayed up and got the weight 3"
+        ]
+    );
+    // What is far apart is two stories.
+    assert_eq!(texts(vec![down(0.0), up(100.0)], &[]).len(), 2);
+}
+
+#[test]
+fn a_scale_up_is_one_sentence() {
+    let joined = |n: u32| {
+        (f64::from(n) * 0.1, state(&format!("web-{n}"), "gone", "joining", "found in dns:backend:80"))
+    };
+    let up = |n: u32| {
+        (1.0 + f64::from(n) * 0.1, state(&format!("web-{n}"), "joining", "up", "its first check passed"))
+    };
+    let facts = (4..7).map(joined).chain((4..7).map(up)).collect();
+    assert_eq!(
+        texts(facts, &[]),
+        [
+            "web-4, web-5 and web-6 joined (found in dns:backend:80) and were up 1 s later (its first check passed)"
+        ]
+    );
+}
+
+#[test]
+fn what_has_other_causes_is_told_apart_and_what_has_the_same_is_not_told_by_one_address() {
+    let down = |at: f64, name: &str, address: &str, cause: &str| {
+        let (pool, backend, cause) = ("web".into(), name.into(), format!("{cause}{address}: refused").into());
+        let address = address.parse().unwrap();
+        (at, Fact::State { pool, backend, address, from: "up", to: "down", cause })
+    };
+    let facts = vec![
+        down(0.0, "a", "10.0.0.1:80", "connect to "),
+        down(0.1, "b", "10.0.0.2:80", "GET / on "),
+        down(0.2, "c", "10.0.0.3:80", "connect to "),
+    ];
+    assert_eq!(
+        texts(facts, &[]),
+        [
+            "a and c went down (connect to its address: refused)",
+            "b went down (GET / on 10.0.0.2:80: refused)"
+        ]
+    );
+}
+
+#[test]
+fn an_outage_of_dns_is_told_from_its_beginning_to_its_end() {
+    let answers = |trouble: Option<&str>| Fact::Answers {
+        pool: "web".into(),
+        source: "dns:backend:80".into(),
+        trouble: trouble.map(|reason| Trouble { result: "timeout", reason: reason.to_owned() }),
+    };
+    let facts = || vec![(0.0, answers(Some("no answer within 1s; the last good answer stands for now")))];
+    let told = texts(facts(), &[]);
+    assert_eq!(
+        told,
+        [
+            "dns:backend:80 found nothing for web (no answer within 1s; the last good answer stands for now), and does not still"
+        ]
+    );
+    let over = [facts(), vec![(95.0, answers(None))]].concat();
+    assert!(texts(over, &[])[0].ends_with("and did again after 1m 35s"));
+}
+
+#[test]
+fn when_all_are_down_it_is_told_once_with_what_clients_saw() {
+    let service = |by, before, used| Fact::Service { pool: "web".into(), by, before, up: 0, used, panic: 0 };
+    let down =
+        |at: f64, name: &str| (at, state(name, "up", "down", "3 failures in a row: connection refused"));
+    let facts = vec![
+        down(0.0, "a"),
+        down(0.5, "b"),
+        (0.5, service(Service::Nobody, Some(Service::Primaries), 0)),
+        (12.5, service(Service::Primaries, Some(Service::Nobody), 2)),
+    ];
+    let told = texts(facts, &[seen(3.0, CloseReason::NoBackend, 7)]);
+    assert_eq!(
+        told,
+        [
+            "a and b went down (3 failures in a row: connection refused)",
+            "in web, nobody was up; after 12 s 2 backends served again; 7 clients saw an error (7 no_backend)"
+        ]
+    );
+    let panic = vec![(0.0, service(Service::All, Some(Service::Primaries), 4))];
+    assert_eq!(
+        texts(panic, &[]),
+        ["in web, too few were up (0), so all 4 were used (panic), and that is so still"]
+    );
+}
+
+#[test]
+fn an_operators_word_is_told_by_what_followed_from_it() {
+    let told = |state, weight| Fact::Operator {
+        who: "an operator at 10.1.1.1".into(),
+        pool: "web".into(),
+        backend: "a".into(),
+        address: "10.0.0.1:80".parse().unwrap(),
+        state,
+        weight,
+    };
+    let drained = vec![
+        (0.0, told(Some("draining"), None)),
+        (0.1, state("a", "up", "draining", "an operator at 10.1.1.1 drains it")),
+    ];
+    assert_eq!(texts(drained, &[]), ["a got nothing new (an operator at 10.1.1.1 drains it)"]);
+    let in_vain = vec![(0.0, told(Some("up"), None))];
+    assert_eq!(texts(in_vain, &[]), ["a was told by an operator at 10.1.1.1 to be up, as before"]);
+    let weight = Fact::Weight { pool: "web".into(), backend: "a".into(), weight: 3 };
+    assert_eq!(texts(vec![(0.0, told(None, Some(3))), (0.0, weight)], &[]), ["a got the weight 3"]);
+}
+
+#[test]
+fn a_reload_is_told_as_applied_or_refused() {
+    let (who, config): (Arc<str>, Arc<str>) = ("SIGHUP".into(), "p.yaml".into());
+    let applied = Fact::Reloaded {
+        who: Arc::clone(&who),
+        config: Arc::clone(&config),
+        listeners: 1,
+        pools: 2,
+        restart: Vec::new(),
+    };
+    let wrong = Wrong { line: Some(1), column: Some(1), message: "unknown key \"helth\"".to_owned() };
+    let facts = vec![(0.0, applied), (1.0, Fact::NotReloaded { who, config, problems: vec![wrong] })];
+    assert_eq!(
+        texts(facts, &[]),
+        [
+            "p.yaml was read again (SIGHUP) and put to work: 1 listener, 2 pools",
+            "p.yaml was read again (SIGHUP) and refused, and nothing changed: unknown key \"helth\""
+        ]
+    );
+}
+
+#[test]
+fn what_clients_met_while_no_state_changed_is_told_by_itself() {
+    let samples =
+        [refused(1.0, "a", 2, 2), refused(3.0, "a", 1, 1), seen(200.0, CloseReason::BackendReset, 1)];
+    assert_eq!(
+        texts(Vec::new(), &samples),
+        [
+            "in web, a refused 3 connects; 3 connections were retried elsewhere, no client saw an error",
+            "in web, 1 client saw an error (1 backend_reset)"
+        ]
+    );
+    let story = tell(&[], &samples);
+    assert_eq!(
+        story.totals,
+        Totals { connections: 23, retried: 3, seen: 1, failed_connects: 3, state_changes: 0 }
+    );
+    assert_eq!(
+        summary(&story),
+        "23 connections routed, 3 of them after another backend had failed, 1 failure seen by clients and no backend changed its state"
+    );
+}
+
+const STATES: [&str; 7] = ["joining", "up", "down", "ejected", "draining", "maintenance", "gone"];
+
+prop_compose! {
+    fn fact()(later in 0.0..40.0f64, kind in 0..6u8, name in 0..4u8, from in 0..7usize, to in 0..7usize) -> (f64, Fact) {
+        let backend: Arc<str> = format!("web-{name}").into();
+        let service = [Service::Nobody, Service::Primaries, Service::Backups, Service::All];
+        let fact = match kind {
+            0 => Fact::Service { pool: "web".into(), by: service[from % 4], before: None, up: 1, used: 2, panic: 50 },
+            1 => Fact::Answers { pool: "web".into(), source: "dns:x:1".into(), trouble: (to > 3).then(|| Trouble { result: "empty", reason: "none".into() }) },
+            2 => Fact::Weight { pool: "web".into(), backend, weight: 2 },
+            _ => state(&backend, STATES[from], STATES[to], "because"),
+        };
+        (later, fact)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    #[test]
+    fn each_change_of_state_is_in_one_sentence_and_nothing_that_was_met_is_lost(
+        facts in proptest::collection::vec(fact(), 0..60),
+        met in proptest::collection::vec((0.0..1000.0f64, 0..4u8, 1..5u64, 0..5u64, any::<bool>()), 0..20),
+    ) {
+        let mut now = 0.0;
+        let facts = facts.into_iter().map(|(later, fact)| { now += later; (now, fact) }).collect();
+        let facts = entries(facts);
+        let mut samples: Vec<_> = met.into_iter().map(|(at, name, failed, retried, error)| {
+            if error { seen(at, CloseReason::ConnectFailed, failed) } else { refused(at, &format!("web-{name}"), failed, retried) }
+        }).collect();
+        samples.sort_by_key(|(at, _)| *at);
+        let story = tell(&facts, &samples);
+        let mut told: Vec<u64> = story.sentences.iter().flat_map(|told| told.facts.clone()).collect();
+        told.sort_unstable();
+        let before = told.len();
+        told.dedup();
+        prop_assert_eq!(told.len(), before, "none is told twice");
+        for entry in &facts {
+            if let Fact::State { to, .. } = &*entry.fact {
+                let of: Vec<_> = story.sentences.iter().filter(|told| told.facts.contains(&entry.id)).collect();
+                prop_assert_eq!(of.len(), 1, "{} is told once: {:?}", to, story);
+            }
+        }
+        prop_assert!(story.sentences.iter().map(|told| told.sentence.at).is_sorted());
+        // The numbers of the sentences add up to the totals.
+        let all: String = story.sentences.iter().map(|told| told.sentence.text.clone() + "\n").collect();
+        // ("no client saw an error" has none.)
+        let numbers = |word: &str| -> u64 {
+            let before: Vec<_> = all.split(word).collect();
+            let before = before[..before.len() - 1].iter();
+            before.map(|text| text.rsplit([' ', '(', '\n']).next().unwrap().parse::<u64>().unwrap_or(0)).sum()
+        };
+        let retried = numbers(" connections were retried") + numbers(" connection was retried");
+        prop_assert_eq!(retried, story.totals.retried, "{}", all);
+        let errors = numbers(" clients saw an error") + numbers(" client saw an error");
+        prop_assert_eq!(errors, story.totals.seen, "{}", all);
+    }
+}
+
+#[test]
+fn an_hour_of_trouble_with_thousands_of_backends_is_told_in_no_time() {
+    let down = |n: u32| state(&format!("b{n}"), "up", "down", &format!("cause {n}"));
+    let facts = entries((0..4096).map(|n| (f64::from(n) * 0.87, down(n))).collect());
+    let failed =
+        |n: u32| Failures { pool: "web".into(), backend: format!("x{n}").into(), kinds: [1, 0, 0, 0, 0, 0] };
+    let sample = |n: u32| {
+        let grown = Grown { routed: 9, retried: 1, seen: Vec::new() };
+        let failures = (0..16).map(failed).collect();
+        (at(n.into()), Sample { pools: vec![("web".into(), grown)], failures })
+    };
+    let samples: Vec<_> = (0..3600).map(sample).collect();
+    let began = std::time::Instant::now();
+    let story = tell(&facts, &samples);
+    // Looking at each group for each sample took a hundred times as long, and who asks for health waits meanwhile.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!((story.totals.retried, story.totals.failed_connects), (3600, 3600 * 16));
+}
