@@ -1,0 +1,113 @@
+//! The report, drawn: who answered how often, and how long it took.
+
+use super::report::{Backends, Percentiles, Report, Share};
+use super::table::rate;
+use crate::chart::{Bar, COLORS, Chart, Error, Format, Group, Panel, TALL_ROW};
+use crate::figures::time;
+
+/// The height of the panel that this chart is about, in pixels.
+const SHARES: u32 = 300;
+
+impl Report {
+    /// The chart, as the content of a file.
+    pub fn chart(&self, format: Format) -> Result<Vec<u8>, Error> {
+        let mut totals = format!(
+            "{} done in {}, {} a second; {} succeeded, {} failed",
+            self.done,
+            time(self.elapsed_s * 1e3),
+            rate(self.requests_per_second),
+            self.succeeded,
+            self.failed
+        );
+        let kinds: Vec<_> = self.failures.iter().map(|f| format!("{} {}", f.count, f.kind)).take(3).collect();
+        if !kinds.is_empty() {
+            totals += &format!(" ({})", kinds.join(", "));
+        }
+        if self.interrupted {
+            totals += "; ended early";
+        }
+        let mut panels = Vec::new();
+        panels.extend(self.backends.as_ref().filter(|backends| !backends.all.is_empty()).map(shares));
+        panels.extend(self.latency_ms.map(|latency| self.latency(&latency)));
+        let title = format!("pointsman bench {}", self.target);
+        Chart { title, about: vec![self.plan(), totals], panels }.render(format)
+    }
+
+    fn latency(&self, latency: &Percentiles) -> Panel {
+        type Of = fn(&Percentiles) -> f64;
+        let of: [(&str, Of); 6] = [
+            ("mean", |of| of.mean),
+            ("p50", |of| of.p50),
+            ("p90", |of| of.p90),
+            ("p99", |of| of.p99),
+            ("p99.9", |of| of.p999),
+            ("max", |of| of.max),
+        ];
+        let series: Vec<&Percentiles> = [latency].into_iter().chain(&self.service_ms).collect();
+        let group = |(label, of): (&str, Of)| {
+            let bar = |(series, color): (&&Percentiles, _)| {
+                let value = of(series);
+                Bar { color, value, labels: vec![time(value)] }
+            };
+            let bars = series.iter().zip([COLORS[2], COLORS[6]]).map(bar).collect();
+            Group { label: label.to_owned(), bars, mark: None }
+        };
+        let title = match self.service_ms {
+            Some(_) => "latency from when a request was due; gray: from when it was sent",
+            None => "latency from when a request was sent (closed loop)",
+        };
+        Panel::new(title.to_owned(), of.map(group).into(), time, TALL_ROW)
+    }
+}
+
+fn shares(backends: &Backends) -> Panel {
+    let total: u64 = backends.all.iter().map(|share| share.requests).sum();
+    let even = total as f64 / backends.all.len() as f64;
+    let group = |share: &Share| {
+        let percent = format!("{:.1} %", share.share * 100.0);
+        let labels = vec![format!("{} ({percent})", share.requests), percent, share.requests.to_string()];
+        let bars = vec![Bar { color: COLORS[0], value: share.requests as f64, labels }];
+        Group { label: share.name.clone(), bars, mark: Some(even) }
+    };
+    let counted = if backends.by.starts_with("admin") { "connections of" } else { "requests answered by" };
+    let mut title = format!("{counted} each backend (by {}); the line is an even share", backends.by);
+    if backends.unknown > 0 {
+        title += &format!("; {} by nobody knows whom", backends.unknown);
+    }
+    let groups = backends.all.iter().map(group).collect();
+    Panel::new(title, groups, |number| format!("{number}"), SHARES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::report;
+    use super::*;
+
+    fn svg(report: &Report) -> String {
+        String::from_utf8(report.chart(Format::Svg).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_chart_tells_who_answered_how_often_and_how_long_it_took() {
+        let svg = svg(&report(&[("one", 6), ("two", 3)]));
+        for words in ["6 (66.7 %)", "3 (33.3 %)", "one", "two", "p99.9", "9 done", "pointsman bench http://"]
+        {
+            assert!(svg.contains(words), "{words} is not in\n{svg}");
+        }
+        assert!(!svg.contains("NaN") && !svg.contains("inf"));
+    }
+
+    #[test]
+    fn what_a_server_calls_itself_is_text_and_nothing_else() {
+        let svg = svg(&report(&[("<script>&", 1), ("b", 1)]));
+        assert!(!svg.contains("<script") && svg.contains("&lt;script&gt;&amp;"), "{svg}");
+    }
+
+    #[test]
+    fn a_test_without_one_answer_has_a_chart_too() {
+        let mut report = report(&[]);
+        (report.backends, report.latency_ms, report.succeeded) = (None, None, 0);
+        assert!(svg(&report).contains("0 succeeded"));
+        assert!(report.chart(Format::Png).is_ok());
+    }
+}

@@ -1,0 +1,278 @@
+//! The report as text, no wider than 80 columns.
+
+use std::fmt::Write;
+
+use super::report::{Backends, Percentiles, Report};
+use crate::figures::time;
+
+/// More backends than this are not listed one by one.
+const LISTED: usize = 40;
+/// The widest name of a backend that does not move the columns.
+const NAME: usize = 20;
+/// Letters of the longest bar.
+const BAR: usize = 20;
+/// A test that takes more of the machine's CPU than this may measure itself.
+const BUSY: f64 = 0.8;
+
+impl Report {
+    /// For a person.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut text);
+        text
+    }
+
+    fn write(&self, to: &mut String) -> std::fmt::Result {
+        writeln!(to, "{}", self.target)?;
+        writeln!(to, "{}\n", self.plan())?;
+        self.write_totals(to)?;
+        self.write_latency(to)?;
+        if let Some(backends) = &self.backends {
+            write_backends(backends, self.latency_ms.is_some(), to)?;
+        }
+        if let Some(error) = &self.backends_error {
+            writeln!(to)?;
+            wrapped(&format!("Who answered is not known: {error}"), to)?;
+        }
+        writeln!(to)?;
+        self.notes().iter().try_for_each(|note| wrapped(note, to))
+    }
+
+    /// What was to be done, on one line.
+    pub(super) fn plan(&self) -> String {
+        let what = if self.is_http() { "requests" } else { "connections" };
+        let mut words = match (self.requests, self.duration_s) {
+            (Some(requests), None) => format!("{requests} {what}"),
+            (_, duration) => format!("{what} for {} s", duration.unwrap_or_default()),
+        };
+        if let Some(per_second) = self.rate {
+            let _ = write!(words, ", {} a second", rate(per_second));
+        }
+        let _ = write!(words, ", {} at once", self.concurrent);
+        if self.is_http() {
+            words += if self.keep_alive {
+                ", on connections that are kept"
+            } else {
+                ", each on a connection of its own"
+            };
+        }
+        words
+    }
+
+    fn write_totals(&self, to: &mut String) -> std::fmt::Result {
+        let early = if self.interrupted { ", ended early" } else { "" };
+        let total =
+            format!("in {}, {} a second{early}", time(self.elapsed_s * 1e3), rate(self.requests_per_second));
+        writeln!(to, "{:12} {:>10}  {total}", "done", self.done)?;
+        writeln!(to, "{:12} {:>10}  {}", "succeeded", self.succeeded, percent(self.succeeded, self.done))?;
+        writeln!(to, "{:12} {:>10}  {}", "failed", self.failed, percent(self.failed, self.done))?;
+        for failure in &self.failures {
+            writeln!(to, "{:12} {:>10}  {}", "", failure.count, failure.what)?;
+        }
+        if let Some(late) = self.late.filter(|late| late.count > 0) {
+            let words = format!(
+                "began over {} after they were due, at most {}",
+                time(late.after_ms),
+                time(late.most_ms)
+            );
+            writeln!(to, "{:12} {:>10}  {words}", "late", late.count)?;
+        }
+        if self.not_sent > 0 {
+            writeln!(
+                to,
+                "{:12} {:>10}  were due, and no client was free before the end",
+                "never sent", self.not_sent
+            )?;
+        }
+        if self.given_up > 0 {
+            writeln!(to, "{:12} {:>10}  were under way when it was ended", "given up", self.given_up)?;
+        }
+        if self.keep_alive {
+            writeln!(to, "{:12} {:>10}", "connections", self.connections)?;
+        }
+        Ok(())
+    }
+
+    fn write_latency(&self, to: &mut String) -> std::fmt::Result {
+        let Some(latency) = &self.latency_ms else { return Ok(()) };
+        let row = |to: &mut String, label: &str, cells: [String; 7]| {
+            write!(to, "{label:12}")?;
+            cells.iter().try_for_each(|cell| write!(to, " {cell:>8}"))?;
+            writeln!(to)
+        };
+        writeln!(to)?;
+        let names = ["min", "mean", "p50", "p90", "p99", "p99.9", "max"];
+        row(to, "latency", names.map(str::to_owned))?;
+        let first = if self.service_ms.is_some() { "  from due" } else { "" };
+        row(to, first, cells(latency).map(time))?;
+        match &self.service_ms {
+            Some(service) => row(to, "  from sent", cells(service).map(time)),
+            None => Ok(()),
+        }
+    }
+
+    /// What the figures mean.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        notes.push(match self.rate {
+            None => "Closed loop: each client asks again when it has its answer. While a server stalls, nobody \
+                     asks, so that a stall counts once for each client; --rate counts what everybody would have \
+                     waited."
+                .to_owned(),
+            Some(_) => "Open loop: latency counts from the moment when a request was due, also when no client was \
+                        free to send it (free of coordinated omission, as Gil Tene calls it); \"from sent\" is what a \
+                        test without --rate would tell."
+                .to_owned(),
+        });
+        if self.not_sent > 0 {
+            notes.push(
+                "Those that were never sent are not among the latencies, which would be longer.".to_owned(),
+            );
+        }
+        let timeouts: u64 = self.failures.iter().filter(|f| f.kind == "timeout").map(|f| f.count).sum();
+        if timeouts > 0 {
+            notes.push(format!(
+                "The {timeouts} that were not over in time are not among the latencies, which would be longer."
+            ));
+        }
+        if self.backends.as_ref().is_some_and(|backends| backends.all.len() == 1) {
+            notes.push(
+                "All answers look alike: --by header:NAME, body:REGEX or admin may tell backends apart."
+                    .to_owned(),
+            );
+        }
+        let share = self.cpu_share();
+        let mut cpu = format!(
+            "The test itself took {} of CPU, {:.0} % of {}.",
+            time(self.cpu_s * 1e3),
+            share * 100.0,
+            if self.cores == 1 { "the core".to_owned() } else { format!("{} cores", self.cores) }
+        );
+        if share > BUSY {
+            cpu += " It may have measured itself.";
+        }
+        notes.push(cpu);
+        notes
+    }
+}
+
+fn cells(of: &Percentiles) -> [f64; 7] {
+    [of.min, of.mean, of.p50, of.p90, of.p99, of.p999, of.max]
+}
+
+/// Requests a second.
+pub(super) fn rate(number: f64) -> String {
+    let digits = usize::from(number < 100.0 && number.fract() != 0.0);
+    format!("{number:.digits$}")
+}
+
+fn percent(part: u64, of: u64) -> String {
+    if of == 0 { String::new() } else { format!("{:.1} %", part as f64 / of as f64 * 100.0) }
+}
+
+fn write_backends(backends: &Backends, times: bool, to: &mut String) -> std::fmt::Result {
+    let label = format!("by {}", backends.by);
+    let short: String = label.chars().take(78).collect();
+    let counted = if backends.by.starts_with("admin") { "connections" } else { "requests" };
+    writeln!(to, "\n{:NAME$} {counted:>11} {:>8} {:>8} {:>7}", "backend", "share", "mean", "failed")?;
+    let most = backends.all.iter().map(|share| share.requests).max().unwrap_or(0);
+    for share in backends.all.iter().take(LISTED) {
+        let mean = share.mean_ms.filter(|_| times).map_or("-".to_owned(), time);
+        let failed = share.failed.map_or("-".to_owned(), |failed| failed.to_string());
+        let line = format!(
+            "  {:<width$} {:>11} {:>6.1} % {mean:>8} {failed:>7}  {}",
+            share.name,
+            share.requests,
+            share.share * 100.0,
+            bar(share.requests, most),
+            width = NAME - 2,
+        );
+        writeln!(to, "{}", line.trim_end())?;
+    }
+    if let Some(more @ 1..) = backends.all.len().checked_sub(LISTED) {
+        writeln!(to, "  and {more} more: --json lists them all")?;
+    }
+    if backends.unknown > 0 {
+        writeln!(to, "  {:<width$} {:>11}", "(unknown)", backends.unknown, width = NAME - 2)?;
+    }
+    writeln!(to, "  ({short})")
+}
+
+/// A bar as long as its part of the greatest, to an eighth of a letter.
+fn bar(value: u64, greatest: u64) -> String {
+    let eighths = (value as f64 / greatest.max(1) as f64 * (BAR * 8) as f64).round() as usize;
+    let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
+    "█".repeat(eighths / 8) + rest
+}
+
+/// Lines of at most 80 letters.
+fn wrapped(text: &str, to: &mut String) -> std::fmt::Result {
+    let mut length = 0;
+    for word in text.split(' ') {
+        let letters = word.chars().count();
+        if length > 0 && length + 1 + letters > 80 {
+            writeln!(to)?;
+            length = 0;
+        }
+        let space = if length > 0 { " " } else { "" };
+        write!(to, "{space}{word}")?;
+        length += letters + space.len();
+    }
+    writeln!(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::report;
+    use super::super::{FailureCount, Late};
+    use super::*;
+
+    #[test]
+    fn a_table_fits_eighty_columns_and_tells_everything() {
+        let mut report = report(&[("a", 6), ("b", 3), ("c", 0)]);
+        let failed = |kind: &str, what: &str| FailureCount { kind: kind.into(), count: 4, what: what.into() };
+        report.failures =
+            vec![failed("refused", "connection refused"), failed("timeout", "not over in time (1s)")];
+        report.service_ms = report.latency_ms;
+        report.rate = Some(1000.0);
+        report.late = Some(Late { count: 5, after_ms: 10.0, most_ms: 1234.0 });
+        (report.not_sent, report.given_up, report.interrupted, report.keep_alive) = (77, 88, true, true);
+        let table = report.table();
+        assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+        for words in [
+            "connection refused",
+            "at most 1.23 s",
+            "77  were due",
+            "88  were under way",
+            "ended early",
+            "1000 a second",
+            "from due",
+            "from sent",
+            "p99.9",
+            "66.7 %",
+            "coordinated omission",
+            "The 4 that were not over in time are",
+            "████████████████████",
+            "of CPU",
+        ] {
+            assert!(table.contains(words), "{words} is not in\n{table}");
+        }
+    }
+
+    #[test]
+    fn of_many_backends_some_are_listed_and_the_others_counted() {
+        let names: Vec<_> = (0..100).map(|n| format!("b{n}")).collect();
+        let backends: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+        let table = report(&backends).table();
+        assert!(table.contains("and 60 more") && table.lines().count() < 65, "{table}");
+    }
+
+    #[test]
+    fn a_bar_is_as_long_as_its_part() {
+        assert_eq!(bar(10, 10).chars().count(), 20);
+        assert_eq!(bar(5, 10), "█".repeat(10));
+        assert_eq!(bar(1, 160), "▏");
+        assert_eq!((bar(0, 10), bar(0, 0)), (String::new(), String::new()));
+    }
+}

@@ -1,0 +1,309 @@
+//! `pointsman bench`: load, and who answered it.
+
+use std::io::IsTerminal;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use hyper::Method;
+use hyper::body::Bytes;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use regex::bytes::Regex;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::remote::reachable;
+use super::{Exit, Failure, print, write_chart};
+use crate::bench::{
+    self, Address, By, Exchange, Meter, Plan, Progress, Request, Target, TcpUntil, Until, header_field,
+};
+use crate::chart;
+use crate::config::{self, BindAddress, escape};
+use crate::simulate::{Intensity, words};
+
+const EXAMPLES: &str = "\
+Ten thousand asynchronous requests and a chart of who answered them:
+  pointsman bench http://localhost:8080/ -n 10000 -c 100 --chart shares.png
+What would users wait who come 500 times a second, whatever the server does?
+  pointsman bench http://localhost:8080/ --rate 500/s --duration 30s
+Who answered, by what the body says, or by the balancer's own account:
+  pointsman bench http://localhost:8080/home --by 'body:Server: (\\w+)'
+  pointsman bench http://localhost:8080/ --by admin --admin 127.0.0.1:9900
+Connections a second, and round trips of a service that is not HTTP:
+  pointsman bench tcp://localhost:6379 -n 5000
+  pointsman bench tcp://localhost:6379 --send 'PING\\r\\n' --by 'body:(PONG)'
+
+A request of http:// is a request and its whole answer; it succeeds with a status
+below 400. One of tcp:// is a connection that opens; with --send, it is one until
+the first byte comes back. --wait-for says otherwise: connect, byte (of who speaks
+first, such as SSH), or close (the server has ended the connection). Each is made
+on a connection of its own, which is one decision of a layer-4 balancer.
+
+Without --rate this is a closed loop: each of the -c clients asks again when it has
+its answer. While the server stalls, so do they, and what others would have asked
+in that time is never measured. With --rate, request k is due at k / rate, and its
+latency counts from that moment, also when no client was free to send it: it is
+free of coordinated omission (Gil Tene, \"How NOT to Measure Latency\"). The
+report tells both, and how many began late. With --duration no request begins
+after that time; what was due and never sent is told.
+
+Percentiles are of requests that succeeded: what fails at once would flatter them.
+
+Exit codes: 0 done, also if some requests failed (the report and --json tell them);
+1 the arguments are wrong, or not one request was answered; 2 it could not start.
+Ctrl-C ends the test early, with a report of what was done.";
+
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct BenchArgs {
+    /// What is asked: http://HOST[:PORT][/PATH], or tcp://HOST:PORT
+    #[arg(required_unless_present = "url", conflicts_with = "url")]
+    target: Option<Address>,
+    /// The same, as an option
+    #[arg(short, long, value_name = "TARGET")]
+    url: Option<Address>,
+    /// How many requests [default: 10000]
+    #[arg(short, long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    number: Option<u64>,
+    /// How long requests are begun, instead of how many there are
+    #[arg(short, long, value_name = "TIME", value_parser = words::time)]
+    duration: Option<Duration>,
+    /// How many clients: so many requests are under way at once, at most
+    #[arg(short, long, value_name = "CLIENTS", default_value = "100")]
+    concurrent: NonZeroUsize,
+    /// Requests a second, each due at its moment: 500/s, 600/m [default: as fast as the answers come]
+    #[arg(short, long, value_parser = words::rate)]
+    rate: Option<Intensity>,
+    /// How long a request may take
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = words::time)]
+    timeout: Duration,
+    /// Use a connection for many requests
+    #[arg(short, long)]
+    keep_alive: bool,
+    /// A header field, again for more
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = header_field)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    /// The method [default: GET, or POST with a body]
+    #[arg(short = 'X', long)]
+    method: Option<Method>,
+    /// What is sent along; @FILE is what a file holds
+    #[arg(long, value_name = "TEXT|@FILE")]
+    body: Option<String>,
+    /// What is said on a tcp:// connection, with escapes such as \r \n \t \0 \\ \x00
+    #[arg(long, value_name = "TEXT", value_parser = spoken)]
+    send: Option<Bytes>,
+    /// When a tcp:// connection counts as a success [default: byte with --send, else connect]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    wait_for: Option<WaitFor>,
+    /// By what backends are told apart: header:NAME, body:REGEX (its first group), admin (the balancer's own account),
+    /// or auto: a header such as X-Backend or X-Server, or the whole body if it is short and comes again
+    #[arg(long, default_value = "auto", value_name = "WHAT")]
+    by: Told,
+    /// The admin address of the balancer, for --by admin
+    #[arg(long, value_parser = config::bind_address, env = "POINTSMAN_ADMIN", value_name = "ADDRESS")]
+    admin: Option<BindAddress>,
+    /// Draw who answered how often, and the latencies, as SVG or PNG by the file's ending
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// As it is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WaitFor {
+    /// The connection is open
+    Connect,
+    /// A byte has come back
+    Byte,
+    /// The server has ended it
+    Close,
+}
+
+/// As it is written; the admin address is another option.
+#[derive(Clone, Debug)]
+enum Told {
+    Auto,
+    Header(HeaderName),
+    Body(Regex),
+    Admin,
+}
+
+impl std::str::FromStr for Told {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "auto" => Ok(Self::Auto),
+            None if text == "admin" => Ok(Self::Admin),
+            Some(("header", name)) => match name.trim().parse() {
+                Ok(name) => Ok(Self::Header(name)),
+                Err(_) => Err(format!("{name:?} is not the name of a header")),
+            },
+            Some(("body", expression)) => match Regex::new(expression) {
+                Ok(expression) => Ok(Self::Body(expression)),
+                Err(error) => Err(format!("{expression:?} is not a regular expression: {error}")),
+            },
+            _ => Err(format!("it is auto, header:NAME, body:REGEX or admin, not {text:?}")),
+        }
+    }
+}
+
+fn spoken(text: &str) -> Result<Bytes, String> {
+    let unknown = |escape| format!("{escape} is no escape; these are: {}", escape::KNOWN);
+    escape::unescape(text).map(Bytes::from).map_err(unknown)
+}
+
+impl From<bench::Error> for Failure {
+    fn from(error: bench::Error) -> Self {
+        match error {
+            bench::Error::Name { .. } | bench::Error::Admin(_) => Self::Invalid(error.to_string()),
+            bench::Error::Files { .. } | bench::Error::Start(_) => Self::NotStarted(error.to_string()),
+        }
+    }
+}
+
+pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
+    let format = args.chart.as_deref().map(chart::Format::of).transpose().map_err(Failure::Invalid)?;
+    let plan = args.plan()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::NotStarted(format!("the test cannot be started: {error}")))?;
+    let report = runtime.block_on(test(&plan, args.json))?;
+    if let Some((path, format)) = args.chart.as_ref().zip(format) {
+        write_chart(path, report.chart(format))?;
+    }
+    if args.json {
+        let json =
+            report.json().map_err(|error| Failure::NotStarted(format!("there is no JSON of it: {error}")))?;
+        print(&json)?;
+    } else {
+        print(&report.table())?;
+    }
+    report.unanswered().map_or(Ok(Exit::Done), |reason| Err(Failure::Invalid(reason)))
+}
+
+/// Runs the test, showing how it goes, until it is over or a signal ends it.
+async fn test(plan: &Plan, json: bool) -> Result<bench::Report, Failure> {
+    let listen = |kind| {
+        signal(kind).map_err(|error| Failure::NotStarted(format!("signals cannot be listened for: {error}")))
+    };
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let interrupted = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let mut to = std::io::stderr();
+    let terminal = to.is_terminal();
+    let mut meter = (terminal || !json).then(|| Meter::new(terminal));
+    let watch = |progress: &Progress| {
+        if let Some(meter) = &mut meter {
+            // Who closed it does not want to see.
+            let _ = meter.show(progress, &mut std::io::stderr());
+        }
+    };
+    let report = bench::run(plan, watch, interrupted).await;
+    if let Some(meter) = &mut meter {
+        let _ = meter.clear(&mut to);
+    }
+    Ok(report?)
+}
+
+impl BenchArgs {
+    fn plan(&self) -> Result<Plan, Failure> {
+        let address = self.target.as_ref().or(self.url.as_ref());
+        let address = address.ok_or_else(|| Failure::Invalid("there is no target".to_owned()))?;
+        Ok(Plan {
+            target: match address {
+                Address::Http(place, path) => {
+                    self.only_for(
+                        "tcp://",
+                        &[("--send", self.send.is_some()), ("--wait-for", self.wait_for.is_some())],
+                    )?;
+                    let body = self.body()?;
+                    let usual = if body.is_some() { Method::POST } else { Method::GET };
+                    let headers =
+                        self.header.iter().cloned().fold(HeaderMap::new(), |mut all, (name, value)| {
+                            all.append(name, value);
+                            all
+                        });
+                    Target::Http(Request::new(
+                        place.clone(),
+                        path.clone(),
+                        self.method.clone().unwrap_or(usual),
+                        &headers,
+                        body.unwrap_or_default(),
+                    ))
+                }
+                Address::Tcp(place) => {
+                    self.only_for(
+                        "http://",
+                        &[
+                            ("--keep-alive", self.keep_alive),
+                            ("-H", !self.header.is_empty()),
+                            ("--method", self.method.is_some()),
+                            ("--body", self.body.is_some()),
+                            ("--by header", matches!(self.by, Told::Header(_))),
+                        ],
+                    )?;
+                    Target::Tcp(Exchange {
+                        place: place.clone(),
+                        send: self.send.clone().unwrap_or_default(),
+                        until: match self.wait_for {
+                            Some(WaitFor::Connect) => TcpUntil::Connected,
+                            Some(WaitFor::Byte) => TcpUntil::Byte,
+                            Some(WaitFor::Close) => TcpUntil::Closed,
+                            None if self.send.is_some() => TcpUntil::Byte,
+                            None => TcpUntil::Connected,
+                        },
+                    })
+                }
+            },
+            until: self.duration.map_or(Until::Number(self.number.unwrap_or(10_000)), Until::Time),
+            concurrent: self.concurrent,
+            rate: match self.rate {
+                Some(Intensity::Rate(rate)) => Some(rate),
+                _ => None,
+            },
+            timeout: self.timeout,
+            keep_alive: self.keep_alive,
+            by: self.by()?,
+        })
+    }
+
+    fn only_for(&self, scheme: &str, options: &[(&str, bool)]) -> Result<(), Failure> {
+        match options.iter().find(|(_, given)| *given) {
+            Some((option, _)) => Err(Failure::Invalid(format!("{option} is only for {scheme}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn body(&self) -> Result<Option<Bytes>, Failure> {
+        let Some(text) = &self.body else { return Ok(None) };
+        let Some(path) = text.strip_prefix('@') else { return Ok(Some(Bytes::from(text.clone()))) };
+        let content = std::fs::read(path);
+        let content = content.map_err(|error| Failure::Invalid(format!("--body @{path}: {error}")))?;
+        Ok(Some(Bytes::from(content)))
+    }
+
+    fn by(&self) -> Result<By, Failure> {
+        Ok(match &self.by {
+            Told::Auto => By::Auto,
+            Told::Header(name) => By::Header(name.clone()),
+            Told::Body(expression) => By::Body(expression.clone()),
+            Told::Admin => match &self.admin {
+                Some(BindAddress::Tcp(address)) => By::Admin(BindAddress::Tcp(reachable(*address))),
+                Some(unix) => By::Admin(unix.clone()),
+                None => {
+                    return Err(Failure::Invalid(
+                        "--by admin asks the balancer: say where, with --admin 127.0.0.1:9900 or $POINTSMAN_ADMIN"
+                            .to_owned(),
+                    ));
+                }
+            },
+        })
+    }
+}
