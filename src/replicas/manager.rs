@@ -1,0 +1,595 @@
+//! The task that looks after a pool's replicas: it looks at the engine, tells the [`Fleet`] and the [`Scaler`] what it
+//! sees, and does what they say. One thing is added or taken out at a time; who leaves does so beside all that.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bollard::errors::Error;
+use bollard::models::EventMessage;
+use futures_util::future::join_all;
+use futures_util::{Stream, StreamExt};
+use humantime::format_duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::board::{self, Board, Decision};
+use super::containers::{NotStarted, Yard};
+use super::fleet::{Action, Fleet, Life, Slot, Stage};
+use super::leave::{self, Leaver};
+use super::scale::{Load, Scaler};
+use super::{Refusal, Settings};
+use crate::config::Replicas;
+use crate::pool::{Pool, State};
+
+/// Events this close together make one look.
+const GATHER: Duration = Duration::from_millis(20);
+/// What an event tells of may reach the engine's list a moment later: these pauses are made before one more look.
+const ONCE_MORE: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(100)];
+/// While the list has somebody running who has ended by what an event told, it is looked this often.
+const UNTIL_KNOWN: Duration = Duration::from_millis(200);
+/// While nothing happens it is looked this often.
+const EVERY: Duration = Duration::from_secs(30);
+/// From one try to reach the engine to the next: at first, and at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How often it is told that the engine cannot be asked.
+const TELL: Duration = Duration::from_secs(60);
+/// How often the load is weighed.
+const WEIGH: Duration = Duration::from_millis(250);
+/// One that was started is not waited for any longer than this to be up.
+const TO_BE_UP: Duration = Duration::from_secs(30);
+
+/// What happens at an engine.
+type Events = dyn Stream<Item = Result<EventMessage, Error>> + Send;
+
+/// What somebody asked for gets.
+type Reply = oneshot::Sender<Result<Vec<Arc<str>>, Refusal>>;
+
+/// What somebody wants.
+#[derive(Debug)]
+pub(super) enum Order {
+    Add { n: usize, names: Vec<String>, who: Arc<str>, reply: Reply },
+    Remove { n: usize, names: Vec<String>, who: Arc<str>, reply: Reply },
+    Reconfigure(Box<Replicas>, Duration),
+}
+
+/// Starts the task. It ends when nobody can order anything any longer, and all who are leaving have left.
+pub(super) fn start(
+    pool: Arc<Pool>,
+    config: Replicas,
+    drain: Duration,
+    orders: mpsc::UnboundedReceiver<Order>,
+    shown: watch::Sender<Arc<Board>>,
+) {
+    let manager = Manager {
+        fleet: Fleet::new(Settings::from(&config)),
+        scaler: scaler(&config),
+        config: Arc::new(config),
+        drain,
+        pool,
+        shown,
+        yard: None,
+        events: None,
+        work: JoinSet::new(),
+        batch: None,
+        look_at: Instant::now(),
+        looks: ONCE_MORE.len(),
+        ended: HashSet::new(),
+        retry: RETRY.0,
+        trouble: None,
+        told: None,
+        starts: HashMap::new(),
+        taken: BTreeSet::new(),
+        addresses: HashMap::new(),
+        decisions: Arc::default(),
+    };
+    tokio::spawn(manager.run(orders));
+}
+
+fn scaler(config: &Replicas) -> Option<Scaler> {
+    config.autoscale.map(|autoscale| Scaler::new(autoscale, config.min, config.max))
+}
+
+/// What was done beside the task.
+enum Done {
+    /// One was started, or not; `added`: as part of the addition under way.
+    Started { name: Arc<str>, added: bool, yard: Box<Yard>, result: Result<Arc<str>, NotStarted> },
+    /// What an addition had begun is taken back.
+    TakenBack,
+    /// One has been drained, stopped and removed.
+    Left(Arc<str>),
+    /// Nothing that anybody waits for.
+    Swept,
+}
+
+/// An addition under way.
+struct Batch {
+    names: Vec<Arc<str>>,
+    /// So many starts have not ended.
+    pending: usize,
+    started: Vec<(Arc<str>, Arc<str>)>,
+    failed: Option<Refusal>,
+    /// Who waits for it; nobody, if the load asked for it.
+    reply: Option<Reply>,
+    decision: Decision,
+}
+
+struct Manager {
+    pool: Arc<Pool>,
+    config: Arc<Replicas>,
+    /// How long who is taken out may take, unless the configuration says otherwise.
+    drain: Duration,
+    fleet: Fleet,
+    scaler: Option<Scaler>,
+    shown: watch::Sender<Arc<Board>>,
+    /// The engine, while it answers.
+    yard: Option<Yard>,
+    events: Option<Pin<Box<Events>>>,
+    work: JoinSet<Done>,
+    batch: Option<Batch>,
+    look_at: Instant,
+    /// So many more looks are due soon after the next one, as something has happened.
+    looks: usize,
+    /// The ids of those that have ended, by what events tell, and still run, by what the list tells: on a busy machine
+    /// that can be seconds.
+    ended: HashSet<String>,
+    retry: Duration,
+    /// Why the engine cannot be asked.
+    trouble: Option<String>,
+    /// When that was told last.
+    told: Option<Instant>,
+    /// When those were started that run, by name: how long somebody may take to be up.
+    starts: HashMap<Arc<str>, Instant>,
+    /// The names of all containers at the engine, as of the last look.
+    taken: BTreeSet<String>,
+    /// The addresses of the replicas' containers, by id, as of then.
+    addresses: HashMap<Arc<str>, Vec<IpAddr>>,
+    decisions: Arc<[Decision]>,
+}
+
+impl Manager {
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
+        let mut weigh = interval(WEIGH);
+        weigh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let due = self.fleet.deadline();
+            tokio::select! {
+                order = orders.recv(), if self.batch.is_none() => match order {
+                    Some(order) => self.obey(order).await,
+                    None => break,
+                },
+                Some(Ok(done)) = self.work.join_next() => self.take_in(done).await,
+                event = next(&mut self.events) => self.heed(event),
+                () = sleep_until(self.look_at.into()) => drop(self.look().await),
+                () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() && self.yard.is_some() => {
+                    let actions = self.fleet.due(Instant::now());
+                    if let Some(yard) = self.yard.clone() {
+                        self.carry_out(&yard, actions).await;
+                    }
+                }
+                _ = weigh.tick(), if self.scaler.is_some() => self.weigh().await,
+            }
+            self.show();
+        }
+        // Nobody decides anything here any longer. Who is leaving still does it well.
+        while self.work.join_next().await.is_some() {}
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            // Whoever has given up waiting was told that nothing came of it, and may have asked again.
+            Order::Add { reply, .. } | Order::Remove { reply, .. } if reply.is_closed() => {}
+            Order::Add { n, names, who, reply } => {
+                // Whoever started or ended one meanwhile was not necessarily heard yet.
+                if let Err(why) = self.look().await {
+                    let _ = reply.send(Err(Refusal::Engine(why)));
+                    return;
+                }
+                let from = self.fleet.slots().len();
+                match self.fleet.add(n, &names) {
+                    Ok(names) => {
+                        let decision = decision(from, from + n, &format!("{who} added {n}"));
+                        self.begin(names, Some(reply), decision);
+                    }
+                    Err(refusal) => _ = reply.send(Err(refusal)),
+                }
+            }
+            Order::Remove { n, names, who, reply } => {
+                if let Err(why) = self.look().await {
+                    let _ = reply.send(Err(Refusal::Engine(why)));
+                    return;
+                }
+                let from = self.fleet.slots().len();
+                match self.fleet.choose(n, &names, |below| rand::random_range(0..below)) {
+                    Ok(names) => {
+                        self.decide(decision(from, from - n, &format!("{who} took out {n}")));
+                        self.take_out(&names).await;
+                        self.show();
+                        let _ = reply.send(Ok(self.names()));
+                    }
+                    Err(refusal) => _ = reply.send(Err(refusal)),
+                }
+            }
+            Order::Reconfigure(config, drain) => self.reconfigure(*config, drain),
+        }
+    }
+
+    fn reconfigure(&mut self, config: Replicas, drain: Duration) {
+        let old = std::mem::replace(&mut self.config, Arc::new(config));
+        self.drain = drain;
+        let new = &self.config;
+        let others = |c: &Replicas| (c.engine.clone(), c.group.clone(), c.adopt.clone());
+        if others(&old) == others(new) {
+            self.fleet.reconfigure(Settings::from(&**new));
+        } else {
+            self.fleet = Fleet::new(Settings::from(&**new));
+        }
+        if (&old.autoscale, old.min, old.max) != (&new.autoscale, new.min, new.max) {
+            self.scaler = scaler(new);
+        }
+        (self.yard, self.events) = (None, None);
+        self.look_at = Instant::now();
+    }
+
+    /// Looks at the engine; why that is not possible, otherwise.
+    async fn look(&mut self) -> Result<(), String> {
+        let held = self.events.is_some();
+        let looked = self.try_look().await;
+        let pause = match &looked {
+            Ok(()) => {
+                if self.trouble.take().is_some() {
+                    info!(pool = %self.pool.name, "replicas: the engine answers again");
+                }
+                // A list alone is not enough: whoever forbids the events would be asked again and again.
+                if held {
+                    (self.retry, self.told) = (RETRY.0, None);
+                }
+                let pause = self.looks.checked_sub(1).map_or(EVERY, |next| ONCE_MORE[next]);
+                self.looks = self.looks.saturating_sub(1);
+                if self.ended.is_empty() { pause } else { pause.min(UNTIL_KNOWN) }
+            }
+            Err(reason) => {
+                (self.yard, self.events) = (None, None);
+                if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+                    self.told = Some(Instant::now());
+                    warn!(pool = %self.pool.name, reason, "replicas: nothing can be started or stopped");
+                }
+                self.trouble = Some(reason.clone());
+                let pause = self.retry;
+                self.retry = (self.retry * 2).min(RETRY.1);
+                pause
+            }
+        };
+        self.look_at = Instant::now() + pause;
+        looked
+    }
+
+    async fn try_look(&mut self) -> Result<(), String> {
+        let yard = match &self.yard {
+            Some(yard) => yard.clone(),
+            None => {
+                let yard = Yard::open(&self.config).await?;
+                debug!(pool = %self.pool.name, network = yard.network(), "replicas: engine found");
+                self.events = Some(Box::pin(yard.events()));
+                self.yard = Some(yard.clone());
+                // An event that the subscription came too late for is made up for by one more look.
+                self.looks = ONCE_MORE.len();
+                yard
+            }
+        };
+        let list = yard.list().await?;
+        let known = self.fleet.known();
+        let actions = self.fleet.see(&list.sightings, Instant::now());
+        if !known {
+            let found = list.sightings.iter().filter(|seen| seen.life == Life::Running).count();
+            let (min, max) = (self.config.min, self.config.max);
+            info!(pool = %self.pool.name, found, min, max, network = yard.network(), image = self.config.image, "replicas");
+        }
+        let runs = |id: &str| list.sightings.iter().any(|seen| *seen.id == *id && seen.life == Life::Running);
+        self.ended.retain(|id| runs(id));
+        self.taken = list.taken;
+        self.addresses = list.addresses;
+        self.carry_out(&yard, actions).await;
+        Ok(())
+    }
+
+    fn heed(&mut self, event: Option<Result<EventMessage, Error>>) {
+        let concerned = |event: &EventMessage| self.yard.as_ref().is_some_and(|yard| yard.concerns(event));
+        match event {
+            Some(Ok(event)) if concerned(&event) => {
+                match (event.action.as_deref(), event.actor.and_then(|actor| actor.id)) {
+                    (Some("die"), Some(id)) => _ = self.ended.insert(id),
+                    (Some("start"), Some(id)) => _ = self.ended.remove(&id),
+                    _ => {}
+                }
+                self.looks = ONCE_MORE.len();
+                self.look_at = self.look_at.min(Instant::now() + GATHER);
+            }
+            Some(Ok(_)) => {}
+            ended => {
+                (self.yard, self.events) = (None, None);
+                let reason = match ended {
+                    Some(Err(error)) => error.to_string(),
+                    _ => "the stream has ended".to_owned(),
+                };
+                debug!(pool = %self.pool.name, reason, "replicas: the engine's events cannot be followed");
+                self.look_at = Instant::now() + self.retry;
+                self.retry = (self.retry * 2).min(RETRY.1);
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, yard: &Yard, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Start(name) => self.start(yard, name, false),
+                Action::Bury { name, id, ours, again_in } => {
+                    let again_in = again_in.map(|pause| format_duration(pause).to_string());
+                    let (pool, yard) = (Arc::clone(&self.pool.name), yard.clone());
+                    self.work.spawn(async move {
+                        let cause = yard.epitaph(&id).await;
+                        warn!(%pool, replica = &*name, container = short(&id), cause, again_in, "replica died");
+                        if ours {
+                            leave::sweep(&yard, &pool, &id).await;
+                        }
+                        Done::Swept
+                    });
+                }
+                Action::Remove(id) => self.sweep(yard, id),
+                Action::Leave { name, id, ours } => self.see_off(yard, name, id, ours).await,
+            }
+        }
+    }
+
+    /// Removes what may be left of one that could not be started, and does not take it for a replica until then.
+    fn discard(&mut self, yard: &Yard, id: Arc<str>) {
+        self.fleet.removing(Arc::clone(&id));
+        self.sweep(yard, id);
+    }
+
+    fn sweep(&mut self, yard: &Yard, id: Arc<str>) {
+        let (pool, yard) = (Arc::clone(&self.pool.name), yard.clone());
+        self.work.spawn(async move {
+            leave::sweep(&yard, &pool, &id).await;
+            Done::Swept
+        });
+    }
+
+    fn start(&mut self, yard: &Yard, name: Arc<str>, added: bool) {
+        let (yard, taken) = (yard.clone(), self.taken.clone());
+        self.work.spawn(async move {
+            let result = yard.start(&name, taken).await;
+            Done::Started { name, added, yard: Box::new(yard), result }
+        });
+    }
+
+    /// Takes one out of service at once; the rest takes its time.
+    async fn see_off(&mut self, yard: &Yard, name: Arc<str>, id: Arc<str>, ours: bool) {
+        let limit = self.config.drain.unwrap_or(self.drain);
+        // One that was not seen yet is looked for by the leaver itself.
+        let addresses = self.addresses.get(&id).cloned().unwrap_or_default();
+        let mut leaver = Leaver::new(&self.pool, yard, (&name, &id), ours, limit, addresses);
+        leaver.out_of_service().await;
+        self.work.spawn(async move {
+            leaver.leave().await;
+            Done::Left(id)
+        });
+    }
+
+    async fn take_out(&mut self, names: &[Arc<str>]) {
+        let actions = self.fleet.leave(names);
+        if let Some(yard) = self.yard.clone() {
+            self.carry_out(&yard, actions).await;
+        }
+        self.changed();
+    }
+
+    fn changed(&mut self) {
+        if let Some(scaler) = &mut self.scaler {
+            scaler.changed(Instant::now());
+        }
+    }
+
+    /// Begins to add those whose places are reserved.
+    fn begin(&mut self, names: Vec<Arc<str>>, reply: Option<Reply>, decision: Decision) {
+        let Some(yard) = self.yard.clone() else { return };
+        for name in &names {
+            self.start(&yard, Arc::clone(name), true);
+        }
+        let pending = names.len();
+        self.batch = Some(Batch { names, pending, started: Vec::new(), failed: None, reply, decision });
+    }
+
+    async fn take_in(&mut self, done: Done) {
+        match done {
+            Done::Started { name, added, yard, result } => {
+                let result = result.map_err(|NotStarted { refusal, left }| {
+                    left.into_iter().for_each(|id| self.discard(&yard, id));
+                    refusal
+                });
+                // By name alone, one that an earlier configuration had begun to replace would count, too.
+                match self.batch.as_mut().filter(|_| added) {
+                    Some(batch) => {
+                        batch.pending -= 1;
+                        match result {
+                            Ok(id) => batch.started.push((name, id)),
+                            Err(refusal) => _ = batch.failed.get_or_insert(refusal),
+                        }
+                        if batch.pending == 0 {
+                            self.end_batch(*yard);
+                        }
+                    }
+                    None => self.one_started(&yard, &name, result).await,
+                }
+            }
+            Done::TakenBack => {
+                if let Some(Batch { reply, failed, .. }) = self.batch.take() {
+                    let refusal = failed.unwrap_or_else(|| Refusal::Failed("it failed".to_owned()));
+                    reply.into_iter().for_each(|reply| _ = reply.send(Err(refusal.clone())));
+                }
+            }
+            Done::Left(id) => self.fleet.left(&id),
+            Done::Swept => {}
+        }
+    }
+
+    /// All starts of an addition have ended.
+    fn end_batch(&mut self, yard: Yard) {
+        let Some(batch) = &mut self.batch else { return };
+        if let Some(refusal) = &batch.failed {
+            warn!(pool = %self.pool.name, reason = %refusal, cause = &*batch.decision.cause, "replicas: not added");
+            self.fleet.take_back(&batch.names);
+            let started = std::mem::take(&mut batch.started);
+            started.iter().for_each(|(_, id)| self.fleet.removing(Arc::clone(id)));
+            let pool = Arc::clone(&self.pool.name);
+            self.work.spawn(async move {
+                let sweep = |(_, id): &(_, Arc<str>)| {
+                    let (yard, pool, id) = (yard.clone(), Arc::clone(&pool), Arc::clone(id));
+                    async move { leave::sweep(&yard, &pool, &id).await }
+                };
+                join_all(started.iter().map(sweep)).await;
+                Done::TakenBack
+            });
+            return;
+        }
+        let Some(batch) = self.batch.take() else { return };
+        for (name, id) in batch.started {
+            self.note_start(&name);
+            info!(pool = %self.pool.name, replica = &*name, container = short(&id), "replica started");
+            let _ = self.fleet.started(&name, id, Instant::now());
+        }
+        self.decide(batch.decision);
+        self.changed();
+        self.show();
+        batch.reply.into_iter().for_each(|reply| _ = reply.send(Ok(self.names())));
+    }
+
+    /// One that was missing was started, or not.
+    async fn one_started(&mut self, yard: &Yard, name: &Arc<str>, result: Result<Arc<str>, Refusal>) {
+        let pool = &self.pool.name;
+        match result {
+            Ok(id) => {
+                info!(%pool, replica = &**name, container = short(&id), "replica started");
+                self.note_start(name);
+                let unwanted = self.fleet.started(name, id, Instant::now());
+                self.carry_out(yard, unwanted.into_iter().collect()).await;
+            }
+            Err(refusal) => {
+                let again_in = self.fleet.start_failed(name, Instant::now());
+                let again_in = again_in.map(|pause| format_duration(pause).to_string());
+                warn!(%pool, replica = &**name, reason = %refusal, again_in, "replica not started");
+            }
+        }
+    }
+
+    fn note_start(&mut self, name: &Arc<str>) {
+        self.starts.insert(Arc::clone(name), Instant::now());
+        self.starts.retain(|_, at| at.elapsed() < TO_BE_UP);
+    }
+
+    /// Weighs the load, and does what follows.
+    async fn weigh(&mut self) {
+        if self.yard.is_none() || !self.fleet.known() || self.batch.is_some() {
+            return;
+        }
+        let load = self.load();
+        let Some(verdict) = self.scaler.as_mut().and_then(|scaler| scaler.weigh(load, Instant::now())) else {
+            return;
+        };
+        let (from, to) = (load.replicas as usize, verdict.to as usize);
+        let mut decision = decision(from, to, &verdict.cause);
+        if verdict.only_told {
+            decision.only_told = true;
+            self.decide(decision);
+        } else if to > from {
+            match self.fleet.add(to - from, &[]) {
+                Ok(names) => self.begin(names, None, decision),
+                Err(refusal) => warn!(pool = %self.pool.name, reason = %refusal, "replicas: not added"),
+            }
+        } else {
+            let names = self.least_busy(from - to);
+            if names.is_empty() {
+                return;
+            }
+            decision.to = from - names.len();
+            self.decide(decision);
+            self.take_out(&names).await;
+        }
+    }
+
+    fn load(&self) -> Load {
+        let roster = self.pool.roster();
+        let active: u64 = roster.members.iter().map(|entry| u64::from(entry.backend.load.active())).sum();
+        let up = |name: &Arc<str>| {
+            let mut members = roster.members.iter();
+            members.any(|entry| *entry.backend.name == **name && entry.state == State::Up)
+        };
+        let fresh = |name: &Arc<str>, at: &Instant| at.elapsed() < TO_BE_UP && !up(name);
+        let starts =
+            self.starts.iter().filter(|(name, _)| self.fleet.slots().iter().any(|slot| slot.name == **name));
+        let joining = starts.into_iter().any(|(name, at)| fresh(name, at));
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Load {
+            open: active + self.pool.queue.len() as u64,
+            up: number(roster.members.iter().filter(|entry| entry.state == State::Up).count()),
+            replicas: number(self.fleet.slots().len()),
+            starting: self.fleet.is_starting() || joining,
+            leaving: self.fleet.leaving().next().is_some(),
+        }
+    }
+
+    /// The replicas that have the fewest connections to finish; of equals the newest. Those that others have started are
+    /// not among them: they go only if somebody says so.
+    fn least_busy(&self, n: usize) -> Vec<Arc<str>> {
+        let roster = self.pool.roster();
+        let active = |name: &Arc<str>| -> u32 {
+            let members = roster.members.iter().filter(|entry| *entry.backend.name == **name);
+            members.map(|entry| entry.backend.load.active()).sum()
+        };
+        let ours = |slot: &&Slot| !matches!(slot.stage, Stage::Running { ours: false, .. });
+        let slots = self.fleet.slots().iter().rev().filter(ours);
+        let mut names: Vec<_> = slots.map(|slot| (active(&slot.name), Arc::clone(&slot.name))).collect();
+        names.sort_by_key(|(active, _)| *active);
+        names.into_iter().take(n).map(|(_, name)| name).collect()
+    }
+
+    /// Tells a decision, and keeps it.
+    fn decide(&mut self, decision: Decision) {
+        let Decision { from, to, cause, only_told, .. } = &decision;
+        let pool = &self.pool.name;
+        let dry_run =
+            (self.config.autoscale.is_some_and(|scale| scale.dry_run) && *only_told).then_some(true);
+        info!(%pool, from, to, cause = &**cause, dry_run, "scale");
+        self.decisions = board::with(&self.decisions, decision);
+    }
+
+    fn names(&self) -> Vec<Arc<str>> {
+        self.fleet.slots().iter().map(|slot| Arc::clone(&slot.name)).collect()
+    }
+
+    fn show(&self) {
+        let board = Board::of(&self.fleet, &self.config, self.trouble.clone(), &self.decisions);
+        self.shown.send_replace(Arc::new(board));
+    }
+}
+
+fn decision(from: usize, to: usize, cause: &str) -> Decision {
+    Decision { at: SystemTime::now(), from, to, cause: cause.into(), only_told: false }
+}
+
+/// The engine's id of a container as people are used to it.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// The next event; never, while the engine is away.
+async fn next(events: &mut Option<Pin<Box<Events>>>) -> Option<Result<EventMessage, Error>> {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,121 @@
+//! What replicas are called: by people, who may call them "Server 4", by the engine, and in DNS. Pure.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A longer name is not shown well anywhere.
+const LONGEST: usize = 64;
+/// A label of DNS has no more (RFC 1035, 2.3.4).
+const LONGEST_HOST: usize = 63;
+/// How the container of a replica that is being taken out is called: one that starts anew knows by it what to finish.
+pub(super) const LEAVING: &str = "-leaving";
+
+/// Why a name cannot be given to a replica, if so.
+pub(super) fn wrong(name: &str) -> Option<String> {
+    if name.trim().is_empty() {
+        Some("a hostname is empty".to_owned())
+    } else if name.trim() != name || name.chars().any(char::is_control) {
+        Some(format!("the hostname {name:?} has control characters, or spaces around it"))
+    } else if name.chars().count() > LONGEST {
+        Some(format!("the hostname {name:?} is longer than {LONGEST} characters"))
+    } else {
+        None
+    }
+}
+
+/// `n` names that nobody has: `Server 1` and on, the lowest numbers first.
+pub(super) fn made_up(n: usize, taken: &BTreeSet<&str>) -> Vec<Arc<str>> {
+    let names = (1_u32..).map(|number| format!("Server {number}"));
+    names.filter(|name| !taken.contains(name.as_str())).take(n).map(Arc::from).collect()
+}
+
+/// A name as a host can have it (RFC 1123, 2.1): letters, digits and hyphens. Another name may give the same.
+pub(super) fn host(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let host: String = name.chars().map(safe).take(LONGEST_HOST).collect();
+    match host.trim_matches('-') {
+        "" => "replica".to_owned(),
+        host => host.to_owned(),
+    }
+}
+
+/// A name for the container of a replica of a group which no container has.
+pub(super) fn container(group: &str, name: &str, taken: &BTreeSet<String>) -> String {
+    let plain = format!("{group}-{}", host(name));
+    let numbered = (2_u32..).map(|number| format!("{plain}-{number}"));
+    std::iter::once(plain.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(plain)
+}
+
+/// What a replica is told that its id is: the number that its name ends with, or else the name.
+pub(super) fn server_id(name: &str) -> &str {
+    match name.trim_end_matches(|c: char| c.is_ascii_digit()).len() {
+        before if before < name.len() => &name[before..],
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_of_people_are_made_safe() {
+        for (name, safe, id) in [
+            ("Server 4", "Server-4", "4"),
+            ("server_12", "server-12", "12"),
+            ("S5", "S5", "5"),
+            ("7", "7", "7"),
+            ("München", "M-nchen", "München"),
+            ("1st", "1st", "1st"),
+            ("服务 3", "3", "3"),
+            ("服务", "replica", "服务"),
+            ("--", "replica", "--"),
+        ] {
+            assert_eq!((&*host(name), server_id(name)), (safe, id), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_made_up_from_the_lowest_number_that_nobody_has() {
+        let taken = BTreeSet::from(["Server 1", "Server 3", "web"]);
+        let names = made_up(3, &taken);
+        assert_eq!(
+            names.iter().map(|name| &**name).collect::<Vec<_>>(),
+            ["Server 2", "Server 4", "Server 5"]
+        );
+    }
+
+    #[test]
+    fn no_two_containers_get_the_same_name() {
+        let mut taken = BTreeSet::new();
+        for (name, expected) in [("A b", "web-A-b"), ("A-b", "web-A-b-2"), ("A_b", "web-A-b-3")] {
+            let found = container("web", name, &taken);
+            assert_eq!(found, expected);
+            taken.insert(found);
+        }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_read_is_refused() {
+        for name in ["", " ", " a", "a ", "a\nb", &"x".repeat(65)] {
+            assert!(wrong(name).is_some(), "{name:?}");
+        }
+        for name in ["a", "Server 4", "ß", &"x".repeat(64)] {
+            assert_eq!(wrong(name), None);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_host_is_always_one_that_dns_and_the_engine_take(name in "\\PC{0,80}", group in "[a-z]{1,8}") {
+            let host = host(&name);
+            prop_assert!((1..=63).contains(&host.len()), "{host}");
+            prop_assert!(host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
+            prop_assert!(!host.starts_with('-') && !host.ends_with('-'));
+            let container = container(&group, &name, &BTreeSet::new());
+            prop_assert!(container.len() <= 80);
+            prop_assert!(!server_id(&name).is_empty() || name.is_empty());
+        }
+    }
+}
