@@ -1,0 +1,182 @@
+//! A configuration as keys and values in an order that reads well, and as text: JSON or YAML.
+
+use std::fmt::Write;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::config) enum Outline {
+    Text(String),
+    Number(u64),
+    Decimal(f64),
+    Bool(bool),
+    List(Vec<Outline>),
+    Map(Vec<(String, Outline)>),
+}
+
+impl Outline {
+    /// Text. A dollar sign is written so that no variable is looked for behind it.
+    pub(super) fn text(text: impl AsRef<str>) -> Self {
+        Self::Text(text.as_ref().replace('$', "$$"))
+    }
+
+    /// As YAML that a person reads.
+    pub(in crate::config) fn to_yaml(&self) -> String {
+        let mut text = String::new();
+        self.block(0, &mut text);
+        text
+    }
+
+    /// Writes a map or a list on lines of its own.
+    fn block(&self, indent: usize, text: &mut String) {
+        match self {
+            Self::Map(entries) => {
+                for (key, value) in entries {
+                    let _ = write!(text, "{:indent$}{}:", "", plain_or_quoted(key));
+                    value.behind(indent, text);
+                }
+            }
+            Self::List(items) => {
+                for item in items {
+                    let _ = write!(text, "{:indent$}-", "");
+                    match item {
+                        Self::Map(entries) if !entries.is_empty() => {
+                            // The first key stands behind the dash.
+                            let mut inner = String::new();
+                            item.block(indent + 2, &mut inner);
+                            text.push(' ');
+                            text.push_str(inner.trim_start());
+                        }
+                        other => other.behind(indent, text),
+                    }
+                }
+            }
+            other => other.behind(indent, text),
+        }
+    }
+
+    /// Writes a value behind its key or dash.
+    fn behind(&self, indent: usize, text: &mut String) {
+        match self {
+            Self::Map(entries) if entries.is_empty() => text.push_str(" {}\n"),
+            Self::List(items) if items.is_empty() => text.push_str(" []\n"),
+            Self::Map(_) | Self::List(_) => {
+                text.push('\n');
+                self.block(indent + 2, text);
+            }
+            Self::Text(value) => {
+                let _ = writeln!(text, " {}", plain_or_quoted(value));
+            }
+            Self::Number(value) => {
+                let _ = writeln!(text, " {value}");
+            }
+            Self::Decimal(value) => {
+                let _ = writeln!(text, " {value}");
+            }
+            Self::Bool(value) => {
+                let _ = writeln!(text, " {value}");
+            }
+        }
+    }
+}
+
+/// Text as it is if YAML cannot take it for anything else, or in double quotes.
+fn plain_or_quoted(text: &str) -> String {
+    let mut chars = text.chars();
+    let begins = chars.next().is_some_and(|first| first.is_ascii_alphanumeric() || "/_".contains(first));
+    let plain = begins && chars.all(|c| c.is_ascii_alphanumeric() || "/_.-%".contains(c));
+    let means_more = ["true", "false", "null", "yes", "no", "on", "y", "n"];
+    let number = text.starts_with(|first: char| first.is_ascii_digit());
+    let harmless = !number || text.ends_with(|last: char| "smh%".contains(last));
+    if plain && harmless && !means_more.iter().any(|word| text.eq_ignore_ascii_case(word)) {
+        return text.to_owned();
+    }
+    // JSON's escapes are YAML's.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+impl Serialize for Outline {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Number(number) => serializer.serialize_u64(*number),
+            Self::Decimal(number) => serializer.serialize_f64(*number),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::List(items) => serializer.collect_seq(items),
+            Self::Map(entries) => {
+                let mut map = serializer.serialize_map(Some(entries.len()))?;
+                for (key, value) in entries {
+                    map.serialize_entry(key, value)?;
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+impl From<&str> for Outline {
+    fn from(text: &str) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<u64> for Outline {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<usize> for Outline {
+    fn from(number: usize) -> Self {
+        Self::Number(number as u64)
+    }
+}
+
+impl From<u32> for Outline {
+    fn from(number: u32) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<u16> for Outline {
+    fn from(number: u16) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<bool> for Outline {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<Map> for Outline {
+    fn from(map: Map) -> Self {
+        Self::Map(map.0)
+    }
+}
+
+/// A map that is being written.
+#[derive(Debug, Default)]
+pub(in crate::config) struct Map(Vec<(String, Outline)>);
+
+impl Map {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// With one more entry.
+    pub(super) fn with(mut self, key: &str, value: impl Into<Outline>) -> Self {
+        self.0.push((key.to_owned(), value.into()));
+        self
+    }
+
+    /// With one more entry, if there is a value.
+    pub(super) fn with_some(self, key: &str, value: Option<impl Into<Outline>>) -> Self {
+        match value {
+            Some(value) => self.with(key, value),
+            None => self,
+        }
+    }
+}
