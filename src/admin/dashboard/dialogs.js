@@ -1,0 +1,236 @@
+// The dialogs: a token, a weight, a backend, why a client went where it went, and the keys.
+
+import { ask, change, path, Refusal } from './api.js';
+import { Chart } from './chart.js';
+import { arrange, h, mark, say } from './dom.js';
+import { bytes, clock, count, millis, rate, span, times } from './format.js';
+import { keyOf } from './store.js';
+import { decision, fact, sign } from './words.js';
+
+const CONNECTIONS = 100;
+
+/** A dialog with a title. Escape and its button close it, and the focus goes back to where it was. */
+function dialog(title, { wide = false } = {}, ...children) {
+  const close = h('button', { type: 'button', class: 'icon close', 'aria-label': 'Close' }, '✕');
+  const heading = h('h2', { id: `dialog-${(numbers += 1)}` }, title);
+  const body = h('div', { class: 'body' }, ...children);
+  const element = h('dialog', { class: wide ? 'wide' : null, 'aria-labelledby': heading.id }, h('div', { class: 'head' }, heading, close), body);
+  const before = document.activeElement;
+  close.addEventListener('click', () => element.close());
+  element.addEventListener('click', (event) => {
+    if (event.target === element) element.close(); // beside it
+  });
+  element.addEventListener('close', () => {
+    element.remove();
+    if (before?.isConnected) before.focus();
+  });
+  document.body.append(element);
+  element.showModal();
+  return { element, body, heading };
+}
+let numbers = 0;
+
+const isOpen = ({ element }) => element.open;
+
+/** What a header can carry (RFC 6750, 2.1, and somewhat more). */
+const SENDABLE = /^[\x21-\x7e]+$/;
+
+/** Asks for the token; `null` if none is given. */
+export function askToken(message) {
+  return new Promise((given) => {
+    const field = h('input', { type: 'password', id: 'token', autocomplete: 'current-password', required: true, autofocus: true });
+    const said = h('p', { class: 'said', role: 'alert' });
+    const form = h('form', {}, h('p', {}, message), h('label', { for: 'token' }, 'Token'), field, said,
+      h('p', { class: 'note' }, 'It is kept until this tab is closed, and sent to this server only.'),
+      h('div', { class: 'buttons' }, h('button', { type: 'submit', class: 'first' }, 'Use it')));
+    const opened = dialog('A token is needed for changes', {}, form);
+    let token = null;
+    form.addEventListener('submit', (event) => {
+      event.preventDefault();
+      const entered = field.value.trim();
+      if (!SENDABLE.test(entered)) return say(said, 'A token has letters, digits and signs of ASCII, without spaces.');
+      token = entered;
+      return opened.element.close();
+    });
+    opened.element.addEventListener('close', () => given(token));
+    field.focus();
+  });
+}
+
+/** The path of a backend. Its address names one, where several may have the same name. */
+export const backendPath = (pool, backend) => path(['pools', pool, 'backends', backend.address]);
+
+/** Asks for a weight and sets it. */
+export function weigh(pool, backend) {
+  const field = h('input', { type: 'number', id: 'weight', min: 0, max: 256, step: 1, required: true, value: backend.weight });
+  const said = h('p', { class: 'said', role: 'alert' });
+  const set = h('button', { type: 'submit', class: 'first' }, 'Set');
+  const form = h('form', {}, h('label', { for: 'weight' }, 'Its share beside the others, from 0 (nothing) to 256'), field, said, h('div', { class: 'buttons' }, set));
+  const opened = dialog(`Weight of ${backend.name}`, {}, form);
+  form.addEventListener('submit', async (event) => {
+    event.preventDefault();
+    say(said, 'asking…');
+    set.disabled = true;
+    try {
+      await change('PATCH', backendPath(pool, backend), { weight: Number(field.value) }, askToken);
+      opened.element.close();
+    } catch (refusal) {
+      say(said, refusal.message);
+    }
+    set.disabled = false;
+  });
+  field.select();
+}
+
+/** The sentences of a story as a list. */
+function story(told) {
+  const sentences = told.sentences ?? [];
+  if (sentences.length === 0) return h('p', { class: 'note' }, 'Nothing is known of it.');
+  return h('ol', { class: 'story' }, ...sentences.map((sentence) => h('li', {}, sentence.at ? h('time', {}, clock(sentence.at)) : null, h('span', {}, sentence.text))));
+}
+
+/** Puts the answer to a question into a place, or why there is none. */
+async function put(place, question, words, instead) {
+  arrange(place, [h('p', { class: 'note' }, 'asking…')]);
+  let answer;
+  try {
+    const told = await question;
+    answer = told === null ? instead() : words(told);
+  } catch (refusal) {
+    answer = h('p', { class: 'said' }, refusal instanceof Refusal ? refusal.message : String(refusal));
+  }
+  arrange(place, [answer]);
+}
+
+/** What a decision says by itself, where the server has no story. */
+function ofItself(one) {
+  const { to, why, over } = decision(one);
+  const lines = [
+    `At ${clock(one.at)} ${one.client} connected to the listener ${one.listener}, which serves the pool ${one.pool}.`,
+    one.backend === null ? `It reached no backend: ${why}.` : `It went to ${to} at ${one.address}: ${why} (${one.algorithm}).`,
+    over ? `Passed over: ${over}.` : 'Nobody was passed over.',
+    one.attempts > 1 ? `${times(one.attempts, 'backend')} were tried until one answered.` : null,
+  ];
+  return h('ol', { class: 'story' }, ...lines.filter(Boolean).map((line) => h('li', {}, h('span', {}, line))));
+}
+
+/** Why a client went where it went. */
+export function whyHere(one) {
+  const answer = h('div', { 'aria-live': 'polite' });
+  dialog(`Why did ${one.client} go to ${one.backend ?? 'nobody'}?`, {}, answer);
+  put(answer, ask(path(['why'], { client: one.client })), story, () => ofItself(one));
+}
+
+/** Asks for a client, and why it went where it went. */
+export function whyClient(decisions) {
+  const field = h('input', { type: 'text', id: 'client', required: true, placeholder: '192.0.2.7 or 192.0.2.7:50412', spellcheck: 'false', autocapitalize: 'off' });
+  const answer = h('div', { 'aria-live': 'polite' });
+  const form = h('form', {}, h('label', { for: 'client' }, 'The client’s address, with or without its port'),
+    h('div', { class: 'row' }, field, h('button', { type: 'submit', class: 'first' }, 'Ask')));
+  dialog('Why did a client go where it went?', {}, form, answer);
+  form.addEventListener('submit', (event) => {
+    event.preventDefault();
+    const client = field.value.trim();
+    const known = () => {
+      const one = decisions().find((each) => each.client === client || each.client.startsWith(`${client}:`) || each.client.startsWith(`[${client}]`));
+      return one ? ofItself(one) : h('p', { class: 'note' }, 'None of the last decisions was about it.');
+    };
+    put(answer, ask(path(['why'], { client })), story, known);
+  });
+  field.focus();
+}
+
+/** A backend in all detail: its figures, why it does not get a connection, what it carries. */
+export function showBackend(pool, backend, store, watch) {
+  const connections = new Chart('Connections per second', rate, { stacked: true, height: 100 });
+  const traffic = new Chart('Bytes per second', bytes, { height: 100, unit: 1024 });
+  const facts = h('dl', { class: 'details' });
+  const why = h('div', { 'aria-live': 'polite' });
+  const open = h('div', {});
+  const again = h('button', { type: 'button', onclick: () => list() }, 'Look again');
+  const opened = dialog(backend.name, { wide: true }, facts, h('div', { class: 'charts two' }, connections.element, traffic.element),
+    h('h3', {}, 'Why not there?'), why, h('div', { class: 'head' }, h('h3', {}, 'Open connections'), again), open);
+  const key = keyOf(pool, backend);
+  const values = new Map();
+  const tell = (name, text) => {
+    if (!values.has(name)) {
+      values.set(name, h('dd', {}));
+      facts.append(h('div', {}, h('dt', {}, name), values.get(name)));
+    }
+    say(values.get(name), text);
+  };
+  const update = () => {
+    if (!isOpen(opened)) return false;
+    const now = store.status.pools.find((one) => one.name === pool)?.backends.find((one) => keyOf(pool, one) === key);
+    const end = Math.floor(store.at);
+    const track = store.track('backend', key);
+    connections.draw([{ name: backend.name, series: track.connections, hue: 0 }], end);
+    traffic.draw([{ name: 'from clients', series: track.bytes_in, hue: 0 }, { name: 'to clients', series: track.bytes_out, hue: 1 }], end);
+    if (!now) {
+      tell('State', `${sign('gone')} gone: the pool has it no longer`);
+      return true;
+    }
+    tell('State', `${sign(now.state)} ${now.state} for ${span(store.now() - now.since)}, since ${clock(now.since)}`);
+    mark(values.get('State'), 'data-state', now.state);
+    tell('Why', now.cause);
+    tell('Address', [now.address, ...now.also].join(', '));
+    if (now.sources?.length) tell('Known from', now.sources.join(', '));
+    tell('Weight', `${now.weight}${now.ramp < 100 ? `, of which ${now.ramp} % by now (slow start)` : ''}${now.tier > 0 ? ', a backup' : ''}`);
+    tell('Connections', `${count(now.active)} open${now.limit ? ` of at most ${count(now.limit)}` : ''}, ${count(now.connections)} in all`);
+    tell('Bytes', `${bytes(now.bytes_in)} from clients, ${bytes(now.bytes_out)} to clients`);
+    if (now.connect_ms !== undefined) tell('Lately', `${millis(now.connect_ms)} to connect, ${millis(now.first_byte_ms)} to the first byte`);
+    tell('Failed to connect', times(now.connect_failures, 'time'));
+    for (const check of now.checks) tell(`Check ${check.kind}`, `${check.passed ? '✓ passed' : `✕ failed: ${check.error ?? ''}`} at ${clock(check.at)}, took ${millis(check.took_ms)}`);
+    return true;
+  };
+  const known = () => {
+    const lines = store.facts.filter((one) => one.pool === pool && one.backend === backend.name).slice(-8);
+    const now = store.status.pools.find((one) => one.name === pool)?.backends.find((one) => keyOf(pool, one) === key) ?? backend;
+    const first = now.state === 'up' ? `${now.name} is up and gets its share: ${now.cause}.` : `${now.name} gets no new connection: it is ${now.state}, because ${now.cause}.`;
+    return story({ sentences: [...lines.map((one) => ({ at: one.at, text: fact(one) })), { at: null, text: first }] });
+  };
+  put(why, ask(path(['why'], { pool, backend: backend.name })), story, known);
+  const list = () => put(open, ask(path(['connections'], { pool, backend: backend.name, limit: CONNECTIONS })), (told) => table(told, list), () => h('p', { class: 'note' }, 'This server does not list them.'));
+  list();
+  update();
+  watch(update);
+}
+
+/** The open connections as a table, each with a button that ends it. */
+function table({ connections, total }, again) {
+  if (connections.length === 0) return h('p', { class: 'note' }, 'None is open.');
+  const heads = ['Client', 'For', 'From', 'To', 'First byte', ''].map((text, i) => h('th', { scope: 'col', class: i > 0 && i < 5 ? 'number' : null }, text));
+  const number = (text) => h('td', { class: 'number' }, text);
+  const rows = connections.map((one) => h('tr', {}, h('td', {}, one.client), number(span(one.age_ms / 1000)), number(bytes(one.bytes_in)), number(bytes(one.bytes_out)), number(millis(one.first_byte_ms)),
+    h('td', {}, h('button', { type: 'button', 'aria-label': `Close the connection of ${one.client}`, onclick: () => end(one, again) }, 'Close'))));
+  const more = (total ?? connections.length) > connections.length ? h('p', { class: 'note' }, `the oldest ${connections.length} of ${count(total)}`) : null;
+  return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Open connections' }, h('table', { class: 'plain' }, h('thead', {}, h('tr', {}, ...heads)), h('tbody', {}, ...rows)), more);
+}
+
+/** Ends a connection, once that is confirmed: it cannot be taken back. */
+function end(one, again) {
+  const said = h('p', { class: 'said', role: 'alert' });
+  const yes = h('button', { type: 'button', class: 'first grave' }, 'Close it');
+  const no = h('button', { type: 'button', onclick: () => opened.element.close() }, 'Leave it');
+  const opened = dialog('Close this connection?', {}, h('p', {}, `${one.client} is connected to ${one.backend ?? 'no backend'} and will be cut off.`), said, h('div', { class: 'buttons' }, no, yes));
+  no.focus();
+  yes.addEventListener('click', async () => {
+    say(said, 'asking…');
+    yes.disabled = true;
+    try {
+      await change('DELETE', path(['connections', String(one.conn)], { how: 'close' }), undefined, askToken);
+      opened.element.close();
+      again();
+    } catch (refusal) {
+      say(said, refusal.message);
+      yes.disabled = false;
+    }
+  });
+}
+
+/** The keys of this page. */
+export function showKeys(keys) {
+  const rows = keys.map(([key, words]) => h('div', {}, h('dt', {}, h('kbd', {}, key)), h('dd', {}, words)));
+  dialog('Keyboard', {}, h('dl', { class: 'keys' }, ...rows));
+}
+

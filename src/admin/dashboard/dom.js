@@ -1,0 +1,71 @@
+// The few ways in which this page touches the document. Names come from DNS and from containers: whatever is shown goes in
+// as text, never as markup.
+
+/** An element with properties (`class`, `on…` handlers, attributes) and children: elements or text. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith('on')) element.addEventListener(name.slice(2), value);
+    else if (name === 'class') element.className = value;
+    else element.setAttribute(name, value === true ? '' : value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+/** Sets an element's text if it is another one: what has not changed costs nothing. */
+export function say(element, text) {
+  if (element.said !== text) {
+    element.said = text;
+    element.textContent = text;
+  }
+}
+
+/** Sets an attribute if it is another one; `null` takes it away. */
+export function mark(element, name, value) {
+  const marks = (element.marks ??= {});
+  if (marks[name] === value) return;
+  marks[name] = value;
+  if (value === null || value === false) element.removeAttribute(name);
+  else element.setAttribute(name, value === true ? '' : value);
+}
+
+/** Shows an element or hides it. */
+export function show(element, shown) {
+  if (element.hidden === shown) element.hidden = !shown;
+}
+
+/** Makes `parent` have exactly these children in this order, moving as few as possible. */
+export function arrange(parent, children) {
+  let at = parent.firstElementChild;
+  for (const child of children) {
+    if (child === at) at = at.nextElementSibling;
+    else if (parent.moveBefore && child.parentNode === parent) parent.moveBefore(child, at); // keeps the focus
+    else parent.insertBefore(child, at);
+  }
+  while (at) {
+    const next = at.nextElementSibling;
+    at.remove();
+    at = next;
+  }
+}
+
+/** A colour of the style sheet as it is now, for a canvas. */
+export function colour(name) {
+  const known = colours.get(name);
+  if (known) return known;
+  probe ??= document.body.appendChild(h('span', { hidden: true }));
+  probe.style.color = `var(--${name})`;
+  const value = getComputedStyle(probe).color;
+  colours.set(name, value);
+  return value;
+}
+
+/** Forgets the colours, as the theme has changed. */
+export function forgetColours() {
+  colours.clear();
+}
+
+const colours = new Map();
+let probe;

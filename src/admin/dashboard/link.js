@@ -1,0 +1,41 @@
+// The stream of events. A browser takes up a broken stream by itself; here is what it does not do: tell that the link is
+// lost, notice one that is only silent, and begin anew when the server refused.
+
+const SILENCE = 4000; // a status comes each second
+const AGAIN = 1500;
+const KINDS = ['hello', 'status', 'decisions', 'fact', 'lagged'];
+
+/** Follows `url`. `on[kind](data)` is told of each event; `on.link(alive)` when the link is lost or back. */
+export function follow(url, on) {
+  let source;
+  let heard = Date.now();
+  let alive = null;
+  let due = null;
+
+  const set = (now) => {
+    if (alive !== now) on.link((alive = now));
+  };
+  const open = () => {
+    due = null;
+    source?.close();
+    heard = Date.now();
+    source = new EventSource(url);
+    for (const kind of KINDS) {
+      source.addEventListener(kind, (event) => {
+        heard = Date.now();
+        on[kind]?.(JSON.parse(event.data));
+        if (kind === 'status') set(true);
+      });
+    }
+    source.addEventListener('error', () => {
+      set(false);
+      if (source.readyState === EventSource.CLOSED) due ??= setTimeout(open, AGAIN);
+    });
+  };
+  setInterval(() => {
+    if (Date.now() - heard < SILENCE) return;
+    set(false);
+    if (source.readyState === EventSource.OPEN || Date.now() - heard > 2 * SILENCE) due ??= setTimeout(open, 0);
+  }, 500);
+  open();
+}

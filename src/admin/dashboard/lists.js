@@ -1,0 +1,119 @@
+// The listeners, the last decisions in words, and what happened.
+
+import { Spark } from './chart.js';
+import { arrange, h, say, show } from './dom.js';
+import { bytes, clock, count, rate } from './format.js';
+import { decision, fact, sign, tone } from './words.js';
+
+const DECISIONS = 12;
+const CHANGES = 40;
+
+export class Listeners {
+  constructor(place) {
+    this.rows = new Map();
+    this.body = h('tbody', { role: 'rowgroup' });
+    const heads = ['Listener', 'Addresses', 'Pool', 'Open', 'Conn/s', 'From clients/s', 'To clients/s', 'Connections, last five minutes'];
+    place.append(h('table', { class: 'listeners', role: 'table' },
+      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ...heads.map((text, i) => h('th', { role: 'columnheader', scope: 'col', class: i > 2 && i < 7 ? 'number' : null }, text)))), this.body));
+    this.heads = heads;
+  }
+
+  update(status, store, end) {
+    const rows = status.listeners.map((listener) => {
+      let row = this.rows.get(listener.name);
+      if (!row) {
+        const spark = new Spark(`Connections per second of ${listener.name}`);
+        const cells = this.heads.map((title, i) => h('td', { role: 'cell', 'data-title': title, class: ['name', 'address', null, 'number', 'number', 'number', 'number', 'holder'][i] }));
+        cells[7].append(spark.canvas);
+        row = { cells, spark, element: h('tr', { role: 'row', 'data-listener': listener.name }, ...cells) };
+        this.rows.set(listener.name, row);
+      }
+      const track = store.track('listener', listener.name);
+      const texts = [listener.name, listener.addresses.join(', '), listener.pool, count(listener.active), rate(track.connections.mean(3)), bytes(track.bytes_in.mean(3)), bytes(track.bytes_out.mean(3))];
+      texts.forEach((text, i) => say(row.cells[i], text));
+      row.spark.draw(track.connections, end);
+      return row.element;
+    });
+    for (const name of this.rows.keys()) if (!status.listeners.some((listener) => listener.name === name)) this.rows.delete(name);
+    arrange(this.body, rows);
+  }
+}
+
+/** A list that stands still while somebody points at it or has the focus in it. */
+class Held {
+  constructor(list, sign) {
+    this.list = list;
+    this.sign = sign;
+    this.pointed = false;
+    list.addEventListener('pointerenter', (event) => (this.pointed = event.pointerType === 'mouse'));
+    list.addEventListener('pointerleave', () => (this.pointed = false));
+  }
+
+  get held() {
+    const held = this.pointed || this.list.contains(document.activeElement);
+    if (this.sign) show(this.sign, held);
+    // A dialog gives the focus back to where it was opened from.
+    return held || document.querySelector('dialog[open]') !== null;
+  }
+}
+
+export class Decisions {
+  constructor(list, paused, ask) {
+    this.list = list;
+    this.hold = new Held(list, paused);
+    this.ask = ask;
+    this.empty = h('li', { class: 'empty' }, 'No connection was routed since this page was opened.');
+    this.lines = new Map();
+  }
+
+  update(decisions) {
+    if (this.hold.held) return;
+    if (decisions.length === 0) return arrange(this.list, [this.empty]);
+    const shown = decisions.slice(0, DECISIONS);
+    arrange(this.list, shown.map((one) => this.line(one)));
+    if (this.lines.size > 4 * DECISIONS) this.lines = new Map(shown.map((one) => [keyOf(one), this.line(one)]));
+    return undefined;
+  }
+
+  line(one) {
+    let line = this.lines.get(keyOf(one));
+    if (!line) {
+      const { to, why, over } = decision(one);
+      line = h('li', { 'data-state': one.backend === null ? 'down' : over ? 'draining' : null },
+        h('time', {}, clock(one.at)),
+        h('p', {}, h('span', { class: 'client' }, one.client), ' → ', h('b', {}, to), h('span', { class: 'muted' }, ` in ${one.pool}: ${why}`), over ? h('span', { class: 'over', title: over }, `passed over ${over}`) : null),
+        h('button', { type: 'button', class: 'ask', 'aria-label': `Why did ${one.client} go to ${to}?`, onclick: () => this.ask(one) }, 'why here?'));
+      this.lines.set(keyOf(one), line);
+    }
+    return line;
+  }
+}
+
+const keyOf = (one) => `${one.conn} ${one.at}`;
+
+export class Changes {
+  constructor(list) {
+    this.list = list;
+    this.hold = new Held(list);
+    this.lines = new WeakMap();
+    this.empty = h('li', { class: 'empty' }, 'Nothing has changed since this page was opened.');
+  }
+
+  update(facts) {
+    if (this.hold.held) return;
+    const latest = facts.slice(-CHANGES).reverse();
+    arrange(this.list, latest.length ? latest.map((one) => this.line(one)) : [this.empty]);
+  }
+
+  line(one) {
+    let line = this.lines.get(one);
+    if (!line) {
+      const state = tone(one);
+      line = h('li', { 'data-state': state, 'data-kind': one.kind }, h('time', {}, clock(one.at)),
+        h('p', {}, h('span', { class: 'sign', 'aria-hidden': 'true' }, one.kind === 'state' ? sign(state) : '·'), ' ', one.pool ? h('span', { class: 'muted' }, `${one.pool} `) : null, fact(one)));
+      this.lines.set(one, line);
+    }
+    return line;
+  }
+}
+

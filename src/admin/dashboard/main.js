@@ -1,0 +1,236 @@
+// The page: takes what the server tells, and shows it, once for each frame at most.
+
+import { ask, change, path } from './api.js';
+import { askToken, backendPath, showBackend, showKeys, weigh, whyClient, whyHere } from './dialogs.js';
+import { arrange, forgetColours, mark, say } from './dom.js';
+import { clock, span } from './format.js';
+import { follow } from './link.js';
+import { Changes, Decisions, Listeners } from './lists.js';
+import { PoolSection } from './pool.js';
+import { Store } from './store.js';
+import { Tiles } from './tiles.js';
+
+/** So often it is asked what other algorithms would have done, in milliseconds. */
+const SHADOW = 5000;
+/** So many earlier facts are asked for. */
+const FACTS = 1000;
+/** So long a message stays, in milliseconds. */
+const MESSAGE = 8000;
+
+const at = (id) => document.getElementById(id);
+const store = new Store();
+const sections = new Map();
+const watchers = new Set();
+const tiles = new Tiles(at('tiles'));
+const listeners = new Listeners(at('listeners'));
+const decisions = new Decisions(at('decisions'), at('paused'), whyHere);
+const changes = new Changes(at('changes'));
+
+// ---- showing
+
+let due = false;
+function draw() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    performance.mark('draw');
+    render();
+    performance.measure('render', 'draw');
+    performance.clearMarks('draw');
+    const measures = performance.getEntriesByName('render');
+    if (measures.length > 100) performance.clearMeasures('render');
+  });
+}
+
+function render() {
+  const { status } = store;
+  if (!status) return;
+  say(at('version'), `v${status.version}`);
+  say(at('phase'), status.ready ? `● ${status.phase}` : `◐ ${status.phase === 'serving' ? 'not ready' : status.phase}`);
+  mark(at('phase'), 'data-state', status.ready ? 'up' : 'draining');
+  say(at('uptime'), `up ${span(status.uptime_seconds)}`);
+  const end = Math.floor(store.at);
+  tiles.update(status, store.track('process', ''), end);
+  for (const pool of status.pools) {
+    if (!sections.has(pool.name)) sections.set(pool.name, new PoolSection(pool.name, actions(pool.name)));
+    sections.get(pool.name).update(pool, store);
+  }
+  for (const name of sections.keys()) if (!status.pools.some((pool) => pool.name === name)) sections.delete(name);
+  arrange(at('pools'), status.pools.map((pool) => sections.get(pool.name).element));
+  listeners.update(status, store, end);
+  decisions.update(store.decisions);
+  changes.update(store.facts);
+  for (const watcher of watchers) if (!watcher()) watchers.delete(watcher);
+}
+
+// ---- doing
+
+/** What the buttons of a pool's backends do. */
+function actions(pool) {
+  return {
+    open: (backend) => showBackend(pool, backend, store, (watcher) => watchers.add(watcher)),
+    weigh: (backend) => weigh(pool, backend),
+    async change(backend, wish, place, buttons) {
+      for (const button of buttons) button.setAttribute('aria-disabled', 'true');
+      say(place, 'asking…');
+      mark(place, 'class', 'asking');
+      try {
+        const now = await change('PATCH', backendPath(pool, backend), wish, askToken);
+        say(place, '');
+        tell(`${now.name} is ${now.state}: ${now.cause}`);
+      } catch (refusal) {
+        mark(place, 'class', 'asking refused');
+        say(place, refusal.message);
+        setTimeout(() => say(place, ''), 2 * MESSAGE);
+      }
+      for (const button of buttons) button.removeAttribute('aria-disabled');
+    },
+  };
+}
+
+let gone;
+function tell(text) {
+  say(at('toast'), text);
+  clearTimeout(gone);
+  gone = setTimeout(() => say(at('toast'), ''), MESSAGE);
+}
+
+// ---- hearing
+
+/** Facts that come while the earlier ones are asked for wait, as each is taken in its order. */
+let waiting = null;
+let welcomed = 0;
+
+async function hello({ latest }) {
+  const restarted = latest < store.latest || (store.status !== null && welcomed > 0 && (await isAnotherProcess()));
+  if (restarted) {
+    store.restart();
+    tell('The server was started anew.');
+  }
+  if (welcomed++ > 0 && !restarted) return; // the stream itself tells what was missed
+  waiting = [];
+  try {
+    const [told, history] = await Promise.all([ask(path(['facts'], { after: Math.max(0, latest - FACTS), limit: FACTS })), ask(path(['history']))]);
+    for (const fact of told?.facts ?? []) store.takeFact(fact);
+    if (history && store.status) store.takeHistory(history);
+  } catch {
+    // What happens from now on is told anyway.
+  }
+  for (const fact of waiting) store.takeFact(fact);
+  waiting = null;
+  draw();
+}
+
+async function isAnotherProcess() {
+  try {
+    return store.isAnother(await ask(path(['status'])));
+  } catch {
+    return false;
+  }
+}
+
+let lost = false;
+follow('api/v1/events', {
+  hello,
+  status(status) {
+    if (store.isAnother(status) && waiting === null) store.restart();
+    store.takeStatus(status);
+    draw();
+  },
+  decisions: ({ decisions: news }) => store.takeDecisions(news),
+  fact(fact) {
+    if (waiting) waiting.push(fact);
+    else if (store.takeFact(fact)) draw();
+  },
+  lagged: ({ missed }) => tell(`${missed} earlier events are not kept by the server any longer.`),
+  link(alive) {
+    const link = at('link');
+    document.documentElement.classList.toggle('lost', !alive);
+    if (alive) {
+      mark(link, 'data-link', 'live');
+      say(link, lost ? '● live again' : '● live');
+      if (lost) setTimeout(() => link.dataset.link === 'live' && say(link, '● live'), MESSAGE);
+      lost = false;
+    } else {
+      lost = true;
+      mark(link, 'data-link', 'lost');
+      say(link, store.at ? `✕ link lost, trying again… (last figures from ${clock(store.at)})` : '✕ no link yet, trying again…');
+    }
+  },
+});
+
+async function lookAtShadows() {
+  for (const { name, shadow } of store.status?.pools ?? []) {
+    const told = shadow ? await ask(path(['pools', name, 'shadow'])).catch(() => null) : null;
+    sections.get(name)?.tellShadow(told);
+  }
+  setTimeout(lookAtShadows, SHADOW);
+}
+setTimeout(lookAtShadows, 1500);
+
+// ---- theme and keys
+
+const THEMES = { auto: '◐', light: '☀', dark: '☾' };
+function setTheme(theme) {
+  const root = document.documentElement;
+  if (theme === 'auto') delete root.dataset.theme;
+  else root.dataset.theme = theme;
+  say(at('theme'), THEMES[theme]);
+  at('theme').setAttribute('aria-label', `Theme: ${theme === 'auto' ? 'as the system has it' : theme}`);
+  localStorage.setItem('pointsman-theme', theme);
+  forgetColours();
+  draw();
+}
+function nextTheme() {
+  const names = Object.keys(THEMES);
+  const now = localStorage.getItem('pointsman-theme') ?? 'auto';
+  setTheme(names[(names.indexOf(now) + 1) % names.length]);
+}
+const kept = localStorage.getItem('pointsman-theme');
+setTheme(Object.hasOwn(THEMES, kept ?? '') ? kept : 'auto');
+matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
+  forgetColours();
+  draw();
+});
+
+const KEYS = [
+  ['?', 'these keys', () => showKeys(KEYS)],
+  ['j', 'the next backend', () => tableHere()?.step(1)],
+  ['k', 'the backend before', () => tableHere()?.step(-1)],
+  ['d', 'drain the backend that has the focus', () => press('draining')],
+  ['r', 'return it', () => press('up')],
+  ['m', 'maintenance for it', () => press('maintenance')],
+  ['Enter', 'details of it, and why it gets no connections'],
+  ['/', 'filter the backends', () => document.querySelector('.filter:not([hidden]) input')?.focus()],
+  ['w', 'why did a client go where it went?', () => whyClient(() => store.decisions)],
+  ['t', 'light, dark, or as the system has it', nextTheme],
+  ['Escape', 'close a dialog'],
+];
+
+/** The table that has the focus, or the first. */
+function tableHere() {
+  const all = [...sections.values()];
+  return (all.find((section) => section.element.contains(document.activeElement)) ?? all[0])?.table;
+}
+
+/** Asks for another state of the backend that has the focus. */
+function press(wish) {
+  for (const { table } of sections.values()) {
+    const row = table.focused();
+    if (row) table.wish(row, wish);
+  }
+}
+
+document.addEventListener('keydown', (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.target.closest('input, select, textarea, dialog[open]')) return;
+  const key = KEYS.find(([name]) => name === event.key);
+  if (!key?.[2]) return;
+  event.preventDefault();
+  key[2]();
+});
+
+at('theme').addEventListener('click', nextTheme);
+at('keys').addEventListener('click', () => showKeys(KEYS));
+at('why').addEventListener('click', () => whyClient(() => store.decisions));

@@ -1,0 +1,84 @@
+//! The dashboard: one page and what belongs to it, part of the binary. It asks nobody but the server that it came from, and
+//! a browser is told to see to that.
+
+use axum::Router;
+use axum::http::HeaderName;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::routing::get;
+
+/// Nothing from elsewhere, nothing inline, no frame around it, and no text that becomes markup: names of backends come
+/// from DNS and from containers, and the page runs where changes are allowed.
+const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'; \
+                      require-trusted-types-for 'script'; trusted-types 'none'";
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+/// What there is: path, kind, content. The paths in them are relative, so that a proxy may serve them below a prefix.
+const FILES: [(&str, &str, &str); 17] = [
+    ("/", HTML, include_str!("index.html")),
+    ("/dashboard/style.css", CSS, include_str!("style.css")),
+    ("/dashboard/icon.svg", SVG, include_str!("icon.svg")),
+    ("/dashboard/main.js", SCRIPT, include_str!("main.js")),
+    ("/dashboard/api.js", SCRIPT, include_str!("api.js")),
+    ("/dashboard/chart.js", SCRIPT, include_str!("chart.js")),
+    ("/dashboard/dialogs.js", SCRIPT, include_str!("dialogs.js")),
+    ("/dashboard/dom.js", SCRIPT, include_str!("dom.js")),
+    ("/dashboard/format.js", SCRIPT, include_str!("format.js")),
+    ("/dashboard/link.js", SCRIPT, include_str!("link.js")),
+    ("/dashboard/lists.js", SCRIPT, include_str!("lists.js")),
+    ("/dashboard/pool.js", SCRIPT, include_str!("pool.js")),
+    ("/dashboard/store.js", SCRIPT, include_str!("store.js")),
+    ("/dashboard/table.js", SCRIPT, include_str!("table.js")),
+    ("/dashboard/tiles.js", SCRIPT, include_str!("tiles.js")),
+    ("/dashboard/timeline.js", SCRIPT, include_str!("timeline.js")),
+    ("/dashboard/words.js", SCRIPT, include_str!("words.js")),
+];
+
+/// The paths of the dashboard.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    FILES.into_iter().fold(Router::new(), |router, (path, kind, content)| {
+        let headers: [(HeaderName, &str); 4] = [
+            (CONTENT_TYPE, kind),
+            (CONTENT_SECURITY_POLICY, POLICY),
+            (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (REFERRER_POLICY, "same-origin"),
+        ];
+        router.route(path, get(move || async move { (headers, content) }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_the_page_asks_for_is_there_and_of_its_own() {
+        let has = |path: &str| FILES.iter().any(|(known, ..)| *known == path);
+        for (path, kind, content) in FILES {
+            if kind == HTML {
+                for (attribute, value) in content.split(' ').filter_map(|part| part.split_once("=\"")) {
+                    let value = value.split('"').next().unwrap();
+                    if attribute == "src" || attribute == "href" && value.starts_with("dashboard") {
+                        assert!(has(&format!("/{value}")), "{path} asks for {value}");
+                    }
+                }
+            } else if kind == SCRIPT {
+                let modules =
+                    content.lines().filter_map(|line| line.strip_prefix("import ")?.split("from './").nth(1));
+                for module in modules {
+                    let module = module.trim_end_matches("';");
+                    assert!(has(&format!("/dashboard/{module}")), "{path} asks for {module}");
+                }
+                for told in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+                    assert!(!content.contains(told), "{path} makes markup of text: {told}");
+                }
+            }
+            let elsewhere =
+                content.match_indices("://").filter(|(at, _)| !content[at + 3..].starts_with("www.w3.org"));
+            assert_eq!(elsewhere.count(), 0, "{path} names an address elsewhere");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+// What the page knows: the last status, figures for each second of the last minutes, decisions and facts.
+
+/** So many seconds are kept and shown. */
+export const WINDOW = 300;
+const DECISIONS = 60;
+const FACTS = 1000;
+
+/** One figure for each second of the window, found by the second itself: a time without news stays a gap. */
+export class Series {
+  constructor() {
+    this.values = new Float32Array(WINDOW + 1).fill(NaN);
+    this.last = null;
+  }
+
+  put(second, value) {
+    if (this.last !== null && second < this.last) return;
+    // One second without a figure is an unpunctual status; more are a gap.
+    const gap = this.last === null ? WINDOW : second - this.last - 1;
+    for (let i = 1; i <= Math.min(gap, WINDOW); i += 1) this.values[(second - i) % this.values.length] = gap === 1 ? value : NaN;
+    this.values[second % this.values.length] = value;
+    this.last = second;
+  }
+
+  at(second) {
+    return this.last === null || second > this.last || second <= this.last - this.values.length
+      ? NaN
+      : this.values[second % this.values.length];
+  }
+
+  /** The mean of the last `n` seconds. */
+  mean(n) {
+    let [sum, known] = [0, 0];
+    for (let i = 0; i < n && this.last !== null; i += 1) {
+      const value = this.at(this.last - i);
+      if (!Number.isNaN(value)) {
+        sum += value;
+        known += 1;
+      }
+    }
+    return known ? sum / known : NaN;
+  }
+}
+
+const FIGURES = ['active', 'connections', 'bytes_in', 'bytes_out'];
+
+/** A listener's, a pool's or a backend's figures: `active` is a level, the others are per second. */
+class Track {
+  constructor() {
+    for (const figure of FIGURES) this[figure] = new Series();
+    this.totals = null;
+    this.seen = 0;
+  }
+
+  /** Takes in totals, of which only the growth is shown. */
+  add(now, totals) {
+    const second = Math.floor(now);
+    const before = this.totals;
+    this.totals = { now, ...totals };
+    this.seen = second;
+    this.active.put(second, totals.active ?? NaN);
+    const time = before ? now - before.now : 0;
+    for (const figure of FIGURES.slice(1)) {
+      const grown = before && time > 0 ? totals[figure] - before[figure] : NaN;
+      this[figure].put(second, Number.isNaN(grown) || grown === undefined ? NaN : Math.max(0, grown) / time);
+    }
+  }
+
+  /** Takes in what the server has kept of the time before this page was opened. */
+  fill(end, step, history) {
+    this.seen = Math.max(this.seen, Math.floor(end));
+    for (const figure of FIGURES) {
+      const values = history[figure] ?? [];
+      const series = this[figure];
+      const live = series.last;
+      const earlier = new Series();
+      values.forEach((value, i) => earlier.put(Math.floor(end) - (values.length - 1 - i) * step, value ?? NaN));
+      if (live === null) Object.assign(series, earlier);
+      else {
+        for (let second = live - WINDOW; second <= live; second += 1) {
+          if (second >= 0 && Number.isNaN(series.at(second))) series.values[second % series.values.length] = earlier.at(second);
+        }
+      }
+    }
+  }
+}
+
+const sum = (items, figure) => items.reduce((total, item) => total + (item[figure] ?? NaN), 0);
+
+/** A backend's key in this page: another address under the same name is another backend. */
+export const keyOf = (pool, backend) => `${pool}\n${backend.name}\n${backend.address}`;
+
+export class Store {
+  constructor() {
+    this.tracks = new Map();
+    this.restart();
+    this.status = null;
+    this.decisions = [];
+  }
+
+  /** Another process answers: its facts have other numbers, and its totals began at 0. */
+  restart() {
+    this.facts = [];
+    this.latest = 0;
+    this.strips = new Map();
+    this.troubles = new Map();
+    this.started = null;
+    for (const track of this.tracks.values()) track.totals = null;
+  }
+
+  track(kind, name) {
+    const key = `${kind}\n${name}`;
+    let track = this.tracks.get(key);
+    if (!track) this.tracks.set(key, (track = new Track()));
+    return track;
+  }
+
+  /** The server's time now, which is the one that everything here is told in. */
+  now() {
+    return Date.now() / 1000 + (this.skew ?? 0);
+  }
+
+  /** Whether the status is that of another process than the one before. */
+  isAnother(status) {
+    const began = (status.now ?? Date.now() / 1000) - status.uptime_seconds;
+    return this.started !== null && Math.abs(began - this.started) > 3;
+  }
+
+  takeStatus(status) {
+    const local = Date.now() / 1000;
+    const now = status.now ?? local;
+    this.skew = now - local;
+    this.started = now - status.uptime_seconds;
+    this.status = status;
+    this.at = now;
+    for (const pool of status.pools) {
+      for (const backend of pool.backends) {
+        this.track('backend', keyOf(pool.name, backend)).add(now, backend);
+        this.seeState(pool.name, backend);
+      }
+      // What a backend carried that has left is in the pool's totals only.
+      const whole = pool.connections === undefined ? pool.backends : [pool];
+      const totals = Object.fromEntries(FIGURES.map((figure) => [figure, sum(whole, figure)]));
+      this.track('pool', pool.name).add(now, totals);
+    }
+    for (const listener of status.listeners) this.track('listener', listener.name).add(now, listener);
+    const all = Object.fromEntries(FIGURES.map((figure) => [figure, sum(status.pools.map((pool) => this.track('pool', pool.name).totals), figure)]));
+    this.track('process', '').add(now, { ...all, active: status.open ?? sum(status.listeners, 'active') });
+    for (const [key, track] of this.tracks) if (now - track.seen > WINDOW + 10) this.tracks.delete(key);
+    for (const [key, strip] of this.strips) if (now - strip.seen > WINDOW + 10) this.strips.delete(key);
+  }
+
+  takeHistory(history) {
+    const fill = (kind, named) => {
+      for (const [name, kept] of Object.entries(named ?? {})) this.track(kind, name).fill(history.end, history.step_seconds, kept);
+    };
+    fill('listener', history.listeners);
+    fill('pool', history.pools);
+    // Also of those that have left meanwhile.
+    for (const [key, { pool, name }] of this.strips) {
+      const kept = history.backends?.[pool]?.[name];
+      if (kept) this.track('backend', key).fill(history.end, history.step_seconds, kept);
+    }
+    const pools = Object.values(history.pools ?? {});
+    const length = pools[0]?.connections?.length ?? 0;
+    const whole = {};
+    for (const figure of FIGURES) {
+      whole[figure] = Array.from({ length }, (_, i) => pools.reduce((total, pool) => (pool[figure]?.[i] == null ? total : (total ?? 0) + pool[figure][i]), null));
+    }
+    this.track('process', '').fill(history.end, history.step_seconds, whole);
+  }
+
+  /** Decisions, newest first. */
+  takeDecisions(decisions) {
+    this.decisions = [...decisions, ...this.decisions].slice(0, DECISIONS);
+  }
+
+  /** A fact; false if it is known already. */
+  takeFact(fact) {
+    if (fact.id <= this.latest) return false;
+    this.latest = fact.id;
+    this.facts.push(fact);
+    if (this.facts.length > FACTS) this.facts.splice(0, this.facts.length - FACTS);
+    if (fact.kind === 'answers') this.troubles.set(`${fact.pool}\n${fact.source}`, fact);
+    if (fact.kind === 'state') {
+      const strip = this.strip(fact.pool, { name: fact.backend, address: fact.address });
+      const last = strip.parts.at(-1);
+      if (strip.parts.length === 0) strip.parts.push({ from: -Infinity, state: fact.from });
+      // The status may have told of it first.
+      if (last?.state === fact.to && Math.abs(last.from - fact.at) < 5) Object.assign(last, { cause: fact.cause, from: fact.at });
+      else strip.parts.push({ from: fact.at, state: fact.to, cause: fact.cause });
+      strip.parts.sort((a, b) => a.from - b.from);
+      strip.seen = Math.max(strip.seen, fact.at);
+    }
+    return true;
+  }
+
+  strip(pool, backend) {
+    const key = keyOf(pool, backend);
+    let strip = this.strips.get(key);
+    if (!strip) this.strips.set(key, (strip = { pool, name: backend.name, parts: [], seen: 0 }));
+    return strip;
+  }
+
+  /** Where no fact has told of a backend, its status says since when it is what it is. */
+  seeState(pool, backend) {
+    const strip = this.strip(pool, backend);
+    strip.seen = this.at ?? backend.since;
+    if (strip.parts.at(-1)?.state !== backend.state) strip.parts.push({ from: backend.since, state: backend.state, cause: backend.cause });
+    while (strip.parts.length > 1 && strip.parts[1].from < this.at - WINDOW) strip.parts.shift();
+  }
+}

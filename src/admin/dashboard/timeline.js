@@ -1,0 +1,64 @@
+// The states of a pool's backends over the last minutes: a strip for each.
+
+import { arrange, h, mark, say } from './dom.js';
+import { clock } from './format.js';
+import { WINDOW } from './store.js';
+import { sign } from './words.js';
+
+/** With more backends than this, those of which nothing is to tell have no strip, and the latest changes come first. */
+const FEW = 7;
+const MOST = 7;
+
+export class Timeline {
+  constructor() {
+    this.list = h('ul', { class: 'strips' });
+    this.rest = h('p', { class: 'note' });
+    this.element = h('figure', { class: 'chart timeline' }, h('figcaption', {}, h('span', {}, 'States, last five minutes')), this.list,
+      h('div', { class: 'axis', 'aria-hidden': 'true' }, h('span', {}, '−5 min'), h('span', {}, 'now')), this.rest);
+    this.rows = new Map();
+  }
+
+  update(pool, store) {
+    const now = store.now();
+    const start = now - WINDOW;
+    const strips = [...store.strips.entries()].filter(([, strip]) => strip.pool === pool.name);
+    const dull = ([, strip]) => strip.parts.length === 1 && strip.parts[0].state === 'up';
+    const told = strips.length <= FEW ? strips : strips.filter((strip) => !dull(strip));
+    told.sort(([, a], [, b]) => (strips.length <= FEW ? 0 : b.parts.at(-1).from - a.parts.at(-1).from) || collator.compare(a.name, b.name));
+    const shown = told.slice(0, MOST);
+    const rows = shown.map(([key, strip]) => this.row(key, strip, start, now, store.started));
+    arrange(this.list, rows);
+    for (const key of this.rows.keys()) if (!store.strips.has(key)) this.rows.delete(key);
+    const others = strips.length - told.length;
+    const hidden = told.length - shown.length;
+    say(this.rest, [hidden && `${hidden} more with changes`, others && `${others} up all the time`].filter(Boolean).join(' · '));
+  }
+
+  row(key, strip, start, now, began) {
+    let row = this.rows.get(key);
+    if (!row) {
+      const track = h('div', { class: 'track' });
+      row = { element: h('li', {}, h('span', { class: 'who' }), track), track };
+      this.rows.set(key, row);
+    }
+    say(row.element.firstChild, strip.name);
+    const parts = strip.parts.filter((part, i) => (strip.parts[i + 1]?.from ?? Infinity) > start);
+    while (row.track.children.length > parts.length) row.track.lastChild.remove();
+    while (row.track.children.length < parts.length) row.track.append(h('span', {}));
+    parts.forEach((part, i) => {
+      const from = Math.max(part.from, start, began ?? start);
+      const to = Math.min(parts[i + 1]?.from ?? now, now);
+      const bar = row.track.children[i];
+      mark(bar, 'data-state', part.state);
+      say(bar, part.state === 'gone' ? '' : `${sign(part.state)} ${part.state}`);
+      mark(bar, 'title', `${strip.name} ${part.state} ${Number.isFinite(part.from) ? `from ${clock(part.from)}` : ''}${part.cause ? `: ${part.cause}` : ''}`);
+      const left = `${(((from - start) / WINDOW) * 100).toFixed(1)}%`;
+      const width = `${Math.max(0, ((to - from) / WINDOW) * 100).toFixed(1)}%`;
+      if (bar.left !== left) bar.style.left = bar.left = left;
+      if (bar.wide !== width) bar.style.width = bar.wide = width;
+    });
+    return row.element;
+  }
+}
+
+const collator = new Intl.Collator('en', { numeric: true });
