@@ -1,0 +1,140 @@
+//! `pointsman connections` and `close`: the open connections of a running instance, and the end of one.
+
+use clap::Args;
+use hyper::Method;
+use serde::Deserialize;
+
+use super::remote::{self, RemoteArgs, encode};
+use super::status::{Table, colours};
+use super::{Exit, Failure, look, print};
+
+#[derive(Debug, Args)]
+pub(super) struct ConnectionsArgs {
+    /// Only those of this pool
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Only those to this backend, by name or address
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Only those from this client: ADDRESS or ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<String>,
+    /// So many at most, the oldest first
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 100)]
+    limit: u32,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CloseArgs {
+    /// The connection's number, as in the log and in `pointsman connections`
+    #[arg(value_name = "CONN")]
+    conn: u64,
+    /// By a TCP reset instead of an orderly close
+    #[arg(long)]
+    reset: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// `/api/v1/connections`, as far as it is shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Connections {
+    connections: Vec<Connection>,
+    total: Option<u64>,
+}
+
+/// An open connection.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Connection {
+    conn: u64,
+    client: String,
+    listener: String,
+    pool: String,
+    backend: Option<String>,
+    age_ms: f64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Connections {
+    fn table(&self) -> Table {
+        let mut table =
+            Table::new(&["<CONN", "CLIENT", "LISTENER", "POOL", "BACKEND", "<AGE", "<IN", "<OUT"]);
+        for connection in &self.connections {
+            let cells = [
+                connection.conn.to_string(),
+                connection.client.clone(),
+                connection.listener.clone(),
+                connection.pool.clone(),
+                connection.to().to_owned(),
+                look::age(connection.age_ms / 1e3),
+                look::bytes(connection.bytes_in as f64),
+                look::bytes(connection.bytes_out as f64),
+            ];
+            table.row(cells.map(|cell| (cell, None)));
+        }
+        table
+    }
+
+    /// As lines of a table, without colours.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let mut text = String::new();
+        self.table().write(&mut text, false);
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Connection {
+    /// Its backend's name.
+    fn to(&self) -> &str {
+        self.backend.as_deref().unwrap_or("-")
+    }
+}
+
+/// The path that lists them.
+pub(super) fn path(limit: u32, filters: [(&str, Option<&str>); 3]) -> String {
+    let mut path = format!("/api/v1/connections?limit={limit}");
+    for (name, value) in filters {
+        if let Some(value) = value {
+            path.push_str(&format!("&{name}={}", encode(value)));
+        }
+    }
+    path
+}
+
+pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failure> {
+    let remote = args.remote.remote()?;
+    let filters = [("pool", &args.pool), ("backend", &args.backend), ("client", &args.client)];
+    let path = path(args.limit, filters.map(|(name, value)| (name, value.as_deref())));
+    let text = remote::block_on(async { Ok(remote.text(&path).await?) })?;
+    if args.remote.json {
+        return print(&format!("{}\n", text.trim_end()));
+    }
+    let open: Connections = remote.read(&text)?;
+    let mut words = String::new();
+    open.table().write(&mut words, colours());
+    let shown = open.connections.len() as u64;
+    let total = open.total.unwrap_or(shown);
+    if total > shown {
+        words.push_str(&format!("{shown} of {total}: see more with --limit\n"));
+    }
+    print(&words)
+}
+
+pub(super) fn close(args: &CloseArgs) -> Result<Exit, Failure> {
+    let remote = args.remote.remote()?;
+    let how = if args.reset { "reset" } else { "close" };
+    let path = format!("/api/v1/connections/{}?how={how}", args.conn);
+    let text = remote::block_on(async { Ok(remote.send(Method::DELETE, &path, None).await?) })?;
+    if args.remote.json {
+        return print(&format!("{}\n", text.trim_end()));
+    }
+    let was: Connection = remote.read(&text)?;
+    let age = look::age(was.age_ms / 1e3);
+    print(&look::clean(&format!("#{} is ended: {} to {}, {age} old", was.conn, was.client, was.to())))?;
+    print("\n")
+}

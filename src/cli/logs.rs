@@ -1,0 +1,176 @@
+//! `pointsman logs`: the log of a running instance, from afar.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use super::remote::{self, Event, Remote, RemoteArgs};
+use super::{Exit, Failure, look, print, print_on};
+
+const PATH: &str = "/api/v1/logs";
+/// More than the server keeps.
+const ALL: usize = 1_000_000;
+/// The server says that it is there each 15 s.
+const SILENCE: Duration = Duration::from_secs(40);
+/// Pause before another attempt to reach a server that was lost.
+const AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// Go on with what is logged from now on
+    #[arg(short, long)]
+    follow: bool,
+    /// So many of the last lines; the instance keeps 256 KiB of them
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 100)]
+    lines: usize,
+    #[command(flatten)]
+    filter: Filter,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Which lines are wanted.
+#[derive(Debug, Default, Args)]
+struct Filter {
+    /// Only lines about this pool
+    #[arg(long, value_name = "NAME")]
+    pool: Option<String>,
+    /// Only lines about this backend
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// Only lines about this client: ADDRESS or ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS", value_parser = client)]
+    client: Option<String>,
+}
+
+impl Filter {
+    fn is_empty(&self) -> bool {
+        self.pool.is_none() && self.backend.is_none() && self.client.is_none()
+    }
+
+    fn wants(&self, line: &str) -> bool {
+        let json: Option<Value> = if line.starts_with('{') { serde_json::from_str(line).ok() } else { None };
+        let has = |field: &str, wanted: &Option<String>, ends: &[char]| {
+            let Some(wanted) = wanted else { return true };
+            let is = |value: &str, ends: &[char]| {
+                value.strip_prefix(&**wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(ends))
+            };
+            match &json {
+                Some(json) => json[field].as_str().is_some_and(|value| is(value, ends)),
+                // A value may have spaces in it: where it ends cannot be seen, but whether it begins as wanted.
+                None => {
+                    let marker = format!(" {field}=");
+                    let ends = [ends, &[' ']].concat();
+                    line.match_indices(&marker).any(|(at, _)| is(&line[at + marker.len()..], &ends))
+                }
+            }
+        };
+        // The client's port may be left out.
+        has("pool", &self.pool, &[])
+            && has("backend", &self.backend, &[])
+            && has("client", &self.client, &[':'])
+    }
+}
+
+/// A client's address as the log has it: IPv6 in brackets.
+fn client(text: &str) -> Result<String, String> {
+    Ok(if text.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() })
+}
+
+pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
+    let remote = args.remote.remote()?;
+    // Those that are wanted are known here only.
+    let asked = if args.filter.is_empty() { args.lines } else { ALL };
+    remote::block_on(async {
+        let mut events = remote.follow(&format!("{PATH}?lines={asked}"), None, SILENCE).await?;
+        let (mut last, mut seen) = (Vec::new(), "0".to_owned());
+        while let Some(event) = events.next().await? {
+            last.extend(args.shown(&event));
+            seen = event.id.unwrap_or(seen);
+        }
+        print(&last[last.len().saturating_sub(args.lines)..].concat())?;
+        if !args.follow {
+            return Ok(Exit::Done);
+        }
+        loop {
+            match follow(args, &remote, &mut seen).await {
+                Ok(ControlFlow::Break(())) => return Ok(Exit::Done),
+                Ok(ControlFlow::Continue(())) => {}
+                Err(Failure::Remote(error)) => eprintln!("({error})"),
+                Err(other) => return Err(other),
+            }
+            sleep(AGAIN).await;
+        }
+    })
+}
+
+/// Prints what follows the line of that number, until the server is lost, or nobody reads it.
+async fn follow(args: &LogsArgs, remote: &Remote, seen: &mut String) -> Result<ControlFlow<()>, Failure> {
+    let mut events = remote.follow(&format!("{PATH}?follow=true"), Some(seen), SILENCE).await?;
+    while let Some(event) = events.next().await? {
+        if let Some(line) = args.shown(&event)
+            && !print_on(&line)?
+        {
+            return Ok(ControlFlow::Break(()));
+        }
+        *seen = event.id.unwrap_or_else(|| std::mem::take(seen));
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+impl LogsArgs {
+    /// What is printed of an event.
+    fn shown(&self, event: &Event) -> Option<String> {
+        match &*event.kind {
+            "line" if !self.filter.wants(&event.data) => None,
+            "line" if self.remote.json && !event.data.starts_with('{') => {
+                Some(format!("{}\n", json!({"line": event.data})))
+            }
+            "line" => Some(format!("{}\n", look::clean(&event.data))),
+            "skipped" => {
+                let skipped: Value = serde_json::from_str(&event.data).unwrap_or_default();
+                eprintln!("({} lines skipped: they come faster than they can be shown)", skipped["lines"]);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants(pool: Option<&str>, backend: Option<&str>, from: Option<&str>, line: &str) -> bool {
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        let from = from.map(|from| client(from).unwrap());
+        Filter { pool: text(pool), backend: text(backend), client: from }.wants(line)
+    }
+
+    #[test]
+    fn a_filter_knows_the_fields_of_both_formats() {
+        let line = "12:00Z  INFO routed conn=7 client=10.0.0.1:4000 listener=web pool=web backend=my b address=[::1]:80";
+        let json = r#"{"message": "routed", "conn": 7, "client": "10.0.0.1:4000", "pool": "web", "backend": "my b"}"#;
+        for line in [line, json] {
+            for (pool, backend, from, wanted) in [
+                (None, None, None, true),
+                (Some("web"), Some("my b"), Some("10.0.0.1"), true),
+                (Some("we"), None, None, false),
+                (Some("web2"), None, None, false),
+                (None, Some("b"), None, false),
+                (None, None, Some("10.0.0.1:4000"), true),
+                (None, None, Some("10.0.0.1:400"), false),
+                (None, None, Some("10.0.0.11"), false),
+                (Some("web"), Some("c"), None, false),
+            ] {
+                assert_eq!(wants(pool, backend, from, line), wanted, "{pool:?} {backend:?} {from:?} {line}");
+            }
+        }
+        assert!(wants(None, None, Some("::1"), "routed client=[::1]:4000 pool=web"));
+        assert!(wants(None, None, Some("[::1]:4000"), "routed client=[::1]:4000 pool=web"));
+        assert!(!wants(None, None, Some("::1"), "routed client=[::11]:4000"));
+    }
+}

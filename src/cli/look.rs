@@ -1,0 +1,209 @@
+//! How things look in a terminal, in all commands alike: the colours and marks of states, bars, and numbers that fit.
+
+use std::io;
+
+use ratatui::Frame;
+use ratatui::style::Color;
+use ratatui::text::Span;
+
+use crate::pool::State;
+
+/// A terminal that is drawn on; put back in order when it is dropped, and by the library's hook when the program
+/// panics.
+#[derive(Debug)]
+pub(super) struct Screen(ratatui::DefaultTerminal);
+
+impl Screen {
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self(ratatui::try_init()?))
+    }
+
+    pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
+        self.0.draw(draw).map(|_| ())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        ratatui::restore();
+    }
+}
+
+/// The colour of a state; `None` is one that this version does not know.
+pub(super) fn colour(state: Option<State>) -> Color {
+    match state {
+        Some(State::Up) => Color::Green,
+        Some(State::Joining) => Color::Cyan,
+        Some(State::Down | State::Ejected) => Color::Red,
+        Some(State::Draining | State::Maintenance) => Color::Yellow,
+        Some(State::Gone) | None => Color::Gray,
+    }
+}
+
+/// A mark for a state, as not everybody sees colours.
+pub(super) fn mark(state: Option<State>) -> char {
+    match state {
+        Some(State::Up) => '●',
+        Some(State::Joining) => '◌',
+        Some(State::Down) => '✖',
+        Some(State::Ejected) => '▲',
+        Some(State::Draining) => '◐',
+        Some(State::Maintenance) => '■',
+        Some(State::Gone) | None => '·',
+    }
+}
+
+/// A share from 0 to 1 as a bar of that many characters.
+pub(super) fn bar(share: f64, width: usize) -> String {
+    let filled = ((share * width as f64).round() as usize).min(width);
+    format!("{}{}", "█".repeat(filled), "·".repeat(width - filled))
+}
+
+/// Bytes in at most five characters: `999B`, `1.5K`, `12M`, `1023G`.
+pub(super) fn bytes(number: f64) -> String {
+    short(number, 1024.0, ["B", "K", "M", "G", "T", "P"])
+}
+
+/// A number in at most five characters: `999`, `1.5k`, `12M`.
+pub(super) fn count(number: f64) -> String {
+    short(number, 1000.0, ["", "k", "M", "G", "T", "P"])
+}
+
+fn short(number: f64, step: f64, units: [&str; 6]) -> String {
+    let mut number = number.max(0.0);
+    let mut unit = 0;
+    // What would be rounded up to a whole step is of the next unit.
+    while number.round() >= step && unit + 1 < units.len() {
+        number /= step;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && number < 9.95);
+    format!("{number:.digits$}{}", units[unit])
+}
+
+/// A time in at most four characters: `0s`, `59s`, `5m`, `23h`, `99d`.
+pub(super) fn age(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Milliseconds in at most five characters: `0.21`, `1.5`, `15`, `1200`, `30s`.
+pub(super) fn millis(time: f64) -> String {
+    match time {
+        ..0.995 => format!("{time:.2}"),
+        ..9.95 => format!("{time:.1}"),
+        ..10_000.0 => format!("{time:.0}"),
+        _ => age(time / 1e3),
+    }
+}
+
+/// A time of day in UTC, as in the log.
+pub(super) fn time_of_day(unix: f64) -> String {
+    let seconds = unix.max(0.0) as u64 % 86_400;
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// Numbers as a row of small columns, the last `width` of them, each against the highest.
+pub(super) fn spark(
+    numbers: impl DoubleEndedIterator<Item = f64> + ExactSizeIterator,
+    width: usize,
+) -> String {
+    const COLUMNS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let skip = numbers.len().saturating_sub(width);
+    let numbers: Vec<f64> = numbers.skip(skip).collect();
+    let most = numbers.iter().copied().fold(0.0, f64::max);
+    let column = |number: f64| {
+        let height = if most > 0.0 { (number.max(0.0) / most * 7.0).round() } else { 0.0 };
+        COLUMNS[(height as usize).min(COLUMNS.len() - 1)]
+    };
+    numbers.into_iter().map(column).collect()
+}
+
+/// Text in exactly so many columns: cut with an ellipsis, or filled up.
+pub(super) fn fit(text: &str, columns: usize, right: bool) -> String {
+    let mut taken = text.to_owned();
+    if width(&taken) > columns {
+        taken.clear();
+        for c in text.chars() {
+            let next = width(&taken) + width(c.encode_utf8(&mut [0; 4]));
+            if next + 1 > columns {
+                break;
+            }
+            taken.push(c);
+        }
+        if width(&taken) < columns {
+            taken.push('…');
+        }
+    }
+    let padding = " ".repeat(columns - width(&taken));
+    if right { padding + &taken } else { taken + &padding }
+}
+
+/// Text from elsewhere, without anything that a terminal would take for an order.
+pub(super) fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// How many columns a text takes.
+pub(super) fn width(text: &str) -> usize {
+    Span::raw(text).width()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let text = |numbers: &[f64], form: fn(f64) -> String| {
+            numbers.iter().map(|number| form(*number)).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            text(&[0.0, 1023.0, 1023.9, 1536.0, 10_240.0, 1e15], bytes),
+            "0B 1023B 1.0K 1.5K 10K 909T"
+        );
+        assert_eq!(text(&[0.0, 999.0, 999.9, 1500.0, 25e3, 1e9], count), "0 999 1.0k 1.5k 25k 1.0G");
+        assert_eq!(text(&[-1.0, 0.4, 59.9, 60.0, 7199.0, 172_800.0], age), "0s 0s 59s 1m 1h 2d");
+        assert_eq!(text(&[0.0, 0.214, 1.54, 15.4, 1234.0, 65e3], millis), "0.00 0.21 1.5 15 1234 1m");
+    }
+
+    proptest! {
+        #[test]
+        fn no_number_takes_more_room_than_its_column_has(number in 0.0..1e15_f64) {
+            prop_assert!(bytes(number).len() <= 5 && count(number).len() <= 5 && millis(number / 1e3).len() <= 7);
+        }
+
+        #[test]
+        fn a_text_is_cut_or_filled_up_to_its_column(text in "[a-zß漢 ]{0,30}", columns in 0..20_usize, right: bool) {
+            let fitted = fit(&text, columns, right);
+            prop_assert_eq!(width(&fitted), columns);
+            if width(&text) <= columns {
+                prop_assert_eq!(fitted.trim(), text.trim());
+            }
+        }
+
+        #[test]
+        fn a_bar_is_always_as_wide(share in -1.0..3.0_f64, columns in 0..40_usize) {
+            prop_assert_eq!(width(&bar(share, columns)), columns);
+        }
+    }
+
+    #[test]
+    fn small_columns_stand_against_the_highest() {
+        assert_eq!(spark([0.0, 7.0, 3.5, -1.0].into_iter(), 3), "█▅▁");
+        assert_eq!(spark([0.0, 0.0].into_iter(), 5), "▁▁");
+        assert_eq!(spark([].into_iter(), 5), "");
+        assert_eq!(time_of_day(86_400.0 * 365.0 + 3_723.9), "01:02:03");
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_gives_the_terminal_no_orders() {
+        assert_eq!(clean("a\x1b[31m\tb\u{9b}c"), "a [31m b c");
+    }
+}

@@ -1,0 +1,221 @@
+//! `pointsman status`: a running instance at a glance.
+
+use std::io::{self, IsTerminal};
+
+use ratatui::style::Color;
+
+use super::remote::reply::{Backend, Status};
+use super::remote::{self, RemoteArgs};
+use super::{Exit, Failure, look, print};
+
+pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
+    let remote = args.remote()?;
+    let text = remote::block_on(async { Ok(remote.text("/api/v1/status").await?) })?;
+    let status: Status = remote.read(&text)?;
+    if args.json {
+        print(&format!("{}\n", text.trim_end()))?;
+    } else {
+        print(&in_words(&status, colours()))?;
+    }
+    Ok(if status.pools.iter().any(|pool| pool.is_unserved()) { Exit::Unserved } else { Exit::Done })
+}
+
+/// Whether standard output is somewhere where colours are wanted.
+pub(super) fn colours() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn in_words(status: &Status, colours: bool) -> String {
+    let mut text = format!(
+        "pointsman {}, {}{}, up {}, {} of {} connections open, {} workers\n",
+        status.version,
+        status.phase,
+        if status.ready { ", ready" } else { ", not ready" },
+        look::age(status.uptime_seconds),
+        status.open(),
+        status.max_connections,
+        status.workers,
+    );
+    let mut table = Table::new(&["LISTENER", "ADDRESS", "POOL", "<OPEN"]);
+    for listener in &status.listeners {
+        let addresses =
+            if listener.addresses.is_empty() { "closed".to_owned() } else { listener.addresses.join(", ") };
+        table.row(
+            [&listener.name, &addresses, &listener.pool, &listener.active.to_string()]
+                .map(|cell| plain(cell)),
+        );
+    }
+    text.push('\n');
+    table.write(&mut text, colours);
+    for pool in &status.pools {
+        let colour = if pool.is_unserved() { Some(Color::Red) } else { None };
+        let up = paint(&format!("{} of {} up", pool.up, pool.backends.len()), colour, colours);
+        text.push_str(&format!("\npool {}: {}, {up}", look::clean(&pool.name), pool.algorithm));
+        let mut note = |wanted: bool, words: String| {
+            if wanted {
+                text.push_str(", ");
+                text.push_str(&words);
+            }
+        };
+        note(!pool.settled, "still looking for its backends".to_owned());
+        note(pool.panic, paint("panic: all are used", Some(Color::Red), colours));
+        note(pool.queue > 0, format!("{} clients wait for a place", pool.queue));
+        note(pool.failures_masked > 0, format!("{} failures hidden from clients", pool.failures_masked));
+        note(pool.failures_seen > 0, format!("{} failures that clients met", pool.failures_seen));
+        note(pool.unserved > 0, format!("{} reached no backend", pool.unserved));
+        text.push('\n');
+        let head = [
+            "  BACKEND",
+            "ADDRESS",
+            "STATE",
+            "<SINCE",
+            "<WEIGHT",
+            "<SHARE",
+            "<OPEN",
+            "<TOTAL",
+            "<IN",
+            "<OUT",
+            "<CONNECT",
+            "CHECK",
+            "CAUSE",
+        ];
+        let mut table = Table::new(&head);
+        let total: u64 = pool.backends.iter().map(|backend| backend.connections).sum();
+        for backend in &pool.backends {
+            table.row(row(backend, total, status.clock()));
+        }
+        table.write(&mut text, colours);
+    }
+    text
+}
+
+fn row(backend: &Backend, total: u64, now: f64) -> [(String, Option<Color>); 13] {
+    let share = if total == 0 { 0.0 } else { backend.connections as f64 / total as f64 };
+    let check = backend.last_check.as_ref();
+    let backup = if backend.tier > 0 { " (backup)" } else { "" };
+    [
+        plain(&format!("  {}{backup}", backend.name)),
+        plain(&backend.address),
+        (
+            format!("{} {}", look::mark(backend.state), backend.state_name()),
+            Some(look::colour(backend.state)),
+        ),
+        plain(&look::age(now - backend.since)),
+        plain(&backend.weight.to_string()),
+        plain(&format!("{:.0}%", share * 100.0)),
+        plain(&backend.active.to_string()),
+        plain(&look::count(backend.connections as f64)),
+        plain(&look::bytes(backend.bytes_in as f64)),
+        plain(&look::bytes(backend.bytes_out as f64)),
+        plain(&backend.connect_ms.map_or("-".to_owned(), |time| format!("{} ms", look::millis(time)))),
+        match check {
+            None => plain("-"),
+            Some(check) => {
+                let word = if check.passed { "passed" } else { "failed" };
+                let colour = if check.passed { None } else { Some(Color::Red) };
+                (format!("{word} {} ago", look::age(now - check.at)), colour)
+            }
+        },
+        plain(&backend.cause),
+    ]
+}
+
+fn plain(text: &str) -> (String, Option<Color>) {
+    (text.to_owned(), None)
+}
+
+/// Columns side by side, each as wide as its widest cell. A heading that begins with `<` has its column flush right.
+pub(super) struct Table {
+    head: Vec<&'static str>,
+    rows: Vec<Vec<(String, Option<Color>)>>,
+}
+
+impl Table {
+    pub(super) fn new(head: &[&'static str]) -> Self {
+        Self { head: head.to_vec(), rows: Vec::new() }
+    }
+
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = (String, Option<Color>)>) {
+        self.rows.push(cells.into_iter().map(|(text, colour)| (look::clean(&text), colour)).collect());
+    }
+
+    pub(super) fn write(&self, to: &mut String, colours: bool) {
+        let titles: Vec<_> = self.head.iter().map(|title| title.trim_start_matches('<')).collect();
+        let widths: Vec<_> = titles
+            .iter()
+            .enumerate()
+            .map(|(column, title)| {
+                let cells =
+                    self.rows.iter().filter_map(|row| row.get(column)).map(|cell| look::width(&cell.0));
+                cells.chain([look::width(title)]).max().unwrap_or(0)
+            })
+            .collect();
+        let head: Vec<_> = titles.iter().map(|title| ((*title).to_owned(), Some(Color::DarkGray))).collect();
+        for row in std::iter::once(&head).chain(&self.rows) {
+            let mut line = String::new();
+            for (column, (text, colour)) in row.iter().enumerate() {
+                let padding = " ".repeat(widths[column] - look::width(text));
+                let (before, after) =
+                    if self.head[column].starts_with('<') { (&*padding, "") } else { ("", &*padding) };
+                line.push_str(before);
+                line.push_str(&paint(text, *colour, colours));
+                if column + 1 < row.len() {
+                    line.push_str(after);
+                    line.push_str("  ");
+                }
+            }
+            to.push_str(line.trim_end());
+            to.push('\n');
+        }
+    }
+}
+
+/// The text in a colour (ECMA-48, 8.3.117).
+pub(super) fn paint(text: &str, colour: Option<Color>, colours: bool) -> String {
+    let code = match colour {
+        Some(Color::Red) => 31,
+        Some(Color::Green) => 32,
+        Some(Color::Yellow) => 33,
+        Some(Color::Cyan) => 36,
+        Some(Color::Gray | Color::DarkGray) => 2,
+        _ => return text.to_owned(),
+    };
+    if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = r#"{"version": "0.1.0", "phase": "serving", "ready": true, "uptime_seconds": 3725.5, "now": 1000.0,
+        "max_connections": 1000, "workers": 2, "later": 1,
+        "listeners": [{"name": "web", "addresses": ["127.0.0.1:8080"], "pool": "web", "active": 12}],
+        "pools": [{"name": "web", "algorithm": "weighted", "settled": true, "up": 1, "failures_masked": 3, "backends": [
+            {"name": "a", "address": "10.0.0.1:5000", "state": "up", "since": 940.0, "cause": "its check passed", "weight": 3,
+             "active": 12, "connections": 1500, "bytes_in": 2048, "bytes_out": 5242880, "connect_ms": 0.42,
+             "last_check": {"kind": "http", "at": 999.0, "passed": true, "took_ms": 1.5}},
+            {"name": "bö", "address": "10.0.0.2:5000", "state": "asleep", "since": 100.0, "cause": "x\u001b[2Jy", "weight": 1,
+             "connections": 500, "last_check": {"passed": false, "at": 998.0, "error": "refused"}}]}]}"#;
+
+    #[test]
+    fn everything_stands_in_columns() {
+        let status: Status = serde_json::from_str(STATUS).unwrap();
+        let text = in_words(&status, false);
+        let expected = "\
+pointsman 0.1.0, serving, ready, up 1h, 12 of 1000 connections open, 2 workers
+
+LISTENER  ADDRESS         POOL  OPEN
+web       127.0.0.1:8080  web     12
+
+pool web: weighted, 1 of 2 up, 3 failures hidden from clients
+  BACKEND  ADDRESS        STATE      SINCE  WEIGHT  SHARE  OPEN  TOTAL    IN   OUT  CONNECT  CHECK          CAUSE
+  a        10.0.0.1:5000  ● up          1m       3    75%    12   1.5k  2.0K  5.0M  0.42 ms  passed 1s ago  its check passed
+  bö       10.0.0.2:5000  · unknown    15m       1    25%     0    500    0B    0B        -  failed 2s ago  x [2Jy
+";
+        assert_eq!(text, expected);
+        let coloured = in_words(&status, true);
+        assert!(
+            coloured.contains("\x1b[32m● up\x1b[0m") && coloured.contains("\x1b[31mfailed 2s ago\x1b[0m")
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! The stream of events behind `top`, held on to: whoever restarts the instance finds it shown again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::world::{Decision, News};
+use crate::cli::remote::{Error, Event, Remote};
+use crate::cli::{Exit, Failure, print_on};
+
+const EVENTS: &str = "/api/v1/events";
+/// A status comes each second.
+const SILENCE: Duration = Duration::from_secs(8);
+/// Pause before another attempt to reach an instance that was lost.
+const AGAIN: Duration = Duration::from_secs(1);
+/// So many facts from before are told.
+const FACTS: u64 = 30;
+
+/// Nobody listens any more.
+struct Left;
+
+/// Tells the news of an instance for as long as somebody listens.
+pub(super) async fn feed(remote: Remote, told: mpsc::Sender<News>) {
+    let mut seen = None;
+    loop {
+        let why = match follow(&remote, &mut seen, &told).await {
+            Ok(Ok(())) => "it has ended".to_owned(),
+            Ok(Err(Left)) => return,
+            Err(Error::Unreachable { error, .. } | Error::NoAnswer { error, .. }) => error,
+            Err(error) => error.to_string(),
+        };
+        if told.send(News::Lost(why)).await.is_err() {
+            return;
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// The same until the instance is lost.
+async fn follow(
+    remote: &Remote,
+    seen: &mut Option<String>,
+    told: &mpsc::Sender<News>,
+) -> Result<Result<(), Left>, Error> {
+    let mut events = remote.follow(EVENTS, seen.as_deref(), SILENCE).await?;
+    let mut news = vec![News::Connected];
+    if seen.is_none() {
+        news.extend(history(remote).await);
+    }
+    loop {
+        for one in news {
+            if told.send(one).await.is_err() {
+                return Ok(Err(Left));
+            }
+        }
+        let Some(event) = events.next().await? else { return Ok(Ok(())) };
+        news = read(remote, &event)?.into_iter().collect();
+        if event.kind == "hello" && seen.is_none() {
+            let hello: Hello = remote.read(&event.data)?;
+            *seen = Some(hello.latest.to_string());
+            news.extend(facts(remote, hello.latest).await);
+        }
+        *seen = event.id.or_else(|| seen.take());
+    }
+}
+
+fn read(remote: &Remote, event: &Event) -> Result<Option<News>, Error> {
+    #[derive(Deserialize)]
+    struct Decisions {
+        decisions: Vec<Decision>,
+    }
+    Ok(match &*event.kind {
+        "status" => Some(News::Status(Box::new(remote.read(&event.data)?))),
+        "decisions" => Some(News::Decisions(remote.read::<Decisions>(&event.data)?.decisions)),
+        "fact" => Some(News::Fact(remote.read(&event.data)?)),
+        _ => None,
+    })
+}
+
+#[derive(Deserialize)]
+struct Hello {
+    #[serde(default)]
+    latest: u64,
+}
+
+/// What happened before; an older instance does not tell.
+async fn facts(remote: &Remote, latest: u64) -> Vec<News> {
+    #[derive(Deserialize)]
+    struct Facts {
+        facts: Vec<Value>,
+    }
+    let after = latest.saturating_sub(FACTS);
+    let facts = remote.get::<Facts>(&format!("/api/v1/facts?after={after}&limit={FACTS}")).await;
+    let old = |fact: &Value| fact["id"].as_u64().is_some_and(|id| id <= latest);
+    facts.map(|facts| facts.facts.into_iter().filter(old).map(News::Fact).collect()).unwrap_or_default()
+}
+
+/// The rates before; an older instance does not tell.
+async fn history(remote: &Remote) -> Option<News> {
+    #[derive(Deserialize)]
+    struct History {
+        pools: BTreeMap<String, Series>,
+    }
+    #[derive(Deserialize)]
+    struct Series {
+        connections: Vec<Option<f64>>,
+    }
+    let history: History = remote.get("/api/v1/history").await.ok()?;
+    let rates = |series: Series| series.connections.into_iter().map(Option::unwrap_or_default).collect();
+    Some(News::History(history.pools.into_iter().map(|(pool, series)| (pool, rates(series))).collect()))
+}
+
+/// Prints each status as a line, for as long as somebody reads them. Only the first attempt has to succeed.
+pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
+    let mut events = remote.follow(EVENTS, None, SILENCE).await?;
+    loop {
+        let why = loop {
+            match events.next().await {
+                Ok(Some(event)) if event.kind == "status" => {
+                    if !print_on(&format!("{}\n", event.data))? {
+                        return Ok(Exit::Done);
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break "the instance has ended".to_owned(),
+                Err(error) => break error.to_string(),
+            }
+        };
+        eprintln!("({why})");
+        events = loop {
+            sleep(AGAIN).await;
+            if let Ok(events) = remote.follow(EVENTS, None, SILENCE).await {
+                break events;
+            }
+        };
+    }
+}

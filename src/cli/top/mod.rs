@@ -1,0 +1,175 @@
+//! `pointsman top`: a running instance live, in the terminal.
+
+mod feed;
+mod ui;
+mod view;
+mod world;
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use clap::Args;
+use hyper::Method;
+use ratatui::crossterm::event::{self, Event, KeyEvent};
+use serde_json::{Value, json};
+use tokio::signal::unix::SignalKind;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::connections::{self, Connections};
+use super::look::{self, Screen};
+use super::remote::reply::Backend;
+use super::remote::{self, Error, Remote, RemoteArgs, encode};
+use super::run::{self, Signals};
+use super::why::{self, Story};
+use super::{Exit, Failure};
+use ui::{Action, Mode, Ui};
+use world::{Key, World};
+
+/// Drawn at least so often: ages grow.
+const TICK: Duration = Duration::from_secs(1);
+/// How often it is seen to that the thread which waits for keys is still needed.
+const KEYS: Duration = Duration::from_millis(250);
+/// News, keys and answers that may wait.
+const WAITING: usize = 256;
+/// Connections of a backend that are shown.
+const CONNECTIONS: u32 = 200;
+
+#[derive(Debug, Args)]
+pub(super) struct TopArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+pub(super) fn run(args: &TopArgs) -> Result<Exit, Failure> {
+    let remote = args.remote.remote()?;
+    if args.remote.json {
+        return remote::block_on(feed::as_lines(&remote));
+    }
+    if !io::stdout().is_terminal() {
+        return Err(Failure::Invalid(
+            "top needs a terminal to draw on: see `pointsman status`, or `pointsman top --json` for one line a second"
+                .to_owned(),
+        ));
+    }
+    remote::block_on(watch(&remote))
+}
+
+/// What came of an action.
+enum Answer {
+    /// It is done, or not, and what there is to say.
+    Said(String, bool),
+    /// Something to read.
+    Told(String, Vec<String>),
+}
+
+/// Shows the instance until somebody presses q or a signal comes.
+async fn watch(remote: &Remote) -> Result<Exit, Failure> {
+    // Whoever mistyped the address wants an error, not a screen that says so.
+    remote.text("/heartbeat").await?;
+    let mut signals = Signals::new()?;
+    let mut hangup = run::listen(SignalKind::hangup())?;
+    let (told, mut news) = mpsc::channel(WAITING);
+    let _feed = AbortOnDropHandle::new(tokio::spawn(feed::feed(remote.clone(), told)));
+    let (answered, mut answers) = mpsc::channel(WAITING);
+    let mut world = World::new(remote.address().to_string());
+    let mut ui = Ui::default();
+    let mut screen = Screen::open().map_err(|error| no_screen(&error))?;
+    let mut keys = keys();
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        ui.settle(&world);
+        screen.draw(|frame| view::draw(frame, &world, &ui)).map_err(|error| no_screen(&error))?;
+        tokio::select! {
+            _ = signals.end() => return Ok(Exit::Done),
+            _ = hangup.recv() => return Ok(Exit::Done),
+            Some(one) = news.recv() => {
+                world.take(one);
+                // Whatever else has come is drawn with it.
+                while let Ok(one) = news.try_recv() {
+                    world.take(one);
+                }
+            }
+            Some(answer) = answers.recv() => match answer {
+                Answer::Said(text, bad) => ui.message = Some((text, bad)),
+                Answer::Told(title, lines) => ui.mode = Mode::Popup { title, lines, scroll: 0 },
+            },
+            key = keys.recv() => match key {
+                None => return Err(no_screen(&"no key can be read")),
+                Some(None) => {} // another size
+                Some(Some(key)) => match ui.on(key, &world) {
+                    Action::None => {}
+                    Action::Quit => return Ok(Exit::Done),
+                    action => {
+                        let (remote, answered) = (remote.clone(), answered.clone());
+                        tokio::spawn(async move {
+                            let answer = act(&remote, action).await;
+                            let answer = answer.unwrap_or_else(|error| Answer::Said(in_a_line(&error), true));
+                            let _ = answered.send(answer).await;
+                        });
+                    }
+                }
+            },
+            _ = tick.tick() => {}
+        }
+    }
+}
+
+fn no_screen(error: &impl std::fmt::Display) -> Failure {
+    Failure::NotStarted(format!("the terminal cannot be used: {error}; see `pointsman status`"))
+}
+
+/// The keys as they are pressed, and nothing for what else is a reason to draw. They are waited for in a thread, as the
+/// library has no other way; it ends soon after nobody listens.
+fn keys() -> mpsc::Receiver<Option<KeyEvent>> {
+    let (pressed, keys) = mpsc::channel(WAITING);
+    std::thread::spawn(move || {
+        while !pressed.is_closed() {
+            let event = match event::poll(KEYS) {
+                Ok(false) => continue,
+                Ok(true) => event::read(),
+                Err(error) => Err(error),
+            };
+            let key = match event {
+                Ok(Event::Key(key)) => Some(key),
+                Ok(_) => None,
+                Err(_) => return,
+            };
+            if pressed.blocking_send(key).is_err() {
+                return;
+            }
+        }
+    });
+    keys
+}
+
+async fn act(remote: &Remote, action: Action) -> Result<Answer, Error> {
+    match action {
+        Action::None | Action::Quit => Ok(Answer::Said(String::new(), false)),
+        Action::Be { of, state } => change(remote, &of, &json!({"state": state})).await,
+        Action::Weigh { of, weight } => change(remote, &of, &json!({"weight": weight})).await,
+        Action::Why(of) => {
+            let story: Story = remote.get(&why::path(&of.pool, &of.address)).await?;
+            Ok(Answer::Told(format!("why {}/{}?", of.pool, of.name), story.lines()))
+        }
+        Action::Connections(of) => {
+            let filters = [("pool", Some(&*of.pool)), ("backend", Some(&*of.address)), ("client", None)];
+            let open: Connections = remote.get(&connections::path(CONNECTIONS, filters)).await?;
+            let title = format!("connections of {}/{}", of.pool, of.name);
+            Ok(Answer::Told(title, open.lines()))
+        }
+    }
+}
+
+/// Makes a change of a backend. It is named by its address: another may have the same name.
+async fn change(remote: &Remote, of: &Key, change: &Value) -> Result<Answer, Error> {
+    let path = format!("/api/v1/pools/{}/backends/{}", encode(&of.pool), encode(&of.address));
+    let now: Backend = remote.read(&remote.send(Method::PATCH, &path, Some(change)).await?)?;
+    let words =
+        format!("{}/{} is {}, weight {}: {}", of.pool, now.name, now.state_name(), now.weight, now.cause);
+    Ok(Answer::Said(words, false))
+}
+
+fn in_a_line(error: &Error) -> String {
+    look::clean(&error.to_string().replace("\n ", ";"))
+}

@@ -1,0 +1,287 @@
+//! What is known of the instance, gathered from what it tells: the last status, and what only several of them together
+//! show, such as rates.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::cli::remote::reply::{Backend, Pool, Status};
+use crate::cli::{look, words};
+
+/// Seconds of rates that are kept for the small columns.
+const HISTORY: usize = 120;
+/// Statuses, one a second, over which shares are counted.
+const WINDOW: usize = 6;
+/// Lines of each kind that are kept.
+const LINES: usize = 50;
+
+/// What the instance tells.
+#[derive(Clone, Debug)]
+pub(super) enum News {
+    /// It can be reached.
+    Connected,
+    /// It cannot, and why.
+    Lost(String),
+    /// The status of this second.
+    Status(Box<Status>),
+    /// Decisions, the newest first.
+    Decisions(Vec<Decision>),
+    /// Something that happened.
+    Fact(Value),
+    /// The rates of the last minutes: pool by pool, the oldest first.
+    History(BTreeMap<String, Vec<f64>>),
+}
+
+/// A routing decision, as far as it is shown.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Decision {
+    conn: u64,
+    at: f64,
+    client: String,
+    backend: Option<String>,
+    algorithm: String,
+    skipped: String,
+}
+
+/// Which backend is meant, for as long as it is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) pool: String,
+    pub(super) name: String,
+    pub(super) address: String,
+}
+
+impl Key {
+    fn of(pool: &str, backend: &Backend) -> Self {
+        Self { pool: pool.to_owned(), name: backend.name.clone(), address: backend.address.clone() }
+    }
+}
+
+/// A backend at this moment.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub(super) key: Key,
+    pub(super) backend: Backend,
+    /// New connections in a second.
+    pub(super) rate: f64,
+    /// Bytes in a second, both ways.
+    pub(super) bytes: f64,
+    /// Its part of its pool's new connections lately, from 0 to 1.
+    pub(super) share: f64,
+}
+
+/// A pool at this moment.
+#[derive(Clone, Debug)]
+pub(super) struct Group {
+    /// The pool; its backends are in `rows`.
+    pub(super) pool: Pool,
+    pub(super) rate: f64,
+    pub(super) bytes: f64,
+    pub(super) rows: Vec<Row>,
+}
+
+/// A backend's counts: connections and bytes.
+type Counts = BTreeMap<Key, (u64, u64)>;
+
+/// All that is known.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    /// Where the instance is.
+    pub(super) address: String,
+    /// Why it cannot be reached, if it cannot.
+    pub(super) lost: Option<String>,
+    /// The last status; its pools are in `groups`.
+    pub(super) status: Option<Status>,
+    pub(super) groups: Vec<Group>,
+    /// What happened, the newest first, each with its time.
+    pub(super) facts: VecDeque<String>,
+    /// The last decisions, the newest first.
+    pub(super) decisions: VecDeque<String>,
+    /// Each pool's rates, the oldest first.
+    history: BTreeMap<String, VecDeque<f64>>,
+    /// The counts at the last statuses, and the uptimes then.
+    counts: VecDeque<(f64, Counts)>,
+}
+
+impl World {
+    /// Nothing is known yet of the instance there.
+    pub(super) fn new(address: String) -> Self {
+        Self { address, ..Self::default() }
+    }
+
+    /// Takes in what the instance tells.
+    pub(super) fn take(&mut self, news: News) {
+        match news {
+            News::Connected => self.lost = None,
+            News::Lost(why) => self.lost = Some(why),
+            News::Status(status) => self.take_status(*status),
+            News::Decisions(decisions) => {
+                for decision in decisions.into_iter().rev() {
+                    let backend = decision.backend.as_deref();
+                    let words = words::decision(
+                        decision.conn,
+                        &decision.client,
+                        backend,
+                        &decision.algorithm,
+                        &decision.skipped,
+                    );
+                    push(&mut self.decisions, decision.at, &words);
+                }
+            }
+            News::Fact(fact) => {
+                push(&mut self.facts, fact["at"].as_f64().unwrap_or_default(), &words::fact(&fact));
+            }
+            News::History(rates) => {
+                for (pool, rates) in rates {
+                    let skip = rates.len().saturating_sub(HISTORY);
+                    self.history.insert(pool, rates.into_iter().skip(skip).collect());
+                }
+            }
+        }
+    }
+
+    /// A pool's rates, the oldest first.
+    pub(super) fn history(&self, pool: &str) -> impl DoubleEndedIterator<Item = f64> + ExactSizeIterator {
+        let rates = self.history.get(pool).cloned().unwrap_or_default();
+        rates.into_iter()
+    }
+
+    /// The backend of that key, if it is there.
+    pub(super) fn row(&self, key: &Key) -> Option<&Row> {
+        self.groups.iter().flat_map(|group| &group.rows).find(|row| row.key == *key)
+    }
+
+    fn take_status(&mut self, mut status: Status) {
+        self.lost = None;
+        let uptime = status.uptime_seconds;
+        if self.counts.back().is_some_and(|(before, _)| uptime <= *before) {
+            // Another process: its counts have nothing to do with those of the one before.
+            self.counts.clear();
+        }
+        let pools = std::mem::take(&mut status.pools);
+        let mut counts = Counts::new();
+        for pool in &pools {
+            for backend in &pool.backends {
+                let bytes = backend.bytes_in + backend.bytes_out;
+                counts.insert(Key::of(&pool.name, backend), (backend.connections, bytes));
+            }
+        }
+        let last = self.counts.back();
+        let seconds = last.map_or(0.0, |(before, _)| uptime - before);
+        self.groups = pools
+            .into_iter()
+            .map(|mut pool| {
+                let backends = std::mem::take(&mut pool.backends);
+                let row = |backend: Backend| {
+                    let key = Key::of(&pool.name, &backend);
+                    let (new, bytes) = grown(&counts, last.map(|(_, counts)| counts), &key);
+                    let rate = |number: u64| if seconds > 0.0 { number as f64 / seconds } else { 0.0 };
+                    Row { key, backend, rate: rate(new), bytes: rate(bytes), share: 0.0 }
+                };
+                let mut rows: Vec<_> = backends.into_iter().map(row).collect();
+                let first = self.counts.front().map(|(_, counts)| counts);
+                let recent: Vec<_> = rows.iter().map(|row| grown(&counts, first, &row.key).0).collect();
+                let total: u64 = recent.iter().sum();
+                for (row, new) in rows.iter_mut().zip(recent) {
+                    row.share = if total == 0 { 0.0 } else { new as f64 / total as f64 };
+                }
+                let rate = rows.iter().map(|row| row.rate).sum();
+                let bytes = rows.iter().map(|row| row.bytes).sum();
+                Group { pool, rate, bytes, rows }
+            })
+            .collect();
+        if seconds > 0.0 {
+            for group in &self.groups {
+                let history = self.history.entry(group.pool.name.clone()).or_default();
+                if history.len() == HISTORY {
+                    history.pop_front();
+                }
+                history.push_back(group.rate);
+            }
+        }
+        self.history.retain(|pool, _| self.groups.iter().any(|group| group.pool.name == *pool));
+        if self.counts.len() == WINDOW {
+            self.counts.pop_front();
+        }
+        self.counts.push_back((uptime, counts));
+        self.status = Some(status);
+    }
+}
+
+/// By how much a backend's counts have grown since `before`; one that was not there then began with nothing.
+fn grown(now: &Counts, before: Option<&Counts>, key: &Key) -> (u64, u64) {
+    let Some(before) = before else { return (0, 0) };
+    let (connections, bytes) = now.get(key).copied().unwrap_or_default();
+    let (old_connections, old_bytes) = before.get(key).copied().unwrap_or_default();
+    (connections.saturating_sub(old_connections), bytes.saturating_sub(old_bytes))
+}
+
+fn push(lines: &mut VecDeque<String>, at: f64, words: &str) {
+    lines.truncate(LINES - 1);
+    lines.push_front(look::clean(&format!("{} {words}", look::time_of_day(at))));
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A backend: name, state, connections, bytes.
+    type Written<'a> = (&'a str, &'a str, u64, u64);
+
+    /// A status some seconds after the start, of pools with backends.
+    pub(in super::super) fn status(uptime: u64, pools: &[(&str, &[Written<'_>])]) -> News {
+        let backend = |(name, state, connections, bytes): &Written<'_>| {
+            json!({"name": name, "address": format!("10.0.0.1:{}", 5000 + name.len()), "state": state, "since": 900.0,
+                   "cause": format!("{name} has its reasons"), "weight": 1, "active": connections / 10, "connections": connections,
+                   "bytes_in": bytes, "connect_ms": 0.25,
+                   "last_check": {"kind": "http", "at": 999.0, "passed": *state == "up", "error": "refused", "took_ms": 2.0}})
+        };
+        let pool = |(name, backends): &(&str, &[Written<'_>])| {
+            let up = backends.iter().filter(|backend| backend.1 == "up").count();
+            json!({"name": name, "algorithm": "round-robin", "settled": true, "up": up, "failures_masked": 3, "failures_seen": 1,
+                   "backends": backends.iter().map(backend).collect::<Vec<_>>()})
+        };
+        let status = json!({"version": "0.1.0", "phase": "serving", "ready": true, "now": 1000.0, "uptime_seconds": uptime,
+            "open": 12, "max_connections": 100, "pools": pools.iter().map(pool).collect::<Vec<_>>()});
+        News::Status(Box::new(serde_json::from_value(status).unwrap()))
+    }
+
+    #[test]
+    fn rates_and_shares_come_from_several_statuses() {
+        let mut world = World::new("here".into());
+        world.take(status(10, &[("web", &[("a", "up", 100, 0), ("b", "up", 100, 0)])]));
+        assert_eq!((world.groups[0].rate, world.groups[0].rows[0].share), (0.0, 0.0));
+        world.take(status(12, &[("web", &[("a", "up", 160, 2048), ("b", "up", 120, 0), ("c", "up", 0, 0)])]));
+        let group = &world.groups[0];
+        assert_eq!((group.rate, group.bytes), (40.0, 1024.0));
+        assert_eq!(group.rows.iter().map(|row| row.rate).collect::<Vec<_>>(), [30.0, 10.0, 0.0]);
+        assert_eq!(group.rows.iter().map(|row| row.share).collect::<Vec<_>>(), [0.75, 0.25, 0.0]);
+        assert_eq!(world.history("web").collect::<Vec<_>>(), [40.0]);
+        // After a restart its counts begin anew.
+        world.take(status(1, &[("web", &[("a", "up", 5, 0)])]));
+        assert_eq!((world.groups[0].rate, world.groups[0].rows.len()), (0.0, 1));
+        world.take(status(2, &[("web", &[("a", "up", 8, 0)])]));
+        assert_eq!((world.groups[0].rate, world.groups[0].rows[0].share), (3.0, 1.0));
+    }
+
+    #[test]
+    fn no_more_is_kept_than_can_be_shown() {
+        let mut world = World::new("here".into());
+        for second in 0..1000 {
+            world.take(status(second, &[("web", &[("a", "up", second, 0)])]));
+            world.take(News::Fact(
+                json!({"at": second, "kind": "weight", "pool": "web", "backend": "a", "weight": 1}),
+            ));
+            world.take(News::Decisions(vec![Decision { conn: second, ..Decision::default() }]));
+        }
+        assert_eq!((world.history("web").len(), world.counts.len()), (HISTORY, WINDOW));
+        assert_eq!((world.facts.len(), world.decisions.len()), (LINES, LINES));
+        assert_eq!(world.facts[0], "00:16:39 web/a has weight 1");
+        assert!(world.decisions[0].contains("#999 "));
+        world.take(status(1001, &[]));
+        assert_eq!(world.history.len(), 0);
+    }
+}
