@@ -5,8 +5,9 @@
 //! - The **data plane** carries the connections: [`proxy::worker`] threads, each with a runtime of its own. A
 //!   connection lives and dies on the worker that accepted it. It reads immutable views and atomic counters, and
 //!   waits for nobody but its two peers.
-//! - The **control plane** is one more runtime: discovery, checks, the admin server, reload, signals. For each pool
-//!   one [`pool::keeper`] owns the truth about its backends and publishes it as a new [`pool::View`].
+//! - The **control plane** is one more runtime: discovery, checks, replicas, reload, signals. For each pool one
+//!   [`pool::keeper`] owns the truth about its backends and publishes it as a new [`pool::View`]. The [`admin`] server
+//!   has a thread beside it, so that however many ask, checks come when they are due.
 //!
 //! # The life of a connection
 //!
@@ -28,25 +29,35 @@
 //! | module | is for |
 //! | --- | --- |
 //! | [`cli`] | the command line, one file per subcommand |
+//! | [`bench`](mod@bench) | a load tester: how fast a service answers, and who answered |
 //! | [`simulate`] | an algorithm on paper, in virtual time |
+//! | [`chart`] | bars, as SVG or PNG |
 //! | [`supervisor`] | builds listeners and pools, applies a changed configuration, drains |
-//! | [`admin`] | what an operator sees: health, metrics, status |
+//! | [`admin`] | what an operator sees and changes: the HTTP API, metrics, events, the dashboard |
+//! | [`replicas`] | backends that Pointsman itself starts, as containers; autoscaling |
+//! | [`story`] | what has happened, in sentences: pure |
 //! | [`proxy`] | the data plane |
 //! | [`pool`] | backends, their states, and the keeper that owns them |
 //! | [`discovery`] | where backends come from |
 //! | [`health`] | active checks |
 //! | [`balance`] | the algorithms: pure |
-//! | [`telemetry`] | log, counters, decisions |
+//! | [`telemetry`] | log, counters, decisions, facts |
 //! | [`config`] | the YAML, and what it means |
+//! | [`figures`] | how figures are written for people |
 
 pub mod admin;
 pub mod balance;
+pub mod bench;
+pub mod chart;
 pub mod cli;
 pub mod config;
 pub mod discovery;
+pub mod figures;
 pub mod health;
 pub mod pool;
 pub mod proxy;
+pub mod replicas;
 pub mod simulate;
+pub mod story;
 pub mod supervisor;
 pub mod telemetry;

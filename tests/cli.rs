@@ -42,6 +42,7 @@ fn help_and_version_go_to_standard_output() {
             "demo",
             "forward",
             "health",
+            "bench",
             "simulate",
             "schema",
             "completions",

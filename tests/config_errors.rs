@@ -50,7 +50,15 @@ pools:
   web:
     discover: [{dns: backend:5000}]
     send_proxy_protocol: v2
-    replicas: {image: backend-flask}
+";
+    replicas_that_cannot_be: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: a}
+pools:
+  a: {replicas: {image: backend-flask}}
+  b: {replicas: {image: backend-flask, port: 5000, min: 9, max: 3, group: my web, network: host}}
+  c: {replicas: {image: backend-flask, port: 5000, min: 0, autoscale: {up_after: 5}}}
+  d: {replicas: {image: backend-flask, port: 5000, adopt: '*', command: sleep 5, engine: docker, replica: 3}}
 ";
     values_of_the_wrong_kind: "\
 runtime: {workers: many, max_connections: 0, drain: soon}
@@ -209,6 +217,14 @@ listeners:
   api: {bind: 0.0.0.0:8081, pool: web, keepalive: 30, defer_accept: on, fast_open: 1s, user_timout: 30s}
 pools:
   web: {discover: [{dns: backend:5000}], keepalive: 10h, user_timeout: 100ms, fast_open: 256}
+";
+    shadows_that_cannot_be: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+  api: {bind: 0.0.0.0:8081, pool: api}
+pools:
+  web: {discover: [{dns: backend:5000}], shadow: [least-connection, ewma, random-two]}
+  api: {discover: [{dns: backend:5000}], shadow: least-connections}
 ";
     options_of_tcp_without_an_address_of_tcp: "\
 listeners:

@@ -1,23 +1,47 @@
 //! The admin server: what an operator sees.
 
-mod change;
+pub mod access;
+mod backends;
+mod checks;
+mod connections;
+pub mod control;
+mod dashboard;
+mod events;
+mod history;
+mod logs;
 pub mod metrics;
 pub mod overview;
+mod pools;
+mod process;
+mod replicas;
+mod request;
 pub mod server;
+mod shadow;
 pub mod status;
+pub(crate) mod story;
+mod token;
+mod why;
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch};
+use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router, middleware};
 use serde::Serialize;
+use tokio_util::task::AbortOnDropHandle;
 
+use access::Access;
+use control::Control;
+use events::Streams;
+use history::History;
 use metrics::Metrics;
-use overview::{Overview, Phase};
-use status::Status;
+use overview::Overview;
+use replicas::Refused;
+
+/// What can be asked, and what is answered: OpenAPI 3.1.
+const OPENAPI: &str = include_str!("openapi.json");
 
 /// No request of this API is longer.
 const LONGEST_BODY: usize = 64 * 1024;
@@ -26,17 +50,31 @@ const LONGEST_BODY: usize = 64 * 1024;
 struct App {
     overview: Arc<Overview>,
     metrics: Arc<Metrics>,
+    streams: Arc<Streams>,
+    access: Access,
+    control: Control,
+    history: History,
+    /// Writes the history for as long as somebody can ask for it.
+    _historian: Arc<AbortOnDropHandle<()>>,
 }
 
-/// The admin server's paths, for what `overview` shows.
-pub fn router(overview: &Arc<Overview>) -> Router {
-    let app = App { overview: Arc::clone(overview), metrics: Arc::new(Metrics::new(Arc::clone(overview))) };
-    Router::new()
-        .route("/heartbeat", get(heartbeat))
-        .route("/ready", get(ready))
-        .route("/metrics", get(metrics_text))
-        .route("/api/v1/status", get(status_json))
-        .route("/api/v1/pools/{pool}/backends/{backend}", patch(change::backend))
+/// The admin server's paths, for what `overview` shows; what concerns the process as a whole goes to `control`, and `access`
+/// says who may change something. Needs a tokio runtime, which writes the history.
+pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> Router {
+    let history = History::default();
+    let historian = tokio::spawn(history.clone().keep(Arc::clone(overview)));
+    let app = App {
+        overview: Arc::clone(overview),
+        metrics: Arc::new(Metrics::new(Arc::clone(overview))),
+        streams: Arc::default(),
+        access: access.clone(),
+        control: control.clone(),
+        history,
+        _historian: Arc::new(AbortOnDropHandle::new(historian)),
+    };
+    routes()
+        .router
+        .merge(dashboard::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
@@ -44,36 +82,58 @@ pub fn router(overview: &Arc<Overview>) -> Router {
         .with_state(app)
 }
 
-/// Alive, whatever the backends do.
-async fn heartbeat() -> Json<serde_json::Value> {
-    Json(serde_json::json!({"status": "alive"}))
+/// The paths that there are, but for those of the page itself; each of which `openapi.json` describes.
+fn routes() -> Routes {
+    Routes::default()
+        .route("/heartbeat", get(process::heartbeat))
+        .route("/ready", get(process::ready))
+        .route("/metrics", get(process::metrics))
+        .route("/api/v1/openapi.json", get(openapi))
+        .route("/api/v1/status", get(process::status))
+        .route("/api/v1/pools", get(pools::all))
+        .route("/api/v1/pools/{pool}", get(pools::one))
+        .route("/api/v1/pools/{pool}/backends", get(backends::all).post(backends::add))
+        .route(
+            "/api/v1/pools/{pool}/backends/{backend}",
+            get(backends::one).patch(backends::change).delete(backends::remove),
+        )
+        .route("/api/v1/connections", get(connections::all))
+        .route("/api/v1/connections/{id}", delete(connections::end))
+        .route("/api/v1/decisions", get(connections::decisions))
+        .route("/api/v1/facts", get(process::facts))
+        .route("/api/v1/history", get(process::history))
+        .route("/api/v1/config", get(process::config))
+        .route("/api/v1/events", get(events::events))
+        .route("/api/v1/check", post(checks::check))
+        .route("/api/v1/reload", post(process::reload))
+        .route("/api/v1/drain", post(process::drain))
+        .route("/api/v1/logs", get(logs::logs))
+        .route("/api/v1/replicas", get(replicas::overview))
+        .route("/rep", get(replicas::list))
+        .route("/add", post(replicas::add))
+        .route("/rm", delete(replicas::remove))
+        .route("/api/v1/why", get(why::why))
+        .route("/api/v1/story", get(story::story))
+        .route("/api/v1/pools/{pool}/shadow", get(shadow::shadow))
 }
 
-/// 200 when traffic should be sent here, 503 when not.
-async fn ready(State(app): State<App>) -> Response {
-    if app.overview.ready() {
-        return Json(serde_json::json!({"status": "ready"})).into_response();
+/// A router that knows its paths.
+#[derive(Default)]
+struct Routes {
+    router: Router<App>,
+    paths: Vec<&'static str>,
+}
+
+impl Routes {
+    fn route(mut self, path: &'static str, methods: MethodRouter<App>) -> Self {
+        self.paths.push(path);
+        Self { router: self.router.route(path, methods), paths: self.paths }
     }
-    let (code, message) = match app.overview.phase() {
-        Phase::Draining => ("draining", "the process was told to stop and finishes its connections"),
-        Phase::Starting | Phase::Serving => ("starting", "the pools are still looking for their backends"),
-    };
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, code, message, "ask again in a second").into_response()
 }
 
-async fn metrics_text(State(app): State<App>) -> Response {
-    match app.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(_) => {
-            let message = "the metrics cannot be written";
-            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, "please report it")
-                .into_response()
-        }
-    }
-}
-
-async fn status_json(State(app): State<App>) -> Json<Status> {
-    Json(Status::of(&app.overview))
+/// `GET /api/v1/openapi.json`.
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
 async fn not_found(uri: Uri) -> Failure {
@@ -81,14 +141,10 @@ async fn not_found(uri: Uri) -> Failure {
     Failure::new(StatusCode::NOT_FOUND, "not_found", message, "try /api/v1/status")
 }
 
-async fn not_allowed(method: Method, uri: Uri) -> Failure {
+async fn not_allowed(method: Method, uri: Uri) -> Response {
     let message = format!("{method} is not allowed on {}", uri.path());
-    Failure::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        message,
-        "the Allow header says what is",
-    )
+    let hint = "the Allow header says what is";
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message, hint).at(uri.path())
 }
 
 async fn not_stored(mut response: Response) -> Response {
@@ -115,10 +171,39 @@ impl Failure {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>, hint: &'static str) -> Self {
         Self { status, error: Detail { code, message: message.into(), hint } }
     }
+
+    /// The answer to a request for that path: a few have a shape of their own.
+    fn at(self, path: &str) -> Response {
+        if replicas::has_own_shape(path) { Refused::from(self).into_response() } else { self.into_response() }
+    }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(self)).into_response()
+        with_scheme((self.status, Json(self)).into_response())
+    }
+}
+
+/// Says how to prove who one is, where that is what is missing (RFC 9110, 11.6.1).
+fn with_scheme(mut response: Response) -> Response {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let scheme = header::HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_path_is_described_and_there_are_no_others() {
+        let document: serde_json::Value = serde_json::from_str(super::OPENAPI).unwrap();
+        let described: BTreeSet<_> =
+            document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let paths = super::routes().paths;
+        assert_eq!(paths.iter().copied().collect::<BTreeSet<_>>(), described);
+        assert_eq!(paths.len(), described.len());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,8 +21,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Failure;
-use super::change::Peer;
+use super::access::Peer;
+use super::events::Stop;
+use super::{Failure, replicas};
 use crate::config::BindAddress;
 use crate::proxy::sockets;
 
@@ -32,11 +33,15 @@ const CONNECTIONS: usize = 256;
 const GUESTS: usize = 128;
 /// Header lines of a request.
 const HEADERS: usize = 64;
+/// Longest header of a request, in bytes; so much of its body is held at a time, too.
+const HEADER: usize = 16 * 1024;
 /// Time for a request's header to arrive; also how long a connection may idle.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time from a request's header to the beginning of its answer, with the request's body in it. What follows may take
 /// longer: an answer can be a stream of events.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// The same for what starts containers, which takes as long as their engine does.
+const SLOW_TIME: Duration = Duration::from_secs(180);
 /// Time for running requests to end when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after accepting failed for want of files.
@@ -50,6 +55,7 @@ pub struct Bound {
     pub address: BindAddress,
     header_time: Duration,
     request_time: Duration,
+    slow_time: Duration,
 }
 
 #[derive(Debug)]
@@ -72,7 +78,13 @@ impl Bound {
                 (Listener::Unix(listener), address.clone())
             }
         };
-        Ok(Self { listener, address, header_time: HEADER_TIME, request_time: REQUEST_TIME })
+        Ok(Self {
+            listener,
+            address,
+            header_time: HEADER_TIME,
+            request_time: REQUEST_TIME,
+            slow_time: SLOW_TIME,
+        })
     }
 
     /// Serves until `stop` is cancelled, and then lets running requests end.
@@ -80,11 +92,16 @@ impl Bound {
         info!(address = %self.address, "admin listening");
         let graceful = GracefulShutdown::new();
         let places = Places::default();
-        let request_time = self.request_time;
-        let router =
-            router.layer(middleware::from_fn(move |request, next| in_time(request_time, request, next)));
+        let limits = [self.request_time, self.slow_time];
+        let router = router
+            .layer(middleware::from_fn(move |request, next| in_time(limits, request, next)))
+            .layer(Extension(Stop(stop.clone())));
         let mut protocol = http1::Builder::new();
-        protocol.timer(TokioTimer::new()).header_read_timeout(self.header_time).max_headers(HEADERS);
+        protocol
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_time)
+            .max_headers(HEADERS)
+            .max_buf_size(HEADER);
         let serve = |io: TokioIo<_>, peer: Peer, place: Place| {
             let service = TowerToHyperService::new(router.clone().layer(Extension(peer)));
             let connection = graceful.watch(protocol.serve_connection(io, service));
@@ -115,10 +132,21 @@ impl Bound {
 }
 
 /// Answers a request, if that can be begun in time.
-async fn in_time(limit: Duration, request: Request, next: Next) -> Response {
+async fn in_time([limit, slow_limit]: [Duration; 2], request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let slow = replicas::is_slow(&path);
+    let limit = if slow { slow_limit } else { limit };
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
-        let message = format!("the request was not there whole within {}", humantime::format_duration(limit));
-        Failure::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, "send it at once").into_response()
+        let time = humantime::format_duration(limit);
+        let failure = if slow {
+            // That the request arrives in time is seen to there.
+            let message = format!("the engine has not done it within {time}, and may still do it");
+            Failure::new(StatusCode::GATEWAY_TIMEOUT, "too_slow", message, "see /rep")
+        } else {
+            let message = format!("it could not be answered within {time}: the request was not there whole, or what it asks for takes longer");
+            Failure::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, "send it at once, or look whether it was done")
+        };
+        failure.at(&path)
     })
 }
 
@@ -170,6 +198,7 @@ mod tests {
         let mut bound = Bound::bind(&BindAddress::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
         bound.header_time = Duration::from_millis(200);
         bound.request_time = Duration::from_millis(200);
+        bound.slow_time = Duration::from_millis(300);
         let BindAddress::Tcp(address) = bound.address else { unreachable!() };
         let stop = CancellationToken::new();
         let server = tokio::spawn(bound.serve(router(), stop.clone()));
@@ -185,7 +214,8 @@ mod tests {
             axum::body::Body::from_stream(late)
         };
         let route = axum::routing::get(|| async { "hello" }).post(|body: String| async { body });
-        Router::new().route("/", route).route("/stream", axum::routing::get(stream))
+        let never = axum::routing::post(std::future::pending::<()>);
+        Router::new().route("/", route).route("/stream", axum::routing::get(stream)).route("/add", never)
     }
 
     /// The rest of what comes, until the other side ends it.
@@ -201,6 +231,18 @@ mod tests {
         client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
         let answer = rest(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 200ms"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn an_engine_is_waited_for_longer_and_not_for_ever() {
+        let (mut client, _stop, _server) = started().await;
+        client.write_all(b"POST /add HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let answer = rest(&mut client).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 504 "), "{answer}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["status"], "failure");
+        assert!(body["message"].as_str().unwrap().contains("within 300ms"), "{answer}");
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! `/api/v1/status`: the whole program at a glance, as JSON.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,9 +10,12 @@ use serde::Serialize;
 
 use super::overview::{Overview, Phase};
 use crate::pool::{Entry, Pool, State};
+use crate::proxy::listener::Listener;
+use crate::replicas::{Board, Replicas};
 use crate::telemetry::CloseReason;
 use crate::telemetry::decisions::unix_seconds;
 use crate::telemetry::flow::Reading;
+use crate::telemetry::millis;
 
 /// The whole program at a glance.
 #[derive(Clone, Debug, Serialize)]
@@ -22,10 +26,15 @@ pub struct Status {
     pub phase: &'static str,
     /// Whether traffic should be sent here.
     pub ready: bool,
+    /// When this was so, in seconds since the epoch.
+    #[serde(serialize_with = "unix_seconds")]
+    pub now: SystemTime,
     /// Seconds since the start.
     pub uptime_seconds: f64,
     /// Connections that the process relays at once.
     pub max_connections: usize,
+    /// Connections that are open.
+    pub open: usize,
     /// Threads of the data plane.
     pub workers: usize,
     /// The listeners.
@@ -45,6 +54,12 @@ pub struct ListenerStatus {
     pub pool: Arc<str>,
     /// Connections that are open.
     pub active: usize,
+    /// Connections that came by it to the pools that are there, those that reached no backend included.
+    pub connections: u64,
+    /// Bytes from their clients.
+    pub bytes_in: u64,
+    /// Bytes to their clients.
+    pub bytes_out: u64,
 }
 
 /// A pool at a glance.
@@ -60,6 +75,18 @@ pub struct PoolStatus {
     pub up: usize,
     /// Whether too few are up, so that all are used.
     pub panic: bool,
+    /// The tier that is used.
+    pub tier: u16,
+    /// The tiers that there are, the lowest first.
+    pub tiers: Vec<TierStatus>,
+    /// Connections that are open, as far as they were routed.
+    pub active: u64,
+    /// Connections that its backends were sent, those that have left included.
+    pub connections: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
     /// Clients that wait for a place at a backend.
     pub queue: usize,
     /// Failed attempts that no client learned of.
@@ -70,6 +97,21 @@ pub struct PoolStatus {
     pub unserved: u64,
     /// The backends.
     pub backends: Vec<BackendStatus>,
+    /// Those that Pointsman itself starts; null: there are none.
+    pub replicas: Option<Arc<Board>>,
+    /// Whether other algorithms are asked too (`/api/v1/pools/{pool}/shadow`).
+    pub shadow: bool,
+}
+
+/// The backends of a pool that stand in for each other at once.
+#[derive(Clone, Debug, Serialize)]
+pub struct TierStatus {
+    /// Its number: those of a higher one are backups for those of a lower one.
+    pub tier: u16,
+    /// How many backends are in it.
+    pub backends: usize,
+    /// How many of them are up.
+    pub up: usize,
 }
 
 /// A backend at a glance.
@@ -104,8 +146,14 @@ pub struct BackendStatus {
     pub bytes_in: u64,
     /// Bytes to clients.
     pub bytes_out: u64,
+    /// How long connecting to it takes lately, in milliseconds; null: it was not connected to.
+    pub connect_ms: Option<f64>,
+    /// How long it takes lately from the routing decision to its first byte, in milliseconds; null: none has come.
+    pub first_byte_ms: Option<f64>,
     /// Attempts to connect to it that failed.
     pub connect_failures: u64,
+    /// The sources that see it, such as `dns:backend:5000`; none: it is about to leave, or leaving.
+    pub sources: Box<[Arc<str>]>,
     /// Its last check, of whatever kind.
     pub last_check: Option<LastCheck>,
     /// The last check of each kind, in the order of the configuration.
@@ -131,14 +179,26 @@ pub struct LastCheck {
 impl Status {
     /// The program as it is now.
     pub fn of(overview: &Overview) -> Self {
+        let pools = overview.pools.load();
+        let mut ways: BTreeMap<Arc<str>, Reading> = BTreeMap::new();
+        for pool in pools.values() {
+            for (listener, reading) in pool.ways().into_iter().chain(pool.unserved.read()) {
+                *ways.entry(listener).or_default() += reading;
+            }
+        }
         let listeners = overview.listeners.load();
-        let listener =
-            |(listener, addresses): &(Arc<crate::proxy::listener::Listener>, Vec<_>)| ListenerStatus {
+        let listener = |(listener, addresses): &(Arc<Listener>, Vec<_>)| {
+            let total = ways.get(&listener.name).copied().unwrap_or_default();
+            ListenerStatus {
                 name: Arc::clone(&listener.name),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
                 pool: Arc::clone(&listener.settings.load().pool.name),
                 active: listener.active(),
-            };
+                connections: total.total(),
+                bytes_in: total.bytes_in,
+                bytes_out: total.bytes_out,
+            }
+        };
         Self {
             version: env!("CARGO_PKG_VERSION"),
             phase: match overview.phase() {
@@ -147,37 +207,61 @@ impl Status {
                 Phase::Draining => "draining",
             },
             ready: overview.ready(),
+            now: SystemTime::now(),
             uptime_seconds: (overview.started.elapsed().as_secs_f64() * 1e3).round() / 1e3,
             max_connections: overview.limit.connections,
+            open: overview.limit.open(),
             workers: overview.workers.len(),
             listeners: listeners.iter().map(listener).collect(),
-            pools: overview.pools.load().values().map(|pool| PoolStatus::of(pool)).collect(),
+            pools: pools.values().map(|pool| PoolStatus::of(pool, overview)).collect(),
         }
     }
 }
 
 impl PoolStatus {
-    fn of(pool: &Pool) -> Self {
-        let view = pool.view();
+    /// A pool as it is now.
+    pub fn of(pool: &Pool, overview: &Overview) -> Self {
+        let (view, roster) = (pool.view(), pool.roster());
         let unserved: u64 = pool.unserved.read().iter().map(|(_, reading)| reading.total()).sum();
         let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
+        let mut total = Reading::default();
+        pool.ways().into_values().for_each(|reading| total += reading);
         Self {
             name: Arc::clone(&pool.name),
             algorithm: view.algorithm.name(),
             settled: pool.settled(),
             up: view.len(),
             panic: view.panic,
+            tier: view.tier_used(),
+            tiers: tiers(&roster.members),
+            active: total.active,
+            connections: total.total(),
+            bytes_in: total.bytes_in,
+            bytes_out: total.bytes_out,
             queue: pool.queue.len(),
             failures_masked: pool.counters.failures_masked(),
             failures_seen: seen,
             unserved,
-            backends: pool.roster().members.iter().map(BackendStatus::of).collect(),
+            backends: roster.members.iter().map(BackendStatus::of).collect(),
+            replicas: overview.replicas.load().get(&pool.name).map(Replicas::board),
+            shadow: pool.shadowed_since().is_some(),
         }
     }
 }
 
+fn tiers(members: &[Entry]) -> Vec<TierStatus> {
+    let mut tiers: BTreeMap<u16, TierStatus> = BTreeMap::new();
+    for entry in members.iter().filter(|entry| !entry.leaving) {
+        let tier = tiers.entry(entry.tier).or_insert(TierStatus { tier: entry.tier, backends: 0, up: 0 });
+        tier.backends += 1;
+        tier.up += usize::from(entry.state == State::Up);
+    }
+    tiers.into_values().collect()
+}
+
 impl BackendStatus {
-    pub(super) fn of(entry: &Entry) -> Self {
+    /// A backend as it is now.
+    pub fn of(entry: &Entry) -> Self {
         let backend = &entry.backend;
         let mut total = Reading::default();
         for (_, reading) in backend.flows.read() {
@@ -188,7 +272,7 @@ impl BackendStatus {
             at,
             passed: checked.result.is_ok(),
             error: checked.result.err().map(|error| error.to_string()),
-            took_ms: (checked.took.as_secs_f64() * 1e6).round() / 1e3,
+            took_ms: millis(checked.took),
         };
         let checks: Vec<_> = backend.checks().last.into_values().map(last).collect();
         Self {
@@ -206,6 +290,9 @@ impl BackendStatus {
             connections: total.total(),
             bytes_in: total.bytes_in,
             bytes_out: total.bytes_out,
+            connect_ms: backend.pace.connect.get().map(millis),
+            first_byte_ms: backend.pace.first_byte.get().map(millis),
+            sources: entry.sources.clone(),
             connect_failures: backend.connect_failures().map(|(_, n)| n).sum(),
             last_check: checks.iter().max_by_key(|check| check.at).cloned(),
             checks,

@@ -5,7 +5,7 @@ use crate::config::Factor;
 use proptest::prelude::*;
 use std::num::NonZeroUsize;
 
-pub(super) fn candidates(weights: &[u32]) -> Vec<Candidate> {
+pub(crate) fn candidates(weights: &[u32]) -> Vec<Candidate> {
     let of = |(key, &weight): (usize, &u32)| Candidate {
         key: key as u64,
         name: format!("backend-{key}").into(),

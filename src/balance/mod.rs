@@ -20,6 +20,7 @@ mod maglev;
 mod random_two;
 mod ring_hash;
 mod round_robin;
+pub mod shadow;
 mod source_hash;
 mod tournament;
 mod two;
@@ -162,6 +163,6 @@ fn affinity(method: Option<&Method>) -> Option<&Affinity> {
 }
 
 #[cfg(test)]
-mod laws;
+pub(crate) mod laws;
 #[cfg(test)]
 mod moved_keys;

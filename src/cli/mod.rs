@@ -1,17 +1,27 @@
 //! The command line: one file per subcommand, each thin.
 
+mod bench;
 mod check;
 mod completions;
+mod connections;
 pub mod demo;
 mod forward;
 mod health;
+mod logs;
+mod look;
 mod man;
+mod operate;
+mod remote;
 mod run;
 mod schema;
 mod simulate;
+mod status;
+mod top;
+mod why;
+mod words;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -19,7 +29,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Algorithm, BindAddress};
-use crate::{supervisor, telemetry};
+use crate::{chart, supervisor, telemetry};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -27,6 +37,9 @@ Exit codes:
   1  the configuration or the arguments are wrong
   2  it could not start: a port is taken, an address is not this machine's …
   3  the drain's time limit cut connections off
+
+Of the commands that talk to a running instance (status, top, drain, weight, logs …):
+  1  the instance refused, and why; 2  it cannot be reached
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT  drain: nobody new is let in, running connections finish; a second one ends at once
@@ -53,7 +66,7 @@ enum Command {
     /// Run the balancer
     Run(RunArgs),
     /// Check a configuration: all its problems at once, nothing is started
-    Check(FileArgs),
+    Check(CheckArgs),
     /// See it work: three small backends, the balancer, traffic and a live view, in one process
     Demo(DemoArgs),
     /// Balance without a configuration file
@@ -61,7 +74,43 @@ enum Command {
     /// For example: pointsman forward 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002
     Forward(ForwardArgs),
     /// Ask a running instance whether it is ready: the HEALTHCHECK of a container
-    Health(HealthArgs),
+    Health(remote::AdminArgs),
+    /// A running instance at a glance: listeners, pools, backends, and why each is in its state
+    ///
+    /// Exit codes: 0 every pool has a backend up; 1 one has none; 2 the instance cannot be reached.
+    Status(remote::RemoteArgs),
+    /// A running instance live, in the terminal: watch, sort, drain, weigh
+    ///
+    /// Press ? in it for its keys. With --json: one status object a second, each a line.
+    Top(top::TopArgs),
+    /// Why a client's connections went where they went, or why a backend is in its state
+    Why(why::WhyArgs),
+    /// What happened to a running instance lately, in sentences
+    Story(why::StoryArgs),
+    /// Drain a backend of a running instance, or the whole instance: nobody new, what runs may finish
+    ///
+    /// `up` returns a backend. Without POOL/BACKEND the instance drains as at SIGTERM, and ends.
+    Drain(operate::DrainArgs),
+    /// Take a backend of a running instance out: nobody new, and no checks, until `up`
+    Maintenance(operate::TargetArgs),
+    /// Return a backend that was drained or is in maintenance
+    Up(operate::TargetArgs),
+    /// Give a backend of a running instance another share, until it leaves
+    Weight(operate::WeightArgs),
+    /// Check backends of a running instance now
+    Recheck(operate::RecheckArgs),
+    /// Let a running instance read its configuration again: all of it is applied, or nothing, and why
+    Reload(remote::RemoteArgs),
+    /// The last lines of a running instance's log, and those that follow
+    Logs(logs::LogsArgs),
+    /// The open connections of a running instance
+    Connections(connections::ConnectionsArgs),
+    /// End an open connection of a running instance
+    Close(connections::CloseArgs),
+    /// Put load on a service: how fast it answers, what fails, and which backend answered how often
+    ///
+    /// For example: pointsman bench http://127.0.0.1:8080/ -n 10000 -c 100 --chart shares.png
+    Bench(Box<bench::BenchArgs>),
     /// Try an algorithm on paper: shares, waiting times and moved clients, in virtual time
     Simulate(Box<simulate::SimulateArgs>),
     /// Print the JSON Schema of the configuration, for editors
@@ -93,6 +142,22 @@ impl FileArgs {
             )
         })
     }
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Print the configuration as it holds, with every default
+    #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, default_missing_value = "yaml")]
+    print: Option<Form>,
+}
+
+/// How a configuration is printed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    Yaml,
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -158,20 +223,13 @@ impl ValueEnum for Algorithm {
     }
 }
 
-#[derive(Debug, Args)]
-struct HealthArgs {
-    #[command(flatten)]
-    file: FileArgs,
-    /// The admin address to ask, instead of the configuration's
-    #[arg(long, value_parser = config::bind_address, env = "POINTSMAN_ADMIN", value_name = "ADDRESS")]
-    admin: Option<BindAddress>,
-}
-
 /// How the program ends when it ends well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     /// All is done.
     Done,
+    /// All is done, and what it shows is that a pool has no backend.
+    Unserved,
     /// The drain's time limit cut connections off.
     Cut,
 }
@@ -191,6 +249,9 @@ enum Failure {
     /// The balancer could not start.
     #[error(transparent)]
     Start(#[from] supervisor::Error),
+    /// A running instance did not do what was asked of it.
+    #[error(transparent)]
+    Remote(#[from] remote::Error),
     /// Something else that it needs could not be had.
     #[error("{0}")]
     NotStarted(String),
@@ -201,6 +262,7 @@ impl Failure {
         match self {
             Self::Invalid(_) | Self::Config(_) | Self::Log(telemetry::log::Error::Filter { .. }) => 1,
             Self::Log(_) | Self::Start(_) | Self::NotStarted(_) => 2,
+            Self::Remote(error) => error.code(),
         }
     }
 }
@@ -217,10 +279,24 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(&args.file, args.print),
         Command::Demo(args) => demo::run(&args),
         Command::Forward(args) => forward::run(&args),
         Command::Health(args) => health::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Why(args) => why::why(&args),
+        Command::Story(args) => why::story(&args),
+        Command::Drain(args) => operate::drain(&args),
+        Command::Maintenance(args) => operate::be(&args, "maintenance"),
+        Command::Up(args) => operate::be(&args, "up"),
+        Command::Weight(args) => operate::weight(&args),
+        Command::Recheck(args) => operate::recheck(&args),
+        Command::Reload(args) => operate::reload(&args),
+        Command::Logs(args) => logs::run(&args),
+        Command::Connections(args) => connections::run(&args),
+        Command::Close(args) => connections::close(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Schema => schema::run(),
         Command::Completions { shell } => completions::run(shell),
@@ -228,6 +304,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(Exit::Done) => ExitCode::SUCCESS,
+        Ok(Exit::Unserved) => ExitCode::from(1),
         Ok(Exit::Cut) => ExitCode::from(3),
         Err(failure) => {
             eprintln!("{failure}");
@@ -238,13 +315,27 @@ pub fn main() -> ExitCode {
 
 /// Writes to standard output; who closed it early does not want more.
 fn print(text: &str) -> Result<Exit, Failure> {
+    print_on(text).map(|_| Exit::Done)
+}
+
+/// The same, for one who would go on: whether anybody still reads it.
+fn print_on(text: &str) -> Result<bool, Failure> {
     use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::NotStarted(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(Exit::Done),
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::NotStarted(format!("cannot write to standard output: {error}"))),
     }
+}
+
+/// Writes a chart into a file.
+fn write_chart(path: &Path, drawing: Result<Vec<u8>, chart::Error>) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| {
+        Failure::NotStarted(format!("the chart cannot be written to {}: {error}", path.display()))
+    };
+    let drawing = drawing.map_err(|error| failed(&error))?;
+    std::fs::write(path, drawing).map_err(|error| failed(&error))
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! `pointsman run`: the balancer, until a signal ends it.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -9,13 +11,17 @@ use tracing::{error, info, warn};
 
 use super::{Exit, Failure, RunArgs, check};
 use crate::admin;
-use crate::config::{self, Config};
+use crate::admin::access::Access;
+use crate::admin::control::{Control, Draining, Order, Refusal, Reloaded};
+use crate::admin::server::Bound;
+use crate::config::{self, BindAddress, Config};
 use crate::supervisor::{Outcome, Supervisor};
+use crate::telemetry::fact::{Fact, Wrong};
 use crate::telemetry::log;
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     if args.check {
-        return check::run(&args.file);
+        return check::run(&args.file, None);
     }
     let path = args.file.path()?;
     let config = config::load(&path)?;
@@ -25,9 +31,11 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
 /// Runs a configuration until a signal ends it; a reload reads `file` again.
 pub(super) fn serve(config: Config, file: Option<&Path>) -> Result<Exit, Failure> {
     let log = log::init(&config.log)?;
-    let runtime = control_plane()?;
-    let result = runtime.block_on(live(config, file, &log));
+    // However many ask the admin server, checks and keepers have a thread of their own.
+    let (runtime, admin) = (control_plane()?, thread("admin")?);
+    let result = runtime.block_on(live(config, file, &log, admin.handle()));
     // A check that hangs in the system's resolver must not hold up the end.
+    admin.shutdown_background();
     runtime.shutdown_background();
     if let Err(failure) = &result {
         error!(error = %failure, "could not start");
@@ -35,44 +43,67 @@ pub(super) fn serve(config: Config, file: Option<&Path>) -> Result<Exit, Failure
     result
 }
 
-/// The runtime that carries everything but the connections.
-pub(super) fn control_plane() -> Result<tokio::runtime::Runtime, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("control")
-        .enable_all()
-        .build();
-    runtime.map_err(|error| Failure::NotStarted(format!("the control plane cannot be started: {error}")))
+/// The runtime that carries everything but the connections, and the admin server of `run`.
+pub(super) fn control_plane() -> Result<Runtime, Failure> {
+    thread("control")
 }
 
-async fn live(config: Config, file: Option<&Path>, log: &log::Guard) -> Result<Exit, Failure> {
+/// A runtime of one thread.
+fn thread(name: &str) -> Result<Runtime, Failure> {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name(name).enable_all().build();
+    runtime.map_err(|error| Failure::NotStarted(format!("the thread {name:?} cannot be started: {error}")))
+}
+
+async fn live(
+    config: Config,
+    file: Option<&Path>,
+    log: &log::Guard,
+    aside: &Handle,
+) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let mut reloads = listen(SignalKind::hangup())?;
     if let Some(file) = file {
         info!(version = %env!("CARGO_PKG_VERSION"), config = %file.display(), pid = std::process::id(), "pointsman");
     }
     let _dropped = AbortOnDropHandle::new(tokio::spawn(log::report_dropped()));
+    let access = Access::default();
+    access.agree(Access::terms(config.admin.as_ref()).map_err(Failure::NotStarted)?);
     let admin = match &config.admin {
-        Some(admin) => Some(admin::server::Bound::bind(&admin.bind).await.map_err(|error| {
-            Failure::NotStarted(format!("the admin server cannot listen on {}: {error}", admin.bind))
-        })?),
+        Some(admin) => Some(bind(admin.bind.clone(), aside).await?),
         None => None,
     };
     let starting = Supervisor::start(config);
     let mut supervisor = tokio::select! {
         started = starting => started?,
-        () = signals.end() => return Ok(Exit::Done),
+        _ = signals.end() => return Ok(Exit::Done),
     };
     let stop = CancellationToken::new();
-    let admin =
-        admin.map(|bound| tokio::spawn(bound.serve(admin::router(supervisor.overview()), stop.clone())));
-    loop {
+    let (control, mut orders) = Control::new();
+    let admin = admin.map(|bound| {
+        let _aside = aside.enter();
+        tokio::spawn(bound.serve(admin::router(supervisor.overview(), &control, &access), stop.clone()))
+    });
+    let who: Arc<str> = loop {
         tokio::select! {
-            () = signals.end() => break,
-            _ = reloads.recv() => reload(&mut supervisor, file, log).await,
+            signal = signals.end() => break signal.into(),
+            _ = reloads.recv() => {
+                let _ = reload(&mut supervisor, file, log, &access, &"SIGHUP".into()).await;
+            }
+            Some(order) = orders.next() => match order {
+                Order::Reload { who, answer } => {
+                    let _ = answer.send(reload(&mut supervisor, file, log, &access, &who).await);
+                }
+                Order::Drain { who, answer } => {
+                    let timeout = supervisor.config().runtime.drain.timeout;
+                    let _ = answer.send(Ok(Draining { open: supervisor.overview().limit.open(), timeout }));
+                    break who;
+                }
+            },
         }
-    }
-    let outcome = supervisor.drain(signals.end()).await;
+    };
+    drop(orders); // whoever orders anything from now on is told that it is too late
+    let outcome = supervisor.drain(who, signals.end()).await;
     stop.cancel();
     if let Some(admin) = admin {
         let _ = admin.await;
@@ -84,35 +115,85 @@ async fn live(config: Config, file: Option<&Path>, log: &log::Guard) -> Result<E
     })
 }
 
-/// Reads the configuration again and brings everything in line with it, or changes nothing and says why.
-async fn reload(supervisor: &mut Supervisor, file: Option<&Path>, log: &log::Guard) {
+/// Binds the admin server to the runtime that it is to run on.
+async fn bind(address: BindAddress, aside: &Handle) -> Result<Bound, Failure> {
+    let wanted = address.clone();
+    let bound = aside.spawn(async move { Bound::bind(&wanted).await }).await;
+    let bound = bound.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    bound
+        .map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {address}: {error}")))
+}
+
+/// Reads the configuration again and brings everything in line with it, or changes nothing and says why. `who` wants it.
+async fn reload(
+    supervisor: &mut Supervisor,
+    file: Option<&Path>,
+    log: &log::Guard,
+    access: &Access,
+    who: &Arc<str>,
+) -> Result<Reloaded, Refusal> {
+    let reloaded = try_reload(supervisor, file, log, access, who).await;
+    supervisor.overview().reloads.note(reloaded.is_ok());
+    reloaded
+}
+
+async fn try_reload(
+    supervisor: &mut Supervisor,
+    file: Option<&Path>,
+    log: &log::Guard,
+    access: &Access,
+    who: &Arc<str>,
+) -> Result<Reloaded, Refusal> {
     let Some(file) = file else {
         warn!("reload refused: this instance has no configuration file");
-        return;
+        return Err(Refusal::NoFile);
+    };
+    let journal = supervisor.overview().journal.clone();
+    let name: Arc<str> = file.display().to_string().into();
+    let refused = |problems| {
+        journal.tell(Fact::NotReloaded { who: Arc::clone(who), config: Arc::clone(&name), problems });
     };
     let config = match config::load(file) {
         Ok(config) => config,
         Err(report) => {
-            for problem in report.problems() {
-                let at = problem.at.map(|at| format!(":{}:{}", at.line, at.column)).unwrap_or_default();
-                error!(config = %format_args!("{}{at}", file.display()), error = problem.message, "reload refused");
-            }
-            return;
+            let wrong = |problem: &config::Problem| Wrong {
+                line: problem.at.map(|at| at.line),
+                column: problem.at.map(|at| at.column),
+                message: problem.message.clone(),
+            };
+            refused(report.problems().iter().map(wrong).collect());
+            return Err(Refusal::Invalid(report.to_string()));
         }
+    };
+    let not_possible = |why: String| {
+        refused(vec![Wrong { line: None, column: None, message: why.clone() }]);
+        Err(Refusal::NotPossible(why))
+    };
+    let terms = match Access::terms(config.admin.as_ref()) {
+        Ok(terms) => terms,
+        Err(error) => return not_possible(error),
     };
     let before = supervisor.config().clone();
     let (listeners, pools) = (config.listeners.len(), config.pools.len());
     if let Err(error) = supervisor.apply(config.clone()).await {
-        error!(config = %file.display(), %error, "reload refused");
-        return;
+        return not_possible(error.to_string());
+    }
+    // A server that goes on until the restart keeps its token.
+    if config.admin.is_some() {
+        access.agree(terms);
     }
     if let Err(error) = log.reconfigure(&config.log) {
         warn!(%error, "the log goes on as it was");
     }
-    for part in needs_restart(&before, &config) {
-        warn!(part, "changed, and takes effect after a restart");
-    }
-    info!(config = %file.display(), listeners, pools, "reload applied");
+    let restart = needs_restart(&before, &config);
+    journal.tell(Fact::Reloaded {
+        who: Arc::clone(who),
+        config: name,
+        listeners,
+        pools,
+        restart: restart.clone(),
+    });
+    Ok(Reloaded { listeners, pools, restart })
 }
 
 /// What a reload cannot change in a running process.
@@ -120,12 +201,13 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
     let (old, new) = (&before.log, &after.log);
     let files = (old.format, &old.directory, old.rotation, old.keep)
         != (new.format, &new.directory, new.rotation, new.keep);
+    let bind = |config: &Config| config.admin.as_ref().map(|admin| admin.bind.clone());
     [
         (before.runtime.workers != after.runtime.workers, "runtime.workers"),
         (before.runtime.max_connections != after.runtime.max_connections, "runtime.max_connections"),
         (before.runtime.busy_poll != after.runtime.busy_poll, "runtime.busy_poll"),
         (before.runtime.max_checks != after.runtime.max_checks, "runtime.max_checks"),
-        (before.admin != after.admin, "admin"),
+        (bind(before) != bind(after), "admin"),
         (files, "log"),
     ]
     .into_iter()
@@ -149,16 +231,17 @@ impl Signals {
         })
     }
 
-    /// Returns at a signal that means to end.
-    pub(super) async fn end(&mut self) {
+    /// Returns at a signal that means to end, with its name.
+    pub(super) async fn end(&mut self) -> &'static str {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.quit.recv() => {}
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.quit.recv() => "SIGQUIT",
         }
     }
 }
 
-fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+/// The signals of a kind.
+pub(super) fn listen(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| Failure::NotStarted(format!("signals cannot be heeded: {error}")))
 }

@@ -4,13 +4,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 
-use super::{Exit, Failure, print};
+use super::{Exit, Failure, print, write_chart};
+use crate::chart;
 use crate::config::{self, Algorithm, Factor, Hash, HashKey, Source};
 use crate::simulate::{
-    self, Arrivals, Clients, Event, Intensity, Plan, Report, Servers, Service, Setting, Share, Until, chart,
-    words,
+    self, Arrivals, Clients, Event, Intensity, Plan, Report, Servers, Service, Setting, Share, Until, words,
 };
 
 const EXAMPLES: &str = "\
@@ -30,6 +31,7 @@ Time is virtual, and the choosing code is the balancer's own. Equal arguments
 give equal figures; another --seed gives other chances. A backend serves as many
 connections at once as it has servers; more wait in line, first come first
 served. Connecting costs no time, and who was cut off does not come again.
+Backups of a configured pool are left out.
 
 Figures: promised is the share that the weights give; most is how many
 connections a backend had at one moment. Imbalance is the load (connections for
@@ -99,43 +101,66 @@ pub(super) struct SimulateArgs {
 /// As `hash` in a configuration.
 #[derive(Debug, Args)]
 struct HashArgs {
-    /// What of the client is hashed: source-ip, source-ip-port or source-net [default: source-ip]
-    #[arg(long, value_name = "KEY", value_parser = hash_key)]
+    /// What of the client is hashed [default: source-ip]
+    #[arg(long, value_enum, value_name = "KEY")]
     hash_key: Option<HashKey>,
     /// No backend gets more than this times its share of the connections, such as 1.25; at least 1.01
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     load_factor: Option<Factor>,
     /// Places on the ring of ring-hash
-    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| up_to(1 << 20, text))]
+    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| up_to(Hash::MOST_SLOTS, text))]
     slots: Option<NonZeroUsize>,
     /// How often a backend stands on the ring for each unit of its weight
-    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| up_to(10_000, text))]
+    #[arg(long, value_name = "NUMBER", value_parser = |text: &str| up_to(Hash::MOST_VIRTUAL_NODES, text))]
     virtual_nodes: Option<NonZeroUsize>,
 }
 
-fn hash_key(name: &str) -> Result<HashKey, String> {
-    match name {
-        "source-ip" => Ok(HashKey::SourceIp),
-        "source-ip-port" => Ok(HashKey::SourceIpPort),
-        "source-net" => Ok(HashKey::SourceNet),
-        _ => Err("known are source-ip, source-ip-port, source-net".to_owned()),
+impl ValueEnum for HashKey {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
     }
 }
 
-/// The limits are those of a configuration.
-fn up_to(most: usize, text: &str) -> Result<NonZeroUsize, String> {
-    let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() <= most);
+fn up_to(most: u64, text: &str) -> Result<NonZeroUsize, String> {
+    let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() as u64 <= most);
     number.ok_or_else(|| format!("it is a number from 1 to {most}, not {text:?}"))
 }
 
 fn factor(text: &str) -> Result<Factor, String> {
-    match text.parse::<f64>() {
-        Ok(factor) if (1.01..=100.0).contains(&factor) => Ok(Factor((factor * 100.0).round() as u32)),
-        _ => Err(format!("a load factor is from 1.01 to 100, such as 1.25, not {text:?}")),
-    }
+    text.parse().ok().filter(|factor| Factor::RANGE.contains(factor)).ok_or_else(|| {
+        let (least, most) = (Factor::RANGE.start().get(), Factor::RANGE.end().get());
+        format!("a load factor is from {least} to {most} with at most two digits behind the point, such as 1.25, not {text:?}")
+    })
 }
 
 impl HashArgs {
+    /// That a flag would do nothing under any of these algorithms is an error, as in a configuration.
+    fn check(&self, algorithms: &[Algorithm]) -> Result<(), Failure> {
+        let names: Vec<_> = algorithms.iter().map(|algorithm| algorithm.name()).collect();
+        let names = names.join(", ");
+        let ring = [("--slots", self.slots.is_some()), ("--virtual-nodes", self.virtual_nodes.is_some())];
+        if let Some((flag, _)) = ring.iter().find(|(_, given)| *given)
+            && !algorithms.contains(&Algorithm::RingHash)
+        {
+            return Err(Failure::Invalid(format!(
+                "{flag} does nothing with --balance {names}: only ring-hash has a ring"
+            )));
+        }
+        let all = [("--hash-key", self.hash_key.is_some()), ("--load-factor", self.load_factor.is_some())];
+        if let Some((flag, _)) = all.iter().find(|(_, given)| *given)
+            && !algorithms.iter().any(|algorithm| algorithm.hashes())
+        {
+            return Err(Failure::Invalid(format!(
+                "{flag} does nothing with --balance {names}: only source-hash, ring-hash and maglev hash"
+            )));
+        }
+        Ok(())
+    }
+
     fn over(&self, configured: Hash) -> Hash {
         Hash {
             key: self.hash_key.unwrap_or(configured.key),
@@ -155,14 +180,12 @@ impl From<simulate::Error> for Failure {
 pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
     let format = args.chart.as_deref().map(chart::Format::of).transpose().map_err(Failure::Invalid)?;
     let pool = args.pool()?;
+    let algorithms = args.algorithms(pool.as_ref());
+    args.hash.check(&algorithms)?;
     let scenario = args.plan(pool.as_ref())?.scenario()?;
-    let report = Report::new(&scenario, &args.algorithms(pool.as_ref()));
+    let report = Report::new(&scenario, &algorithms);
     if let Some((path, format)) = args.chart.as_ref().zip(format) {
-        let failed = |error: &dyn std::fmt::Display| {
-            Failure::NotStarted(format!("the chart cannot be written to {}: {error}", path.display()))
-        };
-        let drawing = report.chart(format).map_err(|error| failed(&error))?;
-        std::fs::write(path, drawing).map_err(|error| failed(&error))?;
+        write_chart(path, report.chart(format))?;
     }
     if args.json {
         let json =

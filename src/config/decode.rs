@@ -6,17 +6,8 @@ use super::report::{Place, Problem};
 use super::tree::{Key, Node, Value};
 
 /// Keys that the design knows and this version does not.
-const LATER: &[&str] = &[
-    "send_proxy_protocol",
-    "proxy_protocol",
-    "replicas",
-    "sni",
-    "default",
-    "allow",
-    "deny",
-    "per_client",
-    "token_file",
-];
+const LATER: &[&str] =
+    &["send_proxy_protocol", "proxy_protocol", "sni", "default", "allow", "deny", "per_client"];
 
 /// Collects the problems while a tree is read.
 #[derive(Debug)]

@@ -5,10 +5,10 @@
 //! written as `\\` (`\\\\` in double quotes).
 
 /// What [`unescape`] takes, for an error that says what the text must be.
-pub(super) const KNOWN: &str = r"\r \n \t \0 \\ \xHH";
+pub const KNOWN: &str = r"\r \n \t \0 \\ \xHH";
 
 /// The bytes that a text stands for; an error is the escape that is not known.
-pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {
+pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((plain, escape)) = rest.split_once('\\') {
@@ -33,6 +33,22 @@ pub(super) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     }
     bytes.extend_from_slice(rest.as_bytes());
     Ok(bytes)
+}
+
+/// The text that stands for these bytes; all of it is printable ASCII.
+pub(super) fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b'\r' => text.push_str("\\r"),
+            b'\n' => text.push_str("\\n"),
+            b'\t' => text.push_str("\\t"),
+            b'\\' => text.push_str("\\\\"),
+            b' '..=b'~' => text.push(char::from(*byte)),
+            other => text.push_str(&format!("\\x{other:02x}")),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -75,7 +91,10 @@ mod tests {
             let ascii: String = bytes.iter().map(|byte| byte.escape_ascii().to_string()).collect();
             // `escape_ascii` also escapes quotes, which need it nowhere here.
             let ascii = ascii.replace("\\'", "'").replace("\\\"", "\"");
-            prop_assert_eq!(unescape(&ascii).unwrap(), bytes);
+            prop_assert_eq!(&unescape(&ascii).unwrap(), &bytes);
+            let ours = escape(&bytes);
+            prop_assert!(ours.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{ours}");
+            prop_assert_eq!(unescape(&ours).unwrap(), bytes);
         }
 
         #[test]

@@ -2,16 +2,17 @@
 //!
 //! `tree` reads the file and keeps every key's and value's place; `env` replaces variables; `read` turns the tree
 //! into the [`model`], noting every problem on the way with the help of `decode` (maps and their keys), `scalar` (single
-//! values) and `escape` (bytes as text); a [`Report`] tells them.
+//! values) and `escape` (bytes as text); a [`Report`] tells them. `write` is the way back.
 
 mod decode;
 mod env;
-mod escape;
+pub mod escape;
 pub mod model;
 mod read;
 mod report;
 mod scalar;
 mod tree;
+mod write;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -89,6 +90,39 @@ pub fn find() -> Option<PathBuf> {
         Some(PathBuf::from("/etc/pointsman/pointsman.yaml")),
     ];
     places.into_iter().flatten().find(|path| path.exists())
+}
+
+/// What stands in the place of a secret.
+const MASKED: &str = "***";
+
+/// A configuration as JSON in the shape of the file, every default filled in. JSON is YAML: who reads it gets the same
+/// configuration.
+pub fn to_json(config: &Config) -> impl serde::Serialize + use<> {
+    write::config(config)
+}
+
+/// The same without what may be secret, for whoever may look: what replicas are given, and what an exchange sends.
+pub fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<> {
+    let mut config = config.clone();
+    for pool in config.pools.values_mut() {
+        if let Some(replicas) = &mut pool.replicas {
+            replicas.env.values_mut().for_each(|value| MASKED.clone_into(value));
+            replicas.command = replicas.command.as_ref().map(|_| vec![MASKED.to_owned()]);
+        }
+        for health in &mut pool.health {
+            if let model::Check::Exchange(exchange) = &mut health.check
+                && !exchange.send.is_empty()
+            {
+                exchange.send = MASKED.into();
+            }
+        }
+    }
+    write::config(&config)
+}
+
+/// The same as YAML.
+pub fn to_yaml(config: &Config) -> String {
+    write::config(config).to_yaml()
 }
 
 /// The JSON Schema of the configuration, for editors.

@@ -29,21 +29,12 @@ pub(super) fn number<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&No
 /// Reads a number with at most two digits behind the point, in a range.
 pub(super) fn factor(range: RangeInclusive<Factor>) -> impl Fn(&Node) -> Result<Factor, String> {
     move |node| {
-        let factor = text(node).ok().and_then(hundredths).map(Factor);
-        factor.filter(|factor| range.contains(factor)).ok_or_else(|| {
+        let factor = text(node).ok().and_then(|text| text.parse().ok());
+        factor.filter(|factor: &Factor| range.contains(factor)).ok_or_else(|| {
             let (least, most) = (range.start().get(), range.end().get());
             format!("must be a number from {least} to {most} with at most two digits behind the point")
         })
     }
-}
-
-fn hundredths(text: &str) -> Option<u32> {
-    let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(rest) || rest.len() > 2 {
-        return None;
-    }
-    whole.parse::<u32>().ok()?.checked_mul(100)?.checked_add(format!("{rest:0<2}").parse().ok()?)
 }
 
 /// Reads a share of at least `least`.

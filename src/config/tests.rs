@@ -12,7 +12,7 @@ use super::*;
 const EVERYTHING: &str = r"
 runtime: {workers: 1, max_connections: 1, busy_poll: 50us, max_checks: 9, drain: {grace: 0s, timeout: 1s}}
 log: {level: info, format: text, directory: logs, rotation: daily, keep: 7, connections: true}
-admin: {bind: 127.0.0.1:9900}
+admin: {bind: 127.0.0.1:9900, token_file: /run/token}
 listeners:
   one:
     {bind: 127.0.0.1:1, pool: one, no_backend: reset, max_connections: 1,
@@ -20,6 +20,7 @@ listeners:
 pools:
   one:
     balance: weighted
+    shadow: [least-connections, random-two]
     discover:
       - static: [{address: 10.0.0.1:1, name: a, weight: 3, backup: true, connections: 5}]
       - {dns: backend:1, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
@@ -50,6 +51,12 @@ pools:
       - {redis: {role: replica, user: u, password_file: /p}}
       - {postgres: primary}
       - {redis: master}
+    replicas:
+      {image: i, port: 3, min: 2, max: 9, respawn: false, group: g, network: n, engine: 'unix:///run/d', env: {A: b},
+      command: [a, b], adopt: {label: c=d}, healthcheck: false, drain: 9s, stop_timeout: 8s,
+      autoscale: {connections_per_backend: 50, up_after: 6s, down_after: 2m, cooldown: 11s, step: 3, dry_run: true}}
+  three:
+    replicas: {image: i, port: 3, adopt: {name: server_*}}
 ";
 
 fn schema() -> Value {
@@ -115,6 +122,7 @@ fn places(path: &str) -> Vec<String> {
     match pointer.rsplit_once('/').unwrap() {
         (within, _) if within.ends_with("/hash") => vec![in_pool("ring")],
         (within, _) if within.ends_with("/postgres") => vec![in_pool("database")],
+        (within, _) if within.contains("/replicas") => vec![in_pool("grown")],
         (within, _) if within.ends_with("/static") => {
             vec![in_pool("one").replace("/static/", "/0/static/0/")]
         }
@@ -146,6 +154,7 @@ fn the_defaults_of_the_schema_are_those_that_hold() {
                 "eject": {"slow": {}},
             },
             "ring": {"balance": "ring-hash", "discover": [{"dns": "backend:1"}]},
+            "grown": {"replicas": {"image": "i", "port": 1, "autoscale": {"connections_per_backend": 1}}},
             "database": {"discover": [{"dns": "backend:1"}], "health": {"postgres": {"role": "any"}}},
         },
     });
@@ -194,6 +203,67 @@ pools:
     assert_eq!(keepalive("shortest"), Some(60));
 }
 
+fn reads_back(config: &Config) {
+    let json = serde_json::to_string(&to_json(config)).unwrap();
+    assert_eq!(read(&json).as_ref(), Ok(config), "{json}");
+    let yaml = to_yaml(config);
+    assert_eq!(read(&yaml).as_ref(), Ok(config), "{yaml}");
+}
+
+#[test]
+fn what_is_written_down_of_a_configuration_reads_back() {
+    reads_back(&read(EVERYTHING).unwrap());
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")).unwrap() {
+        let path = entry.unwrap().path();
+        reads_back(&read(&std::fs::read_to_string(&path).unwrap()).unwrap());
+    }
+    // What could be taken for something else.
+    let odd = r"
+listeners: {on: {bind: ['unix:/tmp/$$x: y', 'unix:#'], pool: '1', keepalive: off}, no: {bind: unix:/y, pool: '1'}}
+pools:
+  '1':
+    discover: [{static: [{address: '[::1]:1', name: '${DIR:-$}: #1 - x'}, {address: 1.2.3.4:5, name: 'null'},
+      {address: 1.2.3.4:6, name: '1e3'}, {address: 1.2.3.4:7, name: ' '}, {address: 1.2.3.4:8, name: off}]}]
+    health: [{exchange: {expect: '\xff$ {}'}, timeout: 1ms, every: 1h 1ms}, {http: {path: '/?a=$$b', status: 5xx}}]
+";
+    reads_back(&read(odd).unwrap());
+}
+
+#[test]
+fn what_is_written_down_of_a_configuration_has_every_key() {
+    let json = serde_json::to_value(to_json(&read(EVERYTHING).unwrap())).unwrap();
+    let mut missing = Vec::new();
+    let mut keys = BTreeSet::new();
+    fn collect(value: &Value, keys: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, value)| {
+                keys.insert(key.clone());
+                collect(value, keys);
+            }),
+            Value::Array(items) => items.iter().for_each(|item| collect(item, keys)),
+            _ => {}
+        }
+    }
+    collect(&json, &mut keys);
+    visit(&schema(), &schema(), "", &mut |path, _| {
+        let key = path.rsplit('.').next().unwrap();
+        // EVERYTHING has checks by HTTP, but none by TCP alone.
+        if !keys.contains(key) && key != "tcp" {
+            missing.push(path.to_owned());
+        }
+    });
+    assert_eq!(missing, Vec::<String>::new());
+}
+
+#[test]
+fn what_replicas_are_given_is_shown_to_nobody_who_only_looks() {
+    let text = "{pools: {p: {replicas: {image: i, port: 1, env: {PASSWORD: hunter2}, command: [serve, hunter2]}, health: {exchange: {send: 'AUTH hunter2', expect: OK}}}}, listeners: {l: {bind: 127.0.0.1:1, pool: p}}}";
+    let config = read(text).unwrap();
+    let shown = serde_json::to_value(to_json_without_secrets(&config)).unwrap();
+    assert_eq!(shown["pools"]["p"]["replicas"]["env"]["PASSWORD"], "***");
+    assert!(!shown.to_string().contains("hunter2"));
+}
+
 /// What an editor says with the schema, and what the program says.
 fn accepted(validator: &jsonschema::Validator, text: &str) -> (bool, bool) {
     // YAML 1.2, as editors read it: `off` is a word.
@@ -223,7 +293,9 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("level: info", "level: loud"),
         ("keep: 7", "keep: 0"),
         ("connections: true", "connections: maybe"),
-        ("{bind: 127.0.0.1:9900}", "{}"),
+        ("{bind: 127.0.0.1:9900, token_file: /run/token}", "{}"),
+        ("token_file: /run/token", "token_file: [a]"),
+        ("token_file: /run/token", "token: secret"),
         ("bind: 127.0.0.1:1, ", ""),
         ("bind: 127.0.0.1:1, ", "bind: [], "),
         ("pool: one, ", ""),
@@ -286,6 +358,29 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("postgres: primary", "postgres: master"),
         ("redis: master", "redis: primary"),
         ("redis: master", "redis: master, tcp: {}"),
+        ("image: i, ", ""),
+        ("port: 3, ", ""),
+        ("max: 9", "max: 0"),
+        ("max: 9", "max: 501"),
+        ("respawn: false", "respawn: never"),
+        ("group: g", "group: -g"),
+        ("group: g", "group: 'a b'"),
+        ("group: g, network: n", "group: g, network: host"),
+        ("env: {A: b}", "env: [A]"),
+        ("env: {A: b}", "env: {A=B: b}"),
+        ("env: {A: b}", "env: {A: [b]}"),
+        ("command: [a, b]", "command: a b"),
+        ("command: [a, b]", "command: []"),
+        ("adopt: {label: c=d}", "adopt: '*'"),
+        ("adopt: {label: c=d}", "adopt: {}"),
+        ("adopt: {label: c=d}", "adopt: {label: =d}"),
+        ("drain: 9s", "drain: off"),
+        ("stop_timeout: 8s", "stop_timeout: 8"),
+        ("connections_per_backend: 50, ", ""),
+        ("connections_per_backend: 50", "connections_per_backend: 0"),
+        ("cooldown: 11s", "cooldown: never"),
+        ("step: 3", "step: 0"),
+        ("dry_run: true", "dry_run: 1"),
         ("user: u, password_file: /p}}\n      - {postgres: primary", "user: u}}\n      - {postgres: primary"),
     ] {
         let text = EVERYTHING.replacen(from, to, 1);
@@ -338,6 +433,11 @@ fn tree() -> impl Strategy<Value = Value> {
         "expect",
         "postgres",
         "role",
+        "replicas",
+        "image",
+        "min",
+        "autoscale",
+        "adopt",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),

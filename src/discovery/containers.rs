@@ -16,37 +16,12 @@ use bollard::models::{
 };
 use ipnet::IpNet;
 
+use super::chosen::Chosen;
 use super::{Fitness, Found};
 use crate::config::Docker;
 
 /// The largest share that a container can ask for, as in a static list.
 const LARGEST_WEIGHT: u32 = 256;
-
-/// A label that a container is chosen by: `key`, whatever its value, or `key=value`.
-#[derive(Clone, Debug)]
-pub(super) struct Label {
-    key: String,
-    value: Option<String>,
-}
-
-impl Label {
-    pub(super) fn new(text: &str) -> Self {
-        match text.split_once('=') {
-            Some((key, value)) => Self { key: key.to_owned(), value: Some(value.to_owned()) },
-            None => Self { key: text.to_owned(), value: None },
-        }
-    }
-
-    /// Whether it is among these.
-    pub(super) fn is_in(&self, labels: &HashMap<String, String>) -> bool {
-        labels.get(&self.key).is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
-    }
-
-    /// Whether a container has it.
-    pub(super) fn is_on(&self, container: &ContainerSummary) -> bool {
-        container.labels.as_ref().is_some_and(|labels| self.is_in(labels))
-    }
-}
 
 /// What a list says.
 #[derive(Debug, Default)]
@@ -93,7 +68,7 @@ pub(super) fn read(
     why: &HashMap<String, Arc<str>>,
     near: &dyn Fn(&IpNet) -> bool,
 ) -> Reading {
-    let label = Label::new(&settings.label);
+    let chosen = Chosen::new(&settings.label, settings.adopt.as_ref());
     let mut reading = Reading::default();
     let running = || containers.iter().filter(|container| condition(container) != Condition::Away);
     for container in running() {
@@ -102,7 +77,7 @@ pub(super) fn read(
             reading.owners.extend(endpoint.addresses().map(|net| (net.addr(), Arc::clone(&name))));
         }
     }
-    for container in running().filter(|container| label.is_on(container)) {
+    for container in running().filter(|container| chosen.has(container)) {
         let mut complaints = Vec::new();
         match found(settings, container, why, near, &mut complaints) {
             Ok(found) => {
@@ -303,12 +278,12 @@ pub(super) fn condition(container: &ContainerSummary) -> Condition {
 }
 
 /// The engine's id of a container.
-pub(super) fn id(container: &ContainerSummary) -> &str {
+pub(crate) fn id(container: &ContainerSummary) -> &str {
     container.id.as_deref().unwrap_or_default()
 }
 
 /// What a container is called: as its label says, else its own name. Links give it further names, such as `/web/db`.
-pub(super) fn name(container: &ContainerSummary) -> Arc<str> {
+pub(crate) fn name(container: &ContainerSummary) -> Arc<str> {
     let labelled = label(container, "name").filter(|name| !name.is_empty());
     let own = || {
         let mut names = container.names.iter().flatten().map(|name| name.strip_prefix('/').unwrap_or(name));

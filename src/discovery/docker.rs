@@ -27,7 +27,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::containers::{self, Complaint, Condition, Label};
+use super::chosen::Chosen;
+use super::containers::{self, Complaint, Condition};
 use super::engine::Address;
 use super::rounds::ask_each;
 use super::{Observation, Outcome, Sink};
@@ -87,7 +88,7 @@ type Answer = ((String, Arc<str>), Option<Option<String>>);
 struct Watcher {
     settings: Docker,
     engine: Address,
-    label: Label,
+    chosen: Chosen,
     sink: Sink,
     /// The ids of the containers that have the label, as of the last reading.
     labelled: HashSet<String>,
@@ -109,7 +110,7 @@ impl Watcher {
     fn new(settings: Docker, sink: Sink) -> Self {
         Self {
             engine: Address::new(settings.engine.as_deref()),
-            label: Label::new(&settings.label),
+            chosen: Chosen::new(&settings.label, settings.adopt.as_ref()),
             settings,
             sink,
             labelled: HashSet::new(),
@@ -171,7 +172,7 @@ impl Watcher {
         if event.typ == Some(EventType::NETWORK) {
             return attributes.get("container").is_some_and(|id| self.labelled.contains(id));
         }
-        if !self.label.is_in(attributes) {
+        if !self.chosen.tells_of(attributes) {
             return false; // a container's labels are among its attributes
         }
         match action.as_str() {
@@ -198,7 +199,7 @@ impl Watcher {
         let restarted = self.ended.len() < ended;
         self.wonder_why(engine, &list);
         let reading = containers::read(&self.settings, &list, &self.why, &near);
-        let labelled = list.iter().filter(|container| self.label.is_on(container));
+        let labelled = list.iter().filter(|container| self.chosen.has(container));
         self.labelled = labelled.map(|container| containers::id(container).to_owned()).collect();
         self.complain(reading.complaints);
         self.readings += 1;
@@ -214,7 +215,7 @@ impl Watcher {
     fn wonder_why(&mut self, engine: &Engine, list: &[ContainerSummary]) {
         let unhealthy: HashMap<&str, Arc<str>> = list
             .iter()
-            .filter(|container| self.settings.healthcheck && self.label.is_on(container))
+            .filter(|container| self.settings.healthcheck && self.chosen.has(container))
             .filter(|container| containers::condition(container) == Condition::Unhealthy)
             .map(|container| (containers::id(container), containers::name(container)))
             .collect();

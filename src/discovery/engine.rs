@@ -16,7 +16,7 @@ const USUAL: &str = "unix:///var/run/docker.sock";
 
 /// Where an engine is.
 #[derive(Clone, Debug)]
-pub(super) struct Address(String);
+pub(crate) struct Address(String);
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,7 +26,7 @@ impl fmt::Display for Address {
 
 impl Address {
     /// What is configured; else `$DOCKER_HOST`; else the usual socket.
-    pub(super) fn new(configured: Option<&str>) -> Self {
+    pub(crate) fn new(configured: Option<&str>) -> Self {
         let from_environment = || std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
         let address = configured.map(str::to_owned).or_else(from_environment);
         Self(address.unwrap_or_else(|| USUAL.to_owned()))
@@ -34,13 +34,13 @@ impl Address {
 
     /// Finds out which version of the API the engine speaks: it refuses newer ones than its own, and new engines
     /// refuse old ones.
-    pub(super) async fn connect(&self) -> Result<Engine, String> {
+    pub(crate) async fn connect(&self) -> Result<Engine, String> {
         let engine = Engine::connect_with_host(&self.0).map_err(|error| self.explain(&error))?;
         self.within(engine.negotiate_version()).await
     }
 
     /// What the engine answers to a request, if it does so in time.
-    pub(super) async fn within<T>(
+    pub(crate) async fn within<T>(
         &self,
         request: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, String> {
@@ -51,7 +51,7 @@ impl Address {
     }
 
     /// What went wrong, and what to do.
-    pub(super) fn explain(&self, error: &Error) -> String {
+    pub(crate) fn explain(&self, error: &Error) -> String {
         let address = &self.0;
         let kind = match error {
             Error::SocketNotFoundError(_) => Some(io::ErrorKind::NotFound),

@@ -4,11 +4,13 @@
 //! observation means for the backends that were there before is the keeper's to decide
 //! ([`crate::pool::keeper`]). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
 
-mod containers;
+pub(crate) mod chosen;
+pub(crate) mod containers;
 mod dns;
 mod docker;
-mod engine;
+pub(crate) mod engine;
 mod file;
+mod once;
 mod resolve;
 mod rounds;
 mod srv;
@@ -23,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use crate::config::SourceKey;
 use crate::config::{Source, StaticBackend};
+pub use once::addresses;
 
 /// One backend that a source sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +128,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All that [`result`](Self::result) can say.
+    pub const RESULTS: [&str; 6] = ["ok", "empty", "nxdomain", "server_failure", "timeout", "invalid"];
+
     /// The word for it in `pointsman_resolutions_total{result}`.
     pub fn result(&self) -> &'static str {
         match self {
@@ -173,7 +179,7 @@ impl Outcome {
 /// What it means that a source is well and has no backends.
 fn nothing_in(source: &SourceKey) -> &'static str {
     match source {
-        SourceKey::Static | SourceKey::File(_) => "the list is empty",
+        SourceKey::Static | SourceKey::File(_) | SourceKey::Operator => "the list is empty",
         SourceKey::Dns(..) | SourceKey::Srv(_) => "the name exists but has no address",
         SourceKey::Docker { .. } => "no running container that can be a backend has the label",
     }

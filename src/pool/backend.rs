@@ -11,8 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::answers::Answers;
+use super::average::Pace;
+use super::state::State;
+use crate::balance::shadow::{Score, Tally};
 use crate::balance::{Lease, Load};
-use crate::config::Ending;
+use crate::config::{Algorithm, Ending};
 use crate::discovery::Found;
 use crate::health::{CheckError, Checked};
 use crate::telemetry::flow::Flows;
@@ -49,6 +52,7 @@ pub struct Stay {
     /// Its connections' counters, for each listener.
     pub flows: Flows,
     failures: [AtomicU64; ConnectError::ALL.len()],
+    entered: [AtomicU64; State::ALL.len()],
     checks: Mutex<Checks>,
     /// Connections at once; 0: as many as there come.
     limit: AtomicU32,
@@ -58,8 +62,12 @@ pub struct Stay {
     failed_in_a_row: AtomicU32,
     /// Connections that came to nothing since one was answered: those that failed, and those that it just closed.
     unanswered_in_a_row: AtomicU32,
+    /// What each algorithm would have sent to it, that in force included, while somebody wants to know.
+    tallies: Mutex<Vec<(Algorithm, Arc<Tally>)>>,
     order: ArcSwapOption<Order>,
     orders: AtomicU32,
+    /// How fast it is lately.
+    pub pace: Pace,
 }
 
 /// What is known of a backend's checks.
@@ -67,6 +75,8 @@ pub struct Stay {
 pub struct Checks {
     /// The last one of each of the pool's checks, by its number, and when it ended.
     pub last: BTreeMap<usize, (SystemTime, Checked)>,
+    /// How often in a row each has passed, or failed, up to the last one that had a result.
+    pub in_a_row: BTreeMap<usize, (bool, u32)>,
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
@@ -75,6 +85,16 @@ pub struct Checks {
     pub local: u64,
     /// When a check without a result was last to be told, and of which of the pool's checks.
     told: BTreeMap<usize, Instant>,
+}
+
+/// What there is to say of a check's result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// A person is to be told that it says nothing of the backend, for a reason of our own: that is news, or was told a
+    /// minute ago.
+    pub tell: bool,
+    /// It is another one than that of the check before.
+    pub changed: bool,
 }
 
 /// How often it is told that a check still has no result.
@@ -135,6 +155,28 @@ impl Stay {
         self.order.load().as_deref().copied()
     }
 
+    /// What an algorithm sends to it, or would: counted from now on, if it was not yet.
+    pub(super) fn tally(&self, algorithm: Algorithm) -> Arc<Tally> {
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, tally)) = tallies.iter().find(|(of, _)| *of == algorithm) {
+            return Arc::clone(tally);
+        }
+        let tally = Arc::<Tally>::default();
+        tallies.push((algorithm, Arc::clone(&tally)));
+        tally
+    }
+
+    /// What each algorithm has sent to it, or would have.
+    pub fn scores(&self) -> Vec<(Algorithm, Score)> {
+        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        tallies.iter().map(|(algorithm, tally)| (*algorithm, tally.read())).collect()
+    }
+
+    /// Begins to count anew.
+    pub(super) fn forget_tallies(&self) {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// A place for one more connection, unless it is full.
     pub fn lease(&self) -> Option<Lease> {
         match self.limit() {
@@ -171,6 +213,7 @@ impl Stay {
     /// Notes that a connection was answered, so long after it was routed.
     pub fn answered(&self, took: Duration) {
         self.answers.count(took);
+        self.pace.first_byte.add(took);
         for in_a_row in [&self.failed_in_a_row, &self.unanswered_in_a_row] {
             // A line that all workers read is not written without need.
             if in_a_row.load(Ordering::Relaxed) > 0 {
@@ -189,14 +232,25 @@ impl Stay {
         ConnectError::ALL.into_iter().map(|kind| (kind, self.failures[kind as usize].load(Ordering::Relaxed)))
     }
 
-    /// Forgets the last results: the pool's checks are other ones from now on.
-    pub(super) fn check_anew(&self) {
-        self.checks.lock().unwrap_or_else(PoisonError::into_inner).last.clear();
+    /// Counts that it entered a state.
+    pub(super) fn enter(&self, state: State) {
+        self.entered[state.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes the result of the pool's check of that number. Whether a person is to be told: it says nothing of the
-    /// backend, for a reason of our own, and that is news or was told a minute ago.
-    pub fn checked(&self, index: usize, result: Checked, now: Instant) -> bool {
+    /// How often it entered each state, by [`State::index`].
+    pub fn entered(&self) -> [u64; State::ALL.len()] {
+        std::array::from_fn(|index| self.entered[index].load(Ordering::Relaxed))
+    }
+
+    /// Forgets the last results: the pool's checks are other ones from now on.
+    pub(super) fn check_anew(&self) {
+        let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.last.clear();
+        checks.in_a_row.clear();
+    }
+
+    /// Notes the result of the pool's check of that number.
+    pub fn checked(&self, index: usize, result: Checked, now: Instant) -> Noted {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         let news = checks.last.get(&index).is_none_or(|(_, before)| before.result != result.result);
         let tell = match result.result {
@@ -216,8 +270,14 @@ impl Stay {
         if tell {
             checks.told.insert(index, now);
         }
+        if !matches!(result.result, Err(CheckError::Local(_))) {
+            let passed = result.result.is_ok();
+            let (was, in_a_row) = checks.in_a_row.entry(index).or_insert((passed, 0));
+            *in_a_row = if *was == passed { in_a_row.saturating_add(1) } else { 1 };
+            *was = passed;
+        }
         checks.last.insert(index, (SystemTime::now(), result));
-        tell
+        Noted { tell, changed: news }
     }
 
     /// What is known of its checks.
@@ -249,9 +309,10 @@ mod tests {
         ] {
             let checked = Checked { kind: "tcp", result: result.clone(), took: Duration::ZERO };
             let now = began + Duration::from_secs(seconds);
-            assert_eq!(stay.checked(0, checked, now), told, "{seconds}: {result:?}");
+            assert_eq!(stay.checked(0, checked, now).tell, told, "{seconds}: {result:?}");
         }
         let checks = stay.checks();
         assert_eq!((checks.passed, checks.failed, checks.local), (1, 1, 8));
+        assert_eq!(checks.in_a_row[&0], (false, 1));
     }
 }

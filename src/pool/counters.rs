@@ -1,12 +1,14 @@
 //! Counters of a pool as a whole.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 
+use super::backend::Backend;
+use super::state::State;
 use crate::telemetry::CloseReason;
 
 /// What happened to a pool's connections and questions.
@@ -20,9 +22,14 @@ pub struct Counters {
     pub connection: Histogram,
     /// Duration of health checks, in seconds.
     pub check: Histogram,
+    routed: AtomicU64,
+    retried: AtomicU64,
     masked: AtomicU64,
     seen: [AtomicU64; CloseReason::ALL.len()],
     resolutions: Mutex<BTreeMap<&'static str, u64>>,
+    joined: AtomicU64,
+    left: AtomicU64,
+    failing: AtomicUsize,
 }
 
 impl Default for Counters {
@@ -43,17 +50,25 @@ impl Default for Counters {
             first_byte: short(),
             connection: long(),
             check: short(),
+            routed: AtomicU64::new(0),
+            retried: AtomicU64::new(0),
             masked: AtomicU64::new(0),
             seen: Default::default(),
             resolutions: Mutex::default(),
+            joined: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            failing: AtomicUsize::new(0),
         }
     }
 }
 
 impl Counters {
-    /// Counts failures that a client never learned of, because another backend served it.
-    pub fn masked(&self, failures: u64) {
+    /// Counts a connection that was routed to a backend, and the failures that its client never learned of, because that
+    /// backend served it after others could not.
+    pub fn routed(&self, failures: u64) {
+        self.routed.fetch_add(1, Ordering::Relaxed);
         if failures > 0 {
+            self.retried.fetch_add(1, Ordering::Relaxed);
             self.masked.fetch_add(failures, Ordering::Relaxed);
         }
     }
@@ -68,17 +83,48 @@ impl Counters {
         *self.resolutions.lock().unwrap_or_else(PoisonError::into_inner).entry(result).or_default() += 1;
     }
 
+    /// Counts a backend's change of state, for it and for the pool: what the pool knows of it ends with it.
+    pub(super) fn changed(&self, backend: &Backend, to: State) {
+        backend.enter(to);
+        match to {
+            State::Joining => _ = self.joined.fetch_add(1, Ordering::Relaxed),
+            State::Gone => _ = self.left.fetch_add(1, Ordering::Relaxed),
+            State::Up | State::Down | State::Ejected | State::Draining | State::Maintenance => {}
+        }
+    }
+
+    /// Notes how many sources give no answer that says anything.
+    pub(super) fn failing(&self, sources: usize) {
+        self.failing.store(sources, Ordering::Relaxed);
+    }
+
+    /// Backends that were found and that are gone, since the pool began.
+    pub fn churn(&self) -> (u64, u64) {
+        (self.joined.load(Ordering::Relaxed), self.left.load(Ordering::Relaxed))
+    }
+
+    /// Sources whose last answer says nothing about who is there.
+    pub fn sources_failing(&self) -> usize {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Connections that were routed to a backend, and how many of them others had failed before.
+    pub fn routed_and_retried(&self) -> [u64; 2] {
+        [&self.routed, &self.retried].map(|counter| counter.load(Ordering::Relaxed))
+    }
+
     /// Failures that no client learned of.
     pub fn failures_masked(&self) -> u64 {
         self.masked.load(Ordering::Relaxed)
     }
 
-    /// Failures that clients met, by reason; those that never happened are left out.
+    /// Failures that clients met, by reason; also those that have not happened yet: who watches a counter must see it begin
+    /// at 0, or the first one goes unnoticed.
     pub fn failures_seen(&self) -> impl Iterator<Item = (CloseReason, u64)> + '_ {
         CloseReason::ALL
             .into_iter()
+            .filter(|reason| reason.is_failure())
             .map(|reason| (reason, self.seen[reason.index()].load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
     }
 
     /// Rounds of discovery by what they found.

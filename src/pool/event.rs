@@ -1,11 +1,12 @@
 //! What a keeper takes in, and what follows from it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::backend::Backend;
 use super::state::State;
 use crate::config;
-use crate::discovery::{Observation, Outcome, SourceKey};
+use crate::discovery::{Found, Observation, Outcome, SourceKey};
 use crate::health::CheckError;
 
 /// Something that a keeper takes in.
@@ -19,6 +20,11 @@ pub enum Event {
     Failed(u64, Failure, u32),
     /// An operator wants something of a backend; with it who that is, for the log.
     Told(u64, Command, Arc<str>),
+    /// An operator adds a backend, at an address that is nobody's (see [`addable`](super::keeper::Keeper::addable)).
+    Added(Found),
+    /// An operator takes away what operators have added at an address (see
+    /// [`removable`](super::keeper::Keeper::removable)); with it who that is, for the log.
+    Withdrawn(SocketAddr, Arc<str>),
     /// The pool's configuration is another one from now on.
     Reconfigured(Box<config::Pool>),
     /// The pool is no longer in the configuration.
@@ -100,6 +106,19 @@ pub enum Effect {
     },
     /// Ask discovery again out of turn.
     AskNow,
+    /// A source's answer names others than the one before.
+    Discovered {
+        /// Which source.
+        source: SourceKey,
+        /// The kind of answer.
+        result: &'static str,
+        /// How many backends it names.
+        backends: usize,
+        /// Those that the answer before did not name, at most [`NAMED`](super::NAMED).
+        new: Vec<Found>,
+        /// Those that it no longer names, as many at most.
+        missing: Vec<Found>,
+    },
     /// A source's answers changed in kind.
     Answers {
         /// Which source.
@@ -115,7 +134,7 @@ impl Effect {
         match self {
             Self::Changed { .. } | Self::Named(_) | Self::Weighed { .. } | Self::Reshape => true,
             Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::Doubt(_) => false,
-            Self::AskNow | Self::Answers { .. } | Self::Spared { .. } => false,
+            Self::AskNow | Self::Answers { .. } | Self::Spared { .. } | Self::Discovered { .. } => false,
         }
     }
 }

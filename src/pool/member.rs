@@ -107,6 +107,11 @@ impl Member {
         self.claims.values().all(|claim| claim.missing.is_some())
     }
 
+    /// The sources that see it now.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &SourceKey> {
+        self.claims.iter().filter(|(_, claim)| claim.missing.is_none()).map(|(key, _)| key)
+    }
+
     /// What all checks together say: one that fails is enough, and all must have been heard.
     pub(super) fn verdict(&self) -> Verdict {
         let verdicts = || self.results.iter().map(|results| results.tally.verdict());
@@ -182,9 +187,9 @@ impl Member {
     }
 
     /// The word of the source that tells the most: of those that still see it, one that says more than an address
-    /// before DNS, and then the first in the configuration.
+    /// before DNS, and then the first in the configuration; what operators added comes last.
     pub(super) fn lead(&self, config: &config::Pool) -> Option<&Found> {
-        self.first_claim(config, |key, _| matches!(key, SourceKey::Dns(..)))
+        self.first_claim(config, |key, _| matches!(key, SourceKey::Dns(..) | SourceKey::Operator))
     }
 
     /// The name that it is called by: that of the first source that knows one.

@@ -5,6 +5,7 @@
 //! the backends; each change is published as a new [`View`].
 
 mod answers;
+mod average;
 pub mod backend;
 mod counters;
 pub mod event;
@@ -16,17 +17,21 @@ mod task;
 mod totals;
 mod view;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config;
-use crate::telemetry::flow::Flows;
+use crate::discovery::Found;
+use crate::telemetry::flow::{Flows, Reading};
 pub use backend::Backend;
 pub use counters::Counters;
 pub use event::{Command, Failure, Wish};
+pub use keeper::{NotAdded, NotRemoved};
 pub use member::Member;
 pub use queue::Queue;
 pub use state::State;
@@ -53,6 +58,8 @@ pub struct Pool {
     /// The number of the configuration that is wanted.
     wanted: AtomicU64,
     up: watch::Sender<usize>,
+    /// Since when other algorithms are counted too, as they are now.
+    shadowed: ArcSwapOption<SystemTime>,
     failures: mpsc::Sender<(u64, Failure, u32)>,
     news: mpsc::UnboundedSender<task::News>,
 }
@@ -73,6 +80,12 @@ impl Pool {
         self.roster.load_full()
     }
 
+    /// The connections that its backends were sent since it is there, by the listener they came by. The counters never
+    /// go back, whoever leaves.
+    pub fn ways(&self) -> BTreeMap<Arc<str>, Reading> {
+        self.roster().ways()
+    }
+
     /// Whether each source has answered and each backend found has been checked, once at least.
     pub fn settled(&self) -> bool {
         *self.settled.borrow() > 0
@@ -83,6 +96,11 @@ impl Pool {
         let wanted = self.wanted.load(Ordering::Acquire);
         // The sender is ours, so this cannot fail.
         let _ = self.settled.subscribe().wait_for(|settled| *settled >= wanted).await;
+    }
+
+    /// Since when other algorithms are counted too; `None`: they are not.
+    pub fn shadowed_since(&self) -> Option<SystemTime> {
+        self.shadowed.load().as_deref().copied()
     }
 
     /// How many backends can be chosen, and every change of that.
@@ -96,6 +114,20 @@ impl Pool {
         let (done, when_done) = oneshot::channel();
         let _ = self.news.send(task::News::Told { key: backend.key, command, who, done });
         let _ = when_done.await; // a pool that is gone has no backend to tell
+    }
+
+    /// Adds a backend that an operator names, and returns when it can be seen.
+    pub async fn add(&self, found: Found) -> Result<(), NotAdded> {
+        let (done, when_done) = oneshot::channel();
+        let _ = self.news.send(task::News::Added { found, done });
+        when_done.await.unwrap_or(Err(NotAdded::TooMany)) // a pool that is gone has no room
+    }
+
+    /// Takes a backend away that operators have added, and returns when that is done and can be seen.
+    pub async fn remove(&self, backend: &Backend, who: Arc<str>) -> Result<(), NotRemoved> {
+        let (done, when_done) = oneshot::channel();
+        let _ = self.news.send(task::News::Withdrawn { key: backend.key, who, done });
+        when_done.await.unwrap_or(Err(NotRemoved::NotThere))
     }
 
     /// Tells the keeper that a live connection failed before the backend had said anything. Never waits: while the

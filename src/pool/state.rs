@@ -27,6 +27,11 @@ impl State {
     pub const ALL: [Self; 7] =
         [Self::Joining, Self::Up, Self::Down, Self::Ejected, Self::Draining, Self::Maintenance, Self::Gone];
 
+    /// Its place in a table of counters, which is that in [`ALL`](Self::ALL).
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     /// The word in the log, in metrics and in the API.
     pub fn name(self) -> &'static str {
         match self {
@@ -37,6 +42,18 @@ impl State {
             Self::Draining => "draining",
             Self::Maintenance => "maintenance",
             Self::Gone => "gone",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_stands_at_its_index() {
+        for (index, state) in State::ALL.into_iter().enumerate() {
+            assert_eq!(state.index(), index, "{}", state.name());
         }
     }
 }

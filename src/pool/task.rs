@@ -3,23 +3,24 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{info, warn};
 
 use super::counters::{Counters, observe};
 use super::event::{Command, Effect, Event, Failure};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, NotAdded, NotRemoved};
 use super::state::State;
 use super::totals::Former;
 use super::view::{Roster, View};
 use super::{Backend, Pool, Queue};
 use crate::config::{self, Source};
-use crate::discovery::{self, Observation, Outcome, SourceKey};
+use crate::discovery::{self, Found, Observation, Outcome, SourceKey};
 use crate::health::{CheckError, Checked, Checker, Pace};
+use crate::telemetry::fact::{Fact, Service, Trouble};
 use crate::telemetry::flow::Flows;
+use crate::telemetry::journal::Journal;
 
 /// So many failed connects may wait for the keeper; more would say nothing new.
 const FAILURES_WAITING: usize = 256;
@@ -43,6 +44,15 @@ pub(super) enum News {
         who: Arc<str>,
         done: oneshot::Sender<()>,
     },
+    Added {
+        found: Found,
+        done: oneshot::Sender<Result<(), NotAdded>>,
+    },
+    Withdrawn {
+        key: u64,
+        who: Arc<str>,
+        done: oneshot::Sender<Result<(), NotRemoved>>,
+    },
     Reconfigured(u64, Box<config::Pool>),
     Removed,
 }
@@ -59,8 +69,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts a pool, whose checks keep to `pace`; needs a tokio runtime.
-    pub fn start(name: Arc<str>, config: &config::Pool, pace: &Arc<Pace>) -> Self {
+    /// Starts a pool, whose checks keep to `pace` and which tells the journal what happens; needs a tokio runtime.
+    pub fn start(name: Arc<str>, config: &config::Pool, pace: &Arc<Pace>, journal: &Journal) -> Self {
         let (news, received) = mpsc::unbounded_channel();
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
         let keeper = Keeper::new(config.clone());
@@ -75,11 +85,13 @@ impl Handle {
             settled: watch::Sender::new(0),
             wanted: AtomicU64::new(1),
             up: watch::Sender::new(0),
+            shadowed: ArcSwapOption::new(since_now(config)),
             failures,
             news: news.clone(),
         });
         let task = Task {
             keeper,
+            journal: journal.clone(),
             pool: Arc::clone(&pool),
             news: news.clone(),
             sources: BTreeMap::new(),
@@ -110,18 +122,9 @@ impl Handle {
     }
 }
 
-/// Who serves a pool's clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Service {
-    Nobody,
-    Primaries,
-    Backups,
-    /// Panic.
-    All,
-}
-
 struct Task {
     keeper: Keeper,
+    journal: Journal,
     pool: Arc<Pool>,
     news: mpsc::UnboundedSender<News>,
     sources: BTreeMap<SourceKey, (Source, u64, discovery::Running)>,
@@ -132,7 +135,7 @@ struct Task {
     /// Who served the pool's clients when that was told last.
     service: Option<Service>,
     /// Operators who wait for what they wanted to be done.
-    done: Vec<oneshot::Sender<()>>,
+    done: Vec<Box<dyn FnOnce() + Send>>,
     /// Counts how often the pool's checks have changed.
     round: u64,
     /// What the backends that are gone have counted.
@@ -172,11 +175,12 @@ impl Task {
                 };
             }
             self.keeper.follow(Instant::now(), &mut effects);
+            self.pool.counters.failing(self.keeper.sources_failing());
             if reconfigured || effects.iter().any(Effect::shows) {
                 self.bury(&effects);
                 self.publish();
             }
-            self.done.drain(..).for_each(|done| _ = done.send(()));
+            self.done.drain(..).for_each(|done| done());
             for effect in effects {
                 self.carry_out(effect);
             }
@@ -203,26 +207,70 @@ impl Task {
                 if round != self.round {
                     return Event::Tick; // it is a result of a check that the pool no longer has
                 }
-                let result = checked.result.clone();
-                let tell = backend.checked(check, checked, Instant::now());
-                if let Err(CheckError::Local(error)) = &result
-                    && tell
+                let (result, kind, took) = (checked.result.clone(), checked.kind, checked.took);
+                let noted = backend.checked(check, checked, Instant::now());
+                // Its name may have become known since its checks began. Of who has left meanwhile nothing follows.
+                let now = self.keeper.living(backend.key);
+                if noted.changed
+                    && !matches!(result, Err(CheckError::Local(_)))
+                    && let Some(backend) = now
                 {
-                    warn!(pool = %self.pool.name, backend = %backend.name, error, "check without result, for a reason of our own");
+                    self.journal.tell(Fact::Check {
+                        pool: Arc::clone(&self.pool.name),
+                        backend: Arc::clone(&backend.name),
+                        address: backend.address,
+                        check: kind,
+                        passed: result.is_ok(),
+                        error: result.as_ref().err().map(|error| error.to_string().into()),
+                        took_ms: (took.as_secs_f64() * 1e6).round() / 1e3,
+                    });
+                }
+                if let Err(CheckError::Local(error)) = &result
+                    && noted.tell
+                {
+                    let name = &now.unwrap_or(&backend).name;
+                    let (pool, backend) = (Arc::clone(&self.pool.name), Arc::clone(name));
+                    self.journal.tell(Fact::NoResult { pool, backend, error: error.clone() });
                 }
                 Event::Checked(backend.key, check, result)
             }
             News::Reconfigured(number, config) => {
                 self.configuration = number;
                 self.round += u64::from(self.pool.settings.load().health != config.health);
+                let before = self.pool.settings();
+                if (&before.shadow, before.balance) != (&config.shadow, config.balance) {
+                    // Only what was counted over the same time can be compared.
+                    self.keeper.members().iter().for_each(|member| member.backend.forget_tallies());
+                    self.pool.shadowed.store(since_now(&config));
+                }
                 self.pool.settings.store(Arc::new((*config).clone()));
                 self.start_sources();
                 Event::Reconfigured(config)
             }
             News::Told { key, command, who, done } => {
-                self.done.push(done);
+                self.done.push(Box::new(|| _ = done.send(())));
                 Event::Told(key, command, who)
             }
+            News::Added { found, done } => match self.keeper.addable(&found) {
+                Ok(()) => {
+                    self.done.push(Box::new(|| _ = done.send(Ok(()))));
+                    Event::Added(found)
+                }
+                Err(why) => {
+                    let _ = done.send(Err(why));
+                    Event::Tick
+                }
+            },
+            News::Withdrawn { key, who, done } => match self.keeper.removable(key) {
+                Ok(address) => {
+                    self.done.push(Box::new(|| _ = done.send(Ok(()))));
+                    Event::Withdrawn(address, who)
+                }
+                Err(why) => {
+                    let _ = done.send(Err(why));
+                    Event::Tick
+                }
+            },
             News::Removed => {
                 self.sources.clear();
                 Event::Removed
@@ -251,8 +299,11 @@ impl Task {
     /// Keeps what those who are gone have counted, while somebody of their name is there.
     fn bury(&mut self, effects: &[Effect]) {
         for effect in effects {
-            if let Effect::Changed { backend, to: State::Gone, .. } = effect {
-                self.former.bury(backend);
+            if let Effect::Changed { backend, to, .. } = effect {
+                self.pool.counters.changed(backend, *to);
+                if *to == State::Gone {
+                    self.former.bury(backend);
+                }
             }
         }
         let members = self.keeper.members();
@@ -277,33 +328,30 @@ impl Task {
             return; // whoever is checked first at a start is no news
         }
         let view = self.pool.view.load();
-        let service = match () {
+        let by = match () {
             () if view.is_empty() => Service::Nobody,
             () if view.panic => Service::All,
             () if view.backups => Service::Backups,
             () => Service::Primaries,
         };
-        let pool = &self.pool.name;
-        let up = self.keeper.members().iter().filter(|member| member.state == State::Up).count();
-        match (self.service.replace(service), service) {
-            (before, now) if before == Some(now) => {}
-            (None, Service::Nobody | Service::Primaries) => {} // a start, of which more is told elsewhere
-            (_, Service::Nobody) => {
-                warn!(%pool, "no backend is up: clients of this pool are turned away until one is");
-            }
-            (_, Service::All) => {
-                let (used, panic) = (view.len(), self.pool.settings.load().panic.0);
-                warn!(%pool, up, used, panic, "panic: too few backends are up, so all are used");
-            }
-            (_, Service::Backups) => warn!(%pool, used = view.len(), "no primary is up: backups are used"),
-            (Some(Service::All), _) => info!(%pool, up, "panic is over: enough backends are up"),
-            (_, Service::Primaries) => info!(%pool, used = view.len(), "primaries are used again"),
+        let before = self.service.replace(by);
+        // Of a start more is told elsewhere.
+        if before == Some(by) || before.is_none() && matches!(by, Service::Nobody | Service::Primaries) {
+            return;
         }
+        let up = self.keeper.members().iter().filter(|member| member.state == State::Up).count();
+        let (pool, panic) = (Arc::clone(&self.pool.name), self.pool.settings.load().panic.0);
+        self.journal.tell(Fact::Service { pool, by, before, up, used: view.len(), panic });
     }
 
     fn carry_out(&mut self, effect: Effect) {
+        let pool = Arc::clone(&self.pool.name);
         match effect {
-            Effect::Changed { backend, from, to, cause } => self.tell(&backend, from, to, &cause),
+            Effect::Changed { backend, from, to, cause } => {
+                let (backend, address) = (Arc::clone(&backend.name), backend.address);
+                let (from, to) = (from.name(), to.name());
+                self.journal.tell(Fact::State { pool, backend, address, from, to, cause });
+            }
             Effect::Check(backend) => {
                 backend.check_anew();
                 let settings = self.pool.settings();
@@ -323,14 +371,15 @@ impl Task {
                 self.checkers.remove(&key);
             }
             Effect::Named(backend) => {
-                info!(pool = %self.pool.name, backend = %backend.name, address = %backend.address, "backend named");
+                let (backend, address) = (Arc::clone(&backend.name), backend.address);
+                self.journal.tell(Fact::Named { pool, backend, address });
             }
             Effect::Weighed { backend, weight } => {
-                info!(pool = %self.pool.name, backend = %backend.name, weight, "backend weight");
+                self.journal.tell(Fact::Weight { pool, backend: Arc::clone(&backend.name), weight });
             }
             Effect::Reshape => {} // the view is out already
             Effect::Spared { backend, cause } => {
-                warn!(pool = %self.pool.name, backend = %backend.name, cause = &*cause, "not ejected: as many are out as eject.at_most allows");
+                self.journal.tell(Fact::Spared { pool, backend: Arc::clone(&backend.name), cause });
             }
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);
@@ -339,44 +388,29 @@ impl Task {
                 self.checkers.get(&key).and_then(|checkers| checkers.first()).iter().for_each(|c| c.doubt());
             }
             Effect::AskNow => self.sources.values().for_each(|(.., running)| running.ask_now()),
-            Effect::Answers { source, trouble } => self.tell_answers(&source, trouble.as_ref()),
+            Effect::Discovered { source, result, backends, new, missing } => {
+                let named = |all: &[Found]| {
+                    all.iter().map(|found| format!("{} ({})", found.name, found.address).into()).collect()
+                };
+                let (source, new, missing) = (source.to_string().into(), named(&new), named(&missing));
+                self.journal.tell(Fact::Discovered { pool, source, result, backends, new, missing });
+            }
+            Effect::Answers { source, trouble } => {
+                let told = |outcome: &Outcome| {
+                    let reason = outcome.trouble(&source)?;
+                    Some(Trouble { result: outcome.result(), reason })
+                };
+                let trouble = trouble.as_ref().and_then(told);
+                let source = source.to_string().into();
+                self.journal.tell(Fact::Answers { pool, source, trouble });
+            }
         }
     }
+}
 
-    fn tell(&self, backend: &Backend, from: State, to: State, cause: &str) {
-        macro_rules! tell {
-            ($level:ident, $message:literal) => {
-                $level!(
-                    pool = %self.pool.name,
-                    backend = %backend.name,
-                    address = %backend.address,
-                    from = %from.name(),
-                    to = %to.name(),
-                    cause,
-                    $message
-                )
-            };
-        }
-        match to {
-            State::Joining => tell!(info, "backend joining"),
-            State::Up => tell!(info, "backend up"),
-            State::Down => tell!(warn, "backend down"),
-            State::Ejected => tell!(warn, "backend ejected"),
-            State::Draining => tell!(info, "backend draining"),
-            State::Maintenance => tell!(info, "backend maintenance"),
-            State::Gone => tell!(info, "backend gone"),
-        }
-    }
-
-    fn tell_answers(&self, source: &SourceKey, trouble: Option<&Outcome>) {
-        let pool = &self.pool.name;
-        let Some((trouble, reason)) = trouble.and_then(|outcome| Some((outcome, outcome.trouble(source)?)))
-        else {
-            info!(%pool, source = &*source.to_string(), "resolved again");
-            return;
-        };
-        warn!(%pool, source = &*source.to_string(), result = %trouble.result(), reason, "resolve failed");
-    }
+/// From now on, if other algorithms are to be counted at all.
+fn since_now(config: &config::Pool) -> Option<Arc<SystemTime>> {
+    (!config.shadow.is_empty()).then(|| Arc::new(SystemTime::now()))
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::backend::Backend;
+use super::state::State;
 use crate::telemetry::ConnectError;
 use crate::telemetry::flow::Reading;
 
@@ -15,6 +16,8 @@ pub struct Totals {
     pub ways: BTreeMap<Arc<str>, Reading>,
     /// Failed attempts to connect, in the order of [`ConnectError::ALL`].
     pub failures: [u64; ConnectError::ALL.len()],
+    /// How often it entered each state, by [`State::index`].
+    pub entered: [u64; State::ALL.len()],
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
@@ -32,6 +35,9 @@ impl Totals {
         for (sum, (_, n)) in self.failures.iter_mut().zip(backend.connect_failures()) {
             *sum += n;
         }
+        for (sum, n) in self.entered.iter_mut().zip(backend.entered()) {
+            *sum += n;
+        }
         let checks = backend.checks();
         self.passed += checks.passed;
         self.failed += checks.failed;
@@ -39,19 +45,33 @@ impl Totals {
     }
 }
 
-/// What the stays that are over have counted, by name, for as long as somebody of that name is there.
+/// What the stays that are over have counted.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Former(BTreeMap<Arc<str>, Totals>);
+pub(super) struct Former {
+    /// By name, for as long as somebody of that name is there.
+    names: BTreeMap<Arc<str>, Totals>,
+    /// The connections under names that nobody has any longer, by the listener they came by.
+    forgotten: BTreeMap<Arc<str>, Reading>,
+}
 
 impl Former {
     /// Adds a stay that is over.
     pub(super) fn bury(&mut self, backend: &Backend) {
-        self.0.entry(Arc::clone(&backend.name)).or_default().add(backend);
+        self.names.entry(Arc::clone(&backend.name)).or_default().add(backend);
     }
 
     /// Forgets the names that nobody has any longer.
     pub(super) fn keep(&mut self, living: impl Fn(&str) -> bool) {
-        self.0.retain(|name, _| living(name));
+        let forgotten = &mut self.forgotten;
+        self.names.retain(|name, totals| {
+            let lives = living(name);
+            if !lives {
+                for (listener, reading) in &totals.ways {
+                    *forgotten.entry(Arc::clone(listener)).or_default() += *reading;
+                }
+            }
+            lives
+        });
     }
 
     /// What was counted under each name, by those who are there and those before them.
@@ -59,11 +79,24 @@ impl Former {
         &self,
         living: impl Iterator<Item = &'a Arc<Backend>>,
     ) -> BTreeMap<Arc<str>, Totals> {
-        let mut all = self.0.clone();
+        let mut all = self.names.clone();
         for backend in living {
             all.entry(Arc::clone(&backend.name)).or_default().add(backend);
         }
         all
+    }
+
+    /// The connections of all, by the listener they came by: of those who are there and those before them.
+    pub(super) fn ways<'a>(
+        &self,
+        living: impl Iterator<Item = &'a Arc<Backend>>,
+    ) -> BTreeMap<Arc<str>, Reading> {
+        let mut ways = self.forgotten.clone();
+        let former = self.names.values().flat_map(|totals| totals.ways.clone());
+        for (listener, reading) in former.chain(living.flat_map(|backend| backend.flows.read())) {
+            *ways.entry(listener).or_default() += reading;
+        }
+        ways
     }
 }
 
@@ -86,9 +119,13 @@ mod tests {
             let flow = backend.flows.of(&listener);
             flow.opened();
             flow.closed(CloseReason::ClientClosed);
+            backend.enter(State::Up);
         };
         let count = |former: &Former, living: &[&Arc<Backend>]| {
-            former.with(living.iter().copied()).get("a").map_or(0, |totals| totals.ways[&listener].total())
+            former.with(living.iter().copied()).get("a").map_or(0, |totals| {
+                assert_eq!(totals.entered[State::Up.index()], totals.ways[&listener].total());
+                totals.ways[&listener].total()
+            })
         };
         let mut former = Former::default();
         ended(&old);
@@ -100,5 +137,8 @@ mod tests {
         former.bury(&new);
         former.keep(|_| false);
         assert_eq!(count(&former, &[]), 0);
+        // The pool's own go on.
+        let all = |living: &[&Arc<Backend>]| former.ways(living.iter().copied())[&listener].total();
+        assert_eq!((all(&[]), all(&[&new])), (2, 3));
     }
 }

@@ -1,6 +1,6 @@
 //! What the workers choose from: an immutable snapshot of a pool, replaced whole, never edited.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,8 +9,11 @@ use super::backend::Backend;
 use super::member::{Member, STEPS};
 use super::state::State;
 use super::totals::{Former, Totals};
+use crate::balance::shadow::{Shaded, Shadow, Shadowed, Tally};
 use crate::balance::{Ask, Candidate, Picker};
-use crate::config::{self, Algorithm};
+use crate::config::{self, Algorithm, SourceKey};
+use crate::telemetry::decisions::{Candidate as Shown, Crowd, SHOWN, Tier};
+use crate::telemetry::flow::Reading;
 
 /// So many backends are named in `skipped` for one kind of reason; the rest is counted.
 pub const NAMED: usize = 8;
@@ -29,6 +32,14 @@ pub struct View {
     /// Who stands in for a connection that has tried all of these in vain: the next tier in which somebody is up.
     pub standby: Option<Arc<View>>,
     tier: u16,
+    /// Whether it stands in for others.
+    stands_in: bool,
+    /// Backends that the pool knows.
+    known: u32,
+    /// The first of the backends, for the records of choices.
+    shown: Arc<[Shown]>,
+    /// What would have been chosen otherwise.
+    shadows: Box<[Shadow]>,
     picker: Picker,
     backends: Box<[Choice]>,
 }
@@ -43,37 +54,60 @@ pub struct Choice {
     /// given after is for them too, for as long as they last and whatever views follow: who gives the orders makes the
     /// views, one after the other.
     pub orders: u32,
+    /// Where its connections are counted to be compared with what other algorithms would have sent to it.
+    tally: Option<Arc<Tally>>,
 }
 
 impl View {
     /// The view of `members`; the algorithm goes on where it stood in `previous`.
     pub(super) fn new(config: &config::Pool, members: &[Member], previous: Option<&Self>) -> Self {
-        Self::of(Selection::new(config, members), config, members, previous)
+        Self::of(Selection::new(config, members), false, config, members, previous)
     }
 
-    fn of(selection: Selection, config: &config::Pool, members: &[Member], previous: Option<&Self>) -> Self {
-        let standby = selection.next(members).map(|next| Arc::new(Self::of(next, config, members, previous)));
+    fn of(
+        selection: Selection,
+        stands_in: bool,
+        config: &config::Pool,
+        members: &[Member],
+        previous: Option<&Self>,
+    ) -> Self {
+        let standby =
+            selection.next(members).map(|next| Arc::new(Self::of(next, true, config, members, previous)));
         let before = previous.and_then(|view| view.tier(selection.tier));
         let ramping = members.iter().any(|member| selection.takes(member) && member.step < STEPS);
+        let weight = |member: &Member, algorithm: Algorithm| match algorithm {
+            // Weights that move would move clients from one backend to another and back.
+            algorithm if algorithm.hashes() => member.weight,
+            algorithm => {
+                let share = if algorithm.heeds_weights() { member.weight } else { 1 };
+                if ramping { share * member.step } else { share }
+            }
+        };
         let candidate = |member: &Member| Candidate {
             key: member.backend.key,
             name: Arc::clone(&member.backend.name),
-            weight: match config.balance {
-                // Weights that move would move clients from one backend to another and back.
-                algorithm if algorithm.hashes() => member.weight,
-                algorithm => {
-                    let share = if algorithm.heeds_weights() { member.weight } else { 1 };
-                    if ramping { share * member.step } else { share }
-                }
-            },
+            weight: weight(member, config.balance),
             load: Arc::clone(&member.backend.load),
         };
         let choice = |member: &Member| Choice {
             backend: Arc::clone(&member.backend),
             orders: member.backend.orders(),
+            tally: (!config.shadow.is_empty()).then(|| member.backend.tally(config.balance)),
         };
         let chosen = || members.iter().filter(|member| selection.takes(member));
-        let candidates = chosen().map(candidate).collect();
+        let candidates: Vec<_> = chosen().map(candidate).collect();
+        let shaded = |member: &Member, algorithm: Algorithm| Shaded {
+            key: member.backend.key,
+            name: Arc::clone(&member.backend.name),
+            weight: weight(member, algorithm),
+            tally: member.backend.tally(algorithm),
+        };
+        let shadow = |algorithm: &Algorithm| {
+            let before = before.and_then(|view| view.shadows.iter().find(|one| one.algorithm == *algorithm));
+            let candidates = chosen().map(|member| shaded(member, *algorithm)).collect();
+            Shadow::new(*algorithm, &config.hash, candidates, before)
+        };
+        let shown = |one: &Candidate| Shown { name: Arc::clone(&one.name), share: one.weight };
         Self {
             algorithm: config.balance,
             skipped: skipped(&selection, members),
@@ -81,9 +115,18 @@ impl View {
             backups: members.iter().any(|m| m.tier < selection.tier && m.weight > 0 && !m.leaving()),
             standby,
             tier: selection.tier,
+            stands_in,
+            known: u32::try_from(members.len()).unwrap_or(u32::MAX),
+            shown: candidates.iter().take(SHOWN).map(shown).collect(),
+            shadows: config.shadow.iter().map(shadow).collect(),
             picker: Picker::new(config.balance, &config.hash, candidates, before.map(|view| &view.picker)),
             backends: chosen().map(choice).collect(),
         }
+    }
+
+    /// The tier that is chosen from.
+    pub fn tier_used(&self) -> u16 {
+        self.tier
     }
 
     /// The view of that tier, this one or one behind it.
@@ -96,10 +139,48 @@ impl View {
         self.picker.choose(ask).map(|index| &self.backends[index])
     }
 
+    /// Has the shadows choose too, for a connection that goes to `chosen`, and counts it until what is returned is
+    /// dropped; `None`: there are no shadows.
+    pub fn shadow(&self, chosen: &Choice, ask: &Ask<'_>) -> Option<Box<Shadowed>> {
+        let tally = chosen.tally.as_ref()?;
+        let actual = std::iter::once(tally.take());
+        Some(Box::new(actual.chain(self.shadows.iter().filter_map(|shadow| shadow.take(ask))).collect()))
+    }
+
     /// Whom a client was to go to that goes to `chosen`, because that one has more than its share (`load_factor`).
     pub fn overloaded(&self, ask: &Ask<'_>, chosen: &Choice) -> Option<&Arc<Backend>> {
         let home = &self.backends[self.picker.unbounded(ask)?].backend;
         (home.key != chosen.backend.key).then_some(home)
+    }
+
+    /// Who can be chosen, and the connections that they have at this moment; of the chosen one, without the place that
+    /// it has just given.
+    pub fn crowd(&self, chosen: Option<&Backend>) -> Crowd {
+        let mut loads = [0; SHOWN];
+        let before = |backend: &Backend| match chosen {
+            Some(chosen) if chosen.key == backend.key => backend.load.active().saturating_sub(1),
+            _ => backend.load.active(),
+        };
+        for (load, choice) in loads.iter_mut().zip(&self.backends) {
+            *load = before(&choice.backend);
+        }
+        Crowd {
+            shown: Arc::clone(&self.shown),
+            loads,
+            total: u32::try_from(self.backends.len()).unwrap_or(u32::MAX),
+            known: self.known,
+            chosen: chosen.map(before),
+        }
+    }
+
+    /// Which of the pool's backends these are.
+    pub fn kind(&self) -> Tier {
+        match () {
+            () if self.stands_in => Tier::Standby,
+            () if self.panic => Tier::All,
+            () if self.backups => Tier::Backups,
+            () => Tier::Primaries,
+        }
     }
 
     /// The backends that can be chosen.
@@ -220,11 +301,18 @@ pub struct Entry {
     pub connections: Option<NonZeroU32>,
     /// How much of its share it gets by now, in percent.
     pub ramp: u32,
+    /// The sources that see it.
+    pub sources: Box<[Arc<str>]>,
+    /// Until when it is ejected, if it is.
+    pub until: Option<Instant>,
 }
 
 impl Roster {
-    pub(super) fn new(members: &[Member], former: Former) -> Self {
-        let entry = |member: &Member| Entry {
+    pub(super) fn new<'m>(members: &'m [Member], former: Former) -> Self {
+        // Each is written once, however many backends there are.
+        let mut words: HashMap<&SourceKey, Arc<str>> = HashMap::new();
+        let mut word = |key| Arc::clone(words.entry(key).or_insert_with(|| key.word().into()));
+        let entry = |member: &'m Member| Entry {
             backend: Arc::clone(&member.backend),
             state: member.state,
             since: member.since,
@@ -234,6 +322,10 @@ impl Roster {
             tier: member.tier,
             connections: member.connections,
             ramp: member.step * 100 / STEPS,
+            sources: member.sources().map(&mut word).collect(),
+            until: (member.state == State::Ejected)
+                .then(|| member.ejection.out(member.since).map(|(until, _)| until))
+                .flatten(),
         };
         Self { members: members.iter().map(entry).collect(), former }
     }
@@ -241,6 +333,11 @@ impl Roster {
     /// What was counted under each name.
     pub fn totals(&self) -> BTreeMap<Arc<str>, Totals> {
         self.former.with(self.members.iter().map(|entry| &entry.backend))
+    }
+
+    /// The connections of all, by the listener they came by.
+    pub(super) fn ways(&self) -> BTreeMap<Arc<str>, Reading> {
+        self.former.ways(self.members.iter().map(|entry| &entry.backend))
     }
 }
 

@@ -47,6 +47,11 @@ impl Limit {
         }
     }
 
+    /// Connections that have a place now.
+    pub fn open(&self) -> usize {
+        self.connections.saturating_sub(self.places.available_permits())
+    }
+
     /// Takes a place, waiting for one if need be. The limit reached and left again is logged once each.
     pub(super) async fn admit(&self, listener: &Listener) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {

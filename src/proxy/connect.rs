@@ -14,12 +14,13 @@ use super::clock;
 use super::sockets;
 use super::stream::Stream;
 use super::worker::Local;
+use crate::balance::shadow::Shadowed;
 use crate::balance::{Ask, Lease, hash};
 use crate::config::{self, Algorithm};
 use crate::pool::queue::Ticket;
 use crate::pool::{Backend, Choice, Failure, NAMED, Pool, View};
-use crate::telemetry::decisions::Client;
-use crate::telemetry::{CloseReason, ConnectError};
+use crate::telemetry::decisions::{Attempt, Client, Crowd, Tier};
+use crate::telemetry::{CloseReason, ConnectError, millis};
 
 /// The client that is to be connected to a backend.
 pub(super) struct Caller<'a> {
@@ -41,6 +42,8 @@ pub(super) struct Connected {
     pub(super) chosen: Choice,
     /// The connection to it.
     pub(super) stream: Stream,
+    /// What other algorithms would have chosen for it, and its own choice, counted until this is dropped.
+    pub(super) shadows: Option<Box<Shadowed>>,
     /// The pool's settings that led to it.
     pub(super) settings: Arc<config::Pool>,
     /// How long the successful attempt took.
@@ -69,6 +72,13 @@ pub(super) struct Trail {
     pub(super) attempts: u32,
     /// How long the client waited in the queue, if it had to.
     pub(super) queued: Option<Duration>,
+    /// The attempts in vain.
+    pub(super) failed: Vec<Attempt>,
+    /// Who could be chosen when the last choice was made.
+    pub(super) crowd: Crowd,
+    pub(super) tier: Tier,
+    /// Whom the client was to go to, if that one had more than its share.
+    pub(super) home: Option<Arc<str>>,
 }
 
 /// Connects a client to a backend of its pool, to as many different ones as the settings allow until one answers.
@@ -78,10 +88,11 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         let chosen = match search.backend().await {
             Ok(chosen) => chosen,
             Err(reason) => {
-                let trail = search.trail(search.tried.len());
+                let trail = search.trail(search.tried.len(), None);
                 return Err(NotConnected { reason, trail });
             }
         };
+        let crowd = Some(search.view.crowd(Some(&chosen.backend)));
         let (backend, began) = (&chosen.backend, Instant::now());
         match attempt(backend, &search.settings, caller.spoken).await {
             Ok(stream) => {
@@ -89,10 +100,11 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
                 if search.settings.balance == Algorithm::Ewma {
                     backend.load.connected(took, clock::since_origin(began) + took);
                 }
-                let trail = search.trail(search.tried.len() + 1);
-                return Ok(Connected { chosen, stream, settings: search.settings, took, trail });
+                let trail = search.trail(search.tried.len() + 1, crowd);
+                let shadows = search.shadow(&chosen);
+                return Ok(Connected { chosen, stream, shadows, settings: search.settings, took, trail });
             }
-            Err(error) => search.failed(backend, &error),
+            Err(error) => search.failed(backend, &error, began.elapsed()),
         }
     }
 }
@@ -109,6 +121,7 @@ struct Search<'a> {
     /// The backends that were tried, sorted, and in words what came of it and what else was in the way.
     tried: Vec<u64>,
     failed: Vec<String>,
+    attempts: Vec<Attempt>,
     queued: Option<Duration>,
 }
 
@@ -116,7 +129,7 @@ impl<'a> Search<'a> {
     fn new(caller: &'a Caller<'a>) -> Self {
         let settings = caller.pool.settings();
         let client = match caller.peer {
-            _ if !settings.balance.hashes() => 0,
+            _ if !settings.balance.hashes() && !settings.shadow.iter().any(|shadow| shadow.hashes()) => 0,
             Client::Tcp(peer) => hash::client(peer.ip(), peer.port(), settings.hash.key),
             // It has no address: each is another client.
             Client::Unix => caller.local.random.borrow_mut().next_u64(),
@@ -129,6 +142,7 @@ impl<'a> Search<'a> {
             full: Full::default(),
             tried: Vec::new(),
             failed: Vec::new(),
+            attempts: Vec::new(),
             queued: None,
         }
     }
@@ -211,7 +225,7 @@ impl<'a> Search<'a> {
     }
 
     /// Notes an attempt in vain.
-    fn failed(&mut self, backend: &Arc<Backend>, error: &io::Error) {
+    fn failed(&mut self, backend: &Arc<Backend>, error: &io::Error, took: Duration) {
         let Caller { conn, pool, local, lease, .. } = self.caller;
         let kind = ConnectError::from(error);
         backend.connect_failed(kind);
@@ -227,8 +241,23 @@ impl<'a> Search<'a> {
         pool.queue.look_again();
         self.tried(backend.key);
         self.failed.push(format!("{}: {error}", backend.name));
+        self.attempts.push(Attempt {
+            backend: Arc::clone(&backend.name),
+            address: backend.address,
+            error: error.into(),
+            took_ms: millis(took),
+        });
         // A fresh one: the keeper may just have ruled out whom the last one still had.
         self.view = pool.view();
+    }
+
+    /// Has other algorithms choose too, if they are to.
+    fn shadow(&self, chosen: &Choice) -> Option<Box<Shadowed>> {
+        if self.settings.shadow.is_empty() {
+            return None;
+        }
+        let random = self.caller.local.random.borrow_mut().next_u64();
+        self.view.shadow(chosen, &Ask { client: self.client, random, ..Ask::default() })
     }
 
     fn tried(&mut self, key: u64) {
@@ -236,8 +265,13 @@ impl<'a> Search<'a> {
         self.tried.insert(place, key);
     }
 
-    fn trail(&self, attempts: usize) -> Trail {
+    /// `crowd`: who could be chosen; `None`: whoever can be now.
+    fn trail(&mut self, attempts: usize, crowd: Option<Crowd>) -> Trail {
         Trail {
+            failed: std::mem::take(&mut self.attempts),
+            crowd: crowd.unwrap_or_else(|| self.view.crowd(None)),
+            tier: self.view.kind(),
+            home: self.full.overloaded.as_ref().map(|home| Arc::clone(&home.name)),
             algorithm: self.view.algorithm.name(),
             skipped: skipped(&self.view.skipped, &self.full, &self.failed),
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),

@@ -4,6 +4,7 @@ use crate::config::{Source, StaticBackend};
 use crate::discovery::Found;
 use crate::health::Pace;
 use crate::pool::Handle;
+use crate::telemetry::journal::Journal;
 use std::num::{NonZeroU32, NonZeroUsize};
 
 #[test]
@@ -33,7 +34,8 @@ async fn thousands(balance: Algorithm) -> Arc<View> {
     let mut config = config::Pool::new(vec![Source::Static((1..=3000).map(one).collect())]);
     config.balance = balance;
     config.limits.connections = NonZeroU32::new(1);
-    let handle = Handle::start("p".into(), &config, &Arc::new(Pace::new(NonZeroUsize::MIN)));
+    let handle =
+        Handle::start("p".into(), &config, &Arc::new(Pace::new(NonZeroUsize::MIN)), &Journal::default());
     handle.pool.when_settled().await;
     handle.pool.view()
 }
@@ -74,6 +76,7 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
             "p".into(),
             &config::Pool::new(Vec::new()),
             &Arc::new(Pace::new(NonZeroUsize::MIN)),
+            &Journal::default(),
         );
         let pool = &handle.pool;
         let _waiting = pool.queue.join(1).unwrap();

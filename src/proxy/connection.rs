@@ -16,7 +16,7 @@ use super::connect::{self, Caller, Connected, NotConnected, Trail};
 use super::ghosts;
 use super::listener::{Listener, Settings};
 use super::no_backend;
-use super::progress::{End, Progress, Relayed};
+use super::progress::{Age, End, Progress, Relayed};
 use super::relay::Relay;
 use super::sockets;
 use super::stream::Stream;
@@ -25,8 +25,9 @@ use crate::balance::Lease;
 use crate::config::Ending;
 use crate::pool::{Backend, Choice, Failure};
 use crate::telemetry::decisions::{Client, Decision};
+use crate::telemetry::ends::Ended;
 use crate::telemetry::flow::Flow;
-use crate::telemetry::{CONNECTIONS, CloseReason, CloseReason as R};
+use crate::telemetry::{CONNECTIONS, CloseReason, CloseReason as R, millis};
 
 /// So many bytes of a client's first words are read before it has a backend: what fits a packet or two. More would only
 /// be held in our memory instead of the kernel's for as long as that takes.
@@ -48,12 +49,9 @@ pub(super) fn serve(
 
 /// A connection, and what is written down of it: its decision when it is routed, and its end, once, whatever happens.
 struct Connection {
-    conn: u64,
     local: Rc<Local>,
-    listener: Arc<Listener>,
     settings: Arc<Settings>,
     client: Stream,
-    peer: Client,
     progress: Rc<Progress>,
     /// Where it is counted if no backend could be found or reached.
     unserved: OnceCell<Arc<Flow>>,
@@ -73,12 +71,11 @@ impl Connection {
         peer: Client,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        let progress = Rc::new(Progress::new(Instant::now()));
+        let settings = listener.settings.load_full();
+        let progress = Rc::new(Progress::new(local.next_conn(), peer, listener, Instant::now()));
         Self {
-            conn: local.next_conn(),
-            settings: listener.settings.load_full(),
+            settings,
             client,
-            peer,
             // What it stays at if its task ends before it could say why.
             reason: Cell::new(CloseReason::Internal),
             lease: Cell::new(None),
@@ -87,13 +84,12 @@ impl Connection {
             _permit: permit,
             progress,
             local,
-            listener,
         }
     }
 
     async fn live(&self) -> CloseReason {
         // admit
-        let Some(_admitted) = self.listener.admit(self.settings.max_connections) else {
+        let Some(_admitted) = self.progress.listener.admit(self.settings.max_connections) else {
             sockets::reset_on_close(&self.client);
             return CloseReason::Limited;
         };
@@ -101,7 +97,10 @@ impl Connection {
         // choose and connect: on the heap for as long as it takes, so that it is no part of what a connection holds on to
         let (stream, first_words) = match Box::pin(self.reach()).await {
             Ok(reached) => reached,
-            Err(reason) => return reason,
+            Err(reason) => {
+                self.local.autopsy.look(self.progress.conn, reason, &self.client, None);
+                return reason;
+            }
         };
 
         // relay: polled here, as a future around it would be held on to as well
@@ -115,6 +114,8 @@ impl Connection {
             Ok(Ok(reason)) => Ok(reason),
             Err(end) => Err(end),
         };
+        let reason = relayed.unwrap_or_else(|end| end.reason);
+        self.local.autopsy.look(self.progress.conn, reason, &self.client, Some(&stream));
         match relayed {
             Ok(CloseReason::ClientReset) => sockets::reset_on_close(&stream),
             Ok(CloseReason::BackendReset) => sockets::reset_on_close(&self.client),
@@ -137,9 +138,9 @@ impl Connection {
         let first_words = self.first_words().await.map_err(|_| CloseReason::ClientReset)?;
         let spoken = !first_words.is_empty();
         let caller = Caller {
-            conn: self.conn,
+            conn: self.progress.conn,
             pool: &self.settings.pool,
-            peer: self.peer,
+            peer: self.progress.peer,
             stream: &self.client,
             spoken,
             lease: &self.lease,
@@ -151,7 +152,7 @@ impl Connection {
             Err(NotConnected { reason: R::ClientClosed, .. }) => Err(R::ClientClosed),
             Err(NotConnected { reason: R::ClientReset, .. }) => Err(R::ClientReset),
             Err(NotConnected { reason, trail }) => {
-                self.turn_away(spoken, reason, &trail).await;
+                self.turn_away(spoken, reason, trail).await;
                 Err(reason)
             }
         }
@@ -174,13 +175,14 @@ impl Connection {
 
     /// A backend was chosen and connected to.
     fn routed(&self, connected: Connected) -> Stream {
-        let Connected { chosen: Choice { backend, orders }, stream, settings, took, trail } = connected;
+        let Connected { chosen: Choice { backend, orders, .. }, stream, shadows, settings, took, trail } =
+            connected;
         let pool = &self.settings.pool;
         info!(
             target: CONNECTIONS,
-            conn = self.conn,
-            client = %self.peer,
-            listener = %self.listener.name,
+            conn = self.progress.conn,
+            client = %self.progress.peer,
+            listener = %self.progress.listener.name,
             pool = %pool.name,
             backend = %backend.name,
             address = %backend.address,
@@ -191,25 +193,27 @@ impl Connection {
             connect_ms = millis(took),
             "routed"
         );
-        self.decide(Some(&backend), &trail);
+        let at = self.progress.age();
         pool.counters.connect.observe(took.as_secs_f64());
-        pool.counters.masked(u64::from(trail.attempts.saturating_sub(1)));
-        let flow = backend.flows.of(&self.listener.name);
+        backend.pace.connect.add(took);
+        pool.counters.routed(u64::from(trail.attempts.saturating_sub(1)));
+        self.decide(Some((&backend, took)), at, trail);
+        let flow = backend.flows.of(&self.progress.listener.name);
         flow.opened();
         let listener = Arc::clone(&self.settings);
-        let at = self.progress.age();
-        self.progress.relaying(Relayed { backend, flow, listener, settings, at, connect: took }, orders);
+        self.progress
+            .relaying(Relayed { backend, flow, listener, settings, at, connect: took, shadows }, orders);
         stream
     }
 
     /// Turns away a client that no backend could be found or reached for.
-    async fn turn_away(&self, spoken: bool, reason: CloseReason, trail: &Trail) {
+    async fn turn_away(&self, spoken: bool, reason: CloseReason, trail: Trail) {
         let pool = &self.settings.pool;
         warn!(
             target: CONNECTIONS,
-            conn = self.conn,
-            client = %self.peer,
-            listener = %self.listener.name,
+            conn = self.progress.conn,
+            client = %self.progress.peer,
+            listener = %self.progress.listener.name,
             pool = %pool.name,
             algorithm = %trail.algorithm,
             skipped = &*trail.skipped,
@@ -218,8 +222,8 @@ impl Connection {
             reason = %reason.name(),
             "no backend"
         );
-        self.decide(None, trail);
-        self.unserved.get_or_init(|| pool.unserved.of(&self.listener.name)).opened();
+        self.decide(None, self.progress.age(), trail);
+        self.unserved.get_or_init(|| pool.unserved.of(&self.progress.listener.name)).opened();
         let how = self.settings.no_backend;
         let turned_away = no_backend::turn_away(&self.client, spoken, how, &self.local.means);
         if let Err(end) = self.unless_ended(turned_away).await {
@@ -244,18 +248,48 @@ impl Connection {
         }
     }
 
-    fn decide(&self, backend: Option<&Arc<Backend>>, trail: &Trail) {
+    fn decide(&self, reached: Option<(&Arc<Backend>, Duration)>, at: Age, trail: Trail) {
+        let backend = reached.map(|(backend, _)| backend);
         self.local.shared.decisions.record(Decision {
-            conn: self.conn,
+            conn: self.progress.conn,
             at: SystemTime::now(),
-            client: self.peer,
-            listener: Arc::clone(&self.listener.name),
+            client: self.progress.peer,
+            listener: Arc::clone(&self.progress.listener.name),
             pool: Arc::clone(&self.settings.pool.name),
             backend: backend.map(|backend| Arc::clone(&backend.name)),
             address: backend.map(|backend| backend.address),
             algorithm: trail.algorithm,
-            skipped: Arc::clone(&trail.skipped),
+            skipped: trail.skipped,
             attempts: trail.attempts,
+            failed: trail.failed,
+            candidates: trail.crowd,
+            home: trail.home,
+            tier: trail.tier,
+            age_ms: millis(Age::NONE.until(at)),
+            queued_ms: trail.queued.map(millis),
+            connect_ms: reached.map(|(_, took)| millis(took)),
+        });
+    }
+
+    /// Keeps its end for those who ask why.
+    fn record_end(&self, duration: Duration, first_byte: Option<Duration>) {
+        let (progress, relayed) = (&self.progress, self.progress.relayed());
+        self.local.shared.ends.record(Ended {
+            conn: progress.conn,
+            at: SystemTime::now(),
+            client: progress.peer,
+            listener: Arc::clone(&progress.listener.name),
+            pool: Arc::clone(&self.settings.pool.name),
+            backend: relayed.map(|relayed| Arc::clone(&relayed.backend.name)),
+            address: relayed.map(|relayed| relayed.backend.address),
+            reason: self.reason.get(),
+            first: progress.first.get(),
+            bytes_in: progress.bytes_in.get(),
+            bytes_out: progress.bytes_out.get(),
+            duration_ms: millis(duration),
+            connect_ms: relayed.map(|relayed| millis(relayed.connect)),
+            first_byte_ms: first_byte.map(millis),
+            kernel: self.local.autopsy.take(progress.conn),
         });
     }
 }
@@ -275,7 +309,7 @@ impl Drop for Connection {
         progress.report();
         let pool = &self.settings.pool;
         pool.counters.connection.observe(duration.as_secs_f64());
-        if is_failure(reason) {
+        if reason.is_failure() {
             pool.counters.seen(reason);
         }
         let relayed = progress.relayed();
@@ -291,7 +325,7 @@ impl Drop for Connection {
         // The last of the counters: who sees no connection open sees all of them.
         match relayed.map(|relayed| &relayed.flow).or(self.unserved.get()) {
             Some(flow) => flow.closed(reason),
-            None => pool.unserved.of(&self.listener.name).turned_away(reason),
+            None => pool.unserved.of(&self.progress.listener.name).turned_away(reason),
         }
         // After them: a backend that leaves is gone with its last place, and what it has counted is added up then.
         if self.lease.take().is_some() {
@@ -299,9 +333,9 @@ impl Drop for Connection {
         }
         info!(
             target: CONNECTIONS,
-            conn = self.conn,
-            client = %self.peer,
-            listener = %self.listener.name,
+            conn = self.progress.conn,
+            client = %self.progress.peer,
+            listener = %self.progress.listener.name,
             pool = %pool.name,
             backend = relayed.map(|relayed| display(&relayed.backend.name)),
             address = relayed.map(|relayed| display(relayed.backend.address)),
@@ -313,29 +347,9 @@ impl Drop for Connection {
             duration_ms = millis(duration),
             "closed"
         );
+        self.record_end(duration, first_byte);
         self.local.table.leave(self.place);
     }
-}
-
-/// Whether the client got less than it could expect, and not by its own doing.
-fn is_failure(reason: CloseReason) -> bool {
-    match reason {
-        R::BackendReset
-        | R::ConnectFailed
-        | R::NoBackend
-        | R::Limited
-        | R::BackendDown
-        | R::BackendLeft
-        | R::DrainTimeout
-        | R::Internal => true,
-        R::ClientClosed | R::BackendClosed | R::ClientReset | R::Operator => false,
-        R::IdleTimeout | R::HalfClosedTimeout | R::Lifetime => false,
-    }
-}
-
-/// Milliseconds with three digits behind the point.
-fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::balance::Ask;
 use crate::config::{self, NoBackend, SocketOptions, Source, StaticBackend};
 use crate::health::Pace;
 use crate::pool::Handle;
+use crate::telemetry::journal::Journal;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::OnceLock;
@@ -28,7 +29,8 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
     runtime.block_on(async {
         let static_list = Source::Static(vec![StaticBackend::new("127.0.0.1:1".parse().unwrap())]);
         let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
-        let handle = Handle::start("p".into(), &config::Pool::new(vec![static_list]), &pace);
+        let handle =
+            Handle::start("p".into(), &config::Pool::new(vec![static_list]), &pace, &Journal::default());
         let pool = Arc::clone(&handle.pool);
         pool.when_settled().await;
         let view = pool.view();
@@ -47,10 +49,19 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
         let listener = Arc::new(Listener::new("l".into(), settings));
         let connection = Connection::new(local, listener, Stream::Unix(client), Client::Unix, None);
         connection.lease.set(chosen.backend.lease());
-        let trail = Trail { algorithm: "", skipped: "".into(), attempts: 1, queued: None };
+        let trail = Trail {
+            algorithm: "",
+            skipped: "".into(),
+            attempts: 1,
+            queued: None,
+            failed: Vec::new(),
+            crowd: view.crowd(Some(&chosen.backend)),
+            tier: view.kind(),
+            home: None,
+        };
         let settings = pool.settings();
         let stream = Stream::Unix(stream);
-        connection.routed(Connected { chosen, stream, settings, took: Duration::ZERO, trail });
+        connection.routed(Connected { chosen, stream, shadows: None, settings, took: Duration::ZERO, trail });
 
         // Whoever waits for a place is told when there is one.
         let ticket = pool.queue.join(1).unwrap();

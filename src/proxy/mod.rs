@@ -1,6 +1,7 @@
 //! The data plane: from an accepted connection to its record. [`connection`] is the place to begin reading.
 
 pub mod admit;
+mod autopsy;
 pub mod busy_poll;
 mod clock;
 pub mod connect;
@@ -8,6 +9,7 @@ pub mod connection;
 mod ghosts;
 pub mod listener;
 mod no_backend;
+pub mod open;
 pub mod progress;
 mod quiet;
 pub mod relay;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path;
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -13,6 +13,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::config::SocketOptions;
+use crate::telemetry::ends::Path;
 use crate::telemetry::not_with_itself;
 
 /// Connections that the kernel holds for us until they are accepted. It cuts this down to
@@ -81,7 +82,7 @@ pub fn fast_open_served() -> bool {
 }
 
 /// A Unix socket that listens at `path`. A socket file that nobody answers behind is left over and replaced.
-pub fn listen_unix(path: &Path) -> io::Result<UnixListener> {
+pub fn listen_unix(path: &path::Path) -> io::Result<UnixListener> {
     if path.exists() {
         if UnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -208,6 +209,20 @@ pub fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
             silence: Duration::from_millis(info.tcpi_last_ack_recv.into()),
         },
     }
+}
+
+/// What the kernel knows of the way to the peer of `socket` and back; `None`: it is a Unix socket.
+pub fn path(socket: impl AsFd) -> Option<Path> {
+    let info = tcp_info(socket.as_fd()).ok()?;
+    Some(Path {
+        rtt_us: info.tcpi_rtt,
+        rttvar_us: info.tcpi_rttvar,
+        retransmitted: info.tcpi_total_retrans,
+        unacknowledged: info.tcpi_unacked,
+        lost: info.tcpi_lost,
+        silent_ms: info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv),
+        window: info.tcpi_snd_cwnd,
+    })
 }
 
 #[allow(unsafe_code)]

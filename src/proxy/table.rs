@@ -13,9 +13,11 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::ghosts::Ghosts;
+use super::open::Open;
 use super::progress::{End, Progress};
 use crate::pool::Backend;
 use crate::pool::backend::Order;
+use crate::telemetry::decisions::{Which, Whose};
 
 /// Time from one tick to the next: how late a time limit may be kept.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -55,6 +57,37 @@ impl Table {
     /// When the oldest open connection was accepted.
     pub fn oldest(&self) -> Option<Instant> {
         self.open.borrow().iter().map(|(_, progress)| progress.started).min()
+    }
+
+    /// The open connections that are asked for, at most `limit`, oldest first, and how many there are.
+    pub fn list(&self, which: &Which, limit: usize) -> (Vec<Open>, usize) {
+        let open = self.open.borrow();
+        let asked = |progress: &&Rc<Progress>| progress.is_of(which);
+        let mut all: Vec<_> = open.iter().map(|(_, progress)| progress).filter(asked).collect();
+        let total = all.len();
+        if limit < total {
+            // There may be a hundred times as many as are wanted: only those are put in order.
+            all.select_nth_unstable_by_key(limit, |progress| progress.started);
+            all.truncate(limit);
+        }
+        all.sort_unstable_by_key(|progress| progress.started);
+        (all.into_iter().map(|progress| Open::of(progress)).collect(), total)
+    }
+
+    /// The open connections that are meant, at most `limit`.
+    pub fn find(&self, whose: Whose, limit: usize) -> Vec<Open> {
+        let open = self.open.borrow();
+        let meant = open.iter().filter(|(_, progress)| whose.is(progress.conn, progress.peer));
+        meant.take(limit).map(|(_, progress)| Open::of(progress)).collect()
+    }
+
+    /// Tells the connection of that number to end; what it was then, if it is here.
+    pub fn end(&self, conn: u64, end: End) -> Option<Open> {
+        let open = self.open.borrow();
+        let (_, progress) = open.iter().find(|(_, progress)| progress.conn == conn)?;
+        let was = Open::of(progress);
+        progress.end(end);
+        Some(was)
     }
 
     /// Tells every connection to end.

@@ -15,19 +15,22 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::admit::Limit;
+use super::autopsy::Autopsy;
 use super::listener::{self, Closing, Listener, Socket};
+use super::open::Open;
 use super::progress::End;
 use super::relay::Means;
 use super::splice::Pipes;
 use super::table::Table;
-use crate::telemetry::decisions::Decisions;
+use crate::telemetry::decisions::{Decisions, Which, Whose};
+use crate::telemetry::ends::Ends;
 
 /// A worker as the supervisor holds it.
 #[derive(Debug)]
 pub struct Worker {
     /// What it shares with those who look.
     pub shared: Arc<Shared>,
-    commands: mpsc::UnboundedSender<Command>,
+    desk: Desk,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -36,8 +39,52 @@ pub struct Worker {
 pub struct Shared {
     /// Its last routing decisions.
     pub decisions: Decisions,
+    /// Its last connections that ended.
+    pub ends: Ends,
     /// How often a burst was copied on, because there was no pipe for it.
     pub bursts_copied: Arc<AtomicU64>,
+}
+
+/// Where a worker is asked about its connections, and told to end some.
+#[derive(Clone, Debug)]
+pub struct Desk(mpsc::UnboundedSender<Command>);
+
+impl Desk {
+    /// How busy it is.
+    pub async fn report(&self) -> Report {
+        self.ask(Command::Report).await.unwrap_or_default()
+    }
+
+    /// Its open connections that are asked for, at most `limit`, oldest first, and how many there are.
+    pub async fn connections(&self, which: Which, limit: usize) -> (Vec<Open>, usize) {
+        self.ask(|answer| Command::List(which, limit, answer)).await.unwrap_or_default()
+    }
+
+    /// Its open connections that are meant, at most `limit`.
+    pub async fn find(&self, whose: Whose, limit: usize) -> Vec<Open> {
+        self.ask(|answer| Command::Find(whose, limit, answer)).await.unwrap_or_default()
+    }
+
+    /// Ends the connection of that number; what it was then, if it is one of this worker's.
+    pub async fn end(&self, conn: u64, end: End) -> Option<Open> {
+        self.ask(|answer| Command::End(conn, end, answer)).await.flatten()
+    }
+
+    /// Ends all its connections.
+    pub fn end_all(&self, end: End) {
+        self.send(Command::EndAll(end));
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.send(command(answer));
+        answered.await.ok()
+    }
+
+    fn send(&self, command: Command) {
+        // A worker that is no longer there has nothing left to do.
+        let _ = self.0.send(command);
+    }
 }
 
 /// What a worker's connections share. Never leaves its thread.
@@ -52,6 +99,8 @@ pub struct Local {
     pub limit: Arc<Limit>,
     /// What is drawn for choices: quick, and not for secrets.
     pub random: RefCell<SmallRng>,
+    /// What the kernel is asked at the end of connections.
+    pub(super) autopsy: Autopsy,
     conns: Cell<u64>,
     stride: u64,
 }
@@ -65,6 +114,7 @@ impl Local {
             shared,
             limit,
             random: RefCell::new(rand::make_rng()),
+            autopsy: Autopsy::default(),
             conns: Cell::new(index as u64 + 1),
             stride: workers as u64,
         }
@@ -78,9 +128,13 @@ impl Local {
     }
 }
 
+#[derive(Debug)]
 enum Command {
     Accept { socket: Socket, listener: Arc<Listener>, closing: Closing, closed: oneshot::Sender<()> },
     Report(oneshot::Sender<Report>),
+    List(Which, usize, oneshot::Sender<(Vec<Open>, usize)>),
+    Find(Whose, usize, oneshot::Sender<Vec<Open>>),
+    End(u64, End, oneshot::Sender<Option<Open>>),
     EndAll(End),
     Stop,
 }
@@ -121,7 +175,7 @@ impl Worker {
             }
         })?;
         when_started.recv().map_err(io::Error::other)??;
-        Ok(Self { shared, commands, thread: Some(thread) })
+        Ok(Self { shared, desk: Desk(commands), thread: Some(thread) })
     }
 
     /// Accepts connections of `listener` on `socket` until `closing` says so; what is returned then
@@ -134,32 +188,20 @@ impl Worker {
     ) -> oneshot::Receiver<()> {
         let (closed, when_closed) = oneshot::channel();
         let (listener, closing) = (Arc::clone(listener), closing.clone());
-        self.send(Command::Accept { socket, listener, closing, closed });
+        self.desk.send(Command::Accept { socket, listener, closing, closed });
         when_closed
     }
 
-    /// How busy it is.
-    pub async fn report(&self) -> Report {
-        let (answer, answered) = oneshot::channel();
-        self.send(Command::Report(answer));
-        answered.await.unwrap_or_default()
-    }
-
-    /// Ends all its connections.
-    pub fn end_all(&self, end: End) {
-        self.send(Command::EndAll(end));
-    }
-
-    fn send(&self, command: Command) {
-        // A worker that is no longer there has nothing left to do.
-        let _ = self.commands.send(command);
+    /// Where it is asked about its connections.
+    pub fn desk(&self) -> &Desk {
+        &self.desk
     }
 }
 
 impl Drop for Worker {
     /// Stops the thread; connections that are still open are cut off.
     fn drop(&mut self) {
-        self.send(Command::Stop);
+        self.desk.send(Command::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -195,6 +237,15 @@ async fn run(
             Command::Report(answer) => {
                 let report = Report { open: local.table.open(), oldest: local.table.oldest() };
                 let _ = answer.send(report);
+            }
+            Command::List(which, limit, answer) => {
+                let _ = answer.send(local.table.list(&which, limit));
+            }
+            Command::Find(whose, limit, answer) => {
+                let _ = answer.send(local.table.find(whose, limit));
+            }
+            Command::End(conn, end, answer) => {
+                let _ = answer.send(local.table.end(conn, end));
             }
             Command::EndAll(end) => local.table.end_all(end),
             Command::Stop => break,

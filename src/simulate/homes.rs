@@ -58,16 +58,7 @@ pub(super) fn ideal(before: &[Candidate], after: &[Candidate]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn candidates(weights: &[u32]) -> Vec<Candidate> {
-        let of = |(key, &weight): (usize, &u32)| Candidate {
-            key: key as u64,
-            name: format!("backend-{key}").into(),
-            weight,
-            load: Arc::default(),
-        };
-        weights.iter().enumerate().map(of).collect()
-    }
+    use crate::balance::laws::candidates;
 
     #[test]
     fn what_has_to_move_is_what_somebody_loses() {

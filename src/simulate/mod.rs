@@ -13,7 +13,7 @@
 //! backend that goes down cuts its connections off; one that leaves lets them finish.
 //!
 //! What is left out: the network, the time to connect, retries (who was cut off does not come again), `limits`,
-//! `slow_start`, health checks that take their time. The figures are explained field by field in [`report`].
+//! `slow_start`, backups, health checks that take their time. The figures are explained field by field in [`report`].
 //!
 //! # When does round robin do badly?
 //!
@@ -88,10 +88,9 @@
 //! which goes by how long answers take, sends it the least. A weight that says what a backend can do (`a*5,b*5,c`)
 //! helps those that heed weights.
 
-pub mod chart;
+mod chart;
 mod homes;
 mod measure;
-mod pixels;
 mod plan;
 pub mod report;
 mod scenario;

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{EventFigures, Facts, Figures, Report, Spread};
+use crate::figures::time;
 
 /// More backends than this are not listed one by one.
 const LISTED: usize = 24;
@@ -155,39 +156,12 @@ fn seconds(seconds: f64) -> String {
     format!("{seconds} s")
 }
 
-/// Milliseconds in the unit that suits them, of three digits or more.
-pub(super) fn time(milliseconds: f64) -> String {
-    let (number, unit) = match milliseconds {
-        0.0 => return "0".to_owned(),
-        ..0.001 => (milliseconds * 1e6, "ns"),
-        ..1.0 => (milliseconds * 1e3, "µs"),
-        ..1_000.0 => (milliseconds, "ms"),
-        _ => (milliseconds / 1e3, "s"),
-    };
-    let digits = usize::from(number < 100.0) + usize::from(number < 10.0);
-    format!("{number:.digits$} {unit}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::plan;
     use super::super::{Event, Plan, Until, words};
     use super::*;
     use crate::config::Algorithm;
-
-    #[test]
-    fn times_are_in_the_unit_that_suits_them() {
-        for (milliseconds, text) in [
-            (0.0, "0"),
-            (0.000_5, "500 ns"),
-            (0.012_34, "12.3 µs"),
-            (1.234, "1.23 ms"),
-            (987.6, "988 ms"),
-            (12_345.0, "12.3 s"),
-        ] {
-            assert_eq!(time(milliseconds), text);
-        }
-    }
 
     #[test]
     fn a_table_fits_eighty_columns_and_tells_of_everybody() {

@@ -1,9 +1,9 @@
 //! The orderly end: nobody new is let in, running connections finish, within a time limit.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use humantime::format_duration;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{Supervisor, gatekeeper};
 use crate::admin::overview::Phase;
@@ -11,6 +11,7 @@ use crate::config::{Drain, Ending};
 use crate::proxy::progress::End;
 use crate::proxy::worker::Report;
 use crate::telemetry::CloseReason;
+use crate::telemetry::fact::Fact;
 
 /// How often it is looked whether connections remain, and how often that is logged.
 const LOOK: Duration = Duration::from_millis(50);
@@ -29,30 +30,29 @@ pub enum Outcome {
 
 impl Supervisor {
     /// Stops accepting, lets the running connections finish, and ends those that do not in time, or at once when
-    /// `hurry` is done.
-    pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> Outcome {
+    /// `hurry` is done. `who` wants it, for the log.
+    pub async fn drain(mut self, who: Arc<str>, hurry: impl Future) -> Outcome {
         let limits = self.config.runtime.drain;
         self.overview.enter(Phase::Draining);
+        // They outlive this process, and their number is not its business any longer.
+        self.replicas.clear();
+        self.overview.replicas.store(Arc::default());
         let open = self.report().await.open;
-        info!(
-            open,
-            grace = %format_duration(limits.grace),
-            timeout = %format_duration(limits.timeout),
-            "drain started"
-        );
+        let (grace_ms, timeout_ms) = (millis(limits.grace), millis(limits.timeout));
+        self.overview.journal.tell(Fact::DrainStarted { who, open, grace_ms, timeout_ms });
         let finished = tokio::select! {
             finished = self.finish(limits) => finished,
-            () = hurry => {
+            _ = hurry => {
                 warn!("told a second time: ending at once");
                 false
             }
         };
         if finished {
-            info!("drain done");
+            self.overview.journal.tell(Fact::DrainDone { cut: None });
             return Outcome::Finished;
         }
         let cut = self.report().await.open;
-        warn!(cut, "drain done: the rest is cut off");
+        self.overview.journal.tell(Fact::DrainDone { cut: Some(cut) });
         self.cut_off().await;
         if cut == 0 { Outcome::Finished } else { Outcome::Cut }
     }
@@ -86,7 +86,7 @@ impl Supervisor {
         let end = End { reason: CloseReason::DrainTimeout, how: Ending::Close };
         let until = Instant::now() + LAST_WORDS;
         loop {
-            self.workers.iter().for_each(|worker| worker.end_all(end));
+            self.workers.iter().for_each(|worker| worker.desk().end_all(end));
             if self.report().await.open == 0 || Instant::now() >= until {
                 return;
             }
@@ -97,7 +97,7 @@ impl Supervisor {
     async fn report(&self) -> Report {
         let mut total = Report::default();
         for worker in self.workers.iter() {
-            let one = worker.report().await;
+            let one = worker.desk().report().await;
             total.open += one.open;
             total.oldest = total.oldest.into_iter().chain(one.oldest).min();
         }
@@ -106,7 +106,8 @@ impl Supervisor {
 
     fn tell_progress(&self, report: Report, left: Duration) {
         let oldest_ms = report.oldest.map(|at| millis(at.elapsed()));
-        info!(open = report.open, oldest_ms, time_left_ms = millis(left), "drain progress");
+        let time_left_ms = millis(left);
+        self.overview.journal.tell(Fact::DrainProgress { open: report.open, oldest_ms, time_left_ms });
     }
 }
 

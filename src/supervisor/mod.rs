@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::admin;
 use crate::admin::overview::{Overview, Phase};
 use crate::config::{BindAddress, Config};
 use crate::health::Pace;
@@ -23,6 +24,7 @@ use crate::proxy::admit::Limit;
 use crate::proxy::listener::{Listener, Settings};
 use crate::proxy::sockets;
 use crate::proxy::worker::Worker;
+use crate::replicas::Replicas;
 use door::Door;
 pub use drain::Outcome;
 use gatekeeper::Gatekeeper;
@@ -41,6 +43,8 @@ pub struct Supervisor {
     overview: Arc<Overview>,
     workers: Arc<Vec<Worker>>,
     pools: BTreeMap<Arc<str>, pool::Handle>,
+    /// Of the pools that have any.
+    replicas: BTreeMap<Arc<str>, Replicas>,
     pace: Arc<Pace>,
     listeners: BTreeMap<Arc<str>, Running>,
     /// What reloads have removed and is still taking in whom the kernel has let in.
@@ -98,16 +102,19 @@ impl Supervisor {
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
         info!(workers = count, max_connections = limit.connections, "starting");
         let shared = workers.iter().map(|worker| Arc::clone(&worker.shared)).collect();
+        let desks = workers.iter().map(|worker| worker.desk().clone()).collect();
         let empty = Config { listeners: BTreeMap::new(), pools: BTreeMap::new(), ..config.clone() };
         let mut supervisor = Self {
+            overview: Arc::new(Overview::new(empty.clone(), limit, shared, desks)),
             config: empty,
-            overview: Arc::new(Overview::new(limit, shared)),
             workers: Arc::new(workers),
             pools: BTreeMap::new(),
+            replicas: BTreeMap::new(),
             pace: Arc::new(Pace::new(config.runtime.max_checks)),
             listeners: BTreeMap::new(),
             going: TaskTracker::new(),
         };
+        tokio::spawn(admin::story::sample(Arc::downgrade(&supervisor.overview)));
         supervisor.apply(config).await?;
         supervisor.overview.enter(Phase::Serving);
         Ok(supervisor)
@@ -128,6 +135,7 @@ impl Supervisor {
     pub async fn apply(&mut self, config: Config) -> Result<(), Error> {
         let mut doors = self.reserve(&config)?;
         self.change_pools(&config);
+        self.change_replicas(&config);
         self.settle().await;
         let closing = self.change_listeners(&config, &mut doors).await;
         self.remove_pools(&config, closing);
@@ -167,8 +175,32 @@ impl Supervisor {
             match self.pools.get_mut(name) {
                 Some(running) => running.reconfigure(wanted),
                 None => {
-                    let started = pool::Handle::start(Arc::clone(name), wanted, &self.pace);
+                    let started =
+                        pool::Handle::start(Arc::clone(name), wanted, &self.pace, &self.overview.journal);
                     self.pools.insert(Arc::clone(name), started);
+                }
+            }
+        }
+    }
+
+    /// Those of a pool that has none any longer run on; nobody looks after them.
+    fn change_replicas(&mut self, config: &Config) {
+        let limit = config.runtime.drain.timeout;
+        let wanted = |name: &Arc<str>| config.pools.get(name).and_then(|pool| pool.replicas.as_ref());
+        self.replicas.retain(|name, _| {
+            let stays = wanted(name).is_some();
+            if !stays {
+                info!(pool = %name, "replicas: nobody looks after them any longer; their containers run on");
+            }
+            stays
+        });
+        for (name, handle) in &self.pools {
+            let Some(settings) = wanted(name) else { continue };
+            match self.replicas.get(name) {
+                Some(running) => running.reconfigure(settings, limit),
+                None => {
+                    let started = Replicas::start(&handle.pool, settings, limit);
+                    self.replicas.insert(Arc::clone(name), started);
                 }
             }
         }
@@ -257,8 +289,10 @@ impl Supervisor {
     }
 
     fn publish(&self) {
+        self.overview.config.store(Arc::new(self.config.clone()));
         let pools = self.pools.iter().map(|(name, handle)| (Arc::clone(name), Arc::clone(&handle.pool)));
         self.overview.pools.store(Arc::new(pools.collect()));
+        self.overview.replicas.store(Arc::new(self.replicas.clone()));
         let listeners = self.listeners.values().map(|running| {
             let addresses = running.addresses.iter().map(|(_, address)| address.clone()).collect();
             (Arc::clone(&running.gatekeeper.listener), addresses)

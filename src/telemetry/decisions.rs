@@ -1,15 +1,21 @@
 //! The last routing decisions, kept in memory for those who look: status, dashboard, demo.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use serde::ser::SerializeStruct;
 
-/// How many are kept for each worker.
-const KEPT: usize = 256;
+use super::ring::{Dated, Ring};
+
+/// So many candidates of a choice are named, with what load they had.
+pub const SHOWN: usize = 16;
+
+/// One worker's last decisions.
+pub type Decisions = Ring<Decision>;
 
 /// The record of one choice.
 #[derive(Clone, Debug, Serialize)]
@@ -35,6 +41,111 @@ pub struct Decision {
     pub skipped: Arc<str>,
     /// Backends that were tried, the one that was reached included.
     pub attempts: u32,
+    /// Those of them that could not be reached, in the order in which they were tried.
+    pub failed: Vec<Attempt>,
+    /// Who could be chosen.
+    pub candidates: Crowd,
+    /// Whom the client was to go to, if that one had more than its share (`load_factor`).
+    pub home: Option<Arc<str>>,
+    /// Who was chosen from.
+    pub tier: Tier,
+    /// Time from the accept to this decision, in milliseconds.
+    pub age_ms: f64,
+    /// How long the client waited for a place, in milliseconds, if it had to.
+    pub queued_ms: Option<f64>,
+    /// How long the successful attempt to connect took, in milliseconds.
+    pub connect_ms: Option<f64>,
+}
+
+impl Dated for Decision {
+    fn at(&self) -> SystemTime {
+        self.at
+    }
+}
+
+/// An attempt to connect to a backend in vain.
+#[derive(Clone, Debug, Serialize)]
+pub struct Attempt {
+    /// The backend's name.
+    pub backend: Arc<str>,
+    /// Its address.
+    pub address: SocketAddr,
+    /// What went wrong, in words.
+    pub error: Arc<str>,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+}
+
+/// Which of a pool's backends a choice was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Those who are no backups.
+    Primaries,
+    /// Backups, as no primary was up.
+    Backups,
+    /// Those of the next tier, as all of the one before were tried in vain.
+    Standby,
+    /// All, whether up or not: panic.
+    All,
+}
+
+/// A backend that could be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its share, in the units of the others' in the same view.
+    pub share: u32,
+}
+
+/// Who could be chosen when a decision was made, and what connections they had. In a fixed array, so that a decision costs no
+/// memory of its own.
+#[derive(Clone, Debug)]
+pub struct Crowd {
+    /// The first [`SHOWN`] of them: one list for all choices from one view.
+    pub shown: Arc<[Candidate]>,
+    /// The connections of each of those, opening ones included.
+    pub loads: [u32; SHOWN],
+    /// How many there were.
+    pub total: u32,
+    /// How many backends the pool knew, those that could not be chosen included.
+    pub known: u32,
+    /// The connections of the chosen one.
+    pub chosen: Option<u32>,
+}
+
+impl Crowd {
+    /// Those who are named, each with its connections.
+    pub fn shown(&self) -> impl Iterator<Item = (&Candidate, u32)> {
+        self.shown.iter().zip(self.loads)
+    }
+}
+
+impl Serialize for Crowd {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct One<'a> {
+            name: &'a str,
+            share: u32,
+            load: u32,
+        }
+        let shown = self.shown().map(|(one, load)| One { name: &one.name, share: one.share, load });
+        let mut all = serializer.serialize_struct("Crowd", 4)?;
+        all.serialize_field("shown", &shown.collect::<Vec<_>>())?;
+        all.serialize_field("total", &self.total)?;
+        all.serialize_field("known", &self.known)?;
+        all.serialize_field("chosen_load", &self.chosen)?;
+        all.end()
+    }
+}
+
+impl Decision {
+    /// Whether it is among those that are asked for.
+    pub fn is_of(&self, which: &Which) -> bool {
+        let backend = self.backend.as_deref().zip(self.address);
+        which.has(&self.pool, backend, self.client)
+    }
 }
 
 /// Who is at the other end of an accepted connection.
@@ -55,9 +166,100 @@ impl fmt::Display for Client {
     }
 }
 
+/// Whose connections somebody asks about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Those clients'.
+    Clients(Clients),
+    /// The one of that number.
+    Conn(u64),
+}
+
+impl Whose {
+    /// Whether the connection of that number and client is meant.
+    pub fn is(self, conn: u64, client: Client) -> bool {
+        match self {
+            Self::Clients(clients) => clients.has(client),
+            Self::Conn(wanted) => wanted == conn,
+        }
+    }
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Clients(Clients::At(ip)) => ip.fmt(f),
+            Self::Clients(Clients::One(address)) => address.fmt(f),
+            Self::Clients(Clients::Unix) => f.write_str("clients over Unix sockets"),
+            Self::Conn(conn) => write!(f, "connection {conn}"),
+        }
+    }
+}
+
 impl Serialize for Client {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// Which connections somebody asks for: those that have all that is said here.
+#[derive(Clone, Debug, Default)]
+pub struct Which {
+    /// Their pool.
+    pub pool: Option<String>,
+    /// Their backend's name or address.
+    pub backend: Option<String>,
+    /// Their client.
+    pub client: Option<Clients>,
+}
+
+impl Which {
+    /// Whether a connection is among them.
+    pub fn has(&self, pool: &str, backend: Option<(&str, SocketAddr)>, client: Client) -> bool {
+        let is_backend =
+            |wanted: &str| backend.is_some_and(|(name, at)| name == wanted || wanted.parse() == Ok(at));
+        self.pool.as_deref().is_none_or(|wanted| wanted == pool)
+            && self.backend.as_deref().is_none_or(is_backend)
+            && self.client.is_none_or(|wanted| wanted.has(client))
+    }
+}
+
+/// Which clients somebody asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clients {
+    /// All at that address.
+    At(IpAddr),
+    /// The one at that address and port.
+    One(SocketAddr),
+    /// Those that came over a Unix socket.
+    Unix,
+}
+
+impl Clients {
+    fn has(self, client: Client) -> bool {
+        match (self, client) {
+            (Self::At(ip), Client::Tcp(address)) => ip == address.ip(),
+            (Self::One(one), Client::Tcp(address)) => one == address,
+            (Self::Unix, Client::Unix) => true,
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for Clients {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "unix" {
+            return Ok(Self::Unix);
+        }
+        // Clients are told by their canonical addresses.
+        let ip = text.parse().map(|ip: IpAddr| Self::At(ip.to_canonical()));
+        let one =
+            |address: SocketAddr| Self::One(SocketAddr::new(address.ip().to_canonical(), address.port()));
+        ip.or_else(|_| text.parse().map(one)).map_err(|_| {
+            format!("a client is an IP address, with or without a port, or `unix`, not {text:?}")
+        })
     }
 }
 
@@ -67,28 +269,52 @@ pub fn unix_seconds<S: serde::Serializer>(at: &SystemTime, serializer: S) -> Res
     serializer.serialize_f64((since.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
-/// One worker's last decisions. The worker writes; a reader holds the lock only for a copy.
-#[derive(Clone, Debug, Default)]
-pub struct Decisions(Arc<Mutex<VecDeque<Decision>>>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Decisions {
-    /// Adds one, forgetting the oldest.
-    pub fn record(&self, decision: Decision) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT {
-            kept.pop_front();
-        }
-        kept.push_back(decision);
-    }
-
-    /// The last decisions of several workers together, newest first, at most `limit`.
-    pub fn latest(of: &[Self], limit: usize) -> Vec<Decision> {
-        let copy = |one: &Self| {
-            one.0.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().take(limit).cloned().collect()
+    #[test]
+    fn what_is_asked_for_is_found_by_each_of_its_words_and_by_all_together() {
+        let client = |text: &str| Client::Tcp(text.parse().unwrap());
+        let backend = Some(("a", "10.0.0.1:80".parse().unwrap()));
+        let which = |pool: &str, backend: &str, client: &str| {
+            let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+            let client = some(client).map(|text| text.parse().unwrap());
+            Which { pool: some(pool), backend: some(backend), client }
         };
-        let mut all: Vec<Decision> = of.iter().flat_map(|one| -> Vec<Decision> { copy(one) }).collect();
-        all.sort_by_key(|decision| std::cmp::Reverse(decision.at));
-        all.truncate(limit);
-        all
+        for (pool, name, from) in [
+            ("", "", ""),
+            ("web", "", ""),
+            ("", "a", ""),
+            ("", "10.0.0.1:80", ""),
+            ("", "", "192.0.2.7"),
+            ("", "", "::ffff:192.0.2.7"),
+            ("", "", "192.0.2.7:5"),
+            ("web", "a", "192.0.2.7"),
+        ] {
+            assert!(
+                which(pool, name, from).has("web", backend, client("192.0.2.7:5")),
+                "{pool} {name} {from}"
+            );
+        }
+        for (pool, name, from) in [
+            ("api", "", ""),
+            ("", "b", ""),
+            ("", "10.0.0.1:81", ""),
+            ("", "", "192.0.2.8"),
+            ("", "", "192.0.2.7:6"),
+            ("", "", "unix"),
+            ("web", "a", "192.0.2.8"),
+        ] {
+            assert!(
+                !which(pool, name, from).has("web", backend, client("192.0.2.7:5")),
+                "{pool} {name} {from}"
+            );
+        }
+        assert!(which("", "", "unix").has("web", None, Client::Unix));
+        assert!(!which("", "a", "").has("web", None, Client::Unix));
+        for wrong in ["", "somebody", "10.0.0.0/8", "10.0.0.1:", "10.0.0.1:99999"] {
+            assert!(wrong.parse::<Clients>().is_err(), "{wrong}");
+        }
     }
 }

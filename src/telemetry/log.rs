@@ -20,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::CONNECTIONS;
+use super::tail::Tail;
 use crate::config::{Level, Log, LogFormat, Rotation};
 
 /// Variables that override `log.level`, the first that is set: filters in the syntax of `tracing`.
@@ -35,6 +36,9 @@ const TRIES: u32 = 50;
 
 /// One counter for each place that lines go to.
 static DROPPED: Mutex<Vec<ErrorCounter>> = Mutex::new(Vec::new());
+
+/// The last lines.
+static TAIL: Tail = Tail::new();
 
 /// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -81,9 +85,11 @@ pub fn init(config: &Log) -> Result<Guard, Error> {
     let mut writers = Vec::new();
     let terminal = io::stderr().is_terminal();
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let stderr = not_blocking(io::stderr(), &mut writers);
     let files = config.directory.as_deref().map(|directory| files(config, directory)).transpose()?;
-    let files = files.map(|files| not_blocking(files, &mut writers));
+    // One of the two feeds the tail: the files, whose lines have no colours to be taken out.
+    let (of_stderr, of_files) = if files.is_some() { (None, Some(&TAIL)) } else { (Some(&TAIL), None) };
+    let stderr = not_blocking(io::stderr(), of_stderr, &mut writers);
+    let files = files.map(|files| not_blocking(files, of_files, &mut writers));
     let layers = match files {
         None => vec![layer(config.format, colour, BoxMakeWriter::new(stderr))],
         // The same bytes for both: put into words once.
@@ -114,6 +120,11 @@ impl Guard {
         let _ = self.filter.reload(filter);
         Ok(())
     }
+}
+
+/// The last lines that were written.
+pub fn tail() -> &'static Tail {
+    &TAIL
 }
 
 /// Lines that were dropped since the start.
@@ -162,9 +173,13 @@ fn filter(config: &Log) -> Result<EnvFilter, Error> {
     })
 }
 
-fn not_blocking(writer: impl io::Write + Send + 'static, guards: &mut Vec<WorkerGuard>) -> NonBlocking {
-    let (writer, guard) =
-        tracing_appender::non_blocking(Gathering(BufWriter::with_capacity(GATHERED, writer)));
+fn not_blocking(
+    writer: impl io::Write + Send + 'static,
+    tail: Option<&'static Tail>,
+    guards: &mut Vec<WorkerGuard>,
+) -> NonBlocking {
+    let gathering = Gathering { writer: BufWriter::with_capacity(GATHERED, writer), tail };
+    let (writer, guard) = tracing_appender::non_blocking(gathering);
     DROPPED.lock().unwrap_or_else(PoisonError::into_inner).push(writer.error_counter());
     guards.push(guard);
     writer
@@ -172,16 +187,24 @@ fn not_blocking(writer: impl io::Write + Send + 'static, guards: &mut Vec<Worker
 
 /// Writes lines together. The thread that writes flushes whenever it has caught up; a pause then lets the next lines
 /// gather, which otherwise would cost a system call each, and their connections a wake-up.
-struct Gathering<W: Write>(BufWriter<W>);
+struct Gathering<W: Write> {
+    writer: BufWriter<W>,
+    /// Where the lines are kept too. They are there before somebody who does not take them holds this thread up.
+    tail: Option<&'static Tail>,
+}
 
 impl<W: Write> Write for Gathering<W> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.write(line)
+        if let Some(tail) = self.tail {
+            tail.add(line);
+        }
+        // All of it: it would come again, and be in the tail twice.
+        self.writer.write_all(line).map(|()| line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         for _ in 0..TRIES {
-            let flushed = self.0.flush();
+            let flushed = self.writer.flush();
             std::thread::sleep(GATHER);
             // Somebody else may have made our standard error non-blocking.
             if !flushed.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
@@ -258,7 +281,7 @@ mod tests {
         let disk = Arc::new(Mutex::new(()));
         let blocked = disk.lock().unwrap();
         let mut guards = Vec::new();
-        let mut log = not_blocking(Blocked(Arc::clone(&disk)), &mut guards);
+        let mut log = not_blocking(Blocked(Arc::clone(&disk)), None, &mut guards);
         let before = dropped_lines();
         let gathered = GATHERED as u64 / 1024 + 1;
         let lines = tracing_appender::non_blocking::DEFAULT_BUFFERED_LINES_LIMIT as u64 + gathered + 100;

@@ -1,11 +1,18 @@
-//! What can be known of the program from outside: log, metrics, decisions.
+//! What can be known of the program from outside: log, metrics, decisions, facts.
 
 pub mod connect_error;
 pub mod decisions;
+pub mod ends;
+pub mod fact;
 pub mod flow;
+pub mod journal;
 pub mod log;
 pub mod process;
 pub mod reason;
+pub mod ring;
+pub mod tail;
+
+use std::time::Duration;
 
 pub use connect_error::{ConnectError, not_with_itself};
 pub use reason::CloseReason;
@@ -13,3 +20,8 @@ pub use reason::CloseReason;
 /// The target of the lines that `log.connections` switches off: one for each routing decision and one for each
 /// closed connection.
 pub const CONNECTIONS: &str = "pointsman::connection";
+
+/// Milliseconds with three digits behind the point.
+pub fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}

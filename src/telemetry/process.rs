@@ -42,18 +42,18 @@ impl Collector for Process {
         let stat = Stat::read();
         gauge(
             "process_start_time_seconds",
-            "When the process started, in seconds since the epoch.",
+            "When the process started, in seconds since the epoch",
             Some(self.started),
         )?;
-        gauge("process_resident_memory_bytes", "Memory in use.", stat.as_ref().map(|stat| stat.resident))?;
+        gauge("process_resident_memory_bytes", "Memory in use", stat.as_ref().map(|stat| stat.resident))?;
         gauge(
             "process_virtual_memory_bytes",
-            "Address space in use.",
+            "Address space in use",
             stat.as_ref().map(|stat| stat.virtual_size),
         )?;
-        gauge("process_threads", "Threads.", stat.as_ref().map(|stat| stat.threads))?;
-        gauge("process_open_fds", "Open files.", open_files())?;
-        gauge("process_max_fds", "Files that may be open.", max_files())?;
+        gauge("process_threads", "Threads", stat.as_ref().map(|stat| stat.threads))?;
+        gauge("process_open_fds", "Open files", open_files())?;
+        gauge("process_max_fds", "Files that may be open", max_files())?;
         if let Some(stat) = stat {
             let help = "CPU time used, in user and kernel mode";
             let metric = encoder.encode_descriptor("process_cpu_seconds", help, None, MetricType::Counter)?;

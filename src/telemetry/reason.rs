@@ -1,5 +1,7 @@
 //! Why a connection ended.
 
+use serde::Serialize;
+
 /// Why a connection ended: the `reason` of its `closed` line and of `pointsman_connections_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
@@ -76,9 +78,36 @@ impl CloseReason {
         }
     }
 
+    /// Whether the client got less than it could expect, and not by its own doing.
+    pub fn is_failure(self) -> bool {
+        match self {
+            Self::BackendReset
+            | Self::ConnectFailed
+            | Self::NoBackend
+            | Self::Limited
+            | Self::BackendDown
+            | Self::BackendLeft
+            | Self::DrainTimeout
+            | Self::Internal => true,
+            Self::ClientClosed | Self::BackendClosed | Self::ClientReset | Self::Operator => false,
+            Self::IdleTimeout | Self::HalfClosedTimeout | Self::Lifetime => false,
+        }
+    }
+
+    /// Whether the connection ended as its two peers wanted it to.
+    pub fn is_orderly(self) -> bool {
+        matches!(self, Self::ClientClosed | Self::BackendClosed)
+    }
+
     /// Its place in a table of counters.
     pub fn index(self) -> usize {
         self as usize
+    }
+}
+
+impl Serialize for CloseReason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
 }
 

@@ -149,12 +149,19 @@ pub(crate) struct Project {
     name: String,
     file: &'static str,
     backends: u32,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Project {
     /// A project of `file`; nothing runs yet.
     pub(crate) fn new(file: &'static str, backends: u32) -> Self {
-        Self { name: unique("compose"), file, backends }
+        Self { name: unique("compose"), file, backends, environment: Vec::new() }
+    }
+
+    /// The same with one more variable for the file.
+    pub(crate) fn with(mut self, variable: &'static str, value: &str) -> Self {
+        self.environment.push((variable, value.to_owned()));
+        self
     }
 
     /// Runs Compose, which must succeed; what it prints to standard output.
@@ -176,10 +183,11 @@ impl Project {
         let mut command = compose_command();
         command.args(["-p", &self.name, "-f", self.file]).args(arguments);
         // Any free port on the host. The same for every command: a changed one would change the container.
-        for port in ["", "ADMIN_", "MASTER_", "REPLICA_", "PRIMARY_", "STANDBY_"] {
+        for port in ["", "ADMIN_", "MASTER_", "REPLICA_", "PRIMARY_", "STANDBY_", "PROMETHEUS_", "GRAFANA_"] {
             command.env(format!("{port}PORT"), "0");
         }
         command.env("BACKENDS", self.backends.to_string());
+        command.envs(self.environment.iter().map(|(variable, value)| (variable, value)));
         command
     }
 

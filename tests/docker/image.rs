@@ -14,7 +14,7 @@ fn the_image_is_small_unprivileged_labelled_and_healthy() {
     assert_eq!(inspect("pointsman", "{{.Config.User}}"), "65532:65532");
     assert_eq!(inspect("pointsman", "{{.Config.StopSignal}}"), "SIGTERM");
     let size: u64 = inspect("pointsman", "{{.Size}}").parse().unwrap();
-    assert!(size < 20_000_000, "{size} bytes");
+    assert!(size < 25_000_000, "{size} bytes");
     for label in ["title", "description", "licenses", "version", "revision", "created"] {
         let format = format!("{{{{index .Config.Labels \"org.opencontainers.image.{label}\"}}}}");
         assert_ne!(inspect("pointsman", &format), "", "{label}");

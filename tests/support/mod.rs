@@ -9,6 +9,8 @@
 
 pub mod backend;
 pub mod dns;
+pub mod engine;
+pub mod monitoring;
 pub mod peers;
 
 use std::fmt::Write as _;

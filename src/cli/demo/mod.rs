@@ -19,9 +19,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::look::Screen;
 use super::run::Signals;
 use super::{DemoArgs, Exit, Failure, run};
 use crate::admin;
+use crate::admin::access::Access;
+use crate::admin::control::Control;
 use crate::config::{
     self, BindAddress, Check, Config, Dns, Health, HttpCheck, Listener, Log, NoBackend, Pool, Runtime, Source,
 };
@@ -30,7 +33,6 @@ use crate::telemetry::log;
 use scene::Observer;
 use stage::Stage;
 use traffic::{Account, Book};
-use view::Screen;
 
 /// How often the view is drawn.
 const TICK: Duration = Duration::from_millis(200);
@@ -60,9 +62,11 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), F
     let overview = Arc::clone(supervisor.overview());
     let stop = CancellationToken::new();
     let admin_address = admin.address.to_string();
-    let admin = tokio::spawn(admin.serve(admin::router(&overview), stop.clone()));
+    let admin = tokio::spawn(
+        admin.serve(admin::router(&overview, &Control::none(), &Access::default()), stop.clone()),
+    );
     let address = listening(&supervisor);
-    info!("try `curl http://{address}/` and `curl http://{admin_address}/api/v1/status`");
+    info!("try `curl http://{address}/`, and look at http://{admin_address}/ in a browser");
     let book = Book::default();
     let traffic = traffic::send(address, book.clone());
     let mut observer = Observer::new(Arc::clone(&overview), book, address.to_string(), admin_address);
@@ -70,11 +74,11 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), F
     let mut steps = story::steps();
     let mut next = steps.next();
     let mut tick = tokio::time::interval(TICK);
-    let last = loop {
+    let (last, who) = loop {
         let step_at = next.map(|(at, _)| began + at);
         tokio::select! {
-            () = signals.end() => break observer.look(),
-            () = sleep_until(until) => break observer.look(),
+            signal = signals.end() => break (observer.look(), signal),
+            () = sleep_until(until) => break (observer.look(), "--exit-after"),
             () = sleep_until(step_at) => if let Some((_, step)) = next {
                 info!(backend = step.backend, "story: {}", step.words);
                 observer.tell(step.words);
@@ -86,9 +90,9 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), F
             _ = tick.tick() => {
                 let scene = observer.look();
                 if let Some(screen) = &mut screen {
-                    screen.draw(&scene).map_err(|error| no_screen(&error))?;
-                    if screen.quit_pressed().map_err(|error| no_screen(&error))? {
-                        break scene;
+                    screen.draw(|frame| view::draw(frame, &scene)).map_err(|error| no_screen(&error))?;
+                    if view::quit_pressed().map_err(|error| no_screen(&error))? {
+                        break (scene, "q");
                     }
                 }
             }
@@ -96,7 +100,7 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), F
     };
     drop(screen);
     drop(traffic);
-    supervisor.drain(signals.end()).await;
+    supervisor.drain(who.into(), signals.end()).await;
     stop.cancel();
     let _ = admin.await;
     Ok((last.account, last.masked, last.time))

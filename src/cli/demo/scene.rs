@@ -6,8 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::traffic::{Account, Book, WINDOW};
 use crate::admin::overview::Overview;
+use crate::cli::words;
 use crate::pool::State;
-use crate::telemetry::decisions::{Decision, Decisions};
+use crate::telemetry::decisions::Decision;
 
 /// Lines of each kind that are kept.
 const KEPT: usize = 32;
@@ -120,9 +121,7 @@ impl Observer {
         self.share_out(now, &counts, &mut rows);
         let mut backends: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
         backends.sort_by(|a, b| a.name.cmp(&b.name));
-        let workers: Vec<Decisions> =
-            self.overview.workers.iter().map(|worker| worker.decisions.clone()).collect();
-        let decisions = Decisions::latest(&workers, KEPT);
+        let decisions = self.overview.decisions(KEPT);
         Scene {
             time: self.began.elapsed(),
             address: self.address.clone(),
@@ -177,23 +176,15 @@ impl Observer {
     fn in_words(&self, decision: &Decision) -> String {
         let age = SystemTime::now().duration_since(decision.at).unwrap_or_default();
         let time = clock(self.began.elapsed().saturating_sub(age));
-        let why = match decision.algorithm {
-            "round-robin" => "its turn",
-            "weighted" => "its turn by weight",
-            "least-connections" => "fewest connections for its weight",
-            other => other,
-        };
-        let over = if decision.skipped.is_empty() {
-            String::new()
-        } else {
-            format!("; passed over {}", decision.skipped)
-        };
-        match &decision.backend {
-            Some(backend) => {
-                format!("{time} #{} {} → {}: {why}{over}", decision.conn, decision.client, backend)
-            }
-            None => format!("{time} #{} {} got no backend{over}", decision.conn, decision.client),
-        }
+        let client = decision.client.to_string();
+        let words = words::decision(
+            decision.conn,
+            &client,
+            decision.backend.as_deref(),
+            decision.algorithm,
+            &decision.skipped,
+        );
+        format!("{time} {words}")
     }
 }
 

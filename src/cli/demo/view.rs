@@ -11,7 +11,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row as TableRow, Table, Wrap};
 
 use super::scene::{Row, Scene, clock};
-use crate::pool::State;
+use crate::cli::look;
 
 /// Width of a share's bar, in characters.
 const BAR: usize = 10;
@@ -20,39 +20,21 @@ const WIDE: u16 = 100;
 /// Rows of the table of backends: its four, and room for one that returns under another name.
 const ROWS: u16 = 5;
 
-/// A terminal that shows the demo; put back in order when it is dropped.
-pub(super) struct Screen(ratatui::DefaultTerminal);
-
-impl Screen {
-    pub(super) fn open() -> io::Result<Self> {
-        Ok(Self(ratatui::try_init()?))
-    }
-
-    pub(super) fn draw(&mut self, scene: &Scene) -> io::Result<()> {
-        self.0.draw(|frame| draw(frame, scene)).map(|_| ())
-    }
-
-    /// Whether a key was pressed that means to end: q, Esc, Ctrl-C. Never waits.
-    pub(super) fn quit_pressed(&self) -> io::Result<bool> {
-        while event::poll(Duration::ZERO)? {
-            let Event::Key(key) = event::read()? else { continue };
-            let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-            let quit = matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) || control_c;
-            if key.kind == KeyEventKind::Press && quit {
-                return Ok(true);
-            }
+/// Whether a key was pressed that means to end: q, Esc, Ctrl-C. Never waits.
+pub(super) fn quit_pressed() -> io::Result<bool> {
+    while event::poll(Duration::ZERO)? {
+        let Event::Key(key) = event::read()? else { continue };
+        let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+        let quit = matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) || control_c;
+        if key.kind == KeyEventKind::Press && quit {
+            return Ok(true);
         }
-        Ok(false)
     }
+    Ok(false)
 }
 
-impl Drop for Screen {
-    fn drop(&mut self) {
-        ratatui::restore();
-    }
-}
-
-fn draw(frame: &mut Frame<'_>, scene: &Scene) {
+/// Draws what there is to see.
+pub(super) fn draw(frame: &mut Frame<'_>, scene: &Scene) {
     let changes = if frame.area().height < 20 { 3 } else { 6 };
     let [head, backends, decisions, happened, foot] = Layout::vertical([
         Constraint::Length(3),
@@ -76,7 +58,7 @@ fn title(scene: &Scene) -> Vec<Line<'static>> {
         Span::from(clock(scene.time)),
         Span::from("  "),
         Span::from(address).fg(Color::Cyan),
-        Span::from(format!("  admin {}  q ends", scene.admin)),
+        Span::from(format!("  admin http://{}  q ends", scene.admin)),
     ];
     vec![Line::from(first), Line::from(vec!["▶ ".fg(Color::Yellow), Span::from(scene.story.clone()).bold()])]
 }
@@ -96,15 +78,8 @@ fn table(rows: &[Row], width: u16) -> Table<'static> {
 }
 
 fn row(row: &Row, wide: bool) -> TableRow<'static> {
-    let colour = match row.state {
-        State::Up => Color::Green,
-        State::Joining => Color::Cyan,
-        State::Down | State::Ejected => Color::Red,
-        State::Draining | State::Maintenance => Color::Yellow,
-        State::Gone => Color::Gray,
-    };
-    let filled = (row.share * BAR as f64).round() as usize;
-    let bar = format!("{}{}", "█".repeat(filled.min(BAR)), "·".repeat(BAR - filled.min(BAR)));
+    let colour = look::colour(Some(row.state));
+    let bar = look::bar(row.share, BAR);
     let latency = row.latency.map_or("-".to_owned(), |time| format!("{:.0} ms", time.as_secs_f64() * 1e3));
     let mut cells = vec![
         Cell::from(row.name.to_string()).bold(),
@@ -144,6 +119,7 @@ fn account(scene: &Scene) -> Line<'static> {
 mod tests {
     use super::*;
     use crate::cli::demo::traffic::Account;
+    use crate::pool::State;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 

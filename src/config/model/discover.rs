@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Adopt;
+
 /// One place that backends come from (an item of `discover`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -45,6 +47,8 @@ pub enum SourceKey {
         /// The engine.
         engine: Option<String>,
     },
+    /// No source of the configuration: what operators have added while the program runs.
+    Operator,
 }
 
 impl From<&Source> for SourceKey {
@@ -64,6 +68,20 @@ impl From<&Source> for SourceKey {
     }
 }
 
+impl SourceKey {
+    /// As one word, for machines: `dns:backend:5000`.
+    pub fn word(&self) -> String {
+        match self {
+            Self::Static => "static".to_owned(),
+            Self::Dns(name, port) => format!("dns:{name}:{port}"),
+            Self::Srv(name) => format!("srv:{name}"),
+            Self::File(path) => format!("file:{}", path.display()),
+            Self::Docker { label, .. } => format!("docker:{label}"),
+            Self::Operator => "operator".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for SourceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -77,6 +95,7 @@ impl fmt::Display for SourceKey {
                 network.iter().try_for_each(|network| write!(f, " in {network}"))?;
                 engine.iter().try_for_each(|engine| write!(f, " at {engine}"))
             }
+            Self::Operator => f.write_str("what operators added"),
         }
     }
 }
@@ -199,12 +218,14 @@ pub struct Docker {
     pub healthcheck: bool,
     /// How long the last good state stands while the engine cannot be asked.
     pub hold: Duration,
+    /// Containers that count as if they had the label: those that a pool adopts among its replicas.
+    pub adopt: Option<Adopt>,
 }
 
 impl Docker {
     /// A label with the defaults.
     pub fn new(label: String) -> Self {
         let hold = Duration::from_secs(10);
-        Self { label, port: None, network: None, engine: None, healthcheck: true, hold }
+        Self { label, port: None, network: None, engine: None, healthcheck: true, hold, adopt: None }
     }
 }

@@ -7,6 +7,7 @@
 mod discover;
 mod health;
 mod pool;
+mod replicas;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub use discover::*;
 pub use health::*;
 pub use pool::*;
+pub use replicas::*;
 
 /// A whole configuration, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,6 +135,8 @@ pub enum Rotation {
 pub struct Admin {
     /// Where it listens.
     pub bind: BindAddress,
+    /// The file with the token that changes need; `None`: they are allowed from this machine only.
+    pub token_file: Option<PathBuf>,
 }
 
 /// An address that can be listened on: `0.0.0.0:8080`, `[::]:8080`, `unix:/run/x.sock`.

@@ -1,9 +1,11 @@
 //! A pool: how a backend is chosen, connected to, and taken out.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Health, Source};
+use super::{Health, Replicas, Source};
 
 /// A pool (`pools.NAME`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct Pool {
     pub balance: Algorithm,
     /// What the algorithms hash that do.
     pub hash: Hash,
+    /// Algorithms that choose too and are only counted, to be compared; empty: none.
+    pub shadow: Vec<Algorithm>,
     /// Where the backends come from; never empty. Where two sources know the same address, the first one here tells the
     /// name, the weight and the rest.
     pub discover: Vec<Source>,
@@ -42,6 +46,8 @@ pub struct Pool {
     pub on_leave: Policy,
     /// What happens to the connections of a backend that an operator takes out.
     pub on_drain: Policy,
+    /// The backends that Pointsman itself starts, which one of the sources finds; `None`: there are none.
+    pub replicas: Option<Replicas>,
 }
 
 impl Pool {
@@ -50,6 +56,7 @@ impl Pool {
         Self {
             balance: Algorithm::RoundRobin,
             hash: Hash::default(),
+            shadow: Vec::new(),
             discover,
             health: Vec::new(),
             eject: None,
@@ -71,6 +78,7 @@ impl Pool {
                 over: Duration::from_secs(300),
             },
             on_drain: Policy::Keep,
+            replicas: None,
         }
     }
 }
@@ -147,6 +155,14 @@ pub struct Hash {
     pub load_factor: Option<Factor>,
 }
 
+impl Hash {
+    /// The most `slots`: a table that is looked into for each connection should fit into a cache.
+    pub const MOST_SLOTS: u64 = 1 << 20;
+    /// The most `virtual_nodes`: even for one backend alone, more would not make shares any more equal that a person
+    /// could tell.
+    pub const MOST_VIRTUAL_NODES: u64 = 10_000;
+}
+
 /// What of the client is hashed (`hash.key`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HashKey {
@@ -159,14 +175,48 @@ pub enum HashKey {
     SourceNet,
 }
 
+impl HashKey {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::SourceIp, Self::SourceIpPort, Self::SourceNet];
+
+    /// The name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SourceIp => "source-ip",
+            Self::SourceIpPort => "source-ip-port",
+            Self::SourceNet => "source-net",
+        }
+    }
+}
+
 /// A number with two digits behind the point, in hundredths: 125 is 1.25.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Factor(pub u32);
 
 impl Factor {
+    /// What a share may be multiplied by: below, a backend would be full as soon as it has its share; above, none ever is.
+    pub const RANGE: RangeInclusive<Self> = Self(101)..=Self(10_000);
+
     /// As a number.
     pub fn get(self) -> f64 {
         f64::from(self.0) / 100.0
+    }
+}
+
+impl FromStr for Factor {
+    type Err = String;
+
+    /// Reads a plain number with at most two digits behind the point.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let hundredths = || {
+            let whole = whole.parse::<u32>().ok()?.checked_mul(100)?;
+            whole.checked_add(format!("{rest:0<2}").parse().ok()?)
+        };
+        let valid = digits(whole) && digits(rest) && rest.len() <= 2;
+        let number = if valid { hundredths() } else { None };
+        number.map(Self).ok_or_else(|| "it is a number with at most two digits behind the point".to_owned())
     }
 }
 

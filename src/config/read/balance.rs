@@ -2,16 +2,10 @@
 
 use std::num::NonZeroUsize;
 
-use super::super::decode::Table;
+use super::super::decode::{Table, describe};
 use super::super::model::{Algorithm, Factor, Hash, HashKey, Pool, Source};
-use super::super::scalar::{choice, factor, number};
-
-/// A table that is looked into for each connection should fit into a cache.
-const SLOTS: u64 = 1 << 20;
-/// Even for one backend alone, more would not make shares any more equal that a person could tell.
-const VIRTUAL_NODES: u64 = 10_000;
-/// Below it a backend would be full as soon as it has its share; above it no backend ever is.
-pub(super) const FACTORS: [Factor; 2] = [Factor(101), Factor(10_000)];
+use super::super::scalar::{boolean, choice, factor, number};
+use super::super::tree::Value;
 
 /// The algorithm; `None` if what is written there is none.
 pub(super) fn balance(pool: &Table<'_>) -> Option<Algorithm> {
@@ -24,17 +18,13 @@ pub(super) fn balance(pool: &Table<'_>) -> Option<Algorithm> {
 /// What it hashes. Without the algorithm, what depends on it is not judged.
 pub(super) fn hash(pool: &Table<'_>, balance: Option<Algorithm>) -> Hash {
     let Some(table) = pool.table("hash") else { return Hash::default() };
-    let keys = [
-        ("source-ip", HashKey::SourceIp),
-        ("source-ip-port", HashKey::SourceIpPort),
-        ("source-net", HashKey::SourceNet),
-    ];
-    let [least, most] = FACTORS;
+    let keys = HashKey::ALL.map(|key| (key.name(), key));
+    let (slots, nodes) = (number(1..=Hash::MOST_SLOTS), number(1..=Hash::MOST_VIRTUAL_NODES));
     let hash = Hash {
         key: table.read("key", choice(&keys)).unwrap_or_default(),
-        slots: table.read("slots", number(1..=SLOTS)).and_then(NonZeroUsize::new),
-        virtual_nodes: table.read("virtual_nodes", number(1..=VIRTUAL_NODES)).and_then(NonZeroUsize::new),
-        load_factor: table.read("load_factor", factor(least..=most)),
+        slots: table.read("slots", slots).and_then(NonZeroUsize::new),
+        virtual_nodes: table.read("virtual_nodes", nodes).and_then(NonZeroUsize::new),
+        load_factor: table.read("load_factor", factor(Factor::RANGE)),
     };
     match balance {
         Some(Algorithm::RingHash) | None => {}
@@ -54,6 +44,54 @@ pub(super) fn hash(pool: &Table<'_>, balance: Option<Algorithm>) -> Hash {
         }
     }
     hash
+}
+
+/// The algorithms that are to be compared with the one that balances, which is not among them.
+pub(super) fn shadow(pool: &Table<'_>, balance: Algorithm) -> Vec<Algorithm> {
+    let Some(node) = pool.get("shadow") else { return Vec::new() };
+    let can_be = || Algorithm::ALL.into_iter().filter(|algorithm| *algorithm != Algorithm::Ewma);
+    let mut all: Vec<Algorithm> = Vec::new();
+    match &node.value {
+        Value::List(items) => {
+            let words: Vec<_> = can_be().map(|algorithm| (algorithm.name(), algorithm)).collect();
+            for item in items {
+                match choice(&words)(item) {
+                    Ok(algorithm) => all.push(algorithm),
+                    Err(_) if matches!(&item.value, Value::Scalar(word) if *word == Algorithm::Ewma.name()) =>
+                    {
+                        let message =
+                            "ewma goes by how backends answer to what it sends them: it cannot be a shadow";
+                        pool.decoder.problem(item.at, message.to_owned());
+                    }
+                    Err(error) => {
+                        let message = format!("an algorithm in \"shadow\" {error}, not {}", describe(item));
+                        pool.decoder.problem(item.at, message);
+                    }
+                }
+            }
+        }
+        _ => match boolean(node) {
+            Ok(true) => all.extend(can_be()),
+            Ok(false) => {}
+            Err(_) => {
+                let message = format!(
+                    "\"shadow\" in {} must be a list of algorithms, true for all of them, or false, not {}",
+                    pool.what,
+                    describe(node)
+                );
+                pool.decoder.problem(node.at, message);
+            }
+        },
+    }
+    all.retain(|algorithm| *algorithm != balance);
+    let mut seen = Vec::new();
+    all.retain(|algorithm| {
+        !seen.contains(algorithm) && {
+            seen.push(*algorithm);
+            true
+        }
+    });
+    all
 }
 
 /// That the ring is too small for the backends that are written down is a problem.

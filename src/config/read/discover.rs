@@ -51,7 +51,8 @@ pub(super) fn discover(pool: &Table<'_>, balance: Option<Algorithm>) -> Vec<Sour
     }
     written::check_names(&written, &pool.what, d);
     if let Some((index, at)) = static_at {
-        written::check_use(&written, at, pool, balance, sources.is_empty());
+        let alone = sources.is_empty() && pool.present(&["replicas"]).is_empty();
+        written::check_use(&written, at, pool, balance, alone);
         // All that is written down is one source, which stands where its first part does.
         sources.insert(index, Source::Static(written.into_iter().map(|(backend, _)| backend).collect()));
     }
@@ -62,7 +63,10 @@ pub(super) fn discover(pool: &Table<'_>, balance: Option<Algorithm>) -> Vec<Sour
 fn items<'a>(pool: &Table<'a>) -> &'a [Node] {
     let d = pool.decoder;
     let Some(node) = pool.get("discover") else {
-        d.problem(pool.at, format!("{} needs \"discover\": where its backends come from", pool.what));
+        // Those that it starts itself are enough.
+        if pool.present(&["replicas"]).is_empty() {
+            d.problem(pool.at, format!("{} needs \"discover\": where its backends come from", pool.what));
+        }
         return &[];
     };
     let what = format!("\"discover\" in {}", pool.what);
@@ -126,7 +130,7 @@ fn labelled(table: &Table<'_>) -> Option<Docker> {
     Some(docker)
 }
 
-fn label(node: &Node) -> Result<String, String> {
+pub(super) fn label(node: &Node) -> Result<String, String> {
     let label = text(node).unwrap_or_default();
     let key = label.split_once('=').map_or(label, |(key, _)| key);
     if key.is_empty() || key.contains(char::is_whitespace) {
@@ -135,7 +139,7 @@ fn label(node: &Node) -> Result<String, String> {
     Ok(label.to_owned())
 }
 
-fn engine(node: &Node) -> Result<String, String> {
+pub(super) fn engine(node: &Node) -> Result<String, String> {
     let engine = text(node).unwrap_or_default();
     let good = match engine.split_once("://") {
         Some(("unix", path)) => path.starts_with('/'),

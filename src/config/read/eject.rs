@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::super::decode::Table;
-use super::super::model::{Eject, Percent, Slow};
+use super::super::model::{Eject, Factor, Percent, Slow};
 use super::super::scalar::{duration, factor, number, or_off, percent};
-use super::{MOST, SHORTEST, balance};
+use super::{MOST, SHORTEST};
 
 pub(super) fn eject(pool: &Table<'_>) -> Option<Eject> {
     let table = pool.table("eject")?;
@@ -26,8 +26,7 @@ pub(super) fn eject(pool: &Table<'_>) -> Option<Eject> {
 
 fn slow(table: &Table<'_>) -> Slow {
     let mut slow = Slow::default();
-    let [least, most] = balance::FACTORS;
-    slow.factor = table.read("factor", factor(least..=most)).unwrap_or(slow.factor);
+    slow.factor = table.read("factor", factor(Factor::RANGE)).unwrap_or(slow.factor);
     slow.floor = table.read("floor", duration(Duration::ZERO)).unwrap_or(slow.floor);
     let answers = table.read("answers", number(1..=MOST)).and_then(NonZeroU32::new);
     slow.answers = answers.unwrap_or(slow.answers);

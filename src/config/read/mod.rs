@@ -12,6 +12,7 @@ mod listener;
 mod options;
 mod pool;
 mod process;
+mod replicas;
 mod written;
 
 use std::collections::BTreeMap;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::super::decode::{Decoder, Table};
-use super::super::model::{Ending, Percent, Policy, Pool, Timeouts};
+use super::super::model::{Ending, Percent, Policy, Pool, Source, Timeouts};
 use super::super::scalar::{choice, duration, duration_or_off, number, percent};
 use super::super::tree::{Node, Value};
-use super::{SHORTEST, balance, discover, eject, health, limits, options};
+use super::{SHORTEST, balance, discover, eject, health, limits, options, replicas};
 
 pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<Pool> {
     let what = format!("pool {name:?}");
@@ -15,9 +15,12 @@ pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<Pool> {
     let balance = balance::balance(&table);
     pool.balance = balance.unwrap_or(pool.balance);
     pool.hash = balance::hash(&table, balance);
+    pool.shadow = balance::shadow(&table, pool.balance);
     pool.discover = discover::discover(&table, balance);
-    balance::check_slots(&table, &pool);
     pool.health = health::health(&table);
+    pool.replicas = replicas::replicas(&table, name, &pool.health);
+    pool.discover.extend(pool.replicas.as_ref().map(|replicas| Source::Docker(replicas.source())));
+    balance::check_slots(&table, &pool);
     pool.eject = eject::eject(&table);
     pool.panic = table.read("panic", percent(Percent(0))).unwrap_or(pool.panic);
     if let Some(table) = table.table("connect") {

@@ -56,10 +56,11 @@ pub(super) fn log(top: &Table<'_>) -> Log {
 
 pub(super) fn admin(top: &Table<'_>, binds: &mut Binds) -> Option<Admin> {
     let table = top.table("admin")?;
+    let token_file = table.read("token_file", |node| text(node).map(PathBuf::from));
     let Some(node) = table.get("bind") else {
         table.decoder.problem(table.at, "\"admin\" needs a \"bind\", such as 127.0.0.1:9900");
         return None;
     };
     let bind = binds.read(node, "\"admin\"", table.decoder)?;
-    Some(Admin { bind })
+    Some(Admin { bind, token_file })
 }

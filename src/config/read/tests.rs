@@ -85,6 +85,7 @@ fn sources_with_all_their_settings() {
                 engine: Some("tcp://engine:2375".into()),
                 healthcheck: false,
                 hold: seconds(1),
+                adopt: None,
             }),
             Source::Static(vec![backup, other]),
         ]

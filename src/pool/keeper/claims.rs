@@ -9,6 +9,7 @@ use super::Keeper;
 use crate::config::Source;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
 use crate::health::Verdict;
+use crate::pool::NAMED;
 use crate::pool::backend::Backend;
 use crate::pool::event::Effect;
 use crate::pool::member::{Claim, Member};
@@ -47,6 +48,9 @@ impl Keeper {
             .outcome
             .seen()
             .map(|found| found.iter().map(|one| (one.address, one.clone())).collect::<HashMap<_, _>>());
+        if let Some(answer) = &answer {
+            effects.extend(news(key, seen.outcome.result(), answer, &source.answer));
+        }
         let present = |address: SocketAddr| answer.as_ref().is_some_and(|found| found.contains_key(&address));
         // Whatever the answer: an address that belongs to somebody else now takes its backend out at once.
         let mut strangers = Vec::new();
@@ -89,7 +93,7 @@ impl Keeper {
     }
 
     /// The living members by their addresses.
-    fn places(&self) -> HashMap<SocketAddr, usize> {
+    pub(super) fn places(&self) -> HashMap<SocketAddr, usize> {
         let members = self.members.iter().enumerate().filter(|(_, member)| !member.leaving());
         members.map(|(index, member)| (member.backend.address, index)).collect()
     }
@@ -114,7 +118,7 @@ impl Keeper {
     }
 
     /// A source sees a backend; its address, if somebody else of this source had it before.
-    fn found(
+    pub(super) fn found(
         &mut self,
         key: &SourceKey,
         found: &Found,
@@ -224,6 +228,7 @@ impl Keeper {
             Some(Source::Dns(dns)) => dns.query.flap,
             Some(Source::Srv(srv)) => srv.query.flap,
             Some(Source::Docker(_)) => Duration::ZERO, // the engine does not guess
+            None if *key == SourceKey::Operator => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None if settled => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None => SUCCESSION,
         }
@@ -242,4 +247,28 @@ impl Keeper {
     fn source(&self, key: &SourceKey) -> Option<&Source> {
         self.config.discover.iter().find(|source| SourceKey::from(*source) == *key)
     }
+}
+
+/// What an answer says that the one before did not.
+fn news(
+    source: &SourceKey,
+    result: &'static str,
+    answer: &HashMap<SocketAddr, Found>,
+    before: &HashMap<SocketAddr, Found>,
+) -> Option<Effect> {
+    let lacking = |of: &HashMap<SocketAddr, Found>, other: &HashMap<SocketAddr, Found>| -> Vec<Found> {
+        // That a name becomes known, or is not told this time, makes nobody another one.
+        let same = |a: &Found, b: &Found| a.name == b.name || a.nameless || b.nameless;
+        let known = |found: &Found| other.get(&found.address).is_some_and(|known| same(known, found));
+        of.values().filter(|found| !known(found)).cloned().collect()
+    };
+    let [mut new, mut missing] = [lacking(answer, before), lacking(before, answer)];
+    if new.is_empty() && missing.is_empty() {
+        return None;
+    }
+    for all in [&mut new, &mut missing] {
+        all.sort_by_key(|found| found.address);
+        all.truncate(NAMED);
+    }
+    Some(Effect::Discovered { source: source.clone(), result, backends: answer.len(), new, missing })
 }

@@ -23,6 +23,8 @@ enum Happening {
     Checked { member: usize, check: usize, passed: bool },
     Failed { member: usize, in_a_row: u32, reset: bool },
     Told { member: usize, command: Command },
+    Added(Found),
+    Withdrawn(usize),
     Reconfigured(Box<Pool>),
     Connected(usize),
     Disconnected(usize),
@@ -104,6 +106,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         4 => (member.clone(), 1u32..6, any::<bool>())
             .prop_map(|(member, in_a_row, reset)| Happening::Failed { member, in_a_row, reset }),
         3 => (member.clone(), command).prop_map(|(member, command)| Happening::Told { member, command }),
+        1 => one_found().prop_map(Happening::Added),
+        1 => member.clone().prop_map(Happening::Withdrawn),
         1 => pool().prop_map(Box::new).prop_map(Happening::Reconfigured),
         1 => member.clone().prop_map(Happening::Connected),
         1 => member.prop_map(Happening::Disconnected),
@@ -248,6 +252,21 @@ proptest! {
                     Some(backend) => Event::Told(backend.key, command, "root".into()),
                     None => continue,
                 },
+                Happening::Added(mut found) => {
+                    found.fitness = Fitness::Unknown; // operators know nothing of that
+                    if keeper.addable(&found).is_err() {
+                        continue;
+                    }
+                    answers.entry(SourceKey::Operator).or_default().push(found.clone());
+                    Event::Added(found)
+                }
+                Happening::Withdrawn(member) => {
+                    let Some(Ok(address)) = picked(member).map(|backend| keeper.removable(backend.key)) else {
+                        continue;
+                    };
+                    answers.entry(SourceKey::Operator).or_default().retain(|one| one.address != address);
+                    Event::Withdrawn(address, "root".into())
+                }
                 Happening::Reconfigured(config) => Event::Reconfigured(config),
                 Happening::Connected(member) => {
                     leases.extend(picked(member).map(|backend| backend.load.lease()));

@@ -5,8 +5,11 @@
 //! is handed the time, so that every path through it can be tested. `task.rs` feeds it and does what it
 //! says. To know why a backend is in or out, read here.
 
+mod added;
 mod claims;
 mod ejections;
+
+pub use added::{NotAdded, NotRemoved};
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -16,6 +19,7 @@ use std::time::{Duration, Instant};
 use crate::config;
 use crate::discovery::{Found, SourceKey};
 use crate::health::{CheckError, Ejection, Tally, Verdict};
+use crate::pool::backend::Backend;
 use crate::pool::event::{Command, Effect, Event, Failure, Wish};
 use crate::pool::member::{Member, Results};
 use crate::pool::state::State;
@@ -48,7 +52,8 @@ pub struct Keeper {
 impl Keeper {
     /// A keeper that knows of no backend yet.
     pub fn new(config: config::Pool) -> Self {
-        let sources = config.discover.iter().map(|s| (SourceKey::from(s), SourceState::default())).collect();
+        let sources = config.discover.iter().map(|s| (SourceKey::from(s), SourceState::default()));
+        let sources = sources.chain([added::none()]).collect();
         Self { config, members: Vec::new(), sources, next_key: 0, compare_at: None }
     }
 
@@ -57,9 +62,19 @@ impl Keeper {
         &self.members
     }
 
+    /// The backend of that key, by the name that it has now; `None`: it has left.
+    pub fn living(&self, key: u64) -> Option<&Arc<Backend>> {
+        self.place(key).map(|index| &self.members[index].backend)
+    }
+
     /// Whether every source has answered once and every backend found has been checked once.
     pub fn settled(&self) -> bool {
         self.sources.values().all(|source| source.answered) && self.members.iter().all(Member::settled)
+    }
+
+    /// How many sources gave no answer, when they were asked last, from which anything can be concluded.
+    pub fn sources_failing(&self) -> usize {
+        self.sources.values().filter(|source| source.failing.is_some()).count()
     }
 
     /// When a [`Event::Tick`] is due, if nothing else happens before.
@@ -97,6 +112,8 @@ impl Keeper {
                 self.failed(key, &failure, in_a_row, now, effects);
             }
             Event::Told(key, command, who) => self.told(key, command, &who, now, effects),
+            Event::Added(found) => self.add(&found, now, effects),
+            Event::Withdrawn(address, who) => self.withdraw(address, &who, now, effects),
             Event::Reconfigured(config) => self.reconfigured(*config, now, effects),
             Event::Removed => {
                 self.sources.clear(); // what they still say is said to nobody
@@ -251,7 +268,8 @@ impl Keeper {
     fn reconfigured(&mut self, config: config::Pool, now: Instant, effects: &mut Vec<Effect>) {
         let before = std::mem::replace(&mut self.config, config);
         let keys: Vec<SourceKey> = self.config.discover.iter().map(SourceKey::from).collect();
-        self.sources.retain(|key, _| keys.contains(key));
+        let stays = |key: &SourceKey| *key == SourceKey::Operator || keys.contains(key);
+        self.sources.retain(|key, _| stays(key));
         for (key, source) in keys.iter().zip(&self.config.discover) {
             let state = self.sources.entry(key.clone()).or_default();
             // One that was changed begins anew and will answer soon.
@@ -259,7 +277,7 @@ impl Keeper {
         }
         // Whom no source claims any longer stays until the new ones have been found and checked (see `flap`).
         for claim in self.members.iter_mut().flat_map(|member| &mut member.claims) {
-            if !keys.contains(claim.0) {
+            if !stays(claim.0) {
                 claim.1.missing.get_or_insert(now);
             }
         }

@@ -1,0 +1,276 @@
+//! Who may change something.
+//!
+//! With a token, who sends it, from wherever. Without one only who is on this machine: over loopback, or over a Unix
+//! socket whose permissions say who can. A page in a browser is nobody's operator: what it was loaded from (`Origin`) must be
+//! this server, and without a token what a request calls the server must be an address or `localhost`, never a name that
+//! somebody else's DNS can point here.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use tracing::warn;
+
+use super::token::Token;
+use super::{App, Failure};
+use crate::config::Admin;
+
+/// Who sends a wrong token waits for so long before it is told: trying many takes its time.
+const THINK_AGAIN: Duration = Duration::from_millis(250);
+/// What proxies add to a request that they pass on (RFC 7239, RFC 9110, and what was there before). One on this machine
+/// would make everybody local who can reach it.
+const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+/// Wrong tokens are told in the log no more often than this.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// Who may change something. A clone is the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Access(Arc<Rules>);
+
+#[derive(Debug, Default)]
+struct Rules {
+    token: ArcSwapOption<Token>,
+    wrong: Mutex<Wrong>,
+}
+
+/// Wrong tokens since that was told last, and when that was.
+#[derive(Debug, Default)]
+struct Wrong {
+    times: u64,
+    told: Option<Instant>,
+}
+
+/// The rules of a configuration that was read and can be put to work.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms(Option<Token>);
+
+impl Access {
+    /// Reads what `admin` says about who may change something; an error says what is wrong with its file.
+    pub fn terms(admin: Option<&Admin>) -> Result<Terms, String> {
+        let file = admin.and_then(|admin| admin.token_file.as_deref());
+        file.map(Token::read).transpose().map(Terms)
+    }
+
+    /// Puts such rules to work.
+    pub fn agree(&self, Terms(token): Terms) {
+        self.0.token.store(token.map(Arc::new));
+    }
+
+    async fn check(&self, head: &Parts) -> Result<Operator, Failure> {
+        let Some(peer) = head.extensions.get::<Peer>().copied() else { return Err(not_from_here()) };
+        let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let origin = head.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
+        if origin.is_some_and(|origin| !is_of(origin, host)) {
+            let message = "changes are not made for pages of other servers";
+            let hint = "use the dashboard at this address, or a program that is no browser";
+            return Err(Failure::new(StatusCode::FORBIDDEN, "foreign_origin", message, hint));
+        }
+        let Some(token) = self.0.token.load().as_deref().copied() else {
+            if PASSED_ON.iter().any(|name| head.headers.contains_key(*name)) {
+                let message =
+                    "changes by way of a proxy need a token: who sent them, and from where, is not known";
+                let hint = "give Pointsman an admin.token_file, or ask it directly";
+                return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint));
+            }
+            return if peer.may_change(host) { Ok(Operator(peer.name())) } else { Err(not_from_here()) };
+        };
+        let refused = |message| {
+            let hint = "send the header Authorization: Bearer TOKEN, with what is in admin.token_file";
+            Err(Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message, hint))
+        };
+        match bearer(&head.headers) {
+            Some(sent) if token.is(sent) => Ok(Operator(peer.name())),
+            Some(_) => {
+                self.count_wrong(peer);
+                tokio::time::sleep(THINK_AGAIN).await;
+                refused("the token is wrong")
+            }
+            None => refused("changes need a token"),
+        }
+    }
+
+    fn count_wrong(&self, peer: Peer) {
+        let mut wrong = self.0.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.times += 1;
+        if wrong.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+            let times = std::mem::take(&mut wrong.times);
+            wrong.told = Some(Instant::now());
+            drop(wrong);
+            warn!(who = &*peer.name(), times, "a wrong token was sent to the admin server");
+        }
+    }
+}
+
+fn not_from_here() -> Failure {
+    let message =
+        "changes are allowed from this machine only: over loopback by address, or over a Unix socket";
+    let hint = "ask http://127.0.0.1 on the machine that Pointsman runs on, or give it an admin.token_file";
+    Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint)
+}
+
+/// The token that a request has (RFC 6750, 2.1).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
+}
+
+/// Whether a page was loaded from the server that a request is for (RFC 6454, 7).
+fn is_of(origin: &str, host: Option<&str>) -> bool {
+    let from = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    from.zip(host).is_some_and(|(from, host)| from.eq_ignore_ascii_case(host))
+}
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Over TCP, from there.
+    Tcp(SocketAddr),
+    /// Over the Unix socket.
+    Unix,
+}
+
+impl Peer {
+    fn name(self) -> Arc<str> {
+        match self {
+            Self::Tcp(address) => format!("an operator at {}", address.ip().to_canonical()).into(),
+            Self::Unix => "an operator on this machine".into(),
+        }
+    }
+
+    /// Whether it is on this machine.
+    pub(super) fn is_local(self) -> bool {
+        match self {
+            Self::Unix => true,
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        }
+    }
+
+    /// Whether it may make changes, calling the server by this name.
+    fn may_change(self, host: Option<&str>) -> bool {
+        self == Self::Unix || self.is_local() && host.is_some_and(no_name)
+    }
+}
+
+/// A peer that may make changes, by the name that the log has for it. It is known by a request's head: of anybody else
+/// no body is waited for.
+pub(super) struct Operator(pub(super) Arc<str>);
+
+impl FromRequestParts<App> for Operator {
+    type Rejection = Failure;
+
+    async fn from_request_parts(head: &mut Parts, app: &App) -> Result<Self, Failure> {
+        app.access.check(head).await
+    }
+}
+
+/// Whether a Host header has an address or `localhost`, with or without a port.
+fn no_name(host: &str) -> bool {
+    let bare = host.rsplit_once(':').map_or(host, |(bare, port)| match port.parse::<u16>() {
+        Ok(_) => bare,
+        Err(_) => host,
+    });
+    let ip = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(bare);
+    bare.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_on_this_machine_and_calls_it_by_address_may_change_anything() {
+        let peer = |address: &str| Peer::Tcp(address.parse().unwrap());
+        for host in ["127.0.0.1:9900", "localhost", "localhost:9900", "[::1]:9900", "[::1]", "LOCALHOST:1"] {
+            assert!(peer("127.0.0.1:1").may_change(Some(host)), "{host}");
+        }
+        assert!(peer("[::ffff:127.0.0.1]:1").may_change(Some("127.0.0.1")));
+        assert!(Peer::Unix.may_change(None));
+        for host in [Some("evil.example:9900"), Some("localhost.evil.example"), Some(""), None] {
+            assert!(!peer("127.0.0.1:1").may_change(host), "{host:?}");
+        }
+        assert!(!peer("10.0.0.1:1").may_change(Some("127.0.0.1")));
+    }
+
+    fn head(peer: Peer, headers: &[(&'static str, &str)]) -> Parts {
+        let mut request = axum::http::Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut head = request.body(()).unwrap().into_parts().0;
+        head.extensions.insert(peer);
+        head
+    }
+
+    fn with_token(token: &str) -> Access {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        std::fs::write(&path, token).unwrap();
+        let bind = crate::config::bind_address(":0").unwrap();
+        let access = Access::default();
+        access.agree(Access::terms(Some(&Admin { bind, token_file: Some(path) })).unwrap());
+        access
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn with_a_token_who_has_it_may_change_something_from_anywhere_and_nobody_else() {
+        let access = with_token("a-token-that-is-long-enough\n");
+        let far = Peer::Tcp("10.0.0.1:1".parse().unwrap());
+        let near = Peer::Tcp("127.0.0.1:1".parse().unwrap());
+        let host = ("host", "lb.example.com");
+        for peer in [far, near, Peer::Unix] {
+            for right in ["Bearer a-token-that-is-long-enough", "bearer  a-token-that-is-long-enough"] {
+                assert!(
+                    access.check(&head(peer, &[host, ("authorization", right)])).await.is_ok(),
+                    "{peer:?}"
+                );
+            }
+            for wrong in
+                ["Bearer a-token-that-is-long", "Bearer ", "Basic a-token-that-is-long-enough", "x", ""]
+            {
+                let failure =
+                    access.check(&head(peer, &[host, ("authorization", wrong)])).await.err().unwrap();
+                assert_eq!(failure.status, StatusCode::UNAUTHORIZED, "{wrong:?}");
+            }
+            assert!(access.check(&head(peer, &[("host", "127.0.0.1")])).await.is_err());
+        }
+        access.agree(Terms(None));
+        assert!(access.check(&head(near, &[("host", "127.0.0.1")])).await.is_ok());
+        assert!(access.check(&head(far, &[("host", "127.0.0.1")])).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_proxy_on_this_machine_passes_on_needs_a_token() {
+        let (open, closed) = (Access::default(), with_token("a-token-that-is-long-enough"));
+        let right = ("authorization", "Bearer a-token-that-is-long-enough");
+        for peer in [Peer::Tcp("127.0.0.1:1".parse().unwrap()), Peer::Unix] {
+            for name in PASSED_ON {
+                let head = head(peer, &[("host", "127.0.0.1:9900"), (name, "203.0.113.7"), right]);
+                assert_eq!(
+                    (open.check(&head).await.is_ok(), closed.check(&head).await.is_ok()),
+                    (false, true)
+                );
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_of_another_server_changes_nothing() {
+        let near = Peer::Tcp("127.0.0.1:1".parse().unwrap());
+        let (open, closed) = (Access::default(), with_token("a-token-that-is-long-enough"));
+        let may = async |origin: &str, host: &'static str| {
+            let headers =
+                [("host", host), ("origin", origin), ("authorization", "Bearer a-token-that-is-long-enough")];
+            let head = head(near, &headers);
+            (open.check(&head).await.is_ok(), closed.check(&head).await.is_ok())
+        };
+        assert_eq!(may("http://127.0.0.1:9900", "127.0.0.1:9900").await, (true, true));
+        assert_eq!(may("https://lb.example.com", "lb.example.com").await, (false, true));
+        for origin in ["http://evil.example", "http://127.0.0.1:8080", "null", "", "127.0.0.1:9900"] {
+            assert_eq!(may(origin, "127.0.0.1:9900").await, (false, false), "{origin}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The backends of a pool, and what an operator changes of them while the balancer runs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::access::Operator;
+use super::pools::pool_of;
+use super::request::{At, Body, bad_request, not_null, whole};
+use super::status::BackendStatus;
+use super::{App, Failure};
+use crate::config::BindAddress;
+use crate::discovery::Found;
+use crate::pool::{Backend, Command, NotAdded, NotRemoved, Pool, State as Standing, Wish};
+use crate::telemetry::fact::Fact;
+
+/// The largest weight, as in the configuration.
+const HEAVIEST: u32 = 256;
+/// The longest name.
+const NAME: usize = 128;
+
+/// Backends.
+#[derive(Debug, Serialize)]
+pub(super) struct Backends {
+    pub(super) backends: Vec<BackendStatus>,
+}
+
+/// `GET /api/v1/pools/{pool}/backends`.
+pub(super) async fn all(State(app): State<App>, At(pool): At<String>) -> Result<Json<Backends>, Failure> {
+    let pool = pool_of(&app, &pool)?;
+    let backends = pool.roster().members.iter().map(BackendStatus::of).collect();
+    Ok(Json(Backends { backends }))
+}
+
+/// `GET /api/v1/pools/{pool}/backends/{backend}`.
+pub(super) async fn one(
+    State(app): State<App>,
+    At((pool, backend)): At<(String, String)>,
+) -> Result<Json<BackendStatus>, Failure> {
+    let pool = pool_of(&app, &pool)?;
+    let found = find(&pool, &backend)?;
+    as_it_is(&pool, &found).map(Json)
+}
+
+/// A backend that is to be added.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct New {
+    address: String,
+    #[serde(default, deserialize_with = "not_null")]
+    name: Option<String>,
+    #[serde(default, deserialize_with = "whole")]
+    weight: Option<u32>,
+    #[serde(default)]
+    backup: bool,
+}
+
+impl New {
+    /// What it means in that pool.
+    fn read(self, pool: &Pool) -> Result<Found, Failure> {
+        let address: Option<SocketAddr> = self.address.parse().ok();
+        let address = address.filter(|address| address.port() > 0 && !address.ip().is_unspecified());
+        let address = address.ok_or_else(|| {
+            bad_request(format!(
+                "address is an IP address and a port, such as 10.0.0.1:5000, not {:?}",
+                self.address
+            ))
+        })?;
+        if self.name.as_deref().is_some_and(|name| !is_name(name)) {
+            return Err(bad_request(format!("a name has 1 to {NAME} visible ASCII characters and no /")));
+        }
+        let weight = self.weight.unwrap_or(1);
+        check_weight(pool, weight)?;
+        let nameless = self.name.is_none();
+        let name = self.name.unwrap_or_else(|| address.to_string());
+        Ok(Found { nameless, weight, tier: u16::from(self.backup), ..Found::new(name.into(), address) })
+    }
+}
+
+/// The listener of ours that is at that address.
+fn listener_at(app: &App, address: SocketAddr) -> Option<Arc<str>> {
+    let is_at = |bound: &BindAddress| match bound {
+        BindAddress::Tcp(bound) => {
+            let any = bound.ip().is_unspecified() && address.ip().is_loopback();
+            bound.port() == address.port() && (any || bound.ip() == address.ip())
+        }
+        BindAddress::Unix(_) => false,
+    };
+    let listeners = app.overview.listeners.load();
+    let found = listeners.iter().find(|(_, addresses)| addresses.iter().any(is_at));
+    found.map(|(listener, _)| Arc::clone(&listener.name))
+}
+
+/// Whether it can stand in a path and in a line of the log.
+fn is_name(name: &str) -> bool {
+    (1..=NAME).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_graphic() && c != b'/')
+}
+
+/// `POST /api/v1/pools/{pool}/backends`: adds a backend, which is checked like any other before it gets anything.
+///
+/// It outlives every reload of the configuration, and ends with the pool, or when Pointsman does.
+pub(super) async fn add(
+    Operator(who): Operator,
+    State(app): State<App>,
+    At(pool): At<String>,
+    Body(new): Body<New>,
+) -> Result<(StatusCode, Json<BackendStatus>), Failure> {
+    let pool = pool_of(&app, &pool)?;
+    let found = new.read(&pool)?;
+    let conflict = |code, message: String, hint| Failure::new(StatusCode::CONFLICT, code, message, hint);
+    if let Some(listener) = listener_at(&app, found.address) {
+        let message = format!("{} is this instance's own listener {listener:?}", found.address);
+        return Err(conflict("own_listener", message, "its connections would go round in a circle"));
+    }
+    pool.add(found.clone()).await.map_err(|why| match why {
+        NotAdded::AddressTaken(name) => {
+            let message = format!("the pool {:?} has {name:?} at {} already", &*pool.name, found.address);
+            conflict("address_taken", message, "PATCH that one")
+        }
+        NotAdded::NameTaken(address) => {
+            let message = format!("the pool {:?} has {:?} at {address} already", &*pool.name, &*found.name);
+            conflict("name_taken", message, "give it another name, or none")
+        }
+        NotAdded::TooMany => {
+            let message = format!("no more backends can be added to the pool {:?}", &*pool.name);
+            conflict("too_many", message, "write them into a file that the pool discovers")
+        }
+    })?;
+    app.overview.journal.tell(Fact::Added {
+        who,
+        pool: Arc::clone(&pool.name),
+        backend: Arc::clone(&found.name),
+        address: found.address,
+        weight: found.weight,
+        backup: found.tier > 0,
+    });
+    let added = find(&pool, &found.address.to_string())?;
+    Ok((StatusCode::CREATED, Json(as_it_is(&pool, &added)?)))
+}
+
+/// `DELETE /api/v1/pools/{pool}/backends/{backend}`: takes away a backend that an operator added. Its connections follow
+/// `on_leave`.
+pub(super) async fn remove(
+    Operator(who): Operator,
+    State(app): State<App>,
+    At((pool, backend)): At<(String, String)>,
+) -> Result<Json<BackendStatus>, Failure> {
+    let pool = pool_of(&app, &pool)?;
+    let found = find(&pool, &backend)?;
+    let before = as_it_is(&pool, &found)?;
+    pool.remove(&found, Arc::clone(&who)).await.map_err(|why| match why {
+        NotRemoved::Known(sources) => {
+            let message = format!("{backend:?} is still known by {}", sources.join(" and "));
+            let hint = r#"take it out there, or PATCH it to {"state": "draining"}"#;
+            Failure::new(StatusCode::CONFLICT, "still_known", message, hint)
+        }
+        NotRemoved::NotThere => gone(&found),
+    })?;
+    let cause = format!("{who} removed it").into();
+    app.overview.journal.tell(Fact::Removed {
+        who,
+        pool: Arc::clone(&pool.name),
+        backend: Arc::clone(&found.name),
+        address: found.address,
+    });
+    // Without connections it is gone already.
+    let gone = BackendStatus { state: Standing::Gone, cause, sources: Box::default(), ..before };
+    Ok(Json(as_it_is(&pool, &found).unwrap_or(gone)))
+}
+
+/// What is to change of a backend.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Change {
+    #[serde(default, deserialize_with = "not_null")]
+    state: Option<Wanted>,
+    #[serde(default, deserialize_with = "whole")]
+    weight: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wanted {
+    Up,
+    Draining,
+    Maintenance,
+}
+
+/// `PATCH /api/v1/pools/{pool}/backends/{backend}`: everything that is asked for, or nothing, and then the new state.
+///
+/// It holds for the backend's stay in the pool and ends with it: a container that is restarted comes back as another
+/// backend, and maintenance, draining and a weight are not handed on to it. Nothing is kept over a restart of Pointsman.
+pub(super) async fn change(
+    Operator(who): Operator, // the first, as nothing else of the request matters if it is not one
+    State(app): State<App>,
+    At((pool, backend)): At<(String, String)>,
+    Body(change): Body<Change>,
+) -> Result<Json<BackendStatus>, Failure> {
+    if change.state.is_none() && change.weight.is_none() {
+        return Err(bad_request("there is neither a state nor a weight in it"));
+    }
+    let pool = pool_of(&app, &pool)?;
+    change.weight.map_or(Ok(()), |weight| check_weight(&pool, weight))?;
+    let found = find(&pool, &backend)?;
+    let state = change.state.map(|state| match state {
+        Wanted::Up => ("up", Wish::Up),
+        Wanted::Draining => ("draining", Wish::Draining),
+        Wanted::Maintenance => ("maintenance", Wish::Maintenance),
+    });
+    app.overview.journal.tell(Fact::Operator {
+        who: Arc::clone(&who),
+        pool: Arc::clone(&pool.name),
+        backend: Arc::clone(&found.name),
+        address: found.address,
+        state: state.map(|(name, _)| name),
+        weight: change.weight,
+    });
+    let commands = [state.map(|(_, wish)| Command::Be(wish)), change.weight.map(Command::Weigh)];
+    for command in commands.into_iter().flatten() {
+        pool.tell(&found, command, Arc::clone(&who)).await;
+    }
+    as_it_is(&pool, &found).map(Json)
+}
+
+/// Whether backends of that pool can have that weight. As in the configuration: a share that nobody heeds must not
+/// look as if it were granted. 0 is always heeded.
+fn check_weight(pool: &Pool, weight: u32) -> Result<(), Failure> {
+    if weight > HEAVIEST {
+        return Err(bad_request("a weight is a whole number from 0 to 256"));
+    }
+    if weight > 1 && !pool.settings().balance.heeds_weights() {
+        let message =
+            format!("the pool {:?} is balanced by round-robin, which heeds no weight but 0", &*pool.name);
+        let hint = "write `balance: weighted` into the configuration of the pool";
+        return Err(Failure::new(StatusCode::CONFLICT, "weight_not_heeded", message, hint));
+    }
+    Ok(())
+}
+
+/// A backend as it is now.
+pub(super) fn as_it_is(pool: &Pool, backend: &Backend) -> Result<BackendStatus, Failure> {
+    let roster = pool.roster();
+    let now = roster.members.iter().find(|entry| entry.backend.key == backend.key);
+    now.map(BackendStatus::of).ok_or_else(|| gone(backend))
+}
+
+fn gone(backend: &Backend) -> Failure {
+    let message = format!("{:?} has left meanwhile", &*backend.name);
+    Failure::new(StatusCode::CONFLICT, "gone", message, "see /api/v1/status")
+}
+
+/// The backend of that name or address.
+pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, Failure> {
+    let roster = pool.roster();
+    let is = |backend: &Backend| *backend.name == *wanted || backend.address.to_string() == wanted;
+    let mut found = roster.members.iter().filter(|entry| !entry.leaving && is(&entry.backend));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(Arc::clone(&one.backend)),
+        (Some(_), Some(_)) => {
+            let message = format!("several backends are called {wanted:?}");
+            let hint = "name one by its address, as in /api/v1/status";
+            Err(Failure::new(StatusCode::CONFLICT, "ambiguous", message, hint))
+        }
+        (None, _) => {
+            let known: Vec<_> = roster.members.iter().take(8).map(|entry| &*entry.backend.name).collect();
+            let message = format!(
+                "the pool {:?} has no backend {wanted:?}; it has {}",
+                &*pool.name,
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            );
+            Err(Failure::new(StatusCode::NOT_FOUND, "no_such_backend", message, "see /api/v1/status"))
+        }
+    }
+}

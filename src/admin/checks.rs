@@ -1,0 +1,121 @@
+//! Checks out of turn.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::access::Operator;
+use super::backends::find;
+use super::pools::pool_of;
+use super::request::{Body, bad_request, not_null};
+use super::status::BackendStatus;
+use super::{App, Failure};
+use crate::pool::{Backend, Command, Entry, Pool, State as Standing};
+use crate::telemetry::fact::Fact;
+
+/// How often it is looked whether the checks have ended.
+const LOOK: Duration = Duration::from_millis(10);
+/// Nobody is kept waiting for longer than this, whatever the checks' time limits are.
+const LONGEST: Duration = Duration::from_secs(8);
+
+/// Who is to be checked: all of the process, of a pool, or one.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    #[serde(default, deserialize_with = "not_null")]
+    pool: Option<String>,
+    #[serde(default, deserialize_with = "not_null")]
+    backend: Option<String>,
+}
+
+/// What the checks found.
+#[derive(Debug, Serialize)]
+pub(super) struct CheckedBackends {
+    backends: Vec<BackendStatus>,
+    /// How many of them have checks that have not ended yet.
+    pending: usize,
+}
+
+/// `POST /api/v1/check`: checks at once, and answers when the checks have ended: 200, or 202 if some have not in time.
+pub(super) async fn check(
+    Operator(who): Operator,
+    State(app): State<App>,
+    wanted: Option<Body<Wanted>>,
+) -> Result<(StatusCode, Json<CheckedBackends>), Failure> {
+    let Wanted { pool, backend } = wanted.map(|Body(wanted)| wanted).unwrap_or_default();
+    if backend.is_some() && pool.is_none() {
+        return Err(bad_request("a backend is named, and no pool"));
+    }
+    let pools = match &pool {
+        Some(pool) => vec![pool_of(&app, pool)?],
+        None => app.overview.pools.load().values().cloned().collect(),
+    };
+    let mut targets: Vec<(Arc<Pool>, Arc<Backend>)> = Vec::new();
+    for pool in &pools {
+        match &backend {
+            Some(name) => targets.push((Arc::clone(pool), find(pool, name)?)),
+            None => {
+                let roster = pool.roster();
+                let living = roster.members.iter().filter(|entry| !entry.leaving);
+                targets.extend(living.map(|entry| (Arc::clone(pool), Arc::clone(&entry.backend))));
+            }
+        }
+    }
+    let named = |name: Option<&String>| name.map(|name| Arc::from(name.as_str()));
+    app.overview.journal.tell(Fact::Checked {
+        who: Arc::clone(&who),
+        pool: named(pool.as_ref()),
+        backend: named(backend.as_ref()),
+    });
+    // One that is under way already is followed by the one that is asked for now.
+    let timeouts =
+        pools.iter().flat_map(|pool| pool.settings().health.iter().map(|h| h.timeout).collect::<Vec<_>>());
+    let patience = (timeouts.max().unwrap_or_default() * 2 + Duration::from_millis(500)).min(LONGEST);
+    let (began, until) = (SystemTime::now(), Instant::now() + patience);
+    for (pool, backend) in &targets {
+        pool.tell(backend, Command::Check, Arc::clone(&who)).await;
+    }
+    let mut waiting = targets.clone();
+    loop {
+        let checkable: HashSet<(usize, u64)> = pools.iter().flat_map(checkable).collect();
+        waiting.retain(|(pool, backend)| {
+            checkable.contains(&(Arc::as_ptr(pool).addr(), backend.key)) && !was_checked(pool, backend, began)
+        });
+        if waiting.is_empty() || Instant::now() >= until {
+            break;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    let now: HashMap<_, _> = pools.iter().flat_map(statuses).collect();
+    let key = |(pool, backend): &(Arc<Pool>, Arc<Backend>)| (Arc::as_ptr(pool).addr(), backend.key);
+    let backends = targets.iter().filter_map(|target| now.get(&key(target)).cloned()).collect();
+    let status = if waiting.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(CheckedBackends { backends, pending: waiting.len() })))
+}
+
+/// Those of a pool that are checked at all.
+fn checkable(pool: &Arc<Pool>) -> Vec<(usize, u64)> {
+    let roster = pool.roster();
+    let checked = roster.members.iter().filter(|m| !m.leaving && m.state != Standing::Maintenance);
+    checked.map(|entry| (Arc::as_ptr(pool).addr(), entry.backend.key)).collect()
+}
+
+fn statuses(pool: &Arc<Pool>) -> Vec<((usize, u64), BackendStatus)> {
+    let key = |entry: &Entry| (Arc::as_ptr(pool).addr(), entry.backend.key);
+    pool.roster().members.iter().map(|entry| (key(entry), BackendStatus::of(entry))).collect()
+}
+
+/// Whether each of its checks has begun and ended since.
+fn was_checked(pool: &Pool, backend: &Backend, since: SystemTime) -> bool {
+    let checked = |(at, checked): &(SystemTime, crate::health::Checked)| {
+        at.checked_sub(checked.took).is_some_and(|began| began >= since)
+    };
+    let last = backend.checks().last;
+    (0..pool.settings().health.len()).all(|index| last.get(&index).is_some_and(checked))
+}

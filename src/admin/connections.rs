@@ -1,0 +1,126 @@
+//! The open connections, and the last routing decisions.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::access::Operator;
+use super::pools::pool_of;
+use super::request::{Asked, At, bad_request};
+use super::{App, Failure};
+use crate::config::Ending;
+use crate::proxy::open::Open;
+use crate::proxy::progress::End;
+use crate::telemetry::CloseReason;
+use crate::telemetry::decisions::{Decision, Which};
+use crate::telemetry::fact::Fact;
+
+/// So many are told when nobody says how many, and at most.
+const SOME: usize = 100;
+const MOST: usize = 10_000;
+
+/// Which connections are asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    limit: Option<usize>,
+    pool: Option<String>,
+    backend: Option<String>,
+    client: Option<String>,
+}
+
+impl Question {
+    /// How many, and which.
+    fn read(self, app: &App) -> Result<(usize, Which), Failure> {
+        let limit = self.limit.unwrap_or(SOME);
+        if limit > MOST {
+            return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
+        }
+        if let Some(pool) = &self.pool {
+            pool_of(app, pool)?;
+        }
+        let client = self.client.map(|client| client.parse()).transpose().map_err(bad_request)?;
+        Ok((limit, Which { pool: self.pool, backend: self.backend, client }))
+    }
+}
+
+/// The open connections.
+#[derive(Debug, Serialize)]
+pub(super) struct Connections {
+    /// The oldest of them first.
+    connections: Vec<Open>,
+    /// How many there are.
+    total: usize,
+}
+
+/// `GET /api/v1/connections`.
+pub(super) async fn all(
+    State(app): State<App>,
+    Asked(question): Asked<Question>,
+) -> Result<Json<Connections>, Failure> {
+    let (limit, which) = question.read(&app)?;
+    let (connections, total) = app.overview.connections(&which, limit).await;
+    Ok(Json(Connections { connections, total }))
+}
+
+/// The last routing decisions.
+#[derive(Debug, Serialize)]
+pub(super) struct Decisions {
+    /// The newest of them first.
+    decisions: Vec<Decision>,
+}
+
+/// `GET /api/v1/decisions`.
+pub(super) async fn decisions(
+    State(app): State<App>,
+    Asked(question): Asked<Question>,
+) -> Result<Json<Decisions>, Failure> {
+    let (limit, which) = question.read(&app)?;
+    Ok(Json(Decisions { decisions: app.overview.decisions_of(&which, limit) }))
+}
+
+/// How a connection is to be ended.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manner {
+    #[serde(default)]
+    how: How,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum How {
+    #[default]
+    Close,
+    Reset,
+}
+
+/// `DELETE /api/v1/connections/{id}`: ends a connection, also one that waits in a queue. What it was then.
+pub(super) async fn end(
+    Operator(who): Operator,
+    State(app): State<App>,
+    At(conn): At<u64>,
+    Asked(Manner { how }): Asked<Manner>,
+) -> Result<Json<Open>, Failure> {
+    let (how, word) = match how {
+        How::Close => (Ending::Close, "close"),
+        How::Reset => (Ending::Reset, "reset"),
+    };
+    let end = End { reason: CloseReason::Operator, how };
+    let was = app.overview.end_connection(conn, end).await.ok_or_else(|| {
+        let message = format!("there is no open connection {conn}");
+        Failure::new(StatusCode::NOT_FOUND, "no_such_connection", message, "see /api/v1/connections")
+    })?;
+    app.overview.journal.tell(Fact::Ended {
+        who,
+        conn,
+        client: was.client,
+        pool: Arc::clone(&was.pool),
+        backend: was.backend.clone(),
+        how: word,
+    });
+    Ok(Json(was))
+}

@@ -1,0 +1,311 @@
+//! What was counted in each of the last seconds: by listener, by pool, by backend. For a dashboard that is opened later than
+//! trouble began.
+//!
+//! A second's value is what a counter has grown by. A counter that has gone back began anew: the backend left, and another
+//! of its name came. So no value is ever negative.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::body::Bytes;
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use super::overview::Overview;
+use crate::pool::Pool;
+use crate::telemetry::CloseReason;
+use crate::telemetry::flow::Reading;
+
+/// From one value to the next, and how many are kept.
+const STEP: Duration = Duration::from_secs(1);
+pub(super) const KEPT: usize = 300;
+/// If there are more backends than this, they have no history of their own.
+const BACKENDS: usize = 1000;
+/// Names that are not there any longer are kept while there are no more than so many.
+const NAMES: usize = 2 * BACKENDS;
+
+/// The history. A clone is the same one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct History(Arc<Mutex<Book>>);
+
+impl History {
+    /// The history in JSON, which is made once for all that ask within a second.
+    pub(super) fn json(&self) -> Bytes {
+        self.lock().json()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes it, for as long as it is polled.
+    pub(super) async fn keep(self, overview: Arc<Overview>) {
+        let mut clock = tokio::time::interval(STEP);
+        clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        clock.tick().await; // at once
+        self.lock().add(&Counts::of(&overview), 1);
+        let mut last = Instant::now();
+        loop {
+            clock.tick().await;
+            // Whoever was stopped for a while has more than one second to tell of.
+            let steps = (last.elapsed().as_secs_f64() / STEP.as_secs_f64()).round().max(1.0);
+            last = Instant::now();
+            self.lock().add(&Counts::of(&overview), steps as usize);
+        }
+    }
+}
+
+/// Counters of one thing at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Count {
+    active: u64,
+    totals: [u64; TOTALS.len()],
+}
+
+/// The totals, by their names in JSON. A backend has the first ones only.
+const TOTALS: [&str; 6] =
+    ["connections", "bytes_in", "bytes_out", "failures_masked", "failures_seen", "unserved"];
+const OF_ALL: usize = 3;
+
+impl Count {
+    fn of(reading: &Reading) -> Self {
+        Self {
+            active: reading.active,
+            totals: [reading.total(), reading.bytes_in, reading.bytes_out, 0, 0, 0],
+        }
+    }
+
+    fn of_pool(pool: &Pool, ways: &BTreeMap<Arc<str>, Reading>) -> Self {
+        let mut total = Reading::default();
+        ways.values().for_each(|reading| total += *reading);
+        let mut count = Self::of(&total);
+        let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
+        let unserved: u64 = pool.unserved.read().iter().map(|(_, reading)| reading.total()).sum();
+        count.totals[OF_ALL..].copy_from_slice(&[pool.counters.failures_masked(), seen, unserved]);
+        count
+    }
+}
+
+/// All counters at one moment.
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    /// Open connections of each listener.
+    listeners: BTreeMap<Arc<str>, u64>,
+    /// What came by a listener, for each pool that it went to: a pool that is gone takes its counters along.
+    ways: BTreeMap<(Arc<str>, Arc<str>), Count>,
+    pools: BTreeMap<Arc<str>, Count>,
+    backends: BTreeMap<(Arc<str>, Arc<str>), Count>,
+}
+
+impl Counts {
+    fn of(overview: &Overview) -> Self {
+        let mut counts = Self::default();
+        for (listener, _) in overview.listeners.load().iter() {
+            counts.listeners.insert(Arc::clone(&listener.name), listener.active() as u64);
+        }
+        let pools = overview.pools.load();
+        let many = pools.values().map(|pool| pool.roster().members.len()).sum::<usize>() > BACKENDS;
+        for pool in pools.values() {
+            let ways = pool.ways();
+            counts.pools.insert(Arc::clone(&pool.name), Count::of_pool(pool, &ways));
+            let mut all = ways;
+            for (listener, reading) in pool.unserved.read() {
+                *all.entry(listener).or_default() += reading;
+            }
+            for (listener, reading) in all {
+                counts.ways.insert((listener, Arc::clone(&pool.name)), Count::of(&reading));
+            }
+            if many {
+                continue;
+            }
+            let roster = pool.roster();
+            let totals = roster.totals();
+            for entry in &roster.members {
+                let mut total = Reading::default();
+                let ways = totals.get(&entry.backend.name).map(|totals| &totals.ways);
+                ways.into_iter().flat_map(BTreeMap::values).for_each(|reading| total += *reading);
+                let key = (Arc::clone(&pool.name), Arc::clone(&entry.backend.name));
+                counts.backends.insert(key, Count::of(&total));
+            }
+        }
+        counts
+    }
+}
+
+/// The last values of one thing, the oldest first; `None`: it was not there.
+#[derive(Clone, Debug, Default)]
+struct Track(VecDeque<Option<Count>>);
+
+impl Track {
+    fn is_there(&self) -> bool {
+        self.0.iter().any(Option::is_some)
+    }
+}
+
+#[derive(Debug)]
+struct Book {
+    /// When the last value was added.
+    end: SystemTime,
+    /// How many values each track has.
+    length: usize,
+    last: Counts,
+    listeners: BTreeMap<Arc<str>, Track>,
+    pools: BTreeMap<Arc<str>, Track>,
+    backends: BTreeMap<(Arc<str>, Arc<str>), Track>,
+    json: Option<Bytes>,
+}
+
+impl Default for Book {
+    fn default() -> Self {
+        Self {
+            end: SystemTime::UNIX_EPOCH,
+            length: 0,
+            last: Counts::default(),
+            listeners: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            json: None,
+        }
+    }
+}
+
+/// What a counter has grown by.
+fn growth(now: u64, before: u64) -> u64 {
+    now.checked_sub(before).unwrap_or(now)
+}
+
+fn grown<K: Ord>(now: &BTreeMap<K, Count>, before: &BTreeMap<K, Count>, key: &K) -> Count {
+    let (now, before) =
+        (now.get(key).copied().unwrap_or_default(), before.get(key).copied().unwrap_or_default());
+    let mut totals = now.totals;
+    for (total, before) in totals.iter_mut().zip(before.totals) {
+        *total = growth(*total, before);
+    }
+    Count { active: now.active, totals }
+}
+
+impl Book {
+    /// Adds the values of the last `steps` seconds.
+    fn add(&mut self, now: &Counts, steps: usize) {
+        let steps = steps.clamp(1, KEPT);
+        let first = self.length == 0;
+        // What was counted before anybody looked was not counted in this second.
+        let before = if first { now.clone() } else { std::mem::take(&mut self.last) };
+        let mut listeners: BTreeMap<Arc<str>, Count> = now
+            .listeners
+            .iter()
+            .map(|(name, active)| (Arc::clone(name), Count { active: *active, ..Count::default() }))
+            .collect();
+        for key in now.ways.keys() {
+            let way = grown(&now.ways, &before.ways, key);
+            if let Some(listener) = listeners.get_mut(&key.0) {
+                listener.totals.iter_mut().zip(way.totals).for_each(|(sum, n)| *sum += n);
+            }
+        }
+        let pools = now.pools.keys().map(|key| (Arc::clone(key), grown(&now.pools, &before.pools, key)));
+        let backends =
+            now.backends.keys().map(|key| (key.clone(), grown(&now.backends, &before.backends, key)));
+        let length = self.length;
+        self.length = (length + steps).min(KEPT);
+        note(&mut self.listeners, &listeners, length, steps);
+        note(&mut self.pools, &pools.collect(), length, steps);
+        note(&mut self.backends, &backends.collect(), length, steps);
+        self.last = now.clone();
+        self.end = SystemTime::now();
+        self.json = None;
+    }
+
+    fn json(&mut self) -> Bytes {
+        if self.json.is_none() {
+            // Nothing of this fails to be put into JSON.
+            self.json = Some(serde_json::to_vec(&Written(self)).unwrap_or_default().into());
+        }
+        self.json.clone().unwrap_or_default()
+    }
+}
+
+/// Adds the values of so many seconds to each track.
+fn note<K: Ord + Clone>(
+    tracks: &mut BTreeMap<K, Track>,
+    grown: &BTreeMap<K, Count>,
+    length: usize,
+    steps: usize,
+) {
+    for key in grown.keys() {
+        if !tracks.contains_key(key) {
+            tracks.insert(key.clone(), Track(std::iter::repeat_n(None, length).collect()));
+        }
+    }
+    for (key, track) in tracks.iter_mut() {
+        let values = grown.get(key);
+        for step in 0..steps {
+            if track.0.len() == KEPT {
+                track.0.pop_front();
+            }
+            track.0.push_back(values.map(|count| share(count, step, steps)));
+        }
+    }
+    let crowded = tracks.len() > NAMES;
+    tracks.retain(|key, track| grown.contains_key(key) || !crowded && track.is_there());
+}
+
+/// One second's part of what was counted in several.
+fn share(count: &Count, step: usize, steps: usize) -> Count {
+    let (step, steps) = (step as u64, steps as u64);
+    let part = |total: u64| total / steps + u64::from(step < total % steps);
+    Count { active: count.active, totals: count.totals.map(part) }
+}
+
+/// The history as it is told.
+struct Written<'b>(&'b Book);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let book = self.0;
+        let seconds = book.end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut backends: BTreeMap<&str, BTreeMap<&str, Columns<'_>>> = BTreeMap::new();
+        for pool in book.pools.keys() {
+            backends.insert(pool, BTreeMap::new());
+        }
+        for ((pool, backend), track) in &book.backends {
+            backends.entry(pool).or_default().insert(backend, Columns(track, &TOTALS[..OF_ALL]));
+        }
+        let mut map = serializer.serialize_map(Some(5))?;
+        map.serialize_entry("step_seconds", &STEP.as_secs())?;
+        map.serialize_entry("end", &seconds)?;
+        map.serialize_entry("listeners", &columns(&book.listeners, &TOTALS[..OF_ALL]))?;
+        map.serialize_entry("pools", &columns(&book.pools, &TOTALS))?;
+        map.serialize_entry("backends", &backends)?;
+        map.end()
+    }
+}
+
+fn columns<'b>(
+    tracks: &'b BTreeMap<Arc<str>, Track>,
+    totals: &'static [&'static str],
+) -> BTreeMap<&'b str, Columns<'b>> {
+    tracks.iter().map(|(name, track)| (&**name, Columns(track, totals))).collect()
+}
+
+/// A track as one list for each of its values.
+struct Columns<'t>(&'t Track, &'static [&'static str]);
+
+impl Serialize for Columns<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(Track(values), totals) = self;
+        let mut map = serializer.serialize_map(Some(1 + totals.len()))?;
+        let column = |of: &dyn Fn(&Count) -> u64| -> Vec<Option<u64>> {
+            values.iter().map(|count| count.as_ref().map(of)).collect()
+        };
+        map.serialize_entry("active", &column(&|count| count.active))?;
+        for (index, name) in totals.iter().enumerate() {
+            map.serialize_entry(name, &column(&|count| count.totals[index]))?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

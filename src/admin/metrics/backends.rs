@@ -1,0 +1,102 @@
+//! The series of each backend. Several of one name (one name with several addresses) share theirs.
+
+use std::collections::BTreeMap;
+use std::fmt::Error;
+use std::sync::Arc;
+
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::series::{counters, gauges};
+use crate::pool::{Pool, State, Totals};
+use crate::telemetry::ConnectError;
+
+/// What there is to say of one name.
+#[derive(Default)]
+struct Row {
+    states: [u64; State::ALL.len()],
+    weight: u64,
+    totals: Totals,
+}
+
+/// The states that a backend which is there can be in.
+fn living() -> impl Iterator<Item = State> {
+    State::ALL.into_iter().filter(|state| *state != State::Gone)
+}
+
+/// Writes the series of the pools' backends.
+pub(super) fn encode(
+    e: &mut DescriptorEncoder<'_>,
+    pools: &BTreeMap<Arc<str>, Arc<Pool>>,
+) -> Result<(), Error> {
+    let mut rows = BTreeMap::<(&str, Arc<str>), Row>::new();
+    let mut sums = BTreeMap::<&str, [u64; State::ALL.len()]>::new();
+    for (pool, running) in pools {
+        let roster = running.roster();
+        let sum = sums.entry(pool).or_default();
+        for entry in &roster.members {
+            let row = rows.entry((pool, Arc::clone(&entry.backend.name))).or_default();
+            row.states[entry.state.index()] += 1;
+            row.weight += u64::from(entry.weight);
+            sum[entry.state.index()] += 1;
+        }
+        for (name, totals) in roster.totals() {
+            rows.entry((pool, name)).or_default().totals = totals;
+        }
+    }
+    let rows = || rows.iter().map(|((pool, backend), row)| (*pool, &**backend, row));
+    gauges(
+        e,
+        "pointsman_backend_state",
+        "1 for the state that a backend is in, 0 for the others",
+        rows().flat_map(|(pool, backend, row)| {
+            living().map(move |state| {
+                let labels = [("pool", pool), ("backend", backend), ("state", state.name())];
+                (labels, u64::from(row.states[state.index()] > 0))
+            })
+        }),
+    )?;
+    counters(
+        e,
+        "pointsman_backend_state_changes",
+        "Changes of a backend's state, by the state that it entered",
+        rows().flat_map(|(pool, backend, row)| {
+            living().map(move |state| {
+                let labels = [("pool", pool), ("backend", backend), ("to", state.name())];
+                (labels, row.totals.entered[state.index()])
+            })
+        }),
+    )?;
+    gauges(
+        e,
+        "pointsman_backend_weight",
+        "The share of a backend, as the configuration, its source or an operator says",
+        rows().map(|(pool, backend, row)| ([("pool", pool), ("backend", backend)], row.weight)),
+    )?;
+    gauges(
+        e,
+        "pointsman_backends",
+        "Backends, by state",
+        sums.iter().flat_map(|(pool, sum)| {
+            living().map(move |state| ([("pool", *pool), ("state", state.name())], sum[state.index()]))
+        }),
+    )?;
+    counters(
+        e,
+        "pointsman_health_checks",
+        "Health checks, by result; local: without one, for a reason of our own",
+        rows().flat_map(|(pool, backend, row)| {
+            let totals = &row.totals;
+            [("pass", totals.passed), ("fail", totals.failed), ("local", totals.local)]
+                .map(move |(result, n)| ([("pool", pool), ("backend", backend), ("result", result)], n))
+        }),
+    )?;
+    counters(
+        e,
+        "pointsman_connect_failures",
+        "Attempts to connect to a backend that failed, by kind",
+        rows().flat_map(|(pool, backend, row)| {
+            let failed = ConnectError::ALL.into_iter().zip(row.totals.failures);
+            failed.map(move |(kind, n)| ([("pool", pool), ("backend", backend), ("error", kind.name())], n))
+        }),
+    )
+}

@@ -1,0 +1,115 @@
+//! `/metrics`: everything is read from the program's own counters when it is asked for, so nothing is counted
+//! twice, nothing is stale, and the series of a backend end with it.
+//!
+//! Names, units and labels follow Prometheus' conventions (<https://prometheus.io/docs/practices/naming/>). The values
+//! of every label come from the configuration, from a list in this program, or from the backends that are there
+//! now: no client and no connection is ever one, and backends that come and go leave nothing behind.
+
+mod backends;
+mod balancer;
+mod plain;
+mod series;
+
+use std::fmt::Error;
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+
+use super::overview::Overview;
+use crate::telemetry::process::Process;
+
+/// The metrics of the process.
+#[derive(Debug)]
+pub struct Metrics(Registry);
+
+/// How the text is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.0, which Prometheus asks for.
+    OpenMetrics,
+    /// The older text format of Prometheus, version 0.0.4.
+    Plain,
+}
+
+impl Format {
+    /// The format for whoever sends this `Accept` header. OpenMetrics, unless another text type is named and it is
+    /// not: so do tools that only know the older format, and browsers, which show that and store the other.
+    pub fn accepted_by(accept: Option<&str>) -> Self {
+        let accept = accept.unwrap_or_default().to_ascii_lowercase();
+        let accepted = |kind: &str| accept.split(',').any(|one| one.trim_start().starts_with(kind));
+        if !accepted("application/openmetrics-text") && accepted("text/") {
+            Self::Plain
+        } else {
+            Self::OpenMetrics
+        }
+    }
+
+    /// Its content type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+impl Metrics {
+    /// Metrics of what `overview` shows.
+    pub fn new(overview: Arc<Overview>) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(balancer::Balancer::new(overview)));
+        registry.register_collector(Box::new(Process::new()));
+        Self(registry)
+    }
+
+    /// The text that Prometheus reads.
+    pub fn render(&self, format: Format) -> Result<String, Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.0)?;
+        Ok(match format {
+            Format::OpenMetrics => text,
+            Format::Plain => plain::from_open_metrics(&text),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_names_only_the_older_format_gets_it_and_everybody_else_open_metrics() {
+        for (accept, format) in [
+            (None, Format::OpenMetrics),
+            (Some("*/*"), Format::OpenMetrics),
+            (Some("application/openmetrics-text"), Format::OpenMetrics),
+            // Prometheus 2 and 3.
+            (
+                Some(
+                    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                     text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                ),
+                Format::OpenMetrics,
+            ),
+            (
+                Some(
+                    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+                     text/plain;version=1.0.0;q=0.3, text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+                ),
+                Format::OpenMetrics,
+            ),
+            (Some("text/plain"), Format::Plain),
+            (Some("Text/Plain; version=0.0.4"), Format::Plain),
+            (
+                Some(
+                    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;q=0.7,\
+                     text/plain;version=0.0.4;q=0.3",
+                ),
+                Format::Plain,
+            ),
+            (Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"), Format::Plain),
+        ] {
+            assert_eq!(Format::accepted_by(accept), format, "{accept:?}");
+        }
+    }
+}

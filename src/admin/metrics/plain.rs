@@ -1,0 +1,71 @@
+//! The older text format of Prometheus (version 0.0.4), made from OpenMetrics.
+//!
+//! The two differ in little for what we write: there, a counter's family is called as its series are, with `_total`,
+//! and no line marks the end. Without this, a reader of the older format takes every counter for something of an
+//! unknown type and another name.
+
+/// The same in the older format.
+pub(super) fn from_open_metrics(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len() + text.len() / 64);
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        // The name's meaning comes before its type.
+        let counter = match (line.strip_prefix("# HELP "), lines.peek()) {
+            (Some(_), Some(next)) => next.starts_with("# TYPE ") && next.ends_with(" counter"),
+            _ => line.starts_with("# TYPE ") && line.ends_with(" counter"),
+        };
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some("EOF"), ..) => {}
+            (Some("#"), Some(keyword), Some(name), rest) if counter => {
+                plain += &format!("# {keyword} {name}_total {}\n", rest.unwrap_or_default());
+            }
+            _ => {
+                plain += line;
+                plain.push('\n');
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_get_the_name_of_their_series_and_the_rest_stays() {
+        let open = "\
+# HELP a_bytes Bytes, of any counter
+# TYPE a_bytes counter
+a_bytes_total{pool=\"# EOF\"} 1
+# HELP b_seconds Times
+# TYPE b_seconds histogram
+b_seconds_sum 0.5
+b_seconds_count 1
+b_seconds_bucket{le=\"+Inf\"} 1
+# HELP c A counter
+# TYPE c gauge
+c 1
+# HELP d_empty Nothing yet
+# TYPE d_empty counter
+# EOF
+";
+        let plain = "\
+# HELP a_bytes_total Bytes, of any counter
+# TYPE a_bytes_total counter
+a_bytes_total{pool=\"# EOF\"} 1
+# HELP b_seconds Times
+# TYPE b_seconds histogram
+b_seconds_sum 0.5
+b_seconds_count 1
+b_seconds_bucket{le=\"+Inf\"} 1
+# HELP c A counter
+# TYPE c gauge
+c 1
+# HELP d_empty_total Nothing yet
+# TYPE d_empty_total counter
+";
+        assert_eq!(from_open_metrics(open), plain);
+    }
+}

@@ -1,0 +1,146 @@
+//! The process as a whole: whether it lives and is ready, what it has been doing, its configuration, its end.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::access::Operator;
+use super::control::{Order, Refusal, Reloaded};
+use super::metrics;
+use super::overview::Phase;
+use super::request::{Asked, bad_request};
+use super::status::Status;
+use super::{App, Failure};
+use crate::config;
+use crate::telemetry::journal::Entry;
+
+/// So many facts are told when nobody says how many, and at most.
+const SOME: usize = 100;
+const MOST: usize = 10_000;
+
+/// `GET /heartbeat`: alive, whatever the backends do.
+pub(super) async fn heartbeat() -> Json<Value> {
+    Json(json!({"status": "alive"}))
+}
+
+/// `GET /ready`: 200 when traffic should be sent here, 503 when not.
+pub(super) async fn ready(State(app): State<App>) -> Response {
+    if app.overview.ready() {
+        return Json(json!({"status": "ready"})).into_response();
+    }
+    let (code, message) = match app.overview.phase() {
+        Phase::Draining => ("draining", "the process was told to stop and finishes its connections"),
+        Phase::Starting | Phase::Serving => ("starting", "the pools are still looking for their backends"),
+    };
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, code, message, "ask again in a second").into_response()
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = metrics::Format::accepted_by(accept);
+    match app.metrics.render(format) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+        Err(_) => {
+            let message = "the metrics cannot be written";
+            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, "please report it")
+                .into_response()
+        }
+    }
+}
+
+/// `GET /api/v1/status`.
+pub(super) async fn status(State(app): State<App>) -> Json<Status> {
+    Json(Status::of(&app.overview))
+}
+
+/// `GET /api/v1/config`: the configuration at work, in the shape of the file.
+pub(super) async fn config(State(app): State<App>) -> Json<impl Serialize> {
+    Json(config::to_json_without_secrets(&app.overview.config.load()))
+}
+
+/// Which facts are asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Since {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+}
+
+/// Facts, oldest first.
+#[derive(Debug, Serialize)]
+pub(super) struct Facts {
+    facts: Vec<Entry>,
+    /// How many after the number that was asked for are not kept any longer.
+    forgotten: u64,
+    /// The number of the latest.
+    latest: u64,
+}
+
+/// `GET /api/v1/facts`: what happened after the fact of a number, oldest first, so that who asks for what comes
+/// after the last one of the answer misses none.
+pub(super) async fn facts(
+    State(app): State<App>,
+    Asked(Since { after, limit }): Asked<Since>,
+) -> Result<Json<Facts>, Failure> {
+    let limit = limit.unwrap_or(SOME);
+    if limit > MOST {
+        return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
+    }
+    let latest = *app.overview.journal.latest().borrow();
+    let (mut facts, forgotten) = app.overview.journal.after(after);
+    facts.truncate(limit);
+    Ok(Json(Facts { facts, forgotten, latest }))
+}
+
+/// `GET /api/v1/history`.
+pub(super) async fn history(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], app.history.json()).into_response()
+}
+
+/// `POST /api/v1/reload`: as SIGHUP.
+pub(super) async fn reload(
+    Operator(who): Operator,
+    State(app): State<App>,
+) -> Result<Json<Reloaded>, Failure> {
+    let reload = app.control.order(|answer| Order::Reload { who, answer });
+    reload.await.map(Json).map_err(|refusal| refused(&refusal))
+}
+
+/// `POST /api/v1/drain`: as SIGTERM.
+pub(super) async fn drain(
+    Operator(who): Operator,
+    State(app): State<App>,
+) -> Result<(StatusCode, Json<Value>), Failure> {
+    let drain = app.control.order(|answer| Order::Drain { who, answer });
+    let draining = drain.await.map_err(|refusal| refused(&refusal))?;
+    let answer = json!({"open": draining.open, "timeout_seconds": draining.timeout.as_secs_f64()});
+    Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+fn refused(refusal: &Refusal) -> Failure {
+    let conflict = |code, message: &str, hint| Failure::new(StatusCode::CONFLICT, code, message, hint);
+    match refusal {
+        Refusal::NoFile => conflict(
+            "no_file",
+            "this instance has no configuration file",
+            "start it with `pointsman run -c FILE`",
+        ),
+        Refusal::Invalid(problems) => Failure::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid_configuration",
+            &**problems,
+            "nothing has changed; `pointsman check` tells the same",
+        ),
+        Refusal::NotPossible(why) => conflict("not_possible", why, "nothing has changed"),
+        Refusal::Ending => conflict("draining", "the process is ending", "SIGTERM ends it at once"),
+        Refusal::Busy => conflict("busy", "too many orders wait already", "ask again in a second"),
+        Refusal::Nobody => {
+            conflict("demo", "a demo cannot be reloaded or drained", "end it with q or Ctrl-C")
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Replicas over HTTP: `GET /rep`, `POST /add`, `DELETE /rm`, in a shape that others have given to them, errors
+//! included: `{"message": …, "status": "successful"}` or `"failure"`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::access::Operator;
+use super::request::as_whole;
+use super::{App, Failure, with_scheme};
+use crate::replicas::{Board, Decision, Refusal, Replicas};
+
+/// Time for a request's body to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// Whether errors, too, have the shape of the other answers there.
+pub(super) fn has_own_shape(path: &str) -> bool {
+    matches!(path, "/rep" | "/add" | "/rm")
+}
+
+/// Whether a path starts containers, which takes longer than answers commonly may.
+pub(super) fn is_slow(path: &str) -> bool {
+    matches!(path, "/add" | "/rm")
+}
+
+/// Which pool's replicas are meant.
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    pool: Option<String>,
+}
+
+/// What is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// Any number, so that it can be said what is wrong with -1.
+    n: serde_json::Number,
+    #[serde(default)]
+    hostnames: Vec<String>,
+}
+
+/// Who asks for how many, by what names.
+#[derive(Debug)]
+pub(super) struct Change {
+    who: Arc<str>,
+    n: usize,
+    names: Vec<String>,
+}
+
+/// `GET /rep`: how many replicas there are to be, and their names.
+pub(super) async fn list(State(app): State<App>, which: Named) -> Result<Response, Refused> {
+    let replicas = find(&app, which)?;
+    Ok(listed(&replicas.names().await?))
+}
+
+/// `POST /add`: answers when the containers were started, or, if one could not be, when those that were are removed.
+pub(super) async fn add(State(app): State<App>, which: Named, change: Change) -> Result<Response, Refused> {
+    let replicas = find(&app, which)?;
+    Ok(listed(&replicas.add(change.n, change.names, change.who).await?))
+}
+
+/// `DELETE /rm`: answers when they get nothing new any longer; they finish and end after that.
+pub(super) async fn remove(
+    State(app): State<App>,
+    which: Named,
+    change: Change,
+) -> Result<Response, Refused> {
+    let replicas = find(&app, which)?;
+    Ok(listed(&replicas.remove(change.n, change.names, change.who).await?))
+}
+
+/// `GET /api/v1/replicas`: all that there is to see, with the last decisions.
+pub(super) async fn overview(State(app): State<App>) -> Json<serde_json::Value> {
+    #[derive(serde::Serialize)]
+    struct Whole<'a> {
+        #[serde(flatten)]
+        board: &'a Board,
+        decisions: &'a [Decision],
+    }
+    let pools = app.overview.replicas.load();
+    let boards: BTreeMap<_, _> =
+        pools.iter().map(|(pool, replicas)| (Arc::clone(pool), replicas.board())).collect();
+    let whole: BTreeMap<_, _> =
+        boards.iter().map(|(pool, board)| (pool, Whole { board, decisions: &board.decisions })).collect();
+    Json(json!({"pools": whole}))
+}
+
+fn listed(names: &[Arc<str>]) -> Response {
+    Json(json!({"message": {"N": names.len(), "replicas": names}, "status": "successful"})).into_response()
+}
+
+/// Which pool is named, if one is.
+type Named = Result<Query<Which>, QueryRejection>;
+
+/// The replicas that are meant: those of the pool that is named, or of the only one that has any.
+fn find(app: &App, which: Named) -> Result<Replicas, Refused> {
+    let Query(which) =
+        which.map_err(|error| Refused { status: error.status(), message: error.body_text() })?;
+    let all = app.overview.replicas.load();
+    let names = || all.keys().map(|name| &**name).collect::<Vec<_>>().join(", ");
+    let refuse = |status, message: String| Err(Refused { status, message });
+    match (&which.pool, all.len()) {
+        (_, 0) => refuse(
+            StatusCode::NOT_FOUND,
+            "no pool has replicas: give one `replicas: {image: NAME, port: 5000}` in the configuration"
+                .to_owned(),
+        ),
+        (Some(pool), _) => match all.get(pool.as_str()) {
+            Some(replicas) => Ok(replicas.clone()),
+            None => refuse(
+                StatusCode::NOT_FOUND,
+                format!("there is no pool {pool:?} with replicas; there is {}", names()),
+            ),
+        },
+        (None, 1) => all
+            .values()
+            .next()
+            .cloned()
+            .ok_or(Refused { status: StatusCode::NOT_FOUND, message: "no pool has replicas".to_owned() }),
+        (None, _) => refuse(
+            StatusCode::BAD_REQUEST,
+            format!("several pools have replicas: say which with ?pool=, one of {}", names()),
+        ),
+    }
+}
+
+impl FromRequest<App> for Change {
+    type Rejection = Refused;
+
+    /// Of anybody who may not change anything no body is waited for.
+    async fn from_request(request: Request, app: &App) -> Result<Self, Refused> {
+        let (mut head, body) = request.into_parts();
+        let Operator(who) = Operator::from_request_parts(&mut head, app).await?;
+        let read = Json::<Wanted>::from_request(Request::from_parts(head, body), app);
+        let example = r#"send a body such as {"n": 2, "hostnames": ["Server 4"]} as application/json"#;
+        let refuse = |status, why: &str| Err(Refused { status, message: format!("{why}; {example}") });
+        let wanted = match tokio::time::timeout(BODY_TIME, read).await {
+            Ok(Ok(Json(wanted))) => wanted,
+            // What is no sensible request is a bad one, however well-formed.
+            Ok(Err(error @ (JsonRejection::JsonDataError(_) | JsonRejection::JsonSyntaxError(_)))) => {
+                return refuse(StatusCode::BAD_REQUEST, &error.body_text());
+            }
+            Ok(Err(error)) => return refuse(error.status(), &error.body_text()),
+            Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the request was not there whole in time"),
+        };
+        let n = as_whole(&wanted.n).and_then(|n| usize::try_from(n).ok());
+        let Some(n) = n.filter(|n| *n > 0) else {
+            return refuse(StatusCode::BAD_REQUEST, "n must be a whole number from 1");
+        };
+        Ok(Self { who, n, names: wanted.hostnames })
+    }
+}
+
+/// Why nothing was done.
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: StatusCode,
+    message: String,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        let status = match &refusal {
+            Refusal::MoreNamesThanAdded | Refusal::MoreNamesThanRemovable | Refusal::Wrong(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Refusal::Unknown { .. } | Refusal::NoImage(_) => StatusCode::NOT_FOUND,
+            Refusal::Taken(_)
+            | Refusal::StillLeaving(_)
+            | Refusal::AboveMax { .. }
+            | Refusal::BelowMin { .. } => StatusCode::CONFLICT,
+            Refusal::Engine(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Failed(_) => StatusCode::BAD_GATEWAY,
+        };
+        Self { status, message: refusal.to_string() }
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        let message = format!("{}; {}", failure.error.message, failure.error.hint);
+        Self { status: failure.status, message }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let message = format!("<Error> {}", self.message);
+        with_scheme((self.status, Json(json!({"message": message, "status": "failure"}))).into_response())
+    }
+}

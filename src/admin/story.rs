@@ -1,0 +1,133 @@
+//! `/api/v1/story`: what happened lately, in sentences; and the samples of counters that it is told from.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::time::MissedTickBehavior;
+
+use super::overview::Overview;
+use super::{App, Failure};
+use crate::story::Sentence;
+use crate::story::fold::{self, Told, Totals};
+use crate::story::samples::{Counts, EVERY, PoolCounts, REACH};
+use crate::story::words::{count, time};
+use crate::telemetry::CloseReason;
+use crate::telemetry::decisions::unix_seconds;
+
+/// How far back a story reaches unless another time is asked for.
+const SINCE: Duration = Duration::from_secs(600);
+
+/// What is asked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    since: Option<String>,
+    pool: Option<String>,
+}
+
+/// What happened.
+#[derive(Debug, Serialize)]
+pub(super) struct Story {
+    #[serde(serialize_with = "unix_seconds")]
+    since: SystemTime,
+    #[serde(serialize_with = "unix_seconds")]
+    until: SystemTime,
+    sentences: Vec<Told>,
+    /// All of it in one sentence.
+    summary: String,
+    totals: Totals,
+}
+
+/// `GET /api/v1/story`.
+pub(super) async fn story(
+    State(app): State<App>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<Story>, Failure> {
+    let bad = |message: String| {
+        let hint = "ask /api/v1/story?since=10m, with &pool=NAME for one pool only";
+        Failure::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
+    };
+    let Query(question) = question.map_err(|error| bad(error.body_text()))?;
+    let reach = match &question.since {
+        None => SINCE,
+        Some(since) => humantime::parse_duration(since)
+            .map_err(|error| bad(format!("{since:?} is no duration such as 90s or 10m: {error}")))?,
+    };
+    let until = SystemTime::now();
+    let overview = &app.overview;
+    let lived = overview.started.elapsed();
+    let since = until.checked_sub(reach.min(lived)).unwrap_or(SystemTime::UNIX_EPOCH);
+    let wanted = |pool: &str| question.pool.as_deref().is_none_or(|wanted| wanted == pool);
+    if let Some(pool) = &question.pool
+        && !overview.pools.load().contains_key(&**pool)
+    {
+        let message = format!("there is no pool {pool:?}");
+        return Err(Failure::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status"));
+    }
+    let (mut facts, forgotten) = overview.journal.after(0);
+    let oldest = facts.first().map(|entry| entry.at);
+    facts.retain(|entry| entry.at >= since && entry.fact.pool().is_none_or(|pool| wanted(pool)));
+    let mut samples = overview.samples.between(since, until);
+    for (_, sample) in &mut samples {
+        sample.pools.retain(|(pool, _)| wanted(pool));
+        sample.failures.retain(|failures| wanted(&failures.pool));
+    }
+    let told = fold::tell(&facts, &samples);
+    let summary = fold::summary(&told);
+    let mut sentences = told.sentences;
+    let mut begin = |at: SystemTime, text: String| {
+        sentences.insert(0, Told { sentence: Sentence::then(at, text), facts: Vec::new() });
+    };
+    if reach >= lived {
+        begin(since, format!("Pointsman {} started", env!("CARGO_PKG_VERSION")));
+    }
+    if reach.min(lived) > REACH {
+        begin(since, format!("what clients met is known of the last {} only", time(REACH)));
+    }
+    if let Some(oldest) = oldest.filter(|oldest| forgotten > 0 && *oldest > since) {
+        let ago = time(until.duration_since(oldest).unwrap_or_default());
+        begin(since, format!("{}, from more than {ago} ago, are forgotten", count(forgotten, "fact")));
+    }
+    Ok(Json(Story { since, until, sentences, summary, totals: told.totals }))
+}
+
+/// Takes samples of the counters for as long as there is something to count.
+pub(crate) async fn sample(overview: Weak<Overview>) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let Some(overview) = overview.upgrade() else { return };
+        overview.samples.take(SystemTime::now(), counts(&overview));
+    }
+}
+
+fn counts(overview: &Overview) -> Counts {
+    let mut counts = Counts { pools: BTreeMap::new(), failures: BTreeMap::new() };
+    for (name, pool) in &**overview.pools.load() {
+        let [routed, retried] = pool.counters.routed_and_retried();
+        let mut seen = [0; CloseReason::ALL.len()];
+        for (reason, n) in pool.counters.failures_seen() {
+            seen[reason.index()] = n;
+        }
+        counts.pools.insert(Arc::clone(name), PoolCounts { routed, retried, seen });
+        for entry in &pool.roster().members {
+            let backend = &entry.backend;
+            let mut kinds = [0; crate::telemetry::ConnectError::ALL.len()];
+            for (kind, (_, n)) in kinds.iter_mut().zip(backend.connect_failures()) {
+                *kind = n;
+            }
+            if kinds.iter().any(|n| *n > 0) {
+                let key = (Arc::clone(name), backend.key);
+                counts.failures.insert(key, (Arc::clone(&backend.name), kinds));
+            }
+        }
+    }
+    counts
+}

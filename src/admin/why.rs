@@ -1,0 +1,204 @@
+//! `/api/v1/why`: why a client's connections went where they went, and why a backend is in its state.
+
+use std::collections::BTreeSet;
+use std::time::{Instant, SystemTime};
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::status::BackendStatus;
+use super::{App, Failure};
+use crate::story::Sentence;
+use crate::story::backend::{concerns, history, standing};
+use crate::story::connection::{Traces, gather};
+use crate::story::words::{count, list, time};
+use crate::telemetry::decisions::{Decisions, Whose};
+use crate::telemetry::ends::Ends;
+use crate::telemetry::fact::Fact;
+use crate::telemetry::journal;
+
+/// So many connections of a client are told unless another number is asked for, and at most.
+const CONNECTIONS: usize = 10;
+const MOST: usize = 1000;
+/// So many open connections of each worker are told at most.
+const OPEN: usize = 1000;
+
+const EXAMPLE: &str =
+    "ask /api/v1/why?client=192.0.2.1, ?client=192.0.2.1:40000, ?conn=17, or ?pool=web&backend=a";
+
+/// What is asked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    client: Option<String>,
+    conn: Option<u64>,
+    pool: Option<String>,
+    backend: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A causal story, and the data behind it.
+#[derive(Debug, Serialize)]
+pub(super) struct Story {
+    about: String,
+    sentences: Vec<Sentence>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<Vec<Told>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backend: Option<BackendStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts: Option<Vec<journal::Entry>>,
+}
+
+/// One connection.
+#[derive(Debug, Serialize)]
+pub(super) struct Told {
+    #[serde(flatten)]
+    traces: Traces,
+    sentences: Vec<Sentence>,
+}
+
+/// The clients that are meant.
+fn clients(client: &str) -> Result<Whose, Failure> {
+    let bare = client.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(client);
+    bare.parse().or_else(|_| client.parse()).map(Whose::Clients).map_err(bad)
+}
+
+/// `GET /api/v1/why`.
+pub(super) async fn why(
+    State(app): State<App>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Result<Json<Story>, Failure> {
+    let Query(question) = question.map_err(|error| bad(error.body_text()))?;
+    let limit = question.limit.unwrap_or(CONNECTIONS);
+    if !(1..=MOST).contains(&limit) {
+        return Err(bad(format!("limit is a whole number from 1 to {MOST}")));
+    }
+    let whose = match (&question.client, question.conn, &question.pool, &question.backend) {
+        (Some(client), None, None, None) => clients(client)?,
+        (None, Some(conn), None, None) => Whose::Conn(conn),
+        (None, None, Some(pool), Some(backend)) => return why_backend(&app, pool, backend).map(Json),
+        (None, None, None, None) => {
+            return Err(bad("neither a client, nor a connection, nor a pool with a backend is asked for"));
+        }
+        (None, None, _, _) => return Err(bad("a pool and a backend are asked for together")),
+        _ => return Err(bad("a client, a connection and a backend are asked for one at a time")),
+    };
+    Ok(Json(why_client(&app, whose, limit).await))
+}
+
+fn bad(message: impl Into<String>) -> Failure {
+    Failure::new(StatusCode::BAD_REQUEST, "bad_request", message, EXAMPLE)
+}
+
+async fn why_client(app: &App, whose: Whose, limit: usize) -> Story {
+    let overview = &app.overview;
+    let (decisions, ends) = (overview.kept_decisions(), overview.kept_ends());
+    // In this order none looks as if it had ended unseen: what is open and then ends is found among the ends, and what
+    // begins after this moment is left for the next time.
+    let began = SystemTime::now();
+    let open = overview.find_connections(whose, OPEN).await;
+    let ended = Ends::gather(&ends, usize::MAX, |ended| whose.is(ended.conn, ended.client));
+    let met: BTreeSet<_> =
+        open.iter().map(|open| open.conn).chain(ended.iter().map(|ended| ended.conn)).collect();
+    let decided = Decisions::gather(&decisions, usize::MAX, |decision| {
+        whose.is(decision.conn, decision.client) && (decision.at <= began || met.contains(&decision.conn))
+    });
+    let known = gather(decided, open, ended);
+    let mut sentences = Vec::new();
+    let (about, total) = (whose.to_string(), known.len());
+    if known.is_empty() {
+        let ((decided, first), (ended, _)) = (Decisions::extent(&decisions), Ends::extent(&ends));
+        let since = first.and_then(|at| SystemTime::now().duration_since(at).ok());
+        let since = since.map(|age| format!(", since {} ago", time(age))).unwrap_or_default();
+        sentences.push(Sentence::now(format!(
+            "nothing is known of {about}: kept are the last {}{since}, the last {}, and those that are open",
+            count(decided as u64, "decision"),
+            count(ended as u64, "end"),
+        )));
+    } else if total > 1 {
+        let shown =
+            if total > limit { format!("; the newest {limit} of them follow") } else { String::new() };
+        sentences.push(Sentence::now(format!(
+            "{} of {about} are known{shown}",
+            count(total as u64, "connection")
+        )));
+    }
+    let connections: Vec<_> =
+        known.into_iter().take(limit).map(|traces| Told { sentences: traces.story(), traces }).collect();
+    sentences.extend(connections.iter().flat_map(|told| told.sentences.iter().cloned()));
+    Story { about, sentences, connections: Some(connections), backend: None, facts: None }
+}
+
+fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, Failure> {
+    let (facts, forgotten) = app.overview.journal.after(0);
+    let mut sentences = history(&facts, pool, backend);
+    let about = format!("{pool}/{backend}");
+    let concerned = |entry: &journal::Entry| {
+        entry.fact.pool().is_some_and(|of| **of == *pool) && concerns(&entry.fact, backend)
+    };
+    let pools = app.overview.pools.load();
+    let running = pools.get(pool);
+    let (mut now, mut others) = (None, Vec::new());
+    if let Some(pool) = running {
+        let (roster, view, settings) = (pool.roster(), pool.view(), pool.settings());
+        let is = |entry: &&crate::pool::Entry| {
+            *entry.backend.name == *backend || entry.backend.address.to_string() == backend
+        };
+        // Of several of that name the one that stays matters, and all are told.
+        let mut found: Vec<_> = roster.members.iter().filter(is).collect();
+        found.sort_by_key(|entry| entry.leaving);
+        for entry in &found {
+            if found.len() > 1 {
+                sentences.push(Sentence::now(format!("of the one at {}:", entry.backend.address)));
+            }
+            sentences.extend(standing(entry, &view, &settings, Instant::now()));
+        }
+        now = found.first().map(|entry| BackendStatus::of(entry));
+        others = roster.members.iter().map(|entry| entry.backend.name.to_string()).collect();
+    }
+    let facts: Vec<_> = facts.into_iter().filter(concerned).collect();
+    if now.is_none() {
+        if sentences.is_empty() {
+            return Err(unknown(
+                pool,
+                backend,
+                running.is_some(),
+                &others,
+                &pools.keys().map(ToString::to_string).collect::<Vec<_>>(),
+            ));
+        }
+        let last = facts.iter().rev().find_map(|entry| match &*entry.fact {
+            Fact::State { to: "gone", .. } => Some(entry.at),
+            _ => None,
+        });
+        let ago = last.and_then(|at| SystemTime::now().duration_since(at).ok());
+        let ago = ago.map(|age| format!(", for {}", time(age))).unwrap_or_default();
+        sentences.push(Sentence::now(format!("it is not in the pool {pool} any longer{ago}")));
+    } else if forgotten > 0 {
+        sentences.insert(
+            0,
+            Sentence::now(format!(
+                "{} of the process are forgotten: what follows is what is kept",
+                count(forgotten, "earlier fact")
+            )),
+        );
+    }
+    Ok(Story { about, sentences, connections: None, backend: now, facts: Some(facts) })
+}
+
+fn unknown(pool: &str, backend: &str, running: bool, others: &[String], pools: &[String]) -> Failure {
+    let hint = "see /api/v1/status";
+    if !running {
+        let message = format!("there is no pool {pool:?}; there is {}", list(pools, 8));
+        return Failure::new(StatusCode::NOT_FOUND, "no_such_pool", message, hint);
+    }
+    let message = format!(
+        "the pool {pool:?} has no backend {backend:?}, and none is remembered; it has {}",
+        if others.is_empty() { "none".to_owned() } else { list(others, 8) }
+    );
+    Failure::new(StatusCode::NOT_FOUND, "no_such_backend", message, hint)
+}

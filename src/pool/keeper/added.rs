@@ -1,0 +1,86 @@
+//! The backends that operators add while the program runs: a source like any other, the last of all, which nobody asks.
+//! It outlives every reload of the configuration and ends with the pool.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::{Keeper, SourceState};
+use crate::discovery::{Found, SourceKey};
+use crate::pool::event::Effect;
+
+/// So many may be added to a pool.
+const MOST: usize = 10_000;
+
+/// Why a backend cannot be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotAdded {
+    /// There is one at that address; its name.
+    AddressTaken(String),
+    /// There is one of that name; its address.
+    NameTaken(SocketAddr),
+    /// Too many were added.
+    TooMany,
+}
+
+/// Why a backend cannot be taken away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotRemoved {
+    /// These sources know it; it would come back.
+    Known(Vec<String>),
+    /// There is none.
+    NotThere,
+}
+
+/// The source when nothing was added yet: there is nobody to wait for.
+pub(super) fn none() -> (SourceKey, SourceState) {
+    (SourceKey::Operator, SourceState { answered: true, ..SourceState::default() })
+}
+
+impl Keeper {
+    /// Whether an operator can add that backend.
+    pub fn addable(&self, found: &Found) -> Result<(), NotAdded> {
+        let living = || self.members.iter().filter(|member| !member.leaving());
+        if let Some(same) = living().find(|member| member.backend.address == found.address) {
+            return Err(NotAdded::AddressTaken(same.backend.name.to_string()));
+        }
+        if let Some(same) = living().find(|member| member.backend.name == found.name) {
+            return Err(NotAdded::NameTaken(same.backend.address));
+        }
+        let added = self.sources.get(&SourceKey::Operator).map_or(0, |source| source.answer.len());
+        if added < MOST { Ok(()) } else { Err(NotAdded::TooMany) }
+    }
+
+    /// Whether an operator can take the backend of that key away.
+    pub fn removable(&self, key: u64) -> Result<SocketAddr, NotRemoved> {
+        let member = self.place(key).map(|index| &self.members[index]).ok_or(NotRemoved::NotThere)?;
+        let others = member.claims.keys().filter(|key| **key != SourceKey::Operator);
+        let others: Vec<_> = others.map(SourceKey::word).collect();
+        if others.is_empty() { Ok(member.backend.address) } else { Err(NotRemoved::Known(others)) }
+    }
+
+    /// An operator adds a backend.
+    pub(super) fn add(&mut self, found: &Found, now: Instant, effects: &mut Vec<Effect>) {
+        let Some(source) = self.sources.get_mut(&SourceKey::Operator) else { return };
+        source.answer.insert(found.address, found.clone());
+        let mut places = self.places();
+        self.found(&SourceKey::Operator, found, &mut places, now, effects);
+    }
+
+    /// An operator takes away what operators have added at an address.
+    pub(super) fn withdraw(
+        &mut self,
+        address: SocketAddr,
+        who: &str,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Some(source) = self.sources.get_mut(&SourceKey::Operator) {
+            source.answer.remove(&address);
+        }
+        let Some(&index) = self.places().get(&address) else { return };
+        let member = &mut self.members[index];
+        if member.claims.remove(&SourceKey::Operator).is_some() && member.claims.is_empty() {
+            self.leave(index, &format!("{who} removed it"), now, effects);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A Docker engine that starts and stops containers which do not exist, and fails as it is told to. What it listens
+//! for is a part of the Engine API, version 1.41.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A running stand-in; its socket is in a folder of its own.
+#[derive(Clone)]
+pub struct Engine {
+    folder: Arc<TempDir>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+pub struct State {
+    /// By id, in the order in which they were created.
+    pub containers: BTreeMap<String, Container>,
+    /// The bodies with which containers were created.
+    pub created: Vec<Value>,
+    /// So many starts succeed from now on, and all that follow fail; `None`: all succeed.
+    pub starts_left: Option<usize>,
+    /// Those that have ended still run by its list, for so many readings.
+    pub lag: u32,
+    /// Starts are answered with an error, and made all the same.
+    pub unsure: bool,
+    /// So many removals fail from now on.
+    pub removals_fail: u32,
+    /// While this holds no start is answered.
+    pub busy: bool,
+    /// Images that it does not have.
+    pub missing: Vec<String>,
+    next: u8,
+    listening: Vec<UnixStream>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Container {
+    pub name: String,
+    /// `created`, `running` or `exited`.
+    pub state: &'static str,
+    pub labels: Value,
+    pub address: String,
+    pub exit_code: u8,
+}
+
+type Answer = (u16, Value);
+
+impl Engine {
+    pub fn start() -> Self {
+        let engine = Self { folder: Arc::new(tempfile::tempdir().unwrap()), state: Arc::default() };
+        engine.listen();
+        engine
+    }
+
+    /// One that does not listen yet.
+    pub fn away() -> Self {
+        Self { folder: Arc::new(tempfile::tempdir().unwrap()), state: Arc::default() }
+    }
+
+    pub fn listen(&self) {
+        let (listener, engine) = (UnixListener::bind(self.socket()).unwrap(), self.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let engine = engine.clone();
+                std::thread::spawn(move || engine.serve(stream));
+            }
+        });
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("engine.sock")
+    }
+
+    /// Where it is, as in a configuration.
+    pub fn address(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// The names of the containers in that state, sorted.
+    pub fn names(&self, state: &str) -> Vec<String> {
+        let all = self.state();
+        let mut names: Vec<_> =
+            all.containers.values().filter(|one| one.state == state).map(|one| one.name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// How many containers there are, whatever their state.
+    pub fn count(&self) -> usize {
+        self.state().containers.len()
+    }
+
+    /// The number in the address of the replica that people call so.
+    pub fn address_of(&self, replica: &str) -> String {
+        let state = self.state();
+        let mut found = state.containers.values().filter(|one| one.state == "running");
+        let one = found.find(|one| one.labels["pointsman.name"] == replica || one.name == replica);
+        one.map(|one| one.address.clone()).unwrap_or_default()
+    }
+
+    /// A container of somebody else.
+    pub fn run(&self, name: &str, labels: Value) {
+        let id = self.state().create(name, labels);
+        self.set(&id, "running", "start");
+    }
+
+    /// Ends the process of the replica that people call so.
+    pub fn kill(&self, replica: &str) {
+        let id = {
+            let state = self.state();
+            let mut found = state.containers.iter().filter(|(_, one)| one.state == "running");
+            let is = |one: &Container| one.labels["pointsman.name"] == replica || one.name == replica;
+            found.find(|(_, one)| is(one)).map(|(id, _)| id.clone()).unwrap()
+        };
+        self.set(&id, "exited", "die");
+    }
+
+    fn set(&self, id: &str, to: &'static str, action: &str) {
+        let mut state = self.state();
+        if let Some(container) = state.containers.get_mut(id) {
+            container.state = to;
+        }
+        state.tell(action, id);
+    }
+
+    fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? > 0 {
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        let length = head.lines().find_map(|line| {
+            let (key, value) = line.split_once(": ")?;
+            key.eq_ignore_ascii_case("content-length").then(|| value.parse().ok())?
+        });
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body)?;
+        let first = head.lines().next().unwrap_or_default().to_owned();
+        let (method, path) = first.split_once(' ').unwrap_or_default();
+        let path = path.split(' ').next().unwrap_or_default();
+        if path.contains("/events") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            self.state().listening.push(stream);
+            return Ok(());
+        }
+        let (status, body) = self.answer(method, path, &serde_json::from_slice(&body).unwrap_or_default());
+        let body = if status == 204 { String::new() } else { body.to_string() };
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status} So\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+    }
+
+    fn answer(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let mut parts = path.split('/').skip_while(|part| !["version", "containers"].contains(part)).skip(1);
+        let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let name = query.split('&').find_map(|pair| pair.strip_prefix("name="));
+        match (method, first, second) {
+            ("GET", "", _) => (200, json!({"ApiVersion": "1.41", "Version": "20.10.24"})),
+            ("GET", "json", _) => self.list(query.contains("all=true")),
+            ("POST", "create", _) => self.create(name.unwrap_or_default(), body),
+            ("POST", id, "start") => self.start_one(id),
+            ("POST", id, "stop") => {
+                self.set(id, "exited", "die");
+                (204, Value::Null)
+            }
+            ("POST", id, "rename") => {
+                let (mut state, name) = (self.state(), name.unwrap_or_default().to_owned());
+                state.containers.entry(id.to_owned()).and_modify(|one| one.name = name);
+                state.tell("rename", id);
+                (204, Value::Null)
+            }
+            ("GET", id, "json") => match self.state().containers.get(id) {
+                Some(one) => (200, inspected(one)),
+                None => (404, json!({"message": "No such container"})),
+            },
+            ("DELETE", id, _) => {
+                let mut state = self.state();
+                if state.removals_fail > 0 {
+                    state.removals_fail -= 1;
+                    return (500, json!({"message": "not now"}));
+                }
+                state.tell("destroy", id);
+                match state.containers.remove(id) {
+                    Some(_) => (204, Value::Null),
+                    None => (404, json!({"message": "No such container"})),
+                }
+            }
+            _ => (500, json!({"message": format!("a request that was not expected: {method} {path}")})),
+        }
+    }
+
+    fn list(&self, all: bool) -> Answer {
+        let mut state = self.state();
+        let lagging = state.lag > 0 && state.containers.values().any(|one| one.state == "exited");
+        state.lag -= u32::from(lagging);
+        let shown = |one: &Container| if lagging && one.state == "exited" { "running" } else { one.state };
+        let there = state.containers.iter().filter(|(_, one)| all || shown(one) == "running");
+        let summary = |(id, one): (&String, &Container)| {
+            let network = json!({"IPAddress": one.address, "IPPrefixLen": 24});
+            json!({
+                "Id": id, "Names": [format!("/{}", one.name)], "Labels": one.labels, "State": shown(one),
+                "Status": "Up 3 seconds", "Created": u64::from_str_radix(&id[..4], 16).unwrap(), "Ports": [],
+                "NetworkSettings": {"Networks": if one.state == "running" { json!({"n": network}) } else { json!({}) }}
+            })
+        };
+        (200, there.map(summary).collect())
+    }
+
+    fn create(&self, name: &str, body: &Value) -> Answer {
+        let mut state = self.state();
+        let image = body["Image"].as_str().unwrap_or_default();
+        if state.missing.iter().any(|missing| missing == image) {
+            return (404, json!({"message": format!("No such image: {image}")}));
+        }
+        if state.containers.values().any(|one| one.name == name) {
+            return (
+                409,
+                json!({"message": format!("Conflict. The container name {name} is already in use")}),
+            );
+        }
+        state.created.push(body.clone());
+        let id = state.create(name, body["Labels"].clone());
+        (201, json!({"Id": id, "Warnings": []}))
+    }
+
+    fn start_one(&self, id: &str) -> Answer {
+        if let Some(left) = &mut self.state().starts_left {
+            match left.checked_sub(1) {
+                Some(less) => *left = less,
+                None => return (500, json!({"message": "the disk is full"})),
+            }
+        }
+        while self.state().busy {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        self.set(id, "running", "start");
+        match self.state().unsure {
+            true => (500, json!({"message": "not sure"})),
+            false => (204, Value::Null),
+        }
+    }
+}
+
+impl State {
+    fn create(&mut self, name: &str, labels: Value) -> String {
+        self.next += 1;
+        let id = format!("{:04x}{:060x}", self.next, self.next);
+        let container = Container {
+            name: name.to_owned(),
+            state: "created",
+            labels,
+            address: format!("127.9.0.{}", self.next),
+            exit_code: 3,
+        };
+        self.containers.insert(id.clone(), container);
+        id
+    }
+
+    fn tell(&mut self, action: &str, id: &str) {
+        let Some(container) = self.containers.get(id) else { return };
+        let mut attributes = container.labels.as_object().cloned().unwrap_or_default();
+        attributes.insert("name".to_owned(), container.name.clone().into());
+        let actor = json!({"ID": id, "Attributes": attributes});
+        let event = json!({"Type": "container", "Action": action, "Actor": actor, "timeNano": 1});
+        self.listening.retain_mut(|stream| writeln!(stream, "{event}").is_ok());
+    }
+}
+
+fn inspected(one: &Container) -> Value {
+    let network = json!({"IPAddress": one.address, "IPPrefixLen": 24});
+    json!({
+        "Name": format!("/{}", one.name), "State": {"ExitCode": one.exit_code, "OOMKilled": false},
+        "NetworkSettings": {"Networks": {"n": network}}
+    })
+}
