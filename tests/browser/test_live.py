@@ -1,0 +1,182 @@
+"""What the dashboard shows follows what happens, and what is clicked happens."""
+
+import re
+import signal
+import socket
+import time
+
+from playwright.sync_api import expect
+
+from conftest import Backend, eventually, row, tile, traffic
+
+# What fails as soon as nobody listens any longer.
+LOST = r"ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE"
+RED = """element => {
+    const [r, g, b] = getComputedStyle(element).color.match(/[\\d.]+/g).map(Number);
+    return r > g + 60 && r > b + 60;
+}"""
+
+
+def test_figures_change_under_traffic(two, look):
+    lb, _ = two()
+    page = look(lb)
+    assert tile(page, "rate") == 0
+    with traffic(lb.address()):
+        eventually("connections per second", lambda: tile(page, "rate") > 1)
+        eventually("bytes per second", lambda: tile(page, "in") > 0 and tile(page, "out") > 0)
+        for name in "ab":
+            expect(row(page, name).locator(".rate")).not_to_have_text("0")
+            eventually("shares are even", lambda: 40 < float(row(page, name).locator("td.share").inner_text().split()[0]) < 60)
+        chart = page.locator(".pool canvas").first
+        eventually("the chart has grown", lambda: re.search(r"at most [1-9]", chart.get_attribute("aria-label")))
+        eventually("decisions are told", lambda: "its turn" in page.locator("#decisions").inner_text())
+        listener = page.locator('[data-listener="web"]')
+        eventually("the listener has figures", lambda: re.search(r"[1-9]", listener.locator("td").nth(4).inner_text()))
+    eventually("and rest with it", lambda: tile(page, "rate") == 0)
+
+
+def test_a_killed_backend_turns_red_within_its_check_interval(two, look):
+    interval = 3
+    lb, (a, b) = two(f", health: {{tcp: {{}}, every: {interval}s, fall: 1}}")
+    page = look(lb)
+    expect(row(page, "b")).to_have_attribute("data-state", "up")
+    assert not row(page, "b").locator(".word").evaluate(RED)
+    b.kill()
+    killed = time.monotonic()
+    expect(row(page, "b")).to_have_attribute("data-state", "down")
+    # A second until the next status, and one for a busy machine.
+    assert time.monotonic() - killed < interval + 2
+    assert row(page, "b").locator(".word").evaluate(RED)
+    expect(row(page, "b").locator(".word")).to_have_text("✕ down")
+    expect(row(page, "b").locator(".cause")).to_contain_text("refused")
+    expect(page.locator("#changes li").filter(has_text="b is down (was up)")).to_be_visible()
+    expect(page.locator(".strips li").filter(has_text=re.compile("^b")).locator('[data-state="down"]')).to_be_visible()
+    expect(row(page, "a")).to_have_attribute("data-state", "up")
+    b.revive()
+    expect(row(page, "b")).to_have_attribute("data-state", "up")
+
+
+def test_a_drain_by_click_drains_and_a_return_returns(two, look):
+    lb, _ = two(", health: {tcp: {}, every: 250ms, timeout: 250ms}")
+    page = look(lb)
+    page.get_by_role("button", name="Drain a", exact=True).click()
+    lb.when("a", state="draining")
+    expect(row(page, "a").locator(".word")).to_have_text("◐ draining")
+    expect(row(page, "a").locator(".cause")).to_contain_text("an operator at 127.0.0.1 drains it")
+    expect(page.locator("#toast")).to_contain_text("a is draining")
+    before = lb.backend("a")["connections"]
+    with traffic(lb.address()):
+        eventually("b serves alone", lambda: lb.backend("b")["connections"] > 5)
+    assert lb.backend("a")["connections"] == before
+    page.get_by_role("button", name="Return a", exact=True).click()
+    lb.when("a", state="up")
+    expect(row(page, "a").locator(".word")).to_have_text("● up")
+    page.get_by_role("button", name="Maintain b", exact=True).click()
+    lb.when("b", state="maintenance")
+
+
+def test_a_weight_is_changed_and_what_is_refused_is_said(two, look):
+    lb, _ = two(", balance: weighted")
+    page = look(lb)
+    row(page, "b").locator(".weigh").click()
+    page.get_by_role("spinbutton").fill("7")
+    page.get_by_role("button", name="Set").click()
+    lb.when("b", weight=7)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(row(page, "b").locator(".weigh")).to_have_text("7")
+
+
+def test_a_weight_that_nobody_heeds_is_refused_with_the_reason(two, look):
+    lb, _ = two()
+    page = look(lb, forgive="409")  # the browser itself notes it
+    row(page, "b").locator(".weigh").click()
+    page.get_by_role("spinbutton").fill("7")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("balance: weighted")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert lb.backend("b")["weight"] == 1
+
+
+def test_a_token_is_asked_for_once_and_used(two, look, tmp_path):
+    (tmp_path / "token").write_text("open-sesame-0123456789\n")
+    lb, _ = two(admin="admin: {bind: '127.0.0.1:0', token_file: token}")
+    page = look(lb, forgive="401")  # the browser itself notes it
+    drain = page.get_by_role("button", name="Drain a", exact=True)
+    dialog = page.get_by_role("dialog", name="A token is needed for changes")
+    # Who gives none has changed nothing, and is told so.
+    drain.click()
+    expect(dialog).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(row(page, "a").locator(".asking")).to_contain_text("nothing was changed")
+    assert lb.backend("a")["state"] == "up"
+    drain.click()
+    dialog.get_by_label("Token").fill("open-sesame-9876543210")
+    page.keyboard.press("Enter")
+    expect(dialog).to_contain_text("That token was not accepted.")
+    dialog.get_by_label("Token").fill("open-sesame-0123456789")
+    page.keyboard.press("Enter")
+    lb.when("a", state="draining")
+    expect(dialog).to_have_count(0)
+    # It is known now, also after the page is loaded again.
+    page.reload()
+    page.get_by_role("button", name="Return a", exact=True).click()
+    lb.when("a", state="up")
+    expect(dialog).to_have_count(0)
+    assert page.evaluate("localStorage.length") <= 1  # the theme, but no token
+
+
+def test_a_lost_link_is_told_and_heals_when_the_server_is_back(lb, look, tmp_path):
+    backend = Backend("a")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = f"""
+admin: {{bind: '127.0.0.1:{port}'}}
+listeners: {{web: {{bind: '127.0.0.1:0', pool: web}}}}
+pools: {{web: {{discover: [{{static: [{{address: '{backend}', name: a}}]}}]}}}}"""
+    server = lb(config)
+    page = look(server, forgive=LOST)
+    server.request("PATCH", "/api/v1/pools/web/backends/a", {"state": "draining"})
+    expect(row(page, "a")).to_have_attribute("data-state", "draining")
+    server.stop()
+    link = page.locator("#link")
+    expect(link).to_have_text(re.compile(r"link lost, trying again… \(last figures from \d\d:\d\d:\d\d\)"))
+    expect(page.locator("html")).to_have_class(re.compile("lost"))
+    assert link.get_attribute("aria-live") == "polite"
+    server.start()
+    expect(link).to_contain_text("live")
+    expect(page.locator("html")).not_to_have_class(re.compile("lost"))
+    # It is another process, which knows nothing of the draining, and whose facts are numbered anew.
+    expect(row(page, "a")).to_have_attribute("data-state", "up")
+    server.request("PATCH", "/api/v1/pools/web/backends/a", {"state": "maintenance"})
+    expect(page.locator("#changes li").filter(has_text="a is maintenance")).to_be_visible()
+    expect(page.locator("#changes li").filter(has_text="a is draining")).to_have_count(0)
+
+
+def test_a_server_that_only_falls_silent_is_noticed_too(two, look):
+    lb, _ = two()
+    page = look(lb, forgive=LOST)
+    lb.process.send_signal(signal.SIGSTOP)
+    try:
+        expect(page.locator("#link")).to_contain_text("link lost")
+    finally:
+        lb.process.send_signal(signal.SIGCONT)
+    expect(page.locator("#link")).to_contain_text("live")
+
+
+def test_who_opens_the_page_later_sees_what_was_before(two, look):
+    lb, _ = two()
+    lb.request("PATCH", "/api/v1/pools/web/backends/a", {"state": "draining"})
+    lb.request("PATCH", "/api/v1/pools/web/backends/a", {"state": "up"})
+    with traffic(lb.address()):
+        eventually("some seconds of it", lambda: sum(1 for n in history(lb) if n) >= 3)
+    eventually("and one without", lambda: history(lb)[-1] == 0)
+    page = look(lb)
+    chart = page.locator(".pool canvas").first
+    eventually("the chart has it", lambda: re.search(r"now 0, at most [1-9]", chart.get_attribute("aria-label") or ""))
+    expect(page.locator("#changes li").filter(has_text="a is draining (was up)")).to_be_visible()
+    expect(page.locator('.strips [data-state="draining"]')).to_have_count(1)
+
+
+def history(lb):
+    return lb.request("GET", "/api/v1/history")[1]["pools"]["web"]["connections"]
