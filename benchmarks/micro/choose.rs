@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::Bencher;
+use pointsman::balance::shadow::{Shaded, Shadow};
 use pointsman::balance::{Ask, Candidate, Picker};
 use pointsman::config::{Algorithm, Factor, Hash};
 
@@ -107,4 +108,16 @@ fn changed_set_of_10_000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     bencher
         .with_inputs(|| set.clone())
         .bench_local_values(|set| Picker::new(algorithm, &Hash::default(), set, Some(&picker)));
+}
+
+/// What a shadow costs a connection: to choose, to be counted, and to be given back.
+#[divan::bench(args = [Algorithm::RoundRobin, Algorithm::LeastConnections, Algorithm::RandomTwo, Algorithm::RingHash])]
+fn shadow(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
+    let shaded = |key: u64| Shaded { key, name: key.to_string().into(), weight: 1, tally: Arc::default() };
+    let shadow = Shadow::new(algorithm, &Hash::default(), (0..10).map(shaded).collect(), None);
+    let mut numbers = 1_u64..;
+    bencher.bench_local(|| {
+        let any = numbers.next()?.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        shadow.take(&Ask { client: any, random: any, ..Ask::default() })
+    });
 }

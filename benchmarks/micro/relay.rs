@@ -1,18 +1,39 @@
 //! The relay's inner loop: a message to the backend and back, over Unix sockets, which cost less than TCP.
 
 use std::future::poll_fn;
+use std::num::NonZeroUsize;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
+use pointsman::config::{self, NoBackend, SocketOptions};
+use pointsman::health::Pace;
+use pointsman::pool::Handle;
+use pointsman::proxy::listener::{Listener, Settings};
 use pointsman::proxy::progress::Progress;
 use pointsman::proxy::relay::{Means, Relay};
 use pointsman::proxy::splice::Pipes;
 use pointsman::proxy::stream::Stream;
+use pointsman::telemetry::decisions::Client;
+use pointsman::telemetry::journal::Journal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+
+/// A listener, which a connection must have come by; nothing listens.
+fn listener() -> Arc<Listener> {
+    let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
+    let handle = Handle::start("web".into(), &config::Pool::new(Vec::new()), &pace, &Journal::default());
+    let settings = Settings {
+        pool: handle.pool,
+        no_backend: NoBackend::Reset,
+        max_connections: None,
+        options: SocketOptions::NONE,
+    };
+    Arc::new(Listener::new("web".into(), settings))
+}
 
 /// A peer that exchanges messages with another one, which echoes them, through a relay or directly.
 fn exchange(bencher: Bencher<'_, '_>, size: usize, relayed: bool) {
@@ -25,8 +46,8 @@ fn exchange(bencher: Bencher<'_, '_>, size: usize, relayed: bool) {
             let (backend_side, backend) = UnixStream::pair().expect("sockets");
             let client_side = std::mem::replace(&mut echo, backend);
             tokio::task::spawn_local(async move {
-                let progress = Rc::new(Progress::new(Instant::now()));
-                let means = Means::new(Pipes::new(16, std::sync::Arc::default()));
+                let progress = Rc::new(Progress::new(1, Client::Unix, listener(), Instant::now()));
+                let means = Means::new(Pipes::new(16, Arc::default()));
                 let (client, backend) = (Stream::Unix(client_side), Stream::Unix(backend_side));
                 let mut relay = Relay::new(&client, &backend, &progress, &means, Vec::new());
                 poll_fn(|cx| relay.poll(cx)).await
