@@ -1,7 +1,7 @@
 """The demo backend: a small HTTP server that says who answered, and can be slow, sick or chatty on demand.
 
-NAME (else the host name) names the server in its answers; SERVER_ID (else the host name) is the id in
-/home; HEALTH=fail starts it failing its health check.
+NAME (else SERVER_NAME, else the host name) names the server in its answers; SERVER_ID (else the host name) is the
+id in /home; HEALTH=fail starts it failing its health check.
 """
 import json
 import os
@@ -15,7 +15,7 @@ from flask import Flask, Response, abort, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 HOSTNAME = socket.gethostname()
-NAME = os.environ.get("NAME") or HOSTNAME
+NAME = os.environ.get("NAME") or os.environ.get("SERVER_NAME") or HOSTNAME
 SERVER_ID = os.environ.get("SERVER_ID") or HOSTNAME
 
 MAX_SECONDS = 300

@@ -1,0 +1,115 @@
+//! A real Prometheus beside Pointsman, as `compose/monitoring.yaml` starts it: it scrapes, it knows the rules, and what
+//! the dashboard asks for has an answer. Grafana itself is left out.
+
+use serde_json::Value;
+
+use super::*;
+use crate::engine::image;
+use crate::support::monitoring::{alerts, array, dashboard_queries, text};
+
+/// The image of Prometheus that the Compose file names.
+fn prometheus_image() -> String {
+    let path = std::path::Path::new(engine::ROOT).join("compose/monitoring.yaml");
+    let file: Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    text(&file["services"]["prometheus"]["image"]).to_owned()
+}
+
+/// A value in a query string.
+fn encoded(text: &str) -> String {
+    let byte =
+        |b: u8| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") };
+    text.bytes().map(byte).collect()
+}
+
+/// What Prometheus' API answers; nothing while it starts. By HTTP/1.0, which knows no chunks.
+fn ask(prometheus: SocketAddr, path: &str) -> Option<Value> {
+    let mut stream = TcpStream::connect(prometheus).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let answer: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
+    assert_ne!(answer["errorType"], "bad_data", "{path}: {answer}");
+    (answer["status"] == "success").then(|| answer["data"].clone())
+}
+
+/// Waits until Prometheus knows: it looks every five seconds, and judges what it has seen every five seconds.
+fn when_known<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + 3 * PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "it never came true: {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// The series that a query gives now.
+fn query(prometheus: SocketAddr, query: &str) -> Vec<Value> {
+    let data = ask(prometheus, &format!("/api/v1/query?query={}", encoded(query)));
+    data.map(|data| data["result"].as_array().cloned().unwrap_or_default()).unwrap_or_default()
+}
+
+#[test]
+fn prometheus_scrapes_it_and_knows_when_somebody_is_to_be_called() {
+    let Some(_engine) = engine() else { return };
+    if !image(&prometheus_image()) {
+        return;
+    }
+    let project = Project::new("compose/monitoring.yaml", 2);
+    project.compose(&["up", "-d", "pointsman", "backend", "prometheus"]);
+    let web = project.published("pointsman", "8080");
+    let prometheus = project.published("prometheus", "9090");
+    when_up(ip(&project.containers("pointsman")[0]), 2);
+    let _clients = Clients::start(2, Duration::from_millis(50), web);
+
+    // It sees what Pointsman tells.
+    when_known("Prometheus knows that two are up", || {
+        let up = query(prometheus, "pointsman_backends{job=\"pointsman\", pool=\"web\", state=\"up\"}");
+        up.iter().any(|series| series["value"][1] == "2").then_some(())
+    });
+
+    // All rules are loaded, and can be evaluated.
+    let rules = when_known("all rules were evaluated", || {
+        let data = ask(prometheus, "/api/v1/rules")?;
+        let groups = array(&data["groups"]).iter();
+        let rules: Vec<Value> = groups.flat_map(|group| array(&group["rules"])).cloned().collect();
+        (!rules.is_empty() && rules.iter().all(|rule| rule["health"] != "unknown")).then_some(rules)
+    });
+    assert!(rules.iter().all(|rule| rule["health"] == "ok"), "{rules:?}");
+    let names = |rules: &[Value], key: &str| -> BTreeSet<String> {
+        rules.iter().map(|rule| text(&rule[key]).to_owned()).collect()
+    };
+    assert_eq!(names(&rules, "name"), names(&alerts(), "alert"));
+
+    // What the dashboard asks for has an answer, but for what has not happened.
+    for (panel, expression) in dashboard_queries() {
+        if panel == "Start of the process" {
+            query(prometheus, &expression); // it is understood, at least
+            continue;
+        }
+        let mut expression = expression;
+        // Of what is only shown when it is not 0, whether it is there at all.
+        if let Some(all) = expression.strip_suffix(" > 0") {
+            expression = all.to_owned();
+        }
+        when_known(&format!("{panel} has data: {expression}"), || {
+            (!query(prometheus, &expression).is_empty()).then_some(())
+        });
+    }
+
+    // All backends die: who is to be told is on its way to it.
+    project.compose(&["kill", "backend"]);
+    let alert = when_known("an alert is on its way", || {
+        let data = ask(prometheus, "/api/v1/alerts")?;
+        array(&data["alerts"])
+            .iter()
+            .find(|one| one["labels"]["alertname"] == "PointsmanNoBackendUp")
+            .cloned()
+    });
+    assert_eq!(alert["labels"]["pool"], "web", "{alert}");
+    assert!(["pending", "firing"].contains(&text(&alert["state"])), "{alert}");
+    assert!(text(&alert["annotations"]["summary"]).contains("No backend of web is up"), "{alert}");
+    assert_eq!(query(prometheus, "pointsman_pool_service{mode=\"nobody\"} == 1").len(), 1);
+}
