@@ -25,8 +25,8 @@ def test_figures_change_under_traffic(two, look):
         eventually("connections per second", lambda: tile(page, "rate") > 1)
         eventually("bytes per second", lambda: tile(page, "in") > 0 and tile(page, "out") > 0)
         for name in "ab":
-            expect(row(page, name).locator(".rate")).not_to_have_text("0")
-            eventually("shares are even", lambda: 40 < float(row(page, name).locator("td.share").inner_text().split()[0]) < 60)
+            expect(row(page, name).locator(".rate")).to_have_text(re.compile("[1-9]"))
+            expect(row(page, name).locator("td.share")).to_have_text(re.compile(r"^(4[1-9]|5\d)(\.\d+)? %$"))
         chart = page.locator(".pool canvas").first
         eventually("the chart has grown", lambda: re.search(r"at most [1-9]", chart.get_attribute("aria-label")))
         eventually("decisions are told", lambda: "its turn" in page.locator("#decisions").inner_text())
@@ -36,7 +36,7 @@ def test_figures_change_under_traffic(two, look):
 
 
 def test_a_killed_backend_turns_red_within_its_check_interval(two, look):
-    interval = 3
+    interval = 5
     lb, (a, b) = two(f", health: {{tcp: {{}}, every: {interval}s, fall: 1}}")
     page = look(lb)
     expect(row(page, "b")).to_have_attribute("data-state", "up")
@@ -44,8 +44,8 @@ def test_a_killed_backend_turns_red_within_its_check_interval(two, look):
     b.kill()
     killed = time.monotonic()
     expect(row(page, "b")).to_have_attribute("data-state", "down")
-    # A second until the next status, and one for a busy machine.
-    assert time.monotonic() - killed < interval + 2
+    # Within the interval, and a status of the next second; as much again, less a little, for a busy machine.
+    assert time.monotonic() - killed < 2 * interval
     assert row(page, "b").locator(".word").evaluate(RED)
     expect(row(page, "b").locator(".word")).to_have_text("✕ down")
     expect(row(page, "b").locator(".cause")).to_contain_text("refused")
