@@ -2,7 +2,9 @@
 //!
 //! An address alone does not say who is behind it: Docker gives the address of a stopped container to the next
 //! one that starts, whatever its service. So each round also asks for the *names* of the addresses, those of
-//! the answer and those that were in it a moment ago. Not for SRV records.
+//! the answer and those that were in it a moment ago. A name that is told after the answer may be that of the next
+//! one already: who has a new name is believed to belong to the pool when an answer *after* that has the address, too.
+//! Not for SRV records.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -18,6 +20,9 @@ use crate::config::{Dns, Query};
 
 /// How often a server that is not on this machine is asked again for names that it has already told.
 const NAMES_AGAIN: Duration = Duration::from_secs(10);
+/// How often one round asks for the addresses, at most, so that the last answer is younger than the names.
+const PASSES: usize = 3;
+
 /// The A and AAAA records of a name, and what is known of the addresses.
 pub(super) struct Watcher {
     settings: Dns,
@@ -41,9 +46,14 @@ impl Rounds for Watcher {
     }
 
     async fn round(&mut self, resolver: &Arc<Resolver>) -> Observation {
-        let answer = resolver.addresses(&self.settings.name, self.settings.query.family).await;
-        self.remember(&answer);
-        self.learn_names(resolver, resolver.timeout).await;
+        let mut answer = self.ask(resolver).await;
+        for _ in 1..PASSES {
+            let renamed = self.learn_names(resolver, resolver.timeout).await;
+            if !matches!(&answer, Answer::Records(addresses) if !addresses.is_disjoint(&renamed)) {
+                break;
+            }
+            answer = self.ask(resolver).await;
+        }
         let owners = self.known.iter().filter_map(|(ip, known)| Some((*ip, known.name.clone()?))).collect();
         Observation { outcome: self.outcome(answer, resolver), owners }
     }
@@ -52,6 +62,12 @@ impl Rounds for Watcher {
 impl Watcher {
     pub(super) fn new(settings: Dns) -> Self {
         Self { settings, known: HashMap::new() }
+    }
+
+    async fn ask(&mut self, resolver: &Resolver) -> Answer<BTreeSet<IpAddr>> {
+        let answer = resolver.addresses(&self.settings.name, self.settings.query.family).await;
+        self.remember(&answer);
+        answer
     }
 
     /// Notes which addresses are in the answer, and forgets those that no backend can still have.
@@ -74,7 +90,8 @@ impl Watcher {
 
     /// Asks whose the known addresses are, for `limit` at most. A server on this machine is asked each round; another
     /// one, and one that says nothing of an address whose name is not known, now and then. New ones are always asked for.
-    async fn learn_names(&mut self, resolver: &Arc<Resolver>, limit: Duration) {
+    /// Gives those that have another name than before.
+    async fn learn_names(&mut self, resolver: &Arc<Resolver>, limit: Duration) -> BTreeSet<IpAddr> {
         let began = Instant::now();
         let each_round = |known: &Known| resolver.nearby && (known.name.is_some() || !known.silent);
         let due = |known: &Known| {
@@ -88,6 +105,7 @@ impl Watcher {
             let (resolver, ip) = (Arc::clone(resolver), *ip);
             async move { resolver.owner(ip).await }
         };
+        let mut renamed = BTreeSet::new();
         // The addresses are worth more than their names: those who are not told in time have to wait.
         for (ip, owner) in ask_each(due.into_iter().map(|(_, ip)| ip), ask, began + limit).await {
             let Some(known) = self.known.get_mut(&ip) else { continue };
@@ -98,8 +116,10 @@ impl Watcher {
             // known: only another name does. Of several names, in whatever order, the one known stays.
             if known.name.as_ref().is_none_or(|name| !names.contains(name)) {
                 known.name = names.first().cloned();
+                renamed.insert(ip);
             }
         }
+        renamed
     }
 
     fn outcome(&self, answer: Answer<BTreeSet<IpAddr>>, resolver: &Resolver) -> Outcome {

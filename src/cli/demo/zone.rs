@@ -5,6 +5,7 @@
 //! a name may have, it has not. Not for anything but loopback: it knows no zones, no delegation, no limits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,8 +35,21 @@ pub struct Zone(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     records: Mutex<Records>,
+    next: Mutex<Option<Next>>,
     udp: AtomicU64,
     tcp: AtomicU64,
+}
+
+/// What happens once a name has been answered for.
+struct Next {
+    name: String,
+    change: Box<dyn FnOnce(&Zone) + Send>,
+}
+
+impl fmt::Debug for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Next").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -154,6 +168,12 @@ impl Zone {
         self.records().exceptions.insert(absolute(name), mode);
     }
 
+    /// Makes a change between two questions: right after the next answer for `name`, before anything else is answered.
+    pub fn once_answered(&self, name: &str, change: impl FnOnce(&Self) + Send + 'static) {
+        let next = Next { name: absolute(name), change: Box::new(change) };
+        *self.next() = Some(next);
+    }
+
     /// How to answer from now on.
     pub fn set_mode(&self, mode: Mode) {
         self.records().mode = mode;
@@ -173,6 +193,10 @@ impl Zone {
 
     fn records(&self) -> MutexGuard<'_, Records> {
         self.0.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next(&self) -> MutexGuard<'_, Option<Next>> {
+        self.0.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The answer to `question` over UDP, as bytes; `None`: silence.
@@ -205,6 +229,16 @@ impl Zone {
     }
 
     fn answer(&self, question: &Message) -> Option<Message> {
+        let answer = self.answer_now(question);
+        let asked = question.queries.first().map(|query| key(&query.name));
+        let next = self.next().take_if(|next| asked.as_ref() == Some(&next.name));
+        if let Some(Next { change, .. }) = next {
+            change(self);
+        }
+        answer
+    }
+
+    fn answer_now(&self, question: &Message) -> Option<Message> {
         let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
         answer.metadata = Metadata::response_from_request(&question.metadata);
         answer.metadata.recursion_available = true;
