@@ -32,6 +32,7 @@
 //! | [`bench`](mod@bench) | a load tester: how fast a service answers, and who answered |
 //! | [`simulate`] | an algorithm on paper, in virtual time |
 //! | [`chart`] | bars, as SVG or PNG |
+//! | [`remote`] | a running instance, asked over its admin server |
 //! | [`supervisor`] | builds listeners and pools, applies a changed configuration, drains |
 //! | [`admin`] | what an operator sees and changes: the HTTP API, metrics, events, the dashboard |
 //! | [`replicas`] | backends that Pointsman itself starts, as containers; autoscaling |
@@ -56,6 +57,7 @@ pub mod figures;
 pub mod health;
 pub mod pool;
 pub mod proxy;
+pub mod remote;
 pub mod replicas;
 pub mod simulate;
 pub mod story;

@@ -486,6 +486,21 @@ fn wrong_arguments_are_told_with_what_is_right_before_anything_is_sent() {
 }
 
 #[test]
+fn the_balancer_that_tells_who_served_may_be_called_by_its_name() {
+    let backends = [Backend::http("a")];
+    let (lb, url) = balanced(&backends);
+    for admin in [format!("localhost:{}", lb.admin().port()), format!("http://{}/", lb.admin())] {
+        let report = figures(&[&url, "-n", "10", "--by", "admin", "--admin", &admin]);
+        assert_eq!(shares(&report), of(&[(&backends[0].address.to_string(), 10)]), "{admin}");
+    }
+    // What answers there is no balancer.
+    let admin = backends[0].address.to_string();
+    let output = bench(&[&url, "-n", "10", "--by", "admin", "--admin", &admin]);
+    let error = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.contains("does not tell who served"), "{error}");
+}
+
+#[test]
 fn a_body_can_come_from_a_file_and_the_admin_address_from_the_environment() {
     let backends = [Backend::http("a")];
     let (lb, url) = balanced(&backends);

@@ -3,27 +3,18 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::{Request, StatusCode, header};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::who::{Account, Accounts};
-use crate::config::BindAddress;
+use crate::remote::{Address, Remote};
 
+/// Time to reach the server, and as much again for its answer.
 const LIMIT: Duration = Duration::from_secs(5);
-/// A status of more bytes is not Pointsman's: ten thousand backends have a tenth of it.
-const LARGEST: usize = 64 << 20;
 /// The balancer counts a connection when it routes it, which may be after its client has left.
 const SETTLING: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// What is read of `/api/v1/status`.
+/// What is read of `/api/v1/status`, all of which is needed: what is not there is not nothing.
 #[derive(Debug, Deserialize)]
 struct Status {
     uptime_seconds: f64,
@@ -65,18 +56,16 @@ impl From<Status> for Counts {
 
 impl Counts {
     /// The counts of now.
-    pub(super) async fn ask(address: &BindAddress) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| {
-            format!("the admin server {address} does not tell who served: {error}")
-        };
-        match tokio::time::timeout(LIMIT, status(address)).await {
-            Ok(status) => status.map(Self::from).map_err(|error| failed(&error)),
-            Err(_) => Err(failed(&format!("no answer in {}", humantime::format_duration(LIMIT)))),
-        }
+    pub(super) async fn ask(address: &Address) -> Result<Self, String> {
+        let remote = Remote::new(address.clone()).within(LIMIT);
+        let status = remote.get::<Status>("/api/v1/status").await;
+        status
+            .map(Self::from)
+            .map_err(|error| format!("the admin server {address} does not tell who served: {}", error.why()))
     }
 
     /// The counts when they have grown by so many connections since `before`, or some time later.
-    pub(super) async fn grown(address: &BindAddress, before: &Self, by: u64) -> Result<Self, String> {
+    pub(super) async fn grown(address: &Address, before: &Self, by: u64) -> Result<Self, String> {
         let settled = tokio::time::Instant::now() + SETTLING;
         loop {
             let now = Self::ask(address).await?;
@@ -116,30 +105,6 @@ impl Counts {
         }
         Ok(accounts)
     }
-}
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
-
-async fn status(address: &BindAddress) -> Result<Status, Failed> {
-    match address {
-        BindAddress::Tcp(address) => get(TcpStream::connect(address).await?, &address.to_string()).await,
-        BindAddress::Unix(path) => get(UnixStream::connect(path).await?, "localhost").await,
-    }
-}
-
-async fn get(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    host: &str,
-) -> Result<Status, Failed> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let request = Request::get("/api/v1/status").header(header::HOST, host).body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await?;
-    if response.status() != StatusCode::OK {
-        return Err(format!("it answered {}", response.status()).into());
-    }
-    let body = Limited::new(response.into_body(), LARGEST).collect().await?.to_bytes();
-    Ok(serde_json::from_slice(&body)?)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper::header::{HeaderMap, HeaderName};
 use regex::bytes::Regex;
 
-use crate::config::BindAddress;
+use crate::remote::Address;
 
 /// Header fields in which servers say who they are: the demo's backends, the Flask backend, and what is usual
 /// elsewhere.
@@ -34,7 +34,7 @@ pub enum By {
     /// What the expression's first group finds in the body, or the whole expression if it has none.
     Body(Regex),
     /// The balancer's own account: what its admin server counts before and after.
-    Admin(BindAddress),
+    Admin(Address),
 }
 
 /// What one backend has done.

@@ -12,13 +12,14 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use regex::bytes::Regex;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::remote::reachable;
+use super::instance::block_on;
 use super::{Exit, Failure, print, write_chart};
 use crate::bench::{
     self, Address, By, Exchange, Meter, Plan, Progress, Request, Target, TcpUntil, Until, header_field,
 };
 use crate::chart;
-use crate::config::{self, BindAddress, escape};
+use crate::config::escape;
+use crate::remote;
 use crate::simulate::{Intensity, words};
 
 const EXAMPLES: &str = "\
@@ -99,9 +100,9 @@ pub(super) struct BenchArgs {
     /// or auto: a header such as X-Backend or X-Server, or the whole body if it is short and comes again
     #[arg(long, default_value = "auto", value_name = "WHAT")]
     by: Told,
-    /// The admin address of the balancer, for --by admin
-    #[arg(long, value_parser = config::bind_address, env = "POINTSMAN_ADMIN", value_name = "ADDRESS")]
-    admin: Option<BindAddress>,
+    /// The admin address of the balancer, for --by admin: ADDRESS:PORT, NAME:PORT or unix:PATH
+    #[arg(long, env = "POINTSMAN_ADMIN", value_name = "ADDRESS", value_parser = str::parse::<remote::Address>)]
+    admin: Option<remote::Address>,
     /// Draw who answered how often, and the latencies, as SVG or PNG by the file's ending
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
@@ -167,10 +168,7 @@ impl From<bench::Error> for Failure {
 pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
     let format = args.chart.as_deref().map(chart::Format::of).transpose().map_err(Failure::Invalid)?;
     let plan = args.plan()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|error| Failure::NotStarted(format!("the test cannot be started: {error}")))?;
-    let report = runtime.block_on(test(&plan, args.json))?;
+    let report = block_on(test(&plan, args.json))?;
     if let Some((path, format)) = args.chart.as_ref().zip(format) {
         write_chart(path, report.chart(format))?;
     }
@@ -295,8 +293,7 @@ impl BenchArgs {
             Told::Header(name) => By::Header(name.clone()),
             Told::Body(expression) => By::Body(expression.clone()),
             Told::Admin => match &self.admin {
-                Some(BindAddress::Tcp(address)) => By::Admin(BindAddress::Tcp(reachable(*address))),
-                Some(unix) => By::Admin(unix.clone()),
+                Some(address) => By::Admin(address.clone()),
                 None => {
                     return Err(Failure::Invalid(
                         "--by admin asks the balancer: say where, with --admin 127.0.0.1:9900 or $POINTSMAN_ADMIN"

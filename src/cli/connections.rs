@@ -4,9 +4,10 @@ use clap::Args;
 use hyper::Method;
 use serde::Deserialize;
 
-use super::remote::{self, RemoteArgs, encode};
+use super::instance::{RemoteArgs, block_on};
 use super::status::{Table, colours};
 use super::{Exit, Failure, look, print};
+use crate::remote::encode;
 
 #[derive(Debug, Args)]
 pub(super) struct ConnectionsArgs {
@@ -110,7 +111,7 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let filters = [("pool", &args.pool), ("backend", &args.backend), ("client", &args.client)];
     let path = path(args.limit, filters.map(|(name, value)| (name, value.as_deref())));
-    let text = remote::block_on(async { Ok(remote.text(&path).await?) })?;
+    let text = block_on(async { Ok(remote.text(&path).await?) })?;
     if args.remote.json {
         return print(&format!("{}\n", text.trim_end()));
     }
@@ -129,7 +130,7 @@ pub(super) fn close(args: &CloseArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let how = if args.reset { "reset" } else { "close" };
     let path = format!("/api/v1/connections/{}?how={how}", args.conn);
-    let text = remote::block_on(async { Ok(remote.send(Method::DELETE, &path, None).await?) })?;
+    let text = block_on(async { Ok(remote.send(Method::DELETE, &path, None).await?) })?;
     if args.remote.json {
         return print(&format!("{}\n", text.trim_end()));
     }

@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::remote::{self, AdminArgs, Error, Remote};
+use super::instance::{AdminArgs, block_on};
 use super::{Exit, Failure, print};
+use crate::remote::{Error, Remote};
 
 /// Time for each step of the question.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -12,11 +13,11 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub(super) fn run(args: &AdminArgs) -> Result<Exit, Failure> {
     let remote = Remote::new(args.address()?).within(LIMIT);
     let address = remote.address();
-    let asked = remote::block_on(async { Ok(remote.text("/ready").await) })?;
+    let asked = block_on(async { Ok(remote.text("/ready").await) })?;
     asked.map_err(|error| {
-        let why = match error {
+        let why = match &error {
             Error::Refused { status, message, .. } => format!("answered {}: {message}", status.as_u16()),
-            Error::Unreachable { error, .. } | Error::NoAnswer { error, .. } => error,
+            _ => error.why(),
         };
         Failure::Invalid(format!("not ready: {address}: {why}"))
     })?;

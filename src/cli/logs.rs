@@ -7,8 +7,9 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::remote::{self, Event, Remote, RemoteArgs};
+use super::instance::{RemoteArgs, block_on};
 use super::{Exit, Failure, look, print, print_on};
+use crate::remote::{Event, Remote};
 
 const PATH: &str = "/api/v1/logs";
 /// More than the server keeps.
@@ -84,7 +85,7 @@ pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     // Those that are wanted are known here only.
     let asked = if args.filter.is_empty() { args.lines } else { ALL };
-    remote::block_on(async {
+    block_on(async {
         let mut events = remote.follow(&format!("{PATH}?lines={asked}"), None, SILENCE).await?;
         let (mut last, mut seen) = (Vec::new(), "0".to_owned());
         while let Some(event) = events.next().await? {

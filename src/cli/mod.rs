@@ -7,11 +7,12 @@ mod connections;
 pub mod demo;
 mod forward;
 mod health;
+mod instance;
 mod logs;
 mod look;
 mod man;
 mod operate;
-mod remote;
+mod reply;
 mod run;
 mod schema;
 mod simulate;
@@ -29,7 +30,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Algorithm, BindAddress};
-use crate::{chart, supervisor, telemetry};
+use crate::{chart, remote, supervisor, telemetry};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -74,11 +75,11 @@ enum Command {
     /// For example: pointsman forward 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002
     Forward(ForwardArgs),
     /// Ask a running instance whether it is ready: the HEALTHCHECK of a container
-    Health(remote::AdminArgs),
+    Health(instance::AdminArgs),
     /// A running instance at a glance: listeners, pools, backends, and why each is in its state
     ///
     /// Exit codes: 0 every pool has a backend up; 1 one has none; 2 the instance cannot be reached.
-    Status(remote::RemoteArgs),
+    Status(instance::RemoteArgs),
     /// A running instance live, in the terminal: watch, sort, drain, weigh
     ///
     /// Press ? in it for its keys. With --json: one status object a second, each a line.
@@ -100,7 +101,7 @@ enum Command {
     /// Check backends of a running instance now
     Recheck(operate::RecheckArgs),
     /// Let a running instance read its configuration again: all of it is applied, or nothing, and why
-    Reload(remote::RemoteArgs),
+    Reload(instance::RemoteArgs),
     /// The last lines of a running instance's log, and those that follow
     Logs(logs::LogsArgs),
     /// The open connections of a running instance
@@ -262,7 +263,8 @@ impl Failure {
         match self {
             Self::Invalid(_) | Self::Config(_) | Self::Log(telemetry::log::Error::Filter { .. }) => 1,
             Self::Log(_) | Self::Start(_) | Self::NotStarted(_) => 2,
-            Self::Remote(error) => error.code(),
+            Self::Remote(remote::Error::Refused { .. }) => 1,
+            Self::Remote(_) => 2,
         }
     }
 }
@@ -341,9 +343,22 @@ fn write_chart(path: &Path, drawing: Result<Vec<u8>, chart::Error>) -> Result<()
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use hyper::StatusCode;
+
+    use super::{Failure, remote};
 
     #[test]
     fn the_command_line_is_sound() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn who_is_refused_by_an_instance_has_asked_wrongly() {
+        let refused = remote::Error::Refused {
+            status: StatusCode::NOT_FOUND,
+            message: "no backend".to_owned(),
+            hint: String::new(),
+        };
+        assert_eq!(Failure::from(refused).code(), 1);
     }
 }

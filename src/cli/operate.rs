@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::remote::reply::{Backend, Status};
-use super::remote::{self, Error, Remote, RemoteArgs, encode};
+use super::instance::{RemoteArgs, block_on};
+use super::reply::{Backend, Status};
 use super::{Exit, Failure, look, print};
+use crate::remote::{Error, Remote, encode};
 
 /// How often it is looked whether the connections are gone.
 const LOOK: Duration = Duration::from_millis(200);
@@ -145,7 +146,7 @@ pub(super) fn drain(args: &DrainArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let Some(target) = &args.target else { return drain_all(args, &remote) };
     let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
-    remote::block_on(async {
+    block_on(async {
         let (target, text) = change(&remote, target, &json!({"state": "draining"})).await?;
         if !args.wait {
             return print_change(&remote, &target, &text, args.remote.json);
@@ -185,7 +186,7 @@ struct Draining {
 
 fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
     let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
-    remote::block_on(async {
+    block_on(async {
         if !args.yes {
             let status: Status = remote.get("/api/v1/status").await?;
             confirm(remote, &status)?;
@@ -286,14 +287,14 @@ impl Drop for Progress {
 pub(super) fn be(args: &TargetArgs, state: &'static str) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let wanted = json!({"state": state});
-    let (target, text) = remote::block_on(change(&remote, &args.target, &wanted))?;
+    let (target, text) = block_on(change(&remote, &args.target, &wanted))?;
     print_change(&remote, &target, &text, args.remote.json)
 }
 
 pub(super) fn weight(args: &WeightArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let wanted = json!({"weight": args.weight});
-    let (target, text) = remote::block_on(change(&remote, &args.target, &wanted))?;
+    let (target, text) = block_on(change(&remote, &args.target, &wanted))?;
     print_change(&remote, &target, &text, args.remote.json)
 }
 
@@ -308,7 +309,7 @@ struct Checked {
 
 pub(super) fn recheck(args: &RecheckArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
-    let text = remote::block_on(async {
+    let text = block_on(async {
         let body = match &args.target {
             None => json!({}),
             Some(written) => {
@@ -361,7 +362,7 @@ struct Reloaded {
 
 pub(super) fn reload(args: &RemoteArgs) -> Result<Exit, Failure> {
     let remote = args.remote()?;
-    let text = remote::block_on(async { Ok(remote.send(Method::POST, "/api/v1/reload", None).await?) })?;
+    let text = block_on(async { Ok(remote.send(Method::POST, "/api/v1/reload", None).await?) })?;
     if args.json {
         return print(&format!("{}\n", text.trim_end()));
     }

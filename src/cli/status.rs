@@ -4,13 +4,13 @@ use std::io::{self, IsTerminal};
 
 use ratatui::style::Color;
 
-use super::remote::reply::{Backend, Status};
-use super::remote::{self, RemoteArgs};
+use super::instance::{RemoteArgs, block_on};
+use super::reply::{Backend, Status};
 use super::{Exit, Failure, look, print};
 
 pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
     let remote = args.remote()?;
-    let text = remote::block_on(async { Ok(remote.text("/api/v1/status").await?) })?;
+    let text = block_on(async { Ok(remote.text("/api/v1/status").await?) })?;
     let status: Status = remote.read(&text)?;
     if args.json {
         print(&format!("{}\n", text.trim_end()))?;

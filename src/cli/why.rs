@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 
+use super::instance::{RemoteArgs, block_on};
 use super::operate::Target;
-use super::remote::reply::Status;
-use super::remote::{self, Remote, RemoteArgs, encode};
+use super::reply::Status;
 use super::{Exit, Failure, look, print};
+use crate::remote::{Remote, encode};
 
 #[derive(Debug, Args)]
 pub(super) struct WhyArgs {
@@ -78,7 +79,7 @@ pub(super) fn path(pool: &str, backend: &str) -> String {
 
 pub(super) fn why(args: &WhyArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
-    let text = remote::block_on(async {
+    let text = block_on(async {
         let about = &*args.about;
         let conn = about.strip_prefix('#').unwrap_or(about).parse::<u64>();
         let bare = about.trim_start_matches('[').trim_end_matches(']');
@@ -110,7 +111,7 @@ pub(super) fn story(args: &StoryArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let since = humantime::format_duration(args.since).to_string().replace(' ', "");
     let path = format!("/api/v1/story?since={}", encode(&since));
-    let text = remote::block_on(async { Ok(remote.text(&path).await?) })?;
+    let text = block_on(async { Ok(remote.text(&path).await?) })?;
     tell(&remote, &text, args.remote.json)
 }
 

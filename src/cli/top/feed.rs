@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::world::{Decision, News};
-use crate::cli::remote::{Error, Event, Remote};
 use crate::cli::{Exit, Failure, print_on};
+use crate::remote::{Error, Event, Remote};
 
 const EVENTS: &str = "/api/v1/events";
 /// A status comes each second.
@@ -30,8 +30,7 @@ pub(super) async fn feed(remote: Remote, told: mpsc::Sender<News>) {
         let why = match follow(&remote, &mut seen, &told).await {
             Ok(Ok(())) => "it has ended".to_owned(),
             Ok(Err(Left)) => return,
-            Err(Error::Unreachable { error, .. } | Error::NoAnswer { error, .. }) => error,
-            Err(error) => error.to_string(),
+            Err(error) => error.why(),
         };
         if told.send(News::Lost(why)).await.is_err() {
             return;

@@ -17,12 +17,13 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connections::{self, Connections};
+use super::instance::{RemoteArgs, block_on};
 use super::look::{self, Screen};
-use super::remote::reply::Backend;
-use super::remote::{self, Error, Remote, RemoteArgs, encode};
+use super::reply::Backend;
 use super::run::{self, Signals};
 use super::why::{self, Story};
 use super::{Exit, Failure};
+use crate::remote::{Error, Remote, encode};
 use ui::{Action, Mode, Ui};
 use world::{Key, World};
 
@@ -44,7 +45,7 @@ pub(super) struct TopArgs {
 pub(super) fn run(args: &TopArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     if args.remote.json {
-        return remote::block_on(feed::as_lines(&remote));
+        return block_on(feed::as_lines(&remote));
     }
     if !io::stdout().is_terminal() {
         return Err(Failure::Invalid(
@@ -52,7 +53,7 @@ pub(super) fn run(args: &TopArgs) -> Result<Exit, Failure> {
                 .to_owned(),
         ));
     }
-    remote::block_on(watch(&remote))
+    block_on(watch(&remote))
 }
 
 /// What came of an action.

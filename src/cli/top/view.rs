@@ -91,7 +91,7 @@ fn backends(world: &World, ui: &Ui, width: usize) -> (Vec<Line<'static>>, usize)
     let layout = Widths::of(width, names.max().unwrap_or(0));
     let mut lines = vec![heading(ui, &layout)];
     let mut selected = 0;
-    let now = world.status.as_ref().map_or(0.0, crate::cli::remote::reply::Status::clock);
+    let now = world.status.as_ref().map_or(0.0, crate::cli::reply::Status::clock);
     for (index, rows) in ui.shown(world) {
         lines.push(pool(&world.groups[index], world, width));
         for row in rows {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::remote::reply::{Backend, Pool, Status};
+use crate::cli::reply::{Backend, Pool, Status};
 use crate::cli::{look, words};
 
 /// Seconds of rates that are kept for the small columns.

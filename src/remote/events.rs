@@ -11,18 +11,18 @@ use super::{Error, LONGEST, Remote};
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Event {
+pub struct Event {
     /// Its kind.
-    pub(in crate::cli) kind: String,
+    pub kind: String,
     /// What it says.
-    pub(in crate::cli) data: String,
+    pub data: String,
     /// Its number, if it has one.
-    pub(in crate::cli) id: Option<String>,
+    pub id: Option<String>,
 }
 
 /// The events that a server tells.
 #[derive(Debug)]
-pub(in crate::cli) struct Events {
+pub struct Events {
     remote: Remote,
     body: Incoming,
     silence: Duration,
@@ -35,7 +35,7 @@ impl Events {
     }
 
     /// The next one; `None`: the server has ended it. May be dropped while it waits.
-    pub(in crate::cli) async fn next(&mut self) -> Result<Option<Event>, Error> {
+    pub async fn next(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(event) = self.parser.ready.pop_front() {
                 return Ok(Some(event));

@@ -12,7 +12,7 @@ const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900)
 
 /// Where an admin server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Address {
+pub enum Address {
     /// At an address.
     Tcp(SocketAddr),
     /// At a name and port, as the system resolves it.
@@ -23,12 +23,12 @@ pub(in crate::cli) enum Address {
 
 impl Address {
     /// Where it usually is.
-    pub(in crate::cli) fn usual() -> Self {
+    pub fn usual() -> Self {
         Self::Tcp(USUAL)
     }
 
     /// Whether it says nothing: the kernel chooses the port.
-    pub(super) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
 }
@@ -43,7 +43,7 @@ impl From<BindAddress> for Address {
 }
 
 /// Who listens on every address is reached over loopback.
-pub(in crate::cli) fn reachable(address: SocketAddr) -> SocketAddr {
+fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),

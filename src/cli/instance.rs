@@ -1,0 +1,108 @@
+//! Which running instance a command asks, and by whom it is asked.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Failure, FileArgs};
+use crate::config;
+use crate::remote::{Address, Remote};
+
+/// Where the token is, if no file is named.
+const TOKEN: &str = "POINTSMAN_TOKEN";
+
+/// Which instance is asked.
+#[derive(Debug, Args)]
+pub(super) struct AdminArgs {
+    /// The admin address to ask: ADDRESS:PORT, NAME:PORT or unix:PATH [default: the configuration's, or 127.0.0.1:9900]
+    #[arg(long, env = "POINTSMAN_ADMIN", value_name = "ADDRESS", value_parser = str::parse::<Address>)]
+    admin: Option<Address>,
+    #[command(flatten)]
+    file: FileArgs,
+}
+
+/// Which instance is asked, by whom, and how the answer is printed.
+#[derive(Debug, Args)]
+pub(super) struct RemoteArgs {
+    #[command(flatten)]
+    at: AdminArgs,
+    /// A file with the token that the instance wants for changes, or set POINTSMAN_TOKEN to the token itself
+    /// [default: the configuration's]
+    #[arg(long, env = "POINTSMAN_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Print what the server answers, as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl AdminArgs {
+    /// The address that is named, or that of the configuration, or the usual one.
+    pub(super) fn address(&self) -> Result<Address, Failure> {
+        self.find().map(|(address, _)| address)
+    }
+
+    /// The same, and the configuration's file with the token, if it is the configuration that says where.
+    fn find(&self) -> Result<(Address, Option<PathBuf>), Failure> {
+        if let Some(address) = &self.admin {
+            return Ok((address.clone(), None));
+        }
+        let Some(path) = self.file.config.clone().or_else(config::find) else {
+            return Ok((Address::usual(), None));
+        };
+        let none = || {
+            let path = path.display();
+            Failure::Invalid(format!(
+                "{path} has no admin section to ask: write `admin: {{bind: 127.0.0.1:9900}}`, or name an address with --admin"
+            ))
+        };
+        let admin = config::load(&path)?.admin.ok_or_else(none)?;
+        let address = Address::from(admin.bind);
+        if address.is_open() {
+            let path = path.display();
+            return Err(Failure::Invalid(format!(
+                "{path} leaves the port of the admin server to the kernel: name the one that it chose with --admin"
+            )));
+        }
+        Ok((address, admin.token_file))
+    }
+}
+
+impl RemoteArgs {
+    /// The instance.
+    pub(super) fn remote(&self) -> Result<Remote, Failure> {
+        let (address, configured) = self.at.find()?;
+        let token = match (token(self.token_file.as_deref())?, configured) {
+            // Who may not read that file can still look.
+            (None, Some(file)) => token_in(&file).unwrap_or_default(),
+            (token, _) => token,
+        };
+        Ok(Remote::new(address).with_token(token))
+    }
+}
+
+/// The token, which is never on the command line: everybody on the machine sees that.
+fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let Some(path) = file else { return Ok(std::env::var(TOKEN).ok().filter(|token| !token.is_empty())) };
+    let token = token_in(path).map_err(|error| {
+        Failure::Invalid(format!("the token file {} cannot be read: {error}", path.display()))
+    })?;
+    let empty = || format!("the token file {} is empty: it holds nothing but the token", path.display());
+    token.map(Some).ok_or_else(|| Failure::Invalid(empty()))
+}
+
+/// The token in a file, if there is one in it.
+fn token_in(file: &Path) -> std::io::Result<Option<String>> {
+    let text = std::fs::read_to_string(file)?;
+    Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty()))
+}
+
+/// Runs a command that talks to others.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::NotStarted(format!("the runtime cannot be started: {error}")))?;
+    let result = runtime.block_on(work);
+    // Nothing that hangs in the system's resolver, or waits for a key, holds up the end.
+    runtime.shutdown_background();
+    result
+}

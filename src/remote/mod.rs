@@ -1,0 +1,199 @@
+//! A running instance, asked over its admin server: the one client that all commands use which talk to one.
+
+mod address;
+mod error;
+mod events;
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+pub use address::Address;
+pub use error::Error;
+pub use events::{Event, Events};
+
+/// Time to reach the server. It is near, or there is something wrong.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Time for an answer; the server itself gives up on a request a little before.
+const ANSWER: Duration = Duration::from_secs(15);
+/// A longer answer is not one of a Pointsman.
+const LONGEST: usize = 64 * 1024 * 1024;
+
+/// A running instance.
+#[derive(Clone, Debug)]
+pub struct Remote {
+    address: Address,
+    token: Option<String>,
+    connect: Duration,
+    answer: Duration,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+impl Remote {
+    /// The one that has its admin server there.
+    pub fn new(address: Address) -> Self {
+        Self { address, token: None, connect: CONNECT, answer: ANSWER }
+    }
+
+    /// The same with less patience.
+    pub fn within(self, limit: Duration) -> Self {
+        Self { connect: limit, answer: limit, ..self }
+    }
+
+    /// The same, asked by somebody who has this token.
+    pub fn with_token(self, token: Option<String>) -> Self {
+        Self { token, ..self }
+    }
+
+    /// Where its admin server is.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What is at that path, as it came.
+    pub async fn text(&self, path: &str) -> Result<String, Error> {
+        self.send(Method::GET, path, None).await
+    }
+
+    /// What is at that path.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.read(&self.text(path).await?)
+    }
+
+    /// Makes a request; the answer as it came.
+    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<String, Error> {
+        let work = async {
+            let response = self.ask(method, path, body, None).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LONGEST).collect().await;
+            let body = body.map_err(|error| self.no_answer(&error))?.to_bytes();
+            let text = String::from_utf8_lossy(&body).into_owned();
+            if status.is_success() { Ok(text) } else { Err(Error::refused(status, &text)) }
+        };
+        match timeout(self.connect + self.answer, work).await {
+            Ok(result) => result,
+            Err(_) => {
+                let limit = humantime::format_duration(self.connect + self.answer);
+                Err(self.no_answer(&format!("nothing came within {limit}")))
+            }
+        }
+    }
+
+    /// Reads an answer.
+    pub fn read<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
+        serde_json::from_str(text).map_err(|error| {
+            self.no_answer(&format!(
+                "what it says is not understood ({error}); is it a Pointsman of another version?"
+            ))
+        })
+    }
+
+    /// Follows the events at that path, from the one after `seen` on if it has a number. One that says nothing for the
+    /// time `silence` is lost.
+    pub async fn follow(&self, path: &str, seen: Option<&str>, silence: Duration) -> Result<Events, Error> {
+        let asked = timeout(self.connect + self.answer, self.ask(Method::GET, path, None, seen)).await;
+        let response = asked.map_err(|_| self.no_answer(&"nothing came in time"))??;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Events::new(self.clone(), response.into_body(), silence));
+        }
+        let body = Limited::new(response.into_body(), LONGEST).collect().await;
+        let body = body.map_err(|error| self.no_answer(&error))?.to_bytes();
+        Err(Error::refused(status, &String::from_utf8_lossy(&body)))
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        seen: Option<&str>,
+    ) -> Result<Response<Incoming>, Error> {
+        let (stream, host) = match timeout(self.connect, self.open()).await {
+            Ok(opened) => opened.map_err(|error| self.unreachable(&error))?,
+            Err(_) => return Err(self.unreachable(&"no answer in time")),
+        };
+        let connected = http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = connected.map_err(|error| self.no_answer(&error))?;
+        // It ends when the answer has been read, or is dropped.
+        tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, host)
+            .header(header::USER_AGENT, concat!("pointsman/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(seen) = seen {
+            request = request.header("last-event-id", seen);
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| self.no_answer(&error))?;
+        sender.send_request(request).await.map_err(|error| self.no_answer(&error))
+    }
+
+    /// A connection, and what the server is called in the request: its address, as it lets nobody change anything who
+    /// calls it by a name.
+    async fn open(&self) -> std::io::Result<(Box<dyn Stream>, String)> {
+        match &self.address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                Ok((Box::new(stream), address.to_string()))
+            }
+            Address::Name(name) => {
+                let stream = TcpStream::connect(name).await?;
+                let host = stream.peer_addr()?.to_string();
+                Ok((Box::new(stream), host))
+            }
+            Address::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), "localhost".to_owned())),
+        }
+    }
+
+    fn unreachable(&self, error: &dyn ToString) -> Error {
+        Error::unreachable(self.address.clone(), &error.to_string())
+    }
+
+    fn no_answer(&self, error: &dyn ToString) -> Error {
+        Error::NoAnswer { address: self.address.clone(), error: error.to_string() }
+    }
+}
+
+/// A part of a path, with all encoded that would be read as something else (RFC 3986, 2.3).
+pub fn encode(part: &str) -> String {
+    let mut encoded = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(byte.into()),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_a_path_are_encoded() {
+        assert_eq!(encode("a b/ü?#%"), "a%20b%2F%C3%BC%3F%23%25");
+        assert_eq!(encode("[::1]:80"), "%5B%3A%3A1%5D%3A80");
+        assert_eq!(encode("web-1.x_y~z"), "web-1.x_y~z");
+    }
+}
