@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod connections;
 pub mod demo;
+mod drain;
 mod forward;
 mod health;
 mod instance;
@@ -17,6 +18,7 @@ mod run;
 mod schema;
 mod simulate;
 mod status;
+mod target;
 mod top;
 mod why;
 mod words;
@@ -91,7 +93,7 @@ enum Command {
     /// Drain a backend of a running instance, or the whole instance: nobody new, what runs may finish
     ///
     /// `up` returns a backend. Without POOL/BACKEND the instance drains as at SIGTERM, and ends.
-    Drain(operate::DrainArgs),
+    Drain(drain::DrainArgs),
     /// Take a backend of a running instance out: nobody new, and no checks, until `up`
     Maintenance(operate::TargetArgs),
     /// Return a backend that was drained or is in maintenance
@@ -289,7 +291,7 @@ pub fn main() -> ExitCode {
         Command::Top(args) => top::run(&args),
         Command::Why(args) => why::why(&args),
         Command::Story(args) => why::story(&args),
-        Command::Drain(args) => operate::drain(&args),
+        Command::Drain(args) => drain::run(&args),
         Command::Maintenance(args) => operate::be(&args, "maintenance"),
         Command::Up(args) => operate::be(&args, "up"),
         Command::Weight(args) => operate::weight(&args),

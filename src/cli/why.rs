@@ -7,8 +7,8 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::instance::{RemoteArgs, block_on};
-use super::operate::Target;
 use super::reply::Status;
+use super::target::Target;
 use super::{Exit, Failure, look, print};
 use crate::remote::{Remote, encode};
 

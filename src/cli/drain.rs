@@ -1,0 +1,178 @@
+//! `pointsman drain`: one backend, or the whole instance, which ends then; waits for the end if that is wanted.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use clap::Args;
+use hyper::Method;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::instance::{RemoteArgs, block_on};
+use super::operate::{change, connections, print_change};
+use super::reply::{Backend, Status};
+use super::{Exit, Failure, look, print};
+use crate::remote::{Error, Remote};
+
+/// How often it is looked whether the connections are gone.
+const LOOK: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Args)]
+pub(super) struct DrainArgs {
+    /// The backend, by name or address; without it, the whole instance is drained, and ends
+    #[arg(value_name = "POOL/BACKEND")]
+    target: Option<String>,
+    /// Wait until its connections are gone; of a whole instance: until it has ended
+    #[arg(long)]
+    wait: bool,
+    /// Wait so long at most; what is left then is code 1
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    /// Do not ask whether the whole instance is meant
+    #[arg(long, conflicts_with = "target")]
+    yes: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
+    let remote = args.remote.remote()?;
+    let Some(target) = &args.target else { return drain_all(args, &remote) };
+    let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
+    block_on(async {
+        let (target, text) = change(&remote, target, &json!({"state": "draining"})).await?;
+        if !args.wait {
+            return print_change(&remote, &target, &text, args.remote.json);
+        }
+        let mut backend: Backend = remote.read(&text)?;
+        let name = format!("{}/{}", target.pool, backend.name);
+        let mut told = Progress::default();
+        while backend.active > 0 {
+            told.tell(&format!("{name}: {}", connections(backend.active)));
+            wait(until, || format!("{name} still has {}", connections(backend.active))).await?;
+            let status: Status = remote.get("/api/v1/status").await?;
+            let pool = status.pools.into_iter().find(|pool| pool.name == target.pool);
+            let mut backends = pool.into_iter().flat_map(|pool| pool.backends);
+            // The same one: by now another may have its name, or its address.
+            let same = |other: &Backend| other.name == backend.name && other.address == backend.address;
+            match backends.find(same) {
+                Some(now) => backend = now,
+                None => break, // it has left, which it does when it has none
+            }
+        }
+        told.end();
+        let was = if args.remote.json {
+            json!({"drained": name}).to_string()
+        } else {
+            format!("{name} is drained")
+        };
+        print(&format!("{was}\n"))
+    })
+}
+
+/// What the server says when it begins to drain.
+#[derive(Deserialize)]
+struct Draining {
+    open: u64,
+    timeout_seconds: f64,
+}
+
+fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
+    let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
+    block_on(async {
+        if !args.yes {
+            let status: Status = remote.get("/api/v1/status").await?;
+            confirm(remote, &status)?;
+        }
+        let text = remote.send(Method::POST, "/api/v1/drain", None).await?;
+        if args.remote.json {
+            print(&format!("{}\n", text.trim_end()))?;
+        } else {
+            let begun: Draining = remote.read(&text)?;
+            let limit =
+                humantime::format_duration(Duration::from_secs_f64(begun.timeout_seconds.clamp(0.0, 1e9)));
+            print(&format!("draining: {}, with {limit} to finish\n", connections(begun.open)))?;
+        }
+        if !args.wait {
+            return Ok(Exit::Done);
+        }
+        let mut told = Progress::default();
+        let mut uptime = 0.0;
+        loop {
+            match remote.get::<Status>("/api/v1/status").await {
+                // Whoever looks after the process has started another one.
+                Ok(status) if status.uptime_seconds < uptime => break,
+                Ok(status) => {
+                    uptime = status.uptime_seconds;
+                    told.tell(&connections(status.open()));
+                }
+                Err(Error::Unreachable { .. } | Error::NoAnswer { .. }) => break,
+                Err(error) => return Err(error.into()),
+            }
+            wait(until, || "it has not ended yet".to_owned()).await?;
+        }
+        told.end();
+        if args.remote.json { Ok(Exit::Done) } else { print("it has ended\n") }
+    })
+}
+
+/// Asks a person whether the whole instance is meant.
+fn confirm(remote: &Remote, status: &Status) -> Result<(), Failure> {
+    let address = remote.address();
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Err(Failure::Invalid(format!(
+            "this would drain the whole instance at {address}, and end it: say --yes if that is meant, or name a POOL/BACKEND"
+        )));
+    }
+    eprint!(
+        "Drain the whole instance at {address}? {}; it ends when they are done. [y/N] ",
+        connections(status.open())
+    );
+    let mut answer = String::new();
+    let _ = io::stdin().read_line(&mut answer);
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::Invalid("nothing was done".to_owned()))
+}
+
+/// Waits a little, as long as there is time.
+async fn wait(until: Option<Instant>, what: impl FnOnce() -> String) -> Result<(), Failure> {
+    if until.is_some_and(|until| Instant::now() >= until) {
+        return Err(Failure::Invalid(format!("the time is over: {}", what())));
+    }
+    sleep(LOOK).await;
+    Ok(())
+}
+
+/// One line on the terminal that is written over again and again; nothing if there is no terminal.
+#[derive(Default)]
+struct Progress {
+    last: Option<String>,
+}
+
+impl Progress {
+    fn tell(&mut self, words: &str) {
+        if !io::stderr().is_terminal() || self.last.as_deref() == Some(words) {
+            return;
+        }
+        eprint!("\r\x1b[K{}", look::clean(words));
+        let _ = io::stderr().flush();
+        self.last = Some(words.to_owned());
+    }
+
+    fn end(&mut self) {
+        if self.last.take().is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.last.is_some() {
+            eprintln!();
+        }
+    }
+}

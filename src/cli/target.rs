@@ -1,0 +1,96 @@
+//! Which backend a command is about.
+
+use super::Failure;
+use super::reply::{Backend, Status};
+use crate::remote::encode;
+
+/// A backend, as it is called in a path of the API.
+pub(super) struct Target {
+    pub(super) pool: String,
+    pub(super) backend: String,
+}
+
+impl Target {
+    /// Finds who is meant: names may have slashes in them, and a backend's name alone will do if only one has it.
+    pub(super) fn find(written: &str, status: &Status) -> Result<Self, Failure> {
+        let is = |backend: &Backend, name: &str| backend.name == name || backend.address == name;
+        let named = |pool: &str, backend: &str| Self { pool: pool.to_owned(), backend: backend.to_owned() };
+        for pool in &status.pools {
+            let rest = written.strip_prefix(&*pool.name).and_then(|rest| rest.strip_prefix('/'));
+            if let Some(rest) = rest.filter(|rest| pool.backends.iter().any(|backend| is(backend, rest))) {
+                return Ok(named(&pool.name, rest));
+            }
+        }
+        let mut alone = status.pools.iter().filter(|pool| pool.backends.iter().any(|b| is(b, written)));
+        match (alone.next(), alone.next()) {
+            (Some(pool), None) => return Ok(named(&pool.name, written)),
+            (Some(one), Some(other)) => {
+                return Err(Failure::Invalid(format!(
+                    "several pools have a backend {written:?}: say {}/{written} or {}/{written}",
+                    one.name, other.name
+                )));
+            }
+            (None, _) => {}
+        }
+        // Nobody is: the server says best who there is.
+        match written.split_once('/') {
+            Some((pool, backend)) if !pool.is_empty() && !backend.is_empty() => Ok(named(pool, backend)),
+            _ => {
+                let mut known = Vec::new();
+                for pool in &status.pools {
+                    known.extend(
+                        pool.backends.iter().map(|backend| format!("{}/{}", pool.name, backend.name)),
+                    );
+                }
+                let more = if known.len() > 8 { ", …" } else { "" };
+                let known = if known.is_empty() {
+                    "there is none".to_owned()
+                } else {
+                    format!("there is {}{more}", known[..known.len().min(8)].join(", "))
+                };
+                Err(Failure::Invalid(format!("no backend is called {written:?}: say POOL/BACKEND; {known}")))
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> String {
+        format!("/api/v1/pools/{}/backends/{}", encode(&self.pool), encode(&self.backend))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status() -> Status {
+        let text = r#"{"pools": [
+            {"name": "web", "backends": [{"name": "a", "address": "10.0.0.1:80"}, {"name": "x/y z", "address": "10.0.0.2:80"}]},
+            {"name": "web/x", "backends": [{"name": "y", "address": "10.0.0.3:80"}, {"name": "a", "address": "10.0.0.4:80"}]}]}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn found(written: &str) -> Result<String, String> {
+        Target::find(written, &status()).map(|target| target.path()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_backend_is_found_however_it_is_called() {
+        for (written, path) in [
+            ("web/a", "/api/v1/pools/web/backends/a"),
+            ("web/x/y z", "/api/v1/pools/web/backends/x%2Fy%20z"),
+            ("web/x/y", "/api/v1/pools/web%2Fx/backends/y"),
+            ("web/10.0.0.1:80", "/api/v1/pools/web/backends/10.0.0.1%3A80"),
+            ("10.0.0.3:80", "/api/v1/pools/web%2Fx/backends/10.0.0.3%3A80"),
+            ("y", "/api/v1/pools/web%2Fx/backends/y"),
+            // The server says what is wrong with these.
+            ("web/b", "/api/v1/pools/web/backends/b"),
+            ("wob/a", "/api/v1/pools/wob/backends/a"),
+        ] {
+            assert_eq!(found(written).as_deref(), Ok(path), "{written}");
+        }
+        assert!(found("a").unwrap_err().contains("web/a or web/x/a"));
+        for wrong in ["", "nobody", "/", "web/"] {
+            assert!(found(wrong).unwrap_err().contains("POOL/BACKEND"), "{wrong}");
+        }
+    }
+}
