@@ -1,6 +1,8 @@
 //! `pointsman top`: a running instance live, in the terminal.
 
+mod column;
 mod feed;
+mod table;
 mod ui;
 mod view;
 mod world;

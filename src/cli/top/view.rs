@@ -2,25 +2,14 @@
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style, Stylize};
+use ratatui::style::{Color, Modifier, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 
-use super::ui::{Column, Mode, Ui};
-use super::world::{Group, Row, World};
+use super::table;
+use super::ui::{Mode, Ui};
+use super::world::{Group, World};
 use crate::cli::look;
-
-/// Width of a share's bar, in characters.
-const BAR: usize = 5;
-/// All columns but the name, and the gaps between.
-const FIXED: usize = 69;
-/// A name's column: at least, and at most.
-const NAME: [usize; 2] = [11, 30];
-/// From this width on there is room for addresses.
-const WIDE: usize = 132;
-const ADDRESS: usize = 21;
-/// A cause that has less room says nothing.
-const CAUSE: usize = 12;
 
 /// Draws what is known as it is looked at.
 pub(super) fn draw(frame: &mut Frame<'_>, world: &World, ui: &Ui) {
@@ -31,7 +20,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, world: &World, ui: &Ui) {
         20..36 => (3, 4),
         _ => (7, 9),
     };
-    let [head, table, detail, happened, decided, foot] = Layout::vertical([
+    let [head, middle, detail, happened, decided, foot] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Min(4),
         Constraint::Length(if height < 14 { 0 } else { 3 }),
@@ -41,8 +30,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, world: &World, ui: &Ui) {
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(title(world)), head);
-    let (lines, selected) = backends(world, ui, usize::from(table.width));
-    frame.render_widget(Paragraph::new(scrolled(lines, selected, usize::from(table.height))), table);
+    let (lines, selected) = table::lines(world, ui, usize::from(middle.width));
+    frame.render_widget(Paragraph::new(table::scrolled(lines, selected, usize::from(middle.height))), middle);
     frame.render_widget(selected_one(world, ui), detail);
     frame.render_widget(list(" what happened ", &world.facts), happened);
     frame.render_widget(list(" why connections went where they went ", &world.decisions), decided);
@@ -83,154 +72,6 @@ fn title(world: &World) -> Vec<Line<'static>> {
         second = vec![Span::from(words).fg(Color::Red).bold()];
     }
     vec![Line::from(first), Line::from(second)]
-}
-
-/// The table's lines, its heading the first, and which of them is the selected backend's.
-fn backends(world: &World, ui: &Ui, width: usize) -> (Vec<Line<'static>>, usize) {
-    let names = world.groups.iter().flat_map(|group| &group.rows).map(|row| look::width(&name(row)));
-    let layout = Widths::of(width, names.max().unwrap_or(0));
-    let mut lines = vec![heading(ui, &layout)];
-    let mut selected = 0;
-    let now = world.status.as_ref().map_or(0.0, crate::cli::reply::Status::clock);
-    for (index, rows) in ui.shown(world) {
-        lines.push(pool(&world.groups[index], world, width));
-        for row in rows {
-            let is_selected = ui.selected.as_ref() == Some(&row.key);
-            if is_selected {
-                selected = lines.len();
-            }
-            lines.push(backend(row, &layout, now, is_selected));
-        }
-    }
-    (lines, selected)
-}
-
-/// The heading, and of the other lines as many as there is room for, with the selected one and, if it can be, the line
-/// of its pool.
-fn scrolled(mut lines: Vec<Line<'static>>, selected: usize, height: usize) -> Vec<Line<'static>> {
-    let room = height.saturating_sub(1);
-    let below = selected.saturating_sub(room);
-    lines.drain(1..=below.min(lines.len() - 1));
-    lines.truncate(height);
-    lines
-}
-
-/// How wide the columns are whose width depends on the terminal's.
-struct Widths {
-    name: usize,
-    address: usize,
-    cause: usize,
-}
-
-impl Widths {
-    /// In a terminal of that width, where the longest name is as long.
-    fn of(width: usize, longest: usize) -> Self {
-        let room = width.saturating_sub(FIXED);
-        let address = if width >= WIDE { ADDRESS } else { 0 };
-        let taken = if address > 0 { address + 1 } else { 0 };
-        let name = room.saturating_sub(taken).min(longest).clamp(NAME[0], NAME[1]);
-        let cause = room.saturating_sub(taken + name + 1);
-        Self { name, address, cause: if cause < CAUSE { 0 } else { cause } }
-    }
-}
-
-/// One cell: text, width, whether it is flush right, and its style.
-type Cell = (String, usize, bool, Style);
-
-fn line(mark: &'static str, cells: Vec<Cell>) -> Line<'static> {
-    let mut spans = vec![Span::from(mark)];
-    for (text, width, right, style) in cells.into_iter().filter(|cell| cell.1 > 0) {
-        spans.push(Span::styled(look::fit(&text, width, right), style));
-        spans.push(Span::from(" "));
-    }
-    Line::from(spans)
-}
-
-fn heading(ui: &Ui, layout: &Widths) -> Line<'static> {
-    let cell = |title: &str, width: usize, right: bool, column: Option<Column>| {
-        let sorted = column == Some(ui.sort);
-        let arrow = if ui.reverse { "▲" } else { "▼" };
-        let style = if sorted { Style::new().bold() } else { Style::new().add_modifier(Modifier::DIM) };
-        (if sorted { format!("{title}{arrow}") } else { title.to_owned() }, width, right, style)
-    };
-    line(
-        " ",
-        vec![
-            cell("backend", layout.name, false, Some(Column::Name)),
-            cell("address", layout.address, false, None),
-            cell("state", 13, false, Some(Column::State)),
-            cell("share", BAR + 5, false, Some(Column::Share)),
-            cell("wt", 3, true, None),
-            cell("open", 5, true, Some(Column::Open)),
-            cell("con/s", 6, true, Some(Column::Rate)),
-            cell("B/s", 5, true, Some(Column::Bytes)),
-            cell("ms", 5, true, Some(Column::Connect)),
-            cell("check", 5, true, None),
-            cell("since", 6, true, Some(Column::Since)),
-            cell("why", layout.cause, false, None),
-        ],
-    )
-}
-
-fn pool(group: &Group, world: &World, width: usize) -> Line<'static> {
-    let pool = &group.pool;
-    let up = Span::from(format!("{}/{} up", pool.up, group.rows.len()));
-    let up = if pool.is_unserved() { up.fg(Color::Red).bold() } else { up };
-    let mut spans = vec![Span::from(look::clean(&pool.name)).bold().fg(Color::Cyan), Span::from("  ")];
-    spans.extend([Span::from(look::clean(&pool.algorithm)), Span::from("  "), up]);
-    spans.push(Span::from(format!("  {} conn/s  {}/s", look::count(group.rate), look::bytes(group.bytes))));
-    let mut note = |wanted: bool, words: String, colour: Color| {
-        if wanted {
-            spans.push(Span::from(format!("  {words}")).fg(colour));
-        }
-    };
-    note(pool.panic, "panic: all are used".to_owned(), Color::Red);
-    note(!pool.settled, "looking for backends".to_owned(), Color::Cyan);
-    note(pool.queue > 0, format!("{} wait", pool.queue), Color::Yellow);
-    note(pool.failures_seen > 0, format!("{} failures seen", pool.failures_seen), Color::Red);
-    spans.push(Span::from("  "));
-    let taken: usize = spans.iter().map(Span::width).sum();
-    let room = width.saturating_sub(taken).min(60);
-    spans.push(Span::from(look::spark(world.history(&pool.name), room)).fg(Color::Green));
-    Line::from(spans)
-}
-
-fn name(row: &Row) -> String {
-    let backup = if row.backend.tier > 0 { " (backup)" } else { "" };
-    look::clean(&format!("{}{backup}", row.key.name))
-}
-
-fn backend(row: &Row, layout: &Widths, now: f64, selected: bool) -> Line<'static> {
-    let backend = &row.backend;
-    let colour = Style::new().fg(look::colour(backend.state));
-    let plain = Style::new();
-    let share = format!("{} {:3.0}%", look::bar(row.share, BAR), row.share * 100.0);
-    let connect = backend.connect_ms.map_or("-".to_owned(), look::millis);
-    let check = match &backend.last_check {
-        None => ("-".to_owned(), 5, true, plain),
-        Some(check) => {
-            let age = look::age(now - check.at);
-            let (mark, style) = if check.passed { ("✓", plain) } else { ("✗", plain.fg(Color::Red)) };
-            (format!("{mark} {age}"), 5, true, style)
-        }
-    };
-    let rate = if row.rate < 9.95 { format!("{:.1}", row.rate) } else { look::count(row.rate) };
-    let cells = vec![
-        (name(row), layout.name, false, plain.bold()),
-        (look::clean(&row.key.address), layout.address, false, plain),
-        (format!("{} {}", look::mark(backend.state), backend.state_name()), 13, false, colour),
-        (share, BAR + 5, false, colour),
-        (backend.weight.to_string(), 3, true, plain),
-        (look::count(backend.active as f64), 5, true, plain),
-        (rate, 6, true, plain),
-        (look::bytes(row.bytes), 5, true, plain),
-        (connect, 5, true, plain),
-        check,
-        (look::age(now - backend.since), 6, true, plain),
-        (look::clean(&backend.cause), layout.cause, false, plain),
-    ];
-    let line = line(if selected { "›" } else { " " }, cells);
-    if selected { line.style(Style::new().add_modifier(Modifier::REVERSED)) } else { line }
 }
 
 /// The selected backend in words.

@@ -1,0 +1,61 @@
+//! What the table of `top` can be sorted by, and how.
+
+use std::cmp::Ordering;
+
+use super::world::Row;
+
+/// What the backends of a pool are sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Column {
+    #[default]
+    Name,
+    State,
+    Share,
+    Open,
+    Rate,
+    Bytes,
+    Connect,
+    Since,
+}
+
+impl Column {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Name,
+        Self::State,
+        Self::Share,
+        Self::Open,
+        Self::Rate,
+        Self::Bytes,
+        Self::Connect,
+        Self::Since,
+    ];
+
+    /// The one that comes after it, in a circle.
+    pub(super) fn next(self) -> Self {
+        let at = Self::ALL.iter().position(|column| *column == self).unwrap_or(0);
+        Self::ALL[(at + 1) % Self::ALL.len()]
+    }
+
+    /// Words first at A, states as they are listed, numbers first at the largest.
+    pub(super) fn compare(self, a: &Row, b: &Row) -> Ordering {
+        let natural = match self {
+            Self::Name => Ordering::Equal,
+            Self::State => b.backend.state.is_none().cmp(&a.backend.state.is_none()).then_with(|| {
+                // Who is not up is what one looks for.
+                let rank = |row: &Row| row.backend.state != Some(crate::pool::State::Up);
+                rank(b).cmp(&rank(a)).then(a.backend.state.cmp(&b.backend.state))
+            }),
+            Self::Share => b.share.total_cmp(&a.share),
+            Self::Open => b.backend.active.cmp(&a.backend.active),
+            Self::Rate => b.rate.total_cmp(&a.rate),
+            Self::Bytes => b.bytes.total_cmp(&a.bytes),
+            Self::Connect => {
+                let time = |row: &Row| row.backend.connect_ms.unwrap_or(-1.0);
+                time(b).total_cmp(&time(a))
+            }
+            // The last change first.
+            Self::Since => b.backend.since.total_cmp(&a.backend.since),
+        };
+        natural.then_with(|| a.key.cmp(&b.key))
+    }
+}
