@@ -13,9 +13,29 @@ pub fn time(milliseconds: f64) -> String {
     format!("{number:.digits$} {unit}")
 }
 
+/// A part of one whole, in percent.
+pub fn percent(part: f64) -> String {
+    format!("{:.1} %", part * 100.0)
+}
+
+/// The last line of a table of backends of which it lists so many; nothing if it lists all.
+pub fn unlisted(all: usize, listed: usize) -> String {
+    match all.checked_sub(listed) {
+        Some(more @ 1..) => format!("  and {more} more: --json lists them all\n"),
+        _ => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_not_listed_is_counted() {
+        assert_eq!([unlisted(9, 10), unlisted(10, 10)], ["", ""]);
+        assert!(unlisted(12, 10).contains("and 2 more"));
+        assert_eq!(percent(0.256_7), "25.7 %");
+    }
 
     #[test]
     fn times_are_in_the_unit_that_suits_them() {

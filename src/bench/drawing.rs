@@ -3,7 +3,7 @@
 use super::report::{Backends, Percentiles, Report, Share};
 use super::table::rate;
 use crate::chart::{Bar, COLORS, Chart, Error, Format, Group, Panel, TALL_ROW};
-use crate::figures::time;
+use crate::figures::{percent, time};
 
 /// The height of the panel that this chart is about, in pixels.
 const SHARES: u32 = 300;
@@ -64,8 +64,8 @@ fn shares(backends: &Backends) -> Panel {
     let total: u64 = backends.all.iter().map(|share| share.requests).sum();
     let even = total as f64 / backends.all.len() as f64;
     let group = |share: &Share| {
-        let percent = format!("{:.1} %", share.share * 100.0);
-        let labels = vec![format!("{} ({percent})", share.requests), percent, share.requests.to_string()];
+        let part = percent(share.share);
+        let labels = vec![format!("{} ({part})", share.requests), part, share.requests.to_string()];
         let bars = vec![Bar { color: COLORS[0], value: share.requests as f64, labels }];
         Group { label: share.name.clone(), bars, mark: Some(even) }
     };

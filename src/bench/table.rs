@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{Backends, Percentiles, Report};
-use crate::figures::time;
+use crate::figures::{percent, time, unlisted};
 
 /// More backends than this are not listed one by one.
 const LISTED: usize = 40;
@@ -65,8 +65,8 @@ impl Report {
         let total =
             format!("in {}, {} a second{early}", time(self.elapsed_s * 1e3), rate(self.requests_per_second));
         writeln!(to, "{:12} {:>10}  {total}", "done", self.done)?;
-        writeln!(to, "{:12} {:>10}  {}", "succeeded", self.succeeded, percent(self.succeeded, self.done))?;
-        writeln!(to, "{:12} {:>10}  {}", "failed", self.failed, percent(self.failed, self.done))?;
+        writeln!(to, "{:12} {:>10}  {}", "succeeded", self.succeeded, part(self.succeeded, self.done))?;
+        writeln!(to, "{:12} {:>10}  {}", "failed", self.failed, part(self.failed, self.done))?;
         for failure in &self.failures {
             writeln!(to, "{:12} {:>10}  {}", "", failure.count, failure.what)?;
         }
@@ -167,8 +167,8 @@ pub(super) fn rate(number: f64) -> String {
     format!("{number:.digits$}")
 }
 
-fn percent(part: u64, of: u64) -> String {
-    if of == 0 { String::new() } else { format!("{:.1} %", part as f64 / of as f64 * 100.0) }
+fn part(number: u64, of: u64) -> String {
+    if of == 0 { String::new() } else { percent(number as f64 / of as f64) }
 }
 
 fn write_backends(backends: &Backends, times: bool, to: &mut String) -> std::fmt::Result {
@@ -181,18 +181,16 @@ fn write_backends(backends: &Backends, times: bool, to: &mut String) -> std::fmt
         let mean = share.mean_ms.filter(|_| times).map_or("-".to_owned(), time);
         let failed = share.failed.map_or("-".to_owned(), |failed| failed.to_string());
         let line = format!(
-            "  {:<width$} {:>11} {:>6.1} % {mean:>8} {failed:>7}  {}",
+            "  {:<width$} {:>11} {:>8} {mean:>8} {failed:>7}  {}",
             share.name,
             share.requests,
-            share.share * 100.0,
+            percent(share.share),
             bar(share.requests, most),
             width = NAME - 2,
         );
         writeln!(to, "{}", line.trim_end())?;
     }
-    if let Some(more @ 1..) = backends.all.len().checked_sub(LISTED) {
-        writeln!(to, "  and {more} more: --json lists them all")?;
-    }
+    to.write_str(&unlisted(backends.all.len(), LISTED))?;
     if backends.unknown > 0 {
         writeln!(to, "  {:<width$} {:>11}", "(unknown)", backends.unknown, width = NAME - 2)?;
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{EventFigures, Facts, Figures, Report, Spread};
-use crate::figures::time;
+use crate::figures::{percent, time, unlisted};
 
 /// More backends than this are not listed one by one.
 const LISTED: usize = 24;
@@ -126,10 +126,7 @@ fn write_backends(figures: &Figures, to: &mut String) -> std::fmt::Result {
             width = NAME - 2,
         )?;
     }
-    match figures.backends.len().checked_sub(LISTED) {
-        Some(more @ 1..) => writeln!(to, "  and {more} more: --json lists them all"),
-        _ => Ok(()),
-    }
+    to.write_str(&unlisted(figures.backends.len(), LISTED))
 }
 
 fn effect(event: &EventFigures) -> String {
@@ -141,10 +138,6 @@ fn effect(event: &EventFigures) -> String {
         }
         None => format!("keeps no client at a backend, {cut}"),
     }
-}
-
-fn percent(part: f64) -> String {
-    format!("{:.1} %", part * 100.0)
 }
 
 fn short(number: f64) -> String {
