@@ -8,13 +8,14 @@ that open one for each, and writes scaling.json and scaling.svg. Takes two minut
 import argparse
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
+
+from proxies import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUP = "pointsman-benchmark-scaling"
@@ -152,12 +153,6 @@ async def measure(web, admin, quick):
     keep = ("from", "to", "cause")
     decisions = [{"at": round(d["at"] - began, 2), **{k: d[k] for k in keep}} for d in decisions]
     return {"target": TARGET, "served": clients.served, "lost": clients.lost, "decisions": decisions, "samples": samples}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def remove_replicas():

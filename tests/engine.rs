@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use support::engine::head;
 use support::{Lb, eventually};
 use tempfile::TempDir;
 
@@ -68,12 +69,7 @@ impl Engine {
     }
 
     fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? > 0 {
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8_lossy(&head).into_owned();
+        let head = head(&mut stream)?;
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let mut state = self.state();
         state.asked.push(path.clone());

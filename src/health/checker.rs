@@ -174,6 +174,18 @@ mod tests {
         seen.clone()
     }
 
+    /// A checker whose checks pass at once, and when from now on they begin.
+    fn noted(health: Health) -> (Checker, Arc<Mutex<Vec<Duration>>>) {
+        let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let (start, noted) = (Instant::now(), Arc::clone(&times));
+        let check = move |_| {
+            noted.lock().unwrap().push(start.elapsed());
+            async { Ok(()) }
+        };
+        (Checker::running(health, &pace, Box::new(|_| ()), check), times)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn five_hundred_backends_found_at_once_are_checked_at_once_and_then_evenly() {
         const N: u32 = 500;
@@ -221,14 +233,7 @@ mod tests {
     async fn who_is_doubted_while_its_checks_pass_is_checked_fast_until_it_is_trusted_again() {
         let fast = EVERY / 10;
         let health = Health { fast_every: Some(fast), rise: 3, ..health() };
-        let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
-        let times = Arc::new(Mutex::new(Vec::new()));
-        let (start, noted) = (Instant::now(), Arc::clone(&times));
-        let check = move |_| {
-            noted.lock().unwrap().push(start.elapsed());
-            async { Ok(()) }
-        };
-        let checker = Checker::running(health, &pace, Box::new(|_| ()), check);
+        let (checker, times) = noted(health);
         let asked = EVERY + EVERY / 4;
         tokio::time::sleep(asked).await;
         // However many failures there are, no check comes sooner than that.
@@ -244,14 +249,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_check_out_of_turn_is_at_once_and_the_regular_ones_keep_their_times() {
-        let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
-        let times = Arc::new(Mutex::new(Vec::new()));
-        let (start, noted) = (Instant::now(), Arc::clone(&times));
-        let check = move |_| {
-            noted.lock().unwrap().push(start.elapsed());
-            async { Ok(()) }
-        };
-        let checker = Checker::running(health(), &pace, Box::new(|_| ()), check);
+        let (checker, times) = noted(health());
         let asked = EVERY + EVERY / 4;
         tokio::time::sleep(asked).await;
         checker.check_now();

@@ -134,12 +134,7 @@ impl Engine {
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? > 0 {
-            head.push(byte[0]);
-        }
-        let head = String::from_utf8_lossy(&head).into_owned();
+        let head = head(&mut stream)?;
         let length = head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
             key.eq_ignore_ascii_case("content-length").then(|| value.parse().ok())?
@@ -286,4 +281,14 @@ fn inspected(one: &Container) -> Value {
         "Name": format!("/{}", one.name), "State": {"ExitCode": one.exit_code, "OOMKilled": false},
         "NetworkSettings": {"Networks": {"n": network}}
     })
+}
+
+/// The head of a request, of which nothing else is read.
+pub fn head(stream: &mut UnixStream) -> io::Result<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? > 0 {
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&head).into_owned())
 }
