@@ -11,7 +11,7 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 use support::backend::Backend;
-use support::{Lb, PATIENCE, eventually, http_get};
+use support::{Lb, Nobody, PATIENCE, eventually, http_get};
 
 /// Two backends, a and b, in the pool web.
 fn start(settings: &str, top: &str) -> (Lb, [Backend; 2]) {
@@ -166,7 +166,8 @@ fn a_weight_takes_effect() {
 
 #[test]
 fn who_cannot_be_reached_is_code_2_and_named() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let nobody = Nobody::new();
+    let nobody = nobody.address.to_string();
     for arguments in
         [&["status"][..], &["drain", "a"], &["reload"], &["logs"], &["connections"], &["top", "--json"]]
     {
@@ -304,7 +305,7 @@ fn logs_shows_the_last_lines_and_then_each_new_one() {
     }
     let line = line.unwrap();
     assert!(line.contains("client=127.0.0.1:") && line.contains("pool=web"), "{line}");
-    assert_eq!(lb.logged(&[&line]).len(), 1, "as it was written");
+    lb.when_logged_times(1, &[&line]); // as it was written
     eventually("b's lines are shown", || {
         http_get(lb.address("web"), "/").unwrap();
         let line = json.1.recv_timeout(std::time::Duration::from_millis(100)).ok()?;

@@ -5,11 +5,11 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 use support::backend::Backend;
-use support::{Lb, PATIENCE, eventually, http_get, http_get_on};
+use support::{Lb, Nobody, PATIENCE, eventually, http_get, http_get_on};
 
 fn config(backends: &[(&str, SocketAddr)], settings: &str) -> String {
     let one = |(name, address): &(&str, SocketAddr)| format!("{{address: {address}, name: {name}}}");
@@ -18,11 +18,6 @@ fn config(backends: &[(&str, SocketAddr)], settings: &str) -> String {
         "listeners: {{front: {{bind: 127.0.0.1:0, pool: web, no_backend: close}}}}
 pools: {{web: {{discover: [{{static: [{list}]}}]{settings}}}}}"
     )
-}
-
-/// An address at which nobody listens.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn asked(lb: &Lb, path: &str) -> Value {
@@ -38,8 +33,8 @@ fn text(story: &Value) -> String {
 
 #[test]
 fn a_client_is_told_who_was_tried_who_ended_it_and_what_the_kernel_knew() {
-    let (b, gone) = (Backend::http("b"), nobody());
-    let lb = Lb::start(&config(&[("a", gone), ("b", b.address)], ""));
+    let (b, gone) = (Backend::http("b"), Nobody::new());
+    let lb = Lb::start(&config(&[("a", gone.address), ("b", b.address)], ""));
     let stream = TcpStream::connect(lb.address("front")).unwrap();
     let client = stream.local_addr().unwrap();
     assert_eq!(http_get_on(stream, "/").unwrap().1, "b");
@@ -102,7 +97,8 @@ fn an_open_connection_is_told_as_it_is_now_and_a_reset_one_is_always_looked_into
 
 #[test]
 fn a_client_that_was_turned_away_is_told_why() {
-    let lb = Lb::start(&config(&[("a", nobody())], ", health: {tcp: {}, every: 250ms, timeout: 250ms}"));
+    let gone = Nobody::new();
+    let lb = Lb::start(&config(&[("a", gone.address)], ", health: {tcp: {}, every: 250ms, timeout: 250ms}"));
     let mut client = TcpStream::connect(lb.address("front")).unwrap();
     let path = format!("/api/v1/why?client={}", client.local_addr().unwrap());
     let _ = client.read(&mut [0; 1]);
@@ -121,7 +117,7 @@ fn a_client_that_was_turned_away_is_told_why() {
 fn a_backend_is_told_from_its_discovery_to_what_would_bring_it_back() {
     let mut a = Backend::http("a");
     let b = Backend::http("b");
-    let checked = ", health: {http: /health, every: 250ms, timeout: 250ms, rise: 40, fall: 2}";
+    let checked = ", health: {http: /health, every: 1s, timeout: 1s, fast_every: 50ms, rise: 40, fall: 2}";
     let lb = Lb::start(&config(&[("a", a.address), ("b", b.address)], checked));
     lb.when_up(vec!["a".into(), "b".into()]);
     let told = text(&asked(&lb, "/api/v1/why?pool=web&backend=a"));
@@ -132,7 +128,7 @@ fn a_backend_is_told_from_its_discovery_to_what_would_bring_it_back() {
         "it came up (it was joining): its first check passed",
         "it has been up for",
         "it is one of 2 that can be chosen, by round-robin, with the weight 1",
-        "its last http check, every 250ms, passed",
+        "its last http check, every 1s, passed",
         "it has 0 connections open and was sent 0 so far; no attempt to connect to it failed",
     ] {
         assert!(told.contains(words), "{words:?} is not in\n{told}");
@@ -188,7 +184,7 @@ fn a_backend_that_is_gone_is_told_from_what_is_remembered() {
 fn the_story_of_a_backend_that_dies_under_traffic_is_a_few_sentences() {
     let mut a = Backend::http("a");
     let b = Backend::http("b");
-    let lb = Lb::start(&config(&[("a", a.address), ("b", b.address)], ", eject: {failures: 2, for: 500ms}"));
+    let lb = Lb::start(&config(&[("a", a.address), ("b", b.address)], ", eject: {failures: 2, for: 3s}"));
     a.kill();
     for _ in 0..6 {
         assert_eq!(http_get(lb.address("front"), "/").unwrap().1, "b");
@@ -282,12 +278,12 @@ fn a_check_is_told_of_the_name_that_has_become_known_since_it_began() {
 
 #[test]
 fn one_that_clients_brought_down_comes_back_by_its_checks() {
-    let (up, down) = (Backend::http("a"), nobody());
+    let (up, down) = (Backend::http("a"), Nobody::new());
     let health = format!(
         ", health: {{tcp: {{}}, port: {}, every: 1h, timeout: 250ms, rise: 3, fall: 1}}",
         up.address.port()
     );
-    let lb = Lb::start(&config(&[("a", down)], &health));
+    let lb = Lb::start(&config(&[("a", down.address)], &health));
     lb.when_up(vec!["a".to_owned()]);
     let _ = TcpStream::connect(lb.address("front")).unwrap().read(&mut [0; 1]);
     let told = eventually("it is down", || {

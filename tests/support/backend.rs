@@ -9,12 +9,16 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::hold;
+
 /// What a backend does with each connection.
 type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
 
 /// A TCP server in a thread, which can be killed and started again on the same address.
 pub struct Backend {
     pub address: SocketAddr,
+    /// The address is its own also while it is dead.
+    _held: Socket,
     pub accepted: Arc<AtomicUsize>,
     serve: Serve,
     running: Option<Running>,
@@ -37,7 +41,10 @@ impl Backend {
         address: SocketAddr,
         serve: impl Fn(TcpStream) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let mut backend = Self { address, accepted: Arc::default(), serve: Arc::new(serve), running: None };
+        let held = hold(address)?;
+        let address = held.local_addr()?.as_socket().unwrap();
+        let serve = Arc::new(serve);
+        let mut backend = Self { address, _held: held, accepted: Arc::default(), serve, running: None };
         backend.listen()?;
         Ok(backend)
     }
@@ -85,7 +92,6 @@ impl Backend {
         socket.bind(&self.address.into())?;
         socket.listen(1024)?;
         let listener = TcpListener::from(socket);
-        self.address = listener.local_addr()?;
         let (stop, open) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<TcpStream>>>::default());
         let (stopped, kept) = (Arc::clone(&stop), Arc::clone(&open));
         let (serve, accepted) = (Arc::clone(&self.serve), Arc::clone(&self.accepted));

@@ -15,11 +15,15 @@ pub mod peers;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 /// How long a condition may take to come true on a busy machine before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -40,6 +44,8 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
 pub struct Lb {
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Who reads the log; nobody any longer when its end was waited for.
+    reader: Option<JoinHandle<()>>,
     file: tempfile::TempDir,
 }
 
@@ -88,12 +94,12 @@ impl Lb {
             .unwrap();
         let log = Arc::<Mutex<String>>::default();
         let (lines, theirs) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
                 let _ = writeln!(theirs.lock().unwrap(), "{line}");
             }
         });
-        Self { child, log, file }
+        Self { child, log, reader: Some(reader), file }
     }
 
     /// The address that a listener has.
@@ -117,6 +123,21 @@ impl Lb {
     pub fn logged(&self, words: &[&str]) -> Vec<String> {
         let has = |line: &&str| words.iter().all(|word| line.contains(word));
         self.log().lines().filter(has).map(str::to_owned).collect()
+    }
+
+    /// Waits until so many lines contain all of `words`, and gives them. Lines are written a moment after what they
+    /// tell has happened.
+    pub fn when_logged_times(&self, count: usize, words: &[&str]) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let lines = self.logged(words);
+            if lines.len() >= count {
+                assert_eq!(lines.len(), count, "{words:?}: {lines:#?}");
+                return lines;
+            }
+            assert!(Instant::now() < deadline, "not {count} times: {words:?}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until something is logged, and gives its line.
@@ -244,11 +265,12 @@ impl Lb {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until all that it has logged is read.
     pub fn when_ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                self.reader.take().map(JoinHandle::join).transpose().unwrap();
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not end\n{}", self.log());
@@ -322,6 +344,44 @@ pub fn http_get_on(mut stream: TcpStream, path: &str) -> Result<(u16, String), S
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("half an answer: {answer:?}"))?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Ok((status.ok_or("no status")?, body.to_owned()))
+}
+
+/// An address of this machine at which nobody listens, and nobody will while this lives.
+pub struct Nobody {
+    pub address: SocketAddr,
+    _held: Socket,
+}
+
+impl Nobody {
+    pub fn new() -> Self {
+        let socket = hold("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self { address: socket.local_addr().unwrap().as_socket().unwrap(), _held: socket }
+    }
+}
+
+/// Takes an address without listening at it: connections are refused, the kernel gives the port to nobody who asks for
+/// any, and only who asks for this very one, with the same option, may listen there.
+pub fn hold(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// A port for a listener whose address a reload must name again. It is free, and stays so: it is below those that the
+/// kernel gives to whoever asks for any, and each test has its own.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 12_000;
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let end: u16 = range.split_ascii_whitespace().next().unwrap().parse().unwrap();
+    assert!(end > FIRST, "there are no ports below those that the kernel gives away: {range}");
+    // Another run at the same time begins elsewhere.
+    let begin = (std::process::id() % 1000) as u16 * 20;
+    eventually("a free port", || {
+        let port = FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (end - FIRST);
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    })
 }
 
 /// A pool of written-down backends, as YAML.

@@ -1,7 +1,7 @@
 //! A connection's two peers, and what the kernel knows of the balancer's sockets towards them.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -43,10 +43,10 @@ pub fn reset(stream: TcpStream) {
 
 const SOON: Duration = Duration::from_millis(100);
 
-/// Whether something takes no longer than that: the best of a few tries, as the machine may be busy with other things.
+/// Whether something takes no longer than that: the best of some tries, as the machine may be busy with other things.
 pub fn is_soon(time: impl Fn() -> Duration) {
-    let mut tries = Vec::new();
-    while tries.len() < 5 {
+    let (began, mut tries) = (Instant::now(), Vec::new());
+    while tries.len() < 5 || began.elapsed() < PATIENCE {
         tries.push(time());
         if tries.last().is_some_and(|time| *time < SOON) {
             return;
