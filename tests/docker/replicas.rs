@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ impl Group {
         let command = serde_json::to_string(&["python", "-c", &patient_server()]).unwrap();
         format!(
             "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    \
-             balance: least-connections\n    health: {{http: /, every: 500ms, timeout: 400ms, rise: 1, fall: 5}}\n    \
+             balance: least-connections\n    health: {{http: /, every: 1s, timeout: 1s, fast_every: 200ms, rise: 1, fall: 5}}\n    \
              replicas: {{image: \"python:3.13-slim\", port: 5000, group: {}, command: {command}, stop_timeout: 1s, {more}}}",
             self.0
         )
@@ -136,7 +136,8 @@ fn an_addition_that_the_engine_cannot_do_says_why_and_leaves_nothing() {
 /// Clients that keep a connection for some requests, one after the other, and then open another one.
 struct Keepers {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<(usize, Vec<String>)>>,
+    served: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Keepers {
@@ -144,11 +145,11 @@ impl Keepers {
         /// Requests on one connection, and the pause between them.
         const REQUESTS: usize = 20;
         const PAUSE: Duration = Duration::from_millis(100);
-        let stop = Arc::<AtomicBool>::default();
+        let (stop, served) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let client = |_| {
-            let stop = Arc::clone(&stop);
+            let (stop, served) = (Arc::clone(&stop), Arc::clone(&served));
             std::thread::spawn(move || {
-                let (mut served, mut lost) = (0, Vec::new());
+                let mut lost = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     let mut stream = match TcpStream::connect(address) {
                         Ok(stream) => stream,
@@ -163,7 +164,7 @@ impl Keepers {
                             break;
                         }
                         match ask(&mut stream) {
-                            Ok(()) => served += 1,
+                            Ok(()) => _ = served.fetch_add(1, Ordering::Relaxed),
                             Err(error) => {
                                 lost.push(error);
                                 break;
@@ -172,17 +173,27 @@ impl Keepers {
                         std::thread::sleep(PAUSE);
                     }
                 }
-                (served, lost)
+                lost
             })
         };
-        Self { threads: (0..count).map(client).collect(), stop }
+        Self { threads: (0..count).map(client).collect(), stop, served }
+    }
+
+    /// Waits until each of them has made so many more requests, on average.
+    fn wait_for(&self, each: usize) {
+        let wanted = self.served.load(Ordering::Relaxed) + each * self.threads.len();
+        let deadline = Instant::now() + PATIENCE * 3;
+        while self.served.load(Ordering::Relaxed) < wanted {
+            assert!(Instant::now() < deadline, "they are not served");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Ends them; how many requests were served, and how others were lost.
     fn stop(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
-        let all = self.threads.into_iter().map(|thread| thread.join().unwrap());
-        all.fold((0, Vec::new()), |(served, lost), (more, others)| (served + more, [lost, others].concat()))
+        let lost = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        (self.served.load(Ordering::Relaxed), lost)
     }
 }
 
@@ -234,8 +245,8 @@ fn their_number_follows_the_load_up_and_down_without_losing_a_request_or_flappin
     let (served, lost) = many.stop();
     assert!(lost.is_empty() && served > 100, "{served} {lost:?}");
     running(2);
-    // It stays so, with the load that there is.
-    std::thread::sleep(Duration::from_secs(4));
+    // It stays so with the load that there is, for longer than a change takes to be decided.
+    few.wait_for(40);
     running(2);
     let (served, lost) = few.stop();
     assert!(lost.is_empty() && served > 100, "{served} {lost:?}");
