@@ -34,7 +34,7 @@ fn the_metrics_are_those_that_dashboards_are_written_for() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(
         &static_list(&[backend.address]),
-        ", health: {http: /health, every: 250ms, timeout: 250ms}",
+        ", health: {http: /health, every: 1s, timeout: 1s}",
     ));
     http_get(lb.address("web"), "/").unwrap();
     lb.when_idle();

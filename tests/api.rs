@@ -55,8 +55,7 @@ fn names(lb: &Lb, n: usize) -> Vec<String> {
 fn a_backend_that_an_operator_adds_is_checked_serves_and_leaves_again() {
     let (a, mut b) = (Backend::http("a"), Backend::http("b"));
     b.kill();
-    let config =
-        balancer(&static_list(&[a.address]), ", health: {http: /health, every: 100ms, timeout: 100ms}");
+    let config = balancer(&static_list(&[a.address]), ", health: {tcp: {}, every: 100ms, timeout: 100ms}");
     let lb = Lb::start(&config);
     let body = json!({"address": b.address.to_string(), "name": "b"}).to_string();
     let (status, added) = ask(&lb, "POST", "/api/v1/pools/p/backends", &body);
@@ -138,7 +137,10 @@ fn a_single_connection_is_ended_as_it_is_wanted() {
     let mut clients: Vec<_> = (0..3).map(|_| connect(&lb)).collect();
     let number = |client: &TcpStream| {
         let path = format!("/api/v1/connections?client={}", client.local_addr().unwrap());
-        eventually("it is open", || get(&lb, &path)["connections"][0]["conn"].as_u64())
+        eventually("it is routed", || {
+            let open = &get(&lb, &path)["connections"][0];
+            open["backend"].is_string().then(|| open["conn"].as_u64()).flatten()
+        })
     };
     let numbers: Vec<_> = clients.iter().map(number).collect();
     let delete = |path: String| ask(&lb, "DELETE", &path, "");

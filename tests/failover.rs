@@ -7,14 +7,15 @@ mod support;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::backend::{self, Backend};
 use support::{Lb, PATIENCE, eventually, http_get, static_list};
 
-const CHECKS: &str = "    health: {http: /health, every: 250ms, timeout: 250ms}\n";
+/// A busy machine has a second to answer a check, and what is in doubt is looked at again soon.
+const CHECKS: &str = "    health: {http: /health, every: 1s, timeout: 1s, fast_every: 100ms}\n";
 
 fn lb(backends: &[&Backend], listener: &str, pool: &str) -> Lb {
     let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
@@ -132,25 +133,29 @@ fn killing_a_backend_under_load_costs_no_new_connection_an_error() {
     let lb = lb(&[&a, &b, &c], "", CHECKS);
     lb.when_up(names(&[&a, &b, &c]));
     let (address, stop) = (lb.address("l"), AtomicBool::new(false));
-    let killed_at = Mutex::new(None);
+    let served = AtomicUsize::new(0);
     let errors = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 while !stop.load(Ordering::SeqCst) {
                     let began = Instant::now();
-                    if let Err(error) = http_get(address, "/") {
-                        errors.lock().unwrap().push((began, error));
+                    match http_get(address, "/") {
+                        Ok(_) => _ = served.fetch_add(1, Ordering::SeqCst),
+                        Err(error) => errors.lock().unwrap().push((began, error)),
                     }
                 }
             });
         }
-        std::thread::sleep(Duration::from_millis(200));
-        *killed_at.lock().unwrap() = Some(Instant::now());
+        let more = || {
+            let before = served.load(Ordering::SeqCst);
+            eventually("more are served", || (served.load(Ordering::SeqCst) > before + 100).then_some(()));
+        };
+        more();
         a.kill();
         let end = Instant::now();
         eventually("it is down", || lb.backends().iter().any(|backend| backend.1 == "down").then_some(()));
-        std::thread::sleep(Duration::from_millis(200));
+        more();
         stop.store(true, Ordering::SeqCst);
         // Only who was connected to it while it was being killed may have noticed.
         let errors = errors.lock().unwrap();
@@ -175,7 +180,7 @@ fn failed_live_connections_count_as_failed_checks() {
     let began = Instant::now();
     while lb.backends()[0].1 != "down" {
         assert_eq!(ask(&lb), "b");
-        assert!(began.elapsed() < Duration::from_secs(10));
+        assert!(began.elapsed() < PATIENCE);
     }
     assert!(lb.backends()[0].2.contains("a client's connection failed: connection refused"));
 }
@@ -226,9 +231,10 @@ fn with_all_backends_down_clients_get_what_no_backend_says() {
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     }
-    let began = Instant::now();
     assert_eq!(http_get(lb.address("http"), "/").unwrap(), (503, "No backend is available.\n".to_owned()));
-    assert!(began.elapsed() < Duration::from_secs(1));
+    // At once: nobody was tried.
+    let line = lb.when_logged("listener=http pool=p algorithm=round-robin");
+    assert!(line.contains("no backend") && line.contains("attempts=0"), "{line}");
     assert!(lb.lives());
     assert_eq!(lb.get("/heartbeat").0, 200);
     backend.revive();
@@ -310,7 +316,7 @@ fn what_on_down_says_happens_to_open_connections() {
             &[&echo],
             "",
             &format!(
-                "    health: {{http: /health, every: 50ms, timeout: 40ms, port: {}}}\n    on_down: {policy}\n",
+                "    health: {{http: /health, every: 1s, timeout: 1s, fast_every: 50ms, port: {}}}\n    on_down: {policy}\n",
                 checked.address.port()
             ),
         );
@@ -319,15 +325,16 @@ fn what_on_down_says_happens_to_open_connections() {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
+        // From before it goes down: the time from then to here is nobody's promise.
+        let began = Instant::now();
         healthy.store(false, Ordering::SeqCst);
         lb.when_logged("backend down");
-        let began = Instant::now();
         match policy {
             "reset" => assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset),
             _ => assert_eq!(client.read(&mut [0]).unwrap(), 0),
         }
         if policy.starts_with('{') {
-            assert!(began.elapsed() > Duration::from_millis(400), "ended too early: {:?}", began.elapsed());
+            assert!(began.elapsed() >= Duration::from_millis(600), "ended too early: {:?}", began.elapsed());
         }
         lb.when_logged(end);
     }

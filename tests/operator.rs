@@ -36,8 +36,7 @@ fn state(lb: &Lb, name: &str) -> (String, String) {
 
 #[test]
 fn an_operator_drains_a_backend_and_returns_it() {
-    let (lb, _backends) =
-        two_backends(", on_drain: close, health: {http: /health, every: 250ms, timeout: 250ms}");
+    let (lb, _backends) = two_backends(", on_drain: close, health: {http: /health, every: 1s, timeout: 1s}");
     let address = lb.address("web");
     let mut open: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
     eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
