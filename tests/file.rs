@@ -55,7 +55,7 @@ fn backends_follow_the_file_whether_it_is_written_over_or_replaced() {
     assert_eq!(ask(&lb), "c");
     // Who stayed in the list was never disturbed.
     assert_eq!(lb.logged(&["backend joining", "backend=three"]).len(), 1);
-    assert_eq!(lb.logged(&["backend=two", "from=up"]).len(), 1);
+    lb.when_logged_times(1, &["backend=two", "from=up"]);
 }
 
 #[test]
