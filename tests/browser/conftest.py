@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -34,16 +35,38 @@ def eventually(what, condition):
         time.sleep(0.02)
 
 
+def hold(host, port=0):
+    """Takes an address without listening at it: the kernel gives its port to nobody else who asks for any."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host, port))
+    return held
+
+
+def free_port():
+    """A port that is free and stays so: it is below those that the kernel gives to whoever asks for any."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as told:
+        end = int(told.read().split()[0])
+
+    def one():
+        port = random.randrange(12_000, end)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+    return eventually("a free port", one)
+
+
 class Backend:
     """An HTTP server that answers everything with its name; it can be killed and revived at the same address."""
 
     def __init__(self, name, host="127.0.0.1", port=0):
-        self.name, self.address, self.listener = name, (host, port), None
+        # Its own also while it is dead.
+        self.held = hold(host, port)
+        self.name, self.address, self.listener = name, self.held.getsockname(), None
         self.revive()
 
     def revive(self):
         self.listener = socket.create_server(self.address, backlog=512)
-        self.address = self.listener.getsockname()
         threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
 
     def accept(self, listener):
