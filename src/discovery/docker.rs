@@ -38,6 +38,8 @@ use crate::config::Docker;
 const GATHER: Duration = Duration::from_millis(20);
 /// Readings that a failed connection asks for are at least this far apart.
 const BETWEEN_READINGS: Duration = Duration::from_millis(100);
+/// Whoever has refused to tell its events may do so again this late, and is not read before.
+const REFUSAL: Duration = Duration::from_secs(1);
 /// After something has happened it is read once more: what an event tells of may reach the list a moment later.
 const ONCE_MORE: Duration = Duration::from_secs(1);
 /// While nothing happens it is read this often: a connection that has died silently brings no events either.
@@ -71,7 +73,8 @@ pub(super) async fn watch(settings: Docker, ask_now: Arc<Notify>, sink: Sink) {
         let reason = watcher.follow(&ask_now).await;
         debug!(engine = %watcher.engine, reason, "engine connection ended");
         // One that worked has perhaps only been restarted: to say so is early when it cannot be reached again.
-        if watcher.readings == before {
+        // Who refuses to tell its events may let its list be read all the same.
+        if watcher.readings == before || watcher.refused {
             watcher.observed(Outcome::ServerFailure(reason));
         }
         if began.elapsed() > RETRY.1 {
@@ -104,6 +107,8 @@ struct Watcher {
     complaints: BTreeSet<Complaint>,
     /// Readings that succeeded.
     readings: u64,
+    /// The last subscription was answered with an error.
+    refused: bool,
 }
 
 impl Watcher {
@@ -120,6 +125,7 @@ impl Watcher {
             asking: JoinSet::new(),
             complaints: BTreeSet::new(),
             readings: 0,
+            refused: false,
         }
     }
 
@@ -133,7 +139,8 @@ impl Watcher {
         };
         let mut events = pin!(subscribe(&engine, self.heard));
         let mut news = true;
-        let mut due = Instant::now() + GATHER; // time for the subscription to be in force
+        // Time for the subscription to be in force.
+        let mut due = Instant::now() + if std::mem::take(&mut self.refused) { REFUSAL } else { GATHER };
         loop {
             tokio::select! {
                 biased;
@@ -143,7 +150,10 @@ impl Watcher {
                         due = due.min(Instant::now() + GATHER);
                     }
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => return self.engine.explain(&error),
+                    Some(Err(error)) => {
+                        self.refused = matches!(error, Error::DockerResponseServerError { .. });
+                        return self.engine.explain(&error);
+                    }
                     None => return format!("the engine at {} has ended its stream of events", self.engine),
                 },
                 () = sleep_until(due) => {
