@@ -57,7 +57,7 @@ fn config(backends: &[SocketAddr], pools: &[(&str, &str)]) -> String {
     for (name, check) in pools {
         text += &format!(
             "  {name}:\n    discover: {discover}\n    on_down: close\n    \
-             health: {{{check}, every: 500ms, timeout: 500ms, fast_every: 100ms, fall: 2, rise: 1}}\n"
+             health: {{{check}, every: 1s, timeout: 1s, fast_every: 100ms, fall: 2, rise: 1}}\n"
         );
     }
     text
