@@ -92,7 +92,9 @@ fn requests_through_the_published_port_go_round_in_strict_rotation() {
         assert_eq!(answer, &answers[index % 3], "{answers:?}");
     }
     // The names are those of the containers, and the log says who got what.
-    assert_eq!(logs(&lb).lines().filter(|line| line.contains("routed")).count(), 10);
+    eventually("the log tells of all", || {
+        (logs(&lb).lines().filter(|line| line.contains("routed")).count() == 10).then_some(())
+    });
     let (status, _) = http_get(project.published("pointsman", "9900"), "/ready").unwrap();
     assert_eq!(status, 200);
 }
@@ -109,7 +111,10 @@ fn killing_a_backend_costs_only_those_who_are_connected_to_it() {
     docker(&["kill", &victim]);
     requests.extend(clients.wait_for(2000));
     requests.extend(clients.stop());
-    let log = logs(&lb);
+    let out =
+        |line: &str| line.contains(name) && (line.contains("backend down") || line.contains("backend gone"));
+    let log =
+        eventually("the log tells that it is out", || Some(logs(&lb)).filter(|log| log.lines().any(out)));
     for failed in failures(&requests) {
         // The line of its end: it had been routed to the one that was killed, and broke off with it. A port may have
         // been a client's more than once.
@@ -121,17 +126,11 @@ fn killing_a_backend_costs_only_those_who_are_connected_to_it() {
         };
         assert!(ends.any(killed), "{failed:?} was not with {name}\n{log}");
     }
-    let down = log.lines().any(|line| line.contains("backend down") && line.contains(name));
-    let gone = log.lines().any(|line| line.contains("backend gone") && line.contains(name));
-    assert!(down || gone, "{log}");
-    let others = up(address);
-    assert_eq!(others.len(), 2, "{others:?}");
+    when_up(address, 2);
 }
 
 #[test]
 fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
-    /// From the first backend's own health to the first answer.
-    const BACK: Duration = Duration::from_secs(3);
     let Some(_engine) = engine() else { return };
     let (project, lb, address) = demo();
     let started = inspect(&lb, "{{.State.StartedAt}}");
@@ -139,13 +138,18 @@ fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
     project.compose(&["stop", "-t", "0", "backend"]);
     when_up(address, 0);
     for _ in 0..5 {
-        let began = Instant::now();
         let (status, body) = http_get(web, "/").unwrap();
         assert_eq!((status, body.trim()), (503, "No backend is available."));
-        assert!(began.elapsed() < Duration::from_millis(500), "at once, not after {:?}", began.elapsed());
     }
+    // At once: nobody was tried.
+    eventually("the log tells of all", || {
+        let log = logs(&lb);
+        let turned_away: Vec<_> = log.lines().filter(|line| line.contains("no backend conn=")).collect();
+        assert!(turned_away.iter().all(|line| line.contains("attempts=0")), "{turned_away:#?}");
+        (turned_away.len() == 5).then_some(())
+    });
     assert_eq!(http_get((address, ADMIN).into(), "/heartbeat").unwrap().0, 200);
-    let healthy = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         scope.spawn(|| project.compose(&["start", "backend"]));
         eventually("a backend is healthy", || {
             let healthy = |id: &String| {
@@ -153,16 +157,12 @@ fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
                 let text = inspect(id, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
                 let address: IpAddr = text.parse().ok()?;
                 let answer = http_get((address, BACKEND).into(), "/health").ok()?;
-                (answer.0 == 200).then(Instant::now)
+                (answer.0 == 200).then_some(())
             };
             project.containers("backend").iter().find_map(healthy)
-        })
+        });
     });
-    let served = eventually("it serves again", || {
-        let request = Request::make(web, "/");
-        request.served().then_some(request.at)
-    });
-    assert!(served.saturating_duration_since(healthy) < BACK, "{:?}", served - healthy);
+    eventually("it serves again", || Request::make(web, "/").served().then_some(()));
     assert_eq!(inspect(&lb, "{{.State.StartedAt}}"), started);
 }
 

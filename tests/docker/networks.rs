@@ -59,12 +59,14 @@ fn backends_are_found_and_reached_over_ipv6() {
     assert!(answers.iter().all(|answer| answer.ends_with(&ours)), "{answers:?} by way of {ours}");
 
     // A container of both families is one backend, not two.
-    let (_, status) = http_get((address, ADMIN).into(), "/api/v1/status").unwrap();
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    let pools = status["pools"].as_array().unwrap();
-    let whole =
-        pools.iter().find(|pool| pool["name"] == "whole").unwrap()["backends"].as_array().unwrap().clone();
-    assert_eq!(whole.len(), 2, "{whole:?}");
+    let whole = eventually("both are known", || {
+        let (_, status) = http_get((address, ADMIN).into(), "/api/v1/status").ok()?;
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let pools = status["pools"].as_array().unwrap();
+        let whole = pools.iter().find(|pool| pool["name"] == "whole").unwrap();
+        let whole = whole["backends"].as_array().unwrap().clone();
+        (whole.len() == 2 && whole.iter().all(|backend| backend["also"][0].is_string())).then_some(whole)
+    });
     let also =
         |backend: &serde_json::Value| backend["also"][0].as_str().unwrap().parse::<SocketAddr>().unwrap();
     assert_eq!(whole.iter().map(|backend| also(backend).ip()).collect::<BTreeSet<_>>(), found);
