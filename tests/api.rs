@@ -80,6 +80,34 @@ fn a_backend_that_an_operator_adds_is_checked_serves_and_leaves_again() {
 }
 
 #[test]
+fn an_address_means_who_is_there_whatever_others_are_called() {
+    let (a, b) = (Backend::http("a"), Backend::http("b"));
+    let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), ""));
+    let body = json!({"address": b.address.to_string(), "name": a.address.to_string()}).to_string();
+    assert_eq!(ask(&lb, "POST", "/api/v1/pools/p/backends", &body).0, 201);
+    for (address, name) in [(a.address, "a".to_owned()), (b.address, a.address.to_string())] {
+        assert_eq!(get(&lb, &format!("/api/v1/pools/p/backends/{address}"))["name"], name);
+    }
+}
+
+#[test]
+fn a_list_in_the_place_of_an_object_orders_nothing() {
+    let a = Backend::http("a");
+    let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), ""));
+    for (method, path, body) in [
+        ("PATCH", "/api/v1/pools/p/backends/a", r#"["draining", 0]"#),
+        ("PATCH", "/api/v1/pools/p/backends/a", "[]"),
+        ("POST", "/api/v1/check", "[]"),
+        ("POST", "/api/v1/check", r#"["p", "a"]"#),
+    ] {
+        let (status, code) = refused(&lb, method, path, body);
+        assert!(matches!(status, 400 | 422) && code == "bad_request", "{method} {body}: {status} {code}");
+    }
+    assert_eq!(get(&lb, "/api/v1/pools/p/backends/a")["state"], "up");
+    assert_eq!(get(&lb, "/api/v1/pools/p/backends/a")["weight"], 1);
+}
+
+#[test]
 fn the_connections_of_an_added_backend_follow_on_leave_when_it_is_taken_away() {
     let (a, echo) = (Backend::http("a"), Backend::echo());
     let lb = Lb::start(&balancer(&static_list(&[a.address]), ", on_leave: keep"));
@@ -111,6 +139,8 @@ fn what_cannot_be_added_or_taken_away_is_said_and_changes_nothing() {
         json!({"address": "0.0.0.0:80"}),
         json!({"address": "10.0.0.1:80", "name": ""}),
         json!({"address": "10.0.0.1:80", "name": "a/b"}),
+        json!({"address": "10.0.0.1:80", "name": ".."}),
+        json!(["10.0.0.1:80"]),
         json!({"address": "10.0.0.1:80", "name": null}),
         json!({"address": "10.0.0.1:80", "weight": 257}),
         json!({"address": "10.0.0.1:80", "wait": 1}),
@@ -242,6 +272,8 @@ fn a_check_that_is_asked_for_is_made_and_its_result_told() {
     assert_eq!(state(r#"{"pool": "p"}"#), "down");
     a.revive();
     assert_eq!(state("{}"), "up");
+    // Who sends nothing, whatever it says that it is, means all.
+    assert_eq!(state(""), "up");
     assert_eq!(fact(&lb, "checked")["backend"], "a");
     assert_eq!(refused(&lb, "POST", "/api/v1/check", r#"{"backend": "a"}"#), (400, "bad_request".into()));
     assert_eq!(refused(&lb, "POST", "/api/v1/check", r#"{"pool": "q"}"#), (404, "no_such_pool".into()));

@@ -139,6 +139,9 @@ fn what_makes_no_sense_is_refused_in_one_shape_and_changes_nothing() {
         ("POST", "/add", r#"{"n": 1, "hostname": ["a"]}"#, 400, "<Error> "),
         ("POST", "/add", r#"{"n": 1, "#, 400, "<Error> "),
         ("POST", "/add", "", 400, "<Error> "),
+        ("POST", "/add", "[1]", 400, "<Error> "),
+        ("POST", "/add?pol=p", r#"{"n": 1}"#, 400, "<Error> "),
+        ("DELETE", "/rm?pol=p", r#"{"n": 1}"#, 400, "<Error> "),
         (
             "POST",
             "/add",

@@ -71,7 +71,9 @@ impl New {
             ))
         })?;
         if self.name.as_deref().is_some_and(|name| !is_name(name)) {
-            return Err(bad_request(format!("a name has 1 to {NAME} visible ASCII characters and no /")));
+            return Err(bad_request(format!(
+                "a name has 1 to {NAME} visible ASCII characters, no / and not only dots"
+            )));
         }
         let weight = self.weight.unwrap_or(1);
         check_weight(pool, weight)?;
@@ -95,9 +97,11 @@ fn listener_at(app: &App, address: SocketAddr) -> Option<Arc<str>> {
     found.map(|(listener, _)| Arc::clone(&listener.name))
 }
 
-/// Whether it can stand in a path and in a line of the log.
+/// Whether it can stand in a path and in a line of the log. Dots alone are a step in a path (RFC 3986, 5.2.4), which
+/// browsers take before they ask.
 fn is_name(name: &str) -> bool {
-    (1..=NAME).contains(&name.len()) && name.bytes().all(|c| c.is_ascii_graphic() && c != b'/')
+    let visible = name.bytes().all(|c| c.is_ascii_graphic() && c != b'/');
+    (1..=NAME).contains(&name.len()) && visible && name.bytes().any(|c| c != b'.')
 }
 
 /// `POST /api/v1/pools/{pool}/backends`: adds a backend, which is checked like any other before it gets anything.
@@ -253,11 +257,17 @@ fn gone(backend: &Backend) -> Failure {
     Failure::new(StatusCode::CONFLICT, "gone", message, "see /api/v1/status")
 }
 
-/// The backend of that name or address.
+/// The backend of that address or name. An address is at most one backend's; that another one has it for a name must not
+/// make it ambiguous.
 pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, Failure> {
     let roster = pool.roster();
-    let is = |backend: &Backend| *backend.name == *wanted || backend.address.to_string() == wanted;
-    let mut found = roster.members.iter().filter(|entry| !entry.leaving && is(&entry.backend));
+    let here = || roster.members.iter().filter(|entry| !entry.leaving);
+    if let Ok(address) = wanted.parse::<SocketAddr>()
+        && let Some(entry) = here().find(|entry| entry.backend.address == address)
+    {
+        return Ok(Arc::clone(&entry.backend));
+    }
+    let mut found = here().filter(|entry| *entry.backend.name == *wanted);
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(Arc::clone(&one.backend)),
         (Some(_), Some(_)) => {

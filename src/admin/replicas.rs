@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::access::Operator;
-use super::request::as_whole;
+use super::request::{Object, as_whole};
 use super::{App, Failure, with_scheme};
 use crate::replicas::{Board, Decision, Refusal, Replicas};
 
@@ -33,6 +33,7 @@ pub(super) fn is_slow(path: &str) -> bool {
 
 /// Which pool's replicas are meant.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Which {
     pool: Option<String>,
 }
@@ -139,11 +140,11 @@ impl FromRequest<App> for Change {
     async fn from_request(request: Request, app: &App) -> Result<Self, Refused> {
         let (mut head, body) = request.into_parts();
         let Operator(who) = Operator::from_request_parts(&mut head, app).await?;
-        let read = Json::<Wanted>::from_request(Request::from_parts(head, body), app);
+        let read = Json::<Object<Wanted>>::from_request(Request::from_parts(head, body), app);
         let example = r#"send a body such as {"n": 2, "hostnames": ["Server 4"]} as application/json"#;
         let refuse = |status, why: &str| Err(Refused { status, message: format!("{why}; {example}") });
         let wanted = match tokio::time::timeout(BODY_TIME, read).await {
-            Ok(Ok(Json(wanted))) => wanted,
+            Ok(Ok(Json(Object(wanted)))) => wanted,
             // What is no sensible request is a bad one, however well-formed.
             Ok(Err(error @ (JsonRejection::JsonDataError(_) | JsonRejection::JsonSyntaxError(_)))) => {
                 return refuse(StatusCode::BAD_REQUEST, &error.body_text());

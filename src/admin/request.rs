@@ -1,11 +1,16 @@
 //! What a request says, with errors in the shape that all of them have.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::Json;
+use axum::body::HttpBody;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Path, Query, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use super::Failure;
 
@@ -35,6 +40,28 @@ pub(super) fn as_whole(number: &serde_json::Number) -> Option<u32> {
 pub(super) fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u32>, D::Error> {
     let number = serde_json::Number::deserialize(value)?;
     as_whole(&number).map(Some).ok_or_else(|| serde::de::Error::custom("a whole number is wanted"))
+}
+
+/// What is an object in JSON. `serde` also takes a list of the same values in the order of the fields, which nobody who
+/// sends one can mean.
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(value: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+            }
+        }
+        value.deserialize_map(Fields(PhantomData))
+    }
 }
 
 /// The names in the path.
@@ -81,8 +108,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let body = <Json<T> as FromRequest<S>>::from_request(request, state).await;
-        body.map(|Json(body)| Self(body)).map_err(|error| unreadable(&error))
+        let body = <Json<Object<T>> as FromRequest<S>>::from_request(request, state).await;
+        body.map(|Json(Object(body))| Self(body)).map_err(|error| unreadable(&error))
     }
 }
 
@@ -90,7 +117,11 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Body<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Failure> {
-        let body = <Json<T> as OptionalFromRequest<S>>::from_request(request, state).await;
-        body.map(|body| body.map(|Json(body)| Self(body))).map_err(|error| unreadable(&error))
+        // Many clients say that they send JSON also when they send nothing.
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        let body = <Json<Object<T>> as OptionalFromRequest<S>>::from_request(request, state).await;
+        body.map(|body| body.map(|Json(Object(body))| Self(body))).map_err(|error| unreadable(&error))
     }
 }
