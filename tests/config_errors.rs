@@ -280,6 +280,7 @@ listeners:
 pools:
   web: {discover: [{dns: a:1}]}
   \"\": {discover: [{dns: a:1}]}
+  ..: {discover: [{dns: a:1}]}
 ";
     not_yaml: "listeners:\n  web: {bind: 0.0.0.0:8080, pool: web\npools:\n  web: 1\n";
     a_tab: "listeners:\n\tweb: {bind: 0.0.0.0:8080, pool: web}\n";

@@ -90,10 +90,11 @@ fn named<'a>(top: &Table<'a>, key: &'static str) -> &'a [(Key, Node)] {
         );
     }
     for (key, _) in table.named() {
-        // Names stand in log lines, metric labels, and as POOL/BACKEND on the command line.
+        // Names stand in log lines, metric labels, paths of the admin API, and as POOL/BACKEND on the command line.
         let good = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-        if key.text.is_empty() || !key.text.chars().all(good) {
-            d.problem(key.at, format!("the name {:?} must be letters, digits, '-', '_' and '.'", key.text));
+        if !key.text.chars().all(good) || key.text.chars().all(|c| c == '.') {
+            let problem = "must be letters, digits, '-', '_' and '.', and not dots alone";
+            d.problem(key.at, format!("the name {:?} {problem}", key.text));
         }
     }
     table.named()
