@@ -4,7 +4,8 @@
 //! sentence; so are the same changes of several backends at the same time. What clients met is told with the trouble that
 //! it came with, and by itself when no state changed.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +15,7 @@ use super::Sentence;
 use super::phrases::{self, Met};
 use super::samples::{Grown, Sample};
 use super::words::{count, list};
+use crate::telemetry::CloseReason;
 use crate::telemetry::fact::{Fact, Service};
 use crate::telemetry::journal::Entry;
 
@@ -63,7 +65,8 @@ pub struct Totals {
 pub fn tell(facts: &[Entry], samples: &[(SystemTime, Sample)]) -> Story {
     let mut groups = at_once(together(facts));
     let alone = spread(&mut groups, samples);
-    let mut told: Vec<Told> = groups.iter().filter_map(Group::told).collect();
+    let pools: BTreeSet<_> = facts.iter().filter_map(|entry| entry.fact.pool()).collect();
+    let mut told: Vec<Told> = groups.iter().filter_map(|group| group.told(pools.len() > 1)).collect();
     told.extend(alone);
     told.sort_by_key(|told| told.sentence.at);
     Story { sentences: told, totals: totals(facts, samples) }
@@ -145,6 +148,21 @@ impl<'f> Group<'f> {
         self.facts.first().map_or(self.last, |entry| entry.at)
     }
 
+    /// When what it tells begins: an order is told by what follows from it, if anything does, and is nothing by itself.
+    fn begins(&self) -> SystemTime {
+        let any = |is: fn(&Fact) -> bool| self.facts.iter().any(|entry| is(&entry.fact));
+        let states = any(|fact| matches!(fact, Fact::State { .. }));
+        let weights = any(|fact| matches!(fact, Fact::Weight { .. }));
+        let told = |entry: &&&Entry| match &*entry.fact {
+            Fact::Operator { state, weight, .. } => {
+                state.is_some() && !states || weight.is_some() && !weights
+            }
+            Fact::Added { .. } | Fact::Removed { .. } => false,
+            _ => true,
+        };
+        self.facts.iter().find(told).map_or_else(|| self.first(), |entry| entry.at)
+    }
+
     /// Whether a fact about the same goes on with this story.
     fn goes_on(&self, entry: &Entry) -> bool {
         let Some(before) = self.facts.last() else { return false };
@@ -207,14 +225,19 @@ impl<'f> Group<'f> {
         met.then(|| (before(self.first(), BEFORE), self.last + AFTER))
     }
 
-    fn told(&self) -> Option<Told> {
+    /// Its sentence, if it has one. Where the story is of several pools, backends are named with theirs.
+    fn told(&self, several_pools: bool) -> Option<Told> {
         let text = match &self.about {
+            About::Backend(pool, _) if several_pools => {
+                let names: Vec<_> = self.names.iter().map(|name| format!("{pool}/{name}").into()).collect();
+                phrases::backends(&names, &self.facts, &self.met)
+            }
             About::Backend(..) => phrases::backends(&self.names, &self.facts, &self.met),
             About::Service(pool) => phrases::service(pool, &self.facts, &self.met),
             About::Source(pool, source) => phrases::source(pool, source, &self.facts),
             About::Process(_) => phrases::process(&self.facts),
         };
-        Some(Told { sentence: Sentence::then(self.first(), text?), facts: self.ids.clone() })
+        Some(Told { sentence: Sentence::then(self.begins(), text?), facts: self.ids.clone() })
     }
 }
 
@@ -278,7 +301,7 @@ fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Tol
     let mut alone = BTreeMap::<Arc<str>, Vec<(SystemTime, SystemTime, Met)>>::new();
     let windows = groups.iter().enumerate().filter_map(|(index, group)| Some((index, group.troubles()?)));
     let mut coming: Vec<_> = windows.collect();
-    coming.sort_by_key(|(_, (from, _))| std::cmp::Reverse(*from));
+    coming.sort_by_key(|(_, (from, _))| Reverse(*from));
     // There may be thousands of samples and of groups: only those are looked at that a sample may belong to.
     let mut open = Vec::<(usize, SystemTime)>::new();
     for (at, sample) in samples {
@@ -286,11 +309,15 @@ fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Tol
             open.push((index, until));
         }
         open.retain(|(_, until)| *until >= *at);
+        // The trouble that had begun, or that began soonest; of several the latest.
         let find = |groups: &[Group<'_>], pool: &str, wanted: &dyn Fn(&Group<'_>) -> bool| {
             let of = |index: &usize| {
                 groups[*index].pool().is_some_and(|of| **of == *pool) && wanted(&groups[*index])
             };
-            open.iter().map(|(index, _)| *index).filter(of).max()
+            let far = |index: &usize| {
+                (groups[*index].first().duration_since(*at).unwrap_or_default(), Reverse(*index))
+            };
+            open.iter().map(|(index, _)| *index).filter(of).min_by_key(far)
         };
         for failures in &sample.failures {
             let of_backend = |group: &Group<'_>| group.names.contains(&failures.backend);
@@ -300,15 +327,18 @@ fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Tol
             }
         }
         for (pool, grown) in &sample.pools {
-            if grown.retried == 0 && grown.seen.is_empty() {
-                continue;
-            }
             let failed =
                 |name: &Arc<str>| sample.failures.iter().any(|one| one.pool == *pool && one.backend == *name);
-            let place = find(groups, pool, &|group| group.names.iter().any(failed));
-            match place.or_else(|| find(groups, pool, &|_| true)) {
-                Some(index) => groups[index].met.grown(grown),
-                None => beside(&mut alone, pool, *at).grown(grown),
+            for (grown, follows) in by_order(grown) {
+                if grown.retried == 0 && grown.seen.is_empty() {
+                    continue;
+                }
+                let may = |group: &Group<'_>| !follows || group.first() <= *at;
+                let place = find(groups, pool, &|group| may(group) && group.names.iter().any(failed));
+                match place.or_else(|| find(groups, pool, &may)) {
+                    Some(index) => groups[index].met.grown(&grown),
+                    None => beside(&mut alone, pool, *at).grown(&grown),
+                }
             }
         }
     }
@@ -320,6 +350,15 @@ fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Tol
         runs.into_iter().map(one)
     };
     alone.into_iter().flat_map(told).collect()
+}
+
+/// What may come before the change of state that it leads to, and, with true, what a change of state can only lead to:
+/// that there is no place for a client.
+fn by_order(grown: &Grown) -> [(Grown, bool); 2] {
+    let turned_away =
+        |(reason, _): &(CloseReason, u64)| matches!(reason, CloseReason::NoBackend | CloseReason::Limited);
+    let (after, before) = grown.seen.iter().copied().partition(turned_away);
+    [(Grown { seen: before, ..grown.clone() }, false), (Grown { seen: after, ..Grown::default() }, true)]
 }
 
 /// What clients of a pool met at that time while no state changed.

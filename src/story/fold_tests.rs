@@ -73,6 +73,55 @@ fn one_that_goes_down_and_comes_back_is_one_sentence_and_one_that_flaps_too() {
     assert_eq!(texts(vec![down(0.0), up(100.0)], &[]).len(), 2);
 }
 
+fn operator(state: Option<&'static str>, weight: Option<u32>) -> Fact {
+    let (who, pool, backend) = ("an operator".into(), "web".into(), "a".into());
+    Fact::Operator { who, pool, backend, address: "10.0.0.1:80".parse().unwrap(), state, weight }
+}
+
+#[test]
+fn a_sentence_has_the_time_of_what_it_tells_not_of_an_order_that_changed_nothing() {
+    let weight = Fact::Weight { pool: "web".into(), backend: "a".into(), weight: 2 };
+    let facts = vec![(0.0, operator(None, Some(1))), (25.0, operator(None, Some(2))), (25.1, weight)];
+    let told = tell(&entries(facts), &[]).sentences;
+    assert_eq!(told.len(), 1);
+    assert_eq!((&*told[0].sentence.text, told[0].sentence.at), ("a got the weight 2", Some(at(25.1))));
+    let nothing = tell(&entries(vec![(3.0, operator(Some("up"), None))]), &[]).sentences;
+    assert_eq!(nothing[0].sentence.at, Some(at(3.0)));
+}
+
+#[test]
+fn backends_are_told_with_their_pools_where_there_are_several() {
+    let down = state("a", "up", "down", "status 503");
+    let other = Fact::Weight { pool: "db".into(), backend: "a".into(), weight: 0 };
+    assert_eq!(
+        texts(vec![(0.0, down), (1.0, other)], &[]),
+        ["web/a went down (status 503)", "db/a got the weight 0"]
+    );
+}
+
+#[test]
+fn what_clients_met_is_told_with_the_trouble_next_to_it_not_with_a_later_one() {
+    let service = |by, up| Fact::Service { pool: "web".into(), by, before: None, up, used: up, panic: 0 };
+    let facts = vec![
+        (10.0, state("b", "up", "down", "status 503")),
+        (25.0, service(Service::Nobody, 0)),
+        (30.0, service(Service::Primaries, 1)),
+    ];
+    let samples = [
+        seen(1.0, CloseReason::Limited, 5),
+        seen(9.0, CloseReason::BackendReset, 1),
+        seen(26.0, CloseReason::NoBackend, 2),
+    ];
+    assert_eq!(
+        texts(facts, &samples),
+        [
+            "in web, 5 clients saw an error (5 limited)",
+            "b went down (status 503); 1 client saw an error (1 backend_reset)",
+            "in web, nobody was up; after 5 s 1 backend served again; 2 clients saw an error (2 no_backend)",
+        ]
+    );
+}
+
 #[test]
 fn a_scale_up_is_one_sentence() {
     let joined = |n: u32| {
