@@ -107,7 +107,7 @@ fn a_client_that_was_turned_away_is_told_why() {
         told.contains("(no_backend)").then_some(told)
     });
     assert!(
-        told.contains("the pool web had 1 backend, and none could be chosen; passed over were a: down"),
+        told.contains("the pool web had 1 backend, and none could be chosen; passed over: a: down"),
         "{told}"
     );
     assert!(told.contains("no backend was up, so the client was turned away"), "{told}");

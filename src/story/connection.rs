@@ -143,10 +143,13 @@ fn decided(decision: &Decision) -> Vec<Sentence> {
         Tier::All => "; too few were up, so all were used, up or not (panic)",
     };
     text.push_str(why);
-    let skipped = without_failed(decision);
+    let (skipped, waiting) = without_queue(without_failed(decision));
     if !skipped.is_empty() {
-        text.push_str("; passed over were ");
+        text.push_str("; passed over: ");
         text.push_str(skipped);
+    }
+    if let Some(waiting) = waiting {
+        text.push_str(&format!("; the queue was full, as {} waited already", count(waiting, "client")));
     }
     let mut story = vec![Sentence::then(*at, text)];
     if let Some(waited) = decision.queued_ms {
@@ -174,6 +177,15 @@ fn without_failed(decision: &Decision) -> &str {
     let failed = decision.failed.iter().map(one).collect::<Vec<_>>().join("; ");
     let rest = decision.skipped.strip_suffix(&*failed).unwrap_or(&decision.skipped);
     rest.strip_suffix("; ").unwrap_or(rest)
+}
+
+/// Who was passed over, and how many waited where the queue had no room for one more, which is the last that is noted.
+fn without_queue(skipped: &str) -> (&str, Option<u64>) {
+    let (rest, last) = skipped.rsplit_once("; ").unwrap_or(("", skipped));
+    match last.strip_suffix(" clients wait already").and_then(|n| n.parse().ok()) {
+        Some(waiting) => (rest, Some(waiting)),
+        None => (skipped, None),
+    }
 }
 
 /// Who could be chosen, and what connections they had.

@@ -78,7 +78,7 @@ fn a_connection_is_told_from_its_accept_to_its_end() {
     assert_eq!(
         told(Some(decision(17)), Some(end)),
         "connection 17 from 192.0.2.7:4000 was accepted by the listener front, for the pool web
-the pool web had 3 backends, of which 2 could be chosen: b with 3 connections and a with 5; passed over were c: down (3 failures in a row: connection refused)
+the pool web had 3 backends, of which 2 could be chosen: b with 3 connections and a with 5; passed over: c: down (3 failures in a row: connection refused)
 least-connections: b had 3 connections, and none had fewer; it was connected to in 0.31 ms
 after 2.5 s it ended: the backend finished first, in order (backend_closed); the first byte came 4.2 ms after the choice; 80 bytes went to b and 2 KiB to the client
 the kernel says of the client's side: a round trip of 0.31 ms (± 0.12 ms), 1 segment sent again; of the backend's side: a round trip of 0.31 ms (± 0.12 ms), 0 segments sent again"
@@ -96,7 +96,7 @@ fn attempts_in_vain_and_the_wait_for_a_place_are_told() {
     let decision = Decision { failed: vec![attempt], queued_ms: Some(120.0), attempts: 2, ..decision(1) };
     let skipped = format!("{}; a: connection refused", decision.skipped).into();
     let told = told(Some(Decision { skipped, ..decision }), None);
-    assert!(told.contains("passed over were c: down (3 failures in a row: connection refused)\n"), "{told}");
+    assert!(told.contains("passed over: c: down (3 failures in a row: connection refused)\n"), "{told}");
     assert!(told.contains("all were full, and it waited 120 ms for a place"), "{told}");
     assert!(told.contains("a was tried, and failed after 1.04 ms: connection refused"), "{told}");
     assert!(told.ends_with("it has ended, and how is no longer kept"), "{told}");
@@ -153,4 +153,19 @@ fn the_newest_connection_comes_first() {
     );
     assert_eq!(all.iter().map(|traces| traces.conn).collect::<Vec<_>>(), [3, 2, 1]);
     assert!(all[1].ended.is_some() && all[0].ended.is_none());
+}
+
+#[test]
+fn a_full_queue_is_nobody_who_was_passed_over() {
+    let turned_away = |skipped: &str| {
+        let decision = Decision { backend: None, skipped: skipped.into(), ..decision(1) };
+        told(Some(decision), Some(ended(1, CloseReason::Limited)))
+    };
+    let alone = turned_away("1 clients wait already");
+    assert!(alone.contains("a with 5; the queue was full, as 1 client waited already\n"), "{alone}");
+    let beside = turned_away("c: ejected (5 failures; out for 30s); 4 clients wait already");
+    assert!(
+        beside.contains("; passed over: c: ejected (5 failures; out for 30s); the queue was full, as 4 clients waited already\n"),
+        "{beside}"
+    );
 }
