@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::story::words::count;
+
 /// A routing decision.
 pub(super) fn decision(
     conn: u64,
@@ -26,6 +28,7 @@ pub(super) fn decision(
 /// A fact of the journal, as the API has it. One of a kind that is not known here is told by its fields.
 pub(super) fn fact(fact: &Value) -> String {
     let text = |name: &str| fact[name].as_str().unwrap_or_default();
+    let number = |name: &str, one: &str| count(fact[name].as_u64().unwrap_or_default(), one);
     let (pool, backend, cause) = (text("pool"), text("backend"), text("cause"));
     match text("kind") {
         "state" => format!("{pool}/{backend} is {}: {cause}", text("to")),
@@ -41,6 +44,38 @@ pub(super) fn fact(fact: &Value) -> String {
         "answers" => match fact["trouble"]["reason"].as_str() {
             Some(reason) => format!("{pool}: {reason}"),
             None => format!("{pool}: {} finds backends again", text("source")),
+        },
+        "check" if fact["passed"] == true => {
+            format!("{pool}/{backend}: its {} check passes again", text("check"))
+        }
+        "check" => format!("{pool}/{backend}: its {} check fails: {}", text("check"), text("error")),
+        "discovered" => {
+            let named = |what: &str| {
+                let names = fact[what].as_array().into_iter().flatten().filter_map(Value::as_str);
+                let names: Vec<_> = names.collect();
+                (!names.is_empty()).then(|| format!("; {what}: {}", names.join(", "))).unwrap_or_default()
+            };
+            let (found, new, missing) = (number("backends", "backend"), named("new"), named("missing"));
+            format!("{pool}: {} names {found}{new}{missing}", text("source"))
+        }
+        "added" => format!("{} adds {pool}/{backend} at {}", text("who"), text("address")),
+        "removed" => format!("{} takes {pool}/{backend} away", text("who")),
+        "ended" => format!("{} ends connection {} of {}", text("who"), fact["conn"], text("client")),
+        "checked" => match (pool, backend) {
+            ("", _) => format!("{} has all backends checked", text("who")),
+            (_, "") => format!("{} has the backends of {pool} checked", text("who")),
+            _ => format!("{} has {pool}/{backend} checked", text("who")),
+        },
+        "reloaded" => format!("{} had {} read again: it is at work", text("who"), text("config")),
+        "not_reloaded" => {
+            let first = fact["problems"][0]["message"].as_str().unwrap_or("the log says why");
+            format!("{} had {} read again: it was refused: {first}", text("who"), text("config"))
+        }
+        "drain_started" => format!("{} told it to end: {} open", text("who"), number("open", "connection")),
+        "drain_progress" => format!("draining: {} open", number("open", "connection")),
+        "drain_done" => match fact["cut"].as_u64() {
+            None => "drained: nobody was cut off".to_owned(),
+            Some(_) => format!("drained: {} cut off", number("cut", "connection")),
         },
         "no_result" => format!("{pool}/{backend} could not be checked: {}", text("error")),
         "operator" if !backend.is_empty() => {
@@ -94,6 +129,35 @@ mod tests {
         let nobody =
             Fact::Service { pool: "web".into(), by: Service::Nobody, before: None, up: 0, used: 0, panic: 0 };
         assert_eq!(told(&nobody), "web: no backend is up, clients are turned away");
+        let check = |passed, error: Option<&str>| Fact::Check {
+            pool: "web".into(),
+            backend: "a".into(),
+            address: "10.0.0.1:80".parse().unwrap(),
+            check: "http",
+            passed,
+            error: error.map(Into::into),
+            took_ms: 0.3,
+        };
+        assert_eq!(told(&check(true, None)), "web/a: its http check passes again");
+        assert_eq!(told(&check(false, Some("status 503"))), "web/a: its http check fails: status 503");
+        let discovered = Fact::Discovered {
+            pool: "web".into(),
+            source: "dns:x".into(),
+            result: "found",
+            backends: 2,
+            new: vec!["b".into(), "c".into()],
+            missing: Vec::new(),
+        };
+        assert_eq!(told(&discovered), "web: dns:x names 2 backends; new: b, c");
+        let checked = |pool: Option<&str>, backend: Option<&str>| Fact::Checked {
+            who: "somebody".into(),
+            pool: pool.map(Into::into),
+            backend: backend.map(Into::into),
+        };
+        assert_eq!(told(&checked(None, None)), "somebody has all backends checked");
+        assert_eq!(told(&checked(Some("web"), Some("a"))), "somebody has web/a checked");
+        assert_eq!(told(&Fact::DrainDone { cut: None }), "drained: nobody was cut off");
+        assert_eq!(told(&Fact::DrainDone { cut: Some(1) }), "drained: 1 connection cut off");
         let later =
             serde_json::json!({"id": 1, "at": 2.0, "kind": "sun_rise", "pool": "web", "n": 3, "more": [1]});
         assert_eq!(fact(&later), "sun rise n=3 pool=web");
