@@ -7,6 +7,7 @@ use ratatui::style::Color;
 use super::instance::{RemoteArgs, block_on};
 use super::reply::{Backend, Status};
 use super::{Exit, Failure, look, print};
+use crate::story::words::count;
 
 pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
     let remote = args.remote()?;
@@ -59,10 +60,13 @@ fn in_words(status: &Status, colours: bool) -> String {
         };
         note(!pool.settled, "still looking for its backends".to_owned());
         note(pool.panic, paint("panic: all are used", Some(Color::Red), colours));
-        note(pool.queue > 0, format!("{} clients wait for a place", pool.queue));
-        note(pool.failures_masked > 0, format!("{} failures hidden from clients", pool.failures_masked));
-        note(pool.failures_seen > 0, format!("{} failures that clients met", pool.failures_seen));
-        note(pool.unserved > 0, format!("{} reached no backend", pool.unserved));
+        note(pool.queue > 0, format!("{} in the queue", count(pool.queue, "client")));
+        note(
+            pool.failures_masked > 0,
+            format!("{} hidden from clients", count(pool.failures_masked, "failure")),
+        );
+        note(pool.failures_seen > 0, format!("{} that clients met", count(pool.failures_seen, "failure")));
+        note(pool.unserved > 0, format!("{} reached no backend", count(pool.unserved, "connection")));
         text.push('\n');
         let head = [
             "  BACKEND",

@@ -53,7 +53,7 @@ pub(super) fn fact(fact: &Value) -> String {
             let named = |what: &str| {
                 let names = fact[what].as_array().into_iter().flatten().filter_map(Value::as_str);
                 let names: Vec<_> = names.collect();
-                (!names.is_empty()).then(|| format!("; {what}: {}", names.join(", "))).unwrap_or_default()
+                if names.is_empty() { String::new() } else { format!("; {what}: {}", names.join(", ")) }
             };
             let (found, new, missing) = (number("backends", "backend"), named("new"), named("missing"));
             format!("{pool}: {} names {found}{new}{missing}", text("source"))

@@ -47,7 +47,7 @@ fn title(world: &World) -> Vec<Line<'static>> {
     if let Some(status) = &world.status {
         let phase = if status.phase == "serving" { Color::Green } else { Color::Yellow };
         let sum = |number: fn(&Group) -> f64| world.groups.iter().map(number).sum::<f64>();
-        let seen = sum(|group| (group.pool.failures_seen + group.pool.unserved) as f64);
+        let seen = sum(|group| group.pool.failures_seen as f64);
         first.push(Span::from(look::clean(&status.version)));
         first.push(Span::from("  "));
         first.push(Span::from(look::clean(&status.phase)).fg(phase));

@@ -241,7 +241,7 @@ pub(super) mod tests {
         };
         let pool = |(name, backends): &(&str, &[Written<'_>])| {
             let up = backends.iter().filter(|backend| backend.1 == "up").count();
-            json!({"name": name, "algorithm": "round-robin", "settled": true, "up": up, "failures_masked": 3, "failures_seen": 1,
+            json!({"name": name, "algorithm": "round-robin", "settled": true, "up": up, "failures_masked": 3, "failures_seen": 1, "unserved": 1,
                    "backends": backends.iter().map(backend).collect::<Vec<_>>()})
         };
         let status = json!({"version": "0.1.0", "phase": "serving", "ready": true, "now": 1000.0, "uptime_seconds": uptime,
