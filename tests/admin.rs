@@ -38,7 +38,7 @@ fn the_metrics_are_those_that_dashboards_are_written_for() {
     ));
     http_get(lb.address("web"), "/").unwrap();
     lb.when_idle();
-    let answer = raw(&lb, "GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    let answer = raw(&lb, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(answer.to_lowercase().contains("content-type: application/openmetrics-text"), "{answer}");
     let text = lb.get("/metrics").1;
     assert!(text.ends_with("# EOF\n"), "{text}");
@@ -148,7 +148,7 @@ fn errors_are_json_with_the_right_status() {
     let error: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &error["error"]["code"]), (404, &serde_json::json!("not_found")));
     assert!(error["error"]["message"].as_str().unwrap().contains("/nothing"));
-    let answer = raw(&lb, "DELETE /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+    let answer = raw(&lb, "DELETE /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
     assert!(answer.to_lowercase().contains("\r\nallow: get"), "{answer}");
     let answer = raw(&lb, &format!("GET / HTTP/1.1\r\nHost: t\r\n{}\r\n", "X: y\r\n".repeat(1000)));
@@ -156,6 +156,44 @@ fn errors_are_json_with_the_right_status() {
     let answer = raw(&lb, "what is this\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert_eq!(lb.get("/heartbeat"), (200, "{\"status\":\"alive\"}".to_owned()));
+}
+
+#[test]
+fn a_page_of_another_site_whose_name_is_pointed_here_reads_nothing() {
+    let backend = Backend::http("a");
+    let admin = "admin: {bind: 127.0.0.1:0, token_file: token, hosts: [lb.example.com]}";
+    let lb = Lb::start_in(&format!("{admin}\n{}", web(&static_list(&[backend.address]), "")), |folder| {
+        std::fs::write(folder.join("token"), "a-token-for-the-tests").unwrap();
+    });
+    let ask =
+        |path: &str, head: &str| raw(&lb, &format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{head}\r\n"));
+    let pages =
+        ["/", "/metrics", "/api/v1/status", "/api/v1/events", "/api/v1/config", "/nothing", "/rep", "/add"];
+    for path in pages {
+        let answer = ask(path, "Host: evil.example:9900\r\n");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 421 "), "{path}: {answer}");
+        assert!(head.to_lowercase().contains("\r\ncache-control: no-store"), "{path}: {head}");
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let message = match path {
+            "/rep" | "/add" => body["message"].as_str().filter(|_| body["status"] == "failure"),
+            _ => body["error"]["message"].as_str().filter(|_| body["error"]["code"] == "misdirected"),
+        };
+        assert!(message.unwrap().contains("evil.example:9900"), "{path}: {body}");
+    }
+    // With the token, by its own names, and what tells nothing.
+    let with = |token: &str| format!("Host: evil.example\r\nAuthorization: Bearer {token}\r\n");
+    assert!(ask("/api/v1/status", &with("a-token-for-the-tests")).starts_with("HTTP/1.1 200 "));
+    assert!(ask("/api/v1/status", &with("a-token-for-nobody")).starts_with("HTTP/1.1 421 "));
+    lb.when_logged("a wrong token");
+    for host in ["localhost", "lb.localhost:9900", "127.0.0.1", "[::1]:9900", "LB.example.com:443"] {
+        let answer = ask("/api/v1/status", &format!("Host: {host}\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+    }
+    for path in ["/heartbeat", "/ready"] {
+        assert!(ask(path, "Host: pointsman:9900\r\n").starts_with("HTTP/1.1 200 "), "{path}");
+    }
+    assert!(raw(&lb, "GET /api/v1/status HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200 "));
 }
 
 #[test]
@@ -172,7 +210,7 @@ fn silent_clients_of_the_admin_server_keep_nobody_out() {
 fn half_requests_of_those_who_may_not_change_anything_keep_nobody_out() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
-    let half = "PATCH /api/v1/pools/web/backends/a HTTP/1.1\r\nHost: evil.example\r\n\
+    let half = "PATCH /api/v1/pools/web/backends/a HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\
                 Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{";
     // More than there are places for.
     let mut held: Vec<_> = (0..300)

@@ -79,7 +79,7 @@ fn a_connection_may_ask_again_and_for_heads_alone() {
     let mut stream = open(&lb);
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     for _ in 0..3 {
-        stream.write_all(b"HEAD /api/v1/status HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        stream.write_all(b"HEAD /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let head = head(&mut reader);
         assert!(head.starts_with("http/1.1 200 ") && head.contains("\r\ncontent-length: "), "{head}");
         assert!(head.contains("\r\ncache-control: no-store\r\n"), "{head}");
@@ -108,7 +108,9 @@ fn who_asks_first_whether_to_send_a_body_is_told() {
     stream.write_all(br#"{"weight":1}"#).unwrap();
     assert!(head(&mut reader).starts_with("http/1.1 200 "));
     // Whoever may not is told so at once.
-    assert!(answer(&lb, expect("evil.example").as_bytes()).starts_with("http/1.1 403 "));
+    let foreign = format!("{}\r\nOrigin: http://evil.example", lb.admin());
+    assert!(answer(&lb, expect(&foreign).as_bytes()).starts_with("http/1.1 403 "));
+    assert!(answer(&lb, expect("evil.example").as_bytes()).starts_with("http/1.1 421 "));
 }
 
 #[test]

@@ -28,7 +28,7 @@ impl Reader {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let seen = seen.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         // HTTP/1.0, so that the body comes without chunks.
-        write!(stream, "GET {PATH} HTTP/1.0\r\nHost: x\r\n{seen}\r\n").unwrap();
+        write!(stream, "GET {PATH} HTTP/1.0\r\nHost: localhost\r\n{seen}\r\n").unwrap();
         Self(BufReader::new(stream))
     }
 

@@ -59,7 +59,9 @@ pools: {{web: {{discover: [{{static: [127.0.0.1:1, \"{}\"]}}]}}}}",
 fn plain(lb: &Lb) -> String {
     let mut stream = TcpStream::connect(lb.admin()).unwrap();
     stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: t\r\nAccept: text/plain\r\nConnection: close\r\n\r\n")
+        .write_all(
+            b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\nConnection: close\r\n\r\n",
+        )
         .unwrap();
     let answer = std::io::read_to_string(stream).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();

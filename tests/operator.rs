@@ -113,6 +113,6 @@ fn what_cannot_be_changed_is_said_and_changes_nothing() {
     stream.write_all(format!("{head}{rest}").as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
     assert_eq!(state(&lb, "a").0, "up");
 }

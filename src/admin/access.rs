@@ -5,16 +5,17 @@
 //! this server, and without a token what a request calls the server must be an address or `localhost`, never a name that
 //! somebody else's DNS can point here.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use tracing::warn;
 
+use super::host::no_name;
 use super::token::Token;
 use super::{App, Failure};
 use crate::config::Admin;
@@ -34,6 +35,8 @@ pub struct Access(Arc<Rules>);
 #[derive(Debug, Default)]
 struct Rules {
     token: ArcSwapOption<Token>,
+    /// Names that the server may be called by over loopback.
+    hosts: ArcSwap<Vec<String>>,
     wrong: Mutex<Wrong>,
 }
 
@@ -45,19 +48,41 @@ struct Wrong {
 }
 
 /// The rules of a configuration that was read and can be put to work.
-#[derive(Clone, Copy, Debug)]
-pub struct Terms(Option<Token>);
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    token: Option<Token>,
+    hosts: Vec<String>,
+}
 
 impl Access {
     /// Reads what `admin` says about who may change something; an error says what is wrong with its file.
     pub fn terms(admin: Option<&Admin>) -> Result<Terms, String> {
         let file = admin.and_then(|admin| admin.token_file.as_deref());
-        file.map(Token::read).transpose().map(Terms)
+        let token = file.map(Token::read).transpose()?;
+        Ok(Terms { token, hosts: admin.map(|admin| admin.hosts.clone()).unwrap_or_default() })
     }
 
     /// Puts such rules to work.
-    pub fn agree(&self, Terms(token): Terms) {
-        self.0.token.store(token.map(Arc::new));
+    pub fn agree(&self, terms: Terms) {
+        self.0.token.store(terms.token.map(Arc::new));
+        self.0.hosts.store(Arc::new(terms.hosts));
+    }
+
+    /// Names that the server may be called by over loopback.
+    pub(super) fn hosts(&self) -> Arc<Vec<String>> {
+        self.0.hosts.load_full()
+    }
+
+    /// Whether a request has the token. One that has a wrong one waits.
+    pub(super) async fn has_token(&self, peer: Peer, headers: &HeaderMap) -> bool {
+        let token = self.0.token.load().as_deref().copied();
+        let Some((token, sent)) = token.zip(bearer(headers)) else { return false };
+        let right = token.is(sent);
+        if !right {
+            self.count_wrong(peer);
+            tokio::time::sleep(THINK_AGAIN).await;
+        }
+        right
     }
 
     async fn check(&self, head: &Parts) -> Result<Operator, Failure> {
@@ -69,7 +94,7 @@ impl Access {
             let hint = "use the dashboard at this address, or a program that is no browser";
             return Err(Failure::new(StatusCode::FORBIDDEN, "foreign_origin", message, hint));
         }
-        let Some(token) = self.0.token.load().as_deref().copied() else {
+        if self.0.token.load().is_none() {
             if PASSED_ON.iter().any(|name| head.headers.contains_key(*name)) {
                 let message =
                     "changes by way of a proxy need a token: who sent them, and from where, is not known";
@@ -77,18 +102,14 @@ impl Access {
                 return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint));
             }
             return if peer.may_change(host) { Ok(Operator(peer.name())) } else { Err(not_from_here()) };
-        };
+        }
         let refused = |message| {
             let hint = "send the header Authorization: Bearer TOKEN, with what is in admin.token_file";
             Err(Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message, hint))
         };
         match bearer(&head.headers) {
-            Some(sent) if token.is(sent) => Ok(Operator(peer.name())),
-            Some(_) => {
-                self.count_wrong(peer);
-                tokio::time::sleep(THINK_AGAIN).await;
-                refused("the token is wrong")
-            }
+            Some(_) if self.has_token(peer, &head.headers).await => Ok(Operator(peer.name())),
+            Some(_) => refused("the token is wrong"),
             None => refused("changes need a token"),
         }
     }
@@ -167,16 +188,6 @@ impl FromRequestParts<App> for Operator {
     }
 }
 
-/// Whether a Host header has an address or `localhost`, with or without a port.
-fn no_name(host: &str) -> bool {
-    let bare = host.rsplit_once(':').map_or(host, |(bare, port)| match port.parse::<u16>() {
-        Ok(_) => bare,
-        Err(_) => host,
-    });
-    let ip = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(bare);
-    bare.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,7 +222,8 @@ mod tests {
         std::fs::write(&path, token).unwrap();
         let bind = crate::config::bind_address(":0").unwrap();
         let access = Access::default();
-        access.agree(Access::terms(Some(&Admin { bind, token_file: Some(path) })).unwrap());
+        access
+            .agree(Access::terms(Some(&Admin { bind, token_file: Some(path), hosts: Vec::new() })).unwrap());
         access
     }
 
@@ -237,7 +249,7 @@ mod tests {
             }
             assert!(access.check(&head(peer, &[("host", "127.0.0.1")])).await.is_err());
         }
-        access.agree(Terms(None));
+        access.agree(Terms::default());
         assert!(access.check(&head(near, &[("host", "127.0.0.1")])).await.is_ok());
         assert!(access.check(&head(far, &[("host", "127.0.0.1")])).await.is_err());
     }

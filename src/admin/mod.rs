@@ -8,6 +8,7 @@ pub mod control;
 mod dashboard;
 mod events;
 mod history;
+mod host;
 mod logs;
 pub mod metrics;
 pub mod overview;
@@ -77,6 +78,7 @@ pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> R
         .merge(dashboard::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(app.clone(), host::known))
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
         .layer(middleware::map_response(not_stored))
         .with_state(app)

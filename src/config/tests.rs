@@ -12,7 +12,7 @@ use super::*;
 const EVERYTHING: &str = r"
 runtime: {workers: 1, max_connections: 1, busy_poll: 50us, max_checks: 9, drain: {grace: 0s, timeout: 1s}}
 log: {level: info, format: text, directory: logs, rotation: daily, keep: 7, connections: true}
-admin: {bind: 127.0.0.1:9900, token_file: /run/token}
+admin: {bind: 127.0.0.1:9900, token_file: /run/token, hosts: [lb.example.com]}
 listeners:
   one:
     {bind: 127.0.0.1:1, pool: one, no_backend: reset, max_connections: 1,
@@ -293,9 +293,11 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("level: info", "level: loud"),
         ("keep: 7", "keep: 0"),
         ("connections: true", "connections: maybe"),
-        ("{bind: 127.0.0.1:9900, token_file: /run/token}", "{}"),
+        ("{bind: 127.0.0.1:9900, token_file: /run/token, hosts: [lb.example.com]}", "{}"),
         ("token_file: /run/token", "token_file: [a]"),
         ("token_file: /run/token", "token: secret"),
+        ("hosts: [lb.example.com]", "hosts: lb.example.com"),
+        ("hosts: [lb.example.com]", "hosts: ['lb.example.com:80']"),
         ("bind: 127.0.0.1:1, ", ""),
         ("bind: 127.0.0.1:1, ", "bind: [], "),
         ("pool: one, ", ""),

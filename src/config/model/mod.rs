@@ -137,6 +137,8 @@ pub struct Admin {
     pub bind: BindAddress,
     /// The file with the token that changes need; `None`: they are allowed from this machine only.
     pub token_file: Option<PathBuf>,
+    /// Names that it may be asked by over loopback, besides addresses and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 /// An address that can be listened on: `0.0.0.0:8080`, `[::]:8080`, `unix:/run/x.sock`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::decode::Table;
 use super::super::model::{Admin, Level, Log, LogFormat, Rotation, Runtime};
 use super::super::scalar::{boolean, choice, duration, duration_or_off, number, text};
-use super::super::tree::Node;
+use super::super::tree::{Node, Value};
 use super::bind::Binds;
 
 pub(super) fn runtime(top: &Table<'_>) -> Runtime {
@@ -57,10 +57,23 @@ pub(super) fn log(top: &Table<'_>) -> Log {
 pub(super) fn admin(top: &Table<'_>, binds: &mut Binds) -> Option<Admin> {
     let table = top.table("admin")?;
     let token_file = table.read("token_file", |node| text(node).map(PathBuf::from));
+    let hosts = table.read("hosts", host_names).unwrap_or_default();
     let Some(node) = table.get("bind") else {
         table.decoder.problem(table.at, "\"admin\" needs a \"bind\", such as 127.0.0.1:9900");
         return None;
     };
     let bind = binds.read(node, "\"admin\"", table.decoder)?;
-    Some(Admin { bind, token_file })
+    Some(Admin { bind, token_file, hosts })
+}
+
+/// Reads a list of names as a Host header has them, but for the port.
+fn host_names(node: &Node) -> Result<Vec<String>, String> {
+    let is_name = |name: &&str| name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let names = match &node.value {
+        Value::List(items) => {
+            items.iter().map(|item| text(item).ok().filter(is_name).map(str::to_owned)).collect()
+        }
+        _ => None,
+    };
+    names.ok_or_else(|| "must be a list of names without ports, such as [lb.example.com]".to_owned())
 }

@@ -74,6 +74,7 @@ fn admin(admin: &Admin) -> Outline {
     Map::new()
         .with("bind", bind(&admin.bind))
         .with_some("token_file", admin.token_file.as_deref().map(path))
+        .with("hosts", Outline::List(admin.hosts.iter().map(Outline::text).collect()))
         .into()
 }
 
