@@ -12,6 +12,7 @@ mod host;
 mod logs;
 pub mod metrics;
 pub mod overview;
+mod patience;
 mod pools;
 mod process;
 mod replicas;

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use super::access::Peer;
 use super::events::Stop;
+use super::patience::Patience;
 use super::{Failure, replicas};
 use crate::config::BindAddress;
 use crate::proxy::sockets;
@@ -42,6 +43,8 @@ const HEADER_TIME: Duration = Duration::from_secs(10);
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// The same for what starts containers, which takes as long as their engine does.
 const SLOW_TIME: Duration = Duration::from_secs(180);
+/// How long a client may take nothing of an answer that waits for it.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Time for running requests to end when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after accepting failed for want of files.
@@ -56,6 +59,7 @@ pub struct Bound {
     header_time: Duration,
     request_time: Duration,
     slow_time: Duration,
+    write_time: Duration,
 }
 
 #[derive(Debug)]
@@ -84,6 +88,7 @@ impl Bound {
             header_time: HEADER_TIME,
             request_time: REQUEST_TIME,
             slow_time: SLOW_TIME,
+            write_time: WRITE_TIME,
         })
     }
 
@@ -116,7 +121,9 @@ impl Bound {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok(Some((stream, peer, place))) => serve(TokioIo::new(stream), peer, place),
+                Ok(Some((stream, peer, place))) => {
+                    serve(TokioIo::new(Patience::new(stream, self.write_time)), peer, place);
+                }
                 Ok(None) => {} // one guest too many
                 Err(error) => {
                     warn!(address = %self.address, %error, "admin accept failed; trying again");
@@ -195,13 +202,18 @@ mod tests {
     use tokio::net::TcpStream;
 
     async fn started() -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
+        serving(router()).await
+    }
+
+    async fn serving(router: Router) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
         let mut bound = Bound::bind(&BindAddress::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
         bound.header_time = Duration::from_millis(200);
         bound.request_time = Duration::from_millis(200);
         bound.slow_time = Duration::from_millis(300);
+        bound.write_time = Duration::from_millis(200);
         let BindAddress::Tcp(address) = bound.address else { unreachable!() };
         let stop = CancellationToken::new();
-        let server = tokio::spawn(bound.serve(router(), stop.clone()));
+        let server = tokio::spawn(bound.serve(router, stop.clone()));
         (TcpStream::connect(address).await.unwrap(), stop, server)
     }
 
@@ -251,6 +263,39 @@ mod tests {
         client.write_all(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         let answer = rest(&mut client).await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("late"), "{answer}");
+    }
+
+    /// A path whose answer has no end, and which tells when nobody wants any more of it.
+    fn endless() -> (Router, tokio::sync::mpsc::Receiver<()>) {
+        let (wanted, given_up) = tokio::sync::mpsc::channel(1);
+        let wanted = Arc::new(std::sync::Mutex::new(Some(wanted)));
+        let endless = move || {
+            let wanted = wanted.lock().unwrap().take();
+            async move {
+                let block = axum::body::Bytes::from(vec![b'x'; 64 * 1024]);
+                let next = move |wanted| {
+                    let block = block.clone();
+                    async move { Some((Ok::<_, io::Error>(block), wanted)) }
+                };
+                axum::body::Body::from_stream(futures_util::stream::unfold(wanted, next))
+            }
+        };
+        (Router::new().route("/endless", axum::routing::get(endless)), given_up)
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_of_its_answer_gives_up_its_place() {
+        let (router, mut given_up) = endless();
+        let (mut client, _stop, _server) = serving(router).await;
+        client.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        // It takes its time, and is served for as long as it takes anything.
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            client.read_exact(&mut vec![0; 4 << 20]).await.unwrap();
+        }
+        assert!(given_up.try_recv().is_err_and(|end| end == tokio::sync::mpsc::error::TryRecvError::Empty));
+        let end = tokio::time::timeout(Duration::from_secs(20), given_up.recv()).await;
+        assert_eq!(end, Ok(None), "its answer is still kept for it");
     }
 
     /// An address of this machine by which it is not on this machine; nothing is sent to find it.

@@ -1,0 +1,117 @@
+//! A stream whose other side must take what is sent to it: hyper knows time limits for reading only. Who takes nothing for
+//! too long, while there is something for it, is given up, and its place is free again. Who takes a little now and then, and one for
+//! whom there is nothing, may stay.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+/// A stream that gives up on who takes nothing.
+pub(super) struct Patience<S> {
+    stream: S,
+    limit: Duration,
+    /// While something waits to be taken: when it has waited long enough.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsyncWrite + Unpin> Patience<S> {
+    /// Waits for `limit` each time.
+    pub(super) fn new(stream: S, limit: Duration) -> Self {
+        Self { stream, limit, waiting: None }
+    }
+
+    /// Writes with `write`, unless nothing could be written for too long.
+    fn write_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = write(Pin::new(&mut self.stream), cx) {
+            self.waiting = None;
+            return Poll::Ready(written);
+        }
+        let limit = self.limit;
+        ready!(self.waiting.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side takes nothing")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.write_with(cx, |stream, cx| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.write_with(cx, |stream, cx| stream.poll_write_vectored(cx, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    // A socket has nothing of its own to flush: neither this nor the end waits for the other side.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_given_up_and_who_takes_a_little_is_not() {
+        let (ours, mut theirs) = tokio::io::duplex(8);
+        let mut ours = Patience::new(ours, LIMIT);
+        let began = tokio::time::Instant::now();
+        let reading = async {
+            for _ in 0..4 {
+                tokio::time::sleep(LIMIT - Duration::from_secs(1)).await;
+                theirs.read_exact(&mut [0; 4]).await.unwrap();
+            }
+        };
+        let (written, ()) = tokio::join!(ours.write_all(&[0; 24]), reading);
+        written.unwrap();
+        assert!(began.elapsed() > 3 * LIMIT);
+        // Nothing to take is nothing to wait for.
+        tokio::time::sleep(3 * LIMIT).await;
+        let began = tokio::time::Instant::now();
+        assert_eq!(ours.write_all(&[0; 24]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!((LIMIT..2 * LIMIT).contains(&began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn it_is_so_with_sockets_too() {
+        let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
+        let began = Instant::now();
+        let limit = Duration::from_millis(50);
+        let error = Patience::new(ours, limit).write_all(&vec![0; 16 << 20]).await.unwrap_err();
+        assert!(error.kind() == io::ErrorKind::TimedOut && began.elapsed() >= limit);
+    }
+}
