@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -240,6 +240,34 @@ fn a_change_takes_the_token_that_the_instance_wants() {
     assert_eq!(told(&command.env("POINTSMAN_TOKEN", token).output().unwrap()).0, 0);
     // To look, nobody needs it.
     assert_eq!(tell(&lb, &["status"]).0, 0);
+}
+
+#[test]
+fn whoever_only_looks_sends_no_token() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    let heads = std::thread::spawn(move || {
+        let head = |_| {
+            let (mut stream, _) = server.accept().unwrap();
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+                head.push(byte[0]);
+            }
+            stream.write_all(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            String::from_utf8(head).unwrap().to_lowercase()
+        };
+        [0, 1].map(head)
+    });
+    for arguments in [["status"], ["reload"]] {
+        let mut command = command(&[&arguments[..], &["--admin", &address]].concat());
+        command.env("POINTSMAN_TOKEN", "correct-horse-battery-staple").output().unwrap();
+    }
+    let [look, change] = heads.join().unwrap();
+    assert!(look.starts_with("get ") && !look.contains("correct-horse"), "{look}");
+    assert!(
+        change.starts_with("post ") && change.contains("\r\nauthorization: bearer correct-horse"),
+        "{change}"
+    );
 }
 
 #[test]

@@ -292,3 +292,21 @@ fn one_that_clients_brought_down_comes_back_by_its_checks() {
     });
     assert!(told.contains("in a row") && !told.contains("comes back when its source"), "{told}");
 }
+
+#[test]
+fn a_pool_that_a_reload_has_removed_has_a_story_all_the_same() {
+    let (a, b) = (Backend::http("a"), Backend::http("b"));
+    let pools = |second: &str| {
+        format!(
+            "listeners: {{l: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: [{{static: [{}]}}]}}{second}}}",
+            a.address
+        )
+    };
+    let lb = Lb::start(&pools(&format!(", old: {{discover: [{{static: [{}]}}]}}", b.address)));
+    let before = text(&asked(&lb, "/api/v1/story?pool=old"));
+    assert!(before.contains(&b.address.to_string()), "{before}");
+    assert!(lb.reload(&pools("")).contains("applied"));
+    let after = text(&asked(&lb, "/api/v1/story?pool=old"));
+    assert!(after.contains(&b.address.to_string()) && !after.contains(&a.address.to_string()), "{after}");
+    assert_eq!(lb.get("/api/v1/story?pool=never").0, 404);
+}

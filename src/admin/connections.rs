@@ -43,7 +43,7 @@ impl Question {
             pool_of(app, pool)?;
         }
         let client = self.client.map(|client| client.parse()).transpose().map_err(bad_request)?;
-        Ok((limit, Which { pool: self.pool, backend: self.backend, client }))
+        Ok((limit, Which { pool: self.pool, backend: self.backend.map(Into::into), client }))
     }
 }
 

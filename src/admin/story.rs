@@ -64,13 +64,15 @@ pub(super) async fn story(
     let lived = overview.started.elapsed();
     let since = until.checked_sub(reach.min(lived)).unwrap_or(SystemTime::UNIX_EPOCH);
     let wanted = |pool: &str| question.pool.as_deref().is_none_or(|wanted| wanted == pool);
+    let (mut facts, forgotten) = overview.journal.after(0);
     if let Some(pool) = &question.pool
         && !overview.pools.load().contains_key(&**pool)
+        // One that a reload has removed has a story all the same.
+        && !facts.iter().any(|entry| entry.fact.pool().is_some_and(|known| **known == **pool))
     {
-        let message = format!("there is no pool {pool:?}");
+        let message = format!("there is no pool {pool:?}, and none of that name has a story");
         return Err(Failure::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status"));
     }
-    let (mut facts, forgotten) = overview.journal.after(0);
     let oldest = facts.first().map(|entry| entry.at);
     facts.retain(|entry| entry.at >= since && entry.fact.pool().is_none_or(|pool| wanted(pool)));
     let mut samples = overview.samples.between(since, until);

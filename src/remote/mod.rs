@@ -129,12 +129,14 @@ impl Remote {
         let (mut sender, connection) = connected.map_err(|error| self.no_answer(&error))?;
         // It ends when the answer has been read, or is dropped.
         tokio::spawn(connection);
+        // Whoever is at that address reads it in clear: it is sent only for what needs it.
+        let token = self.token.as_ref().filter(|_| !method.is_safe());
         let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, host)
             .header(header::USER_AGENT, concat!("pointsman/", env!("CARGO_PKG_VERSION")));
-        if let Some(token) = &self.token {
+        if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         if let Some(seen) = seen {

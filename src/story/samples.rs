@@ -76,7 +76,7 @@ pub struct Samples(Arc<Mutex<Book>>);
 
 #[derive(Debug, Default)]
 struct Book {
-    kept: VecDeque<(SystemTime, Sample)>,
+    kept: VecDeque<(SystemTime, Arc<Sample>)>,
     last: Counts,
 }
 
@@ -87,7 +87,7 @@ impl Samples {
         let sample = counts.since(&book.last);
         book.last = counts;
         if sample != Sample::default() {
-            book.kept.push_back((at, sample));
+            book.kept.push_back((at, Arc::new(sample)));
         }
         let old = |then: SystemTime| at.duration_since(then).is_ok_and(|age| age > REACH);
         // Where the clock was set back, what came before it lies in the future, and would do so for long.
@@ -98,8 +98,11 @@ impl Samples {
 
     /// The samples between two times, oldest first.
     pub fn between(&self, since: SystemTime, until: SystemTime) -> Vec<(SystemTime, Sample)> {
-        let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        book.kept.iter().filter(|(at, _)| (since..=until).contains(at)).cloned().collect()
+        let shared: Vec<_> = {
+            let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            book.kept.iter().filter(|(at, _)| (since..=until).contains(at)).cloned().collect()
+        };
+        shared.into_iter().map(|(at, sample)| (at, Arc::unwrap_or_clone(sample))).collect()
     }
 }
 

@@ -207,8 +207,8 @@ impl Serialize for Client {
 pub struct Which {
     /// Their pool.
     pub pool: Option<String>,
-    /// Their backend's name or address.
-    pub backend: Option<String>,
+    /// Their backend.
+    pub backend: Option<WhichBackend>,
     /// Their client.
     pub client: Option<Clients>,
 }
@@ -216,11 +216,30 @@ pub struct Which {
 impl Which {
     /// Whether a connection is among them.
     pub fn has(&self, pool: &str, backend: Option<(&str, SocketAddr)>, client: Client) -> bool {
-        let is_backend =
-            |wanted: &str| backend.is_some_and(|(name, at)| name == wanted || wanted.parse() == Ok(at));
+        let is_backend = |wanted: &WhichBackend| backend.is_some_and(|(name, at)| wanted.is(name, at));
         self.pool.as_deref().is_none_or(|wanted| wanted == pool)
-            && self.backend.as_deref().is_none_or(is_backend)
+            && self.backend.as_ref().is_none_or(is_backend)
             && self.client.is_none_or(|wanted| wanted.has(client))
+    }
+}
+
+/// Which backend somebody asks for, by its name or its address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WhichBackend {
+    name: String,
+    /// What is asked for, if it is an address.
+    address: Option<SocketAddr>,
+}
+
+impl From<String> for WhichBackend {
+    fn from(name: String) -> Self {
+        Self { address: name.parse().ok(), name }
+    }
+}
+
+impl WhichBackend {
+    fn is(&self, name: &str, address: SocketAddr) -> bool {
+        name == self.name || self.address == Some(address)
     }
 }
 
@@ -280,7 +299,7 @@ mod tests {
         let which = |pool: &str, backend: &str, client: &str| {
             let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
             let client = some(client).map(|text| text.parse().unwrap());
-            Which { pool: some(pool), backend: some(backend), client }
+            Which { pool: some(pool), backend: some(backend).map(Into::into), client }
         };
         for (pool, name, from) in [
             ("", "", ""),
