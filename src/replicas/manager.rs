@@ -1,51 +1,31 @@
-//! The task that looks after a pool's replicas: it looks at the engine, tells the [`Fleet`] and the [`Scaler`] what it
-//! sees, and does what they say. One thing is added or taken out at a time; who leaves does so beside all that.
+//! The task that looks after a pool's replicas: it tells the [`Fleet`] and the [`Scaler`] what the [`Lookout`] sees, and does
+//! what they say. One thing is added or taken out at a time; who leaves does so beside all that.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bollard::errors::Error;
-use bollard::models::EventMessage;
 use futures_util::future::join_all;
-use futures_util::{Stream, StreamExt};
 use humantime::format_duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::board::{self, Board, Decision};
 use super::containers::{NotStarted, Yard};
-use super::fleet::{Action, Fleet, Life, Slot, Stage};
+use super::fleet::{Action, Fleet, Life};
 use super::leave::{self, Leaver};
-use super::scale::{Load, Scaler};
+use super::load::{Starts, least_busy, load};
+use super::lookout::Lookout;
+use super::scale::Scaler;
 use super::{Refusal, Settings};
 use crate::config::Replicas;
-use crate::pool::{Pool, State};
+use crate::pool::Pool;
 
-/// Events this close together make one look.
-const GATHER: Duration = Duration::from_millis(20);
-/// What an event tells of may reach the engine's list a moment later: these pauses are made before one more look.
-const ONCE_MORE: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(100)];
-/// While the list has somebody running who has ended by what an event told, it is looked this often.
-const UNTIL_KNOWN: Duration = Duration::from_millis(200);
-/// While nothing happens it is looked this often.
-const EVERY: Duration = Duration::from_secs(30);
-/// From one try to reach the engine to the next: at first, and at most.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// How often it is told that the engine cannot be asked.
-const TELL: Duration = Duration::from_secs(60);
 /// How often the load is weighed.
 const WEIGH: Duration = Duration::from_millis(250);
-/// One that was started is not waited for any longer than this to be up.
-const TO_BE_UP: Duration = Duration::from_secs(30);
-
-/// What happens at an engine.
-type Events = dyn Stream<Item = Result<EventMessage, Error>> + Send;
-
 /// What somebody asked for gets.
 type Reply = oneshot::Sender<Result<Vec<Arc<str>>, Refusal>>;
 
@@ -66,23 +46,16 @@ pub(super) fn start(
     shown: watch::Sender<Arc<Board>>,
 ) {
     let manager = Manager {
+        lookout: Lookout::new(Arc::clone(&pool.name)),
         fleet: Fleet::new(Settings::from(&config)),
         scaler: scaler(&config),
         config: Arc::new(config),
         drain,
         pool,
         shown,
-        yard: None,
-        events: None,
         work: JoinSet::new(),
         batch: None,
-        look_at: Instant::now(),
-        looks: ONCE_MORE.len(),
-        ended: HashSet::new(),
-        retry: RETRY.0,
-        trouble: None,
-        told: None,
-        starts: HashMap::new(),
+        starts: Starts::default(),
         taken: BTreeSet::new(),
         addresses: HashMap::new(),
         decisions: Arc::default(),
@@ -126,24 +99,10 @@ struct Manager {
     fleet: Fleet,
     scaler: Option<Scaler>,
     shown: watch::Sender<Arc<Board>>,
-    /// The engine, while it answers.
-    yard: Option<Yard>,
-    events: Option<Pin<Box<Events>>>,
+    lookout: Lookout,
     work: JoinSet<Done>,
     batch: Option<Batch>,
-    look_at: Instant,
-    /// So many more looks are due soon after the next one, as something has happened.
-    looks: usize,
-    /// The ids of those that have ended, by what events tell, and still run, by what the list tells: on a busy machine
-    /// that can be seconds.
-    ended: HashSet<String>,
-    retry: Duration,
-    /// Why the engine cannot be asked.
-    trouble: Option<String>,
-    /// When that was told last.
-    told: Option<Instant>,
-    /// When those were started that run, by name: how long somebody may take to be up.
-    starts: HashMap<Arc<str>, Instant>,
+    starts: Starts,
     /// The names of all containers at the engine, as of the last look.
     taken: BTreeSet<String>,
     /// The addresses of the replicas' containers, by id, as of then.
@@ -156,18 +115,19 @@ impl Manager {
         let mut weigh = interval(WEIGH);
         weigh.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let due = self.fleet.deadline();
+            let due = self.fleet.deadline().filter(|_| self.lookout.yard().is_some());
+            let look_at = self.lookout.look_at();
             tokio::select! {
                 order = orders.recv(), if self.batch.is_none() => match order {
                     Some(order) => self.obey(order).await,
                     None => break,
                 },
                 Some(Ok(done)) = self.work.join_next() => self.take_in(done).await,
-                event = next(&mut self.events) => self.heed(event),
-                () = sleep_until(self.look_at.into()) => drop(self.look().await),
-                () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() && self.yard.is_some() => {
+                event = self.lookout.event() => self.lookout.heed(event),
+                () = sleep_until(look_at.into()) => drop(self.look().await),
+                () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {
                     let actions = self.fleet.due(Instant::now());
-                    if let Some(yard) = self.yard.clone() {
+                    if let Some(yard) = self.lookout.yard().cloned() {
                         self.carry_out(&yard, actions).await;
                     }
                 }
@@ -231,57 +191,12 @@ impl Manager {
         if (&old.autoscale, old.min, old.max) != (&new.autoscale, new.min, new.max) {
             self.scaler = scaler(new);
         }
-        (self.yard, self.events) = (None, None);
-        self.look_at = Instant::now();
+        self.lookout.begin_anew();
     }
 
-    /// Looks at the engine; why that is not possible, otherwise.
+    /// Looks at the engine, and does what follows; why that is not possible, otherwise.
     async fn look(&mut self) -> Result<(), String> {
-        let held = self.events.is_some();
-        let looked = self.try_look().await;
-        let pause = match &looked {
-            Ok(()) => {
-                if self.trouble.take().is_some() {
-                    info!(pool = %self.pool.name, "replicas: the engine answers again");
-                }
-                // A list alone is not enough: whoever forbids the events would be asked again and again.
-                if held {
-                    (self.retry, self.told) = (RETRY.0, None);
-                }
-                let pause = self.looks.checked_sub(1).map_or(EVERY, |next| ONCE_MORE[next]);
-                self.looks = self.looks.saturating_sub(1);
-                if self.ended.is_empty() { pause } else { pause.min(UNTIL_KNOWN) }
-            }
-            Err(reason) => {
-                (self.yard, self.events) = (None, None);
-                if self.told.is_none_or(|told| told.elapsed() >= TELL) {
-                    self.told = Some(Instant::now());
-                    warn!(pool = %self.pool.name, reason, "replicas: nothing can be started or stopped");
-                }
-                self.trouble = Some(reason.clone());
-                let pause = self.retry;
-                self.retry = (self.retry * 2).min(RETRY.1);
-                pause
-            }
-        };
-        self.look_at = Instant::now() + pause;
-        looked
-    }
-
-    async fn try_look(&mut self) -> Result<(), String> {
-        let yard = match &self.yard {
-            Some(yard) => yard.clone(),
-            None => {
-                let yard = Yard::open(&self.config).await?;
-                debug!(pool = %self.pool.name, network = yard.network(), "replicas: engine found");
-                self.events = Some(Box::pin(yard.events()));
-                self.yard = Some(yard.clone());
-                // An event that the subscription came too late for is made up for by one more look.
-                self.looks = ONCE_MORE.len();
-                yard
-            }
-        };
-        let list = yard.list().await?;
+        let (yard, list) = self.lookout.look(&self.config).await?;
         let known = self.fleet.known();
         let actions = self.fleet.see(&list.sightings, Instant::now());
         if !known {
@@ -289,38 +204,10 @@ impl Manager {
             let (min, max) = (self.config.min, self.config.max);
             info!(pool = %self.pool.name, found, min, max, network = yard.network(), image = self.config.image, "replicas");
         }
-        let runs = |id: &str| list.sightings.iter().any(|seen| *seen.id == *id && seen.life == Life::Running);
-        self.ended.retain(|id| runs(id));
         self.taken = list.taken;
         self.addresses = list.addresses;
         self.carry_out(&yard, actions).await;
         Ok(())
-    }
-
-    fn heed(&mut self, event: Option<Result<EventMessage, Error>>) {
-        let concerned = |event: &EventMessage| self.yard.as_ref().is_some_and(|yard| yard.concerns(event));
-        match event {
-            Some(Ok(event)) if concerned(&event) => {
-                match (event.action.as_deref(), event.actor.and_then(|actor| actor.id)) {
-                    (Some("die"), Some(id)) => _ = self.ended.insert(id),
-                    (Some("start"), Some(id)) => _ = self.ended.remove(&id),
-                    _ => {}
-                }
-                self.looks = ONCE_MORE.len();
-                self.look_at = self.look_at.min(Instant::now() + GATHER);
-            }
-            Some(Ok(_)) => {}
-            ended => {
-                (self.yard, self.events) = (None, None);
-                let reason = match ended {
-                    Some(Err(error)) => error.to_string(),
-                    _ => "the stream has ended".to_owned(),
-                };
-                debug!(pool = %self.pool.name, reason, "replicas: the engine's events cannot be followed");
-                self.look_at = Instant::now() + self.retry;
-                self.retry = (self.retry * 2).min(RETRY.1);
-            }
-        }
     }
 
     async fn carry_out(&mut self, yard: &Yard, actions: Vec<Action>) {
@@ -382,7 +269,7 @@ impl Manager {
 
     async fn take_out(&mut self, names: &[Arc<str>]) {
         let actions = self.fleet.leave(names);
-        if let Some(yard) = self.yard.clone() {
+        if let Some(yard) = self.lookout.yard().cloned() {
             self.carry_out(&yard, actions).await;
         }
         self.changed();
@@ -396,7 +283,7 @@ impl Manager {
 
     /// Begins to add those whose places are reserved.
     fn begin(&mut self, names: Vec<Arc<str>>, reply: Option<Reply>, decision: Decision) {
-        let Some(yard) = self.yard.clone() else { return };
+        let Some(yard) = self.lookout.yard().cloned() else { return };
         for name in &names {
             self.start(&yard, Arc::clone(name), true);
         }
@@ -458,7 +345,7 @@ impl Manager {
         }
         let Some(batch) = self.batch.take() else { return };
         for (name, id) in batch.started {
-            self.note_start(&name);
+            self.starts.note(&name);
             info!(pool = %self.pool.name, replica = &*name, container = short(&id), "replica started");
             let _ = self.fleet.started(&name, id, Instant::now());
         }
@@ -474,7 +361,7 @@ impl Manager {
         match result {
             Ok(id) => {
                 info!(%pool, replica = &**name, container = short(&id), "replica started");
-                self.note_start(name);
+                self.starts.note(name);
                 let unwanted = self.fleet.started(name, id, Instant::now());
                 self.carry_out(yard, unwanted.into_iter().collect()).await;
             }
@@ -486,17 +373,12 @@ impl Manager {
         }
     }
 
-    fn note_start(&mut self, name: &Arc<str>) {
-        self.starts.insert(Arc::clone(name), Instant::now());
-        self.starts.retain(|_, at| at.elapsed() < TO_BE_UP);
-    }
-
     /// Weighs the load, and does what follows.
     async fn weigh(&mut self) {
-        if self.yard.is_none() || !self.fleet.known() || self.batch.is_some() {
+        if self.lookout.yard().is_none() || !self.fleet.known() || self.batch.is_some() {
             return;
         }
-        let load = self.load();
+        let load = load(&self.pool, &self.fleet, &self.starts);
         let Some(verdict) = self.scaler.as_mut().and_then(|scaler| scaler.weigh(load, Instant::now())) else {
             return;
         };
@@ -511,7 +393,7 @@ impl Manager {
                 Err(refusal) => warn!(pool = %self.pool.name, reason = %refusal, "replicas: not added"),
             }
         } else {
-            let names = self.least_busy(from - to);
+            let names = least_busy(&self.pool, &self.fleet, from - to);
             if names.is_empty() {
                 return;
             }
@@ -519,42 +401,6 @@ impl Manager {
             self.decide(decision);
             self.take_out(&names).await;
         }
-    }
-
-    fn load(&self) -> Load {
-        let roster = self.pool.roster();
-        let active: u64 = roster.members.iter().map(|entry| u64::from(entry.backend.load.active())).sum();
-        let up = |name: &Arc<str>| {
-            let mut members = roster.members.iter();
-            members.any(|entry| *entry.backend.name == **name && entry.state == State::Up)
-        };
-        let fresh = |name: &Arc<str>, at: &Instant| at.elapsed() < TO_BE_UP && !up(name);
-        let starts =
-            self.starts.iter().filter(|(name, _)| self.fleet.slots().iter().any(|slot| slot.name == **name));
-        let joining = starts.into_iter().any(|(name, at)| fresh(name, at));
-        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Load {
-            open: active + self.pool.queue.len() as u64,
-            up: number(roster.members.iter().filter(|entry| entry.state == State::Up).count()),
-            replicas: number(self.fleet.slots().len()),
-            starting: self.fleet.is_starting() || joining,
-            leaving: self.fleet.leaving().next().is_some(),
-        }
-    }
-
-    /// The replicas that have the fewest connections to finish; of equals the newest. Those that others have started are
-    /// not among them: they go only if somebody says so.
-    fn least_busy(&self, n: usize) -> Vec<Arc<str>> {
-        let roster = self.pool.roster();
-        let active = |name: &Arc<str>| -> u32 {
-            let members = roster.members.iter().filter(|entry| *entry.backend.name == **name);
-            members.map(|entry| entry.backend.load.active()).sum()
-        };
-        let ours = |slot: &&Slot| !matches!(slot.stage, Stage::Running { ours: false, .. });
-        let slots = self.fleet.slots().iter().rev().filter(ours);
-        let mut names: Vec<_> = slots.map(|slot| (active(&slot.name), Arc::clone(&slot.name))).collect();
-        names.sort_by_key(|(active, _)| *active);
-        names.into_iter().take(n).map(|(_, name)| name).collect()
     }
 
     /// Tells a decision, and keeps it.
@@ -572,7 +418,8 @@ impl Manager {
     }
 
     fn show(&self) {
-        let board = Board::of(&self.fleet, &self.config, self.trouble.clone(), &self.decisions);
+        let board =
+            Board::of(&self.fleet, &self.config, self.lookout.trouble().map(str::to_owned), &self.decisions);
         self.shown.send_replace(Arc::new(board));
     }
 }
@@ -584,12 +431,4 @@ fn decision(from: usize, to: usize, cause: &str) -> Decision {
 /// The engine's id of a container as people are used to it.
 fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
-}
-
-/// The next event; never, while the engine is away.
-async fn next(events: &mut Option<Pin<Box<Events>>>) -> Option<Result<EventMessage, Error>> {
-    match events {
-        Some(events) => events.next().await,
-        None => std::future::pending().await,
-    }
 }

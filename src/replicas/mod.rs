@@ -11,6 +11,8 @@ mod board;
 mod containers;
 mod fleet;
 mod leave;
+mod load;
+mod lookout;
 mod manager;
 mod names;
 mod refusal;
