@@ -91,7 +91,9 @@ fn they_are_listed_added_and_taken_out_in_the_agreed_shapes() {
     assert_eq!(body["Image"], "web");
     assert_eq!(body["Cmd"], json!(["serve", "--now"]));
     assert_eq!(body["Env"], json!(["SERVER_NAME=Büro 4", "MODE=fast", "SERVER_ID=mine"]));
-    assert_eq!(body["Labels"], json!({"pointsman.replicas": "p", "pointsman.name": "Büro 4"}));
+    assert_eq!(body["Labels"]["pointsman.replicas"], "p");
+    assert_eq!(body["Labels"]["pointsman.name"], "Büro 4");
+    assert_eq!(body["Labels"]["pointsman.instance"], created[0]["Labels"]["pointsman.instance"]);
     assert_eq!(body["HostConfig"]["NetworkMode"], "n");
     assert_eq!(body["NetworkingConfig"]["EndpointsConfig"]["n"]["Aliases"], json!(["B-ro-4"]));
     let (status, body) = lb.request("DELETE", "/rm", r#"{"n": 2, "hostnames": ["Büro 4"]}"#);
@@ -456,6 +458,71 @@ fn containers_that_others_have_started_are_adopted() {
     engine.run("x", json!({"app": "web"}));
     engine.run("y", json!({"app": "db"}));
     labelled.when_up(strings(&["x"]));
+}
+
+/// What there is to see of the pool's replicas.
+fn board(lb: &Lb) -> Value {
+    let body: Value = serde_json::from_str(&lb.get("/api/v1/replicas").1).unwrap();
+    body["pools"]["p"].clone()
+}
+
+#[test]
+fn one_of_others_that_is_restarted_is_not_replaced() {
+    let (engine, server) = (Engine::start(), server());
+    engine.run("server_1", json!({}));
+    let lb = Lb::start(&config(&engine, &server, "min: 0, adopt: server_*"));
+    lb.when_up(strings(&["server_1"]));
+    let stage = |stage: &str| {
+        eventually(stage, || (board(&lb)["replicas"][0]["stage"] == stage).then_some(()));
+    };
+    // By its engine, as its restart policy says.
+    engine.crash("server_1");
+    stage("restarting");
+    let told = lb.when_logged("replica died, and its engine starts it again");
+    assert!(told.contains("exit code 3"), "{told}");
+    assert_eq!((listed(&lb), board(&lb)["running"].clone()), (strings(&["server_1"]), json!(0)));
+    engine.back("server_1", "restarting");
+    lb.when_up(strings(&["server_1"]));
+    stage("running");
+    // By somebody, who stops it first.
+    engine.kill("server_1");
+    stage("waiting");
+    engine.back("server_1", "exited");
+    lb.when_up(strings(&["server_1"]));
+    stage("running");
+    assert_eq!(listed(&lb), strings(&["server_1"]));
+    assert!(engine.state().created.is_empty(), "{:?}", engine.state().created);
+}
+
+#[test]
+fn containers_of_a_former_group_are_told_of() {
+    let (engine, server) = (Engine::start(), server());
+    let lb = Lb::start(&config(&engine, &server, "min: 1, group: old"));
+    lb.when_up(strings(&["Server 1"]));
+    assert!(lb.reload(&config(&engine, &server, "min: 1, group: new")).contains("applied"));
+    let told = lb.when_logged("replicas: the pool has another group or engine now");
+    assert!(told.contains("group=old left=1") && told.contains("label=pointsman.replicas=old"), "{told}");
+    eventually("both run", || (engine.names("running") == ["new-Server-1", "old-Server-1"]).then_some(()));
+    eventually("it is shown", || (board(&lb)["former"] == json!(["old-Server-1"])).then_some(()));
+    engine.kill("Server 1");
+    assert_eq!(lb.request("POST", "/add", r#"{"n": 1}"#).0, 200);
+    eventually("only what runs is shown", || (board(&lb)["former"] == json!([])).then_some(()));
+}
+
+#[test]
+fn two_pointsmans_of_one_group_are_told_of_each_other() {
+    let (engine, server) = (Engine::start(), server());
+    let config = config(&engine, &server, "min: 1, max: 5");
+    let one = Lb::start(&config);
+    one.when_up(strings(&["Server 1"]));
+    let two = Lb::start(&config);
+    two.when_up(strings(&["Server 1"]));
+    assert_eq!((board(&one)["rivals"].clone(), board(&two)["rivals"].clone()), (json!([]), json!([])));
+    assert_eq!(two.request("POST", "/add", r#"{"n": 1, "hostnames": ["x"]}"#).0, 200);
+    let told = one.when_logged("replicas: another Pointsman starts some of the same group");
+    assert!(told.contains("container=\"p-x\"") && told.contains("a `group` of its own"), "{told}");
+    eventually("it is shown", || (board(&one)["rivals"] == json!(["p-x"])).then_some(()));
+    assert_eq!(board(&two)["rivals"], json!([]));
 }
 
 #[test]

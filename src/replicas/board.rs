@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::fleet::{Fleet, Stage};
+use super::neighbours::Neighbours;
 use crate::config;
 use crate::telemetry::decisions::unix_seconds;
 
@@ -38,6 +39,10 @@ pub struct Board {
     pub replicas: Vec<ReplicaStatus>,
     /// Those that are being taken out.
     pub leaving: Vec<Arc<str>>,
+    /// Containers that still run of groups that the pool had before a reload gave it another one.
+    pub former: Vec<Arc<str>>,
+    /// Containers of its group that another Pointsman has started meanwhile.
+    pub rivals: Vec<Arc<str>>,
     /// The last decision on their number.
     pub last_decision: Option<Decision>,
     /// The last decisions, the oldest first.
@@ -50,7 +55,8 @@ pub struct Board {
 pub struct ReplicaStatus {
     /// Its name.
     pub name: Arc<str>,
-    /// `starting`, `running`, or `waiting`: it died, and is started again soon.
+    /// `starting`, `running`, `restarting`: it ended, and its engine starts it again, or `waiting`: it died, and is replaced
+    /// soon, unless it is back by then.
     pub stage: &'static str,
     /// Its container's id, if it runs.
     pub container: Option<Arc<str>>,
@@ -91,6 +97,8 @@ impl Board {
             trouble: None,
             replicas: Vec::new(),
             leaving: Vec::new(),
+            former: Vec::new(),
+            rivals: Vec::new(),
             last_decision: None,
             decisions: Arc::default(),
         }
@@ -101,12 +109,14 @@ impl Board {
         fleet: &Fleet,
         config: &config::Replicas,
         trouble: Option<String>,
+        neighbours: &Neighbours,
         decisions: &Arc<[Decision]>,
     ) -> Self {
         let replica = |slot: &super::fleet::Slot| ReplicaStatus {
             name: Arc::clone(&slot.name),
             stage: match slot.stage {
                 Stage::Starting => "starting",
+                Stage::Running { restarting: true, .. } => "restarting",
                 Stage::Running { .. } => "running",
                 Stage::Waiting { .. } => "waiting",
             },
@@ -122,6 +132,8 @@ impl Board {
             trouble,
             replicas: fleet.slots().iter().map(replica).collect(),
             leaving: fleet.leaving().cloned().collect(),
+            former: neighbours.former().to_vec(),
+            rivals: neighbours.rivals().to_vec(),
             last_decision: decisions.last().cloned(),
             decisions: Arc::clone(decisions),
             ..Self::new(config)

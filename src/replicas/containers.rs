@@ -10,8 +10,8 @@ use std::time::Duration;
 use bollard::Docker as Engine;
 use bollard::errors::Error;
 use bollard::models::{
-    ContainerCreateBody, ContainerSummary, ContainerSummaryStateEnum as State, EndpointSettings,
-    EventMessage, HostConfig, NetworkingConfig,
+    ContainerCreateBody, ContainerState, ContainerSummary, ContainerSummaryStateEnum as State,
+    EndpointSettings, EventMessage, HostConfig, NetworkingConfig,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
@@ -34,6 +34,8 @@ const SLOW: Duration = Duration::from_secs(60);
 const ENGINES_OWN: Duration = Duration::from_secs(30);
 /// The network that every engine has.
 const USUAL: &str = "bridge";
+/// The label that says which Pointsman has started a container: a number that it draws for each pool.
+const INSTANCE_LABEL: &str = "pointsman.instance";
 /// What can change who there is.
 const EVENTS: [&str; 4] = ["start", "die", "destroy", "rename"];
 
@@ -43,6 +45,8 @@ pub(super) struct Yard {
     address: Address,
     engine: Engine,
     config: Arc<Replicas>,
+    /// What those that are started are marked with.
+    instance: Arc<str>,
     chosen: Chosen,
     network: Arc<str>,
     /// The container that this process is in.
@@ -67,15 +71,30 @@ impl From<Refusal> for NotStarted {
 pub(super) struct List {
     /// The replicas' containers, the oldest first.
     pub(super) sightings: Vec<Sighting>,
+    /// All that run and that a Pointsman has started, whosever they are.
+    pub(super) labelled: Vec<Labelled>,
     /// The names of all containers.
     pub(super) taken: BTreeSet<String>,
     /// Where those that run are connected to, by id.
     pub(super) addresses: HashMap<Arc<str>, Vec<IpAddr>>,
 }
 
+/// A container that a Pointsman has started.
+#[derive(Clone, Debug)]
+pub(super) struct Labelled {
+    /// The engine's id.
+    pub(super) id: Arc<str>,
+    /// What the engine calls it.
+    pub(super) container: Arc<str>,
+    /// Whose it is.
+    pub(super) group: Arc<str>,
+    /// Who has started it; `None`: one that did not say so yet.
+    pub(super) instance: Option<Arc<str>>,
+}
+
 impl Yard {
-    /// Finds the engine; why it cannot, otherwise.
-    pub(super) async fn open(config: &Arc<Replicas>) -> Result<Self, String> {
+    /// Finds the engine; why it cannot, otherwise. Those that are started are marked with `instance`.
+    pub(super) async fn open(config: &Arc<Replicas>, instance: &Arc<str>) -> Result<Self, String> {
         let address = Address::new(config.engine.as_deref());
         let engine = address.connect().await?;
         let own = own_container();
@@ -84,7 +103,15 @@ impl Yard {
             None => own_network(&engine, own.as_deref()).await,
         };
         let chosen = Chosen::new(&format!("{GROUP_LABEL}={}", config.group), config.adopt.as_ref());
-        Ok(Self { address, engine, config: Arc::clone(config), chosen, network, own })
+        Ok(Self {
+            address,
+            engine,
+            config: Arc::clone(config),
+            instance: Arc::clone(instance),
+            chosen,
+            network,
+            own,
+        })
     }
 
     /// The network that they join.
@@ -118,6 +145,7 @@ impl Yard {
             addresses: chosen()
                 .map(|container| (found::id(container).into(), addresses_of(container)))
                 .collect(),
+            labelled: list.iter().filter_map(labelled).collect(),
             taken: taken.map(|name| name.trim_start_matches('/').to_owned()).collect(),
         })
     }
@@ -172,6 +200,7 @@ impl Yard {
             labels: Some(HashMap::from([
                 (GROUP_LABEL.to_owned(), config.group.to_string()),
                 ("pointsman.name".to_owned(), name.to_owned()),
+                (INSTANCE_LABEL.to_owned(), self.instance.to_string()),
             ])),
             host_config: Some(HostConfig {
                 network_mode: Some(self.network.to_string()),
@@ -208,14 +237,16 @@ impl Yard {
 
     /// Why one has ended, in words.
     pub(super) async fn epitaph(&self, id: &str) -> String {
+        // One that runs again has no exit code any longer.
+        let back = |state: &ContainerState| state.running == Some(true) && state.restarting != Some(true);
         let state = match self.within(self.engine.inspect_container(id, None)).await {
             Ok(inspected) => inspected.state.unwrap_or_default(),
             Err(_) => return "it was removed".to_owned(),
         };
         match (state.oom_killed, state.exit_code) {
             (Some(true), _) => "out of memory".to_owned(),
-            (_, Some(code)) => format!("exit code {code}"),
-            (_, None) => "it ended".to_owned(),
+            (_, Some(code)) if !back(&state) => format!("exit code {code}"),
+            (_, _) => "it ended".to_owned(),
         }
     }
 
@@ -280,6 +311,19 @@ fn addresses<'a>(endpoints: impl Iterator<Item = &'a EndpointSettings>) -> Vec<I
     endpoints.flat_map(of).flatten().filter_map(|ip| ip.parse().ok()).collect()
 }
 
+/// A container that a Pointsman has started, if it is one and runs.
+fn labelled(container: &ContainerSummary) -> Option<Labelled> {
+    let labels = container.labels.as_ref()?;
+    let running = container.state == Some(State::RUNNING);
+    let mut names = container.names.iter().flatten().map(|name| name.trim_start_matches('/'));
+    labels.get(GROUP_LABEL).filter(|_| running).map(|group| Labelled {
+        id: found::id(container).into(),
+        container: names.find(|name| !name.contains('/')).unwrap_or_default().into(),
+        group: group.as_str().into(),
+        instance: labels.get(INSTANCE_LABEL).map(|instance| instance.as_str().into()),
+    })
+}
+
 /// A container of the list. Ours are those of our group: those of another one that are adopted have an owner.
 fn sighting(container: &ContainerSummary, group: &str) -> Sighting {
     let label = |key: &str| container.labels.as_ref().and_then(|labels| labels.get(key));
@@ -291,7 +335,8 @@ fn sighting(container: &ContainerSummary, group: &str) -> Sighting {
         ours: label(GROUP_LABEL).is_some_and(|label| label == group),
         life: match container.state {
             Some(State::CREATED) => Life::Created,
-            Some(State::RUNNING | State::PAUSED | State::RESTARTING | State::STOPPING) => Life::Running,
+            Some(State::RUNNING | State::PAUSED | State::STOPPING) => Life::Running,
+            Some(State::RESTARTING) => Life::Restarting,
             _ => Life::Ended,
         },
     }

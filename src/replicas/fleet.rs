@@ -12,6 +12,9 @@ use super::{Refusal, Settings};
 const STABLE: Duration = Duration::from_secs(60);
 /// The pause before one that died soon is started again: at first, and at most.
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// One that others have started, and that has ended, has so long to be back before another one stands in for it: it may just be
+/// restarted, by whoever looks after it.
+const RETURN: Duration = Duration::from_secs(3);
 /// One that was just started may be missing from a list that was made before.
 const UNSEEN: Duration = Duration::from_secs(5);
 
@@ -37,6 +40,8 @@ pub(super) enum Life {
     Created,
     /// It runs.
     Running,
+    /// It ended, and the engine starts it again, as its restart policy says.
+    Restarting,
     /// It ran.
     Ended,
 }
@@ -48,6 +53,8 @@ pub(super) enum Action {
     Start(Arc<str>),
     /// One died by itself. Tell people, and when the next one is started, if so; and remove it if it is ours.
     Bury { name: Arc<str>, id: Arc<str>, ours: bool, again_in: Option<Duration> },
+    /// One died by itself, and the engine starts it again. Tell people.
+    Mourn { name: Arc<str>, id: Arc<str> },
     /// Remove what is left of one.
     Remove(Arc<str>),
     /// Drain one, stop it and remove it; [`Fleet::left`] is told when that is done.
@@ -74,9 +81,9 @@ pub(super) struct Slot {
 pub(super) enum Stage {
     /// Its start is under way.
     Starting,
-    /// It runs.
-    Running { id: Arc<str>, ours: bool, seen: bool, since: Instant },
-    /// It died, or could not be started, and is started again then.
+    /// It runs, or the engine starts it again.
+    Running { id: Arc<str>, ours: bool, seen: bool, since: Instant, restarting: bool },
+    /// It died, or could not be started, and is started again then, unless it is back.
     Waiting { until: Instant },
 }
 
@@ -141,7 +148,8 @@ impl Fleet {
 
     /// How many run.
     pub(super) fn running(&self) -> usize {
-        self.slots.iter().filter(|slot| matches!(slot.stage, Stage::Running { .. })).count()
+        let runs = |slot: &&Slot| matches!(slot.stage, Stage::Running { restarting: false, .. });
+        self.slots.iter().filter(runs).count()
     }
 
     /// Whether somebody is being started.
@@ -178,7 +186,13 @@ impl Fleet {
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.id() == Some(&seen.id)) {
             match (&mut slot.stage, seen.life) {
                 (Stage::Running { .. }, Life::Ended) => self.died(&id, now, actions),
-                (Stage::Running { seen, .. }, _) => *seen = true,
+                (Stage::Running { seen, restarting, .. }, life) => {
+                    *seen = true;
+                    let before = std::mem::replace(restarting, life == Life::Restarting);
+                    if *restarting && !before {
+                        actions.push(Action::Mourn { name: Arc::clone(&slot.name), id });
+                    }
+                }
                 _ => {}
             }
             return;
@@ -192,19 +206,23 @@ impl Fleet {
         if seen.ours && self.doomed.contains(&seen.name) {
             return; // it leaves when it has been started
         }
-        let running = Stage::Running { id: Arc::clone(&id), ours: seen.ours, seen: true, since: now };
+        let restarting = seen.life == Life::Restarting;
+        let running =
+            Stage::Running { id: Arc::clone(&id), ours: seen.ours, seen: true, since: now, restarting };
         let slot = self.slots.iter_mut().find(|slot| slot.name == seen.name);
         match (seen.life, slot) {
             (_, Some(Slot { stage: Stage::Starting, .. })) => {} // how that goes is told soon
-            (Life::Running, Some(slot @ Slot { stage: Stage::Waiting { .. }, .. })) => {
-                // Somebody else was faster.
+            (Life::Running | Life::Restarting, Some(slot @ Slot { stage: Stage::Waiting { .. }, .. })) => {
+                // It is back, or somebody else was faster.
                 (slot.stage, slot.died) = (running, false);
             }
-            (Life::Running, Some(_)) => {
+            (Life::Running | Life::Restarting, Some(_)) => {
                 let short = &id[..id.len().min(12)];
                 self.slots.push(Slot::new(format!("{} ({short})", seen.name).into(), running));
             }
-            (Life::Running, None) => self.slots.push(Slot::new(Arc::clone(&seen.name), running)),
+            (Life::Running | Life::Restarting, None) => {
+                self.slots.push(Slot::new(Arc::clone(&seen.name), running))
+            }
             (Life::Created | Life::Ended, _) if !seen.ours => {}
             (Life::Ended, None)
                 if !self.known && self.settings.respawn && !seen.container.ends_with(LEAVING) =>
@@ -235,7 +253,8 @@ impl Fleet {
             slot.falls = 0;
         }
         let name = Arc::clone(&slot.name);
-        let again_in = self.settings.respawn.then(|| slot.fall(now));
+        let least = if ours { Duration::ZERO } else { RETURN };
+        let again_in = self.settings.respawn.then(|| slot.fall(now, least));
         if again_in.is_none() {
             self.slots.remove(index);
         }
@@ -262,8 +281,7 @@ impl Fleet {
             }
             // Those of others are theirs to take away.
             let surplus = self.slots.len().saturating_sub(self.settings.max as usize);
-            let ours = |slot: &&Slot| !matches!(slot.stage, Stage::Running { ours: false, .. });
-            let newest = self.slots.iter().rev().filter(ours).take(surplus);
+            let newest = self.slots.iter().rev().filter(|slot| slot.is_ours()).take(surplus);
             let names: Vec<_> = newest.map(|slot| Arc::clone(&slot.name)).collect();
             actions.extend(self.leave(&names));
         }
@@ -285,7 +303,7 @@ impl Fleet {
         let slot = self.slots.iter_mut().find(|slot| *slot.name == *name && slot.stage == Stage::Starting);
         match slot {
             Some(slot) => {
-                slot.stage = Stage::Running { id, ours: true, seen: false, since: now };
+                slot.stage = Stage::Running { id, ours: true, seen: false, since: now, restarting: false };
                 if std::mem::take(&mut slot.died) {
                     slot.respawns += 1;
                     self.respawns += 1;
@@ -304,7 +322,7 @@ impl Fleet {
         self.doomed.remove(name);
         let slot = self.slots.iter_mut().find(|slot| *slot.name == *name && slot.stage == Stage::Starting)?;
         slot.falls = slot.falls.max(1); // not at once: nothing has changed
-        Some(slot.fall(now))
+        Some(slot.fall(now, Duration::ZERO))
     }
 
     /// Reserves the places of `n` more, whose starts are under way from now on, and gives their names.
@@ -424,6 +442,11 @@ impl Slot {
         Self { name, stage, respawns: 0, falls: 0, died: false }
     }
 
+    /// Whether nobody else has started it.
+    pub(super) fn is_ours(&self) -> bool {
+        !matches!(self.stage, Stage::Running { ours: false, .. })
+    }
+
     /// The container's id, if it runs.
     pub(super) fn id(&self) -> Option<&Arc<str>> {
         match &self.stage {
@@ -432,12 +455,13 @@ impl Slot {
         }
     }
 
-    /// Notes that it fell; when it is started again.
-    fn fall(&mut self, now: Instant) -> Duration {
+    /// Notes that it fell; when it is started again, which is after `least` or later.
+    fn fall(&mut self, now: Instant, least: Duration) -> Duration {
         let pause = match self.falls {
             0 => Duration::ZERO,
             falls => PAUSE.0.saturating_mul(1 << (falls - 1).min(16)).min(PAUSE.1),
         };
+        let pause = pause.max(least);
         self.falls = self.falls.saturating_add(1);
         self.stage = Stage::Waiting { until: now + pause };
         pause

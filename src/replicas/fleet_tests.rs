@@ -170,14 +170,34 @@ fn containers_of_others_are_replicas_and_are_replaced_but_not_removed_when_they_
     assert_eq!(names(&fleet), ["server_1"]);
     let ended = Sighting { life: Life::Ended, ..theirs.clone() };
     let actions = fleet.see(std::slice::from_ref(&ended), now);
-    let again_in = Some(Duration::ZERO);
-    let bury = Action::Bury { name: "server_1".into(), id: "a".into(), ours: false, again_in };
-    assert_eq!(actions, [bury, start("server_1")]);
+    let bury = Action::Bury { name: "server_1".into(), id: "a".into(), ours: false, again_in: Some(RETURN) };
+    assert_eq!(actions, [bury]);
+    assert_eq!(fleet.due(now + RETURN), [start("server_1")]);
     assert_eq!(fleet.started("server_1", "b".into(), now), None);
     // If theirs comes back, both are there, by names that differ.
     let both = [theirs, sighting("b", "server_1", Life::Running)];
     assert_eq!(fleet.see(&both, now), []);
     assert_eq!(names(&fleet), ["server_1", "server_1 (a)"]);
+}
+
+#[test]
+fn one_of_others_that_is_restarted_is_not_replaced() {
+    let now = Instant::now();
+    let mut fleet = Fleet::new(settings(0, 5));
+    let theirs = |life| [Sighting { ours: false, ..sighting("a", "server_1", life) }];
+    assert_eq!(fleet.see(&theirs(Life::Running), now), []);
+    // By its engine: that is told once.
+    let mourn = Action::Mourn { name: "server_1".into(), id: "a".into() };
+    assert_eq!(fleet.see(&theirs(Life::Restarting), now), [mourn]);
+    assert_eq!(fleet.see(&theirs(Life::Restarting), now), []);
+    assert_eq!((names(&fleet), fleet.running()), (vec!["server_1".to_owned()], 0));
+    assert_eq!(fleet.see(&theirs(Life::Running), now), []);
+    assert_eq!(fleet.running(), 1);
+    // By somebody else, in a moment.
+    assert_eq!(fleet.see(&theirs(Life::Ended), now).len(), 1);
+    assert_eq!(fleet.see(&theirs(Life::Running), now + RETURN / 2), []);
+    assert_eq!((fleet.due(now + RETURN), fleet.running(), fleet.respawns()), (vec![], 1, 0));
+    assert_eq!(names(&fleet), ["server_1"]);
 }
 
 #[test]
@@ -251,6 +271,7 @@ impl World {
                 }
                 Action::Bury { .. } => {}
                 Action::Leave { id, .. } => self.leaving.push(id),
+                Action::Mourn { .. } => {}
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fleet::{Fleet, Slot, Stage};
+use super::fleet::Fleet;
 use super::scale::Load;
 use crate::pool::{Pool, State};
 
@@ -52,8 +52,7 @@ pub(super) fn least_busy(pool: &Pool, fleet: &Fleet, n: usize) -> Vec<Arc<str>> 
         let members = roster.members.iter().filter(|entry| *entry.backend.name == **name);
         members.map(|entry| entry.backend.load.active()).sum()
     };
-    let ours = |slot: &&Slot| !matches!(slot.stage, Stage::Running { ours: false, .. });
-    let slots = fleet.slots().iter().rev().filter(ours);
+    let slots = fleet.slots().iter().rev().filter(|slot| slot.is_ours());
     let mut names: Vec<_> = slots.map(|slot| (active(&slot.name), Arc::clone(&slot.name))).collect();
     names.sort_by_key(|(active, _)| *active);
     names.into_iter().take(n).map(|(_, name)| name).collect()

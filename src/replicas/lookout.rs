@@ -37,6 +37,8 @@ pub(super) type Happened = Option<Result<EventMessage, Error>>;
 pub(super) struct Lookout {
     /// Whose replicas it looks for.
     pool: Arc<str>,
+    /// What those that are started are marked with.
+    instance: Arc<str>,
     /// The engine, while it answers.
     yard: Option<Yard>,
     events: Option<Pin<Box<Events>>>,
@@ -55,9 +57,10 @@ pub(super) struct Lookout {
 
 impl Lookout {
     /// Looks for the replicas of that pool, at once.
-    pub(super) fn new(pool: Arc<str>) -> Self {
+    pub(super) fn new(pool: Arc<str>, instance: Arc<str>) -> Self {
         Self {
             pool,
+            instance,
             yard: None,
             events: None,
             look_at: Instant::now(),
@@ -125,7 +128,7 @@ impl Lookout {
         let yard = match &self.yard {
             Some(yard) => yard.clone(),
             None => {
-                let yard = Yard::open(config).await?;
+                let yard = Yard::open(config, &self.instance).await?;
                 debug!(pool = %self.pool, network = yard.network(), "replicas: engine found");
                 self.events = Some(Box::pin(yard.events()));
                 self.yard = Some(yard.clone());

@@ -15,13 +15,14 @@ use tracing::{info, warn};
 
 use super::board::{self, Board, Decision};
 use super::containers::{NotStarted, Yard};
-use super::fleet::{Action, Fleet, Life};
+use super::fleet::{Action, Fleet, Life, Sighting};
 use super::leave::{self, Leaver};
 use super::load::{Starts, least_busy, load};
 use super::lookout::Lookout;
+use super::neighbours::Neighbours;
 use super::scale::Scaler;
 use super::{Refusal, Settings};
-use crate::config::Replicas;
+use crate::config::{GROUP_LABEL, Replicas};
 use crate::pool::Pool;
 
 /// How often the load is weighed.
@@ -45,8 +46,10 @@ pub(super) fn start(
     orders: mpsc::UnboundedReceiver<Order>,
     shown: watch::Sender<Arc<Board>>,
 ) {
+    let instance: Arc<str> = format!("{:016x}", rand::random::<u64>()).into();
     let manager = Manager {
-        lookout: Lookout::new(Arc::clone(&pool.name)),
+        lookout: Lookout::new(Arc::clone(&pool.name), Arc::clone(&instance)),
+        neighbours: Neighbours::new(instance),
         fleet: Fleet::new(Settings::from(&config)),
         scaler: scaler(&config),
         config: Arc::new(config),
@@ -100,6 +103,7 @@ struct Manager {
     scaler: Option<Scaler>,
     shown: watch::Sender<Arc<Board>>,
     lookout: Lookout,
+    neighbours: Neighbours,
     work: JoinSet<Done>,
     batch: Option<Batch>,
     starts: Starts,
@@ -182,11 +186,22 @@ impl Manager {
         let old = std::mem::replace(&mut self.config, Arc::new(config));
         self.drain = drain;
         let new = &self.config;
+        let left = self.fleet.slots().iter().filter(|slot| slot.is_ours()).count();
         let others = |c: &Replicas| (c.engine.clone(), c.group.clone(), c.adopt.clone());
         if others(&old) == others(new) {
             self.fleet.reconfigure(Settings::from(&**new));
         } else {
             self.fleet = Fleet::new(Settings::from(&**new));
+        }
+        if (&old.engine, &old.group) != (&new.engine, &new.group) {
+            self.neighbours.moved(&old.group, &new.group);
+            if left > 0 {
+                let advice = format!(
+                    "they run on, and nobody looks after them: `docker rm -f $(docker ps -q -f label={GROUP_LABEL}={})` removes them",
+                    old.group
+                );
+                warn!(pool = %self.pool.name, group = %old.group, left, advice, "replicas: the pool has another group or engine now");
+            }
         }
         if (&old.autoscale, old.min, old.max) != (&new.autoscale, new.min, new.max) {
             self.scaler = scaler(new);
@@ -200,9 +215,15 @@ impl Manager {
         let known = self.fleet.known();
         let actions = self.fleet.see(&list.sightings, Instant::now());
         if !known {
-            let found = list.sightings.iter().filter(|seen| seen.life == Life::Running).count();
+            let runs = |seen: &&Sighting| matches!(seen.life, Life::Running | Life::Restarting);
+            let found = list.sightings.iter().filter(runs).count();
             let (min, max) = (self.config.min, self.config.max);
             info!(pool = %self.pool.name, found, min, max, network = yard.network(), image = self.config.image, "replicas");
+        }
+        if let Some(container) = self.neighbours.see(&list.labelled, &self.config.group) {
+            let (container, group) = (&*container, &*self.config.group);
+            let advice = "give each a `group` of its own";
+            warn!(pool = %self.pool.name, group, container, advice, "replicas: another Pointsman starts some of the same group");
         }
         self.taken = list.taken;
         self.addresses = list.addresses;
@@ -223,6 +244,14 @@ impl Manager {
                         if ours {
                             leave::sweep(&yard, &pool, &id).await;
                         }
+                        Done::Swept
+                    });
+                }
+                Action::Mourn { name, id } => {
+                    let (pool, yard) = (Arc::clone(&self.pool.name), yard.clone());
+                    self.work.spawn(async move {
+                        let cause = yard.epitaph(&id).await;
+                        warn!(%pool, replica = &*name, container = short(&id), cause, "replica died, and its engine starts it again");
                         Done::Swept
                     });
                 }
@@ -418,8 +447,8 @@ impl Manager {
     }
 
     fn show(&self) {
-        let board =
-            Board::of(&self.fleet, &self.config, self.lookout.trouble().map(str::to_owned), &self.decisions);
+        let trouble = self.lookout.trouble().map(str::to_owned);
+        let board = Board::of(&self.fleet, &self.config, trouble, &self.neighbours, &self.decisions);
         self.shown.send_replace(Arc::new(board));
     }
 }

@@ -15,6 +15,7 @@ mod load;
 mod lookout;
 mod manager;
 mod names;
+mod neighbours;
 mod refusal;
 mod scale;
 

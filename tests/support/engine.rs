@@ -42,7 +42,7 @@ pub struct State {
 #[derive(Clone, Debug)]
 pub struct Container {
     pub name: String,
-    /// `created`, `running` or `exited`.
+    /// `created`, `running`, `restarting` or `exited`.
     pub state: &'static str,
     pub labels: Value,
     pub address: String,
@@ -116,13 +116,25 @@ impl Engine {
 
     /// Ends the process of the replica that people call so.
     pub fn kill(&self, replica: &str) {
-        let id = {
-            let state = self.state();
-            let mut found = state.containers.iter().filter(|(_, one)| one.state == "running");
-            let is = |one: &Container| one.labels["pointsman.name"] == replica || one.name == replica;
-            found.find(|(_, one)| is(one)).map(|(id, _)| id.clone()).unwrap()
-        };
-        self.set(&id, "exited", "die");
+        self.set(&self.find(replica, "running"), "exited", "die");
+    }
+
+    /// The same of one that it starts again, as its restart policy says, once it is told to be [`back`](Self::back).
+    pub fn crash(&self, replica: &str) {
+        self.set(&self.find(replica, "running"), "restarting", "die");
+    }
+
+    /// Starts one again that is in that state.
+    pub fn back(&self, replica: &str, from: &str) {
+        self.set(&self.find(replica, from), "running", "start");
+    }
+
+    /// The container of the replica that people call so.
+    fn find(&self, replica: &str, state: &str) -> String {
+        let all = self.state();
+        let mut found = all.containers.iter().filter(|(_, one)| one.state == state);
+        let is = |one: &Container| one.labels["pointsman.name"] == replica || one.name == replica;
+        found.find(|(_, one)| is(one)).map(|(id, _)| id.clone()).unwrap()
     }
 
     fn set(&self, id: &str, to: &'static str, action: &str) {
