@@ -221,7 +221,7 @@ impl Fleet {
                 self.slots.push(Slot::new(format!("{} ({short})", seen.name).into(), running));
             }
             (Life::Running | Life::Restarting, None) => {
-                self.slots.push(Slot::new(Arc::clone(&seen.name), running))
+                self.slots.push(Slot::new(Arc::clone(&seen.name), running));
             }
             (Life::Created | Life::Ended, _) if !seen.ours => {}
             (Life::Ended, None)
