@@ -46,7 +46,7 @@ pub(super) fn fact(fact: &Value) -> String {
             None => format!("{pool}: {} finds backends again", text("source")),
         },
         "check" if fact["passed"] == true => {
-            format!("{pool}/{backend}: its {} check passes again", text("check"))
+            format!("{pool}/{backend}: its {} check passes", text("check"))
         }
         "check" => format!("{pool}/{backend}: its {} check fails: {}", text("check"), text("error")),
         "discovered" => {
@@ -138,7 +138,7 @@ mod tests {
             error: error.map(Into::into),
             took_ms: 0.3,
         };
-        assert_eq!(told(&check(true, None)), "web/a: its http check passes again");
+        assert_eq!(told(&check(true, None)), "web/a: its http check passes");
         assert_eq!(told(&check(false, Some("status 503"))), "web/a: its http check fails: status 503");
         let discovered = Fact::Discovered {
             pool: "web".into(),

@@ -73,7 +73,7 @@ export function fact(one) {
     case 'removed':
       return `${one.who} takes ${one.backend} at ${one.address} away`;
     case 'check':
-      return one.passed ? `the ${one.check} check of ${one.backend} passes again` : `the ${one.check} check of ${one.backend} fails: ${one.error}`;
+      return one.passed ? `the ${one.check} check of ${one.backend} passes` : `the ${one.check} check of ${one.backend} fails: ${one.error}`;
     case 'discovered': {
       const found = [one.new?.length && `new: ${one.new.join(', ')}`, one.missing?.length && `missing: ${one.missing.join(', ')}`];
       return [`${one.source} names ${times(one.backends, 'backend')}`, ...found].filter(Boolean).join('; ');
