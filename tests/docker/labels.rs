@@ -66,7 +66,7 @@ fn containers_with_the_label_are_followed_by_their_names_at_their_addresses() {
     };
     let answers = || (0..6).map(|_| http_get(lb.address("l"), "/").unwrap().1).collect::<BTreeSet<_>>();
     assert_eq!(answers(), hosts(&[&a, &b]));
-    docker(&["stop", &a.0]);
+    docker(&["stop", "-t", "0", &a.0]);
     // By the event: the list is read only every half a minute.
     lb.when_up(names(&[&b]));
     let c = labelled.run("c", &[], &server);
@@ -160,7 +160,7 @@ fn after_the_engine_was_away_the_whole_state_is_read_again() {
         forwarder.cut();
         eventually("it is told", || (lb.logged(&["resolve failed"]).len() > before).then_some(()));
         // Nothing is known, so everybody stays; meanwhile one goes and one comes.
-        docker(&["stop", &a.0]);
+        docker(&["stop", "-t", "0", &a.0]);
         let c = labelled.run("c", &[], &IDLE);
         lb.when_up(names(&[&a, &b]));
         forwarder.mend();
