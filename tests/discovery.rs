@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use pointsman::cli::demo::zone::Mode;
+use pointsman::cli::demo::zone::{Mode, Zone};
 use support::backend::Backend;
 use support::dns::Dns;
 use support::{Lb, PATIENCE, eventually, http_get};
@@ -146,6 +146,29 @@ fn no_connection_reaches_a_stranger_that_took_over_an_address() {
 #[test]
 fn no_connection_reaches_a_stranger_that_took_over_an_address_while_names_are_asked_for() {
     a_stranger_takes_over("backend");
+}
+
+#[test]
+fn containers_that_come_while_names_are_asked_for_have_their_names_from_the_beginning() {
+    /// Each answer is out of date at once: the next container is there.
+    fn one_comes(zone: &Zone, n: u8) {
+        zone.once_answered("backend", move |zone| {
+            zone.name_owner(ip(n), &format!("web-{n}.net"));
+            zone.add("backend", ip(n));
+            if n < 95 {
+                one_comes(zone, n + 1);
+            }
+        });
+    }
+    let dns = Dns::start();
+    let all = ["a", "b", "c", "d", "e", "f"].into_iter().zip(90..).collect::<Vec<_>>();
+    let (port, _backends) = backends(&all);
+    dns.containers(&[("web-90.net", ip(90))]);
+    let lb = lb(&dns, port, "        family: 4\n", CHECKS);
+    lb.when_up(vec!["web-90.net".into()]);
+    one_comes(&dns.zone, 91);
+    lb.when_up((90..=95).map(|n| format!("web-{n}.net")).collect());
+    assert_eq!(lb.logged(&["backend=127.0.77."]), Vec::<String>::new());
 }
 
 #[test]

@@ -20,7 +20,8 @@ use crate::config::{Dns, Query};
 
 /// How often a server that is not on this machine is asked again for names that it has already told.
 const NAMES_AGAIN: Duration = Duration::from_secs(10);
-/// How often one round asks for the addresses, at most, so that the last answer is younger than the names.
+/// How often one round asks for the addresses, at most, until the answer is younger than the names of all that are in it.
+/// Names that do not rest even then are taken as they are.
 const PASSES: usize = 3;
 
 /// The A and AAAA records of a name, and what is known of the addresses.
@@ -46,14 +47,16 @@ impl Rounds for Watcher {
     }
 
     async fn round(&mut self, resolver: &Arc<Resolver>) -> Observation {
-        let mut answer = self.ask(resolver).await;
-        for _ in 1..PASSES {
+        let mut passes = 0;
+        let answer = loop {
+            let answer = self.ask(resolver).await;
             let renamed = self.learn_names(resolver, resolver.timeout).await;
-            if !matches!(&answer, Answer::Records(addresses) if !addresses.is_disjoint(&renamed)) {
-                break;
+            passes += 1;
+            let rests = !matches!(&answer, Answer::Records(addresses) if !addresses.is_disjoint(&renamed));
+            if rests || passes == PASSES {
+                break answer;
             }
-            answer = self.ask(resolver).await;
-        }
+        };
         let owners = self.known.iter().filter_map(|(ip, known)| Some((*ip, known.name.clone()?))).collect();
         Observation { outcome: self.outcome(answer, resolver), owners }
     }
