@@ -131,6 +131,8 @@ fn killing_a_backend_costs_only_those_who_are_connected_to_it() {
 
 #[test]
 fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
+    /// From the first backend's own health to the first answer.
+    const BACK: Duration = Duration::from_secs(3);
     let Some(_engine) = engine() else { return };
     let (project, lb, address) = demo();
     let started = inspect(&lb, "{{.State.StartedAt}}");
@@ -149,7 +151,7 @@ fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
         (turned_away.len() == 5).then_some(())
     });
     assert_eq!(http_get((address, ADMIN).into(), "/heartbeat").unwrap().0, 200);
-    std::thread::scope(|scope| {
+    let healthy = std::thread::scope(|scope| {
         scope.spawn(|| project.compose(&["start", "backend"]));
         eventually("a backend is healthy", || {
             let healthy = |id: &String| {
@@ -157,12 +159,16 @@ fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
                 let text = inspect(id, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
                 let address: IpAddr = text.parse().ok()?;
                 let answer = http_get((address, BACKEND).into(), "/health").ok()?;
-                (answer.0 == 200).then_some(())
+                (answer.0 == 200).then(Instant::now)
             };
             project.containers("backend").iter().find_map(healthy)
-        });
+        })
     });
-    eventually("it serves again", || Request::make(web, "/").served().then_some(()));
+    let served = eventually("it serves again", || {
+        let request = Request::make(web, "/");
+        request.served().then_some(request.at)
+    });
+    assert!(served.saturating_duration_since(healthy) < BACK, "{:?}", served - healthy);
     assert_eq!(inspect(&lb, "{{.State.StartedAt}}"), started);
 }
 
