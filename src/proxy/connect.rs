@@ -11,7 +11,6 @@ use socket2::SockRef;
 use tracing::{debug, warn};
 
 use super::clock;
-use super::sockets;
 use super::stream::Stream;
 use super::worker::Local;
 use crate::balance::shadow::Shadowed;
@@ -94,7 +93,7 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         };
         let crowd = Some(search.view.crowd(Some(&chosen.backend)));
         let (backend, began) = (&chosen.backend, Instant::now());
-        match attempt(backend, &search.settings, caller.spoken).await {
+        match attempt(backend, &search.settings, caller).await {
             Ok(stream) => {
                 let took = began.elapsed();
                 if search.settings.balance == Algorithm::Ewma {
@@ -345,9 +344,10 @@ async fn left(client: &Stream, spoken: bool) -> CloseReason {
     }
 }
 
-async fn attempt(backend: &Backend, settings: &config::Pool, spoken: bool) -> io::Result<Stream> {
+async fn attempt(backend: &Backend, settings: &config::Pool, caller: &Caller<'_>) -> io::Result<Stream> {
     let limit = settings.connect.timeout;
-    match tokio::time::timeout(limit, sockets::connect(backend.address, spoken)).await {
+    let connecting = caller.local.handshakes.connect(backend.address, caller.spoken);
+    match tokio::time::timeout(limit, connecting).await {
         Ok(result) => {
             let stream = result?;
             if settings.user_timeout.is_some() {

@@ -160,7 +160,7 @@ impl Connection {
 
     /// What the client has said by the worker's next turn, if anything: it will be waiting for the backend.
     async fn first_words(&self) -> io::Result<Vec<u8>> {
-        tokio::task::yield_now().await;
+        self.local.next_turn.wait().await;
         let readable = poll_fn(|cx| Poll::Ready(self.client.poll_readable(cx).is_ready())).await;
         if !readable {
             return Ok(Vec::new());

@@ -142,21 +142,25 @@ fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Opens a connection to a backend. `spoken`: there is something to send to it at once, and the acknowledgement that
-/// ends the handshake can travel with that: a packet less, and the backend is woken once, not twice (TCP_QUICKACK in
-/// tcp(7)). It gets its keepalive only when it has turned out to last: five system calls that a short connection does
-/// without.
-pub async fn connect(address: SocketAddr, spoken: bool) -> io::Result<TcpStream> {
+/// Begins to connect to a backend. `delay_ack`: the acknowledgement that completes the handshake waits for the first
+/// bytes that are sent, and travels with them: a packet less, and the backend is woken once, not twice (TCP_QUICKACK in
+/// tcp(7)). The connection gets its keepalive only when it has turned out to last: five system calls that a short
+/// connection does without.
+pub fn begin_connect(address: SocketAddr, delay_ack: bool) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?; // what one side sent at once is passed on at once
-    if spoken {
+    if delay_ack {
         sockopt::set_tcp_quickack(&socket, false)?;
     }
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
-    let stream = TcpStream::from_std(socket.into())?;
+    TcpStream::from_std(socket.into())
+}
+
+/// Returns when a connection that was [begun](begin_connect) is established, or has failed.
+pub async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
     // The kernel is asked for an error only if it says that there is one.
     let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
     if ready.is_error()
@@ -164,8 +168,13 @@ pub async fn connect(address: SocketAddr, spoken: bool) -> io::Result<TcpStream>
     {
         return Err(error);
     }
-    not_with_itself(address, || stream.local_addr())?;
-    Ok(stream)
+    not_with_itself(address, || stream.local_addr())
+}
+
+/// Sends the acknowledgement that [`begin_connect`] has delayed, if it still waits, or as soon as it is due.
+pub fn acknowledge(stream: &TcpStream) {
+    // It fails only on a socket that is gone already.
+    let _ = sockopt::set_tcp_quickack(stream, true);
 }
 
 /// Sets after how long without a byte the peer is probed; `None`: never.

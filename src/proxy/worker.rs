@@ -16,12 +16,14 @@ use tracing::error;
 
 use super::admit::Limit;
 use super::autopsy::Autopsy;
+use super::handshake::Handshakes;
 use super::listener::{self, Closing, Listener, Socket};
 use super::open::Open;
 use super::progress::End;
 use super::relay::Means;
 use super::splice::Pipes;
 use super::table::Table;
+use super::turn::NextTurn;
 use crate::telemetry::decisions::{Decisions, Which, Whose};
 use crate::telemetry::ends::Ends;
 
@@ -93,6 +95,10 @@ pub struct Local {
     pub table: Rc<Table>,
     /// What they move their bytes through.
     pub means: Means,
+    /// A new connection waits for it before it looks at what its client has sent.
+    pub(super) next_turn: Rc<NextTurn>,
+    /// Its handshakes with backends.
+    pub(super) handshakes: Handshakes,
     /// What is shared with other threads.
     pub shared: Arc<Shared>,
     /// The process's limit of connections.
@@ -111,6 +117,8 @@ impl Local {
         Self {
             table: Rc::default(),
             means: Means::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
+            next_turn: Rc::default(),
+            handshakes: Handshakes::default(),
             shared,
             limit,
             random: RefCell::new(rand::make_rng()),
@@ -219,6 +227,7 @@ async fn run(
     let local = Rc::new(Local::new(index, workers, limit, shared));
     let table = Rc::clone(&local.table);
     tokio::task::spawn_local(async move { table.keep_time().await });
+    tokio::task::spawn_local(Rc::clone(&local.next_turn).run());
     if let Some(time) = busy_poll {
         tokio::task::spawn_local(Rc::clone(&local.means.pulse).stay_awake(time));
     }

@@ -1,0 +1,142 @@
+//! Connecting to backends in the order in which the clients were accepted.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+
+use tokio::net::TcpStream;
+
+use super::sockets;
+
+/// A worker's handshakes whose last acknowledgement waits for the client's first bytes (see
+/// [`sockets::begin_connect`]). A backend accepts a connection only with that acknowledgement, so that a later connection
+/// without first bytes would overtake them: their acknowledgements are sent before it begins.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    /// By backend, oldest first.
+    delayed: RefCell<BTreeMap<Key, Weak<TcpStream>>>,
+    begun: Cell<u64>,
+}
+
+/// A backend's address, and a number that grows with each handshake.
+type Key = (SocketAddr, u64);
+
+impl Handshakes {
+    /// Connects to a backend. `first_bytes`: there are bytes to send to it at once.
+    pub(super) async fn connect(&self, address: SocketAddr, first_bytes: bool) -> io::Result<TcpStream> {
+        if !first_bytes {
+            self.acknowledge(address);
+            let stream = sockets::begin_connect(address, false)?;
+            sockets::connected(&stream, address).await?;
+            return Ok(stream);
+        }
+        let stream = Rc::new(sockets::begin_connect(address, true)?);
+        let entry = Entry::new(self, address, &stream);
+        let connected = sockets::connected(&stream, address).await;
+        drop(entry);
+        connected?;
+        // Only `acknowledge` holds it as well, and not across an await.
+        Rc::into_inner(stream).ok_or_else(|| io::Error::other("the connection is shared"))
+    }
+
+    /// Sends the delayed acknowledgements to a backend, oldest first.
+    fn acknowledge(&self, address: SocketAddr) {
+        let mut delayed = self.delayed.borrow_mut();
+        while let Some((&key, _)) = delayed.range((address, 0)..=(address, u64::MAX)).next() {
+            if let Some(stream) = delayed.remove(&key).and_then(|stream| stream.upgrade()) {
+                sockets::acknowledge(&stream);
+            }
+        }
+    }
+}
+
+/// The entry of a handshake; removed when dropped.
+struct Entry<'a> {
+    handshakes: &'a Handshakes,
+    key: Key,
+}
+
+impl<'a> Entry<'a> {
+    fn new(handshakes: &'a Handshakes, address: SocketAddr, stream: &Rc<TcpStream>) -> Self {
+        let number = handshakes.begun.get();
+        handshakes.begun.set(number.wrapping_add(1));
+        handshakes.delayed.borrow_mut().insert((address, number), Rc::downgrade(stream));
+        Self { handshakes, key: (address, number) }
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.handshakes.delayed.borrow_mut().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::runtime::{Builder, LocalOptions};
+
+    /// Polls a future once, so that its system calls are made, and leaves it waiting for the kernel.
+    async fn begin<F: Future>(mut future: std::pin::Pin<&mut F>) {
+        std::future::poll_fn(|cx| {
+            assert!(future.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[test]
+    fn a_connection_without_first_bytes_does_not_overtake_earlier_ones_with_them() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let handshakes = Handshakes::default();
+            let mut first = std::pin::pin!(handshakes.connect(address, true));
+            let mut second = std::pin::pin!(handshakes.connect(address, true));
+            let mut third = std::pin::pin!(handshakes.connect(address, false));
+            begin(first.as_mut()).await;
+            begin(second.as_mut()).await;
+            begin(third.as_mut()).await;
+            // The bytes are sent in the reverse order, which the backend must not notice.
+            let streams = [third.await.unwrap(), second.await.unwrap(), first.await.unwrap()];
+            for (mut stream, byte) in streams.into_iter().zip([b'3', b'2', b'1']) {
+                stream.write_all(&[byte]).await.unwrap();
+            }
+            assert!(handshakes.delayed.borrow().is_empty());
+        });
+        let accepted = (0..3).map(|_| {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            byte[0]
+        });
+        assert_eq!(accepted.collect::<Vec<_>>(), b"123");
+    }
+
+    #[test]
+    fn a_handshake_that_is_given_up_leaves_no_entry() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let handshakes = Handshakes::default();
+            {
+                let mut connecting = std::pin::pin!(handshakes.connect(address, true));
+                begin(connecting.as_mut()).await;
+                assert_eq!(handshakes.delayed.borrow().len(), 1);
+            }
+            assert!(handshakes.delayed.borrow().is_empty());
+        });
+    }
+}
