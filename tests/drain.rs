@@ -54,25 +54,26 @@ fn running_connections_finish_and_new_ones_are_refused() {
 }
 
 #[test]
-fn who_does_not_finish_in_time_is_cut_off_and_the_exit_code_says_so() {
+fn a_connection_that_does_not_finish_in_time_is_reset_and_the_exit_code_says_so() {
     let echo = Backend::echo();
     let mut lb = lb(&echo, "{timeout: 600ms}");
     let mut client = connect(&lb);
     lb.signal("INT");
-    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(lb.when_ended().code(), Some(3));
     lb.when_logged("reason=drain_timeout");
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_resets_what_is_open_and_ends_at_once() {
     let echo = Backend::echo();
     let mut lb = lb(&echo, "{timeout: 60s}");
-    let _client = connect(&lb);
+    let mut client = connect(&lb);
     lb.signal("TERM");
     lb.when_logged("drain started");
     let began = Instant::now();
     lb.signal("TERM");
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(lb.when_ended().code(), Some(3));
     assert!(began.elapsed() < PATIENCE);
 }

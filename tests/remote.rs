@@ -283,7 +283,8 @@ fn open_connections_are_listed_and_one_is_closed() {
     assert!(code == 0 && out.starts_with(&format!("#{conn} is ended: 127.0.0.1:")), "{out}{error}");
     let ended = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
-        matches!(std::io::Read::read(stream, &mut [0]), Ok(0))
+        std::io::Read::read(stream, &mut [0])
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
     };
     eventually("one of them is ended", || {
         (held.iter_mut().filter_map(|h| ended(h).then_some(())).count() == 1).then_some(())

@@ -93,8 +93,9 @@ pub(super) struct Manner {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum How {
-    #[default]
     Close,
+    /// A peer must not take a part of a stream for the whole.
+    #[default]
     Reset,
 }
 

@@ -32,9 +32,12 @@ pub(super) struct CloseArgs {
     /// The connection's number, as in the log and in `pointsman connections`
     #[arg(value_name = "CONN")]
     conn: u64,
-    /// By a TCP reset instead of an orderly close
-    #[arg(long)]
+    /// With a TCP reset, so that neither peer takes a part of a stream for the whole (the default)
+    #[arg(long, conflicts_with = "fin")]
     reset: bool,
+    /// With a FIN instead of a reset, as if the other side had finished
+    #[arg(long)]
+    fin: bool,
     #[command(flatten)]
     remote: RemoteArgs,
 }
@@ -128,7 +131,7 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failure> {
 
 pub(super) fn close(args: &CloseArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
-    let how = if args.reset { "reset" } else { "close" };
+    let how = if args.fin { "close" } else { "reset" };
     let path = format!("/api/v1/connections/{}?how={how}", args.conn);
     let text = block_on(async { Ok(remote.send(Method::DELETE, &path, None).await?) })?;
     if args.remote.json {

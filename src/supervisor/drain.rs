@@ -83,7 +83,8 @@ impl Supervisor {
     }
 
     async fn cut_off(&self) {
-        let end = End { reason: CloseReason::DrainTimeout, how: Ending::Close };
+        // A FIN would make what has arrived so far look like the whole of it.
+        let end = End { reason: CloseReason::DrainTimeout, how: Ending::Reset };
         let until = Instant::now() + LAST_WORDS;
         loop {
             self.workers.iter().for_each(|worker| worker.desk().end_all(end));

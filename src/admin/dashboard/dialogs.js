@@ -212,13 +212,13 @@ function end(one, again) {
   const said = h('p', { class: 'said', role: 'alert' });
   const yes = h('button', { type: 'button', class: 'first grave' }, 'Close it');
   const no = h('button', { type: 'button', onclick: () => opened.element.close() }, 'Leave it');
-  const opened = dialog('Close this connection?', {}, h('p', {}, `${one.client} is connected to ${one.backend ?? 'no backend'} and will be cut off.`), said, h('div', { class: 'buttons' }, no, yes));
+  const opened = dialog('Close this connection?', {}, h('p', {}, `${one.client} is connected to ${one.backend ?? 'no backend'}. Both sides get a TCP reset.`), said, h('div', { class: 'buttons' }, no, yes));
   no.focus();
   yes.addEventListener('click', async () => {
     say(said, 'asking…');
     yes.disabled = true;
     try {
-      await change('DELETE', path(['connections', String(one.conn)], { how: 'close' }), undefined, askToken);
+      await change('DELETE', path(['connections', String(one.conn)]), undefined, askToken);
       opened.element.close();
       again();
     } catch (refusal) {

@@ -294,11 +294,11 @@ pub struct Connect {
 /// When a connection is given up (`timeouts`); `None`: never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// No byte in either direction for this long.
+    /// No byte in either direction for this long. Both sides get a FIN.
     pub idle: Option<Duration>,
-    /// One side has finished and the other has not sent or taken a byte for this long.
+    /// One side has finished and the other has not sent or taken a byte for this long. Both get a reset.
     pub half_closed: Option<Duration>,
-    /// However busy it is.
+    /// A connection that is this old is reset, however busy it is.
     pub lifetime: Option<Duration>,
 }
 
