@@ -34,9 +34,9 @@ pub struct Open {
     pub first_byte_ms: Option<f64>,
     /// How old it is, in milliseconds.
     pub age_ms: f64,
-    /// Bytes from the client.
+    /// Bytes from the client that were written to the backend.
     pub bytes_in: u64,
-    /// Bytes from the backend.
+    /// Bytes from the backend that were written to the client.
     pub bytes_out: u64,
 }
 

@@ -62,9 +62,9 @@ pub struct Progress {
     pub listener: Arc<Listener>,
     /// When it was accepted.
     pub started: Instant,
-    /// Bytes from the client.
+    /// Bytes from the client that were written to the backend.
     pub bytes_in: Cell<u64>,
-    /// Bytes from the backend.
+    /// Bytes from the backend that were written to the client.
     pub bytes_out: Cell<u64>,
     /// Whether a byte has moved since the last tick.
     pub moved: Cell<bool>,

@@ -143,7 +143,7 @@ impl<'a> Relay<'a> {
             quiet: Quiet::default(),
             watches: None,
         };
-        relay.way(Side::Client).count(relay.up.kept.len());
+        relay.way(Side::Client).received(relay.up.kept.len());
         relay
     }
 
@@ -312,7 +312,7 @@ impl Direction {
             match read {
                 Ok(0) => self.ended = true,
                 Ok(n) => {
-                    way.count(n);
+                    way.received(n);
                     moved += n;
                     if moved >= TURN {
                         break;
@@ -346,6 +346,7 @@ impl Direction {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(_) => return Err(Failed::Write),
             };
+            way.written(taken);
             if taken < read {
                 self.kept = buffer[taken..read].to_vec();
             }
@@ -389,7 +390,7 @@ impl Direction {
                 _ => way.receiver.write(&self.kept, Push::Now).inspect(|n| drop(self.kept.drain(..n))),
             };
             match written {
-                Ok(_) => way.progress.moved.set(true),
+                Ok(n) => way.written(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(Err(broken)),
             }
@@ -402,18 +403,26 @@ impl Direction {
 }
 
 impl Way<'_> {
-    fn count(&self, n: usize) {
+    /// Notes that `n` bytes were read from the sender.
+    fn received(&self, n: usize) {
         if n == 0 {
             return;
         }
-        let progress = self.progress;
-        progress.moved.set(true);
+        self.progress.moved.set(true);
+        if matches!(self.from, Side::Backend) {
+            self.progress.note_first_byte();
+        }
+    }
+
+    /// Counts `n` bytes that were written to the receiver.
+    fn written(&self, n: usize) {
+        if n == 0 {
+            return;
+        }
+        self.progress.moved.set(true);
         let total = match self.from {
-            Side::Client => &progress.bytes_in,
-            Side::Backend => {
-                progress.note_first_byte();
-                &progress.bytes_out
-            }
+            Side::Client => &self.progress.bytes_in,
+            Side::Backend => &self.progress.bytes_out,
         };
         total.set(total.get() + n as u64);
     }

@@ -35,9 +35,9 @@ pub struct Ended {
     pub reason: CloseReason,
     /// Who finished first, in order, if one of the two did: `client_closed` or `backend_closed`.
     pub first: Option<CloseReason>,
-    /// Bytes from the client.
+    /// Bytes from the client that were written to the backend.
     pub bytes_in: u64,
-    /// Bytes from the backend.
+    /// Bytes from the backend that were written to the client.
     pub bytes_out: u64,
     /// How old it was, in milliseconds.
     pub duration_ms: f64,

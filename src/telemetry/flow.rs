@@ -31,7 +31,7 @@ impl Flow {
         self.closed(reason);
     }
 
-    /// Adds bytes that were relayed: `bytes_in` from the client to the backend, `bytes_out` back.
+    /// Adds bytes that were written: `bytes_in` to the backend, `bytes_out` to the client.
     pub fn moved(&self, bytes_in: u64, bytes_out: u64) {
         if bytes_in > 0 {
             self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
@@ -65,9 +65,9 @@ pub struct Reading {
     pub active: u64,
     /// Connections ended, by [`CloseReason::index`].
     pub closed: [u64; CloseReason::ALL.len()],
-    /// Bytes from clients to backends.
+    /// Bytes from clients that were written to backends.
     pub bytes_in: u64,
-    /// Bytes from backends to clients.
+    /// Bytes from backends that were written to clients.
     pub bytes_out: u64,
 }
 

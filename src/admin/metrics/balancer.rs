@@ -87,7 +87,7 @@ fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error
     counters(
         e,
         "pointsman_bytes",
-        "Bytes relayed; in: from clients to backends, out: back",
+        "Bytes written; in: from clients to backends, out: from backends to clients",
         ways.iter().flat_map(|((listener, pool, backend), reading)| {
             let labels = move |direction| {
                 [
