@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::Rng;
 use socket2::SockRef;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::clock;
 use super::stream::Stream;
@@ -231,7 +231,11 @@ impl<'a> Search<'a> {
         let error = kind.explain(error);
         debug!(conn, pool = %pool.name, backend = %backend.name, address = %backend.address, error, "connect failed");
         if kind == ConnectError::Local {
-            warn!(pool = %pool.name, address = %backend.address, error, "connect failed for want of local resources");
+            local
+                .shared
+                .shortages
+                .connects
+                .add(format!("{} (pool {:?}): {error}", backend.address, pool.name));
         } else {
             pool.report_failure(backend, Failure::Connect(error.clone()));
             local.table.haunt(backend, &local.random);

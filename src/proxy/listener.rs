@@ -185,7 +185,7 @@ async fn begin(
         // The client gave up before it was accepted (accept(2)): nothing is wrong here.
         Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
         Err(error) => {
-            warn!(listener = %listener.name, %error, "accept failed; trying again");
+            local.shared.shortages.accepts.add(format!("listener {:?}: {error}", listener.name));
             tokio::time::sleep(BREATHER).await;
         }
     }

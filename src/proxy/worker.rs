@@ -26,6 +26,7 @@ use super::table::Table;
 use super::turn::NextTurn;
 use crate::telemetry::decisions::{Decisions, Which, Whose};
 use crate::telemetry::ends::Ends;
+use crate::telemetry::shortage::Shortages;
 
 /// A worker as the supervisor holds it.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub struct Shared {
     pub ends: Ends,
     /// How often a burst was copied on, because there was no pipe for it.
     pub bursts_copied: Arc<AtomicU64>,
+    /// What this machine was short of for it.
+    pub shortages: Arc<Shortages>,
 }
 
 /// Where a worker is asked about its connections, and told to end some.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
 use crate::admin;
@@ -25,6 +25,7 @@ use crate::proxy::listener::{Listener, Settings};
 use crate::proxy::sockets;
 use crate::proxy::worker::Worker;
 use crate::replicas::Replicas;
+use crate::telemetry::shortage;
 use door::Door;
 pub use drain::Outcome;
 use gatekeeper::Gatekeeper;
@@ -49,6 +50,8 @@ pub struct Supervisor {
     listeners: BTreeMap<Arc<str>, Running>,
     /// What reloads have removed and is still taking in whom the kernel has let in.
     going: TaskTracker,
+    /// Tells what the workers are short of.
+    _shortages: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -101,6 +104,7 @@ impl Supervisor {
         let start = |index| Worker::start(index, count, Arc::clone(&limit), busy_poll).map_err(Error::Worker);
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
         info!(workers = count, max_connections = limit.connections, "starting");
+        let shortages = workers.iter().map(|worker| Arc::clone(&worker.shared.shortages)).collect();
         let shared = workers.iter().map(|worker| Arc::clone(&worker.shared)).collect();
         let desks = workers.iter().map(|worker| worker.desk().clone()).collect();
         let empty = Config { listeners: BTreeMap::new(), pools: BTreeMap::new(), ..config.clone() };
@@ -113,6 +117,7 @@ impl Supervisor {
             pace: Arc::new(Pace::new(config.runtime.max_checks)),
             listeners: BTreeMap::new(),
             going: TaskTracker::new(),
+            _shortages: AbortOnDropHandle::new(tokio::spawn(shortage::report(shortages))),
         };
         tokio::spawn(admin::story::sample(Arc::downgrade(&supervisor.overview)));
         supervisor.apply(config).await?;

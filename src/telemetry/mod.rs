@@ -10,6 +10,7 @@ pub mod log;
 pub mod process;
 pub mod reason;
 pub mod ring;
+pub mod shortage;
 pub mod tail;
 
 use std::time::Duration;
