@@ -34,8 +34,13 @@ async fn thousands(balance: Algorithm) -> Arc<View> {
     let mut config = config::Pool::new(vec![Source::Static((1..=3000).map(one).collect())]);
     config.balance = balance;
     config.limits.connections = NonZeroU32::new(1);
-    let handle =
-        Handle::start("p".into(), &config, &Arc::new(Pace::new(NonZeroUsize::MIN)), &Journal::default());
+    let handle = Handle::start(
+        "p".into(),
+        &config,
+        &Arc::default(),
+        &Arc::new(Pace::new(NonZeroUsize::MIN)),
+        &Journal::default(),
+    );
     handle.pool.when_settled().await;
     handle.pool.view()
 }
@@ -75,6 +80,7 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
         let handle = Handle::start(
             "p".into(),
             &config::Pool::new(Vec::new()),
+            &Arc::default(),
             &Arc::new(Pace::new(NonZeroUsize::MIN)),
             &Journal::default(),
         );

@@ -29,8 +29,13 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
     runtime.block_on(async {
         let static_list = Source::Static(vec![StaticBackend::new("127.0.0.1:1".parse().unwrap())]);
         let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
-        let handle =
-            Handle::start("p".into(), &config::Pool::new(vec![static_list]), &pace, &Journal::default());
+        let handle = Handle::start(
+            "p".into(),
+            &config::Pool::new(vec![static_list]),
+            &Arc::default(),
+            &pace,
+            &Journal::default(),
+        );
         let pool = Arc::clone(&handle.pool);
         pool.when_settled().await;
         let view = pool.view();

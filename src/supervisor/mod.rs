@@ -19,6 +19,7 @@ use crate::admin;
 use crate::admin::overview::{Overview, Phase};
 use crate::config::{BindAddress, Config};
 use crate::health::Pace;
+use crate::own::{OwnAddresses, Owner};
 use crate::pool;
 use crate::proxy::admit::Limit;
 use crate::proxy::listener::{Listener, Settings};
@@ -47,6 +48,10 @@ pub struct Supervisor {
     replicas: BTreeMap<Arc<str>, Replicas>,
     pace: Arc<Pace>,
     listeners: BTreeMap<Arc<str>, Running>,
+    /// Where the admin server listens, if there is one.
+    admin: Option<BindAddress>,
+    /// The addresses that this process listens on, which no pool may have as backends.
+    own: Arc<OwnAddresses>,
     /// What reloads have removed and is still taking in whom the kernel has let in.
     going: TaskTracker,
 }
@@ -89,9 +94,9 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 impl Supervisor {
-    /// Starts the balancer: takes its addresses, starts its workers and pools, and listens. Needs a tokio runtime,
-    /// which carries the control plane.
-    pub async fn start(config: Config) -> Result<Self, Error> {
+    /// Starts the balancer: takes its addresses, starts its workers and pools, and listens. `admin` is where the admin
+    /// server listens already. Needs a tokio runtime, which carries the control plane.
+    pub async fn start(config: Config, admin: Option<BindAddress>) -> Result<Self, Error> {
         let count = config.runtime.workers.map_or_else(
             || std::thread::available_parallelism().map_or(1, usize::from), // heeds a CPU quota
             usize::from,
@@ -112,6 +117,8 @@ impl Supervisor {
             replicas: BTreeMap::new(),
             pace: Arc::new(Pace::new(config.runtime.max_checks)),
             listeners: BTreeMap::new(),
+            admin,
+            own: Arc::default(),
             going: TaskTracker::new(),
         };
         tokio::spawn(admin::story::sample(Arc::downgrade(&supervisor.overview)));
@@ -134,11 +141,14 @@ impl Supervisor {
     /// what is the same in both goes on undisturbed.
     pub async fn apply(&mut self, config: Config) -> Result<(), Error> {
         let mut doors = self.reserve(&config)?;
+        // Before anything listens there, and before a pool can find it.
+        self.listen_on(&doors).await;
         self.change_pools(&config);
         self.change_replicas(&config);
         self.settle().await;
         let closing = self.change_listeners(&config, &mut doors).await;
         self.remove_pools(&config, closing);
+        self.listen_on(&BTreeMap::new()).await;
         self.config = config;
         self.publish();
         Ok(())
@@ -170,13 +180,33 @@ impl Supervisor {
         Ok(doors)
     }
 
+    /// Tells the pools what this process listens on: its listeners, these addresses besides, and the admin server.
+    async fn listen_on(&mut self, also: &BTreeMap<Arc<str>, Vec<Door>>) {
+        let running = self.listeners.iter().flat_map(|(name, running)| {
+            running.addresses.iter().map(move |(_, address)| (address, Owner::Listener(Arc::clone(name))))
+        });
+        let also = also.iter().flat_map(|(name, doors)| {
+            doors.iter().map(move |door| (&door.address, Owner::Listener(Arc::clone(name))))
+        });
+        let admin = self.admin.iter().map(|address| (address, Owner::Admin));
+        let bound = running.chain(also).chain(admin).filter_map(|(address, owner)| match address {
+            BindAddress::Tcp(address) => Some((*address, owner)),
+            BindAddress::Unix(_) => None, // no backend has a path
+        });
+        self.own = Arc::new(OwnAddresses::new(bound.collect()));
+        let told: Vec<_> = self.pools.values().map(|handle| handle.refuse(&self.own)).collect();
+        for told in told {
+            let _ = told.await; // a pool that is gone routes nothing
+        }
+    }
+
     fn change_pools(&mut self, config: &Config) {
         for (name, wanted) in &config.pools {
             match self.pools.get_mut(name) {
                 Some(running) => running.reconfigure(wanted),
                 None => {
-                    let started =
-                        pool::Handle::start(Arc::clone(name), wanted, &self.pace, &self.overview.journal);
+                    let (own, journal) = (&self.own, &self.overview.journal);
+                    let started = pool::Handle::start(Arc::clone(name), wanted, own, &self.pace, journal);
                     self.pools.insert(Arc::clone(name), started);
                 }
             }
