@@ -11,6 +11,7 @@ mod history;
 mod host;
 mod logs;
 pub mod metrics;
+mod origin;
 pub mod overview;
 mod patience;
 mod pools;

@@ -82,7 +82,9 @@ async fn live(
     let (control, mut orders) = Control::new();
     let admin = admin.map(|bound| {
         let _aside = aside.enter();
-        tokio::spawn(bound.serve(admin::router(supervisor.overview(), &control, &access), stop.clone()))
+        let overview = supervisor.overview();
+        let workers = overview.workers.clone().into();
+        tokio::spawn(bound.serve(admin::router(overview, &control, &access), workers, stop.clone()))
     });
     let who: Arc<str> = loop {
         tokio::select! {

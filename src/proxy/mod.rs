@@ -8,6 +8,7 @@ pub mod connect;
 pub mod connection;
 mod ghosts;
 pub mod listener;
+pub mod loopback;
 mod no_backend;
 pub mod open;
 pub mod progress;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -12,6 +13,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::loopback::{Entered, LoopbackConnections, is_loopback};
 use crate::config::SocketOptions;
 use crate::telemetry::ends::Path;
 use crate::telemetry::not_with_itself;
@@ -145,8 +147,12 @@ fn set_option(
 /// Opens a connection to a backend. `spoken`: there is something to send to it at once, and the acknowledgement that
 /// ends the handshake can travel with that: a packet less, and the backend is woken once, not twice (TCP_QUICKACK in
 /// tcp(7)). It gets its keepalive only when it has turned out to last: five system calls that a short connection does
-/// without.
-pub async fn connect(address: SocketAddr, spoken: bool) -> io::Result<TcpStream> {
+/// without. One over loopback is entered in `loopback` for as long as what comes with it lives.
+pub async fn connect(
+    address: SocketAddr,
+    spoken: bool,
+    loopback: &Arc<LoopbackConnections>,
+) -> io::Result<(TcpStream, Option<Box<Entered>>)> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?; // what one side sent at once is passed on at once
     if spoken {
@@ -156,6 +162,13 @@ pub async fn connect(address: SocketAddr, spoken: bool) -> io::Result<TcpStream>
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
+    // The kernel has chosen our port. Entered before a byte is sent, and before the other side is likely to look.
+    let entered = if is_loopback(address) {
+        let local = socket.local_addr()?.as_socket();
+        local.map(|local| Box::new(loopback.enter(local, address)))
+    } else {
+        None
+    };
     let stream = TcpStream::from_std(socket.into())?;
     // The kernel is asked for an error only if it says that there is one.
     let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
@@ -165,7 +178,7 @@ pub async fn connect(address: SocketAddr, spoken: bool) -> io::Result<TcpStream>
         return Err(error);
     }
     not_with_itself(address, || stream.local_addr())?;
-    Ok(stream)
+    Ok((stream, entered))
 }
 
 /// Sets after how long without a byte the peer is probed; `None`: never.
