@@ -30,7 +30,7 @@ use crate::proxy::sockets;
 use crate::proxy::worker::Shared;
 
 /// Connections at once; more wait.
-const CONNECTIONS: usize = 256;
+pub(crate) const CONNECTIONS: usize = 256;
 /// So many of them may come from other machines; more are closed.
 const GUESTS: usize = 128;
 /// Header lines of a request.

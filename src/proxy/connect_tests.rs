@@ -1,4 +1,5 @@
 use super::super::admit::Limit;
+use super::super::files::Files;
 use super::*;
 use crate::config::{Source, StaticBackend};
 use crate::discovery::Found;
@@ -94,7 +95,7 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
             stream: &Stream::Unix(client),
             spoken: false,
             lease: &Cell::new(None),
-            local: &Local::new(0, 1, Arc::new(Limit::new(None, 1024, 1)), Arc::default()),
+            local: &Local::new(0, 1, Arc::new(Limit::new(None, &Files::new(1024, 256, 1))), Arc::default()),
         };
         assert_eq!(connect(&caller).await.unwrap_err().reason, CloseReason::NoBackend);
     });

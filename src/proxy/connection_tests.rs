@@ -1,4 +1,5 @@
 use super::super::admit::Limit;
+use super::super::files::Files;
 use super::*;
 use crate::balance::Ask;
 use crate::config::{self, NoBackend, SocketOptions, Source, StaticBackend};
@@ -48,7 +49,8 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
             max_connections: None,
             options: SocketOptions::NONE,
         };
-        let local = Rc::new(Local::new(0, 1, Arc::new(Limit::new(None, 1024, 1)), Arc::default()));
+        let local =
+            Rc::new(Local::new(0, 1, Arc::new(Limit::new(None, &Files::new(1024, 256, 1))), Arc::default()));
         let (client, _far) = tokio::net::UnixStream::pair().unwrap();
         let (stream, _server) = tokio::net::UnixStream::pair().unwrap();
         let listener = Arc::new(Listener::new("l".into(), settings));
