@@ -163,12 +163,8 @@ pub async fn connect(
         _ => {}
     }
     // The kernel has chosen our port. Entered before a byte is sent, and before the other side is likely to look.
-    let entered = if is_loopback(address) {
-        let local = socket.local_addr()?.as_socket();
-        local.map(|local| Box::new(loopback.enter(local, address)))
-    } else {
-        None
-    };
+    let local = if is_loopback(address) { socket.local_addr()?.as_socket() } else { None };
+    let entered = local.map(|local| Box::new(loopback.enter(local, address)));
     let stream = TcpStream::from_std(socket.into())?;
     // The kernel is asked for an error only if it says that there is one.
     let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
@@ -177,7 +173,7 @@ pub async fn connect(
     {
         return Err(error);
     }
-    not_with_itself(address, || stream.local_addr())?;
+    not_with_itself(address, || local.map_or_else(|| stream.local_addr(), Ok))?;
     Ok((stream, entered))
 }
 
