@@ -7,7 +7,6 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::process::Command;
 
 use pointsman::cli::demo::zone::Service;
 use serde_json::json;
@@ -148,52 +147,4 @@ fn a_listener_that_a_reload_opens_at_the_address_of_a_backend_takes_it_out_and_g
     assert!(http_get(SocketAddr::from(([127, 0, 0, 1], port)), "/").is_err());
     lb.reload(&config(""));
     lb.when_up(vec!["a".to_owned()]);
-}
-
-const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
-
-/// Runs a test of this file again in a network of its own with rules of its own; `None` if that cannot be had.
-fn in_a_network_of_its_own(test: &str) -> Option<bool> {
-    let prepare = "ip link set lo up && nft add table ip nat";
-    let run = |script: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--net", "sh", "-c", script]).arg(std::env::current_exe().unwrap());
-        command.args(["--exact", "--nocapture", test]).env(INSIDE, "1").status()
-    };
-    if !run(prepare).is_ok_and(|status| status.success()) {
-        return None;
-    }
-    Some(run(&format!("{prepare} && exec \"$0\" \"$@\"")).unwrap().success())
-}
-
-#[test]
-fn a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operator() {
-    if std::env::var_os(INSIDE).is_none() {
-        let name = "a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operator";
-        match in_a_network_of_its_own(name) {
-            Some(passed) => assert!(passed),
-            None => eprintln!("skipped: a network of its own cannot be had here"),
-        }
-        return;
-    }
-    let lb = Lb::start(
-        "listeners: {l: {bind: 127.0.0.1:0, pool: p}}\npools: {p: {discover: [{static: [127.0.0.1:7000]}]}}\n",
-    );
-    let rules = format!(
-        "add chain ip nat output {{ type nat hook output priority -100; }}\n\
-         add rule ip nat output ip daddr 127.0.0.1 tcp dport 7000 redirect to :{}\n",
-        lb.admin().port()
-    );
-    fs::write(lb.folder().join("rules"), rules).unwrap();
-    let added = Command::new("nft").arg("-f").arg(lb.folder().join("rules")).status().unwrap();
-    assert!(added.success());
-    let backends = "/api/v1/pools/p/backends";
-    let add = |port: u16| json!({"address": format!("127.0.0.1:{port}")}).to_string();
-    // It is the admin server that answers, and it knows where the request comes from.
-    assert_eq!(operate(lb.address("l"), lb.admin(), "GET", "/heartbeat", ""), 200);
-    assert_eq!(operate(lb.address("l"), lb.admin(), "POST", backends, &add(1)), 403);
-    assert_eq!(operate(lb.address("l"), lb.admin(), "POST", "/api/v1/drain", ""), 403);
-    // An operator is one also by way of a redirection.
-    assert_eq!(operate(lb.admin(), lb.admin(), "POST", backends, &add(2)), 201);
-    assert_eq!(operate(SocketAddr::from(([127, 0, 0, 1], 7000)), lb.admin(), "POST", backends, &add(3)), 201);
 }

@@ -1,4 +1,4 @@
-//! Micro-benchmarks of what a connection pays for: choosing a backend, entering a connection over loopback, relaying a message; and of reading a
+//! Micro-benchmarks of what a connection pays for: choosing a backend, relaying a message; and of reading a
 //! configuration. `cargo bench` runs them; the allocations that divan counts are part of the result.
 
 mod choose;

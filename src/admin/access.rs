@@ -101,9 +101,6 @@ impl Access {
                 let hint = "give Pointsman an admin.token_file, or ask it directly";
                 return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint));
             }
-            if matches!(peer, Peer::Relayed(_)) {
-                return Err(relayed());
-            }
             return if peer.may_change(host) { Ok(Operator(peer.name())) } else { Err(not_from_here()) };
         }
         let refused = |message| {
@@ -127,12 +124,6 @@ impl Access {
             warn!(who = &*peer.name(), times, "a wrong token was sent to the admin server");
         }
     }
-}
-
-fn relayed() -> Failure {
-    let message = "changes are not made for clients of a listener, and this connection is one to a backend";
-    let hint = "a backend is the admin server: see /api/v1/status, and rules of the firewall that redirect";
-    Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint)
 }
 
 fn not_from_here() -> Failure {
@@ -159,8 +150,6 @@ fn is_of(origin: &str, host: Option<&str>) -> bool {
 pub(super) enum Peer {
     /// Over TCP, from there.
     Tcp(SocketAddr),
-    /// Over a connection that this process made to a backend: a client of a listener speaks on it.
-    Relayed(SocketAddr),
     /// Over the Unix socket.
     Unix,
 }
@@ -169,7 +158,6 @@ impl Peer {
     fn name(self) -> Arc<str> {
         match self {
             Self::Tcp(address) => format!("an operator at {}", address.ip().to_canonical()).into(),
-            Self::Relayed(_) => "a client of a listener".into(),
             Self::Unix => "an operator on this machine".into(),
         }
     }
@@ -178,7 +166,6 @@ impl Peer {
     pub(super) fn is_local(self) -> bool {
         match self {
             Self::Unix => true,
-            Self::Relayed(_) => false,
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
         }
     }

@@ -11,7 +11,6 @@ mod history;
 mod host;
 mod logs;
 pub mod metrics;
-mod origin;
 pub mod overview;
 mod patience;
 mod pools;

@@ -21,13 +21,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::access::Peer;
 use super::events::Stop;
-use super::origin::{self, Origin};
 use super::patience::Patience;
 use super::{Failure, replicas};
 use crate::config::BindAddress;
 use crate::proxy::sockets;
-use crate::proxy::worker::Shared;
 
 /// Connections at once; more wait.
 pub(crate) const CONNECTIONS: usize = 256;
@@ -50,9 +49,6 @@ const WRITE_TIME: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after accepting failed for want of files.
 const BREATHER: Duration = Duration::from_millis(200);
-
-/// The workers, each with its connections to backends.
-pub type Workers = Arc<[Arc<Shared>]>;
 
 /// A server that has its address and is not serving yet.
 #[derive(Debug)]
@@ -96,9 +92,8 @@ impl Bound {
         })
     }
 
-    /// Serves until `stop` is cancelled, and then lets running requests end. What comes over a connection of one of
-    /// `workers` to a backend does not count as coming from this machine.
-    pub async fn serve(self, router: Router, workers: Workers, stop: CancellationToken) {
+    /// Serves until `stop` is cancelled, and then lets running requests end.
+    pub async fn serve(self, router: Router, stop: CancellationToken) {
         info!(address = %self.address, "admin listening");
         let graceful = GracefulShutdown::new();
         let places = Places::default();
@@ -112,9 +107,8 @@ impl Bound {
             .header_read_timeout(self.header_time)
             .max_headers(HEADERS)
             .max_buf_size(HEADER);
-        let serve = |io: TokioIo<_>, origin: Origin, place: Place| {
-            let identify = middleware::from_fn_with_state(Arc::new(origin), origin::identify);
-            let service = TowerToHyperService::new(router.clone().layer(identify));
+        let serve = |io: TokioIo<_>, peer: Peer, place: Place| {
+            let service = TowerToHyperService::new(router.clone().layer(Extension(peer)));
             let connection = graceful.watch(protocol.serve_connection(io, service));
             tokio::spawn(async move {
                 let _ = connection.await; // a client that breaks off is none of our business
@@ -123,12 +117,12 @@ impl Bound {
         };
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&self.listener, &places, &workers) => accepted,
+                accepted = accept(&self.listener, &places) => accepted,
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok(Some((stream, origin, place))) => {
-                    serve(TokioIo::new(Patience::new(stream, self.write_time)), origin, place);
+                Ok(Some((stream, peer, place))) => {
+                    serve(TokioIo::new(Patience::new(stream, self.write_time)), peer, place);
                 }
                 Ok(None) => {} // one guest too many
                 Err(error) => {
@@ -184,25 +178,20 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// The next connection, once there is a place for it; `None`: it was closed, being one guest too many.
-async fn accept(
-    listener: &Listener,
-    places: &Places,
-    workers: &Workers,
-) -> io::Result<Option<(Box<dyn Stream>, Origin, Place)>> {
+async fn accept(listener: &Listener, places: &Places) -> io::Result<Option<(Box<dyn Stream>, Peer, Place)>> {
     let place = Arc::clone(&places.all).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, origin): (Box<dyn Stream>, Origin) = match listener {
+    let (stream, peer): (Box<dyn Stream>, Peer) = match listener {
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
-            let origin = Origin::tcp(&stream, address, workers);
-            (Box::new(stream), origin)
+            (Box::new(stream), Peer::Tcp(address))
         }
-        Listener::Unix(listener) => (Box::new(listener.accept().await?.0), Origin::unix(workers)),
+        Listener::Unix(listener) => (Box::new(listener.accept().await?.0), Peer::Unix),
     };
-    if origin.peer().is_local() {
-        return Ok(Some((stream, origin, (place, None))));
+    if peer.is_local() {
+        return Ok(Some((stream, peer, (place, None))));
     }
     let guest = Arc::clone(&places.guests).try_acquire_owned().ok();
-    Ok(guest.map(|guest| (stream, origin, (place, Some(guest)))))
+    Ok(guest.map(|guest| (stream, peer, (place, Some(guest)))))
 }
 
 #[cfg(test)]
@@ -224,7 +213,7 @@ mod tests {
         bound.write_time = Duration::from_millis(200);
         let BindAddress::Tcp(address) = bound.address else { unreachable!() };
         let stop = CancellationToken::new();
-        let server = tokio::spawn(bound.serve(router, Workers::default(), stop.clone()));
+        let server = tokio::spawn(bound.serve(router, stop.clone()));
         (TcpStream::connect(address).await.unwrap(), stop, server)
     }
 
@@ -323,7 +312,7 @@ mod tests {
         };
         let bound = Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap())).await.unwrap();
         let BindAddress::Tcp(address) = bound.address else { unreachable!() };
-        let _server = tokio::spawn(bound.serve(router(), Workers::default(), CancellationToken::new()));
+        let _server = tokio::spawn(bound.serve(router(), CancellationToken::new()));
         let mut held = Vec::new();
         for _ in 0..CONNECTIONS + 10 {
             let mut guest = TcpStream::connect((outside, address.port())).await.unwrap();

@@ -82,9 +82,7 @@ async fn live(
     let (control, mut orders) = Control::new();
     let admin = admin.map(|bound| {
         let _aside = aside.enter();
-        let overview = supervisor.overview();
-        let workers = overview.workers.clone().into();
-        tokio::spawn(bound.serve(admin::router(overview, &control, &access), workers, stop.clone()))
+        tokio::spawn(bound.serve(admin::router(supervisor.overview(), &control, &access), stop.clone()))
     });
     let who: Arc<str> = loop {
         tokio::select! {

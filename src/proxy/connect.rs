@@ -11,7 +11,6 @@ use socket2::SockRef;
 use tracing::{debug, warn};
 
 use super::clock;
-use super::loopback::Entered;
 use super::sockets;
 use super::stream::Stream;
 use super::worker::Local;
@@ -43,8 +42,6 @@ pub(super) struct Connected {
     pub(super) chosen: Choice,
     /// The connection to it.
     pub(super) stream: Stream,
-    /// Its entry among those over loopback, if it is one.
-    pub(super) entered: Option<Box<Entered>>,
     /// What other algorithms would have chosen for it, and its own choice, counted until this is dropped.
     pub(super) shadows: Option<Box<Shadowed>>,
     /// The pool's settings that led to it.
@@ -97,16 +94,15 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         };
         let crowd = Some(search.view.crowd(Some(&chosen.backend)));
         let (backend, began) = (&chosen.backend, Instant::now());
-        match attempt(backend, &search.settings, caller).await {
-            Ok((stream, entered)) => {
+        match attempt(backend, &search.settings, caller.spoken).await {
+            Ok(stream) => {
                 let took = began.elapsed();
                 if search.settings.balance == Algorithm::Ewma {
                     backend.load.connected(took, clock::since_origin(began) + took);
                 }
                 let trail = search.trail(search.tried.len() + 1, crowd);
                 let shadows = search.shadow(&chosen);
-                let settings = search.settings;
-                return Ok(Connected { chosen, stream, entered, shadows, settings, took, trail });
+                return Ok(Connected { chosen, stream, shadows, settings: search.settings, took, trail });
             }
             Err(error) => search.failed(backend, &error, began.elapsed()),
         }
@@ -349,20 +345,15 @@ async fn left(client: &Stream, spoken: bool) -> CloseReason {
     }
 }
 
-async fn attempt(
-    backend: &Backend,
-    settings: &config::Pool,
-    caller: &Caller<'_>,
-) -> io::Result<(Stream, Option<Box<Entered>>)> {
+async fn attempt(backend: &Backend, settings: &config::Pool, spoken: bool) -> io::Result<Stream> {
     let limit = settings.connect.timeout;
-    let connecting = sockets::connect(backend.address, caller.spoken, &caller.local.shared.loopback);
-    match tokio::time::timeout(limit, connecting).await {
+    match tokio::time::timeout(limit, sockets::connect(backend.address, spoken)).await {
         Ok(result) => {
-            let (stream, entered) = result?;
+            let stream = result?;
             if settings.user_timeout.is_some() {
                 SockRef::from(&stream).set_tcp_user_timeout(settings.user_timeout)?;
             }
-            Ok((Stream::Tcp(stream), entered))
+            Ok(Stream::Tcp(stream))
         }
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,

@@ -15,7 +15,6 @@ use tracing::{info, warn};
 use super::connect::{self, Caller, Connected, NotConnected, Trail};
 use super::ghosts;
 use super::listener::{Listener, Settings};
-use super::loopback::Entered;
 use super::no_backend;
 use super::progress::{Age, End, Progress, Relayed};
 use super::relay::Relay;
@@ -96,7 +95,7 @@ impl Connection {
         };
 
         // choose and connect: on the heap for as long as it takes, so that it is no part of what a connection holds on to
-        let (stream, _entered, first_words) = match Box::pin(self.reach()).await {
+        let (stream, first_words) = match Box::pin(self.reach()).await {
             Ok(reached) => reached,
             Err(reason) => {
                 self.local.autopsy.look(self.progress.conn, reason, &self.client, None);
@@ -135,7 +134,7 @@ impl Connection {
     }
 
     /// Finds it a backend and connects to that; or turns it away.
-    async fn reach(&self) -> Result<(Stream, Option<Box<Entered>>, Vec<u8>), CloseReason> {
+    async fn reach(&self) -> Result<(Stream, Vec<u8>), CloseReason> {
         let first_words = self.first_words().await.map_err(|_| CloseReason::ClientReset)?;
         let spoken = !first_words.is_empty();
         let caller = Caller {
@@ -149,10 +148,7 @@ impl Connection {
         };
         let connecting = connect::connect(&caller);
         match self.unless_ended(connecting).await.map_err(|end| finish(&[&self.client], end))? {
-            Ok(connected) => {
-                let (stream, entered) = self.routed(connected);
-                Ok((stream, entered, first_words))
-            }
+            Ok(connected) => Ok((self.routed(connected), first_words)),
             Err(NotConnected { reason: R::ClientClosed, .. }) => Err(R::ClientClosed),
             Err(NotConnected { reason: R::ClientReset, .. }) => Err(R::ClientReset),
             Err(NotConnected { reason, trail }) => {
@@ -178,9 +174,9 @@ impl Connection {
     }
 
     /// A backend was chosen and connected to.
-    fn routed(&self, connected: Connected) -> (Stream, Option<Box<Entered>>) {
-        let Connected { chosen, stream, entered, shadows, settings, took, trail } = connected;
-        let Choice { backend, orders, .. } = chosen;
+    fn routed(&self, connected: Connected) -> Stream {
+        let Connected { chosen: Choice { backend, orders, .. }, stream, shadows, settings, took, trail } =
+            connected;
         let pool = &self.settings.pool;
         info!(
             target: CONNECTIONS,
@@ -207,7 +203,7 @@ impl Connection {
         let listener = Arc::clone(&self.settings);
         self.progress
             .relaying(Relayed { backend, flow, listener, settings, at, connect: took, shadows }, orders);
-        (stream, entered)
+        stream
     }
 
     /// Turns away a client that no backend could be found or reached for.

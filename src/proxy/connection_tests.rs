@@ -68,8 +68,7 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
         };
         let settings = pool.settings();
         let stream = Stream::Unix(stream);
-        let took = Duration::ZERO;
-        connection.routed(Connected { chosen, stream, entered: None, shadows: None, settings, took, trail });
+        connection.routed(Connected { chosen, stream, shadows: None, settings, took: Duration::ZERO, trail });
 
         // Whoever waits for a place is told when there is one.
         let ticket = pool.queue.join(1).unwrap();

@@ -9,7 +9,6 @@ pub mod connection;
 pub mod files;
 mod ghosts;
 pub mod listener;
-pub mod loopback;
 mod no_backend;
 pub mod open;
 pub mod progress;

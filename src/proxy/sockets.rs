@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -13,7 +12,6 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::loopback::{Entered, LoopbackConnections, is_loopback};
 use crate::config::SocketOptions;
 use crate::telemetry::ends::Path;
 use crate::telemetry::not_with_itself;
@@ -147,12 +145,8 @@ fn set_option(
 /// Opens a connection to a backend. `spoken`: there is something to send to it at once, and the acknowledgement that
 /// ends the handshake can travel with that: a packet less, and the backend is woken once, not twice (TCP_QUICKACK in
 /// tcp(7)). It gets its keepalive only when it has turned out to last: five system calls that a short connection does
-/// without. One over loopback is entered in `loopback` for as long as what comes with it lives.
-pub async fn connect(
-    address: SocketAddr,
-    spoken: bool,
-    loopback: &Arc<LoopbackConnections>,
-) -> io::Result<(TcpStream, Option<Box<Entered>>)> {
+/// without.
+pub async fn connect(address: SocketAddr, spoken: bool) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?; // what one side sent at once is passed on at once
     if spoken {
@@ -162,9 +156,6 @@ pub async fn connect(
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
         _ => {}
     }
-    // The kernel has chosen our port. Entered before a byte is sent, and before the other side is likely to look.
-    let local = if is_loopback(address) { socket.local_addr()?.as_socket() } else { None };
-    let entered = local.map(|local| Box::new(loopback.enter(local, address)));
     let stream = TcpStream::from_std(socket.into())?;
     // The kernel is asked for an error only if it says that there is one.
     let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
@@ -173,8 +164,8 @@ pub async fn connect(
     {
         return Err(error);
     }
-    not_with_itself(address, || local.map_or_else(|| stream.local_addr(), Ok))?;
-    Ok((stream, entered))
+    not_with_itself(address, || stream.local_addr())?;
+    Ok(stream)
 }
 
 /// Sets after how long without a byte the peer is probed; `None`: never.
@@ -268,12 +259,6 @@ fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
 pub fn reset_on_close(socket: impl AsFd) {
     // It fails only on a socket that is gone already.
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
-}
-
-/// The limit of open files as far as it can be raised.
-pub fn file_limit() -> u64 {
-    use rustix::process::{Resource, getrlimit};
-    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
 /// Raises the limit of open files as far as it goes and says what it is.

@@ -17,7 +17,6 @@ use tracing::error;
 use super::admit::Limit;
 use super::autopsy::Autopsy;
 use super::listener::{self, Closing, Listener, Socket};
-use super::loopback::LoopbackConnections;
 use super::open::Open;
 use super::progress::End;
 use super::relay::Means;
@@ -42,8 +41,6 @@ pub struct Shared {
     pub decisions: Decisions,
     /// Its last connections that ended.
     pub ends: Ends,
-    /// Its connections to backends over loopback.
-    pub loopback: Arc<LoopbackConnections>,
     /// How often a burst was copied on, because there was no pipe for it.
     pub bursts_copied: Arc<AtomicU64>,
 }

@@ -62,8 +62,9 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), F
     let overview = Arc::clone(supervisor.overview());
     let stop = CancellationToken::new();
     let admin_address = admin.address.to_string();
-    let (control, access, workers) = (Control::none(), Access::default(), overview.workers.clone().into());
-    let admin = tokio::spawn(admin.serve(admin::router(&overview, &control, &access), workers, stop.clone()));
+    let admin = tokio::spawn(
+        admin.serve(admin::router(&overview, &Control::none(), &Access::default()), stop.clone()),
+    );
     let address = listening(&supervisor);
     info!("try `curl http://{address}/`, and look at http://{admin_address}/ in a browser");
     let book = Book::default();
