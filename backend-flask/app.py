@@ -1,8 +1,9 @@
 """The demo backend: a small HTTP server that says who answered, and can be slow, sick or chatty on demand.
 
 NAME (else SERVER_NAME, else the host name) names the server in its answers; SERVER_ID (else the host name) is the
-id in /home; HEALTH=fail starts it failing its health check.
+id in /home; HEALTH=fail starts it failing its health check; HEALTH_SWITCH=on lets every client switch that.
 """
+import ipaddress
 import json
 import os
 import re
@@ -91,14 +92,32 @@ def health():
     return text("ok") if healthy.is_set() else text("failing", 503)
 
 
+def may_switch_health():
+    """Behind a balancer every client has the balancer's address, so only the machine itself is told from them."""
+    if os.environ.get("HEALTH_SWITCH", "").lower() == "on":
+        return True
+    try:
+        address = ipaddress.ip_address(request.remote_addr or "")
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def check_health_switch():
+    if not may_switch_health():
+        abort(403, "health is switched from inside the container, or by every client with HEALTH_SWITCH=on")
+
+
 @app.post("/health/fail")
 def health_fail():
+    check_health_switch()
     healthy.clear()
     return jsonify(health="failing", server=NAME)
 
 
 @app.post("/health/ok")
 def health_ok():
+    check_health_switch()
     healthy.set()
     return jsonify(health="ok", server=NAME)
 

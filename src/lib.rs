@@ -44,6 +44,7 @@
 //! | [`balance`] | the algorithms: pure |
 //! | [`telemetry`] | log, counters, decisions, facts |
 //! | [`config`] | the YAML, and what it means |
+//! | [`own`] | the addresses that this process listens on, which are never backends |
 //! | [`figures`] | how figures are written for people |
 
 pub mod admin;
@@ -55,6 +56,7 @@ pub mod config;
 pub mod discovery;
 pub mod figures;
 pub mod health;
+pub mod own;
 pub mod pool;
 pub mod proxy;
 pub mod remote;

@@ -43,6 +43,18 @@ pools:
 runtime:
   drian: {timeout: 30s}
 ";
+    backends_that_are_the_balancer_itself: "\
+admin: {bind: 127.0.0.1:9900}
+listeners:
+  web: {bind: ['0.0.0.0:8080', '[::1]:8081'], pool: web}
+pools:
+  web:
+    balance: weighted
+    discover:
+      - static: [127.0.0.1:8080, '[::1]:8080', 127.0.0.1:8081, 192.0.2.1:8080]
+      - static: [{address: '[::1]:8081', weight: 2}]
+  other: {discover: [{static: [127.0.0.1:9900]}]}
+";
     a_key_that_a_later_version_knows: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web, allow: [10.0.0.0/8]}

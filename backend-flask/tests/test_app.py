@@ -37,6 +37,28 @@ def test_health_can_be_made_to_fail_and_back(client):
     assert client.get("/health").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/health/fail", "/health/ok"])
+@pytest.mark.parametrize("address", ["172.18.0.5", "fd00::5", "::ffff:172.18.0.5", "", None])
+def test_a_client_of_the_balancer_does_not_switch_health(client, path, address):
+    answer = client.post(path, environ_overrides={"REMOTE_ADDR": address})
+    assert answer.status_code == 403 and "HEALTH_SWITCH" in answer.json["error"]
+    assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"])
+def test_the_container_itself_switches_health(client, address):
+    assert client.post("/health/fail", environ_overrides={"REMOTE_ADDR": address}).status_code == 200
+    assert client.get("/health").status_code == 503
+
+
+def test_with_the_switch_on_every_client_switches_health(client, monkeypatch):
+    monkeypatch.setenv("HEALTH_SWITCH", "on")
+    assert client.post("/health/fail", environ_overrides={"REMOTE_ADDR": "172.18.0.5"}).status_code == 200
+    assert client.get("/health").status_code == 503
+    monkeypatch.setenv("HEALTH_SWITCH", "off")
+    assert client.post("/health/ok", environ_overrides={"REMOTE_ADDR": "172.18.0.5"}).status_code == 403
+
+
 def test_the_switch_is_not_thrown_by_a_get(client):
     answer = client.get("/health/fail")
     assert answer.status_code == 405 and answer.json["error"] and "POST" in answer.headers["Allow"]

@@ -2,6 +2,7 @@
 //! configuration. `cargo bench` runs them; the allocations that divan counts are part of the result.
 
 mod choose;
+mod own;
 mod parse;
 mod relay;
 

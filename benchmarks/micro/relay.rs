@@ -25,7 +25,8 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 /// A listener, which a connection must have come by; nothing listens.
 fn listener() -> Arc<Listener> {
     let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
-    let handle = Handle::start("web".into(), &config::Pool::new(Vec::new()), &pace, &Journal::default());
+    let pool = config::Pool::new(Vec::new());
+    let handle = Handle::start("web".into(), &pool, &Arc::default(), &pace, &Journal::default());
     let settings = Settings {
         pool: handle.pool,
         no_backend: NoBackend::Reset,

@@ -13,8 +13,8 @@ use super::pools::pool_of;
 use super::request::{At, Body, bad_request, not_null, whole};
 use super::status::BackendStatus;
 use super::{App, Failure};
-use crate::config::BindAddress;
 use crate::discovery::Found;
+use crate::own::Owner;
 use crate::pool::{Backend, Command, NotAdded, NotRemoved, Pool, State as Standing, Wish};
 use crate::telemetry::fact::Fact;
 
@@ -83,20 +83,6 @@ impl New {
     }
 }
 
-/// The listener of ours that is at that address.
-fn listener_at(app: &App, address: SocketAddr) -> Option<Arc<str>> {
-    let is_at = |bound: &BindAddress| match bound {
-        BindAddress::Tcp(bound) => {
-            let any = bound.ip().is_unspecified() && address.ip().is_loopback();
-            bound.port() == address.port() && (any || bound.ip() == address.ip())
-        }
-        BindAddress::Unix(_) => false,
-    };
-    let listeners = app.overview.listeners.load();
-    let found = listeners.iter().find(|(_, addresses)| addresses.iter().any(is_at));
-    found.map(|(listener, _)| Arc::clone(&listener.name))
-}
-
 /// Whether it can stand in a path and in a line of the log. Dots alone are a step in a path (RFC 3986, 5.2.4), which
 /// browsers take before they ask.
 fn is_name(name: &str) -> bool {
@@ -116,11 +102,18 @@ pub(super) async fn add(
     let pool = pool_of(&app, &pool)?;
     let found = new.read(&pool)?;
     let conflict = |code, message: String, hint| Failure::new(StatusCode::CONFLICT, code, message, hint);
-    if let Some(listener) = listener_at(&app, found.address) {
-        let message = format!("{} is this instance's own listener {listener:?}", found.address);
-        return Err(conflict("own_listener", message, "its connections would go round in a circle"));
-    }
     pool.add(found.clone()).await.map_err(|why| match why {
+        NotAdded::Own(owner) => {
+            let message = format!("{} is this balancer's own {owner}", found.address);
+            match owner {
+                Owner::Listener(_) => {
+                    conflict("own_listener", message, "connections to it would be routed again and again")
+                }
+                Owner::Admin => {
+                    conflict("own_admin", message, "clients would reach the admin server from this machine")
+                }
+            }
+        }
         NotAdded::AddressTaken(name) => {
             let message = format!("the pool {:?} has {name:?} at {} already", &*pool.name, found.address);
             conflict("address_taken", message, "PATCH that one")

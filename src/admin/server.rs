@@ -29,7 +29,7 @@ use crate::config::BindAddress;
 use crate::proxy::sockets;
 
 /// Connections at once; more wait.
-const CONNECTIONS: usize = 256;
+pub(crate) const CONNECTIONS: usize = 256;
 /// So many of them may come from other machines; more are closed.
 const GUESTS: usize = 128;
 /// Header lines of a request.

@@ -2,6 +2,8 @@
 
 use super::{Exit, Failure, FileArgs, Form, print};
 use crate::config;
+use crate::proxy::sockets;
+use crate::supervisor::files;
 
 pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> {
     let path = args.path()?;
@@ -13,6 +15,13 @@ pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> 
             return print(&(json.map_err(|error| Failure::NotStarted(error.to_string()))? + "\n"));
         }
         None => {}
+    }
+    let files = files::files(&config, sockets::file_limit(), files::workers(&config));
+    // As it is for who runs this: a service may have another limit.
+    let shortage = files::shortage(&files).map(|shortage| shortage.to_string());
+    let lowered = files::lowered(&config, &files).into_iter().map(|lowered| lowered.to_string());
+    for warning in shortage.into_iter().chain(lowered) {
+        eprintln!("{}: warning: {warning}", path.display());
     }
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (listeners, pools) = (count(config.listeners.len(), "listener"), count(config.pools.len(), "pool"));

@@ -6,15 +6,24 @@ use std::sync::Arc;
 
 use super::{Exit, Failure, ForwardArgs, run};
 use crate::config::{
-    Admin, Check, Config, Dns, Health, HttpCheck, Listener, Log, Pool, Runtime, Source, StaticBackend,
+    Admin, BindAddress, Check, Config, Dns, Health, HttpCheck, Listener, Log, Pool, Runtime, Source,
+    StaticBackend,
 };
+use crate::own::{OwnAddresses, Owner};
 
 pub(super) fn run(args: &ForwardArgs) -> Result<Exit, Failure> {
     run::serve(config(args)?, None)
 }
 
 fn config(args: &ForwardArgs) -> Result<Config, Failure> {
-    let mut pool = Pool::new(sources(&args.backends)?);
+    let bound =
+        [(Some(&args.listen), Owner::Listener("forward".into())), (args.admin.as_ref(), Owner::Admin)];
+    let bound = bound.into_iter().filter_map(|(address, owner)| match address? {
+        BindAddress::Tcp(address) => Some((*address, owner)),
+        BindAddress::Unix(_) => None,
+    });
+    let own = OwnAddresses::new(bound.collect());
+    let mut pool = Pool::new(sources(&args.backends, &own)?);
     pool.balance = args.balance;
     pool.health = match args.health.as_deref() {
         None => Vec::new(),
@@ -40,13 +49,16 @@ fn config(args: &ForwardArgs) -> Result<Config, Failure> {
 }
 
 /// Addresses become one list, each name a source of its own.
-fn sources(backends: &[String]) -> Result<Vec<Source>, Failure> {
+fn sources(backends: &[String], own: &OwnAddresses) -> Result<Vec<Source>, Failure> {
     let mut written: Vec<StaticBackend> = Vec::new();
     let mut sources: Vec<Source> = Vec::new();
     for backend in backends {
         if let Ok(address) = backend.parse::<SocketAddr>() {
             if written.iter().any(|other| other.address == address) {
                 return Err(Failure::Invalid(format!("the backend {address} is named twice")));
+            }
+            if let Some(owner) = own.owner(address) {
+                return Err(Failure::Invalid(format!("the backend {address} is the {owner} itself")));
             }
             written.push(StaticBackend::new(address));
             continue;

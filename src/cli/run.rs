@@ -73,7 +73,7 @@ async fn live(
         Some(admin) => Some(bind(admin.bind.clone(), aside).await?),
         None => None,
     };
-    let starting = Supervisor::start(config);
+    let starting = Supervisor::start(config, admin.as_ref().map(|admin| admin.address.clone()));
     let mut supervisor = tokio::select! {
         started = starting => started?,
         _ = signals.end() => return Ok(Exit::Done),

@@ -202,6 +202,25 @@ impl Running {
     }
 }
 
+/// Files that watching `source` may have open at once.
+pub(crate) fn files(source: &Source) -> u64 {
+    /// A question goes to two servers at a time, if there are two.
+    const SERVERS: u64 = 2;
+    const FAMILIES: u64 = 2;
+    /// A connection to each server, for answers that do not fit a datagram.
+    const OVER_TCP: u64 = 4;
+    /// Two streams, of events and for lists.
+    const ENGINE: u64 = 4;
+    match source {
+        Source::Static(_) => 0,
+        Source::File(_) => 1,
+        // Names of addresses are asked for when the addresses are known.
+        Source::Dns(_) => rounds::AT_ONCE as u64 * SERVERS + OVER_TCP,
+        Source::Srv(_) => rounds::AT_ONCE as u64 * SERVERS * FAMILIES + OVER_TCP,
+        Source::Docker(_) => rounds::AT_ONCE as u64 + ENGINE,
+    }
+}
+
 /// Starts watching `source`; needs a tokio runtime.
 pub fn start(source: &Source, sink: Sink) -> Running {
     let ask_now = Arc::new(Notify::new());

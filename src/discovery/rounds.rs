@@ -21,7 +21,7 @@ const LONGEST_QUESTION: Duration = Duration::from_secs(1);
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(100);
 
 /// Questions about single items in flight at once.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 
 /// A source that is asked round after round.
 pub(super) trait Rounds {

@@ -8,6 +8,7 @@ use super::state::State;
 use crate::config;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
 use crate::health::CheckError;
+use crate::own::OwnAddresses;
 
 /// Something that a keeper takes in.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub enum Event {
     Withdrawn(SocketAddr, Arc<str>),
     /// The pool's configuration is another one from now on.
     Reconfigured(Box<config::Pool>),
+    /// The process listens on these addresses from now on.
+    OwnAddresses(Arc<OwnAddresses>),
     /// The pool is no longer in the configuration.
     Removed,
     /// A deadline was reached.

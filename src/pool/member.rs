@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::backend::{Backend, Order};
 use super::event::Wish;
 use super::state::State;
-use crate::config::{self, Policy};
+use crate::config::{self, Ending, Policy};
 use crate::discovery::{Fitness, Found, SourceKey};
 use crate::health::{Ejection, Tally, Verdict};
 use crate::telemetry::CloseReason;
@@ -52,6 +52,8 @@ pub struct Member {
     pub(super) wish: Option<(Wish, Arc<str>)>,
     /// The share that an operator gave it, and the one that it had by the sources then.
     pub(super) told_weight: Option<(u32, u32)>,
+    /// Why it can never be used where it is: its address is one of our own.
+    pub(super) refused: Option<Arc<str>>,
     /// Why it has left for good.
     pub(super) left: Option<Arc<str>>,
     /// What its connections were told last.
@@ -93,6 +95,7 @@ impl Member {
             ejection: Ejection::default(),
             wish: None,
             told_weight: None,
+            refused: None,
             left: None,
             ordered: None,
         }
@@ -100,6 +103,11 @@ impl Member {
 
     pub(super) fn leaving(&self) -> bool {
         self.left.is_some()
+    }
+
+    /// Whether an operator has taken it out, so that it is not checked.
+    pub(super) fn in_maintenance(&self) -> bool {
+        matches!(self.wish, Some((Wish::Maintenance, _)))
     }
 
     /// Whether every source that knew it now answers without it.
@@ -144,6 +152,9 @@ impl Member {
         if let Some(why) = &self.left {
             return (State::Draining, Some(Arc::clone(why)));
         }
+        if let Some(why) = &self.refused {
+            return (State::Down, Some(Arc::clone(why)));
+        }
         match &self.wish {
             Some((Wish::Maintenance, who)) => return (State::Maintenance, Some(Arc::clone(who))),
             Some((Wish::Draining, who)) => return (State::Draining, Some(Arc::clone(who))),
@@ -167,6 +178,10 @@ impl Member {
         let down = self.verdict() == Verdict::Failing || matches!(self.fitness(), Fitness::Unhealthy(_));
         let order = if self.leaving() {
             Some((CloseReason::BackendLeft, config.on_leave))
+        } else if self.refused.is_some() {
+            // A circle of connections holds its places until it is cut.
+            let at_once = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
+            Some((CloseReason::BackendDown, at_once))
         } else if self.wish.is_some() {
             // Whoever is drained may well let its checks fail while it finishes.
             Some((CloseReason::Operator, config.on_drain))

@@ -18,6 +18,7 @@ use super::{Backend, Pool, Queue};
 use crate::config::{self, Source};
 use crate::discovery::{self, Found, Observation, Outcome, SourceKey};
 use crate::health::{CheckError, Checked, Checker, Pace};
+use crate::own::OwnAddresses;
 use crate::telemetry::fact::{Fact, Service, Trouble};
 use crate::telemetry::flow::Flows;
 use crate::telemetry::journal::Journal;
@@ -54,6 +55,10 @@ pub(super) enum News {
         done: oneshot::Sender<Result<(), NotRemoved>>,
     },
     Reconfigured(u64, Box<config::Pool>),
+    OwnAddresses {
+        own: Arc<OwnAddresses>,
+        done: oneshot::Sender<()>,
+    },
     Removed,
 }
 
@@ -69,11 +74,18 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts a pool, whose checks keep to `pace` and which tells the journal what happens; needs a tokio runtime.
-    pub fn start(name: Arc<str>, config: &config::Pool, pace: &Arc<Pace>, journal: &Journal) -> Self {
+    /// Starts a pool in a process that listens on the addresses `own`. Its checks keep to `pace`, and it tells the
+    /// journal what happens. Needs a tokio runtime.
+    pub fn start(
+        name: Arc<str>,
+        config: &config::Pool,
+        own: &Arc<OwnAddresses>,
+        pace: &Arc<Pace>,
+        journal: &Journal,
+    ) -> Self {
         let (news, received) = mpsc::unbounded_channel();
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
-        let keeper = Keeper::new(config.clone());
+        let keeper = Keeper::new(config.clone(), Arc::clone(own));
         let pool = Arc::new(Pool {
             name,
             counters: Counters::default(),
@@ -114,6 +126,14 @@ impl Handle {
             let number = self.pool.wanted.fetch_add(1, Ordering::AcqRel) + 1;
             let _ = self.news.send(News::Reconfigured(number, Box::new(config.clone())));
         }
+    }
+
+    /// The process listens on these addresses from now on: backends at one of them are refused. What is returned
+    /// resolves when no connection is routed to them any longer.
+    pub fn refuse(&self, own: &Arc<OwnAddresses>) -> oneshot::Receiver<()> {
+        let (done, when_done) = oneshot::channel();
+        let _ = self.news.send(News::OwnAddresses { own: Arc::clone(own), done });
+        when_done
     }
 
     /// Lets the backends go; running connections follow `on_leave`.
@@ -271,6 +291,10 @@ impl Task {
                     Event::Tick
                 }
             },
+            News::OwnAddresses { own, done } => {
+                self.done.push(Box::new(|| _ = done.send(())));
+                Event::OwnAddresses(own)
+            }
             News::Removed => {
                 self.sources.clear();
                 Event::Removed

@@ -240,7 +240,7 @@ impl Selection {
 
 /// Whether it could be used, whatever its checks say; of who is still joining they have said nothing yet.
 fn is_willing(member: &Member) -> bool {
-    matches!(member.state, State::Up | State::Down | State::Ejected)
+    matches!(member.state, State::Up | State::Down | State::Ejected) && member.refused.is_none()
 }
 
 /// Who is not used and why, in words.

@@ -6,17 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
 
+use super::files::Files;
 use super::listener::Listener;
-
-/// Files that the process needs beside its connections: listeners, log, admin server, checks, DNS.
-const RESERVED_FILES: u64 = 256;
-/// Files that a connection needs: one on each side.
-const FILES_PER_CONNECTION: u64 = 2;
-
-/// Pipes that a worker may have at most, for bursts; and their part of the open files, one in so many.
-const PIPES: u64 = 64;
-const FILES_FOR_PIPES: u64 = 16;
-const FILES_PER_PIPE: u64 = 2;
 
 /// The limit of connections that the whole process relays at once.
 #[derive(Debug)]
@@ -30,18 +21,13 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// A limit of `wanted` connections, or of what `files` open files allow to so many workers.
-    pub fn new(wanted: Option<usize>, files: u64, workers: usize) -> Self {
-        let workers = u64::try_from(workers).unwrap_or(u64::MAX).max(1);
-        let pipes = (files / FILES_FOR_PIPES / FILES_PER_PIPE / workers).min(PIPES);
-        let reserved = RESERVED_FILES + pipes * FILES_PER_PIPE * workers;
-        let allowed = files.saturating_sub(reserved).max(FILES_PER_CONNECTION) / FILES_PER_CONNECTION;
-        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+    /// A limit of `wanted` connections, or of what the open files allow.
+    pub fn new(wanted: Option<usize>, files: &Files) -> Self {
+        let allowed = usize::try_from(files.clients()).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let connections = wanted.map_or(allowed, |wanted| wanted.min(allowed));
-        let pipes = usize::try_from(pipes).unwrap_or(usize::MAX);
         Self {
             connections,
-            pipes,
+            pipes: usize::try_from(files.pipes()).unwrap_or(usize::MAX),
             places: Arc::new(Semaphore::new(connections)),
             reached: AtomicBool::new(false),
         }

@@ -1,4 +1,5 @@
 use super::super::admit::Limit;
+use super::super::files::Files;
 use super::*;
 use crate::config::{Source, StaticBackend};
 use crate::discovery::Found;
@@ -34,8 +35,13 @@ async fn thousands(balance: Algorithm) -> Arc<View> {
     let mut config = config::Pool::new(vec![Source::Static((1..=3000).map(one).collect())]);
     config.balance = balance;
     config.limits.connections = NonZeroU32::new(1);
-    let handle =
-        Handle::start("p".into(), &config, &Arc::new(Pace::new(NonZeroUsize::MIN)), &Journal::default());
+    let handle = Handle::start(
+        "p".into(),
+        &config,
+        &Arc::default(),
+        &Arc::new(Pace::new(NonZeroUsize::MIN)),
+        &Journal::default(),
+    );
     handle.pool.when_settled().await;
     handle.pool.view()
 }
@@ -75,6 +81,7 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
         let handle = Handle::start(
             "p".into(),
             &config::Pool::new(Vec::new()),
+            &Arc::default(),
             &Arc::new(Pace::new(NonZeroUsize::MIN)),
             &Journal::default(),
         );
@@ -88,7 +95,7 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
             stream: &Stream::Unix(client),
             spoken: false,
             lease: &Cell::new(None),
-            local: &Local::new(0, 1, Arc::new(Limit::new(None, 1024, 1)), Arc::default()),
+            local: &Local::new(0, 1, Arc::new(Limit::new(None, &Files::new(1024, 256, 1))), Arc::default()),
         };
         assert_eq!(connect(&caller).await.unwrap_err().reason, CloseReason::NoBackend);
     });

@@ -1,4 +1,5 @@
 use super::super::admit::Limit;
+use super::super::files::Files;
 use super::*;
 use crate::balance::Ask;
 use crate::config::{self, NoBackend, SocketOptions, Source, StaticBackend};
@@ -29,8 +30,13 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
     runtime.block_on(async {
         let static_list = Source::Static(vec![StaticBackend::new("127.0.0.1:1".parse().unwrap())]);
         let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
-        let handle =
-            Handle::start("p".into(), &config::Pool::new(vec![static_list]), &pace, &Journal::default());
+        let handle = Handle::start(
+            "p".into(),
+            &config::Pool::new(vec![static_list]),
+            &Arc::default(),
+            &pace,
+            &Journal::default(),
+        );
         let pool = Arc::clone(&handle.pool);
         pool.when_settled().await;
         let view = pool.view();
@@ -43,7 +49,8 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
             max_connections: None,
             options: SocketOptions::NONE,
         };
-        let local = Rc::new(Local::new(0, 1, Arc::new(Limit::new(None, 1024, 1)), Arc::default()));
+        let local =
+            Rc::new(Local::new(0, 1, Arc::new(Limit::new(None, &Files::new(1024, 256, 1))), Arc::default()));
         let (client, _far) = tokio::net::UnixStream::pair().unwrap();
         let (stream, _server) = tokio::net::UnixStream::pair().unwrap();
         let listener = Arc::new(Listener::new("l".into(), settings));

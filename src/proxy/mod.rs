@@ -6,6 +6,7 @@ pub mod busy_poll;
 mod clock;
 pub mod connect;
 pub mod connection;
+pub mod files;
 mod ghosts;
 mod handshake;
 pub mod listener;

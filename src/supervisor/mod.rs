@@ -3,6 +3,7 @@
 
 mod door;
 mod drain;
+pub mod files;
 mod gatekeeper;
 
 use std::collections::BTreeMap;
@@ -19,8 +20,10 @@ use crate::admin;
 use crate::admin::overview::{Overview, Phase};
 use crate::config::{BindAddress, Config};
 use crate::health::Pace;
+use crate::own::{OwnAddresses, Owner};
 use crate::pool;
 use crate::proxy::admit::Limit;
+use crate::proxy::files::Files;
 use crate::proxy::listener::{Listener, Settings};
 use crate::proxy::sockets;
 use crate::proxy::worker::Worker;
@@ -48,6 +51,12 @@ pub struct Supervisor {
     replicas: BTreeMap<Arc<str>, Replicas>,
     pace: Arc<Pace>,
     listeners: BTreeMap<Arc<str>, Running>,
+    /// The open files, as they were shared out at the start.
+    files: Files,
+    /// Where the admin server listens, if there is one.
+    admin: Option<BindAddress>,
+    /// The addresses that this process listens on, which no pool may have as backends.
+    own: Arc<OwnAddresses>,
     /// What reloads have removed and is still taking in whom the kernel has let in.
     going: TaskTracker,
     /// Tells what the workers are short of.
@@ -74,6 +83,9 @@ pub enum Error {
         /// What the system says.
         error: io::Error,
     },
+    /// Too few files may be open for a single client.
+    #[error("{0}")]
+    Files(files::Shortage),
     /// A thread of the data plane cannot be started.
     #[error("a worker thread cannot be started: {0}")]
     Worker(io::Error),
@@ -92,14 +104,15 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 impl Supervisor {
-    /// Starts the balancer: takes its addresses, starts its workers and pools, and listens. Needs a tokio runtime,
-    /// which carries the control plane.
-    pub async fn start(config: Config) -> Result<Self, Error> {
-        let count = config.runtime.workers.map_or_else(
-            || std::thread::available_parallelism().map_or(1, usize::from), // heeds a CPU quota
-            usize::from,
-        );
-        let limit = Arc::new(Limit::new(config.runtime.max_connections, sockets::raise_file_limit(), count));
+    /// Starts the balancer: takes its addresses, starts its workers and pools, and listens. `admin` is where the admin
+    /// server listens already. Needs a tokio runtime, which carries the control plane.
+    pub async fn start(config: Config, admin: Option<BindAddress>) -> Result<Self, Error> {
+        let count = files::workers(&config);
+        let files = files::files(&config, sockets::raise_file_limit(), count);
+        if let Some(shortage) = files::shortage(&files) {
+            return Err(Error::Files(shortage));
+        }
+        let limit = Arc::new(Limit::new(config.runtime.max_connections, &files));
         let busy_poll = config.runtime.busy_poll;
         let start = |index| Worker::start(index, count, Arc::clone(&limit), busy_poll).map_err(Error::Worker);
         let workers = (0..count).map(start).collect::<Result<Vec<_>, _>>()?;
@@ -108,6 +121,7 @@ impl Supervisor {
         let shared = workers.iter().map(|worker| Arc::clone(&worker.shared)).collect();
         let desks = workers.iter().map(|worker| worker.desk().clone()).collect();
         let empty = Config { listeners: BTreeMap::new(), pools: BTreeMap::new(), ..config.clone() };
+        files::lowered(&empty, &files).iter().for_each(files::Lowered::log);
         let mut supervisor = Self {
             overview: Arc::new(Overview::new(empty.clone(), limit, shared, desks)),
             config: empty,
@@ -116,6 +130,9 @@ impl Supervisor {
             replicas: BTreeMap::new(),
             pace: Arc::new(Pace::new(config.runtime.max_checks)),
             listeners: BTreeMap::new(),
+            files,
+            admin,
+            own: Arc::default(),
             going: TaskTracker::new(),
             _shortages: AbortOnDropHandle::new(tokio::spawn(shortage::report(shortages))),
         };
@@ -139,11 +156,15 @@ impl Supervisor {
     /// what is the same in both goes on undisturbed.
     pub async fn apply(&mut self, config: Config) -> Result<(), Error> {
         let mut doors = self.reserve(&config)?;
+        // Before anything listens there, and before a pool can find it.
+        self.listen_on(&doors).await;
         self.change_pools(&config);
         self.change_replicas(&config);
         self.settle().await;
         let closing = self.change_listeners(&config, &mut doors).await;
         self.remove_pools(&config, closing);
+        self.listen_on(&BTreeMap::new()).await;
+        self.tell_lowered(&config);
         self.config = config;
         self.publish();
         Ok(())
@@ -175,13 +196,49 @@ impl Supervisor {
         Ok(doors)
     }
 
+    /// Tells which limits of a new configuration the open files do not allow. How they are shared out was decided at the
+    /// start.
+    fn tell_lowered(&self, config: &Config) {
+        let before = files::lowered(&self.config, &self.files);
+        let lowered = files::lowered(config, &self.files);
+        lowered.iter().filter(|one| !before.contains(one)).for_each(files::Lowered::log);
+        let now = files::files(config, self.files.limit(), self.workers.len());
+        if now.reserved() > self.files.reserved() {
+            let (reserved, needed) = (self.files.reserved(), now.reserved());
+            warn!(
+                reserved,
+                needed, "more open files may be needed beside the clients than were reserved: restart"
+            );
+        }
+    }
+
+    /// Tells the pools what this process listens on: its listeners, these addresses besides, and the admin server.
+    async fn listen_on(&mut self, also: &BTreeMap<Arc<str>, Vec<Door>>) {
+        let running = self.listeners.iter().flat_map(|(name, running)| {
+            running.addresses.iter().map(move |(_, address)| (address, Owner::Listener(Arc::clone(name))))
+        });
+        let also = also.iter().flat_map(|(name, doors)| {
+            doors.iter().map(move |door| (&door.address, Owner::Listener(Arc::clone(name))))
+        });
+        let admin = self.admin.iter().map(|address| (address, Owner::Admin));
+        let bound = running.chain(also).chain(admin).filter_map(|(address, owner)| match address {
+            BindAddress::Tcp(address) => Some((*address, owner)),
+            BindAddress::Unix(_) => None, // no backend has a path
+        });
+        self.own = Arc::new(OwnAddresses::new(bound.collect()));
+        let told: Vec<_> = self.pools.values().map(|handle| handle.refuse(&self.own)).collect();
+        for told in told {
+            let _ = told.await; // a pool that is gone routes nothing
+        }
+    }
+
     fn change_pools(&mut self, config: &Config) {
         for (name, wanted) in &config.pools {
             match self.pools.get_mut(name) {
                 Some(running) => running.reconfigure(wanted),
                 None => {
-                    let started =
-                        pool::Handle::start(Arc::clone(name), wanted, &self.pace, &self.overview.journal);
+                    let (own, journal) = (&self.own, &self.overview.journal);
+                    let started = pool::Handle::start(Arc::clone(name), wanted, own, &self.pace, journal);
                     self.pools.insert(Arc::clone(name), started);
                 }
             }

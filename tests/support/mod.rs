@@ -76,14 +76,38 @@ impl Lb {
         Self::spawn(file, &["run", "-c", "pointsman.yaml"])
     }
 
+    /// The same, where no more than so many files may be open.
+    pub fn start_with_files(files: u32, config: &str) -> Self {
+        let lb = Self::launch_with_files(files, config);
+        lb.when_logged("admin listening");
+        eventually("ready", || (lb.get("/ready").0 == 200).then_some(()));
+        lb
+    }
+
+    /// The same without waiting for anything.
+    pub fn launch_with_files(files: u32, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("pointsman.yaml"), with_admin(config)).unwrap();
+        let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        let pointsman = env!("CARGO_BIN_EXE_pointsman");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, pointsman, "run", "-c", "pointsman.yaml"]);
+        Self::run(command, folder)
+    }
+
     /// Starts `pointsman` with other arguments.
     pub fn with_arguments(arguments: &[&str]) -> Self {
         Self::spawn(tempfile::tempdir().unwrap(), arguments)
     }
 
     fn spawn(file: tempfile::TempDir, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pointsman"))
-            .args(arguments)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+        command.args(arguments);
+        Self::run(command, file)
+    }
+
+    fn run(mut command: Command, file: tempfile::TempDir) -> Self {
+        let mut child = command
             .current_dir(file.path())
             .env_remove("POINTSMAN_LOG")
             .env_remove("RUST_LOG")

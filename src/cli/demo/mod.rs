@@ -58,7 +58,7 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), F
         .await
         .map_err(|error| Failure::NotStarted(format!("the demo's backends cannot be started: {error}")))?;
     let admin = bind_admin(args.admin).await?;
-    let supervisor = start(args, &stage).await?;
+    let supervisor = start(args, &stage, &admin.address).await?;
     let overview = Arc::clone(supervisor.overview());
     let stop = CancellationToken::new();
     let admin_address = admin.address.to_string();
@@ -119,14 +119,14 @@ fn no_screen(error: &io::Error) -> Failure {
 
 /// Starts the balancer on the wanted address; if nobody wants a certain one and the usual one is taken, on
 /// another.
-async fn start(args: &DemoArgs, stage: &Stage) -> Result<Supervisor, Failure> {
+async fn start(args: &DemoArgs, stage: &Stage, admin: &BindAddress) -> Result<Supervisor, Failure> {
     let usual = args.bind.unwrap_or((Ipv4Addr::LOCALHOST, 8080).into());
-    match Supervisor::start(config(usual, args.balance, stage)).await {
+    match Supervisor::start(config(usual, args.balance, stage), Some(admin.clone())).await {
         Err(supervisor::Error::Bind { error, .. })
             if args.bind.is_none() && error.kind() == io::ErrorKind::AddrInUse =>
         {
             let other = (Ipv4Addr::LOCALHOST, 0).into();
-            Ok(Supervisor::start(config(other, args.balance, stage)).await?)
+            Ok(Supervisor::start(config(other, args.balance, stage), Some(admin.clone())).await?)
         }
         started => Ok(started?),
     }

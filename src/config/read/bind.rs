@@ -8,6 +8,7 @@ use super::super::model::BindAddress;
 use super::super::scalar::text;
 use super::super::tree::Node;
 use super::looks_like_a_name;
+use crate::own;
 
 /// The addresses that are listened on, and by whom.
 #[derive(Default)]
@@ -29,6 +30,15 @@ impl Binds {
         }
         self.0.push((address.clone(), who.to_owned()));
         Some(address)
+    }
+
+    /// What listens at that address of this machine, if it is one of these.
+    pub(super) fn owner(&self, address: SocketAddr) -> Option<&str> {
+        let listens = |(bound, _): &&(BindAddress, String)| match bound {
+            BindAddress::Tcp(bound) => own::reaches(address, *bound, own::is_local),
+            BindAddress::Unix(_) => false,
+        };
+        self.0.iter().find(listens).map(|(_, owner)| &**owner)
     }
 }
 

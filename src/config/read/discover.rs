@@ -1,21 +1,27 @@
 //! Where backends come from: `discover`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::decode::{self, Table};
 use super::super::model::{Algorithm, Docker, File, Source, SourceKey};
+use super::super::report::Place;
 use super::super::scalar::{boolean, duration, number, text};
 use super::super::tree::{Node, Value};
 use super::written::{self, Written};
 use super::{SHORTEST, dns};
 
+/// Addresses of backends, and where each of them is written.
+pub(super) type Places = Vec<(SocketAddr, Place)>;
+
 const KINDS: [&str; 5] = ["static", "dns", "srv", "file", "docker"];
 /// What stands beside some of them.
 const BESIDE: [&str; 5] = ["every", "server", "hold", "flap", "family"];
 
-/// The sources of a pool. Without the algorithm, what depends on it is not judged.
-pub(super) fn discover(pool: &Table<'_>, balance: Option<Algorithm>) -> Vec<Source> {
+/// The sources of a pool, and the places of the backends that are written down. Without the algorithm, what depends on
+/// it is not judged.
+pub(super) fn discover(pool: &Table<'_>, balance: Option<Algorithm>) -> (Vec<Source>, Places) {
     let d = pool.decoder;
     let mut written = Written::new();
     let mut static_at = None;
@@ -50,13 +56,14 @@ pub(super) fn discover(pool: &Table<'_>, balance: Option<Algorithm>) -> Vec<Sour
         sources.push(source);
     }
     written::check_names(&written, &pool.what, d);
+    let places = written.iter().map(|(backend, place)| (backend.address, *place)).collect();
     if let Some((index, at)) = static_at {
         let alone = sources.is_empty() && pool.present(&["replicas"]).is_empty();
         written::check_use(&written, at, pool, balance, alone);
         // All that is written down is one source, which stands where its first part does.
         sources.insert(index, Source::Static(written.into_iter().map(|(backend, _)| backend).collect()));
     }
-    sources
+    (sources, places)
 }
 
 /// The items of the list; none at all is a problem.

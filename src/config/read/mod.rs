@@ -38,16 +38,24 @@ pub(super) fn config(root: &Node, d: &Decoder<'_>) -> Option<Config> {
     let log = process::log(&top);
     let mut binds = Binds::default();
     let admin = process::admin(&top, &mut binds);
-    let mut pools = BTreeMap::new();
+    let (mut pools, mut places) = (BTreeMap::new(), Vec::new());
     for (key, node) in named(&top, "pools") {
         // A pool with problems is known all the same, so that those who name it are not told that it is not there.
-        let pool = pool::pool(node, &key.text, d).unwrap_or_else(|| Pool::new(Vec::new()));
+        let (pool, written) =
+            pool::pool(node, &key.text, d).unwrap_or_else(|| (Pool::new(Vec::new()), Vec::new()));
+        places.extend(written.into_iter().map(|(address, place)| (&*key.text, address, place)));
         pools.insert(Arc::from(&*key.text), pool);
     }
     let mut listeners = BTreeMap::new();
     for (key, node) in named(&top, "listeners") {
         if let Some(listener) = listener::listener(node, &key.text, &pools, &mut binds, d) {
             listeners.insert(Arc::from(&*key.text), listener);
+        }
+    }
+    for (pool, address, place) in places {
+        if let Some(owner) = binds.owner(address) {
+            let message = format!("pool {pool:?} cannot have the backend {address}: {owner} listens there");
+            d.problem(place, message);
         }
     }
     Some(Config { runtime, log, admin, listeners, pools })

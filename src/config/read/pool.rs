@@ -6,9 +6,11 @@ use super::super::decode::{Decoder, Table};
 use super::super::model::{Ending, Percent, Policy, Pool, Source, Timeouts};
 use super::super::scalar::{choice, duration, duration_or_off, number, percent};
 use super::super::tree::{Node, Value};
+use super::discover::Places;
 use super::{SHORTEST, balance, discover, eject, health, limits, options, replicas};
 
-pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<Pool> {
+/// A pool, and the places of the backends that are written down in it.
+pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<(Pool, Places)> {
     let what = format!("pool {name:?}");
     let table = d.table(node, &what, ".pools.*")?;
     let mut pool = Pool::new(Vec::new());
@@ -16,7 +18,8 @@ pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<Pool> {
     pool.balance = balance.unwrap_or(pool.balance);
     pool.hash = balance::hash(&table, balance);
     pool.shadow = balance::shadow(&table, pool.balance);
-    pool.discover = discover::discover(&table, balance);
+    let (discover, places) = discover::discover(&table, balance);
+    pool.discover = discover;
     pool.health = health::health(&table);
     pool.replicas = replicas::replicas(&table, name, &pool.health);
     pool.discover.extend(pool.replicas.as_ref().map(|replicas| Source::Docker(replicas.source())));
@@ -43,7 +46,7 @@ pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<Pool> {
     pool.on_down = policy(&table, "on_down").unwrap_or(pool.on_down);
     pool.on_leave = policy(&table, "on_leave").unwrap_or(pool.on_leave);
     pool.on_drain = policy(&table, "on_drain").unwrap_or(pool.on_drain);
-    Some(pool)
+    Some((pool, places))
 }
 
 fn policy(table: &Table<'_>, key: &'static str) -> Option<Policy> {

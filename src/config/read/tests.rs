@@ -21,7 +21,7 @@ fn read(pool: &str) -> Pool {
 }
 
 fn try_read(pool: &str) -> Result<Pool, Report> {
-    let text = format!("listeners: {{l: {{bind: ':1', pool: p}}}}\npools: {{p: {{{pool}}}}}\n");
+    let text = format!("listeners: {{l: {{bind: '127.0.0.1:2', pool: p}}}}\npools: {{p: {{{pool}}}}}\n");
     parse("pointsman.yaml", &text, &|_| None).map(|config| config.pools["p"].clone())
 }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{Keeper, SourceState};
 use crate::discovery::{Found, SourceKey};
+use crate::own::Owner;
 use crate::pool::event::Effect;
 
 /// So many may be added to a pool.
@@ -18,6 +19,8 @@ pub enum NotAdded {
     AddressTaken(String),
     /// There is one of that name; its address.
     NameTaken(SocketAddr),
+    /// This process itself listens at that address.
+    Own(Owner),
     /// Too many were added.
     TooMany,
 }
@@ -39,6 +42,9 @@ pub(super) fn none() -> (SourceKey, SourceState) {
 impl Keeper {
     /// Whether an operator can add that backend.
     pub fn addable(&self, found: &Found) -> Result<(), NotAdded> {
+        if let Some(owner) = self.own.owner(found.address) {
+            return Err(NotAdded::Own(owner.clone()));
+        }
         let living = || self.members.iter().filter(|member| !member.leaving());
         if let Some(same) = living().find(|member| member.backend.address == found.address) {
             return Err(NotAdded::AddressTaken(same.backend.name.to_string()));

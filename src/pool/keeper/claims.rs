@@ -158,13 +158,15 @@ impl Keeper {
         let mut member = Member::new(Arc::clone(&backend), Arc::clone(&cause), self.config.health.len(), now);
         member.claims.insert(key.clone(), claim);
         (member.weight, member.tier) = (found.weight, found.tier);
+        member.refused = self.refusal(found.address);
+        let checked = member.refused.is_none() && !self.config.health.is_empty();
         effects.push(Effect::Changed {
             backend: Arc::clone(&backend),
             from: State::Gone,
             to: State::Joining,
             cause,
         });
-        if !self.config.health.is_empty() {
+        if checked {
             effects.push(Effect::Check(backend));
         }
         self.members.push(member);

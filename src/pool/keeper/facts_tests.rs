@@ -1,13 +1,16 @@
 //! What follows from several facts together: checks, ejections, operators, sources.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::tests::{SECOND, found, key_of, observed, states};
 use super::*;
-use crate::config::{Check, Eject, Ending, Health, Policy, Pool, Slow, Source};
+use crate::config::{Check, Eject, Ending, Health, Percent, Policy, Pool, Slow, Source};
 use crate::discovery::{Fitness, Found, Observation, Outcome};
+use crate::own::Owner;
 use crate::pool::event::Wish;
+use crate::pool::view::View;
 use crate::telemetry::CloseReason;
 
 fn pool(checks: usize) -> Pool {
@@ -19,7 +22,7 @@ fn pool(checks: usize) -> Pool {
 /// A keeper of so many backends, `a`, `b` and so on, all of them up.
 fn all_up(config: Pool, backends: usize, now: Instant) -> Keeper {
     let checks = config.health.len();
-    let mut keeper = Keeper::new(config);
+    let mut keeper = Keeper::new(config, Arc::default());
     let names = (0..backends).map(|n| found(&letter(n), &format!("10.0.0.{}", n + 1)));
     keeper.on(observed(SourceKey::Static, names.collect()), now);
     for n in 0..backends {
@@ -57,7 +60,7 @@ fn ejecting() -> Pool {
 #[test]
 fn all_checks_must_pass_and_one_that_fails_is_enough() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(pool(2));
+    let mut keeper = Keeper::new(pool(2), Arc::default());
     keeper.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1")]), now);
     hear(&mut keeper, "a", 0, true, now);
     assert_eq!(state(&keeper, "a"), State::Joining);
@@ -77,7 +80,7 @@ fn what_fails_within_its_grace_does_not_count() {
     let mut config = pool(1);
     config.health[0].grace = 10 * SECOND;
     let now = Instant::now();
-    let mut keeper = Keeper::new(config);
+    let mut keeper = Keeper::new(config, Arc::default());
     keeper.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1"), found("b", "10.0.0.2")]), now);
     hear(&mut keeper, "a", 0, false, now);
     hear(&mut keeper, "b", 0, false, now + 9 * SECOND);
@@ -174,7 +177,7 @@ fn who_is_much_slower_than_the_others_is_ejected() {
 #[test]
 fn what_its_source_says_of_its_health_counts_at_once() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(pool(1));
+    let mut keeper = Keeper::new(pool(1), Arc::default());
     let say = |keeper: &mut Keeper, fitness| {
         let one = Found { fitness, ..found("a", "10.0.0.1") };
         keeper.on(observed(SourceKey::Static, vec![one]), now);
@@ -216,7 +219,7 @@ fn an_operator_drains_returns_and_maintains() {
 #[test]
 fn an_operators_weight_holds_until_the_source_gives_another() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(pool(0));
+    let mut keeper = Keeper::new(pool(0), Arc::default());
     let weigh = |keeper: &mut Keeper, weight| {
         keeper.on(observed(SourceKey::Static, vec![Found { weight, ..found("a", "10.0.0.1") }]), now);
         keeper.members()[0].weight
@@ -248,7 +251,7 @@ fn of_two_sources_the_first_in_the_configuration_that_knows_more_than_an_address
     ];
     // In whatever order they answer.
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
-        let mut keeper = Keeper::new(Pool::new(discover.clone()));
+        let mut keeper = Keeper::new(Pool::new(discover.clone()), Arc::default());
         for n in order {
             let (key, found) = answers[n].clone();
             keeper.on(observed(key, vec![found]), now);
@@ -267,7 +270,7 @@ fn a_file_that_cannot_be_read_takes_nobody_out() {
     let key = SourceKey::from(&file);
     let mut config = Pool::new(vec![file]);
     config.health = vec![Health::new(Check::Tcp)];
-    let mut keeper = Keeper::new(config);
+    let mut keeper = Keeper::new(config, Arc::default());
     keeper.on(observed(key.clone(), vec![found("a", "10.0.0.1")]), now);
     hear(&mut keeper, "a", 0, false, now);
     let broken = Observation { outcome: Outcome::ServerFailure("broken".into()), owners: BTreeMap::new() };
@@ -317,4 +320,79 @@ fn who_is_drained_may_let_its_checks_fail_while_it_finishes() {
     assert_eq!(state(&keeper, "a"), State::Draining);
     tell(&mut keeper, "a", Command::Be(Wish::Up), now);
     assert!(backend.order().is_some_and(|order| order.reason == CloseReason::BackendDown));
+}
+
+/// A machine that has the address 10.0.0.1.
+fn machine(address: SocketAddr) -> bool {
+    address.ip() == IpAddr::from([10, 0, 0, 1])
+}
+
+/// What is to be checked from now on, and what no longer, of the backends of these effects.
+fn checks(effects: &[Effect]) -> (usize, usize) {
+    let count = |is: fn(&Effect) -> bool| effects.iter().filter(|effect| is(effect)).count();
+    (count(|e| matches!(e, Effect::Check(_))), count(|e| matches!(e, Effect::Uncheck(_))))
+}
+
+#[test]
+fn a_backend_at_an_own_address_is_refused_with_the_cause_until_nothing_listens_there() {
+    let now = Instant::now();
+    let listener = vec![("0.0.0.0:5000".parse().unwrap(), Owner::Listener("web".into()))];
+    let mut config = pool(1);
+    config.panic = Percent(100);
+    let own = Arc::new(OwnAddresses::on_a_machine(listener, machine));
+    let mut keeper = Keeper::new(config.clone(), own);
+    let source = config.discover.first().map(SourceKey::from).unwrap();
+    let answer = || observed(source.clone(), vec![found("own", "10.0.0.1"), found("other", "10.0.0.2")]);
+    let effects = keeper.on(answer(), now);
+    assert_eq!(checks(&effects), (1, 0), "no check goes to an own address");
+    let member = &keeper.members()[0];
+    assert_eq!((&*member.backend.name, member.state), ("own", State::Down));
+    assert_eq!(&*member.cause, "refused: 10.0.0.1:5000 is this balancer's own listener \"web\"");
+    // Neither checks, nor panic, nor an operator put it into service.
+    let (own, other) = (key_of(&keeper, "own"), key_of(&keeper, "other"));
+    keeper.on(Event::Checked(own, 0, Ok(())), now);
+    keeper.on(Event::Checked(other, 0, Err("no".to_owned().into())), now);
+    keeper.on(Event::Told(own, Command::Be(Wish::Maintenance), "root".into()), now);
+    let effects = keeper.on(Event::Told(own, Command::Be(Wish::Up), "root".into()), now);
+    assert_eq!(checks(&effects), (0, 0));
+    assert_eq!(keeper.members()[0].state, State::Down);
+    let view = View::new(&config, keeper.members(), None);
+    assert!(view.panic);
+    assert_eq!(view.backends().map(|backend| backend.key).collect::<Vec<_>>(), [other]);
+    // It is like any other once the address is free.
+    let effects = keeper.on(Event::OwnAddresses(Arc::default()), now);
+    assert_eq!((checks(&effects), keeper.members()[0].state), ((1, 0), State::Joining));
+    keeper.on(Event::Checked(own, 0, Ok(())), now);
+    assert_eq!(keeper.members()[0].state, State::Up);
+    // And refused again, with its connections cut, when a listener comes.
+    let admin = vec![("10.0.0.1:5000".parse().unwrap(), Owner::Admin)];
+    let effects = keeper.on(Event::OwnAddresses(Arc::new(OwnAddresses::new(admin))), now);
+    assert_eq!((checks(&effects), keeper.members()[0].state), ((0, 1), State::Down));
+    assert_eq!(&*keeper.members()[0].cause, "refused: 10.0.0.1:5000 is this balancer's own admin server");
+    let order = keeper.members()[0].backend.order().unwrap();
+    assert_eq!((order.how, order.at, order.reason), (Ending::Reset, now, CloseReason::BackendDown));
+}
+
+#[test]
+fn an_address_that_this_machine_gets_while_it_runs_is_noticed_within_a_second() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static HAS_IT: AtomicBool = AtomicBool::new(false);
+    let now = Instant::now();
+    let bound = vec![("0.0.0.0:5000".parse().unwrap(), Owner::Admin)];
+    let own = Arc::new(OwnAddresses::on_a_machine(bound, |_| HAS_IT.load(Ordering::Relaxed)));
+    let config = pool(0);
+    let mut keeper = Keeper::new(config.clone(), own);
+    let source = config.discover.first().map(SourceKey::from).unwrap();
+    keeper.on(observed(source, vec![found("a", "10.0.0.1")]), now);
+    assert_eq!(keeper.members()[0].state, State::Up);
+    HAS_IT.store(true, Ordering::Relaxed);
+    let due = keeper.deadline(now).unwrap();
+    assert!(due > now && due <= now + SECOND, "{:?}", due - now);
+    keeper.on(Event::Tick, due - Duration::from_millis(1));
+    assert_eq!(keeper.members()[0].state, State::Up);
+    keeper.on(Event::Tick, due);
+    assert_eq!(keeper.members()[0].state, State::Down);
+    HAS_IT.store(false, Ordering::Relaxed);
+    keeper.on(Event::Tick, due + SECOND);
+    assert_eq!(keeper.members()[0].state, State::Up);
 }

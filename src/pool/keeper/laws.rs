@@ -11,6 +11,7 @@ use crate::balance::{Ask, Lease};
 use crate::config::{Check, Dns, Eject, Ending, Health, Percent, Policy, Pool, Source};
 use crate::discovery::{Fitness, Found};
 use crate::health::Verdict;
+use crate::own::{OwnAddresses, Owner};
 use crate::pool::event::Wish;
 use crate::pool::member::Member;
 use crate::pool::view::View;
@@ -26,6 +27,7 @@ enum Happening {
     Added(Found),
     Withdrawn(usize),
     Reconfigured(Box<Pool>),
+    Listens(Vec<u8>),
     Connected(usize),
     Disconnected(usize),
     Waited(Duration),
@@ -109,6 +111,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => one_found().prop_map(Happening::Added),
         1 => member.clone().prop_map(Happening::Withdrawn),
         1 => pool().prop_map(Box::new).prop_map(Happening::Reconfigured),
+        1 => proptest::collection::vec(0u8..6, 0..3).prop_map(Happening::Listens),
         1 => member.clone().prop_map(Happening::Connected),
         1 => member.prop_map(Happening::Disconnected),
         3 => (0u64..40_000).prop_map(|millis| Happening::Waited(Duration::from_millis(millis))),
@@ -145,7 +148,7 @@ fn seen(keeper: &Keeper) -> BTreeMap<String, Seen> {
 
 /// A keeper that has heard the last answers and the facts that `other` knows, and nothing else.
 fn afresh(other: &Keeper, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Instant) -> Keeper {
-    let mut keeper = Keeper::new(other.config.clone());
+    let mut keeper = Keeper::new(other.config.clone(), Arc::clone(&other.own));
     let missing = |key: &SourceKey| {
         let living = other.members().iter().filter_map(|member| member.claims.get(key)).cloned();
         living.filter(|claim| claim.missing.is_some()).map(|claim| claim.found).collect::<Vec<_>>()
@@ -198,6 +201,7 @@ fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseE
         };
         let member = members.iter().find(|member| member.backend.key == chosen.backend.key).unwrap();
         prop_assert!(member.weight > 0 && !member.leaving() && member.wish.is_none());
+        prop_assert!(member.refused.is_none(), "one of our own addresses is chosen");
         prop_assert_eq!(view.panic || member.state == State::Up, true);
         prop_assert!(lowest.is_none_or(|lowest| member.tier == lowest), "a backup while a primary is up");
         prop_assert!(!view.panic || config.panic > Percent(0));
@@ -218,7 +222,7 @@ proptest! {
         happenings in proptest::collection::vec(happening(), 1..50),
     ) {
         let mut now = Instant::now() + Duration::from_secs(7200);
-        let mut keeper = Keeper::new(config);
+        let mut keeper = Keeper::new(config, Arc::default());
         let mut leases: Vec<Lease> = Vec::new();
         let mut believed: BTreeMap<u64, State> = BTreeMap::new();
         let mut answers: BTreeMap<SourceKey, Vec<Found>> = BTreeMap::new();
@@ -268,6 +272,10 @@ proptest! {
                     Event::Withdrawn(address, "root".into())
                 }
                 Happening::Reconfigured(config) => Event::Reconfigured(config),
+                Happening::Listens(hosts) => {
+                    let bound = |host| (format!("10.0.0.{host}:80").parse().unwrap(), Owner::Admin);
+                    Event::OwnAddresses(Arc::new(OwnAddresses::new(hosts.into_iter().map(bound).collect())))
+                }
                 Happening::Connected(member) => {
                     leases.extend(picked(member).map(|backend| backend.load.lease()));
                     Event::Tick
@@ -288,6 +296,9 @@ proptest! {
                     prop_assert_eq!(before.unwrap_or(State::Gone), from, "each change begins where the last ended");
                     prop_assert!(!cause.is_empty(), "{from:?} to {to:?} without a cause");
                 }
+            }
+            for member in keeper.members().iter().filter(|member| !member.leaving()) {
+                prop_assert_eq!(member.refused.is_some(), keeper.own.owner(member.backend.address).is_some());
             }
             for member in keeper.members() {
                 prop_assert_eq!(believed.get(&member.backend.key), Some(&member.state));

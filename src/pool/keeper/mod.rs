@@ -8,6 +8,7 @@
 mod added;
 mod claims;
 mod ejections;
+mod refusals;
 
 pub use added::{NotAdded, NotRemoved};
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::config;
 use crate::discovery::{Found, SourceKey};
 use crate::health::{CheckError, Ejection, Tally, Verdict};
+use crate::own::OwnAddresses;
 use crate::pool::backend::Backend;
 use crate::pool::event::{Command, Effect, Event, Failure, Wish};
 use crate::pool::member::{Member, Results};
@@ -45,16 +47,19 @@ pub struct Keeper {
     members: Vec<Member>,
     sources: BTreeMap<SourceKey, SourceState>,
     next_key: u64,
+    /// The addresses that this process listens on, and when the backends were compared with them.
+    own: Arc<OwnAddresses>,
+    compared: Option<Instant>,
     /// When the backends' times to answer are to be compared.
     compare_at: Option<Instant>,
 }
 
 impl Keeper {
-    /// A keeper that knows of no backend yet.
-    pub fn new(config: config::Pool) -> Self {
+    /// A keeper that knows of no backend yet, in a process that listens on these addresses.
+    pub fn new(config: config::Pool, own: Arc<OwnAddresses>) -> Self {
         let sources = config.discover.iter().map(|s| (SourceKey::from(s), SourceState::default()));
         let sources = sources.chain([added::none()]).collect();
-        Self { config, members: Vec::new(), sources, next_key: 0, compare_at: None }
+        Self { config, members: Vec::new(), sources, next_key: 0, own, compared: None, compare_at: None }
     }
 
     /// The backends, in the order in which they were found; those that drain included.
@@ -90,7 +95,7 @@ impl Keeper {
         });
         let ejected = self.members.iter().filter_map(|member| Some(member.ejection.out(now)?.0));
         let ramping = self.members.iter().filter_map(|member| member.ramp(self.config.slow_start, now).1);
-        let others = ejected.chain(ramping).chain(draining).chain(self.compare_at);
+        let others = ejected.chain(ramping).chain(draining).chain(self.compare_at).chain(self.own_due(now));
         missing.chain(holding).chain(others).min()
     }
 
@@ -115,6 +120,7 @@ impl Keeper {
             Event::Added(found) => self.add(&found, now, effects),
             Event::Withdrawn(address, who) => self.withdraw(address, &who, now, effects),
             Event::Reconfigured(config) => self.reconfigured(*config, now, effects),
+            Event::OwnAddresses(own) => self.listens(own, now, effects),
             Event::Removed => {
                 self.sources.clear(); // what they still say is said to nobody
                 for index in 0..self.members.len() {
@@ -128,6 +134,7 @@ impl Keeper {
     /// Does what follows from all that was taken in, and from the time.
     pub fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
+        self.compare_own(now, effects);
         self.compare(now, effects);
         self.release(now, effects);
         self.bury(now, effects);
@@ -246,7 +253,9 @@ impl Keeper {
                     // Nobody has looked at it meanwhile.
                     member.results = vec![Results::default(); self.config.health.len()];
                     member.trial = now;
-                    effects.push(Effect::Check(Arc::clone(&member.backend)));
+                    if member.refused.is_none() {
+                        effects.push(Effect::Check(Arc::clone(&member.backend)));
+                    }
                 }
                 member.ejection = Ejection::default();
                 member.wish = match wish {
@@ -308,7 +317,7 @@ impl Keeper {
         };
         let presumed = Results { tally: Tally::presumed(verdict), heard: false };
         member.results = self.config.health.iter().map(|health| same(health).unwrap_or(presumed)).collect();
-        if member.leaving() || matches!(member.wish, Some((Wish::Maintenance, _))) {
+        if member.leaving() || member.refused.is_some() || member.in_maintenance() {
             return;
         }
         effects.push(Effect::Uncheck(member.backend.key));

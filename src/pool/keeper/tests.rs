@@ -70,7 +70,7 @@ fn fail(keeper: &mut Keeper, name: &str, now: Instant) {
 #[test]
 fn a_new_backend_is_up_after_its_first_success_and_down_after_its_first_failure() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true));
+    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
     keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     assert!(!keeper.settled());
     up(&mut keeper, "a", now);
@@ -93,7 +93,7 @@ fn seen_nameless(ips: &[&str], owners: &[(&str, &str)]) -> Event {
 #[test]
 fn a_backend_whose_name_becomes_known_is_the_same_and_keeps_what_it_has() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true));
+    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
     keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
     up(&mut keeper, "10.0.0.1:5000", now);
     let before = Arc::clone(&keeper.members()[0].backend);
@@ -110,7 +110,7 @@ fn a_backend_whose_name_becomes_known_is_the_same_and_keeps_what_it_has() {
 #[test]
 fn a_nameless_backend_that_is_missing_is_not_named_after_who_has_its_address_now() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(false));
+    let mut keeper = Keeper::new(dns_pool(false), Arc::default());
     keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
     let _lease = keeper.members()[0].backend.load.lease();
     keeper.on(seen_nameless(&[], &[("stranger", "10.0.0.1")]), now);
@@ -130,7 +130,7 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
         (pool, Event::Observed(SourceKey::Static, Observation { outcome, owners: BTreeMap::new() }))
     };
     let (config, observed) = listed(&["10.0.0.1"]);
-    let mut keeper = Keeper::new(config);
+    let mut keeper = Keeper::new(config, Arc::default());
     keeper.on(observed, now);
     up(&mut keeper, "10.0.0.1:5000", now);
     let (config, observed) = listed(&["10.0.0.2"]);
@@ -150,7 +150,7 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
 
 #[test]
 fn without_checks_a_backend_is_up_as_soon_as_it_is_found() {
-    let mut keeper = Keeper::new(dns_pool(false));
+    let mut keeper = Keeper::new(dns_pool(false), Arc::default());
     keeper.on(seen(&[("a", "10.0.0.1")]), Instant::now());
     assert_eq!(states(&keeper), [("a".into(), State::Up)]);
 }
@@ -158,7 +158,7 @@ fn without_checks_a_backend_is_up_as_soon_as_it_is_found() {
 #[test]
 fn a_name_that_vanishes_leaves_after_flap_and_not_before() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true));
+    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
     keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     up(&mut keeper, "a", now);
     up(&mut keeper, "b", now);
@@ -178,7 +178,7 @@ fn a_name_that_vanishes_leaves_after_flap_and_not_before() {
 #[test]
 fn who_is_missing_and_fails_once_is_down() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true));
+    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
     keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     up(&mut keeper, "b", now);
     fail(&mut keeper, "b", now);
@@ -192,7 +192,7 @@ fn who_is_missing_and_fails_once_is_down() {
 #[test]
 fn silence_never_empties_the_pool_but_who_fails_its_checks_leaves_after_hold() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true));
+    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
     keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     up(&mut keeper, "a", now);
     fail(&mut keeper, "b", now);
@@ -209,7 +209,7 @@ fn silence_never_empties_the_pool_but_who_fails_its_checks_leaves_after_hold() {
 #[test]
 fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true));
+    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
     keeper.on(seen(&[("a.net", "10.0.0.1")]), now);
     up(&mut keeper, "a.net", now);
     let old = Arc::clone(&keeper.members()[0].backend);
@@ -232,7 +232,7 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
 fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_silence() {
     for answer in [Outcome::NoSuchName("none".into()), Outcome::Silence("silence".into())] {
         let now = Instant::now();
-        let mut keeper = Keeper::new(dns_pool(false));
+        let mut keeper = Keeper::new(dns_pool(false), Arc::default());
         keeper.on(seen(&[("alpha.net", "10.0.0.4")]), now);
         let owners = BTreeMap::from([("10.0.0.4".parse::<IpAddr>().unwrap(), "beta.net".into())]);
         keeper.on(Event::Observed(key(), Observation { outcome: answer, owners }), now);
@@ -244,7 +244,8 @@ fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_sile
 fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
     let now = Instant::now();
     let key = SourceKey::File("backends.yaml".into());
-    let mut keeper = Keeper::new(Pool::new(vec![Source::File(config::File::new("backends.yaml".into()))]));
+    let mut keeper =
+        Keeper::new(Pool::new(vec![Source::File(config::File::new("backends.yaml".into()))]), Arc::default());
     let good = || Outcome::Backends(vec![found("a", "10.0.0.1")]);
     let invalid = |reason: &str| Outcome::Invalid(reason.into());
     let told = |(answer, news): (Outcome, bool)| {
@@ -271,7 +272,7 @@ fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
 #[test]
 fn a_failed_connection_counts_and_asks_discovery_again() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true));
+    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
     keeper.on(seen(&[("a", "10.0.0.1")]), now);
     up(&mut keeper, "a", now);
     let key = key_of(&keeper, "a");
@@ -298,7 +299,7 @@ fn who_comes_up_again_takes_back_the_order_to_its_connections() {
     let now = Instant::now();
     let mut pool = dns_pool(true);
     pool.on_down = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: SECOND };
-    let mut keeper = Keeper::new(pool);
+    let mut keeper = Keeper::new(pool, Arc::default());
     keeper.on(seen(&[("a", "10.0.0.1")]), now);
     up(&mut keeper, "a", now);
     (0..3).for_each(|_| fail(&mut keeper, "a", now));
@@ -314,7 +315,7 @@ fn two_sources_that_know_one_address_know_one_backend() {
     let now = Instant::now();
     let mut pool = dns_pool(false);
     pool.discover.push(Source::Static(Vec::new()));
-    let mut keeper = Keeper::new(pool);
+    let mut keeper = Keeper::new(pool, Arc::default());
     keeper.on(observed(SourceKey::Static, vec![found("big", "10.0.0.1")]), now);
     keeper.on(seen(&[("a.net", "10.0.0.1")]), now);
     assert_eq!(keeper.members().len(), 1);
@@ -358,7 +359,7 @@ proptest! {
     #[test]
     fn any_sequence_of_events_leaves_a_keeper_that_is_right(happenings in proptest::collection::vec(happening(), 1..60)) {
         let mut now = Instant::now();
-        let mut keeper = Keeper::new(dns_pool(true));
+        let mut keeper = Keeper::new(dns_pool(true), Arc::default());
         let mut leases: Vec<crate::balance::Lease> = Vec::new();
         let mut believed: BTreeMap<u64, State> = BTreeMap::new();
         let mut checked: BTreeSet<u64> = BTreeSet::new();
@@ -429,7 +430,7 @@ proptest! {
 #[test]
 fn a_removed_pool_stays_removed_whatever_is_said_after() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true));
+    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
     keeper.on(seen(&[("a", "10.0.0.1")]), now);
     keeper.on(Event::Removed, now);
     let effects = keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
@@ -439,7 +440,7 @@ fn a_removed_pool_stays_removed_whatever_is_said_after() {
 #[test]
 fn a_backend_whose_name_is_not_told_again_is_the_same() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(false));
+    let mut keeper = Keeper::new(dns_pool(false), Arc::default());
     keeper.on(seen(&[("a", "10.0.0.1")]), now);
     let key = key_of(&keeper, "a");
     let effects = keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
@@ -457,7 +458,7 @@ fn what_another_source_says_of_an_address_outlives_a_change_of_its_owner() {
     let now = Instant::now();
     let mut pool = dns_pool(false);
     pool.discover.push(Source::Static(Vec::new()));
-    let mut keeper = Keeper::new(pool);
+    let mut keeper = Keeper::new(pool, Arc::default());
     let big = Found { weight: 3, ..found("big", "10.0.0.1") };
     keeper.on(observed(SourceKey::Static, vec![big]), now);
     keeper.on(seen(&[("a.net", "10.0.0.1")]), now);

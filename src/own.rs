@@ -1,0 +1,198 @@
+//! The addresses that this process itself listens on. None of them may be a backend: a connection to an own listener
+//! would be routed again, until no connection is left, and one to the admin server would make a client an operator.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, OnceLock};
+
+use socket2::SockRef;
+
+/// What listens on an own address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The listener of that name.
+    Listener(Arc<str>),
+    /// The admin server.
+    Admin,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listener(name) => write!(f, "listener {name:?}"),
+            Self::Admin => f.write_str("admin server"),
+        }
+    }
+}
+
+/// The TCP addresses that this process listens on. Immutable: other addresses make another value.
+#[derive(Clone, Debug)]
+pub struct OwnAddresses {
+    bound: Vec<(SocketAddr, Owner)>,
+    /// Whether an address is one of this machine: [`is_local`], except in tests.
+    is_local: fn(SocketAddr) -> bool,
+}
+
+impl Default for OwnAddresses {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
+impl OwnAddresses {
+    /// The addresses that sockets are bound to, with the ports that the kernel chose.
+    pub fn new(bound: Vec<(SocketAddr, Owner)>) -> Self {
+        Self { bound, is_local }
+    }
+
+    /// The same on a machine whose addresses are those for which `is_local` holds.
+    #[cfg(test)]
+    pub(crate) fn on_a_machine(bound: Vec<(SocketAddr, Owner)>, is_local: fn(SocketAddr) -> bool) -> Self {
+        Self { bound, is_local }
+    }
+
+    /// What would take a connection to `address`, if that is this process itself.
+    pub fn owner(&self, address: SocketAddr) -> Option<&Owner> {
+        let reached = |(bound, _): &&(SocketAddr, Owner)| reaches(address, *bound, self.is_local);
+        self.bound.iter().find(reached).map(|(_, owner)| owner)
+    }
+
+    /// Whether the answer for `address` may change without a change here: when an interface gains or loses it.
+    pub fn may_change(&self, address: SocketAddr) -> bool {
+        let address = destination(address);
+        !address.ip().is_loopback() && self.bound.iter().any(|(bound, _)| serves(*bound, address))
+    }
+}
+
+/// Whether a connection to `address` is accepted by a socket that is bound to `bound`. `is_local` says whether an
+/// address is one of this machine.
+pub(crate) fn reaches(address: SocketAddr, bound: SocketAddr, is_local: fn(SocketAddr) -> bool) -> bool {
+    let address = destination(address);
+    let specific = SocketAddr::new(bound.ip().to_canonical(), bound.port());
+    address.port() == bound.port()
+        && (address.ip() == specific.ip() || serves(bound, address) && is_local(address))
+}
+
+/// Whether a socket bound to every address of a family serves that port and that family. An IPv6 one serves IPv4 too.
+fn serves(bound: SocketAddr, address: SocketAddr) -> bool {
+    bound.ip().is_unspecified() && bound.port() == address.port() && (bound.is_ipv6() || address.is_ipv4())
+}
+
+/// Where a connection to `address` goes: the kernel takes the unspecified address for loopback.
+pub(crate) fn destination(mut address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    address.set_ip(ip); // keeps the scope of a link-local address
+    address
+}
+
+/// Whether an address is one of this machine now. The kernel is asked, and nothing is sent.
+pub(crate) fn is_local(address: SocketAddr) -> bool {
+    let address = destination(address);
+    match address.ip() {
+        ip if ip.is_loopback() => true,
+        // The kernel takes only an address of its own for the one that multicast leaves by (IP_MULTICAST_IF in ip(7)).
+        // bind(2) would accept any with `net.ipv4.ip_nonlocal_bind`, which machines with a floating address have set.
+        IpAddr::V4(ip) => {
+            prober().is_some_and(|socket| SockRef::from(socket).set_multicast_if_v4(&ip).is_ok())
+        }
+        // The way to an own address begins at that address (RFC 6724, 5, rule 1).
+        IpAddr::V6(ip) => {
+            let source = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| {
+                socket.connect(address)?;
+                socket.local_addr()
+            });
+            source.is_ok_and(|source| source.ip() == IpAddr::V6(ip))
+        }
+    }
+}
+
+/// A socket for questions only. It is bound to no port.
+fn prober() -> Option<&'static socket2::Socket> {
+    static PROBER: OnceLock<Option<socket2::Socket>> = OnceLock::new();
+    PROBER
+        .get_or_init(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).ok())
+        .as_ref()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// A machine with the addresses 10.0.0.5 and fd00::5.
+    fn machine(address: SocketAddr) -> bool {
+        let ip = address.ip();
+        ip.is_loopback() || ip == IpAddr::from([10, 0, 0, 5]) || ip == "fd00::5".parse::<IpAddr>().unwrap()
+    }
+
+    #[test]
+    fn an_address_that_reaches_an_own_socket_is_an_own_address() {
+        for (bound, own, other) in [
+            (
+                "0.0.0.0:80",
+                &["127.0.0.1:80", "127.9.9.9:80", "10.0.0.5:80", "0.0.0.0:80", "[::ffff:10.0.0.5]:80"][..],
+                &["10.0.0.6:80", "10.0.0.5:81", "[::1]:80", "[fd00::5]:80", "[::]:80"][..],
+            ),
+            (
+                "[::]:80",
+                &["127.0.0.1:80", "10.0.0.5:80", "[::1]:80", "[fd00::5]:80", "[::]:80", "0.0.0.0:80"],
+                &["10.0.0.6:80", "[fd00::6]:80", "[::1]:81"],
+            ),
+            (
+                "127.0.0.1:80",
+                &["127.0.0.1:80", "0.0.0.0:80", "[::ffff:127.0.0.1]:80", "[::ffff:0.0.0.0]:80"],
+                &["127.0.0.2:80", "10.0.0.5:80", "[::1]:80", "[::]:80"],
+            ),
+            ("[::1]:80", &["[::1]:80", "[::]:80"], &["127.0.0.1:80", "0.0.0.0:80"]),
+            ("10.0.0.5:80", &["10.0.0.5:80", "[::ffff:10.0.0.5]:80"], &["127.0.0.1:80", "10.0.0.6:80"]),
+            ("[::ffff:10.0.0.5]:80", &["10.0.0.5:80", "[::ffff:10.0.0.5]:80"], &["127.0.0.1:80"]),
+            // The port is still to be chosen by the kernel, and no backend has port 0.
+            ("0.0.0.0:0", &[], &["127.0.0.1:80"]),
+        ] {
+            let addresses = OwnAddresses::on_a_machine(vec![(address(bound), Owner::Admin)], machine);
+            for own in own {
+                assert_eq!(addresses.owner(address(own)), Some(&Owner::Admin), "{own} at {bound}");
+            }
+            for other in other {
+                assert_eq!(addresses.owner(address(other)), None, "{other} at {bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_an_interface_can_change_the_answer() {
+        let own = |bound| OwnAddresses::new(vec![(address(bound), Owner::Admin)]);
+        assert!(own("0.0.0.0:80").may_change(address("10.0.0.6:80")));
+        assert!(own("[::]:80").may_change(address("10.0.0.6:80")));
+        assert!(!own("0.0.0.0:80").may_change(address("[fd00::6]:80")));
+        assert!(!own("0.0.0.0:80").may_change(address("10.0.0.6:81")));
+        assert!(!own("0.0.0.0:80").may_change(address("127.0.0.1:80")));
+        assert!(!own("10.0.0.6:80").may_change(address("10.0.0.6:80")));
+    }
+
+    #[test]
+    fn the_kernel_knows_its_own_addresses() {
+        for own in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "0.0.0.0:1", "[::]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(is_local(address(own)), "{own}");
+        }
+        // Those of documentation (RFC 5737, RFC 3849) are addresses of no machine.
+        for other in ["192.0.2.1:1", "198.51.100.7:1", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:1"] {
+            assert!(!is_local(address(other)), "{other}");
+        }
+        let outside = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+            socket.connect("192.0.2.1:9")?; // sends nothing
+            socket.local_addr()
+        });
+        match outside {
+            Ok(own) => assert!(is_local(own), "{own}"),
+            Err(_) => eprintln!("skipped: this machine has no address but loopback"),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Backends that are refused, whatever source they come from, because this process itself listens at their address.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Keeper;
+use crate::own::OwnAddresses;
+use crate::pool::event::Effect;
+use crate::pool::member::Results;
+
+/// How soon a backend is refused whose address this machine has got meanwhile: so long a circle of connections may
+/// grow, and so rarely it costs next to nothing to ask the kernel.
+const COMPARE_EVERY: Duration = Duration::from_secs(1);
+
+impl Keeper {
+    /// Why a backend at that address is refused, if it is.
+    pub(super) fn refusal(&self, address: SocketAddr) -> Option<Arc<str>> {
+        let owner = self.own.owner(address)?;
+        Some(format!("refused: {address} is this balancer's own {owner}").into())
+    }
+
+    /// The process listens on other addresses from now on.
+    pub(super) fn listens(&mut self, own: Arc<OwnAddresses>, now: Instant, effects: &mut Vec<Effect>) {
+        self.own = own;
+        for index in 0..self.members.len() {
+            self.refuse(index, now, effects);
+        }
+    }
+
+    /// When the backends are to be compared with the addresses of this machine again; `None`: nothing can change.
+    pub(super) fn own_due(&self, now: Instant) -> Option<Instant> {
+        let addresses = self.members.iter().filter(|member| !member.leaving()).map(|m| m.backend.address);
+        let any = addresses.into_iter().any(|address| self.own.may_change(address));
+        any.then(|| self.compared.map_or(now, |compared| compared + COMPARE_EVERY))
+    }
+
+    /// Compares the backends with the addresses of this machine, if that is due.
+    pub(super) fn compare_own(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.own_due(now).is_none_or(|due| now < due) {
+            return;
+        }
+        self.compared = Some(now);
+        for index in 0..self.members.len() {
+            if self.own.may_change(self.members[index].backend.address) {
+                self.refuse(index, now, effects);
+            }
+        }
+    }
+
+    /// Refuses a backend, or lets it in again, as the addresses are now.
+    fn refuse(&mut self, index: usize, now: Instant, effects: &mut Vec<Effect>) {
+        let refusal = self.refusal(self.members[index].backend.address);
+        let checks = self.config.health.len();
+        let member = &mut self.members[index];
+        if member.leaving() || member.refused == refusal {
+            return;
+        }
+        let before = std::mem::replace(&mut member.refused, refusal);
+        match (before.is_some(), member.refused.is_some()) {
+            // A check would itself be a client of ours.
+            (false, true) => effects.push(Effect::Uncheck(member.backend.key)),
+            (true, false) => {
+                member.results = vec![Results::default(); checks];
+                member.trial = now;
+                if checks > 0 && !member.in_maintenance() {
+                    effects.push(Effect::Check(Arc::clone(&member.backend)));
+                }
+            }
+            _ => {}
+        }
+        self.settle(index, "its address is no longer this balancer's own", now, effects);
+    }
+}

@@ -1,0 +1,148 @@
+//! How many open files the process may need beside its clients, and what that means for the limits that are configured.
+
+use std::fmt;
+
+use tracing::warn;
+
+use crate::admin::server;
+use crate::config::{Config, Replicas};
+use crate::discovery;
+use crate::proxy::files::Files;
+
+/// What every process has: standard streams, two runtimes (an epoll and an eventfd each), signals, log files, with the
+/// next one while they rotate, a connection that is accepted to be closed, and files that are read now and then:
+/// `/proc` for the metrics, the configuration for a reload, `resolv.conf`. Some 20, and as many again to be sure.
+const BASE: u64 = 48;
+/// Of each worker: an epoll and an eventfd, and as many again to be sure.
+const PER_WORKER: u64 = 4;
+/// Of each worker for each address: its listening socket, the second handle of that, and a client that was accepted and
+/// waits for its place.
+const PER_WORKER_AND_ADDRESS: u64 = 3;
+/// The socket that holds an address.
+const PER_ADDRESS: u64 = 1;
+/// A reload opens the new addresses before it closes the old ones.
+const SETS_OF_ADDRESSES: u64 = 2;
+/// For the engine's replicas: streams of events, and requests. Each replica may start while another one of its name stops.
+const PER_FLEET: u64 = 16;
+const PER_REPLICA: u64 = 2;
+
+/// The open files of a process with this configuration, which may open `limit` and has so many workers.
+pub fn files(config: &Config, limit: u64, workers: usize) -> Files {
+    Files::new(limit, reserved(config, workers), workers)
+}
+
+/// How many threads the data plane has.
+pub fn workers(config: &Config) -> usize {
+    // The second heeds a CPU quota.
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    config.runtime.workers.map_or_else(cores, usize::from)
+}
+
+/// What may be open beside the clients. Checks are counted also if there are none: a reload may bring them, and what is
+/// reserved stays as it is.
+fn reserved(config: &Config, workers: usize) -> u64 {
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let workers = count(workers.max(1));
+    let addresses = count(config.listeners.values().map(|listener| listener.bind.len()).sum());
+    let per_address = (PER_ADDRESS + PER_WORKER_AND_ADDRESS * workers) * SETS_OF_ADDRESSES;
+    let admin = if config.admin.is_some() { count(server::CONNECTIONS) + 1 } else { 0 };
+    let sources = config.pools.values().flat_map(|pool| &pool.discover).map(discovery::files);
+    let fleet = |replicas: &Replicas| PER_FLEET + PER_REPLICA * u64::from(replicas.max);
+    let fleets = config.pools.values().filter_map(|pool| pool.replicas.as_ref()).map(fleet);
+    [BASE, PER_WORKER.saturating_mul(workers), addresses.saturating_mul(per_address), admin]
+        .into_iter()
+        .chain([count(config.runtime.max_checks.get())])
+        .chain(sources)
+        .chain(fleets)
+        .fold(0, u64::saturating_add)
+}
+
+/// A limit of connections that the open files do not allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lowered {
+    setting: String,
+    configured: u64,
+    allowed: u64,
+    files: u64,
+    /// Open files with which it would be allowed.
+    needed: u64,
+}
+
+impl fmt::Display for Lowered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, configured, allowed, files, needed } = self;
+        write!(
+            f,
+            "{setting} is {configured}, but the limit of {files} open files allows {allowed}: raise it to {needed} \
+             ({})",
+            Hint(*needed)
+        )
+    }
+}
+
+impl Lowered {
+    /// Warns of it in the log.
+    pub(super) fn log(&self) {
+        let Self { setting, configured, allowed, files, needed } = self;
+        warn!(
+            setting,
+            configured,
+            allowed,
+            open_files = files,
+            needed,
+            "the limit of open files lowers a limit of connections: raise it ({})",
+            Hint(*needed)
+        );
+    }
+}
+
+/// Too few files may be open for a single client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage(Files);
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (limit, reserved, needed) = (self.0.limit(), self.0.reserved(), self.0.needed(1));
+        write!(
+            f,
+            "the limit of {limit} open files leaves none for clients, as listeners, the admin server, checks and discovery \
+             may need {reserved}: raise it to {needed} or more ({}), or lower runtime.max_checks",
+            Hint(needed)
+        )
+    }
+}
+
+/// Whether there is no file for a client.
+pub fn shortage(files: &Files) -> Option<Shortage> {
+    (files.clients() == 0).then_some(Shortage(*files))
+}
+
+/// How a limit of open files is raised.
+struct Hint(u64);
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files = self.0;
+        write!(f, "LimitNOFILE={files} of systemd, ulimits of Compose, `ulimit -Hn {files}`")
+    }
+}
+
+/// The limits of connections in a configuration that its open files do not allow.
+pub fn lowered(config: &Config, files: &Files) -> Vec<Lowered> {
+    let allowed = files.clients();
+    let whole = config.runtime.max_connections.map(|limit| ("runtime.max_connections".to_owned(), limit));
+    let listeners = config.listeners.iter().filter_map(|(name, listener)| {
+        Some((format!("listeners.{name}.max_connections"), listener.max_connections?))
+    });
+    let lowered = whole.into_iter().chain(listeners).filter_map(|(setting, configured)| {
+        let configured = u64::try_from(configured).unwrap_or(u64::MAX);
+        (configured > allowed).then(|| Lowered {
+            setting,
+            configured,
+            allowed,
+            files: files.limit(),
+            needed: files.needed(configured),
+        })
+    });
+    lowered.collect()
+}
