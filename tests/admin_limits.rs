@@ -174,3 +174,23 @@ pools: {{web: {{discover: {}, health: {{http: /health, every: 3s, timeout: 3s}}}
     assert!(down.is_empty(), "{down:?}");
     drop(half);
 }
+
+#[test]
+fn seven_hundred_half_requests_do_not_hold_up_a_health_check() {
+    /// Half of the time that the server waits for the head of a request.
+    const SOON: Duration = Duration::from_secs(5);
+    let (lb, _backend) = balancer();
+    let half: Vec<_> = (0..700)
+        .map(|_| {
+            let mut stream = open(&lb);
+            stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost:").unwrap();
+            stream
+        })
+        .collect();
+    let began = Instant::now();
+    assert_eq!(lb.get("/heartbeat").0, 200);
+    assert_eq!(lb.get("/ready").0, 200);
+    assert_eq!(lb.get("/api/v1/status").0, 200);
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    drop(half);
+}

@@ -176,6 +176,21 @@ impl Peer {
     }
 }
 
+/// One of something for the peers on this machine, and one for all others: what those use up, the operator at the machine
+/// does not miss.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PerOrigin<T> {
+    pub(super) local: T,
+    pub(super) remote: T,
+}
+
+impl<T> PerOrigin<T> {
+    /// The one for that peer. A peer that is not known is not taken for local.
+    pub(super) fn of(&self, peer: Option<Peer>) -> &T {
+        if peer.is_some_and(Peer::is_local) { &self.local } else { &self.remote }
+    }
+}
+
 /// A peer that may make changes, by the name that the log has for it. It is known by a request's head: of anybody else
 /// no body is waited for.
 pub(super) struct Operator(pub(super) Arc<str>);

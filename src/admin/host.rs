@@ -16,7 +16,7 @@ use super::access::Peer;
 use super::{App, Failure};
 
 /// What may be asked by any name: it tells nothing but that the process lives, and health checks have odd names for it.
-const FOR_ALL: [&str; 2] = ["/heartbeat", "/ready"];
+pub(super) const FOR_ALL: [&str; 2] = ["/heartbeat", "/ready"];
 
 /// Answers what calls the server as it is called, or what has the token, which no page of another site has.
 pub(super) async fn known(State(app): State<App>, request: Request, next: Next) -> Response {

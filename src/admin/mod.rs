@@ -1,6 +1,7 @@
 //! The admin server: what an operator sees.
 
 pub mod access;
+mod admission;
 mod backends;
 mod checks;
 mod connections;
@@ -13,6 +14,7 @@ mod logs;
 pub mod metrics;
 pub mod overview;
 mod patience;
+mod places;
 mod pools;
 mod process;
 mod replicas;
