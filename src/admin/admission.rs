@@ -20,7 +20,6 @@ pub(super) async fn admit(Extension(turns): Extension<Turns>, request: Request, 
     let admission = turns.begin(request.body().is_end_stream());
     let is_short = FOR_ALL.contains(&request.uri().path());
     let response = match admission {
-        Admission::GaveWay => std::future::pending().await,
         Admission::ShortOnly if !is_short => busy(request.uri().path()),
         Admission::Admitted | Admission::ShortOnly => {
             let receiving = turns.clone();

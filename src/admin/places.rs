@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// The places of one origin (see `access::PerOrigin`).
 #[derive(Debug)]
@@ -26,7 +25,7 @@ struct Connection {
     phase: Mutex<Phase>,
     /// Whether the other side does not take what is written.
     blocked: Arc<AtomicBool>,
-    gave_way: CancellationToken,
+    told: Notify,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +35,8 @@ enum Phase {
     /// For the rest of its body; since the wait for its head began.
     WaitingForBody(Instant),
     Answered,
-    GaveWay,
+    /// Its place was taken away, and it ends unless a request has arrived after all.
+    GivesWay,
 }
 
 /// What a request may have.
@@ -45,8 +45,6 @@ pub(super) enum Admission {
     Admitted,
     /// A short answer, after which its connection ends.
     ShortOnly,
-    /// Nothing: its connection is being closed.
-    GaveWay,
 }
 
 impl Places {
@@ -63,14 +61,14 @@ impl Places {
         if taken.len() >= self.limit {
             let waits = |phase| match phase {
                 Phase::WaitingForHead(since) | Phase::WaitingForBody(since) => Some(since),
-                Phase::Answered | Phase::GaveWay => None,
+                Phase::Answered | Phase::GivesWay => None,
             };
             give_way(&mut taken, None, waits)?;
         }
         let connection = Arc::new(Connection {
             phase: Mutex::new(Phase::WaitingForHead(Instant::now())),
             blocked: Arc::default(),
-            gave_way: CancellationToken::new(),
+            told: Notify::new(),
         });
         taken.push(Arc::clone(&connection));
         Some(Place { places: Arc::clone(self), connection })
@@ -89,8 +87,8 @@ impl Places {
         }
     }
 
-    /// Whether a new connection needs the place of another one.
-    pub(super) fn is_full(&self) -> bool {
+    #[cfg(test)]
+    fn is_full(&self) -> bool {
         self.taken().len() >= self.limit
     }
 
@@ -99,7 +97,7 @@ impl Places {
     }
 }
 
-/// Closes the connection that `waits` longest, by its account, and takes its place away.
+/// Takes the place of the connection that `waits` longest, if there is one.
 fn give_way(
     taken: &mut Vec<Arc<Connection>>,
     but: Option<&Arc<Connection>>,
@@ -113,8 +111,8 @@ fn give_way(
         .min()?
         .1;
     let connection = taken.swap_remove(oldest);
-    *connection.phase() = Phase::GaveWay;
-    connection.gave_way.cancel();
+    *connection.phase() = Phase::GivesWay;
+    connection.told.notify_one();
     Some(())
 }
 
@@ -158,9 +156,14 @@ impl Place {
         Turns { places: Arc::clone(&self.places), connection: Arc::clone(&self.connection) }
     }
 
-    /// Ends when the connection is to be closed, as another one has its place.
-    pub(super) async fn gave_way(&self) {
-        self.connection.gave_way.cancelled().await;
+    /// Ends when another connection has got the place.
+    pub(super) async fn given_away(&self) {
+        self.connection.told.notified().await;
+    }
+
+    /// Whether another connection has got the place, and no request has arrived since.
+    pub(super) fn gives_way(&self) -> bool {
+        *self.connection.phase() == Phase::GivesWay
     }
 }
 
@@ -177,9 +180,12 @@ impl Turns {
         let mut taken = self.places.taken();
         {
             let mut phase = self.connection.phase();
+            if *phase == Phase::GivesWay {
+                taken.push(Arc::clone(&self.connection)); // one more than there are places, until it is answered
+            }
             *phase = match *phase {
-                Phase::GaveWay => return Admission::GaveWay,
                 Phase::WaitingForHead(since) if !is_whole => Phase::WaitingForBody(since),
+                Phase::GivesWay if !is_whole => Phase::WaitingForBody(Instant::now()),
                 _ => Phase::Answered,
             };
         }
@@ -200,7 +206,7 @@ impl Turns {
     /// The request is there whole, or needs no more to be answered.
     pub(super) fn received(&self) {
         let mut phase = self.connection.phase();
-        if *phase != Phase::GaveWay {
+        if *phase != Phase::GivesWay {
             *phase = Phase::Answered;
         }
     }
@@ -208,7 +214,7 @@ impl Turns {
     /// The answer is made. It is sent when the connection is no longer blocked.
     pub(super) fn answered(&self) {
         let mut phase = self.connection.phase();
-        if *phase != Phase::GaveWay {
+        if *phase != Phase::GivesWay {
             *phase = Phase::WaitingForHead(Instant::now());
         }
     }
@@ -230,7 +236,7 @@ mod tests {
     }
 
     fn gone(place: &Place) -> bool {
-        place.connection.gave_way.is_cancelled()
+        place.gives_way()
     }
 
     #[tokio::test(start_paused = true)]
@@ -243,8 +249,8 @@ mod tests {
         blocked.turns().answered();
         blocked.blocked().store(true, Ordering::Relaxed);
         let new = places.take().unwrap();
-        assert!(gone(&oldest) && oldest.turns().begin(true) == Admission::GaveWay);
-        assert!(!gone(&body));
+        assert!(gone(&oldest) && !gone(&body));
+        oldest.given_away().await;
         let newer = places.take().unwrap();
         assert!(gone(&body) && !gone(&new));
         for place in [&new, &newer] {
@@ -279,6 +285,21 @@ mod tests {
         drop(three);
         assert!(places.is_full());
         drop((two, four));
+        assert_eq!(places.taken().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_whose_request_has_arrived_after_all_keeps_its_place() {
+        let places = Places::new(2, 0);
+        let [late, other] = accepted(&places).await;
+        let new = places.take().unwrap();
+        assert!(gone(&late));
+        assert_eq!(late.turns().begin(true), Admission::Admitted);
+        assert!(!gone(&late) && places.taken().len() == 3);
+        // There are as many as there may be again before there is a free one.
+        drop(other);
+        assert!(places.is_full());
+        drop((late, new));
         assert_eq!(places.taken().len(), 0);
     }
 

@@ -2,8 +2,11 @@
 //! clients, idle ones and many of them cost it a little, and the data plane nothing. A client on this machine is answered
 //! however many connections others hold open, and a health check from anywhere however many of them ask nothing.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -15,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +50,9 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const SLOW_TIME: Duration = Duration::from_secs(180);
 /// How long a client may take nothing of an answer that waits for it.
 const WRITE_TIME: Duration = Duration::from_secs(30);
+/// So many bytes that cannot be sent yet are handed to the kernel for each connection. It would take megabytes, which are old
+/// when a slow client gets them.
+const UNSENT: u32 = 128 * 1024;
 /// Time for running requests to end when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after accepting failed for want of files.
@@ -115,10 +122,7 @@ impl Bound {
             let router = router.clone().layer(Extension(place.turns())).layer(Extension(peer));
             let connection = graceful.watch(protocol.serve_connection(io, TowerToHyperService::new(router)));
             tokio::spawn(async move {
-                tokio::select! {
-                    _ = connection => {} // a client that breaks off is no failure of this server
-                    () = place.gave_way() => {}
-                }
+                live(connection, &place).await;
             });
         };
         loop {
@@ -145,6 +149,24 @@ impl Bound {
             let _ = std::fs::remove_file(path);
         }
         let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
+    }
+}
+
+/// Serves a connection until it ends, or has to give way.
+async fn live(connection: impl Future, place: &Place) {
+    let mut connection = pin!(connection);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut connection => return, // a client that breaks off is no failure of this server
+            () = place.given_away() => {}
+        }
+        // A request may have arrived that is not read yet: after this, the runtime has looked.
+        tokio::task::yield_now().await;
+        let ended = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx).is_ready())).await;
+        if ended || place.gives_way() {
+            return;
+        }
     }
 }
 
@@ -175,6 +197,8 @@ async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer)> {
     Ok(match listener {
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
+            // It only saves memory: a kernel that does not know it serves as well.
+            let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
             (Box::new(stream), Peer::Tcp(address))
         }
         Listener::Unix(listener) => (Box::new(listener.accept().await?.0), Peer::Unix),
@@ -184,10 +208,6 @@ async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer)> {
 /// A place for a connection from there; `None`: there is none for it.
 async fn place(places: &PerOrigin<Arc<Places>>, peer: Peer) -> Option<Place> {
     let places = places.of(Some(peer));
-    if places.is_full() {
-        // The requests of those that were accepted a moment ago may be there, and not read.
-        tokio::task::yield_now().await;
-    }
     if peer.is_local() { Some(places.wait().await) } else { places.take() }
 }
 
