@@ -9,8 +9,9 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use support::backend::Backend;
-use support::{Lb, PATIENCE, http_get, static_list};
+use support::{Lb, PATIENCE, eventually, http_get, static_list};
 
 fn balancer() -> (Lb, Backend) {
     let backend = Backend::http("a");
@@ -193,4 +194,63 @@ fn seven_hundred_half_requests_do_not_hold_up_a_health_check() {
     assert_eq!(lb.get("/api/v1/status").0, 200);
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     drop(half);
+}
+
+/// A request from a client that takes as little as its kernel lets it, and then nothing.
+fn ask_and_read_nothing(lb: &Lb, path: &str) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&lb.admin().into()).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    socket.send(request.as_bytes()).unwrap();
+    socket
+}
+
+/// Fifteen hundred backends that are not there.
+fn many_backends() -> Lb {
+    let addresses: Vec<_> =
+        (0..1500).map(|n| format!("127.9.{}.{}:9", n / 250, n % 250 + 1).parse().unwrap()).collect();
+    Lb::start(&format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {}}}}}",
+        static_list(&addresses)
+    ))
+}
+
+/// What may wait for clients, and as much again for what is being written, in KiB.
+const WAITING: u64 = 2 * 64 * 1024;
+
+#[test]
+fn slow_readers_of_the_events_do_not_fill_memory() {
+    let lb = many_backends();
+    let uptime = || lb.status()["uptime_seconds"].as_f64().unwrap();
+    let before = lb.resident_kib();
+    let readers: Vec<_> = (0..60).map(|_| ask_and_read_nothing(&lb, "/api/v1/events")).collect();
+    // A new snapshot is there each second, and none of them is read.
+    let began = uptime();
+    let mut largest = 0;
+    while uptime() < began + 12.0 {
+        largest = largest.max(lb.resident_kib().saturating_sub(before));
+        assert!(largest < WAITING, "{largest} KiB more than before");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("{largest} KiB more than before");
+    drop(readers);
+}
+
+#[test]
+fn slow_readers_of_long_answers_do_not_fill_memory() {
+    let lb = many_backends();
+    let before = lb.resident_kib();
+    let readers: Vec<_> = (0..90).map(|_| ask_and_read_nothing(&lb, "/metrics")).collect();
+    let refused = eventually("there is room for no more answers", || {
+        let (status, body) = lb.get("/metrics");
+        let grown = lb.resident_kib().saturating_sub(before);
+        assert!(grown < WAITING, "{grown} KiB more than before");
+        (status != 200).then_some((status, body, grown))
+    });
+    println!("{} KiB more than before", refused.2);
+    assert!(refused.0 == 503 && refused.1.contains(r#""code":"busy""#), "{refused:?}");
+    assert_eq!(lb.get("/ready").0, 200);
+    drop(readers);
+    eventually("there is room again", || (lb.get("/metrics").0 == 200).then_some(()));
 }

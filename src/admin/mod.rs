@@ -14,6 +14,7 @@ mod logs;
 pub mod metrics;
 pub mod overview;
 mod patience;
+mod pending;
 mod places;
 mod pools;
 mod process;
@@ -21,6 +22,7 @@ mod replicas;
 mod request;
 pub mod server;
 mod shadow;
+mod sse;
 pub mod status;
 pub(crate) mod story;
 mod token;
@@ -36,13 +38,15 @@ use axum::{Json, Router, middleware};
 use serde::Serialize;
 use tokio_util::task::AbortOnDropHandle;
 
-use access::Access;
+use access::{Access, PerOrigin};
 use control::Control;
-use events::Streams;
+use events::Snapshots;
 use history::History;
 use metrics::Metrics;
 use overview::Overview;
+use pending::Pending;
 use replicas::Refused;
+use sse::Streams;
 
 /// What can be asked, and what is answered: OpenAPI 3.1.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -54,7 +58,9 @@ const LONGEST_BODY: usize = 64 * 1024;
 struct App {
     overview: Arc<Overview>,
     metrics: Arc<Metrics>,
-    streams: Arc<Streams>,
+    streams: PerOrigin<Streams>,
+    snapshots: Arc<Snapshots>,
+    pending: PerOrigin<Pending>,
     access: Access,
     control: Control,
     history: History,
@@ -70,7 +76,9 @@ pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> R
     let app = App {
         overview: Arc::clone(overview),
         metrics: Arc::new(Metrics::new(Arc::clone(overview))),
-        streams: Arc::default(),
+        streams: PerOrigin::default(),
+        snapshots: Arc::default(),
+        pending: PerOrigin::default(),
         access: access.clone(),
         control: control.clone(),
         history,
@@ -83,6 +91,7 @@ pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> R
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), host::known))
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(middleware::from_fn_with_state(app.clone(), pending::count))
         .layer(middleware::map_response(not_stored))
         .with_state(app)
 }
