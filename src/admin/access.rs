@@ -35,7 +35,7 @@ pub struct Access(Arc<Rules>);
 #[derive(Debug, Default)]
 struct Rules {
     token: ArcSwapOption<Token>,
-    /// Names that the server may be called by over loopback.
+    /// Names that the server may be called by.
     hosts: ArcSwap<Vec<String>>,
     wrong: Mutex<Wrong>,
 }
@@ -68,7 +68,7 @@ impl Access {
         self.0.hosts.store(Arc::new(terms.hosts));
     }
 
-    /// Names that the server may be called by over loopback.
+    /// Names that the server may be called by.
     pub(super) fn hosts(&self) -> Arc<Vec<String>> {
         self.0.hosts.load_full()
     }
