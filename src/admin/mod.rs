@@ -8,9 +8,11 @@ mod connections;
 pub mod control;
 mod dashboard;
 mod events;
+mod framing;
 mod history;
 mod host;
 mod logs;
+mod message;
 pub mod metrics;
 pub mod overview;
 mod patience;
@@ -36,6 +38,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router, middleware};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use access::{Access, PerOrigin};
@@ -61,6 +64,9 @@ struct App {
     streams: PerOrigin<Streams>,
     snapshots: Arc<Snapshots>,
     pending: PerOrigin<Pending>,
+    /// Held by the request of an origin that has the workers list their connections: a request from this machine waits for
+    /// one from elsewhere at most.
+    listing: PerOrigin<Arc<Mutex<()>>>,
     access: Access,
     control: Control,
     history: History,
@@ -79,6 +85,7 @@ pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> R
         streams: PerOrigin::default(),
         snapshots: Arc::default(),
         pending: PerOrigin::default(),
+        listing: PerOrigin::default(),
         access: access.clone(),
         control: control.clone(),
         history,
@@ -91,7 +98,7 @@ pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> R
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), host::known))
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
-        .layer(middleware::from_fn_with_state(app.clone(), pending::count))
+        .layer(middleware::from_fn_with_state(app.pending.clone(), pending::count))
         .layer(middleware::map_response(not_stored))
         .with_state(app)
 }

@@ -12,11 +12,11 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::access::Peer;
-use super::{App, Failure};
+use super::Failure;
+use super::access::{Peer, PerOrigin};
 
 /// The bytes that may wait: some scrapes of 10,000 backends, or a hundred snapshots of 1,500.
-const LIMIT: usize = 64 << 20;
+pub(super) const LIMIT: usize = 64 << 20;
 /// An answer of no more bytes is not counted. A connection has one at a time, and there are 128 of each origin: 2 MiB.
 const SMALL: usize = 16 << 10;
 /// What is counted, in bytes.
@@ -58,7 +58,11 @@ impl Pending {
 }
 
 /// Counts the answers whose length is known. Streams count what they send themselves.
-pub(super) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn count(
+    State(pending): State<PerOrigin<Pending>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let peer = request.extensions().get::<Peer>().copied();
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
@@ -66,7 +70,7 @@ pub(super) async fn count(State(app): State<App>, request: Request, next: Next) 
         return response;
     }
     let (head, body) = response.into_parts();
-    let counted = to_bytes(body, usize::MAX).await.ok().and_then(|bytes| app.pending.of(peer).count(bytes));
+    let counted = to_bytes(body, usize::MAX).await.ok().and_then(|bytes| pending.of(peer).count(bytes));
     match counted {
         Some(bytes) => Response::from_parts(head, Body::from(bytes)),
         None => {

@@ -27,6 +27,8 @@ use tracing::{info, warn};
 use super::access::{Peer, PerOrigin};
 use super::admission;
 use super::events::Stop;
+use super::framing::{Framings, Watched};
+use super::message;
 use super::patience::Patience;
 use super::places::{Place, Places};
 use super::{Failure, replicas};
@@ -40,7 +42,7 @@ const RESERVED: usize = 32;
 /// Header lines of a request.
 const HEADERS: usize = 64;
 /// Longest header of a request, in bytes; so much of its body is held at a time, too.
-const HEADER: usize = 16 * 1024;
+pub(super) const HEADER: usize = 16 * 1024;
 /// Time for a request's header to arrive; also how long a connection may idle.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time from a request's header to the beginning of its answer, with the request's body in it. What follows may take
@@ -109,6 +111,7 @@ impl Bound {
         let limits = [self.request_time, self.slow_time];
         let router = router
             .layer(middleware::from_fn(move |request, next| in_time(limits, request, next)))
+            .layer(middleware::from_fn(message::well_formed))
             .layer(middleware::from_fn(admission::admit))
             .layer(Extension(Stop(stop.clone())));
         let mut protocol = http1::Builder::new();
@@ -118,8 +121,14 @@ impl Bound {
             .max_headers(HEADERS)
             .max_buf_size(HEADER);
         let serve = |stream: Box<dyn Stream>, peer: Peer, place: Place| {
+            let framings = Framings::default();
+            let stream = Watched::new(stream, framings.clone());
             let io = TokioIo::new(Patience::new(stream, self.write_time, place.blocked()));
-            let router = router.clone().layer(Extension(place.turns())).layer(Extension(peer));
+            let router = router
+                .clone()
+                .layer(Extension(framings))
+                .layer(Extension(place.turns()))
+                .layer(Extension(peer));
             let connection = graceful.watch(protocol.serve_connection(io, TowerToHyperService::new(router)));
             tokio::spawn(async move {
                 live(connection, &place).await;

@@ -209,6 +209,31 @@ async fn however_many_connections_others_hold_this_machine_and_they_are_answered
 }
 
 #[tokio::test]
+async fn answers_that_nobody_takes_are_bounded_and_leave_room_for_other_origins() {
+    let size = 4 << 20;
+    let large = axum::routing::get(move || std::future::ready(vec![b'x'; size]));
+    let count = middleware::from_fn_with_state(PerOrigin::default(), super::super::pending::count);
+    let port = patient(Router::new().route("/large", large).layer(count)).await;
+    let local = (LOCAL, port);
+    let mut held = hold(64, local, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let refused = ask(local, "/large").await;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("64 MiB"), "{refused:.200}");
+    let mut given = 0;
+    for stream in &mut held {
+        let mut beginning = [0; 13];
+        stream.read_exact(&mut beginning).await.unwrap();
+        given += usize::from(&beginning == b"HTTP/1.1 200 ");
+    }
+    assert_eq!(given, super::super::pending::LIMIT / size);
+    if let Some(outside) = from_outside() {
+        assert!(ask((outside, port), "/large").await.starts_with("HTTP/1.1 200 "));
+    }
+    drop(held);
+    let again = async { while !ask(local, "/large").await.starts_with("HTTP/1.1 200 ") {} };
+    tokio::time::timeout(Duration::from_secs(20), again).await.expect("there is no room again");
+}
+
+#[tokio::test]
 async fn half_a_header_is_not_waited_for_for_ever() {
     let (mut client, _stop, _server) = started().await;
     client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
