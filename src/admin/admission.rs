@@ -12,13 +12,22 @@ use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
 use super::Failure;
+use super::access::Peer;
 use super::host::FOR_ALL;
 use super::places::{Admission, Turns};
 
 /// Answers a request as far as there is a place for its answer.
-pub(super) async fn admit(Extension(turns): Extension<Turns>, request: Request, next: Next) -> Response {
-    let admission = turns.begin(request.body().is_end_stream());
+pub(super) async fn admit(
+    Extension(turns): Extension<Turns>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
     let is_short = FOR_ALL.contains(&request.uri().path());
+    let admission = turns.begin(request.body().is_end_stream());
+    if !is_short && !peer.is_local() {
+        turns.wait().await;
+    }
     let response = match admission {
         Admission::ShortOnly if !is_short => busy(request.uri().path()),
         Admission::Admitted | Admission::ShortOnly => {

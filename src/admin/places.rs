@@ -18,6 +18,8 @@ pub(super) struct Places {
     long: usize,
     taken: Mutex<Vec<Arc<Connection>>>,
     freed: Notify,
+    /// Held by the request whose turn is next.
+    next: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -50,8 +52,8 @@ pub(super) enum Admission {
 impl Places {
     /// `limit` places, the last `reserved` of them for short answers.
     pub(super) fn new(limit: usize, reserved: usize) -> Arc<Self> {
-        let (taken, freed) = (Mutex::default(), Notify::new());
-        Arc::new(Self { limit, long: limit.saturating_sub(reserved), taken, freed })
+        let (taken, freed, next) = (Mutex::default(), Notify::new(), tokio::sync::Mutex::default());
+        Arc::new(Self { limit, long: limit.saturating_sub(reserved), taken, freed, next })
     }
 
     /// A place for a new connection: a free one, or that of the connection that has waited longest for a request.
@@ -201,6 +203,13 @@ impl Turns {
             Some(()) => Admission::Admitted,
             None => Admission::ShortOnly,
         }
+    }
+
+    /// Waits for the request's turn among those of its origin. They begin one by one, and the runtime does other things in
+    /// between: answers take their time to be made, and a request of the other origin does not wait for all of them.
+    pub(super) async fn wait(&self) {
+        let _turn = self.places.next.lock().await;
+        tokio::task::yield_now().await;
     }
 
     /// The request is there whole, or needs no more to be answered.
