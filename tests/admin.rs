@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 use support::backend::Backend;
-use support::{Lb, PATIENCE, eventually, http_get, static_list};
+use support::{Lb, PATIENCE, address_of_this_machine, eventually, http_get, static_list};
 
 /// A raw request to the admin server; the whole answer.
 fn raw(lb: &Lb, request: &str) -> String {
@@ -197,6 +197,94 @@ fn a_page_of_another_site_whose_name_is_pointed_here_reads_nothing() {
 }
 
 #[test]
+fn from_elsewhere_too_it_answers_to_no_name_with_a_dot_that_is_not_its_own() {
+    let Some(outside) = address_of_this_machine() else {
+        return eprintln!("skipped: this machine has no address but loopback");
+    };
+    let backend = Backend::http("a");
+    let admin = "admin: {bind: 0.0.0.0:0, token_file: token, hosts: [lb.example.com]}";
+    let lb = Lb::start_in(&format!("{admin}\n{}", web(&static_list(&[backend.address]), "")), |folder| {
+        std::fs::write(folder.join("token"), "a-token-for-the-tests").unwrap();
+    });
+    let ask = |path: &str, head: &str| {
+        let mut stream = TcpStream::connect((outside, lb.admin().port())).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nConnection: close\r\nHost: {head}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for path in ["/", "/metrics", "/api/v1/config", "/api/v1/connections", "/api/v1/events"] {
+        let answer = ask(path, "evil.example:9900");
+        assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("admin.hosts"), "{path}: {answer}");
+    }
+    for host in ["pointsman:9900", "LB.example.com", "localhost", &outside.to_string()] {
+        let answer = ask("/api/v1/status", host);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+    }
+    let token = "evil.example\r\nAuthorization: Bearer a-token-for-the-tests";
+    assert!(ask("/api/v1/status", token).starts_with("HTTP/1.1 200 "));
+    for path in ["/heartbeat", "/ready"] {
+        assert!(ask(path, "evil.example").starts_with("HTTP/1.1 200 "), "{path}");
+    }
+}
+
+#[test]
+fn a_request_that_could_be_read_in_two_ways_is_refused_and_ends_its_connection() {
+    let backend = Backend::http("a");
+    let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
+    let host = "Host: localhost\r\n";
+    let both = [
+        format!("{host}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        format!("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n{host}\r\n0\r\n\r\n"),
+    ];
+    let gzip = format!("{host}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
+    let hosts = [String::from("\r\n"), format!("{host}Host: other\r\n\r\n"), "Host: a b\r\n\r\n".into()];
+    let cases = both.iter().chain(&hosts).map(|rest| (rest, 400)).chain([(&gzip, 501)]);
+    for (rest, status) in cases {
+        for path in ["/api/v1/status", "/heartbeat", "/rep"] {
+            let answer = raw(&lb, &format!("GET {path} HTTP/1.1\r\n{rest}GET / HTTP/1.1\r\n{host}\r\n"));
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{rest:?}: {answer}");
+            assert!(head.to_lowercase().contains("\r\nconnection: close"), "{rest:?}: {answer}");
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            let shape = if path == "/rep" { &body["message"] } else { &body["error"]["message"] };
+            assert!(shape.is_string(), "{rest:?}: {answer}");
+        }
+    }
+    // hyper refuses these itself.
+    for rest in ["Content-Length: 5\r\nContent-Length: 6", "Content-Length: -1", "Transfer-Encoding: gzip"] {
+        let answer = raw(&lb, &format!("GET /heartbeat HTTP/1.1\r\n{host}{rest}\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{rest:?}: {answer}");
+    }
+    // An older client need not say whom it asks, and a target that is a whole one says it itself.
+    assert!(raw(&lb, "GET /api/v1/status HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200 "));
+    let target = |uri: &str, host: &str| {
+        raw(&lb, &format!("GET {uri}/api/v1/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
+    };
+    assert!(target("http://localhost", "evil.example").starts_with("HTTP/1.1 200 "));
+    assert!(target("http://evil.example", "localhost").starts_with("HTTP/1.1 421 "));
+}
+
+#[test]
+fn bodies_of_each_kind_are_read_to_their_end_and_no_further() {
+    let backend = Backend::http("a");
+    let lb = Lb::start(&web(&static_list(&[backend.address]), ", balance: weighted"));
+    let change = |framing: &str, body: &str| {
+        let (host, path) = (lb.admin(), format!("/api/v1/pools/web/backends/{}", backend.address));
+        let head = format!("PATCH {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n");
+        format!("{head}{framing}\r\n\r\n{body}")
+    };
+    let one = change("Content-Length: 12", r#"{"weight":1}"#);
+    // Its length is not told, so it is the last one of its connection.
+    let last = change("Transfer-Encoding: chunked", "5\r\n{\"wei\r\n7;x=y\r\nght\":2}\r\n0\r\n\r\n");
+    let answer = raw(&lb, &format!("{one}{one}\r\n{one}{last}{one}"));
+    assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 4, "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 4, "{answer}");
+    assert!(answer.ends_with('}') && answer.contains("\"weight\":2"), "{answer}");
+}
+
+#[test]
 fn silent_clients_of_the_admin_server_keep_nobody_out() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
@@ -249,6 +337,15 @@ fn the_admin_server_can_be_a_unix_socket() {
         answer.starts_with("HTTP/1.1 200 ").then_some(())
     };
     eventually("it is ready", ask);
+    for (host, status) in [("t", 200), ("lb.example.com", 421)] {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let head = format!("Host: {host}\r\nConnection: close");
+        write!(stream, "GET /api/v1/status HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
 }
 
 #[test]

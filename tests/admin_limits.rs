@@ -5,12 +5,13 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use support::backend::Backend;
-use support::{Lb, PATIENCE, http_get, static_list};
+use support::{Lb, PATIENCE, address_of_this_machine, http_get, static_list};
 
 fn balancer() -> (Lb, Backend) {
     let backend = Backend::http("a");
@@ -173,4 +174,124 @@ pools: {{web: {{discover: {}, health: {{http: /health, every: 3s, timeout: 3s}}}
     let down = lb.logged(&["backend down"]);
     assert!(down.is_empty(), "{down:?}");
     drop(half);
+}
+
+#[test]
+fn seven_hundred_half_requests_do_not_hold_up_a_health_check() {
+    /// Half of the time that the server waits for the head of a request.
+    const SOON: Duration = Duration::from_secs(5);
+    let (lb, _backend) = balancer();
+    let mut half = Vec::new();
+    // A few more than there ever were places for, and then many.
+    for count in [300, 700] {
+        half.resize_with(count, || {
+            let mut stream = open(&lb);
+            stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost:").unwrap();
+            stream
+        });
+        let began = Instant::now();
+        for path in ["/heartbeat", "/ready", "/api/v1/status"] {
+            assert_eq!(lb.get(path).0, 200);
+        }
+        println!("answered after {:?}", began.elapsed());
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    }
+}
+
+/// A request from a client that takes as little as its kernel lets it, and then nothing.
+fn ask_and_read_nothing(lb: &Lb, path: &str) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&lb.admin().into()).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    socket.send(request.as_bytes()).unwrap();
+    socket
+}
+
+/// How many of ninety requests for `asked`, from elsewhere, are answered before one for `local` that is sent after them.
+fn answered_before(lb: &Lb, outside: IpAddr, asked: &str, local: &str) -> usize {
+    let answered = AtomicUsize::new(0);
+    let mut remote: Vec<_> = (0..90)
+        .map(|_| {
+            let stream = TcpStream::connect((outside, lb.admin().port())).unwrap();
+            stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
+            (stream.try_clone().unwrap(), stream)
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let (mut writers, readers): (Vec<_>, Vec<_>) = remote.drain(..).unzip();
+        for mut stream in readers {
+            let answered = &answered;
+            scope.spawn(move || {
+                stream.read_exact(&mut [0; 13]).unwrap();
+                answered.fetch_add(1, Ordering::Relaxed);
+                stream.read_to_end(&mut Vec::new()).unwrap();
+            });
+        }
+        for stream in &mut writers {
+            write!(stream, "GET {asked} HTTP/1.1\r\nHost: pointsman\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        assert_eq!(lb.get(local).0, 200);
+        let before = answered.load(Ordering::Relaxed);
+        println!("{before} times {asked} before {local}");
+        before
+    })
+}
+
+#[test]
+fn long_answers_for_others_do_not_hold_up_a_client_on_this_machine() {
+    let Some(outside) = address_of_this_machine() else {
+        return eprintln!("skipped: this machine has no address but loopback");
+    };
+    let lb = many_backends(600, "0.0.0.0:0");
+    assert!(answered_before(&lb, outside, "/metrics", "/heartbeat") < 30);
+}
+
+#[test]
+fn others_who_list_connections_do_not_hold_up_a_client_on_this_machine() {
+    let Some(outside) = address_of_this_machine() else {
+        return eprintln!("skipped: this machine has no address but loopback");
+    };
+    let backend = Backend::http("a");
+    let lb = Lb::start(&format!(
+        "admin: {{bind: 0.0.0.0:0}}\nlog: {{connections: false}}
+listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {}}}}}",
+        static_list(&[backend.address])
+    ));
+    let open: Vec<_> = (0..400).map(|_| TcpStream::connect(lb.address("web")).unwrap()).collect();
+    let path = "/api/v1/connections?limit=10000";
+    assert!(answered_before(&lb, outside, path, path) < 30);
+    drop(open);
+}
+
+/// A balancer with so many backends that are not there.
+fn many_backends(count: usize, admin: &str) -> Lb {
+    let addresses: Vec<_> =
+        (0..count).map(|n| format!("127.9.{}.{}:9", n / 250, n % 250 + 1).parse().unwrap()).collect();
+    Lb::start(&format!(
+        "admin: {{bind: '{admin}'}}
+listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {}}}}}",
+        static_list(&addresses)
+    ))
+}
+
+/// What may wait for the clients on this machine, in KiB.
+const WAITING: u64 = 64 * 1024;
+
+#[test]
+fn slow_readers_of_the_events_do_not_fill_memory() {
+    let lb = many_backends(1500, "127.0.0.1:0");
+    let uptime = || lb.status()["uptime_seconds"].as_f64().unwrap();
+    let before = lb.resident_kib();
+    let readers: Vec<_> = (0..60).map(|_| ask_and_read_nothing(&lb, "/api/v1/events")).collect();
+    // A new snapshot is there each second, and none of them is read.
+    let began = uptime();
+    let mut largest = 0;
+    while uptime() < began + 15.0 {
+        largest = largest.max(lb.resident_kib().saturating_sub(before));
+        assert!(largest < WAITING, "{largest} KiB more than before");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("{largest} KiB more than before");
+    drop(readers);
 }

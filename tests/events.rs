@@ -5,10 +5,10 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 
 use support::backend::Backend;
-use support::{Lb, PATIENCE, eventually, http_get, static_list};
+use support::{Lb, PATIENCE, address_of_this_machine, eventually, http_get, static_list};
 
 const PATH: &str = "/api/v1/events";
 
@@ -24,7 +24,11 @@ struct Event {
 
 impl Reader {
     fn open(lb: &Lb, seen: Option<u64>) -> Self {
-        let mut stream = TcpStream::connect(lb.admin()).unwrap();
+        Self::open_at(lb.admin(), seen)
+    }
+
+    fn open_at(admin: SocketAddr, seen: Option<u64>) -> Self {
+        let mut stream = TcpStream::connect(admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let seen = seen.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         // HTTP/1.0, so that the body comes without chunks.
@@ -145,4 +149,24 @@ fn more_readers_than_there_are_places_are_told_so_and_a_place_that_is_left_is_fr
     eventually("there is a place again", || {
         Reader::open(&lb, None).line().filter(|line| line.contains(" 200 ")).map(drop)
     });
+}
+
+#[test]
+fn streams_from_elsewhere_leave_their_places_to_those_of_this_machine() {
+    let Some(outside) = address_of_this_machine() else {
+        return eprintln!("skipped: this machine has no address but loopback");
+    };
+    let backend = Backend::http("a");
+    let lb = Lb::start(&format!(
+        "admin: {{bind: 0.0.0.0:0}}
+listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {}}}}}",
+        static_list(&[backend.address])
+    ));
+    let remote = (outside, lb.admin().port()).into();
+    let mut readers: Vec<_> = (0..64).map(|_| Reader::open_at(remote, None)).collect();
+    readers.iter_mut().for_each(|reader| drop(reader.next_of("hello")));
+    assert!(Reader::open_at(remote, None).line().unwrap().contains(" 503 "));
+    let mut local = Reader::open_at(([127, 0, 0, 1], remote.port()).into(), None);
+    local.next_of("status");
+    assert_eq!(lb.get("/api/v1/logs").0, 200);
 }

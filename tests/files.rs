@@ -75,17 +75,17 @@ fn a_limit_of_connections_that_the_open_files_do_not_allow_is_told_with_the_numb
 }
 
 #[test]
-fn where_no_file_is_left_for_a_client_it_does_not_start_and_says_what_it_needs() {
+fn where_the_open_files_may_leave_none_for_clients_it_says_how_many_it_needs() {
     let config = with_limits("auto", "");
-    let mut lb = Lb::launch_with_files(256, &config);
-    assert_eq!(lb.when_ended().code(), Some(2), "{}", lb.log());
-    let told = lb.when_logged("open files leaves none for clients");
+    let lb = Lb::start_with_files(256, &config);
+    let told = lb.when_logged("open files may leave none for clients");
+    assert!(lb.metric("pointsman_max_connections") >= 1.0);
     let checked = check(256, &config);
     let warning = String::from_utf8(checked.stderr).unwrap();
-    assert!(checked.status.success() && warning.contains("leaves none for clients"), "{warning}");
+    assert!(checked.status.success() && warning.contains("may leave none for clients"), "{warning}");
     assert_eq!(raise_to(&told), raise_to(&warning));
     let lb = Lb::start_with_files(raise_to(&told), &config);
-    assert!(lb.metric("pointsman_max_connections") >= 1.0);
+    assert!(lb.logged(&["open files may leave none"]).is_empty());
 }
 
 /// A server at every address of 127.0.0.0/8 that accepts and never says anything.

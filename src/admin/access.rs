@@ -35,7 +35,7 @@ pub struct Access(Arc<Rules>);
 #[derive(Debug, Default)]
 struct Rules {
     token: ArcSwapOption<Token>,
-    /// Names that the server may be called by over loopback.
+    /// Names that the server may be called by.
     hosts: ArcSwap<Vec<String>>,
     wrong: Mutex<Wrong>,
 }
@@ -68,7 +68,7 @@ impl Access {
         self.0.hosts.store(Arc::new(terms.hosts));
     }
 
-    /// Names that the server may be called by over loopback.
+    /// Names that the server may be called by.
     pub(super) fn hosts(&self) -> Arc<Vec<String>> {
         self.0.hosts.load_full()
     }
@@ -173,6 +173,21 @@ impl Peer {
     /// Whether it may make changes, calling the server by this name.
     fn may_change(self, host: Option<&str>) -> bool {
         self == Self::Unix || self.is_local() && host.is_some_and(no_name)
+    }
+}
+
+/// One of something for the peers on this machine, and one for all others: what those use up, the operator at the machine
+/// does not miss.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PerOrigin<T> {
+    pub(super) local: T,
+    pub(super) remote: T,
+}
+
+impl<T> PerOrigin<T> {
+    /// The one for that peer. A peer that is not known is not taken for local.
+    pub(super) fn of(&self, peer: Option<Peer>) -> &T {
+        if peer.is_some_and(Peer::is_local) { &self.local } else { &self.remote }
     }
 }
 

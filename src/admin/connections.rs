@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
-use super::access::Operator;
+use super::access::{Operator, Peer};
 use super::pools::pool_of;
 use super::request::{Asked, At, bad_request};
 use super::{App, Failure};
@@ -59,9 +59,11 @@ pub(super) struct Connections {
 /// `GET /api/v1/connections`.
 pub(super) async fn all(
     State(app): State<App>,
+    peer: Option<Extension<Peer>>,
     Asked(question): Asked<Question>,
 ) -> Result<Json<Connections>, Failure> {
     let (limit, which) = question.read(&app)?;
+    let _turn = app.listing.of(peer.map(|Extension(peer)| peer)).lock().await;
     let (connections, total) = app.overview.connections(&which, limit).await;
     Ok(Json(Connections { connections, total }))
 }

@@ -2,78 +2,94 @@
 //!
 //! A stream begins with `hello`, then `status` follows each second (what `/api/v1/status` says), `decisions` when there are new ones
 //! (only the latest of them: there may be thousands), and a `fact` for each entry of the journal, whose number is the
-//! event's id. Who connects again with `Last-Event-ID` misses none that is kept; `lagged` says how many are not.
+//! event's id. A client that connects again with `Last-Event-ID` misses none that is kept; `lagged` says how many are not.
+//!
+//! A slow reader gets fewer of them: when it has taken an event, the next `status` is the latest one, and facts that
+//! the journal has forgotten meanwhile are counted in `lagged`.
 
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use axum::Extension;
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, StreamExt};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use serde::Serialize;
-use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::overview::Overview;
+use super::access::{Peer, PerOrigin};
+use super::pending::Pending;
+use super::sse::{self, BATCH, Source};
 use super::status::Status;
 use super::{App, Failure};
 use crate::telemetry::decisions::Decision;
+use crate::telemetry::journal::Journal;
 
-/// Streams at once.
-const STREAMS: usize = 64;
 /// From one `status` to the next, and how often it is looked for decisions.
 const STATUS: Duration = Duration::from_secs(1);
 const DECISIONS: Duration = Duration::from_millis(500);
 /// So many decisions are told at a time.
 const LATEST: usize = 20;
-/// So many events may wait for a slow reader; one that does not take them is left.
-const WAITING: usize = 64;
-/// Time for a slow reader to take one.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// After this time a client that has lost the stream asks again.
-const RETRY: Duration = Duration::from_secs(1);
+/// So many facts are read from the journal at a time.
+const FACTS: usize = 64;
+/// After this time, in milliseconds, a client that has lost the stream asks again.
+const RETRY: u64 = 1000;
 
 /// Ends the streams when the server stops.
 #[derive(Clone, Debug)]
 pub(super) struct Stop(pub(super) CancellationToken);
 
-/// The streams of a process, and what they share.
-#[derive(Debug)]
-pub(super) struct Streams {
-    places: Arc<Semaphore>,
-    /// The last status in JSON, and when it was made: one for all that look.
-    status: Mutex<Option<(Instant, Arc<str>)>>,
+/// The latest `status` event: written once, and shared by all readers.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    latest: Mutex<Option<Snapshot>>,
+    /// The same, counted among what waits for readers of each origin.
+    counted: PerOrigin<Mutex<Option<Snapshot>>>,
 }
 
-impl Default for Streams {
-    fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(STREAMS)), status: Mutex::default() }
-    }
+#[derive(Clone, Debug)]
+struct Snapshot {
+    made: Instant,
+    event: Bytes,
 }
 
-impl Streams {
-    /// A place for one more stream, if there is one.
-    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            let message = format!("{STREAMS} others follow the events or the log already");
-            let hint = "close a dashboard, or ask /api/v1/status now and then";
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message, hint)
-        })
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Snapshots {
+    /// The latest one; `make` writes it in JSON when it is too old. `None`: those that slow readers have not taken yet
+    /// leave no room for another one.
+    fn latest(
+        &self,
+        peer: Option<Peer>,
+        pending: &PerOrigin<Pending>,
+        make: impl FnOnce() -> String,
+    ) -> Option<Bytes> {
+        let snapshot = self.made(make);
+        let mut counted = lock(self.counted.of(peer));
+        if counted.as_ref().is_none_or(|counted| counted.made != snapshot.made) {
+            *counted = None; // before the next one is counted
+            let event = pending.of(peer).count(snapshot.event)?;
+            *counted = Some(Snapshot { made: snapshot.made, event });
+        }
+        counted.as_ref().map(|counted| counted.event.clone())
     }
 
-    fn status(&self, overview: &Overview) -> Arc<str> {
-        let mut last = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((at, text)) if at.elapsed() < STATUS / 2 => Arc::clone(text),
+    fn made(&self, make: impl FnOnce() -> String) -> Snapshot {
+        let mut latest = lock(&self.latest);
+        match &*latest {
+            Some(snapshot) if snapshot.made.elapsed() < STATUS / 2 => snapshot.clone(),
             _ => {
-                let text: Arc<str> = in_json(&Status::of(overview)).into();
-                *last = Some((Instant::now(), Arc::clone(&text)));
-                text
+                let mut event = String::new();
+                sse::event(&mut event, "status", None, &make());
+                let snapshot = Snapshot { made: Instant::now(), event: event.into() };
+                *latest = Some(snapshot.clone());
+                snapshot
             }
         }
     }
@@ -88,95 +104,145 @@ fn in_json(value: &impl Serialize) -> String {
 pub(super) async fn events(
     State(app): State<App>,
     Extension(Stop(stop)): Extension<Stop>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
-) -> Response {
-    let place = match app.streams.place() {
-        Ok(place) => place,
-        Err(failure) => return failure.into_response(),
-    };
+) -> Result<Response, Failure> {
+    let peer = peer.map(|Extension(peer)| peer);
+    let place = app.streams.of(peer).place()?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let (events, told) = mpsc::channel(WAITING);
-    tokio::spawn(async move {
-        tokio::select! {
-            biased; // what has happened is told before the end: last of all, how the drain went
-            _ = tell(&app, seen, &events, place) => {}
-            () = stop.cancelled() => {}
-            () = events.closed() => {}
+    Ok(sse::answer(Events::new(app, peer, stop, seen, place)))
+}
+
+/// The facts for one reader.
+struct Facts {
+    journal: Journal,
+    /// The number of the last one that was told.
+    told: u64,
+}
+
+impl Facts {
+    /// The next facts, if there are any.
+    fn next(&mut self) -> Option<Bytes> {
+        let mut out = String::new();
+        let (entries, forgotten) = self.journal.some_after(self.told, FACTS);
+        if forgotten > 0 {
+            sse::event(&mut out, "lagged", None, &json!({"missed": forgotten}).to_string());
         }
-    });
-    let told = stream::unfold(told, |mut told| async { Some((told.recv().await?, told)) });
-    let beginning = stream::once(async { Event::default().retry(RETRY) });
-    let body = Sse::new(beginning.chain(told).map(Ok::<_, Infallible>));
-    // Proxies in between are not to collect it.
-    ([(header::HeaderName::from_static("x-accel-buffering"), "no")], body.keep_alive(KeepAlive::default()))
-        .into_response()
-}
-
-/// The other side takes no more.
-pub(super) struct Left;
-
-/// Hands an event to a reader that has some time to take it.
-pub(super) async fn send(events: &mpsc::Sender<Event>, event: Event) -> Result<(), Left> {
-    match tokio::time::timeout(PATIENCE, events.send(event)).await {
-        Ok(Ok(())) => Ok(()),
-        _ => Err(Left),
-    }
-}
-
-fn event(kind: &str, data: impl AsRef<str>) -> Event {
-    Event::default().event(kind).data(data)
-}
-
-/// Tells all that happens to one that has seen the facts up to `seen`, for as long as it listens.
-async fn tell(
-    app: &App,
-    seen: Option<u64>,
-    events: &mpsc::Sender<Event>,
-    _place: OwnedSemaphorePermit,
-) -> Result<(), Left> {
-    let journal = &app.overview.journal;
-    let mut latest = journal.latest();
-    let newest = *latest.borrow();
-    // A number that was not given yet is one of an earlier process: everything is news then.
-    let mut told = seen.map_or(newest, |seen| if seen > newest { 0 } else { seen });
-    let hello = json!({"version": env!("CARGO_PKG_VERSION"), "latest": newest});
-    send(events, event("hello", hello.to_string())).await?;
-    let mut newest_decision = None;
-    let (mut status, mut decisions) = (tokio::time::interval(STATUS), tokio::time::interval(DECISIONS));
-    for interval in [&mut status, &mut decisions] {
-        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    }
-    latest.mark_changed();
-    loop {
-        tokio::select! {
-            // The journal lives as long as this.
-            _ = latest.changed() => {
-                latest.borrow_and_update();
-                let (entries, forgotten) = journal.after(told);
-                if forgotten > 0 {
-                    send(events, event("lagged", json!({"missed": forgotten}).to_string())).await?;
-                }
-                for entry in entries {
-                    told = entry.id;
-                    send(events, event("fact", in_json(&entry)).id(entry.id.to_string())).await?;
-                }
+        for entry in entries {
+            if out.len() >= BATCH {
+                break;
             }
-            _ = status.tick() => send(events, event("status", app.streams.status(&app.overview))).await?,
-            _ = decisions.tick() => {
-                let new = news(app.overview.decisions(LATEST), &mut newest_decision);
-                if !new.is_empty() {
-                    let data: Value = json!({"decisions": new});
-                    send(events, event("decisions", data.to_string())).await?;
+            self.told = entry.id;
+            sse::event(&mut out, "fact", Some(entry.id), &in_json(&entry));
+        }
+        (!out.is_empty()).then(|| out.into())
+    }
+}
+
+/// The events for one reader.
+struct Events {
+    app: App,
+    peer: Option<Peer>,
+    stop: CancellationToken,
+    hello: Option<Bytes>,
+    facts: Facts,
+    news: watch::Receiver<u64>,
+    status: Interval,
+    decisions: Interval,
+    newest_decision: Option<(SystemTime, u64)>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Events {
+    /// For a reader that has seen the facts up to `seen`.
+    fn new(
+        app: App,
+        peer: Option<Peer>,
+        stop: CancellationToken,
+        seen: Option<u64>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let journal = app.overview.journal.clone();
+        let mut news = journal.latest();
+        let newest = *news.borrow();
+        news.mark_changed();
+        let mut hello = format!("retry: {RETRY}\n\n");
+        let version = json!({"version": env!("CARGO_PKG_VERSION"), "latest": newest});
+        sse::event(&mut hello, "hello", None, &version.to_string());
+        let every = |time| {
+            let mut interval = interval(time);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        };
+        Self {
+            app,
+            peer,
+            stop,
+            hello: Some(hello.into()),
+            // A number that was not given yet is one of an earlier process: everything is news then.
+            facts: Facts { journal, told: seen.map_or(newest, |seen| if seen > newest { 0 } else { seen }) },
+            news,
+            status: every(STATUS),
+            decisions: every(DECISIONS),
+            newest_decision: None,
+            _place: place,
+        }
+    }
+
+    /// The latest status. When there is no room for it, something that keeps the stream alive.
+    fn status(&self) -> Bytes {
+        let App { overview, snapshots, pending, .. } = &self.app;
+        snapshots.latest(self.peer, pending, || in_json(&Status::of(overview))).unwrap_or(sse::COMMENT)
+    }
+
+    /// The latest decisions, if there are new ones.
+    fn decisions(&mut self) -> Option<Bytes> {
+        let new = news(self.app.overview.decisions(LATEST), &mut self.newest_decision);
+        let mut out = String::new();
+        if !new.is_empty() {
+            sse::event(&mut out, "decisions", None, &json!({"decisions": new}).to_string());
+        }
+        (!out.is_empty()).then(|| out.into())
+    }
+}
+
+impl Source for Events {
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(hello) = self.hello.take() {
+            return Some(hello);
+        }
+        loop {
+            if self.stop.is_cancelled() {
+                return self.facts.next(); // the last of them tells how the drain went
+            }
+            let bytes = tokio::select! {
+                // The journal lives as long as this.
+                _ = self.news.changed() => {
+                    let facts = self.facts.next();
+                    if facts.is_some() {
+                        self.news.mark_changed(); // there may be more of them
+                    }
+                    facts
                 }
+                _ = self.status.tick() => Some(self.status()),
+                _ = self.decisions.tick() => self.decisions(),
+                () = self.stop.cancelled() => None,
+            };
+            if bytes.is_some() {
+                return bytes;
             }
         }
     }
 }
 
 /// Those of the latest decisions, newest first, that came after the newest one before; that is the newest then.
-fn news(latest: Vec<Decision>, newest: &mut Option<(std::time::SystemTime, u64)>) -> Vec<Decision> {
+fn news(latest: Vec<Decision>, newest: &mut Option<(SystemTime, u64)>) -> Vec<Decision> {
     let key = |decision: &Decision| (decision.at, decision.conn);
     let before = *newest;
     *newest = latest.first().map(key).or(before);
     latest.into_iter().filter(|decision| before.is_none_or(|before| key(decision) > before)).collect()
 }
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

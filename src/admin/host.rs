@@ -1,9 +1,9 @@
 //! What a request calls this server (RFC 9110, 7.2).
 //!
-//! A page of somebody else's site whose name is made to point to loopback (DNS rebinding) is, to a browser, of the same
-//! origin as the answers it gets from here: it could read them. So a request over loopback must not call the server by a
-//! name, but for `localhost` and those that `admin.hosts` lists. What comes from elsewhere is not concerned: in a network of
-//! containers, names are what one has.
+//! A page of another site whose name is made to point here (DNS rebinding) is, to a browser, of the same origin as the answers
+//! that it gets: it could read them. Such a name has a dot. So a request must not call the server by a name with a dot, but
+//! for names below `localhost` and those that `admin.hosts` lists. A name without a dot, such as that of a Compose service,
+//! nobody else can point here; over loopback it is refused too, as no client on this machine needs one.
 
 use std::net::IpAddr;
 
@@ -16,34 +16,43 @@ use super::access::Peer;
 use super::{App, Failure};
 
 /// What may be asked by any name: it tells nothing but that the process lives, and health checks have odd names for it.
-const FOR_ALL: [&str; 2] = ["/heartbeat", "/ready"];
+pub(super) const FOR_ALL: [&str; 2] = ["/heartbeat", "/ready"];
 
 /// Answers what calls the server as it is called, or what has the token, which no page of another site has.
 pub(super) async fn known(State(app): State<App>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let peer = request.extensions().get::<Peer>().copied();
-    let over_loopback = peer.filter(|peer| matches!(peer, Peer::Tcp(_)) && peer.is_local());
-    let Some(peer) = over_loopback.filter(|_| !FOR_ALL.contains(&path)) else {
-        return next.run(request).await;
-    };
-    let names = app.access.hosts();
-    let Some(stranger) = stranger(request.headers(), &names) else { return next.run(request).await };
-    let message = format!("this server is not {stranger:?}");
-    let path = path.to_owned();
-    if app.access.has_token(peer, request.headers()).await {
+    if FOR_ALL.contains(&path) {
         return next.run(request).await;
     }
-    let hint = "over loopback, ask for an address or localhost, such as http://127.0.0.1:9900, or list the name in admin.hosts";
+    let peer = request.extensions().get::<Peer>().copied();
+    let over_loopback = peer.is_some_and(|peer| matches!(peer, Peer::Tcp(_)) && peer.is_local());
+    let names = app.access.hosts();
+    let Some(stranger) = stranger(request.headers(), &names, over_loopback) else {
+        return next.run(request).await;
+    };
+    let message = format!("this server is not {stranger:?}");
+    let path = path.to_owned();
+    if let Some(peer) = peer
+        && app.access.has_token(peer, request.headers()).await
+    {
+        return next.run(request).await;
+    }
+    let hint = if over_loopback {
+        "over loopback, ask for an address or localhost, such as http://127.0.0.1:9900, or list the name in admin.hosts"
+    } else {
+        "ask for an address or a name without a dot, or list the name in admin.hosts"
+    };
     Failure::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", message, hint).at(&path)
 }
 
 /// What the server is called, if it is neither an address nor one of its names. Without a Host header (HTTP/1.0), or with an empty
 /// one, it is not called anything: no browser does that.
-fn stranger(headers: &HeaderMap, names: &[String]) -> Option<String> {
+fn stranger(headers: &HeaderMap, names: &[String], over_loopback: bool) -> Option<String> {
     let hosts = headers.get_all(header::HOST).iter();
     hosts.map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()).find(|host| {
         let named = |name: &String| name.eq_ignore_ascii_case(without_dot(bare(host)));
-        !host.is_empty() && !no_name(host) && !names.iter().any(named)
+        let known = no_name(host) || names.iter().any(named) || !over_loopback && has_no_dot(host);
+        !host.is_empty() && !known
     })
 }
 
@@ -56,10 +65,17 @@ pub(super) fn no_name(host: &str) -> bool {
     last.eq_ignore_ascii_case("localhost") || ip.parse::<IpAddr>().is_ok()
 }
 
-/// A host without its port.
+/// Whether a Host header has a name of one label, with or without a port.
+fn has_no_dot(host: &str) -> bool {
+    let name = without_dot(bare(host));
+    let of_names = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    !name.is_empty() && name.bytes().all(of_names)
+}
+
+/// A host without its port, which may be empty (RFC 3986, 3.2.3).
 fn bare(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((bare, port)) if port.parse::<u16>().is_ok() => bare,
+        Some((bare, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => bare,
         _ => host,
     }
 }
@@ -76,12 +92,12 @@ mod tests {
     #[test]
     fn whoever_calls_the_server_by_a_name_of_somebody_else_is_a_stranger() {
         let names = ["lb.example.com".to_owned()];
-        let is_strange = |hosts: &[&str]| {
+        let strange = |hosts: &[&str]| {
             let mut headers = HeaderMap::new();
             for host in hosts {
                 headers.append(header::HOST, host.parse().unwrap());
             }
-            stranger(&headers, &names).is_some()
+            [true, false].map(|over_loopback| stranger(&headers, &names, over_loopback).is_some())
         };
         for host in [
             "127.0.0.1:9900",
@@ -94,16 +110,19 @@ mod tests {
             "pointsman.localhost:9900",
             "lb.example.com",
             "LB.example.com.:443",
+            "localhost:",
             "",
         ] {
-            assert!(!is_strange(&[host]), "{host}");
+            assert_eq!(strange(&[host]), [false, false], "{host}");
+        }
+        for host in ["pointsman", "pointsman:9900", "my_service", "web-1.:80", "evil-localhost"] {
+            assert_eq!(strange(&[host]), [true, false], "{host}");
         }
         for host in [
             "evil.example",
             "evil.example:9900",
             "127.0.0.1.evil.example",
             "localhost.evil.example",
-            "evil-localhost",
             "x.lb.example.com",
             "example.com",
             "127.0.0.1:9900:evil",
@@ -111,9 +130,9 @@ mod tests {
             ":",
             ".",
         ] {
-            assert!(is_strange(&[host]), "{host}");
+            assert_eq!(strange(&[host]), [true, true], "{host}");
         }
-        assert!(!is_strange(&[]));
-        assert!(is_strange(&["127.0.0.1", "evil.example"]));
+        assert_eq!(strange(&[]), [false, false]);
+        assert_eq!(strange(&["127.0.0.1", "evil.example"]), [true, true]);
     }
 }

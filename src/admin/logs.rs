@@ -1,28 +1,27 @@
 //! `/api/v1/logs`: the last lines of the log, and those that follow, by Server-Sent Events: each line is a `line`
-//! event, as it was written, whose id is its number. Who connects again with `Last-Event-ID` misses none that is kept;
-//! who does not keep up is told by `skipped` how many are not.
+//! event, as it was written, whose id is its number. A client that connects again with `Last-Event-ID` misses none that is
+//! kept; `skipped` tells one that does not keep up how many are not.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Extension;
+use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, StreamExt};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
-use super::events::{Left, Stop, send};
+use super::access::Peer;
+use super::events::Stop;
 use super::request::Asked;
+use super::sse::{self, ALIVE, BATCH, Source};
 use super::{App, Failure};
 use crate::telemetry::log;
-use crate::telemetry::tail::Lines;
+use crate::telemetry::tail::{Lines, Tail};
 
-/// So many events may wait for a slow reader.
-const WAITING: usize = 64;
 /// From one reading to the next, so that lines gather.
 const GATHER: Duration = Duration::from_millis(50);
 /// Lines before those that follow, if it is not said how many.
@@ -41,48 +40,84 @@ pub(super) struct Wanted {
 pub(super) async fn logs(
     State(app): State<App>,
     Extension(Stop(stop)): Extension<Stop>,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     Asked(wanted): Asked<Wanted>,
 ) -> Result<Response, Failure> {
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let place = app.streams.place()?;
-    let (events, told) = mpsc::channel(WAITING);
-    tokio::spawn(async move {
-        let _place = place;
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = events.closed() => {}
-            _ = tell(&wanted, seen, &events) => {}
-        }
-    });
-    let told = stream::unfold(told, |mut told| async { Some((told.recv().await?, told)) });
-    let body = Sse::new(told.map(Ok::<_, Infallible>)).keep_alive(KeepAlive::default());
-    // Proxies in between are not to collect it.
-    Ok(([(header::HeaderName::from_static("x-accel-buffering"), "no")], body).into_response())
+    let place = app.streams.of(peer.map(|Extension(peer)| peer)).place()?;
+    Ok(sse::answer(Log::new(log::tail(), &wanted, seen, stop, place)))
 }
 
-/// Tells the lines that are wanted of those after number `seen`, or of all if nobody has seen any.
-async fn tell(wanted: &Wanted, seen: Option<u64>, events: &mpsc::Sender<Event>) -> Result<(), Left> {
-    let tail = log::tail();
-    let mut read = match (seen, wanted.lines) {
-        // A number that was not given yet is one of an earlier process: everything is news then.
-        (Some(seen), None) => tail.after(if seen > tail.latest() { 0 } else { seen }),
-        (_, lines) => tail.last(lines.unwrap_or(LINES)),
-    };
-    loop {
-        let Lines { skipped, lines, latest } = read;
+/// The lines for one reader.
+struct Log {
+    tail: &'static Tail,
+    /// The number of the last line that was read.
+    read: u64,
+    /// The last line that is wanted.
+    until: Option<u64>,
+    stop: CancellationToken,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Log {
+    /// The lines that are wanted of those after number `seen`, or of all if none was seen.
+    fn new(
+        tail: &'static Tail,
+        wanted: &Wanted,
+        seen: Option<u64>,
+        stop: CancellationToken,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let latest = tail.latest();
+        let read = match (seen, wanted.lines) {
+            // A number that was not given yet is one of an earlier process: everything is news then.
+            (Some(seen), None) => {
+                if seen > latest {
+                    0
+                } else {
+                    seen
+                }
+            }
+            (_, lines) => tail.before_last(lines.unwrap_or(LINES)),
+        };
+        Self { tail, read, until: (!wanted.follow).then_some(latest), stop, _place: place }
+    }
+
+    /// The next lines, if there are any.
+    fn lines(&mut self) -> Option<Bytes> {
+        let Lines { skipped, lines, latest } = self.tail.after(self.read, BATCH);
+        let mut out = String::new();
         if skipped > 0 {
-            let data = json!({"lines": skipped}).to_string();
-            send(events, Event::default().event("skipped").data(data)).await?;
+            sse::event(&mut out, "skipped", None, &json!({"lines": skipped}).to_string());
         }
-        let first = latest + 1 - lines.len() as u64;
-        for (number, line) in (first..).zip(lines) {
-            send(events, Event::default().event("line").id(number.to_string()).data(line)).await?;
+        let numbered = (self.read + skipped + 1..).zip(lines);
+        for (number, line) in
+            numbered.take_while(|(number, _)| self.until.is_none_or(|until| *number <= until))
+        {
+            sse::event(&mut out, "line", Some(number), &line);
         }
-        if !wanted.follow {
-            return Ok(());
+        self.read = latest;
+        (!out.is_empty()).then(|| out.into())
+    }
+}
+
+impl Source for Log {
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.until.is_some_and(|until| self.read >= until) {
+            return None;
         }
-        tokio::time::sleep(GATHER).await;
-        read = tail.next(latest).await;
+        let lines = self.lines();
+        if lines.is_some() || self.until.is_some() || self.stop.is_cancelled() {
+            return lines;
+        }
+        tokio::select! {
+            () = self.tail.wait(self.read) => {
+                tokio::time::sleep(GATHER).await;
+                self.lines()
+            }
+            () = tokio::time::sleep(ALIVE) => Some(sse::COMMENT),
+            () = self.stop.cancelled() => self.lines(),
+        }
     }
 }

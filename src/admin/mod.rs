@@ -1,24 +1,30 @@
 //! The admin server: what an operator sees.
 
 pub mod access;
+mod admission;
 mod backends;
 mod checks;
 mod connections;
 pub mod control;
 mod dashboard;
 mod events;
+mod framing;
 mod history;
 mod host;
 mod logs;
+mod message;
 pub mod metrics;
 pub mod overview;
 mod patience;
+mod pending;
+mod places;
 mod pools;
 mod process;
 mod replicas;
 mod request;
 pub mod server;
 mod shadow;
+mod sse;
 pub mod status;
 pub(crate) mod story;
 mod token;
@@ -32,15 +38,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router, middleware};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
-use access::Access;
+use access::{Access, PerOrigin};
 use control::Control;
-use events::Streams;
+use events::Snapshots;
 use history::History;
 use metrics::Metrics;
 use overview::Overview;
+use pending::Pending;
 use replicas::Refused;
+use sse::Streams;
 
 /// What can be asked, and what is answered: OpenAPI 3.1.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -52,7 +61,12 @@ const LONGEST_BODY: usize = 64 * 1024;
 struct App {
     overview: Arc<Overview>,
     metrics: Arc<Metrics>,
-    streams: Arc<Streams>,
+    streams: PerOrigin<Streams>,
+    snapshots: Arc<Snapshots>,
+    pending: PerOrigin<Pending>,
+    /// Held by the request of an origin that has the workers list their connections: a request from this machine waits for
+    /// one from elsewhere at most.
+    listing: PerOrigin<Arc<Mutex<()>>>,
     access: Access,
     control: Control,
     history: History,
@@ -68,7 +82,10 @@ pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> R
     let app = App {
         overview: Arc::clone(overview),
         metrics: Arc::new(Metrics::new(Arc::clone(overview))),
-        streams: Arc::default(),
+        streams: PerOrigin::default(),
+        snapshots: Arc::default(),
+        pending: PerOrigin::default(),
+        listing: PerOrigin::default(),
         access: access.clone(),
         control: control.clone(),
         history,
@@ -81,6 +98,7 @@ pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> R
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), host::known))
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(middleware::from_fn_with_state(app.pending.clone(), pending::count))
         .layer(middleware::map_response(not_stored))
         .with_state(app)
 }

@@ -4,6 +4,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,12 +18,14 @@ pub(super) struct Patience<S> {
     limit: Duration,
     /// While something waits to be taken: when it has waited long enough.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Whether something waits to be taken, for others to see.
+    blocked: Arc<AtomicBool>,
 }
 
 impl<S: AsyncWrite + Unpin> Patience<S> {
-    /// Waits for `limit` each time.
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
+    /// Waits for `limit` each time, and says in `blocked` whether it does.
+    pub(super) fn new(stream: S, limit: Duration, blocked: Arc<AtomicBool>) -> Self {
+        Self { stream, limit, waiting: None, blocked }
     }
 
     /// Writes with `write`, unless nothing could be written for too long.
@@ -32,8 +36,10 @@ impl<S: AsyncWrite + Unpin> Patience<S> {
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = write(Pin::new(&mut self.stream), cx) {
             self.waiting = None;
+            self.blocked.store(false, Ordering::Relaxed);
             return Poll::Ready(written);
         }
+        self.blocked.store(true, Ordering::Relaxed);
         let limit = self.limit;
         ready!(self.waiting.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side takes nothing")))
@@ -88,7 +94,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_given_up_and_who_takes_a_little_is_not() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut ours = Patience::new(ours, LIMIT);
+        let mut ours = Patience::new(ours, LIMIT, Arc::default());
         let began = tokio::time::Instant::now();
         let reading = async {
             for _ in 0..4 {
@@ -98,6 +104,7 @@ mod tests {
         };
         let (written, ()) = tokio::join!(ours.write_all(&[0; 24]), reading);
         written.unwrap();
+        assert!(!ours.blocked.load(Ordering::Relaxed));
         assert!(began.elapsed() > 3 * LIMIT);
         // Nothing to take is nothing to wait for.
         tokio::time::sleep(3 * LIMIT).await;
@@ -110,8 +117,10 @@ mod tests {
     async fn it_is_so_with_sockets_too() {
         let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
         let began = Instant::now();
-        let limit = Duration::from_millis(50);
-        let error = Patience::new(ours, limit).write_all(&vec![0; 16 << 20]).await.unwrap_err();
+        let (limit, blocked) = (Duration::from_millis(50), Arc::<AtomicBool>::default());
+        let error =
+            Patience::new(ours, limit, Arc::clone(&blocked)).write_all(&vec![0; 16 << 20]).await.unwrap_err();
+        assert!(blocked.load(Ordering::Relaxed));
         assert!(error.kind() == io::ErrorKind::TimedOut && began.elapsed() >= limit);
     }
 }

@@ -92,8 +92,7 @@ pub(super) async fn facts(
         return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
     }
     let latest = *app.overview.journal.latest().borrow();
-    let (mut facts, forgotten) = app.overview.journal.after(after);
-    facts.truncate(limit);
+    let (facts, forgotten) = app.overview.journal.some_after(after, limit);
     Ok(Json(Facts { facts, forgotten, latest }))
 }
 

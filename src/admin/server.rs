@@ -1,9 +1,12 @@
 //! An HTTP server for a [`Router`], with the time limits and caps that keep it from ever becoming a burden: slow
-//! clients, idle ones and many of them cost it a little, and the data plane nothing. However many others there are, who
-//! is on this machine is answered: its health check must not fail because somebody far away holds connections open.
+//! clients, idle ones and many of them cost it a little, and the data plane nothing. A client on this machine is answered
+//! however many connections others hold open, and a health check from anywhere however many of them ask nothing.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -15,27 +18,33 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::access::Peer;
+use super::access::{Peer, PerOrigin};
+use super::admission;
 use super::events::Stop;
+use super::framing::{Framings, Watched};
+use super::message;
 use super::patience::Patience;
+use super::places::{Place, Places};
 use super::{Failure, replicas};
 use crate::config::BindAddress;
 use crate::proxy::sockets;
 
-/// Connections at once; more wait.
-pub(crate) const CONNECTIONS: usize = 256;
-/// So many of them may come from other machines; more are closed.
-const GUESTS: usize = 128;
+/// Connections at once from this machine, and as many from others: dashboards, scrapers and health checks need a few.
+const CONNECTIONS: usize = 128;
+/// The most that are ever open: from this machine, from others, and as many again that gave way and are closing.
+pub(crate) const MOST_CONNECTIONS: usize = 4 * CONNECTIONS;
+/// So many of them are left for short answers when clients are slow to take long ones.
+const RESERVED: usize = 32;
 /// Header lines of a request.
 const HEADERS: usize = 64;
 /// Longest header of a request, in bytes; so much of its body is held at a time, too.
-const HEADER: usize = 16 * 1024;
+pub(super) const HEADER: usize = 16 * 1024;
 /// Time for a request's header to arrive; also how long a connection may idle.
 const HEADER_TIME: Duration = Duration::from_secs(10);
 /// Time from a request's header to the beginning of its answer, with the request's body in it. What follows may take
@@ -45,6 +54,9 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const SLOW_TIME: Duration = Duration::from_secs(180);
 /// How long a client may take nothing of an answer that waits for it.
 const WRITE_TIME: Duration = Duration::from_secs(30);
+/// So many bytes that cannot be sent yet are handed to the kernel for each connection. It would take megabytes, which are old
+/// when a slow client gets them.
+const UNSENT: u32 = 128 * 1024;
 /// Time for running requests to end when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Pause after accepting failed for want of files.
@@ -96,10 +108,13 @@ impl Bound {
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         info!(address = %self.address, "admin listening");
         let graceful = GracefulShutdown::new();
-        let places = Places::default();
+        let places = || Places::new(CONNECTIONS, RESERVED);
+        let places = PerOrigin { local: places(), remote: places() };
         let limits = [self.request_time, self.slow_time];
         let router = router
             .layer(middleware::from_fn(move |request, next| in_time(limits, request, next)))
+            .layer(middleware::from_fn(message::well_formed))
+            .layer(middleware::from_fn(admission::admit))
             .layer(Extension(Stop(stop.clone())));
         let mut protocol = http1::Builder::new();
         protocol
@@ -107,24 +122,34 @@ impl Bound {
             .header_read_timeout(self.header_time)
             .max_headers(HEADERS)
             .max_buf_size(HEADER);
-        let serve = |io: TokioIo<_>, peer: Peer, place: Place| {
-            let service = TowerToHyperService::new(router.clone().layer(Extension(peer)));
-            let connection = graceful.watch(protocol.serve_connection(io, service));
+        let serve = |stream: Box<dyn Stream>, peer: Peer, place: Place| {
+            let framings = Framings::default();
+            let stream = Watched::new(stream, framings.clone());
+            let io = TokioIo::new(Patience::new(stream, self.write_time, place.blocked()));
+            let router = router
+                .clone()
+                .layer(Extension(framings))
+                .layer(Extension(place.turns()))
+                .layer(Extension(peer));
+            let connection = graceful.watch(protocol.serve_connection(io, TowerToHyperService::new(router)));
             tokio::spawn(async move {
-                let _ = connection.await; // a client that breaks off is none of our business
-                drop(place);
+                live(connection, &place).await;
             });
         };
         loop {
             let accepted = tokio::select! {
-                accepted = accept(&self.listener, &places) => accepted,
+                accepted = accept(&self.listener) => accepted,
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok(Some((stream, peer, place))) => {
-                    serve(TokioIo::new(Patience::new(stream, self.write_time)), peer, place);
-                }
-                Ok(None) => {} // one guest too many
+                Ok((stream, peer)) => tokio::select! {
+                    place = place(&places, peer) => {
+                        if let Some(place) = place {
+                            serve(stream, peer, place);
+                        }
+                    }
+                    () = stop.cancelled() => break,
+                },
                 Err(error) => {
                     warn!(address = %self.address, %error, "admin accept failed; trying again");
                     tokio::time::sleep(BREATHER).await;
@@ -135,6 +160,24 @@ impl Bound {
             let _ = std::fs::remove_file(path);
         }
         let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
+    }
+}
+
+/// Serves a connection until it ends, or has to give way.
+async fn live(connection: impl Future, place: &Place) {
+    let mut connection = pin!(connection);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut connection => return, // a client that breaks off is no failure of this server
+            () = place.given_away() => {}
+        }
+        // A request may have arrived that is not read yet: after this, the runtime has looked.
+        tokio::task::yield_now().await;
+        let ended = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx).is_ready())).await;
+        if ended || place.gives_way() {
+            return;
+        }
     }
 }
 
@@ -157,192 +200,28 @@ async fn in_time([limit, slow_limit]: [Duration; 2], request: Request, next: Nex
     })
 }
 
-/// The connections that there may be.
-struct Places {
-    all: Arc<Semaphore>,
-    /// Those of them that other machines may have.
-    guests: Arc<Semaphore>,
-}
-
-/// A connection's place, or two: a guest's is also one among the guests.
-type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
-
-impl Default for Places {
-    fn default() -> Self {
-        Self { all: Arc::new(Semaphore::new(CONNECTIONS)), guests: Arc::new(Semaphore::new(GUESTS)) }
-    }
-}
-
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// The next connection, once there is a place for it; `None`: it was closed, being one guest too many.
-async fn accept(listener: &Listener, places: &Places) -> io::Result<Option<(Box<dyn Stream>, Peer, Place)>> {
-    let place = Arc::clone(&places.all).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer): (Box<dyn Stream>, Peer) = match listener {
+async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer)> {
+    Ok(match listener {
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
+            // It only saves memory: a kernel that does not know it serves as well.
+            let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
             (Box::new(stream), Peer::Tcp(address))
         }
         Listener::Unix(listener) => (Box::new(listener.accept().await?.0), Peer::Unix),
-    };
-    if peer.is_local() {
-        return Ok(Some((stream, peer, (place, None))));
-    }
-    let guest = Arc::clone(&places.guests).try_acquire_owned().ok();
-    Ok(guest.map(|guest| (stream, peer, (place, Some(guest)))))
+    })
+}
+
+/// A place for a connection from there; `None`: there is none for it.
+async fn place(places: &PerOrigin<Arc<Places>>, peer: Peer) -> Option<Place> {
+    let places = places.of(Some(peer));
+    if peer.is_local() { Some(places.wait().await) } else { places.take() }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Instant;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    async fn started() -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
-        serving(router()).await
-    }
-
-    async fn serving(router: Router) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
-        let mut bound = Bound::bind(&BindAddress::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
-        bound.header_time = Duration::from_millis(200);
-        bound.request_time = Duration::from_millis(200);
-        bound.slow_time = Duration::from_millis(300);
-        bound.write_time = Duration::from_millis(200);
-        let BindAddress::Tcp(address) = bound.address else { unreachable!() };
-        let stop = CancellationToken::new();
-        let server = tokio::spawn(bound.serve(router, stop.clone()));
-        (TcpStream::connect(address).await.unwrap(), stop, server)
-    }
-
-    fn router() -> Router {
-        let stream = || async {
-            let late = futures_util::stream::once(async {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                Ok::<_, io::Error>("late")
-            });
-            axum::body::Body::from_stream(late)
-        };
-        let route = axum::routing::get(|| async { "hello" }).post(|body: String| async { body });
-        let never = axum::routing::post(std::future::pending::<()>);
-        Router::new().route("/", route).route("/stream", axum::routing::get(stream)).route("/add", never)
-    }
-
-    /// The rest of what comes, until the other side ends it.
-    async fn rest(client: &mut TcpStream) -> String {
-        let mut rest = String::new();
-        client.read_to_string(&mut rest).await.unwrap();
-        rest
-    }
-
-    #[tokio::test]
-    async fn half_a_body_is_not_waited_for_for_ever() {
-        let (mut client, _stop, _server) = started().await;
-        client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
-        let answer = rest(&mut client).await;
-        assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 200ms"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn an_engine_is_waited_for_longer_and_not_for_ever() {
-        let (mut client, _stop, _server) = started().await;
-        client.write_all(b"POST /add HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-        let answer = rest(&mut client).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 504 "), "{answer}");
-        let body: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(body["status"], "failure");
-        assert!(body["message"].as_str().unwrap().contains("within 300ms"), "{answer}");
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_is_a_stream_may_take_longer() {
-        let (mut client, _stop, _server) = started().await;
-        client.write_all(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-        let answer = rest(&mut client).await;
-        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("late"), "{answer}");
-    }
-
-    /// A path whose answer has no end, and which tells when nobody wants any more of it.
-    fn endless() -> (Router, tokio::sync::mpsc::Receiver<()>) {
-        let (wanted, given_up) = tokio::sync::mpsc::channel(1);
-        let wanted = Arc::new(std::sync::Mutex::new(Some(wanted)));
-        let endless = move || {
-            let wanted = wanted.lock().unwrap().take();
-            async move {
-                let block = axum::body::Bytes::from(vec![b'x'; 64 * 1024]);
-                let next = move |wanted| {
-                    let block = block.clone();
-                    async move { Some((Ok::<_, io::Error>(block), wanted)) }
-                };
-                axum::body::Body::from_stream(futures_util::stream::unfold(wanted, next))
-            }
-        };
-        (Router::new().route("/endless", axum::routing::get(endless)), given_up)
-    }
-
-    #[tokio::test]
-    async fn who_takes_nothing_of_its_answer_gives_up_its_place() {
-        let (router, mut given_up) = endless();
-        let (mut client, _stop, _server) = serving(router).await;
-        client.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        // It takes its time, and is served for as long as it takes anything.
-        for _ in 0..10 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            client.read_exact(&mut vec![0; 4 << 20]).await.unwrap();
-        }
-        assert!(given_up.try_recv().is_err_and(|end| end == tokio::sync::mpsc::error::TryRecvError::Empty));
-        let end = tokio::time::timeout(Duration::from_secs(20), given_up.recv()).await;
-        assert_eq!(end, Ok(None), "its answer is still kept for it");
-    }
-
-    /// An address of this machine by which it is not on this machine; nothing is sent to find it.
-    fn from_outside() -> Option<std::net::IpAddr> {
-        let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
-        socket.connect("192.0.2.1:9").ok()?;
-        socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback())
-    }
-
-    #[tokio::test]
-    async fn however_many_sockets_others_hold_who_is_on_this_machine_is_answered() {
-        let Some(outside) = from_outside() else {
-            return eprintln!("skipped: this machine has no address but loopback");
-        };
-        let bound = Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap())).await.unwrap();
-        let BindAddress::Tcp(address) = bound.address else { unreachable!() };
-        let _server = tokio::spawn(bound.serve(router(), CancellationToken::new()));
-        let mut held = Vec::new();
-        for _ in 0..CONNECTIONS + 10 {
-            let mut guest = TcpStream::connect((outside, address.port())).await.unwrap();
-            let _ = guest.write_all(b"GET / HTTP/1.1\r\n").await;
-            held.push(guest);
-        }
-        let mut local = TcpStream::connect(("127.0.0.1", address.port())).await.unwrap();
-        local.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-        let answer = tokio::time::timeout(HEADER_TIME / 2, rest(&mut local)).await.unwrap();
-        assert!(answer.ends_with("hello"), "{answer}");
-        drop(held);
-    }
-
-    #[tokio::test]
-    async fn half_a_header_is_not_waited_for_for_ever() {
-        let (mut client, _stop, _server) = started().await;
-        client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
-        let mut rest = Vec::new();
-        client.read_to_end(&mut rest).await.unwrap(); // ends
-    }
-
-    #[tokio::test]
-    async fn an_idle_connection_does_not_hold_up_the_end() {
-        let (mut client, stop, server) = started().await;
-        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        let mut byte = [0];
-        client.read_exact(&mut byte).await.unwrap();
-        let began = Instant::now();
-        stop.cancel();
-        server.await.unwrap();
-        assert!(began.elapsed() < FAREWELL);
-    }
-}
+#[path = "server_tests.rs"]
+mod tests;

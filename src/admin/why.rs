@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime};
 
-use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
+use super::access::Peer;
 use super::status::BackendStatus;
 use super::{App, Failure};
 use crate::story::Sentence;
@@ -70,6 +71,7 @@ fn clients(client: &str) -> Result<Whose, Failure> {
 /// `GET /api/v1/why`.
 pub(super) async fn why(
     State(app): State<App>,
+    peer: Option<Extension<Peer>>,
     question: Result<Query<Question>, QueryRejection>,
 ) -> Result<Json<Story>, Failure> {
     let Query(question) = question.map_err(|error| bad(error.body_text()))?;
@@ -87,6 +89,7 @@ pub(super) async fn why(
         (None, None, _, _) => return Err(bad("a pool and a backend are asked for together")),
         _ => return Err(bad("a client, a connection and a backend are asked for one at a time")),
     };
+    let _turn = app.listing.of(peer.map(|Extension(peer)| peer)).lock().await;
     Ok(Json(why_client(&app, whose, limit).await))
 }
 

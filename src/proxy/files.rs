@@ -6,6 +6,9 @@ const PER_CONNECTION: u64 = 2;
 const PIPES: u64 = 64;
 const PART_FOR_PIPES: u64 = 16;
 const PER_PIPE: u64 = 2;
+/// Where the limit is below what is reserved, one client for so many files is permitted: what is reserved is seldom all in
+/// use.
+const PART_FOR_CLIENTS: u64 = 16;
 
 /// How many files may be open, and how many of them may be needed beside the clients and the pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +39,14 @@ impl Files {
         (self.limit / PART_FOR_PIPES / PER_PIPE / self.workers).min(PIPES)
     }
 
-    /// Clients for whom the rest is certain to be enough.
+    /// Clients that may be served at once: those for which the rest is certain to be enough, or a few where nothing is
+    /// certain.
     pub fn clients(&self) -> u64 {
+        self.certain().max(self.limit / PART_FOR_CLIENTS).max(1)
+    }
+
+    /// Clients for which the rest is enough even when everything that files are reserved for is in use.
+    pub fn certain(&self) -> u64 {
         let pipes = self.pipes() * PER_PIPE * self.workers;
         self.limit.saturating_sub(self.reserved.saturating_add(pipes)) / PER_CONNECTION
     }
@@ -66,9 +75,10 @@ mod tests {
         ) {
             let files = Files::new(limit, reserved, workers);
             let pipes = files.pipes() * PER_PIPE * workers.max(1) as u64;
-            if files.clients() > 0 {
-                prop_assert!(files.clients() * PER_CONNECTION + pipes + reserved <= limit);
+            if files.certain() > 0 {
+                prop_assert!(files.certain() * PER_CONNECTION + pipes + reserved <= limit);
             }
+            prop_assert!(files.clients() >= files.certain().max(1));
         }
 
         #[test]
@@ -80,7 +90,7 @@ mod tests {
             let needed = Files::new(0, reserved, workers).needed(clients);
             // Above it there is room, too.
             for limit in [needed, needed + 1, needed + 31, needed * 2] {
-                prop_assert!(Files::new(limit, reserved, workers).clients() >= clients, "{limit}");
+                prop_assert!(Files::new(limit, reserved, workers).certain() >= clients, "{limit}");
             }
             // And it is no more than what the pipes may take above the least.
             prop_assert!(needed <= (clients * PER_CONNECTION + reserved) * 16 / 15 + 1);

@@ -45,7 +45,7 @@ fn reserved(config: &Config, workers: usize) -> u64 {
     let workers = count(workers.max(1));
     let addresses = count(config.listeners.values().map(|listener| listener.bind.len()).sum());
     let per_address = (PER_ADDRESS + PER_WORKER_AND_ADDRESS * workers) * SETS_OF_ADDRESSES;
-    let admin = if config.admin.is_some() { count(server::CONNECTIONS) + 1 } else { 0 };
+    let admin = if config.admin.is_some() { count(server::MOST_CONNECTIONS) + 1 } else { 0 };
     let sources = config.pools.values().flat_map(|pool| &pool.discover).map(discovery::files);
     let fleet = |replicas: &Replicas| PER_FLEET + PER_REPLICA * u64::from(replicas.max);
     let fleets = config.pools.values().filter_map(|pool| pool.replicas.as_ref()).map(fleet);
@@ -96,7 +96,7 @@ impl Lowered {
     }
 }
 
-/// Too few files may be open for a single client.
+/// Too few files may be open to be certain that a single client can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage(Files);
 
@@ -105,16 +105,16 @@ impl fmt::Display for Shortage {
         let (limit, reserved, needed) = (self.0.limit(), self.0.reserved(), self.0.needed(1));
         write!(
             f,
-            "the limit of {limit} open files leaves none for clients, as listeners, the admin server, checks and discovery \
+            "the limit of {limit} open files may leave none for clients, as listeners, the admin server, checks and discovery \
              may need {reserved}: raise it to {needed} or more ({}), or lower runtime.max_checks",
             Hint(needed)
         )
     }
 }
 
-/// Whether there is no file for a client.
+/// Whether it is not certain that there are files for a client.
 pub fn shortage(files: &Files) -> Option<Shortage> {
-    (files.clients() == 0).then_some(Shortage(*files))
+    (files.certain() == 0).then_some(Shortage(*files))
 }
 
 /// How a limit of open files is raised.

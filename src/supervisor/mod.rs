@@ -83,9 +83,6 @@ pub enum Error {
         /// What the system says.
         error: io::Error,
     },
-    /// Too few files may be open for a single client.
-    #[error("{0}")]
-    Files(files::Shortage),
     /// A thread of the data plane cannot be started.
     #[error("a worker thread cannot be started: {0}")]
     Worker(io::Error),
@@ -110,7 +107,7 @@ impl Supervisor {
         let count = files::workers(&config);
         let files = files::files(&config, sockets::raise_file_limit(), count);
         if let Some(shortage) = files::shortage(&files) {
-            return Err(Error::Files(shortage));
+            warn!("{shortage}");
         }
         let limit = Arc::new(Limit::new(config.runtime.max_connections, &files));
         let busy_poll = config.runtime.busy_poll;

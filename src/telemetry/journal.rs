@@ -51,10 +51,15 @@ impl Journal {
 
     /// The facts after that number that are kept, oldest first, and how many after it are forgotten.
     pub fn after(&self, id: u64) -> (Vec<Entry>, u64) {
+        self.some_after(id, usize::MAX)
+    }
+
+    /// The same, but no more than `limit` facts.
+    pub fn some_after(&self, id: u64, limit: usize) -> (Vec<Entry>, u64) {
         let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let forgotten = kept.front().map_or(0, |first| first.id.saturating_sub(id.saturating_add(1)));
         let from = kept.partition_point(|entry| entry.id <= id);
-        (kept.range(from..).cloned().collect(), forgotten)
+        (kept.range(from..).take(limit).cloned().collect(), forgotten)
     }
 
     /// The number of the latest fact, and every change of that; 0: there is none.
@@ -86,6 +91,8 @@ mod tests {
         }
         let (entries, forgotten) = journal.after(2);
         assert_eq!((entries.len(), forgotten, entries[0].id), (KEPT, 3, 6));
+        let (entries, forgotten) = journal.some_after(2, 2);
+        assert_eq!((entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), forgotten), (vec![6, 7], 3));
         assert_eq!(journal.after(u64::MAX), journal.after(5 + KEPT as u64));
     }
 

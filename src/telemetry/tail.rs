@@ -33,7 +33,7 @@ pub struct Lines {
     pub skipped: u64,
     /// The lines, oldest first.
     pub lines: Vec<String>,
-    /// Where to read on: the number of the latest line.
+    /// Where to read on: the number of the last of them.
     pub latest: u64,
 }
 
@@ -59,29 +59,25 @@ impl Tail {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).latest
     }
 
-    /// The last `limit` lines that are kept.
-    pub fn last(&self, limit: usize) -> Lines {
+    /// The number of the line before the last `count` lines that are kept.
+    pub fn before_last(&self, count: usize) -> u64 {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        Lines { skipped: 0, ..kept.last(limit) }
+        kept.latest - kept.lengths.len().min(count) as u64
     }
 
-    /// The lines after that number.
-    pub fn after(&self, number: u64) -> Lines {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = kept.latest.saturating_sub(number);
-        let read = kept.last(usize::try_from(news).unwrap_or(usize::MAX));
-        Lines { skipped: news - read.lines.len() as u64, ..read }
+    /// The lines after that number: at most `bytes` of them, or one that is longer.
+    pub fn after(&self, number: u64, bytes: usize) -> Lines {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).after(number, bytes)
     }
 
-    /// The lines after that number, once there are some.
-    pub async fn next(&self, number: u64) -> Lines {
+    /// Waits until there are lines after that number.
+    pub async fn wait(&self, number: u64) {
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
             news.as_mut().enable(); // what is added from here on wakes it
-            let read = self.after(number);
-            if read.latest > number {
-                return read;
+            if self.latest() > number {
+                return;
             }
             news.await;
         }
@@ -111,16 +107,23 @@ impl Kept {
         }
     }
 
-    fn last(&self, limit: usize) -> Lines {
-        let from = self.lengths.len().saturating_sub(limit);
+    fn after(&self, number: u64, bytes: usize) -> Lines {
+        let news = self.latest.saturating_sub(number);
+        let count = usize::try_from(news).map_or(self.lengths.len(), |news| news.min(self.lengths.len()));
+        let from = self.lengths.len() - count;
         let mut at: usize = self.bytes.len() - self.lengths.range(from..).sum::<usize>();
-        let mut lines = Vec::with_capacity(self.lengths.len() - from);
+        let (mut lines, mut room) = (Vec::new(), bytes);
         for length in self.lengths.range(from..) {
+            if *length > room && !lines.is_empty() {
+                break;
+            }
             let bytes: Vec<u8> = self.bytes.range(at..at + length).copied().collect();
             lines.push(String::from_utf8_lossy(&bytes).into_owned());
             at += length;
+            room = room.saturating_sub(*length);
         }
-        Lines { skipped: 0, lines, latest: self.latest }
+        let skipped = news - count as u64;
+        Lines { skipped, latest: number.min(self.latest) + skipped + lines.len() as u64, lines }
     }
 }
 
@@ -152,19 +155,26 @@ mod tests {
         read.lines.iter().map(String::as_str).collect()
     }
 
+    /// All that are kept after that number.
+    fn after(tail: &Tail, number: u64) -> Lines {
+        tail.after(number, usize::MAX)
+    }
+
     #[test]
-    fn who_reads_on_misses_nothing() {
+    fn a_reader_that_reads_on_misses_nothing() {
         let tail = Tail::new();
-        assert_eq!(tail.last(10), Lines::default());
+        assert_eq!((tail.before_last(10), after(&tail, 0)), (0, Lines::default()));
         tail.add(b"one\n");
         tail.add(b"two\nthree\n");
-        let read = tail.last(2);
+        let read = after(&tail, tail.before_last(2));
         assert_eq!((lines(&read), read.latest, read.skipped), (vec!["two", "three"], 3, 0));
-        assert_eq!(tail.last(usize::MAX).lines.len(), 3);
+        assert_eq!(tail.before_last(usize::MAX), 0);
         tail.add("vier €\n".as_bytes());
-        let read = tail.after(read.latest);
+        let read = after(&tail, read.latest);
         assert_eq!((lines(&read), read.latest, read.skipped), (vec!["vier €"], 4, 0));
-        assert_eq!(tail.after(4), Lines { latest: 4, ..Lines::default() });
+        for number in [4, 5, u64::MAX] {
+            assert_eq!(after(&tail, number), Lines { latest: 4, ..Lines::default() });
+        }
     }
 
     #[test]
@@ -174,14 +184,27 @@ mod tests {
         for number in 0..1000 {
             tail.add(format!("{number:>5}{line}\n").as_bytes());
         }
-        let read = tail.after(10);
+        let read = after(&tail, 10);
         assert_eq!(read.skipped + read.lines.len() as u64, 990);
         assert_eq!((read.latest, read.lines.len()), (1000, KEPT / 1028));
         assert!(read.lines.last().is_some_and(|last| last.starts_with("  999x")));
         // One that is longer than all that is kept.
         tail.add(&vec![b'y'; KEPT * 2]);
-        let read = tail.after(1000);
+        let read = after(&tail, 1000);
         assert_eq!((read.lines.len(), read.lines[0].len(), read.skipped), (1, KEPT, 0));
+    }
+
+    #[test]
+    fn no_more_is_read_than_is_asked_for_but_for_one_line_that_is_longer() {
+        let tail = Tail::new();
+        tail.add(b"12345\n12345\n1234567890\n1\n");
+        let (mut read, mut pieces) = (Lines::default(), Vec::new());
+        while read.latest < tail.latest() {
+            read = tail.after(read.latest, 8);
+            pieces.push(lines(&read).join(","));
+        }
+        assert_eq!(pieces, ["12345", "12345", "1234567890", "1"]);
+        assert_eq!(lines(&tail.after(0, 10)), ["12345", "12345"]);
     }
 
     #[test]
@@ -189,36 +212,39 @@ mod tests {
         let tail = Tail::new();
         tail.add(b"\x1b[2m12:00\x1b[0m \x1b[32m INFO\x1b[0m routed \x1b[3mconn\x1b[0m\x1b[2m=\x1b[0m1\r\n");
         tail.add(b"half \x1b[38;5\n");
-        assert_eq!(lines(&tail.last(2)), ["12:00  INFO routed conn=1", "half "]);
+        assert_eq!(lines(&after(&tail, 0)), ["12:00  INFO routed conn=1", "half "]);
     }
 
     #[tokio::test]
-    async fn who_waits_is_woken() {
+    async fn a_reader_that_waits_is_woken() {
         let tail = std::sync::Arc::new(Tail::new());
         let waiting = tokio::spawn({
             let tail = std::sync::Arc::clone(&tail);
-            async move { tail.next(0).await }
+            async move { tail.wait(0).await }
         });
         tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
         tail.add(b"now\n");
-        assert_eq!(lines(&waiting.await.unwrap()), ["now"]);
+        waiting.await.unwrap();
+        tail.wait(0).await;
     }
 
     proptest! {
         #[test]
-        fn no_line_is_lost_or_doubled(sizes in prop::collection::vec(1..3000_usize, 1..300), every in 1..20_usize) {
+        fn no_line_is_lost_or_doubled(sizes in prop::collection::vec(1..3000_usize, 1..300), every in 1..20_usize, most in 1..10_000_usize) {
             let tail = Tail::new();
             let (mut seen, mut skipped, mut latest) = (Vec::new(), 0, 0);
             for (number, size) in sizes.iter().enumerate() {
                 tail.add(format!("{number} {}\n", "z".repeat(*size)).as_bytes());
                 if number % every == 0 {
-                    let read = tail.after(latest);
+                    let read = tail.after(latest, most);
                     (skipped, latest) = (skipped + read.skipped, read.latest);
                     seen.extend(read.lines.iter().map(|line| line.split(' ').next().unwrap().parse::<usize>().unwrap()));
                 }
             }
             prop_assert!(seen.windows(2).all(|pair| pair[0] < pair[1]));
             prop_assert_eq!(seen.len() as u64 + skipped, latest);
+            prop_assert_eq!(seen.last().map_or(0, |last| *last as u64 + 1), latest);
             let kept = tail.kept.lock().unwrap();
             prop_assert_eq!(kept.lengths.iter().sum::<usize>(), kept.bytes.len());
             prop_assert!(kept.bytes.len() <= KEPT);

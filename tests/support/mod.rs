@@ -15,7 +15,7 @@ pub mod peers;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -406,6 +406,14 @@ pub fn free_port() -> u16 {
         let port = FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (end - FIRST);
         TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
     })
+}
+
+/// An address of this machine that is not loopback, if it has one; nothing is sent to find it. What connects to it is, to the
+/// server, a client on another machine.
+pub fn address_of_this_machine() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback())
 }
 
 /// A pool of written-down backends, as YAML.

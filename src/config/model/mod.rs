@@ -137,7 +137,7 @@ pub struct Admin {
     pub bind: BindAddress,
     /// The file with the token that changes need; `None`: they are allowed from this machine only.
     pub token_file: Option<PathBuf>,
-    /// Names that it may be asked by over loopback, besides addresses and `localhost`.
+    /// Names that it may be asked by, besides addresses, `localhost` and, except over loopback, names without a dot.
     pub hosts: Vec<String>,
 }
 

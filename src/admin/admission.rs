@@ -1,0 +1,99 @@
+//! Tells a connection's place (`places.rs`) how far its requests are, and keeps the reserved places free of long answers.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::Extension;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
+
+use super::Failure;
+use super::access::Peer;
+use super::host::FOR_ALL;
+use super::places::{Admission, Turns};
+
+/// Answers a request as far as there is a place for its answer.
+pub(super) async fn admit(
+    Extension(turns): Extension<Turns>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let is_short = FOR_ALL.contains(&request.uri().path());
+    let admission = turns.begin(request.body().is_end_stream());
+    if !is_short && !peer.is_local() {
+        turns.wait().await;
+    }
+    let response = match admission {
+        Admission::ShortOnly if !is_short => busy(request.uri().path()),
+        Admission::Admitted | Admission::ShortOnly => {
+            let receiving = turns.clone();
+            next.run(request.map(|body| Body::new(AtEnd::new(body, move || receiving.received())))).await
+        }
+    };
+    turns.received(); // of what is still missing, nothing is needed any more
+    let mut response = response.map(|body| Body::new(AtEnd::new(body, move || turns.answered())));
+    if admission == Admission::ShortOnly {
+        // A client that asked again and again without reading would fill its socket in the end.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn busy(path: &str) -> Response {
+    let message = "as many requests as may be answered at a time are being answered";
+    let hint = "ask again in a second, or find out which clients do not read their answers";
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(path)
+}
+
+/// A body, and what is done once at its end, or when it is dropped before.
+struct AtEnd<F: FnOnce()> {
+    body: Body,
+    done: Option<F>,
+}
+
+impl<F: FnOnce()> AtEnd<F> {
+    fn new(body: Body, done: F) -> Self {
+        Self { body, done: Some(done) }
+    }
+
+    fn end(&mut self) {
+        if let Some(done) = self.done.take() {
+            done();
+        }
+    }
+}
+
+impl<F: FnOnce() + Unpin> HttpBody for AtEnd<F> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.end();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<F: FnOnce()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

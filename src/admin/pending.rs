@@ -1,0 +1,106 @@
+//! How many bytes of answers may wait for clients that are slow to take them.
+//!
+//! An answer is kept until its client has taken it, and a client may take its time. So all answers that wait share a
+//! number of bytes, one number for this machine and one for all others. An answer that does not fit is not given.
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::Response;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Failure;
+use super::access::{Peer, PerOrigin};
+
+/// The bytes that may wait: some scrapes of 10,000 backends, or a hundred snapshots of 1,500.
+pub(super) const LIMIT: usize = 64 << 20;
+/// An answer of no more bytes is not counted. A connection has one at a time, and there are 128 of each origin: 2 MiB.
+const SMALL: usize = 16 << 10;
+/// What is counted, in bytes.
+const UNIT: usize = 1 << 10;
+
+/// The answers that wait for their clients. A clone counts the same ones.
+#[derive(Clone, Debug)]
+pub(super) struct Pending(Arc<Semaphore>);
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LIMIT / UNIT)))
+    }
+}
+
+/// Bytes that are counted until the last clone of them is dropped.
+struct Counted {
+    bytes: Bytes,
+    _units: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Pending {
+    /// The same bytes, counted for as long as they are there. `None`: too many others wait. What is larger than the
+    /// limit counts as much as that: it may be there alone.
+    pub(super) fn count(&self, bytes: Bytes) -> Option<Bytes> {
+        if bytes.len() <= SMALL {
+            return Some(bytes);
+        }
+        let units = bytes.len().div_ceil(UNIT).min(LIMIT / UNIT) as u32;
+        let units = Arc::clone(&self.0).try_acquire_many_owned(units).ok()?;
+        Some(Bytes::from_owner(Counted { bytes, _units: units }))
+    }
+}
+
+/// Counts the answers whose length is known. Streams count what they send themselves.
+pub(super) async fn count(
+    State(pending): State<PerOrigin<Pending>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let path = request.uri().path().to_owned();
+    let response = next.run(request).await;
+    if response.body().size_hint().exact().is_none_or(|length| length <= SMALL as u64) {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let counted = to_bytes(body, usize::MAX).await.ok().and_then(|bytes| pending.of(peer).count(bytes));
+    match counted {
+        Some(bytes) => Response::from_parts(head, Body::from(bytes)),
+        None => {
+            let limit = LIMIT >> 20;
+            let message = format!("{limit} MiB of answers wait for clients that are slow to take them");
+            let hint = "ask again in a second, or find out which clients do not read their answers";
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(&path)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_answers_wait_their_bytes_are_bounded() {
+        let pending = Pending::default();
+        let answer = |length: usize| pending.count(vec![0; length].into());
+        let waiting: Vec<_> = std::iter::from_fn(|| answer(1 << 20)).take(1000).collect();
+        assert_eq!(waiting.iter().map(Bytes::len).sum::<usize>(), LIMIT);
+        assert!(answer(SMALL).is_some(), "a short answer is always given");
+        // A part of an answer keeps the whole of it.
+        let part = waiting[0].slice(..1);
+        drop(waiting);
+        assert!(answer(LIMIT).is_none());
+        drop(part);
+        let large = answer(2 * LIMIT).unwrap();
+        assert!(answer(1 << 20).is_none());
+        drop(large);
+        assert!(answer(1 << 20).is_some());
+    }
+}

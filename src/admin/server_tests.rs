@@ -1,0 +1,254 @@
+use super::*;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+async fn started() -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
+    serving(router()).await
+}
+
+async fn serving(router: Router) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
+    let mut bound = Bound::bind(&BindAddress::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
+    bound.header_time = Duration::from_millis(200);
+    bound.request_time = Duration::from_millis(200);
+    bound.slow_time = Duration::from_millis(300);
+    bound.write_time = Duration::from_millis(200);
+    let BindAddress::Tcp(address) = bound.address else { unreachable!() };
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(bound.serve(router, stop.clone()));
+    (TcpStream::connect(address).await.unwrap(), stop, server)
+}
+
+fn router() -> Router {
+    let stream = || async {
+        let late = futures_util::stream::once(async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok::<_, io::Error>("late")
+        });
+        axum::body::Body::from_stream(late)
+    };
+    let route = axum::routing::get(|| async { "hello" }).post(|body: String| async { body });
+    let never = axum::routing::post(std::future::pending::<()>);
+    Router::new().route("/", route).route("/stream", axum::routing::get(stream)).route("/add", never)
+}
+
+/// The rest of what comes, until the other side ends it.
+async fn rest(client: &mut TcpStream) -> String {
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).await.unwrap();
+    rest
+}
+
+#[tokio::test]
+async fn half_a_body_is_not_waited_for_for_ever() {
+    let (mut client, _stop, _server) = started().await;
+    client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
+    let answer = rest(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("within 200ms"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_engine_is_waited_for_longer_and_not_for_ever() {
+    let (mut client, _stop, _server) = started().await;
+    client.write_all(b"POST /add HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let answer = rest(&mut client).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 504 "), "{answer}");
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(body["status"], "failure");
+    assert!(body["message"].as_str().unwrap().contains("within 300ms"), "{answer}");
+}
+
+#[tokio::test]
+async fn an_answer_that_is_a_stream_may_take_longer() {
+    let (mut client, _stop, _server) = started().await;
+    client.write_all(b"GET /stream HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let answer = rest(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("late"), "{answer}");
+}
+
+/// A path whose answer has no end, and which tells when nobody wants any more of it.
+fn endless() -> (Router, tokio::sync::mpsc::Receiver<()>) {
+    let (wanted, given_up) = tokio::sync::mpsc::channel(1);
+    let wanted = Arc::new(std::sync::Mutex::new(Some(wanted)));
+    let endless = move || {
+        let wanted = wanted.lock().unwrap().take();
+        async move {
+            let block = axum::body::Bytes::from(vec![b'x'; 64 * 1024]);
+            let next = move |wanted| {
+                let block = block.clone();
+                async move { Some((Ok::<_, io::Error>(block), wanted)) }
+            };
+            axum::body::Body::from_stream(futures_util::stream::unfold(wanted, next))
+        }
+    };
+    (Router::new().route("/endless", axum::routing::get(endless)), given_up)
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_its_answer_gives_up_its_place() {
+    let (router, mut given_up) = endless();
+    let (mut client, _stop, _server) = serving(router).await;
+    client.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    // It takes its time, and is served for as long as it takes anything.
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        client.read_exact(&mut vec![0; 4 << 20]).await.unwrap();
+    }
+    assert!(given_up.try_recv().is_err_and(|end| end == tokio::sync::mpsc::error::TryRecvError::Empty));
+    let end = tokio::time::timeout(Duration::from_secs(20), given_up.recv()).await;
+    assert_eq!(end, Ok(None), "its answer is still kept for it");
+}
+
+/// A server at every address, whose half requests never time out; its port.
+async fn patient(router: Router) -> u16 {
+    let mut bound = Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap())).await.unwrap();
+    bound.header_time = NEVER;
+    bound.request_time = NEVER;
+    bound.write_time = NEVER;
+    let BindAddress::Tcp(address) = bound.address else { unreachable!() };
+    tokio::spawn(bound.serve(router, CancellationToken::new()));
+    address.port()
+}
+
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// Sends the same on many connections, from that address of this machine to itself.
+async fn hold(count: usize, at: (IpAddr, u16), sent: &str) -> Vec<TcpStream> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let _ = stream.write_all(sent.as_bytes()).await;
+        held.push(stream);
+    }
+    held
+}
+
+/// The answer to a request, within a time in which nothing of the server's times out.
+async fn ask(at: (IpAddr, u16), path: &str) -> String {
+    let asking = async {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        rest(&mut stream).await
+    };
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("no answer")
+}
+
+const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const HALF: [&str; 3] =
+    ["", "GET / HTTP/1.1\r\nHost:", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"];
+
+#[tokio::test]
+async fn a_connection_in_the_middle_of_a_request_gives_way_to_a_new_one() {
+    for half in HALF {
+        let at = (LOCAL, patient(router()).await);
+        let mut held = hold(700, at, half).await;
+        for _ in 0..10 {
+            assert!(ask(at, "/").await.ends_with("hello"), "{half:?}");
+        }
+        // The oldest gave way, and the newest has its place still.
+        let mut byte = [0];
+        assert!(!matches!(held[0].read(&mut byte).await, Ok(1..)), "{half:?}");
+        let newest = held.last_mut().unwrap();
+        assert_eq!(newest.try_read(&mut byte).unwrap_err().kind(), io::ErrorKind::WouldBlock, "{half:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_being_answered_never_gives_way() {
+    let at = (LOCAL, patient(router()).await);
+    let answered = hold(1, at, "POST /add HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(ask(at, "/").await.ends_with("hello")); // the one before was read by then
+    let held = hold(700, at, HALF[1]).await;
+    assert!(ask(at, "/").await.ends_with("hello"));
+    let kind = answered[0].try_read(&mut [0]).unwrap_err().kind();
+    assert_eq!(kind, io::ErrorKind::WouldBlock);
+    drop(held);
+}
+
+#[tokio::test]
+async fn however_many_read_nothing_of_their_answers_a_health_check_is_answered() {
+    let block = axum::body::Bytes::from(vec![b'x'; 8 << 20]);
+    let large = axum::routing::get(move || std::future::ready(block));
+    let heartbeat = axum::routing::get(|| async { "alive" });
+    let router = Router::new().route("/large", large).route("/heartbeat", heartbeat);
+    let at = (LOCAL, patient(router).await);
+    let held = hold(300, at, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    for _ in 0..10 {
+        let answer = ask(at, "/heartbeat").await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("alive"), "{answer}");
+    }
+    let answer = ask(at, "/large").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"busy\""), "{answer:.200}");
+    drop(held);
+}
+
+/// An address of this machine by which it is not on this machine; nothing is sent to find it.
+fn from_outside() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback())
+}
+
+#[tokio::test]
+async fn however_many_connections_others_hold_this_machine_and_they_are_answered() {
+    let Some(outside) = from_outside() else {
+        return eprintln!("skipped: this machine has no address but loopback");
+    };
+    // Half requests, and answers that take for ever.
+    for held in [HALF[1], "POST /add HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let port = patient(router()).await;
+        let guests = hold(700, (outside, port), held).await;
+        assert!(ask((LOCAL, port), "/").await.ends_with("hello"));
+        let answer = ask((outside, port), "/heartbeat").await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}"); // it has no such path
+        drop(guests);
+    }
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_are_bounded_and_leave_room_for_other_origins() {
+    let size = 4 << 20;
+    let large = axum::routing::get(move || std::future::ready(vec![b'x'; size]));
+    let count = middleware::from_fn_with_state(PerOrigin::default(), super::super::pending::count);
+    let port = patient(Router::new().route("/large", large).layer(count)).await;
+    let local = (LOCAL, port);
+    let mut held = hold(64, local, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let refused = ask(local, "/large").await;
+    assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("64 MiB"), "{refused:.200}");
+    let mut given = 0;
+    for stream in &mut held {
+        let mut beginning = [0; 13];
+        stream.read_exact(&mut beginning).await.unwrap();
+        given += usize::from(&beginning == b"HTTP/1.1 200 ");
+    }
+    assert_eq!(given, super::super::pending::LIMIT / size);
+    if let Some(outside) = from_outside() {
+        assert!(ask((outside, port), "/large").await.starts_with("HTTP/1.1 200 "));
+    }
+    drop(held);
+    let again = async { while !ask(local, "/large").await.starts_with("HTTP/1.1 200 ") {} };
+    tokio::time::timeout(Duration::from_secs(20), again).await.expect("there is no room again");
+}
+
+#[tokio::test]
+async fn half_a_header_is_not_waited_for_for_ever() {
+    let (mut client, _stop, _server) = started().await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.unwrap(); // ends
+}
+
+#[tokio::test]
+async fn an_idle_connection_does_not_hold_up_the_end() {
+    let (mut client, stop, server) = started().await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    client.read_exact(&mut byte).await.unwrap();
+    let began = Instant::now();
+    stop.cancel();
+    server.await.unwrap();
+    assert!(began.elapsed() < FAREWELL);
+}

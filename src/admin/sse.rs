@@ -1,0 +1,95 @@
+//! Server-Sent Events, as they are written (HTML Living Standard, 9.2.5).
+//!
+//! A stream is asked for its next bytes when its reader has taken the ones before: nothing gathers for a slow reader.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Failure;
+
+/// So many bytes of events are written at a time, and one event more.
+pub(super) const BATCH: usize = 16 << 10;
+/// A stream without an event sends something this often, so that nothing in between takes it for dead.
+pub(super) const ALIVE: Duration = Duration::from_secs(15);
+/// A comment, which no reader shows.
+pub(super) const COMMENT: Bytes = Bytes::from_static(b":\n\n");
+
+/// A source of events.
+pub(super) trait Source: Send + 'static {
+    /// The next bytes, whole events; `None`: that was all. It is not dropped before it is done, but with the stream.
+    fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
+}
+
+/// The answer that is such a stream.
+pub(super) fn answer(source: impl Source) -> Response {
+    let body = stream::unfold(source, |mut source| async move {
+        let bytes = source.next().await?;
+        Some((Ok::<_, Infallible>(bytes), source))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        // Proxies in between are not to collect it.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    (headers, Body::from_stream(body)).into_response()
+}
+
+/// Writes an event.
+pub(super) fn event(out: &mut String, kind: &str, id: Option<u64>, data: &str) {
+    let _ = writeln!(out, "event: {kind}");
+    if let Some(id) = id {
+        let _ = writeln!(out, "id: {id}");
+    }
+    for line in data.split('\n').flat_map(|line| line.split('\r')) {
+        let _ = writeln!(out, "data: {line}");
+    }
+    out.push('\n');
+}
+
+/// The streams that there may be at once.
+#[derive(Clone, Debug)]
+pub(super) struct Streams(Arc<Semaphore>);
+
+/// Streams at once from this machine, and as many from others.
+const STREAMS: usize = 64;
+
+impl Default for Streams {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(STREAMS)))
+    }
+}
+
+impl Streams {
+    /// A place for one more, if there is one.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
+            let message = format!("{STREAMS} others follow the events or the log already");
+            let hint = "close a dashboard, or ask /api/v1/status now and then";
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message, hint)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_its_kind_its_number_and_each_line_of_its_data() {
+        let mut out = String::new();
+        event(&mut out, "fact", Some(7), "{}");
+        event(&mut out, "line", None, "one\ntwo\rdata: three");
+        assert_eq!(
+            out,
+            "event: fact\nid: 7\ndata: {}\n\nevent: line\ndata: one\ndata: two\ndata: data: three\n\n"
+        );
+    }
+}
