@@ -550,6 +550,31 @@ fn a_reload_changes_limits_at_once_and_the_image_for_those_to_come() {
 }
 
 #[test]
+fn the_events_of_the_engine_are_read_or_the_stream_is_closed_while_a_replica_drains() {
+    /// Far more than the buffers of both sockets take.
+    const BYTES: usize = 8 << 20;
+    let (engine, server) = (Engine::start(), server());
+    let lb = Lb::start(&config(&engine, &server, "min: 1, max: 2"));
+    assert_eq!(lb.request("POST", "/add", r#"{"n": 1}"#).0, 200);
+    lb.when_up(strings(&["Server 1", "Server 2"]));
+    let second = engine.address_of("Server 2");
+    let held = (0..2).map(|_| connect(lb.address("l"))).find(|(_, at)| *at == second).unwrap().0;
+    let (status, body) = lb.request("DELETE", "/rm", r#"{"n": 1, "hostnames": ["Server 2"]}"#);
+    assert_eq!((status, names(&body)), (200, strings(&["Server 1"])));
+    let all_written = || (engine.state().events.unwritten() == 0).then_some(());
+    engine.tell_of_others(BYTES);
+    eventually("the pool reads the events while a replica drains", all_written);
+    let without =
+        "listeners: {l: {bind: 127.0.0.1:0, pool: p}}\npools: {p: {discover: [{static: [127.0.0.1:9]}]}}";
+    assert!(lb.reload(without).contains("applied"));
+    engine.tell_of_others(BYTES);
+    eventually("a pool that has lost its replicas leaves no event unread", all_written);
+    assert_eq!(engine.address_of("Server 2"), second, "it still drains");
+    drop(held);
+    eventually("it is removed", || (engine.count() == 1).then_some(()));
+}
+
+#[test]
 fn their_number_follows_the_load_and_a_dry_run_only_tells() {
     let (engine, server) = (Engine::start(), server());
     let autoscale = |more: &str| {
