@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::backend::Backend;
-use support::{Lb, PATIENCE, http_get, static_list};
+use support::{Lb, PATIENCE, SetAtTheEnd, connect_to, http_get, join_within, static_list};
 
 fn balancer() -> (Lb, Backend) {
     let backend = Backend::http("a");
@@ -22,9 +22,7 @@ fn balancer() -> (Lb, Backend) {
 }
 
 fn open(lb: &Lb) -> TcpStream {
-    let stream = TcpStream::connect(lb.admin()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
+    connect_to(lb.admin()).unwrap()
 }
 
 /// The head of the next answer.
@@ -43,7 +41,7 @@ fn answer(lb: &Lb, request: &[u8]) -> String {
     let request = request.to_vec();
     let writing = std::thread::spawn(move || _ = writer.write_all(&request));
     let head = head(&mut BufReader::new(stream));
-    writing.join().unwrap();
+    join_within(writing, "the request is sent or refused");
     head
 }
 
@@ -155,18 +153,21 @@ pools: {{web: {{discover: {}, health: {{http: /health, every: 3s, timeout: 3s}}}
                 }
             });
         }
+        let stopping = SetAtTheEnd(&stop);
         let mut slowest = Duration::ZERO;
         // Two cores carry the flood, both of its ends: a late check is no lost one.
         while began.elapsed() < 2 * EVERY || checks() < before + BACKENDS as f64 {
             let asked_at = Instant::now();
             let answer = http_get(lb.address("web"), "/");
             slowest = slowest.max(asked_at.elapsed());
-            if answer != Ok((200, "a".to_owned())) || began.elapsed() > 3 * PATIENCE {
-                stop.store(true, Ordering::Relaxed);
-                panic!("{answer:?} after {} checks", checks() - before);
-            }
+            let in_time = began.elapsed() <= 3 * PATIENCE;
+            assert!(
+                in_time && answer == Ok((200, "a".to_owned())),
+                "{answer:?} after {} checks",
+                checks() - before
+            );
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         assert!(slowest < PATIENCE, "{slowest:?}");
     });
     println!("{} checks in {:?}, beside {asked:?} questions", checks() - before, began.elapsed());

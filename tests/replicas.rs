@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::{Value, json};
 use support::backend::Backend;
 use support::engine::Engine;
-use support::{Lb, PATIENCE, eventually};
+use support::{Lb, connect_to, eventually};
 
 /// A server at every address of this machine, which says at which it was reached, and holds the connection.
 fn server() -> Backend {
@@ -65,8 +65,7 @@ fn strings(names: &[&str]) -> Vec<String> {
 
 /// A connection and where it went.
 fn connect(address: SocketAddr) -> (TcpStream, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect_to(address).unwrap();
     let (mut line, mut byte) = (Vec::new(), [0]);
     while byte != *b"\n" && stream.read(&mut byte).unwrap() > 0 {
         line.extend(byte);
@@ -240,7 +239,7 @@ fn an_order_is_not_carried_out_for_one_who_has_gone_away() {
         scope.spawn(|| lb.request("POST", "/add", r#"{"n": 1, "hostnames": ["first"]}"#));
         eventually("it is begun", || (engine.count() == 2).then_some(()));
         let body = r#"{"n": 1, "hostnames": ["second"]}"#;
-        let mut gone = TcpStream::connect(lb.admin()).unwrap();
+        let mut gone = connect_to(lb.admin()).unwrap();
         write!(
             gone,
             "POST /add HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\

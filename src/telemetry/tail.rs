@@ -201,7 +201,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         tail.add(b"now\n");
-        assert_eq!(lines(&waiting.await.unwrap()), ["now"]);
+        assert_eq!(lines(&crate::testing::in_time("it is woken", waiting).await.unwrap()), ["now"]);
     }
 
     proptest! {
