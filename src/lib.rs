@@ -65,3 +65,5 @@ pub mod simulate;
 pub mod story;
 pub mod supervisor;
 pub mod telemetry;
+#[cfg(test)]
+mod testing;

@@ -10,12 +10,11 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 use support::backend::Backend;
-use support::{Lb, PATIENCE, address_of_this_machine, eventually, http_get, static_list};
+use support::{Lb, PATIENCE, address_of_this_machine, connect_to, eventually, http_get, static_list};
 
 /// A raw request to the admin server; the whole answer.
 fn raw(lb: &Lb, request: &str) -> String {
-    let mut stream = TcpStream::connect(lb.admin()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect_to(lb.admin()).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -111,7 +110,7 @@ pools:
         eventually(&format!("{listener} {reason}"), || (count(listener, reason) == 1).then_some(()));
     };
     // The backend ends; one connection too many; nobody moves a byte; nobody is there.
-    let holder = TcpStream::connect(lb.address("web")).unwrap();
+    let holder = connect_to(lb.address("web")).unwrap();
     eventually("it is open", || {
         let status = lb.status();
         let mut listeners = status["listeners"].as_array().unwrap().iter();
@@ -123,9 +122,9 @@ pools:
     counted("web", "client_closed");
     http_get(lb.address("web"), "/").unwrap();
     counted("web", "backend_closed");
-    let _idle = TcpStream::connect(lb.address("silent")).unwrap();
+    let _idle = connect_to(lb.address("silent")).unwrap();
     counted("silent", "idle_timeout");
-    let _ = TcpStream::connect(lb.address("nobody")).unwrap().read(&mut [0; 1]);
+    let _ = connect_to(lb.address("nobody")).unwrap().read(&mut [0; 1]);
     counted("nobody", "connect_failed");
     lb.when_idle();
     let status = lb.status();
@@ -199,7 +198,10 @@ fn a_page_of_another_site_whose_name_is_pointed_here_reads_nothing() {
 #[test]
 fn from_elsewhere_too_it_answers_to_no_name_with_a_dot_that_is_not_its_own() {
     let Some(outside) = address_of_this_machine() else {
-        return eprintln!("skipped: this machine has no address but loopback");
+        return support::skip(
+            "POINTSMAN_REQUIRE_TOOLS",
+            "this machine has no address but loopback (give it a route to 192.0.2.1)",
+        );
     };
     let backend = Backend::http("a");
     let admin = "admin: {bind: 0.0.0.0:0, token_file: token, hosts: [lb.example.com]}";
@@ -288,7 +290,7 @@ fn bodies_of_each_kind_are_read_to_their_end_and_no_further() {
 fn silent_clients_of_the_admin_server_keep_nobody_out() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
-    let silent: Vec<_> = (0..200).map(|_| TcpStream::connect(lb.admin()).unwrap()).collect();
+    let silent: Vec<_> = (0..200).map(|_| connect_to(lb.admin()).unwrap()).collect();
     assert_eq!(lb.get("/ready").0, 200);
     assert_eq!(http_get(lb.address("web"), "/").unwrap(), (200, "a".to_owned()));
     drop(silent);
@@ -303,7 +305,7 @@ fn half_requests_of_those_who_may_not_change_anything_keep_nobody_out() {
     // More than there are places for.
     let mut held: Vec<_> = (0..300)
         .map(|_| {
-            let mut stream = TcpStream::connect(lb.admin()).unwrap();
+            let mut stream = connect_to(lb.admin()).unwrap();
             stream.write_all(half.as_bytes()).unwrap();
             stream
         })

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::backend::Backend;
 use support::peers::connect;
-use support::{Lb, PATIENCE, eventually, http_get, static_list};
+use support::{Lb, SetAtTheEnd, connect_to, eventually, http_get, static_list};
 
 /// Status and answer of a request.
 fn ask(lb: &Lb, method: &str, path: &str, body: &str) -> (u16, Value) {
@@ -408,8 +408,7 @@ fn what_a_backend_that_left_has_counted_stays_in_the_totals() {
 
 /// A request with a token, and headers of its own; the whole answer.
 fn raw(lb: &Lb, request: &str, headers: &[&str]) -> String {
-    let mut stream = TcpStream::connect(lb.admin()).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect_to(lb.admin()).unwrap();
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let request = format!("{request} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{headers}\r\n", lb.admin());
     stream.write_all(request.as_bytes()).unwrap();
@@ -507,12 +506,12 @@ fn however_many_ask_for_the_connections_clients_are_served() {
                 }
             });
         }
+        let _stopping = SetAtTheEnd(&stop);
         for client in &open {
             let mut client = client;
             client.write_all(b"x").unwrap();
             client.read_exact(&mut [0]).unwrap();
             std::thread::sleep(Duration::from_millis(2));
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::Value;
 use support::backend::{Backend, read_request};
 use support::peers::reset;
-use support::{Lb, Nobody, eventually, static_list};
+use support::{Lb, Limited, Nobody, PATIENCE, eventually, output_of, static_list};
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
@@ -24,7 +24,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 fn bench(arguments: &[&str]) -> Output {
-    command(arguments).output().unwrap()
+    command(arguments).output_in_time().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -381,8 +381,10 @@ fn a_chart_is_drawn_as_png_and_as_svg() {
     let (_lb, url) = balanced(&backends);
     let folder = tempfile::tempdir().unwrap();
     let draw = |name: &str| {
-        let output =
-            command(&[&url, "-n", "20", "--chart", name]).current_dir(folder.path()).output().unwrap();
+        let output = command(&[&url, "-n", "20", "--chart", name])
+            .current_dir(folder.path())
+            .output_in_time()
+            .unwrap();
         assert!(output.status.success() && !output.stdout.is_empty(), "{}", text(&output.stderr));
         std::fs::read(folder.path().join(name)).unwrap()
     };
@@ -402,15 +404,14 @@ fn a_chart_is_drawn_as_png_and_as_svg() {
 
 /// Starts a test, waits until its server has seen so many connections, and interrupts it.
 fn interrupted(backend: &Backend, connections: usize, arguments: &[&str]) -> Value {
-    let mut child =
+    let child =
         command(arguments).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     eventually("the test is under way", || {
         (backend.accepted.load(Ordering::SeqCst) >= connections).then_some(())
     });
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    eventually("the test ends", || child.try_wait().unwrap());
-    let output = child.wait_with_output().unwrap();
+    let output = output_of(child, PATIENCE, "an interrupted test");
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -514,7 +515,8 @@ fn a_body_can_come_from_a_file_and_the_admin_address_from_the_environment() {
     std::fs::write(folder.path().join("body"), "x").unwrap();
     let run = |arguments: &[&str], folder: &Path| {
         let mut command = command(arguments);
-        let output = command.env("POINTSMAN_ADMIN", lb.admin().to_string()).current_dir(folder).output();
+        let output =
+            command.env("POINTSMAN_ADMIN", lb.admin().to_string()).current_dir(folder).output_in_time();
         let output = output.unwrap();
         serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
     };

@@ -6,11 +6,11 @@ mod support;
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use pointsman::config::Algorithm;
 use support::backend::Backend;
-use support::{Lb, http_get, static_list};
+use support::{Lb, Limited, PATIENCE, http_get, output_of, static_list};
 
 /// Runs a command in an empty folder, without a variable or file that could name a configuration.
 fn pointsman(arguments: &[&str]) -> Output {
@@ -19,7 +19,7 @@ fn pointsman(arguments: &[&str]) -> Output {
 
 fn pointsman_in(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-    command.args(arguments).current_dir(folder).env_clear().env("HOME", folder).output().unwrap()
+    command.args(arguments).current_dir(folder).env_clear().env("HOME", folder).output_in_time().unwrap()
 }
 
 /// Exit code, standard output and standard error.
@@ -102,7 +102,8 @@ fn check_says_good_or_all_that_is_wrong_and_reads_standard_input_too() {
     }
     let input = std::fs::File::open(folder.path().join("pointsman.yaml")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
-    let (code, out, _) = told(&command.args(["check", "-c", "-"]).stdin(input).output().unwrap());
+    command.args(["check", "-c", "-"]).stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (code, out, _) = told(&output_of(command.spawn().unwrap(), PATIENCE, "check -c -"));
     assert_eq!((code, &*out), (0, "-: good (1 listener, 1 pool)\n"));
     std::fs::write(folder.path().join("pointsman.yaml"), GOOD.replace("pool: web", "pol: web")).unwrap();
     let (code, out, error) = told(&pointsman_in(folder.path(), &["check"]));
@@ -116,7 +117,7 @@ fn the_configuration_is_looked_for_where_the_help_says() {
     let check = |variable: Option<(&str, &str)>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
         command.arg("check").current_dir(folder.path()).env_clear().env("HOME", folder.path()).envs(variable);
-        told(&command.output().unwrap())
+        told(&command.output_in_time().unwrap())
     };
     let write = |path: &str| {
         let path = folder.path().join(path);

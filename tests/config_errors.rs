@@ -4,7 +4,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod support;
+
 use std::process::Command;
+
+use support::Limited;
 
 /// What the user sees, and with it what he wrote.
 fn told(text: &str) -> String {
@@ -15,7 +19,7 @@ fn told(text: &str) -> String {
         .current_dir(folder.path())
         .env_clear()
         .env("PORT", "8080")
-        .output()
+        .output_in_time()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");

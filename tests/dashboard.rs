@@ -5,7 +5,11 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::process::{Command, Stdio};
+mod support;
+
+use std::process::Command;
+
+use support::{Limited, TOOL, skip};
 
 fn python() -> Command {
     let path = std::env::var("POINTSMAN_BROWSER_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -14,31 +18,32 @@ fn python() -> Command {
 
 /// Whether a command runs and succeeds.
 fn works(command: &mut Command) -> bool {
-    let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    silent.status().is_ok_and(|status| status.success())
+    command.output_in_time().is_ok_and(|output| output.status.success())
 }
 
-/// What is missing on this machine.
+/// What is missing on this machine, and how to get it.
 fn missing() -> Option<&'static str> {
     if !works(Command::new("chromium").arg("--version")) {
-        return Some("chromium");
+        return Some("there is no Chromium (`apt-get install chromium`)");
     }
-    (!works(python().args(["-c", "import playwright, pytest"])))
-        .then_some("a Python with playwright and pytest (POINTSMAN_BROWSER_PYTHON names one)")
+    (!works(python().args(["-c", "import playwright, pytest"]))).then_some(
+        "python3 has no playwright or no pytest (`pip install -r tests/browser/requirements.txt`; \
+         POINTSMAN_BROWSER_PYTHON names another Python)",
+    )
 }
 
 /// Runs one file of the browser's tests.
 fn in_a_browser(file: &str) {
     if let Some(missing) = missing() {
-        let required = std::env::var("POINTSMAN_REQUIRE_TOOLS").is_ok_and(|value| value == "1");
-        assert!(!required, "there is no {missing}");
-        return eprintln!("skipped: there is no {missing}");
+        return skip("POINTSMAN_REQUIRE_TOOLS", missing);
     }
     let tests = format!("{}/tests/browser/{file}", env!("CARGO_MANIFEST_DIR"));
     let output = python()
         .args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", &tests])
+        // One test that takes longer than so many seconds hangs: pytest tells where, and ends.
+        .args(["-o", "faulthandler_timeout=300", "-o", "faulthandler_exit_on_timeout=true"])
         .env("POINTSMAN", env!("CARGO_BIN_EXE_pointsman"))
-        .output()
+        .output_within(TOOL)
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));

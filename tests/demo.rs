@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 
-use support::{PATIENCE, http_get};
+use support::{PATIENCE, eventually, http_get, output_of};
 
 fn demo(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
@@ -30,7 +30,8 @@ fn number(account: &str, word: &str) -> u64 {
 #[test]
 fn one_round_of_the_story_costs_nobody_but_those_at_a_killed_backend_anything() {
     let child = demo(&["--exit-after", "31s", "--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    // The story takes half a minute.
+    let Output { status, stdout, stderr } = output_of(child, 6 * PATIENCE, "the demo");
     let (account, log) = (text(&stdout), text(&stderr));
     assert!(status.success(), "{status}\n{account}\n{log}");
     assert!(number(&account, "requests answered") > 300, "{account}");
@@ -58,18 +59,17 @@ fn taken_ports_are_no_obstacle_and_a_signal_ends_it() {
     let (lines, said) = mpsc::channel();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
-    let address = loop {
+    let address = eventually("it says where it listens", || {
         let line = said.recv_timeout(PATIENCE).unwrap();
-        if let Some((_, after)) = line.split_once("try `curl http://") {
-            break after.split('/').next().unwrap().parse().unwrap();
-        }
-    };
+        let (_, after) = line.split_once("try `curl http://")?;
+        Some(after.split('/').next().unwrap().parse().unwrap())
+    });
     let (status, body) = http_get(address, "/").unwrap();
     assert_eq!(status, 200);
     assert!(body.starts_with("Response from "), "{body}");
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
         .unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = output_of(child, PATIENCE, "the demo ends by a signal");
     assert!(output.status.success());
     assert!(text(&output.stdout).contains(" 0 failed."), "{}", text(&output.stdout));
 }
@@ -79,7 +79,7 @@ fn an_address_that_is_asked_for_must_be_had() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for flag in ["--bind", "--admin"] {
-        let output = demo(&[flag, &address]).wait_with_output().unwrap();
+        let output = output_of(demo(&[flag, &address]), PATIENCE, flag);
         assert_eq!(output.status.code(), Some(2), "{flag}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(&address), "{}", text(&output.stderr));
     }

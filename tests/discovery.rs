@@ -6,13 +6,13 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use pointsman::cli::demo::zone::{Mode, Zone};
 use support::backend::Backend;
 use support::dns::Dns;
-use support::{Lb, PATIENCE, eventually, http_get};
+use support::{Lb, connect_to, eventually, http_get};
 
 /// A balancer that finds `backend` there.
 fn lb(dns: &Dns, port: u16, source: &str, pool: &str) -> Lb {
@@ -32,14 +32,12 @@ fn ip(n: u8) -> IpAddr {
 
 /// HTTP backends at `127.0.77.n`, all on one port, since an address record tells none.
 fn backends(names: &[(&str, u8)]) -> (u16, Vec<Backend>) {
-    loop {
+    eventually("a port that is free at all addresses", || {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = |n: u8| SocketAddr::new(ip(n), port);
         let all: io::Result<Vec<_>> = names.iter().map(|(name, n)| Backend::http_at(at(*n), name)).collect();
-        if let Ok(backends) = all {
-            return (port, backends);
-        }
-    }
+        all.ok().map(|backends| (port, backends))
+    })
 }
 
 fn ask(lb: &Lb) -> String {
@@ -100,8 +98,7 @@ fn an_address_that_goes_to_another_container_is_another_backend_within_one_inter
     // Nothing but the name tells that anything has happened: the address stays in the answer.
     let lb = lb(&dns, port, "        flap: 1h\n", CHECKS);
     lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
-    let mut client = TcpStream::connect(lb.address("l")).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut client = connect_to(lb.address("l")).unwrap();
     eventually("routed", || lb.logged(&["routed"]).pop());
     dns.zone.name_owner(ip(21), "web-9.net");
     lb.when_up(vec!["web-9.net".into(), "web-2.net".into()]);

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use support::backend::{self, Backend};
-use support::{Lb, PATIENCE, eventually, http_get, static_list};
+use support::{Lb, PATIENCE, connect_to, eventually, http_get, join_within, static_list};
 
 fn lb(backend: &Backend, drain: &str) -> Lb {
     Lb::start(&format!(
@@ -19,8 +19,7 @@ fn lb(backend: &Backend, drain: &str) -> Lb {
 }
 
 fn connect(lb: &Lb) -> TcpStream {
-    let mut stream = TcpStream::connect(lb.address("l")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect_to(lb.address("l")).unwrap();
     stream.write_all(b"x").unwrap();
     stream.read_exact(&mut [0]).unwrap();
     stream
@@ -37,9 +36,7 @@ fn running_connections_finish_and_new_ones_are_refused() {
     assert_eq!(lb.get("/ready").0, 503);
     assert_eq!(lb.get("/heartbeat").0, 200);
     eventually("new connections are refused", || {
-        TcpStream::connect(address)
-            .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-            .then_some(())
+        connect_to(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused).then_some(())
     });
     lb.when_logged("drain progress open=10 oldest_ms=");
     for client in &mut open {
@@ -101,9 +98,10 @@ fn nobody_whom_the_kernel_has_let_in_is_turned_away() {
         let clients: Vec<_> = (0..8)
             .map(|_| {
                 std::thread::spawn(move || {
-                    let mut served = 0;
+                    let (mut served, began) = (0, Instant::now());
                     loop {
-                        let Ok(mut stream) = TcpStream::connect(address) else { return served };
+                        assert!(began.elapsed() < 3 * PATIENCE, "the listener is still open");
+                        let Ok(mut stream) = connect_to(address) else { return served };
                         stream.set_read_timeout(Some(PATIENCE)).unwrap();
                         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
                         let mut answer = String::new();
@@ -117,7 +115,7 @@ fn nobody_whom_the_kernel_has_let_in_is_turned_away() {
         eventually("traffic", || (lb.logged(&["closed"]).len() > 50).then_some(()));
         lb.signal("TERM");
         for client in clients {
-            assert!(client.join().unwrap() > 0);
+            assert!(join_within(client, "the listener closes") > 0);
         }
         assert_eq!(lb.when_ended().code(), Some(0));
     }

@@ -9,8 +9,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use support::peers::{in_front_of, is_soon, pair, reset};
-use support::{PATIENCE, eventually};
+use support::peers::{fill, in_front_of, is_soon, pair, reset};
+use support::{PATIENCE, accept_within, eventually, join_within};
 
 /// Waits for a reset; how long it took.
 fn expect_reset(stream: &mut TcpStream) -> Duration {
@@ -68,15 +68,7 @@ fn a_reset_is_noticed_on_a_side_that_has_finished() {
 #[test]
 fn a_reset_is_noticed_on_a_side_whose_bytes_nobody_takes() {
     let (lb, mut client, server) = pair("");
-    client.set_nonblocking(true).unwrap();
-    let block = vec![0; 1 << 16];
-    // Until all buffers between the two are full, and the balancer itself is holding bytes back.
-    let mut still = Instant::now();
-    while still.elapsed() < Duration::from_millis(300) {
-        if client.write(&block).is_ok() {
-            still = Instant::now();
-        }
-    }
+    fill(&mut client, &server);
     reset(client);
     assert!(lb.when_logged("closed conn=").contains("reason=client_reset"));
     drop(server);
@@ -102,7 +94,7 @@ fn an_answer_in_the_middle_of_an_upload_arrives_although_the_backend_resets() {
     // Whether the reset meets the reader or the writer is chance.
     let _ = client.read_to_end(&mut answer);
     assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(ANSWER));
-    uploading.join().unwrap();
+    join_within(uploading, "the upload is refused");
 }
 
 /// All of it arrives in one go here: the balancer stands still meanwhile.
@@ -138,7 +130,7 @@ fn a_slow_reader_is_not_cut_off_although_all_is_written_to_the_kernel() {
     let mut client: TcpStream = socket.into();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
-    let (mut server, _) = backend.accept().unwrap();
+    let (mut server, _) = accept_within(&backend);
     let sending = std::thread::spawn(move || server.write_all(&vec![1; TOTAL]).unwrap());
     let (mut total, mut buffer) = (0, [0; 16 * 1024]);
     loop {
@@ -150,7 +142,7 @@ fn a_slow_reader_is_not_cut_off_although_all_is_written_to_the_kernel() {
         std::thread::sleep(Duration::from_millis(25));
     }
     assert_eq!(total, TOTAL, "{}", lb.log());
-    sending.join().unwrap();
+    join_within(sending, "all is sent");
 }
 
 #[test]
@@ -160,20 +152,11 @@ fn a_reader_that_stops_stops_its_sender_and_costs_no_memory() {
     client.write_all(&vec![1; 1 << 20]).unwrap();
     server.read_exact(&mut vec![0; 1 << 20]).unwrap();
     let before = lb.resident_kib();
-    client.set_nonblocking(true).unwrap();
-    let block = vec![0; 1 << 20];
-    let (mut sent, mut still) = (0, Instant::now());
-    while still.elapsed() < Duration::from_millis(500) {
-        if let Ok(n) = client.write(&block) {
-            sent += n;
-            still = Instant::now();
-        }
-    }
+    let sent = fill(&mut client, &server);
     let grown = lb.resident_kib().saturating_sub(before);
     assert!(grown < 400, "{grown} KiB more after {sent} bytes that nobody read");
     assert!(sent < 64 << 20, "the sender was never stopped: {sent} bytes");
     // And nothing of it is lost once the reader goes on.
-    client.set_nonblocking(false).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(std::io::copy(&mut server, &mut std::io::sink()).unwrap(), sent as u64);
 }

@@ -6,14 +6,14 @@
 mod support;
 
 use std::io::{self, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use support::engine::head;
+use support::engine::{EventStreams, head};
 use support::{Lb, PATIENCE, eventually};
 use tempfile::TempDir;
 
@@ -34,8 +34,10 @@ struct State {
     asked: Vec<String>,
     /// What has happened, and when, in nanoseconds since the epoch.
     events: Vec<(u64, String)>,
-    /// Who listens to its events.
-    listening: Vec<UnixStream>,
+    /// The subscriptions to its events.
+    subscribers: EventStreams,
+    /// Connections that get no answer.
+    silent: Vec<UnixStream>,
     mood: Mood,
 }
 
@@ -69,13 +71,15 @@ impl Engine {
     }
 
     fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let head = head(&mut stream)?;
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let mut state = self.state();
         state.asked.push(path.clone());
         let body = match state.mood {
             Mood::Silent => {
-                state.listening.push(stream); // keeps it open
+                state.silent.push(stream); // keeps it open
                 return Ok(());
             }
             Mood::Secretive if path.contains("/events") => {
@@ -86,13 +90,10 @@ impl Engine {
                 return stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
             }
             _ if path.contains("/events") => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
-                let since = since(&path).unwrap_or_default();
-                for (_, event) in state.events.iter().filter(|(at, _)| *at >= since) {
-                    writeln!(stream, "{event}")?;
-                }
-                state.listening.push(stream);
-                return Ok(());
+                let (since, state) = (since(&path).unwrap_or_default(), &mut *state);
+                let past = state.events.iter().filter(|(at, _)| *at >= since);
+                let past: Vec<_> = past.map(|(_, event)| event.as_str()).collect();
+                return state.subscribers.subscribe(stream, &past);
             }
             _ if path.contains("/version") => json!({"ApiVersion": "1.41", "Version": "20.10.24"}),
             _ if path.contains("/containers/json") => {
@@ -101,14 +102,17 @@ impl Engine {
             }
             // Of the first one it never tells more, as of one that is stuck.
             _ if path.contains(&id(1)) => {
-                state.listening.push(stream);
+                state.silent.push(stream);
                 return Ok(());
             }
             _ => json!({"State": {"Health": {"Log": [{"Output": "the disk is full\n"}]}}}),
         };
+        drop(state);
         let body = body.to_string();
         let length = body.len();
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+        let answer =
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes())
     }
 
     /// What its list has from now on; nobody is told.
@@ -123,9 +127,7 @@ impl Engine {
         let actor = json!({"ID": id(n), "Attributes": attributes});
         let event = json!({"Type": "container", "Action": action, "Actor": actor, "timeNano": now});
         let state = &mut *self.state();
-        for stream in &mut state.listening {
-            let _ = writeln!(stream, "{event}");
-        }
+        state.subscribers.send(&event);
         state.events.push((now, event.to_string()));
         now
     }
@@ -336,13 +338,11 @@ fn an_engine_that_comes_back_is_read_anew_and_who_stayed_is_undisturbed() {
     let told = engine.tell("rename", 1);
     engine.when_read(1);
     engine.list(&[2, 3]);
-    for stream in std::mem::take(&mut engine.state().listening) {
-        stream.shutdown(Shutdown::Both).unwrap();
-    }
+    engine.state().subscribers.close();
     lb.when_up(names(&[2, 3]));
     assert_eq!(engine.since(), Some(told + 1), "what was heard is not wanted again");
     engine.list(&[2]);
-    eventually("somebody listens", || (!engine.state().listening.is_empty()).then_some(()));
+    eventually("its events are subscribed to", || (engine.state().subscribers.count() > 0).then_some(()));
     engine.tell("die", 3);
     lb.when_up(names(&[2]));
     assert_eq!(lb.logged(&["backend joining", "backend=web-2"]).len(), 1);

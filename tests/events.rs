@@ -6,9 +6,10 @@ mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use support::backend::Backend;
-use support::{Lb, PATIENCE, address_of_this_machine, eventually, http_get, static_list};
+use support::{Lb, PATIENCE, address_of_this_machine, connect_to, eventually, http_get, static_list};
 
 const PATH: &str = "/api/v1/events";
 
@@ -28,8 +29,7 @@ impl Reader {
     }
 
     fn open_at(admin: SocketAddr, seen: Option<u64>) -> Self {
-        let mut stream = TcpStream::connect(admin).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = connect_to(admin).unwrap();
         let seen = seen.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         // HTTP/1.0, so that the body comes without chunks.
         write!(stream, "GET {PATH} HTTP/1.0\r\nHost: localhost\r\n{seen}\r\n").unwrap();
@@ -45,7 +45,9 @@ impl Reader {
     /// The next event; `None`: the stream has ended.
     fn next(&mut self) -> Option<Event> {
         let mut event = Event { kind: String::new(), id: None, data: serde_json::Value::Null };
+        let began = Instant::now();
         loop {
+            assert!(began.elapsed() < PATIENCE, "no event comes: {event:?}");
             let line = self.line()?;
             match line.split_once(": ") {
                 Some(("event", kind)) => event.kind = kind.to_owned(),
@@ -59,12 +61,14 @@ impl Reader {
 
     /// The next event of that kind.
     fn next_of(&mut self, kind: &str) -> Event {
-        loop {
-            let event = self.next().expect("the stream goes on");
-            if event.kind == kind {
-                return event;
-            }
-        }
+        self.next_that(kind, |event| event.kind == kind)
+    }
+
+    /// The next event of which that is true.
+    fn next_that(&mut self, what: &str, is: impl Fn(&Event) -> bool) -> Event {
+        eventually(&format!("an event comes: {what}"), || {
+            Some(self.next().expect("the stream goes on")).filter(|event| is(event))
+        })
     }
 }
 
@@ -108,18 +112,13 @@ fn who_comes_back_is_told_what_it_missed_and_nothing_twice() {
     let (lb, backend) = started();
     set(&lb, &backend, "draining");
     let mut reader = Reader::open(&lb, Some(0));
-    let draining = loop {
-        let fact = reader.next_of("fact");
-        if fact.data["to"] == "draining" {
-            break fact.id.unwrap();
-        }
-    };
+    let draining = reader.next_that("it drains", |event| event.data["to"] == "draining").id.unwrap();
     drop(reader);
     set(&lb, &backend, "up");
     let mut reader = Reader::open(&lb, Some(draining));
     let missed = reader.next_of("fact");
     assert_eq!((missed.id, &missed.data["by"]), (Some(draining + 1), &"nobody".into()));
-    let back = std::iter::from_fn(|| reader.next()).find(|event| event.data["state"] == "up").unwrap();
+    let back = reader.next_that("it is up", |event| event.data["state"] == "up");
     assert_eq!(back.id, Some(draining + 2));
     // A number of another process, which has told more.
     let mut reader = Reader::open(&lb, Some(1_000_000));
@@ -132,7 +131,7 @@ fn a_stream_that_is_followed_holds_up_no_end() {
     let mut reader = Reader::open(&lb, None);
     reader.next_of("status");
     lb.signal("TERM");
-    while reader.next().is_some() {}
+    eventually("the stream ends", || reader.next().is_none().then_some(()));
     assert_eq!(lb.when_ended().code(), Some(0));
     assert_eq!(lb.logged(&["the end"]).len(), 1);
 }
@@ -154,7 +153,10 @@ fn more_readers_than_there_are_places_are_told_so_and_a_place_that_is_left_is_fr
 #[test]
 fn streams_from_elsewhere_leave_their_places_to_those_of_this_machine() {
     let Some(outside) = address_of_this_machine() else {
-        return eprintln!("skipped: this machine has no address but loopback");
+        return support::skip(
+            "POINTSMAN_REQUIRE_TOOLS",
+            "this machine has no address but loopback (give it a route to 192.0.2.1)",
+        );
     };
     let backend = Backend::http("a");
     let lb = Lb::start(&format!(

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::backend::{self, Backend};
-use support::{Lb, PATIENCE, eventually, http_get, static_list};
+use support::{Lb, PATIENCE, SetAtTheEnd, accept_within, connect_to, eventually, http_get, static_list};
 
 /// A busy machine has a second to answer a check, and what is in doubt is looked at again soon.
 const CHECKS: &str = "    health: {http: /health, every: 1s, timeout: 1s, fast_every: 100ms}\n";
@@ -80,7 +80,7 @@ fn least_connections_avoids_who_is_busy() {
     let [a, b, c] = three();
     let lb = lb(&[&a, &b, &c], "", "    balance: least-connections\n");
     // Two connections stay open and say nothing; they are on two backends, and the third gets all the rest.
-    let open: Vec<_> = (0..2).map(|_| TcpStream::connect(lb.address("l")).unwrap()).collect();
+    let open: Vec<_> = (0..2).map(|_| connect_to(lb.address("l")).unwrap()).collect();
     eventually("both are routed", || (lb.logged(&["routed"]).len() == 2).then_some(()));
     let answers: Vec<_> = (0..5)
         .map(|_| {
@@ -147,6 +147,7 @@ fn killing_a_backend_under_load_costs_no_new_connection_an_error() {
                 }
             });
         }
+        let stopping = SetAtTheEnd(&stop);
         let more = || {
             let before = served.load(Ordering::SeqCst);
             eventually("more are served", || (served.load(Ordering::SeqCst) > before + 100).then_some(()));
@@ -156,7 +157,7 @@ fn killing_a_backend_under_load_costs_no_new_connection_an_error() {
         let end = Instant::now();
         eventually("it is down", || lb.backends().iter().any(|backend| backend.1 == "down").then_some(()));
         more();
-        stop.store(true, Ordering::SeqCst);
+        drop(stopping);
         // Only who was connected to it while it was being killed may have noticed.
         let errors = errors.lock().unwrap();
         let late: Vec<_> = errors.iter().filter(|(began, _)| *began > end).collect();
@@ -218,16 +219,14 @@ fn with_all_backends_down_clients_get_what_no_backend_says() {
          http: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}\npools:\n  p:\n    discover: {discover}\n{CHECKS}"
     ));
     let end = |listener: &str| {
-        let mut stream = TcpStream::connect(lb.address(listener)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = connect_to(lb.address(listener)).unwrap();
         stream.read(&mut [0])
     };
     assert_eq!(end("reset").unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(end("close").unwrap(), 0);
     // An orderly end also for who has asked for something already: nothing unread turns it into a reset.
     for _ in 0..20 {
-        let mut stream = TcpStream::connect(lb.address("close")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = connect_to(lb.address("close")).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     }
@@ -250,7 +249,7 @@ fn a_listener_that_refuses_listens_only_while_a_backend_is_up() {
     assert_eq!(http_get(address, "/").unwrap().1, "a");
     backend.kill();
     let refused = || {
-        let result = TcpStream::connect(address);
+        let result = connect_to(address);
         result.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused).then_some(())
     };
     eventually("connections are refused", refused);
@@ -262,15 +261,14 @@ fn a_listener_that_refuses_listens_only_while_a_backend_is_up() {
 fn a_listener_serves_no_more_connections_than_its_limit() {
     let backend = Backend::echo();
     let lb = lb(&[&backend], ", max_connections: 2", "");
-    let open: Vec<_> = (0..2).map(|_| TcpStream::connect(lb.address("l")).unwrap()).collect();
+    let open: Vec<_> = (0..2).map(|_| connect_to(lb.address("l")).unwrap()).collect();
     eventually("both are routed", || (lb.logged(&["routed"]).len() == 2).then_some(()));
-    let mut third = TcpStream::connect(lb.address("l")).unwrap();
-    third.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut third = connect_to(lb.address("l")).unwrap();
     assert_eq!(third.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     lb.when_logged("reason=limited");
     drop(open);
     lb.when_idle();
-    let mut fourth = TcpStream::connect(lb.address("l")).unwrap();
+    let mut fourth = connect_to(lb.address("l")).unwrap();
     fourth.write_all(b"x").unwrap();
     fourth.read_exact(&mut [0]).unwrap();
 }
@@ -288,7 +286,7 @@ fn at_the_limit_of_the_process_connections_wait_and_are_not_lost() {
         stream.write_all(b"x").unwrap();
         stream.read_exact(&mut [0]).unwrap();
     };
-    let mut open: Vec<_> = (0..10).map(|_| TcpStream::connect(lb.address("l")).unwrap()).collect();
+    let mut open: Vec<_> = (0..10).map(|_| connect_to(lb.address("l")).unwrap()).collect();
     lb.when_logged("the limit of connections is reached");
     // One after the other: each that ends lets the next one in.
     for mut stream in open.drain(..) {
@@ -321,8 +319,7 @@ fn what_on_down_says_happens_to_open_connections() {
             ),
         );
         lb.when_up(names(&[&echo]));
-        let mut client = TcpStream::connect(lb.address("l")).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = connect_to(lb.address("l")).unwrap();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
         // From before it goes down: the time from then to here is nobody's promise.
@@ -348,13 +345,11 @@ fn connections_of_a_backend_that_is_down_run_on_unless_told_otherwise() {
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    discover: {}\n    health: {{tcp: {{}}, every: 50ms, timeout: 40ms}}\n",
         static_list(&[address])
     ));
-    let mut client = TcpStream::connect(lb.address("l")).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut client = connect_to(lb.address("l")).unwrap();
     client.write_all(b"x").unwrap();
     // The checks' connections come here too; ours is the one that says something.
     let mut server = eventually("the connection", || {
-        let (mut stream, _) = echo.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (mut stream, _) = accept_within(&echo);
         stream.read_exact(&mut [0]).ok().map(|()| stream)
     });
     drop(echo);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use support::backend::{Backend, read_request};
 use support::peers::in_front_of;
-use support::{Lb, PATIENCE, eventually, static_list};
+use support::{Lb, PATIENCE, connect_to, eventually, static_list};
 
 /// Quick, and each result counts.
 const QUICK: &str = "every: 400ms, timeout: 400ms, rise: 1, fall: 1";
@@ -184,7 +184,7 @@ fn another_port_decides_which_server_is_the_primary_as_patroni_tells_it() {
         pool("/replica"),
     ));
     let session = |listener: &str| {
-        let mut stream = TcpStream::connect(lb.address(listener)).ok()?;
+        let mut stream = connect_to(lb.address(listener)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut who = [0];
         stream.read_exact(&mut who).ok()?;

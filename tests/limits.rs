@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use support::backend::{self, Backend};
 use support::peers::{connect, reset};
-use support::{Lb, PATIENCE, eventually, http_get, static_list};
+use support::{Lb, accept_within, eventually, http_get, join_within, static_list};
 
 const QUEUE: &str = "pointsman_queue_length{pool=\"p\"}";
 
@@ -31,11 +31,7 @@ fn in_front_of_one(limits: &str) -> (Lb, TcpListener) {
 }
 
 fn accept(server: &TcpListener) -> TcpStream {
-    server.set_nonblocking(true).unwrap();
-    let (stream, _) = eventually("a connection", || server.accept().ok());
-    stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
+    accept_within(server).0
 }
 
 /// The next connection of a server whose clients speak first, and what its client says in a byte.
@@ -235,7 +231,7 @@ fn a_backend_that_comes_up_takes_in_who_waits() {
     let asking = std::thread::spawn(move || http_get(address, "/").unwrap());
     when_waiting(&lb, 1);
     ready.store(true, Ordering::SeqCst);
-    assert_eq!(asking.join().unwrap(), (200, "second".to_owned()));
+    assert_eq!(join_within(asking, "the one that waited is served"), (200, "second".to_owned()));
 }
 
 #[test]

@@ -4,10 +4,8 @@
 
 mod support;
 
-use std::net::TcpStream;
-
 use support::backend::Backend;
-use support::{Lb, eventually, http_get};
+use support::{Lb, connect_to, eventually, http_get};
 
 #[test]
 fn backends_that_come_and_go_leave_nothing_behind_in_the_metrics() {
@@ -126,7 +124,7 @@ listeners:
 pools: {{p: {{discover: [{{static: [\"{}\"]}}]}}}}",
         backend.address
     ));
-    let open = |listener: &str| TcpStream::connect(lb.address(listener)).unwrap();
+    let open = |listener: &str| connect_to(lb.address(listener)).unwrap();
     let held = [open("narrow"), open("narrow"), open("wide")];
     let told = || {
         ["pointsman_connections_open", "pointsman_listener_connections{listener=\"narrow\"}"]

@@ -10,13 +10,12 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use support::backend::Backend;
 use support::monitoring::{alerts, array, dashboard, dashboard_queries, folder, panels, text, yaml_files};
-use support::{Lb, http_get};
+use support::{Lb, TOOL, connect_to, http_get, output_of, skip};
 
 /// Runs promtool, which must be content; `false` where there is none.
 fn promtool(arguments: &[&str], input: &str) -> bool {
@@ -26,14 +25,13 @@ fn promtool(arguments: &[&str], input: &str) -> bool {
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
-            let required = std::env::var_os("POINTSMAN_REQUIRE_TOOLS").is_some_and(|value| value == "1");
-            assert!(!required, "POINTSMAN_REQUIRE_TOOLS=1, and promtool: {error}");
-            eprintln!("skipped: promtool: {error}");
+            let missing = format!("promtool does not start: {error} (`apt-get install prometheus`)");
+            skip("POINTSMAN_REQUIRE_TOOLS", &missing);
             return false;
         }
     };
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes()); // it need not read all before it complains
-    let output = child.wait_with_output().unwrap();
+    let output = output_of(child, TOOL, "promtool");
     let told =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     assert!(output.status.success(), "{command:?}: {}\n{told}", output.status);
@@ -57,7 +55,7 @@ pools: {{web: {{discover: [{{static: [127.0.0.1:1, \"{}\"]}}]}}}}",
 
 /// The answer of `/metrics` in the format of those who ask for plain text, which calls counters by their names.
 fn plain(lb: &Lb) -> String {
-    let mut stream = TcpStream::connect(lb.admin()).unwrap();
+    let mut stream = connect_to(lb.admin()).unwrap();
     stream
         .write_all(
             b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: text/plain\r\nConnection: close\r\n\r\n",

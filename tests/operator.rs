@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use support::backend::Backend;
-use support::{Lb, PATIENCE, eventually, http_get};
+use support::{Lb, PATIENCE, connect_to, eventually, http_get};
 
 fn two_backends(settings: &str) -> (Lb, [Backend; 2]) {
     let backends = ["a", "b"].map(Backend::http);
@@ -38,7 +38,7 @@ fn state(lb: &Lb, name: &str) -> (String, String) {
 fn an_operator_drains_a_backend_and_returns_it() {
     let (lb, _backends) = two_backends(", on_drain: close, health: {http: /health, every: 1s, timeout: 1s}");
     let address = lb.address("web");
-    let mut open: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut open: Vec<_> = (0..2).map(|_| connect_to(address).unwrap()).collect();
     eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
     let a = "/api/v1/pools/web/backends/a";
     let (status, body) = lb.request("PATCH", a, r#"{"state": "draining"}"#);
@@ -106,7 +106,7 @@ fn what_cannot_be_changed_is_said_and_changes_nothing() {
     assert_eq!(code("/api/v1/pools/web/backends/c", r#"{"weight": 1}"#), (404, "no_such_backend".into()));
     assert!(lb.backends().iter().all(|(_, state, _)| state == "up"));
     // A page that calls this machine by a name of its own is not the operator.
-    let mut stream = TcpStream::connect(lb.admin()).unwrap();
+    let mut stream = connect_to(lb.admin()).unwrap();
     let body = r#"{"state": "draining"}"#;
     let head = format!("PATCH {a} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n");
     let rest = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());

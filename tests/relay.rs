@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use support::backend::Backend;
 use support::peers::{KEEPALIVE, connect, in_front_of, is_soon, pair, reset, timer};
-use support::{Lb, PATIENCE, eventually, static_list};
+use support::{Lb, PATIENCE, accept_within, connect_to, eventually, static_list, within};
 
 /// Byte `i` of a stream that repeats only after 16 MiB.
 fn pattern(offset: usize, buffer: &mut [u8]) {
@@ -60,6 +60,8 @@ fn a_gibibyte_each_way_at_once_arrives_byte_by_byte() {
         ]
     });
     for end in ends.into_iter().flatten() {
+        // Each read and each write has a limit of its own, so that it goes on for as long as something moves.
+        within(25 * PATIENCE, "all bytes have arrived", || end.is_finished().then_some(()));
         end.join().unwrap();
     }
 }
@@ -113,7 +115,7 @@ fn a_client_that_says_nothing_before_it_finishes_reaches_the_backend() {
     let lb = in_front_of(backend.local_addr().unwrap(), "");
     let mut client = connect(&lb);
     client.shutdown(Shutdown::Write).unwrap();
-    let (mut server, _) = backend.accept().unwrap();
+    let (mut server, _) = accept_within(&backend);
     assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
     server.write_all(b"still here").unwrap();
     drop(server);
@@ -161,7 +163,7 @@ fn a_thousand_connections_at_once_leave_no_trace() {
     let address = lb.address("l");
     let files = lb.open_files();
     for _ in 0..4 {
-        let clients: Vec<_> = (0..250).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let clients: Vec<_> = (0..250).map(|_| connect_to(address).unwrap()).collect();
         for (i, mut client) in clients.into_iter().enumerate() {
             client.set_read_timeout(Some(PATIENCE)).unwrap();
             client.write_all(b"ping").unwrap();
@@ -221,6 +223,7 @@ fn a_unix_socket_is_a_listener_like_any_other() {
         path.display()
     ));
     let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.write_all(b"hello").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
@@ -246,8 +249,7 @@ fn what_a_unix_client_says_after_passing_a_descriptor_arrives() {
         path.display()
     ));
     let client = eventually("it listens", || std::os::unix::net::UnixStream::connect(&path).ok());
-    let (mut server, _) = backend.accept().unwrap();
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut server, _) = accept_within(&backend);
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut passed = SendAncillaryBuffer::new(&mut space);
     let descriptor = std::fs::File::open(folder.path()).unwrap();

@@ -5,13 +5,13 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::backend::Backend;
-use support::{Lb, PATIENCE, eventually, free_port, http_get, static_list};
+use support::{Lb, SetAtTheEnd, connect_to, eventually, free_port, http_get, static_list};
 
 fn config(port: u16, backends: &[SocketAddr], more: &str) -> String {
     format!(
@@ -128,8 +128,7 @@ fn who_was_let_in_is_served_although_listener_and_pool_are_removed() {
     let lb = Lb::start(&format!("{start}{both}"));
     // One is served, the others wait for their turn, in the kernel or behind it.
     let connect = |n: u8| {
-        let mut stream = TcpStream::connect(lb.address("l")).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = connect_to(lb.address("l")).unwrap();
         stream.write_all(&[n]).unwrap();
         stream
     };
@@ -157,8 +156,7 @@ fn running_connections_outlive_every_change_around_them() {
         static_list(&[echo.address])
     );
     let lb = Lb::start(&settings);
-    let mut client = TcpStream::connect(lb.address("l")).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut client = connect_to(lb.address("l")).unwrap();
     let mut exchange = || {
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
@@ -196,11 +194,12 @@ fn a_changed_bind_opens_the_new_address_before_it_closes_the_old() {
                 reached.fetch_add(1, Ordering::SeqCst);
             }
         });
+        let stopping = SetAtTheEnd(&stop);
         lb.reload(&config(new, &[backend.address], ""));
-        eventually("the old address is closed", || TcpStream::connect(address(old)).is_err().then_some(()));
+        eventually("the old address is closed", || connect_to(address(old)).is_err().then_some(()));
         let before = reached.load(Ordering::SeqCst);
         eventually("the new one serves", || (reached.load(Ordering::SeqCst) > before + 10).then_some(()));
-        stop.store(true, Ordering::SeqCst);
+        drop(stopping);
         client.join().unwrap();
     });
 }
@@ -234,8 +233,7 @@ fn connections_of_a_backend_that_left_end_in_their_time() {
         )
     };
     let lb = Lb::start(&settings(echo.address));
-    let mut client = TcpStream::connect(lb.address("l")).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut client = connect_to(lb.address("l")).unwrap();
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
     // From before it leaves: the time from then to here is nobody's promise.

@@ -11,7 +11,9 @@ use std::sync::mpsc;
 
 use serde_json::Value;
 use support::backend::Backend;
-use support::{Lb, Nobody, PATIENCE, eventually, http_get};
+use support::{
+    Lb, Limited, Nobody, PATIENCE, accept_within, connect_to, end_child, eventually, http_get, join_within,
+};
 
 /// Two backends, a and b, in the pool web.
 fn start(settings: &str, top: &str) -> (Lb, [Backend; 2]) {
@@ -43,7 +45,7 @@ fn told(output: &Output) -> (i32, String, String) {
 
 /// Runs a command against an instance.
 fn tell(lb: &Lb, arguments: &[&str]) -> (i32, String, String) {
-    told(&command(arguments).env("POINTSMAN_ADMIN", lb.admin().to_string()).output().unwrap())
+    told(&command(arguments).env("POINTSMAN_ADMIN", lb.admin().to_string()).output_in_time().unwrap())
 }
 
 /// A command that goes on, and the lines that it prints.
@@ -68,19 +70,16 @@ impl Running {
 
     /// The next line that has all of `words`.
     fn when_printed(&self, words: &[&str]) -> String {
-        loop {
+        eventually(&format!("it prints {words:?}"), || {
             let line = self.1.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never printed: {words:?}"));
-            if words.iter().all(|word| line.contains(word)) {
-                return line;
-            }
-        }
+            words.iter().all(|word| line.contains(word)).then_some(line)
+        })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        end_child(&mut self.0);
     }
 }
 
@@ -117,7 +116,7 @@ fn status_shows_every_backend_with_its_state_and_cause() {
 #[test]
 fn a_drain_waits_until_the_last_connection_is_gone() {
     let (lb, _backends) = start("", "");
-    let held = [(); 2].map(|()| TcpStream::connect(lb.address("web")).unwrap());
+    let held = [(); 2].map(|()| connect_to(lb.address("web")).unwrap());
     eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
     let (code, _, error) = tell(&lb, &["drain", "web/a", "--wait", "--timeout", "100ms"]);
     assert!(code == 1 && error.contains("web/a still has 1 connection open"), "{code} {error}");
@@ -171,7 +170,7 @@ fn who_cannot_be_reached_is_code_2_and_named() {
     for arguments in
         [&["status"][..], &["drain", "a"], &["reload"], &["logs"], &["connections"], &["top", "--json"]]
     {
-        let output = command(arguments).env("POINTSMAN_ADMIN", &nobody).output().unwrap();
+        let output = command(arguments).env("POINTSMAN_ADMIN", &nobody).output_in_time().unwrap();
         let (code, out, error) = told(&output);
         assert_eq!((code, &*out), (2, ""), "{arguments:?}");
         for word in [&*nobody, "connection refused", "--admin"] {
@@ -180,7 +179,7 @@ fn who_cannot_be_reached_is_code_2_and_named() {
     }
     // Somebody else's server.
     let other = Backend::http("a");
-    let output = command(&["status", "--admin", &other.address.to_string()]).output().unwrap();
+    let output = command(&["status", "--admin", &other.address.to_string()]).output_in_time().unwrap();
     let (code, _, error) = told(&output);
     assert!(code == 2 && error.contains("is it a Pointsman"), "{code} {error}");
 }
@@ -195,13 +194,14 @@ fn the_admin_server_is_found_by_the_configuration_and_over_a_unix_socket() {
     let file = folder.path().join("pointsman.yaml");
     let lb = Lb::with_arguments(&["run", "-c", file.to_str().unwrap()]);
     lb.when_logged("admin listening");
-    let inside = |arguments: &[&str]| told(&command(arguments).current_dir(folder.path()).output().unwrap());
+    let inside =
+        |arguments: &[&str]| told(&command(arguments).current_dir(folder.path()).output_in_time().unwrap());
     eventually("it is ready", || (inside(&["health"]) == (0, "ready\n".into(), String::new())).then_some(()));
     assert_eq!(inside(&["status"]).0, 0);
     let (code, out, error) = inside(&["drain", "web/a"]);
     assert!(code == 0 && out.contains("an operator on this machine drains it"), "{out}{error}");
     let there = format!("unix:{}", socket.display());
-    assert_eq!(told(&command(&["up", "web/a", "--admin", &there]).output().unwrap()).0, 0);
+    assert_eq!(told(&command(&["up", "web/a", "--admin", &there]).output_in_time().unwrap()).0, 0);
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn a_change_takes_the_token_that_the_instance_wants() {
     let (code, out, error) = tell(&lb, &["weight", "a", "2", "--token-file", file]);
     assert!(code == 0 && out.contains("weight 2"), "{out}{error}");
     let mut command = command(&["weight", "a", "3", "--admin", &lb.admin().to_string()]);
-    assert_eq!(told(&command.env("POINTSMAN_TOKEN", token).output().unwrap()).0, 0);
+    assert_eq!(told(&command.env("POINTSMAN_TOKEN", token).output_in_time().unwrap()).0, 0);
     // To look, nobody needs it.
     assert_eq!(tell(&lb, &["status"]).0, 0);
 }
@@ -248,7 +248,7 @@ fn whoever_only_looks_sends_no_token() {
     let address = server.local_addr().unwrap().to_string();
     let heads = std::thread::spawn(move || {
         let head = |_| {
-            let (mut stream, _) = server.accept().unwrap();
+            let (mut stream, _) = accept_within(&server);
             let (mut head, mut byte) = (Vec::new(), [0]);
             while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
                 head.push(byte[0]);
@@ -260,9 +260,9 @@ fn whoever_only_looks_sends_no_token() {
     });
     for arguments in [["status"], ["reload"]] {
         let mut command = command(&[&arguments[..], &["--admin", &address]].concat());
-        command.env("POINTSMAN_TOKEN", "correct-horse-battery-staple").output().unwrap();
+        command.env("POINTSMAN_TOKEN", "correct-horse-battery-staple").output_in_time().unwrap();
     }
-    let [look, change] = heads.join().unwrap();
+    let [look, change] = join_within(heads, "both requests are read");
     assert!(look.starts_with("get ") && !look.contains("correct-horse"), "{look}");
     assert!(
         change.starts_with("post ") && change.contains("\r\nauthorization: bearer correct-horse"),
@@ -273,7 +273,7 @@ fn whoever_only_looks_sends_no_token() {
 #[test]
 fn open_connections_are_listed_and_one_is_closed() {
     let (lb, _backends) = start("", "");
-    let mut held = [(); 2].map(|()| TcpStream::connect(lb.address("web")).unwrap());
+    let mut held = [(); 2].map(|()| connect_to(lb.address("web")).unwrap());
     eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
     let (code, out, error) = tell(&lb, &["connections", "--backend", "b b"]);
     let line = out.lines().nth(1).unwrap_or_default();
@@ -307,7 +307,7 @@ fn a_recheck_says_what_it_found() {
 #[test]
 fn a_whole_instance_is_drained_when_that_is_meant() {
     let (mut lb, _backends) = start("", "runtime: {drain: {timeout: 30s}}");
-    let held = TcpStream::connect(lb.address("web")).unwrap();
+    let held = connect_to(lb.address("web")).unwrap();
     lb.when_logged("routed conn=");
     let waits = Running::start(&lb, &["drain", "--yes", "--wait"]);
     waits.when_printed(&["draining: 1 connection open, with 30s to finish"]);
@@ -354,8 +354,9 @@ fn a_log_in_json_is_shown_as_it_is() {
     std::fs::write(&file, config).unwrap();
     let lb = Lb::with_arguments(&["run", "-c", file.to_str().unwrap()]);
     lb.when_logged("admin listening");
-    let inside =
-        |arguments: &[&str]| told(&command(arguments).env("POINTSMAN_ADMIN", &there).output().unwrap());
+    let inside = |arguments: &[&str]| {
+        told(&command(arguments).env("POINTSMAN_ADMIN", &there).output_in_time().unwrap())
+    };
     let status: Value = serde_json::from_str(&inside(&["status", "--json"]).1).unwrap();
     let address = status["listeners"][0]["addresses"][0].as_str().unwrap().parse().unwrap();
     let line = eventually("it is logged", || {
@@ -395,8 +396,9 @@ fn a_drain_that_is_waited_for_is_over_when_another_process_answers() {
             );
         }
     });
-    let drained =
-        command(&["drain", "--yes", "--wait", "--timeout", "20s", "--admin", &admin]).output().unwrap();
+    let drained = command(&["drain", "--yes", "--wait", "--timeout", "20s", "--admin", &admin])
+        .output_in_time()
+        .unwrap();
     let (code, out, error) = told(&drained);
     assert!(code == 0 && out.ends_with("it has ended\n"), "{code} {out} {error}");
 }

@@ -2,15 +2,18 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod support;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::{Limited, TOOL};
 
 fn simulate_in(folder: &Path, arguments: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     command.arg("simulate").args(arguments.split_whitespace()).current_dir(folder).env_clear();
-    command.output().unwrap()
+    command.output_within(TOOL).unwrap()
 }
 
 fn simulate(arguments: &str) -> Output {

@@ -8,11 +8,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::backend::{self, Backend};
 use support::peers::reset;
-use support::{Lb, eventually, http_get, static_list};
+use support::{Lb, PATIENCE, eventually, http_get, static_list};
 
 /// Quick, and each result counts. By TCP: the kernel lets a check in however late the backend's own turn is.
 const CHECKED: &str = ", health: {tcp: {}, every: 100ms, timeout: 100ms, rise: 1, fall: 1}";
@@ -187,8 +187,9 @@ fn who_came_up_gets_its_share_little_by_little() {
     eventually("the early one has its whole share", || (ramp(&early) == 100).then_some(()));
     late.revive();
     lb.when_up(vec![early.address.to_string(), late.address.to_string()]);
-    let mut names = Vec::new();
+    let (mut names, began) = (Vec::new(), Instant::now());
     while ramp(&late) < 100 {
+        assert!(began.elapsed() < PATIENCE, "its share does not grow: {}", ramp(&late));
         names.push(answer(&lb));
     }
     let count = |name: &str| names.iter().filter(|answered| *answered == name).count();

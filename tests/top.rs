@@ -6,6 +6,7 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -13,8 +14,8 @@ use std::time::Instant;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
-use support::backend::Backend;
-use support::{Lb, PATIENCE, eventually, http_get, static_list};
+use support::backend::{Backend, read_request};
+use support::{Lb, Limited, PATIENCE, accept_within, end_child, eventually, http_get, static_list};
 
 /// A terminal with `top` in it, and what it shows.
 struct Terminal {
@@ -92,8 +93,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end_child(&mut self.child);
     }
 }
 
@@ -173,7 +173,7 @@ fn without_a_terminal_it_says_what_to_use_and_with_json_it_needs_none() {
             .stdin(Stdio::null());
         command
     };
-    let output = top(&[]).output().unwrap();
+    let output = top(&[]).output_in_time().unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && error.contains("pointsman status"), "{error}");
     let mut child = top(&["--json"]).stdout(Stdio::piped()).spawn().unwrap();
@@ -184,4 +184,33 @@ fn without_a_terminal_it_says_what_to_use_and_with_json_it_needs_none() {
     }
     // Nobody reads the third.
     eventually("it ends", || child.try_wait().unwrap());
+}
+
+/// A child that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        end_child(&mut self.0);
+    }
+}
+
+#[test]
+fn a_stream_that_has_gone_silent_is_closed_before_another_one_is_tried() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = server.local_addr().unwrap().to_string();
+    let top = Command::new(env!("CARGO_BIN_EXE_pointsman"))
+        .args(["top", "--json", "--admin", &admin])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _top = Running(top);
+    let (mut stream, _) = accept_within(&server);
+    // Whatever it tries next is refused.
+    drop(server);
+    read_request(&mut stream).unwrap();
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\n").unwrap();
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "it closes the stream");
 }

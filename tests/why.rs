@@ -5,11 +5,11 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 
 use serde_json::Value;
 use support::backend::Backend;
-use support::{Lb, Nobody, PATIENCE, eventually, http_get, http_get_on};
+use support::{Lb, Nobody, connect_to, eventually, http_get, http_get_on};
 
 fn config(backends: &[(&str, SocketAddr)], settings: &str) -> String {
     let one = |(name, address): &(&str, SocketAddr)| format!("{{address: {address}, name: {name}}}");
@@ -35,7 +35,7 @@ fn text(story: &Value) -> String {
 fn a_client_is_told_who_was_tried_who_ended_it_and_what_the_kernel_knew() {
     let (b, gone) = (Backend::http("b"), Nobody::new());
     let lb = Lb::start(&config(&[("a", gone.address), ("b", b.address)], ""));
-    let stream = TcpStream::connect(lb.address("front")).unwrap();
+    let stream = connect_to(lb.address("front")).unwrap();
     let client = stream.local_addr().unwrap();
     assert_eq!(http_get_on(stream, "/").unwrap().1, "b");
     lb.when_idle();
@@ -76,8 +76,7 @@ fn a_client_is_told_who_was_tried_who_ended_it_and_what_the_kernel_knew() {
 fn an_open_connection_is_told_as_it_is_now_and_a_reset_one_is_always_looked_into() {
     let mut backend = Backend::echo();
     let lb = Lb::start(&config(&[("a", backend.address)], ""));
-    let mut client = TcpStream::connect(lb.address("front")).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut client = connect_to(lb.address("front")).unwrap();
     client.write_all(b"hello").unwrap();
     client.read_exact(&mut [0; 5]).unwrap();
     let path = format!("/api/v1/why?client={}", client.local_addr().unwrap());
@@ -99,7 +98,7 @@ fn an_open_connection_is_told_as_it_is_now_and_a_reset_one_is_always_looked_into
 fn a_client_that_was_turned_away_is_told_why() {
     let gone = Nobody::new();
     let lb = Lb::start(&config(&[("a", gone.address)], ", health: {tcp: {}, every: 250ms, timeout: 250ms}"));
-    let mut client = TcpStream::connect(lb.address("front")).unwrap();
+    let mut client = connect_to(lb.address("front")).unwrap();
     let path = format!("/api/v1/why?client={}", client.local_addr().unwrap());
     let _ = client.read(&mut [0; 1]);
     let told = eventually("its end is kept", || {
@@ -217,7 +216,7 @@ fn what_other_algorithms_would_have_done_is_counted_and_given_back() {
     let with = |shadow: &str| config(&named, shadow);
     let lb = Lb::start(&with(", balance: source-hash, shadow: [round-robin, least-connections]"));
     let path = "/api/v1/pools/web/shadow";
-    let open: Vec<_> = (0..9).map(|_| TcpStream::connect(lb.address("front")).unwrap()).collect();
+    let open: Vec<_> = (0..9).map(|_| connect_to(lb.address("front")).unwrap()).collect();
     let shadows = eventually("all are routed", || {
         let shadows = asked(&lb, path);
         (shadows["connections"] == 9).then_some(shadows)
@@ -285,7 +284,7 @@ fn one_that_clients_brought_down_comes_back_by_its_checks() {
     );
     let lb = Lb::start(&config(&[("a", down.address)], &health));
     lb.when_up(vec!["a".to_owned()]);
-    let _ = TcpStream::connect(lb.address("front")).unwrap().read(&mut [0; 1]);
+    let _ = connect_to(lb.address("front")).unwrap().read(&mut [0; 1]);
     let told = eventually("it is down", || {
         let told = text(&asked(&lb, "/api/v1/why?pool=web&backend=a"));
         told.contains("it has been down").then_some(told)

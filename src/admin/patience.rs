@@ -89,6 +89,8 @@ mod tests {
     use std::time::Instant;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use crate::testing::in_time;
+
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
@@ -118,8 +120,8 @@ mod tests {
         let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
         let began = Instant::now();
         let (limit, blocked) = (Duration::from_millis(50), Arc::<AtomicBool>::default());
-        let error =
-            Patience::new(ours, limit, Arc::clone(&blocked)).write_all(&vec![0; 16 << 20]).await.unwrap_err();
+        let (mut ours, all) = (Patience::new(ours, limit, Arc::clone(&blocked)), vec![0; 16 << 20]);
+        let error = in_time("a write is given up", ours.write_all(&all)).await.unwrap_err();
         assert!(blocked.load(Ordering::Relaxed));
         assert!(error.kind() == io::ErrorKind::TimedOut && began.elapsed() >= limit);
     }

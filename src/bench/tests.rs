@@ -10,6 +10,7 @@ use hyper::body::Bytes;
 
 use super::report::{Backends, Percentiles, Share};
 use super::*;
+use crate::testing::in_time;
 
 pub(super) fn report(backends: &[(&str, u64)]) -> Report {
     let total: u64 = backends.iter().map(|(_, requests)| requests).sum();
@@ -105,7 +106,7 @@ fn plan(target: &str) -> Plan {
 }
 
 async fn ran(plan: &Plan) -> Report {
-    run(plan, |_| (), pending()).await.unwrap()
+    in_time("a run of 20 requests", run(plan, |_| (), pending())).await.unwrap()
 }
 
 fn kinds(report: &Report) -> Vec<(&str, u64)> {

@@ -156,7 +156,12 @@ fn sleep(until: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::in_time;
     use std::sync::Arc;
+
+    fn next(tickets: &Tickets) -> Option<Ticket> {
+        runtime().block_on(async { in_time("a ticket, or that there is none", tickets.next()).await })
+    }
 
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
@@ -165,24 +170,25 @@ mod tests {
     #[test]
     fn a_closed_loop_has_a_ticket_until_all_are_taken() {
         let tickets = Tickets::new(Until::Number(3), None);
-        let taken = runtime().block_on(async {
+        let take_all = async {
             let mut taken = 0;
             while tickets.next().await.is_some() {
                 taken += 1;
             }
             taken
-        });
+        };
+        let taken = runtime().block_on(async { in_time("all are taken", take_all).await });
         assert_eq!((taken, tickets.taken(), tickets.left(Instant::now())), (3, 3, 0));
     }
 
     #[test]
     fn none_is_taken_after_the_end_of_the_time_or_a_stop() {
         let tickets = Tickets::new(Until::Time(Duration::ZERO), None);
-        assert!(runtime().block_on(tickets.next()).is_none());
+        assert!(next(&tickets).is_none());
         for rate in [None, Some(1e6)] {
             let tickets = Tickets::new(Until::Number(9), rate);
             tickets.stop();
-            assert!(runtime().block_on(tickets.next()).is_none());
+            assert!(next(&tickets).is_none());
         }
     }
 
@@ -192,13 +198,14 @@ mod tests {
         let theirs = Arc::clone(&tickets);
         let pacer = thread::spawn(move || theirs.pace(1));
         let mut dues = Vec::new();
-        runtime().block_on(async {
+        let take_all = async {
             while let Some(ticket) = tickets.next().await {
                 let due = ticket.due.unwrap();
                 assert!(Instant::now() >= due);
                 dues.push(due - tickets.begun());
             }
-        });
+        };
+        runtime().block_on(async { in_time("all are taken", take_all).await });
         pacer.join().unwrap();
         let exact: Vec<_> = (0..50).map(Duration::from_millis).collect();
         assert_eq!(dues, exact);
@@ -208,7 +215,7 @@ mod tests {
     fn what_nobody_took_in_time_is_left() {
         let tickets = Tickets::new(Until::Time(Duration::from_millis(20)), Some(1000.0));
         tickets.pace(1);
-        assert!(runtime().block_on(tickets.next()).is_none());
+        assert!(next(&tickets).is_none());
         assert_eq!(tickets.left(Instant::now()), 20);
     }
 }

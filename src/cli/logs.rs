@@ -92,6 +92,7 @@ pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
             last.extend(args.shown(&event));
             seen = event.id.unwrap_or(seen);
         }
+        drop(events);
         print(&last[last.len().saturating_sub(args.lines)..].concat())?;
         if !args.follow {
             return Ok(Exit::Done);

@@ -6,6 +6,7 @@ use crate::discovery::Found;
 use crate::health::Pace;
 use crate::pool::Handle;
 use crate::telemetry::journal::Journal;
+use crate::testing::in_time;
 use std::num::{NonZeroU32, NonZeroUsize};
 
 #[test]
@@ -42,7 +43,7 @@ async fn thousands(balance: Algorithm) -> Arc<View> {
         &Arc::new(Pace::new(NonZeroUsize::MIN)),
         &Journal::default(),
     );
-    handle.pool.when_settled().await;
+    in_time("the first list of backends", handle.pool.when_settled()).await;
     handle.pool.view()
 }
 
@@ -97,6 +98,6 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
             lease: &Cell::new(None),
             local: &Local::new(0, 1, Arc::new(Limit::new(None, &Files::new(1024, 256, 1))), Arc::default()),
         };
-        assert_eq!(connect(&caller).await.unwrap_err().reason, CloseReason::NoBackend);
+        assert_eq!(in_time("a refusal", connect(&caller)).await.unwrap_err().reason, CloseReason::NoBackend);
     });
 }

@@ -6,6 +6,7 @@ use crate::config::{self, NoBackend, SocketOptions, Source, StaticBackend};
 use crate::health::Pace;
 use crate::pool::Handle;
 use crate::telemetry::journal::Journal;
+use crate::testing::in_time;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::OnceLock;
@@ -38,7 +39,7 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
             &Journal::default(),
         );
         let pool = Arc::clone(&handle.pool);
-        pool.when_settled().await;
+        in_time("the first list of backends", pool.when_settled()).await;
         let view = pool.view();
         let chosen = view.choose(&Ask::default()).unwrap().clone();
         let onlooker = Arc::new(Onlooker { backend: Arc::clone(&chosen.backend), seen: OnceLock::new() });
@@ -72,7 +73,7 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
 
         // Whoever waits for a place is told when there is one.
         let ticket = pool.queue.join(1).unwrap();
-        ticket.turn().await;
+        in_time("its turn", ticket.turn()).await;
         let mut turn = pin!(ticket.turn());
         let waker = Waker::from(Arc::clone(&onlooker));
         assert!(turn.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());

@@ -290,6 +290,7 @@ pub fn raise_file_limit() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::PATIENCE;
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream;
     use std::num::NonZeroU16;
@@ -328,6 +329,7 @@ mod tests {
         let listening =
             listen(reserved.local_addr().unwrap().as_socket().unwrap(), &SocketOptions::NONE).unwrap();
         listening.set_nonblocking(false).unwrap();
+        listening.set_read_timeout(Some(PATIENCE)).unwrap(); // also of accept(2)
         let address = SocketAddr::new(client.parse().unwrap(), port);
         let mut early = TcpStream::connect(address).unwrap();
         ignore_newcomers(&listening).unwrap();
@@ -338,6 +340,7 @@ mod tests {
         drop(listening);
         early.write_all(b"hello").unwrap();
         let mut bytes = [0; 5];
+        accepted.set_read_timeout(Some(PATIENCE)).unwrap();
         TcpStream::from(accepted).read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
         assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -372,6 +375,7 @@ mod tests {
         };
         let listening = listen(address, &options).unwrap();
         listening.set_nonblocking(false).unwrap();
+        listening.set_read_timeout(Some(PATIENCE)).unwrap(); // also of accept(2)
         let accept = || {
             let mut client = TcpStream::connect(address).unwrap();
             client.write_all(b"x").unwrap(); // or it would be held back

@@ -96,6 +96,7 @@ impl Pipes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::PATIENCE;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
@@ -105,6 +106,7 @@ mod tests {
         let (mut sender, from) = UnixStream::pair().unwrap();
         let (to, mut receiver) = UnixStream::pair().unwrap();
         from.set_nonblocking(true).unwrap();
+        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut pipe = pipes.take().unwrap();
         assert_eq!(pipe.fill(&from).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         sender.write_all(b"a burst").unwrap();
@@ -121,6 +123,7 @@ mod tests {
     fn there_are_only_so_many_and_a_soiled_one_never_comes_back() {
         let pipes = Pipes::new(1, Arc::default());
         let (mut sender, from) = UnixStream::pair().unwrap();
+        from.set_nonblocking(true).unwrap();
         let mut pipe = pipes.take().unwrap();
         assert!(pipes.take().is_none());
         assert_eq!(pipes.wanting.load(Ordering::Relaxed), 1);

@@ -103,15 +103,20 @@ impl Remote {
     /// Follows the events at that path, from the one after `seen` on if it has a number. One that says nothing for the
     /// time `silence` is lost.
     pub async fn follow(&self, path: &str, seen: Option<&str>, silence: Duration) -> Result<Events, Error> {
-        let asked = timeout(self.connect + self.answer, self.ask(Method::GET, path, None, seen)).await;
-        let response = asked.map_err(|_| self.no_answer(&"nothing came in time"))??;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(Events::new(self.clone(), response.into_body(), silence));
+        let work = async {
+            let response = self.ask(Method::GET, path, None, seen).await?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(Events::new(self.clone(), response.into_body(), silence));
+            }
+            let body = Limited::new(response.into_body(), LONGEST).collect().await;
+            let body = body.map_err(|error| self.no_answer(&error))?.to_bytes();
+            Err(Error::refused(status, &String::from_utf8_lossy(&body)))
+        };
+        match timeout(self.connect + self.answer, work).await {
+            Ok(result) => result,
+            Err(_) => Err(self.no_answer(&"nothing came in time")),
         }
-        let body = Limited::new(response.into_body(), LONGEST).collect().await;
-        let body = body.map_err(|error| self.no_answer(&error))?.to_bytes();
-        Err(Error::refused(status, &String::from_utf8_lossy(&body)))
     }
 
     async fn ask(
@@ -190,7 +195,26 @@ pub fn encode(part: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+    use crate::testing::in_time;
+
+    #[tokio::test]
+    async fn a_refusal_that_never_ends_is_not_waited_for_when_events_are_followed() {
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let remote =
+            Remote::new(Address::Tcp(server.local_addr().unwrap())).within(Duration::from_millis(100));
+        let refusing = tokio::spawn(async move {
+            let (mut stream, _) = server.accept().await.unwrap();
+            stream.write_all(b"HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\nhalf of").await.unwrap();
+            stream
+        });
+        let followed = in_time("it gives up", remote.follow("/", None, CONNECT)).await;
+        let error = followed.unwrap_err().to_string();
+        assert!(error.contains("nothing came in time"), "{error}");
+        drop(refusing.await.unwrap());
+    }
 
     #[test]
     fn names_in_a_path_are_encoded() {

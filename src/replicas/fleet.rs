@@ -17,6 +17,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const RETURN: Duration = Duration::from_secs(3);
 /// One that was just started may be missing from a list that was made before.
 const UNSEEN: Duration = Duration::from_secs(5);
+/// A container that was created and is not started has this long before it is removed: another Pointsman of the group may
+/// be about to start it, and gives the engine a minute for that.
+const UNSTARTED: Duration = Duration::from_secs(120);
 
 /// A container as the engine's list has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +101,8 @@ pub(super) struct Fleet {
     doomed: BTreeSet<Arc<str>>,
     /// What is left of others and is being removed, by id.
     remains: BTreeSet<Arc<str>>,
+    /// Containers that were created and are not started, by id, and when each was seen first.
+    unstarted: BTreeMap<Arc<str>, Instant>,
     /// Whether the engine's list was ever seen.
     known: bool,
     /// Whether those that miss to the minimum are to be started.
@@ -114,6 +119,7 @@ impl Fleet {
             leaving: BTreeMap::new(),
             doomed: BTreeSet::new(),
             remains: BTreeSet::new(),
+            unstarted: BTreeMap::new(),
             known: false,
             fill: true,
             respawns: 0,
@@ -162,6 +168,8 @@ impl Fleet {
         let mut actions = Vec::new();
         let gone = |id: &Arc<str>| !list.iter().any(|seen| seen.id == *id);
         self.remains.retain(|id| !gone(id));
+        let is_created = |id: &Arc<str>| list.iter().any(|seen| seen.id == *id && seen.life == Life::Created);
+        self.unstarted.retain(|id, _| is_created(id));
         for seen in list {
             if !self.leaving.contains_key(&seen.id) && !self.remains.contains(&seen.id) {
                 self.see_one(seen, now, &mut actions);
@@ -233,6 +241,8 @@ impl Fleet {
                 self.remains.insert(Arc::clone(&id));
                 let again_in = Some(Duration::ZERO);
                 actions.push(Action::Bury { name: Arc::clone(&seen.name), id, ours: true, again_in });
+            }
+            (Life::Created, _) if now - *self.unstarted.entry(Arc::clone(&id)).or_insert(now) < UNSTARTED => {
             }
             (Life::Created | Life::Ended, _) => {
                 self.remains.insert(Arc::clone(&id));

@@ -129,20 +129,32 @@ fn a_list_from_before_a_start_does_not_make_it_a_death() {
 }
 
 #[test]
-fn one_that_died_while_nobody_looked_is_replaced_and_what_was_never_started_is_removed() {
+fn one_that_died_while_nobody_looked_is_replaced() {
     let now = Instant::now();
     let mut fleet = Fleet::new(settings(1, 5));
-    let list = [
-        sighting("a", "A", Life::Ended),
-        sighting("b", "B", Life::Created),
-        Sighting { ours: false, ..sighting("c", "C", Life::Ended) },
-    ];
+    let list = [sighting("a", "A", Life::Ended), Sighting { ours: false, ..sighting("c", "C", Life::Ended) }];
     let actions = fleet.see(&list, now);
     let again_in = Some(Duration::ZERO);
     let bury = Action::Bury { name: "A".into(), id: "a".into(), ours: true, again_in };
-    assert_eq!(actions, [bury, Action::Remove("b".into()), start("A")]);
+    assert_eq!(actions, [bury, start("A")]);
     // Later, what is left of one is only that.
     assert_eq!(fleet.see(&[sighting("d", "D", Life::Ended)], now), [Action::Remove("d".into())]);
+}
+
+#[test]
+fn a_container_that_another_has_created_is_removed_only_if_it_is_never_started() {
+    let began = Instant::now();
+    let mut fleet = running(1, 5, began);
+    let with = |id: &str, life| [sighting("a", "Server 1", Life::Running), sighting(id, "x", life)];
+    assert_eq!(fleet.see(&with("b", Life::Created), began), []);
+    assert_eq!(fleet.see(&with("b", Life::Running), began + UNSTARTED), []);
+    assert_eq!(names(&fleet), ["Server 1", "x"]);
+    // One that is left by a process that ended before it could start it.
+    let mut fleet = running(1, 5, began);
+    assert_eq!(fleet.see(&with("c", Life::Created), began), []);
+    assert_eq!(fleet.see(&with("c", Life::Created), began + UNSTARTED - Duration::from_secs(1)), []);
+    assert_eq!(fleet.see(&with("c", Life::Created), began + UNSTARTED), [Action::Remove("c".into())]);
+    assert_eq!(fleet.see(&with("c", Life::Created), began + UNSTARTED * 2), []);
 }
 
 #[test]

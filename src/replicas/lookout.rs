@@ -89,8 +89,13 @@ impl Lookout {
 
     /// Looks at once, for another configuration.
     pub(super) fn begin_anew(&mut self) {
-        (self.yard, self.events) = (None, None);
+        self.unsubscribe();
         self.look_at = Instant::now();
+    }
+
+    /// Closes the connection to the engine's events. The next look opens another one.
+    pub(super) fn unsubscribe(&mut self) {
+        (self.yard, self.events) = (None, None);
     }
 
     /// Looks at the engine; why that is not possible, otherwise.
@@ -111,7 +116,7 @@ impl Lookout {
                 if self.ended.is_empty() { pause } else { pause.min(UNTIL_KNOWN) }
             }
             Err(reason) => {
-                (self.yard, self.events) = (None, None);
+                self.unsubscribe();
                 if self.told.is_none_or(|told| told.elapsed() >= TELL) {
                     self.told = Some(Instant::now());
                     warn!(pool = %self.pool, reason, "replicas: nothing can be started or stopped");
@@ -166,7 +171,7 @@ impl Lookout {
             }
             Some(Ok(_)) => {}
             ended => {
-                (self.yard, self.events) = (None, None);
+                self.unsubscribe();
                 let reason = match ended {
                     Some(Err(error)) => error.to_string(),
                     _ => "the stream has ended".to_owned(),

@@ -139,7 +139,9 @@ impl Manager {
             }
             self.show();
         }
-        // Nobody decides anything here any longer. Who is leaving still does it well.
+        // Departing replicas still drain. The engine's events change nothing any more, and a subscription that stays open
+        // and unread would stop the engine once the socket is full.
+        self.lookout.unsubscribe();
         while self.work.join_next().await.is_some() {}
     }
 

@@ -225,8 +225,8 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         tail.add(b"now\n");
-        waiting.await.unwrap();
-        tail.wait(0).await;
+        crate::testing::in_time("it is woken", waiting).await.unwrap();
+        crate::testing::in_time("a line that is there", tail.wait(0)).await;
     }
 
     proptest! {

@@ -145,7 +145,7 @@ class Pointsman:
 
     def stop(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self.process.wait(timeout=PATIENCE)
 
 
 @contextlib.contextmanager
@@ -166,7 +166,8 @@ def traffic(address, pause=0.02):
         yield
     finally:
         stop.set()
-        thread.join()
+        thread.join(2 * PATIENCE)
+        assert not thread.is_alive(), "a request through the balancer does not end"
 
 
 def reset(stream):

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use super::support::{PATIENCE, http_get_on};
+use super::support::{PATIENCE, http_get_on, join_within};
 
 /// One request on a connection of its own.
 #[derive(Clone, Debug)]
@@ -81,7 +81,7 @@ impl Clients {
     pub(crate) fn stop(self) -> Vec<Request> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
-            thread.join().unwrap();
+            join_within(thread, "a client's last request");
         }
         self.requests.try_iter().collect()
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::engine::{bare_engine, image};
-use crate::support::Lb;
+use crate::support::{Lb, connect_to};
 
 const REDIS: &str = "redis:7";
 const REDIS_PORT: u16 = 6379;
@@ -41,9 +41,7 @@ fn when(lb: &Lb, pool: &str, backend: SocketAddr, state: &str, words: &str) {
 
 /// A connection through one of the balancer's listeners.
 fn connect(lb: &Lb, listener: &str) -> TcpStream {
-    let stream = TcpStream::connect(lb.address(listener)).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
+    connect_to(lb.address(listener)).unwrap()
 }
 
 /// Listeners and pools for the backends, each with the kind of check of its name.
@@ -68,7 +66,7 @@ fn redis_server() -> (Container, SocketAddr) {
     let container = Container::run("redis", &[&[REDIS][..], &server].concat());
     let address = SocketAddr::new(ip(&container.0), REDIS_PORT);
     eventually("Redis answers", || {
-        let answer = ask_redis(&mut TcpStream::connect(address).ok()?, "PING").ok()?;
+        let answer = ask_redis(&mut connect_to(address).ok()?, "PING").ok()?;
         (answer == "+PONG").then_some(())
     });
     (container, address)
@@ -89,7 +87,7 @@ fn ask_redis(stream: &mut TcpStream, command: &str) -> std::io::Result<String> {
 
 /// Tells Redis something on a connection of its own, which it must take.
 fn tell_redis(address: SocketAddr, commands: &[&str]) {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = connect_to(address).unwrap();
     for command in commands {
         assert_eq!(ask_redis(&mut stream, command).unwrap(), "+OK", "{command}");
     }
@@ -148,8 +146,7 @@ fn clients_of_a_redis_master_that_is_demoted_are_moved_to_the_new_one() {
     docker(&["kill", &b_server.0]);
     when(&lb, "master", b, "down", "");
     eventually("the replica has lost its master", || {
-        let mut stream = TcpStream::connect(a).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = connect_to(a).unwrap();
         stream.write_all(b"INFO replication\r\nQUIT\r\n").unwrap();
         let mut info = String::new();
         stream.read_to_string(&mut info).unwrap();
@@ -178,7 +175,7 @@ fn query(address: SocketAddr, query: &str) -> Result<String, String> {
 /// The same with this password.
 fn login(address: SocketAddr, password: &str, query: &str) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
+    let asked = async {
         let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         let mut login = tokio_postgres::Config::new();
         login.user("postgres").dbname("postgres").password(password);
@@ -194,6 +191,10 @@ fn login(address: SocketAddr, password: &str, query: &str) -> Result<String, Str
             row.map(str::to_owned).ok_or("no row".to_owned())
         };
         tokio::join!(answer, connection).0
+    };
+    runtime.block_on(async {
+        let timeout = tokio::time::timeout(PATIENCE, asked).await;
+        timeout.unwrap_or_else(|_| Err(format!("{address} does not answer within {PATIENCE:?}")))
     })
 }
 
@@ -282,7 +283,7 @@ fn the_redis_demo_leads_to_whoever_has_the_role() {
     let ask = |port: &'static str, command: &'static str| {
         let address = project.published("pointsman", port);
         move || {
-            let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+            let mut stream = connect_to(address).map_err(|error| error.to_string())?;
             ask_redis(&mut stream, command).map_err(|error| error.to_string())
         }
     };

@@ -6,9 +6,17 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use crate::support::{Limited, TOOL, skip, watchdog};
 
 /// Where the repository is.
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Tests that need the engine are skipped without it, and fail if this environment variable is 1.
+pub(crate) const REQUIRED: &str = "POINTSMAN_REQUIRE_DOCKER";
+/// A test may take this long once it has the engine to itself: it may build images, and pull them.
+const TEST: Duration = Duration::from_secs(45 * 60);
 
 /// The engine to oneself, with the images that most tests need.
 pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
@@ -26,9 +34,11 @@ pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
 pub(crate) fn bare_engine() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let answers = Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success());
-    if !answers {
-        skip("no Docker engine answers");
+    // From here on, as before it waits for the tests that came first.
+    watchdog::allow(TEST);
+    let answers = Command::new("docker").arg("version").output_in_time();
+    if !answers.is_ok_and(|output| output.status.success()) {
+        skip(REQUIRED, "no Docker engine answers (https://docs.docker.com/engine/install)");
         return None;
     }
     Some(alone)
@@ -37,19 +47,14 @@ pub(crate) fn bare_engine() -> Option<MutexGuard<'static, ()>> {
 /// Whether a public image is here or can be had.
 pub(crate) fn image(name: &str) -> bool {
     let succeeds = |arguments: &[&str]| {
-        Command::new("docker").args(arguments).output().is_ok_and(|output| output.status.success())
+        let output = Command::new("docker").args(arguments).output_within(TOOL);
+        output.is_ok_and(|output| output.status.success())
     };
     let here = succeeds(&["image", "inspect", name]) || succeeds(&["pull", "-q", name]);
     if !here {
-        skip(&format!("there is no image {name}, and `docker pull {name}` does not get it"));
+        skip(REQUIRED, &format!("there is no image {name}, and `docker pull {name}` does not get it"));
     }
     here
-}
-
-fn skip(why: &str) {
-    let required = std::env::var_os("POINTSMAN_REQUIRE_DOCKER").is_some_and(|value| value == "1");
-    assert!(!required, "POINTSMAN_REQUIRE_DOCKER=1, and {why}");
-    eprintln!("skipped: {why}");
 }
 
 /// A name that no other run uses.
@@ -60,7 +65,7 @@ pub(crate) fn unique(what: &str) -> String {
 
 fn output(mut command: Command) -> Output {
     command.current_dir(ROOT);
-    command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    command.output_within(TOOL).unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 fn succeed(command: Command) -> String {
@@ -122,7 +127,7 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let _ = Command::new("docker").args(["rm", "-f", "-v", &self.0]).output();
+        let _ = Command::new("docker").args(["rm", "-f", "-v", &self.0]).output_within(TOOL);
     }
 }
 
@@ -140,7 +145,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        let _ = Command::new("docker").args(["network", "rm", &self.0]).output();
+        let _ = Command::new("docker").args(["network", "rm", &self.0]).output_within(TOOL);
     }
 }
 
@@ -223,7 +228,7 @@ fn compose_command() -> Command {
     let plugin = *PLUGIN.get_or_init(|| {
         Command::new("docker")
             .args(["compose", "version"])
-            .output()
+            .output_in_time()
             .is_ok_and(|output| output.status.success())
     });
     if plugin {

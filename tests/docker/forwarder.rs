@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use super::support::join_within;
+
 /// A Unix socket that leads to the engine's.
 pub(crate) struct Forwarder {
     folder: tempfile::TempDir,
@@ -57,7 +59,7 @@ impl Forwarder {
         let Some(running) = self.running.take() else { return };
         let open = running.open.lock().unwrap().take();
         let _ = UnixStream::connect(self.path()); // wakes the accept
-        running.thread.join().unwrap();
+        join_within(running.thread, "the forwarder accepts no more");
         std::fs::remove_file(self.path()).unwrap();
         for stream in open.into_iter().flatten() {
             let _ = stream.shutdown(Shutdown::Both);

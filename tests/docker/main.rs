@@ -30,7 +30,7 @@ use engine::{
     Container, Network, Project, bare_engine, configuration, docker, engine, inspect, ip, logs, pointsman,
     unique,
 };
-use support::{PATIENCE, eventually, http_get};
+use support::{PATIENCE, connect_to, eventually, http_get, join_within};
 
 /// The ports of the listener and of the admin server in every configuration here.
 const WEB: u16 = 8080;
@@ -179,8 +179,7 @@ fn stopping_it_lets_every_stream_finish_and_nobody_new_in() {
     let (_project, lb, address) = demo();
     let web = SocketAddr::new(address, WEB);
     let reader = || {
-        let mut stream = TcpStream::connect(web).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = connect_to(web).unwrap();
         let request =
             format!("GET /stream?bytes={BYTES}&seconds=10 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
@@ -194,11 +193,12 @@ fn stopping_it_lets_every_stream_finish_and_nobody_new_in() {
     let readers: Vec<_> = (0..10).map(|_| reader()).collect();
     std::thread::scope(|scope| {
         let stopping = scope.spawn(|| docker(&["stop", "-t", "40", &lb]));
-        let error = eventually("nobody new is let in", || TcpStream::connect(web).err());
+        let error = eventually("nobody new is let in", || connect_to(web).err());
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         assert!(!stopping.is_finished());
         for reader in readers {
-            let answer = reader.join().unwrap().unwrap();
+            // The stream takes 10 s.
+            let answer = join_within(reader, "the stream is read to its end").unwrap();
             let head = answer.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
             assert_eq!(answer.len() - head, BYTES);
             // Byte i of a stream is i % 251.

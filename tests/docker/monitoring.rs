@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::engine::image;
 use crate::support::monitoring::{alerts, array, dashboard_queries, text};
+use crate::support::{connect_to, within};
 
 /// The image of Prometheus that the Compose file names.
 fn prometheus_image() -> String {
@@ -23,8 +24,7 @@ fn encoded(text: &str) -> String {
 
 /// What Prometheus' API answers; nothing while it starts. By HTTP/1.0, which knows no chunks.
 fn ask(prometheus: SocketAddr, path: &str) -> Option<Value> {
-    let mut stream = TcpStream::connect(prometheus).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = connect_to(prometheus).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -34,15 +34,8 @@ fn ask(prometheus: SocketAddr, path: &str) -> Option<Value> {
 }
 
 /// Waits until Prometheus knows: it looks every five seconds, and judges what it has seen every five seconds.
-fn when_known<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + 3 * PATIENCE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "it never came true: {what}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+fn when_known<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(3 * PATIENCE, what, condition)
 }
 
 /// The series that a query gives now.

@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use super::engine::{try_docker, unique};
+use super::engine::{REQUIRED, try_docker, unique};
 use super::*;
+use crate::support::{Limited, TOOL, skip};
 
 const BOTH_WAYS: &str = "
 admin: {bind: 0.0.0.0:9900}
@@ -94,7 +95,10 @@ impl Swarm {
                 Some(swarm)
             }
             other => {
-                eprintln!("skipped: this engine's part in its swarm is {other:?}, not that of a manager");
+                let why = format!(
+                    "this engine's part in its swarm is {other:?}, not that of a manager (`docker swarm leave`)"
+                );
+                skip(REQUIRED, &why);
                 None
             }
         }
@@ -104,9 +108,9 @@ impl Swarm {
 impl Drop for Swarm {
     fn drop(&mut self) {
         if self.ours {
-            let _ = Command::new("docker").args(["swarm", "leave", "--force"]).output();
+            let _ = Command::new("docker").args(["swarm", "leave", "--force"]).output_within(TOOL);
             if !self.gateway {
-                let _ = Command::new("docker").args(["network", "rm", Self::GATEWAY]).output();
+                let _ = Command::new("docker").args(["network", "rm", Self::GATEWAY]).output_within(TOOL);
             }
         }
     }
@@ -133,7 +137,7 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        let _ = Command::new("docker").args(["service", "rm", &self.0]).output();
+        let _ = Command::new("docker").args(["service", "rm", &self.0]).output_within(TOOL);
         // Its network cannot go before its last task has.
         let label = format!("label=com.docker.swarm.service.name={}", self.0);
         let gone = || try_docker(&["ps", "-aq", "--filter", &label]).is_ok_and(|left| left.is_empty());
@@ -152,8 +156,7 @@ fn the_tasks_of_a_swarm_service_are_followed() {
     // Who can have no overlay at all can have no swarm: that is the kernel's affair.
     match try_docker(&["run", "--rm", "--network", &network.0, "pointsman", "--version"]) {
         Err(reason) if reason.contains("vxlan") => {
-            eprintln!("skipped: the kernel has no overlay networks: {reason}");
-            return;
+            return skip("", &format!("the kernel has no overlay networks (its module vxlan): {reason}"));
         }
         result => drop(result.unwrap()),
     }

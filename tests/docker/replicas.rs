@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use serde_json::{Value, json};
 
-use super::support::Lb;
+use super::support::{Lb, connect_to, join_within};
 use super::*;
 
 /// As [`SERVER`], but connections stay open for as many requests as the client has, and many may come at once.
@@ -151,14 +151,13 @@ impl Keepers {
             std::thread::spawn(move || {
                 let mut lost = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    let mut stream = match TcpStream::connect(address) {
+                    let mut stream = match connect_to(address) {
                         Ok(stream) => stream,
                         Err(error) => {
                             lost.push(error.to_string());
                             continue;
                         }
                     };
-                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
                     for _ in 0..REQUESTS {
                         if stop.load(Ordering::Relaxed) {
                             break;
@@ -192,7 +191,11 @@ impl Keepers {
     /// Ends them; how many requests were served, and how others were lost.
     fn stop(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
-        let lost = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let lost = self
+            .threads
+            .into_iter()
+            .flat_map(|thread| join_within(thread, "a client's last request"))
+            .collect();
         (self.served.load(Ordering::Relaxed), lost)
     }
 }
@@ -311,7 +314,7 @@ fn the_compose_example_starts_its_backends_and_does_what_the_operator_says() {
     eventually("it is removed", || (example.group.containers().len() == 2).then_some(()));
     // From elsewhere it can be seen, and not changed.
     assert_eq!(http_get((lb, ADMIN).into(), "/rep").unwrap().0, 200);
-    let mut stream = TcpStream::connect((lb, ADMIN)).unwrap();
+    let mut stream = connect_to((lb, ADMIN)).unwrap();
     let request = format!(
         "POST /add HTTP/1.1\r\nHost: {lb}\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: 8\r\n\r\n{{\"n\": 1}}"

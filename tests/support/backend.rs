@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::hold;
+use super::{PATIENCE, hold, join_within};
 
 /// What a backend does with each connection.
 type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
@@ -73,8 +73,8 @@ impl Backend {
     pub fn kill(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect(self.address); // wakes the accept
-        running.thread.join().unwrap();
+        let _ = TcpStream::connect_timeout(&self.address, PATIENCE); // wakes the accept
+        join_within(running.thread, "a backend that is killed accepts no more");
         for stream in running.open.lock().unwrap().drain(..) {
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             let _ = stream.shutdown(Shutdown::Both);

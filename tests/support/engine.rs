@@ -3,12 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use super::{PATIENCE, eventually};
 
 /// A running stand-in; its socket is in a folder of its own.
 #[derive(Clone)]
@@ -35,8 +40,9 @@ pub struct State {
     pub busy: bool,
     /// Images that it does not have.
     pub missing: Vec<String>,
+    /// The open subscriptions to its events.
+    pub events: EventStreams,
     next: u8,
-    listening: Vec<UnixStream>,
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +143,17 @@ impl Engine {
         found.find(|(_, one)| is(one)).map(|(id, _)| id.clone()).unwrap()
     }
 
+    /// Tells of a container that is no replica, until that has taken so many bytes.
+    pub fn tell_of_others(&self, bytes: usize) {
+        const PADDING: usize = 16 << 10;
+        let attributes = json!({"name": "other", "padding": "x".repeat(PADDING)});
+        let actor = json!({"ID": format!("{:064x}", 0xffff), "Attributes": attributes});
+        let event = json!({"Type": "container", "Action": "rename", "Actor": actor, "timeNano": 1});
+        for _ in 0..bytes.div_ceil(PADDING) {
+            self.state().events.send(&event);
+        }
+    }
+
     fn set(&self, id: &str, to: &'static str, action: &str) {
         let mut state = self.state();
         if let Some(container) = state.containers.get_mut(id) {
@@ -146,6 +163,8 @@ impl Engine {
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let head = head(&mut stream)?;
         let length = head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
@@ -157,17 +176,15 @@ impl Engine {
         let (method, path) = first.split_once(' ').unwrap_or_default();
         let path = path.split(' ').next().unwrap_or_default();
         if path.contains("/events") {
-            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
-            self.state().listening.push(stream);
-            return Ok(());
+            return self.state().events.subscribe(stream, &[]);
         }
         let (status, body) = self.answer(method, path, &serde_json::from_slice(&body).unwrap_or_default());
         let body = if status == 204 { String::new() } else { body.to_string() };
         let length = body.len();
-        write!(
-            stream,
+        let answer = format!(
             "HTTP/1.1 {status} So\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        )
+        );
+        stream.write_all(answer.as_bytes())
     }
 
     fn answer(&self, method: &str, path: &str, body: &Value) -> Answer {
@@ -251,9 +268,7 @@ impl Engine {
                 None => return (500, json!({"message": "the disk is full"})),
             }
         }
-        while self.state().busy {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        eventually("the engine is no longer busy", || (!self.state().busy).then_some(()));
         self.set(id, "running", "start");
         match self.state().unsure {
             true => (500, json!({"message": "not sure"})),
@@ -283,8 +298,86 @@ impl State {
         attributes.insert("name".to_owned(), container.name.clone().into());
         let actor = json!({"ID": id, "Attributes": attributes});
         let event = json!({"Type": "container", "Action": action, "Actor": actor, "timeNano": 1});
-        self.listening.retain_mut(|stream| writeln!(stream, "{event}").is_ok());
+        self.events.send(&event);
     }
+}
+
+/// The subscriptions to an engine's events. Each has a queue and a thread that writes it, so that a subscriber that does
+/// not read stops neither the engine nor the other subscribers.
+#[derive(Default)]
+pub struct EventStreams {
+    open: Vec<EventStream>,
+}
+
+struct EventStream {
+    queue: Sender<Arc<[u8]>>,
+    /// Bytes in the queue, and of the one that is being written.
+    unwritten: Arc<AtomicUsize>,
+    socket: UnixStream,
+}
+
+impl EventStreams {
+    /// Answers a request for events: those of `past` now, and all that are sent from now on.
+    pub fn subscribe(&mut self, stream: UnixStream, past: &[&str]) -> io::Result<()> {
+        // How long a subscriber takes to read is for the test to judge: the thread waits for it alone.
+        stream.set_write_timeout(None)?;
+        let (queue, queued) = channel();
+        let unwritten = Arc::<AtomicUsize>::default();
+        let subscriber =
+            EventStream { queue, unwritten: Arc::clone(&unwritten), socket: stream.try_clone()? };
+        subscriber.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"[..].into());
+        for event in past {
+            subscriber.send(format!("{event}\n").into_bytes().into());
+        }
+        std::thread::spawn(move || write_queued(stream, queued, &unwritten));
+        self.open.push(subscriber);
+        Ok(())
+    }
+
+    /// Tells all subscribers of an event. Never waits.
+    pub fn send(&mut self, event: &Value) {
+        let line: Arc<[u8]> = format!("{event}\n").into_bytes().into();
+        self.open.retain(|stream| stream.send(Arc::clone(&line)));
+    }
+
+    /// How many subscribers there are that have not closed their connection, as far as writing to them has shown.
+    pub fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The bytes that are still to be written to subscribers that have not closed their connection.
+    pub fn unwritten(&self) -> usize {
+        self.open.iter().map(|stream| stream.unwritten.load(Ordering::SeqCst)).sum()
+    }
+
+    /// Ends all subscriptions.
+    pub fn close(&mut self) {
+        for stream in self.open.drain(..) {
+            let _ = stream.socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl EventStream {
+    /// Whether the subscriber is still there.
+    fn send(&self, line: Arc<[u8]>) -> bool {
+        self.unwritten.fetch_add(line.len(), Ordering::SeqCst);
+        self.queue.send(line).is_ok()
+    }
+}
+
+/// Writes what is queued until the subscriber closes its connection, or none can be queued any more.
+fn write_queued(mut stream: UnixStream, queued: Receiver<Arc<[u8]>>, unwritten: &AtomicUsize) {
+    for line in &queued {
+        if stream.write_all(&line).is_err() {
+            break;
+        }
+        unwritten.fetch_sub(line.len(), Ordering::SeqCst);
+    }
+    // What is queued from here on is refused, and so counted no more.
+    drop(queued);
+    unwritten.store(0, Ordering::SeqCst);
+    let _ = stream.shutdown(Shutdown::Both);
 }
 
 fn inspected(one: &Container) -> Value {

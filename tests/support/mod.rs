@@ -2,16 +2,19 @@
 
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     missing_docs,
     reason = "each test file uses its own part of the harness"
 )]
 
 pub mod backend;
+pub mod deadlines;
 pub mod dns;
 pub mod engine;
 pub mod monitoring;
 pub mod peers;
+pub mod watchdog;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,22 +26,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+pub use deadlines::{
+    Limited, SetAtTheEnd, TOOL, accept_within, connect_to, end_child, eventually, join_within, limited,
+    output_of, wait_child, within,
+};
 use socket2::{Domain, Socket, Type};
+pub use watchdog::skip;
 
 /// How long a condition may take to come true on a busy machine before a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Waits until `condition` gives something; fails with `what` if it never does.
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "it never came true: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 /// A running Pointsman with a configuration of the test's own.
 pub struct Lb {
@@ -100,7 +96,9 @@ impl Lb {
         Self::spawn(tempfile::tempdir().unwrap(), arguments)
     }
 
+    #[track_caller]
     fn spawn(file: tempfile::TempDir, arguments: &[&str]) -> Self {
+        watchdog::note("the start of Pointsman");
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
         command.args(arguments);
         Self::run(command, file)
@@ -151,7 +149,9 @@ impl Lb {
 
     /// Waits until so many lines contain all of `words`, and gives them. Lines are written a moment after what they
     /// tell has happened.
+    #[track_caller]
     pub fn when_logged_times(&self, count: usize, words: &[&str]) -> Vec<String> {
+        watchdog::note(&format!("{count} lines of the log with {words:?}"));
         let deadline = Instant::now() + PATIENCE;
         loop {
             let lines = self.logged(words);
@@ -165,7 +165,9 @@ impl Lb {
     }
 
     /// Waits until something is logged, and gives its line.
+    #[track_caller]
     pub fn when_logged(&self, what: &str) -> String {
+        watchdog::note(&format!("a line of the log with {what:?}"));
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(line) = self.log().lines().find(|line| line.contains(what)) {
@@ -182,9 +184,9 @@ impl Lb {
     }
 
     /// Makes a request of the admin server, with a JSON body if there is one; status and body.
+    #[track_caller]
     pub fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
-        let Ok(mut stream) = TcpStream::connect(self.admin()) else { return (0, String::new()) };
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let Ok(mut stream) = connect_to(self.admin()) else { return (0, String::new()) };
         let (host, length) = (self.admin(), body.len());
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\
@@ -212,7 +214,9 @@ impl Lb {
     }
 
     /// Waits until exactly these backends of the only pool are up.
+    #[track_caller]
     pub fn when_up(&self, mut names: Vec<String>) {
+        watchdog::note(&format!("{names:?} are up"));
         names.sort();
         let up = || {
             let backends = self.backends();
@@ -290,11 +294,15 @@ impl Lb {
     }
 
     /// Waits for its end, and until all that it has logged is read.
+    #[track_caller]
     pub fn when_ended(&mut self) -> ExitStatus {
+        watchdog::note("the end of the process");
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                self.reader.take().map(JoinHandle::join).transpose().unwrap();
+                if let Some(reader) = self.reader.take() {
+                    join_within(reader, "the one that reads the log");
+                }
                 return status;
             }
             assert!(Instant::now() < deadline, "it does not end\n{}", self.log());
@@ -327,8 +335,7 @@ impl Lb {
 
 impl Drop for Lb {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end_child(&mut self.child);
         if std::thread::panicking() {
             eprintln!("--- the log of the balancer\n{}", self.log());
         }
@@ -351,8 +358,7 @@ fn after<'a>(text: &'a str, marker: &str) -> &'a str {
 
 /// One request on a connection of its own; status and body.
 pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
-    let stream =
-        TcpStream::connect_timeout(&address, PATIENCE).map_err(|error| format!("connect: {error}"))?;
+    let stream = connect_to(address).map_err(|error| format!("connect: {error}"))?;
     http_get_on(stream, path)
 }
 

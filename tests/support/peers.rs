@@ -1,11 +1,12 @@
 //! A connection's two peers, and what the kernel knows of the balancer's sockets towards them.
 
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::{Lb, PATIENCE, static_list};
+use super::{Lb, PATIENCE, accept_within, connect_to, eventually, static_list};
 
 /// A balancer in front of one backend, with more settings for its pool.
 pub fn in_front_of(backend: SocketAddr, settings: &str) -> Lb {
@@ -16,10 +17,7 @@ pub fn in_front_of(backend: SocketAddr, settings: &str) -> Lb {
 }
 
 pub fn connect(lb: &Lb) -> TcpStream {
-    let stream = TcpStream::connect(lb.address("l")).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
+    connect_to(lb.address("l")).unwrap()
 }
 
 /// A client's connection and the backend's end of it.
@@ -27,11 +25,9 @@ pub fn pair(settings: &str) -> (Lb, TcpStream, TcpStream) {
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let lb = in_front_of(backend.local_addr().unwrap(), settings);
     let client = connect(&lb);
-    let (server, _) = backend.accept().unwrap();
+    let (server, _) = accept_within(&backend);
     // A reset before this would be a connect that failed, and another backend's chance.
     lb.when_logged("routed conn=");
-    server.set_read_timeout(Some(PATIENCE)).unwrap();
-    server.set_write_timeout(Some(PATIENCE)).unwrap();
     (lb, client, server)
 }
 
@@ -58,6 +54,33 @@ pub fn is_soon(time: impl Fn() -> Duration) {
 /// What [`timer`] says of a socket that waits to probe its peer, and of one that repeats what is under way.
 pub const KEEPALIVE: u32 = 2;
 pub const REPEATING: u32 = 1;
+/// The same of one that has bytes for which its peer has no room.
+pub const PROBING_A_CLOSED_WINDOW: u32 = 4;
+
+/// Writes to the balancer until the kernel says that nothing fits any more: neither the server's socket nor the
+/// balancer's has room, so that the balancer itself holds bytes back. How many were written.
+pub fn fill(client: &mut TcpStream, server: &TcpStream) -> usize {
+    let (client_ends, server_ends) = (ends(client), ends(server));
+    let is_closed = |ours, theirs| timer(ours, theirs) == Some(PROBING_A_CLOSED_WINDOW);
+    let (block, mut sent) = (vec![0; 1 << 16], 0);
+    client.set_nonblocking(true).unwrap();
+    eventually("all buffers between the client and the server are full", || {
+        let mut full = true;
+        while let Ok(n) = client.write(&block) {
+            (sent, full) = (sent + n, false);
+        }
+        let to_balancer = is_closed(client_ends.0, client_ends.1);
+        let to_server = is_closed(server_ends.1, server_ends.0);
+        (full && to_balancer && to_server).then_some(())
+    });
+    client.set_nonblocking(false).unwrap();
+    sent
+}
+
+/// The addresses of a connection: this end, and the other.
+fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {
+    (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
+}
 
 /// The timer of the socket at `ours` whose peer is `theirs`, by the kernel's table; 0 is none (proc(5), net/tcp).
 pub fn timer(ours: SocketAddr, theirs: SocketAddr) -> Option<u32> {

@@ -126,21 +126,26 @@ async fn listen_all(port: u16) -> io::Result<(u16, Vec<TcpListener>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::in_time;
     use tokio::net::TcpStream;
+
+    async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+        in_time("a connection is let in or refused", TcpStream::connect(address)).await
+    }
 
     #[tokio::test]
     async fn who_dies_is_refused_and_who_returns_answers() {
         let mut stage = Stage::set().await.unwrap();
         let b = SocketAddr::new(ip(1), stage.port);
         let d = SocketAddr::new(ip(3), stage.port);
-        TcpStream::connect(b).await.unwrap();
-        assert!(TcpStream::connect(d).await.is_err());
+        connect(b).await.unwrap();
+        assert!(connect(d).await.is_err());
         stage.happen("b", Event::Die).await.unwrap();
-        assert!(TcpStream::connect(b).await.is_err());
+        assert!(connect(b).await.is_err());
         stage.happen("b", Event::Return).await.unwrap();
-        TcpStream::connect(b).await.unwrap();
+        connect(b).await.unwrap();
         stage.happen("d", Event::Join).await.unwrap();
-        TcpStream::connect(d).await.unwrap();
+        connect(d).await.unwrap();
         stage.happen("d", Event::Leave).await.unwrap();
         stage.happen("d", Event::Die).await.unwrap();
         stage.happen("d", Event::Join).await.unwrap();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::in_time;
 use hickory_resolver::proto::op::Query;
 
 fn ask(zone: &Zone, name: &str, kind: RecordType, payload: Option<u16>) -> Option<Message> {
@@ -98,8 +99,9 @@ async fn over_tcp_an_answer_is_whole() {
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_u16(bytes.len().try_into().unwrap()).await.unwrap();
     stream.write_all(&bytes).await.unwrap();
-    let mut answer = vec![0; usize::from(stream.read_u16().await.unwrap())];
-    stream.read_exact(&mut answer).await.unwrap();
+    let length = in_time("the length of the answer", stream.read_u16()).await.unwrap();
+    let mut answer = vec![0; usize::from(length)];
+    in_time("the answer", stream.read_exact(&mut answer)).await.unwrap();
     assert_eq!(Message::from_vec(&answer).unwrap().answers.len(), 100);
     assert_eq!(zone.queries(), Queries { udp: 0, tcp: 1 });
 }

@@ -130,6 +130,8 @@ pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
             }
         };
         eprintln!("({why})");
+        // An instance that was silent may come back and go on writing to this stream, which is not read any more.
+        drop(events);
         events = loop {
             sleep(AGAIN).await;
             if let Ok(events) = remote.follow(EVENTS, None, SILENCE).await {

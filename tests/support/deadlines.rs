@@ -1,0 +1,211 @@
+//! Waits that end: connections, children and threads with a deadline. What is still waited for without one ends with
+//! the [`watchdog`](super::watchdog).
+
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use super::{PATIENCE, watchdog};
+
+/// How long a program may take that the tests only use: a compiler of expressions, a browser's driver, a fuzzer.
+pub const TOOL: Duration = Duration::from_secs(15 * 60);
+
+/// What connect(2) says when its time is over.
+const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
+/// How often a condition is looked at.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Waits until `condition` gives something; fails with `what` if it never does.
+#[track_caller]
+pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, condition)
+}
+
+/// The same with a limit of its own.
+#[track_caller]
+pub fn within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    watchdog::note_wait(what, limit);
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "it never came true within {limit:?}: {what}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Connects. It, and each read and each write after it, fails after [`PATIENCE`].
+#[track_caller]
+pub fn connect_to(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
+    watchdog::note("a connection");
+    let mut result = Err(io::Error::new(io::ErrorKind::InvalidInput, "no address"));
+    for address in address.to_socket_addrs()? {
+        result = connect(address);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+/// Connects with the time limit that the kernel has for a blocking socket (socket(7), `SO_SNDTIMEO`): by
+/// `TcpStream::connect_timeout`, a connection that is reset at once is one that was never there.
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    match socket.connect(&address.into()) {
+        Ok(()) => Ok(socket.into()),
+        Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no connection to {address} within {PATIENCE:?}"),
+        )),
+        Err(error) => Err(error),
+    }
+}
+
+/// The next connection to this listener. Each read and each write on it fails after [`PATIENCE`].
+#[track_caller]
+pub fn accept_within(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    listener.set_nonblocking(true).unwrap();
+    let accepted = eventually("a connection is accepted", || match listener.accept() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        result => Some(result),
+    });
+    listener.set_nonblocking(false).unwrap();
+    let (stream, peer) = accepted.unwrap();
+    (limited(stream).unwrap(), peer)
+}
+
+/// Gives a connection's reads and writes a limit.
+pub fn limited(stream: TcpStream) -> io::Result<TcpStream> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Waits for the end of a thread, and gives its result; panics as it did.
+#[track_caller]
+pub fn join_within<T>(thread: JoinHandle<T>, what: &str) -> T {
+    eventually(&format!("the thread has ended: {what}"), || thread.is_finished().then_some(()));
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Sets a flag when it goes, also by a panic: a scope waits for the threads that run until the flag is set.
+pub struct SetAtTheEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for SetAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Waits for the end of a child; kills it and fails if that takes too long.
+#[track_caller]
+pub fn wait_child(child: &mut Child, limit: Duration, what: &str) -> ExitStatus {
+    watchdog::note_wait(what, limit);
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if Instant::now() >= deadline {
+            end_child(child);
+            panic!("it did not end within {limit:?}: {what}");
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Kills a child and waits until it is gone.
+pub fn end_child(child: &mut Child) {
+    let _ = child.kill();
+    let deadline = Instant::now() + PATIENCE;
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() >= deadline {
+            eprintln!("process {} was killed and is still there after {PATIENCE:?}", child.id());
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Commands with a deadline. Standard input is empty, standard output and error are read.
+pub trait Limited {
+    /// As `output`, and fails after [`PATIENCE`] with what was printed until then.
+    #[track_caller]
+    fn output_in_time(&mut self) -> io::Result<Output> {
+        self.output_within(PATIENCE)
+    }
+
+    /// The same with a limit of its own.
+    fn output_within(&mut self, limit: Duration) -> io::Result<Output>;
+}
+
+impl Limited for Command {
+    #[track_caller]
+    fn output_within(&mut self, limit: Duration) -> io::Result<Output> {
+        let child = self.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        Ok(output_of(child, limit, &format!("{self:?}")))
+    }
+}
+
+/// As `wait_with_output`; kills the child and fails after the limit, with what it has printed until then.
+#[track_caller]
+pub fn output_of(mut child: Child, limit: Duration, what: &str) -> Output {
+    watchdog::note_wait(what, limit);
+    drop(child.stdin.take());
+    let stdout = child.stdout.take().map(collect);
+    let stderr = child.stderr.take().map(collect);
+    let deadline = Instant::now() + limit;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break Some(status);
+        }
+        if Instant::now() >= deadline {
+            end_child(&mut child);
+            break None;
+        }
+        std::thread::sleep(PAUSE);
+    };
+    // A grandchild may hold the pipes open.
+    let text = |pipe: &Option<Receiver<Vec<u8>>>| pipe.as_ref().map(|pipe| rest(pipe, deadline + PATIENCE));
+    let (stdout, stderr) = (text(&stdout).unwrap_or_default(), text(&stderr).unwrap_or_default());
+    let Some(status) = status else {
+        let [stdout, stderr] = [&stdout, &stderr].map(|text| String::from_utf8_lossy(text));
+        panic!("it did not end within {limit:?}: {what}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
+    };
+    Output { status, stdout, stderr }
+}
+
+/// Reads a pipe in a thread of its own.
+fn collect(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (parts, read) = channel();
+    std::thread::spawn(move || {
+        let mut part = [0; 4096];
+        while let Ok(n @ 1..) = pipe.read(&mut part) {
+            if parts.send(part[..n].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    read
+}
+
+/// All that is read until the pipe ends or the deadline.
+fn rest(pipe: &Receiver<Vec<u8>>, deadline: Instant) -> Vec<u8> {
+    let mut text = Vec::new();
+    loop {
+        match pipe.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(part) => text.extend(part),
+            Err(RecvTimeoutError::Disconnected | RecvTimeoutError::Timeout) => return text,
+        }
+    }
+}
