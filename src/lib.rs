@@ -45,6 +45,7 @@
 //! | [`telemetry`] | log, counters, decisions, facts |
 //! | [`config`] | the YAML, and what it means |
 //! | [`figures`] | how figures are written for people |
+//! | [`sanitize`] | text from outside, made safe to show |
 
 pub mod admin;
 pub mod balance;
@@ -59,6 +60,7 @@ pub mod pool;
 pub mod proxy;
 pub mod remote;
 pub mod replicas;
+pub mod sanitize;
 pub mod simulate;
 pub mod story;
 pub mod supervisor;
