@@ -13,15 +13,13 @@ use super::pools::pool_of;
 use super::request::{At, Body, bad_request, not_null, whole};
 use super::status::BackendStatus;
 use super::{App, Failure};
-use crate::config::BindAddress;
+use crate::config::{BACKEND_NAME_RULE, BindAddress, is_backend_name};
 use crate::discovery::Found;
 use crate::pool::{Backend, Command, NotAdded, NotRemoved, Pool, State as Standing, Wish};
 use crate::telemetry::fact::Fact;
 
 /// The largest weight, as in the configuration.
 const HEAVIEST: u32 = 256;
-/// The longest name.
-const NAME: usize = 128;
 
 /// Backends.
 #[derive(Debug, Serialize)]
@@ -70,10 +68,8 @@ impl New {
                 self.address
             ))
         })?;
-        if self.name.as_deref().is_some_and(|name| !is_name(name)) {
-            return Err(bad_request(format!(
-                "a name has 1 to {NAME} visible ASCII characters, no / and not only dots"
-            )));
+        if self.name.as_deref().is_some_and(|name| !is_backend_name(name)) {
+            return Err(bad_request(format!("a name has {BACKEND_NAME_RULE}")));
         }
         let weight = self.weight.unwrap_or(1);
         check_weight(pool, weight)?;
@@ -95,13 +91,6 @@ fn listener_at(app: &App, address: SocketAddr) -> Option<Arc<str>> {
     let listeners = app.overview.listeners.load();
     let found = listeners.iter().find(|(_, addresses)| addresses.iter().any(is_at));
     found.map(|(listener, _)| Arc::clone(&listener.name))
-}
-
-/// Whether it can stand in a path and in a line of the log. Dots alone are a step in a path (RFC 3986, 5.2.4), which
-/// browsers take before they ask.
-fn is_name(name: &str) -> bool {
-    let visible = name.bytes().all(|c| c.is_ascii_graphic() && c != b'/');
-    (1..=NAME).contains(&name.len()) && visible && name.bytes().any(|c| c != b'.')
 }
 
 /// `POST /api/v1/pools/{pool}/backends`: adds a backend, which is checked like any other before it gets anything.

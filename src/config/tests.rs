@@ -223,7 +223,7 @@ listeners: {on: {bind: ['unix:/tmp/$$x: y', 'unix:#'], pool: '1', keepalive: off
 pools:
   '1':
     discover: [{static: [{address: '[::1]:1', name: '${DIR:-$}: #1 - x'}, {address: 1.2.3.4:5, name: 'null'},
-      {address: 1.2.3.4:6, name: '1e3'}, {address: 1.2.3.4:7, name: ' '}, {address: 1.2.3.4:8, name: off}]}]
+      {address: 1.2.3.4:6, name: '1e3'}, {address: 1.2.3.4:7, name: '~'}, {address: 1.2.3.4:8, name: off}]}]
     health: [{exchange: {expect: '\xff$ {}'}, timeout: 1ms, every: 1h 1ms}, {http: {path: '/?a=$$b', status: 5xx}}]
 ";
     reads_back(&read(odd).unwrap());

@@ -14,6 +14,7 @@ mod once;
 mod resolve;
 mod rounds;
 mod srv;
+mod vetted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -205,6 +206,7 @@ impl Running {
 /// Starts watching `source`; needs a tokio runtime.
 pub fn start(source: &Source, sink: Sink) -> Running {
     let ask_now = Arc::new(Notify::new());
+    let sink = vetted::vetted(SourceKey::from(source), sink);
     let task = match source {
         Source::Static(backends) => {
             let outcome = Outcome::Backends(backends.iter().map(Found::from).collect());
