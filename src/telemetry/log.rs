@@ -21,6 +21,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::CONNECTIONS;
 use super::tail::Tail;
+use super::text::TextFields;
 use crate::config::{Level, Log, LogFormat, Rotation};
 
 /// Variables that override `log.level`, the first that is set: filters in the syntax of `tracing`.
@@ -243,7 +244,7 @@ type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Regi
 fn layer(format: LogFormat, colour: bool, writer: BoxMakeWriter) -> Box<dyn Layer<Filtered> + Send + Sync> {
     let base = tracing_subscriber::fmt::layer().with_timer(Utc).with_writer(writer).with_target(false);
     match format {
-        LogFormat::Text => base.with_ansi(colour).boxed(),
+        LogFormat::Text => base.with_ansi(colour).fmt_fields(TextFields).boxed(),
         LogFormat::Json => base.with_ansi(false).with_target(true).json().flatten_event(true).boxed(),
     }
 }
