@@ -25,8 +25,8 @@ use super::access::Peer;
 use super::events::Stop;
 use super::patience::Patience;
 use super::{Failure, replicas};
-use crate::config::BindAddress;
-use crate::proxy::sockets;
+use crate::config::{BindAddress, SocketMode};
+use crate::proxy::unix_socket::UnixSocket;
 
 /// Connections at once; more wait.
 const CONNECTIONS: usize = 256;
@@ -65,12 +65,12 @@ pub struct Bound {
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixListener, UnixSocket),
 }
 
 impl Bound {
-    /// Takes an address.
-    pub async fn bind(address: &BindAddress) -> io::Result<Self> {
+    /// Takes an address. `mode` is that of a Unix socket.
+    pub async fn bind(address: &BindAddress, mode: SocketMode) -> io::Result<Self> {
         let (listener, address) = match address {
             BindAddress::Tcp(wanted) => {
                 let listener = TcpListener::bind(wanted).await?;
@@ -78,8 +78,9 @@ impl Bound {
                 (Listener::Tcp(listener), address)
             }
             BindAddress::Unix(path) => {
-                let listener = UnixListener::from_std(sockets::listen_unix(path)?)?;
-                (Listener::Unix(listener), address.clone())
+                let socket = UnixSocket::bind(path, mode)?;
+                let listener = UnixListener::from_std(socket.listener()?)?;
+                (Listener::Unix(listener, socket), address.clone())
             }
         };
         Ok(Self {
@@ -131,8 +132,8 @@ impl Bound {
                 }
             }
         }
-        if let BindAddress::Unix(path) = &self.address {
-            let _ = std::fs::remove_file(path);
+        if let Listener::Unix(_, socket) = &self.listener {
+            socket.remove();
         }
         let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
     }
@@ -185,7 +186,7 @@ async fn accept(listener: &Listener, places: &Places) -> io::Result<Option<(Box<
             let (stream, address) = listener.accept().await?;
             (Box::new(stream), Peer::Tcp(address))
         }
-        Listener::Unix(listener) => (Box::new(listener.accept().await?.0), Peer::Unix),
+        Listener::Unix(listener, _) => (Box::new(listener.accept().await?.0), Peer::Unix),
     };
     if peer.is_local() {
         return Ok(Some((stream, peer, (place, None))));
@@ -206,7 +207,9 @@ mod tests {
     }
 
     async fn serving(router: Router) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
-        let mut bound = Bound::bind(&BindAddress::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
+        let mut bound = Bound::bind(&BindAddress::Tcp("127.0.0.1:0".parse().unwrap()), SocketMode::default())
+            .await
+            .unwrap();
         bound.header_time = Duration::from_millis(200);
         bound.request_time = Duration::from_millis(200);
         bound.slow_time = Duration::from_millis(300);
@@ -310,7 +313,9 @@ mod tests {
         let Some(outside) = from_outside() else {
             return eprintln!("skipped: this machine has no address but loopback");
         };
-        let bound = Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap())).await.unwrap();
+        let bound = Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap()), SocketMode::default())
+            .await
+            .unwrap();
         let BindAddress::Tcp(address) = bound.address else { unreachable!() };
         let _server = tokio::spawn(bound.serve(router(), CancellationToken::new()));
         let mut held = Vec::new();

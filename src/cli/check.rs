@@ -1,7 +1,9 @@
-//! `pointsman check`: all problems of a configuration at once. Nothing is resolved, nothing is bound.
+//! `pointsman check`: all problems of a configuration at once. Nothing is resolved, nothing is bound; whether a file is in
+//! the way of a Unix socket is looked at.
 
 use super::{Exit, Failure, FileArgs, Form, print};
-use crate::config;
+use crate::config::{self, BindAddress, Config};
+use crate::proxy::unix_socket;
 
 pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> {
     let path = args.path()?;
@@ -14,7 +16,29 @@ pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> 
         }
         None => {}
     }
+    let obstacles = obstacles(&config);
+    if !obstacles.is_empty() {
+        return Err(Failure::Invalid(format!("{}: {}", path.display(), obstacles.join("\n"))));
+    }
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (listeners, pools) = (count(config.listeners.len(), "listener"), count(config.pools.len(), "pool"));
     print(&format!("{}: good ({listeners}, {pools})\n", path.display()))
+}
+
+/// What keeps Unix sockets from being made where they are wanted.
+fn obstacles(config: &Config) -> Vec<String> {
+    let of_listeners = config.listeners.iter().flat_map(|(name, listener)| {
+        listener.bind.iter().map(move |address| (format!("listener {name:?}"), address))
+    });
+    let of_admin = config.admin.iter().map(|admin| ("the admin server".to_owned(), &admin.bind));
+    of_listeners
+        .chain(of_admin)
+        .filter_map(|(what, address)| match address {
+            BindAddress::Unix(path) => {
+                let obstacle = unix_socket::obstacle(path)?;
+                Some(format!("{what} cannot listen on {address}: {obstacle}"))
+            }
+            BindAddress::Tcp(_) => None,
+        })
+        .collect()
 }

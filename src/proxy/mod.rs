@@ -17,4 +17,5 @@ pub mod sockets;
 pub mod splice;
 pub mod stream;
 pub mod table;
+pub mod unix_socket;
 pub mod worker;
