@@ -59,7 +59,7 @@ pub(super) fn print_change(
     json: bool,
 ) -> Result<Exit, Failure> {
     if json {
-        return print_json(&text);
+        return print_json(text);
     }
     let backend: Backend = remote.read(text)?;
     let (pool, name) = (&target.pool, &backend.name);

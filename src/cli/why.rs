@@ -117,7 +117,7 @@ pub(super) fn story(args: &StoryArgs) -> Result<Exit, Failure> {
 
 fn tell(remote: &Remote, text: &str, json: bool) -> Result<Exit, Failure> {
     if json {
-        return print_json(&text);
+        return print_json(text);
     }
     let story: Story = remote.read(text)?;
     print(&(story.lines().join("\n") + "\n"))
