@@ -46,6 +46,7 @@
 //! | [`config`] | the YAML, and what it means |
 //! | [`own`] | the addresses that this process listens on, which are never backends |
 //! | [`figures`] | how figures are written for people |
+//! | [`sanitize`] | text from outside, made safe to show |
 
 pub mod admin;
 pub mod balance;
@@ -61,6 +62,7 @@ pub mod pool;
 pub mod proxy;
 pub mod remote;
 pub mod replicas;
+pub mod sanitize;
 pub mod simulate;
 pub mod story;
 pub mod supervisor;

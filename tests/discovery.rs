@@ -78,6 +78,24 @@ fn a_name_that_becomes_known_later_is_the_same_backend_and_of_several_names_one_
 }
 
 #[test]
+fn a_name_of_dns_that_no_backend_may_have_is_replaced_and_still_tells_containers_apart() {
+    let dns = Dns::start();
+    let (port, _backends) = backends(&[("a", 15)]);
+    dns.containers(&[("web/1.net", ip(15))]);
+    let lb = lb(&dns, port, "        flap: 1h\n", CHECKS);
+    let told = lb.when_logged("backend name refused");
+    assert!(told.contains("name=\"web\\\\/1.net\" backend=web__1.net-"), "{told}");
+    eventually("it is up", || (lb.backends().first()?.1 == "up").then_some(()));
+    assert!(lb.backends()[0].0.starts_with("web__1.net-"));
+    assert_eq!(ask(&lb), "a");
+    // The address stays, and goes to another container.
+    dns.zone.name_owner(ip(15), "web/2.net");
+    lb.when_logged("its address now belongs to web__2.net-");
+    lb.when_logged("backend joining pool=p backend=web__2.net-");
+    assert_eq!(lb.logged(&["backend name refused"]).len(), 2, "each is told once");
+}
+
+#[test]
 fn it_starts_although_the_name_is_unknown_and_says_so() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 11)]);

@@ -30,6 +30,8 @@ struct State {
     running: Vec<u8>,
     /// Those of them whose HEALTHCHECK fails.
     unhealthy: Vec<u8>,
+    /// What the label `pointsman.name` of each container says, if it has one.
+    label: Option<String>,
     /// What it was asked, in order.
     asked: Vec<String>,
     /// What has happened, and when, in nanoseconds since the epoch.
@@ -98,7 +100,7 @@ impl Engine {
             _ if path.contains("/version") => json!({"ApiVersion": "1.41", "Version": "20.10.24"}),
             _ if path.contains("/containers/json") => {
                 let health = |n: &u8| if state.unhealthy.contains(n) { " (unhealthy)" } else { "" };
-                state.running.iter().map(|n| container(*n, health(n))).collect()
+                state.running.iter().map(|n| container(*n, health(n), state.label.as_deref())).collect()
             }
             // Of the first one it never tells more, as of one that is stuck.
             _ if path.contains(&id(1)) => {
@@ -168,12 +170,16 @@ fn name(n: u8) -> String {
     format!("web-{n}")
 }
 
-fn container(n: u8, health: &str) -> Value {
-    json!({
+fn container(n: u8, health: &str, label: Option<&str>) -> Value {
+    let mut container = json!({
         "Id": id(n), "Names": [format!("/{}", name(n))], "Labels": {"pool": "web"}, "State": "running",
         "Status": format!("Up 3 seconds{health}"), "Ports": [{"PrivatePort": 5000, "Type": "tcp"}],
         "NetworkSettings": {"Networks": {"n": {"IPAddress": format!("127.9.0.{n}"), "IPPrefixLen": 24}}}
-    })
+    });
+    if let Some(label) = label {
+        container["Labels"]["pointsman.name"] = json!(label);
+    }
+    container
 }
 
 fn socket(folder: &TempDir) -> PathBuf {
@@ -211,6 +217,28 @@ fn events_are_subscribed_to_before_the_first_reading_and_those_of_the_last_secon
     assert!(first("/events") < first("/containers/json"), "{asked:?}");
     let age = UNIX_EPOCH.elapsed().unwrap() - Duration::from_nanos(engine.since().unwrap());
     assert!((3..60).contains(&age.as_secs()), "{age:?}");
+}
+
+#[test]
+fn a_label_forges_no_line_of_the_log_and_fills_no_metric() {
+    let forged = "2026-01-01T00:00:00.000Z  INFO closed conn=1 reason=client_closed";
+    let long = "x".repeat(300 * 1024);
+    for label in [format!("web\n{forged}"), "\x1b[2J\u{9b}31m".into(), "\u{202e}1-bew".into(), long] {
+        let engine = Engine::start(&[1, 2], Mood::Well);
+        engine.state().label = Some(label.clone());
+        let lb = lb(&engine.folder);
+        lb.when_up(names(&[1, 2]));
+        let told = lb.when_logged_times(2, &["container label ignored", "pointsman.name"]);
+        assert!(told.iter().all(|line| line.len() < 1000), "{told:?}");
+        engine.when_read(1);
+        let log = lb.log();
+        assert!(!log.lines().any(|line| line.starts_with(forged)), "{log}");
+        assert!(!log.contains(|c: char| c != '\n' && pointsman::sanitize::is_unsafe(c)), "{log:?}");
+        for path in ["/metrics", "/api/v1/status"] {
+            let body = lb.get(path).1;
+            assert!(!body.contains(&label) && body.len() < 100 * 1024, "{path}: {} bytes", body.len());
+        }
+    }
 }
 
 #[test]

@@ -339,7 +339,7 @@ fn logs_shows_the_last_lines_and_then_each_new_one() {
         http_get(lb.address("web"), "/").unwrap();
         let line = json.1.recv_timeout(std::time::Duration::from_millis(100)).ok()?;
         let json: Value = serde_json::from_str(&line).unwrap();
-        json["line"].as_str().unwrap().contains("backend=b b").then_some(())
+        json["line"].as_str().unwrap().contains("backend=\"b b\"").then_some(())
     });
     follows.when_printed(&["closed", "client=127.0.0.1:"]);
 }

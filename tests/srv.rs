@@ -134,7 +134,7 @@ fn a_target_that_cannot_be_resolved_keeps_its_addresses_while_its_record_is_ther
         lb.when_up(vec![name_a.clone(), name_b]);
         assert_eq!(lb.logged(&["resolve failed", "target=b.test"]).len(), 1, "told once");
         dns.zone.set_mode_of("b.test", Mode::Answer);
-        lb.when_logged("resolved again source=srv _web._tcp.shop.test target=b.test");
+        lb.when_logged("resolved again source=\"srv _web._tcp.shop.test\" target=b.test");
         // One that does not exist is another matter, and so is a record that is not there.
         dns.zone.forget("b.test");
         lb.when_up(vec![name_a.clone()]);

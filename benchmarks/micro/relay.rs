@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use pointsman::config::{self, NoBackend, SocketOptions};
+use pointsman::config::{self, NoBackend, SocketMode, SocketOptions};
 use pointsman::health::Pace;
 use pointsman::pool::Handle;
 use pointsman::proxy::listener::{Listener, Settings};
@@ -32,6 +32,7 @@ fn listener() -> Arc<Listener> {
         no_backend: NoBackend::Reset,
         max_connections: None,
         options: SocketOptions::NONE,
+        socket_mode: SocketMode::default(),
     };
     Arc::new(Listener::new("web".into(), settings))
 }

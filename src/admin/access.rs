@@ -237,8 +237,7 @@ mod tests {
         std::fs::write(&path, token).unwrap();
         let bind = crate::config::bind_address(":0").unwrap();
         let access = Access::default();
-        access
-            .agree(Access::terms(Some(&Admin { bind, token_file: Some(path), hosts: Vec::new() })).unwrap());
+        access.agree(Access::terms(Some(&Admin { token_file: Some(path), ..Admin::new(bind) })).unwrap());
         access
     }
 

@@ -13,6 +13,7 @@ use super::pools::pool_of;
 use super::request::{At, Body, bad_request, not_null, whole};
 use super::status::BackendStatus;
 use super::{App, Failure};
+use crate::config::{BACKEND_NAME_RULE, is_backend_name};
 use crate::discovery::Found;
 use crate::own::Owner;
 use crate::pool::{Backend, Command, NotAdded, NotRemoved, Pool, State as Standing, Wish};
@@ -20,8 +21,6 @@ use crate::telemetry::fact::Fact;
 
 /// The largest weight, as in the configuration.
 const HEAVIEST: u32 = 256;
-/// The longest name.
-const NAME: usize = 128;
 
 /// Backends.
 #[derive(Debug, Serialize)]
@@ -70,10 +69,8 @@ impl New {
                 self.address
             ))
         })?;
-        if self.name.as_deref().is_some_and(|name| !is_name(name)) {
-            return Err(bad_request(format!(
-                "a name has 1 to {NAME} visible ASCII characters, no / and not only dots"
-            )));
+        if self.name.as_deref().is_some_and(|name| !is_backend_name(name)) {
+            return Err(bad_request(format!("a name has {BACKEND_NAME_RULE}")));
         }
         let weight = self.weight.unwrap_or(1);
         check_weight(pool, weight)?;
@@ -81,13 +78,6 @@ impl New {
         let name = self.name.unwrap_or_else(|| address.to_string());
         Ok(Found { nameless, weight, tier: u16::from(self.backup), ..Found::new(name.into(), address) })
     }
-}
-
-/// Whether it can stand in a path and in a line of the log. Dots alone are a step in a path (RFC 3986, 5.2.4), which
-/// browsers take before they ask.
-fn is_name(name: &str) -> bool {
-    let visible = name.bytes().all(|c| c.is_ascii_graphic() && c != b'/');
-    (1..=NAME).contains(&name.len()) && visible && name.bytes().any(|c| c != b'.')
 }
 
 /// `POST /api/v1/pools/{pool}/backends`: adds a backend, which is checked like any other before it gets anything.

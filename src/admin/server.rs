@@ -32,8 +32,8 @@ use super::message;
 use super::patience::Patience;
 use super::places::{Place, Places};
 use super::{Failure, replicas};
-use crate::config::BindAddress;
-use crate::proxy::sockets;
+use crate::config::{BindAddress, SocketMode};
+use crate::proxy::unix_socket::UnixSocket;
 
 /// Connections at once from this machine, and as many from others: dashboards, scrapers and health checks need a few.
 const CONNECTIONS: usize = 128;
@@ -77,12 +77,12 @@ pub struct Bound {
 #[derive(Debug)]
 enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener),
+    Unix(UnixListener, UnixSocket),
 }
 
 impl Bound {
-    /// Takes an address.
-    pub async fn bind(address: &BindAddress) -> io::Result<Self> {
+    /// Takes an address. `mode` is that of a Unix socket.
+    pub async fn bind(address: &BindAddress, mode: SocketMode) -> io::Result<Self> {
         let (listener, address) = match address {
             BindAddress::Tcp(wanted) => {
                 let listener = TcpListener::bind(wanted).await?;
@@ -90,8 +90,9 @@ impl Bound {
                 (Listener::Tcp(listener), address)
             }
             BindAddress::Unix(path) => {
-                let listener = UnixListener::from_std(sockets::listen_unix(path)?)?;
-                (Listener::Unix(listener), address.clone())
+                let socket = UnixSocket::bind(path, mode)?;
+                let listener = UnixListener::from_std(socket.listener()?)?;
+                (Listener::Unix(listener, socket), address.clone())
             }
         };
         Ok(Self {
@@ -156,8 +157,8 @@ impl Bound {
                 }
             }
         }
-        if let BindAddress::Unix(path) = &self.address {
-            let _ = std::fs::remove_file(path);
+        if let Listener::Unix(_, socket) = &self.listener {
+            socket.remove();
         }
         let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
     }
@@ -212,7 +213,7 @@ async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer)> {
             let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
             (Box::new(stream), Peer::Tcp(address))
         }
-        Listener::Unix(listener) => (Box::new(listener.accept().await?.0), Peer::Unix),
+        Listener::Unix(listener, _) => (Box::new(listener.accept().await?.0), Peer::Unix),
     })
 }
 

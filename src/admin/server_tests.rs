@@ -9,7 +9,8 @@ async fn started() -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>
 }
 
 async fn serving(router: Router) -> (TcpStream, CancellationToken, tokio::task::JoinHandle<()>) {
-    let mut bound = Bound::bind(&BindAddress::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
+    let mut bound =
+        Bound::bind(&BindAddress::Tcp("127.0.0.1:0".parse().unwrap()), SocketMode::default()).await.unwrap();
     bound.header_time = Duration::from_millis(200);
     bound.request_time = Duration::from_millis(200);
     bound.slow_time = Duration::from_millis(300);
@@ -103,7 +104,8 @@ async fn who_takes_nothing_of_its_answer_gives_up_its_place() {
 
 /// A server at every address, whose half requests never time out; its port.
 async fn patient(router: Router) -> u16 {
-    let mut bound = Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap())).await.unwrap();
+    let mut bound =
+        Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap()), SocketMode::default()).await.unwrap();
     bound.header_time = NEVER;
     bound.request_time = NEVER;
     bound.write_time = NEVER;

@@ -8,6 +8,7 @@ use hyper::header::{HeaderMap, HeaderName};
 use regex::bytes::Regex;
 
 use crate::remote::Address;
+use crate::sanitize;
 
 /// Header fields in which servers say who they are: the demo's backends, the Flask backend, and what is usual
 /// elsewhere.
@@ -192,8 +193,8 @@ impl Names {
 
 /// A name on one line, without what a terminal would take for a command.
 fn clean(name: &str) -> String {
-    let visible = name.trim().chars().map(|c| if c.is_control() { ' ' } else { c });
-    let name: String = visible.take(LETTERS).collect();
+    let visible = sanitize::line(name.trim());
+    let name: String = visible.chars().take(LETTERS).collect();
     if name.is_empty() { "(empty)".to_owned() } else { name }
 }
 

@@ -20,6 +20,7 @@ use crate::bench::{
 use crate::chart;
 use crate::config::escape;
 use crate::remote;
+use crate::sanitize;
 use crate::simulate::{Intensity, words};
 
 const EXAMPLES: &str = "\
@@ -175,9 +176,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
     if args.json {
         let json =
             report.json().map_err(|error| Failure::NotStarted(format!("there is no JSON of it: {error}")))?;
-        print(&json)?;
+        print(&sanitize::json(&json))?;
     } else {
-        print(&report.table())?;
+        print(&sanitize::lines(&report.table()))?;
     }
     report.unanswered().map_or(Ok(Exit::Done), |reason| Err(Failure::Invalid(reason)))
 }

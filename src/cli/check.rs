@@ -1,8 +1,9 @@
-//! `pointsman check`: all problems of a configuration at once. Nothing is resolved, nothing is bound.
+//! `pointsman check`: all problems of a configuration at once. Nothing is resolved, nothing is bound; whether a file is in
+//! the way of a Unix socket is looked at.
 
 use super::{Exit, Failure, FileArgs, Form, print};
-use crate::config;
-use crate::proxy::sockets;
+use crate::config::{self, BindAddress, Config};
+use crate::proxy::{sockets, unix_socket};
 use crate::supervisor::files;
 
 pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> {
@@ -16,6 +17,10 @@ pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> 
         }
         None => {}
     }
+    let obstacles = obstacles(&config);
+    if !obstacles.is_empty() {
+        return Err(Failure::Invalid(format!("{}: {}", path.display(), obstacles.join("\n"))));
+    }
     let files = files::files(&config, sockets::file_limit(), files::workers(&config));
     // As it is for who runs this: a service may have another limit.
     let shortage = files::shortage(&files).map(|shortage| shortage.to_string());
@@ -26,4 +31,22 @@ pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> 
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (listeners, pools) = (count(config.listeners.len(), "listener"), count(config.pools.len(), "pool"));
     print(&format!("{}: good ({listeners}, {pools})\n", path.display()))
+}
+
+/// What keeps Unix sockets from being made where they are wanted.
+fn obstacles(config: &Config) -> Vec<String> {
+    let of_listeners = config.listeners.iter().flat_map(|(name, listener)| {
+        listener.bind.iter().map(move |address| (format!("listener {name:?}"), address))
+    });
+    let of_admin = config.admin.iter().map(|admin| ("the admin server".to_owned(), &admin.bind));
+    of_listeners
+        .chain(of_admin)
+        .filter_map(|(what, address)| match address {
+            BindAddress::Unix(path) => {
+                let obstacle = unix_socket::obstacle(path)?;
+                Some(format!("{what} cannot listen on {address}: {obstacle}"))
+            }
+            BindAddress::Tcp(_) => None,
+        })
+        .collect()
 }

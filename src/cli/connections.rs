@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::instance::{RemoteArgs, block_on};
 use super::status::{Table, colours};
-use super::{Exit, Failure, look, print};
+use super::{Exit, Failure, look, print, print_json};
 use crate::remote::encode;
 
 #[derive(Debug, Args)]
@@ -116,7 +116,7 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failure> {
     let path = path(args.limit, filters.map(|(name, value)| (name, value.as_deref())));
     let text = block_on(async { Ok(remote.text(&path).await?) })?;
     if args.remote.json {
-        return print(&format!("{}\n", text.trim_end()));
+        return print_json(&text);
     }
     let open: Connections = remote.read(&text)?;
     let mut words = String::new();
@@ -135,7 +135,7 @@ pub(super) fn close(args: &CloseArgs) -> Result<Exit, Failure> {
     let path = format!("/api/v1/connections/{}?how={how}", args.conn);
     let text = block_on(async { Ok(remote.send(Method::DELETE, &path, None).await?) })?;
     if args.remote.json {
-        return print(&format!("{}\n", text.trim_end()));
+        return print_json(&text);
     }
     let was: Connection = remote.read(&text)?;
     let age = look::age(was.age_ms / 1e3);

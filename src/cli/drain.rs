@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::instance::{RemoteArgs, block_on};
 use super::operate::{change, connections, print_change};
 use super::reply::{Backend, Status};
-use super::{Exit, Failure, look, print};
+use super::{Exit, Failure, look, print, print_json};
 use crate::remote::{Error, Remote};
 
 /// How often it is looked whether the connections are gone.
@@ -65,7 +65,7 @@ pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
         let was = if args.remote.json {
             json!({"drained": name}).to_string()
         } else {
-            format!("{name} is drained")
+            look::clean(&format!("{name} is drained"))
         };
         print(&format!("{was}\n"))
     })
@@ -87,7 +87,7 @@ fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
         }
         let text = remote.send(Method::POST, "/api/v1/drain", None).await?;
         if args.remote.json {
-            print(&format!("{}\n", text.trim_end()))?;
+            print_json(&text)?;
         } else {
             let begun: Draining = remote.read(&text)?;
             let limit =

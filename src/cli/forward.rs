@@ -42,7 +42,7 @@ fn config(args: &ForwardArgs) -> Result<Config, Failure> {
     Ok(Config {
         runtime: Runtime::default(),
         log: Log::default(),
-        admin: args.admin.clone().map(|bind| Admin { bind, token_file: None, hosts: Vec::new() }),
+        admin: args.admin.clone().map(Admin::new),
         listeners: BTreeMap::from([(Arc::clone(&name), listener)]),
         pools: BTreeMap::from([(name, pool)]),
     })

@@ -1,5 +1,6 @@
 //! `pointsman logs`: the log of a running instance, from afar.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use tokio::time::sleep;
 use super::instance::{RemoteArgs, block_on};
 use super::{Exit, Failure, look, print, print_on};
 use crate::remote::{Event, Remote};
+use crate::sanitize;
+use crate::telemetry::text;
 
 const PATH: &str = "/api/v1/logs";
 /// More than the server keeps.
@@ -56,17 +59,12 @@ impl Filter {
         let json: Option<Value> = if line.starts_with('{') { serde_json::from_str(line).ok() } else { None };
         let has = |field: &str, wanted: &Option<String>, ends: &[char]| {
             let Some(wanted) = wanted else { return true };
-            let is = |value: &str, ends: &[char]| {
+            let is = |value: &str| {
                 value.strip_prefix(&**wanted).is_some_and(|rest| rest.is_empty() || rest.starts_with(ends))
             };
             match &json {
-                Some(json) => json[field].as_str().is_some_and(|value| is(value, ends)),
-                // A value may have spaces in it: where it ends cannot be seen, but whether it begins as wanted.
-                None => {
-                    let marker = format!(" {field}=");
-                    let ends = [ends, &[' ']].concat();
-                    line.match_indices(&marker).any(|(at, _)| is(&line[at + marker.len()..], &ends))
-                }
+                Some(json) => json[field].as_str().is_some_and(is),
+                None => fields(line).any(|(name, value)| name == field && is(&value)),
             }
         };
         // The client's port may be left out.
@@ -74,6 +72,24 @@ impl Filter {
             && has("backend", &self.backend, &[])
             && has("client", &self.client, &[':'])
     }
+}
+
+/// The fields of a line in the text format: each name with its value.
+fn fields(line: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        loop {
+            // A word of the message, or a name, which ends with its sign of equality.
+            let end = rest.find([' ', '=', '"'])?;
+            let (word, after) = rest.split_at(end);
+            if let Some(after) = after.strip_prefix('=') {
+                let (value, after) = text::value(after);
+                rest = after;
+                return Some((word, value));
+            }
+            rest = if after.starts_with('"') { text::value(after).1 } else { &after[1..] };
+        }
+    })
 }
 
 /// A client's address as the log has it: IPv6 in brackets.
@@ -101,7 +117,7 @@ pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
             match follow(args, &remote, &mut seen).await {
                 Ok(ControlFlow::Break(())) => return Ok(Exit::Done),
                 Ok(ControlFlow::Continue(())) => {}
-                Err(Failure::Remote(error)) => eprintln!("({error})"),
+                Err(Failure::Remote(error)) => eprintln!("({})", look::clean(&error.to_string())),
                 Err(other) => return Err(other),
             }
             sleep(AGAIN).await;
@@ -131,10 +147,12 @@ impl LogsArgs {
             "line" if self.remote.json && !event.data.starts_with('{') => {
                 Some(format!("{}\n", json!({"line": event.data})))
             }
+            "line" if event.data.starts_with('{') => Some(format!("{}\n", sanitize::json(&event.data))),
             "line" => Some(format!("{}\n", look::clean(&event.data))),
             "skipped" => {
                 let skipped: Value = serde_json::from_str(&event.data).unwrap_or_default();
-                eprintln!("({} lines skipped: they come faster than they can be shown)", skipped["lines"]);
+                let lines = skipped["lines"].as_u64().unwrap_or_default();
+                eprintln!("({lines} lines skipped: they come faster than they can be shown)");
                 None
             }
             _ => None,
@@ -154,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_filter_knows_the_fields_of_both_formats() {
-        let line = "12:00Z  INFO routed conn=7 client=10.0.0.1:4000 listener=web pool=web backend=my b address=[::1]:80";
+        let line = "12:00Z  INFO routed conn=7 client=10.0.0.1:4000 listener=web pool=web backend=\"my b\" skipped=\"pool=db backend=c\" address=[::1]:80";
         let json = r#"{"message": "routed", "conn": 7, "client": "10.0.0.1:4000", "pool": "web", "backend": "my b"}"#;
         for line in [line, json] {
             for (pool, backend, from, wanted) in [

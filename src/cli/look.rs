@@ -7,6 +7,7 @@ use ratatui::style::Color;
 use ratatui::text::Span;
 
 use crate::pool::State;
+use crate::sanitize;
 
 /// A terminal that is drawn on; put back in order when it is dropped, and by the library's hook when the program
 /// panics.
@@ -146,7 +147,7 @@ pub(super) fn fit(text: &str, columns: usize, right: bool) -> String {
 
 /// Text from elsewhere, without anything that a terminal would take for an order.
 pub(super) fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    sanitize::line(text).into_owned()
 }
 
 /// How many columns a text takes.
@@ -204,6 +205,6 @@ mod tests {
 
     #[test]
     fn what_comes_from_elsewhere_gives_the_terminal_no_orders() {
-        assert_eq!(clean("a\x1b[31m\tb\u{9b}c"), "a [31m b c");
+        assert_eq!(clean("a\x1b[31m\tb\u{9b}c\u{202e}d"), "a [31m b c\u{fffd}d");
     }
 }

@@ -32,7 +32,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Algorithm, BindAddress};
-use crate::{chart, remote, supervisor, telemetry};
+use crate::{chart, remote, sanitize, supervisor, telemetry};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -311,7 +311,8 @@ pub fn main() -> ExitCode {
         Ok(Exit::Unserved) => ExitCode::from(1),
         Ok(Exit::Cut) => ExitCode::from(3),
         Err(failure) => {
-            eprintln!("{failure}");
+            // It quotes what an instance, a file or a name server said.
+            eprintln!("{}", sanitize::lines(&failure.to_string()));
             ExitCode::from(failure.code())
         }
     }
@@ -331,6 +332,11 @@ fn print_on(text: &str) -> Result<bool, Failure> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(Failure::NotStarted(format!("cannot write to standard output: {error}"))),
     }
+}
+
+/// Writes an instance's answer in JSON to standard output, as it came but for characters that a terminal would act on.
+fn print_json(answer: &str) -> Result<Exit, Failure> {
+    print(&format!("{}\n", sanitize::json(answer.trim_end())))
 }
 
 /// Writes a chart into a file.

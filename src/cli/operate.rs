@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::instance::{RemoteArgs, block_on};
 use super::reply::{Backend, Status};
 use super::target::Target;
-use super::{Exit, Failure, look, print};
+use super::{Exit, Failure, look, print, print_json};
 use crate::remote::Remote;
 
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub(super) fn print_change(
     json: bool,
 ) -> Result<Exit, Failure> {
     if json {
-        return print(&format!("{}\n", text.trim_end()));
+        return print_json(text);
     }
     let backend: Backend = remote.read(text)?;
     let (pool, name) = (&target.pool, &backend.name);
@@ -116,7 +116,7 @@ pub(super) fn recheck(args: &RecheckArgs) -> Result<Exit, Failure> {
         Ok(remote.send(Method::POST, "/api/v1/check", Some(&body)).await?)
     })?;
     if args.remote.json {
-        return print(&format!("{}\n", text.trim_end()));
+        return print_json(&text);
     }
     let checked: Checked = remote.read(&text)?;
     let mut lines = String::new();
@@ -155,7 +155,7 @@ pub(super) fn reload(args: &RemoteArgs) -> Result<Exit, Failure> {
     let remote = args.remote()?;
     let text = block_on(async { Ok(remote.send(Method::POST, "/api/v1/reload", None).await?) })?;
     if args.json {
-        return print(&format!("{}\n", text.trim_end()));
+        return print_json(&text);
     }
     let applied: Reloaded = remote.read(&text)?;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });

@@ -14,7 +14,7 @@ use crate::admin;
 use crate::admin::access::Access;
 use crate::admin::control::{Control, Draining, Order, Refusal, Reloaded};
 use crate::admin::server::Bound;
-use crate::config::{self, BindAddress, Config};
+use crate::config::{self, Admin, Config};
 use crate::supervisor::{Outcome, Supervisor};
 use crate::telemetry::fact::{Fact, Wrong};
 use crate::telemetry::log;
@@ -70,7 +70,7 @@ async fn live(
     let access = Access::default();
     access.agree(Access::terms(config.admin.as_ref()).map_err(Failure::NotStarted)?);
     let admin = match &config.admin {
-        Some(admin) => Some(bind(admin.bind.clone(), aside).await?),
+        Some(admin) => Some(bind(admin, aside).await?),
         None => None,
     };
     let starting = Supervisor::start(config, admin.as_ref().map(|admin| admin.address.clone()));
@@ -116,9 +116,9 @@ async fn live(
 }
 
 /// Binds the admin server to the runtime that it is to run on.
-async fn bind(address: BindAddress, aside: &Handle) -> Result<Bound, Failure> {
-    let wanted = address.clone();
-    let bound = aside.spawn(async move { Bound::bind(&wanted).await }).await;
+async fn bind(admin: &Admin, aside: &Handle) -> Result<Bound, Failure> {
+    let (address, wanted) = (&admin.bind, admin.clone());
+    let bound = aside.spawn(async move { Bound::bind(&wanted.bind, wanted.socket_mode).await }).await;
     let bound = bound.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     bound
         .map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {address}: {error}")))
@@ -199,9 +199,9 @@ async fn try_reload(
 /// What a reload cannot change in a running process.
 fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
     let (old, new) = (&before.log, &after.log);
-    let files = (old.format, &old.directory, old.rotation, old.keep)
-        != (new.format, &new.directory, new.rotation, new.keep);
-    let bind = |config: &Config| config.admin.as_ref().map(|admin| admin.bind.clone());
+    let files = (old.format, &old.directory, old.rotation, old.max_size, old.keep)
+        != (new.format, &new.directory, new.rotation, new.max_size, new.keep);
+    let bind = |config: &Config| config.admin.as_ref().map(|admin| (admin.bind.clone(), admin.socket_mode));
     [
         (before.runtime.workers != after.runtime.workers, "runtime.workers"),
         (before.runtime.max_connections != after.runtime.max_connections, "runtime.max_connections"),

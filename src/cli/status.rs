@@ -6,7 +6,7 @@ use ratatui::style::Color;
 
 use super::instance::{RemoteArgs, block_on};
 use super::reply::{Backend, Status};
-use super::{Exit, Failure, look, print};
+use super::{Exit, Failure, look, print, print_json};
 use crate::story::words::count;
 
 pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
@@ -14,7 +14,7 @@ pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
     let text = block_on(async { Ok(remote.text("/api/v1/status").await?) })?;
     let status: Status = remote.read(&text)?;
     if args.json {
-        print(&format!("{}\n", text.trim_end()))?;
+        print_json(&text)?;
     } else {
         print(&in_words(&status, colours()))?;
     }
@@ -29,8 +29,8 @@ pub(super) fn colours() -> bool {
 fn in_words(status: &Status, colours: bool) -> String {
     let mut text = format!(
         "pointsman {}, {}{}, up {}, {} of {} connections open, {} workers\n",
-        status.version,
-        status.phase,
+        look::clean(&status.version),
+        look::clean(&status.phase),
         if status.ready { ", ready" } else { ", not ready" },
         look::age(status.uptime_seconds),
         status.open(),
@@ -51,7 +51,7 @@ fn in_words(status: &Status, colours: bool) -> String {
     for pool in &status.pools {
         let colour = if pool.is_unserved() { Some(Color::Red) } else { None };
         let up = paint(&format!("{} of {} up", pool.up, pool.backends.len()), colour, colours);
-        text.push_str(&format!("\npool {}: {}, {up}", look::clean(&pool.name), pool.algorithm));
+        text.push_str(&format!("\npool {}: {}, {up}", look::clean(&pool.name), look::clean(&pool.algorithm)));
         let mut note = |wanted: bool, words: String| {
             if wanted {
                 text.push_str(", ");

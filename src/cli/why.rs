@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::instance::{RemoteArgs, block_on};
 use super::reply::Status;
 use super::target::Target;
-use super::{Exit, Failure, look, print};
+use super::{Exit, Failure, look, print, print_json};
 use crate::remote::{Remote, encode};
 
 #[derive(Debug, Args)]
@@ -117,7 +117,7 @@ pub(super) fn story(args: &StoryArgs) -> Result<Exit, Failure> {
 
 fn tell(remote: &Remote, text: &str, json: bool) -> Result<Exit, Failure> {
     if json {
-        return print(&format!("{}\n", text.trim_end()));
+        return print_json(text);
     }
     let story: Story = remote.read(text)?;
     print(&(story.lines().join("\n") + "\n"))

@@ -4,6 +4,7 @@
 //! into the [`model`], noting every problem on the way with the help of `decode` (maps and their keys), `scalar` (single
 //! values) and `escape` (bytes as text); a [`Report`] tells them. `write` is the way back.
 
+mod backend_name;
 mod decode;
 mod env;
 pub mod escape;
@@ -17,6 +18,7 @@ mod write;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use backend_name::{BACKEND_NAME_RULE, is_backend_name};
 pub use model::*;
 pub use read::bind_address;
 pub use report::{Place, Problem, Report};

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::decode::nearest;
-use super::model::{Factor, Percent};
+use super::model::{Factor, Percent, SocketMode};
 use super::tree::{Node, Value};
 
 /// Reads text.
@@ -97,6 +97,57 @@ pub(super) fn or_off<T>(
     }
 }
 
+/// Units of sizes, in bytes.
+const SIZES: [(&str, u64); 7] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("kB", 1000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+];
+
+/// Reads a size of at least `least` bytes, with its unit.
+pub(super) fn size(least: u64) -> impl Fn(&Node) -> Result<u64, String> {
+    move |node| {
+        let bytes = text(node).ok().and_then(|text| {
+            let (number, unit) =
+                SIZES.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+            let number = number.trim_end();
+            let digits = number.bytes().all(|digit| digit.is_ascii_digit());
+            number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(*unit)
+        });
+        bytes.filter(|bytes| *bytes >= least).ok_or_else(|| {
+            format!(
+                "must be a size with its unit, such as 500KiB, 100MiB or 1GB, at least {}",
+                in_bytes(least)
+            )
+        })
+    }
+}
+
+/// A size in the largest binary unit of which it is a multiple.
+pub(super) fn in_bytes(size: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let whole = units.into_iter().find(|(_, unit)| size > 0 && size.is_multiple_of(*unit));
+    let (name, unit) = whole.unwrap_or(("B", 1));
+    format!("{}{name}", size / unit)
+}
+
+/// Reads the mode of a file, in octal and as text: of a bare number YAML hands on only the value, which is 660 for `0660`
+/// in one version and 432 in another, and which of them was written cannot be seen any more.
+pub(super) fn file_mode(node: &Node) -> Result<SocketMode, String> {
+    let digits = text(node).ok().and_then(|text| text.strip_prefix("0o").or(text.strip_prefix('0')));
+    let three =
+        digits.filter(|digits| digits.len() == 3 && digits.bytes().all(|digit| digit.is_ascii_digit()));
+    let mode = three.and_then(|digits| u32::from_str_radix(digits, 8).ok());
+    mode.map(SocketMode).ok_or_else(|| {
+        "must be a mode in quotes, of three octal digits after a 0, such as \"0660\" (user and group)"
+            .to_owned()
+    })
+}
+
 /// Reads one of several words.
 pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node) -> Result<T, String> {
     move |node| {
@@ -143,7 +194,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_size_has_its_unit() {
+        let read = |text: &str| size(100)(&node(text)).ok();
+        assert_eq!(read("100B"), Some(100));
+        assert_eq!(read("500 KiB"), Some(500 << 10));
+        assert_eq!(read("100MiB"), Some(100 << 20));
+        assert_eq!(read("1GB"), Some(1_000_000_000));
+        for wrong in ["100", "99B", "MiB", "1.5MiB", "-1MiB", "+1MiB", "1 mib", "1M", "", "99999999999999GiB"]
+        {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_mode_is_octal_and_says_so() {
+        let read = |text: &str| file_mode(&node(text)).ok().map(|mode| mode.0);
+        assert_eq!(read("0660"), Some(0o660));
+        assert_eq!(read("0o600"), Some(0o600));
+        assert_eq!(read(&SocketMode(0o7).to_string()), Some(0o7));
+        for wrong in
+            ["660", "432", "1224", "0860", "01660", "066", "00660", "rw-rw----", "0x1b0", "-0660", ""]
+        {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_size_reads_back(bytes in any::<u64>(), shift in 0..64_u32) {
+            let bytes = bytes >> shift;
+            prop_assert_eq!(size(0)(&node(&in_bytes(bytes))), Ok(bytes));
+        }
+
         #[test]
         fn a_factor_reads_back(hundredths in 0..10_000_000_u32) {
             let written = node(&format!("{}.{:02}", hundredths / 100, hundredths % 100));

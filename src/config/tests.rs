@@ -11,12 +11,12 @@ use super::*;
 /// Every key that can be written, each at least once.
 const EVERYTHING: &str = r"
 runtime: {workers: 1, max_connections: 1, busy_poll: 50us, max_checks: 9, drain: {grace: 0s, timeout: 1s}}
-log: {level: info, format: text, directory: logs, rotation: daily, keep: 7, connections: true}
+log: {level: info, format: text, directory: logs, rotation: daily, max_size: 100MiB, keep: 7, connections: true}
 admin: {bind: 127.0.0.1:9900, token_file: /run/token, hosts: [lb.example.com]}
 listeners:
   one:
-    {bind: 127.0.0.1:1, pool: one, no_backend: reset, max_connections: 1,
-    keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s}
+    {bind: ['127.0.0.1:1', 'unix:/l'], pool: one, no_backend: reset, max_connections: 1,
+    keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s, socket_mode: '0600'}
 pools:
   one:
     balance: weighted
@@ -223,10 +223,37 @@ listeners: {on: {bind: ['unix:/tmp/$$x: y', 'unix:#'], pool: '1', keepalive: off
 pools:
   '1':
     discover: [{static: [{address: '[::1]:1', name: '${DIR:-$}: #1 - x'}, {address: 1.2.3.4:5, name: 'null'},
-      {address: 1.2.3.4:6, name: '1e3'}, {address: 1.2.3.4:7, name: ' '}, {address: 1.2.3.4:8, name: off}]}]
+      {address: 1.2.3.4:6, name: '1e3'}, {address: 1.2.3.4:7, name: '~'}, {address: 1.2.3.4:8, name: off}]}]
     health: [{exchange: {expect: '\xff$ {}'}, timeout: 1ms, every: 1h 1ms}, {http: {path: '/?a=$$b', status: 5xx}}]
 ";
     reads_back(&read(odd).unwrap());
+}
+
+#[test]
+fn a_mode_without_quotes_is_refused_whatever_yaml_makes_of_it() {
+    let told = |mode: &str| {
+        let text = format!(
+            "{{listeners: {{l: {{bind: 'unix:/l', pool: p, socket_mode: {mode}}}}}, pools: {{p: {{discover: [{{static: [1.2.3.4:5]}}]}}}}}}"
+        );
+        read(&text).map(|config| config.listeners["l"].socket_mode).map_err(|report| report.to_string())
+    };
+    for (mode, wanted) in [("'0660'", 0o660), ("\"0o600\"", 0o600)] {
+        assert_eq!(told(mode), Ok(SocketMode(wanted)));
+    }
+    for mode in ["0660", "660", "0o660", "432", "0x1b0"] {
+        assert!(told(mode).unwrap_err().contains("must be a mode in quotes"), "{mode}");
+    }
+}
+
+#[test]
+fn a_mode_of_what_has_no_unix_path_is_a_problem() {
+    let pools = "pools: {p: {discover: [{static: [1.2.3.4:5]}]}}";
+    for (admin, listener) in [("", ", socket_mode: '0660'"), (", socket_mode: '0660'", "")] {
+        let text = format!(
+            "{{admin: {{bind: 127.0.0.1:1{admin}}}, listeners: {{l: {{bind: 127.0.0.1:2, pool: p{listener}}}}}, {pools}}}"
+        );
+        assert!(read(&text).unwrap_err().to_string().contains("it has no Unix path"), "{text}");
+    }
 }
 
 #[test]
@@ -292,14 +319,17 @@ fn the_schema_refuses_what_the_program_refuses() {
         ("grace: 0s", "grace: soon"),
         ("level: info", "level: loud"),
         ("keep: 7", "keep: 0"),
+        ("max_size: 100MiB", "max_size: 100"),
+        ("socket_mode: '0600'", "socket_mode: '600'"),
+        ("socket_mode: '0600'", "socket_mode: '0800'"),
         ("connections: true", "connections: maybe"),
         ("{bind: 127.0.0.1:9900, token_file: /run/token, hosts: [lb.example.com]}", "{}"),
         ("token_file: /run/token", "token_file: [a]"),
         ("token_file: /run/token", "token: secret"),
         ("hosts: [lb.example.com]", "hosts: lb.example.com"),
         ("hosts: [lb.example.com]", "hosts: ['lb.example.com:80']"),
-        ("bind: 127.0.0.1:1, ", ""),
-        ("bind: 127.0.0.1:1, ", "bind: [], "),
+        ("bind: ['127.0.0.1:1', 'unix:/l'], ", ""),
+        ("bind: ['127.0.0.1:1', 'unix:/l'], ", "bind: [], "),
         ("pool: one, ", ""),
         ("  one:\n    {bind", "  \"o/e\":\n    {bind"),
         ("balance: weighted", "balance: fair"),

@@ -18,10 +18,13 @@ use ipnet::IpNet;
 
 use super::chosen::Chosen;
 use super::{Fitness, Found};
-use crate::config::Docker;
+use crate::config::{BACKEND_NAME_RULE, Docker, is_backend_name};
+use crate::sanitize;
 
 /// The largest share that a container can ask for, as in a static list.
 const LARGEST_WEIGHT: u32 = 256;
+/// A label that is not heeded is shown up to here, in characters: it may be as long as the engine lets it be.
+const SHOWN: usize = 80;
 
 /// What a list says.
 #[derive(Debug, Default)]
@@ -110,6 +113,8 @@ fn found(
     let endpoints = endpoints(container);
     let endpoint = endpoint(settings, container, &endpoints, near)?;
     let mut label = Labels { container, complaints };
+    let rule = format!("a name of {BACKEND_NAME_RULE}");
+    label.read("name", &rule, |name: &String| name.is_empty() || is_backend_name(name));
     let port = label.read("port", "a port from 1 to 65535", |port: &u16| *port > 0).or(settings.port);
     let weight = label.read("weight", "a whole number from 0 to 256", |weight| *weight <= LARGEST_WEIGHT);
     let backup = label.read("backup", "true or false", |_: &bool| true);
@@ -138,6 +143,7 @@ impl Labels<'_> {
         let text = label(self.container, what)?;
         let value = text.trim().parse().ok().filter(good);
         if value.is_none() {
+            let text = sanitize::shortened(text, SHOWN);
             let reason =
                 format!("its label pointsman.{what} must be {wanted}, not {text:?}; it is not heeded");
             self.complaints.push((reason, false));
@@ -282,12 +288,12 @@ pub(crate) fn id(container: &ContainerSummary) -> &str {
     container.id.as_deref().unwrap_or_default()
 }
 
-/// What a container is called: as its label says, else its own name. Links give it further names, such as `/web/db`.
+/// What a container is called: as its label says if a backend may have that name, else its own name. Links give it further names, such as `/web/db`.
 pub(crate) fn name(container: &ContainerSummary) -> Arc<str> {
-    let labelled = label(container, "name").filter(|name| !name.is_empty());
+    let labelled = label(container, "name").map(str::trim).filter(|name| is_backend_name(name));
     let own = || {
         let mut names = container.names.iter().flatten().map(|name| name.strip_prefix('/').unwrap_or(name));
-        names.find(|name| !name.contains('/'))
+        names.find(|name| is_backend_name(name))
     };
     labelled.or_else(own).unwrap_or_else(|| id(container)).into()
 }

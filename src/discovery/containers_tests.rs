@@ -108,6 +108,7 @@ fn labels_say_name_port_weight_backup_and_connections() {
 #[test]
 fn labels_that_make_no_sense_are_told_and_the_defaults_hold() {
     let labels = [
+        ("pointsman.name", "web\n2026-11-22 INFO closed"),
         ("pointsman.port", "0"),
         ("pointsman.weight", "257"),
         ("pointsman.backup", "yes"),
@@ -122,6 +123,25 @@ fn labels_that_make_no_sense_are_told_and_the_defaults_hold() {
         assert!(told.iter().any(|t| t.contains(&word) && t.contains(&format!("{value:?}"))), "{told:?}");
     }
     assert!(reading.complaints.iter().all(|complaint| !complaint.skipped && &*complaint.name == "web-1"));
+}
+
+#[test]
+fn a_label_that_no_backend_may_be_called_by_leaves_the_container_its_own_name() {
+    let long = "x".repeat(300_000);
+    for label in ["a\nb", "\x1b[2J", "\u{202e}gnp", "a/b", "..", &long] {
+        let reading = reading(&settings(), &[labelled(&[("pointsman.name", label)])]);
+        assert_eq!(reading.found, [Found::new("web-1".into(), address("172.17.0.2:5000"))], "{label:?}");
+        assert_eq!(reading.owners.values().map(|name| &**name).collect::<Vec<_>>(), ["web-1"]);
+        let complaint = reading.complaints.first().unwrap();
+        assert!(!complaint.skipped && complaint.reason.starts_with("its label pointsman.name must be"));
+        assert!(
+            complaint.reason.len() < 500 && !complaint.reason.contains(char::is_control),
+            "{complaint:?}"
+        );
+    }
+    // An empty label is none, and spaces around a name do not belong to it.
+    assert_eq!(&*only(&settings(), labelled(&[("pointsman.name", "")])).name, "web-1");
+    assert_eq!(&*only(&settings(), labelled(&[("pointsman.name", " Server 1 ")])).name, "Server 1");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod once;
 mod resolve;
 mod rounds;
 mod srv;
+mod vetted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -224,6 +225,7 @@ pub(crate) fn files(source: &Source) -> u64 {
 /// Starts watching `source`; needs a tokio runtime.
 pub fn start(source: &Source, sink: Sink) -> Running {
     let ask_now = Arc::new(Notify::new());
+    let sink = vetted::vetted(SourceKey::from(source), sink);
     let task = match source {
         Source::Static(backends) => {
             let outcome = Outcome::Backends(backends.iter().map(Found::from).collect());

@@ -2,7 +2,7 @@ use super::super::admit::Limit;
 use super::super::files::Files;
 use super::*;
 use crate::balance::Ask;
-use crate::config::{self, NoBackend, SocketOptions, Source, StaticBackend};
+use crate::config::{self, NoBackend, SocketMode, SocketOptions, Source, StaticBackend};
 use crate::health::Pace;
 use crate::pool::Handle;
 use crate::telemetry::journal::Journal;
@@ -49,6 +49,7 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
             no_backend: NoBackend::Reset,
             max_connections: None,
             options: SocketOptions::NONE,
+            socket_mode: SocketMode::default(),
         };
         let local =
             Rc::new(Local::new(0, 1, Arc::new(Limit::new(None, &Files::new(1024, 256, 1))), Arc::default()));

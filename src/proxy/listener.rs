@@ -17,7 +17,7 @@ use super::connection;
 use super::sockets;
 use super::stream::Stream;
 use super::worker::Local;
-use crate::config::{NoBackend, SocketOptions};
+use crate::config::{NoBackend, SocketMode, SocketOptions};
 use crate::pool::Pool;
 use crate::telemetry::decisions::Client;
 
@@ -48,6 +48,8 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// Options of its TCP sockets.
     pub options: SocketOptions,
+    /// Who may connect to its Unix sockets.
+    pub socket_mode: SocketMode,
 }
 
 impl Listener {

@@ -20,4 +20,5 @@ pub mod splice;
 pub mod stream;
 pub mod table;
 mod turn;
+pub mod unix_socket;
 pub mod worker;

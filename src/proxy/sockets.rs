@@ -3,8 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path;
 use std::time::Duration;
 
 use rustix::net::sockopt;
@@ -18,7 +16,7 @@ use crate::telemetry::not_with_itself;
 
 /// Connections that the kernel holds for us until they are accepted. It cuts this down to
 /// `net.core.somaxconn` (listen(2)), 4096 since Linux 5.4.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 /// Time between keepalive probes, and how many go unanswered until the peer counts as gone.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
@@ -79,19 +77,6 @@ pub fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions)
 pub fn fast_open_served() -> bool {
     let setting = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen");
     setting.ok().and_then(|text| text.trim().parse::<u32>().ok()).is_none_or(|bits| bits & 2 != 0)
-}
-
-/// A Unix socket that listens at `path`. A socket file that nobody answers behind is left over and replaced.
-pub fn listen_unix(path: &path::Path) -> io::Result<UnixListener> {
-    if path.exists() {
-        if UnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 /// Makes the kernel ignore who asks for a new connection, so that a listening socket can be emptied and then

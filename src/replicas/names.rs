@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::config::{BACKEND_NAME_RULE, is_backend_name};
+
 /// A longer name is not shown well anywhere.
 const LONGEST: usize = 64;
 /// A label of DNS has no more (RFC 1035, 2.3.4).
@@ -18,6 +20,8 @@ pub(super) fn wrong(name: &str) -> Option<String> {
         Some(format!("the hostname {name:?} has control characters, or spaces around it"))
     } else if name.chars().count() > LONGEST {
         Some(format!("the hostname {name:?} is longer than {LONGEST} characters"))
+    } else if !is_backend_name(name) {
+        Some(format!("the hostname {name:?} cannot be a backend's: that has {BACKEND_NAME_RULE}"))
     } else {
         None
     }
@@ -98,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_name_that_cannot_be_read_is_refused() {
-        for name in ["", " ", " a", "a ", "a\nb", &"x".repeat(65)] {
+        for name in ["", " ", " a", "a ", "a\nb", "a/b", "..", "a\u{202e}b", &"x".repeat(65)] {
             assert!(wrong(name).is_some(), "{name:?}");
         }
         for name in ["a", "Server 4", "ß", &"x".repeat(64)] {

@@ -2,15 +2,15 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
 
 use socket2::Socket;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::config::{BindAddress, SocketOptions};
+use crate::config::{BindAddress, SocketMode, SocketOptions};
 use crate::proxy::listener::{self, Closing, Listener};
 use crate::proxy::sockets;
+use crate::proxy::unix_socket::UnixSocket;
 use crate::proxy::worker::Worker;
 use std::sync::Arc;
 
@@ -39,13 +39,16 @@ struct Open {
     sockets: Vec<Socket>,
     /// The options that they have.
     options: SocketOptions,
+    /// The socket at a Unix path, and its mode.
+    unix: Option<(UnixSocket, SocketMode)>,
     closing: Closing,
     closed: Vec<oneshot::Receiver<()>>,
 }
 
 impl Door {
-    /// Takes an address for this process; fails if another one has it. `shared`: this process may have it.
-    pub(super) fn reserve(configured: &BindAddress, shared: bool) -> io::Result<Self> {
+    /// Takes an address for this process; fails if another one has it. `shared`: this process may have it. `mode` is that of
+    /// a Unix socket.
+    pub(super) fn reserve(configured: &BindAddress, shared: bool, mode: SocketMode) -> io::Result<Self> {
         let (address, hold) = match configured {
             BindAddress::Tcp(address) => {
                 let socket = sockets::reserve(*address, shared)?;
@@ -53,9 +56,8 @@ impl Door {
                 (BindAddress::Tcp(address), Hold::Tcp(socket))
             }
             BindAddress::Unix(path) => {
-                // Held by nobody else, and a place where a socket can be made.
-                drop(sockets::listen_unix(path)?);
-                std::fs::remove_file(path)?;
+                // Only to find out that nothing is in the way, and that a socket can be made there.
+                UnixSocket::bind(path, mode)?.remove();
                 (configured.clone(), Hold::Unix)
             }
         };
@@ -68,12 +70,14 @@ impl Door {
         workers: &[Worker],
         listener: &Arc<Listener>,
         options: &SocketOptions,
+        mode: SocketMode,
     ) -> io::Result<()> {
         if self.open.is_some() {
             return Ok(());
         }
         let mut sockets = Vec::new();
         let mut theirs = Vec::new();
+        let mut unix = None;
         match (&self.address, &self.hold) {
             (BindAddress::Tcp(address), Hold::Tcp(_)) => {
                 for _ in workers {
@@ -83,17 +87,18 @@ impl Door {
                 }
             }
             (BindAddress::Unix(path), _) => {
-                let socket: UnixListener = sockets::listen_unix(path)?;
+                let socket = UnixSocket::bind(path, mode)?;
                 for _ in workers {
-                    theirs.push(listener::Socket::Unix(socket.try_clone()?));
+                    theirs.push(listener::Socket::Unix(socket.listener()?));
                 }
+                unix = Some((socket, mode));
             }
             (BindAddress::Tcp(_), Hold::Unix) => return Err(io::ErrorKind::InvalidInput.into()),
         }
         let closing = Closing::default();
         let closed =
             workers.iter().zip(theirs).map(|(w, socket)| w.accept(socket, listener, &closing)).collect();
-        self.open = Some(Open { sockets, options: *options, closing, closed });
+        self.open = Some(Open { sockets, options: *options, unix, closing, closed });
         info!(listener = %listener.name, address = %self.address, "listening");
         Ok(())
     }
@@ -104,16 +109,17 @@ impl Door {
             // Whom the kernel holds back when the socket closes is turned away: it is to begin with nobody now.
             self.change(&SocketOptions { defer_accept: None, ..options });
         }
-        let Some(Open { sockets, closing, closed, .. }) = self.open.take() else { return };
+        let Some(Open { sockets, unix, closing, closed, .. }) = self.open.take() else { return };
         closing.ignoring_newcomers();
         for socket in &sockets {
             if let Err(error) = sockets::ignore_newcomers(socket.as_fd()) {
                 warn!(address = %self.address, %error, "newcomers cannot be ignored: a few may be reset");
             }
         }
-        if let BindAddress::Unix(path) = &self.address {
-            // Who connects from now on finds no socket; that it is gone already is as good.
-            let _ = std::fs::remove_file(path);
+        if let Some((socket, _)) = unix {
+            // A client that connects from now on finds no socket. Those in its queue are still served: the workers have
+            // handles of it.
+            socket.remove();
         }
         closing.now();
         for closed in closed {
@@ -124,6 +130,19 @@ impl Door {
     /// Whether clients are let in.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
+    }
+
+    /// Gives an open Unix socket another mode.
+    pub(super) fn change_mode(&mut self, mode: SocketMode) {
+        let Some((socket, current)) = self.open.as_mut().and_then(|open| open.unix.as_mut()) else { return };
+        if *current == mode {
+            return;
+        }
+        if let Err(error) = socket.set_mode(mode) {
+            warn!(address = %self.address, %mode, %error, "socket mode not changed");
+        }
+        // Also if it failed: it is told once, not at every change of the pool.
+        *current = mode;
     }
 
     /// Gives the open sockets other options, for the connections that are let in from now on.

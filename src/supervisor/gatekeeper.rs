@@ -73,7 +73,8 @@ async fn keep(
         } else {
             for door in &mut doors {
                 door.change(&settings.options);
-                if let Err(error) = door.open(&workers, &listener, &settings.options) {
+                door.change_mode(settings.socket_mode);
+                if let Err(error) = door.open(&workers, &listener, &settings.options, settings.socket_mode) {
                     error!(listener = %listener.name, address = %door.address, %error, "cannot listen; trying again");
                     again = Some(AGAIN);
                 }

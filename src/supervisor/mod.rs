@@ -182,7 +182,7 @@ impl Supervisor {
             let held = self.listeners.get(name).map_or(&[][..], |running| &running.addresses);
             let new = listener.bind.iter().filter(|wanted| !held.iter().any(|(held, _)| held == *wanted));
             let reserve = |address: &BindAddress| {
-                Door::reserve(address, ours(address)).map_err(|error| Error::Bind {
+                Door::reserve(address, ours(address), listener.socket_mode).map_err(|error| Error::Bind {
                     listener: Arc::clone(name),
                     address: address.clone(),
                     error,
@@ -292,6 +292,7 @@ impl Supervisor {
                 no_backend: wanted.no_backend,
                 max_connections: wanted.max_connections,
                 options: wanted.options,
+                socket_mode: wanted.socket_mode,
             };
             if wanted.options.fast_open.is_some() && !sockets::fast_open_served() {
                 warn!(listener = %name, "fast_open does nothing: net.ipv4.tcp_fastopen lacks the bit 2");

@@ -4,14 +4,13 @@
 //! connection. When it cannot keep up, lines are dropped, and counted.
 
 use std::fmt;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use tracing::{error, warn};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, WorkerGuard};
-use tracing_appender::rolling::{self, RollingFileAppender};
+use tracing::{error, info, warn};
+use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
@@ -20,22 +19,24 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::CONNECTIONS;
+use super::lines::{Condition, Lines, News, Place, Stream};
+use super::log_files::{LogFiles, Plan};
 use super::tail::Tail;
-use crate::config::{Level, Log, LogFormat, Rotation};
+use super::text::TextFields;
+use crate::config::{Level, Log, LogFormat};
 
 /// Variables that override `log.level`, the first that is set: filters in the syntax of `tracing`.
 const FILTERS: [&str; 2] = ["POINTSMAN_LOG", "RUST_LOG"];
 /// How often newly dropped lines are reported.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// How long lines gather before they are written together, and how many bytes of them at most.
-const GATHER: Duration = Duration::from_millis(10);
-const GATHERED: usize = 64 * 1024;
-/// How often they are offered to somebody who does not take them now.
-const TRIES: u32 = 50;
+/// How often what waits for a place that fails is offered to it again.
+const RETRY: Duration = Duration::from_secs(1);
 
-/// One counter for each place that lines go to.
-static DROPPED: Mutex<Vec<ErrorCounter>> = Mutex::new(Vec::new());
+/// One for each place that lines go to.
+static WRITERS: Mutex<Vec<NonBlocking>> = Mutex::new(Vec::new());
+/// How writing to them goes.
+static CONDITION: Condition = Condition::new();
 
 /// The last lines.
 static TAIL: Tail = Tail::new();
@@ -85,11 +86,15 @@ pub fn init(config: &Log) -> Result<Guard, Error> {
     let mut writers = Vec::new();
     let terminal = io::stderr().is_terminal();
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let files = config.directory.as_deref().map(|directory| files(config, directory)).transpose()?;
+    let files = match &config.directory {
+        Some(directory) => Some((files(config, directory)?, directory.display().to_string())),
+        None => None,
+    };
     // One of the two feeds the tail: the files, whose lines have no colours to be taken out.
     let (of_stderr, of_files) = if files.is_some() { (None, Some(&TAIL)) } else { (Some(&TAIL), None) };
-    let stderr = not_blocking(io::stderr(), of_stderr, &mut writers);
-    let files = files.map(|files| not_blocking(files, of_files, &mut writers));
+    // The files first: they end first, and what is told of that reaches standard error.
+    let files = files.map(|(files, directory)| not_blocking(files, directory, of_files, &mut writers));
+    let stderr = not_blocking(Stream(io::stderr()), "standard error".to_owned(), of_stderr, &mut writers);
     let layers = match files {
         None => vec![layer(config.format, colour, BoxMakeWriter::new(stderr))],
         // The same bytes for both: put into words once.
@@ -129,16 +134,34 @@ pub fn tail() -> &'static Tail {
 
 /// Lines that were dropped since the start.
 pub fn dropped_lines() -> u64 {
-    let counters = DROPPED.lock().unwrap_or_else(PoisonError::into_inner);
-    counters.iter().map(|counter| counter.dropped_lines() as u64).sum()
+    dropped_by_queues() + CONDITION.lost()
 }
 
-/// Says, now and then and for ever, when lines were dropped.
+/// Those of them that the queues in front of the threads had no room for.
+fn dropped_by_queues() -> u64 {
+    let writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
+    writers.iter().map(|writer| writer.error_counter().dropped_lines() as u64).sum()
+}
+
+/// Says, now and then and for ever, when lines were dropped, and has places that fail tried again, also when nothing is
+/// logged.
 pub async fn report_dropped() {
     let mut before = 0;
+    let mut next = Instant::now() + REPORT;
     loop {
-        tokio::time::sleep(REPORT).await;
-        let now = dropped_lines();
+        tokio::time::sleep(RETRY).await;
+        if CONDITION.fails() {
+            let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for writer in &mut writers {
+                // Nothing to write: it makes the thread flush.
+                let _ = writer.write(b"");
+            }
+        }
+        if Instant::now() < next {
+            continue;
+        }
+        next = Instant::now() + REPORT;
+        let now = dropped_by_queues() + CONDITION.too_slow();
         if now > before {
             warn!(
                 lines = now - before,
@@ -173,69 +196,40 @@ fn filter(config: &Log) -> Result<EnvFilter, Error> {
     })
 }
 
+/// Puts a thread of its own in front of a place, which `log` names.
 fn not_blocking(
-    writer: impl io::Write + Send + 'static,
+    place: impl Place + Send + 'static,
+    log: String,
     tail: Option<&'static Tail>,
     guards: &mut Vec<WorkerGuard>,
 ) -> NonBlocking {
-    let gathering = Gathering { writer: BufWriter::with_capacity(GATHERED, writer), tail };
-    let (writer, guard) = tracing_appender::non_blocking(gathering);
-    DROPPED.lock().unwrap_or_else(PoisonError::into_inner).push(writer.error_counter());
+    let lines = Lines::new(place, tail, &CONDITION, move |news| tell(&log, &news));
+    let (writer, guard) = tracing_appender::non_blocking(lines);
+    WRITERS.lock().unwrap_or_else(PoisonError::into_inner).push(writer.clone());
     guards.push(guard);
     writer
 }
 
-/// Writes lines together. The thread that writes flushes whenever it has caught up; a pause then lets the next lines
-/// gather, which otherwise would cost a system call each, and their connections a wake-up.
-struct Gathering<W: Write> {
-    writer: BufWriter<W>,
-    /// Where the lines are kept too. They are there before somebody who does not take them holds this thread up.
-    tail: Option<&'static Tail>,
+/// The files in `directory`, which is made if it is not there.
+fn files(config: &Log, directory: &Path) -> Result<LogFiles, Error> {
+    let failed =
+        |error: io::Error| Error::Directory { directory: directory.to_owned(), error: error.to_string() };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let plan = Plan { rotation: config.rotation, max_size: config.max_size, keep: config.keep };
+    LogFiles::open(directory.to_owned(), plan, SystemTime::now).map_err(failed)
 }
 
-impl<W: Write> Write for Gathering<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Some(tail) = self.tail {
-            tail.add(line);
+/// Tells how writing to `log` goes. The thread that writes it may tell: what it logs goes to its queue, which never blocks.
+fn tell(log: &str, news: &News) {
+    match news {
+        News::Failed(error) => {
+            error!(log, %error, "log cannot be written: lines wait, up to 64 KiB, and then are lost and counted");
         }
-        // All of it: it would come again, and be in the tail twice.
-        self.writer.write_all(line).map(|()| line.len())
+        News::Works { lost: 0 } => info!(log, lost = 0, "log is written again"),
+        News::Works { lost } => warn!(log, lost, "log is written again: lines are missing"),
+        News::NotPrepared(error) => error!(log, %error, "log file cannot be begun: the last one goes on"),
+        News::Prepared => info!(log, "log files are begun again"),
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        for _ in 0..TRIES {
-            let flushed = self.writer.flush();
-            std::thread::sleep(GATHER);
-            // Somebody else may have made our standard error non-blocking.
-            if !flushed.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-                break;
-            }
-        }
-        // Of an error the library would tell nobody, and forget that it is to stop.
-        Ok(())
-    }
-}
-
-fn files(config: &Log, directory: &Path) -> Result<RollingFileAppender, Error> {
-    let rotation = match config.rotation {
-        Rotation::Hourly => rolling::Rotation::HOURLY,
-        Rotation::Daily => rolling::Rotation::DAILY,
-        Rotation::Never => rolling::Rotation::NEVER,
-    };
-    let failed = |error: String| Error::Directory { directory: directory.to_owned(), error };
-    std::fs::create_dir_all(directory).map_err(|error| failed(error.to_string()))?;
-    // The link to the latest file stands in the directory itself: from there, a relative path would lead elsewhere.
-    let absolute = directory.canonicalize().map_err(|error| failed(error.to_string()))?;
-    let mut builder = RollingFileAppender::builder()
-        .filename_prefix("pointsman")
-        .filename_suffix("log")
-        // After a restart within a period the library counts the file of that period twice.
-        .max_log_files(config.keep + 1);
-    // Without rotation there is one file, and it has that name itself.
-    if config.rotation != Rotation::Never {
-        builder = builder.latest_symlink("pointsman.log");
-    }
-    builder.rotation(rotation).build(absolute).map_err(|error| failed(error.to_string()))
 }
 
 type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;
@@ -243,7 +237,7 @@ type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Regi
 fn layer(format: LogFormat, colour: bool, writer: BoxMakeWriter) -> Box<dyn Layer<Filtered> + Send + Sync> {
     let base = tracing_subscriber::fmt::layer().with_timer(Utc).with_writer(writer).with_target(false);
     match format {
-        LogFormat::Text => base.with_ansi(colour).boxed(),
+        LogFormat::Text => base.with_ansi(colour).fmt_fields(TextFields).boxed(),
         LogFormat::Json => base.with_ansi(false).with_target(true).json().flatten_event(true).boxed(),
     }
 }
@@ -259,20 +253,17 @@ impl FormatTime for Utc {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lines::GATHERED;
     use super::*;
     use std::sync::Arc;
 
     /// A disk that takes nothing while somebody holds the lock.
     struct Blocked(Arc<Mutex<()>>);
 
-    impl Write for Blocked {
+    impl Place for Blocked {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _free = self.0.lock().unwrap();
             Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
         }
     }
 
@@ -281,7 +272,7 @@ mod tests {
         let disk = Arc::new(Mutex::new(()));
         let blocked = disk.lock().unwrap();
         let mut guards = Vec::new();
-        let mut log = not_blocking(Blocked(Arc::clone(&disk)), None, &mut guards);
+        let mut log = not_blocking(Blocked(Arc::clone(&disk)), "test".to_owned(), None, &mut guards);
         let before = dropped_lines();
         let gathered = GATHERED as u64 / 1024 + 1;
         let lines = tracing_appender::non_blocking::DEFAULT_BUFFERED_LINES_LIMIT as u64 + gathered + 100;

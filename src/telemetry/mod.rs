@@ -6,12 +6,15 @@ pub mod ends;
 pub mod fact;
 pub mod flow;
 pub mod journal;
+mod lines;
 pub mod log;
+mod log_files;
 pub mod process;
 pub mod reason;
 pub mod ring;
 pub mod shortage;
 pub mod tail;
+pub mod text;
 
 use std::time::Duration;
 

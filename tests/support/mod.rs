@@ -96,6 +96,21 @@ impl Lb {
         Self::spawn(tempfile::tempdir().unwrap(), arguments)
     }
 
+    /// The same as [`start_in`](Self::start_in), by a shell that first runs `commands`, such as `umask 077`. `wrapper` runs
+    /// the shell, in the same process: `unshare -m`, or nothing.
+    pub fn start_after(wrapper: &[&str], commands: &str, config: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let file = tempfile::tempdir().unwrap();
+        prepare(file.path());
+        std::fs::write(file.path().join("pointsman.yaml"), with_admin(config)).unwrap();
+        let script = format!("{commands} && exec {} run -c pointsman.yaml", env!("CARGO_BIN_EXE_pointsman"));
+        let words = [wrapper, &["sh", "-c", &script]].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
+        let lb = Self::run(command, file);
+        lb.when_logged("admin listening");
+        lb
+    }
+
     #[track_caller]
     fn spawn(file: tempfile::TempDir, arguments: &[&str]) -> Self {
         watchdog::note("the start of Pointsman");

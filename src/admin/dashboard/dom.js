@@ -10,15 +10,23 @@ export function h(tag, properties = {}, ...children) {
     else if (name === 'class') element.className = value;
     else element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  element.append(...children.filter((child) => child !== null && child !== undefined).map(shown));
   return element;
+}
+
+/**
+ * Text without characters that only change how other text is shown, such as bidirectional controls: a name or a cause
+ * must not reorder the line that it stands in.
+ */
+function shown(text) {
+  return typeof text === 'string' ? text.replace(/[\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd') : text;
 }
 
 /** Sets an element's text if it is another one: what has not changed costs nothing. */
 export function say(element, text) {
   if (element.said !== text) {
     element.said = text;
-    element.textContent = text;
+    element.textContent = shown(text);
   }
 }
 

@@ -294,7 +294,7 @@ impl Balancer {
         counter(
             e,
             "pointsman_log_lines_dropped",
-            "Log lines that could not be written in time",
+            "Log lines that were lost: they could not be written, or not in time",
             log::dropped_lines(),
         )?;
         gauges(

@@ -26,7 +26,8 @@ use crate::admin;
 use crate::admin::access::Access;
 use crate::admin::control::Control;
 use crate::config::{
-    self, BindAddress, Check, Config, Dns, Health, HttpCheck, Listener, Log, NoBackend, Pool, Runtime, Source,
+    self, BindAddress, Check, Config, Dns, Health, HttpCheck, Listener, Log, NoBackend, Pool, Runtime,
+    SocketMode, Source,
 };
 use crate::supervisor::{self, Supervisor};
 use crate::telemetry::log;
@@ -135,9 +136,13 @@ async fn start(args: &DemoArgs, stage: &Stage, admin: &BindAddress) -> Result<Su
 /// Where the admin server listens, by the same rule.
 async fn bind_admin(wanted: Option<SocketAddr>) -> Result<admin::server::Bound, Failure> {
     let usual = wanted.unwrap_or((Ipv4Addr::LOCALHOST, 9900).into());
-    let bound = match admin::server::Bound::bind(&BindAddress::Tcp(usual)).await {
+    let bound = match admin::server::Bound::bind(&BindAddress::Tcp(usual), SocketMode::default()).await {
         Err(error) if wanted.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
-            admin::server::Bound::bind(&BindAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into())).await
+            admin::server::Bound::bind(
+                &BindAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()),
+                SocketMode::default(),
+            )
+            .await
         }
         bound => bound,
     };

@@ -280,7 +280,11 @@ impl Records {
             if kind != RecordType::PTR {
                 return Ok(Vec::new());
             }
-            let owner = Name::from_str_relaxed(owner).map_err(|_| ResponseCode::ServFail)?;
+            // A server may answer with any bytes, not only with those of host names (RFC 2181, 11).
+            let labels = || Name::from_labels(owner.trim_end_matches('.').split('.').map(str::as_bytes));
+            let mut owner =
+                Name::from_str_relaxed(owner).or_else(|_| labels()).map_err(|_| ResponseCode::ServFail)?;
+            owner.set_fqdn(true);
             return Ok(vec![RData::PTR(PTR(owner))]);
         }
         let services = self.services.get(&key(name));

@@ -9,8 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::world::{Decision, News};
-use crate::cli::{Exit, Failure, print_on};
+use crate::cli::{Exit, Failure, look, print_on};
 use crate::remote::{Error, Event, Remote};
+use crate::sanitize;
 
 const EVENTS: &str = "/api/v1/events";
 /// A status comes each second.
@@ -120,7 +121,7 @@ pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
         let why = loop {
             match events.next().await {
                 Ok(Some(event)) if event.kind == "status" => {
-                    if !print_on(&format!("{}\n", event.data))? {
+                    if !print_on(&format!("{}\n", sanitize::json(&event.data)))? {
                         return Ok(Exit::Done);
                     }
                 }
@@ -129,7 +130,7 @@ pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
                 Err(error) => break error.to_string(),
             }
         };
-        eprintln!("({why})");
+        eprintln!("({})", look::clean(&why));
         // An instance that was silent may come back and go on writing to this stream, which is not read any more.
         drop(events);
         events = loop {

@@ -153,12 +153,12 @@ async fn act(remote: &Remote, action: Action) -> Result<Answer, Error> {
         Action::Weigh { of, weight } => change(remote, &of, &json!({"weight": weight})).await,
         Action::Why(of) => {
             let story: Story = remote.get(&why::path(&of.pool, &of.address)).await?;
-            Ok(Answer::Told(format!("why {}/{}?", of.pool, of.name), story.lines()))
+            Ok(Answer::Told(look::clean(&format!("why {}/{}?", of.pool, of.name)), story.lines()))
         }
         Action::Connections(of) => {
             let filters = [("pool", Some(&*of.pool)), ("backend", Some(&*of.address)), ("client", None)];
             let open: Connections = remote.get(&connections::path(CONNECTIONS, filters)).await?;
-            let title = format!("connections of {}/{}", of.pool, of.name);
+            let title = look::clean(&format!("connections of {}/{}", of.pool, of.name));
             Ok(Answer::Told(title, open.lines()))
         }
     }

@@ -82,11 +82,17 @@ pub struct Log {
     pub directory: Option<PathBuf>,
     /// When a new file is begun (in UTC).
     pub rotation: Rotation,
+    /// The size in bytes above which a new file is begun before its time; `None`: never.
+    pub max_size: Option<u64>,
     /// How many files are kept.
     pub keep: usize,
     /// One line for each routing decision and each closed connection.
     pub connections: bool,
 }
+
+/// The size of a log file, by default. With seven files a log is at most 700 MiB: room for some two million connections
+/// of two lines each, and little enough for any disk.
+const LOG_FILE_SIZE: u64 = 100 << 20;
 
 impl Default for Log {
     fn default() -> Self {
@@ -95,6 +101,7 @@ impl Default for Log {
             format: LogFormat::Text,
             directory: None,
             rotation: Rotation::Daily,
+            max_size: Some(LOG_FILE_SIZE),
             keep: 7,
             connections: true,
         }
@@ -139,6 +146,32 @@ pub struct Admin {
     pub token_file: Option<PathBuf>,
     /// Names that it may be asked by, besides addresses, `localhost` and, except over loopback, names without a dot.
     pub hosts: Vec<String>,
+    /// Who may connect to it at a Unix path.
+    pub socket_mode: SocketMode,
+}
+
+impl Admin {
+    /// An admin server with the defaults.
+    pub fn new(bind: BindAddress) -> Self {
+        Self { bind, token_file: None, hosts: Vec::new(), socket_mode: SocketMode::default() }
+    }
+}
+
+/// The mode of a Unix socket's file, whatever the umask: a process that may write to it may connect (unix(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketMode(pub u32);
+
+impl Default for SocketMode {
+    /// The user that Pointsman runs as, and its group.
+    fn default() -> Self {
+        Self(0o660)
+    }
+}
+
+impl fmt::Display for SocketMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
 }
 
 /// An address that can be listened on: `0.0.0.0:8080`, `[::]:8080`, `unix:/run/x.sock`.
@@ -172,6 +205,8 @@ pub struct Listener {
     pub max_connections: Option<usize>,
     /// Options of its TCP sockets.
     pub options: SocketOptions,
+    /// Who may connect to its Unix sockets.
+    pub socket_mode: SocketMode,
 }
 
 impl Listener {
@@ -183,6 +218,7 @@ impl Listener {
             no_backend: NoBackend::Reset,
             max_connections: None,
             options: SocketOptions::new(settings),
+            socket_mode: SocketMode::default(),
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::decode::{Decoder, Table, nearest};
-use super::super::model::{Listener, NoBackend, Pool};
-use super::super::scalar::{choice, number, text};
+use super::super::model::{BindAddress, Listener, NoBackend, Pool};
+use super::super::scalar::{choice, file_mode, number, text};
 use super::super::tree::Node;
 use super::bind::Binds;
 use super::options;
@@ -42,7 +42,14 @@ pub(super) fn listener(
     let max_connections = table.read("max_connections", number(1..=u64::MAX));
     let settings = pool.as_ref().and_then(|pool| pools.get(pool));
     let options = options::options(&table, &bind, settings);
-    Some(Listener { bind, pool: pool?, no_backend, max_connections, options })
+    let socket_mode = table.read("socket_mode", file_mode);
+    let unix = |address: &BindAddress| matches!(address, BindAddress::Unix(_));
+    if socket_mode.is_some() && !bind.is_empty() && !bind.iter().any(unix) {
+        let message = format!("\"socket_mode\" in {what} does nothing: it has no Unix path");
+        d.problem(table.place("socket_mode"), message);
+    }
+    let socket_mode = socket_mode.unwrap_or_default();
+    Some(Listener { bind, pool: pool?, no_backend, max_connections, options, socket_mode })
 }
 
 /// The pool that a listener names.

@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::decode::Table;
-use super::super::model::{Admin, Level, Log, LogFormat, Rotation, Runtime};
-use super::super::scalar::{boolean, choice, duration, duration_or_off, number, text};
+use super::super::model::{Admin, BindAddress, Level, Log, LogFormat, Rotation, Runtime};
+use super::super::scalar::{
+    boolean, choice, duration, duration_or_off, file_mode, number, or_off, size, text,
+};
 use super::super::tree::{Node, Value};
 use super::bind::Binds;
+
+/// In a smaller log file than 64 KiB there would be less than one burst of lines.
+const SMALLEST_LOG_FILE: u64 = 64 << 10;
 
 pub(super) fn runtime(top: &Table<'_>) -> Runtime {
     let mut runtime = Runtime::default();
@@ -49,6 +54,7 @@ pub(super) fn log(top: &Table<'_>) -> Log {
     log.directory = table.read("directory", |node| text(node).map(PathBuf::from));
     let rotations = [("hourly", Rotation::Hourly), ("daily", Rotation::Daily), ("never", Rotation::Never)];
     log.rotation = table.read("rotation", choice(&rotations)).unwrap_or(log.rotation);
+    log.max_size = table.read("max_size", or_off(size(SMALLEST_LOG_FILE))).unwrap_or(log.max_size);
     log.keep = table.read("keep", number(1..=10_000)).unwrap_or(log.keep);
     log.connections = table.read("connections", boolean).unwrap_or(log.connections);
     log
@@ -57,13 +63,18 @@ pub(super) fn log(top: &Table<'_>) -> Log {
 pub(super) fn admin(top: &Table<'_>, binds: &mut Binds) -> Option<Admin> {
     let table = top.table("admin")?;
     let token_file = table.read("token_file", |node| text(node).map(PathBuf::from));
+    let socket_mode = table.read("socket_mode", file_mode);
     let hosts = table.read("hosts", host_names).unwrap_or_default();
     let Some(node) = table.get("bind") else {
         table.decoder.problem(table.at, "\"admin\" needs a \"bind\", such as 127.0.0.1:9900");
         return None;
     };
     let bind = binds.read(node, "\"admin\"", table.decoder)?;
-    Some(Admin { bind, token_file, hosts })
+    if socket_mode.is_some() && matches!(bind, BindAddress::Tcp(_)) {
+        let message = "\"socket_mode\" in \"admin\" does nothing: it has no Unix path";
+        table.decoder.problem(table.place("socket_mode"), message);
+    }
+    Some(Admin { bind, token_file, hosts, socket_mode: socket_mode.unwrap_or_default() })
 }
 
 /// Reads a list of names as a Host header has them, but for the port.

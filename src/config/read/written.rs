@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::super::backend_name::{BACKEND_NAME_RULE, is_backend_name};
 use super::super::decode::{self, Decoder, Table};
 use super::super::model::{Algorithm, StaticBackend};
 use super::super::report::Place;
@@ -39,7 +40,7 @@ fn backend(node: &Node, what: &str, d: &Decoder<'_>) -> Option<StaticBackend> {
     }
     let table = d.table(node, what, ".pools.*.discover.static")?;
     let address = table.read("address", |node| socket_address(text(node).unwrap_or_default()));
-    let name = table.read("name", |node| text(node).map(Arc::from));
+    let name = table.read("name", backend_name);
     let weight = table.read("weight", number(0..=256));
     let backup = table.read("backup", boolean);
     let connections = table.read("connections", number(1..=super::MOST)).and_then(NonZeroU32::new);
@@ -51,6 +52,11 @@ fn backend(node: &Node, what: &str, d: &Decoder<'_>) -> Option<StaticBackend> {
     backend.weight = weight.unwrap_or(backend.weight);
     backend.backup = backup.unwrap_or(backend.backup);
     Some(backend)
+}
+
+fn backend_name(node: &Node) -> Result<Arc<str>, String> {
+    let name = text(node).ok().filter(|name| is_backend_name(name));
+    name.map(Arc::from).ok_or_else(|| format!("must have {BACKEND_NAME_RULE}"))
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {

@@ -11,8 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::model::{
-    Admin, BindAddress, Config, Level, Listener, Log, LogFormat, NoBackend, Rotation, Runtime, SocketOptions,
+    Admin, BindAddress, Config, Level, Listener, Log, LogFormat, NoBackend, Rotation, Runtime, SocketMode,
+    SocketOptions,
 };
+use super::scalar::in_bytes;
 pub(super) use outline::{Map, Outline};
 
 /// A whole configuration.
@@ -65,16 +67,19 @@ fn log(log: &Log) -> Outline {
         .with("format", format)
         .with_some("directory", log.directory.as_deref().map(path))
         .with("rotation", rotation)
+        .with("max_size", log.max_size.map_or(off(), |size| Outline::text(in_bytes(size))))
         .with("keep", log.keep)
         .with("connections", log.connections)
         .into()
 }
 
 fn admin(admin: &Admin) -> Outline {
+    let unix = matches!(admin.bind, BindAddress::Unix(_));
     Map::new()
         .with("bind", bind(&admin.bind))
         .with_some("token_file", admin.token_file.as_deref().map(path))
         .with("hosts", Outline::List(admin.hosts.iter().map(Outline::text).collect()))
+        .with_some("socket_mode", unix.then(|| mode(admin.socket_mode)))
         .into()
 }
 
@@ -86,6 +91,7 @@ fn listener(listener: &Listener) -> Outline {
         NoBackend::Http503 => "http-503",
         NoBackend::Refuse => "refuse",
     };
+    let unix = listener.bind.iter().any(|address| matches!(address, BindAddress::Unix(_)));
     // Where there is no TCP, it cannot be written, and is what the pool has.
     let tcp = listener.bind.iter().any(|address| matches!(address, BindAddress::Tcp(_)));
     let keepalive = (tcp || keepalive.is_none()).then(|| or_off(keepalive));
@@ -98,11 +104,16 @@ fn listener(listener: &Listener) -> Outline {
         .with("defer_accept", or_off(defer_accept))
         .with("fast_open", fast_open.map_or(off(), |n| Outline::from(u64::from(n.get()))))
         .with("user_timeout", or_off(user_timeout))
+        .with_some("socket_mode", unix.then(|| mode(listener.socket_mode)))
         .into()
 }
 
 fn bind(address: &BindAddress) -> Outline {
     Outline::text(address.to_string())
+}
+
+fn mode(mode: SocketMode) -> Outline {
+    Outline::text(mode.to_string())
 }
 
 fn path(path: &Path) -> Outline {

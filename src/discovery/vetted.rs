@@ -1,0 +1,108 @@
+//! The names that a source gives, checked. DNS and an engine hand on what strangers wrote: a name that no backend may
+//! have is replaced by one made from it. That is told once, and again if it comes back.
+//!
+//! The replacement differs for different names: it still shows that an address has gone to another container.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use siphasher::sip::SipHasher13;
+use tracing::warn;
+
+use super::{Observation, Outcome, Sink};
+use crate::config::{BACKEND_NAME_RULE, SourceKey, is_backend_name};
+use crate::sanitize;
+
+/// So much of a refused name is shown, and kept in its replacement, in characters.
+const SHOWN: usize = 60;
+/// At most so many names of one answer are told; an answer can name thousands.
+const MOST_TOLD: usize = 10;
+
+/// Names that were refused, each with its replacement.
+type Refused = BTreeMap<Arc<str>, Arc<str>>;
+
+/// A sink that hands on to `sink` only names that a backend may have.
+pub(super) fn vetted(source: SourceKey, sink: Sink) -> Sink {
+    let told = Mutex::new(BTreeSet::new());
+    Box::new(move |mut observation| {
+        let refused = vet(&mut observation);
+        if observation.outcome.seen().is_some() {
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            tell(&source, &refused, &told);
+            *told = refused.into_keys().collect();
+        }
+        sink(observation);
+    })
+}
+
+/// Replaces the names that no backend may have, and gives them.
+fn vet(observation: &mut Observation) -> Refused {
+    let found = match &mut observation.outcome {
+        Outcome::Backends(found) => &mut found[..],
+        _ => &mut [],
+    };
+    let names = found.iter_mut().map(|found| &mut found.name).chain(observation.owners.values_mut());
+    let mut refused = Refused::new();
+    for name in names.filter(|name| !is_backend_name(name)) {
+        let replacement = refused.entry(Arc::clone(name)).or_insert_with_key(|name| replacement(name));
+        *name = Arc::clone(replacement);
+    }
+    refused
+}
+
+/// A name that a backend may have, made from one that it may not: the same one after a restart, too, as clients are
+/// spread by the names of their backends.
+fn replacement(refused: &str) -> Arc<str> {
+    let legible = |c: char| if c.is_ascii_alphanumeric() || "-_.:".contains(c) { c } else { '_' };
+    let start: String = refused.chars().take(SHOWN).map(legible).collect();
+    let mut hash = SipHasher13::new();
+    hash.write(refused.as_bytes());
+    format!("{start}-{:08x}", hash.finish() as u32).into()
+}
+
+fn tell(source: &SourceKey, refused: &Refused, told: &BTreeSet<Arc<str>>) {
+    let news = || refused.iter().filter(|(name, _)| !told.contains(*name));
+    for (name, replacement) in news().take(MOST_TOLD) {
+        let name = sanitize::shortened(name, SHOWN);
+        warn!(%source, name = &*name, backend = %replacement, "backend name refused: a name has {BACKEND_NAME_RULE}");
+    }
+    let more = news().count().saturating_sub(MOST_TOLD);
+    if more > 0 {
+        warn!(%source, more, "backend names refused");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Found;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_refused_name_is_replaced_and_its_address_keeps_its_owner() {
+        let found = |name: &str, address: &str| Found::new(name.into(), address.parse().unwrap());
+        let evil = "web\nINFO closed";
+        let mut observation = Observation {
+            outcome: Outcome::Backends(vec![found("web-1", "10.0.0.1:80"), found(evil, "10.0.0.2:80")]),
+            owners: BTreeMap::from([
+                ("10.0.0.1".parse().unwrap(), "web-1".into()),
+                ("10.0.0.2".parse().unwrap(), evil.into()),
+            ]),
+        };
+        let refused = vet(&mut observation);
+        let replacement = &refused[evil];
+        assert!(replacement.starts_with("web_INFO_closed-"), "{replacement}");
+        let expected = vec![found("web-1", "10.0.0.1:80"), found(replacement, "10.0.0.2:80")];
+        assert_eq!(observation.outcome, Outcome::Backends(expected));
+        assert!(observation.owners.into_values().eq(["web-1".into(), Arc::clone(replacement)]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_replacement_is_a_name_and_tells_names_apart(a in r"(\PC|\p{C}|/){0,300}", b in r"(\PC|\p{C}|/){0,300}") {
+            prop_assert!(is_backend_name(&replacement(&a)));
+            prop_assert_eq!(replacement(&a) == replacement(&b), a == b);
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Lines on their way to a place that may fail: a full disk, a blocked or closed terminal. They are written together and
+//! whole; what cannot be written is counted, and its beginning and its end are told.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::tail::Tail;
+
+/// How long lines gather before they are written together, and how many bytes of them wait at most.
+pub(super) const GATHER: Duration = Duration::from_millis(10);
+pub(super) const GATHERED: usize = 64 * 1024;
+/// How often they are offered to a place that does not take them now.
+const TRIES: u32 = 50;
+/// How soon a place that has failed is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How writing goes, of several places together.
+#[derive(Debug, Default)]
+pub(super) struct Condition {
+    lost: AtomicU64,
+    too_slow: AtomicU64,
+    failing: AtomicUsize,
+}
+
+impl Condition {
+    pub(super) const fn new() -> Self {
+        Self { lost: AtomicU64::new(0), too_slow: AtomicU64::new(0), failing: AtomicUsize::new(0) }
+    }
+
+    /// Lines that were lost because they could not be written.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that were lost because a place would block for long: that is not told as a failure.
+    pub(super) fn too_slow(&self) -> u64 {
+        self.too_slow.load(Ordering::Relaxed)
+    }
+
+    /// Whether a place fails now, and so has lines that wait.
+    pub(super) fn fails(&self) -> bool {
+        self.failing.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Where lines are written.
+pub(super) trait Place {
+    /// So many bytes of whole lines come next. An error is told; the lines are written all the same.
+    fn prepare(&mut self, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes some of the bytes.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Takes the last bytes back that were written; whether it could.
+    fn take_back(&mut self, _bytes: usize) -> bool {
+        false
+    }
+}
+
+/// A place of which nothing can be taken back.
+#[derive(Debug)]
+pub(super) struct Stream<W>(pub(super) W);
+
+impl<W: Write> Place for Stream<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+}
+
+/// What is told of a place.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Writing fails from now on.
+    Failed(io::Error),
+    /// It works again.
+    Works {
+        /// Lines that were lost meanwhile.
+        lost: u64,
+    },
+    /// What comes before writing fails from now on: no new file can be begun.
+    NotPrepared(io::Error),
+    /// It works again.
+    Prepared,
+}
+
+/// Writes lines together. The thread that writes flushes whenever it has caught up; a pause then lets the next lines
+/// gather, which otherwise would cost a system call each, and their connections a wake-up.
+pub(super) struct Lines<P> {
+    place: P,
+    /// Whole lines, but for what was written of the first.
+    waiting: Vec<u8>,
+    /// So many bytes at their beginning are written.
+    written: usize,
+    /// Where the lines are kept too. They are there before a place that does not take them holds this thread up.
+    tail: Option<&'static Tail>,
+    condition: &'static Condition,
+    /// Lines that were lost since writing began to fail; `None`: it does not fail.
+    failing: Option<u64>,
+    not_prepared: bool,
+    /// Not tried before.
+    next_try: Option<Instant>,
+    tell: Box<dyn Fn(News) + Send>,
+}
+
+/// How an attempt to write what waits has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    Done,
+    /// It would block: another process may have made our standard error non-blocking.
+    Blocked,
+    Failed,
+}
+
+impl<P: Place> Lines<P> {
+    pub(super) fn new(
+        place: P,
+        tail: Option<&'static Tail>,
+        condition: &'static Condition,
+        tell: impl Fn(News) + Send + 'static,
+    ) -> Self {
+        Self {
+            place,
+            waiting: Vec::with_capacity(GATHERED),
+            written: 0,
+            tail,
+            condition,
+            failing: None,
+            not_prepared: false,
+            next_try: None,
+            tell: Box::new(tell),
+        }
+    }
+
+    fn room(&self, line: &[u8]) -> bool {
+        self.waiting.is_empty() || self.waiting.len() - self.written + line.len() <= GATHERED
+    }
+
+    /// Writes what waits, if the place has not failed just now.
+    fn attempt(&mut self) -> Attempt {
+        if self.waiting.is_empty() {
+            return Attempt::Done;
+        }
+        if self.next_try.is_some_and(|next| Instant::now() < next) {
+            return Attempt::Failed;
+        }
+        if self.written == 0 {
+            let prepared = self.place.prepare(self.waiting.len());
+            match (std::mem::replace(&mut self.not_prepared, prepared.is_err()), prepared) {
+                (false, Err(error)) => (self.tell)(News::NotPrepared(error)),
+                (true, Ok(())) => (self.tell)(News::Prepared),
+                _ => {}
+            }
+        }
+        while self.written < self.waiting.len() {
+            let error = match self.place.write(&self.waiting[self.written..]) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(bytes) => {
+                    self.written += bytes;
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Attempt::Blocked,
+                Err(error) => error,
+            };
+            self.failed(error);
+            return Attempt::Failed;
+        }
+        self.waiting.clear();
+        self.written = 0;
+        self.next_try = None;
+        if let Some(lost) = self.failing.take() {
+            self.condition.failing.fetch_sub(1, Ordering::Relaxed);
+            (self.tell)(News::Works { lost });
+        }
+        Attempt::Done
+    }
+
+    fn failed(&mut self, error: io::Error) {
+        // A line of which only a part was written is taken back, or else finished before anything else is written.
+        let whole =
+            self.waiting[..self.written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let torn = self.written - whole;
+        let taken_back = torn > 0 && self.place.take_back(torn);
+        self.waiting.drain(..whole);
+        self.written = if taken_back { 0 } else { torn };
+        self.next_try = Some(Instant::now() + RETRY);
+        if self.failing.is_none() {
+            self.failing = Some(0);
+            self.condition.failing.fetch_add(1, Ordering::Relaxed);
+            (self.tell)(News::Failed(error));
+        }
+    }
+
+    /// Writes what waits; a place that would block is offered it again and again for a while.
+    fn persist(&mut self) -> Attempt {
+        for _ in 1..TRIES {
+            match self.attempt() {
+                Attempt::Blocked => std::thread::sleep(GATHER),
+                ended => return ended,
+            }
+        }
+        self.attempt()
+    }
+
+    fn lose(&mut self, lines: &[u8]) {
+        let lines = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+        self.condition.lost.fetch_add(lines, Ordering::Relaxed);
+        match &mut self.failing {
+            Some(lost) => *lost += lines,
+            None => _ = self.condition.too_slow.fetch_add(lines, Ordering::Relaxed),
+        }
+    }
+}
+
+/// Errors stay here: the library tells them to nobody, and forgets about them that it is to stop.
+impl<P: Place> Write for Lines<P> {
+    /// Takes whole lines.
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        if let Some(tail) = self.tail {
+            tail.add(lines);
+        }
+        if self.room(lines) || self.persist() == Attempt::Done || self.room(lines) {
+            self.waiting.extend_from_slice(lines);
+        } else {
+            self.lose(lines);
+        }
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.persist();
+        std::thread::sleep(GATHER);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "lines_tests.rs"]
+mod tests;
