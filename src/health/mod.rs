@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config::Check;
+use crate::telemetry::text::Cause;
 pub use checker::{Checker, Pace, Sink};
 pub use eject::Ejection;
 pub use tally::{Tally, Verdict};
@@ -41,17 +42,17 @@ pub struct Checked {
 pub enum CheckError {
     /// The backend is not as it should be.
     #[error("{0}")]
-    Failed(String),
+    Failed(Cause),
     /// Our own side is short of something, such as a port or the password: it says nothing about the backend, which
     /// stays what it was. Otherwise one mistake here, and it would be the same for all backends, would take out every
     /// one of them. Until it is mended nobody notices a backend that dies, so it is counted and told every minute.
     #[error("{0}")]
-    Local(String),
+    Local(Cause),
 }
 
 impl From<String> for CheckError {
     fn from(why: String) -> Self {
-        Self::Failed(why)
+        Self::Failed(why.into())
     }
 }
 
@@ -80,9 +81,12 @@ async fn password(file: Option<&Path>) -> Result<Option<String>, CheckError> {
     let Some(file) = file else { return Ok(None) };
     match tokio::fs::read_to_string(file).await {
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
-        Err(error) => Err(CheckError::Local(format!(
-            "the password file {} cannot be read: {error}; give it to the user that Pointsman runs as",
-            file.display()
-        ))),
+        Err(error) => {
+            let file = file.display();
+            let why = format!(
+                "the password file {file} cannot be read: {error}; give it to the user that Pointsman runs as"
+            );
+            Err(CheckError::Local(why.into()))
+        }
     }
 }

@@ -18,7 +18,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result
         login.password(password);
     }
     let failed = |what: String| {
-        CheckError::Failed(format!("postgres on {address}: {}", without(password.as_deref(), &what)))
+        CheckError::from(format!("postgres on {address}: {}", without(password.as_deref(), &what)))
     };
     let stream = tcp::connect(address).await?;
     let (client, connection) =

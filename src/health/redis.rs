@@ -36,7 +36,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<()
     let authenticates = !commands.is_empty();
     command(&mut commands, &["PING"]);
     command(&mut commands, &["ROLE"]);
-    let failed = |what: String| CheckError::Failed(format!("redis on {address}: {what}"));
+    let failed = |what: String| CheckError::from(format!("redis on {address}: {what}"));
     let sent = stream.write_all(commands.as_bytes()).await;
     let secret = password.as_deref();
     let role = role(BufReader::new(stream.take(LONGEST)), authenticates, secret).await;

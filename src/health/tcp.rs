@@ -23,6 +23,6 @@ pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, CheckError
     stream.map_err(|error| {
         let kind = ConnectError::from(&error);
         let why = format!("connect to {address}: {}", kind.explain(&error));
-        if kind == ConnectError::Local { CheckError::Local(why) } else { CheckError::Failed(why) }
+        if kind == ConnectError::Local { CheckError::Local(why.into()) } else { why.into() }
     })
 }

@@ -294,7 +294,7 @@ mod tests {
     fn a_check_without_result_is_told_when_it_is_news_and_every_minute_while_it_lasts() {
         let stay = Stay::default();
         let began = Instant::now();
-        let local = |why: &str| Err(CheckError::Local(why.to_owned()));
+        let local = |why: &str| Err(CheckError::Local(why.into()));
         for (seconds, result, told) in [
             (0, local("no file"), true),
             (1, local("no file"), false),

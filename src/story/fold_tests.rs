@@ -165,7 +165,7 @@ fn an_outage_of_dns_is_told_from_its_beginning_to_its_end() {
     let answers = |trouble: Option<&str>| Fact::Answers {
         pool: "web".into(),
         source: "dns:backend:80".into(),
-        trouble: trouble.map(|reason| Trouble { result: "timeout", reason: reason.to_owned() }),
+        trouble: trouble.map(|reason| Trouble { result: "timeout", reason: reason.into() }),
     };
     let facts = || vec![(0.0, answers(Some("no answer within 1s; the last good answer stands for now")))];
     let told = texts(facts(), &[]);
@@ -236,7 +236,7 @@ fn a_reload_is_told_as_applied_or_refused() {
         pools: 2,
         restart: Vec::new(),
     };
-    let wrong = Wrong { line: Some(1), column: Some(1), message: "unknown key \"helth\"".to_owned() };
+    let wrong = Wrong { line: Some(1), column: Some(1), message: "unknown key \"helth\"".into() };
     let facts = vec![(0.0, applied), (1.0, Fact::NotReloaded { who, config, problems: vec![wrong] })];
     assert_eq!(
         texts(facts, &[]),

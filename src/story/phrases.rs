@@ -10,6 +10,7 @@ use super::samples::{Failures, Grown};
 use super::words::{count, list, time};
 use crate::telemetry::fact::{Fact, Service};
 use crate::telemetry::journal::Entry;
+use crate::telemetry::text::Cause;
 use crate::telemetry::{CloseReason, ConnectError};
 
 /// So many backends are named in a sentence.
@@ -163,7 +164,7 @@ fn was_or(state: &str) -> &'static str {
 fn changes(facts: &[&Entry], several: bool) -> Vec<String> {
     let was = if several { "were" } else { "was" };
     let mut clauses = Vec::new();
-    let mut before: Option<(SystemTime, &str, &Arc<str>)> = None;
+    let mut before: Option<(SystemTime, &str, &Cause)> = None;
     let tells_state = facts.iter().any(|entry| matches!(*entry.fact, Fact::State { .. }));
     let weighed = facts.iter().any(|entry| matches!(*entry.fact, Fact::Weight { .. }));
     let arrived = matches!(facts.first().map(|entry| &*entry.fact), Some(Fact::State { from: "gone", .. }));

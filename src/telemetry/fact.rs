@@ -11,6 +11,7 @@ use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
 use super::decisions::Client;
+use super::text::Cause;
 
 /// Something that happened. In JSON its `kind` tells which.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,7 +30,7 @@ pub enum Fact {
         /// Its state now.
         to: &'static str,
         /// Why.
-        cause: Arc<str>,
+        cause: Cause,
     },
     /// A backend's name has become known.
     Named {
@@ -56,7 +57,7 @@ pub enum Fact {
         /// Its name.
         backend: Arc<str>,
         /// Why it would have been.
-        cause: Arc<str>,
+        cause: Cause,
     },
     /// Others than before serve a pool's clients.
     Service {
@@ -110,7 +111,7 @@ pub enum Fact {
         /// Whether it passed.
         passed: bool,
         /// Why it did not.
-        error: Option<Arc<str>>,
+        error: Option<Cause>,
         /// How long it took, in milliseconds.
         took_ms: f64,
     },
@@ -121,7 +122,7 @@ pub enum Fact {
         /// Who was to be checked.
         backend: Arc<str>,
         /// The reason.
-        error: String,
+        error: Cause,
     },
     /// An operator has changed something of a backend.
     Operator {
@@ -245,7 +246,7 @@ pub struct Wrong {
     /// The column, in characters from 1.
     pub column: Option<usize>,
     /// What.
-    pub message: String,
+    pub message: Cause,
 }
 
 /// Who serves a pool's clients.
@@ -268,7 +269,7 @@ pub struct Trouble {
     /// The kind of answer, as in the metric `pointsman_resolutions_total`.
     pub result: &'static str,
     /// What that means, in words.
-    pub reason: String,
+    pub reason: Cause,
 }
 
 impl Fact {
@@ -344,7 +345,7 @@ impl Fact {
                 info!(%pool, source = &**source, "resolved again");
             }
             Self::Answers { pool, source, trouble: Some(Trouble { result, reason }) } => {
-                warn!(%pool, source = &**source, %result, reason, "resolve failed");
+                warn!(%pool, source = &**source, %result, reason = &**reason, "resolve failed");
             }
             Self::Discovered { pool, source, result, backends, new, missing } => {
                 let (new, missing) = (new.join(", "), missing.join(", "));
@@ -355,7 +356,7 @@ impl Fact {
                 debug!(%pool, %backend, %address, %check, passed, error, took_ms, "check changed");
             }
             Self::NoResult { pool, backend, error } => {
-                warn!(%pool, %backend, error, "check without result, for a reason of our own");
+                warn!(%pool, %backend, error = &**error, "check without result, for a reason of our own");
             }
             Self::Operator { who, pool, backend, address, state, weight } => {
                 info!(%pool, %backend, %address, who = &**who, state, weight, "operator");
@@ -405,7 +406,7 @@ impl Fact {
 fn not_reloaded(who: &str, config: &str, problems: &[Wrong]) {
     for Wrong { line, column, message } in problems {
         let at = line.zip(*column).map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
-        error!(config = %format_args!("{config}{at}"), error = message, who, "reload refused");
+        error!(config = %format_args!("{config}{at}"), error = &**message, who, "reload refused");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod process;
 pub mod reason;
 pub mod ring;
 pub mod tail;
+pub mod text;
 
 use std::time::Duration;
 

@@ -1,0 +1,173 @@
+//! Texts that come from outside (an error of a server, a cause that an operator or a source gives) and that are kept, told
+//! in the log, and shown: bounded, and free of what a terminal would obey.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// The longest [`Cause`], in characters. The longest ones of our own, lists of mistakes in a file of backends, have some
+/// 900. The journal keeps 4,096 facts, so that all of its causes together take 4 MiB at most, or 16 MiB if they are made
+/// of the longest characters.
+pub const LONGEST: usize = 1024;
+
+/// What a text is cut off with.
+const CUT: char = '…';
+
+/// Why something is as it is, in words that may be another party's: at most [`LONGEST`] characters, on one line, without
+/// control or format characters. It can be made in no other way, so every cause that is kept or told is like that.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Cause(Arc<str>);
+
+impl Default for Cause {
+    fn default() -> Self {
+        Self("".into())
+    }
+}
+
+impl Deref for Cause {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Cause {
+    fn from(text: T) -> Self {
+        Self(bounded(text.as_ref(), LONGEST).into())
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// The text in at most `limit` characters, the last of which is an ellipsis if it was cut. White space of any kind becomes
+/// spaces; control and format characters are left out. It looks at no more of the text than it must: one of megabytes
+/// costs no more than a short one.
+pub fn bounded(text: &str, limit: usize) -> String {
+    // Of what is left out there may be much; ten times what is kept is looked through.
+    let most = limit.saturating_mul(10);
+    let mut looked_at = text.chars();
+    let mut kept = String::with_capacity(text.len().min(limit));
+    let (mut count, mut end) = (0, 0);
+    for character in looked_at.by_ref().take(most) {
+        let Some(character) = printable(character) else { continue };
+        if count == limit {
+            // One more than there is room for.
+            kept.truncate(end);
+            kept.extend((limit > 0).then_some(CUT));
+            return kept;
+        }
+        count += 1;
+        if count < limit {
+            end = kept.len() + character.len_utf8();
+        }
+        kept.push(character);
+    }
+    if looked_at.next().is_some() {
+        if count == limit {
+            kept.truncate(end);
+        }
+        kept.extend((limit > 0).then_some(CUT));
+    }
+    kept
+}
+
+/// What is kept of a character; `None`: nothing.
+fn printable(character: char) -> Option<char> {
+    match character {
+        '\t'..='\r' | '\u{85}' | '\u{2028}' | '\u{2029}' => Some(' '),
+        _ if character.is_control() || is_format(character) => None,
+        _ => Some(character),
+    }
+}
+
+/// Whether a character is of the category Cf (Unicode 16, DerivedGeneralCategory.txt): seen by nobody, and able to turn
+/// the text around it.
+fn is_format(character: char) -> bool {
+    matches!(
+        u32::from(character),
+        0xAD | 0x600..=0x605
+            | 0x61C
+            | 0x6DD
+            | 0x70F
+            | 0x890..=0x891
+            | 0x8E2
+            | 0x180E
+            | 0x200B..=0x200F
+            | 0x202A..=0x202E
+            | 0x2060..=0x2064
+            | 0x2066..=0x206F
+            | 0xFEFF
+            | 0xFFF9..=0xFFFB
+            | 0x110BD
+            | 0x110CD
+            | 0x13430..=0x1343F
+            | 0x1BCA0..=0x1BCA3
+            | 0x1D173..=0x1D17A
+            | 0xE0001
+            | 0xE0020..=0xE007F
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_text_is_never_longer_than_its_limit_and_harmless(text in any::<String>(), limit in 0usize..40) {
+            let kept = bounded(&text, limit);
+            prop_assert!(kept.chars().count() <= limit);
+            prop_assert!(!kept.chars().any(|c| c.is_control() || is_format(c)), "{kept:?}");
+            // What is kept is the text's own beginning.
+            let clean: String = text.chars().filter_map(printable).collect();
+            match kept.strip_suffix(CUT) {
+                Some(part) if !clean.starts_with(&kept) => prop_assert!(clean.starts_with(part)),
+                _ => prop_assert!(clean.starts_with(&kept)),
+            }
+        }
+
+        #[test]
+        fn a_harmless_text_that_fits_stays_as_it_is(text in "[a-zA-Z0-9 äöüß中文.,:;!?\"'-]{0,40}") {
+            prop_assert_eq!(bounded(&text, 40), text.clone());
+            prop_assert_eq!(&*Cause::from(&text), &*text);
+            // To bound it again changes nothing.
+            let once = bounded(&text, 7);
+            prop_assert_eq!(bounded(&once, 7), once);
+        }
+    }
+
+    #[test]
+    fn a_long_text_ends_with_an_ellipsis() {
+        assert_eq!(bounded("abcdef", 6), "abcdef");
+        assert_eq!(bounded("abcdefg", 6), "abcde…");
+        assert_eq!(bounded("äöü", 2), "ä…");
+        assert_eq!(bounded("a", 0), "");
+        assert_eq!(bounded("", 0), "");
+        let long = Cause::from("é".repeat(8 << 20));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (LONGEST, true));
+    }
+
+    #[test]
+    fn a_text_stays_on_its_line_and_steers_no_terminal() {
+        assert_eq!(bounded("no\r\nlevel=ERROR forged\tline", 99), "no  level=ERROR forged line");
+        assert_eq!(bounded("\x1b[2Jred\x07\x7f\u{9b}0m", 99), "[2Jred0m");
+        assert_eq!(bounded("a\u{202e}b\u{2066}c\u{200d}d\u{feff}\u{e0041}e", 99), "abcde");
+        // However much there is of what is left out, it is not looked through to its end.
+        assert_eq!(bounded(&format!("{}a", "\0".repeat(1 << 20)), 10), "…");
+    }
+}
