@@ -14,10 +14,12 @@ mod schedule;
 mod tally;
 mod tcp;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::config::Check;
@@ -25,6 +27,10 @@ use crate::telemetry::text::Cause;
 pub use checker::{Checker, Pace, Sink};
 pub use eject::Ejection;
 pub use tally::{Tally, Verdict};
+
+/// A password is at most so long, in bytes: the file is read for each check, and must not be one that never ends, such as
+/// /dev/zero.
+const LONGEST_PASSWORD: u64 = 4096;
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +85,16 @@ fn without(password: Option<&str>, said: &str) -> String {
 /// time; that it cannot be read is our own trouble, not the backend's.
 async fn password(file: Option<&Path>) -> Result<Option<String>, CheckError> {
     let Some(file) = file else { return Ok(None) };
-    match tokio::fs::read_to_string(file).await {
+    let read = async {
+        let mut text = String::new();
+        let file = tokio::fs::File::open(file).await?;
+        file.take(LONGEST_PASSWORD + 1).read_to_string(&mut text).await?;
+        if text.len() as u64 > LONGEST_PASSWORD {
+            return Err(io::Error::other(format!("it has more than {LONGEST_PASSWORD} bytes")));
+        }
+        io::Result::Ok(text)
+    };
+    match read.await {
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) => {
             let file = file.display();

@@ -12,6 +12,7 @@ pub mod dns;
 pub mod engine;
 pub mod monitoring;
 pub mod peers;
+pub mod postgres;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
