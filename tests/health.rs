@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -611,4 +611,53 @@ fn a_server_that_sends_without_end_costs_a_check_little_memory_and_its_words_are
         lb.resident_kib()
     };
     assert!(most < idle + MOST_KIB, "{most} KiB with these checks, {idle} KiB without");
+}
+
+#[test]
+fn a_pool_of_silent_backends_does_not_delay_the_checks_of_another_one() {
+    const SILENT: usize = 60;
+    const AT_ONCE: usize = 8;
+    // Their connections are opened by the kernel, and nothing comes over them: each check takes its whole time limit.
+    let silent: Vec<_> = (0..SILENT).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<_> = silent.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    let mut lively = Backend::http("a");
+    let alive = lively.address;
+    let config = |health: &str| {
+        format!(
+            "runtime: {{max_checks: {AT_ONCE}}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: lively}}}}\npools:\n  \
+             lively: {{discover: {}, health: {{http: /, every: 200ms, timeout: 200ms, fall: 3}}}}\n  \
+             silent: {{discover: {}{health}}}\n",
+            static_list(&[alive]),
+            static_list(&addresses),
+        )
+    };
+    let lb = Lb::start(&config(", health: {http: /, every: 1s, timeout: 1s}"));
+    let checks =
+        |pool: &str| lb.metric(&format!("pointsman_health_check_duration_seconds_count{{pool=\"{pool}\"}}"));
+    let late = |pool: &str| lb.metric(&format!("pointsman_health_checks_late_total{{pool=\"{pool}\"}}"));
+    let state = || {
+        let status = lb.status();
+        let pools = status["pools"].as_array().unwrap();
+        let pool = pools.iter().find(|pool| pool["name"] == "lively").unwrap();
+        pool["backends"][0]["state"].as_str().unwrap().to_owned()
+    };
+    eventually("each of the silent ones was checked", || (checks("silent") > SILENT as f64).then_some(()));
+    assert_eq!(state(), "up");
+    let (before, late_before) = (checks("silent"), late("lively"));
+    lively.kill();
+    eventually("the dead one is down", || (state() == "down").then_some(()));
+    // Behind all the silent ones, three times over, it would have been noticed after three rounds of them.
+    let meanwhile = checks("silent") - before;
+    assert!(meanwhile < SILENT as f64, "{meanwhile} checks of silent backends came first");
+    assert_eq!(late("lively"), late_before, "{}", lb.log());
+
+    // That the checks of the others are late is told once, and that it is over once.
+    assert!(late("silent") > 0.0);
+    let delayed = "pointsman_health_check_delay_seconds_bucket{le=\"0.5\",pool=\"silent\"}";
+    assert!(lb.metric(delayed) < checks("silent"), "{}", lb.get("/metrics").1);
+    lb.when_logged_times(1, &["checks run late", "pool=silent", "runtime.max_checks"]);
+    let told = lb.get("/api/v1/story").1;
+    assert!(told.contains("the checks of silent ran late (the first waited"), "{told}");
+    lb.reload(&config(""));
+    lb.when_logged_times(1, &["checks are on time again", "pool=silent"]);
 }

@@ -8,11 +8,14 @@ mod checker;
 mod eject;
 mod exchange;
 mod http;
+pub(crate) mod late;
+mod pace;
 mod postgres;
 mod redis;
 mod schedule;
 mod tally;
 mod tcp;
+mod turns;
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,8 +27,9 @@ use tokio::time::Instant;
 
 use crate::config::Check;
 use crate::telemetry::text::Cause;
-pub use checker::{Checker, Pace, Sink};
+pub use checker::{Checker, Sink};
 pub use eject::Ejection;
+pub use pace::{Pace, PoolPace};
 pub use tally::{Tally, Verdict};
 
 /// A password is at most so long, in bytes: the file is read for each check, and must not be one that never ends, such as
@@ -39,7 +43,9 @@ pub struct Checked {
     pub kind: &'static str,
     /// `Err`: why it did not pass.
     pub result: Result<(), CheckError>,
-    /// How long it took.
+    /// How long it waited for a place among the checks that may be under way at once.
+    pub waited: Duration,
+    /// How long it took, once it had begun.
     pub took: Duration,
 }
 

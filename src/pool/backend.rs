@@ -307,7 +307,8 @@ mod tests {
             (123, local("no port"), true),
             (124, Err("refused".to_owned().into()), false),
         ] {
-            let checked = Checked { kind: "tcp", result: result.clone(), took: Duration::ZERO };
+            let checked =
+                Checked { kind: "tcp", result: result.clone(), waited: Duration::ZERO, took: Duration::ZERO };
             let now = began + Duration::from_secs(seconds);
             assert_eq!(stay.checked(0, checked, now).tell, told, "{seconds}: {result:?}");
         }

@@ -180,6 +180,20 @@ fn an_outage_of_dns_is_told_from_its_beginning_to_its_end() {
 }
 
 #[test]
+fn checks_that_run_late_are_told_from_their_beginning_to_their_end() {
+    let late = || vec![(0.0, Fact::ChecksLate { pool: "web".into(), waited_ms: 4200 })];
+    let begins =
+        "the checks of web ran late (the first waited 4.2 s for its turn; runtime.max_checks limits them)";
+    assert_eq!(texts(late(), &[]), [format!("{begins}, and still do")]);
+    let on_time = |at| (at, Fact::ChecksOnTime { pool: "web".into(), after_ms: 95_000, checks: 12 });
+    let over = [late(), vec![on_time(120.0)]].concat();
+    assert_eq!(texts(over, &[]), [format!("{begins} for 1m 35s, 12 checks in all, and were on time again")]);
+    // Its beginning is forgotten.
+    let told = texts(vec![on_time(0.0)], &[]);
+    assert_eq!(told, ["the checks of web ran late for 1m 35s, 12 checks in all, and were on time again"]);
+}
+
+#[test]
 fn when_all_are_down_it_is_told_once_with_what_clients_saw() {
     let service = |by, before, used| Fact::Service { pool: "web".into(), by, before, up: 0, used, panic: 0 };
     let down =

@@ -283,6 +283,33 @@ pub(super) fn source(pool: &str, source: &str, facts: &[&Entry]) -> Option<Strin
     })
 }
 
+/// That a pool's checks ran late.
+pub(super) fn checks(pool: &str, facts: &[&Entry]) -> Option<String> {
+    let mut waited = None;
+    let mut over = None;
+    for entry in facts {
+        match &*entry.fact {
+            Fact::ChecksLate { waited_ms, .. } => waited = waited.or(Some(Duration::from_millis(*waited_ms))),
+            Fact::ChecksOnTime { after_ms, checks, .. } => over = Some((*after_ms, *checks)),
+            _ => {}
+        }
+    }
+    let late = waited.map_or_else(
+        || format!("the checks of {pool} ran late"),
+        |waited| {
+            let waited = time(waited);
+            format!("the checks of {pool} ran late (the first waited {waited} for its turn; runtime.max_checks limits them)")
+        },
+    );
+    Some(match over {
+        Some((after_ms, checks)) => {
+            let (after, checks) = (time(Duration::from_millis(after_ms)), count(checks, "check"));
+            format!("{late} for {after}, {checks} in all, and were on time again")
+        }
+        None => format!("{late}, and still do"),
+    })
+}
+
 /// What happened to the process.
 pub(super) fn process(facts: &[&Entry]) -> Option<String> {
     facts.iter().find_map(|entry| match &*entry.fact {

@@ -124,6 +124,22 @@ pub enum Fact {
         /// The reason.
         error: Cause,
     },
+    /// Checks of a pool begin late: too many checks of all pools are under way.
+    ChecksLate {
+        /// The pool.
+        pool: Arc<str>,
+        /// How long the first of them waited for its turn, in milliseconds.
+        waited_ms: u64,
+    },
+    /// Checks of a pool begin when they are due again.
+    ChecksOnTime {
+        /// The pool.
+        pool: Arc<str>,
+        /// How long they ran late, in milliseconds.
+        after_ms: u64,
+        /// How many did.
+        checks: u64,
+    },
     /// An operator has changed something of a backend.
     Operator {
         /// Who that was.
@@ -285,6 +301,8 @@ impl Fact {
             | Self::Discovered { pool, .. }
             | Self::Check { pool, .. }
             | Self::NoResult { pool, .. }
+            | Self::ChecksLate { pool, .. }
+            | Self::ChecksOnTime { pool, .. }
             | Self::Operator { pool, .. }
             | Self::Added { pool, .. }
             | Self::Removed { pool, .. }
@@ -309,6 +327,7 @@ impl Fact {
             | Self::Removed { backend, .. } => Some(backend),
             Self::Ended { backend, .. } | Self::Checked { backend, .. } => backend.as_ref(),
             Self::Service { .. } | Self::Answers { .. } | Self::Discovered { .. } => None,
+            Self::ChecksLate { .. } | Self::ChecksOnTime { .. } => None,
             Self::Reloaded { .. } | Self::NotReloaded { .. } => None,
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => None,
         }
@@ -357,6 +376,12 @@ impl Fact {
             }
             Self::NoResult { pool, backend, error } => {
                 warn!(%pool, %backend, error = &**error, "check without result, for a reason of our own");
+            }
+            Self::ChecksLate { pool, waited_ms } => {
+                warn!(%pool, waited_ms, "checks run late: too many are under way; raise runtime.max_checks");
+            }
+            Self::ChecksOnTime { pool, after_ms, checks } => {
+                info!(%pool, after_ms, checks, "checks are on time again");
             }
             Self::Operator { who, pool, backend, address, state, weight } => {
                 info!(%pool, %backend, %address, who = &**who, state, weight, "operator");
