@@ -447,9 +447,16 @@ fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backe
     assert_eq!(lb.backends()[0].1, "up");
 }
 
-/// A PostgreSQL server that asks for the password in a way that can be changed and always is the primary, and what it
-/// was sent by the last client that it has let in.
-fn postgres() -> (Arc<Mutex<Asks>>, Arc<Mutex<Vec<u8>>>, Backend) {
+/// A PostgreSQL server that always is the primary.
+struct Postgres {
+    /// How it asks for the password; can be changed.
+    asks: Arc<Mutex<Asks>>,
+    /// What the last client has sent that it let in.
+    sent: Arc<Mutex<Vec<u8>>>,
+    backend: Backend,
+}
+
+fn postgres() -> Postgres {
     let (asks, how) = shared(Asks::Nothing);
     let sent = Arc::<Mutex<Vec<u8>>>::default();
     let heard = Arc::clone(&sent);
@@ -458,7 +465,7 @@ fn postgres() -> (Arc<Mutex<Asks>>, Arc<Mutex<Vec<u8>>>, Backend) {
             *heard.lock().unwrap() = sent;
         }
     });
-    (asks, sent, backend)
+    Postgres { asks, sent, backend }
 }
 
 /// A balancer whose backend is checked by this PostgreSQL check, with the password `s3cret!`.
@@ -475,7 +482,7 @@ fn with_postgres(backend: &Backend, check: &str) -> Lb {
 
 #[test]
 fn a_postgres_server_gets_the_password_proved_and_must_prove_that_it_knows_it() {
-    let (asks, sent, backend) = postgres();
+    let Postgres { asks, sent, backend } = postgres();
     let lb = with_postgres(&backend, "");
     when(&lb, "down", "it lets the check in without the password");
     *asks.lock().unwrap() = Asks::Scram("s3cret!");
@@ -499,7 +506,7 @@ fn a_postgres_server_gets_the_password_proved_and_must_prove_that_it_knows_it() 
 
 #[test]
 fn weaker_ways_to_ask_for_the_password_can_be_allowed() {
-    let (asks, sent, backend) = postgres();
+    let Postgres { asks, sent, backend } = postgres();
     let lb = with_postgres(&backend, ", require_auth: [md5, password, none]");
     when(&lb, "up", "");
     *asks.lock().unwrap() = Asks::Scram("s3cret!");
