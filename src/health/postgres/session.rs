@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
+use super::super::without;
 use super::wire::{self, Message};
 use crate::config::{AuthMethod, PostgresCheck, Role};
 use crate::telemetry::text::bounded;
@@ -90,7 +91,7 @@ impl Session {
     /// Takes in a message of the server. An error ends the session.
     pub(super) fn on(&mut self, message: &Message) -> Result<Next, String> {
         match (message.tag, std::mem::replace(&mut self.state, State::Over)) {
-            (b'E', _) => Err(explain(&message.body)),
+            (b'E', _) => Err(explain(&message.body, self.password.as_deref())),
             // Notices, parameters, notifications: they may come at any time.
             (b'N' | b'S' | b'A', state) => self.go(state, Next::Read),
             (b'R', state) => self.authentication(state, &message.body),
@@ -213,8 +214,8 @@ fn mechanisms(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// An error of the server in its own words, with what to do about it.
-fn explain(body: &[u8]) -> String {
+/// An error of the server in its own words, without the password, with what to do about it.
+fn explain(body: &[u8], password: Option<&str>) -> String {
     let field = |letter| {
         let value = wire::fields(body).find(|(one, _)| *one == letter).map_or(&b""[..], |(_, value)| value);
         String::from_utf8_lossy(value).into_owned()
@@ -229,7 +230,12 @@ fn explain(body: &[u8]) -> String {
     if message.is_empty() {
         return "it sent an error without a message; is it PostgreSQL?".to_owned();
     }
-    format!("{}: {}{hint}", bounded(&severity, SHOWN), bounded(&message, SHOWN))
+    let shown = |text: &str| {
+        // A part of the password must not be left where the text is cut, nor the whole come out of what is left out.
+        let text = bounded(&without(password, text), wire::LONGEST);
+        bounded(&without(password, &text), SHOWN)
+    };
+    format!("{}: {}{hint}", shown(&severity), shown(&message))
 }
 
 #[cfg(test)]
@@ -397,6 +403,12 @@ mod tests {
         );
         assert!(error.len() < 400, "{error}");
         assert!(refused(b"").contains("is it PostgreSQL?"));
+        for length in SHOWN - 8..SHOWN {
+            let words = [&"x".repeat(length)[..], "s3cret s3\x07cret"].concat();
+            let fields = [b"SFATAL\0M", words.as_bytes(), b"\0\0"].concat();
+            let error = after(session(Some("s3cret"), &ONLY_SCRAM), &[said(b'E', &fields)]).unwrap_err();
+            assert!(!error.contains("s3"), "{error}");
+        }
         assert!(
             after(session(None, &ONLY_SCRAM), &[said(b'H', b"TTP/1.1 400")]).unwrap_err().contains("'H'")
         );
