@@ -63,16 +63,19 @@ fn replaced(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     if !text.contains(acts) {
         return Cow::Borrowed(text);
     }
-    let safe = |c| {
-        if !acts(c) {
-            c
-        } else if is_format(c) {
-            PLACEHOLDER
-        } else {
-            ' '
-        }
-    };
-    Cow::Owned(text.chars().map(safe).collect())
+    Cow::Owned(text.chars().map(|c| if acts(c) { shown(c) } else { c }).collect())
+}
+
+/// What is shown of a character: a space for a control character or a separator, a replacement character for a format
+/// character.
+pub fn shown(c: char) -> char {
+    if !is_unsafe(c) {
+        c
+    } else if is_format(c) {
+        PLACEHOLDER
+    } else {
+        ' '
+    }
 }
 
 /// JSON with the same meaning that a terminal shows as it is: outside its strings JSON has no such characters but white

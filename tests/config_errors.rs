@@ -282,6 +282,7 @@ pools:
       - {exchange: {send: \"\\xff\\xfb\", expect: '\\xf'}}
       - {postgres: master}
       - {postgres: {user: pointsman, databse: app}}
+      - {postgres: {role: any, password_file: /p, require_auth: [scram, md5]}}
       - {redis: primary}
       - {redis: {role: any, user: pointsman}}
       - tcp

@@ -6,13 +6,14 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use support::backend::{Backend, read_request};
 use support::peers::in_front_of;
+use support::postgres::{Asks, message, primary, row, serve};
 use support::{Lb, PATIENCE, connect_to, eventually, static_list};
 
 /// Quick, and each result counts.
@@ -383,7 +384,7 @@ fn a_password_is_never_shown_whatever_the_server_repeats() {
     let lb = Lb::start_in(
         &format!(
             "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p: {{discover: {}, health: {{{redis}}}}}\n  \
-             q: {{discover: {}, health: {{postgres: {{role: any, password_file: secret}}, every: 400ms, timeout: 400ms}}}}\n",
+             q: {{discover: {}, health: {{postgres: {{role: any, password_file: secret, require_auth: password}}, every: 400ms, timeout: 400ms}}}}\n",
             static_list(&[backend.address]),
             static_list(&[postgres.address]),
         ),
@@ -444,4 +445,226 @@ fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backe
     );
     assert!(lb.metric(&series) > 10.0);
     assert_eq!(lb.backends()[0].1, "up");
+}
+
+/// A PostgreSQL server that always is the primary.
+struct Postgres {
+    /// How it asks for the password; can be changed.
+    asks: Arc<Mutex<Asks>>,
+    /// What the last client has sent that it let in.
+    sent: Arc<Mutex<Vec<u8>>>,
+    backend: Backend,
+}
+
+fn postgres() -> Postgres {
+    let (asks, how) = shared(Asks::Nothing);
+    let sent = Arc::<Mutex<Vec<u8>>>::default();
+    let heard = Arc::clone(&sent);
+    let backend = Backend::serving(move |mut stream| {
+        if let Ok(sent) = serve(&mut stream, how(), &primary()) {
+            *heard.lock().unwrap() = sent;
+        }
+    });
+    Postgres { asks, sent, backend }
+}
+
+/// A balancer whose backend is checked by this PostgreSQL check, with the password `s3cret!`.
+fn with_postgres(backend: &Backend, check: &str) -> Lb {
+    Lb::start_in(
+        &format!(
+            "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p: {{discover: {}, health: {{postgres: {{role: \
+             primary, password_file: secret{check}}}, every: 1s, timeout: 1s, rise: 1, fall: 1, fast_every: 100ms}}}}\n",
+            static_list(&[backend.address]),
+        ),
+        |folder| std::fs::write(folder.join("secret"), "s3cret!\n").unwrap(),
+    )
+}
+
+#[test]
+fn a_postgres_server_gets_the_password_proved_and_must_prove_that_it_knows_it() {
+    let Postgres { asks, sent, backend } = postgres();
+    let lb = with_postgres(&backend, "");
+    when(&lb, "down", "it lets the check in without the password");
+    *asks.lock().unwrap() = Asks::Scram("s3cret!");
+    when(&lb, "up", "");
+    let said = |sent: &Mutex<Vec<u8>>| String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
+    eventually("the whole conversation, to its proper end", || said(&sent).ends_with('X').then_some(()));
+    assert!(said(&sent).starts_with("SCRAM-SHA-256") && !said(&sent).contains("s3cret!"), "{}", said(&sent));
+    for (method, told) in [
+        (Asks::Scram("guess"), "it did not prove that it knows the password"),
+        (Asks::Md5, "add md5 to the check's require_auth"),
+        (Asks::Clear, "add password to the check's require_auth"),
+    ] {
+        sent.lock().unwrap().clear();
+        *asks.lock().unwrap() = method;
+        when(&lb, "down", told);
+        assert_eq!(said(&sent), "", "{method:?}: it was told something");
+        *asks.lock().unwrap() = Asks::Scram("s3cret!");
+        when(&lb, "up", "");
+    }
+}
+
+#[test]
+fn weaker_ways_to_ask_for_the_password_can_be_allowed() {
+    let Postgres { asks, sent, backend } = postgres();
+    let lb = with_postgres(&backend, ", require_auth: [md5, password, none]");
+    when(&lb, "up", "");
+    *asks.lock().unwrap() = Asks::Scram("s3cret!");
+    when(&lb, "down", "add scram-sha-256 to the check's require_auth");
+    *asks.lock().unwrap() = Asks::Md5;
+    when(&lb, "up", "");
+    eventually("the hash", || {
+        let sent = String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
+        (sent.starts_with("md5") && !sent.contains("s3cret!")).then_some(())
+    });
+    *asks.lock().unwrap() = Asks::Clear;
+    eventually("the password", || sent.lock().unwrap().starts_with(b"s3cret!\0").then_some(()));
+    assert_eq!(lb.backends()[0].1, "up");
+}
+
+/// Servers that never stop, or announce what never comes: what they do once a check is there, and what is told of it.
+#[test]
+fn a_server_that_sends_without_end_costs_a_check_little_memory_and_its_words_are_kept_short() {
+    const MIB: usize = 1 << 20;
+    /// As much as all checks together may take, with room for what the process grows by anyway.
+    const MOST_KIB: u64 = 32 << 10;
+    let endless = |mut stream: TcpStream, begin: Vec<u8>, again: Vec<u8>| {
+        let _ = stream.set_write_timeout(Some(PATIENCE));
+        let mut sent = stream.write_all(&begin);
+        while sent.is_ok() {
+            sent = stream.write_all(&again);
+        }
+    };
+    let backend = |begin: Vec<u8>, again: Vec<u8>| {
+        Backend::serving(move |stream| endless(stream, begin.clone(), again.clone()))
+    };
+    let rows = Backend::serving(|mut stream| {
+        let many = row(b"t").repeat(MIB / 12);
+        let _ = serve(&mut stream, Asks::Nothing, &[message(b'T', b"\0\0"), many].concat());
+    });
+    let postgres = "postgres: any";
+    let filler = || vec![b'x'; MIB];
+    let error = [b"SFATAL\0C57P03\0M", &b"\x1b[31mno\n"[..], &filler()[..20_000], b"\0\0"].concat();
+    let cases = [
+        ("rows", rows, postgres, "more than one row"),
+        (
+            "length",
+            backend(b"E\x7f\xff\xff\xff".to_vec(), filler()),
+            postgres,
+            "announces a message of 2147483647 bytes",
+        ),
+        ("notices", backend(Vec::new(), message(b'N', &filler()[..1000])), postgres, "no more are read"),
+        ("error", backend(message(b'E', &error), message(b'N', b"\0")), postgres, "FATAL: [31mno xxx"),
+        ("head", backend(b"HTTP/1.1 200 OK\r\nx: ".to_vec(), filler()), "http: /", "GET /"),
+        (
+            "interim",
+            backend(Vec::new(), b"HTTP/1.1 103 Early\r\n\r\n".repeat(1000)),
+            "http: /",
+            "no more are read",
+        ),
+        (
+            "body",
+            backend(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), filler()),
+            "http: {path: /, body: wanted}",
+            "does not contain",
+        ),
+        ("line", backend(b"+".to_vec(), filler()), "redis: any", "no more are read"),
+        (
+            "bulk",
+            backend(b"+PONG\r\n*1\r\n$2147483647\r\n".to_vec(), filler()),
+            "redis: any",
+            "no more are read",
+        ),
+        ("exchange", backend(Vec::new(), filler()), "exchange: {expect: wanted}", "answered \"xxx"),
+    ];
+    let pool = |(name, backend, check, _): &(&str, Backend, &str, &str)| {
+        let discover = static_list(&[backend.address]);
+        format!("  {name}: {{discover: {discover}, health: {{{check}, every: 50ms, timeout: 50ms}}}}\n")
+    };
+    let pools: String = cases.iter().map(pool).collect();
+    let lb = Lb::start(&format!("listeners: {{l: {{bind: 127.0.0.1:0, pool: rows}}}}\npools:\n{pools}"));
+    let told = |pool: &str| {
+        let status = lb.status();
+        let pools = status["pools"].as_array().unwrap();
+        let backend = pools.iter().find(|one| one["name"] == pool).unwrap()["backends"][0].clone();
+        backend["last_check"]["error"].as_str().unwrap_or_default().to_owned()
+    };
+    let mut most = 0;
+    for (name, _, _, words) in &cases {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let error = told(name);
+            most = most.max(lb.resident_kib());
+            // On a busy machine one or the other check may come to its time limit first.
+            if error.contains(words) {
+                assert!(error.chars().count() <= 1024, "{name}: {error}");
+                assert!(!error.contains(['\n', '\x1b']), "{name}: {error}");
+                break;
+            }
+            assert!(Instant::now() < deadline, "{name}: {error}, not {words}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    // Some more rounds of all of them.
+    let checks = || lb.metric("pointsman_health_check_duration_seconds_count{pool=\"length\"}");
+    let wanted = checks() + 20.0;
+    eventually("twenty more checks", || {
+        most = most.max(lb.resident_kib());
+        (checks() >= wanted).then_some(())
+    });
+    let idle = {
+        let backend = Backend::http("a");
+        let lb = in_front_of(backend.address, "");
+        lb.resident_kib()
+    };
+    assert!(most < idle + MOST_KIB, "{most} KiB with these checks, {idle} KiB without");
+}
+
+#[test]
+fn a_pool_of_silent_backends_does_not_delay_the_checks_of_another_one() {
+    const SILENT: usize = 60;
+    const AT_ONCE: usize = 8;
+    // Their connections are opened by the kernel, and nothing comes over them: each check takes its whole time limit.
+    let silent: Vec<_> = (0..SILENT).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<_> = silent.iter().map(|listener| listener.local_addr().unwrap()).collect();
+    let mut lively = Backend::http("a");
+    let alive = lively.address;
+    let config = |health: &str| {
+        format!(
+            "runtime: {{max_checks: {AT_ONCE}}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: lively}}}}\npools:\n  \
+             lively: {{discover: {}, health: {{http: /, every: 200ms, timeout: 200ms, fall: 3}}}}\n  \
+             silent: {{discover: {}{health}}}\n",
+            static_list(&[alive]),
+            static_list(&addresses),
+        )
+    };
+    let lb = Lb::start(&config(", health: {http: /, every: 1s, timeout: 1s}"));
+    let checks =
+        |pool: &str| lb.metric(&format!("pointsman_health_check_duration_seconds_count{{pool=\"{pool}\"}}"));
+    let late = |pool: &str| lb.metric(&format!("pointsman_health_checks_late_total{{pool=\"{pool}\"}}"));
+    let state = || {
+        let status = lb.status();
+        let pools = status["pools"].as_array().unwrap();
+        let pool = pools.iter().find(|pool| pool["name"] == "lively").unwrap();
+        pool["backends"][0]["state"].as_str().unwrap().to_owned()
+    };
+    eventually("each of the silent ones was checked", || (checks("silent") > SILENT as f64).then_some(()));
+    assert_eq!(state(), "up");
+    let (before, late_before) = (checks("silent"), late("lively"));
+    lively.kill();
+    eventually("the dead one is down", || (state() == "down").then_some(()));
+    // Behind all the silent ones, three times over, it would have been noticed after three rounds of them.
+    let meanwhile = checks("silent") - before;
+    assert!(meanwhile < SILENT as f64, "{meanwhile} checks of silent backends came first");
+    assert_eq!(late("lively"), late_before, "{}", lb.log());
+
+    // That the checks of the others are late is told once, and that it is over once.
+    assert!(late("silent") > 0.0);
+    let delayed = "pointsman_health_check_delay_seconds_bucket{le=\"0.5\",pool=\"silent\"}";
+    assert!(lb.metric(delayed) < checks("silent"), "{}", lb.get("/metrics").1);
+    lb.when_logged_times(1, &["checks run late", "pool=silent", "runtime.max_checks"]);
+    let told = lb.get("/api/v1/story").1;
+    assert!(told.contains("the checks of silent ran late (the first waited"), "{told}");
+    lb.reload(&config(""));
+    lb.when_logged_times(1, &["checks are on time again", "pool=silent"]);
 }

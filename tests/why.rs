@@ -134,8 +134,9 @@ fn a_backend_is_told_from_its_discovery_to_what_would_bring_it_back() {
     }
     a.kill();
     let path = format!("/api/v1/why?pool=web&backend={}", a.address);
-    let told = eventually("it is down", || {
-        Some(text(&asked(&lb, &path))).filter(|told| told.contains("it has been down"))
+    // The state can be seen a moment before the event is told.
+    let told = eventually("it is down, and that is told", || {
+        Some(text(&asked(&lb, &path))).filter(|told| told.contains("it went down"))
     });
     for words in [
         "it went down (it was up): 2 failures in a row",

@@ -16,6 +16,7 @@ use crate::telemetry::CloseReason;
 use crate::telemetry::decisions::unix_seconds;
 use crate::telemetry::flow::Reading;
 use crate::telemetry::millis;
+use crate::telemetry::text::Cause;
 
 /// The whole program at a glance.
 #[derive(Clone, Debug, Serialize)]
@@ -129,7 +130,7 @@ pub struct BackendStatus {
     #[serde(serialize_with = "unix_seconds")]
     pub since: SystemTime,
     /// Why it is in this state.
-    pub cause: Arc<str>,
+    pub cause: Cause,
     /// Its share.
     pub weight: u32,
     /// How much of that it gets by now, in percent (`slow_start`).
@@ -281,7 +282,7 @@ impl BackendStatus {
             also: backend.also.clone(),
             state: entry.state,
             since: SystemTime::now() - entry.since.elapsed(),
-            cause: Arc::clone(&entry.cause),
+            cause: entry.cause.clone(),
             weight: entry.weight,
             ramp: entry.ramp,
             tier: entry.tier,

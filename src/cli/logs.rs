@@ -12,7 +12,7 @@ use super::instance::{RemoteArgs, block_on};
 use super::{Exit, Failure, look, print, print_on};
 use crate::remote::{Event, Remote};
 use crate::sanitize;
-use crate::telemetry::text;
+use crate::telemetry::log_fields;
 
 const PATH: &str = "/api/v1/logs";
 /// More than the server keeps.
@@ -83,11 +83,11 @@ fn fields(line: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
             let end = rest.find([' ', '=', '"'])?;
             let (word, after) = rest.split_at(end);
             if let Some(after) = after.strip_prefix('=') {
-                let (value, after) = text::value(after);
+                let (value, after) = log_fields::value(after);
                 rest = after;
                 return Some((word, value));
             }
-            rest = if after.starts_with('"') { text::value(after).1 } else { &after[1..] };
+            rest = if after.starts_with('"') { log_fields::value(after).1 } else { &after[1..] };
         }
     })
 }

@@ -18,6 +18,7 @@ use crate::config::{self, Admin, Config};
 use crate::supervisor::{Outcome, Supervisor};
 use crate::telemetry::fact::{Fact, Wrong};
 use crate::telemetry::log;
+use crate::telemetry::text::Cause;
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     if args.check {
@@ -159,14 +160,14 @@ async fn try_reload(
             let wrong = |problem: &config::Problem| Wrong {
                 line: problem.at.map(|at| at.line),
                 column: problem.at.map(|at| at.column),
-                message: problem.message.clone(),
+                message: Cause::from(&problem.message),
             };
             refused(report.problems().iter().map(wrong).collect());
             return Err(Refusal::Invalid(report.to_string()));
         }
     };
     let not_possible = |why: String| {
-        refused(vec![Wrong { line: None, column: None, message: why.clone() }]);
+        refused(vec![Wrong { line: None, column: None, message: Cause::from(&why) }]);
         Err(Refusal::NotPossible(why))
     };
     let terms = match Access::terms(config.admin.as_ref()) {

@@ -1,8 +1,10 @@
 //! Decisions and facts as one would tell them, in the demo and in `top`.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::story::words::count;
+use crate::story::words::{count, time};
 
 /// A routing decision.
 pub(super) fn decision(
@@ -77,6 +79,13 @@ pub(super) fn fact(fact: &Value) -> String {
             None => "drained: nobody was cut off".to_owned(),
             Some(_) => format!("drained: {} cut off", number("cut", "connection")),
         },
+        "checks_late" => format!(
+            "{pool}: checks run late, the first waited {} for its turn (runtime.max_checks limits them)",
+            time(Duration::from_millis(fact["waited_ms"].as_u64().unwrap_or_default()))
+        ),
+        "checks_on_time" => {
+            format!("{pool}: checks are on time again, {} ran late", number("checks", "check"))
+        }
         "no_result" => format!("{pool}/{backend} could not be checked: {}", text("error")),
         "operator" if !backend.is_empty() => {
             let state = fact["state"].as_str().map(|state| format!(" {state}")).unwrap_or_default();
@@ -149,6 +158,13 @@ mod tests {
             missing: Vec::new(),
         };
         assert_eq!(told(&discovered), "web: dns:x names 2 backends; new: b, c");
+        let late = Fact::ChecksLate { pool: "web".into(), waited_ms: 4200 };
+        assert_eq!(
+            told(&late),
+            "web: checks run late, the first waited 4.2 s for its turn (runtime.max_checks limits them)"
+        );
+        let on_time = Fact::ChecksOnTime { pool: "web".into(), after_ms: 9, checks: 2 };
+        assert_eq!(told(&on_time), "web: checks are on time again, 2 checks ran late");
         let checked = |pool: Option<&str>, backend: Option<&str>| Fact::Checked {
             who: "somebody".into(),
             pool: pool.map(Into::into),

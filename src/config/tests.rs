@@ -47,7 +47,7 @@ pools:
     health:
       - {http: {path: /, status: [201, 2xx, 300-399]}, fast_every: 500ms, grace: 7s}
       - {exchange: {send: 'PING\r\n', expect: '+PONG'}}
-      - {postgres: {role: standby, user: u, database: d, password_file: /p}}
+      - {postgres: {role: standby, user: u, database: d, password_file: /p, require_auth: [scram-sha-256, md5]}}
       - {redis: {role: replica, user: u, password_file: /p}}
       - {postgres: primary}
       - {redis: master}
@@ -386,6 +386,9 @@ fn the_schema_refuses_what_the_program_refuses() {
         (", expect: '+PONG'", ""),
         ("role: standby", "role: replica"),
         ("role: standby, ", ""),
+        ("[scram-sha-256, md5]", "scram"),
+        ("[scram-sha-256, md5]", "[]"),
+        ("[scram-sha-256, md5]", "[md5, gss]"),
         ("role: replica", "role: standby"),
         ("postgres: primary", "postgres: master"),
         ("redis: master", "redis: primary"),

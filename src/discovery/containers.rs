@@ -20,6 +20,7 @@ use super::chosen::Chosen;
 use super::{Fitness, Found};
 use crate::config::{BACKEND_NAME_RULE, Docker, is_backend_name};
 use crate::sanitize;
+use crate::telemetry::text::{Cause, bounded};
 
 /// The largest share that a container can ask for, as in a static list.
 const LARGEST_WEIGHT: u32 = 256;
@@ -68,7 +69,7 @@ pub(super) enum Condition {
 pub(super) fn read(
     settings: &Docker,
     containers: &[ContainerSummary],
-    why: &HashMap<String, Arc<str>>,
+    why: &HashMap<String, Cause>,
     near: &dyn Fn(&IpNet) -> bool,
 ) -> Reading {
     let chosen = Chosen::new(&settings.label, settings.adopt.as_ref());
@@ -106,7 +107,7 @@ pub(super) fn read(
 fn found(
     settings: &Docker,
     container: &ContainerSummary,
-    why: &HashMap<String, Arc<str>>,
+    why: &HashMap<String, Cause>,
     near: &dyn Fn(&IpNet) -> bool,
     complaints: &mut Vec<(String, bool)>,
 ) -> Result<Found, String> {
@@ -242,7 +243,7 @@ fn endpoint<'a>(
     }
 }
 
-fn fitness(settings: &Docker, container: &ContainerSummary, why: &HashMap<String, Arc<str>>) -> Fitness {
+fn fitness(settings: &Docker, container: &ContainerSummary, why: &HashMap<String, Cause>) -> Fitness {
     match condition(container) {
         Condition::Paused => Fitness::Unhealthy("it is paused".into()),
         _ if !settings.healthcheck => Fitness::Unknown,
@@ -299,15 +300,13 @@ pub(crate) fn name(container: &ContainerSummary) -> Arc<str> {
 }
 
 /// Why a container is unhealthy, given the last output of its HEALTHCHECK.
-pub(super) fn unhealthy_because(output: &str) -> Arc<str> {
+pub(super) fn unhealthy_because(output: &str) -> Cause {
+    /// So much of its output is told, in characters.
     const LONGEST: usize = 200;
     let line = output.lines().map(str::trim).rfind(|line| !line.is_empty());
     match line {
         None => "its HEALTHCHECK fails".into(),
-        Some(line) => {
-            let line: String = line.chars().take(LONGEST).collect();
-            format!("its HEALTHCHECK fails: {line}").into()
-        }
+        Some(line) => format!("its HEALTHCHECK fails: {}", bounded(line, LONGEST)).into(),
     }
 }
 

@@ -17,6 +17,7 @@ use super::resolve::{Answer, Owner, Resolver};
 use super::rounds::{Rounds, ask_each};
 use super::{Found, Observation, Outcome};
 use crate::config::{Dns, Query};
+use crate::telemetry::text::Cause;
 
 /// How often a server that is not on this machine is asked again for names that it has already told.
 const NAMES_AGAIN: Duration = Duration::from_secs(10);
@@ -128,11 +129,11 @@ impl Watcher {
     fn outcome(&self, answer: Answer<BTreeSet<IpAddr>>, resolver: &Resolver) -> Outcome {
         let Dns { name, .. } = &self.settings;
         match answer {
-            Answer::NoSuchName if resolver.docker => Outcome::NoSuchName(format!(
+            Answer::NoSuchName if resolver.docker => Outcome::NoSuchName(Cause::from(format!(
                 "no running container on this container's networks answers to {name:?} (asked {}); \
                  is it on the same network? see `docker network inspect`",
                 resolver.server
-            )),
+            ))),
             answer => answer.outcome(name, resolver, |set| Outcome::Backends(self.group(&set))),
         }
     }

@@ -33,6 +33,7 @@ use super::engine::Address;
 use super::rounds::ask_each;
 use super::{Observation, Outcome, Sink};
 use crate::config::Docker;
+use crate::telemetry::text::Cause;
 
 /// Events this close together make one reading: those of a Compose project that starts, say.
 const GATHER: Duration = Duration::from_millis(20);
@@ -75,7 +76,7 @@ pub(super) async fn watch(settings: Docker, ask_now: Arc<Notify>, sink: Sink) {
         // One that worked has perhaps only been restarted: to say so is early when it cannot be reached again.
         // Who refuses to tell its events may let its list be read all the same.
         if watcher.readings == before || watcher.refused {
-            watcher.observed(Outcome::ServerFailure(reason));
+            watcher.observed(Outcome::ServerFailure(reason.into()));
         }
         if began.elapsed() > RETRY.1 {
             retry = RETRY.0;
@@ -101,7 +102,7 @@ struct Watcher {
     /// When the last event happened, by the engine's clock, in nanoseconds since the epoch.
     heard: i64,
     /// Why the unhealthy ones are: asked for once, when they become so.
-    why: HashMap<String, Arc<str>>,
+    why: HashMap<String, Cause>,
     /// The asking for it, which nothing else waits for.
     asking: JoinSet<Vec<Answer>>,
     complaints: BTreeSet<Complaint>,

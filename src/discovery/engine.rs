@@ -9,6 +9,8 @@ use bollard::Docker as Engine;
 use bollard::errors::Error;
 use tokio::time::timeout;
 
+use crate::telemetry::text::{LONGEST, bounded};
+
 /// An engine that has not answered for this long is taken for one that does not.
 const REQUEST: Duration = Duration::from_secs(5);
 /// Where an engine listens if nothing else is said.
@@ -50,8 +52,12 @@ impl Address {
         }
     }
 
-    /// What went wrong, and what to do.
+    /// What went wrong, and what to do. An engine, or a proxy before it, may say much: it is bounded here.
     pub(crate) fn explain(&self, error: &Error) -> String {
+        bounded(&self.in_full(error), LONGEST)
+    }
+
+    fn in_full(&self, error: &Error) -> String {
         let address = &self.0;
         let kind = match error {
             Error::SocketNotFoundError(_) => Some(io::ErrorKind::NotFound),

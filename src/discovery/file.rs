@@ -20,11 +20,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Found, Observation, Outcome, Sink};
 use crate::config::{self, File};
+use crate::telemetry::text::{LONGEST, bounded};
 
 /// A larger file is not a list of backends: with 100 bytes each it would be more than 40 000.
 const LARGEST: u64 = 4 << 20;
 /// Of more mistakes than these only the number is told, as they are one line of the log.
-const MOST_TOLD: usize = 10;
+const MOST_TOLD: usize = 8;
 /// Of a mistake this much is told, in characters.
 const LONGEST_TOLD: usize = 500;
 /// Between two looks at a file that has just changed.
@@ -91,31 +92,36 @@ fn understand(path: &Path, look: &Look) -> Outcome {
     let name = path.display().to_string();
     let bytes = match look {
         Ok(bytes) => bytes,
-        Err(reason) => return Outcome::Invalid(format!("{name}: {reason}")),
+        Err(reason) => return Outcome::Invalid(format!("{name}: {reason}").into()),
     };
     let Ok(text) = std::str::from_utf8(bytes) else {
-        return Outcome::Invalid(format!("{name}: it is not UTF-8 text"));
+        return Outcome::Invalid(format!("{name}: it is not UTF-8 text").into());
     };
     match config::read_backends(&name, text) {
         Ok(backends) if backends.is_empty() => Outcome::Empty,
         Ok(backends) => Outcome::Backends(backends.iter().map(Found::from).collect()),
         Err(report) => {
             let problems = report.problems();
-            let lines = problems.iter().take(MOST_TOLD).map(|problem| shortened(report.line(problem)));
-            let more = problems.len().saturating_sub(MOST_TOLD);
-            let more = (more > 0).then(|| format!("and {more} more"));
-            Outcome::Invalid(lines.chain(more).collect::<Vec<_>>().join("; ")) // a log has lines
+            // Its value may be as long as the file.
+            let lines = problems.iter().map(|problem| bounded(&report.line(problem), LONGEST_TOLD));
+            Outcome::Invalid(in_one_line(lines).into())
         }
     }
 }
 
-/// What is told of a mistake: its value may be as long as the file.
-fn shortened(mut line: String) -> String {
-    if let Some((end, _)) = line.char_indices().nth(LONGEST_TOLD) {
-        line.truncate(end);
-        line.push('…');
+/// The first mistakes that there is room for, and how many more there are. A log has lines.
+fn in_one_line(mistakes: impl ExactSizeIterator<Item = String>) -> String {
+    let all = mistakes.len();
+    let (mut line, mut room, mut told) = (String::new(), LONGEST - "; and 4000000 more".len(), 0);
+    for mistake in mistakes.take(MOST_TOLD) {
+        let separator = if told == 0 { "" } else { "; " };
+        let Some(left) = room.checked_sub(separator.len() + mistake.chars().count()) else { break };
+        (line, room, told) = (line + separator + &mistake, left, told + 1);
     }
-    line
+    match all - told {
+        0 => line,
+        more => format!("{line}; and {more} more"),
+    }
 }
 
 fn look(path: &Path) -> Look {
@@ -177,12 +183,18 @@ mod tests {
     #[test]
     fn however_many_and_long_the_mistakes_are_they_make_a_line_that_can_be_read() {
         let Outcome::Invalid(reason) = understood(&"- nonsense\n".repeat(40_000)) else { panic!() };
-        assert_eq!(reason.matches("backends.yaml:").count(), 10, "{reason}");
-        assert!(reason.ends_with("; and 39990 more"), "{reason}");
+        assert_eq!(reason.matches("backends.yaml:").count(), 8, "{reason}");
+        assert!(reason.ends_with("; and 39992 more"), "{reason}");
         let Outcome::Invalid(reason) = understood(&format!("- {}\n", "ä".repeat(1 << 20))) else { panic!() };
-        assert!(reason.chars().count() <= 501, "{} characters", reason.len());
+        assert!(reason.chars().count() <= 500, "{} characters", reason.len());
+        let two = format!("- {0}\n- {0}\n- {0}\n", "ä".repeat(1 << 10));
+        let Outcome::Invalid(reason) = understood(&two) else { panic!() };
+        assert!(
+            reason.ends_with("…; and 1 more") && reason.matches("backends.yaml:").count() == 2,
+            "{reason}"
+        );
         let Outcome::Invalid(twice) = understood(&"- 10.0.0.1:80\n".repeat(20_000)) else { panic!() };
-        assert!(twice.ends_with("; and 19989 more"), "{twice}");
+        assert!(twice.ends_with("; and 19991 more"), "{twice}");
         let all: String = (0..20_000).map(|n| format!("- 10.0.{}.{}:80\n", n / 256, n % 256)).collect();
         assert!(matches!(understood(&all), Outcome::Backends(found) if found.len() == 20_000));
     }

@@ -26,6 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use crate::config::SourceKey;
 use crate::config::{Source, StaticBackend};
+use crate::telemetry::text::{Cause, LONGEST, bounded};
 pub use once::addresses;
 
 /// One backend that a source sees.
@@ -97,7 +98,7 @@ pub enum Fitness {
     /// It is well.
     Healthy,
     /// It is not, and why.
-    Unhealthy(Arc<str>),
+    Unhealthy(Cause),
 }
 
 /// What one round of asking a source found.
@@ -119,13 +120,13 @@ pub enum Outcome {
     /// the label.
     Empty,
     /// The name does not exist (NXDOMAIN); with Docker also: no container of that name runs.
-    NoSuchName(String),
+    NoSuchName(Cause),
     /// The server could not answer (SERVFAIL, REFUSED …): nothing can be concluded.
-    ServerFailure(String),
+    ServerFailure(Cause),
     /// No answer came in time: nothing can be concluded.
-    Silence(String),
+    Silence(Cause),
     /// What was read makes no sense, or could not be read: what was read before stands. Each reason is told.
-    Invalid(String),
+    Invalid(Cause),
 }
 
 impl Outcome {
@@ -155,15 +156,15 @@ impl Outcome {
     }
 
     /// Why nothing was found in `source`, for people.
-    pub fn trouble(&self, source: &SourceKey) -> Option<String> {
+    pub fn trouble(&self, source: &SourceKey) -> Option<Cause> {
         match self {
             Self::Backends(_) => None,
-            Self::Empty => Some(nothing_in(source).to_owned()),
+            Self::Empty => Some(nothing_in(source).into()),
             Self::NoSuchName(reason) => Some(reason.clone()),
             Self::ServerFailure(reason) | Self::Silence(reason) => {
-                Some(format!("{reason}; the last good answer stands for now"))
+                Some(told(reason, "; the last good answer stands for now"))
             }
-            Self::Invalid(reason) => Some(format!("{reason}; what was read before stands")),
+            Self::Invalid(reason) => Some(told(reason, "; what was read before stands")),
         }
     }
 
@@ -175,6 +176,12 @@ impl Outcome {
             Self::ServerFailure(_) | Self::Silence(_) | Self::Invalid(_) => None,
         }
     }
+}
+
+/// A reason with what follows from it, which a long reason must not push out.
+fn told(reason: &str, follows: &str) -> Cause {
+    let room = LONGEST - follows.chars().count();
+    Cause::from(bounded(reason, room) + follows)
 }
 
 /// What it means that a source is well and has no backends.

@@ -105,11 +105,12 @@ impl<T> Answer<T> {
         match self {
             Self::Records(records) => found(records),
             Self::Empty => Outcome::Empty,
-            Self::NoSuchName => Outcome::NoSuchName(format!("{server} knows no name {name:?}")),
+            Self::NoSuchName => Outcome::NoSuchName(format!("{server} knows no name {name:?}").into()),
             Self::ServerFailure(reason) => {
-                Outcome::ServerFailure(format!("{name:?} could not be resolved by {server}: {reason}"))
+                let reason = format!("{name:?} could not be resolved by {server}: {reason}");
+                Outcome::ServerFailure(reason.into())
             }
-            Self::Silence => Outcome::Silence(format!("{server} did not answer for {name:?} in time")),
+            Self::Silence => Outcome::Silence(format!("{server} did not answer for {name:?} in time").into()),
         }
     }
 }

@@ -40,7 +40,9 @@ pub(super) async fn watch(mut source: impl Rounds, ask_now: Arc<Notify>, sink: S
         let began = Instant::now();
         let observation = match ready(&mut resolver, source.query()) {
             Ok(resolver) => source.round(&resolver).await,
-            Err(reason) => Observation { outcome: Outcome::ServerFailure(reason), owners: BTreeMap::new() },
+            Err(reason) => {
+                Observation { outcome: Outcome::ServerFailure(reason.into()), owners: BTreeMap::new() }
+            }
         };
         let concluded = observation.outcome.seen().is_some();
         sink(observation);

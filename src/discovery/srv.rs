@@ -141,7 +141,7 @@ impl News {
         let source = SourceKey::Srv(settings.name.clone());
         if let [(target, trouble), others @ ..] = &self.failing[..] {
             let (result, reason, others) = (trouble.result(), trouble.trouble(&source), others.len());
-            warn!(%source, %target, others, %result, reason, "resolve failed");
+            warn!(%source, %target, others, %result, reason = reason.as_deref(), "resolve failed");
         }
         if let [target, others @ ..] = &self.resolved[..] {
             info!(%source, %target, others = others.len(), "resolved again");

@@ -1,7 +1,7 @@
 //! What a backend answers, searched as it comes for what it should contain.
 
 /// So much of an answer is looked at, in bytes.
-const LONGEST: usize = 64 * 1024;
+pub(super) const LONGEST: usize = 64 * 1024;
 
 /// So much of an answer is shown to a person, in bytes.
 const SHOWN: usize = 100;

@@ -1,49 +1,19 @@
 //! One checker for each check of each backend: a task that runs one check after another, so that they never pile
 //! up. Nothing but the task's owner ends it.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::schedule::Schedule;
+use super::pace::PoolPace;
 use super::{CheckError, Checked, check};
 use crate::config::Health;
 
 /// Where a checker puts its results.
 pub type Sink = Box<dyn Fn(Checked) + Send>;
-
-/// What keeps all checkers of a process out of each other's way: so many checks at once and no more, and for each
-/// checker a place of its own in the interval.
-pub struct Pace {
-    turns: Semaphore,
-    epoch: Instant,
-    checkers: AtomicU64,
-}
-
-impl Pace {
-    /// At most `max_checks` are under way at once; the others wait their turn, first come, first served.
-    pub fn new(max_checks: NonZeroUsize) -> Self {
-        let turns = Semaphore::new(max_checks.get().min(Semaphore::MAX_PERMITS));
-        Self { turns, epoch: Instant::now(), checkers: AtomicU64::new(0) }
-    }
-
-    fn schedule(&self, health: &Health) -> Schedule {
-        let number = self.checkers.fetch_add(1, Ordering::Relaxed);
-        Schedule::new(number, health, self.epoch, Instant::now())
-    }
-}
-
-impl fmt::Debug for Pace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pace").field("free", &self.turns.available_permits()).finish_non_exhaustive()
-    }
-}
 
 /// A running checker; it ends when this is dropped.
 #[derive(Debug)]
@@ -56,7 +26,7 @@ pub struct Checker {
 impl Checker {
     /// Checks `backend` at once, and then at its own place in every interval, `health.every` long; needs a tokio
     /// runtime.
-    pub fn start(backend: SocketAddr, health: Health, pace: &Arc<Pace>, sink: Sink) -> Self {
+    pub fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: Sink) -> Self {
         let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
         let kind = Arc::new(health.check.clone());
         let once = move |deadline| {
@@ -68,7 +38,7 @@ impl Checker {
 
     fn running<F>(
         health: Health,
-        pace: &Arc<Pace>,
+        pace: &PoolPace,
         sink: Sink,
         check: impl Fn(Instant) -> F + Send + 'static,
     ) -> Self
@@ -77,7 +47,7 @@ impl Checker {
     {
         let (check_now, doubt) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let told = (Arc::clone(&check_now), Arc::clone(&doubt));
-        let task = tokio::spawn(run(health, Arc::clone(pace), told, sink, check));
+        let task = tokio::spawn(run(health, pace.clone(), told, sink, check));
         Self { check_now, doubt, _task: AbortOnDropHandle::new(task) }
     }
 
@@ -95,16 +65,17 @@ impl Checker {
 
 async fn run<F>(
     health: Health,
-    pace: Arc<Pace>,
+    pace: PoolPace,
     (check_now, doubt): (Arc<Notify>, Arc<Notify>),
     sink: Sink,
     check: impl Fn(Instant) -> F,
 ) where
     F: Future<Output = Result<(), CheckError>>,
 {
-    let mut schedule = pace.schedule(&health);
-    // Nobody closes the semaphore.
-    while let Ok(turn) = pace.turns.acquire().await {
+    let (enrolled, mut schedule) = pace.checker(&health);
+    loop {
+        let due = Instant::now();
+        let turn = enrolled.turn().await;
         let began = Instant::now();
         let deadline = began + health.timeout;
         let result = timeout_at(deadline, check(deadline)).await.unwrap_or_else(|_| {
@@ -112,7 +83,7 @@ async fn run<F>(
         });
         drop(turn);
         let mut next = schedule.next(began, &result);
-        sink(Checked { kind: health.check.kind(), result, took: began.elapsed() });
+        sink(Checked { kind: health.check.kind(), result, waited: began - due, took: began.elapsed() });
         loop {
             tokio::select! {
                 biased; // what speaks against it by now is one doubt, and the check that is due answers it
@@ -127,10 +98,14 @@ async fn run<F>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::num::NonZeroUsize;
     use std::sync::Mutex;
     use std::time::Duration;
 
+    use tokio::sync::Semaphore;
+
     use crate::config::Check;
+    use crate::health::Pace;
 
     const EVERY: Duration = Duration::from_secs(2);
 
@@ -146,7 +121,7 @@ mod tests {
         takes: Duration,
         end: Duration,
     ) -> Vec<Vec<(Duration, Checked)>> {
-        let pace = Arc::new(Pace::new(NonZeroUsize::new(at_once).unwrap()));
+        let pace = Arc::new(Pace::new(NonZeroUsize::new(at_once).unwrap())).pool();
         let seen = Arc::new(Mutex::new(vec![Vec::new(); n]));
         let room = Arc::new(Semaphore::new(at_once));
         let start = Instant::now();
@@ -176,7 +151,7 @@ mod tests {
 
     /// A checker whose checks pass at once, and when from now on they begin.
     fn noted(health: Health) -> (Checker, Arc<Mutex<Vec<Duration>>>) {
-        let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
+        let pace = Arc::new(Pace::new(NonZeroUsize::MIN)).pool();
         let times = Arc::new(Mutex::new(Vec::new()));
         let (start, noted) = (Instant::now(), Arc::clone(&times));
         let check = move |_| {
@@ -217,6 +192,61 @@ mod tests {
         for (_, checked) in seen.iter().flatten() {
             assert_eq!(checked.result, Ok(()), "waiting does not count into the time limit");
             assert!(checked.took.abs_diff(TAKES) <= Duration::from_millis(1), "{:?}", checked.took);
+        }
+    }
+
+    /// How long the checks of a pool of five waited that take 5 ms, beside a pool of 200 whose checks hang until their time
+    /// limit, once both are there; by the pace, with room for so many checks at once.
+    async fn waited_beside_silent(at_once: usize) -> Vec<Duration> {
+        let pace = Arc::new(Pace::new(NonZeroUsize::new(at_once).unwrap()));
+        let (silent, lively) = (pace.pool(), pace.pool());
+        let hangs = |_| std::future::pending::<Result<(), CheckError>>();
+        let start = |_| Checker::running(health(), &silent, Box::new(|_| ()), hangs);
+        let _silent: Vec<_> = (0..200).map(start).collect();
+        let waited = Arc::<Mutex<Vec<Duration>>>::default();
+        let passes = |_| async {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Ok(())
+        };
+        let start = |_| {
+            let waited = Arc::clone(&waited);
+            let sink = move |checked: Checked| waited.lock().unwrap().push(checked.waited);
+            Checker::running(health(), &lively, Box::new(sink), passes)
+        };
+        let _lively: Vec<_> = (0..5).map(start).collect();
+        tokio::time::sleep(5 * EVERY).await;
+        waited.lock().unwrap().clear();
+        tokio::time::sleep(10 * EVERY).await;
+        let waited = waited.lock().unwrap();
+        waited.clone()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_of_silent_backends_does_not_keep_the_checks_of_another_one_waiting() {
+        for at_once in [2, 20, 150] {
+            let waited = waited_beside_silent(at_once).await;
+            assert!(waited.len() >= 50, "{at_once}: each is checked every time: {}", waited.len());
+            let longest = waited.iter().max().unwrap();
+            assert!(*longest <= Duration::from_millis(30), "{at_once}: one waited {longest:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn checkers_that_end_while_they_wait_leave_all_places_to_the_others() {
+        let pace = Arc::new(Pace::new(NonZeroUsize::new(3).unwrap()));
+        let hangs = |_| std::future::pending::<Result<(), CheckError>>();
+        for round in 0..3 {
+            let pool = pace.pool();
+            let start = |_| Checker::running(health(), &pool, Box::new(|_| ()), hangs);
+            let checkers: Vec<_> = (0..10_000).map(start).collect();
+            tokio::time::sleep(EVERY / 10).await;
+            assert!(format!("{pace:?}").contains("free: 0"), "{pace:?}");
+            drop((checkers, pool));
+            // The runtime drops an aborted task in its own time.
+            while !format!("{pace:?}").contains("free: 3") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                assert!(round < 3);
+            }
         }
     }
 

@@ -5,8 +5,9 @@
 //! it was out the last time begins anew. Who comes back is on probation: its failures in a row are still counted, so
 //! that one more is enough, and the first answer clears it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use crate::telemetry::text::Cause;
 
 /// A time out is at most this many times the first one: who may be sound again is tried again some day.
 const LONGEST: u32 = 10;
@@ -24,12 +25,12 @@ struct Last {
     time: Duration,
     /// How many there were, each too soon after the one before.
     times: u32,
-    why: Arc<str>,
+    why: Cause,
 }
 
 impl Ejection {
     /// Until when the backend is out, and why; `None`: it is not.
-    pub fn out(&self, now: Instant) -> Option<(Instant, &Arc<str>)> {
+    pub fn out(&self, now: Instant) -> Option<(Instant, &Cause)> {
         self.last.as_ref().filter(|last| now < last.until).map(|last| (last.until, &last.why))
     }
 

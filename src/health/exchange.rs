@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Answer, shown};
+use super::answer::{Answer, LONGEST, shown};
 use super::{CheckError, tcp};
 use crate::config::Exchange;
 
@@ -15,7 +15,7 @@ pub(super) async fn check(
     exchange: &Exchange,
     deadline: Instant,
 ) -> Result<(), CheckError> {
-    let mut stream = tcp::connect(address).await?;
+    let mut stream = tcp::connect(address, LONGEST as u64).await?;
     let sent = stream.write_all(&exchange.send).await;
     let mut answer = Answer::new(&exchange.expect);
     let mut buffer = [0; 4096];

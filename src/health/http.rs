@@ -1,5 +1,6 @@
 //! The HTTP check: one GET over HTTP/1.1 is answered with the wanted status and, if asked, the wanted body.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
@@ -9,15 +10,25 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::answer::Answer;
+use super::answer::{Answer, LONGEST};
 use super::{CheckError, tcp};
 use crate::config::HttpCheck;
 
+/// The longest head of an answer (its status line and header fields), in bytes: eight times what servers allow for one
+/// by default (Apache httpd and nginx: 8 KiB for a request's, and answers are as long).
+const LONGEST_HEAD: usize = 64 * 1024;
+
+/// So much of what a server sends is read, in bytes: a head, as much of the body as is looked at, and as much again for
+/// the frames of chunks and for interim answers (1xx), of which there may be any number.
+const MOST: u64 = (2 * LONGEST_HEAD + LONGEST) as u64;
+
 pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(), CheckError> {
-    let stream = tcp::connect(address).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    let stream = tcp::connect(address, MOST).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(LONGEST_HEAD)
+        .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| format!("http to {address}: {error}"))?;
+        .map_err(|error| format!("http to {address}: {}", told(&error)))?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let host = wanted.host.clone().unwrap_or_else(|| address.to_string());
     let request = Request::get(&wanted.path)
@@ -27,7 +38,8 @@ pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(),
         .body(Empty::<Bytes>::new())
         .map_err(|error| format!("GET {}: {error}", wanted.path))?;
     let asked = format!("GET {} on {address}", wanted.path);
-    let response = sender.send_request(request).await.map_err(|error| format!("{asked}: {error}"))?;
+    let response =
+        sender.send_request(request).await.map_err(|error| format!("{asked}: {}", told(&error)))?;
     let status = response.status();
     if !wanted.status.iter().any(|range| range.contains(&status.as_u16())) {
         let range = |r: &RangeInclusive<u16>| match (r.start(), r.end()) {
@@ -45,12 +57,20 @@ pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(),
     let mut found = answer.take(b"");
     while !found && !answer.full() {
         let Some(frame) = body.frame().await else { break };
-        let frame = frame.map_err(|error| format!("{asked}: reading the body: {error}"))?;
+        let frame = frame.map_err(|error| format!("{asked}: reading the body: {}", told(&error)))?;
         found = frame.data_ref().is_some_and(|data| answer.take(data));
     }
     if found {
         Ok(())
     } else {
         Err(format!("{asked}: the body does not contain {text:?}; it is {}", answer.shown()).into())
+    }
+}
+
+/// An error with what caused it.
+fn told(error: &hyper::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }

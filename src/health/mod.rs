@@ -8,22 +8,33 @@ mod checker;
 mod eject;
 mod exchange;
 mod http;
+pub(crate) mod late;
+mod pace;
 mod postgres;
 mod redis;
 mod schedule;
 mod tally;
 mod tcp;
+mod turns;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::config::Check;
-pub use checker::{Checker, Pace, Sink};
+use crate::telemetry::text::Cause;
+pub use checker::{Checker, Sink};
 pub use eject::Ejection;
+pub use pace::{Pace, PoolPace};
 pub use tally::{Tally, Verdict};
+
+/// A password is at most so long, in bytes: the file is read for each check, and must not be one that never ends, such as
+/// /dev/zero.
+const LONGEST_PASSWORD: u64 = 4096;
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +43,9 @@ pub struct Checked {
     pub kind: &'static str,
     /// `Err`: why it did not pass.
     pub result: Result<(), CheckError>,
-    /// How long it took.
+    /// How long it waited for a place among the checks that may be under way at once.
+    pub waited: Duration,
+    /// How long it took, once it had begun.
     pub took: Duration,
 }
 
@@ -41,17 +54,17 @@ pub struct Checked {
 pub enum CheckError {
     /// The backend is not as it should be.
     #[error("{0}")]
-    Failed(String),
+    Failed(Cause),
     /// Our own side is short of something, such as a port or the password: it says nothing about the backend, which
     /// stays what it was. Otherwise one mistake here, and it would be the same for all backends, would take out every
     /// one of them. Until it is mended nobody notices a backend that dies, so it is counted and told every minute.
     #[error("{0}")]
-    Local(String),
+    Local(Cause),
 }
 
 impl From<String> for CheckError {
     fn from(why: String) -> Self {
-        Self::Failed(why)
+        Self::Failed(why.into())
     }
 }
 
@@ -78,11 +91,23 @@ fn without(password: Option<&str>, said: &str) -> String {
 /// time; that it cannot be read is our own trouble, not the backend's.
 async fn password(file: Option<&Path>) -> Result<Option<String>, CheckError> {
     let Some(file) = file else { return Ok(None) };
-    match tokio::fs::read_to_string(file).await {
+    let read = async {
+        let mut text = String::new();
+        let file = tokio::fs::File::open(file).await?;
+        file.take(LONGEST_PASSWORD + 1).read_to_string(&mut text).await?;
+        if text.len() as u64 > LONGEST_PASSWORD {
+            return Err(io::Error::other(format!("it has more than {LONGEST_PASSWORD} bytes")));
+        }
+        io::Result::Ok(text)
+    };
+    match read.await {
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
-        Err(error) => Err(CheckError::Local(format!(
-            "the password file {} cannot be read: {error}; give it to the user that Pointsman runs as",
-            file.display()
-        ))),
+        Err(error) => {
+            let file = file.display();
+            let why = format!(
+                "the password file {file} cannot be read: {error}; give it to the user that Pointsman runs as"
+            );
+            Err(CheckError::Local(why.into()))
+        }
     }
 }

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::answer::shown;
 use super::{CheckError, password, tcp, without};
@@ -24,7 +24,7 @@ const LONGEST: u64 = 4096;
 
 pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<(), CheckError> {
     let password = password(wanted.password_file.as_deref()).await?;
-    let mut stream = tcp::connect(address).await?;
+    let mut stream = tcp::connect(address, LONGEST).await?;
     let mut commands = String::new();
     match (&wanted.user, &password) {
         (Some(user), password) => {
@@ -36,10 +36,10 @@ pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<()
     let authenticates = !commands.is_empty();
     command(&mut commands, &["PING"]);
     command(&mut commands, &["ROLE"]);
-    let failed = |what: String| CheckError::Failed(format!("redis on {address}: {what}"));
+    let failed = |what: String| CheckError::from(format!("redis on {address}: {what}"));
     let sent = stream.write_all(commands.as_bytes()).await;
     let secret = password.as_deref();
-    let role = role(BufReader::new(stream.take(LONGEST)), authenticates, secret).await;
+    let role = role(BufReader::new(stream), authenticates, secret).await;
     // Who cannot be written to may have said why.
     let role = role.map_err(|what| match sent {
         Ok(()) => failed(what),

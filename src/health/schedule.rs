@@ -176,7 +176,7 @@ mod tests {
     fn while_in_doubt_checks_come_faster() {
         let (slow, fast) = (10 * SECOND, SECOND);
         let health = Health { fast_every: Some(fast), rise: 2, fall: 3, ..health(slow) };
-        let local = Err(CheckError::Local("no port".to_owned()));
+        let local = Err(CheckError::Local("no port".into()));
         // New; up; two failures and a success again; down for good; a first success, then up.
         let results = [
             local,

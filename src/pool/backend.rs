@@ -294,7 +294,7 @@ mod tests {
     fn a_check_without_result_is_told_when_it_is_news_and_every_minute_while_it_lasts() {
         let stay = Stay::default();
         let began = Instant::now();
-        let local = |why: &str| Err(CheckError::Local(why.to_owned()));
+        let local = |why: &str| Err(CheckError::Local(why.into()));
         for (seconds, result, told) in [
             (0, local("no file"), true),
             (1, local("no file"), false),
@@ -307,7 +307,8 @@ mod tests {
             (123, local("no port"), true),
             (124, Err("refused".to_owned().into()), false),
         ] {
-            let checked = Checked { kind: "tcp", result: result.clone(), took: Duration::ZERO };
+            let checked =
+                Checked { kind: "tcp", result: result.clone(), waited: Duration::ZERO, took: Duration::ZERO };
             let now = began + Duration::from_secs(seconds);
             assert_eq!(stay.checked(0, checked, now).tell, told, "{seconds}: {result:?}");
         }

@@ -22,6 +22,9 @@ pub struct Counters {
     pub connection: Histogram,
     /// Duration of health checks, in seconds.
     pub check: Histogram,
+    /// How long health checks waited for a place, in seconds.
+    pub check_delay: Histogram,
+    checks_late: AtomicU64,
     routed: AtomicU64,
     retried: AtomicU64,
     masked: AtomicU64,
@@ -50,6 +53,9 @@ impl Default for Counters {
             first_byte: short(),
             connection: long(),
             check: short(),
+            // From the time that a runtime takes anyway to that of a thousand silent backends on one place.
+            check_delay: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]),
+            checks_late: AtomicU64::new(0),
             routed: AtomicU64::new(0),
             retried: AtomicU64::new(0),
             masked: AtomicU64::new(0),
@@ -81,6 +87,16 @@ impl Counters {
     /// Counts a round of discovery by what it found.
     pub fn resolved(&self, result: &'static str) {
         *self.resolutions.lock().unwrap_or_else(PoisonError::into_inner).entry(result).or_default() += 1;
+    }
+
+    /// Counts a health check that began late.
+    pub(super) fn check_late(&self) {
+        self.checks_late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Health checks that began late.
+    pub fn checks_late(&self) -> u64 {
+        self.checks_late.load(Ordering::Relaxed)
     }
 
     /// Counts a backend's change of state, for it and for the pool: what the pool knows of it ends with it.

@@ -9,6 +9,7 @@ use crate::config;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
 use crate::health::CheckError;
 use crate::own::OwnAddresses;
+use crate::telemetry::text::Cause;
 
 /// Something that a keeper takes in.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ pub enum Wish {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// It could not be opened, and why.
-    Connect(String),
+    Connect(Cause),
     /// The backend reset it.
     Reset,
 }
@@ -79,7 +80,7 @@ pub enum Effect {
         /// Its state now.
         to: State,
         /// Why.
-        cause: Arc<str>,
+        cause: Cause,
     },
     /// Begin to check it, or begin anew with other settings.
     Check(Arc<Backend>),
@@ -105,7 +106,7 @@ pub enum Effect {
         /// Who.
         backend: Arc<Backend>,
         /// Why it would have been.
-        cause: Arc<str>,
+        cause: Cause,
     },
     /// Ask discovery again out of turn.
     AskNow,

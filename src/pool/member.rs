@@ -16,6 +16,7 @@ use crate::config::{self, Ending, Policy};
 use crate::discovery::{Fitness, Found, SourceKey};
 use crate::health::{Ejection, Tally, Verdict};
 use crate::telemetry::CloseReason;
+use crate::telemetry::text::Cause;
 
 /// In so many steps a backend that came up gets its whole share (`slow_start`).
 pub const STEPS: u32 = 10;
@@ -30,7 +31,7 @@ pub struct Member {
     /// Since when.
     pub since: Instant,
     /// Why it is in this state.
-    pub cause: Arc<str>,
+    pub cause: Cause,
     /// Its share.
     pub weight: u32,
     /// Its tier: those of a higher number are used only while none of a lower one is up.
@@ -44,18 +45,18 @@ pub struct Member {
     /// What each of the pool's checks has found.
     pub(super) results: Vec<Results>,
     /// Why its checks fail, if they do.
-    pub(super) failing: Arc<str>,
+    pub(super) failing: Cause,
     /// Since when it has been waiting to pass its checks for the first time.
     pub(super) trial: Instant,
     pub(super) ejection: Ejection,
     /// What an operator wants of it, if it is not to be used.
-    pub(super) wish: Option<(Wish, Arc<str>)>,
+    pub(super) wish: Option<(Wish, Cause)>,
     /// The share that an operator gave it, and the one that it had by the sources then.
     pub(super) told_weight: Option<(u32, u32)>,
     /// Why it can never be used where it is: its address is one of our own.
     pub(super) refused: Option<Arc<str>>,
     /// Why it has left for good.
-    pub(super) left: Option<Arc<str>>,
+    pub(super) left: Option<Cause>,
     /// What its connections were told last.
     ordered: Option<(CloseReason, Policy)>,
 }
@@ -78,7 +79,7 @@ pub(super) struct Claim {
 
 impl Member {
     /// One that was just found, in a pool with so many checks.
-    pub(super) fn new(backend: Arc<Backend>, cause: Arc<str>, checks: usize, now: Instant) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, cause: Cause, checks: usize, now: Instant) -> Self {
         Self {
             backend,
             state: State::Joining,
@@ -148,27 +149,27 @@ impl Member {
     }
 
     /// The state that follows from what is known, and why; without a word where only what has just happened can tell.
-    pub(super) fn standing(&self, now: Instant) -> (State, Option<Arc<str>>) {
+    pub(super) fn standing(&self, now: Instant) -> (State, Option<Cause>) {
         if let Some(why) = &self.left {
-            return (State::Draining, Some(Arc::clone(why)));
+            return (State::Draining, Some(why.clone()));
         }
         if let Some(why) = &self.refused {
-            return (State::Down, Some(Arc::clone(why)));
+            return (State::Down, Some(Cause::from(why)));
         }
         match &self.wish {
-            Some((Wish::Maintenance, who)) => return (State::Maintenance, Some(Arc::clone(who))),
-            Some((Wish::Draining, who)) => return (State::Draining, Some(Arc::clone(who))),
+            Some((Wish::Maintenance, who)) => return (State::Maintenance, Some(who.clone())),
+            Some((Wish::Draining, who)) => return (State::Draining, Some(who.clone())),
             Some((Wish::Up, _)) | None => {}
         }
         match self.fitness() {
-            Fitness::Unhealthy(why) => return (State::Down, Some(Arc::clone(why))),
+            Fitness::Unhealthy(why) => return (State::Down, Some(why.clone())),
             Fitness::Starting => return (State::Joining, Some("its container is starting".into())),
             Fitness::Unknown | Fitness::Healthy => {}
         }
         match (self.verdict(), self.ejection.out(now)) {
-            (Verdict::Failing, _) => (State::Down, Some(Arc::clone(&self.failing))),
+            (Verdict::Failing, _) => (State::Down, Some(self.failing.clone())),
             (Verdict::Unchecked, _) => (State::Joining, None),
-            (Verdict::Passing, Some((_, why))) => (State::Ejected, Some(Arc::clone(why))),
+            (Verdict::Passing, Some((_, why))) => (State::Ejected, Some(why.clone())),
             (Verdict::Passing, None) => (State::Up, None),
         }
     }

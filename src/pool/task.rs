@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -17,7 +17,8 @@ use super::view::{Roster, View};
 use super::{Backend, Pool, Queue};
 use crate::config::{self, Source};
 use crate::discovery::{self, Found, Observation, Outcome, SourceKey};
-use crate::health::{CheckError, Checked, Checker, Pace};
+use crate::health::late::{self, Lateness};
+use crate::health::{CheckError, Checked, Checker, Pace, PoolPace};
 use crate::own::OwnAddresses;
 use crate::telemetry::fact::{Fact, Service, Trouble};
 use crate::telemetry::flow::Flows;
@@ -108,7 +109,8 @@ impl Handle {
             news: news.clone(),
             sources: BTreeMap::new(),
             checkers: HashMap::new(),
-            pace: Arc::clone(pace),
+            pace: pace.pool(),
+            lateness: Lateness::default(),
             configuration: 1,
             service: None,
             done: Vec::new(),
@@ -149,7 +151,8 @@ struct Task {
     news: mpsc::UnboundedSender<News>,
     sources: BTreeMap<SourceKey, (Source, u64, discovery::Running)>,
     checkers: HashMap<u64, Vec<Checker>>,
-    pace: Arc<Pace>,
+    pace: PoolPace,
+    lateness: Lateness,
     /// The number of the configuration in force.
     configuration: u64,
     /// Who served the pool's clients when that was told last.
@@ -224,6 +227,7 @@ impl Task {
             }
             News::Checked { backend, round, check, checked } => {
                 observe(&self.pool.counters.check, checked.took);
+                self.note_delay(check, checked.waited);
                 if round != self.round {
                     return Event::Tick; // it is a result of a check that the pool no longer has
                 }
@@ -298,6 +302,34 @@ impl Task {
             News::Removed => {
                 self.sources.clear();
                 Event::Removed
+            }
+        }
+    }
+
+    /// Notes how long the pool's check of that number waited for a place, and tells when checks begin to run late and when
+    /// they are on time again.
+    fn note_delay(&mut self, check: usize, waited: Duration) {
+        observe(&self.pool.counters.check_delay, waited);
+        let settings = self.pool.settings();
+        let Some(health) = settings.health.get(check) else { return };
+        let late = late::is_late(waited, health.every);
+        if late {
+            self.pool.counters.check_late();
+        }
+        let change = self.lateness.on(late, health.every, Instant::now());
+        self.tell_lateness(change, waited);
+    }
+
+    fn tell_lateness(&self, change: Option<late::Change>, waited: Duration) {
+        let pool = Arc::clone(&self.pool.name);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        match change {
+            None => {}
+            Some(late::Change::Late) => {
+                self.journal.tell(Fact::ChecksLate { pool, waited_ms: ms(waited) });
+            }
+            Some(late::Change::OnTime { after, checks }) => {
+                self.journal.tell(Fact::ChecksOnTime { pool, after_ms: ms(after), checks });
             }
         }
     }
@@ -393,6 +425,10 @@ impl Task {
             }
             Effect::Uncheck(key) => {
                 self.checkers.remove(&key);
+                if self.checkers.is_empty() {
+                    let change = self.lateness.end();
+                    self.tell_lateness(change, Duration::ZERO);
+                }
             }
             Effect::Named(backend) => {
                 let (backend, address) = (Arc::clone(&backend.name), backend.address);

@@ -14,6 +14,7 @@ use crate::balance::{Ask, Candidate, Picker};
 use crate::config::{self, Algorithm, SourceKey};
 use crate::telemetry::decisions::{Candidate as Shown, Crowd, SHOWN, Tier};
 use crate::telemetry::flow::Reading;
+use crate::telemetry::text::Cause;
 
 /// So many backends are named in `skipped` for one kind of reason; the rest is counted.
 pub const NAMED: usize = 8;
@@ -290,7 +291,7 @@ pub struct Entry {
     /// Since when.
     pub since: Instant,
     /// Why.
-    pub cause: Arc<str>,
+    pub cause: Cause,
     /// Whether it has left for good, and only its connections remain.
     pub leaving: bool,
     /// Its share.
@@ -316,7 +317,7 @@ impl Roster {
             backend: Arc::clone(&member.backend),
             state: member.state,
             since: member.since,
-            cause: Arc::clone(&member.cause),
+            cause: member.cause.clone(),
             leaving: member.leaving(),
             weight: member.weight,
             tier: member.tier,

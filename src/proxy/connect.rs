@@ -19,6 +19,7 @@ use crate::config::{self, Algorithm};
 use crate::pool::queue::Ticket;
 use crate::pool::{Backend, Choice, Failure, NAMED, Pool, View};
 use crate::telemetry::decisions::{Attempt, Client, Crowd, Tier};
+use crate::telemetry::text::Cause;
 use crate::telemetry::{CloseReason, ConnectError, millis};
 
 /// The client that is to be connected to a backend.
@@ -228,8 +229,8 @@ impl<'a> Search<'a> {
         let Caller { conn, pool, local, lease, .. } = self.caller;
         let kind = ConnectError::from(error);
         backend.connect_failed(kind);
-        let error = kind.explain(error);
-        debug!(conn, pool = %pool.name, backend = %backend.name, address = %backend.address, error, "connect failed");
+        let error = Cause::from(kind.explain(error));
+        debug!(conn, pool = %pool.name, backend = %backend.name, address = %backend.address, error = &*error, "connect failed");
         if kind == ConnectError::Local {
             local
                 .shared
@@ -247,7 +248,7 @@ impl<'a> Search<'a> {
         self.attempts.push(Attempt {
             backend: Arc::clone(&backend.name),
             address: backend.address,
-            error: error.into(),
+            error,
             took_ms: millis(took),
         });
         // A fresh one: the keeper may just have ruled out whom the last one still had.

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::containers::{List, Yard};
 use super::fleet::Life;
 use crate::config::Replicas;
+use crate::telemetry::text::{LONGEST, bounded};
 
 /// Events this close together make one look.
 const GATHER: Duration = Duration::from_millis(20);
@@ -173,7 +174,7 @@ impl Lookout {
             ended => {
                 self.unsubscribe();
                 let reason = match ended {
-                    Some(Err(error)) => error.to_string(),
+                    Some(Err(error)) => bounded(&error.to_string(), LONGEST),
                     _ => "the stream has ended".to_owned(),
                 };
                 debug!(pool = %self.pool, reason, "replicas: the engine's events cannot be followed");

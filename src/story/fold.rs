@@ -94,6 +94,7 @@ enum About {
     Backend(Arc<str>, Arc<str>),
     Service(Arc<str>),
     Source(Arc<str>, Arc<str>),
+    Checks(Arc<str>),
     Process(u64),
 }
 
@@ -111,6 +112,9 @@ impl About {
             }
             Fact::Service { pool, .. } => Some(Self::Service(Arc::clone(pool))),
             Fact::Answers { pool, source, .. } => Some(Self::Source(Arc::clone(pool), Arc::clone(source))),
+            Fact::ChecksLate { pool, .. } | Fact::ChecksOnTime { pool, .. } => {
+                Some(Self::Checks(Arc::clone(pool)))
+            }
             Fact::Reloaded { .. } | Fact::NotReloaded { .. } => Some(Self::Process(entry.id)),
             Fact::DrainStarted { .. } | Fact::DrainDone { .. } => Some(Self::Process(entry.id)),
             Fact::Ended { .. } => Some(Self::Process(entry.id)),
@@ -174,6 +178,8 @@ impl<'f> Group<'f> {
             // Trouble lasts until it is over.
             (Fact::Answers { trouble, .. }, _) => trouble.is_some(),
             (Fact::Service { by, .. }, _) => *by != Service::Primaries,
+            (Fact::ChecksLate { .. }, _) => true,
+            (Fact::ChecksOnTime { .. }, _) => false,
             _ => entry.at.duration_since(self.last).unwrap_or_default() <= TOGETHER,
         }
     }
@@ -209,7 +215,9 @@ impl<'f> Group<'f> {
 
     fn pool(&self) -> Option<&Arc<str>> {
         match &self.about {
-            About::Backend(pool, _) | About::Service(pool) | About::Source(pool, _) => Some(pool),
+            About::Backend(pool, _) | About::Service(pool) | About::Source(pool, _) | About::Checks(pool) => {
+                Some(pool)
+            }
             About::Process(_) => None,
         }
     }
@@ -220,7 +228,7 @@ impl<'f> Group<'f> {
         let met = match self.about {
             About::Backend(..) => self.states().iter().any(trouble),
             About::Service(_) => true,
-            About::Source(..) | About::Process(_) => false,
+            About::Source(..) | About::Checks(_) | About::Process(_) => false,
         };
         met.then(|| (before(self.first(), BEFORE), self.last + AFTER))
     }
@@ -235,6 +243,7 @@ impl<'f> Group<'f> {
             About::Backend(..) => phrases::backends(&self.names, &self.facts, &self.met),
             About::Service(pool) => phrases::service(pool, &self.facts, &self.met),
             About::Source(pool, source) => phrases::source(pool, source, &self.facts),
+            About::Checks(pool) => phrases::checks(pool, &self.facts),
             About::Process(_) => phrases::process(&self.facts),
         };
         Some(Told { sentence: Sentence::then(self.begins(), text?), facts: self.ids.clone() })

@@ -165,7 +165,7 @@ fn an_outage_of_dns_is_told_from_its_beginning_to_its_end() {
     let answers = |trouble: Option<&str>| Fact::Answers {
         pool: "web".into(),
         source: "dns:backend:80".into(),
-        trouble: trouble.map(|reason| Trouble { result: "timeout", reason: reason.to_owned() }),
+        trouble: trouble.map(|reason| Trouble { result: "timeout", reason: reason.into() }),
     };
     let facts = || vec![(0.0, answers(Some("no answer within 1s; the last good answer stands for now")))];
     let told = texts(facts(), &[]);
@@ -177,6 +177,20 @@ fn an_outage_of_dns_is_told_from_its_beginning_to_its_end() {
     );
     let over = [facts(), vec![(95.0, answers(None))]].concat();
     assert!(texts(over, &[])[0].ends_with("and did again after 1m 35s"));
+}
+
+#[test]
+fn checks_that_run_late_are_told_from_their_beginning_to_their_end() {
+    let late = || vec![(0.0, Fact::ChecksLate { pool: "web".into(), waited_ms: 4200 })];
+    let begins =
+        "the checks of web ran late (the first waited 4.2 s for its turn; runtime.max_checks limits them)";
+    assert_eq!(texts(late(), &[]), [format!("{begins}, and still do")]);
+    let on_time = |at| (at, Fact::ChecksOnTime { pool: "web".into(), after_ms: 95_000, checks: 12 });
+    let over = [late(), vec![on_time(120.0)]].concat();
+    assert_eq!(texts(over, &[]), [format!("{begins} for 1m 35s, 12 checks in all, and were on time again")]);
+    // Its beginning is forgotten.
+    let told = texts(vec![on_time(0.0)], &[]);
+    assert_eq!(told, ["the checks of web ran late for 1m 35s, 12 checks in all, and were on time again"]);
 }
 
 #[test]
@@ -236,7 +250,7 @@ fn a_reload_is_told_as_applied_or_refused() {
         pools: 2,
         restart: Vec::new(),
     };
-    let wrong = Wrong { line: Some(1), column: Some(1), message: "unknown key \"helth\"".to_owned() };
+    let wrong = Wrong { line: Some(1), column: Some(1), message: "unknown key \"helth\"".into() };
     let facts = vec![(0.0, applied), (1.0, Fact::NotReloaded { who, config, problems: vec![wrong] })];
     assert_eq!(
         texts(facts, &[]),

@@ -10,6 +10,7 @@ use super::samples::{Failures, Grown};
 use super::words::{count, list, time};
 use crate::telemetry::fact::{Fact, Service};
 use crate::telemetry::journal::Entry;
+use crate::telemetry::text::Cause;
 use crate::telemetry::{CloseReason, ConnectError};
 
 /// So many backends are named in a sentence.
@@ -163,7 +164,7 @@ fn was_or(state: &str) -> &'static str {
 fn changes(facts: &[&Entry], several: bool) -> Vec<String> {
     let was = if several { "were" } else { "was" };
     let mut clauses = Vec::new();
-    let mut before: Option<(SystemTime, &str, &Arc<str>)> = None;
+    let mut before: Option<(SystemTime, &str, &Cause)> = None;
     let tells_state = facts.iter().any(|entry| matches!(*entry.fact, Fact::State { .. }));
     let weighed = facts.iter().any(|entry| matches!(*entry.fact, Fact::Weight { .. }));
     let arrived = matches!(facts.first().map(|entry| &*entry.fact), Some(Fact::State { from: "gone", .. }));
@@ -279,6 +280,33 @@ pub(super) fn source(pool: &str, source: &str, facts: &[&Entry]) -> Option<Strin
         (false, None) => {
             format!("{source} found nothing for {pool} ({}), and does not still", list(&reasons, NAMED))
         }
+    })
+}
+
+/// That a pool's checks ran late.
+pub(super) fn checks(pool: &str, facts: &[&Entry]) -> Option<String> {
+    let mut waited = None;
+    let mut over = None;
+    for entry in facts {
+        match &*entry.fact {
+            Fact::ChecksLate { waited_ms, .. } => waited = waited.or(Some(Duration::from_millis(*waited_ms))),
+            Fact::ChecksOnTime { after_ms, checks, .. } => over = Some((*after_ms, *checks)),
+            _ => {}
+        }
+    }
+    let late = waited.map_or_else(
+        || format!("the checks of {pool} ran late"),
+        |waited| {
+            let waited = time(waited);
+            format!("the checks of {pool} ran late (the first waited {waited} for its turn; runtime.max_checks limits them)")
+        },
+    );
+    Some(match over {
+        Some((after_ms, checks)) => {
+            let (after, checks) = (time(Duration::from_millis(after_ms)), count(checks, "check"));
+            format!("{late} for {after}, {checks} in all, and were on time again")
+        }
+        None => format!("{late}, and still do"),
     })
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::ser::SerializeStruct;
 
 use super::ring::{Dated, Ring};
+use super::text::Cause;
 
 /// So many candidates of a choice are named, with what load they had.
 pub const SHOWN: usize = 16;
@@ -71,7 +72,7 @@ pub struct Attempt {
     /// Its address.
     pub address: SocketAddr,
     /// What went wrong, in words.
-    pub error: Arc<str>,
+    pub error: Cause,
     /// How long it took, in milliseconds.
     pub took_ms: f64,
 }

@@ -11,6 +11,7 @@ use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
 use super::decisions::Client;
+use super::text::Cause;
 
 /// Something that happened. In JSON its `kind` tells which.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -29,7 +30,7 @@ pub enum Fact {
         /// Its state now.
         to: &'static str,
         /// Why.
-        cause: Arc<str>,
+        cause: Cause,
     },
     /// A backend's name has become known.
     Named {
@@ -56,7 +57,7 @@ pub enum Fact {
         /// Its name.
         backend: Arc<str>,
         /// Why it would have been.
-        cause: Arc<str>,
+        cause: Cause,
     },
     /// Others than before serve a pool's clients.
     Service {
@@ -110,7 +111,7 @@ pub enum Fact {
         /// Whether it passed.
         passed: bool,
         /// Why it did not.
-        error: Option<Arc<str>>,
+        error: Option<Cause>,
         /// How long it took, in milliseconds.
         took_ms: f64,
     },
@@ -121,7 +122,23 @@ pub enum Fact {
         /// Who was to be checked.
         backend: Arc<str>,
         /// The reason.
-        error: String,
+        error: Cause,
+    },
+    /// Checks of a pool begin late: too many checks of all pools are under way.
+    ChecksLate {
+        /// The pool.
+        pool: Arc<str>,
+        /// How long the first of them waited for its turn, in milliseconds.
+        waited_ms: u64,
+    },
+    /// Checks of a pool begin when they are due again.
+    ChecksOnTime {
+        /// The pool.
+        pool: Arc<str>,
+        /// How long they ran late, in milliseconds.
+        after_ms: u64,
+        /// How many did.
+        checks: u64,
     },
     /// An operator has changed something of a backend.
     Operator {
@@ -245,7 +262,7 @@ pub struct Wrong {
     /// The column, in characters from 1.
     pub column: Option<usize>,
     /// What.
-    pub message: String,
+    pub message: Cause,
 }
 
 /// Who serves a pool's clients.
@@ -268,7 +285,7 @@ pub struct Trouble {
     /// The kind of answer, as in the metric `pointsman_resolutions_total`.
     pub result: &'static str,
     /// What that means, in words.
-    pub reason: String,
+    pub reason: Cause,
 }
 
 impl Fact {
@@ -284,6 +301,8 @@ impl Fact {
             | Self::Discovered { pool, .. }
             | Self::Check { pool, .. }
             | Self::NoResult { pool, .. }
+            | Self::ChecksLate { pool, .. }
+            | Self::ChecksOnTime { pool, .. }
             | Self::Operator { pool, .. }
             | Self::Added { pool, .. }
             | Self::Removed { pool, .. }
@@ -308,6 +327,7 @@ impl Fact {
             | Self::Removed { backend, .. } => Some(backend),
             Self::Ended { backend, .. } | Self::Checked { backend, .. } => backend.as_ref(),
             Self::Service { .. } | Self::Answers { .. } | Self::Discovered { .. } => None,
+            Self::ChecksLate { .. } | Self::ChecksOnTime { .. } => None,
             Self::Reloaded { .. } | Self::NotReloaded { .. } => None,
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => None,
         }
@@ -344,7 +364,7 @@ impl Fact {
                 info!(%pool, source = &**source, "resolved again");
             }
             Self::Answers { pool, source, trouble: Some(Trouble { result, reason }) } => {
-                warn!(%pool, source = &**source, %result, reason, "resolve failed");
+                warn!(%pool, source = &**source, %result, reason = &**reason, "resolve failed");
             }
             Self::Discovered { pool, source, result, backends, new, missing } => {
                 let (new, missing) = (new.join(", "), missing.join(", "));
@@ -355,7 +375,13 @@ impl Fact {
                 debug!(%pool, %backend, %address, %check, passed, error, took_ms, "check changed");
             }
             Self::NoResult { pool, backend, error } => {
-                warn!(%pool, %backend, error, "check without result, for a reason of our own");
+                warn!(%pool, %backend, error = &**error, "check without result, for a reason of our own");
+            }
+            Self::ChecksLate { pool, waited_ms } => {
+                warn!(%pool, waited_ms, "checks run late: too many are under way; raise runtime.max_checks");
+            }
+            Self::ChecksOnTime { pool, after_ms, checks } => {
+                info!(%pool, after_ms, checks, "checks are on time again");
             }
             Self::Operator { who, pool, backend, address, state, weight } => {
                 info!(%pool, %backend, %address, who = &**who, state, weight, "operator");
@@ -405,7 +431,7 @@ impl Fact {
 fn not_reloaded(who: &str, config: &str, problems: &[Wrong]) {
     for Wrong { line, column, message } in problems {
         let at = line.zip(*column).map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
-        error!(config = %format_args!("{config}{at}"), error = message, who, "reload refused");
+        error!(config = %format_args!("{config}{at}"), error = &**message, who, "reload refused");
     }
 }
 

@@ -20,9 +20,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::CONNECTIONS;
 use super::lines::{Condition, Lines, News, Place, Stream};
+use super::log_fields::TextFields;
 use super::log_files::{LogFiles, Plan};
 use super::tail::Tail;
-use super::text::TextFields;
 use crate::config::{Level, Log, LogFormat};
 
 /// Variables that override `log.level`, the first that is set: filters in the syntax of `tracing`.

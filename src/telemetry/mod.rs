@@ -8,6 +8,7 @@ pub mod flow;
 pub mod journal;
 mod lines;
 pub mod log;
+pub mod log_fields;
 mod log_files;
 pub mod process;
 pub mod reason;

@@ -1,171 +1,115 @@
-//! How the fields of an event are written in the log's text format: `name=value`, with the value in quotation marks where
-//! it holds more than word characters, so that no value can look like another field or begin a line of its own.
+//! Texts that come from outside (an error of a server, a cause that an operator or a source gives) and that are kept, told
+//! in the log, and shown: bounded, and free of what a terminal would obey.
 
-use std::cell::RefCell;
-use std::fmt::{self, Debug, Write};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
-use tracing::field::{Field, Visit};
-use tracing_subscriber::field::RecordFields;
-use tracing_subscriber::fmt::FormatFields;
-use tracing_subscriber::fmt::format::Writer;
+use serde::Serialize;
 
 use crate::sanitize;
 
-thread_local! {
-    /// Where a value is formatted before it is known whether it needs quotation marks: kept, so that a line costs no
-    /// allocation for each of its fields.
-    static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
-}
+/// The longest [`Cause`], in characters. The longest ones of our own, lists of mistakes in a file of backends, have some
+/// 900. The journal keeps 4,096 facts, so that all of its causes together take 4 MiB at most, or 16 MiB if they are made
+/// of the longest characters.
+pub const LONGEST: usize = 1024;
 
-/// A longer value does not leave its memory behind with every thread that has logged one, in bytes.
-const SCRATCH_KEPT: usize = 4096;
+/// What a text is cut off with.
+const CUT: char = '…';
 
-/// Formats the fields of text lines.
-#[derive(Debug)]
-pub(super) struct TextFields;
+/// Why something is as it is, in words that may be another party's: at most [`LONGEST`] characters, on one line, without
+/// control or format characters. It can be made in no other way, so every cause that is kept or told is like that.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Cause(Arc<str>);
 
-impl<'writer> FormatFields<'writer> for TextFields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut visitor = Visitor { writer, first: true, result: Ok(()) };
-        fields.record(&mut visitor);
-        visitor.result
+impl Default for Cause {
+    fn default() -> Self {
+        Self("".into())
     }
 }
 
-/// Whether a value with this byte needs no quotation marks: what names, numbers, addresses, paths and durations consist
-/// of.
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-_.:/[]@%+,~#".contains(&byte)
-}
+impl Deref for Cause {
+    type Target = str;
 
-struct Visitor<'writer> {
-    writer: Writer<'writer>,
-    first: bool,
-    result: fmt::Result,
-}
-
-impl Visitor<'_> {
-    /// Writes what is in front of a value, and then the value with `value`.
-    fn field(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
-        if self.result.is_ok() {
-            self.result = self.name(field.name()).and_then(|()| value(&mut self.writer));
-        }
-    }
-
-    fn name(&mut self, name: &str) -> fmt::Result {
-        if !std::mem::take(&mut self.first) {
-            self.writer.write_char(' ')?;
-        }
-        match name {
-            "message" => Ok(()),
-            // Italic and dimmed (ECMA-48, 8.3.117), as the library has it.
-            _ if self.writer.has_ansi_escapes() => {
-                write!(self.writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")
-            }
-            _ => {
-                self.writer.write_str(name)?;
-                self.writer.write_char('=')
-            }
-        }
+    fn deref(&self) -> &str {
+        &self.0
     }
 }
 
-impl Visit for Visitor<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        let message = field.name() == "message";
-        // Text as such is always quoted: that is how it has always been, and readers may rely on it.
-        self.field(field, |writer| {
-            if message { writer.write_str(&sanitize::line(value)) } else { quoted(writer, value) }
-        });
-    }
-
-    fn record_bool(&mut self, field: &Field, value: bool) {
-        self.field(field, |writer| write!(writer, "{value}"));
-    }
-
-    fn record_u64(&mut self, field: &Field, value: u64) {
-        self.field(field, |writer| write!(writer, "{value}"));
-    }
-
-    fn record_i64(&mut self, field: &Field, value: i64) {
-        self.field(field, |writer| write!(writer, "{value}"));
-    }
-
-    fn record_f64(&mut self, field: &Field, value: f64) {
-        self.field(field, |writer| write!(writer, "{value:?}"));
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let message = field.name() == "message";
-        self.field(field, |writer| {
-            formatted(value, |text| {
-                if message {
-                    writer.write_str(&sanitize::line(text))
-                } else if !text.is_empty() && text.bytes().all(is_word) {
-                    writer.write_str(text)
-                } else {
-                    quoted(writer, text)
-                }
-            })
-        });
+impl<T: AsRef<str>> From<T> for Cause {
+    fn from(text: T) -> Self {
+        Self(bounded(text.as_ref(), LONGEST).into())
     }
 }
 
-/// Hands the text of `value` to `use_it`.
-fn formatted(value: &dyn Debug, use_it: impl FnOnce(&str) -> fmt::Result) -> fmt::Result {
-    SCRATCH.with(|scratch| {
-        // A value that logs while it is formatted finds it taken.
-        let Ok(mut text) = scratch.try_borrow_mut() else { return use_it(&format!("{value:?}")) };
-        text.clear();
-        let result = write!(text, "{value:?}").and_then(|()| use_it(&text));
-        if text.capacity() > SCRATCH_KEPT {
-            *text = String::new();
-        }
-        result
-    })
-}
-
-/// The text in quotation marks, as Rust writes it: every character that is not shown is an escape.
-fn quoted(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
-    write!(writer, "{text:?}")
-}
-
-/// Takes the quotation marks off a value that begins a text: the value, and what follows it. A value without them ends at
-/// a space.
-pub fn value(text: &str) -> (std::borrow::Cow<'_, str>, &str) {
-    use std::borrow::Cow;
-    let Some(inside) = text.strip_prefix('"') else {
-        let end = text.find(' ').unwrap_or(text.len());
-        return (Cow::Borrowed(&text[..end]), &text[end..]);
-    };
-    let mut value = String::new();
-    let mut rest = inside.chars();
-    while let Some(c) = rest.next() {
-        match c {
-            '"' => break,
-            '\\' => value.extend(unescaped(&mut rest)),
-            c => value.push(c),
-        }
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
-    (Cow::Owned(value), rest.as_str())
 }
 
-/// The character that an escape of Rust stands for, of which the backslash was read.
-fn unescaped(rest: &mut std::str::Chars<'_>) -> Option<char> {
-    match rest.next()? {
-        'n' => Some('\n'),
-        'r' => Some('\r'),
-        't' => Some('\t'),
-        '0' => Some('\0'),
-        'u' => {
-            let (hex, after) = rest.as_str().strip_prefix('{')?.split_once('}')?;
-            *rest = after.chars();
-            char::from_u32(u32::from_str_radix(hex, 16).ok()?)
-        }
-        c => Some(c),
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
     }
+}
+
+/// The text in at most `limit` characters, the last of which is an ellipsis if it was cut, and safe to show
+/// ([`sanitize::shown`]). No more of the text is looked at: one of megabytes costs no more than a short one.
+pub fn bounded(text: &str, limit: usize) -> String {
+    let mut characters = text.chars();
+    let mut kept: String = characters.by_ref().take(limit).map(sanitize::shown).collect();
+    if characters.next().is_some() && kept.pop().is_some() {
+        kept.push(CUT);
+    }
+    kept
 }
 
 #[cfg(test)]
-#[path = "text_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_text_is_never_longer_than_its_limit_and_harmless(text in any::<String>(), limit in 0usize..40) {
+            let kept = bounded(&text, limit);
+            prop_assert!(kept.chars().count() <= limit);
+            prop_assert!(!kept.chars().any(sanitize::is_unsafe), "{kept:?}");
+            // What is kept is the text's own beginning.
+            let clean: String = text.chars().map(sanitize::shown).collect();
+            match kept.strip_suffix(CUT) {
+                Some(part) if !clean.starts_with(&kept) => prop_assert!(clean.starts_with(part)),
+                _ => prop_assert!(clean.starts_with(&kept)),
+            }
+        }
+
+        #[test]
+        fn a_harmless_text_that_fits_stays_as_it_is(text in "[a-zA-Z0-9 äöüß中文.,:;!?\"'-]{0,40}") {
+            prop_assert_eq!(bounded(&text, 40), text.clone());
+            prop_assert_eq!(&*Cause::from(&text), &*text);
+            // To bound it again changes nothing.
+            let once = bounded(&text, 7);
+            prop_assert_eq!(bounded(&once, 7), once);
+        }
+    }
+
+    #[test]
+    fn a_long_text_ends_with_an_ellipsis() {
+        assert_eq!(bounded("abcdef", 6), "abcdef");
+        assert_eq!(bounded("abcdefg", 6), "abcde…");
+        assert_eq!(bounded("äöü", 2), "ä…");
+        assert_eq!(bounded("a", 0), "");
+        assert_eq!(bounded("", 0), "");
+        let long = Cause::from("é".repeat(8 << 20));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (LONGEST, true));
+    }
+
+    #[test]
+    fn a_text_stays_on_its_line_and_steers_no_terminal() {
+        assert_eq!(bounded("no\r\nlevel=ERROR forged\tline", 99), "no  level=ERROR forged line");
+        assert_eq!(bounded("\x1b[2Jred\x07\x7f\u{9b}0m", 99), " [2Jred   0m");
+        assert_eq!(bounded("a\u{202e}b\u{feff}c", 99), "a\u{fffd}b\u{fffd}c");
+    }
+}

@@ -210,12 +210,15 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     let server = Container::run("postgres", &arguments);
     let address = SocketAddr::new(ip(&server.0), POSTGRES_PORT);
     let inside = |command: &str| docker(&["exec", "-u", "postgres", &server.0, "sh", "-c", command]);
-    let check = |role: &str, file: &str| format!("postgres: {{role: {role}, password_file: {file}}}");
+    let check = |role: &str, file: &str| {
+        format!("postgres: {{role: {role}, password_file: {file}, require_auth: [scram-sha-256, none]}}")
+    };
     let pools = [
         ("primary", &check("primary", "secret")[..]),
         ("standby", &check("standby", "secret")),
         ("wrong", &check("any", "wrong")),
         ("trusted", "postgres: any"),
+        ("strict", "postgres: {role: any, password_file: secret}"),
     ];
     let lb = Lb::start_in(&config(&[address], &pools), |folder: &Path| {
         std::fs::write(folder.join("secret"), "secret\n").unwrap();
@@ -232,10 +235,13 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     );
     when(&lb, "trusted", address, "down", "it asks for a password, and the check has no password_file");
     assert_eq!(query(lb.address("primary"), "SELECT pg_is_in_recovery()").as_deref(), Ok("f"));
+    when(&lb, "strict", address, "up", "");
     inside(
         "echo 'local all all trust\nhost all all all trust' >\"$(psql -XAtc 'SHOW hba_file')\"; psql -c 'SELECT pg_reload_conf()'",
     );
     when(&lb, "trusted", address, "up", "");
+    when(&lb, "strict", address, "down", "lets the check in without the password");
+    assert_eq!(states(&lb, "primary")[&address.to_string()].0, "up");
     // A check says a proper farewell, so that the server has nothing to complain of.
     assert!(!logs(&server.0).contains("unexpected EOF on client connection"), "{}", logs(&server.0));
 

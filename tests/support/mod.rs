@@ -14,6 +14,7 @@ pub mod dns;
 pub mod engine;
 pub mod monitoring;
 pub mod peers;
+pub mod postgres;
 pub mod watchdog;
 
 use std::fmt::Write as _;

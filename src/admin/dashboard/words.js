@@ -64,6 +64,10 @@ export function fact(one) {
         : `${one.source} of ${one.pool} answers with backends again`;
     case 'no_result':
       return `a check of ${one.backend} has no result: ${one.error}`;
+    case 'checks_late':
+      return `checks of ${one.pool} run late: the first waited ${millis(one.waited_ms)} for its turn (runtime.max_checks limits them)`;
+    case 'checks_on_time':
+      return `checks of ${one.pool} are on time again: ${times(one.checks, 'check')} ran late, for ${millis(one.after_ms)}`;
     case 'operator': {
       const wants = [one.state && `to be ${one.state}`, one.weight !== null && one.weight !== undefined && `to have the weight ${one.weight}`];
       return `${one.who} wants ${one.backend} ${wants.filter(Boolean).join(' and ')}`;
@@ -120,6 +124,7 @@ export function tone(one) {
   if (one.kind === 'operator') return 'maintenance';
   if (one.kind === 'answers') return one.trouble ? 'ejected' : 'up';
   if (one.kind === 'service') return one.by === 'primaries' ? 'up' : one.by === 'nobody' ? 'down' : 'ejected';
-  if (one.kind === 'spared' || one.kind === 'no_result') return 'ejected';
+  if (one.kind === 'spared' || one.kind === 'no_result' || one.kind === 'checks_late') return 'ejected';
+  if (one.kind === 'checks_on_time') return 'up';
   return 'joining';
 }

@@ -127,6 +127,12 @@ fn durations(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> 
         "pointsman_health_check_duration_seconds",
         "Duration of health checks",
         each().map(|(name, c)| (name, &c.check)),
+    )?;
+    histograms(
+        e,
+        "pointsman_health_check_delay_seconds",
+        "Time that health checks waited for a place among those under way (runtime.max_checks)",
+        each().map(|(name, c)| (name, &c.check_delay)),
     )
 }
 
@@ -156,6 +162,12 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
                 ([("pool", name), ("result", result)], found.get(result).copied().unwrap_or_default())
             })
         }),
+    )?;
+    counters(
+        e,
+        "pointsman_health_checks_late",
+        "Health checks that began later than half of their interval after they were due",
+        each().map(|(name, c)| ([("pool", name)], c.checks_late())),
     )?;
     gauges(
         e,

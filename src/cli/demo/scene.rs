@@ -9,6 +9,7 @@ use crate::admin::overview::Overview;
 use crate::cli::words;
 use crate::pool::State;
 use crate::telemetry::decisions::Decision;
+use crate::telemetry::text::Cause;
 
 /// Lines of each kind that are kept.
 const KEPT: usize = 32;
@@ -49,7 +50,7 @@ pub(super) struct Row {
     pub(super) latency: Option<Duration>,
     /// Connections that it was sent since it was found.
     pub(super) connections: u64,
-    pub(super) cause: Arc<str>,
+    pub(super) cause: Cause,
 }
 
 /// Looks again and again, and remembers what a single look does not show.
@@ -112,7 +113,7 @@ impl Observer {
                         active: backend.load.active(),
                         latency: recent.get(&*backend.name).map(|(_, median)| *median),
                         connections,
-                        cause: Arc::clone(&entry.cause),
+                        cause: entry.cause.clone(),
                     },
                 ));
             }

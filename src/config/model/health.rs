@@ -1,5 +1,6 @@
 //! Active checks.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -110,13 +111,45 @@ pub struct PostgresCheck {
     /// The file with the password; `None`: none is needed.
     /// While it cannot be read, backends stay what they were: it says nothing of them, and would take out all of them.
     pub password_file: Option<PathBuf>,
+    /// The ways in which a check with a password lets the server ask for it; never empty. Any other server fails the
+    /// check, and does not get the password.
+    pub require_auth: BTreeSet<AuthMethod>,
 }
 
 impl PostgresCheck {
     /// A check with the defaults.
     pub fn new(role: Role) -> Self {
         let postgres = || "postgres".to_owned();
-        Self { role, user: postgres(), database: postgres(), password_file: None }
+        let require_auth = BTreeSet::from([AuthMethod::ScramSha256]);
+        Self { role, user: postgres(), database: postgres(), password_file: None, require_auth }
+    }
+}
+
+/// A way in which a PostgreSQL server asks for a password, by the names of libpq's `require_auth`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AuthMethod {
+    /// The password is not sent, and the server proves that it knows it too.
+    ScramSha256,
+    /// A hash of the password is sent, from which a weak one can be guessed; the server proves nothing.
+    Md5,
+    /// The password is sent in clear.
+    Password,
+    /// The server does not ask: whoever has its address passes.
+    None,
+}
+
+impl AuthMethod {
+    /// All of them, the strongest first.
+    pub const ALL: [Self; 4] = [Self::ScramSha256, Self::Md5, Self::Password, Self::None];
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ScramSha256 => "scram-sha-256",
+            Self::Md5 => "md5",
+            Self::Password => "password",
+            Self::None => "none",
+        }
     }
 }
 
@@ -127,7 +160,8 @@ pub struct RedisCheck {
     pub role: Role,
     /// Who logs in; `None`: the default user.
     pub user: Option<String>,
-    /// The file with the password; `None`: none is needed.
+    /// The file with the password; `None`: none is needed. Every backend of the pool is sent it in clear: the protocol
+    /// knows no other way.
     /// While it cannot be read, backends stay what they were: it says nothing of them, and would take out all of them.
     pub password_file: Option<PathBuf>,
 }

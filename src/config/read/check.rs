@@ -1,11 +1,12 @@
 //! What is done to check a backend: `http`, `tcp`, `exchange`, `postgres` and `redis` in `health`.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::super::decode::{self, Table};
 use super::super::escape;
-use super::super::model::{Check, Exchange, HttpCheck, PostgresCheck, RedisCheck, Role};
+use super::super::model::{AuthMethod, Check, Exchange, HttpCheck, PostgresCheck, RedisCheck, Role};
 use super::super::scalar::{choice, text};
 use super::super::tree::{Node, Value};
 
@@ -109,7 +110,26 @@ fn postgres(health: &Table<'_>) -> Option<PostgresCheck> {
     let mut check = PostgresCheck { password_file, ..PostgresCheck::new(role?) };
     check.user = user.unwrap_or(check.user);
     check.database = database.unwrap_or(check.database);
+    check.require_auth = require_auth(&table).unwrap_or(check.require_auth);
     Some(check)
+}
+
+/// `require_auth`: one method, or a list of them.
+fn require_auth(table: &Table<'_>) -> Option<BTreeSet<AuthMethod>> {
+    let node = table.get("require_auth")?;
+    let (what, d) = (format!("\"require_auth\" in {}", table.what), table.decoder);
+    if node.items().is_empty() {
+        d.problem(node.at, format!("{what} is empty: at least one method is needed"));
+    }
+    let words = AuthMethod::ALL.map(|method| (method.name(), method));
+    let method = |item: &Node| match choice(&words)(item) {
+        Ok(method) => Some(method),
+        Err(error) => {
+            d.problem(item.at, format!("{what} {error}, not {}", decode::describe(item)));
+            None
+        }
+    };
+    Some(node.items().iter().filter_map(method).collect())
 }
 
 fn redis(health: &Table<'_>) -> Option<RedisCheck> {

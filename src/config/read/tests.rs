@@ -6,9 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{
-    Algorithm, Check, Docker, Eject, Ending, Exchange, Factor, File, Hash, HashKey, Health, HttpCheck,
-    Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Report, Role, Slow, Source, SourceKey,
-    Srv, StaticBackend, parse, read_backends,
+    Algorithm, AuthMethod, Check, Docker, Eject, Ending, Exchange, Factor, File, Hash, HashKey, Health,
+    HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Report, Role, Slow, Source,
+    SourceKey, Srv, StaticBackend, parse, read_backends,
 };
 
 /// A pool of one backend with these settings.
@@ -195,7 +195,7 @@ fn databases_have_roles() {
     );
     assert_eq!(
         checks(
-            "[{postgres: {role: any, user: u, database: d, password_file: /p}}, {redis: {role: any, user: u, password_file: /p}}]"
+            "[{postgres: {role: any, user: u, database: d, password_file: /p, require_auth: [none, md5]}}, {postgres: {role: any, require_auth: password}}, {redis: {role: any, user: u, password_file: /p}}]"
         ),
         [
             Check::Postgres(PostgresCheck {
@@ -203,6 +203,11 @@ fn databases_have_roles() {
                 user: "u".into(),
                 database: "d".into(),
                 password_file: Some("/p".into()),
+                require_auth: [AuthMethod::Md5, AuthMethod::None].into(),
+            }),
+            Check::Postgres(PostgresCheck {
+                require_auth: [AuthMethod::Password].into(),
+                ..PostgresCheck::new(Role::Any)
             }),
             Check::Redis(RedisCheck {
                 role: Role::Any,

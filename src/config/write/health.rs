@@ -1,9 +1,10 @@
 //! Active checks.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::super::escape;
-use super::super::model::{Check, Exchange, Health, HttpCheck, Role};
+use super::super::model::{AuthMethod, Check, Exchange, Health, HttpCheck, Role};
 use super::{Map, Outline, duration, path};
 
 pub(super) fn health(health: &Health) -> Outline {
@@ -15,7 +16,8 @@ pub(super) fn health(health: &Health) -> Outline {
             .with("role", role(check.role, "primary", "standby"))
             .with("user", &*check.user)
             .with("database", &*check.database)
-            .with_some("password_file", check.password_file.as_deref().map(path)),
+            .with_some("password_file", check.password_file.as_deref().map(path))
+            .with("require_auth", require_auth(&check.require_auth)),
         Check::Redis(check) => Map::new()
             .with("role", role(check.role, "master", "replica"))
             .with_some("user", check.user.as_deref())
@@ -31,6 +33,10 @@ pub(super) fn health(health: &Health) -> Outline {
         .with_some("port", health.port)
         .with("grace", duration(health.grace))
         .into()
+}
+
+fn require_auth(methods: &BTreeSet<AuthMethod>) -> Outline {
+    Outline::List(methods.iter().map(|method| Outline::text(method.name())).collect())
 }
 
 fn http(check: &HttpCheck) -> Map {

@@ -14,6 +14,7 @@ use crate::pool::backend::Backend;
 use crate::pool::event::Effect;
 use crate::pool::member::{Claim, Member};
 use crate::pool::state::State;
+use crate::telemetry::text::Cause;
 
 /// How long those who were taken out of the configuration wait for their successors.
 pub(super) const SUCCESSION: Duration = Duration::from_secs(2);
@@ -154,8 +155,8 @@ impl Keeper {
         let backend = Arc::new(Backend::new(self.next_key, found));
         self.next_key += 1;
         backend.answers.want(self.compares());
-        let cause: Arc<str> = format!("found in {key}").into();
-        let mut member = Member::new(Arc::clone(&backend), Arc::clone(&cause), self.config.health.len(), now);
+        let cause = Cause::from(format!("found in {key}"));
+        let mut member = Member::new(Arc::clone(&backend), cause.clone(), self.config.health.len(), now);
         member.claims.insert(key.clone(), claim);
         (member.weight, member.tier) = (found.weight, found.tier);
         member.refused = self.refusal(found.address);

@@ -25,6 +25,7 @@ use crate::pool::backend::Backend;
 use crate::pool::event::{Command, Effect, Event, Failure, Wish};
 use crate::pool::member::{Member, Results};
 use crate::pool::state::State;
+use crate::telemetry::text::Cause;
 
 /// How often a draining backend is looked at for connections that remain.
 const DRAINING_LOOK: Duration = Duration::from_millis(200);
@@ -341,7 +342,7 @@ impl Keeper {
     /// Lets go of the leaving backends whose last connection has ended.
     fn bury(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for member in self.members.iter_mut().filter(|m| m.leaving() && m.backend.load.active() == 0) {
-            let cause = Arc::clone(&member.cause);
+            let cause = member.cause.clone();
             change(member, State::Gone, cause, now, effects);
         }
         self.members.retain(|member| member.state != State::Gone);
@@ -404,10 +405,10 @@ fn in_a_row(n: u32, one: &str, many: &str) -> String {
     if n == 1 { format!("a {one}") } else { format!("{n} {many} in a row") }
 }
 
-fn change(member: &mut Member, to: State, cause: Arc<str>, now: Instant, effects: &mut Vec<Effect>) {
+fn change(member: &mut Member, to: State, cause: Cause, now: Instant, effects: &mut Vec<Effect>) {
     let from = std::mem::replace(&mut member.state, to);
     member.since = now;
-    member.cause = Arc::clone(&cause);
+    member.cause = cause.clone();
     effects.push(Effect::Changed { backend: Arc::clone(&member.backend), from, to, cause });
 }
 

@@ -1,0 +1,100 @@
+//! Whether a pool's checks begin when they are due. Pure.
+
+use std::time::{Duration, Instant};
+
+/// A check that waited this long for a place is on time all the same: so long a busy machine may take to run it.
+const NEGLIGIBLE: Duration = Duration::from_millis(100);
+
+/// Checks run late until none was late for this long, or for two intervals: it is told once when that begins and once when
+/// it ends, not for every check.
+const CALM: Duration = Duration::from_secs(10);
+
+/// Whether a check that waited so long for a place is late: by more than half of its interval. A backend that dies is
+/// noticed that much later.
+pub(crate) fn is_late(waited: Duration, every: Duration) -> bool {
+    waited > NEGLIGIBLE.max(every / 2)
+}
+
+/// Follows the checks of one pool.
+#[derive(Debug, Default)]
+pub(crate) struct Lateness(Option<Late>);
+
+#[derive(Debug)]
+struct Late {
+    since: Instant,
+    last: Instant,
+    checks: u64,
+}
+
+/// A change of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Checks run late now.
+    Late,
+    /// They are on time again.
+    OnTime {
+        /// How long they ran late.
+        after: Duration,
+        /// How many of them did.
+        checks: u64,
+    },
+}
+
+impl Lateness {
+    /// Takes in a check that has just ended and that comes every `every`.
+    pub(crate) fn on(&mut self, late: bool, every: Duration, now: Instant) -> Option<Change> {
+        match &mut self.0 {
+            None if late => {
+                self.0 = Some(Late { since: now, last: now, checks: 1 });
+                Some(Change::Late)
+            }
+            None => None,
+            Some(running) if late => {
+                (running.last, running.checks) = (now, running.checks + 1);
+                None
+            }
+            Some(running) if now.duration_since(running.last) < CALM.max(2 * every) => None,
+            Some(_) => self.end(),
+        }
+    }
+
+    /// There are no more checks.
+    pub(crate) fn end(&mut self) -> Option<Change> {
+        let Late { since, last, checks } = self.0.take()?;
+        Some(Change::OnTime { after: last.duration_since(since), checks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_check_is_late_by_more_than_half_of_its_interval() {
+        assert!(!is_late(SECOND, 2 * SECOND));
+        assert!(is_late(SECOND + Duration::from_millis(1), 2 * SECOND));
+        let often = Duration::from_millis(10);
+        assert!(!is_late(NEGLIGIBLE, often), "a busy machine is no news");
+        assert!(is_late(NEGLIGIBLE + Duration::from_millis(1), often));
+    }
+
+    #[test]
+    fn that_checks_run_late_is_told_once_and_that_they_are_on_time_again_once() {
+        let start = Instant::now();
+        let mut lateness = Lateness::default();
+        let mut at = |seconds: u32, late| lateness.on(late, SECOND, start + seconds * SECOND);
+        assert_eq!(at(0, false), None);
+        assert_eq!(at(1, true), Some(Change::Late));
+        assert_eq!([at(2, true), at(3, false), at(11, false), at(12, true)], [None; 4]);
+        assert_eq!(at(21, false), None, "it is on time for nine seconds");
+        assert_eq!(at(22, false), Some(Change::OnTime { after: 11 * SECOND, checks: 3 }));
+        assert_eq!(at(23, false), None);
+        assert_eq!(at(24, true), Some(Change::Late));
+        // Checks that come seldom are waited for.
+        assert_eq!(lateness.on(false, 60 * SECOND, start + 143 * SECOND), None);
+        assert!(lateness.on(false, 60 * SECOND, start + 144 * SECOND).is_some());
+        assert_eq!(lateness.end(), None);
+    }
+}

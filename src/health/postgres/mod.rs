@@ -1,0 +1,100 @@
+//! The PostgreSQL check: the server lets us in, and has the role wanted, by its own word (`pg_is_in_recovery()`,
+//! <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-RECOVERY-INFO-TABLE>).
+//!
+//! It speaks the few messages itself: a client library believes the length that a server announces and collects all the
+//! rows that it sends, so that a broken server could fill our memory. What is said is in `session.rs`, how it is written
+//! in `wire.rs`; both are pure.
+
+mod session;
+mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use self::session::{Next, Session};
+use self::wire::Message;
+use super::{CheckError, password, tcp, without};
+use crate::config::{PostgresCheck, Role};
+
+/// So much of what a server sends is read, in bytes: some hundred times what a login and the question take, and room for
+/// two messages of the greatest length.
+const MOST: u64 = 64 * 1024;
+
+pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result<(), CheckError> {
+    let password = password(wanted.password_file.as_deref()).await?;
+    let failed = |what: String| {
+        let what = without(password.as_deref(), &what);
+        CheckError::from(format!("postgres on {address}: {what}"))
+    };
+    let mut stream = tcp::connect(address, MOST).await?;
+    let role = role(&mut stream, wanted, password.as_deref()).await.map_err(failed)?;
+    match wanted.role {
+        Role::Any => Ok(()),
+        wanted if wanted == role => Ok(()),
+        Role::Primary => Err(failed("it is a standby, not the primary".to_owned())),
+        Role::Replica => Err(failed("it is the primary, not a standby".to_owned())),
+    }
+}
+
+/// Logs in, asks for the role, and leaves with a farewell, so that the server's log stays quiet.
+async fn role(
+    stream: &mut tcp::Bounded,
+    wanted: &PostgresCheck,
+    password: Option<&str>,
+) -> Result<Role, String> {
+    let mut session = Session::new(wanted, password);
+    let mut sent = stream.write_all(&session.startup(&wanted.database)).await;
+    let mut received = Vec::new();
+    loop {
+        // A server that cannot be written to may have said why.
+        let message = read(stream, &mut received).await.map_err(|error| match &sent {
+            Err(error) => format!("it takes no message: {error}"),
+            Ok(()) => error,
+        })?;
+        let next;
+        (session, next) = take_in(session, message).await?;
+        match next? {
+            Next::Read => {}
+            Next::Send(message) => sent = stream.write_all(&message).await,
+            Next::Done(role, farewell) => {
+                // The role is known, whether the server hears that or not.
+                let _ = stream.write_all(&farewell).await;
+                return Ok(role);
+            }
+        }
+    }
+}
+
+/// Reads a message.
+async fn read(stream: &mut tcp::Bounded, received: &mut Vec<u8>) -> Result<Message, String> {
+    let mut chunk = [0; 4096];
+    loop {
+        if let Some(message) = wire::take(received)? {
+            return Ok(message);
+        }
+        match stream.read(&mut chunk).await {
+            Ok(0) => return Err("it closed the connection in the middle of the conversation".to_owned()),
+            Ok(n) => received.extend_from_slice(&chunk[..n]),
+            Err(error) => return Err(told(&error)),
+        }
+    }
+}
+
+fn told(error: &io::Error) -> String {
+    format!("reading its answer: {error}")
+}
+
+/// Takes in a message, in a thread of its own if that takes a while: the runtime has other checks to carry.
+async fn take_in(mut session: Session, message: Message) -> Result<(Session, Result<Next, String>), String> {
+    if !session.is_slow() {
+        let next = session.on(&message);
+        return Ok((session, next));
+    }
+    let slow = move || {
+        let next = session.on(&message);
+        (session, next)
+    };
+    tokio::task::spawn_blocking(slow).await.map_err(|error| format!("SCRAM fails: {error}"))
+}

@@ -1,0 +1,449 @@
+//! What is said to a PostgreSQL server to log in and to ask for its role, as a state machine. Pure: it is handed the
+//! server's messages and gives what to answer
+//! (<https://www.postgresql.org/docs/current/protocol-flow.html>).
+
+use std::collections::BTreeSet;
+
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+
+use super::super::without;
+use super::wire::{self, Message};
+use crate::config::{AuthMethod, PostgresCheck, Role};
+use crate::telemetry::text::bounded;
+
+/// The words of the server that are shown, in characters: what to do about them comes behind, and must not be cut off.
+const SHOWN: usize = 200;
+
+/// The question. Its answer has one row with one column, `t` or `f`.
+const QUESTION: &[u8] = b"SELECT pg_is_in_recovery()\0";
+
+/// The numbers of the messages by which a server asks for authentication (`R`).
+mod request {
+    pub(super) const OK: u32 = 0;
+    pub(super) const PASSWORD: u32 = 3;
+    pub(super) const MD5: u32 = 5;
+    pub(super) const SASL: u32 = 10;
+    pub(super) const SASL_CONTINUE: u32 = 11;
+    pub(super) const SASL_FINAL: u32 = 12;
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Read another message.
+    Read,
+    /// Send this, and then read another message.
+    Send(Vec<u8>),
+    /// The server has told its role. Send this, and close the connection.
+    Done(Role, Vec<u8>),
+}
+
+/// A login and a question.
+pub(super) struct Session {
+    user: String,
+    password: Option<String>,
+    /// The methods by which the server may ask for the password.
+    allowed: BTreeSet<AuthMethod>,
+    state: State,
+}
+
+enum State {
+    /// The server is to say how it wants us to log in.
+    Asked,
+    /// SCRAM: the server is to send its salt.
+    Salt(Box<ScramSha256>),
+    /// SCRAM: the server is to prove that it knows the password.
+    Proof(Box<ScramSha256>),
+    /// The server is to say whether it lets us in.
+    Answered,
+    /// We are in; the server says when it is ready.
+    In,
+    /// The question is asked; the answer's first row, if it has come.
+    Question(Option<Role>),
+    /// It has ended, well or not.
+    Over,
+}
+
+impl Session {
+    /// Logs in as the check says; with `password`, only by the methods that it allows.
+    pub(super) fn new(check: &PostgresCheck, password: Option<&str>) -> Self {
+        let (user, allowed) = (check.user.clone(), check.require_auth.clone());
+        Self { user, password: password.map(str::to_owned), allowed, state: State::Asked }
+    }
+
+    /// The first message.
+    pub(super) fn startup(&self, database: &str) -> Vec<u8> {
+        wire::startup(&[
+            ("client_encoding", "UTF8"),
+            ("user", &self.user),
+            ("database", database),
+            ("application_name", "pointsman"),
+        ])
+    }
+
+    /// Whether it takes a while to take in a message: SCRAM makes guessing expensive by making this expensive, as much as
+    /// the server says (up to 100,000 rounds of HMAC, a tenth of a second).
+    pub(super) fn is_slow(&self) -> bool {
+        matches!(self.state, State::Salt(_))
+    }
+
+    /// Takes in a message of the server. An error ends the session.
+    pub(super) fn on(&mut self, message: &Message) -> Result<Next, String> {
+        match (message.tag, std::mem::replace(&mut self.state, State::Over)) {
+            (b'E', _) => Err(explain(&message.body, self.password.as_deref())),
+            // Notices, parameters, notifications: they may come at any time.
+            (b'N' | b'S' | b'A', state) => self.go(state, Next::Read),
+            (b'R', state) => self.authentication(state, &message.body),
+            (b'K', State::In) => self.go(State::In, Next::Read),
+            (b'Z', State::In) => self.go(State::Question(None), Next::Send(wire::message(b'Q', &[QUESTION]))),
+            (b'T' | b'C', state @ State::Question(_)) => self.go(state, Next::Read),
+            (b'D', State::Question(None)) => match wire::first_column(&message.body) {
+                Some(b"t") => self.go(State::Question(Some(Role::Replica)), Next::Read),
+                Some(b"f") => self.go(State::Question(Some(Role::Primary)), Next::Read),
+                _ => Err("pg_is_in_recovery() is answered with neither t nor f".to_owned()),
+            },
+            (b'D', State::Question(Some(_))) => {
+                Err("pg_is_in_recovery() is answered with more than one row".to_owned())
+            }
+            (b'Z', State::Question(Some(role))) => Ok(Next::Done(role, wire::message(b'X', &[]))),
+            (b'Z', State::Question(None)) => Err("pg_is_in_recovery() is answered with no row".to_owned()),
+            (tag, _) => {
+                let tag = char::from(tag);
+                Err(format!("it sent a message {tag:?} that does not belong here; is it PostgreSQL?"))
+            }
+        }
+    }
+
+    fn go(&mut self, state: State, next: Next) -> Result<Next, String> {
+        self.state = state;
+        Ok(next)
+    }
+
+    fn authentication(&mut self, state: State, body: &[u8]) -> Result<Next, String> {
+        let Some((number, data)) = body.split_first_chunk::<4>() else {
+            return Err("its request for authentication cannot be read".to_owned());
+        };
+        match (u32::from_be_bytes(*number), state) {
+            (request::OK, State::Answered) => self.go(State::In, Next::Read),
+            (request::OK, State::Asked) => {
+                if self.password.is_some() && !self.allowed.contains(&AuthMethod::None) {
+                    return Err(format!(
+                        "it lets the check in without the password, so it may be any server; let its pg_hba.conf ask \
+                         for scram-sha-256, or {}",
+                        allow(AuthMethod::None)
+                    ));
+                }
+                self.go(State::In, Next::Read)
+            }
+            (request::OK, State::Proof(_)) => {
+                Err("it did not prove that it knows the password: it ends SCRAM without its signature"
+                    .to_owned())
+            }
+            (request::PASSWORD, State::Asked) => {
+                let password = self.password(AuthMethod::Password, "the password in clear")?;
+                let message = wire::message(b'p', &[password.as_bytes(), b"\0"]);
+                self.go(State::Answered, Next::Send(message))
+            }
+            (request::MD5, State::Asked) => {
+                let password = self.password(AuthMethod::Md5, "an MD5 hash of the password")?;
+                let salt = data.try_into().map_err(|_| "its salt for MD5 is not 4 bytes long".to_owned())?;
+                let hash = md5_hash(self.user.as_bytes(), password.as_bytes(), salt);
+                self.go(State::Answered, Next::Send(wire::message(b'p', &[hash.as_bytes(), b"\0"])))
+            }
+            (request::SASL, State::Asked) => {
+                let password = self.password(AuthMethod::ScramSha256, "SCRAM")?;
+                if !mechanisms(data).any(|name| name == SCRAM_SHA_256.as_bytes()) {
+                    return Err(format!("it asks for SASL, and not by {SCRAM_SHA_256}"));
+                }
+                let scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
+                let first = scram.message();
+                let length = u32::try_from(first.len()).unwrap_or(u32::MAX).to_be_bytes();
+                let parts = [SCRAM_SHA_256.as_bytes(), b"\0", &length[..], first];
+                let message = wire::message(b'p', &parts);
+                self.go(State::Salt(Box::new(scram)), Next::Send(message))
+            }
+            (request::SASL_CONTINUE, State::Salt(mut scram)) => {
+                scram.update(data).map_err(|error| format!("SCRAM fails: {error}"))?;
+                let message = wire::message(b'p', &[scram.message()]);
+                self.go(State::Proof(scram), Next::Send(message))
+            }
+            (request::SASL_FINAL, State::Proof(mut scram)) => {
+                let unproved = |error| format!("it did not prove that it knows the password: {error}");
+                scram.finish(data).map_err(unproved)?;
+                self.go(State::Answered, Next::Read)
+            }
+            (known @ (request::PASSWORD | request::MD5 | request::SASL..=request::SASL_FINAL), _) => {
+                Err(format!("its request {known} for authentication does not belong here"))
+            }
+            (number, _) => Err(format!(
+                "it asks for an authentication that the check does not know (number {number}); let its pg_hba.conf \
+                 ask for scram-sha-256"
+            )),
+        }
+    }
+
+    /// The password, for a server that wants to have it in this way.
+    fn password(&self, method: AuthMethod, what: &str) -> Result<&str, String> {
+        let Some(password) = self.password.as_deref() else {
+            return Err("it asks for a password, and the check has no password_file".to_owned());
+        };
+        if self.allowed.contains(&method) {
+            return Ok(password);
+        }
+        let instead = match method {
+            AuthMethod::ScramSha256 => "".to_owned(),
+            _ => "let its pg_hba.conf ask for scram-sha-256, or ".to_owned(),
+        };
+        Err(format!("it asks for {what}, which it did not get: {instead}{}", allow(method)))
+    }
+}
+
+/// How to allow a method.
+fn allow(method: AuthMethod) -> String {
+    format!("add {} to the check's require_auth", method.name())
+}
+
+/// The mechanisms of SASL that a server offers.
+fn mechanisms(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        let (name, after) = wire::text(rest)?;
+        rest = after;
+        (!name.is_empty()).then_some(name)
+    })
+}
+
+/// An error of the server in its own words, without the password, with what to do about it.
+fn explain(body: &[u8], password: Option<&str>) -> String {
+    let field = |letter| {
+        let value = wire::fields(body).find(|(one, _)| *one == letter).map_or(&b""[..], |(_, value)| value);
+        String::from_utf8_lossy(value).into_owned()
+    };
+    // https://www.postgresql.org/docs/current/errcodes-appendix.html
+    let hint = match &*field(b'C') {
+        "28P01" | "28000" => "; look at the check's user and password_file, and at the server's pg_hba.conf",
+        "53300" => "; clients find no room either, or let the check's user have a reserved connection",
+        _ => "",
+    };
+    let (severity, message) = (field(b'S'), field(b'M'));
+    if message.is_empty() {
+        return "it sent an error without a message; is it PostgreSQL?".to_owned();
+    }
+    let shown = |text: &str| {
+        // A part of the password must not be left where the text is cut, nor the whole come out of what is left out.
+        let text = bounded(&without(password, text), wire::LONGEST);
+        bounded(&without(password, &text), SHOWN)
+    };
+    format!("{}: {}{hint}", shown(&severity), shown(&message))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn session(password: Option<&str>, allowed: &[AuthMethod]) -> Session {
+        let require_auth = allowed.iter().copied().collect();
+        Session::new(&PostgresCheck { require_auth, ..PostgresCheck::new(Role::Any) }, password)
+    }
+
+    fn said(tag: u8, body: &[u8]) -> Message {
+        Message { tag, body: body.to_vec() }
+    }
+
+    fn asks(number: u32, data: &[u8]) -> Message {
+        said(b'R', &[&number.to_be_bytes()[..], data].concat())
+    }
+
+    /// What follows from these messages, the last of them at least.
+    fn after(mut session: Session, messages: &[Message]) -> Result<Next, String> {
+        let mut last = Ok(Next::Read);
+        for message in messages {
+            last = session.on(message);
+            if last.is_err() {
+                break;
+            }
+        }
+        last
+    }
+
+    const ONLY_SCRAM: [AuthMethod; 1] = [AuthMethod::ScramSha256];
+
+    #[test]
+    fn a_server_that_asks_for_something_weaker_than_allowed_gets_nothing() {
+        for (request, told, key) in [
+            (
+                asks(request::PASSWORD, b""),
+                "asks for the password in clear, which it did not get",
+                "add password",
+            ),
+            (
+                asks(request::MD5, b"salt"),
+                "asks for an MD5 hash of the password, which it did not get",
+                "add md5",
+            ),
+            (asks(request::OK, b""), "lets the check in without the password", "add none"),
+        ] {
+            let error =
+                after(session(Some("s3cret"), &ONLY_SCRAM), std::slice::from_ref(&request)).unwrap_err();
+            assert!(
+                error.contains(told) && error.contains(&format!("{key} to the check's require_auth")),
+                "{error}"
+            );
+        }
+        let error =
+            after(session(Some("s3cret"), &[AuthMethod::Md5]), &[asks(request::SASL, b"SCRAM-SHA-256\0\0")]);
+        assert!(error.unwrap_err().ends_with("add scram-sha-256 to the check's require_auth"));
+    }
+
+    #[test]
+    fn what_is_allowed_is_sent() {
+        let sent = after(session(Some("s3cret"), &[AuthMethod::Password]), &[asks(request::PASSWORD, b"")]);
+        assert_eq!(sent, Ok(Next::Send(b"p\0\0\0\x0bs3cret\0".to_vec())));
+        // https://www.postgresql.org/docs/current/protocol-flow.html, AuthenticationMD5Password
+        let sent = after(session(Some("s3cret"), &[AuthMethod::Md5]), &[asks(request::MD5, b"salt")]);
+        let hash = md5_hash(b"postgres", b"s3cret", *b"salt");
+        assert_eq!(sent, Ok(Next::Send([b"p\0\0\0\x28", hash.as_bytes(), b"\0"].concat())));
+        let error = after(session(Some("s3cret"), &[AuthMethod::Md5]), &[asks(request::MD5, b"sal")]);
+        assert!(error.unwrap_err().contains("4 bytes"));
+        for allowed in [&[AuthMethod::None][..], &[AuthMethod::ScramSha256, AuthMethod::None]] {
+            assert_eq!(after(session(Some("s3cret"), allowed), &[asks(request::OK, b"")]), Ok(Next::Read));
+        }
+        // Without a password there is none to lose.
+        assert_eq!(after(session(None, &ONLY_SCRAM), &[asks(request::OK, b"")]), Ok(Next::Read));
+        for method in [asks(request::PASSWORD, b""), asks(request::SASL, b"SCRAM-SHA-256\0\0")] {
+            let error = after(session(None, &ONLY_SCRAM), &[method]).unwrap_err();
+            assert_eq!(error, "it asks for a password, and the check has no password_file");
+        }
+    }
+
+    #[test]
+    fn a_server_that_does_not_finish_scram_has_proved_nothing() {
+        let begins = asks(request::SASL, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0");
+        let mut talk = session(Some("s3cret"), &ONLY_SCRAM);
+        assert!(!talk.is_slow());
+        let Ok(Next::Send(first)) = talk.on(&begins) else { panic!("SCRAM begins") };
+        assert!(talk.is_slow());
+        let nonce = String::from_utf8_lossy(&first).split("r=").nth(1).unwrap().to_owned();
+        let salt = format!("r={nonce}more,s=c2FsdA==,i=16");
+        let Ok(Next::Send(proof)) = talk.on(&asks(request::SASL_CONTINUE, salt.as_bytes())) else {
+            panic!("SCRAM goes on")
+        };
+        assert!(!proof.windows(6).any(|part| part == b"s3cret"));
+        // It cannot sign, so it skips that, or signs at random.
+        let error = talk.on(&asks(request::OK, b"")).unwrap_err();
+        assert!(error.contains("did not prove that it knows the password"), "{error}");
+        for early in
+            [asks(request::OK, b""), asks(request::SASL_FINAL, b"v=AAAA"), asks(request::PASSWORD, b"")]
+        {
+            let all = [begins.clone(), early];
+            assert!(after(session(Some("s3cret"), &ONLY_SCRAM), &all).is_err());
+        }
+        let too_slow =
+            asks(request::SASL_CONTINUE, format!("r={nonce}more,s=c2FsdA==,i=2000000000").as_bytes());
+        assert!(after(session(Some("s3cret"), &ONLY_SCRAM), &[begins, too_slow]).is_err());
+        let other = after(session(Some("s3cret"), &ONLY_SCRAM), &[asks(request::SASL, b"OAUTHBEARER\0\0")]);
+        assert!(other.unwrap_err().contains("not by SCRAM-SHA-256"));
+        let kerberos = after(session(Some("s3cret"), &ONLY_SCRAM), &[asks(2, b"")]);
+        assert!(kerberos.unwrap_err().contains("number 2"));
+    }
+
+    /// Up to the question.
+    fn let_in() -> Vec<Message> {
+        vec![
+            said(b'N', b"SNOTICE\0\0"),
+            asks(request::OK, b""),
+            said(b'S', b"server_version\x0015\0"),
+            said(b'K', b"12345678"),
+            said(b'Z', b"I"),
+        ]
+    }
+
+    const TRUE: &[u8] = b"\0\x01\0\0\0\x01t";
+    const FALSE: &[u8] = b"\0\x01\0\0\0\x01f";
+
+    #[test]
+    fn the_answer_to_the_question_is_the_role() {
+        let open = || session(None, &ONLY_SCRAM);
+        assert_eq!(
+            after(open(), &let_in()),
+            Ok(Next::Send(b"Q\0\0\0\x1fSELECT pg_is_in_recovery()\0".to_vec()))
+        );
+        let answered = |rows: &[&[u8]]| {
+            let rows = rows.iter().map(|row| said(b'D', row));
+            let answer = [said(b'T', b"")].into_iter().chain(rows);
+            let all: Vec<_> =
+                let_in().into_iter().chain(answer).chain([said(b'C', b""), said(b'Z', b"I")]).collect();
+            after(open(), &all)
+        };
+        assert_eq!(answered(&[TRUE]), Ok(Next::Done(Role::Replica, b"X\0\0\0\x04".to_vec())));
+        assert_eq!(answered(&[FALSE]), Ok(Next::Done(Role::Primary, b"X\0\0\0\x04".to_vec())));
+        for (rows, told) in [
+            (&[][..], "with no row"),
+            (&[TRUE, TRUE], "with more than one row"),
+            (&[&b"\0\x01\0\0\0\x04true"[..]], "with neither t nor f"),
+            (&[&b"\0\0"[..]], "with neither t nor f"),
+        ] {
+            let error = answered(rows).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+    }
+
+    #[test]
+    fn errors_are_told_in_the_servers_own_words_and_what_to_do_stands_behind_them() {
+        let refused = |fields: &[u8]| after(session(None, &ONLY_SCRAM), &[said(b'E', fields)]).unwrap_err();
+        assert_eq!(refused(b"SFATAL\0C57P03\0Mstarting up\0\0"), "FATAL: starting up");
+        let long = [b"SFATAL\0C28P01\0M", &b"x".repeat(29_000)[..], b"\0\0"].concat();
+        let error = refused(&long);
+        assert!(
+            error
+                .ends_with("x…; look at the check's user and password_file, and at the server's pg_hba.conf")
+        );
+        assert!(error.len() < 400, "{error}");
+        assert!(refused(b"").contains("is it PostgreSQL?"));
+        for length in SHOWN - 8..SHOWN {
+            let words = [&"x".repeat(length)[..], "s3cret s3\x07cret"].concat();
+            let fields = [b"SFATAL\0M", words.as_bytes(), b"\0\0"].concat();
+            let error = after(session(Some("s3cret"), &ONLY_SCRAM), &[said(b'E', &fields)]).unwrap_err();
+            assert!(!error.contains("s3"), "{error}");
+        }
+        assert!(
+            after(session(None, &ONLY_SCRAM), &[said(b'H', b"TTP/1.1 400")]).unwrap_err().contains("'H'")
+        );
+    }
+
+    proptest! {
+        /// Whatever a server says, in whatever order: it learns the password only in an allowed way, and passes with a
+        /// password only if it has proved that it knows it.
+        #[test]
+        fn no_order_of_messages_gets_at_the_password_or_around_it(
+            messages in prop::collection::vec(
+                (
+                    prop::sample::select(&b"RRRRRRNSKZTDCEAv"[..]),
+                    prop::sample::select(vec![0u32, 2, 3, 5, 10, 11, 12, 99]),
+                    prop::sample::select(vec![&b""[..], b"SCRAM-SHA-256\0\0", b"salt", b"v=AAAA", b"r=x,s=AAAA,i=1"]),
+                ),
+                0..12,
+            ),
+        ) {
+            let mut talk = session(Some("s3cret"), &ONLY_SCRAM);
+            for (tag, number, data) in messages {
+                let message = if tag == b'R' { asks(number, data) } else { said(tag, data) };
+                match talk.on(&message) {
+                    Ok(Next::Send(sent)) => {
+                        prop_assert!(!sent.windows(6).any(|part| part == b"s3cret"));
+                        prop_assert_ne!(sent[0], b'Q', "it was let in");
+                    }
+                    Ok(Next::Done(..)) => prop_assert!(false, "it passed"),
+                    Ok(Next::Read) => {}
+                    Err(error) => {
+                        prop_assert!(!error.contains("s3cret"));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}

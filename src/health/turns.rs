@@ -1,0 +1,353 @@
+//! How the places for checks are shared between pools. Pure.
+//!
+//! So many checks may be under way at once (`runtime.max_checks`). A check of a backend that is silent holds its place
+//! until its time limit, so first come, first served would let one pool's silent backends take every place, and the checks
+//! of all pools wait. Instead:
+//!
+//! - A free place goes to the pool that holds the fewest, among equals to the one that got its last place the longest ago.
+//!   Within a pool it is first come, first served.
+//! - Each pool has a *reserve*: half of the places are shared out evenly, at least one for each pool and never more than it
+//!   has checks. A pool takes no place that another one's reserve needs, so a check of a pool that holds less than its
+//!   reserve begins at once, whatever the others do. The other half is for everyone, and a pool alone has all places.
+//!
+//! What a reserve costs: a pool with very many silent backends has as few as half of the places for itself instead of all,
+//! and its checks, which are late anyway, are up to twice as late. What it gains: those of all other pools are on time.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// The places, the pools that share them, and what waits for one.
+#[derive(Debug)]
+pub(super) struct Turns<W> {
+    places: usize,
+    free: usize,
+    pools: BTreeMap<u64, Pool<W>>,
+    next_pool: u64,
+    /// Places given so far.
+    given: u64,
+}
+
+#[derive(Debug)]
+struct Pool<W> {
+    /// Its checkers: it never needs more places than these.
+    checkers: usize,
+    held: usize,
+    waiting: VecDeque<W>,
+    /// The number of the last place that it was given.
+    last: u64,
+    /// No more checks will come; what is under way still holds its places.
+    closed: bool,
+}
+
+impl<W> Turns<W> {
+    /// So many places, all free, and no pool.
+    pub(super) fn new(places: usize) -> Self {
+        Self { places, free: places, pools: BTreeMap::new(), next_pool: 0, given: 0 }
+    }
+
+    /// A new pool.
+    pub(super) fn open(&mut self) -> u64 {
+        let id = self.next_pool;
+        self.next_pool += 1;
+        // It comes behind those that are there.
+        let last = self.given;
+        let pool = Pool { checkers: 0, held: 0, waiting: VecDeque::new(), last, closed: false };
+        self.pools.insert(id, pool);
+        id
+    }
+
+    /// A pool asks for no more places.
+    pub(super) fn close(&mut self, id: u64) {
+        if let Some(pool) = self.pools.get_mut(&id) {
+            (pool.closed, pool.checkers) = (true, 0);
+            pool.waiting.clear();
+        }
+        self.forget(id);
+    }
+
+    /// A pool has one checker more.
+    pub(super) fn add_checker(&mut self, id: u64) {
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.checkers += 1;
+        }
+    }
+
+    /// A pool has one checker less.
+    pub(super) fn remove_checker(&mut self, id: u64) {
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.checkers = pool.checkers.saturating_sub(1);
+        }
+    }
+
+    /// A check of a pool waits for a place.
+    pub(super) fn ask(&mut self, id: u64, waiter: W) {
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.waiting.push_back(waiter);
+        }
+    }
+
+    /// A pool gives a place back.
+    pub(super) fn give_back(&mut self, id: u64) {
+        if let Some(pool) = self.pools.get_mut(&id).filter(|pool| pool.held > 0) {
+            pool.held -= 1;
+            self.free += 1;
+        }
+        self.forget(id);
+    }
+
+    /// Gives a free place to a check that waits and still wants it; to be asked again until there is none.
+    pub(super) fn next(&mut self, wants: impl Fn(&W) -> bool) -> Option<(u64, W)> {
+        for pool in self.pools.values_mut() {
+            while pool.waiting.front().is_some_and(|waiter| !wants(waiter)) {
+                pool.waiting.pop_front();
+            }
+        }
+        if self.free == 0 {
+            return None;
+        }
+        let share = self.share();
+        let reserved: usize = self.pools.values().map(|pool| pool.lacks(share)).sum();
+        let may = |pool: &Pool<W>| {
+            let lacks = pool.lacks(share);
+            !pool.waiting.is_empty() && (lacks > 0 || self.free > reserved - lacks)
+        };
+        let waiting = self.pools.iter().filter(|(_, pool)| may(pool));
+        let (&id, _) = waiting.min_by_key(|(_, pool)| (pool.held, pool.last))?;
+        let pool = self.pools.get_mut(&id)?;
+        let waiter = pool.waiting.pop_front()?;
+        self.given += 1;
+        (pool.held, pool.last) = (pool.held + 1, self.given);
+        self.free -= 1;
+        Some((id, waiter))
+    }
+
+    /// Places that are free.
+    pub(super) fn free(&self) -> usize {
+        self.free
+    }
+
+    /// Each pool's share of the places that are reserved.
+    fn share(&self) -> usize {
+        let pools = self.pools.values().filter(|pool| pool.checkers > 0).count();
+        (self.places / 2 / pools.max(1)).max(1)
+    }
+
+    /// Forgets a pool that is closed and holds nothing any longer.
+    fn forget(&mut self, id: u64) {
+        if self.pools.get(&id).is_some_and(|pool| pool.closed && pool.held == 0) {
+            self.pools.remove(&id);
+        }
+    }
+}
+
+impl<W> Pool<W> {
+    /// How many places of its reserve it does not hold.
+    fn lacks(&self, share: usize) -> usize {
+        share.min(self.checkers).saturating_sub(self.held)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Gives all places that can be given: the pools and waiters, in order.
+    fn give(turns: &mut Turns<u32>) -> Vec<(u64, u32)> {
+        std::iter::from_fn(|| turns.next(|_| true)).collect()
+    }
+
+    /// Places, and pools with so many checkers.
+    fn turns(places: usize, checkers: &[usize]) -> Turns<u32> {
+        let mut turns = Turns::new(places);
+        for n in checkers {
+            let id = turns.open();
+            (0..*n).for_each(|_| turns.add_checker(id));
+        }
+        turns
+    }
+
+    #[test]
+    fn a_pool_alone_has_all_places_and_gives_them_in_order() {
+        let mut turns = turns(4, &[10, 0]);
+        (0..10).for_each(|n| turns.ask(0, n));
+        assert_eq!(give(&mut turns), [(0, 0), (0, 1), (0, 2), (0, 3)]);
+        turns.give_back(0);
+        assert_eq!(give(&mut turns), [(0, 4)]);
+        // One that is not waited for any longer takes no place.
+        turns.give_back(0);
+        assert_eq!(turns.next(|waiter| *waiter > 6), Some((0, 7)));
+    }
+
+    #[test]
+    fn a_pool_of_silent_backends_leaves_the_reserve_of_the_others_free() {
+        let mut turns = turns(256, &[2000, 5, 400]);
+        (0..2000).for_each(|n| turns.ask(0, n));
+        // A third of a half for the third pool, and as many as it has checks for the second.
+        assert_eq!(give(&mut turns).len(), 256 - 42 - 5);
+        (0..5).for_each(|n| turns.ask(1, n));
+        (0..400).for_each(|n| turns.ask(2, n));
+        let given = give(&mut turns);
+        assert_eq!(given.len(), 47);
+        assert_eq!(given.iter().filter(|(id, _)| *id == 1).count(), 5);
+        // What the silent ones give back goes to the pool that holds the fewest, until it holds as many.
+        let mut held = [256 - 47, 5, 42_usize];
+        for _ in 0..100 {
+            turns.give_back(0);
+            held[0] -= 1;
+            for (id, _) in give(&mut turns) {
+                held[id as usize] += 1;
+            }
+        }
+        assert!(held[1] == 5 && held[0].abs_diff(held[2]) <= 1, "{held:?}");
+    }
+
+    #[test]
+    fn with_fewer_places_than_pools_they_take_turns() {
+        let mut turns = turns(1, &[3, 3, 3]);
+        for n in 0..9 {
+            turns.ask(n / 3, n as u32);
+        }
+        let mut order = Vec::new();
+        for _ in 0..9 {
+            let given = give(&mut turns);
+            assert_eq!(given.len(), 1);
+            order.push(given[0].1);
+            turns.give_back(given[0].0);
+        }
+        assert_eq!(order, [0, 3, 6, 1, 4, 7, 2, 5, 8]);
+    }
+
+    #[test]
+    fn a_pool_that_is_gone_keeps_nothing_but_what_is_under_way() {
+        let mut turns = turns(2, &[5, 5]);
+        (0..5).for_each(|n| turns.ask(0, n));
+        assert_eq!(give(&mut turns).len(), 1);
+        turns.close(0);
+        (0..5).for_each(|n| turns.ask(1, n));
+        assert_eq!(give(&mut turns), [(1, 0)]);
+        turns.give_back(0);
+        assert_eq!((turns.pools.len(), give(&mut turns)), (1, vec![(1, 1)]));
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Ask(usize),
+        GiveBack(usize),
+        Open(usize),
+        Close(usize),
+    }
+
+    fn step(churn: bool) -> impl Strategy<Value = Step> {
+        let often = prop_oneof![any::<usize>().prop_map(Step::Ask), any::<usize>().prop_map(Step::GiveBack)];
+        let seldom = prop_oneof![(1usize..9).prop_map(Step::Open), any::<usize>().prop_map(Step::Close)];
+        prop_oneof![8 => often, u32::from(churn) => seldom]
+    }
+
+    proptest! {
+        /// However checks come and go: no place is lost, each pool's checks come in order, and a pool that waits and holds
+        /// nothing is passed over at most once by each other one.
+        #[test]
+        fn no_pool_is_passed_over_for_long(
+            places in 1usize..12, steps in prop::collection::vec(step(true), 1..200),
+        ) {
+            let mut turns = turns(places, &[4, 4]);
+            let mut open = vec![0u64, 1];
+            let mut held: Vec<u64> = Vec::new();
+            let mut number = 0;
+            // By pool: what waits, and by whom it was passed over since it holds nothing and waits.
+            let mut waiting = BTreeMap::<u64, VecDeque<u32>>::new();
+            let mut passed = BTreeMap::<u64, Vec<u64>>::new();
+            for step in steps {
+                match step {
+                    Step::Ask(n) if !open.is_empty() => {
+                        let id = open[n % open.len()];
+                        number += 1;
+                        turns.ask(id, number);
+                        waiting.entry(id).or_default().push_back(number);
+                    }
+                    Step::GiveBack(n) if !held.is_empty() => {
+                        let id = held.swap_remove(n % held.len());
+                        turns.give_back(id);
+                    }
+                    Step::Open(checkers) => {
+                        let id = turns.open();
+                        (0..checkers).for_each(|_| turns.add_checker(id));
+                        open.push(id);
+                    }
+                    Step::Close(n) if open.len() > 1 => {
+                        let id = open.swap_remove(n % open.len());
+                        turns.close(id);
+                        waiting.remove(&id);
+                        passed.remove(&id);
+                    }
+                    _ => {}
+                }
+                for (id, waiter) in give(&mut turns) {
+                    prop_assert_eq!(waiting.get_mut(&id).and_then(VecDeque::pop_front), Some(waiter));
+                    passed.remove(&id);
+                    for (other, waits) in &waiting {
+                        if *other != id && !waits.is_empty() && !held.contains(other) {
+                            passed.entry(*other).or_default().push(id);
+                        }
+                    }
+                    held.push(id);
+                }
+                for by in passed.values() {
+                    let mut once = by.clone();
+                    once.sort_unstable();
+                    once.dedup();
+                    prop_assert_eq!(once.len(), by.len(), "passed over twice: {:?}", by);
+                }
+                prop_assert_eq!(turns.free() + held.len(), places);
+                // A place stays free only for want of waiters, or for another pool's reserve.
+                let waits = waiting.values().any(|waits| !waits.is_empty());
+                if waits && open.len() == 1 && held.iter().all(|id| open.contains(id)) {
+                    prop_assert_eq!(turns.free(), 0);
+                }
+            }
+        }
+
+        /// While the pools stay the same and there is a place for each: one that holds less than its reserve never waits.
+        #[test]
+        fn a_pool_within_its_reserve_never_waits(
+            checkers in prop::collection::vec(1usize..20, 1..6),
+            more in 0usize..40,
+            steps in prop::collection::vec(step(false), 1..300),
+        ) {
+            let places = checkers.len() + more;
+            let mut turns = turns(places, &checkers);
+            let share = (places / 2 / checkers.len()).max(1);
+            let mut held = vec![0usize; checkers.len()];
+            let mut waiting = vec![0usize; checkers.len()];
+            for step in steps {
+                match step {
+                    // A checker has one check at a time.
+                    Step::Ask(n) => {
+                        let id = n % checkers.len();
+                        if held[id] + waiting[id] < checkers[id] {
+                            turns.ask(id as u64, 0);
+                            waiting[id] += 1;
+                        }
+                    }
+                    Step::GiveBack(n) => {
+                        let id = n % checkers.len();
+                        if held[id] > 0 {
+                            turns.give_back(id as u64);
+                            held[id] -= 1;
+                        }
+                    }
+                    Step::Open(_) | Step::Close(_) => {}
+                }
+                for (id, _) in give(&mut turns) {
+                    held[id as usize] += 1;
+                    waiting[id as usize] -= 1;
+                }
+                for id in 0..checkers.len() {
+                    let within = held[id] < share.min(checkers[id]);
+                    prop_assert!(waiting[id] == 0 || !within, "pool {} waits: {:?} held", id, held);
+                }
+                prop_assert_eq!(turns.free() + held.iter().sum::<usize>(), places);
+            }
+        }
+    }
+}

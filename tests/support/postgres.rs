@@ -1,0 +1,124 @@
+//! A PostgreSQL server as the check sees one: it asks for a password in one way or another, and answers one question.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+
+use sha2::{Digest, Sha256};
+
+/// How it asks for the password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// Not at all.
+    Nothing,
+    /// In clear.
+    Clear,
+    /// As an MD5 hash.
+    Md5,
+    /// By SCRAM-SHA-256; it knows the password that it proves to know.
+    Scram(&'static str),
+}
+
+/// Serves one connection: logs the client in, and answers its question with these messages.
+/// Gives what the client has sent, after the first message.
+pub fn serve(stream: &mut TcpStream, asks: Asks, answer: &[u8]) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(super::PATIENCE))?;
+    let mut sent = Vec::new();
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize - 4])?;
+    match asks {
+        Asks::Nothing => {}
+        Asks::Clear => {
+            stream.write_all(&request(3, b""))?;
+            sent.extend(read(stream)?.1);
+        }
+        Asks::Md5 => {
+            stream.write_all(&request(5, b"salt"))?;
+            sent.extend(read(stream)?.1);
+        }
+        Asks::Scram(password) => sent.extend(scram(stream, password)?),
+    }
+    stream.write_all(&[request(0, b""), message(b'Z', b"I")].concat())?;
+    sent.extend(read(stream)?.1);
+    stream.write_all(answer)?;
+    // Until it takes its leave.
+    sent.push(read(stream)?.0);
+    Ok(sent)
+}
+
+/// A row with one column.
+pub fn row(value: &[u8]) -> Vec<u8> {
+    let length = (value.len() as u32).to_be_bytes();
+    message(b'D', &[b"\0\x01", &length[..], value].concat())
+}
+
+/// The answer of a primary.
+pub fn primary() -> Vec<u8> {
+    [message(b'T', b"\0\0"), row(b"f"), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat()
+}
+
+/// A message.
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    [&[tag][..], &(body.len() as u32 + 4).to_be_bytes(), body].concat()
+}
+
+fn request(number: u32, data: &[u8]) -> Vec<u8> {
+    message(b'R', &[&number.to_be_bytes()[..], data].concat())
+}
+
+fn read(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 5];
+    stream.read_exact(&mut head)?;
+    let mut body = vec![0; u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4];
+    stream.read_exact(&mut body)?;
+    Ok((head[0], body))
+}
+
+/// The server's side of RFC 7677; it takes any proof.
+fn scram(stream: &mut TcpStream, password: &str) -> io::Result<Vec<u8>> {
+    const ROUNDS: u32 = 16;
+    stream.write_all(&request(10, b"SCRAM-SHA-256\0\0"))?;
+    let mut sent = read(stream)?.1;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let first = text(&sent);
+    let nonce = first.split_once("r=").unwrap().1.to_owned();
+    // That is `salt` in base64.
+    let challenge = format!("r={nonce}server,s=c2FsdA==,i={ROUNDS}");
+    stream.write_all(&request(11, challenge.as_bytes()))?;
+    let last = read(stream)?.1;
+    let without_proof = text(&last).split_once(",p=").unwrap().0.to_owned();
+    let authenticated = format!("n=,r={nonce},{challenge},{without_proof}");
+    let mut salted = hmac(password.as_bytes(), b"salt\0\0\0\x01");
+    let mut round = salted;
+    for _ in 1..ROUNDS {
+        round = hmac(password.as_bytes(), &round);
+        salted.iter_mut().zip(round).for_each(|(all, one)| *all ^= one);
+    }
+    let signature = hmac(&hmac(&salted, b"Server Key"), authenticated.as_bytes());
+    stream.write_all(&request(12, format!("v={}", base64(&signature)).as_bytes()))?;
+    sent.extend(last);
+    Ok(sent)
+}
+
+/// HMAC-SHA-256 (RFC 2104).
+fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
+    let mut block = [0; 64];
+    block[..key.len()].copy_from_slice(key);
+    let pad = |with: u8| block.map(|byte| byte ^ with);
+    let inner = Sha256::digest([&pad(0x36)[..], text].concat());
+    Sha256::digest([&pad(0x5c)[..], &inner].concat()).into()
+}
+
+/// RFC 4648.
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let bits = chunk.iter().chain(&[0, 0]).take(3).fold(0u32, |bits, byte| bits << 8 | u32::from(*byte));
+        for place in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
+            text.push(if place <= chunk.len() { char::from(letter) } else { '=' });
+        }
+    }
+    text
+}
