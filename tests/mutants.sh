@@ -39,12 +39,15 @@ until_first_failure() {
   wait "$program"
 }
 
-# cargo calls this script in place of the unit tests' program (`--run PROGRAM`).
+# cargo calls this script in place of the program with the unit tests, or with the first integration test where there are
+# no unit tests (`--run PROGRAM`).
 if [ "${1-}" = --run ]; then
-  # shellcheck disable=SC2086 # a list of tests
-  until_first_failure "$2" $MUTANTS_UNITS
-  # Only now, as most faults are noticed without it.
-  cargo test --quiet --locked --no-run --test "${MUTANTS_TESTS%% *}"
+  if [ -n "$MUTANTS_UNITS" ]; then
+    until_first_failure "$2" "$MUTANTS_UNITS"
+    # Only now, as many faults are noticed without it. With a test, as what it depends on is built otherwise than for
+    # the program alone.
+    cargo test --quiet --locked --no-run --test "${MUTANTS_TESTS%% *}"
+  fi
   for test in $MUTANTS_TESTS; do until_first_failure "$MUTANTS_BINARIES/$test"; done
   exit 0
 fi
@@ -67,8 +70,10 @@ find "$tree/src" -name '*.rs' -exec touch {} +
 cd "$tree"
 
 export CARGO_TARGET_DIR=$work/target CARGO_TERM_COLOR=never PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 RUST_BACKTRACE=0
-export MUTANTS_TESTS MUTANTS_UNITS=$folder:: MUTANTS_BINARIES=$work/binaries
+export MUTANTS_TESTS MUTANTS_UNITS= MUTANTS_BINARIES=$work/binaries
 MUTANTS_TESTS=$(tests_of "$folder")
+first=--test=${MUTANTS_TESTS%% *}
+if grep -rqE '#\[(tokio::)?test|proptest!' "src/$folder"; then MUTANTS_UNITS=$folder:: first=--lib; fi
 
 echo "building the tests: $MUTANTS_TESTS"
 # shellcheck disable=SC2046 # a list of arguments
@@ -91,7 +96,8 @@ began=$SECONDS
 # A fault that is not noticed takes one build of the program and one run of all tests; one that hangs, this long.
 status=0
 cargo mutants --in-place --dir "$tree" --file "src/$folder/**" --shard "$shard" --sharding round-robin \
-  --baseline skip --timeout "${MUTANTS_TIMEOUT:-300}" --build-timeout 600 --output "$output" --colors never -- --locked --lib || status=$?
+  --baseline skip --timeout "${MUTANTS_TIMEOUT:-300}" --build-timeout 600 --output "$output" --colors never \
+  --cargo-arg=--locked --cargo-arg="$first" || status=$?
 # 2: some were missed, 3: some ran into the time limit. Both are told below.
 case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
 

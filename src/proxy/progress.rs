@@ -327,4 +327,4 @@ mod tests {
 
 #[cfg(test)]
 #[path = "progress_tests.rs"]
-mod simulated;
+pub(super) mod simulated;

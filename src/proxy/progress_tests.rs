@@ -29,38 +29,51 @@ enum Sees {
     KernelMoves,
 }
 
-/// A connection that was accepted, and at once relayed to a backend.
-fn relayed(timeouts: Timeouts, options: SocketOptions, keepalive: Option<Duration>) -> Progress {
+pub(crate) fn backend(name: &str) -> Arc<Backend> {
+    Arc::new(Backend::new(1, &Found::new(name.into(), "127.0.0.1:1".parse().unwrap())))
+}
+
+/// A connection that was accepted at `started`, and at once relayed to `backend`, with the limits of its pool.
+pub(crate) fn relayed_to(
+    backend: &Arc<Backend>,
+    conn: u64,
+    started: Instant,
+    config: config::Pool,
+    options: SocketOptions,
+) -> Progress {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
-    let mut config = config::Pool::new(Vec::new());
-    (config.timeouts, config.keepalive) = (timeouts, keepalive);
     let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
     let pool = Handle::start("p".into(), &config, &pace, &Journal::default()).pool.clone();
     let settings =
         || Settings { pool: Arc::clone(&pool), no_backend: NoBackend::Reset, max_connections: None, options };
     let listener = Arc::new(Listener::new("l".into(), settings()));
-    let progress = Progress::new(1, Client::Unix, listener, Instant::now());
-    let backend = Backend::new(1, &Found::new("b".into(), "127.0.0.1:1".parse().unwrap()));
-    let flow = backend.flows.of(&"l".into());
+    let progress = Progress::new(conn, Client::Unix, listener, started);
     let relayed = Relayed {
-        backend: Arc::new(backend),
-        flow,
+        backend: Arc::clone(backend),
+        flow: backend.flows.of(&"l".into()),
         listener: Arc::new(settings()),
         settings: Arc::new(config),
         at: Age::NONE,
         connect: Duration::ZERO,
         shadows: None,
     };
-    progress.relaying(relayed, 0);
+    progress.relaying(relayed, backend.orders());
     progress
+}
+
+fn relayed(timeouts: Timeouts, options: SocketOptions, keepalive: Option<Duration>) -> Progress {
+    let mut config = config::Pool::new(Vec::new());
+    (config.timeouts, config.keepalive) = (timeouts, keepalive);
+    relayed_to(&backend("b"), 1, Instant::now(), config, options)
 }
 
 fn limited(timeouts: Timeouts) -> Progress {
     relayed(timeouts, SocketOptions::NONE, None)
 }
 
-fn end_of(progress: &Progress) -> Option<End> {
+/// How it was told to end, if it was.
+pub(crate) fn end_of(progress: &Progress) -> Option<End> {
     match progress.poll_ended(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(end) => Some(end),
         Poll::Pending => None,
