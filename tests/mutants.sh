@@ -14,7 +14,7 @@ set -euo pipefail
 tests_of() {
   case $1 in
     proxy) echo wiring endings relay limits time_limits failover ghosts options why ;;
-    supervisor) echo drain time_limits reload options ;;
+    supervisor) echo drain start time_limits reload options replicas ;;
     discovery) echo discovery srv file engine ;;
     health) echo health standby failover ;;
     admin) echo admin admin_limits api events metrics operator why openapi monitoring ;;

@@ -234,11 +234,13 @@ fn what_has_moved_is_counted_once() {
     let progress = limited(NEVER);
     let flow = Arc::clone(&progress.relayed().unwrap().flow);
     let counted = || (flow.read().bytes_in, flow.read().bytes_out);
-    (progress.bytes_in.set(3), progress.bytes_out.set(5));
+    progress.bytes_in.set(3);
+    progress.bytes_out.set(5);
     progress.report();
     let _ = progress.tick(progress.started);
     assert_eq!(counted(), (3, 5));
-    (progress.bytes_in.set(10), progress.bytes_out.set(6));
+    progress.bytes_in.set(10);
+    progress.bytes_out.set(6);
     let _ = progress.tick(progress.started);
     assert_eq!(counted(), (10, 6));
 }
