@@ -95,7 +95,9 @@ fn parts_of_a_drain(grace: &str, timeout: &str) -> [Duration; 2] {
     eventually("no new connections are accepted", || (!path.exists()).then_some(()));
     let accepted = began.elapsed();
     assert_eq!(lb.when_ended().code(), Some(3));
-    [accepted, began.elapsed() - accepted]
+    let waited = began.elapsed() - accepted;
+    lb.when_logged(&format!("drain started open=1 grace={grace} timeout={timeout}"));
+    [accepted, waited]
 }
 
 #[test]
