@@ -39,71 +39,77 @@ until_first_failure() {
   wait "$program"
 }
 
-# cargo calls this script in place of the program with the unit tests, or with the first integration test where there are
-# no unit tests (`--run PROGRAM`).
-if [ "${1-}" = --run ]; then
+# What cargo runs in place of the program with the unit tests, or with the first integration test where there are no unit
+# tests.
+run_tests() {
   if [ -n "$MUTANTS_UNITS" ]; then
-    until_first_failure "$2" "$MUTANTS_UNITS"
+    until_first_failure "$1" "$MUTANTS_UNITS"
     # Only now, as many faults are noticed without it. With a test, as what it depends on is built otherwise than for
     # the program alone.
     cargo test --quiet --locked --no-run --test "${MUTANTS_TESTS%% *}"
   fi
   for test in $MUTANTS_TESTS; do until_first_failure "$MUTANTS_BINARIES/$test"; done
-  exit 0
-fi
+}
 
-folder=${1:?folder of src/, such as proxy}
-shard=${2-0/1}
-script=$(realpath "$0")
-cd "$(dirname "$script")/.."
-work=$(realpath -m "${MUTANTS_DIR:-target/mutants}")
-tree=$work/tree
-mkdir -p "$work/binaries"
+main() {
+  folder=${1:?folder of src/, such as proxy}
+  shard=${2-0/1}
+  cd "$(dirname "$0")/.."
+  work=$(realpath -m "${MUTANTS_DIR:-target/mutants}")
+  tree=$work/tree script=$work/mutants.sh
+  mkdir -p "$work/binaries"
+  # A copy, so that this file may change while it runs.
+  cp tests/mutants.sh "$script"
 
-rm -rf "$tree"
-mkdir -p "$tree"
-git ls-files -coz --exclude-standard | while IFS= read -rd '' file; do
-  [ ! -e "$file" ] || cp -p --parents "$file" "$tree"
-done
-# Newer than what was built with the last fault of the run before.
-find "$tree/src" -name '*.rs' -exec touch {} +
-cd "$tree"
+  rm -rf "$tree"
+  mkdir -p "$tree"
+  git ls-files -coz --exclude-standard | while IFS= read -rd '' file; do
+    [ ! -e "$file" ] || cp -p --parents "$file" "$tree"
+  done
+  # Newer than what was built with the last fault of the run before.
+  find "$tree/src" -name '*.rs' -exec touch {} +
+  cd "$tree"
 
-export CARGO_TARGET_DIR=$work/target CARGO_TERM_COLOR=never PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 RUST_BACKTRACE=0
-export MUTANTS_TESTS MUTANTS_UNITS= MUTANTS_BINARIES=$work/binaries
-MUTANTS_TESTS=$(tests_of "$folder")
-first=--test=${MUTANTS_TESTS%% *}
-if grep -rqE '#\[(tokio::)?test|proptest!' "src/$folder"; then MUTANTS_UNITS=$folder:: first=--lib; fi
+  export CARGO_TARGET_DIR=$work/target CARGO_TERM_COLOR=never PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 RUST_BACKTRACE=0
+  export MUTANTS_TESTS MUTANTS_UNITS= MUTANTS_BINARIES=$work/binaries
+  MUTANTS_TESTS=$(tests_of "$folder")
+  first=--test=${MUTANTS_TESTS%% *}
+  if grep -rqE '#\[(tokio::)?test|proptest!' "src/$folder"; then MUTANTS_UNITS=$folder:: first=--lib; fi
 
-echo "building the tests: $MUTANTS_TESTS"
-# shellcheck disable=SC2046 # a list of arguments
-built=$(cargo test --locked --no-run --lib $(printf -- '--test %s ' $MUTANTS_TESTS) --message-format=json 2>"$work/build.log") ||
-  { cat "$work/build.log" >&2 && exit 1; }
-units=$(sed -nE '/"kind":\["lib"\]/s/.*"executable":"([^"]+)".*/\1/p' <<<"$built")
-for test in $MUTANTS_TESTS; do
-  cp "$(sed -nE '/"kind":\["test"\]/s/.*"executable":"([^"]+\/'"$test"'-[0-9a-f]+)".*/\1/p' <<<"$built")" "$work/binaries/$test"
-done
-if [ "${MUTANTS_BASELINE-}" != skip ]; then
-  echo "running them without a fault"
-  "$script" --run "$units" >"$work/baseline.log" 2>&1 || { cat "$work/baseline.log" >&2 && exit 1; }
-fi
+  echo "building the tests: $MUTANTS_TESTS"
+  # shellcheck disable=SC2046 # a list of arguments
+  built=$(cargo test --locked --no-run --lib $(printf -- '--test %s ' $MUTANTS_TESTS) --message-format=json 2>"$work/build.log") ||
+    { cat "$work/build.log" >&2 && exit 1; }
+  units=$(sed -nE '/"kind":\["lib"\]/s/.*"executable":"([^"]+)".*/\1/p' <<<"$built")
+  for test in $MUTANTS_TESTS; do
+    cp "$(sed -nE '/"kind":\["test"\]/s/.*"executable":"([^"]+\/'"$test"'-[0-9a-f]+)".*/\1/p' <<<"$built")" "$work/binaries/$test"
+  done
+  if [ "${MUTANTS_BASELINE-}" != skip ]; then
+    echo "running them without a fault"
+    "$script" --run "$units" >"$work/baseline.log" 2>&1 || { cat "$work/baseline.log" >&2 && exit 1; }
+  fi
 
-triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-export "CARGO_TARGET_${triple}_RUNNER=$script --run"
-output=$work/$folder-${shard/\//-of-}
-rm -rf "$output"
-began=$SECONDS
-# A fault that is not noticed takes one build of the program and one run of all tests; one that hangs, this long.
-status=0
-cargo mutants --in-place --dir "$tree" --file "src/$folder/**" --shard "$shard" --sharding round-robin \
-  --baseline skip --timeout "${MUTANTS_TIMEOUT:-300}" --build-timeout 600 --output "$output" --colors never \
-  --cargo-arg=--locked --cargo-arg="$first" || status=$?
-# 2: some were missed, 3: some ran into the time limit. Both are told below.
-case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
+  triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+  export "CARGO_TARGET_${triple}_RUNNER=$script --run"
+  output=$work/$folder-${shard/\//-of-}
+  rm -rf "$output"
+  began=$SECONDS
+  # A fault that is not noticed takes one build of the program and one run of all tests; one that hangs, this long.
+  status=0
+  cargo mutants --in-place --dir "$tree" --file "src/$folder/**" --shard "$shard" --sharding round-robin \
+    --baseline skip --timeout "${MUTANTS_TIMEOUT:-300}" --build-timeout 600 --output "$output" --colors never \
+    --cargo-arg=--locked --cargo-arg="$first" || status=$?
+  # 2: some were missed, 3: some ran into the time limit. Both are told below.
+  case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
 
-count() { wc -l <"$output/mutants.out/$1.txt"; }
-caught=$(count caught) timed_out=$(count timeout) missed=$(count missed) unviable=$(count unviable)
-tried=$((caught + timed_out + missed + unviable))
-printf '%-10s shard %-7s tried %4d  caught %4d  timed out %3d  missed %3d  unviable %3d  (%d s each)\n' "$folder" "$shard" \
-  "$tried" "$caught" "$timed_out" "$missed" "$unviable" $(((SECONDS - began) / (tried > 0 ? tried : 1))) | tee -a "$work/summary"
-cat "$output/mutants.out/missed.txt"
+  count() { wc -l <"$output/mutants.out/$1.txt"; }
+  caught=$(count caught) timed_out=$(count timeout) missed=$(count missed) unviable=$(count unviable)
+  tried=$((caught + timed_out + missed + unviable))
+  printf '%-10s shard %-7s tried %4d  caught %4d  timed out %3d  missed %3d  unviable %3d  (%d s each)\n' "$folder" "$shard" \
+    "$tried" "$caught" "$timed_out" "$missed" "$unviable" $(((SECONDS - began) / (tried > 0 ? tried : 1))) | tee -a "$work/summary"
+  cat "$output/mutants.out/missed.txt"
+}
+
+# Whole in memory before anything runs, as it takes long and may be edited meanwhile.
+if [ "${1-}" = --run ]; then run_tests "$2"; else main "$@"; fi
+exit
