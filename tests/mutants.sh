@@ -31,6 +31,8 @@ until_first_failure() {
   while IFS= read -r line <&3; do
     printf '%s\n' "$line"
     if [[ $line == 'test '*' ... FAILED' ]]; then
+      # Suspended first, so that it starts no more programs of its own.
+      kill -STOP "$program" 2>/dev/null || true
       # shellcheck disable=SC2046 # the numbers of several processes
       kill -KILL $(pgrep -P "$program") "$program" 2>/dev/null || true
       exit 101
