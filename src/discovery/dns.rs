@@ -196,3 +196,7 @@ mod tests {
         assert_eq!(names, ["10.0.0.1:5000".into(), "[fd00::1]:5000".into()] as [Arc<str>; 2]);
     }
 }
+
+#[cfg(test)]
+#[path = "dns_rounds_tests.rs"]
+mod rounds_tests;

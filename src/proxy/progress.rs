@@ -326,3 +326,7 @@ mod tests {
         assert!(size_of::<Progress>() + 2 * size_of::<usize>() <= 256, "{}", size_of::<Progress>());
     }
 }
+
+#[cfg(test)]
+#[path = "progress_tests.rs"]
+pub(super) mod simulated;

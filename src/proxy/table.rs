@@ -128,3 +128,7 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;

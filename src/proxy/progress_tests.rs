@@ -1,0 +1,254 @@
+//! The limits of a connection's time, from both sides, in simulated time: the worker's ticks are told what time it is.
+
+use std::num::NonZeroUsize;
+
+use proptest::prelude::*;
+
+use super::super::listener::Settings;
+use super::super::table::TICK;
+use super::*;
+use crate::config::{NoBackend, SocketOptions};
+use crate::discovery::Found;
+use crate::health::Pace;
+use crate::pool::Handle;
+use crate::telemetry::journal::Journal;
+
+const NEVER: Timeouts = Timeouts { idle: None, half_closed: None, lifetime: None };
+/// No limit of these tests is reached later.
+const LONG: Duration = Duration::from_secs(60);
+/// A limit is found to be over by one tick, confirmed with the kernel, and acted upon by another one.
+const LATE: Duration = Duration::from_millis(300);
+
+/// What happens to a connection between two ticks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sees {
+    Nothing,
+    /// The relay moves a byte.
+    Byte,
+    /// The relay moves nothing; the kernel, when asked, is found to have passed something on.
+    KernelMoves,
+}
+
+pub(crate) fn backend(name: &str) -> Arc<Backend> {
+    Arc::new(Backend::new(1, &Found::new(name.into(), "127.0.0.1:1".parse().unwrap())))
+}
+
+/// A connection that was accepted at `started`, and at once relayed to `backend`, with the limits of its pool.
+pub(crate) fn relayed_to(
+    backend: &Arc<Backend>,
+    conn: u64,
+    started: Instant,
+    config: config::Pool,
+    options: SocketOptions,
+) -> Progress {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _entered = runtime.enter();
+    let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
+    let pool = Handle::start("p".into(), &config, &pace, &Journal::default()).pool.clone();
+    let settings =
+        || Settings { pool: Arc::clone(&pool), no_backend: NoBackend::Reset, max_connections: None, options };
+    let listener = Arc::new(Listener::new("l".into(), settings()));
+    let progress = Progress::new(conn, Client::Unix, listener, started);
+    let relayed = Relayed {
+        backend: Arc::clone(backend),
+        flow: backend.flows.of(&"l".into()),
+        listener: Arc::new(settings()),
+        settings: Arc::new(config),
+        at: Age::NONE,
+        connect: Duration::ZERO,
+        shadows: None,
+    };
+    progress.relaying(relayed, backend.orders());
+    progress
+}
+
+fn relayed(timeouts: Timeouts, options: SocketOptions, keepalive: Option<Duration>) -> Progress {
+    let mut config = config::Pool::new(Vec::new());
+    (config.timeouts, config.keepalive) = (timeouts, keepalive);
+    relayed_to(&backend("b"), 1, Instant::now(), config, options)
+}
+
+fn limited(timeouts: Timeouts) -> Progress {
+    relayed(timeouts, SocketOptions::NONE, None)
+}
+
+/// How it was told to end, if it was.
+pub(crate) fn end_of(progress: &Progress) -> Option<End> {
+    match progress.poll_ended(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(end) => Some(end),
+        Poll::Pending => None,
+    }
+}
+
+/// Lets time pass until the connection is told to end: at what age, and how.
+fn until_ended(progress: &Progress, mut sees: impl FnMut(Duration) -> Sees) -> Option<(Duration, End)> {
+    let mut age = Duration::ZERO;
+    while age < LONG {
+        age += TICK;
+        let now = sees(age);
+        progress.moved.set(now == Sees::Byte);
+        let _ = progress.tick(progress.started + age);
+        if progress.look_due().is_some_and(|times| times > 1) && now == Sees::KernelMoves {
+            progress.moved.set(true);
+            let _ = progress.tick(progress.started + age);
+        }
+        if let Some(end) = end_of(progress) {
+            return Some((age, end));
+        }
+    }
+    None
+}
+
+fn closed_by(reason: CloseReason) -> End {
+    End { reason, how: Ending::Close }
+}
+
+/// Whether `age` is no earlier than `limit`, and little later.
+fn is_in_time(age: Duration, limit: Duration) -> bool {
+    limit <= age && age <= limit + LATE
+}
+
+proptest! {
+    #[test]
+    fn an_idle_connection_is_ended_no_earlier_than_its_limit_and_little_later(
+        limit in 1u64..20_000, busy in 0u64..20_000,
+    ) {
+        let (limit, busy) = (Duration::from_millis(limit), Duration::from_millis(busy));
+        let progress = limited(Timeouts { idle: Some(limit), ..NEVER });
+        let (age, end) =
+            until_ended(&progress, |age| if age <= busy { Sees::Byte } else { Sees::Nothing }).unwrap();
+        prop_assert_eq!(end, closed_by(CloseReason::IdleTimeout));
+        // It is known at each tick whether a byte has moved since the one before.
+        let last_moved = busy.as_millis() as u32 / TICK.as_millis() as u32 * TICK;
+        prop_assert!(is_in_time(age, last_moved + limit), "{:?} after {:?}", age, last_moved);
+    }
+
+    #[test]
+    fn a_half_closed_connection_is_ended_by_the_shorter_limit(half_closed in 1u64..20_000, idle in 1u64..20_000) {
+        let [half, idle] = [half_closed, idle].map(Duration::from_millis);
+        let progress = limited(Timeouts { idle: Some(idle), half_closed: Some(half), lifetime: None });
+        progress.first.set(Some(CloseReason::ClientClosed));
+        let (age, end) = until_ended(&progress, |_| Sees::Nothing).unwrap();
+        prop_assert!(is_in_time(age, half.min(idle)), "{age:?}");
+        let reason = if half <= idle { CloseReason::HalfClosedTimeout } else { CloseReason::IdleTimeout };
+        prop_assert_eq!(end, closed_by(reason));
+    }
+
+    #[test]
+    fn a_connection_ends_with_its_lifetime_whatever_moves(lifetime in 1u64..20_000, busy: bool) {
+        let lifetime = Duration::from_millis(lifetime);
+        let progress = limited(Timeouts { lifetime: Some(lifetime), ..NEVER });
+        let (age, end) = until_ended(&progress, |_| if busy { Sees::Byte } else { Sees::Nothing }).unwrap();
+        prop_assert!(lifetime <= age && age < lifetime + TICK, "{age:?}");
+        prop_assert_eq!(end, closed_by(CloseReason::Lifetime));
+    }
+}
+
+#[test]
+fn nothing_ends_a_connection_without_limits_or_one_that_moves() {
+    let limit = Some(Duration::from_secs(1));
+    let both = Timeouts { idle: limit, half_closed: limit, lifetime: None };
+    assert_eq!(until_ended(&limited(NEVER), |_| Sees::Nothing), None);
+    assert_eq!(until_ended(&limited(both), |_| Sees::Byte), None);
+    // Bytes that are with the kernel already still move, on their way to a slow reader.
+    assert_eq!(until_ended(&limited(both), |_| Sees::KernelMoves), None);
+    // The limit for half-closed connections is for those only.
+    assert_eq!(until_ended(&limited(Timeouts { half_closed: limit, ..NEVER }), |_| Sees::Nothing), None);
+}
+
+#[test]
+fn a_connection_whose_task_has_not_asked_the_kernel_yet_is_not_ended() {
+    let progress = limited(Timeouts { idle: Some(Duration::from_secs(1)), ..NEVER });
+    for tick in 1..100 {
+        let _ = progress.tick(progress.started + TICK * tick);
+    }
+    assert_eq!(end_of(&progress), None);
+    assert_eq!(progress.look_due(), Some(1));
+    assert_eq!(progress.look_due(), None, "each look is asked for once");
+}
+
+#[test]
+fn the_kernel_is_asked_at_each_quarter_of_the_limit_and_after_each_keepalive() {
+    let looks_within_20_s = |timeouts, options, keepalive| {
+        let progress = relayed(timeouts, options, keepalive);
+        let looks = (1..200).filter(|tick| {
+            let _ = progress.tick(progress.started + TICK * *tick);
+            progress.look_due().is_some()
+        });
+        looks.map(|tick| tick / 10).collect::<Vec<_>>()
+    };
+    let seconds = |n| Some(Duration::from_secs(n));
+    let idle = Timeouts { idle: seconds(40), ..NEVER };
+    let client = SocketOptions { keepalive: seconds(6), ..SocketOptions::NONE };
+    assert!(looks_within_20_s(NEVER, SocketOptions::NONE, None).is_empty());
+    assert_eq!(looks_within_20_s(idle, SocketOptions::NONE, None), [10]);
+    assert_eq!(looks_within_20_s(NEVER, client, seconds(9)), [6, 12, 18]);
+    assert_eq!(looks_within_20_s(NEVER, client, seconds(4)), [4, 8, 12, 16]);
+}
+
+#[test]
+fn a_backend_gets_its_keepalive_when_the_connection_has_lasted_a_second() {
+    let keepalive = Some(Duration::from_secs(7));
+    let progress = relayed(NEVER, SocketOptions::NONE, keepalive);
+    assert_eq!(progress.keepalives(), [None, keepalive]);
+    let at = |millis| {
+        let _ = progress.tick(progress.started + Duration::from_millis(millis));
+        progress.keepalive_due()
+    };
+    assert_eq!([at(0), at(999), at(1000), at(1100)], [None, None, keepalive, keepalive]);
+}
+
+#[test]
+fn an_order_is_told_once_obeyed_at_its_time_and_replaced_by_a_newer_one() {
+    let progress = limited(NEVER);
+    let backend = Arc::clone(&progress.relayed().unwrap().backend);
+    let order = Order {
+        how: Ending::Reset,
+        at: progress.started,
+        over: Duration::ZERO,
+        reason: CloseReason::BackendDown,
+    };
+    let end = End { reason: order.reason, how: order.how };
+    let at = |tenths: u32| progress.started + TICK * tenths;
+    let told = |tenths| progress.tick(at(tenths)).map(|(of, order)| (of.key, order));
+    assert_eq!(told(1), None);
+
+    backend.give_order(Some(order));
+    assert_eq!(told(2), Some((backend.key, order)));
+    progress.obey(at(10), end);
+    assert_eq!(told(8), None);
+    // Taken back before it was obeyed.
+    backend.give_order(None);
+    assert_eq!(told(9), None);
+    assert_eq!((told(20), end_of(&progress)), (None, None));
+
+    backend.give_order(Some(order));
+    assert_eq!(told(21), Some((backend.key, order)));
+    progress.obey(at(30), end);
+    assert_eq!((told(29), end_of(&progress)), (None, None));
+    assert_eq!((told(30), end_of(&progress)), (None, Some(end)));
+}
+
+#[test]
+fn what_has_moved_is_counted_once() {
+    let progress = limited(NEVER);
+    let flow = Arc::clone(&progress.relayed().unwrap().flow);
+    let counted = || (flow.read().bytes_in, flow.read().bytes_out);
+    progress.bytes_in.set(3);
+    progress.bytes_out.set(5);
+    progress.report();
+    let _ = progress.tick(progress.started);
+    assert_eq!(counted(), (3, 5));
+    progress.bytes_in.set(10);
+    progress.bytes_out.set(6);
+    let _ = progress.tick(progress.started);
+    assert_eq!(counted(), (10, 6));
+}
+
+#[test]
+fn the_first_end_that_a_connection_is_told_counts() {
+    let progress = limited(NEVER);
+    progress.end(closed_by(CloseReason::Lifetime));
+    progress.end(closed_by(CloseReason::IdleTimeout));
+    assert_eq!(end_of(&progress), Some(closed_by(CloseReason::Lifetime)));
+}

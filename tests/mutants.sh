@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Plants single faults in one folder of src/, one after the other, and tells which of them no test notices. Needs
+# cargo-mutants (`cargo install cargo-mutants --locked`) and no Docker.
+#
+#   tests/mutants.sh FOLDER [SHARD/SHARDS]       tests/mutants.sh proxy 3/20
+#
+# Shard k of n is every n-th fault from the k-th on (from 0): a sample of all files. For each fault the unit tests of the
+# folder run first; if they all pass, the program is built and the folder's integration tests run against it. Those are
+# built once, before the first fault. Everything happens in a copy below target/mutants (or $MUTANTS_DIR), which keeps
+# its build for the next time. With MUTANTS_BASELINE=skip the tests do not run without a fault first.
+set -euo pipefail
+
+# The integration tests that are about a folder, the quickest to notice a fault first.
+tests_of() {
+  case $1 in
+    proxy) echo wiring endings relay limits time_limits failover ghosts options why ;;
+    supervisor) echo drain start time_limits reload options replicas ;;
+    discovery) echo discovery srv file engine ;;
+    health) echo health standby failover ;;
+    admin) echo admin admin_limits api events metrics operator why openapi monitoring ;;
+    *) echo "no tests are listed for src/$1" >&2 && exit 2 ;;
+  esac
+}
+
+# Runs one test program and ends it at the first test that fails: a fault is then noticed, and those tests that wait for
+# something until their time is up need not all do so.
+until_first_failure() {
+  local program line
+  exec 3< <(exec "$@" 2>&1)
+  program=$!
+  while IFS= read -r line <&3; do
+    printf '%s\n' "$line"
+    if [[ $line == 'test '*' ... FAILED' ]]; then
+      # Suspended first, so that it starts no more programs of its own.
+      kill -STOP "$program" 2>/dev/null || true
+      # shellcheck disable=SC2046 # the numbers of several processes
+      kill -KILL $(pgrep -P "$program") "$program" 2>/dev/null || true
+      exit 101
+    fi
+  done
+  wait "$program"
+}
+
+# What cargo runs in place of the program with the unit tests, or with the first integration test where there are no unit
+# tests.
+run_tests() {
+  if [ -n "$MUTANTS_UNITS" ]; then
+    until_first_failure "$1" "$MUTANTS_UNITS"
+    # Only now, as many faults are noticed without it. With a test, as what it depends on is built otherwise than for
+    # the program alone.
+    cargo test --quiet --locked --no-run --test "${MUTANTS_TESTS%% *}"
+  fi
+  for test in $MUTANTS_TESTS; do until_first_failure "$MUTANTS_BINARIES/$test"; done
+}
+
+main() {
+  folder=${1:?folder of src/, such as proxy}
+  shard=${2-0/1}
+  cd "$(dirname "$0")/.."
+  work=$(realpath -m "${MUTANTS_DIR:-target/mutants}")
+  tree=$work/tree script=$work/mutants.sh
+  mkdir -p "$work/binaries"
+  # A copy, so that this file may change while it runs.
+  cp tests/mutants.sh "$script"
+
+  rm -rf "$tree"
+  mkdir -p "$tree"
+  git ls-files -coz --exclude-standard | while IFS= read -rd '' file; do
+    [ ! -e "$file" ] || cp -p --parents "$file" "$tree"
+  done
+  # Newer than what was built with the last fault of the run before.
+  find "$tree/src" -name '*.rs' -exec touch {} +
+  cd "$tree"
+
+  export CARGO_TARGET_DIR=$work/target CARGO_TERM_COLOR=never PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 RUST_BACKTRACE=0
+  export MUTANTS_TESTS MUTANTS_UNITS= MUTANTS_BINARIES=$work/binaries
+  MUTANTS_TESTS=$(tests_of "$folder")
+  first=--test=${MUTANTS_TESTS%% *}
+  if grep -rqE '#\[(tokio::)?test|proptest!' "src/$folder"; then MUTANTS_UNITS=$folder:: first=--lib; fi
+
+  echo "building the tests: $MUTANTS_TESTS"
+  # shellcheck disable=SC2046 # a list of arguments
+  built=$(cargo test --locked --no-run --lib $(printf -- '--test %s ' $MUTANTS_TESTS) --message-format=json 2>"$work/build.log") ||
+    { cat "$work/build.log" >&2 && exit 1; }
+  units=$(sed -nE '/"kind":\["lib"\]/s/.*"executable":"([^"]+)".*/\1/p' <<<"$built")
+  for test in $MUTANTS_TESTS; do
+    cp "$(sed -nE '/"kind":\["test"\]/s/.*"executable":"([^"]+\/'"$test"'-[0-9a-f]+)".*/\1/p' <<<"$built")" "$work/binaries/$test"
+  done
+  if [ "${MUTANTS_BASELINE-}" != skip ]; then
+    echo "running them without a fault"
+    "$script" --run "$units" >"$work/baseline.log" 2>&1 || { cat "$work/baseline.log" >&2 && exit 1; }
+  fi
+
+  triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+  export "CARGO_TARGET_${triple}_RUNNER=$script --run"
+  output=$work/$folder-${shard/\//-of-}
+  rm -rf "$output"
+  began=$SECONDS
+  # A fault that is not noticed takes one build of the program and one run of all tests; one that hangs, this long.
+  status=0
+  cargo mutants --in-place --dir "$tree" --file "src/$folder/**" --shard "$shard" --sharding round-robin \
+    --baseline skip --timeout "${MUTANTS_TIMEOUT:-300}" --build-timeout 600 --output "$output" --colors never \
+    --cargo-arg=--locked --cargo-arg="$first" || status=$?
+  # 2: some were missed, 3: some ran into the time limit. Both are told below.
+  case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
+
+  count() { wc -l <"$output/mutants.out/$1.txt"; }
+  caught=$(count caught) timed_out=$(count timeout) missed=$(count missed) unviable=$(count unviable)
+  tried=$((caught + timed_out + missed + unviable))
+  printf '%-10s shard %-7s tried %4d  caught %4d  timed out %3d  missed %3d  unviable %3d  (%d s each)\n' "$folder" "$shard" \
+    "$tried" "$caught" "$timed_out" "$missed" "$unviable" $(((SECONDS - began) / (tried > 0 ? tried : 1))) | tee -a "$work/summary"
+  cat "$output/mutants.out/missed.txt"
+}
+
+# Whole in memory before anything runs, as it takes long and may be edited meanwhile.
+if [ "${1-}" = --run ]; then run_tests "$2"; else main "$@"; fi
+exit
