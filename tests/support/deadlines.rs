@@ -139,10 +139,11 @@ pub fn end_child(child: &mut Child) {
 
 /// Commands with a deadline. Standard input is empty, standard output and error are read.
 pub trait Limited {
-    /// As `output`, and fails after [`PATIENCE`] with what was printed until then.
+    /// As `output`, and fails after two minutes, for what takes seconds on an idle machine, with what was printed until
+    /// then.
     #[track_caller]
     fn output_in_time(&mut self) -> io::Result<Output> {
-        self.output_within(PATIENCE)
+        self.output_within(6 * PATIENCE)
     }
 
     /// The same with a limit of its own.
