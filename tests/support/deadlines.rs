@@ -3,7 +3,7 @@
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::JoinHandle;
@@ -104,23 +104,6 @@ pub struct SetAtTheEnd<'a>(pub &'a AtomicBool);
 impl Drop for SetAtTheEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Waits for the end of a child; kills it and fails if that takes too long.
-#[track_caller]
-pub fn wait_child(child: &mut Child, limit: Duration, what: &str) -> ExitStatus {
-    watchdog::note_wait(what, limit);
-    let deadline = Instant::now() + limit;
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        if Instant::now() >= deadline {
-            end_child(child);
-            panic!("it did not end within {limit:?}: {what}");
-        }
-        std::thread::sleep(PAUSE);
     }
 }
 
