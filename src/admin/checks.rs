@@ -92,6 +92,10 @@ pub(super) async fn check(
         }
         tokio::time::sleep(LOOK).await;
     }
+    // A result is noted before what follows from it can be seen.
+    for pool in &pools {
+        pool.when_shown().await;
+    }
     let now: HashMap<_, _> = pools.iter().flat_map(statuses).collect();
     let key = |(pool, backend): &(Arc<Pool>, Arc<Backend>)| (Arc::as_ptr(pool).addr(), backend.key);
     let backends = targets.iter().filter_map(|target| now.get(&key(target)).cloned()).collect();

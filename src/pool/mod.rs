@@ -116,6 +116,13 @@ impl Pool {
         let _ = when_done.await; // a pool that is gone has no backend to tell
     }
 
+    /// Returns when all that the pool's task was sent until now is part of what [`roster`](Self::roster) shows.
+    pub async fn when_shown(&self) {
+        let (done, when_done) = oneshot::channel();
+        let _ = self.news.send(task::News::Shown { done });
+        let _ = when_done.await; // a pool that is gone shows nothing new
+    }
+
     /// Adds a backend that an operator names, and returns when it can be seen.
     pub async fn add(&self, found: Found) -> Result<(), NotAdded> {
         let (done, when_done) = oneshot::channel();

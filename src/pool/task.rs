@@ -46,6 +46,10 @@ pub(super) enum News {
         who: Arc<str>,
         done: oneshot::Sender<()>,
     },
+    /// Answered once everything sent before it can be seen.
+    Shown {
+        done: oneshot::Sender<()>,
+    },
     Added {
         found: Found,
         done: oneshot::Sender<Result<(), NotAdded>>,
@@ -274,6 +278,10 @@ impl Task {
             News::Told { key, command, who, done } => {
                 self.done.push(Box::new(|| _ = done.send(())));
                 Event::Told(key, command, who)
+            }
+            News::Shown { done } => {
+                self.done.push(Box::new(|| _ = done.send(())));
+                Event::Tick
             }
             News::Added { found, done } => match self.keeper.addable(&found) {
                 Ok(()) => {

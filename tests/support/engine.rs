@@ -313,7 +313,6 @@ struct EventStream {
     queue: Sender<Arc<[u8]>>,
     /// Bytes in the queue, and of the one that is being written.
     unwritten: Arc<AtomicUsize>,
-    socket: UnixStream,
 }
 
 impl EventStreams {
@@ -323,8 +322,7 @@ impl EventStreams {
         stream.set_write_timeout(None)?;
         let (queue, queued) = channel();
         let unwritten = Arc::<AtomicUsize>::default();
-        let subscriber =
-            EventStream { queue, unwritten: Arc::clone(&unwritten), socket: stream.try_clone()? };
+        let subscriber = EventStream { queue, unwritten: Arc::clone(&unwritten) };
         subscriber.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"[..].into());
         for event in past {
             subscriber.send(format!("{event}\n").into_bytes().into());
@@ -350,11 +348,9 @@ impl EventStreams {
         self.open.iter().map(|stream| stream.unwritten.load(Ordering::SeqCst)).sum()
     }
 
-    /// Ends all subscriptions.
+    /// Ends all subscriptions, each once what was sent is written.
     pub fn close(&mut self) {
-        for stream in self.open.drain(..) {
-            let _ = stream.socket.shutdown(Shutdown::Both);
-        }
+        self.open.clear();
     }
 }
 

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 pub use deadlines::{
     Limited, SetAtTheEnd, TOOL, accept_within, connect_to, end_child, eventually, join_within, limited,
-    output_of, wait_child, within,
+    output_of, within,
 };
 use socket2::{Domain, Socket, Type};
 pub use watchdog::skip;
