@@ -283,21 +283,21 @@ impl Progress {
     fn keep_quiet(&self, relayed: &Relayed, now: Age) {
         let Timeouts { idle, half_closed, .. } = relayed.settings.timeouts;
         let half_closed = if self.first.get().is_some() { half_closed } else { None };
-        // One side of a half-closed connection still waits for the rest of a stream: a FIN would pass for its end.
-        let half_closed_end = End { reason: CloseReason::HalfClosedTimeout, how: Ending::Reset };
-        let idle_end = End { reason: CloseReason::IdleTimeout, how: Ending::Close };
-        let limits = [(half_closed, half_closed_end), (idle, idle_end)];
-        let limit = limits.into_iter().filter_map(|(limit, end)| Some((limit?, end))).min_by_key(|l| l.0);
+        let limits = [(half_closed, CloseReason::HalfClosedTimeout), (idle, CloseReason::IdleTimeout)];
+        let limit =
+            limits.into_iter().filter_map(|(limit, reason)| Some((limit?, reason))).min_by_key(|l| l.0);
         if self.look.get() {
             return; // its task has not come to it yet
         }
         let last_moved = self.last_moved.get();
         let (quiet, looked) = (last_moved.until(now), last_moved.until(self.looked.get()));
-        if let Some((limit, end)) = limit
+        if let Some((limit, reason)) = limit
             && looked >= limit
             && self.looks.get() > 1
         {
-            return self.end(end);
+            // One side of a half-closed connection waits for the rest of a stream: a FIN would pass for its end.
+            let how = if self.first.get().is_some() { Ending::Reset } else { Ending::Close };
+            return self.end(End { reason, how });
         }
         let over = limit.is_some_and(|(limit, _)| quiet >= limit && looked < limit);
         let [client, backend] = relayed.keepalives();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::listener::Settings;
 use super::super::table::TICK;
 use super::*;
-use crate::config::{NoBackend, SocketOptions};
+use crate::config::{NoBackend, SocketMode, SocketOptions};
 use crate::discovery::Found;
 use crate::health::Pace;
 use crate::pool::Handle;
@@ -44,9 +44,14 @@ pub(crate) fn relayed_to(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _entered = runtime.enter();
     let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
-    let pool = Handle::start("p".into(), &config, &pace, &Journal::default()).pool.clone();
-    let settings =
-        || Settings { pool: Arc::clone(&pool), no_backend: NoBackend::Reset, max_connections: None, options };
+    let pool = Handle::start("p".into(), &config, &Arc::default(), &pace, &Journal::default()).pool.clone();
+    let settings = || Settings {
+        pool: Arc::clone(&pool),
+        no_backend: NoBackend::Reset,
+        max_connections: None,
+        socket_mode: SocketMode::default(),
+        options,
+    };
     let listener = Arc::new(Listener::new("l".into(), settings()));
     let progress = Progress::new(conn, Client::Unix, listener, started);
     let relayed = Relayed {
@@ -103,6 +108,10 @@ fn closed_by(reason: CloseReason) -> End {
     End { reason, how: Ending::Close }
 }
 
+fn reset_by(reason: CloseReason) -> End {
+    End { reason, how: Ending::Reset }
+}
+
 /// Whether `age` is no earlier than `limit`, and little later.
 fn is_in_time(age: Duration, limit: Duration) -> bool {
     limit <= age && age <= limit + LATE
@@ -131,7 +140,7 @@ proptest! {
         let (age, end) = until_ended(&progress, |_| Sees::Nothing).unwrap();
         prop_assert!(is_in_time(age, half.min(idle)), "{age:?}");
         let reason = if half <= idle { CloseReason::HalfClosedTimeout } else { CloseReason::IdleTimeout };
-        prop_assert_eq!(end, closed_by(reason));
+        prop_assert_eq!(end, reset_by(reason));
     }
 
     #[test]
@@ -140,7 +149,7 @@ proptest! {
         let progress = limited(Timeouts { lifetime: Some(lifetime), ..NEVER });
         let (age, end) = until_ended(&progress, |_| if busy { Sees::Byte } else { Sees::Nothing }).unwrap();
         prop_assert!(lifetime <= age && age < lifetime + TICK, "{age:?}");
-        prop_assert_eq!(end, closed_by(CloseReason::Lifetime));
+        prop_assert_eq!(end, reset_by(CloseReason::Lifetime));
     }
 }
 
