@@ -452,6 +452,8 @@ fn containers_that_others_have_started_are_adopted() {
     // So it is with the replica of another group.
     engine.run("server_3", json!({"pointsman.replicas": "other"}));
     lb.when_up(strings(&["Server 1", "server_2", "server_3"]));
+    // Discovery and the replicas' task see it each for itself.
+    eventually("it is adopted", || listed(&lb).contains(&"server_3".to_owned()).then_some(()));
     engine.kill("server_3");
     eventually("ours is there", || engine.names("running").contains(&"p-server-3".to_owned()).then_some(()));
     lb.when_up(strings(&["Server 1", "server_2", "server_3"]));
