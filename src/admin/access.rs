@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use tracing::warn;
 
 use super::host::no_name;
+use super::origin::Ends;
 use super::token::Token;
 use super::{App, Failure};
 use crate::config::Admin;
@@ -101,7 +102,15 @@ impl Access {
                 let hint = "give Pointsman an admin.token_file, or ask it directly";
                 return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint));
             }
-            return if peer.may_change(host) { Ok(Operator(peer.name())) } else { Err(not_from_here()) };
+            if !peer.may_change(host) {
+                return Err(not_from_here());
+            }
+            if let Some(ends) = head.extensions.get::<Ends>()
+                && !ends.are_of_another_process().await
+            {
+                return Err(relayed());
+            }
+            return Ok(Operator(peer.name()));
         }
         let refused = |message| {
             let hint = "send the header Authorization: Bearer TOKEN, with what is in admin.token_file";
@@ -124,6 +133,14 @@ impl Access {
             warn!(who = &*peer.name(), times, "a wrong token was sent to the admin server");
         }
     }
+}
+
+fn relayed() -> Failure {
+    let message = "changes are allowed for other programs on this machine: this connection was opened by Pointsman itself, \
+                   for a client of a listener, or its program has gone";
+    let hint = "a backend leads to the admin server: see /api/v1/status, and the firewall's rules that redirect; or use \
+                an admin.token_file";
+    Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint)
 }
 
 fn not_from_here() -> Failure {

@@ -14,6 +14,7 @@ mod host;
 mod logs;
 mod message;
 pub mod metrics;
+mod origin;
 pub mod overview;
 mod patience;
 mod pending;

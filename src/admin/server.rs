@@ -29,6 +29,7 @@ use super::admission;
 use super::events::Stop;
 use super::framing::{Framings, Watched};
 use super::message;
+use super::origin::Ends;
 use super::patience::Patience;
 use super::places::{Place, Places};
 use super::{Failure, replicas};
@@ -123,7 +124,7 @@ impl Bound {
             .header_read_timeout(self.header_time)
             .max_headers(HEADERS)
             .max_buf_size(HEADER);
-        let serve = |stream: Box<dyn Stream>, peer: Peer, place: Place| {
+        let serve = |stream: Box<dyn Stream>, peer: Peer, ends: Option<Ends>, place: Place| {
             let framings = Framings::default();
             let stream = Watched::new(stream, framings.clone());
             let io = TokioIo::new(Patience::new(stream, self.write_time, place.blocked()));
@@ -132,6 +133,10 @@ impl Bound {
                 .layer(Extension(framings))
                 .layer(Extension(place.turns()))
                 .layer(Extension(peer));
+            let router = match ends {
+                Some(ends) => router.layer(Extension(ends)),
+                None => router,
+            };
             let connection = graceful.watch(protocol.serve_connection(io, TowerToHyperService::new(router)));
             tokio::spawn(async move {
                 live(connection, &place).await;
@@ -143,10 +148,10 @@ impl Bound {
                 () = stop.cancelled() => break,
             };
             match accepted {
-                Ok((stream, peer)) => tokio::select! {
+                Ok((stream, peer, ends)) => tokio::select! {
                     place = place(&places, peer) => {
                         if let Some(place) = place {
-                            serve(stream, peer, place);
+                            serve(stream, peer, ends, place);
                         }
                     }
                     () = stop.cancelled() => break,
@@ -205,15 +210,16 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer)> {
+async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer, Option<Ends>)> {
     Ok(match listener {
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
             // It only saves memory: a kernel that does not know it serves as well.
             let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-            (Box::new(stream), Peer::Tcp(address))
+            let ends = Ends { peer: address, local: stream.local_addr()? };
+            (Box::new(stream), Peer::Tcp(address), Some(ends))
         }
-        Listener::Unix(listener, _) => (Box::new(listener.accept().await?.0), Peer::Unix),
+        Listener::Unix(listener, _) => (Box::new(listener.accept().await?.0), Peer::Unix, None),
     })
 }
 

@@ -1,0 +1,31 @@
+//! Tests in a network namespace of their own: with rules and kernel settings that would disturb other programs.
+
+use std::process::Command;
+
+/// Set for the test that runs inside.
+const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
+
+/// Whether this is the run inside, which must then do the test's work. Otherwise the test is run again, in a network of
+/// its own, after the shell commands `prepare`; it passes if that run does, and is skipped, naming `tools`, if there can
+/// be no such network here.
+pub fn is_inside(test: &str, tools: &str, prepare: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let prepare = format!("ip link set lo up && {prepare}");
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--net", "sh", "-c", script]).arg(std::env::current_exe().unwrap());
+        command.args(["--exact", "--nocapture", test]).env(INSIDE, "1");
+        super::output_within(&mut command)
+    };
+    match run(&prepare) {
+        Ok(output) if output.status.success() => {
+            let output = run(&format!("{prepare} && exec \"$0\" \"$@\"")).unwrap();
+            let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            assert!(output.status.success(), "{}{}", said(&output.stdout), said(&output.stderr));
+        }
+        _ => super::skip("POINTSMAN_REQUIRE_TOOLS", &format!("no network namespace can be had (needs root and {tools})")),
+    }
+    false
+}
