@@ -7,11 +7,13 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::process::Command;
 
 use pointsman::cli::demo::zone::Service;
 use serde_json::json;
 use support::backend::Backend;
 use support::dns::Dns;
+use support::network::is_inside;
 use support::{Lb, PATIENCE, eventually, free_port, http_get};
 
 /// Waits until the only backend of the only pool is refused, and gives the cause.
@@ -150,4 +152,32 @@ fn a_listener_that_a_reload_opens_at_the_address_of_a_backend_takes_it_out_and_g
     assert!(http_get(SocketAddr::from(([127, 0, 0, 1], port)), "/").is_err());
     lb.reload(&config(""));
     lb.when_up(vec!["a".to_owned()]);
+}
+
+#[test]
+fn a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operator() {
+    let test = "a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operator";
+    if !is_inside(test, "the tools ip and nft", "nft add table ip nat") {
+        return;
+    }
+    let lb = Lb::start(
+        "listeners: {l: {bind: 127.0.0.1:0, pool: p}}\npools: {p: {discover: [{static: [127.0.0.1:7000]}]}}\n",
+    );
+    let rules = format!(
+        "add chain ip nat output {{ type nat hook output priority -100; }}\n\
+         add rule ip nat output ip daddr 127.0.0.1 tcp dport 7000 redirect to :{}\n",
+        lb.admin().port()
+    );
+    fs::write(lb.folder().join("rules"), rules).unwrap();
+    let added = Command::new("nft").arg("-f").arg(lb.folder().join("rules")).status().unwrap();
+    assert!(added.success());
+    let backends = "/api/v1/pools/p/backends";
+    let add = |port: u16| json!({"address": format!("127.0.0.1:{port}")}).to_string();
+    // It is the admin server that answers, and it knows where the request comes from.
+    assert_eq!(operate(lb.address("l"), lb.admin(), "GET", "/heartbeat", ""), 200);
+    assert_eq!(operate(lb.address("l"), lb.admin(), "POST", backends, &add(1)), 403);
+    assert_eq!(operate(lb.address("l"), lb.admin(), "POST", "/api/v1/drain", ""), 403);
+    // An operator is one also by way of a redirection.
+    assert_eq!(operate(lb.admin(), lb.admin(), "POST", backends, &add(2)), 201);
+    assert_eq!(operate(SocketAddr::from(([127, 0, 0, 1], 7000)), lb.admin(), "POST", backends, &add(3)), 201);
 }

@@ -13,6 +13,7 @@ pub mod deadlines;
 pub mod dns;
 pub mod engine;
 pub mod monitoring;
+pub mod network;
 pub mod peers;
 pub mod postgres;
 pub mod watchdog;

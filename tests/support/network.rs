@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use super::deadlines::Limited;
+
 /// Set for the test that runs inside.
 const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
 
@@ -17,7 +19,7 @@ pub fn is_inside(test: &str, tools: &str, prepare: &str) -> bool {
         let mut command = Command::new("unshare");
         command.args(["--map-root-user", "--net", "sh", "-c", script]).arg(std::env::current_exe().unwrap());
         command.args(["--exact", "--nocapture", test]).env(INSIDE, "1");
-        super::output_within(&mut command)
+        command.output_in_time()
     };
     match run(&prepare) {
         Ok(output) if output.status.success() => {
@@ -25,7 +27,10 @@ pub fn is_inside(test: &str, tools: &str, prepare: &str) -> bool {
             let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             assert!(output.status.success(), "{}{}", said(&output.stdout), said(&output.stderr));
         }
-        _ => super::skip("POINTSMAN_REQUIRE_TOOLS", &format!("no network namespace can be had (needs root and {tools})")),
+        _ => super::skip(
+            "POINTSMAN_REQUIRE_TOOLS",
+            &format!("no network namespace can be had (needs root and {tools})"),
+        ),
     }
     false
 }
