@@ -259,7 +259,7 @@ fn a_request_that_could_be_read_in_two_ways_is_refused_and_ends_its_connection()
         let answer = raw(&lb, &format!("GET /heartbeat HTTP/1.1\r\n{host}{rest}\r\n\r\n"));
         assert!(answer.starts_with("HTTP/1.1 400 "), "{rest:?}: {answer}");
     }
-    // An older client need not say whom it asks, and a target that is a whole one says it itself.
+    // An older client need not name the host, and an absolute target names it itself.
     assert!(raw(&lb, "GET /api/v1/status HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200 "));
     let target = |uri: &str, host: &str| {
         raw(&lb, &format!("GET {uri}/api/v1/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))

@@ -363,7 +363,7 @@ impl Roles {
     }
 }
 
-/// Serves a client that asks who this is, until one of the two ends it; others by `check`, with what they said first.
+/// Serves a client that asks for the server's name, until one side ends the connection; other clients by `check`, with what they sent first.
 fn serve_role(mut stream: TcpStream, ip: IpAddr, check: impl Fn(&mut TcpStream, &[u8])) {
     let mut said = [0; 4096];
     let Ok(n @ 1..) = stream.read(&mut said) else { return };

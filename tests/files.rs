@@ -1,4 +1,4 @@
-//! Open files: who is permitted has what he needs, and limits that cannot be kept are told.
+//! Open files: a permitted client has those that it needs, and limits that cannot be kept are reported.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -123,7 +123,7 @@ fn however_much_is_checked_and_asked_no_permitted_client_is_cut_off() {
     assert!(permitted > 50, "{permitted}");
     let admin = lb.admin();
     let mut asking = Vec::new();
-    // More than there are places: those who wait cost nothing.
+    // More than there are places: waiting clients cost nothing.
     for _ in 0..300 {
         let mut stream = TcpStream::connect(admin).unwrap();
         let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ");

@@ -13,8 +13,8 @@ set -euo pipefail
 # The integration tests that are about a folder, the quickest to notice a fault first.
 tests_of() {
   case $1 in
-    proxy) echo wiring endings relay limits time_limits failover ghosts options why ;;
-    supervisor) echo drain start time_limits reload options replicas ;;
+    proxy) echo wiring order bytes endings relay limits time_limits failover ghosts options unix_sockets why ;;
+    supervisor) echo drain start time_limits reload options files own_addresses unix_sockets replicas ;;
     discovery) echo discovery srv file engine ;;
     health) echo health standby failover ;;
     admin) echo admin admin_limits api events metrics operator why openapi monitoring ;;

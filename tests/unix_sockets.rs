@@ -1,4 +1,4 @@
-//! Unix sockets of listeners and of the admin server: what is in their way stays, they let in whom they should, and they
+//! Unix sockets of listeners and of the admin server: what is in their way stays, they let in the users that they should, and they
 //! remove only what is theirs.
 
 #![allow(missing_docs, clippy::unwrap_used)]

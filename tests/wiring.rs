@@ -181,14 +181,14 @@ fn slow_to_connect() -> (SocketAddr, TcpStream) {
     const SYN_SENT: &str = "02";
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    // One connection fits, and the kernel ignores who comes after it (listen(2), tcp_abort_on_overflow in tcp(7)).
+    // One connection fits, and the kernel ignores later ones (listen(2), tcp_abort_on_overflow in tcp(7)).
     socket.listen(0).unwrap();
     let listener = TcpListener::from(socket);
     let address = listener.local_addr().unwrap();
     let first = TcpStream::connect(address).unwrap();
     let theirs = format!(":{:04X}", address.port());
     std::thread::spawn(move || {
-        eventually("somebody waits for a connection", || {
+        eventually("a client waits for a connection", || {
             let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
             let waiting = |line: &str| {
                 let fields: Vec<_> = line.split_ascii_whitespace().collect();

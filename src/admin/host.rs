@@ -3,7 +3,7 @@
 //! A page of another site whose name is made to point here (DNS rebinding) is, to a browser, of the same origin as the answers
 //! that it gets: it could read them. Such a name has a dot. So a request must not call the server by a name with a dot, but
 //! for names below `localhost` and those that `admin.hosts` lists. A name without a dot, such as that of a Compose service,
-//! nobody else can point here; over loopback it is refused too, as no client on this machine needs one.
+//! no other party can point here; over loopback it is refused too, as no client on this machine needs one.
 
 use std::net::IpAddr;
 

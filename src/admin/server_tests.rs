@@ -69,7 +69,7 @@ async fn an_answer_that_is_a_stream_may_take_longer() {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("late"), "{answer}");
 }
 
-/// A path whose answer has no end, and which tells when nobody wants any more of it.
+/// A path whose answer has no end, and which tells when no more of it is wanted.
 fn endless() -> (Router, tokio::sync::mpsc::Receiver<()>) {
     let (wanted, given_up) = tokio::sync::mpsc::channel(1);
     let wanted = Arc::new(std::sync::Mutex::new(Some(wanted)));

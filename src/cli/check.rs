@@ -22,7 +22,7 @@ pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> 
         return Err(Failure::Invalid(format!("{}: {}", path.display(), obstacles.join("\n"))));
     }
     let files = files::files(&config, sockets::file_limit(), files::workers(&config));
-    // As it is for who runs this: a service may have another limit.
+    // The limit of this process: a service may have another one.
     let shortage = files::shortage(&files).map(|shortage| shortage.to_string());
     let lowered = files::lowered(&config, &files).into_iter().map(|lowered| lowered.to_string());
     for warning in shortage.into_iter().chain(lowered) {

@@ -48,7 +48,7 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// Options of its TCP sockets.
     pub options: SocketOptions,
-    /// Who may connect to its Unix sockets.
+    /// Which users may connect to its Unix sockets.
     pub socket_mode: SocketMode,
 }
 

@@ -1,4 +1,4 @@
-//! Listening on a Unix path, for listeners and the admin server alike: what may be replaced there, whom the socket lets
+//! Listening on a Unix path, for listeners and the admin server alike: what may be replaced there, which users the socket lets
 //! in, and what is removed at the end.
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -43,7 +43,7 @@ impl UnixSocket {
         socket.bind(&SockAddr::unix(path)?)?;
         let inode = Inode::from(&fs::symlink_metadata(path)?);
         let bound = Self { listener: OwnedFd::from(socket).into(), path: path.to_owned(), inode };
-        // Until it listens every connection is refused: nobody sees the mode that the umask has left.
+        // Until it listens every connection is refused: no client gets in by the mode that the umask has left.
         let listening = bound
             .set_mode(mode)
             .and_then(|()| rustix::net::listen(&bound.listener, BACKLOG).map_err(io::Error::from));

@@ -215,7 +215,7 @@ impl<P: Place> Lines<P> {
     }
 }
 
-/// Errors stay here: the library tells them to nobody, and forgets about them that it is to stop.
+/// Errors stay here: the library reports them nowhere, and after one it forgets a request to stop.
 impl<P: Place> Write for Lines<P> {
     /// Takes whole lines.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {

@@ -1,7 +1,7 @@
 //! The rolling files of the log: a new one each day or hour, in UTC, and before one grows too large. Only so many are
 //! kept.
 //!
-//! The library's own roller knows no sizes, tells nobody when a file cannot be begun, and cannot take a torn line back.
+//! The library's own roller knows no sizes, reports nothing when a file cannot be begun, and cannot take a torn line back.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -76,7 +76,7 @@ pub(super) struct LogFiles {
     plan: Plan,
     clock: fn() -> SystemTime,
     file: File,
-    /// Its size, if nobody else writes to it.
+    /// Its size, if no other program writes to it.
     size: u64,
     /// Which it is; without rotation it has no mark yet.
     mark: Option<Mark>,

@@ -193,7 +193,7 @@ fn stopping_it_lets_every_stream_finish_and_nobody_new_in() {
     let readers: Vec<_> = (0..10).map(|_| reader()).collect();
     std::thread::scope(|scope| {
         let stopping = scope.spawn(|| docker(&["stop", "-t", "40", &lb]));
-        let error = eventually("nobody new is let in", || connect_to(web).err());
+        let error = eventually("new connections are refused", || connect_to(web).err());
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
         assert!(!stopping.is_finished());
         for reader in readers {

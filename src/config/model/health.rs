@@ -134,7 +134,7 @@ pub enum AuthMethod {
     Md5,
     /// The password is sent in clear.
     Password,
-    /// The server does not ask: whoever has its address passes.
+    /// The server does not ask: any server at its address passes.
     None,
 }
 

@@ -146,7 +146,7 @@ pub struct Admin {
     pub token_file: Option<PathBuf>,
     /// Names that it may be asked by, besides addresses, `localhost` and, except over loopback, names without a dot.
     pub hosts: Vec<String>,
-    /// Who may connect to it at a Unix path.
+    /// Which users may connect to it at a Unix path.
     pub socket_mode: SocketMode,
 }
 
@@ -205,7 +205,7 @@ pub struct Listener {
     pub max_connections: Option<usize>,
     /// Options of its TCP sockets.
     pub options: SocketOptions,
-    /// Who may connect to its Unix sockets.
+    /// Which users may connect to its Unix sockets.
     pub socket_mode: SocketMode,
 }
 
