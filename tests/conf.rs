@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use support::backend::{self, Backend};
 use support::dns::Dns;
 use support::engine::Engine;
+use support::postgres::{Asks, in_recovery, serve_after_startup};
 use support::{Lb, connect_to, eventually, http_get};
 
 /// The files; each has a test of its name.
@@ -390,12 +391,6 @@ fn redis_leads_to_the_master_and_to_the_replicas() {
     end(lb);
 }
 
-/// A message of the PostgreSQL protocol (<https://www.postgresql.org/docs/current/protocol-message-formats.html>).
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-    [&[kind], &length[..], body].concat()
-}
-
 #[test]
 fn postgres_leads_to_the_primary_and_to_the_standbys() {
     let (roles, is_primary) = Roles::new();
@@ -403,17 +398,8 @@ fn postgres_leads_to_the_primary_and_to_the_standbys() {
         serve_role(stream, ip, |stream, said| {
             let startup = String::from_utf8_lossy(&said[8..]);
             assert!(startup.contains("user\0pointsman\0"), "{startup:?}");
-            let ready = message(b'Z', b"I");
-            let _ = stream.write_all(&[message(b'R', &[0; 4]), ready.clone()].concat());
-            let mut query = [0; 1024];
-            let Ok(n @ 1..) = stream.read(&mut query) else { return };
-            assert!(query[..n].starts_with(b"Q"), "{query:?}");
-            let in_recovery = if is_primary(ip) { b'f' } else { b't' };
-            let column = [&b"\0\x01pg_is_in_recovery\0"[..], &[0; 18]].concat();
-            let row = [&b"\0\x01\0\0\0\x01"[..], &[in_recovery]].concat();
-            let answer = [message(b'T', &column), message(b'D', &row), message(b'C', b"SELECT 1\0"), ready];
-            let _ = stream.write_all(&answer.concat());
-            let _ = stream.read(&mut query); // its end
+            let answer = in_recovery(if is_primary(ip) { b"f" } else { b"t" });
+            let _ = serve_after_startup(stream, Asks::Scram("secret"), &answer);
         });
     });
     let dns = dns("postgres", [1, 2]);

@@ -22,10 +22,15 @@ pub enum Asks {
 /// Gives what the client has sent, after the first message.
 pub fn serve(stream: &mut TcpStream, asks: Asks, answer: &[u8]) -> io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(super::PATIENCE))?;
-    let mut sent = Vec::new();
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize - 4])?;
+    serve_after_startup(stream, asks, answer)
+}
+
+/// The same when the client's first message was read already.
+pub fn serve_after_startup(stream: &mut TcpStream, asks: Asks, answer: &[u8]) -> io::Result<Vec<u8>> {
+    let mut sent = Vec::new();
     match asks {
         Asks::Nothing => {}
         Asks::Clear => {
@@ -54,7 +59,12 @@ pub fn row(value: &[u8]) -> Vec<u8> {
 
 /// The answer of a primary.
 pub fn primary() -> Vec<u8> {
-    [message(b'T', b"\0\0"), row(b"f"), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat()
+    in_recovery(b"f")
+}
+
+/// The answer to the question whether the server is in recovery: `t` for a standby, `f` for a primary.
+pub fn in_recovery(answer: &[u8]) -> Vec<u8> {
+    [message(b'T', b"\0\0"), row(answer), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat()
 }
 
 /// A message.
