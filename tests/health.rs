@@ -554,7 +554,7 @@ fn a_server_that_sends_without_end_costs_a_check_little_memory_and_its_words_are
             "announces a message of 2147483647 bytes",
         ),
         ("notices", backend(Vec::new(), message(b'N', &filler()[..1000])), postgres, "no more are read"),
-        ("error", backend(message(b'E', &error), message(b'N', b"\0")), postgres, "FATAL: [31mno xxx"),
+        ("error", backend(message(b'E', &error), message(b'N', b"\0")), postgres, "FATAL:  [31mno xxx"),
         ("head", backend(b"HTTP/1.1 200 OK\r\nx: ".to_vec(), filler()), "http: /", "GET /"),
         (
             "interim",

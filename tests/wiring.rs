@@ -114,7 +114,7 @@ fn a_lack_of_open_files_is_not_held_against_the_backends() {
         let mut client = TcpStream::connect(lb.address("l")).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         let _ = client.read(&mut [0]);
-        (!lb.logged(&["connect failed for want of local resources"]).is_empty()).then_some(())
+        (!lb.logged(&["no local resources to connect to backends"]).is_empty()).then_some(())
     });
     set_file_limit(pid, 1024);
     lb.when_idle();
