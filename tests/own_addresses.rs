@@ -84,13 +84,15 @@ fn a_file_may_name_an_own_listener_and_then_has_one_backend_less() {
     let backend = Backend::http("a");
     let lb = Lb::start_in(
         "listeners: {l: {bind: 127.0.0.1:0, pool: p}, other: {bind: 127.0.0.1:0, pool: p}}
-pools: {p: {discover: [{file: backends.yaml, every: 50ms}]}}\n",
+pools: {p: {discover: [{file: backends.yaml, every: 50ms}], health: {http: /}}}\n",
         |folder| fs::write(folder.join("backends.yaml"), "[]").unwrap(),
     );
     let list = format!("- {}\n- {{address: '{}', name: a}}\n", lb.address("other"), backend.address);
     fs::write(lb.folder().join("new"), list).unwrap();
     fs::rename(lb.folder().join("new"), lb.folder().join("backends.yaml")).unwrap();
     lb.when_up(vec!["a".to_owned()]);
+    // What is never checked is not waited for: 202 would say that a result is still to come.
+    assert_eq!(lb.request("POST", "/api/v1/check", "{}").0, 200);
     // Another listener of this process is no better than the one that the client came by.
     let refused = lb.when_logged("backend down");
     assert!(

@@ -106,7 +106,8 @@ pub(super) async fn check(
 /// Those of a pool that are checked at all.
 fn checkable(pool: &Arc<Pool>) -> Vec<(usize, u64)> {
     let roster = pool.roster();
-    let checked = roster.members.iter().filter(|m| !m.leaving && m.state != Standing::Maintenance);
+    let checked =
+        roster.members.iter().filter(|m| !m.leaving && !m.refused && m.state != Standing::Maintenance);
     checked.map(|entry| (Arc::as_ptr(pool).addr(), entry.backend.key)).collect()
 }
 

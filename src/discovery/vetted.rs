@@ -64,8 +64,9 @@ fn replacement(refused: &str) -> Arc<str> {
 fn tell(source: &SourceKey, refused: &Refused, told: &BTreeSet<Arc<str>>) {
     let news = || refused.iter().filter(|(name, _)| !told.contains(*name));
     for (name, replacement) in news().take(MOST_TOLD) {
+        // JSON leaves C1 and format characters as they are.
         let name = sanitize::shortened(name, SHOWN);
-        warn!(%source, name = &*name, backend = %replacement, "backend name refused: a name has {BACKEND_NAME_RULE}");
+        warn!(%source, name = &*sanitize::line(&name), backend = %replacement, "backend name refused: a name has {BACKEND_NAME_RULE}");
     }
     let more = news().count().saturating_sub(MOST_TOLD);
     if more > 0 {

@@ -8,7 +8,9 @@
 //!   Within a pool it is first come, first served.
 //! - Each pool has a *reserve*: half of the places are shared out evenly, at least one for each pool and never more than it
 //!   has checks. A pool takes no place that another one's reserve needs, so a check of a pool that holds less than its
-//!   reserve begins at once, whatever the others do. The other half is for everyone, and a pool alone has all places.
+//!   reserve begins at once, whatever the others do. The other half is for every pool, and a pool alone has all places.
+//! - With more pools than half of the places, the reserves together are that half, and a pool may have to wait for the
+//!   first place of its own.
 //!
 //! What a reserve costs: a pool with very many silent backends has as few as half of the places for itself instead of all,
 //! and its checks, which are late anyway, are up to twice as late. What it gains: those of all other pools are on time.
@@ -106,9 +108,10 @@ impl<W> Turns<W> {
         }
         let share = self.share();
         let reserved: usize = self.pools.values().map(|pool| pool.lacks(share)).sum();
+        let most_reserved = self.places / 2;
         let may = |pool: &Pool<W>| {
             let lacks = pool.lacks(share);
-            !pool.waiting.is_empty() && (lacks > 0 || self.free > reserved - lacks)
+            !pool.waiting.is_empty() && (lacks > 0 || self.free > (reserved - lacks).min(most_reserved))
         };
         let waiting = self.pools.iter().filter(|(_, pool)| may(pool));
         let (&id, _) = waiting.min_by_key(|(_, pool)| (pool.held, pool.last))?;
@@ -307,14 +310,25 @@ mod tests {
             }
         }
 
-        /// While the pools stay the same and there is a place for each: one that holds less than its reserve never waits.
+        /// However many pools there are, one that has checks waiting gets more than one place while half are free.
+        #[test]
+        fn many_pools_do_not_keep_half_of_the_places_idle(pools in 1usize..60, places in 2usize..40) {
+            let mut turns = turns(places, &vec![places; pools]);
+            for _ in 0..places {
+                turns.ask(0, 0);
+            }
+            prop_assert!(give(&mut turns).len() >= places / 2);
+        }
+
+        /// While the pools stay the same and half of the places are enough for one each: a pool that holds less than its
+        /// reserve never waits.
         #[test]
         fn a_pool_within_its_reserve_never_waits(
             checkers in prop::collection::vec(1usize..20, 1..6),
             more in 0usize..40,
             steps in prop::collection::vec(step(false), 1..300),
         ) {
-            let places = checkers.len() + more;
+            let places = 2 * checkers.len() + more;
             let mut turns = turns(places, &checkers);
             let share = (places / 2 / checkers.len()).max(1);
             let mut held = vec![0usize; checkers.len()];

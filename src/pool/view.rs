@@ -294,6 +294,8 @@ pub struct Entry {
     pub cause: Cause,
     /// Whether it has left for good, and only its connections remain.
     pub leaving: bool,
+    /// Whether its address is one of our own: it is neither checked nor chosen.
+    pub refused: bool,
     /// Its share.
     pub weight: u32,
     /// Its tier: those of a higher number are backups for those of a lower one.
@@ -319,6 +321,7 @@ impl Roster {
             since: member.since,
             cause: member.cause.clone(),
             leaving: member.leaving(),
+            refused: member.refused.is_some(),
             weight: member.weight,
             tier: member.tier,
             connections: member.connections,

@@ -125,7 +125,11 @@ impl LogFiles {
             None => {
                 let number = last("")?.map_or(1, |last| last + 1);
                 let full = Mark { period: String::new(), number };
-                fs::rename(self.directory.join(LATEST), self.directory.join(full.name()))?;
+                match fs::rename(self.directory.join(LATEST), self.directory.join(full.name())) {
+                    // Another program has moved it, or it was moved here and the next file could not be begun.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    renamed => renamed?,
+                }
                 None
             }
         };

@@ -120,6 +120,18 @@ fn a_file_that_would_grow_too_large_is_followed_by_another_and_a_restart_goes_on
 }
 
 #[test]
+fn a_file_without_rotation_that_another_program_has_moved_is_begun_again() {
+    let folder = tempfile::tempdir().unwrap();
+    at("2026-11-22T12:00:00Z");
+    let mut files = open(folder.path(), plan(Rotation::Never, 10, 3));
+    log(&mut files, "aaaa\n");
+    std::fs::rename(folder.path().join("pointsman.log"), folder.path().join("moved")).unwrap();
+    log(&mut files, "bbbb\n");
+    log(&mut files, "cccc\n");
+    expect(folder.path(), &[("moved", "aaaa\nbbbb\n"), ("pointsman.log", "cccc\n")]);
+}
+
+#[test]
 fn numbers_of_two_digits_are_younger_than_those_of_one() {
     let folder = tempfile::tempdir().unwrap();
     at("2026-11-22T12:00:00Z");

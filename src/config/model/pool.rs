@@ -294,7 +294,7 @@ pub struct Connect {
 /// When a connection is given up (`timeouts`); `None`: never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// No byte in either direction for this long. Both sides get a FIN.
+    /// No byte in either direction for this long. Both sides get a FIN; of a half-closed connection, a reset.
     pub idle: Option<Duration>,
     /// One side has finished and the other has not sent or taken a byte for this long. Both get a reset.
     pub half_closed: Option<Duration>,
