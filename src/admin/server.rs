@@ -56,8 +56,8 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const SLOW_TIME: Duration = Duration::from_secs(180);
 /// How long a client may take nothing of an answer that waits for it.
 const WRITE_TIME: Duration = Duration::from_secs(30);
-/// The kernel's send buffer for each connection, in bytes. By default it grows to megabytes, which are outdated when a
-/// slow client reads them.
+/// Unsent bytes per connection that the kernel queues (TCP_NOTSENT_LOWAT). By default it queues megabytes, which are
+/// outdated when a slow client reads them.
 const UNSENT: u32 = 128 * 1024;
 /// Time for running requests to end when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Lines at a place that fails as it is told.
+//! Lines at a place whose failures the test scripts.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a place does with the bytes of one write: takes some of them, or fails.
+/// The result of one write: some of the bytes, or an error.
 #[derive(Clone, Copy, Debug)]
 enum Does {
     Takes(usize),
@@ -16,7 +16,7 @@ enum Does {
     Interrupts,
 }
 
-/// A disk that does what it is told, and takes everything after that.
+/// A disk with scripted results, which accepts everything after them.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<Inner>>);
 
@@ -71,7 +71,7 @@ fn lines() -> (Lines<Disk>, Disk, Told) {
     (Lines::new(disk.clone(), None, condition, tell), disk, told)
 }
 
-/// Lets it try again now.
+/// Makes a retry due now.
 fn attempt(lines: &mut Lines<Disk>) -> Attempt {
     lines.next_try = None;
     lines.attempt()
@@ -92,7 +92,7 @@ fn lines_on_a_full_disk_are_whole_counted_and_told_and_go_on_when_there_is_room(
         assert!(told_at(0).starts_with("Failed(") && told_at(0).contains("StorageFull"), "{told:?}");
         let written = if takes_back { "line 0.......\n" } else { "line 0.......\nline 1..." };
         assert_eq!(disk.0.lock().unwrap().written, written.as_bytes());
-        // As long as it is full, lines wait, and then are lost.
+        // While it is full, lines wait and then are lost.
         disk.0.lock().unwrap().full = true;
         let long = format!("{}\n", "x".repeat(999));
         for _ in 0..200 {
@@ -158,7 +158,7 @@ fn does() -> impl Strategy<Value = Does> {
 }
 
 proptest! {
-    /// However a place fails: what it has is whole lines in their order, each once, and what is missing was counted.
+    /// However a place fails: it receives whole lines in order, each once, and missing lines are counted.
     #[test]
     fn no_line_is_torn_doubled_or_lost_without_a_count(
         batches in prop::collection::vec((prop::collection::vec(1..30_000_usize, 0..4), prop::collection::vec(does(), 0..6)), 1..20),
