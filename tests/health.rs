@@ -654,12 +654,12 @@ fn a_pool_of_silent_backends_does_not_delay_the_checks_of_another_one() {
     let (before, late_before) = (checks("silent"), late("lively"));
     lively.kill();
     eventually("the dead one is down", || (state() == "down").then_some(()));
-    // Behind all silent backends, in three rounds, it would have been noticed three rounds later.
+    // Queued behind all silent backends, its three checks would have taken three rounds of them.
     let meanwhile = checks("silent") - before;
     assert!(meanwhile < SILENT as f64, "{meanwhile} checks of silent backends came first");
     assert_eq!(late("lively"), late_before, "{}", lb.log());
 
-    // The log reports once that the other pool's checks run late, and once that they are on time again.
+    // The log reports once that the silent pool's checks run late, and once that they are on time again.
     assert!(late("silent") > 0.0);
     let delayed = "pointsman_health_check_delay_seconds_bucket{le=\"0.5\",pool=\"silent\"}";
     assert!(lb.metric(delayed) < checks("silent"), "{}", lb.get("/metrics").1);

@@ -155,8 +155,8 @@ fn a_listener_that_a_reload_opens_at_the_address_of_a_backend_takes_it_out_and_g
 }
 
 #[test]
-fn a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operator() {
-    let test = "a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operator";
+fn a_client_redirected_by_the_kernel_to_the_admin_server_is_no_operator() {
+    let test = "a_client_redirected_by_the_kernel_to_the_admin_server_is_no_operator";
     if !is_inside(test, "the tools ip and nft", "nft add table ip nat") {
         return;
     }
@@ -173,11 +173,11 @@ fn a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operato
     assert!(added.success());
     let backends = "/api/v1/pools/p/backends";
     let add = |port: u16| json!({"address": format!("127.0.0.1:{port}")}).to_string();
-    // It is the admin server that answers, and it knows where the request comes from.
+    // The admin server answers, and it knows the origin of the request.
     assert_eq!(operate(lb.address("l"), lb.admin(), "GET", "/heartbeat", ""), 200);
     assert_eq!(operate(lb.address("l"), lb.admin(), "POST", backends, &add(1)), 403);
     assert_eq!(operate(lb.address("l"), lb.admin(), "POST", "/api/v1/drain", ""), 403);
-    // An operator is one also by way of a redirection.
+    // An operator stays one when the kernel redirects the connection.
     assert_eq!(operate(lb.admin(), lb.admin(), "POST", backends, &add(2)), 201);
     assert_eq!(operate(SocketAddr::from(([127, 0, 0, 1], 7000)), lb.admin(), "POST", backends, &add(3)), 201);
 }

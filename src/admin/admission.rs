@@ -46,7 +46,7 @@ pub(super) async fn admit(
 }
 
 fn busy(path: &str) -> Response {
-    let message = "as many requests as may be answered at a time are being answered";
+    let message = "too many requests are being answered";
     let hint = "ask again in a second, or find out which clients do not read their answers";
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(path)
 }

@@ -44,7 +44,7 @@ fn check(framing: Option<Framing>, version: Version, headers: &HeaderMap) -> Res
     }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
-        let message = "the only Transfer-Encoding that is understood is chunked";
+        let message = "the only supported Transfer-Encoding is chunked";
         let hint = "send the body as it is, with its Content-Length";
         return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message, hint));
     }
@@ -58,7 +58,7 @@ fn check(framing: Option<Framing>, version: Version, headers: &HeaderMap) -> Res
             Err(bad_request("a request of HTTP/1.1 needs a Host header"))
         }
         (Some(host), None) if !is_host(host) => {
-            Err(bad_request("the Host header is no host, with or without a port"))
+            Err(bad_request("the Host header is not a host with an optional port"))
         }
         _ => Ok(()),
     }

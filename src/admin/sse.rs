@@ -71,8 +71,8 @@ impl Streams {
     /// A place for one more stream, if there is one.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
         Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
-            let message = format!("{STREAMS} others follow the events or the log already");
-            let hint = "close a dashboard, or ask /api/v1/status now and then";
+            let message = format!("{STREAMS} streams of events or the log are already open");
+            let hint = "close a dashboard, or poll /api/v1/status";
             Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message, hint)
         })
     }

@@ -118,8 +118,7 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let message =
-                "there is a socket at this path, and whether a process listens on it cannot be found out";
+            let message = "there is a socket at this path, and whether a process listens on it is unknown";
             return Err(io::Error::new(error.kind(), format!("{message}: {error}")));
         }
         // It was accepted, its queue is full, or it is a socket of another type that is in use (EPROTOTYPE).

@@ -375,7 +375,7 @@ impl Fact {
                 debug!(%pool, %backend, %address, %check, passed, error, took_ms, "check changed");
             }
             Self::NoResult { pool, backend, error } => {
-                warn!(%pool, %backend, error = &**error, "check without result, for a reason of our own");
+                warn!(%pool, %backend, error = &**error, "check without result: local error");
             }
             Self::ChecksLate { pool, waited_ms } => {
                 warn!(%pool, waited_ms, "checks run late: too many are under way; raise runtime.max_checks");

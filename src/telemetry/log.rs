@@ -226,8 +226,10 @@ fn tell(log: &str, news: &News) {
         }
         News::Works { lost: 0 } => info!(log, lost = 0, "log is written again"),
         News::Works { lost } => warn!(log, lost, "log is written again: lines are missing"),
-        News::NotPrepared(error) => error!(log, %error, "log file cannot be begun: the last one goes on"),
-        News::Prepared => info!(log, "log files are begun again"),
+        News::NotPrepared(error) => {
+            error!(log, %error, "log file cannot be created: the previous one is used")
+        }
+        News::Prepared => info!(log, "log files can be created again"),
     }
 }
 

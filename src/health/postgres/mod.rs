@@ -50,7 +50,7 @@ async fn role(
     loop {
         // After a write error the server may have sent the reason.
         let message = read(stream, &mut received).await.map_err(|error| match &sent {
-            Err(error) => format!("it takes no message: {error}"),
+            Err(error) => format!("writing failed: {error}"),
             Ok(()) => error,
         })?;
         let next;
@@ -75,7 +75,7 @@ async fn read(stream: &mut tcp::Bounded, received: &mut Vec<u8>) -> Result<Messa
             return Ok(message);
         }
         match stream.read(&mut chunk).await {
-            Ok(0) => return Err("it closed the connection in the middle of the conversation".to_owned()),
+            Ok(0) => return Err("it closed the connection before the check ended".to_owned()),
             Ok(n) => received.extend_from_slice(&chunk[..n]),
             Err(error) => return Err(told(&error)),
         }

@@ -109,7 +109,7 @@ impl Session {
             (b'Z', State::Question(None)) => Err("pg_is_in_recovery() is answered with no row".to_owned()),
             (tag, _) => {
                 let tag = char::from(tag);
-                Err(format!("it sent a message {tag:?} that does not belong here; is it PostgreSQL?"))
+                Err(format!("it sent a message {tag:?} that is not expected here; is it PostgreSQL?"))
             }
         }
     }
@@ -173,7 +173,7 @@ impl Session {
                 self.go(State::Answered, Next::Read)
             }
             (known @ (request::PASSWORD | request::MD5 | request::SASL..=request::SASL_FINAL), _) => {
-                Err(format!("its request {known} for authentication does not belong here"))
+                Err(format!("its request {known} for authentication is not expected here"))
             }
             (number, _) => Err(format!(
                 "it asks for an authentication that the check does not know (number {number}); let its pg_hba.conf \
@@ -222,7 +222,7 @@ fn explain(body: &[u8], password: Option<&str>) -> String {
     // https://www.postgresql.org/docs/current/errcodes-appendix.html
     let hint = match &*field(b'C') {
         "28P01" | "28000" => "; look at the check's user and password_file, and at the server's pg_hba.conf",
-        "53300" => "; clients find no room either, or let the check's user have a reserved connection",
+        "53300" => "; raise its max_connections, or reserve a connection for the check's user",
         _ => "",
     };
     let (severity, message) = (field(b'S'), field(b'M'));
