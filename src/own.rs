@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_knows_its_own_addresses() {
+    fn the_kernel_identifies_its_own_addresses() {
         for own in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "0.0.0.0:1", "[::]:1", "[::ffff:127.0.0.1]:1"] {
             assert!(is_local(address(own)), "{own}");
         }

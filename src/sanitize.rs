@@ -150,7 +150,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn every_format_character_that_unicode_knows_is_unsafe(c in r"\p{Cf}") {
+        fn every_unicode_format_character_is_unsafe(c in r"\p{Cf}") {
             prop_assert!(c.chars().all(is_unsafe), "{c:?}");
         }
 

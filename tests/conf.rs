@@ -228,7 +228,7 @@ fn docker_serves_two_services_and_logs_json() {
     // A stopped service answers; it sends no reset.
     dns.zone.set("web", []);
     drop(server);
-    eventually("clients of web are told that no backend is up", || {
+    eventually("clients of web learn that no backend is up", || {
         (http_get(web, "/").ok()?.0 == 503).then_some(())
     });
     end(lb);
@@ -249,7 +249,7 @@ fn static_gives_the_big_one_three_times_as_much_and_answers_503_without_any() {
     assert_eq!(answers(&lb, "web", 8), counts([("big", 6), ("small", 2)]));
     big.kill();
     small.kill();
-    eventually("clients are told that no backend is up", || {
+    eventually("clients learn that no backend is up", || {
         (http_get(lb.address("web"), "/").ok()?.0 == 503).then_some(())
     });
     end(lb);

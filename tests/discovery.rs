@@ -92,7 +92,7 @@ fn an_invalid_name_in_dns_is_replaced_and_still_distinguishes_containers() {
     dns.zone.name_owner(ip(15), "web/2.net");
     lb.when_logged("its address now belongs to web__2.net-");
     lb.when_logged("backend joining pool=p backend=web__2.net-");
-    assert_eq!(lb.logged(&["backend name refused"]).len(), 2, "each is told once");
+    assert_eq!(lb.logged(&["backend name refused"]).len(), 2, "each is logged once");
 }
 
 #[test]

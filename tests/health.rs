@@ -498,7 +498,7 @@ fn a_postgres_server_and_its_check_prove_to_each_other_that_they_know_the_passwo
         sent.lock().unwrap().clear();
         *asks.lock().unwrap() = method;
         when(&lb, "down", told);
-        assert_eq!(said(&sent), "", "{method:?}: it was told something");
+        assert_eq!(said(&sent), "", "{method:?}: it received something");
         *asks.lock().unwrap() = Asks::Scram("s3cret!");
         when(&lb, "up", "");
     }

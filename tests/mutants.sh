@@ -100,7 +100,7 @@ main() {
   cargo mutants --in-place --dir "$tree" --file "src/$folder/**" --shard "$shard" --sharding round-robin \
     --baseline skip --timeout "${MUTANTS_TIMEOUT:-300}" --build-timeout 600 --output "$output" --colors never \
     --cargo-arg=--locked --cargo-arg="$first" || status=$?
-  # 2: some were missed, 3: some ran into the time limit. Both are told below.
+  # 2: some were missed, 3: some ran into the time limit. Both are reported below.
   case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
 
   count() { wc -l <"$output/mutants.out/$1.txt"; }

@@ -2,7 +2,7 @@
 //!
 //! A stream begins with `hello`, then `status` follows each second (what `/api/v1/status` says), `decisions` when there are new ones
 //! (only the latest of them: there may be thousands), and a `fact` for each entry of the journal, whose number is the
-//! event's id. A client that connects again with `Last-Event-ID` misses none that is kept; `lagged` says how many are not.
+//! event's id. A client that reconnects with `Last-Event-ID` gets all kept events; `lagged` counts the lost ones.
 //!
 //! A slow reader gets fewer events: after it has read one, the next `status` is the latest one, and `lagged` counts the
 //! facts that the journal has dropped meanwhile.

@@ -1,6 +1,6 @@
 //! `/api/v1/logs`: the last lines of the log, and those that follow, by Server-Sent Events: each line is a `line`
-//! event, as it was written, whose id is its number. A client that connects again with `Last-Event-ID` misses none that is
-//! kept; `skipped` tells one that does not keep up how many are not.
+//! event, as it was written, whose id is its number. A client that reconnects with `Last-Event-ID` gets all kept
+//! lines; `skipped` counts those that a slow client has lost.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! An HTTP server for a [`Router`], with the time limits and caps that keep it from ever becoming a burden: slow
-//! clients, idle ones and many of them cost it a little, and the data plane nothing. A client on this machine is answered
-//! however many connections others hold open, and a health check from anywhere however many of them ask nothing.
+//! clients, idle ones and many of them cost it a little, and the data plane nothing. Clients on this machine are answered
+//! however many connections remote clients hold, and health checks from anywhere however many connections are idle.
 
 use std::future::poll_fn;
 use std::io;

@@ -88,7 +88,7 @@ fn endless() -> (Router, tokio::sync::mpsc::Receiver<()>) {
 }
 
 #[tokio::test]
-async fn who_takes_nothing_of_its_answer_gives_up_its_place() {
+async fn a_client_that_does_not_read_its_answer_gives_up_its_place() {
     let (router, mut given_up) = endless();
     let (mut client, _stop, _server) = serving(router).await;
     client.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -195,7 +195,7 @@ fn from_outside() -> Option<IpAddr> {
 }
 
 #[tokio::test]
-async fn however_many_connections_others_hold_this_machine_and_they_are_answered() {
+async fn local_and_remote_requests_are_answered_however_many_remote_connections_are_open() {
     let Some(outside) = from_outside() else {
         return crate::testing::skip(
             "this machine has no address but loopback (give it a route to 192.0.2.1)",
@@ -213,7 +213,7 @@ async fn however_many_connections_others_hold_this_machine_and_they_are_answered
 }
 
 #[tokio::test]
-async fn answers_that_nobody_takes_are_bounded_and_leave_room_for_other_origins() {
+async fn unread_answers_are_bounded_and_leave_room_for_other_origins() {
     let size = 4 << 20;
     let large = axum::routing::get(move || std::future::ready(vec![b'x'; size]));
     let count = middleware::from_fn_with_state(PerOrigin::default(), super::super::pending::count);
@@ -246,7 +246,7 @@ async fn half_a_header_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_does_not_hold_up_the_end() {
+async fn an_idle_connection_does_not_delay_the_shutdown() {
     let (mut client, stop, server) = started().await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut byte = [0];

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_is_octal_and_says_so() {
+    fn a_mode_is_octal_and_quoted() {
         let read = |text: &str| file_mode(&node(text)).ok().map(|mode| mode.0);
         assert_eq!(read("0660"), Some(0o660));
         assert_eq!(read("0o600"), Some(0o600));

@@ -100,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_replacement_is_a_name_and_tells_names_apart(a in r"(\PC|\p{C}|/){0,300}", b in r"(\PC|\p{C}|/){0,300}") {
+        fn a_replacement_is_valid_and_distinct(a in r"(\PC|\p{C}|/){0,300}", b in r"(\PC|\p{C}|/){0,300}") {
             prop_assert!(is_backend_name(&replacement(&a)));
             prop_assert_eq!(replacement(&a) == replacement(&b), a == b);
         }

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn checkers_that_end_while_they_wait_leave_all_places_to_the_others() {
+    async fn checkers_that_end_while_they_wait_free_all_places() {
         let pace = Arc::new(Pace::new(NonZeroUsize::new(3).unwrap()));
         let hangs = |_| std::future::pending::<Result<(), CheckError>>();
         for round in 0..3 {

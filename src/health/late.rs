@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn that_checks_run_late_is_told_once_and_that_they_are_on_time_again_once() {
+    fn late_checks_and_their_end_are_each_reported_once() {
         let start = Instant::now();
         let mut lateness = Lateness::default();
         let mut at = |seconds: u32, late| lateness.on(late, SECOND, start + seconds * SECOND);

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_of_silent_backends_leaves_the_reserve_of_the_others_free() {
+    fn a_pool_of_silent_backends_leaves_the_reserve_of_other_pools_free() {
         let mut turns = turns(256, &[2000, 5, 400]);
         (0..2000).for_each(|n| turns.ask(0, n));
         // A third of a half for the third pool, and one for each check of the second.
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_gone_keeps_nothing_but_what_is_under_way() {
+    fn a_closed_pool_keeps_only_its_running_checks() {
         let mut turns = turns(2, &[5, 5]);
         (0..5).for_each(|n| turns.ask(0, n));
         assert_eq!(give(&mut turns).len(), 1);

@@ -81,7 +81,7 @@ mod tests {
         }
 
         #[test]
-        fn with_the_limit_that_is_told_there_is_room_for_the_clients(
+        fn the_recommended_limit_suffices_for_the_clients(
             clients in 1u64..2_000_000,
             reserved in 0u64..10_000,
             workers in 1usize..200,

@@ -48,7 +48,7 @@ fn the_connections_of_a_backend_end_one_by_one_over_the_time_of_its_order() {
 }
 
 #[test]
-fn an_order_without_time_to_spread_ends_all_connections_of_its_backend_and_no_others() {
+fn an_order_without_a_spread_ends_exactly_its_backends_connections() {
     // The backends of two pools have the same numbers.
     let (leaving, staying) = (backend("leaving"), backend("staying"));
     let (table, open, began) = table_of([(&leaving, 3), (&staying, 2)]);

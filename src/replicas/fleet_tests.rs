@@ -129,7 +129,7 @@ fn a_list_from_before_a_start_does_not_make_it_a_death() {
 }
 
 #[test]
-fn one_that_died_while_nobody_looked_is_replaced() {
+fn a_replica_that_died_unwatched_is_replaced() {
     let now = Instant::now();
     let mut fleet = Fleet::new(settings(1, 5));
     let list = [sighting("a", "A", Life::Ended), Sighting { ours: false, ..sighting("c", "C", Life::Ended) }];

@@ -78,7 +78,7 @@ fn attempt(lines: &mut Lines<Disk>) -> Attempt {
 }
 
 #[test]
-fn lines_on_a_full_disk_are_whole_counted_and_told_and_go_on_when_there_is_room() {
+fn lines_on_a_full_disk_are_whole_counted_and_reported_and_continue_with_free_space() {
     for takes_back in [true, false] {
         let (mut log, disk, told) = lines();
         disk.0.lock().unwrap().takes_back = takes_back;
@@ -101,7 +101,7 @@ fn lines_on_a_full_disk_are_whole_counted_and_told_and_go_on_when_there_is_room(
         }
         let lost_now = log.condition.lost();
         assert!((200 - 66..200 - 60).contains(&lost_now), "{lost_now}");
-        assert_eq!(told.lock().unwrap().len(), 1, "it is told once: {told:?}");
+        assert_eq!(told.lock().unwrap().len(), 1, "reported once: {told:?}");
         disk.0.lock().unwrap().full = false;
         assert_eq!(attempt(&mut log), Attempt::Done);
         assert!(!log.condition.fails());
@@ -114,7 +114,7 @@ fn lines_on_a_full_disk_are_whole_counted_and_told_and_go_on_when_there_is_room(
 }
 
 #[test]
-fn a_place_that_would_block_is_offered_the_lines_again_and_nothing_is_told() {
+fn a_place_that_would_block_is_retried_without_a_report() {
     let (mut log, disk, told) = lines();
     disk.0.lock().unwrap().does.extend([Does::Takes(3), Does::Blocks, Does::Interrupts, Does::Blocks]);
     log.write_all(b"one\ntwo\n").unwrap();
@@ -124,7 +124,7 @@ fn a_place_that_would_block_is_offered_the_lines_again_and_nothing_is_told() {
 }
 
 #[test]
-fn a_file_that_cannot_be_begun_is_told_once_and_the_lines_are_written_all_the_same() {
+fn a_file_that_cannot_be_created_is_reported_once_and_the_lines_are_still_written() {
     let (mut log, disk, told) = lines();
     disk.0.lock().unwrap().prepared = vec![true, false, false];
     for _ in 0..3 {

@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_told_in_the_servers_own_words_and_what_to_do_stands_behind_them() {
+    fn errors_quote_the_server_and_end_with_advice() {
         let refused = |fields: &[u8]| after(session(None, &ONLY_SCRAM), &[said(b'E', fields)]).unwrap_err();
         assert_eq!(refused(b"SFATAL\0C57P03\0Mstarting up\0\0"), "FATAL: starting up");
         let long = [b"SFATAL\0C28P01\0M", &b"x".repeat(29_000)[..], b"\0\0"].concat();
