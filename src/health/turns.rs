@@ -5,10 +5,10 @@
 //! pools. Instead:
 //!
 //! - A free place goes to the pool that holds the fewest places; among equals, to the pool whose last place is the
-//! oldest. Within a pool the order is first come, first served.
+//!   oldest. Within a pool the order is first come, first served.
 //! - Each pool has a *reserve*: half of the places are divided evenly, at least one for each pool and at most one for
-//! each of its checks. No pool takes a place from another pool's reserve, so a check of a pool below its reserve starts
-//! at once. All pools share the other half, and a single pool gets all places.
+//!   each of its checks. No pool takes a place from another pool's reserve, so a check of a pool below its reserve
+//!   starts at once. All pools share the other half, and a single pool gets all places.
 //!
 //! The cost: a pool with many silent backends gets as few as half of the places, and its checks, which are late anyway,
 //! are up to twice as late. The gain: the checks of all other pools are on time.

@@ -226,10 +226,8 @@ fn tell(log: &str, news: &News) {
         }
         News::Works { lost: 0 } => info!(log, lost = 0, "log is written again"),
         News::Works { lost } => warn!(log, lost, "log is written again: lines are missing"),
-        News::NotPrepared(error) => {
-            error!(log, %error, "log file cannot be created: the previous one is used")
-        }
-        News::Prepared => info!(log, "log files can be created again"),
+        News::NotPrepared(error) => error!(log, %error, "cannot create a log file: keeping the last one"),
+        News::Prepared => info!(log, "log files are created again"),
     }
 }
 
