@@ -93,7 +93,7 @@ def health():
 
 
 def may_switch_health():
-    """Behind a balancer every client has the balancer's address, so only the machine itself is told from them."""
+    """Behind a balancer all clients share its address, so only loopback clients can be distinguished."""
     if os.environ.get("HEALTH_SWITCH", "").lower() == "on":
         return True
     try:
@@ -105,7 +105,7 @@ def may_switch_health():
 
 def check_health_switch():
     if not may_switch_health():
-        abort(403, "health is switched from inside the container, or by every client with HEALTH_SWITCH=on")
+        abort(403, "only clients inside the container may switch health; HEALTH_SWITCH=on allows all clients")
 
 
 @app.post("/health/fail")

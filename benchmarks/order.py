@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Counts how often two connections reach their backend in another order than the client opened them.
+"""Counts how often a proxy swaps two connections on their way to the backend.
 
-A client connects, sends a byte, connects again and sends another byte, with a pause between the two or none; the
-backend says in which order it accepted them. HAProxy and Pointsman in turn, with one thread and with two. Takes half a
-minute; needs haproxy and the release build.
+A client connects, sends a byte, connects again and sends another byte, with or without a pause between them; the
+backend reports in which order it accepted them. Runs HAProxy and Pointsman alternately, with one thread and with two. Takes
+half a minute; needs haproxy and the release build.
 
   python3 benchmarks/order.py [PAIRS]
 """
@@ -66,7 +66,7 @@ def main():
                 host, port = listener.getsockname()
                 address, process = proxies.start(name, [f"{host}:{port}"], workers, Path(folder))
                 try:
-                    # The probe that waited for the proxy may have come through to the backend.
+                    # The backend may have received the probe that waited for the proxy.
                     time.sleep(0.5)
                     while not accepted.empty():
                         accepted.get().close()

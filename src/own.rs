@@ -1,5 +1,5 @@
-//! The addresses that this process itself listens on. None of them may be a backend: a connection to an own listener
-//! would be routed again, until no connection is left, and one to the admin server would make a client an operator.
+//! The addresses that this process listens on. None of them may be a backend: a connection to one of its own listeners
+//! would loop until no connection is left, and a connection to the admin server would make a client an operator.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use socket2::SockRef;
 
-/// What listens on an own address.
+/// What listens on an address of this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// The listener of that name.
@@ -25,11 +25,11 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The TCP addresses that this process listens on. Immutable: other addresses make another value.
+/// The TCP addresses that this process listens on. Immutable: other addresses need a new value.
 #[derive(Clone, Debug)]
 pub struct OwnAddresses {
     bound: Vec<(SocketAddr, Owner)>,
-    /// Whether an address is one of this machine: [`is_local`], except in tests.
+    /// Whether this machine has an address: [`is_local`], except in tests.
     is_local: fn(SocketAddr) -> bool,
 }
 
@@ -40,32 +40,32 @@ impl Default for OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// The addresses that sockets are bound to, with the ports that the kernel chose.
+    /// The bound addresses, with the ports that the kernel chose.
     pub fn new(bound: Vec<(SocketAddr, Owner)>) -> Self {
         Self { bound, is_local }
     }
 
-    /// The same on a machine whose addresses are those for which `is_local` holds.
+    /// The same, with another test for local addresses.
     #[cfg(test)]
     pub(crate) fn on_a_machine(bound: Vec<(SocketAddr, Owner)>, is_local: fn(SocketAddr) -> bool) -> Self {
         Self { bound, is_local }
     }
 
-    /// What would take a connection to `address`, if that is this process itself.
+    /// The listener or admin server that would accept a connection to `address`.
     pub fn owner(&self, address: SocketAddr) -> Option<&Owner> {
         let reached = |(bound, _): &&(SocketAddr, Owner)| reaches(address, *bound, self.is_local);
         self.bound.iter().find(reached).map(|(_, owner)| owner)
     }
 
-    /// Whether the answer for `address` may change without a change here: when an interface gains or loses it.
+    /// Whether the result for `address` may change with the machine's interfaces.
     pub fn may_change(&self, address: SocketAddr) -> bool {
         let address = destination(address);
         !address.ip().is_loopback() && self.bound.iter().any(|(bound, _)| serves(*bound, address))
     }
 }
 
-/// Whether a connection to `address` is accepted by a socket that is bound to `bound`. `is_local` says whether an
-/// address is one of this machine.
+/// Whether a socket bound to `bound` accepts a connection to `address`. `is_local` says whether this machine has an
+/// address.
 pub(crate) fn reaches(address: SocketAddr, bound: SocketAddr, is_local: fn(SocketAddr) -> bool) -> bool {
     let address = destination(address);
     let specific = SocketAddr::new(bound.ip().to_canonical(), bound.port());
@@ -73,12 +73,12 @@ pub(crate) fn reaches(address: SocketAddr, bound: SocketAddr, is_local: fn(Socke
         && (address.ip() == specific.ip() || serves(bound, address) && is_local(address))
 }
 
-/// Whether a socket bound to every address of a family serves that port and that family. An IPv6 one serves IPv4 too.
+/// Whether a socket bound to a family's wildcard address serves that port and family. An IPv6 one serves IPv4 too.
 fn serves(bound: SocketAddr, address: SocketAddr) -> bool {
     bound.ip().is_unspecified() && bound.port() == address.port() && (bound.is_ipv6() || address.is_ipv4())
 }
 
-/// Where a connection to `address` goes: the kernel takes the unspecified address for loopback.
+/// The destination of a connection to `address`: the kernel takes the unspecified address for loopback.
 pub(crate) fn destination(mut address: SocketAddr) -> SocketAddr {
     let ip = match address.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -89,17 +89,17 @@ pub(crate) fn destination(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Whether an address is one of this machine now. The kernel is asked, and nothing is sent.
+/// Whether this machine has the address now. It asks the kernel and sends no packet.
 pub(crate) fn is_local(address: SocketAddr) -> bool {
     let address = destination(address);
     match address.ip() {
         ip if ip.is_loopback() => true,
-        // The kernel takes only an address of its own for the one that multicast leaves by (IP_MULTICAST_IF in ip(7)).
-        // bind(2) would accept any with `net.ipv4.ip_nonlocal_bind`, which machines with a floating address have set.
+        // The kernel accepts only a local address for outgoing multicast (IP_MULTICAST_IF in ip(7)). bind(2) would
+        // accept any address with `net.ipv4.ip_nonlocal_bind`, which machines with a floating address set.
         IpAddr::V4(ip) => {
             prober().is_some_and(|socket| SockRef::from(socket).set_multicast_if_v4(&ip).is_ok())
         }
-        // The way to an own address begins at that address (RFC 6724, 5, rule 1).
+        // The source address for a local destination is the destination itself (RFC 6724, 5, rule 1).
         IpAddr::V6(ip) => {
             let source = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).and_then(|socket| {
                 socket.connect(address)?;
@@ -110,7 +110,7 @@ pub(crate) fn is_local(address: SocketAddr) -> bool {
     }
 }
 
-/// A socket for questions only. It is bound to no port.
+/// An unbound socket for these questions.
 fn prober() -> Option<&'static socket2::Socket> {
     static PROBER: OnceLock<Option<socket2::Socket>> = OnceLock::new();
     PROBER
@@ -153,7 +153,7 @@ mod tests {
             ("[::1]:80", &["[::1]:80", "[::]:80"], &["127.0.0.1:80", "0.0.0.0:80"]),
             ("10.0.0.5:80", &["10.0.0.5:80", "[::ffff:10.0.0.5]:80"], &["127.0.0.1:80", "10.0.0.6:80"]),
             ("[::ffff:10.0.0.5]:80", &["10.0.0.5:80", "[::ffff:10.0.0.5]:80"], &["127.0.0.1:80"]),
-            // The port is still to be chosen by the kernel, and no backend has port 0.
+            // The kernel has not chosen the port yet, and no backend has port 0.
             ("0.0.0.0:0", &[], &["127.0.0.1:80"]),
         ] {
             let addresses = OwnAddresses::on_a_machine(vec![(address(bound), Owner::Admin)], machine);
@@ -178,11 +178,11 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_knows_its_own_addresses() {
+    fn the_kernel_identifies_its_own_addresses() {
         for own in ["127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "0.0.0.0:1", "[::]:1", "[::ffff:127.0.0.1]:1"] {
             assert!(is_local(address(own)), "{own}");
         }
-        // Those of documentation (RFC 5737, RFC 3849) are addresses of no machine.
+        // No machine has the documentation addresses (RFC 5737, RFC 3849).
         for other in ["192.0.2.1:1", "198.51.100.7:1", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:1"] {
             assert!(!is_local(address(other)), "{other}");
         }

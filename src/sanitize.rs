@@ -1,13 +1,13 @@
-//! Text from outside (names from DNS, labels of containers, answers of a remote instance, a line of a file) made safe to
-//! show. Pure, and below everything else: a problem of a configuration quotes a line of its file, too.
+//! Makes text from outside (DNS names, container labels, answers of a remote instance, a line of a file) safe to show.
+//! Pure, and below all other modules: configuration errors quote lines of the file, too.
 
 use std::borrow::Cow;
 
-/// What stands for a format character. Left out, `web` and `web` with a zero-width space behind it would look alike.
+/// Replaces a format character. If it were removed, `web` and `web` with a trailing zero-width space would look alike.
 const PLACEHOLDER: char = char::REPLACEMENT_CHARACTER;
 
 /// The format characters of Unicode 16 (general category Cf): bidirectional controls, zero-width characters, tags …
-/// They change how other text is shown and are not shown themselves.
+/// They are invisible and change how other text is shown.
 const FORMAT: [(char, char); 21] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{600}', '\u{605}'),
@@ -32,8 +32,8 @@ const FORMAT: [(char, char); 21] = [
     ('\u{e0020}', '\u{e007f}'),
 ];
 
-/// Whether a terminal, or a reader of lines, may act on this character instead of showing it: a control character (C0,
-/// DEL, C1), a line or paragraph separator, or a format character.
+/// Whether a terminal or a line reader may act on this character instead of showing it: a control character (C0, DEL,
+/// C1), a line or paragraph separator, or a format character.
 pub fn is_unsafe(c: char) -> bool {
     match c {
         ' '..='~' => false,
@@ -46,9 +46,8 @@ fn is_format(c: char) -> bool {
     c >= FORMAT[0].0 && FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&c))
 }
 
-/// One line of text that a terminal shows as it is: control characters and separators become spaces, format characters
-/// a replacement character. An escape sequence loses its ESC or CSI and with that its meaning; what is left of it shows
-/// that it was there.
+/// One line of text that is safe on a terminal: control characters and separators become spaces, format characters a
+/// replacement character. An escape sequence loses its ESC or CSI and so its meaning; the rest stays visible.
 pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, |_| false)
 }
@@ -66,7 +65,7 @@ fn replaced(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(|c| if acts(c) { shown(c) } else { c }).collect())
 }
 
-/// What is shown of a character: a space for a control character or a separator, a replacement character for a format
+/// The replacement of a character: a space for a control character or a separator, a replacement character for a format
 /// character.
 pub fn shown(c: char) -> char {
     if !is_unsafe(c) {
@@ -78,8 +77,8 @@ pub fn shown(c: char) -> char {
     }
 }
 
-/// JSON with the same meaning that a terminal shows as it is: outside its strings JSON has no such characters but white
-/// space, and inside a string each can be written as an escape (RFC 8259, 7).
+/// The same JSON, safe on a terminal: outside its strings JSON has only white space of these characters, and inside a
+/// string each becomes an escape (RFC 8259, 7).
 pub fn json(text: &str) -> Cow<'_, str> {
     let acts = |c: char| is_unsafe(c) && !matches!(c, '\n' | '\r' | '\t');
     if !text.contains(acts) {
@@ -98,7 +97,7 @@ pub fn json(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// The first `characters` of a text, and an ellipsis if that is not all of it.
+/// The first `characters` of a text, with an ellipsis if it was cut.
 pub fn shortened(text: &str, characters: usize) -> Cow<'_, str> {
     match text.char_indices().nth(characters) {
         None => Cow::Borrowed(text),
@@ -151,7 +150,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn every_format_character_that_unicode_knows_is_unsafe(c in r"\p{Cf}") {
+        fn every_unicode_format_character_is_unsafe(c in r"\p{Cf}") {
             prop_assert!(c.chars().all(is_unsafe), "{c:?}");
         }
 

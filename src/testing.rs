@@ -1,13 +1,13 @@
-//! What unit tests with real sockets and threads share: waits that end.
+//! Helpers for unit tests with real sockets and threads: waits with a time limit.
 
 use std::future::Future;
 use std::io::Write;
 use std::time::Duration;
 
-/// How long something may take on a busy machine before a test fails.
+/// The time limit of a wait, long enough for a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What the future gives; fails with `what` if that takes too long.
+/// The future's result; panics with `what` if it takes too long.
 pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, work).await {
         Ok(result) => result,
@@ -15,7 +15,7 @@ pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
-/// Says on the real standard error, which is not captured, that the test of this thread is skipped, and why.
+/// Prints on the real standard error, which is not captured, that this thread's test is skipped, and why.
 pub(crate) fn skip(missing: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     let _ = std::io::stderr().write_all(format!("skipped: {test}: {missing}\n").as_bytes());

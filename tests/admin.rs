@@ -196,7 +196,7 @@ fn a_page_of_another_site_whose_name_is_pointed_here_reads_nothing() {
 }
 
 #[test]
-fn from_elsewhere_too_it_answers_to_no_name_with_a_dot_that_is_not_its_own() {
+fn a_remote_request_under_an_unlisted_name_with_a_dot_is_refused() {
     let Some(outside) = address_of_this_machine() else {
         return support::skip(
             "POINTSMAN_REQUIRE_TOOLS",
@@ -232,7 +232,7 @@ fn from_elsewhere_too_it_answers_to_no_name_with_a_dot_that_is_not_its_own() {
 }
 
 #[test]
-fn a_request_that_could_be_read_in_two_ways_is_refused_and_ends_its_connection() {
+fn an_ambiguously_framed_request_is_refused_and_ends_its_connection() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
     let host = "Host: localhost\r\n";
@@ -254,12 +254,12 @@ fn a_request_that_could_be_read_in_two_ways_is_refused_and_ends_its_connection()
             assert!(shape.is_string(), "{rest:?}: {answer}");
         }
     }
-    // hyper refuses these itself.
+    // hyper itself refuses these.
     for rest in ["Content-Length: 5\r\nContent-Length: 6", "Content-Length: -1", "Transfer-Encoding: gzip"] {
         let answer = raw(&lb, &format!("GET /heartbeat HTTP/1.1\r\n{host}{rest}\r\n\r\n"));
         assert!(answer.starts_with("HTTP/1.1 400 "), "{rest:?}: {answer}");
     }
-    // An older client need not name the host, and an absolute target names it itself.
+    // An HTTP/1.0 client may omit the host, and an absolute target contains it.
     assert!(raw(&lb, "GET /api/v1/status HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200 "));
     let target = |uri: &str, host: &str| {
         raw(&lb, &format!("GET {uri}/api/v1/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"))
@@ -278,7 +278,7 @@ fn bodies_of_each_kind_are_read_to_their_end_and_no_further() {
         format!("{head}{framing}\r\n\r\n{body}")
     };
     let one = change("Content-Length: 12", r#"{"weight":1}"#);
-    // Its length is not told, so it is the last one of its connection.
+    // Its length is unknown, so it is the last one of its connection.
     let last = change("Transfer-Encoding: chunked", "5\r\n{\"wei\r\n7;x=y\r\nght\":2}\r\n0\r\n\r\n");
     let answer = raw(&lb, &format!("{one}{one}\r\n{one}{last}{one}"));
     assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 4, "{answer}");

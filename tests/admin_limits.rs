@@ -180,12 +180,12 @@ pools: {{web: {{discover: {}, health: {{http: /health, every: 3s, timeout: 3s}}}
 }
 
 #[test]
-fn seven_hundred_half_requests_do_not_hold_up_a_health_check() {
+fn seven_hundred_incomplete_requests_do_not_delay_a_health_check() {
     /// Half of the time that the server waits for the head of a request.
     const SOON: Duration = Duration::from_secs(5);
     let (lb, _backend) = balancer();
     let mut half = Vec::new();
-    // A few more than there ever were places for, and then many.
+    // A few more than the number of places, and then many.
     for count in [300, 700] {
         half.resize_with(count, || {
             let mut stream = open(&lb);
@@ -201,7 +201,7 @@ fn seven_hundred_half_requests_do_not_hold_up_a_health_check() {
     }
 }
 
-/// A request from a client that takes as little as its kernel lets it, and then nothing.
+/// A request from a client that reads as little as its kernel allows, and then nothing.
 fn ask_and_read_nothing(lb: &Lb, path: &str) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
@@ -211,7 +211,7 @@ fn ask_and_read_nothing(lb: &Lb, path: &str) -> Socket {
     socket
 }
 
-/// How many of ninety requests for `asked`, from elsewhere, are answered before one for `local` that is sent after them.
+/// How many of ninety remote requests for `asked` are answered before one for `local` that is sent after them.
 fn answered_before(lb: &Lb, outside: IpAddr, asked: &str, local: &str) -> usize {
     let answered = AtomicUsize::new(0);
     let mut remote: Vec<_> = (0..90)
@@ -242,7 +242,7 @@ fn answered_before(lb: &Lb, outside: IpAddr, asked: &str, local: &str) -> usize 
 }
 
 #[test]
-fn long_answers_for_others_do_not_hold_up_a_client_on_this_machine() {
+fn long_answers_for_remote_clients_do_not_delay_a_local_client() {
     let Some(outside) = address_of_this_machine() else {
         return support::skip(
             "POINTSMAN_REQUIRE_TOOLS",
@@ -254,7 +254,7 @@ fn long_answers_for_others_do_not_hold_up_a_client_on_this_machine() {
 }
 
 #[test]
-fn others_who_list_connections_do_not_hold_up_a_client_on_this_machine() {
+fn remote_clients_that_list_connections_do_not_delay_a_local_client() {
     let Some(outside) = address_of_this_machine() else {
         return support::skip(
             "POINTSMAN_REQUIRE_TOOLS",
@@ -273,7 +273,7 @@ listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: 
     drop(open);
 }
 
-/// A balancer with so many backends that are not there.
+/// A balancer with that many unreachable backends.
 fn many_backends(count: usize, admin: &str) -> Lb {
     let addresses: Vec<_> =
         (0..count).map(|n| format!("127.9.{}.{}:9", n / 250, n % 250 + 1).parse().unwrap()).collect();
@@ -284,7 +284,7 @@ listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: 
     ))
 }
 
-/// What may wait for the clients on this machine, in KiB.
+/// The limit of unread bytes for the clients on this machine, in KiB.
 const WAITING: u64 = 64 * 1024;
 
 #[test]
@@ -293,7 +293,7 @@ fn slow_readers_of_the_events_do_not_fill_memory() {
     let uptime = || lb.status()["uptime_seconds"].as_f64().unwrap();
     let before = lb.resident_kib();
     let readers: Vec<_> = (0..60).map(|_| ask_and_read_nothing(&lb, "/api/v1/events")).collect();
-    // A new snapshot is there each second, and none of them is read.
+    // Each second has a new snapshot, and no client reads it.
     let began = uptime();
     let mut largest = 0;
     while uptime() < began + 15.0 {

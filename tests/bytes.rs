@@ -1,4 +1,4 @@
-//! The bytes that are counted are those that were written to the receiver.
+//! The byte counters count what was written to the receiver.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use support::peers::pair;
 use support::{Lb, PATIENCE, eventually};
 
-/// Longer than the kernel takes to pass on what it holds (its first window probe comes after 200 ms).
+/// Longer than the kernel takes to forward what it holds (its first window probe comes after 200 ms).
 const SILENCE: Duration = Duration::from_millis(600);
 
 fn counted(lb: &Lb, key: &str) -> u64 {
@@ -20,7 +20,7 @@ fn counted(lb: &Lb, key: &str) -> u64 {
     list["connections"][0][key].as_u64().unwrap()
 }
 
-/// Fills every buffer between `sender` and a receiver that does not read; what is counted then.
+/// Fills every buffer between `sender` and a receiver that does not read; returns the counter.
 fn fill(lb: &Lb, sender: &mut TcpStream, key: &str) -> u64 {
     sender.set_nonblocking(true).unwrap();
     let block = vec![0; 1 << 16];
@@ -37,7 +37,7 @@ fn fill(lb: &Lb, sender: &mut TcpStream, key: &str) -> u64 {
     })
 }
 
-/// What the receiver finds while the balancer stands still: all that was written to it, and no more.
+/// What the receiver reads while the balancer is stopped: exactly the bytes written to it.
 fn read_all(receiver: &mut TcpStream, expected: u64) -> u64 {
     let (mut total, mut buffer, began) = (0, vec![0; 1 << 16], Instant::now());
     receiver.set_read_timeout(Some(SILENCE)).unwrap();

@@ -1,5 +1,5 @@
-//! The example configurations: what the user of each file gets. Only its addresses, its name server, its Docker engine
-//! and its files are replaced, by those of the test.
+//! The example configurations, as their users run them. Each test replaces only the addresses, name server, Docker
+//! engine and files.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -59,7 +59,7 @@ impl Example {
         example.with(r"bind: [^,}\n ]+", "bind: 127.0.0.1:0")
     }
 
-    /// Replaces what is there at least once.
+    /// Replaces the pattern, which must occur.
     fn with(mut self, pattern: &str, by: &str) -> Self {
         let pattern = Regex::new(pattern).unwrap();
         assert!(pattern.is_match(&self.text), "no {pattern} in\n{}", self.text);
@@ -67,7 +67,7 @@ impl Example {
         self
     }
 
-    /// Names are looked up at this server, and what is found there listens at this port.
+    /// Sends name lookups to this server; the addresses that it returns use this port.
     fn with_dns(self, dns: &Dns, port: u16) -> Self {
         let server = dns.server.address;
         let mut example = self.with(r"(dns: [^\s,#]*:)\d+", &format!("${{1}}{port}"));
@@ -81,13 +81,13 @@ impl Example {
         example
     }
 
-    /// A file of the folder that it is started in.
+    /// Creates a file in the working directory.
     fn with_file(mut self, name: &str, text: &str) -> Self {
         self.files.push((name.to_owned(), text.to_owned()));
         self
     }
 
-    /// The same of a secret.
+    /// Creates a secret's file.
     fn with_secret(self, name: &str, text: &str) -> Self {
         self.with(&format!(r"/run/secrets/{name}\b"), name).with_file(name, text)
     }
@@ -101,7 +101,7 @@ impl Example {
     }
 }
 
-/// A server at every address of this machine, all at one port.
+/// A server on one port of every address of this machine.
 fn everywhere(serve: impl Fn(TcpStream, IpAddr) + Send + Sync + 'static) -> Backend {
     let serve = move |stream: TcpStream| {
         let ip = stream.local_addr().unwrap().ip();
@@ -110,7 +110,7 @@ fn everywhere(serve: impl Fn(TcpStream, IpAddr) + Send + Sync + 'static) -> Back
     Backend::serving_at("0.0.0.0:0".parse().unwrap(), serve).unwrap()
 }
 
-/// The same that answers each HTTP request with the address at which it was reached, and is healthy.
+/// The same; it answers each HTTP request with the address at which it was reached, and is healthy.
 fn http_everywhere() -> Backend {
     everywhere(|stream, ip| backend::http(stream, &ip.to_string()))
 }
@@ -119,14 +119,14 @@ fn ip(n: u8) -> IpAddr {
     [127, 0, 78, n].into()
 }
 
-/// The addresses that have a name in DNS.
+/// A DNS server with a name for these addresses.
 fn dns(name: &str, addresses: impl IntoIterator<Item = u8>) -> Dns {
     let dns = Dns::start();
     dns.zone.set(name, addresses.into_iter().map(ip));
     dns
 }
 
-/// So many requests: how often each backend has answered.
+/// Sends that many requests: how often each backend has answered.
 fn answers(lb: &Lb, listener: &str, times: usize) -> BTreeMap<String, usize> {
     answers_at(lb.address(listener), times)
 }
@@ -151,7 +151,7 @@ fn pool(lb: &Lb, name: &str) -> Value {
     pools.find(|pool| pool["name"] == name).unwrap().clone()
 }
 
-/// Waits until so many backends of the pool are up, all by checks of these kinds, and gives the pool.
+/// Waits until that many backends of the pool are up, all by checks of these kinds; returns the pool.
 fn when_up(lb: &Lb, name: &str, count: usize, kinds: &[&str]) -> Value {
     let settled = || {
         let pool = pool(lb, name);
@@ -166,7 +166,7 @@ fn when_up(lb: &Lb, name: &str, count: usize, kinds: &[&str]) -> Value {
     eventually(&format!("{count} backends of {name} are up by {kinds:?}"), settled)
 }
 
-/// A request to an admin server, whose name is its address; status and body.
+/// Sends a request to an admin server, with its address as the Host; returns status and body.
 fn admin_request(admin: SocketAddr, request: &str, headers: &str, body: &str) -> (u16, String) {
     let mut stream = connect_to(admin).unwrap();
     let request = format!(
@@ -181,7 +181,7 @@ fn admin_request(admin: SocketAddr, request: &str, headers: &str, body: &str) ->
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// Ends it as an operator does.
+/// Stops it as an operator does.
 fn end(mut lb: Lb) {
     lb.signal("TERM");
     assert_eq!(lb.when_ended().code(), Some(0), "{}", lb.log());
@@ -226,10 +226,10 @@ fn docker_serves_two_services_and_logs_json() {
     assert_eq!(is(1), (json!("web"), json!("round-robin"), json!("http")));
     assert_eq!(answers_at(web, 4), counts([(ip(1), 2), (ip(2), 2)]));
     assert_eq!(answers_at(api, 2), counts([(ip(3), 2)]));
-    // The service is stopped: an answer, not a reset.
+    // A stopped service answers; it sends no reset.
     dns.zone.set("web", []);
     drop(server);
-    eventually("clients of web are told that no backend is up", || {
+    eventually("clients of web learn that no backend is up", || {
         (http_get(web, "/").ok()?.0 == 503).then_some(())
     });
     end(lb);
@@ -250,19 +250,20 @@ fn static_gives_the_big_one_three_times_as_much_and_answers_503_without_any() {
     assert_eq!(answers(&lb, "web", 8), counts([("big", 6), ("small", 2)]));
     big.kill();
     small.kill();
-    eventually("clients are told that no backend is up", || {
+    eventually("clients learn that no backend is up", || {
         (http_get(lb.address("web"), "/").ok()?.0 == 503).then_some(())
     });
     end(lb);
 }
 
 #[test]
-fn sticky_sends_each_client_to_the_same_backend_again() {
+fn sticky_keeps_each_client_on_its_backend() {
     let (server, dns) = (http_everywhere(), dns("backend", 1..=4));
     let example = Example::new("sticky").with_dns(&dns, server.address.port());
     let lb = example.start();
     assert_eq!(when_up(&lb, "web", 4, &["http"])["algorithm"], "ring-hash");
-    // One after the other: of two at once the second is passed on, as four backends have no share of two yet.
+    // One after the other: with two at once the second would go to another backend, as four backends have no share of
+    // two yet.
     let home_at = |lb: &Lb| {
         let ask = |_| {
             lb.when_idle();
@@ -272,11 +273,11 @@ fn sticky_sends_each_client_to_the_same_backend_again() {
     };
     let home = home_at(&lb);
     assert_eq!(home.len(), 1, "{home:?}");
-    // Another one with this configuration agrees.
+    // Another instance with this configuration chooses the same.
     let other = example.start();
     when_up(&other, "web", 4, &["http"]);
     assert_eq!(home_at(&other), home);
-    // A backend leaves that is not this client's.
+    // A backend of other clients leaves.
     let home_ip: IpAddr = home.first().unwrap().parse().unwrap();
     let leaving = (1..=4).map(ip).find(|ip| *ip != home_ip).unwrap();
     dns.zone.set("backend", (1..=4).map(ip).filter(|ip| *ip != leaving));
@@ -310,7 +311,7 @@ fn protected_limits_each_backend_and_has_a_spare_one() {
     eventually("the spare one stands in", || {
         (http_get(lb.address("web"), "/").ok()? == (200, "spare".to_owned())).then_some(())
     });
-    // One that has just come up is given its share little by little.
+    // A backend that has just come up gets its share gradually.
     one.revive();
     let ramp = eventually("it is up again", || {
         let pool = self::pool(&lb, "web");
@@ -321,7 +322,7 @@ fn protected_limits_each_backend_and_has_a_spare_one() {
     end(lb);
 }
 
-/// Which of the addresses has the first role.
+/// The addresses that have the first role.
 struct Roles(Arc<AtomicU8>);
 
 impl Roles {
@@ -331,8 +332,8 @@ impl Roles {
         (Self(first), move |asked| asked == ip(theirs.load(Ordering::SeqCst)))
     }
 
-    /// Each listener leads to the server of its role. When the roles change, the client of the old first one is sent
-    /// away at once, and a new one gets the new one.
+    /// Each listener leads to the server of its role. When the roles change, the clients of the old first server are
+    /// disconnected at once, and new ones reach the new server.
     fn are_followed(&self, lb: &Lb, first: &str, second: &str, kind: &str) {
         for name in [first, second] {
             when_up(lb, name, 1, &[kind]);
@@ -350,7 +351,7 @@ impl Roles {
         }
     }
 
-    /// A connection to a listener, and which server is behind it.
+    /// A connection to a listener, and the server behind it.
     fn ask(&self, lb: &Lb, listener: &str) -> Option<(TcpStream, IpAddr)> {
         let mut stream = connect_to(lb.address(listener)).ok()?;
         stream.write_all(b"who\n").ok()?;
@@ -364,7 +365,8 @@ impl Roles {
     }
 }
 
-/// Serves a client that asks for the server's name, until one side ends the connection; other clients by `check`, with what they sent first.
+/// Answers a client that asks for the server's name, until one side closes; passes the first bytes of other clients to
+/// `check`.
 fn serve_role(mut stream: TcpStream, ip: IpAddr, check: impl Fn(&mut TcpStream, &[u8])) {
     let mut said = [0; 4096];
     let Ok(n @ 1..) = stream.read(&mut said) else { return };
@@ -448,7 +450,7 @@ fn containers_follows_those_with_the_label() {
     end(lb);
 }
 
-/// The keys that say where the stand-in for an engine is, and the port of its containers.
+/// The keys with the address of the engine's stand-in and the port of its containers.
 fn at(engine: &Engine, server: &Backend) -> String {
     format!("engine: \"{}\", port: {}", engine.address(), server.address.port())
 }
@@ -489,7 +491,7 @@ fn replicas_starts_two_and_more_by_hand() {
         (&replicas["min"], &replicas["max"], &replicas["autoscale"]),
         (&json!(2), &json!(10), &json!(true))
     );
-    // As the file's first lines say.
+    // As in the comment at the top of the file.
     let names = |(status, body): (u16, String)| {
         assert_eq!(status, 200, "{body}");
         serde_json::from_str::<Value>(&body).unwrap()["message"]["replicas"].take()

@@ -40,7 +40,7 @@ fn in_a_browser(file: &str) {
     let tests = format!("{}/tests/browser/{file}", env!("CARGO_MANIFEST_DIR"));
     let output = python()
         .args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", &tests])
-        // One test that takes longer than so many seconds hangs: pytest tells where, and ends.
+        // pytest ends a test that takes longer than this, in seconds, and prints where it hangs.
         .args(["-o", "faulthandler_timeout=300", "-o", "faulthandler_exit_on_timeout=true"])
         .env("POINTSMAN", env!("CARGO_BIN_EXE_pointsman"))
         .output_within(TOOL)

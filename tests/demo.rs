@@ -59,7 +59,7 @@ fn taken_ports_are_no_obstacle_and_a_signal_ends_it() {
     let (lines, said) = mpsc::channel();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
-    let address = eventually("it says where it listens", || {
+    let address = eventually("it prints its address", || {
         let line = said.recv_timeout(PATIENCE).unwrap();
         let (_, after) = line.split_once("try `curl http://")?;
         Some(after.split('/').next().unwrap().parse().unwrap())

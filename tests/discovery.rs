@@ -78,7 +78,7 @@ fn a_name_that_becomes_known_later_is_the_same_backend_and_of_several_names_one_
 }
 
 #[test]
-fn a_name_of_dns_that_no_backend_may_have_is_replaced_and_still_tells_containers_apart() {
+fn an_invalid_name_in_dns_is_replaced_and_still_distinguishes_containers() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 15)]);
     dns.containers(&[("web/1.net", ip(15))]);
@@ -92,7 +92,7 @@ fn a_name_of_dns_that_no_backend_may_have_is_replaced_and_still_tells_containers
     dns.zone.name_owner(ip(15), "web/2.net");
     lb.when_logged("its address now belongs to web__2.net-");
     lb.when_logged("backend joining pool=p backend=web__2.net-");
-    assert_eq!(lb.logged(&["backend name refused"]).len(), 2, "each is told once");
+    assert_eq!(lb.logged(&["backend name refused"]).len(), 2, "each is logged once");
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn running_connections_finish_and_new_ones_are_refused() {
 }
 
 #[test]
-fn a_connection_that_does_not_finish_in_time_is_reset_and_the_exit_code_says_so() {
+fn a_connection_that_does_not_finish_in_time_is_reset_and_changes_the_exit_code() {
     let echo = Backend::echo();
     let mut lb = lb(&echo, "{timeout: 600ms}");
     let mut client = connect(&lb);

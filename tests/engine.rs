@@ -30,7 +30,7 @@ struct State {
     running: Vec<u8>,
     /// Those of them whose HEALTHCHECK fails.
     unhealthy: Vec<u8>,
-    /// What the label `pointsman.name` of each container says, if it has one.
+    /// The label `pointsman.name` of each container, if set.
     label: Option<String>,
     /// What it was asked, in order.
     asked: Vec<String>,
@@ -38,7 +38,7 @@ struct State {
     events: Vec<(u64, String)>,
     /// The subscriptions to its events.
     subscribers: EventStreams,
-    /// Connections that get no answer.
+    /// Connections without an answer.
     silent: Vec<UnixStream>,
     mood: Mood,
 }

@@ -64,7 +64,7 @@ impl Reader {
         self.next_that(kind, |event| event.kind == kind)
     }
 
-    /// The next event of which that is true.
+    /// The next event for which `is` is true.
     fn next_that(&mut self, what: &str, is: impl Fn(&Event) -> bool) -> Event {
         eventually(&format!("an event comes: {what}"), || {
             Some(self.next().expect("the stream goes on")).filter(|event| is(event))
@@ -151,7 +151,7 @@ fn more_readers_than_there_are_places_are_told_so_and_a_place_that_is_left_is_fr
 }
 
 #[test]
-fn streams_from_elsewhere_leave_their_places_to_those_of_this_machine() {
+fn remote_streams_do_not_take_the_places_of_local_ones() {
     let Some(outside) = address_of_this_machine() else {
         return support::skip(
             "POINTSMAN_REQUIRE_TOOLS",

@@ -1,4 +1,4 @@
-//! Open files: a permitted client has those that it needs, and limits that cannot be kept are reported.
+//! Open files: each permitted client has the files it needs, and impossible limits are reported.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -13,7 +13,7 @@ use support::backend::Backend;
 use support::dns::Dns;
 use support::{Lb, PATIENCE, eventually};
 
-/// What `pointsman check` says of a configuration where no more than so many files may be open.
+/// The output of `pointsman check` for a configuration under that limit of open files.
 fn check(files: u32, config: &str) -> Output {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pointsman.yaml"), config).unwrap();
@@ -25,7 +25,7 @@ fn check(files: u32, config: &str) -> Output {
         .unwrap()
 }
 
-/// The number of files that a warning says to raise the limit to.
+/// The limit that a warning recommends.
 fn raise_to(warning: &str) -> u32 {
     let (_, hint) = warning.split_once("LimitNOFILE=").unwrap_or_else(|| panic!("{warning}"));
     hint.split_whitespace().next().unwrap().parse().unwrap()
@@ -40,7 +40,7 @@ fn with_limits(process: &str, listener: &str) -> String {
 }
 
 #[test]
-fn a_limit_of_connections_that_the_open_files_do_not_allow_is_told_with_the_number_to_raise() {
+fn a_connection_limit_above_the_open_files_is_reported_with_the_needed_number() {
     for (config, setting) in [
         (with_limits("2000", ""), "runtime.max_connections"),
         (with_limits("auto", ", max_connections: 2000"), "listeners.l.max_connections"),
@@ -69,13 +69,13 @@ fn a_limit_of_connections_that_the_open_files_do_not_allow_is_told_with_the_numb
     assert!(check(1200, &config).stderr.is_empty());
     let lb = Lb::start_with_files(1200, &config);
     assert!(lb.logged(&["the limit of open files"]).is_empty());
-    // A reload may ask for too much as well.
+    // A reload may exceed the limit as well.
     lb.reload(&with_limits("auto", ", max_connections: 3000"));
     lb.when_logged_times(1, &["the limit of open files lowers", "configured=3000"]);
 }
 
 #[test]
-fn where_the_open_files_may_leave_none_for_clients_it_says_how_many_it_needs() {
+fn a_limit_that_may_leave_no_files_for_clients_is_reported_with_the_needed_number() {
     let config = with_limits("auto", "");
     let lb = Lb::start_with_files(256, &config);
     let told = lb.when_logged("open files may leave none for clients");
@@ -88,7 +88,7 @@ fn where_the_open_files_may_leave_none_for_clients_it_says_how_many_it_needs() {
     assert!(lb.logged(&["open files may leave none"]).is_empty());
 }
 
-/// A server at every address of 127.0.0.0/8 that accepts and never says anything.
+/// A server at every address of 127.0.0.0/8 that accepts and sends nothing.
 fn silent() -> u16 {
     let server = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = server.local_addr().unwrap().port();
@@ -100,12 +100,12 @@ fn silent() -> u16 {
 }
 
 #[test]
-fn however_much_is_checked_and_asked_no_permitted_client_is_cut_off() {
+fn no_permitted_client_is_cut_off_however_many_checks_and_requests_run() {
     const CHECKS: usize = 64;
     let (echo, dns, port) = (Backend::echo(), Dns::start(), silent());
     dns.containers(&[]);
     let silent: Vec<_> = (1..=CHECKS + 10).map(|n| format!("127.0.88.{n}:{port}")).collect();
-    // It is not ready before each check has had an answer.
+    // It is ready only after each check has had a result.
     let lb = Lb::launch_with_files(
         1200,
         &format!(
@@ -123,7 +123,7 @@ fn however_much_is_checked_and_asked_no_permitted_client_is_cut_off() {
     assert!(permitted > 50, "{permitted}");
     let admin = lb.admin();
     let mut asking = Vec::new();
-    // More than there are places: waiting clients cost nothing.
+    // More than the number of places: waiting clients cost no file.
     for _ in 0..300 {
         let mut stream = TcpStream::connect(admin).unwrap();
         let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ");
@@ -141,7 +141,7 @@ fn however_much_is_checked_and_asked_no_permitted_client_is_cut_off() {
     for (n, client) in clients.iter_mut().enumerate() {
         exchange(client).unwrap_or_else(|error| panic!("client {n} of {permitted}: {error}\n{}", lb.log()));
     }
-    // One more waits, and gets the place of the first that leaves.
+    // One more client waits, and gets the place of the first that leaves.
     let mut next = connect();
     next.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(exchange(&mut next).is_err());
@@ -150,7 +150,7 @@ fn however_much_is_checked_and_asked_no_permitted_client_is_cut_off() {
     next.read_exact(&mut [0]).unwrap();
     clients.iter_mut().for_each(|client| exchange(client).unwrap());
     for trouble in
-        ["for want of local resources", "accept failed", "reason of our own", "Too many open files"]
+        ["for want of local resources", "accept failed", "check without result", "Too many open files"]
     {
         assert!(lb.logged(&[trouble]).is_empty(), "{trouble}");
     }

@@ -449,9 +449,9 @@ fn a_password_is_read_anew_for_each_check_and_its_lack_says_nothing_of_the_backe
 
 /// A PostgreSQL server that always is the primary.
 struct Postgres {
-    /// How it asks for the password; can be changed.
+    /// The authentication method that it asks for; can be changed.
     asks: Arc<Mutex<Asks>>,
-    /// What the last client has sent that it let in.
+    /// The last message of an authenticated client.
     sent: Arc<Mutex<Vec<u8>>>,
     backend: Backend,
 }
@@ -481,7 +481,7 @@ fn with_postgres(backend: &Backend, check: &str) -> Lb {
 }
 
 #[test]
-fn a_postgres_server_gets_the_password_proved_and_must_prove_that_it_knows_it() {
+fn a_postgres_server_and_its_check_prove_to_each_other_that_they_know_the_password() {
     let Postgres { asks, sent, backend } = postgres();
     let lb = with_postgres(&backend, "");
     when(&lb, "down", "it lets the check in without the password");
@@ -498,14 +498,14 @@ fn a_postgres_server_gets_the_password_proved_and_must_prove_that_it_knows_it() 
         sent.lock().unwrap().clear();
         *asks.lock().unwrap() = method;
         when(&lb, "down", told);
-        assert_eq!(said(&sent), "", "{method:?}: it was told something");
+        assert_eq!(said(&sent), "", "{method:?}: it received something");
         *asks.lock().unwrap() = Asks::Scram("s3cret!");
         when(&lb, "up", "");
     }
 }
 
 #[test]
-fn weaker_ways_to_ask_for_the_password_can_be_allowed() {
+fn weaker_authentication_methods_can_be_allowed() {
     let Postgres { asks, sent, backend } = postgres();
     let lb = with_postgres(&backend, ", require_auth: [md5, password, none]");
     when(&lb, "up", "");
@@ -522,11 +522,12 @@ fn weaker_ways_to_ask_for_the_password_can_be_allowed() {
     assert_eq!(lb.backends()[0].1, "up");
 }
 
-/// Servers that never stop, or announce what never comes: what they do once a check is there, and what is told of it.
+/// Servers that send without end, or announce more than they send: their behavior once a check connects, and the
+/// reported error.
 #[test]
-fn a_server_that_sends_without_end_costs_a_check_little_memory_and_its_words_are_kept_short() {
+fn a_server_that_sends_without_end_costs_a_check_little_memory_and_its_error_is_short() {
     const MIB: usize = 1 << 20;
-    /// As much as all checks together may take, with room for what the process grows by anyway.
+    /// The memory limit of all checks together, with room for the usual growth of the process.
     const MOST_KIB: u64 = 32 << 10;
     let endless = |mut stream: TcpStream, begin: Vec<u8>, again: Vec<u8>| {
         let _ = stream.set_write_timeout(Some(PATIENCE));
@@ -595,7 +596,7 @@ fn a_server_that_sends_without_end_costs_a_check_little_memory_and_its_words_are
         loop {
             let error = told(name);
             most = most.max(lb.resident_kib());
-            // On a busy machine one or the other check may come to its time limit first.
+            // On a busy machine some checks may reach their time limit first.
             if error.contains(words) {
                 assert!(error.chars().count() <= 1024, "{name}: {error}");
                 assert!(!error.contains(['\n', '\x1b']), "{name}: {error}");
@@ -605,7 +606,7 @@ fn a_server_that_sends_without_end_costs_a_check_little_memory_and_its_words_are
             std::thread::sleep(Duration::from_millis(10));
         }
     }
-    // Some more rounds of all of them.
+    // Some more rounds of all checks.
     let checks = || lb.metric("pointsman_health_check_duration_seconds_count{pool=\"length\"}");
     let wanted = checks() + 20.0;
     eventually("twenty more checks", || {
@@ -624,7 +625,7 @@ fn a_server_that_sends_without_end_costs_a_check_little_memory_and_its_words_are
 fn a_pool_of_silent_backends_does_not_delay_the_checks_of_another_one() {
     const SILENT: usize = 60;
     const AT_ONCE: usize = 8;
-    // Their connections are opened by the kernel, and nothing comes over them: each check takes its whole time limit.
+    // The kernel opens their connections, and no byte comes over them: each check takes its whole time limit.
     let silent: Vec<_> = (0..SILENT).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let addresses: Vec<_> = silent.iter().map(|listener| listener.local_addr().unwrap()).collect();
     let mut lively = Backend::http("a");
@@ -653,12 +654,12 @@ fn a_pool_of_silent_backends_does_not_delay_the_checks_of_another_one() {
     let (before, late_before) = (checks("silent"), late("lively"));
     lively.kill();
     eventually("the dead one is down", || (state() == "down").then_some(()));
-    // Behind all the silent ones, three times over, it would have been noticed after three rounds of them.
+    // Queued behind all silent backends, its three checks would have taken three rounds of them.
     let meanwhile = checks("silent") - before;
     assert!(meanwhile < SILENT as f64, "{meanwhile} checks of silent backends came first");
     assert_eq!(late("lively"), late_before, "{}", lb.log());
 
-    // That the checks of the others are late is told once, and that it is over once.
+    // The log reports once that the silent pool's checks run late, and once that they are on time again.
     assert!(late("silent") > 0.0);
     let delayed = "pointsman_health_check_delay_seconds_bucket{le=\"0.5\",pool=\"silent\"}";
     assert!(lb.metric(delayed) < checks("silent"), "{}", lb.get("/metrics").1);

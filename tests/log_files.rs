@@ -1,4 +1,4 @@
-//! The log's files on a disk that is full for a while, and their size.
+//! The log files on a disk that is full for a while, and their size.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -21,19 +21,19 @@ fn config(log: &str, backend: &Backend) -> String {
     )
 }
 
-/// Whether this process may mount a file system of its own, which takes root.
+/// Whether this process may mount a file system, which takes root.
 fn can_mount() -> bool {
     let mount = ["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
     Command::new("unshare").args(mount).output().is_ok_and(|out| out.status.success())
 }
 
 #[test]
-fn a_full_disk_loses_lines_with_a_count_tears_none_and_is_told_until_it_works_again() {
+fn lines_lost_on_a_full_disk_are_counted_reported_and_never_torn() {
     if !can_mount() {
         return support::skip("", "mounting a small file system takes root and `unshare` of util-linux");
     }
     let backend = Backend::http("a");
-    // A disk of its own, of 256 KiB: twice what waits at most, and more.
+    // A disk of 256 KiB: twice the bytes that may wait, and more.
     let lb = Lb::start_after(
         &["unshare", "-m"],
         "mount -t tmpfs -o size=256k tmpfs logs",
@@ -56,14 +56,14 @@ fn a_full_disk_loses_lines_with_a_count_tears_none_and_is_told_until_it_works_ag
     assert!(told[0].contains("log=\"logs\" error=\"No space left on device"), "{told:?}");
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.ends_with('\n'), "its last line is torn: {:?}", text.lines().last());
-    // Nothing but the room makes it go on.
+    // Only free space makes it continue.
     fs::remove_file(logs.join("filler")).unwrap();
     let works = lb.when_logged("log is written again: lines are missing");
     let (_, lost) = works.rsplit_once("lost=").unwrap();
     let lost: usize = lost.trim().parse().unwrap();
     assert_eq!(lb.metric(DROPPED), lost as f64);
     assert_eq!(lb.logged(&["log cannot be written"]).len(), 1);
-    // All that standard error has is in the file, but for those lines.
+    // The file has all lines of standard error except these.
     eventually("the file is complete", || {
         let (text, log) = (fs::read_to_string(&file).unwrap(), lb.log());
         (text.lines().count() + lost == log.lines().count()).then_some(())
@@ -74,7 +74,7 @@ fn a_full_disk_loses_lines_with_a_count_tears_none_and_is_told_until_it_works_ag
     assert!(torn.is_empty(), "{torn:#?}");
 }
 
-/// The sizes of the log's files, but for the link.
+/// The sizes of the log files, without the link.
 fn sizes(logs: &Path) -> Vec<u64> {
     let entries = fs::read_dir(logs).unwrap().map(Result::unwrap);
     let files = entries.filter(|entry| !entry.file_type().unwrap().is_symlink());
@@ -82,7 +82,7 @@ fn sizes(logs: &Path) -> Vec<u64> {
 }
 
 #[test]
-fn files_grow_to_their_size_and_only_so_many_are_kept() {
+fn files_grow_to_their_limit_and_a_limited_number_is_kept() {
     let backend = Backend::http("a");
     let lb = Lb::start(&config("max_size: 64KiB, keep: 2", &backend));
     let (address, logs) = (lb.address("l"), lb.folder().join("logs"));

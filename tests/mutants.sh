@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Plants single faults in one folder of src/, one after the other, and tells which of them no test notices. Needs
-# cargo-mutants (`cargo install cargo-mutants --locked`) and no Docker.
+# Runs cargo-mutants on one folder of src/ and lists the mutants that no test detects. Needs cargo-mutants (`cargo
+# install cargo-mutants --locked`) and no Docker.
 #
 #   tests/mutants.sh FOLDER [SHARD/SHARDS]       tests/mutants.sh proxy 3/20
 #
-# Shard k of n is every n-th fault from the k-th on (from 0): a sample of all files. For each fault the unit tests of the
-# folder run first; if they all pass, the program is built and the folder's integration tests run against it. Those are
-# built once, before the first fault. Everything happens in a copy below target/mutants (or $MUTANTS_DIR), which keeps
-# its build for the next time. With MUTANTS_BASELINE=skip the tests do not run without a fault first.
+# Shard k of n is every n-th mutant from the k-th on (from 0): a sample of all files. For each mutant the unit tests of
+# the folder run first; if they pass, the program is built and the folder's integration tests run against it. The tests
+# are built once, before the first mutant. All work happens in a copy below target/mutants (or $MUTANTS_DIR), which
+# keeps its build for the next run. MUTANTS_BASELINE=skip skips the first run without a mutant.
 set -euo pipefail
 
-# The integration tests that are about a folder, the quickest to notice a fault first.
+# The integration tests of a folder, the fastest to detect a fault first.
 tests_of() {
   case $1 in
     proxy) echo wiring order bytes endings relay limits time_limits failover ghosts options unix_sockets why ;;
@@ -22,8 +22,8 @@ tests_of() {
   esac
 }
 
-# Runs one test program and ends it at the first test that fails: a fault is then noticed, and those tests that wait for
-# something until their time is up need not all do so.
+# Runs one test program and ends it at the first failure: the mutant is detected, and other tests need not wait until
+# their time limits.
 until_first_failure() {
   local program line
   exec 3< <(exec "$@" 2>&1)
@@ -31,9 +31,9 @@ until_first_failure() {
   while IFS= read -r line <&3; do
     printf '%s\n' "$line"
     if [[ $line == 'test '*' ... FAILED' ]]; then
-      # Suspended first, so that it starts no more programs of its own.
+      # Suspended first, so that it starts no more children.
       kill -STOP "$program" 2>/dev/null || true
-      # shellcheck disable=SC2046 # the numbers of several processes
+      # shellcheck disable=SC2046 # several process ids
       kill -KILL $(pgrep -P "$program") "$program" 2>/dev/null || true
       exit 101
     fi
@@ -41,12 +41,11 @@ until_first_failure() {
   wait "$program"
 }
 
-# What cargo runs in place of the program with the unit tests, or with the first integration test where there are no unit
-# tests.
+# cargo runs this in place of the unit tests' program, or of the first integration test where there are no unit tests.
 run_tests() {
   if [ -n "$MUTANTS_UNITS" ]; then
     until_first_failure "$1" "$MUTANTS_UNITS"
-    # Only now, as many faults are noticed without it. With a test, as what it depends on is built otherwise than for
+    # Only now, as unit tests detect many mutants without it. It builds a test, as dependencies differ from a build of
     # the program alone.
     cargo test --quiet --locked --no-run --test "${MUTANTS_TESTS%% *}"
   fi
@@ -101,7 +100,7 @@ main() {
   cargo mutants --in-place --dir "$tree" --file "src/$folder/**" --shard "$shard" --sharding round-robin \
     --baseline skip --timeout "${MUTANTS_TIMEOUT:-300}" --build-timeout 600 --output "$output" --colors never \
     --cargo-arg=--locked --cargo-arg="$first" || status=$?
-  # 2: some were missed, 3: some ran into the time limit. Both are told below.
+  # 2: some were missed, 3: some ran into the time limit. Both are reported below.
   case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
 
   count() { wc -l <"$output/mutants.out/$1.txt"; }

@@ -10,10 +10,10 @@ use std::sync::mpsc::{Receiver, channel};
 
 use support::{Lb, PATIENCE, static_list};
 
-/// Pairs of connections, enough that each way of overtaking known so far shows up in most runs.
+/// Pairs of connections, enough that each known cause of reordering shows up in most runs.
 const PAIRS: usize = 300;
 
-/// A backend that hands over its connections in the order in which it accepts them.
+/// A backend that passes on its connections in the order in which it accepts them.
 fn backend() -> (SocketAddr, Receiver<TcpStream>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -28,7 +28,7 @@ fn backend() -> (SocketAddr, Receiver<TcpStream>) {
     (address, connections)
 }
 
-/// Connects, and sends `first` at once, if it is a byte.
+/// Connects, and sends the byte `first` at once, if there is one.
 fn connect(to: SocketAddr, first: Option<u8>) -> TcpStream {
     let mut stream = TcpStream::connect(to).unwrap();
     stream.set_nodelay(true).unwrap();
@@ -38,15 +38,15 @@ fn connect(to: SocketAddr, first: Option<u8>) -> TcpStream {
     stream
 }
 
-/// Of two connections that one client opens without a pause, both or one of which it sends on, so many arrived in the
-/// other order.
+/// Opens pairs of connections without a pause, on which the client sends the given first bytes; returns how many pairs
+/// arrived swapped.
 fn swapped(lb: &Lb, connections: &Receiver<TcpStream>, first: Option<u8>, second: Option<u8>) -> usize {
     let to = lb.address("l");
     let swapped = (0..PAIRS).filter(|_| {
         let mut clients = [connect(to, first), connect(to, second)];
         let mut servers =
             [(); 2].map(|()| connections.recv_timeout(PATIENCE).expect("the backend accepts both"));
-        // One that was sent nothing says now which it is.
+        // A connection without first bytes identifies itself now.
         clients[0].write_all(b"1").unwrap();
         clients[1].write_all(b"2").unwrap();
         let mut arrived = [0];

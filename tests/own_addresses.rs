@@ -1,4 +1,4 @@
-//! The balancer's own listeners and its admin server are never backends, whatever names them.
+//! The balancer's own listeners and its admin server are never backends, whatever source names them.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -16,7 +16,7 @@ use support::dns::Dns;
 use support::network::is_inside;
 use support::{Lb, PATIENCE, eventually, free_port, http_get};
 
-/// Waits until the only backend of the only pool is refused, and gives the cause.
+/// Waits until the only backend of the only pool is refused; returns the cause.
 fn when_refused(lb: &Lb) -> String {
     eventually("the backend is refused", || match &lb.backends()[..] {
         [(_, state, cause)] if state == "down" && cause.starts_with("refused: ") => Some(cause.clone()),
@@ -24,7 +24,7 @@ fn when_refused(lb: &Lb) -> String {
     })
 }
 
-/// Sends a request of an operator to a listener or to the admin server; the status of the answer, 0: there is none.
+/// Sends an operator's request to a listener or to the admin server; returns the status, or 0 without an answer.
 fn operate(to: SocketAddr, host: SocketAddr, method: &str, path: &str, body: &str) -> u16 {
     let mut stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -61,7 +61,7 @@ fn an_srv_record_that_names_the_admin_server_makes_no_client_an_operator() {
 }
 
 #[test]
-fn a_name_that_resolves_to_the_listener_itself_is_not_followed_round_and_round() {
+fn a_name_that_resolves_to_the_listener_itself_causes_no_loop() {
     let dns = Dns::start();
     let port = free_port();
     dns.containers(&[("web-1.net", IpAddr::from([127, 0, 0, 1]))]);
@@ -91,9 +91,9 @@ pools: {p: {discover: [{file: backends.yaml, every: 50ms}], health: {http: /}}}\
     fs::write(lb.folder().join("new"), list).unwrap();
     fs::rename(lb.folder().join("new"), lb.folder().join("backends.yaml")).unwrap();
     lb.when_up(vec!["a".to_owned()]);
-    // What is never checked is not waited for: 202 would say that a result is still to come.
+    // A backend that is never checked is not waited for: 202 would mean that a result is still to come.
     assert_eq!(lb.request("POST", "/api/v1/check", "{}").0, 200);
-    // Another listener of this process is no better than the one that the client came by.
+    // Another listener of this process is refused as well.
     let refused = lb.when_logged("backend down");
     assert!(
         refused.contains("own listener \\\"other\\\"") || refused.contains("own listener \"other\""),
@@ -111,7 +111,7 @@ fn an_operator_cannot_add_an_own_address() {
     let local = |address: SocketAddr| SocketAddr::from(([127, 0, 0, 1], address.port()));
     let (listener, admin) = (local(lb.address("l")), local(lb.admin()));
     let mut tried = vec![(listener, "own_listener"), (admin, "own_admin")];
-    // An unspecified address is every one of this machine.
+    // An unspecified address means every address of this machine.
     let outside = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
         socket.connect("192.0.2.1:9")?; // sends nothing
         socket.local_addr()
@@ -157,8 +157,8 @@ fn a_listener_that_a_reload_opens_at_the_address_of_a_backend_takes_it_out_and_g
 }
 
 #[test]
-fn a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operator() {
-    let test = "a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operator";
+fn a_client_redirected_by_the_kernel_to_the_admin_server_is_no_operator() {
+    let test = "a_client_redirected_by_the_kernel_to_the_admin_server_is_no_operator";
     if !is_inside(test, "the tools ip and nft", "nft add table ip nat") {
         return;
     }
@@ -175,11 +175,11 @@ fn a_client_whose_backend_the_kernel_redirects_to_the_admin_server_is_no_operato
     assert!(added.success());
     let backends = "/api/v1/pools/p/backends";
     let add = |port: u16| json!({"address": format!("127.0.0.1:{port}")}).to_string();
-    // It is the admin server that answers, and it knows where the request comes from.
+    // The admin server answers, and it knows the origin of the request.
     assert_eq!(operate(lb.address("l"), lb.admin(), "GET", "/heartbeat", ""), 200);
     assert_eq!(operate(lb.address("l"), lb.admin(), "POST", backends, &add(1)), 403);
     assert_eq!(operate(lb.address("l"), lb.admin(), "POST", "/api/v1/drain", ""), 403);
-    // An operator is one also by way of a redirection.
+    // An operator stays one when the kernel redirects the connection.
     assert_eq!(operate(lb.admin(), lb.admin(), "POST", backends, &add(2)), 201);
     assert_eq!(operate(SocketAddr::from(([127, 0, 0, 1], 7000)), lb.admin(), "POST", backends, &add(3)), 201);
 }

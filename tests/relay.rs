@@ -60,7 +60,7 @@ fn a_gibibyte_each_way_at_once_arrives_byte_by_byte() {
         ]
     });
     for end in ends.into_iter().flatten() {
-        // Each read and each write has a limit of its own, so that it goes on for as long as something moves.
+        // Each read and each write has its own time limit, so the test continues while bytes move.
         within(25 * PATIENCE, "all bytes have arrived", || end.is_finished().then_some(()));
         end.join().unwrap();
     }

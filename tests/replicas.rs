@@ -322,7 +322,7 @@ fn one_that_dies_is_replaced_under_its_name_and_counted() {
     // It dies again at once: the next one waits a moment.
     engine.kill("Server 1");
     eventually("it is told", || lb.logged(&["replica died", "again_in=\"1s\""]).pop());
-    // Discovery may learn of its end later than that.
+    // Discovery may learn of its end later.
     eventually("it is counted again", || {
         let status = lb.status()["pools"][0]["replicas"].take();
         assert_eq!(status["wanted"], 2, "{status}");
@@ -452,7 +452,7 @@ fn containers_that_others_have_started_are_adopted() {
     // So it is with the replica of another group.
     engine.run("server_3", json!({"pointsman.replicas": "other"}));
     lb.when_up(strings(&["Server 1", "server_2", "server_3"]));
-    // Discovery and the replicas' task see it each for itself.
+    // Discovery and the replicas' task each detect it separately.
     eventually("it is adopted", || listed(&lb).contains(&"server_3".to_owned()).then_some(()));
     engine.kill("server_3");
     eventually("ours is there", || engine.names("running").contains(&"p-server-3".to_owned()).then_some(()));
@@ -556,7 +556,7 @@ fn a_reload_changes_limits_at_once_and_the_image_for_those_to_come() {
 
 #[test]
 fn the_events_of_the_engine_are_read_or_the_stream_is_closed_while_a_replica_drains() {
-    /// Far more than the buffers of both sockets take.
+    /// Far more than the buffers of both sockets hold.
     const BYTES: usize = 8 << 20;
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 2"));

@@ -1,4 +1,4 @@
-//! What happens when the machine runs short of ports.
+//! The behavior when the machine runs out of ports.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -14,9 +14,9 @@ use support::peers::connect;
 use support::{Lb, PATIENCE, eventually, static_list};
 
 #[test]
-fn a_shortage_of_ports_that_meets_every_client_is_told_once_a_second_with_its_count() {
+fn a_shortage_of_ports_is_logged_once_a_second_with_its_count() {
     const CLIENTS: u64 = 200;
-    let test = "a_shortage_of_ports_that_meets_every_client_is_told_once_a_second_with_its_count";
+    let test = "a_shortage_of_ports_is_logged_once_a_second_with_its_count";
     if !is_inside(test, "the tool ip", "true") {
         return;
     }
@@ -31,13 +31,13 @@ fn a_shortage_of_ports_that_meets_every_client_is_told_once_a_second_with_its_co
     range("40000 40001");
     let _served = [(); 2].map(|()| connect(&lb));
     lb.when_logged_times(2, &["routed conn="]);
-    // Clients of another address have other ports to choose from.
+    // Clients of another address have other ports.
     let began = Instant::now();
     for n in 0..CLIENTS {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let from = format!("127.0.{}.{}:0", 1 + n / 200, 1 + n % 200);
         socket.bind(&from.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-        // The limit of a blocking connect (socket(7)); `connect_timeout` takes a reset at once for a failure.
+        // Limits a blocking connect (socket(7)); `connect_timeout` takes an immediate reset for a failure.
         socket.set_write_timeout(Some(PATIENCE)).unwrap();
         socket.connect(&address.into()).unwrap();
         let mut client = TcpStream::from(socket);
@@ -55,7 +55,7 @@ fn a_shortage_of_ports_that_meets_every_client_is_told_once_a_second_with_its_co
     let (lines, took) = (told(), began.elapsed());
     assert!(lines.len() as u64 <= took.as_secs() + 2, "{} lines in {took:?}", lines.len());
     assert!(lines[0].contains("widen net.ipv4.ip_local_port_range"), "{}", lines[0]);
-    // Each client's routing decision is still logged, and the backend is not to blame.
+    // The log still has each client's routing decision, and the backend is not penalized.
     assert_eq!(lb.logged(&["no backend conn="]).len() as u64, CLIENTS);
     assert_eq!(lb.logged(&["backend down"]).len(), 0);
     range("32768 60999"); // the stand-ins end by connecting to themselves

@@ -1,4 +1,4 @@
-//! The first moments: a listener opens when its pool knows which backends are up.
+//! The start: a listener opens when its pool knows which backends are up.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ fn config(backend: SocketAddr, timeout: &str) -> String {
 }
 
 #[test]
-fn the_first_client_is_served_although_the_first_check_takes_its_time() {
+fn the_first_client_is_served_even_if_the_first_check_is_slow() {
     let slow = Backend::serving(|mut stream| {
         if backend::read_request(&mut stream).is_some_and(|request| request.starts_with("GET /health")) {
             std::thread::sleep(Duration::from_millis(300));
@@ -34,16 +34,16 @@ fn the_first_client_is_served_although_the_first_check_takes_its_time() {
 
 #[test]
 fn a_check_that_never_ends_does_not_keep_a_listener_closed() {
-    // It accepts through the kernel, and answers nothing.
+    // The kernel accepts for it, and it sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    // The check itself would take ten times as long as a test waits for anything.
+    // The check itself takes ten times as long as any wait of the tests.
     let lb = Lb::launch(&config(silent.local_addr().unwrap(), "200s").replace("every: 1m", "every: 200s"));
     assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
     lb.when_logged("no backend is up yet");
 }
 
 #[test]
-fn a_listener_that_refuses_without_backends_says_so_whenever_it_closes() {
+fn a_listener_that_refuses_without_backends_logs_each_close() {
     const CLOSES: &str = "no backend is up: refusing connections";
     let mut backend = Backend::http("a");
     backend.kill();

@@ -186,7 +186,7 @@ fn without_a_terminal_it_says_what_to_use_and_with_json_it_needs_none() {
     eventually("it ends", || child.try_wait().unwrap());
 }
 
-/// A child that ends with the test.
+/// A child that is killed with the test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -196,7 +196,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn a_stream_that_has_gone_silent_is_closed_before_another_one_is_tried() {
+fn a_silent_stream_is_closed_before_a_reconnect() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = server.local_addr().unwrap().to_string();
     let top = Command::new(env!("CARGO_BIN_EXE_pointsman"))
@@ -208,7 +208,7 @@ fn a_stream_that_has_gone_silent_is_closed_before_another_one_is_tried() {
         .unwrap();
     let _top = Running(top);
     let (mut stream, _) = accept_within(&server);
-    // Whatever it tries next is refused.
+    // All later connections are refused.
     drop(server);
     read_request(&mut stream).unwrap();
     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hello\n\n").unwrap();

@@ -1,5 +1,5 @@
-//! Unix sockets of listeners and of the admin server: what is in their way stays, they let in the users that they should, and they
-//! remove only what is theirs.
+//! Unix sockets of listeners and the admin server: obstacles stay, permitted users may connect, and only the own socket
+//! is removed.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use std::process::Command;
 use support::backend::Backend;
 use support::{Lb, PATIENCE, eventually, static_list};
 
-/// A listener at `l.sock` in the folder where it is started, with more settings.
+/// A listener at `l.sock` in the working directory, with more settings.
 fn config(backend: &Backend, settings: &str) -> String {
     let discover = static_list(&[backend.address]);
     format!(
@@ -23,7 +23,7 @@ fn config(backend: &Backend, settings: &str) -> String {
     )
 }
 
-/// A backend that says hello and waits for the client to leave.
+/// A backend that sends a greeting and waits for the client to close.
 fn greeter() -> Backend {
     Backend::serving(|mut stream| {
         let _ = stream.write_all(b"hello").and_then(|()| stream.read(&mut [0]));
@@ -34,7 +34,7 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o777
 }
 
-/// What the backend says first, through the socket.
+/// The backend's greeting, through the socket.
 fn greeting(path: &Path) -> String {
     let mut client = UnixStream::connect(path).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -44,7 +44,7 @@ fn greeting(path: &Path) -> String {
 }
 
 #[test]
-fn a_file_in_the_way_is_told_by_check_and_run_and_stays() {
+fn a_file_in_the_way_is_reported_by_check_and_run_and_stays() {
     let folder = tempfile::tempdir().unwrap();
     let precious = folder.path().join("precious");
     fs::write(&precious, "precious").unwrap();
@@ -70,11 +70,11 @@ fn a_file_in_the_way_is_told_by_check_and_run_and_stays() {
 }
 
 #[test]
-fn a_socket_in_use_is_left_to_its_owner_and_one_left_over_is_replaced() {
+fn a_socket_in_use_is_kept_and_a_leftover_one_is_replaced() {
     let backend = greeter();
     let mut lb = Lb::start(&config(&backend, ""));
     let path = lb.folder().join("l.sock");
-    // Another one in the same folder, which wants the same path.
+    // Another instance in the same directory, with the same path.
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     let out = command.args(["run", "-c", "pointsman.yaml"]).current_dir(lb.folder()).output().unwrap();
     assert_eq!(out.status.code(), Some(2));

@@ -134,8 +134,8 @@ fn a_backend_is_told_from_its_discovery_to_what_would_bring_it_back() {
     }
     a.kill();
     let path = format!("/api/v1/why?pool=web&backend={}", a.address);
-    // The state can be seen a moment before the event is told.
-    let told = eventually("it is down, and that is told", || {
+    // The state is visible a moment before the event is reported.
+    let told = eventually("it is down, and the event is reported", || {
         Some(text(&asked(&lb, &path))).filter(|told| told.contains("it went down"))
     });
     for words in [

@@ -1,5 +1,5 @@
-//! That what the pure parts decide is what the running proxy does: each test here fails if one line that joins the two
-//! is left out.
+//! Checks that the proxy applies the decisions of the pure modules: each test fails if one line of glue code is
+//! missing.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ fn balancing(backends: &[SocketAddr], pool: &str) -> Lb {
     ))
 }
 
-/// Suspends the balancer, so that what is done meanwhile is there all at once when it resumes.
+/// Suspends the balancer, so that everything that happens meanwhile is ready at once when it resumes.
 fn while_suspended<T>(lb: &Lb, act: impl FnOnce() -> T) -> T {
     lb.signal("STOP");
     let state = || std::fs::read_to_string(format!("/proc/{}/stat", lb.pid())).unwrap();
@@ -32,14 +32,14 @@ fn while_suspended<T>(lb: &Lb, act: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Bytes that the balancer has read from the backend of its only connection. The worker itself answers, so that it has
-/// also dealt with what was ready before.
+/// Bytes that the balancer has read from the backend of its only connection. The worker itself answers, so it has
+/// handled all earlier events.
 fn bytes_from_backend(lb: &Lb) -> u64 {
     let list: serde_json::Value = serde_json::from_str(&lb.get("/api/v1/connections").1).unwrap();
     list["connections"][0]["bytes_out"].as_u64().unwrap()
 }
 
-/// Writes until the balancer takes nothing more, as the client does not read.
+/// Writes until the balancer accepts no more bytes, as the client does not read.
 fn write_until_stuck(lb: &Lb, server: &mut TcpStream) {
     let block = vec![0; 1 << 16];
     server.set_nonblocking(true).unwrap();
@@ -89,7 +89,7 @@ fn leave_one_file(pid: Pid) {
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap().parse().unwrap())
         .collect();
-    // A limit is above the highest number that may be given, not a count.
+    // The limit is one above the highest file descriptor, not a count.
     let first_free = (0..).find(|number| !open.contains(number)).unwrap();
     let second_free = (first_free + 1..).find(|number| !open.contains(number)).unwrap();
     set_file_limit(pid, second_free);
@@ -101,14 +101,14 @@ fn set_file_limit(pid: Pid, current: u64) {
 }
 
 #[test]
-fn a_lack_of_open_files_is_not_held_against_the_backends() {
+fn a_lack_of_open_files_does_not_count_as_a_backend_failure() {
     let backends = [Backend::http("a"), Backend::http("b")];
     let lb = balancing(
         &backends.each_ref().map(|backend| backend.address),
         "    eject: {failures: 1, for: 1h, at_most: 100%}\n",
     );
     let pid = Pid::from_raw(lb.pid() as i32).unwrap();
-    // The client's own connection takes the last one.
+    // The client's own connection takes the last file.
     eventually("a backend cannot be connected to", || {
         leave_one_file(pid);
         let mut client = TcpStream::connect(lb.address("l")).unwrap();
@@ -134,8 +134,8 @@ fn a_lack_of_open_files_is_not_held_against_the_backends() {
 }
 
 #[test]
-fn the_turns_of_full_backends_are_shared_evenly_by_the_others() {
-    // Two full neighbours, and two with room after them.
+fn the_other_backends_share_the_turns_of_full_ones_evenly() {
+    // Two adjacent full backends, followed by two with room.
     let full = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let free = [Backend::http("c"), Backend::http("d")];
     let entry = |address: SocketAddr, limit: &str| format!("{{address: \"{address}\"{limit}}}");
@@ -146,7 +146,7 @@ fn the_turns_of_full_backends_are_shared_evenly_by_the_others() {
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: [{{static: [{}]}}]}}}}\n",
         entries.join(", ")
     ));
-    // The rotation begins with the two, one connection for each.
+    // The rotation begins with the two full ones, one connection for each.
     let _held: Vec<_> = full
         .iter()
         .enumerate()
@@ -162,7 +162,7 @@ fn the_turns_of_full_backends_are_shared_evenly_by_the_others() {
 }
 
 #[test]
-fn ewma_learns_from_the_first_byte_who_is_slow() {
+fn ewma_detects_a_slow_backend_by_its_first_byte() {
     const REQUESTS: usize = 60;
     let slow = Backend::serving(|stream| {
         std::thread::sleep(Duration::from_millis(300));
@@ -172,11 +172,11 @@ fn ewma_learns_from_the_first_byte_who_is_slow() {
     let lb = balancing(&[slow.address, quick.address], "    balance: ewma\n");
     let answers = (0..REQUESTS).map(|_| http_get(lb.address("l"), "/").unwrap().1);
     let slow = answers.filter(|answer| answer == "slow").count();
-    // Chosen by chance alone, it would be 30 of 60; until both are known, chance decides.
+    // Random choice alone would give 30 of 60; until both are known, the choice is random.
     assert!(slow <= 15, "{slow} of {REQUESTS} went to the slow backend");
 }
 
-/// A server whose first connection takes a second: its queue is full until the kernel asks again.
+/// A server that accepts its first connection after a second: its queue is full until the kernel retries.
 fn slow_to_connect() -> (SocketAddr, TcpStream) {
     const SYN_SENT: &str = "02";
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -207,10 +207,10 @@ fn slow_to_connect() -> (SocketAddr, TcpStream) {
 }
 
 #[test]
-fn ewma_learns_from_the_time_to_connect_who_is_slow() {
+fn ewma_detects_a_slow_backend_by_its_time_to_connect() {
     const CLIENTS: usize = 40;
     let (slow, _first) = slow_to_connect();
-    // It never sends a byte, either: only the time to connect tells the two apart.
+    // It sends no byte: only the time to connect distinguishes the two.
     let quick = Backend::serving(|mut stream| _ = stream.read(&mut [0]));
     let lb = balancing(&[slow, quick.address], "    balance: ewma\n    connect: {timeout: 20s}\n");
     for n in 1..=CLIENTS {
@@ -220,6 +220,6 @@ fn ewma_learns_from_the_time_to_connect_who_is_slow() {
         eventually("it is closed", || (lb.logged(&["closed"]).len() == n).then_some(()));
     }
     let to_slow = lb.logged(&["routed", &format!("address={slow} ")]).len();
-    // Chosen by chance alone, it would be 20 of 40; until both are known, chance decides.
+    // Random choice alone would give 20 of 40; until both are known, the choice is random.
     assert!((1..=10).contains(&to_slow), "{to_slow} of {CLIENTS} went to the slow backend");
 }

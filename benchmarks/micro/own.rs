@@ -1,11 +1,11 @@
-//! What it costs that the balancer is never its own backend.
+//! The cost of comparing a backend with the addresses that this process listens on.
 
 use std::net::SocketAddr;
 
 use divan::{Bencher, black_box};
 use pointsman::own::{OwnAddresses, Owner};
 
-/// Comparing a backend with a listener on every address: of another port, not of this machine, of this machine.
+/// Compares a backend with a listener on every address: another port, another machine, this machine.
 #[divan::bench(args = ["192.0.2.1:81", "192.0.2.1:80", "127.0.0.1:80", "[2001:db8::1]:80"])]
 fn compare(bencher: Bencher<'_, '_>, address: &str) {
     let address: SocketAddr = address.parse().expect("an address");

@@ -36,7 +36,7 @@ pub struct Access(Arc<Rules>);
 #[derive(Debug, Default)]
 struct Rules {
     token: ArcSwapOption<Token>,
-    /// Names that the server may be called by.
+    /// Names in the Host header that the server accepts.
     hosts: ArcSwap<Vec<String>>,
     wrong: Mutex<Wrong>,
 }
@@ -69,7 +69,7 @@ impl Access {
         self.0.hosts.store(Arc::new(terms.hosts));
     }
 
-    /// Names that the server may be called by.
+    /// Names in the Host header that the server accepts.
     pub(super) fn hosts(&self) -> Arc<Vec<String>> {
         self.0.hosts.load_full()
     }
@@ -193,8 +193,8 @@ impl Peer {
     }
 }
 
-/// One of something for the peers on this machine, and one for all others: what those use up, the operator at the machine
-/// does not miss.
+/// One value for the peers on this machine and one for all other peers: remote peers cannot exhaust what the local
+/// operator needs.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PerOrigin<T> {
     pub(super) local: T,
@@ -202,7 +202,7 @@ pub(super) struct PerOrigin<T> {
 }
 
 impl<T> PerOrigin<T> {
-    /// The one for that peer. A peer that is not known is not taken for local.
+    /// The value for that peer. An unknown peer counts as remote.
     pub(super) fn of(&self, peer: Option<Peer>) -> &T {
         if peer.is_some_and(Peer::is_local) { &self.local } else { &self.remote }
     }

@@ -1,4 +1,5 @@
-//! Tells a connection's place (`places.rs`) how far its requests are, and keeps the reserved places free of long answers.
+//! Reports the state of a connection's requests to its place (`places.rs`), and keeps long answers out of the reserved
+//! places.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,7 +17,7 @@ use super::access::Peer;
 use super::host::FOR_ALL;
 use super::places::{Admission, Turns};
 
-/// Answers a request as far as there is a place for its answer.
+/// Answers a request if there is a place for its answer.
 pub(super) async fn admit(
     Extension(turns): Extension<Turns>,
     Extension(peer): Extension<Peer>,
@@ -35,22 +36,22 @@ pub(super) async fn admit(
             next.run(request.map(|body| Body::new(AtEnd::new(body, move || receiving.received())))).await
         }
     };
-    turns.received(); // of what is still missing, nothing is needed any more
+    turns.received(); // the rest of the request is not needed
     let mut response = response.map(|body| Body::new(AtEnd::new(body, move || turns.answered())));
     if admission == Admission::ShortOnly {
-        // A client that asked again and again without reading would fill its socket in the end.
+        // A client that sends requests without reading the answers would fill its socket.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
 fn busy(path: &str) -> Response {
-    let message = "as many requests as may be answered at a time are being answered";
+    let message = "too many requests are being answered";
     let hint = "ask again in a second, or find out which clients do not read their answers";
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(path)
 }
 
-/// A body, and what is done once at its end, or when it is dropped before.
+/// A body, and an action that runs once when the body ends or is dropped.
 struct AtEnd<F: FnOnce()> {
     body: Body,
     done: Option<F>,

@@ -92,7 +92,7 @@ pub(super) async fn check(
         }
         tokio::time::sleep(LOOK).await;
     }
-    // A result is noted before what follows from it can be seen.
+    // The pool receives a result before it publishes the state that follows from it.
     for pool in &pools {
         pool.when_shown().await;
     }

@@ -96,7 +96,7 @@ pub(super) struct Manner {
 #[serde(rename_all = "lowercase")]
 enum How {
     Close,
-    /// A peer must not take a part of a stream for the whole.
+    /// A FIN would let a peer take a truncated stream for a complete one.
     #[default]
     Reset,
 }

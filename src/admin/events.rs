@@ -2,10 +2,10 @@
 //!
 //! A stream begins with `hello`, then `status` follows each second (what `/api/v1/status` says), `decisions` when there are new ones
 //! (only the latest of them: there may be thousands), and a `fact` for each entry of the journal, whose number is the
-//! event's id. A client that connects again with `Last-Event-ID` misses none that is kept; `lagged` says how many are not.
+//! event's id. A client that reconnects with `Last-Event-ID` gets all kept events; `lagged` counts the lost ones.
 //!
-//! A slow reader gets fewer of them: when it has taken an event, the next `status` is the latest one, and facts that
-//! the journal has forgotten meanwhile are counted in `lagged`.
+//! A slow reader gets fewer events: after it has read one, the next `status` is the latest one, and `lagged` counts the
+//! facts that the journal has dropped meanwhile.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -34,20 +34,20 @@ const STATUS: Duration = Duration::from_secs(1);
 const DECISIONS: Duration = Duration::from_millis(500);
 /// So many decisions are told at a time.
 const LATEST: usize = 20;
-/// So many facts are read from the journal at a time.
+/// Facts read from the journal at a time.
 const FACTS: usize = 64;
-/// After this time, in milliseconds, a client that has lost the stream asks again.
+/// Milliseconds after which a client reconnects when it loses the stream.
 const RETRY: u64 = 1000;
 
 /// Ends the streams when the server stops.
 #[derive(Clone, Debug)]
 pub(super) struct Stop(pub(super) CancellationToken);
 
-/// The latest `status` event: written once, and shared by all readers.
+/// The latest `status` event, serialized once and shared by all readers.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     latest: Mutex<Option<Snapshot>>,
-    /// The same, counted among what waits for readers of each origin.
+    /// The same event, counted among the bytes that wait for the readers of each origin.
     counted: PerOrigin<Mutex<Option<Snapshot>>>,
 }
 
@@ -62,8 +62,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Snapshots {
-    /// The latest one; `make` writes it in JSON when it is too old. `None`: those that slow readers have not taken yet
-    /// leave no room for another one.
+    /// The latest event; `make` serializes it again when it is too old. `None`: unread events of slow readers leave no
+    /// room for another one.
     fn latest(
         &self,
         peer: Option<Peer>,
@@ -73,7 +73,7 @@ impl Snapshots {
         let snapshot = self.made(make);
         let mut counted = lock(self.counted.of(peer));
         if counted.as_ref().is_none_or(|counted| counted.made != snapshot.made) {
-            *counted = None; // before the next one is counted
+            *counted = None; // release it before counting the next one
             let event = pending.of(peer).count(snapshot.event)?;
             *counted = Some(Snapshot { made: snapshot.made, event });
         }
@@ -116,7 +116,7 @@ pub(super) async fn events(
 /// The facts for one reader.
 struct Facts {
     journal: Journal,
-    /// The number of the last one that was told.
+    /// The number of the last fact that was sent.
     told: u64,
 }
 
@@ -154,7 +154,7 @@ struct Events {
 }
 
 impl Events {
-    /// For a reader that has seen the facts up to `seen`.
+    /// For a reader that has received the facts up to `seen`.
     fn new(
         app: App,
         peer: Option<Peer>,
@@ -179,7 +179,7 @@ impl Events {
             peer,
             stop,
             hello: Some(hello.into()),
-            // A number that was not given yet is one of an earlier process: everything is news then.
+            // A number above the latest one comes from an earlier process: send everything.
             facts: Facts { journal, told: seen.map_or(newest, |seen| if seen > newest { 0 } else { seen }) },
             news,
             status: every(STATUS),
@@ -189,7 +189,7 @@ impl Events {
         }
     }
 
-    /// The latest status. When there is no room for it, something that keeps the stream alive.
+    /// The latest status, or a keepalive when there is no room for it.
     fn status(&self) -> Bytes {
         let App { overview, snapshots, pending, .. } = &self.app;
         snapshots.latest(self.peer, pending, || in_json(&Status::of(overview))).unwrap_or(sse::COMMENT)
@@ -213,14 +213,14 @@ impl Source for Events {
         }
         loop {
             if self.stop.is_cancelled() {
-                return self.facts.next(); // the last of them tells how the drain went
+                return self.facts.next(); // the last fact is the result of the drain
             }
             let bytes = tokio::select! {
-                // The journal lives as long as this.
+                // The sender lives as long as the journal.
                 _ = self.news.changed() => {
                     let facts = self.facts.next();
                     if facts.is_some() {
-                        self.news.mark_changed(); // there may be more of them
+                        self.news.mark_changed(); // there may be more facts
                     }
                     facts
                 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::telemetry::fact::Fact;
 
-/// What may wait for the readers of one origin, and what is not counted: the latest snapshot, for those to come.
+/// The limit of bytes that wait for the readers of one origin. The latest snapshot, for future readers, is not counted.
 const LIMIT: usize = 64 << 20;
 const SIZE: usize = 4 << 20;
 
@@ -25,10 +25,10 @@ async fn however_many_readers_are_slow_the_bytes_of_their_snapshots_are_bounded(
     }
     let bytes: usize = untaken.iter().map(Bytes::len).sum();
     assert!((LIMIT - 2 * SIZE..=LIMIT).contains(&bytes), "{bytes} bytes");
-    // The readers on this machine have theirs all the same, and it is the latest.
+    // The readers on this machine still get the latest snapshot.
     let latest = snapshots.latest(LOCAL, &pending, || snapshot(100)).unwrap();
     assert!(latest.starts_with(b"event: status\ndata: 100 "));
-    // When the slow ones have taken something, so have the others.
+    // When the slow readers have read something, the other readers get snapshots again.
     assert!(snapshots.latest(remote(), &pending, || snapshot(100)).is_none());
     untaken.truncate(5);
     assert!(snapshots.latest(remote(), &pending, || snapshot(100)).is_some());
@@ -50,7 +50,7 @@ async fn readers_share_a_snapshot_and_a_slow_one_gets_the_latest_only() {
 }
 
 #[test]
-fn a_reader_that_takes_no_facts_holds_none_and_is_told_how_many_it_missed() {
+fn a_reader_that_reads_no_facts_holds_none_and_learns_how_many_it_missed() {
     let journal = Journal::default();
     let mut facts = Facts { journal: journal.clone(), told: 0 };
     let backend: std::sync::Arc<str> = "b".repeat(1000).into();

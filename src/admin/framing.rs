@@ -1,7 +1,8 @@
-//! What of a request's framing hyper does not tell: it drops a `Content-Length` that comes with a `Transfer-Encoding`
-//! (RFC 9112, 6.1), and a request that has both may be one that a proxy in front of this server saw as two.
+//! Finds what hyper hides about a request's framing: hyper drops a `Content-Length` that comes with a
+//! `Transfer-Encoding` (RFC 9112, 6.1). A proxy in front of this server may have read such a request as two (request
+//! smuggling).
 //!
-//! So the bytes are looked at on their way to hyper, no further than the heads of the requests.
+//! So the bytes are scanned on their way to hyper, but only as far as the heads of the requests.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -11,23 +12,23 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What was found of the requests that hyper has not handed on yet, the oldest first. A clone is the same.
+/// The framing of the requests that hyper has not handed on yet, oldest first. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Framings(Arc<Mutex<VecDeque<Framing>>>);
 
-/// How the end of a request is told.
+/// What marks the end of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// By a length, or there is no body.
+    /// A Content-Length, or no body.
     Length,
-    /// By the body's own coding.
+    /// A Transfer-Encoding.
     Coding,
-    /// By both.
+    /// Both.
     Both,
 }
 
 impl Framings {
-    /// That of the next request.
+    /// The framing of the next request.
     pub(super) fn next(&self) -> Option<Framing> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
@@ -37,26 +38,26 @@ impl Framings {
     }
 }
 
-/// Where in a connection's bytes a scan has come to.
+/// The position of a scan in a connection's bytes.
 #[derive(Debug)]
 enum Scan {
     Head(Head),
-    /// So many bytes of a body are left.
+    /// The bytes of a body that are left.
     Body(u64),
-    /// No other request can follow: the connection ends with this one.
+    /// No request can follow: the connection ends with this one.
     Done,
 }
 
 #[derive(Debug, Default)]
 struct Head {
     line: Vec<u8>,
-    /// Whether the line before the headers is there.
+    /// Whether the request line has been read.
     started: bool,
     length: Option<u64>,
     coded: bool,
 }
 
-/// A longer line is one that hyper refuses.
+/// hyper refuses a longer line.
 const LONGEST_LINE: usize = super::server::HEADER;
 
 impl Scan {
@@ -64,7 +65,7 @@ impl Scan {
         Self::Head(Head::default())
     }
 
-    /// Goes on with these bytes.
+    /// Continues with these bytes.
     fn feed(&mut self, mut bytes: &[u8], found: &Framings) {
         while !bytes.is_empty() {
             match self {
@@ -95,7 +96,7 @@ impl Scan {
 }
 
 impl Head {
-    /// Takes in the line; what follows, if it was the last one of the head. What is malformed is let through: hyper refuses it.
+    /// Reads a line, and returns the next state if the line ends the head. A malformed line passes: hyper refuses it.
     fn end_of_line(&mut self, found: &Framings) -> Option<Scan> {
         let line = std::mem::take(&mut self.line);
         let line = line.strip_suffix(b"\r").unwrap_or(&line);
@@ -125,7 +126,7 @@ impl Head {
     }
 }
 
-/// A stream whose requests are looked at as they are read.
+/// A stream that scans its requests as they are read.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
@@ -134,7 +135,7 @@ pub(super) struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    /// Tells what it finds to `found`.
+    /// Reports the framing of its requests to `found`.
     pub(super) fn new(stream: S, found: Framings) -> Self {
         Self { stream, scan: Scan::new(), found }
     }

@@ -1,9 +1,9 @@
 //! What a request calls this server (RFC 9110, 7.2).
 //!
-//! A page of another site whose name is made to point here (DNS rebinding) is, to a browser, of the same origin as the answers
-//! that it gets: it could read them. Such a name has a dot. So a request must not call the server by a name with a dot, but
-//! for names below `localhost` and those that `admin.hosts` lists. A name without a dot, such as that of a Compose service,
-//! no other party can point here; over loopback it is refused too, as no client on this machine needs one.
+//! With DNS rebinding, a page of another site points its own name to this server, so that the browser lets the page
+//! read the answers. Such a name has a dot. So a request may use a name with a dot only if it is below `localhost` or
+//! listed in `admin.hosts`. An attacker cannot point a name without a dot, such as that of a Compose service, to this
+//! server; over loopback such a name is refused too, as no client on this machine needs it.
 
 use std::net::IpAddr;
 

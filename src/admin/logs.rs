@@ -1,6 +1,6 @@
 //! `/api/v1/logs`: the last lines of the log, and those that follow, by Server-Sent Events: each line is a `line`
-//! event, as it was written, whose id is its number. A client that connects again with `Last-Event-ID` misses none that is
-//! kept; `skipped` tells one that does not keep up how many are not.
+//! event, as it was written, whose id is its number. A client that reconnects with `Last-Event-ID` gets all kept
+//! lines; `skipped` counts those that a slow client has lost.
 
 use std::time::Duration;
 
@@ -54,14 +54,14 @@ struct Log {
     tail: &'static Tail,
     /// The number of the last line that was read.
     read: u64,
-    /// The last line that is wanted.
+    /// The last line to send.
     until: Option<u64>,
     stop: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
 impl Log {
-    /// The lines that are wanted of those after number `seen`, or of all if none was seen.
+    /// The lines to send after number `seen`, or all lines if `seen` is absent.
     fn new(
         tail: &'static Tail,
         wanted: &Wanted,
@@ -71,7 +71,7 @@ impl Log {
     ) -> Self {
         let latest = tail.latest();
         let read = match (seen, wanted.lines) {
-            // A number that was not given yet is one of an earlier process: everything is news then.
+            // A number above the latest one comes from an earlier process: send everything.
             (Some(seen), None) => {
                 if seen > latest {
                     0

@@ -1,4 +1,4 @@
-//! What a request must be like before anything is done about it (RFC 9112, 3.2 and 6.1), as far as hyper leaves it open.
+//! The checks that a request must pass before it is handled (RFC 9112, 3.2 and 6.1), where hyper does not make them.
 
 use axum::Extension;
 use axum::extract::Request;
@@ -11,7 +11,7 @@ use super::Failure;
 use super::framing::{Framing, Framings};
 use super::request::bad_request;
 
-/// Hands on what is well-formed. A request without a length is the last one of its connection.
+/// Hands on well-formed requests. A request without a length is the last one of its connection.
 pub(super) async fn well_formed(
     Extension(framings): Extension<Framings>,
     mut request: Request,
@@ -22,7 +22,7 @@ pub(super) async fn well_formed(
     let failed = checked.is_err();
     let mut response = match checked {
         Ok(()) => {
-            // What an absolute target names counts, not what Host says (RFC 9112, 3.2.2).
+            // An absolute target takes precedence over Host (RFC 9112, 3.2.2).
             if let Some(authority) = request.uri().authority()
                 && let Ok(host) = HeaderValue::from_str(authority.as_str())
             {
@@ -44,7 +44,7 @@ fn check(framing: Option<Framing>, version: Version, headers: &HeaderMap) -> Res
     }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
-        let message = "the only Transfer-Encoding that is understood is chunked";
+        let message = "the only supported Transfer-Encoding is chunked";
         let hint = "send the body as it is, with its Content-Length";
         return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message, hint));
     }
@@ -58,13 +58,13 @@ fn check(framing: Option<Framing>, version: Version, headers: &HeaderMap) -> Res
             Err(bad_request("a request of HTTP/1.1 needs a Host header"))
         }
         (Some(host), None) if !is_host(host) => {
-            Err(bad_request("the Host header is no host, with or without a port"))
+            Err(bad_request("the Host header is not a host with an optional port"))
         }
         _ => Ok(()),
     }
 }
 
-/// Whether it is a host with or without a port, or empty, which stands for a target without a host.
+/// Whether it is a host with or without a port, or empty, as for a target without a host.
 fn is_host(host: &HeaderValue) -> bool {
     let valid = |bytes: &[u8]| Authority::try_from(bytes).is_ok_and(|host| !host.as_str().contains('@'));
     host.is_empty() || valid(host.as_bytes())

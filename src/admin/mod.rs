@@ -65,8 +65,8 @@ struct App {
     streams: PerOrigin<Streams>,
     snapshots: Arc<Snapshots>,
     pending: PerOrigin<Pending>,
-    /// Held by the request of an origin that has the workers list their connections: a request from this machine waits for
-    /// one from elsewhere at most.
+    /// Held while the workers list their connections for a request, one per origin: a request from this machine waits
+    /// for at most one remote request.
     listing: PerOrigin<Arc<Mutex<()>>>,
     access: Access,
     control: Control,

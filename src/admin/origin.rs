@@ -1,10 +1,10 @@
 //! Whether a connection over loopback was opened by another program on this machine.
 //!
-//! An address of loopback is not enough to call a peer an operator: the connection may be one of our own to a backend, on
-//! which a client of a listener speaks. A backend at the admin server's address is refused ([`crate::own`]), but the
-//! kernel may also redirect a connection to a backend to the admin server (REDIRECT and DNAT in
-//! iptables-extensions(8)). So before a change the kernel is asked which process holds the other end. Connections to
-//! backends cost nothing for that.
+//! A loopback address does not prove that a peer is an operator: the connection may be Pointsman's own connection to a
+//! backend, which carries a listener's client. A backend at the admin server's address is refused ([`crate::own`]), but
+//! the kernel may also redirect a connection to a backend to the admin server (REDIRECT and DNAT in
+//! iptables-extensions(8)). So before a change Pointsman asks the kernel which process holds the other end. Connections
+//! to backends pay nothing for that.
 
 use std::collections::HashSet;
 use std::fs;
@@ -21,8 +21,8 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Whether the other end is a socket of another process in this network namespace. Anything that cannot be found out
-    /// is no. Takes some milliseconds where thousands of sockets are open.
+    /// Whether the other end is a socket of another process in this network namespace; false if that cannot be
+    /// determined. Takes some milliseconds with thousands of open sockets.
     pub(super) async fn are_of_another_process(self) -> bool {
         tokio::task::spawn_blocking(move || self.held_elsewhere().unwrap_or(false)).await.unwrap_or(false)
     }
@@ -41,9 +41,8 @@ impl Ends {
     }
 }
 
-/// The inodes of the sockets from which a connection may have been opened: the one with exactly its two ends, or, if it
-/// was redirected on its way, those with the peer's address whatever they were opened to. A socket that no process holds
-/// any longer is not among them.
+/// The inodes of the sockets that may have opened the connection: the socket with exactly its two ends or, if it was
+/// redirected, all sockets with the peer's address, whatever their destination. Sockets without a process are left out.
 fn opened_by_peer(sockets: &[Socket], Ends { peer, local }: Ends) -> HashSet<u64> {
     let (peer, local) = (canonical(peer), canonical(local));
     let from_peer = || sockets.iter().filter(move |socket| socket.local == peer && socket.inode != 0);
@@ -66,12 +65,12 @@ fn own_sockets() -> io::Result<HashSet<u64>> {
 struct Socket {
     local: SocketAddr,
     remote: SocketAddr,
-    /// 0: no process holds it any longer.
+    /// 0: no process holds it.
     inode: u64,
 }
 
 impl Socket {
-    /// `None`: it is the header, or of a form that is not known.
+    /// `None`: a header, or an unknown format.
     fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         Some(Self {
@@ -82,7 +81,7 @@ impl Socket {
     }
 }
 
-/// An address as the kernel writes it: words of 32 bits in the order of this machine's bytes, then the port.
+/// An address as the kernel writes it: 32-bit words in host byte order, then the port.
 fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let words = || {
@@ -99,7 +98,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     Some(canonical(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?)))
 }
 
-/// An IPv4 connection of a socket for both families has IPv4 addresses.
+/// A dual-stack socket reports an IPv4 connection with IPv4-mapped addresses: they become IPv4 addresses.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
@@ -164,7 +163,7 @@ mod tests {
         let client = TcpStream::connect(local).unwrap();
         let ends = Ends { peer: client.local_addr().unwrap(), local };
         assert!(!ends.held_elsewhere().unwrap());
-        // One that ended is of no process that is known.
+        // A closed socket belongs to no known process.
         let _accepted = listener.accept().unwrap();
         drop(client);
         assert!(!ends.held_elsewhere().unwrap());

@@ -18,12 +18,12 @@ pub(super) struct Patience<S> {
     limit: Duration,
     /// While something waits to be taken: when it has waited long enough.
     waiting: Option<Pin<Box<Sleep>>>,
-    /// Whether something waits to be taken, for others to see.
+    /// Whether a write waits for the client, visible to the connection's place.
     blocked: Arc<AtomicBool>,
 }
 
 impl<S: AsyncWrite + Unpin> Patience<S> {
-    /// Waits for `limit` each time, and says in `blocked` whether it does.
+    /// Waits for `limit` each time, and sets `blocked` while it waits.
     pub(super) fn new(stream: S, limit: Duration, blocked: Arc<AtomicBool>) -> Self {
         Self { stream, limit, waiting: None, blocked }
     }

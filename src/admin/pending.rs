@@ -1,7 +1,7 @@
 //! How many bytes of answers may wait for clients that are slow to take them.
 //!
-//! An answer is kept until its client has taken it, and a client may take its time. So all answers that wait share a
-//! number of bytes, one number for this machine and one for all others. An answer that does not fit is not given.
+//! An answer stays in memory until its client has read it. All unread answers share a limit in bytes, one for this
+//! machine and one for all others. An answer above the limit is refused.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::Failure;
 use super::access::{Peer, PerOrigin};
 
-/// The bytes that may wait: some scrapes of 10,000 backends, or a hundred snapshots of 1,500.
+/// The limit of unread bytes: some scrapes of 10,000 backends, or a hundred snapshots of 1,500.
 pub(super) const LIMIT: usize = 64 << 20;
-/// An answer of no more bytes is not counted. A connection has one at a time, and there are 128 of each origin: 2 MiB.
+/// Answers up to this size are not counted. A connection has one at a time, and each origin has 128 connections: 2 MiB.
 const SMALL: usize = 16 << 10;
-/// What is counted, in bytes.
+/// The unit of counting, in bytes.
 const UNIT: usize = 1 << 10;
 
-/// The answers that wait for their clients. A clone counts the same ones.
+/// The unread answers. Clones share the count.
 #[derive(Clone, Debug)]
 pub(super) struct Pending(Arc<Semaphore>);
 
@@ -32,7 +32,7 @@ impl Default for Pending {
     }
 }
 
-/// Bytes that are counted until the last clone of them is dropped.
+/// Bytes that count until their last clone is dropped.
 struct Counted {
     bytes: Bytes,
     _units: OwnedSemaphorePermit,
@@ -45,8 +45,8 @@ impl AsRef<[u8]> for Counted {
 }
 
 impl Pending {
-    /// The same bytes, counted for as long as they are there. `None`: too many others wait. What is larger than the
-    /// limit counts as much as that: it may be there alone.
+    /// The same bytes, counted while they exist. `None`: too many other bytes wait. A body larger than the limit counts
+    /// as the limit: it is allowed alone.
     pub(super) fn count(&self, bytes: Bytes) -> Option<Bytes> {
         if bytes.len() <= SMALL {
             return Some(bytes);
@@ -57,7 +57,7 @@ impl Pending {
     }
 }
 
-/// Counts the answers whose length is known. Streams count what they send themselves.
+/// Counts answers with a known length. Streams count their own bytes.
 pub(super) async fn count(
     State(pending): State<PerOrigin<Pending>>,
     request: Request,
@@ -93,7 +93,7 @@ mod tests {
         let waiting: Vec<_> = std::iter::from_fn(|| answer(1 << 20)).take(1000).collect();
         assert_eq!(waiting.iter().map(Bytes::len).sum::<usize>(), LIMIT);
         assert!(answer(SMALL).is_some(), "a short answer is always given");
-        // A part of an answer keeps the whole of it.
+        // A slice of an answer keeps the whole answer in memory.
         let part = waiting[0].slice(..1);
         drop(waiting);
         assert!(answer(LIMIT).is_none());

@@ -1,4 +1,4 @@
-//! How many connections the admin server has at once, and which one gives way when a new one finds no place.
+//! The admin server's connection limit, and which connection gives way when a new one finds no place.
 //!
 //! A connection *waits* until its request has arrived, and is *answered* from then until its answer is sent. Only a
 //! waiting connection gives way: the one that has waited longest. Long answers cannot take every place: the last ones
@@ -25,32 +25,32 @@ pub(super) struct Places {
 #[derive(Debug)]
 struct Connection {
     phase: Mutex<Phase>,
-    /// Whether the other side does not take what is written.
+    /// Whether the client does not read what is written.
     blocked: Arc<AtomicBool>,
     told: Notify,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// For the head of a request, since then.
+    /// For the head of a request, since this time.
     WaitingForHead(Instant),
-    /// For the rest of its body; since the wait for its head began.
+    /// For the rest of its body; the time at which the wait for its head began.
     WaitingForBody(Instant),
     Answered,
-    /// Its place was taken away, and it ends unless a request has arrived after all.
+    /// Its place was taken: it ends unless a request has arrived in time.
     GivesWay,
 }
 
-/// What a request may have.
+/// The kind of answer that a request may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Admitted,
-    /// A short answer, after which its connection ends.
+    /// A short answer, after which its connection closes.
     ShortOnly,
 }
 
 impl Places {
-    /// `limit` places, the last `reserved` of them for short answers.
+    /// Creates `limit` places, the last `reserved` of them for short answers.
     pub(super) fn new(limit: usize, reserved: usize) -> Arc<Self> {
         let (taken, freed, next) = (Mutex::default(), Notify::new(), tokio::sync::Mutex::default());
         Arc::new(Self { limit, long: limit.saturating_sub(reserved), taken, freed, next })
@@ -76,7 +76,7 @@ impl Places {
         Some(Place { places: Arc::clone(self), connection })
     }
 
-    /// A place for a new connection, as soon as there is one.
+    /// Waits for a place for a new connection.
     pub(super) async fn wait(self: &Arc<Self>) -> Place {
         loop {
             let freed = self.freed.notified();
@@ -123,7 +123,7 @@ impl Connection {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the last answer was made, and is not sent.
+    /// Whether the last answer is complete but not sent.
     fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Relaxed)
     }
@@ -133,14 +133,14 @@ impl Connection {
     }
 }
 
-/// A connection's place, until it is dropped.
+/// A connection's place, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
     connection: Arc<Connection>,
 }
 
-/// A connection's place, for its requests.
+/// The handle of a connection's place for its requests.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
     places: Arc<Places>,
@@ -148,7 +148,7 @@ pub(super) struct Turns {
 }
 
 impl Place {
-    /// For what writes to the connection: whether the other side does not take it.
+    /// For the writer of the connection: whether the client does not read.
     pub(super) fn blocked(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.connection.blocked)
     }
@@ -158,12 +158,12 @@ impl Place {
         Turns { places: Arc::clone(&self.places), connection: Arc::clone(&self.connection) }
     }
 
-    /// Ends when another connection has got the place.
+    /// Returns when another connection has taken the place.
     pub(super) async fn given_away(&self) {
         self.connection.told.notified().await;
     }
 
-    /// Whether another connection has got the place, and no request has arrived since.
+    /// Whether another connection has taken the place and no request has arrived since.
     pub(super) fn gives_way(&self) -> bool {
         *self.connection.phase() == Phase::GivesWay
     }
@@ -183,7 +183,7 @@ impl Turns {
         {
             let mut phase = self.connection.phase();
             if *phase == Phase::GivesWay {
-                taken.push(Arc::clone(&self.connection)); // one more than there are places, until it is answered
+                taken.push(Arc::clone(&self.connection)); // exceeds the limit by one until it is answered
             }
             *phase = match *phase {
                 Phase::WaitingForHead(since) if !is_whole => Phase::WaitingForBody(since),
@@ -194,7 +194,7 @@ impl Turns {
         if taken.iter().filter(|connection| connection.has_request()).count() <= self.places.long {
             return Admission::Admitted;
         }
-        // A request whose body does not come is worth less than one that is there.
+        // A request with a missing body gives way to a complete request.
         let waits = |phase| match phase {
             Phase::WaitingForBody(since) => Some(since),
             _ => None,
@@ -205,14 +205,14 @@ impl Turns {
         }
     }
 
-    /// Waits for the request's turn among those of its origin. They begin one by one, and the runtime does other things in
-    /// between: answers take their time to be made, and a request of the other origin does not wait for all of them.
+    /// Waits for the request's turn among those of its origin. They start one by one, and the runtime runs other tasks
+    /// in between: answers take time to build, and a request of the other origin does not wait for all of them.
     pub(super) async fn wait(&self) {
         let _turn = self.places.next.lock().await;
         tokio::task::yield_now().await;
     }
 
-    /// The request is there whole, or needs no more to be answered.
+    /// The request is complete, or the rest is not needed for the answer.
     pub(super) fn received(&self) {
         let mut phase = self.connection.phase();
         if *phase != Phase::GivesWay {
@@ -220,7 +220,7 @@ impl Turns {
         }
     }
 
-    /// The answer is made. It is sent when the connection is no longer blocked.
+    /// The answer is complete. It counts as sent when the connection is no longer blocked.
     pub(super) fn answered(&self) {
         let mut phase = self.connection.phase();
         if *phase != Phase::GivesWay {
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// Connections that were accepted one after the other.
+    /// Connections, in the order in which they were accepted.
     async fn accepted<const N: usize>(places: &Arc<Places>) -> [Place; N] {
         let mut all = Vec::new();
         for _ in 0..N {
@@ -267,7 +267,7 @@ mod tests {
         }
         assert!(places.take().is_none(), "all are being answered");
         assert!(!gone(&answered) && !gone(&blocked));
-        // What is sent makes a connection wait again, behind those that have waited longer.
+        // A sent answer makes a connection wait again, behind connections that have waited longer.
         answered.turns().answered();
         assert!(places.take().is_some() && gone(&answered));
     }
@@ -305,7 +305,7 @@ mod tests {
         assert!(gone(&late));
         assert_eq!(late.turns().begin(true), Admission::Admitted);
         assert!(!gone(&late) && places.taken().len() == 3);
-        // There are as many as there may be again before there is a free one.
+        // The number of connections must fall below the limit before there is a free place.
         drop(other);
         assert!(places.is_full());
         drop((late, new));
@@ -323,10 +323,10 @@ mod tests {
         three.turns().answered();
         two.turns().answered();
         assert_eq!(four.turns().begin(false), Admission::Admitted);
-        // A request without its body keeps no other request from its answer.
+        // A request with a missing body does not block other requests.
         assert_eq!(three.turns().begin(true), Admission::Admitted);
         assert!(gone(&four) && !gone(&two));
-        // The client of a made answer does not take it.
+        // The client does not read its complete answer.
         three.turns().answered();
         three.blocked().store(true, Ordering::Relaxed);
         assert_eq!(two.turns().begin(true), Admission::ShortOnly);

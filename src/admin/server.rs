@@ -1,6 +1,6 @@
 //! An HTTP server for a [`Router`], with the time limits and caps that keep it from ever becoming a burden: slow
-//! clients, idle ones and many of them cost it a little, and the data plane nothing. A client on this machine is answered
-//! however many connections others hold open, and a health check from anywhere however many of them ask nothing.
+//! clients, idle ones and many of them cost it a little, and the data plane nothing. Clients on this machine are answered
+//! however many connections remote clients hold, and health checks from anywhere however many connections are idle.
 
 use std::future::poll_fn;
 use std::io;
@@ -36,11 +36,12 @@ use super::{Failure, replicas};
 use crate::config::{BindAddress, SocketMode};
 use crate::proxy::unix_socket::UnixSocket;
 
-/// Connections at once from this machine, and as many from others: dashboards, scrapers and health checks need a few.
+/// Connections at once from this machine, and as many from other machines: dashboards, scrapers and health checks need
+/// a few.
 const CONNECTIONS: usize = 128;
-/// The most that are ever open: from this machine, from others, and as many again that gave way and are closing.
+/// The maximum of open connections: local ones, remote ones, and as many again that gave way and are closing.
 pub(crate) const MOST_CONNECTIONS: usize = 4 * CONNECTIONS;
-/// So many of them are left for short answers when clients are slow to take long ones.
+/// Places reserved for short answers while clients read long ones slowly.
 const RESERVED: usize = 32;
 /// Header lines of a request.
 const HEADERS: usize = 64;
@@ -55,8 +56,8 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const SLOW_TIME: Duration = Duration::from_secs(180);
 /// How long a client may take nothing of an answer that waits for it.
 const WRITE_TIME: Duration = Duration::from_secs(30);
-/// So many bytes that cannot be sent yet are handed to the kernel for each connection. It would take megabytes, which are old
-/// when a slow client gets them.
+/// Unsent bytes per connection that the kernel queues (TCP_NOTSENT_LOWAT). By default it queues megabytes, which are
+/// outdated when a slow client reads them.
 const UNSENT: u32 = 128 * 1024;
 /// Time for running requests to end when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -82,7 +83,7 @@ enum Listener {
 }
 
 impl Bound {
-    /// Takes an address. `mode` is that of a Unix socket.
+    /// Binds an address. `mode` applies to a Unix socket.
     pub async fn bind(address: &BindAddress, mode: SocketMode) -> io::Result<Self> {
         let (listener, address) = match address {
             BindAddress::Tcp(wanted) => {
@@ -175,10 +176,10 @@ async fn live(connection: impl Future, place: &Place) {
     loop {
         tokio::select! {
             biased;
-            _ = &mut connection => return, // a client that breaks off is no failure of this server
+            _ = &mut connection => return, // a client that disconnects is not a server error
             () = place.given_away() => {}
         }
-        // A request may have arrived that is not read yet: after this, the runtime has looked.
+        // A request may have arrived but not been read: this lets the runtime poll the connection.
         tokio::task::yield_now().await;
         let ended = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx).is_ready())).await;
         if ended || place.gives_way() {
@@ -214,7 +215,7 @@ async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer, Optio
     Ok(match listener {
         Listener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
-            // It only saves memory: a kernel that does not know it serves as well.
+            // It only saves memory: on a kernel without this option the server works as well.
             let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
             let ends = Ends { peer: address, local: stream.local_addr()? };
             (Box::new(stream), Peer::Tcp(address), Some(ends))
@@ -223,7 +224,7 @@ async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer, Optio
     })
 }
 
-/// A place for a connection from there; `None`: there is none for it.
+/// A place for a connection of that origin, if there is one.
 async fn place(places: &PerOrigin<Arc<Places>>, peer: Peer) -> Option<Place> {
     let places = places.of(Some(peer));
     if peer.is_local() { Some(places.wait().await) } else { places.take() }

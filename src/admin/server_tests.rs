@@ -34,7 +34,7 @@ fn router() -> Router {
     Router::new().route("/", route).route("/stream", axum::routing::get(stream)).route("/add", never)
 }
 
-/// The rest of what comes, until the other side ends it.
+/// Reads until the peer closes the connection.
 async fn rest(client: &mut TcpStream) -> String {
     let mut rest = String::new();
     client.read_to_string(&mut rest).await.unwrap();
@@ -69,7 +69,7 @@ async fn an_answer_that_is_a_stream_may_take_longer() {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("late"), "{answer}");
 }
 
-/// A path whose answer has no end, and which tells when no more of it is wanted.
+/// A route whose answer never ends, and a channel that closes when the answer is dropped.
 fn endless() -> (Router, tokio::sync::mpsc::Receiver<()>) {
     let (wanted, given_up) = tokio::sync::mpsc::channel(1);
     let wanted = Arc::new(std::sync::Mutex::new(Some(wanted)));
@@ -88,11 +88,11 @@ fn endless() -> (Router, tokio::sync::mpsc::Receiver<()>) {
 }
 
 #[tokio::test]
-async fn who_takes_nothing_of_its_answer_gives_up_its_place() {
+async fn a_client_that_does_not_read_its_answer_gives_up_its_place() {
     let (router, mut given_up) = endless();
     let (mut client, _stop, _server) = serving(router).await;
     client.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-    // It takes its time, and is served for as long as it takes anything.
+    // The client is slow, and is served while it reads anything.
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(50)).await;
         client.read_exact(&mut vec![0; 4 << 20]).await.unwrap();
@@ -102,7 +102,7 @@ async fn who_takes_nothing_of_its_answer_gives_up_its_place() {
     assert_eq!(end, Ok(None), "its answer is still kept for it");
 }
 
-/// A server at every address, whose half requests never time out; its port.
+/// A server at every address, whose incomplete requests never time out; returns its port.
 async fn patient(router: Router) -> u16 {
     let mut bound =
         Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap()), SocketMode::default()).await.unwrap();
@@ -116,7 +116,7 @@ async fn patient(router: Router) -> u16 {
 
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
-/// Sends the same on many connections, from that address of this machine to itself.
+/// Sends the same bytes on many connections, from that address of this machine to itself.
 async fn hold(count: usize, at: (IpAddr, u16), sent: &str) -> Vec<TcpStream> {
     let mut held = Vec::new();
     for _ in 0..count {
@@ -127,7 +127,7 @@ async fn hold(count: usize, at: (IpAddr, u16), sent: &str) -> Vec<TcpStream> {
     held
 }
 
-/// The answer to a request, within a time in which nothing of the server's times out.
+/// The answer to a request, before any time limit of the server expires.
 async fn ask(at: (IpAddr, u16), path: &str) -> String {
     let asking = async {
         let mut stream = TcpStream::connect(at).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_connection_in_the_middle_of_a_request_gives_way_to_a_new_one() {
         for _ in 0..10 {
             assert!(ask(at, "/").await.ends_with("hello"), "{half:?}");
         }
-        // The oldest gave way, and the newest has its place still.
+        // The oldest connection gave way, and the newest still has its place.
         let mut byte = [0];
         assert!(!matches!(held[0].read(&mut byte).await, Ok(1..)), "{half:?}");
         let newest = held.last_mut().unwrap();
@@ -162,7 +162,7 @@ async fn a_connection_in_the_middle_of_a_request_gives_way_to_a_new_one() {
 async fn a_request_that_is_being_answered_never_gives_way() {
     let at = (LOCAL, patient(router()).await);
     let answered = hold(1, at, "POST /add HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(ask(at, "/").await.ends_with("hello")); // the one before was read by then
+    assert!(ask(at, "/").await.ends_with("hello")); // the previous request was read by then
     let held = hold(700, at, HALF[1]).await;
     assert!(ask(at, "/").await.ends_with("hello"));
     let kind = answered[0].try_read(&mut [0]).unwrap_err().kind();
@@ -187,7 +187,7 @@ async fn however_many_read_nothing_of_their_answers_a_health_check_is_answered()
     drop(held);
 }
 
-/// An address of this machine by which it is not on this machine; nothing is sent to find it.
+/// A non-loopback address of this machine; finding it sends no packet.
 fn from_outside() -> Option<IpAddr> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
@@ -195,13 +195,13 @@ fn from_outside() -> Option<IpAddr> {
 }
 
 #[tokio::test]
-async fn however_many_connections_others_hold_this_machine_and_they_are_answered() {
+async fn local_and_remote_requests_are_answered_however_many_remote_connections_are_open() {
     let Some(outside) = from_outside() else {
         return crate::testing::skip(
             "this machine has no address but loopback (give it a route to 192.0.2.1)",
         );
     };
-    // Half requests, and answers that take for ever.
+    // Incomplete requests, and answers that never end.
     for held in [HALF[1], "POST /add HTTP/1.1\r\nHost: x\r\n\r\n"] {
         let port = patient(router()).await;
         let guests = hold(700, (outside, port), held).await;
@@ -213,7 +213,7 @@ async fn however_many_connections_others_hold_this_machine_and_they_are_answered
 }
 
 #[tokio::test]
-async fn answers_that_nobody_takes_are_bounded_and_leave_room_for_other_origins() {
+async fn unread_answers_are_bounded_and_leave_room_for_other_origins() {
     let size = 4 << 20;
     let large = axum::routing::get(move || std::future::ready(vec![b'x'; size]));
     let count = middleware::from_fn_with_state(PerOrigin::default(), super::super::pending::count);
@@ -246,7 +246,7 @@ async fn half_a_header_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_does_not_hold_up_the_end() {
+async fn an_idle_connection_does_not_delay_the_shutdown() {
     let (mut client, stop, server) = started().await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut byte = [0];

@@ -1,6 +1,6 @@
-//! Server-Sent Events, as they are written (HTML Living Standard, 9.2.5).
+//! Server-Sent Events (HTML Living Standard, 9.2.5).
 //!
-//! A stream is asked for its next bytes when its reader has taken the ones before: nothing gathers for a slow reader.
+//! A stream produces its next bytes when its reader has read the previous ones: no backlog grows for a slow reader.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -15,20 +15,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Failure;
 
-/// So many bytes of events are written at a time, and one event more.
+/// Bytes of events written at a time, plus at most one event.
 pub(super) const BATCH: usize = 16 << 10;
-/// A stream without an event sends something this often, so that nothing in between takes it for dead.
+/// Keepalive interval of a stream without events, so that no proxy or NAT drops it as idle.
 pub(super) const ALIVE: Duration = Duration::from_secs(15);
-/// A comment, which no reader shows.
+/// A comment, which readers ignore.
 pub(super) const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
 /// A source of events.
 pub(super) trait Source: Send + 'static {
-    /// The next bytes, whole events; `None`: that was all. It is not dropped before it is done, but with the stream.
+    /// The next bytes, whole events; `None` at the end. A pending call is dropped only with the stream.
     fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
 }
 
-/// The answer that is such a stream.
+/// A response with such a stream.
 pub(super) fn answer(source: impl Source) -> Response {
     let body = stream::unfold(source, |mut source| async move {
         let bytes = source.next().await?;
@@ -36,7 +36,7 @@ pub(super) fn answer(source: impl Source) -> Response {
     });
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        // Proxies in between are not to collect it.
+        // Keeps proxies from buffering it.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
     (headers, Body::from_stream(body)).into_response()
@@ -54,11 +54,11 @@ pub(super) fn event(out: &mut String, kind: &str, id: Option<u64>, data: &str) {
     out.push('\n');
 }
 
-/// The streams that there may be at once.
+/// The limit of concurrent streams.
 #[derive(Clone, Debug)]
 pub(super) struct Streams(Arc<Semaphore>);
 
-/// Streams at once from this machine, and as many from others.
+/// Streams at once from this machine, and as many from other machines.
 const STREAMS: usize = 64;
 
 impl Default for Streams {
@@ -68,11 +68,11 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// A place for one more, if there is one.
+    /// A place for one more stream, if there is one.
     pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
         Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
-            let message = format!("{STREAMS} others follow the events or the log already");
-            let hint = "close a dashboard, or ask /api/v1/status now and then";
+            let message = format!("{STREAMS} streams of events or the log are already open");
+            let hint = "close a dashboard, or poll /api/v1/status";
             Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message, hint)
         })
     }

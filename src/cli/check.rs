@@ -1,5 +1,5 @@
-//! `pointsman check`: all problems of a configuration at once. Nothing is resolved, nothing is bound; whether a file is in
-//! the way of a Unix socket is looked at.
+//! `pointsman check`: all problems of a configuration at once. It resolves and binds nothing, but checks whether a file
+//! is in the way of a Unix socket.
 
 use super::{Exit, Failure, FileArgs, Form, print};
 use crate::config::{self, BindAddress, Config};
@@ -22,7 +22,7 @@ pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> 
         return Err(Failure::Invalid(format!("{}: {}", path.display(), obstacles.join("\n"))));
     }
     let files = files::files(&config, sockets::file_limit(), files::workers(&config));
-    // The limit of this process: a service may have another one.
+    // The limit of this process: a service may have a different one.
     let shortage = files::shortage(&files).map(|shortage| shortage.to_string());
     let lowered = files::lowered(&config, &files).into_iter().map(|lowered| lowered.to_string());
     for warning in shortage.into_iter().chain(lowered) {
@@ -33,7 +33,7 @@ pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> 
     print(&format!("{}: good ({listeners}, {pools})\n", path.display()))
 }
 
-/// What keeps Unix sockets from being made where they are wanted.
+/// Obstacles at the paths of the configured Unix sockets.
 fn obstacles(config: &Config) -> Vec<String> {
     let of_listeners = config.listeners.iter().flat_map(|(name, listener)| {
         listener.bind.iter().map(move |address| (format!("listener {name:?}"), address))

@@ -32,7 +32,7 @@ pub(super) struct CloseArgs {
     /// The connection's number, as in the log and in `pointsman connections`
     #[arg(value_name = "CONN")]
     conn: u64,
-    /// With a TCP reset, so that neither peer takes a part of a stream for the whole (the default)
+    /// With a TCP reset, so that a truncated stream does not look complete (the default)
     #[arg(long, conflicts_with = "fin")]
     reset: bool,
     /// With a FIN instead of a reset, as if the other side had finished

@@ -74,12 +74,12 @@ impl Filter {
     }
 }
 
-/// The fields of a line in the text format: each name with its value.
+/// The fields of a line in the text format: names and values.
 fn fields(line: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
     let mut rest = line;
     std::iter::from_fn(move || {
         loop {
-            // A word of the message, or a name, which ends with its sign of equality.
+            // A word of the message, or a name up to its equals sign.
             let end = rest.find([' ', '=', '"'])?;
             let (word, after) = rest.split_at(end);
             if let Some(after) = after.strip_prefix('=') {

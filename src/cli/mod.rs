@@ -311,7 +311,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::Unserved) => ExitCode::from(1),
         Ok(Exit::Cut) => ExitCode::from(3),
         Err(failure) => {
-            // It quotes what an instance, a file or a name server said.
+            // The message quotes an instance, a file or a name server.
             eprintln!("{}", sanitize::lines(&failure.to_string()));
             ExitCode::from(failure.code())
         }
@@ -334,7 +334,7 @@ fn print_on(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Writes an instance's answer in JSON to standard output, as it came but for characters that a terminal would act on.
+/// Writes an instance's JSON answer to standard output, with the characters escaped that a terminal would act on.
 fn print_json(answer: &str) -> Result<Exit, Failure> {
     print(&format!("{}\n", sanitize::json(answer.trim_end())))
 }

@@ -1,17 +1,17 @@
-//! What a backend may be called: one rule for every source of names. A name stands in lines of the log, in labels of
-//! metrics, in paths of the admin API and as POOL/BACKEND on the command line.
+//! The rule for backend names, the same for every source. A name appears in log lines, in metric labels, in paths of
+//! the admin API and as POOL/BACKEND on the command line.
 
 use crate::sanitize;
 
-/// The longest name, in bytes: one of DNS (253, RFC 1035, 2.3.4) with the port of an SRV record behind it (`:65535`).
+/// The longest name, in bytes: a DNS name (253, RFC 1035, 2.3.4) and the port of an SRV record (`:65535`).
 const LONGEST: usize = 259;
 
 /// The rule in words, as in "its name must have …".
 pub const BACKEND_NAME_RULE: &str =
     "1 to 259 bytes of visible characters, spaces only between them, no / and not only dots";
 
-/// Whether a backend may have that name. Dots alone are a step in a path (RFC 3986, 5.2.4), which browsers take before
-/// they ask.
+/// Whether a backend may have that name. Dots alone are a path segment (RFC 3986, 5.2.4) that browsers resolve before
+/// they send a request.
 pub fn is_backend_name(name: &str) -> bool {
     let shown = |c: char| !sanitize::is_unsafe(c) && c != '/' && (c == ' ' || !c.is_whitespace());
     (1..=LONGEST).contains(&name.len())

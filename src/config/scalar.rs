@@ -135,8 +135,8 @@ pub(super) fn in_bytes(size: u64) -> String {
     format!("{}{name}", size / unit)
 }
 
-/// Reads the mode of a file, in octal and as text: of a bare number YAML hands on only the value, which is 660 for `0660`
-/// in one version and 432 in another, and which of them was written cannot be seen any more.
+/// Reads a file mode, in octal and in quotes: YAML hands on only the value of a bare number, and `0660` is 660 in one
+/// YAML version and 432 in another.
 pub(super) fn file_mode(node: &Node) -> Result<SocketMode, String> {
     let digits = text(node).ok().and_then(|text| text.strip_prefix("0o").or(text.strip_prefix('0')));
     let three =
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_is_octal_and_says_so() {
+    fn a_mode_is_octal_and_quoted() {
         let read = |text: &str| file_mode(&node(text)).ok().map(|mode| mode.0);
         assert_eq!(read("0660"), Some(0o660));
         assert_eq!(read("0o600"), Some(0o600));

@@ -24,7 +24,7 @@ use crate::telemetry::text::{Cause, bounded};
 
 /// The largest share that a container can ask for, as in a static list.
 const LARGEST_WEIGHT: u32 = 256;
-/// A label that is not heeded is shown up to here, in characters: it may be as long as the engine lets it be.
+/// A rejected label is logged up to this length, in characters: the engine allows any length.
 const SHOWN: usize = 80;
 
 /// What a list says.
@@ -289,7 +289,8 @@ pub(crate) fn id(container: &ContainerSummary) -> &str {
     container.id.as_deref().unwrap_or_default()
 }
 
-/// What a container is called: as its label says if a backend may have that name, else its own name. Links give it further names, such as `/web/db`.
+/// The name of a container: its label if a backend may have that name, otherwise its own name. Links give it more
+/// names, such as `/web/db`.
 pub(crate) fn name(container: &ContainerSummary) -> Arc<str> {
     let labelled = label(container, "name").map(str::trim).filter(|name| is_backend_name(name));
     let own = || {
@@ -301,7 +302,7 @@ pub(crate) fn name(container: &ContainerSummary) -> Arc<str> {
 
 /// Why a container is unhealthy, given the last output of its HEALTHCHECK.
 pub(super) fn unhealthy_because(output: &str) -> Cause {
-    /// So much of its output is told, in characters.
+    /// The length up to which its output is logged, in characters.
     const LONGEST: usize = 200;
     let line = output.lines().map(str::trim).rfind(|line| !line.is_empty());
     match line {

@@ -126,7 +126,7 @@ fn labels_that_make_no_sense_are_told_and_the_defaults_hold() {
 }
 
 #[test]
-fn a_label_that_no_backend_may_be_called_by_leaves_the_container_its_own_name() {
+fn a_label_that_is_no_valid_backend_name_leaves_the_container_its_own_name() {
     let long = "x".repeat(300_000);
     for label in ["a\nb", "\x1b[2J", "\u{202e}gnp", "a/b", "..", &long] {
         let reading = reading(&settings(), &[labelled(&[("pointsman.name", label)])]);
@@ -139,7 +139,7 @@ fn a_label_that_no_backend_may_be_called_by_leaves_the_container_its_own_name() 
             "{complaint:?}"
         );
     }
-    // An empty label is none, and spaces around a name do not belong to it.
+    // An empty label counts as absent, and surrounding spaces are ignored.
     assert_eq!(&*only(&settings(), labelled(&[("pointsman.name", "")])).name, "web-1");
     assert_eq!(&*only(&settings(), labelled(&[("pointsman.name", " Server 1 ")])).name, "Server 1");
 }

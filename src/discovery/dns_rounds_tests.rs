@@ -1,11 +1,11 @@
-//! What is known of addresses from round to round, asked of a name server of the test's own.
+//! The state of addresses from round to round, with a name server in the test.
 
 use super::*;
 use crate::cli::demo::zone::{Mode, Server, Zone};
 use crate::config::Family;
 
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
-/// The name of the question for the name of [`ADDRESS`].
+/// The name in the reverse lookup of [`ADDRESS`].
 const REVERSE: &str = "1.0.0.10.in-addr.arpa";
 
 struct Asking {
@@ -21,12 +21,12 @@ impl Asking {
         let server = Server::start("127.0.0.1:0".parse().unwrap(), zone.clone()).await.unwrap();
         let mut settings = Dns::new("backend".into(), 5000);
         (settings.query.server, settings.query.family) = (Some(server.address), Family::V4);
-        // Nothing here waits for a silent server: no busy machine takes that long.
+        // Long enough for a busy machine: no test here waits for a silent server.
         let resolver = Resolver::new(Some(server.address), Duration::from_secs(20)).unwrap();
         Self { zone, watcher: Watcher::new(settings), resolver: Arc::new(resolver), _server: server }
     }
 
-    /// One round: what it found, in a word or by name, and whose the addresses are.
+    /// One round: its result, in a word or by name, and the owners of the addresses.
     async fn round(&mut self) -> (Vec<String>, Vec<String>) {
         let Observation { outcome, owners } = self.watcher.round(&self.resolver).await;
         let found = match &outcome {
@@ -36,7 +36,7 @@ impl Asking {
         (found, owners.values().map(ToString::to_string).collect())
     }
 
-    /// Lets so much time pass that an address is forgotten that has left the answers.
+    /// Advances the time until a missing address is forgotten.
     async fn pass_time(&self) {
         let query = &self.watcher.settings.query;
         tokio::time::pause();
@@ -54,25 +54,25 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 #[test]
-fn a_name_server_that_fails_for_long_makes_no_name_forgotten() {
+fn no_name_is_forgotten_while_a_name_server_fails() {
     run(async {
         let mut asking = Asking::start().await;
         asking.zone.set("backend", [ADDRESS]);
         asking.zone.name_owner(ADDRESS, "web-1.net");
         assert_eq!(asking.round().await, told("web-1.net", "web-1.net"));
-        // The name alone cannot be asked for.
+        // Only the reverse lookup fails.
         asking.zone.set_mode_of(REVERSE, Mode::ServFail);
         assert_eq!(asking.round().await, told("web-1.net", "web-1.net"));
-        // Nothing can be.
+        // Every lookup fails.
         asking.zone.set_mode(Mode::ServFail);
         for _ in 0..3 {
             asking.pass_time().await;
             assert_eq!(asking.round().await, told("server_failure", "web-1.net"));
         }
-        // The addresses are told again, and their names are not yet.
+        // The addresses are answered again, and their names are not yet.
         asking.zone.set_mode(Mode::Answer);
         assert_eq!(asking.round().await, told("web-1.net", "web-1.net"));
-        // A container that is just going has no name any longer, but its address.
+        // A departing container has an address but no name.
         asking.zone.set_mode_of(REVERSE, Mode::Answer);
         asking.zone.forget_owner(ADDRESS);
         assert_eq!(asking.round().await, told("web-1.net", "web-1.net"));
@@ -83,7 +83,7 @@ fn a_name_server_that_fails_for_long_makes_no_name_forgotten() {
 }
 
 #[test]
-fn an_address_that_is_missing_from_answers_is_forgotten_after_its_time_and_no_sooner() {
+fn an_address_missing_from_answers_is_forgotten_after_its_time_and_no_sooner() {
     run(async {
         let mut asking = Asking::start().await;
         asking.zone.set("backend", [ADDRESS]);
@@ -93,7 +93,7 @@ fn an_address_that_is_missing_from_answers_is_forgotten_after_its_time_and_no_so
         assert_eq!(asking.round().await, told("empty", "web-1.net"));
         asking.pass_time().await;
         assert_eq!(asking.round().await, (vec!["empty".to_owned()], vec![]));
-        // It is asked for anew, and nothing of before is believed.
+        // The address is looked up again, and its old state is gone.
         asking.zone.set("backend", [ADDRESS]);
         asking.zone.set_mode_of(REVERSE, Mode::ServFail);
         assert_eq!(asking.round().await, (vec!["10.0.0.1:5000".to_owned()], vec![]));
@@ -101,7 +101,7 @@ fn an_address_that_is_missing_from_answers_is_forgotten_after_its_time_and_no_so
 }
 
 #[test]
-fn a_server_nearby_is_asked_for_each_name_in_each_round_and_another_one_now_and_then() {
+fn a_nearby_server_is_asked_for_each_name_every_round_and_a_distant_one_seldom() {
     run(async {
         let mut asking = Asking::start().await;
         asking.zone.set("backend", [ADDRESS]);
@@ -111,11 +111,11 @@ fn a_server_nearby_is_asked_for_each_name_in_each_round_and_another_one_now_and_
             let _ = asking.round().await;
             asking.zone.queries().udp - before
         };
-        // A new name is confirmed by another answer: two times two questions.
+        // A second answer confirms a new name: two times two questions.
         assert_eq!(questions(&mut asking).await, 4);
         assert_eq!(questions(&mut asking).await, 2);
         assert_eq!(questions(&mut asking).await, 2);
-        // One that says nothing of the address is asked for it in each round while a name is known.
+        // While a name is known, a server that has no answer for the address is asked every round.
         asking.zone.set_mode_of(REVERSE, Mode::ServFail);
         assert_eq!(questions(&mut asking).await, 2);
 

@@ -52,7 +52,7 @@ impl Address {
         }
     }
 
-    /// What went wrong, and what to do. An engine, or a proxy before it, may say much: it is bounded here.
+    /// What went wrong, and what to do. An engine, or a proxy in front of it, may send a long text: it is cut here.
     pub(crate) fn explain(&self, error: &Error) -> String {
         bounded(&self.in_full(error), LONGEST)
     }

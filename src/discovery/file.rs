@@ -102,14 +102,14 @@ fn understand(path: &Path, look: &Look) -> Outcome {
         Ok(backends) => Outcome::Backends(backends.iter().map(Found::from).collect()),
         Err(report) => {
             let problems = report.problems();
-            // Its value may be as long as the file.
+            // The value may be as long as the file.
             let lines = problems.iter().map(|problem| bounded(&report.line(problem), LONGEST_TOLD));
             Outcome::Invalid(in_one_line(lines).into())
         }
     }
 }
 
-/// The first mistakes that there is room for, and how many more there are. A log has lines.
+/// The first mistakes that fit on one line, and the number of the rest: the log has one line for each event.
 fn in_one_line(mistakes: impl ExactSizeIterator<Item = String>) -> String {
     let all = mistakes.len();
     let (mut line, mut room, mut told) = (String::new(), LONGEST - "; and 4000000 more".len(), 0);

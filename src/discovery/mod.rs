@@ -178,7 +178,7 @@ impl Outcome {
     }
 }
 
-/// A reason with what follows from it, which a long reason must not push out.
+/// A reason with its consequence, which must stay even if the reason is long.
 fn told(reason: &str, follows: &str) -> Cause {
     let room = LONGEST - follows.chars().count();
     Cause::from(bounded(reason, room) + follows)
@@ -210,19 +210,19 @@ impl Running {
     }
 }
 
-/// Files that watching `source` may have open at once.
+/// Open files that watching `source` may need at once.
 pub(crate) fn files(source: &Source) -> u64 {
-    /// A question goes to two servers at a time, if there are two.
+    /// A question goes to up to two servers at a time.
     const SERVERS: u64 = 2;
     const FAMILIES: u64 = 2;
-    /// A connection to each server, for answers that do not fit a datagram.
+    /// A TCP connection to each server, for answers that do not fit a datagram.
     const OVER_TCP: u64 = 4;
-    /// Two streams, of events and for lists.
+    /// Two streams: events and lists.
     const ENGINE: u64 = 4;
     match source {
         Source::Static(_) => 0,
         Source::File(_) => 1,
-        // Names of addresses are asked for when the addresses are known.
+        // Reverse lookups start when the addresses are known.
         Source::Dns(_) => rounds::AT_ONCE as u64 * SERVERS + OVER_TCP,
         Source::Srv(_) => rounds::AT_ONCE as u64 * SERVERS * FAMILIES + OVER_TCP,
         Source::Docker(_) => rounds::AT_ONCE as u64 + ENGINE,

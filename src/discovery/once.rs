@@ -64,7 +64,7 @@ mod tests {
     use super::*;
     use crate::testing::in_time;
 
-    /// What the resolver of this machine says.
+    /// The answer of this machine's resolver.
     async fn found(name: &str) -> Result<Vec<IpAddr>, String> {
         in_time(name, addresses(name)).await
     }

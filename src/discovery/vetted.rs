@@ -1,7 +1,7 @@
-//! The names that a source gives, checked. DNS and an engine hand on what strangers wrote: a name that no backend may
-//! have is replaced by one made from it. That is told once, and again if it comes back.
+//! Checks the names that a source gives. DNS and engines pass on names from third parties: a name that breaks the rule
+//! is replaced by one made from it. The log reports this once, and again if the name comes back.
 //!
-//! The replacement differs for different names: it still shows that an address has gone to another container.
+//! Different names get different replacements, so that an address that moves to another container is still noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
@@ -14,15 +14,15 @@ use super::{Observation, Outcome, Sink};
 use crate::config::{BACKEND_NAME_RULE, SourceKey, is_backend_name};
 use crate::sanitize;
 
-/// So much of a refused name is shown, and kept in its replacement, in characters.
+/// The length of a refused name in the log and in its replacement, in characters.
 const SHOWN: usize = 60;
-/// At most so many names of one answer are told; an answer can name thousands.
+/// The number of refused names of one answer in the log; an answer can have thousands.
 const MOST_TOLD: usize = 10;
 
 /// Names that were refused, each with its replacement.
 type Refused = BTreeMap<Arc<str>, Arc<str>>;
 
-/// A sink that hands on to `sink` only names that a backend may have.
+/// A sink that passes only valid backend names on to `sink`.
 pub(super) fn vetted(source: SourceKey, sink: Sink) -> Sink {
     let told = Mutex::new(BTreeSet::new());
     Box::new(move |mut observation| {
@@ -36,7 +36,7 @@ pub(super) fn vetted(source: SourceKey, sink: Sink) -> Sink {
     })
 }
 
-/// Replaces the names that no backend may have, and gives them.
+/// Replaces the invalid names, and returns them.
 fn vet(observation: &mut Observation) -> Refused {
     let found = match &mut observation.outcome {
         Outcome::Backends(found) => &mut found[..],
@@ -51,8 +51,8 @@ fn vet(observation: &mut Observation) -> Refused {
     refused
 }
 
-/// A name that a backend may have, made from one that it may not: the same one after a restart, too, as clients are
-/// spread by the names of their backends.
+/// A valid name made from an invalid one. It is the same after a restart, as the hash algorithms spread clients by
+/// backend names.
 fn replacement(refused: &str) -> Arc<str> {
     let legible = |c: char| if c.is_ascii_alphanumeric() || "-_.:".contains(c) { c } else { '_' };
     let start: String = refused.chars().take(SHOWN).map(legible).collect();
@@ -101,7 +101,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_replacement_is_a_name_and_tells_names_apart(a in r"(\PC|\p{C}|/){0,300}", b in r"(\PC|\p{C}|/){0,300}") {
+        fn a_replacement_is_valid_and_distinct(a in r"(\PC|\p{C}|/){0,300}", b in r"(\PC|\p{C}|/){0,300}") {
             prop_assert!(is_backend_name(&replacement(&a)));
             prop_assert_eq!(replacement(&a) == replacement(&b), a == b);
         }

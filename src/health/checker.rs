@@ -195,8 +195,9 @@ mod tests {
         }
     }
 
-    /// How long the checks of a pool of five waited that take 5 ms, beside a pool of 200 whose checks hang until their time
-    /// limit, once both are there; by the pace, with room for so many checks at once.
+    /// How long the checks of a pool wait that has five backends and takes 5 ms for each check, beside a pool of 200
+    /// backends whose checks hang until their time limit. Measured once both pools exist, with the given number of
+    /// checks at once.
     async fn waited_beside_silent(at_once: usize) -> Vec<Duration> {
         let pace = Arc::new(Pace::new(NonZeroUsize::new(at_once).unwrap()));
         let (silent, lively) = (pace.pool(), pace.pool());
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn checkers_that_end_while_they_wait_leave_all_places_to_the_others() {
+    async fn checkers_that_end_while_they_wait_free_all_places() {
         let pace = Arc::new(Pace::new(NonZeroUsize::new(3).unwrap()));
         let hangs = |_| std::future::pending::<Result<(), CheckError>>();
         for round in 0..3 {
@@ -242,7 +243,7 @@ mod tests {
             tokio::time::sleep(EVERY / 10).await;
             assert!(format!("{pace:?}").contains("free: 0"), "{pace:?}");
             drop((checkers, pool));
-            // The runtime drops an aborted task in its own time.
+            // The runtime drops an aborted task at a time of its choice.
             while !format!("{pace:?}").contains("free: 3") {
                 tokio::time::sleep(Duration::from_millis(1)).await;
                 assert!(round < 3);

@@ -14,12 +14,12 @@ use super::answer::{Answer, LONGEST};
 use super::{CheckError, tcp};
 use crate::config::HttpCheck;
 
-/// The longest head of an answer (its status line and header fields), in bytes: eight times what servers allow for one
-/// by default (Apache httpd and nginx: 8 KiB for a request's, and answers are as long).
+/// The longest head of an answer (status line and header fields), in bytes: eight times the default limit of Apache
+/// httpd and nginx for a request's head (8 KiB); answers have similar heads.
 const LONGEST_HEAD: usize = 64 * 1024;
 
-/// So much of what a server sends is read, in bytes: a head, as much of the body as is looked at, and as much again for
-/// the frames of chunks and for interim answers (1xx), of which there may be any number.
+/// Bytes read from a server: a head, the part of the body that is examined, and as much again for chunk framing and
+/// interim answers (1xx), which may be any number.
 const MOST: u64 = (2 * LONGEST_HEAD + LONGEST) as u64;
 
 pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(), CheckError> {
@@ -67,7 +67,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(),
     }
 }
 
-/// An error with what caused it.
+/// An error with its causes.
 fn told(error: &hyper::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),

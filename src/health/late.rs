@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-/// A check that waited this long for a place is on time all the same: so long a busy machine may take to run it.
+/// A check that waits no longer than this is on time: a busy machine may take this long to run it.
 const NEGLIGIBLE: Duration = Duration::from_millis(100);
 
-/// Checks run late until none was late for this long, or for two intervals: it is told once when that begins and once when
-/// it ends, not for every check.
+/// Checks run late until none has been late for this long, or for two intervals, so that the log gets one line for the
+/// beginning and one for the end, not one per check.
 const CALM: Duration = Duration::from_secs(10);
 
-/// Whether a check that waited so long for a place is late: by more than half of its interval. A backend that dies is
-/// noticed that much later.
+/// Whether a check is late after waiting this long for a place: more than half of its interval. A dead backend is
+/// detected later by the same time.
 pub(crate) fn is_late(waited: Duration, every: Duration) -> bool {
     waited > NEGLIGIBLE.max(every / 2)
 }
@@ -26,22 +26,22 @@ struct Late {
     checks: u64,
 }
 
-/// A change of that.
+/// A change between late and on time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// Checks run late now.
     Late,
-    /// They are on time again.
+    /// Checks are on time again.
     OnTime {
         /// How long they ran late.
         after: Duration,
-        /// How many of them did.
+        /// How many of them ran late.
         checks: u64,
     },
 }
 
 impl Lateness {
-    /// Takes in a check that has just ended and that comes every `every`.
+    /// Records a check that has just ended and that repeats every `every`.
     pub(crate) fn on(&mut self, late: bool, every: Duration, now: Instant) -> Option<Change> {
         match &mut self.0 {
             None if late => {
@@ -58,7 +58,7 @@ impl Lateness {
         }
     }
 
-    /// There are no more checks.
+    /// Records that the pool has no more checks.
     pub(crate) fn end(&mut self) -> Option<Change> {
         let Late { since, last, checks } = self.0.take()?;
         Some(Change::OnTime { after: last.duration_since(since), checks })
@@ -81,18 +81,18 @@ mod tests {
     }
 
     #[test]
-    fn that_checks_run_late_is_told_once_and_that_they_are_on_time_again_once() {
+    fn late_checks_and_their_end_are_each_reported_once() {
         let start = Instant::now();
         let mut lateness = Lateness::default();
         let mut at = |seconds: u32, late| lateness.on(late, SECOND, start + seconds * SECOND);
         assert_eq!(at(0, false), None);
         assert_eq!(at(1, true), Some(Change::Late));
         assert_eq!([at(2, true), at(3, false), at(11, false), at(12, true)], [None; 4]);
-        assert_eq!(at(21, false), None, "it is on time for nine seconds");
+        assert_eq!(at(21, false), None, "on time for nine seconds");
         assert_eq!(at(22, false), Some(Change::OnTime { after: 11 * SECOND, checks: 3 }));
         assert_eq!(at(23, false), None);
         assert_eq!(at(24, true), Some(Change::Late));
-        // Checks that come seldom are waited for.
+        // For rare checks the state lasts two intervals.
         assert_eq!(lateness.on(false, 60 * SECOND, start + 143 * SECOND), None);
         assert!(lateness.on(false, 60 * SECOND, start + 144 * SECOND).is_some());
         assert_eq!(lateness.end(), None);

@@ -32,8 +32,8 @@ pub use eject::Ejection;
 pub use pace::{Pace, PoolPace};
 pub use tally::{Tally, Verdict};
 
-/// A password is at most so long, in bytes: the file is read for each check, and must not be one that never ends, such as
-/// /dev/zero.
+/// The longest password, in bytes. The file is read for each check, and an endless file such as /dev/zero must not
+/// block it.
 const LONGEST_PASSWORD: u64 = 4096;
 
 /// What one check found.
@@ -43,9 +43,9 @@ pub struct Checked {
     pub kind: &'static str,
     /// `Err`: why it did not pass.
     pub result: Result<(), CheckError>,
-    /// How long it waited for a place among the checks that may be under way at once.
+    /// How long it waited for a place (`runtime.max_checks`).
     pub waited: Duration,
-    /// How long it took, once it had begun.
+    /// How long it took after it started.
     pub took: Duration,
 }
 

@@ -1,5 +1,4 @@
-//! What keeps all checkers of a process out of each other's way: so many checks at once and no more, fairly shared between
-//! the pools, and for each checker a place of its own in the interval.
+//! Bounds the checks of the process and shares the places fairly between pools; spreads the checkers over the interval.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -21,13 +20,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At most `max_checks` are under way at once; the others wait, as `turns.rs` says.
+    /// Allows `max_checks` checks at once; the others wait, as `turns.rs` decides.
     pub fn new(max_checks: NonZeroUsize) -> Self {
         let turns = Mutex::new(Turns::new(max_checks.get()));
         Self { turns, epoch: Instant::now(), checkers: AtomicU64::new(0) }
     }
 
-    /// The checks of one more pool.
+    /// Adds a pool.
     pub fn pool(self: &Arc<Self>) -> PoolPace {
         let id = self.turns().open();
         PoolPace(Arc::new(Open { pace: Arc::clone(self), id }))
@@ -37,13 +36,13 @@ impl Pace {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the free places away.
+    /// Assigns the free places.
     fn give(self: &Arc<Self>) {
         loop {
             let Some((pool, waiter)) = self.turns().next(|waiter| !waiter.is_closed()) else { return };
             if let Err(mut turn) = waiter.send(Turn { pace: Some(Arc::clone(self)), pool }) {
-                // It has been given up in this moment. Its place goes on from here: to give it back by its drop would go one
-                // level deeper for each check that was given up.
+                // The waiter was dropped just now. The loop passes its place on: returning it on drop would recurse
+                // once for each dropped waiter.
                 turn.pace = None;
                 self.turns().give_back(pool);
             }
@@ -57,7 +56,7 @@ impl fmt::Debug for Pace {
     }
 }
 
-/// The checks of one pool. A clone is the same pool.
+/// The checks of one pool. Clones share it.
 #[derive(Clone, Debug)]
 pub struct PoolPace(Arc<Open>);
 
@@ -70,13 +69,13 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.pace.turns().close(self.id);
-        // What was reserved for it is free for the others.
+        // The places reserved for it are free for other pools.
         self.pace.give();
     }
 }
 
 impl PoolPace {
-    /// Another checker of the pool, which begins now.
+    /// Adds a checker to the pool.
     pub(super) fn checker(&self, health: &Health) -> (Enrolled, Schedule) {
         let Open { pace, id } = &*self.0;
         pace.turns().add_checker(*id);
@@ -85,12 +84,12 @@ impl PoolPace {
     }
 }
 
-/// A checker that counts as one of its pool until it is dropped.
+/// A checker; it counts for its pool until it is dropped.
 #[derive(Debug)]
 pub(super) struct Enrolled(PoolPace);
 
 impl Enrolled {
-    /// Waits for a place. May be dropped while it waits.
+    /// Waits for a place. Cancel safe.
     pub(super) async fn turn(&self) -> Turn {
         let Open { pace, id } = &*self.0.0;
         let (waiter, turn) = oneshot::channel();
@@ -98,7 +97,7 @@ impl Enrolled {
         pace.give();
         match turn.await {
             Ok(turn) => turn,
-            // Only a pool that is closed drops what waits, and this one has a checker.
+            // Only a closed pool drops its waiters, and a pool with a checker is open.
             Err(_) => std::future::pending().await,
         }
     }
@@ -112,10 +111,10 @@ impl Drop for Enrolled {
     }
 }
 
-/// A place, for one check; it is free again when this is dropped.
+/// A place for one check; dropping it frees the place.
 #[derive(Debug)]
 pub(super) struct Turn {
-    /// `None`: it was given back.
+    /// `None`: it was returned.
     pace: Option<Arc<Pace>>,
     pool: u64,
 }

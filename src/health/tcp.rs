@@ -1,5 +1,5 @@
 //! The TCP check: a connection can be opened. It says that the kernel listens, not that the program answers.
-//! And the connection of every other check, of which only so much is read.
+//! Also opens the connections of all other checks, with a limit on the bytes read.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub(super) async fn check(address: SocketAddr) -> Result<(), CheckError> {
     Ok(())
 }
 
-/// Opens a connection for a check, which reads at most `most` bytes. There is no other way for a check to have one.
+/// Opens a connection for a check, which reads at most `most` bytes. All checks connect through this function.
 pub(super) async fn connect(address: SocketAddr, most: u64) -> Result<Bounded, CheckError> {
     let stream = TcpStream::connect(address).await;
     let stream = stream.and_then(|stream| not_with_itself(address, || stream.local_addr()).map(|()| stream));
@@ -33,14 +33,13 @@ pub(super) async fn connect(address: SocketAddr, most: u64) -> Result<Bounded, C
     Ok(Bounded { stream, most, left: most })
 }
 
-/// A connection of which only so much is read: a peer that never stops sending must not keep a check busy, nor fill the
-/// memory of whatever collects what it sends.
+/// A connection with a limit on the bytes read: an endless answer must neither block a check nor fill the memory.
 #[derive(Debug)]
 pub(super) struct Bounded {
     stream: TcpStream,
-    /// Bytes that are read altogether.
+    /// The limit of bytes.
     most: u64,
-    /// Those that are left.
+    /// The bytes left.
     left: u64,
 }
 
@@ -88,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// What a check reads of a server that sends so much and then closes.
+    /// What a check reads from a server that sends that much and then closes.
     async fn read(most: u64, sent: usize) -> (io::Result<usize>, Vec<u8>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

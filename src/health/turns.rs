@@ -1,23 +1,23 @@
 //! How the places for checks are shared between pools. Pure.
 //!
-//! So many checks may be under way at once (`runtime.max_checks`). A check of a backend that is silent holds its place
-//! until its time limit, so first come, first served would let one pool's silent backends take every place, and the checks
-//! of all pools wait. Instead:
+//! At most `runtime.max_checks` checks run at once. A check of a silent backend holds its place until its time limit.
+//! With first come, first served, the silent backends of one pool would take every place and delay the checks of all
+//! pools. Instead:
 //!
-//! - A free place goes to the pool that holds the fewest, among equals to the one that got its last place the longest ago.
-//!   Within a pool it is first come, first served.
-//! - Each pool has a *reserve*: half of the places are shared out evenly, at least one for each pool and never more than it
-//!   has checks. A pool takes no place that another one's reserve needs, so a check of a pool that holds less than its
-//!   reserve begins at once, whatever the others do. The other half is for every pool, and a pool alone has all places.
-//! - With more pools than half of the places, the reserves together are that half, and a pool may have to wait for the
-//!   first place of its own.
+//! - A free place goes to the pool that holds the fewest places; among equals, to the pool whose last place is the
+//!   oldest. Within a pool the order is first come, first served.
+//! - Each pool has a *reserve*: half of the places are divided evenly, at least one for each pool and at most one for
+//!   each of its checks. No pool takes a place from another pool's reserve, so a check of a pool below its reserve
+//!   starts at once. All pools share the other half, and a single pool gets all places.
+//! - With more pools than half of the places, the reserves together are that half, and a pool may have to wait for its first
+//!   place.
 //!
-//! What a reserve costs: a pool with very many silent backends has as few as half of the places for itself instead of all,
-//! and its checks, which are late anyway, are up to twice as late. What it gains: those of all other pools are on time.
+//! The cost: a pool with many silent backends gets as few as half of the places, and its checks, which are late anyway,
+//! are up to twice as late. The gain: the checks of all other pools are on time.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// The places, the pools that share them, and what waits for one.
+/// The places, the pools that share them, and the waiting checks.
 #[derive(Debug)]
 pub(super) struct Turns<W> {
     places: usize,
@@ -30,18 +30,18 @@ pub(super) struct Turns<W> {
 
 #[derive(Debug)]
 struct Pool<W> {
-    /// Its checkers: it never needs more places than these.
+    /// The number of its checkers: it never needs more places.
     checkers: usize,
     held: usize,
     waiting: VecDeque<W>,
-    /// The number of the last place that it was given.
+    /// The number of the last place that it received.
     last: u64,
-    /// No more checks will come; what is under way still holds its places.
+    /// The pool has no more checks; running ones still hold their places.
     closed: bool,
 }
 
 impl<W> Turns<W> {
-    /// So many places, all free, and no pool.
+    /// Creates that many places, all free, without pools.
     pub(super) fn new(places: usize) -> Self {
         Self { places, free: places, pools: BTreeMap::new(), next_pool: 0, given: 0 }
     }
@@ -50,14 +50,14 @@ impl<W> Turns<W> {
     pub(super) fn open(&mut self) -> u64 {
         let id = self.next_pool;
         self.next_pool += 1;
-        // It comes behind those that are there.
+        // It comes after the existing pools.
         let last = self.given;
         let pool = Pool { checkers: 0, held: 0, waiting: VecDeque::new(), last, closed: false };
         self.pools.insert(id, pool);
         id
     }
 
-    /// A pool asks for no more places.
+    /// Closes a pool.
     pub(super) fn close(&mut self, id: u64) {
         if let Some(pool) = self.pools.get_mut(&id) {
             (pool.closed, pool.checkers) = (true, 0);
@@ -66,28 +66,28 @@ impl<W> Turns<W> {
         self.forget(id);
     }
 
-    /// A pool has one checker more.
+    /// Adds a checker to a pool.
     pub(super) fn add_checker(&mut self, id: u64) {
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.checkers += 1;
         }
     }
 
-    /// A pool has one checker less.
+    /// Removes a checker from a pool.
     pub(super) fn remove_checker(&mut self, id: u64) {
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.checkers = pool.checkers.saturating_sub(1);
         }
     }
 
-    /// A check of a pool waits for a place.
+    /// Queues a check of a pool for a place.
     pub(super) fn ask(&mut self, id: u64, waiter: W) {
         if let Some(pool) = self.pools.get_mut(&id) {
             pool.waiting.push_back(waiter);
         }
     }
 
-    /// A pool gives a place back.
+    /// Returns a pool's place.
     pub(super) fn give_back(&mut self, id: u64) {
         if let Some(pool) = self.pools.get_mut(&id).filter(|pool| pool.held > 0) {
             pool.held -= 1;
@@ -96,7 +96,7 @@ impl<W> Turns<W> {
         self.forget(id);
     }
 
-    /// Gives a free place to a check that waits and still wants it; to be asked again until there is none.
+    /// Assigns a free place to a waiting check; call it again until it returns nothing.
     pub(super) fn next(&mut self, wants: impl Fn(&W) -> bool) -> Option<(u64, W)> {
         for pool in self.pools.values_mut() {
             while pool.waiting.front().is_some_and(|waiter| !wants(waiter)) {
@@ -123,7 +123,7 @@ impl<W> Turns<W> {
         Some((id, waiter))
     }
 
-    /// Places that are free.
+    /// The number of free places.
     pub(super) fn free(&self) -> usize {
         self.free
     }
@@ -134,7 +134,7 @@ impl<W> Turns<W> {
         (self.places / 2 / pools.max(1)).max(1)
     }
 
-    /// Forgets a pool that is closed and holds nothing any longer.
+    /// Removes a closed pool that holds no place.
     fn forget(&mut self, id: u64) {
         if self.pools.get(&id).is_some_and(|pool| pool.closed && pool.held == 0) {
             self.pools.remove(&id);
@@ -143,7 +143,7 @@ impl<W> Turns<W> {
 }
 
 impl<W> Pool<W> {
-    /// How many places of its reserve it does not hold.
+    /// The places of its reserve that it does not hold.
     fn lacks(&self, share: usize) -> usize {
         share.min(self.checkers).saturating_sub(self.held)
     }
@@ -154,12 +154,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Gives all places that can be given: the pools and waiters, in order.
+    /// Assigns all places: the pools and waiters, in order.
     fn give(turns: &mut Turns<u32>) -> Vec<(u64, u32)> {
         std::iter::from_fn(|| turns.next(|_| true)).collect()
     }
 
-    /// Places, and pools with so many checkers.
+    /// Places, and pools with that many checkers.
     fn turns(places: usize, checkers: &[usize]) -> Turns<u32> {
         let mut turns = Turns::new(places);
         for n in checkers {
@@ -176,23 +176,23 @@ mod tests {
         assert_eq!(give(&mut turns), [(0, 0), (0, 1), (0, 2), (0, 3)]);
         turns.give_back(0);
         assert_eq!(give(&mut turns), [(0, 4)]);
-        // One that is not waited for any longer takes no place.
+        // A cancelled waiter takes no place.
         turns.give_back(0);
         assert_eq!(turns.next(|waiter| *waiter > 6), Some((0, 7)));
     }
 
     #[test]
-    fn a_pool_of_silent_backends_leaves_the_reserve_of_the_others_free() {
+    fn a_pool_of_silent_backends_leaves_the_reserve_of_other_pools_free() {
         let mut turns = turns(256, &[2000, 5, 400]);
         (0..2000).for_each(|n| turns.ask(0, n));
-        // A third of a half for the third pool, and as many as it has checks for the second.
+        // A third of a half for the third pool, and one for each check of the second.
         assert_eq!(give(&mut turns).len(), 256 - 42 - 5);
         (0..5).for_each(|n| turns.ask(1, n));
         (0..400).for_each(|n| turns.ask(2, n));
         let given = give(&mut turns);
         assert_eq!(given.len(), 47);
         assert_eq!(given.iter().filter(|(id, _)| *id == 1).count(), 5);
-        // What the silent ones give back goes to the pool that holds the fewest, until it holds as many.
+        // Places that the silent pool returns go to the pool that holds the fewest, until both hold as many.
         let mut held = [256 - 47, 5, 42_usize];
         for _ in 0..100 {
             turns.give_back(0);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_that_is_gone_keeps_nothing_but_what_is_under_way() {
+    fn a_closed_pool_keeps_only_its_running_checks() {
         let mut turns = turns(2, &[5, 5]);
         (0..5).for_each(|n| turns.ask(0, n));
         assert_eq!(give(&mut turns).len(), 1);
@@ -247,8 +247,8 @@ mod tests {
     }
 
     proptest! {
-        /// However checks come and go: no place is lost, each pool's checks come in order, and a pool that waits and holds
-        /// nothing is passed over at most once by each other one.
+        /// However checks come and go: no place is lost, each pool's checks keep their order, and each other pool
+        /// overtakes a waiting pool without places at most once.
         #[test]
         fn no_pool_is_passed_over_for_long(
             places in 1usize..12, steps in prop::collection::vec(step(true), 1..200),
@@ -257,7 +257,7 @@ mod tests {
             let mut open = vec![0u64, 1];
             let mut held: Vec<u64> = Vec::new();
             let mut number = 0;
-            // By pool: what waits, and by whom it was passed over since it holds nothing and waits.
+            // By pool: its waiters, and the pools that overtook it since it began to wait without a place.
             let mut waiting = BTreeMap::<u64, VecDeque<u32>>::new();
             let mut passed = BTreeMap::<u64, Vec<u64>>::new();
             for step in steps {
@@ -302,7 +302,7 @@ mod tests {
                     prop_assert_eq!(once.len(), by.len(), "passed over twice: {:?}", by);
                 }
                 prop_assert_eq!(turns.free() + held.len(), places);
-                // A place stays free only for want of waiters, or for another pool's reserve.
+                // A place stays free only if no check waits, or for another pool's reserve.
                 let waits = waiting.values().any(|waits| !waits.is_empty());
                 if waits && open.len() == 1 && held.iter().all(|id| open.contains(id)) {
                     prop_assert_eq!(turns.free(), 0);
@@ -320,8 +320,7 @@ mod tests {
             prop_assert!(give(&mut turns).len() >= places / 2);
         }
 
-        /// While the pools stay the same and half of the places are enough for one each: a pool that holds less than its
-        /// reserve never waits.
+        /// While the pools stay the same and half of the places are enough for one each, a pool below its reserve never waits.
         #[test]
         fn a_pool_within_its_reserve_never_waits(
             checkers in prop::collection::vec(1usize..20, 1..6),

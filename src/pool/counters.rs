@@ -53,7 +53,7 @@ impl Default for Counters {
             first_byte: short(),
             connection: long(),
             check: short(),
-            // From the time that a runtime takes anyway to that of a thousand silent backends on one place.
+            // From the scheduling delay of a runtime up to the wait of a thousand silent backends for one place.
             check_delay: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]),
             checks_late: AtomicU64::new(0),
             routed: AtomicU64::new(0),
@@ -89,12 +89,12 @@ impl Counters {
         *self.resolutions.lock().unwrap_or_else(PoisonError::into_inner).entry(result).or_default() += 1;
     }
 
-    /// Counts a health check that began late.
+    /// Counts a health check that started late.
     pub(super) fn check_late(&self) {
         self.checks_late.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Health checks that began late.
+    /// Health checks that started late.
     pub fn checks_late(&self) -> u64 {
         self.checks_late.load(Ordering::Relaxed)
     }

@@ -29,7 +29,7 @@ pub enum Event {
     Withdrawn(SocketAddr, Arc<str>),
     /// The pool's configuration is another one from now on.
     Reconfigured(Box<config::Pool>),
-    /// The process listens on these addresses from now on.
+    /// The process now listens on these addresses.
     OwnAddresses(Arc<OwnAddresses>),
     /// The pool is no longer in the configuration.
     Removed,

@@ -53,7 +53,7 @@ pub struct Member {
     pub(super) wish: Option<(Wish, Cause)>,
     /// The share that an operator gave it, and the one that it had by the sources then.
     pub(super) told_weight: Option<(u32, u32)>,
-    /// Why it can never be used where it is: its address is one of our own.
+    /// Why it can never be used: this process listens at its address.
     pub(super) refused: Option<Arc<str>>,
     /// Why it has left for good.
     pub(super) left: Option<Cause>,
@@ -106,7 +106,7 @@ impl Member {
         self.left.is_some()
     }
 
-    /// Whether an operator has taken it out, so that it is not checked.
+    /// Whether an operator has disabled it, so that it is not checked.
     pub(super) fn in_maintenance(&self) -> bool {
         matches!(self.wish, Some((Wish::Maintenance, _)))
     }
@@ -180,7 +180,7 @@ impl Member {
         let order = if self.leaving() {
             Some((CloseReason::BackendLeft, config.on_leave))
         } else if self.refused.is_some() {
-            // A circle of connections holds its places until it is cut.
+            // Looping connections hold their places until they are cut.
             let at_once = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
             Some((CloseReason::BackendDown, at_once))
         } else if self.wish.is_some() {

@@ -116,11 +116,11 @@ impl Pool {
         let _ = when_done.await; // a pool that is gone has no backend to tell
     }
 
-    /// Returns when all that the pool's task was sent until now is part of what [`roster`](Self::roster) shows.
+    /// Returns when [`roster`](Self::roster) reflects everything sent to the pool's task until now.
     pub async fn when_shown(&self) {
         let (done, when_done) = oneshot::channel();
         let _ = self.news.send(task::News::Shown { done });
-        let _ = when_done.await; // a pool that is gone shows nothing new
+        let _ = when_done.await; // a stopped pool has no new state
     }
 
     /// Adds a backend that an operator names, and returns when it can be seen.

@@ -46,7 +46,7 @@ pub(super) enum News {
         who: Arc<str>,
         done: oneshot::Sender<()>,
     },
-    /// Answered once everything sent before it can be seen.
+    /// Answered when the effect of everything sent before it is visible.
     Shown {
         done: oneshot::Sender<()>,
     },
@@ -79,8 +79,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Starts a pool in a process that listens on the addresses `own`. Its checks keep to `pace`, and it tells the
-    /// journal what happens. Needs a tokio runtime.
+    /// Starts a pool in a process that listens on the addresses `own`. Its checks are scheduled by `pace`, and it
+    /// reports events to the journal. Needs a tokio runtime.
     pub fn start(
         name: Arc<str>,
         config: &config::Pool,
@@ -134,8 +134,8 @@ impl Handle {
         }
     }
 
-    /// The process listens on these addresses from now on: backends at one of them are refused. What is returned
-    /// resolves when no connection is routed to them any longer.
+    /// The process now listens on these addresses: backends at one of them are refused. The returned receiver resolves
+    /// when no connection is routed to them any longer.
     pub fn refuse(&self, own: &Arc<OwnAddresses>) -> oneshot::Receiver<()> {
         let (done, when_done) = oneshot::channel();
         let _ = self.news.send(News::OwnAddresses { own: Arc::clone(own), done });
@@ -314,8 +314,8 @@ impl Task {
         }
     }
 
-    /// Notes how long the pool's check of that number waited for a place, and tells when checks begin to run late and when
-    /// they are on time again.
+    /// Records how long a check waited for a place, and reports when checks begin to run late and when they are on time
+    /// again.
     fn note_delay(&mut self, check: usize, waited: Duration) {
         observe(&self.pool.counters.check_delay, waited);
         let settings = self.pool.settings();

@@ -1,16 +1,15 @@
-//! The open files of the process and what they are for: so many for clients, so many for everything else.
+//! The open files of the process: how many are for clients, and how many for everything else.
 
 /// Files that a connection needs: one on each side.
 const PER_CONNECTION: u64 = 2;
-/// Pipes that a worker may have at most, for bursts; and their part of the open files, one in so many.
+/// The maximum of pipes per worker, for bursts, and the divisor for their share of the open files.
 const PIPES: u64 = 64;
 const PART_FOR_PIPES: u64 = 16;
 const PER_PIPE: u64 = 2;
-/// Where the limit is below what is reserved, one client for so many files is permitted: what is reserved is seldom all in
-/// use.
+/// Where the limit is below the reserve, one client per this many files is permitted: the reserve is seldom all in use.
 const PART_FOR_CLIENTS: u64 = 16;
 
-/// How many files may be open, and how many of them may be needed beside the clients and the pipes.
+/// The open-file limit, and the files that may be needed beside the clients and pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Files {
     limit: u64,
@@ -19,17 +18,18 @@ pub struct Files {
 }
 
 impl Files {
-    /// A process that may open `limit` files, of which `reserved` are not for the connections of its `workers`.
+    /// A process with the open-file limit `limit`, of which `reserved` files are not for the connections of its
+    /// `workers`.
     pub fn new(limit: u64, reserved: u64, workers: usize) -> Self {
         Self { limit, reserved, workers: u64::try_from(workers).unwrap_or(u64::MAX).max(1) }
     }
 
-    /// How many may be open.
+    /// The open-file limit.
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// How many may be needed beside the clients and the pipes.
+    /// The files that may be needed beside the clients and pipes.
     pub fn reserved(&self) -> u64 {
         self.reserved
     }
@@ -39,23 +39,22 @@ impl Files {
         (self.limit / PART_FOR_PIPES / PER_PIPE / self.workers).min(PIPES)
     }
 
-    /// Clients that may be served at once: those for which the rest is certain to be enough, or a few where nothing is
-    /// certain.
+    /// The number of clients to serve at once: those for which the files certainly suffice, or a few if that is none.
     pub fn clients(&self) -> u64 {
         self.certain().max(self.limit / PART_FOR_CLIENTS).max(1)
     }
 
-    /// Clients for which the rest is enough even when everything that files are reserved for is in use.
+    /// The clients for which the files suffice even when the whole reserve is in use.
     pub fn certain(&self) -> u64 {
         let pipes = self.pipes() * PER_PIPE * self.workers;
         self.limit.saturating_sub(self.reserved.saturating_add(pipes)) / PER_CONNECTION
     }
 
-    /// A limit with which there is room for so many clients.
+    /// A limit with which that many clients fit.
     pub fn needed(&self, clients: u64) -> u64 {
         let rest = clients.saturating_mul(PER_CONNECTION).saturating_add(self.reserved);
         let all_pipes = rest.saturating_add(PIPES * PER_PIPE * self.workers);
-        // A sixteenth of it is for pipes, and the rest, rounded up, is enough.
+        // Pipes take a sixteenth, and the rest, rounded up, suffices.
         let part_for_pipes = rest.saturating_add(rest / (PART_FOR_PIPES - 1)).saturating_add(1);
         all_pipes.min(part_for_pipes)
     }
@@ -82,17 +81,17 @@ mod tests {
         }
 
         #[test]
-        fn with_the_limit_that_is_told_there_is_room_for_the_clients(
+        fn the_recommended_limit_suffices_for_the_clients(
             clients in 1u64..2_000_000,
             reserved in 0u64..10_000,
             workers in 1usize..200,
         ) {
             let needed = Files::new(0, reserved, workers).needed(clients);
-            // Above it there is room, too.
+            // A higher limit suffices, too.
             for limit in [needed, needed + 1, needed + 31, needed * 2] {
                 prop_assert!(Files::new(limit, reserved, workers).certain() >= clients, "{limit}");
             }
-            // And it is no more than what the pipes may take above the least.
+            // The excess is at most the share of the pipes.
             prop_assert!(needed <= (clients * PER_CONNECTION + reserved) * 16 / 15 + 1);
         }
     }

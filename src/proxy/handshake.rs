@@ -10,9 +10,9 @@ use tokio::net::TcpStream;
 
 use super::sockets;
 
-/// A worker's handshakes whose last acknowledgement waits for the client's first bytes (see
-/// [`sockets::begin_connect`]). A backend accepts a connection only with that acknowledgement, so that a later connection
-/// without first bytes would overtake them: their acknowledgements are sent before it begins.
+/// A worker's handshakes whose final ACK waits for the client's first bytes (see [`sockets::begin_connect`]). A backend
+/// accepts a connection only with that ACK, so that a later connection without first bytes would overtake them: their
+/// ACKs are sent before it starts.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     /// By backend, oldest first.
@@ -24,7 +24,7 @@ pub(super) struct Handshakes {
 type Key = (SocketAddr, u64);
 
 impl Handshakes {
-    /// Connects to a backend. `first_bytes`: there are bytes to send to it at once.
+    /// Connects to a backend. `first_bytes`: whether there are bytes to send at once.
     pub(super) async fn connect(&self, address: SocketAddr, first_bytes: bool) -> io::Result<TcpStream> {
         if !first_bytes {
             self.acknowledge(address);
@@ -37,11 +37,11 @@ impl Handshakes {
         let connected = sockets::connected(&stream, address).await;
         drop(entry);
         connected?;
-        // Only `acknowledge` holds it as well, and not across an await.
+        // Only `acknowledge` shares it, and never across an await.
         Rc::into_inner(stream).ok_or_else(|| io::Error::other("the connection is shared"))
     }
 
-    /// Sends the delayed acknowledgements to a backend, oldest first.
+    /// Sends the delayed ACKs to a backend, oldest first.
     fn acknowledge(&self, address: SocketAddr) {
         let mut delayed = self.delayed.borrow_mut();
         while let Some((&key, _)) = delayed.range((address, 0)..=(address, u64::MAX)).next() {
@@ -52,7 +52,7 @@ impl Handshakes {
     }
 }
 
-/// The entry of a handshake; removed when dropped.
+/// A handshake's entry, removed on drop.
 struct Entry<'a> {
     handshakes: &'a Handshakes,
     key: Key,
@@ -83,7 +83,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::runtime::{Builder, LocalOptions};
 
-    /// Polls a future once, so that its system calls are made, and leaves it waiting for the kernel.
+    /// Polls a future once, which makes its system calls, and leaves it pending.
     async fn begin<F: Future>(mut future: std::pin::Pin<&mut F>) {
         std::future::poll_fn(|cx| {
             assert!(future.as_mut().poll(cx).is_pending());
@@ -106,7 +106,7 @@ mod tests {
             begin(first.as_mut()).await;
             begin(second.as_mut()).await;
             begin(third.as_mut()).await;
-            // The bytes are sent in the reverse order, which the backend must not notice.
+            // The bytes are sent in reverse order, but the backend accepts the connections in the original order.
             let streams = [third.await.unwrap(), second.await.unwrap(), first.await.unwrap()];
             for (mut stream, byte) in streams.into_iter().zip([b'3', b'2', b'1']) {
                 stream.write_all(&[byte]).await.unwrap();

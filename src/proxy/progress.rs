@@ -295,7 +295,7 @@ impl Progress {
             && looked >= limit
             && self.looks.get() > 1
         {
-            // One side of a half-closed connection waits for the rest of a stream: a FIN would pass for its end.
+            // One side of a half-closed connection waits for the rest of a stream: a FIN would make it look complete.
             let how = if self.first.get().is_some() { Ending::Reset } else { Ending::Close };
             return self.end(End { reason, how });
         }

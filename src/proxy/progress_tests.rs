@@ -1,4 +1,5 @@
-//! The limits of a connection's time, from both sides, in simulated time: the worker's ticks are told what time it is.
+//! The time limits of a connection, just before and just after they expire, in simulated time: each tick receives its
+//! time.
 
 use std::num::NonZeroUsize;
 
@@ -14,9 +15,9 @@ use crate::pool::Handle;
 use crate::telemetry::journal::Journal;
 
 const NEVER: Timeouts = Timeouts { idle: None, half_closed: None, lifetime: None };
-/// No limit of these tests is reached later.
+/// All limits in these tests expire earlier.
 const LONG: Duration = Duration::from_secs(60);
-/// A limit is found to be over by one tick, confirmed with the kernel, and acted upon by another one.
+/// One tick detects an expired limit, asks the kernel, and a later tick ends the connection.
 const LATE: Duration = Duration::from_millis(300);
 
 /// What happens to a connection between two ticks.
@@ -25,7 +26,7 @@ enum Sees {
     Nothing,
     /// The relay moves a byte.
     Byte,
-    /// The relay moves nothing; the kernel, when asked, is found to have passed something on.
+    /// The relay moves nothing, but the kernel has forwarded bytes.
     KernelMoves,
 }
 
@@ -33,7 +34,7 @@ pub(crate) fn backend(name: &str) -> Arc<Backend> {
     Arc::new(Backend::new(1, &Found::new(name.into(), "127.0.0.1:1".parse().unwrap())))
 }
 
-/// A connection that was accepted at `started`, and at once relayed to `backend`, with the limits of its pool.
+/// A connection, accepted at `started` and relayed to `backend` at once, with its pool's limits.
 pub(crate) fn relayed_to(
     backend: &Arc<Backend>,
     conn: u64,
@@ -77,7 +78,7 @@ fn limited(timeouts: Timeouts) -> Progress {
     relayed(timeouts, SocketOptions::NONE, None)
 }
 
-/// How it was told to end, if it was.
+/// The order to end, if the connection has one.
 pub(crate) fn end_of(progress: &Progress) -> Option<End> {
     match progress.poll_ended(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(end) => Some(end),
@@ -85,7 +86,7 @@ pub(crate) fn end_of(progress: &Progress) -> Option<End> {
     }
 }
 
-/// Lets time pass until the connection is told to end: at what age, and how.
+/// Advances the time until the connection is ended: its age, and how it ends.
 fn until_ended(progress: &Progress, mut sees: impl FnMut(Duration) -> Sees) -> Option<(Duration, End)> {
     let mut age = Duration::ZERO;
     while age < LONG {
@@ -112,14 +113,14 @@ fn reset_by(reason: CloseReason) -> End {
     End { reason, how: Ending::Reset }
 }
 
-/// Whether `age` is no earlier than `limit`, and little later.
+/// Whether `age` is at or slightly after `limit`.
 fn is_in_time(age: Duration, limit: Duration) -> bool {
     limit <= age && age <= limit + LATE
 }
 
 proptest! {
     #[test]
-    fn an_idle_connection_is_ended_no_earlier_than_its_limit_and_little_later(
+    fn an_idle_connection_ends_at_its_limit_or_slightly_later(
         limit in 1u64..20_000, busy in 0u64..20_000,
     ) {
         let (limit, busy) = (Duration::from_millis(limit), Duration::from_millis(busy));
@@ -127,13 +128,13 @@ proptest! {
         let (age, end) =
             until_ended(&progress, |age| if age <= busy { Sees::Byte } else { Sees::Nothing }).unwrap();
         prop_assert_eq!(end, closed_by(CloseReason::IdleTimeout));
-        // It is known at each tick whether a byte has moved since the one before.
+        // Each tick knows whether a byte has moved since the previous one.
         let last_moved = busy.as_millis() as u32 / TICK.as_millis() as u32 * TICK;
         prop_assert!(is_in_time(age, last_moved + limit), "{:?} after {:?}", age, last_moved);
     }
 
     #[test]
-    fn a_half_closed_connection_is_ended_by_the_shorter_limit(half_closed in 1u64..20_000, idle in 1u64..20_000) {
+    fn a_half_closed_connection_ends_at_the_shorter_limit(half_closed in 1u64..20_000, idle in 1u64..20_000) {
         let [half, idle] = [half_closed, idle].map(Duration::from_millis);
         let progress = limited(Timeouts { idle: Some(idle), half_closed: Some(half), lifetime: None });
         progress.first.set(Some(CloseReason::ClientClosed));
@@ -144,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn a_connection_ends_with_its_lifetime_whatever_moves(lifetime in 1u64..20_000, busy: bool) {
+    fn a_connection_ends_with_its_lifetime_even_if_bytes_move(lifetime in 1u64..20_000, busy: bool) {
         let lifetime = Duration::from_millis(lifetime);
         let progress = limited(Timeouts { lifetime: Some(lifetime), ..NEVER });
         let (age, end) = until_ended(&progress, |_| if busy { Sees::Byte } else { Sees::Nothing }).unwrap();
@@ -159,14 +160,14 @@ fn nothing_ends_a_connection_without_limits_or_one_that_moves() {
     let both = Timeouts { idle: limit, half_closed: limit, lifetime: None };
     assert_eq!(until_ended(&limited(NEVER), |_| Sees::Nothing), None);
     assert_eq!(until_ended(&limited(both), |_| Sees::Byte), None);
-    // Bytes that are with the kernel already still move, on their way to a slow reader.
+    // Bytes in the kernel still move, on their way to a slow reader.
     assert_eq!(until_ended(&limited(both), |_| Sees::KernelMoves), None);
-    // The limit for half-closed connections is for those only.
+    // The limit for half-closed connections applies only to them.
     assert_eq!(until_ended(&limited(Timeouts { half_closed: limit, ..NEVER }), |_| Sees::Nothing), None);
 }
 
 #[test]
-fn a_connection_whose_task_has_not_asked_the_kernel_yet_is_not_ended() {
+fn a_connection_is_not_ended_before_its_task_has_asked_the_kernel() {
     let progress = limited(Timeouts { idle: Some(Duration::from_secs(1)), ..NEVER });
     for tick in 1..100 {
         let _ = progress.tick(progress.started + TICK * tick);
@@ -208,7 +209,7 @@ fn a_backend_gets_its_keepalive_when_the_connection_has_lasted_a_second() {
 }
 
 #[test]
-fn an_order_is_told_once_obeyed_at_its_time_and_replaced_by_a_newer_one() {
+fn an_order_is_reported_once_runs_at_its_time_and_yields_to_a_newer_one() {
     let progress = limited(NEVER);
     let backend = Arc::clone(&progress.relayed().unwrap().backend);
     let order = Order {
@@ -226,7 +227,7 @@ fn an_order_is_told_once_obeyed_at_its_time_and_replaced_by_a_newer_one() {
     assert_eq!(told(2), Some((backend.key, order)));
     progress.obey(at(10), end);
     assert_eq!(told(8), None);
-    // Taken back before it was obeyed.
+    // Withdrawn before its time.
     backend.give_order(None);
     assert_eq!(told(9), None);
     assert_eq!((told(20), end_of(&progress)), (None, None));
@@ -239,7 +240,7 @@ fn an_order_is_told_once_obeyed_at_its_time_and_replaced_by_a_newer_one() {
 }
 
 #[test]
-fn what_has_moved_is_counted_once() {
+fn moved_bytes_are_counted_once() {
     let progress = limited(NEVER);
     let flow = Arc::clone(&progress.relayed().unwrap().flow);
     let counted = || (flow.read().bytes_in, flow.read().bytes_out);
@@ -255,7 +256,7 @@ fn what_has_moved_is_counted_once() {
 }
 
 #[test]
-fn the_first_end_that_a_connection_is_told_counts() {
+fn the_first_order_to_end_a_connection_counts() {
     let progress = limited(NEVER);
     progress.end(closed_by(CloseReason::Lifetime));
     progress.end(closed_by(CloseReason::IdleTimeout));

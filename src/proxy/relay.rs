@@ -403,7 +403,7 @@ impl Direction {
 }
 
 impl Way<'_> {
-    /// Notes that `n` bytes were read from the sender.
+    /// Records that `n` bytes were read from the sender.
     fn received(&self, n: usize) {
         if n == 0 {
             return;

@@ -127,10 +127,9 @@ fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Begins to connect to a backend. `delay_ack`: the acknowledgement that completes the handshake waits for the first
-/// bytes that are sent, and travels with them: a packet less, and the backend is woken once, not twice (TCP_QUICKACK in
-/// tcp(7)). The connection gets its keepalive only when it has turned out to last: five system calls that a short
-/// connection does without.
+/// Begins to connect to a backend. `delay_ack`: the ACK that completes the handshake waits for the first bytes and
+/// travels with them, which saves a packet and wakes the backend once instead of twice (TCP_QUICKACK in tcp(7)).
+/// Keepalive is set only on connections that last: short ones save five system calls.
 pub fn begin_connect(address: SocketAddr, delay_ack: bool) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?; // what one side sent at once is passed on at once
@@ -144,7 +143,7 @@ pub fn begin_connect(address: SocketAddr, delay_ack: bool) -> io::Result<TcpStre
     TcpStream::from_std(socket.into())
 }
 
-/// Returns when a connection that was [begun](begin_connect) is established, or has failed.
+/// Returns when a connection from [`begin_connect`] is established or has failed.
 pub async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
     // The kernel is asked for an error only if it says that there is one.
     let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
@@ -156,9 +155,9 @@ pub async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Result<()
     not_with_itself(address, || stream.local_addr())
 }
 
-/// Sends the acknowledgement that [`begin_connect`] has delayed, if it still waits, or as soon as it is due.
+/// Sends the ACK that [`begin_connect`] has delayed, if it is still pending, or as soon as it is due.
 pub fn acknowledge(stream: &TcpStream) {
-    // It fails only on a socket that is gone already.
+    // It fails only on a closed socket.
     let _ = sockopt::set_tcp_quickack(stream, true);
 }
 
@@ -255,7 +254,7 @@ pub fn reset_on_close(socket: impl AsFd) {
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
-/// The limit of open files as far as it can be raised.
+/// Raises the soft limit of open files as far as possible, and returns it.
 pub fn file_limit() -> u64 {
     use rustix::process::{Resource, getrlimit};
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
@@ -314,7 +313,7 @@ mod tests {
         let listening =
             listen(reserved.local_addr().unwrap().as_socket().unwrap(), &SocketOptions::NONE).unwrap();
         listening.set_nonblocking(false).unwrap();
-        listening.set_read_timeout(Some(PATIENCE)).unwrap(); // also of accept(2)
+        listening.set_read_timeout(Some(PATIENCE)).unwrap(); // also for accept(2)
         let address = SocketAddr::new(client.parse().unwrap(), port);
         let mut early = TcpStream::connect(address).unwrap();
         ignore_newcomers(&listening).unwrap();
@@ -360,7 +359,7 @@ mod tests {
         };
         let listening = listen(address, &options).unwrap();
         listening.set_nonblocking(false).unwrap();
-        listening.set_read_timeout(Some(PATIENCE)).unwrap(); // also of accept(2)
+        listening.set_read_timeout(Some(PATIENCE)).unwrap(); // also for accept(2)
         let accept = || {
             let mut client = TcpStream::connect(address).unwrap();
             client.write_all(b"x").unwrap(); // or it would be held back

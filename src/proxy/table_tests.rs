@@ -22,7 +22,7 @@ fn table_of<const N: usize>(backends: [(&Arc<Backend>, usize); N]) -> (Table, Ve
     (table, open, began)
 }
 
-/// Ticks up to that time; how many of the connections were told to end by then.
+/// Runs ticks up to that time; returns how many connections were ordered to end.
 fn ended_by(table: &Table, open: &[Rc<Progress>], now: Instant) -> usize {
     table.tick(now);
     open.iter().filter(|progress| end_of(progress).is_some()).count()
@@ -38,7 +38,7 @@ fn the_connections_of_a_backend_end_one_by_one_over_the_time_of_its_order() {
     let (table, open, began) = table_of([(&leaving, 4)]);
     let second = Duration::from_secs(1);
     leaving.give_order(Some(order(began + second * 2, second * 8)));
-    // The first tick only spreads it.
+    // The first tick only spreads the end times.
     assert_eq!(ended_by(&table, &open, began + second), 0);
     for (after, ended) in [(2, 0), (3, 0), (4, 1), (5, 1), (6, 2), (8, 3), (9, 3), (10, 4)] {
         assert_eq!(ended_by(&table, &open, began + second * after), ended, "after {after} s");
@@ -48,8 +48,8 @@ fn the_connections_of_a_backend_end_one_by_one_over_the_time_of_its_order() {
 }
 
 #[test]
-fn an_order_without_time_to_spread_ends_all_connections_of_its_backend_and_no_others() {
-    // Of two pools: their numbers are the same.
+fn an_order_without_a_spread_ends_exactly_its_backends_connections() {
+    // The backends of two pools have the same numbers.
     let (leaving, staying) = (backend("leaving"), backend("staying"));
     let (table, open, began) = table_of([(&leaving, 3), (&staying, 2)]);
     let at = began + Duration::from_secs(1);
@@ -58,7 +58,7 @@ fn an_order_without_time_to_spread_ends_all_connections_of_its_backend_and_no_ot
     assert_eq!(ended_by(&table, &open, at), 3);
     assert!(open[3..].iter().all(|progress| end_of(progress).is_none()));
     staying.give_order(Some(order(at, Duration::ZERO)));
-    assert_eq!(ended_by(&table, &open, at + TICK), 5, "one that is due already");
+    assert_eq!(ended_by(&table, &open, at + TICK), 5, "the connection that is already due");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The worker's next turn: when its runtime has asked the kernel for events once more.
+//! The worker's next turn: after its runtime has polled the kernel for events once more.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -7,9 +7,9 @@ use std::task::{Poll, Waker};
 
 use tokio::sync::Notify;
 
-/// The connections that wait for the worker's next turn. They are resumed in the order in which they began to wait, so
-/// that of two connections the one accepted first also reaches its backend first. [`tokio::task::yield_now`] does not
-/// keep that order: the runtime resumes the last task that yielded first.
+/// The connections that wait for the worker's next turn. They resume in the order in which they began to wait, so that
+/// the connection accepted first also reaches its backend first. [`tokio::task::yield_now`] does not keep that order:
+/// the runtime resumes the last task that yielded first.
 #[derive(Debug, Default)]
 pub(super) struct NextTurn {
     number: Cell<u64>,
@@ -32,11 +32,11 @@ impl NextTurn {
         .await;
     }
 
-    /// Resumes what waits, turn by turn. Runs as long as the worker does.
+    /// Resumes the waiting connections, turn by turn. Runs for the lifetime of the worker.
     pub(super) async fn run(self: Rc<Self>) {
         loop {
             self.wanted.notified().await;
-            // The only task of the worker that yields, so that no order is lost here.
+            // This is the only task of the worker that yields, so the order is kept.
             tokio::task::yield_now().await;
             self.number.set(self.number.get().wrapping_add(1));
             for waker in self.waiting.take() {

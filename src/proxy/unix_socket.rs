@@ -1,5 +1,5 @@
-//! Listening on a Unix path, for listeners and the admin server alike: what may be replaced there, which users the socket lets
-//! in, and what is removed at the end.
+//! Unix sockets of listeners and the admin server: which file may be replaced, which users may connect, and which file
+//! is removed at the end.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
@@ -13,7 +13,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::sockets::BACKLOG;
 use crate::config::SocketMode;
 
-/// A socket that listens at a path, with the file that it has there.
+/// A listening Unix socket, with its file.
 #[derive(Debug)]
 pub struct UnixSocket {
     listener: UnixListener,
@@ -21,7 +21,7 @@ pub struct UnixSocket {
     inode: Inode,
 }
 
-/// What tells a file from another one that comes to have its path: device and inode.
+/// Identifies a file, even if another file takes its path: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Inode(u64, u64);
 
@@ -32,18 +32,18 @@ impl From<&fs::Metadata> for Inode {
 }
 
 impl UnixSocket {
-    /// Listens at `path`, without blocking. A socket that refuses connections was left over by a process that is gone, and is
-    /// replaced; anything else there stays, and is the error.
+    /// Listens at `path`, without blocking. A socket that refuses connections is a leftover of a dead process and is
+    /// replaced; any other file stays and causes an error.
     pub fn bind(path: &Path, mode: SocketMode) -> io::Result<Self> {
         remove_left_over(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
-        // The file gets the mode of the socket less the umask (unix_bind in the kernel), so that it never lets in more than
-        // it should. The umask itself belongs to all threads and cannot be changed for this one call.
+        // The file gets the mode of the socket less the umask (unix_bind in the kernel), so it never grants too much.
+        // The umask itself belongs to all threads and cannot be changed for this call.
         File::from(socket.as_fd().try_clone_to_owned()?).set_permissions(Permissions::from_mode(mode.0))?;
         socket.bind(&SockAddr::unix(path)?)?;
         let inode = Inode::from(&fs::symlink_metadata(path)?);
         let bound = Self { listener: OwnedFd::from(socket).into(), path: path.to_owned(), inode };
-        // Until it listens every connection is refused: no client gets in by the mode that the umask has left.
+        // Until it listens every connection is refused: no client connects while the umask determines the mode.
         let listening = bound
             .set_mode(mode)
             .and_then(|()| rustix::net::listen(&bound.listener, BACKLOG).map_err(io::Error::from));
@@ -59,9 +59,9 @@ impl UnixSocket {
         self.listener.try_clone()
     }
 
-    /// Gives the file another mode, if it still is the socket's.
+    /// Changes the mode of the file if the path still leads to this socket.
     pub fn set_mode(&self, mode: SocketMode) -> io::Result<()> {
-        // By a handle of the file itself: the path may have become a link to another file meanwhile.
+        // The handle of the file is safe: the path may have become a link to another file.
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
         let found = file.metadata()?;
@@ -71,24 +71,24 @@ impl UnixSocket {
         if found.mode() & 0o777 == mode.0 {
             return Ok(());
         }
-        // fchmod(2) does not take such a handle; /proc leads to the same file.
+        // fchmod(2) does not accept such a handle; /proc leads to the same file.
         let by_handle = format!("/proc/self/fd/{}", file.as_raw_fd());
         fs::set_permissions(by_handle, Permissions::from_mode(mode.0)).map_err(|error| {
             io::Error::new(error.kind(), format!("its mode cannot be set to {mode}: {error}"))
         })
     }
 
-    /// Removes the file, unless the path belongs to another one by now.
+    /// Removes the file, unless the path leads to another file by now.
     pub fn remove(&self) {
         let ours = |found: fs::Metadata| Inode::from(&found) == self.inode;
         if fs::symlink_metadata(&self.path).is_ok_and(ours) {
-            // If it is gone already, that is as good.
+            // A missing file is fine.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// What is at a path and keeps a socket from being made there, in words; a socket does not, as it may be left over.
+/// The file at a path that prevents a socket there, in words. A socket does not prevent it, as it may be a leftover.
 pub fn obstacle(path: &Path) -> Option<String> {
     let kind = fs::symlink_metadata(path).ok()?.file_type();
     let what = match kind {
@@ -112,20 +112,19 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    // Without blocking: at a listening socket whose queue is full, connect(2) would wait.
+    // Non-blocking: at a listening socket with a full queue, connect(2) would wait.
     let probe = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let message =
-                "there is a socket at this path, and whether a process listens on it cannot be found out";
+            let message = "there is a socket at this path, and whether a process listens on it is unknown";
             return Err(io::Error::new(error.kind(), format!("{message}: {error}")));
         }
         // It was accepted, its queue is full, or it is a socket of another type that is in use (EPROTOTYPE).
         _ => return Err(io::ErrorKind::AddrInUse.into()),
     }
-    // Another process may have replaced it meanwhile, as this one is about to.
+    // Another process may have replaced it meanwhile, as this one is about to do.
     match fs::symlink_metadata(path) {
         Ok(now) if Inode::from(&now) == found => fs::remove_file(path),
         _ => Err(io::ErrorKind::AddrInUse.into()),

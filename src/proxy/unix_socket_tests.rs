@@ -1,4 +1,4 @@
-//! What is replaced at a path, what is left alone, and what is removed.
+//! Which files at a path are replaced, kept and removed.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
@@ -44,7 +44,7 @@ fn a_socket_that_refuses_connections_is_replaced() {
 }
 
 #[test]
-fn whatever_else_is_there_is_left_alone_and_told() {
+fn any_other_file_is_kept_and_reported() {
     let (folder, path) = folder();
     let other = folder.path().join("other");
     fs::write(&other, "precious").unwrap();
@@ -65,7 +65,7 @@ fn whatever_else_is_there_is_left_alone_and_told() {
         removed.unwrap();
     }
     assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
-    // A link to a socket is none either.
+    // A link to a socket is kept, too.
     let socket = folder.path().join("socket");
     drop(UnixListener::bind(&socket).unwrap());
     symlink(&socket, &path).unwrap();
@@ -73,7 +73,7 @@ fn whatever_else_is_there_is_left_alone_and_told() {
 }
 
 #[test]
-fn a_socket_that_is_in_use_is_left_alone_also_when_its_queue_is_full() {
+fn a_socket_in_use_is_kept_even_if_its_queue_is_full() {
     let (_folder, path) = folder();
     let in_use = || UnixSocket::bind(&path, MODE).unwrap_err().kind();
     let socket = UnixSocket::bind(&path, MODE).unwrap();
@@ -92,7 +92,7 @@ fn a_socket_that_is_in_use_is_left_alone_also_when_its_queue_is_full() {
 }
 
 #[test]
-fn what_has_taken_the_path_is_neither_removed_nor_changed() {
+fn a_file_that_has_taken_the_path_is_neither_removed_nor_changed() {
     let (_folder, path) = folder();
     let socket = UnixSocket::bind(&path, MODE).unwrap();
     fs::remove_file(&path).unwrap();

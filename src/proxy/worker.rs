@@ -46,7 +46,7 @@ pub struct Shared {
     pub ends: Ends,
     /// How often a burst was copied on, because there was no pipe for it.
     pub bursts_copied: Arc<AtomicU64>,
-    /// What this machine was short of for it.
+    /// The local resources that it ran out of.
     pub shortages: Arc<Shortages>,
 }
 
@@ -98,7 +98,7 @@ pub struct Local {
     pub table: Rc<Table>,
     /// What they move their bytes through.
     pub means: Means,
-    /// A new connection waits for it before it looks at what its client has sent.
+    /// A new connection waits for it before it reads the client's first bytes.
     pub(super) next_turn: Rc<NextTurn>,
     /// Its handshakes with backends.
     pub(super) handshakes: Handshakes,

@@ -17,8 +17,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const RETURN: Duration = Duration::from_secs(3);
 /// One that was just started may be missing from a list that was made before.
 const UNSEEN: Duration = Duration::from_secs(5);
-/// A container that was created and is not started has this long before it is removed: another Pointsman of the group may
-/// be about to start it, and gives the engine a minute for that.
+/// How long a container may stay created but not started before it is removed: another Pointsman of the group may be
+/// about to start it, and gives the engine a minute for that.
 const UNSTARTED: Duration = Duration::from_secs(120);
 
 /// A container as the engine's list has it.
@@ -101,7 +101,7 @@ pub(super) struct Fleet {
     doomed: BTreeSet<Arc<str>>,
     /// What is left of others and is being removed, by id.
     remains: BTreeSet<Arc<str>>,
-    /// Containers that were created and are not started, by id, and when each was seen first.
+    /// Containers that are created but not started, by id, with the time at which each was first seen.
     unstarted: BTreeMap<Arc<str>, Instant>,
     /// Whether the engine's list was ever seen.
     known: bool,

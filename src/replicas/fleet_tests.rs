@@ -129,7 +129,7 @@ fn a_list_from_before_a_start_does_not_make_it_a_death() {
 }
 
 #[test]
-fn one_that_died_while_nobody_looked_is_replaced() {
+fn a_replica_that_died_unwatched_is_replaced() {
     let now = Instant::now();
     let mut fleet = Fleet::new(settings(1, 5));
     let list = [sighting("a", "A", Life::Ended), Sighting { ours: false, ..sighting("c", "C", Life::Ended) }];
@@ -142,14 +142,14 @@ fn one_that_died_while_nobody_looked_is_replaced() {
 }
 
 #[test]
-fn a_container_that_another_has_created_is_removed_only_if_it_is_never_started() {
+fn a_container_of_another_pointsman_is_removed_only_if_it_is_never_started() {
     let began = Instant::now();
     let mut fleet = running(1, 5, began);
     let with = |id: &str, life| [sighting("a", "Server 1", Life::Running), sighting(id, "x", life)];
     assert_eq!(fleet.see(&with("b", Life::Created), began), []);
     assert_eq!(fleet.see(&with("b", Life::Running), began + UNSTARTED), []);
     assert_eq!(names(&fleet), ["Server 1", "x"]);
-    // One that is left by a process that ended before it could start it.
+    // A process created it and ended before it could start it.
     let mut fleet = running(1, 5, began);
     assert_eq!(fleet.see(&with("c", Life::Created), began), []);
     assert_eq!(fleet.see(&with("c", Life::Created), began + UNSTARTED - Duration::from_secs(1)), []);

@@ -94,7 +94,7 @@ impl Lookout {
         self.look_at = Instant::now();
     }
 
-    /// Closes the connection to the engine's events. The next look opens another one.
+    /// Closes the connection to the engine's events. The next poll opens a new one.
     pub(super) fn unsubscribe(&mut self) {
         (self.yard, self.events) = (None, None);
     }

@@ -139,8 +139,8 @@ impl Manager {
             }
             self.show();
         }
-        // Departing replicas still drain. The engine's events change nothing any more, and a subscription that stays open
-        // and unread would stop the engine once the socket is full.
+        // Departing replicas still drain. The engine's events no longer matter, and an open, unread subscription would
+        // stop the engine once its socket is full.
         self.lookout.unsubscribe();
         while self.work.join_next().await.is_some() {}
     }

@@ -180,7 +180,7 @@ fn an_outage_of_dns_is_told_from_its_beginning_to_its_end() {
 }
 
 #[test]
-fn checks_that_run_late_are_told_from_their_beginning_to_their_end() {
+fn late_checks_are_reported_from_beginning_to_end() {
     let late = || vec![(0.0, Fact::ChecksLate { pool: "web".into(), waited_ms: 4200 })];
     let begins =
         "the checks of web ran late (the first waited 4.2 s for its turn; runtime.max_checks limits them)";
@@ -188,7 +188,7 @@ fn checks_that_run_late_are_told_from_their_beginning_to_their_end() {
     let on_time = |at| (at, Fact::ChecksOnTime { pool: "web".into(), after_ms: 95_000, checks: 12 });
     let over = [late(), vec![on_time(120.0)]].concat();
     assert_eq!(texts(over, &[]), [format!("{begins} for 1m 35s, 12 checks in all, and were on time again")]);
-    // Its beginning is forgotten.
+    // The beginning is no longer in the journal.
     let told = texts(vec![on_time(0.0)], &[]);
     assert_eq!(told, ["the checks of web ran late for 1m 35s, 12 checks in all, and were on time again"]);
 }

@@ -283,7 +283,7 @@ pub(super) fn source(pool: &str, source: &str, facts: &[&Entry]) -> Option<Strin
     })
 }
 
-/// That a pool's checks ran late.
+/// Reports that a pool's checks ran late.
 pub(super) fn checks(pool: &str, facts: &[&Entry]) -> Option<String> {
     let mut waited = None;
     let mut over = None;

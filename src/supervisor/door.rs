@@ -39,15 +39,15 @@ struct Open {
     sockets: Vec<Socket>,
     /// The options that they have.
     options: SocketOptions,
-    /// The socket at a Unix path, and its mode.
+    /// The Unix socket, and its mode.
     unix: Option<(UnixSocket, SocketMode)>,
     closing: Closing,
     closed: Vec<oneshot::Receiver<()>>,
 }
 
 impl Door {
-    /// Takes an address for this process; fails if another one has it. `shared`: this process may have it. `mode` is that of
-    /// a Unix socket.
+    /// Binds an address for this process; fails if another process has it. `shared`: this process may already have it.
+    /// `mode` applies to a Unix socket.
     pub(super) fn reserve(configured: &BindAddress, shared: bool, mode: SocketMode) -> io::Result<Self> {
         let (address, hold) = match configured {
             BindAddress::Tcp(address) => {
@@ -56,7 +56,7 @@ impl Door {
                 (BindAddress::Tcp(address), Hold::Tcp(socket))
             }
             BindAddress::Unix(path) => {
-                // Only to find out that nothing is in the way, and that a socket can be made there.
+                // Only checks that a socket can be created there.
                 UnixSocket::bind(path, mode)?.remove();
                 (configured.clone(), Hold::Unix)
             }
@@ -117,8 +117,8 @@ impl Door {
             }
         }
         if let Some((socket, _)) = unix {
-            // A client that connects from now on finds no socket. Those in its queue are still served: the workers have
-            // handles of it.
+            // New clients find no socket from now on. Clients in its queue are still served: the workers have handles
+            // of it.
             socket.remove();
         }
         closing.now();
@@ -132,7 +132,7 @@ impl Door {
         self.open.is_some()
     }
 
-    /// Gives an open Unix socket another mode.
+    /// Changes the mode of an open Unix socket.
     pub(super) fn change_mode(&mut self, mode: SocketMode) {
         let Some((socket, current)) = self.open.as_mut().and_then(|open| open.unix.as_mut()) else { return };
         if *current == mode {
@@ -141,7 +141,7 @@ impl Door {
         if let Err(error) = socket.set_mode(mode) {
             warn!(address = %self.address, %mode, %error, "socket mode not changed");
         }
-        // Also if it failed: it is told once, not at every change of the pool.
+        // Recorded even after a failure, so that it is logged once and not at every change of the pool.
         *current = mode;
     }
 

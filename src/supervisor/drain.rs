@@ -83,7 +83,7 @@ impl Supervisor {
     }
 
     async fn cut_off(&self) {
-        // A FIN would make what has arrived so far look like the whole of it.
+        // A FIN would make a truncated stream look complete.
         let end = End { reason: CloseReason::DrainTimeout, how: Ending::Reset };
         let until = Instant::now() + LAST_WORDS;
         loop {

@@ -1,4 +1,4 @@
-//! How many open files the process may need beside its clients, and what that means for the limits that are configured.
+//! How many open files the process may need beside its clients, and how that affects the configured limits.
 
 use std::fmt;
 
@@ -9,37 +9,37 @@ use crate::config::{Config, Replicas};
 use crate::discovery;
 use crate::proxy::files::Files;
 
-/// What every process has: standard streams, two runtimes (an epoll and an eventfd each), signals, log files, with the
-/// next one while they rotate, a connection that is accepted to be closed, and files that are read now and then:
-/// `/proc` for the metrics, the configuration for a reload, `resolv.conf`. Some 20, and as many again to be sure.
+/// Files of every process: standard streams, two runtimes (an epoll and an eventfd each), signals, log files and the
+/// next file during rotation, a connection accepted only to be closed, and files that are read occasionally: `/proc`
+/// for the metrics, the configuration for a reload, `resolv.conf`. About 20, doubled as a margin.
 const BASE: u64 = 48;
-/// Of each worker: an epoll and an eventfd, and as many again to be sure.
+/// Files of each worker: an epoll and an eventfd, doubled as a margin.
 const PER_WORKER: u64 = 4;
-/// Of each worker for each address: its listening socket, the second handle of that, and a client that was accepted and
+/// Files of each worker for each address: its listening socket, the second handle of it, and an accepted client that
 /// waits for its place.
 const PER_WORKER_AND_ADDRESS: u64 = 3;
-/// The socket that holds an address.
+/// The socket that reserves an address.
 const PER_ADDRESS: u64 = 1;
 /// A reload opens the new addresses before it closes the old ones.
 const SETS_OF_ADDRESSES: u64 = 2;
-/// For the engine's replicas: streams of events, and requests. Each replica may start while another one of its name stops.
+/// For the engine's replicas: event streams and requests. A replica may start while another one of the same name stops.
 const PER_FLEET: u64 = 16;
 const PER_REPLICA: u64 = 2;
 
-/// The open files of a process with this configuration, which may open `limit` and has so many workers.
+/// The open files of a process with this configuration, the limit `limit` and that many workers.
 pub fn files(config: &Config, limit: u64, workers: usize) -> Files {
     Files::new(limit, reserved(config, workers), workers)
 }
 
-/// How many threads the data plane has.
+/// The number of data-plane threads.
 pub fn workers(config: &Config) -> usize {
-    // The second heeds a CPU quota.
+    // available_parallelism respects a CPU quota.
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     config.runtime.workers.map_or_else(cores, usize::from)
 }
 
-/// What may be open beside the clients. Checks are counted also if there are none: a reload may bring them, and what is
-/// reserved stays as it is.
+/// The files that may be open beside the clients. Checks count even if none is configured: a reload may add them, and
+/// the reserve is fixed at the start.
 fn reserved(config: &Config, workers: usize) -> u64 {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let workers = count(workers.max(1));
@@ -57,14 +57,14 @@ fn reserved(config: &Config, workers: usize) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
-/// A limit of connections that the open files do not allow.
+/// A configured limit of connections above what the open files allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lowered {
     setting: String,
     configured: u64,
     allowed: u64,
     files: u64,
-    /// Open files with which it would be allowed.
+    /// The open-file limit with which it would fit.
     needed: u64,
 }
 
@@ -81,7 +81,7 @@ impl fmt::Display for Lowered {
 }
 
 impl Lowered {
-    /// Warns of it in the log.
+    /// Logs a warning.
     pub(super) fn log(&self) {
         let Self { setting, configured, allowed, files, needed } = self;
         warn!(
@@ -96,7 +96,7 @@ impl Lowered {
     }
 }
 
-/// Too few files may be open to be certain that a single client can be served.
+/// The open-file limit may be too low to serve a single client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage(Files);
 
@@ -112,12 +112,12 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// Whether it is not certain that there are files for a client.
+/// Whether files for a client are not guaranteed.
 pub fn shortage(files: &Files) -> Option<Shortage> {
     (files.certain() == 0).then_some(Shortage(*files))
 }
 
-/// How a limit of open files is raised.
+/// How to raise the limit of open files.
 struct Hint(u64);
 
 impl fmt::Display for Hint {
@@ -127,7 +127,7 @@ impl fmt::Display for Hint {
     }
 }
 
-/// The limits of connections in a configuration that its open files do not allow.
+/// The limits of connections in a configuration that exceed what the open files allow.
 pub fn lowered(config: &Config, files: &Files) -> Vec<Lowered> {
     let allowed = files.clients();
     let whole = config.runtime.max_connections.map(|limit| ("runtime.max_connections".to_owned(), limit));

@@ -51,15 +51,15 @@ pub struct Supervisor {
     replicas: BTreeMap<Arc<str>, Replicas>,
     pace: Arc<Pace>,
     listeners: BTreeMap<Arc<str>, Running>,
-    /// The open files, as they were shared out at the start.
+    /// The allocation of open files, made at the start.
     files: Files,
-    /// Where the admin server listens, if there is one.
+    /// The address of the admin server, if there is one.
     admin: Option<BindAddress>,
     /// The addresses that this process listens on, which no pool may have as backends.
     own: Arc<OwnAddresses>,
     /// What reloads have removed and is still taking in whom the kernel has let in.
     going: TaskTracker,
-    /// Tells what the workers are short of.
+    /// Logs the workers' resource shortages.
     _shortages: AbortOnDropHandle<()>,
 }
 
@@ -101,8 +101,8 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 impl Supervisor {
-    /// Starts the balancer: takes its addresses, starts its workers and pools, and listens. `admin` is where the admin
-    /// server listens already. Needs a tokio runtime, which carries the control plane.
+    /// Starts the balancer: binds its addresses, starts its workers and pools, and listens. `admin` is the address on
+    /// which the admin server already listens. Needs a tokio runtime for the control plane.
     pub async fn start(config: Config, admin: Option<BindAddress>) -> Result<Self, Error> {
         let count = files::workers(&config);
         let files = files::files(&config, sockets::raise_file_limit(), count);
@@ -153,7 +153,7 @@ impl Supervisor {
     /// what is the same in both goes on undisturbed.
     pub async fn apply(&mut self, config: Config) -> Result<(), Error> {
         let mut doors = self.reserve(&config)?;
-        // Before anything listens there, and before a pool can find it.
+        // Before any listener opens and any pool can discover it.
         self.listen_on(&doors).await;
         self.change_pools(&config);
         self.change_replicas(&config);
@@ -193,8 +193,7 @@ impl Supervisor {
         Ok(doors)
     }
 
-    /// Tells which limits of a new configuration the open files do not allow. How they are shared out was decided at the
-    /// start.
+    /// Logs the limits of a new configuration that the open files do not allow. The allocation was made at the start.
     fn tell_lowered(&self, config: &Config) {
         let before = files::lowered(&self.config, &self.files);
         let lowered = files::lowered(config, &self.files);
@@ -209,7 +208,8 @@ impl Supervisor {
         }
     }
 
-    /// Tells the pools what this process listens on: its listeners, these addresses besides, and the admin server.
+    /// Gives the pools the addresses that this process listens on: its listeners, the given addresses, and the admin
+    /// server.
     async fn listen_on(&mut self, also: &BTreeMap<Arc<str>, Vec<Door>>) {
         let running = self.listeners.iter().flat_map(|(name, running)| {
             running.addresses.iter().map(move |(_, address)| (address, Owner::Listener(Arc::clone(name))))
@@ -225,7 +225,7 @@ impl Supervisor {
         self.own = Arc::new(OwnAddresses::new(bound.collect()));
         let told: Vec<_> = self.pools.values().map(|handle| handle.refuse(&self.own)).collect();
         for told in told {
-            let _ = told.await; // a pool that is gone routes nothing
+            let _ = told.await; // a stopped pool routes nothing
         }
     }
 

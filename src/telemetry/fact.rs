@@ -124,20 +124,20 @@ pub enum Fact {
         /// The reason.
         error: Cause,
     },
-    /// Checks of a pool begin late: too many checks of all pools are under way.
+    /// Checks of a pool start late: too many checks of all pools are running.
     ChecksLate {
         /// The pool.
         pool: Arc<str>,
         /// How long the first of them waited for its turn, in milliseconds.
         waited_ms: u64,
     },
-    /// Checks of a pool begin when they are due again.
+    /// Checks of a pool start on time again.
     ChecksOnTime {
         /// The pool.
         pool: Arc<str>,
         /// How long they ran late, in milliseconds.
         after_ms: u64,
-        /// How many did.
+        /// How many checks ran late.
         checks: u64,
     },
     /// An operator has changed something of a backend.
@@ -375,7 +375,7 @@ impl Fact {
                 debug!(%pool, %backend, %address, %check, passed, error, took_ms, "check changed");
             }
             Self::NoResult { pool, backend, error } => {
-                warn!(%pool, %backend, error = &**error, "check without result, for a reason of our own");
+                warn!(%pool, %backend, error = &**error, "check without result: local error");
             }
             Self::ChecksLate { pool, waited_ms } => {
                 warn!(%pool, waited_ms, "checks run late: too many are under way; raise runtime.max_checks");

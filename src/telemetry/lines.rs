@@ -1,5 +1,5 @@
-//! Lines on their way to a place that may fail: a full disk, a blocked or closed terminal. They are written together and
-//! whole; what cannot be written is counted, and its beginning and its end are told.
+//! Writes log lines to sinks that may fail: a full disk, a blocked or closed terminal. Lines are written in batches and
+//! never torn; lost lines are counted, and the beginning and the end of a failure are reported.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::tail::Tail;
 
-/// How long lines gather before they are written together, and how many bytes of them wait at most.
+/// How long lines are batched before a write, and the maximum of waiting bytes.
 pub(super) const GATHER: Duration = Duration::from_millis(10);
 pub(super) const GATHERED: usize = 64 * 1024;
-/// How often they are offered to a place that does not take them now.
+/// How often a blocked place is retried before its lines are lost.
 const TRIES: u32 = 50;
-/// How soon a place that has failed is tried again.
+/// The pause before a failed place is retried.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How writing goes, of several places together.
+/// The state of writing, for several places together.
 #[derive(Debug, Default)]
 pub(super) struct Condition {
     lost: AtomicU64,
@@ -33,12 +33,12 @@ impl Condition {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Those of them that were lost because a place would block for long: that is not told as a failure.
+    /// The part of them that was lost because a place would have blocked for long: this is not reported as a failure.
     pub(super) fn too_slow(&self) -> u64 {
         self.too_slow.load(Ordering::Relaxed)
     }
 
-    /// Whether a place fails now, and so has lines that wait.
+    /// Whether a place fails now, and so has waiting lines.
     pub(super) fn fails(&self) -> bool {
         self.failing.load(Ordering::Relaxed) > 0
     }
@@ -46,7 +46,8 @@ impl Condition {
 
 /// Where lines are written.
 pub(super) trait Place {
-    /// So many bytes of whole lines come next. An error is told; the lines are written all the same.
+    /// Announces the number of bytes of whole lines to come. An error is reported, and the lines are written all the
+    /// same.
     fn prepare(&mut self, _bytes: usize) -> io::Result<()> {
         Ok(())
     }
@@ -54,13 +55,13 @@ pub(super) trait Place {
     /// Writes some of the bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Takes the last bytes back that were written; whether it could.
+    /// Removes the last bytes that were written; returns whether it succeeded.
     fn take_back(&mut self, _bytes: usize) -> bool {
         false
     }
 }
 
-/// A place of which nothing can be taken back.
+/// A place whose written bytes cannot be removed.
 #[derive(Debug)]
 pub(super) struct Stream<W>(pub(super) W);
 
@@ -70,7 +71,7 @@ impl<W: Write> Place for Stream<W> {
     }
 }
 
-/// What is told of a place.
+/// A change in the state of a place.
 #[derive(Debug)]
 pub(super) enum News {
     /// Writing fails from now on.
@@ -80,36 +81,36 @@ pub(super) enum News {
         /// Lines that were lost meanwhile.
         lost: u64,
     },
-    /// What comes before writing fails from now on: no new file can be begun.
+    /// The step before writing fails from now on: no new file can be created.
     NotPrepared(io::Error),
     /// It works again.
     Prepared,
 }
 
-/// Writes lines together. The thread that writes flushes whenever it has caught up; a pause then lets the next lines
-/// gather, which otherwise would cost a system call each, and their connections a wake-up.
+/// Writes lines in batches. The writing thread flushes whenever it has caught up; a pause then lets the next lines
+/// gather, which would otherwise cost one system call each and wake the connections' threads.
 pub(super) struct Lines<P> {
     place: P,
-    /// Whole lines, but for what was written of the first.
+    /// Whole lines, except for the written part of the first one.
     waiting: Vec<u8>,
-    /// So many bytes at their beginning are written.
+    /// The number of bytes at the beginning that are written.
     written: usize,
-    /// Where the lines are kept too. They are there before a place that does not take them holds this thread up.
+    /// The in-memory copy of the lines. It gets them before a blocked place can hold up this thread.
     tail: Option<&'static Tail>,
     condition: &'static Condition,
-    /// Lines that were lost since writing began to fail; `None`: it does not fail.
+    /// Lines lost since writing began to fail; `None`: it does not fail.
     failing: Option<u64>,
     not_prepared: bool,
-    /// Not tried before.
+    /// The time before which it is not retried.
     next_try: Option<Instant>,
     tell: Box<dyn Fn(News) + Send>,
 }
 
-/// How an attempt to write what waits has ended.
+/// The result of an attempt to write the waiting lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Attempt {
     Done,
-    /// It would block: another process may have made our standard error non-blocking.
+    /// It would block: another process may have made the shared standard error non-blocking.
     Blocked,
     Failed,
 }
@@ -138,7 +139,7 @@ impl<P: Place> Lines<P> {
         self.waiting.is_empty() || self.waiting.len() - self.written + line.len() <= GATHERED
     }
 
-    /// Writes what waits, if the place has not failed just now.
+    /// Writes the waiting lines, unless the place has just failed.
     fn attempt(&mut self) -> Attempt {
         if self.waiting.is_empty() {
             return Attempt::Done;
@@ -179,7 +180,7 @@ impl<P: Place> Lines<P> {
     }
 
     fn failed(&mut self, error: io::Error) {
-        // A line of which only a part was written is taken back, or else finished before anything else is written.
+        // A partly written line is removed, or else completed before anything else is written.
         let whole =
             self.waiting[..self.written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let torn = self.written - whole;
@@ -194,7 +195,7 @@ impl<P: Place> Lines<P> {
         }
     }
 
-    /// Writes what waits; a place that would block is offered it again and again for a while.
+    /// Writes the waiting lines, and retries a blocked place for a while.
     fn persist(&mut self) -> Attempt {
         for _ in 1..TRIES {
             match self.attempt() {
@@ -215,9 +216,9 @@ impl<P: Place> Lines<P> {
     }
 }
 
-/// Errors stay here: the library reports them nowhere, and after one it forgets a request to stop.
+/// Errors are handled here: the library does not report them, and after an error it ignores a request to stop.
 impl<P: Place> Write for Lines<P> {
-    /// Takes whole lines.
+    /// Accepts whole lines.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if let Some(tail) = self.tail {
             tail.add(lines);

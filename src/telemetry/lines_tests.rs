@@ -1,4 +1,4 @@
-//! Lines at a place that fails as it is told.
+//! Lines at a place whose failures the test scripts.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What a place does with the bytes of one write: takes some of them, or fails.
+/// The result of one write: some of the bytes, or an error.
 #[derive(Clone, Copy, Debug)]
 enum Does {
     Takes(usize),
@@ -16,7 +16,7 @@ enum Does {
     Interrupts,
 }
 
-/// A disk that does what it is told, and takes everything after that.
+/// A disk with scripted results, which accepts everything after them.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<Inner>>);
 
@@ -71,14 +71,14 @@ fn lines() -> (Lines<Disk>, Disk, Told) {
     (Lines::new(disk.clone(), None, condition, tell), disk, told)
 }
 
-/// Lets it try again now.
+/// Makes a retry due now.
 fn attempt(lines: &mut Lines<Disk>) -> Attempt {
     lines.next_try = None;
     lines.attempt()
 }
 
 #[test]
-fn lines_on_a_full_disk_are_whole_counted_and_told_and_go_on_when_there_is_room() {
+fn lines_on_a_full_disk_are_whole_counted_and_reported_and_continue_with_free_space() {
     for takes_back in [true, false] {
         let (mut log, disk, told) = lines();
         disk.0.lock().unwrap().takes_back = takes_back;
@@ -92,7 +92,7 @@ fn lines_on_a_full_disk_are_whole_counted_and_told_and_go_on_when_there_is_room(
         assert!(told_at(0).starts_with("Failed(") && told_at(0).contains("StorageFull"), "{told:?}");
         let written = if takes_back { "line 0.......\n" } else { "line 0.......\nline 1..." };
         assert_eq!(disk.0.lock().unwrap().written, written.as_bytes());
-        // As long as it is full, lines wait, and then are lost.
+        // While it is full, lines wait and then are lost.
         disk.0.lock().unwrap().full = true;
         let long = format!("{}\n", "x".repeat(999));
         for _ in 0..200 {
@@ -101,7 +101,7 @@ fn lines_on_a_full_disk_are_whole_counted_and_told_and_go_on_when_there_is_room(
         }
         let lost_now = log.condition.lost();
         assert!((200 - 66..200 - 60).contains(&lost_now), "{lost_now}");
-        assert_eq!(told.lock().unwrap().len(), 1, "it is told once: {told:?}");
+        assert_eq!(told.lock().unwrap().len(), 1, "reported once: {told:?}");
         disk.0.lock().unwrap().full = false;
         assert_eq!(attempt(&mut log), Attempt::Done);
         assert!(!log.condition.fails());
@@ -114,7 +114,7 @@ fn lines_on_a_full_disk_are_whole_counted_and_told_and_go_on_when_there_is_room(
 }
 
 #[test]
-fn a_place_that_would_block_is_offered_the_lines_again_and_nothing_is_told() {
+fn a_place_that_would_block_is_retried_without_a_report() {
     let (mut log, disk, told) = lines();
     disk.0.lock().unwrap().does.extend([Does::Takes(3), Does::Blocks, Does::Interrupts, Does::Blocks]);
     log.write_all(b"one\ntwo\n").unwrap();
@@ -124,7 +124,7 @@ fn a_place_that_would_block_is_offered_the_lines_again_and_nothing_is_told() {
 }
 
 #[test]
-fn a_file_that_cannot_be_begun_is_told_once_and_the_lines_are_written_all_the_same() {
+fn a_file_that_cannot_be_created_is_reported_once_and_the_lines_are_still_written() {
     let (mut log, disk, told) = lines();
     disk.0.lock().unwrap().prepared = vec![true, false, false];
     for _ in 0..3 {
@@ -158,7 +158,7 @@ fn does() -> impl Strategy<Value = Does> {
 }
 
 proptest! {
-    /// However a place fails: what it has is whole lines in their order, each once, and what is missing was counted.
+    /// However a place fails: it receives whole lines in order, each once, and missing lines are counted.
     #[test]
     fn no_line_is_torn_doubled_or_lost_without_a_count(
         batches in prop::collection::vec((prop::collection::vec(1..30_000_usize, 0..4), prop::collection::vec(does(), 0..6)), 1..20),

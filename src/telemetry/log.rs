@@ -30,12 +30,12 @@ const FILTERS: [&str; 2] = ["POINTSMAN_LOG", "RUST_LOG"];
 /// How often newly dropped lines are reported.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// How often what waits for a place that fails is offered to it again.
+/// How often the waiting lines are offered again to a failed place.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// One for each place that lines go to.
+/// One for each destination of lines.
 static WRITERS: Mutex<Vec<NonBlocking>> = Mutex::new(Vec::new());
-/// How writing to them goes.
+/// The state of writing to them.
 static CONDITION: Condition = Condition::new();
 
 /// The last lines.
@@ -92,7 +92,7 @@ pub fn init(config: &Log) -> Result<Guard, Error> {
     };
     // One of the two feeds the tail: the files, whose lines have no colours to be taken out.
     let (of_stderr, of_files) = if files.is_some() { (None, Some(&TAIL)) } else { (Some(&TAIL), None) };
-    // The files first: they end first, and what is told of that reaches standard error.
+    // The files first: they end first, and standard error still receives reports about that.
     let files = files.map(|(files, directory)| not_blocking(files, directory, of_files, &mut writers));
     let stderr = not_blocking(Stream(io::stderr()), "standard error".to_owned(), of_stderr, &mut writers);
     let layers = match files {
@@ -137,14 +137,13 @@ pub fn dropped_lines() -> u64 {
     dropped_by_queues() + CONDITION.lost()
 }
 
-/// Those of them that the queues in front of the threads had no room for.
+/// The part of them that found no room in the threads' queues.
 fn dropped_by_queues() -> u64 {
     let writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
     writers.iter().map(|writer| writer.error_counter().dropped_lines() as u64).sum()
 }
 
-/// Says, now and then and for ever, when lines were dropped, and has places that fail tried again, also when nothing is
-/// logged.
+/// Reports dropped lines now and then, and makes failed places retry even when no line is logged. Never returns.
 pub async fn report_dropped() {
     let mut before = 0;
     let mut next = Instant::now() + REPORT;
@@ -153,7 +152,7 @@ pub async fn report_dropped() {
         if CONDITION.fails() {
             let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner).clone();
             for writer in &mut writers {
-                // Nothing to write: it makes the thread flush.
+                // Empty: it makes the thread flush.
                 let _ = writer.write(b"");
             }
         }
@@ -196,7 +195,7 @@ fn filter(config: &Log) -> Result<EnvFilter, Error> {
     })
 }
 
-/// Puts a thread of its own in front of a place, which `log` names.
+/// Puts a writing thread in front of a place; `log` names it.
 fn not_blocking(
     place: impl Place + Send + 'static,
     log: String,
@@ -210,7 +209,7 @@ fn not_blocking(
     writer
 }
 
-/// The files in `directory`, which is made if it is not there.
+/// The log files in `directory`, which is created if it is missing.
 fn files(config: &Log, directory: &Path) -> Result<LogFiles, Error> {
     let failed =
         |error: io::Error| Error::Directory { directory: directory.to_owned(), error: error.to_string() };
@@ -219,7 +218,7 @@ fn files(config: &Log, directory: &Path) -> Result<LogFiles, Error> {
     LogFiles::open(directory.to_owned(), plan, SystemTime::now).map_err(failed)
 }
 
-/// Tells how writing to `log` goes. The thread that writes it may tell: what it logs goes to its queue, which never blocks.
+/// Logs how writing to `log` goes. The writing thread may call it: its lines go to its own queue, which never blocks.
 fn tell(log: &str, news: &News) {
     match news {
         News::Failed(error) => {
@@ -227,8 +226,8 @@ fn tell(log: &str, news: &News) {
         }
         News::Works { lost: 0 } => info!(log, lost = 0, "log is written again"),
         News::Works { lost } => warn!(log, lost, "log is written again: lines are missing"),
-        News::NotPrepared(error) => error!(log, %error, "log file cannot be begun: the last one goes on"),
-        News::Prepared => info!(log, "log files are begun again"),
+        News::NotPrepared(error) => error!(log, %error, "cannot create a log file: keeping the last one"),
+        News::Prepared => info!(log, "log files are created again"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! How the fields of an event are written in the log's text format: `name=value`, with the value in quotation marks where
-//! it holds more than word characters, so that no value can look like another field or begin a line of its own.
+//! Writes the fields of an event in the log's text format: `name=value`. A value is quoted if it holds more than word
+//! characters, so that it cannot look like another field or begin a line.
 
 use std::cell::RefCell;
 use std::fmt::{self, Debug, Write};
@@ -12,12 +12,12 @@ use tracing_subscriber::fmt::format::Writer;
 use crate::sanitize;
 
 thread_local! {
-    /// Where a value is formatted before it is known whether it needs quotation marks: kept, so that a line costs no
-    /// allocation for each of its fields.
+    /// Scratch space to format a value before it is known whether it needs quotes; kept per thread, to save an
+    /// allocation for each field.
     static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// A longer value does not leave its memory behind with every thread that has logged one, in bytes.
+/// Longer values, in bytes, do not keep their memory in each thread that has logged one.
 const SCRATCH_KEPT: usize = 4096;
 
 /// Formats the fields of text lines.
@@ -32,8 +32,7 @@ impl<'writer> FormatFields<'writer> for TextFields {
     }
 }
 
-/// Whether a value with this byte needs no quotation marks: what names, numbers, addresses, paths and durations consist
-/// of.
+/// Whether a value with this byte needs no quotes: the characters of names, numbers, addresses, paths and durations.
 fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-_.:/[]@%+,~#".contains(&byte)
 }
@@ -45,7 +44,7 @@ struct Visitor<'writer> {
 }
 
 impl Visitor<'_> {
-    /// Writes what is in front of a value, and then the value with `value`.
+    /// Writes the name and the equals sign, and then the value with `value`.
     fn field(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
         if self.result.is_ok() {
             self.result = self.name(field.name()).and_then(|()| value(&mut self.writer));
@@ -58,7 +57,7 @@ impl Visitor<'_> {
         }
         match name {
             "message" => Ok(()),
-            // Italic and dimmed (ECMA-48, 8.3.117), as the library has it.
+            // Italic and dimmed (ECMA-48, 8.3.117), as in the library.
             _ if self.writer.has_ansi_escapes() => {
                 write!(self.writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")
             }
@@ -73,7 +72,7 @@ impl Visitor<'_> {
 impl Visit for Visitor<'_> {
     fn record_str(&mut self, field: &Field, value: &str) {
         let message = field.name() == "message";
-        // Text as such is always quoted: that is how it has always been, and readers may rely on it.
+        // Strings are always quoted: readers may rely on it.
         self.field(field, |writer| {
             if message { writer.write_str(&sanitize::line(value)) } else { quoted(writer, value) }
         });
@@ -111,10 +110,10 @@ impl Visit for Visitor<'_> {
     }
 }
 
-/// Hands the text of `value` to `use_it`.
+/// Passes the text of `value` to `use_it`.
 fn formatted(value: &dyn Debug, use_it: impl FnOnce(&str) -> fmt::Result) -> fmt::Result {
     SCRATCH.with(|scratch| {
-        // A value that logs while it is formatted finds it taken.
+        // A value that logs while it is formatted finds the scratch space in use.
         let Ok(mut text) = scratch.try_borrow_mut() else { return use_it(&format!("{value:?}")) };
         text.clear();
         let result = write!(text, "{value:?}").and_then(|()| use_it(&text));
@@ -125,13 +124,13 @@ fn formatted(value: &dyn Debug, use_it: impl FnOnce(&str) -> fmt::Result) -> fmt
     })
 }
 
-/// The text in quotation marks, as Rust writes it: every character that is not shown is an escape.
+/// The text in quotes, as Rust writes it: all invisible characters are escaped.
 fn quoted(writer: &mut Writer<'_>, text: &str) -> fmt::Result {
     write!(writer, "{text:?}")
 }
 
-/// Takes the quotation marks off a value that begins a text: the value, and what follows it. A value without them ends at
-/// a space.
+/// Removes the quotes of a value at the beginning of a text: returns the value and the rest. A value without quotes
+/// ends at a space.
 pub fn value(text: &str) -> (std::borrow::Cow<'_, str>, &str) {
     use std::borrow::Cow;
     let Some(inside) = text.strip_prefix('"') else {
@@ -150,7 +149,7 @@ pub fn value(text: &str) -> (std::borrow::Cow<'_, str>, &str) {
     (Cow::Owned(value), rest.as_str())
 }
 
-/// The character that an escape of Rust stands for, of which the backslash was read.
+/// The character of a Rust escape whose backslash was read.
 fn unescaped(rest: &mut std::str::Chars<'_>) -> Option<char> {
     match rest.next()? {
         'n' => Some('\n'),

@@ -31,7 +31,7 @@ impl MakeWriter<'_> for Written {
     }
 }
 
-/// What is written while `log` logs.
+/// The text that `log` logs.
 fn written(ansi: bool, log: impl FnOnce()) -> String {
     let written = Written::default();
     let subscriber = tracing_subscriber::fmt()
@@ -110,7 +110,7 @@ fn no_value_and_no_message_begins_a_line_or_gives_an_order() {
 }
 
 #[test]
-fn names_are_coloured_for_a_terminal() {
+fn names_are_colored_for_a_terminal() {
     let line = written(true, || info!(backend = %"a b", n = 1, "up"));
     assert_eq!(line, "up \x1b[3mbackend\x1b[0m\x1b[2m=\x1b[0m\"a b\" \x1b[3mn\x1b[0m\x1b[2m=\x1b[0m1\n");
 }
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_is_too_strange_to_be_read(text in any::<String>()) {
+    fn any_text_can_be_read(text in any::<String>()) {
         let _ = value(&text);
         let _ = value(&format!("\"{text}"));
     }

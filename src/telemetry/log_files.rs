@@ -1,7 +1,8 @@
-//! The rolling files of the log: a new one each day or hour, in UTC, and before one grows too large. Only so many are
-//! kept.
+//! The rolling log files: a new one each day or hour, in UTC, and before one grows too large. A limited number of them
+//! is kept.
 //!
-//! The library's own roller knows no sizes, reports nothing when a file cannot be begun, and cannot take a torn line back.
+//! The library's roller has no size limit, reports no error when it cannot create a file, and cannot remove a torn
+//! line.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -13,30 +14,30 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::lines::Place;
 use crate::config::Rotation;
 
-/// The name of the only file, or of the link to the latest.
+/// The name of the only file, or of the link to the latest file.
 const LATEST: &str = "pointsman.log";
 const PREFIX: &str = "pointsman.";
 const SUFFIX: &str = ".log";
-/// A link that is being made, before it takes the place of the old one.
+/// The new link before it replaces the old one.
 const NEW_LINK: &str = ".pointsman.log.new";
-/// How soon beginning a file is tried again.
+/// The pause before a failed file creation is retried.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What files there are to be.
+/// The configuration of the files.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     pub(super) rotation: Rotation,
-    /// A file does not grow larger, in bytes, but for a single line that does.
+    /// The size limit of a file, in bytes; only a single longer line exceeds it.
     pub(super) max_size: Option<u64>,
-    /// At most so many, the latest included.
+    /// The number of files to keep, the latest included.
     pub(super) keep: usize,
 }
 
-/// What tells the files of a directory apart, in their order: the period, as it is written in the name and empty without
-/// rotation, and a number.
+/// Identifies a file and gives the order of files: the period, as in the file's name (empty without rotation), and a
+/// number.
 ///
-/// With rotation the number grows with each file of a period, from 0. Without, it grows with each file that was the
-/// latest; that one has none.
+/// With rotation the number counts the files of a period, from 0. Without rotation it counts the former latest files;
+/// the latest file has no number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Mark {
     period: String,
@@ -52,7 +53,7 @@ impl Mark {
         }
     }
 
-    /// Of a file with that name, if it is one of ours.
+    /// The mark in that file name, if it is a log file.
     fn of(name: &OsStr) -> Option<Self> {
         let middle = name.to_str()?.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
         let mark = match middle.split_once('.') {
@@ -78,16 +79,16 @@ pub(super) struct LogFiles {
     file: File,
     /// Its size, if no other program writes to it.
     size: u64,
-    /// Which it is; without rotation it has no mark yet.
+    /// Its mark; without rotation it has none yet.
     mark: Option<Mark>,
-    /// What was there before ends in the middle of a line.
+    /// The existing content ends in the middle of a line.
     mend: bool,
-    /// Beginning a file has failed; not tried again before.
+    /// Creating a file has failed; the time of the next try.
     next_try: Option<SystemTime>,
 }
 
 impl LogFiles {
-    /// Goes on with the latest file in `directory`, or begins one; `clock` tells the time.
+    /// Continues the latest file in `directory`, or creates one; `clock` returns the time.
     pub(super) fn open(directory: PathBuf, plan: Plan, clock: fn() -> SystemTime) -> io::Result<Self> {
         let mark = match period(plan.rotation, clock()) {
             None => None,
@@ -102,7 +103,7 @@ impl LogFiles {
         Ok(files)
     }
 
-    /// Begins the file that the next lines belong to, if it is not the one that is open.
+    /// Opens the file for the next lines, unless it is already open.
     fn roll(&mut self, bytes: usize) -> io::Result<()> {
         let period = period(self.plan.rotation, (self.clock)());
         let same_period = self.mark.as_ref().map(|mark| &mark.period) == period.as_ref();
@@ -142,7 +143,7 @@ impl LogFiles {
     fn prune(&self) -> io::Result<()> {
         let mut marks = marks(&self.directory)?;
         marks.sort_unstable();
-        // Without rotation the latest has no mark.
+        // Without rotation the latest file has no mark.
         let keep = if self.mark.is_some() { self.plan.keep } else { self.plan.keep - 1 };
         for mark in &marks[..marks.len().saturating_sub(keep)] {
             if Some(mark) != self.mark.as_ref() {
@@ -156,7 +157,7 @@ impl LogFiles {
 impl Place for LogFiles {
     fn prepare(&mut self, bytes: usize) -> io::Result<()> {
         let now = (self.clock)();
-        // A clock that was set back must not put it off for long.
+        // A clock that was set back must not delay it for long.
         let wait =
             |next: SystemTime| next.duration_since(now).is_ok_and(|wait| !wait.is_zero() && wait <= AGAIN);
         if self.next_try.is_some_and(wait) {
@@ -179,7 +180,7 @@ impl Place for LogFiles {
     }
 
     fn take_back(&mut self, bytes: usize) -> bool {
-        // If another process has written behind it, its lines would go with ours.
+        // If another process has appended lines, truncating would remove them too.
         let alone = self.file.metadata().is_ok_and(|file| file.len() == self.size);
         let left = self.size.saturating_sub(bytes as u64);
         let taken_back = alone && self.file.set_len(left).is_ok();
@@ -190,7 +191,7 @@ impl Place for LogFiles {
     }
 }
 
-/// The period of a time as it is written in a file's name; `None`: there is only one.
+/// The period of a time as written in a file's name; `None`: there is only one.
 fn period(rotation: Rotation, time: SystemTime) -> Option<String> {
     // `2026-11-22T13:59:59Z`; before 1970 the clock is not set.
     let text = humantime::format_rfc3339_seconds(time.max(UNIX_EPOCH)).to_string();
@@ -210,13 +211,13 @@ fn marks(directory: &Path) -> io::Result<Vec<Mark>> {
     Ok(marks)
 }
 
-/// Opens a file to write behind what is in it: the file, its size, and whether that ends in the middle of a line.
+/// Opens a file for appending: the file, its size, and whether it ends in the middle of a line.
 fn begin(directory: &Path, mark: Option<&Mark>) -> io::Result<(File, u64, bool)> {
     let latest = directory.join(LATEST);
     let name = mark.map_or(LATEST.to_owned(), Mark::name);
     let is_link = fs::symlink_metadata(&latest).map(|found| found.is_symlink());
     if mark.is_none() && matches!(is_link, Ok(true)) {
-        fs::remove_file(&latest)?; // of an earlier run with rotation
+        fs::remove_file(&latest)?; // from an earlier run with rotation
     }
     let file = OpenOptions::new().read(true).append(true).create(true).open(directory.join(&name))?;
     let size = file.metadata()?.len();
@@ -231,7 +232,8 @@ fn begin(directory: &Path, mark: Option<&Mark>) -> io::Result<(File, u64, bool)>
             let number = numbers.map(|mark| mark.number).max().map_or(1, |last| last + 1);
             fs::rename(&latest, directory.join(Mark { period: String::new(), number }.name()))?;
         }
-        // Moved over the old one, so that there is always one; an absolute path would break with the directory's name.
+        // Renamed over the old link, so that a link always exists; an absolute path would break if the directory is
+        // renamed.
         let new = directory.join(NEW_LINK);
         let _ = fs::remove_file(&new);
         symlink(&name, &new)?;

@@ -1,4 +1,4 @@
-//! Files in a directory of the test's own, at times of its own.
+//! Log files in the test's own directory, with a test clock.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ fn clock() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(NOW.get())
 }
 
-/// Makes it that time.
+/// Sets the clock.
 fn at(time: &str) {
     let time = humantime::parse_rfc3339(time).unwrap();
     NOW.set(time.duration_since(UNIX_EPOCH).unwrap().as_secs());
@@ -32,7 +32,7 @@ fn log(files: &mut LogFiles, line: &str) {
     assert_eq!(files.write(line.as_bytes()).unwrap(), line.len());
 }
 
-/// What is in the files, links left out.
+/// The contents of the files, without links.
 fn contents(directory: &Path) -> BTreeMap<String, String> {
     let files = fs::read_dir(directory).unwrap().map(Result::unwrap);
     let files = files.filter(|entry| !entry.file_type().unwrap().is_symlink());
@@ -62,7 +62,7 @@ fn each_period_has_its_file_and_the_latest_has_a_link() {
         fs::read_link(directory.join("pointsman.log")).unwrap(),
         Path::new("pointsman.2026-11-23.log")
     );
-    // The oldest goes; what is not of the log stays.
+    // The oldest file is removed; files that are not of the log stay.
     fs::write(directory.join("pointsman.notes.log"), "mine\n").unwrap();
     at("2026-11-24T12:00:00Z");
     log(&mut files, "three\n");
@@ -75,7 +75,7 @@ fn each_period_has_its_file_and_the_latest_has_a_link() {
 }
 
 #[test]
-fn hours_are_periods_too() {
+fn an_hour_can_be_a_period() {
     let folder = tempfile::tempdir().unwrap();
     at("2026-11-22T09:30:00Z");
     let mut files = open(folder.path(), plan(Rotation::Hourly, 1000, 7));
@@ -113,7 +113,7 @@ fn a_file_that_would_grow_too_large_is_followed_by_another_and_a_restart_goes_on
             ("pointsman.2026-11-22.4.log", "ffff\n"),
         ],
     );
-    // Of a later period the first one has no number.
+    // The first file of a later period has no number.
     at("2026-11-23T12:00:00Z");
     log(&mut files, "gggg\n");
     assert!(contents(directory).contains_key("pointsman.2026-11-23.log"));
@@ -132,7 +132,7 @@ fn a_file_without_rotation_that_another_program_has_moved_is_begun_again() {
 }
 
 #[test]
-fn numbers_of_two_digits_are_younger_than_those_of_one() {
+fn numbers_are_ordered_as_numbers_not_as_text() {
     let folder = tempfile::tempdir().unwrap();
     at("2026-11-22T12:00:00Z");
     let mut files = open(folder.path(), plan(Rotation::Daily, 5, 2));
@@ -174,7 +174,7 @@ fn without_rotation_the_latest_keeps_its_name_and_full_ones_have_numbers() {
             ("pointsman.log", "gggg\n"),
         ],
     );
-    // With one file only, there is only the latest.
+    // With one file, only the latest remains.
     drop(files);
     drop(open(directory, Plan { keep: 1, ..plan }));
     expect(directory, &[("pointsman.log", "gggg\n")]);
@@ -216,7 +216,7 @@ fn a_torn_line_is_taken_back_and_one_of_an_earlier_run_is_ended() {
     assert!(files.take_back(2));
     log(&mut files, "two\n");
     assert_eq!(fs::read_to_string(&path).unwrap(), "whole\nto\none\ntwo\n");
-    // Not what another process may have written.
+    // Bytes of another process stay.
     log(&mut files, "thr");
     OpenOptions::new().append(true).open(&path).unwrap().write_all(b"theirs\n").unwrap();
     assert!(!files.take_back(3));

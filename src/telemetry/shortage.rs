@@ -1,29 +1,29 @@
-//! What this machine is short of (ports, open files, memory), told once a second with a count: the same error meets
-//! every client for as long as it lasts.
+//! Local resource shortages (ports, open files, memory), logged once a second with a count: while a shortage lasts,
+//! every client causes the same error.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::warn;
 
-/// How often shortages are told.
+/// How often shortages are logged.
 const REPORT: Duration = Duration::from_secs(1);
 
-/// The system calls of one worker that failed for want of local resources, and were not told yet.
+/// The system calls of one worker that failed for lack of local resources and are not logged yet.
 #[derive(Debug, Default)]
 pub struct Shortages {
     /// Connections to backends that could not be opened.
     pub connects: Count,
-    /// Connections of clients that could not be accepted; they wait in the kernel.
+    /// Client connections that could not be accepted; they wait in the kernel.
     pub accepts: Count,
 }
 
-/// Failures that were not told yet: how many, and the last of them in words.
+/// Failures that are not logged yet: their number and the last error.
 #[derive(Debug, Default)]
 pub struct Count(Mutex<Option<(u64, String)>>);
 
 impl Count {
-    /// One more; only the last one's words are kept.
+    /// Adds a failure; only the last error is kept.
     pub fn add(&self, error: String) {
         let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = untold.as_ref().map_or(0, |(count, _)| *count);
@@ -35,12 +35,12 @@ impl Count {
     }
 }
 
-/// Those of several workers together: how many, and the last words of one of them.
+/// The failures of several workers together: their number and the last error of one of them.
 fn take<'a>(counts: impl Iterator<Item = &'a Count>) -> Option<(u64, String)> {
     counts.filter_map(Count::take).reduce(|(total, _), (count, error)| (total.saturating_add(count), error))
 }
 
-/// Tells what the workers are short of, once a second while they are. Never returns.
+/// Logs the workers' shortages once a second while they last. Never returns.
 pub async fn report(workers: Vec<Arc<Shortages>>) {
     loop {
         tokio::time::sleep(REPORT).await;

@@ -33,7 +33,7 @@ pub struct Lines {
     pub skipped: u64,
     /// The lines, oldest first.
     pub lines: Vec<String>,
-    /// Where to read on: the number of the last of them.
+    /// The number of the last line: where to continue reading.
     pub latest: u64,
 }
 
@@ -65,7 +65,7 @@ impl Tail {
         kept.latest - kept.lengths.len().min(count) as u64
     }
 
-    /// The lines after that number: at most `bytes` of them, or one that is longer.
+    /// The lines after that number: at most `bytes` of them, or a single longer one.
     pub fn after(&self, number: u64, bytes: usize) -> Lines {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).after(number, bytes)
     }
@@ -155,7 +155,7 @@ mod tests {
         read.lines.iter().map(String::as_str).collect()
     }
 
-    /// All that are kept after that number.
+    /// All kept lines after that number.
     fn after(tail: &Tail, number: u64) -> Lines {
         tail.after(number, usize::MAX)
     }

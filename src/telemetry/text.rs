@@ -1,5 +1,5 @@
-//! Texts that come from outside (an error of a server, a cause that an operator or a source gives) and that are kept, told
-//! in the log, and shown: bounded, and free of what a terminal would obey.
+//! Text from outside (a server's error, a cause from an operator or a source) that is stored, logged and shown:
+//! bounded, and without characters that a terminal would act on.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,16 +9,16 @@ use serde::Serialize;
 
 use crate::sanitize;
 
-/// The longest [`Cause`], in characters. The longest ones of our own, lists of mistakes in a file of backends, have some
-/// 900. The journal keeps 4,096 facts, so that all of its causes together take 4 MiB at most, or 16 MiB if they are made
-/// of the longest characters.
+/// The longest [`Cause`], in characters. Pointsman's own longest causes, lists of mistakes in a file of backends, have
+/// about 900. The journal keeps 4,096 facts, so that all their causes take at most 4 MiB, or 16 MiB of four-byte
+/// characters.
 pub const LONGEST: usize = 1024;
 
-/// What a text is cut off with.
+/// Marks where a text is cut.
 const CUT: char = '…';
 
-/// Why something is as it is, in words that may be another party's: at most [`LONGEST`] characters, on one line, without
-/// control or format characters. It can be made in no other way, so every cause that is kept or told is like that.
+/// The reason for a state, possibly in another party's words: at most [`LONGEST`] characters, on one line, without
+/// control or format characters. It has no other constructor, so this holds for every stored or logged cause.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Cause(Arc<str>);
@@ -55,8 +55,8 @@ impl fmt::Debug for Cause {
     }
 }
 
-/// The text in at most `limit` characters, the last of which is an ellipsis if it was cut, and safe to show
-/// ([`sanitize::shown`]). No more of the text is looked at: one of megabytes costs no more than a short one.
+/// The text in at most `limit` characters, ending with an ellipsis if it was cut, and safe to show
+/// ([`sanitize::shown`]). It reads no further: megabytes cost no more than a short text.
 pub fn bounded(text: &str, limit: usize) -> String {
     let mut characters = text.chars();
     let mut kept: String = characters.by_ref().take(limit).map(sanitize::shown).collect();
@@ -77,7 +77,7 @@ mod tests {
             let kept = bounded(&text, limit);
             prop_assert!(kept.chars().count() <= limit);
             prop_assert!(!kept.chars().any(sanitize::is_unsafe), "{kept:?}");
-            // What is kept is the text's own beginning.
+            // The kept part is the beginning of the text.
             let clean: String = text.chars().map(sanitize::shown).collect();
             match kept.strip_suffix(CUT) {
                 Some(part) if !clean.starts_with(&kept) => prop_assert!(clean.starts_with(part)),
@@ -89,7 +89,7 @@ mod tests {
         fn a_harmless_text_that_fits_stays_as_it_is(text in "[a-zA-Z0-9 äöüß中文.,:;!?\"'-]{0,40}") {
             prop_assert_eq!(bounded(&text, 40), text.clone());
             prop_assert_eq!(&*Cause::from(&text), &*text);
-            // To bound it again changes nothing.
+            // Bounding it again changes nothing.
             let once = bounded(&text, 7);
             prop_assert_eq!(bounded(&once, 7), once);
         }

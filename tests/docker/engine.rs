@@ -15,7 +15,7 @@ pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Tests that need the engine are skipped without it, and fail if this environment variable is 1.
 pub(crate) const REQUIRED: &str = "POINTSMAN_REQUIRE_DOCKER";
-/// A test may take this long once it has the engine to itself: it may build images, and pull them.
+/// A test may take this long once it has the engine to itself: it may build and pull images.
 const TEST: Duration = Duration::from_secs(45 * 60);
 
 /// The engine to oneself, with the images that most tests need.
@@ -34,7 +34,7 @@ pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
 pub(crate) fn bare_engine() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // From here on, as before it waits for the tests that came first.
+    // The time starts here: before, the test waits for earlier tests.
     watchdog::allow(TEST);
     let answers = Command::new("docker").arg("version").output_in_time();
     if !answers.is_ok_and(|output| output.status.success()) {

@@ -1,5 +1,5 @@
-//! Waits that end: connections, children and threads with a deadline. What is still waited for without one ends with
-//! the [`watchdog`](super::watchdog).
+//! Waits with a deadline: for connections, children and threads. The [`watchdog`](super::watchdog) ends all other
+//! waits.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -13,21 +13,21 @@ use socket2::{Domain, Socket, Type};
 
 use super::{PATIENCE, watchdog};
 
-/// How long a program may take that the tests only use: a compiler of expressions, a browser's driver, a fuzzer.
+/// The time limit of programs that the tests use: an expression compiler, a browser driver, a fuzzer.
 pub const TOOL: Duration = Duration::from_secs(15 * 60);
 
-/// What connect(2) says when its time is over.
+/// The error of connect(2) at its time limit.
 const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Waits until `condition` gives something; fails with `what` if it never does.
+/// Waits until `condition` returns a value; panics with `what` if it never does.
 #[track_caller]
 pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, what, condition)
 }
 
-/// The same with a limit of its own.
+/// The same with another time limit.
 #[track_caller]
 pub fn within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     watchdog::note_wait(what, limit);
@@ -55,8 +55,8 @@ pub fn connect_to(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
     result
 }
 
-/// Connects with the time limit that the kernel has for a blocking socket (socket(7), `SO_SNDTIMEO`): by
-/// `TcpStream::connect_timeout`, a connection that is reset at once is one that was never there.
+/// Connects with the kernel's time limit for a blocking socket (socket(7), `SO_SNDTIMEO`): `TcpStream::connect_timeout`
+/// reports a connection that is reset at once as not connected.
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_write_timeout(Some(PATIENCE))?;
@@ -84,21 +84,21 @@ pub fn accept_within(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     (limited(stream).unwrap(), peer)
 }
 
-/// Gives a connection's reads and writes a limit.
+/// Sets the time limit of a connection's reads and writes.
 pub fn limited(stream: TcpStream) -> io::Result<TcpStream> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 
-/// Waits for the end of a thread, and gives its result; panics as it did.
+/// Waits for the end of a thread and returns its result, or propagates its panic.
 #[track_caller]
 pub fn join_within<T>(thread: JoinHandle<T>, what: &str) -> T {
     eventually(&format!("the thread has ended: {what}"), || thread.is_finished().then_some(()));
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Sets a flag when it goes, also by a panic: a scope waits for the threads that run until the flag is set.
+/// Sets a flag on drop, also during a panic: threads in a scope run until the flag is set.
 pub struct SetAtTheEnd<'a>(pub &'a AtomicBool);
 
 impl Drop for SetAtTheEnd<'_> {
@@ -122,14 +122,13 @@ pub fn end_child(child: &mut Child) {
 
 /// Commands with a deadline. Standard input is empty, standard output and error are read.
 pub trait Limited {
-    /// As `output`, and fails after two minutes, for what takes seconds on an idle machine, with what was printed until
-    /// then.
+    /// As `output`, but fails after two minutes, with the output so far; its commands take seconds on an idle machine.
     #[track_caller]
     fn output_in_time(&mut self) -> io::Result<Output> {
         self.output_within(6 * PATIENCE)
     }
 
-    /// The same with a limit of its own.
+    /// The same with another time limit.
     fn output_within(&mut self, limit: Duration) -> io::Result<Output>;
 }
 
@@ -141,7 +140,7 @@ impl Limited for Command {
     }
 }
 
-/// As `wait_with_output`; kills the child and fails after the limit, with what it has printed until then.
+/// As `wait_with_output`; at the limit it kills the child and fails with the output so far.
 #[track_caller]
 pub fn output_of(mut child: Child, limit: Duration, what: &str) -> Output {
     watchdog::note_wait(what, limit);
@@ -169,7 +168,7 @@ pub fn output_of(mut child: Child, limit: Duration, what: &str) -> Output {
     Output { status, stdout, stderr }
 }
 
-/// Reads a pipe in a thread of its own.
+/// Reads a pipe in a thread.
 fn collect(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (parts, read) = channel();
     std::thread::spawn(move || {
@@ -183,7 +182,7 @@ fn collect(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     read
 }
 
-/// All that is read until the pipe ends or the deadline.
+/// All output until the pipe closes or the deadline.
 fn rest(pipe: &Receiver<Vec<u8>>, deadline: Instant) -> Vec<u8> {
     let mut text = Vec::new();
     loop {

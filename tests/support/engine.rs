@@ -143,7 +143,7 @@ impl Engine {
         found.find(|(_, one)| is(one)).map(|(id, _)| id.clone()).unwrap()
     }
 
-    /// Tells of a container that is no replica, until that has taken so many bytes.
+    /// Sends events about a container that is no replica, that many bytes of them.
     pub fn tell_of_others(&self, bytes: usize) {
         const PADDING: usize = 16 << 10;
         let attributes = json!({"name": "other", "padding": "x".repeat(PADDING)});
@@ -302,8 +302,8 @@ impl State {
     }
 }
 
-/// The subscriptions to an engine's events. Each has a queue and a thread that writes it, so that a subscriber that does
-/// not read stops neither the engine nor the other subscribers.
+/// The subscriptions to an engine's events. Each has a queue and a writing thread, so that a subscriber that does not
+/// read blocks neither the engine nor the other subscribers.
 #[derive(Default)]
 pub struct EventStreams {
     open: Vec<EventStream>,
@@ -311,14 +311,14 @@ pub struct EventStreams {
 
 struct EventStream {
     queue: Sender<Arc<[u8]>>,
-    /// Bytes in the queue, and of the one that is being written.
+    /// Bytes in the queue, and of the line that is being written.
     unwritten: Arc<AtomicUsize>,
 }
 
 impl EventStreams {
-    /// Answers a request for events: those of `past` now, and all that are sent from now on.
+    /// Answers a request for events: those of `past` now, and all later ones.
     pub fn subscribe(&mut self, stream: UnixStream, past: &[&str]) -> io::Result<()> {
-        // How long a subscriber takes to read is for the test to judge: the thread waits for it alone.
+        // No write time limit: the test judges how long a subscriber takes to read.
         stream.set_write_timeout(None)?;
         let (queue, queued) = channel();
         let unwritten = Arc::<AtomicUsize>::default();
@@ -332,37 +332,37 @@ impl EventStreams {
         Ok(())
     }
 
-    /// Tells all subscribers of an event. Never waits.
+    /// Sends an event to all subscribers. Never waits.
     pub fn send(&mut self, event: &Value) {
         let line: Arc<[u8]> = format!("{event}\n").into_bytes().into();
         self.open.retain(|stream| stream.send(Arc::clone(&line)));
     }
 
-    /// How many subscribers there are that have not closed their connection, as far as writing to them has shown.
+    /// The number of subscribers that have not closed their connection, as far as writes have shown.
     pub fn count(&self) -> usize {
         self.open.len()
     }
 
-    /// The bytes that are still to be written to subscribers that have not closed their connection.
+    /// The bytes still to be written to open subscriptions.
     pub fn unwritten(&self) -> usize {
         self.open.iter().map(|stream| stream.unwritten.load(Ordering::SeqCst)).sum()
     }
 
-    /// Ends all subscriptions, each once what was sent is written.
+    /// Ends all subscriptions after their queued lines are written.
     pub fn close(&mut self) {
         self.open.clear();
     }
 }
 
 impl EventStream {
-    /// Whether the subscriber is still there.
+    /// Whether the subscription is still open.
     fn send(&self, line: Arc<[u8]>) -> bool {
         self.unwritten.fetch_add(line.len(), Ordering::SeqCst);
         self.queue.send(line).is_ok()
     }
 }
 
-/// Writes what is queued until the subscriber closes its connection, or none can be queued any more.
+/// Writes the queue until the subscriber closes its connection, or the queue ends.
 fn write_queued(mut stream: UnixStream, queued: Receiver<Arc<[u8]>>, unwritten: &AtomicUsize) {
     for line in &queued {
         if stream.write_all(&line).is_err() {
@@ -370,7 +370,7 @@ fn write_queued(mut stream: UnixStream, queued: Receiver<Arc<[u8]>>, unwritten: 
         }
         unwritten.fetch_sub(line.len(), Ordering::SeqCst);
     }
-    // What is queued from here on is refused, and so counted no more.
+    // Later lines are refused, and so not counted.
     drop(queued);
     unwritten.store(0, Ordering::SeqCst);
     let _ = stream.shutdown(Shutdown::Both);

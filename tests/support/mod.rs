@@ -74,7 +74,7 @@ impl Lb {
         Self::spawn(file, &["run", "-c", "pointsman.yaml"])
     }
 
-    /// The same, where no more than so many files may be open.
+    /// The same with that limit of open files.
     pub fn start_with_files(files: u32, config: &str) -> Self {
         let lb = Self::launch_with_files(files, config);
         lb.when_logged("admin listening");
@@ -82,7 +82,7 @@ impl Lb {
         lb
     }
 
-    /// The same without waiting for anything.
+    /// The same without waiting.
     pub fn launch_with_files(files: u32, config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("pointsman.yaml"), with_admin(config)).unwrap();
@@ -431,8 +431,8 @@ pub fn free_port() -> u16 {
     })
 }
 
-/// An address of this machine that is not loopback, if it has one; nothing is sent to find it. What connects to it is, to the
-/// server, a client on another machine.
+/// A non-loopback address of this machine, if it has one; finding it sends no packet. A client that connects to it
+/// looks remote to the server.
 pub fn address_of_this_machine() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;

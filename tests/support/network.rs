@@ -1,15 +1,15 @@
-//! Tests in a network namespace of their own: with rules and kernel settings that would disturb other programs.
+//! Runs tests in a network namespace, with rules and kernel settings that would disturb other programs.
 
 use std::process::Command;
 
 use super::deadlines::Limited;
 
-/// Set for the test that runs inside.
+/// Set for the inner run of the test.
 const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
 
-/// Whether this is the run inside, which must then do the test's work. Otherwise the test is run again, in a network of
-/// its own, after the shell commands `prepare`; it passes if that run does, and is skipped, naming `tools`, if there can
-/// be no such network here.
+/// Whether this is the inner run, which must do the test's work. Otherwise it runs the test again in a new network
+/// namespace, after the shell commands `prepare`. The test passes if that run passes, and is skipped, naming `tools`,
+/// if no such namespace can be created here.
 pub fn is_inside(test: &str, tools: &str, prepare: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;

@@ -54,11 +54,11 @@ pub fn is_soon(time: impl Fn() -> Duration) {
 /// What [`timer`] says of a socket that waits to probe its peer, and of one that repeats what is under way.
 pub const KEEPALIVE: u32 = 2;
 pub const REPEATING: u32 = 1;
-/// The same of one that has bytes for which its peer has no room.
+/// The same for a socket that holds bytes for which its peer has no room.
 pub const PROBING_A_CLOSED_WINDOW: u32 = 4;
 
-/// Writes to the balancer until the kernel says that nothing fits any more: neither the server's socket nor the
-/// balancer's has room, so that the balancer itself holds bytes back. How many were written.
+/// Writes to the balancer until the kernel accepts no more: the server's socket and the balancer's socket are full, so
+/// the balancer holds bytes back. Returns the number of bytes written.
 pub fn fill(client: &mut TcpStream, server: &TcpStream) -> usize {
     let (client_ends, server_ends) = (ends(client), ends(server));
     let is_closed = |ours, theirs| timer(ours, theirs) == Some(PROBING_A_CLOSED_WINDOW);
@@ -77,7 +77,7 @@ pub fn fill(client: &mut TcpStream, server: &TcpStream) -> usize {
     sent
 }
 
-/// The addresses of a connection: this end, and the other.
+/// The addresses of a connection: local and peer.
 fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {
     (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
 }

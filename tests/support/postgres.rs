@@ -1,25 +1,25 @@
-//! A PostgreSQL server as the check sees one: it asks for a password in one way or another, and answers one question.
+//! A minimal PostgreSQL server: it asks for a password by one method, and answers one query.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use sha2::{Digest, Sha256};
 
-/// How it asks for the password.
+/// The authentication method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
-    /// Not at all.
+    /// No authentication.
     Nothing,
-    /// In clear.
+    /// The password in clear.
     Clear,
-    /// As an MD5 hash.
+    /// An MD5 hash.
     Md5,
-    /// By SCRAM-SHA-256; it knows the password that it proves to know.
+    /// SCRAM-SHA-256; the server proves that it knows this password.
     Scram(&'static str),
 }
 
-/// Serves one connection: logs the client in, and answers its question with these messages.
-/// Gives what the client has sent, after the first message.
+/// Serves one connection: authenticates the client, and answers its query with these messages. Returns what the client
+/// has sent after the first message.
 pub fn serve(stream: &mut TcpStream, asks: Asks, answer: &[u8]) -> io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(super::PATIENCE))?;
     let mut length = [0; 4];
@@ -46,7 +46,7 @@ pub fn serve_after_startup(stream: &mut TcpStream, asks: Asks, answer: &[u8]) ->
     stream.write_all(&[request(0, b""), message(b'Z', b"I")].concat())?;
     sent.extend(read(stream)?.1);
     stream.write_all(answer)?;
-    // Until it takes its leave.
+    // Until it sends Terminate.
     sent.push(read(stream)?.0);
     Ok(sent)
 }
@@ -84,7 +84,7 @@ fn read(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
     Ok((head[0], body))
 }
 
-/// The server's side of RFC 7677; it takes any proof.
+/// The server's side of RFC 7677; it accepts any proof.
 fn scram(stream: &mut TcpStream, password: &str) -> io::Result<Vec<u8>> {
     const ROUNDS: u32 = 16;
     stream.write_all(&request(10, b"SCRAM-SHA-256\0\0"))?;

@@ -1,5 +1,5 @@
-//! The last line of defense against tests that hang: the harness notes what each test waits for, and a test that takes
-//! far too long ends the process with that. Waits have deadlines of their own (`deadlines.rs`), which are shorter.
+//! The last defense against hanging tests: the harness records what each test waits for, and the watchdog ends the
+//! process with that record if a test takes far too long. Waits have shorter deadlines (`deadlines.rs`).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -7,19 +7,19 @@ use std::panic::Location;
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A test may take this long. The slowest takes half a minute on an idle machine.
+/// The time limit of a test. The slowest takes half a minute on an idle machine.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
-/// Between the end of a wait that has a limit and the end of its test by the watchdog: the wait fails first.
+/// The margin between a wait's deadline and the watchdog: the wait fails first.
 const MARGIN: Duration = Duration::from_secs(60);
-/// The exit code of a test binary whose tests fail.
+/// The exit code of a test binary with failed tests.
 const FAILED: i32 = 101;
 
-/// What is known of a test that runs.
+/// The state of a running test.
 struct Entry {
     began: Instant,
-    /// It must have ended by then.
+    /// Its deadline.
     end: Instant,
-    /// What it did last with the harness, and where.
+    /// Its last action in the harness, and where.
     last: String,
 }
 
@@ -38,7 +38,7 @@ thread_local! {
     static REGISTRATION: Option<Registration> = register();
 }
 
-/// The name of the test that this thread runs.
+/// The name of this thread's test.
 pub fn test() -> Option<String> {
     std::thread::current().name().map(str::to_owned)
 }
@@ -50,19 +50,19 @@ fn register() -> Option<Registration> {
     test().map(Registration)
 }
 
-/// Notes what the test does, and where.
+/// Records what the test does, and where.
 #[track_caller]
 pub fn note(what: &str) {
     note_with(what, |_| ());
 }
 
-/// The same of a wait that has a limit of its own: until that is over, the watchdog waits too.
+/// The same for a wait with a time limit: the watchdog waits at least as long.
 #[track_caller]
 pub fn note_wait(what: &str, limit: Duration) {
     note_with(what, |entry| entry.end = entry.end.max(Instant::now() + limit + MARGIN));
 }
 
-/// Gives the test of this thread that much time from now on, if it has less.
+/// Gives this thread's test at least that much time from now on.
 #[track_caller]
 pub fn allow(limit: Duration) {
     note_with("a longer limit", |entry| entry.end = entry.end.max(Instant::now() + limit));
@@ -71,7 +71,7 @@ pub fn allow(limit: Duration) {
 #[track_caller]
 fn note_with(what: &str, change: impl FnOnce(&mut Entry)) {
     let last = format!("{what} ({})", Location::caller());
-    // There is none once the thread ends.
+    // The thread-local is gone once the thread ends.
     let _ = REGISTRATION.try_with(|test| {
         let Some(Registration(test)) = test else { return };
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,7 +79,7 @@ fn note_with(what: &str, change: impl FnOnce(&mut Entry)) {
         let new = || Entry { began: now, end: now + LIMIT, last: String::new() };
         let entry = running.entry(test.clone()).or_insert_with(new);
         entry.last = last;
-        // With `--test-threads=1` all tests run in one thread, whose name does not tell them apart.
+        // With `--test-threads=1` all tests run in one thread, whose name does not identify the test.
         if test == "main" {
             entry.end = entry.end.max(now + LIMIT);
         }
@@ -104,12 +104,12 @@ fn watch() {
     }
 }
 
-/// Writes to the real standard error, which libtest does not capture, in one piece: other lines do not get into it.
+/// Writes to the real standard error, which libtest does not capture, in one write: other lines cannot interleave.
 fn print_now(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Ends the processes that the tests have started, which would go on.
+/// Kills the processes that the tests have started.
 fn end_children() {
     for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
@@ -121,8 +121,8 @@ fn end_children() {
     }
 }
 
-/// Says on the real standard error that the test of this thread is skipped, what is missing, and how to get it. Fails
-/// instead if the environment variable `required` is 1; one without a name requires nothing.
+/// Prints on the real standard error that this thread's test is skipped, what is missing, and how to get it. Fails
+/// instead if the environment variable `required` is 1; an empty name requires nothing.
 #[track_caller]
 pub fn skip(required: &str, missing: &str) {
     let test = test().unwrap_or_default();

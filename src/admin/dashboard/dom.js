@@ -15,8 +15,8 @@ export function h(tag, properties = {}, ...children) {
 }
 
 /**
- * Text without characters that only change how other text is shown, such as bidirectional controls: a name or a cause
- * must not reorder the line that it stands in.
+ * Replaces characters that only change how other text is shown, such as bidirectional controls: a name or a cause
+ * must not reorder its line.
  */
 function shown(text) {
   return typeof text === 'string' ? text.replace(/[\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd') : text;

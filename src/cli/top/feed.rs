@@ -131,7 +131,7 @@ pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
             }
         };
         eprintln!("({})", look::clean(&why));
-        // An instance that was silent may come back and go on writing to this stream, which is not read any more.
+        // A silent instance may come back and write to this stream, which has no reader any more.
         drop(events);
         events = loop {
             sleep(AGAIN).await;

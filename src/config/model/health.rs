@@ -111,8 +111,8 @@ pub struct PostgresCheck {
     /// The file with the password; `None`: none is needed.
     /// While it cannot be read, backends stay what they were: it says nothing of them, and would take out all of them.
     pub password_file: Option<PathBuf>,
-    /// The ways in which a check with a password lets the server ask for it; never empty. Any other server fails the
-    /// check, and does not get the password.
+    /// The authentication methods that a check with a password allows; never empty. With any other method the check
+    /// fails and does not send the password.
     pub require_auth: BTreeSet<AuthMethod>,
 }
 
@@ -125,21 +125,21 @@ impl PostgresCheck {
     }
 }
 
-/// A way in which a PostgreSQL server asks for a password, by the names of libpq's `require_auth`.
+/// A PostgreSQL authentication method, named as in libpq's `require_auth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AuthMethod {
-    /// The password is not sent, and the server proves that it knows it too.
+    /// The password is not sent, and the server proves that it knows it.
     ScramSha256,
-    /// A hash of the password is sent, from which a weak one can be guessed; the server proves nothing.
+    /// A hash of the password is sent, from which a weak password can be guessed; the server proves nothing.
     Md5,
     /// The password is sent in clear.
     Password,
-    /// The server does not ask: any server at its address passes.
+    /// The server does not ask for a password: any server at the address passes.
     None,
 }
 
 impl AuthMethod {
-    /// All of them, the strongest first.
+    /// All methods, the strongest first.
     pub const ALL: [Self; 4] = [Self::ScramSha256, Self::Md5, Self::Password, Self::None];
 
     /// Its name in the configuration.
@@ -160,8 +160,8 @@ pub struct RedisCheck {
     pub role: Role,
     /// Who logs in; `None`: the default user.
     pub user: Option<String>,
-    /// The file with the password; `None`: none is needed. Every backend of the pool is sent it in clear: the protocol
-    /// knows no other way.
+    /// The file with the password; `None`: no password. Every backend of the pool receives it in clear: the protocol
+    /// has no other way.
     /// While it cannot be read, backends stay what they were: it says nothing of them, and would take out all of them.
     pub password_file: Option<PathBuf>,
 }

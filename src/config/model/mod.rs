@@ -82,7 +82,7 @@ pub struct Log {
     pub directory: Option<PathBuf>,
     /// When a new file is begun (in UTC).
     pub rotation: Rotation,
-    /// The size in bytes above which a new file is begun before its time; `None`: never.
+    /// The size in bytes above which a new file begins early; `None`: no limit.
     pub max_size: Option<u64>,
     /// How many files are kept.
     pub keep: usize,
@@ -90,8 +90,8 @@ pub struct Log {
     pub connections: bool,
 }
 
-/// The size of a log file, by default. With seven files a log is at most 700 MiB: room for some two million connections
-/// of two lines each, and little enough for any disk.
+/// The default size of a log file. Seven files take at most 700 MiB: room for two million connections of two lines
+/// each, and small enough for any disk.
 const LOG_FILE_SIZE: u64 = 100 << 20;
 
 impl Default for Log {
@@ -144,9 +144,9 @@ pub struct Admin {
     pub bind: BindAddress,
     /// The file with the token that changes need; `None`: they are allowed from this machine only.
     pub token_file: Option<PathBuf>,
-    /// Names that it may be asked by, besides addresses, `localhost` and, except over loopback, names without a dot.
+    /// Names that the server answers to, besides addresses, `localhost` and, except over loopback, names without a dot.
     pub hosts: Vec<String>,
-    /// Which users may connect to it at a Unix path.
+    /// Which users may connect to its Unix socket.
     pub socket_mode: SocketMode,
 }
 
@@ -162,7 +162,7 @@ impl Admin {
 pub struct SocketMode(pub u32);
 
 impl Default for SocketMode {
-    /// The user that Pointsman runs as, and its group.
+    /// Pointsman's user and group.
     fn default() -> Self {
         Self(0o660)
     }

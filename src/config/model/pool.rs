@@ -296,9 +296,9 @@ pub struct Connect {
 pub struct Timeouts {
     /// No byte in either direction for this long. Both sides get a FIN; of a half-closed connection, a reset.
     pub idle: Option<Duration>,
-    /// One side has finished and the other has not sent or taken a byte for this long. Both get a reset.
+    /// One side has finished, and the other has neither sent nor received a byte for this long. Both get a reset.
     pub half_closed: Option<Duration>,
-    /// A connection that is this old is reset, however busy it is.
+    /// The maximum age of a connection, however busy it is. Both sides get a reset.
     pub lifetime: Option<Duration>,
 }
 

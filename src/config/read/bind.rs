@@ -32,7 +32,7 @@ impl Binds {
         Some(address)
     }
 
-    /// What listens at that address of this machine, if it is one of these.
+    /// The bind address that serves that address of this machine, if there is one.
     pub(super) fn owner(&self, address: SocketAddr) -> Option<&str> {
         let listens = |(bound, _): &&(BindAddress, String)| match bound {
             BindAddress::Tcp(bound) => own::reaches(address, *bound, own::is_local),

@@ -12,15 +12,15 @@ use super::super::tree::{Node, Value};
 use super::written::{self, Written};
 use super::{SHORTEST, dns};
 
-/// Addresses of backends, and where each of them is written.
+/// Addresses of backends, with their positions in the file.
 pub(super) type Places = Vec<(SocketAddr, Place)>;
 
 const KINDS: [&str; 5] = ["static", "dns", "srv", "file", "docker"];
 /// What stands beside some of them.
 const BESIDE: [&str; 5] = ["every", "server", "hold", "flap", "family"];
 
-/// The sources of a pool, and the places of the backends that are written down. Without the algorithm, what depends on
-/// it is not judged.
+/// The sources of a pool, and the positions of its configured backends. Without the algorithm, settings that depend on
+/// it are not checked.
 pub(super) fn discover(pool: &Table<'_>, balance: Option<Algorithm>) -> (Vec<Source>, Places) {
     let d = pool.decoder;
     let mut written = Written::new();

@@ -9,7 +9,7 @@ use super::super::tree::{Node, Value};
 use super::discover::Places;
 use super::{SHORTEST, balance, discover, eject, health, limits, options, replicas};
 
-/// A pool, and the places of the backends that are written down in it.
+/// A pool, and the positions of its configured backends.
 pub(super) fn pool(node: &Node, name: &str, d: &Decoder<'_>) -> Option<(Pool, Places)> {
     let what = format!("pool {name:?}");
     let table = d.table(node, &what, ".pools.*")?;

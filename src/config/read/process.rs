@@ -12,7 +12,7 @@ use super::super::scalar::{
 use super::super::tree::{Node, Value};
 use super::bind::Binds;
 
-/// In a smaller log file than 64 KiB there would be less than one burst of lines.
+/// A log file below 64 KiB would hold less than one burst of lines.
 const SMALLEST_LOG_FILE: u64 = 64 << 10;
 
 pub(super) fn runtime(top: &Table<'_>) -> Runtime {

@@ -1,9 +1,9 @@
-//! The PostgreSQL check: the server lets us in, and has the role wanted, by its own word (`pg_is_in_recovery()`,
+//! The PostgreSQL check: login works, and the server reports the role that the check asks for (`pg_is_in_recovery()`,
 //! <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-RECOVERY-INFO-TABLE>).
 //!
-//! It speaks the few messages itself: a client library believes the length that a server announces and collects all the
-//! rows that it sends, so that a broken server could fill our memory. What is said is in `session.rs`, how it is written
-//! in `wire.rs`; both are pure.
+//! It implements the few messages itself: a client library trusts the length that a server announces and collects all
+//! rows, so that a broken server could fill the memory. `session.rs` has the conversation, `wire.rs` the encoding; both
+//! are pure.
 
 mod session;
 mod wire;
@@ -18,8 +18,8 @@ use self::wire::Message;
 use super::{CheckError, password, tcp, without};
 use crate::config::{PostgresCheck, Role};
 
-/// So much of what a server sends is read, in bytes: some hundred times what a login and the question take, and room for
-/// two messages of the greatest length.
+/// Bytes read from a server: about a hundred times the size of a login and the question, and room for two messages of
+/// the maximum length.
 const MOST: u64 = 64 * 1024;
 
 pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result<(), CheckError> {
@@ -38,7 +38,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result
     }
 }
 
-/// Logs in, asks for the role, and leaves with a farewell, so that the server's log stays quiet.
+/// Logs in, asks for the role, and sends Terminate, so that the server logs no broken connection.
 async fn role(
     stream: &mut tcp::Bounded,
     wanted: &PostgresCheck,
@@ -48,9 +48,9 @@ async fn role(
     let mut sent = stream.write_all(&session.startup(&wanted.database)).await;
     let mut received = Vec::new();
     loop {
-        // A server that cannot be written to may have said why.
+        // After a write error the server may have sent the reason.
         let message = read(stream, &mut received).await.map_err(|error| match &sent {
-            Err(error) => format!("it takes no message: {error}"),
+            Err(error) => format!("writing failed: {error}"),
             Ok(()) => error,
         })?;
         let next;
@@ -59,7 +59,7 @@ async fn role(
             Next::Read => {}
             Next::Send(message) => sent = stream.write_all(&message).await,
             Next::Done(role, farewell) => {
-                // The role is known, whether the server hears that or not.
+                // The role is known, even if the server does not receive the Terminate.
                 let _ = stream.write_all(&farewell).await;
                 return Ok(role);
             }
@@ -75,7 +75,7 @@ async fn read(stream: &mut tcp::Bounded, received: &mut Vec<u8>) -> Result<Messa
             return Ok(message);
         }
         match stream.read(&mut chunk).await {
-            Ok(0) => return Err("it closed the connection in the middle of the conversation".to_owned()),
+            Ok(0) => return Err("it closed the connection before the check ended".to_owned()),
             Ok(n) => received.extend_from_slice(&chunk[..n]),
             Err(error) => return Err(told(&error)),
         }
@@ -86,7 +86,7 @@ fn told(error: &io::Error) -> String {
     format!("reading its answer: {error}")
 }
 
-/// Takes in a message, in a thread of its own if that takes a while: the runtime has other checks to carry.
+/// Handles a message, in a separate thread if that takes long: the runtime has other checks to run.
 async fn take_in(mut session: Session, message: Message) -> Result<(Session, Result<Next, String>), String> {
     if !session.is_slow() {
         let next = session.on(&message);

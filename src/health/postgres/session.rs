@@ -1,6 +1,5 @@
-//! What is said to a PostgreSQL server to log in and to ask for its role, as a state machine. Pure: it is handed the
-//! server's messages and gives what to answer
-//! (<https://www.postgresql.org/docs/current/protocol-flow.html>).
+//! The conversation with a PostgreSQL server for the login and the question for its role, as a state machine. Pure:
+//! server messages in, answers out (<https://www.postgresql.org/docs/current/protocol-flow.html>).
 
 use std::collections::BTreeSet;
 
@@ -12,13 +11,13 @@ use super::wire::{self, Message};
 use crate::config::{AuthMethod, PostgresCheck, Role};
 use crate::telemetry::text::bounded;
 
-/// The words of the server that are shown, in characters: what to do about them comes behind, and must not be cut off.
+/// The length of a quoted server error, in characters: the advice after it must not be cut off.
 const SHOWN: usize = 200;
 
-/// The question. Its answer has one row with one column, `t` or `f`.
+/// The query. Its result is one row with one column, `t` or `f`.
 const QUESTION: &[u8] = b"SELECT pg_is_in_recovery()\0";
 
-/// The numbers of the messages by which a server asks for authentication (`R`).
+/// The codes of authentication requests (message type `R`).
 mod request {
     pub(super) const OK: u32 = 0;
     pub(super) const PASSWORD: u32 = 3;
@@ -33,40 +32,40 @@ mod request {
 pub(super) enum Next {
     /// Read another message.
     Read,
-    /// Send this, and then read another message.
+    /// Send these bytes, and then read another message.
     Send(Vec<u8>),
-    /// The server has told its role. Send this, and close the connection.
+    /// The server has reported its role. Send these bytes, and close the connection.
     Done(Role, Vec<u8>),
 }
 
-/// A login and a question.
+/// A login and a query.
 pub(super) struct Session {
     user: String,
     password: Option<String>,
-    /// The methods by which the server may ask for the password.
+    /// The authentication methods that the check allows.
     allowed: BTreeSet<AuthMethod>,
     state: State,
 }
 
 enum State {
-    /// The server is to say how it wants us to log in.
+    /// Waits for the authentication request.
     Asked,
-    /// SCRAM: the server is to send its salt.
+    /// SCRAM: waits for the salt.
     Salt(Box<ScramSha256>),
-    /// SCRAM: the server is to prove that it knows the password.
+    /// SCRAM: waits for the proof that the server knows the password.
     Proof(Box<ScramSha256>),
-    /// The server is to say whether it lets us in.
+    /// Waits for the result of the authentication.
     Answered,
-    /// We are in; the server says when it is ready.
+    /// Authenticated; waits until the server is ready for queries.
     In,
-    /// The question is asked; the answer's first row, if it has come.
+    /// The query is sent; the first row of its result, if received.
     Question(Option<Role>),
-    /// It has ended, well or not.
+    /// Finished or failed.
     Over,
 }
 
 impl Session {
-    /// Logs in as the check says; with `password`, only by the methods that it allows.
+    /// Logs in as configured; with `password`, only by the allowed methods.
     pub(super) fn new(check: &PostgresCheck, password: Option<&str>) -> Self {
         let (user, allowed) = (check.user.clone(), check.require_auth.clone());
         Self { user, password: password.map(str::to_owned), allowed, state: State::Asked }
@@ -82,17 +81,17 @@ impl Session {
         ])
     }
 
-    /// Whether it takes a while to take in a message: SCRAM makes guessing expensive by making this expensive, as much as
-    /// the server says (up to 100,000 rounds of HMAC, a tenth of a second).
+    /// Whether handling a message takes long: SCRAM slows down guessing by a number of HMAC rounds that the server
+    /// chooses (up to 100,000, a tenth of a second).
     pub(super) fn is_slow(&self) -> bool {
         matches!(self.state, State::Salt(_))
     }
 
-    /// Takes in a message of the server. An error ends the session.
+    /// Handles a server message. An error ends the session.
     pub(super) fn on(&mut self, message: &Message) -> Result<Next, String> {
         match (message.tag, std::mem::replace(&mut self.state, State::Over)) {
             (b'E', _) => Err(explain(&message.body, self.password.as_deref())),
-            // Notices, parameters, notifications: they may come at any time.
+            // Notices, parameters and notifications may come at any time.
             (b'N' | b'S' | b'A', state) => self.go(state, Next::Read),
             (b'R', state) => self.authentication(state, &message.body),
             (b'K', State::In) => self.go(State::In, Next::Read),
@@ -110,7 +109,7 @@ impl Session {
             (b'Z', State::Question(None)) => Err("pg_is_in_recovery() is answered with no row".to_owned()),
             (tag, _) => {
                 let tag = char::from(tag);
-                Err(format!("it sent a message {tag:?} that does not belong here; is it PostgreSQL?"))
+                Err(format!("it sent a message {tag:?} that is not expected here; is it PostgreSQL?"))
             }
         }
     }
@@ -174,7 +173,7 @@ impl Session {
                 self.go(State::Answered, Next::Read)
             }
             (known @ (request::PASSWORD | request::MD5 | request::SASL..=request::SASL_FINAL), _) => {
-                Err(format!("its request {known} for authentication does not belong here"))
+                Err(format!("its request {known} for authentication is not expected here"))
             }
             (number, _) => Err(format!(
                 "it asks for an authentication that the check does not know (number {number}); let its pg_hba.conf \
@@ -183,7 +182,7 @@ impl Session {
         }
     }
 
-    /// The password, for a server that wants to have it in this way.
+    /// The password, for a server that asks for it by this method.
     fn password(&self, method: AuthMethod, what: &str) -> Result<&str, String> {
         let Some(password) = self.password.as_deref() else {
             return Err("it asks for a password, and the check has no password_file".to_owned());
@@ -204,7 +203,7 @@ fn allow(method: AuthMethod) -> String {
     format!("add {} to the check's require_auth", method.name())
 }
 
-/// The mechanisms of SASL that a server offers.
+/// The SASL mechanisms that a server offers.
 fn mechanisms(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = data;
     std::iter::from_fn(move || {
@@ -214,7 +213,7 @@ fn mechanisms(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// An error of the server in its own words, without the password, with what to do about it.
+/// A server error in the server's words, without the password, with advice.
 fn explain(body: &[u8], password: Option<&str>) -> String {
     let field = |letter| {
         let value = wire::fields(body).find(|(one, _)| *one == letter).map_or(&b""[..], |(_, value)| value);
@@ -223,7 +222,7 @@ fn explain(body: &[u8], password: Option<&str>) -> String {
     // https://www.postgresql.org/docs/current/errcodes-appendix.html
     let hint = match &*field(b'C') {
         "28P01" | "28000" => "; look at the check's user and password_file, and at the server's pg_hba.conf",
-        "53300" => "; clients find no room either, or let the check's user have a reserved connection",
+        "53300" => "; raise its max_connections, or reserve a connection for the check's user",
         _ => "",
     };
     let (severity, message) = (field(b'S'), field(b'M'));
@@ -231,7 +230,7 @@ fn explain(body: &[u8], password: Option<&str>) -> String {
         return "it sent an error without a message; is it PostgreSQL?".to_owned();
     }
     let shown = |text: &str| {
-        // A part of the password must not be left where the text is cut, nor the whole come out of what is left out.
+        // The password is removed before the text is cut: neither a part of it nor the whole may remain.
         let text = bounded(&without(password, text), wire::LONGEST);
         bounded(&without(password, &text), SHOWN)
     };
@@ -257,7 +256,7 @@ mod tests {
         said(b'R', &[&number.to_be_bytes()[..], data].concat())
     }
 
-    /// What follows from these messages, the last of them at least.
+    /// The result of the last of these messages.
     fn after(mut session: Session, messages: &[Message]) -> Result<Next, String> {
         let mut last = Ok(Next::Read);
         for message in messages {
@@ -311,7 +310,7 @@ mod tests {
         for allowed in [&[AuthMethod::None][..], &[AuthMethod::ScramSha256, AuthMethod::None]] {
             assert_eq!(after(session(Some("s3cret"), allowed), &[asks(request::OK, b"")]), Ok(Next::Read));
         }
-        // Without a password there is none to lose.
+        // Without a configured password no proof is needed.
         assert_eq!(after(session(None, &ONLY_SCRAM), &[asks(request::OK, b"")]), Ok(Next::Read));
         for method in [asks(request::PASSWORD, b""), asks(request::SASL, b"SCRAM-SHA-256\0\0")] {
             let error = after(session(None, &ONLY_SCRAM), &[method]).unwrap_err();
@@ -332,7 +331,7 @@ mod tests {
             panic!("SCRAM goes on")
         };
         assert!(!proof.windows(6).any(|part| part == b"s3cret"));
-        // It cannot sign, so it skips that, or signs at random.
+        // The server cannot sign: it skips the signature, or sends a random one.
         let error = talk.on(&asks(request::OK, b"")).unwrap_err();
         assert!(error.contains("did not prove that it knows the password"), "{error}");
         for early in
@@ -350,7 +349,7 @@ mod tests {
         assert!(kerberos.unwrap_err().contains("number 2"));
     }
 
-    /// Up to the question.
+    /// A session up to the query.
     fn let_in() -> Vec<Message> {
         vec![
             said(b'N', b"SNOTICE\0\0"),
@@ -392,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_told_in_the_servers_own_words_and_what_to_do_stands_behind_them() {
+    fn errors_quote_the_server_and_end_with_advice() {
         let refused = |fields: &[u8]| after(session(None, &ONLY_SCRAM), &[said(b'E', fields)]).unwrap_err();
         assert_eq!(refused(b"SFATAL\0C57P03\0Mstarting up\0\0"), "FATAL: starting up");
         let long = [b"SFATAL\0C28P01\0M", &b"x".repeat(29_000)[..], b"\0\0"].concat();
@@ -415,8 +414,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a server says, in whatever order: it learns the password only in an allowed way, and passes with a
-        /// password only if it has proved that it knows it.
+        /// Whatever a server sends, in whatever order, it receives the password only by an allowed method, and passes a
+        /// check with a password only if it has proved that it knows the password.
         #[test]
         fn no_order_of_messages_gets_at_the_password_or_around_it(
             messages in prop::collection::vec(

@@ -1,25 +1,25 @@
 //! The messages of PostgreSQL's protocol 3.0 that the check needs
 //! (<https://www.postgresql.org/docs/current/protocol-message-formats.html>). Pure: bytes in, messages out.
 
-/// The longest message that is read, without its tag, in bytes. libpq allows as much for any message but rows, copied
-/// data and errors, and for errors during the login (fe-protocol3.c, fe-connect.c): a longer one means that the server
-/// speaks another protocol, or wants to fill our memory. What the check asks for is answered in some 600 bytes.
+/// The longest message that is read, without its type byte, in bytes. libpq has the same limit for all messages except
+/// rows, copy data and errors, and for errors during the login (fe-protocol3.c, fe-connect.c): a longer message means
+/// that the server speaks another protocol or wants to fill the memory. The answers to a check have some 600 bytes.
 pub(super) const LONGEST: usize = 30_000;
 
 /// A message of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Message {
-    /// Its kind.
+    /// Its type.
     pub(super) tag: u8,
-    /// What follows its length.
+    /// Its content after the length.
     pub(super) body: Vec<u8>,
 }
 
-/// Takes the first message off `received`, if it has come whole. Its length is believed only up to [`LONGEST`]; nothing
-/// is reserved for what has not come.
+/// Removes the first message from `received` if it is complete. A length above [`LONGEST`] is an error; no memory is
+/// reserved for bytes that have not arrived.
 pub(super) fn take(received: &mut Vec<u8>) -> Result<Option<Message>, String> {
     let Some((&tag, rest)) = received.split_first() else { return Ok(None) };
-    // A server that does not speak the protocol is recognized by its first byte.
+    // The first byte shows a server that does not speak the protocol.
     if !tag.is_ascii_alphanumeric() {
         return Err("it does not speak the PostgreSQL protocol".to_owned());
     }
@@ -39,13 +39,13 @@ pub(super) fn take(received: &mut Vec<u8>) -> Result<Option<Message>, String> {
     Ok(Some(Message { tag, body }))
 }
 
-/// Splits a text off that ends with a NUL.
+/// Splits a NUL-terminated text off.
 pub(super) fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = bytes.iter().position(|byte| *byte == 0)?;
     Some((&bytes[..end], &bytes[end + 1..]))
 }
 
-/// The fields of an error, each with its letter, as far as they can be read.
+/// The fields of an error with their letters, as far as they are readable.
 pub(super) fn fields(body: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = body;
     std::iter::from_fn(move || {
@@ -66,12 +66,12 @@ pub(super) fn first_column(body: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::try_from(i32::from_be_bytes(*length)).ok()?)
 }
 
-/// A message of ours.
+/// A message to the server.
 pub(super) fn message(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     [&[tag][..], &counted(parts)].concat()
 }
 
-/// The first message of ours, which has no tag: the version of the protocol, and parameters. No text may contain a NUL.
+/// The first message, which has no type byte: the protocol version, and parameters. No text may contain a NUL.
 pub(super) fn startup(parameters: &[(&str, &str)]) -> Vec<u8> {
     const VERSION: u32 = 3 << 16;
     let mut body = VERSION.to_be_bytes().to_vec();
@@ -83,10 +83,10 @@ pub(super) fn startup(parameters: &[(&str, &str)]) -> Vec<u8> {
     counted(&[&body])
 }
 
-/// The parts behind their length, which counts itself.
+/// The parts after their length, which counts itself.
 fn counted(parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
-    // What we send is a few hundred bytes and the password, which is bounded.
+    // The messages have a few hundred bytes and the password, whose length is bounded.
     let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
     [&length.to_be_bytes()[..], &body].concat()
 }

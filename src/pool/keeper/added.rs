@@ -19,7 +19,7 @@ pub enum NotAdded {
     AddressTaken(String),
     /// There is one of that name; its address.
     NameTaken(SocketAddr),
-    /// This process itself listens at that address.
+    /// This process listens at that address.
     Own(Owner),
     /// Too many were added.
     TooMany,

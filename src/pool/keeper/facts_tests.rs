@@ -327,7 +327,7 @@ fn machine(address: SocketAddr) -> bool {
     address.ip() == IpAddr::from([10, 0, 0, 1])
 }
 
-/// What is to be checked from now on, and what no longer, of the backends of these effects.
+/// The numbers of checks that these effects start and stop.
 fn checks(effects: &[Effect]) -> (usize, usize) {
     let count = |is: fn(&Effect) -> bool| effects.iter().filter(|effect| is(effect)).count();
     (count(|e| matches!(e, Effect::Check(_))), count(|e| matches!(e, Effect::Uncheck(_))))
@@ -348,7 +348,7 @@ fn a_backend_at_an_own_address_is_refused_with_the_cause_until_nothing_listens_t
     let member = &keeper.members()[0];
     assert_eq!((&*member.backend.name, member.state), ("own", State::Down));
     assert_eq!(&*member.cause, "refused: 10.0.0.1:5000 is this balancer's own listener \"web\"");
-    // Neither checks, nor panic, nor an operator put it into service.
+    // Checks, panic and operators leave it out of service.
     let (own, other) = (key_of(&keeper, "own"), key_of(&keeper, "other"));
     keeper.on(Event::Checked(own, 0, Ok(())), now);
     keeper.on(Event::Checked(other, 0, Err("no".to_owned().into())), now);
@@ -364,7 +364,7 @@ fn a_backend_at_an_own_address_is_refused_with_the_cause_until_nothing_listens_t
     assert_eq!((checks(&effects), keeper.members()[0].state), ((1, 0), State::Joining));
     keeper.on(Event::Checked(own, 0, Ok(())), now);
     assert_eq!(keeper.members()[0].state, State::Up);
-    // And refused again, with its connections cut, when a listener comes.
+    // It is refused again, and its connections are cut, when a listener binds the address.
     let admin = vec![("10.0.0.1:5000".parse().unwrap(), Owner::Admin)];
     let effects = keeper.on(Event::OwnAddresses(Arc::new(OwnAddresses::new(admin))), now);
     assert_eq!((checks(&effects), keeper.members()[0].state), ((0, 1), State::Down));

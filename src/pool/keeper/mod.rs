@@ -48,7 +48,7 @@ pub struct Keeper {
     members: Vec<Member>,
     sources: BTreeMap<SourceKey, SourceState>,
     next_key: u64,
-    /// The addresses that this process listens on, and when the backends were compared with them.
+    /// The addresses that this process listens on, and when the backends were last compared with them.
     own: Arc<OwnAddresses>,
     compared: Option<Instant>,
     /// When the backends' times to answer are to be compared.
@@ -56,7 +56,7 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// A keeper that knows of no backend yet, in a process that listens on these addresses.
+    /// A keeper without backends, in a process that listens on these addresses.
     pub fn new(config: config::Pool, own: Arc<OwnAddresses>) -> Self {
         let sources = config.discover.iter().map(|s| (SourceKey::from(s), SourceState::default()));
         let sources = sources.chain([added::none()]).collect();

@@ -1,4 +1,4 @@
-//! Backends that are refused, whatever source they come from, because this process itself listens at their address.
+//! Backends that are refused, whatever their source, because this process listens at their address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use crate::own::OwnAddresses;
 use crate::pool::event::Effect;
 use crate::pool::member::Results;
 
-/// How soon a backend is refused whose address this machine has got meanwhile: so long a circle of connections may
-/// grow, and so rarely it costs next to nothing to ask the kernel.
+/// How soon a backend is refused after this machine has got its address: short enough to stop a connection loop early,
+/// and long enough that asking the kernel costs next to nothing.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
 impl Keeper {
@@ -20,7 +20,7 @@ impl Keeper {
         Some(format!("refused: {address} is this balancer's own {owner}").into())
     }
 
-    /// The process listens on other addresses from now on.
+    /// The process now listens on other addresses.
     pub(super) fn listens(&mut self, own: Arc<OwnAddresses>, now: Instant, effects: &mut Vec<Effect>) {
         self.own = own;
         for index in 0..self.members.len() {
@@ -28,14 +28,14 @@ impl Keeper {
         }
     }
 
-    /// When the backends are to be compared with the addresses of this machine again; `None`: nothing can change.
+    /// When to compare the backends with the machine's addresses again; `None`: the result cannot change.
     pub(super) fn own_due(&self, now: Instant) -> Option<Instant> {
         let addresses = self.members.iter().filter(|member| !member.leaving()).map(|m| m.backend.address);
         let any = addresses.into_iter().any(|address| self.own.may_change(address));
         any.then(|| self.compared.map_or(now, |compared| compared + COMPARE_EVERY))
     }
 
-    /// Compares the backends with the addresses of this machine, if that is due.
+    /// Compares the backends with the machine's addresses, if that is due.
     pub(super) fn compare_own(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if self.own_due(now).is_none_or(|due| now < due) {
             return;
@@ -48,7 +48,7 @@ impl Keeper {
         }
     }
 
-    /// Refuses a backend, or lets it in again, as the addresses are now.
+    /// Refuses a backend, or accepts it again, by the current addresses.
     fn refuse(&mut self, index: usize, now: Instant, effects: &mut Vec<Effect>) {
         let refusal = self.refusal(self.members[index].backend.address);
         let checks = self.config.health.len();
@@ -58,7 +58,7 @@ impl Keeper {
         }
         let before = std::mem::replace(&mut member.refused, refusal);
         match (before.is_some(), member.refused.is_some()) {
-            // A check would itself be a client of ours.
+            // A check would connect to one of this process's own listeners.
             (false, true) => effects.push(Effect::Uncheck(member.backend.key)),
             (true, false) => {
                 member.results = vec![Results::default(); checks];
