@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use support::backend::{Backend, read_request};
 use support::peers::in_front_of;
-use support::postgres::{Asks, message, primary, row, serve};
+use support::postgres::{Asks, in_recovery, message, primary, row, serve};
 use support::{Lb, PATIENCE, connect_to, eventually, static_list};
 
 /// Quick, and each result counts.
@@ -478,6 +478,38 @@ fn with_postgres(backend: &Backend, check: &str) -> Lb {
         ),
         |folder| std::fs::write(folder.join("secret"), "s3cret!\n").unwrap(),
     )
+}
+
+#[test]
+fn a_postgres_server_passes_only_the_checks_of_its_role() {
+    for (answer, fails, cause) in [
+        (b"f", "standby", "it is the primary, not a standby"),
+        (b"t", "primary", "it is a standby, not the primary"),
+    ] {
+        let server = Backend::serving(move |mut stream| {
+            let _ = serve(&mut stream, Asks::Nothing, &in_recovery(answer));
+        });
+        let discover = static_list(&[server.address]);
+        let pool = |role: &str| {
+            format!(
+                "  {role}: {{discover: {discover}, health: {{postgres: {{role: {role}}}, every: 100ms, fall: 1}}}}\n"
+            )
+        };
+        let pools = ["primary", "standby", "any"].map(pool).concat();
+        let lb = Lb::start(&format!("listeners: {{l: {{bind: 127.0.0.1:0, pool: any}}}}\npools:\n{pools}"));
+        eventually("each pool knows the server's role", || {
+            let status = lb.status();
+            let pools = status["pools"].as_array().unwrap();
+            let settled = pools.iter().all(|pool| {
+                let backend = &pool["backends"][0];
+                match pool["name"] == fails {
+                    true => backend["state"] == "down" && backend["cause"].as_str().unwrap().contains(cause),
+                    false => backend["state"] == "up",
+                }
+            });
+            settled.then_some(())
+        });
+    }
 }
 
 #[test]
