@@ -78,10 +78,21 @@ mod tests {
     use super::*;
     use std::io::Read;
     use std::net::TcpListener;
-    use std::time::Duration;
 
     use tokio::io::AsyncWriteExt;
-    use tokio::runtime::{Builder, LocalOptions};
+    use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+
+    use crate::testing::{PATIENCE, in_time};
+
+    /// A runtime, and a server whose `accept` does not wait for ever (SO_RCVTIMEO in socket(7)).
+    fn runtime_and_server() -> (LocalRuntime, TcpListener, SocketAddr) {
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();
+        let address = listener.local_addr().unwrap();
+        (runtime, listener, address)
+    }
 
     /// Polls a future once, which makes its system calls, and leaves it pending.
     async fn begin<F: Future>(mut future: std::pin::Pin<&mut F>) {
@@ -94,10 +105,7 @@ mod tests {
 
     #[test]
     fn a_connection_without_first_bytes_does_not_overtake_earlier_ones_with_them() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let runtime =
-            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let (runtime, listener, address) = runtime_and_server();
         runtime.block_on(async {
             let handshakes = Handshakes::default();
             let mut first = std::pin::pin!(handshakes.connect(address, true));
@@ -107,7 +115,10 @@ mod tests {
             begin(second.as_mut()).await;
             begin(third.as_mut()).await;
             // The bytes are sent in reverse order, but the backend accepts the connections in the original order.
-            let streams = [third.await.unwrap(), second.await.unwrap(), first.await.unwrap()];
+            let streams = in_time("all are connected", async {
+                [third.await.unwrap(), second.await.unwrap(), first.await.unwrap()]
+            });
+            let streams = streams.await;
             for (mut stream, byte) in streams.into_iter().zip([b'3', b'2', b'1']) {
                 stream.write_all(&[byte]).await.unwrap();
             }
@@ -115,7 +126,7 @@ mod tests {
         });
         let accepted = (0..3).map(|_| {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             let mut byte = [0];
             stream.read_exact(&mut byte).unwrap();
             byte[0]
@@ -125,10 +136,7 @@ mod tests {
 
     #[test]
     fn a_handshake_that_is_given_up_leaves_no_entry() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let runtime =
-            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        let (runtime, _listener, address) = runtime_and_server();
         runtime.block_on(async {
             let handshakes = Handshakes::default();
             {

@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn tasks_are_resumed_in_the_order_in_which_they_began_to_wait() {
-        let runtime = Builder::new_current_thread().build_local(LocalOptions::default()).unwrap();
+        let runtime =
+            Builder::new_current_thread().enable_time().build_local(LocalOptions::default()).unwrap();
         let order = Rc::new(RefCell::new(Vec::new()));
         runtime.block_on(async {
             let turn = Rc::<NextTurn>::default();
@@ -66,7 +67,7 @@ mod tests {
                 })
             }));
             for task in tasks {
-                task.await.unwrap();
+                crate::testing::in_time("the task is resumed", task).await.unwrap();
             }
         });
         assert_eq!(*order.borrow(), Vec::from_iter(0..100));
