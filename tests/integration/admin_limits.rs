@@ -1,0 +1,303 @@
+//! What the admin server bears: requests of every size and pace, and many of them at once.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::backend::Backend;
+use crate::support::{
+    Lb, PATIENCE, SetAtTheEnd, address_of_this_machine, connect_to, http_get, join_within, static_list,
+};
+use socket2::{Domain, Socket, Type};
+
+fn balancer() -> (Lb, Backend) {
+    let backend = Backend::http("a");
+    let lb = Lb::start(&format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {}}}}}",
+        static_list(&[backend.address])
+    ));
+    (lb, backend)
+}
+
+fn open(lb: &Lb) -> TcpStream {
+    connect_to(lb.admin()).unwrap()
+}
+
+/// The head of the next answer.
+fn head(reader: &mut impl BufRead) -> String {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "it ended: {head:?}");
+    }
+    head.to_lowercase()
+}
+
+/// The beginning of the answer to a request, of which the other side need not take everything.
+fn answer(lb: &Lb, request: &[u8]) -> String {
+    let stream = open(lb);
+    let mut writer = stream.try_clone().unwrap();
+    let request = request.to_vec();
+    let writing = std::thread::spawn(move || _ = writer.write_all(&request));
+    let head = head(&mut BufReader::new(stream));
+    join_within(writing, "the request is sent or refused");
+    head
+}
+
+#[test]
+fn a_header_that_is_too_long_is_refused() {
+    let (lb, _backend) = balancer();
+    let request = |length: usize| {
+        format!("GET /heartbeat HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(length))
+    };
+    assert!(answer(&lb, request(4_000).as_bytes()).starts_with("http/1.1 200 "));
+    assert!(answer(&lb, request(100_000).as_bytes()).starts_with("http/1.1 431 "));
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(100_000));
+    let refused = answer(&lb, long.as_bytes());
+    assert!(refused.starts_with("http/1.1 414 ") || refused.starts_with("http/1.1 431 "), "{refused}");
+}
+
+#[test]
+fn a_body_that_is_too_long_is_refused_whether_its_length_is_told_or_not() {
+    let (lb, backend) = balancer();
+    let path = format!("/api/v1/pools/web/backends/{}", backend.address);
+    let host = lb.admin();
+    let head = format!("PATCH {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n");
+    let body = " ".repeat(200_000);
+    let told = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    assert!(answer(&lb, told.as_bytes()).starts_with("http/1.1 413 "));
+    let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    assert!(answer(&lb, chunked.as_bytes()).starts_with("http/1.1 413 "));
+}
+
+#[test]
+fn a_connection_may_ask_again_and_for_heads_alone() {
+    let (lb, _backend) = balancer();
+    let mut stream = open(&lb);
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    for _ in 0..3 {
+        stream.write_all(b"HEAD /api/v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let head = head(&mut reader);
+        assert!(head.starts_with("http/1.1 200 ") && head.contains("\r\ncontent-length: "), "{head}");
+        assert!(head.contains("\r\ncache-control: no-store\r\n"), "{head}");
+    }
+    // Without a body in between, the next answer begins where the last one ended.
+    stream.write_all(b"GET /heartbeat HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).unwrap();
+    assert!(rest.starts_with("HTTP/1.1 200 ") && rest.ends_with(r#"{"status":"alive"}"#), "{rest}");
+}
+
+#[test]
+fn who_asks_first_whether_to_send_a_body_is_told() {
+    let (lb, backend) = balancer();
+    let path = format!("/api/v1/pools/web/backends/{}", backend.address);
+    let expect = |host: &str| {
+        format!(
+            "PATCH {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+             Content-Length: 12\r\nExpect: 100-continue\r\n\r\n"
+        )
+    };
+    let mut stream = open(&lb);
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    stream.write_all(expect(&lb.admin().to_string()).as_bytes()).unwrap();
+    assert!(head(&mut reader).starts_with("http/1.1 100 "));
+    stream.write_all(br#"{"weight":1}"#).unwrap();
+    assert!(head(&mut reader).starts_with("http/1.1 200 "));
+    // Whoever may not is told so at once.
+    let foreign = format!("{}\r\nOrigin: http://evil.example", lb.admin());
+    assert!(answer(&lb, expect(&foreign).as_bytes()).starts_with("http/1.1 403 "));
+    assert!(answer(&lb, expect("evil.example").as_bytes()).starts_with("http/1.1 421 "));
+}
+
+#[test]
+fn a_flood_of_questions_holds_up_neither_clients_nor_checks() {
+    const BACKENDS: usize = 200;
+    /// As long as checks may take on a busy machine.
+    const EVERY: Duration = Duration::from_secs(3);
+    // One server at two hundred addresses.
+    let server = Backend::serving_at("0.0.0.0:0".parse().unwrap(), |stream| {
+        crate::support::backend::http(stream, "a")
+    });
+    let port = server.unwrap();
+    let port = (port.address.port(), port);
+    let addresses: Vec<_> =
+        (0..BACKENDS).map(|n| format!("127.0.1.{}:{}", n + 1, port.0).parse().unwrap()).collect();
+    let lb = Lb::start(&format!(
+        "log: {{connections: false}}\nlisteners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}
+pools: {{web: {{discover: {}, health: {{http: /health, every: 3s, timeout: 3s}}}}}}",
+        static_list(&addresses)
+    ));
+    let checks = || {
+        let text = lb.get("/metrics").1;
+        let series = |line: &&str| line.starts_with("pointsman_health_checks_total{");
+        let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+        text.lines().filter(series).map(value).sum::<f64>()
+    };
+    // Half requests, which are never completed.
+    let half: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = open(&lb);
+            stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost:").unwrap();
+            stream
+        })
+        .collect();
+    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (before, began) = (checks(), Instant::now());
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(lb.get("/api/v1/status").0, 200);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let stopping = SetAtTheEnd(&stop);
+        let mut slowest = Duration::ZERO;
+        // Two cores carry the flood, both of its ends: a late check is no lost one.
+        while began.elapsed() < 2 * EVERY || checks() < before + BACKENDS as f64 {
+            let asked_at = Instant::now();
+            let answer = http_get(lb.address("web"), "/");
+            slowest = slowest.max(asked_at.elapsed());
+            let in_time = began.elapsed() <= 3 * PATIENCE;
+            assert!(
+                in_time && answer == Ok((200, "a".to_owned())),
+                "{answer:?} after {} checks",
+                checks() - before
+            );
+        }
+        drop(stopping);
+        assert!(slowest < PATIENCE, "{slowest:?}");
+    });
+    println!("{} checks in {:?}, beside {asked:?} questions", checks() - before, began.elapsed());
+    let down = lb.logged(&["backend down"]);
+    assert!(down.is_empty(), "{down:?}");
+    drop(half);
+}
+
+#[test]
+fn seven_hundred_incomplete_requests_do_not_delay_a_health_check() {
+    /// Half of the time that the server waits for the head of a request.
+    const SOON: Duration = Duration::from_secs(5);
+    let (lb, _backend) = balancer();
+    let mut half = Vec::new();
+    // A few more than the number of places, and then many.
+    for count in [300, 700] {
+        half.resize_with(count, || {
+            let mut stream = open(&lb);
+            stream.write_all(b"GET /api/v1/status HTTP/1.1\r\nHost:").unwrap();
+            stream
+        });
+        let began = Instant::now();
+        for path in ["/heartbeat", "/ready", "/api/v1/status"] {
+            assert_eq!(lb.get(path).0, 200);
+        }
+        println!("answered after {:?}", began.elapsed());
+        assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+    }
+}
+
+/// A request from a client that reads as little as its kernel allows, and then nothing.
+fn ask_and_read_nothing(lb: &Lb, path: &str) -> Socket {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&lb.admin().into()).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    socket.send(request.as_bytes()).unwrap();
+    socket
+}
+
+/// How many of ninety remote requests for `asked` are answered before one for `local` that is sent after them.
+fn answered_before(lb: &Lb, outside: IpAddr, asked: &str, local: &str) -> usize {
+    let answered = AtomicUsize::new(0);
+    let mut remote: Vec<_> = (0..90)
+        .map(|_| {
+            let stream = TcpStream::connect((outside, lb.admin().port())).unwrap();
+            stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
+            (stream.try_clone().unwrap(), stream)
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let (mut writers, readers): (Vec<_>, Vec<_>) = remote.drain(..).unzip();
+        for mut stream in readers {
+            let answered = &answered;
+            scope.spawn(move || {
+                stream.read_exact(&mut [0; 13]).unwrap();
+                answered.fetch_add(1, Ordering::Relaxed);
+                stream.read_to_end(&mut Vec::new()).unwrap();
+            });
+        }
+        for stream in &mut writers {
+            write!(stream, "GET {asked} HTTP/1.1\r\nHost: pointsman\r\nConnection: close\r\n\r\n").unwrap();
+        }
+        assert_eq!(lb.get(local).0, 200);
+        let before = answered.load(Ordering::Relaxed);
+        println!("{before} times {asked} before {local}");
+        before
+    })
+}
+
+#[test]
+fn long_answers_for_remote_clients_do_not_delay_a_local_client() {
+    let Some(outside) = address_of_this_machine() else {
+        return crate::support::skip(
+            "POINTSMAN_REQUIRE_TOOLS",
+            "this machine has no address but loopback (give it a route to 192.0.2.1)",
+        );
+    };
+    let lb = many_backends(600, "0.0.0.0:0");
+    assert!(answered_before(&lb, outside, "/metrics", "/heartbeat") < 30);
+}
+
+#[test]
+fn remote_clients_that_list_connections_do_not_delay_a_local_client() {
+    let Some(outside) = address_of_this_machine() else {
+        return crate::support::skip(
+            "POINTSMAN_REQUIRE_TOOLS",
+            "this machine has no address but loopback (give it a route to 192.0.2.1)",
+        );
+    };
+    let backend = Backend::http("a");
+    let lb = Lb::start(&format!(
+        "admin: {{bind: 0.0.0.0:0}}\nlog: {{connections: false}}
+listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {}}}}}",
+        static_list(&[backend.address])
+    ));
+    let open: Vec<_> = (0..400).map(|_| TcpStream::connect(lb.address("web")).unwrap()).collect();
+    let path = "/api/v1/connections?limit=10000";
+    assert!(answered_before(&lb, outside, path, path) < 30);
+    drop(open);
+}
+
+/// A balancer with that many unreachable backends.
+fn many_backends(count: usize, admin: &str) -> Lb {
+    let addresses: Vec<_> =
+        (0..count).map(|n| format!("127.9.{}.{}:9", n / 250, n % 250 + 1).parse().unwrap()).collect();
+    Lb::start(&format!(
+        "admin: {{bind: '{admin}'}}
+listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {}}}}}",
+        static_list(&addresses)
+    ))
+}
+
+/// The limit of unread bytes for the clients on this machine, in KiB.
+const WAITING: u64 = 64 * 1024;
+
+#[test]
+fn slow_readers_of_the_events_do_not_fill_memory() {
+    let lb = many_backends(1500, "127.0.0.1:0");
+    let uptime = || lb.status()["uptime_seconds"].as_f64().unwrap();
+    let before = lb.resident_kib();
+    let readers: Vec<_> = (0..60).map(|_| ask_and_read_nothing(&lb, "/api/v1/events")).collect();
+    // Each second has a new snapshot, and no client reads it.
+    let began = uptime();
+    let mut largest = 0;
+    while uptime() < began + 15.0 {
+        largest = largest.max(lb.resident_kib().saturating_sub(before));
+        assert!(largest < WAITING, "{largest} KiB more than before");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    println!("{largest} KiB more than before");
+    drop(readers);
+}

@@ -1,0 +1,525 @@
+//! `pointsman bench`: what it counts, what it measures, what it prints and what it refuses.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::support::backend::{Backend, read_request};
+use crate::support::peers::reset;
+use crate::support::{Lb, Limited, Nobody, PATIENCE, eventually, output_of, static_list};
+use serde_json::Value;
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command.arg("bench").args(arguments).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn bench(arguments: &[&str]) -> Output {
+    command(arguments).output_in_time().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The report of a test that must come to a good end.
+fn figures(arguments: &[&str]) -> Value {
+    let output = bench(&[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(text(&output.stderr), "", "whoever reads JSON wants nothing else");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Who answered how often.
+fn shares(report: &Value) -> Vec<(String, u64)> {
+    let all = report["backends"]["all"].as_array().unwrap();
+    all.iter().map(|b| (b["name"].as_str().unwrap().to_owned(), b["requests"].as_u64().unwrap())).collect()
+}
+
+fn of(shares: &[(&str, u64)]) -> Vec<(String, u64)> {
+    shares.iter().map(|(name, requests)| ((*name).to_owned(), *requests)).collect()
+}
+
+fn kinds(report: &Value) -> Vec<(String, u64)> {
+    let all = report["failures"].as_array().unwrap();
+    all.iter().map(|f| (f["kind"].as_str().unwrap().to_owned(), f["count"].as_u64().unwrap())).collect()
+}
+
+/// A balancer by round robin in front of these, and its URL.
+fn balanced(backends: &[Backend]) -> (Lb, String) {
+    let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
+    let discover = static_list(&addresses);
+    let lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {discover}}}}}"
+    ));
+    let url = format!("http://{}/", lb.address("l"));
+    (lb, url)
+}
+
+/// A server that gives this to each request, on a connection of its own.
+fn answering(head: &'static str, body: &'static str) -> Backend {
+    Backend::serving(move |mut stream| {
+        if read_request(&mut stream).is_some() {
+            let length = body.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+        }
+    })
+}
+
+fn url(backend: &Backend) -> String {
+    format!("http://{}/", backend.address)
+}
+
+#[test]
+fn round_robin_over_three_backends_is_exactly_even() {
+    let backends = ["a", "b", "c"].map(Backend::http);
+    let (lb, url) = balanced(&backends);
+    let report = figures(&[&url, "-n", "300", "-c", "8"]);
+    assert_eq!(shares(&report), of(&[("a", 100), ("b", 100), ("c", 100)]));
+    assert_eq!(
+        (&report["succeeded"], &report["failed"], &report["connections"]),
+        (&Value::from(300), &Value::from(0), &Value::from(300))
+    );
+    assert_eq!(report["backends"]["by"], "body");
+    // The balancer's own account of the next ones.
+    let admin = lb.admin().to_string();
+    let report = figures(&[&url, "-n", "300", "--by", "admin", "--admin", &admin]);
+    let names: Vec<_> = backends.iter().map(|backend| backend.address.to_string()).collect();
+    let even: Vec<_> = names.iter().map(|name| (name.as_str(), 100)).collect();
+    let mut told = shares(&report);
+    told.sort();
+    let mut even = of(&even);
+    even.sort();
+    assert_eq!(told, even);
+}
+
+#[test]
+fn the_table_tells_totals_latencies_and_who_answered() {
+    let backends = ["a", "b"].map(Backend::http);
+    let (_lb, url) = balanced(&backends);
+    let output = bench(&["-u", &url, "-n", "100", "-c", "4"]);
+    let table = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for words in [
+        "100 requests, 4 at once",
+        "100.0 %",
+        "p99.9",
+        "50.0 %",
+        "████████████████████",
+        "Closed loop",
+        "of CPU",
+    ] {
+        assert!(table.contains(words), "{words} is not in\n{table}");
+    }
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    let output = bench(&[&url, "-n", "10", "--by", "header:x-nobody"]);
+    assert!(text(&output.stdout).contains("no answer has a header x-nobody"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn backends_are_told_apart_by_header_and_by_expression_too() {
+    let a = answering("200 OK\r\nX-Backend: one", "served by number 1");
+    let report = figures(&[&url(&a), "-n", "20", "-c", "2"]);
+    assert_eq!(
+        (report["backends"]["by"].as_str(), shares(&report)),
+        (Some("header x-backend"), of(&[("one", 20)]))
+    );
+    let report = figures(&[&url(&a), "-n", "20", "-c", "2", "--by", r"body:number (\d)"]);
+    assert_eq!(shares(&report), of(&[("1", 20)]));
+    let b = answering("503 Service Unavailable\r\nX-Other: two", "");
+    let report = figures(&[&url(&b), "-n", "20", "-c", "2", "--by", "header:X-Other"]);
+    assert_eq!(
+        (shares(&report), report["backends"]["all"][0]["failed"].as_u64()),
+        (of(&[("two", 20)]), Some(20))
+    );
+}
+
+#[test]
+fn failures_are_counted_by_kind() {
+    for (server, kind) in [
+        (answering("503 Service Unavailable", "no"), "status_503"),
+        (answering("404 Not Found", "no"), "status_404"),
+    ] {
+        let report = figures(&[&url(&server), "-n", "30", "-c", "3"]);
+        assert_eq!((kinds(&report), report["succeeded"].as_u64()), (of(&[(kind, 30)]), Some(0)));
+    }
+    let resetting = TcpListener::bind("127.0.0.1:0").unwrap();
+    let reset_at = format!("http://{}/", resetting.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for mut stream in resetting.incoming().map_while(Result::ok) {
+            read_request(&mut stream);
+            reset(stream);
+        }
+    });
+    let half = Backend::serving(|mut stream| {
+        read_request(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+    });
+    let silent = Backend::serving(|mut stream| {
+        read_request(&mut stream);
+        read_request(&mut stream);
+    });
+    let nobody = Nobody::new();
+    for (url, timeout, kind, words) in [
+        (format!("http://{}/", nobody.address), "20s", "refused", "connection refused"),
+        (reset_at, "20s", "reset", "connection reset"),
+        (url(&half), "20s", "closed_early", "closed before the answer was whole"),
+        (url(&silent), "200ms", "timeout", "not over in time (200ms)"),
+    ] {
+        let output = bench(&[&url, "-n", "12", "-c", "3", "--timeout", timeout, "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(kinds(&report), of(&[(kind, 12)]), "{url}");
+        assert_eq!((report["done"].as_u64(), report["failed"].as_u64()), (Some(12), Some(12)));
+        // Not one of them was answered.
+        let error = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && error.contains(words) && error.contains(&url), "{error}");
+    }
+}
+
+#[test]
+fn a_balancer_without_a_backend_shows_in_how_it_turns_clients_away() {
+    let nobody = Nobody::new();
+    let lb = Lb::start(&format!(
+        "listeners:
+  polite: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}
+  curt: {{bind: 127.0.0.1:0, pool: p, no_backend: reset}}
+pools: {{p: {{discover: {}}}}}",
+        static_list(&[nobody.address])
+    ));
+    for (listener, kind) in [("polite", "status_503"), ("curt", "reset")] {
+        let output = bench(&[&format!("http://{}/", lb.address(listener)), "-n", "50", "-c", "5", "--json"]);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(kinds(&report), of(&[(kind, 50)]), "{listener}");
+    }
+}
+
+#[test]
+fn some_failures_are_told_and_the_others_are_measured() {
+    let count = AtomicUsize::new(0);
+    let every_fourth = Backend::serving(move |mut stream| {
+        if read_request(&mut stream).is_none() {
+            return;
+        }
+        let status = if count.fetch_add(1, Ordering::SeqCst).is_multiple_of(4) { "500 Oh" } else { "200 OK" };
+        let _ = write!(
+            stream,
+            "HTTP/1.1 {status}\r\nX-Server: s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    });
+    let report = figures(&[&url(&every_fourth), "-n", "40", "-c", "5"]);
+    assert_eq!((kinds(&report), report["succeeded"].as_u64()), (of(&[("status_500", 10)]), Some(30)));
+    let backend = &report["backends"]["all"][0];
+    assert_eq!((backend["requests"].as_u64(), backend["failed"].as_u64()), (Some(40), Some(10)));
+    let output = bench(&[&url(&every_fourth), "-n", "40"]);
+    assert!(output.status.success());
+    assert!(
+        text(&output.stdout).contains("10  status 500 Internal Server Error"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+/// A server that stands still for a second when it has answered twenty requests.
+fn stalling() -> Backend {
+    let (count, gate) = (AtomicUsize::new(0), Mutex::new(()));
+    Backend::serving(move |mut stream| {
+        if read_request(&mut stream).is_none() {
+            return;
+        }
+        let one_at_a_time = gate.lock().unwrap();
+        if count.fetch_add(1, Ordering::SeqCst) == 20 {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        drop(one_at_a_time);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    })
+}
+
+#[test]
+fn a_stall_shows_in_the_latencies_with_a_rate_and_is_hidden_without() {
+    let open = figures(&[&url(&stalling()), "-n", "200", "-c", "2", "--rate", "200/s"]);
+    let closed = figures(&[&url(&stalling()), "-n", "200", "-c", "2"]);
+    let (from_due, from_sent) = (&open["latency_ms"], &open["service_ms"]);
+    assert_eq!((open["loop"].as_str(), closed["loop"].as_str()), (Some("open"), Some("closed")));
+    // Nine of ten came while it stood still or while the line was worked off, two met it themselves.
+    assert!(number(&from_due["p50"]) > 200.0, "{open}");
+    for hidden in [from_sent, &closed["latency_ms"]] {
+        assert!(number(&hidden["p90"]) < number(&from_due["p50"]) / 2.0, "{open}\n{closed}");
+        assert!(number(&hidden["max"]) > 900.0, "{hidden}");
+    }
+    assert!(number(&open["late"]["count"]) > 50.0 && number(&open["late"]["most_ms"]) > 500.0, "{open}");
+    assert!(closed["late"].is_null() && closed["service_ms"].is_null());
+}
+
+#[test]
+fn a_rate_is_kept_and_what_could_not_be_sent_is_told() {
+    let quick = Backend::http("a");
+    let report = figures(&[&url(&quick), "-n", "100", "--rate", "200/s"]);
+    assert_eq!(report["done"], 100);
+    // The last one is due after 99 of 200 parts of a second.
+    assert!(number(&report["elapsed_s"]) >= 0.495, "{report}");
+    assert!(number(&report["requests_per_second"]) <= 100.0 / 0.495 + 0.1, "{report}");
+    // On a busy machine some may not be sent before the time is up.
+    eventually("all are sent in time", || {
+        let report = figures(&[&url(&quick), "--duration", "500ms", "--rate", "100/s"]);
+        let (done, not_sent) = (number(&report["done"]), number(&report["not_sent"]));
+        assert!(report["requests"] == 50 && done + not_sent == 50.0, "{report}");
+        (done == 50.0).then_some(())
+    });
+    let slow = Backend::serving(|mut stream| {
+        read_request(&mut stream);
+        std::thread::sleep(Duration::from_millis(200));
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let arguments = [&*url(&slow), "-c", "1", "--duration", "500ms", "--rate", "100/s"];
+    let report = figures(&arguments);
+    let (done, not_sent) = (number(&report["done"]), number(&report["not_sent"]));
+    assert!((1.0..=4.0).contains(&done) && done + not_sent == 50.0, "{report}");
+    assert!(text(&bench(&arguments).stdout).contains("never sent"));
+}
+
+#[test]
+fn a_duration_ends_a_closed_loop_and_nothing_under_way_is_lost() {
+    let backend = Backend::http("a");
+    let report = figures(&[&url(&backend), "-c", "4", "--duration", "300ms"]);
+    let done = report["done"].as_u64().unwrap();
+    assert!(done > 0 && report["requests"].is_null(), "{report}");
+    assert_eq!((report["failed"].as_u64(), report["given_up"].as_u64()), (Some(0), Some(0)));
+    assert_eq!(backend.accepted.load(Ordering::SeqCst) as u64, done);
+    assert!(number(&report["elapsed_s"]) >= 0.3, "{report}");
+}
+
+#[test]
+fn kept_connections_serve_many_requests_and_a_closed_one_is_opened_again() {
+    // Each connection serves five.
+    let backend = Backend::serving(|mut stream| {
+        for nth in 1..=5 {
+            if read_request(&mut stream).is_none() {
+                return;
+            }
+            let connection = if nth == 5 { "close" } else { "keep-alive" };
+            let _ =
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: {connection}\r\n\r\n");
+        }
+    });
+    let report = figures(&[&url(&backend), "-n", "100", "-c", "1", "--keep-alive"]);
+    assert_eq!((report["succeeded"].as_u64(), report["connections"].as_u64()), (Some(100), Some(20)));
+    assert_eq!(backend.accepted.load(Ordering::SeqCst), 20);
+}
+
+#[test]
+fn method_headers_and_body_are_sent_as_they_are_said() {
+    let heard = Arc::<Mutex<String>>::default();
+    let theirs = Arc::clone(&heard);
+    let backend = Backend::serving(move |mut stream| {
+        let Some(request) = read_request(&mut stream) else { return };
+        *theirs.lock().unwrap() = request;
+        let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n");
+    });
+    let url = format!("http://localhost:{}/path?q=1", backend.address.port());
+    let once = ["-n", "1", "-c", "1"];
+    figures(&[&[&*url, "-H", "X-Test: yes", "-H", "Host: other", "--body", "hello"][..], &once].concat());
+    let request = heard.lock().unwrap().clone();
+    for words in [
+        "POST /path?q=1 HTTP/1.1\r\n",
+        "x-test: yes\r\n",
+        "host: other\r\n",
+        "content-length: 5\r\n",
+        "connection: close\r\n",
+    ] {
+        assert!(request.contains(words), "{words} is not in\n{request}");
+    }
+    figures(&[&[&*url, "-X", "PUT"][..], &once].concat());
+    let request = heard.lock().unwrap().clone();
+    assert!(
+        request.starts_with("PUT ")
+            && request.contains(&format!("host: localhost:{}\r\n", backend.address.port())),
+        "{request}"
+    );
+}
+
+#[test]
+fn a_tcp_service_is_asked_in_its_own_words() {
+    let backend = Backend::serving(|mut stream| {
+        let mut words = [0; 64];
+        while let Ok(1..) = std::io::Read::read(&mut stream, &mut words) {
+            let _ = stream.write_all(if words.starts_with(b"PING\r\n\x07") {
+                b"+PONG one\r\n"
+            } else {
+                b"-ERR\r\n"
+            });
+        }
+    });
+    let target = format!("tcp://{}", backend.address);
+    let report =
+        figures(&[&target, "-n", "50", "-c", "5", "--send", r"PING\r\n\x07", "--by", r"body:PONG (\w+)"]);
+    assert_eq!((report["succeeded"].as_u64(), shares(&report)), (Some(50), of(&[("one", 50)])));
+    // Without words, a connection that opens is all.
+    let report = figures(&[&target, "-n", "50", "-c", "5"]);
+    assert_eq!((report["succeeded"].as_u64(), report["bytes"].as_u64()), (Some(50), Some(0)));
+}
+
+#[test]
+fn a_chart_is_drawn_as_png_and_as_svg() {
+    let backends = ["first", "second"].map(Backend::http);
+    let (_lb, url) = balanced(&backends);
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |name: &str| {
+        let output = command(&[&url, "-n", "20", "--chart", name])
+            .current_dir(folder.path())
+            .output_in_time()
+            .unwrap();
+        assert!(output.status.success() && !output.stdout.is_empty(), "{}", text(&output.stderr));
+        std::fs::read(folder.path().join(name)).unwrap()
+    };
+    let svg = text(&draw("out.svg"));
+    assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
+    for words in ["first", "second", "10 (50.0 %)", "20 succeeded, 0 failed", "p99.9"] {
+        assert!(svg.contains(words), "{words} is not in the chart");
+    }
+    let png = draw("out.png");
+    assert!(png.starts_with(b"\x89PNG\r\n\x1a\n") && png.ends_with(b"IEND\xaeB`\x82"));
+    let output = bench(&[&url, "-n", "1", "--chart", "/nowhere/out.svg"]);
+    assert!(
+        output.status.code() == Some(2) && text(&output.stderr).contains("/nowhere/out.svg"),
+        "{output:?}"
+    );
+}
+
+/// Starts a test, waits until its server has seen so many connections, and interrupts it.
+fn interrupted(backend: &Backend, connections: usize, arguments: &[&str]) -> Value {
+    let child =
+        command(arguments).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the test is under way", || {
+        (backend.accepted.load(Ordering::SeqCst) >= connections).then_some(())
+    });
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = output_of(child, PATIENCE, "an interrupted test");
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn an_interrupt_ends_it_with_a_report_of_what_was_done() {
+    let backend = Backend::http("a");
+    for more in [&["--duration", "1h"][..], &["-n", "100000000", "--rate", "500/s"]] {
+        let seen = backend.accepted.load(Ordering::SeqCst);
+        let report = interrupted(&backend, seen + 20, &[&[&*url(&backend), "-c", "2"][..], more].concat());
+        assert_eq!(report["interrupted"], true);
+        let (done, given_up) = (number(&report["done"]), number(&report["given_up"]));
+        assert!(done >= 10.0 && given_up <= 2.0 && number(&report["elapsed_s"]) < 60.0, "{report}");
+    }
+    let silent = Backend::serving(|mut stream: TcpStream| {
+        read_request(&mut stream);
+        read_request(&mut stream);
+    });
+    let report = interrupted(&silent, 3, &[&url(&silent), "-c", "3", "--timeout", "1h"]);
+    assert_eq!((report["done"].as_u64(), report["given_up"].as_u64()), (Some(0), Some(3)));
+}
+
+#[test]
+fn the_names_in_the_json_stay() {
+    let backend = Backend::http("a");
+    let report = figures(&[&url(&backend), "-n", "10", "--rate", "1000"]);
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        keys(&report),
+        "backends backends_error bytes concurrent connections cores cpu_s done duration_s elapsed_s failed failures \
+         given_up interrupted keep_alive late latency_ms loop not_sent rate requests requests_per_second service_ms \
+         succeeded target timeout_s"
+    );
+    assert_eq!(keys(&report["latency_ms"]), "max mean min p50 p90 p99 p999");
+    assert_eq!(keys(&report["late"]), "after_ms count most_ms");
+    assert_eq!(keys(&report["backends"]), "all by unknown");
+    assert_eq!(keys(&report["backends"]["all"][0]), "failed mean_ms name requests share");
+    let report = figures(&[&url(&answering("500 Oh", "")), "-n", "1"]);
+    assert_eq!(keys(&report["failures"][0]), "count kind what");
+}
+
+#[test]
+fn wrong_arguments_are_told_with_what_is_right_before_anything_is_sent() {
+    let backend = Backend::http("a");
+    let http = url(&backend);
+    let tcp = format!("tcp://{}", backend.address);
+    for (arguments, word) in [
+        (&[][..], "TARGET"),
+        (&[&*http, "-u", &http], "--url"),
+        (&["127.0.0.1:8080"], "did you mean http://127.0.0.1:8080?"),
+        (&["https://localhost/"], "https:// is not spoken here"),
+        (&["http://name.invalid/"], "name.invalid"),
+        (&[&http, "-n", "0"], "0 is not in"),
+        (&[&http, "-c", "0"], "-c"),
+        (&[&http, "-n", "10", "-d", "1s"], "--duration"),
+        (&[&http, "--rate", "fast"], "1000/s"),
+        (&[&http, "-d", "soon"], "10ms"),
+        (&[&http, "-H", "no colon"], "'Name: value'"),
+        (&[&http, "-H", "Connection: close"], "--keep-alive"),
+        (&[&http, "--body", "@none.txt"], "none.txt"),
+        (&[&http, "--by", "cookie:x"], "header:NAME, body:REGEX or admin"),
+        (&[&http, "--by", "body:("], "regular expression"),
+        (&[&http, "--by", "admin"], "--admin 127.0.0.1:9900"),
+        (&[&http, "--by", "admin", "--admin", "127.0.0.1:1"], "the admin server 127.0.0.1:1"),
+        (&[&http, "--send", "x"], "--send is only for tcp://"),
+        (&[&tcp, "--keep-alive"], "--keep-alive is only for http://"),
+        (&[&tcp, "--by", "header:x"], "--by header is only for http://"),
+        (&[&tcp, "--send", r"\q"], r"\r \n \t"),
+        (&[&http, "--chart", "a.gif"], "a.svg"),
+    ] {
+        let output = bench(arguments);
+        let error = text(&output.stderr);
+        assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(1), ""), "{arguments:?}: {error}");
+        assert!(error.contains(word), "{arguments:?}: {word} is not in\n{error}");
+    }
+    assert_eq!(backend.accepted.load(Ordering::SeqCst), 0);
+    let output = bench(&[&http, "-c", "100000000"]);
+    assert!(output.status.code() == Some(2) && text(&output.stderr).contains("ulimit -n"), "{output:?}");
+}
+
+#[test]
+fn the_balancer_that_tells_who_served_may_be_called_by_its_name() {
+    let backends = [Backend::http("a")];
+    let (lb, url) = balanced(&backends);
+    for admin in [format!("localhost:{}", lb.admin().port()), format!("http://{}/", lb.admin())] {
+        let report = figures(&[&url, "-n", "10", "--by", "admin", "--admin", &admin]);
+        assert_eq!(shares(&report), of(&[(&backends[0].address.to_string(), 10)]), "{admin}");
+    }
+    // What answers there is no balancer.
+    let admin = backends[0].address.to_string();
+    let output = bench(&[&url, "-n", "10", "--by", "admin", "--admin", &admin]);
+    let error = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && error.contains("does not tell who served"), "{error}");
+}
+
+#[test]
+fn a_body_can_come_from_a_file_and_the_admin_address_from_the_environment() {
+    let backends = [Backend::http("a")];
+    let (lb, url) = balanced(&backends);
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("body"), "x").unwrap();
+    let run = |arguments: &[&str], folder: &Path| {
+        let mut command = command(arguments);
+        let output =
+            command.env("POINTSMAN_ADMIN", lb.admin().to_string()).current_dir(folder).output_in_time();
+        let output = output.unwrap();
+        serde_json::from_slice::<Value>(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+    };
+    let report = run(&[&url, "-n", "10", "--by", "admin", "--body", "@body", "--json"], folder.path());
+    assert_eq!(shares(&report)[0].1, 10);
+    // Past the balancer.
+    let beside = backends[0].address;
+    let report = run(&[&format!("tcp://{beside}"), "-n", "1", "--by", "admin", "--json"], folder.path());
+    assert!(report["backends_error"].as_str().unwrap().contains("is it in front of the target?"), "{report}");
+}

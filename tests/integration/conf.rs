@@ -1,0 +1,560 @@
+//! The example configurations, as their users run them. Each test replaces only the addresses, name server, Docker
+//! engine and files.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::support::backend::{self, Backend};
+use crate::support::dns::Dns;
+use crate::support::engine::Engine;
+use crate::support::postgres::{Asks, in_recovery, serve_after_startup};
+use crate::support::{Lb, connect_to, eventually, http_get};
+use pointsman::cli::demo::zone::Service;
+use regex::Regex;
+use serde_json::{Value, json};
+
+/// The files; each has a test of its name.
+const FILES: [&str; 12] = [
+    "containers",
+    "docker",
+    "full",
+    "labels",
+    "patroni",
+    "pointsman",
+    "postgres",
+    "protected",
+    "redis",
+    "replicas",
+    "static",
+    "sticky",
+];
+
+#[test]
+fn each_file_has_a_test() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: BTreeSet<String> = names.map(|name| name.into_string().unwrap()).collect();
+    assert_eq!(names, FILES.map(|name| format!("{name}.yaml")).into());
+}
+
+/// An example whose parts are being replaced.
+struct Example {
+    text: String,
+    files: Vec<(String, String)>,
+}
+
+impl Example {
+    fn new(name: &str) -> Self {
+        assert!(FILES.contains(&name));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("conf/{name}.yaml"));
+        let example = Self { text: std::fs::read_to_string(path).unwrap(), files: Vec::new() };
+        example.with(r"bind: [^,}\n ]+", "bind: 127.0.0.1:0")
+    }
+
+    /// Replaces the pattern, which must occur.
+    fn with(mut self, pattern: &str, by: &str) -> Self {
+        let pattern = Regex::new(pattern).unwrap();
+        assert!(pattern.is_match(&self.text), "no {pattern} in\n{}", self.text);
+        self.text = pattern.replace_all(&self.text, by).into_owned();
+        self
+    }
+
+    /// Sends name lookups to this server; the addresses that it returns use this port.
+    fn with_dns(self, dns: &Dns, port: u16) -> Self {
+        let server = dns.server.address;
+        let mut example = self.with(r"(dns: [^\s,#]*:)\d+", &format!("${{1}}{port}"));
+        if example.text.contains("server: 127.0.0.11") {
+            example = example.with(r"server: 127\.0\.0\.11", &format!("server: {server}"));
+        }
+        let in_one_line = r#"\{(dns: (?:"[^"]*"|[^\s{}"]*))\}"#;
+        if Regex::new(in_one_line).unwrap().is_match(&example.text) {
+            example = example.with(in_one_line, &format!("{{$1, server: {server}}}"));
+        }
+        example
+    }
+
+    /// Creates a file in the working directory.
+    fn with_file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    /// Creates a secret's file.
+    fn with_secret(self, name: &str, text: &str) -> Self {
+        self.with(&format!(r"/run/secrets/{name}\b"), name).with_file(name, text)
+    }
+
+    fn start(&self) -> Lb {
+        Lb::start_in(&self.text, |folder| {
+            for (name, text) in &self.files {
+                std::fs::write(folder.join(name), text).unwrap();
+            }
+        })
+    }
+}
+
+/// A server on one port of every address of this machine.
+fn everywhere(serve: impl Fn(TcpStream, IpAddr) + Send + Sync + 'static) -> Backend {
+    let serve = move |stream: TcpStream| {
+        let ip = stream.local_addr().unwrap().ip();
+        serve(stream, ip);
+    };
+    Backend::serving_at("0.0.0.0:0".parse().unwrap(), serve).unwrap()
+}
+
+/// The same; it answers each HTTP request with the address at which it was reached, and is healthy.
+fn http_everywhere() -> Backend {
+    everywhere(|stream, ip| backend::http(stream, &ip.to_string()))
+}
+
+fn ip(n: u8) -> IpAddr {
+    [127, 0, 78, n].into()
+}
+
+/// A DNS server with a name for these addresses.
+fn dns(name: &str, addresses: impl IntoIterator<Item = u8>) -> Dns {
+    let dns = Dns::start();
+    dns.zone.set(name, addresses.into_iter().map(ip));
+    dns
+}
+
+/// Sends that many requests: how often each backend has answered.
+fn answers(lb: &Lb, listener: &str, times: usize) -> BTreeMap<String, usize> {
+    answers_at(lb.address(listener), times)
+}
+
+fn answers_at(address: SocketAddr, times: usize) -> BTreeMap<String, usize> {
+    let mut answers = BTreeMap::new();
+    for _ in 0..times {
+        let (status, body) = http_get(address, "/").unwrap();
+        assert_eq!(status, 200, "{body}");
+        *answers.entry(body).or_default() += 1;
+    }
+    answers
+}
+
+fn counts<T: ToString>(counts: impl IntoIterator<Item = (T, usize)>) -> BTreeMap<String, usize> {
+    counts.into_iter().map(|(name, count)| (name.to_string(), count)).collect()
+}
+
+fn pool(lb: &Lb, name: &str) -> Value {
+    let status = lb.status();
+    let mut pools = status["pools"].as_array().unwrap().iter();
+    pools.find(|pool| pool["name"] == name).unwrap().clone()
+}
+
+/// Waits until that many backends of the pool are up, all by checks of these kinds; returns the pool.
+fn when_up(lb: &Lb, name: &str, count: usize, kinds: &[&str]) -> Value {
+    let settled = || {
+        let pool = pool(lb, name);
+        let backends = pool["backends"].as_array().unwrap();
+        let up = |backend: &&Value| {
+            let checks = backend["checks"].as_array().unwrap();
+            let passed = checks.iter().filter(|check| check["passed"] == true).map(|check| &check["kind"]);
+            backend["state"] == "up" && passed.eq(kinds)
+        };
+        (backends.iter().filter(up).count() == count).then(|| pool.clone())
+    };
+    eventually(&format!("{count} backends of {name} are up by {kinds:?}"), settled)
+}
+
+/// Sends a request to an admin server, with its address as the Host; returns status and body.
+fn admin_request(admin: SocketAddr, request: &str, headers: &str, body: &str) -> (u16, String) {
+    let mut stream = connect_to(admin).unwrap();
+    let request = format!(
+        "{request} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         {headers}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Stops it as an operator does.
+fn end(mut lb: Lb) {
+    lb.signal("TERM");
+    assert_eq!(lb.when_ended().code(), Some(0), "{}", lb.log());
+}
+
+#[test]
+fn pointsman_takes_turns_among_the_containers_that_dns_names() {
+    let (server, dns) = (http_everywhere(), dns("backend", [1, 2]));
+    let lb = Example::new("pointsman").with_dns(&dns, server.address.port()).start();
+    assert_eq!(when_up(&lb, "web", 2, &["http"])["algorithm"], "round-robin");
+    assert_eq!(answers(&lb, "web", 6), counts([(ip(1), 3), (ip(2), 3)]));
+    end(lb);
+}
+
+#[test]
+fn docker_serves_two_services_and_logs_json() {
+    let (server, dns) = (http_everywhere(), dns("web", [1, 2]));
+    dns.zone.set("api", [ip(3)]);
+    let example = Example::new("docker").with_dns(&dns, server.address.port());
+    let lb = Lb::launch(&example.text);
+    let logged = |message: &str, with: (&str, &str)| -> SocketAddr {
+        eventually(message, || {
+            let log = lb.log();
+            let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let mut found = lines.filter(|line| line["message"] == message && line[with.0] == with.1);
+            Some(found.next()?["address"].as_str().unwrap().parse().unwrap())
+        })
+    };
+    let admin = logged("admin listening", ("level", "INFO"));
+    let [web, api] = ["web", "api"].map(|name| logged("listening", ("listener", name)));
+    let status = eventually("all three are up", || {
+        let (_, status) = admin_request(admin, "GET /api/v1/status", "", "");
+        let status: Value = serde_json::from_str(&status).unwrap();
+        let up = |pool: usize| status["pools"][pool]["up"].as_u64();
+        (up(0) == Some(1) && up(1) == Some(2)).then_some(status)
+    });
+    let is = |pool: usize| {
+        let pool = &status["pools"][pool];
+        (pool["name"].clone(), pool["algorithm"].clone(), pool["backends"][0]["checks"][0]["kind"].clone())
+    };
+    assert_eq!(is(0), (json!("api"), json!("least-connections"), json!("tcp")));
+    assert_eq!(is(1), (json!("web"), json!("round-robin"), json!("http")));
+    assert_eq!(answers_at(web, 4), counts([(ip(1), 2), (ip(2), 2)]));
+    assert_eq!(answers_at(api, 2), counts([(ip(3), 2)]));
+    // A stopped service answers; it sends no reset.
+    dns.zone.set("web", []);
+    drop(server);
+    eventually("clients of web learn that no backend is up", || {
+        (http_get(web, "/").ok()?.0 == 503).then_some(())
+    });
+    end(lb);
+}
+
+#[test]
+fn static_gives_the_big_one_three_times_as_much_and_answers_503_without_any() {
+    let [mut big, mut small] = ["big", "small"].map(Backend::http);
+    let lb = Example::new("static")
+        .with(r"10\.0\.0\.1:5000", &big.address.to_string())
+        .with(r"10\.0\.0\.2:5000", &small.address.to_string())
+        .start();
+    let pool = when_up(&lb, "web", 2, &["http"]);
+    assert_eq!(pool["algorithm"], "weighted");
+    let named: Vec<_> =
+        (0..2).map(|n| (&pool["backends"][n]["name"], &pool["backends"][n]["weight"])).collect();
+    assert_eq!(named, [(&json!("big"), &json!(3)), (&json!("small"), &json!(1))]);
+    assert_eq!(answers(&lb, "web", 8), counts([("big", 6), ("small", 2)]));
+    big.kill();
+    small.kill();
+    eventually("clients learn that no backend is up", || {
+        (http_get(lb.address("web"), "/").ok()?.0 == 503).then_some(())
+    });
+    end(lb);
+}
+
+#[test]
+fn sticky_keeps_each_client_on_its_backend() {
+    let (server, dns) = (http_everywhere(), dns("backend", 1..=4));
+    let example = Example::new("sticky").with_dns(&dns, server.address.port());
+    let lb = example.start();
+    assert_eq!(when_up(&lb, "web", 4, &["http"])["algorithm"], "ring-hash");
+    // One after the other: with two at once the second would go to another backend, as four backends have no share of
+    // two yet.
+    let home_at = |lb: &Lb| {
+        let ask = |_| {
+            lb.when_idle();
+            http_get(lb.address("web"), "/").unwrap().1
+        };
+        (0..6).map(ask).collect::<BTreeSet<_>>()
+    };
+    let home = home_at(&lb);
+    assert_eq!(home.len(), 1, "{home:?}");
+    // Another instance with this configuration chooses the same.
+    let other = example.start();
+    when_up(&other, "web", 4, &["http"]);
+    assert_eq!(home_at(&other), home);
+    // A backend of other clients leaves.
+    let home_ip: IpAddr = home.first().unwrap().parse().unwrap();
+    let leaving = (1..=4).map(ip).find(|ip| *ip != home_ip).unwrap();
+    dns.zone.set("backend", (1..=4).map(ip).filter(|ip| *ip != leaving));
+    when_up(&lb, "web", 3, &["http"]);
+    assert_eq!(home_at(&lb), home);
+    end(lb);
+}
+
+#[test]
+fn protected_limits_each_backend_and_has_a_spare_one() {
+    let [mut one, mut two, spare] = ["one", "two", "spare"].map(Backend::http);
+    let lb = Example::new("protected")
+        .with(r"10\.0\.0\.1:5000", &one.address.to_string())
+        .with(r"10\.0\.0\.2:5000", &two.address.to_string())
+        .with(r"10\.0\.0\.9:5000", &spare.address.to_string())
+        .start();
+    let pool = when_up(&lb, "web", 3, &["http"]);
+    assert_eq!(pool["algorithm"], "least-connections");
+    let told: BTreeMap<_, _> = pool["backends"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| (one["name"].as_str().unwrap(), (one["limit"].as_u64(), one["tier"].as_u64())))
+        .collect();
+    let limited = |limit, tier| (Some(limit), Some(tier));
+    assert_eq!(told, [("one", limited(200, 0)), ("spare", limited(200, 1)), ("two", limited(100, 0))].into());
+    let answered = answers(&lb, "web", 10);
+    assert_eq!(answered.into_keys().collect::<Vec<_>>(), ["one", "two"]);
+    one.kill();
+    two.kill();
+    eventually("the spare one stands in", || {
+        (http_get(lb.address("web"), "/").ok()? == (200, "spare".to_owned())).then_some(())
+    });
+    // A backend that has just come up gets its share gradually.
+    one.revive();
+    let ramp = eventually("it is up again", || {
+        let pool = self::pool(&lb, "web");
+        let one = pool["backends"].as_array().unwrap().iter().find(|one| one["name"] == "one").cloned()?;
+        (one["state"] == "up").then(|| one["ramp"].as_u64().unwrap())
+    });
+    assert!(ramp < 100, "{ramp}");
+    end(lb);
+}
+
+/// The addresses that have the first role.
+struct Roles(Arc<AtomicU8>);
+
+impl Roles {
+    fn new() -> (Self, impl Fn(IpAddr) -> bool + Send + Sync + 'static) {
+        let first = Arc::new(AtomicU8::new(1));
+        let theirs = Arc::clone(&first);
+        (Self(first), move |asked| asked == ip(theirs.load(Ordering::SeqCst)))
+    }
+
+    /// Each listener leads to the server of its role. When the roles change, the clients of the old first server are
+    /// disconnected at once, and new ones reach the new server.
+    fn are_followed(&self, lb: &Lb, first: &str, second: &str, kind: &str) {
+        for name in [first, second] {
+            when_up(lb, name, 1, &[kind]);
+        }
+        assert_eq!(pool(lb, first)["algorithm"], "round-robin");
+        assert_eq!(pool(lb, second)["algorithm"], "least-connections");
+        let (mut old, at) = self.ask(lb, first).unwrap();
+        assert_eq!((at, self.ask(lb, second).unwrap().1), (ip(1), ip(2)));
+        self.0.store(2, Ordering::SeqCst);
+        assert_eq!(old.read(&mut [0]).unwrap(), 0, "the client of the old one is sent away");
+        for (name, now) in [(first, 2), (second, 1)] {
+            eventually(&format!("{name} leads to the other one"), || {
+                (self.ask(lb, name)?.1 == ip(now)).then_some(())
+            });
+        }
+    }
+
+    /// A connection to a listener, and the server behind it.
+    fn ask(&self, lb: &Lb, listener: &str) -> Option<(TcpStream, IpAddr)> {
+        let mut stream = connect_to(lb.address(listener)).ok()?;
+        stream.write_all(b"who\n").ok()?;
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while byte != *b"\n" {
+            stream.read_exact(&mut byte).ok()?;
+            line.extend(byte);
+        }
+        Some((stream, String::from_utf8(line).unwrap().trim().parse().unwrap()))
+    }
+}
+
+/// Answers a client that asks for the server's name, until one side closes; passes the first bytes of other clients to
+/// `check`.
+fn serve_role(mut stream: TcpStream, ip: IpAddr, check: impl Fn(&mut TcpStream, &[u8])) {
+    let mut said = [0; 4096];
+    let Ok(n @ 1..) = stream.read(&mut said) else { return };
+    if !said.starts_with(b"who\n") {
+        return check(&mut stream, &said[..n]);
+    }
+    let _ = writeln!(stream, "{ip}");
+    let _ = stream.read(&mut [0]);
+}
+
+#[test]
+fn redis_leads_to_the_master_and_to_the_replicas() {
+    let (roles, is_master) = Roles::new();
+    let server = everywhere(move |stream, ip| {
+        serve_role(stream, ip, |stream, said| {
+            assert!(said.ends_with(b"ROLE\r\n"), "{said:?}");
+            let role = if is_master(ip) { "$6\r\nmaster" } else { "$5\r\nslave" };
+            let _ = stream.write_all(format!("+PONG\r\n*1\r\n{role}\r\n").as_bytes());
+        });
+    });
+    let dns = dns("redis", [1, 2]);
+    let lb = Example::new("redis").with_dns(&dns, server.address.port()).start();
+    roles.are_followed(&lb, "master", "replicas", "redis");
+    end(lb);
+}
+
+#[test]
+fn postgres_leads_to_the_primary_and_to_the_standbys() {
+    let (roles, is_primary) = Roles::new();
+    let server = everywhere(move |stream, ip| {
+        serve_role(stream, ip, |stream, said| {
+            let startup = String::from_utf8_lossy(&said[8..]);
+            assert!(startup.contains("user\0pointsman\0"), "{startup:?}");
+            let answer = in_recovery(if is_primary(ip) { b"f" } else { b"t" });
+            let _ = serve_after_startup(stream, Asks::Scram("secret"), &answer);
+        });
+    });
+    let dns = dns("postgres", [1, 2]);
+    let example = Example::new("postgres").with_dns(&dns, server.address.port());
+    let lb = example.with_secret("postgres_check", "secret\n").start();
+    roles.are_followed(&lb, "primary", "standbys", "postgres");
+    end(lb);
+}
+
+#[test]
+fn patroni_leads_to_the_primary_and_to_the_replicas() {
+    let (roles, is_primary) = Roles::new();
+    let patroni = everywhere(move |mut stream, ip| {
+        let Some(request) = backend::read_request(&mut stream) else { return };
+        let path = request.split(' ').nth(1).unwrap_or_default();
+        let status = match (path, is_primary(ip)) {
+            ("/primary", true) | ("/replica?lag=16MB", false) => 200,
+            _ => 503,
+        };
+        let _ = write!(stream, "HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let server = everywhere(|stream, ip| serve_role(stream, ip, |_, said| panic!("{said:?}")));
+    let dns = dns("patroni", [1, 2]);
+    let example = Example::new("patroni").with_dns(&dns, server.address.port());
+    let lb = example.with("port: 8008", &format!("port: {}", patroni.address.port())).start();
+    roles.are_followed(&lb, "primary", "replicas", "http");
+    end(lb);
+}
+
+#[test]
+fn containers_follows_those_with_the_label() {
+    let (engine, server) = (Engine::start(), http_everywhere());
+    let labelled = || json!({"pointsman.pool": "web"});
+    engine.run("one", labelled());
+    engine.run("other", json!({}));
+    engine.run("two", labelled());
+    let lb = Example::new("containers")
+        .with(r"(label: pointsman.pool=web), port: 5000", &format!("$1, {}", at(&engine, &server)))
+        .start();
+    assert_eq!(when_up(&lb, "web", 2, &["http"])["algorithm"], "least-connections");
+    let [one, two] = ["one", "two"].map(|name| engine.address_of(name));
+    assert_eq!(answers(&lb, "web", 10).into_keys().collect::<Vec<_>>(), [one, two.clone()]);
+    engine.kill("one");
+    when_up(&lb, "web", 1, &["http"]);
+    assert_eq!(answers(&lb, "web", 4), counts([(two, 4)]));
+    end(lb);
+}
+
+/// The keys with the address of the engine's stand-in and the port of its containers.
+fn at(engine: &Engine, server: &Backend) -> String {
+    format!("engine: \"{}\", port: {}", engine.address(), server.address.port())
+}
+
+#[test]
+fn labels_finds_containers_and_what_a_file_lists() {
+    let (engine, server) = (Engine::start(), http_everywhere());
+    engine.run("one", json!({"pointsman.pool": "web", "pointsman.weight": "3"}));
+    let port = server.address.port();
+    let listed = |n: u8| format!("- {{address: \"{}:{port}\", name: listed-{n}}}\n", ip(n));
+    let lb = Example::new("labels")
+        .with(r"(label: pointsman.pool=web), port: 5000", &format!("$1, {}", at(&engine, &server)))
+        .with_file("backends.yaml", &listed(1))
+        .start();
+    assert_eq!(when_up(&lb, "web", 2, &["http"])["algorithm"], "weighted");
+    let one = engine.address_of("one");
+    assert_eq!(answers(&lb, "web", 8), counts([(one.clone(), 6), (ip(1).to_string(), 2)]));
+    let new = lb.folder().join("new.yaml");
+    std::fs::write(&new, listed(1) + &listed(2)).unwrap();
+    std::fs::rename(new, lb.folder().join("backends.yaml")).unwrap();
+    when_up(&lb, "web", 3, &["http"]);
+    let expected = [(one, 6), (ip(1).to_string(), 2), (ip(2).to_string(), 2)];
+    assert_eq!(answers(&lb, "web", 10), counts(expected));
+    end(lb);
+}
+
+#[test]
+fn replicas_starts_two_and_more_by_hand() {
+    let (engine, server) = (Engine::start(), http_everywhere());
+    let lb = Example::new("replicas")
+        .with("engine: unix:///var/run/docker.sock", &format!("engine: \"{}\"", engine.address()))
+        .with("port: 5000", &format!("port: {}", server.address.port()))
+        .start();
+    assert_eq!(when_up(&lb, "web", 2, &["http"])["algorithm"], "least-connections");
+    assert_eq!(engine.state().created[0]["Image"], "backend-flask");
+    let replicas = pool(&lb, "web")["replicas"].take();
+    assert_eq!(
+        (&replicas["min"], &replicas["max"], &replicas["autoscale"]),
+        (&json!(2), &json!(10), &json!(true))
+    );
+    // As in the comment at the top of the file.
+    let names = |(status, body): (u16, String)| {
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()["message"]["replicas"].take()
+    };
+    let two = json!(["Server 1", "Server 2"]);
+    assert_eq!(names(lb.get("/rep")), two);
+    let added = names(lb.request("POST", "/add", r#"{"n": 2, "hostnames": ["Server 9"]}"#));
+    assert_eq!(added, json!(["Server 1", "Server 2", "Server 9", "Server 3"]));
+    when_up(&lb, "web", 4, &["http"]);
+    assert_eq!(answers(&lb, "web", 12).len(), 4);
+    let left = names(lb.request("DELETE", "/rm", r#"{"n": 1, "hostnames": ["Server 9"]}"#));
+    assert_eq!(left, json!(["Server 1", "Server 2", "Server 3"]));
+    end(lb);
+}
+
+#[test]
+fn full_has_every_source_every_check_a_log_and_a_token() {
+    let (engine, server) = (Engine::start(), http_everywhere());
+    let port = server.address.port();
+    let dns = dns("backend", [1]);
+    dns.zone.set("srv.test", [ip(2)]);
+    let service = Service { priority: 0, weight: 1, port, target: "srv.test".to_owned() };
+    dns.zone.set_services("_web._tcp.example.com", [service]);
+    engine.run("labelled", json!({"pointsman.pool": "web"}));
+    const TOKEN: &str = "0123456789abcdef";
+    let lb = Example::new("full")
+        .with_dns(&dns, port)
+        .with(r"(\n +)(- srv: \S+)[^\n]*", &format!("$1$2$1  server: {}", dns.server.address))
+        .with(r"unix:///var/run/docker.sock # or tcp", &format!("\"{}\" # or tcp", engine.address()))
+        .with("network: web", "network: n")
+        .with("port: 5000", &format!("port: {port}"))
+        .with(r"10\.0\.0\.(\d):5000", &format!("127.0.78.10$1:{port}"))
+        .with_secret("pointsman_token", &format!("{TOKEN}\n"))
+        .with_secret("postgres", "secret\n")
+        .with_secret("redis", "secret\n")
+        .with_file("backends.yaml", &format!("- {}:{port}\n", ip(3)))
+        .start();
+    let sources = ["dns:", "docker:", "file:", "srv:", "static"];
+    eventually("each source has found something, and each kind of check was made", || {
+        let pool = pool(&lb, "web");
+        let backends = pool["backends"].as_array().unwrap();
+        let found = |source: &&str| {
+            let of = |backend: &Value| backend["sources"].to_string().contains(&format!("\"{source}"));
+            backends.iter().any(of)
+        };
+        let kinds = |backend: &Value| {
+            let checks = backend["checks"].as_array().unwrap();
+            checks.iter().map(|check| &check["kind"]).eq(["http", "tcp", "exchange", "postgres", "redis"])
+        };
+        (sources.iter().all(found) && backends.iter().all(kinds)).then_some(())
+    });
+    let web = pool(&lb, "web");
+    assert_eq!((&web["algorithm"], &web["shadow"]), (&json!("round-robin"), &json!(false)));
+    assert_eq!((&web["replicas"]["min"], &web["replicas"]["max"]), (&json!(2), &json!(10)));
+    eventually("its replicas run", || (engine.names("running").len() == 3).then_some(()));
+    // Without checks a backend is up as soon as it is found.
+    assert_eq!(when_up(&lb, "sticky", 1, &[])["algorithm"], "ring-hash");
+    let logs = lb.folder().join("logs");
+    let logged = eventually("the log is written to a file too", || {
+        let file = std::fs::read_dir(&logs).ok()?.next()?.unwrap().path();
+        std::fs::read_to_string(file).ok().filter(|text| text.contains("listening listener=web"))
+    });
+    assert!(!logged.contains('\u{1b}'), "{logged}");
+    // Changes need the token.
+    let request = format!("PATCH /api/v1/pools/sticky/backends/{}:{port}", ip(1));
+    let change = |headers: &str| admin_request(lb.admin(), &request, headers, r#"{"weight": 2}"#).0;
+    assert_eq!(change(""), 401);
+    assert_eq!(change(&format!("Authorization: Bearer {TOKEN}\r\n")), 200);
+    end(lb);
+}

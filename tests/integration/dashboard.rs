@@ -1,0 +1,57 @@
+//! The dashboard, in a real browser: `tests/browser`, run against the binary of this build.
+//!
+//! It takes Chromium and a Python that has `tests/browser/requirements.txt`: `python3`, or the one that
+//! `POINTSMAN_BROWSER_PYTHON` names. Without them it is skipped, unless `POINTSMAN_REQUIRE_TOOLS=1` asks for it.
+
+use std::process::Command;
+
+use crate::support::{Limited, TOOL, skip};
+
+fn python() -> Command {
+    let path = std::env::var("POINTSMAN_BROWSER_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    Command::new(path)
+}
+
+/// Whether a command runs and succeeds.
+fn works(command: &mut Command) -> bool {
+    command.output_in_time().is_ok_and(|output| output.status.success())
+}
+
+/// What is missing on this machine, and how to get it.
+fn missing() -> Option<&'static str> {
+    if !works(Command::new("chromium").arg("--version")) {
+        return Some("there is no Chromium (`apt-get install chromium`)");
+    }
+    (!works(python().args(["-c", "import playwright, pytest"]))).then_some(
+        "python3 has no playwright or no pytest (`pip install -r tests/browser/requirements.txt`; \
+         POINTSMAN_BROWSER_PYTHON names another Python)",
+    )
+}
+
+/// Runs one file of the browser's tests.
+fn in_a_browser(file: &str) {
+    if let Some(missing) = missing() {
+        return skip("POINTSMAN_REQUIRE_TOOLS", missing);
+    }
+    let tests = format!("{}/tests/browser/{file}", env!("CARGO_MANIFEST_DIR"));
+    let output = python()
+        .args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", &tests])
+        // pytest ends a test that takes longer than this, in seconds, and prints where it hangs.
+        .args(["-o", "faulthandler_timeout=300", "-o", "faulthandler_exit_on_timeout=true"])
+        .env("POINTSMAN", env!("CARGO_BIN_EXE_pointsman"))
+        .output_within(TOOL)
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+}
+
+#[test]
+fn what_the_dashboard_shows_follows_what_happens_and_what_is_clicked_happens() {
+    in_a_browser("test_live.py");
+}
+
+#[test]
+fn the_page_tells_everybody_and_is_read_everywhere() {
+    in_a_browser("test_page.py");
+}

@@ -1,0 +1,82 @@
+//! The demo, as its user starts it.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+
+use crate::support::{PATIENCE, eventually, http_get, output_of};
+
+fn demo(arguments: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command.arg("demo").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env_remove("POINTSMAN_LOG").env_remove("RUST_LOG").spawn().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The number in front of `word` in the account at the end.
+fn number(account: &str, word: &str) -> u64 {
+    let before = account.split(word).next().unwrap().trim_end();
+    before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn one_round_of_the_story_costs_nobody_but_those_at_a_killed_backend_anything() {
+    let child = demo(&["--exit-after", "31s", "--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    // The story takes half a minute.
+    let Output { status, stdout, stderr } = output_of(child, 6 * PATIENCE, "the demo");
+    let (account, log) = (text(&stdout), text(&stderr));
+    assert!(status.success(), "{status}\n{account}\n{log}");
+    assert!(number(&account, "requests answered") > 300, "{account}");
+    assert_eq!(number(&account, "failed."), 0, "{account}\n{log}");
+    // At 30 requests a second, each of 15 ms, hardly ever more than one is open to the one that is killed.
+    assert!(number(&account, "broke off") <= 3, "{account}");
+    for backend in ["a", "b", "c", "d"] {
+        assert!(account.contains(&format!("{backend} ")), "{backend} answered nobody: {account}");
+    }
+    for (backend, words) in [("b", "backend down"), ("d", "backend joining"), ("d", "backend gone")] {
+        let told =
+            log.lines().any(|line| line.contains(words) && line.contains(&format!("backend={backend} ")));
+        assert!(told, "{words} of {backend} is missing\n{log}");
+    }
+    let returned = log.lines().any(|line| line.contains("backend=b") && line.contains("from=down to=up"));
+    assert!(returned, "{log}");
+    assert!(log.lines().any(|line| line.contains("routed") && line.contains("b: down")), "{log}");
+}
+
+#[test]
+fn taken_ports_are_no_obstacle_and_a_signal_ends_it() {
+    // Whoever has the usual ports, this test or another program: they are taken now.
+    let _taken = ["127.0.0.1:8080", "127.0.0.1:9900", "127.0.0.2:5000"].map(TcpListener::bind);
+    let mut child = demo(&["--balance", "least-connections", "--exit-after", "60s"]);
+    let (lines, said) = mpsc::channel();
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
+    let address = eventually("it prints its address", || {
+        let line = said.recv_timeout(PATIENCE).unwrap();
+        let (_, after) = line.split_once("try `curl http://")?;
+        Some(after.split('/').next().unwrap().parse().unwrap())
+    });
+    let (status, body) = http_get(address, "/").unwrap();
+    assert_eq!(status, 200);
+    assert!(body.starts_with("Response from "), "{body}");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
+        .unwrap();
+    let output = output_of(child, PATIENCE, "the demo ends by a signal");
+    assert!(output.status.success());
+    assert!(text(&output.stdout).contains(" 0 failed."), "{}", text(&output.stdout));
+}
+
+#[test]
+fn an_address_that_is_asked_for_must_be_had() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for flag in ["--bind", "--admin"] {
+        let output = output_of(demo(&[flag, &address]), PATIENCE, flag);
+        assert_eq!(output.status.code(), Some(2), "{flag}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(&address), "{}", text(&output.stderr));
+    }
+}

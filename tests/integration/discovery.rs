@@ -1,0 +1,289 @@
+//! Finding backends by DNS: a name server of the test's own, real backends on loopback addresses.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use crate::support::backend::Backend;
+use crate::support::dns::Dns;
+use crate::support::{Lb, connect_to, eventually, http_get};
+use pointsman::cli::demo::zone::{Mode, Zone};
+
+/// A balancer that finds `backend` there.
+fn lb(dns: &Dns, port: u16, source: &str, pool: &str) -> Lb {
+    Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover:\n      \
+         - dns: backend:{port}\n        server: {}\n        every: 100ms\n{source}{pool}",
+        dns.server.address
+    ))
+}
+
+/// A busy machine has a second to answer a check, and what is in doubt is looked at again soon.
+const CHECKS: &str = "    health: {http: /health, every: 1s, timeout: 1s, fast_every: 100ms}\n";
+
+fn ip(n: u8) -> IpAddr {
+    IpAddr::from([127, 0, 77, n])
+}
+
+/// HTTP backends at `127.0.77.n`, all on one port, since an address record tells none.
+fn backends(names: &[(&str, u8)]) -> (u16, Vec<Backend>) {
+    eventually("a port that is free at all addresses", || {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let at = |n: u8| SocketAddr::new(ip(n), port);
+        let all: io::Result<Vec<_>> = names.iter().map(|(name, n)| Backend::http_at(at(*n), name)).collect();
+        all.ok().map(|backends| (port, backends))
+    })
+}
+
+fn ask(lb: &Lb) -> String {
+    http_get(lb.address("l"), "/").unwrap().1
+}
+
+#[test]
+fn containers_that_come_and_go_are_followed_and_known_by_their_names() {
+    let dns = Dns::start();
+    let (port, _backends) = backends(&[("a", 1), ("b", 2), ("c", 3)]);
+    dns.containers(&[("web-1.net", ip(1)), ("web-2.net", ip(2))]);
+    let lb = lb(&dns, port, "        flap: 300ms\n", CHECKS);
+    lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
+    assert_eq!((0..4).map(|_| ask(&lb)).collect::<BTreeSet<_>>().len(), 2);
+    dns.containers(&[("web-1.net", ip(1)), ("web-2.net", ip(2)), ("web-3.net", ip(3))]);
+    lb.when_up(vec!["web-1.net".into(), "web-2.net".into(), "web-3.net".into()]);
+    dns.containers(&[("web-3.net", ip(3))]);
+    lb.when_up(vec!["web-3.net".into()]);
+    assert_eq!(ask(&lb), "c");
+    assert!(lb.when_logged("backend gone").contains("no longer in dns backend:"));
+}
+
+#[test]
+fn a_name_that_becomes_known_later_is_the_same_backend_and_of_several_names_one_stays() {
+    let dns = Dns::start();
+    let (port, _backends) = backends(&[("a", 5)]);
+    dns.zone.set("backend", [ip(5)]);
+    let lb = lb(&dns, port, "", CHECKS);
+    lb.when_up(vec![format!("{}:{port}", ip(5))]);
+    assert_eq!(ask(&lb), "a");
+    dns.zone.name_owner(ip(5), "web-1.net");
+    lb.when_logged("backend named pool=p backend=web-1.net");
+    lb.when_up(vec!["web-1.net".into()]);
+    assert_eq!(ask(&lb), "a");
+    assert_eq!(lb.status()["pools"][0]["backends"][0]["connections"], 2, "it inherits itself");
+    assert_eq!(lb.logged(&["backend joining"]).len(), 1);
+    assert_eq!(lb.logged(&["backend gone"]).len(), 0);
+}
+
+#[test]
+fn an_invalid_name_in_dns_is_replaced_and_still_distinguishes_containers() {
+    let dns = Dns::start();
+    let (port, _backends) = backends(&[("a", 15)]);
+    dns.containers(&[("web/1.net", ip(15))]);
+    let lb = lb(&dns, port, "        flap: 1h\n", CHECKS);
+    let told = lb.when_logged("backend name refused");
+    assert!(told.contains("name=\"web\\\\/1.net\" backend=web__1.net-"), "{told}");
+    eventually("it is up", || (lb.backends().first()?.1 == "up").then_some(()));
+    assert!(lb.backends()[0].0.starts_with("web__1.net-"));
+    assert_eq!(ask(&lb), "a");
+    // The address stays, and goes to another container.
+    dns.zone.name_owner(ip(15), "web/2.net");
+    lb.when_logged("its address now belongs to web__2.net-");
+    lb.when_logged("backend joining pool=p backend=web__2.net-");
+    assert_eq!(lb.logged(&["backend name refused"]).len(), 2, "each is logged once");
+}
+
+#[test]
+fn it_starts_although_the_name_is_unknown_and_says_so() {
+    let dns = Dns::start();
+    let (port, _backends) = backends(&[("a", 11)]);
+    let lb = lb(&dns, port, "", CHECKS);
+    assert!(lb.when_logged("resolve failed").contains("knows no name"));
+    assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
+    dns.containers(&[("web-1.net", ip(11))]);
+    lb.when_logged("resolved again");
+    lb.when_up(vec!["web-1.net".into()]);
+    assert_eq!(ask(&lb), "a");
+}
+
+#[test]
+fn an_address_that_goes_to_another_container_is_another_backend_within_one_interval() {
+    let dns = Dns::start();
+    let (port, _backends) = backends(&[("a", 21), ("b", 22)]);
+    dns.containers(&[("web-1.net", ip(21)), ("web-2.net", ip(22))]);
+    // Nothing but the name tells that anything has happened: the address stays in the answer.
+    let lb = lb(&dns, port, "        flap: 1h\n", CHECKS);
+    lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
+    let mut client = connect_to(lb.address("l")).unwrap();
+    eventually("routed", || lb.logged(&["routed"]).pop());
+    dns.zone.name_owner(ip(21), "web-9.net");
+    lb.when_up(vec!["web-9.net".into(), "web-2.net".into()]);
+    let left = lb.when_logged("its address now belongs to web-9.net");
+    assert!(left.contains("backend=web-1.net"), "{left}");
+    lb.when_logged("backend joining pool=p backend=web-9.net");
+    // The connection that the old one had runs on.
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with('a') || answer.ends_with('b'));
+}
+
+/// alpha is restarted and has another address; its old one is beta's now, whose check passes as well. That happens right
+/// after somebody has asked for `after`.
+fn a_stranger_takes_over(after: &str) {
+    let dns = Dns::start();
+    let (port, _backends) = backends(&[("ours", 31), ("moved", 32)]);
+    dns.containers(&[("alpha.net", ip(31))]);
+    let lb = lb(&dns, port, "        flap: 1h\n        family: 4\n", CHECKS);
+    lb.when_up(vec!["alpha.net".into()]);
+    dns.zone.once_answered(after, |zone| {
+        zone.name_owner(ip(31), "beta.net");
+        zone.name_owner(ip(32), "alpha.net");
+        zone.set("backend", [ip(32)]);
+    });
+    lb.when_logged("its address now belongs to beta.net");
+    eventually("the moved one is asked", || {
+        http_get(lb.address("l"), "/").ok().filter(|(_, body)| body == "moved")
+    });
+    for _ in 0..50 {
+        assert_eq!(ask(&lb), "moved");
+    }
+    assert_eq!(lb.logged(&["backend=beta.net"]), Vec::<String>::new());
+}
+
+#[test]
+fn no_connection_reaches_a_stranger_that_took_over_an_address() {
+    a_stranger_takes_over("31.77.0.127.in-addr.arpa");
+}
+
+#[test]
+fn no_connection_reaches_a_stranger_that_took_over_an_address_while_names_are_asked_for() {
+    a_stranger_takes_over("backend");
+}
+
+#[test]
+fn containers_that_come_while_names_are_asked_for_have_their_names_from_the_beginning() {
+    /// Each answer is out of date at once: the next container is there.
+    fn one_comes(zone: &Zone, n: u8) {
+        zone.once_answered("backend", move |zone| {
+            zone.name_owner(ip(n), &format!("web-{n}.net"));
+            zone.add("backend", ip(n));
+            if n < 95 {
+                one_comes(zone, n + 1);
+            }
+        });
+    }
+    let dns = Dns::start();
+    let all = ["a", "b", "c", "d", "e", "f"].into_iter().zip(90..).collect::<Vec<_>>();
+    let (port, _backends) = backends(&all);
+    dns.containers(&[("web-90.net", ip(90))]);
+    let lb = lb(&dns, port, "        family: 4\n", CHECKS);
+    lb.when_up(vec!["web-90.net".into()]);
+    one_comes(&dns.zone, 91);
+    lb.when_up((90..=95).map(|n| format!("web-{n}.net")).collect());
+    assert_eq!(lb.logged(&["backend=127.0.77."]), Vec::<String>::new());
+}
+
+#[test]
+fn with_no_answer_the_last_one_stands_and_the_checks_decide() {
+    for (mode, word) in [(Mode::Silent, "timeout"), (Mode::ServFail, "server_failure")] {
+        let dns = Dns::start();
+        let (port, mut servers) = backends(&[("a", 41), ("b", 42)]);
+        dns.containers(&[("web-1.net", ip(41)), ("web-2.net", ip(42))]);
+        let lb = lb(&dns, port, "        hold: 500ms\n", CHECKS);
+        lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
+        dns.zone.set_mode(mode);
+        let told = lb.when_logged("resolve failed");
+        assert!(told.contains(&format!("result={word}")), "{told}");
+        servers[0].kill();
+        eventually("the one whose checks fail leaves", || (lb.backends().len() == 1).then_some(()));
+        lb.when_up(vec!["web-2.net".into()]);
+        assert_eq!(ask(&lb), "b");
+        dns.zone.set_mode(Mode::Answer);
+        lb.when_logged("resolved again");
+        servers[0].revive();
+        lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
+    }
+}
+
+#[test]
+fn the_ways_of_finding_nothing_are_told_apart() {
+    let dns = Dns::start();
+    let lb = lb(&dns, 5000, "", "");
+    let count =
+        |result: &str| lb.metric(&format!("pointsman_resolutions_total{{pool=\"p\",result=\"{result}\"}}"));
+    eventually("nxdomain", || (count("nxdomain") > 0.0).then_some(()));
+    dns.zone.set("backend", []);
+    eventually("empty", || (count("empty") > 0.0).then_some(()));
+    dns.zone.set_mode(Mode::ServFail);
+    eventually("server_failure", || (count("server_failure") > 0.0).then_some(()));
+    dns.zone.set_mode(Mode::Silent);
+    eventually("timeout", || (count("timeout") > 0.0).then_some(()));
+}
+
+#[test]
+fn an_answer_too_long_for_udp_is_asked_for_again_over_tcp() {
+    let dns = Dns::start();
+    let all: Vec<_> = (1..=70).map(|n| (format!("web-{n}.net"), IpAddr::from([127, 0, 78, n]))).collect();
+    dns.containers(&all.iter().map(|(name, ip)| (&**name, *ip)).collect::<Vec<_>>());
+    dns.zone.limit_udp(Some(512));
+    let lb = lb(&dns, 5000, "", "");
+    eventually("all seventy are found", || (lb.backends().len() == 70).then_some(()));
+    assert!(dns.zone.queries().tcp > 0);
+    // And none of them comes and goes.
+    assert!(lb.logged(&["backend gone"]).is_empty());
+}
+
+#[test]
+fn a_container_with_an_ipv4_and_an_ipv6_address_is_one_backend() {
+    let dns = Dns::start();
+    let v6: IpAddr = "fd00::7".parse().unwrap();
+    let v4 = ip(51);
+    for address in [v4, v6] {
+        dns.zone.name_owner(address, "web-1.net");
+    }
+    dns.zone.set("backend", [v4, v6]);
+    let lb = lb(&dns, 5000, "", "");
+    lb.when_up(vec!["web-1.net".into()]);
+    let backend = &lb.status()["pools"][0]["backends"][0];
+    assert_eq!(backend["address"], "127.0.77.51:5000");
+    assert_eq!(backend["also"][0], "[fd00::7]:5000");
+}
+
+#[test]
+fn a_failed_connection_asks_again_at_once() {
+    let dns = Dns::start();
+    let (port, mut servers) = backends(&[("a", 61), ("b", 62)]);
+    dns.containers(&[("web-1.net", ip(61))]);
+    let address = dns.server.address;
+    // The regular round would be a minute away.
+    let lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover:\n      \
+         - {{dns: \"backend:{port}\", server: \"{address}\", every: 60s, hold: 60s}}\n"
+    ));
+    assert_eq!(ask(&lb), "a");
+    servers[0].kill();
+    dns.zone.name_owner(ip(61), "stranger.net");
+    dns.containers(&[("web-1.net", ip(62))]);
+    eventually("the moved one is found", || {
+        http_get(lb.address("l"), "/").ok().filter(|(_, body)| body == "b")
+    });
+}
+
+#[test]
+fn a_server_that_fails_is_not_asked_more_often_by_failing_connections() {
+    let dns = Dns::start();
+    let (port, mut servers) = backends(&[("a", 71)]);
+    dns.containers(&[("web-1.net", ip(71))]);
+    let lb = lb(&dns, port, "        hold: 1h\n", "");
+    assert_eq!(ask(&lb), "a");
+    servers[0].kill();
+    dns.zone.set_mode(Mode::ServFail);
+    lb.when_logged("resolve failed");
+    let (before, began) = (dns.zone.queries(), Instant::now());
+    while began.elapsed() < Duration::from_secs(1) {
+        assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
+    }
+    let asked = dns.zone.queries().udp + dns.zone.queries().tcp - before.udp - before.tcp;
+    // Ten rounds a second of two questions and a reverse lookup, each perhaps tried over both transports, and no more.
+    let took = began.elapsed().as_secs_f64();
+    assert!((asked as f64) < 120.0 * took, "{asked} questions in {took} s");
+}

@@ -1,0 +1,133 @@
+//! The orderly end.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::support::backend::{self, Backend};
+use crate::support::{Lb, PATIENCE, connect_to, eventually, http_get, join_within, static_list};
+
+fn lb(backend: &Backend, drain: &str) -> Lb {
+    Lb::start(&format!(
+        "runtime: {{drain: {drain}}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {}}}}}\n",
+        static_list(&[backend.address])
+    ))
+}
+
+fn connect(lb: &Lb) -> TcpStream {
+    let mut stream = connect_to(lb.address("l")).unwrap();
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
+
+#[test]
+fn running_connections_finish_and_new_ones_are_refused() {
+    let echo = Backend::echo();
+    let mut lb = lb(&echo, "{timeout: 30s}");
+    let address = lb.address("l");
+    let mut open: Vec<_> = (0..10).map(|_| connect(&lb)).collect();
+    lb.signal("TERM");
+    lb.when_logged("drain started open=10");
+    assert_eq!(lb.get("/ready").0, 503);
+    assert_eq!(lb.get("/heartbeat").0, 200);
+    eventually("new connections are refused", || {
+        connect_to(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused).then_some(())
+    });
+    lb.when_logged("drain progress open=10 oldest_ms=");
+    for client in &mut open {
+        client.write_all(b"y").unwrap();
+        let mut answer = [0];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"y");
+    }
+    drop(open);
+    assert_eq!(lb.when_ended().code(), Some(0));
+    lb.when_logged("drain done");
+}
+
+#[test]
+fn a_connection_that_does_not_finish_in_time_is_reset_and_changes_the_exit_code() {
+    let echo = Backend::echo();
+    let mut lb = lb(&echo, "{timeout: 600ms}");
+    let mut client = connect(&lb);
+    lb.signal("INT");
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(lb.when_ended().code(), Some(3));
+    lb.when_logged("reason=drain_timeout");
+}
+
+#[test]
+fn a_second_signal_resets_what_is_open_and_ends_at_once() {
+    let echo = Backend::echo();
+    let mut lb = lb(&echo, "{timeout: 60s}");
+    let mut client = connect(&lb);
+    lb.signal("TERM");
+    lb.when_logged("drain started");
+    let began = Instant::now();
+    lb.signal("TERM");
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(lb.when_ended().code(), Some(3));
+    assert!(began.elapsed() < PATIENCE);
+}
+
+#[test]
+fn in_the_time_of_grace_it_is_not_ready_and_still_accepts() {
+    let backend = Backend::http("a");
+    let mut lb = lb(&backend, "{grace: 4s}");
+    let address = lb.address("l");
+    lb.signal("TERM");
+    lb.when_logged("drain started");
+    assert_eq!(lb.get("/ready").0, 503);
+    assert_eq!(http_get(address, "/").unwrap().1, "a");
+    assert_eq!(lb.when_ended().code(), Some(0));
+}
+
+/// The kernel completes handshakes before anybody accepts: such a client believes itself connected, and must be
+/// served although it came a moment before the end.
+#[test]
+fn nobody_whom_the_kernel_has_let_in_is_turned_away() {
+    let backend = Backend::http("a");
+    for _ in 0..5 {
+        let mut lb = lb(&backend, "{timeout: 30s}");
+        let address = lb.address("l");
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                std::thread::spawn(move || {
+                    let (mut served, began) = (0, Instant::now());
+                    loop {
+                        assert!(began.elapsed() < 3 * PATIENCE, "the listener is still open");
+                        let Ok(mut stream) = connect_to(address) else { return served };
+                        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+                        let mut answer = String::new();
+                        stream.read_to_string(&mut answer).unwrap();
+                        assert!(answer.ends_with('a'), "{answer:?}");
+                        served += 1;
+                    }
+                })
+            })
+            .collect();
+        eventually("traffic", || (lb.logged(&["closed"]).len() > 50).then_some(()));
+        lb.signal("TERM");
+        for client in clients {
+            assert!(join_within(client, "the listener closes") > 0);
+        }
+        assert_eq!(lb.when_ended().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_signal_while_it_starts_ends_it() {
+    let backend = Backend::serving(|mut stream| {
+        let _ = backend::read_request(&mut stream); // and never answers
+        std::thread::sleep(Duration::from_secs(5));
+    });
+    let mut lb = Lb::launch(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {}, health: {{http: /, every: 30s, timeout: 30s}}}}}}\n",
+        static_list(&[backend.address])
+    ));
+    lb.when_logged("backend joining");
+    lb.signal("TERM");
+    assert_eq!(lb.when_ended().code(), Some(0));
+}

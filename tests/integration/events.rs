@@ -1,0 +1,170 @@
+//! The stream of events: what happens is told as it happens, and nothing of it twice or never.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
+
+use crate::support::backend::Backend;
+use crate::support::{Lb, PATIENCE, address_of_this_machine, connect_to, eventually, http_get, static_list};
+
+const PATH: &str = "/api/v1/events";
+
+/// One reader of the stream.
+struct Reader(BufReader<TcpStream>);
+
+#[derive(Debug)]
+struct Event {
+    kind: String,
+    id: Option<u64>,
+    data: serde_json::Value,
+}
+
+impl Reader {
+    fn open(lb: &Lb, seen: Option<u64>) -> Self {
+        Self::open_at(lb.admin(), seen)
+    }
+
+    fn open_at(admin: SocketAddr, seen: Option<u64>) -> Self {
+        let mut stream = connect_to(admin).unwrap();
+        let seen = seen.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        // HTTP/1.0, so that the body comes without chunks.
+        write!(stream, "GET {PATH} HTTP/1.0\r\nHost: localhost\r\n{seen}\r\n").unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.0.read_line(&mut line).unwrap();
+        (read > 0).then(|| line.trim_end().to_owned())
+    }
+
+    /// The next event; `None`: the stream has ended.
+    fn next(&mut self) -> Option<Event> {
+        let mut event = Event { kind: String::new(), id: None, data: serde_json::Value::Null };
+        let began = Instant::now();
+        loop {
+            assert!(began.elapsed() < PATIENCE, "no event comes: {event:?}");
+            let line = self.line()?;
+            match line.split_once(": ") {
+                Some(("event", kind)) => event.kind = kind.to_owned(),
+                Some(("id", id)) => event.id = Some(id.parse().unwrap()),
+                Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
+                _ if line.is_empty() && !event.kind.is_empty() => return Some(event),
+                _ => {}
+            }
+        }
+    }
+
+    /// The next event of that kind.
+    fn next_of(&mut self, kind: &str) -> Event {
+        self.next_that(kind, |event| event.kind == kind)
+    }
+
+    /// The next event for which `is` is true.
+    fn next_that(&mut self, what: &str, is: impl Fn(&Event) -> bool) -> Event {
+        eventually(&format!("an event comes: {what}"), || {
+            Some(self.next().expect("the stream goes on")).filter(|event| is(event))
+        })
+    }
+}
+
+fn started() -> (Lb, Backend) {
+    let backend = Backend::http("a");
+    let discover = static_list(&[backend.address]);
+    let config = format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {discover}}}}}"
+    );
+    (Lb::start(&config), backend)
+}
+
+fn set(lb: &Lb, backend: &Backend, state: &str) {
+    let path = format!("/api/v1/pools/web/backends/{}", backend.address);
+    let (status, body) = lb.request("PATCH", &path, &format!(r#"{{"state": "{state}"}}"#));
+    assert_eq!(status, 200, "{body}");
+}
+
+#[test]
+fn who_follows_sees_the_status_the_decisions_and_each_change() {
+    let (lb, backend) = started();
+    let mut reader = Reader::open(&lb, None);
+    let hello = reader.next_of("hello");
+    assert_eq!(hello.data["version"], env!("CARGO_PKG_VERSION"));
+    let status = reader.next_of("status");
+    assert_eq!(status.data["pools"][0]["backends"][0]["state"], "up");
+    http_get(lb.address("web"), "/").unwrap();
+    let decisions = reader.next_of("decisions");
+    assert_eq!(decisions.data["decisions"][0]["address"], backend.address.to_string());
+    set(&lb, &backend, "draining");
+    let facts = [reader.next_of("fact"), reader.next_of("fact")];
+    assert_eq!(facts[0].data["kind"], "operator");
+    assert_eq!((&facts[1].data["kind"], &facts[1].data["to"]), (&"state".into(), &"draining".into()));
+    assert_eq!(facts[1].id, facts[1].data["id"].as_u64());
+    let next = || Some(reader.next_of("status")).filter(|s| s.data["pools"][0]["up"] == 0);
+    eventually("the status shows it", next);
+}
+
+#[test]
+fn who_comes_back_is_told_what_it_missed_and_nothing_twice() {
+    let (lb, backend) = started();
+    set(&lb, &backend, "draining");
+    let mut reader = Reader::open(&lb, Some(0));
+    let draining = reader.next_that("it drains", |event| event.data["to"] == "draining").id.unwrap();
+    drop(reader);
+    set(&lb, &backend, "up");
+    let mut reader = Reader::open(&lb, Some(draining));
+    let missed = reader.next_of("fact");
+    assert_eq!((missed.id, &missed.data["by"]), (Some(draining + 1), &"nobody".into()));
+    let back = reader.next_that("it is up", |event| event.data["state"] == "up");
+    assert_eq!(back.id, Some(draining + 2));
+    // A number of another process, which has told more.
+    let mut reader = Reader::open(&lb, Some(1_000_000));
+    assert_eq!(reader.next_of("fact").id, Some(1));
+}
+
+#[test]
+fn a_stream_that_is_followed_holds_up_no_end() {
+    let (mut lb, _backend) = started();
+    let mut reader = Reader::open(&lb, None);
+    reader.next_of("status");
+    lb.signal("TERM");
+    eventually("the stream ends", || reader.next().is_none().then_some(()));
+    assert_eq!(lb.when_ended().code(), Some(0));
+    assert_eq!(lb.logged(&["the end"]).len(), 1);
+}
+
+#[test]
+fn more_readers_than_there_are_places_are_told_so_and_a_place_that_is_left_is_free_again() {
+    let (lb, _backend) = started();
+    let mut readers: Vec<_> = (0..64).map(|_| Reader::open(&lb, None)).collect();
+    readers.iter_mut().for_each(|reader| drop(reader.next_of("hello")));
+    let (status, body) = lb.get(PATH);
+    assert_eq!(status, 503, "{body}");
+    assert!(body.contains("too_many_streams"), "{body}");
+    drop(readers);
+    eventually("there is a place again", || {
+        Reader::open(&lb, None).line().filter(|line| line.contains(" 200 ")).map(drop)
+    });
+}
+
+#[test]
+fn remote_streams_do_not_take_the_places_of_local_ones() {
+    let Some(outside) = address_of_this_machine() else {
+        return crate::support::skip(
+            "POINTSMAN_REQUIRE_TOOLS",
+            "this machine has no address but loopback (give it a route to 192.0.2.1)",
+        );
+    };
+    let backend = Backend::http("a");
+    let lb = Lb::start(&format!(
+        "admin: {{bind: 0.0.0.0:0}}
+listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: {}}}}}",
+        static_list(&[backend.address])
+    ));
+    let remote = (outside, lb.admin().port()).into();
+    let mut readers: Vec<_> = (0..64).map(|_| Reader::open_at(remote, None)).collect();
+    readers.iter_mut().for_each(|reader| drop(reader.next_of("hello")));
+    assert!(Reader::open_at(remote, None).line().unwrap().contains(" 503 "));
+    let mut local = Reader::open_at(([127, 0, 0, 1], remote.port()).into(), None);
+    local.next_of("status");
+    assert_eq!(lb.get("/api/v1/logs").0, 200);
+}

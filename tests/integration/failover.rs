@@ -1,0 +1,395 @@
+//! Choosing, checking and failing over, as clients and operators see it.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::support::backend::{self, Backend};
+use crate::support::{
+    Lb, PATIENCE, SetAtTheEnd, accept_within, connect_to, eventually, http_get, static_list,
+};
+
+/// A busy machine has a second to answer a check, and what is in doubt is looked at again soon.
+const CHECKS: &str = "    health: {http: /health, every: 1s, timeout: 1s, fast_every: 100ms}\n";
+
+fn lb(backends: &[&Backend], listener: &str, pool: &str) -> Lb {
+    let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
+    Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p{listener}}}}}\npools:\n  p:\n    discover: {}\n{pool}",
+        static_list(&addresses)
+    ))
+}
+
+fn three() -> [Backend; 3] {
+    ["a", "b", "c"].map(Backend::http)
+}
+
+fn names(backends: &[&Backend]) -> Vec<String> {
+    backends.iter().map(|backend| backend.address.to_string()).collect()
+}
+
+fn ask(lb: &Lb) -> String {
+    http_get(lb.address("l"), "/").unwrap().1
+}
+
+#[test]
+fn requests_go_round_equal_backends_in_strict_rotation() {
+    let [a, b, c] = three();
+    let lb = lb(&[&a, &b, &c], "", "");
+    let answers: String = (0..12).map(|_| ask(&lb)).collect();
+    assert_eq!(answers, "abcabcabcabc");
+}
+
+#[test]
+fn concurrent_requests_are_shared_exactly_evenly_by_several_workers() {
+    let [a, b, c] = three();
+    let lb = lb(&[&a, &b, &c], "", "");
+    let (address, counts) = (lb.address("l"), Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let name = http_get(address, "/").unwrap().1;
+                    *counts.lock().unwrap().entry(name).or_insert(0) += 1;
+                }
+            });
+        }
+    });
+    assert!(counts.into_inner().unwrap().into_values().eq([100, 100, 100]));
+}
+
+#[test]
+fn weights_are_spread_out_smoothly() {
+    let [a, b, c] = three();
+    let lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    balance: weighted\n    discover:\n    \
+         - static: [{{address: \"{}\", weight: 5}}, {}, {}]\n",
+        a.address, b.address, c.address
+    ));
+    let answers: String = (0..14).map(|_| ask(&lb)).collect();
+    assert_eq!(answers, "aabacaaaabacaa");
+}
+
+#[test]
+fn least_connections_avoids_who_is_busy() {
+    let [a, b, c] = three();
+    let lb = lb(&[&a, &b, &c], "", "    balance: least-connections\n");
+    // Two connections stay open and say nothing; they are on two backends, and the third gets all the rest.
+    let open: Vec<_> = (0..2).map(|_| connect_to(lb.address("l")).unwrap()).collect();
+    eventually("both are routed", || (lb.logged(&["routed"]).len() == 2).then_some(()));
+    let answers: Vec<_> = (0..5)
+        .map(|_| {
+            let answer = ask(&lb);
+            // The next one must see this one's end.
+            eventually("closed", || {
+                let active = lb.status()["listeners"][0]["active"].as_u64();
+                (active == Some(2)).then_some(())
+            });
+            answer
+        })
+        .collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    drop(open);
+    lb.when_idle();
+}
+
+#[test]
+fn a_backend_gets_nothing_before_its_first_check_has_passed() {
+    let healthy = Arc::<AtomicBool>::default();
+    let (says, asked) = (Arc::clone(&healthy), Arc::<AtomicBool>::default());
+    let too_early = Arc::clone(&asked);
+    let slow = Backend::serving(move |mut stream| {
+        let Some(request) = backend::read_request(&mut stream) else { return };
+        let health = request.starts_with("GET /health");
+        if !health && !says.load(Ordering::SeqCst) {
+            too_early.store(true, Ordering::SeqCst);
+        }
+        let status = if health && !says.load(Ordering::SeqCst) { "503 No" } else { "200 OK" };
+        let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow");
+    });
+    let quick = Backend::http("quick");
+    let lb = lb(&[&slow, &quick], "", CHECKS);
+    lb.when_up(names(&[&quick]));
+    for _ in 0..20 {
+        assert_eq!(ask(&lb), "quick");
+    }
+    assert!(lb.backends()[0].2.contains("status 503, not 2xx"), "{:?}", lb.backends());
+    healthy.store(true, Ordering::SeqCst);
+    lb.when_up(names(&[&slow, &quick]));
+    assert!(
+        !asked.load(Ordering::SeqCst),
+        "a client's request came to a backend that had not passed a check"
+    );
+}
+
+#[test]
+fn killing_a_backend_under_load_costs_no_new_connection_an_error() {
+    let [mut a, b, c] = three();
+    let lb = lb(&[&a, &b, &c], "", CHECKS);
+    lb.when_up(names(&[&a, &b, &c]));
+    let (address, stop) = (lb.address("l"), AtomicBool::new(false));
+    let served = AtomicUsize::new(0);
+    let errors = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let began = Instant::now();
+                    match http_get(address, "/") {
+                        Ok(_) => _ = served.fetch_add(1, Ordering::SeqCst),
+                        Err(error) => errors.lock().unwrap().push((began, error)),
+                    }
+                }
+            });
+        }
+        let stopping = SetAtTheEnd(&stop);
+        let more = || {
+            let before = served.load(Ordering::SeqCst);
+            eventually("more are served", || (served.load(Ordering::SeqCst) > before + 100).then_some(()));
+        };
+        more();
+        a.kill();
+        let end = Instant::now();
+        eventually("it is down", || lb.backends().iter().any(|backend| backend.1 == "down").then_some(()));
+        more();
+        drop(stopping);
+        // Only who was connected to it while it was being killed may have noticed.
+        let errors = errors.lock().unwrap();
+        let late: Vec<_> = errors.iter().filter(|(began, _)| *began > end).collect();
+        assert!(late.is_empty(), "{late:?}");
+        assert!(errors.len() <= 8, "{errors:?}");
+    });
+    assert!(lb.metric("pointsman_failures_masked_total{pool=\"p\"}") > 0.0);
+    assert_eq!(lb.metric("pointsman_failures_seen_total{pool=\"p\",reason=\"connect_failed\"}"), 0.0);
+    assert!(lb.log().contains("connection refused\" attempts=2"), "the log tells of the second attempt");
+    a.revive();
+    lb.when_up(names(&[&a, &b, &c]));
+    lb.when_idle();
+}
+
+#[test]
+fn failed_live_connections_count_as_failed_checks() {
+    let [mut a, b, _] = three();
+    // The checks alone would take half a minute to notice.
+    let lb = lb(&[&a, &b], "", "    health: {http: /health, every: 30s}\n");
+    a.kill();
+    let began = Instant::now();
+    while lb.backends()[0].1 != "down" {
+        assert_eq!(ask(&lb), "b");
+        assert!(began.elapsed() < PATIENCE);
+    }
+    assert!(lb.backends()[0].2.contains("a client's connection failed: connection refused"));
+}
+
+#[test]
+fn no_backend_is_tried_twice_and_no_more_than_allowed() {
+    let mut dead: Vec<_> = (0..5).map(|_| Backend::http("x")).collect();
+    let last = Backend::http("last");
+    let all: Vec<&Backend> = dead.iter().chain([&last]).collect();
+    let addresses: Vec<SocketAddr> = all.iter().map(|backend| backend.address).collect();
+    dead.iter_mut().for_each(Backend::kill);
+    let config = |attempts: u32| {
+        format!(
+            "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover: {}\n    \
+             connect: {{attempts: {attempts}}}\n",
+            static_list(&addresses)
+        )
+    };
+    let patient = Lb::start(&config(6));
+    assert_eq!(http_get(patient.address("l"), "/").unwrap(), (200, "last".to_owned()));
+    assert!(patient.when_logged("routed").contains("attempts=6"));
+    let hasty = Lb::start(&config(2));
+    assert_eq!(http_get(hasty.address("l"), "/").unwrap().0, 503);
+    assert!(hasty.when_logged("no backend conn=").contains("attempts=2"));
+    hasty.when_logged("reason=connect_failed");
+}
+
+#[test]
+fn with_all_backends_down_clients_get_what_no_backend_says() {
+    let mut backend = Backend::http("a");
+    backend.kill();
+    let discover = static_list(&[backend.address]);
+    let mut lb = Lb::start(&format!(
+        "listeners:\n  reset: {{bind: 127.0.0.1:0, pool: p}}\n  close: {{bind: 127.0.0.1:0, pool: p, no_backend: close}}\n  \
+         http: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}\npools:\n  p:\n    discover: {discover}\n{CHECKS}"
+    ));
+    let end = |listener: &str| {
+        let mut stream = connect_to(lb.address(listener)).unwrap();
+        stream.read(&mut [0])
+    };
+    assert_eq!(end("reset").unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(end("close").unwrap(), 0);
+    // An orderly end also for who has asked for something already: nothing unread turns it into a reset.
+    for _ in 0..20 {
+        let mut stream = connect_to(lb.address("close")).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+    assert_eq!(http_get(lb.address("http"), "/").unwrap(), (503, "No backend is available.\n".to_owned()));
+    // At once: nobody was tried.
+    let line = lb.when_logged("listener=http pool=p algorithm=round-robin");
+    assert!(line.contains("no backend") && line.contains("attempts=0"), "{line}");
+    assert!(lb.lives());
+    assert_eq!(lb.get("/heartbeat").0, 200);
+    backend.revive();
+    lb.when_up(names(&[&backend]));
+    assert_eq!(http_get(lb.address("http"), "/").unwrap().1, "a");
+}
+
+#[test]
+fn a_listener_that_refuses_listens_only_while_a_backend_is_up() {
+    let mut backend = Backend::http("a");
+    let lb = lb(&[&backend], ", no_backend: refuse", CHECKS);
+    let address = lb.address("l");
+    assert_eq!(http_get(address, "/").unwrap().1, "a");
+    backend.kill();
+    let refused = || {
+        let result = connect_to(address);
+        result.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused).then_some(())
+    };
+    eventually("connections are refused", refused);
+    backend.revive();
+    eventually("and accepted again", || http_get(address, "/").ok().filter(|answer| answer.1 == "a"));
+}
+
+#[test]
+fn a_listener_serves_no_more_connections_than_its_limit() {
+    let backend = Backend::echo();
+    let lb = lb(&[&backend], ", max_connections: 2", "");
+    let open: Vec<_> = (0..2).map(|_| connect_to(lb.address("l")).unwrap()).collect();
+    eventually("both are routed", || (lb.logged(&["routed"]).len() == 2).then_some(()));
+    let mut third = connect_to(lb.address("l")).unwrap();
+    assert_eq!(third.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    lb.when_logged("reason=limited");
+    drop(open);
+    lb.when_idle();
+    let mut fourth = connect_to(lb.address("l")).unwrap();
+    fourth.write_all(b"x").unwrap();
+    fourth.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn at_the_limit_of_the_process_connections_wait_and_are_not_lost() {
+    let backend = Backend::echo();
+    let discover = static_list(&[backend.address]);
+    let lb = Lb::start(&format!(
+        "runtime: {{max_connections: 3, workers: 1}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\n\
+         pools: {{p: {{discover: {discover}}}}}\n"
+    ));
+    let exchange = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+    };
+    let mut open: Vec<_> = (0..10).map(|_| connect_to(lb.address("l")).unwrap()).collect();
+    lb.when_logged("the limit of connections is reached");
+    // One after the other: each that ends lets the next one in.
+    for mut stream in open.drain(..) {
+        exchange(&mut stream);
+    }
+}
+
+#[test]
+fn what_on_down_says_happens_to_open_connections() {
+    for (policy, end) in [
+        ("close", "reason=backend_down"),
+        ("reset", "reason=backend_down"),
+        ("{close: 600ms}", "reason=backend_down"),
+    ] {
+        let healthy = Arc::new(AtomicBool::new(true));
+        let says = Arc::clone(&healthy);
+        let checked = Backend::serving(move |mut stream| {
+            if let Some(_request) = backend::read_request(&mut stream) {
+                let status = if says.load(Ordering::SeqCst) { "200 OK" } else { "500 No" };
+                let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        });
+        let echo = Backend::echo();
+        let lb = lb(
+            &[&echo],
+            "",
+            &format!(
+                "    health: {{http: /health, every: 1s, timeout: 1s, fast_every: 50ms, port: {}}}\n    on_down: {policy}\n",
+                checked.address.port()
+            ),
+        );
+        lb.when_up(names(&[&echo]));
+        let mut client = connect_to(lb.address("l")).unwrap();
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        // From before it goes down: the time from then to here is nobody's promise.
+        let began = Instant::now();
+        healthy.store(false, Ordering::SeqCst);
+        lb.when_logged("backend down");
+        match policy {
+            "reset" => assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset),
+            _ => assert_eq!(client.read(&mut [0]).unwrap(), 0),
+        }
+        if policy.starts_with('{') {
+            assert!(began.elapsed() >= Duration::from_millis(600), "ended too early: {:?}", began.elapsed());
+        }
+        lb.when_logged(end);
+    }
+}
+
+#[test]
+fn connections_of_a_backend_that_is_down_run_on_unless_told_otherwise() {
+    let echo = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = echo.local_addr().unwrap();
+    let lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    discover: {}\n    health: {{tcp: {{}}, every: 50ms, timeout: 40ms}}\n",
+        static_list(&[address])
+    ));
+    let mut client = connect_to(lb.address("l")).unwrap();
+    client.write_all(b"x").unwrap();
+    // The checks' connections come here too; ours is the one that says something.
+    let mut server = eventually("the connection", || {
+        let (mut stream, _) = accept_within(&echo);
+        stream.read_exact(&mut [0]).ok().map(|()| stream)
+    });
+    drop(echo);
+    lb.when_logged("backend down");
+    server.write_all(b"still here").unwrap();
+    let mut answer = [0; 10];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"still here");
+}
+
+#[test]
+fn the_log_is_json_if_asked_and_counts_what_it_says() {
+    let backend = Backend::http("a");
+    let directory = tempfile::tempdir().unwrap();
+    let mut lb = Lb::launch(&format!(
+        "log: {{format: json, directory: \"{}\"}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {}}}}}\n",
+        directory.path().display(),
+        static_list(&[backend.address])
+    ));
+    lb.when_logged("admin listening");
+    let line = |log: &str, message: &str| {
+        let mut lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.find(|line| line["message"] == message)
+    };
+    let listening = line(&lb.log(), "listening").unwrap();
+    let address = listening["address"].as_str().unwrap().parse().unwrap();
+    assert_eq!(http_get(address, "/").unwrap().1, "a");
+    let closed = eventually("closed", || line(&lb.log(), "closed"));
+    let routed = line(&lb.log(), "routed").unwrap();
+    for (key, value) in [("listener", "l"), ("pool", "p"), ("algorithm", "round-robin"), ("skipped", "")] {
+        assert_eq!(routed[key], value, "{routed}");
+    }
+    assert_eq!(routed["attempts"], 1);
+    assert_eq!(routed["conn"], closed["conn"]);
+    assert_eq!(closed["bytes_in"], 49);
+    assert!(closed["duration_ms"].is_number() && closed["first_byte_ms"].is_number());
+    lb.signal("TERM");
+    assert_eq!(lb.when_ended().code(), Some(0));
+    // The file holds what standard error does, to the last line.
+    let files: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let file = files.iter().find(|path| path.ends_with("pointsman.log")).unwrap();
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(line(&text, "the end").is_some() && line(&text, "routed").is_some(), "{text}");
+}

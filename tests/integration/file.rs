@@ -1,0 +1,154 @@
+//! Finding backends in a file: edits are followed; what makes no sense is told and changes nothing.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use crate::support::backend::Backend;
+use crate::support::{Lb, eventually, http_get};
+
+const CONFIG: &str = "
+listeners: {l: {bind: 127.0.0.1:0, pool: p, no_backend: http-503}}
+pools: {p: {discover: [{file: backends.yaml, every: 50ms}]}}
+";
+
+/// A balancer whose file says this.
+fn lb(text: &str) -> Lb {
+    Lb::start_in(CONFIG, |folder| fs::write(folder.join("backends.yaml"), text).unwrap())
+}
+
+/// Puts another file in its place, as one should.
+fn replace(lb: &Lb, text: &str) {
+    fs::write(lb.folder().join("new"), text).unwrap();
+    fs::rename(lb.folder().join("new"), lb.folder().join("backends.yaml")).unwrap();
+}
+
+/// A list of backends, each with its name.
+fn list(backends: &[(&str, &Backend)]) -> String {
+    backends.iter().map(|(name, at)| format!("- {{address: \"{}\", name: {name}}}\n", at.address)).collect()
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn ask(lb: &Lb) -> String {
+    http_get(lb.address("l"), "/").unwrap().1
+}
+
+#[test]
+fn backends_follow_the_file_whether_it_is_written_over_or_replaced() {
+    let [a, b, c] = ["a", "b", "c"].map(Backend::http);
+    let lb = lb(&list(&[("one", &a), ("two", &b)]));
+    lb.when_up(names(&["one", "two"]));
+    assert_eq!((0..4).map(|_| ask(&lb)).collect::<BTreeSet<_>>().len(), 2);
+    replace(&lb, &list(&[("two", &b), ("three", &c)]));
+    lb.when_up(names(&["two", "three"]));
+    let gone = lb.when_logged("backend gone");
+    assert!(gone.contains("backend=one") && gone.contains("no longer in file backends.yaml"), "{gone}");
+    fs::write(lb.folder().join("backends.yaml"), list(&[("three", &c)])).unwrap();
+    lb.when_up(names(&["three"]));
+    assert_eq!(ask(&lb), "c");
+    // Who stayed in the list was never disturbed.
+    assert_eq!(lb.logged(&["backend joining", "backend=three"]).len(), 1);
+    lb.when_logged_times(1, &["backend=two", "from=up"]);
+}
+
+#[test]
+fn weights_and_backups_are_followed_too() {
+    let [a, b] = ["a", "b"].map(Backend::http);
+    let text = |weight: u32, backup: bool| {
+        format!(
+            "backends:\n- {{address: \"{}\", name: one, weight: {weight}}}\n\
+             - {{address: \"{}\", name: two, backup: {backup}}}\n",
+            a.address, b.address
+        )
+    };
+    let config = CONFIG.replace("{p: {", "{p: {balance: weighted, ");
+    let lb = Lb::start_in(&config, |folder| fs::write(folder.join("backends.yaml"), text(1, true)).unwrap());
+    lb.when_up(names(&["one", "two"]));
+    assert_eq!((0..6).map(|_| ask(&lb)).collect::<BTreeSet<_>>(), BTreeSet::from(["a".to_owned()]));
+    replace(&lb, &text(3, false));
+    lb.when_logged("backend weight pool=p backend=one weight=3");
+    let b_among_eight = || (0..8).filter(|_| ask(&lb) == "b").count();
+    eventually("one in four goes to the other one", || (b_among_eight() == 2).then_some(()));
+}
+
+#[test]
+fn a_broken_edit_keeps_the_last_good_list_and_each_mistake_is_told_once() {
+    let a = Backend::http("a");
+    let good = list(&[("one", &a)]);
+    let lb = lb(&good);
+    lb.when_up(names(&["one"]));
+    let told = || lb.logged(&["resolve failed", "result=invalid"]);
+    replace(&lb, &format!("{good}- {{adress: 10.0.0.1:80}}\n"));
+    let first = lb.when_logged("result=invalid");
+    assert!(
+        first.contains("backends.yaml:2:4: ") && first.contains("what was read before stands"),
+        "{first}"
+    );
+    assert!(first.contains("did you mean"), "{first}");
+    replace(&lb, &format!("{good}- nonsense\n"));
+    eventually("the other mistake is told", || (told().len() == 2).then_some(()));
+    assert!(told()[1].contains("backends.yaml:2:3: "), "{:?}", told());
+    // Looked at many times more, it is not told again.
+    let looks = || lb.metric("pointsman_resolutions_total{pool=\"p\",result=\"invalid\"}");
+    let before = looks();
+    eventually("it is looked at again", || (looks() > before + 5.0).then_some(()));
+    assert_eq!(told().len(), 2);
+    assert_eq!(ask(&lb), "a");
+    assert_eq!(lb.logged(&["backend=one", "from=up"]).len(), 0);
+    replace(&lb, &good);
+    lb.when_logged("resolved again");
+    assert_eq!(ask(&lb), "a");
+}
+
+#[test]
+fn a_file_that_vanishes_changes_nothing_and_one_that_comes_is_read() {
+    let [a, b] = ["a", "b"].map(Backend::http);
+    let lb = Lb::start(CONFIG);
+    let told = lb.when_logged("result=invalid");
+    assert!(told.contains("backends.yaml: it cannot be read"), "{told}");
+    assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
+    replace(&lb, &list(&[("one", &a)]));
+    lb.when_up(names(&["one"]));
+    lb.when_logged("resolved again");
+    fs::remove_file(lb.folder().join("backends.yaml")).unwrap();
+    eventually("it is told", || (lb.logged(&["result=invalid"]).len() == 2).then_some(()));
+    assert_eq!(ask(&lb), "a");
+    replace(&lb, &list(&[("two", &b)]));
+    lb.when_up(names(&["two"]));
+}
+
+#[test]
+fn an_empty_list_is_a_list_and_an_empty_file_is_none() {
+    let a = Backend::http("a");
+    let lb = lb(&list(&[("one", &a)]));
+    lb.when_up(names(&["one"]));
+    replace(&lb, "");
+    lb.when_logged("result=invalid");
+    assert_eq!(ask(&lb), "a");
+    replace(&lb, "[]\n");
+    assert!(lb.when_logged("result=empty").contains("the list is empty"));
+    lb.when_up(vec![]);
+    assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
+}
+
+#[test]
+fn a_link_two_folders_up_that_moves_is_followed() {
+    // As Kubernetes gives a ConfigMap to a container: backends.yaml -> ..data/backends.yaml, ..data -> ..1.
+    let [a, b] = ["a", "b"].map(Backend::http);
+    let lb = Lb::start_in(CONFIG, |folder| {
+        for (version, text) in [("..1", list(&[("one", &a)])), ("..2", list(&[("two", &b)]))] {
+            fs::create_dir(folder.join(version)).unwrap();
+            fs::write(folder.join(version).join("backends.yaml"), text).unwrap();
+        }
+        symlink("..1", folder.join("..data")).unwrap();
+        symlink("..data/backends.yaml", folder.join("backends.yaml")).unwrap();
+    });
+    lb.when_up(names(&["one"]));
+    symlink("..2", lb.folder().join("..new")).unwrap();
+    fs::rename(lb.folder().join("..new"), lb.folder().join("..data")).unwrap();
+    lb.when_up(names(&["two"]));
+    assert_eq!(ask(&lb), "b");
+}

@@ -1,0 +1,186 @@
+//! Backends that fail connections after accepting them: what they get, and what follows for them.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::support::peers::{connect, reset};
+use crate::support::{Lb, eventually, static_list};
+
+/// A server whose connections are its own alone, so that it can reset them.
+struct Server {
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn new(serve: impl Fn(TcpStream) + Copy + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Self { address: listener.local_addr().unwrap(), accepted: Arc::default() };
+        let accepted = Arc::clone(&server.accepted);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                accepted.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || serve(stream));
+            }
+        });
+        server
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
+fn balancing(servers: &[&Server], pool: &str) -> Lb {
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let discover = static_list(&addresses);
+    Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    discover: {discover}\n{pool}"
+    ))
+}
+
+/// What a server does with a connection.
+type End = fn(TcpStream);
+
+/// Says a byte, and then holds its connection until the client ends it.
+fn hold(mut stream: TcpStream) {
+    let _ = stream.write_all(b"x");
+    let _ = stream.read(&mut [0]);
+}
+
+/// Answers each byte with itself.
+fn echo(mut stream: TcpStream) {
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+}
+
+/// One client after the other; those that were answered, which are still open.
+fn clients(lb: &Lb, n: usize) -> Vec<TcpStream> {
+    let client = |_| {
+        let mut client = connect(lb);
+        client.read_exact(&mut [0]).is_ok().then_some(client)
+    };
+    (0..n).filter_map(client).collect()
+}
+
+#[test]
+fn a_backend_that_fails_each_connection_at_once_is_not_everybodys_first_choice() {
+    let cases: [(&str, End); 4] =
+        [("least-connections", reset), ("least-connections", drop), ("random-two", reset), ("ewma", drop)];
+    for (algorithm, end) in cases {
+        let (failing, holding) = (Server::new(end), Server::new(hold));
+        let lb = balancing(&[&failing, &holding], &format!("    balance: {algorithm}\n"));
+        let open = clients(&lb, 300);
+        // By its open connections alone, of which it never has any, it would get 299.
+        let got = failing.accepted();
+        assert!((5..100).contains(&got), "{algorithm}: {got} of 300 were lost to a backend that fails");
+        assert_eq!(holding.accepted(), open.len());
+        let active = || lb.status()["pools"][0]["backends"][0]["active"].as_u64();
+        eventually("a ghost is nobody's connection", || (active() == Some(0)).then_some(()));
+    }
+}
+
+#[test]
+fn a_backend_that_has_recovered_gets_its_share_again() {
+    static SOUND: AtomicBool = AtomicBool::new(false);
+    let failing =
+        Server::new(|stream| if SOUND.load(Ordering::SeqCst) { hold(stream) } else { reset(stream) });
+    let holding = Server::new(hold);
+    let lb = balancing(&[&failing, &holding], "    balance: least-connections\n");
+    drop(clients(&lb, 50));
+    let lost = failing.accepted();
+    SOUND.store(true, Ordering::SeqCst);
+    // With nobody else connected, it has to be rid of the last ghost for this.
+    eventually("it gets a connection", || {
+        lb.when_idle();
+        drop(clients(&lb, 1));
+        (failing.accepted() > lost).then_some(())
+    });
+    let before = (failing.accepted(), holding.accepted());
+    lb.when_idle();
+    let open = clients(&lb, 20);
+    assert_eq!((failing.accepted() - before.0, holding.accepted() - before.1), (10, 10));
+    assert_eq!(open.len(), 20);
+}
+
+#[test]
+fn a_client_that_leaves_before_an_answer_does_not_count_against_the_backend() {
+    let (a, b) = (Server::new(echo), Server::new(echo));
+    let lb = balancing(
+        &[&a, &b],
+        "    balance: least-connections\n    eject: {failures: 3, for: 1m, at_most: 100%}\n",
+    );
+    let routed = |n: usize| eventually("routed", || (lb.logged(&["routed"]).len() == n).then_some(()));
+    // Four on each, of which those on the second one stay.
+    let mut open: Vec<_> = (1..=8).map(|n| (connect(&lb), routed(n)).0).collect();
+    let mut index = 0;
+    open.retain(|_| (index += 1, index % 2 == 0).1);
+    eventually("four have ended", || (lb.logged(&["closed"]).len() == 4).then_some(()));
+    let second =
+        if a.accepted() == 4 && lb.logged(&["closed", &a.address.to_string()]).len() == 4 { &b } else { &a };
+    let before = second.accepted();
+    for n in 1..=10 {
+        let client = connect(&lb);
+        routed(8 + n);
+        if n % 2 == 0 {
+            reset(client);
+        } else {
+            drop(client);
+        }
+        eventually("closed", || (lb.logged(&["closed"]).len() == 4 + n).then_some(()));
+    }
+    let mut client = connect(&lb);
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    assert_eq!(second.accepted(), before, "who has four connections was taken for less busy\n{}", lb.log());
+    assert!(lb.logged(&["ejected"]).is_empty(), "{}", lb.log());
+}
+
+#[test]
+fn resets_before_any_answer_eject_a_backend_and_orderly_ends_do_not() {
+    fn at_first_word(mut stream: TcpStream, end: fn(TcpStream)) {
+        if stream.read(&mut [0]).is_ok_and(|n| n > 0) {
+            end(stream);
+        }
+    }
+    let resetting = Server::new(|stream| at_first_word(stream, reset));
+    let closing = Server::new(|stream| at_first_word(stream, drop));
+    let lb = balancing(&[&resetting, &closing], "    eject: {failures: 3, for: 1m, at_most: 100%}\n");
+    let ask = || {
+        let mut client = connect(&lb);
+        client.write_all(b"x").unwrap();
+        let _ = client.read(&mut [0]);
+    };
+    let line = eventually("it is ejected", || {
+        ask();
+        lb.logged(&["backend ejected"]).pop()
+    });
+    assert!(line.contains(&format!("backend={}", resetting.address)), "{line}");
+    assert!(line.contains("3 failures in a row"), "{line}");
+    let (got, before) = (resetting.accepted(), closing.accepted());
+    assert!(got >= 3, "{got}");
+    (0..20).for_each(|_| ask());
+    assert_eq!((resetting.accepted(), closing.accepted()), (got, before + 20));
+    assert_eq!(lb.logged(&["backend ejected"]).len(), 1);
+}
+
+#[test]
+fn an_answer_clears_the_failures_before_it() {
+    static TURN: AtomicUsize = AtomicUsize::new(0);
+    let flaky = Server::new(|mut stream| {
+        let _ = stream.read(&mut [0]);
+        if TURN.fetch_add(1, Ordering::SeqCst) % 3 == 2 { hold(stream) } else { reset(stream) }
+    });
+    let lb = balancing(&[&flaky], "    eject: {failures: 3, for: 1m, at_most: 100%}\n");
+    for n in 1..=30 {
+        let mut client = connect(&lb);
+        client.write_all(b"x").unwrap();
+        let _ = client.read(&mut [0]);
+        drop(client);
+        eventually("closed", || (lb.logged(&["closed"]).len() == n).then_some(()));
+    }
+    assert_eq!(lb.logged(&["reason=backend_reset"]).len(), 20);
+    assert!(lb.logged(&["backend ejected"]).is_empty(), "{}", lb.log());
+}

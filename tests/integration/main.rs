@@ -1,0 +1,51 @@
+//! Pointsman as its users run it: real processes, sockets and signals. A file per subject; the tests that need a Docker
+//! engine are a program of their own, `tests/docker`.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod admin_limits;
+mod api;
+mod bench;
+mod bytes;
+mod cli;
+mod conf;
+mod config_errors;
+mod dashboard;
+mod demo;
+mod discovery;
+mod drain;
+mod endings;
+mod engine;
+mod events;
+mod failover;
+mod file;
+mod files;
+mod ghosts;
+mod health;
+mod limits;
+mod log_files;
+mod metrics;
+mod monitoring;
+mod openapi;
+mod operator;
+mod options;
+mod order;
+mod own_addresses;
+mod relay;
+mod reload;
+mod remote;
+mod replicas;
+mod shortage;
+mod simulate;
+mod srv;
+mod standby;
+mod start;
+mod time_limits;
+mod top;
+mod unix_sockets;
+mod why;
+mod wiring;

@@ -1,0 +1,198 @@
+//! `/metrics`, as it follows what happens.
+
+use crate::support::backend::Backend;
+use crate::support::{Lb, connect_to, eventually, http_get};
+
+#[test]
+fn backends_that_come_and_go_leave_nothing_behind_in_the_metrics() {
+    const AT_ONCE: usize = 20;
+    const ROUNDS: usize = 20;
+    let write = |lb: &std::path::Path, round: usize| {
+        let one = |n: usize| format!("- {{address: \"127.0.0.1:{}\", name: r{round}-{n}}}\n", 1 + n);
+        std::fs::write(lb.join("new"), (0..AT_ONCE).map(one).collect::<String>()).unwrap();
+        std::fs::rename(lb.join("new"), lb.join("backends.yaml")).unwrap();
+    };
+    let lb = Lb::start_in(
+        "listeners: {l: {bind: 127.0.0.1:0, pool: p, no_backend: close}}
+pools: {p: {discover: [{file: backends.yaml, every: 50ms}], connect: {attempts: 3}}}",
+        |folder| write(folder, 0),
+    );
+    let lines = |text: &str| text.lines().filter(|line| line.contains("backend=\"r")).count();
+    let mut first = 0;
+    for round in 0..ROUNDS {
+        write(lb.folder(), round);
+        let here = format!("backend=\"r{round}-");
+        let text = eventually("only those of this round are there", || {
+            let text = lb.get("/metrics").1;
+            let state = |line: &&str| line.starts_with("pointsman_backend_state{");
+            let states: Vec<_> = text.lines().filter(state).collect();
+            let all = states.len() == 6 * AT_ONCE && states.iter().all(|line| line.contains(&here));
+            all.then_some(text)
+        });
+        assert!(!text.lines().any(|line| line.contains("backend=\"r") && !line.contains(&here)), "{text}");
+        // No connection is counted yet: each round has the same series.
+        first = if round == 0 { lines(&text) } else { first };
+        assert_eq!(lines(&text), first, "{text}");
+        let _ = http_get(lb.address("l"), "/"); // they all refuse: their failures are counted, and forgotten too
+    }
+    let left = AT_ONCE * (ROUNDS - 1);
+    assert_eq!(lb.metric("pointsman_backends_left_total{pool=\"p\"}"), left as f64);
+    assert_eq!(lb.metric("pointsman_backends_joined_total{pool=\"p\"}"), (left + AT_ONCE) as f64);
+}
+
+#[test]
+fn a_pool_s_series_end_with_it() {
+    let backend = Backend::http("a");
+    let pool = |name: &str| format!("{name}: {{discover: [{{static: [\"{}\"]}}]}}", backend.address);
+    let config = |pools: &[&str]| {
+        let listener = |name: &&str| format!("l-{name}: {{bind: 127.0.0.1:0, pool: {name}}}");
+        let listeners: Vec<_> = pools.iter().map(listener).collect();
+        let pools: Vec<_> = pools.iter().map(|name| pool(name)).collect();
+        format!("listeners: {{{}}}\npools: {{{}}}", listeners.join(", "), pools.join(", "))
+    };
+    let lb = Lb::start(&config(&["stays", "goes"]));
+    http_get(lb.address("l-goes"), "/").unwrap();
+    assert!(lb.get("/metrics").1.contains("pool=\"goes\""));
+    lb.reload(&config(&["stays"]));
+    let text = lb.get("/metrics").1;
+    assert!(!text.contains("goes") && text.contains("pool=\"stays\""), "{text}");
+}
+
+#[test]
+fn a_backend_that_flaps_shows_in_its_changes_of_state() {
+    let mut backend = Backend::http("a");
+    let lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
+pools: {{p: {{discover: [{{static: [{{address: \"{}\", name: a}}]}}], health: {{tcp: {{}}, every: 50ms, rise: 1, fall: 1}}}}}}",
+        backend.address
+    ));
+    let entered = |state: &str| {
+        lb.metric(&format!(
+            "pointsman_backend_state_changes_total{{pool=\"p\",backend=\"a\",to=\"{state}\"}}"
+        ))
+    };
+    lb.when_up(vec!["a".to_owned()]);
+    assert_eq!([entered("joining"), entered("up"), entered("down")], [1.0, 1.0, 0.0]);
+    for times in [1.0, 2.0] {
+        backend.kill();
+        eventually("it is down", || (entered("down") == times).then_some(()));
+        backend.revive();
+        eventually("it is up", || (entered("up") == times + 1.0).then_some(()));
+    }
+    assert_eq!(entered("joining"), 1.0);
+    assert_eq!(lb.metric("pointsman_backend_weight{pool=\"p\",backend=\"a\"}"), 1.0);
+}
+
+#[test]
+fn reloads_are_counted_and_a_refused_one_shows_until_one_is_applied() {
+    let backend = Backend::http("a");
+    let config = |more: &str| {
+        format!(
+            "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: [{{static: [\"{}\"]}}]{more}}}}}",
+            backend.address
+        )
+    };
+    let lb = Lb::start(&config(""));
+    let reloads = || {
+        let count =
+            |result: &str| lb.metric(&format!("pointsman_config_reloads_total{{result=\"{result}\"}}"));
+        (count("applied"), count("refused"), lb.metric("pointsman_config_last_reload_successful"))
+    };
+    let last_success = || lb.metric("pointsman_config_last_reload_success_timestamp_seconds");
+    let start = last_success();
+    assert_eq!(reloads(), (0.0, 0.0, 1.0));
+    lb.reload(&config(", nonsense: 1"));
+    eventually("it is refused", || (reloads() == (0.0, 1.0, 0.0)).then_some(()));
+    assert_eq!(last_success(), start);
+    lb.reload(&config(", connect: {timeout: 2s}"));
+    eventually("it is applied", || (reloads() == (1.0, 1.0, 1.0)).then_some(()));
+    assert!(last_success() > start);
+}
+
+#[test]
+fn open_connections_are_told_beside_their_limits() {
+    let backend = Backend::echo();
+    let lb = Lb::start(&format!(
+        "runtime: {{max_connections: 50}}
+listeners:
+  narrow: {{bind: 127.0.0.1:0, pool: p, max_connections: 7}}
+  wide: {{bind: 127.0.0.1:0, pool: p}}
+pools: {{p: {{discover: [{{static: [\"{}\"]}}]}}}}",
+        backend.address
+    ));
+    let open = |listener: &str| connect_to(lb.address(listener)).unwrap();
+    let held = [open("narrow"), open("narrow"), open("wide")];
+    let told = || {
+        ["pointsman_connections_open", "pointsman_listener_connections{listener=\"narrow\"}"]
+            .map(|one| lb.metric(one))
+    };
+    eventually("they are open", || (told() == [3.0, 2.0]).then_some(()));
+    assert_eq!(lb.metric("pointsman_max_connections"), 50.0);
+    assert_eq!(lb.metric("pointsman_listener_max_connections{listener=\"narrow\"}"), 7.0);
+    assert!(!lb.get("/metrics").1.contains("pointsman_listener_max_connections{listener=\"wide\"}"));
+    drop(held);
+    eventually("they are closed", || (told() == [0.0, 0.0]).then_some(()));
+}
+
+#[test]
+fn a_source_that_cannot_be_asked_is_told_until_it_can() {
+    let backend = Backend::http("a");
+    let good = format!("- \"{}\"\n", backend.address);
+    let write = |lb: &std::path::Path, text: &str| {
+        std::fs::write(lb.join("new"), text).unwrap();
+        std::fs::rename(lb.join("new"), lb.join("backends.yaml")).unwrap();
+    };
+    let lb = Lb::start_in(
+        "listeners: {l: {bind: 127.0.0.1:0, pool: p}}
+pools: {p: {discover: [{static: [127.0.0.1:1]}, {file: backends.yaml, every: 50ms}]}}",
+        |folder| write(folder, &good),
+    );
+    let failing = || lb.metric("pointsman_sources_failing{pool=\"p\"}");
+    let invalid = || lb.metric("pointsman_resolutions_total{pool=\"p\",result=\"invalid\"}");
+    assert_eq!((failing(), invalid()), (0.0, 0.0));
+    write(lb.folder(), "nonsense: {");
+    eventually("it is told", || (failing() == 1.0 && invalid() > 0.0).then_some(()));
+    write(lb.folder(), &good);
+    eventually("it is over", || (failing() == 0.0).then_some(()));
+    // One that is taken out does not count any longer.
+    write(lb.folder(), "nonsense: {");
+    eventually("it is told again", || (failing() == 1.0).then_some(()));
+    lb.reload(
+        "listeners: {l: {bind: 127.0.0.1:0, pool: p}}\npools: {p: {discover: [{static: [127.0.0.1:1]}]}}",
+    );
+    eventually("it is forgotten", || (failing() == 0.0).then_some(()));
+}
+
+#[test]
+fn who_serves_a_pool_is_told() {
+    let (mut primary, mut backup) = (Backend::http("a"), Backend::http("b"));
+    let config = |panic: &str| {
+        format!(
+            "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
+pools:
+  p:
+    discover: [{{static: [\"{}\", {{address: \"{}\", backup: true}}]}}]
+    health: {{tcp: {{}}, every: 50ms, rise: 1, fall: 1}}
+    panic: {panic}",
+            primary.address, backup.address
+        )
+    };
+    let (calm, anxious) = (config("0%"), config("100%"));
+    let lb = Lb::start(&calm);
+    let serve = |mode: &str| {
+        eventually(&format!("{mode} serve"), || {
+            let modes = ["nobody", "primaries", "backups", "all"];
+            let value =
+                |one: &str| lb.metric(&format!("pointsman_pool_service{{pool=\"p\",mode=\"{one}\"}}"));
+            let now: Vec<_> = modes.into_iter().filter(|one| value(one) == 1.0).collect();
+            (now == [mode]).then_some(())
+        });
+    };
+    serve("primaries");
+    primary.kill();
+    serve("backups");
+    backup.kill();
+    serve("nobody");
+    lb.reload(&anxious);
+    serve("all");
+}

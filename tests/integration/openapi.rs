@@ -1,0 +1,365 @@
+//! The description of the admin API, held against the running server: its paths and methods, and every answer's shape.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::support::backend::Backend;
+use crate::support::engine::Engine;
+use crate::support::peers::connect;
+use crate::support::{Lb, Limited, TOOL, connect_to, eventually, skip, static_list};
+use serde_json::{Value, json};
+
+const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
+
+/// A balancer with two pools, and its backends. One pool heeds weights and counts what other algorithms would have done;
+/// the other one has a backend more that nobody can reach.
+fn balancer(admin: &str, log: bool) -> (Lb, [Backend; 2]) {
+    let backends = ["a", "b"].map(Backend::http);
+    let [a, b] = backends.each_ref().map(|backend| backend.address);
+    let (discover, with_nobody) = (static_list(&[a, b]), static_list(&[a, b, NOBODY.parse().unwrap()]));
+    let config = format!(
+        "admin: {{bind: 127.0.0.1:0{admin}}}
+log: {{connections: {log}}}
+listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}, l: {{bind: 127.0.0.1:0, pool: other}}}}
+pools:
+  web: {{discover: {discover}, balance: weighted, shadow: true, health: {{http: /health, every: 200ms, timeout: 200ms}}}}
+  other: {{discover: {with_nobody}}}"
+    );
+    let lb = Lb::start_in(&config, |folder| {
+        std::fs::write(folder.join("token"), TOKEN).unwrap();
+    });
+    (lb, backends)
+}
+
+const TOKEN: &str = "a-token-for-the-tests";
+/// Where nobody listens.
+const NOBODY: &str = "127.0.0.1:1";
+/// Those whose errors have the shape of their other answers.
+const OWN_SHAPE: [&str; 3] = ["/rep", "/add", "/rm"];
+
+fn document(lb: &Lb) -> Value {
+    serde_json::from_str(&lb.get("/api/v1/openapi.json").1).unwrap()
+}
+
+/// A request whose body, if there is one, is JSON; the head and the body of the answer.
+fn raw(lb: &Lb, method: &str, path: &str, body: &str) -> (u16, String, String) {
+    let mut stream = connect_to(lb.admin()).unwrap();
+    let (host, length) = (lb.admin(), body.len());
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n\
+         Content-Type: application/json\r\n\r\n{body}"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_lowercase(), body.to_owned())
+}
+
+#[test]
+fn every_path_has_the_methods_that_are_described_and_no_others() {
+    let (lb, _backends) = balancer("", true);
+    for (path, operations) in document(&lb)["paths"].as_object().unwrap() {
+        let described: BTreeSet<_> =
+            METHODS.into_iter().filter(|method| operations.get(method.to_lowercase()).is_some()).collect();
+        let live = path.replace("{pool}", "web").replace("{backend}", "nobody").replace("{id}", "0");
+        for method in METHODS.into_iter().filter(|method| !described.contains(method)) {
+            let (status, head, body) = raw(&lb, method, &live, "");
+            assert_eq!(status, 405, "{method} {path}: {body}");
+            let allow = head.lines().find_map(|line| line.strip_prefix("allow: ")).unwrap().to_uppercase();
+            let allowed: BTreeSet<_> = allow.split(',').map(str::trim).filter(|m| *m != "HEAD").collect();
+            assert_eq!(allowed, described, "{path}");
+            let body: Value = serde_json::from_str(&body).unwrap();
+            let (word, wanted) = match OWN_SHAPE.contains(&live.as_str()) {
+                true => (&body["status"], "failure"),
+                false => (&body["error"]["code"], "method_not_allowed"),
+            };
+            assert_eq!(word, wanted, "{method} {path}: {body}");
+        }
+        for method in described {
+            // These two are tried below; one answers for ever, the other one is the end.
+            if live != "/api/v1/events" && live != "/api/v1/drain" {
+                assert_ne!(raw(&lb, method, &live, "").0, 405, "{method} {path}");
+            }
+        }
+    }
+}
+
+/// Holds an answer against what is described of it.
+fn check(document: &Value, method: &str, path: &str, status: u16, content_type: &str, body: &str) {
+    let operation = &document["paths"][path][method.to_lowercase()];
+    let described = &operation["responses"][status.to_string()];
+    let described = match described["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => described,
+    };
+    let (media, content) = described["content"]
+        .as_object()
+        .and_then(|content| content.iter().next())
+        .unwrap_or_else(|| panic!("{method} {path}: {status} is not described: {body}"));
+    assert!(content_type.starts_with(media.as_str()), "{method} {path}: {content_type}");
+    if media != "application/json" {
+        return;
+    }
+    let mut schema = content["schema"].clone();
+    schema["components"] = document["components"].clone();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    let body: Value = serde_json::from_str(body).unwrap();
+    let errors: Vec<_> =
+        validator.iter_errors(&body).map(|e| format!("{}: {e}", e.instance_path())).collect();
+    assert!(errors.is_empty(), "{method} {path}: {status}: {errors:#?}\n{body:#}");
+}
+
+/// Asks, and holds the answer against what is described of `path`.
+fn ask(lb: &Lb, document: &Value, [method, path, live]: [&str; 3], body: &str, wanted: u16) -> String {
+    let (status, head, answer) = raw(lb, method, live, body);
+    assert_eq!(status, wanted, "{method} {live}: {answer}");
+    let content_type = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap();
+    check(document, method, path, status, content_type, &answer);
+    answer
+}
+
+#[test]
+fn every_answer_has_the_shape_that_is_described() {
+    let (mut lb, backends) = balancer("", true);
+    let document = document(&lb);
+    let mut asked = BTreeSet::new();
+    let mut ask = |method: &str, path: &str, live: &str, body: &str, wanted: u16| {
+        asked.insert((method.to_owned(), path.to_owned()));
+        ask(&lb, &document, [method, path, live], body, wanted)
+    };
+    let mut open = [connect(&lb), connect(&lb)];
+    for client in &mut open {
+        client.write_all(b"GET /slow HTTP/1.1\r\n").unwrap();
+    }
+    crate::support::http_get(lb.address("web"), "/").unwrap();
+    eventually("they are routed", || (lb.logged(&["routed"]).len() == 3).then_some(()));
+    for path in ["/heartbeat", "/ready", "/metrics", "/api/v1/openapi.json", "/api/v1/config"] {
+        ask("GET", path, path, "", 200);
+    }
+    let one = format!("/api/v1/pools/web/backends/{}", backends[0].address);
+    let (list, backend) = ("/api/v1/pools/{pool}/backends", "/api/v1/pools/{pool}/backends/{backend}");
+    ask("GET", "/api/v1/pools", "/api/v1/pools", "", 200);
+    ask("GET", "/api/v1/pools/{pool}", "/api/v1/pools/web", "", 200);
+    ask("GET", "/api/v1/pools/{pool}", "/api/v1/pools/nobody", "", 404);
+    ask("GET", list, "/api/v1/pools/web/backends", "", 200);
+    ask("GET", backend, &one, "", 200);
+    ask("GET", backend, "/api/v1/pools/web/backends/nobody", "", 404);
+    ask("PATCH", backend, &one, r#"{"weight": 3}"#, 200);
+    ask("PATCH", backend, &one, r#"{"state": "maintenance"}"#, 200);
+    ask("PATCH", backend, &one, r#"{"state": "up"}"#, 200);
+    ask("PATCH", backend, &one, "{}", 400);
+    ask("PATCH", backend, &one, r#"{"weight": "much"}"#, 422);
+    ask("PATCH", backend, &one, &" ".repeat(70_000), 413);
+    let new = r#"{"address": "127.0.0.1:1", "name": "new", "weight": 2, "backup": true}"#;
+    ask("POST", list, "/api/v1/pools/web/backends", new, 201);
+    ask("POST", list, "/api/v1/pools/web/backends", new, 409);
+    ask("POST", list, "/api/v1/pools/web/backends", "[]", 422);
+    ask("DELETE", backend, "/api/v1/pools/web/backends/new", "", 200);
+    ask("DELETE", backend, &one, "", 409);
+    let (connections, decisions) = ("/api/v1/connections", "/api/v1/decisions");
+    let told: Value = serde_json::from_str(&ask("GET", connections, connections, "", 200)).unwrap();
+    ask("GET", connections, "/api/v1/connections?limit=x", "", 400);
+    ask("GET", connections, "/api/v1/connections?pool=x", "", 404);
+    eventually("one was tried in vain", || {
+        crate::support::http_get(lb.address("l"), "/").unwrap();
+        let told: Value = serde_json::from_str(&lb.get("/api/v1/decisions?pool=other").1).unwrap();
+        told["decisions"].as_array().unwrap().iter().any(|one| one["failed"] != json!([])).then_some(())
+    });
+    ask("GET", decisions, decisions, "", 200);
+    let conn = told["connections"][0]["conn"].as_u64().unwrap();
+    let end = "/api/v1/connections/{id}";
+    ask("DELETE", end, &format!("/api/v1/connections/{conn}"), "", 200);
+    ask("DELETE", end, "/api/v1/connections/987654321", "", 404);
+    ask("POST", "/api/v1/check", "/api/v1/check", "{}", 200);
+    ask("POST", "/api/v1/check", "/api/v1/check", r#"{"pool": "web", "host": 1}"#, 422);
+    ask("POST", "/api/v1/reload", "/api/v1/reload", "", 200);
+    lb.rewrite("listeners: {}");
+    ask("POST", "/api/v1/reload", "/api/v1/reload", "", 422);
+    let facts: Value = serde_json::from_str(&ask("GET", "/api/v1/facts", "/api/v1/facts", "", 200)).unwrap();
+    let kinds: BTreeSet<_> =
+        facts["facts"].as_array().unwrap().iter().map(|fact| fact["kind"].as_str().unwrap()).collect();
+    let wanted = [
+        "discovered",
+        "check",
+        "state",
+        "weight",
+        "operator",
+        "added",
+        "removed",
+        "ended",
+        "checked",
+        "reloaded",
+        "not_reloaded",
+    ];
+    assert!(wanted.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+    ask("GET", "/api/v1/facts", "/api/v1/facts?after=-1", "", 400);
+    let (why, story) = ("/api/v1/why", "/api/v1/story");
+    let told: Value =
+        serde_json::from_str(&ask("GET", why, "/api/v1/why?client=127.0.0.1", "", 200)).unwrap();
+    for what in ["decision", "open", "ended"] {
+        assert!(told["connections"].as_array().unwrap().iter().any(|one| one[what] != Value::Null), "{what}");
+    }
+    ask("GET", why, &format!("/api/v1/why?conn={conn}"), "", 200);
+    ask("GET", why, "/api/v1/why?conn=987654321", "", 200);
+    ask("GET", why, &format!("/api/v1/why?pool=web&backend={}", backends[0].address), "", 200);
+    ask("GET", why, "/api/v1/why?pool=web&backend=new", "", 200);
+    ask("GET", why, "/api/v1/why?pool=web&backend=nobody", "", 404);
+    for wrong in ["", "?pool=web", "?conn=1&client=unix", "?conn=1&limit=0", "?client=somebody", "?conn=%ff"]
+    {
+        ask("GET", why, &format!("/api/v1/why{wrong}"), "", 400);
+    }
+    ask("GET", story, story, "", 200);
+    ask("GET", story, "/api/v1/story?since=90s&pool=web", "", 200);
+    ask("GET", story, "/api/v1/story?since=long", "", 400);
+    ask("GET", story, "/api/v1/story?pool=nobody", "", 404);
+    let shadow = "/api/v1/pools/{pool}/shadow";
+    ask("GET", shadow, "/api/v1/pools/web/shadow", "", 200);
+    ask("GET", shadow, "/api/v1/pools/other/shadow", "", 409);
+    ask("GET", shadow, "/api/v1/pools/nobody/shadow", "", 404);
+    ask("GET", shadow, "/api/v1/pools/%ff/shadow", "", 400);
+    let lines = ask("GET", "/api/v1/logs", "/api/v1/logs?lines=1", "", 200);
+    assert_eq!(lines.matches("event: line").count(), 1, "{lines}");
+    ask("GET", "/api/v1/logs", "/api/v1/logs?lines=all", "", 400);
+    // Without any replicas.
+    ask("GET", "/api/v1/replicas", "/api/v1/replicas", "", 200);
+    ask("GET", "/rep", "/rep", "", 404);
+    ask("POST", "/add", "/add", r#"{"n": 1}"#, 404);
+    ask("DELETE", "/rm", "/rm", r#"{"n": 1}"#, 404);
+    eventually("there is a history", || {
+        let history: Value = serde_json::from_str(&lb.get("/api/v1/history").1).unwrap();
+        history["pools"]["web"]["active"].as_array().filter(|active| active.len() > 1).map(|_| ())
+    });
+    ask("GET", "/api/v1/history", "/api/v1/history", "", 200);
+    ask("GET", "/api/v1/status", "/api/v1/status", "", 200);
+    // The end.
+    ask("POST", "/api/v1/drain", "/api/v1/drain", "", 202);
+    eventually("it is not ready", || (lb.get("/ready").0 == 503).then_some(()));
+    ask("GET", "/ready", "/ready", "", 503);
+    ask("POST", "/api/v1/drain", "/api/v1/drain", "", 409);
+    ask("GET", "/api/v1/facts", "/api/v1/facts", "", 200);
+    let methods = |(path, operations): (&String, &Value)| {
+        let described = operations.as_object().unwrap().keys().map(|method| method.to_uppercase());
+        let described = described.filter(|method| METHODS.contains(&method.as_str()));
+        described.map(|method| (method, path.clone())).collect::<Vec<_>>()
+    };
+    let mut described: BTreeSet<_> =
+        document["paths"].as_object().unwrap().iter().flat_map(methods).collect();
+    described.remove(&("GET".to_owned(), "/api/v1/events".to_owned()));
+    assert_eq!(asked, described, "every operation was tried");
+    drop(open);
+    assert_eq!(lb.when_ended().code(), Some(0));
+}
+
+#[test]
+fn what_is_said_of_replicas_has_the_shape_that_is_described() {
+    let (engine, server) = (Engine::away(), Backend::http("a"));
+    let config = format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
+pools: {{p: {{replicas: {{image: web, port: {}, engine: \"{}\", min: 1, max: 3}}}}}}",
+        server.address.port(),
+        engine.address()
+    );
+    let lb = Lb::start(&config);
+    let document = document(&lb);
+    let ask = |method: &str, path: &str, query: &str, body: &str, wanted: u16| {
+        ask(&lb, &document, [method, path, &format!("{path}{query}")], body, wanted)
+    };
+    ask("GET", "/rep", "", "", 503);
+    ask("POST", "/add", "", r#"{"n": 1}"#, 503);
+    ask("DELETE", "/rm", "", r#"{"n": 1}"#, 503);
+    ask("GET", "/api/v1/replicas", "", "", 200);
+    engine.listen();
+    eventually("the engine answers", || (lb.get("/rep").0 == 200).then_some(()));
+    eventually("the minimum is there", || (engine.names("running").len() == 1).then_some(()));
+    ask("GET", "/rep", "", "", 200);
+    // In JSON 1.0 is a whole number.
+    let told = ask("POST", "/add", "?pool=p", r#"{"n": 1.0, "hostnames": ["Server 4"]}"#, 200);
+    assert!(told.contains("Server 4"), "{told}");
+    for (body, status) in [
+        (r#"{"n": 0}"#, 400),
+        (r#"{"n": 1.5}"#, 400),
+        ("[]", 400),
+        (r#"{"n": 1, "hostnames": ["Server 4"]}"#, 409),
+        (r#"{"n": 9}"#, 409),
+        (&" ".repeat(70_000), 413),
+    ] {
+        ask("POST", "/add", "", body, status);
+    }
+    ask("GET", "/rep", "?pool=q", "", 404);
+    ask("GET", "/rep", "?pool=p&pool=q", "", 400);
+    ask("DELETE", "/rm", "", r#"{"n": 1, "hostnames": ["Server 5"]}"#, 404);
+    for path in ["/api/v1/replicas", "/api/v1/status", "/api/v1/pools"] {
+        let told = ask("GET", path, "", "", 200);
+        assert!(told.contains("Server 4") && told.contains("last_decision"), "{told}");
+    }
+    ask("DELETE", "/rm", "", r#"{"n": 1, "hostnames": ["Server 4"]}"#, 200);
+    ask("DELETE", "/rm", "", r#"{"n": 1}"#, 409);
+}
+
+#[test]
+fn what_is_refused_without_a_token_has_the_shape_that_is_described() {
+    let (lb, _backends) = balancer(", token_file: token", true);
+    let document = document(&lb);
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for (method, operation) in
+            operations.as_object().unwrap().iter().filter(|(name, _)| *name != "parameters")
+        {
+            let live = path.replace("{pool}", "web").replace("{backend}", "nobody").replace("{id}", "0");
+            let change = method != "get";
+            assert_eq!(
+                operation["security"],
+                if change { json!([{"token": []}]) } else { Value::Null },
+                "{path}"
+            );
+            if change {
+                let (status, head, answer) = raw(&lb, &method.to_uppercase(), &live, "{}");
+                assert_eq!(status, 401, "{method} {path}: {answer}");
+                let content_type = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap();
+                check(&document, method, path, status, content_type, &answer);
+                assert!(
+                    head.lines().any(|line| line == "www-authenticate: bearer"),
+                    "{method} {path}: {head}"
+                );
+            }
+        }
+    }
+}
+
+/// Where schemathesis is: `$SCHEMATHESIS`, or on the search path. Without it, and without
+/// `POINTSMAN_REQUIRE_TOOLS=1`, the test is skipped.
+fn schemathesis() -> Option<PathBuf> {
+    let named = std::env::var_os("SCHEMATHESIS").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = named.or_else(|| {
+        std::env::split_paths(&path).map(|folder| folder.join("schemathesis")).find(|tool| tool.is_file())
+    });
+    if found.is_none() {
+        let missing = "there is no schemathesis on the PATH (`pip install -r tests/requirements.txt`; \
+                       SCHEMATHESIS names one elsewhere)";
+        skip("POINTSMAN_REQUIRE_TOOLS", missing);
+    }
+    found
+}
+
+#[test]
+fn whatever_is_asked_the_server_does_as_it_is_described() {
+    let Some(tool) = schemathesis() else { return };
+    let (mut lb, _backends) = balancer(", token_file: token", false);
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(tool)
+        .current_dir(folder.path())
+        .arg("--config-file")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schemathesis.toml"))
+        .args(["run", &format!("http://{}/api/v1/openapi.json", lb.admin())])
+        .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
+        .output_within(TOOL)
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(lb.lives() && lb.get("/ready").0 == 200);
+    assert!(!lb.log().contains("panicked"), "{}", lb.log());
+}

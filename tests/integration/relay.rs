@@ -1,0 +1,273 @@
+//! What a connection's two peers see of each other through the balancer.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use crate::support::backend::Backend;
+use crate::support::peers::{KEEPALIVE, connect, in_front_of, is_soon, pair, reset, timer};
+use crate::support::{Lb, PATIENCE, accept_within, connect_to, eventually, static_list, within};
+
+/// Byte `i` of a stream that repeats only after 16 MiB.
+fn pattern(offset: usize, buffer: &mut [u8]) {
+    for (i, byte) in buffer.iter_mut().enumerate() {
+        let n = (offset + i) as u32;
+        *byte = (n ^ (n >> 8) ^ (n >> 16)) as u8;
+    }
+}
+
+fn send_pattern(stream: &mut TcpStream, total: usize) {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut offset = 0;
+    while offset < total {
+        let n = buffer.len().min(total - offset);
+        pattern(offset, &mut buffer[..n]);
+        stream.write_all(&buffer[..n]).unwrap();
+        offset += n;
+    }
+    stream.shutdown(Shutdown::Write).unwrap();
+}
+
+fn expect_pattern(stream: &mut TcpStream, total: usize) {
+    let (mut buffer, mut wanted) = (vec![0; 256 * 1024], vec![0; 256 * 1024]);
+    let mut offset = 0;
+    loop {
+        let n = stream.read(&mut buffer).unwrap();
+        if n == 0 {
+            break;
+        }
+        pattern(offset, &mut wanted[..n]);
+        assert!(buffer[..n] == wanted[..n], "bytes differ between {offset} and {}", offset + n);
+        offset += n;
+    }
+    assert_eq!(offset, total, "the stream ended early or late");
+}
+
+#[test]
+fn a_gibibyte_each_way_at_once_arrives_byte_by_byte() {
+    const TOTAL: usize = 1 << 30;
+    let (_lb, client, server) = pair("");
+    let ends = [client, server].map(|stream| {
+        let mut writer = stream.try_clone().unwrap();
+        let mut reader = stream;
+        [
+            std::thread::spawn(move || send_pattern(&mut writer, TOTAL)),
+            std::thread::spawn(move || expect_pattern(&mut reader, TOTAL)),
+        ]
+    });
+    for end in ends.into_iter().flatten() {
+        // Each read and each write has its own time limit, so the test continues while bytes move.
+        within(25 * PATIENCE, "all bytes have arrived", || end.is_finished().then_some(()));
+        end.join().unwrap();
+    }
+}
+
+#[test]
+fn a_client_that_finishes_first_still_gets_the_answer() {
+    let (lb, mut client, mut server) = pair("");
+    client.write_all(b"question").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut question = String::new();
+    server.read_to_string(&mut question).unwrap();
+    assert_eq!(question, "question");
+    server.write_all(b"answer").unwrap();
+    drop(server);
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "answer");
+    assert!(lb.when_logged("closed conn=").contains("reason=client_closed bytes_in=8 bytes_out=6"));
+}
+
+#[test]
+fn a_backend_that_finishes_first_still_gets_the_rest() {
+    let (lb, mut client, mut server) = pair("");
+    server.write_all(b"greeting").unwrap();
+    server.shutdown(Shutdown::Write).unwrap();
+    let mut greeting = String::new();
+    client.read_to_string(&mut greeting).unwrap();
+    assert_eq!(greeting, "greeting");
+    client.write_all(b"the rest").unwrap();
+    drop(client);
+    let mut rest = String::new();
+    server.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "the rest");
+    assert!(lb.when_logged("closed conn=").contains("reason=backend_closed bytes_in=8 bytes_out=8"));
+}
+
+#[test]
+fn what_a_client_says_at_once_arrives_with_its_end_and_is_answered() {
+    let backend = Backend::echo();
+    let lb = in_front_of(backend.address, "");
+    for size in [1, 1000, 200_000] {
+        let mut client = connect(&lb);
+        send_pattern(&mut client, size);
+        expect_pattern(&mut client, size);
+    }
+}
+
+#[test]
+fn a_client_that_says_nothing_before_it_finishes_reaches_the_backend() {
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let lb = in_front_of(backend.local_addr().unwrap(), "");
+    let mut client = connect(&lb);
+    client.shutdown(Shutdown::Write).unwrap();
+    let (mut server, _) = accept_within(&backend);
+    assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
+    server.write_all(b"still here").unwrap();
+    drop(server);
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "still here");
+}
+
+/// The last bytes wait for the sender's end, to travel with it, and must not wait for anything else: the kernel would
+/// let them go after 200 ms.
+#[test]
+fn the_last_bytes_arrive_soon() {
+    is_soon(|| {
+        let (_lb, mut client, mut server) = pair("");
+        let began = Instant::now();
+        server.write_all(b"the last").unwrap();
+        server.shutdown(Shutdown::Write).unwrap();
+        client.read_exact(&mut [0; 8]).unwrap();
+        let took = began.elapsed();
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        client.write_all(b"goodbye").unwrap();
+        drop(client);
+        let mut goodbye = String::new();
+        server.read_to_string(&mut goodbye).unwrap();
+        assert_eq!(goodbye, "goodbye");
+        took
+    });
+}
+
+#[test]
+fn a_server_that_speaks_first_is_heard() {
+    let backend = Backend::serving(|mut stream| {
+        let _ = stream.write_all(b"220 ready\r\n");
+    });
+    let lb = in_front_of(backend.address, "");
+    let mut greeting = String::new();
+    connect(&lb).read_to_string(&mut greeting).unwrap();
+    assert_eq!(greeting, "220 ready\r\n");
+}
+
+#[test]
+fn a_thousand_connections_at_once_leave_no_trace() {
+    let backend = Backend::echo();
+    let lb = in_front_of(backend.address, "");
+    let address = lb.address("l");
+    let files = lb.open_files();
+    for _ in 0..4 {
+        let clients: Vec<_> = (0..250).map(|_| connect_to(address).unwrap()).collect();
+        for (i, mut client) in clients.into_iter().enumerate() {
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.write_all(b"ping").unwrap();
+            match i % 3 {
+                0 => reset(client),
+                1 => drop(client),
+                _ => {
+                    client.shutdown(Shutdown::Write).unwrap();
+                    let mut answer = String::new();
+                    client.read_to_string(&mut answer).unwrap();
+                    assert_eq!(answer, "ping");
+                }
+            }
+        }
+    }
+    // One that was reset at once may be let in only now.
+    eventually("all were routed", || {
+        (lb.status()["pools"][0]["backends"][0]["connections"] == 1000).then_some(())
+    });
+    lb.when_idle();
+    eventually("every file is closed", || (lb.open_files() <= files).then_some(()));
+    let status = lb.status();
+    assert_eq!(status["pools"][0]["backends"][0]["active"], 0);
+    assert_eq!(status["listeners"][0]["active"], 0);
+}
+
+#[test]
+fn a_worker_that_polls_busily_relays_and_sleeps_when_all_is_quiet() {
+    let backend = Backend::echo();
+    let discover = static_list(&[backend.address]);
+    let lb = Lb::start(&format!(
+        "runtime: {{busy_poll: 1ms}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {discover}}}}}\n"
+    ));
+    let mut client = connect(&lb);
+    for n in 0..100 {
+        client.write_all(&[n]).unwrap();
+        let mut answer = [0xff];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [n]);
+    }
+    // The connection is still open, and nobody spins: less than a tenth of the time is spent on it.
+    eventually("the workers sleep", || {
+        let before = lb.cpu_time();
+        std::thread::sleep(Duration::from_millis(300));
+        (lb.cpu_time() - before < Duration::from_millis(30)).then_some(())
+    });
+}
+
+#[test]
+fn a_unix_socket_is_a_listener_like_any_other() {
+    let backend = Backend::echo();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("l.sock");
+    let discover = static_list(&[backend.address]);
+    let mut lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: \"unix:{}\", pool: p}}}}\npools: {{p: {{discover: {discover}}}}}\n",
+        path.display()
+    ));
+    let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.write_all(b"hello").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "hello");
+    assert!(lb.when_logged("routed conn=").contains("client=unix"));
+    lb.signal("TERM");
+    assert_eq!(lb.when_ended().code(), Some(0));
+    assert!(!path.exists(), "the socket file is left behind");
+}
+
+/// A read stops where a descriptor was passed along, with more behind it.
+#[test]
+fn what_a_unix_client_says_after_passing_a_descriptor_arrives() {
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+    use std::os::fd::AsFd;
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lb.sock");
+    let discover = static_list(&[backend.local_addr().unwrap()]);
+    let _lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: \"unix:{}\", pool: p}}}}\npools:\n  p:\n    discover: {discover}\n",
+        path.display()
+    ));
+    let client = eventually("it listens", || std::os::unix::net::UnixStream::connect(&path).ok());
+    let (mut server, _) = accept_within(&backend);
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut passed = SendAncillaryBuffer::new(&mut space);
+    let descriptor = std::fs::File::open(folder.path()).unwrap();
+    let descriptors = [descriptor.as_fd()];
+    assert!(passed.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    sendmsg(&client, &[io::IoSlice::new(b"ab")], &mut passed, SendFlags::empty()).unwrap();
+    (&client).write_all(b"cd").unwrap();
+    let mut heard = [0; 4];
+    server.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"abcd");
+}
+
+#[test]
+fn a_connection_that_lasts_is_probed_on_both_sides() {
+    let (sender, peers) = std::sync::mpsc::channel();
+    let backend = Backend::serving(move |mut stream| {
+        sender.send(stream.peer_addr().unwrap()).unwrap();
+        let _ = stream.read(&mut [0; 1]);
+    });
+    let lb = in_front_of(backend.address, "");
+    let client = connect(&lb);
+    let to_backend = peers.recv_timeout(PATIENCE).unwrap();
+    eventually("the backend is probed", || (timer(to_backend, backend.address)? == KEEPALIVE).then_some(()));
+    assert_eq!(timer(client.peer_addr().unwrap(), client.local_addr().unwrap()), Some(KEEPALIVE));
+}

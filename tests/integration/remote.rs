@@ -1,0 +1,400 @@
+//! The commands that talk to a running instance, as an operator types them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+
+use crate::support::backend::Backend;
+use crate::support::{
+    Lb, Limited, Nobody, PATIENCE, accept_within, connect_to, end_child, eventually, http_get, join_within,
+};
+use serde_json::Value;
+
+/// Two backends, a and b, in the pool web.
+fn start(settings: &str, top: &str) -> (Lb, [Backend; 2]) {
+    let backends = ["a", "b"].map(Backend::http);
+    (Lb::start(&config(&backends, settings, top)), backends)
+}
+
+fn config(backends: &[Backend; 2], settings: &str, top: &str) -> String {
+    let [a, b] = backends.each_ref().map(|backend| backend.address);
+    format!(
+        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}
+pools: {{web: {{discover: [{{static: [{{address: {a}, name: a}}, {{address: {b}, name: b b}}]}}]{settings}}}}}
+{top}"
+    )
+}
+
+/// A command, in an empty environment.
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command.args(arguments).env_clear().current_dir(std::env::temp_dir()).stdin(Stdio::null());
+    command
+}
+
+/// Exit code, standard output and standard error.
+fn told(output: &Output) -> (i32, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+/// Runs a command against an instance.
+fn tell(lb: &Lb, arguments: &[&str]) -> (i32, String, String) {
+    told(&command(arguments).env("POINTSMAN_ADMIN", lb.admin().to_string()).output_in_time().unwrap())
+}
+
+/// A command that goes on, and the lines that it prints.
+struct Running(Child, mpsc::Receiver<String>);
+
+impl Running {
+    fn start(lb: &Lb, arguments: &[&str]) -> Self {
+        let mut command = command(arguments);
+        let mut child = command
+            .env("POINTSMAN_ADMIN", lb.admin().to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let (lines, printed) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
+        });
+        Self(child, printed)
+    }
+
+    /// The next line that has all of `words`.
+    fn when_printed(&self, words: &[&str]) -> String {
+        eventually(&format!("it prints {words:?}"), || {
+            let line = self.1.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never printed: {words:?}"));
+            words.iter().all(|word| line.contains(word)).then_some(line)
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        end_child(&mut self.0);
+    }
+}
+
+#[test]
+fn status_shows_every_backend_with_its_state_and_cause() {
+    let (lb, mut backends) = start(", health: {tcp: {}, every: 100ms, timeout: 100ms}", "");
+    http_get(lb.address("web"), "/").unwrap();
+    lb.when_idle();
+    let (code, out, error) = tell(&lb, &["status"]);
+    assert_eq!((code, &*error), (0, ""), "{out}");
+    let address = lb.address("web").to_string();
+    for shown in [
+        "serving, ready",
+        "LISTENER",
+        &address,
+        "pool web: round-robin, 2 of 2 up",
+        "● up",
+        "its first check passed",
+    ] {
+        assert!(out.contains(shown), "{shown:?} is not in\n{out}");
+    }
+    assert!(out.contains("  b b  ") && !out.contains('\x1b'), "{out}");
+    let (code, json, _) = tell(&lb, &["status", "--json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["pools"][0]["backends"][0]["connections"]), (0, &1.into()));
+    // When a pool has nobody, the code says so too.
+    backends.iter_mut().for_each(Backend::kill);
+    lb.when_up(vec![]);
+    let (code, out, _) = tell(&lb, &["status"]);
+    assert!(code == 1 && out.contains("0 of 2 up") && out.contains("✖ down"), "{code} {out}");
+    assert_eq!(tell(&lb, &["status", "--json"]).0, 1);
+}
+
+#[test]
+fn a_drain_waits_until_the_last_connection_is_gone() {
+    let (lb, _backends) = start("", "");
+    let held = [(); 2].map(|()| connect_to(lb.address("web")).unwrap());
+    eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
+    let (code, _, error) = tell(&lb, &["drain", "web/a", "--wait", "--timeout", "100ms"]);
+    assert!(code == 1 && error.contains("web/a still has 1 connection open"), "{code} {error}");
+    let waits = Running::start(&lb, &["drain", "web/a", "--wait"]);
+    eventually("it drains", || (lb.backends()[0].1 == "draining").then_some(()));
+    assert!(waits.1.try_recv().is_err(), "its connection is there");
+    drop(held);
+    waits.when_printed(&["web/a is drained"]);
+    // It is returned by its name alone, as no other pool has such a backend.
+    let (code, out, error) = tell(&lb, &["up", "a"]);
+    assert!(code == 0 && out.starts_with("web/a is up, weight 1, 0 connections open: "), "{out}{error}");
+    let (code, out, _) = tell(&lb, &["maintenance", "web/b b", "--json"]);
+    let now: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &now["name"], &now["state"]), (0, &"b b".into(), &"maintenance".into()));
+}
+
+#[test]
+fn what_the_instance_refuses_is_code_1_with_its_words_and_its_advice() {
+    let (lb, _backends) = start("", "");
+    let (code, out, error) = tell(&lb, &["weight", "web/a", "7"]);
+    assert_eq!((code, &*out), (1, ""));
+    assert!(error.contains("heeds no weight but 0") && error.contains("balance: weighted"), "{error}");
+    for (arguments, word) in [
+        (&["weight", "web/a", "257"][..], "from 0 to 256"),
+        (&["weight", "web/c", "1"], "it has a, b b"),
+        (&["weight", "wob/a", "1"], "there is web"),
+        (&["up", "nobody"], "there is web/a, web/b b"),
+        (&["drain"], "--yes"),
+        (&["status", "--token-file", "/no/such/file"], "/no/such/file"),
+    ] {
+        let (code, out, error) = tell(&lb, arguments);
+        assert_eq!((code, &*out), (1, ""), "{arguments:?}: {error}");
+        assert!(error.contains(word), "{arguments:?}: {word} is not in\n{error}");
+    }
+    assert!(lb.backends().iter().all(|backend| backend.1 == "up"));
+}
+
+#[test]
+fn a_weight_takes_effect() {
+    let (lb, _backends) = start(", balance: weighted", "");
+    let (code, out, error) = tell(&lb, &["weight", "web/b b", "3"]);
+    assert!(code == 0 && out.contains("web/b b is up, weight 3"), "{out}{error}");
+    let answers: Vec<_> = (0..4).map(|_| http_get(lb.address("web"), "/").unwrap().1).collect();
+    assert_eq!(answers.iter().filter(|name| *name == "b").count(), 3, "{answers:?}");
+}
+
+#[test]
+fn who_cannot_be_reached_is_code_2_and_named() {
+    let nobody = Nobody::new();
+    let nobody = nobody.address.to_string();
+    for arguments in
+        [&["status"][..], &["drain", "a"], &["reload"], &["logs"], &["connections"], &["top", "--json"]]
+    {
+        let output = command(arguments).env("POINTSMAN_ADMIN", &nobody).output_in_time().unwrap();
+        let (code, out, error) = told(&output);
+        assert_eq!((code, &*out), (2, ""), "{arguments:?}");
+        for word in [&*nobody, "connection refused", "--admin"] {
+            assert!(error.contains(word), "{arguments:?}: {word} is not in\n{error}");
+        }
+    }
+    // Somebody else's server.
+    let other = Backend::http("a");
+    let output = command(&["status", "--admin", &other.address.to_string()]).output_in_time().unwrap();
+    let (code, _, error) = told(&output);
+    assert!(code == 2 && error.contains("is it a Pointsman"), "{code} {error}");
+}
+
+#[test]
+fn the_admin_server_is_found_by_the_configuration_and_over_a_unix_socket() {
+    let backends = ["a", "b"].map(Backend::http);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("admin.sock");
+    let config = config(&backends, "", &format!("admin: {{bind: 'unix:{}'}}", socket.display()));
+    std::fs::write(folder.path().join("pointsman.yaml"), config).unwrap();
+    let file = folder.path().join("pointsman.yaml");
+    let lb = Lb::with_arguments(&["run", "-c", file.to_str().unwrap()]);
+    lb.when_logged("admin listening");
+    let inside =
+        |arguments: &[&str]| told(&command(arguments).current_dir(folder.path()).output_in_time().unwrap());
+    eventually("it is ready", || (inside(&["health"]) == (0, "ready\n".into(), String::new())).then_some(()));
+    assert_eq!(inside(&["status"]).0, 0);
+    let (code, out, error) = inside(&["drain", "web/a"]);
+    assert!(code == 0 && out.contains("an operator on this machine drains it"), "{out}{error}");
+    let there = format!("unix:{}", socket.display());
+    assert_eq!(told(&command(&["up", "web/a", "--admin", &there]).output_in_time().unwrap()).0, 0);
+}
+
+#[test]
+fn a_reload_is_applied_or_refused_with_all_its_problems() {
+    let (lb, backends) = start("", "");
+    let (code, out, error) = tell(&lb, &["reload"]);
+    assert_eq!((code, &*out), (0, "the configuration is applied: 1 listener, 1 pool\n"), "{error}");
+    lb.rewrite("listeners: {web: {bind: nowhere, pol: web}}\npools: {web: {}}\n");
+    let (code, out, error) = tell(&lb, &["reload"]);
+    assert_eq!((code, &*out), (1, ""));
+    for problem in ["bind", "pol", "discover", "pointsman check"] {
+        assert!(error.contains(problem), "{problem} is not in\n{error}");
+    }
+    lb.rewrite(&config(&backends, ", balance: weighted", "runtime: {workers: 1}"));
+    let (code, out, _) = tell(&lb, &["reload"]);
+    assert!(code == 0 && out.contains("after a restart only: runtime.workers"), "{code} {out}");
+    let (code, out, _) = tell(&lb, &["reload", "--json"]);
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &json["pools"]), (0, &1.into()));
+}
+
+#[test]
+fn a_change_takes_the_token_that_the_instance_wants() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    let token = "correct-horse-battery-staple-0123456789";
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    let top = format!("admin: {{bind: 127.0.0.1:0, token_file: '{}'}}", file.display());
+    let (lb, _backends) = start(", balance: weighted", &top);
+    let (code, _, error) = tell(&lb, &["weight", "a", "2"]);
+    assert!(code == 1 && error.contains("token") && error.contains("--token-file"), "{code} {error}");
+    let file = file.to_str().unwrap();
+    let (code, out, error) = tell(&lb, &["weight", "a", "2", "--token-file", file]);
+    assert!(code == 0 && out.contains("weight 2"), "{out}{error}");
+    let mut command = command(&["weight", "a", "3", "--admin", &lb.admin().to_string()]);
+    assert_eq!(told(&command.env("POINTSMAN_TOKEN", token).output_in_time().unwrap()).0, 0);
+    // To look, nobody needs it.
+    assert_eq!(tell(&lb, &["status"]).0, 0);
+}
+
+#[test]
+fn whoever_only_looks_sends_no_token() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap().to_string();
+    let heads = std::thread::spawn(move || {
+        let head = |_| {
+            let (mut stream, _) = accept_within(&server);
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+                head.push(byte[0]);
+            }
+            stream.write_all(b"HTTP/1.1 404 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            String::from_utf8(head).unwrap().to_lowercase()
+        };
+        [0, 1].map(head)
+    });
+    for arguments in [["status"], ["reload"]] {
+        let mut command = command(&[&arguments[..], &["--admin", &address]].concat());
+        command.env("POINTSMAN_TOKEN", "correct-horse-battery-staple").output_in_time().unwrap();
+    }
+    let [look, change] = join_within(heads, "both requests are read");
+    assert!(look.starts_with("get ") && !look.contains("correct-horse"), "{look}");
+    assert!(
+        change.starts_with("post ") && change.contains("\r\nauthorization: bearer correct-horse"),
+        "{change}"
+    );
+}
+
+#[test]
+fn open_connections_are_listed_and_one_is_closed() {
+    let (lb, _backends) = start("", "");
+    let mut held = [(); 2].map(|()| connect_to(lb.address("web")).unwrap());
+    eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
+    let (code, out, error) = tell(&lb, &["connections", "--backend", "b b"]);
+    let line = out.lines().nth(1).unwrap_or_default();
+    assert!(code == 0 && out.lines().count() == 2 && line.contains("  b b  "), "{out}{error}");
+    let conn = line.split_ascii_whitespace().next().unwrap();
+    let (code, out, error) = tell(&lb, &["close", conn]);
+    assert!(code == 0 && out.starts_with(&format!("#{conn} is ended: 127.0.0.1:")), "{out}{error}");
+    let ended = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
+        std::io::Read::read(stream, &mut [0])
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    };
+    eventually("one of them is ended", || {
+        (held.iter_mut().filter_map(|h| ended(h).then_some(())).count() == 1).then_some(())
+    });
+    let (code, _, error) = tell(&lb, &["close", conn]);
+    assert!(code == 1 && error.contains(conn), "{code} {error}");
+}
+
+#[test]
+fn a_recheck_says_what_it_found() {
+    let (lb, mut backends) = start(", health: {http: /health, every: 1h, timeout: 1s}", "");
+    backends[1].kill();
+    let (code, out, error) = tell(&lb, &["recheck", "web"]);
+    assert_eq!(code, 0, "{error}");
+    assert!(out.contains("a is up: http passed in ") && out.contains("b b is up: http failed: "), "{out}");
+    let (code, out, error) = tell(&lb, &["recheck", "web/a"]);
+    assert!(code == 0 && out.lines().count() == 1, "{out}{error}");
+}
+
+#[test]
+fn a_whole_instance_is_drained_when_that_is_meant() {
+    let (mut lb, _backends) = start("", "runtime: {drain: {timeout: 30s}}");
+    let held = connect_to(lb.address("web")).unwrap();
+    lb.when_logged("routed conn=");
+    let waits = Running::start(&lb, &["drain", "--yes", "--wait"]);
+    waits.when_printed(&["draining: 1 connection open, with 30s to finish"]);
+    lb.when_logged("drain started");
+    drop(held);
+    waits.when_printed(&["it has ended"]);
+    assert_eq!(lb.when_ended().code(), Some(0));
+}
+
+#[test]
+fn logs_shows_the_last_lines_and_then_each_new_one() {
+    let (lb, _backends) = start("", "");
+    let (code, out, _) = tell(&lb, &["logs", "-n", "1000"]);
+    let (shown, logged) = (out.lines().count(), lb.log().lines().count());
+    assert!(code == 0 && shown >= logged && out.contains("admin listening"), "{out}\n{}", lb.log());
+    let follows = Running::start(&lb, &["logs", "-f", "-n", "1", "--pool", "web", "--client", "127.0.0.1"]);
+    let json = Running::start(&lb, &["logs", "-f", "-n", "0", "--json", "--backend", "b b"]);
+    // It may still be on its way to the server: what was logged before is not shown then.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let mut line = None;
+    while line.is_none() && std::time::Instant::now() < deadline {
+        http_get(lb.address("web"), "/").unwrap();
+        line = follows.1.recv_timeout(std::time::Duration::from_millis(200)).ok();
+    }
+    let line = line.unwrap();
+    assert!(line.contains("client=127.0.0.1:") && line.contains("pool=web"), "{line}");
+    lb.when_logged_times(1, &[&line]); // as it was written
+    eventually("b's lines are shown", || {
+        http_get(lb.address("web"), "/").unwrap();
+        let line = json.1.recv_timeout(std::time::Duration::from_millis(100)).ok()?;
+        let json: Value = serde_json::from_str(&line).unwrap();
+        json["line"].as_str().unwrap().contains("backend=\"b b\"").then_some(())
+    });
+    follows.when_printed(&["closed", "client=127.0.0.1:"]);
+}
+
+#[test]
+fn a_log_in_json_is_shown_as_it_is() {
+    let backends = ["a", "b"].map(Backend::http);
+    let folder = tempfile::tempdir().unwrap();
+    let there = format!("unix:{}", folder.path().join("admin.sock").display());
+    let config = config(&backends, "", &format!("log: {{format: json}}\nadmin: {{bind: '{there}'}}"));
+    let file = folder.path().join("pointsman.yaml");
+    std::fs::write(&file, config).unwrap();
+    let lb = Lb::with_arguments(&["run", "-c", file.to_str().unwrap()]);
+    lb.when_logged("admin listening");
+    let inside = |arguments: &[&str]| {
+        told(&command(arguments).env("POINTSMAN_ADMIN", &there).output_in_time().unwrap())
+    };
+    let status: Value = serde_json::from_str(&inside(&["status", "--json"]).1).unwrap();
+    let address = status["listeners"][0]["addresses"][0].as_str().unwrap().parse().unwrap();
+    let line = eventually("it is logged", || {
+        http_get(address, "/").unwrap();
+        let (_, out, _) = inside(&["logs", "--json", "--backend", "b b"]);
+        out.lines().find(|line| line.contains("routed")).map(str::to_owned)
+    });
+    let json: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&json["message"], &json["pool"]), (&"routed".into(), &"web".into()));
+}
+
+#[test]
+fn a_time_limit_beyond_all_clocks_is_none() {
+    let (lb, _backends) = start("", "");
+    let drained = tell(&lb, &["drain", "web/a", "--wait", "--timeout", "18446744073709551615s"]);
+    assert_eq!((drained.0, &*drained.1), (0, "web/a is drained\n"), "{}", drained.2);
+}
+
+#[test]
+fn a_drain_that_is_waited_for_is_over_when_another_process_answers() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let admin = server.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let mut uptimes = [100.0, 100.2, 0.1].into_iter().chain(std::iter::repeat(0.3));
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = String::new();
+            BufReader::new(&stream).read_line(&mut request).unwrap();
+            let body = match request.starts_with("POST /api/v1/drain ") {
+                true => r#"{"open": 1, "timeout_seconds": 30.0}"#.to_owned(),
+                false => format!(r#"{{"open": 1, "uptime_seconds": {}}}"#, uptimes.next().unwrap()),
+            };
+            let length = body.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+        }
+    });
+    let drained = command(&["drain", "--yes", "--wait", "--timeout", "20s", "--admin", &admin])
+        .output_in_time()
+        .unwrap();
+    let (code, out, error) = told(&drained);
+    assert!(code == 0 && out.ends_with("it has ended\n"), "{code} {out} {error}");
+}

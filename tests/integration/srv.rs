@@ -1,0 +1,216 @@
+//! Finding backends by SRV records: a name server of the test's own, real backends on loopback ports.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::support::backend::Backend;
+use crate::support::dns::Dns;
+use crate::support::{Lb, eventually, http_get};
+use pointsman::cli::demo::zone::{Mode, Service};
+
+const NAME: &str = "_web._tcp.shop.test";
+/// A busy machine has a second to answer a check, and what is in doubt is looked at again soon.
+const CHECKS: &str = "    health: {http: /health, every: 1s, timeout: 1s, fast_every: 100ms}\n";
+
+/// A balancer that finds its backends there, with more settings for the source and for the pool.
+fn lb(dns: &Dns, source: &str, pool: &str) -> Lb {
+    Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    balance: weighted\n    \
+         discover:\n      - srv: {NAME}\n        server: {}\n        every: 250ms\n{source}{pool}",
+        dns.server.address
+    ))
+}
+
+fn service(priority: u16, weight: u16, port: u16, target: &str) -> Service {
+    Service { priority, weight, port, target: target.to_owned() }
+}
+
+/// A name server with the hosts a.test, b.test and c.test, all of which are this machine.
+fn dns() -> Dns {
+    let dns = Dns::start();
+    for host in ["a.test", "b.test", "c.test"] {
+        dns.zone.set(host, [IpAddr::from([127, 0, 0, 1])]);
+    }
+    dns
+}
+
+/// Who answers so many requests, and how many each.
+fn asked(lb: &Lb, times: usize) -> BTreeMap<String, usize> {
+    let mut answers = BTreeMap::new();
+    for _ in 0..times {
+        *answers.entry(http_get(lb.address("l"), "/").unwrap().1).or_default() += 1;
+    }
+    answers
+}
+
+fn counts(counts: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
+/// Waits for so many more good answers of DNS.
+fn more_answers(lb: &Lb, more: f64) {
+    let answers = || lb.metric("pointsman_resolutions_total{pool=\"p\",result=\"ok\"}");
+    let before = answers();
+    eventually("DNS is asked again", || (answers() >= before + more).then_some(()));
+}
+
+fn weights(lb: &Lb) -> BTreeMap<String, u64> {
+    let status = lb.status();
+    let backends = status["pools"][0]["backends"].as_array().unwrap();
+    backends.iter().map(|b| (b["name"].as_str().unwrap().to_owned(), b["weight"].as_u64().unwrap())).collect()
+}
+
+#[test]
+fn port_weight_and_priority_are_taken_from_the_records() {
+    let dns = dns();
+    let (mut a, mut b, c) = (Backend::http("a"), Backend::http("b"), Backend::http("c"));
+    let (name_a, name_b) = (format!("a.test:{}", a.address.port()), format!("b.test:{}", b.address.port()));
+    let name_c = format!("c.test:{}", c.address.port());
+    dns.zone.set_services(
+        NAME,
+        [
+            service(10, 1, a.address.port(), "a.test"),
+            service(10, 3, b.address.port(), "b.test"),
+            service(20, 9, c.address.port(), "c.test"),
+        ],
+    );
+    let lb = lb(&dns, "", CHECKS);
+    lb.when_up(vec![name_a.clone(), name_b.clone(), name_c.clone()]);
+    assert_eq!(asked(&lb, 40), counts(&[("a", 10), ("b", 30)]));
+    // The greater priority is for when none of the lower one is left.
+    a.kill();
+    lb.when_up(vec![name_b, name_c.clone()]);
+    assert_eq!(asked(&lb, 4), counts(&[("b", 4)]));
+    b.kill();
+    lb.when_up(vec![name_c.clone()]);
+    assert_eq!(asked(&lb, 4), counts(&[("c", 4)]));
+    a.revive();
+    lb.when_up(vec![name_a, name_c]);
+    assert_eq!(asked(&lb, 4), counts(&[("a", 4)]));
+}
+
+#[test]
+fn records_that_come_go_and_change_are_followed() {
+    let dns = dns();
+    let (a, b) = (Backend::http("a"), Backend::http("b"));
+    let (port_a, port_b) = (a.address.port(), b.address.port());
+    // Both on one host, as an orchestrator places them.
+    let (name_a, name_b) = (format!("a.test:{port_a}"), format!("a.test:{port_b}"));
+    dns.zone.set_services(NAME, [service(0, 1, port_a, "a.test")]);
+    let lb = lb(&dns, "        flap: 300ms\n", CHECKS);
+    lb.when_up(vec![name_a.clone()]);
+    dns.zone.set_services(NAME, [service(0, 1, port_a, "a.test"), service(0, 1, port_b, "a.test")]);
+    lb.when_up(vec![name_a.clone(), name_b.clone()]);
+    dns.zone.set_services(NAME, [service(0, 4, port_a, "a.test"), service(0, 1, port_b, "a.test")]);
+    eventually("the weight is taken over", || (weights(&lb)[&name_a] == 4).then_some(()));
+    assert_eq!(asked(&lb, 10), counts(&[("a", 8), ("b", 2)]));
+    assert!(lb.logged(&["backend gone"]).is_empty(), "none of this is another backend");
+    dns.zone.set_services(NAME, [service(0, 1, port_b, "a.test")]);
+    lb.when_up(vec![name_b]);
+    let gone = lb.when_logged("backend gone");
+    assert!(gone.contains(&name_a) && gone.contains("no longer in srv _web._tcp.shop.test"), "{gone}");
+}
+
+#[test]
+fn a_target_that_cannot_be_resolved_keeps_its_addresses_while_its_record_is_there() {
+    for mode in [Mode::ServFail, Mode::Silent] {
+        let dns = dns();
+        let (a, b) = (Backend::http("a"), Backend::http("b"));
+        let (service_a, service_b) =
+            (service(0, 1, a.address.port(), "a.test"), service(0, 1, b.address.port(), "b.test"));
+        let (name_a, name_b) =
+            (format!("a.test:{}", a.address.port()), format!("b.test:{}", b.address.port()));
+        dns.zone.set_services(NAME, [service_a.clone(), service_b.clone()]);
+        let lb = lb(&dns, "        flap: 0s\n        hold: 0s\n", CHECKS);
+        lb.when_up(vec![name_a.clone(), name_b.clone()]);
+        dns.zone.set_mode_of("b.test", mode);
+        let told = lb.when_logged("target=b.test");
+        assert!(told.contains("resolve failed") && told.contains("stands for now"), "{told}");
+        more_answers(&lb, 5.0);
+        lb.when_up(vec![name_a.clone(), name_b]);
+        assert_eq!(lb.logged(&["resolve failed", "target=b.test"]).len(), 1, "told once");
+        dns.zone.set_mode_of("b.test", Mode::Answer);
+        lb.when_logged("resolved again source=\"srv _web._tcp.shop.test\" target=b.test");
+        // One that does not exist is another matter, and so is a record that is not there.
+        dns.zone.forget("b.test");
+        lb.when_up(vec![name_a.clone()]);
+        dns.zone.set("b.test", [IpAddr::from([127, 0, 0, 1])]);
+        dns.zone.set_services(NAME, [service_a.clone(), service_b]);
+        eventually("it is back", || (lb.backends().len() == 2).then_some(()));
+        let again = lb.logged(&["stands for now", "target=b.test"]).len() + 1;
+        dns.zone.set_mode_of("b.test", mode);
+        eventually("told again", || {
+            (lb.logged(&["stands for now", "target=b.test"]).len() >= again).then_some(())
+        });
+        dns.zone.set_services(NAME, [service_a]);
+        lb.when_up(vec![name_a]);
+    }
+}
+
+#[test]
+fn the_ways_of_finding_nothing_are_told_apart() {
+    let dns = dns();
+    let lb = lb(&dns, "", "");
+    let eventually_counted = |result: &str| {
+        let series = format!("pointsman_resolutions_total{{pool=\"p\",result=\"{result}\"}}");
+        let before = lb.metric(&series);
+        eventually(result, || (lb.metric(&series) > before).then_some(()));
+    };
+    eventually_counted("nxdomain");
+    assert!(lb.when_logged("resolve failed").contains("knows no name"));
+    dns.zone.set_services(NAME, []);
+    eventually_counted("empty");
+    dns.zone.set_mode(Mode::ServFail);
+    eventually_counted("server_failure");
+    dns.zone.set_mode(Mode::Silent);
+    eventually_counted("timeout");
+    dns.zone.set_mode(Mode::Answer);
+    // "The service is decidedly not available at this domain."
+    dns.zone.set_services(NAME, [service(0, 0, 0, ".")]);
+    eventually_counted("empty");
+    // Whom it names is known, but not where any of them is.
+    dns.zone.set_services(NAME, [service(0, 0, 5000, "a.test")]);
+    dns.zone.set_mode_of("a.test", Mode::ServFail);
+    eventually_counted("server_failure");
+    dns.zone.set_mode_of("a.test", Mode::Answer);
+    eventually_counted("ok");
+}
+
+#[test]
+fn an_answer_too_long_for_udp_is_asked_for_again_over_tcp() {
+    let dns = dns();
+    dns.zone.set_services(NAME, (0..200).map(|n| service(0, 1, 5000 + n, "a.test")));
+    dns.zone.limit_udp(Some(512));
+    let lb = lb(&dns, "", "");
+    eventually("all are found", || (lb.backends().len() == 200).then_some(()));
+    assert!(dns.zone.queries().tcp > 0);
+    more_answers(&lb, 5.0);
+    assert!(lb.logged(&["backend gone"]).is_empty(), "and none of them comes and goes");
+}
+
+#[test]
+fn addresses_that_an_answer_brings_along_are_not_asked_for() {
+    let dns = dns();
+    dns.zone.bring_along(true);
+    dns.zone.set_services(NAME, [service(0, 1, 5000, "a.test"), service(0, 1, 5000, "b.test")]);
+    // Whatever it is asked for these names is met with failure.
+    for host in ["a.test", "b.test"] {
+        dns.zone.set_mode_of(host, Mode::ServFail);
+    }
+    let lb = lb(&dns, "        family: 4\n", "");
+    // Both are 127.0.0.1:5000, and so one backend with the weight of two.
+    lb.when_up(vec!["a.test:5000".into()]);
+    assert_eq!(weights(&lb)["a.test:5000"], 2);
+    more_answers(&lb, 5.0);
+    assert!(lb.logged(&["server_failure"]).is_empty());
+}
+
+#[test]
+fn an_alias_of_the_service_and_one_of_a_target_are_followed() {
+    let dns = dns();
+    dns.zone.set_alias(NAME, "_web._tcp.elsewhere.test");
+    dns.zone.set_services("_web._tcp.elsewhere.test", [service(0, 1, 5000, "alias.test")]);
+    dns.zone.set_alias("alias.test", "a.test");
+    let lb = lb(&dns, "", "");
+    lb.when_up(vec!["alias.test:5000".into()]);
+}

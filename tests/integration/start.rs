@@ -1,0 +1,62 @@
+//! The start: a listener opens when its pool knows which backends are up.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::support::backend::{self, Backend};
+use crate::support::{Lb, eventually, http_get, static_list};
+
+fn config(backend: SocketAddr, timeout: &str) -> String {
+    format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover: {}\n    \
+         health: {{http: /health, every: 1m, timeout: {timeout}, rise: 1}}\n",
+        static_list(&[backend])
+    )
+}
+
+#[test]
+fn the_first_client_is_served_even_if_the_first_check_is_slow() {
+    let slow = Backend::serving(|mut stream| {
+        if backend::read_request(&mut stream).is_some_and(|request| request.starts_with("GET /health")) {
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    });
+    let lb = Lb::start(&config(slow.address, "30s"));
+    assert_eq!(http_get(lb.address("l"), "/").unwrap(), (200, "ok".to_owned()));
+    assert!(lb.logged(&["no backend"]).is_empty(), "{}", lb.log());
+}
+
+#[test]
+fn a_check_that_never_ends_does_not_keep_a_listener_closed() {
+    // The kernel accepts for it, and it sends nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    // The check itself takes ten times as long as any wait of the tests.
+    let lb = Lb::launch(&config(silent.local_addr().unwrap(), "200s").replace("every: 1m", "every: 200s"));
+    assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
+    lb.when_logged("no backend is up yet");
+}
+
+#[test]
+fn a_listener_that_refuses_without_backends_logs_each_close() {
+    const CLOSES: &str = "no backend is up: refusing connections";
+    let mut backend = Backend::http("a");
+    backend.kill();
+    let lb = Lb::launch(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: refuse}}}}\npools:\n  p:\n    discover: {}\n    \
+         health: {{tcp: {{}}, every: 300ms, timeout: 300ms, rise: 1, fall: 1}}\n",
+        static_list(&[backend.address])
+    ));
+    lb.when_logged("no backend is up yet");
+    backend.revive();
+    let address = lb.address("l");
+    eventually("it is served", || http_get(address, "/").ok());
+    assert!(lb.logged(&[CLOSES]).is_empty(), "it was not open before");
+    backend.kill();
+    lb.when_logged(CLOSES);
+    eventually("connections are refused", || TcpStream::connect(address).is_err().then_some(()));
+    backend.revive();
+    eventually("it is served again", || http_get(address, "/").ok());
+    assert_eq!(lb.logged(&[CLOSES]).len(), 1);
+}
