@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::support::{Limited, TOOL, skip, watchdog};
@@ -18,30 +18,62 @@ pub(crate) const REQUIRED: &str = "POINTSMAN_REQUIRE_DOCKER";
 /// A test may take this long once it has the engine to itself: it may build and pull images.
 const TEST: Duration = Duration::from_secs(45 * 60);
 
-/// The engine to oneself, with the images that most tests need.
-pub(crate) fn engine() -> Option<MutexGuard<'static, ()>> {
+/// How many tests use the engine at once: two cores do not start more containers than that in a test's time limits.
+const TESTS: u32 = 2;
+
+static USED: Mutex<u32> = Mutex::new(0);
+static RELEASED: Condvar = Condvar::new();
+
+/// A test's right to use the engine, or a part of it.
+pub(crate) struct Engine(u32);
+
+impl Engine {
+    /// Waits until `share` of the [`TESTS`] are free. `None` where no engine answers, and nothing demands one.
+    fn acquire(share: u32) -> Option<Self> {
+        let used = USED.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |used: &mut u32| *used + share > TESTS;
+        *RELEASED.wait_while(used, full).unwrap_or_else(PoisonError::into_inner) += share;
+        let engine = Self(share);
+        // The time starts here: before, the test waits for earlier tests.
+        watchdog::allow(TEST);
+        let answers = Command::new("docker").arg("version").output_in_time();
+        if !answers.is_ok_and(|output| output.status.success()) {
+            skip(REQUIRED, "no Docker engine answers (https://docs.docker.com/engine/install)");
+            return None;
+        }
+        Some(engine)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        *USED.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        RELEASED.notify_all();
+    }
+}
+
+/// The engine, with the images that most tests need.
+pub(crate) fn engine() -> Option<Engine> {
+    Engine::acquire(1).map(with_images)
+}
+
+/// The same for a test that starts very many containers, or changes the engine itself.
+pub(crate) fn whole_engine() -> Option<Engine> {
+    Engine::acquire(TESTS).map(with_images)
+}
+
+/// The engine without images of our own.
+pub(crate) fn bare_engine() -> Option<Engine> {
+    Engine::acquire(1)
+}
+
+fn with_images(engine: Engine) -> Engine {
     static IMAGES: OnceLock<()> = OnceLock::new();
-    let alone = bare_engine()?;
     IMAGES.get_or_init(|| {
         docker(&["build", "-q", "-t", "backend-flask", "backend-flask"]);
         docker(&["build", "-q", "-t", "pointsman", "."]);
     });
-    Some(alone)
-}
-
-/// The same without images of our own: two cores carry one test at a time. `None` where no engine answers, and nothing
-/// demands one.
-pub(crate) fn bare_engine() -> Option<MutexGuard<'static, ()>> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // The time starts here: before, the test waits for earlier tests.
-    watchdog::allow(TEST);
-    let answers = Command::new("docker").arg("version").output_in_time();
-    if !answers.is_ok_and(|output| output.status.success()) {
-        skip(REQUIRED, "no Docker engine answers (https://docs.docker.com/engine/install)");
-        return None;
-    }
-    Some(alone)
+    engine
 }
 
 /// Whether a public image is here or can be had.

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use clients::{Clients, Request};
 use engine::{
     Container, Network, Project, bare_engine, configuration, docker, engine, inspect, ip, logs, pointsman,
-    unique,
+    unique, whole_engine,
 };
 use support::{PATIENCE, connect_to, eventually, http_get, join_within};
 

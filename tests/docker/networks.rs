@@ -150,7 +150,7 @@ impl Drop for Service {
 
 #[test]
 fn the_tasks_of_a_swarm_service_are_followed() {
-    let Some(_engine) = engine() else { return };
+    let Some(_engine) = whole_engine() else { return };
     let Some(_swarm) = Swarm::join() else { return };
     let network = Network::create("overlay", &["-d", "overlay", "--attachable"]);
     // Who can have no overlay at all can have no swarm: that is the kernel's affair.

@@ -80,7 +80,7 @@ fn http_get_quickly(address: SocketAddr) -> Option<()> {
 #[test]
 fn seventy_replicas_all_get_traffic() {
     const REPLICAS: usize = 70;
-    let Some(_engine) = engine() else { return };
+    let Some(_engine) = whole_engine() else { return };
     let network = Network::create("many", &[]);
     let folder = configuration(
         "admin: {bind: 0.0.0.0:9900}

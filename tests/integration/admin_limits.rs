@@ -117,7 +117,7 @@ fn a_flood_of_questions_holds_up_neither_clients_nor_checks() {
     const EVERY: Duration = Duration::from_secs(3);
     // One server at two hundred addresses.
     let server = Backend::serving_at("0.0.0.0:0".parse().unwrap(), |stream| {
-        crate::support::backend::http(stream, "a")
+        crate::support::backend::http(stream, "a");
     });
     let port = server.unwrap();
     let port = (port.address.port(), port);
