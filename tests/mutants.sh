@@ -10,7 +10,7 @@
 # keeps its build for the next run. MUTANTS_BASELINE=skip skips the first run without a mutant.
 set -euo pipefail
 
-# The integration tests of a folder, the fastest to detect a fault first.
+# The modules of integration tests of a folder, the fastest to detect a fault first.
 tests_of() {
   case $1 in
     proxy) echo wiring order bytes endings relay limits time_limits failover ghosts options unix_sockets why ;;
@@ -41,15 +41,15 @@ until_first_failure() {
   wait "$program"
 }
 
-# cargo runs this in place of the unit tests' program, or of the first integration test where there are no unit tests.
+# cargo runs this in place of the unit tests' program, or of the integration tests where there are no unit tests.
 run_tests() {
   if [ -n "$MUTANTS_UNITS" ]; then
     until_first_failure "$1" "$MUTANTS_UNITS"
-    # Only now, as unit tests detect many mutants without it. It builds a test, as dependencies differ from a build of
-    # the program alone.
-    cargo test --quiet --locked --no-run --test "${MUTANTS_TESTS%% *}"
+    # Only now, as unit tests detect many mutants without it. With the tests, as dependencies differ from a build of the
+    # program alone.
+    cargo test --quiet --locked --no-run --test integration
   fi
-  for test in $MUTANTS_TESTS; do until_first_failure "$MUTANTS_BINARIES/$test"; done
+  for test in $MUTANTS_TESTS; do until_first_failure "$MUTANTS_INTEGRATION" "$test::"; done
 }
 
 main() {
@@ -58,7 +58,7 @@ main() {
   cd "$(dirname "$0")/.."
   work=$(realpath -m "${MUTANTS_DIR:-target/mutants}")
   tree=$work/tree script=$work/mutants.sh
-  mkdir -p "$work/binaries"
+  mkdir -p "$work"
   # A copy, so that this file may change while it runs.
   cp tests/mutants.sh "$script"
 
@@ -72,19 +72,17 @@ main() {
   cd "$tree"
 
   export CARGO_TARGET_DIR=$work/target CARGO_TERM_COLOR=never PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 RUST_BACKTRACE=0
-  export MUTANTS_TESTS MUTANTS_UNITS= MUTANTS_BINARIES=$work/binaries
+  export MUTANTS_TESTS MUTANTS_UNITS= MUTANTS_INTEGRATION=$work/integration
   MUTANTS_TESTS=$(tests_of "$folder")
-  first=--test=${MUTANTS_TESTS%% *}
+  first=--test=integration
   if grep -rqE '#\[(tokio::)?test|proptest!' "src/$folder"; then MUTANTS_UNITS=$folder:: first=--lib; fi
 
-  echo "building the tests: $MUTANTS_TESTS"
-  # shellcheck disable=SC2046 # a list of arguments
-  built=$(cargo test --locked --no-run --lib $(printf -- '--test %s ' $MUTANTS_TESTS) --message-format=json 2>"$work/build.log") ||
+  echo "building the tests"
+  built=$(cargo test --locked --no-run --lib --test integration --message-format=json 2>"$work/build.log") ||
     { cat "$work/build.log" >&2 && exit 1; }
-  units=$(sed -nE '/"kind":\["lib"\]/s/.*"executable":"([^"]+)".*/\1/p' <<<"$built")
-  for test in $MUTANTS_TESTS; do
-    cp "$(sed -nE '/"kind":\["test"\]/s/.*"executable":"([^"]+\/'"$test"'-[0-9a-f]+)".*/\1/p' <<<"$built")" "$work/binaries/$test"
-  done
+  executable() { sed -nE '/"kind":\["'"$1"'"\]/s/.*"executable":"([^"]+)".*/\1/p' <<<"$built"; }
+  units=$(executable lib)
+  cp "$(executable test)" "$MUTANTS_INTEGRATION"
   if [ "${MUTANTS_BASELINE-}" != skip ]; then
     echo "running them without a fault"
     "$script" --run "$units" >"$work/baseline.log" 2>&1 || { cat "$work/baseline.log" >&2 && exit 1; }

@@ -81,7 +81,7 @@ fn any_candidates() -> impl Strategy<Value = (Vec<Candidate>, Vec<Lease>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn a_passed_candidate_is_never_chosen_and_all_are_tried_before_giving_up(

@@ -91,7 +91,7 @@ fn a_thousand_years_of_turns_do_not_overflow() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn every_full_cycle_gives_each_exactly_its_share(

@@ -1,6 +1,6 @@
 """The harness of the browser tests: a real Pointsman, real backends, a real browser.
 
-Started by tests/dashboard.rs, which says in POINTSMAN where the binary is."""
+Started by tests/integration/dashboard.rs, which says in POINTSMAN where the binary is."""
 
 import contextlib
 import http.client
@@ -20,7 +20,7 @@ import pytest
 from playwright.sync_api import Error, expect, sync_playwright
 
 # How long a condition may take to come true on a busy machine, in seconds.
-PATIENCE = 20
+PATIENCE = 60
 expect.set_options(timeout=PATIENCE * 1000)
 
 

@@ -1,6 +1,6 @@
 //! What `pointsman check` says of broken configurations, as the person who wrote them reads it.
 //!
-//! The snapshots stand in `tests/snapshots`; `cargo insta review` shows what a change does to them.
+//! The snapshots stand in `tests/integration/snapshots`; `cargo insta review` shows what a change does to them.
 
 use std::process::Command;
 

@@ -214,7 +214,7 @@ fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseE
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn any_sequence_of_facts_leaves_a_keeper_like_one_built_afresh(

@@ -351,7 +351,7 @@ fn happening() -> impl Strategy<Value = Happening> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     /// Whatever happens, in whatever order: no two live backends have one address; who is up was found and, where
     /// there are checks, has passed one; who has left and has no connection is gone; each effect tells the truth;
