@@ -3,10 +3,10 @@
 //! It decides once for each TCP connection where it goes, and then lets the bytes run. Two planes share the work:
 //!
 //! - The **data plane** carries the connections: [`proxy::worker`] threads, each with a runtime of its own. A
-//!   connection lives and dies on the worker that accepted it. It reads immutable views and atomic counters, and
+//!   connection lives and dies on the worker that accepted it. It reads immutable snapshots and atomic counters, and
 //!   waits for nobody but its two peers.
 //! - The **control plane** is one more runtime: discovery, checks, replicas, reload, signals. For each pool one
-//!   [`pool::keeper`] owns the truth about its backends and publishes it as a new [`pool::View`]. The [`admin`] server
+//!   [`pool::pool state`] owns the truth about its backends and publishes it as a new [`pool::PoolSnapshot`]. The [`admin`] server
 //!   has a thread beside it, so that however many ask, checks come when they are due.
 //!
 //! # The life of a connection
@@ -16,7 +16,7 @@
 //! 1. **accept**: [`proxy::listener`] takes it from the kernel, unless the process is at its limit;
 //! 2. **admit**: it counts against its listener's limit;
 //! 3. **route**: its listener names a pool;
-//! 4. **choose** a backend from the pool's view ([`balance`]), waiting in [`pool::queue`] if all are full, and
+//! 4. **choose** a backend from the pool's snapshot ([`balance`]), waiting in [`pool::queue`] if all are full, and
 //!    **connect** to it ([`proxy::connect`]), trying another one on failure;
 //! 5. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit is over
 //!    ([`proxy::table`] keeps the time);
@@ -38,7 +38,7 @@
 //! | [`replicas`] | backends that Pointsman itself starts, as containers; autoscaling |
 //! | [`story`] | what has happened, in sentences: pure |
 //! | [`proxy`] | the data plane |
-//! | [`pool`] | backends, their states, and the keeper that owns them |
+//! | [`pool`] | backends, their states, and the pool state that owns them |
 //! | [`discovery`] | where backends come from |
 //! | [`health`] | active checks |
 //! | [`balance`] | the algorithms: pure |

@@ -13,7 +13,7 @@ set -euo pipefail
 # The modules of integration tests of a folder, the fastest to detect a fault first.
 tests_of() {
   case $1 in
-    proxy) echo wiring order bytes endings relay limits time_limits failover ghosts options unix_sockets why ;;
+    proxy) echo wiring order bytes endings relay limits time_limits failover failure_penalty options unix_sockets why ;;
     supervisor) echo drain start time_limits reload options files own_addresses unix_sockets replicas ;;
     discovery) echo discovery srv file engine ;;
     health) echo health standby failover ;;

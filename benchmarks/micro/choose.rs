@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use divan::Bencher;
 use pointsman::balance::shadow::{Shaded, Shadow};
-use pointsman::balance::{Ask, Candidate, Picker};
+use pointsman::balance::{Candidate, PickArgs, Picker};
 use pointsman::config::{Algorithm, Factor, Hash};
 
 const BACKENDS: [usize; 5] = [3, 10, 100, 1_000, 10_000];
@@ -36,7 +36,12 @@ fn choose_hashed(
     bencher.bench_local(|| {
         // Spread over all 64 bits, as hashes and random numbers are.
         let any = numbers.next()?.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let ask = Ask { client: any, random: any, now: Duration::from_micros(any >> 32), ..Ask::default() };
+        let ask = PickArgs {
+            client: any,
+            random: any,
+            now: Duration::from_micros(any >> 32),
+            ..PickArgs::default()
+        };
         let index = picker.choose(&ask)?;
         Some(picker.candidates()[index].load.lease())
     });
@@ -118,6 +123,6 @@ fn shadow(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
     let mut numbers = 1_u64..;
     bencher.bench_local(|| {
         let any = numbers.next()?.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        shadow.take(&Ask { client: any, random: any, ..Ask::default() })
+        shadow.take(&PickArgs { client: any, random: any, ..PickArgs::default() })
     });
 }

@@ -13,7 +13,7 @@ use pointsman::health::Pace;
 use pointsman::pool::Handle;
 use pointsman::proxy::listener::{Listener, Settings};
 use pointsman::proxy::progress::Progress;
-use pointsman::proxy::relay::{Means, Relay};
+use pointsman::proxy::relay::{Relay, RelayBuffers};
 use pointsman::proxy::splice::Pipes;
 use pointsman::proxy::stream::Stream;
 use pointsman::telemetry::decisions::Client;
@@ -49,9 +49,9 @@ fn exchange(bencher: Bencher<'_, '_>, size: usize, relayed: bool) {
             let client_side = std::mem::replace(&mut echo, backend);
             tokio::task::spawn_local(async move {
                 let progress = Rc::new(Progress::new(1, Client::Unix, listener(), Instant::now()));
-                let means = Means::new(Pipes::new(16, Arc::default()));
+                let buffers = RelayBuffers::new(Pipes::new(16, Arc::default()));
                 let (client, backend) = (Stream::Unix(client_side), Stream::Unix(backend_side));
-                let mut relay = Relay::new(&client, &backend, &progress, &means, Vec::new());
+                let mut relay = Relay::new(&client, &backend, &progress, &buffers, Vec::new());
                 poll_fn(|cx| relay.poll(cx)).await
             });
         }

@@ -16,7 +16,7 @@ use super::{App, Failure};
 use crate::config::{BACKEND_NAME_RULE, is_backend_name};
 use crate::discovery::Found;
 use crate::own::Owner;
-use crate::pool::{Backend, Command, NotAdded, NotRemoved, Pool, State as Standing, Wish};
+use crate::pool::{AdminState, Backend, BackendState as Standing, Command, NotAdded, NotRemoved, Pool};
 use crate::telemetry::fact::Fact;
 
 /// The largest weight, as in the configuration.
@@ -31,7 +31,7 @@ pub(super) struct Backends {
 /// `GET /api/v1/pools/{pool}/backends`.
 pub(super) async fn all(State(app): State<App>, At(pool): At<String>) -> Result<Json<Backends>, Failure> {
     let pool = pool_of(&app, &pool)?;
-    let backends = pool.roster().members.iter().map(BackendStatus::of).collect();
+    let backends = pool.status().members.iter().map(BackendStatus::of).collect();
     Ok(Json(Backends { backends }))
 }
 
@@ -194,9 +194,9 @@ pub(super) async fn change(
     change.weight.map_or(Ok(()), |weight| check_weight(&pool, weight))?;
     let found = find(&pool, &backend)?;
     let state = change.state.map(|state| match state {
-        Wanted::Up => ("up", Wish::Up),
-        Wanted::Draining => ("draining", Wish::Draining),
-        Wanted::Maintenance => ("maintenance", Wish::Maintenance),
+        Wanted::Up => ("up", AdminState::Up),
+        Wanted::Draining => ("draining", AdminState::Draining),
+        Wanted::Maintenance => ("maintenance", AdminState::Maintenance),
     });
     app.overview.journal.tell(Fact::Operator {
         who: Arc::clone(&who),
@@ -206,7 +206,10 @@ pub(super) async fn change(
         state: state.map(|(name, _)| name),
         weight: change.weight,
     });
-    let commands = [state.map(|(_, wish)| Command::Be(wish)), change.weight.map(Command::Weigh)];
+    let commands = [
+        state.map(|(_, admin_state)| Command::SetAdminState(admin_state)),
+        change.weight.map(Command::SetWeight),
+    ];
     for command in commands.into_iter().flatten() {
         pool.tell(&found, command, Arc::clone(&who)).await;
     }
@@ -230,8 +233,8 @@ fn check_weight(pool: &Pool, weight: u32) -> Result<(), Failure> {
 
 /// A backend as it is now.
 pub(super) fn as_it_is(pool: &Pool, backend: &Backend) -> Result<BackendStatus, Failure> {
-    let roster = pool.roster();
-    let now = roster.members.iter().find(|entry| entry.backend.key == backend.key);
+    let status = pool.status();
+    let now = status.members.iter().find(|entry| entry.backend.key == backend.key);
     now.map(BackendStatus::of).ok_or_else(|| gone(backend))
 }
 
@@ -243,8 +246,8 @@ fn gone(backend: &Backend) -> Failure {
 /// The backend of that address or name. An address is at most one backend's; that another one has it for a name must not
 /// make it ambiguous.
 pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, Failure> {
-    let roster = pool.roster();
-    let here = || roster.members.iter().filter(|entry| !entry.leaving);
+    let status = pool.status();
+    let here = || status.members.iter().filter(|entry| !entry.leaving);
     if let Ok(address) = wanted.parse::<SocketAddr>()
         && let Some(entry) = here().find(|entry| entry.backend.address == address)
     {
@@ -259,7 +262,7 @@ pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, Failure> {
             Err(Failure::new(StatusCode::CONFLICT, "ambiguous", message, hint))
         }
         (None, _) => {
-            let known: Vec<_> = roster.members.iter().take(8).map(|entry| &*entry.backend.name).collect();
+            let known: Vec<_> = status.members.iter().take(8).map(|entry| &*entry.backend.name).collect();
             let message = format!(
                 "the pool {:?} has no backend {wanted:?}; it has {}",
                 &*pool.name,

@@ -16,7 +16,7 @@ use super::pools::pool_of;
 use super::request::{Body, bad_request, not_null};
 use super::status::BackendStatus;
 use super::{App, Failure};
-use crate::pool::{Backend, Command, Entry, Pool, State as Standing};
+use crate::pool::{Backend, BackendState as Standing, Command, Entry, Pool};
 use crate::telemetry::fact::Fact;
 
 /// How often it is looked whether the checks have ended.
@@ -61,8 +61,8 @@ pub(super) async fn check(
         match &backend {
             Some(name) => targets.push((Arc::clone(pool), find(pool, name)?)),
             None => {
-                let roster = pool.roster();
-                let living = roster.members.iter().filter(|entry| !entry.leaving);
+                let status = pool.status();
+                let living = status.members.iter().filter(|entry| !entry.leaving);
                 targets.extend(living.map(|entry| (Arc::clone(pool), Arc::clone(&entry.backend))));
             }
         }
@@ -105,15 +105,15 @@ pub(super) async fn check(
 
 /// Those of a pool that are checked at all.
 fn checkable(pool: &Arc<Pool>) -> Vec<(usize, u64)> {
-    let roster = pool.roster();
+    let status = pool.status();
     let checked =
-        roster.members.iter().filter(|m| !m.leaving && !m.refused && m.state != Standing::Maintenance);
+        status.members.iter().filter(|m| !m.leaving && !m.refused && m.state != Standing::Maintenance);
     checked.map(|entry| (Arc::as_ptr(pool).addr(), entry.backend.key)).collect()
 }
 
 fn statuses(pool: &Arc<Pool>) -> Vec<((usize, u64), BackendStatus)> {
     let key = |entry: &Entry| (Arc::as_ptr(pool).addr(), entry.backend.key);
-    pool.roster().members.iter().map(|entry| (key(entry), BackendStatus::of(entry))).collect()
+    pool.status().members.iter().map(|entry| (key(entry), BackendStatus::of(entry))).collect()
 }
 
 /// Whether each of its checks has begun and ended since.

@@ -105,7 +105,7 @@ impl Counts {
             counts.listeners.insert(Arc::clone(&listener.name), listener.active() as u64);
         }
         let pools = overview.pools.load();
-        let many = pools.values().map(|pool| pool.roster().members.len()).sum::<usize>() > BACKENDS;
+        let many = pools.values().map(|pool| pool.status().members.len()).sum::<usize>() > BACKENDS;
         for pool in pools.values() {
             let ways = pool.ways();
             counts.pools.insert(Arc::clone(&pool.name), Count::of_pool(pool, &ways));
@@ -119,9 +119,9 @@ impl Counts {
             if many {
                 continue;
             }
-            let roster = pool.roster();
-            let totals = roster.totals();
-            for entry in &roster.members {
+            let status = pool.status();
+            let totals = status.totals();
+            for entry in &status.members {
                 let mut total = Reading::default();
                 let ways = totals.get(&entry.backend.name).map(|totals| &totals.ways);
                 ways.into_iter().flat_map(BTreeMap::values).for_each(|reading| total += *reading);

@@ -15,7 +15,7 @@ use crate::proxy::admit::Limit;
 use crate::proxy::listener::Listener;
 use crate::proxy::open::Open;
 use crate::proxy::progress::End;
-use crate::proxy::worker::{Desk, Shared};
+use crate::proxy::worker::{Shared, WorkerHandle};
 use crate::replicas::Replicas;
 use crate::story::samples::Samples;
 use crate::telemetry::decisions::{Decision, Decisions, Which, Whose};
@@ -106,7 +106,7 @@ pub struct Overview {
     /// What each worker shows.
     pub workers: Vec<Arc<Shared>>,
     /// Where each worker is asked about its connections.
-    pub desks: Vec<Desk>,
+    pub handles: Vec<WorkerHandle>,
     /// The pools.
     pub pools: ArcSwap<BTreeMap<Arc<str>, Arc<Pool>>>,
     /// The replicas of those that have any.
@@ -128,12 +128,17 @@ pub struct Overview {
 
 impl Overview {
     /// An overview of a process that is starting.
-    pub fn new(config: Config, limit: Arc<Limit>, workers: Vec<Arc<Shared>>, desks: Vec<Desk>) -> Self {
+    pub fn new(
+        config: Config,
+        limit: Arc<Limit>,
+        workers: Vec<Arc<Shared>>,
+        handles: Vec<WorkerHandle>,
+    ) -> Self {
         Self {
             started: Instant::now(),
             limit,
             workers,
-            desks,
+            handles,
             pools: ArcSwap::default(),
             replicas: ArcSwap::default(),
             listeners: ArcSwap::default(),
@@ -183,10 +188,10 @@ impl Overview {
     /// The open connections that are asked for, oldest first, at most `limit`, and how many there are.
     pub async fn connections(&self, which: &Which, limit: usize) -> (Vec<Open>, usize) {
         let which = which.clone();
-        let look = async move |desks: Vec<Desk>| {
+        let look = async move |handles: Vec<WorkerHandle>| {
             let (mut all, mut total) = (Vec::new(), 0);
-            for desk in desks {
-                let (some, of) = desk.connections(which.clone(), limit).await;
+            for handle in handles {
+                let (some, of) = handle.connections(which.clone(), limit).await;
                 all.extend(some);
                 total += of;
             }
@@ -200,10 +205,10 @@ impl Overview {
 
     /// The open connections that are meant, at most `limit` of each worker. They are looked for in turn, too.
     pub async fn find_connections(&self, whose: Whose, limit: usize) -> Vec<Open> {
-        let look = async move |desks: Vec<Desk>| {
+        let look = async move |handles: Vec<WorkerHandle>| {
             let mut all = Vec::new();
-            for desk in desks {
-                all.extend(desk.find(whose, limit).await);
+            for handle in handles {
+                all.extend(handle.find(whose, limit).await);
             }
             all
         };
@@ -213,14 +218,14 @@ impl Overview {
     /// Has each worker in turn look through its connections. While somebody is being answered, and some time after, others
     /// wait: however many ask, the workers are there for their connections. It goes on in a task of its own: who asks and
     /// leaves before the answer has kept them busy all the same.
-    async fn in_turn<T, F>(&self, look: impl FnOnce(Vec<Desk>) -> F) -> T
+    async fn in_turn<T, F>(&self, look: impl FnOnce(Vec<WorkerHandle>) -> F) -> T
     where
         T: Default + Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
         let turn = Arc::clone(&self.listing).lock_owned().await;
         let (answer, answered) = oneshot::channel();
-        let look = look(self.desks.clone());
+        let look = look(self.handles.clone());
         tokio::spawn(async move {
             let began = Instant::now();
             let _ = answer.send(look.await);
@@ -232,8 +237,8 @@ impl Overview {
 
     /// Ends the connection of that number; what it was then, if there is one.
     pub async fn end_connection(&self, conn: u64, end: End) -> Option<Open> {
-        for desk in &self.desks {
-            if let Some(was) = desk.end(conn, end).await {
+        for handle in &self.handles {
+            if let Some(was) = handle.end(conn, end).await {
                 return Some(was);
             }
         }

@@ -60,8 +60,8 @@ pub(super) async fn shadow(State(app): State<App>, At(pool): At<String>) -> Resu
         let hint = "write `shadow: true`, or a list of algorithms, into the configuration of the pool";
         return Err(Failure::new(StatusCode::CONFLICT, "shadow_off", message, hint));
     };
-    let roster = pool.roster();
-    let scores: Vec<_> = roster
+    let status = pool.status();
+    let scores: Vec<_> = status
         .members
         .iter()
         .map(|entry| (Arc::clone(&entry.backend.name), entry.backend.scores()))

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::overview::{Overview, Phase};
-use crate::pool::{Entry, Pool, State};
+use crate::pool::{BackendState, Entry, Pool};
 use crate::proxy::listener::Listener;
 use crate::replicas::{Board, Replicas};
 use crate::telemetry::CloseReason;
@@ -125,7 +125,7 @@ pub struct BackendStatus {
     /// Its other addresses.
     pub also: Vec<SocketAddr>,
     /// Its state.
-    pub state: State,
+    pub state: BackendState,
     /// Since when, in seconds since the epoch.
     #[serde(serialize_with = "unix_seconds")]
     pub since: SystemTime,
@@ -222,19 +222,19 @@ impl Status {
 impl PoolStatus {
     /// A pool as it is now.
     pub fn of(pool: &Pool, overview: &Overview) -> Self {
-        let (view, roster) = (pool.view(), pool.roster());
+        let (snapshot, status) = (pool.snapshot(), pool.status());
         let unserved: u64 = pool.unserved.read().iter().map(|(_, reading)| reading.total()).sum();
         let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
         let mut total = Reading::default();
         pool.ways().into_values().for_each(|reading| total += reading);
         Self {
             name: Arc::clone(&pool.name),
-            algorithm: view.algorithm.name(),
+            algorithm: snapshot.algorithm.name(),
             settled: pool.settled(),
-            up: view.len(),
-            panic: view.panic,
-            tier: view.tier_used(),
-            tiers: tiers(&roster.members),
+            up: snapshot.len(),
+            panic: snapshot.panic,
+            tier: snapshot.tier_used(),
+            tiers: tiers(&status.members),
             active: total.active,
             connections: total.total(),
             bytes_in: total.bytes_in,
@@ -243,7 +243,7 @@ impl PoolStatus {
             failures_masked: pool.counters.failures_masked(),
             failures_seen: seen,
             unserved,
-            backends: roster.members.iter().map(BackendStatus::of).collect(),
+            backends: status.members.iter().map(BackendStatus::of).collect(),
             replicas: overview.replicas.load().get(&pool.name).map(Replicas::board),
             shadow: pool.shadowed_since().is_some(),
         }
@@ -255,7 +255,7 @@ fn tiers(members: &[Entry]) -> Vec<TierStatus> {
     for entry in members.iter().filter(|entry| !entry.leaving) {
         let tier = tiers.entry(entry.tier).or_insert(TierStatus { tier: entry.tier, backends: 0, up: 0 });
         tier.backends += 1;
-        tier.up += usize::from(entry.state == State::Up);
+        tier.up += usize::from(entry.state == BackendState::Up);
     }
     tiers.into_values().collect()
 }

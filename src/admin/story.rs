@@ -119,7 +119,7 @@ fn counts(overview: &Overview) -> Counts {
             seen[reason.index()] = n;
         }
         counts.pools.insert(Arc::clone(name), PoolCounts { routed, retried, seen });
-        for entry in &pool.roster().members {
+        for entry in &pool.status().members {
             let backend = &entry.backend;
             let mut kinds = [0; crate::telemetry::ConnectError::ALL.len()];
             for (kind, (_, n)) in kinds.iter_mut().zip(backend.connect_failures()) {

@@ -147,21 +147,21 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, Failure> {
     let running = pools.get(pool);
     let (mut now, mut others) = (None, Vec::new());
     if let Some(pool) = running {
-        let (roster, view, settings) = (pool.roster(), pool.view(), pool.settings());
+        let (status, snapshot, settings) = (pool.status(), pool.snapshot(), pool.settings());
         let is = |entry: &&crate::pool::Entry| {
             *entry.backend.name == *backend || entry.backend.address.to_string() == backend
         };
         // Of several of that name the one that stays matters, and all are told.
-        let mut found: Vec<_> = roster.members.iter().filter(is).collect();
+        let mut found: Vec<_> = status.members.iter().filter(is).collect();
         found.sort_by_key(|entry| entry.leaving);
         for entry in &found {
             if found.len() > 1 {
                 sentences.push(Sentence::now(format!("of the one at {}:", entry.backend.address)));
             }
-            sentences.extend(standing(entry, &view, &settings, Instant::now()));
+            sentences.extend(standing(entry, &snapshot, &settings, Instant::now()));
         }
         now = found.first().map(|entry| BackendStatus::of(entry));
-        others = roster.members.iter().map(|entry| entry.backend.name.to_string()).collect();
+        others = status.members.iter().map(|entry| entry.backend.name.to_string()).collect();
     }
     let facts: Vec<_> = facts.into_iter().filter(concerned).collect();
     if now.is_none() {

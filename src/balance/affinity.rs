@@ -9,7 +9,7 @@ use super::hash::{Named, again, by_name};
 use super::maglev::Maglev;
 use super::ring_hash::RingHash;
 use super::source_hash::SourceHash;
-use super::{Ask, Candidate};
+use super::{Candidate, PickArgs};
 use crate::config::{Algorithm, Hash};
 
 /// So often a client is hashed again to find it another backend; then they are tried in the order of their names. Of a
@@ -81,24 +81,25 @@ impl Affinity {
         }
     }
 
-    pub(super) fn choose(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
-        self.walk(candidates, ask, self.bound.as_ref().map(|bound| bound.room(candidates, ask.passed)))
+    pub(super) fn choose(&self, candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
+        self.walk(candidates, args, self.bound.as_ref().map(|bound| bound.room(candidates, args.excluded)))
     }
 
     /// Whom the client would have got without a bound; `None` if there is none.
-    pub(super) fn unbounded(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
-        self.bound.as_ref().and_then(|_| self.walk(candidates, ask, None))
+    pub(super) fn unbounded(&self, candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
+        self.bound.as_ref().and_then(|_| self.walk(candidates, args, None))
     }
 
-    fn walk(&self, candidates: &[Candidate], ask: &Ask<'_>, room: Option<Room>) -> Option<usize> {
-        let rehashed = || std::iter::once(ask.client).chain((1..=REHASHES).map(|nth| again(ask.client, nth)));
+    fn walk(&self, candidates: &[Candidate], args: &PickArgs<'_>, room: Option<Room>) -> Option<usize> {
+        let rehashed =
+            || std::iter::once(args.client).chain((1..=REHASHES).map(|nth| again(args.client, nth)));
         match &*self.places {
             Places::Source(places) => {
-                self.first(candidates, ask, room, rehashed().filter_map(|hash| places.find(hash)))
+                self.first(candidates, args, room, rehashed().filter_map(|hash| places.find(hash)))
             }
-            Places::Ring(places) => self.first(candidates, ask, room, places.around(ask.client)),
+            Places::Ring(places) => self.first(candidates, args, room, places.around(args.client)),
             Places::Maglev(places) => {
-                self.first(candidates, ask, room, rehashed().filter_map(|hash| places.find(hash)))
+                self.first(candidates, args, room, rehashed().filter_map(|hash| places.find(hash)))
             }
         }
     }
@@ -108,12 +109,12 @@ impl Affinity {
     fn first(
         &self,
         candidates: &[Candidate],
-        ask: &Ask<'_>,
+        args: &PickArgs<'_>,
         room: Option<Room>,
         preferred: impl Iterator<Item = usize>,
     ) -> Option<usize> {
         let n = candidates.len();
-        let start = (ask.client % n.max(1) as u64) as usize;
+        let start = (args.client % n.max(1) as u64) as usize;
         let all = (start..n).chain(0..start);
         // Most choices end at the first one: nothing is allocated for those.
         let (mut seen, mut unseen, mut full) = (Vec::new(), n, None);
@@ -125,7 +126,7 @@ impl Affinity {
                 continue;
             }
             let index = self.by_name[place] as usize;
-            if !ask.passes(candidates[index].key) {
+            if !args.excludes(candidates[index].key) {
                 if room.is_none_or(|room| room.at(&candidates[index])) {
                     return Some(index);
                 }

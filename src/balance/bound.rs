@@ -42,7 +42,7 @@ impl Bound {
         for (index, candidate) in candidates.iter().enumerate() {
             candidate.load.report_to(&board, index);
         }
-        let each: Box<[_]> = candidates.iter().map(|candidate| candidate.load.busy()).collect();
+        let each: Box<[_]> = candidates.iter().map(|candidate| candidate.load.effective_load()).collect();
         let sum = each.iter().map(|&busy| u64::from(busy)).sum();
         Self {
             factor,
@@ -53,16 +53,16 @@ impl Bound {
         }
     }
 
-    /// What there is to share at this moment among those who are not `passed`, which is sorted.
-    pub(super) fn room(&self, candidates: &[Candidate], passed: &[u64]) -> Room {
+    /// What there is to share at this moment among those who are not `excluded`, which is sorted.
+    pub(super) fn room(&self, candidates: &[Candidate], excluded: &[u64]) -> Room {
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
         self.board.take(|first, marks| {
             for index in ones(marks).map(|bit| first + bit) {
-                tally.put(index, candidates[index].load.busy());
+                tally.put(index, candidates[index].load.effective_load());
             }
         });
         let (mut sum, mut weights) = (tally.sum, self.weights);
-        for same in passed.chunk_by(|one, next| one == next) {
+        for same in excluded.chunk_by(|one, next| one == next) {
             if let Some(&index) = self.places.get(&same[0]) {
                 sum -= u64::from(tally.each[index]);
                 weights -= u64::from(candidates[index].weight);
@@ -95,7 +95,7 @@ impl Room {
     pub(super) fn at(&self, candidate: &Candidate) -> bool {
         // busy + 1 ≤ ⌈factor / 100 × (sum + 1) × weight / weights⌉, without dividing.
         let share = u128::from(self.factor.0) * u128::from(self.sum + 1) * u128::from(candidate.weight);
-        u128::from(candidate.load.busy()) * 100 * u128::from(self.weights) < share
+        u128::from(candidate.load.effective_load()) * 100 * u128::from(self.weights) < share
     }
 }
 

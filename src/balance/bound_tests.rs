@@ -1,5 +1,5 @@
 use super::super::laws::{HASHES, candidates, client, sorted};
-use super::super::{Ask, Picker};
+use super::super::{PickArgs, Picker};
 use super::*;
 use crate::config::Hash;
 use proptest::prelude::*;
@@ -9,9 +9,9 @@ fn bounded(factor: u32) -> Hash {
 }
 
 /// The most connections that one may have, by the plain definition.
-fn most(factor: u32, set: &[Candidate], passed: &[u64], weight: u32) -> u64 {
-    let left = || set.iter().filter(|candidate| !passed.contains(&candidate.key));
-    let sum: u64 = left().map(|candidate| u64::from(candidate.load.busy())).sum();
+fn most(factor: u32, set: &[Candidate], excluded: &[u64], weight: u32) -> u64 {
+    let left = || set.iter().filter(|candidate| !excluded.contains(&candidate.key));
+    let sum: u64 = left().map(|candidate| u64::from(candidate.load.effective_load())).sum();
     let weights: u64 = left().map(|candidate| u64::from(candidate.weight)).sum();
     (u64::from(factor) * (sum + 1) * u64::from(weight)).div_ceil(100 * weights)
 }
@@ -22,7 +22,7 @@ fn clients_of_one_place_are_spread_over_all() {
         let set = candidates(&[1; 10]);
         let picker = Picker::new(algorithm, &bounded(125), set.clone(), None);
         // All of them come from one address.
-        let choose = || picker.choose(&Ask { client: client(7), ..Ask::default() }).unwrap();
+        let choose = || picker.choose(&PickArgs { client: client(7), ..PickArgs::default() }).unwrap();
         let _leases: Vec<_> = (0..100).map(|_| set[choose()].load.lease()).collect();
         assert_eq!(set.iter().map(|candidate| candidate.load.active()).max(), Some(13), "{algorithm:?}");
     }
@@ -35,8 +35,8 @@ fn clients_are_where_they_belong_as_long_as_there_is_room() {
         let free = Picker::new(algorithm, &Hash::default(), set.clone(), None);
         let picker = Picker::new(algorithm, &bounded(10_000), set.clone(), None);
         for nth in 0..200 {
-            let ask = Ask { client: client(nth), ..Ask::default() };
-            assert_eq!(picker.choose(&ask), free.choose(&ask), "{algorithm:?}");
+            let args = PickArgs { client: client(nth), ..PickArgs::default() };
+            assert_eq!(picker.choose(&args), free.choose(&args), "{algorithm:?}");
         }
     }
 }
@@ -45,21 +45,21 @@ fn clients_are_where_they_belong_as_long_as_there_is_room() {
 enum Step {
     Choose {
         client: u64,
-        passed: Vec<u64>,
+        excluded: Vec<u64>,
     },
     End(usize),
-    /// A connection that fails and leaves a ghost.
+    /// A connection that fails and leaves a failure penalty.
     Haunt(usize),
-    /// The ghost goes.
+    /// The failure penalty goes.
     Exorcise,
     Replace,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (0u64..4).prop_map(|client| Step::Choose { client, passed: Vec::new() }),
+        12 => (0u64..4).prop_map(|client| Step::Choose { client, excluded: Vec::new() }),
         4 => (any::<u64>(), proptest::collection::vec(0u64..14, 0..4))
-            .prop_map(|(client, passed)| Step::Choose { client, passed: sorted(passed) }),
+            .prop_map(|(client, excluded)| Step::Choose { client, excluded: sorted(excluded) }),
         6 => any::<usize>().prop_map(Step::End),
         1 => any::<usize>().prop_map(Step::Haunt),
         1 => Just(Step::Exorcise),
@@ -78,27 +78,27 @@ proptest! {
         let hash = Hash { virtual_nodes: std::num::NonZeroUsize::new(5), ..bounded(factor) };
         let set = candidates(&weights);
         let mut picker = Picker::new(algorithm, &hash, set.clone(), None);
-        let (mut leases, mut ghosts) = (Vec::new(), Vec::new());
+        let (mut leases, mut penalties) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
-                Step::Choose { client: nth, passed } => {
-                    let chosen = picker.choose(&Ask { client: client(nth), passed: &passed, ..Ask::default() });
-                    let all_passed = set.iter().all(|candidate| passed.contains(&candidate.key));
+                Step::Choose { client: nth, excluded } => {
+                    let chosen = picker.choose(&PickArgs { client: client(nth), excluded: &excluded, ..PickArgs::default() });
+                    let all_passed = set.iter().all(|candidate| excluded.contains(&candidate.key));
                     prop_assert_eq!(chosen.is_none(), all_passed);
                     let Some(chosen) = chosen.map(|index| &set[index]) else { continue };
-                    let most = most(factor, &set, &passed, chosen.weight);
+                    let most = most(factor, &set, &excluded, chosen.weight);
                     leases.push(chosen.load.lease());
-                    prop_assert!(u64::from(chosen.load.busy()) <= most);
+                    prop_assert!(u64::from(chosen.load.effective_load()) <= most);
                 }
                 Step::End(any) if !leases.is_empty() => drop(leases.swap_remove(any % leases.len())),
                 Step::End(_) => {}
-                Step::Haunt(any) => ghosts.push(set[any % set.len()].load.haunt()),
-                Step::Exorcise => drop(ghosts.pop()),
+                Step::Haunt(any) => penalties.push(set[any % set.len()].load.penalize()),
+                Step::Exorcise => drop(penalties.pop()),
                 Step::Replace => picker = Picker::new(algorithm, &hash, set.clone(), Some(&picker)),
             }
         }
-        drop((leases, ghosts));
-        prop_assert!(set.iter().all(|candidate| candidate.load.busy() == 0));
+        drop((leases, penalties));
+        prop_assert!(set.iter().all(|candidate| candidate.load.effective_load() == 0));
         let bound = Bound::new(Factor(factor), &set);
         prop_assert_eq!(bound.room(&set, &[]).sum, 0);
     }
@@ -129,5 +129,5 @@ fn no_change_is_lost_among_many_workers() {
         workers.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
     assert_eq!(bound.room(&set, &[]).sum, held);
-    assert_eq!(bound.room(&set, &[3, 3, 999]).sum, held - u64::from(set[3].load.busy()));
+    assert_eq!(bound.room(&set, &[3, 3, 999]).sum, held - u64::from(set[3].load.effective_load()));
 }

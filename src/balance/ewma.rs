@@ -17,18 +17,18 @@
 
 use super::latency::Known;
 use super::two::better_of_two;
-use super::{Ask, Candidate};
+use super::{Candidate, PickArgs};
 
-pub(super) fn choose(candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
-    better_of_two(candidates, ask, |one, other| {
-        let latency = expected(one, other, ask);
+pub(super) fn choose(candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
+    better_of_two(candidates, args, |one, other| {
+        let latency = expected(one, other, args);
         cost(latency[0], one, other) < cost(latency[1], other, one)
     })
 }
 
 /// How long each of the two is likely to take, in microseconds.
-fn expected(one: &Candidate, other: &Candidate, ask: &Ask<'_>) -> [f64; 2] {
-    let known = [one.load.latencies(ask.now), other.load.latencies(ask.now)];
+fn expected(one: &Candidate, other: &Candidate, args: &PickArgs<'_>) -> [f64; 2] {
+    let known = [one.load.latencies(args.now), other.load.latencies(args.now)];
     let connect = compared([known[0][0], known[1][0]]);
     let first_byte = compared([known[0][1], known[1][1]]);
     [connect[0] + first_byte[0], connect[1] + first_byte[1]]
@@ -46,7 +46,7 @@ fn compared(both: [Known; 2]) -> [f64; 2] {
 
 /// Times the other's weight rather than divided by its own.
 fn cost(latency: f64, of: &Candidate, by: &Candidate) -> f64 {
-    latency * (f64::from(of.load.busy()) + 1.0) * f64::from(by.weight)
+    latency * (f64::from(of.load.effective_load()) + 1.0) * f64::from(by.weight)
 }
 
 #[cfg(test)]

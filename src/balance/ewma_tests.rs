@@ -38,7 +38,8 @@ impl Traffic {
                 assert!(at <= self.now);
                 self.picker.candidates()[index].load.answered(millis(self.answers_in[index]), now);
             }
-            let index = self.picker.choose(&Ask { random: self.now, now, ..Ask::default() }).unwrap();
+            let index =
+                self.picker.choose(&PickArgs { random: self.now, now, ..PickArgs::default() }).unwrap();
             let load = &self.picker.candidates()[index].load;
             load.connected(Duration::from_micros(200), now);
             self.open.push((self.now + self.answers_in[index], index, load.lease()));
@@ -77,7 +78,7 @@ fn a_newcomer_is_neither_flooded_nor_starved() {
     }
     // Nobody answers in the meantime: it connects fast, and what else it can do is not known.
     for random in 0..250 {
-        let index = picker.choose(&Ask { random, now: millis(1_000), ..Ask::default() }).unwrap();
+        let index = picker.choose(&PickArgs { random, now: millis(1_000), ..PickArgs::default() }).unwrap();
         candidates[index].load.connected(millis(1), millis(1_000));
         leases.push(candidates[index].load.lease());
     }
@@ -92,7 +93,7 @@ fn after_a_long_silence_connections_decide() {
     candidates[0].load.answered(millis(5_000), millis(0));
     candidates[1].load.answered(millis(5), millis(40));
     let _one = candidates[1].load.lease();
-    let choose = |now| picker.choose(&Ask { now, ..Ask::default() });
+    let choose = |now| picker.choose(&PickArgs { now, ..PickArgs::default() });
     assert_eq!(choose(millis(50)), Some(1));
     assert_eq!(choose(Duration::from_secs(3_600)), Some(0));
     assert_eq!(choose(Duration::from_secs(86_400)), Some(0));
@@ -113,7 +114,7 @@ proptest! {
             leases.extend((0..busy).map(|_| candidate.load.lease()));
         }
         let picker = Picker::new(Algorithm::Ewma, &Hash::default(), set, None);
-        let chosen = picker.choose(&Ask { random, now: millis(7), ..Ask::default() }).unwrap();
+        let chosen = picker.choose(&PickArgs { random, now: millis(7), ..PickArgs::default() }).unwrap();
         let cost = |(connect, first_byte, busy, _): (u64, u64, u32, u32), other: u32| {
             (connect + first_byte) * u64::from(busy + 1) * u64::from(other)
         };
@@ -127,7 +128,7 @@ proptest! {
         let set = candidates(&members.map(|m| m.1));
         let _leases: Vec<_> = set.iter().zip(members).flat_map(|(c, m)| (0..m.0).map(|_| c.load.lease())).collect();
         let picker = Picker::new(Algorithm::Ewma, &Hash::default(), set, None);
-        let chosen = picker.choose(&Ask { random, now: millis(7), ..Ask::default() }).unwrap();
+        let chosen = picker.choose(&PickArgs { random, now: millis(7), ..PickArgs::default() }).unwrap();
         let (chosen, other) = (members[chosen], members[1 - chosen]);
         prop_assert!((chosen.0 + 1) * other.1 <= (other.0 + 1) * chosen.1);
     }

@@ -16,7 +16,7 @@ use crate::config::HashKey;
 /// What is hashed, and what for: a part of the key. The numbers must never change.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
-    /// A client, as an [`Ask`](super::Ask) has it.
+    /// A client, as an [`PickArgs`](super::PickArgs) has it.
     Client = 1,
     /// A client that cannot go where it belongs.
     Again = 2,
@@ -28,7 +28,7 @@ pub(super) enum Purpose {
     Skip = 5,
 }
 
-/// The hash of a client, for [`Ask::client`](super::Ask::client). An IPv6 address that stands for an IPv4 address
+/// The hash of a client, for [`PickArgs::client`](super::PickArgs::client). An IPv6 address that stands for an IPv4 address
 /// (RFC 4291, section 2.5.5.2) counts as that one.
 pub fn client(ip: IpAddr, port: u16, key: HashKey) -> u64 {
     match ip.to_canonical() {

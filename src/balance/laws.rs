@@ -20,8 +20,8 @@ pub(super) fn picker(algorithm: Algorithm, weights: &[u32], previous: Option<&Pi
     Picker::new(algorithm, &Hash::default(), candidates(weights), previous)
 }
 
-pub(super) fn passing(passed: &[u64]) -> Ask<'_> {
-    Ask { passed, ..Ask::default() }
+pub(super) fn passing(excluded: &[u64]) -> PickArgs<'_> {
+    PickArgs { excluded, ..PickArgs::default() }
 }
 
 pub(super) fn sorted(mut keys: Vec<u64>) -> Vec<u64> {
@@ -90,15 +90,15 @@ proptest! {
         (client, random, now) in (any::<u64>(), any::<u64>(), any::<u32>()),
     ) {
         let picker = Picker::new(algorithm, &hash, set.clone(), None);
-        for _ in 0..warm_up { picker.choose(&Ask::default()); }
-        let mut passed = sorted(first);
-        let before = set.iter().filter(|candidate| passed.contains(&candidate.key)).count();
+        for _ in 0..warm_up { picker.choose(&PickArgs::default()); }
+        let mut excluded = sorted(first);
+        let before = set.iter().filter(|candidate| excluded.contains(&candidate.key)).count();
         let mut chosen = 0;
         let now = Duration::from_millis(now.into());
-        while let Some(index) = picker.choose(&Ask { passed: &passed, client, random, now }) {
+        while let Some(index) = picker.choose(&PickArgs { excluded: &excluded, client, random, now }) {
             let key = picker.candidates()[index].key;
-            prop_assert!(!passed.contains(&key));
-            passed = sorted([passed, vec![key]].concat());
+            prop_assert!(!excluded.contains(&key));
+            excluded = sorted([excluded, vec![key]].concat());
             chosen += 1;
         }
         prop_assert_eq!(before + chosen, set.len());
@@ -112,11 +112,11 @@ proptest! {
         rounds in 0usize..40,
     ) {
         let old = Picker::new(algorithm, &hash, candidates(&before), None);
-        for _ in 0..rounds { old.choose(&Ask::default()); }
+        for _ in 0..rounds { old.choose(&PickArgs::default()); }
         let new = Picker::new(algorithm, &hash, candidates(&after), Some(&old));
         for random in 0..rounds as u64 {
-            let ask = Ask { client, random, ..Ask::default() };
-            prop_assert!(new.choose(&ask).is_some_and(|index| index < after.len()));
+            let args = PickArgs { client, random, ..PickArgs::default() };
+            prop_assert!(new.choose(&args).is_some_and(|index| index < after.len()));
         }
     }
 
@@ -135,13 +135,13 @@ proptest! {
             Picker::new(algorithm, &hash, shuffled.collect(), None),
         ];
         // Also the second choice, and the one after that.
-        let mut passed = [Vec::new(), Vec::new()];
+        let mut excluded = [Vec::new(), Vec::new()];
         for _ in 0..weights.len() {
             let names = [0, 1].map(|n| {
-                let ask = Ask { client, passed: &passed[n], ..Ask::default() };
-                let chosen = &pickers[n].candidates()[pickers[n].choose(&ask).unwrap()];
-                passed[n].push(chosen.key);
-                passed[n].sort_unstable();
+                let args = PickArgs { client, excluded: &excluded[n], ..PickArgs::default() };
+                let chosen = &pickers[n].candidates()[pickers[n].choose(&args).unwrap()];
+                excluded[n].push(chosen.key);
+                excluded[n].sort_unstable();
                 Arc::clone(&chosen.name)
             });
             prop_assert_eq!(&names[0], &names[1]);
@@ -159,8 +159,8 @@ proptest! {
             let mut set = candidates(&weights);
             if renamed { set[0].name = "renamed".into(); }
             let picker = Picker::new(algorithm, &hash, set.clone(), previous.as_ref());
-            let ask = Ask { client, ..Ask::default() };
-            prop_assert_eq!(picker.choose(&ask), Picker::new(algorithm, &hash, set, None).choose(&ask));
+            let args = PickArgs { client, ..PickArgs::default() };
+            prop_assert_eq!(picker.choose(&args), Picker::new(algorithm, &hash, set, None).choose(&args));
             previous = Some(picker);
         }
     }
@@ -171,10 +171,10 @@ proptest! {
         randoms in proptest::collection::vec(any::<u64>(), 1..20),
     ) {
         let picker = picker(algorithm, &weights, None);
-        let first = picker.choose(&Ask { client, ..Ask::default() });
+        let first = picker.choose(&PickArgs { client, ..PickArgs::default() });
         let mut leases = Vec::new();
         for random in randoms {
-            let chosen = picker.choose(&Ask { client, random, now: Duration::from_millis(random), ..Ask::default() });
+            let chosen = picker.choose(&PickArgs { client, random, now: Duration::from_millis(random), ..PickArgs::default() });
             prop_assert_eq!(chosen, first);
             leases.push(picker.candidates()[chosen.unwrap()].load.lease());
         }
@@ -206,12 +206,13 @@ fn clients_go_where_they_went_in_every_release_before() {
     let went = |algorithm, hash: &Hash, nth: usize| -> String {
         let picker = Picker::new(algorithm, hash, set.clone(), None);
         let choice = |ip: &&str| {
-            let mut passed = Vec::new();
+            let mut excluded = Vec::new();
             let chosen = (0..=nth).map(|_| {
-                let index =
-                    picker.choose(&Ask { passed: &passed, client: hash_of(ip), ..Ask::default() }).unwrap();
-                passed.push(set[index].key);
-                passed.sort_unstable();
+                let index = picker
+                    .choose(&PickArgs { excluded: &excluded, client: hash_of(ip), ..PickArgs::default() })
+                    .unwrap();
+                excluded.push(set[index].key);
+                excluded.sort_unstable();
                 &*set[index].name
             });
             chosen.last().unwrap().to_owned()

@@ -2,7 +2,7 @@
 //!
 //! Use it when connections live for very different times (databases, web sockets, long downloads). Do not when several
 //! balancers share the backends: each sees only its own connections, and all pick the same one. One that ends each
-//! connection at once would always look idle: whoever uses this leaves ghosts of those ([`Load::haunt`](super::Load)).
+//! connection at once would always look idle: whoever uses this leaves failure penalties of those ([`Load::penalize`](super::Load)).
 //!
 //! What it means is a plain search: from a start that moves on by one with each choice, once around, for the first
 //! with the least active / weight (the tests do just that, and compare). What it does is the same without looking at
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::load::{Board, ones};
 use super::tournament::Tournament;
-use super::{Ask, Candidate};
+use super::{Candidate, PickArgs};
 
 /// A load reports to the last picker that was made with it. One before it that a worker still has in its hands for
 /// one more choice only learns of what it chooses itself.
@@ -40,7 +40,7 @@ impl LeastConnections {
         for (index, candidate) in candidates.iter().enumerate() {
             candidate.load.report_to(&board, index);
         }
-        let tournament = Tournament::new(candidates.iter().map(|c| (c.load.busy(), c.weight)));
+        let tournament = Tournament::new(candidates.iter().map(|c| (c.load.effective_load(), c.weight)));
         Self {
             next: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.next)),
             board,
@@ -48,11 +48,11 @@ impl LeastConnections {
         }
     }
 
-    pub(super) fn choose(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
+    pub(super) fn choose(&self, candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
         let start = self.next.fetch_add(1, Ordering::Relaxed) % candidates.len();
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         self.board.take(|first, marks| standing.look_again(candidates, first, marks));
-        standing.choose(candidates, start, ask)
+        standing.choose(candidates, start, args)
     }
 }
 
@@ -61,17 +61,17 @@ impl Standing {
     fn look_again(&mut self, candidates: &[Candidate], first: usize, marks: u64) {
         for index in ones(marks).map(|bit| first + bit) {
             let candidate = &candidates[index];
-            self.tournament.put(index, candidate.load.busy(), candidate.weight);
+            self.tournament.put(index, candidate.load.effective_load(), candidate.weight);
         }
         let (lowest, highest) = (marks.trailing_zeros() as usize, marks.ilog2() as usize);
         self.tournament.play(first + lowest, first + highest);
     }
 
-    fn choose(&mut self, candidates: &[Candidate], start: usize, ask: &Ask<'_>) -> Option<usize> {
+    fn choose(&mut self, candidates: &[Candidate], start: usize, args: &PickArgs<'_>) -> Option<usize> {
         let chosen = loop {
             let Some(index) = self.tournament.winner(start) else { break None };
             let candidate = &candidates[index];
-            if ask.passes(candidate.key) {
+            if args.excludes(candidate.key) {
                 self.aside.push(index);
                 self.tournament.put_out(index);
                 self.tournament.play(index, index);
@@ -79,7 +79,7 @@ impl Standing {
             }
             // It may have got busier without a mark, if its load reports to a later picker: while that one is being
             // made, all workers must not be sent to whoever was idle before.
-            if candidate.load.busy() == self.tournament.active(index) {
+            if candidate.load.effective_load() == self.tournament.active(index) {
                 break Some(index);
             }
             self.look_again(candidates, index, 1);

@@ -1,5 +1,5 @@
 use super::super::laws::{candidates, passing};
-use super::super::{Ask, Method, Picker};
+use super::super::{Method, PickArgs, Picker};
 use super::*;
 use crate::config::{Algorithm, Hash};
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ fn knows_every_load(picker: &Picker) -> bool {
 #[test]
 fn equals_take_turns() {
     let picker = Picker::new(Algorithm::LeastConnections, &Hash::default(), candidates(&[1, 1, 1]), None);
-    let chosen: Vec<_> = (0..6).filter_map(|_| picker.choose(&Ask::default())).collect();
+    let chosen: Vec<_> = (0..6).filter_map(|_| picker.choose(&PickArgs::default())).collect();
     assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
 }
 
@@ -52,9 +52,11 @@ fn a_picker_that_was_replaced_does_not_send_all_to_who_was_idle() {
     let _busy: Vec<_> = (0..20).map(|n| set[n % 2].load.lease()).collect();
     let old = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), None);
     let _new = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), Some(&old));
-    let leases: Vec<_> = (0..10).map(|_| set[old.choose(&Ask::default()).unwrap()].load.lease()).collect();
+    let leases: Vec<_> =
+        (0..10).map(|_| set[old.choose(&PickArgs::default()).unwrap()].load.lease()).collect();
     assert!(leases.len() == 10 && set[2].load.active() == 10);
-    let _leases: Vec<_> = (0..30).map(|_| set[old.choose(&Ask::default()).unwrap()].load.lease()).collect();
+    let _leases: Vec<_> =
+        (0..30).map(|_| set[old.choose(&PickArgs::default()).unwrap()].load.lease()).collect();
     assert!(set.iter().all(|candidate| candidate.load.active() == 20));
 }
 
@@ -132,7 +134,7 @@ proptest! {
         }
         drop(leases);
         prop_assert!(picker.candidates.iter().all(|candidate| candidate.load.active() == 0));
-        prop_assert_eq!(picker.choose(&Ask::default()).map(|_| knows_every_load(&picker)), Some(true));
+        prop_assert_eq!(picker.choose(&PickArgs::default()).map(|_| knows_every_load(&picker)), Some(true));
     }
 }
 
@@ -149,7 +151,7 @@ proptest! {
             set.iter().zip(&members).flat_map(|(c, m)| (0..m.1).map(|_| c.load.lease())).collect();
         let picker = Picker::new(Algorithm::LeastConnections, &Hash::default(), set, None);
         for _ in 0..asked {
-            let chosen = picker.choose(&Ask::default()).unwrap();
+            let chosen = picker.choose(&PickArgs::default()).unwrap();
             let cost = |i: usize| members[i].1 as f64 / f64::from(members[i].0);
             prop_assert!((0..members.len()).all(|other| cost(other) >= cost(chosen) - 1e-9));
         }
@@ -199,7 +201,7 @@ fn at_once(backends: usize, replace: bool) {
     assert!(set.iter().all(|candidate| candidate.load.active() == 0));
     for _ in 0..2 * backends {
         let expected = search(&set, start(&picker), &[]);
-        assert_eq!(picker.choose(&Ask::default()), expected);
+        assert_eq!(picker.choose(&PickArgs::default()), expected);
         assert!(knows_every_load(&picker));
     }
 }
@@ -228,6 +230,6 @@ fn a_connection_that_ends_while_a_picker_is_made_is_seen_to_end() {
             scope.spawn(|| leases.into_iter().for_each(drop));
             Picker::new(Algorithm::LeastConnections, &Hash::default(), set, Some(&old))
         });
-        assert!(new.choose(&Ask::default()).is_some() && knows_every_load(&new));
+        assert!(new.choose(&PickArgs::default()).is_some() && knows_every_load(&new));
     }
 }

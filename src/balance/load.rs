@@ -25,11 +25,11 @@ use arc_swap::ArcSwapOption;
 use super::latency::{Known, Latency};
 
 /// How busy one backend is: the connections that were sent to it and have not ended, those that are still
-/// connecting included, and the ghosts of those that failed. All workers write it.
+/// connecting included, and the failure penalties of those that failed. All workers write it.
 #[derive(Debug, Default)]
 pub struct Load {
     active: AtomicU32,
-    ghosts: AtomicU32,
+    penalties: AtomicU32,
     /// Whether it ever had a bell: without one a change costs no more than to count it.
     listened_to: AtomicBool,
     bell: ArcSwapOption<Bell>,
@@ -50,9 +50,9 @@ impl Load {
         self.active.load(SeqCst)
     }
 
-    /// What the algorithms go by: connections and ghosts.
-    pub fn busy(&self) -> u32 {
-        self.active().saturating_add(self.ghosts.load(SeqCst))
+    /// What the algorithms go by: connections and failure penalties.
+    pub fn effective_load(&self) -> u32 {
+        self.active().saturating_add(self.penalties.load(SeqCst))
     }
 
     /// Counts one connection until the lease is dropped, however it ends.
@@ -70,21 +70,21 @@ impl Load {
         Some(Lease(Arc::clone(self)))
     }
 
-    /// Leaves a ghost, which counts as a connection until it is dropped, but only for who chooses. A backend that
-    /// ends each connection at once would look idle, and get ever more: whoever holds the ghosts of such connections
+    /// Leaves a failure penalty, which counts as a connection until it is dropped, but only for who chooses. A backend that
+    /// ends each connection at once would look idle, and get ever more: whoever holds the failure penalties of such connections
     /// for a while keeps that from happening.
-    pub fn haunt(self: &Arc<Self>) -> Ghost {
-        self.ghosts.fetch_add(1, SeqCst);
+    pub fn penalize(self: &Arc<Self>) -> FailurePenalty {
+        self.penalties.fetch_add(1, SeqCst);
         self.ring();
-        Ghost(Arc::clone(self))
+        FailurePenalty(Arc::clone(self))
     }
 
-    /// Notes how long a connection took to be established, at the time `now` of [`Ask`](super::Ask).
+    /// Notes how long a connection took to be established, at the time `now` of [`PickArgs`](super::PickArgs).
     pub fn connected(&self, took: Duration, now: Duration) {
         self.connect.observe(took, now);
     }
 
-    /// Notes how long it then took until the backend's first byte, at the time `now` of [`Ask`](super::Ask).
+    /// Notes how long it then took until the backend's first byte, at the time `now` of [`PickArgs`](super::PickArgs).
     pub fn answered(&self, took: Duration, now: Duration) {
         self.first_byte.observe(took, now);
     }
@@ -125,11 +125,11 @@ impl Drop for Lease {
 
 /// What is left of a connection that failed; gone when dropped.
 #[derive(Debug)]
-pub struct Ghost(Arc<Load>);
+pub struct FailurePenalty(Arc<Load>);
 
-impl Drop for Ghost {
+impl Drop for FailurePenalty {
     fn drop(&mut self) {
-        self.0.ghosts.fetch_sub(1, SeqCst);
+        self.0.penalties.fetch_sub(1, SeqCst);
         self.0.ring();
     }
 }
@@ -244,10 +244,10 @@ mod tests {
             let limit = NonZeroU32::new(limit).unwrap();
             let held: Vec<_> = (0..tries).filter_map(|_| load.lease_within(limit)).collect();
             prop_assert_eq!(held.len() as u32, tries.min(limit.get()));
-            let ghost = load.haunt();
-            prop_assert_eq!((load.active(), load.busy()), (held.len() as u32, held.len() as u32 + 1));
-            drop((held, ghost));
-            prop_assert_eq!((load.active(), load.busy()), (0, 0));
+            let penalty = load.penalize();
+            prop_assert_eq!((load.active(), load.effective_load()), (held.len() as u32, held.len() as u32 + 1));
+            drop((held, penalty));
+            prop_assert_eq!((load.active(), load.effective_load()), (0, 0));
         }
 
         #[test]

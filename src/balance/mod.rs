@@ -29,7 +29,7 @@ mod weighted;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use load::{Ghost, Lease, Load};
+pub use load::{FailurePenalty, Lease, Load};
 
 use crate::config::{Algorithm, Hash};
 use affinity::Affinity;
@@ -52,10 +52,10 @@ pub struct Candidate {
 
 /// What a choice is made by, besides what is known of the candidates.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Ask<'a> {
+pub struct PickArgs<'a> {
     /// The keys of the candidates that are passed over: they were tried in vain, or are full. Sorted: there may be
     /// thousands of them.
-    pub passed: &'a [u64],
+    pub excluded: &'a [u64],
     /// The hash of the client: the same for the same client in every process of the same configuration.
     pub client: u64,
     /// A number drawn at random for this choice.
@@ -64,10 +64,10 @@ pub struct Ask<'a> {
     pub now: Duration,
 }
 
-impl Ask<'_> {
+impl PickArgs<'_> {
     /// Whether the candidate of this key is passed over.
-    pub fn passes(&self, key: u64) -> bool {
-        self.passed.binary_search(&key).is_ok()
+    pub fn excludes(&self, key: u64) -> bool {
+        self.excluded.binary_search(&key).is_ok()
     }
 }
 
@@ -129,24 +129,24 @@ impl Picker {
     }
 
     /// The index of the chosen candidate, never one that is to be passed over; `None` when nobody is left.
-    pub fn choose(&self, ask: &Ask<'_>) -> Option<usize> {
-        debug_assert!(ask.passed.is_sorted());
+    pub fn choose(&self, args: &PickArgs<'_>) -> Option<usize> {
+        debug_assert!(args.excluded.is_sorted());
         if self.candidates.is_empty() {
             return None;
         }
         match &self.method {
-            Method::RoundRobin(method) => method.choose(&self.candidates, ask),
-            Method::Weighted(method) => method.choose(&self.candidates, ask),
-            Method::LeastConnections(method) => method.choose(&self.candidates, ask),
-            Method::RandomTwo => random_two::choose(&self.candidates, ask),
-            Method::Ewma => ewma::choose(&self.candidates, ask),
-            Method::Affinity(method) => method.choose(&self.candidates, ask),
+            Method::RoundRobin(method) => method.choose(&self.candidates, args),
+            Method::Weighted(method) => method.choose(&self.candidates, args),
+            Method::LeastConnections(method) => method.choose(&self.candidates, args),
+            Method::RandomTwo => random_two::choose(&self.candidates, args),
+            Method::Ewma => ewma::choose(&self.candidates, args),
+            Method::Affinity(method) => method.choose(&self.candidates, args),
         }
     }
 
     /// Who would have been chosen if nobody's load were bounded; `None` if nobody's is.
-    pub fn unbounded(&self, ask: &Ask<'_>) -> Option<usize> {
-        affinity(Some(&self.method))?.unbounded(&self.candidates, ask)
+    pub fn unbounded(&self, args: &PickArgs<'_>) -> Option<usize> {
+        affinity(Some(&self.method))?.unbounded(&self.candidates, args)
     }
 
     /// The candidates, in the order that [`choose`](Self::choose) indexes.

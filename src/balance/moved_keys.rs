@@ -23,7 +23,7 @@ struct Moved {
 /// Where each client goes: to which name.
 fn assignments(algorithm: Algorithm, hash: &Hash, set: &[Candidate]) -> Vec<Arc<str>> {
     let picker = Picker::new(algorithm, hash, set.to_vec(), None);
-    let of = |nth| picker.choose(&Ask { client: client(nth), ..Ask::default() }).unwrap();
+    let of = |nth| picker.choose(&PickArgs { client: client(nth), ..PickArgs::default() }).unwrap();
     (0..CLIENTS).map(|nth| Arc::clone(&set[of(nth)].name)).collect()
 }
 

@@ -7,21 +7,21 @@
 //! light one gets the connection however idle the heavy ones are.
 
 use super::two::better_of_two;
-use super::{Ask, Candidate};
+use super::{Candidate, PickArgs};
 
-pub(super) fn choose(candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
-    better_of_two(candidates, ask, fewer)
+pub(super) fn choose(candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
+    better_of_two(candidates, args, fewer)
 }
 
 /// Whether it has fewer connections for its weight than the other, without dividing.
 fn fewer(one: &Candidate, other: &Candidate) -> bool {
-    let cost = |of: &Candidate, by: &Candidate| u64::from(of.load.busy()) * u64::from(by.weight);
+    let cost = |of: &Candidate, by: &Candidate| u64::from(of.load.effective_load()) * u64::from(by.weight);
     cost(one, other) < cost(other, one)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Ask, Picker, laws::candidates};
+    use super::super::{PickArgs, Picker, laws::candidates};
     use crate::config::{Algorithm, Hash};
     use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ mod tests {
     /// The connections of each when `n` have come and none has ended.
     fn filled(picker: &Picker, n: u64) -> Vec<u32> {
         let lease = |random| {
-            let chosen = picker.choose(&Ask { random, ..Ask::default() })?;
+            let chosen = picker.choose(&PickArgs { random, ..PickArgs::default() })?;
             Some(picker.candidates()[chosen].load.lease())
         };
         let _leases: Vec<_> = (0..n).map(lease).collect();
@@ -65,7 +65,7 @@ mod tests {
             let picker = picker(&members.iter().map(|m| m.0).collect::<Vec<_>>());
             let each = picker.candidates().iter().zip(&members);
             let _leases: Vec<_> = each.flat_map(|(c, m)| (0..m.1).map(|_| c.load.lease())).collect();
-            let chosen = members[picker.choose(&Ask { random, ..Ask::default() }).unwrap()];
+            let chosen = members[picker.choose(&PickArgs { random, ..PickArgs::default() }).unwrap()];
             // There is another one that it had no more than.
             let no_more = members.iter().filter(|other| chosen.1 * other.0 <= other.1 * chosen.0);
             prop_assert!(no_more.count() >= 2);

@@ -149,9 +149,9 @@ impl Taken {
         }
         let beyond = (free + 1) % self.slots;
         // Whoever comes this way again need not take every step: without that, a ring that fills up would take for ever.
-        let mut passed = slot;
-        while let Some(ahead) = self.ahead.insert(passed, beyond) {
-            passed = ahead;
+        let mut excluded = slot;
+        while let Some(ahead) = self.ahead.insert(excluded, beyond) {
+            excluded = ahead;
         }
         free
     }

@@ -1,6 +1,6 @@
 use super::super::hash::by_name;
 use super::super::laws::{candidates, client};
-use super::super::{Algorithm, Ask, Candidate, Picker};
+use super::super::{Algorithm, Candidate, PickArgs, Picker};
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -71,11 +71,11 @@ proptest! {
         let gone = set.remove(one % weights.len());
         let after = picker(&set, Some(7));
         for nth in 0..100 {
-            let ask = Ask { client: client(u64::from(first) + nth), ..Ask::default() };
-            let was = before.choose(&ask).map(|index| before.candidates()[index].key);
-            let second = before.choose(&Ask { passed: &[gone.key], ..ask });
+            let args = PickArgs { client: client(u64::from(first) + nth), ..PickArgs::default() };
+            let was = before.choose(&args).map(|index| before.candidates()[index].key);
+            let second = before.choose(&PickArgs { excluded: &[gone.key], ..args });
             let second = second.map(|index| before.candidates()[index].key);
-            let is = after.choose(&ask).map(|index| after.candidates()[index].key);
+            let is = after.choose(&args).map(|index| after.candidates()[index].key);
             // Read backwards: one that joins takes clients to itself, and moves none between the others.
             prop_assert_eq!(is, if was == Some(gone.key) { second } else { was });
         }
@@ -91,8 +91,8 @@ proptest! {
         set[grown].weight += 1;
         let after = picker(&set, Some(7));
         for nth in 0..100 {
-            let ask = Ask { client: client(u64::from(first) + nth), ..Ask::default() };
-            let (was, is) = (before.choose(&ask), after.choose(&ask));
+            let args = PickArgs { client: client(u64::from(first) + nth), ..PickArgs::default() };
+            let (was, is) = (before.choose(&args), after.choose(&args));
             prop_assert!(was == is || is == Some(grown));
         }
     }

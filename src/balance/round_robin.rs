@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::weighted::Weighted;
-use super::{Ask, Candidate};
+use super::{Candidate, PickArgs};
 
 /// The place of the rotation, one for all workers, so that the turn is even over the whole process and not
 /// only within each worker. Shared with the pickers before and after it.
@@ -36,16 +36,16 @@ impl RoundRobin {
         Self { next: Arc::clone(&self.next), uneven }
     }
 
-    pub(super) fn choose(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
+    pub(super) fn choose(&self, candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
         if let Some(uneven) = &self.uneven {
-            return uneven.choose(candidates, ask);
+            return uneven.choose(candidates, args);
         }
         let n = candidates.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % n;
-        if !ask.passes(candidates[first].key) {
+        if !args.excludes(candidates[first].key) {
             return Some(first);
         }
-        let found = (1..n).find(|step| !ask.passes(candidates[(first + step) % n].key))?;
+        let found = (1..n).find(|step| !args.excludes(candidates[(first + step) % n].key))?;
         // Those passed over have had their turn: who follows the chosen one is next.
         self.next.fetch_add(found, Ordering::Relaxed);
         Some((first + found) % n)
@@ -58,7 +58,7 @@ fn differ(candidates: &[Candidate]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Ask, Picker, laws::candidates};
+    use super::super::{PickArgs, Picker, laws::candidates};
     use crate::config::{Algorithm, Hash};
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn equal_backends_take_turns() {
         let picker = Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(&[1, 1, 1]), None);
-        let chosen: Vec<_> = (0..10).filter_map(|_| picker.choose(&Ask::default())).collect();
+        let chosen: Vec<_> = (0..10).filter_map(|_| picker.choose(&PickArgs::default())).collect();
         assert_eq!(chosen, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]);
     }
 
@@ -80,7 +80,7 @@ mod tests {
                 std::thread::spawn(move || {
                     let mut counts = [0u32; 7];
                     for _ in 0..7_000 {
-                        counts[picker.choose(&Ask::default()).unwrap()] += 1;
+                        counts[picker.choose(&PickArgs::default()).unwrap()] += 1;
                     }
                     counts
                 })
@@ -101,7 +101,7 @@ mod tests {
             Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(weights), old)
         };
         let chosen = |picker: &Picker, n: usize| -> Vec<_> {
-            (0..n).filter_map(|_| picker.choose(&Ask::default())).collect()
+            (0..n).filter_map(|_| picker.choose(&PickArgs::default())).collect()
         };
         let even = new(&[1, 1, 1], None);
         assert_eq!(chosen(&even, 4), [0, 1, 2, 0]);
@@ -123,7 +123,7 @@ mod tests {
         fn every_full_turn_is_exactly_even(n in 1usize..30, turns in 1usize..10, weight in 1u32..9) {
             let picker = Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(&vec![weight; n]), None);
             let mut counts = vec![0; n];
-            for _ in 0..n * turns { counts[picker.choose(&Ask::default()).unwrap()] += 1; }
+            for _ in 0..n * turns { counts[picker.choose(&PickArgs::default()).unwrap()] += 1; }
             prop_assert!(counts.iter().all(|&c| c == turns));
         }
     }

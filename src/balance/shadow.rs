@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use serde::Serialize;
 
-use super::{Ask, Candidate, Lease, Load, Picker};
+use super::{Candidate, Lease, Load, PickArgs, Picker};
 use crate::config::{Algorithm, Hash};
 
 /// What an algorithm has sent, or would have sent, to one backend. It outlasts the sets that the backend is in.
@@ -110,8 +110,8 @@ impl Shadow {
     }
 
     /// Chooses for one connection, which is counted until the lease is dropped; `None`: there is nobody.
-    pub fn take(&self, ask: &Ask<'_>) -> Option<Lease> {
-        self.picker.choose(ask).map(|index| self.tallies[index].take())
+    pub fn take(&self, args: &PickArgs<'_>) -> Option<Lease> {
+        self.picker.choose(args).map(|index| self.tallies[index].take())
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
                 match event {
                     Some(client) => {
                         begun += 1;
-                        open.push(shadow.take(&Ask { client, random: client, ..Ask::default() }).unwrap());
+                        open.push(shadow.take(&PickArgs { client, random: client, ..PickArgs::default() }).unwrap());
                     }
                     None => drop(open.pop()),
                 }
@@ -193,10 +193,10 @@ mod tests {
             for event in life {
                 match event {
                     Some(client) => {
-                        let ask = Ask { client, random: client, ..Ask::default() };
-                        let chosen = picker.choose(&ask).unwrap();
+                        let args = PickArgs { client, random: client, ..PickArgs::default() };
+                        let chosen = picker.choose(&args).unwrap();
                         let lease = picker.candidates()[chosen].load.lease();
-                        open.push((lease, actual[chosen].take(), shadow.take(&ask)));
+                        open.push((lease, actual[chosen].take(), shadow.take(&args)));
                     }
                     None => drop(open.pop()),
                 }

@@ -4,7 +4,7 @@
 //! random would be log n / log log n (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). And
 //! as everybody draws other ones, nobody is overrun by all those who have seen at the same moment that it has least.
 
-use super::{Ask, Candidate};
+use super::{Candidate, PickArgs};
 
 /// So often one is drawn again that may not be chosen; then it is the next one that may.
 const DRAWS: usize = 16;
@@ -12,11 +12,11 @@ const DRAWS: usize = 16;
 /// The first of the two, unless the second `beats` it.
 pub(super) fn better_of_two(
     candidates: &[Candidate],
-    ask: &Ask<'_>,
+    args: &PickArgs<'_>,
     beats: impl Fn(&Candidate, &Candidate) -> bool,
 ) -> Option<usize> {
-    let mut dice = SplitMix(ask.random);
-    let allowed = |index: usize| !ask.passes(candidates[index].key);
+    let mut dice = SplitMix(args.random);
+    let allowed = |index: usize| !args.excludes(candidates[index].key);
     let first = draw(candidates.len(), &mut dice, allowed)?;
     let Some(second) = draw(candidates.len(), &mut dice, |index| index != first && allowed(index)) else {
         return Some(first);
@@ -58,11 +58,16 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// The choice when the second one of the two wins or not, and the two.
-    fn chosen(n: usize, passed: &[u64], random: u64, wins: bool) -> (Option<usize>, Option<(usize, usize)>) {
+    fn chosen(
+        n: usize,
+        excluded: &[u64],
+        random: u64,
+        wins: bool,
+    ) -> (Option<usize>, Option<(usize, usize)>) {
         let two = Cell::new(None);
         let chosen = better_of_two(
             &candidates(&vec![1; n]),
-            &Ask { passed, random, ..Ask::default() },
+            &PickArgs { excluded, random, ..PickArgs::default() },
             |one, other| {
                 two.set(Some((other.key as usize, one.key as usize)));
                 wins
@@ -76,16 +81,16 @@ mod tests {
 
         #[test]
         fn two_different_ones_are_compared_and_the_better_one_is_chosen(
-            passed in proptest::collection::vec(any::<bool>(), 1..20), random in any::<u64>(), wins in any::<bool>(),
+            excluded in proptest::collection::vec(any::<bool>(), 1..20), random in any::<u64>(), wins in any::<bool>(),
         ) {
-            let keys: Vec<u64> = (0..passed.len()).filter(|&n| passed[n]).map(|n| n as u64).collect();
-            let left = passed.len() - keys.len();
-            let (chosen, two) = chosen(passed.len(), &keys, random, wins);
+            let keys: Vec<u64> = (0..excluded.len()).filter(|&n| excluded[n]).map(|n| n as u64).collect();
+            let left = excluded.len() - keys.len();
+            let (chosen, two) = chosen(excluded.len(), &keys, random, wins);
             prop_assert_eq!(chosen.is_some(), left > 0);
             prop_assert_eq!(two.is_some(), left > 1);
-            prop_assert!(chosen.is_none_or(|index| !passed[index]));
+            prop_assert!(chosen.is_none_or(|index| !excluded[index]));
             if let Some((first, second)) = two {
-                prop_assert!(first != second && !passed[first] && !passed[second]);
+                prop_assert!(first != second && !excluded[first] && !excluded[second]);
                 prop_assert_eq!(chosen, Some(if wins { second } else { first }));
             }
         }

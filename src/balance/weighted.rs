@@ -17,7 +17,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, binary_heap::PeekMut};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Ask, Candidate};
+use super::{Candidate, PickArgs};
 
 /// Whose turn it is. A choice moves it on for all workers, so a lock guards it.
 #[derive(Debug)]
@@ -88,9 +88,9 @@ impl Weighted {
         }
     }
 
-    pub(super) fn choose(&self, candidates: &[Candidate], ask: &Ask<'_>) -> Option<usize> {
+    pub(super) fn choose(&self, candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
         let mut credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
-        credits.choose(|index| ask.passes(candidates[index].key))
+        credits.choose(|index| args.excludes(candidates[index].key))
     }
 }
 

@@ -1,5 +1,5 @@
 use super::super::laws::{candidates, passing};
-use super::super::{Ask, Method, Picker};
+use super::super::{Method, PickArgs, Picker};
 use super::*;
 use crate::config::{Algorithm, Hash};
 use proptest::prelude::*;
@@ -49,7 +49,8 @@ fn weighted(picker: &Picker) -> &Weighted {
 #[test]
 fn five_one_one_is_spread_out() {
     let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[5, 1, 1]), None);
-    let chosen: String = (0..14).map(|_| ["a", "b", "c"][picker.choose(&Ask::default()).unwrap()]).collect();
+    let chosen: String =
+        (0..14).map(|_| ["a", "b", "c"][picker.choose(&PickArgs::default()).unwrap()]).collect();
     assert_eq!(chosen, "aabacaaaabacaa");
 }
 
@@ -57,26 +58,26 @@ fn five_one_one_is_spread_out() {
 fn a_newcomer_does_not_restart_the_others_cycle() {
     let old = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[5, 1, 1]), None);
     for _ in 0..3 {
-        old.choose(&Ask::default());
+        old.choose(&PickArgs::default());
     }
     let new = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[5, 1, 1]), Some(&old));
-    let rest: String = (0..4).map(|_| ["a", "b", "c"][new.choose(&Ask::default()).unwrap()]).collect();
+    let rest: String = (0..4).map(|_| ["a", "b", "c"][new.choose(&PickArgs::default()).unwrap()]).collect();
     assert_eq!(rest, "acaa");
 }
 
 #[test]
 fn old_credit_is_worth_its_part_of_the_new_weights() {
     let heavy = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[100, 100]), None);
-    heavy.choose(&Ask::default());
+    heavy.choose(&PickArgs::default());
     let light = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[1, 1]), Some(&heavy));
-    let chosen: Vec<_> = (0..4).filter_map(|_| light.choose(&Ask::default())).collect();
+    let chosen: Vec<_> = (0..4).filter_map(|_| light.choose(&PickArgs::default())).collect();
     assert_eq!(chosen, [1, 0, 1, 0]);
 }
 
 #[test]
 fn a_thousand_years_of_turns_do_not_overflow() {
     let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[256, 1, 256]), None);
-    let before: Vec<_> = (0..513).filter_map(|_| picker.choose(&Ask::default())).collect();
+    let before: Vec<_> = (0..513).filter_map(|_| picker.choose(&PickArgs::default())).collect();
     {
         let mut credits = weighted(&picker).credits.lock().unwrap();
         let years = 1_000 * 365 * 24 * 3_600 * 1_000_000;
@@ -86,7 +87,7 @@ fn a_thousand_years_of_turns_do_not_overflow() {
             class.accounts = accounts.map(|a| Account { base: a.base - weight * years, ..a }).collect();
         }
     }
-    let after: Vec<_> = (0..513).filter_map(|_| picker.choose(&Ask::default())).collect();
+    let after: Vec<_> = (0..513).filter_map(|_| picker.choose(&PickArgs::default())).collect();
     assert_eq!(before, after);
 }
 
@@ -101,7 +102,7 @@ proptest! {
         let cycle: u32 = weights.iter().sum();
         for _ in 0..cycles {
             let mut counts = vec![0u32; weights.len()];
-            for _ in 0..cycle { counts[picker.choose(&Ask::default()).unwrap()] += 1; }
+            for _ in 0..cycle { counts[picker.choose(&PickArgs::default()).unwrap()] += 1; }
             prop_assert_eq!(&counts, &weights);
         }
     }
@@ -121,7 +122,7 @@ proptest! {
                 None => Reference::new(&weights),
             };
             for _ in 0..cycles * weights.iter().sum::<u32>() as usize + more {
-                prop_assert_eq!(picker.choose(&Ask::default()), Some(reference.choose()));
+                prop_assert_eq!(picker.choose(&PickArgs::default()), Some(reference.choose()));
             }
             previous = Some((picker, reference));
         }
@@ -154,7 +155,7 @@ proptest! {
         let sum: u32 = weights.iter().sum();
         let (mut counts, mut last) = (vec![0; weights.len()], vec![0; weights.len()]);
         for turn in 1..=2 * sum {
-            let chosen = picker.choose(&Ask::default()).unwrap();
+            let chosen = picker.choose(&PickArgs::default()).unwrap();
             counts[chosen] += 1;
             // Its due is turn × weight / sum.
             prop_assert!((counts[chosen] - 1) * sum < turn * weights[chosen]);

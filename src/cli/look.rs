@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::style::Color;
 use ratatui::text::Span;
 
-use crate::pool::State;
+use crate::pool::BackendState;
 use crate::sanitize;
 
 /// A terminal that is drawn on; put back in order when it is dropped, and by the library's hook when the program
@@ -31,26 +31,26 @@ impl Drop for Screen {
 }
 
 /// The colour of a state; `None` is one that this version does not know.
-pub(super) fn colour(state: Option<State>) -> Color {
+pub(super) fn colour(state: Option<BackendState>) -> Color {
     match state {
-        Some(State::Up) => Color::Green,
-        Some(State::Joining) => Color::Cyan,
-        Some(State::Down | State::Ejected) => Color::Red,
-        Some(State::Draining | State::Maintenance) => Color::Yellow,
-        Some(State::Gone) | None => Color::Gray,
+        Some(BackendState::Up) => Color::Green,
+        Some(BackendState::Joining) => Color::Cyan,
+        Some(BackendState::Down | BackendState::Ejected) => Color::Red,
+        Some(BackendState::Draining | BackendState::Maintenance) => Color::Yellow,
+        Some(BackendState::Gone) | None => Color::Gray,
     }
 }
 
 /// A mark for a state, as not everybody sees colours.
-pub(super) fn mark(state: Option<State>) -> char {
+pub(super) fn mark(state: Option<BackendState>) -> char {
     match state {
-        Some(State::Up) => '●',
-        Some(State::Joining) => '◌',
-        Some(State::Down) => '✖',
-        Some(State::Ejected) => '▲',
-        Some(State::Draining) => '◐',
-        Some(State::Maintenance) => '■',
-        Some(State::Gone) | None => '·',
+        Some(BackendState::Up) => '●',
+        Some(BackendState::Joining) => '◌',
+        Some(BackendState::Down) => '✖',
+        Some(BackendState::Ejected) => '▲',
+        Some(BackendState::Draining) => '◐',
+        Some(BackendState::Maintenance) => '■',
+        Some(BackendState::Gone) | None => '·',
     }
 }
 

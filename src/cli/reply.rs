@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::pool::State;
+use crate::pool::BackendState;
 
 /// `/api/v1/status`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -54,7 +54,7 @@ pub(super) struct Backend {
     pub(super) name: String,
     pub(super) address: String,
     #[serde(deserialize_with = "state")]
-    pub(super) state: Option<State>,
+    pub(super) state: Option<BackendState>,
     /// In seconds since the epoch.
     pub(super) since: f64,
     pub(super) cause: String,
@@ -81,9 +81,9 @@ pub(super) struct Check {
 }
 
 /// A state of a newer server is none that is known.
-fn state<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<State>, D::Error> {
+fn state<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<BackendState>, D::Error> {
     let name = String::deserialize(deserializer)?;
-    Ok(State::ALL.into_iter().find(|state| state.name() == name))
+    Ok(BackendState::ALL.into_iter().find(|state| state.name() == name))
 }
 
 impl Status {
@@ -109,6 +109,6 @@ impl Pool {
 impl Backend {
     /// The word for its state.
     pub(super) fn state_name(&self) -> &'static str {
-        self.state.map_or("unknown", State::name)
+        self.state.map_or("unknown", BackendState::name)
     }
 }

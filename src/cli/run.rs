@@ -32,7 +32,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
 /// Runs a configuration until a signal ends it; a reload reads `file` again.
 pub(super) fn serve(config: Config, file: Option<&Path>) -> Result<Exit, Failure> {
     let log = log::init(&config.log)?;
-    // However many ask the admin server, checks and keepers have a thread of their own.
+    // However many ask the admin server, checks and pool states have a thread of their own.
     let (runtime, admin) = (control_plane()?, thread("admin")?);
     let result = runtime.block_on(live(config, file, &log, admin.handle()));
     // A check that hangs in the system's resolver must not hold up the end.

@@ -1,8 +1,8 @@
 //! Where backends come from. One file per source.
 //!
 //! A source says what it sees, round after round, as [`Observation`]s; it knows nothing of pools. What an
-//! observation means for the backends that were there before is the keeper's to decide
-//! ([`crate::pool::keeper`]). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
+//! observation means for the backends that were there before is the pool state's to decide
+//! ([`crate::pool::pool state`]). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
 
 pub(crate) mod chosen;
 pub(crate) mod containers;

@@ -1,7 +1,7 @@
 //! Active checks: one file per kind, when they are due, and the rise/fall state machine.
 //!
 //! Each check of each backend has a [`Checker`], which runs it again and again. What a result means for the backend
-//! is the keeper's to decide. To add a kind: its file here, its [`Check`] variant, and a line in `check`.
+//! is the pool state's to decide. To add a kind: its file here, its [`Check`] variant, and a line in `check`.
 
 mod answer;
 mod checker;

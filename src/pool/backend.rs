@@ -1,5 +1,5 @@
-//! One backend, as the keeper and the workers share it: who it is, its counters, and what its connections are
-//! told. Its state is not here: that is the keeper's alone.
+//! One backend, as the pool state and the workers share it: who it is, its counters, and what its connections are
+//! told. Its state is not here: that is the pool state's alone.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 
 use super::answers::Answers;
 use super::average::Pace;
-use super::state::State;
+use super::backend_state::BackendState;
 use crate::balance::shadow::{Score, Tally};
 use crate::balance::{Lease, Load};
 use crate::config::{Algorithm, Ending};
@@ -52,7 +52,7 @@ pub struct Stay {
     /// Its connections' counters, for each listener.
     pub flows: Flows,
     failures: [AtomicU64; ConnectError::ALL.len()],
-    entered: [AtomicU64; State::ALL.len()],
+    entered: [AtomicU64; BackendState::ALL.len()],
     checks: Mutex<Checks>,
     /// Connections at once; 0: as many as there come.
     limit: AtomicU32,
@@ -138,7 +138,7 @@ impl Backend {
 }
 
 impl Stay {
-    /// Tells all connections that there are, and those that come by a view that is just being replaced, to end;
+    /// Tells all connections that there are, and those that come by a snapshot that is just being replaced, to end;
     /// `None` takes an order back.
     pub fn give_order(&self, order: Option<Order>) {
         self.order.store(order.map(Arc::new));
@@ -233,12 +233,12 @@ impl Stay {
     }
 
     /// Counts that it entered a state.
-    pub(super) fn enter(&self, state: State) {
+    pub(super) fn enter(&self, state: BackendState) {
         self.entered[state.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     /// How often it entered each state, by [`State::index`].
-    pub fn entered(&self) -> [u64; State::ALL.len()] {
+    pub fn entered(&self) -> [u64; BackendState::ALL.len()] {
         std::array::from_fn(|index| self.entered[index].load(Ordering::Relaxed))
     }
 

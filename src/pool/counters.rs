@@ -8,7 +8,7 @@ use std::time::Duration;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::backend::Backend;
-use super::state::State;
+use super::backend_state::BackendState;
 use crate::telemetry::CloseReason;
 
 /// What happened to a pool's connections and questions.
@@ -100,12 +100,16 @@ impl Counters {
     }
 
     /// Counts a backend's change of state, for it and for the pool: what the pool knows of it ends with it.
-    pub(super) fn changed(&self, backend: &Backend, to: State) {
+    pub(super) fn changed(&self, backend: &Backend, to: BackendState) {
         backend.enter(to);
         match to {
-            State::Joining => _ = self.joined.fetch_add(1, Ordering::Relaxed),
-            State::Gone => _ = self.left.fetch_add(1, Ordering::Relaxed),
-            State::Up | State::Down | State::Ejected | State::Draining | State::Maintenance => {}
+            BackendState::Joining => _ = self.joined.fetch_add(1, Ordering::Relaxed),
+            BackendState::Gone => _ = self.left.fetch_add(1, Ordering::Relaxed),
+            BackendState::Up
+            | BackendState::Down
+            | BackendState::Ejected
+            | BackendState::Draining
+            | BackendState::Maintenance => {}
         }
     }
 

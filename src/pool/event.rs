@@ -1,17 +1,17 @@
-//! What a keeper takes in, and what follows from it.
+//! What a pool state takes in, and what follows from it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::backend::Backend;
-use super::state::State;
+use super::backend_state::BackendState;
 use crate::config;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
 use crate::health::CheckError;
 use crate::own::OwnAddresses;
 use crate::telemetry::text::Cause;
 
-/// Something that a keeper takes in.
+/// Something that a pool state takes in.
 #[derive(Debug)]
 pub enum Event {
     /// A source has asked once more.
@@ -22,10 +22,10 @@ pub enum Event {
     Failed(u64, Failure, u32),
     /// An operator wants something of a backend; with it who that is, for the log.
     Told(u64, Command, Arc<str>),
-    /// An operator adds a backend, at an address that is nobody's (see [`addable`](super::keeper::Keeper::addable)).
+    /// An operator adds a backend, at an address that is nobody's (see [`addable`](super::state_machine::PoolState::addable)).
     Added(Found),
     /// An operator takes away what operators have added at an address (see
-    /// [`removable`](super::keeper::Keeper::removable)); with it who that is, for the log.
+    /// [`removable`](super::state_machine::PoolState::removable)); with it who that is, for the log.
     Withdrawn(SocketAddr, Arc<str>),
     /// The pool's configuration is another one from now on.
     Reconfigured(Box<config::Pool>),
@@ -41,16 +41,16 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// To be used, or not.
-    Be(Wish),
+    SetAdminState(AdminState),
     /// To have another share; 0 means that it gets nothing new. Holds until its source gives it another one.
-    Weigh(u32),
+    SetWeight(u32),
     /// To be checked at once.
     Check,
 }
 
 /// Whether an operator wants a backend to be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum AdminState {
     /// As far as its checks allow.
     Up,
     /// It is to get nothing new; its connections follow `on_drain`.
@@ -76,9 +76,9 @@ pub enum Effect {
         /// Whose.
         backend: Arc<Backend>,
         /// Its state before.
-        from: State,
+        from: BackendState,
         /// Its state now.
-        to: State,
+        to: BackendState,
         /// Why.
         cause: Cause,
     },
@@ -99,7 +99,7 @@ pub enum Effect {
         /// The share.
         weight: u32,
     },
-    /// The view is to be made anew: who is in it, or with what share, has changed.
+    /// The snapshot is to be made anew: who is in it, or with what share, has changed.
     Reshape,
     /// A backend would have been ejected, but too many are out already.
     Spared {
@@ -133,7 +133,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether it can be seen in the pool's view or roster.
+    /// Whether it can be seen in the pool's snapshot or status.
     pub fn shows(&self) -> bool {
         match self {
             Self::Changed { .. } | Self::Named(_) | Self::Weighed { .. } | Self::Reshape => true,

@@ -1,4 +1,4 @@
-//! A backend as its keeper knows it: facts, and the state that follows from them.
+//! A backend as its pool state knows it: facts, and the state that follows from them.
 //!
 //! No event sets a state. An event changes a *fact* (what a source says, what a check found, what live connections
 //! met, what an operator wants), and `standing` tells what follows from all of them together. So it never
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Order};
-use super::event::Wish;
-use super::state::State;
+use super::backend_state::BackendState;
+use super::event::AdminState;
 use crate::config::{self, Ending, Policy};
 use crate::discovery::{Fitness, Found, SourceKey};
 use crate::health::{Ejection, Tally, Verdict};
@@ -21,13 +21,13 @@ use crate::telemetry::text::Cause;
 /// In so many steps a backend that came up gets its whole share (`slow_start`).
 pub const STEPS: u32 = 10;
 
-/// A backend and what the keeper knows of it.
+/// A backend and what the pool state knows of it.
 #[derive(Clone, Debug)]
 pub struct Member {
     /// Who it is.
     pub backend: Arc<Backend>,
     /// Its state.
-    pub state: State,
+    pub state: BackendState,
     /// Since when.
     pub since: Instant,
     /// Why it is in this state.
@@ -41,7 +41,7 @@ pub struct Member {
     /// How much of its share it gets by now, in [`STEPS`].
     pub step: u32,
     /// What each source says of it. One that says nothing any longer is not here.
-    pub(super) claims: BTreeMap<SourceKey, Claim>,
+    pub(super) sources: BTreeMap<SourceKey, SourceEntry>,
     /// What each of the pool's checks has found.
     pub(super) results: Vec<Results>,
     /// Why its checks fail, if they do.
@@ -50,7 +50,7 @@ pub struct Member {
     pub(super) trial: Instant,
     pub(super) ejection: Ejection,
     /// What an operator wants of it, if it is not to be used.
-    pub(super) wish: Option<(Wish, Cause)>,
+    pub(super) admin_state: Option<(AdminState, Cause)>,
     /// The share that an operator gave it, and the one that it had by the sources then.
     pub(super) told_weight: Option<(u32, u32)>,
     /// Why it can never be used: this process listens at its address.
@@ -71,7 +71,7 @@ pub(super) struct Results {
 
 /// One source's word that a backend exists.
 #[derive(Clone, Debug)]
-pub(super) struct Claim {
+pub(super) struct SourceEntry {
     pub(super) found: Found,
     /// Since when good answers have been without it.
     pub(super) missing: Option<Instant>,
@@ -82,19 +82,19 @@ impl Member {
     pub(super) fn new(backend: Arc<Backend>, cause: Cause, checks: usize, now: Instant) -> Self {
         Self {
             backend,
-            state: State::Joining,
+            state: BackendState::Joining,
             since: now,
             cause,
             weight: 1,
             tier: 0,
             connections: None,
             step: STEPS,
-            claims: BTreeMap::new(),
+            sources: BTreeMap::new(),
             results: vec![Results::default(); checks],
             failing: "".into(),
             trial: now,
             ejection: Ejection::default(),
-            wish: None,
+            admin_state: None,
             told_weight: None,
             refused: None,
             left: None,
@@ -108,17 +108,17 @@ impl Member {
 
     /// Whether an operator has disabled it, so that it is not checked.
     pub(super) fn in_maintenance(&self) -> bool {
-        matches!(self.wish, Some((Wish::Maintenance, _)))
+        matches!(self.admin_state, Some((AdminState::Maintenance, _)))
     }
 
     /// Whether every source that knew it now answers without it.
     pub(super) fn missing(&self) -> bool {
-        self.claims.values().all(|claim| claim.missing.is_some())
+        self.sources.values().all(|entry| entry.missing.is_some())
     }
 
     /// The sources that see it now.
     pub(super) fn sources(&self) -> impl Iterator<Item = &SourceKey> {
-        self.claims.iter().filter(|(_, claim)| claim.missing.is_none()).map(|(key, _)| key)
+        self.sources.iter().filter(|(_, entry)| entry.missing.is_none()).map(|(key, _)| key)
     }
 
     /// What all checks together say: one that fails is enough, and all must have been heard.
@@ -135,42 +135,42 @@ impl Member {
 
     /// Whether there is no more to be heard of it soon: each check has ended once, or it is known to be starting.
     pub(super) fn settled(&self) -> bool {
-        self.state != State::Joining
+        self.state != BackendState::Joining
             || *self.fitness() == Fitness::Starting
             || self.results.iter().all(|results| results.heard)
     }
 
     /// What all sources that know of its health say together.
     fn fitness(&self) -> &Fitness {
-        let all = || self.claims.values().map(|claim| &claim.found.fitness);
+        let all = || self.sources.values().map(|entry| &entry.found.fitness);
         let unhealthy = all().find(|fitness| matches!(fitness, Fitness::Unhealthy(_)));
         let starting = || all().find(|fitness| matches!(fitness, Fitness::Starting));
         unhealthy.or_else(starting).unwrap_or(&Fitness::Unknown)
     }
 
     /// The state that follows from what is known, and why; without a word where only what has just happened can tell.
-    pub(super) fn standing(&self, now: Instant) -> (State, Option<Cause>) {
+    pub(super) fn standing(&self, now: Instant) -> (BackendState, Option<Cause>) {
         if let Some(why) = &self.left {
-            return (State::Draining, Some(why.clone()));
+            return (BackendState::Draining, Some(why.clone()));
         }
         if let Some(why) = &self.refused {
-            return (State::Down, Some(Cause::from(why)));
+            return (BackendState::Down, Some(Cause::from(why)));
         }
-        match &self.wish {
-            Some((Wish::Maintenance, who)) => return (State::Maintenance, Some(who.clone())),
-            Some((Wish::Draining, who)) => return (State::Draining, Some(who.clone())),
-            Some((Wish::Up, _)) | None => {}
+        match &self.admin_state {
+            Some((AdminState::Maintenance, who)) => return (BackendState::Maintenance, Some(who.clone())),
+            Some((AdminState::Draining, who)) => return (BackendState::Draining, Some(who.clone())),
+            Some((AdminState::Up, _)) | None => {}
         }
         match self.fitness() {
-            Fitness::Unhealthy(why) => return (State::Down, Some(why.clone())),
-            Fitness::Starting => return (State::Joining, Some("its container is starting".into())),
+            Fitness::Unhealthy(why) => return (BackendState::Down, Some(why.clone())),
+            Fitness::Starting => return (BackendState::Joining, Some("its container is starting".into())),
             Fitness::Unknown | Fitness::Healthy => {}
         }
         match (self.verdict(), self.ejection.out(now)) {
-            (Verdict::Failing, _) => (State::Down, Some(self.failing.clone())),
-            (Verdict::Unchecked, _) => (State::Joining, None),
-            (Verdict::Passing, Some((_, why))) => (State::Ejected, Some(why.clone())),
-            (Verdict::Passing, None) => (State::Up, None),
+            (Verdict::Failing, _) => (BackendState::Down, Some(self.failing.clone())),
+            (Verdict::Unchecked, _) => (BackendState::Joining, None),
+            (Verdict::Passing, Some((_, why))) => (BackendState::Ejected, Some(why.clone())),
+            (Verdict::Passing, None) => (BackendState::Up, None),
         }
     }
 
@@ -183,7 +183,7 @@ impl Member {
             // Looping connections hold their places until they are cut.
             let at_once = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
             Some((CloseReason::BackendDown, at_once))
-        } else if self.wish.is_some() {
+        } else if self.admin_state.is_some() {
             // Whoever is drained may well let its checks fail while it finishes.
             Some((CloseReason::Operator, config.on_drain))
         } else if down {
@@ -222,16 +222,16 @@ impl Member {
             let found = config.discover.iter().position(|source| SourceKey::from(source) == *key);
             found.unwrap_or(usize::MAX)
         };
-        let rank = |(key, claim): &(&SourceKey, &Claim)| {
-            (claim.missing.is_some(), later(key, &claim.found), place(key))
+        let rank = |(key, entry): &(&SourceKey, &SourceEntry)| {
+            (entry.missing.is_some(), later(key, &entry.found), place(key))
         };
-        self.claims.iter().min_by_key(rank).map(|(_, claim)| &claim.found)
+        self.sources.iter().min_by_key(rank).map(|(_, entry)| &entry.found)
     }
 
     /// How much of its share it gets, and when that will be more.
     pub(super) fn ramp(&self, slow_start: Duration, now: Instant) -> (u32, Option<Instant>) {
         let up = now.saturating_duration_since(self.since);
-        if self.state != State::Up || up >= slow_start {
+        if self.state != BackendState::Up || up >= slow_start {
             return (STEPS, None);
         }
         let step = (up.as_secs_f64() / slow_start.as_secs_f64() * f64::from(STEPS)) as u32;

@@ -1,21 +1,21 @@
 //! Pools: a named group of interchangeable backends, with one way to find, check and choose them.
 //!
-//! [`Pool`] is what the proxy sees: a view to choose from and the settings to connect and relay by. Behind it one
-//! task (`task.rs`) runs the sources and the checkers and feeds the [`keeper`], the one owner of the truth about
-//! the backends; each change is published as a new [`View`].
+//! [`Pool`] is what the proxy sees: a snapshot to choose from and the settings to connect and relay by. Behind it one
+//! task (`task.rs`) runs the sources and the checkers and feeds the [`state_machine`], the one owner of the truth about
+//! the backends; each change is published as a new [`PoolSnapshot`].
 
 mod answers;
 mod average;
 pub mod backend;
+pub mod backend_state;
 mod counters;
 pub mod event;
-pub mod keeper;
 pub mod member;
 pub mod queue;
-pub mod state;
+mod snapshot;
+pub mod state_machine;
 mod task;
 mod totals;
-mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,15 +29,15 @@ use crate::config;
 use crate::discovery::Found;
 use crate::telemetry::flow::{Flows, Reading};
 pub use backend::Backend;
+pub use backend_state::BackendState;
 pub use counters::Counters;
-pub use event::{Command, Failure, Wish};
-pub use keeper::{NotAdded, NotRemoved};
+pub use event::{AdminState, Command, Failure};
 pub use member::Member;
 pub use queue::Queue;
-pub use state::State;
+pub use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus};
+pub use state_machine::{NotAdded, NotRemoved};
 pub use task::Handle;
 pub use totals::Totals;
-pub use view::{Choice, Entry, NAMED, Roster, View};
 
 /// A pool as the proxy sees it. Workers read it; only its own task publishes.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ pub struct Pool {
     pub unserved: Flows,
     /// The clients that wait for a place at a backend.
     pub queue: Queue,
-    view: ArcSwap<View>,
-    roster: ArcSwap<Roster>,
+    snapshot: ArcSwap<PoolSnapshot>,
+    status: ArcSwap<PoolStatus>,
     settings: ArcSwap<config::Pool>,
     /// The last configuration, by its number, that has settled; 0: none has.
     settled: watch::Sender<u64>,
@@ -66,8 +66,8 @@ pub struct Pool {
 
 impl Pool {
     /// What to choose from now.
-    pub fn view(&self) -> Arc<View> {
-        self.view.load_full()
+    pub fn snapshot(&self) -> Arc<PoolSnapshot> {
+        self.snapshot.load_full()
     }
 
     /// The settings in force, for a connection that begins now.
@@ -76,14 +76,14 @@ impl Pool {
     }
 
     /// All backends with their states.
-    pub fn roster(&self) -> Arc<Roster> {
-        self.roster.load_full()
+    pub fn status(&self) -> Arc<PoolStatus> {
+        self.status.load_full()
     }
 
     /// The connections that its backends were sent since it is there, by the listener they came by. The counters never
     /// go back, whoever leaves.
     pub fn ways(&self) -> BTreeMap<Arc<str>, Reading> {
-        self.roster().ways()
+        self.status().ways()
     }
 
     /// Whether each source has answered and each backend found has been checked, once at least.
@@ -116,7 +116,7 @@ impl Pool {
         let _ = when_done.await; // a pool that is gone has no backend to tell
     }
 
-    /// Returns when [`roster`](Self::roster) reflects everything sent to the pool's task until now.
+    /// Returns when [`status`](Self::status) reflects everything sent to the pool's task until now.
     pub async fn when_shown(&self) {
         let (done, when_done) = oneshot::channel();
         let _ = self.news.send(task::News::Shown { done });
@@ -137,8 +137,8 @@ impl Pool {
         when_done.await.unwrap_or(Err(NotRemoved::NotThere))
     }
 
-    /// Tells the keeper that a live connection failed before the backend had said anything. Never waits: while the
-    /// keeper is behind with such news, one more of the same is no news.
+    /// Tells the pool state that a live connection failed before the backend had said anything. Never waits: while the
+    /// pool state is behind with such news, one more of the same is no news.
     pub fn report_failure(&self, backend: &Backend, failure: Failure) {
         let in_a_row = backend.failed();
         let _ = self.failures.try_send((backend.key, failure, in_a_row));

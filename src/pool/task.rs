@@ -1,4 +1,4 @@
-//! A pool at work: runs its sources and checkers, feeds the keeper, does what it says, publishes the result.
+//! A pool at work: runs its sources and checkers, feeds the pool state, does what it says, publishes the result.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::backend_state::BackendState;
 use super::counters::{Counters, observe};
 use super::event::{Command, Effect, Event, Failure};
-use super::keeper::{Keeper, NotAdded, NotRemoved};
-use super::state::State;
+use super::snapshot::{PoolSnapshot, PoolStatus};
+use super::state_machine::{NotAdded, NotRemoved, PoolState};
 use super::totals::Former;
-use super::view::{Roster, View};
 use super::{Backend, Pool, Queue};
 use crate::config::{self, Source};
 use crate::discovery::{self, Found, Observation, Outcome, SourceKey};
@@ -24,9 +24,9 @@ use crate::telemetry::fact::{Fact, Service, Trouble};
 use crate::telemetry::flow::Flows;
 use crate::telemetry::journal::Journal;
 
-/// So many failed connects may wait for the keeper; more would say nothing new.
+/// So many failed connects may wait for the pool state; more would say nothing new.
 const FAILURES_WAITING: usize = 256;
-/// So much news makes one view at most: others want their turn too.
+/// So much news makes one snapshot at most: others want their turn too.
 const AT_ONCE: u32 = 1024;
 
 /// News for a pool's task.
@@ -90,14 +90,14 @@ impl Handle {
     ) -> Self {
         let (news, received) = mpsc::unbounded_channel();
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
-        let keeper = Keeper::new(config.clone(), Arc::clone(own));
+        let pool_state = PoolState::new(config.clone(), Arc::clone(own));
         let pool = Arc::new(Pool {
             name,
             counters: Counters::default(),
             unserved: Flows::default(),
             queue: Queue::default(),
-            view: ArcSwap::from_pointee(View::new(config, &[], None)),
-            roster: ArcSwap::from_pointee(Roster::new(&[], Former::default())),
+            snapshot: ArcSwap::from_pointee(PoolSnapshot::new(config, &[], None)),
+            status: ArcSwap::from_pointee(PoolStatus::new(&[], Former::default())),
             settings: ArcSwap::from_pointee(config.clone()),
             settled: watch::Sender::new(0),
             wanted: AtomicU64::new(1),
@@ -107,7 +107,7 @@ impl Handle {
             news: news.clone(),
         });
         let task = Task {
-            keeper,
+            pool_state,
             journal: journal.clone(),
             pool: Arc::clone(&pool),
             news: news.clone(),
@@ -149,7 +149,7 @@ impl Handle {
 }
 
 struct Task {
-    keeper: Keeper,
+    pool_state: PoolState,
     journal: Journal,
     pool: Arc<Pool>,
     news: mpsc::UnboundedSender<News>,
@@ -177,19 +177,19 @@ impl Task {
     ) {
         self.start_sources();
         let mut removed = false;
-        while !(removed && self.keeper.members().is_empty()) {
-            let deadline = self.keeper.deadline(Instant::now());
+        while !(removed && self.pool_state.members().is_empty()) {
+            let deadline = self.pool_state.deadline(Instant::now());
             let mut event = tokio::select! {
                 Some(news) = news.recv() => self.event(news),
                 Some((key, failure, in_a_row)) = failures.recv() => Event::Failed(key, failure, in_a_row),
                 () = until(deadline), if deadline.is_some() => Event::Tick,
             };
             let (mut effects, mut reconfigured) = (Vec::new(), false);
-            // All that is known by now makes one view: thousands of checks may end together.
+            // All that is known by now makes one snapshot: thousands of checks may end together.
             for handled in 1.. {
                 removed |= matches!(event, Event::Removed);
                 reconfigured |= matches!(event, Event::Reconfigured(_));
-                self.keeper.take_in(event, Instant::now(), &mut effects);
+                self.pool_state.take_in(event, Instant::now(), &mut effects);
                 if handled == AT_ONCE {
                     break;
                 }
@@ -201,8 +201,8 @@ impl Task {
                     },
                 };
             }
-            self.keeper.follow(Instant::now(), &mut effects);
-            self.pool.counters.failing(self.keeper.sources_failing());
+            self.pool_state.follow(Instant::now(), &mut effects);
+            self.pool.counters.failing(self.pool_state.sources_failing());
             if reconfigured || effects.iter().any(Effect::shows) {
                 self.bury(&effects);
                 self.publish();
@@ -212,14 +212,14 @@ impl Task {
                 self.carry_out(effect);
             }
             self.tell_service();
-            if self.keeper.settled() {
+            if self.pool_state.settled() {
                 let number = self.configuration;
                 self.pool.settled.send_if_modified(|before| std::mem::replace(before, number) != number);
             }
         }
     }
 
-    /// Notes what news means outside the keeper, and hands on the rest.
+    /// Notes what news means outside the pool state, and hands on the rest.
     fn event(&mut self, news: News) -> Event {
         match news {
             News::Observed(source, number, _) if self.sources.get(&source).is_none_or(|s| s.1 != number) => {
@@ -238,7 +238,7 @@ impl Task {
                 let (result, kind, took) = (checked.result.clone(), checked.kind, checked.took);
                 let noted = backend.checked(check, checked, Instant::now());
                 // Its name may have become known since its checks began. Of who has left meanwhile nothing follows.
-                let now = self.keeper.living(backend.key);
+                let now = self.pool_state.living(backend.key);
                 if noted.changed
                     && !matches!(result, Err(CheckError::Local(_)))
                     && let Some(backend) = now
@@ -268,7 +268,7 @@ impl Task {
                 let before = self.pool.settings();
                 if (&before.shadow, before.balance) != (&config.shadow, config.balance) {
                     // Only what was counted over the same time can be compared.
-                    self.keeper.members().iter().for_each(|member| member.backend.forget_tallies());
+                    self.pool_state.members().iter().for_each(|member| member.backend.forget_tallies());
                     self.pool.shadowed.store(since_now(&config));
                 }
                 self.pool.settings.store(Arc::new((*config).clone()));
@@ -283,7 +283,7 @@ impl Task {
                 self.done.push(Box::new(|| _ = done.send(())));
                 Event::Tick
             }
-            News::Added { found, done } => match self.keeper.addable(&found) {
+            News::Added { found, done } => match self.pool_state.addable(&found) {
                 Ok(()) => {
                     self.done.push(Box::new(|| _ = done.send(Ok(()))));
                     Event::Added(found)
@@ -293,7 +293,7 @@ impl Task {
                     Event::Tick
                 }
             },
-            News::Withdrawn { key, who, done } => match self.keeper.removable(key) {
+            News::Withdrawn { key, who, done } => match self.pool_state.removable(key) {
                 Ok(address) => {
                     self.done.push(Box::new(|| _ = done.send(Ok(()))));
                     Event::Withdrawn(address, who)
@@ -365,37 +365,38 @@ impl Task {
         for effect in effects {
             if let Effect::Changed { backend, to, .. } = effect {
                 self.pool.counters.changed(backend, *to);
-                if *to == State::Gone {
+                if *to == BackendState::Gone {
                     self.former.bury(backend);
                 }
             }
         }
-        let members = self.keeper.members();
+        let members = self.pool_state.members();
         self.former.keep(|name| members.iter().any(|member| *member.backend.name == *name));
     }
 
-    /// A changed view must be out before anything else is done: connections that come meanwhile must not be
-    /// sent to whom the keeper has just ruled out.
+    /// A changed snapshot must be out before anything else is done: connections that come meanwhile must not be
+    /// sent to whom the pool state has just ruled out.
     fn publish(&self) {
-        let members = self.keeper.members();
-        let view = View::new(&self.pool.settings.load(), members, Some(&self.pool.view.load()));
-        let up = view.len();
-        self.pool.view.store(Arc::new(view));
+        let members = self.pool_state.members();
+        let snapshot =
+            PoolSnapshot::new(&self.pool.settings.load(), members, Some(&self.pool.snapshot.load()));
+        let up = snapshot.len();
+        self.pool.snapshot.store(Arc::new(snapshot));
         self.pool.queue.look_again();
-        self.pool.roster.store(Arc::new(Roster::new(members, self.former.clone())));
+        self.pool.status.store(Arc::new(PoolStatus::new(members, self.former.clone())));
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
     }
 
     /// Tells who serves the pool's clients now, if that is others than before.
     fn tell_service(&mut self) {
-        if self.service.is_none() && !self.keeper.settled() {
+        if self.service.is_none() && !self.pool_state.settled() {
             return; // whoever is checked first at a start is no news
         }
-        let view = self.pool.view.load();
+        let snapshot = self.pool.snapshot.load();
         let by = match () {
-            () if view.is_empty() => Service::Nobody,
-            () if view.panic => Service::All,
-            () if view.backups => Service::Backups,
+            () if snapshot.is_empty() => Service::Nobody,
+            () if snapshot.panic => Service::All,
+            () if snapshot.backups => Service::Backups,
             () => Service::Primaries,
         };
         let before = self.service.replace(by);
@@ -403,9 +404,9 @@ impl Task {
         if before == Some(by) || before.is_none() && matches!(by, Service::Nobody | Service::Primaries) {
             return;
         }
-        let up = self.keeper.members().iter().filter(|member| member.state == State::Up).count();
+        let up = self.pool_state.members().iter().filter(|member| member.state == BackendState::Up).count();
         let (pool, panic) = (Arc::clone(&self.pool.name), self.pool.settings.load().panic.0);
-        self.journal.tell(Fact::Service { pool, by, before, up, used: view.len(), panic });
+        self.journal.tell(Fact::Service { pool, by, before, up, used: snapshot.len(), panic });
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -445,7 +446,7 @@ impl Task {
             Effect::Weighed { backend, weight } => {
                 self.journal.tell(Fact::Weight { pool, backend: Arc::clone(&backend.name), weight });
             }
-            Effect::Reshape => {} // the view is out already
+            Effect::Reshape => {} // the snapshot is out already
             Effect::Spared { backend, cause } => {
                 self.journal.tell(Fact::Spared { pool, backend: Arc::clone(&backend.name), cause });
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::backend::Backend;
-use super::state::State;
+use super::backend_state::BackendState;
 use crate::telemetry::ConnectError;
 use crate::telemetry::flow::Reading;
 
@@ -17,7 +17,7 @@ pub struct Totals {
     /// Failed attempts to connect, in the order of [`ConnectError::ALL`].
     pub failures: [u64; ConnectError::ALL.len()],
     /// How often it entered each state, by [`State::index`].
-    pub entered: [u64; State::ALL.len()],
+    pub entered: [u64; BackendState::ALL.len()],
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
@@ -119,11 +119,11 @@ mod tests {
             let flow = backend.flows.of(&listener);
             flow.opened();
             flow.closed(CloseReason::ClientClosed);
-            backend.enter(State::Up);
+            backend.enter(BackendState::Up);
         };
         let count = |former: &Former, living: &[&Arc<Backend>]| {
             former.with(living.iter().copied()).get("a").map_or(0, |totals| {
-                assert_eq!(totals.entered[State::Up.index()], totals.ways[&listener].total());
+                assert_eq!(totals.entered[BackendState::Up.index()], totals.ways[&listener].total());
                 totals.ways[&listener].total()
             })
         };

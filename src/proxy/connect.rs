@@ -12,13 +12,13 @@ use tracing::debug;
 
 use super::clock;
 use super::stream::Stream;
-use super::worker::Local;
+use super::worker::WorkerContext;
 use crate::balance::shadow::Shadowed;
-use crate::balance::{Ask, Lease, hash};
+use crate::balance::{Lease, PickArgs, hash};
 use crate::config::{self, Algorithm};
 use crate::pool::queue::Ticket;
-use crate::pool::{Backend, Choice, Failure, NAMED, Pool, View};
-use crate::telemetry::decisions::{Attempt, Client, Crowd, Tier};
+use crate::pool::{Backend, Choice, Failure, NAMED, Pool, PoolSnapshot};
+use crate::telemetry::decisions::{Attempt, CandidateSet, Client, Tier};
 use crate::telemetry::text::Cause;
 use crate::telemetry::{CloseReason, ConnectError, millis};
 
@@ -32,7 +32,7 @@ pub(super) struct Caller<'a> {
     pub(super) spoken: bool,
     /// Its place at a backend, as soon as it has one. Whoever takes it away has the queue look again.
     pub(super) lease: &'a Cell<Option<Lease>>,
-    pub(super) local: &'a Local,
+    pub(super) local: &'a WorkerContext,
 }
 
 /// A connection to a backend, and how it came about.
@@ -49,7 +49,7 @@ pub(super) struct Connected {
     /// How long the successful attempt took.
     pub(super) took: Duration,
     /// What was passed over.
-    pub(super) trail: Trail,
+    pub(super) trace: RouteTrace,
 }
 
 /// Why there is no connection to a backend.
@@ -58,12 +58,12 @@ pub(super) struct NotConnected {
     /// The reason: it gave up waiting (`ClientClosed`, `ClientReset`), or is to be turned away.
     pub(super) reason: CloseReason,
     /// What was passed over.
-    pub(super) trail: Trail,
+    pub(super) trace: RouteTrace,
 }
 
 /// The way to a choice: how it was made, and who was passed over.
 #[derive(Debug)]
-pub(super) struct Trail {
+pub(super) struct RouteTrace {
     /// The algorithm that chose.
     pub(super) algorithm: &'static str,
     /// Backends that were passed over, each with its reason.
@@ -75,7 +75,7 @@ pub(super) struct Trail {
     /// The attempts in vain.
     pub(super) failed: Vec<Attempt>,
     /// Who could be chosen when the last choice was made.
-    pub(super) crowd: Crowd,
+    pub(super) candidates: CandidateSet,
     pub(super) tier: Tier,
     /// Whom the client was to go to, if that one had more than its share.
     pub(super) home: Option<Arc<str>>,
@@ -88,11 +88,11 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         let chosen = match search.backend().await {
             Ok(chosen) => chosen,
             Err(reason) => {
-                let trail = search.trail(search.tried.len(), None);
-                return Err(NotConnected { reason, trail });
+                let trace = search.trace(search.tried.len(), None);
+                return Err(NotConnected { reason, trace });
             }
         };
-        let crowd = Some(search.view.crowd(Some(&chosen.backend)));
+        let candidates = Some(search.snapshot.candidates(Some(&chosen.backend)));
         let (backend, began) = (&chosen.backend, Instant::now());
         match attempt(backend, &search.settings, caller).await {
             Ok(stream) => {
@@ -100,9 +100,9 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
                 if search.settings.balance == Algorithm::Ewma {
                     backend.load.connected(took, clock::since_origin(began) + took);
                 }
-                let trail = search.trail(search.tried.len() + 1, crowd);
+                let trace = search.trace(search.tried.len() + 1, candidates);
                 let shadows = search.shadow(&chosen);
-                return Ok(Connected { chosen, stream, shadows, settings: search.settings, took, trail });
+                return Ok(Connected { chosen, stream, shadows, settings: search.settings, took, trace });
             }
             Err(error) => search.failed(backend, &error, began.elapsed()),
         }
@@ -116,7 +116,7 @@ struct Search<'a> {
     /// The hash of the client, if it is chosen by.
     client: u64,
     /// What it chose from when it looked last, and who was full.
-    view: Arc<View>,
+    snapshot: Arc<PoolSnapshot>,
     full: Full,
     /// The backends that were tried, sorted, and in words what came of it and what else was in the way.
     tried: Vec<u64>,
@@ -138,7 +138,7 @@ impl<'a> Search<'a> {
             caller,
             settings,
             client,
-            view: caller.pool.view(),
+            snapshot: caller.pool.snapshot(),
             full: Full::default(),
             tried: Vec::new(),
             failed: Vec::new(),
@@ -154,13 +154,13 @@ impl<'a> Search<'a> {
         }
         let queue = &self.caller.pool.queue;
         // Whoever waits came first; where there is nobody to wait for, nobody is to join them.
-        if (queue.is_empty() || self.view.is_empty())
+        if (queue.is_empty() || self.snapshot.is_empty())
             && let Some(chosen) = self.look()?
         {
             return Ok(chosen);
         }
         let limits = self.settings.limits;
-        let room = self.view.len().saturating_mul(limits.queue as usize);
+        let room = self.snapshot.len().saturating_mul(limits.queue as usize);
         let Some(ticket) = queue.join(room) else {
             // Nobody has looked for this one who else is full: those who are turned away may be very many.
             self.failed.extend((room > 0).then(|| format!("{room} clients wait already")));
@@ -171,7 +171,7 @@ impl<'a> Search<'a> {
         let served = tokio::time::timeout(patience, self.wait(&ticket)).await;
         self.queued = Some(before + began.elapsed());
         served.unwrap_or_else(|_| {
-            self.full = Full::of(&self.view, &self.tried).0;
+            self.full = Full::of(&self.snapshot, &self.tried).0;
             Err(CloseReason::Limited)
         })
     }
@@ -186,7 +186,7 @@ impl<'a> Search<'a> {
                 reason = &mut left => return Err(reason),
                 () = ticket.turn() => {}
             }
-            self.view = caller.pool.view();
+            self.snapshot = caller.pool.snapshot();
             if let Some(chosen) = self.look()? {
                 return Ok(chosen);
             }
@@ -201,10 +201,10 @@ impl<'a> Search<'a> {
     fn look(&mut self) -> Result<Option<Choice>, CloseReason> {
         let Caller { local, lease, .. } = self.caller;
         // To read the clock is dear, and nobody else goes by it.
-        let by_time = self.view.algorithm == Algorithm::Ewma;
+        let by_time = self.snapshot.algorithm == Algorithm::Ewma;
         let now = if by_time { clock::since_origin(Instant::now()) } else { Duration::ZERO };
         let random = || local.random.borrow_mut().next_u64();
-        let (full, taken) = take_place(&self.view, &self.tried, self.client, now, random);
+        let (full, taken) = take_place(&self.snapshot, &self.tried, self.client, now, random);
         self.full = full;
         if let Some((chosen, place)) = taken {
             lease.set(Some(place));
@@ -213,10 +213,10 @@ impl<'a> Search<'a> {
         match (self.full.count == 0, self.tried.is_empty()) {
             (false, _) => Ok(None),
             (true, true) => Err(CloseReason::NoBackend),
-            (true, false) => match self.view.standby.clone() {
+            (true, false) => match self.snapshot.standby.clone() {
                 // The checks have not noticed yet; the client need not either.
                 Some(standby) => {
-                    self.view = standby;
+                    self.snapshot = standby;
                     self.look()
                 }
                 None => Err(CloseReason::ConnectFailed),
@@ -239,7 +239,7 @@ impl<'a> Search<'a> {
                 .add(format!("{} (pool {:?}): {error}", backend.address, pool.name));
         } else {
             pool.report_failure(backend, Failure::Connect(error.clone()));
-            local.table.haunt(backend, &local.random);
+            local.table.penalize(backend, &local.random);
         }
         lease.take();
         pool.queue.look_again();
@@ -251,8 +251,8 @@ impl<'a> Search<'a> {
             error,
             took_ms: millis(took),
         });
-        // A fresh one: the keeper may just have ruled out whom the last one still had.
-        self.view = pool.view();
+        // A fresh one: the pool state may just have ruled out whom the last one still had.
+        self.snapshot = pool.snapshot();
     }
 
     /// Has other algorithms choose too, if they are to.
@@ -261,7 +261,7 @@ impl<'a> Search<'a> {
             return None;
         }
         let random = self.caller.local.random.borrow_mut().next_u64();
-        self.view.shadow(chosen, &Ask { client: self.client, random, ..Ask::default() })
+        self.snapshot.shadow(chosen, &PickArgs { client: self.client, random, ..PickArgs::default() })
     }
 
     fn tried(&mut self, key: u64) {
@@ -269,15 +269,15 @@ impl<'a> Search<'a> {
         self.tried.insert(place, key);
     }
 
-    /// `crowd`: who could be chosen; `None`: whoever can be now.
-    fn trail(&mut self, attempts: usize, crowd: Option<Crowd>) -> Trail {
-        Trail {
+    /// `candidates`: who could be chosen; `None`: whoever can be now.
+    fn trace(&mut self, attempts: usize, candidates: Option<CandidateSet>) -> RouteTrace {
+        RouteTrace {
             failed: std::mem::take(&mut self.attempts),
-            crowd: crowd.unwrap_or_else(|| self.view.crowd(None)),
-            tier: self.view.kind(),
+            candidates: candidates.unwrap_or_else(|| self.snapshot.candidates(None)),
+            tier: self.snapshot.kind(),
             home: self.full.overloaded.as_ref().map(|home| Arc::clone(&home.name)),
-            algorithm: self.view.algorithm.name(),
-            skipped: skipped(&self.view.skipped, &self.full, &self.failed),
+            algorithm: self.snapshot.algorithm.name(),
+            skipped: skipped(&self.snapshot.skipped, &self.full, &self.failed),
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
             queued: self.queued,
         }
@@ -294,45 +294,45 @@ struct Full {
 }
 
 impl Full {
-    /// Those of `view` that were not tried, and the keys of all that are to be passed over, sorted; without keys if
+    /// Those of `snapshot` that were not tried, and the keys of all that are to be passed over, sorted; without keys if
     /// nobody else is left.
-    fn of(view: &View, tried: &[u64]) -> (Self, Option<Vec<u64>>) {
-        let (mut full, mut passed, mut left) = (Self::default(), tried.to_vec(), false);
-        for backend in view.backends().filter(|backend| tried.binary_search(&backend.key).is_err()) {
+    fn of(snapshot: &PoolSnapshot, tried: &[u64]) -> (Self, Option<Vec<u64>>) {
+        let (mut full, mut excluded, mut left) = (Self::default(), tried.to_vec(), false);
+        for backend in snapshot.backends().filter(|backend| tried.binary_search(&backend.key).is_err()) {
             if !backend.is_full() {
                 left = true;
                 continue;
             }
             full.count += 1;
-            passed.push(backend.key);
+            excluded.push(backend.key);
             if full.named.len() < NAMED {
                 full.named.push(Arc::clone(backend));
             }
         }
-        passed.sort_unstable();
-        (full, left.then_some(passed))
+        excluded.sort_unstable();
+        (full, left.then_some(excluded))
     }
 }
 
 /// Takes a place at a backend that was not tried, and tells who had none.
 fn take_place<'v>(
-    view: &'v View,
+    snapshot: &'v PoolSnapshot,
     tried: &[u64],
     client: u64,
     now: Duration,
     mut random: impl FnMut() -> u64,
 ) -> (Full, Option<(&'v Choice, Lease)>) {
-    let (mut full, mut passed) = (Full::default(), None);
+    let (mut full, mut excluded) = (Full::default(), None);
     loop {
-        let ask = Ask { passed: passed.as_deref().unwrap_or(tried), client, random: random(), now };
-        let Some(chosen) = view.choose(&ask) else { return (full, None) };
+        let args = PickArgs { excluded: excluded.as_deref().unwrap_or(tried), client, random: random(), now };
+        let Some(chosen) = snapshot.choose(&args) else { return (full, None) };
         if let Some(place) = chosen.backend.lease() {
-            full.overloaded = view.overloaded(&ask, chosen).cloned();
+            full.overloaded = snapshot.overloaded(&args, chosen).cloned();
             return (full, Some((chosen, place)));
         }
         // All that are full at once: one by one, thousands would take long.
-        (full, passed) = Full::of(view, tried);
-        if passed.is_none() {
+        (full, excluded) = Full::of(snapshot, tried);
+        if excluded.is_none() {
             return (full, None);
         }
     }

@@ -30,8 +30,8 @@ fn hundreds_that_are_full_are_counted_and_not_named() {
     assert_eq!(&*skipped(&"a: down (why)".into(), &Full::default(), &[]), "a: down (why)");
 }
 
-/// A view of thousands, each with one place.
-async fn thousands(balance: Algorithm) -> Arc<View> {
+/// A snapshot of thousands, each with one place.
+async fn thousands(balance: Algorithm) -> Arc<PoolSnapshot> {
     let one = |port: u16| StaticBackend::new(([10, 0, 0, 1], port).into());
     let mut config = config::Pool::new(vec![Source::Static((1..=3000).map(one).collect())]);
     config.balance = balance;
@@ -44,17 +44,17 @@ async fn thousands(balance: Algorithm) -> Arc<View> {
         &Journal::default(),
     );
     in_time("the first list of backends", handle.pool.when_settled()).await;
-    handle.pool.view()
+    handle.pool.snapshot()
 }
 
 #[test]
 fn with_thousands_full_one_choice_and_one_look_at_each_tell_that_nobody_has_a_place() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for algorithm in Algorithm::ALL {
-        let view = runtime.block_on(thousands(algorithm));
-        let mut places: Vec<_> = view.backends().map(|backend| backend.lease().unwrap()).collect();
+        let snapshot = runtime.block_on(thousands(algorithm));
+        let mut places: Vec<_> = snapshot.backends().map(|backend| backend.lease().unwrap()).collect();
         assert_eq!(places.len(), 3000);
-        let tried = Vec::from_iter(view.backends().map(|backend| backend.key).take(2));
+        let tried = Vec::from_iter(snapshot.backends().map(|backend| backend.key).take(2));
         let choices = Cell::new(0);
         let look = |tried: &[u64]| {
             choices.set(0);
@@ -62,7 +62,7 @@ fn with_thousands_full_one_choice_and_one_look_at_each_tell_that_nobody_has_a_pl
                 choices.set(choices.get() + 1);
                 choices.get()
             };
-            let (full, taken) = take_place(&view, tried, 7, Duration::ZERO, random);
+            let (full, taken) = take_place(&snapshot, tried, 7, Duration::ZERO, random);
             (full.count, full.named.len(), taken.map(|(chosen, _)| chosen.backend.key))
         };
         assert_eq!(look(&[]), (3000, NAMED, None), "{algorithm:?}");
@@ -70,7 +70,7 @@ fn with_thousands_full_one_choice_and_one_look_at_each_tell_that_nobody_has_a_pl
         assert_eq!(look(&tried), (2998, NAMED, None), "{algorithm:?}");
         assert_eq!(choices.get(), 1, "{algorithm:?}");
         places.pop();
-        let last = view.backends().last().map(|backend| backend.key);
+        let last = snapshot.backends().last().map(|backend| backend.key);
         assert_eq!(look(&tried).2, last, "{algorithm:?}");
     }
 }
@@ -96,7 +96,12 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
             stream: &Stream::Unix(client),
             spoken: false,
             lease: &Cell::new(None),
-            local: &Local::new(0, 1, Arc::new(Limit::new(None, &Files::new(1024, 256, 1))), Arc::default()),
+            local: &WorkerContext::new(
+                0,
+                1,
+                Arc::new(Limit::new(None, &Files::new(1024, 256, 1))),
+                Arc::default(),
+            ),
         };
         assert_eq!(in_time("a refusal", connect(&caller)).await.unwrap_err().reason, CloseReason::NoBackend);
     });

@@ -12,15 +12,15 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::{info, warn};
 
-use super::connect::{self, Caller, Connected, NotConnected, Trail};
-use super::ghosts;
+use super::connect::{self, Caller, Connected, NotConnected, RouteTrace};
+use super::failure_penalty;
 use super::listener::{Listener, Settings};
 use super::no_backend;
 use super::progress::{Age, End, Progress, Relayed};
 use super::relay::Relay;
 use super::sockets;
 use super::stream::Stream;
-use super::worker::Local;
+use super::worker::WorkerContext;
 use crate::balance::Lease;
 use crate::config::Ending;
 use crate::pool::{Backend, Choice, Failure};
@@ -36,7 +36,7 @@ const FIRST_WORDS: usize = 4096;
 /// Serves one accepted connection until its end. Everything that it counts is given back by guards, so no way
 /// out of here forgets anything.
 pub(super) fn serve(
-    local: Rc<Local>,
+    local: Rc<WorkerContext>,
     listener: Arc<Listener>,
     client: Stream,
     peer: Client,
@@ -49,7 +49,7 @@ pub(super) fn serve(
 
 /// A connection, and what is written down of it: its decision when it is routed, and its end, once, whatever happens.
 struct Connection {
-    local: Rc<Local>,
+    local: Rc<WorkerContext>,
     settings: Arc<Settings>,
     client: Stream,
     progress: Rc<Progress>,
@@ -65,7 +65,7 @@ struct Connection {
 
 impl Connection {
     fn new(
-        local: Rc<Local>,
+        local: Rc<WorkerContext>,
         listener: Arc<Listener>,
         client: Stream,
         peer: Client,
@@ -95,27 +95,27 @@ impl Connection {
         };
 
         // choose and connect: on the heap for as long as it takes, so that it is no part of what a connection holds on to
-        let (stream, first_words) = match Box::pin(self.reach()).await {
+        let (stream, preread) = match Box::pin(self.reach()).await {
             Ok(reached) => reached,
             Err(reason) => {
-                self.local.autopsy.look(self.progress.conn, reason, &self.client, None);
+                self.local.tcp_info.look(self.progress.conn, reason, &self.client, None);
                 return reason;
             }
         };
 
         // relay: polled here, as a future around it would be held on to as well
-        let mut relay = Relay::new(&self.client, &stream, &self.progress, &self.local.means, first_words);
+        let mut relay = Relay::new(&self.client, &stream, &self.progress, &self.local.buffers, preread);
         let relayed = poll_fn(|cx| match self.progress.poll_ended(cx) {
             Poll::Ready(end) => Poll::Ready(Err(end)),
             Poll::Pending => relay.poll(cx).map(Ok),
         });
         let relayed = match relayed.await {
-            Ok(Err(broken)) => Box::pin(self.unless_ended(relay.last_words(broken))).await,
+            Ok(Err(broken)) => Box::pin(self.unless_ended(relay.flush_before_reset(broken))).await,
             Ok(Ok(reason)) => Ok(reason),
             Err(end) => Err(end),
         };
         let reason = relayed.unwrap_or_else(|end| end.reason);
-        self.local.autopsy.look(self.progress.conn, reason, &self.client, Some(&stream));
+        self.local.tcp_info.look(self.progress.conn, reason, &self.client, Some(&stream));
         match relayed {
             Ok(CloseReason::ClientReset) => sockets::reset_on_close(&stream),
             Ok(CloseReason::BackendReset) => sockets::reset_on_close(&self.client),
@@ -135,8 +135,8 @@ impl Connection {
 
     /// Finds it a backend and connects to that; or turns it away.
     async fn reach(&self) -> Result<(Stream, Vec<u8>), CloseReason> {
-        let first_words = self.first_words().await.map_err(|_| CloseReason::ClientReset)?;
-        let spoken = !first_words.is_empty();
+        let preread = self.preread().await.map_err(|_| CloseReason::ClientReset)?;
+        let spoken = !preread.is_empty();
         let caller = Caller {
             conn: self.progress.conn,
             pool: &self.settings.pool,
@@ -148,24 +148,24 @@ impl Connection {
         };
         let connecting = connect::connect(&caller);
         match self.unless_ended(connecting).await.map_err(|end| finish(&[&self.client], end))? {
-            Ok(connected) => Ok((self.routed(connected), first_words)),
+            Ok(connected) => Ok((self.routed(connected), preread)),
             Err(NotConnected { reason: R::ClientClosed, .. }) => Err(R::ClientClosed),
             Err(NotConnected { reason: R::ClientReset, .. }) => Err(R::ClientReset),
-            Err(NotConnected { reason, trail }) => {
-                self.turn_away(spoken, reason, trail).await;
+            Err(NotConnected { reason, trace }) => {
+                self.turn_away(spoken, reason, trace).await;
                 Err(reason)
             }
         }
     }
 
     /// What the client has said by the worker's next turn, if anything: it will be waiting for the backend.
-    async fn first_words(&self) -> io::Result<Vec<u8>> {
+    async fn preread(&self) -> io::Result<Vec<u8>> {
         self.local.next_turn.wait().await;
         let readable = poll_fn(|cx| Poll::Ready(self.client.poll_readable(cx).is_ready())).await;
         if !readable {
             return Ok(Vec::new());
         }
-        let mut buffer = self.local.means.buffer.borrow_mut();
+        let mut buffer = self.local.buffers.buffer.borrow_mut();
         match self.client.read(&mut buffer[..FIRST_WORDS]) {
             Ok(read) => Ok(buffer[..read].to_vec()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Vec::new()),
@@ -175,7 +175,7 @@ impl Connection {
 
     /// A backend was chosen and connected to.
     fn routed(&self, connected: Connected) -> Stream {
-        let Connected { chosen: Choice { backend, orders, .. }, stream, shadows, settings, took, trail } =
+        let Connected { chosen: Choice { backend, orders, .. }, stream, shadows, settings, took, trace } =
             connected;
         let pool = &self.settings.pool;
         info!(
@@ -186,18 +186,18 @@ impl Connection {
             pool = %pool.name,
             backend = %backend.name,
             address = %backend.address,
-            algorithm = %trail.algorithm,
-            skipped = &*trail.skipped,
-            attempts = trail.attempts,
-            queued_ms = trail.queued.map(millis),
+            algorithm = %trace.algorithm,
+            skipped = &*trace.skipped,
+            attempts = trace.attempts,
+            queued_ms = trace.queued.map(millis),
             connect_ms = millis(took),
             "routed"
         );
         let at = self.progress.age();
         pool.counters.connect.observe(took.as_secs_f64());
         backend.pace.connect.add(took);
-        pool.counters.routed(u64::from(trail.attempts.saturating_sub(1)));
-        self.decide(Some((&backend, took)), at, trail);
+        pool.counters.routed(u64::from(trace.attempts.saturating_sub(1)));
+        self.decide(Some((&backend, took)), at, trace);
         let flow = backend.flows.of(&self.progress.listener.name);
         flow.opened();
         let listener = Arc::clone(&self.settings);
@@ -207,7 +207,7 @@ impl Connection {
     }
 
     /// Turns away a client that no backend could be found or reached for.
-    async fn turn_away(&self, spoken: bool, reason: CloseReason, trail: Trail) {
+    async fn turn_away(&self, spoken: bool, reason: CloseReason, trace: RouteTrace) {
         let pool = &self.settings.pool;
         warn!(
             target: CONNECTIONS,
@@ -215,17 +215,17 @@ impl Connection {
             client = %self.progress.peer,
             listener = %self.progress.listener.name,
             pool = %pool.name,
-            algorithm = %trail.algorithm,
-            skipped = &*trail.skipped,
-            attempts = trail.attempts,
-            queued_ms = trail.queued.map(millis),
+            algorithm = %trace.algorithm,
+            skipped = &*trace.skipped,
+            attempts = trace.attempts,
+            queued_ms = trace.queued.map(millis),
             reason = %reason.name(),
             "no backend"
         );
-        self.decide(None, self.progress.age(), trail);
+        self.decide(None, self.progress.age(), trace);
         self.unserved.get_or_init(|| pool.unserved.of(&self.progress.listener.name)).opened();
         let how = self.settings.no_backend;
-        let turned_away = no_backend::turn_away(&self.client, spoken, how, &self.local.means);
+        let turned_away = no_backend::turn_away(&self.client, spoken, how, &self.local.buffers);
         if let Err(end) = self.unless_ended(turned_away).await {
             finish(&[&self.client], end);
         }
@@ -243,12 +243,12 @@ impl Connection {
             (R::BackendClosed | R::BackendReset, Some(R::BackendClosed)) => {}
             _ => return,
         }
-        if relayed.at.until(progress.age()) < ghosts::AT_ONCE {
-            self.local.table.haunt(&relayed.backend, &self.local.random);
+        if relayed.at.until(progress.age()) < failure_penalty::AT_ONCE {
+            self.local.table.penalize(&relayed.backend, &self.local.random);
         }
     }
 
-    fn decide(&self, reached: Option<(&Arc<Backend>, Duration)>, at: Age, trail: Trail) {
+    fn decide(&self, reached: Option<(&Arc<Backend>, Duration)>, at: Age, trace: RouteTrace) {
         let backend = reached.map(|(backend, _)| backend);
         self.local.shared.decisions.record(Decision {
             conn: self.progress.conn,
@@ -258,15 +258,15 @@ impl Connection {
             pool: Arc::clone(&self.settings.pool.name),
             backend: backend.map(|backend| Arc::clone(&backend.name)),
             address: backend.map(|backend| backend.address),
-            algorithm: trail.algorithm,
-            skipped: trail.skipped,
-            attempts: trail.attempts,
-            failed: trail.failed,
-            candidates: trail.crowd,
-            home: trail.home,
-            tier: trail.tier,
+            algorithm: trace.algorithm,
+            skipped: trace.skipped,
+            attempts: trace.attempts,
+            failed: trace.failed,
+            candidates: trace.candidates,
+            home: trace.home,
+            tier: trace.tier,
             age_ms: millis(Age::NONE.until(at)),
-            queued_ms: trail.queued.map(millis),
+            queued_ms: trace.queued.map(millis),
             connect_ms: reached.map(|(_, took)| millis(took)),
         });
     }
@@ -289,7 +289,7 @@ impl Connection {
             duration_ms: millis(duration),
             connect_ms: relayed.map(|relayed| millis(relayed.connect)),
             first_byte_ms: first_byte.map(millis),
-            kernel: self.local.autopsy.take(progress.conn),
+            kernel: self.local.tcp_info.take(progress.conn),
         });
     }
 }

@@ -1,7 +1,7 @@
 use super::super::admit::Limit;
 use super::super::files::Files;
 use super::*;
-use crate::balance::Ask;
+use crate::balance::PickArgs;
 use crate::config::{self, NoBackend, SocketMode, SocketOptions, Source, StaticBackend};
 use crate::health::Pace;
 use crate::pool::Handle;
@@ -40,8 +40,8 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
         );
         let pool = Arc::clone(&handle.pool);
         in_time("the first list of backends", pool.when_settled()).await;
-        let view = pool.view();
-        let chosen = view.choose(&Ask::default()).unwrap().clone();
+        let snapshot = pool.snapshot();
+        let chosen = snapshot.choose(&PickArgs::default()).unwrap().clone();
         let onlooker = Arc::new(Onlooker { backend: Arc::clone(&chosen.backend), seen: OnceLock::new() });
 
         let settings = Settings {
@@ -51,26 +51,30 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
             options: SocketOptions::NONE,
             socket_mode: SocketMode::default(),
         };
-        let local =
-            Rc::new(Local::new(0, 1, Arc::new(Limit::new(None, &Files::new(1024, 256, 1))), Arc::default()));
+        let local = Rc::new(WorkerContext::new(
+            0,
+            1,
+            Arc::new(Limit::new(None, &Files::new(1024, 256, 1))),
+            Arc::default(),
+        ));
         let (client, _far) = tokio::net::UnixStream::pair().unwrap();
         let (stream, _server) = tokio::net::UnixStream::pair().unwrap();
         let listener = Arc::new(Listener::new("l".into(), settings));
         let connection = Connection::new(local, listener, Stream::Unix(client), Client::Unix, None);
         connection.lease.set(chosen.backend.lease());
-        let trail = Trail {
+        let trace = RouteTrace {
             algorithm: "",
             skipped: "".into(),
             attempts: 1,
             queued: None,
             failed: Vec::new(),
-            crowd: view.crowd(Some(&chosen.backend)),
-            tier: view.kind(),
+            candidates: snapshot.candidates(Some(&chosen.backend)),
+            tier: snapshot.kind(),
             home: None,
         };
         let settings = pool.settings();
         let stream = Stream::Unix(stream);
-        connection.routed(Connected { chosen, stream, shadows: None, settings, took: Duration::ZERO, trail });
+        connection.routed(Connected { chosen, stream, shadows: None, settings, took: Duration::ZERO, trace });
 
         // Whoever waits for a place is told when there is one.
         let ticket = pool.queue.join(1).unwrap();

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::connection;
 use super::sockets;
 use super::stream::Stream;
-use super::worker::Local;
+use super::worker::WorkerContext;
 use crate::config::{NoBackend, SocketMode, SocketOptions};
 use crate::pool::Pool;
 use crate::telemetry::decisions::Client;
@@ -89,7 +89,7 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Must be called before newcomers are ignored (see [`sockets::ignore_newcomers`]): who is let in from then on
+    /// Must be called before newcomers are ignored (see [`sockets::drop_new_syns`]): who is let in from then on
     /// is deaf until told otherwise.
     pub fn ignoring_newcomers(&self) {
         self.ignoring.store(true, Ordering::SeqCst);
@@ -139,9 +139,9 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
 }
 
 /// Accepts until `closing`, and then what the kernel has accepted already: nobody who was let in is turned away.
-/// Newcomers must be ignored by then (see [`sockets::ignore_newcomers`]).
+/// Newcomers must be ignored by then (see [`sockets::drop_new_syns`]).
 pub async fn accept(
-    local: Rc<Local>,
+    local: Rc<WorkerContext>,
     socket: Socket,
     listener: Arc<Listener>,
     closing: Closing,
@@ -166,7 +166,7 @@ pub async fn accept(
 }
 
 async fn begin(
-    local: &Rc<Local>,
+    local: &Rc<WorkerContext>,
     listener: &Arc<Listener>,
     closing: &Closing,
     accepted: io::Result<(Stream, Client)>,
@@ -175,7 +175,7 @@ async fn begin(
         Ok((stream, client)) => {
             if closing.ignoring.load(Ordering::SeqCst)
                 && let Stream::Tcp(stream) = &stream
-                && let Err(error) = sockets::hear_again(stream)
+                && let Err(error) = sockets::restore_min_ttl(stream)
             {
                 warn!(listener = %listener.name, %error, "one of the last connections may stay deaf to its client");
             }

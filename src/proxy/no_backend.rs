@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use super::relay::Means;
+use super::relay::RelayBuffers;
 use super::sockets;
 use super::stream::{Push, Stream};
 use crate::config::NoBackend;
@@ -24,42 +24,42 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     No backend is available.\n";
 
 /// Turns a client away. `spoken`: it has said something that was read already.
-pub(super) async fn turn_away(client: &Stream, spoken: bool, how: NoBackend, means: &Means) {
+pub(super) async fn turn_away(client: &Stream, spoken: bool, how: NoBackend, buffers: &RelayBuffers) {
     match how {
         // A connection that a closing listener had already let in gets what comes closest to a refusal.
         NoBackend::Reset | NoBackend::Refuse => sockets::reset_on_close(client),
-        NoBackend::Close => farewell(client, means).await,
-        NoBackend::Http503 => unavailable(client, spoken, means).await,
+        NoBackend::Close => lingering_close(client, buffers).await,
+        NoBackend::Http503 => unavailable(client, spoken, buffers).await,
     }
 }
 
 /// Waits for the request and answers it.
-async fn unavailable(client: &Stream, spoken: bool, means: &Means) {
+async fn unavailable(client: &Stream, spoken: bool, buffers: &RelayBuffers) {
     if !spoken {
-        let _ = tokio::time::timeout(REQUEST, read(client, means)).await;
+        let _ = tokio::time::timeout(REQUEST, read(client, buffers)).await;
     }
     if client.write(UNAVAILABLE, Push::Now).is_ok() {
-        farewell(client, means).await;
+        lingering_close(client, buffers).await;
     }
 }
 
 /// Closes in an orderly way: closing with bytes unread would send a reset, and that may overtake what was written
 /// (RFC 9112, 9.6).
-async fn farewell(client: &Stream, means: &Means) {
+async fn lingering_close(client: &Stream, buffers: &RelayBuffers) {
     if client.finish().is_err() {
         return;
     }
-    let rest = async { while read(client, means).await {} };
+    let rest = async { while read(client, buffers).await {} };
     let _ = tokio::time::timeout(FAREWELL, rest).await;
 }
 
 /// Reads and throws away; `false` at the end.
-async fn read(client: &Stream, means: &Means) -> bool {
+async fn read(client: &Stream, buffers: &RelayBuffers) -> bool {
     loop {
         if poll_fn(|cx| client.poll_readable(cx)).await.is_err() {
             return false;
         }
-        match client.read(&mut means.buffer.borrow_mut()) {
+        match client.read(&mut buffers.buffer.borrow_mut()) {
             Ok(n) => return n > 0,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => return false,

@@ -214,7 +214,7 @@ impl Progress {
         self.relayed.get().map_or([None; 2], Relayed::keepalives)
     }
 
-    /// Whether the kernel is to be asked if anything moves behind our back (see `quiet.rs`), and how often it was
+    /// Whether the kernel is to be asked if anything moves behind our back (see `idle.rs`), and how often it was
     /// since a byte moved last, this time included.
     pub fn look_due(&self) -> Option<u32> {
         self.look.take().then(|| self.looks.get())
@@ -264,7 +264,7 @@ impl Progress {
         if relayed.settings.timeouts.lifetime.is_some_and(|limit| lived >= limit) {
             self.end(End { reason: CloseReason::Lifetime, how: Ending::Reset });
         }
-        self.keep_quiet(relayed, now);
+        self.enforce_idle_timeout(relayed, now);
         if let Some((due, end)) = self.due.get()
             && now >= due
         {
@@ -280,7 +280,7 @@ impl Progress {
 
     /// Ends a connection on which nothing moves. Whether that is so is asked of the kernel first, in good time: what
     /// was written may still be on its way to a slow reader.
-    fn keep_quiet(&self, relayed: &Relayed, now: Age) {
+    fn enforce_idle_timeout(&self, relayed: &Relayed, now: Age) {
         let Timeouts { idle, half_closed, .. } = relayed.settings.timeouts;
         let half_closed = if self.first.get().is_some() { half_closed } else { None };
         let limits = [(half_closed, CloseReason::HalfClosedTimeout), (idle, CloseReason::IdleTimeout)];

@@ -17,8 +17,8 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::busy_poll::Pulse;
+use super::idle::{IdleProbe, ProbeResult, delivered};
 use super::progress::Progress;
-use super::quiet::{Look, Quiet, delivered};
 use super::sockets;
 use super::splice::{Pipe, Pipes};
 use super::stream::{Push, Stream};
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_millis(40);
 
 /// What all connections of a worker move their bytes through.
 #[derive(Debug)]
-pub struct Means {
+pub struct RelayBuffers {
     /// What they read into.
     pub(super) buffer: RefCell<Box<[u8]>>,
     /// What bursts flow through.
@@ -48,7 +48,7 @@ pub struct Means {
     pub(super) pulse: Rc<Pulse>,
 }
 
-impl Means {
+impl RelayBuffers {
     /// One buffer, and these pipes.
     pub fn new(pipes: Pipes) -> Self {
         Self { buffer: RefCell::new(vec![0; BUFFER].into_boxed_slice()), pipes, pulse: Rc::default() }
@@ -78,12 +78,12 @@ pub struct Relay<'a> {
     client: &'a Stream,
     backend: &'a Stream,
     progress: &'a Progress,
-    means: &'a Means,
+    buffers: &'a RelayBuffers,
     up: Direction,
     down: Direction,
     /// The backend has its keepalive.
     probed: bool,
-    quiet: Quiet,
+    idle_probe: IdleProbe,
     watches: Option<Box<Watches<'a>>>,
 }
 
@@ -115,12 +115,12 @@ struct Direction {
 
 /// From where to where a direction leads.
 #[derive(Clone, Copy)]
-struct Way<'a> {
+struct Half<'a> {
     from: Side,
     sender: &'a Stream,
     receiver: &'a Stream,
     progress: &'a Progress,
-    means: &'a Means,
+    buffers: &'a RelayBuffers,
 }
 
 impl<'a> Relay<'a> {
@@ -129,47 +129,47 @@ impl<'a> Relay<'a> {
         client: &'a Stream,
         backend: &'a Stream,
         progress: &'a Progress,
-        means: &'a Means,
-        first_words: Vec<u8>,
+        buffers: &'a RelayBuffers,
+        preread: Vec<u8>,
     ) -> Self {
         let relay = Self {
             client,
             backend,
             progress,
-            means,
-            up: Direction { kept: first_words, ..Direction::default() },
+            buffers,
+            up: Direction { kept: preread, ..Direction::default() },
             down: Direction::default(),
             probed: false,
-            quiet: Quiet::default(),
+            idle_probe: IdleProbe::default(),
             watches: None,
         };
-        relay.way(Side::Client).received(relay.up.kept.len());
+        relay.half(Side::Client).received(relay.up.kept.len());
         relay
     }
 
     /// What a side said before it broke is on its way, or lies with the kernel: an answer in the middle of an upload,
     /// say. Passes it on, as long as the other side takes some of it.
-    pub(super) async fn last_words(&mut self, Broken(side): Broken) -> CloseReason {
-        let way = self.way(side);
+    pub(super) async fn flush_before_reset(&mut self, Broken(side): Broken) -> CloseReason {
+        let half = self.half(side);
         match side {
-            Side::Client => self.up.last_words(way).await,
-            Side::Backend => self.down.last_words(way).await,
+            Side::Client => self.up.flush_before_reset(half).await,
+            Side::Backend => self.down.flush_before_reset(half).await,
         }
         side.reset()
     }
 
-    fn way(&self, from: Side) -> Way<'a> {
+    fn half(&self, from: Side) -> Half<'a> {
         let (sender, receiver) = match from {
             Side::Client => (self.client, self.backend),
             Side::Backend => (self.backend, self.client),
         };
-        Way { from, sender, receiver, progress: self.progress, means: self.means }
+        Half { from, sender, receiver, progress: self.progress, buffers: self.buffers }
     }
 
     /// Moves what can be moved; ready when both directions are done, or a side is broken.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<CloseReason, Broken>> {
-        self.means.pulse.beat();
-        let (upward, downward) = (self.way(Side::Client), self.way(Side::Backend));
+        self.buffers.pulse.beat();
+        let (upward, downward) = (self.half(Side::Client), self.half(Side::Backend));
         self.up.run(upward, cx)?;
         self.down.run(downward, cx)?;
         let first = &self.progress.first;
@@ -220,14 +220,14 @@ impl<'a> Relay<'a> {
             let _ = sockets::set_keepalive(&SockRef::from(self.backend), Some(keepalive));
         }
         let times = self.progress.look_due()?;
-        match self.quiet.look([self.client, self.backend], times == 1, self.progress.keepalives()) {
-            Look::Still => None,
-            Look::Moves => {
+        match self.idle_probe.look([self.client, self.backend], times == 1, self.progress.keepalives()) {
+            ProbeResult::Still => None,
+            ProbeResult::Moves => {
                 self.progress.moved.set(true);
                 None
             }
-            Look::ClientVanished => Some(CloseReason::ClientReset),
-            Look::BackendVanished => Some(CloseReason::BackendReset),
+            ProbeResult::ClientVanished => Some(CloseReason::ClientReset),
+            ProbeResult::BackendVanished => Some(CloseReason::BackendReset),
         }
     }
 }
@@ -265,62 +265,62 @@ impl Direction {
     }
 
     /// Tells the receiver that nothing more will come, once.
-    fn tell(&mut self, way: Way<'_>) -> Result<(), Broken> {
+    fn tell(&mut self, half: Half<'_>) -> Result<(), Broken> {
         if self.told {
             return Ok(());
         }
         self.told = true;
-        way.receiver.finish().map_err(|_| Broken(way.from.other()))
+        half.receiver.finish().map_err(|_| Broken(half.from.other()))
     }
 
-    async fn last_words(&mut self, way: Way<'_>) {
+    async fn flush_before_reset(&mut self, half: Half<'_>) {
         loop {
-            way.progress.moved.set(false);
-            let done = poll_fn(|cx| match self.run(way, cx) {
+            half.progress.moved.set(false);
+            let done = poll_fn(|cx| match self.run(half, cx) {
                 Ok(()) if !self.passed_on() => Poll::Pending,
                 Ok(()) | Err(_) => Poll::Ready(()),
             });
-            if tokio::time::timeout(PATIENCE, done).await.is_ok() || !way.progress.moved.get() {
+            if tokio::time::timeout(PATIENCE, done).await.is_ok() || !half.progress.moved.get() {
                 break;
             }
         }
         // What waits for an end that does not come now is sent off. The reset that follows would overtake it.
-        way.receiver.push();
-        delivered(way.receiver, PATIENCE).await;
+        half.receiver.push();
+        delivered(half.receiver, PATIENCE).await;
     }
 
     /// Moves bytes until one of the two sides has to be waited for; the task will be woken then.
-    fn run(&mut self, way: Way<'_>, cx: &mut Context<'_>) -> Result<(), Broken> {
+    fn run(&mut self, half: Half<'_>, cx: &mut Context<'_>) -> Result<(), Broken> {
         let mut moved = 0;
         for _ in 0..ROUNDS {
-            match self.flush(way, cx) {
+            match self.flush(half, cx) {
                 Poll::Ready(result) => result?,
                 Poll::Pending => return Ok(()),
             }
             if self.ended {
-                self.rest(way.means);
+                self.rest(half.buffers);
                 return Ok(());
             }
-            match way.sender.poll_readable(cx) {
-                Poll::Ready(result) => result.map_err(|_| Broken(way.from))?,
+            match half.sender.poll_readable(cx) {
+                Poll::Ready(result) => result.map_err(|_| Broken(half.from))?,
                 Poll::Pending => {
-                    self.rest(way.means);
+                    self.rest(half.buffers);
                     return Ok(());
                 }
             }
-            let read = if self.burst { self.splice(way) } else { self.copy(way) };
+            let read = if self.burst { self.splice(half) } else { self.copy(half) };
             match read {
                 Ok(0) => self.ended = true,
                 Ok(n) => {
-                    way.received(n);
+                    half.received(n);
                     moved += n;
                     if moved >= TURN {
                         break;
                     }
                 }
                 Err(Failed::Read(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(Failed::Read(_)) => return Err(Broken(way.from)),
-                Err(Failed::Write) => return Err(Broken(way.from.other())),
+                Err(Failed::Read(_)) => return Err(Broken(half.from)),
+                Err(Failed::Write) => return Err(Broken(half.from.other())),
             }
         }
         cx.waker().wake_by_ref();
@@ -328,25 +328,25 @@ impl Direction {
     }
 
     /// Nothing is there to be moved: the pipe is another connection's to use.
-    fn rest(&mut self, means: &Means) {
+    fn rest(&mut self, buffers: &RelayBuffers) {
         if let Some(pipe) = self.pipe.take() {
-            means.pipes.give_back(*pipe);
+            buffers.pipes.give_back(*pipe);
         }
     }
 
     /// One read into the worker's buffer and one write of what it gave; what is not taken is kept.
-    fn copy(&mut self, way: Way<'_>) -> Result<usize, Failed> {
-        let mut buffer = way.means.buffer.borrow_mut();
-        let read = way.sender.read(&mut buffer).map_err(Failed::Read)?;
+    fn copy(&mut self, half: Half<'_>) -> Result<usize, Failed> {
+        let mut buffer = half.buffers.buffer.borrow_mut();
+        let read = half.sender.read(&mut buffer).map_err(Failed::Read)?;
         if read > 0 {
             // Its last words and its end then leave in one packet: `tell` follows at once.
-            let push = if read < buffer.len() && way.sender.finished() { Push::WithNext } else { Push::Now };
-            let taken = match way.receiver.write(&buffer[..read], push) {
+            let push = if read < buffer.len() && half.sender.finished() { Push::WithNext } else { Push::Now };
+            let taken = match half.receiver.write(&buffer[..read], push) {
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
                 Err(_) => return Err(Failed::Write),
             };
-            way.written(taken);
+            half.written(taken);
             if taken < read {
                 self.kept = buffer[taken..read].to_vec();
             }
@@ -356,15 +356,15 @@ impl Direction {
     }
 
     /// One read into the pipe; [`flush`](Self::flush) passes it on.
-    fn splice(&mut self, way: Way<'_>) -> Result<usize, Failed> {
+    fn splice(&mut self, half: Half<'_>) -> Result<usize, Failed> {
         if self.pipe.is_none() {
-            self.pipe = way.means.pipes.take().map(Box::new);
+            self.pipe = half.buffers.pipes.take().map(Box::new);
         }
         let Some(pipe) = &mut self.pipe else {
             self.burst = false; // until the next signs of one
-            return self.copy(way);
+            return self.copy(half);
         };
-        let read = way.sender.fill(pipe).map_err(Failed::Read)?;
+        let read = half.sender.fill(pipe).map_err(Failed::Read)?;
         self.judge(read < SMALL, CALM);
         Ok(read)
     }
@@ -379,18 +379,18 @@ impl Direction {
     }
 
     /// Writes what was kept; ready when nothing is.
-    fn flush(&mut self, way: Way<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
-        let broken = Broken(way.from.other());
+    fn flush(&mut self, half: Half<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let broken = Broken(half.from.other());
         while self.holding() {
-            if ready!(way.receiver.poll_writable(cx)).is_err() {
+            if ready!(half.receiver.poll_writable(cx)).is_err() {
                 return Poll::Ready(Err(broken));
             }
             let written = match &mut self.pipe {
-                Some(pipe) if pipe.held() > 0 => way.receiver.empty(pipe),
-                _ => way.receiver.write(&self.kept, Push::Now).inspect(|n| drop(self.kept.drain(..n))),
+                Some(pipe) if pipe.held() > 0 => half.receiver.empty(pipe),
+                _ => half.receiver.write(&self.kept, Push::Now).inspect(|n| drop(self.kept.drain(..n))),
             };
             match written {
-                Ok(n) => way.written(n),
+                Ok(n) => half.written(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(Err(broken)),
             }
@@ -402,7 +402,7 @@ impl Direction {
     }
 }
 
-impl Way<'_> {
+impl Half<'_> {
     /// Records that `n` bytes were read from the sender.
     fn received(&self, n: usize) {
         if n == 0 {

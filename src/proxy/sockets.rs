@@ -86,14 +86,14 @@ pub fn fast_open_served() -> bool {
 /// It asks for a time to live that no packet has which crossed a router or came from a usual system (they start
 /// at 64 or 128). The kernel applies that to the first segment of a handshake, but not to the last one, so that
 /// handshakes under way are completed (`IP_MINTTL` in ip(7), RFC 5082). Unlike a socket filter, this needs no
-/// privilege. The sockets accepted from here on inherit it: see [`hear_again`].
-pub fn ignore_newcomers(socket: impl AsFd) -> io::Result<()> {
+/// privilege. The sockets accepted from here on inherit it: see [`restore_min_ttl`].
+pub fn drop_new_syns(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 255)
 }
 
-/// Undoes [`ignore_newcomers`] for a socket that was accepted afterwards. What its client sent meanwhile was
+/// Undoes [`drop_new_syns`] for a socket that was accepted afterwards. What its client sent meanwhile was
 /// dropped and is sent again by its TCP.
-pub fn hear_again(socket: impl AsFd) -> io::Result<()> {
+pub fn restore_min_ttl(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 0)
 }
 
@@ -316,11 +316,11 @@ mod tests {
         listening.set_read_timeout(Some(PATIENCE)).unwrap(); // also for accept(2)
         let address = SocketAddr::new(client.parse().unwrap(), port);
         let mut early = TcpStream::connect(address).unwrap();
-        ignore_newcomers(&listening).unwrap();
+        drop_new_syns(&listening).unwrap();
         let late = TcpStream::connect_timeout(&address, Duration::from_millis(200));
         assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut, "{client} at {bound}");
         let (accepted, _) = listening.accept().unwrap();
-        hear_again(&accepted).unwrap();
+        restore_min_ttl(&accepted).unwrap();
         drop(listening);
         early.write_all(b"hello").unwrap();
         let mut bytes = [0; 5];

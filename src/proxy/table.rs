@@ -1,4 +1,4 @@
-//! A worker's open connections and the ghosts of others, and the one tick that keeps time for all of them.
+//! A worker's open connections and the failure penalties of others, and the one tick that keeps time for all of them.
 //!
 //! Time limits are coarse on purpose: a timer for each connection, moved at each read, costs more than the read.
 
@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::ghosts::Ghosts;
+use super::failure_penalty::FailurePenalties;
 use super::open::Open;
 use super::progress::{End, Progress};
 use crate::pool::Backend;
@@ -26,7 +26,7 @@ pub const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug, Default)]
 pub struct Table {
     open: RefCell<Slab<Rc<Progress>>>,
-    ghosts: RefCell<Ghosts>,
+    penalties: RefCell<FailurePenalties>,
     some: Notify,
 }
 
@@ -43,9 +43,9 @@ impl Table {
     }
 
     /// A connection to `backend` came to nothing, and not by the client's doing.
-    pub fn haunt(&self, backend: &Backend, random: &RefCell<SmallRng>) {
-        let (mut ghosts, mut random) = (self.ghosts.borrow_mut(), random.borrow_mut());
-        ghosts.appear(&backend.load, backend.unanswered(), Instant::now(), &mut *random);
+    pub fn penalize(&self, backend: &Backend, random: &RefCell<SmallRng>) {
+        let (mut penalties, mut random) = (self.penalties.borrow_mut(), random.borrow_mut());
+        penalties.appear(&backend.load, backend.unanswered(), Instant::now(), &mut *random);
         self.some.notify_one();
     }
 
@@ -96,10 +96,10 @@ impl Table {
         self.open.borrow().iter().for_each(|(_, progress)| progress.end(end));
     }
 
-    /// Ticks for ever, while there is a connection or a ghost to tick for.
+    /// Ticks for ever, while there is a connection or a failure penalty to tick for.
     pub async fn keep_time(&self) {
         loop {
-            if self.open() == 0 && self.ghosts.borrow().is_empty() {
+            if self.open() == 0 && self.penalties.borrow().is_empty() {
                 self.some.notified().await;
             }
             tokio::time::sleep(TICK).await;
@@ -108,7 +108,7 @@ impl Table {
     }
 
     fn tick(&self, now: Instant) {
-        self.ghosts.borrow_mut().tick(now);
+        self.penalties.borrow_mut().tick(now);
         let open = self.open.borrow();
         let mut ordered: BTreeMap<usize, (Order, Vec<&Rc<Progress>>)> = BTreeMap::new();
         for (_, progress) in open.iter() {

@@ -15,14 +15,14 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::admit::Limit;
-use super::autopsy::Autopsy;
 use super::handshake::Handshakes;
 use super::listener::{self, Closing, Listener, Socket};
 use super::open::Open;
 use super::progress::End;
-use super::relay::Means;
+use super::relay::RelayBuffers;
 use super::splice::Pipes;
 use super::table::Table;
+use super::tcp_info::TcpInfoSampler;
 use super::turn::NextTurn;
 use crate::telemetry::decisions::{Decisions, Which, Whose};
 use crate::telemetry::ends::Ends;
@@ -33,7 +33,7 @@ use crate::telemetry::shortage::Shortages;
 pub struct Worker {
     /// What it shares with those who look.
     pub shared: Arc<Shared>,
-    desk: Desk,
+    handle: WorkerHandle,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -52,9 +52,9 @@ pub struct Shared {
 
 /// Where a worker is asked about its connections, and told to end some.
 #[derive(Clone, Debug)]
-pub struct Desk(mpsc::UnboundedSender<Command>);
+pub struct WorkerHandle(mpsc::UnboundedSender<Command>);
 
-impl Desk {
+impl WorkerHandle {
     /// How busy it is.
     pub async fn report(&self) -> Report {
         self.ask(Command::Report).await.unwrap_or_default()
@@ -93,11 +93,11 @@ impl Desk {
 }
 
 /// What a worker's connections share. Never leaves its thread.
-pub struct Local {
+pub struct WorkerContext {
     /// The open connections.
     pub table: Rc<Table>,
     /// What they move their bytes through.
-    pub means: Means,
+    pub buffers: RelayBuffers,
     /// A new connection waits for it before it reads the client's first bytes.
     pub(super) next_turn: Rc<NextTurn>,
     /// Its handshakes with backends.
@@ -109,23 +109,23 @@ pub struct Local {
     /// What is drawn for choices: quick, and not for secrets.
     pub random: RefCell<SmallRng>,
     /// What the kernel is asked at the end of connections.
-    pub(super) autopsy: Autopsy,
+    pub(super) tcp_info: TcpInfoSampler,
     conns: Cell<u64>,
     stride: u64,
 }
 
-impl Local {
+impl WorkerContext {
     /// What the connections of worker `index` of `workers` share.
     pub fn new(index: usize, workers: usize, limit: Arc<Limit>, shared: Arc<Shared>) -> Self {
         Self {
             table: Rc::default(),
-            means: Means::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
+            buffers: RelayBuffers::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
             next_turn: Rc::default(),
             handshakes: Handshakes::default(),
             shared,
             limit,
             random: RefCell::new(rand::make_rng()),
-            autopsy: Autopsy::default(),
+            tcp_info: TcpInfoSampler::default(),
             conns: Cell::new(index as u64 + 1),
             stride: workers as u64,
         }
@@ -186,7 +186,7 @@ impl Worker {
             }
         })?;
         when_started.recv().map_err(io::Error::other)??;
-        Ok(Self { shared, desk: Desk(commands), thread: Some(thread) })
+        Ok(Self { shared, handle: WorkerHandle(commands), thread: Some(thread) })
     }
 
     /// Accepts connections of `listener` on `socket` until `closing` says so; what is returned then
@@ -199,20 +199,20 @@ impl Worker {
     ) -> oneshot::Receiver<()> {
         let (closed, when_closed) = oneshot::channel();
         let (listener, closing) = (Arc::clone(listener), closing.clone());
-        self.desk.send(Command::Accept { socket, listener, closing, closed });
+        self.handle.send(Command::Accept { socket, listener, closing, closed });
         when_closed
     }
 
     /// Where it is asked about its connections.
-    pub fn desk(&self) -> &Desk {
-        &self.desk
+    pub fn handle(&self) -> &WorkerHandle {
+        &self.handle
     }
 }
 
 impl Drop for Worker {
     /// Stops the thread; connections that are still open are cut off.
     fn drop(&mut self) {
-        self.desk.send(Command::Stop);
+        self.handle.send(Command::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -227,12 +227,12 @@ async fn run(
     shared: Arc<Shared>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
-    let local = Rc::new(Local::new(index, workers, limit, shared));
+    let local = Rc::new(WorkerContext::new(index, workers, limit, shared));
     let table = Rc::clone(&local.table);
     tokio::task::spawn_local(async move { table.keep_time().await });
     tokio::task::spawn_local(Rc::clone(&local.next_turn).run());
     if let Some(time) = busy_poll {
-        tokio::task::spawn_local(Rc::clone(&local.means.pulse).stay_awake(time));
+        tokio::task::spawn_local(Rc::clone(&local.buffers.pulse).stay_awake(time));
     }
     while let Some(command) = commands.recv().await {
         match command {

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::containers::Yard;
-use crate::pool::{Command, Entry, Pool, Wish};
+use crate::pool::{AdminState, Command, Entry, Pool};
 
 /// How often it is looked whether connections remain.
 const LOOK: Duration = Duration::from_millis(50);
@@ -58,7 +58,7 @@ impl Leaver {
     pub(super) async fn out_of_service(&mut self) {
         for entry in self.entries() {
             if self.told.insert(entry.backend.key) {
-                let command = Command::Be(Wish::Draining);
+                let command = Command::SetAdminState(AdminState::Draining);
                 self.pool.tell(&entry.backend, command, "the removal of its replica".into()).await;
             }
         }
@@ -66,7 +66,7 @@ impl Leaver {
 
     /// What it is to the pool.
     fn entries(&self) -> Vec<Entry> {
-        let roster = self.pool.roster();
+        let status = self.pool.status();
         // An address alone may be a stranger's by now. Of two replicas with one name, one has its id behind it.
         let named = |name: &str| {
             self.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
@@ -74,7 +74,7 @@ impl Leaver {
         let is = |entry: &&Entry| {
             self.addresses.contains(&entry.backend.address.ip()) && named(&entry.backend.name)
         };
-        roster.members.iter().filter(is).cloned().collect()
+        status.members.iter().filter(is).cloned().collect()
     }
 
     /// Waits for its connections, and then ends it; tries that until it is done.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::fleet::Fleet;
 use super::scale::Load;
-use crate::pool::{Pool, State};
+use crate::pool::{BackendState, Pool};
 
 /// One that was started is not waited for any longer than this to be up.
 const TO_BE_UP: Duration = Duration::from_secs(30);
@@ -25,11 +25,11 @@ impl Starts {
 
 /// The load that the replicas of that pool share.
 pub(super) fn load(pool: &Pool, fleet: &Fleet, starts: &Starts) -> Load {
-    let roster = pool.roster();
-    let active: u64 = roster.members.iter().map(|entry| u64::from(entry.backend.load.active())).sum();
+    let status = pool.status();
+    let active: u64 = status.members.iter().map(|entry| u64::from(entry.backend.load.active())).sum();
     let up = |name: &Arc<str>| {
-        let mut members = roster.members.iter();
-        members.any(|entry| *entry.backend.name == **name && entry.state == State::Up)
+        let mut members = status.members.iter();
+        members.any(|entry| *entry.backend.name == **name && entry.state == BackendState::Up)
     };
     let wanted = |name: &Arc<str>| fleet.slots().iter().any(|slot| slot.name == *name);
     let fresh = |(name, at): (&Arc<str>, &Instant)| wanted(name) && at.elapsed() < TO_BE_UP && !up(name);
@@ -37,7 +37,7 @@ pub(super) fn load(pool: &Pool, fleet: &Fleet, starts: &Starts) -> Load {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Load {
         open: active + pool.queue.len() as u64,
-        up: number(roster.members.iter().filter(|entry| entry.state == State::Up).count()),
+        up: number(status.members.iter().filter(|entry| entry.state == BackendState::Up).count()),
         replicas: number(fleet.slots().len()),
         starting: fleet.is_starting() || joining,
         leaving: fleet.leaving().next().is_some(),
@@ -47,9 +47,9 @@ pub(super) fn load(pool: &Pool, fleet: &Fleet, starts: &Starts) -> Load {
 /// The replicas that have the fewest connections to finish; of equals the newest. Those that others have started are
 /// not among them: they go only if somebody says so.
 pub(super) fn least_busy(pool: &Pool, fleet: &Fleet, n: usize) -> Vec<Arc<str>> {
-    let roster = pool.roster();
+    let status = pool.status();
     let active = |name: &Arc<str>| -> u32 {
-        let members = roster.members.iter().filter(|entry| *entry.backend.name == **name);
+        let members = status.members.iter().filter(|entry| *entry.backend.name == **name);
         members.map(|entry| entry.backend.load.active()).sum()
     };
     let slots = fleet.slots().iter().rev().filter(|slot| slot.is_ours());

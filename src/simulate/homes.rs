@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::traffic::client_hash;
-use crate::balance::{Ask, Candidate, Picker};
+use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{Algorithm, Hash};
 
 /// What a change did to those who came before it.
@@ -30,7 +30,7 @@ pub(super) fn moved(
     };
     let (before, after) = (idle(before), idle(after));
     let home = |picker: &Picker, client| {
-        let ask = Ask { client: client_hash(client, 0, hash.key), ..Ask::default() };
+        let ask = PickArgs { client: client_hash(client, 0, hash.key), ..PickArgs::default() };
         picker.choose(&ask).map(|index| picker.candidates()[index].key)
     };
     let mut keys = Keys { seen: 0, moved: 0 };

@@ -15,7 +15,7 @@ use super::report::{BackendFigures, EventFigures, Figures, rounded};
 use super::scenario::{Backend, Happening, Scenario};
 use super::server::{Served, Server};
 use super::traffic::{self, Arrival, Traffic};
-use crate::balance::{Ask, Candidate, Picker};
+use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::Algorithm;
 
 /// The world at one moment, under one algorithm.
@@ -134,11 +134,11 @@ impl<'s> World<'s> {
     fn arrive(&mut self, arrival: Arrival) {
         self.seen[arrival.client as usize] = true;
         self.unpromised += 1;
-        let ask = Ask {
+        let ask = PickArgs {
             client: traffic::client_hash(arrival.client, arrival.port, self.scenario.hash.key),
             random: arrival.random,
             now: arrival.at,
-            ..Ask::default()
+            ..PickArgs::default()
         };
         let Some(index) = self.picker.choose(&ask) else {
             self.refused += 1;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Sentence;
 use super::words::{count, list, millis, time};
 use crate::config::{self, Ending};
-use crate::pool::{Entry, State, View};
+use crate::pool::{BackendState, Entry, PoolSnapshot};
 use crate::telemetry::CloseReason;
 use crate::telemetry::fact::Fact;
 use crate::telemetry::journal;
@@ -102,11 +102,16 @@ fn happened(fact: &Fact, backend: &str) -> Option<String> {
 }
 
 /// What it is now, whether it is chosen, what its checks and connections do, and what would bring it back.
-pub fn standing(entry: &Entry, view: &View, settings: &config::Pool, now: Instant) -> Vec<Sentence> {
+pub fn standing(
+    entry: &Entry,
+    snapshot: &PoolSnapshot,
+    settings: &config::Pool,
+    now: Instant,
+) -> Vec<Sentence> {
     let state = entry.state.name();
     let since = time(now.saturating_duration_since(entry.since));
     let mut story = vec![Sentence::now(format!("it has been {state} for {since}: {}", entry.cause))];
-    story.push(Sentence::now(chosen(entry, view)));
+    story.push(Sentence::now(chosen(entry, snapshot)));
     story.extend(checks(entry, settings).into_iter().map(Sentence::now));
     story.push(Sentence::now(traffic(entry)));
     story.extend(orders(entry, now).map(Sentence::now));
@@ -114,14 +119,14 @@ pub fn standing(entry: &Entry, view: &View, settings: &config::Pool, now: Instan
     story
 }
 
-fn chosen(entry: &Entry, view: &View) -> String {
+fn chosen(entry: &Entry, snapshot: &PoolSnapshot) -> String {
     let backend = &entry.backend;
-    if view.backends().any(|one| one.key == backend.key) {
-        let among = match view.len() {
+    if snapshot.backends().any(|one| one.key == backend.key) {
+        let among = match snapshot.len() {
             1 => "it is the only one that can be chosen".to_owned(),
-            n => format!("it is one of {n} that can be chosen, by {}", view.algorithm.name()),
+            n => format!("it is one of {n} that can be chosen, by {}", snapshot.algorithm.name()),
         };
-        let panic = if view.panic { ", as too few are up and all are used (panic)" } else { "" };
+        let panic = if snapshot.panic { ", as too few are up and all are used (panic)" } else { "" };
         let full = match entry.connections.filter(|_| backend.is_full()) {
             Some(limit) => format!("; it is full now: it has the {limit} connections that it may carry"),
             None => String::new(),
@@ -133,9 +138,11 @@ fn chosen(entry: &Entry, view: &View) -> String {
         return format!("{among}{panic}, with the weight {}{ramp}{full}", entry.weight);
     }
     match entry.state {
-        State::Up if entry.weight == 0 => "it is not chosen: its weight is 0".to_owned(),
-        State::Up => format!("it is not chosen: it is a backup (tier {}), and others are up", entry.tier),
-        State::Joining => "it is not chosen yet: it has not passed its checks".to_owned(),
+        BackendState::Up if entry.weight == 0 => "it is not chosen: its weight is 0".to_owned(),
+        BackendState::Up => {
+            format!("it is not chosen: it is a backup (tier {}), and others are up", entry.tier)
+        }
+        BackendState::Joining => "it is not chosen yet: it has not passed its checks".to_owned(),
         state => format!("it is not chosen, as it is {}", state.name()),
     }
 }
@@ -195,7 +202,8 @@ fn traffic(entry: &Entry) -> String {
 /// What its connections were told.
 fn orders(entry: &Entry, now: Instant) -> Option<String> {
     let Some(order) = entry.backend.order() else {
-        let out = matches!(entry.state, State::Down | State::Draining | State::Maintenance);
+        let out =
+            matches!(entry.state, BackendState::Down | BackendState::Draining | BackendState::Maintenance);
         let kept = out && entry.backend.load.active() > 0;
         return kept.then(|| "its open connections were told to run on".to_owned());
     };
@@ -222,19 +230,19 @@ fn way_back(entry: &Entry, settings: &config::Pool, now: Instant) -> Option<Stri
         );
     }
     match entry.state {
-        State::Draining | State::Maintenance => Some(
+        BackendState::Draining | BackendState::Maintenance => Some(
             "it comes back when an operator returns it: a PATCH of it with {\"state\": \"up\"}".to_owned(),
         ),
-        State::Ejected => {
+        BackendState::Ejected => {
             let left = entry.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
             Some(format!("it comes back in {}, on probation: one more failure is enough then", time(left)))
         }
-        State::Down | State::Joining => {
+        BackendState::Down | BackendState::Joining => {
             let known = entry.backend.checks();
             let missing = |(index, health): (usize, &config::Health)| {
                 let kind = health.check.kind();
                 let (passed, row) = known.in_a_row.get(&index).copied().unwrap_or_default();
-                let needed = if entry.state == State::Joining { 1 } else { health.rise };
+                let needed = if entry.state == BackendState::Joining { 1 } else { health.rise };
                 let more = needed.saturating_sub(if passed { row } else { 0 });
                 (more > 0)
                     .then(|| format!("{more} more passed {kind} check{}", if more == 1 { "" } else { "s" }))
@@ -242,7 +250,7 @@ fn way_back(entry: &Entry, settings: &config::Pool, now: Instant) -> Option<Stri
             let missing: Vec<_> = settings.health.iter().enumerate().filter_map(missing).collect();
             match (missing.is_empty(), settings.health.first()) {
                 // What brought it down were clients' connections or its source: the checks' own count goes further back.
-                (true, Some(first)) if entry.state == State::Down => Some(format!(
+                (true, Some(first)) if entry.state == BackendState::Down => Some(format!(
                     "it comes back after {} in a row since it went down, unless its source calls it unwell",
                     count(first.rise.into(), "passed check")
                 )),
@@ -250,7 +258,7 @@ fn way_back(entry: &Entry, settings: &config::Pool, now: Instant) -> Option<Stri
                 (false, _) => Some(format!("it comes back after {} in a row", list(&missing, usize::MAX))),
             }
         }
-        State::Up => {
+        BackendState::Up => {
             let doubt = |(index, health): (usize, &config::Health)| {
                 let known = entry.backend.checks().in_a_row.get(&index).copied();
                 let (passed, row) = known.unwrap_or((true, 0));
@@ -264,7 +272,7 @@ fn way_back(entry: &Entry, settings: &config::Pool, now: Instant) -> Option<Stri
             };
             settings.health.iter().enumerate().find_map(doubt)
         }
-        State::Gone => None,
+        BackendState::Gone => None,
     }
 }
 

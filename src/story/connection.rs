@@ -10,7 +10,7 @@ use super::Sentence;
 use super::words::{bytes, count, ending, list, millis};
 use crate::proxy::open::Open;
 use crate::telemetry::CloseReason;
-use crate::telemetry::decisions::{Attempt, Candidate, Client, Crowd, Decision, Tier};
+use crate::telemetry::decisions::{Attempt, Candidate, CandidateSet, Client, Decision, Tier};
 use crate::telemetry::ends::{Ended, Path};
 
 /// So many candidates are named in a sentence.
@@ -189,7 +189,7 @@ fn without_queue(skipped: &str) -> (&str, Option<u64>) {
 }
 
 /// Who could be chosen, and what connections they had.
-fn loads(candidates: &Crowd) -> String {
+fn loads(candidates: &CandidateSet) -> String {
     let one = |(index, (one, load)): (usize, (&Candidate, u32))| match index {
         0 => format!("{} with {}", one.name, count(load.into(), "connection")),
         _ => format!("{} with {load}", one.name),

@@ -6,10 +6,10 @@ fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-fn candidates(loads: &[(&str, u32)]) -> Crowd {
+fn candidates(loads: &[(&str, u32)]) -> CandidateSet {
     let mut busy = [0; SHOWN];
     busy.iter_mut().zip(loads).for_each(|(to, (_, load))| *to = *load);
-    Crowd {
+    CandidateSet {
         shown: loads.iter().map(|(name, _)| Candidate { name: (*name).into(), share: 1 }).collect(),
         loads: busy,
         total: loads.len() as u32,
@@ -124,10 +124,10 @@ fn each_algorithm_says_what_it_went_by() {
 
 #[test]
 fn of_many_candidates_the_first_are_named_and_the_rest_counted() {
-    let mut crowd =
+    let mut candidates =
         candidates(&[("b", 3), ("a", 5), ("c", 1), ("d", 1), ("e", 1), ("f", 1), ("g", 1), ("h", 1)]);
-    crowd.total = 500;
-    let told = told(Some(Decision { candidates: crowd, ..decision(1) }), None);
+    candidates.total = 500;
+    let told = told(Some(Decision { candidates: candidates, ..decision(1) }), None);
     assert!(
         told.contains("b with 3 connections, a with 5, c with 1, d with 1, e with 1, f with 1 and 494 more"),
         "{told}"

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-use super::{Supervisor, gatekeeper};
+use super::{Supervisor, listener_task};
 use crate::admin::overview::Phase;
 use crate::config::{Drain, Ending};
 use crate::proxy::progress::End;
@@ -63,7 +63,8 @@ impl Supervisor {
         let began = Instant::now();
         // Taking in what the kernel has let in already may itself have to wait for connections to end.
         let listeners = std::mem::take(&mut self.listeners);
-        self.going.spawn(gatekeeper::close_all(listeners.into_values().map(|l| l.gatekeeper).collect()));
+        self.going
+            .spawn(listener_task::close_all(listeners.into_values().map(|l| l.listener_task).collect()));
         self.going.close();
         let mut told = Instant::now();
         loop {
@@ -87,7 +88,7 @@ impl Supervisor {
         let end = End { reason: CloseReason::DrainTimeout, how: Ending::Reset };
         let until = Instant::now() + LAST_WORDS;
         loop {
-            self.workers.iter().for_each(|worker| worker.desk().end_all(end));
+            self.workers.iter().for_each(|worker| worker.handle().end_all(end));
             if self.report().await.open == 0 || Instant::now() >= until {
                 return;
             }
@@ -98,7 +99,7 @@ impl Supervisor {
     async fn report(&self) -> Report {
         let mut total = Report::default();
         for worker in self.workers.iter() {
-            let one = worker.desk().report().await;
+            let one = worker.handle().report().await;
             total.open += one.open;
             total.oldest = total.oldest.into_iter().chain(one.oldest).min();
         }

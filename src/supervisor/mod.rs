@@ -1,10 +1,10 @@
 //! Builds listeners and pools from a configuration, brings them in line with another one, and takes them down
 //! in an orderly way.
 
-mod door;
+mod bound_address;
 mod drain;
 pub mod files;
-mod gatekeeper;
+mod listener_task;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -29,9 +29,9 @@ use crate::proxy::sockets;
 use crate::proxy::worker::Worker;
 use crate::replicas::Replicas;
 use crate::telemetry::shortage;
-use door::Door;
+use bound_address::BoundAddress;
 pub use drain::Outcome;
-use gatekeeper::Gatekeeper;
+use listener_task::ListenerTask;
 
 /// How long a start or a reload waits for new pools to look for their backends and to check them, so that the
 /// first clients are not turned away. Who is not ready by then joins later.
@@ -65,7 +65,7 @@ pub struct Supervisor {
 
 #[derive(Debug)]
 struct Running {
-    gatekeeper: Gatekeeper,
+    listener_task: ListenerTask,
     /// The configured addresses and what they are in fact.
     addresses: Vec<(BindAddress, BindAddress)>,
 }
@@ -116,11 +116,11 @@ impl Supervisor {
         info!(workers = count, max_connections = limit.connections, "starting");
         let shortages = workers.iter().map(|worker| Arc::clone(&worker.shared.shortages)).collect();
         let shared = workers.iter().map(|worker| Arc::clone(&worker.shared)).collect();
-        let desks = workers.iter().map(|worker| worker.desk().clone()).collect();
+        let handles = workers.iter().map(|worker| worker.handle().clone()).collect();
         let empty = Config { listeners: BTreeMap::new(), pools: BTreeMap::new(), ..config.clone() };
         files::lowered(&empty, &files).iter().for_each(files::Lowered::log);
         let mut supervisor = Self {
-            overview: Arc::new(Overview::new(empty.clone(), limit, shared, desks)),
+            overview: Arc::new(Overview::new(empty.clone(), limit, shared, handles)),
             config: empty,
             workers: Arc::new(workers),
             pools: BTreeMap::new(),
@@ -152,13 +152,13 @@ impl Supervisor {
     /// Brings everything in line with `config`. What can fail is done first, so that a failure changes nothing;
     /// what is the same in both goes on undisturbed.
     pub async fn apply(&mut self, config: Config) -> Result<(), Error> {
-        let mut doors = self.reserve(&config)?;
+        let mut addresses = self.reserve(&config)?;
         // Before any listener opens and any pool can discover it.
-        self.listen_on(&doors).await;
+        self.listen_on(&addresses).await;
         self.change_pools(&config);
         self.change_replicas(&config);
         self.settle().await;
-        let closing = self.change_listeners(&config, &mut doors).await;
+        let closing = self.change_listeners(&config, &mut addresses).await;
         self.remove_pools(&config, closing);
         self.listen_on(&BTreeMap::new()).await;
         self.tell_lowered(&config);
@@ -168,7 +168,7 @@ impl Supervisor {
     }
 
     /// Takes the addresses that are new in `config`.
-    fn reserve(&self, config: &Config) -> Result<BTreeMap<Arc<str>, Vec<Door>>, Error> {
+    fn reserve(&self, config: &Config) -> Result<BTreeMap<Arc<str>, Vec<BoundAddress>>, Error> {
         let ours = |address: &BindAddress| {
             let same_port = |held: &BindAddress| match (held, address) {
                 (BindAddress::Tcp(held), BindAddress::Tcp(wanted)) => held.port() == wanted.port(),
@@ -177,20 +177,18 @@ impl Supervisor {
             };
             self.listeners.values().flat_map(|running| &running.addresses).any(|(_, held)| same_port(held))
         };
-        let mut doors = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
         for (name, listener) in &config.listeners {
             let held = self.listeners.get(name).map_or(&[][..], |running| &running.addresses);
             let new = listener.bind.iter().filter(|wanted| !held.iter().any(|(held, _)| held == *wanted));
             let reserve = |address: &BindAddress| {
-                Door::reserve(address, ours(address), listener.socket_mode).map_err(|error| Error::Bind {
-                    listener: Arc::clone(name),
-                    address: address.clone(),
-                    error,
+                BoundAddress::reserve(address, ours(address), listener.socket_mode).map_err(|error| {
+                    Error::Bind { listener: Arc::clone(name), address: address.clone(), error }
                 })
             };
-            doors.insert(Arc::clone(name), new.map(reserve).collect::<Result<Vec<_>, _>>()?);
+            addresses.insert(Arc::clone(name), new.map(reserve).collect::<Result<Vec<_>, _>>()?);
         }
-        Ok(doors)
+        Ok(addresses)
     }
 
     /// Logs the limits of a new configuration that the open files do not allow. The allocation was made at the start.
@@ -210,12 +208,12 @@ impl Supervisor {
 
     /// Gives the pools the addresses that this process listens on: its listeners, the given addresses, and the admin
     /// server.
-    async fn listen_on(&mut self, also: &BTreeMap<Arc<str>, Vec<Door>>) {
+    async fn listen_on(&mut self, also: &BTreeMap<Arc<str>, Vec<BoundAddress>>) {
         let running = self.listeners.iter().flat_map(|(name, running)| {
             running.addresses.iter().map(move |(_, address)| (address, Owner::Listener(Arc::clone(name))))
         });
-        let also = also.iter().flat_map(|(name, doors)| {
-            doors.iter().map(move |door| (&door.address, Owner::Listener(Arc::clone(name))))
+        let also = also.iter().flat_map(|(name, addresses)| {
+            addresses.iter().map(move |bound| (&bound.address, Owner::Listener(Arc::clone(name))))
         });
         let admin = self.admin.iter().map(|address| (address, Owner::Admin));
         let bound = running.chain(also).chain(admin).filter_map(|(address, owner)| match address {
@@ -272,7 +270,7 @@ impl Supervisor {
             let _ = tokio::time::timeout_at(deadline, pool.pool.when_settled()).await;
         }
         for (name, handle) in &self.pools {
-            if handle.pool.view().is_empty() {
+            if handle.pool.snapshot().is_empty() {
                 warn!(pool = %name, "no backend is up yet");
             }
         }
@@ -282,8 +280,8 @@ impl Supervisor {
     async fn change_listeners(
         &mut self,
         config: &Config,
-        doors: &mut BTreeMap<Arc<str>, Vec<Door>>,
-    ) -> Vec<Gatekeeper> {
+        addresses: &mut BTreeMap<Arc<str>, Vec<BoundAddress>>,
+    ) -> Vec<ListenerTask> {
         let mut opened = Vec::new();
         for (name, wanted) in &config.listeners {
             let Some(pool) = self.pools.get(&wanted.pool) else { continue }; // the check sees to it
@@ -297,33 +295,33 @@ impl Supervisor {
             if wanted.options.fast_open.is_some() && !sockets::fast_open_served() {
                 warn!(listener = %name, "fast_open does nothing: net.ipv4.tcp_fastopen lacks the bit 2");
             }
-            let add = doors.remove(name).unwrap_or_default();
+            let add = addresses.remove(name).unwrap_or_default();
             let added: Vec<_> =
-                add.iter().map(|door| (door.configured.clone(), door.address.clone())).collect();
+                add.iter().map(|bound| (bound.configured.clone(), bound.address.clone())).collect();
             let running = match self.listeners.entry(Arc::clone(name)) {
                 Entry::Occupied(running) => {
                     let running = running.into_mut();
-                    running.gatekeeper.listener.settings.store(Arc::new(settings));
+                    running.listener_task.listener.settings.store(Arc::new(settings));
                     running
                 }
                 Entry::Vacant(place) => {
                     let listener = Arc::new(Listener::new(Arc::clone(name), settings));
-                    let gatekeeper = Gatekeeper::start(listener, Arc::clone(&self.workers));
-                    place.insert(Running { gatekeeper, addresses: Vec::new() })
+                    let listener_task = ListenerTask::start(listener, Arc::clone(&self.workers));
+                    place.insert(Running { listener_task, addresses: Vec::new() })
                 }
             };
             let (stay, go): (Vec<_>, Vec<_>) =
                 running.addresses.drain(..).partition(|(held, _)| wanted.bind.contains(held));
             running.addresses = stay.into_iter().chain(added).collect();
             let remove = go.into_iter().map(|(configured, _)| configured).collect();
-            opened.push(running.gatekeeper.change(add, remove));
+            opened.push(running.listener_task.change(add, remove));
         }
         let gone: Vec<_> =
             self.listeners.keys().filter(|name| !config.listeners.contains_key(*name)).cloned().collect();
         let gone: Vec<_> = gone.iter().filter_map(|name| self.listeners.remove(name)).collect();
-        let gone: Vec<_> = gone.into_iter().map(|running| running.gatekeeper).collect();
-        for gatekeeper in &gone {
-            info!(listener = %gatekeeper.listener.name, "removed: its open connections run on");
+        let gone: Vec<_> = gone.into_iter().map(|running| running.listener_task).collect();
+        for listener_task in &gone {
+            info!(listener = %listener_task.listener.name, "removed: its open connections run on");
         }
         for opened in opened {
             let _ = opened.await;
@@ -333,11 +331,11 @@ impl Supervisor {
 
     /// Closes the listeners that are going, and then, when all whom they let in have been routed, lets go of the pools
     /// that no listener names any longer.
-    fn remove_pools(&mut self, config: &Config, listeners: Vec<Gatekeeper>) {
+    fn remove_pools(&mut self, config: &Config, listeners: Vec<ListenerTask>) {
         let gone: Vec<_> =
             self.pools.keys().filter(|name| !config.pools.contains_key(*name)).cloned().collect();
         let handles: Vec<_> = gone.iter().filter_map(|name| self.pools.remove(name)).collect();
-        let closing = self.going.spawn(gatekeeper::close_all(listeners));
+        let closing = self.going.spawn(listener_task::close_all(listeners));
         tokio::spawn(async move {
             let _ = closing.await;
             tokio::time::sleep(LAST_CHOICES).await;
@@ -355,7 +353,7 @@ impl Supervisor {
         self.overview.replicas.store(Arc::new(self.replicas.clone()));
         let listeners = self.listeners.values().map(|running| {
             let addresses = running.addresses.iter().map(|(_, address)| address.clone()).collect();
-            (Arc::clone(&running.gatekeeper.listener), addresses)
+            (Arc::clone(&running.listener_task.listener), addresses)
         });
         self.overview.listeners.store(Arc::new(listeners.collect()));
     }

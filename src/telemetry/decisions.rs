@@ -45,7 +45,7 @@ pub struct Decision {
     /// Those of them that could not be reached, in the order in which they were tried.
     pub failed: Vec<Attempt>,
     /// Who could be chosen.
-    pub candidates: Crowd,
+    pub candidates: CandidateSet,
     /// Whom the client was to go to, if that one had more than its share (`load_factor`).
     pub home: Option<Arc<str>>,
     /// Who was chosen from.
@@ -96,15 +96,15 @@ pub enum Tier {
 pub struct Candidate {
     /// Its name.
     pub name: Arc<str>,
-    /// Its share, in the units of the others' in the same view.
+    /// Its share, in the units of the others' in the same snapshot.
     pub share: u32,
 }
 
 /// Who could be chosen when a decision was made, and what connections they had. In a fixed array, so that a decision costs no
 /// memory of its own.
 #[derive(Clone, Debug)]
-pub struct Crowd {
-    /// The first [`SHOWN`] of them: one list for all choices from one view.
+pub struct CandidateSet {
+    /// The first [`SHOWN`] of them: one list for all choices from one snapshot.
     pub shown: Arc<[Candidate]>,
     /// The connections of each of those, opening ones included.
     pub loads: [u32; SHOWN],
@@ -116,14 +116,14 @@ pub struct Crowd {
     pub chosen: Option<u32>,
 }
 
-impl Crowd {
+impl CandidateSet {
     /// Those who are named, each with its connections.
     pub fn shown(&self) -> impl Iterator<Item = (&Candidate, u32)> {
         self.shown.iter().zip(self.loads)
     }
 }
 
-impl Serialize for Crowd {
+impl Serialize for CandidateSet {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct One<'a> {
@@ -132,7 +132,7 @@ impl Serialize for Crowd {
             load: u32,
         }
         let shown = self.shown().map(|(one, load)| One { name: &one.name, share: one.share, load });
-        let mut all = serializer.serialize_struct("Crowd", 4)?;
+        let mut all = serializer.serialize_struct("CandidateSet", 4)?;
         all.serialize_field("shown", &shown.collect::<Vec<_>>())?;
         all.serialize_field("total", &self.total)?;
         all.serialize_field("known", &self.known)?;

@@ -7,20 +7,20 @@ use std::sync::Arc;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::series::{counters, gauges};
-use crate::pool::{Pool, State, Totals};
+use crate::pool::{BackendState, Pool, Totals};
 use crate::telemetry::ConnectError;
 
 /// What there is to say of one name.
 #[derive(Default)]
 struct Row {
-    states: [u64; State::ALL.len()],
+    states: [u64; BackendState::ALL.len()],
     weight: u64,
     totals: Totals,
 }
 
 /// The states that a backend which is there can be in.
-fn living() -> impl Iterator<Item = State> {
-    State::ALL.into_iter().filter(|state| *state != State::Gone)
+fn living() -> impl Iterator<Item = BackendState> {
+    BackendState::ALL.into_iter().filter(|state| *state != BackendState::Gone)
 }
 
 /// Writes the series of the pools' backends.
@@ -29,17 +29,17 @@ pub(super) fn encode(
     pools: &BTreeMap<Arc<str>, Arc<Pool>>,
 ) -> Result<(), Error> {
     let mut rows = BTreeMap::<(&str, Arc<str>), Row>::new();
-    let mut sums = BTreeMap::<&str, [u64; State::ALL.len()]>::new();
+    let mut sums = BTreeMap::<&str, [u64; BackendState::ALL.len()]>::new();
     for (pool, running) in pools {
-        let roster = running.roster();
+        let status = running.status();
         let sum = sums.entry(pool).or_default();
-        for entry in &roster.members {
+        for entry in &status.members {
             let row = rows.entry((pool, Arc::clone(&entry.backend.name))).or_default();
             row.states[entry.state.index()] += 1;
             row.weight += u64::from(entry.weight);
             sum[entry.state.index()] += 1;
         }
-        for (name, totals) in roster.totals() {
+        for (name, totals) in status.totals() {
             rows.entry((pool, name)).or_default().totals = totals;
         }
     }

@@ -35,7 +35,7 @@ fn ways(pools: &Pools) -> Ways {
             }
         };
         add(&Arc::from(""), &mut pool.unserved.read().into_iter());
-        for (name, totals) in pool.roster().totals() {
+        for (name, totals) in pool.status().totals() {
             add(&name, &mut totals.ways.into_iter());
         }
     }
@@ -198,11 +198,11 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
         "pointsman_pool_service",
         "1 for those who serve a pool's clients, 0 for the others; all: too few are up, so all backends are used",
         pools.values().flat_map(|pool| {
-            let view = pool.view();
+            let snapshot = pool.snapshot();
             let now = match () {
-                () if view.is_empty() => "nobody",
-                () if view.panic => "all",
-                () if view.backups => "backups",
+                () if snapshot.is_empty() => "nobody",
+                () if snapshot.panic => "all",
+                () if snapshot.backups => "backups",
                 () => "primaries",
             };
             ["nobody", "primaries", "backups", "all"]

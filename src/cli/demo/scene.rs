@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::traffic::{Account, Book, WINDOW};
 use crate::admin::overview::Overview;
 use crate::cli::words;
-use crate::pool::State;
+use crate::pool::BackendState;
 use crate::telemetry::decisions::Decision;
 use crate::telemetry::text::Cause;
 
@@ -42,7 +42,7 @@ pub(super) struct Scene {
 pub(super) struct Row {
     pub(super) name: Arc<str>,
     pub(super) address: String,
-    pub(super) state: State,
+    pub(super) state: BackendState,
     /// Its part of the connections routed lately, from 0 to 1.
     pub(super) share: f64,
     pub(super) active: u32,
@@ -63,7 +63,7 @@ pub(super) struct Observer {
     admin: String,
     story: String,
     /// The state of each backend at the last look.
-    known: BTreeMap<(Arc<str>, u64), State>,
+    known: BTreeMap<(Arc<str>, u64), BackendState>,
     changes: VecDeque<String>,
     /// Each backend's connections at the last looks.
     counts: VecDeque<(Instant, BTreeMap<u64, u64>)>,
@@ -98,7 +98,7 @@ impl Observer {
         let mut masked = 0;
         for pool in self.overview.pools.load().values() {
             masked += pool.counters.failures_masked();
-            for entry in &pool.roster().members {
+            for entry in &pool.status().members {
                 let backend = &entry.backend;
                 let connections = backend.flows.read().iter().map(|(_, flow)| flow.total()).sum();
                 counts.insert(backend.key, connections);
@@ -136,7 +136,7 @@ impl Observer {
         }
     }
 
-    fn note_change(&mut self, name: &Arc<str>, key: u64, state: State, cause: &str) {
+    fn note_change(&mut self, name: &Arc<str>, key: u64, state: BackendState, cause: &str) {
         if self.known.insert((Arc::clone(name), key), state) != Some(state) {
             let words = format!("{} {} is {}: {cause}", clock(self.began.elapsed()), name, state.name());
             self.add_change(words);

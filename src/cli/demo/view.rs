@@ -119,7 +119,7 @@ fn account(scene: &Scene) -> Line<'static> {
 mod tests {
     use super::*;
     use crate::cli::demo::traffic::Account;
-    use crate::pool::State;
+    use crate::pool::BackendState;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
@@ -139,7 +139,11 @@ mod tests {
             address: "127.0.0.1:8080".to_owned(),
             admin: "127.0.0.1:9900".to_owned(),
             story: "b is killed".to_owned(),
-            backends: vec![row("a", State::Up, 0.5), row("b", State::Down, 0.0), row("c", State::Up, 0.5)],
+            backends: vec![
+                row("a", BackendState::Up, 0.5),
+                row("b", BackendState::Down, 0.0),
+                row("c", BackendState::Up, 0.5),
+            ],
             decisions: vec!["01:05 #9 127.0.0.1:4000 → a: its turn; passed over b: down".to_owned()],
             changes: vec!["01:04 b is down: 3 failures in a row".to_owned()],
             account: Account { answered: 1000, broken: 1, ..Account::default() },

@@ -42,7 +42,7 @@ impl Column {
             Self::Name => Ordering::Equal,
             Self::State => b.backend.state.is_none().cmp(&a.backend.state.is_none()).then_with(|| {
                 // Who is not up is what one looks for.
-                let rank = |row: &Row| row.backend.state != Some(crate::pool::State::Up);
+                let rank = |row: &Row| row.backend.state != Some(crate::pool::BackendState::Up);
                 rank(b).cmp(&rank(a)).then(a.backend.state.cmp(&b.backend.state))
             }),
             Self::Share => b.share.total_cmp(&a.share),

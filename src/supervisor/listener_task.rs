@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
-use super::door::Door;
+use super::bound_address::BoundAddress;
 use crate::config::{BindAddress, NoBackend};
 use crate::proxy::listener::Listener;
 use crate::proxy::worker::Worker;
@@ -17,19 +17,19 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 enum Order {
     /// The listener's settings have changed, and perhaps its addresses.
-    Change { add: Vec<Door>, remove: Vec<BindAddress>, done: oneshot::Sender<()> },
+    Change { add: Vec<BoundAddress>, remove: Vec<BindAddress>, done: oneshot::Sender<()> },
     /// Close everything and say so.
     Close(oneshot::Sender<()>),
 }
 
 /// A listener that is served.
 #[derive(Debug)]
-pub(super) struct Gatekeeper {
+pub(super) struct ListenerTask {
     pub(super) listener: Arc<Listener>,
     orders: mpsc::UnboundedSender<Order>,
 }
 
-impl Gatekeeper {
+impl ListenerTask {
     /// Serves `listener`, which has no address yet.
     pub(super) fn start(listener: Arc<Listener>, workers: Arc<Vec<Worker>>) -> Self {
         let (orders, received) = mpsc::unbounded_channel();
@@ -39,7 +39,7 @@ impl Gatekeeper {
 
     /// The listener's settings have changed, and perhaps its addresses. New ones open before old ones close. What
     /// is returned resolves when the new ones are open, unless they are to be opened only when a backend is up.
-    pub(super) fn change(&self, add: Vec<Door>, remove: Vec<BindAddress>) -> oneshot::Receiver<()> {
+    pub(super) fn change(&self, add: Vec<BoundAddress>, remove: Vec<BindAddress>) -> oneshot::Receiver<()> {
         let (done, when_done) = oneshot::channel();
         let _ = self.orders.send(Order::Change { add, remove, done });
         when_done
@@ -58,7 +58,7 @@ async fn keep(
     workers: Arc<Vec<Worker>>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
-    let mut doors: Vec<Door> = Vec::new();
+    let mut addresses: Vec<BoundAddress> = Vec::new();
     let mut changed: Option<oneshot::Sender<()>> = None;
     loop {
         let settings = listener.settings.load_full();
@@ -66,16 +66,16 @@ async fn keep(
         let refuse = settings.no_backend == NoBackend::Refuse;
         let mut again = None;
         if refuse && *up.borrow_and_update() == 0 {
-            if doors.iter().any(Door::is_open) {
+            if addresses.iter().any(BoundAddress::is_open) {
                 info!(listener = %listener.name, pool = %settings.pool.name, "no backend is up: refusing connections");
             }
-            close(&mut doors).await;
+            close(&mut addresses).await;
         } else {
-            for door in &mut doors {
-                door.change(&settings.options);
-                door.change_mode(settings.socket_mode);
-                if let Err(error) = door.open(&workers, &listener, &settings.options, settings.socket_mode) {
-                    error!(listener = %listener.name, address = %door.address, %error, "cannot listen; trying again");
+            for bound in &mut addresses {
+                bound.change(&settings.options);
+                bound.change_mode(settings.socket_mode);
+                if let Err(error) = bound.open(&workers, &listener, &settings.options, settings.socket_mode) {
+                    error!(listener = %listener.name, address = %bound.address, %error, "cannot listen; trying again");
                     again = Some(AGAIN);
                 }
             }
@@ -88,14 +88,14 @@ async fn keep(
                 Some(Order::Change { add, remove, done }) => {
                     changed = Some(done);
                     let (mut leaving, staying) =
-                        doors.into_iter().partition(|door: &Door| remove.contains(&door.configured));
-                    doors = staying;
-                    doors.extend(add);
+                        addresses.into_iter().partition(|bound: &BoundAddress| remove.contains(&bound.configured));
+                    addresses = staying;
+                    addresses.extend(add);
                     // The new ones open at the top of the loop; the old ones close beside it.
                     tokio::spawn(async move { close(&mut leaving).await });
                 }
                 Some(Order::Close(done)) => {
-                    close(&mut doors).await;
+                    close(&mut addresses).await;
                     let _ = done.send(());
                     return;
                 }
@@ -108,17 +108,17 @@ async fn keep(
 }
 
 /// Closes several listeners at once.
-pub(super) async fn close_all(gatekeepers: Vec<Gatekeeper>) {
+pub(super) async fn close_all(listener_tasks: Vec<ListenerTask>) {
     let closing: Vec<_> =
-        gatekeepers.into_iter().map(|gatekeeper| tokio::spawn(gatekeeper.close())).collect();
+        listener_tasks.into_iter().map(|listener_task| tokio::spawn(listener_task.close())).collect();
     for closed in closing {
         let _ = closed.await;
     }
 }
 
-async fn close(doors: &mut [Door]) {
-    let mut closing: Vec<_> = doors.iter_mut().map(|door| Box::pin(door.close())).collect();
-    for door in &mut closing {
-        door.await;
+async fn close(addresses: &mut [BoundAddress]) {
+    let mut closing: Vec<_> = addresses.iter_mut().map(|bound| Box::pin(bound.close())).collect();
+    for bound in &mut closing {
+        bound.await;
     }
 }

@@ -78,7 +78,7 @@ fn a_backend_that_fails_each_connection_at_once_is_not_everybodys_first_choice()
         assert!((5..100).contains(&got), "{algorithm}: {got} of 300 were lost to a backend that fails");
         assert_eq!(holding.accepted(), open.len());
         let active = || lb.status()["pools"][0]["backends"][0]["active"].as_u64();
-        eventually("a ghost is nobody's connection", || (active() == Some(0)).then_some(()));
+        eventually("a penalty is nobody's connection", || (active() == Some(0)).then_some(()));
     }
 }
 
@@ -92,7 +92,7 @@ fn a_backend_that_has_recovered_gets_its_share_again() {
     drop(clients(&lb, 50));
     let lost = failing.accepted();
     SOUND.store(true, Ordering::SeqCst);
-    // With nobody else connected, it has to be rid of the last ghost for this.
+    // With nobody else connected, it has to be rid of the last failure penalty for this.
     eventually("it gets a connection", || {
         lb.when_idle();
         drop(clients(&lb, 1));

@@ -12,13 +12,13 @@ use super::stream::Stream;
 
 /// What the kernel was found to hold of a connection's two streams.
 #[derive(Debug, Default)]
-pub(super) struct Quiet {
+pub(super) struct IdleProbe {
     held: Cell<[u32; 2]>,
 }
 
 /// What a look found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum ProbeResult {
     /// Nothing has moved since the last look.
     Still,
     /// The kernel has passed something on.
@@ -29,22 +29,27 @@ pub(super) enum Look {
     BackendVanished,
 }
 
-impl Quiet {
+impl IdleProbe {
     /// Looks at both sides, the client first, each with its keepalive. `first`: there was no look since the relay itself
     /// moved a byte.
-    pub(super) fn look(&self, sides: [&Stream; 2], first: bool, keepalives: [Option<Duration>; 2]) -> Look {
+    pub(super) fn look(
+        &self,
+        sides: [&Stream; 2],
+        first: bool,
+        keepalives: [Option<Duration>; 2],
+    ) -> ProbeResult {
         let now = sides.map(sockets::unacknowledged);
         let vanished = |side: &Unacknowledged, keepalive: Option<Duration>| {
             keepalive.is_some_and(|idle| side.vanished(idle))
         };
         if vanished(&now[0], keepalives[0]) {
-            return Look::ClientVanished;
+            return ProbeResult::ClientVanished;
         }
         if vanished(&now[1], keepalives[1]) {
-            return Look::BackendVanished;
+            return ProbeResult::BackendVanished;
         }
         let held = now.map(|side| side.bytes);
-        if self.held.replace(held) != held && !first { Look::Moves } else { Look::Still }
+        if self.held.replace(held) != held && !first { ProbeResult::Moves } else { ProbeResult::Still }
     }
 }
 

@@ -7,17 +7,17 @@ use proptest::prelude::*;
 
 use super::tests::observed;
 use super::*;
-use crate::balance::{Ask, Lease};
+use crate::balance::{Lease, PickArgs};
 use crate::config::{Check, Dns, Eject, Ending, Health, Percent, Policy, Pool, Source};
 use crate::discovery::{Fitness, Found};
 use crate::health::Verdict;
 use crate::own::{OwnAddresses, Owner};
-use crate::pool::event::Wish;
+use crate::pool::event::AdminState;
 use crate::pool::member::Member;
-use crate::pool::view::View;
+use crate::pool::snapshot::PoolSnapshot;
 use crate::telemetry::CloseReason;
 
-/// What can happen to a keeper of two sources, static and DNS, that know the same six addresses.
+/// What can happen to a pool state of two sources, static and DNS, that know the same six addresses.
 #[derive(Clone, Debug)]
 enum Happening {
     Answer { dns: bool, answer: Vec<Found> },
@@ -95,10 +95,10 @@ fn pool() -> impl Strategy<Value = Pool> {
 
 fn happening() -> impl Strategy<Value = Happening> {
     let command = prop_oneof![
-        2 => Just(Command::Be(Wish::Up)),
-        1 => Just(Command::Be(Wish::Draining)),
-        1 => Just(Command::Be(Wish::Maintenance)),
-        2 => (0u32..5).prop_map(Command::Weigh),
+        2 => Just(Command::SetAdminState(AdminState::Up)),
+        1 => Just(Command::SetAdminState(AdminState::Draining)),
+        1 => Just(Command::SetAdminState(AdminState::Maintenance)),
+        2 => (0u32..5).prop_map(Command::SetWeight),
     ];
     let member = 0usize..8;
     prop_oneof![
@@ -122,15 +122,15 @@ fn happening() -> impl Strategy<Value = Happening> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     name: Arc<str>,
-    state: State,
+    state: BackendState,
     weight: u32,
     tier: u16,
     connections: Option<NonZeroU32>,
     told: Option<CloseReason>,
 }
 
-fn seen(keeper: &Keeper) -> BTreeMap<String, Seen> {
-    let living = keeper.members().iter().filter(|member| !member.leaving());
+fn seen(pool_state: &PoolState) -> BTreeMap<String, Seen> {
+    let living = pool_state.members().iter().filter(|member| !member.leaving());
     living
         .map(|member| {
             let seen = Seen {
@@ -146,69 +146,73 @@ fn seen(keeper: &Keeper) -> BTreeMap<String, Seen> {
         .collect()
 }
 
-/// A keeper that has heard the last answers and the facts that `other` knows, and nothing else.
-fn afresh(other: &Keeper, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Instant) -> Keeper {
-    let mut keeper = Keeper::new(other.config.clone(), Arc::clone(&other.own));
+/// A pool state that has heard the last answers and the facts that `other` knows, and nothing else.
+fn afresh(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Instant) -> PoolState {
+    let mut pool_state = PoolState::new(other.config.clone(), Arc::clone(&other.own));
     let missing = |key: &SourceKey| {
-        let living = other.members().iter().filter_map(|member| member.claims.get(key)).cloned();
-        living.filter(|claim| claim.missing.is_some()).map(|claim| claim.found).collect::<Vec<_>>()
+        let living = other.members().iter().filter_map(|member| member.sources.get(key)).cloned();
+        living.filter(|entry| entry.missing.is_some()).map(|entry| entry.found).collect::<Vec<_>>()
     };
     let long_ago = now - Duration::from_secs(3600);
     for (key, answer) in answers {
-        keeper.on(observed(key.clone(), [&answer[..], &missing(key)].concat()), long_ago);
+        pool_state.on(observed(key.clone(), [&answer[..], &missing(key)].concat()), long_ago);
     }
     for (key, answer) in answers {
-        keeper.on(observed(key.clone(), answer.clone()), now);
+        pool_state.on(observed(key.clone(), answer.clone()), now);
     }
-    let twin = |keeper: &Keeper, member: &Member| {
+    let twin = |pool_state: &PoolState, member: &Member| {
         let same = |m: &&Member| m.backend.address == member.backend.address && !m.leaving();
-        keeper.members().iter().find(same).map(|twin| twin.backend.key)
+        pool_state.members().iter().find(same).map(|twin| twin.backend.key)
     };
     for member in other.members().iter().filter(|member| !member.leaving()) {
-        let Some(key) = twin(&keeper, member) else { continue };
+        let Some(key) = twin(&pool_state, member) else { continue };
         for (check, results) in member.results.iter().enumerate() {
             let result = match results.tally.verdict() {
                 Verdict::Unchecked => continue,
                 Verdict::Passing => Ok(()),
                 Verdict::Failing => Err("no".to_owned().into()),
             };
-            keeper.on(Event::Checked(key, check, result), now);
+            pool_state.on(Event::Checked(key, check, result), now);
         }
-        if let Some((wish, _)) = member.wish {
-            keeper.on(Event::Told(key, Command::Be(wish), "root".into()), now);
+        if let Some((admin_state, _)) = member.admin_state {
+            pool_state.on(Event::Told(key, Command::SetAdminState(admin_state), "root".into()), now);
         }
         if let Some((weight, _)) = member.told_weight {
-            keeper.on(Event::Told(key, Command::Weigh(weight), "root".into()), now);
+            pool_state.on(Event::Told(key, Command::SetWeight(weight), "root".into()), now);
         }
     }
-    for member in other.members().iter().filter(|member| member.state == State::Ejected) {
-        if let Some(key) = twin(&keeper, member) {
-            keeper.on(Event::Failed(key, Failure::Reset, 100), now);
+    for member in other.members().iter().filter(|member| member.state == BackendState::Ejected) {
+        if let Some(key) = twin(&pool_state, member) {
+            pool_state.on(Event::Failed(key, Failure::Reset, 100), now);
         }
     }
-    keeper
+    pool_state
 }
 
 /// Who is chosen is up, or too few are; who stands in is up, and of a higher tier; and a backup is chosen only if no primary is up.
 fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseError> {
-    let view = View::new(config, members, None);
-    let in_use = |member: &&Member| member.weight > 0 && member.state == State::Up;
+    let snapshot = PoolSnapshot::new(config, members, None);
+    let in_use = |member: &&Member| member.weight > 0 && member.state == BackendState::Up;
     let lowest = members.iter().filter(in_use).map(|member| member.tier).min();
     for random in 0..4 {
-        let Some(chosen) = view.choose(&Ask { random, client: random, ..Ask::default() }) else {
+        let Some(chosen) = snapshot.choose(&PickArgs { random, client: random, ..PickArgs::default() })
+        else {
             prop_assert!(lowest.is_none(), "one is up, and nobody is chosen");
             return Ok(());
         };
         let member = members.iter().find(|member| member.backend.key == chosen.backend.key).unwrap();
-        prop_assert!(member.weight > 0 && !member.leaving() && member.wish.is_none());
+        prop_assert!(member.weight > 0 && !member.leaving() && member.admin_state.is_none());
         prop_assert!(member.refused.is_none(), "one of our own addresses is chosen");
-        prop_assert_eq!(view.panic || member.state == State::Up, true);
+        prop_assert_eq!(snapshot.panic || member.state == BackendState::Up, true);
         prop_assert!(lowest.is_none_or(|lowest| member.tier == lowest), "a backup while a primary is up");
-        prop_assert!(!view.panic || config.panic > Percent(0));
-        let standby = view.standby.as_ref().and_then(|view| view.choose(&Ask { random, ..Ask::default() }));
+        prop_assert!(!snapshot.panic || config.panic > Percent(0));
+        let standby = snapshot
+            .standby
+            .as_ref()
+            .and_then(|snapshot| snapshot.choose(&PickArgs { random, ..PickArgs::default() }));
         let standby =
             standby.map(|spare| members.iter().find(|m| m.backend.key == spare.backend.key).unwrap());
-        prop_assert!(standby.is_none_or(|spare| spare.state == State::Up && spare.tier > member.tier));
+        prop_assert!(standby.is_none_or(|spare| spare.state == BackendState::Up && spare.tier > member.tier));
     }
     Ok(())
 }
@@ -217,23 +221,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn any_sequence_of_facts_leaves_a_keeper_like_one_built_afresh(
+    fn any_sequence_of_facts_leaves_a_pool_state_like_one_built_afresh(
         config in pool(),
         happenings in proptest::collection::vec(happening(), 1..50),
     ) {
         let mut now = Instant::now() + Duration::from_secs(7200);
-        let mut keeper = Keeper::new(config, Arc::default());
+        let mut pool_state = PoolState::new(config, Arc::default());
         let mut leases: Vec<Lease> = Vec::new();
-        let mut believed: BTreeMap<u64, State> = BTreeMap::new();
+        let mut believed: BTreeMap<u64, BackendState> = BTreeMap::new();
         let mut answers: BTreeMap<SourceKey, Vec<Found>> = BTreeMap::new();
         for happening in happenings {
             let picked = |index: usize| {
-                let members = keeper.members();
+                let members = pool_state.members();
                 members.get(index % members.len().max(1)).map(|member| Arc::clone(&member.backend))
             };
             let event = match happening {
                 Happening::Answer { dns, answer } => {
-                    let source = keeper.config.discover.iter().find(|s| matches!(s, Source::Dns(_)) == dns);
+                    let source = pool_state.config.discover.iter().find(|s| matches!(s, Source::Dns(_)) == dns);
                     let key = SourceKey::from(source.unwrap());
                     answers.insert(key.clone(), answer.clone());
                     observed(key, answer)
@@ -258,14 +262,14 @@ proptest! {
                 },
                 Happening::Added(mut found) => {
                     found.fitness = Fitness::Unknown; // operators know nothing of that
-                    if keeper.addable(&found).is_err() {
+                    if pool_state.addable(&found).is_err() {
                         continue;
                     }
                     answers.entry(SourceKey::Operator).or_default().push(found.clone());
                     Event::Added(found)
                 }
                 Happening::Withdrawn(member) => {
-                    let Some(Ok(address)) = picked(member).map(|backend| keeper.removable(backend.key)) else {
+                    let Some(Ok(address)) = picked(member).map(|backend| pool_state.removable(backend.key)) else {
                         continue;
                     };
                     answers.entry(SourceKey::Operator).or_default().retain(|one| one.address != address);
@@ -287,30 +291,30 @@ proptest! {
                 }
                 Happening::Waited(time) => { now += time; Event::Tick }
             };
-            for effect in keeper.on(event, now) {
+            for effect in pool_state.on(event, now) {
                 if let Effect::Changed { backend, from, to, cause } = effect {
                     let before = match to {
-                        State::Gone => believed.remove(&backend.key),
+                        BackendState::Gone => believed.remove(&backend.key),
                         to => believed.insert(backend.key, to),
                     };
-                    prop_assert_eq!(before.unwrap_or(State::Gone), from, "each change begins where the last ended");
+                    prop_assert_eq!(before.unwrap_or(BackendState::Gone), from, "each change begins where the last ended");
                     prop_assert!(!cause.is_empty(), "{from:?} to {to:?} without a cause");
                 }
             }
-            for member in keeper.members().iter().filter(|member| !member.leaving()) {
-                prop_assert_eq!(member.refused.is_some(), keeper.own.owner(member.backend.address).is_some());
+            for member in pool_state.members().iter().filter(|member| !member.leaving()) {
+                prop_assert_eq!(member.refused.is_some(), pool_state.own.owner(member.backend.address).is_some());
             }
-            for member in keeper.members() {
+            for member in pool_state.members() {
                 prop_assert_eq!(believed.get(&member.backend.key), Some(&member.state));
                 prop_assert!(!member.leaving() || member.backend.load.active() > 0);
             }
-            let (out, sound) = keeper.ejected();
-            prop_assert!(out <= keeper.config.eject.map_or(0, |eject| eject.at_most.of(sound)), "{out} of {sound}");
-            prop_assert_eq!(seen(&keeper), seen(&afresh(&keeper, &answers, now)));
-            choices_are_lawful(&keeper.config, keeper.members())?;
+            let (out, sound) = pool_state.ejected();
+            prop_assert!(out <= pool_state.config.eject.map_or(0, |eject| eject.at_most.of(sound)), "{out} of {sound}");
+            prop_assert_eq!(seen(&pool_state), seen(&afresh(&pool_state, &answers, now)));
+            choices_are_lawful(&pool_state.config, pool_state.members())?;
         }
         drop(leases);
-        keeper.on(Event::Removed, now);
-        prop_assert!(keeper.members().is_empty());
+        pool_state.on(Event::Removed, now);
+        prop_assert!(pool_state.members().is_empty());
     }
 }

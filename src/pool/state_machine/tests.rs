@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 
-use super::claims::SUCCESSION;
+use super::source_entries::SUCCESSION;
 use super::*;
 use crate::config::{Check, Dns, Ending, Health, Policy, Pool, Source};
 use crate::discovery::{Found, Observation, Outcome};
@@ -47,36 +47,36 @@ pub(super) fn observed(key: SourceKey, found: Vec<Found>) -> Event {
     Event::Observed(key, Observation { outcome, owners: BTreeMap::new() })
 }
 
-pub(super) fn states(keeper: &Keeper) -> Vec<(String, State)> {
-    keeper.members().iter().map(|m| (m.backend.name.to_string(), m.state)).collect()
+pub(super) fn states(pool_state: &PoolState) -> Vec<(String, BackendState)> {
+    pool_state.members().iter().map(|m| (m.backend.name.to_string(), m.state)).collect()
 }
 
 /// The key of the only backend of that name that is not leaving.
-pub(super) fn key_of(keeper: &Keeper, name: &str) -> u64 {
-    let mut members = keeper.members().iter().filter(|m| &*m.backend.name == name && !m.leaving());
+pub(super) fn key_of(pool_state: &PoolState, name: &str) -> u64 {
+    let mut members = pool_state.members().iter().filter(|m| &*m.backend.name == name && !m.leaving());
     members.next().unwrap().backend.key
 }
 
-fn up(keeper: &mut Keeper, name: &str, now: Instant) {
-    let key = key_of(keeper, name);
-    keeper.on(Event::Checked(key, 0, Ok(())), now);
+fn up(pool_state: &mut PoolState, name: &str, now: Instant) {
+    let key = key_of(pool_state, name);
+    pool_state.on(Event::Checked(key, 0, Ok(())), now);
 }
 
-fn fail(keeper: &mut Keeper, name: &str, now: Instant) {
-    let key = key_of(keeper, name);
-    keeper.on(Event::Checked(key, 0, Err("no".to_owned().into())), now);
+fn fail(pool_state: &mut PoolState, name: &str, now: Instant) {
+    let key = key_of(pool_state, name);
+    pool_state.on(Event::Checked(key, 0, Err("no".to_owned().into())), now);
 }
 
 #[test]
 fn a_new_backend_is_up_after_its_first_success_and_down_after_its_first_failure() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
-    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
-    assert!(!keeper.settled());
-    up(&mut keeper, "a", now);
-    fail(&mut keeper, "b", now);
-    assert_eq!(states(&keeper), [("a".into(), State::Up), ("b".into(), State::Down)]);
-    assert!(keeper.settled());
+    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    assert!(!pool_state.settled());
+    up(&mut pool_state, "a", now);
+    fail(&mut pool_state, "b", now);
+    assert_eq!(states(&pool_state), [("a".into(), BackendState::Up), ("b".into(), BackendState::Down)]);
+    assert!(pool_state.settled());
 }
 
 /// The same backends before their names are known.
@@ -93,28 +93,31 @@ fn seen_nameless(ips: &[&str], owners: &[(&str, &str)]) -> Event {
 #[test]
 fn a_backend_whose_name_becomes_known_is_the_same_and_keeps_what_it_has() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
-    keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
-    up(&mut keeper, "10.0.0.1:5000", now);
-    let before = Arc::clone(&keeper.members()[0].backend);
+    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
+    up(&mut pool_state, "10.0.0.1:5000", now);
+    let before = Arc::clone(&pool_state.members()[0].backend);
     let _lease = before.load.lease();
-    let effects = keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    let effects = pool_state.on(seen(&[("a", "10.0.0.1")]), now);
     assert!(matches!(&effects[..], [Effect::Named(backend)] if backend.key == before.key), "{effects:?}");
-    assert_eq!(states(&keeper), [("a".into(), State::Up)]);
-    assert_eq!(keeper.members()[0].backend.load.active(), 1);
+    assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
+    assert_eq!(pool_state.members()[0].backend.load.active(), 1);
     // From now on another name is another backend.
-    keeper.on(seen(&[("b", "10.0.0.1")]), now);
-    assert_eq!(states(&keeper), [("a".into(), State::Draining), ("b".into(), State::Joining)]);
+    pool_state.on(seen(&[("b", "10.0.0.1")]), now);
+    assert_eq!(
+        states(&pool_state),
+        [("a".into(), BackendState::Draining), ("b".into(), BackendState::Joining)]
+    );
 }
 
 #[test]
 fn a_nameless_backend_that_is_missing_is_not_named_after_who_has_its_address_now() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(false), Arc::default());
-    keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
-    let _lease = keeper.members()[0].backend.load.lease();
-    keeper.on(seen_nameless(&[], &[("stranger", "10.0.0.1")]), now);
-    assert_eq!(states(&keeper), [("10.0.0.1:5000".into(), State::Draining)]);
+    let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
+    pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
+    let _lease = pool_state.members()[0].backend.load.lease();
+    pool_state.on(seen_nameless(&[], &[("stranger", "10.0.0.1")]), now);
+    assert_eq!(states(&pool_state), [("10.0.0.1:5000".into(), BackendState::Draining)]);
 }
 
 #[test]
@@ -130,113 +133,117 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
         (pool, Event::Observed(SourceKey::Static, Observation { outcome, owners: BTreeMap::new() }))
     };
     let (config, observed) = listed(&["10.0.0.1"]);
-    let mut keeper = Keeper::new(config, Arc::default());
-    keeper.on(observed, now);
-    up(&mut keeper, "10.0.0.1:5000", now);
+    let mut pool_state = PoolState::new(config, Arc::default());
+    pool_state.on(observed, now);
+    up(&mut pool_state, "10.0.0.1:5000", now);
     let (config, observed) = listed(&["10.0.0.2"]);
-    keeper.on(Event::Reconfigured(Box::new(config.clone())), now);
-    assert!(!keeper.settled(), "the new list was not looked at yet");
-    keeper.on(observed, now);
-    let both = [("10.0.0.1:5000".to_owned(), State::Up), ("10.0.0.2:5000".to_owned(), State::Joining)];
-    assert_eq!(states(&keeper), both);
-    up(&mut keeper, "10.0.0.2:5000", now);
-    assert_eq!(states(&keeper), [("10.0.0.2:5000".into(), State::Up)]);
+    pool_state.on(Event::Reconfigured(Box::new(config.clone())), now);
+    assert!(!pool_state.settled(), "the new list was not looked at yet");
+    pool_state.on(observed, now);
+    let both =
+        [("10.0.0.1:5000".to_owned(), BackendState::Up), ("10.0.0.2:5000".to_owned(), BackendState::Joining)];
+    assert_eq!(states(&pool_state), both);
+    up(&mut pool_state, "10.0.0.2:5000", now);
+    assert_eq!(states(&pool_state), [("10.0.0.2:5000".into(), BackendState::Up)]);
     // Nobody is waited for without end.
-    keeper.on(Event::Reconfigured(Box::new(dns_pool(true))), now);
-    assert_eq!(keeper.deadline(now), Some(now + SUCCESSION));
-    keeper.on(Event::Tick, now + SUCCESSION);
-    assert_eq!(states(&keeper), []);
+    pool_state.on(Event::Reconfigured(Box::new(dns_pool(true))), now);
+    assert_eq!(pool_state.deadline(now), Some(now + SUCCESSION));
+    pool_state.on(Event::Tick, now + SUCCESSION);
+    assert_eq!(states(&pool_state), []);
 }
 
 #[test]
 fn without_checks_a_backend_is_up_as_soon_as_it_is_found() {
-    let mut keeper = Keeper::new(dns_pool(false), Arc::default());
-    keeper.on(seen(&[("a", "10.0.0.1")]), Instant::now());
-    assert_eq!(states(&keeper), [("a".into(), State::Up)]);
+    let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
+    pool_state.on(seen(&[("a", "10.0.0.1")]), Instant::now());
+    assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
 }
 
 #[test]
 fn a_name_that_vanishes_leaves_after_flap_and_not_before() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
-    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
-    up(&mut keeper, "a", now);
-    up(&mut keeper, "b", now);
-    keeper.on(seen(&[("a", "10.0.0.1")]), now);
-    assert_eq!(keeper.deadline(now), Some(now + 3 * SECOND));
-    keeper.on(Event::Tick, now + 3 * SECOND - Duration::from_millis(1));
-    assert_eq!(keeper.members().len(), 2);
+    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    up(&mut pool_state, "a", now);
+    up(&mut pool_state, "b", now);
+    pool_state.on(seen(&[("a", "10.0.0.1")]), now);
+    assert_eq!(pool_state.deadline(now), Some(now + 3 * SECOND));
+    pool_state.on(Event::Tick, now + 3 * SECOND - Duration::from_millis(1));
+    assert_eq!(pool_state.members().len(), 2);
     // Back in time: nothing has happened.
-    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now + 2 * SECOND);
-    keeper.on(Event::Tick, now + 10 * SECOND);
-    assert_eq!(keeper.members().len(), 2);
-    keeper.on(seen(&[]), now + 11 * SECOND);
-    keeper.on(Event::Tick, now + 14 * SECOND);
-    assert!(keeper.members().is_empty());
+    pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now + 2 * SECOND);
+    pool_state.on(Event::Tick, now + 10 * SECOND);
+    assert_eq!(pool_state.members().len(), 2);
+    pool_state.on(seen(&[]), now + 11 * SECOND);
+    pool_state.on(Event::Tick, now + 14 * SECOND);
+    assert!(pool_state.members().is_empty());
 }
 
 #[test]
 fn who_is_missing_and_fails_once_is_down() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
-    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
-    up(&mut keeper, "b", now);
-    fail(&mut keeper, "b", now);
-    assert_eq!(states(&keeper)[1].1, State::Up, "one failure is not enough");
-    let effects = keeper.on(seen(&[("a", "10.0.0.1")]), now);
+    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    up(&mut pool_state, "b", now);
+    fail(&mut pool_state, "b", now);
+    assert_eq!(states(&pool_state)[1].1, BackendState::Up, "one failure is not enough");
+    let effects = pool_state.on(seen(&[("a", "10.0.0.1")]), now);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::CheckNow(_))));
-    fail(&mut keeper, "b", now);
-    assert_eq!(states(&keeper)[1].1, State::Down);
+    fail(&mut pool_state, "b", now);
+    assert_eq!(states(&pool_state)[1].1, BackendState::Down);
 }
 
 #[test]
 fn silence_never_empties_the_pool_but_who_fails_its_checks_leaves_after_hold() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
-    keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
-    up(&mut keeper, "a", now);
-    fail(&mut keeper, "b", now);
-    keeper.on(silence(), now);
-    assert_eq!(keeper.deadline(now), Some(now + 10 * SECOND));
-    keeper.on(Event::Tick, now + 9 * SECOND);
-    assert_eq!(keeper.members().len(), 2);
-    keeper.on(silence(), now + 10 * SECOND);
-    assert_eq!(states(&keeper), [("a".into(), State::Up)]);
-    keeper.on(silence(), now + 1000 * SECOND);
-    assert_eq!(states(&keeper), [("a".into(), State::Up)]);
+    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    up(&mut pool_state, "a", now);
+    fail(&mut pool_state, "b", now);
+    pool_state.on(silence(), now);
+    assert_eq!(pool_state.deadline(now), Some(now + 10 * SECOND));
+    pool_state.on(Event::Tick, now + 9 * SECOND);
+    assert_eq!(pool_state.members().len(), 2);
+    pool_state.on(silence(), now + 10 * SECOND);
+    assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
+    pool_state.on(silence(), now + 1000 * SECOND);
+    assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
 }
 
 #[test]
 fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
-    keeper.on(seen(&[("a.net", "10.0.0.1")]), now);
-    up(&mut keeper, "a.net", now);
-    let old = Arc::clone(&keeper.members()[0].backend);
+    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    pool_state.on(seen(&[("a.net", "10.0.0.1")]), now);
+    up(&mut pool_state, "a.net", now);
+    let old = Arc::clone(&pool_state.members()[0].backend);
     let lease = old.load.lease();
-    let effects = keeper.on(seen(&[("b.net", "10.0.0.1")]), now);
-    assert_eq!(states(&keeper), [("a.net".into(), State::Draining), ("b.net".into(), State::Joining)]);
-    assert_eq!(&*keeper.members()[0].cause, "its address now belongs to b.net");
+    let effects = pool_state.on(seen(&[("b.net", "10.0.0.1")]), now);
+    assert_eq!(
+        states(&pool_state),
+        [("a.net".into(), BackendState::Draining), ("b.net".into(), BackendState::Joining)]
+    );
+    assert_eq!(&*pool_state.members()[0].cause, "its address now belongs to b.net");
     assert!(old.order().is_some_and(|order| order.reason == CloseReason::BackendLeft));
     assert!(effects.iter().any(|e| matches!(e, Effect::Check(backend) if &*backend.name == "b.net")));
-    assert_eq!(keeper.members()[1].backend.load.active(), 0, "it inherits nothing");
+    assert_eq!(pool_state.members()[1].backend.load.active(), 0, "it inherits nothing");
     // A late result of the old one's check is nobody's.
-    keeper.on(Event::Checked(old.key, 0, Ok(())), now);
-    assert_eq!(states(&keeper)[1].1, State::Joining);
+    pool_state.on(Event::Checked(old.key, 0, Ok(())), now);
+    assert_eq!(states(&pool_state)[1].1, BackendState::Joining);
     drop(lease);
-    keeper.on(Event::Tick, now);
-    assert_eq!(states(&keeper), [("b.net".into(), State::Joining)]);
+    pool_state.on(Event::Tick, now);
+    assert_eq!(states(&pool_state), [("b.net".into(), BackendState::Joining)]);
 }
 
 #[test]
 fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_silence() {
     for answer in [Outcome::NoSuchName("none".into()), Outcome::Silence("silence".into())] {
         let now = Instant::now();
-        let mut keeper = Keeper::new(dns_pool(false), Arc::default());
-        keeper.on(seen(&[("alpha.net", "10.0.0.4")]), now);
+        let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
+        pool_state.on(seen(&[("alpha.net", "10.0.0.4")]), now);
         let owners = BTreeMap::from([("10.0.0.4".parse::<IpAddr>().unwrap(), "beta.net".into())]);
-        keeper.on(Event::Observed(key(), Observation { outcome: answer, owners }), now);
-        assert!(keeper.members().is_empty());
+        pool_state.on(Event::Observed(key(), Observation { outcome: answer, owners }), now);
+        assert!(pool_state.members().is_empty());
     }
 }
 
@@ -244,16 +251,18 @@ fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_sile
 fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
     let now = Instant::now();
     let key = SourceKey::File("backends.yaml".into());
-    let mut keeper =
-        Keeper::new(Pool::new(vec![Source::File(config::File::new("backends.yaml".into()))]), Arc::default());
+    let mut pool_state = PoolState::new(
+        Pool::new(vec![Source::File(config::File::new("backends.yaml".into()))]),
+        Arc::default(),
+    );
     let good = || Outcome::Backends(vec![found("a", "10.0.0.1")]);
     let invalid = |reason: &str| Outcome::Invalid(reason.into());
     let told = |(answer, news): (Outcome, bool)| {
         let observation = Observation { outcome: answer.clone(), owners: BTreeMap::new() };
-        let effects = keeper.on(Event::Observed(key.clone(), observation), now);
+        let effects = pool_state.on(Event::Observed(key.clone(), observation), now);
         let told = effects.iter().any(|effect| matches!(effect, Effect::Answers { .. }));
         assert_eq!(told, news, "{answer:?}");
-        assert_eq!(states(&keeper), [("a".into(), State::Up)]);
+        assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
     };
     let answers = [
         (good(), false),
@@ -272,26 +281,26 @@ fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
 #[test]
 fn a_failed_connection_counts_and_asks_discovery_again() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
-    keeper.on(seen(&[("a", "10.0.0.1")]), now);
-    up(&mut keeper, "a", now);
-    let key = key_of(&keeper, "a");
+    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    pool_state.on(seen(&[("a", "10.0.0.1")]), now);
+    up(&mut pool_state, "a", now);
+    let key = key_of(&pool_state, "a");
     for n in 1..=3 {
-        assert_eq!(states(&keeper)[0].1, State::Up);
-        let effects = keeper.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
+        assert_eq!(states(&pool_state)[0].1, BackendState::Up);
+        let effects = pool_state.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
         assert!(effects.iter().any(|effect| matches!(effect, Effect::AskNow)), "{n}");
         assert!(effects.iter().any(|effect| matches!(effect, Effect::Doubt(_))), "{n}");
     }
-    assert_eq!(states(&keeper)[0].1, State::Down);
+    assert_eq!(states(&pool_state)[0].1, BackendState::Down);
     let cause = "3 failures in a row: a client's connection failed: refused";
-    assert_eq!(&*keeper.members()[0].cause, cause, "no check has failed");
+    assert_eq!(&*pool_state.members()[0].cause, cause, "no check has failed");
     // Whose fault is known already must not be put off by more of the same.
     for _ in 0..10 {
-        keeper.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
+        pool_state.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
     }
-    up(&mut keeper, "a", now);
-    up(&mut keeper, "a", now);
-    assert_eq!(states(&keeper)[0].1, State::Up);
+    up(&mut pool_state, "a", now);
+    up(&mut pool_state, "a", now);
+    assert_eq!(states(&pool_state)[0].1, BackendState::Up);
 }
 
 #[test]
@@ -299,13 +308,13 @@ fn who_comes_up_again_takes_back_the_order_to_its_connections() {
     let now = Instant::now();
     let mut pool = dns_pool(true);
     pool.on_down = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: SECOND };
-    let mut keeper = Keeper::new(pool, Arc::default());
-    keeper.on(seen(&[("a", "10.0.0.1")]), now);
-    up(&mut keeper, "a", now);
-    (0..3).for_each(|_| fail(&mut keeper, "a", now));
-    let backend = Arc::clone(&keeper.members()[0].backend);
+    let mut pool_state = PoolState::new(pool, Arc::default());
+    pool_state.on(seen(&[("a", "10.0.0.1")]), now);
+    up(&mut pool_state, "a", now);
+    (0..3).for_each(|_| fail(&mut pool_state, "a", now));
+    let backend = Arc::clone(&pool_state.members()[0].backend);
     assert!(backend.order().is_some());
-    (0..2).for_each(|_| up(&mut keeper, "a", now));
+    (0..2).for_each(|_| up(&mut pool_state, "a", now));
     assert!(backend.order().is_none());
     assert_eq!(backend.orders(), 2, "connections see that something has changed");
 }
@@ -315,14 +324,14 @@ fn two_sources_that_know_one_address_know_one_backend() {
     let now = Instant::now();
     let mut pool = dns_pool(false);
     pool.discover.push(Source::Static(Vec::new()));
-    let mut keeper = Keeper::new(pool, Arc::default());
-    keeper.on(observed(SourceKey::Static, vec![found("big", "10.0.0.1")]), now);
-    keeper.on(seen(&[("a.net", "10.0.0.1")]), now);
-    assert_eq!(keeper.members().len(), 1);
+    let mut pool_state = PoolState::new(pool, Arc::default());
+    pool_state.on(observed(SourceKey::Static, vec![found("big", "10.0.0.1")]), now);
+    pool_state.on(seen(&[("a.net", "10.0.0.1")]), now);
+    assert_eq!(pool_state.members().len(), 1);
     // It stays as long as one of them knows it.
-    keeper.on(seen(&[]), now);
-    keeper.on(Event::Tick, now + 10 * SECOND);
-    assert_eq!(keeper.members().len(), 1);
+    pool_state.on(seen(&[]), now);
+    pool_state.on(Event::Tick, now + 10 * SECOND);
+    assert_eq!(pool_state.members().len(), 1);
 }
 
 #[derive(Clone, Debug)]
@@ -357,15 +366,15 @@ proptest! {
     /// there are checks, has passed one; who has left and has no connection is gone; each effect tells the truth;
     /// and when the world is quiet, exactly those are left that the last good answer had.
     #[test]
-    fn any_sequence_of_events_leaves_a_keeper_that_is_right(happenings in proptest::collection::vec(happening(), 1..60)) {
+    fn any_sequence_of_events_leaves_a_pool_state_that_is_right(happenings in proptest::collection::vec(happening(), 1..60)) {
         let mut now = Instant::now();
-        let mut keeper = Keeper::new(dns_pool(true), Arc::default());
+        let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
         let mut leases: Vec<crate::balance::Lease> = Vec::new();
-        let mut believed: BTreeMap<u64, State> = BTreeMap::new();
+        let mut believed: BTreeMap<u64, BackendState> = BTreeMap::new();
         let mut checked: BTreeSet<u64> = BTreeSet::new();
         let mut last: BTreeSet<(String, String)> = BTreeSet::new();
         let mut health = true;
-        let pick = |keeper: &Keeper, index: usize| keeper.members().get(index).map(|m| Arc::clone(&m.backend));
+        let pick = |pool_state: &PoolState, index: usize| pool_state.members().get(index).map(|m| Arc::clone(&m.backend));
         for happening in happenings {
             let event = match happening {
                 Happening::Seen(set, name) => {
@@ -374,20 +383,20 @@ proptest! {
                     seen(&backends)
                 }
                 Happening::Silence => silence(),
-                Happening::Checked(index, ok) => match pick(&keeper, index) {
+                Happening::Checked(index, ok) => match pick(&pool_state, index) {
                     Some(backend) => {
                         if ok { checked.insert(backend.key); }
                         Event::Checked(backend.key, 0, ok.then_some(()).ok_or_else(|| "no".to_owned().into()))
                     }
                     None => continue,
                 },
-                Happening::ConnectFailed(index) => match pick(&keeper, index) {
+                Happening::ConnectFailed(index) => match pick(&pool_state, index) {
                     Some(backend) => Event::Failed(backend.key, Failure::Connect("refused".into()), 1),
                     None => continue,
                 },
                 Happening::Wait(millis) => { now += Duration::from_millis(millis); Event::Tick }
                 Happening::Connect(index) => {
-                    leases.extend(pick(&keeper, index).map(|backend| backend.load.lease()));
+                    leases.extend(pick(&pool_state, index).map(|backend| backend.load.lease()));
                     Event::Tick
                 }
                 Happening::Disconnect(index) => {
@@ -396,32 +405,32 @@ proptest! {
                 }
                 Happening::Health(on) => { health = on; Event::Reconfigured(Box::new(dns_pool(on))) }
             };
-            for effect in keeper.on(event, now) {
+            for effect in pool_state.on(event, now) {
                 if let Effect::Changed { backend, from, to, .. } = effect {
-                    let before = if to == State::Gone { believed.remove(&backend.key) } else { believed.insert(backend.key, to) };
-                    prop_assert_eq!(before.unwrap_or(State::Gone), from);
-                    if to == State::Up && !health { checked.insert(backend.key); }
+                    let before = if to == BackendState::Gone { believed.remove(&backend.key) } else { believed.insert(backend.key, to) };
+                    prop_assert_eq!(before.unwrap_or(BackendState::Gone), from);
+                    if to == BackendState::Up && !health { checked.insert(backend.key); }
                 }
             }
             let mut addresses = BTreeSet::new();
-            for member in keeper.members() {
+            for member in pool_state.members() {
                 prop_assert_eq!(believed.get(&member.backend.key), Some(&member.state));
                 if member.leaving() {
                     prop_assert!(member.backend.load.active() > 0);
                     continue;
                 }
                 prop_assert!(addresses.insert(member.backend.address), "two backends at one address");
-                if member.state == State::Up {
+                if member.state == BackendState::Up {
                     prop_assert!(checked.contains(&member.backend.key), "up without a check");
                 }
             }
         }
         drop(leases);
         let backends: Vec<_> = last.iter().map(|(name, ip)| (&**name, &**ip)).collect();
-        keeper.on(seen(&backends), now);
+        pool_state.on(seen(&backends), now);
         now += Duration::from_secs(60);
-        keeper.on(seen(&backends), now);
-        let left: BTreeSet<_> = keeper.members().iter()
+        pool_state.on(seen(&backends), now);
+        let left: BTreeSet<_> = pool_state.members().iter()
             .map(|m| (m.backend.name.to_string(), m.backend.address.ip().to_string())).collect();
         prop_assert_eq!(left, last);
     }
@@ -430,27 +439,27 @@ proptest! {
 #[test]
 fn a_removed_pool_stays_removed_whatever_is_said_after() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(true), Arc::default());
-    keeper.on(seen(&[("a", "10.0.0.1")]), now);
-    keeper.on(Event::Removed, now);
-    let effects = keeper.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
-    assert!(keeper.members().is_empty() && effects.is_empty(), "{effects:?}");
+    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    pool_state.on(seen(&[("a", "10.0.0.1")]), now);
+    pool_state.on(Event::Removed, now);
+    let effects = pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
+    assert!(pool_state.members().is_empty() && effects.is_empty(), "{effects:?}");
 }
 
 #[test]
 fn a_backend_whose_name_is_not_told_again_is_the_same() {
     let now = Instant::now();
-    let mut keeper = Keeper::new(dns_pool(false), Arc::default());
-    keeper.on(seen(&[("a", "10.0.0.1")]), now);
-    let key = key_of(&keeper, "a");
-    let effects = keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
+    let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
+    pool_state.on(seen(&[("a", "10.0.0.1")]), now);
+    let key = key_of(&pool_state, "a");
+    let effects = pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
     assert!(effects.is_empty(), "{effects:?}");
-    keeper.on(seen(&[("a", "10.0.0.1")]), now);
-    assert_eq!(key_of(&keeper, "a"), key);
+    pool_state.on(seen(&[("a", "10.0.0.1")]), now);
+    assert_eq!(key_of(&pool_state, "a"), key);
     // Another name is another backend all the same.
-    keeper.on(seen_nameless(&["10.0.0.1"], &[]), now);
-    keeper.on(seen(&[("b", "10.0.0.1")]), now);
-    assert_ne!(key_of(&keeper, "b"), key);
+    pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
+    pool_state.on(seen(&[("b", "10.0.0.1")]), now);
+    assert_ne!(key_of(&pool_state, "b"), key);
 }
 
 #[test]
@@ -458,14 +467,14 @@ fn what_another_source_says_of_an_address_outlives_a_change_of_its_owner() {
     let now = Instant::now();
     let mut pool = dns_pool(false);
     pool.discover.push(Source::Static(Vec::new()));
-    let mut keeper = Keeper::new(pool, Arc::default());
+    let mut pool_state = PoolState::new(pool, Arc::default());
     let big = Found { weight: 3, ..found("big", "10.0.0.1") };
-    keeper.on(observed(SourceKey::Static, vec![big]), now);
-    keeper.on(seen(&[("a.net", "10.0.0.1")]), now);
-    keeper.on(seen(&[("b.net", "10.0.0.1")]), now);
-    let weights: Vec<_> = keeper.members().iter().map(|member| member.weight).collect();
+    pool_state.on(observed(SourceKey::Static, vec![big]), now);
+    pool_state.on(seen(&[("a.net", "10.0.0.1")]), now);
+    pool_state.on(seen(&[("b.net", "10.0.0.1")]), now);
+    let weights: Vec<_> = pool_state.members().iter().map(|member| member.weight).collect();
     assert_eq!(weights, [3], "the list still says what it said");
-    keeper.on(seen(&[]), now);
-    keeper.on(Event::Tick, now + 10 * SECOND);
-    assert_eq!(states(&keeper), [("big".to_owned(), State::Up)]);
+    pool_state.on(seen(&[]), now);
+    pool_state.on(Event::Tick, now + 10 * SECOND);
+    assert_eq!(states(&pool_state), [("big".to_owned(), BackendState::Up)]);
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// The state of a backend. Only those that are up are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum BackendState {
     /// Found, and not yet checked.
     Joining,
     /// Fit for traffic.
@@ -22,7 +22,7 @@ pub enum State {
     Gone,
 }
 
-impl State {
+impl BackendState {
     /// All of them.
     pub const ALL: [Self; 7] =
         [Self::Joining, Self::Up, Self::Down, Self::Ejected, Self::Draining, Self::Maintenance, Self::Gone];
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn every_state_stands_at_its_index() {
-        for (index, state) in State::ALL.into_iter().enumerate() {
+        for (index, state) in BackendState::ALL.into_iter().enumerate() {
             assert_eq!(state.index(), index, "{}", state.name());
         }
     }

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::{Keeper, SourceState};
+use super::{PoolState, SourceState};
 use crate::discovery::{Found, SourceKey};
 use crate::own::Owner;
 use crate::pool::event::Effect;
@@ -39,7 +39,7 @@ pub(super) fn none() -> (SourceKey, SourceState) {
     (SourceKey::Operator, SourceState { answered: true, ..SourceState::default() })
 }
 
-impl Keeper {
+impl PoolState {
     /// Whether an operator can add that backend.
     pub fn addable(&self, found: &Found) -> Result<(), NotAdded> {
         if let Some(owner) = self.own.owner(found.address) {
@@ -59,7 +59,7 @@ impl Keeper {
     /// Whether an operator can take the backend of that key away.
     pub fn removable(&self, key: u64) -> Result<SocketAddr, NotRemoved> {
         let member = self.place(key).map(|index| &self.members[index]).ok_or(NotRemoved::NotThere)?;
-        let others = member.claims.keys().filter(|key| **key != SourceKey::Operator);
+        let others = member.sources.keys().filter(|key| **key != SourceKey::Operator);
         let others: Vec<_> = others.map(SourceKey::word).collect();
         if others.is_empty() { Ok(member.backend.address) } else { Err(NotRemoved::Known(others)) }
     }
@@ -85,7 +85,7 @@ impl Keeper {
         }
         let Some(&index) = self.places().get(&address) else { return };
         let member = &mut self.members[index];
-        if member.claims.remove(&SourceKey::Operator).is_some() && member.claims.is_empty() {
+        if member.sources.remove(&SourceKey::Operator).is_some() && member.sources.is_empty() {
             self.leave(index, &format!("{who} removed it"), now, effects);
         }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Keeper;
+use super::PoolState;
 use crate::own::OwnAddresses;
 use crate::pool::event::Effect;
 use crate::pool::member::Results;
@@ -13,7 +13,7 @@ use crate::pool::member::Results;
 /// and long enough that asking the kernel costs next to nothing.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
-impl Keeper {
+impl PoolState {
     /// Why a backend at that address is refused, if it is.
     pub(super) fn refusal(&self, address: SocketAddr) -> Option<Arc<str>> {
         let owner = self.own.owner(address)?;

@@ -19,13 +19,13 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// the sockets are still open to when the end is recorded, and nothing comes between the two; each connection would have
 /// to hold a place for it all its life.
 #[derive(Debug, Default)]
-pub(super) struct Autopsy {
+pub(super) struct TcpInfoSampler {
     period: Cell<Option<Instant>>,
     spent: Cell<u32>,
     found: Cell<Option<(u64, Sides)>>,
 }
 
-impl Autopsy {
+impl TcpInfoSampler {
     /// Looks into the connection of that number, which ends for that reason.
     pub(super) fn look(&self, conn: u64, reason: CloseReason, client: &Stream, backend: Option<&Stream>) {
         if reason.is_orderly() && !self.affords(Instant::now()) {
@@ -57,8 +57,8 @@ mod tests {
 
     #[test]
     fn no_more_are_looked_into_than_the_budget_allows() {
-        let (autopsy, now) = (Autopsy::default(), Instant::now());
-        let afforded = |at: Instant| (0..1000).filter(|_| autopsy.affords(at)).count();
+        let (tcp_info, now) = (TcpInfoSampler::default(), Instant::now());
+        let afforded = |at: Instant| (0..1000).filter(|_| tcp_info.affords(at)).count();
         assert_eq!(afforded(now), BUDGET as usize);
         assert_eq!(afforded(now + PERIOD / 2), 0);
         assert_eq!(afforded(now + PERIOD), BUDGET as usize);
@@ -66,10 +66,10 @@ mod tests {
 
     #[test]
     fn what_was_found_of_one_is_not_told_of_another() {
-        let autopsy = Autopsy::default();
-        autopsy.found.set(Some((1, Sides::default())));
-        assert_eq!(autopsy.take(2), None);
-        autopsy.found.set(Some((1, Sides::default())));
-        assert_eq!((autopsy.take(1), autopsy.take(1)), (Some(Sides::default()), None));
+        let tcp_info = TcpInfoSampler::default();
+        tcp_info.found.set(Some((1, Sides::default())));
+        assert_eq!(tcp_info.take(2), None);
+        tcp_info.found.set(Some((1, Sides::default())));
+        assert_eq!((tcp_info.take(1), tcp_info.take(1)), (Some(Sides::default()), None));
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 /// One address of a listener.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct BoundAddress {
     /// As it is configured.
     pub(super) configured: BindAddress,
     /// As it is: with the port that the kernel chose, if it was left to it.
@@ -25,7 +25,7 @@ pub(super) struct Door {
     open: Option<Open>,
 }
 
-/// What keeps the address for us while the door is closed.
+/// What keeps the address for us while the bound is closed.
 #[derive(Debug)]
 enum Hold {
     Tcp(#[expect(dead_code, reason = "held, never used: it keeps the address")] Socket),
@@ -45,7 +45,7 @@ struct Open {
     closed: Vec<oneshot::Receiver<()>>,
 }
 
-impl Door {
+impl BoundAddress {
     /// Binds an address for this process; fails if another process has it. `shared`: this process may already have it.
     /// `mode` applies to a Unix socket.
     pub(super) fn reserve(configured: &BindAddress, shared: bool, mode: SocketMode) -> io::Result<Self> {
@@ -112,7 +112,7 @@ impl Door {
         let Some(Open { sockets, unix, closing, closed, .. }) = self.open.take() else { return };
         closing.ignoring_newcomers();
         for socket in &sockets {
-            if let Err(error) = sockets::ignore_newcomers(socket.as_fd()) {
+            if let Err(error) = sockets::drop_new_syns(socket.as_fd()) {
                 warn!(address = %self.address, %error, "newcomers cannot be ignored: a few may be reset");
             }
         }
@@ -153,7 +153,7 @@ impl Door {
             Ok(()) => open.options = *options,
             Err(error) => {
                 warn!(address = %self.address, %error, "a listener's options could not be changed");
-                // All are to have the same ones, and to be changed when the gatekeeper comes by the next time.
+                // All are to have the same ones, and to be changed when the listener task applies them next.
                 for socket in &open.sockets {
                     let _ = sockets::change_options(socket, options, &open.options);
                 }

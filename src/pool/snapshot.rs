@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::Backend;
+use super::backend_state::BackendState;
 use super::member::{Member, STEPS};
-use super::state::State;
 use super::totals::{Former, Totals};
 use crate::balance::shadow::{Shaded, Shadow, Shadowed, Tally};
-use crate::balance::{Ask, Candidate, Picker};
+use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{self, Algorithm, SourceKey};
-use crate::telemetry::decisions::{Candidate as Shown, Crowd, SHOWN, Tier};
+use crate::telemetry::decisions::{Candidate as Shown, CandidateSet, SHOWN, Tier};
 use crate::telemetry::flow::Reading;
 use crate::telemetry::text::Cause;
 
@@ -21,7 +21,7 @@ pub const NAMED: usize = 8;
 
 /// A snapshot of a pool's eligible backends, ready to choose from.
 #[derive(Debug)]
-pub struct View {
+pub struct PoolSnapshot {
     /// How they are chosen from.
     pub algorithm: Algorithm,
     /// The backends that are not eligible, each with its reason, in words.
@@ -31,7 +31,7 @@ pub struct View {
     /// No primary is up, and backups serve.
     pub backups: bool,
     /// Who stands in for a connection that has tried all of these in vain: the next tier in which somebody is up.
-    pub standby: Option<Arc<View>>,
+    pub standby: Option<Arc<PoolSnapshot>>,
     tier: u16,
     /// Whether it stands in for others.
     stands_in: bool,
@@ -50,17 +50,17 @@ pub struct View {
 pub struct Choice {
     /// Who it is.
     pub backend: Arc<Backend>,
-    /// Its [`orders`](super::backend::Stay::orders) when the view was made. Those are older than the decision to use
-    /// it, which in panic is made against them: they are not for the connections that come by this view. Any that it is
-    /// given after is for them too, for as long as they last and whatever views follow: who gives the orders makes the
-    /// views, one after the other.
+    /// Its [`orders`](super::backend::Stay::orders) when the snapshot was made. Those are older than the decision to use
+    /// it, which in panic is made against them: they are not for the connections that come by this snapshot. Any that it is
+    /// given after is for them too, for as long as they last and whatever snapshots follow: who gives the orders makes the
+    /// snapshots, one after the other.
     pub orders: u32,
     /// Where its connections are counted to be compared with what other algorithms would have sent to it.
     tally: Option<Arc<Tally>>,
 }
 
-impl View {
-    /// The view of `members`; the algorithm goes on where it stood in `previous`.
+impl PoolSnapshot {
+    /// The snapshot of `members`; the algorithm goes on where it stood in `previous`.
     pub(super) fn new(config: &config::Pool, members: &[Member], previous: Option<&Self>) -> Self {
         Self::of(Selection::new(config, members), false, config, members, previous)
     }
@@ -74,7 +74,7 @@ impl View {
     ) -> Self {
         let standby =
             selection.next(members).map(|next| Arc::new(Self::of(next, true, config, members, previous)));
-        let before = previous.and_then(|view| view.tier(selection.tier));
+        let before = previous.and_then(|snapshot| snapshot.tier(selection.tier));
         let ramping = members.iter().any(|member| selection.takes(member) && member.step < STEPS);
         let weight = |member: &Member, algorithm: Algorithm| match algorithm {
             // Weights that move would move clients from one backend to another and back.
@@ -104,7 +104,8 @@ impl View {
             tally: member.backend.tally(algorithm),
         };
         let shadow = |algorithm: &Algorithm| {
-            let before = before.and_then(|view| view.shadows.iter().find(|one| one.algorithm == *algorithm));
+            let before =
+                before.and_then(|snapshot| snapshot.shadows.iter().find(|one| one.algorithm == *algorithm));
             let candidates = chosen().map(|member| shaded(member, *algorithm)).collect();
             Shadow::new(*algorithm, &config.hash, candidates, before)
         };
@@ -120,7 +121,12 @@ impl View {
             known: u32::try_from(members.len()).unwrap_or(u32::MAX),
             shown: candidates.iter().take(SHOWN).map(shown).collect(),
             shadows: config.shadow.iter().map(shadow).collect(),
-            picker: Picker::new(config.balance, &config.hash, candidates, before.map(|view| &view.picker)),
+            picker: Picker::new(
+                config.balance,
+                &config.hash,
+                candidates,
+                before.map(|snapshot| &snapshot.picker),
+            ),
             backends: chosen().map(choice).collect(),
         }
     }
@@ -130,33 +136,33 @@ impl View {
         self.tier
     }
 
-    /// The view of that tier, this one or one behind it.
+    /// The snapshot of that tier, this one or one behind it.
     fn tier(&self, tier: u16) -> Option<&Self> {
         if self.tier == tier { Some(self) } else { self.standby.as_ref()?.tier(tier) }
     }
 
     /// A backend, never one that is to be passed over; `None` when nobody is left.
-    pub fn choose(&self, ask: &Ask<'_>) -> Option<&Choice> {
-        self.picker.choose(ask).map(|index| &self.backends[index])
+    pub fn choose(&self, args: &PickArgs<'_>) -> Option<&Choice> {
+        self.picker.choose(args).map(|index| &self.backends[index])
     }
 
     /// Has the shadows choose too, for a connection that goes to `chosen`, and counts it until what is returned is
     /// dropped; `None`: there are no shadows.
-    pub fn shadow(&self, chosen: &Choice, ask: &Ask<'_>) -> Option<Box<Shadowed>> {
+    pub fn shadow(&self, chosen: &Choice, args: &PickArgs<'_>) -> Option<Box<Shadowed>> {
         let tally = chosen.tally.as_ref()?;
         let actual = std::iter::once(tally.take());
-        Some(Box::new(actual.chain(self.shadows.iter().filter_map(|shadow| shadow.take(ask))).collect()))
+        Some(Box::new(actual.chain(self.shadows.iter().filter_map(|shadow| shadow.take(args))).collect()))
     }
 
     /// Whom a client was to go to that goes to `chosen`, because that one has more than its share (`load_factor`).
-    pub fn overloaded(&self, ask: &Ask<'_>, chosen: &Choice) -> Option<&Arc<Backend>> {
-        let home = &self.backends[self.picker.unbounded(ask)?].backend;
+    pub fn overloaded(&self, args: &PickArgs<'_>, chosen: &Choice) -> Option<&Arc<Backend>> {
+        let home = &self.backends[self.picker.unbounded(args)?].backend;
         (home.key != chosen.backend.key).then_some(home)
     }
 
     /// Who can be chosen, and the connections that they have at this moment; of the chosen one, without the place that
     /// it has just given.
-    pub fn crowd(&self, chosen: Option<&Backend>) -> Crowd {
+    pub fn candidates(&self, chosen: Option<&Backend>) -> CandidateSet {
         let mut loads = [0; SHOWN];
         let before = |backend: &Backend| match chosen {
             Some(chosen) if chosen.key == backend.key => backend.load.active().saturating_sub(1),
@@ -165,7 +171,7 @@ impl View {
         for (load, choice) in loads.iter_mut().zip(&self.backends) {
             *load = before(&choice.backend);
         }
-        Crowd {
+        CandidateSet {
             shown: Arc::clone(&self.shown),
             loads,
             total: u32::try_from(self.backends.len()).unwrap_or(u32::MAX),
@@ -213,12 +219,12 @@ impl Selection {
     /// they are there and no operator has taken them out: it is likelier that the checks err than that all are gone.
     fn new(config: &config::Pool, members: &[Member]) -> Self {
         let usable = || members.iter().filter(|member| member.weight > 0);
-        let up = || usable().filter(|member| member.state == State::Up);
+        let up = || usable().filter(|member| member.state == BackendState::Up);
         let willing = || usable().filter(|member| is_willing(member));
-        let tier = up().chain(willing()).map(|member| (member.state != State::Up, member.tier)).min();
+        let tier = up().chain(willing()).map(|member| (member.state != BackendState::Up, member.tier)).min();
         let tier = tier.map_or(0, |(_, tier)| tier);
         let count = |of: &mut dyn Iterator<Item = &Member>| of.filter(|member| member.tier == tier).count();
-        let joining = usable().filter(|member| member.state == State::Joining);
+        let joining = usable().filter(|member| member.state == BackendState::Joining);
         let joining = joining.filter(|member| member.tier == tier).count();
         let (up, all) = (count(&mut up()), count(&mut willing()));
         // Who is still joining is neither: at a start, that would be a false alarm.
@@ -228,27 +234,29 @@ impl Selection {
 
     /// The next tier in which somebody is up.
     fn next(self, members: &[Member]) -> Option<Self> {
-        let up = members.iter().filter(|member| member.state == State::Up && member.weight > 0);
+        let up = members.iter().filter(|member| member.state == BackendState::Up && member.weight > 0);
         let tier = up.map(|member| member.tier).filter(|tier| *tier > self.tier).min()?;
         Some(Self { tier, panic: false })
     }
 
     fn takes(self, member: &Member) -> bool {
-        let fit = member.state == State::Up || (self.panic && is_willing(member));
+        let fit = member.state == BackendState::Up || (self.panic && is_willing(member));
         fit && member.tier == self.tier && member.weight > 0
     }
 }
 
 /// Whether it could be used, whatever its checks say; of who is still joining they have said nothing yet.
 fn is_willing(member: &Member) -> bool {
-    matches!(member.state, State::Up | State::Down | State::Ejected) && member.refused.is_none()
+    matches!(member.state, BackendState::Up | BackendState::Down | BackendState::Ejected)
+        && member.refused.is_none()
 }
 
 /// Who is not used and why, in words.
 fn skipped(selection: &Selection, members: &[Member]) -> Arc<str> {
     // Whoever looks in a tier that stands in has tried those before it, and says so.
-    let tried =
-        |member: &&Member| member.state == State::Up && member.weight > 0 && member.tier < selection.tier;
+    let tried = |member: &&Member| {
+        member.state == BackendState::Up && member.weight > 0 && member.tier < selection.tier
+    };
     let passed_over = members.iter().filter(|member| !selection.takes(member) && !tried(member));
     let mut words: Vec<String> = Vec::new();
     let mut more = 0;
@@ -259,8 +267,8 @@ fn skipped(selection: &Selection, members: &[Member]) -> Arc<str> {
         }
         let name = &member.backend.name;
         words.push(match member.state {
-            State::Up if member.weight == 0 => format!("{name}: weight 0"),
-            State::Up => format!("{name}: backup"),
+            BackendState::Up if member.weight == 0 => format!("{name}: weight 0"),
+            BackendState::Up => format!("{name}: backup"),
             state => format!("{name}: {} ({})", state.name(), member.cause),
         });
     }
@@ -275,19 +283,19 @@ fn skipped(selection: &Selection, members: &[Member]) -> Arc<str> {
 
 /// Everything that is known of a pool's backends at one moment, for those who look.
 #[derive(Clone, Debug)]
-pub struct Roster {
+pub struct PoolStatus {
     /// The backends, those that drain included.
     pub members: Vec<Entry>,
     former: Former,
 }
 
-/// One backend in a [`Roster`].
+/// One backend in a [`PoolStatus`].
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Who it is, with its counters.
     pub backend: Arc<Backend>,
     /// Its state.
-    pub state: State,
+    pub state: BackendState,
     /// Since when.
     pub since: Instant,
     /// Why.
@@ -310,7 +318,7 @@ pub struct Entry {
     pub until: Option<Instant>,
 }
 
-impl Roster {
+impl PoolStatus {
     pub(super) fn new<'m>(members: &'m [Member], former: Former) -> Self {
         // Each is written once, however many backends there are.
         let mut words: HashMap<&SourceKey, Arc<str>> = HashMap::new();
@@ -327,7 +335,7 @@ impl Roster {
             connections: member.connections,
             ramp: member.step * 100 / STEPS,
             sources: member.sources().map(&mut word).collect(),
-            until: (member.state == State::Ejected)
+            until: (member.state == BackendState::Ejected)
                 .then(|| member.ejection.out(member.since).map(|(until, _)| until))
                 .flatten(),
         };
@@ -360,20 +368,20 @@ mod tests {
         config.panic = Percent(50);
         config.on_leave = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
         let mut members = [Member::new(Arc::new(Backend::new(1, &found)), "".into(), 0, now)];
-        members[0].state = State::Up;
-        let orders = |view: &View| view.choose(&Ask::default()).unwrap().orders;
-        let before = View::new(&config, &members, None);
+        members[0].state = BackendState::Up;
+        let orders = |snapshot: &PoolSnapshot| snapshot.choose(&PickArgs::default()).unwrap().orders;
+        let before = PoolSnapshot::new(&config, &members, None);
         // Any order will do: of one who stays, as it is in panic.
         members[0].left = Some("".into());
         members[0].give_order(&config, now);
-        members[0].state = State::Down;
-        let after = View::new(&config, &members, Some(&before));
+        members[0].state = BackendState::Down;
+        let after = PoolSnapshot::new(&config, &members, Some(&before));
         let given = members[0].backend.orders();
         assert!(after.panic && members[0].backend.order().is_some());
         assert_eq!((orders(&before), orders(&after)), (given - 1, given));
         // One that follows is for both.
         members[0].left = None;
         members[0].give_order(&config, now);
-        assert!([&before, &after].into_iter().all(|view| orders(view) < members[0].backend.orders()));
+        assert!([&before, &after].into_iter().all(|snapshot| orders(snapshot) < members[0].backend.orders()));
     }
 }

@@ -1,14 +1,14 @@
 //! The one owner of the truth about a pool's backends.
 //!
-//! A keeper takes in what discovery sees, what checks find and what live connections meet, and says what follows:
+//! A pool state takes in what discovery sees, what checks find and what live connections meet, and says what follows:
 //! which states change and why, who is to be checked, what connections are told. It is pure: it does no I/O and
 //! is handed the time, so that every path through it can be tested. `task.rs` feeds it and does what it
 //! says. To know why a backend is in or out, read here.
 
 mod added;
-mod claims;
 mod ejections;
 mod refusals;
+mod source_entries;
 
 pub use added::{NotAdded, NotRemoved};
 
@@ -22,9 +22,9 @@ use crate::discovery::{Found, SourceKey};
 use crate::health::{CheckError, Ejection, Tally, Verdict};
 use crate::own::OwnAddresses;
 use crate::pool::backend::Backend;
-use crate::pool::event::{Command, Effect, Event, Failure, Wish};
+use crate::pool::backend_state::BackendState;
+use crate::pool::event::{AdminState, Command, Effect, Event, Failure};
 use crate::pool::member::{Member, Results};
-use crate::pool::state::State;
 use crate::telemetry::text::Cause;
 
 /// How often a draining backend is looked at for connections that remain.
@@ -43,7 +43,7 @@ struct SourceState {
 
 /// The one owner of the truth about a pool's backends.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct PoolState {
     config: config::Pool,
     members: Vec<Member>,
     sources: BTreeMap<SourceKey, SourceState>,
@@ -55,8 +55,8 @@ pub struct Keeper {
     compare_at: Option<Instant>,
 }
 
-impl Keeper {
-    /// A keeper without backends, in a process that listens on these addresses.
+impl PoolState {
+    /// A pool state without backends, in a process that listens on these addresses.
     pub fn new(config: config::Pool, own: Arc<OwnAddresses>) -> Self {
         let sources = config.discover.iter().map(|s| (SourceKey::from(s), SourceState::default()));
         let sources = sources.chain([added::none()]).collect();
@@ -88,7 +88,7 @@ impl Keeper {
         let draining = self.members.iter().any(Member::leaving).then(|| now + DRAINING_LOOK);
         let settled = self.settled();
         let missing = self.members.iter().flat_map(|member| {
-            member.claims.iter().filter_map(|(key, claim)| Some(claim.missing? + self.flap(key, settled)))
+            member.sources.iter().filter_map(|(key, entry)| Some(entry.missing? + self.flap(key, settled)))
         });
         let holding = self.sources.iter().filter_map(|(key, source)| {
             let until = source.failing? + self.hold(key)?;
@@ -181,7 +181,9 @@ impl Keeper {
             Failure::Connect(error) => format!("a client's connection failed: {error}"),
             Failure::Reset => "it reset a client's connection without an answer".to_owned(),
         };
-        let up = |keeper: &Self| keeper.place(key).filter(|index| keeper.members[*index].state == State::Up);
+        let up = |pool_state: &Self| {
+            pool_state.place(key).filter(|index| pool_state.members[*index].state == BackendState::Up)
+        };
         if matches!(failure, Failure::Connect(_)) {
             effects.push(Effect::AskNow);
             if up(self).is_some() {
@@ -224,11 +226,11 @@ impl Keeper {
             Some(Verdict::Passing) => in_a_row(health.rise, "check passed", "checks passed"),
             Some(Verdict::Failing) => {
                 member.failing = match member.state {
-                    State::Joining if health.grace > Duration::ZERO => {
+                    BackendState::Joining if health.grace > Duration::ZERO => {
                         let grace = humantime::format_duration(health.grace);
                         format!("its checks did not pass within {grace}: {what}").into()
                     }
-                    State::Joining => format!("its first check failed: {what}").into(),
+                    BackendState::Joining => format!("its first check failed: {what}").into(),
                     _ => format!("{}: {what}", in_a_row(fall, "failure", "failures")).into(),
                 };
                 member.ejection.lift(now); // from now on the checks decide
@@ -244,12 +246,15 @@ impl Keeper {
         let Some(index) = self.place(key) else { return };
         let member = &mut self.members[index];
         match command {
-            Command::Be(wish) => {
-                let before = member.wish.as_ref().map_or(Wish::Up, |(wish, _)| *wish);
-                if before != Wish::Maintenance && wish == Wish::Maintenance {
+            Command::SetAdminState(admin_state) => {
+                let before =
+                    member.admin_state.as_ref().map_or(AdminState::Up, |(admin_state, _)| *admin_state);
+                if before != AdminState::Maintenance && admin_state == AdminState::Maintenance {
                     effects.push(Effect::Uncheck(key));
                 }
-                if before == Wish::Maintenance && wish != Wish::Maintenance && !self.config.health.is_empty()
+                if before == AdminState::Maintenance
+                    && admin_state != AdminState::Maintenance
+                    && !self.config.health.is_empty()
                 {
                     // Nobody has looked at it meanwhile.
                     member.results = vec![Results::default(); self.config.health.len()];
@@ -259,14 +264,16 @@ impl Keeper {
                     }
                 }
                 member.ejection = Ejection::default();
-                member.wish = match wish {
-                    Wish::Up => None,
-                    Wish::Draining => Some((wish, format!("{who} drains it").into())),
-                    Wish::Maintenance => Some((wish, format!("{who} put it into maintenance").into())),
+                member.admin_state = match admin_state {
+                    AdminState::Up => None,
+                    AdminState::Draining => Some((admin_state, format!("{who} drains it").into())),
+                    AdminState::Maintenance => {
+                        Some((admin_state, format!("{who} put it into maintenance").into()))
+                    }
                 };
                 self.settle(index, &format!("{who} returned it"), now, effects);
             }
-            Command::Weigh(weight) => {
+            Command::SetWeight(weight) => {
                 let by_source = member.lead(&self.config).map_or(1, |found| found.weight);
                 member.told_weight = Some((weight, by_source));
                 self.describe(index, effects);
@@ -286,9 +293,9 @@ impl Keeper {
             state.answered &= before.discover.contains(source);
         }
         // Whom no source claims any longer stays until the new ones have been found and checked (see `flap`).
-        for claim in self.members.iter_mut().flat_map(|member| &mut member.claims) {
-            if !stays(claim.0) {
-                claim.1.missing.get_or_insert(now);
+        for entry in self.members.iter_mut().flat_map(|member| &mut member.sources) {
+            if !stays(entry.0) {
+                entry.1.missing.get_or_insert(now);
             }
         }
         self.compare_at = None;
@@ -333,7 +340,7 @@ impl Keeper {
         if member.leaving() {
             return;
         }
-        member.claims.clear();
+        member.sources.clear();
         member.left = Some(cause.into());
         effects.push(Effect::Uncheck(member.backend.key));
         self.settle(index, "", now, effects);
@@ -343,9 +350,9 @@ impl Keeper {
     fn bury(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for member in self.members.iter_mut().filter(|m| m.leaving() && m.backend.load.active() == 0) {
             let cause = member.cause.clone();
-            change(member, State::Gone, cause, now, effects);
+            change(member, BackendState::Gone, cause, now, effects);
         }
-        self.members.retain(|member| member.state != State::Gone);
+        self.members.retain(|member| member.state != BackendState::Gone);
     }
 
     /// Brings a backend's name, share, tier and limit in line with what its sources and an operator say.
@@ -405,7 +412,7 @@ fn in_a_row(n: u32, one: &str, many: &str) -> String {
     if n == 1 { format!("a {one}") } else { format!("{n} {many} in a row") }
 }
 
-fn change(member: &mut Member, to: State, cause: Cause, now: Instant, effects: &mut Vec<Effect>) {
+fn change(member: &mut Member, to: BackendState, cause: Cause, now: Instant, effects: &mut Vec<Effect>) {
     let from = std::mem::replace(&mut member.state, to);
     member.since = now;
     member.cause = cause.clone();

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Keeper;
+use super::PoolState;
+use crate::pool::backend_state::BackendState;
 use crate::pool::event::Effect;
 use crate::pool::member::Member;
-use crate::pool::state::State;
 
-impl Keeper {
+impl PoolState {
     /// Takes a backend out for a while, unless too many are out already. `tell`: whether that is to be told.
     pub(super) fn eject(
         &mut self,
@@ -33,8 +33,8 @@ impl Keeper {
     /// How many are ejected, and of how many whose checks pass.
     pub(super) fn ejected(&self) -> (usize, usize) {
         let count = |state| self.members.iter().filter(|member| member.state == state).count();
-        let out = count(State::Ejected);
-        (out, out + count(State::Up))
+        let out = count(BackendState::Ejected);
+        (out, out + count(BackendState::Up))
     }
 
     /// Whether the backends' times to answer are compared.
@@ -55,7 +55,7 @@ impl Keeper {
         let mut medians = Vec::new();
         for (index, member) in self.members.iter().enumerate() {
             let (answers, median) = member.backend.answers.take();
-            if member.state == State::Up && answers >= slow.answers.get() {
+            if member.state == BackendState::Up && answers >= slow.answers.get() {
                 medians.push((median, index));
             }
         }
@@ -78,7 +78,7 @@ impl Keeper {
     /// Lets those back in whose time out is over, and if too many are out, those whose time ends first.
     pub(super) fn release(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for index in 0..self.members.len() {
-            if self.members[index].state == State::Ejected {
+            if self.members[index].state == BackendState::Ejected {
                 self.settle(index, "its time out is over", now, effects);
             }
         }
@@ -87,7 +87,8 @@ impl Keeper {
         for _ in at_most(sound)..out {
             let ends = |member: &Member| member.ejection.out(now).map(|(until, _)| until);
             let ejected = self.members.iter().enumerate().filter(|(_, member)| ends(member).is_some());
-            let first = ejected.filter(|(_, m)| m.state == State::Ejected).min_by_key(|(_, m)| ends(m));
+            let first =
+                ejected.filter(|(_, m)| m.state == BackendState::Ejected).min_by_key(|(_, m)| ends(m));
             let Some((index, _)) = first else { return };
             self.members[index].ejection.lift(now);
             let cause = "too few others are left for it to stay ejected";

@@ -5,21 +5,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Keeper;
+use super::PoolState;
 use crate::config::Source;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
 use crate::health::Verdict;
 use crate::pool::NAMED;
 use crate::pool::backend::Backend;
+use crate::pool::backend_state::BackendState;
 use crate::pool::event::Effect;
-use crate::pool::member::{Claim, Member};
-use crate::pool::state::State;
+use crate::pool::member::{Member, SourceEntry};
 use crate::telemetry::text::Cause;
 
 /// How long those who were taken out of the configuration wait for their successors.
 pub(super) const SUCCESSION: Duration = Duration::from_secs(2);
 
-impl Keeper {
+impl PoolState {
     /// A source has asked once more.
     pub(super) fn observed(
         &mut self,
@@ -57,11 +57,11 @@ impl Keeper {
         let mut strangers = Vec::new();
         for index in 0..self.members.len() {
             let member = &self.members[index];
-            let Some(claim) = member.claims.get(key) else { continue };
+            let Some(entry) = member.sources.get(key) else { continue };
             // Whose name was not known is still the same while it is in the answer: now it has a name.
-            let named = claim.found.nameless && present(member.backend.address);
+            let named = entry.found.nameless && present(member.backend.address);
             match seen.owners.get(&member.backend.address.ip()) {
-                Some(owner) if *owner != claim.found.name && !named => {
+                Some(owner) if *owner != entry.found.name && !named => {
                     let cause = format!("its address now belongs to {owner}");
                     strangers.push(member.backend.address);
                     self.leave(index, &cause, now, effects);
@@ -76,11 +76,11 @@ impl Keeper {
             }
             for index in 0..self.members.len() {
                 let member = &mut self.members[index];
-                if let Some(claim) = member.claims.get_mut(key)
-                    && claim.missing.is_none()
+                if let Some(entry) = member.sources.get_mut(key)
+                    && entry.missing.is_none()
                     && !answer.contains_key(&member.backend.address)
                 {
-                    claim.missing = Some(now);
+                    entry.missing = Some(now);
                     effects.push(Effect::CheckNow(member.backend.key));
                     self.describe(index, effects);
                     self.settle(index, "its source calls it well", now, effects);
@@ -90,7 +90,7 @@ impl Keeper {
                 source.answer = answer;
             }
         }
-        self.hear_again(key, &strangers, &mut places, now, effects);
+        self.readopt(key, &strangers, &mut places, now, effects);
     }
 
     /// The living members by their addresses.
@@ -100,7 +100,7 @@ impl Keeper {
     }
 
     /// What other sources than `but` have said of addresses that are somebody else's now still holds, of whoever it is.
-    fn hear_again(
+    fn readopt(
         &mut self,
         but: &SourceKey,
         addresses: &[SocketAddr],
@@ -127,11 +127,11 @@ impl Keeper {
         now: Instant,
         effects: &mut Vec<Effect>,
     ) -> Option<SocketAddr> {
-        let mut claim = Claim { found: found.clone(), missing: None };
+        let mut entry = SourceEntry { found: found.clone(), missing: None };
         let mut stranger = None;
         if let Some(&index) = places.get(&found.address) {
             let member = &mut self.members[index];
-            let before = member.claims.get(key);
+            let before = member.sources.get(key);
             match before.map(|before| (before, &before.found)) {
                 Some((before, same)) if *same == *found && before.missing.is_none() => return None,
                 Some((_, other)) if other.name != found.name && !other.nameless && !found.nameless => {
@@ -143,9 +143,9 @@ impl Keeper {
                 before => {
                     if let Some((_, other)) = before.filter(|_| found.nameless) {
                         // That nobody told its name this time does not make it another one.
-                        (claim.found.name, claim.found.nameless) = (Arc::clone(&other.name), other.nameless);
+                        (entry.found.name, entry.found.nameless) = (Arc::clone(&other.name), other.nameless);
                     }
-                    member.claims.insert(key.clone(), claim);
+                    member.sources.insert(key.clone(), entry);
                     self.describe(index, effects);
                     self.settle(index, "its source calls it well", now, effects);
                     return None;
@@ -157,14 +157,14 @@ impl Keeper {
         backend.answers.want(self.compares());
         let cause = Cause::from(format!("found in {key}"));
         let mut member = Member::new(Arc::clone(&backend), cause.clone(), self.config.health.len(), now);
-        member.claims.insert(key.clone(), claim);
+        member.sources.insert(key.clone(), entry);
         (member.weight, member.tier) = (found.weight, found.tier);
         member.refused = self.refusal(found.address);
         let checked = member.refused.is_none() && !self.config.health.is_empty();
         effects.push(Effect::Changed {
             backend: Arc::clone(&backend),
-            from: State::Gone,
-            to: State::Joining,
+            from: BackendState::Gone,
+            to: BackendState::Joining,
             cause,
         });
         if checked {
@@ -188,8 +188,8 @@ impl Keeper {
             }
             let mut cause = None;
             let mut lapsed = Vec::new();
-            for (key, claim) in &member.claims {
-                let since_missing = claim.missing.map(|since| now.duration_since(since));
+            for (key, entry) in &member.sources {
+                let since_missing = entry.missing.map(|since| now.duration_since(since));
                 let failing = self.sources.get(key).and_then(|source| source.failing);
                 let held = failing.and_then(|since| Some((now.duration_since(since), self.hold(key)?)));
                 if since_missing.is_some_and(|since| since >= self.flap(key, settled)) {
@@ -197,7 +197,7 @@ impl Keeper {
                     lapsed.push(key.clone());
                 } else if let Some((held, hold)) = held
                     && held >= hold
-                    && member.state == State::Down
+                    && member.state == BackendState::Down
                     && member.verdict() == Verdict::Failing
                 {
                     // The last good answer stands no longer, and the checks agree. Whom the checks pass stays:
@@ -210,9 +210,9 @@ impl Keeper {
             if lapsed.is_empty() {
                 continue;
             }
-            self.members[index].claims.retain(|key, _| !lapsed.contains(key));
+            self.members[index].sources.retain(|key, _| !lapsed.contains(key));
             match cause {
-                Some(cause) if self.members[index].claims.is_empty() => {
+                Some(cause) if self.members[index].sources.is_empty() => {
                     self.leave(index, &cause, now, effects);
                 }
                 _ => {

@@ -1,0 +1,401 @@
+//! What follows from several facts together: checks, ejections, operators, sources.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
+use super::tests::{SECOND, found, key_of, observed, states};
+use super::*;
+use crate::config::{Check, Eject, Ending, Health, Percent, Policy, Pool, Slow, Source};
+use crate::discovery::{Fitness, Found, Observation, Outcome};
+use crate::own::Owner;
+use crate::pool::event::AdminState;
+use crate::pool::snapshot::PoolSnapshot;
+use crate::telemetry::CloseReason;
+
+fn pool(checks: usize) -> Pool {
+    let mut pool = Pool::new(vec![Source::Static(Vec::new())]);
+    pool.health = vec![Health::new(Check::Tcp); checks];
+    pool
+}
+
+/// A pool state of so many backends, `a`, `b` and so on, all of them up.
+fn all_up(config: Pool, backends: usize, now: Instant) -> PoolState {
+    let checks = config.health.len();
+    let mut pool_state = PoolState::new(config, Arc::default());
+    let names = (0..backends).map(|n| found(&letter(n), &format!("10.0.0.{}", n + 1)));
+    pool_state.on(observed(SourceKey::Static, names.collect()), now);
+    for n in 0..backends {
+        (0..checks).for_each(|check| hear(&mut pool_state, &letter(n), check, true, now));
+    }
+    assert!(pool_state.members().iter().all(|member| member.state == BackendState::Up));
+    pool_state
+}
+
+fn letter(n: usize) -> String {
+    char::from(b'a' + n as u8).to_string()
+}
+
+fn hear(pool_state: &mut PoolState, name: &str, check: usize, passed: bool, now: Instant) {
+    let result = if passed { Ok(()) } else { Err("no".to_owned().into()) };
+    pool_state.on(Event::Checked(key_of(pool_state, name), check, result), now);
+}
+
+fn reset(pool_state: &mut PoolState, name: &str, in_a_row: u32, now: Instant) -> Vec<Effect> {
+    pool_state.on(Event::Failed(key_of(pool_state, name), Failure::Reset, in_a_row), now)
+}
+
+fn tell(pool_state: &mut PoolState, name: &str, command: Command, now: Instant) -> Vec<Effect> {
+    pool_state.on(Event::Told(key_of(pool_state, name), command, "root".into()), now)
+}
+
+fn state(pool_state: &PoolState, name: &str) -> BackendState {
+    pool_state.members().iter().find(|member| &*member.backend.name == name).unwrap().state
+}
+
+fn ejecting() -> Pool {
+    Pool { eject: Some(Eject::default()), ..pool(0) }
+}
+
+#[test]
+fn all_checks_must_pass_and_one_that_fails_is_enough() {
+    let now = Instant::now();
+    let mut pool_state = PoolState::new(pool(2), Arc::default());
+    pool_state.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1")]), now);
+    hear(&mut pool_state, "a", 0, true, now);
+    assert_eq!(state(&pool_state, "a"), BackendState::Joining);
+    assert!(!pool_state.settled());
+    hear(&mut pool_state, "a", 1, true, now);
+    assert_eq!(state(&pool_state, "a"), BackendState::Up);
+    (0..3).for_each(|_| hear(&mut pool_state, "a", 1, false, now));
+    assert_eq!(state(&pool_state, "a"), BackendState::Down);
+    hear(&mut pool_state, "a", 0, true, now);
+    assert_eq!(state(&pool_state, "a"), BackendState::Down);
+    (0..2).for_each(|_| hear(&mut pool_state, "a", 1, true, now));
+    assert_eq!(state(&pool_state, "a"), BackendState::Up);
+}
+
+#[test]
+fn what_fails_within_its_grace_does_not_count() {
+    let mut config = pool(1);
+    config.health[0].grace = 10 * SECOND;
+    let now = Instant::now();
+    let mut pool_state = PoolState::new(config, Arc::default());
+    pool_state.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1"), found("b", "10.0.0.2")]), now);
+    hear(&mut pool_state, "a", 0, false, now);
+    hear(&mut pool_state, "b", 0, false, now + 9 * SECOND);
+    assert_eq!(
+        (state(&pool_state, "a"), state(&pool_state, "b")),
+        (BackendState::Joining, BackendState::Joining)
+    );
+    assert!(pool_state.settled(), "the start does not wait for them");
+    hear(&mut pool_state, "a", 0, true, now + 9 * SECOND);
+    hear(&mut pool_state, "b", 0, false, now + 10 * SECOND);
+    assert_eq!((state(&pool_state, "a"), state(&pool_state, "b")), (BackendState::Up, BackendState::Down));
+}
+
+#[test]
+fn failures_in_a_row_eject_and_each_time_for_longer() {
+    let mut now = Instant::now();
+    let mut pool_state = all_up(ejecting(), 3, now);
+    reset(&mut pool_state, "a", 4, now);
+    assert_eq!(state(&pool_state, "a"), BackendState::Up);
+    for times in 1..=3 {
+        reset(&mut pool_state, "a", 5, now);
+        assert_eq!(state(&pool_state, "a"), BackendState::Ejected);
+        let out = 30 * SECOND * times;
+        assert_eq!(pool_state.deadline(now), Some(now + out));
+        pool_state.on(Event::Tick, now + out - Duration::from_millis(1));
+        assert_eq!(state(&pool_state, "a"), BackendState::Ejected);
+        now += out;
+        pool_state.on(Event::Tick, now);
+        assert_eq!(state(&pool_state, "a"), BackendState::Up);
+    }
+}
+
+#[test]
+fn no_more_are_ejected_than_at_most() {
+    let now = Instant::now();
+    let mut pool_state = all_up(ejecting(), 5, now);
+    for name in ["a", "b"] {
+        reset(&mut pool_state, name, 5, now);
+        assert_eq!(state(&pool_state, name), BackendState::Ejected);
+    }
+    let effects = reset(&mut pool_state, "c", 5, now);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Spared { .. })));
+    assert_eq!(state(&pool_state, "c"), BackendState::Up);
+    // Fewer are left, and so fewer may be out: whose time ends first is back first.
+    let three = ["a", "b", "c"].map(|name| found(name, &format!("10.0.0.{}", name.as_bytes()[0] - b'a' + 1)));
+    pool_state.on(observed(SourceKey::Static, three.to_vec()), now + SECOND);
+    let left = [("a", BackendState::Up), ("b", BackendState::Ejected), ("c", BackendState::Up)];
+    assert_eq!(states(&pool_state), left.map(|(name, state)| (name.to_owned(), state)));
+    let mut alone = all_up(ejecting(), 1, now);
+    reset(&mut alone, "a", 100, now);
+    assert_eq!(state(&alone, "a"), BackendState::Up, "the last one is never ejected");
+}
+
+#[test]
+fn the_checks_know_better_than_an_ejection() {
+    let now = Instant::now();
+    let mut pool_state = all_up(Pool { eject: Some(Eject::default()), ..pool(1) }, 3, now);
+    reset(&mut pool_state, "a", 5, now);
+    (0..3).for_each(|_| hear(&mut pool_state, "a", 0, false, now));
+    assert_eq!(state(&pool_state, "a"), BackendState::Down);
+    (0..2).for_each(|_| hear(&mut pool_state, "a", 0, true, now));
+    assert_eq!(state(&pool_state, "a"), BackendState::Up);
+}
+
+#[test]
+fn who_is_much_slower_than_the_others_is_ejected() {
+    let now = Instant::now();
+    let slow = Slow { every: 10 * SECOND, ..Slow::default() };
+    let eject = Eject { slow: Some(slow), ..Eject::default() };
+    let mut pool_state = all_up(Pool { eject: Some(eject), ..pool(0) }, 3, now);
+    let answer = |pool_state: &PoolState, millis: [u64; 3], answers| {
+        for (member, millis) in pool_state.members().iter().zip(millis) {
+            (0..answers).for_each(|_| member.backend.answered(Duration::from_millis(millis)));
+        }
+    };
+    let mut at = now;
+    let mut after = |pool_state: &mut PoolState| {
+        at += 10 * SECOND;
+        pool_state.on(Event::Tick, at);
+        pool_state.members().iter().map(|member| member.state == BackendState::Ejected).collect::<Vec<_>>()
+    };
+    answer(&pool_state, [10, 15, 400], 19);
+    assert_eq!(after(&mut pool_state), [false; 3], "too few answers say nothing");
+    answer(&pool_state, [10, 15, 90], 20);
+    assert_eq!(after(&mut pool_state), [false; 3], "below the floor nobody is slow");
+    answer(&pool_state, [200, 250, 500], 20);
+    assert_eq!(after(&mut pool_state), [false; 3], "twice as slow is not much slower");
+    answer(&pool_state, [10, 15, 400], 20);
+    assert_eq!(after(&mut pool_state), [false, false, true]);
+    assert!(pool_state.members()[2].cause.contains("to answer"), "{}", pool_state.members()[2].cause);
+    // Of two, each is measured by the other.
+    let mut two = all_up(Pool { eject: Some(Eject { slow: Some(slow), ..eject }), ..pool(0) }, 2, now);
+    answer(&two, [10, 400, 0], 20);
+    assert_eq!(after(&mut two), [false, true]);
+}
+
+#[test]
+fn what_its_source_says_of_its_health_counts_at_once() {
+    let now = Instant::now();
+    let mut pool_state = PoolState::new(pool(1), Arc::default());
+    let say = |pool_state: &mut PoolState, fitness| {
+        let one = Found { fitness, ..found("a", "10.0.0.1") };
+        pool_state.on(observed(SourceKey::Static, vec![one]), now);
+    };
+    say(&mut pool_state, Fitness::Starting);
+    hear(&mut pool_state, "a", 0, true, now);
+    assert_eq!(state(&pool_state, "a"), BackendState::Joining);
+    assert!(pool_state.settled());
+    say(&mut pool_state, Fitness::Healthy);
+    assert_eq!(state(&pool_state, "a"), BackendState::Up);
+    say(&mut pool_state, Fitness::Unhealthy("its HEALTHCHECK fails".into()));
+    assert_eq!(state(&pool_state, "a"), BackendState::Down);
+    assert_eq!(&*pool_state.members()[0].cause, "its HEALTHCHECK fails");
+}
+
+#[test]
+fn an_operator_drains_returns_and_maintains() {
+    let now = Instant::now();
+    let end = Policy::End { how: Ending::Close, after: Duration::ZERO, over: SECOND };
+    let mut pool_state = all_up(Pool { on_drain: end, ..pool(1) }, 2, now);
+    let backend = Arc::clone(&pool_state.members()[0].backend);
+    tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Draining), now);
+    assert_eq!(state(&pool_state, "a"), BackendState::Draining);
+    assert_eq!(&*pool_state.members()[0].cause, "root drains it");
+    assert!(backend.order().is_some_and(|order| order.reason == CloseReason::Operator));
+    pool_state.on(Event::Tick, now + 100 * SECOND);
+    assert_eq!(pool_state.members().len(), 2, "who drains by an operator's word stays");
+    tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
+    assert_eq!((state(&pool_state, "a"), backend.order()), (BackendState::Up, None));
+    let effects = tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Maintenance), now);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Uncheck(_))));
+    let effects = tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Check(_))));
+    assert_eq!(state(&pool_state, "a"), BackendState::Joining, "nobody has looked at it meanwhile");
+    hear(&mut pool_state, "a", 0, true, now);
+    assert_eq!(state(&pool_state, "a"), BackendState::Up);
+}
+
+#[test]
+fn an_operators_weight_holds_until_the_source_gives_another() {
+    let now = Instant::now();
+    let mut pool_state = PoolState::new(pool(0), Arc::default());
+    let weigh = |pool_state: &mut PoolState, weight| {
+        pool_state.on(observed(SourceKey::Static, vec![Found { weight, ..found("a", "10.0.0.1") }]), now);
+        pool_state.members()[0].weight
+    };
+    assert_eq!(weigh(&mut pool_state, 2), 2);
+    let effects = tell(&mut pool_state, "a", Command::SetWeight(0), now);
+    assert!(matches!(&effects[..], [Effect::Weighed { weight: 0, .. }]), "{effects:?}");
+    assert_eq!(weigh(&mut pool_state, 2), 0);
+    assert_eq!(weigh(&mut pool_state, 3), 3);
+}
+
+#[test]
+fn of_two_sources_the_first_in_the_configuration_that_knows_more_than_an_address_tells() {
+    let now = Instant::now();
+    let dns = config::Dns::new("backend".into(), 5000);
+    let file = config::File::new("a".into());
+    let discover = vec![Source::Dns(dns.clone()), Source::File(file), Source::Static(Vec::new())];
+    let [dns, file, written] = [0, 1, 2].map(|n| SourceKey::from(&discover[n]));
+    let says = |name: &str, weight, backup| Found {
+        weight,
+        tier: backup,
+        connections: NonZeroU32::new(weight),
+        ..found(name, "10.0.0.1")
+    };
+    let answers = [
+        (dns, Found { nameless: true, ..says("10.0.0.1:5000", 1, 0) }),
+        (file, says("file", 5, 1)),
+        (written, says("static", 7, 0)),
+    ];
+    // In whatever order they answer.
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let mut pool_state = PoolState::new(Pool::new(discover.clone()), Arc::default());
+        for n in order {
+            let (key, found) = answers[n].clone();
+            pool_state.on(observed(key, vec![found]), now);
+        }
+        let member = &pool_state.members()[0];
+        assert_eq!(pool_state.members().len(), 1);
+        assert_eq!((&*member.backend.name, member.weight, member.tier), ("file", 5, 1));
+        assert_eq!(member.connections, NonZeroU32::new(5));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_takes_nobody_out() {
+    let now = Instant::now();
+    let file = Source::File(config::File::new("backends.yaml".into()));
+    let key = SourceKey::from(&file);
+    let mut config = Pool::new(vec![file]);
+    config.health = vec![Health::new(Check::Tcp)];
+    let mut pool_state = PoolState::new(config, Arc::default());
+    pool_state.on(observed(key.clone(), vec![found("a", "10.0.0.1")]), now);
+    hear(&mut pool_state, "a", 0, false, now);
+    let broken = Observation { outcome: Outcome::ServerFailure("broken".into()), owners: BTreeMap::new() };
+    pool_state.on(Event::Observed(key, broken), now);
+    pool_state.on(Event::Tick, now + 1_000_000 * SECOND);
+    assert_eq!(states(&pool_state), [("a".to_owned(), BackendState::Down)]);
+}
+
+#[test]
+fn who_came_up_gets_its_share_step_by_step() {
+    let now = Instant::now();
+    let mut pool_state = all_up(Pool { slow_start: 10 * SECOND, ..pool(0) }, 1, now);
+    let mut at = now;
+    for step in 1..=10 {
+        assert_eq!(pool_state.members()[0].step, step);
+        let next = pool_state.deadline(at);
+        assert_eq!(next, (step < 10).then(|| now + SECOND * step).or(Some(now + 10 * SECOND)));
+        at = next.unwrap();
+        let effects = pool_state.on(Event::Tick, at);
+        assert_eq!(effects.iter().any(|effect| matches!(effect, Effect::Reshape)), step < 10);
+    }
+    assert_eq!(pool_state.deadline(at), None);
+}
+
+#[test]
+fn an_order_can_leave_time_to_come_back() {
+    let now = Instant::now();
+    let end = Policy::End { how: Ending::Close, after: 10 * SECOND, over: SECOND };
+    let mut pool_state = all_up(Pool { on_down: end, ..pool(1) }, 1, now);
+    let backend = Arc::clone(&pool_state.members()[0].backend);
+    (0..3).for_each(|_| hear(&mut pool_state, "a", 0, false, now));
+    assert_eq!(backend.order().map(|order| (order.at, order.over)), Some((now + 10 * SECOND, SECOND)));
+    (0..2).for_each(|_| hear(&mut pool_state, "a", 0, true, now));
+    assert_eq!(backend.order(), None);
+}
+
+#[test]
+fn who_is_drained_may_let_its_checks_fail_while_it_finishes() {
+    let now = Instant::now();
+    let end = |how| Policy::End { how, after: Duration::ZERO, over: SECOND };
+    let config = Pool { on_down: end(Ending::Reset), on_drain: end(Ending::Close), ..pool(1) };
+    let mut pool_state = all_up(config, 1, now);
+    let backend = Arc::clone(&pool_state.members()[0].backend);
+    tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Draining), now);
+    (0..3).for_each(|_| hear(&mut pool_state, "a", 0, false, now));
+    assert!(backend.order().is_some_and(|order| order.reason == CloseReason::Operator));
+    assert_eq!(state(&pool_state, "a"), BackendState::Draining);
+    tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
+    assert!(backend.order().is_some_and(|order| order.reason == CloseReason::BackendDown));
+}
+
+/// A machine that has the address 10.0.0.1.
+fn machine(address: SocketAddr) -> bool {
+    address.ip() == IpAddr::from([10, 0, 0, 1])
+}
+
+/// The numbers of checks that these effects start and stop.
+fn checks(effects: &[Effect]) -> (usize, usize) {
+    let count = |is: fn(&Effect) -> bool| effects.iter().filter(|effect| is(effect)).count();
+    (count(|e| matches!(e, Effect::Check(_))), count(|e| matches!(e, Effect::Uncheck(_))))
+}
+
+#[test]
+fn a_backend_at_an_own_address_is_refused_with_the_cause_until_nothing_listens_there() {
+    let now = Instant::now();
+    let listener = vec![("0.0.0.0:5000".parse().unwrap(), Owner::Listener("web".into()))];
+    let mut config = pool(1);
+    config.panic = Percent(100);
+    let own = Arc::new(OwnAddresses::on_a_machine(listener, machine));
+    let mut pool_state = PoolState::new(config.clone(), own);
+    let source = config.discover.first().map(SourceKey::from).unwrap();
+    let answer = || observed(source.clone(), vec![found("own", "10.0.0.1"), found("other", "10.0.0.2")]);
+    let effects = pool_state.on(answer(), now);
+    assert_eq!(checks(&effects), (1, 0), "no check goes to an own address");
+    let member = &pool_state.members()[0];
+    assert_eq!((&*member.backend.name, member.state), ("own", BackendState::Down));
+    assert_eq!(&*member.cause, "refused: 10.0.0.1:5000 is this balancer's own listener \"web\"");
+    // Checks, panic and operators leave it out of service.
+    let (own, other) = (key_of(&pool_state, "own"), key_of(&pool_state, "other"));
+    pool_state.on(Event::Checked(own, 0, Ok(())), now);
+    pool_state.on(Event::Checked(other, 0, Err("no".to_owned().into())), now);
+    pool_state.on(Event::Told(own, Command::SetAdminState(AdminState::Maintenance), "root".into()), now);
+    let effects = pool_state.on(Event::Told(own, Command::SetAdminState(AdminState::Up), "root".into()), now);
+    assert_eq!(checks(&effects), (0, 0));
+    assert_eq!(pool_state.members()[0].state, BackendState::Down);
+    let snapshot = PoolSnapshot::new(&config, pool_state.members(), None);
+    assert!(snapshot.panic);
+    assert_eq!(snapshot.backends().map(|backend| backend.key).collect::<Vec<_>>(), [other]);
+    // It is like any other once the address is free.
+    let effects = pool_state.on(Event::OwnAddresses(Arc::default()), now);
+    assert_eq!((checks(&effects), pool_state.members()[0].state), ((1, 0), BackendState::Joining));
+    pool_state.on(Event::Checked(own, 0, Ok(())), now);
+    assert_eq!(pool_state.members()[0].state, BackendState::Up);
+    // It is refused again, and its connections are cut, when a listener binds the address.
+    let admin = vec![("10.0.0.1:5000".parse().unwrap(), Owner::Admin)];
+    let effects = pool_state.on(Event::OwnAddresses(Arc::new(OwnAddresses::new(admin))), now);
+    assert_eq!((checks(&effects), pool_state.members()[0].state), ((0, 1), BackendState::Down));
+    assert_eq!(&*pool_state.members()[0].cause, "refused: 10.0.0.1:5000 is this balancer's own admin server");
+    let order = pool_state.members()[0].backend.order().unwrap();
+    assert_eq!((order.how, order.at, order.reason), (Ending::Reset, now, CloseReason::BackendDown));
+}
+
+#[test]
+fn an_address_that_this_machine_gets_while_it_runs_is_noticed_within_a_second() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    static HAS_IT: AtomicBool = AtomicBool::new(false);
+    let now = Instant::now();
+    let bound = vec![("0.0.0.0:5000".parse().unwrap(), Owner::Admin)];
+    let own = Arc::new(OwnAddresses::on_a_machine(bound, |_| HAS_IT.load(Ordering::Relaxed)));
+    let config = pool(0);
+    let mut pool_state = PoolState::new(config.clone(), own);
+    let source = config.discover.first().map(SourceKey::from).unwrap();
+    pool_state.on(observed(source, vec![found("a", "10.0.0.1")]), now);
+    assert_eq!(pool_state.members()[0].state, BackendState::Up);
+    HAS_IT.store(true, Ordering::Relaxed);
+    let due = pool_state.deadline(now).unwrap();
+    assert!(due > now && due <= now + SECOND, "{:?}", due - now);
+    pool_state.on(Event::Tick, due - Duration::from_millis(1));
+    assert_eq!(pool_state.members()[0].state, BackendState::Up);
+    pool_state.on(Event::Tick, due);
+    assert_eq!(pool_state.members()[0].state, BackendState::Down);
+    HAS_IT.store(false, Ordering::Relaxed);
+    pool_state.on(Event::Tick, due + SECOND);
+    assert_eq!(pool_state.members()[0].state, BackendState::Up);
+}
