@@ -35,6 +35,7 @@
 //! | [`remote`] | a running instance, asked over its admin server |
 //! | [`supervisor`] | builds listeners and pools, applies a changed configuration, drains |
 //! | [`admin`] | what an operator sees and changes: the HTTP API, metrics, events, the dashboard |
+//! | [`overview`] | the state of the running process: the supervisor writes it, the admin server reads it |
 //! | [`replicas`] | backends that Pointsman itself starts, as containers; autoscaling |
 //! | [`story`] | what has happened, in sentences: pure |
 //! | [`proxy`] | the data plane |
@@ -57,6 +58,7 @@ pub mod config;
 pub mod discovery;
 pub mod figures;
 pub mod health;
+pub mod overview;
 pub mod own;
 pub mod pool;
 pub mod proxy;

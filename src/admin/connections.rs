@@ -113,7 +113,7 @@ pub(super) async fn end(
         How::Reset => (Ending::Reset, "reset"),
     };
     let end = End { reason: CloseReason::Operator, how };
-    let was = app.overview.end_connection(conn, end).await.ok_or_else(|| {
+    let was = app.overview.close_connection(conn, end).await.ok_or_else(|| {
         let message = format!("there is no open connection {conn}");
         Failure::new(StatusCode::NOT_FOUND, "no_such_connection", message, "see /api/v1/connections")
     })?;

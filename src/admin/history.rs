@@ -12,7 +12,7 @@ use axum::body::Bytes;
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-use super::overview::Overview;
+use crate::overview::Overview;
 use crate::pool::Pool;
 use crate::telemetry::CloseReason;
 use crate::telemetry::flow::Reading;

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::access::Operator;
 use super::control::{Order, Refusal, Reloaded};
 use super::metrics;
-use super::overview::Phase;
 use super::request::{Asked, bad_request};
 use super::status::Status;
 use super::{App, Failure};
 use crate::config;
+use crate::overview::Phase;
 use crate::telemetry::journal::Entry;
 
 /// So many facts are told when nobody says how many, and at most.

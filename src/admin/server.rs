@@ -33,14 +33,9 @@ use super::origin::Ends;
 use super::patience::Patience;
 use super::places::{Place, Places};
 use super::{Failure, replicas};
-use crate::config::{BindAddress, SocketMode};
+use crate::config::{Admin, BindAddress, SocketMode};
 use crate::proxy::unix_socket::UnixSocket;
 
-/// Connections at once from this machine, and as many from other machines: dashboards, scrapers and health checks need
-/// a few.
-const CONNECTIONS: usize = 128;
-/// The maximum of open connections: local ones, remote ones, and as many again that gave way and are closing.
-pub(crate) const MOST_CONNECTIONS: usize = 4 * CONNECTIONS;
 /// Places reserved for short answers while clients read long ones slowly.
 const RESERVED: usize = 32;
 /// Header lines of a request.
@@ -111,7 +106,7 @@ impl Bound {
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         info!(address = %self.address, "admin listening");
         let graceful = GracefulShutdown::new();
-        let places = || Places::new(CONNECTIONS, RESERVED);
+        let places = || Places::new(Admin::CONNECTIONS, RESERVED);
         let places = PerOrigin { local: places(), remote: places() };
         let limits = [self.request_time, self.slow_time];
         let router = router

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::overview::{Overview, Phase};
+use crate::overview::{Overview, Phase};
 use crate::pool::{BackendState, Entry, Pool};
 use crate::proxy::listener::Listener;
 use crate::replicas::{Board, Replicas};

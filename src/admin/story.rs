@@ -1,7 +1,5 @@
-//! `/api/v1/story`: what happened lately, in sentences; and the samples of counters that it is told from.
+//! `/api/v1/story`: what happened lately, in sentences.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
@@ -9,15 +7,12 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::time::MissedTickBehavior;
 
-use super::overview::Overview;
 use super::{App, Failure};
 use crate::story::Sentence;
 use crate::story::fold::{self, Told, Totals};
-use crate::story::samples::{Counts, EVERY, PoolCounts, REACH};
+use crate::story::samples::REACH;
 use crate::story::words::{count, time};
-use crate::telemetry::CloseReason;
 use crate::telemetry::decisions::unix_seconds;
 
 /// How far back a story reaches unless another time is asked for.
@@ -97,39 +92,4 @@ pub(super) async fn story(
         begin(since, format!("{}, from more than {ago} ago, are forgotten", count(forgotten, "fact")));
     }
     Ok(Json(Story { since, until, sentences, summary, totals: told.totals }))
-}
-
-/// Takes samples of the counters for as long as there is something to count.
-pub(crate) async fn sample(overview: Weak<Overview>) {
-    let mut ticks = tokio::time::interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    loop {
-        ticks.tick().await;
-        let Some(overview) = overview.upgrade() else { return };
-        overview.samples.take(SystemTime::now(), counts(&overview));
-    }
-}
-
-fn counts(overview: &Overview) -> Counts {
-    let mut counts = Counts { pools: BTreeMap::new(), failures: BTreeMap::new() };
-    for (name, pool) in &**overview.pools.load() {
-        let [routed, retried] = pool.counters.routed_and_retried();
-        let mut seen = [0; CloseReason::ALL.len()];
-        for (reason, n) in pool.counters.failures_seen() {
-            seen[reason.index()] = n;
-        }
-        counts.pools.insert(Arc::clone(name), PoolCounts { routed, retried, seen });
-        for entry in &pool.status().members {
-            let backend = &entry.backend;
-            let mut kinds = [0; crate::telemetry::ConnectError::ALL.len()];
-            for (kind, (_, n)) in kinds.iter_mut().zip(backend.connect_failures()) {
-                *kind = n;
-            }
-            if kinds.iter().any(|n| *n > 0) {
-                let key = (Arc::clone(name), backend.key);
-                counts.failures.insert(key, (Arc::clone(&backend.name), kinds));
-            }
-        }
-    }
-    counts
 }

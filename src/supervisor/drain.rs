@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::{Supervisor, listener_task};
-use crate::admin::overview::Phase;
 use crate::config::{Drain, Ending};
+use crate::overview::Phase;
 use crate::proxy::progress::End;
 use crate::proxy::worker::Report;
 use crate::telemetry::CloseReason;

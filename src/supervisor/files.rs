@@ -4,8 +4,7 @@ use std::fmt;
 
 use tracing::warn;
 
-use crate::admin::server;
-use crate::config::{Config, Replicas};
+use crate::config::{Admin, Config, Replicas};
 use crate::discovery;
 use crate::proxy::files::Files;
 
@@ -45,7 +44,7 @@ fn reserved(config: &Config, workers: usize) -> u64 {
     let workers = count(workers.max(1));
     let addresses = count(config.listeners.values().map(|listener| listener.bind.len()).sum());
     let per_address = (PER_ADDRESS + PER_WORKER_AND_ADDRESS * workers) * SETS_OF_ADDRESSES;
-    let admin = if config.admin.is_some() { count(server::MOST_CONNECTIONS) + 1 } else { 0 };
+    let admin = if config.admin.is_some() { count(Admin::MOST_CONNECTIONS) + 1 } else { 0 };
     let sources = config.pools.values().flat_map(|pool| &pool.discover).map(discovery::files);
     let fleet = |replicas: &Replicas| PER_FLEET + PER_REPLICA * u64::from(replicas.max);
     let fleets = config.pools.values().filter_map(|pool| pool.replicas.as_ref()).map(fleet);

@@ -16,10 +16,9 @@ use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
-use crate::admin;
-use crate::admin::overview::{Overview, Phase};
 use crate::config::{BindAddress, Config};
 use crate::health::Pace;
+use crate::overview::{Overview, Phase};
 use crate::own::{OwnAddresses, Owner};
 use crate::pool;
 use crate::proxy::admit::Limit;
@@ -133,7 +132,7 @@ impl Supervisor {
             going: TaskTracker::new(),
             _shortages: AbortOnDropHandle::new(tokio::spawn(shortage::report(shortages))),
         };
-        tokio::spawn(admin::story::sample(Arc::downgrade(&supervisor.overview)));
+        tokio::spawn(Overview::sample(Arc::downgrade(&supervisor.overview)));
         supervisor.apply(config).await?;
         supervisor.overview.enter(Phase::Serving);
         Ok(supervisor)

@@ -10,8 +10,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::backends;
 use super::series::{counter, counters, gauge, gauges, histograms, timestamp};
-use crate::admin::overview::Overview;
 use crate::discovery::Outcome;
+use crate::overview::Overview;
 use crate::pool::Pool;
 use crate::replicas::Board;
 use crate::telemetry::flow::Reading;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 
-use super::overview::Overview;
+use crate::overview::Overview;
 use crate::telemetry::process::Process;
 
 /// The metrics of the process.

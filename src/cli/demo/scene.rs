@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::traffic::{Account, Book, WINDOW};
-use crate::admin::overview::Overview;
 use crate::cli::words;
+use crate::overview::Overview;
 use crate::pool::BackendState;
 use crate::telemetry::decisions::Decision;
 use crate::telemetry::text::Cause;

@@ -151,6 +151,12 @@ pub struct Admin {
 }
 
 impl Admin {
+    /// Connections at once from this machine, and as many from other machines: dashboards, scrapers and health checks
+    /// need a few.
+    pub(crate) const CONNECTIONS: usize = 128;
+    /// The maximum of open connections: local ones, remote ones, and as many again that gave way and are closing.
+    pub(crate) const MOST_CONNECTIONS: usize = 4 * Self::CONNECTIONS;
+
     /// An admin server with the defaults.
     pub fn new(bind: BindAddress) -> Self {
         Self { bind, token_file: None, hosts: Vec::new(), socket_mode: SocketMode::default() }

@@ -1,13 +1,13 @@
-//! Everything that there is to see of the running program: kept up to date by the supervisor, read by the admin
-//! server and by the demo.
+//! The state of the running process: written by the supervisor, read by the admin server and the demo.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use crate::config::{BindAddress, Config};
 use crate::pool::Pool;
@@ -17,29 +17,31 @@ use crate::proxy::open::Open;
 use crate::proxy::progress::End;
 use crate::proxy::worker::{Shared, WorkerHandle};
 use crate::replicas::Replicas;
-use crate::story::samples::Samples;
+use crate::story::samples::{Counts, EVERY, PoolCounts, Samples};
 use crate::telemetry::decisions::{Decision, Decisions, Which, Whose};
 use crate::telemetry::ends::Ends;
 use crate::telemetry::journal::Journal;
+use crate::telemetry::{CloseReason, ConnectError};
 
-/// After the workers have listed their connections, they do not do it again for so many times the time that it took,
-/// and at most for so long.
+/// After a listing of connections the workers rest this many times as long as it took, so that requests for listings
+/// take at most a tenth of their time …
 const RESTS: u32 = 9;
+/// … but not longer than this.
 const LONGEST_REST: Duration = Duration::from_millis(500);
 
 /// What the process is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// It is not accepting yet.
+    /// Not accepting connections yet.
     Starting,
-    /// It is.
+    /// Accepting connections.
     Serving,
-    /// It was told to stop.
+    /// Told to stop.
     Draining,
 }
 
-/// How the reloads went. The configuration of the start counts as one that succeeded, but not as a reload.
+/// Results of reloads. The start counts as a success, but not as a reload.
 #[derive(Debug)]
 pub struct Reloads {
     applied: AtomicU64,
@@ -59,7 +61,7 @@ impl Reloads {
         }
     }
 
-    /// Notes a reload: whether it was applied, or refused.
+    /// Counts a reload that was applied or refused.
     pub fn note(&self, applied: bool) {
         self.last_refused.store(!applied, Ordering::Relaxed);
         if applied {
@@ -79,12 +81,12 @@ impl Reloads {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Whether the configuration that it was given last is the one at work.
+    /// Whether the last reload was applied.
     pub fn last_succeeded(&self) -> bool {
         !self.last_refused.load(Ordering::Relaxed)
     }
 
-    /// When the one at work came, in seconds since the epoch.
+    /// When the current configuration was applied, in seconds since the epoch.
     pub fn last_success(&self) -> f64 {
         self.last_success.load(Ordering::Relaxed) as f64 / 1e3
     }
@@ -96,38 +98,38 @@ fn now() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What there is to see.
+/// The state of the running process.
 #[derive(Debug)]
 pub struct Overview {
     /// When the process started.
     pub started: Instant,
     /// The limit of connections.
     pub limit: Arc<Limit>,
-    /// What each worker shows.
+    /// The workers' recent decisions and ended connections.
     pub workers: Vec<Arc<Shared>>,
-    /// Where each worker is asked about its connections.
+    /// The workers, to list and to close connections.
     pub handles: Vec<WorkerHandle>,
     /// The pools.
     pub pools: ArcSwap<BTreeMap<Arc<str>, Arc<Pool>>>,
-    /// The replicas of those that have any.
+    /// Their replicas; pools without replicas are absent.
     pub replicas: ArcSwap<BTreeMap<Arc<str>, Replicas>>,
-    /// The listeners, each with the addresses that it has, ports chosen by the kernel included.
+    /// The listeners with their addresses, including ports that the kernel chose.
     pub listeners: ArcSwap<Vec<(Arc<Listener>, Vec<BindAddress>)>>,
-    /// What has happened lately.
+    /// Recent events.
     pub journal: Journal,
-    /// What became of the configurations that it was given.
+    /// Results of reloads.
     pub reloads: Reloads,
-    /// The configuration at work.
+    /// The current configuration.
     pub config: ArcSwap<Config>,
-    /// What was counted in each of the last seconds.
+    /// What the pools counted in each second of the last hour.
     pub samples: Samples,
     phase: AtomicU8,
-    /// Held by who has the workers list their connections.
+    /// Held while the workers list connections and rest afterwards.
     listing: Arc<Mutex<()>>,
 }
 
 impl Overview {
-    /// An overview of a process that is starting.
+    /// The state of a starting process.
     pub fn new(
         config: Config,
         limit: Arc<Limit>,
@@ -160,7 +162,7 @@ impl Overview {
         }
     }
 
-    /// Notes what the process is doing from now on.
+    /// Sets what the process is doing.
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
@@ -170,25 +172,25 @@ impl Overview {
         self.decisions_of(&Which::default(), limit)
     }
 
-    /// The last of those routing decisions that are asked for, newest first, at most `limit`.
+    /// The last routing decisions that match `which`, newest first, at most `limit`.
     pub fn decisions_of(&self, which: &Which, limit: usize) -> Vec<Decision> {
         Decisions::gather(&self.kept_decisions(), limit, |decision| decision.is_of(which))
     }
 
-    /// Where each worker keeps its decisions.
+    /// Each worker's last decisions.
     pub fn kept_decisions(&self) -> Vec<Decisions> {
         self.workers.iter().map(|worker| worker.decisions.clone()).collect()
     }
 
-    /// Where each worker keeps its connections that ended.
+    /// Each worker's last ended connections.
     pub fn kept_ends(&self) -> Vec<Ends> {
         self.workers.iter().map(|worker| worker.ends.clone()).collect()
     }
 
-    /// The open connections that are asked for, oldest first, at most `limit`, and how many there are.
+    /// The open connections that match `which`, oldest first, at most `limit`, and how many match.
     pub async fn connections(&self, which: &Which, limit: usize) -> (Vec<Open>, usize) {
         let which = which.clone();
-        let look = async move |handles: Vec<WorkerHandle>| {
+        let list = async move |handles: Vec<WorkerHandle>| {
             let (mut all, mut total) = (Vec::new(), 0);
             for handle in handles {
                 let (some, of) = handle.connections(which.clone(), limit).await;
@@ -197,46 +199,45 @@ impl Overview {
             }
             (all, total)
         };
-        let (mut all, total) = self.in_turn(look).await;
+        let (mut all, total) = self.one_at_a_time(list).await;
         all.sort_by_key(|open| open.since);
         all.truncate(limit);
         (all, total)
     }
 
-    /// The open connections that are meant, at most `limit` of each worker. They are looked for in turn, too.
+    /// The open connections that match `whose`, at most `limit` of each worker.
     pub async fn find_connections(&self, whose: Whose, limit: usize) -> Vec<Open> {
-        let look = async move |handles: Vec<WorkerHandle>| {
+        let list = async move |handles: Vec<WorkerHandle>| {
             let mut all = Vec::new();
             for handle in handles {
                 all.extend(handle.find(whose, limit).await);
             }
             all
         };
-        self.in_turn(look).await
+        self.one_at_a_time(list).await
     }
 
-    /// Has each worker in turn look through its connections. While somebody is being answered, and some time after, others
-    /// wait: however many ask, the workers are there for their connections. It goes on in a task of its own: who asks and
-    /// leaves before the answer has kept them busy all the same.
-    async fn in_turn<T, F>(&self, look: impl FnOnce(Vec<WorkerHandle>) -> F) -> T
+    /// Runs one listing at a time, and rests after it, so that any number of requests leaves the workers time for their
+    /// connections. A task of its own runs it: a request that is canceled has cost the workers the same time.
+    async fn one_at_a_time<T, F>(&self, list: impl FnOnce(Vec<WorkerHandle>) -> F) -> T
     where
         T: Default + Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
-        let turn = Arc::clone(&self.listing).lock_owned().await;
+        let permit = Arc::clone(&self.listing).lock_owned().await;
         let (answer, answered) = oneshot::channel();
-        let look = look(self.handles.clone());
+        let listed = list(self.handles.clone());
         tokio::spawn(async move {
             let began = Instant::now();
-            let _ = answer.send(look.await);
+            let _ = answer.send(listed.await);
             tokio::time::sleep((began.elapsed() * RESTS).min(LONGEST_REST)).await;
-            drop(turn);
+            drop(permit);
         });
-        answered.await.unwrap_or_default() // a runtime that ends has nothing more to tell
+        answered.await.unwrap_or_default() // the runtime is shutting down
     }
 
-    /// Ends the connection of that number; what it was then, if there is one.
-    pub async fn end_connection(&self, conn: u64, end: End) -> Option<Open> {
+    /// Closes the connection `conn`; returns its last state, if it was open.
+    pub async fn close_connection(&self, conn: u64, end: End) -> Option<Open> {
         for handle in &self.handles {
             if let Some(was) = handle.end(conn, end).await {
                 return Some(was);
@@ -245,9 +246,44 @@ impl Overview {
         None
     }
 
-    /// Whether traffic should be sent here: it accepts, it was not told to stop, and every pool has looked for
-    /// its backends once. That none is up does not make it unready: no other instance would find more.
+    /// Whether traffic should be sent here: the process accepts connections, and every pool has queried its sources once.
+    /// A pool without an up backend does not make it unready: no other instance would find more.
     pub fn ready(&self) -> bool {
         self.phase() == Phase::Serving && self.pools.load().values().all(|pool| pool.settled())
+    }
+
+    /// Samples the pools' counters every second for as long as the process runs.
+    pub async fn sample(overview: Weak<Self>) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            ticks.tick().await;
+            let Some(overview) = overview.upgrade() else { return };
+            overview.samples.take(SystemTime::now(), overview.counts());
+        }
+    }
+
+    fn counts(&self) -> Counts {
+        let mut counts = Counts { pools: BTreeMap::new(), failures: BTreeMap::new() };
+        for (name, pool) in &**self.pools.load() {
+            let [routed, retried] = pool.counters.routed_and_retried();
+            let mut seen = [0; CloseReason::ALL.len()];
+            for (reason, n) in pool.counters.failures_seen() {
+                seen[reason.index()] = n;
+            }
+            counts.pools.insert(Arc::clone(name), PoolCounts { routed, retried, seen });
+            for entry in &pool.status().members {
+                let backend = &entry.backend;
+                let mut kinds = [0; ConnectError::ALL.len()];
+                for (kind, (_, n)) in kinds.iter_mut().zip(backend.connect_failures()) {
+                    *kind = n;
+                }
+                if kinds.iter().any(|n| *n > 0) {
+                    let key = (Arc::clone(name), backend.key);
+                    counts.failures.insert(key, (Arc::clone(&backend.name), kinds));
+                }
+            }
+        }
+        counts
     }
 }
