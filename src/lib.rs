@@ -6,7 +6,7 @@
 //!   connection lives and dies on the worker that accepted it. It reads immutable snapshots and atomic counters, and
 //!   waits for nobody but its two peers.
 //! - The **control plane** is one more runtime: discovery, checks, replicas, reload, signals. For each pool one
-//!   [`pool::pool state`] owns the truth about its backends and publishes it as a new [`pool::PoolSnapshot`]. The [`admin`] server
+//!   [`PoolState`](pool::state_machine::PoolState) owns the truth about its backends and publishes it as a new [`pool::PoolSnapshot`]. The [`admin`] server
 //!   has a thread beside it, so that however many ask, checks come when they are due.
 //!
 //! # The life of a connection

@@ -2,7 +2,7 @@
 //!
 //! A source says what it sees, round after round, as [`Observation`]s; it knows nothing of pools. What an
 //! observation means for the backends that were there before is the pool state's to decide
-//! ([`crate::pool::pool state`]). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
+//! (`src/pool/state_machine`). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
 
 pub(crate) mod chosen;
 pub(crate) mod containers;

@@ -29,6 +29,7 @@ mod health;
 mod limits;
 mod log_files;
 mod metrics;
+mod modules;
 mod monitoring;
 mod openapi;
 mod operator;
