@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::Bencher;
-use pointsman::balance::shadow::{Shaded, Shadow};
+use pointsman::balance::shadow::{Shadow, ShadowCandidate};
 use pointsman::balance::{Candidate, PickArgs, Picker};
 use pointsman::config::{Algorithm, Factor, Hash};
 
@@ -29,7 +29,7 @@ fn choose_hashed(
         load: Arc::default(),
     };
     let picker = Picker::new(algorithm, hash, (0..backends).map(candidate).collect(), None);
-    // Everybody is busy with something, not with the same.
+    // Loads differ between the backends.
     let busy = |(n, c): (usize, &Candidate)| (0..n % 7).map(|_| c.load.lease()).collect::<Vec<_>>();
     let _leases: Vec<_> = picker.candidates().iter().enumerate().flat_map(busy).collect();
     let mut numbers = 1_u64..;
@@ -57,7 +57,7 @@ fn weighted(bencher: Bencher<'_, '_>, backends: usize) {
     choose(bencher, Algorithm::Weighted, backends, |n| 1 + (n % 5) as u32);
 }
 
-/// As many different weights as there can be.
+/// As many distinct weights as there can be.
 #[divan::bench(args = BACKENDS)]
 fn weighted_all_weights(bencher: Bencher<'_, '_>, backends: usize) {
     choose(bencher, Algorithm::Weighted, backends, |n| 1 + (n % 256) as u32);
@@ -88,7 +88,7 @@ fn ring_hash(bencher: Bencher<'_, '_>, backends: usize) {
     choose(bencher, Algorithm::RingHash, backends, |_| 1);
 }
 
-/// As unevenly as everybody is busy, half of the choices go further around the ring.
+/// The loads are so uneven that half of the choices go further around the ring.
 #[divan::bench(args = BACKENDS)]
 fn ring_hash_bounded(bencher: Bencher<'_, '_>, backends: usize) {
     let hash = Hash { load_factor: Some(Factor(125)), ..Hash::default() };
@@ -115,14 +115,15 @@ fn changed_set_of_10_000(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
         .bench_local_values(|set| Picker::new(algorithm, &Hash::default(), set, Some(&picker)));
 }
 
-/// What a shadow costs a connection: to choose, to be counted, and to be given back.
+/// What a shadow costs a connection: one choice, counted and given back.
 #[divan::bench(args = [Algorithm::RoundRobin, Algorithm::LeastConnections, Algorithm::RandomTwo, Algorithm::RingHash])]
 fn shadow(bencher: Bencher<'_, '_>, algorithm: Algorithm) {
-    let shaded = |key: u64| Shaded { key, name: key.to_string().into(), weight: 1, tally: Arc::default() };
-    let shadow = Shadow::new(algorithm, &Hash::default(), (0..10).map(shaded).collect(), None);
+    let candidate =
+        |key: u64| ShadowCandidate { key, name: key.to_string().into(), weight: 1, counter: Arc::default() };
+    let shadow = Shadow::new(algorithm, &Hash::default(), (0..10).map(candidate).collect(), None);
     let mut numbers = 1_u64..;
     bencher.bench_local(|| {
         let any = numbers.next()?.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        shadow.take(&PickArgs { client: any, random: any, ..PickArgs::default() })
+        shadow.choose(&PickArgs { client: any, random: any, ..PickArgs::default() })
     });
 }

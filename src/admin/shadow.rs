@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::pools::pool_of;
 use super::request::At;
 use super::{App, Failure};
-use crate::balance::shadow::Score;
+use crate::balance::shadow::PickCounts;
 use crate::config::Algorithm;
 use crate::story::Sentence;
 use crate::story::words::count;
@@ -48,7 +48,7 @@ struct One {
 struct Share {
     backend: Arc<str>,
     #[serde(flatten)]
-    score: Score,
+    score: PickCounts,
 }
 
 /// `GET /api/v1/pools/{pool}/shadow`.
@@ -61,17 +61,17 @@ pub(super) async fn shadow(State(app): State<App>, At(pool): At<String>) -> Resu
         return Err(Failure::new(StatusCode::CONFLICT, "shadow_off", message, hint));
     };
     let status = pool.status();
-    let scores: Vec<_> = status
+    let pick_counts: Vec<_> = status
         .members
         .iter()
-        .map(|entry| (Arc::clone(&entry.backend.name), entry.backend.scores()))
+        .map(|entry| (Arc::clone(&entry.backend.name), entry.backend.pick_counts()))
         .collect();
     let one = |algorithm: Algorithm| {
-        let of = |(name, scores): &(Arc<str>, Vec<(Algorithm, Score)>)| {
-            let score = scores.iter().find(|(of, _)| *of == algorithm).map(|(_, score)| *score);
+        let of = |(name, pick_counts): &(Arc<str>, Vec<(Algorithm, PickCounts)>)| {
+            let score = pick_counts.iter().find(|(of, _)| *of == algorithm).map(|(_, score)| *score);
             Share { backend: Arc::clone(name), score: score.unwrap_or_default() }
         };
-        let backends: Vec<_> = scores.iter().map(of).collect();
+        let backends: Vec<_> = pick_counts.iter().map(of).collect();
         let worst = backends.iter().filter(|share| share.score.peak > 0).max_by_key(|share| share.score.peak);
         One {
             algorithm: algorithm.name(),
@@ -117,7 +117,7 @@ mod tests {
     fn one(algorithm: &'static str, peaks: &[(&str, u32)]) -> One {
         let share = |(name, peak): &(&str, u32)| Share {
             backend: (*name).into(),
-            score: Score { connections: 50, active: 0, peak: *peak },
+            score: PickCounts { connections: 50, active: 0, peak: *peak },
         };
         let worst = peaks.iter().max_by_key(|(_, peak)| *peak).filter(|(_, peak)| *peak > 0);
         One {

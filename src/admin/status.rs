@@ -287,7 +287,7 @@ impl BackendStatus {
             ramp: entry.ramp,
             tier: entry.tier,
             limit: entry.connections,
-            active: backend.load.active(),
+            active: backend.load.open(),
             connections: total.total(),
             bytes_in: total.bytes_in,
             bytes_out: total.bytes_out,

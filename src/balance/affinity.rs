@@ -1,43 +1,41 @@
-//! What the algorithms have in common that send a client to the same backend each time: in which order they try the
-//! others when that one is passed over or has enough, and that the order is the same for the same client, so that it
-//! also has the same second choice.
+//! What the hashing algorithms share: the order in which a client tries the candidates. It is the same each time, so
+//! that a client whose first choice is excluded or full also has a stable second choice.
 
 use std::sync::Arc;
 
-use super::bound::{Bound, Room};
-use super::hash::{Named, again, by_name};
+use super::bound::{LoadBound, LoadLimit};
+use super::hash::{NamedCandidate, by_name, rehash};
 use super::maglev::Maglev;
 use super::ring_hash::RingHash;
 use super::source_hash::SourceHash;
 use super::{Candidate, PickArgs};
 use crate::config::{Algorithm, Hash};
 
-/// So often a client is hashed again to find it another backend; then they are tried in the order of their names. Of a
-/// set of which half is passed over, one client in four billion comes to that.
+/// Rehashes of a client before the candidates are tried in the order of their names. With half of a set excluded, one
+/// client in four billion gets that far.
 const REHASHES: u64 = 32;
 
 #[derive(Debug)]
 pub(super) struct Affinity {
-    /// Shared with the pickers before and after it, as long as they are made of the same.
-    places: Arc<Places>,
-    made_of: MadeOf,
-    /// The candidates in the order of their names, which is how `places` knows them.
+    /// Shared with the pickers before and after this one as long as `built_from` is equal.
+    lookup: Arc<HashLookup>,
+    built_from: LookupInputs,
+    /// The candidates in the order of their names, which `lookup` indexes.
     by_name: Box<[u32]>,
-    bound: Option<Bound>,
+    bound: Option<LoadBound>,
 }
 
 /// How a client's hash becomes a backend.
 #[derive(Debug)]
-enum Places {
+enum HashLookup {
     Source(SourceHash),
     Ring(RingHash),
     Maglev(Maglev),
 }
 
-/// What decides how the places are: nothing of it changes when a backend is only checked, or comes back at another
-/// address.
+/// What determines the lookup. None of it changes with a health check, or when a backend returns at another address.
 #[derive(Debug, PartialEq, Eq)]
-struct MadeOf {
+struct LookupInputs {
     algorithm: Algorithm,
     hash: Hash,
     /// Names and weights.
@@ -46,18 +44,18 @@ struct MadeOf {
 
 impl Affinity {
     pub(super) fn source_hash(candidates: &[Candidate], hash: &Hash, previous: Option<&Self>) -> Self {
-        let places = |named: &[Named<'_>]| Places::Source(SourceHash::new(named));
-        Self::new(Algorithm::SourceHash, candidates, hash, previous, places)
+        let lookup = |named: &[NamedCandidate<'_>]| HashLookup::Source(SourceHash::new(named));
+        Self::new(Algorithm::SourceHash, candidates, hash, previous, lookup)
     }
 
     pub(super) fn ring_hash(candidates: &[Candidate], hash: &Hash, previous: Option<&Self>) -> Self {
-        let places = |named: &[Named<'_>]| Places::Ring(RingHash::new(named, hash));
-        Self::new(Algorithm::RingHash, candidates, hash, previous, places)
+        let lookup = |named: &[NamedCandidate<'_>]| HashLookup::Ring(RingHash::new(named, hash));
+        Self::new(Algorithm::RingHash, candidates, hash, previous, lookup)
     }
 
     pub(super) fn maglev(candidates: &[Candidate], hash: &Hash, previous: Option<&Self>) -> Self {
-        let places = |named: &[Named<'_>]| Places::Maglev(Maglev::new(named));
-        Self::new(Algorithm::Maglev, candidates, hash, previous, places)
+        let lookup = |named: &[NamedCandidate<'_>]| HashLookup::Maglev(Maglev::new(named));
+        Self::new(Algorithm::Maglev, candidates, hash, previous, lookup)
     }
 
     fn new(
@@ -65,58 +63,59 @@ impl Affinity {
         candidates: &[Candidate],
         hash: &Hash,
         previous: Option<&Self>,
-        places: impl FnOnce(&[Named<'_>]) -> Places,
+        lookup: impl FnOnce(&[NamedCandidate<'_>]) -> HashLookup,
     ) -> Self {
         let named = by_name(candidates);
-        let known_as = |one: &Named<'_>| (Arc::clone(&candidates[one.index].name), one.weight);
-        let made_of = MadeOf { algorithm, hash: *hash, candidates: named.iter().map(known_as).collect() };
+        let inputs = |one: &NamedCandidate<'_>| (Arc::clone(&candidates[one.index].name), one.weight);
+        let built_from =
+            LookupInputs { algorithm, hash: *hash, candidates: named.iter().map(inputs).collect() };
         Self {
-            places: match previous {
-                Some(previous) if previous.made_of == made_of => Arc::clone(&previous.places),
-                _ => Arc::new(places(&named)),
+            lookup: match previous {
+                Some(previous) if previous.built_from == built_from => Arc::clone(&previous.lookup),
+                _ => Arc::new(lookup(&named)),
             },
-            made_of,
+            built_from,
             by_name: named.iter().map(|one| one.index as u32).collect(),
-            bound: hash.load_factor.map(|factor| Bound::new(factor, candidates)),
+            bound: hash.load_factor.map(|factor| LoadBound::new(factor, candidates)),
         }
     }
 
     pub(super) fn choose(&self, candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
-        self.walk(candidates, args, self.bound.as_ref().map(|bound| bound.room(candidates, args.excluded)))
+        self.walk(candidates, args, self.bound.as_ref().map(|bound| bound.limit(candidates, args.excluded)))
     }
 
-    /// Whom the client would have got without a bound; `None` if there is none.
+    /// The choice without a bound; `None` if none is configured.
     pub(super) fn unbounded(&self, candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
         self.bound.as_ref().and_then(|_| self.walk(candidates, args, None))
     }
 
-    fn walk(&self, candidates: &[Candidate], args: &PickArgs<'_>, room: Option<Room>) -> Option<usize> {
+    fn walk(&self, candidates: &[Candidate], args: &PickArgs<'_>, limit: Option<LoadLimit>) -> Option<usize> {
         let rehashed =
-            || std::iter::once(args.client).chain((1..=REHASHES).map(|nth| again(args.client, nth)));
-        match &*self.places {
-            Places::Source(places) => {
-                self.first(candidates, args, room, rehashed().filter_map(|hash| places.find(hash)))
+            || std::iter::once(args.client).chain((1..=REHASHES).map(|nth| rehash(args.client, nth)));
+        match &*self.lookup {
+            HashLookup::Source(lookup) => {
+                self.first(candidates, args, limit, rehashed().filter_map(|hash| lookup.find(hash)))
             }
-            Places::Ring(places) => self.first(candidates, args, room, places.around(args.client)),
-            Places::Maglev(places) => {
-                self.first(candidates, args, room, rehashed().filter_map(|hash| places.find(hash)))
+            HashLookup::Ring(lookup) => self.first(candidates, args, limit, lookup.from(args.client)),
+            HashLookup::Maglev(lookup) => {
+                self.first(candidates, args, limit, rehashed().filter_map(|hash| lookup.find(hash)))
             }
         }
     }
 
-    /// The first of `preferred`, and then of all, that is not passed over and within its bound; if nobody is within its
-    /// bound, the first that is not passed over.
+    /// The first of `preferred`, and then of all, that is neither excluded nor at its bound; if all are at their bound,
+    /// the first that is not excluded.
     fn first(
         &self,
         candidates: &[Candidate],
         args: &PickArgs<'_>,
-        room: Option<Room>,
+        limit: Option<LoadLimit>,
         preferred: impl Iterator<Item = usize>,
     ) -> Option<usize> {
         let n = candidates.len();
         let start = (args.client % n.max(1) as u64) as usize;
         let all = (start..n).chain(0..start);
-        // Most choices end at the first one: nothing is allocated for those.
+        // Most choices end at the first candidate and allocate nothing.
         let (mut seen, mut unseen, mut full) = (Vec::new(), n, None);
         for place in preferred.chain(all) {
             if unseen == 0 {
@@ -127,7 +126,7 @@ impl Affinity {
             }
             let index = self.by_name[place] as usize;
             if !args.excludes(candidates[index].key) {
-                if room.is_none_or(|room| room.at(&candidates[index])) {
+                if limit.is_none_or(|limit| limit.admits(&candidates[index])) {
                     return Some(index);
                 }
                 full = full.or(Some(index));
@@ -146,16 +145,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_found_anew_only_if_names_weights_or_settings_change() {
+    fn the_lookup_is_rebuilt_only_if_names_weights_or_settings_change() {
         let (mut set, hash) = (candidates(&[1, 2]), Hash::default());
         let first = Affinity::ring_hash(&set, &hash, None);
         set.reverse();
         let again = Affinity::ring_hash(&set, &hash, Some(&first));
-        assert!(Arc::ptr_eq(&first.places, &again.places));
+        assert!(Arc::ptr_eq(&first.lookup, &again.lookup));
         set[0].weight += 1;
         let heavier = Affinity::ring_hash(&set, &hash, Some(&again));
-        assert!(!Arc::ptr_eq(&again.places, &heavier.places));
+        assert!(!Arc::ptr_eq(&again.lookup, &heavier.lookup));
         let maglev = Affinity::maglev(&set, &hash, Some(&heavier));
-        assert!(matches!(&*maglev.places, Places::Maglev(_)));
+        assert!(matches!(&*maglev.lookup, HashLookup::Maglev(_)));
     }
 }

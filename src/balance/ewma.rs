@@ -1,21 +1,20 @@
-//! Of two candidates drawn at random, the one that is likely to answer sooner: the time to connect and that to the
-//! first byte, both as averages that believe bad news at once (`latency.rs`), times the open connections and this one,
-//! for its weight.
+//! Of two candidates drawn at random, the one likely to answer sooner. Its cost is the sum of connect and first-byte
+//! latency, both as peak EWMA (`latency.rs`), times its open connections plus this one, divided by its weight.
 //!
-//! Use it when backends differ in how fast they are, or when one becomes slow from time to time (another zone, a noisy
-//! neighbour, garbage collection). Do not when the first byte says nothing of the backend: where clients connect long
-//! before they ask (pools of database connections), where the backend speaks only after the client has thought, or
-//! where failing is quick; a backend that refuses in no time looks fast until its checks or `eject` take it out.
+//! Use it when backends differ in speed, or when one becomes slow from time to time (another zone, a noisy neighbor,
+//! garbage collection). Do not use it when the first byte says nothing about the backend: when clients connect long
+//! before they send a request (pools of database connections), or when failing is quick: a backend that refuses at
+//! once looks fast until its checks or `eject` take it out.
 //!
-//! # What is not known
+//! # Unknown latency
 //!
-//! A backend that nobody has asked yet, or not for long, is taken to be as fast as the one it was drawn with: then it
-//! gets what [`random_two`](super::random_two) would give it, no flood and no famine. Finagle and linkerd have a
-//! default for that, which is wrong for most services. Nor is what is known forgotten at some moment: it fades into the
-//! mean of the two. A backend that was a hundred times as slow as the others is first chosen again over one that is
-//! busy enough, then over others, and as soon as it is found to be slow still, over nobody.
+//! A backend without recent samples counts as fast as the one it is compared with. Then it gets what
+//! [`random_two`](super::random_two) would give it: neither a flood nor nothing. (Finagle and linkerd assume a default
+//! latency, which is wrong for most services.) Old knowledge is not dropped at once: it decays to the mean of the two.
+//! So a backend that was a hundred times slower is first chosen over a busy one, then over others; if it is still slow,
+//! that stops with its first sample.
 
-use super::latency::Known;
+use super::latency::LatencyEstimate;
 use super::two::better_of_two;
 use super::{Candidate, PickArgs};
 
@@ -26,25 +25,25 @@ pub(super) fn choose(candidates: &[Candidate], args: &PickArgs<'_>) -> Option<us
     })
 }
 
-/// How long each of the two is likely to take, in microseconds.
+/// The expected latency of the two, in microseconds.
 fn expected(one: &Candidate, other: &Candidate, args: &PickArgs<'_>) -> [f64; 2] {
-    let known = [one.load.latencies(args.now), other.load.latencies(args.now)];
-    let connect = compared([known[0][0], known[1][0]]);
-    let first_byte = compared([known[0][1], known[1][1]]);
+    let latencies = [one.load.latencies(args.now), other.load.latencies(args.now)];
+    let connect = compared([latencies[0][0], latencies[1][0]]);
+    let first_byte = compared([latencies[0][1], latencies[1][1]]);
     [connect[0] + first_byte[0], connect[1] + first_byte[1]]
 }
 
-/// Two latencies, each as far as it can be trusted and for the rest the mean of both.
-fn compared(both: [Known; 2]) -> [f64; 2] {
-    let trust = both[0].trust + both[1].trust;
-    if trust == 0.0 {
+/// Two latencies, each weighed with its confidence; the rest is the mean of both.
+fn compared(both: [LatencyEstimate; 2]) -> [f64; 2] {
+    let sum = both[0].confidence + both[1].confidence;
+    if sum == 0.0 {
         return [1.0; 2];
     }
-    let mean = (both[0].micros * both[0].trust + both[1].micros * both[1].trust) / trust;
-    both.map(|known| known.micros * known.trust + mean * (1.0 - known.trust))
+    let mean = (both[0].micros * both[0].confidence + both[1].micros * both[1].confidence) / sum;
+    both.map(|one| one.micros * one.confidence + mean * (1.0 - one.confidence))
 }
 
-/// Times the other's weight rather than divided by its own.
+/// Multiplied by the other's weight rather than divided by its own.
 fn cost(latency: f64, of: &Candidate, by: &Candidate) -> f64 {
     latency * (f64::from(of.load.effective_load()) + 1.0) * f64::from(by.weight)
 }

@@ -13,22 +13,22 @@ fn picker(backends: usize) -> Picker {
     Picker::new(Algorithm::Ewma, &Hash::default(), candidates(&vec![1; backends]), None)
 }
 
-/// A connection each millisecond, as long as its backend takes to answer; nothing is told of it before.
-struct Traffic {
+/// One connection per millisecond, which ends with its first byte.
+struct SimulatedTraffic {
     picker: Picker,
     now: u64,
     /// In milliseconds.
     answers_in: Vec<u64>,
-    /// When they are answered, and by whom.
+    /// When each is answered, and the index of its backend.
     open: Vec<(u64, usize, Lease)>,
 }
 
-impl Traffic {
+impl SimulatedTraffic {
     fn new(answers_in: &[u64]) -> Self {
         Self { picker: picker(answers_in.len()), now: 0, answers_in: answers_in.to_vec(), open: Vec::new() }
     }
 
-    /// How many connections each one gets in so many seconds.
+    /// The connections of each backend in this many seconds.
     fn run(&mut self, seconds: u64) -> Vec<u64> {
         let mut counts = vec![0; self.answers_in.len()];
         for _ in 0..1_000 * seconds {
@@ -51,7 +51,7 @@ impl Traffic {
 
 #[test]
 fn a_slow_backend_gets_less_and_its_share_back_when_it_is_fast_again() {
-    let mut traffic = Traffic::new(&[20; 4]);
+    let mut traffic = SimulatedTraffic::new(&[20; 4]);
     let even = |counts: &[u64]| counts.iter().all(|count| (4_000..6_000).contains(count));
     let counts = traffic.run(20);
     assert!(even(&counts), "{counts:?}");
@@ -59,7 +59,7 @@ fn a_slow_backend_gets_less_and_its_share_back_when_it_is_fast_again() {
     traffic.run(1);
     let counts = traffic.run(20);
     assert!(counts[0] < 500, "{counts:?}");
-    assert!(counts[0] > 0, "never asked again: {counts:?}");
+    assert!(counts[0] > 0, "never chosen again: {counts:?}");
     traffic.answers_in[0] = 20;
     traffic.run(60);
     let counts = traffic.run(20);
@@ -67,7 +67,7 @@ fn a_slow_backend_gets_less_and_its_share_back_when_it_is_fast_again() {
 }
 
 #[test]
-fn a_newcomer_is_neither_flooded_nor_starved() {
+fn a_new_backend_is_neither_flooded_nor_starved() {
     let picker = picker(4);
     let candidates = picker.candidates();
     let mut leases = Vec::new();
@@ -76,18 +76,18 @@ fn a_newcomer_is_neither_flooded_nor_starved() {
         candidate.load.answered(millis(30), millis(1_000));
         leases.extend((0..50).map(|_| candidate.load.lease()));
     }
-    // Nobody answers in the meantime: it connects fast, and what else it can do is not known.
+    // There is no answer in the meantime: the new backend connects fast, its first-byte latency is unknown.
     for random in 0..250 {
         let index = picker.choose(&PickArgs { random, now: millis(1_000), ..PickArgs::default() }).unwrap();
         candidates[index].load.connected(millis(1), millis(1_000));
         leases.push(candidates[index].load.lease());
     }
-    let active: Vec<_> = candidates.iter().map(|candidate| candidate.load.active()).collect();
+    let active: Vec<_> = candidates.iter().map(|candidate| candidate.load.open()).collect();
     assert!(active.iter().all(|active| active.abs_diff(100) <= 5), "{active:?}");
 }
 
 #[test]
-fn after_a_long_silence_connections_decide() {
+fn old_latencies_decide_no_more() {
     let picker = picker(2);
     let candidates = picker.candidates();
     candidates[0].load.answered(millis(5_000), millis(0));
@@ -103,7 +103,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn of_two_just_seen_the_one_of_less_latency_times_connections_for_its_weight_is_chosen(
+    fn with_recent_samples_the_lower_latency_times_connections_per_weight_wins(
         members in proptest::array::uniform2((1u64..100_000, 1u64..100_000, 0u32..20, 1u32..=256)), random in any::<u64>(),
     ) {
         let set = candidates(&members.map(|m| m.3));
@@ -122,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn of_two_never_seen_the_one_with_fewer_connections_for_its_weight_is_chosen(
+    fn without_samples_fewer_connections_per_weight_win(
         members in proptest::array::uniform2((0u32..20, 1u32..=256)), random in any::<u64>(),
     ) {
         let set = candidates(&members.map(|m| m.1));

@@ -1,10 +1,9 @@
-//! The hash that clients and backends' names are placed by.
+//! The hash of clients and backend names.
 //!
-//! It is fixed, not seeded: the same client goes to the same backend from every Pointsman of the same configuration,
-//! also after a restart and after an upgrade. So it must never change between releases; its values stand in a test.
-//! It is SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), whose key gives as many
-//! functions that are independent of each other as we need. The keys are known to everybody: who can choose the
-//! address that it comes from can choose its backend.
+//! It is fixed, not seeded: a client goes to the same backend from every Pointsman with the same configuration, also
+//! after a restart and an upgrade. So it must never change between releases; a test holds its values. It is
+//! SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), whose key gives as many independent
+//! functions as needed. The keys are public: a client that can choose its source address can choose its backend.
 
 use std::net::IpAddr;
 
@@ -13,32 +12,32 @@ use siphasher::sip::SipHasher24;
 use super::Candidate;
 use crate::config::HashKey;
 
-/// What is hashed, and what for: a part of the key. The numbers must never change.
+/// What a hash is for: a part of the key. The numbers must never change.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
-    /// A client, as an [`PickArgs`](super::PickArgs) has it.
+    /// A client, for [`PickArgs`](super::PickArgs).
     Client = 1,
-    /// A client that cannot go where it belongs.
-    Again = 2,
-    /// A backend's places on the ring.
+    /// A client whose choice is excluded or full.
+    Rehash = 2,
+    /// The virtual nodes of a backend.
     Ring = 3,
-    /// Where in the table a backend's permutation begins.
+    /// Where a backend's permutation of the table begins.
     Offset = 4,
-    /// How far its steps are.
+    /// The step width of that permutation.
     Skip = 5,
 }
 
-/// The hash of a client, for [`PickArgs::client`](super::PickArgs::client). An IPv6 address that stands for an IPv4 address
-/// (RFC 4291, section 2.5.5.2) counts as that one.
+/// The hash of a client, for [`PickArgs::client`](super::PickArgs::client). An IPv4-mapped IPv6 address
+/// (RFC 4291, section 2.5.5.2) counts as its IPv4 address.
 pub fn client(ip: IpAddr, port: u16, key: HashKey) -> u64 {
     match ip.to_canonical() {
-        IpAddr::V4(ip) => part(&ip.octets(), 3, port, key),
-        IpAddr::V6(ip) => part(&ip.octets(), 8, port, key),
+        IpAddr::V4(ip) => selected(&ip.octets(), 3, port, key),
+        IpAddr::V6(ip) => selected(&ip.octets(), 8, port, key),
     }
 }
 
-/// The part of an address that `key` asks for; the first `net` bytes of it are its network.
-fn part(address: &[u8], net: usize, port: u16, key: HashKey) -> u64 {
+/// The hash of what `key` selects; the first `net` bytes of an address are its network.
+fn selected(address: &[u8], net: usize, port: u16, key: HashKey) -> u64 {
     match key {
         HashKey::SourceIp => sip(Purpose::Client as u64, 0, address),
         HashKey::SourceIpPort => sip(Purpose::Client as u64, 0, &[address, &port.to_be_bytes()].concat()),
@@ -46,38 +45,38 @@ fn part(address: &[u8], net: usize, port: u16, key: HashKey) -> u64 {
     }
 }
 
-/// Another hash of a client: one for each number.
-pub(super) fn again(client: u64, number: u64) -> u64 {
-    sip(Purpose::Again as u64, number, &client.to_le_bytes())
+/// Another hash of a client, one per number.
+pub(super) fn rehash(client: u64, number: u64) -> u64 {
+    sip(Purpose::Rehash as u64, number, &client.to_le_bytes())
 }
 
-/// A candidate as the hashes know it, whatever order it was found in.
+/// A candidate as the hashes see it, independent of discovery order.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Named<'a> {
-    /// Its place among the candidates.
+pub(super) struct NamedCandidate<'a> {
+    /// Its index among the candidates.
     pub(super) index: usize,
     pub(super) weight: u32,
     name: &'a str,
-    /// How many of the same name are before it. Only the order in which they were found tells those from each other,
-    /// so that another process may take one for the other.
-    namesakes: u64,
+    /// Candidates of the same name before it. Only the order of discovery tells them apart, so another process may
+    /// swap them.
+    duplicates: u64,
 }
 
-impl Named<'_> {
-    /// One of its hashes: one for each purpose and number.
+impl NamedCandidate<'_> {
+    /// Its hash for a purpose and a number.
     pub(super) fn hash(&self, purpose: Purpose, number: u64) -> u64 {
-        sip(self.namesakes << 8 | purpose as u64, number, self.name.as_bytes())
+        sip(self.duplicates << 8 | purpose as u64, number, self.name.as_bytes())
     }
 }
 
 /// The candidates in the order of their names.
-pub(super) fn by_name(candidates: &[Candidate]) -> Vec<Named<'_>> {
+pub(super) fn by_name(candidates: &[Candidate]) -> Vec<NamedCandidate<'_>> {
     let mut order: Vec<_> = candidates.iter().enumerate().collect();
     order.sort_unstable_by_key(|(_, candidate)| (&*candidate.name, candidate.key));
-    let mut all: Vec<Named<'_>> = Vec::with_capacity(order.len());
+    let mut all: Vec<NamedCandidate<'_>> = Vec::with_capacity(order.len());
     for (index, Candidate { name, weight, .. }) in order {
-        let namesakes = all.last().filter(|last| *last.name == **name).map_or(0, |last| last.namesakes + 1);
-        all.push(Named { index, weight: *weight, name, namesakes });
+        let duplicates = all.last().filter(|last| *last.name == **name).map_or(0, |last| last.duplicates + 1);
+        all.push(NamedCandidate { index, weight: *weight, name, duplicates });
     }
     all
 }
@@ -93,7 +92,7 @@ mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     #[test]
-    fn it_is_the_siphash_of_the_paper() {
+    fn the_hash_is_the_siphash_of_the_paper() {
         let message: Vec<u8> = (0..15).collect();
         let key = |from: u8| u64::from_le_bytes(std::array::from_fn(|n| from + n as u8));
         assert_eq!(SipHasher24::new_with_keys(key(0), key(8)).hash(&message), 0xa129_ca61_49be_45e5);
@@ -124,7 +123,7 @@ mod tests {
         }
 
         #[test]
-        fn only_what_the_key_asks_for_matters(ip in any::<u128>(), host in any::<u64>(), ports in any::<[u16; 2]>()) {
+        fn only_what_the_key_selects_matters(ip in any::<u128>(), host in any::<u64>(), ports in any::<[u16; 2]>()) {
             let (v4, v6) = (Ipv4Addr::from(ip as u32), Ipv6Addr::from(ip | 1 << 127));
             let near_v4 = Ipv4Addr::from(ip as u32 & !0xff | host as u32 & 0xff);
             let near_v6 = Ipv6Addr::from((ip | 1 << 127) >> 64 << 64 | u128::from(host));

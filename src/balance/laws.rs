@@ -1,4 +1,4 @@
-//! What is true of every algorithm, or of all that hash.
+//! The laws of all algorithms, and of those that hash.
 
 use super::*;
 use crate::config::Factor;
@@ -31,7 +31,7 @@ pub(super) fn sorted(mut keys: Vec<u64>) -> Vec<u64> {
 
 /// The hash of the nth client.
 pub(super) fn client(nth: u64) -> u64 {
-    hash::again(0, nth)
+    hash::rehash(0, nth)
 }
 
 fn algorithm() -> impl Strategy<Value = Algorithm> {
@@ -44,7 +44,7 @@ fn hashing() -> impl Strategy<Value = Algorithm> {
     proptest::sample::select(&HASHES[..])
 }
 
-/// Few virtual nodes mostly: many take long to place.
+/// Few virtual nodes: many take long to build.
 fn hash() -> impl Strategy<Value = Hash> {
     let slots = proptest::option::of((1usize..600).prop_map(|n| NonZeroUsize::new(n).unwrap()));
     let virtual_nodes = (1usize..12).prop_map(NonZeroUsize::new);
@@ -57,12 +57,12 @@ fn hash() -> impl Strategy<Value = Hash> {
     })
 }
 
-/// Mostly small ones: of large ones the ring takes long to build.
+/// Mostly small ones: with large ones the ring takes long to build.
 fn weight() -> impl Strategy<Value = u32> {
     prop_oneof![15 => 1u32..=6, 1 => 1u32..=256]
 }
 
-/// Candidates of some weights, some of the same name, some busy.
+/// Candidates with random weights, some of the same name, some with open connections.
 fn any_candidates() -> impl Strategy<Value = (Vec<Candidate>, Vec<Lease>)> {
     let name = prop_oneof![3 => Just(None), 1 => (0usize..3).prop_map(Some)];
     let one = (weight(), name, 0usize..9);
@@ -84,7 +84,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn a_passed_candidate_is_never_chosen_and_all_are_tried_before_giving_up(
+    fn an_excluded_candidate_is_never_chosen_and_all_others_are(
         algorithm in algorithm(), hash in hash(), (set, _leases) in any_candidates(),
         first in proptest::collection::vec(0u64..25, 0..4), warm_up in 0usize..50,
         (client, random, now) in (any::<u64>(), any::<u64>(), any::<u32>()),
@@ -105,7 +105,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_set_is_chosen_from_at_once(
+    fn a_changed_set_takes_effect_at_once(
         algorithm in algorithm(), hash in hash(), client in any::<u64>(),
         before in proptest::collection::vec(1u32..=9, 0..10),
         after in proptest::collection::vec(1u32..=9, 1..10),
@@ -121,7 +121,7 @@ proptest! {
     }
 
     #[test]
-    fn neither_the_order_of_the_candidates_nor_their_keys_nor_the_process_matter(
+    fn hashes_depend_neither_on_the_order_of_candidates_nor_on_their_keys(
         algorithm in hashing(), hash in hash(), client in any::<u64>(),
         (weights, order) in proptest::collection::vec(weight(), 1..20)
             .prop_flat_map(|weights| (Just(weights.clone()), Just((0..weights.len()).collect::<Vec<_>>()).prop_shuffle())),
@@ -134,7 +134,7 @@ proptest! {
             Picker::new(algorithm, &hash, set.clone(), None),
             Picker::new(algorithm, &hash, shuffled.collect(), None),
         ];
-        // Also the second choice, and the one after that.
+        // This includes the second choice, and all after it.
         let mut excluded = [Vec::new(), Vec::new()];
         for _ in 0..weights.len() {
             let names = [0, 1].map(|n| {
@@ -149,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn what_the_set_was_before_does_not_matter(
+    fn hashes_do_not_depend_on_earlier_sets(
         hash in hash(), sets in proptest::collection::vec(
             (hashing(), proptest::collection::vec(1u32..=2, 1..4), any::<bool>()), 2..6),
         client in any::<u64>(),
@@ -166,7 +166,7 @@ proptest! {
     }
 
     #[test]
-    fn a_client_stays_while_the_set_does(
+    fn a_client_keeps_its_backend_while_the_set_is_unchanged(
         algorithm in hashing(), client in any::<u64>(), weights in proptest::collection::vec(1u32..=9, 1..10),
         randoms in proptest::collection::vec(any::<u64>(), 1..20),
     ) {
@@ -181,10 +181,10 @@ proptest! {
     }
 }
 
-/// Never change these: after an upgrade, clients would lose their backends. (They were worked out by a second
-/// implementation, in another language.)
+/// Never change these: after an upgrade, clients would lose their backends. (A second implementation, in another
+/// language, computed them.)
 #[test]
-fn clients_go_where_they_went_in_every_release_before() {
+fn clients_keep_their_backends_across_releases() {
     let clients = [
         "192.0.2.1",
         "192.0.2.2",
@@ -223,7 +223,7 @@ fn clients_go_where_they_went_in_every_release_before() {
     assert_eq!(went(Algorithm::RingHash, &Hash::default(), 0), "ecddbbbd");
     assert_eq!(went(Algorithm::RingHash, &textbook, 0), "dbbedbbd");
     assert_eq!(went(Algorithm::Maglev, &Hash::default(), 0), "bbdddddb");
-    // Where they go when their first choice is full.
+    // Their second choice.
     assert_eq!(went(Algorithm::SourceHash, &Hash::default(), 1), "eddbbcbe");
     assert_eq!(went(Algorithm::RingHash, &Hash::default(), 1), "cacecdde");
     assert_eq!(went(Algorithm::RingHash, &textbook, 1), "eddbbdda");

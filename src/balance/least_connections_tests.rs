@@ -6,13 +6,13 @@ use proptest::prelude::*;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-/// What is to be chosen: the first of the least in one plain search from `start`, once around.
+/// The expected choice: the first minimum of a plain search from `start`, once around.
 fn search(candidates: &[Candidate], start: usize, tried: &[u64]) -> Option<usize> {
     let n = candidates.len();
     let mut best: Option<usize> = None;
     for index in (start % n..n).chain(0..start % n) {
         let cost =
-            |of: usize, by: usize| u64::from(candidates[of].load.active()) * u64::from(candidates[by].weight);
+            |of: usize, by: usize| u64::from(candidates[of].load.open()) * u64::from(candidates[by].weight);
         let fewer = |best: usize| cost(index, best) < cost(best, index);
         if !tried.contains(&candidates[index].key) && best.is_none_or(fewer) {
             best = Some(index);
@@ -32,45 +32,45 @@ fn start(picker: &Picker) -> usize {
     least_connections(picker).next.load(Ordering::Relaxed)
 }
 
-/// What the picker believes, against what is: for when nobody changes a load.
+/// Whether the picker knows the current loads; no other thread may change one.
 fn knows_every_load(picker: &Picker) -> bool {
-    let standing = least_connections(picker).standing.lock().unwrap();
+    let state = least_connections(picker).state.lock().unwrap();
     let mut each = picker.candidates.iter().enumerate();
-    each.all(|(index, candidate)| standing.tournament.active(index) == candidate.load.active())
+    each.all(|(index, candidate)| state.tournament.load(index) == candidate.load.open())
 }
 
 #[test]
-fn equals_take_turns() {
+fn equal_backends_take_turns() {
     let picker = Picker::new(Algorithm::LeastConnections, &Hash::default(), candidates(&[1, 1, 1]), None);
     let chosen: Vec<_> = (0..6).filter_map(|_| picker.choose(&PickArgs::default())).collect();
     assert_eq!(chosen, [0, 1, 2, 0, 1, 2]);
 }
 
 #[test]
-fn a_picker_that_was_replaced_does_not_send_all_to_who_was_idle() {
+fn a_replaced_picker_does_not_send_all_to_the_backend_that_was_idle() {
     let set = candidates(&[1; 3]);
     let _busy: Vec<_> = (0..20).map(|n| set[n % 2].load.lease()).collect();
     let old = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), None);
     let _new = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), Some(&old));
     let leases: Vec<_> =
         (0..10).map(|_| set[old.choose(&PickArgs::default()).unwrap()].load.lease()).collect();
-    assert!(leases.len() == 10 && set[2].load.active() == 10);
+    assert!(leases.len() == 10 && set[2].load.open() == 10);
     let _leases: Vec<_> =
         (0..30).map(|_| set[old.choose(&PickArgs::default()).unwrap()].load.lease()).collect();
-    assert!(set.iter().all(|candidate| candidate.load.active() == 20));
+    assert!(set.iter().all(|candidate| candidate.load.open() == 20));
 }
 
 #[derive(Clone, Debug)]
-enum Step {
-    /// Chooses, with so many of the first choices already tried, and takes a lease or not.
+enum LeaseStep {
+    /// Chooses repeatedly, each time excluding the choices before, and takes leases or not.
     Choose {
         tried: usize,
         lease: bool,
     },
-    /// Somebody else's connection.
+    /// A connection that this picker has not chosen.
     Lease(usize),
     End(usize),
-    /// Another set: some of this one leave, others join, all have new weights.
+    /// A new set: some candidates leave, others join, all have new weights.
     Change {
         leave: Vec<bool>,
         join: usize,
@@ -78,16 +78,16 @@ enum Step {
     },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = LeaseStep> {
     let weight = prop_oneof![Just(1u32), 1u32..4, 1u32..=256];
     let change =
         (proptest::collection::vec(any::<bool>(), 200), 0usize..100, proptest::collection::vec(weight, 300));
     prop_oneof![
         20 => (prop_oneof![3 => Just(0usize), 1 => 0usize..8], any::<bool>())
-            .prop_map(|(tried, lease)| Step::Choose { tried, lease }),
-        5 => any::<usize>().prop_map(Step::Lease),
-        10 => any::<usize>().prop_map(Step::End),
-        1 => change.prop_map(|(leave, join, weights)| Step::Change { leave, join, weights }),
+            .prop_map(|(tried, lease)| LeaseStep::Choose { tried, lease }),
+        5 => any::<usize>().prop_map(LeaseStep::Lease),
+        10 => any::<usize>().prop_map(LeaseStep::End),
+        1 => change.prop_map(|(leave, join, weights)| LeaseStep::Change { leave, join, weights }),
     ]
 }
 
@@ -102,7 +102,7 @@ proptest! {
         let (mut leases, mut next_key) = (Vec::new(), 1_000);
         for step in steps {
             match step {
-                Step::Choose { tried, lease } => {
+                LeaseStep::Choose { tried, lease } => {
                     let mut keys = Vec::new();
                     for _ in 0..=tried {
                         let expected = search(&picker.candidates, start(&picker), &keys);
@@ -115,12 +115,12 @@ proptest! {
                         if lease { leases.push(picker.candidates[index].load.lease()); }
                     }
                 }
-                Step::Lease(any) => {
+                LeaseStep::Lease(any) => {
                     leases.push(picker.candidates[any % picker.candidates.len()].load.lease());
                 }
-                Step::End(any) if !leases.is_empty() => drop(leases.swap_remove(any % leases.len())),
-                Step::End(_) => {}
-                Step::Change { leave, join, weights } => {
+                LeaseStep::End(any) if !leases.is_empty() => drop(leases.swap_remove(any % leases.len())),
+                LeaseStep::End(_) => {}
+                LeaseStep::Change { leave, join, weights } => {
                     let stay = picker.candidates.iter().zip(leave).filter(|(_, leave)| !leave).map(|(c, _)| c.clone());
                     let mut set: Vec<_> = stay.collect();
                     for _ in 0..join.max(usize::from(set.is_empty())) {
@@ -133,7 +133,7 @@ proptest! {
             }
         }
         drop(leases);
-        prop_assert!(picker.candidates.iter().all(|candidate| candidate.load.active() == 0));
+        prop_assert!(picker.candidates.iter().all(|candidate| candidate.load.open() == 0));
         prop_assert_eq!(picker.choose(&PickArgs::default()).map(|_| knows_every_load(&picker)), Some(true));
     }
 }
@@ -142,7 +142,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn nobody_has_strictly_fewer_for_its_weight(
+    fn no_candidate_has_strictly_fewer_per_weight(
         members in proptest::collection::vec((1u32..=256, 0usize..40), 1..20), asked in 1usize..30,
     ) {
         let weights: Vec<_> = members.iter().map(|m| m.0).collect();
@@ -158,7 +158,7 @@ proptest! {
     }
 }
 
-/// Workers choose, lease and drop at once, while the set is replaced again and again by one of the same loads.
+/// Workers choose, lease and drop concurrently; with `replace`, new pickers of the same loads replace each other.
 fn at_once(backends: usize, replace: bool) {
     let set: Vec<_> = candidates(&vec![1; backends]);
     let first = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), None);
@@ -198,7 +198,7 @@ fn at_once(backends: usize, replace: bool) {
         over.store(true, Ordering::Relaxed);
     });
     let picker = picker.load();
-    assert!(set.iter().all(|candidate| candidate.load.active() == 0));
+    assert!(set.iter().all(|candidate| candidate.load.open() == 0));
     for _ in 0..2 * backends {
         let expected = search(&set, start(&picker), &[]);
         assert_eq!(picker.choose(&PickArgs::default()), expected);
@@ -221,7 +221,7 @@ fn no_change_is_lost_while_the_set_is_replaced() {
 }
 
 #[test]
-fn a_connection_that_ends_while_a_picker_is_made_is_seen_to_end() {
+fn a_connection_that_ends_while_a_picker_is_built_is_counted_as_ended() {
     for _ in 0..100 {
         let set = candidates(&[1; 500]);
         let old = Picker::new(Algorithm::LeastConnections, &Hash::default(), set.clone(), None);

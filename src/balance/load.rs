@@ -1,19 +1,18 @@
-//! How busy a backend is, and how those who choose by it learn of a change.
+//! How busy a backend is, and how the pickers learn of a change.
 //!
-//! Every worker changes loads, at the beginning and at the end of each connection; one that is about to choose
-//! wants to know which of ten thousand have changed, without looking at all. So who changes a load also marks it on
-//! the [`Board`] of the picker that listens, if one does:
+//! Every worker changes loads, when a connection begins and when it ends. A picker must know which of ten thousand
+//! loads have changed, without reading them all. So a change also sets a bit in the [`DirtySet`] of the latest picker:
 //!
 //! ```text
-//!   Load ──► Bell { board, index } ──► Board   words    a bit for each candidate: its load has changed
-//!                                              summary  a bit for each word: one of its bits is set
+//!   Load ──► DirtyFlag { set, index } ──► DirtySet   words    one bit per candidate: its load has changed
+//!                                                    summary  one bit per word: a bit of that word is set
 //! ```
 //!
-//! Nobody waits for anybody. The one rule that no change is lost by: **who writes, writes the load before it looks
-//! at the board; who reads, takes the mark off the board before it looks at the load.** Either the writer finds the
-//! mark gone and sets it anew, or the reader comes late enough to see the load. It is about two places in memory, so
-//! all of it is in the one order that `SeqCst` gives. A board knows nothing of loads, so there is no cycle: it
-//! lasts as long as its picker and the loads that still report to it.
+//! No thread waits for another. One rule makes sure that no change is lost: **a writer changes the load before it
+//! reads the dirty bit; a reader clears the bit before it reads the load.** Either the writer finds the bit cleared
+//! and sets it again, or the reader comes late enough to see the new load. The rule spans two places in memory, so
+//! all accesses are `SeqCst`. A dirty set holds no loads, so there is no cycle: it lives as long as its picker and
+//! the loads that still report to it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -22,150 +21,149 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use super::latency::{Known, Latency};
+use super::latency::{Latency, LatencyEstimate};
 
-/// How busy one backend is: the connections that were sent to it and have not ended, those that are still
-/// connecting included, and the failure penalties of those that failed. All workers write it.
+/// How busy one backend is: its open connections, those still connecting included, and its failure penalties. All
+/// workers write it.
 #[derive(Debug, Default)]
 pub struct Load {
-    active: AtomicU32,
+    open: AtomicU32,
     penalties: AtomicU32,
-    /// Whether it ever had a bell: without one a change costs no more than to count it.
-    listened_to: AtomicBool,
-    bell: ArcSwapOption<Bell>,
+    /// Whether it ever had a dirty flag: without one, a change costs no more than to count it.
+    tracked: AtomicBool,
+    dirty_flag: ArcSwapOption<DirtyFlag>,
     connect: Latency,
     first_byte: Latency,
 }
 
-/// Where to mark a load that has changed.
+/// The bit that marks a load as changed.
 #[derive(Debug)]
-struct Bell {
-    board: Arc<Board>,
+struct DirtyFlag {
+    set: Arc<DirtySet>,
     index: usize,
 }
 
 impl Load {
-    /// Connections at this moment.
-    pub fn active(&self) -> u32 {
-        self.active.load(SeqCst)
+    /// Open connections.
+    pub fn open(&self) -> u32 {
+        self.open.load(SeqCst)
     }
 
-    /// What the algorithms go by: connections and failure penalties.
+    /// What the algorithms compare: open connections and failure penalties.
     pub fn effective_load(&self) -> u32 {
-        self.active().saturating_add(self.penalties.load(SeqCst))
+        self.open().saturating_add(self.penalties.load(SeqCst))
     }
 
-    /// Counts one connection until the lease is dropped, however it ends.
+    /// Counts one connection until the lease is dropped.
     pub fn lease(self: &Arc<Self>) -> Lease {
-        self.active.fetch_add(1, SeqCst);
-        self.ring();
+        self.open.fetch_add(1, SeqCst);
+        self.mark_dirty();
         Lease(Arc::clone(self))
     }
 
-    /// The same, unless there are `limit` connections already.
+    /// The same, unless `limit` connections are open already.
     pub fn lease_within(self: &Arc<Self>, limit: NonZeroU32) -> Option<Lease> {
-        let more = |active: u32| (active < limit.get()).then(|| active + 1);
-        self.active.fetch_update(SeqCst, SeqCst, more).ok()?;
-        self.ring();
+        let more = |open: u32| (open < limit.get()).then(|| open + 1);
+        self.open.fetch_update(SeqCst, SeqCst, more).ok()?;
+        self.mark_dirty();
         Some(Lease(Arc::clone(self)))
     }
 
-    /// Leaves a failure penalty, which counts as a connection until it is dropped, but only for who chooses. A backend that
-    /// ends each connection at once would look idle, and get ever more: whoever holds the failure penalties of such connections
-    /// for a while keeps that from happening.
+    /// Adds a failure penalty, which the algorithms count as a connection until it is dropped. A backend that ends
+    /// each connection at once looks idle and would get ever more; penalties that are held for a while prevent that.
     pub fn penalize(self: &Arc<Self>) -> FailurePenalty {
         self.penalties.fetch_add(1, SeqCst);
-        self.ring();
+        self.mark_dirty();
         FailurePenalty(Arc::clone(self))
     }
 
-    /// Notes how long a connection took to be established, at the time `now` of [`PickArgs`](super::PickArgs).
+    /// Records the connect time of a connection, at the time `now` of [`PickArgs`](super::PickArgs).
     pub fn connected(&self, took: Duration, now: Duration) {
         self.connect.observe(took, now);
     }
 
-    /// Notes how long it then took until the backend's first byte, at the time `now` of [`PickArgs`](super::PickArgs).
+    /// Records the time from there to the first byte, at the time `now` of [`PickArgs`](super::PickArgs).
     pub fn answered(&self, took: Duration, now: Duration) {
         self.first_byte.observe(took, now);
     }
 
-    /// What is known at `now` of the time to connect, and of that to the first byte.
-    pub(super) fn latencies(&self, now: Duration) -> [Known; 2] {
-        [self.connect.known(now), self.first_byte.known(now)]
+    /// Estimates of the connect and the first-byte latency at `now`.
+    pub(super) fn latencies(&self, now: Duration) -> [LatencyEstimate; 2] {
+        [self.connect.estimate(now), self.first_byte.estimate(now)]
     }
 
-    /// From now on changes are marked on `board` as those of `index`, and no longer on the board before it. What the
-    /// load is must be read after this: a change in between would be marked nowhere.
-    pub(super) fn report_to(&self, board: &Arc<Board>, index: usize) {
-        self.bell.store(Some(Arc::new(Bell { board: Arc::clone(board), index })));
-        // Who changes the load reads this after, and we read the load after this: who is too early to see the new
-        // bell, which stands in memory before this is written, is early enough for us to see the change.
-        self.listened_to.swap(true, SeqCst);
+    /// Marks changes from now on in `set`, at `index`, and no longer in the set before it. The load must be read
+    /// after this call: an earlier change is marked nowhere.
+    pub(super) fn report_to(&self, set: &Arc<DirtySet>, index: usize) {
+        self.dirty_flag.store(Some(Arc::new(DirtyFlag { set: Arc::clone(set), index })));
+        // A writer reads `tracked` after its change, and we read the load after setting it: a writer that does not
+        // see the new flag has changed the load before we read it.
+        self.tracked.swap(true, SeqCst);
     }
 
-    fn ring(&self) {
-        if self.listened_to.load(SeqCst)
-            && let Some(bell) = &*self.bell.load()
+    fn mark_dirty(&self) {
+        if self.tracked.load(SeqCst)
+            && let Some(flag) = &*self.dirty_flag.load()
         {
-            bell.board.mark(bell.index);
+            flag.set.mark(flag.index);
         }
     }
 }
 
-/// One connection's place in a backend's [`Load`]; given back when dropped.
+/// One connection counted in a backend's [`Load`]; given back when dropped.
 #[derive(Debug)]
 pub struct Lease(Arc<Load>);
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, SeqCst);
-        self.0.ring();
+        self.0.open.fetch_sub(1, SeqCst);
+        self.0.mark_dirty();
     }
 }
 
-/// What is left of a connection that failed; gone when dropped.
+/// What a failed connection adds to a backend's [`Load`]; removed when dropped.
 #[derive(Debug)]
 pub struct FailurePenalty(Arc<Load>);
 
 impl Drop for FailurePenalty {
     fn drop(&mut self) {
         self.0.penalties.fetch_sub(1, SeqCst);
-        self.0.ring();
+        self.0.mark_dirty();
     }
 }
 
-/// Which loads have changed since somebody looked.
+/// Which loads have changed since the last [`drain`](Self::drain).
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct DirtySet {
     words: Box<[AtomicU64]>,
     summary: Box<[AtomicU64]>,
 }
 
-impl Board {
+impl DirtySet {
     pub(super) fn new(loads: usize) -> Self {
         let zeros = |bits: usize| (0..bits.div_ceil(64)).map(|_| AtomicU64::new(0)).collect::<Box<_>>();
         let words = zeros(loads);
         Self { summary: zeros(words.len()), words }
     }
 
-    /// A bit that is set is not written again: those who change one load at the same time share its line in peace.
-    /// The summary is seen to even if the word was marked already: who did that may not have come to it yet.
+    /// A set bit is not written again, so that writers of one load do not fight for its cache line. The summary is
+    /// checked even if the bit was set: the thread that set it may not have reached the summary yet.
     fn mark(&self, index: usize) {
         set(&self.words, index);
         set(&self.summary, index / 64);
     }
 
-    /// Takes all marks off: `each` gets the index of the first of 64 loads, and the marks of the 64 as bits. It is to
-    /// read the loads, so it is called when the marks are off.
-    pub(super) fn take(&self, mut each: impl FnMut(usize, u64)) {
+    /// Clears all bits: `each` gets the index of the first of 64 loads, and the bits of those 64. It is called after
+    /// they are cleared, so it may read the loads.
+    pub(super) fn drain(&self, mut each: impl FnMut(usize, u64)) {
         for (nth, summary) in self.summary.iter().enumerate() {
             if summary.load(SeqCst) == 0 {
                 continue;
             }
-            for word in ones(summary.swap(0, SeqCst)).map(|bit| nth * 64 + bit) {
-                let marks = self.words[word].swap(0, SeqCst);
-                if marks != 0 {
-                    each(word * 64, marks);
+            for word in set_bits(summary.swap(0, SeqCst)).map(|bit| nth * 64 + bit) {
+                let bits = self.words[word].swap(0, SeqCst);
+                if bits != 0 {
+                    each(word * 64, bits);
                 }
             }
         }
@@ -179,8 +177,8 @@ fn set(words: &[AtomicU64], index: usize) {
     }
 }
 
-/// The places of the bits that are set, from the lowest.
-pub(super) fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+/// The positions of the set bits, from the lowest.
+pub(super) fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lowest = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
         bits &= bits - 1;
@@ -193,61 +191,61 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn taken(board: &Board) -> Vec<usize> {
+    fn drained(set: &DirtySet) -> Vec<usize> {
         let mut all = Vec::new();
-        board.take(|first, marks| all.extend(ones(marks).map(|bit| first + bit)));
+        set.drain(|first, bits| all.extend(set_bits(bits).map(|bit| first + bit)));
         all
     }
 
     #[test]
-    fn a_load_reports_to_the_last_board_only() {
+    fn a_load_reports_to_the_last_dirty_set_only() {
         let load = Arc::new(Load::default());
         let before = load.lease();
-        let (first, second) = (Arc::new(Board::new(10)), Arc::new(Board::new(100)));
+        let (first, second) = (Arc::new(DirtySet::new(10)), Arc::new(DirtySet::new(100)));
         load.report_to(&first, 9);
         drop(before);
-        assert_eq!(taken(&first), [9]);
+        assert_eq!(drained(&first), [9]);
         load.report_to(&second, 99);
         let lease = load.lease();
-        assert_eq!((taken(&first), taken(&second)), (vec![], vec![99]));
+        assert_eq!((drained(&first), drained(&second)), (vec![], vec![99]));
         drop(lease);
-        assert_eq!((taken(&first), taken(&second)), (vec![], vec![99]));
+        assert_eq!((drained(&first), drained(&second)), (vec![], vec![99]));
     }
 
     #[test]
-    fn a_board_is_gone_when_its_loads_report_elsewhere() {
+    fn a_dirty_set_is_freed_when_its_loads_report_elsewhere() {
         let load = Arc::new(Load::default());
-        let board = Arc::new(Board::new(1));
-        load.report_to(&board, 0);
+        let set = Arc::new(DirtySet::new(1));
+        load.report_to(&set, 0);
         let _lease = load.lease();
-        let gone = Arc::downgrade(&board);
-        drop(board);
-        assert!(gone.upgrade().is_some());
-        load.report_to(&Arc::new(Board::new(1)), 0);
-        assert!(gone.upgrade().is_none());
+        let freed = Arc::downgrade(&set);
+        drop(set);
+        assert!(freed.upgrade().is_some());
+        load.report_to(&Arc::new(DirtySet::new(1)), 0);
+        assert!(freed.upgrade().is_none());
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn every_mark_is_taken_once(marks in proptest::collection::btree_set(0usize..10_000, 0..300)) {
-            let board = Board::new(10_000);
-            for &index in &marks { board.mark(index); board.mark(index); }
-            prop_assert_eq!(taken(&board), marks.into_iter().collect::<Vec<_>>());
-            prop_assert_eq!(taken(&board), Vec::<usize>::new());
+        fn every_mark_is_drained_once(marks in proptest::collection::btree_set(0usize..10_000, 0..300)) {
+            let set = DirtySet::new(10_000);
+            for &index in &marks { set.mark(index); set.mark(index); }
+            prop_assert_eq!(drained(&set), marks.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(drained(&set), Vec::<usize>::new());
         }
 
         #[test]
-        fn nobody_gets_a_place_above_the_limit(limit in 1u32..9, tries in 0u32..20) {
+        fn no_lease_is_given_above_the_limit(limit in 1u32..9, tries in 0u32..20) {
             let load = Arc::new(Load::default());
             let limit = NonZeroU32::new(limit).unwrap();
             let held: Vec<_> = (0..tries).filter_map(|_| load.lease_within(limit)).collect();
             prop_assert_eq!(held.len() as u32, tries.min(limit.get()));
             let penalty = load.penalize();
-            prop_assert_eq!((load.active(), load.effective_load()), (held.len() as u32, held.len() as u32 + 1));
+            prop_assert_eq!((load.open(), load.effective_load()), (held.len() as u32, held.len() as u32 + 1));
             drop((held, penalty));
-            prop_assert_eq!((load.active(), load.effective_load()), (0, 0));
+            prop_assert_eq!((load.open(), load.effective_load()), (0, 0));
         }
 
         #[test]
@@ -256,10 +254,10 @@ mod tests {
             let mut held = Vec::new();
             for take in order {
                 if take { held.push(load.lease()); } else { held.pop(); }
-                prop_assert_eq!(load.active() as usize, held.len());
+                prop_assert_eq!(load.open() as usize, held.len());
             }
             drop(held);
-            prop_assert_eq!(load.active(), 0);
+            prop_assert_eq!(load.open(), 0);
         }
     }
 }

@@ -1,38 +1,38 @@
-//! By the client, in a table of a prime size that the backends fill by turns (Eisenbud et al., "Maglev: A Fast and
+//! Hashes the client into a table of prime size that the backends fill in turns (Eisenbud et al., "Maglev: A Fast and
 //! Reliable Software Network Load Balancer", NSDI 2016, section 3.4).
 //!
-//! Use it when a client should stay with its backend, the shares must be close, and there are many connections: the
-//! shares of equal backends differ by one entry, and a look-up is one read. Do not when nobody but the clients of a
-//! backend that leaves may move: a few others do too, the more the more backends there are for the table
-//! (`moved_keys.rs` measures it). [`ring_hash`](super::ring_hash) moves none.
+//! Use it when a client should stay with its backend, shares must be close, and there are many connections: the shares
+//! of equal backends differ by one entry, and a lookup is one read. Do not use it when only the clients of a leaving
+//! backend may move: a few others move too, more of them with more backends (`moved_keys.rs` measures it).
+//! [`ring_hash`](super::ring_hash) moves none.
 //!
 //! # The table
 //!
-//! Each backend has a permutation of the table's entries: from an offset in steps of a skip, both of them hashes of
-//! its name. They take turns, and in each one takes its next entry that is still free. One with half the weight of
-//! the heaviest has a turn in every other round; everybody has one in the first.
+//! Each backend has a permutation of the entries, given by an offset and a skip, both hashes of its name. In its turn
+//! a backend takes the next free entry of its permutation. One with half the weight of the heaviest has a turn in
+//! every other round; each has one in the first.
 //!
-//! The paper asks for a table that is much larger than the number of backends: here it has at least a hundred entries
-//! for each, so that the shares are off by one percent at most. That is the least of [`SIZES`] that does; where a set
-//! crosses from one to the next, nearly all clients move, so the sizes are far from each other.
+//! The paper asks for a table much larger than the number of backends: here at least a hundred entries each, so that
+//! shares are off by at most one percent. The least of [`SIZES`] that fits is used. A set that crosses from one size to
+//! the next moves nearly all clients, so the sizes are far apart.
 
-use super::hash::{Named, Purpose};
+use super::hash::{NamedCandidate, Purpose};
 
-/// Primes, the least above powers of four; the first is the paper's own.
+/// Primes just above powers of four; the first is the paper's.
 const SIZES: [u64; 4] = [65_537, 262_147, 1_048_583, 4_194_319];
 
-/// An entry that nobody has taken yet.
+/// An entry that is not taken yet.
 const FREE: u32 = u32::MAX;
 
 #[derive(Debug)]
 pub(super) struct Maglev {
-    /// Whose each entry is, in the order of names.
+    /// The owner of each entry, in the order of names.
     table: Box<[u32]>,
 }
 
-/// How far a backend has come.
-struct Turns {
-    /// The entry that it wants next.
+/// A backend's permutation of the table, and how far it has come.
+struct Permutation {
+    /// Its next entry.
     entry: u64,
     skip: u64,
     taken: u64,
@@ -40,21 +40,21 @@ struct Turns {
 }
 
 impl Maglev {
-    pub(super) fn new(named: &[Named<'_>]) -> Self {
+    pub(super) fn new(named: &[NamedCandidate<'_>]) -> Self {
         let size = size(named.len());
-        let mut all: Vec<_> = named.iter().map(|one| Turns::new(one, size)).collect();
-        let Some(heaviest) = all.iter().map(|turns| turns.weight).max() else {
+        let mut all: Vec<_> = named.iter().map(|one| Permutation::new(one, size)).collect();
+        let Some(heaviest) = all.iter().map(|permutation| permutation.weight).max() else {
             return Self { table: Box::default() };
         };
         let mut table = vec![FREE; size as usize].into_boxed_slice();
         let mut left = table.len();
         'fill: for round in 1.. {
-            for (owner, turns) in all.iter_mut().enumerate() {
+            for (owner, permutation) in all.iter_mut().enumerate() {
                 if left == 0 {
                     break 'fill;
                 }
-                if turns.taken * heaviest < round * turns.weight {
-                    turns.take(&mut table, owner as u32);
+                if permutation.taken * heaviest < round * permutation.weight {
+                    permutation.take(&mut table, owner as u32);
                     left -= 1;
                 }
             }
@@ -62,15 +62,15 @@ impl Maglev {
         Self { table }
     }
 
-    /// Whose entry the hash falls on, in the order of names.
+    /// The owner of the hash's entry, in the order of names.
     pub(super) fn find(&self, hash: u64) -> Option<usize> {
         let entry = hash.checked_rem(self.table.len() as u64)?;
         Some(self.table[entry as usize] as usize)
     }
 }
 
-impl Turns {
-    fn new(one: &Named<'_>, size: u64) -> Self {
+impl Permutation {
+    fn new(one: &NamedCandidate<'_>, size: u64) -> Self {
         Self {
             entry: one.hash(Purpose::Offset, 0) % size,
             skip: one.hash(Purpose::Skip, 0) % (size - 1) + 1,
@@ -79,7 +79,7 @@ impl Turns {
         }
     }
 
-    /// Takes the next entry of the permutation that is free; one must be.
+    /// Takes the next free entry; there must be one.
     fn take(&mut self, table: &mut [u32], owner: u32) {
         let size = table.len() as u64;
         let mut entry = self.entry;
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The entries that each one has.
+    /// The entries of each backend, and the size of the table.
     fn entries(weights: &[u32]) -> (Vec<u32>, usize) {
         let set = candidates(weights);
         let named = by_name(&set);
@@ -144,12 +144,12 @@ mod tests {
         }
 
         #[test]
-        fn shares_are_as_close_to_the_weights_as_turns_can_be(weights in proptest::collection::vec(1u32..=256, 1..40)) {
+        fn shares_are_within_a_turn_of_the_weights(weights in proptest::collection::vec(1u32..=256, 1..40)) {
             let (counts, size) = entries(&weights);
             prop_assert_eq!(counts.iter().sum::<u32>() as usize, size);
             let (sum, n) = (weights.iter().sum::<u32>() as f64, weights.len() as f64);
             for (count, weight) in counts.into_iter().zip(weights) {
-                // Everybody may be up to one turn ahead of its weight, and one behind in the last round.
+                // A backend may be one turn ahead of its weight, and one behind in the last round.
                 let part = f64::from(weight) / sum;
                 prop_assert!((f64::from(count) - part * size as f64).abs() <= 2.0 + 2.0 * n * part);
             }

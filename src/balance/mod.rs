@@ -1,13 +1,13 @@
 //! Choosing one of several candidates.
 //!
-//! Pure: no I/O, no clock, no knowledge of pools or sockets, so that the same code runs under traffic, in a
-//! property test and on paper. A [`Picker`] is built once from a set of candidates and then asked many times,
-//! by all workers at once. One file per algorithm; to add one, write its file, add it to
-//! [`Algorithm`] and to the matches below. No algorithm looks at every candidate to choose one.
+//! Pure: no I/O, no clock, no knowledge of pools or sockets, so that the same code runs under traffic, in a property
+//! test and in `simulate`. A [`Picker`] is built once from a set of candidates; then all workers ask it many times.
+//! There is one file per algorithm; to add one, write its file and add it to [`Algorithm`] and to the matches below.
+//! No algorithm reads every candidate to choose one.
 //!
-//! What they share: `load.rs` is how busy each candidate is and how an algorithm hears of it, `latency.rs` how soon it
-//! answers; `tournament.rs` is who has least; `two.rs` draws two at random; `hash.rs` is the hash of clients and names,
-//! `affinity.rs` the order in which a client tries the candidates, `bound.rs` how many connections one may have.
+//! Shared parts: `load.rs` counts connections per candidate and reports changes, `latency.rs` averages response times,
+//! `tournament.rs` finds the minimum, `two.rs` draws two at random, `hash.rs` hashes clients and names, `affinity.rs`
+//! orders the candidates for a client, `bound.rs` limits the connections of one candidate.
 
 mod affinity;
 mod bound;
@@ -40,38 +40,37 @@ use weighted::Weighted;
 /// One backend as an algorithm sees it.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// Tells it from every other one that there ever was.
+    /// Unique among all backends of the process, past ones included.
     pub key: u64,
-    /// Its name, by which the hashes know it.
+    /// Its name, which the hashing algorithms hash.
     pub name: Arc<str>,
-    /// Its share, at least 1: who has a weight of 0 is not a candidate.
+    /// Its weight, at least 1: a backend of weight 0 is not a candidate.
     pub weight: u32,
     /// How busy it is.
     pub load: Arc<Load>,
 }
 
-/// What a choice is made by, besides what is known of the candidates.
+/// The input of one choice, besides the candidates.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PickArgs<'a> {
-    /// The keys of the candidates that are passed over: they were tried in vain, or are full. Sorted: there may be
-    /// thousands of them.
+    /// The keys of excluded candidates: an attempt failed, or they are full. Sorted, as there may be thousands.
     pub excluded: &'a [u64],
-    /// The hash of the client: the same for the same client in every process of the same configuration.
+    /// The hash of the client, equal in every process with the same configuration.
     pub client: u64,
-    /// A number drawn at random for this choice.
+    /// A random number for this choice.
     pub random: u64,
-    /// The time, since whatever moment all that is told to the loads is counted from; only `ewma` goes by it.
+    /// The time, from the same origin as the times passed to [`Load`]; only `ewma` uses it.
     pub now: Duration,
 }
 
 impl PickArgs<'_> {
-    /// Whether the candidate of this key is passed over.
+    /// Whether the candidate of this key is excluded.
     pub fn excludes(&self, key: u64) -> bool {
         self.excluded.binary_search(&key).is_ok()
     }
 }
 
-/// A set of candidates, and an algorithm that chooses among them. Never edited: a changed set is a new picker.
+/// A set of candidates and an algorithm that chooses among them. Immutable: a changed set is a new picker.
 #[derive(Debug)]
 pub struct Picker {
     candidates: Box<[Candidate]>,
@@ -89,8 +88,8 @@ enum Method {
 }
 
 impl Picker {
-    /// Chooses among `candidates`. What must outlast a change of the set (where the rotation stands, the credit
-    /// of each candidate) is taken over from `previous`.
+    /// Chooses among `candidates`. State that must outlast a change of the set (the position in the rotation, the
+    /// credit of each candidate) is taken over from `previous`.
     pub fn new(
         algorithm: Algorithm,
         hash: &Hash,
@@ -128,7 +127,7 @@ impl Picker {
         Self { candidates, method }
     }
 
-    /// The index of the chosen candidate, never one that is to be passed over; `None` when nobody is left.
+    /// The index of the chosen candidate, never an excluded one; `None` if all are excluded.
     pub fn choose(&self, args: &PickArgs<'_>) -> Option<usize> {
         debug_assert!(args.excluded.is_sorted());
         if self.candidates.is_empty() {
@@ -144,7 +143,7 @@ impl Picker {
         }
     }
 
-    /// Who would have been chosen if nobody's load were bounded; `None` if nobody's is.
+    /// The choice without a load factor; `None` if none is configured.
     pub fn unbounded(&self, args: &PickArgs<'_>) -> Option<usize> {
         affinity(Some(&self.method))?.unbounded(&self.candidates, args)
     }

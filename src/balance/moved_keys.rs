@@ -8,26 +8,26 @@ use super::laws::{candidates, client};
 use super::*;
 
 const CLIENTS: u64 = 20_000;
-/// So many different backends leave, one after the other; the figures are the mean.
+/// The figures are means over this many leaving backends.
 const LEAVERS: usize = 10;
 
-/// In percent of all clients.
+/// Moved clients, in percent of all.
 #[derive(Debug, Default)]
 struct Moved {
-    /// Those that have to: of the one that leaves, or to the one that joins.
+    /// Those of the leaving backend, or those that go to the joining one.
     due: f64,
     /// All others.
     others: f64,
 }
 
-/// Where each client goes: to which name.
+/// The name of each client's backend.
 fn assignments(algorithm: Algorithm, hash: &Hash, set: &[Candidate]) -> Vec<Arc<str>> {
     let picker = Picker::new(algorithm, hash, set.to_vec(), None);
     let of = |nth| picker.choose(&PickArgs { client: client(nth), ..PickArgs::default() }).unwrap();
     (0..CLIENTS).map(|nth| Arc::clone(&set[of(nth)].name)).collect()
 }
 
-/// What moves between a set with `one` and the same without.
+/// The clients that move between a set with `one` and the same set without it.
 fn moved(with: &[Arc<str>], without: &[Arc<str>], one: &str) -> Moved {
     let percent = |count: usize| 100.0 * count as f64 / CLIENTS as f64;
     let others = with.iter().zip(without).filter(|(with, without)| &***with != one && with != without);
@@ -37,7 +37,7 @@ fn moved(with: &[Arc<str>], without: &[Arc<str>], one: &str) -> Moved {
     }
 }
 
-/// What moves when one of `n` leaves, and when one joins them.
+/// The clients that move when one of `n` leaves, and when one joins.
 fn measure(algorithm: Algorithm, hash: &Hash, n: usize) -> [Moved; 2] {
     let all = candidates(&vec![1; n + 1]);
     let (before, newcomer) = (&all[..n], &all[n].name);
@@ -58,7 +58,7 @@ fn measure(algorithm: Algorithm, hash: &Hash, n: usize) -> [Moved; 2] {
 fn a_change_of_the_set_moves_no_more_clients_than_the_documentation_says() {
     let textbook =
         Hash { slots: NonZeroUsize::new(512), virtual_nodes: NonZeroUsize::new(9), ..Hash::default() };
-    // The others that move, in percent of all clients, at least and at most.
+    // Bounds for the other clients that move, in percent of all.
     let cases = [
         (
             "source-hash",
@@ -72,7 +72,7 @@ fn a_change_of_the_set_moves_no_more_clients_than_the_documentation_says() {
             Hash::default(),
             vec![(3, 0.0..0.001), (10, 0.0..0.001), (100, 0.0..0.001)],
         ),
-        // 50 backends are 450 virtual nodes. 100 have no place for more than 512 of their 900.
+        // 50 backends have 450 virtual nodes; of the 900 of 100 backends, 512 fit.
         (
             "ring-hash, 512 / 9",
             Algorithm::RingHash,
@@ -82,7 +82,7 @@ fn a_change_of_the_set_moves_no_more_clients_than_the_documentation_says() {
         ("maglev", Algorithm::Maglev, Hash::default(), vec![(3, 0.0..1.0), (10, 0.0..1.0), (100, 0.0..2.0)]),
     ];
     println!(
-        "| clients that move, in % | backends | one leaves: its own | others | one joins: to it | others |"
+        "| clients that move, in % | backends | one leaves: its own | others | one joins: its own | others |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: |");
     for (name, algorithm, hash, bounds) in cases {

@@ -11,12 +11,12 @@ fn picker(set: &[Candidate], virtual_nodes: Option<usize>) -> Picker {
     Picker::new(Algorithm::RingHash, &Hash { virtual_nodes, ..Hash::default() }, set.to_vec(), None)
 }
 
-/// The part of the ring that each one has.
+/// The part of the ring that each backend has.
 fn shares(ring: &RingHash, backends: usize) -> Vec<f64> {
     let mut shares = vec![0.0; backends];
-    let before = ring.places.iter().rev().take(1).chain(&ring.places);
-    for ((&place, &before), &owner) in ring.places.iter().zip(before).zip(&ring.owners) {
-        shares[owner as usize] += place.wrapping_sub(before) as f64 / 2f64.powi(64);
+    let before = ring.positions.iter().rev().take(1).chain(&ring.positions);
+    for ((&position, &before), &owner) in ring.positions.iter().zip(before).zip(&ring.owners) {
+        shares[owner as usize] += position.wrapping_sub(before) as f64 / 2f64.powi(64);
     }
     shares
 }
@@ -50,12 +50,12 @@ fn shares_follow_weights() {
 }
 
 #[test]
-fn the_number_of_virtual_nodes_is_bounded_and_depends_on_others_only_then() {
+fn the_number_of_virtual_nodes_depends_on_other_backends_only_at_the_limit() {
     let number = |weights: &[u32]| counts(&by_name(&candidates(weights)), 160);
     assert_eq!(number(&[1, 5, 256]), [160, 800, 40_960]);
     let many = number(&vec![256; 1_000]);
-    assert!(many.iter().sum::<u64>() <= MOST && many.iter().all(|&count| count == 2_560));
-    // However many are asked for, everybody has one.
+    assert!(many.iter().sum::<u64>() <= MAX_NODES && many.iter().all(|&count| count == 2_560));
+    // Each has at least one, however many are configured.
     assert_eq!(counts(&by_name(&candidates(&[1, 256])), u64::MAX).iter().min(), Some(&2_097_151));
 }
 
@@ -63,7 +63,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn one_that_leaves_moves_its_own_clients_only_and_each_to_its_second_choice(
+    fn a_leaving_backend_moves_only_its_own_clients_each_to_its_second_choice(
         weights in proptest::collection::vec(1u32..=6, 2..12), one in any::<usize>(), first in any::<u32>(),
     ) {
         let mut set = candidates(&weights);
@@ -76,13 +76,13 @@ proptest! {
             let second = before.choose(&PickArgs { excluded: &[gone.key], ..args });
             let second = second.map(|index| before.candidates()[index].key);
             let is = after.choose(&args).map(|index| after.candidates()[index].key);
-            // Read backwards: one that joins takes clients to itself, and moves none between the others.
+            // Read backwards: a joining backend takes clients and moves none between the others.
             prop_assert_eq!(is, if was == Some(gone.key) { second } else { was });
         }
     }
 
     #[test]
-    fn a_weight_that_grows_moves_clients_to_its_backend_only(
+    fn a_greater_weight_moves_clients_only_to_its_backend(
         weights in proptest::collection::vec(1u32..=6, 1..12), one in any::<usize>(), first in any::<u32>(),
     ) {
         let mut set = candidates(&weights);
@@ -98,7 +98,7 @@ proptest! {
     }
 
     #[test]
-    fn each_slot_is_taken_once_and_as_near_as_there_was_one(
+    fn each_virtual_node_takes_the_next_free_slot(
         weights in proptest::collection::vec(1u32..=4, 1..12), slots in 1u64..200, virtual_nodes in 1usize..20,
     ) {
         let set = candidates(&weights);
@@ -110,9 +110,9 @@ proptest! {
         };
         let ring = RingHash::new(&named, &hash);
         let wanted: u64 = weights.iter().map(|&weight| u64::from(weight) * virtual_nodes as u64).sum();
-        prop_assert_eq!(ring.places.len() as u64, wanted.min(slots));
-        prop_assert!(ring.places.windows(2).all(|two| two[0] < two[1]) && ring.places.iter().all(|&p| p < slots));
-        // The plain way: one step at a time.
+        prop_assert_eq!(ring.positions.len() as u64, wanted.min(slots));
+        prop_assert!(ring.positions.windows(2).all(|two| two[0] < two[1]) && ring.positions.iter().all(|&p| p < slots));
+        // The plain search, one step at a time.
         let mut taken = BTreeSet::new();
         let mut expected = Vec::new();
         for number in 0..virtual_nodes as u64 * 4 {
@@ -125,23 +125,23 @@ proptest! {
             }
         }
         expected.sort_unstable();
-        prop_assert_eq!(ring.places.iter().copied().zip(ring.owners.iter().copied()).collect::<Vec<_>>(), expected);
+        prop_assert_eq!(ring.positions.iter().copied().zip(ring.owners.iter().copied()).collect::<Vec<_>>(), expected);
     }
 
     #[test]
-    fn a_client_goes_to_the_first_virtual_node_from_its_place_on(
+    fn a_client_goes_to_the_first_virtual_node_from_its_position_on(
         weights in proptest::collection::vec(1u32..=4, 1..8), slots in proptest::option::of(1usize..100), client in any::<u64>(),
     ) {
         let set = candidates(&weights);
         let slots = slots.and_then(NonZeroUsize::new);
         let hash = Hash { virtual_nodes: NonZeroUsize::new(3), slots, ..Hash::default() };
         let ring = RingHash::new(&by_name(&set), &hash);
-        let around = |place: u64| match slots {
-            Some(slots) => (place + slots.get() as u64 - client % slots.get() as u64) % slots.get() as u64,
-            None => place.wrapping_sub(client),
+        let around = |position: u64| match slots {
+            Some(slots) => (position + slots.get() as u64 - client % slots.get() as u64) % slots.get() as u64,
+            None => position.wrapping_sub(client),
         };
-        let nearest = (0..ring.places.len()).min_by_key(|&node| around(ring.places[node])).unwrap();
-        prop_assert_eq!(ring.around(client).next(), Some(ring.owners[nearest] as usize));
-        prop_assert_eq!(ring.around(client).count(), ring.places.len());
+        let nearest = (0..ring.positions.len()).min_by_key(|&node| around(ring.positions[node])).unwrap();
+        prop_assert_eq!(ring.from(client).next(), Some(ring.owners[nearest] as usize));
+        prop_assert_eq!(ring.from(client).count(), ring.positions.len());
     }
 }

@@ -1,11 +1,10 @@
-//! Each candidate in turn, whatever its weight.
+//! Each candidate in turn. It ignores configured weights.
 //!
-//! Use it when the backends are equal and so are the connections. Do not when connections live for very
-//! different times: it counts what it has handed out, not what is still open.
+//! Use it when backends and connections are alike. Do not use it when connections live for very different times: it
+//! counts what it has handed out, not what is still open.
 //!
-//! The weights that are configured are not for it: its candidates all have the same one, but for those that have come
-//! up and are to get a growing part of their share first (`slow_start`). As long as there is one of those, turns are
-//! given out by weight, as [`weighted`](super::weighted) does; then the rotation goes on where it stood.
+//! Its candidates have equal weights except during `slow_start`. While one of them ramps up, turns are given by weight,
+//! as [`weighted`](super::weighted) does; then the rotation continues where it stood.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,12 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::weighted::Weighted;
 use super::{Candidate, PickArgs};
 
-/// The place of the rotation, one for all workers, so that the turn is even over the whole process and not
-/// only within each worker. Shared with the pickers before and after it.
+/// The position in the rotation, shared by all workers, so that turns are even over the whole process, and by the
+/// pickers before and after this one.
 #[derive(Debug)]
 pub(super) struct RoundRobin {
     next: Arc<AtomicUsize>,
-    /// For as long as the weights differ.
+    /// Set while the weights differ.
     uneven: Option<Weighted>,
 }
 
@@ -46,7 +45,7 @@ impl RoundRobin {
             return Some(first);
         }
         let found = (1..n).find(|step| !args.excludes(candidates[(first + step) % n].key))?;
-        // Those passed over have had their turn: who follows the chosen one is next.
+        // Excluded candidates have had their turn: the rotation continues after the chosen one.
         self.next.fetch_add(found, Ordering::Relaxed);
         Some((first + found) % n)
     }
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_warmed_up_gets_a_part_of_its_turns_until_all_are_equal_again() {
+    fn a_backend_in_slow_start_gets_part_of_its_turns_until_all_are_equal_again() {
         let new = |weights: &[u32], old: Option<&Picker>| {
             Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(weights), old)
         };
@@ -120,7 +119,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn every_full_turn_is_exactly_even(n in 1usize..30, turns in 1usize..10, weight in 1u32..9) {
+        fn every_full_rotation_is_exactly_even(n in 1usize..30, turns in 1usize..10, weight in 1u32..9) {
             let picker = Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(&vec![weight; n]), None);
             let mut counts = vec![0; n];
             for _ in 0..n * turns { counts[picker.choose(&PickArgs::default()).unwrap()] += 1; }

@@ -1,8 +1,7 @@
-//! What another algorithm would have done: it chooses too, of the same candidates and for the same connections, and is only
-//! counted. It goes by what it would have sent to each itself, not by what they have.
+//! What another algorithm would have done: a shadow chooses among the same candidates for the same connections, and its
+//! choices are only counted. It sees the loads of its own choices, not the real ones.
 //!
-//! What it leaves out: it knows neither limits nor failures, and counts a connection for as long as it lasted at the backend
-//! that it had in fact.
+//! It leaves out limits and failures, and counts a connection for as long as it lasted at its real backend.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -12,106 +11,106 @@ use serde::Serialize;
 use super::{Candidate, Lease, Load, PickArgs, Picker};
 use crate::config::{Algorithm, Hash};
 
-/// What an algorithm has sent, or would have sent, to one backend. It outlasts the sets that the backend is in.
+/// Counts the connections that one algorithm has sent, or would have sent, to one backend. It outlasts changes of the
+/// set.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct PickCounter {
     load: Arc<Load>,
     connections: AtomicU64,
     peak: AtomicU32,
 }
 
-/// A [`Tally`] at one moment.
+/// The values of a [`PickCounter`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Score {
+pub struct PickCounts {
     /// Connections so far.
     pub connections: u64,
-    /// Connections at this moment.
+    /// Open connections.
     pub active: u32,
-    /// Most connections that there were at once.
+    /// The most that were open at once.
     pub peak: u32,
 }
 
-impl Tally {
+impl PickCounter {
     /// Counts one connection, which lasts until the lease is dropped.
     pub fn take(&self) -> Lease {
         let lease = self.load.lease();
         self.connections.fetch_add(1, Relaxed);
-        let active = self.load.active();
-        // A line that all workers read is not written without need.
-        if active > self.peak.load(Relaxed) {
-            self.peak.fetch_max(active, Relaxed);
+        let open = self.load.open();
+        // All workers share this cache line: write it only if needed.
+        if open > self.peak.load(Relaxed) {
+            self.peak.fetch_max(open, Relaxed);
         }
         lease
     }
 
-    /// What was counted so far.
-    pub fn read(&self) -> Score {
-        Score {
+    /// The values so far.
+    pub fn read(&self) -> PickCounts {
+        PickCounts {
             connections: self.connections.load(Relaxed),
-            active: self.load.active(),
+            active: self.load.open(),
             peak: self.peak.load(Relaxed),
         }
     }
 }
 
-/// One connection's places in tallies; given back when dropped. Held behind one pointer, as there are many connections and
-/// most have none.
+/// One connection counted for all algorithms; given back when dropped.
 #[derive(Debug)]
-pub struct Shadowed {
-    _places: Box<[Lease]>,
+pub struct ShadowLeases {
+    _leases: Box<[Lease]>,
 }
 
-impl FromIterator<Lease> for Shadowed {
-    fn from_iter<I: IntoIterator<Item = Lease>>(places: I) -> Self {
-        Self { _places: places.into_iter().collect() }
+impl FromIterator<Lease> for ShadowLeases {
+    fn from_iter<I: IntoIterator<Item = Lease>>(leases: I) -> Self {
+        Self { _leases: leases.into_iter().collect() }
     }
 }
 
-/// A backend as a shadow sees it.
+/// A candidate of a shadow.
 #[derive(Clone, Debug)]
-pub struct Shaded {
-    /// Tells it from every other one that there ever was.
+pub struct ShadowCandidate {
+    /// Unique among all backends of the process, past ones included.
     pub key: u64,
-    /// Its name, by which the hashes know it.
+    /// Its name, which the hashing algorithms hash.
     pub name: Arc<str>,
-    /// Its share, at least 1.
+    /// Its weight, at least 1.
     pub weight: u32,
-    /// What this algorithm would have sent to it.
-    pub tally: Arc<Tally>,
+    /// Counts what this algorithm would have sent to it.
+    pub counter: Arc<PickCounter>,
 }
 
 /// An algorithm that chooses and is only counted.
 #[derive(Debug)]
 pub struct Shadow {
-    /// Which one it is.
+    /// The algorithm.
     pub algorithm: Algorithm,
     picker: Picker,
-    tallies: Box<[Arc<Tally>]>,
+    counters: Box<[Arc<PickCounter>]>,
 }
 
 impl Shadow {
-    /// Whether an algorithm can be a shadow: not one that goes by how backends answer to what it has sent them.
-    pub fn can_be(algorithm: Algorithm) -> bool {
-        algorithm != Algorithm::Ewma
-    }
-
-    /// A shadow that chooses among `candidates`, and goes on where `previous` stood.
-    pub fn new(algorithm: Algorithm, hash: &Hash, candidates: Vec<Shaded>, previous: Option<&Self>) -> Self {
-        let tallies = candidates.iter().map(|one| Arc::clone(&one.tally)).collect();
-        let candidate = |one: Shaded| Candidate {
+    /// A shadow that chooses among `candidates` and continues where `previous` stood.
+    pub fn new(
+        algorithm: Algorithm,
+        hash: &Hash,
+        candidates: Vec<ShadowCandidate>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let counters = candidates.iter().map(|one| Arc::clone(&one.counter)).collect();
+        let candidate = |one: ShadowCandidate| Candidate {
             key: one.key,
             name: one.name,
             weight: one.weight,
-            load: Arc::clone(&one.tally.load),
+            load: Arc::clone(&one.counter.load),
         };
         let candidates = candidates.into_iter().map(candidate).collect();
         let picker = Picker::new(algorithm, hash, candidates, previous.map(|shadow| &shadow.picker));
-        Self { algorithm, picker, tallies }
+        Self { algorithm, picker, counters }
     }
 
-    /// Chooses for one connection, which is counted until the lease is dropped; `None`: there is nobody.
-    pub fn take(&self, args: &PickArgs<'_>) -> Option<Lease> {
-        self.picker.choose(args).map(|index| self.tallies[index].take())
+    /// Chooses for one connection and counts it until the lease is dropped; `None`: all are excluded.
+    pub fn choose(&self, args: &PickArgs<'_>) -> Option<Lease> {
+        self.picker.choose(args).map(|index| self.counters[index].take())
     }
 }
 
@@ -130,22 +129,22 @@ mod tests {
         Algorithm::Maglev,
     ];
 
-    fn shaded(tallies: &[Arc<Tally>], weights: &[u32]) -> Vec<Shaded> {
-        let one = |(key, (tally, weight)): (u64, (&Arc<Tally>, &u32))| Shaded {
+    fn shadow_candidates(counters: &[Arc<PickCounter>], weights: &[u32]) -> Vec<ShadowCandidate> {
+        let one = |(key, (counter, weight)): (u64, (&Arc<PickCounter>, &u32))| ShadowCandidate {
             key,
             name: format!("b{key}").into(),
             weight: *weight,
-            tally: Arc::clone(tally),
+            counter: Arc::clone(counter),
         };
-        (0..).zip(tallies.iter().zip(weights)).map(one).collect()
+        (0..).zip(counters.iter().zip(weights)).map(one).collect()
     }
 
-    fn tallies(n: usize) -> Vec<Arc<Tally>> {
+    fn counters(n: usize) -> Vec<Arc<PickCounter>> {
         (0..n).map(|_| Arc::default()).collect()
     }
 
-    /// Connections that begin, each with a client, or of which one ends.
-    fn life() -> impl Strategy<Value = Vec<Option<u64>>> {
+    /// Connections that begin, each with its client hash, and ends of the last one (`None`).
+    fn steps() -> impl Strategy<Value = Vec<Option<u64>>> {
         proptest::collection::vec(proptest::option::weighted(0.6, any::<u64>()), 1..200)
     }
 
@@ -153,54 +152,54 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
         #[test]
-        fn each_connection_is_counted_once_and_nothing_is_left_when_all_have_ended(
-            weights in proptest::collection::vec(1u32..5, 1..8), life in life(), which in 0..SHADOWS.len(),
+        fn each_connection_is_counted_once_and_none_is_open_when_all_have_ended(
+            weights in proptest::collection::vec(1u32..5, 1..8), steps in steps(), which in 0..SHADOWS.len(),
         ) {
-            let tallies = tallies(weights.len());
-            let mut shadow = Shadow::new(SHADOWS[which], &Hash::default(), shaded(&tallies, &weights), None);
+            let counters = counters(weights.len());
+            let mut shadow = Shadow::new(SHADOWS[which], &Hash::default(), shadow_candidates(&counters, &weights), None);
             let (mut open, mut begun) = (Vec::new(), 0u64);
-            let sum = |of: fn(Score) -> u64| tallies.iter().map(|tally| of(tally.read())).sum::<u64>();
-            for (step, event) in life.into_iter().enumerate() {
+            let sum = |of: fn(PickCounts) -> u64| counters.iter().map(|counter| of(counter.read())).sum::<u64>();
+            for (step, event) in steps.into_iter().enumerate() {
                 match event {
                     Some(client) => {
                         begun += 1;
-                        open.push(shadow.take(&PickArgs { client, random: client, ..PickArgs::default() }).unwrap());
+                        open.push(shadow.choose(&PickArgs { client, random: client, ..PickArgs::default() }).unwrap());
                     }
                     None => drop(open.pop()),
                 }
                 if step % 7 == 6 {
-                    // A changed set is a new shadow; what was counted stays.
-                    shadow = Shadow::new(SHADOWS[which], &Hash::default(), shaded(&tallies, &weights), Some(&shadow));
+                    // A changed set is a new shadow with the same counters.
+                    shadow = Shadow::new(SHADOWS[which], &Hash::default(), shadow_candidates(&counters, &weights), Some(&shadow));
                 }
                 prop_assert_eq!((sum(|s| s.connections), sum(|s| s.active.into())), (begun, open.len() as u64));
-                prop_assert!(tallies.iter().all(|tally| tally.read().active <= tally.read().peak));
+                prop_assert!(counters.iter().all(|counter| counter.read().active <= counter.read().peak));
             }
             drop(open);
             prop_assert_eq!(sum(|s| s.active.into()), 0);
         }
 
         #[test]
-        fn the_shadow_of_what_balances_counts_the_same(
-            weights in proptest::collection::vec(1u32..5, 1..8), life in life(), which in 0..SHADOWS.len(),
+        fn a_shadow_of_the_active_algorithm_counts_the_same(
+            weights in proptest::collection::vec(1u32..5, 1..8), steps in steps(), which in 0..SHADOWS.len(),
         ) {
             let candidates: Vec<_> = (0..).zip(&weights).map(|(key, weight)| Candidate {
                 key, name: format!("b{key}").into(), weight: *weight, load: Arc::default(),
             }).collect();
             let picker = Picker::new(SHADOWS[which], &Hash::default(), candidates, None);
-            let (actual, tallies) = (tallies(weights.len()), tallies(weights.len()));
-            let shadow = Shadow::new(SHADOWS[which], &Hash::default(), shaded(&tallies, &weights), None);
+            let (actual, counters) = (counters(weights.len()), counters(weights.len()));
+            let shadow = Shadow::new(SHADOWS[which], &Hash::default(), shadow_candidates(&counters, &weights), None);
             let mut open = Vec::new();
-            for event in life {
+            for event in steps {
                 match event {
                     Some(client) => {
                         let args = PickArgs { client, random: client, ..PickArgs::default() };
                         let chosen = picker.choose(&args).unwrap();
                         let lease = picker.candidates()[chosen].load.lease();
-                        open.push((lease, actual[chosen].take(), shadow.take(&args)));
+                        open.push((lease, actual[chosen].take(), shadow.choose(&args)));
                     }
                     None => drop(open.pop()),
                 }
-                for (actual, shadow) in actual.iter().zip(&tallies) {
+                for (actual, shadow) in actual.iter().zip(&counters) {
                     prop_assert_eq!(actual.read(), shadow.read());
                 }
             }

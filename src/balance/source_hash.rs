@@ -1,21 +1,20 @@
-//! By the client: its hash modulo the sum of the weights.
+//! The hash of the client modulo the sum of the weights.
 //!
-//! Use it when a client should stay with its backend, the shares should be exact, and the set hardly ever changes.
-//! Do not when it does: as most numbers have another remainder by another sum, a backend that comes or goes, or a
-//! weight that changes, moves nearly all clients. [`ring_hash`](super::ring_hash) and [`maglev`](super::maglev) are
-//! for that.
+//! Use it when a client should stay with its backend, shares should be exact, and the set hardly ever changes. A
+//! backend that joins or leaves, or a changed weight, changes the sum and moves nearly all clients; use
+//! [`ring_hash`](super::ring_hash) or [`maglev`](super::maglev) then.
 
-use super::hash::Named;
+use super::hash::NamedCandidate;
 
 /// The candidates side by side, each as wide as its weight.
 #[derive(Debug)]
 pub(super) struct SourceHash {
-    /// Where each one ends, which is where the next one begins.
+    /// Where each one ends and the next one begins.
     ends: Box<[u64]>,
 }
 
 impl SourceHash {
-    pub(super) fn new(named: &[Named<'_>]) -> Self {
+    pub(super) fn new(named: &[NamedCandidate<'_>]) -> Self {
         let mut end = 0;
         let ends = named.iter().map(|candidate| {
             end += u64::from(candidate.weight);
@@ -24,11 +23,11 @@ impl SourceHash {
         Self { ends: ends.collect() }
     }
 
-    /// Whose place the hash falls into, in the order of names.
+    /// The candidate that the hash falls on, in the order of names.
     pub(super) fn find(&self, hash: u64) -> Option<usize> {
         let sum = *self.ends.last()?;
-        let place = hash.checked_rem(sum)?;
-        Some(self.ends.partition_point(|&end| end <= place))
+        let remainder = hash.checked_rem(sum)?;
+        Some(self.ends.partition_point(|&end| end <= remainder))
     }
 }
 
@@ -46,10 +45,10 @@ mod tests {
         fn each_has_exactly_its_share_of_the_remainders(weights in proptest::collection::vec(1u32..=256, 1..20)) {
             let set = candidates(&weights);
             let named = by_name(&set);
-            let places = SourceHash::new(&named);
+            let lookup = SourceHash::new(&named);
             let mut counts = vec![0; weights.len()];
             for hash in 0..weights.iter().map(|&weight| u64::from(weight)).sum() {
-                counts[named[places.find(hash).unwrap()].index] += 1;
+                counts[named[lookup.find(hash).unwrap()].index] += 1;
             }
             prop_assert_eq!(counts, weights);
         }

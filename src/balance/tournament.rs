@@ -1,71 +1,71 @@
-//! Who has least, without asking everybody: a tournament.
+//! The minimum of many loads, kept up to date without reading all: a tournament tree.
 //!
-//! The players stand side by side; the winners of each two meet, and so on up to the winner of all:
+//! Candidates are the leaves; each inner node holds the winner of its two children, up to the winner of all:
 //!
 //! ```text
-//!   1 ▕                 b 1                          b has least
+//!   1 ▕                 b 1                          b has the least
 //!   2 ▕        b 1               c 2
-//!   4 ▕   a 3       b 1     c 2       ·              · nobody: loses to everybody
+//!   4 ▕   a 3       b 1     c 2       ·              · absent: loses to all
 //! ```
 //!
-//! When one player's cost changes, only the games above it are played again: 14 for 10,000 players. The array is the
-//! tree: the two who meet at `node` are the winners of `2 × node` and `2 × node + 1`.
+//! When one leaf changes, only the nodes above it are compared again: 14 for 10,000 candidates. The tree is an array:
+//! the children of `node` are `2 × node` and `2 × node + 1`.
 
-/// A player with what it costs.
+/// A candidate and its cost, `load / weight`.
 #[derive(Clone, Copy, Debug)]
-struct Player {
+struct Leaf {
     index: u32,
-    active: u32,
-    /// 0 is out of the game: it divides `active` to more than anything.
+    load: u32,
+    /// 0: absent, which compares as the greatest cost of all.
     weight: u32,
 }
 
-impl Player {
-    const NOBODY: Self = Self { index: 0, active: 1, weight: 0 };
+impl Leaf {
+    const ABSENT: Self = Self { index: 0, load: 1, weight: 0 };
 
-    /// Whether active / weight is less than the other's, without dividing.
+    /// Whether load / weight is less than the other's, without a division.
     fn beats(self, other: Self) -> bool {
-        u64::from(self.active) * u64::from(other.weight) < u64::from(other.active) * u64::from(self.weight)
+        u64::from(self.load) * u64::from(other.weight) < u64::from(other.load) * u64::from(self.weight)
     }
 }
 
-/// Costs of the form active / weight, and who has the least.
+/// Costs of the form load / weight, and their minimum.
 #[derive(Debug)]
 pub(super) struct Tournament {
-    /// From the winner of all, at 1, to the players themselves, from the middle on.
-    nodes: Box<[Player]>,
+    /// The winner of all is at 1; the leaves fill the second half.
+    nodes: Box<[Leaf]>,
 }
 
 impl Tournament {
-    /// Players with these pairs of active and weight.
+    /// A tree of these pairs of load and weight.
     pub(super) fn new(costs: impl ExactSizeIterator<Item = (u32, u32)>) -> Self {
-        let (players, leaves) = (costs.len(), costs.len().next_power_of_two());
-        let mut new = Self { nodes: vec![Player::NOBODY; 2 * leaves].into_boxed_slice() };
-        for (index, (active, weight)) in costs.enumerate() {
-            new.put(index, active, weight);
+        let (candidates, leaves) = (costs.len(), costs.len().next_power_of_two());
+        let mut new = Self { nodes: vec![Leaf::ABSENT; 2 * leaves].into_boxed_slice() };
+        for (index, (load, weight)) in costs.enumerate() {
+            new.set(index, load, weight);
         }
-        new.play(0, players.saturating_sub(1));
+        new.replay(0, candidates.saturating_sub(1));
         new
     }
 
-    /// What was last put for the player.
-    pub(super) fn active(&self, index: usize) -> u32 {
-        self.nodes[self.leaf(index)].active
+    /// The load that was last set for a candidate.
+    pub(super) fn load(&self, index: usize) -> u32 {
+        self.nodes[self.leaf(index)].load
     }
 
-    /// Sets one player's cost; `play` must follow.
-    pub(super) fn put(&mut self, index: usize, active: u32, weight: u32) {
-        let player = Player { index: index as u32, active, weight };
-        self.nodes[self.leaf(index)] = player;
+    /// Sets the cost of one candidate; `replay` must follow.
+    pub(super) fn set(&mut self, index: usize, load: u32, weight: u32) {
+        let leaf = Leaf { index: index as u32, load, weight };
+        self.nodes[self.leaf(index)] = leaf;
     }
 
-    /// Takes one player out of the game; `play` must follow.
-    pub(super) fn put_out(&mut self, index: usize) {
-        self.nodes[self.leaf(index)] = Player::NOBODY;
+    /// Removes one candidate; `replay` must follow.
+    pub(super) fn remove(&mut self, index: usize) {
+        self.nodes[self.leaf(index)] = Leaf::ABSENT;
     }
 
-    /// Plays the games again that the players from `first` to `last` have part in.
-    pub(super) fn play(&mut self, first: usize, last: usize) {
+    /// Compares all nodes above the leaves `first` to `last` again.
+    pub(super) fn replay(&mut self, first: usize, last: usize) {
         let (mut first, mut last) = (self.leaf(first), self.leaf(last));
         while first > 1 {
             (first, last) = (first / 2, last / 2);
@@ -76,9 +76,9 @@ impl Tournament {
         }
     }
 
-    /// Who has least; of equals the first from `start` on, and then from the beginning. `None`: all are out.
+    /// The candidate of the least cost; of equals the first from `start` on, once around. `None`: all are absent.
     pub(super) fn winner(&self, start: usize) -> Option<usize> {
-        // The best from `start` on: on the way up, whoever comes in from the right stands further on.
+        // The best from `start` on: on the way up, right siblings lie further on.
         let mut node = self.leaf(start);
         let mut best = self.nodes[node];
         while node > 1 {
@@ -88,7 +88,7 @@ impl Tournament {
             }
             node /= 2;
         }
-        // Who beats that one stands before `start`, and of equals a game is won by the one on the left.
+        // A better one lies before `start`; of equals the left child wins.
         let all = self.nodes[1];
         let winner = if all.beats(best) { all } else { best };
         (winner.weight > 0).then_some(winner.index as usize)
@@ -104,14 +104,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The plain way to say it.
+    /// The plain search that the tree replaces.
     fn first_least(costs: &[Option<(u32, u32)>], start: usize) -> Option<usize> {
         let mut best: Option<(usize, u64, u64)> = None;
         for index in (start..costs.len()).chain(0..start) {
-            let Some((active, weight)) = costs[index] else { continue };
-            let (active, weight) = (u64::from(active), u64::from(weight));
-            if best.is_none_or(|(_, a, w)| active * w < a * weight) {
-                best = Some((index, active, weight));
+            let Some((load, weight)) = costs[index] else { continue };
+            let (load, weight) = (u64::from(load), u64::from(weight));
+            if best.is_none_or(|(_, a, w)| load * w < a * weight) {
+                best = Some((index, load, weight));
             }
         }
         best.map(|(index, ..)| index)
@@ -125,7 +125,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn the_winner_has_least_and_is_the_first_such_from_the_start(
+        fn the_winner_is_the_first_minimum_from_the_start(
             costs in proptest::collection::vec(cost(), 1..200),
             changes in proptest::collection::vec((any::<usize>(), proptest::option::of(cost()), any::<usize>()), 1..60),
         ) {
@@ -137,22 +137,22 @@ mod tests {
                 prop_assert_eq!(tournament.winner(start), first_least(&costs, start));
                 costs[index] = cost;
                 match cost {
-                    Some((active, weight)) => tournament.put(index, active, weight),
-                    None => tournament.put_out(index),
+                    Some((load, weight)) => tournament.set(index, load, weight),
+                    None => tournament.remove(index),
                 }
-                tournament.play(index, index);
+                tournament.replay(index, index);
             }
         }
     }
 
     #[test]
-    fn all_out_is_nobody() {
+    fn without_candidates_there_is_no_winner() {
         let mut tournament = Tournament::new([(0, 1), (u32::MAX, 256)].into_iter());
-        tournament.put_out(0);
-        tournament.play(0, 0);
+        tournament.remove(0);
+        tournament.replay(0, 0);
         assert_eq!(tournament.winner(0), Some(1));
-        tournament.put_out(1);
-        tournament.play(0, 1);
+        tournament.remove(1);
+        tournament.replay(0, 1);
         assert_eq!(tournament.winner(1), None);
     }
 }

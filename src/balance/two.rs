@@ -1,12 +1,12 @@
-//! Two candidates drawn at random, each as likely as any other, and the better one of them.
+//! Two candidates drawn uniformly at random, and the better one of them.
 //!
-//! To compare two is enough: the fullest of n is then only about log log n above the average, where one drawn at
-//! random would be log n / log log n (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). And
-//! as everybody draws other ones, nobody is overrun by all those who have seen at the same moment that it has least.
+//! Two are enough: the busiest of n backends is then about log log n above the average, where a single random choice
+//! is log n / log log n above it (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001). And as
+//! each choice draws other candidates, many simultaneous choices do not all fall on the same least loaded backend.
 
 use super::{Candidate, PickArgs};
 
-/// So often one is drawn again that may not be chosen; then it is the next one that may.
+/// Draws before the search falls back to the next candidate that is not excluded.
 const DRAWS: usize = 16;
 
 /// The first of the two, unless the second `beats` it.
@@ -15,24 +15,24 @@ pub(super) fn better_of_two(
     args: &PickArgs<'_>,
     beats: impl Fn(&Candidate, &Candidate) -> bool,
 ) -> Option<usize> {
-    let mut dice = SplitMix(args.random);
+    let mut rng = SplitMix(args.random);
     let allowed = |index: usize| !args.excludes(candidates[index].key);
-    let first = draw(candidates.len(), &mut dice, allowed)?;
-    let Some(second) = draw(candidates.len(), &mut dice, |index| index != first && allowed(index)) else {
+    let first = draw(candidates.len(), &mut rng, allowed)?;
+    let Some(second) = draw(candidates.len(), &mut rng, |index| index != first && allowed(index)) else {
         return Some(first);
     };
     Some(if beats(&candidates[second], &candidates[first]) { second } else { first })
 }
 
-fn draw(n: usize, dice: &mut SplitMix, allowed: impl Fn(usize) -> bool) -> Option<usize> {
-    let drawn = (0..DRAWS).map(|_| dice.below(n)).find(|&index| allowed(index));
+fn draw(n: usize, rng: &mut SplitMix, allowed: impl Fn(usize) -> bool) -> Option<usize> {
+    let drawn = (0..DRAWS).map(|_| rng.below(n)).find(|&index| allowed(index));
     drawn.or_else(|| {
-        let start = dice.below(n);
+        let start = rng.below(n);
         (start..n).chain(0..start).find(|&index| allowed(index))
     })
 }
 
-/// Makes many random numbers of one (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
+/// Expands one random number to many (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014).
 struct SplitMix(u64);
 
 impl SplitMix {
@@ -57,7 +57,7 @@ mod tests {
     use std::cell::Cell;
     use std::collections::BTreeMap;
 
-    /// The choice when the second one of the two wins or not, and the two.
+    /// The choice, given whether the second one wins, and the two that were compared.
     fn chosen(
         n: usize,
         excluded: &[u64],
@@ -80,7 +80,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn two_different_ones_are_compared_and_the_better_one_is_chosen(
+        fn two_different_candidates_are_compared_and_the_better_one_is_chosen(
             excluded in proptest::collection::vec(any::<bool>(), 1..20), random in any::<u64>(), wins in any::<bool>(),
         ) {
             let keys: Vec<u64> = (0..excluded.len()).filter(|&n| excluded[n]).map(|n| n as u64).collect();
@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn the_generator_is_that_of_the_paper() {
-        // The first numbers that the authors' program (splitmix64.c) gives for the seed 1234567.
-        let mut dice = SplitMix(1_234_567);
-        assert_eq!([dice.next(), dice.next()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+        // The first numbers of the authors' program (splitmix64.c) with the seed 1234567.
+        let mut rng = SplitMix(1_234_567);
+        assert_eq!([rng.next(), rng.next()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
     }
 }

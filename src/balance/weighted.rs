@@ -1,17 +1,16 @@
 //! Smooth weighted round robin: each candidate in turn, as often as its weight says, spread out so that a heavy
-//! one does not get its whole share in one burst. Weights 5, 1, 1 give a a b a c a a.
+//! one does not get its share in one burst. Weights 5, 1, 1 give a a b a c a a.
 //!
-//! Each choice gives every candidate its weight as credit; who has most is chosen and pays the sum of all
-//! weights (nginx, `ngx_http_upstream_round_robin`, since 1.3.1). Use it when the backends differ in size and
-//! the connections do not.
+//! Each choice gives every candidate its weight as credit; the one with the most credit is chosen and pays the sum of
+//! all weights (nginx, `ngx_http_upstream_round_robin`, since 1.3.1). Use it when the backends differ in size and the
+//! connections do not.
 //!
-//! # Without looking at everybody
+//! # Without visiting every candidate
 //!
-//! nginx goes through all candidates to hand out credit. But what they are given is known beforehand: after so
-//! many turns a candidate has `base + weight × turns`, where `base` only moves when it pays. Those of one weight are
-//! given the same, so the order among them stays until one pays: they form a class, a heap with the one of most
-//! credit on top. A choice compares the tops, at most one for each of the weights there are, and lets the winner
-//! sink in its heap.
+//! nginx visits all candidates to hand out credit. But the credit is known beforehand: after `turns` choices a
+//! candidate has `base + weight × turns`, and `base` changes only when it pays. Candidates of one weight gain the same
+//! credit, so their order stays until one pays: they form a class, a heap with the most credit on top. A choice
+//! compares the tops, at most one per distinct weight, and the winner sinks in its heap.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, binary_heap::PeekMut};
@@ -19,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Candidate, PickArgs};
 
-/// Whose turn it is. A choice moves it on for all workers, so a lock guards it.
+/// The rotation, shared by all workers.
 #[derive(Debug)]
 pub(super) struct Weighted {
     credits: Mutex<Credits>,
@@ -27,30 +26,30 @@ pub(super) struct Weighted {
 
 /// The credit of each candidate, by weight.
 ///
-/// An i64 is enough: of credit nobody has more than a few times the sum of weights, and `base` follows the turns,
-/// of which 2^55 fit at the largest weight of 256. At a million choices a second they last a thousand years.
+/// An i64 is enough: credit stays within a few times the sum of weights, and `base` follows the turns, of which 2^55
+/// fit at the largest weight, 256. At a million choices a second they last a thousand years.
 #[derive(Debug)]
 struct Credits {
-    /// Choices that were made.
+    /// Choices so far.
     turns: i64,
-    /// The sum of all weights, which is what a choice costs.
+    /// What a choice costs: the sum of all weights.
     price: i64,
-    classes: Box<[Class]>,
-    /// The tried ones, while a choice is made among the others. Empty between choices; here to keep its memory.
-    aside: Vec<(usize, Account)>,
+    classes: Box<[WeightClass]>,
+    /// Excluded candidates, taken out during a choice. Empty between choices; kept for its memory.
+    set_aside: Vec<(usize, BaseCredit)>,
 }
 
 /// The candidates of one weight.
 #[derive(Debug)]
-struct Class {
+struct WeightClass {
     weight: i64,
-    accounts: BinaryHeap<Account>,
+    members: BinaryHeap<BaseCredit>,
 }
 
-/// The credit of one candidate, but for what the turns have given it. The greatest has most credit in its class,
-/// among equals the lowest index.
+/// The credit of one candidate without what the turns have added. The greatest has the most credit of its class; of
+/// equals, the one of the lowest index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Account {
+struct BaseCredit {
     base: i64,
     index: Reverse<usize>,
 }
@@ -60,11 +59,11 @@ impl Weighted {
         Self::with_credit(candidates, |_| 0)
     }
 
-    /// Credit for a changed set: who stays keeps theirs, so that a change elsewhere does not start anew the
-    /// cycle that the others are in. Credit is worth its part of the sum of all weights, whatever that is.
+    /// The rotation for a changed set: remaining candidates keep their credit, so that their cycle does not restart.
+    /// Credit is scaled with the sum of all weights.
     pub(super) fn carried_over(&self, before: &[Candidate], after: &[Candidate]) -> Self {
         let (price_before, old) = {
-            // Workers may be waiting for their choice: no longer than to copy it.
+            // Workers wait for this lock: only copy.
             let credits = self.credits.lock().unwrap_or_else(PoisonError::into_inner);
             (credits.price.max(1), credits.each().collect::<Vec<_>>())
         };
@@ -75,16 +74,21 @@ impl Weighted {
     }
 
     fn with_credit(candidates: &[Candidate], credit: impl Fn(&Candidate) -> i64) -> Self {
-        let mut classes: BTreeMap<u32, Vec<Account>> = BTreeMap::new();
+        let mut classes: BTreeMap<u32, Vec<BaseCredit>> = BTreeMap::new();
         for (index, candidate) in candidates.iter().enumerate() {
-            let account = Account { base: credit(candidate), index: Reverse(index) };
-            classes.entry(candidate.weight).or_default().push(account);
+            let member = BaseCredit { base: credit(candidate), index: Reverse(index) };
+            classes.entry(candidate.weight).or_default().push(member);
         }
         let class =
-            |(weight, accounts): (u32, Vec<_>)| Class { weight: weight.into(), accounts: accounts.into() };
+            |(weight, members): (u32, Vec<_>)| WeightClass { weight: weight.into(), members: members.into() };
         let classes = classes.into_iter().map(class).collect();
         Self {
-            credits: Mutex::new(Credits { turns: 0, price: price(candidates), classes, aside: Vec::new() }),
+            credits: Mutex::new(Credits {
+                turns: 0,
+                price: price(candidates),
+                classes,
+                set_aside: Vec::new(),
+            }),
         }
     }
 
@@ -99,24 +103,24 @@ fn price(candidates: &[Candidate]) -> i64 {
 }
 
 impl Credits {
-    /// Who was tried gets credit for this turn as everybody does, and has its turn the sooner when it is back.
-    fn choose(&mut self, tried: impl Fn(usize) -> bool) -> Option<usize> {
+    /// An excluded candidate gets credit as all do, and so has its turn sooner when it is back.
+    fn choose(&mut self, excluded: impl Fn(usize) -> bool) -> Option<usize> {
         let turn = self.turns + 1;
         let chosen = loop {
             let classes = self.classes.iter_mut().enumerate();
             let (number, class) = classes.max_by_key(|(_, class)| class.most(turn))?;
-            let Some(mut top) = class.accounts.peek_mut() else { break None };
+            let Some(mut top) = class.members.peek_mut() else { break None };
             let Reverse(index) = top.index;
-            if tried(index) {
-                self.aside.push((number, PeekMut::pop(top)));
+            if excluded(index) {
+                self.set_aside.push((number, PeekMut::pop(top)));
                 continue;
             }
             top.base -= self.price;
             self.turns = turn;
             break Some(index);
         };
-        for (class, account) in self.aside.drain(..) {
-            self.classes[class].accounts.push(account);
+        for (class, member) in self.set_aside.drain(..) {
+            self.classes[class].members.push(member);
         }
         chosen
     }
@@ -124,19 +128,19 @@ impl Credits {
     /// Each candidate's index and credit.
     fn each(&self) -> impl Iterator<Item = (usize, i64)> + '_ {
         self.classes.iter().flat_map(|class| {
-            class.accounts.iter().map(|account| (account.index.0, class.credit(account, self.turns)))
+            class.members.iter().map(|member| (member.index.0, class.credit(member, self.turns)))
         })
     }
 }
 
-impl Class {
-    fn credit(&self, account: &Account, turns: i64) -> i64 {
-        account.base + self.weight * turns
+impl WeightClass {
+    fn credit(&self, member: &BaseCredit, turns: i64) -> i64 {
+        member.base + self.weight * turns
     }
 
-    /// What its top has to offer against those of other classes; nothing when all are set aside.
+    /// The most credit of the class; `None` if all its candidates are set aside.
     fn most(&self, turns: i64) -> Option<(i64, Reverse<usize>)> {
-        self.accounts.peek().map(|top| (self.credit(top, turns), top.index))
+        self.members.peek().map(|top| (self.credit(top, turns), top.index))
     }
 }
 

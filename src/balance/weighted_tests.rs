@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{Algorithm, Hash};
 use proptest::prelude::*;
 
-/// nginx's loop, which goes through all candidates: what the sequence must be.
+/// nginx's loop over all candidates, which gives the expected sequence.
 struct Reference {
     weights: Vec<i64>,
     credit: Vec<i64>,
@@ -28,7 +28,7 @@ impl Reference {
         best
     }
 
-    /// The first of the old candidates that stay, then new ones.
+    /// The first `staying` old candidates, then new ones.
     fn carried_over(&self, staying: usize, weights: &[u32]) -> Self {
         let mut new = Self::new(weights);
         let (before, after): (i64, i64) = (self.weights.iter().sum(), new.weights.iter().sum());
@@ -55,7 +55,7 @@ fn five_one_one_is_spread_out() {
 }
 
 #[test]
-fn a_newcomer_does_not_restart_the_others_cycle() {
+fn a_changed_set_does_not_restart_the_cycle() {
     let old = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[5, 1, 1]), None);
     for _ in 0..3 {
         old.choose(&PickArgs::default());
@@ -66,7 +66,7 @@ fn a_newcomer_does_not_restart_the_others_cycle() {
 }
 
 #[test]
-fn old_credit_is_worth_its_part_of_the_new_weights() {
+fn credit_is_scaled_with_the_sum_of_the_weights() {
     let heavy = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[100, 100]), None);
     heavy.choose(&PickArgs::default());
     let light = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&[1, 1]), Some(&heavy));
@@ -83,8 +83,8 @@ fn a_thousand_years_of_turns_do_not_overflow() {
         let years = 1_000 * 365 * 24 * 3_600 * 1_000_000;
         credits.turns += years;
         for class in &mut credits.classes {
-            let (weight, accounts) = (class.weight, std::mem::take(&mut class.accounts).into_iter());
-            class.accounts = accounts.map(|a| Account { base: a.base - weight * years, ..a }).collect();
+            let (weight, members) = (class.weight, std::mem::take(&mut class.members).into_iter());
+            class.members = members.map(|a| BaseCredit { base: a.base - weight * years, ..a }).collect();
         }
     }
     let after: Vec<_> = (0..513).filter_map(|_| picker.choose(&PickArgs::default())).collect();
@@ -108,14 +108,14 @@ proptest! {
     }
 
     #[test]
-    fn the_sequence_is_that_of_nginx_also_across_changes_of_the_set(
+    fn the_sequence_is_that_of_nginx_across_changes_of_the_set(
         sets in proptest::collection::vec((proptest::collection::vec(1u32..=256, 1..20), 1usize..4, 0usize..50), 1..4),
         few_weights in any::<bool>(),
     ) {
         let mut previous: Option<(Picker, Reference)> = None;
         for (mut weights, cycles, more) in sets {
             if few_weights { for weight in &mut weights { *weight %= 3; *weight += 1; } }
-            // Candidates have their index as key: the first ones stay.
+            // The key of a candidate is its index: the first ones stay.
             let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&weights), previous.as_ref().map(|p| &p.0));
             let mut reference = match &previous {
                 Some((_, old)) => old.carried_over(weights.len(), &weights),
@@ -129,26 +129,26 @@ proptest! {
     }
 
     #[test]
-    fn credit_is_neither_made_nor_lost_whoever_was_tried(
+    fn credit_is_neither_made_nor_lost_with_excluded_candidates(
         weights in proptest::collection::vec(1u32..=256, 1..12),
         turns in proptest::collection::vec(proptest::collection::vec(any::<bool>(), 12), 1..60),
     ) {
         let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&weights), None);
-        for tried in turns {
-            let tried: Vec<u64> = (0..weights.len()).filter(|&i| tried[i]).map(|i| i as u64).collect();
-            let chosen = picker.choose(&passing(&tried));
-            prop_assert_eq!(chosen.is_none(), tried.len() == weights.len());
-            prop_assert!(chosen.is_none_or(|index| !tried.contains(&(index as u64))));
+        for excluded in turns {
+            let excluded: Vec<u64> = (0..weights.len()).filter(|&i| excluded[i]).map(|i| i as u64).collect();
+            let chosen = picker.choose(&passing(&excluded));
+            prop_assert_eq!(chosen.is_none(), excluded.len() == weights.len());
+            prop_assert!(chosen.is_none_or(|index| !excluded.contains(&(index as u64))));
             let credits = weighted(&picker).credits.lock().unwrap();
-            prop_assert!(credits.aside.is_empty());
+            prop_assert!(credits.set_aside.is_empty());
             prop_assert_eq!(credits.each().count(), weights.len());
             prop_assert_eq!(credits.each().map(|(_, credit)| credit).sum::<i64>(), 0);
         }
     }
 
-    /// Two full cycles: what is true of one is true of all that follow.
+    /// Two full cycles; the following ones repeat them.
     #[test]
-    fn nobody_is_a_whole_turn_ahead_and_nobody_waits_for_twice_its_due(
+    fn no_candidate_is_a_whole_turn_ahead_or_waits_twice_its_interval(
         weights in proptest::collection::vec(prop_oneof![4 => 1u32..=8, 1 => 1u32..=256], 1..12),
     ) {
         let picker = Picker::new(Algorithm::Weighted, &Hash::default(), candidates(&weights), None);
@@ -157,9 +157,9 @@ proptest! {
         for turn in 1..=2 * sum {
             let chosen = picker.choose(&PickArgs::default()).unwrap();
             counts[chosen] += 1;
-            // Its due is turn × weight / sum.
+            // Its fair count is turn × weight / sum,
             prop_assert!((counts[chosen] - 1) * sum < turn * weights[chosen]);
-            // And that every sum / weight turns.
+            // its interval sum / weight turns.
             prop_assert!((turn - last[chosen]) * weights[chosen] < 2 * sum);
             last[chosen] = turn;
         }

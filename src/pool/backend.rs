@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use super::answers::Answers;
 use super::average::Pace;
 use super::backend_state::BackendState;
-use crate::balance::shadow::{Score, Tally};
+use crate::balance::shadow::{PickCounter, PickCounts};
 use crate::balance::{Lease, Load};
 use crate::config::{Algorithm, Ending};
 use crate::discovery::Found;
@@ -63,7 +63,7 @@ pub struct Stay {
     /// Connections that came to nothing since one was answered: those that failed, and those that it just closed.
     unanswered_in_a_row: AtomicU32,
     /// What each algorithm would have sent to it, that in force included, while somebody wants to know.
-    tallies: Mutex<Vec<(Algorithm, Arc<Tally>)>>,
+    pick_counters: Mutex<Vec<(Algorithm, Arc<PickCounter>)>>,
     order: ArcSwapOption<Order>,
     orders: AtomicU32,
     /// How fast it is lately.
@@ -156,25 +156,25 @@ impl Stay {
     }
 
     /// What an algorithm sends to it, or would: counted from now on, if it was not yet.
-    pub(super) fn tally(&self, algorithm: Algorithm) -> Arc<Tally> {
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, tally)) = tallies.iter().find(|(of, _)| *of == algorithm) {
-            return Arc::clone(tally);
+    pub(super) fn pick_counter(&self, algorithm: Algorithm) -> Arc<PickCounter> {
+        let mut pick_counters = self.pick_counters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, pick_counter)) = pick_counters.iter().find(|(of, _)| *of == algorithm) {
+            return Arc::clone(pick_counter);
         }
-        let tally = Arc::<Tally>::default();
-        tallies.push((algorithm, Arc::clone(&tally)));
-        tally
+        let pick_counter = Arc::<PickCounter>::default();
+        pick_counters.push((algorithm, Arc::clone(&pick_counter)));
+        pick_counter
     }
 
     /// What each algorithm has sent to it, or would have.
-    pub fn scores(&self) -> Vec<(Algorithm, Score)> {
-        let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        tallies.iter().map(|(algorithm, tally)| (*algorithm, tally.read())).collect()
+    pub fn pick_counts(&self) -> Vec<(Algorithm, PickCounts)> {
+        let pick_counters = self.pick_counters.lock().unwrap_or_else(PoisonError::into_inner);
+        pick_counters.iter().map(|(algorithm, pick_counter)| (*algorithm, pick_counter.read())).collect()
     }
 
     /// Begins to count anew.
-    pub(super) fn forget_tallies(&self) {
-        self.tallies.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    pub(super) fn reset_pick_counters(&self) {
+        self.pick_counters.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// A place for one more connection, unless it is full.
@@ -197,7 +197,7 @@ impl Stay {
 
     /// Whether there is no place for one more connection.
     pub fn is_full(&self) -> bool {
-        self.limit().is_some_and(|limit| self.load.active() >= limit.get())
+        self.limit().is_some_and(|limit| self.load.open() >= limit.get())
     }
 
     /// Notes that a connection came to nothing before it was answered; how many did since one was.

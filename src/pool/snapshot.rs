@@ -9,7 +9,7 @@ use super::backend::Backend;
 use super::backend_state::BackendState;
 use super::member::{Member, STEPS};
 use super::totals::{Former, Totals};
-use crate::balance::shadow::{Shaded, Shadow, Shadowed, Tally};
+use crate::balance::shadow::{PickCounter, Shadow, ShadowCandidate, ShadowLeases};
 use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{self, Algorithm, SourceKey};
 use crate::telemetry::decisions::{Candidate as Shown, CandidateSet, SHOWN, Tier};
@@ -56,7 +56,7 @@ pub struct Choice {
     /// snapshots, one after the other.
     pub orders: u32,
     /// Where its connections are counted to be compared with what other algorithms would have sent to it.
-    tally: Option<Arc<Tally>>,
+    pick_counter: Option<Arc<PickCounter>>,
 }
 
 impl PoolSnapshot {
@@ -93,20 +93,20 @@ impl PoolSnapshot {
         let choice = |member: &Member| Choice {
             backend: Arc::clone(&member.backend),
             orders: member.backend.orders(),
-            tally: (!config.shadow.is_empty()).then(|| member.backend.tally(config.balance)),
+            pick_counter: (!config.shadow.is_empty()).then(|| member.backend.pick_counter(config.balance)),
         };
         let chosen = || members.iter().filter(|member| selection.takes(member));
         let candidates: Vec<_> = chosen().map(candidate).collect();
-        let shaded = |member: &Member, algorithm: Algorithm| Shaded {
+        let shadow_candidate = |member: &Member, algorithm: Algorithm| ShadowCandidate {
             key: member.backend.key,
             name: Arc::clone(&member.backend.name),
             weight: weight(member, algorithm),
-            tally: member.backend.tally(algorithm),
+            counter: member.backend.pick_counter(algorithm),
         };
         let shadow = |algorithm: &Algorithm| {
             let before =
                 before.and_then(|snapshot| snapshot.shadows.iter().find(|one| one.algorithm == *algorithm));
-            let candidates = chosen().map(|member| shaded(member, *algorithm)).collect();
+            let candidates = chosen().map(|member| shadow_candidate(member, *algorithm)).collect();
             Shadow::new(*algorithm, &config.hash, candidates, before)
         };
         let shown = |one: &Candidate| Shown { name: Arc::clone(&one.name), share: one.weight };
@@ -148,10 +148,10 @@ impl PoolSnapshot {
 
     /// Has the shadows choose too, for a connection that goes to `chosen`, and counts it until what is returned is
     /// dropped; `None`: there are no shadows.
-    pub fn shadow(&self, chosen: &Choice, args: &PickArgs<'_>) -> Option<Box<Shadowed>> {
-        let tally = chosen.tally.as_ref()?;
-        let actual = std::iter::once(tally.take());
-        Some(Box::new(actual.chain(self.shadows.iter().filter_map(|shadow| shadow.take(args))).collect()))
+    pub fn shadow(&self, chosen: &Choice, args: &PickArgs<'_>) -> Option<Box<ShadowLeases>> {
+        let pick_counter = chosen.pick_counter.as_ref()?;
+        let actual = std::iter::once(pick_counter.take());
+        Some(Box::new(actual.chain(self.shadows.iter().filter_map(|shadow| shadow.choose(args))).collect()))
     }
 
     /// Whom a client was to go to that goes to `chosen`, because that one has more than its share (`load_factor`).
@@ -165,8 +165,8 @@ impl PoolSnapshot {
     pub fn candidates(&self, chosen: Option<&Backend>) -> CandidateSet {
         let mut loads = [0; SHOWN];
         let before = |backend: &Backend| match chosen {
-            Some(chosen) if chosen.key == backend.key => backend.load.active().saturating_sub(1),
-            _ => backend.load.active(),
+            Some(chosen) if chosen.key == backend.key => backend.load.open().saturating_sub(1),
+            _ => backend.load.open(),
         };
         for (load, choice) in loads.iter_mut().zip(&self.backends) {
             *load = before(&choice.backend);

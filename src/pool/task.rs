@@ -268,7 +268,7 @@ impl Task {
                 let before = self.pool.settings();
                 if (&before.shadow, before.balance) != (&config.shadow, config.balance) {
                     // Only what was counted over the same time can be compared.
-                    self.pool_state.members().iter().for_each(|member| member.backend.forget_tallies());
+                    self.pool_state.members().iter().for_each(|member| member.backend.reset_pick_counters());
                     self.pool.shadowed.store(since_now(&config));
                 }
                 self.pool.settings.store(Arc::new((*config).clone()));

@@ -13,7 +13,7 @@ use tracing::debug;
 use super::clock;
 use super::stream::Stream;
 use super::worker::WorkerContext;
-use crate::balance::shadow::Shadowed;
+use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
 use crate::config::{self, Algorithm};
 use crate::pool::queue::Ticket;
@@ -43,7 +43,7 @@ pub(super) struct Connected {
     /// The connection to it.
     pub(super) stream: Stream,
     /// What other algorithms would have chosen for it, and its own choice, counted until this is dropped.
-    pub(super) shadows: Option<Box<Shadowed>>,
+    pub(super) shadows: Option<Box<ShadowLeases>>,
     /// The pool's settings that led to it.
     pub(super) settings: Arc<config::Pool>,
     /// How long the successful attempt took.
@@ -256,7 +256,7 @@ impl<'a> Search<'a> {
     }
 
     /// Has other algorithms choose too, if they are to.
-    fn shadow(&self, chosen: &Choice) -> Option<Box<Shadowed>> {
+    fn shadow(&self, chosen: &Choice) -> Option<Box<ShadowLeases>> {
         if self.settings.shadow.is_empty() {
             return None;
         }

@@ -21,7 +21,7 @@ struct Onlooker {
 impl Wake for Onlooker {
     fn wake(self: Arc<Self>) {
         let open = self.backend.flows.read().iter().map(|(_, flow)| flow.active).collect();
-        let _ = self.seen.set((self.backend.load.active(), open));
+        let _ = self.seen.set((self.backend.load.open(), open));
     }
 }
 

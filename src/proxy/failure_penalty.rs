@@ -77,7 +77,7 @@ mod tests {
             );
         }
         assert!(penalties.is_empty());
-        assert_eq!((load.effective_load(), load.active()), (0, 0));
+        assert_eq!((load.effective_load(), load.open()), (0, 0));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::clock;
 use super::listener::{self, Listener};
-use crate::balance::shadow::Shadowed;
+use crate::balance::shadow::ShadowLeases;
 use crate::config::{self, Algorithm, Ending, Timeouts};
 use crate::pool::Backend;
 use crate::pool::backend::Order;
@@ -105,7 +105,7 @@ pub struct Relayed {
     /// How long connecting to the backend took.
     pub connect: Duration,
     /// Its places where other algorithms are counted too.
-    pub shadows: Option<Box<Shadowed>>,
+    pub shadows: Option<Box<ShadowLeases>>,
 }
 
 impl Relayed {

@@ -109,7 +109,7 @@ impl Leaver {
             }
             // One that has just been started may be found only now.
             self.out_of_service().await;
-            let open = self.entries().iter().map(|entry| entry.backend.load.active()).sum();
+            let open = self.entries().iter().map(|entry| entry.backend.load.open()).sum();
             let now = Instant::now();
             if open > 0 {
                 quiet = now;

@@ -26,7 +26,7 @@ impl Starts {
 /// The load that the replicas of that pool share.
 pub(super) fn load(pool: &Pool, fleet: &Fleet, starts: &Starts) -> Load {
     let status = pool.status();
-    let active: u64 = status.members.iter().map(|entry| u64::from(entry.backend.load.active())).sum();
+    let active: u64 = status.members.iter().map(|entry| u64::from(entry.backend.load.open())).sum();
     let up = |name: &Arc<str>| {
         let mut members = status.members.iter();
         members.any(|entry| *entry.backend.name == **name && entry.state == BackendState::Up)
@@ -50,7 +50,7 @@ pub(super) fn least_busy(pool: &Pool, fleet: &Fleet, n: usize) -> Vec<Arc<str>> 
     let status = pool.status();
     let active = |name: &Arc<str>| -> u32 {
         let members = status.members.iter().filter(|entry| *entry.backend.name == **name);
-        members.map(|entry| entry.backend.load.active()).sum()
+        members.map(|entry| entry.backend.load.open()).sum()
     };
     let slots = fleet.slots().iter().rev().filter(|slot| slot.is_ours());
     let mut names: Vec<_> = slots.map(|slot| (active(&slot.name), Arc::clone(&slot.name))).collect();

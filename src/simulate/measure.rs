@@ -64,7 +64,7 @@ impl Balance {
         }
         let eligible = || servers.iter().filter(|server| server.eligible());
         let busiest = eligible().map(Server::relative_load).fold(0.0, f64::max);
-        let connections: f64 = eligible().map(|server| f64::from(server.load.active())).sum();
+        let connections: f64 = eligible().map(|server| f64::from(server.load.open())).sum();
         let weights: f64 = eligible().map(|server| f64::from(server.weight)).sum();
         while self.next <= now {
             self.next += self.step;

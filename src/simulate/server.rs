@@ -73,7 +73,7 @@ impl Server {
 
     /// Connections for each unit of its weight.
     pub(super) fn relative_load(&self) -> f64 {
-        f64::from(self.load.active()) / f64::from(self.weight.max(1))
+        f64::from(self.load.open()) / f64::from(self.weight.max(1))
     }
 
     /// A connection comes. `Some`: it is served at once.
@@ -151,12 +151,12 @@ mod tests {
         let mut server = server(2);
         assert!(server.enter(at(0), at(5)).is_some());
         assert!(server.enter(at(1), at(5)).is_some());
-        assert_eq!((server.enter(at(2), at(1)), server.load.active()), (None, 3));
+        assert_eq!((server.enter(at(2), at(1)), server.load.open()), (None, 3));
         let next = server.leave(at(5)).unwrap();
         assert_eq!((next.arrived, next.began, next.done), (at(2), at(5), at(6)));
         assert_eq!(server.leave(at(6)), None);
         assert_eq!(server.leave(at(6)), None);
-        assert_eq!(server.load.active(), 0);
+        assert_eq!(server.load.open(), 0);
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         let before = server.enter(at(0), at(5)).unwrap();
         server.enter(at(1), at(5));
         assert_eq!(server.fail(at(2)), 2);
-        assert_eq!((server.load.active(), server.still(&before), server.eligible()), (0, false, false));
+        assert_eq!((server.load.open(), server.still(&before), server.eligible()), (0, false, false));
     }
 
     #[test]

@@ -150,7 +150,7 @@ impl<'s> World<'s> {
         self.servers[server].load.connected(Duration::ZERO, arrival.at);
         let counts = &mut self.counts[server];
         counts.connections += 1;
-        counts.most = counts.most.max(self.servers[server].load.active());
+        counts.most = counts.most.max(self.servers[server].load.open());
         self.balance.peak(self.servers[server].relative_load());
         self.plan(server, begun);
     }
@@ -225,7 +225,7 @@ impl<'s> World<'s> {
 
     fn figures(mut self) -> Figures {
         self.keep_promises();
-        debug_assert!(self.servers.iter().all(|server| server.load.active() == 0));
+        debug_assert!(self.servers.iter().all(|server| server.load.open() == 0));
         let came = self.served + self.cut + self.refused;
         let part = |connections: f64| rounded(if came == 0 { 0.0 } else { connections / came as f64 });
         let backend = |(backend, counts): (&Backend, &Counts)| BackendFigures {

@@ -191,7 +191,7 @@ fn traffic(entry: &Entry) -> String {
     for (kind, n) in backend.connect_failures().filter(|(_, n)| *n > 0) {
         failed.push(format!("{n} {}", kind.name()));
     }
-    let open = count(backend.load.active().into(), "connection");
+    let open = count(backend.load.open().into(), "connection");
     let failed = match failed.is_empty() {
         true => "no attempt to connect to it failed".to_owned(),
         false => format!("attempts to connect to it that failed: {}", list(&failed, usize::MAX)),
@@ -204,7 +204,7 @@ fn orders(entry: &Entry, now: Instant) -> Option<String> {
     let Some(order) = entry.backend.order() else {
         let out =
             matches!(entry.state, BackendState::Down | BackendState::Draining | BackendState::Maintenance);
-        let kept = out && entry.backend.load.active() > 0;
+        let kept = out && entry.backend.load.open() > 0;
         return kept.then(|| "its open connections were told to run on".to_owned());
     };
     let key = match order.reason {

@@ -110,7 +110,7 @@ impl Observer {
                         address: backend.address.to_string(),
                         state: entry.state,
                         share: 0.0,
-                        active: backend.load.active(),
+                        active: backend.load.open(),
                         latency: recent.get(&*backend.name).map(|(_, median)| *median),
                         connections,
                         cause: entry.cause.clone(),

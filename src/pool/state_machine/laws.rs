@@ -306,7 +306,7 @@ proptest! {
             }
             for member in pool_state.members() {
                 prop_assert_eq!(believed.get(&member.backend.key), Some(&member.state));
-                prop_assert!(!member.leaving() || member.backend.load.active() > 0);
+                prop_assert!(!member.leaving() || member.backend.load.open() > 0);
             }
             let (out, sound) = pool_state.ejected();
             prop_assert!(out <= pool_state.config.eject.map_or(0, |eject| eject.at_most.of(sound)), "{out} of {sound}");

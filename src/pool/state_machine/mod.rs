@@ -348,7 +348,7 @@ impl PoolState {
 
     /// Lets go of the leaving backends whose last connection has ended.
     fn bury(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        for member in self.members.iter_mut().filter(|m| m.leaving() && m.backend.load.active() == 0) {
+        for member in self.members.iter_mut().filter(|m| m.leaving() && m.backend.load.open() == 0) {
             let cause = member.cause.clone();
             change(member, BackendState::Gone, cause, now, effects);
         }

@@ -101,7 +101,7 @@ fn a_backend_whose_name_becomes_known_is_the_same_and_keeps_what_it_has() {
     let effects = pool_state.on(seen(&[("a", "10.0.0.1")]), now);
     assert!(matches!(&effects[..], [Effect::Named(backend)] if backend.key == before.key), "{effects:?}");
     assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
-    assert_eq!(pool_state.members()[0].backend.load.active(), 1);
+    assert_eq!(pool_state.members()[0].backend.load.open(), 1);
     // From now on another name is another backend.
     pool_state.on(seen(&[("b", "10.0.0.1")]), now);
     assert_eq!(
@@ -226,7 +226,7 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
     assert_eq!(&*pool_state.members()[0].cause, "its address now belongs to b.net");
     assert!(old.order().is_some_and(|order| order.reason == CloseReason::BackendLeft));
     assert!(effects.iter().any(|e| matches!(e, Effect::Check(backend) if &*backend.name == "b.net")));
-    assert_eq!(pool_state.members()[1].backend.load.active(), 0, "it inherits nothing");
+    assert_eq!(pool_state.members()[1].backend.load.open(), 0, "it inherits nothing");
     // A late result of the old one's check is nobody's.
     pool_state.on(Event::Checked(old.key, 0, Ok(())), now);
     assert_eq!(states(&pool_state)[1].1, BackendState::Joining);
@@ -416,7 +416,7 @@ proptest! {
             for member in pool_state.members() {
                 prop_assert_eq!(believed.get(&member.backend.key), Some(&member.state));
                 if member.leaving() {
-                    prop_assert!(member.backend.load.active() > 0);
+                    prop_assert!(member.backend.load.open() > 0);
                     continue;
                 }
                 prop_assert!(addresses.insert(member.backend.address), "two backends at one address");
