@@ -81,6 +81,15 @@ mod tests {
         }
 
         #[test]
+        fn pipes_take_their_share_of_the_files_up_to_their_maximum(limit in 0u64..1_000_000, workers in 1usize..200) {
+            let files = Files::new(limit, 0, workers);
+            let taken_by = |pipes: u64| pipes * PER_PIPE * workers as u64;
+            prop_assert!(taken_by(files.pipes()) <= limit / PART_FOR_PIPES);
+            let one_more_fits = taken_by(files.pipes() + 1) <= limit / PART_FOR_PIPES;
+            prop_assert!(files.pipes() == PIPES || !one_more_fits);
+        }
+
+        #[test]
         fn the_recommended_limit_suffices_for_the_clients(
             clients in 1u64..2_000_000,
             reserved in 0u64..10_000,

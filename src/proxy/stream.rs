@@ -155,3 +155,31 @@ impl AsFd for Stream {
         either!(self, stream => stream.as_fd())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::in_time;
+    use std::io::Write;
+
+    /// Whether the stream still counts as readable; asks nothing of the kernel.
+    fn readable(stream: &Stream) -> bool {
+        stream.poll_readable(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[tokio::test]
+    async fn a_read_that_empties_the_socket_saves_the_next_one() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        accepted.set_nonblocking(true).unwrap();
+        let stream = Stream::Tcp(tokio::net::TcpStream::from_std(accepted).unwrap());
+        peer.write_all(b"abcdef").unwrap();
+        in_time("bytes", poll_fn(|cx| stream.poll_readable(cx))).await.unwrap();
+        // A full buffer: there may be more.
+        assert_eq!(stream.read(&mut [0; 2]).unwrap(), 2);
+        assert!(readable(&stream));
+        assert_eq!(stream.read(&mut [0; 16]).unwrap(), 4);
+        assert!(!readable(&stream));
+    }
+}
