@@ -488,7 +488,7 @@ fn a_postgres_server_passes_only_the_checks_of_its_role() {
         let discover = static_list(&[server.address]);
         let pool = |role: &str| {
             format!(
-                "  {role}: {{discover: {discover}, health: {{postgres: {{role: {role}}}, every: 100ms, fall: 1}}}}\n"
+                "  {role}: {{discover: {discover}, health: {{postgres: {{role: {role}}}, every: 1s, fast_every: 100ms, rise: 1, fall: 1}}}}\n"
             )
         };
         let pools = ["primary", "standby", "any"].map(pool).concat();
