@@ -37,6 +37,7 @@
 //! | [`admin`] | what an operator sees and changes: the HTTP API, metrics, events, the dashboard |
 //! | [`overview`] | the state of the running process: the supervisor writes it, the admin server reads it |
 //! | [`replicas`] | backends that Pointsman itself starts, as containers; autoscaling |
+//! | [`api`] | the requests and replies of the HTTP API, as its server and its clients share them |
 //! | [`story`] | what has happened, in sentences: pure |
 //! | [`proxy`] | the data plane |
 //! | [`pool`] | backends, their states, and the pool state that owns them |
@@ -50,6 +51,7 @@
 //! | [`sanitize`] | text from outside, made safe to show |
 
 pub mod admin;
+pub mod api;
 pub mod balance;
 pub mod bench;
 pub mod chart;

@@ -18,7 +18,7 @@ use tracing::warn;
 use super::host::no_name;
 use super::origin::Ends;
 use super::token::Token;
-use super::{App, Failure};
+use super::{ApiError, App};
 use crate::config::Admin;
 
 /// Who sends a wrong token waits for so long before it is told: trying many takes its time.
@@ -86,21 +86,21 @@ impl Access {
         right
     }
 
-    async fn check(&self, head: &Parts) -> Result<Operator, Failure> {
+    async fn check(&self, head: &Parts) -> Result<Operator, ApiError> {
         let Some(peer) = head.extensions.get::<Peer>().copied() else { return Err(not_from_here()) };
         let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let origin = head.headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
         if origin.is_some_and(|origin| !is_of(origin, host)) {
             let message = "changes are not made for pages of other servers";
             let hint = "use the dashboard at this address, or a program that is no browser";
-            return Err(Failure::new(StatusCode::FORBIDDEN, "foreign_origin", message, hint));
+            return Err(ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", message, hint));
         }
         if self.0.token.load().is_none() {
             if PASSED_ON.iter().any(|name| head.headers.contains_key(*name)) {
                 let message =
                     "changes by way of a proxy need a token: who sent them, and from where, is not known";
                 let hint = "give Pointsman an admin.token_file, or ask it directly";
-                return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint));
+                return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message, hint));
             }
             if !peer.may_change(host) {
                 return Err(not_from_here());
@@ -114,7 +114,7 @@ impl Access {
         }
         let refused = |message| {
             let hint = "send the header Authorization: Bearer TOKEN, with what is in admin.token_file";
-            Err(Failure::new(StatusCode::UNAUTHORIZED, "unauthorized", message, hint))
+            Err(ApiError::new(StatusCode::UNAUTHORIZED, "unauthorized", message, hint))
         };
         match bearer(&head.headers) {
             Some(_) if self.has_token(peer, &head.headers).await => Ok(Operator(peer.name())),
@@ -135,19 +135,19 @@ impl Access {
     }
 }
 
-fn relayed() -> Failure {
+fn relayed() -> ApiError {
     let message = "changes are allowed for other programs on this machine: this connection was opened by Pointsman itself, \
                    for a client of a listener, or its program has gone";
     let hint = "a backend leads to the admin server: see /api/v1/status, and the firewall's rules that redirect; or use \
                 an admin.token_file";
-    Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint)
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", message, hint)
 }
 
-fn not_from_here() -> Failure {
+fn not_from_here() -> ApiError {
     let message =
         "changes are allowed from this machine only: over loopback by address, or over a Unix socket";
     let hint = "ask http://127.0.0.1 on the machine that Pointsman runs on, or give it an admin.token_file";
-    Failure::new(StatusCode::FORBIDDEN, "forbidden", message, hint)
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", message, hint)
 }
 
 /// The token that a request has (RFC 6750, 2.1).
@@ -213,9 +213,9 @@ impl<T> PerOrigin<T> {
 pub(super) struct Operator(pub(super) Arc<str>);
 
 impl FromRequestParts<App> for Operator {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(head: &mut Parts, app: &App) -> Result<Self, Failure> {
+    async fn from_request_parts(head: &mut Parts, app: &App) -> Result<Self, ApiError> {
         app.access.check(head).await
     }
 }

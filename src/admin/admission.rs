@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use hyper::body::{Frame, SizeHint};
 
-use super::Failure;
+use super::ApiError;
 use super::access::Peer;
 use super::host::FOR_ALL;
 use super::places::{Admission, Turns};
@@ -48,7 +48,7 @@ pub(super) async fn admit(
 fn busy(path: &str) -> Response {
     let message = "too many requests are being answered";
     let hint = "ask again in a second, or find out which clients do not read their answers";
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(path)
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(path)
 }
 
 /// A body, and an action that runs once when the body ends or is dropped.

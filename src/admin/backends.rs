@@ -6,61 +6,44 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
 
 use super::access::Operator;
 use super::pools::pool_of;
-use super::request::{At, Body, bad_request, not_null, whole};
-use super::status::BackendStatus;
-use super::{App, Failure};
+use super::request::{At, Body, bad_request};
+use super::{ApiError, App};
+use crate::api::{BackendChange, BackendInfo, BackendsReply, NewBackend};
 use crate::config::{BACKEND_NAME_RULE, is_backend_name};
 use crate::discovery::Found;
 use crate::own::Owner;
-use crate::pool::{AdminState, Backend, BackendState as Standing, Command, NotAdded, NotRemoved, Pool};
+use crate::pool::{AdminState, Backend, BackendState, Command, NotAdded, NotRemoved, Pool};
 use crate::telemetry::fact::Fact;
 
 /// The largest weight, as in the configuration.
 const HEAVIEST: u32 = 256;
 
-/// Backends.
-#[derive(Debug, Serialize)]
-pub(super) struct Backends {
-    pub(super) backends: Vec<BackendStatus>,
-}
-
 /// `GET /api/v1/pools/{pool}/backends`.
-pub(super) async fn all(State(app): State<App>, At(pool): At<String>) -> Result<Json<Backends>, Failure> {
+pub(super) async fn all(
+    State(app): State<App>,
+    At(pool): At<String>,
+) -> Result<Json<BackendsReply>, ApiError> {
     let pool = pool_of(&app, &pool)?;
-    let backends = pool.status().members.iter().map(BackendStatus::of).collect();
-    Ok(Json(Backends { backends }))
+    let backends = pool.status().members.iter().map(BackendInfo::of).collect();
+    Ok(Json(BackendsReply { backends }))
 }
 
 /// `GET /api/v1/pools/{pool}/backends/{backend}`.
 pub(super) async fn one(
     State(app): State<App>,
     At((pool, backend)): At<(String, String)>,
-) -> Result<Json<BackendStatus>, Failure> {
+) -> Result<Json<BackendInfo>, ApiError> {
     let pool = pool_of(&app, &pool)?;
     let found = find(&pool, &backend)?;
     as_it_is(&pool, &found).map(Json)
 }
 
-/// A backend that is to be added.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct New {
-    address: String,
-    #[serde(default, deserialize_with = "not_null")]
-    name: Option<String>,
-    #[serde(default, deserialize_with = "whole")]
-    weight: Option<u32>,
-    #[serde(default)]
-    backup: bool,
-}
-
-impl New {
-    /// What it means in that pool.
-    fn read(self, pool: &Pool) -> Result<Found, Failure> {
+impl NewBackend {
+    /// What the pool is to use.
+    fn read(self, pool: &Pool) -> Result<Found, ApiError> {
         let address: Option<SocketAddr> = self.address.parse().ok();
         let address = address.filter(|address| address.port() > 0 && !address.ip().is_unspecified());
         let address = address.ok_or_else(|| {
@@ -72,11 +55,15 @@ impl New {
         if self.name.as_deref().is_some_and(|name| !is_backend_name(name)) {
             return Err(bad_request(format!("a name has {BACKEND_NAME_RULE}")));
         }
-        let weight = self.weight.unwrap_or(1);
-        check_weight(pool, weight)?;
+        check_weight(pool, self.weight)?;
         let nameless = self.name.is_none();
         let name = self.name.unwrap_or_else(|| address.to_string());
-        Ok(Found { nameless, weight, tier: u16::from(self.backup), ..Found::new(name.into(), address) })
+        Ok(Found {
+            nameless,
+            weight: self.weight,
+            tier: u16::from(self.backup),
+            ..Found::new(name.into(), address)
+        })
     }
 }
 
@@ -87,11 +74,11 @@ pub(super) async fn add(
     Operator(who): Operator,
     State(app): State<App>,
     At(pool): At<String>,
-    Body(new): Body<New>,
-) -> Result<(StatusCode, Json<BackendStatus>), Failure> {
+    Body(new): Body<NewBackend>,
+) -> Result<(StatusCode, Json<BackendInfo>), ApiError> {
     let pool = pool_of(&app, &pool)?;
     let found = new.read(&pool)?;
-    let conflict = |code, message: String, hint| Failure::new(StatusCode::CONFLICT, code, message, hint);
+    let conflict = |code, message: String, hint| ApiError::new(StatusCode::CONFLICT, code, message, hint);
     pool.add(found.clone()).await.map_err(|why| match why {
         NotAdded::Own(owner) => {
             let message = format!("{} is this balancer's own {owner}", found.address);
@@ -135,7 +122,7 @@ pub(super) async fn remove(
     Operator(who): Operator,
     State(app): State<App>,
     At((pool, backend)): At<(String, String)>,
-) -> Result<Json<BackendStatus>, Failure> {
+) -> Result<Json<BackendInfo>, ApiError> {
     let pool = pool_of(&app, &pool)?;
     let found = find(&pool, &backend)?;
     let before = as_it_is(&pool, &found)?;
@@ -143,7 +130,7 @@ pub(super) async fn remove(
         NotRemoved::Known(sources) => {
             let message = format!("{backend:?} is still known by {}", sources.join(" and "));
             let hint = r#"take it out there, or PATCH it to {"state": "draining"}"#;
-            Failure::new(StatusCode::CONFLICT, "still_known", message, hint)
+            ApiError::new(StatusCode::CONFLICT, "still_known", message, hint)
         }
         NotRemoved::NotThere => gone(&found),
     })?;
@@ -155,26 +142,8 @@ pub(super) async fn remove(
         address: found.address,
     });
     // Without connections it is gone already.
-    let gone = BackendStatus { state: Standing::Gone, cause, sources: Box::default(), ..before };
+    let gone = BackendInfo { state: Some(BackendState::Gone), cause, sources: Box::default(), ..before };
     Ok(Json(as_it_is(&pool, &found).unwrap_or(gone)))
-}
-
-/// What is to change of a backend.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Change {
-    #[serde(default, deserialize_with = "not_null")]
-    state: Option<Wanted>,
-    #[serde(default, deserialize_with = "whole")]
-    weight: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Wanted {
-    Up,
-    Draining,
-    Maintenance,
 }
 
 /// `PATCH /api/v1/pools/{pool}/backends/{backend}`: everything that is asked for, or nothing, and then the new state.
@@ -185,31 +154,23 @@ pub(super) async fn change(
     Operator(who): Operator, // the first, as nothing else of the request matters if it is not one
     State(app): State<App>,
     At((pool, backend)): At<(String, String)>,
-    Body(change): Body<Change>,
-) -> Result<Json<BackendStatus>, Failure> {
+    Body(change): Body<BackendChange>,
+) -> Result<Json<BackendInfo>, ApiError> {
     if change.state.is_none() && change.weight.is_none() {
         return Err(bad_request("there is neither a state nor a weight in it"));
     }
     let pool = pool_of(&app, &pool)?;
     change.weight.map_or(Ok(()), |weight| check_weight(&pool, weight))?;
     let found = find(&pool, &backend)?;
-    let state = change.state.map(|state| match state {
-        Wanted::Up => ("up", AdminState::Up),
-        Wanted::Draining => ("draining", AdminState::Draining),
-        Wanted::Maintenance => ("maintenance", AdminState::Maintenance),
-    });
     app.overview.journal.tell(Fact::Operator {
         who: Arc::clone(&who),
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
         address: found.address,
-        state: state.map(|(name, _)| name),
+        state: change.state.map(AdminState::name),
         weight: change.weight,
     });
-    let commands = [
-        state.map(|(_, admin_state)| Command::SetAdminState(admin_state)),
-        change.weight.map(Command::SetWeight),
-    ];
+    let commands = [change.state.map(Command::SetAdminState), change.weight.map(Command::SetWeight)];
     for command in commands.into_iter().flatten() {
         pool.tell(&found, command, Arc::clone(&who)).await;
     }
@@ -218,7 +179,7 @@ pub(super) async fn change(
 
 /// Whether backends of that pool can have that weight. As in the configuration: a share that nobody heeds must not
 /// look as if it were granted. 0 is always heeded.
-fn check_weight(pool: &Pool, weight: u32) -> Result<(), Failure> {
+fn check_weight(pool: &Pool, weight: u32) -> Result<(), ApiError> {
     if weight > HEAVIEST {
         return Err(bad_request("a weight is a whole number from 0 to 256"));
     }
@@ -226,26 +187,26 @@ fn check_weight(pool: &Pool, weight: u32) -> Result<(), Failure> {
         let message =
             format!("the pool {:?} is balanced by round-robin, which heeds no weight but 0", &*pool.name);
         let hint = "write `balance: weighted` into the configuration of the pool";
-        return Err(Failure::new(StatusCode::CONFLICT, "weight_not_heeded", message, hint));
+        return Err(ApiError::new(StatusCode::CONFLICT, "weight_not_heeded", message, hint));
     }
     Ok(())
 }
 
 /// A backend as it is now.
-pub(super) fn as_it_is(pool: &Pool, backend: &Backend) -> Result<BackendStatus, Failure> {
+pub(super) fn as_it_is(pool: &Pool, backend: &Backend) -> Result<BackendInfo, ApiError> {
     let status = pool.status();
     let now = status.members.iter().find(|entry| entry.backend.key == backend.key);
-    now.map(BackendStatus::of).ok_or_else(|| gone(backend))
+    now.map(BackendInfo::of).ok_or_else(|| gone(backend))
 }
 
-fn gone(backend: &Backend) -> Failure {
+fn gone(backend: &Backend) -> ApiError {
     let message = format!("{:?} has left meanwhile", &*backend.name);
-    Failure::new(StatusCode::CONFLICT, "gone", message, "see /api/v1/status")
+    ApiError::new(StatusCode::CONFLICT, "gone", message, "see /api/v1/status")
 }
 
 /// The backend of that address or name. An address is at most one backend's; that another one has it for a name must not
 /// make it ambiguous.
-pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, Failure> {
+pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, ApiError> {
     let status = pool.status();
     let here = || status.members.iter().filter(|entry| !entry.leaving);
     if let Ok(address) = wanted.parse::<SocketAddr>()
@@ -259,7 +220,7 @@ pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, Failure> {
         (Some(_), Some(_)) => {
             let message = format!("several backends are called {wanted:?}");
             let hint = "name one by its address, as in /api/v1/status";
-            Err(Failure::new(StatusCode::CONFLICT, "ambiguous", message, hint))
+            Err(ApiError::new(StatusCode::CONFLICT, "ambiguous", message, hint))
         }
         (None, _) => {
             let known: Vec<_> = status.members.iter().take(8).map(|entry| &*entry.backend.name).collect();
@@ -268,7 +229,7 @@ pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, Failure> {
                 &*pool.name,
                 if known.is_empty() { "none".to_owned() } else { known.join(", ") }
             );
-            Err(Failure::new(StatusCode::NOT_FOUND, "no_such_backend", message, "see /api/v1/status"))
+            Err(ApiError::new(StatusCode::NOT_FOUND, "no_such_backend", message, "see /api/v1/status"))
         }
     }
 }

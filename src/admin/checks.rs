@@ -7,48 +7,29 @@ use std::time::{Duration, SystemTime};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::access::Operator;
 use super::backends::find;
 use super::pools::pool_of;
-use super::request::{Body, bad_request, not_null};
-use super::status::BackendStatus;
-use super::{App, Failure};
+use super::request::{Body, bad_request};
+use super::{ApiError, App};
+use crate::api::{BackendInfo, CheckReply, CheckRequest};
 use crate::pool::{Backend, BackendState as Standing, Command, Entry, Pool};
 use crate::telemetry::fact::Fact;
 
-/// How often it is looked whether the checks have ended.
-const LOOK: Duration = Duration::from_millis(10);
-/// Nobody is kept waiting for longer than this, whatever the checks' time limits are.
-const LONGEST: Duration = Duration::from_secs(8);
-
-/// Who is to be checked: all of the process, of a pool, or one.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
-    #[serde(default, deserialize_with = "not_null")]
-    pool: Option<String>,
-    #[serde(default, deserialize_with = "not_null")]
-    backend: Option<String>,
-}
-
-/// What the checks found.
-#[derive(Debug, Serialize)]
-pub(super) struct CheckedBackends {
-    backends: Vec<BackendStatus>,
-    /// How many of them have checks that have not ended yet.
-    pending: usize,
-}
+/// Between two looks at whether the checks have ended.
+const POLL: Duration = Duration::from_millis(10);
+/// The longest wait for an answer, whatever the checks' time limits are.
+const MAX_WAIT: Duration = Duration::from_secs(8);
 
 /// `POST /api/v1/check`: checks at once, and answers when the checks have ended: 200, or 202 if some have not in time.
 pub(super) async fn check(
     Operator(who): Operator,
     State(app): State<App>,
-    wanted: Option<Body<Wanted>>,
-) -> Result<(StatusCode, Json<CheckedBackends>), Failure> {
-    let Wanted { pool, backend } = wanted.map(|Body(wanted)| wanted).unwrap_or_default();
+    wanted: Option<Body<CheckRequest>>,
+) -> Result<(StatusCode, Json<CheckReply>), ApiError> {
+    let CheckRequest { pool, backend } = wanted.map(|Body(wanted)| wanted).unwrap_or_default();
     if backend.is_some() && pool.is_none() {
         return Err(bad_request("a backend is named, and no pool"));
     }
@@ -76,7 +57,7 @@ pub(super) async fn check(
     // One that is under way already is followed by the one that is asked for now.
     let timeouts =
         pools.iter().flat_map(|pool| pool.settings().health.iter().map(|h| h.timeout).collect::<Vec<_>>());
-    let patience = (timeouts.max().unwrap_or_default() * 2 + Duration::from_millis(500)).min(LONGEST);
+    let patience = (timeouts.max().unwrap_or_default() * 2 + Duration::from_millis(500)).min(MAX_WAIT);
     let (began, until) = (SystemTime::now(), Instant::now() + patience);
     for (pool, backend) in &targets {
         pool.tell(backend, Command::Check, Arc::clone(&who)).await;
@@ -90,7 +71,7 @@ pub(super) async fn check(
         if waiting.is_empty() || Instant::now() >= until {
             break;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
     }
     // The pool receives a result before it publishes the state that follows from it.
     for pool in &pools {
@@ -100,7 +81,7 @@ pub(super) async fn check(
     let key = |(pool, backend): &(Arc<Pool>, Arc<Backend>)| (Arc::as_ptr(pool).addr(), backend.key);
     let backends = targets.iter().filter_map(|target| now.get(&key(target)).cloned()).collect();
     let status = if waiting.is_empty() { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok((status, Json(CheckedBackends { backends, pending: waiting.len() })))
+    Ok((status, Json(CheckReply { backends, pending: waiting.len() as u64 })))
 }
 
 /// Those of a pool that are checked at all.
@@ -111,9 +92,9 @@ fn checkable(pool: &Arc<Pool>) -> Vec<(usize, u64)> {
     checked.map(|entry| (Arc::as_ptr(pool).addr(), entry.backend.key)).collect()
 }
 
-fn statuses(pool: &Arc<Pool>) -> Vec<((usize, u64), BackendStatus)> {
+fn statuses(pool: &Arc<Pool>) -> Vec<((usize, u64), BackendInfo)> {
     let key = |entry: &Entry| (Arc::as_ptr(pool).addr(), entry.backend.key);
-    pool.status().members.iter().map(|entry| (key(entry), BackendStatus::of(entry))).collect()
+    pool.status().members.iter().map(|entry| (key(entry), BackendInfo::of(entry))).collect()
 }
 
 /// Whether each of its checks has begun and ended since.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::access::{Operator, Peer};
 use super::pools::pool_of;
 use super::request::{Asked, At, bad_request};
-use super::{App, Failure};
+use super::{ApiError, App};
 use crate::config::Ending;
 use crate::proxy::open::Open;
 use crate::proxy::progress::End;
@@ -34,7 +34,7 @@ pub(super) struct Question {
 
 impl Question {
     /// How many, and which.
-    fn read(self, app: &App) -> Result<(usize, Which), Failure> {
+    fn read(self, app: &App) -> Result<(usize, Which), ApiError> {
         let limit = self.limit.unwrap_or(SOME);
         if limit > MOST {
             return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
@@ -61,7 +61,7 @@ pub(super) async fn all(
     State(app): State<App>,
     peer: Option<Extension<Peer>>,
     Asked(question): Asked<Question>,
-) -> Result<Json<Connections>, Failure> {
+) -> Result<Json<Connections>, ApiError> {
     let (limit, which) = question.read(&app)?;
     let _turn = app.listing.of(peer.map(|Extension(peer)| peer)).lock().await;
     let (connections, total) = app.overview.connections(&which, limit).await;
@@ -79,7 +79,7 @@ pub(super) struct Decisions {
 pub(super) async fn decisions(
     State(app): State<App>,
     Asked(question): Asked<Question>,
-) -> Result<Json<Decisions>, Failure> {
+) -> Result<Json<Decisions>, ApiError> {
     let (limit, which) = question.read(&app)?;
     Ok(Json(Decisions { decisions: app.overview.decisions_of(&which, limit) }))
 }
@@ -107,7 +107,7 @@ pub(super) async fn end(
     State(app): State<App>,
     At(conn): At<u64>,
     Asked(Manner { how }): Asked<Manner>,
-) -> Result<Json<Open>, Failure> {
+) -> Result<Json<Open>, ApiError> {
     let (how, word) = match how {
         How::Close => (Ending::Close, "close"),
         How::Reset => (Ending::Reset, "reset"),
@@ -115,7 +115,7 @@ pub(super) async fn end(
     let end = End { reason: CloseReason::Operator, how };
     let was = app.overview.close_connection(conn, end).await.ok_or_else(|| {
         let message = format!("there is no open connection {conn}");
-        Failure::new(StatusCode::NOT_FOUND, "no_such_connection", message, "see /api/v1/connections")
+        ApiError::new(StatusCode::NOT_FOUND, "no_such_connection", message, "see /api/v1/connections")
     })?;
     app.overview.journal.tell(Fact::Ended {
         who,

@@ -2,10 +2,10 @@
 //! here are those of SIGHUP and SIGTERM.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+
+use crate::api::{DrainReply, ReloadReply};
 
 /// So many orders may wait; more are refused.
 const WAITING: usize = 16;
@@ -21,35 +21,15 @@ pub enum Order {
         /// Who wants it.
         who: Arc<str>,
         /// Where the result is told.
-        answer: Answer<Reloaded>,
+        answer: Answer<ReloadReply>,
     },
     /// To let nobody new in, and to end when the open connections have.
     Drain {
         /// Who wants it.
         who: Arc<str>,
         /// Where it is told that it begins.
-        answer: Answer<Draining>,
+        answer: Answer<DrainReply>,
     },
-}
-
-/// A configuration that is at work now.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Reloaded {
-    /// Listeners in it.
-    pub listeners: usize,
-    /// Pools in it.
-    pub pools: usize,
-    /// What has changed in it and takes effect after a restart.
-    pub restart: Vec<&'static str>,
-}
-
-/// A drain that begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Draining {
-    /// Connections that are open.
-    pub open: usize,
-    /// How long they may take to finish.
-    pub timeout: Duration,
 }
 
 /// Why an order is not followed.

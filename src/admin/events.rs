@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use super::access::{Peer, PerOrigin};
 use super::pending::Pending;
 use super::sse::{self, BATCH, Source};
-use super::status::Status;
-use super::{App, Failure};
+use super::{ApiError, App};
+use crate::api::{Hello, Lagged, StatusReply};
 use crate::telemetry::decisions::Decision;
 use crate::telemetry::journal::Journal;
 
@@ -106,7 +106,7 @@ pub(super) async fn events(
     Extension(Stop(stop)): Extension<Stop>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let peer = peer.map(|Extension(peer)| peer);
     let place = app.streams.of(peer).place()?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
@@ -126,7 +126,7 @@ impl Facts {
         let mut out = String::new();
         let (entries, forgotten) = self.journal.some_after(self.told, FACTS);
         if forgotten > 0 {
-            sse::event(&mut out, "lagged", None, &json!({"missed": forgotten}).to_string());
+            sse::event(&mut out, "lagged", None, &in_json(&Lagged { missed: forgotten }));
         }
         for entry in entries {
             if out.len() >= BATCH {
@@ -167,8 +167,8 @@ impl Events {
         let newest = *news.borrow();
         news.mark_changed();
         let mut hello = format!("retry: {RETRY}\n\n");
-        let version = json!({"version": env!("CARGO_PKG_VERSION"), "latest": newest});
-        sse::event(&mut hello, "hello", None, &version.to_string());
+        let first = Hello { version: env!("CARGO_PKG_VERSION").into(), latest: newest };
+        sse::event(&mut hello, "hello", None, &in_json(&first));
         let every = |time| {
             let mut interval = interval(time);
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -192,7 +192,7 @@ impl Events {
     /// The latest status, or a keepalive when there is no room for it.
     fn status(&self) -> Bytes {
         let App { overview, snapshots, pending, .. } = &self.app;
-        snapshots.latest(self.peer, pending, || in_json(&Status::of(overview))).unwrap_or(sse::COMMENT)
+        snapshots.latest(self.peer, pending, || in_json(&StatusReply::of(overview))).unwrap_or(sse::COMMENT)
     }
 
     /// The latest decisions, if there are new ones.

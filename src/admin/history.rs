@@ -10,8 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Bytes;
 use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
+use serde::ser::Serializer;
 
+use crate::api::{HistoryReply, PoolTrack, Track};
 use crate::overview::Overview;
 use crate::pool::Pool;
 use crate::telemetry::CloseReason;
@@ -60,12 +61,13 @@ impl History {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Count {
     active: u64,
-    totals: [u64; TOTALS.len()],
+    totals: Totals,
 }
 
-/// The totals, by their names in JSON. A backend has the first ones only.
-const TOTALS: [&str; 6] =
-    ["connections", "bytes_in", "bytes_out", "failures_masked", "failures_seen", "unserved"];
+/// Connections, bytes in and out; of a pool also failures that were retried, client-visible failures, and connections
+/// that reached no backend.
+type Totals = [u64; 6];
+/// The totals that a listener or a backend has.
 const OF_ALL: usize = 3;
 
 impl Count {
@@ -135,9 +137,9 @@ impl Counts {
 
 /// The last values of one thing, the oldest first; `None`: it was not there.
 #[derive(Clone, Debug, Default)]
-struct Track(VecDeque<Option<Count>>);
+struct Values(VecDeque<Option<Count>>);
 
-impl Track {
+impl Values {
     fn is_there(&self) -> bool {
         self.0.iter().any(Option::is_some)
     }
@@ -150,9 +152,9 @@ struct Book {
     /// How many values each track has.
     length: usize,
     last: Counts,
-    listeners: BTreeMap<Arc<str>, Track>,
-    pools: BTreeMap<Arc<str>, Track>,
-    backends: BTreeMap<(Arc<str>, Arc<str>), Track>,
+    listeners: BTreeMap<Arc<str>, Values>,
+    pools: BTreeMap<Arc<str>, Values>,
+    backends: BTreeMap<(Arc<str>, Arc<str>), Values>,
     json: Option<Bytes>,
 }
 
@@ -216,10 +218,28 @@ impl Book {
         self.json = None;
     }
 
+    fn reply(&self) -> HistoryReply<Column<'_>> {
+        let name = Arc::clone;
+        let mut backends: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+        for ((pool, backend), values) in &self.backends {
+            backends.entry(name(pool)).or_default().insert(name(backend), values.track());
+        }
+        for pool in self.pools.keys() {
+            backends.entry(name(pool)).or_default();
+        }
+        HistoryReply {
+            step_seconds: STEP.as_secs(),
+            end: self.end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+            listeners: self.listeners.iter().map(|(key, values)| (name(key), values.track())).collect(),
+            pools: self.pools.iter().map(|(key, values)| (name(key), values.pool_track())).collect(),
+            backends,
+        }
+    }
+
     fn json(&mut self) -> Bytes {
         if self.json.is_none() {
             // Nothing of this fails to be put into JSON.
-            self.json = Some(serde_json::to_vec(&Written(self)).unwrap_or_default().into());
+            self.json = Some(serde_json::to_vec(&self.reply()).unwrap_or_default().into());
         }
         self.json.clone().unwrap_or_default()
     }
@@ -227,14 +247,14 @@ impl Book {
 
 /// Adds the values of so many seconds to each track.
 fn note<K: Ord + Clone>(
-    tracks: &mut BTreeMap<K, Track>,
+    tracks: &mut BTreeMap<K, Values>,
     grown: &BTreeMap<K, Count>,
     length: usize,
     steps: usize,
 ) {
     for key in grown.keys() {
         if !tracks.contains_key(key) {
-            tracks.insert(key.clone(), Track(std::iter::repeat_n(None, length).collect()));
+            tracks.insert(key.clone(), Values(std::iter::repeat_n(None, length).collect()));
         }
     }
     for (key, track) in tracks.iter_mut() {
@@ -257,52 +277,39 @@ fn share(count: &Count, step: usize, steps: usize) -> Count {
     Count { active: count.active, totals: count.totals.map(part) }
 }
 
-/// The history as it is told.
-struct Written<'b>(&'b Book);
+/// One value of each second, written without a copy.
+struct Column<'t> {
+    values: &'t VecDeque<Option<Count>>,
+    of: fn(&Count) -> u64,
+}
 
-impl Serialize for Written<'_> {
+impl Serialize for Column<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let book = self.0;
-        let seconds = book.end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut backends: BTreeMap<&str, BTreeMap<&str, Columns<'_>>> = BTreeMap::new();
-        for pool in book.pools.keys() {
-            backends.insert(pool, BTreeMap::new());
-        }
-        for ((pool, backend), track) in &book.backends {
-            backends.entry(pool).or_default().insert(backend, Columns(track, &TOTALS[..OF_ALL]));
-        }
-        let mut map = serializer.serialize_map(Some(5))?;
-        map.serialize_entry("step_seconds", &STEP.as_secs())?;
-        map.serialize_entry("end", &seconds)?;
-        map.serialize_entry("listeners", &columns(&book.listeners, &TOTALS[..OF_ALL]))?;
-        map.serialize_entry("pools", &columns(&book.pools, &TOTALS))?;
-        map.serialize_entry("backends", &backends)?;
-        map.end()
+        serializer.collect_seq(self.values.iter().map(|count| count.as_ref().map(self.of)))
     }
 }
 
-fn columns<'b>(
-    tracks: &'b BTreeMap<Arc<str>, Track>,
-    totals: &'static [&'static str],
-) -> BTreeMap<&'b str, Columns<'b>> {
-    tracks.iter().map(|(name, track)| (&**name, Columns(track, totals))).collect()
-}
+impl Values {
+    fn column(&self, of: fn(&Count) -> u64) -> Column<'_> {
+        Column { values: &self.0, of }
+    }
 
-/// A track as one list for each of its values.
-struct Columns<'t>(&'t Track, &'static [&'static str]);
-
-impl Serialize for Columns<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self(Track(values), totals) = self;
-        let mut map = serializer.serialize_map(Some(1 + totals.len()))?;
-        let column = |of: &dyn Fn(&Count) -> u64| -> Vec<Option<u64>> {
-            values.iter().map(|count| count.as_ref().map(of)).collect()
-        };
-        map.serialize_entry("active", &column(&|count| count.active))?;
-        for (index, name) in totals.iter().enumerate() {
-            map.serialize_entry(name, &column(&|count| count.totals[index]))?;
+    fn track(&self) -> Track<Column<'_>> {
+        Track {
+            active: self.column(|count| count.active),
+            connections: self.column(|count| count.totals[0]),
+            bytes_in: self.column(|count| count.totals[1]),
+            bytes_out: self.column(|count| count.totals[2]),
         }
-        map.end()
+    }
+
+    fn pool_track(&self) -> PoolTrack<Column<'_>> {
+        PoolTrack {
+            track: self.track(),
+            failures_masked: self.column(|count| count.totals[3]),
+            failures_seen: self.column(|count| count.totals[4]),
+            unserved: self.column(|count| count.totals[5]),
+        }
     }
 }
 

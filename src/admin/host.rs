@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::access::Peer;
-use super::{App, Failure};
+use super::{ApiError, App};
 
 /// What may be asked by any name: it tells nothing but that the process lives, and health checks have odd names for it.
 pub(super) const FOR_ALL: [&str; 2] = ["/heartbeat", "/ready"];
@@ -42,7 +42,7 @@ pub(super) async fn known(State(app): State<App>, request: Request, next: Next) 
     } else {
         "ask for an address or a name without a dot, or list the name in admin.hosts"
     };
-    Failure::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", message, hint).at(&path)
+    ApiError::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", message, hint).at(&path)
 }
 
 /// What the server is called, if it is neither an address nor one of its names. Without a Host header (HTTP/1.0), or with an empty

@@ -18,7 +18,7 @@ use super::access::Peer;
 use super::events::Stop;
 use super::request::Asked;
 use super::sse::{self, ALIVE, BATCH, Source};
-use super::{App, Failure};
+use super::{ApiError, App};
 use crate::telemetry::log;
 use crate::telemetry::tail::{Lines, Tail};
 
@@ -43,7 +43,7 @@ pub(super) async fn logs(
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     Asked(wanted): Asked<Wanted>,
-) -> Result<Response, Failure> {
+) -> Result<Response, ApiError> {
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let place = app.streams.of(peer.map(|Extension(peer)| peer)).place()?;
     Ok(sse::answer(Log::new(log::tail(), &wanted, seen, stop, place)))

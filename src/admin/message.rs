@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::Failure;
+use super::ApiError;
 use super::framing::{Framing, Framings};
 use super::request::bad_request;
 
@@ -38,7 +38,7 @@ pub(super) async fn well_formed(
     response
 }
 
-fn check(framing: Option<Framing>, version: Version, headers: &HeaderMap) -> Result<(), Failure> {
+fn check(framing: Option<Framing>, version: Version, headers: &HeaderMap) -> Result<(), ApiError> {
     if framing.is_none_or(|framing| framing == Framing::Both) {
         return Err(bad_request("a request has a Content-Length or a Transfer-Encoding, not both"));
     }
@@ -46,7 +46,7 @@ fn check(framing: Option<Framing>, version: Version, headers: &HeaderMap) -> Res
     if codings.any(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked")) {
         let message = "the only supported Transfer-Encoding is chunked";
         let hint = "send the body as it is, with its Content-Length";
-        return Err(Failure::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message, hint));
+        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "not_implemented", message, hint));
     }
     if headers.get_all(header::TRANSFER_ENCODING).iter().count() > 1 {
         return Err(bad_request("there is more than one Transfer-Encoding"));

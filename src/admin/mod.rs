@@ -37,7 +37,6 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router, middleware};
-use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -48,8 +47,10 @@ use events::Snapshots;
 use history::History;
 use metrics::Metrics;
 use pending::Pending;
-use replicas::Refused;
+use replicas::ReplicaError;
 use sse::Streams;
+
+use crate::api::{ErrorDetail, ErrorReply, path};
 
 /// What can be asked, and what is answered: OpenAPI 3.1.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -110,7 +111,7 @@ fn routes() -> Routes {
         .route("/ready", get(process::ready))
         .route("/metrics", get(process::metrics))
         .route("/api/v1/openapi.json", get(openapi))
-        .route("/api/v1/status", get(process::status))
+        .route(path::STATUS, get(process::status))
         .route("/api/v1/pools", get(pools::all))
         .route("/api/v1/pools/{pool}", get(pools::one))
         .route("/api/v1/pools/{pool}/backends", get(backends::all).post(backends::add))
@@ -118,16 +119,16 @@ fn routes() -> Routes {
             "/api/v1/pools/{pool}/backends/{backend}",
             get(backends::one).patch(backends::change).delete(backends::remove),
         )
-        .route("/api/v1/connections", get(connections::all))
+        .route(path::CONNECTIONS, get(connections::all))
         .route("/api/v1/connections/{id}", delete(connections::end))
         .route("/api/v1/decisions", get(connections::decisions))
-        .route("/api/v1/facts", get(process::facts))
-        .route("/api/v1/history", get(process::history))
+        .route(path::FACTS, get(process::facts))
+        .route(path::HISTORY, get(process::history))
         .route("/api/v1/config", get(process::config))
-        .route("/api/v1/events", get(events::events))
-        .route("/api/v1/check", post(checks::check))
-        .route("/api/v1/reload", post(process::reload))
-        .route("/api/v1/drain", post(process::drain))
+        .route(path::EVENTS, get(events::events))
+        .route(path::CHECK, post(checks::check))
+        .route(path::RELOAD, post(process::reload))
+        .route(path::DRAIN, post(process::drain))
         .route("/api/v1/logs", get(logs::logs))
         .route("/api/v1/replicas", get(replicas::overview))
         .route("/rep", get(replicas::list))
@@ -157,15 +158,15 @@ async fn openapi() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
-async fn not_found(uri: Uri) -> Failure {
+async fn not_found(uri: Uri) -> ApiError {
     let message = format!("there is nothing at {}", uri.path());
-    Failure::new(StatusCode::NOT_FOUND, "not_found", message, "try /api/v1/status")
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", message, "try /api/v1/status")
 }
 
 async fn not_allowed(method: Method, uri: Uri) -> Response {
     let message = format!("{method} is not allowed on {}", uri.path());
     let hint = "the Allow header says what is";
-    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message, hint).at(uri.path())
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message, hint).at(uri.path())
 }
 
 async fn not_stored(mut response: Response) -> Response {
@@ -173,35 +174,32 @@ async fn not_stored(mut response: Response) -> Response {
     response
 }
 
-/// An error, in the shape that all of them have.
-#[derive(Debug, Serialize)]
-struct Failure {
-    #[serde(skip)]
+/// An error with its status.
+#[derive(Debug)]
+struct ApiError {
     status: StatusCode,
-    error: Detail,
+    error: ErrorDetail,
 }
 
-#[derive(Debug, Serialize)]
-struct Detail {
-    code: &'static str,
-    message: String,
-    hint: &'static str,
-}
-
-impl Failure {
+impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>, hint: &'static str) -> Self {
-        Self { status, error: Detail { code, message: message.into(), hint } }
+        let error = ErrorDetail { code: code.into(), message: message.into(), hint: hint.into() };
+        Self { status, error }
     }
 
     /// The answer to a request for that path: a few have a shape of their own.
     fn at(self, path: &str) -> Response {
-        if replicas::has_own_shape(path) { Refused::from(self).into_response() } else { self.into_response() }
+        if replicas::has_own_shape(path) {
+            ReplicaError::from(self).into_response()
+        } else {
+            self.into_response()
+        }
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        with_scheme((self.status, Json(self)).into_response())
+        with_scheme((self.status, Json(ErrorReply { error: self.error })).into_response())
     }
 }
 

@@ -12,7 +12,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Failure;
+use super::ApiError;
 use super::access::{Peer, PerOrigin};
 
 /// The limit of unread bytes: some scrapes of 10,000 backends, or a hundred snapshots of 1,500.
@@ -77,7 +77,7 @@ pub(super) async fn count(
             let limit = LIMIT >> 20;
             let message = format!("{limit} MiB of answers wait for clients that are slow to take them");
             let hint = "ask again in a second, or find out which clients do not read their answers";
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(&path)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(&path)
         }
     }
 }

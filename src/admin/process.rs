@@ -5,14 +5,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::access::Operator;
-use super::control::{Order, Refusal, Reloaded};
+use super::control::{Order, Refusal};
 use super::metrics;
 use super::request::{Asked, bad_request};
-use super::status::Status;
-use super::{App, Failure};
+use super::{ApiError, App};
+use crate::api::{Acknowledgement, DrainReply, ReloadReply, StatusReply};
 use crate::config;
 use crate::overview::Phase;
 use crate::telemetry::journal::Entry;
@@ -22,20 +21,20 @@ const SOME: usize = 100;
 const MOST: usize = 10_000;
 
 /// `GET /heartbeat`: alive, whatever the backends do.
-pub(super) async fn heartbeat() -> Json<Value> {
-    Json(json!({"status": "alive"}))
+pub(super) async fn heartbeat() -> Json<Acknowledgement> {
+    Json(Acknowledgement { status: "alive".into() })
 }
 
 /// `GET /ready`: 200 when traffic should be sent here, 503 when not.
 pub(super) async fn ready(State(app): State<App>) -> Response {
     if app.overview.ready() {
-        return Json(json!({"status": "ready"})).into_response();
+        return Json(Acknowledgement { status: "ready".into() }).into_response();
     }
     let (code, message) = match app.overview.phase() {
         Phase::Draining => ("draining", "the process was told to stop and finishes its connections"),
         Phase::Starting | Phase::Serving => ("starting", "the pools are still looking for their backends"),
     };
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, code, message, "ask again in a second").into_response()
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message, "ask again in a second").into_response()
 }
 
 /// `GET /metrics`.
@@ -46,15 +45,15 @@ pub(super) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Respo
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(_) => {
             let message = "the metrics cannot be written";
-            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, "please report it")
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, "please report it")
                 .into_response()
         }
     }
 }
 
 /// `GET /api/v1/status`.
-pub(super) async fn status(State(app): State<App>) -> Json<Status> {
-    Json(Status::of(&app.overview))
+pub(super) async fn status(State(app): State<App>) -> Json<StatusReply> {
+    Json(StatusReply::of(&app.overview))
 }
 
 /// `GET /api/v1/config`: the configuration at work, in the shape of the file.
@@ -86,7 +85,7 @@ pub(super) struct Facts {
 pub(super) async fn facts(
     State(app): State<App>,
     Asked(Since { after, limit }): Asked<Since>,
-) -> Result<Json<Facts>, Failure> {
+) -> Result<Json<Facts>, ApiError> {
     let limit = limit.unwrap_or(SOME);
     if limit > MOST {
         return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
@@ -105,7 +104,7 @@ pub(super) async fn history(State(app): State<App>) -> Response {
 pub(super) async fn reload(
     Operator(who): Operator,
     State(app): State<App>,
-) -> Result<Json<Reloaded>, Failure> {
+) -> Result<Json<ReloadReply>, ApiError> {
     let reload = app.control.order(|answer| Order::Reload { who, answer });
     reload.await.map(Json).map_err(|refusal| refused(&refusal))
 }
@@ -114,22 +113,21 @@ pub(super) async fn reload(
 pub(super) async fn drain(
     Operator(who): Operator,
     State(app): State<App>,
-) -> Result<(StatusCode, Json<Value>), Failure> {
+) -> Result<(StatusCode, Json<DrainReply>), ApiError> {
     let drain = app.control.order(|answer| Order::Drain { who, answer });
     let draining = drain.await.map_err(|refusal| refused(&refusal))?;
-    let answer = json!({"open": draining.open, "timeout_seconds": draining.timeout.as_secs_f64()});
-    Ok((StatusCode::ACCEPTED, Json(answer)))
+    Ok((StatusCode::ACCEPTED, Json(draining)))
 }
 
-fn refused(refusal: &Refusal) -> Failure {
-    let conflict = |code, message: &str, hint| Failure::new(StatusCode::CONFLICT, code, message, hint);
+fn refused(refusal: &Refusal) -> ApiError {
+    let conflict = |code, message: &str, hint| ApiError::new(StatusCode::CONFLICT, code, message, hint);
     match refusal {
         Refusal::NoFile => conflict(
             "no_file",
             "this instance has no configuration file",
             "start it with `pointsman run -c FILE`",
         ),
-        Refusal::Invalid(problems) => Failure::new(
+        Refusal::Invalid(problems) => ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "invalid_configuration",
             &**problems,

@@ -1,7 +1,6 @@
 //! Replicas over HTTP: `GET /rep`, `POST /add`, `DELETE /rm`, in a shape that others have given to them, errors
 //! included: `{"message": …, "status": "successful"}` or `"failure"`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +10,14 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
-use serde_json::json;
 
 use super::access::Operator;
-use super::request::{Object, as_whole};
-use super::{App, Failure, with_scheme};
-use crate::replicas::{Board, Decision, Refusal, Replicas};
+use super::request::Object;
+use super::{ApiError, App, with_scheme};
+use crate::api::{
+    AllReplicasReply, ReplicaChange, ReplicaFailure, ReplicaList, ReplicaNames, ReplicaPool, whole_number,
+};
+use crate::replicas::{Refusal, Replicas};
 
 /// Time for a request's body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -38,17 +39,7 @@ pub(super) struct Which {
     pool: Option<String>,
 }
 
-/// What is asked for.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wanted {
-    /// Any number, so that it can be said what is wrong with -1.
-    n: serde_json::Number,
-    #[serde(default)]
-    hostnames: Vec<String>,
-}
-
-/// Who asks for how many, by what names.
+/// A change of the number of replicas, from an operator.
 #[derive(Debug)]
 pub(super) struct Change {
     who: Arc<str>,
@@ -57,15 +48,19 @@ pub(super) struct Change {
 }
 
 /// `GET /rep`: how many replicas there are to be, and their names.
-pub(super) async fn list(State(app): State<App>, which: Named) -> Result<Response, Refused> {
+pub(super) async fn list(State(app): State<App>, which: Named) -> Result<Json<ReplicaList>, ReplicaError> {
     let replicas = find(&app, which)?;
-    Ok(listed(&replicas.names().await?))
+    Ok(listed(replicas.names().await?))
 }
 
 /// `POST /add`: answers when the containers were started, or, if one could not be, when those that were are removed.
-pub(super) async fn add(State(app): State<App>, which: Named, change: Change) -> Result<Response, Refused> {
+pub(super) async fn add(
+    State(app): State<App>,
+    which: Named,
+    change: Change,
+) -> Result<Json<ReplicaList>, ReplicaError> {
     let replicas = find(&app, which)?;
-    Ok(listed(&replicas.add(change.n, change.names, change.who).await?))
+    Ok(listed(replicas.add(change.n, change.names, change.who).await?))
 }
 
 /// `DELETE /rm`: answers when they get nothing new any longer; they finish and end after that.
@@ -73,41 +68,37 @@ pub(super) async fn remove(
     State(app): State<App>,
     which: Named,
     change: Change,
-) -> Result<Response, Refused> {
+) -> Result<Json<ReplicaList>, ReplicaError> {
     let replicas = find(&app, which)?;
-    Ok(listed(&replicas.remove(change.n, change.names, change.who).await?))
+    Ok(listed(replicas.remove(change.n, change.names, change.who).await?))
 }
 
-/// `GET /api/v1/replicas`: all that there is to see, with the last decisions.
-pub(super) async fn overview(State(app): State<App>) -> Json<serde_json::Value> {
-    #[derive(serde::Serialize)]
-    struct Whole<'a> {
-        #[serde(flatten)]
-        board: &'a Board,
-        decisions: &'a [Decision],
-    }
+/// `GET /api/v1/replicas`.
+pub(super) async fn overview(State(app): State<App>) -> Json<AllReplicasReply> {
     let pools = app.overview.replicas.load();
-    let boards: BTreeMap<_, _> =
-        pools.iter().map(|(pool, replicas)| (Arc::clone(pool), replicas.board())).collect();
-    let whole: BTreeMap<_, _> =
-        boards.iter().map(|(pool, board)| (pool, Whole { board, decisions: &board.decisions })).collect();
-    Json(json!({"pools": whole}))
+    let group = |(pool, replicas): (&Arc<str>, &Replicas)| {
+        let board = replicas.board();
+        let (group, decisions) = (Arc::clone(&board.group), Arc::clone(&board.decisions));
+        (Arc::clone(pool), ReplicaPool { group, decisions })
+    };
+    Json(AllReplicasReply { pools: pools.iter().map(group).collect() })
 }
 
-fn listed(names: &[Arc<str>]) -> Response {
-    Json(json!({"message": {"N": names.len(), "replicas": names}, "status": "successful"})).into_response()
+fn listed(names: Vec<Arc<str>>) -> Json<ReplicaList> {
+    let message = ReplicaNames { n: names.len(), replicas: names };
+    Json(ReplicaList { message, status: "successful".into() })
 }
 
 /// Which pool is named, if one is.
 type Named = Result<Query<Which>, QueryRejection>;
 
 /// The replicas that are meant: those of the pool that is named, or of the only one that has any.
-fn find(app: &App, which: Named) -> Result<Replicas, Refused> {
+fn find(app: &App, which: Named) -> Result<Replicas, ReplicaError> {
     let Query(which) =
-        which.map_err(|error| Refused { status: error.status(), message: error.body_text() })?;
+        which.map_err(|error| ReplicaError { status: error.status(), message: error.body_text() })?;
     let all = app.overview.replicas.load();
     let names = || all.keys().map(|name| &**name).collect::<Vec<_>>().join(", ");
-    let refuse = |status, message: String| Err(Refused { status, message });
+    let refuse = |status, message: String| Err(ReplicaError { status, message });
     match (&which.pool, all.len()) {
         (_, 0) => refuse(
             StatusCode::NOT_FOUND,
@@ -121,11 +112,10 @@ fn find(app: &App, which: Named) -> Result<Replicas, Refused> {
                 format!("there is no pool {pool:?} with replicas; there is {}", names()),
             ),
         },
-        (None, 1) => all
-            .values()
-            .next()
-            .cloned()
-            .ok_or(Refused { status: StatusCode::NOT_FOUND, message: "no pool has replicas".to_owned() }),
+        (None, 1) => all.values().next().cloned().ok_or(ReplicaError {
+            status: StatusCode::NOT_FOUND,
+            message: "no pool has replicas".to_owned(),
+        }),
         (None, _) => refuse(
             StatusCode::BAD_REQUEST,
             format!("several pools have replicas: say which with ?pool=, one of {}", names()),
@@ -134,15 +124,15 @@ fn find(app: &App, which: Named) -> Result<Replicas, Refused> {
 }
 
 impl FromRequest<App> for Change {
-    type Rejection = Refused;
+    type Rejection = ReplicaError;
 
-    /// Of anybody who may not change anything no body is waited for.
-    async fn from_request(request: Request, app: &App) -> Result<Self, Refused> {
+    /// Reads the body only for an operator.
+    async fn from_request(request: Request, app: &App) -> Result<Self, ReplicaError> {
         let (mut head, body) = request.into_parts();
         let Operator(who) = Operator::from_request_parts(&mut head, app).await?;
-        let read = Json::<Object<Wanted>>::from_request(Request::from_parts(head, body), app);
+        let read = Json::<Object<ReplicaChange>>::from_request(Request::from_parts(head, body), app);
         let example = r#"send a body such as {"n": 2, "hostnames": ["Server 4"]} as application/json"#;
-        let refuse = |status, why: &str| Err(Refused { status, message: format!("{why}; {example}") });
+        let refuse = |status, why: &str| Err(ReplicaError { status, message: format!("{why}; {example}") });
         let wanted = match tokio::time::timeout(BODY_TIME, read).await {
             Ok(Ok(Json(Object(wanted)))) => wanted,
             // What is no sensible request is a bad one, however well-formed.
@@ -152,7 +142,7 @@ impl FromRequest<App> for Change {
             Ok(Err(error)) => return refuse(error.status(), &error.body_text()),
             Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the request was not there whole in time"),
         };
-        let n = as_whole(&wanted.n).and_then(|n| usize::try_from(n).ok());
+        let n = whole_number(&wanted.n).and_then(|n| usize::try_from(n).ok());
         let Some(n) = n.filter(|n| *n > 0) else {
             return refuse(StatusCode::BAD_REQUEST, "n must be a whole number from 1");
         };
@@ -162,12 +152,12 @@ impl FromRequest<App> for Change {
 
 /// Why nothing was done.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct ReplicaError {
     status: StatusCode,
     message: String,
 }
 
-impl From<Refusal> for Refused {
+impl From<Refusal> for ReplicaError {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
             Refusal::MoreNamesThanAdded | Refusal::MoreNamesThanRemovable | Refusal::Wrong(_) => {
@@ -185,16 +175,17 @@ impl From<Refusal> for Refused {
     }
 }
 
-impl From<Failure> for Refused {
-    fn from(failure: Failure) -> Self {
+impl From<ApiError> for ReplicaError {
+    fn from(failure: ApiError) -> Self {
         let message = format!("{}; {}", failure.error.message, failure.error.hint);
         Self { status: failure.status, message }
     }
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for ReplicaError {
     fn into_response(self) -> Response {
         let message = format!("<Error> {}", self.message);
-        with_scheme((self.status, Json(json!({"message": message, "status": "failure"}))).into_response())
+        let reply = ReplicaFailure { message, status: "failure".into() };
+        with_scheme((self.status, Json(reply)).into_response())
     }
 }

@@ -12,34 +12,13 @@ use axum::http::request::Parts;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
-use super::Failure;
+use super::ApiError;
 
 const DESCRIBED: &str = "/api/v1/openapi.json describes what there is to ask";
 
 /// A request that makes no sense.
-pub(super) fn bad_request(message: impl Into<String>) -> Failure {
-    Failure::new(StatusCode::BAD_REQUEST, "bad_request", message, DESCRIBED)
-}
-
-/// Reads something that may be left out, but is not null.
-pub(super) fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    value: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(value).map(Some)
-}
-
-/// A number as a whole one, if it is one and not too large. In JSON 3.0 is one too (JSON Schema, 6.1.1).
-pub(super) fn as_whole(number: &serde_json::Number) -> Option<u32> {
-    let whole = |number: f64| {
-        (number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number)).then_some(number as u32)
-    };
-    number.as_u64().map_or_else(|| number.as_f64().and_then(whole), |n| u32::try_from(n).ok())
-}
-
-/// Reads a whole number that may be left out, but is not null.
-pub(super) fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u32>, D::Error> {
-    let number = serde_json::Number::deserialize(value)?;
-    as_whole(&number).map(Some).ok_or_else(|| serde::de::Error::custom("a whole number is wanted"))
+pub(super) fn bad_request(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, DESCRIBED)
 }
 
 /// What is an object in JSON. `serde` also takes a list of the same values in the order of the fields, which nobody who
@@ -68,9 +47,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
 pub(super) struct At<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::from_request_parts(head, state).await;
         path.map(|Path(names)| Self(names)).map_err(|error: PathRejection| bad_request(error.body_text()))
     }
@@ -80,9 +59,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
 pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let query = Query::from_request_parts(head, state).await;
         query.map(|Query(asked)| Self(asked)).map_err(|error: QueryRejection| bad_request(error.body_text()))
     }
@@ -91,7 +70,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 /// The body, as JSON.
 pub(super) struct Body<T>(pub(super) T);
 
-fn unreadable(error: &JsonRejection) -> Failure {
+fn unreadable(error: &JsonRejection) -> ApiError {
     let code = match error.status() {
         StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
         StatusCode::PAYLOAD_TOO_LARGE => "too_large",
@@ -101,22 +80,22 @@ fn unreadable(error: &JsonRejection) -> Failure {
         "unsupported_media_type" => "send the header Content-Type: application/json",
         _ => DESCRIBED,
     };
-    Failure::new(error.status(), code, error.body_text(), hint)
+    ApiError::new(error.status(), code, error.body_text(), hint)
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let body = <Json<Object<T>> as FromRequest<S>>::from_request(request, state).await;
         body.map(|Json(Object(body))| Self(body)).map_err(|error| unreadable(&error))
     }
 }
 
 impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Body<T> {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Failure> {
+    async fn from_request(request: Request, state: &S) -> Result<Option<Self>, ApiError> {
         // Many clients say that they send JSON also when they send nothing.
         if request.body().is_end_stream() {
             return Ok(None);

@@ -32,7 +32,7 @@ use super::message;
 use super::origin::Ends;
 use super::patience::Patience;
 use super::places::{Place, Places};
-use super::{Failure, replicas};
+use super::{ApiError, replicas};
 use crate::config::{Admin, BindAddress, SocketMode};
 use crate::proxy::unix_socket::UnixSocket;
 
@@ -193,10 +193,10 @@ async fn in_time([limit, slow_limit]: [Duration; 2], request: Request, next: Nex
         let failure = if slow {
             // That the request arrives in time is seen to there.
             let message = format!("the engine has not done it within {time}, and may still do it");
-            Failure::new(StatusCode::GATEWAY_TIMEOUT, "too_slow", message, "see /rep")
+            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "too_slow", message, "see /rep")
         } else {
             let message = format!("it could not be answered within {time}: the request was not there whole, or what it asks for takes longer");
-            Failure::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, "send it at once, or look whether it was done")
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, "send it at once, or look whether it was done")
         };
         failure.at(&path)
     })

@@ -1,64 +1,31 @@
 //! `/api/v1/pools/{pool}/shadow`: what other algorithms would have done with the same connections.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Serialize;
 
 use super::pools::pool_of;
 use super::request::At;
-use super::{App, Failure};
+use super::{ApiError, App};
+use crate::api::{AlgorithmScore, BackendScore, ShadowReply};
 use crate::balance::shadow::PickCounts;
 use crate::config::Algorithm;
 use crate::story::Sentence;
 use crate::story::words::count;
-use crate::telemetry::decisions::unix_seconds;
-
-/// What other algorithms would have done.
-#[derive(Debug, Serialize)]
-pub(super) struct Shadows {
-    pool: Arc<str>,
-    /// Since when they are counted.
-    #[serde(serialize_with = "unix_seconds")]
-    since: SystemTime,
-    /// Connections that were routed since, to those who are there now.
-    connections: u64,
-    /// The one in force first.
-    algorithms: Vec<One>,
-    sentences: Vec<Sentence>,
-}
-
-/// What one algorithm has done, or would have.
-#[derive(Debug, Serialize)]
-struct One {
-    algorithm: &'static str,
-    /// Whether it is the one in force.
-    is_actual: bool,
-    /// Who had the most connections at once.
-    worst_backend: Option<Arc<str>>,
-    worst_active_peak: u32,
-    backends: Vec<Share>,
-}
-
-/// What one backend has got of it, or would have.
-#[derive(Debug, Serialize)]
-struct Share {
-    backend: Arc<str>,
-    #[serde(flatten)]
-    score: PickCounts,
-}
 
 /// `GET /api/v1/pools/{pool}/shadow`.
-pub(super) async fn shadow(State(app): State<App>, At(pool): At<String>) -> Result<Json<Shadows>, Failure> {
+pub(super) async fn shadow(
+    State(app): State<App>,
+    At(pool): At<String>,
+) -> Result<Json<ShadowReply>, ApiError> {
     let pool = pool_of(&app, &pool)?;
     let settings = pool.settings();
     let Some(since) = pool.shadowed_since() else {
         let message = format!("no other algorithm is counted in the pool {:?}", &*pool.name);
         let hint = "write `shadow: true`, or a list of algorithms, into the configuration of the pool";
-        return Err(Failure::new(StatusCode::CONFLICT, "shadow_off", message, hint));
+        return Err(ApiError::new(StatusCode::CONFLICT, "shadow_off", message, hint));
     };
     let status = pool.status();
     let pick_counts: Vec<_> = status
@@ -69,11 +36,11 @@ pub(super) async fn shadow(State(app): State<App>, At(pool): At<String>) -> Resu
     let one = |algorithm: Algorithm| {
         let of = |(name, pick_counts): &(Arc<str>, Vec<(Algorithm, PickCounts)>)| {
             let score = pick_counts.iter().find(|(of, _)| *of == algorithm).map(|(_, score)| *score);
-            Share { backend: Arc::clone(name), score: score.unwrap_or_default() }
+            BackendScore { backend: Arc::clone(name), score: score.unwrap_or_default() }
         };
         let backends: Vec<_> = pick_counts.iter().map(of).collect();
         let worst = backends.iter().filter(|share| share.score.peak > 0).max_by_key(|share| share.score.peak);
-        One {
+        AlgorithmScore {
             algorithm: algorithm.name(),
             is_actual: algorithm == settings.balance,
             worst_backend: worst.map(|share| Arc::clone(&share.backend)),
@@ -85,18 +52,24 @@ pub(super) async fn shadow(State(app): State<App>, At(pool): At<String>) -> Resu
         std::iter::once(settings.balance).chain(settings.shadow.iter().copied()).map(one).collect();
     let connections = algorithms[0].backends.iter().map(|share| share.score.connections).sum();
     let sentences = compared(&algorithms);
-    Ok(Json(Shadows { pool: Arc::clone(&pool.name), since, connections, algorithms, sentences }))
+    Ok(Json(ShadowReply {
+        pool: Arc::clone(&pool.name),
+        since: since.into(),
+        connections,
+        algorithms,
+        sentences,
+    }))
 }
 
 /// What each would have spared the backend that had the most, or burdened it with.
-fn compared(all: &[One]) -> Vec<Sentence> {
+fn compared(all: &[AlgorithmScore]) -> Vec<Sentence> {
     let Some((actual, others)) = all.split_first() else { return Vec::new() };
     let Some(worst) = &actual.worst_backend else {
         return vec![Sentence::now("no connection has come since they are counted")];
     };
     let had = count(actual.worst_active_peak.into(), "connection");
     let first = format!("{} has had {worst} at up to {had} at once, the most of all", actual.algorithm);
-    let other = |other: &One| {
+    let other = |other: &AlgorithmScore| {
         let there =
             other.backends.iter().find(|share| share.backend == *worst).map_or(0, |share| share.score.peak);
         let most = match &other.worst_backend {
@@ -114,13 +87,13 @@ fn compared(all: &[One]) -> Vec<Sentence> {
 mod tests {
     use super::*;
 
-    fn one(algorithm: &'static str, peaks: &[(&str, u32)]) -> One {
-        let share = |(name, peak): &(&str, u32)| Share {
+    fn one(algorithm: &'static str, peaks: &[(&str, u32)]) -> AlgorithmScore {
+        let share = |(name, peak): &(&str, u32)| BackendScore {
             backend: (*name).into(),
             score: PickCounts { connections: 50, active: 0, peak: *peak },
         };
         let worst = peaks.iter().max_by_key(|(_, peak)| *peak).filter(|(_, peak)| *peak > 0);
-        One {
+        AlgorithmScore {
             algorithm,
             is_actual: false,
             worst_backend: worst.map(|(name, _)| (*name).into()),

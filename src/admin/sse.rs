@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Failure;
+use super::ApiError;
 
 /// Bytes of events written at a time, plus at most one event.
 pub(super) const BATCH: usize = 16 << 10;
@@ -69,11 +69,11 @@ impl Default for Streams {
 
 impl Streams {
     /// A place for one more stream, if there is one.
-    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
             let message = format!("{STREAMS} streams of events or the log are already open");
             let hint = "close a dashboard, or poll /api/v1/status";
-            Failure::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message, hint)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_streams", message, hint)
         })
     }
 }

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::{App, Failure};
+use super::{ApiError, App};
 use crate::story::Sentence;
 use crate::story::fold::{self, Told, Totals};
 use crate::story::samples::REACH;
@@ -43,10 +43,10 @@ pub(super) struct Story {
 pub(super) async fn story(
     State(app): State<App>,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<Story>, Failure> {
+) -> Result<Json<Story>, ApiError> {
     let bad = |message: String| {
         let hint = "ask /api/v1/story?since=10m, with &pool=NAME for one pool only";
-        Failure::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
+        ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
     };
     let Query(question) = question.map_err(|error| bad(error.body_text()))?;
     let reach = match &question.since {
@@ -66,7 +66,7 @@ pub(super) async fn story(
         && !facts.iter().any(|entry| entry.fact.pool().is_some_and(|known| **known == **pool))
     {
         let message = format!("there is no pool {pool:?}, and none of that name has a story");
-        return Err(Failure::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status"));
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status"));
     }
     let oldest = facts.first().map(|entry| entry.at);
     facts.retain(|entry| entry.at >= since && entry.fact.pool().is_none_or(|pool| wanted(pool)));

@@ -10,8 +10,8 @@ use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 
 use super::access::Peer;
-use super::status::BackendStatus;
-use super::{App, Failure};
+use super::{ApiError, App};
+use crate::api::BackendInfo;
 use crate::story::Sentence;
 use crate::story::backend::{concerns, history, standing};
 use crate::story::connection::{Traces, gather};
@@ -49,7 +49,7 @@ pub(super) struct Story {
     #[serde(skip_serializing_if = "Option::is_none")]
     connections: Option<Vec<Told>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    backend: Option<BackendStatus>,
+    backend: Option<BackendInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
     facts: Option<Vec<journal::Entry>>,
 }
@@ -63,7 +63,7 @@ pub(super) struct Told {
 }
 
 /// The clients that are meant.
-fn clients(client: &str) -> Result<Whose, Failure> {
+fn clients(client: &str) -> Result<Whose, ApiError> {
     let bare = client.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(client);
     bare.parse().or_else(|_| client.parse()).map(Whose::Clients).map_err(bad)
 }
@@ -73,7 +73,7 @@ pub(super) async fn why(
     State(app): State<App>,
     peer: Option<Extension<Peer>>,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<Story>, Failure> {
+) -> Result<Json<Story>, ApiError> {
     let Query(question) = question.map_err(|error| bad(error.body_text()))?;
     let limit = question.limit.unwrap_or(CONNECTIONS);
     if !(1..=MOST).contains(&limit) {
@@ -93,8 +93,8 @@ pub(super) async fn why(
     Ok(Json(why_client(&app, whose, limit).await))
 }
 
-fn bad(message: impl Into<String>) -> Failure {
-    Failure::new(StatusCode::BAD_REQUEST, "bad_request", message, EXAMPLE)
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, EXAMPLE)
 }
 
 async fn why_client(app: &App, whose: Whose, limit: usize) -> Story {
@@ -136,7 +136,7 @@ async fn why_client(app: &App, whose: Whose, limit: usize) -> Story {
     Story { about, sentences, connections: Some(connections), backend: None, facts: None }
 }
 
-fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, Failure> {
+fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, ApiError> {
     let (facts, forgotten) = app.overview.journal.after(0);
     let mut sentences = history(&facts, pool, backend);
     let about = format!("{pool}/{backend}");
@@ -160,7 +160,7 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, Failure> {
             }
             sentences.extend(standing(entry, &snapshot, &settings, Instant::now()));
         }
-        now = found.first().map(|entry| BackendStatus::of(entry));
+        now = found.first().map(|entry| BackendInfo::of(entry));
         others = status.members.iter().map(|entry| entry.backend.name.to_string()).collect();
     }
     let facts: Vec<_> = facts.into_iter().filter(concerned).collect();
@@ -193,15 +193,15 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, Failure> {
     Ok(Story { about, sentences, connections: None, backend: now, facts: Some(facts) })
 }
 
-fn unknown(pool: &str, backend: &str, running: bool, others: &[String], pools: &[String]) -> Failure {
+fn unknown(pool: &str, backend: &str, running: bool, others: &[String], pools: &[String]) -> ApiError {
     let hint = "see /api/v1/status";
     if !running {
         let message = format!("there is no pool {pool:?}; there is {}", list(pools, 8));
-        return Failure::new(StatusCode::NOT_FOUND, "no_such_pool", message, hint);
+        return ApiError::new(StatusCode::NOT_FOUND, "no_such_pool", message, hint);
     }
     let message = format!(
         "the pool {pool:?} has no backend {backend:?}, and none is remembered; it has {}",
         if others.is_empty() { "none".to_owned() } else { list(others, 8) }
     );
-    Failure::new(StatusCode::NOT_FOUND, "no_such_backend", message, hint)
+    ApiError::new(StatusCode::NOT_FOUND, "no_such_backend", message, hint)
 }

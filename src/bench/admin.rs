@@ -1,11 +1,10 @@
-//! The balancer's own account of who served how many connections, from its admin server.
+//! How many connections each backend was sent, as the balancer's admin server counts them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use super::who::{Account, Accounts};
+use crate::api::{self, StatusReply};
 use crate::remote::{Address, Remote};
 
 /// Time to reach the server, and as much again for its answer.
@@ -14,39 +13,19 @@ const LIMIT: Duration = Duration::from_secs(5);
 const SETTLING: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// What is read of `/api/v1/status`, all of which is needed: what is not there is not nothing.
-#[derive(Debug, Deserialize)]
-struct Status {
-    uptime_seconds: f64,
-    pools: Vec<Pool>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Pool {
-    name: String,
-    backends: Vec<Backend>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Backend {
-    name: String,
-    address: String,
-    connections: u64,
-}
-
 /// Connections by pool and backend, at one moment.
 #[derive(Debug)]
-pub(super) struct Counts {
+pub(super) struct BackendCounts {
     uptime: f64,
     backends: BTreeMap<(String, String, String), u64>,
 }
 
-impl From<Status> for Counts {
-    fn from(status: Status) -> Self {
+impl From<StatusReply> for BackendCounts {
+    fn from(status: StatusReply) -> Self {
         let mut backends = BTreeMap::new();
         for pool in status.pools {
             for backend in pool.backends {
-                let key = (pool.name.clone(), backend.name, backend.address);
+                let key = (pool.name.to_string(), backend.name.to_string(), backend.address);
                 backends.insert(key, backend.connections);
             }
         }
@@ -54,14 +33,20 @@ impl From<Status> for Counts {
     }
 }
 
-impl Counts {
+impl BackendCounts {
     /// The counts of now.
     pub(super) async fn ask(address: &Address) -> Result<Self, String> {
         let remote = Remote::new(address.clone()).within(LIMIT);
-        let status = remote.get::<Status>("/api/v1/status").await;
-        status
-            .map(Self::from)
-            .map_err(|error| format!("the admin server {address} does not tell who served: {}", error.why()))
+        match remote.get::<StatusReply>(api::path::STATUS).await {
+            // A running process is older than nothing: this is the status of another program.
+            Ok(status) if status.uptime_seconds <= 0.0 => {
+                Err(format!("the admin server {address} does not say which backend served"))
+            }
+            Ok(status) => Ok(status.into()),
+            Err(error) => {
+                Err(format!("the admin server {address} does not say which backend served: {}", error.why()))
+            }
+        }
     }
 
     /// The counts when they have grown by so many connections since `before`, or some time later.
@@ -111,11 +96,11 @@ impl Counts {
 mod tests {
     use super::*;
 
-    fn counts(uptime: f64, backends: &[(&str, &str, &str, u64)]) -> Counts {
+    fn counts(uptime: f64, backends: &[(&str, &str, &str, u64)]) -> BackendCounts {
         let backends = backends.iter().map(|(pool, name, address, connections)| {
             (((*pool).to_owned(), (*name).to_owned(), (*address).to_owned()), *connections)
         });
-        Counts { uptime, backends: backends.collect() }
+        BackendCounts { uptime, backends: backends.collect() }
     }
 
     fn grown(accounts: &Accounts) -> Vec<(&str, u64)> {

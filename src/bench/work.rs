@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::admin::Counts;
+use super::admin::BackendCounts;
 use super::client::{Addresses, Client, Job};
 use super::progress::Progress;
 use super::report::{Report, Run};
@@ -41,7 +41,7 @@ pub enum Error {
         /// What is wrong with its name.
         reason: String,
     },
-    /// The balancer does not tell who served.
+    /// The balancer does not say which backend served.
     #[error("{0}")]
     Admin(String),
     /// More clients than files that may be open.
@@ -81,7 +81,7 @@ pub async fn run(
         return Err(Error::Files { clients: plan.concurrent.get(), limit });
     }
     let before = match &plan.by {
-        By::Admin(admin) => Some((admin, Counts::ask(admin).await.map_err(Error::Admin)?)),
+        By::Admin(admin) => Some((admin, BackendCounts::ask(admin).await.map_err(Error::Admin)?)),
         _ => None,
     };
     let cpu = cpu_time();
@@ -110,7 +110,7 @@ pub async fn run(
     watch(&progress);
     let counts = match before {
         Some((admin, before)) => {
-            let after = Counts::grown(admin, &before, tally.connections).await;
+            let after = BackendCounts::grown(admin, &before, tally.connections).await;
             Some(after.and_then(|after| before.until(&after)))
         }
         None => None,

@@ -133,7 +133,7 @@ pub(super) fn close(args: &CloseArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let how = if args.fin { "close" } else { "reset" };
     let path = format!("/api/v1/connections/{}?how={how}", args.conn);
-    let text = block_on(async { Ok(remote.send(Method::DELETE, &path, None).await?) })?;
+    let text = block_on(async { Ok(remote.send(Method::DELETE, &path).await?) })?;
     if args.remote.json {
         return print_json(&text);
     }

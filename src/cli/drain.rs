@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use clap::Args;
 use hyper::Method;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::instance::{RemoteArgs, block_on};
 use super::operate::{change, connections, print_change};
-use super::reply::{Backend, Status};
 use super::{Exit, Failure, look, print, print_json};
+use crate::api::{BackendChange, BackendInfo, DrainReply, StatusReply, path};
+use crate::pool::AdminState;
 use crate::remote::{Error, Remote};
 
-/// How often it is looked whether the connections are gone.
-const LOOK: Duration = Duration::from_millis(200);
+/// Between two looks at the open connections.
+const POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(super) struct DrainArgs {
@@ -41,21 +41,22 @@ pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     let Some(target) = &args.target else { return drain_all(args, &remote) };
     let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
     block_on(async {
-        let (target, text) = change(&remote, target, &json!({"state": "draining"})).await?;
+        let draining = BackendChange { state: Some(AdminState::Draining), ..BackendChange::default() };
+        let (target, text) = change(&remote, target, &draining).await?;
         if !args.wait {
             return print_change(&remote, &target, &text, args.remote.json);
         }
-        let mut backend: Backend = remote.read(&text)?;
+        let mut backend: BackendInfo = remote.read(&text)?;
         let name = format!("{}/{}", target.pool, backend.name);
         let mut told = Progress::default();
         while backend.active > 0 {
             told.tell(&format!("{name}: {}", connections(backend.active)));
             wait(until, || format!("{name} still has {}", connections(backend.active))).await?;
-            let status: Status = remote.get("/api/v1/status").await?;
-            let pool = status.pools.into_iter().find(|pool| pool.name == target.pool);
+            let status: StatusReply = remote.get(path::STATUS).await?;
+            let pool = status.pools.into_iter().find(|pool| *pool.name == *target.pool);
             let mut backends = pool.into_iter().flat_map(|pool| pool.backends);
-            // The same one: by now another may have its name, or its address.
-            let same = |other: &Backend| other.name == backend.name && other.address == backend.address;
+            // By now another backend may have its name, or its address.
+            let same = |other: &BackendInfo| other.name == backend.name && other.address == backend.address;
             match backends.find(same) {
                 Some(now) => backend = now,
                 None => break, // it has left, which it does when it has none
@@ -71,25 +72,18 @@ pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     })
 }
 
-/// What the server says when it begins to drain.
-#[derive(Deserialize)]
-struct Draining {
-    open: u64,
-    timeout_seconds: f64,
-}
-
 fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
     let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
     block_on(async {
         if !args.yes {
-            let status: Status = remote.get("/api/v1/status").await?;
+            let status: StatusReply = remote.get(path::STATUS).await?;
             confirm(remote, &status)?;
         }
-        let text = remote.send(Method::POST, "/api/v1/drain", None).await?;
+        let text = remote.send(Method::POST, path::DRAIN).await?;
         if args.remote.json {
             print_json(&text)?;
         } else {
-            let begun: Draining = remote.read(&text)?;
+            let begun: DrainReply = remote.read(&text)?;
             let limit =
                 humantime::format_duration(Duration::from_secs_f64(begun.timeout_seconds.clamp(0.0, 1e9)));
             print(&format!("draining: {}, with {limit} to finish\n", connections(begun.open)))?;
@@ -100,12 +94,12 @@ fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
         let mut told = Progress::default();
         let mut uptime = 0.0;
         loop {
-            match remote.get::<Status>("/api/v1/status").await {
-                // Whoever looks after the process has started another one.
+            match remote.get::<StatusReply>(path::STATUS).await {
+                // A service manager has started another process.
                 Ok(status) if status.uptime_seconds < uptime => break,
                 Ok(status) => {
                     uptime = status.uptime_seconds;
-                    told.tell(&connections(status.open()));
+                    told.tell(&connections(status.open));
                 }
                 Err(Error::Unreachable { .. } | Error::NoAnswer { .. }) => break,
                 Err(error) => return Err(error.into()),
@@ -118,7 +112,7 @@ fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
 }
 
 /// Asks a person whether the whole instance is meant.
-fn confirm(remote: &Remote, status: &Status) -> Result<(), Failure> {
+fn confirm(remote: &Remote, status: &StatusReply) -> Result<(), Failure> {
     let address = remote.address();
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::Invalid(format!(
@@ -127,7 +121,7 @@ fn confirm(remote: &Remote, status: &Status) -> Result<(), Failure> {
     }
     eprint!(
         "Drain the whole instance at {address}? {}; it ends when they are done. [y/N] ",
-        connections(status.open())
+        connections(status.open)
     );
     let mut answer = String::new();
     let _ = io::stdin().read_line(&mut answer);
@@ -142,7 +136,7 @@ async fn wait(until: Option<Instant>, what: impl FnOnce() -> String) -> Result<(
     if until.is_some_and(|until| Instant::now() >= until) {
         return Err(Failure::Invalid(format!("the time is over: {}", what())));
     }
-    sleep(LOOK).await;
+    sleep(POLL).await;
     Ok(())
 }
 

@@ -13,7 +13,6 @@ mod logs;
 mod look;
 mod man;
 mod operate;
-mod reply;
 mod run;
 mod schema;
 mod simulate;
@@ -32,6 +31,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Algorithm, BindAddress};
+use crate::pool::AdminState;
 use crate::{chart, remote, sanitize, supervisor, telemetry};
 
 const EXIT_CODES: &str = "\
@@ -292,8 +292,8 @@ pub fn main() -> ExitCode {
         Command::Why(args) => why::why(&args),
         Command::Story(args) => why::story(&args),
         Command::Drain(args) => drain::run(&args),
-        Command::Maintenance(args) => operate::be(&args, "maintenance"),
-        Command::Up(args) => operate::be(&args, "up"),
+        Command::Maintenance(args) => operate::set_state(&args, AdminState::Maintenance),
+        Command::Up(args) => operate::set_state(&args, AdminState::Up),
         Command::Weight(args) => operate::weight(&args),
         Command::Recheck(args) => operate::recheck(&args),
         Command::Reload(args) => operate::reload(&args),

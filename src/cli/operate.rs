@@ -2,13 +2,12 @@
 
 use clap::Args;
 use hyper::Method;
-use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::instance::{RemoteArgs, block_on};
-use super::reply::{Backend, Status};
 use super::target::Target;
 use super::{Exit, Failure, look, print, print_json};
+use crate::api::{BackendChange, BackendInfo, CheckReply, CheckRequest, ReloadReply, StatusReply, path};
+use crate::pool::AdminState;
 use crate::remote::Remote;
 
 #[derive(Debug, Args)]
@@ -25,7 +24,7 @@ pub(super) struct WeightArgs {
     /// The backend, by name or address
     #[arg(value_name = "POOL/BACKEND")]
     target: String,
-    /// Its share, from 0 (nobody new) to 256
+    /// Its weight, from 0 (no new connections) to 256
     #[arg(value_name = "N")]
     weight: u32,
     #[command(flatten)]
@@ -45,10 +44,10 @@ pub(super) struct RecheckArgs {
 pub(super) async fn change(
     remote: &Remote,
     written: &str,
-    change: &Value,
+    change: &BackendChange,
 ) -> Result<(Target, String), Failure> {
-    let target = Target::find(written, &remote.get("/api/v1/status").await?)?;
-    let text = remote.send(Method::PATCH, &target.path(), Some(change)).await?;
+    let target = Target::find(written, &remote.get(path::STATUS).await?)?;
+    let text = remote.submit(Method::PATCH, &target.path(), change).await?;
     Ok((target, text))
 }
 
@@ -61,7 +60,7 @@ pub(super) fn print_change(
     if json {
         return print_json(text);
     }
-    let backend: Backend = remote.read(text)?;
+    let backend: BackendInfo = remote.read(text)?;
     let (pool, name) = (&target.pool, &backend.name);
     let (state, cause) = (backend.state_name(), &backend.cause);
     let open = connections(backend.active);
@@ -74,51 +73,42 @@ pub(super) fn connections(number: u64) -> String {
     format!("{number} connection{} open", if number == 1 { "" } else { "s" })
 }
 
-/// Takes a backend out, or back in.
-pub(super) fn be(args: &TargetArgs, state: &'static str) -> Result<Exit, Failure> {
+/// Takes a backend out of service, or puts it back.
+pub(super) fn set_state(args: &TargetArgs, state: AdminState) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
-    let wanted = json!({"state": state});
+    let wanted = BackendChange { state: Some(state), ..BackendChange::default() };
     let (target, text) = block_on(change(&remote, &args.target, &wanted))?;
     print_change(&remote, &target, &text, args.remote.json)
 }
 
 pub(super) fn weight(args: &WeightArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
-    let wanted = json!({"weight": args.weight});
+    let wanted = BackendChange { weight: Some(args.weight), ..BackendChange::default() };
     let (target, text) = block_on(change(&remote, &args.target, &wanted))?;
     print_change(&remote, &target, &text, args.remote.json)
-}
-
-/// What the server says when it has checked.
-#[derive(Deserialize)]
-struct Checked {
-    backends: Vec<Backend>,
-    /// How many of them have checks that have not ended.
-    #[serde(default)]
-    pending: u64,
 }
 
 pub(super) fn recheck(args: &RecheckArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let text = block_on(async {
         let body = match &args.target {
-            None => json!({}),
+            None => CheckRequest::default(),
             Some(written) => {
-                let status: Status = remote.get("/api/v1/status").await?;
-                if status.pools.iter().any(|pool| pool.name == *written) {
-                    json!({"pool": written})
+                let status: StatusReply = remote.get(path::STATUS).await?;
+                if status.pools.iter().any(|pool| *pool.name == *written) {
+                    CheckRequest { pool: Some(written.clone()), backend: None }
                 } else {
                     let target = Target::find(written, &status)?;
-                    json!({"pool": target.pool, "backend": target.backend})
+                    CheckRequest { pool: Some(target.pool), backend: Some(target.backend) }
                 }
             }
         };
-        Ok(remote.send(Method::POST, "/api/v1/check", Some(&body)).await?)
+        Ok(remote.submit(Method::POST, path::CHECK, &body).await?)
     })?;
     if args.remote.json {
         return print_json(&text);
     }
-    let checked: Checked = remote.read(&text)?;
+    let checked: CheckReply = remote.read(&text)?;
     let mut lines = String::new();
     for backend in &checked.backends {
         let result = match &backend.last_check {
@@ -142,22 +132,13 @@ pub(super) fn recheck(args: &RecheckArgs) -> Result<Exit, Failure> {
     print(if lines.is_empty() { "there is nothing to check\n" } else { &lines })
 }
 
-/// What the server says when it has read its configuration again.
-#[derive(Deserialize)]
-struct Reloaded {
-    listeners: usize,
-    pools: usize,
-    #[serde(default)]
-    restart: Vec<String>,
-}
-
 pub(super) fn reload(args: &RemoteArgs) -> Result<Exit, Failure> {
     let remote = args.remote()?;
-    let text = block_on(async { Ok(remote.send(Method::POST, "/api/v1/reload", None).await?) })?;
+    let text = block_on(async { Ok(remote.send(Method::POST, path::RELOAD).await?) })?;
     if args.json {
         return print_json(&text);
     }
-    let applied: Reloaded = remote.read(&text)?;
+    let applied: ReloadReply = remote.read(&text)?;
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let mut words = format!(
         "the configuration is applied: {}, {}\n",

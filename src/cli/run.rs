@@ -12,8 +12,9 @@ use tracing::{error, info, warn};
 use super::{Exit, Failure, RunArgs, check};
 use crate::admin;
 use crate::admin::access::Access;
-use crate::admin::control::{Control, Draining, Order, Refusal, Reloaded};
+use crate::admin::control::{Control, Order, Refusal};
 use crate::admin::server::Bound;
+use crate::api::{DrainReply, ReloadReply};
 use crate::config::{self, Admin, Config};
 use crate::supervisor::{Outcome, Supervisor};
 use crate::telemetry::fact::{Fact, Wrong};
@@ -96,8 +97,9 @@ async fn live(
                     let _ = answer.send(reload(&mut supervisor, file, log, &access, &who).await);
                 }
                 Order::Drain { who, answer } => {
-                    let timeout = supervisor.config().runtime.drain.timeout;
-                    let _ = answer.send(Ok(Draining { open: supervisor.overview().limit.open(), timeout }));
+                    let open = supervisor.overview().limit.open() as u64;
+                    let timeout_seconds = supervisor.config().runtime.drain.timeout.as_secs_f64();
+                    let _ = answer.send(Ok(DrainReply { open, timeout_seconds }));
                     break who;
                 }
             },
@@ -132,7 +134,7 @@ async fn reload(
     log: &log::Guard,
     access: &Access,
     who: &Arc<str>,
-) -> Result<Reloaded, Refusal> {
+) -> Result<ReloadReply, Refusal> {
     let reloaded = try_reload(supervisor, file, log, access, who).await;
     supervisor.overview().reloads.note(reloaded.is_ok());
     reloaded
@@ -144,7 +146,7 @@ async fn try_reload(
     log: &log::Guard,
     access: &Access,
     who: &Arc<str>,
-) -> Result<Reloaded, Refusal> {
+) -> Result<ReloadReply, Refusal> {
     let Some(file) = file else {
         warn!("reload refused: this instance has no configuration file");
         return Err(Refusal::NoFile);
@@ -194,7 +196,7 @@ async fn try_reload(
         pools,
         restart: restart.clone(),
     });
-    Ok(Reloaded { listeners, pools, restart })
+    Ok(ReloadReply { listeners, pools, restart: restart.into_iter().map(Into::into).collect() })
 }
 
 /// What a reload cannot change in a running process.

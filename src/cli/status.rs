@@ -5,14 +5,14 @@ use std::io::{self, IsTerminal};
 use ratatui::style::Color;
 
 use super::instance::{RemoteArgs, block_on};
-use super::reply::{Backend, Status};
 use super::{Exit, Failure, look, print, print_json};
+use crate::api::{BackendInfo, StatusReply, path};
 use crate::story::words::count;
 
 pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
     let remote = args.remote()?;
-    let text = block_on(async { Ok(remote.text("/api/v1/status").await?) })?;
-    let status: Status = remote.read(&text)?;
+    let text = block_on(async { Ok(remote.text(path::STATUS).await?) })?;
+    let status: StatusReply = remote.read(&text)?;
     if args.json {
         print_json(&text)?;
     } else {
@@ -26,14 +26,14 @@ pub(super) fn colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn in_words(status: &Status, colours: bool) -> String {
+fn in_words(status: &StatusReply, colours: bool) -> String {
     let mut text = format!(
         "pointsman {}, {}{}, up {}, {} of {} connections open, {} workers\n",
         look::clean(&status.version),
         look::clean(&status.phase),
         if status.ready { ", ready" } else { ", not ready" },
         look::age(status.uptime_seconds),
-        status.open(),
+        status.open,
         status.max_connections,
         status.workers,
     );
@@ -41,10 +41,7 @@ fn in_words(status: &Status, colours: bool) -> String {
     for listener in &status.listeners {
         let addresses =
             if listener.addresses.is_empty() { "closed".to_owned() } else { listener.addresses.join(", ") };
-        table.row(
-            [&listener.name, &addresses, &listener.pool, &listener.active.to_string()]
-                .map(|cell| plain(cell)),
-        );
+        table.row([&*listener.name, &addresses, &listener.pool, &listener.active.to_string()].map(plain));
     }
     text.push('\n');
     table.write(&mut text, colours);
@@ -93,7 +90,7 @@ fn in_words(status: &Status, colours: bool) -> String {
     text
 }
 
-fn row(backend: &Backend, total: u64, now: f64) -> [(String, Option<Color>); 13] {
+fn row(backend: &BackendInfo, total: u64, now: f64) -> [(String, Option<Color>); 13] {
     let share = if total == 0 { 0.0 } else { backend.connections as f64 / total as f64 };
     let check = backend.last_check.as_ref();
     let backup = if backend.tier > 0 { " (backup)" } else { "" };
@@ -104,7 +101,7 @@ fn row(backend: &Backend, total: u64, now: f64) -> [(String, Option<Color>); 13]
             format!("{} {}", look::mark(backend.state), backend.state_name()),
             Some(look::colour(backend.state)),
         ),
-        plain(&look::age(now - backend.since)),
+        plain(&look::age(now - backend.since.0)),
         plain(&backend.weight.to_string()),
         plain(&format!("{:.0}%", share * 100.0)),
         plain(&backend.active.to_string()),
@@ -117,7 +114,7 @@ fn row(backend: &Backend, total: u64, now: f64) -> [(String, Option<Color>); 13]
             Some(check) => {
                 let word = if check.passed { "passed" } else { "failed" };
                 let colour = if check.passed { None } else { Some(Color::Red) };
-                (format!("{word} {} ago", look::age(now - check.at)), colour)
+                (format!("{word} {} ago", look::age(now - check.at.0)), colour)
             }
         },
         plain(&backend.cause),
@@ -192,7 +189,7 @@ mod tests {
     use super::*;
 
     const STATUS: &str = r#"{"version": "0.1.0", "phase": "serving", "ready": true, "uptime_seconds": 3725.5, "now": 1000.0,
-        "max_connections": 1000, "workers": 2, "later": 1,
+        "open": 12, "max_connections": 1000, "workers": 2, "later": 1,
         "listeners": [{"name": "web", "addresses": ["127.0.0.1:8080"], "pool": "web", "active": 12}],
         "pools": [{"name": "web", "algorithm": "weighted", "settled": true, "up": 1, "failures_masked": 3, "backends": [
             {"name": "a", "address": "10.0.0.1:5000", "state": "up", "since": 940.0, "cause": "its check passed", "weight": 3,
@@ -203,7 +200,7 @@ mod tests {
 
     #[test]
     fn everything_stands_in_columns() {
-        let status: Status = serde_json::from_str(STATUS).unwrap();
+        let status: StatusReply = serde_json::from_str(STATUS).unwrap();
         let text = in_words(&status, false);
         let expected = "\
 pointsman 0.1.0, serving, ready, up 1h, 12 of 1000 connections open, 2 workers

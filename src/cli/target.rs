@@ -1,7 +1,7 @@
 //! Which backend a command is about.
 
 use super::Failure;
-use super::reply::{Backend, Status};
+use crate::api::{BackendInfo, StatusReply};
 use crate::remote::encode;
 
 /// A backend, as it is called in a path of the API.
@@ -12,8 +12,8 @@ pub(super) struct Target {
 
 impl Target {
     /// Finds who is meant: names may have slashes in them, and a backend's name alone will do if only one has it.
-    pub(super) fn find(written: &str, status: &Status) -> Result<Self, Failure> {
-        let is = |backend: &Backend, name: &str| backend.name == name || backend.address == name;
+    pub(super) fn find(written: &str, status: &StatusReply) -> Result<Self, Failure> {
+        let is = |backend: &BackendInfo, name: &str| *backend.name == *name || backend.address == name;
         let named = |pool: &str, backend: &str| Self { pool: pool.to_owned(), backend: backend.to_owned() };
         for pool in &status.pools {
             let rest = written.strip_prefix(&*pool.name).and_then(|rest| rest.strip_prefix('/'));
@@ -62,7 +62,7 @@ impl Target {
 mod tests {
     use super::*;
 
-    fn status() -> Status {
+    fn status() -> StatusReply {
         let text = r#"{"pools": [
             {"name": "web", "backends": [{"name": "a", "address": "10.0.0.1:80"}, {"name": "x/y z", "address": "10.0.0.2:80"}]},
             {"name": "web/x", "backends": [{"name": "y", "address": "10.0.0.3:80"}, {"name": "a", "address": "10.0.0.4:80"}]}]}"#;

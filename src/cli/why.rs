@@ -7,9 +7,9 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::instance::{RemoteArgs, block_on};
-use super::reply::Status;
 use super::target::Target;
 use super::{Exit, Failure, look, print, print_json};
+use crate::api::{StatusReply, path};
 use crate::remote::{Remote, encode};
 
 #[derive(Debug, Args)]
@@ -89,7 +89,7 @@ pub(super) fn why(args: &WhyArgs) -> Result<Exit, Failure> {
             Ok(conn) => format!("/api/v1/why?conn={conn}"),
             Err(_) if is_client => format!("/api/v1/why?client={}", encode(bare_unless_port(about))),
             Err(_) => {
-                let status: Status = remote.get("/api/v1/status").await?;
+                let status: StatusReply = remote.get(path::STATUS).await?;
                 let target = Target::find(about, &status)?;
                 path(&target.pool, &target.backend)
             }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::backend::Backend;
 use super::backend_state::BackendState;
 use crate::config;
@@ -49,7 +51,8 @@ pub enum Command {
 }
 
 /// Whether an operator wants a backend to be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum AdminState {
     /// As far as its checks allow.
     Up,
@@ -57,6 +60,17 @@ pub enum AdminState {
     Draining,
     /// The same, and it is not to be checked.
     Maintenance,
+}
+
+impl AdminState {
+    /// The word in the log and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+        }
+    }
 }
 
 /// How a live connection failed before the backend had said anything.

@@ -1,14 +1,14 @@
 //! Why an instance did not do what was asked of it.
 
 use hyper::StatusCode;
-use serde_json::Value;
 
 use super::Address;
+use crate::api::ErrorReply;
 
 /// Why an instance did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Nobody can be reached there.
+    /// No server can be reached there.
     #[error(
         "cannot reach the admin server at {address}: {error}; is Pointsman running there? name another one with --admin"
     )]
@@ -39,9 +39,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Nobody can be reached there, which the system says like this.
+    /// No server can be reached there; `text` is the system's error.
     pub(super) fn unreachable(address: Address, text: &str) -> Self {
-        // The system's number for it helps nobody here.
+        // The system's number does not help an operator.
         let words = text.rsplit_once(" (os error ").map_or(text, |(words, _)| words);
         let mut letters = words.chars();
         let first = letters.next().map(|letter| letter.to_lowercase().to_string()).unwrap_or_default();
@@ -50,16 +50,15 @@ impl Error {
 
     /// What the server said in refusing; another server's words, if it is one, as they came.
     pub(super) fn refused(status: StatusCode, text: &str) -> Self {
-        let json: Value = serde_json::from_str(text).unwrap_or_default();
-        let part = |name: &str| json["error"][name].as_str().unwrap_or_default().to_owned();
-        let message = match (part("message"), status) {
+        let ErrorReply { error } = serde_json::from_str(text).unwrap_or_default();
+        let message = match (error.message, status) {
             (message, StatusCode::UNAUTHORIZED) if !message.is_empty() => {
                 format!("{message} (--token-file, POINTSMAN_TOKEN_FILE or POINTSMAN_TOKEN)")
             }
             (message, _) if !message.is_empty() => message,
             _ => format!("the admin server answered {status}: {}", text.trim()),
         };
-        Self::Refused { status, message, hint: part("hint") }
+        Self::Refused { status, message, hint: error.hint.into_owned() }
     }
 
     /// What went wrong, for a reader who knows where.

@@ -1,4 +1,4 @@
-//! A running instance, asked over its admin server: the one client that all commands use which talk to one.
+//! A running instance, reached over its admin server: the one client of the admin API.
 
 mod address;
 mod error;
@@ -11,8 +11,8 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ pub use address::Address;
 pub use error::Error;
 pub use events::{Event, Events};
 
-/// Time to reach the server. It is near, or there is something wrong.
+/// Time to reach the server, which is near.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Time for an answer; the server itself gives up on a request a little before.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -47,12 +47,12 @@ impl Remote {
         Self { address, token: None, connect: CONNECT, answer: ANSWER }
     }
 
-    /// The same with less patience.
+    /// The same with a shorter time limit.
     pub fn within(self, limit: Duration) -> Self {
         Self { connect: limit, answer: limit, ..self }
     }
 
-    /// The same, asked by somebody who has this token.
+    /// The same with the operator's token.
     pub fn with_token(self, token: Option<String>) -> Self {
         Self { token, ..self }
     }
@@ -64,7 +64,7 @@ impl Remote {
 
     /// What is at that path, as it came.
     pub async fn text(&self, path: &str) -> Result<String, Error> {
-        self.send(Method::GET, path, None).await
+        self.send(Method::GET, path).await
     }
 
     /// What is at that path.
@@ -72,8 +72,18 @@ impl Remote {
         self.read(&self.text(path).await?)
     }
 
-    /// Makes a request; the answer as it came.
-    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<String, Error> {
+    /// Makes a request without a body; the answer as it came.
+    pub async fn send(&self, method: Method, path: &str) -> Result<String, Error> {
+        self.request(method, path, None).await
+    }
+
+    /// Makes a request with a body; the answer as it came.
+    pub async fn submit(&self, method: Method, path: &str, body: &impl Serialize) -> Result<String, Error> {
+        let body = serde_json::to_string(body).map_err(|error| self.no_answer(&error))?;
+        self.request(method, path, Some(body)).await
+    }
+
+    async fn request(&self, method: Method, path: &str, body: Option<String>) -> Result<String, Error> {
         let work = async {
             let response = self.ask(method, path, body, None).await?;
             let status = response.status();
@@ -123,7 +133,7 @@ impl Remote {
         &self,
         method: Method,
         path: &str,
-        body: Option<&Value>,
+        body: Option<String>,
         seen: Option<&str>,
     ) -> Result<Response<Incoming>, Error> {
         let (stream, host) = match timeout(self.connect, self.open()).await {
@@ -134,7 +144,7 @@ impl Remote {
         let (mut sender, connection) = connected.map_err(|error| self.no_answer(&error))?;
         // It ends when the answer has been read, or is dropped.
         tokio::spawn(connection);
-        // Whoever is at that address reads it in clear: it is sent only for what needs it.
+        // It crosses the network in clear text: only requests that need it carry it.
         let token = self.token.as_ref().filter(|_| !method.is_safe());
         let mut request = Request::builder()
             .method(method)
@@ -150,13 +160,13 @@ impl Remote {
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let body = body.map(Value::to_string).unwrap_or_default();
-        let request = request.body(Full::new(Bytes::from(body))).map_err(|error| self.no_answer(&error))?;
+        let request = request
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|error| self.no_answer(&error))?;
         sender.send_request(request).await.map_err(|error| self.no_answer(&error))
     }
 
-    /// A connection, and what the server is called in the request: its address, as it lets nobody change anything who
-    /// calls it by a name.
+    /// A connection, and the Host header: the server's address, as it refuses changes under a name.
     async fn open(&self) -> std::io::Result<(Box<dyn Stream>, String)> {
         match &self.address {
             Address::Tcp(address) => {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use humantime::format_duration;
@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
-use super::board::{self, Board, Decision};
+use super::board::{self, Board};
 use super::containers::{NotStarted, Yard};
 use super::fleet::{Action, Fleet, Life, Sighting};
 use super::leave::{self, Leaver};
@@ -22,6 +22,7 @@ use super::lookout::Lookout;
 use super::neighbours::Neighbours;
 use super::scale::Scaler;
 use super::{Refusal, Settings};
+use crate::api::{ScaleDecision, Timestamp};
 use crate::config::{GROUP_LABEL, Replicas};
 use crate::pool::Pool;
 
@@ -91,7 +92,7 @@ struct Batch {
     failed: Option<Refusal>,
     /// Who waits for it; nobody, if the load asked for it.
     reply: Option<Reply>,
-    decision: Decision,
+    decision: ScaleDecision,
 }
 
 struct Manager {
@@ -111,7 +112,7 @@ struct Manager {
     taken: BTreeSet<String>,
     /// The addresses of the replicas' containers, by id, as of then.
     addresses: HashMap<Arc<str>, Vec<IpAddr>>,
-    decisions: Arc<[Decision]>,
+    decisions: Arc<[ScaleDecision]>,
 }
 
 impl Manager {
@@ -313,7 +314,7 @@ impl Manager {
     }
 
     /// Begins to add those whose places are reserved.
-    fn begin(&mut self, names: Vec<Arc<str>>, reply: Option<Reply>, decision: Decision) {
+    fn begin(&mut self, names: Vec<Arc<str>>, reply: Option<Reply>, decision: ScaleDecision) {
         let Some(yard) = self.lookout.yard().cloned() else { return };
         for name in &names {
             self.start(&yard, Arc::clone(name), true);
@@ -435,8 +436,8 @@ impl Manager {
     }
 
     /// Tells a decision, and keeps it.
-    fn decide(&mut self, decision: Decision) {
-        let Decision { from, to, cause, only_told, .. } = &decision;
+    fn decide(&mut self, decision: ScaleDecision) {
+        let ScaleDecision { from, to, cause, only_told, .. } = &decision;
         let pool = &self.pool.name;
         let dry_run =
             (self.config.autoscale.is_some_and(|scale| scale.dry_run) && *only_told).then_some(true);
@@ -455,8 +456,8 @@ impl Manager {
     }
 }
 
-fn decision(from: usize, to: usize, cause: &str) -> Decision {
-    Decision { at: SystemTime::now(), from, to, cause: cause.into(), only_told: false }
+fn decision(from: usize, to: usize, cause: &str) -> ScaleDecision {
+    ScaleDecision { at: Timestamp::now(), from, to, cause: cause.into(), only_told: false }
 }
 
 /// The engine's id of a container as people are used to it.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use board::{Board, Decision, ReplicaStatus};
+pub use board::Board;
 use manager::Order;
 pub use refusal::Refusal;
 
@@ -81,12 +81,12 @@ impl Replicas {
     /// The names of the replicas there are to be; fails if the engine was never seen.
     pub async fn names(&self) -> Result<Vec<Arc<str>>, Refusal> {
         let mut board = self.board.clone();
-        let seen = board.wait_for(|board| board.known || board.trouble.is_some());
+        let seen = board.wait_for(|board| board.known || board.group.trouble.is_some());
         let board = match tokio::time::timeout(FIRST_LOOK, seen).await {
             Ok(Ok(board)) => Arc::clone(&board),
             _ => return Err(Refusal::Engine("the engine has not answered yet".to_owned())),
         };
-        match (&board.trouble, board.known) {
+        match (&board.group.trouble, board.known) {
             (Some(trouble), false) => Err(Refusal::Engine(trouble.clone())),
             _ => Ok(board.names()),
         }

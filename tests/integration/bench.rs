@@ -500,7 +500,10 @@ fn the_balancer_that_tells_who_served_may_be_called_by_its_name() {
     let admin = backends[0].address.to_string();
     let output = bench(&[&url, "-n", "10", "--by", "admin", "--admin", &admin]);
     let error = text(&output.stderr);
-    assert!(output.status.code() == Some(1) && error.contains("does not tell who served"), "{error}");
+    assert!(
+        output.status.code() == Some(1) && error.contains("does not say which backend served"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -222,15 +222,15 @@ fn replicas(e: &mut DescriptorEncoder<'_>, overview: &Overview) -> Result<(), Er
         e,
         "pointsman_replicas",
         "Containers of the pool's own that run and are not being taken out",
-        each(|board| board.running),
+        each(|board| board.group.running),
     )?;
     let help = "Containers of its own that it is to have";
-    gauges(e, "pointsman_replicas_wanted", help, each(|board| board.wanted))?;
+    gauges(e, "pointsman_replicas_wanted", help, each(|board| board.group.wanted))?;
     counters(
         e,
         "pointsman_replica_respawns",
         "Containers of its own that died and were replaced",
-        boards.iter().map(|(pool, board)| ([("pool", *pool)], board.respawns)),
+        boards.iter().map(|(pool, board)| ([("pool", *pool)], board.group.respawns)),
     )
 }
 

@@ -41,7 +41,7 @@ impl Column {
         let natural = match self {
             Self::Name => Ordering::Equal,
             Self::State => b.backend.state.is_none().cmp(&a.backend.state.is_none()).then_with(|| {
-                // Who is not up is what one looks for.
+                // A backend that is not up comes first.
                 let rank = |row: &Row| row.backend.state != Some(crate::pool::BackendState::Up);
                 rank(b).cmp(&rank(a)).then(a.backend.state.cmp(&b.backend.state))
             }),
@@ -54,7 +54,7 @@ impl Column {
                 time(b).total_cmp(&time(a))
             }
             // The last change first.
-            Self::Since => b.backend.since.total_cmp(&a.backend.since),
+            Self::Since => b.backend.since.0.total_cmp(&a.backend.since.0),
         };
         natural.then_with(|| a.key.cmp(&b.key))
     }

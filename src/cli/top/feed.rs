@@ -1,6 +1,5 @@
-//! The stream of events behind `top`, held on to: whoever restarts the instance finds it shown again.
+//! The stream of events behind `top`, which reconnects after it is lost.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,11 +8,11 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::world::{Decision, News};
+use crate::api::{Hello, HistoryReply, PoolTrack, path};
 use crate::cli::{Exit, Failure, look, print_on};
 use crate::remote::{Error, Event, Remote};
 use crate::sanitize;
 
-const EVENTS: &str = "/api/v1/events";
 /// A status comes each second.
 const SILENCE: Duration = Duration::from_secs(8);
 /// Pause before another attempt to reach an instance that was lost.
@@ -21,10 +20,10 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// So many facts from before are told.
 const FACTS: u64 = 30;
 
-/// Nobody listens any more.
+/// The receiver is gone.
 struct Left;
 
-/// Tells the news of an instance for as long as somebody listens.
+/// Sends the news of an instance until the receiver is dropped.
 pub(super) async fn feed(remote: Remote, told: mpsc::Sender<News>) {
     let mut seen = None;
     loop {
@@ -46,7 +45,7 @@ async fn follow(
     seen: &mut Option<String>,
     told: &mpsc::Sender<News>,
 ) -> Result<Result<(), Left>, Error> {
-    let mut events = remote.follow(EVENTS, seen.as_deref(), SILENCE).await?;
+    let mut events = remote.follow(path::EVENTS, seen.as_deref(), SILENCE).await?;
     let mut news = vec![News::Connected];
     if seen.is_none() {
         news.extend(history(remote).await);
@@ -81,12 +80,6 @@ fn read(remote: &Remote, event: &Event) -> Result<Option<News>, Error> {
     })
 }
 
-#[derive(Deserialize)]
-struct Hello {
-    #[serde(default)]
-    latest: u64,
-}
-
 /// What happened before; an older instance does not tell.
 async fn facts(remote: &Remote, latest: u64) -> Vec<News> {
     #[derive(Deserialize)]
@@ -94,29 +87,24 @@ async fn facts(remote: &Remote, latest: u64) -> Vec<News> {
         facts: Vec<Value>,
     }
     let after = latest.saturating_sub(FACTS);
-    let facts = remote.get::<Facts>(&format!("/api/v1/facts?after={after}&limit={FACTS}")).await;
+    let facts = remote.get::<Facts>(&format!("{}?after={after}&limit={FACTS}", path::FACTS)).await;
     let old = |fact: &Value| fact["id"].as_u64().is_some_and(|id| id <= latest);
     facts.map(|facts| facts.facts.into_iter().filter(old).map(News::Fact).collect()).unwrap_or_default()
 }
 
 /// The rates before; an older instance does not tell.
 async fn history(remote: &Remote) -> Option<News> {
-    #[derive(Deserialize)]
-    struct History {
-        pools: BTreeMap<String, Series>,
-    }
-    #[derive(Deserialize)]
-    struct Series {
-        connections: Vec<Option<f64>>,
-    }
-    let history: History = remote.get("/api/v1/history").await.ok()?;
-    let rates = |series: Series| series.connections.into_iter().map(Option::unwrap_or_default).collect();
-    Some(News::History(history.pools.into_iter().map(|(pool, series)| (pool, rates(series))).collect()))
+    let history: HistoryReply = remote.get(path::HISTORY).await.ok()?;
+    let rates = |pool: PoolTrack| {
+        pool.track.connections.into_iter().map(|new| new.unwrap_or_default() as f64).collect()
+    };
+    let pools = history.pools.into_iter();
+    Some(News::History(pools.map(|(name, pool)| (name.to_string(), rates(pool))).collect()))
 }
 
 /// Prints each status as a line, for as long as somebody reads them. Only the first attempt has to succeed.
 pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
-    let mut events = remote.follow(EVENTS, None, SILENCE).await?;
+    let mut events = remote.follow(path::EVENTS, None, SILENCE).await?;
     loop {
         let why = loop {
             match events.next().await {
@@ -135,7 +123,7 @@ pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
         drop(events);
         events = loop {
             sleep(AGAIN).await;
-            if let Ok(events) = remote.follow(EVENTS, None, SILENCE).await {
+            if let Ok(events) = remote.follow(path::EVENTS, None, SILENCE).await {
                 break events;
             }
         };

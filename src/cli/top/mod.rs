@@ -13,7 +13,6 @@ use std::time::Duration;
 use clap::Args;
 use hyper::Method;
 use ratatui::crossterm::event::{self, Event, KeyEvent};
-use serde_json::{Value, json};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,10 +20,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::connections::{self, Connections};
 use super::instance::{RemoteArgs, block_on};
 use super::look::{self, Screen};
-use super::reply::Backend;
 use super::run::{self, Signals};
 use super::why::{self, Story};
 use super::{Exit, Failure};
+use crate::api::{BackendChange, BackendInfo};
 use crate::remote::{Error, Remote, encode};
 use ui::{Action, Mode, Ui};
 use world::{Key, World};
@@ -149,8 +148,12 @@ fn keys() -> mpsc::Receiver<Option<KeyEvent>> {
 async fn act(remote: &Remote, action: Action) -> Result<Answer, Error> {
     match action {
         Action::None | Action::Quit => Ok(Answer::Said(String::new(), false)),
-        Action::Be { of, state } => change(remote, &of, &json!({"state": state})).await,
-        Action::Weigh { of, weight } => change(remote, &of, &json!({"weight": weight})).await,
+        Action::SetState { of, state } => {
+            change(remote, &of, BackendChange { state: Some(state), weight: None }).await
+        }
+        Action::SetWeight { of, weight } => {
+            change(remote, &of, BackendChange { state: None, weight: Some(weight) }).await
+        }
         Action::Why(of) => {
             let story: Story = remote.get(&why::path(&of.pool, &of.address)).await?;
             Ok(Answer::Told(look::clean(&format!("why {}/{}?", of.pool, of.name)), story.lines()))
@@ -165,9 +168,9 @@ async fn act(remote: &Remote, action: Action) -> Result<Answer, Error> {
 }
 
 /// Makes a change of a backend. It is named by its address: another may have the same name.
-async fn change(remote: &Remote, of: &Key, change: &Value) -> Result<Answer, Error> {
+async fn change(remote: &Remote, of: &Key, change: BackendChange) -> Result<Answer, Error> {
     let path = format!("/api/v1/pools/{}/backends/{}", encode(&of.pool), encode(&of.address));
-    let now: Backend = remote.read(&remote.send(Method::PATCH, &path, Some(change)).await?)?;
+    let now: BackendInfo = remote.read(&remote.submit(Method::PATCH, &path, &change).await?)?;
     let words =
         format!("{}/{} is {}, weight {}: {}", of.pool, now.name, now.state_name(), now.weight, now.cause);
     Ok(Answer::Said(words, false))

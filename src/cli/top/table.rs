@@ -6,8 +6,8 @@ use ratatui::text::{Line, Span};
 use super::column::Column;
 use super::ui::Ui;
 use super::world::{Group, Row, World};
+use crate::api::StatusReply;
 use crate::cli::look;
-use crate::cli::reply::Status;
 
 /// Width of a share's bar, in characters.
 const BAR: usize = 5;
@@ -27,7 +27,7 @@ pub(super) fn lines(world: &World, ui: &Ui, width: usize) -> (Vec<Line<'static>>
     let layout = Widths::of(width, names.max().unwrap_or(0));
     let mut lines = vec![heading(ui, &layout)];
     let mut selected = 0;
-    let now = world.status.as_ref().map_or(0.0, Status::clock);
+    let now = world.status.as_ref().map_or(0.0, StatusReply::clock);
     for (index, rows) in ui.shown(world) {
         lines.push(pool(&world.groups[index], world, width));
         for row in rows {
@@ -145,7 +145,7 @@ fn backend(row: &Row, layout: &Widths, now: f64, selected: bool) -> Line<'static
     let check = match &backend.last_check {
         None => ("-".to_owned(), 5, true, plain),
         Some(check) => {
-            let age = look::age(now - check.at);
+            let age = look::age(now - check.at.0);
             let (mark, style) = if check.passed { ("✓", plain) } else { ("✗", plain.fg(Color::Red)) };
             (format!("{mark} {age}"), 5, true, style)
         }
@@ -162,7 +162,7 @@ fn backend(row: &Row, layout: &Widths, now: f64, selected: bool) -> Line<'static
         (look::bytes(row.bytes), 5, true, plain),
         (connect, 5, true, plain),
         check,
-        (look::age(now - backend.since), 6, true, plain),
+        (look::age(now - backend.since.0), 6, true, plain),
         (look::clean(&backend.cause), layout.cause, false, plain),
     ];
     let line = line(if selected { "›" } else { " " }, cells);

@@ -5,6 +5,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::column::Column;
 use super::world::{Key, Row, World};
+use crate::pool::AdminState;
 
 /// Lines that a page is.
 const PAGE: isize = 10;
@@ -22,7 +23,7 @@ pub(super) enum Mode {
     /// For a weight that is being typed.
     Weight { of: Key, text: String },
     /// For a yes or no.
-    Confirm { of: Key, state: &'static str },
+    Confirm { of: Key, state: AdminState },
     /// For lines that lie over the table, shown from `scroll` on.
     Popup { title: String, lines: Vec<String>, scroll: usize },
 }
@@ -35,9 +36,9 @@ pub(super) enum Action {
     /// The end.
     Quit,
     /// This backend is to have that state.
-    Be { of: Key, state: &'static str },
+    SetState { of: Key, state: AdminState },
     /// This backend is to have that weight.
-    Weigh { of: Key, weight: u32 },
+    SetWeight { of: Key, weight: u32 },
     /// It is asked why this backend is in its state.
     Why(Key),
     /// Its connections are asked for.
@@ -114,7 +115,7 @@ impl Ui {
             }
             Mode::Weight { of, text } => self.on_weight(key.code, of, text),
             Mode::Confirm { of, state } => match key.code {
-                KeyCode::Char('y' | 'Y') | KeyCode::Enter => Action::Be { of, state },
+                KeyCode::Char('y' | 'Y') | KeyCode::Enter => Action::SetState { of, state },
                 _ => Action::None,
             },
             Mode::Popup { title, lines, scroll } => {
@@ -151,12 +152,14 @@ impl Ui {
     fn on_backend(&mut self, code: KeyCode, of: Key, world: &World) -> Action {
         let weight = world.row(&of).map_or(1, |row| row.backend.weight);
         match code {
-            KeyCode::Char('d') => self.mode = Mode::Confirm { of, state: "draining" },
-            KeyCode::Char('m') => self.mode = Mode::Confirm { of, state: "maintenance" },
-            KeyCode::Char('u') => return Action::Be { of, state: "up" },
+            KeyCode::Char('d') => self.mode = Mode::Confirm { of, state: AdminState::Draining },
+            KeyCode::Char('m') => self.mode = Mode::Confirm { of, state: AdminState::Maintenance },
+            KeyCode::Char('u') => return Action::SetState { of, state: AdminState::Up },
             KeyCode::Char('w') => self.mode = Mode::Weight { of, text: String::new() },
-            KeyCode::Char('+' | '=') if weight < HEAVIEST => return Action::Weigh { of, weight: weight + 1 },
-            KeyCode::Char('-') if weight > 0 => return Action::Weigh { of, weight: weight - 1 },
+            KeyCode::Char('+' | '=') if weight < HEAVIEST => {
+                return Action::SetWeight { of, weight: weight + 1 };
+            }
+            KeyCode::Char('-') if weight > 0 => return Action::SetWeight { of, weight: weight - 1 },
             KeyCode::Enter => return Action::Why(of),
             KeyCode::Char('c') => return Action::Connections(of),
             _ => {}
@@ -183,7 +186,7 @@ impl Ui {
     fn on_weight(&mut self, code: KeyCode, of: Key, mut text: String) -> Action {
         match code {
             KeyCode::Enter => match text.parse() {
-                Ok(weight) if weight <= HEAVIEST => return Action::Weigh { of, weight },
+                Ok(weight) if weight <= HEAVIEST => return Action::SetWeight { of, weight },
                 _ if text.is_empty() => {}
                 _ => self.message = Some((format!("a weight is a number from 0 to {HEAVIEST}"), true)),
             },
@@ -326,9 +329,15 @@ mod tests {
         assert_eq!(ui.mode, Mode::Table);
         let of = ui.selected.clone().unwrap();
         assert_eq!((&*of.pool, &*of.name), ("web", "a"));
-        assert_eq!(press(&mut ui, &world, "dy"), [Action::Be { of: of.clone(), state: "draining" }]);
-        assert_eq!(press(&mut ui, &world, "m\n"), [Action::Be { of: of.clone(), state: "maintenance" }]);
-        assert_eq!(press(&mut ui, &world, "u"), [Action::Be { of, state: "up" }]);
+        assert_eq!(
+            press(&mut ui, &world, "dy"),
+            [Action::SetState { of: of.clone(), state: AdminState::Draining }]
+        );
+        assert_eq!(
+            press(&mut ui, &world, "m\n"),
+            [Action::SetState { of: of.clone(), state: AdminState::Maintenance }]
+        );
+        assert_eq!(press(&mut ui, &world, "u"), [Action::SetState { of, state: AdminState::Up }]);
     }
 
     #[test]
@@ -336,7 +345,7 @@ mod tests {
         let (mut ui, world) = (Ui::default(), world());
         ui.settle(&world);
         let of = ui.selected.clone().unwrap();
-        let weigh = |weight| Action::Weigh { of: of.clone(), weight };
+        let weigh = |weight| Action::SetWeight { of: of.clone(), weight };
         assert_eq!(press(&mut ui, &world, "+-"), [weigh(2), weigh(0)]);
         assert_eq!(press(&mut ui, &world, "w1x7\x085\n"), [weigh(15)]);
         assert_eq!(press(&mut ui, &world, "w300\n"), []);

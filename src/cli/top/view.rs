@@ -10,6 +10,7 @@ use super::table;
 use super::ui::{Mode, Ui};
 use super::world::{Group, World};
 use crate::cli::look;
+use crate::pool::AdminState;
 
 /// Draws what is known as it is looked at.
 pub(super) fn draw(frame: &mut Frame<'_>, world: &World, ui: &Ui) {
@@ -53,7 +54,7 @@ fn title(world: &World) -> Vec<Line<'static>> {
         first.push(Span::from(look::clean(&status.phase)).fg(phase));
         first.push(Span::from(format!("  up {}  {}", look::age(status.uptime_seconds), world.address)));
         second.extend([
-            Span::from(format!("{} open", status.open())).bold(),
+            Span::from(format!("{} open", status.open)).bold(),
             Span::from(format!("  {} conn/s", look::count(sum(|group| group.rate)))),
             Span::from(format!("  {}/s", look::bytes(sum(|group| group.bytes)))),
             Span::from(format!("  {} failures hidden", sum(|group| group.pool.failures_masked as f64))),
@@ -118,7 +119,7 @@ fn footer(ui: &Ui) -> Line<'static> {
         (Mode::Weight { of, text }, _) => {
             Line::from(format!("weight of {}, 0 to 256: {text}▏  (enter, esc)", name(of)))
         }
-        (Mode::Confirm { of, state: "draining" }, _) => {
+        (Mode::Confirm { of, state: AdminState::Draining }, _) => {
             Line::from(format!("drain {}? nobody new is sent there  (y, n)", name(of))).bold()
         }
         (Mode::Confirm { of, .. }, _) => {

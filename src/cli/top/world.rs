@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cli::reply::{Backend, Pool, Status};
+use crate::api::{BackendInfo, PoolInfo, StatusReply};
 use crate::cli::{look, words};
 
 /// Seconds of rates that are kept for the small columns.
@@ -24,7 +24,7 @@ pub(super) enum News {
     /// It cannot, and why.
     Lost(String),
     /// The status of this second.
-    Status(Box<Status>),
+    Status(Box<StatusReply>),
     /// Decisions, the newest first.
     Decisions(Vec<Decision>),
     /// Something that happened.
@@ -54,8 +54,8 @@ pub(super) struct Key {
 }
 
 impl Key {
-    fn of(pool: &str, backend: &Backend) -> Self {
-        Self { pool: pool.to_owned(), name: backend.name.clone(), address: backend.address.clone() }
+    fn of(pool: &str, backend: &BackendInfo) -> Self {
+        Self { pool: pool.to_owned(), name: backend.name.to_string(), address: backend.address.clone() }
     }
 }
 
@@ -63,7 +63,7 @@ impl Key {
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) key: Key,
-    pub(super) backend: Backend,
+    pub(super) backend: BackendInfo,
     /// New connections in a second.
     pub(super) rate: f64,
     /// Bytes in a second, both ways.
@@ -76,14 +76,14 @@ pub(super) struct Row {
 #[derive(Clone, Debug)]
 pub(super) struct Group {
     /// The pool; its backends are in `rows`.
-    pub(super) pool: Pool,
+    pub(super) pool: PoolInfo,
     pub(super) rate: f64,
     pub(super) bytes: f64,
     pub(super) rows: Vec<Row>,
 }
 
 /// A backend's counts: connections and bytes.
-type Counts = BTreeMap<Key, (u64, u64)>;
+type BackendTotals = BTreeMap<Key, (u64, u64)>;
 
 /// All that is known.
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ pub(super) struct World {
     /// Why it cannot be reached, if it cannot.
     pub(super) lost: Option<String>,
     /// The last status; its pools are in `groups`.
-    pub(super) status: Option<Status>,
+    pub(super) status: Option<StatusReply>,
     pub(super) groups: Vec<Group>,
     /// What happened, the newest first, each with its time.
     pub(super) facts: VecDeque<String>,
@@ -102,7 +102,7 @@ pub(super) struct World {
     /// Each pool's rates, the oldest first.
     history: BTreeMap<String, VecDeque<f64>>,
     /// The counts at the last statuses, and the uptimes then.
-    counts: VecDeque<(f64, Counts)>,
+    counts: VecDeque<(f64, BackendTotals)>,
 }
 
 impl World {
@@ -153,7 +153,7 @@ impl World {
         self.groups.iter().flat_map(|group| &group.rows).find(|row| row.key == *key)
     }
 
-    fn take_status(&mut self, mut status: Status) {
+    fn take_status(&mut self, mut status: StatusReply) {
         self.lost = None;
         let uptime = status.uptime_seconds;
         if self.counts.back().is_some_and(|(before, _)| uptime <= *before) {
@@ -161,7 +161,7 @@ impl World {
             self.counts.clear();
         }
         let pools = std::mem::take(&mut status.pools);
-        let mut counts = Counts::new();
+        let mut counts = BackendTotals::new();
         for pool in &pools {
             for backend in &pool.backends {
                 let bytes = backend.bytes_in + backend.bytes_out;
@@ -174,7 +174,7 @@ impl World {
             .into_iter()
             .map(|mut pool| {
                 let backends = std::mem::take(&mut pool.backends);
-                let row = |backend: Backend| {
+                let row = |backend: BackendInfo| {
                     let key = Key::of(&pool.name, &backend);
                     let (new, bytes) = grown(&counts, last.map(|(_, counts)| counts), &key);
                     let rate = |number: u64| if seconds > 0.0 { number as f64 / seconds } else { 0.0 };
@@ -194,14 +194,14 @@ impl World {
             .collect();
         if seconds > 0.0 {
             for group in &self.groups {
-                let history = self.history.entry(group.pool.name.clone()).or_default();
+                let history = self.history.entry(group.pool.name.to_string()).or_default();
                 if history.len() == HISTORY {
                     history.pop_front();
                 }
                 history.push_back(group.rate);
             }
         }
-        self.history.retain(|pool, _| self.groups.iter().any(|group| group.pool.name == *pool));
+        self.history.retain(|pool, _| self.groups.iter().any(|group| *group.pool.name == **pool));
         if self.counts.len() == WINDOW {
             self.counts.pop_front();
         }
@@ -211,7 +211,7 @@ impl World {
 }
 
 /// By how much a backend's counts have grown since `before`; one that was not there then began with nothing.
-fn grown(now: &Counts, before: Option<&Counts>, key: &Key) -> (u64, u64) {
+fn grown(now: &BackendTotals, before: Option<&BackendTotals>, key: &Key) -> (u64, u64) {
     let Some(before) = before else { return (0, 0) };
     let (connections, bytes) = now.get(key).copied().unwrap_or_default();
     let (old_connections, old_bytes) = before.get(key).copied().unwrap_or_default();

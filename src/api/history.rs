@@ -1,0 +1,54 @@
+//! `/api/v1/history`: what was counted in each of the last seconds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// One value a second, the oldest first; null: the listener, pool or backend was not there.
+type Seconds = Vec<Option<u64>>;
+
+/// The last 300 seconds. All lists are equally long. `C` is a list of values: the server writes them without a copy.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
+pub struct HistoryReply<C = Seconds> {
+    /// From one value to the next, in seconds.
+    pub step_seconds: u64,
+    /// When the last second ended, in seconds since the epoch.
+    pub end: u64,
+    /// By name.
+    pub listeners: BTreeMap<Arc<str>, Track<C>>,
+    /// By name.
+    pub pools: BTreeMap<Arc<str>, PoolTrack<C>>,
+    /// By pool and name; empty when there are more than 1,000 backends.
+    pub backends: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Track<C>>>,
+}
+
+/// What was counted of a listener or a backend.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
+pub struct Track<C = Seconds> {
+    /// Open connections.
+    pub active: C,
+    /// New connections.
+    pub connections: C,
+    /// Bytes from clients, written to backends.
+    pub bytes_in: C,
+    /// Bytes from backends, written to clients.
+    pub bytes_out: C,
+}
+
+/// What was counted of a pool.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
+pub struct PoolTrack<C = Seconds> {
+    /// What is counted of listeners and backends too.
+    #[serde(flatten)]
+    pub track: Track<C>,
+    /// Failed attempts that were retried on another backend.
+    pub failures_masked: C,
+    /// Client-visible failures.
+    pub failures_seen: C,
+    /// Connections that reached no backend.
+    pub unserved: C,
+}

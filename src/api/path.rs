@@ -1,0 +1,18 @@
+//! The paths of the API that its clients use.
+
+/// The whole program at a glance.
+pub const STATUS: &str = "/api/v1/status";
+/// The stream of events.
+pub const EVENTS: &str = "/api/v1/events";
+/// The last facts.
+pub const FACTS: &str = "/api/v1/facts";
+/// The last minutes in figures.
+pub const HISTORY: &str = "/api/v1/history";
+/// The open connections.
+pub const CONNECTIONS: &str = "/api/v1/connections";
+/// Checks at once.
+pub const CHECK: &str = "/api/v1/check";
+/// Reads the configuration again.
+pub const RELOAD: &str = "/api/v1/reload";
+/// Ends the process in an orderly way.
+pub const DRAIN: &str = "/api/v1/drain";

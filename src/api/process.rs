@@ -1,0 +1,82 @@
+//! Replies about the process as a whole, errors, and the events of the stream that carry no fact.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Word;
+
+/// The reply of `/heartbeat` and `/ready` when the answer is yes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// `alive` or `ready`.
+    pub status: Word,
+}
+
+/// A configuration that was put to work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReloadReply {
+    /// Listeners in it.
+    pub listeners: usize,
+    /// Pools in it.
+    pub pools: usize,
+    /// The changed parts that take effect after a restart.
+    pub restart: Vec<Word>,
+}
+
+/// A drain that begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DrainReply {
+    /// Open connections.
+    pub open: u64,
+    /// How long they have to finish, in seconds.
+    pub timeout_seconds: f64,
+}
+
+/// An error.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrorReply {
+    /// What is wrong.
+    pub error: ErrorDetail,
+}
+
+/// What is wrong, and what to do about it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrorDetail {
+    /// A word for programs.
+    pub code: Word,
+    /// What is wrong, for people.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Word,
+}
+
+/// The first event of a stream.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hello {
+    /// The running version.
+    pub version: Arc<str>,
+    /// The number of the latest fact.
+    pub latest: u64,
+}
+
+/// Facts were dropped before this reader received them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lagged {
+    /// How many.
+    pub missed: u64,
+}
+
+/// Log lines were dropped before this reader received them.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Skipped {
+    /// How many.
+    pub lines: u64,
+}

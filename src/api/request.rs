@@ -1,0 +1,73 @@
+//! The bodies of requests.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::pool::AdminState;
+
+/// A backend to add.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewBackend {
+    /// An IP address and a port: `10.0.0.1:5000`, `[fd00::1]:5000`.
+    pub address: String,
+    /// Its name: visible characters, spaces only between them, no slash, not only dots, at most 259 bytes; absent: its
+    /// address.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its weight; 0: no new connections.
+    #[serde(default = "weight_1", deserialize_with = "whole")]
+    pub weight: u32,
+    /// Whether it is used only while no other backend is up.
+    #[serde(default)]
+    pub backup: bool,
+}
+
+fn weight_1() -> u32 {
+    1
+}
+
+/// What to change of a backend.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendChange {
+    /// Its new administrative state.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    pub state: Option<AdminState>,
+    /// Its new weight; 0: no new connections. Above 1 the pool's algorithm must use weights.
+    #[serde(default, deserialize_with = "some_whole", skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+}
+
+/// What to check: all backends, those of a pool, or one.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckRequest {
+    /// Only this pool.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// Only this backend of the pool, by name or address.
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+}
+
+/// Reads a value that may be absent, but is not null.
+fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(value).map(Some)
+}
+
+/// The number, if it is whole and fits. In JSON 3.0 is whole too (JSON Schema, 6.1.1).
+pub fn whole_number(number: &serde_json::Number) -> Option<u32> {
+    let whole = |number: f64| {
+        (number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number)).then_some(number as u32)
+    };
+    number.as_u64().map_or_else(|| number.as_f64().and_then(whole), |n| u32::try_from(n).ok())
+}
+
+fn whole<'de, D: Deserializer<'de>>(value: D) -> Result<u32, D::Error> {
+    let number = serde_json::Number::deserialize(value)?;
+    whole_number(&number).ok_or_else(|| serde::de::Error::custom("a whole number is wanted"))
+}
+
+fn some_whole<'de, D: Deserializer<'de>>(value: D) -> Result<Option<u32>, D::Error> {
+    whole(value).map(Some)
+}

@@ -1,0 +1,226 @@
+//! `/api/v1/status` and its parts: listeners, pools, backends and their checks.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{ReplicaGroup, Timestamp, Word};
+use crate::pool::BackendState;
+use crate::telemetry::text::Cause;
+
+/// The whole program at a glance.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatusReply {
+    /// The running version.
+    pub version: Word,
+    /// What the process is doing: `starting`, `serving` or `draining`.
+    pub phase: Word,
+    /// Whether traffic should be sent here.
+    pub ready: bool,
+    /// The server's clock, in seconds since the epoch.
+    pub now: Timestamp,
+    /// Seconds since the start.
+    pub uptime_seconds: f64,
+    /// The limit of open connections.
+    pub max_connections: u64,
+    /// Open connections.
+    pub open: u64,
+    /// Threads of the data plane.
+    pub workers: u64,
+    /// The listeners.
+    pub listeners: Vec<ListenerInfo>,
+    /// The pools.
+    pub pools: Vec<PoolInfo>,
+}
+
+/// A listener.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenerInfo {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its bound addresses, with the ports that the kernel chose; empty while it is closed.
+    pub addresses: Vec<String>,
+    /// The pool of its connections.
+    pub pool: Arc<str>,
+    /// Open connections.
+    pub active: u64,
+    /// Connections that came by it to the present pools, including those that reached no backend.
+    pub connections: u64,
+    /// Bytes from clients, written to backends.
+    pub bytes_in: u64,
+    /// Bytes from backends, written to clients.
+    pub bytes_out: u64,
+}
+
+/// A pool.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PoolInfo {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How a backend is chosen.
+    pub algorithm: Word,
+    /// Whether every source has answered and every backend was checked at least once.
+    pub settled: bool,
+    /// Eligible backends.
+    pub up: u64,
+    /// Whether too few backends are up, so that all are used.
+    pub panic: bool,
+    /// The tier in use.
+    pub tier: u16,
+    /// All tiers, the lowest first.
+    pub tiers: Vec<TierInfo>,
+    /// Open connections that were routed to a backend.
+    pub active: u64,
+    /// Connections routed to its backends, including backends that have left.
+    pub connections: u64,
+    /// Bytes from clients, written to backends.
+    pub bytes_in: u64,
+    /// Bytes from backends, written to clients.
+    pub bytes_out: u64,
+    /// Clients that wait in the queue.
+    pub queue: u64,
+    /// Failed attempts that were retried on another backend, so that the client noticed nothing.
+    pub failures_masked: u64,
+    /// Client-visible failures.
+    pub failures_seen: u64,
+    /// Connections that reached no backend.
+    pub unserved: u64,
+    /// The backends.
+    pub backends: Vec<BackendInfo>,
+    /// The containers that Pointsman starts for this pool; null: it starts none.
+    pub replicas: Option<Arc<ReplicaGroup>>,
+    /// Whether other algorithms are evaluated too (`/api/v1/pools/{pool}/shadow`).
+    pub shadow: bool,
+}
+
+/// The backends of a pool with the same tier.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TierInfo {
+    /// Its number: a higher tier backs up the lower ones.
+    pub tier: u16,
+    /// Its backends.
+    pub backends: u64,
+    /// Its backends that are up.
+    pub up: u64,
+}
+
+/// A backend.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendInfo {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The address that connections go to.
+    pub address: String,
+    /// Its other addresses.
+    pub also: Vec<SocketAddr>,
+    /// Its state. The server always sends one; a client reads a state that it does not know as none.
+    #[serde(deserialize_with = "known_state")]
+    pub state: Option<BackendState>,
+    /// When it entered this state, in seconds since the epoch.
+    pub since: Timestamp,
+    /// Why it is in this state.
+    pub cause: Cause,
+    /// Its weight.
+    pub weight: u32,
+    /// The part of its weight in effect, in percent (`slow_start`).
+    pub ramp: u32,
+    /// Its tier: a higher tier backs up the lower ones.
+    pub tier: u16,
+    /// Its limit of open connections; null: none.
+    pub limit: Option<NonZeroU32>,
+    /// Connections that are open or being opened.
+    pub active: u64,
+    /// Connections routed to it.
+    pub connections: u64,
+    /// Bytes from clients, written to it.
+    pub bytes_in: u64,
+    /// Bytes from it, written to clients.
+    pub bytes_out: u64,
+    /// Recent average time to connect, in milliseconds; null: no connection was opened yet.
+    pub connect_ms: Option<f64>,
+    /// Recent average time from the routing decision to its first byte, in milliseconds; null: it has sent none yet.
+    pub first_byte_ms: Option<f64>,
+    /// Attempts to connect that failed.
+    pub connect_failures: u64,
+    /// The sources that report it, such as `dns:backend:5000`; none: it is leaving.
+    pub sources: Box<[Arc<str>]>,
+    /// Its latest check of any kind; null: it was not checked.
+    pub last_check: Option<CheckInfo>,
+    /// Its latest check of each kind, in the order of the configuration.
+    pub checks: Vec<CheckInfo>,
+}
+
+/// The latest check of a kind.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CheckInfo {
+    /// What was checked: `tcp`, `http`, `exchange`, `postgres` or `redis`.
+    pub kind: Word,
+    /// When it ended, in seconds since the epoch.
+    pub at: Timestamp,
+    /// Whether it passed.
+    pub passed: bool,
+    /// Why it failed; null: it passed.
+    pub error: Option<String>,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+}
+
+/// `/api/v1/pools`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PoolsReply {
+    /// The pools.
+    pub pools: Vec<PoolInfo>,
+}
+
+/// The backends of a pool.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BackendsReply {
+    /// The backends.
+    pub backends: Vec<BackendInfo>,
+}
+
+/// The result of `POST /api/v1/check`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CheckReply {
+    /// The backends that were to be checked.
+    pub backends: Vec<BackendInfo>,
+    /// How many of them have checks that have not ended.
+    pub pending: u64,
+}
+
+fn known_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BackendState>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Ok(BackendState::ALL.into_iter().find(|state| state.name() == name))
+}
+
+impl StatusReply {
+    /// The server's clock, or the client's if it does not tell.
+    pub fn clock(&self) -> f64 {
+        if self.now == Timestamp::default() { Timestamp::now().0 } else { self.now.0 }
+    }
+}
+
+impl PoolInfo {
+    /// Whether no backend is eligible.
+    pub fn is_unserved(&self) -> bool {
+        self.up == 0
+    }
+}
+
+impl BackendInfo {
+    /// The word for its state.
+    pub fn state_name(&self) -> &'static str {
+        self.state.map_or("unknown", BackendState::name)
+    }
+}
