@@ -44,10 +44,11 @@
 //! | [`discovery`] | where backends come from |
 //! | [`health`] | active checks |
 //! | [`balance`] | the algorithms: pure |
-//! | [`telemetry`] | log, counters, decisions, facts |
+//! | [`telemetry`] | log, counters, decisions, the journal of events |
 //! | [`config`] | the YAML, and what it means |
 //! | [`own`] | the addresses that this process listens on, which are never backends |
-//! | [`figures`] | how figures are written for people |
+//! | [`humanize`] | numbers, times and lists as text |
+//! | [`domain`] | the words of the domain as types: states and their reasons, events |
 //! | [`sanitize`] | text from outside, made safe to show |
 
 pub mod admin;
@@ -58,8 +59,9 @@ pub mod chart;
 pub mod cli;
 pub mod config;
 pub mod discovery;
-pub mod figures;
+pub mod domain;
 pub mod health;
+pub mod humanize;
 pub mod overview;
 pub mod own;
 pub mod pool;

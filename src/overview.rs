@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::{BindAddress, Config};
+use crate::domain::CloseReason;
 use crate::pool::Pool;
 use crate::proxy::admit::Limit;
 use crate::proxy::listener::Listener;
@@ -18,10 +19,10 @@ use crate::proxy::progress::End;
 use crate::proxy::worker::{Shared, WorkerHandle};
 use crate::replicas::Replicas;
 use crate::story::samples::{Counts, EVERY, PoolCounts, Samples};
+use crate::telemetry::ConnectError;
 use crate::telemetry::decisions::{Decision, Decisions, Which, Whose};
 use crate::telemetry::ends::Ends;
 use crate::telemetry::journal::Journal;
-use crate::telemetry::{CloseReason, ConnectError};
 
 /// After a listing of connections the workers rest this many times as long as it took, so that requests for listings
 /// take at most a tenth of their time …

@@ -14,9 +14,9 @@ use super::{ApiError, App};
 use crate::api::{BackendChange, BackendInfo, BackendsReply, NewBackend};
 use crate::config::{BACKEND_NAME_RULE, is_backend_name};
 use crate::discovery::Found;
+use crate::domain::{BackendState, Event};
 use crate::own::Owner;
-use crate::pool::{AdminState, Backend, BackendState, Command, NotAdded, NotRemoved, Pool};
-use crate::telemetry::fact::Fact;
+use crate::pool::{Backend, Command, NotAdded, NotRemoved, Pool};
 
 /// The largest weight, as in the configuration.
 const HEAVIEST: u32 = 256;
@@ -104,8 +104,8 @@ pub(super) async fn add(
             conflict("too_many", message, "write them into a file that the pool discovers")
         }
     })?;
-    app.overview.journal.tell(Fact::Added {
-        who,
+    app.overview.journal.record(Event::BackendAdded {
+        by: who,
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
         address: found.address,
@@ -135,8 +135,8 @@ pub(super) async fn remove(
         NotRemoved::NotThere => gone(&found),
     })?;
     let cause = format!("{who} removed it").into();
-    app.overview.journal.tell(Fact::Removed {
-        who,
+    app.overview.journal.record(Event::BackendRemoved {
+        by: who,
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
         address: found.address,
@@ -162,12 +162,12 @@ pub(super) async fn change(
     let pool = pool_of(&app, &pool)?;
     change.weight.map_or(Ok(()), |weight| check_weight(&pool, weight))?;
     let found = find(&pool, &backend)?;
-    app.overview.journal.tell(Fact::Operator {
-        who: Arc::clone(&who),
+    app.overview.journal.record(Event::OperatorChange {
+        by: Arc::clone(&who),
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
         address: found.address,
-        state: change.state.map(AdminState::name),
+        state: change.state,
         weight: change.weight,
     });
     let commands = [change.state.map(Command::SetAdminState), change.weight.map(Command::SetWeight)];

@@ -15,8 +15,8 @@ use super::pools::pool_of;
 use super::request::{Body, bad_request};
 use super::{ApiError, App};
 use crate::api::{BackendInfo, CheckReply, CheckRequest};
-use crate::pool::{Backend, BackendState as Standing, Command, Entry, Pool};
-use crate::telemetry::fact::Fact;
+use crate::domain::{BackendState, Event};
+use crate::pool::{Backend, Command, Entry, Pool};
 
 /// Between two looks at whether the checks have ended.
 const POLL: Duration = Duration::from_millis(10);
@@ -49,8 +49,8 @@ pub(super) async fn check(
         }
     }
     let named = |name: Option<&String>| name.map(|name| Arc::from(name.as_str()));
-    app.overview.journal.tell(Fact::Checked {
-        who: Arc::clone(&who),
+    app.overview.journal.record(Event::CheckRequested {
+        by: Arc::clone(&who),
         pool: named(pool.as_ref()),
         backend: named(backend.as_ref()),
     });
@@ -88,7 +88,7 @@ pub(super) async fn check(
 fn checkable(pool: &Arc<Pool>) -> Vec<(usize, u64)> {
     let status = pool.status();
     let checked =
-        status.members.iter().filter(|m| !m.leaving && !m.refused && m.state != Standing::Maintenance);
+        status.members.iter().filter(|m| !m.leaving && !m.refused && m.state != BackendState::Maintenance);
     checked.map(|entry| (Arc::as_ptr(pool).addr(), entry.backend.key)).collect()
 }
 

@@ -11,12 +11,10 @@ use super::access::{Operator, Peer};
 use super::pools::pool_of;
 use super::request::{Asked, At, bad_request};
 use super::{ApiError, App};
-use crate::config::Ending;
+use crate::domain::{CloseReason, Ending, Event};
 use crate::proxy::open::Open;
 use crate::proxy::progress::End;
-use crate::telemetry::CloseReason;
 use crate::telemetry::decisions::{Decision, Which};
-use crate::telemetry::fact::Fact;
 
 /// So many are told when nobody says how many, and at most.
 const SOME: usize = 100;
@@ -89,16 +87,7 @@ pub(super) async fn decisions(
 #[serde(deny_unknown_fields)]
 pub(super) struct Manner {
     #[serde(default)]
-    how: How,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum How {
-    Close,
-    /// A FIN would let a peer take a truncated stream for a complete one.
-    #[default]
-    Reset,
+    how: Ending,
 }
 
 /// `DELETE /api/v1/connections/{id}`: ends a connection, also one that waits in a queue. What it was then.
@@ -108,22 +97,18 @@ pub(super) async fn end(
     At(conn): At<u64>,
     Asked(Manner { how }): Asked<Manner>,
 ) -> Result<Json<Open>, ApiError> {
-    let (how, word) = match how {
-        How::Close => (Ending::Close, "close"),
-        How::Reset => (Ending::Reset, "reset"),
-    };
     let end = End { reason: CloseReason::Operator, how };
     let was = app.overview.close_connection(conn, end).await.ok_or_else(|| {
         let message = format!("there is no open connection {conn}");
         ApiError::new(StatusCode::NOT_FOUND, "no_such_connection", message, "see /api/v1/connections")
     })?;
-    app.overview.journal.tell(Fact::Ended {
-        who,
+    app.overview.journal.record(Event::ConnectionClosed {
+        by: who,
         conn,
         client: was.client,
         pool: Arc::clone(&was.pool),
         backend: was.backend.clone(),
-        how: word,
+        how,
     });
     Ok(Json(was))
 }

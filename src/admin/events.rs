@@ -1,11 +1,11 @@
 //! `/api/v1/events`: what happens, as it happens, by Server-Sent Events (HTML Living Standard, 9.2).
 //!
 //! A stream begins with `hello`, then `status` follows each second (what `/api/v1/status` says), `decisions` when there are new ones
-//! (only the latest of them: there may be thousands), and a `fact` for each entry of the journal, whose number is the
+//! (only the latest of them: there may be thousands), and an `event` for each entry of the journal, whose number is the
 //! event's id. A client that reconnects with `Last-Event-ID` gets all kept events; `lagged` counts the lost ones.
 //!
 //! A slow reader gets fewer events: after it has read one, the next `status` is the latest one, and `lagged` counts the
-//! facts that the journal has dropped meanwhile.
+//! events that the journal has dropped meanwhile.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -34,8 +34,8 @@ const STATUS: Duration = Duration::from_secs(1);
 const DECISIONS: Duration = Duration::from_millis(500);
 /// So many decisions are told at a time.
 const LATEST: usize = 20;
-/// Facts read from the journal at a time.
-const FACTS: usize = 64;
+/// Entries read from the journal at a time.
+const ENTRIES: usize = 64;
 /// Milliseconds after which a client reconnects when it loses the stream.
 const RETRY: u64 = 1000;
 
@@ -113,27 +113,27 @@ pub(super) async fn events(
     Ok(sse::answer(Events::new(app, peer, stop, seen, place)))
 }
 
-/// The facts for one reader.
-struct Facts {
+/// The journal for one reader.
+struct Entries {
     journal: Journal,
-    /// The number of the last fact that was sent.
+    /// The number of the last event that was sent.
     told: u64,
 }
 
-impl Facts {
-    /// The next facts, if there are any.
+impl Entries {
+    /// The next events, if there are any.
     fn next(&mut self) -> Option<Bytes> {
         let mut out = String::new();
-        let (entries, forgotten) = self.journal.some_after(self.told, FACTS);
-        if forgotten > 0 {
-            sse::event(&mut out, "lagged", None, &in_json(&Lagged { missed: forgotten }));
+        let (entries, dropped) = self.journal.some_after(self.told, ENTRIES);
+        if dropped > 0 {
+            sse::event(&mut out, "lagged", None, &in_json(&Lagged { missed: dropped }));
         }
         for entry in entries {
             if out.len() >= BATCH {
                 break;
             }
             self.told = entry.id;
-            sse::event(&mut out, "fact", Some(entry.id), &in_json(&entry));
+            sse::event(&mut out, "event", Some(entry.id), &in_json(&entry));
         }
         (!out.is_empty()).then(|| out.into())
     }
@@ -145,7 +145,7 @@ struct Events {
     peer: Option<Peer>,
     stop: CancellationToken,
     hello: Option<Bytes>,
-    facts: Facts,
+    entries: Entries,
     news: watch::Receiver<u64>,
     status: Interval,
     decisions: Interval,
@@ -154,7 +154,7 @@ struct Events {
 }
 
 impl Events {
-    /// For a reader that has received the facts up to `seen`.
+    /// For a reader that has received the events up to `seen`.
     fn new(
         app: App,
         peer: Option<Peer>,
@@ -180,7 +180,10 @@ impl Events {
             stop,
             hello: Some(hello.into()),
             // A number above the latest one comes from an earlier process: send everything.
-            facts: Facts { journal, told: seen.map_or(newest, |seen| if seen > newest { 0 } else { seen }) },
+            entries: Entries {
+                journal,
+                told: seen.map_or(newest, |seen| if seen > newest { 0 } else { seen }),
+            },
             news,
             status: every(STATUS),
             decisions: every(DECISIONS),
@@ -213,16 +216,16 @@ impl Source for Events {
         }
         loop {
             if self.stop.is_cancelled() {
-                return self.facts.next(); // the last fact is the result of the drain
+                return self.entries.next(); // the last event is the result of the drain
             }
             let bytes = tokio::select! {
                 // The sender lives as long as the journal.
                 _ = self.news.changed() => {
-                    let facts = self.facts.next();
-                    if facts.is_some() {
-                        self.news.mark_changed(); // there may be more facts
+                    let entries = self.entries.next();
+                    if entries.is_some() {
+                        self.news.mark_changed(); // there may be more events
                     }
-                    facts
+                    entries
                 }
                 _ = self.status.tick() => Some(self.status()),
                 _ = self.decisions.tick() => self.decisions(),

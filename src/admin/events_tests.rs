@@ -1,5 +1,5 @@
 use super::*;
-use crate::telemetry::fact::Fact;
+use crate::domain::Event;
 
 /// The limit of bytes that wait for the readers of one origin. The latest snapshot, for future readers, is not counted.
 const LIMIT: usize = 64 << 20;
@@ -50,16 +50,16 @@ async fn readers_share_a_snapshot_and_a_slow_one_gets_the_latest_only() {
 }
 
 #[test]
-fn a_reader_that_reads_no_facts_holds_none_and_learns_how_many_it_missed() {
+fn a_reader_that_reads_no_events_holds_none_and_learns_how_many_it_missed() {
     let journal = Journal::default();
-    let mut facts = Facts { journal: journal.clone(), told: 0 };
+    let mut entries = Entries { journal: journal.clone(), told: 0 };
     let backend: std::sync::Arc<str> = "b".repeat(1000).into();
     for weight in 0..10_000 {
-        journal.tell(Fact::Weight { pool: "web".into(), backend: backend.clone(), weight });
+        journal.record(Event::WeightChanged { pool: "web".into(), backend: backend.clone(), weight });
     }
     let mut ids = Vec::new();
     let mut first = None;
-    while let Some(batch) = facts.next() {
+    while let Some(batch) = entries.next() {
         assert!(batch.len() < BATCH + 2 * backend.len(), "{} bytes", batch.len());
         let text = String::from_utf8(batch.to_vec()).unwrap();
         ids.extend(text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse::<u64>().ok()));

@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde::ser::Serializer;
 
 use crate::api::{HistoryReply, PoolTrack, Track};
+use crate::domain::CloseReason;
 use crate::overview::Overview;
 use crate::pool::Pool;
-use crate::telemetry::CloseReason;
 use crate::telemetry::flow::Reading;
 
 /// From one value to the next, and how many are kept.

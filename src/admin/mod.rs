@@ -122,7 +122,7 @@ fn routes() -> Routes {
         .route(path::CONNECTIONS, get(connections::all))
         .route("/api/v1/connections/{id}", delete(connections::end))
         .route("/api/v1/decisions", get(connections::decisions))
-        .route(path::FACTS, get(process::facts))
+        .route(path::JOURNAL, get(process::journal))
         .route(path::HISTORY, get(process::history))
         .route("/api/v1/config", get(process::config))
         .route(path::EVENTS, get(events::events))

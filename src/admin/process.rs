@@ -16,7 +16,7 @@ use crate::config;
 use crate::overview::Phase;
 use crate::telemetry::journal::Entry;
 
-/// So many facts are told when nobody says how many, and at most.
+/// Events in a reply unless the request says otherwise, and at most.
 const SOME: usize = 100;
 const MOST: usize = 10_000;
 
@@ -61,7 +61,7 @@ pub(super) async fn config(State(app): State<App>) -> Json<impl Serialize> {
     Json(config::to_json_without_secrets(&app.overview.config.load()))
 }
 
-/// Which facts are asked for.
+/// Which events are requested.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Since {
@@ -70,29 +70,29 @@ pub(super) struct Since {
     limit: Option<usize>,
 }
 
-/// Facts, oldest first.
+/// Events, oldest first.
 #[derive(Debug, Serialize)]
-pub(super) struct Facts {
-    facts: Vec<Entry>,
+pub(super) struct Events {
+    events: Vec<Entry>,
     /// How many after the number that was asked for are not kept any longer.
-    forgotten: u64,
+    dropped: u64,
     /// The number of the latest.
     latest: u64,
 }
 
-/// `GET /api/v1/facts`: what happened after the fact of a number, oldest first, so that who asks for what comes
-/// after the last one of the answer misses none.
-pub(super) async fn facts(
+/// `GET /api/v1/journal`: the events after that number, oldest first, so that a client that passes the last number
+/// it has misses none.
+pub(super) async fn journal(
     State(app): State<App>,
     Asked(Since { after, limit }): Asked<Since>,
-) -> Result<Json<Facts>, ApiError> {
+) -> Result<Json<Events>, ApiError> {
     let limit = limit.unwrap_or(SOME);
     if limit > MOST {
         return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
     }
     let latest = *app.overview.journal.latest().borrow();
-    let (facts, forgotten) = app.overview.journal.some_after(after, limit);
-    Ok(Json(Facts { facts, forgotten, latest }))
+    let (events, dropped) = app.overview.journal.some_after(after, limit);
+    Ok(Json(Events { events, dropped, latest }))
 }
 
 /// `GET /api/v1/history`.

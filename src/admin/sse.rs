@@ -85,11 +85,11 @@ mod tests {
     #[test]
     fn an_event_has_its_kind_its_number_and_each_line_of_its_data() {
         let mut out = String::new();
-        event(&mut out, "fact", Some(7), "{}");
+        event(&mut out, "event", Some(7), "{}");
         event(&mut out, "line", None, "one\ntwo\rdata: three");
         assert_eq!(
             out,
-            "event: fact\nid: 7\ndata: {}\n\nevent: line\ndata: one\ndata: two\ndata: data: three\n\n"
+            "event: event\nid: 7\ndata: {}\n\nevent: line\ndata: one\ndata: two\ndata: data: three\n\n"
         );
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::api::{BackendInfo, CheckInfo, ListenerInfo, PoolInfo, StatusReply, TierInfo, Timestamp};
+use crate::domain::{BackendState, CloseReason};
 use crate::overview::{Overview, Phase};
-use crate::pool::{BackendState, Entry, Pool};
+use crate::pool::{Entry, Pool};
 use crate::proxy::listener::Listener;
-use crate::telemetry::CloseReason;
 use crate::telemetry::flow::Reading;
 use crate::telemetry::millis;
 

@@ -59,37 +59,37 @@ pub(super) async fn story(
     let lived = overview.started.elapsed();
     let since = until.checked_sub(reach.min(lived)).unwrap_or(SystemTime::UNIX_EPOCH);
     let wanted = |pool: &str| question.pool.as_deref().is_none_or(|wanted| wanted == pool);
-    let (mut facts, forgotten) = overview.journal.after(0);
+    let (mut events, dropped) = overview.journal.after(0);
     if let Some(pool) = &question.pool
         && !overview.pools.load().contains_key(&**pool)
         // One that a reload has removed has a story all the same.
-        && !facts.iter().any(|entry| entry.fact.pool().is_some_and(|known| **known == **pool))
+        && !events.iter().any(|entry| entry.event.pool().is_some_and(|known| **known == **pool))
     {
         let message = format!("there is no pool {pool:?}, and none of that name has a story");
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status"));
     }
-    let oldest = facts.first().map(|entry| entry.at);
-    facts.retain(|entry| entry.at >= since && entry.fact.pool().is_none_or(|pool| wanted(pool)));
+    let oldest = events.first().map(|entry| entry.at);
+    events.retain(|entry| entry.at >= since && entry.event.pool().is_none_or(|pool| wanted(pool)));
     let mut samples = overview.samples.between(since, until);
     for (_, sample) in &mut samples {
         sample.pools.retain(|(pool, _)| wanted(pool));
         sample.failures.retain(|failures| wanted(&failures.pool));
     }
-    let told = fold::tell(&facts, &samples);
+    let told = fold::tell(&events, &samples);
     let summary = fold::summary(&told);
     let mut sentences = told.sentences;
     let mut begin = |at: SystemTime, text: String| {
-        sentences.insert(0, Told { sentence: Sentence::then(at, text), facts: Vec::new() });
+        sentences.insert(0, Told { sentence: Sentence::then(at, text), events: Vec::new() });
     };
     if reach >= lived {
         begin(since, format!("Pointsman {} started", env!("CARGO_PKG_VERSION")));
     }
     if reach.min(lived) > REACH {
-        begin(since, format!("what clients met is known of the last {} only", time(REACH)));
+        begin(since, format!("counters cover the last {} only", time(REACH)));
     }
-    if let Some(oldest) = oldest.filter(|oldest| forgotten > 0 && *oldest > since) {
+    if let Some(oldest) = oldest.filter(|oldest| dropped > 0 && *oldest > since) {
         let ago = time(until.duration_since(oldest).unwrap_or_default());
-        begin(since, format!("{}, from more than {ago} ago, are forgotten", count(forgotten, "fact")));
+        begin(since, format!("{} from more than {ago} ago are no longer kept", count(dropped, "event")));
     }
     Ok(Json(Story { since, until, sentences, summary, totals: told.totals }))
 }

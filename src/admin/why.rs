@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::access::Peer;
 use super::{ApiError, App};
 use crate::api::BackendInfo;
+use crate::domain::{BackendState, Event};
 use crate::story::Sentence;
 use crate::story::backend::{concerns, history, standing};
 use crate::story::connection::{Traces, gather};
 use crate::story::words::{count, list, time};
 use crate::telemetry::decisions::{Decisions, Whose};
 use crate::telemetry::ends::Ends;
-use crate::telemetry::fact::Fact;
 use crate::telemetry::journal;
 
 /// So many connections of a client are told unless another number is asked for, and at most.
@@ -51,7 +51,7 @@ pub(super) struct Story {
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<BackendInfo>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    facts: Option<Vec<journal::Entry>>,
+    events: Option<Vec<journal::Entry>>,
 }
 
 /// One connection.
@@ -133,15 +133,15 @@ async fn why_client(app: &App, whose: Whose, limit: usize) -> Story {
     let connections: Vec<_> =
         known.into_iter().take(limit).map(|traces| Told { sentences: traces.story(), traces }).collect();
     sentences.extend(connections.iter().flat_map(|told| told.sentences.iter().cloned()));
-    Story { about, sentences, connections: Some(connections), backend: None, facts: None }
+    Story { about, sentences, connections: Some(connections), backend: None, events: None }
 }
 
 fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, ApiError> {
-    let (facts, forgotten) = app.overview.journal.after(0);
-    let mut sentences = history(&facts, pool, backend);
+    let (events, dropped) = app.overview.journal.after(0);
+    let mut sentences = history(&events, pool, backend);
     let about = format!("{pool}/{backend}");
     let concerned = |entry: &journal::Entry| {
-        entry.fact.pool().is_some_and(|of| **of == *pool) && concerns(&entry.fact, backend)
+        entry.event.pool().is_some_and(|of| **of == *pool) && concerns(&entry.event, backend)
     };
     let pools = app.overview.pools.load();
     let running = pools.get(pool);
@@ -163,7 +163,7 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, ApiError> 
         now = found.first().map(|entry| BackendInfo::of(entry));
         others = status.members.iter().map(|entry| entry.backend.name.to_string()).collect();
     }
-    let facts: Vec<_> = facts.into_iter().filter(concerned).collect();
+    let events: Vec<_> = events.into_iter().filter(concerned).collect();
     if now.is_none() {
         if sentences.is_empty() {
             return Err(unknown(
@@ -174,23 +174,23 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, ApiError> 
                 &pools.keys().map(ToString::to_string).collect::<Vec<_>>(),
             ));
         }
-        let last = facts.iter().rev().find_map(|entry| match &*entry.fact {
-            Fact::State { to: "gone", .. } => Some(entry.at),
+        let last = events.iter().rev().find_map(|entry| match &*entry.event {
+            Event::StateChanged { to: BackendState::Gone, .. } => Some(entry.at),
             _ => None,
         });
         let ago = last.and_then(|at| SystemTime::now().duration_since(at).ok());
         let ago = ago.map(|age| format!(", for {}", time(age))).unwrap_or_default();
         sentences.push(Sentence::now(format!("it is not in the pool {pool} any longer{ago}")));
-    } else if forgotten > 0 {
+    } else if dropped > 0 {
         sentences.insert(
             0,
             Sentence::now(format!(
-                "{} of the process are forgotten: what follows is what is kept",
-                count(forgotten, "earlier fact")
+                "{} of the process were dropped from the journal",
+                count(dropped, "earlier event")
             )),
         );
     }
-    Ok(Story { about, sentences, connections: None, backend: now, facts: Some(facts) })
+    Ok(Story { about, sentences, connections: None, backend: now, events: Some(events) })
 }
 
 fn unknown(pool: &str, backend: &str, running: bool, others: &[String], pools: &[String]) -> ApiError {

@@ -4,8 +4,8 @@
 pub const STATUS: &str = "/api/v1/status";
 /// The stream of events.
 pub const EVENTS: &str = "/api/v1/events";
-/// The last facts.
-pub const FACTS: &str = "/api/v1/facts";
+/// The last events.
+pub const JOURNAL: &str = "/api/v1/journal";
 /// The last minutes in figures.
 pub const HISTORY: &str = "/api/v1/history";
 /// The open connections.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::pool::AdminState;
+use crate::domain::AdminState;
 
 /// A backend to add.
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{ReplicaGroup, Timestamp, Word};
-use crate::pool::BackendState;
-use crate::telemetry::text::Cause;
+use crate::domain::{BackendState, Cause};
 
 /// The whole program at a glance.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

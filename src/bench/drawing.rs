@@ -3,7 +3,7 @@
 use super::report::{Backends, Percentiles, Report, Share};
 use super::table::rate;
 use crate::chart::{Bar, COLORS, Chart, Error, Format, Group, Panel, TALL_ROW};
-use crate::figures::{percent, time};
+use crate::humanize::{percent, time};
 
 /// The height of the panel that this chart is about, in pixels.
 const SHARES: u32 = 300;

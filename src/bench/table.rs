@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{Backends, Percentiles, Report};
-use crate::figures::{percent, time, unlisted};
+use crate::humanize::{percent, time, unlisted};
 
 /// More backends than this are not listed one by one.
 const LISTED: usize = 40;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::instance::{RemoteArgs, block_on};
 use super::status::{Table, colours};
-use super::{Exit, Failure, look, print, print_json};
+use super::{Exit, Failure, print, print_json, terminal};
 use crate::remote::encode;
 
 #[derive(Debug, Args)]
@@ -75,9 +75,9 @@ impl Connections {
                 connection.listener.clone(),
                 connection.pool.clone(),
                 connection.to().to_owned(),
-                look::age(connection.age_ms / 1e3),
-                look::bytes(connection.bytes_in as f64),
-                look::bytes(connection.bytes_out as f64),
+                terminal::age(connection.age_ms / 1e3),
+                terminal::bytes(connection.bytes_in as f64),
+                terminal::bytes(connection.bytes_out as f64),
             ];
             table.row(cells.map(|cell| (cell, None)));
         }
@@ -138,7 +138,7 @@ pub(super) fn close(args: &CloseArgs) -> Result<Exit, Failure> {
         return print_json(&text);
     }
     let was: Connection = remote.read(&text)?;
-    let age = look::age(was.age_ms / 1e3);
-    print(&look::clean(&format!("#{} is ended: {} to {}, {age} old", was.conn, was.client, was.to())))?;
+    let age = terminal::age(was.age_ms / 1e3);
+    print(&terminal::clean(&format!("#{} is ended: {} to {}, {age} old", was.conn, was.client, was.to())))?;
     print("\n")
 }

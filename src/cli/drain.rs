@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use super::instance::{RemoteArgs, block_on};
 use super::operate::{change, connections, print_change};
-use super::{Exit, Failure, look, print, print_json};
+use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{BackendChange, BackendInfo, DrainReply, StatusReply, path};
-use crate::pool::AdminState;
+use crate::domain::AdminState;
 use crate::remote::{Error, Remote};
 
 /// Between two looks at the open connections.
@@ -66,7 +66,7 @@ pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
         let was = if args.remote.json {
             json!({"drained": name}).to_string()
         } else {
-            look::clean(&format!("{name} is drained"))
+            terminal::clean(&format!("{name} is drained"))
         };
         print(&format!("{was}\n"))
     })
@@ -151,7 +151,7 @@ impl Progress {
         if !io::stderr().is_terminal() || self.last.as_deref() == Some(words) {
             return;
         }
-        eprint!("\r\x1b[K{}", look::clean(words));
+        eprint!("\r\x1b[K{}", terminal::clean(words));
         let _ = io::stderr().flush();
         self.last = Some(words.to_owned());
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::instance::{RemoteArgs, block_on};
-use super::{Exit, Failure, look, print, print_on};
+use super::{Exit, Failure, print, print_on, terminal};
 use crate::remote::{Event, Remote};
 use crate::sanitize;
 use crate::telemetry::log_fields;
@@ -117,7 +117,7 @@ pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
             match follow(args, &remote, &mut seen).await {
                 Ok(ControlFlow::Break(())) => return Ok(Exit::Done),
                 Ok(ControlFlow::Continue(())) => {}
-                Err(Failure::Remote(error)) => eprintln!("({})", look::clean(&error.to_string())),
+                Err(Failure::Remote(error)) => eprintln!("({})", terminal::clean(&error.to_string())),
                 Err(other) => return Err(other),
             }
             sleep(AGAIN).await;
@@ -148,7 +148,7 @@ impl LogsArgs {
                 Some(format!("{}\n", json!({"line": event.data})))
             }
             "line" if event.data.starts_with('{') => Some(format!("{}\n", sanitize::json(&event.data))),
-            "line" => Some(format!("{}\n", look::clean(&event.data))),
+            "line" => Some(format!("{}\n", terminal::clean(&event.data))),
             "skipped" => {
                 let skipped: Value = serde_json::from_str(&event.data).unwrap_or_default();
                 let lines = skipped["lines"].as_u64().unwrap_or_default();

@@ -10,7 +10,6 @@ mod forward;
 mod health;
 mod instance;
 mod logs;
-mod look;
 mod man;
 mod operate;
 mod run;
@@ -18,6 +17,7 @@ mod schema;
 mod simulate;
 mod status;
 mod target;
+mod terminal;
 mod top;
 mod why;
 mod words;
@@ -31,7 +31,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Algorithm, BindAddress};
-use crate::pool::AdminState;
+use crate::domain::AdminState;
 use crate::{chart, remote, sanitize, supervisor, telemetry};
 
 const EXIT_CODES: &str = "\

@@ -5,9 +5,9 @@ use hyper::Method;
 
 use super::instance::{RemoteArgs, block_on};
 use super::target::Target;
-use super::{Exit, Failure, look, print, print_json};
+use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{BackendChange, BackendInfo, CheckReply, CheckRequest, ReloadReply, StatusReply, path};
-use crate::pool::AdminState;
+use crate::domain::AdminState;
 use crate::remote::Remote;
 
 #[derive(Debug, Args)]
@@ -64,7 +64,10 @@ pub(super) fn print_change(
     let (pool, name) = (&target.pool, &backend.name);
     let (state, cause) = (backend.state_name(), &backend.cause);
     let open = connections(backend.active);
-    print(&look::clean(&format!("{pool}/{name} is {state}, weight {}, {open}: {cause}", backend.weight)))?;
+    print(&terminal::clean(&format!(
+        "{pool}/{name} is {state}, weight {}, {open}: {cause}",
+        backend.weight
+    )))?;
     print("\n")
 }
 
@@ -114,14 +117,14 @@ pub(super) fn recheck(args: &RecheckArgs) -> Result<Exit, Failure> {
         let result = match &backend.last_check {
             None => "never checked".to_owned(),
             Some(check) if check.passed => {
-                format!("{} passed in {} ms", check.kind, look::millis(check.took_ms))
+                format!("{} passed in {} ms", check.kind, terminal::millis(check.took_ms))
             }
             Some(check) => {
                 format!("{} failed: {}", check.kind, check.error.as_deref().unwrap_or("no reason"))
             }
         };
         let line = format!("{} is {}: {result}", backend.name, backend.state_name());
-        lines.push_str(&look::clean(&line));
+        lines.push_str(&terminal::clean(&line));
         lines.push('\n');
     }
     if checked.pending > 0 {
@@ -146,7 +149,7 @@ pub(super) fn reload(args: &RemoteArgs) -> Result<Exit, Failure> {
         count(applied.pools, "pool")
     );
     if !applied.restart.is_empty() {
-        let parts = look::clean(&applied.restart.join(", "));
+        let parts = terminal::clean(&applied.restart.join(", "));
         words.push_str(&format!("takes effect after a restart only: {parts}\n"));
     }
     print(&words)

@@ -16,10 +16,9 @@ use crate::admin::control::{Control, Order, Refusal};
 use crate::admin::server::Bound;
 use crate::api::{DrainReply, ReloadReply};
 use crate::config::{self, Admin, Config};
+use crate::domain::{Cause, ConfigProblem, Event};
 use crate::supervisor::{Outcome, Supervisor};
-use crate::telemetry::fact::{Fact, Wrong};
 use crate::telemetry::log;
-use crate::telemetry::text::Cause;
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     if args.check {
@@ -154,12 +153,12 @@ async fn try_reload(
     let journal = supervisor.overview().journal.clone();
     let name: Arc<str> = file.display().to_string().into();
     let refused = |problems| {
-        journal.tell(Fact::NotReloaded { who: Arc::clone(who), config: Arc::clone(&name), problems });
+        journal.record(Event::ReloadRefused { by: Arc::clone(who), config: Arc::clone(&name), problems });
     };
     let config = match config::load(file) {
         Ok(config) => config,
         Err(report) => {
-            let wrong = |problem: &config::Problem| Wrong {
+            let wrong = |problem: &config::Problem| ConfigProblem {
                 line: problem.at.map(|at| at.line),
                 column: problem.at.map(|at| at.column),
                 message: Cause::from(&problem.message),
@@ -169,7 +168,7 @@ async fn try_reload(
         }
     };
     let not_possible = |why: String| {
-        refused(vec![Wrong { line: None, column: None, message: Cause::from(&why) }]);
+        refused(vec![ConfigProblem { line: None, column: None, message: Cause::from(&why) }]);
         Err(Refusal::NotPossible(why))
     };
     let terms = match Access::terms(config.admin.as_ref()) {
@@ -189,8 +188,8 @@ async fn try_reload(
         warn!(%error, "the log goes on as it was");
     }
     let restart = needs_restart(&before, &config);
-    journal.tell(Fact::Reloaded {
-        who: Arc::clone(who),
+    journal.record(Event::ReloadApplied {
+        by: Arc::clone(who),
         config: name,
         listeners,
         pools,

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use ratatui::style::Color;
 
 use super::instance::{RemoteArgs, block_on};
-use super::{Exit, Failure, look, print, print_json};
+use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{BackendInfo, StatusReply, path};
 use crate::story::words::count;
 
@@ -29,10 +29,10 @@ pub(super) fn colours() -> bool {
 fn in_words(status: &StatusReply, colours: bool) -> String {
     let mut text = format!(
         "pointsman {}, {}{}, up {}, {} of {} connections open, {} workers\n",
-        look::clean(&status.version),
-        look::clean(&status.phase),
+        terminal::clean(&status.version),
+        terminal::clean(&status.phase),
         if status.ready { ", ready" } else { ", not ready" },
-        look::age(status.uptime_seconds),
+        terminal::age(status.uptime_seconds),
         status.open,
         status.max_connections,
         status.workers,
@@ -48,7 +48,11 @@ fn in_words(status: &StatusReply, colours: bool) -> String {
     for pool in &status.pools {
         let colour = if pool.is_unserved() { Some(Color::Red) } else { None };
         let up = paint(&format!("{} of {} up", pool.up, pool.backends.len()), colour, colours);
-        text.push_str(&format!("\npool {}: {}, {up}", look::clean(&pool.name), look::clean(&pool.algorithm)));
+        text.push_str(&format!(
+            "\npool {}: {}, {up}",
+            terminal::clean(&pool.name),
+            terminal::clean(&pool.algorithm)
+        ));
         let mut note = |wanted: bool, words: String| {
             if wanted {
                 text.push_str(", ");
@@ -98,23 +102,23 @@ fn row(backend: &BackendInfo, total: u64, now: f64) -> [(String, Option<Color>);
         plain(&format!("  {}{backup}", backend.name)),
         plain(&backend.address),
         (
-            format!("{} {}", look::mark(backend.state), backend.state_name()),
-            Some(look::colour(backend.state)),
+            format!("{} {}", terminal::mark(backend.state), backend.state_name()),
+            Some(terminal::colour(backend.state)),
         ),
-        plain(&look::age(now - backend.since.0)),
+        plain(&terminal::age(now - backend.since.0)),
         plain(&backend.weight.to_string()),
         plain(&format!("{:.0}%", share * 100.0)),
         plain(&backend.active.to_string()),
-        plain(&look::count(backend.connections as f64)),
-        plain(&look::bytes(backend.bytes_in as f64)),
-        plain(&look::bytes(backend.bytes_out as f64)),
-        plain(&backend.connect_ms.map_or("-".to_owned(), |time| format!("{} ms", look::millis(time)))),
+        plain(&terminal::count(backend.connections as f64)),
+        plain(&terminal::bytes(backend.bytes_in as f64)),
+        plain(&terminal::bytes(backend.bytes_out as f64)),
+        plain(&backend.connect_ms.map_or("-".to_owned(), |time| format!("{} ms", terminal::millis(time)))),
         match check {
             None => plain("-"),
             Some(check) => {
                 let word = if check.passed { "passed" } else { "failed" };
                 let colour = if check.passed { None } else { Some(Color::Red) };
-                (format!("{word} {} ago", look::age(now - check.at.0)), colour)
+                (format!("{word} {} ago", terminal::age(now - check.at.0)), colour)
             }
         },
         plain(&backend.cause),
@@ -137,7 +141,7 @@ impl Table {
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = (String, Option<Color>)>) {
-        self.rows.push(cells.into_iter().map(|(text, colour)| (look::clean(&text), colour)).collect());
+        self.rows.push(cells.into_iter().map(|(text, colour)| (terminal::clean(&text), colour)).collect());
     }
 
     pub(super) fn write(&self, to: &mut String, colours: bool) {
@@ -147,15 +151,15 @@ impl Table {
             .enumerate()
             .map(|(column, title)| {
                 let cells =
-                    self.rows.iter().filter_map(|row| row.get(column)).map(|cell| look::width(&cell.0));
-                cells.chain([look::width(title)]).max().unwrap_or(0)
+                    self.rows.iter().filter_map(|row| row.get(column)).map(|cell| terminal::width(&cell.0));
+                cells.chain([terminal::width(title)]).max().unwrap_or(0)
             })
             .collect();
         let head: Vec<_> = titles.iter().map(|title| ((*title).to_owned(), Some(Color::DarkGray))).collect();
         for row in std::iter::once(&head).chain(&self.rows) {
             let mut line = String::new();
             for (column, (text, colour)) in row.iter().enumerate() {
-                let padding = " ".repeat(widths[column] - look::width(text));
+                let padding = " ".repeat(widths[column] - terminal::width(text));
                 let (before, after) =
                     if self.head[column].starts_with('<') { (&*padding, "") } else { ("", &*padding) };
                 line.push_str(before);

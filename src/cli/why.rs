@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::instance::{RemoteArgs, block_on};
 use super::target::Target;
-use super::{Exit, Failure, look, print, print_json};
+use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{StatusReply, path};
 use crate::remote::{Remote, encode};
 
@@ -58,7 +58,7 @@ impl Story {
     pub(super) fn lines(&self) -> Vec<String> {
         let about = Some(&self.about).filter(|about| !about.is_empty()).cloned();
         let sentence = |sentence: &Sentence| match sentence.at {
-            Some(at) => format!("{}  {}", look::time_of_day(at), sentence.text),
+            Some(at) => format!("{}  {}", terminal::time_of_day(at), sentence.text),
             None => sentence.text.clone(),
         };
         let of_connections: usize = self.connections.iter().map(|one| one.sentences.len()).sum();
@@ -68,7 +68,7 @@ impl Story {
             .iter()
             .flat_map(|one| std::iter::once(String::new()).chain(one.sentences.iter().map(sentence)));
         let lines = about.into_iter().chain(first.iter().map(sentence)).chain(connections);
-        lines.map(|line| look::clean(&line)).collect()
+        lines.map(|line| terminal::clean(&line)).collect()
     }
 }
 

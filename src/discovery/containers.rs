@@ -19,8 +19,8 @@ use ipnet::IpNet;
 use super::chosen::Chosen;
 use super::{Fitness, Found};
 use crate::config::{BACKEND_NAME_RULE, Docker, is_backend_name};
+use crate::domain::cause::{Cause, bounded};
 use crate::sanitize;
-use crate::telemetry::text::{Cause, bounded};
 
 /// The largest share that a container can ask for, as in a static list.
 const LARGEST_WEIGHT: u32 = 256;

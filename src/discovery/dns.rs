@@ -17,7 +17,7 @@ use super::resolve::{Answer, Owner, Resolver};
 use super::rounds::{Rounds, ask_each};
 use super::{Found, Observation, Outcome};
 use crate::config::{Dns, Query};
-use crate::telemetry::text::Cause;
+use crate::domain::Cause;
 
 /// How often a server that is not on this machine is asked again for names that it has already told.
 const NAMES_AGAIN: Duration = Duration::from_secs(10);

@@ -33,7 +33,7 @@ use super::engine::Address;
 use super::rounds::ask_each;
 use super::{Observation, Outcome, Sink};
 use crate::config::Docker;
-use crate::telemetry::text::Cause;
+use crate::domain::Cause;
 
 /// Events this close together make one reading: those of a Compose project that starts, say.
 const GATHER: Duration = Duration::from_millis(20);

@@ -9,7 +9,7 @@ use bollard::Docker as Engine;
 use bollard::errors::Error;
 use tokio::time::timeout;
 
-use crate::telemetry::text::{LONGEST, bounded};
+use crate::domain::cause::{LONGEST, bounded};
 
 /// An engine that has not answered for this long is taken for one that does not.
 const REQUEST: Duration = Duration::from_secs(5);

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Found, Observation, Outcome, Sink};
 use crate::config::{self, File};
-use crate::telemetry::text::{LONGEST, bounded};
+use crate::domain::cause::{LONGEST, bounded};
 
 /// A larger file is not a list of backends: with 100 bytes each it would be more than 40 000.
 const LARGEST: u64 = 4 << 20;

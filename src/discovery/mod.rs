@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use crate::config::SourceKey;
 use crate::config::{Source, StaticBackend};
-use crate::telemetry::text::{Cause, LONGEST, bounded};
+use crate::domain::cause::{Cause, LONGEST, bounded};
 pub use once::addresses;
 
 /// One backend that a source sees.

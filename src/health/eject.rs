@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::telemetry::text::Cause;
+use crate::domain::Cause;
 
 /// A time out is at most this many times the first one: who may be sound again is tried again some day.
 const LONGEST: u32 = 10;

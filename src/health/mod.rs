@@ -26,7 +26,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::config::Check;
-use crate::telemetry::text::Cause;
+use crate::domain::Cause;
 pub use checker::{Checker, Sink};
 pub use eject::Ejection;
 pub use pace::{Pace, PoolPace};

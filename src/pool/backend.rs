@@ -12,14 +12,14 @@ use arc_swap::ArcSwapOption;
 
 use super::answers::Answers;
 use super::average::Pace;
-use super::backend_state::BackendState;
 use crate::balance::shadow::{PickCounter, PickCounts};
 use crate::balance::{Lease, Load};
-use crate::config::{Algorithm, Ending};
+use crate::config::Algorithm;
 use crate::discovery::Found;
+use crate::domain::{BackendState, CloseReason, Ending};
 use crate::health::{CheckError, Checked};
+use crate::telemetry::ConnectError;
 use crate::telemetry::flow::Flows;
-use crate::telemetry::{CloseReason, ConnectError};
 
 /// One stay of a backend in a pool, from the moment it is found until it is gone. One that comes back, or that
 /// takes over another one's address, is another `Backend` and inherits nothing. What it counts is [`Stay`].

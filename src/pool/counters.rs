@@ -8,8 +8,7 @@ use std::time::Duration;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::backend::Backend;
-use super::backend_state::BackendState;
-use crate::telemetry::CloseReason;
+use crate::domain::{BackendState, CloseReason};
 
 /// What happened to a pool's connections and questions.
 #[derive(Debug)]

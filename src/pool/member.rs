@@ -10,13 +10,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backend::{Backend, Order};
-use super::backend_state::BackendState;
-use super::event::AdminState;
-use crate::config::{self, Ending, Policy};
+use crate::config::{self, Policy};
 use crate::discovery::{Fitness, Found, SourceKey};
+use crate::domain::{AdminState, BackendState, Cause, CloseReason, Ending};
 use crate::health::{Ejection, Tally, Verdict};
-use crate::telemetry::CloseReason;
-use crate::telemetry::text::Cause;
 
 /// In so many steps a backend that came up gets its whole share (`slow_start`).
 pub const STEPS: u32 = 10;

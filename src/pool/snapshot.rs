@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::Backend;
-use super::backend_state::BackendState;
 use super::member::{Member, STEPS};
 use super::totals::{Former, Totals};
 use crate::balance::shadow::{PickCounter, Shadow, ShadowCandidate, ShadowLeases};
 use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{self, Algorithm, SourceKey};
+use crate::domain::{BackendState, Cause};
 use crate::telemetry::decisions::{Candidate as Shown, CandidateSet, SHOWN, Tier};
 use crate::telemetry::flow::Reading;
-use crate::telemetry::text::Cause;
 
 /// So many backends are named in `skipped` for one kind of reason; the rest is counted.
 pub const NAMED: usize = 8;
@@ -356,8 +355,9 @@ impl PoolStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Ending, Percent, Policy};
+    use crate::config::{Percent, Policy};
     use crate::discovery::Found;
+    use crate::domain::Ending;
     use std::time::Duration;
 
     #[test]

@@ -8,19 +8,18 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::backend_state::BackendState;
 use super::counters::{Counters, observe};
-use super::event::{Command, Effect, Event, Failure};
+use super::input::{Command, Effect, Failure, Input};
 use super::snapshot::{PoolSnapshot, PoolStatus};
 use super::state_machine::{NotAdded, NotRemoved, PoolState};
 use super::totals::Former;
 use super::{Backend, Pool, Queue};
 use crate::config::{self, Source};
 use crate::discovery::{self, Found, Observation, Outcome, SourceKey};
+use crate::domain::{BackendState, Endpoint, Event, ServingTier, Trouble};
 use crate::health::late::{self, Lateness};
 use crate::health::{CheckError, Checked, Checker, Pace, PoolPace};
 use crate::own::OwnAddresses;
-use crate::telemetry::fact::{Fact, Service, Trouble};
 use crate::telemetry::flow::Flows;
 use crate::telemetry::journal::Journal;
 
@@ -116,7 +115,7 @@ impl Handle {
             pace: pace.pool(),
             lateness: Lateness::default(),
             configuration: 1,
-            service: None,
+            serving: None,
             done: Vec::new(),
             round: 0,
             former: Former::default(),
@@ -159,8 +158,8 @@ struct Task {
     lateness: Lateness,
     /// The number of the configuration in force.
     configuration: u64,
-    /// Who served the pool's clients when that was told last.
-    service: Option<Service>,
+    /// The tier that was reported last.
+    serving: Option<ServingTier>,
     /// Operators who wait for what they wanted to be done.
     done: Vec<Box<dyn FnOnce() + Send>>,
     /// Counts how often the pool's checks have changed.
@@ -181,14 +180,14 @@ impl Task {
             let deadline = self.pool_state.deadline(Instant::now());
             let mut event = tokio::select! {
                 Some(news) = news.recv() => self.event(news),
-                Some((key, failure, in_a_row)) = failures.recv() => Event::Failed(key, failure, in_a_row),
-                () = until(deadline), if deadline.is_some() => Event::Tick,
+                Some((key, failure, in_a_row)) = failures.recv() => Input::Failed(key, failure, in_a_row),
+                () = until(deadline), if deadline.is_some() => Input::Tick,
             };
             let (mut effects, mut reconfigured) = (Vec::new(), false);
             // All that is known by now makes one snapshot: thousands of checks may end together.
             for handled in 1.. {
-                removed |= matches!(event, Event::Removed);
-                reconfigured |= matches!(event, Event::Reconfigured(_));
+                removed |= matches!(event, Input::Removed);
+                reconfigured |= matches!(event, Input::Reconfigured(_));
                 self.pool_state.take_in(event, Instant::now(), &mut effects);
                 if handled == AT_ONCE {
                     break;
@@ -196,7 +195,7 @@ impl Task {
                 event = match news.try_recv() {
                     Ok(news) => self.event(news),
                     Err(_) => match failures.try_recv() {
-                        Ok((key, failure, in_a_row)) => Event::Failed(key, failure, in_a_row),
+                        Ok((key, failure, in_a_row)) => Input::Failed(key, failure, in_a_row),
                         Err(_) => break,
                     },
                 };
@@ -211,7 +210,7 @@ impl Task {
             for effect in effects {
                 self.carry_out(effect);
             }
-            self.tell_service();
+            self.report_serving_tier();
             if self.pool_state.settled() {
                 let number = self.configuration;
                 self.pool.settled.send_if_modified(|before| std::mem::replace(before, number) != number);
@@ -220,20 +219,20 @@ impl Task {
     }
 
     /// Notes what news means outside the pool state, and hands on the rest.
-    fn event(&mut self, news: News) -> Event {
+    fn event(&mut self, news: News) -> Input {
         match news {
             News::Observed(source, number, _) if self.sources.get(&source).is_none_or(|s| s.1 != number) => {
-                Event::Tick // it answers a question that nobody asks any longer
+                Input::Tick // it answers a question that nobody asks any longer
             }
             News::Observed(source, _, observation) => {
                 self.pool.counters.resolved(observation.outcome.result());
-                Event::Observed(source, observation)
+                Input::Observed(source, observation)
             }
             News::Checked { backend, round, check, checked } => {
                 observe(&self.pool.counters.check, checked.took);
                 self.note_delay(check, checked.waited);
                 if round != self.round {
-                    return Event::Tick; // it is a result of a check that the pool no longer has
+                    return Input::Tick; // it is a result of a check that the pool no longer has
                 }
                 let (result, kind, took) = (checked.result.clone(), checked.kind, checked.took);
                 let noted = backend.checked(check, checked, Instant::now());
@@ -243,7 +242,7 @@ impl Task {
                     && !matches!(result, Err(CheckError::Local(_)))
                     && let Some(backend) = now
                 {
-                    self.journal.tell(Fact::Check {
+                    self.journal.record(Event::CheckResultChanged {
                         pool: Arc::clone(&self.pool.name),
                         backend: Arc::clone(&backend.name),
                         address: backend.address,
@@ -258,9 +257,9 @@ impl Task {
                 {
                     let name = &now.unwrap_or(&backend).name;
                     let (pool, backend) = (Arc::clone(&self.pool.name), Arc::clone(name));
-                    self.journal.tell(Fact::NoResult { pool, backend, error: error.clone() });
+                    self.journal.record(Event::CheckInconclusive { pool, backend, error: error.clone() });
                 }
-                Event::Checked(backend.key, check, result)
+                Input::Checked(backend.key, check, result)
             }
             News::Reconfigured(number, config) => {
                 self.configuration = number;
@@ -273,43 +272,43 @@ impl Task {
                 }
                 self.pool.settings.store(Arc::new((*config).clone()));
                 self.start_sources();
-                Event::Reconfigured(config)
+                Input::Reconfigured(config)
             }
             News::Told { key, command, who, done } => {
                 self.done.push(Box::new(|| _ = done.send(())));
-                Event::Told(key, command, who)
+                Input::Told(key, command, who)
             }
             News::Shown { done } => {
                 self.done.push(Box::new(|| _ = done.send(())));
-                Event::Tick
+                Input::Tick
             }
             News::Added { found, done } => match self.pool_state.addable(&found) {
                 Ok(()) => {
                     self.done.push(Box::new(|| _ = done.send(Ok(()))));
-                    Event::Added(found)
+                    Input::Added(found)
                 }
                 Err(why) => {
                     let _ = done.send(Err(why));
-                    Event::Tick
+                    Input::Tick
                 }
             },
             News::Withdrawn { key, who, done } => match self.pool_state.removable(key) {
                 Ok(address) => {
                     self.done.push(Box::new(|| _ = done.send(Ok(()))));
-                    Event::Withdrawn(address, who)
+                    Input::Withdrawn(address, who)
                 }
                 Err(why) => {
                     let _ = done.send(Err(why));
-                    Event::Tick
+                    Input::Tick
                 }
             },
             News::OwnAddresses { own, done } => {
                 self.done.push(Box::new(|| _ = done.send(())));
-                Event::OwnAddresses(own)
+                Input::OwnAddresses(own)
             }
             News::Removed => {
                 self.sources.clear();
-                Event::Removed
+                Input::Removed
             }
         }
     }
@@ -334,10 +333,10 @@ impl Task {
         match change {
             None => {}
             Some(late::Change::Late) => {
-                self.journal.tell(Fact::ChecksLate { pool, waited_ms: ms(waited) });
+                self.journal.record(Event::ChecksLate { pool, waited_ms: ms(waited) });
             }
             Some(late::Change::OnTime { after, checks }) => {
-                self.journal.tell(Fact::ChecksOnTime { pool, after_ms: ms(after), checks });
+                self.journal.record(Event::ChecksOnTime { pool, after_ms: ms(after), checks });
             }
         }
     }
@@ -387,26 +386,35 @@ impl Task {
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
     }
 
-    /// Tells who serves the pool's clients now, if that is others than before.
-    fn tell_service(&mut self) {
-        if self.service.is_none() && !self.pool_state.settled() {
-            return; // whoever is checked first at a start is no news
+    /// Reports which tier serves the pool's clients now, if that changed.
+    fn report_serving_tier(&mut self) {
+        if self.serving.is_none() && !self.pool_state.settled() {
+            return; // at the start, the order in which checks end is no news
         }
         let snapshot = self.pool.snapshot.load();
-        let by = match () {
-            () if snapshot.is_empty() => Service::Nobody,
-            () if snapshot.panic => Service::All,
-            () if snapshot.backups => Service::Backups,
-            () => Service::Primaries,
+        let tier = match () {
+            () if snapshot.is_empty() => ServingTier::None,
+            () if snapshot.panic => ServingTier::All,
+            () if snapshot.backups => ServingTier::Backups,
+            () => ServingTier::Primaries,
         };
-        let before = self.service.replace(by);
-        // Of a start more is told elsewhere.
-        if before == Some(by) || before.is_none() && matches!(by, Service::Nobody | Service::Primaries) {
+        let before = self.serving.replace(tier);
+        // At the start, other events report this.
+        if before == Some(tier)
+            || before.is_none() && matches!(tier, ServingTier::None | ServingTier::Primaries)
+        {
             return;
         }
         let up = self.pool_state.members().iter().filter(|member| member.state == BackendState::Up).count();
         let (pool, panic) = (Arc::clone(&self.pool.name), self.pool.settings.load().panic.0);
-        self.journal.tell(Fact::Service { pool, by, before, up, used: snapshot.len(), panic });
+        self.journal.record(Event::ServingTierChanged {
+            pool,
+            tier,
+            before,
+            up,
+            used: snapshot.len(),
+            panic,
+        });
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -414,8 +422,7 @@ impl Task {
         match effect {
             Effect::Changed { backend, from, to, cause } => {
                 let (backend, address) = (Arc::clone(&backend.name), backend.address);
-                let (from, to) = (from.name(), to.name());
-                self.journal.tell(Fact::State { pool, backend, address, from, to, cause });
+                self.journal.record(Event::StateChanged { pool, backend, address, from, to, cause });
             }
             Effect::Check(backend) => {
                 backend.check_anew();
@@ -441,14 +448,22 @@ impl Task {
             }
             Effect::Named(backend) => {
                 let (backend, address) = (Arc::clone(&backend.name), backend.address);
-                self.journal.tell(Fact::Named { pool, backend, address });
+                self.journal.record(Event::BackendNamed { pool, backend, address });
             }
             Effect::Weighed { backend, weight } => {
-                self.journal.tell(Fact::Weight { pool, backend: Arc::clone(&backend.name), weight });
+                self.journal.record(Event::WeightChanged {
+                    pool,
+                    backend: Arc::clone(&backend.name),
+                    weight,
+                });
             }
             Effect::Reshape => {} // the snapshot is out already
             Effect::Spared { backend, cause } => {
-                self.journal.tell(Fact::Spared { pool, backend: Arc::clone(&backend.name), cause });
+                self.journal.record(Event::EjectionSuppressed {
+                    pool,
+                    backend: Arc::clone(&backend.name),
+                    cause,
+                });
             }
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);
@@ -458,11 +473,13 @@ impl Task {
             }
             Effect::AskNow => self.sources.values().for_each(|(.., running)| running.ask_now()),
             Effect::Discovered { source, result, backends, new, missing } => {
-                let named = |all: &[Found]| {
-                    all.iter().map(|found| format!("{} ({})", found.name, found.address).into()).collect()
+                let named = |all: &[Found]| -> Vec<Endpoint> {
+                    all.iter()
+                        .map(|found| Endpoint { name: Arc::clone(&found.name), address: found.address })
+                        .collect()
                 };
                 let (source, new, missing) = (source.to_string().into(), named(&new), named(&missing));
-                self.journal.tell(Fact::Discovered { pool, source, result, backends, new, missing });
+                self.journal.record(Event::EndpointsChanged { pool, source, result, backends, new, missing });
             }
             Effect::Answers { source, trouble } => {
                 let told = |outcome: &Outcome| {
@@ -471,7 +488,7 @@ impl Task {
                 };
                 let trouble = trouble.as_ref().and_then(told);
                 let source = source.to_string().into();
-                self.journal.tell(Fact::Answers { pool, source, trouble });
+                self.journal.record(Event::ResolverStatusChanged { pool, source, trouble });
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::backend::Backend;
-use super::backend_state::BackendState;
+use crate::domain::BackendState;
 use crate::telemetry::ConnectError;
 use crate::telemetry::flow::Reading;
 
@@ -104,7 +104,7 @@ impl Former {
 mod tests {
     use super::*;
     use crate::discovery::Found;
-    use crate::telemetry::CloseReason;
+    use crate::domain::CloseReason;
 
     fn stay(key: u64, address: &str) -> Arc<Backend> {
         let address = address.parse().unwrap();

@@ -16,11 +16,11 @@ use super::worker::WorkerContext;
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
 use crate::config::{self, Algorithm};
+use crate::domain::{Cause, Client, CloseReason};
 use crate::pool::queue::Ticket;
 use crate::pool::{Backend, Choice, Failure, NAMED, Pool, PoolSnapshot};
-use crate::telemetry::decisions::{Attempt, CandidateSet, Client, Tier};
-use crate::telemetry::text::Cause;
-use crate::telemetry::{CloseReason, ConnectError, millis};
+use crate::telemetry::decisions::{Attempt, CandidateSet, Tier};
+use crate::telemetry::{ConnectError, millis};
 
 /// The client that is to be connected to a backend.
 pub(super) struct Caller<'a> {

@@ -22,12 +22,12 @@ use super::sockets;
 use super::stream::Stream;
 use super::worker::WorkerContext;
 use crate::balance::Lease;
-use crate::config::Ending;
+use crate::domain::{Client, CloseReason, CloseReason as R, Ending};
 use crate::pool::{Backend, Choice, Failure};
-use crate::telemetry::decisions::{Client, Decision};
+use crate::telemetry::decisions::Decision;
 use crate::telemetry::ends::Ended;
 use crate::telemetry::flow::Flow;
-use crate::telemetry::{CONNECTIONS, CloseReason, CloseReason as R, millis};
+use crate::telemetry::{CONNECTIONS, millis};
 
 /// So many bytes of a client's first words are read before it has a backend: what fits a packet or two. More would only
 /// be held in our memory instead of the kernel's for as long as that takes.

@@ -18,8 +18,8 @@ use super::sockets;
 use super::stream::Stream;
 use super::worker::WorkerContext;
 use crate::config::{NoBackend, SocketMode, SocketOptions};
+use crate::domain::Client;
 use crate::pool::Pool;
-use crate::telemetry::decisions::Client;
 
 /// How long a closing socket waits for handshakes that were under way when newcomers began to be ignored: a
 /// round trip across the world, after which the kernel has either completed them or lost a packet.

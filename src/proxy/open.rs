@@ -7,7 +7,8 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::progress::Progress;
-use crate::telemetry::decisions::{Client, unix_seconds};
+use crate::domain::Client;
+use crate::telemetry::decisions::unix_seconds;
 use crate::telemetry::millis;
 
 /// An open connection at one moment.

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use super::clock;
 use super::listener::{self, Listener};
 use crate::balance::shadow::ShadowLeases;
-use crate::config::{self, Algorithm, Ending, Timeouts};
+use crate::config::{self, Algorithm, Timeouts};
+use crate::domain::{Client, CloseReason, Ending};
 use crate::pool::Backend;
 use crate::pool::backend::Order;
-use crate::telemetry::CloseReason;
-use crate::telemetry::decisions::{Client, Which};
+use crate::telemetry::decisions::Which;
 use crate::telemetry::flow::Flow;
 
 /// A connection that is this old is one that lasts: worth what a short one would only pay for.

@@ -22,7 +22,7 @@ use super::progress::Progress;
 use super::sockets;
 use super::splice::{Pipe, Pipes};
 use super::stream::{Push, Stream};
-use crate::telemetry::CloseReason;
+use crate::domain::CloseReason;
 
 /// Size of a worker's buffer: as much as one read takes.
 const BUFFER: usize = 64 * 1024;

@@ -2,8 +2,8 @@
 
 use super::super::progress::simulated::{backend, end_of, relayed_to};
 use super::*;
-use crate::config::{self, Ending, SocketOptions};
-use crate::telemetry::CloseReason;
+use crate::config::{self, SocketOptions};
+use crate::domain::{CloseReason, Ending};
 
 fn table_of<const N: usize>(backends: [(&Arc<Backend>, usize); N]) -> (Table, Vec<Rc<Progress>>, Instant) {
     let (table, began) = (Table::default(), Instant::now());

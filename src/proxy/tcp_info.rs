@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::sockets;
 use super::stream::Stream;
-use crate::telemetry::CloseReason;
+use crate::domain::CloseReason;
 use crate::telemetry::ends::Sides;
 
 /// So many orderly ends are looked into …

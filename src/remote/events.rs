@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const STREAM: &str = ": hello\nretry: 1000\n\nevent: hello\ndata: {\"a\": 1}\n\nid: 7\r\nevent:fact\r\ndata: one\r\ndata:two\r\n\r\n:\n\nevent: nothing\n\ndata\n\nevent: half\ndata: x\n";
+    const STREAM: &str = ": hello\nretry: 1000\n\nevent: hello\ndata: {\"a\": 1}\n\nid: 7\r\nevent:event\r\ndata: one\r\ndata:two\r\n\r\n:\n\nevent: nothing\n\ndata\n\nevent: half\ndata: x\n";
 
     fn event(kind: &str, data: &str, id: Option<&str>) -> Event {
         Event { kind: kind.into(), data: data.into(), id: id.map(str::to_owned) }
@@ -140,7 +140,7 @@ mod tests {
             let read: Vec<_> = parser.ready.into_iter().collect();
             prop_assert_eq!(read, vec![
                 event("hello", "{\"a\": 1}", None),
-                event("fact", "one\ntwo", Some("7")),
+                event("event", "one\ntwo", Some("7")),
                 event("", "", None),
             ]);
         }

@@ -9,7 +9,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::containers::Yard;
-use crate::pool::{AdminState, Command, Entry, Pool};
+use crate::domain::AdminState;
+use crate::pool::{Command, Entry, Pool};
 
 /// How often it is looked whether connections remain.
 const LOOK: Duration = Duration::from_millis(50);

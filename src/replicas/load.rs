@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::fleet::Fleet;
 use super::scale::Load;
-use crate::pool::{BackendState, Pool};
+use crate::domain::BackendState;
+use crate::pool::Pool;
 
 /// One that was started is not waited for any longer than this to be up.
 const TO_BE_UP: Duration = Duration::from_secs(30);

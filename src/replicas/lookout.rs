@@ -14,7 +14,7 @@ use tracing::{debug, info, warn};
 use super::containers::{List, Yard};
 use super::fleet::Life;
 use crate::config::Replicas;
-use crate::telemetry::text::{LONGEST, bounded};
+use crate::domain::cause::{LONGEST, bounded};
 
 /// Events this close together make one look.
 const GATHER: Duration = Duration::from_millis(20);

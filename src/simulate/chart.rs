@@ -4,7 +4,7 @@ use plotters::style::RGBColor;
 
 use super::report::{Figures, Report, Spread};
 use crate::chart::{Bar, COLORS, Chart, Error, Format, Group, Panel, ROW, TALL_ROW};
-use crate::figures::time;
+use crate::humanize::time;
 
 impl Report {
     /// The chart, as the content of a file.

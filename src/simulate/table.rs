@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{EventFigures, Facts, Figures, Report, Spread};
-use crate::figures::{percent, time, unlisted};
+use crate::humanize::{percent, time, unlisted};
 
 /// More backends than this are not listed one by one.
 const LISTED: usize = 24;

@@ -5,21 +5,20 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Sentence;
 use super::words::{count, list, millis, time};
-use crate::config::{self, Ending};
-use crate::pool::{BackendState, Entry, PoolSnapshot};
-use crate::telemetry::CloseReason;
-use crate::telemetry::fact::Fact;
+use crate::config;
+use crate::domain::{BackendState, CloseReason, Ending, Endpoint, Event};
+use crate::pool::{Entry, PoolSnapshot};
 use crate::telemetry::journal;
 
-/// So many of the last facts are told.
+/// So many of the last events are told.
 const TOLD: usize = 40;
 
 /// What has happened to the backend of that name or address, as far as it is kept.
-pub fn history(facts: &[journal::Entry], pool: &str, backend: &str) -> Vec<Sentence> {
-    let mut told: Vec<_> = facts
+pub fn history(events: &[journal::Entry], pool: &str, backend: &str) -> Vec<Sentence> {
+    let mut told: Vec<_> = events
         .iter()
-        .filter(|entry| entry.fact.pool().is_some_and(|of| **of == *pool))
-        .filter_map(|entry| Some(Sentence::then(entry.at, happened(&entry.fact, backend)?)))
+        .filter(|entry| entry.event.pool().is_some_and(|of| **of == *pool))
+        .filter_map(|entry| Some(Sentence::then(entry.at, happened(&entry.event, backend)?)))
         .collect();
     let left_out = told.len().saturating_sub(TOLD);
     if left_out > 0 {
@@ -31,73 +30,70 @@ pub fn history(facts: &[journal::Entry], pool: &str, backend: &str) -> Vec<Sente
     told
 }
 
-/// Whether a fact is about the backend of that name or address.
-pub fn concerns(fact: &Fact, backend: &str) -> bool {
-    fact.backend().is_some_and(|name| **name == *backend)
-        || fact.address().is_some_and(|address| address.to_string() == backend)
+/// Whether a event is about the backend of that name or address.
+pub fn concerns(event: &Event, backend: &str) -> bool {
+    event.backend().is_some_and(|name| **name == *backend)
+        || event.address().is_some_and(|address| address.to_string() == backend)
 }
 
-/// What a fact says of the backend of that name or address; `None`: nothing.
-fn happened(fact: &Fact, backend: &str) -> Option<String> {
-    if let Fact::Discovered { source, backends, new, missing, .. } = fact {
-        // As `name (address)`.
-        let is = |one: &str| {
-            let known = one.strip_suffix(')').and_then(|one| one.rsplit_once(" ("));
-            known.is_some_and(|(name, address)| name == backend || address == backend)
-        };
-        let all = count(*backends as u64, "backend");
-        return if new.iter().any(|one| is(one)) {
-            Some(format!("{source} named {all}, and it was new among them"))
-        } else if missing.iter().any(|one| is(one)) {
-            Some(format!("{source} named {all}, and it no longer"))
+/// What a event says of the backend of that name or address; `None`: nothing.
+fn happened(event: &Event, backend: &str) -> Option<String> {
+    if let Event::EndpointsChanged { source, backends, new, missing, .. } = event {
+        let is = |one: &Endpoint| *one.name == *backend || one.address.to_string() == backend;
+        let all = count(*backends as u64, "endpoint");
+        return if new.iter().any(is) {
+            Some(format!("{source} reported {all}, and it was new among them"))
+        } else if missing.iter().any(is) {
+            Some(format!("{source} reported {all}, and it was no longer among them"))
         } else {
             None
         };
     }
-    if !concerns(fact, backend) {
+    if !concerns(event, backend) {
         return None;
     }
-    Some(match fact {
-        Fact::State { to, from, cause, .. } => match *to {
-            "joining" if *from == "gone" => format!("it joined: {cause}"),
-            "joining" => format!("it was {from} and is to be checked anew: {cause}"),
-            "up" => format!("it came up (it was {from}): {cause}"),
-            "down" => format!("it went down (it was {from}): {cause}"),
-            "ejected" => format!("it was ejected: {cause}"),
-            "draining" => format!("it got nothing new from here on: {cause}"),
-            "maintenance" => format!("it was taken out: {cause}"),
-            "gone" => format!("it was gone: {cause}"),
-            other => format!("it was {other}: {cause}"),
+    Some(match event {
+        Event::StateChanged { to, from, cause, .. } => match to {
+            BackendState::Joining if *from == BackendState::Gone => format!("it joined: {cause}"),
+            BackendState::Joining => format!("it was {} and awaited its first check: {cause}", from.name()),
+            BackendState::Up => format!("it came up (it was {}): {cause}", from.name()),
+            BackendState::Down => format!("it went down (it was {}): {cause}", from.name()),
+            BackendState::Ejected => format!("it was ejected: {cause}"),
+            BackendState::Draining => format!("it stopped receiving new connections: {cause}"),
+            BackendState::Maintenance => format!("it went into maintenance: {cause}"),
+            BackendState::Gone => format!("it was gone: {cause}"),
         },
-        Fact::Named { backend: name, address, .. } => format!("{address} told its name: {name}"),
-        Fact::Weight { weight, .. } => format!("its weight became {weight}"),
-        Fact::Spared { cause, .. } => {
-            format!("it would have been ejected ({cause}), but as many were out as eject.at_most allows")
+        Event::BackendNamed { backend: name, address, .. } => format!("{address} got the name {name}"),
+        Event::WeightChanged { weight, .. } => format!("its weight became {weight}"),
+        Event::EjectionSuppressed { cause, .. } => {
+            format!("it was not ejected ({cause}), as many were out as eject.at_most allows")
         }
-        Fact::Check { check, passed: true, took_ms, .. } => {
-            format!("its {check} check passed, in {}", millis(*took_ms))
+        Event::CheckResultChanged { check, passed: true, took_ms, .. } => {
+            format!("its {check} check passed in {}", millis(*took_ms))
         }
-        Fact::Check { check, error, took_ms, .. } => {
-            let error = error.as_deref().unwrap_or("it did not say why");
+        Event::CheckResultChanged { check, error, took_ms, .. } => {
+            let error = error.as_deref().unwrap_or("no reason given");
             format!("its {check} check failed after {}: {error}", millis(*took_ms))
         }
-        Fact::NoResult { error, .. } => format!("a check had no result, for a reason of our own: {error}"),
-        Fact::Operator { who, state, weight, .. } => {
-            let state = state.map(|state| format!("to be {state}"));
-            let weight = weight.map(|weight| format!("to have the weight {weight}"));
-            let told: Vec<_> = [state, weight].into_iter().flatten().collect();
-            format!("{who} told it {}", list(&told, 2))
+        Event::CheckInconclusive { error, .. } => {
+            format!("a check had no result because of a local error: {error}")
         }
-        Fact::Added { who, weight, backup, .. } => {
+        Event::OperatorChange { by, state, weight, .. } => {
+            let state = state.map(|state| format!("to {}", state.name()));
+            let weight = weight.map(|weight| format!("to the weight {weight}"));
+            let set: Vec<_> = [state, weight].into_iter().flatten().collect();
+            format!("{by} set it {}", list(&set, 2))
+        }
+        Event::BackendAdded { by, weight, backup, .. } => {
             let backup = if *backup { ", as a backup" } else { "" };
-            format!("{who} added it, with the weight {weight}{backup}")
+            format!("{by} added it, with the weight {weight}{backup}")
         }
-        Fact::Removed { who, .. } => format!("{who} took it away"),
-        Fact::Ended { who, conn, client, how, .. } => {
-            format!("{who} ended its connection {conn}, of {client} ({how})")
+        Event::BackendRemoved { by, .. } => format!("{by} removed it"),
+        Event::ConnectionClosed { by, conn, client, how, .. } => {
+            format!("{by} closed its connection {conn}, of {client} ({})", how.name())
         }
-        Fact::Checked { who, .. } => format!("{who} had it checked out of turn"),
-        _ => return None, // about others
+        Event::CheckRequested { by, .. } => format!("{by} had it checked"),
+        _ => return None, // of other backends
     })
 }
 
@@ -138,12 +134,12 @@ fn chosen(entry: &Entry, snapshot: &PoolSnapshot) -> String {
         return format!("{among}{panic}, with the weight {}{ramp}{full}", entry.weight);
     }
     match entry.state {
-        BackendState::Up if entry.weight == 0 => "it is not chosen: its weight is 0".to_owned(),
+        BackendState::Up if entry.weight == 0 => "not eligible: weight 0".to_owned(),
         BackendState::Up => {
-            format!("it is not chosen: it is a backup (tier {}), and others are up", entry.tier)
+            format!("not eligible: backup (tier {}), and a lower tier is up", entry.tier)
         }
-        BackendState::Joining => "it is not chosen yet: it has not passed its checks".to_owned(),
-        state => format!("it is not chosen, as it is {}", state.name()),
+        BackendState::Joining => "not eligible yet: it has not passed its checks".to_owned(),
+        state => format!("not eligible: {}", state.name()),
     }
 }
 

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::Sentence;
 use super::words::{bytes, count, ending, list, millis};
+use crate::domain::{Client, CloseReason};
 use crate::proxy::open::Open;
-use crate::telemetry::CloseReason;
-use crate::telemetry::decisions::{Attempt, Candidate, CandidateSet, Client, Decision, Tier};
+use crate::telemetry::decisions::{Attempt, Candidate, CandidateSet, Decision, Tier};
 use crate::telemetry::ends::{Ended, Path};
 
 /// So many candidates are named in a sentence.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::{Client, CloseReason};
 use crate::telemetry::decisions::SHOWN;
 use crate::telemetry::ends::Sides;
 
@@ -127,7 +128,7 @@ fn of_many_candidates_the_first_are_named_and_the_rest_counted() {
     let mut candidates =
         candidates(&[("b", 3), ("a", 5), ("c", 1), ("d", 1), ("e", 1), ("f", 1), ("g", 1), ("h", 1)]);
     candidates.total = 500;
-    let told = told(Some(Decision { candidates: candidates, ..decision(1) }), None);
+    let told = told(Some(Decision { candidates, ..decision(1) }), None);
     assert!(
         told.contains("b with 3 connections, a with 5, c with 1, d with 1, e with 1, f with 1 and 494 more"),
         "{told}"

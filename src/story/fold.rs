@@ -1,4 +1,4 @@
-//! What a balancer has been through in some time: facts and counters folded into sentences.
+//! What a balancer has been through in some time: events and counters folded into sentences.
 //!
 //! Each change of a backend's state is in exactly one sentence. Changes of one backend that follow each other closely are one
 //! sentence; so are the same changes of several backends at the same time. What clients met is told with the trouble that
@@ -15,8 +15,7 @@ use super::Sentence;
 use super::phrases::{self, Met};
 use super::samples::{Grown, Sample};
 use super::words::{count, list};
-use crate::telemetry::CloseReason;
-use crate::telemetry::fact::{Fact, Service};
+use crate::domain::{BackendState, CloseReason, Event, ServingTier};
 use crate::telemetry::journal::Entry;
 
 /// What happens to one backend within this time of what happened to it before is one story.
@@ -42,8 +41,8 @@ pub struct Told {
     /// The sentence.
     #[serde(flatten)]
     pub sentence: Sentence,
-    /// The numbers of the facts that it tells.
-    pub facts: Vec<u64>,
+    /// The numbers of the events that it tells.
+    pub events: Vec<u64>,
 }
 
 /// Everything of a time together.
@@ -61,20 +60,23 @@ pub struct Totals {
     pub state_changes: u64,
 }
 
-/// Tells what happened, of facts and samples in the order of their times.
-pub fn tell(facts: &[Entry], samples: &[(SystemTime, Sample)]) -> Story {
-    let mut groups = at_once(together(facts));
+/// Tells what happened, of events and samples in the order of their times.
+pub fn tell(events: &[Entry], samples: &[(SystemTime, Sample)]) -> Story {
+    let mut groups = at_once(together(events));
     let alone = spread(&mut groups, samples);
-    let pools: BTreeSet<_> = facts.iter().filter_map(|entry| entry.fact.pool()).collect();
+    let pools: BTreeSet<_> = events.iter().filter_map(|entry| entry.event.pool()).collect();
     let mut told: Vec<Told> = groups.iter().filter_map(|group| group.told(pools.len() > 1)).collect();
     told.extend(alone);
     told.sort_by_key(|told| told.sentence.at);
-    Story { sentences: told, totals: totals(facts, samples) }
+    Story { sentences: told, totals: totals(events, samples) }
 }
 
-fn totals(facts: &[Entry], samples: &[(SystemTime, Sample)]) -> Totals {
+fn totals(events: &[Entry], samples: &[(SystemTime, Sample)]) -> Totals {
     let mut totals = Totals {
-        state_changes: facts.iter().filter(|entry| matches!(*entry.fact, Fact::State { .. })).count() as u64,
+        state_changes: events
+            .iter()
+            .filter(|entry| matches!(*entry.event, Event::StateChanged { .. }))
+            .count() as u64,
         ..Totals::default()
     };
     for (_, sample) in samples {
@@ -88,11 +90,11 @@ fn totals(facts: &[Entry], samples: &[(SystemTime, Sample)]) -> Totals {
     totals
 }
 
-/// What a group of facts is about.
+/// What a group of events is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum About {
     Backend(Arc<str>, Arc<str>),
-    Service(Arc<str>),
+    ServingTier(Arc<str>),
     Source(Arc<str>, Arc<str>),
     Checks(Arc<str>),
     Process(u64),
@@ -100,27 +102,32 @@ enum About {
 
 impl About {
     fn of(entry: &Entry) -> Option<Self> {
-        match &*entry.fact {
-            Fact::State { pool, backend, .. }
-            | Fact::Weight { pool, backend, .. }
-            | Fact::Spared { pool, backend, .. }
-            | Fact::NoResult { pool, backend, .. }
-            | Fact::Operator { pool, backend, .. }
-            | Fact::Added { pool, backend, .. }
-            | Fact::Removed { pool, backend, .. } => {
+        match &*entry.event {
+            Event::StateChanged { pool, backend, .. }
+            | Event::WeightChanged { pool, backend, .. }
+            | Event::EjectionSuppressed { pool, backend, .. }
+            | Event::CheckInconclusive { pool, backend, .. }
+            | Event::OperatorChange { pool, backend, .. }
+            | Event::BackendAdded { pool, backend, .. }
+            | Event::BackendRemoved { pool, backend, .. } => {
                 Some(Self::Backend(Arc::clone(pool), Arc::clone(backend)))
             }
-            Fact::Service { pool, .. } => Some(Self::Service(Arc::clone(pool))),
-            Fact::Answers { pool, source, .. } => Some(Self::Source(Arc::clone(pool), Arc::clone(source))),
-            Fact::ChecksLate { pool, .. } | Fact::ChecksOnTime { pool, .. } => {
+            Event::ServingTierChanged { pool, .. } => Some(Self::ServingTier(Arc::clone(pool))),
+            Event::ResolverStatusChanged { pool, source, .. } => {
+                Some(Self::Source(Arc::clone(pool), Arc::clone(source)))
+            }
+            Event::ChecksLate { pool, .. } | Event::ChecksOnTime { pool, .. } => {
                 Some(Self::Checks(Arc::clone(pool)))
             }
-            Fact::Reloaded { .. } | Fact::NotReloaded { .. } => Some(Self::Process(entry.id)),
-            Fact::DrainStarted { .. } | Fact::DrainDone { .. } => Some(Self::Process(entry.id)),
-            Fact::Ended { .. } => Some(Self::Process(entry.id)),
+            Event::ReloadApplied { .. } | Event::ReloadRefused { .. } => Some(Self::Process(entry.id)),
+            Event::DrainStarted { .. } | Event::DrainDone { .. } => Some(Self::Process(entry.id)),
+            Event::ConnectionClosed { .. } => Some(Self::Process(entry.id)),
             // These are how, for those who ask why of one backend.
-            Fact::Named { .. } | Fact::Discovered { .. } | Fact::Check { .. } | Fact::Checked { .. } => None,
-            Fact::DrainProgress { .. } => None,
+            Event::BackendNamed { .. }
+            | Event::EndpointsChanged { .. }
+            | Event::CheckResultChanged { .. }
+            | Event::CheckRequested { .. } => None,
+            Event::DrainProgress { .. } => None,
         }
     }
 }
@@ -131,9 +138,9 @@ struct Group<'f> {
     about: About,
     /// The backends that it is about, if it is about backends.
     names: Vec<Arc<str>>,
-    /// The facts of the first of them.
-    facts: Vec<&'f Entry>,
-    /// The numbers of the facts of all.
+    /// The events of the first of them.
+    events: Vec<&'f Entry>,
+    /// The numbers of the events of all.
     ids: Vec<u64>,
     last: SystemTime,
     met: Met,
@@ -145,89 +152,90 @@ impl<'f> Group<'f> {
             About::Backend(_, name) => vec![Arc::clone(name)],
             _ => Vec::new(),
         };
-        Self { about, names, facts: vec![entry], ids: vec![entry.id], last: entry.at, met: Met::default() }
+        Self { about, names, events: vec![entry], ids: vec![entry.id], last: entry.at, met: Met::default() }
     }
 
     fn first(&self) -> SystemTime {
-        self.facts.first().map_or(self.last, |entry| entry.at)
+        self.events.first().map_or(self.last, |entry| entry.at)
     }
 
     /// When what it tells begins: an order is told by what follows from it, if anything does, and is nothing by itself.
     fn begins(&self) -> SystemTime {
-        let any = |is: fn(&Fact) -> bool| self.facts.iter().any(|entry| is(&entry.fact));
-        let states = any(|fact| matches!(fact, Fact::State { .. }));
-        let weights = any(|fact| matches!(fact, Fact::Weight { .. }));
-        let told = |entry: &&&Entry| match &*entry.fact {
-            Fact::Operator { state, weight, .. } => {
+        let any = |is: fn(&Event) -> bool| self.events.iter().any(|entry| is(&entry.event));
+        let states = any(|event| matches!(event, Event::StateChanged { .. }));
+        let weights = any(|event| matches!(event, Event::WeightChanged { .. }));
+        let told = |entry: &&&Entry| match &*entry.event {
+            Event::OperatorChange { state, weight, .. } => {
                 state.is_some() && !states || weight.is_some() && !weights
             }
-            Fact::Added { .. } | Fact::Removed { .. } => false,
+            Event::BackendAdded { .. } | Event::BackendRemoved { .. } => false,
             _ => true,
         };
-        self.facts.iter().find(told).map_or_else(|| self.first(), |entry| entry.at)
+        self.events.iter().find(told).map_or_else(|| self.first(), |entry| entry.at)
     }
 
-    /// Whether a fact about the same goes on with this story.
+    /// Whether a event about the same goes on with this story.
     fn goes_on(&self, entry: &Entry) -> bool {
-        let Some(before) = self.facts.last() else { return false };
-        match (&*before.fact, &*entry.fact) {
+        let Some(before) = self.events.last() else { return false };
+        match (&*before.event, &*entry.event) {
             // Who comes after is another one.
-            (Fact::State { to: "gone", .. }, _) => false,
+            (Event::StateChanged { to: BackendState::Gone, .. }, _) => false,
             // Nor does what befalls one belong to its arrival.
-            (Fact::State { to: "up", .. }, _) if self.arrives() => false,
+            (Event::StateChanged { to: BackendState::Up, .. }, _) if self.arrives() => false,
             // Trouble lasts until it is over.
-            (Fact::Answers { trouble, .. }, _) => trouble.is_some(),
-            (Fact::Service { by, .. }, _) => *by != Service::Primaries,
-            (Fact::ChecksLate { .. }, _) => true,
-            (Fact::ChecksOnTime { .. }, _) => false,
+            (Event::ResolverStatusChanged { trouble, .. }, _) => trouble.is_some(),
+            (Event::ServingTierChanged { tier, .. }, _) => *tier != ServingTier::Primaries,
+            (Event::ChecksLate { .. }, _) => true,
+            (Event::ChecksOnTime { .. }, _) => false,
             _ => entry.at.duration_since(self.last).unwrap_or_default() <= TOGETHER,
         }
     }
 
     /// Whether it begins with a backend that was found.
     fn arrives(&self) -> bool {
-        let first = self.facts.first().map(|entry| &*entry.fact);
-        matches!(first, Some(Fact::State { from: "gone", .. }))
+        let first = self.events.first().map(|entry| &*entry.event);
+        matches!(first, Some(Event::StateChanged { from: BackendState::Gone, .. }))
     }
 
-    fn states(&self) -> Vec<&'static str> {
-        let to = |entry: &&Entry| match &*entry.fact {
-            Fact::State { to, .. } => Some(*to),
+    fn states(&self) -> Vec<BackendState> {
+        let to = |entry: &&Entry| match &*entry.event {
+            Event::StateChanged { to, .. } => Some(*to),
             _ => None,
         };
-        self.facts.iter().filter_map(to).collect()
+        self.events.iter().filter_map(to).collect()
     }
 
     /// Why each of them came, whatever the backend's address is.
     fn causes(&self) -> Vec<String> {
-        let why = |entry: &&Entry| match &*entry.fact {
-            Fact::State { cause, address, .. } => Some(phrases::of_any(cause, *address)),
+        let why = |entry: &&Entry| match &*entry.event {
+            Event::StateChanged { cause, address, .. } => Some(phrases::of_any(cause, *address)),
             _ => None,
         };
-        self.facts.iter().filter_map(why).collect()
+        self.events.iter().filter_map(why).collect()
     }
 
     /// Whether it is nothing but changes of state, and few of them, so that others may have the same story.
     fn is_plain(&self) -> bool {
         let states = self.states();
-        matches!(self.about, About::Backend(..)) && states.len() == self.facts.len() && states.len() <= 3
+        matches!(self.about, About::Backend(..)) && states.len() == self.events.len() && states.len() <= 3
     }
 
     fn pool(&self) -> Option<&Arc<str>> {
         match &self.about {
-            About::Backend(pool, _) | About::Service(pool) | About::Source(pool, _) | About::Checks(pool) => {
-                Some(pool)
-            }
+            About::Backend(pool, _)
+            | About::ServingTier(pool)
+            | About::Source(pool, _)
+            | About::Checks(pool) => Some(pool),
             About::Process(_) => None,
         }
     }
 
     /// From when to when clients may have met what it tells; `None`: that is nothing to be met.
     fn troubles(&self) -> Option<(SystemTime, SystemTime)> {
-        let trouble = |state: &&str| !matches!(*state, "joining" | "up");
+        let trouble = |state: &BackendState| !matches!(state, BackendState::Joining | BackendState::Up);
         let met = match self.about {
             About::Backend(..) => self.states().iter().any(trouble),
-            About::Service(_) => true,
+            About::ServingTier(_) => true,
             About::Source(..) | About::Checks(_) | About::Process(_) => false,
         };
         met.then(|| (before(self.first(), BEFORE), self.last + AFTER))
@@ -238,15 +246,15 @@ impl<'f> Group<'f> {
         let text = match &self.about {
             About::Backend(pool, _) if several_pools => {
                 let names: Vec<_> = self.names.iter().map(|name| format!("{pool}/{name}").into()).collect();
-                phrases::backends(&names, &self.facts, &self.met)
+                phrases::backends(&names, &self.events, &self.met)
             }
-            About::Backend(..) => phrases::backends(&self.names, &self.facts, &self.met),
-            About::Service(pool) => phrases::service(pool, &self.facts, &self.met),
-            About::Source(pool, source) => phrases::source(pool, source, &self.facts),
-            About::Checks(pool) => phrases::checks(pool, &self.facts),
-            About::Process(_) => phrases::process(&self.facts),
+            About::Backend(..) => phrases::backends(&self.names, &self.events, &self.met),
+            About::ServingTier(pool) => phrases::serving_tier(pool, &self.events, &self.met),
+            About::Source(pool, source) => phrases::source(pool, source, &self.events),
+            About::Checks(pool) => phrases::checks(pool, &self.events),
+            About::Process(_) => phrases::process(&self.events),
         };
-        Some(Told { sentence: Sentence::then(self.begins(), text?), facts: self.ids.clone() })
+        Some(Told { sentence: Sentence::then(self.begins(), text?), events: self.ids.clone() })
     }
 }
 
@@ -255,14 +263,14 @@ fn before(at: SystemTime, time: Duration) -> SystemTime {
 }
 
 /// Puts together what follows each other closely.
-fn together(facts: &[Entry]) -> Vec<Group<'_>> {
+fn together(events: &[Entry]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut open = BTreeMap::<About, usize>::new();
-    for entry in facts {
+    for entry in events {
         let Some(about) = About::of(entry) else { continue };
         match open.get(&about).map(|index| &mut groups[*index]) {
             Some(group) if group.goes_on(entry) => {
-                group.facts.push(entry);
+                group.events.push(entry);
                 group.ids.push(entry.id);
                 group.last = entry.at;
             }
@@ -279,7 +287,7 @@ fn together(facts: &[Entry]) -> Vec<Group<'_>> {
 /// first is told of all.
 fn at_once(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
     let mut all: Vec<Group<'_>> = Vec::new();
-    let mut last = BTreeMap::<(Arc<str>, Vec<&'static str>, Vec<String>), usize>::new();
+    let mut last = BTreeMap::<(Arc<str>, Vec<BackendState>, Vec<String>), usize>::new();
     for group in groups {
         let Some(pool) = group.pool().filter(|_| group.is_plain()) else {
             all.push(group);
@@ -354,7 +362,7 @@ fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Tol
     let told = |(pool, runs): (Arc<str>, Vec<(SystemTime, SystemTime, Met)>)| {
         let one = move |(at, _, met): (SystemTime, SystemTime, Met)| Told {
             sentence: Sentence::then(at, phrases::met_alone(&pool, &met)),
-            facts: Vec::new(),
+            events: Vec::new(),
         };
         runs.into_iter().map(one)
     };

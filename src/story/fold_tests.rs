@@ -1,22 +1,21 @@
 use super::super::samples::Failures;
 use super::*;
-use crate::telemetry::CloseReason;
-use crate::telemetry::fact::{Trouble, Wrong};
+use crate::domain::{AdminState, BackendState, CloseReason, ConfigProblem, Event, ServingTier, Trouble};
 use proptest::prelude::*;
 
 fn at(seconds: f64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + Duration::from_secs_f64(seconds)
 }
 
-fn state(name: &str, from: &'static str, to: &'static str, cause: &str) -> Fact {
+fn state(name: &str, from: BackendState, to: BackendState, cause: &str) -> Event {
     let address = "10.0.0.1:80".parse().unwrap();
-    Fact::State { pool: "web".into(), backend: name.into(), address, from, to, cause: cause.into() }
+    Event::StateChanged { pool: "web".into(), backend: name.into(), address, from, to, cause: cause.into() }
 }
 
-fn entries(facts: Vec<(f64, Fact)>) -> Vec<Entry> {
+fn entries(events: Vec<(f64, Event)>) -> Vec<Entry> {
     let entry =
-        |(id, (seconds, fact)): (u64, (f64, Fact))| Entry { id, at: at(seconds), fact: Arc::new(fact) };
-    (1..).zip(facts).map(entry).collect()
+        |(id, (seconds, event)): (u64, (f64, Event))| Entry { id, at: at(seconds), event: Arc::new(event) };
+    (1..).zip(events).map(entry).collect()
 }
 
 fn refused(seconds: f64, name: &str, refused: u64, retried: u64) -> (SystemTime, Sample) {
@@ -30,16 +29,19 @@ fn seen(seconds: f64, reason: CloseReason, n: u64) -> (SystemTime, Sample) {
     (at(seconds), Sample { pools: vec![("web".into(), grown)], failures: Vec::new() })
 }
 
-fn texts(facts: Vec<(f64, Fact)>, samples: &[(SystemTime, Sample)]) -> Vec<String> {
-    tell(&entries(facts), samples).sentences.into_iter().map(|told| told.sentence.text).collect()
+fn texts(events: Vec<(f64, Event)>, samples: &[(SystemTime, Sample)]) -> Vec<String> {
+    tell(&entries(events), samples).sentences.into_iter().map(|told| told.sentence.text).collect()
 }
 
 #[test]
 fn an_ejection_is_one_sentence_with_what_led_to_it_and_what_clients_saw() {
-    let facts = vec![(10.0, state("web-3", "up", "ejected", "5 failures in a row; out for 30s"))];
+    let events = vec![(
+        10.0,
+        state("web-3", BackendState::Up, BackendState::Ejected, "5 failures in a row; out for 30s"),
+    )];
     let samples = [refused(8.0, "web-3", 1, 1), refused(10.2, "web-3", 2, 40)];
     assert_eq!(
-        texts(facts, &samples),
+        texts(events, &samples),
         ["web-3 refused 3 connects and was ejected (5 failures in a row; out for 30s); \
           41 connections were retried elsewhere, no client saw an error"]
     );
@@ -47,8 +49,9 @@ fn an_ejection_is_one_sentence_with_what_led_to_it_and_what_clients_saw() {
 
 #[test]
 fn one_that_goes_down_and_comes_back_is_one_sentence_and_one_that_flaps_too() {
-    let down = |at: f64| (at, state("a", "up", "down", "3 failures in a row: status 503"));
-    let up = |at: f64| (at, state("a", "down", "up", "2 checks passed in a row"));
+    let down =
+        |at: f64| (at, state("a", BackendState::Up, BackendState::Down, "3 failures in a row: status 503"));
+    let up = |at: f64| (at, state("a", BackendState::Down, BackendState::Up, "2 checks passed in a row"));
     assert_eq!(
         texts(vec![down(0.0), up(4.0)], &[]),
         [
@@ -62,7 +65,7 @@ fn one_that_goes_down_and_comes_back_is_one_sentence_and_one_that_flaps_too() {
             "a flapped 5 times in 1m 28s, the last time because of 3 failures in a row: status 503; then it stayed up"
         ]
     );
-    let weight = Fact::Weight { pool: "web".into(), backend: "a".into(), weight: 3 };
+    let weight = Event::WeightChanged { pool: "web".into(), backend: "a".into(), weight: 3 };
     assert_eq!(
         texts(vec![down(0.0), up(4.0), (5.0, weight), down(6.0), up(9.0)], &[]),
         [
@@ -73,26 +76,26 @@ fn one_that_goes_down_and_comes_back_is_one_sentence_and_one_that_flaps_too() {
     assert_eq!(texts(vec![down(0.0), up(100.0)], &[]).len(), 2);
 }
 
-fn operator(state: Option<&'static str>, weight: Option<u32>) -> Fact {
-    let (who, pool, backend) = ("an operator".into(), "web".into(), "a".into());
-    Fact::Operator { who, pool, backend, address: "10.0.0.1:80".parse().unwrap(), state, weight }
+fn operator(state: Option<AdminState>, weight: Option<u32>) -> Event {
+    let (by, pool, backend) = ("an operator".into(), "web".into(), "a".into());
+    Event::OperatorChange { by, pool, backend, address: "10.0.0.1:80".parse().unwrap(), state, weight }
 }
 
 #[test]
 fn a_sentence_has_the_time_of_what_it_tells_not_of_an_order_that_changed_nothing() {
-    let weight = Fact::Weight { pool: "web".into(), backend: "a".into(), weight: 2 };
-    let facts = vec![(0.0, operator(None, Some(1))), (25.0, operator(None, Some(2))), (25.1, weight)];
-    let told = tell(&entries(facts), &[]).sentences;
+    let weight = Event::WeightChanged { pool: "web".into(), backend: "a".into(), weight: 2 };
+    let events = vec![(0.0, operator(None, Some(1))), (25.0, operator(None, Some(2))), (25.1, weight)];
+    let told = tell(&entries(events), &[]).sentences;
     assert_eq!(told.len(), 1);
     assert_eq!((&*told[0].sentence.text, told[0].sentence.at), ("a got the weight 2", Some(at(25.1))));
-    let nothing = tell(&entries(vec![(3.0, operator(Some("up"), None))]), &[]).sentences;
+    let nothing = tell(&entries(vec![(3.0, operator(Some(AdminState::Up), None))]), &[]).sentences;
     assert_eq!(nothing[0].sentence.at, Some(at(3.0)));
 }
 
 #[test]
 fn backends_are_told_with_their_pools_where_there_are_several() {
-    let down = state("a", "up", "down", "status 503");
-    let other = Fact::Weight { pool: "db".into(), backend: "a".into(), weight: 0 };
+    let down = state("a", BackendState::Up, BackendState::Down, "status 503");
+    let other = Event::WeightChanged { pool: "db".into(), backend: "a".into(), weight: 0 };
     assert_eq!(
         texts(vec![(0.0, down), (1.0, other)], &[]),
         ["web/a went down (status 503)", "db/a got the weight 0"]
@@ -101,11 +104,18 @@ fn backends_are_told_with_their_pools_where_there_are_several() {
 
 #[test]
 fn what_clients_met_is_told_with_the_trouble_next_to_it_not_with_a_later_one() {
-    let service = |by, up| Fact::Service { pool: "web".into(), by, before: None, up, used: up, panic: 0 };
-    let facts = vec![
-        (10.0, state("b", "up", "down", "status 503")),
-        (25.0, service(Service::Nobody, 0)),
-        (30.0, service(Service::Primaries, 1)),
+    let serving = |tier, up| Event::ServingTierChanged {
+        pool: "web".into(),
+        tier,
+        before: None,
+        up,
+        used: up,
+        panic: 0,
+    };
+    let events = vec![
+        (10.0, state("b", BackendState::Up, BackendState::Down, "status 503")),
+        (25.0, serving(ServingTier::None, 0)),
+        (30.0, serving(ServingTier::Primaries, 1)),
     ];
     let samples = [
         seen(1.0, CloseReason::Limited, 5),
@@ -113,11 +123,11 @@ fn what_clients_met_is_told_with_the_trouble_next_to_it_not_with_a_later_one() {
         seen(26.0, CloseReason::NoBackend, 2),
     ];
     assert_eq!(
-        texts(facts, &samples),
+        texts(events, &samples),
         [
             "in web, 5 clients saw an error (5 limited)",
             "b went down (status 503); 1 client saw an error (1 backend_reset)",
-            "in web, nobody was up; after 5 s 1 backend served again; 2 clients saw an error (2 no_backend)",
+            "in web, no backend was up; after 5 s 1 backend served again; 2 clients saw an error (2 no_backend)",
         ]
     );
 }
@@ -125,14 +135,20 @@ fn what_clients_met_is_told_with_the_trouble_next_to_it_not_with_a_later_one() {
 #[test]
 fn a_scale_up_is_one_sentence() {
     let joined = |n: u32| {
-        (f64::from(n) * 0.1, state(&format!("web-{n}"), "gone", "joining", "found in dns:backend:80"))
+        (
+            f64::from(n) * 0.1,
+            state(&format!("web-{n}"), BackendState::Gone, BackendState::Joining, "found in dns:backend:80"),
+        )
     };
     let up = |n: u32| {
-        (1.0 + f64::from(n) * 0.1, state(&format!("web-{n}"), "joining", "up", "its first check passed"))
+        (
+            1.0 + f64::from(n) * 0.1,
+            state(&format!("web-{n}"), BackendState::Joining, BackendState::Up, "its first check passed"),
+        )
     };
-    let facts = (4..7).map(joined).chain((4..7).map(up)).collect();
+    let events = (4..7).map(joined).chain((4..7).map(up)).collect();
     assert_eq!(
-        texts(facts, &[]),
+        texts(events, &[]),
         [
             "web-4, web-5 and web-6 joined (found in dns:backend:80) and were up 1 s later (its first check passed)"
         ]
@@ -144,15 +160,25 @@ fn what_has_other_causes_is_told_apart_and_what_has_the_same_is_not_told_by_one_
     let down = |at: f64, name: &str, address: &str, cause: &str| {
         let (pool, backend, cause) = ("web".into(), name.into(), format!("{cause}{address}: refused").into());
         let address = address.parse().unwrap();
-        (at, Fact::State { pool, backend, address, from: "up", to: "down", cause })
+        (
+            at,
+            Event::StateChanged {
+                pool,
+                backend,
+                address,
+                from: BackendState::Up,
+                to: BackendState::Down,
+                cause,
+            },
+        )
     };
-    let facts = vec![
+    let events = vec![
         down(0.0, "a", "10.0.0.1:80", "connect to "),
         down(0.1, "b", "10.0.0.2:80", "GET / on "),
         down(0.2, "c", "10.0.0.3:80", "connect to "),
     ];
     assert_eq!(
-        texts(facts, &[]),
+        texts(events, &[]),
         [
             "a and c went down (connect to its address: refused)",
             "b went down (GET / on 10.0.0.2:80: refused)"
@@ -162,30 +188,30 @@ fn what_has_other_causes_is_told_apart_and_what_has_the_same_is_not_told_by_one_
 
 #[test]
 fn an_outage_of_dns_is_told_from_its_beginning_to_its_end() {
-    let answers = |trouble: Option<&str>| Fact::Answers {
+    let answers = |trouble: Option<&str>| Event::ResolverStatusChanged {
         pool: "web".into(),
         source: "dns:backend:80".into(),
         trouble: trouble.map(|reason| Trouble { result: "timeout", reason: reason.into() }),
     };
-    let facts = || vec![(0.0, answers(Some("no answer within 1s; the last good answer stands for now")))];
-    let told = texts(facts(), &[]);
+    let events = || vec![(0.0, answers(Some("no answer within 1s; the last good answer stands for now")))];
+    let told = texts(events(), &[]);
     assert_eq!(
         told,
         [
-            "dns:backend:80 found nothing for web (no answer within 1s; the last good answer stands for now), and does not still"
+            "dns:backend:80 found nothing for web (no answer within 1s; the last good answer stands for now), and still finds nothing"
         ]
     );
-    let over = [facts(), vec![(95.0, answers(None))]].concat();
-    assert!(texts(over, &[])[0].ends_with("and did again after 1m 35s"));
+    let over = [events(), vec![(95.0, answers(None))]].concat();
+    assert!(texts(over, &[])[0].ends_with("and found backends again after 1m 35s"));
 }
 
 #[test]
 fn late_checks_are_reported_from_beginning_to_end() {
-    let late = || vec![(0.0, Fact::ChecksLate { pool: "web".into(), waited_ms: 4200 })];
+    let late = || vec![(0.0, Event::ChecksLate { pool: "web".into(), waited_ms: 4200 })];
     let begins =
-        "the checks of web ran late (the first waited 4.2 s for its turn; runtime.max_checks limits them)";
-    assert_eq!(texts(late(), &[]), [format!("{begins}, and still do")]);
-    let on_time = |at| (at, Fact::ChecksOnTime { pool: "web".into(), after_ms: 95_000, checks: 12 });
+        "the checks of web ran late (the first waited 4.2 s to start; runtime.max_checks limits them)";
+    assert_eq!(texts(late(), &[]), [format!("{begins} (ongoing)")]);
+    let on_time = |at| (at, Event::ChecksOnTime { pool: "web".into(), after_ms: 95_000, checks: 12 });
     let over = [late(), vec![on_time(120.0)]].concat();
     assert_eq!(texts(over, &[]), [format!("{begins} for 1m 35s, 12 checks in all, and were on time again")]);
     // The beginning is no longer in the journal.
@@ -195,34 +221,39 @@ fn late_checks_are_reported_from_beginning_to_end() {
 
 #[test]
 fn when_all_are_down_it_is_told_once_with_what_clients_saw() {
-    let service = |by, before, used| Fact::Service { pool: "web".into(), by, before, up: 0, used, panic: 0 };
-    let down =
-        |at: f64, name: &str| (at, state(name, "up", "down", "3 failures in a row: connection refused"));
-    let facts = vec![
+    let serving = |tier, before, used| Event::ServingTierChanged {
+        pool: "web".into(),
+        tier,
+        before,
+        up: 0,
+        used,
+        panic: 0,
+    };
+    let down = |at: f64, name: &str| {
+        (at, state(name, BackendState::Up, BackendState::Down, "3 failures in a row: connection refused"))
+    };
+    let events = vec![
         down(0.0, "a"),
         down(0.5, "b"),
-        (0.5, service(Service::Nobody, Some(Service::Primaries), 0)),
-        (12.5, service(Service::Primaries, Some(Service::Nobody), 2)),
+        (0.5, serving(ServingTier::None, Some(ServingTier::Primaries), 0)),
+        (12.5, serving(ServingTier::Primaries, Some(ServingTier::None), 2)),
     ];
-    let told = texts(facts, &[seen(3.0, CloseReason::NoBackend, 7)]);
+    let told = texts(events, &[seen(3.0, CloseReason::NoBackend, 7)]);
     assert_eq!(
         told,
         [
             "a and b went down (3 failures in a row: connection refused)",
-            "in web, nobody was up; after 12 s 2 backends served again; 7 clients saw an error (7 no_backend)"
+            "in web, no backend was up; after 12 s 2 backends served again; 7 clients saw an error (7 no_backend)"
         ]
     );
-    let panic = vec![(0.0, service(Service::All, Some(Service::Primaries), 4))];
-    assert_eq!(
-        texts(panic, &[]),
-        ["in web, too few were up (0), so all 4 were used (panic), and that is so still"]
-    );
+    let panic = vec![(0.0, serving(ServingTier::All, Some(ServingTier::Primaries), 4))];
+    assert_eq!(texts(panic, &[]), ["in web, too few were up (0), so all 4 were used (panic) (ongoing)"]);
 }
 
 #[test]
 fn an_operators_word_is_told_by_what_followed_from_it() {
-    let told = |state, weight| Fact::Operator {
-        who: "an operator at 10.1.1.1".into(),
+    let told = |state, weight| Event::OperatorChange {
+        by: "an operator at 10.1.1.1".into(),
         pool: "web".into(),
         backend: "a".into(),
         address: "10.0.0.1:80".parse().unwrap(),
@@ -230,33 +261,36 @@ fn an_operators_word_is_told_by_what_followed_from_it() {
         weight,
     };
     let drained = vec![
-        (0.0, told(Some("draining"), None)),
-        (0.1, state("a", "up", "draining", "an operator at 10.1.1.1 drains it")),
+        (0.0, told(Some(AdminState::Draining), None)),
+        (0.1, state("a", BackendState::Up, BackendState::Draining, "an operator at 10.1.1.1 drains it")),
     ];
-    assert_eq!(texts(drained, &[]), ["a got nothing new (an operator at 10.1.1.1 drains it)"]);
-    let in_vain = vec![(0.0, told(Some("up"), None))];
-    assert_eq!(texts(in_vain, &[]), ["a was told by an operator at 10.1.1.1 to be up, as before"]);
-    let weight = Fact::Weight { pool: "web".into(), backend: "a".into(), weight: 3 };
+    assert_eq!(
+        texts(drained, &[]),
+        ["a stopped receiving new connections (an operator at 10.1.1.1 drains it)"]
+    );
+    let in_vain = vec![(0.0, told(Some(AdminState::Up), None))];
+    assert_eq!(texts(in_vain, &[]), ["a was set to up by an operator at 10.1.1.1, as before"]);
+    let weight = Event::WeightChanged { pool: "web".into(), backend: "a".into(), weight: 3 };
     assert_eq!(texts(vec![(0.0, told(None, Some(3))), (0.0, weight)], &[]), ["a got the weight 3"]);
 }
 
 #[test]
 fn a_reload_is_told_as_applied_or_refused() {
-    let (who, config): (Arc<str>, Arc<str>) = ("SIGHUP".into(), "p.yaml".into());
-    let applied = Fact::Reloaded {
-        who: Arc::clone(&who),
+    let (by, config): (Arc<str>, Arc<str>) = ("SIGHUP".into(), "p.yaml".into());
+    let applied = Event::ReloadApplied {
+        by: Arc::clone(&by),
         config: Arc::clone(&config),
         listeners: 1,
         pools: 2,
         restart: Vec::new(),
     };
-    let wrong = Wrong { line: Some(1), column: Some(1), message: "unknown key \"helth\"".into() };
-    let facts = vec![(0.0, applied), (1.0, Fact::NotReloaded { who, config, problems: vec![wrong] })];
+    let wrong = ConfigProblem { line: Some(1), column: Some(1), message: "unknown key \"helth\"".into() };
+    let events = vec![(0.0, applied), (1.0, Event::ReloadRefused { by, config, problems: vec![wrong] })];
     assert_eq!(
-        texts(facts, &[]),
+        texts(events, &[]),
         [
-            "p.yaml was read again (SIGHUP) and put to work: 1 listener, 2 pools",
-            "p.yaml was read again (SIGHUP) and refused, and nothing changed: unknown key \"helth\""
+            "p.yaml was reloaded (SIGHUP) and is in effect: 1 listener, 2 pools",
+            "p.yaml was reloaded (SIGHUP) and refused, so nothing changed: unknown key \"helth\""
         ]
     );
 }
@@ -283,19 +317,17 @@ fn what_clients_met_while_no_state_changed_is_told_by_itself() {
     );
 }
 
-const STATES: [&str; 7] = ["joining", "up", "down", "ejected", "draining", "maintenance", "gone"];
-
 prop_compose! {
-    fn fact()(later in 0.0..40.0f64, kind in 0..6u8, name in 0..4u8, from in 0..7usize, to in 0..7usize) -> (f64, Fact) {
+    fn event()(later in 0.0..40.0f64, kind in 0..6u8, name in 0..4u8, from in 0..7usize, to in 0..7usize) -> (f64, Event) {
         let backend: Arc<str> = format!("web-{name}").into();
-        let service = [Service::Nobody, Service::Primaries, Service::Backups, Service::All];
-        let fact = match kind {
-            0 => Fact::Service { pool: "web".into(), by: service[from % 4], before: None, up: 1, used: 2, panic: 50 },
-            1 => Fact::Answers { pool: "web".into(), source: "dns:x:1".into(), trouble: (to > 3).then(|| Trouble { result: "empty", reason: "none".into() }) },
-            2 => Fact::Weight { pool: "web".into(), backend, weight: 2 },
-            _ => state(&backend, STATES[from], STATES[to], "because"),
+        let tiers = [ServingTier::None, ServingTier::Primaries, ServingTier::Backups, ServingTier::All];
+        let event = match kind {
+            0 => Event::ServingTierChanged { pool: "web".into(), tier: tiers[from % 4], before: None, up: 1, used: 2, panic: 50 },
+            1 => Event::ResolverStatusChanged { pool: "web".into(), source: "dns:x:1".into(), trouble: (to > 3).then(|| Trouble { result: "empty", reason: "none".into() }) },
+            2 => Event::WeightChanged { pool: "web".into(), backend, weight: 2 },
+            _ => state(&backend, BackendState::ALL[from], BackendState::ALL[to], "because"),
         };
-        (later, fact)
+        (later, event)
     }
 }
 
@@ -304,26 +336,26 @@ proptest! {
 
     #[test]
     fn each_change_of_state_is_in_one_sentence_and_nothing_that_was_met_is_lost(
-        facts in proptest::collection::vec(fact(), 0..60),
+        events in proptest::collection::vec(event(), 0..60),
         met in proptest::collection::vec((0.0..1000.0f64, 0..4u8, 1..5u64, 0..5u64, any::<bool>()), 0..20),
     ) {
         let mut now = 0.0;
-        let facts = facts.into_iter().map(|(later, fact)| { now += later; (now, fact) }).collect();
-        let facts = entries(facts);
+        let events = events.into_iter().map(|(later, event)| { now += later; (now, event) }).collect();
+        let events = entries(events);
         let mut samples: Vec<_> = met.into_iter().map(|(at, name, failed, retried, error)| {
             if error { seen(at, CloseReason::ConnectFailed, failed) } else { refused(at, &format!("web-{name}"), failed, retried) }
         }).collect();
         samples.sort_by_key(|(at, _)| *at);
-        let story = tell(&facts, &samples);
-        let mut told: Vec<u64> = story.sentences.iter().flat_map(|told| told.facts.clone()).collect();
+        let story = tell(&events, &samples);
+        let mut told: Vec<u64> = story.sentences.iter().flat_map(|told| told.events.clone()).collect();
         told.sort_unstable();
         let before = told.len();
         told.dedup();
         prop_assert_eq!(told.len(), before, "none is told twice");
-        for entry in &facts {
-            if let Fact::State { to, .. } = &*entry.fact {
-                let of: Vec<_> = story.sentences.iter().filter(|told| told.facts.contains(&entry.id)).collect();
-                prop_assert_eq!(of.len(), 1, "{} is told once: {:?}", to, story);
+        for entry in &events {
+            if let Event::StateChanged { to, .. } = &*entry.event {
+                let of: Vec<_> = story.sentences.iter().filter(|told| told.events.contains(&entry.id)).collect();
+                prop_assert_eq!(of.len(), 1, "{:?} is told once: {:?}", to, story);
             }
         }
         prop_assert!(story.sentences.iter().map(|told| told.sentence.at).is_sorted());
@@ -344,8 +376,8 @@ proptest! {
 
 #[test]
 fn an_hour_of_trouble_with_thousands_of_backends_is_told_in_no_time() {
-    let down = |n: u32| state(&format!("b{n}"), "up", "down", &format!("cause {n}"));
-    let facts = entries((0..4096).map(|n| (f64::from(n) * 0.87, down(n))).collect());
+    let down = |n: u32| state(&format!("b{n}"), BackendState::Up, BackendState::Down, &format!("cause {n}"));
+    let events = entries((0..4096).map(|n| (f64::from(n) * 0.87, down(n))).collect());
     let failed =
         |n: u32| Failures { pool: "web".into(), backend: format!("x{n}").into(), kinds: [1, 0, 0, 0, 0, 0] };
     let sample = |n: u32| {
@@ -355,8 +387,8 @@ fn an_hour_of_trouble_with_thousands_of_backends_is_told_in_no_time() {
     };
     let samples: Vec<_> = (0..3600).map(sample).collect();
     let began = std::time::Instant::now();
-    let story = tell(&facts, &samples);
-    // Looking at each group for each sample took a hundred times as long, and who asks for health waits meanwhile.
+    let story = tell(&events, &samples);
+    // Looking at each group for each sample took a hundred times as long, and by asks for health waits meanwhile.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!((story.totals.retried, story.totals.failed_connects), (3600, 3600 * 16));
 }

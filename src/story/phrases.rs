@@ -1,4 +1,4 @@
-//! The sentences that [`fold`](super::fold) makes of its groups of facts.
+//! The sentences that [`fold`](super::fold) makes of its groups of events.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,10 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use super::samples::{Failures, Grown};
 use super::words::{count, list, time};
-use crate::telemetry::fact::{Fact, Service};
+use crate::domain::{BackendState, Cause, CloseReason, Event, ServingTier};
+use crate::telemetry::ConnectError;
 use crate::telemetry::journal::Entry;
-use crate::telemetry::text::Cause;
-use crate::telemetry::{CloseReason, ConnectError};
 
 /// So many backends are named in a sentence.
 const NAMED: usize = 6;
@@ -105,25 +104,30 @@ fn why(cause: &str, address: SocketAddr, several: bool) -> Cow<'_, str> {
     if several { of_any(cause, address).into() } else { cause.into() }
 }
 
-/// What happened to backends, told by the facts of the first of them.
-pub(super) fn backends(names: &[Arc<str>], facts: &[&Entry], met: &Met) -> Option<String> {
+/// What happened to backends, told by the events of the first of them.
+pub(super) fn backends(names: &[Arc<str>], events: &[&Entry], met: &Met) -> Option<String> {
     let mut clauses: Vec<String> = Vec::new();
     let sum = met.failures.values().fold([0; ConnectError::ALL.len()], |mut sum, kinds| {
         sum.iter_mut().zip(kinds).for_each(|(sum, n)| *sum += n);
         sum
     });
     clauses.extend(failed(&sum));
-    match flaps(facts, names.len() > 1) {
+    match flaps(events, names.len() > 1) {
         Some(flapped) => {
             clauses.push(flapped);
             // What else there was in between is not lost in it.
             let besides = |entry: &&&Entry| {
-                matches!(*entry.fact, Fact::Weight { .. } | Fact::Spared { .. } | Fact::NoResult { .. })
+                matches!(
+                    *entry.event,
+                    Event::WeightChanged { .. }
+                        | Event::EjectionSuppressed { .. }
+                        | Event::CheckInconclusive { .. }
+                )
             };
-            let besides: Vec<_> = facts.iter().filter(besides).copied().collect();
+            let besides: Vec<_> = events.iter().filter(besides).copied().collect();
             clauses.extend(changes(&besides, names.len() > 1));
         }
-        None => clauses.extend(changes(facts, names.len() > 1)),
+        None => clauses.extend(changes(events, names.len() > 1)),
     }
     if clauses.is_empty() {
         return None;
@@ -133,16 +137,20 @@ pub(super) fn backends(names: &[Arc<str>], facts: &[&Entry], met: &Met) -> Optio
 }
 
 /// Going out and in again and again.
-fn flaps(facts: &[&Entry], several: bool) -> Option<String> {
-    let states = facts.iter().filter_map(|entry| match &*entry.fact {
-        Fact::State { from, to, cause, address, .. } => {
+fn flaps(events: &[&Entry], several: bool) -> Option<String> {
+    let states = events.iter().filter_map(|entry| match &*entry.event {
+        Event::StateChanged { from, to, cause, address, .. } => {
             Some((entry.at, *from, *to, why(cause, *address, several)))
         }
         _ => None,
     });
     let states: Vec<_> = states.collect();
-    let out: Vec<_> =
-        states.iter().filter(|(_, from, to, _)| *from == "up" && matches!(*to, "down" | "ejected")).collect();
+    let out: Vec<_> = states
+        .iter()
+        .filter(|(_, from, to, _)| {
+            *from == BackendState::Up && matches!(*to, BackendState::Down | BackendState::Ejected)
+        })
+        .collect();
     let (first, last, now) = (out.first()?, out.last()?, states.last()?);
     if out.len() < 2 {
         return None;
@@ -151,28 +159,27 @@ fn flaps(facts: &[&Entry], several: bool) -> Option<String> {
     Some(format!(
         "flapped {n} times in {while_}, the last time because of {}; then {} {}",
         last.3,
-        was_or(now.2),
-        now.2
+        if now.2 == BackendState::Up { "it stayed" } else { "it was" },
+        now.2.name()
     ))
 }
 
-fn was_or(state: &str) -> &'static str {
-    if state == "up" { "it stayed" } else { "it was" }
-}
-
 /// Each change in its words.
-fn changes(facts: &[&Entry], several: bool) -> Vec<String> {
-    let was = if several { "were" } else { "was" };
+fn changes(events: &[&Entry], several: bool) -> Vec<String> {
+    let (was, its) = if several { ("were", "their") } else { ("was", "its") };
     let mut clauses = Vec::new();
-    let mut before: Option<(SystemTime, &str, &Cause)> = None;
-    let tells_state = facts.iter().any(|entry| matches!(*entry.fact, Fact::State { .. }));
-    let weighed = facts.iter().any(|entry| matches!(*entry.fact, Fact::Weight { .. }));
-    let arrived = matches!(facts.first().map(|entry| &*entry.fact), Some(Fact::State { from: "gone", .. }));
+    let mut before: Option<(SystemTime, &Cause)> = None;
+    let tells_state = events.iter().any(|entry| matches!(*entry.event, Event::StateChanged { .. }));
+    let weighed = events.iter().any(|entry| matches!(*entry.event, Event::WeightChanged { .. }));
+    let arrived = matches!(
+        events.first().map(|entry| &*entry.event),
+        Some(Event::StateChanged { from: BackendState::Gone, .. })
+    );
     let mut was_up = false;
     let mut no_result = 0;
-    for entry in facts {
-        match &*entry.fact {
-            Fact::State { from, to, cause, address, .. } => {
+    for entry in events {
+        match &*entry.event {
+            Event::StateChanged { from, to, cause, address, .. } => {
                 let after = match before.map(|(at, ..)| entry.at.duration_since(at).unwrap_or_default()) {
                     None => String::new(),
                     Some(after) if after < AT_ONCE => " at once".to_owned(),
@@ -182,39 +189,39 @@ fn changes(facts: &[&Entry], several: bool) -> Vec<String> {
                 let why = why(cause, *address, several);
                 let why = if news && !why.is_empty() { format!(" ({why})") } else { String::new() };
                 // Who arrived and was never up is so for the first time, whatever came in between.
-                let first = arrived && !was_up || matches!(*from, "joining" | "gone");
+                let first = arrived && !was_up || matches!(*from, BackendState::Joining | BackendState::Gone);
                 let again = if first { "" } else { " again" };
-                was_up |= *to == "up";
-                clauses.push(match *to {
-                    "joining" if *from == "gone" => format!("joined{after}{why}"),
-                    "joining" => format!("{was} to be checked anew{after}{why}"),
-                    "up" if before.is_none() => format!("came up{again}{why}"),
-                    "up" => format!("{was} up{again}{after}{why}"),
-                    "down" => format!("went down{after}{why}"),
-                    "ejected" => format!("{was} ejected{after}{why}"),
-                    "draining" => format!("got nothing new{after}{why}"),
-                    "maintenance" => format!("went into maintenance{after}{why}"),
-                    other => format!("{was} {other}{after}{why}"),
+                was_up |= *to == BackendState::Up;
+                clauses.push(match to {
+                    BackendState::Joining if *from == BackendState::Gone => format!("joined{after}{why}"),
+                    BackendState::Joining => format!("awaited {its} first check{after}{why}"),
+                    BackendState::Up if before.is_none() => format!("came up{again}{why}"),
+                    BackendState::Up => format!("{was} up{again}{after}{why}"),
+                    BackendState::Down => format!("went down{after}{why}"),
+                    BackendState::Ejected => format!("{was} ejected{after}{why}"),
+                    BackendState::Draining => format!("stopped receiving new connections{after}{why}"),
+                    BackendState::Maintenance => format!("went into maintenance{after}{why}"),
+                    BackendState::Gone => format!("{was} gone{after}{why}"),
                 });
-                before = Some((entry.at, to, cause));
+                before = Some((entry.at, cause));
             }
-            Fact::Weight { weight, .. } => clauses.push(format!("got the weight {weight}")),
-            Fact::Spared { cause, .. } => {
+            Event::WeightChanged { weight, .. } => clauses.push(format!("got the weight {weight}")),
+            Event::EjectionSuppressed { cause, .. } => {
                 clauses
                     .push(format!("{was} not ejected ({cause}), as many were out as eject.at_most allows"));
             }
-            Fact::NoResult { error, .. } => {
+            Event::CheckInconclusive { error, .. } => {
                 no_result += 1;
                 if no_result == 1 {
-                    clauses.push(format!("could not be checked, for a reason of our own ({error})"));
+                    clauses.push(format!("could not be checked because of a local error ({error})"));
                 }
             }
             // What follows from it tells it, if anything does.
-            Fact::Operator { who, state: Some(state), .. } if !tells_state => {
-                clauses.push(format!("{was} told by {who} to be {state}, as before"));
+            Event::OperatorChange { by, state: Some(state), .. } if !tells_state => {
+                clauses.push(format!("{was} set to {} by {by}, as before", state.name()));
             }
-            Fact::Operator { who, weight: Some(weight), .. } if !weighed => {
-                clauses.push(format!("{was} given the weight {weight} by {who}, as before"));
+            Event::OperatorChange { by, weight: Some(weight), .. } if !weighed => {
+                clauses.push(format!("{was} given the weight {weight} by {by}, as before"));
             }
             _ => {}
         }
@@ -222,75 +229,76 @@ fn changes(facts: &[&Entry], several: bool) -> Vec<String> {
     clauses
 }
 
-/// Who served a pool's clients.
-pub(super) fn service(pool: &str, facts: &[&Entry], met: &Met) -> Option<String> {
+/// Which tier served a pool's clients.
+pub(super) fn serving_tier(pool: &str, events: &[&Entry], met: &Met) -> Option<String> {
     let mut clauses = Vec::new();
     let mut before: Option<SystemTime> = None;
-    for entry in facts {
-        let Fact::Service { by, used, up, .. } = &*entry.fact else { continue };
+    let mut ongoing = false;
+    for entry in events {
+        let Event::ServingTierChanged { tier, used, up, .. } = &*entry.event else { continue };
         let after = before.map(|at| time(entry.at.duration_since(at).unwrap_or_default()));
         let after = after.map(|after| format!("after {after} ")).unwrap_or_default();
-        clauses.push(match by {
-            Service::Nobody => format!("{after}nobody was up"),
-            Service::All => format!("{after}too few were up ({up}), so all {used} were used (panic)"),
-            Service::Backups => {
+        clauses.push(match tier {
+            ServingTier::None => format!("{after}no backend was up"),
+            ServingTier::All => format!("{after}too few were up ({up}), so all {used} were used (panic)"),
+            ServingTier::Backups => {
                 format!("{after}no primary was up, and {} served", count(*used as u64, "backup"))
             }
-            Service::Primaries => {
+            ServingTier::Primaries => {
                 let again = if before.is_some() { " again" } else { "" };
                 format!("{after}{} served{again}", count(*used as u64, "backend"))
             }
         });
         before = Some(entry.at);
+        ongoing = *tier != ServingTier::Primaries;
     }
     if clauses.is_empty() {
         return None;
     }
-    let over =
-        matches!(facts.last().map(|entry| &*entry.fact), Some(Fact::Service { by: Service::Primaries, .. }));
-    let text =
-        format!("in {pool}, {}{}", clauses.join("; "), if over { "" } else { ", and that is so still" });
-    Some(with_clients(text, met))
+    let ongoing = if ongoing { " (ongoing)" } else { "" };
+    Some(with_clients(format!("in {pool}, {}{ongoing}", clauses.join("; ")), met))
 }
 
 /// What a source answered.
-pub(super) fn source(pool: &str, source: &str, facts: &[&Entry]) -> Option<String> {
+pub(super) fn source(pool: &str, source: &str, events: &[&Entry]) -> Option<String> {
     let mut reasons: Vec<&str> = Vec::new();
     let mut over = None;
-    for entry in facts {
-        match &*entry.fact {
-            Fact::Answers { trouble: Some(trouble), .. } => {
+    for entry in events {
+        match &*entry.event {
+            Event::ResolverStatusChanged { trouble: Some(trouble), .. } => {
                 reasons.push(&trouble.reason);
                 over = None;
             }
-            Fact::Answers { trouble: None, .. } => over = Some(entry.at),
+            Event::ResolverStatusChanged { trouble: None, .. } => over = Some(entry.at),
             _ => {}
         }
     }
-    let since = facts.first()?.at;
+    let since = events.first()?.at;
     Some(match (reasons.is_empty(), over) {
         (true, _) => format!("{source} found backends for {pool} again"),
         (false, Some(at)) => {
             let lasted = time(at.duration_since(since).unwrap_or_default());
             format!(
-                "{source} found nothing for {pool} ({}), and did again after {lasted}",
+                "{source} found nothing for {pool} ({}), and found backends again after {lasted}",
                 list(&reasons, NAMED)
             )
         }
         (false, None) => {
-            format!("{source} found nothing for {pool} ({}), and does not still", list(&reasons, NAMED))
+            format!("{source} found nothing for {pool} ({}), and still finds nothing", list(&reasons, NAMED))
         }
     })
 }
 
 /// Reports that a pool's checks ran late.
-pub(super) fn checks(pool: &str, facts: &[&Entry]) -> Option<String> {
+pub(super) fn checks(pool: &str, events: &[&Entry]) -> Option<String> {
     let mut waited = None;
     let mut over = None;
-    for entry in facts {
-        match &*entry.fact {
-            Fact::ChecksLate { waited_ms, .. } => waited = waited.or(Some(Duration::from_millis(*waited_ms))),
-            Fact::ChecksOnTime { after_ms, checks, .. } => over = Some((*after_ms, *checks)),
+    for entry in events {
+        match &*entry.event {
+            Event::ChecksLate { waited_ms, .. } => {
+                waited = waited.or(Some(Duration::from_millis(*waited_ms)));
+            }
+            Event::ChecksOnTime { after_ms, checks, .. } => over = Some((*after_ms, *checks)),
             _ => {}
         }
     }
@@ -298,7 +306,7 @@ pub(super) fn checks(pool: &str, facts: &[&Entry]) -> Option<String> {
         || format!("the checks of {pool} ran late"),
         |waited| {
             let waited = time(waited);
-            format!("the checks of {pool} ran late (the first waited {waited} for its turn; runtime.max_checks limits them)")
+            format!("the checks of {pool} ran late (the first waited {waited} to start; runtime.max_checks limits them)")
         },
     );
     Some(match over {
@@ -306,31 +314,31 @@ pub(super) fn checks(pool: &str, facts: &[&Entry]) -> Option<String> {
             let (after, checks) = (time(Duration::from_millis(after_ms)), count(checks, "check"));
             format!("{late} for {after}, {checks} in all, and were on time again")
         }
-        None => format!("{late}, and still do"),
+        None => format!("{late} (ongoing)"),
     })
 }
 
 /// What happened to the process.
-pub(super) fn process(facts: &[&Entry]) -> Option<String> {
-    facts.iter().find_map(|entry| match &*entry.fact {
-        Fact::Reloaded { who, config, listeners, pools, .. } => {
+pub(super) fn process(events: &[&Entry]) -> Option<String> {
+    events.iter().find_map(|entry| match &*entry.event {
+        Event::ReloadApplied { by, config, listeners, pools, .. } => {
             let (listeners, pools) = (count(*listeners as u64, "listener"), count(*pools as u64, "pool"));
-            Some(format!("{config} was read again ({who}) and put to work: {listeners}, {pools}"))
+            Some(format!("{config} was reloaded ({by}) and is in effect: {listeners}, {pools}"))
         }
-        Fact::NotReloaded { who, config, problems } => {
-            let first = problems.first().map_or("the log says why", |wrong| &wrong.message);
-            Some(format!("{config} was read again ({who}) and refused, and nothing changed: {first}"))
+        Event::ReloadRefused { by, config, problems } => {
+            let first = problems.first().map_or("see the log", |problem| &problem.message);
+            Some(format!("{config} was reloaded ({by}) and refused, so nothing changed: {first}"))
         }
-        Fact::DrainStarted { who, open, .. } => Some(format!(
-            "Pointsman was told to end ({who}), with {} open",
-            count(*open as u64, "connection")
-        )),
-        Fact::DrainDone { cut: None } => Some("all connections had finished".to_owned()),
-        Fact::DrainDone { cut: Some(cut) } => {
-            Some(format!("time was up, and {} cut off", count(*cut as u64, "connection")))
+        Event::DrainStarted { by, open, .. } => {
+            let open = count(*open as u64, "open connection");
+            Some(format!("Pointsman began to drain ({by}), with {open}"))
         }
-        Fact::Ended { who, conn, client, how, .. } => {
-            Some(format!("{who} ended connection {conn} of {client} ({how})"))
+        Event::DrainDone { cut: None } => Some("all connections had finished".to_owned()),
+        Event::DrainDone { cut: Some(cut) } => {
+            Some(format!("the drain timed out, and {} cut off", count(*cut as u64, "connection")))
+        }
+        Event::ConnectionClosed { by, conn, client, how, .. } => {
+            Some(format!("{by} closed connection {conn} of {client} ({})", how.name()))
         }
         _ => None,
     })

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::telemetry::{CloseReason, ConnectError};
+use crate::domain::CloseReason;
+use crate::telemetry::ConnectError;
 
 /// From one sample to the next.
 pub const EVERY: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::telemetry::CloseReason;
+use crate::domain::CloseReason;
 
 /// `1 backend`, `2 backends`.
 pub fn count(n: u64, one: &str) -> String {

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::{Supervisor, listener_task};
-use crate::config::{Drain, Ending};
+use crate::config::Drain;
+use crate::domain::{CloseReason, Ending, Event};
 use crate::overview::Phase;
 use crate::proxy::progress::End;
 use crate::proxy::worker::Report;
-use crate::telemetry::CloseReason;
-use crate::telemetry::fact::Fact;
 
 /// How often it is looked whether connections remain, and how often that is logged.
 const LOOK: Duration = Duration::from_millis(50);
@@ -39,7 +38,7 @@ impl Supervisor {
         self.overview.replicas.store(Arc::default());
         let open = self.report().await.open;
         let (grace_ms, timeout_ms) = (millis(limits.grace), millis(limits.timeout));
-        self.overview.journal.tell(Fact::DrainStarted { who, open, grace_ms, timeout_ms });
+        self.overview.journal.record(Event::DrainStarted { by: who, open, grace_ms, timeout_ms });
         let finished = tokio::select! {
             finished = self.finish(limits) => finished,
             _ = hurry => {
@@ -48,11 +47,11 @@ impl Supervisor {
             }
         };
         if finished {
-            self.overview.journal.tell(Fact::DrainDone { cut: None });
+            self.overview.journal.record(Event::DrainDone { cut: None });
             return Outcome::Finished;
         }
         let cut = self.report().await.open;
-        self.overview.journal.tell(Fact::DrainDone { cut: Some(cut) });
+        self.overview.journal.record(Event::DrainDone { cut: Some(cut) });
         self.cut_off().await;
         if cut == 0 { Outcome::Finished } else { Outcome::Cut }
     }
@@ -109,7 +108,7 @@ impl Supervisor {
     fn tell_progress(&self, report: Report, left: Duration) {
         let oldest_ms = report.oldest.map(|at| millis(at.elapsed()));
         let time_left_ms = millis(left);
-        self.overview.journal.tell(Fact::DrainProgress { open: report.open, oldest_ms, time_left_ms });
+        self.overview.journal.record(Event::DrainProgress { open: report.open, oldest_ms, time_left_ms });
     }
 }
 

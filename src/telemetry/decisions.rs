@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::ser::SerializeStruct;
 
 use super::ring::{Dated, Ring};
-use super::text::Cause;
+use crate::domain::{Cause, Client};
 
 /// So many candidates of a choice are named, with what load they had.
 pub const SHOWN: usize = 16;
@@ -149,24 +149,6 @@ impl Decision {
     }
 }
 
-/// Who is at the other end of an accepted connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    /// A TCP peer.
-    Tcp(SocketAddr),
-    /// A local process, over a Unix socket.
-    Unix,
-}
-
-impl fmt::Display for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
-    }
-}
-
 /// Whose connections somebody asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -194,12 +176,6 @@ impl fmt::Display for Whose {
             Self::Clients(Clients::Unix) => f.write_str("clients over Unix sockets"),
             Self::Conn(conn) => write!(f, "connection {conn}"),
         }
-    }
-}
-
-impl Serialize for Client {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

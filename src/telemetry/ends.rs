@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::CloseReason;
-use super::decisions::{Client, unix_seconds};
+use super::decisions::unix_seconds;
 use super::ring::{Dated, Ring};
+use crate::domain::{Client, CloseReason};
 
 /// One worker's last ended connections.
 pub type Ends = Ring<Ended>;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::CloseReason;
+use crate::domain::CloseReason;
 
 /// The counters of one way. All workers write them; a scrape reads them.
 #[derive(Debug, Default)]

@@ -1,9 +1,9 @@
-//! What can be known of the program from outside: log, metrics, decisions, facts.
+//! What can be known of the program from outside: log, metrics, decisions, the journal of events.
 
 pub mod connect_error;
 pub mod decisions;
 pub mod ends;
-pub mod fact;
+mod event_log;
 pub mod flow;
 pub mod journal;
 mod lines;
@@ -11,16 +11,13 @@ pub mod log;
 pub mod log_fields;
 mod log_files;
 pub mod process;
-pub mod reason;
 pub mod ring;
 pub mod shortage;
 pub mod tail;
-pub mod text;
 
 use std::time::Duration;
 
 pub use connect_error::{ConnectError, not_with_itself};
-pub use reason::CloseReason;
 
 /// The target of the lines that `log.connections` switches off: one for each routing decision and one for each
 /// closed connection.

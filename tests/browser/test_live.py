@@ -44,9 +44,9 @@ def test_a_killed_backend_turns_red_within_its_check_interval(two, look):
     killed = time.time()
     expect(row(page, "b")).to_have_attribute("data-state", "down")
     # By the first check that could know, with some seconds for a busy machine; the page follows when it gets its turn.
-    facts = lb.request("GET", "/api/v1/facts")[1]["facts"]
-    down = next(fact for fact in facts if fact["kind"] == "state" and fact["backend"] == "b" and fact["to"] == "down")
-    assert down["at"] - killed < 2 * interval, facts
+    events = lb.request("GET", "/api/v1/journal")[1]["events"]
+    down = next(event for event in events if event["kind"] == "state_changed" and event["backend"] == "b" and event["to"] == "down")
+    assert down["at"] - killed < 2 * interval, events
     assert row(page, "b").locator(".word").evaluate(RED)
     expect(row(page, "b").locator(".word")).to_have_text("✕ down")
     expect(row(page, "b").locator(".cause")).to_contain_text("refused")
@@ -146,7 +146,7 @@ pools: {{web: {{discover: [{{static: [{{address: '{backend}', name: a}}]}}]}}}}"
     server.start()
     expect(link).to_contain_text("live")
     expect(page.locator("html")).not_to_have_class(re.compile("lost"))
-    # It is another process, which knows nothing of the draining, and whose facts are numbered anew.
+    # It is another process, which knows nothing of the draining, and whose events are numbered anew.
     expect(row(page, "a")).to_have_attribute("data-state", "up")
     server.request("PATCH", "/api/v1/pools/web/backends/a", {"state": "maintenance"})
     expect(page.locator("#changes li").filter(has_text="a is maintenance")).to_be_visible()

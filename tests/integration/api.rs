@@ -28,11 +28,11 @@ fn refused(lb: &Lb, method: &str, path: &str, body: &str) -> (u16, String) {
     (status, answer["error"]["code"].as_str().unwrap().to_owned())
 }
 
-/// The word of a fact of that kind, once it was told.
-fn fact(lb: &Lb, kind: &str) -> Value {
-    eventually(&format!("the fact {kind}"), || {
-        let facts = get(lb, "/api/v1/facts?limit=10000");
-        facts["facts"].as_array().unwrap().iter().find(|fact| fact["kind"] == kind).cloned()
+/// An event of that kind, once there is one.
+fn event(lb: &Lb, kind: &str) -> Value {
+    eventually(&format!("the event {kind}"), || {
+        let events = get(lb, "/api/v1/journal?limit=10000");
+        events["events"].as_array().unwrap().iter().find(|event| event["kind"] == kind).cloned()
     })
 }
 
@@ -71,8 +71,8 @@ fn a_backend_that_an_operator_adds_is_checked_serves_and_leaves_again() {
     assert_eq!((status, &gone["cause"]), (200, &json!("an operator at 127.0.0.1 removed it")), "{gone}");
     assert_eq!(refused(&lb, "GET", "/api/v1/pools/p/backends/b", ""), (404, "no_such_backend".into()));
     assert_eq!(names(&lb, 4), ["a"; 4]);
-    assert_eq!(fact(&lb, "added")["who"], "an operator at 127.0.0.1");
-    assert_eq!(fact(&lb, "removed")["backend"], "b");
+    assert_eq!(event(&lb, "backend_added")["by"], "an operator at 127.0.0.1");
+    assert_eq!(event(&lb, "backend_removed")["backend"], "b");
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_single_connection_is_ended_as_it_is_wanted() {
         lb.when_logged(&format!("closed conn={conn} "));
         assert_eq!(lb.logged(&["closed", &format!("conn={conn} "), "reason=operator"]).len(), 1);
     }
-    assert_eq!(fact(&lb, "ended")["conn"], numbers[0]);
+    assert_eq!(event(&lb, "connection_closed")["conn"], numbers[0]);
     assert_eq!(delete(format!("/api/v1/connections/{}", numbers[0])).0, 404);
     assert_eq!(refused(&lb, "DELETE", "/api/v1/connections/x", ""), (400, "bad_request".into()));
     let path = format!("/api/v1/connections/{}?how=gently", numbers[2]);
@@ -270,7 +270,7 @@ fn a_check_that_is_asked_for_is_made_and_its_result_told() {
     assert_eq!(state("{}"), "up");
     // Who sends nothing, whatever it says that it is, means all.
     assert_eq!(state(""), "up");
-    assert_eq!(fact(&lb, "checked")["backend"], "a");
+    assert_eq!(event(&lb, "check_requested")["backend"], "a");
     assert_eq!(refused(&lb, "POST", "/api/v1/check", r#"{"backend": "a"}"#), (400, "bad_request".into()));
     assert_eq!(refused(&lb, "POST", "/api/v1/check", r#"{"pool": "q"}"#), (404, "no_such_pool".into()));
 }
@@ -295,7 +295,7 @@ fn a_reload_is_answered_with_what_came_of_it() {
     let (status, answer) = ask(&lb, "POST", "/api/v1/reload", "");
     assert_eq!((status, answer), (200, json!({"listeners": 1, "pools": 1, "restart": ["runtime.workers"]})));
     assert_eq!(names(&lb, 2), ["b"; 2]);
-    assert_eq!(fact(&lb, "reloaded")["who"], "an operator at 127.0.0.1");
+    assert_eq!(event(&lb, "reload_applied")["by"], "an operator at 127.0.0.1");
     lb.rewrite("listeners: {l: {bnd: 127.0.0.1:0, pool: q}}\npools: {p: {discover: []}}");
     let (status, answer) = ask(&lb, "POST", "/api/v1/reload", "");
     let error = &answer["error"];
@@ -304,7 +304,7 @@ fn a_reload_is_answered_with_what_came_of_it() {
     for problem in ["pointsman.yaml:2:", "\"bnd\"", "\"discover\"", "did you mean"] {
         assert!(message.contains(problem), "{message}");
     }
-    assert!(fact(&lb, "not_reloaded")["problems"].as_array().unwrap().len() >= 2);
+    assert!(event(&lb, "reload_refused")["problems"].as_array().unwrap().len() >= 2);
     assert_eq!(names(&lb, 2), ["b"; 2]);
     // An address that is taken.
     let taken = b.address;
@@ -329,7 +329,7 @@ fn a_drain_is_that_of_sigterm_and_is_answered_before_the_end() {
     eventually("it is not ready", || (lb.get("/ready").0 == 503).then_some(()));
     assert_eq!(refused(&lb, "POST", "/api/v1/drain", ""), (409, "draining".into()));
     assert_eq!(refused(&lb, "POST", "/api/v1/reload", ""), (409, "draining".into()));
-    assert_eq!(fact(&lb, "drain_started")["who"], "an operator at 127.0.0.1");
+    assert_eq!(event(&lb, "drain_started")["by"], "an operator at 127.0.0.1");
     client.write_all(b"y").unwrap();
     client.read_exact(&mut [0]).unwrap();
     drop(client);

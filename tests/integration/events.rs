@@ -95,10 +95,13 @@ fn who_follows_sees_the_status_the_decisions_and_each_change() {
     let decisions = reader.next_of("decisions");
     assert_eq!(decisions.data["decisions"][0]["address"], backend.address.to_string());
     set(&lb, &backend, "draining");
-    let facts = [reader.next_of("fact"), reader.next_of("fact")];
-    assert_eq!(facts[0].data["kind"], "operator");
-    assert_eq!((&facts[1].data["kind"], &facts[1].data["to"]), (&"state".into(), &"draining".into()));
-    assert_eq!(facts[1].id, facts[1].data["id"].as_u64());
+    let events = [reader.next_of("event"), reader.next_of("event")];
+    assert_eq!(events[0].data["kind"], "operator_change");
+    assert_eq!(
+        (&events[1].data["kind"], &events[1].data["to"]),
+        (&"state_changed".into(), &"draining".into())
+    );
+    assert_eq!(events[1].id, events[1].data["id"].as_u64());
     let next = || Some(reader.next_of("status")).filter(|s| s.data["pools"][0]["up"] == 0);
     eventually("the status shows it", next);
 }
@@ -112,13 +115,13 @@ fn who_comes_back_is_told_what_it_missed_and_nothing_twice() {
     drop(reader);
     set(&lb, &backend, "up");
     let mut reader = Reader::open(&lb, Some(draining));
-    let missed = reader.next_of("fact");
+    let missed = reader.next_of("event");
     assert_eq!((missed.id, &missed.data["by"]), (Some(draining + 1), &"nobody".into()));
     let back = reader.next_that("it is up", |event| event.data["state"] == "up");
     assert_eq!(back.id, Some(draining + 2));
     // A number of another process, which has told more.
     let mut reader = Reader::open(&lb, Some(1_000_000));
-    assert_eq!(reader.next_of("fact").id, Some(1));
+    assert_eq!(reader.next_of("event").id, Some(1));
 }
 
 #[test]

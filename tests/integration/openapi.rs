@@ -179,9 +179,10 @@ fn every_answer_has_the_shape_that_is_described() {
     ask("POST", "/api/v1/reload", "/api/v1/reload", "", 200);
     lb.rewrite("listeners: {}");
     ask("POST", "/api/v1/reload", "/api/v1/reload", "", 422);
-    let facts: Value = serde_json::from_str(&ask("GET", "/api/v1/facts", "/api/v1/facts", "", 200)).unwrap();
+    let events: Value =
+        serde_json::from_str(&ask("GET", "/api/v1/journal", "/api/v1/journal", "", 200)).unwrap();
     let kinds: BTreeSet<_> =
-        facts["facts"].as_array().unwrap().iter().map(|fact| fact["kind"].as_str().unwrap()).collect();
+        events["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
     let wanted = [
         "discovered",
         "check",
@@ -196,7 +197,7 @@ fn every_answer_has_the_shape_that_is_described() {
         "not_reloaded",
     ];
     assert!(wanted.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
-    ask("GET", "/api/v1/facts", "/api/v1/facts?after=-1", "", 400);
+    ask("GET", "/api/v1/journal", "/api/v1/journal?after=-1", "", 400);
     let (why, story) = ("/api/v1/why", "/api/v1/story");
     let told: Value =
         serde_json::from_str(&ask("GET", why, "/api/v1/why?client=127.0.0.1", "", 200)).unwrap();
@@ -240,7 +241,7 @@ fn every_answer_has_the_shape_that_is_described() {
     eventually("it is not ready", || (lb.get("/ready").0 == 503).then_some(()));
     ask("GET", "/ready", "/ready", "", 503);
     ask("POST", "/api/v1/drain", "/api/v1/drain", "", 409);
-    ask("GET", "/api/v1/facts", "/api/v1/facts", "", 200);
+    ask("GET", "/api/v1/journal", "/api/v1/journal", "", 200);
     let methods = |(path, operations): (&String, &Value)| {
         let described = operations.as_object().unwrap().keys().map(|method| method.to_uppercase());
         let described = described.filter(|method| METHODS.contains(&method.as_str()));

@@ -73,7 +73,7 @@ fn a_weight_that_an_operator_changes_holds_at_once() {
     assert_eq!(lb.request("PATCH", &b, r#"{"weight": 0}"#).0, 200);
     assert_eq!(count(answers(&lb, 8)), 0);
     eventually("the log says why", || (lb.logged(&["routed", "b: weight 0"]).len() == 8).then_some(()));
-    assert_eq!(lb.logged(&["operator", "backend=b", "who=", "weight=3"]).len(), 1);
+    assert_eq!(lb.logged(&["operator", "backend=b", "by=", "weight=3"]).len(), 1);
 }
 
 #[test]

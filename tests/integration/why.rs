@@ -265,11 +265,11 @@ fn a_check_is_told_of_the_name_that_has_become_known_since_it_began() {
         told.contains("it went down").then_some(told)
     });
     assert!(told.contains("its tcp check failed after"), "{told}");
-    let facts = asked(&lb, "/api/v1/facts");
-    let is = |fact: &&Value| fact["kind"] == "check" && fact["address"] == at.to_string();
-    let checks = facts["facts"].as_array().unwrap().iter().filter(is);
-    let names: Vec<_> = checks.map(|fact| fact["backend"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(names, [at.to_string(), "a".to_owned()], "{facts:#}");
+    let events = asked(&lb, "/api/v1/journal");
+    let is = |event: &&Value| event["kind"] == "check_result_changed" && event["address"] == at.to_string();
+    let checks = events["events"].as_array().unwrap().iter().filter(is);
+    let names: Vec<_> = checks.map(|event| event["backend"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(names, [at.to_string(), "a".to_owned()], "{events:#}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ import { Chart } from './chart.js';
 import { arrange, h, mark, say } from './dom.js';
 import { bytes, clock, count, millis, rate, span, times } from './format.js';
 import { keyOf } from './store.js';
-import { decision, fact, sign } from './words.js';
+import { decision, sentence, sign } from './words.js';
 
 const CONNECTIONS = 100;
 
@@ -144,18 +144,18 @@ export function whyClient(decisions) {
 export function showBackend(pool, backend, store, watch) {
   const connections = new Chart('Connections per second', rate, { stacked: true, height: 100 });
   const traffic = new Chart('Bytes per second', bytes, { height: 100, unit: 1024 });
-  const facts = h('dl', { class: 'details' });
+  const details = h('dl', { class: 'details' });
   const why = h('div', { 'aria-live': 'polite' });
   const open = h('div', {});
   const again = h('button', { type: 'button', onclick: () => list() }, 'Look again');
-  const opened = dialog(backend.name, { wide: true }, facts, h('div', { class: 'charts two' }, connections.element, traffic.element),
+  const opened = dialog(backend.name, { wide: true }, details, h('div', { class: 'charts two' }, connections.element, traffic.element),
     h('h3', {}, 'Why not there?'), why, h('div', { class: 'head' }, h('h3', {}, 'Open connections'), again), open);
   const key = keyOf(pool, backend);
   const values = new Map();
   const tell = (name, text) => {
     if (!values.has(name)) {
       values.set(name, h('dd', {}));
-      facts.append(h('div', {}, h('dt', {}, name), values.get(name)));
+      details.append(h('div', {}, h('dt', {}, name), values.get(name)));
     }
     say(values.get(name), text);
   };
@@ -184,10 +184,10 @@ export function showBackend(pool, backend, store, watch) {
     return true;
   };
   const known = () => {
-    const lines = store.facts.filter((one) => one.pool === pool && one.backend === backend.name).slice(-8);
+    const lines = store.events.filter((one) => one.pool === pool && one.backend === backend.name).slice(-8);
     const now = store.status.pools.find((one) => one.name === pool)?.backends.find((one) => keyOf(pool, one) === key) ?? backend;
     const first = now.state === 'up' ? `${now.name} is up and gets its share: ${now.cause}.` : `${now.name} gets no new connection: it is ${now.state}, because ${now.cause}.`;
-    return story({ sentences: [...lines.map((one) => ({ at: one.at, text: fact(one) })), { at: null, text: first }] });
+    return story({ sentences: [...lines.map((one) => ({ at: one.at, text: sentence(one) })), { at: null, text: first }] });
   };
   put(why, ask(path(['why'], { pool, backend: backend.name })), story, known);
   const list = () => put(open, ask(path(['connections'], { pool, backend: backend.name, limit: CONNECTIONS })), (told) => table(told, list), () => h('p', { class: 'note' }, 'This server does not list them.'));

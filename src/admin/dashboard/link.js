@@ -3,7 +3,7 @@
 
 const SILENCE = 4000; // a status comes each second
 const AGAIN = 1500;
-const KINDS = ['hello', 'status', 'decisions', 'fact', 'lagged'];
+const KINDS = ['hello', 'status', 'decisions', 'event', 'lagged'];
 
 /** Follows `url`. `on[kind](data)` is told of each event; `on.link(alive)` when the link is lost or back. */
 export function follow(url, on) {

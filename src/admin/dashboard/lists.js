@@ -3,7 +3,7 @@
 import { Spark } from './chart.js';
 import { arrange, h, say, show } from './dom.js';
 import { bytes, clock, count, rate } from './format.js';
-import { decision, fact, sign, tone } from './words.js';
+import { decision, sentence, sign, tone } from './words.js';
 
 const DECISIONS = 12;
 const CHANGES = 40;
@@ -99,9 +99,9 @@ export class Changes {
     this.empty = h('li', { class: 'empty' }, 'Nothing has changed since this page was opened.');
   }
 
-  update(facts) {
+  update(events) {
     if (this.hold.held) return;
-    const latest = facts.slice(-CHANGES).reverse();
+    const latest = events.slice(-CHANGES).reverse();
     arrange(this.list, latest.length ? latest.map((one) => this.line(one)) : [this.empty]);
   }
 
@@ -110,7 +110,7 @@ export class Changes {
     if (!line) {
       const state = tone(one);
       line = h('li', { 'data-state': state, 'data-kind': one.kind }, h('time', {}, clock(one.at)),
-        h('p', {}, h('span', { class: 'sign', 'aria-hidden': 'true' }, one.kind === 'state' ? sign(state) : '·'), ' ', one.pool ? h('span', { class: 'muted' }, `${one.pool} `) : null, fact(one)));
+        h('p', {}, h('span', { class: 'sign', 'aria-hidden': 'true' }, one.kind === 'state_changed' ? sign(state) : '·'), ' ', one.pool ? h('span', { class: 'muted' }, `${one.pool} `) : null, sentence(one)));
       this.lines.set(one, line);
     }
     return line;

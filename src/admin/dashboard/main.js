@@ -12,8 +12,8 @@ import { Tiles } from './tiles.js';
 
 /** So often it is asked what other algorithms would have done, in milliseconds. */
 const SHADOW = 5000;
-/** So many earlier facts are asked for. */
-const FACTS = 1000;
+/** So many earlier events are asked for. */
+const EVENTS = 1000;
 /** So long a message stays, in milliseconds. */
 const MESSAGE = 8000;
 
@@ -60,7 +60,7 @@ function render() {
   arrange(at('pools'), status.pools.map((pool) => sections.get(pool.name).element));
   listeners.update(status, store, end);
   decisions.update(store.decisions);
-  changes.update(store.facts);
+  changes.update(store.events);
   for (const watcher of watchers) if (!watcher()) watchers.delete(watcher);
 }
 
@@ -98,7 +98,7 @@ function tell(text) {
 
 // ---- hearing
 
-/** Facts that come while the earlier ones are asked for wait, as each is taken in its order. */
+/** Events that come while the earlier ones are asked for wait, as each is taken in its order. */
 let waiting = null;
 let welcomed = 0;
 
@@ -111,13 +111,13 @@ async function hello({ latest }) {
   if (welcomed++ > 0 && !restarted) return; // the stream itself tells what was missed
   waiting = [];
   try {
-    const [told, history] = await Promise.all([ask(path(['facts'], { after: Math.max(0, latest - FACTS), limit: FACTS })), ask(path(['history']))]);
-    for (const fact of told?.facts ?? []) store.takeFact(fact);
+    const [told, history] = await Promise.all([ask(path(['journal'], { after: Math.max(0, latest - EVENTS), limit: EVENTS })), ask(path(['history']))]);
+    for (const event of told?.events ?? []) store.takeEvent(event);
     if (history && store.status) store.takeHistory(history);
   } catch {
     // What happens from now on is told anyway.
   }
-  for (const fact of waiting) store.takeFact(fact);
+  for (const event of waiting) store.takeEvent(event);
   waiting = null;
   draw();
 }
@@ -139,9 +139,9 @@ follow('api/v1/events', {
     draw();
   },
   decisions: ({ decisions: news }) => store.takeDecisions(news),
-  fact(fact) {
-    if (waiting) waiting.push(fact);
-    else if (store.takeFact(fact)) draw();
+  event(event) {
+    if (waiting) waiting.push(event);
+    else if (store.takeEvent(event)) draw();
   },
   lagged: ({ missed }) => tell(`${missed} earlier events are not kept by the server any longer.`),
   link(alive) {

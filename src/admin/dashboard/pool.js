@@ -96,8 +96,8 @@ export class PoolSection {
   }
 
   tellEmpty(pool, store) {
-    const troubles = [...store.troubles.values()].filter((fact) => fact.pool === pool.name && fact.trouble);
-    const said = troubles.map((fact) => `${fact.source} answers ${fact.trouble.result}: ${fact.trouble.reason}`);
+    const troubles = [...store.troubles.values()].filter((event) => event.pool === pool.name && event.trouble);
+    const said = troubles.map((event) => `${event.source} answers ${event.trouble.result}: ${event.trouble.reason}`);
     let text = '';
     if (pool.backends.length === 0) {
       text = said.length ? `No backend found yet: ${said.join('; ')}.` : pool.settled ? 'No backend found yet: its sources know none.' : 'Looking for its backends…';

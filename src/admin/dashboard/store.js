@@ -1,9 +1,9 @@
-// What the page knows: the last status, figures for each second of the last minutes, decisions and facts.
+// What the page knows: the last status, figures for each second of the last minutes, decisions and events.
 
 /** So many seconds are kept and shown. */
 export const WINDOW = 300;
 const DECISIONS = 60;
-const FACTS = 1000;
+const EVENTS = 1000;
 
 /** One figure for each second of the window, found by the second itself: a time without news stays a gap. */
 export class Series {
@@ -97,9 +97,9 @@ export class Store {
     this.decisions = [];
   }
 
-  /** Another process answers: its facts have other numbers, and its totals began at 0. */
+  /** Another process answers: its events have other numbers, and its totals began at 0. */
   restart() {
-    this.facts = [];
+    this.events = [];
     this.latest = 0;
     this.strips = new Map();
     this.troubles = new Map();
@@ -174,22 +174,22 @@ export class Store {
     this.decisions = [...decisions, ...this.decisions].slice(0, DECISIONS);
   }
 
-  /** A fact; false if it is known already. */
-  takeFact(fact) {
-    if (fact.id <= this.latest) return false;
-    this.latest = fact.id;
-    this.facts.push(fact);
-    if (this.facts.length > FACTS) this.facts.splice(0, this.facts.length - FACTS);
-    if (fact.kind === 'answers') this.troubles.set(`${fact.pool}\n${fact.source}`, fact);
-    if (fact.kind === 'state') {
-      const strip = this.strip(fact.pool, { name: fact.backend, address: fact.address });
+  /** An event; false if it is known already. */
+  takeEvent(event) {
+    if (event.id <= this.latest) return false;
+    this.latest = event.id;
+    this.events.push(event);
+    if (this.events.length > EVENTS) this.events.splice(0, this.events.length - EVENTS);
+    if (event.kind === 'resolver_status_changed') this.troubles.set(`${event.pool}\n${event.source}`, event);
+    if (event.kind === 'state_changed') {
+      const strip = this.strip(event.pool, { name: event.backend, address: event.address });
       const last = strip.parts.at(-1);
-      if (strip.parts.length === 0) strip.parts.push({ from: -Infinity, state: fact.from });
+      if (strip.parts.length === 0) strip.parts.push({ from: -Infinity, state: event.from });
       // The status may have told of it first.
-      if (last?.state === fact.to && Math.abs(last.from - fact.at) < 5) Object.assign(last, { cause: fact.cause, from: fact.at });
-      else strip.parts.push({ from: fact.at, state: fact.to, cause: fact.cause });
+      if (last?.state === event.to && Math.abs(last.from - event.at) < 5) Object.assign(last, { cause: event.cause, from: event.at });
+      else strip.parts.push({ from: event.at, state: event.to, cause: event.cause });
       strip.parts.sort((a, b) => a.from - b.from);
-      strip.seen = Math.max(strip.seen, fact.at);
+      strip.seen = Math.max(strip.seen, event.at);
     }
     return true;
   }
@@ -201,7 +201,7 @@ export class Store {
     return strip;
   }
 
-  /** Where no fact has told of a backend, its status says since when it is what it is. */
+  /** Where no event concerns a backend, its status says since when it is what it is. */
   seeState(pool, backend) {
     const strip = this.strip(pool, backend);
     strip.seen = this.at ?? backend.since;

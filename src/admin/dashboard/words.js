@@ -1,4 +1,4 @@
-// States, decisions and facts, told in words.
+// States, decisions and events in words.
 
 import { millis, times } from './format.js';
 
@@ -41,61 +41,63 @@ export function decision(one) {
   return { to: one.backend, why, over: one.skipped };
 }
 
-const BY = { nobody: 'nobody', primaries: 'the primaries', backups: 'the backups', all: 'all backends, up or not (panic)' };
+const TIER = { none: 'no backend', primaries: 'the primaries', backups: 'the backups', all: 'all backends, up or not (panic)' };
 
-/** A fact, as a sentence. */
-export function fact(one) {
+const names = (endpoints) => endpoints.map(({ name, address }) => `${name} (${address})`).join(', ');
+
+/** An event, as a sentence. */
+export function sentence(one) {
   switch (one.kind) {
-    case 'state':
+    case 'state_changed':
       return one.from === one.to
         ? `${one.backend} is ${one.to}: ${one.cause}`
         : `${one.backend} is ${one.to} (was ${one.from}): ${one.cause}`;
-    case 'named':
+    case 'backend_named':
       return `${one.address} is called ${one.backend}`;
-    case 'weight':
+    case 'weight_changed':
       return `${one.backend} has the weight ${one.weight}`;
-    case 'spared':
+    case 'ejection_suppressed':
       return `${one.backend} was not ejected, as too many are out already: ${one.cause}`;
-    case 'service':
-      return `${BY[one.by] ?? one.by} ${one.by === 'primaries' || one.by === 'backups' || one.by === 'all' ? 'serve' : 'serves'} the clients of ${one.pool}; ${one.up} up, ${one.used} used`;
-    case 'answers':
+    case 'serving_tier_changed':
+      return `${TIER[one.tier] ?? one.tier} ${one.tier === 'primaries' || one.tier === 'backups' || one.tier === 'all' ? 'serve' : 'serves'} the clients of ${one.pool}; ${one.up} up, ${one.used} used`;
+    case 'resolver_status_changed':
       return one.trouble
         ? `${one.source} of ${one.pool} answers ${one.trouble.result}: ${one.trouble.reason}`
         : `${one.source} of ${one.pool} answers with backends again`;
-    case 'no_result':
+    case 'check_inconclusive':
       return `a check of ${one.backend} has no result: ${one.error}`;
     case 'checks_late':
       return `checks of ${one.pool} run late: the first waited ${millis(one.waited_ms)} for its turn (runtime.max_checks limits them)`;
     case 'checks_on_time':
       return `checks of ${one.pool} are on time again: ${times(one.checks, 'check')} ran late, for ${millis(one.after_ms)}`;
-    case 'operator': {
+    case 'operator_change': {
       const wants = [one.state && `to be ${one.state}`, one.weight !== null && one.weight !== undefined && `to have the weight ${one.weight}`];
-      return `${one.who} wants ${one.backend} ${wants.filter(Boolean).join(' and ')}`;
+      return `${one.by} wants ${one.backend} ${wants.filter(Boolean).join(' and ')}`;
     }
-    case 'added':
-      return `${one.who} adds ${one.backend} at ${one.address}, weight ${one.weight}${one.backup ? ', as a backup' : ''}`;
-    case 'removed':
-      return `${one.who} takes ${one.backend} at ${one.address} away`;
-    case 'check':
+    case 'backend_added':
+      return `${one.by} adds ${one.backend} at ${one.address}, weight ${one.weight}${one.backup ? ', as a backup' : ''}`;
+    case 'backend_removed':
+      return `${one.by} takes ${one.backend} at ${one.address} away`;
+    case 'check_result_changed':
       return one.passed ? `the ${one.check} check of ${one.backend} passes` : `the ${one.check} check of ${one.backend} fails: ${one.error}`;
-    case 'discovered': {
-      const found = [one.new?.length && `new: ${one.new.join(', ')}`, one.missing?.length && `missing: ${one.missing.join(', ')}`];
+    case 'endpoints_changed': {
+      const found = [one.new?.length && `new: ${names(one.new)}`, one.missing?.length && `missing: ${names(one.missing)}`];
       return [`${one.source} names ${times(one.backends, 'backend')}`, ...found].filter(Boolean).join('; ');
     }
-    case 'ended':
-      return `${one.who} ends connection ${one.conn} of ${one.client} to ${one.backend ?? 'nobody'} (${one.how})`;
-    case 'checked':
-      return `${one.who} has ${one.backend ?? (one.pool ? 'its backends' : 'all backends')} checked now`;
-    case 'reloaded': {
+    case 'connection_closed':
+      return `${one.by} ends connection ${one.conn} of ${one.client} to ${one.backend ?? 'nobody'} (${one.how})`;
+    case 'check_requested':
+      return `${one.by} has ${one.backend ?? (one.pool ? 'its backends' : 'all backends')} checked now`;
+    case 'reload_applied': {
       const restart = one.restart?.length ? `; a restart is needed for ${one.restart.join(', ')}` : '';
-      return `${one.who} has ${one.config} read again: ${times(one.listeners, 'listener')}, ${times(one.pools, 'pool')}${restart}`;
+      return `${one.by} has ${one.config} read again: ${times(one.listeners, 'listener')}, ${times(one.pools, 'pool')}${restart}`;
     }
-    case 'not_reloaded': {
+    case 'reload_refused': {
       const places = (one.problems ?? []).map(({ line, column, message }) => [line, column, ` ${message}`].filter((part) => part !== null).join(':'));
       return `${one.config} was not taken, and nothing has changed: ${places.join('; ')}`;
     }
     case 'drain_started':
-      return `${one.who} has the process drain: ${times(one.open, 'open connection')}, at most ${millis(one.timeout_ms)}`;
+      return `${one.by} has the process drain: ${times(one.open, 'open connection')}, at most ${millis(one.timeout_ms)}`;
     case 'drain_progress':
       return `draining: ${times(one.open, 'open connection')}, ${millis(one.time_left_ms)} left`;
     case 'drain_done':
@@ -107,24 +109,24 @@ export function fact(one) {
   }
 }
 
-/** A fact of a kind that this page does not know yet: all that it says. */
+/** An event of a kind that this page does not know yet: all that it says. */
 function told(one) {
   const parts = Object.entries(one).filter(([name, value]) => !['id', 'at', 'kind'].includes(name) && value !== null);
   const text = (value) => (typeof value === 'object' ? JSON.stringify(value) : String(value));
   return `${one.kind.replaceAll('_', ' ')}: ${parts.map(([name, value]) => `${name} ${text(value)}`).join(', ')}`;
 }
 
-/** How grave a fact is: the state that its colour is taken from. */
+/** How grave an event is: the state that its colour is taken from. */
 export function tone(one) {
-  if (one.kind === 'state') return one.to;
+  if (one.kind === 'state_changed') return one.to;
   if (one.kind === 'reload') return one.applied ? 'joining' : 'down';
-  if (one.kind === 'not_reloaded') return 'down';
+  if (one.kind === 'reload_refused') return 'down';
   if (one.kind.startsWith('drain')) return 'draining';
-  if (one.kind === 'check') return one.passed ? 'up' : 'ejected';
-  if (one.kind === 'operator') return 'maintenance';
-  if (one.kind === 'answers') return one.trouble ? 'ejected' : 'up';
-  if (one.kind === 'service') return one.by === 'primaries' ? 'up' : one.by === 'nobody' ? 'down' : 'ejected';
-  if (one.kind === 'spared' || one.kind === 'no_result' || one.kind === 'checks_late') return 'ejected';
+  if (one.kind === 'check_result_changed') return one.passed ? 'up' : 'ejected';
+  if (one.kind === 'operator_change') return 'maintenance';
+  if (one.kind === 'resolver_status_changed') return one.trouble ? 'ejected' : 'up';
+  if (one.kind === 'serving_tier_changed') return one.tier === 'primaries' ? 'up' : one.tier === 'none' ? 'down' : 'ejected';
+  if (one.kind === 'ejection_suppressed' || one.kind === 'check_inconclusive' || one.kind === 'checks_late') return 'ejected';
   if (one.kind === 'checks_on_time') return 'up';
   return 'joining';
 }

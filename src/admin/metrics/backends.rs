@@ -7,7 +7,8 @@ use std::sync::Arc;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::series::{counters, gauges};
-use crate::pool::{BackendState, Pool, Totals};
+use crate::domain::BackendState;
+use crate::pool::{Pool, Totals};
 use crate::telemetry::ConnectError;
 
 /// What there is to say of one name.

@@ -11,11 +11,12 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::backends;
 use super::series::{counter, counters, gauge, gauges, histograms, timestamp};
 use crate::discovery::Outcome;
+use crate::domain::CloseReason;
 use crate::overview::Overview;
 use crate::pool::Pool;
 use crate::replicas::Board;
 use crate::telemetry::flow::Reading;
-use crate::telemetry::{CloseReason, log};
+use crate::telemetry::log;
 
 /// Collects what an overview shows.
 #[derive(Debug)]

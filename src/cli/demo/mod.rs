@@ -19,8 +19,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::look::Screen;
 use super::run::Signals;
+use super::terminal::Screen;
 use super::{DemoArgs, Exit, Failure, run};
 use crate::admin;
 use crate::admin::access::Access;

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::traffic::{Account, Book, WINDOW};
 use crate::cli::words;
+use crate::domain::{BackendState, Cause};
 use crate::overview::Overview;
-use crate::pool::BackendState;
 use crate::telemetry::decisions::Decision;
-use crate::telemetry::text::Cause;
 
 /// Lines of each kind that are kept.
 const KEPT: usize = 32;

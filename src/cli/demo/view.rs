@@ -11,7 +11,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row as TableRow, Table, Wrap};
 
 use super::scene::{Row, Scene, clock};
-use crate::cli::look;
+use crate::cli::terminal;
 
 /// Width of a share's bar, in characters.
 const BAR: usize = 10;
@@ -78,8 +78,8 @@ fn table(rows: &[Row], width: u16) -> Table<'static> {
 }
 
 fn row(row: &Row, wide: bool) -> TableRow<'static> {
-    let colour = look::colour(Some(row.state));
-    let bar = look::bar(row.share, BAR);
+    let colour = terminal::colour(Some(row.state));
+    let bar = terminal::bar(row.share, BAR);
     let latency = row.latency.map_or("-".to_owned(), |time| format!("{:.0} ms", time.as_secs_f64() * 1e3));
     let mut cells = vec![
         Cell::from(row.name.to_string()).bold(),
@@ -119,7 +119,7 @@ fn account(scene: &Scene) -> Line<'static> {
 mod tests {
     use super::*;
     use crate::cli::demo::traffic::Account;
-    use crate::pool::BackendState;
+    use crate::domain::BackendState;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 

@@ -42,7 +42,7 @@ impl Column {
             Self::Name => Ordering::Equal,
             Self::State => b.backend.state.is_none().cmp(&a.backend.state.is_none()).then_with(|| {
                 // A backend that is not up comes first.
-                let rank = |row: &Row| row.backend.state != Some(crate::pool::BackendState::Up);
+                let rank = |row: &Row| row.backend.state != Some(crate::domain::BackendState::Up);
                 rank(b).cmp(&rank(a)).then(a.backend.state.cmp(&b.backend.state))
             }),
             Self::Share => b.share.total_cmp(&a.share),

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::world::{Decision, News};
 use crate::api::{Hello, HistoryReply, PoolTrack, path};
-use crate::cli::{Exit, Failure, look, print_on};
+use crate::cli::{Exit, Failure, print_on, terminal};
 use crate::remote::{Error, Event, Remote};
 use crate::sanitize;
 
@@ -17,8 +17,8 @@ use crate::sanitize;
 const SILENCE: Duration = Duration::from_secs(8);
 /// Pause before another attempt to reach an instance that was lost.
 const AGAIN: Duration = Duration::from_secs(1);
-/// So many facts from before are told.
-const FACTS: u64 = 30;
+/// So many events from before are told.
+const EVENTS_BEFORE: u64 = 30;
 
 /// The receiver is gone.
 struct Left;
@@ -61,7 +61,7 @@ async fn follow(
         if event.kind == "hello" && seen.is_none() {
             let hello: Hello = remote.read(&event.data)?;
             *seen = Some(hello.latest.to_string());
-            news.extend(facts(remote, hello.latest).await);
+            news.extend(journal(remote, hello.latest).await);
         }
         *seen = event.id.or_else(|| seen.take());
     }
@@ -75,21 +75,24 @@ fn read(remote: &Remote, event: &Event) -> Result<Option<News>, Error> {
     Ok(match &*event.kind {
         "status" => Some(News::Status(Box::new(remote.read(&event.data)?))),
         "decisions" => Some(News::Decisions(remote.read::<Decisions>(&event.data)?.decisions)),
-        "fact" => Some(News::Fact(remote.read(&event.data)?)),
+        "event" => Some(News::Event(remote.read(&event.data)?)),
         _ => None,
     })
 }
 
 /// What happened before; an older instance does not tell.
-async fn facts(remote: &Remote, latest: u64) -> Vec<News> {
+async fn journal(remote: &Remote, latest: u64) -> Vec<News> {
     #[derive(Deserialize)]
-    struct Facts {
-        facts: Vec<Value>,
+    struct Journal {
+        events: Vec<Value>,
     }
-    let after = latest.saturating_sub(FACTS);
-    let facts = remote.get::<Facts>(&format!("{}?after={after}&limit={FACTS}", path::FACTS)).await;
-    let old = |fact: &Value| fact["id"].as_u64().is_some_and(|id| id <= latest);
-    facts.map(|facts| facts.facts.into_iter().filter(old).map(News::Fact).collect()).unwrap_or_default()
+    let after = latest.saturating_sub(EVENTS_BEFORE);
+    let journal =
+        remote.get::<Journal>(&format!("{}?after={after}&limit={EVENTS_BEFORE}", path::JOURNAL)).await;
+    let old = |event: &Value| event["id"].as_u64().is_some_and(|id| id <= latest);
+    journal
+        .map(|journal| journal.events.into_iter().filter(old).map(News::Event).collect())
+        .unwrap_or_default()
 }
 
 /// The rates before; an older instance does not tell.
@@ -118,7 +121,7 @@ pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
                 Err(error) => break error.to_string(),
             }
         };
-        eprintln!("({})", look::clean(&why));
+        eprintln!("({})", terminal::clean(&why));
         // A silent instance may come back and write to this stream, which has no reader any more.
         drop(events);
         events = loop {

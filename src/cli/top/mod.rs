@@ -19,8 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::connections::{self, Connections};
 use super::instance::{RemoteArgs, block_on};
-use super::look::{self, Screen};
 use super::run::{self, Signals};
+use super::terminal::{self, Screen};
 use super::why::{self, Story};
 use super::{Exit, Failure};
 use crate::api::{BackendChange, BackendInfo};
@@ -156,12 +156,12 @@ async fn act(remote: &Remote, action: Action) -> Result<Answer, Error> {
         }
         Action::Why(of) => {
             let story: Story = remote.get(&why::path(&of.pool, &of.address)).await?;
-            Ok(Answer::Told(look::clean(&format!("why {}/{}?", of.pool, of.name)), story.lines()))
+            Ok(Answer::Told(terminal::clean(&format!("why {}/{}?", of.pool, of.name)), story.lines()))
         }
         Action::Connections(of) => {
             let filters = [("pool", Some(&*of.pool)), ("backend", Some(&*of.address)), ("client", None)];
             let open: Connections = remote.get(&connections::path(CONNECTIONS, filters)).await?;
-            let title = look::clean(&format!("connections of {}/{}", of.pool, of.name));
+            let title = terminal::clean(&format!("connections of {}/{}", of.pool, of.name));
             Ok(Answer::Told(title, open.lines()))
         }
     }
@@ -177,5 +177,5 @@ async fn change(remote: &Remote, of: &Key, change: BackendChange) -> Result<Answ
 }
 
 fn in_a_line(error: &Error) -> String {
-    look::clean(&error.to_string().replace("\n ", ";"))
+    terminal::clean(&error.to_string().replace("\n ", ";"))
 }

@@ -7,7 +7,7 @@ use super::column::Column;
 use super::ui::Ui;
 use super::world::{Group, Row, World};
 use crate::api::StatusReply;
-use crate::cli::look;
+use crate::cli::terminal;
 
 /// Width of a share's bar, in characters.
 const BAR: usize = 5;
@@ -23,7 +23,7 @@ const CAUSE: usize = 12;
 
 /// The table's lines, its heading the first, and which of them is the selected backend's.
 pub(super) fn lines(world: &World, ui: &Ui, width: usize) -> (Vec<Line<'static>>, usize) {
-    let names = world.groups.iter().flat_map(|group| &group.rows).map(|row| look::width(&name(row)));
+    let names = world.groups.iter().flat_map(|group| &group.rows).map(|row| terminal::width(&name(row)));
     let layout = Widths::of(width, names.max().unwrap_or(0));
     let mut lines = vec![heading(ui, &layout)];
     let mut selected = 0;
@@ -76,7 +76,7 @@ type Cell = (String, usize, bool, Style);
 fn line(mark: &'static str, cells: Vec<Cell>) -> Line<'static> {
     let mut spans = vec![Span::from(mark)];
     for (text, width, right, style) in cells.into_iter().filter(|cell| cell.1 > 0) {
-        spans.push(Span::styled(look::fit(&text, width, right), style));
+        spans.push(Span::styled(terminal::fit(&text, width, right), style));
         spans.push(Span::from(" "));
     }
     Line::from(spans)
@@ -112,9 +112,13 @@ fn pool(group: &Group, world: &World, width: usize) -> Line<'static> {
     let pool = &group.pool;
     let up = Span::from(format!("{}/{} up", pool.up, group.rows.len()));
     let up = if pool.is_unserved() { up.fg(Color::Red).bold() } else { up };
-    let mut spans = vec![Span::from(look::clean(&pool.name)).bold().fg(Color::Cyan), Span::from("  ")];
-    spans.extend([Span::from(look::clean(&pool.algorithm)), Span::from("  "), up]);
-    spans.push(Span::from(format!("  {} conn/s  {}/s", look::count(group.rate), look::bytes(group.bytes))));
+    let mut spans = vec![Span::from(terminal::clean(&pool.name)).bold().fg(Color::Cyan), Span::from("  ")];
+    spans.extend([Span::from(terminal::clean(&pool.algorithm)), Span::from("  "), up]);
+    spans.push(Span::from(format!(
+        "  {} conn/s  {}/s",
+        terminal::count(group.rate),
+        terminal::bytes(group.bytes)
+    )));
     let mut note = |wanted: bool, words: String, colour: Color| {
         if wanted {
             spans.push(Span::from(format!("  {words}")).fg(colour));
@@ -127,43 +131,43 @@ fn pool(group: &Group, world: &World, width: usize) -> Line<'static> {
     spans.push(Span::from("  "));
     let taken: usize = spans.iter().map(Span::width).sum();
     let room = width.saturating_sub(taken).min(60);
-    spans.push(Span::from(look::spark(world.history(&pool.name), room)).fg(Color::Green));
+    spans.push(Span::from(terminal::spark(world.history(&pool.name), room)).fg(Color::Green));
     Line::from(spans)
 }
 
 fn name(row: &Row) -> String {
     let backup = if row.backend.tier > 0 { " (backup)" } else { "" };
-    look::clean(&format!("{}{backup}", row.key.name))
+    terminal::clean(&format!("{}{backup}", row.key.name))
 }
 
 fn backend(row: &Row, layout: &Widths, now: f64, selected: bool) -> Line<'static> {
     let backend = &row.backend;
-    let colour = Style::new().fg(look::colour(backend.state));
+    let colour = Style::new().fg(terminal::colour(backend.state));
     let plain = Style::new();
-    let share = format!("{} {:3.0}%", look::bar(row.share, BAR), row.share * 100.0);
-    let connect = backend.connect_ms.map_or("-".to_owned(), look::millis);
+    let share = format!("{} {:3.0}%", terminal::bar(row.share, BAR), row.share * 100.0);
+    let connect = backend.connect_ms.map_or("-".to_owned(), terminal::millis);
     let check = match &backend.last_check {
         None => ("-".to_owned(), 5, true, plain),
         Some(check) => {
-            let age = look::age(now - check.at.0);
+            let age = terminal::age(now - check.at.0);
             let (mark, style) = if check.passed { ("✓", plain) } else { ("✗", plain.fg(Color::Red)) };
             (format!("{mark} {age}"), 5, true, style)
         }
     };
-    let rate = if row.rate < 9.95 { format!("{:.1}", row.rate) } else { look::count(row.rate) };
+    let rate = if row.rate < 9.95 { format!("{:.1}", row.rate) } else { terminal::count(row.rate) };
     let cells = vec![
         (name(row), layout.name, false, plain.bold()),
-        (look::clean(&row.key.address), layout.address, false, plain),
-        (format!("{} {}", look::mark(backend.state), backend.state_name()), 13, false, colour),
+        (terminal::clean(&row.key.address), layout.address, false, plain),
+        (format!("{} {}", terminal::mark(backend.state), backend.state_name()), 13, false, colour),
         (share, BAR + 5, false, colour),
         (backend.weight.to_string(), 3, true, plain),
-        (look::count(backend.active as f64), 5, true, plain),
+        (terminal::count(backend.active as f64), 5, true, plain),
         (rate, 6, true, plain),
-        (look::bytes(row.bytes), 5, true, plain),
+        (terminal::bytes(row.bytes), 5, true, plain),
         (connect, 5, true, plain),
         check,
-        (look::age(now - backend.since.0), 6, true, plain),
-        (look::clean(&backend.cause), layout.cause, false, plain),
+        (terminal::age(now - backend.since.0), 6, true, plain),
+        (terminal::clean(&backend.cause), layout.cause, false, plain),
     ];
     let line = line(if selected { "›" } else { " " }, cells);
     if selected { line.style(Style::new().add_modifier(Modifier::REVERSED)) } else { line }

@@ -5,7 +5,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::column::Column;
 use super::world::{Key, Row, World};
-use crate::pool::AdminState;
+use crate::domain::AdminState;
 
 /// Lines that a page is.
 const PAGE: isize = 10;

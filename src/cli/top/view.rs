@@ -9,13 +9,13 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 use super::table;
 use super::ui::{Mode, Ui};
 use super::world::{Group, World};
-use crate::cli::look;
-use crate::pool::AdminState;
+use crate::cli::terminal;
+use crate::domain::AdminState;
 
 /// Draws what is known as it is looked at.
 pub(super) fn draw(frame: &mut Frame<'_>, world: &World, ui: &Ui) {
     let height = frame.area().height;
-    let (facts, decisions) = match height {
+    let (events, decisions) = match height {
         ..14 => (0, 0),
         14..20 => (3, 0),
         20..36 => (3, 4),
@@ -25,7 +25,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, world: &World, ui: &Ui) {
         Constraint::Length(2),
         Constraint::Min(4),
         Constraint::Length(if height < 14 { 0 } else { 3 }),
-        Constraint::Length(facts),
+        Constraint::Length(events),
         Constraint::Length(decisions),
         Constraint::Length(1),
     ])
@@ -34,7 +34,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, world: &World, ui: &Ui) {
     let (lines, selected) = table::lines(world, ui, usize::from(middle.width));
     frame.render_widget(Paragraph::new(table::scrolled(lines, selected, usize::from(middle.height))), middle);
     frame.render_widget(selected_one(world, ui), detail);
-    frame.render_widget(list(" what happened ", &world.facts), happened);
+    frame.render_widget(list(" what happened ", &world.events), happened);
     frame.render_widget(list(" why connections went where they went ", &world.decisions), decided);
     frame.render_widget(Paragraph::new(footer(ui)), foot);
     if let Mode::Popup { title, lines, scroll } = &ui.mode {
@@ -49,14 +49,14 @@ fn title(world: &World) -> Vec<Line<'static>> {
         let phase = if status.phase == "serving" { Color::Green } else { Color::Yellow };
         let sum = |number: fn(&Group) -> f64| world.groups.iter().map(number).sum::<f64>();
         let seen = sum(|group| group.pool.failures_seen as f64);
-        first.push(Span::from(look::clean(&status.version)));
+        first.push(Span::from(terminal::clean(&status.version)));
         first.push(Span::from("  "));
-        first.push(Span::from(look::clean(&status.phase)).fg(phase));
-        first.push(Span::from(format!("  up {}  {}", look::age(status.uptime_seconds), world.address)));
+        first.push(Span::from(terminal::clean(&status.phase)).fg(phase));
+        first.push(Span::from(format!("  up {}  {}", terminal::age(status.uptime_seconds), world.address)));
         second.extend([
             Span::from(format!("{} open", status.open)).bold(),
-            Span::from(format!("  {} conn/s", look::count(sum(|group| group.rate)))),
-            Span::from(format!("  {}/s", look::bytes(sum(|group| group.bytes)))),
+            Span::from(format!("  {} conn/s", terminal::count(sum(|group| group.rate)))),
+            Span::from(format!("  {}/s", terminal::bytes(sum(|group| group.bytes)))),
             Span::from(format!("  {} failures hidden", sum(|group| group.pool.failures_masked as f64))),
             Span::from(format!("  {seen} seen by clients")).fg(if seen > 0.0 {
                 Color::Red
@@ -69,7 +69,7 @@ fn title(world: &World) -> Vec<Line<'static>> {
     }
     if let Some(why) = &world.lost {
         let last = if world.status.is_some() { "what is shown is old; " } else { "" };
-        let words = format!("link lost, {last}trying again: {}", look::clean(why));
+        let words = format!("link lost, {last}trying again: {}", terminal::clean(why));
         second = vec![Span::from(words).fg(Color::Red).bold()];
     }
     vec![Line::from(first), Line::from(second)]
@@ -87,7 +87,7 @@ fn selected_one(world: &World, ui: &Ui) -> Paragraph<'static> {
     let check = match &backend.last_check {
         None => "never checked".to_owned(),
         Some(check) if check.passed => {
-            format!("{} check passed in {} ms", check.kind, look::millis(check.took_ms))
+            format!("{} check passed in {} ms", check.kind, terminal::millis(check.took_ms))
         }
         Some(check) => {
             format!("{} check failed: {}", check.kind, check.error.as_deref().unwrap_or("no reason"))
@@ -96,12 +96,12 @@ fn selected_one(world: &World, ui: &Ui) -> Paragraph<'static> {
     let second = format!(
         "{check}; {} connections, {} in, {} out, {} failed to connect",
         backend.connections,
-        look::bytes(backend.bytes_in as f64),
-        look::bytes(backend.bytes_out as f64),
+        terminal::bytes(backend.bytes_in as f64),
+        terminal::bytes(backend.bytes_out as f64),
         backend.connect_failures
     );
-    let colour = look::colour(backend.state);
-    let lines = vec![Line::from(look::clean(&first).fg(colour)), Line::from(look::clean(&second))];
+    let colour = terminal::colour(backend.state);
+    let lines = vec![Line::from(terminal::clean(&first).fg(colour)), Line::from(terminal::clean(&second))];
     Paragraph::new(lines).block(block)
 }
 
@@ -111,10 +111,10 @@ fn list<'a>(title: &'static str, lines: impl IntoIterator<Item = &'a String>) ->
 }
 
 fn footer(ui: &Ui) -> Line<'static> {
-    let name = |of: &super::world::Key| look::clean(&format!("{}/{}", of.pool, of.name));
+    let name = |of: &super::world::Key| terminal::clean(&format!("{}/{}", of.pool, of.name));
     match (&ui.mode, &ui.message) {
         (Mode::Filter, _) => {
-            Line::from(format!("show only: {}▏  (enter: keep, esc: all)", look::clean(&ui.filter)))
+            Line::from(format!("show only: {}▏  (enter: keep, esc: all)", terminal::clean(&ui.filter)))
         }
         (Mode::Weight { of, text }, _) => {
             Line::from(format!("weight of {}, 0 to 256: {text}▏  (enter, esc)", name(of)))
@@ -127,13 +127,13 @@ fn footer(ui: &Ui) -> Line<'static> {
                 .bold()
         }
         (_, Some((text, bad))) => {
-            Line::from(look::clean(text)).fg(if *bad { Color::Red } else { Color::Green }).bold()
+            Line::from(terminal::clean(text)).fg(if *bad { Color::Red } else { Color::Green }).bold()
         }
         (_, None) => {
             let filter = if ui.filter.is_empty() {
                 String::new()
             } else {
-                format!("  only {:?}", look::clean(&ui.filter))
+                format!("  only {:?}", terminal::clean(&ui.filter))
             };
             let keys = "s sort  / filter  enter why  d drain  u up  + - w weight  ? keys  q quit";
             Line::from(format!("{keys}{filter}")).add_modifier(Modifier::DIM)
@@ -143,10 +143,11 @@ fn footer(ui: &Ui) -> Line<'static> {
 
 fn popup(frame: &mut Frame<'_>, title: &str, lines: &[String], scroll: usize) {
     let area = frame.area();
-    let longest = lines.iter().map(|line| look::width(line)).max().unwrap_or(0).max(look::width(title) + 2);
+    let longest =
+        lines.iter().map(|line| terminal::width(line)).max().unwrap_or(0).max(terminal::width(title) + 2);
     let width = u16::try_from(longest + 4).unwrap_or(u16::MAX).min(area.width.saturating_sub(4)).max(1);
     let inside = usize::from(width.saturating_sub(4)).max(1);
-    let folded: usize = lines.iter().map(|line| look::width(line).div_ceil(inside).max(1)).sum();
+    let folded: usize = lines.iter().map(|line| terminal::width(line).div_ceil(inside).max(1)).sum();
     let height = u16::try_from(folded + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(2)).max(1);
     let place = Rect {
         x: area.x + (area.width.saturating_sub(width)) / 2,
@@ -178,9 +179,8 @@ mod tests {
         };
         world.take(at(60, 1000, 500));
         world.take(at(61, 1030, 510));
-        let fact =
-            serde_json::json!({"at": 65.0, "kind": "weight", "pool": "web", "backend": "a", "weight": 3});
-        world.take(News::Fact(fact));
+        let event = serde_json::json!({"at": 65.0, "kind": "weight_changed", "pool": "web", "backend": "a", "weight": 3});
+        world.take(News::Event(event));
         let decision = serde_json::json!({"conn": 9, "at": 65.0, "client": "127.0.0.1:4000", "backend": "a",
             "algorithm": "round-robin", "skipped": "bb: down"});
         world.take(News::Decisions(vec![serde_json::from_value(decision).unwrap()]));

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::{BackendInfo, PoolInfo, StatusReply};
-use crate::cli::{look, words};
+use crate::cli::{terminal, words};
 
 /// Seconds of rates that are kept for the small columns.
 const HISTORY: usize = 120;
@@ -28,7 +28,7 @@ pub(super) enum News {
     /// Decisions, the newest first.
     Decisions(Vec<Decision>),
     /// Something that happened.
-    Fact(Value),
+    Event(Value),
     /// The rates of the last minutes: pool by pool, the oldest first.
     History(BTreeMap<String, Vec<f64>>),
 }
@@ -96,7 +96,7 @@ pub(super) struct World {
     pub(super) status: Option<StatusReply>,
     pub(super) groups: Vec<Group>,
     /// What happened, the newest first, each with its time.
-    pub(super) facts: VecDeque<String>,
+    pub(super) events: VecDeque<String>,
     /// The last decisions, the newest first.
     pub(super) decisions: VecDeque<String>,
     /// Each pool's rates, the oldest first.
@@ -130,8 +130,8 @@ impl World {
                     push(&mut self.decisions, decision.at, &words);
                 }
             }
-            News::Fact(fact) => {
-                push(&mut self.facts, fact["at"].as_f64().unwrap_or_default(), &words::fact(&fact));
+            News::Event(event) => {
+                push(&mut self.events, event["at"].as_f64().unwrap_or_default(), &words::event(&event));
             }
             News::History(rates) => {
                 for (pool, rates) in rates {
@@ -220,7 +220,7 @@ fn grown(now: &BackendTotals, before: Option<&BackendTotals>, key: &Key) -> (u64
 
 fn push(lines: &mut VecDeque<String>, at: f64, words: &str) {
     lines.truncate(LINES - 1);
-    lines.push_front(look::clean(&format!("{} {words}", look::time_of_day(at))));
+    lines.push_front(terminal::clean(&format!("{} {words}", terminal::time_of_day(at))));
 }
 
 #[cfg(test)]
@@ -272,14 +272,14 @@ pub(super) mod tests {
         let mut world = World::new("here".into());
         for second in 0..1000 {
             world.take(status(second, &[("web", &[("a", "up", second, 0)])]));
-            world.take(News::Fact(
-                json!({"at": second, "kind": "weight", "pool": "web", "backend": "a", "weight": 1}),
+            world.take(News::Event(
+                json!({"at": second, "kind": "weight_changed", "pool": "web", "backend": "a", "weight": 1}),
             ));
             world.take(News::Decisions(vec![Decision { conn: second, ..Decision::default() }]));
         }
         assert_eq!((world.history("web").len(), world.counts.len()), (HISTORY, WINDOW));
-        assert_eq!((world.facts.len(), world.decisions.len()), (LINES, LINES));
-        assert_eq!(world.facts[0], "00:16:39 web/a has weight 1");
+        assert_eq!((world.events.len(), world.decisions.len()), (LINES, LINES));
+        assert_eq!(world.events[0], "00:16:39 web/a has weight 1");
         assert!(world.decisions[0].contains("#999 "));
         world.take(status(1001, &[]));
         assert_eq!(world.history.len(), 0);

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Health, Replicas, Source};
+use crate::domain::Ending;
 
 /// A pool (`pools.NAME`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -328,13 +329,4 @@ pub enum Policy {
         /// do not all come back in the same instant.
         over: Duration,
     },
-}
-
-/// How a connection is ended from our side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// FIN.
-    Close,
-    /// RST.
-    Reset,
 }

@@ -1,9 +1,10 @@
 //! Pools: `pools.NAME`.
 
+use crate::domain::Ending;
 use std::time::Duration;
 
 use super::super::decode::{Decoder, Table};
-use super::super::model::{Ending, Percent, Policy, Pool, Source, Timeouts};
+use super::super::model::{Percent, Policy, Pool, Source, Timeouts};
 use super::super::scalar::{choice, duration, duration_or_off, number, percent};
 use super::super::tree::{Node, Value};
 use super::discover::Places;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{
-    Algorithm, AuthMethod, Check, Docker, Eject, Ending, Exchange, Factor, File, Hash, HashKey, Health,
-    HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Report, Role, Slow, Source,
-    SourceKey, Srv, StaticBackend, parse, read_backends,
+    Algorithm, AuthMethod, Check, Docker, Eject, Exchange, Factor, File, Hash, HashKey, Health, HttpCheck,
+    Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Report, Role, Slow, Source, SourceKey,
+    Srv, StaticBackend, parse, read_backends,
 };
+use crate::domain::Ending;
 
 /// A pool of one backend with these settings.
 fn pool(settings: &str) -> Pool {

@@ -1,8 +1,9 @@
 //! Pools.
 
+use crate::domain::Ending;
 use std::num::{NonZeroU32, NonZeroUsize};
 
-use super::super::model::{Eject, Ending, Factor, Hash, Percent, Policy, Pool, Source};
+use super::super::model::{Eject, Factor, Hash, Percent, Policy, Pool, Source};
 use super::{Map, Outline, discover, duration, health, off, or_off, replicas};
 
 pub(super) fn pool(pool: &Pool) -> Outline {

@@ -9,7 +9,7 @@ use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, Scr
 use super::super::without;
 use super::wire::{self, Message};
 use crate::config::{AuthMethod, PostgresCheck, Role};
-use crate::telemetry::text::bounded;
+use crate::domain::cause::bounded;
 
 /// The length of a quoted server error, in characters: the advice after it must not be cut off.
 const SHOWN: usize = 200;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{PoolState, SourceState};
 use crate::discovery::{Found, SourceKey};
 use crate::own::Owner;
-use crate::pool::event::Effect;
+use crate::pool::input::Effect;
 
 /// So many may be added to a pool.
 const MOST: usize = 10_000;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::PoolState;
-use crate::pool::backend_state::BackendState;
-use crate::pool::event::Effect;
+use crate::domain::BackendState;
+use crate::pool::input::Effect;
 use crate::pool::member::Member;
 
 impl PoolState {

@@ -8,14 +8,13 @@ use proptest::prelude::*;
 use super::tests::observed;
 use super::*;
 use crate::balance::{Lease, PickArgs};
-use crate::config::{Check, Dns, Eject, Ending, Health, Percent, Policy, Pool, Source};
+use crate::config::{Check, Dns, Eject, Health, Percent, Policy, Pool, Source};
 use crate::discovery::{Fitness, Found};
+use crate::domain::{AdminState, CloseReason, Ending};
 use crate::health::Verdict;
 use crate::own::{OwnAddresses, Owner};
-use crate::pool::event::AdminState;
 use crate::pool::member::Member;
 use crate::pool::snapshot::PoolSnapshot;
-use crate::telemetry::CloseReason;
 
 /// What can happen to a pool state of two sources, static and DNS, that know the same six addresses.
 #[derive(Clone, Debug)]
@@ -172,18 +171,18 @@ fn afresh(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Ins
                 Verdict::Passing => Ok(()),
                 Verdict::Failing => Err("no".to_owned().into()),
             };
-            pool_state.on(Event::Checked(key, check, result), now);
+            pool_state.on(Input::Checked(key, check, result), now);
         }
         if let Some((admin_state, _)) = member.admin_state {
-            pool_state.on(Event::Told(key, Command::SetAdminState(admin_state), "root".into()), now);
+            pool_state.on(Input::Told(key, Command::SetAdminState(admin_state), "root".into()), now);
         }
         if let Some((weight, _)) = member.told_weight {
-            pool_state.on(Event::Told(key, Command::SetWeight(weight), "root".into()), now);
+            pool_state.on(Input::Told(key, Command::SetWeight(weight), "root".into()), now);
         }
     }
     for member in other.members().iter().filter(|member| member.state == BackendState::Ejected) {
         if let Some(key) = twin(&pool_state, member) {
-            pool_state.on(Event::Failed(key, Failure::Reset, 100), now);
+            pool_state.on(Input::Failed(key, Failure::Reset, 100), now);
         }
     }
     pool_state
@@ -245,19 +244,19 @@ proptest! {
                 Happening::Checked { member, check, passed } => match picked(member) {
                     Some(backend) => {
                         let result = if passed { Ok(()) } else { Err("no".to_owned().into()) };
-                        Event::Checked(backend.key, check, result)
+                        Input::Checked(backend.key, check, result)
                     }
                     None => continue,
                 },
                 Happening::Failed { member, in_a_row, reset } => match picked(member) {
                     Some(backend) => {
                         let failure = if reset { Failure::Reset } else { Failure::Connect("refused".into()) };
-                        Event::Failed(backend.key, failure, in_a_row)
+                        Input::Failed(backend.key, failure, in_a_row)
                     }
                     None => continue,
                 },
                 Happening::Told { member, command } => match picked(member) {
-                    Some(backend) => Event::Told(backend.key, command, "root".into()),
+                    Some(backend) => Input::Told(backend.key, command, "root".into()),
                     None => continue,
                 },
                 Happening::Added(mut found) => {
@@ -266,30 +265,30 @@ proptest! {
                         continue;
                     }
                     answers.entry(SourceKey::Operator).or_default().push(found.clone());
-                    Event::Added(found)
+                    Input::Added(found)
                 }
                 Happening::Withdrawn(member) => {
                     let Some(Ok(address)) = picked(member).map(|backend| pool_state.removable(backend.key)) else {
                         continue;
                     };
                     answers.entry(SourceKey::Operator).or_default().retain(|one| one.address != address);
-                    Event::Withdrawn(address, "root".into())
+                    Input::Withdrawn(address, "root".into())
                 }
-                Happening::Reconfigured(config) => Event::Reconfigured(config),
+                Happening::Reconfigured(config) => Input::Reconfigured(config),
                 Happening::Listens(hosts) => {
                     let bound = |host| (format!("10.0.0.{host}:80").parse().unwrap(), Owner::Admin);
-                    Event::OwnAddresses(Arc::new(OwnAddresses::new(hosts.into_iter().map(bound).collect())))
+                    Input::OwnAddresses(Arc::new(OwnAddresses::new(hosts.into_iter().map(bound).collect())))
                 }
                 Happening::Connected(member) => {
                     leases.extend(picked(member).map(|backend| backend.load.lease()));
-                    Event::Tick
+                    Input::Tick
                 }
                 Happening::Disconnected(index) => {
                     let n = leases.len().max(1);
                     (!leases.is_empty()).then(|| leases.swap_remove(index % n));
-                    Event::Tick
+                    Input::Tick
                 }
-                Happening::Waited(time) => { now += time; Event::Tick }
+                Happening::Waited(time) => { now += time; Input::Tick }
             };
             for effect in pool_state.on(event, now) {
                 if let Effect::Changed { backend, from, to, cause } = effect {
@@ -314,7 +313,7 @@ proptest! {
             choices_are_lawful(&pool_state.config, pool_state.members())?;
         }
         drop(leases);
-        pool_state.on(Event::Removed, now);
+        pool_state.on(Input::Removed, now);
         prop_assert!(pool_state.members().is_empty());
     }
 }

@@ -19,13 +19,12 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::discovery::{Found, SourceKey};
+use crate::domain::{AdminState, BackendState, Cause};
 use crate::health::{CheckError, Ejection, Tally, Verdict};
 use crate::own::OwnAddresses;
 use crate::pool::backend::Backend;
-use crate::pool::backend_state::BackendState;
-use crate::pool::event::{AdminState, Command, Effect, Event, Failure};
+use crate::pool::input::{Command, Effect, Failure, Input};
 use crate::pool::member::{Member, Results};
-use crate::telemetry::text::Cause;
 
 /// How often a draining backend is looked at for connections that remain.
 const DRAINING_LOOK: Duration = Duration::from_millis(200);
@@ -83,7 +82,7 @@ impl PoolState {
         self.sources.values().filter(|source| source.failing.is_some()).count()
     }
 
-    /// When a [`Event::Tick`] is due, if nothing else happens before.
+    /// When a [`Input::Tick`] is due, if nothing else happens before.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let draining = self.members.iter().any(Member::leaving).then(|| now + DRAINING_LOOK);
         let settled = self.settled();
@@ -101,7 +100,7 @@ impl PoolState {
     }
 
     /// Takes in one event and says what follows from it.
-    pub fn on(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+    pub fn on(&mut self, event: Input, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.take_in(event, now, &mut effects);
         self.follow(now, &mut effects);
@@ -110,25 +109,25 @@ impl PoolState {
 
     /// Takes in one event, and does what concerns the backend that it is about. When all that is known by now was taken
     /// in, [`follow`](Self::follow) must come: it looks at everybody, which for each of thousands of events is too much.
-    pub fn take_in(&mut self, event: Event, now: Instant, effects: &mut Vec<Effect>) {
+    pub fn take_in(&mut self, event: Input, now: Instant, effects: &mut Vec<Effect>) {
         match event {
-            Event::Observed(source, observation) => self.observed(&source, &observation, now, effects),
-            Event::Checked(key, check, result) => self.checked(key, check, &result, now, effects),
-            Event::Failed(key, failure, in_a_row) => {
+            Input::Observed(source, observation) => self.observed(&source, &observation, now, effects),
+            Input::Checked(key, check, result) => self.checked(key, check, &result, now, effects),
+            Input::Failed(key, failure, in_a_row) => {
                 self.failed(key, &failure, in_a_row, now, effects);
             }
-            Event::Told(key, command, who) => self.told(key, command, &who, now, effects),
-            Event::Added(found) => self.add(&found, now, effects),
-            Event::Withdrawn(address, who) => self.withdraw(address, &who, now, effects),
-            Event::Reconfigured(config) => self.reconfigured(*config, now, effects),
-            Event::OwnAddresses(own) => self.listens(own, now, effects),
-            Event::Removed => {
+            Input::Told(key, command, who) => self.told(key, command, &who, now, effects),
+            Input::Added(found) => self.add(&found, now, effects),
+            Input::Withdrawn(address, who) => self.withdraw(address, &who, now, effects),
+            Input::Reconfigured(config) => self.reconfigured(*config, now, effects),
+            Input::OwnAddresses(own) => self.listens(own, now, effects),
+            Input::Removed => {
                 self.sources.clear(); // what they still say is said to nobody
                 for index in 0..self.members.len() {
                     self.leave(index, "its pool was removed from the configuration", now, effects);
                 }
             }
-            Event::Tick => {}
+            Input::Tick => {}
         }
     }
 
@@ -420,8 +419,8 @@ fn change(member: &mut Member, to: BackendState, cause: Cause, now: Instant, eff
 }
 
 #[cfg(test)]
-mod facts_tests;
-#[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod source_entries_tests;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::PoolState;
 use crate::own::OwnAddresses;
-use crate::pool::event::Effect;
+use crate::pool::input::Effect;
 use crate::pool::member::Results;
 
 /// How soon a backend is refused after this machine has got its address: short enough to stop a connection loop early,

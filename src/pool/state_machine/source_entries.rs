@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use super::PoolState;
 use crate::config::Source;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
+use crate::domain::{BackendState, Cause};
 use crate::health::Verdict;
 use crate::pool::NAMED;
 use crate::pool::backend::Backend;
-use crate::pool::backend_state::BackendState;
-use crate::pool::event::Effect;
+use crate::pool::input::Effect;
 use crate::pool::member::{Member, SourceEntry};
-use crate::telemetry::text::Cause;
 
 /// How long those who were taken out of the configuration wait for their successors.
 pub(super) const SUCCESSION: Duration = Duration::from_secs(2);

@@ -5,9 +5,9 @@ use proptest::prelude::*;
 
 use super::source_entries::SUCCESSION;
 use super::*;
-use crate::config::{Check, Dns, Ending, Health, Policy, Pool, Source};
+use crate::config::{Check, Dns, Health, Policy, Pool, Source};
 use crate::discovery::{Found, Observation, Outcome};
-use crate::telemetry::CloseReason;
+use crate::domain::{CloseReason, Ending};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -26,25 +26,25 @@ pub(super) fn found(name: &str, ip: &str) -> Found {
     Found::new(name.into(), address)
 }
 
-fn seen(backends: &[(&str, &str)]) -> Event {
+fn seen(backends: &[(&str, &str)]) -> Input {
     let owners = backends.iter().map(|(name, ip)| (ip.parse().unwrap(), (*name).into())).collect();
     let found: Vec<_> = backends.iter().map(|(name, ip)| found(name, ip)).collect();
     let outcome =
         if found.is_empty() { Outcome::NoSuchName("none".into()) } else { Outcome::Backends(found) };
-    Event::Observed(key(), Observation { outcome, owners })
+    Input::Observed(key(), Observation { outcome, owners })
 }
 
-fn silence() -> Event {
-    Event::Observed(
+fn silence() -> Input {
+    Input::Observed(
         key(),
         Observation { outcome: Outcome::Silence("silence".into()), owners: BTreeMap::new() },
     )
 }
 
 /// A source's answer.
-pub(super) fn observed(key: SourceKey, found: Vec<Found>) -> Event {
+pub(super) fn observed(key: SourceKey, found: Vec<Found>) -> Input {
     let outcome = if found.is_empty() { Outcome::Empty } else { Outcome::Backends(found) };
-    Event::Observed(key, Observation { outcome, owners: BTreeMap::new() })
+    Input::Observed(key, Observation { outcome, owners: BTreeMap::new() })
 }
 
 pub(super) fn states(pool_state: &PoolState) -> Vec<(String, BackendState)> {
@@ -59,12 +59,12 @@ pub(super) fn key_of(pool_state: &PoolState, name: &str) -> u64 {
 
 fn up(pool_state: &mut PoolState, name: &str, now: Instant) {
     let key = key_of(pool_state, name);
-    pool_state.on(Event::Checked(key, 0, Ok(())), now);
+    pool_state.on(Input::Checked(key, 0, Ok(())), now);
 }
 
 fn fail(pool_state: &mut PoolState, name: &str, now: Instant) {
     let key = key_of(pool_state, name);
-    pool_state.on(Event::Checked(key, 0, Err("no".to_owned().into())), now);
+    pool_state.on(Input::Checked(key, 0, Err("no".to_owned().into())), now);
 }
 
 #[test]
@@ -80,14 +80,14 @@ fn a_new_backend_is_up_after_its_first_success_and_down_after_its_first_failure(
 }
 
 /// The same backends before their names are known.
-fn seen_nameless(ips: &[&str], owners: &[(&str, &str)]) -> Event {
+fn seen_nameless(ips: &[&str], owners: &[(&str, &str)]) -> Input {
     let nameless = |ip: &&str| Found { nameless: true, ..found(&format!("{ip}:5000"), ip) };
     let outcome = match ips {
         [] => Outcome::Empty,
         ips => Outcome::Backends(ips.iter().map(nameless).collect()),
     };
     let owners = owners.iter().map(|(name, ip)| (ip.parse().unwrap(), (*name).into())).collect();
-    Event::Observed(key(), Observation { outcome, owners })
+    Input::Observed(key(), Observation { outcome, owners })
 }
 
 #[test]
@@ -130,14 +130,14 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
         pool.health = vec![Health::new(Check::Tcp)];
         let found = ips.iter().map(|ip| found(&format!("{ip}:5000"), ip)).collect();
         let outcome = Outcome::Backends(found);
-        (pool, Event::Observed(SourceKey::Static, Observation { outcome, owners: BTreeMap::new() }))
+        (pool, Input::Observed(SourceKey::Static, Observation { outcome, owners: BTreeMap::new() }))
     };
     let (config, observed) = listed(&["10.0.0.1"]);
     let mut pool_state = PoolState::new(config, Arc::default());
     pool_state.on(observed, now);
     up(&mut pool_state, "10.0.0.1:5000", now);
     let (config, observed) = listed(&["10.0.0.2"]);
-    pool_state.on(Event::Reconfigured(Box::new(config.clone())), now);
+    pool_state.on(Input::Reconfigured(Box::new(config.clone())), now);
     assert!(!pool_state.settled(), "the new list was not looked at yet");
     pool_state.on(observed, now);
     let both =
@@ -146,9 +146,9 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
     up(&mut pool_state, "10.0.0.2:5000", now);
     assert_eq!(states(&pool_state), [("10.0.0.2:5000".into(), BackendState::Up)]);
     // Nobody is waited for without end.
-    pool_state.on(Event::Reconfigured(Box::new(dns_pool(true))), now);
+    pool_state.on(Input::Reconfigured(Box::new(dns_pool(true))), now);
     assert_eq!(pool_state.deadline(now), Some(now + SUCCESSION));
-    pool_state.on(Event::Tick, now + SUCCESSION);
+    pool_state.on(Input::Tick, now + SUCCESSION);
     assert_eq!(states(&pool_state), []);
 }
 
@@ -168,14 +168,14 @@ fn a_name_that_vanishes_leaves_after_flap_and_not_before() {
     up(&mut pool_state, "b", now);
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
     assert_eq!(pool_state.deadline(now), Some(now + 3 * SECOND));
-    pool_state.on(Event::Tick, now + 3 * SECOND - Duration::from_millis(1));
+    pool_state.on(Input::Tick, now + 3 * SECOND - Duration::from_millis(1));
     assert_eq!(pool_state.members().len(), 2);
     // Back in time: nothing has happened.
     pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now + 2 * SECOND);
-    pool_state.on(Event::Tick, now + 10 * SECOND);
+    pool_state.on(Input::Tick, now + 10 * SECOND);
     assert_eq!(pool_state.members().len(), 2);
     pool_state.on(seen(&[]), now + 11 * SECOND);
-    pool_state.on(Event::Tick, now + 14 * SECOND);
+    pool_state.on(Input::Tick, now + 14 * SECOND);
     assert!(pool_state.members().is_empty());
 }
 
@@ -202,7 +202,7 @@ fn silence_never_empties_the_pool_but_who_fails_its_checks_leaves_after_hold() {
     fail(&mut pool_state, "b", now);
     pool_state.on(silence(), now);
     assert_eq!(pool_state.deadline(now), Some(now + 10 * SECOND));
-    pool_state.on(Event::Tick, now + 9 * SECOND);
+    pool_state.on(Input::Tick, now + 9 * SECOND);
     assert_eq!(pool_state.members().len(), 2);
     pool_state.on(silence(), now + 10 * SECOND);
     assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
@@ -228,10 +228,10 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
     assert!(effects.iter().any(|e| matches!(e, Effect::Check(backend) if &*backend.name == "b.net")));
     assert_eq!(pool_state.members()[1].backend.load.open(), 0, "it inherits nothing");
     // A late result of the old one's check is nobody's.
-    pool_state.on(Event::Checked(old.key, 0, Ok(())), now);
+    pool_state.on(Input::Checked(old.key, 0, Ok(())), now);
     assert_eq!(states(&pool_state)[1].1, BackendState::Joining);
     drop(lease);
-    pool_state.on(Event::Tick, now);
+    pool_state.on(Input::Tick, now);
     assert_eq!(states(&pool_state), [("b.net".into(), BackendState::Joining)]);
 }
 
@@ -242,7 +242,7 @@ fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_sile
         let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
         pool_state.on(seen(&[("alpha.net", "10.0.0.4")]), now);
         let owners = BTreeMap::from([("10.0.0.4".parse::<IpAddr>().unwrap(), "beta.net".into())]);
-        pool_state.on(Event::Observed(key(), Observation { outcome: answer, owners }), now);
+        pool_state.on(Input::Observed(key(), Observation { outcome: answer, owners }), now);
         assert!(pool_state.members().is_empty());
     }
 }
@@ -259,7 +259,7 @@ fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
     let invalid = |reason: &str| Outcome::Invalid(reason.into());
     let told = |(answer, news): (Outcome, bool)| {
         let observation = Observation { outcome: answer.clone(), owners: BTreeMap::new() };
-        let effects = pool_state.on(Event::Observed(key.clone(), observation), now);
+        let effects = pool_state.on(Input::Observed(key.clone(), observation), now);
         let told = effects.iter().any(|effect| matches!(effect, Effect::Answers { .. }));
         assert_eq!(told, news, "{answer:?}");
         assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
@@ -287,7 +287,7 @@ fn a_failed_connection_counts_and_asks_discovery_again() {
     let key = key_of(&pool_state, "a");
     for n in 1..=3 {
         assert_eq!(states(&pool_state)[0].1, BackendState::Up);
-        let effects = pool_state.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
+        let effects = pool_state.on(Input::Failed(key, Failure::Connect("refused".into()), 1), now);
         assert!(effects.iter().any(|effect| matches!(effect, Effect::AskNow)), "{n}");
         assert!(effects.iter().any(|effect| matches!(effect, Effect::Doubt(_))), "{n}");
     }
@@ -296,7 +296,7 @@ fn a_failed_connection_counts_and_asks_discovery_again() {
     assert_eq!(&*pool_state.members()[0].cause, cause, "no check has failed");
     // Whose fault is known already must not be put off by more of the same.
     for _ in 0..10 {
-        pool_state.on(Event::Failed(key, Failure::Connect("refused".into()), 1), now);
+        pool_state.on(Input::Failed(key, Failure::Connect("refused".into()), 1), now);
     }
     up(&mut pool_state, "a", now);
     up(&mut pool_state, "a", now);
@@ -330,7 +330,7 @@ fn two_sources_that_know_one_address_know_one_backend() {
     assert_eq!(pool_state.members().len(), 1);
     // It stays as long as one of them knows it.
     pool_state.on(seen(&[]), now);
-    pool_state.on(Event::Tick, now + 10 * SECOND);
+    pool_state.on(Input::Tick, now + 10 * SECOND);
     assert_eq!(pool_state.members().len(), 1);
 }
 
@@ -386,24 +386,24 @@ proptest! {
                 Happening::Checked(index, ok) => match pick(&pool_state, index) {
                     Some(backend) => {
                         if ok { checked.insert(backend.key); }
-                        Event::Checked(backend.key, 0, ok.then_some(()).ok_or_else(|| "no".to_owned().into()))
+                        Input::Checked(backend.key, 0, ok.then_some(()).ok_or_else(|| "no".to_owned().into()))
                     }
                     None => continue,
                 },
                 Happening::ConnectFailed(index) => match pick(&pool_state, index) {
-                    Some(backend) => Event::Failed(backend.key, Failure::Connect("refused".into()), 1),
+                    Some(backend) => Input::Failed(backend.key, Failure::Connect("refused".into()), 1),
                     None => continue,
                 },
-                Happening::Wait(millis) => { now += Duration::from_millis(millis); Event::Tick }
+                Happening::Wait(millis) => { now += Duration::from_millis(millis); Input::Tick }
                 Happening::Connect(index) => {
                     leases.extend(pick(&pool_state, index).map(|backend| backend.load.lease()));
-                    Event::Tick
+                    Input::Tick
                 }
                 Happening::Disconnect(index) => {
                     if !leases.is_empty() { let n = leases.len(); leases.swap_remove(index % n); }
-                    Event::Tick
+                    Input::Tick
                 }
-                Happening::Health(on) => { health = on; Event::Reconfigured(Box::new(dns_pool(on))) }
+                Happening::Health(on) => { health = on; Input::Reconfigured(Box::new(dns_pool(on))) }
             };
             for effect in pool_state.on(event, now) {
                 if let Effect::Changed { backend, from, to, .. } = effect {
@@ -441,7 +441,7 @@ fn a_removed_pool_stays_removed_whatever_is_said_after() {
     let now = Instant::now();
     let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
-    pool_state.on(Event::Removed, now);
+    pool_state.on(Input::Removed, now);
     let effects = pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     assert!(pool_state.members().is_empty() && effects.is_empty(), "{effects:?}");
 }
@@ -475,6 +475,6 @@ fn what_another_source_says_of_an_address_outlives_a_change_of_its_owner() {
     let weights: Vec<_> = pool_state.members().iter().map(|member| member.weight).collect();
     assert_eq!(weights, [3], "the list still says what it said");
     pool_state.on(seen(&[]), now);
-    pool_state.on(Event::Tick, now + 10 * SECOND);
+    pool_state.on(Input::Tick, now + 10 * SECOND);
     assert_eq!(states(&pool_state), [("big".to_owned(), BackendState::Up)]);
 }

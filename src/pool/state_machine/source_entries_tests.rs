@@ -6,12 +6,11 @@ use std::num::NonZeroU32;
 
 use super::tests::{SECOND, found, key_of, observed, states};
 use super::*;
-use crate::config::{Check, Eject, Ending, Health, Percent, Policy, Pool, Slow, Source};
+use crate::config::{Check, Eject, Health, Percent, Policy, Pool, Slow, Source};
 use crate::discovery::{Fitness, Found, Observation, Outcome};
+use crate::domain::{AdminState, CloseReason, Ending};
 use crate::own::Owner;
-use crate::pool::event::AdminState;
 use crate::pool::snapshot::PoolSnapshot;
-use crate::telemetry::CloseReason;
 
 fn pool(checks: usize) -> Pool {
     let mut pool = Pool::new(vec![Source::Static(Vec::new())]);
@@ -38,15 +37,15 @@ fn letter(n: usize) -> String {
 
 fn hear(pool_state: &mut PoolState, name: &str, check: usize, passed: bool, now: Instant) {
     let result = if passed { Ok(()) } else { Err("no".to_owned().into()) };
-    pool_state.on(Event::Checked(key_of(pool_state, name), check, result), now);
+    pool_state.on(Input::Checked(key_of(pool_state, name), check, result), now);
 }
 
 fn reset(pool_state: &mut PoolState, name: &str, in_a_row: u32, now: Instant) -> Vec<Effect> {
-    pool_state.on(Event::Failed(key_of(pool_state, name), Failure::Reset, in_a_row), now)
+    pool_state.on(Input::Failed(key_of(pool_state, name), Failure::Reset, in_a_row), now)
 }
 
 fn tell(pool_state: &mut PoolState, name: &str, command: Command, now: Instant) -> Vec<Effect> {
-    pool_state.on(Event::Told(key_of(pool_state, name), command, "root".into()), now)
+    pool_state.on(Input::Told(key_of(pool_state, name), command, "root".into()), now)
 }
 
 fn state(pool_state: &PoolState, name: &str) -> BackendState {
@@ -105,10 +104,10 @@ fn failures_in_a_row_eject_and_each_time_for_longer() {
         assert_eq!(state(&pool_state, "a"), BackendState::Ejected);
         let out = 30 * SECOND * times;
         assert_eq!(pool_state.deadline(now), Some(now + out));
-        pool_state.on(Event::Tick, now + out - Duration::from_millis(1));
+        pool_state.on(Input::Tick, now + out - Duration::from_millis(1));
         assert_eq!(state(&pool_state, "a"), BackendState::Ejected);
         now += out;
-        pool_state.on(Event::Tick, now);
+        pool_state.on(Input::Tick, now);
         assert_eq!(state(&pool_state, "a"), BackendState::Up);
     }
 }
@@ -159,7 +158,7 @@ fn who_is_much_slower_than_the_others_is_ejected() {
     let mut at = now;
     let mut after = |pool_state: &mut PoolState| {
         at += 10 * SECOND;
-        pool_state.on(Event::Tick, at);
+        pool_state.on(Input::Tick, at);
         pool_state.members().iter().map(|member| member.state == BackendState::Ejected).collect::<Vec<_>>()
     };
     answer(&pool_state, [10, 15, 400], 19);
@@ -206,7 +205,7 @@ fn an_operator_drains_returns_and_maintains() {
     assert_eq!(state(&pool_state, "a"), BackendState::Draining);
     assert_eq!(&*pool_state.members()[0].cause, "root drains it");
     assert!(backend.order().is_some_and(|order| order.reason == CloseReason::Operator));
-    pool_state.on(Event::Tick, now + 100 * SECOND);
+    pool_state.on(Input::Tick, now + 100 * SECOND);
     assert_eq!(pool_state.members().len(), 2, "who drains by an operator's word stays");
     tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
     assert_eq!((state(&pool_state, "a"), backend.order()), (BackendState::Up, None));
@@ -277,8 +276,8 @@ fn a_file_that_cannot_be_read_takes_nobody_out() {
     pool_state.on(observed(key.clone(), vec![found("a", "10.0.0.1")]), now);
     hear(&mut pool_state, "a", 0, false, now);
     let broken = Observation { outcome: Outcome::ServerFailure("broken".into()), owners: BTreeMap::new() };
-    pool_state.on(Event::Observed(key, broken), now);
-    pool_state.on(Event::Tick, now + 1_000_000 * SECOND);
+    pool_state.on(Input::Observed(key, broken), now);
+    pool_state.on(Input::Tick, now + 1_000_000 * SECOND);
     assert_eq!(states(&pool_state), [("a".to_owned(), BackendState::Down)]);
 }
 
@@ -292,7 +291,7 @@ fn who_came_up_gets_its_share_step_by_step() {
         let next = pool_state.deadline(at);
         assert_eq!(next, (step < 10).then(|| now + SECOND * step).or(Some(now + 10 * SECOND)));
         at = next.unwrap();
-        let effects = pool_state.on(Event::Tick, at);
+        let effects = pool_state.on(Input::Tick, at);
         assert_eq!(effects.iter().any(|effect| matches!(effect, Effect::Reshape)), step < 10);
     }
     assert_eq!(pool_state.deadline(at), None);
@@ -353,23 +352,23 @@ fn a_backend_at_an_own_address_is_refused_with_the_cause_until_nothing_listens_t
     assert_eq!(&*member.cause, "refused: 10.0.0.1:5000 is this balancer's own listener \"web\"");
     // Checks, panic and operators leave it out of service.
     let (own, other) = (key_of(&pool_state, "own"), key_of(&pool_state, "other"));
-    pool_state.on(Event::Checked(own, 0, Ok(())), now);
-    pool_state.on(Event::Checked(other, 0, Err("no".to_owned().into())), now);
-    pool_state.on(Event::Told(own, Command::SetAdminState(AdminState::Maintenance), "root".into()), now);
-    let effects = pool_state.on(Event::Told(own, Command::SetAdminState(AdminState::Up), "root".into()), now);
+    pool_state.on(Input::Checked(own, 0, Ok(())), now);
+    pool_state.on(Input::Checked(other, 0, Err("no".to_owned().into())), now);
+    pool_state.on(Input::Told(own, Command::SetAdminState(AdminState::Maintenance), "root".into()), now);
+    let effects = pool_state.on(Input::Told(own, Command::SetAdminState(AdminState::Up), "root".into()), now);
     assert_eq!(checks(&effects), (0, 0));
     assert_eq!(pool_state.members()[0].state, BackendState::Down);
     let snapshot = PoolSnapshot::new(&config, pool_state.members(), None);
     assert!(snapshot.panic);
     assert_eq!(snapshot.backends().map(|backend| backend.key).collect::<Vec<_>>(), [other]);
     // It is like any other once the address is free.
-    let effects = pool_state.on(Event::OwnAddresses(Arc::default()), now);
+    let effects = pool_state.on(Input::OwnAddresses(Arc::default()), now);
     assert_eq!((checks(&effects), pool_state.members()[0].state), ((1, 0), BackendState::Joining));
-    pool_state.on(Event::Checked(own, 0, Ok(())), now);
+    pool_state.on(Input::Checked(own, 0, Ok(())), now);
     assert_eq!(pool_state.members()[0].state, BackendState::Up);
     // It is refused again, and its connections are cut, when a listener binds the address.
     let admin = vec![("10.0.0.1:5000".parse().unwrap(), Owner::Admin)];
-    let effects = pool_state.on(Event::OwnAddresses(Arc::new(OwnAddresses::new(admin))), now);
+    let effects = pool_state.on(Input::OwnAddresses(Arc::new(OwnAddresses::new(admin))), now);
     assert_eq!((checks(&effects), pool_state.members()[0].state), ((0, 1), BackendState::Down));
     assert_eq!(&*pool_state.members()[0].cause, "refused: 10.0.0.1:5000 is this balancer's own admin server");
     let order = pool_state.members()[0].backend.order().unwrap();
@@ -391,11 +390,11 @@ fn an_address_that_this_machine_gets_while_it_runs_is_noticed_within_a_second() 
     HAS_IT.store(true, Ordering::Relaxed);
     let due = pool_state.deadline(now).unwrap();
     assert!(due > now && due <= now + SECOND, "{:?}", due - now);
-    pool_state.on(Event::Tick, due - Duration::from_millis(1));
+    pool_state.on(Input::Tick, due - Duration::from_millis(1));
     assert_eq!(pool_state.members()[0].state, BackendState::Up);
-    pool_state.on(Event::Tick, due);
+    pool_state.on(Input::Tick, due);
     assert_eq!(pool_state.members()[0].state, BackendState::Down);
     HAS_IT.store(false, Ordering::Relaxed);
-    pool_state.on(Event::Tick, due + SECOND);
+    pool_state.on(Input::Tick, due + SECOND);
     assert_eq!(pool_state.members()[0].state, BackendState::Up);
 }

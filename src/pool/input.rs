@@ -1,21 +1,19 @@
-//! What a pool state takes in, and what follows from it.
+//! What the pool's state machine takes in, and what follows from it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use super::backend::Backend;
-use super::backend_state::BackendState;
 use crate::config;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
+
+use crate::domain::{AdminState, BackendState, Cause};
 use crate::health::CheckError;
 use crate::own::OwnAddresses;
-use crate::telemetry::text::Cause;
 
 /// Something that a pool state takes in.
 #[derive(Debug)]
-pub enum Event {
+pub enum Input {
     /// A source has asked once more.
     Observed(SourceKey, Observation),
     /// A backend was checked, by the pool's check of that number.
@@ -48,29 +46,6 @@ pub enum Command {
     SetWeight(u32),
     /// To be checked at once.
     Check,
-}
-
-/// Whether an operator wants a backend to be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AdminState {
-    /// As far as its checks allow.
-    Up,
-    /// It is to get nothing new; its connections follow `on_drain`.
-    Draining,
-    /// The same, and it is not to be checked.
-    Maintenance,
-}
-
-impl AdminState {
-    /// The word in the log and in the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Draining => "draining",
-            Self::Maintenance => "maintenance",
-        }
-    }
 }
 
 /// How a live connection failed before the backend had said anything.

@@ -6,7 +6,7 @@ use ratatui::Frame;
 use ratatui::style::Color;
 use ratatui::text::Span;
 
-use crate::pool::BackendState;
+use crate::domain::BackendState;
 use crate::sanitize;
 
 /// A terminal that is drawn on; put back in order when it is dropped, and by the library's hook when the program

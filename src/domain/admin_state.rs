@@ -1,0 +1,26 @@
+//! The states that an operator sets.
+
+use serde::{Deserialize, Serialize};
+
+/// What an operator wants of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdminState {
+    /// It is in service as far as its checks allow.
+    Up,
+    /// It gets no new connections; open ones follow `on_drain`.
+    Draining,
+    /// The same, and it is not checked.
+    Maintenance,
+}
+
+impl AdminState {
+    /// The word in the log and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! What happens to the balancer: each event is one line of the log and one entry of the journal. Events of single
+//! connections are not among them; those are decisions and ends.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{AdminState, BackendState, Cause, Client, Ending};
+
+/// Something that happened. In JSON, `kind` names the variant.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Event {
+    /// A backend's state changed.
+    StateChanged {
+        /// Its pool.
+        pool: Arc<str>,
+        /// Its name.
+        backend: Arc<str>,
+        /// Its address.
+        address: SocketAddr,
+        /// Its state before.
+        from: BackendState,
+        /// Its state now.
+        to: BackendState,
+        /// Why.
+        cause: Cause,
+    },
+    /// A backend that was known by its address only has a name now.
+    BackendNamed {
+        /// Its pool.
+        pool: Arc<str>,
+        /// Its name.
+        backend: Arc<str>,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// A backend's weight changed.
+    WeightChanged {
+        /// Its pool.
+        pool: Arc<str>,
+        /// Its name.
+        backend: Arc<str>,
+        /// The weight.
+        weight: u32,
+    },
+    /// A backend was not ejected, because `eject.at_most` backends are ejected already.
+    EjectionSuppressed {
+        /// Its pool.
+        pool: Arc<str>,
+        /// Its name.
+        backend: Arc<str>,
+        /// Why it would have been ejected.
+        cause: Cause,
+    },
+    /// A pool's connections go to another tier of its backends than before.
+    ServingTierChanged {
+        /// The pool.
+        pool: Arc<str>,
+        /// The tier.
+        tier: ServingTier,
+        /// The tier before; `None` at the start.
+        before: Option<ServingTier>,
+        /// How many backends are up.
+        up: usize,
+        /// How many are eligible.
+        used: usize,
+        /// The pool's `panic`: when fewer than this share of backends are up, all are used, in percent.
+        panic: u8,
+    },
+    /// A source began to fail or to find nothing, in another way than before, or recovered.
+    ResolverStatusChanged {
+        /// Its pool.
+        pool: Arc<str>,
+        /// The source.
+        source: Arc<str>,
+        /// What is wrong; `None`: it finds backends again.
+        trouble: Option<Trouble>,
+    },
+    /// A source reports other endpoints than before.
+    EndpointsChanged {
+        /// Its pool.
+        pool: Arc<str>,
+        /// The source.
+        source: Arc<str>,
+        /// The kind of answer, as in the metric `pointsman_resolutions_total`.
+        result: &'static str,
+        /// How many endpoints it reports.
+        backends: usize,
+        /// The first of those that are new.
+        new: Vec<Endpoint>,
+        /// The first of those that are missing now.
+        missing: Vec<Endpoint>,
+    },
+    /// A backend's check has another result than the time before.
+    CheckResultChanged {
+        /// Its pool.
+        pool: Arc<str>,
+        /// Its name.
+        backend: Arc<str>,
+        /// Its address.
+        address: SocketAddr,
+        /// What was checked: `tcp`, `http`, `exchange`, `postgres`, `redis`.
+        check: &'static str,
+        /// Whether it passed.
+        passed: bool,
+        /// Why it did not.
+        error: Option<Cause>,
+        /// How long it took, in milliseconds.
+        took_ms: f64,
+    },
+    /// A check has no result because of a local error.
+    CheckInconclusive {
+        /// The pool.
+        pool: Arc<str>,
+        /// The backend's name.
+        backend: Arc<str>,
+        /// The error.
+        error: Cause,
+    },
+    /// Checks of a pool start late: too many checks of all pools are running.
+    ChecksLate {
+        /// The pool.
+        pool: Arc<str>,
+        /// How long the first of them waited to start, in milliseconds.
+        waited_ms: u64,
+    },
+    /// Checks of a pool start on time again.
+    ChecksOnTime {
+        /// The pool.
+        pool: Arc<str>,
+        /// How long they ran late, in milliseconds.
+        after_ms: u64,
+        /// How many checks ran late.
+        checks: u64,
+    },
+    /// An operator set a backend's state or weight.
+    OperatorChange {
+        /// The operator.
+        by: Arc<str>,
+        /// The backend's pool.
+        pool: Arc<str>,
+        /// Its name.
+        backend: Arc<str>,
+        /// Its address.
+        address: SocketAddr,
+        /// The state, if that was set.
+        state: Option<AdminState>,
+        /// The weight, if that was set.
+        weight: Option<u32>,
+    },
+    /// An operator added a backend.
+    BackendAdded {
+        /// The operator.
+        by: Arc<str>,
+        /// The pool.
+        pool: Arc<str>,
+        /// The backend's name.
+        backend: Arc<str>,
+        /// Its address.
+        address: SocketAddr,
+        /// Its weight.
+        weight: u32,
+        /// Whether it is a backup.
+        backup: bool,
+    },
+    /// An operator removed a backend that operators had added.
+    BackendRemoved {
+        /// The operator.
+        by: Arc<str>,
+        /// The pool.
+        pool: Arc<str>,
+        /// The backend's name.
+        backend: Arc<str>,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// An operator closed a connection.
+    ConnectionClosed {
+        /// The operator.
+        by: Arc<str>,
+        /// The connection's number.
+        conn: u64,
+        /// Its client.
+        client: Client,
+        /// Its pool.
+        pool: Arc<str>,
+        /// Its backend, if it had one.
+        backend: Option<Arc<str>>,
+        /// How.
+        how: Ending,
+    },
+    /// An operator had backends checked at once.
+    CheckRequested {
+        /// The operator.
+        by: Arc<str>,
+        /// The pool; `None`: all.
+        pool: Option<Arc<str>>,
+        /// The backend; `None`: all of the pool.
+        backend: Option<Arc<str>>,
+    },
+    /// The configuration was reloaded and is in effect.
+    ReloadApplied {
+        /// An operator, or a signal.
+        by: Arc<str>,
+        /// The file.
+        config: Arc<str>,
+        /// Listeners in it.
+        listeners: usize,
+        /// Pools in it.
+        pools: usize,
+        /// Changed parts that take effect after a restart.
+        restart: Vec<&'static str>,
+    },
+    /// The configuration was reloaded and is invalid: nothing changed.
+    ReloadRefused {
+        /// An operator, or a signal.
+        by: Arc<str>,
+        /// The file.
+        config: Arc<str>,
+        /// What is wrong with it.
+        problems: Vec<ConfigProblem>,
+    },
+    /// The process stops accepting connections, now or after the grace period.
+    DrainStarted {
+        /// An operator, or a signal.
+        by: Arc<str>,
+        /// Connections that are open.
+        open: usize,
+        /// The grace period, in which connections are still accepted, in milliseconds.
+        grace_ms: u64,
+        /// How long the open ones then have to finish, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// A drain goes on.
+    DrainProgress {
+        /// Connections that are open.
+        open: usize,
+        /// The age of the oldest, in milliseconds.
+        oldest_ms: Option<u64>,
+        /// Time that they have left, in milliseconds.
+        time_left_ms: u64,
+    },
+    /// A drain is over.
+    DrainDone {
+        /// Connections that are cut off; `None`: all have finished.
+        cut: Option<usize>,
+    },
+}
+
+/// A problem of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfigProblem {
+    /// The line of the file, from 1; `None`: the problem concerns the whole file.
+    pub line: Option<usize>,
+    /// The column, in characters from 1.
+    pub column: Option<usize>,
+    /// The problem.
+    pub message: Cause,
+}
+
+/// Which of a pool's backends its connections go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServingTier {
+    /// None is up: connections are rejected.
+    None,
+    /// Those that are no backups.
+    Primaries,
+    /// Backups, because no primary is up.
+    Backups,
+    /// All, up or not, because too few are up (panic).
+    All,
+}
+
+/// An endpoint that a source reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.address)
+    }
+}
+
+/// What is wrong with a source's answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Trouble {
+    /// The kind of answer, as in the metric `pointsman_resolutions_total`.
+    pub result: &'static str,
+    /// What that means.
+    pub reason: Cause,
+}
+
+impl Event {
+    /// The pool that it concerns; `None`: the whole process.
+    pub fn pool(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::StateChanged { pool, .. }
+            | Self::BackendNamed { pool, .. }
+            | Self::WeightChanged { pool, .. }
+            | Self::EjectionSuppressed { pool, .. }
+            | Self::ServingTierChanged { pool, .. }
+            | Self::ResolverStatusChanged { pool, .. }
+            | Self::EndpointsChanged { pool, .. }
+            | Self::CheckResultChanged { pool, .. }
+            | Self::CheckInconclusive { pool, .. }
+            | Self::ChecksLate { pool, .. }
+            | Self::ChecksOnTime { pool, .. }
+            | Self::OperatorChange { pool, .. }
+            | Self::BackendAdded { pool, .. }
+            | Self::BackendRemoved { pool, .. }
+            | Self::ConnectionClosed { pool, .. } => Some(pool),
+            Self::CheckRequested { pool, .. } => pool.as_ref(),
+            Self::ReloadApplied { .. } | Self::ReloadRefused { .. } => None,
+            Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => None,
+        }
+    }
+
+    /// The name of the backend that it concerns, if any.
+    pub fn backend(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::StateChanged { backend, .. }
+            | Self::BackendNamed { backend, .. }
+            | Self::WeightChanged { backend, .. }
+            | Self::EjectionSuppressed { backend, .. }
+            | Self::CheckResultChanged { backend, .. }
+            | Self::CheckInconclusive { backend, .. }
+            | Self::OperatorChange { backend, .. }
+            | Self::BackendAdded { backend, .. }
+            | Self::BackendRemoved { backend, .. } => Some(backend),
+            Self::ConnectionClosed { backend, .. } | Self::CheckRequested { backend, .. } => backend.as_ref(),
+            Self::ServingTierChanged { .. }
+            | Self::ResolverStatusChanged { .. }
+            | Self::EndpointsChanged { .. } => None,
+            Self::ChecksLate { .. } | Self::ChecksOnTime { .. } => None,
+            Self::ReloadApplied { .. } | Self::ReloadRefused { .. } => None,
+            Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => None,
+        }
+    }
+
+    /// That backend's address, if the event has it.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::StateChanged { address, .. }
+            | Self::BackendNamed { address, .. }
+            | Self::CheckResultChanged { address, .. }
+            | Self::OperatorChange { address, .. }
+            | Self::BackendAdded { address, .. }
+            | Self::BackendRemoved { address, .. } => Some(*address),
+            _ => None,
+        }
+    }
+}
