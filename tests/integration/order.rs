@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 
 use crate::support::{Lb, PATIENCE, static_list};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Pairs of connections, enough that each known cause of reordering shows up in most runs.
 const PAIRS: usize = 300;
@@ -22,6 +23,16 @@ fn backend() -> (SocketAddr, Receiver<TcpStream>) {
         }
     });
     (address, connections)
+}
+
+/// Lets this thread, and the processes that it starts, run on one CPU only. On several, the kernel may swap two SYNs by
+/// itself: each CPU has a queue of its own for packets of the loopback device, and a busy system moves threads between
+/// CPUs.
+fn run_on_one_cpu() {
+    let allowed = sched_getaffinity(None).unwrap();
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).unwrap());
+    sched_setaffinity(None, &one).unwrap();
 }
 
 /// Connects, and sends the byte `first` at once, if there is one.
@@ -56,6 +67,7 @@ fn swapped(lb: &Lb, connections: &Receiver<TcpStream>, first: Option<u8>, second
 #[test]
 fn one_worker_passes_connections_on_in_the_order_in_which_it_accepted_them() {
     let (address, connections) = backend();
+    run_on_one_cpu();
     let lb = Lb::start(&format!(
         "runtime: {{workers: 1}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {}}}}}\n",
         static_list(&[address])
