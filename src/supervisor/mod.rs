@@ -168,12 +168,11 @@ impl Supervisor {
 
     /// Takes the addresses that are new in `config`.
     fn reserve(&self, config: &Config) -> Result<BTreeMap<Arc<str>, Vec<BoundAddress>>, Error> {
+        // Of a Unix socket there is no second one at the same path.
         let ours = |address: &BindAddress| {
-            let same_port = |held: &BindAddress| match (held, address) {
-                (BindAddress::Tcp(held), BindAddress::Tcp(wanted)) => held.port() == wanted.port(),
-                (BindAddress::Unix(held), BindAddress::Unix(wanted)) => held == wanted,
-                _ => false,
-            };
+            let BindAddress::Tcp(wanted) = address else { return false };
+            let same_port =
+                |held: &BindAddress| matches!(held, BindAddress::Tcp(held) if held.port() == wanted.port());
             self.listeners.values().flat_map(|running| &running.addresses).any(|(_, held)| same_port(held))
         };
         let mut addresses = BTreeMap::new();
@@ -239,14 +238,14 @@ impl Supervisor {
         }
     }
 
-    /// Those of a pool that has none any longer run on; nobody looks after them.
+    /// When a pool no longer has replicas, their containers keep running.
     fn change_replicas(&mut self, config: &Config) {
         let limit = config.runtime.drain.timeout;
         let wanted = |name: &Arc<str>| config.pools.get(name).and_then(|pool| pool.replicas.as_ref());
         self.replicas.retain(|name, _| {
             let stays = wanted(name).is_some();
             if !stays {
-                info!(pool = %name, "replicas: nobody looks after them any longer; their containers run on");
+                info!(pool = %name, "replicas: no longer managed; containers keep running");
             }
             stays
         });

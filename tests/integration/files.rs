@@ -153,3 +153,23 @@ fn no_permitted_client_is_cut_off_however_many_checks_and_requests_run() {
     drop(asking);
     eventually("the admin server answers again", || (lb.get("/heartbeat").0 == 200).then_some(()));
 }
+
+#[test]
+fn a_reload_that_may_need_more_files_than_were_reserved_says_so_once() {
+    let config = |checks: usize| {
+        format!(
+            "runtime: {{max_checks: {checks}}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\n\
+             pools: {{p: {{discover: [{{static: [127.0.0.1:9]}}]}}}}\n"
+        )
+    };
+    let lb = Lb::start(&config(64));
+    let warning = "more open files may be needed";
+    for checks in [64, 32] {
+        assert!(lb.reload(&config(checks)).contains("reload applied"));
+    }
+    assert!(lb.logged(&[warning]).is_empty(), "{}", lb.log());
+    assert!(lb.reload(&config(200)).contains("reload applied"));
+    let told = lb.logged(&[warning]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("needed=") && told[0].contains("reserved="), "{told:?}");
+}

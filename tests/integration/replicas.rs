@@ -542,9 +542,11 @@ fn a_reload_changes_limits_at_once_and_the_image_for_those_to_come() {
     assert_eq!(engine.state().created.last().unwrap()["Image"], "web:2");
     let gone =
         "listeners: {l: {bind: 127.0.0.1:0, pool: p}}\npools: {p: {discover: [{static: [127.0.0.1:9]}]}}";
+    let unmanaged = "no longer managed; containers keep running";
+    assert!(lb.logged(&[unmanaged]).is_empty());
     assert!(lb.reload(gone).contains("applied"));
     assert_eq!(refused(&lb.get("/rep")).0, 404);
-    lb.when_logged("nobody looks after them any longer");
+    lb.when_logged(unmanaged);
     eventually("who was leaving has left, the others run", || {
         (engine.names("running") == ["p-Server-1", "p-new"] && engine.count() == 2).then_some(())
     });
