@@ -46,6 +46,7 @@
 //! | [`balance`] | the algorithms: pure |
 //! | [`telemetry`] | log, counters, decisions, the journal of events |
 //! | [`config`] | the YAML, and what it means |
+//! | [`backoff`] | the delays between attempts |
 //! | [`own`] | the addresses that this process listens on, which are never backends |
 //! | [`humanize`] | numbers, times and lists as text |
 //! | [`domain`] | the words of the domain as types: states and their reasons, events |
@@ -53,6 +54,7 @@
 
 pub mod admin;
 pub mod api;
+pub mod backoff;
 pub mod balance;
 pub mod bench;
 pub mod chart;

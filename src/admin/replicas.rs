@@ -77,8 +77,8 @@ pub(super) async fn remove(
 pub(super) async fn overview(State(app): State<App>) -> Json<AllReplicasReply> {
     let pools = app.overview.replicas.load();
     let group = |(pool, replicas): (&Arc<str>, &Replicas)| {
-        let board = replicas.board();
-        let (group, decisions) = (Arc::clone(&board.group), Arc::clone(&board.decisions));
+        let status = replicas.status();
+        let (group, decisions) = (Arc::clone(&status.group), Arc::clone(&status.decisions));
         (Arc::clone(pool), ReplicaPool { group, decisions })
     };
     Json(AllReplicasReply { pools: pools.iter().map(group).collect() })
@@ -160,7 +160,7 @@ pub(super) struct ReplicaError {
 impl From<Refusal> for ReplicaError {
     fn from(refusal: Refusal) -> Self {
         let status = match &refusal {
-            Refusal::MoreNamesThanAdded | Refusal::MoreNamesThanRemovable | Refusal::Wrong(_) => {
+            Refusal::MoreNamesThanAdded | Refusal::MoreNamesThanRemovable | Refusal::Invalid(_) => {
                 StatusCode::BAD_REQUEST
             }
             Refusal::Unknown { .. } | Refusal::NoImage(_) => StatusCode::NOT_FOUND,

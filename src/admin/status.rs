@@ -84,7 +84,7 @@ impl PoolInfo {
                 .replicas
                 .load()
                 .get(&pool.name)
-                .map(|replicas| Arc::clone(&replicas.board().group)),
+                .map(|replicas| Arc::clone(&replicas.status().group)),
             shadow: pool.shadowed_since().is_some(),
         }
     }

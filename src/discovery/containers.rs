@@ -1,8 +1,8 @@
-//! What the engine's list of running containers says, as backends: which of them, where, how much, how well. Pure:
-//! `docker.rs` asks for the list.
+//! Turns the engine's list of containers into backends: which, where, with what weight and in what condition. Pure:
+//! `docker.rs` has the list.
 //!
-//! A container tells of itself with labels: `pointsman.name`, `pointsman.port`, `pointsman.weight` (0 to 256),
-//! `pointsman.backup` (true or false), `pointsman.connections` (at once).
+//! A container sets its own options with labels: `pointsman.name`, `pointsman.port`, `pointsman.weight` (0 to 256),
+//! `pointsman.backup` (true or false), `pointsman.connections` (the limit of open connections).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -16,76 +16,75 @@ use bollard::models::{
 };
 use ipnet::IpNet;
 
-use super::chosen::Chosen;
+use super::container_filter::ContainerFilter;
 use super::{Fitness, Found};
 use crate::config::{BACKEND_NAME_RULE, Docker, is_backend_name};
 use crate::domain::cause::{Cause, bounded};
 use crate::sanitize;
 
-/// The largest share that a container can ask for, as in a static list.
+/// The largest weight, as in a static list.
 const LARGEST_WEIGHT: u32 = 256;
 /// A rejected label is logged up to this length, in characters: the engine allows any length.
 const SHOWN: usize = 80;
 
-/// What a list says.
+/// What a list means.
 #[derive(Debug, Default)]
 pub(super) struct Reading {
     /// The backends.
     pub(super) found: Vec<Found>,
-    /// Whose the addresses are, of all containers.
+    /// The name of the container at each address, for all containers.
     pub(super) owners: BTreeMap<IpAddr, Arc<str>>,
-    /// What the people who run the containers should know.
+    /// Mistakes in the setup of containers.
     pub(super) complaints: BTreeSet<Complaint>,
 }
 
-/// Something about a container that is not as it should be.
+/// A mistake in the setup of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Complaint {
     pub(super) id: String,
     pub(super) name: Arc<str>,
     /// What is wrong and what to do.
     pub(super) reason: String,
-    /// It is no backend because of that.
+    /// Whether the container is no backend because of it; otherwise only a label is ignored.
     pub(super) skipped: bool,
 }
 
-/// What the engine says of how a container is.
+/// The condition of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// It runs, and has no HEALTHCHECK.
+    /// It runs and has no HEALTHCHECK.
     Running,
     /// Its HEALTHCHECK has not passed yet.
     Starting,
     Healthy,
     Unhealthy,
-    /// It is frozen: its kernel still accepts connections, and nobody serves them.
+    /// It is frozen: its kernel still accepts connections, but nothing serves them.
     Paused,
-    /// It is just not running.
-    Away,
+    NotRunning,
 }
 
-/// Reads a list of containers; `why` says, by id, why those that are unhealthy are. `near` says whether this
-/// process has an address in a network.
+/// Reads a list of containers. `reasons` has, by id, why containers are unhealthy; `is_local` tells whether this process
+/// has an address in a network.
 pub(super) fn read(
     settings: &Docker,
+    filter: &ContainerFilter,
     containers: &[ContainerSummary],
-    why: &HashMap<String, Cause>,
-    near: &dyn Fn(&IpNet) -> bool,
+    reasons: &HashMap<String, Cause>,
+    is_local: &dyn Fn(&IpNet) -> bool,
 ) -> Reading {
-    let chosen = Chosen::new(&settings.label, settings.adopt.as_ref());
     let mut reading = Reading::default();
-    let running = || containers.iter().filter(|container| condition(container) != Condition::Away);
+    let running = || containers.iter().filter(|container| condition(container) != Condition::NotRunning);
     for container in running() {
         let name = name(container);
         for endpoint in endpoints(container).values() {
             reading.owners.extend(endpoint.addresses().map(|net| (net.addr(), Arc::clone(&name))));
         }
     }
-    for container in running().filter(|container| chosen.has(container)) {
+    for container in running().filter(|container| filter.matches(container)) {
         let mut complaints = Vec::new();
-        match found(settings, container, why, near, &mut complaints) {
+        match found(settings, container, reasons, is_local, &mut complaints) {
             Ok(found) => {
-                // Networks that cannot reach each other may use the same addresses: then it is the backend's.
+                // Separate networks may use the same addresses: then the backend owns them.
                 let addresses = std::iter::once(found.address).chain(found.also.iter().copied());
                 reading.owners.extend(addresses.map(|address| (address.ip(), Arc::clone(&found.name))));
                 reading.found.push(found);
@@ -107,12 +106,12 @@ pub(super) fn read(
 fn found(
     settings: &Docker,
     container: &ContainerSummary,
-    why: &HashMap<String, Cause>,
-    near: &dyn Fn(&IpNet) -> bool,
+    reasons: &HashMap<String, Cause>,
+    is_local: &dyn Fn(&IpNet) -> bool,
     complaints: &mut Vec<(String, bool)>,
 ) -> Result<Found, String> {
     let endpoints = endpoints(container);
-    let endpoint = endpoint(settings, container, &endpoints, near)?;
+    let endpoint = endpoint(settings, container, &endpoints, is_local)?;
     let mut label = Labels { container, complaints };
     let rule = format!("a name of {BACKEND_NAME_RULE}");
     label.read("name", &rule, |name: &String| name.is_empty() || is_backend_name(name));
@@ -128,44 +127,44 @@ fn found(
         weight: weight.unwrap_or(1),
         tier: u16::from(backup.unwrap_or(false)),
         connections,
-        fitness: fitness(settings, container, why),
+        fitness: fitness(settings, container, reasons),
         ..Found::new(name(container), address)
     })
 }
 
-/// The labels of a container that are meant for us; those that make no sense are complained of.
+/// Reads the labels of a container that are meant for Pointsman, and complains of invalid ones.
 struct Labels<'a> {
     container: &'a ContainerSummary,
     complaints: &'a mut Vec<(String, bool)>,
 }
 
 impl Labels<'_> {
-    fn read<T: FromStr>(&mut self, what: &str, wanted: &str, good: impl Fn(&T) -> bool) -> Option<T> {
-        let text = label(self.container, what)?;
-        let value = text.trim().parse().ok().filter(good);
+    fn read<T: FromStr>(&mut self, key: &str, rule: &str, is_valid: impl Fn(&T) -> bool) -> Option<T> {
+        let text = label(self.container, key)?;
+        let value = text.trim().parse().ok().filter(is_valid);
         if value.is_none() {
             let text = sanitize::shortened(text, SHOWN);
             let reason =
-                format!("its label pointsman.{what} must be {wanted}, not {text:?}; it is not heeded");
+                format!("its label pointsman.{key} must be {rule}, not {text:?}; the label is ignored");
             self.complaints.push((reason, false));
         }
         value
     }
 }
 
-fn label<'a>(container: &'a ContainerSummary, what: &str) -> Option<&'a str> {
-    Some(container.labels.as_ref()?.get(&format!("pointsman.{what}"))?.as_str())
+fn label<'a>(container: &'a ContainerSummary, key: &str) -> Option<&'a str> {
+    Some(container.labels.as_ref()?.get(&format!("pointsman.{key}"))?.as_str())
 }
 
-/// The port of a container of which nobody has said it: the only one that its image exposes.
+/// The port of a container if none is configured: the only one that its image exposes.
 fn only_port(container: &ContainerSummary) -> Result<u16, String> {
     let ports = container.ports.iter().flatten().filter(|port| port.typ == Some(Protocol::TCP));
     let ports: BTreeSet<u16> = ports.map(|port| port.private_port).collect();
     match ports.first() {
         Some(port) if ports.len() == 1 => Ok(*port),
-        None => Err("nothing tells its port: give it the label pointsman.port, or the source a port".into()),
+        None => Err("its port is unknown: give it the label pointsman.port, or the source a port".into()),
         Some(_) => Err(format!(
-            "it exposes {} ports, and nothing tells which to use: give it the label pointsman.port, or the source a port",
+            "it exposes {} ports: choose one with the label pointsman.port, or give the source a port",
             ports.len()
         )),
     }
@@ -179,7 +178,7 @@ struct Endpoint {
 }
 
 impl Endpoint {
-    /// Its addresses, the one that is connected to first.
+    /// The addresses; the first is the one to connect to.
     fn addresses(&self) -> impl Iterator<Item = IpNet> + '_ {
         self.v4.into_iter().chain(self.v6)
     }
@@ -190,7 +189,7 @@ impl From<&EndpointSettings> for Endpoint {
         let net = |ip: &Option<String>, prefix: Option<i64>| {
             let ip: IpAddr = ip.as_deref()?.parse().ok()?;
             let alone = IpNet::from(ip);
-            // Without a prefix nothing is said of its neighbours.
+            // Without a prefix the network is unknown.
             let prefix = prefix.and_then(|prefix| u8::try_from(prefix).ok()).filter(|prefix| *prefix > 0);
             Some(prefix.and_then(|prefix| IpNet::new(ip, prefix).ok()).unwrap_or(alone))
         };
@@ -212,18 +211,18 @@ fn endpoints(container: &ContainerSummary) -> BTreeMap<&str, Endpoint> {
         .collect()
 }
 
-/// Which network a container is reached by.
+/// The endpoint to reach a container by.
 fn endpoint<'a>(
     settings: &Docker,
     container: &ContainerSummary,
     endpoints: &'a BTreeMap<&str, Endpoint>,
-    near: &dyn Fn(&IpNet) -> bool,
+    is_local: &dyn Fn(&IpNet) -> bool,
 ) -> Result<&'a Endpoint, String> {
     if endpoints.is_empty() {
         let mode = container.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
         return Err(match mode {
-            Some("host") => "it shares its host's network, and the engine tells no address of that: name it \
-                             under `static`, or give it a network of its own"
+            Some("host") => "it shares its host's network, where the engine knows no address: list it under \
+                             `static`, or give it a network of its own"
                 .to_owned(),
             Some(mode) => format!("it has no address of its own (its network mode is {mode:?})"),
             None => "it has no address".to_owned(),
@@ -236,41 +235,40 @@ fn endpoint<'a>(
         });
     }
     let mut all = endpoints.values();
-    let shared = || endpoints.values().find(|endpoint| endpoint.addresses().any(|net| near(&net)));
+    let shared = || endpoints.values().find(|endpoint| endpoint.addresses().any(|net| is_local(&net)));
     match (all.next(), all.next()) {
         (Some(only), None) => Ok(only),
         (first, _) => shared().or(first).ok_or_else(|| "it has no address".to_owned()),
     }
 }
 
-fn fitness(settings: &Docker, container: &ContainerSummary, why: &HashMap<String, Cause>) -> Fitness {
+fn fitness(settings: &Docker, container: &ContainerSummary, reasons: &HashMap<String, Cause>) -> Fitness {
     match condition(container) {
         Condition::Paused => Fitness::Unhealthy("it is paused".into()),
         _ if !settings.healthcheck => Fitness::Unknown,
         Condition::Starting => Fitness::Starting,
         Condition::Healthy => Fitness::Healthy,
         Condition::Unhealthy => {
-            let why = why.get(id(container)).cloned();
-            Fitness::Unhealthy(why.unwrap_or_else(|| "its HEALTHCHECK fails".into()))
+            Fitness::Unhealthy(reasons.get(id(container)).cloned().unwrap_or_else(|| unhealthy_because("")))
         }
-        Condition::Running | Condition::Away => Fitness::Unknown,
+        Condition::Running | Condition::NotRunning => Fitness::Unknown,
     }
 }
 
-/// How a container is.
+/// The condition of a container.
 pub(super) fn condition(container: &ContainerSummary) -> Condition {
     match container.state {
         Some(State::RUNNING) => {}
         Some(State::PAUSED) => return Condition::Paused,
-        _ => return Condition::Away,
+        _ => return Condition::NotRunning,
     }
     match container.health.as_ref().and_then(|health| health.status) {
         Some(HealthStatus::STARTING) => Condition::Starting,
         Some(HealthStatus::HEALTHY) => Condition::Healthy,
         Some(HealthStatus::UNHEALTHY) => Condition::Unhealthy,
         Some(HealthStatus::NONE) => Condition::Running,
-        // Before version 1.52 of its API the engine's list has it in words only: `Up 3 seconds (health: starting)`.
-        // Asking for the container itself would tell it too, but waits for whoever starts or stops it.
+        // Before API version 1.52 the list has it only in words: `Up 3 seconds (health: starting)`. Inspecting the
+        // container instead would wait for a start or stop in progress.
         Some(HealthStatus::EMPTY) | None => {
             let status = container.status.as_deref().unwrap_or_default();
             let word = status.rsplit_once('(').and_then(|(_, word)| word.strip_suffix(')'));
@@ -289,8 +287,8 @@ pub(crate) fn id(container: &ContainerSummary) -> &str {
     container.id.as_deref().unwrap_or_default()
 }
 
-/// The name of a container: its label if a backend may have that name, otherwise its own name. Links give it more
-/// names, such as `/web/db`.
+/// The name of a container as a backend: its label if valid, otherwise its own name. Links give it more names, such as
+/// `/web/db`.
 pub(crate) fn name(container: &ContainerSummary) -> Arc<str> {
     let labelled = label(container, "name").map(str::trim).filter(|name| is_backend_name(name));
     let own = || {
@@ -302,7 +300,7 @@ pub(crate) fn name(container: &ContainerSummary) -> Arc<str> {
 
 /// Why a container is unhealthy, given the last output of its HEALTHCHECK.
 pub(super) fn unhealthy_because(output: &str) -> Cause {
-    /// The length up to which its output is logged, in characters.
+    /// The length of the output in the log, in characters.
     const LONGEST: usize = 200;
     let line = output.lines().map(str::trim).rfind(|line| !line.is_empty());
     match line {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// What an engine of API version 1.41 tells of a container, as recorded from Docker 20.10.
+/// A container in the list of an engine of API version 1.41, as recorded from Docker 20.10.
 fn recorded() -> Value {
     json!({
         "Id": "dfd16b34f8bbfdb88e469be85b985d792b74ac1e71277ce992589ff80332d20c",
@@ -31,14 +31,14 @@ fn recorded() -> Value {
     })
 }
 
-/// The recorded container with something changed.
+/// The recorded container with a change.
 fn but(change: impl FnOnce(&mut Value)) -> ContainerSummary {
     let mut container = recorded();
     change(&mut container);
     serde_json::from_value(container).unwrap()
 }
 
-/// The recorded container with these labels too.
+/// The recorded container with additional labels.
 fn labelled(labels: &[(&str, &str)]) -> ContainerSummary {
     but(|container| {
         for (key, value) in labels {
@@ -55,11 +55,15 @@ fn settings() -> Docker {
     Docker::new("pointsman.pool=web".into())
 }
 
-fn reading(settings: &Docker, containers: &[ContainerSummary]) -> Reading {
-    read(settings, containers, &HashMap::new(), &|_| false)
+fn filter(settings: &Docker) -> ContainerFilter {
+    ContainerFilter::new(&settings.label, settings.adopt.as_ref())
 }
 
-/// The only backend that a container makes, which nothing is wrong with.
+fn reading(settings: &Docker, containers: &[ContainerSummary]) -> Reading {
+    read(settings, &filter(settings), containers, &HashMap::new(), &|_| false)
+}
+
+/// The only backend that a container makes, without complaints.
 fn only(settings: &Docker, container: ContainerSummary) -> Found {
     let mut reading = reading(settings, &[container]);
     assert!(reading.complaints.is_empty(), "{:?}", reading.complaints);
@@ -81,13 +85,13 @@ fn address(text: &str) -> SocketAddr {
 }
 
 #[test]
-fn a_container_is_a_backend_with_its_name_its_address_and_the_port_it_exposes() {
+fn a_container_is_a_backend_with_its_name_its_address_and_its_exposed_port() {
     let found = only(&settings(), but(|_| ()));
     assert_eq!(found, Found::new("web-1".into(), address("172.17.0.2:5000")));
 }
 
 #[test]
-fn labels_say_name_port_weight_backup_and_connections() {
+fn labels_set_name_port_weight_backup_and_connections() {
     let labels = [
         ("pointsman.name", "big"),
         ("pointsman.port", "8080"),
@@ -106,7 +110,7 @@ fn labels_say_name_port_weight_backup_and_connections() {
 }
 
 #[test]
-fn labels_that_make_no_sense_are_told_and_the_defaults_hold() {
+fn invalid_labels_are_reported_and_the_defaults_apply() {
     let labels = [
         ("pointsman.name", "web\n2026-11-22 INFO closed"),
         ("pointsman.port", "0"),
@@ -116,17 +120,18 @@ fn labels_that_make_no_sense_are_told_and_the_defaults_hold() {
     ];
     let reading = reading(&settings(), &[labelled(&labels)]);
     assert_eq!(reading.found, [Found::new("web-1".into(), address("172.17.0.2:5000"))]);
-    let told: Vec<_> = reading.complaints.iter().map(|complaint| complaint.reason.as_str()).collect();
-    assert_eq!(told.len(), labels.len(), "{told:?}");
+    let reasons: Vec<_> = reading.complaints.iter().map(|complaint| complaint.reason.as_str()).collect();
+    assert_eq!(reasons.len(), labels.len(), "{reasons:?}");
     for (label, value) in labels {
         let word = format!("its label {label} must be");
-        assert!(told.iter().any(|t| t.contains(&word) && t.contains(&format!("{value:?}"))), "{told:?}");
+        let value = format!("{value:?}");
+        assert!(reasons.iter().any(|one| one.contains(&word) && one.contains(&value)), "{reasons:?}");
     }
     assert!(reading.complaints.iter().all(|complaint| !complaint.skipped && &*complaint.name == "web-1"));
 }
 
 #[test]
-fn a_label_that_is_no_valid_backend_name_leaves_the_container_its_own_name() {
+fn an_invalid_name_label_leaves_the_container_its_own_name() {
     let long = "x".repeat(300_000);
     for label in ["a\nb", "\x1b[2J", "\u{202e}gnp", "a/b", "..", &long] {
         let reading = reading(&settings(), &[labelled(&[("pointsman.name", label)])]);
@@ -145,24 +150,23 @@ fn a_label_that_is_no_valid_backend_name_leaves_the_container_its_own_name() {
 }
 
 #[test]
-fn only_those_with_the_label_are_backends_but_all_own_their_addresses() {
-    let stranger = but(|container| {
+fn only_labelled_containers_are_backends_but_all_own_their_addresses() {
+    let unlabelled = but(|container| {
         container["Id"] = json!("2");
         container["Names"] = json!(["/other"]);
         container["Labels"]["pointsman.pool"] = json!("db");
         container["NetworkSettings"]["Networks"]["bridge"]["IPAddress"] = json!("172.17.0.3");
     });
-    let reading = reading(&settings(), &[stranger.clone(), but(|_| ())]);
-    assert_eq!(reading.found.len(), 1);
-    let owner = |ip: &str| reading.owners.get(&ip.parse::<IpAddr>().unwrap()).map(|name| &**name);
+    let list = reading(&settings(), &[unlabelled.clone(), but(|_| ())]);
+    assert_eq!(list.found.len(), 1);
+    let owner = |ip: &str| list.owners.get(&ip.parse::<IpAddr>().unwrap()).map(|name| &**name);
     assert_eq!((owner("172.17.0.2"), owner("172.17.0.3")), (Some("web-1"), Some("other")));
-    // A label without a value asks for the key only.
-    let any = super::read(&Docker::new("pointsman.pool".into()), &[stranger], &HashMap::new(), &|_| false);
-    assert_eq!(any.found.len(), 1);
+    // A label without a value matches any value.
+    assert_eq!(reading(&Docker::new("pointsman.pool".into()), &[unlabelled]).found.len(), 1);
 }
 
 #[test]
-fn of_several_ports_none_is_guessed() {
+fn no_port_is_guessed_from_several() {
     let ports = |ports: Value| but(|container| container["Ports"] = ports);
     let many = json!([{"PrivatePort": 80, "Type": "tcp"}, {"PrivatePort": 443, "Type": "tcp"}]);
     let why = skipped(&settings(), ports(many.clone()));
@@ -172,7 +176,7 @@ fn of_several_ports_none_is_guessed() {
     );
     let found = only(&Docker { port: Some(443), ..settings() }, ports(many));
     assert_eq!(found.address.port(), 443);
-    // One that is published for both families is told twice.
+    // A port that is published for both families is listed twice.
     let published = json!([
         {"IP": "0.0.0.0", "PrivatePort": 5000, "PublicPort": 8080, "Type": "tcp"},
         {"IP": "::", "PrivatePort": 5000, "PublicPort": 8080, "Type": "tcp"},
@@ -182,20 +186,17 @@ fn of_several_ports_none_is_guessed() {
 }
 
 #[test]
-fn of_several_networks_it_is_the_one_named_or_one_we_are_on_or_the_first() {
+fn the_network_is_the_configured_one_or_a_local_one_or_the_first() {
     let networks = json!({
         "c": {"IPAddress": "10.3.0.2", "IPPrefixLen": 16},
         "a": {"IPAddress": "10.1.0.2", "IPPrefixLen": 16},
         "b": {"IPAddress": "10.2.0.2", "IPPrefixLen": 16},
         "down": {"IPAddress": "", "IPPrefixLen": 0}
     });
-    let found = |settings: &Docker, near: &dyn Fn(&IpNet) -> bool| {
-        read(settings, &[on(networks.clone())], &HashMap::new(), near)
-            .found
-            .remove(0)
-            .address
-            .ip()
-            .to_string()
+    let found = |settings: &Docker, is_local: &dyn Fn(&IpNet) -> bool| {
+        let containers = [on(networks.clone())];
+        let mut reading = read(settings, &filter(settings), &containers, &HashMap::new(), is_local);
+        reading.found.remove(0).address.ip().to_string()
     };
     assert_eq!(found(&settings(), &|_| false), "10.1.0.2");
     let ours: IpAddr = "10.3.0.9".parse().unwrap();
@@ -207,7 +208,7 @@ fn of_several_networks_it_is_the_one_named_or_one_we_are_on_or_the_first() {
 }
 
 #[test]
-fn both_families_are_one_backend_and_one_alone_will_do() {
+fn an_ipv4_and_an_ipv6_address_are_one_backend_and_either_is_enough() {
     let both = json!({"n": {"IPAddress": "10.1.0.2", "IPPrefixLen": 16,
         "GlobalIPv6Address": "fd00::2", "GlobalIPv6PrefixLen": 64}});
     let found = only(&settings(), on(both));
@@ -218,7 +219,7 @@ fn both_families_are_one_backend_and_one_alone_will_do() {
 }
 
 #[test]
-fn one_without_an_address_of_its_own_is_told_of() {
+fn a_container_without_its_own_address_is_reported() {
     let mode = |mode: &str, networks: Value| {
         but(|container| {
             container["HostConfig"]["NetworkMode"] = json!(mode);
@@ -232,7 +233,7 @@ fn one_without_an_address_of_its_own_is_told_of() {
 }
 
 #[test]
-fn its_healthcheck_is_its_fitness() {
+fn the_healthcheck_gives_the_fitness() {
     let status = |status: &str| but(|container| container["Status"] = json!(status));
     let fitness = |container| only(&settings(), container).fitness;
     assert_eq!(fitness(status("Up 3 seconds")), Fitness::Unknown);
@@ -242,21 +243,21 @@ fn its_healthcheck_is_its_fitness() {
         fitness(status("Up About an hour (unhealthy)")),
         Fitness::Unhealthy("its HEALTHCHECK fails".into())
     );
-    let why = HashMap::from([(id(&but(|_| ())).to_owned(), unhealthy_because("first\ndisk full\n\n"))]);
-    let told = read(&settings(), &[status("Up 3 seconds (unhealthy)")], &why, &|_| false).found.remove(0);
-    assert_eq!(told.fitness, Fitness::Unhealthy("its HEALTHCHECK fails: disk full".into()));
-    // Newer engines have a field for it.
+    let reasons = HashMap::from([(id(&but(|_| ())).to_owned(), unhealthy_because("first\ndisk full\n\n"))]);
+    let unhealthy = [status("Up 3 seconds (unhealthy)")];
+    let reading = read(&settings(), &filter(&settings()), &unhealthy, &reasons, &|_| false);
+    assert_eq!(reading.found[0].fitness, Fitness::Unhealthy("its HEALTHCHECK fails: disk full".into()));
+    // Newer engines have a field for the condition.
     let newer =
         |status: &str| but(|container| container["Health"] = json!({"Status": status, "FailingStreak": 0}));
     assert_eq!(fitness(newer("starting")), Fitness::Starting);
     assert_eq!(fitness(newer("none")), Fitness::Unknown);
-    // And who does not want it is not told.
     let without = Docker { healthcheck: false, ..settings() };
     assert_eq!(only(&without, status("Up 3 seconds (unhealthy)")).fitness, Fitness::Unknown);
 }
 
 #[test]
-fn a_paused_container_is_unfit_and_one_between_two_starts_is_none() {
+fn a_paused_container_is_unhealthy_and_a_restarting_one_is_no_backend() {
     let state = |state: &str| but(|container| container["State"] = json!(state));
     assert_eq!(only(&settings(), state("paused")).fitness, Fitness::Unhealthy("it is paused".into()));
     let reading = reading(&settings(), &[state("restarting"), state("exited")]);
@@ -264,12 +265,12 @@ fn a_paused_container_is_unfit_and_one_between_two_starts_is_none() {
 }
 
 #[test]
-fn names_given_by_links_are_not_its_own() {
+fn a_name_given_by_a_link_is_not_used() {
     let linked = but(|container| container["Names"] = json!(["/front/web", "/web-7"]));
     assert_eq!(&*only(&settings(), linked).name, "web-7");
 }
 
-/// Any text that could stand in a label, and often one that is nearly right.
+/// Any text for a label, often one that is nearly valid.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![any::<String>(), "[ ]?-?[0-9]{1,6}[ ]?", "true|false|TRUE|yes"]
 }
@@ -277,10 +278,10 @@ fn text() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
-    /// Whatever people write into labels, and whatever networks there are: a container with a usable address and port is
-    /// a backend within bounds; each label not heeded is told; and the order of the list does not matter.
+    /// Whatever the labels and networks: a container with a usable address and port is a backend within bounds, each
+    /// ignored label is reported, and the order of the list does not matter.
     #[test]
-    fn whatever_the_labels_say_the_backends_are_within_bounds(
+    fn any_labels_give_backends_within_bounds(
         containers in proptest::collection::vec(
             (proptest::option::of(text()), proptest::option::of(text()), proptest::option::of(text()),
              proptest::option::of(text()), 0_u8..3, 0..5_u8), 0..6),

@@ -1,4 +1,4 @@
-//! The Docker engine: where it is, how it is asked, and what to tell people when that fails.
+//! The address of a Docker engine: connecting, requests with a time limit, errors with advice.
 
 use std::fmt;
 use std::future::Future;
@@ -11,48 +11,48 @@ use tokio::time::timeout;
 
 use crate::domain::cause::{LONGEST, bounded};
 
-/// An engine that has not answered for this long is taken for one that does not.
-const REQUEST: Duration = Duration::from_secs(5);
-/// Where an engine listens if nothing else is said.
-const USUAL: &str = "unix:///var/run/docker.sock";
+/// The time limit of a request; an engine answers a list in milliseconds, and in seconds on a busy machine.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The address if nothing else is configured.
+const DEFAULT: &str = "unix:///var/run/docker.sock";
 
-/// Where an engine is.
+/// The address of an engine.
 #[derive(Clone, Debug)]
-pub(crate) struct Address(String);
+pub(crate) struct EngineAddress(String);
 
-impl fmt::Display for Address {
+impl fmt::Display for EngineAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Address {
-    /// What is configured; else `$DOCKER_HOST`; else the usual socket.
+impl EngineAddress {
+    /// The configured address, else `$DOCKER_HOST`, else the default socket.
     pub(crate) fn new(configured: Option<&str>) -> Self {
         let from_environment = || std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
         let address = configured.map(str::to_owned).or_else(from_environment);
-        Self(address.unwrap_or_else(|| USUAL.to_owned()))
+        Self(address.unwrap_or_else(|| DEFAULT.to_owned()))
     }
 
-    /// Finds out which version of the API the engine speaks: it refuses newer ones than its own, and new engines
-    /// refuse old ones.
+    /// Connects and negotiates the API version: an engine refuses versions newer than its own, and new engines refuse
+    /// old ones.
     pub(crate) async fn connect(&self) -> Result<Engine, String> {
         let engine = Engine::connect_with_host(&self.0).map_err(|error| self.explain(&error))?;
         self.within(engine.negotiate_version()).await
     }
 
-    /// What the engine answers to a request, if it does so in time.
+    /// The answer to a request, within the time limit.
     pub(crate) async fn within<T>(
         &self,
         request: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, String> {
-        match timeout(REQUEST, request).await {
+        match timeout(REQUEST_TIMEOUT, request).await {
             Ok(answer) => answer.map_err(|error| self.explain(&error)),
-            Err(_) => Err(format!("the engine at {} did not answer within {REQUEST:?}", self.0)),
+            Err(_) => Err(format!("the engine at {} did not answer within {REQUEST_TIMEOUT:?}", self.0)),
         }
     }
 
-    /// What went wrong, and what to do. An engine, or a proxy in front of it, may send a long text: it is cut here.
+    /// What went wrong and what to do, bounded: an engine, or a proxy in front of it, may send a long text.
     pub(crate) fn explain(&self, error: &Error) -> String {
         bounded(&self.in_full(error), LONGEST)
     }
@@ -61,10 +61,10 @@ impl Address {
         let address = &self.0;
         let kind = match error {
             Error::SocketNotFoundError(_) => Some(io::ErrorKind::NotFound),
-            // A proxy before the engine's socket says so of what it does not let through.
+            // The answer of a proxy in front of the engine's socket to a request that it does not allow.
             Error::DockerResponseServerError { status_code: 403, message } => {
                 return format!(
-                    "the engine at {address} forbids it ({}); needed are GET /version, /events and /containers",
+                    "the engine at {address} forbids it ({}); allow GET of /version, /events and /containers",
                     message.trim()
                 );
             }
@@ -83,14 +83,14 @@ impl Address {
             Some(io::ErrorKind::ConnectionRefused) => "connection refused; does the engine run?",
             _ => {
                 let told: Vec<_> = causes(error).map(ToString::to_string).collect();
-                return format!("the engine at {address} cannot be asked: {}", told.join(": "));
+                return format!("the engine at {address} cannot be reached: {}", told.join(": "));
             }
         };
-        format!("the engine at {address} cannot be asked: {advice}")
+        format!("the engine at {address} cannot be reached: {advice}")
     }
 }
 
-/// An error, what caused it, what caused that …
+/// An error and its chain of causes.
 fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     std::iter::from_fn(move || {

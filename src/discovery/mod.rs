@@ -4,11 +4,12 @@
 //! observation means for the backends that were there before is the pool state's to decide
 //! (`src/pool/state_machine`). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
 
-pub(crate) mod chosen;
+pub(crate) mod container_filter;
 pub(crate) mod containers;
 mod dns;
 mod docker;
 pub(crate) mod engine;
+pub(crate) mod engine_watcher;
 mod file;
 mod once;
 mod resolve;

@@ -1,28 +1,30 @@
 use super::*;
 use proptest::prelude::*;
 
-fn settings(min: u32, max: u32) -> Settings {
-    Settings { min, max, respawn: true }
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+
+fn limits(min: u32, max: u32) -> FleetLimits {
+    FleetLimits { min, max, respawn: true }
 }
 
-fn sighting(id: &str, name: &str, life: Life) -> Sighting {
-    Sighting { id: id.into(), name: name.into(), container: format!("web-{name}"), ours: true, life }
+fn container(id: &str, name: &str, state: RunState) -> ReplicaContainer {
+    ReplicaContainer { id: id.into(), name: name.into(), container: format!("web-{name}"), ours: true, state }
 }
 
 fn names(fleet: &Fleet) -> Vec<String> {
     fleet.slots().iter().map(|slot| slot.name.to_string()).collect()
 }
 
-fn start(name: &str) -> Action {
-    Action::Start(name.into())
+fn start(name: &str) -> FleetAction {
+    FleetAction::Start(name.into())
 }
 
-/// One whose minimum runs: `Server 1` as `a`, `Server 2` as `b` …
+/// A fleet whose minimum runs: `Server 1` as `a`, `Server 2` as `b` …
 fn running(min: u32, max: u32, now: Instant) -> Fleet {
-    let mut fleet = Fleet::new(settings(min, max));
-    let starts = fleet.see(&[], now);
+    let mut fleet = Fleet::new(limits(min, max));
+    let starts = fleet.on_list(&[], now);
     for (index, action) in starts.into_iter().enumerate() {
-        let Action::Start(name) = action else { panic!("{action:?}") };
+        let FleetAction::Start(name) = action else { panic!("{action:?}") };
         let id = char::from(b'a' + u8::try_from(index).unwrap()).to_string();
         assert_eq!(fleet.started(&name, id.as_str().into(), now), None);
     }
@@ -30,56 +32,57 @@ fn running(min: u32, max: u32, now: Instant) -> Fleet {
 }
 
 #[test]
-fn those_that_miss_to_the_minimum_are_started_once_the_engine_was_seen() {
+fn replicas_up_to_the_minimum_start_after_the_first_list() {
     let now = Instant::now();
-    let mut fleet = Fleet::new(settings(2, 5));
+    let mut fleet = Fleet::new(limits(2, 5));
     assert_eq!(fleet.due(now), []);
-    assert_eq!(fleet.see(&[], now), [start("Server 1"), start("Server 2")]);
+    assert_eq!(fleet.on_list(&[], now), [start("Server 1"), start("Server 2")]);
     assert!(fleet.is_starting());
-    assert_eq!(fleet.see(&[], now), []);
+    assert_eq!(fleet.on_list(&[], now), []);
 }
 
 #[test]
-fn those_who_run_already_are_found_again_and_none_is_started_twice() {
+fn running_replicas_are_found_again_and_none_is_started_twice() {
     let now = Instant::now();
-    let mut fleet = Fleet::new(settings(2, 5));
-    let list = [sighting("a", "Server 7", Life::Running), sighting("b", "x", Life::Running)];
-    assert_eq!(fleet.see(&list, now), []);
+    let mut fleet = Fleet::new(limits(2, 5));
+    let list = [container("a", "Server 7", RunState::Running), container("b", "x", RunState::Running)];
+    assert_eq!(fleet.on_list(&list, now), []);
     assert_eq!(names(&fleet), ["Server 7", "x"]);
-    let mut one = Fleet::new(settings(2, 5));
-    assert_eq!(one.see(&list[..1], now), [start("Server 1")]);
+    let mut one = Fleet::new(limits(2, 5));
+    assert_eq!(one.on_list(&list[..1], now), [start("Server 1")]);
 }
 
 #[test]
-fn one_that_died_is_replaced_by_one_of_its_name_and_counted() {
+fn a_replica_that_exits_is_replaced_under_its_name_and_counted() {
     let now = Instant::now();
     let mut fleet = running(2, 5, now);
-    let list = [sighting("a", "Server 1", Life::Ended), sighting("b", "Server 2", Life::Running)];
-    let bury = |again_in| Action::Bury { name: "Server 1".into(), id: "a".into(), ours: true, again_in };
-    assert_eq!(fleet.see(&list, now), [bury(Some(Duration::ZERO)), start("Server 1")]);
+    let list = [container("a", "Server 1", RunState::Ended), container("b", "Server 2", RunState::Running)];
+    let exit =
+        |again_in| FleetAction::ReportExit { name: "Server 1".into(), id: "a".into(), ours: true, again_in };
+    assert_eq!(fleet.on_list(&list, now), [exit(Some(Duration::ZERO)), start("Server 1")]);
     assert_eq!(names(&fleet), ["Server 1", "Server 2"]);
     assert_eq!(fleet.respawns(), 0);
     assert_eq!(fleet.started("Server 1", "c".into(), now), None);
     assert_eq!(fleet.respawns(), 1);
-    // What is left of the old one is not its death once more.
-    let list = [&list[..], &[sighting("c", "Server 1", Life::Running)]].concat();
-    assert_eq!(fleet.see(&list, now), []);
-    // One that vanishes from the list has died too.
-    let actions = fleet.see(&list[1..2], now);
+    // The leftover container is not another exit.
+    let list = [&list[..], &[container("c", "Server 1", RunState::Running)]].concat();
+    assert_eq!(fleet.on_list(&list, now), []);
+    // A container that vanishes from the list has exited, too.
+    let actions = fleet.on_list(&list[1..2], now);
     assert!(
-        matches!(&actions[..], [Action::Bury { again_in: Some(pause), .. }] if *pause == PAUSE.0),
+        matches!(&actions[..], [FleetAction::ReportExit { again_in: Some(pause), .. }] if *pause == FIRST_DELAY),
         "{actions:?}"
     );
 }
 
 #[test]
-fn one_that_dies_again_and_again_is_started_ever_more_rarely() {
+fn a_replica_that_keeps_exiting_is_started_with_back_off() {
     let mut now = Instant::now();
     let mut fleet = running(1, 5, now);
     let mut pauses = Vec::new();
     for n in 0..9 {
         let id = fleet.slots()[0].id().unwrap().to_string();
-        fleet.see(&[sighting(&id, "Server 1", Life::Ended)], now);
+        fleet.on_list(&[container(&id, "Server 1", RunState::Ended)], now);
         let until = fleet.deadline().unwrap_or(now);
         pauses.push((until - now).as_secs());
         assert_eq!(fleet.due(until - Duration::from_millis(1)), [], "not before");
@@ -88,140 +91,155 @@ fn one_that_dies_again_and_again_is_started_ever_more_rarely() {
         assert_eq!(fleet.started("Server 1", format!("n{n}").into(), now), None);
     }
     assert_eq!(pauses, [0, 1, 2, 4, 8, 16, 32, 60, 60]);
-    // One that has lived for long is started at once again.
+    // After a long run it is started at once again.
     now += STABLE;
-    fleet.see(&[sighting("n8", "Server 1", Life::Ended)], now);
+    fleet.on_list(&[container("n8", "Server 1", RunState::Ended)], now);
     assert!(fleet.is_starting());
 }
 
 #[test]
-fn one_that_cannot_be_started_is_tried_again_later() {
+fn a_failed_start_is_retried_later() {
     let now = Instant::now();
-    let mut fleet = Fleet::new(settings(1, 5));
-    fleet.see(&[], now);
-    assert_eq!(fleet.start_failed("Server 1", now), Some(PAUSE.0));
-    assert_eq!(fleet.start_failed("Server 1", now), None, "nobody waits for it twice");
-    assert_eq!(fleet.deadline(), Some(now + PAUSE.0));
-    assert_eq!(fleet.due(now + PAUSE.0), [start("Server 1")]);
-    assert_eq!(fleet.start_failed("Server 1", now), Some(PAUSE.0 * 2));
+    let mut fleet = Fleet::new(limits(1, 5));
+    fleet.on_list(&[], now);
+    assert_eq!(fleet.start_failed("Server 1", now), Some(FIRST_DELAY));
+    assert_eq!(fleet.start_failed("Server 1", now), None, "it waits already");
+    assert_eq!(fleet.deadline(), Some(now + FIRST_DELAY));
+    assert_eq!(fleet.due(now + FIRST_DELAY), [start("Server 1")]);
+    assert_eq!(fleet.start_failed("Server 1", now), Some(FIRST_DELAY * 2));
 }
 
 #[test]
-fn without_respawn_one_that_died_is_missing() {
+fn without_respawn_a_replica_that_exits_is_not_replaced() {
     let now = Instant::now();
     let mut fleet = running(2, 5, now);
-    fleet.reconfigure(Settings { respawn: false, ..settings(2, 5) });
-    let both = [sighting("a", "Server 1", Life::Running), sighting("b", "Server 2", Life::Running)];
-    assert_eq!(fleet.see(&both, now), []);
-    let actions = fleet.see(&both[1..], now);
-    assert!(matches!(&actions[..], [Action::Bury { again_in: None, .. }]), "{actions:?}");
+    fleet.reconfigure(FleetLimits { respawn: false, ..limits(2, 5) });
+    let both = [container("a", "Server 1", RunState::Running), container("b", "Server 2", RunState::Running)];
+    assert_eq!(fleet.on_list(&both, now), []);
+    let actions = fleet.on_list(&both[1..], now);
+    assert!(matches!(&actions[..], [FleetAction::ReportExit { again_in: None, .. }]), "{actions:?}");
     assert_eq!(names(&fleet), ["Server 2"]);
     assert_eq!(fleet.due(now + Duration::from_secs(3600)), []);
 }
 
 #[test]
-fn a_list_from_before_a_start_does_not_make_it_a_death() {
+fn a_list_from_before_a_start_is_no_exit() {
     let now = Instant::now();
     let mut fleet = running(1, 5, now);
-    assert_eq!(fleet.see(&[], now + Duration::from_secs(1)), []);
+    assert_eq!(fleet.on_list(&[], now + Duration::from_secs(1)), []);
     assert_eq!(names(&fleet), ["Server 1"]);
-    assert!(!fleet.see(&[], now + UNSEEN * 2).is_empty());
+    assert!(!fleet.on_list(&[], now + UNLISTED * 2).is_empty());
 }
 
 #[test]
-fn a_replica_that_died_unwatched_is_replaced() {
+fn a_replica_that_exited_while_pointsman_was_down_is_replaced() {
     let now = Instant::now();
-    let mut fleet = Fleet::new(settings(1, 5));
-    let list = [sighting("a", "A", Life::Ended), Sighting { ours: false, ..sighting("c", "C", Life::Ended) }];
-    let actions = fleet.see(&list, now);
+    let mut fleet = Fleet::new(limits(1, 5));
+    let list = [
+        container("a", "A", RunState::Ended),
+        ReplicaContainer { ours: false, ..container("c", "C", RunState::Ended) },
+    ];
+    let actions = fleet.on_list(&list, now);
     let again_in = Some(Duration::ZERO);
-    let bury = Action::Bury { name: "A".into(), id: "a".into(), ours: true, again_in };
-    assert_eq!(actions, [bury, start("A")]);
-    // Later, what is left of one is only that.
-    assert_eq!(fleet.see(&[sighting("d", "D", Life::Ended)], now), [Action::Remove("d".into())]);
+    let exit = FleetAction::ReportExit { name: "A".into(), id: "a".into(), ours: true, again_in };
+    assert_eq!(actions, [exit, start("A")]);
+    // Later, an ended container is only a leftover.
+    assert_eq!(
+        fleet.on_list(&[container("d", "D", RunState::Ended)], now),
+        [FleetAction::RemoveContainer("d".into())]
+    );
 }
 
 #[test]
 fn a_container_of_another_pointsman_is_removed_only_if_it_is_never_started() {
     let began = Instant::now();
     let mut fleet = running(1, 5, began);
-    let with = |id: &str, life| [sighting("a", "Server 1", Life::Running), sighting(id, "x", life)];
-    assert_eq!(fleet.see(&with("b", Life::Created), began), []);
-    assert_eq!(fleet.see(&with("b", Life::Running), began + UNSTARTED), []);
+    let with = |id: &str, state| [container("a", "Server 1", RunState::Running), container(id, "x", state)];
+    assert_eq!(fleet.on_list(&with("b", RunState::Created), began), []);
+    assert_eq!(fleet.on_list(&with("b", RunState::Running), began + UNSTARTED), []);
     assert_eq!(names(&fleet), ["Server 1", "x"]);
     // A process created it and ended before it could start it.
     let mut fleet = running(1, 5, began);
-    assert_eq!(fleet.see(&with("c", Life::Created), began), []);
-    assert_eq!(fleet.see(&with("c", Life::Created), began + UNSTARTED - Duration::from_secs(1)), []);
-    assert_eq!(fleet.see(&with("c", Life::Created), began + UNSTARTED), [Action::Remove("c".into())]);
-    assert_eq!(fleet.see(&with("c", Life::Created), began + UNSTARTED * 2), []);
+    assert_eq!(fleet.on_list(&with("c", RunState::Created), began), []);
+    assert_eq!(fleet.on_list(&with("c", RunState::Created), began + UNSTARTED - Duration::from_secs(1)), []);
+    assert_eq!(
+        fleet.on_list(&with("c", RunState::Created), began + UNSTARTED),
+        [FleetAction::RemoveContainer("c".into())]
+    );
+    assert_eq!(fleet.on_list(&with("c", RunState::Created), began + UNSTARTED * 2), []);
 }
 
 #[test]
-fn somebody_who_was_just_leaving_goes_on_leaving() {
+fn a_removal_that_was_in_progress_continues_after_a_restart() {
     let now = Instant::now();
-    let mut fleet = Fleet::new(settings(0, 5));
-    let marked = Sighting { container: format!("web-x{LEAVING}"), ..sighting("a", "A", Life::Running) };
-    let leave = Action::Leave { name: "A".into(), id: "a".into(), ours: true };
-    assert_eq!(fleet.see(std::slice::from_ref(&marked), now), [leave]);
-    assert_eq!(fleet.see(std::slice::from_ref(&marked), now), []);
+    let mut fleet = Fleet::new(limits(0, 5));
+    let marked =
+        ReplicaContainer { container: format!("web-x{LEAVING}"), ..container("a", "A", RunState::Running) };
+    let leave = FleetAction::RemoveReplica { name: "A".into(), id: "a".into(), ours: true };
+    assert_eq!(fleet.on_list(std::slice::from_ref(&marked), now), [leave]);
+    assert_eq!(fleet.on_list(std::slice::from_ref(&marked), now), []);
     assert!(names(&fleet).is_empty());
     assert_eq!(fleet.add(1, &["A".to_owned()]), Err(Refusal::StillLeaving("A".to_owned())));
-    // And one that had ended before it was removed is not replaced.
-    let mut anew = Fleet::new(settings(0, 5));
-    let ended = Sighting { life: Life::Ended, ..marked };
-    assert_eq!(anew.see(&[ended], now), [Action::Remove("a".into())]);
+    // A container that ended before its removal is not replaced.
+    let mut anew = Fleet::new(limits(0, 5));
+    let ended = ReplicaContainer { state: RunState::Ended, ..marked };
+    assert_eq!(anew.on_list(&[ended], now), [FleetAction::RemoveContainer("a".into())]);
 }
 
 #[test]
-fn containers_of_others_are_replicas_and_are_replaced_but_not_removed_when_they_die() {
+fn adopted_containers_that_exit_are_replaced_but_not_removed() {
     let now = Instant::now();
-    let mut fleet = Fleet::new(settings(0, 5));
-    let theirs = Sighting { ours: false, ..sighting("a", "server_1", Life::Running) };
-    assert_eq!(fleet.see(std::slice::from_ref(&theirs), now), []);
+    let mut fleet = Fleet::new(limits(0, 5));
+    let theirs = ReplicaContainer { ours: false, ..container("a", "server_1", RunState::Running) };
+    assert_eq!(fleet.on_list(std::slice::from_ref(&theirs), now), []);
     assert_eq!(names(&fleet), ["server_1"]);
-    let ended = Sighting { life: Life::Ended, ..theirs.clone() };
-    let actions = fleet.see(std::slice::from_ref(&ended), now);
-    let bury = Action::Bury { name: "server_1".into(), id: "a".into(), ours: false, again_in: Some(RETURN) };
-    assert_eq!(actions, [bury]);
-    assert_eq!(fleet.due(now + RETURN), [start("server_1")]);
+    let ended = ReplicaContainer { state: RunState::Ended, ..theirs.clone() };
+    let actions = fleet.on_list(std::slice::from_ref(&ended), now);
+    let exit = FleetAction::ReportExit {
+        name: "server_1".into(),
+        id: "a".into(),
+        ours: false,
+        again_in: Some(ADOPTED_RESTART),
+    };
+    assert_eq!(actions, [exit]);
+    assert_eq!(fleet.due(now + ADOPTED_RESTART), [start("server_1")]);
     assert_eq!(fleet.started("server_1", "b".into(), now), None);
-    // If theirs comes back, both are there, by names that differ.
-    let both = [theirs, sighting("b", "server_1", Life::Running)];
-    assert_eq!(fleet.see(&both, now), []);
+    // If the adopted one runs again, both stay, under different names.
+    let both = [theirs, container("b", "server_1", RunState::Running)];
+    assert_eq!(fleet.on_list(&both, now), []);
     assert_eq!(names(&fleet), ["server_1", "server_1 (a)"]);
 }
 
 #[test]
-fn one_of_others_that_is_restarted_is_not_replaced() {
+fn an_adopted_container_that_is_restarted_is_not_replaced() {
     let now = Instant::now();
-    let mut fleet = Fleet::new(settings(0, 5));
-    let theirs = |life| [Sighting { ours: false, ..sighting("a", "server_1", life) }];
-    assert_eq!(fleet.see(&theirs(Life::Running), now), []);
-    // By its engine: that is told once.
-    let mourn = Action::Mourn { name: "server_1".into(), id: "a".into() };
-    assert_eq!(fleet.see(&theirs(Life::Restarting), now), [mourn]);
-    assert_eq!(fleet.see(&theirs(Life::Restarting), now), []);
+    let mut fleet = Fleet::new(limits(0, 5));
+    let theirs = |state| [ReplicaContainer { ours: false, ..container("a", "server_1", state) }];
+    assert_eq!(fleet.on_list(&theirs(RunState::Running), now), []);
+    // By its engine: that is reported once.
+    let restart = FleetAction::ReportRestart { name: "server_1".into(), id: "a".into() };
+    assert_eq!(fleet.on_list(&theirs(RunState::Restarting), now), [restart]);
+    assert_eq!(fleet.on_list(&theirs(RunState::Restarting), now), []);
     assert_eq!((names(&fleet), fleet.running()), (vec!["server_1".to_owned()], 0));
-    assert_eq!(fleet.see(&theirs(Life::Running), now), []);
+    assert_eq!(fleet.on_list(&theirs(RunState::Running), now), []);
     assert_eq!(fleet.running(), 1);
-    // By somebody else, in a moment.
-    assert_eq!(fleet.see(&theirs(Life::Ended), now).len(), 1);
-    assert_eq!(fleet.see(&theirs(Life::Running), now + RETURN / 2), []);
-    assert_eq!((fleet.due(now + RETURN), fleet.running(), fleet.respawns()), (vec![], 1, 0));
+    // By its owner, a moment later.
+    assert_eq!(fleet.on_list(&theirs(RunState::Ended), now).len(), 1);
+    assert_eq!(fleet.on_list(&theirs(RunState::Running), now + ADOPTED_RESTART / 2), []);
+    assert_eq!((fleet.due(now + ADOPTED_RESTART), fleet.running(), fleet.respawns()), (vec![], 1, 0));
     assert_eq!(names(&fleet), ["server_1"]);
 }
 
 #[test]
-fn a_name_is_given_once_and_limits_hold() {
+fn names_are_unique_and_limits_hold() {
     let now = Instant::now();
     let mut fleet = running(2, 4, now);
     let given = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     assert_eq!(fleet.add(1, &given(&["a", "b"])), Err(Refusal::MoreNamesThanAdded));
     assert_eq!(fleet.add(1, &given(&["Server 1"])), Err(Refusal::Taken("Server 1".to_owned())));
-    assert!(matches!(fleet.add(2, &given(&["a", "a"])), Err(Refusal::Wrong(_))));
-    assert!(matches!(fleet.add(1, &given(&["a\n"])), Err(Refusal::Wrong(_))));
-    assert!(matches!(fleet.add(0, &[]), Err(Refusal::Wrong(_))));
+    assert!(matches!(fleet.add(2, &given(&["a", "a"])), Err(Refusal::Invalid(_))));
+    assert!(matches!(fleet.add(1, &given(&["a\n"])), Err(Refusal::Invalid(_))));
+    assert!(matches!(fleet.add(0, &[]), Err(Refusal::Invalid(_))));
     assert_eq!(fleet.add(3, &[]), Err(Refusal::AboveMax { now: 2, n: 3, max: 4 }));
     assert_eq!(names(&fleet), ["Server 1", "Server 2"]);
     let added = fleet.add(2, &given(&["Server 3"])).unwrap();
@@ -235,63 +253,63 @@ fn a_name_is_given_once_and_limits_hold() {
 }
 
 #[test]
-fn one_that_is_taken_out_while_it_starts_leaves_when_it_has_started() {
+fn a_replica_removed_while_it_starts_is_removed_after_its_start() {
     let now = Instant::now();
     let mut fleet = running(0, 5, now);
     let added = fleet.add(1, &[]).unwrap();
-    assert_eq!(fleet.leave(&added), []);
-    assert_eq!(fleet.see(&[sighting("z", "Server 1", Life::Running)], now), []);
+    assert_eq!(fleet.remove(&added), []);
+    assert_eq!(fleet.on_list(&[container("z", "Server 1", RunState::Running)], now), []);
     assert!(fleet.slots().is_empty());
     assert_eq!(fleet.add(1, &["Server 1".to_owned()]), Err(Refusal::StillLeaving("Server 1".to_owned())));
-    let leave = Action::Leave { name: "Server 1".into(), id: "z".into(), ours: true };
+    let leave = FleetAction::RemoveReplica { name: "Server 1".into(), id: "z".into(), ours: true };
     assert_eq!(fleet.started("Server 1", "z".into(), now), Some(leave));
-    assert_eq!(fleet.see(&[sighting("z", "Server 1", Life::Running)], now), []);
-    fleet.left(&"z".into());
-    assert_eq!(fleet.see(&[sighting("z", "Server 1", Life::Running)], now), [], "an old list");
+    assert_eq!(fleet.on_list(&[container("z", "Server 1", RunState::Running)], now), []);
+    fleet.removed(&"z".into());
+    assert_eq!(fleet.on_list(&[container("z", "Server 1", RunState::Running)], now), [], "an old list");
     assert!(fleet.slots().is_empty());
 }
 
 #[test]
-fn above_a_smaller_maximum_the_newest_of_ours_leave() {
+fn above_a_smaller_maximum_the_newest_own_replicas_are_removed() {
     let now = Instant::now();
-    let mut fleet = Fleet::new(settings(1, 5));
-    let theirs = Sighting { ours: false, ..sighting("t", "theirs", Life::Running) };
-    let list = [sighting("a", "A", Life::Running), sighting("b", "B", Life::Running), theirs];
-    fleet.see(&list, now);
-    fleet.reconfigure(settings(1, 2));
-    let leave = Action::Leave { name: "B".into(), id: "b".into(), ours: true };
+    let mut fleet = Fleet::new(limits(1, 5));
+    let theirs = ReplicaContainer { ours: false, ..container("t", "theirs", RunState::Running) };
+    let list = [container("a", "A", RunState::Running), container("b", "B", RunState::Running), theirs];
+    fleet.on_list(&list, now);
+    fleet.reconfigure(limits(1, 2));
+    let leave = FleetAction::RemoveReplica { name: "B".into(), id: "b".into(), ours: true };
     assert_eq!(fleet.due(now), [leave]);
     assert_eq!(names(&fleet), ["A", "theirs"]);
 }
 
-/// An engine that does what it is told, late, and whose containers die.
+/// An engine that acts late, and whose containers exit.
 #[derive(Default)]
-struct World {
-    containers: Vec<Sighting>,
+struct FakeEngine {
+    containers: Vec<ReplicaContainer>,
     starting: Vec<Arc<str>>,
     leaving: Vec<Arc<str>>,
     next: u32,
 }
 
-impl World {
-    fn carry_out(&mut self, actions: Vec<Action>) {
+impl FakeEngine {
+    fn carry_out(&mut self, actions: Vec<FleetAction>) {
         for action in actions {
             match action {
-                Action::Start(name) => self.starting.push(name),
-                Action::Bury { id, ours: true, .. } | Action::Remove(id) => {
+                FleetAction::Start(name) => self.starting.push(name),
+                FleetAction::ReportExit { id, ours: true, .. } | FleetAction::RemoveContainer(id) => {
                     self.containers.retain(|container| container.id != id);
                 }
-                Action::Bury { .. } => {}
-                Action::Leave { id, .. } => self.leaving.push(id),
-                Action::Mourn { .. } => {}
+                FleetAction::ReportExit { .. } => {}
+                FleetAction::RemoveReplica { id, .. } => self.leaving.push(id),
+                FleetAction::ReportRestart { .. } => {}
             }
         }
     }
 }
 
 #[derive(Clone, Debug)]
-enum Step {
-    See,
+enum FleetStep {
+    List,
     Wait(u8),
     StartEnds(bool),
     Dies(u8),
@@ -300,90 +318,90 @@ enum Step {
     Remove(u8),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = FleetStep> {
     prop_oneof![
-        3 => Just(Step::See),
-        1 => any::<u8>().prop_map(Step::Wait),
-        3 => prop::bool::weighted(0.8).prop_map(Step::StartEnds),
-        1 => any::<u8>().prop_map(Step::Dies),
-        1 => Just(Step::Leaves),
-        1 => (1..4_u8).prop_map(Step::Add),
-        1 => (1..4_u8).prop_map(Step::Remove),
+        3 => Just(FleetStep::List),
+        1 => any::<u8>().prop_map(FleetStep::Wait),
+        3 => prop::bool::weighted(0.8).prop_map(FleetStep::StartEnds),
+        1 => any::<u8>().prop_map(FleetStep::Dies),
+        1 => Just(FleetStep::Leaves),
+        1 => (1..4_u8).prop_map(FleetStep::Add),
+        1 => (1..4_u8).prop_map(FleetStep::Remove),
     ]
 }
 
 proptest! {
     #[test]
-    fn whatever_happens_in_the_end_there_are_as_many_as_there_are_to_be(
+    fn after_any_history_the_wanted_replicas_run(
         min in 0..4_u32, more in 0..4_u32, steps in prop::collection::vec(step(), 0..60)
     ) {
         let max = min + more.max(1);
-        let (mut now, mut fleet, mut world) = (Instant::now(), Fleet::new(settings(min, max)), World::default());
-        let start_ends = |world: &mut World, fleet: &mut Fleet, well: bool, now| {
-            let Some(name) = world.starting.pop() else { return };
+        let (mut now, mut fleet, mut engine) = (Instant::now(), Fleet::new(limits(min, max)), FakeEngine::default());
+        let start_ends = |engine: &mut FakeEngine, fleet: &mut Fleet, well: bool, now| {
+            let Some(name) = engine.starting.pop() else { return };
             if !well {
                 fleet.start_failed(&name, now);
                 return;
             }
-            world.next += 1;
-            let container = sighting(&world.next.to_string(), &name, Life::Running);
-            world.containers.push(container.clone());
+            engine.next += 1;
+            let container = container(&engine.next.to_string(), &name, RunState::Running);
+            engine.containers.push(container.clone());
             let unwanted = fleet.started(&name, container.id, now);
-            world.carry_out(unwanted.into_iter().collect());
+            engine.carry_out(unwanted.into_iter().collect());
         };
-        let leaves = |world: &mut World, fleet: &mut Fleet| {
-            let Some(id) = world.leaving.pop() else { return };
-            world.containers.retain(|container| container.id != id);
-            fleet.left(&id);
+        let leaves = |engine: &mut FakeEngine, fleet: &mut Fleet| {
+            let Some(id) = engine.leaving.pop() else { return };
+            engine.containers.retain(|container| container.id != id);
+            fleet.removed(&id);
         };
         for step in steps {
             now += Duration::from_millis(10);
             match step {
-                Step::See => {
-                    let actions = fleet.see(&world.containers.clone(), now);
-                    world.carry_out(actions);
+                FleetStep::List => {
+                    let actions = fleet.on_list(&engine.containers.clone(), now);
+                    engine.carry_out(actions);
                 }
-                Step::Wait(seconds) => now += Duration::from_secs(seconds.into()),
-                Step::StartEnds(well) => start_ends(&mut world, &mut fleet, well, now),
-                Step::Dies(which) if !world.containers.is_empty() => {
-                    let index = usize::from(which) % world.containers.len();
-                    world.containers[index].life = Life::Ended;
+                FleetStep::Wait(seconds) => now += Duration::from_secs(seconds.into()),
+                FleetStep::StartEnds(well) => start_ends(&mut engine, &mut fleet, well, now),
+                FleetStep::Dies(which) if !engine.containers.is_empty() => {
+                    let index = usize::from(which) % engine.containers.len();
+                    engine.containers[index].state = RunState::Ended;
                 }
-                Step::Dies(_) => {}
-                Step::Leaves => leaves(&mut world, &mut fleet),
-                // Nothing is ordered before the engine was seen, as in the task.
-                Step::Add(n) if fleet.known() => {
+                FleetStep::Dies(_) => {}
+                FleetStep::Leaves => leaves(&mut engine, &mut fleet),
+                // The manager accepts no commands before the first list.
+                FleetStep::Add(n) if fleet.known() => {
                     if let Ok(names) = fleet.add(n.into(), &[]) {
-                        world.starting.extend(names);
+                        engine.starting.extend(names);
                     }
                 }
-                Step::Remove(n) if fleet.known() => {
+                FleetStep::Remove(n) if fleet.known() => {
                     if let Ok(names) = fleet.choose(n.into(), &[], |below| below / 2) {
-                        let actions = fleet.leave(&names);
-                        world.carry_out(actions);
+                        let actions = fleet.remove(&names);
+                        engine.carry_out(actions);
                     }
                 }
-                Step::Add(_) | Step::Remove(_) => {}
+                FleetStep::Add(_) | FleetStep::Remove(_) => {}
             }
             let names: BTreeSet<_> = fleet.slots().iter().map(|slot| &slot.name).collect();
             prop_assert_eq!(names.len(), fleet.slots().len(), "a name twice");
             prop_assert!(fleet.slots().len() <= max as usize);
             prop_assert!(!fleet.known() || fleet.slots().len() >= min as usize);
         }
-        // Left alone, it comes to rest: all that there are to be run, and nothing else is left.
+        // Left alone, it settles: all wanted replicas run, and nothing else is left.
         for _ in 0..200 {
             now += Duration::from_secs(61);
-            let actions = fleet.see(&world.containers.clone(), now);
-            world.carry_out(actions);
-            start_ends(&mut world, &mut fleet, true, now);
-            leaves(&mut world, &mut fleet);
+            let actions = fleet.on_list(&engine.containers.clone(), now);
+            engine.carry_out(actions);
+            start_ends(&mut engine, &mut fleet, true, now);
+            leaves(&mut engine, &mut fleet);
         }
         let mut wanted = names(&fleet);
-        let mut found: Vec<_> = world.containers.iter().map(|container| container.name.to_string()).collect();
+        let mut found: Vec<_> = engine.containers.iter().map(|container| container.name.to_string()).collect();
         wanted.sort();
         found.sort();
         prop_assert_eq!(&wanted, &found);
         prop_assert_eq!(fleet.running(), wanted.len());
-        prop_assert!(world.containers.iter().all(|container| container.life == Life::Running));
+        prop_assert!(engine.containers.iter().all(|container| container.state == RunState::Running));
     }
 }

@@ -1,19 +1,19 @@
-//! What replicas are called: by people, who may call them "Server 4", by the engine, and in DNS. Pure.
+//! The names of replicas: for users ("Server 4"), for the engine and for DNS. Pure.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::config::{BACKEND_NAME_RULE, is_backend_name};
 
-/// A longer name is not shown well anywhere.
+/// Longer names do not fit into tables.
 const LONGEST: usize = 64;
-/// A label of DNS has no more (RFC 1035, 2.3.4).
+/// The limit of a DNS label (RFC 1035, 2.3.4).
 const LONGEST_HOST: usize = 63;
-/// How the container of a replica that is being taken out is called: one that starts anew knows by it what to finish.
+/// The suffix of a container that is being removed; a Pointsman that starts later finishes the removal.
 pub(super) const LEAVING: &str = "-leaving";
 
-/// Why a name cannot be given to a replica, if so.
-pub(super) fn wrong(name: &str) -> Option<String> {
+/// Why a replica cannot have this name, if so.
+pub(super) fn invalid(name: &str) -> Option<String> {
     if name.trim().is_empty() {
         Some("a hostname is empty".to_owned())
     } else if name.trim() != name || name.chars().any(char::is_control) {
@@ -21,19 +21,19 @@ pub(super) fn wrong(name: &str) -> Option<String> {
     } else if name.chars().count() > LONGEST {
         Some(format!("the hostname {name:?} is longer than {LONGEST} characters"))
     } else if !is_backend_name(name) {
-        Some(format!("the hostname {name:?} cannot be a backend's: that has {BACKEND_NAME_RULE}"))
+        Some(format!("the hostname {name:?} is no valid backend name: use {BACKEND_NAME_RULE}"))
     } else {
         None
     }
 }
 
-/// `n` names that nobody has: `Server 1` and on, the lowest numbers first.
-pub(super) fn made_up(n: usize, taken: &BTreeSet<&str>) -> Vec<Arc<str>> {
+/// `n` free names: `Server 1` and on, the lowest numbers first.
+pub(super) fn generate(n: usize, taken: &BTreeSet<&str>) -> Vec<Arc<str>> {
     let names = (1_u32..).map(|number| format!("Server {number}"));
     names.filter(|name| !taken.contains(name.as_str())).take(n).map(Arc::from).collect()
 }
 
-/// A name as a host can have it (RFC 1123, 2.1): letters, digits and hyphens. Another name may give the same.
+/// The name as a host name (RFC 1123, 2.1): letters, digits and hyphens. Different names may give the same.
 pub(super) fn host(name: &str) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let host: String = name.chars().map(safe).take(LONGEST_HOST).collect();
@@ -43,19 +43,24 @@ pub(super) fn host(name: &str) -> String {
     }
 }
 
-/// A name for the container of a replica of a group which no container has.
+/// A free name for a replica's container.
 pub(super) fn container(group: &str, name: &str, taken: &BTreeSet<String>) -> String {
     let plain = format!("{group}-{}", host(name));
     let numbered = (2_u32..).map(|number| format!("{plain}-{number}"));
     std::iter::once(plain.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(plain)
 }
 
-/// What a replica is told that its id is: the number that its name ends with, or else the name.
+/// The id of a replica, for its environment: the number at the end of its name, or else the name.
 pub(super) fn server_id(name: &str) -> &str {
     match name.trim_end_matches(|c: char| c.is_ascii_digit()).len() {
         before if before < name.len() => &name[before..],
         _ => name,
     }
+}
+
+/// The first digits of a container id, as Docker shows it.
+pub(super) fn short_id(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }
 
 #[cfg(test)]
@@ -64,7 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn names_of_people_are_made_safe() {
+    fn names_become_host_names_and_ids() {
         for (name, safe, id) in [
             ("Server 4", "Server-4", "4"),
             ("server_12", "server-12", "12"),
@@ -81,9 +86,9 @@ mod tests {
     }
 
     #[test]
-    fn names_are_made_up_from_the_lowest_number_that_nobody_has() {
+    fn generated_names_have_the_lowest_free_numbers() {
         let taken = BTreeSet::from(["Server 1", "Server 3", "web"]);
-        let names = made_up(3, &taken);
+        let names = generate(3, &taken);
         assert_eq!(
             names.iter().map(|name| &**name).collect::<Vec<_>>(),
             ["Server 2", "Server 4", "Server 5"]
@@ -91,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_containers_get_the_same_name() {
+    fn container_names_are_unique() {
         let mut taken = BTreeSet::new();
         for (name, expected) in [("A b", "web-A-b"), ("A-b", "web-A-b-2"), ("A_b", "web-A-b-3")] {
             let found = container("web", name, &taken);
@@ -101,18 +106,18 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cannot_be_read_is_refused() {
+    fn unreadable_names_are_refused() {
         for name in ["", " ", " a", "a ", "a\nb", "a/b", "..", "a\u{202e}b", &"x".repeat(65)] {
-            assert!(wrong(name).is_some(), "{name:?}");
+            assert!(invalid(name).is_some(), "{name:?}");
         }
         for name in ["a", "Server 4", "ß", &"x".repeat(64)] {
-            assert_eq!(wrong(name), None);
+            assert_eq!(invalid(name), None);
         }
     }
 
     proptest! {
         #[test]
-        fn a_host_is_always_one_that_dns_and_the_engine_take(name in "\\PC{0,80}", group in "[a-z]{1,8}") {
+        fn host_names_are_valid_for_dns_and_the_engine(name in "\\PC{0,80}", group in "[a-z]{1,8}") {
             let host = host(&name);
             prop_assert!((1..=63).contains(&host.len()), "{host}");
             prop_assert!(host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));

@@ -1,83 +1,83 @@
-//! Why replicas are not added or taken out, for the person who wanted it.
+//! Why replicas are not added or removed, as a message for users.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Why replicas are not added or taken out. Nothing has changed then.
+/// Why replicas are not added or removed. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// More names than replicas to add.
     MoreNamesThanAdded,
-    /// More names than replicas to take out.
+    /// More names than replicas to remove.
     MoreNamesThanRemovable,
-    /// What was said makes no sense, and why.
-    Wrong(String),
+    /// The request is invalid, and why.
+    Invalid(String),
     /// A name is taken.
     Taken(String),
-    /// The replica that has the name is being taken out.
+    /// The replica with the name is being removed.
     StillLeaving(String),
-    /// Nobody has a name.
+    /// No replica has the name.
     Unknown {
         /// The name.
         name: String,
-        /// Those that there are.
+        /// The existing names.
         known: Vec<Arc<str>>,
     },
     /// There would be too many.
     AboveMax {
-        /// There are so many.
+        /// The present number.
         now: usize,
-        /// So many more were wanted.
+        /// The number to add.
         n: usize,
-        /// There can be so many.
+        /// The limit.
         max: usize,
     },
     /// There would be too few.
     BelowMin {
-        /// There are so many.
+        /// The present number.
         now: usize,
-        /// So many fewer were wanted.
+        /// The number to remove.
         n: usize,
-        /// So many there must be.
+        /// The limit.
         min: usize,
     },
     /// The engine does not have the image.
     NoImage(String),
-    /// The engine cannot be asked, and what to do.
+    /// The engine is out of reach, and what to do.
     Engine(String),
-    /// The engine could not do it; what was begun has been taken back.
+    /// The engine failed; the partial addition was undone.
     Failed(String),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // These two are what other load balancers of this interface say, to the letter.
+            // Clients of this interface compare these two texts literally.
             Self::MoreNamesThanAdded => {
                 f.write_str("Length of hostname list is more than newly added instances")
             }
             Self::MoreNamesThanRemovable => {
                 f.write_str("Length of hostname list is more than removable instances")
             }
-            Self::Wrong(why) => f.write_str(why),
-            Self::Taken(name) => write!(f, "there is a replica {name:?} already"),
+            Self::Invalid(why) => f.write_str(why),
+            Self::Taken(name) => write!(f, "replica {name:?} already exists"),
             Self::StillLeaving(name) => {
                 write!(
                     f,
-                    "the replica {name:?} is just being taken out: wait until it is gone, or choose another name"
+                    "the replica {name:?} is being removed: wait until it is gone, or choose another name"
                 )
             }
             Self::Unknown { name, known } if known.is_empty() => {
-                write!(f, "there is no replica {name:?}; there is none at all")
+                write!(f, "there is no replica {name:?}, nor any other")
             }
             Self::Unknown { name, known } => {
                 write!(f, "there is no replica {name:?}; there is {}", known.join(", "))
             }
             Self::AboveMax { now, n, max } => {
-                write!(f, "{n} more would be more than the max of {max}: there are {now}")
+                write!(f, "cannot add {n}: there are {now}, and the max is {max}")
             }
             Self::BelowMin { now, n, min } => {
-                write!(f, "{n} fewer would be fewer than the min of {min}: there are {now}")
+                write!(f, "cannot remove {n}: there are {now}, and the min is {min}")
             }
             Self::NoImage(image) => {
                 write!(f, "the engine has no image {image:?}: build or pull it first")

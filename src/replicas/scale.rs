@@ -1,78 +1,75 @@
-//! By what load there are to be more replicas or fewer. Pure: what is measured and the time are handed in, so that the
-//! laws below are tested in virtual time.
+//! Chooses the number of replicas by the load. Pure: load and time are handed in, so that the laws below are tested in
+//! virtual time.
 //!
-//! The load is the number of open connections, those included that wait for a place; the target is how many of them
-//! one backend is to carry. Replicas are added when there are more than the backends that are up are to carry, for
-//! `up_after` without a break. They are taken out when fewer backends would *still* be below their target, for
-//! `down_after` without a break, and by the highest load of that time: between the two lies a whole backend, so that no
-//! load that stands still makes them go up and down.
+//! The load is the number of open connections, including those that wait for a place; the target is the number per
+//! backend. Replicas are added when the load exceeds the target of all backends that are up, for all of `up_after`. They
+//! are removed when fewer backends would *still* be below the target, for all of `down_after`, and by the peak of that
+//! time. The two thresholds are a whole backend apart, so a constant load never alternates between them.
 
 use std::time::{Duration, Instant};
 
 use crate::config::Autoscale;
 
-/// What is measured.
+/// The load at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Load {
-    /// Open connections to the pool's backends, and clients that wait for one.
+pub(super) struct ReplicaLoad {
+    /// Open connections of the pool, and clients that wait in its queue.
     pub(super) open: u64,
-    /// Backends that can be chosen, whoever started them.
+    /// Backends that are up, including those that are no replicas.
     pub(super) up: u32,
-    /// Replicas that there are to be.
+    /// The wanted number of replicas.
     pub(super) replicas: u32,
-    /// Some of them are being started, or have just been.
+    /// Whether some are starting or have just started.
     pub(super) starting: bool,
-    /// Others are being taken out.
+    /// Whether some are being removed.
     pub(super) leaving: bool,
 }
 
-/// What follows.
+/// A number of replicas, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
-    /// So many there are to be.
+pub(super) struct ScaleAdvice {
     pub(super) to: u32,
-    /// Why.
     pub(super) cause: String,
-    /// It is only to be told.
+    /// Report it only.
     pub(super) only_told: bool,
 }
 
-/// Decides how many replicas there are to be.
+/// Chooses the number of replicas.
 #[derive(Clone, Debug)]
 pub(super) struct Scaler {
     settings: Autoscale,
     min: u32,
     max: u32,
-    /// Since when there are too many connections.
+    /// Since when the load is too high.
     above: Option<Instant>,
-    /// Since when fewer backends would do, and the most connections since.
+    /// Since when fewer backends would do, and the peak load since.
     below: Option<(Instant, u64)>,
-    /// Nothing is changed before.
-    calm_until: Option<Instant>,
-    /// What was told last without being done, while it would still be said.
-    told: Option<(u32, u32)>,
+    /// The end of the cool-down.
+    cooldown_until: Option<Instant>,
+    /// The last advice that was only reported, while it still applies.
+    reported: Option<(u32, u32)>,
 }
 
 impl Scaler {
     pub(super) fn new(settings: Autoscale, min: u32, max: u32) -> Self {
-        Self { settings, min, max, above: None, below: None, calm_until: None, told: None }
+        Self { settings, min, max, above: None, below: None, cooldown_until: None, reported: None }
     }
 
-    /// The number of replicas was changed, by whomever.
-    pub(super) fn changed(&mut self, now: Instant) {
+    /// The number of replicas was changed, by a command or by this advice.
+    pub(super) fn on_change(&mut self, now: Instant) {
         self.above = None;
         self.below = None;
-        self.told = None;
-        self.calm_until = Some(now + self.settings.cooldown);
+        self.reported = None;
+        self.cooldown_until = Some(now + self.settings.cooldown);
     }
 
-    /// Takes in what is measured now; what follows, if anything does.
-    pub(super) fn weigh(&mut self, load: Load, now: Instant) -> Option<Verdict> {
-        let Load { open, up, replicas, .. } = load;
+    /// Takes in the present load; the advice to change the number, if any.
+    pub(super) fn on_load(&mut self, load: ReplicaLoad, now: Instant) -> Option<ScaleAdvice> {
+        let ReplicaLoad { open, up, replicas, .. } = load;
         let target = u64::from(self.settings.connections_per_backend.get());
         if up == 0 {
-            // That nobody is up has other reasons than the load: more of the same would not be up either.
-            (self.above, self.below, self.told) = (None, None, None);
+            // No load causes this: more of the same replicas would not be up either.
+            (self.above, self.below, self.reported) = (None, None, None);
             return None;
         }
         if open > target * u64::from(up) {
@@ -90,15 +87,15 @@ impl Scaler {
                 return self.down(load, target, peak, now);
             }
         } else {
-            (self.above, self.below, self.told) = (None, None, None);
+            (self.above, self.below, self.reported) = (None, None, None);
         }
         None
     }
 
-    fn up(&mut self, load: Load, target: u64, now: Instant) -> Option<Verdict> {
-        let Load { open, up, replicas, starting, .. } = load;
+    fn up(&mut self, load: ReplicaLoad, target: u64, now: Instant) -> Option<ScaleAdvice> {
+        let ReplicaLoad { open, up, replicas, starting, .. } = load;
         let needed = u32::try_from(open.div_ceil(target)).unwrap_or(u32::MAX);
-        // Those that are not up do not carry their part, whatever the reason is.
+        // Replicas that are not up carry nothing, whatever the reason.
         let desired = replicas.saturating_add(needed - up);
         let to = desired.min(self.max).min(replicas.saturating_add(self.settings.step.get()));
         let why = |end: String| {
@@ -108,23 +105,22 @@ impl Scaler {
             )
         };
         if to <= replicas {
-            // At the maximum already, or above it.
             let cause = why(format!(", but {} is the max", self.max));
-            return self.tell(replicas, Verdict { to: replicas, cause, only_told: true });
+            return self.report(replicas, ScaleAdvice { to: replicas, cause, only_told: true });
         }
-        if starting || self.calm_until.is_some_and(|until| now < until) {
+        if starting || self.cooldown_until.is_some_and(|until| now < until) {
             return None;
         }
         self.decide(replicas, to, why(self.limits(desired, to)), now)
     }
 
-    fn down(&mut self, load: Load, target: u64, peak: u64, now: Instant) -> Option<Verdict> {
-        let Load { up, replicas, starting, leaving, .. } = load;
-        // The fewest of which each stays below its target.
+    fn down(&mut self, load: ReplicaLoad, target: u64, peak: u64, now: Instant) -> Option<ScaleAdvice> {
+        let ReplicaLoad { up, replicas, starting, leaving, .. } = load;
+        // The smallest number that leaves each below its target.
         let needed = u32::try_from(peak / target).unwrap_or(u32::MAX).saturating_add(1);
         let desired = replicas.saturating_sub(up.saturating_sub(needed));
         let to = desired.max(self.min).max(replicas.saturating_sub(self.settings.step.get()));
-        if to >= replicas || starting || leaving || self.calm_until.is_some_and(|until| now < until) {
+        if to >= replicas || starting || leaving || self.cooldown_until.is_some_and(|until| now < until) {
             return None;
         }
         let cause = format!(
@@ -135,7 +131,7 @@ impl Scaler {
         self.decide(replicas, to, cause, now)
     }
 
-    /// What a limit has to do with it.
+    /// The limit that applies, for the cause.
     fn limits(&self, desired: u32, to: u32) -> String {
         match to {
             _ if to == desired => String::new(),
@@ -145,18 +141,18 @@ impl Scaler {
         }
     }
 
-    fn decide(&mut self, from: u32, to: u32, cause: String, now: Instant) -> Option<Verdict> {
+    fn decide(&mut self, from: u32, to: u32, cause: String, now: Instant) -> Option<ScaleAdvice> {
         if self.settings.dry_run {
-            return self.tell(from, Verdict { to, cause, only_told: true });
+            return self.report(from, ScaleAdvice { to, cause, only_told: true });
         }
-        self.changed(now);
-        Some(Verdict { to, cause, only_told: false })
+        self.on_change(now);
+        Some(ScaleAdvice { to, cause, only_told: false })
     }
 
-    /// Tells once what would be done.
-    fn tell(&mut self, from: u32, verdict: Verdict) -> Option<Verdict> {
-        let news = self.told.replace((from, verdict.to)) != Some((from, verdict.to));
-        news.then_some(verdict)
+    /// Reports once what would be done.
+    fn report(&mut self, from: u32, advice: ScaleAdvice) -> Option<ScaleAdvice> {
+        let news = self.reported.replace((from, advice.to)) != Some((from, advice.to));
+        news.then_some(advice)
     }
 }
 

@@ -86,7 +86,7 @@ fn replicas_are_started_and_taken_out_replaced_and_found_again() {
     // One that is killed comes back under its name, as another container.
     let killed = inspect(&fourth, "{{.Id}}");
     docker(&["kill", &fourth]);
-    lb.when_logged("replica died pool=p replica=\"Server 4\"");
+    lb.when_logged("replica exited pool=p replica=\"Server 4\"");
     lb.when_up(strings(&["Server 1", "Server 4"]));
     eventually("only it is left", || {
         let all = group.containers();

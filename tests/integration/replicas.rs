@@ -1,6 +1,5 @@
-//! Replicas: what the API promises, and what becomes of it when the engine fails. The engine is a stand-in of the
-//! tests' own, whose containers all have the test's server behind their addresses; the real engine's tests are in
-//! `docker/replicas.rs`.
+//! Replicas: what the API promises, and what happens when the engine fails. The engine is a fake, whose containers all
+//! have the test's server behind their addresses; `docker/replicas.rs` tests with a real one.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,7 +9,7 @@ use crate::support::engine::Engine;
 use crate::support::{Lb, connect_to, eventually};
 use serde_json::{Value, json};
 
-/// A server at every address of this machine, which says at which it was reached, and holds the connection.
+/// A server at every address of this machine. It sends the address that it was reached at, and holds the connection.
 fn server() -> Backend {
     let anywhere = "0.0.0.0:0".parse().unwrap();
     Backend::serving_at(anywhere, |mut stream| {
@@ -21,7 +20,7 @@ fn server() -> Backend {
     .unwrap()
 }
 
-/// A configuration with one pool whose replicas are at this engine; `more` is said of them.
+/// A configuration with one pool whose replicas are at this engine; `more` has further keys.
 fn config(engine: &Engine, server: &Backend, more: &str) -> String {
     format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{replicas: {}}}}}",
@@ -48,7 +47,7 @@ fn names(body: &str) -> Vec<String> {
     names
 }
 
-/// Why something was refused, and with which status.
+/// The status and the message of a refusal.
 fn refused(answer: &(u16, String)) -> (u16, String) {
     let body: Value = serde_json::from_str(&answer.1).unwrap();
     assert_eq!((&body["status"], body.as_object().unwrap().len()), (&json!("failure"), 2), "{body}");
@@ -59,7 +58,7 @@ fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A connection and where it went.
+/// A connection and the address that it reached.
 fn connect(address: SocketAddr) -> (TcpStream, String) {
     let mut stream = connect_to(address).unwrap();
     let (mut line, mut byte) = (Vec::new(), [0]);
@@ -70,7 +69,7 @@ fn connect(address: SocketAddr) -> (TcpStream, String) {
 }
 
 #[test]
-fn they_are_listed_added_and_taken_out_in_the_agreed_shapes() {
+fn replicas_are_listed_added_and_removed_in_the_documented_shapes() {
     let (engine, server) = (Engine::start(), server());
     let more = "min: 2, max: 6, network: n, env: {MODE: fast, SERVER_ID: mine}, command: [serve, --now]";
     let lb = Lb::start(&config(&engine, &server, more));
@@ -96,7 +95,7 @@ fn they_are_listed_added_and_taken_out_in_the_agreed_shapes() {
     let left = names(&body);
     assert_eq!((left.len(), left.contains(&"Büro 4".to_owned())), (2, false), "{left:?}");
     assert_eq!(listed(&lb), left);
-    eventually("they are removed", || (engine.count() == 2).then_some(()));
+    eventually("two are removed", || (engine.count() == 2).then_some(()));
     lb.when_up(left);
     assert_eq!(lb.get("/heartbeat").0, 200);
     assert_eq!(lb.metric("pointsman_replicas{pool=\"p\"}"), 2.0);
@@ -108,7 +107,7 @@ fn they_are_listed_added_and_taken_out_in_the_agreed_shapes() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_in_one_shape_and_changes_nothing() {
+fn an_invalid_request_is_refused_in_one_shape_and_changes_nothing() {
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 2, max: 4"));
     lb.when_up(strings(&["Server 1", "Server 2"]));
@@ -144,7 +143,7 @@ fn what_makes_no_sense_is_refused_in_one_shape_and_changes_nothing() {
             "/add",
             r#"{"n": 2, "hostnames": ["a", "a"]}"#,
             400,
-            "<Error> the hostname \"a\" is there twice",
+            "<Error> the hostname \"a\" is given twice",
         ),
         ("POST", "/add", r#"{"n": 1, "hostnames": [" "]}"#, 400, "<Error> a hostname is empty"),
         (
@@ -152,16 +151,10 @@ fn what_makes_no_sense_is_refused_in_one_shape_and_changes_nothing() {
             "/add",
             r#"{"n": 1, "hostnames": ["Server 1"]}"#,
             409,
-            "<Error> there is a replica \"Server 1\" already",
+            "<Error> replica \"Server 1\" already exists",
         ),
-        ("POST", "/add", r#"{"n": 3}"#, 409, "<Error> 3 more would be more than the max of 4: there are 2"),
-        (
-            "DELETE",
-            "/rm",
-            r#"{"n": 1}"#,
-            409,
-            "<Error> 1 fewer would be fewer than the min of 2: there are 2",
-        ),
+        ("POST", "/add", r#"{"n": 3}"#, 409, "<Error> cannot add 3: there are 2, and the max is 4"),
+        ("DELETE", "/rm", r#"{"n": 1}"#, 409, "<Error> cannot remove 1: there are 2, and the min is 2"),
         (
             "DELETE",
             "/rm",
@@ -186,7 +179,7 @@ fn what_makes_no_sense_is_refused_in_one_shape_and_changes_nothing() {
 }
 
 #[test]
-fn an_addition_that_fails_half_way_takes_back_what_it_began() {
+fn an_addition_that_fails_half_way_is_undone() {
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 9"));
     lb.when_up(strings(&["Server 1"]));
@@ -194,16 +187,16 @@ fn an_addition_that_fails_half_way_takes_back_what_it_began() {
     let (status, message) = refused(&lb.request("POST", "/add", r#"{"n": 3, "hostnames": ["a"]}"#));
     assert_eq!(status, 502, "{message}");
     assert!(message.contains("the disk is full; nothing was added"), "{message}");
-    // All of it is done before the answer.
+    // It is undone before the reply.
     assert_eq!(engine.names("running"), ["p-Server-1"]);
     assert_eq!(engine.count(), 1);
     assert_eq!(listed(&lb), strings(&["Server 1"]));
-    // Nothing stands in the way of another try.
+    // Another attempt succeeds.
     engine.state().starts_left = None;
     let (status, body) = lb.request("POST", "/add", r#"{"n": 3, "hostnames": ["a"]}"#);
     assert_eq!((status, names(&body)), (200, strings(&["Server 1", "a", "Server 2", "Server 3"])));
     lb.when_up(strings(&["Server 1", "a", "Server 2", "Server 3"]));
-    // An image that is not there is the asker's affair.
+    // A missing image is the client's mistake.
     engine.state().missing.push("web".to_owned());
     let (status, message) = refused(&lb.request("POST", "/add", r#"{"n": 2}"#));
     assert_eq!(status, 404);
@@ -212,7 +205,7 @@ fn an_addition_that_fails_half_way_takes_back_what_it_began() {
 }
 
 #[test]
-fn one_that_runs_although_its_start_failed_is_taken_back_too() {
+fn a_replica_that_runs_although_its_start_failed_is_removed() {
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 9"));
     lb.when_up(strings(&["Server 1"]));
@@ -226,14 +219,14 @@ fn one_that_runs_although_its_start_failed_is_taken_back_too() {
 }
 
 #[test]
-fn an_order_is_not_carried_out_for_one_who_has_gone_away() {
+fn a_command_is_dropped_when_its_client_has_disconnected() {
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 9"));
     lb.when_up(strings(&["Server 1"]));
     engine.state().busy = true;
     std::thread::scope(|scope| {
         scope.spawn(|| lb.request("POST", "/add", r#"{"n": 1, "hostnames": ["first"]}"#));
-        eventually("it is begun", || (engine.count() == 2).then_some(()));
+        eventually("the first start is in progress", || (engine.count() == 2).then_some(()));
         let body = r#"{"n": 1, "hostnames": ["second"]}"#;
         let mut gone = connect_to(lb.admin()).unwrap();
         write!(
@@ -247,7 +240,7 @@ fn an_order_is_not_carried_out_for_one_who_has_gone_away() {
         gone.read_exact(&mut [0; "HTTP/1.1 100 Continue\r\n\r\n".len()]).unwrap();
         gone.write_all(body.as_bytes()).unwrap();
         gone.shutdown(std::net::Shutdown::Write).unwrap();
-        // The server has noticed that it is gone when it ends the connection too.
+        // The server has noticed the disconnect when it closes the connection, too.
         assert_eq!(gone.read(&mut [0]).unwrap(), 0);
         engine.state().busy = false;
     });
@@ -256,7 +249,7 @@ fn an_order_is_not_carried_out_for_one_who_has_gone_away() {
 }
 
 #[test]
-fn one_that_is_taken_out_finishes_its_connections_first() {
+fn a_removed_replica_finishes_its_connections_first() {
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 9"));
     lb.when_up(strings(&["Server 1"]));
@@ -267,43 +260,43 @@ fn one_that_is_taken_out_finishes_its_connections_first() {
     let (status, body) = lb.request("DELETE", "/rm", r#"{"n": 1, "hostnames": ["Server 2"]}"#);
     assert_eq!((status, names(&body)), (200, strings(&["Server 1", "Server 3"])));
     for _ in 0..4 {
-        assert_ne!(connect(lb.address("l")).1, second, "it gets nothing new");
+        assert_ne!(connect(lb.address("l")).1, second, "no new connections");
     }
-    // Its name is free only when it is gone.
+    // Its name is free only after the removal.
     let (status, message) = refused(&lb.request("POST", "/add", r#"{"n": 1, "hostnames": ["Server 2"]}"#));
-    assert!(status == 409 && message.contains("is just being taken out"), "{status} {message}");
-    // One without connections that is taken out after it is gone before it.
+    assert!(status == 409 && message.contains("is being removed"), "{status} {message}");
+    // A replica without connections is gone sooner, even if it is removed later.
     lb.request("DELETE", "/rm", r#"{"n": 1, "hostnames": ["Server 3"]}"#);
-    lb.when_logged("replica gone pool=p replica=\"Server 3\"");
-    assert_eq!(engine.address_of("Server 2"), second, "it runs on");
+    lb.when_logged("replica removed pool=p replica=\"Server 3\"");
+    assert_eq!(engine.address_of("Server 2"), second, "it keeps running");
     drop(held);
     eventually("it is removed", || (engine.count() == 1).then_some(()));
-    lb.when_logged("replica gone pool=p replica=\"Server 2\"");
+    lb.when_logged("replica removed pool=p replica=\"Server 2\"");
 }
 
 #[test]
-fn one_that_does_not_finish_in_time_is_stopped_all_the_same() {
+fn a_replica_that_exceeds_its_drain_timeout_is_stopped() {
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 0, max: 9, drain: 700ms"));
     lb.request("POST", "/add", r#"{"n": 1}"#);
     lb.when_up(strings(&["Server 1"]));
     let _held = connect(lb.address("l"));
     lb.request("DELETE", "/rm", r#"{"n": 1}"#);
-    let told = lb.when_logged("replica has not finished in time");
-    assert!(told.contains("open=1"), "{told}");
+    let line = lb.when_logged("replica drain timed out");
+    assert!(line.contains("open=1"), "{line}");
     eventually("it is removed", || (engine.count() == 0).then_some(()));
 }
 
 #[test]
-fn one_that_dies_is_replaced_under_its_name_and_counted() {
+fn a_replica_that_exits_is_replaced_under_its_name_and_counted() {
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 2, max: 4"));
     lb.when_up(strings(&["Server 1", "Server 2"]));
     let before = engine.address_of("Server 1");
-    // The engine tells of an end before its list knows of it.
+    // The event comes before the list knows of the exit.
     engine.state().lag = 12;
     engine.kill("Server 1");
-    eventually("another one is there", || {
+    eventually("another one runs", || {
         let address = engine.address_of("Server 1");
         (address != before && !address.is_empty()).then_some(())
     });
@@ -312,13 +305,13 @@ fn one_that_dies_is_replaced_under_its_name_and_counted() {
     eventually("it is counted", || {
         (lb.metric("pointsman_replica_respawns_total{pool=\"p\"}") == 1.0).then_some(())
     });
-    let told = lb.when_logged("replica died");
+    let told = lb.when_logged("replica exited");
     assert!(told.contains("replica=\"Server 1\"") && told.contains("exit code 3"), "{told}");
-    eventually("nothing is left of the old one", || (engine.count() == 2).then_some(()));
-    // It dies again at once: the next one waits a moment.
+    eventually("the old container is removed", || (engine.count() == 2).then_some(()));
+    // It exits again at once: the next start is delayed.
     engine.kill("Server 1");
-    eventually("it is told", || lb.logged(&["replica died", "again_in=\"1s\""]).pop());
-    // Discovery may learn of its end later.
+    eventually("the delay is logged", || lb.logged(&["replica exited", "again_in=\"1s\""]).pop());
+    // Discovery may notice the exit later.
     eventually("it is counted again", || {
         let status = lb.status()["pools"][0]["replicas"].take();
         assert_eq!(status["wanted"], 2, "{status}");
@@ -328,13 +321,13 @@ fn one_that_dies_is_replaced_under_its_name_and_counted() {
 }
 
 #[test]
-fn they_outlive_pointsman_and_are_found_again() {
+fn replicas_outlive_pointsman_and_are_found_again() {
     let (engine, server) = (Engine::start(), server());
     let config = config(&engine, &server, "min: 1, max: 4");
     let mut lb = Lb::start(&config);
     lb.request("POST", "/add", r#"{"n": 2, "hostnames": ["a", "b"]}"#);
     lb.when_up(strings(&["Server 1", "a", "b"]));
-    // One is just leaving when Pointsman ends.
+    // A removal is in progress when Pointsman stops.
     let (address, leaving) = (lb.address("l"), engine.address_of("b"));
     let held = (0..3).map(|_| connect(address)).find(|(_, at)| *at == leaving).unwrap().0;
     lb.request("DELETE", "/rm", r#"{"n": 1, "hostnames": ["b"]}"#);
@@ -357,7 +350,7 @@ fn they_outlive_pointsman_and_are_found_again() {
 }
 
 #[test]
-fn without_an_engine_it_says_what_to_do_and_everything_else_works() {
+fn without_an_engine_errors_have_advice_and_the_rest_works() {
     let (engine, server) = (Engine::away(), server());
     let replicas = replicas(&engine, &server, "min: 1, max: 4");
     let config = format!(
@@ -374,17 +367,17 @@ fn without_an_engine_it_says_what_to_do_and_everything_else_works() {
         let (status, message) = refused(&lb.request(method, path, body));
         assert!(status == 503 && message.contains(advice), "{method} {path}: {status} {message}");
     }
-    assert!(lb.when_logged("replicas: nothing can be started or stopped").contains(advice));
-    // It is tried again and again, and not told each time.
+    assert!(lb.when_logged("replicas: engine unavailable").contains(advice));
+    // It is retried, and not logged each time.
     engine.listen();
-    lb.when_logged("replicas: the engine answers again");
-    eventually("the minimum is there", || (engine.names("running").len() == 1).then_some(()));
-    assert_eq!(lb.logged(&["nothing can be started or stopped"]).len(), 1);
+    lb.when_logged("replicas: engine available again");
+    eventually("the minimum runs", || (engine.names("running").len() == 1).then_some(()));
+    assert_eq!(lb.logged(&["engine unavailable"]).len(), 1);
     assert_eq!(listed(&lb), strings(&["Server 1"]));
 }
 
 #[test]
-fn orders_at_the_same_time_are_carried_out_one_after_the_other() {
+fn concurrent_commands_are_executed_one_after_the_other() {
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 0, max: 5"));
     let statuses: Vec<u16> = std::thread::scope(|scope| {
@@ -394,14 +387,14 @@ fn orders_at_the_same_time_are_carried_out_one_after_the_other() {
     });
     assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 2, "{statuses:?}");
     assert_eq!(statuses.iter().filter(|status| **status == 409).count(), 2, "{statuses:?}");
-    let mut there = listed(&lb);
-    there.sort();
-    assert_eq!(there, strings(&["Server 1", "Server 2", "Server 3", "Server 4"]));
+    let mut names = listed(&lb);
+    names.sort();
+    assert_eq!(names, strings(&["Server 1", "Server 2", "Server 3", "Server 4"]));
     assert_eq!(engine.count(), 4);
 }
 
 #[test]
-fn with_several_pools_it_must_be_said_which_and_without_any_how_to_have_one() {
+fn with_several_pools_the_request_must_name_one() {
     let (engine, server) = (Engine::start(), server());
     let (one, two) =
         (replicas(&engine, &server, "min: 1"), replicas(&engine, &server, "min: 1, group: other"));
@@ -425,7 +418,7 @@ fn with_several_pools_it_must_be_said_which_and_without_any_how_to_have_one() {
 }
 
 #[test]
-fn containers_that_others_have_started_are_adopted() {
+fn matching_containers_are_adopted() {
     let (engine, server) = (Engine::start(), server());
     engine.run("server_1", json!({}));
     engine.run("other", json!({}));
@@ -440,52 +433,56 @@ fn containers_that_others_have_started_are_adopted() {
     eventually("it is removed", || {
         (engine.names("running") == ["other", "p-Server-1", "server_2"]).then_some(())
     });
-    // One that dies is replaced by one of ours; what is left of it is its starter's.
+    // An adopted container that exits is replaced; the old one stays.
     engine.kill("server_2");
-    eventually("ours is there", || engine.names("running").contains(&"p-server-2".to_owned()).then_some(()));
+    eventually("the replacement runs", || {
+        engine.names("running").contains(&"p-server-2".to_owned()).then_some(())
+    });
     lb.when_up(strings(&["Server 1", "server_2"]));
     assert_eq!(engine.names("exited"), ["server_2"]);
-    // So it is with the replica of another group.
+    // The same holds for a replica of another group.
     engine.run("server_3", json!({"pointsman.replicas": "other"}));
     lb.when_up(strings(&["Server 1", "server_2", "server_3"]));
-    // Discovery and the replicas' task each detect it separately.
+    // Discovery and the replicas detect it separately.
     eventually("it is adopted", || listed(&lb).contains(&"server_3".to_owned()).then_some(()));
     engine.kill("server_3");
-    eventually("ours is there", || engine.names("running").contains(&"p-server-3".to_owned()).then_some(()));
+    eventually("the replacement runs", || {
+        engine.names("running").contains(&"p-server-3".to_owned()).then_some(())
+    });
     lb.when_up(strings(&["Server 1", "server_2", "server_3"]));
     assert_eq!(engine.names("exited"), ["server_2", "server_3"]);
-    // By a label it goes, too.
+    // A label selects them, too.
     let labelled = Lb::start(&config(&engine, &server, "min: 0, group: g, adopt: {label: app=web}"));
     engine.run("x", json!({"app": "web"}));
     engine.run("y", json!({"app": "db"}));
     labelled.when_up(strings(&["x"]));
 }
 
-/// What there is to see of the pool's replicas.
-fn board(lb: &Lb) -> Value {
+/// The status of the pool's replicas.
+fn replicas_of(lb: &Lb) -> Value {
     let body: Value = serde_json::from_str(&lb.get("/api/v1/replicas").1).unwrap();
     body["pools"]["p"].clone()
 }
 
 #[test]
-fn one_of_others_that_is_restarted_is_not_replaced() {
+fn an_adopted_container_that_is_restarted_is_not_replaced() {
     let (engine, server) = (Engine::start(), server());
     engine.run("server_1", json!({}));
     let lb = Lb::start(&config(&engine, &server, "min: 0, adopt: server_*"));
     lb.when_up(strings(&["server_1"]));
     let stage = |stage: &str| {
-        eventually(stage, || (board(&lb)["replicas"][0]["stage"] == stage).then_some(()));
+        eventually(stage, || (replicas_of(&lb)["replicas"][0]["stage"] == stage).then_some(()));
     };
-    // By its engine, as its restart policy says.
+    // By the engine, by its restart policy.
     engine.crash("server_1");
     stage("restarting");
-    let told = lb.when_logged("replica died, and its engine starts it again");
+    let told = lb.when_logged("replica exited; the engine restarts it");
     assert!(told.contains("exit code 3"), "{told}");
-    assert_eq!((listed(&lb), board(&lb)["running"].clone()), (strings(&["server_1"]), json!(0)));
+    assert_eq!((listed(&lb), replicas_of(&lb)["running"].clone()), (strings(&["server_1"]), json!(0)));
     engine.back("server_1", "restarting");
     lb.when_up(strings(&["server_1"]));
     stage("running");
-    // By somebody, who stops it first.
+    // By an operator, who stops it first.
     engine.kill("server_1");
     stage("waiting");
     engine.back("server_1", "exited");
@@ -496,38 +493,41 @@ fn one_of_others_that_is_restarted_is_not_replaced() {
 }
 
 #[test]
-fn containers_of_a_former_group_are_told_of() {
+fn containers_of_a_former_group_are_reported() {
     let (engine, server) = (Engine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, group: old"));
     lb.when_up(strings(&["Server 1"]));
     assert!(lb.reload(&config(&engine, &server, "min: 1, group: new")).contains("applied"));
-    let told = lb.when_logged("replicas: the pool has another group or engine now");
+    let told = lb.when_logged("replicas: group or engine changed");
     assert!(told.contains("group=old left=1") && told.contains("label=pointsman.replicas=old"), "{told}");
     eventually("both run", || (engine.names("running") == ["new-Server-1", "old-Server-1"]).then_some(()));
-    eventually("it is shown", || (board(&lb)["former"] == json!(["old-Server-1"])).then_some(()));
+    eventually("it is shown", || (replicas_of(&lb)["former"] == json!(["old-Server-1"])).then_some(()));
     engine.kill("Server 1");
     assert_eq!(lb.request("POST", "/add", r#"{"n": 1}"#).0, 200);
-    eventually("only what runs is shown", || (board(&lb)["former"] == json!([])).then_some(()));
+    eventually("only what runs is shown", || (replicas_of(&lb)["former"] == json!([])).then_some(()));
 }
 
 #[test]
-fn two_pointsmans_of_one_group_are_told_of_each_other() {
+fn two_pointsmans_of_one_group_are_reported() {
     let (engine, server) = (Engine::start(), server());
     let config = config(&engine, &server, "min: 1, max: 5");
     let one = Lb::start(&config);
     one.when_up(strings(&["Server 1"]));
     let two = Lb::start(&config);
     two.when_up(strings(&["Server 1"]));
-    assert_eq!((board(&one)["rivals"].clone(), board(&two)["rivals"].clone()), (json!([]), json!([])));
+    assert_eq!(
+        (replicas_of(&one)["rivals"].clone(), replicas_of(&two)["rivals"].clone()),
+        (json!([]), json!([]))
+    );
     assert_eq!(two.request("POST", "/add", r#"{"n": 1, "hostnames": ["x"]}"#).0, 200);
-    let told = one.when_logged("replicas: another Pointsman starts some of the same group");
+    let told = one.when_logged("replicas: another Pointsman uses the same group");
     assert!(told.contains("container=\"p-x\"") && told.contains("a `group` of its own"), "{told}");
-    eventually("it is shown", || (board(&one)["rivals"] == json!(["p-x"])).then_some(()));
-    assert_eq!(board(&two)["rivals"], json!([]));
+    eventually("it is shown", || (replicas_of(&one)["rivals"] == json!(["p-x"])).then_some(()));
+    assert_eq!(replicas_of(&two)["rivals"], json!([]));
 }
 
 #[test]
-fn a_reload_changes_limits_at_once_and_the_image_for_those_to_come() {
+fn a_reload_changes_limits_at_once_and_the_image_for_later_starts() {
     let (engine, server) = (Engine::start(), server());
     let with = |more: &str| config(&engine, &server, more);
     let lb = Lb::start(&with("min: 1, max: 2"));
@@ -547,13 +547,13 @@ fn a_reload_changes_limits_at_once_and_the_image_for_those_to_come() {
     assert!(lb.reload(gone).contains("applied"));
     assert_eq!(refused(&lb.get("/rep")).0, 404);
     lb.when_logged(unmanaged);
-    eventually("who was leaving has left, the others run", || {
+    eventually("the removal finishes, the others keep running", || {
         (engine.names("running") == ["p-Server-1", "p-new"] && engine.count() == 2).then_some(())
     });
 }
 
 #[test]
-fn the_events_of_the_engine_are_read_or_the_stream_is_closed_while_a_replica_drains() {
+fn event_streams_are_read_or_closed_while_a_replica_drains() {
     /// Far more than the buffers of both sockets hold.
     const BYTES: usize = 8 << 20;
     let (engine, server) = (Engine::start(), server());
@@ -571,14 +571,14 @@ fn the_events_of_the_engine_are_read_or_the_stream_is_closed_while_a_replica_dra
         "listeners: {l: {bind: 127.0.0.1:0, pool: p}}\npools: {p: {discover: [{static: [127.0.0.1:9]}]}}";
     assert!(lb.reload(without).contains("applied"));
     engine.tell_of_others(BYTES);
-    eventually("a pool that has lost its replicas leaves no event unread", all_written);
-    assert_eq!(engine.address_of("Server 2"), second, "it still drains");
+    eventually("a pool without replicas leaves no event unread", all_written);
+    assert_eq!(engine.address_of("Server 2"), second, "it is still draining");
     drop(held);
     eventually("it is removed", || (engine.count() == 1).then_some(()));
 }
 
 #[test]
-fn their_number_follows_the_load_and_a_dry_run_only_tells() {
+fn the_number_follows_the_load_and_a_dry_run_only_reports() {
     let (engine, server) = (Engine::start(), server());
     let autoscale = |more: &str| {
         let times = "up_after: 200ms, down_after: 500ms, cooldown: 100ms";
@@ -587,14 +587,14 @@ fn their_number_follows_the_load_and_a_dry_run_only_tells() {
     let lb = Lb::start(&config(&engine, &server, &autoscale("")));
     lb.when_up(strings(&["Server 1", "Server 2"]));
     let held: Vec<_> = (0..45).map(|_| connect(lb.address("l"))).collect();
-    // It may judge by some of them while the others are still on their way.
-    let told = eventually("they are to be five", || lb.logged(&[" scale pool=p", " to=5"]).pop());
+    // It may decide before all connections are open.
+    let told = eventually("five are wanted", || lb.logged(&[" scale pool=p", " to=5"]).pop());
     assert!(told.contains("10 each: 5 needed") && !told.contains("dry_run"), "{told}");
     let all = strings(&["Server 1", "Server 2", "Server 3", "Server 4", "Server 5"]);
     lb.when_up(all);
     assert_eq!(lb.status()["pools"][0]["replicas"]["last_decision"]["to"], 5);
     drop(held);
-    eventually("they are to be two", || lb.logged(&[" scale pool=p", " to=2"]).pop());
+    eventually("two are wanted", || lb.logged(&[" scale pool=p", " to=2"]).pop());
     eventually("two are left", || (engine.count() == 2).then_some(()));
     let decisions: Value = serde_json::from_str(&lb.get("/api/v1/replicas").1).unwrap();
     let ups: Vec<_> = crate::support::monitoring::array(&decisions["pools"]["p"]["decisions"])
@@ -607,7 +607,7 @@ fn their_number_follows_the_load_and_a_dry_run_only_tells() {
     let lb = Lb::start(&config(&engine, &server, &autoscale(", dry_run: true")));
     lb.when_up(strings(&["Server 1", "Server 2"]));
     let held: Vec<_> = (0..45).map(|_| connect(lb.address("l"))).collect();
-    let told = eventually("they would be five", || lb.logged(&[" scale pool=p from=2 to=5"]).pop());
+    let told = eventually("five would be wanted", || lb.logged(&[" scale pool=p from=2 to=5"]).pop());
     assert!(told.contains("dry_run=true"), "{told}");
     drop(held);
     assert_eq!((listed(&lb).len(), engine.count()), (2, 2));
@@ -616,13 +616,15 @@ fn their_number_follows_the_load_and_a_dry_run_only_tells() {
 }
 
 #[test]
-fn the_load_takes_out_none_that_others_have_started() {
+fn autoscaling_removes_no_adopted_container() {
     let (engine, server) = (Engine::start(), server());
     let scale = "autoscale: {connections_per_backend: 10, down_after: 300ms, cooldown: 100ms, step: 9}";
     let lb = Lb::start(&config(&engine, &server, &format!("min: 2, max: 9, adopt: server_*, {scale}")));
     lb.when_up(strings(&["Server 1", "Server 2"]));
     engine.run("server_3", json!({}));
     engine.run("server_4", json!({}));
-    eventually("the others are left", || (engine.names("running") == ["server_3", "server_4"]).then_some(()));
-    eventually("nothing is left of ours", || (engine.count() == 2).then_some(()));
+    eventually("the adopted ones stay", || {
+        (engine.names("running") == ["server_3", "server_4"]).then_some(())
+    });
+    eventually("the own replicas are removed", || (engine.count() == 2).then_some(()));
 }

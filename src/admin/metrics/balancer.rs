@@ -14,7 +14,7 @@ use crate::discovery::Outcome;
 use crate::domain::CloseReason;
 use crate::overview::Overview;
 use crate::pool::Pool;
-use crate::replicas::Board;
+use crate::replicas::FleetStatus;
 use crate::telemetry::flow::Reading;
 use crate::telemetry::log;
 
@@ -215,8 +215,8 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
 /// Those that Pointsman itself starts.
 fn replicas(e: &mut DescriptorEncoder<'_>, overview: &Overview) -> Result<(), Error> {
     let replicas = overview.replicas.load();
-    let boards: Vec<_> = replicas.iter().map(|(pool, replicas)| (&**pool, replicas.board())).collect();
-    let each = |value: fn(&Board) -> usize| {
+    let boards: Vec<_> = replicas.iter().map(|(pool, replicas)| (&**pool, replicas.status())).collect();
+    let each = |value: fn(&FleetStatus) -> usize| {
         boards.iter().map(move |(pool, board)| ([("pool", *pool)], value(board) as u64)).collect::<Vec<_>>()
     };
     gauges(

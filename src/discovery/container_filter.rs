@@ -1,4 +1,4 @@
-//! Which containers of an engine are meant: by a label, or by how they are called.
+//! Selects containers of an engine by label or by name.
 
 use std::collections::HashMap;
 
@@ -6,9 +6,9 @@ use bollard::models::ContainerSummary;
 
 use crate::config::Adopt;
 
-/// The containers that have a label, and those that count as if they had it.
+/// Matches the containers that have a label, and adopted ones.
 #[derive(Clone, Debug)]
-pub(crate) struct Chosen {
+pub(crate) struct ContainerFilter {
     label: Label,
     adopted: Option<Adopted>,
 }
@@ -19,8 +19,8 @@ enum Adopted {
     Label(Label),
 }
 
-impl Chosen {
-    /// Those with the label, as `key` or `key=value`, and those that are adopted.
+impl ContainerFilter {
+    /// `label` is `key` or `key=value`.
     pub(crate) fn new(label: &str, adopt: Option<&Adopt>) -> Self {
         let adopted = adopt.map(|adopt| match adopt {
             Adopt::Name(pattern) => Adopted::Name(pattern.clone()),
@@ -29,27 +29,27 @@ impl Chosen {
         Self { label: Label::new(label), adopted }
     }
 
-    /// Whether a container is one of them.
-    pub(crate) fn has(&self, container: &ContainerSummary) -> bool {
+    /// Whether the filter matches a container of the list.
+    pub(crate) fn matches(&self, container: &ContainerSummary) -> bool {
         let names = container.names.iter().flatten().map(|name| name.strip_prefix('/').unwrap_or(name));
-        self.is_among(container.labels.as_ref(), names)
+        self.matches_any(container.labels.as_ref(), names)
     }
 
-    /// Whether the container is one of them of which these are the labels; among them `name`, as an event has it.
-    pub(crate) fn tells_of(&self, attributes: &HashMap<String, String>) -> bool {
-        self.is_among(Some(attributes), attributes.get("name").map(String::as_str).into_iter())
+    /// Whether the filter matches the container of an event; `attributes` are its labels and its `name`.
+    pub(crate) fn matches_event(&self, attributes: &HashMap<String, String>) -> bool {
+        self.matches_any(Some(attributes), attributes.get("name").map(String::as_str).into_iter())
     }
 
-    fn is_among<'a>(
+    fn matches_any<'a>(
         &self,
         labels: Option<&HashMap<String, String>>,
         mut names: impl Iterator<Item = &'a str>,
     ) -> bool {
-        self.label.is_among(labels)
+        self.label.is_in(labels)
             || match &self.adopted {
                 None => false,
-                Some(Adopted::Label(label)) => label.is_among(labels),
-                Some(Adopted::Name(pattern)) => names.any(|name| like(pattern, name)),
+                Some(Adopted::Label(label)) => label.is_in(labels),
+                Some(Adopted::Name(pattern)) => names.any(|name| matches(pattern, name)),
             }
     }
 }
@@ -69,14 +69,14 @@ impl Label {
         }
     }
 
-    fn is_among(&self, labels: Option<&HashMap<String, String>>) -> bool {
+    fn is_in(&self, labels: Option<&HashMap<String, String>>) -> bool {
         let found = labels.and_then(|labels| labels.get(&self.key));
         found.is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
     }
 }
 
-/// Whether a name is like a pattern, in which each `*` stands for anything.
-fn like(pattern: &str, name: &str) -> bool {
+/// Whether a name matches a pattern, in which each `*` stands for any text.
+fn matches(pattern: &str, name: &str) -> bool {
     let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(mut name) = name.strip_prefix(first) else { return false };
     let mut parts = rest.split('*').peekable();
@@ -84,7 +84,7 @@ fn like(pattern: &str, name: &str) -> bool {
         if parts.peek().is_none() {
             return name.ends_with(part);
         }
-        // The first place is the best one: it leaves the most for the parts that follow.
+        // The first occurrence leaves the most text for the remaining parts.
         let Some(at) = name.find(part) else { return false };
         name = &name[at + part.len()..];
     }
@@ -97,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_star_stands_for_anything() {
+    fn a_star_matches_any_text() {
         for (pattern, name, is) in [
             ("server_*", "server_1", true),
             ("server_*", "server_", true),
@@ -113,11 +113,11 @@ mod tests {
             ("server", "server", true),
             ("server", "server1", false),
         ] {
-            assert_eq!(like(pattern, name), is, "{pattern} {name}");
+            assert_eq!(matches(pattern, name), is, "{pattern} {name}");
         }
     }
 
-    /// The same by its definition.
+    /// The definition, as slow as it is simple.
     fn by_definition(pattern: &[u8], name: &[u8]) -> bool {
         match pattern {
             [] => name.is_empty(),
@@ -128,8 +128,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pattern_means_what_it_says(pattern in "[ab*]{0,6}", name in "[ab]{0,8}") {
-            prop_assert_eq!(like(&pattern, &name), by_definition(pattern.as_bytes(), name.as_bytes()));
+        fn a_pattern_matches_by_definition(pattern in "[ab*]{0,6}", name in "[ab]{0,8}") {
+            prop_assert_eq!(matches(&pattern, &name), by_definition(pattern.as_bytes(), name.as_bytes()));
         }
     }
 }

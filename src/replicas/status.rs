@@ -1,19 +1,19 @@
-//! What there is to see of a pool's replicas, for the API, the metrics and the log.
+//! The status of a pool's replicas, for the API, the metrics and the log.
 
 use std::sync::Arc;
 
-use super::fleet::{Fleet, Stage};
-use super::neighbours::Neighbours;
+use super::fleet::{Fleet, Slot, Stage};
+use super::unmanaged::UnmanagedContainers;
 use crate::api::{ReplicaGroup, ReplicaInfo, ScaleDecision};
 use crate::config;
 
-/// So many decisions are kept.
+/// The number of decisions to keep.
 const KEPT: usize = 100;
 
-/// What there is to see of a pool's replicas.
+/// The status of a pool's replicas.
 #[derive(Clone, Debug)]
-pub struct Board {
-    /// Whether the engine was ever seen: until then, nothing is known of the containers.
+pub struct FleetStatus {
+    /// Whether the containers were ever listed; until then the replicas are unknown.
     pub known: bool,
     /// The replicas.
     pub group: Arc<ReplicaGroup>,
@@ -21,21 +21,21 @@ pub struct Board {
     pub decisions: Arc<[ScaleDecision]>,
 }
 
-impl Board {
-    /// What there is to see before anything was seen.
+impl FleetStatus {
+    /// The status before the first listing.
     pub(super) fn new(config: &config::Replicas) -> Self {
-        Self { known: false, group: Arc::new(group(config)), decisions: Arc::default() }
+        Self { known: false, group: Arc::new(limits(config)), decisions: Arc::default() }
     }
 
-    /// What there is to see now.
+    /// The present status.
     pub(super) fn of(
         fleet: &Fleet,
         config: &config::Replicas,
         trouble: Option<String>,
-        neighbours: &Neighbours,
+        unmanaged: &UnmanagedContainers,
         decisions: &Arc<[ScaleDecision]>,
     ) -> Self {
-        let replica = |slot: &super::fleet::Slot| ReplicaInfo {
+        let replica = |slot: &Slot| ReplicaInfo {
             name: Arc::clone(&slot.name),
             stage: match slot.stage {
                 Stage::Starting => "starting",
@@ -55,22 +55,22 @@ impl Board {
             trouble,
             replicas: fleet.slots().iter().map(replica).collect(),
             leaving: fleet.leaving().cloned().collect(),
-            former: neighbours.former().to_vec(),
-            rivals: neighbours.rivals().to_vec(),
+            former: unmanaged.former().to_vec(),
+            rivals: unmanaged.rivals().to_vec(),
             last_decision: decisions.last().cloned(),
-            ..group(config)
+            ..limits(config)
         };
         Self { known: fleet.known(), group: Arc::new(group), decisions: Arc::clone(decisions) }
     }
 
-    /// The names of those that there are to be.
+    /// The names of the wanted replicas.
     pub fn names(&self) -> Vec<Arc<str>> {
         self.group.replicas.iter().map(|replica| Arc::clone(&replica.name)).collect()
     }
 }
 
-/// The limits that the configuration sets.
-fn group(config: &config::Replicas) -> ReplicaGroup {
+/// The configured limits.
+fn limits(config: &config::Replicas) -> ReplicaGroup {
     ReplicaGroup {
         min: config.min,
         max: config.max,
@@ -80,7 +80,7 @@ fn group(config: &config::Replicas) -> ReplicaGroup {
     }
 }
 
-/// The decisions with one more; the oldest goes if there are too many.
+/// The decisions with one more; at the limit the oldest is dropped.
 pub(super) fn with(decisions: &[ScaleDecision], one: ScaleDecision) -> Arc<[ScaleDecision]> {
     let rest = &decisions[(decisions.len() + 1).saturating_sub(KEPT)..];
     rest.iter().cloned().chain([one]).collect()

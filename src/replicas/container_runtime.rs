@@ -1,5 +1,4 @@
-//! The containers of replicas, at the engine: listed, started, stopped and removed. What is to be done is decided
-//! elsewhere.
+//! Starts, inspects, stops and removes the containers of replicas. What to do is decided elsewhere.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -11,146 +10,131 @@ use bollard::Docker as Engine;
 use bollard::errors::Error;
 use bollard::models::{
     ContainerCreateBody, ContainerState, ContainerSummary, ContainerSummaryStateEnum as State,
-    EndpointSettings, EventMessage, HostConfig, NetworkingConfig,
+    EndpointSettings, HostConfig, NetworkingConfig,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, EventsOptionsBuilder, ListContainersOptionsBuilder,
-    RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
+    StopContainerOptionsBuilder,
 };
-use futures_util::Stream;
 use tokio::time::timeout;
 
-use super::fleet::{Life, Sighting};
+use super::fleet::{ReplicaContainer, RunState};
 use super::names::{self, LEAVING};
 use super::refusal::Refusal;
 use crate::config::{GROUP_LABEL, Replicas};
-use crate::discovery::chosen::Chosen;
+use crate::discovery::container_filter::ContainerFilter;
 use crate::discovery::containers as found;
-use crate::discovery::engine::Address;
+use crate::discovery::engine::EngineAddress;
 
-/// Creating and starting containers takes seconds on a busy machine; this is what nobody waits for.
-const SLOW: Duration = Duration::from_secs(60);
-/// Besides the time that a container has for its end, that much is the engine's own.
-const ENGINES_OWN: Duration = Duration::from_secs(30);
+/// The time limit of a request: creating and starting containers takes seconds on a busy machine.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Added to a container's stop timeout when waiting for the engine to stop it.
+const STOP_OVERHEAD: Duration = Duration::from_secs(30);
 /// The network that every engine has.
-const USUAL: &str = "bridge";
-/// The label that says which Pointsman has started a container: a number that it draws for each pool.
+const DEFAULT_NETWORK: &str = "bridge";
+/// The label with the number of the Pointsman that started a container; it draws one for each pool.
 const INSTANCE_LABEL: &str = "pointsman.instance";
-/// What can change who there is.
-const EVENTS: [&str; 4] = ["start", "die", "destroy", "rename"];
 
-/// An engine that answers, and what replicas are started with there.
+/// An engine that answers, and the settings to start replicas with.
 #[derive(Clone, Debug)]
-pub(super) struct Yard {
-    address: Address,
+pub(super) struct ContainerRuntime {
+    address: EngineAddress,
     engine: Engine,
     config: Arc<Replicas>,
-    /// What those that are started are marked with.
+    /// The value of [`INSTANCE_LABEL`].
     instance: Arc<str>,
-    chosen: Chosen,
+    filter: ContainerFilter,
     network: Arc<str>,
-    /// The container that this process is in.
+    /// The container in which this process runs.
     own: Option<Arc<str>>,
 }
 
-/// Why one was not started, and the id of what may be left of it: it could be running, and nobody wants it.
+/// Why a replica was not started, and the id of its container if that may be left over, perhaps running.
 #[derive(Debug)]
 pub(super) struct NotStarted {
     pub(super) refusal: Refusal,
-    pub(super) left: Option<Arc<str>>,
+    pub(super) leftover: Option<Arc<str>>,
 }
 
 impl From<Refusal> for NotStarted {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, left: None }
+        Self { refusal, leftover: None }
     }
 }
 
-/// Who there is at the engine.
+/// The containers at the engine.
 #[derive(Debug)]
-pub(super) struct List {
+pub(super) struct Inventory {
     /// The replicas' containers, the oldest first.
-    pub(super) sightings: Vec<Sighting>,
-    /// All that run and that a Pointsman has started, whosever they are.
-    pub(super) labelled: Vec<Labelled>,
+    pub(super) replicas: Vec<ReplicaContainer>,
+    /// The running containers that any Pointsman has started.
+    pub(super) labelled: Vec<LabelledContainer>,
     /// The names of all containers.
-    pub(super) taken: BTreeSet<String>,
-    /// Where those that run are connected to, by id.
+    pub(super) names: BTreeSet<String>,
+    /// The addresses of the replicas' containers, by id.
     pub(super) addresses: HashMap<Arc<str>, Vec<IpAddr>>,
 }
 
 /// A container that a Pointsman has started.
 #[derive(Clone, Debug)]
-pub(super) struct Labelled {
-    /// The engine's id.
+pub(super) struct LabelledContainer {
     pub(super) id: Arc<str>,
-    /// What the engine calls it.
+    /// The engine's name for it.
     pub(super) container: Arc<str>,
-    /// Whose it is.
     pub(super) group: Arc<str>,
-    /// Who has started it; `None`: one that did not say so yet.
+    /// The Pointsman that started it; `None`: an older version, which did not set the label.
     pub(super) instance: Option<Arc<str>>,
 }
 
-impl Yard {
-    /// Finds the engine; why it cannot, otherwise. Those that are started are marked with `instance`.
-    pub(super) async fn open(config: &Arc<Replicas>, instance: &Arc<str>) -> Result<Self, String> {
-        let address = Address::new(config.engine.as_deref());
-        let engine = address.connect().await?;
+impl ContainerRuntime {
+    /// The address of the engine, and the containers that count as replicas.
+    pub(super) fn scope(config: &Replicas) -> (EngineAddress, ContainerFilter) {
+        let filter = ContainerFilter::new(&format!("{GROUP_LABEL}={}", config.group), config.adopt.as_ref());
+        (EngineAddress::new(config.engine.as_deref()), filter)
+    }
+
+    /// Finds out which network replicas join. They are started with `instance` in a label.
+    pub(super) async fn new(engine: Engine, config: &Arc<Replicas>, instance: &Arc<str>) -> Self {
+        let (address, filter) = Self::scope(config);
         let own = own_container();
         let network = match &config.network {
             Some(network) => network.as_str().into(),
             None => own_network(&engine, own.as_deref()).await,
         };
-        let chosen = Chosen::new(&format!("{GROUP_LABEL}={}", config.group), config.adopt.as_ref());
-        Ok(Self {
+        Self {
             address,
             engine,
             config: Arc::clone(config),
             instance: Arc::clone(instance),
-            chosen,
+            filter,
             network,
             own,
-        })
+        }
     }
 
-    /// The network that they join.
+    /// The network that replicas join.
     pub(super) fn network(&self) -> &str {
         &self.network
     }
 
-    /// What happens to containers, from now on.
-    pub(super) fn events(&self) -> impl Stream<Item = Result<EventMessage, Error>> + Send + use<> {
-        let filters = HashMap::from([("type", vec!["container"]), ("event", EVENTS.to_vec())]);
-        self.engine.events(Some(EventsOptionsBuilder::default().filters(&filters).build()))
-    }
-
-    /// Whether an event is about a replica.
-    pub(super) fn concerns(&self, event: &EventMessage) -> bool {
-        let attributes = event.actor.as_ref().and_then(|actor| actor.attributes.as_ref());
-        attributes.is_some_and(|attributes| self.chosen.tells_of(attributes))
-    }
-
-    /// Who there is, those included that have ended.
-    pub(super) async fn list(&self) -> Result<List, String> {
-        let options = ListContainersOptionsBuilder::default().all(true).build();
-        let list = self.engine.list_containers(Some(options));
-        let mut list = self.address.within(list).await?;
-        list.sort_by_key(|container| container.created);
-        let own = |container: &&ContainerSummary| self.own.as_deref() != Some(found::id(container));
-        let chosen = || list.iter().filter(|container| self.chosen.has(container)).filter(own);
-        let taken = list.iter().flat_map(|container| container.names.iter().flatten());
-        Ok(List {
-            sightings: chosen().map(|container| sighting(container, &self.config.group)).collect(),
-            addresses: chosen()
+    /// What the engine's list of all containers means.
+    pub(super) fn read(&self, mut containers: Vec<ContainerSummary>) -> Inventory {
+        containers.sort_by_key(|container| container.created);
+        let is_own = |container: &ContainerSummary| self.own.as_deref() == Some(found::id(container));
+        let replicas =
+            || containers.iter().filter(|container| self.filter.matches(container) && !is_own(container));
+        let names = containers.iter().flat_map(|container| container.names.iter().flatten());
+        Inventory {
+            replicas: replicas().map(|container| replica_container(container, &self.config.group)).collect(),
+            addresses: replicas()
                 .map(|container| (found::id(container).into(), addresses_of(container)))
                 .collect(),
-            labelled: list.iter().filter_map(labelled).collect(),
-            taken: taken.map(|name| name.trim_start_matches('/').to_owned()).collect(),
-        })
+            labelled: containers.iter().filter_map(labelled).collect(),
+            names: names.map(|name| name.trim_start_matches('/').to_owned()).collect(),
+        }
     }
 
-    /// Creates and starts the replica of that name, as a container whose name is none of those; its id.
+    /// Creates and starts a replica, in a container with a name that is not taken; the container's id.
     pub(super) async fn start(
         &self,
         name: &str,
@@ -160,38 +144,38 @@ impl Yard {
             let container = names::container(&self.config.group, name, &taken);
             let options = CreateContainerOptionsBuilder::default().name(&container).build();
             let create = self.engine.create_container(Some(options), self.body(name));
-            match timeout(SLOW, create).await {
+            match timeout(REQUEST_TIMEOUT, create).await {
                 Ok(Ok(created)) => break created.id.into(),
                 Ok(Err(Error::DockerResponseServerError { status_code: 404, .. })) => {
                     return Err(Refusal::NoImage(self.config.image.clone()).into());
                 }
-                // Somebody was faster with that name.
+                // The name was taken since the last listing.
                 Ok(Err(Error::DockerResponseServerError { status_code: 409, .. }))
                     if taken.insert(container) => {}
                 Ok(Err(error)) => return Err(self.failed(name, &self.explain(&error)).into()),
                 Err(_) => {
-                    return Err(self.failed(name, &format!("it was not created within {SLOW:?}")).into());
+                    let reason = format!("it was not created within {REQUEST_TIMEOUT:?}");
+                    return Err(self.failed(name, &reason).into());
                 }
             }
         };
-        let why = match timeout(SLOW, self.engine.start_container(&id, None)).await {
+        let reason = match timeout(REQUEST_TIMEOUT, self.engine.start_container(&id, None)).await {
             Ok(Ok(())) => return Ok(id),
             Ok(Err(error)) => self.explain(&error),
-            Err(_) => format!("it was not started within {SLOW:?}"),
+            Err(_) => format!("it was not started within {REQUEST_TIMEOUT:?}"),
         };
-        // An engine that did not answer in time may start it all the same.
-        let left = self.remove(&id).await.is_err().then_some(id);
-        Err(NotStarted { refusal: self.failed(name, &why), left })
+        // An engine that did not answer in time may still start it.
+        let leftover = self.remove(&id).await.is_err().then_some(id);
+        Err(NotStarted { refusal: self.failed(name, &reason), leftover })
     }
 
-    /// What a replica of that name is.
     fn body(&self, name: &str) -> ContainerCreateBody {
         let (config, host) = (&self.config, names::host(name));
         let own = [("SERVER_ID", names::server_id(name)), ("SERVER_NAME", name)];
         let given = config.env.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let own = own.into_iter().filter(|(key, _)| !config.env.contains_key(*key));
-        // Containers on the usual network cannot be found by any name.
-        let aliases = (&*self.network != USUAL).then(|| vec![host.clone()]);
+        // The default network does not resolve names.
+        let aliases = (&*self.network != DEFAULT_NETWORK).then(|| vec![host.clone()]);
         let endpoint = EndpointSettings { aliases, ..EndpointSettings::default() };
         ContainerCreateBody {
             image: Some(config.image.clone()),
@@ -214,88 +198,92 @@ impl Yard {
         }
     }
 
-    /// Marks one of ours as being taken out, for whoever starts anew and finds it.
-    pub(super) async fn mark(&self, id: &str) -> Result<(), String> {
+    /// Marks a container as being removed, so that a Pointsman that starts later finishes the removal.
+    pub(super) async fn mark_leaving(&self, id: &str) -> Result<(), String> {
         let inspected = self.within(self.engine.inspect_container(id, None)).await?;
         let name = inspected.name.unwrap_or_default();
         let name = name.trim_start_matches('/');
         if name.ends_with(LEAVING) {
             return Ok(());
         }
-        let short = &id[..id.len().min(12)];
-        let options =
-            RenameContainerOptionsBuilder::default().name(&format!("{name}-{short}{LEAVING}")).build();
+        let marked = format!("{name}-{}{LEAVING}", names::short_id(id));
+        let options = RenameContainerOptionsBuilder::default().name(&marked).build();
         self.within(self.engine.rename_container(id, options)).await
     }
 
-    /// Where a container is connected to, by addresses.
+    /// The addresses of a container.
     pub(super) async fn addresses(&self, id: &str) -> Result<Vec<IpAddr>, String> {
         let inspected = self.within(self.engine.inspect_container(id, None)).await?;
         let networks = inspected.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
         Ok(addresses(networks.values()))
     }
 
-    /// Why one has ended, in words.
-    pub(super) async fn epitaph(&self, id: &str) -> String {
-        // One that runs again has no exit code any longer.
-        let back = |state: &ContainerState| state.running == Some(true) && state.restarting != Some(true);
+    /// Why a container ended, in words.
+    pub(super) async fn exit_cause(&self, id: &str) -> String {
+        // A container that runs again has no exit code.
+        let runs_again =
+            |state: &ContainerState| state.running == Some(true) && state.restarting != Some(true);
         let state = match self.within(self.engine.inspect_container(id, None)).await {
             Ok(inspected) => inspected.state.unwrap_or_default(),
             Err(_) => return "it was removed".to_owned(),
         };
         match (state.oom_killed, state.exit_code) {
             (Some(true), _) => "out of memory".to_owned(),
-            (_, Some(code)) if !back(&state) => format!("exit code {code}"),
+            (_, Some(code)) if !runs_again(&state) => format!("exit code {code}"),
             (_, _) => "it ended".to_owned(),
         }
     }
 
-    /// Stops a container, in the time that it has for that, and removes it.
+    /// Stops a container within its stop timeout, and removes it.
     pub(super) async fn stop(&self, id: &str) -> Result<(), String> {
         let grace = self.config.stop_timeout;
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::default().t(seconds).build();
-        let patient = self.engine.clone().with_timeout(grace + ENGINES_OWN);
+        let patient = self.engine.clone().with_timeout(grace + STOP_OVERHEAD);
         match patient.stop_container(id, Some(options)).await {
-            // 304: it is stopped already.
+            // 304: it has stopped already; 404: it is gone.
             Ok(()) | Err(Error::DockerResponseServerError { status_code: 304 | 404, .. }) => {}
             Err(error) => return Err(self.explain(&error)),
         }
         self.remove(id).await
     }
 
-    /// Removes a container with its anonymous volumes, whatever it is doing. That it is gone already is as good.
+    /// Removes a container with its anonymous volumes, even if it runs.
     pub(super) async fn remove(&self, id: &str) -> Result<(), String> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match timeout(SLOW, self.engine.remove_container(id, Some(options))).await {
-            // 409: somebody else is removing it.
+        match timeout(REQUEST_TIMEOUT, self.engine.remove_container(id, Some(options))).await {
+            // 404: it is gone; 409: its removal is in progress.
             Ok(Ok(()) | Err(Error::DockerResponseServerError { status_code: 404 | 409, .. })) => Ok(()),
             Ok(Err(error)) => Err(self.explain(&error)),
-            Err(_) => Err(format!("the engine at {} did not remove it within {SLOW:?}", self.address)),
+            Err(_) => {
+                Err(format!("the engine at {} did not remove it within {REQUEST_TIMEOUT:?}", self.address))
+            }
         }
     }
 
     async fn within<T>(&self, request: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
-        match timeout(SLOW, request).await {
+        match timeout(REQUEST_TIMEOUT, request).await {
             Ok(answer) => answer.map_err(|error| self.explain(&error)),
-            Err(_) => Err(format!("the engine at {} did not answer within {SLOW:?}", self.address)),
+            Err(_) => {
+                Err(format!("the engine at {} did not answer within {REQUEST_TIMEOUT:?}", self.address))
+            }
         }
     }
 
-    /// What went wrong, and what to do.
-    pub(super) fn explain(&self, error: &Error) -> String {
+    /// What went wrong and what to do.
+    fn explain(&self, error: &Error) -> String {
         match error {
             Error::DockerResponseServerError { status_code: 403, .. } => {
-                format!("{}; replicas need POST and DELETE of /containers too", self.address.explain(error))
+                format!("{}; replicas also need POST and DELETE of /containers", self.address.explain(error))
             }
             Error::DockerResponseServerError { message, .. } => message.trim().to_owned(),
             error => self.address.explain(error),
         }
     }
 
-    fn failed(&self, name: &str, why: &str) -> Refusal {
+    fn failed(&self, name: &str, reason: &str) -> Refusal {
         Refusal::Failed(format!(
-            "{name:?} could not be started from the image {:?}: {why}",
+            "{name:?} could not be started from the image {:?}: {reason}",
             self.config.image
         ))
     }
@@ -311,48 +299,52 @@ fn addresses<'a>(endpoints: impl Iterator<Item = &'a EndpointSettings>) -> Vec<I
     endpoints.flat_map(of).flatten().filter_map(|ip| ip.parse().ok()).collect()
 }
 
-/// A container that a Pointsman has started, if it is one and runs.
-fn labelled(container: &ContainerSummary) -> Option<Labelled> {
+/// The engine's name for a container. Links give it more names, such as `/web/db`.
+fn engine_name(container: &ContainerSummary) -> &str {
+    let mut names = container.names.iter().flatten().map(|name| name.trim_start_matches('/'));
+    names.find(|name| !name.contains('/')).unwrap_or_default()
+}
+
+/// The container if a Pointsman has started it and it runs.
+fn labelled(container: &ContainerSummary) -> Option<LabelledContainer> {
     let labels = container.labels.as_ref()?;
     let running = container.state == Some(State::RUNNING);
-    let mut names = container.names.iter().flatten().map(|name| name.trim_start_matches('/'));
-    labels.get(GROUP_LABEL).filter(|_| running).map(|group| Labelled {
+    labels.get(GROUP_LABEL).filter(|_| running).map(|group| LabelledContainer {
         id: found::id(container).into(),
-        container: names.find(|name| !name.contains('/')).unwrap_or_default().into(),
+        container: engine_name(container).into(),
         group: group.as_str().into(),
         instance: labels.get(INSTANCE_LABEL).map(|instance| instance.as_str().into()),
     })
 }
 
-/// A container of the list. Ours are those of our group: those of another one that are adopted have an owner.
-fn sighting(container: &ContainerSummary, group: &str) -> Sighting {
+/// A replica's container. An adopted one may have the label of another group.
+fn replica_container(container: &ContainerSummary, group: &str) -> ReplicaContainer {
     let label = |key: &str| container.labels.as_ref().and_then(|labels| labels.get(key));
-    let mut own = container.names.iter().flatten().map(|name| name.trim_start_matches('/'));
-    Sighting {
+    ReplicaContainer {
         id: found::id(container).into(),
         name: found::name(container),
-        container: own.find(|name| !name.contains('/')).unwrap_or_default().to_owned(),
+        container: engine_name(container).to_owned(),
         ours: label(GROUP_LABEL).is_some_and(|label| label == group),
-        life: match container.state {
-            Some(State::CREATED) => Life::Created,
-            Some(State::RUNNING | State::PAUSED | State::STOPPING) => Life::Running,
-            Some(State::RESTARTING) => Life::Restarting,
-            _ => Life::Ended,
+        state: match container.state {
+            Some(State::CREATED) => RunState::Created,
+            Some(State::RUNNING | State::PAUSED | State::STOPPING) => RunState::Running,
+            Some(State::RESTARTING) => RunState::Restarting,
+            _ => RunState::Ended,
         },
     }
 }
 
-/// The id of the container that this process is in, if it is in one: the engine mounts files of its own into it.
+/// The id of the container in which this process runs, if any: the engine mounts its files there.
 fn own_container() -> Option<Arc<str>> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
     container_of(&mounts).map(Arc::from)
 }
 
 fn container_of(mounts: &str) -> Option<&str> {
-    // Field 4 is the file on the host, field 5 the place where it is mounted (proc(5)).
-    let hosts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    // Field 4 is the path on the host, field 5 the mount point (proc(5)).
+    let lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
     let mounted =
-        hosts.filter(|fields| matches!(fields.get(4), Some(&("/etc/hostname" | "/etc/resolv.conf"))));
+        lines.filter(|fields| matches!(fields.get(4), Some(&("/etc/hostname" | "/etc/resolv.conf"))));
     let ids = mounted.filter_map(|fields| {
         let (_, rest) = fields.get(3)?.split_once("/containers/")?;
         rest.split('/').next()
@@ -360,17 +352,19 @@ fn container_of(mounts: &str) -> Option<&str> {
     ids.into_iter().find(|id| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// The network that replicas join if nothing else is said: the one that this process is in.
+/// The network that replicas join by default: one in which this process is.
 async fn own_network(engine: &Engine, own: Option<&str>) -> Arc<str> {
     let inspected = match own {
-        Some(id) => timeout(SLOW, engine.inspect_container(id, None)).await.ok().and_then(Result::ok),
+        Some(id) => {
+            timeout(REQUEST_TIMEOUT, engine.inspect_container(id, None)).await.ok().and_then(Result::ok)
+        }
         None => None,
     };
     let networks = inspected.and_then(|own| own.network_settings?.networks).unwrap_or_default();
-    // Those of one's own making first: only there do containers find each other by name.
     let names: BTreeSet<_> = networks.into_keys().filter(|name| name != "host" && name != "none").collect();
-    let first = names.iter().find(|name| *name != USUAL);
-    first.map_or(USUAL, String::as_str).into()
+    // A network that was created resolves container names; the default one does not.
+    let created = names.iter().find(|name| *name != DEFAULT_NETWORK);
+    created.map_or(DEFAULT_NETWORK, String::as_str).into()
 }
 
 #[cfg(test)]
