@@ -13,11 +13,11 @@
 //!
 //! [`proxy::connection`] reads in this order, top to bottom:
 //!
-//! 1. **accept**: [`proxy::listener`] takes it from the kernel, unless the process is at its limit;
+//! 1. **accept**: [`proxy::accept`] takes it from the kernel, unless the process is at its limit;
 //! 2. **admit**: it counts against its listener's limit;
-//! 3. **route**: its listener names a pool;
-//! 4. **choose** a backend from the pool's snapshot ([`balance`]), waiting in [`pool::queue`] if all are full, and
-//!    **connect** to it ([`proxy::connect`]), trying another one on failure;
+//! 3. **preread**: what the client has sent by now travels with the backend's handshake;
+//! 4. **route** to a backend of the listener's pool ([`balance`]), waiting in [`pool::queue`] if all are full, and
+//!    **connect** to it ([`proxy::connect`]), retrying on another one;
 //! 5. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit is over
 //!    ([`proxy::table`] keeps the time);
 //! 6. **record**: one line in the log for the decision, one for the end, and the counters.

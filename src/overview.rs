@@ -13,10 +13,11 @@ use crate::config::{BindAddress, Config};
 use crate::domain::CloseReason;
 use crate::pool::Pool;
 use crate::proxy::admit::Limit;
+use crate::proxy::context::Shared;
 use crate::proxy::listener::Listener;
 use crate::proxy::open::Open;
-use crate::proxy::progress::End;
-use crate::proxy::worker::{Shared, WorkerHandle};
+use crate::proxy::progress::CloseRequest;
+use crate::proxy::worker::WorkerHandle;
 use crate::replicas::Replicas;
 use crate::story::samples::{Counts, EVERY, PoolCounts, Samples};
 use crate::telemetry::ConnectError;
@@ -238,9 +239,9 @@ impl Overview {
     }
 
     /// Closes the connection `conn`; returns its last state, if it was open.
-    pub async fn close_connection(&self, conn: u64, end: End) -> Option<Open> {
+    pub async fn close_connection(&self, conn: u64, request: CloseRequest) -> Option<Open> {
         for handle in &self.handles {
-            if let Some(was) = handle.end(conn, end).await {
+            if let Some(was) = handle.close(conn, request).await {
                 return Some(was);
             }
         }

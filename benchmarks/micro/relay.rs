@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -12,6 +11,7 @@ use pointsman::config::{self, NoBackend, SocketMode, SocketOptions};
 use pointsman::domain::Client;
 use pointsman::health::Pace;
 use pointsman::pool::Handle;
+use pointsman::proxy::clock::Moment;
 use pointsman::proxy::listener::{Listener, Settings};
 use pointsman::proxy::progress::Progress;
 use pointsman::proxy::relay::{Relay, RelayBuffers};
@@ -48,7 +48,7 @@ fn exchange(bencher: Bencher<'_, '_>, size: usize, relayed: bool) {
             let (backend_side, backend) = UnixStream::pair().expect("sockets");
             let client_side = std::mem::replace(&mut echo, backend);
             tokio::task::spawn_local(async move {
-                let progress = Rc::new(Progress::new(1, Client::Unix, listener(), Instant::now()));
+                let progress = Rc::new(Progress::new(1, Client::Unix, listener(), Moment::now()));
                 let buffers = RelayBuffers::new(Pipes::new(16, Arc::default()));
                 let (client, backend) = (Stream::Unix(client_side), Stream::Unix(backend_side));
                 let mut relay = Relay::new(&client, &backend, &progress, &buffers, Vec::new());

@@ -13,7 +13,7 @@ use super::request::{Asked, At, bad_request};
 use super::{ApiError, App};
 use crate::domain::{CloseReason, Ending, Event};
 use crate::proxy::open::Open;
-use crate::proxy::progress::End;
+use crate::proxy::progress::CloseRequest;
 use crate::telemetry::decisions::{Decision, Which};
 
 /// So many are told when nobody says how many, and at most.
@@ -97,8 +97,8 @@ pub(super) async fn end(
     At(conn): At<u64>,
     Asked(Manner { how }): Asked<Manner>,
 ) -> Result<Json<Open>, ApiError> {
-    let end = End { reason: CloseReason::Operator, how };
-    let was = app.overview.close_connection(conn, end).await.ok_or_else(|| {
+    let request = CloseRequest { reason: CloseReason::Operator, how };
+    let was = app.overview.close_connection(conn, request).await.ok_or_else(|| {
         let message = format!("there is no open connection {conn}");
         ApiError::new(StatusCode::NOT_FOUND, "no_such_connection", message, "see /api/v1/connections")
     })?;

@@ -64,8 +64,8 @@ pub struct Stay {
     unanswered_in_a_row: AtomicU32,
     /// What each algorithm would have sent to it, that in force included, while somebody wants to know.
     pick_counters: Mutex<Vec<(Algorithm, Arc<PickCounter>)>>,
-    order: ArcSwapOption<Order>,
-    orders: AtomicU32,
+    directive: ArcSwapOption<CloseDirective>,
+    directives: AtomicU32,
     /// How fast it is lately.
     pub pace: Pace,
 }
@@ -100,16 +100,16 @@ pub struct Noted {
 /// How often it is told that a check still has no result.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
-/// What the connections of a backend that was taken out are told to do.
+/// How the connections of a backend that was taken out are closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct CloseDirective {
     /// By close or by reset.
     pub how: Ending,
-    /// When the first of them is to end.
+    /// When the first of them is closed.
     pub at: Instant,
-    /// They end one by one, spread evenly over this time; zero: all at once.
+    /// They are closed one by one, spread evenly over this time; zero: all at once.
     pub over: Duration,
-    /// What they record.
+    /// What their records say.
     pub reason: CloseReason,
 }
 
@@ -138,21 +138,21 @@ impl Backend {
 }
 
 impl Stay {
-    /// Tells all connections that there are, and those that come by a snapshot that is just being replaced, to end;
-    /// `None` takes an order back.
-    pub fn give_order(&self, order: Option<Order>) {
-        self.order.store(order.map(Arc::new));
-        self.orders.fetch_add(1, Ordering::Release);
+    /// Sets the directive for all connections, including those that are routed by a snapshot that is just being replaced;
+    /// `None` withdraws it.
+    pub fn set_directive(&self, directive: Option<CloseDirective>) {
+        self.directive.store(directive.map(Arc::new));
+        self.directives.fetch_add(1, Ordering::Release);
     }
 
-    /// How many orders were given: cheap to compare with what a connection has seen.
-    pub fn orders(&self) -> u32 {
-        self.orders.load(Ordering::Acquire)
+    /// How often the directive was set: cheap to compare with what a connection has seen.
+    pub fn directives(&self) -> u32 {
+        self.directives.load(Ordering::Acquire)
     }
 
-    /// The order in force.
-    pub fn order(&self) -> Option<Order> {
-        self.order.load().as_deref().copied()
+    /// The directive in force.
+    pub fn directive(&self) -> Option<CloseDirective> {
+        self.directive.load().as_deref().copied()
     }
 
     /// What an algorithm sends to it, or would: counted from now on, if it was not yet.

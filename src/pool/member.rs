@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Order};
+use super::backend::{Backend, CloseDirective};
 use crate::config::{self, Policy};
 use crate::discovery::{Fitness, Found, SourceKey};
 use crate::domain::{AdminState, BackendState, Cause, CloseReason, Ending};
@@ -55,7 +55,7 @@ pub struct Member {
     /// Why it has left for good.
     pub(super) left: Option<Cause>,
     /// What its connections were told last.
-    ordered: Option<(CloseReason, Policy)>,
+    directed: Option<(CloseReason, Policy)>,
 }
 
 /// What one check has found.
@@ -95,7 +95,7 @@ impl Member {
             told_weight: None,
             refused: None,
             left: None,
-            ordered: None,
+            directed: None,
         }
     }
 
@@ -171,29 +171,29 @@ impl Member {
         }
     }
 
-    /// Tells its connections what follows for them, if that is another thing than before.
-    pub(super) fn give_order(&mut self, config: &config::Pool, now: Instant) {
+    /// Sets what happens to its connections, if that has changed.
+    pub(super) fn set_directive(&mut self, config: &config::Pool, now: Instant) {
         let down = self.verdict() == Verdict::Failing || matches!(self.fitness(), Fitness::Unhealthy(_));
-        let order = if self.leaving() {
+        let policy = if self.leaving() {
             Some((CloseReason::BackendLeft, config.on_leave))
         } else if self.refused.is_some() {
             // Looping connections hold their places until they are cut.
             let at_once = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
             Some((CloseReason::BackendDown, at_once))
         } else if self.admin_state.is_some() {
-            // Whoever is drained may well let its checks fail while it finishes.
+            // A drained backend may fail its checks while its connections finish.
             Some((CloseReason::Operator, config.on_drain))
         } else if down {
             Some((CloseReason::BackendDown, config.on_down))
         } else {
             None
         };
-        if std::mem::replace(&mut self.ordered, order) == order {
+        if std::mem::replace(&mut self.directed, policy) == policy {
             return;
         }
-        self.backend.give_order(match order {
+        self.backend.set_directive(match policy {
             Some((reason, Policy::End { how, after, over })) => {
-                Some(Order { how, at: now + after, over, reason })
+                Some(CloseDirective { how, at: now + after, over, reason })
             }
             Some((_, Policy::Keep)) | None => None,
         });

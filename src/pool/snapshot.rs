@@ -49,11 +49,11 @@ pub struct PoolSnapshot {
 pub struct Choice {
     /// Who it is.
     pub backend: Arc<Backend>,
-    /// Its [`orders`](super::backend::Stay::orders) when the snapshot was made. Those are older than the decision to use
-    /// it, which in panic is made against them: they are not for the connections that come by this snapshot. Any that it is
-    /// given after is for them too, for as long as they last and whatever snapshots follow: who gives the orders makes the
-    /// snapshots, one after the other.
-    pub orders: u32,
+    /// Its [`directives`](super::backend::Stay::directives) when the snapshot was made. They do not apply to connections
+    /// routed by this snapshot: they are older than the decision to use the backend, which panic may have made despite
+    /// them. Later ones apply, whatever snapshots follow: the pool's task sets the directives and makes the snapshots, one
+    /// after the other.
+    pub directives: u32,
     /// Where its connections are counted to be compared with what other algorithms would have sent to it.
     pick_counter: Option<Arc<PickCounter>>,
 }
@@ -91,7 +91,7 @@ impl PoolSnapshot {
         };
         let choice = |member: &Member| Choice {
             backend: Arc::clone(&member.backend),
-            orders: member.backend.orders(),
+            directives: member.backend.directives(),
             pick_counter: (!config.shadow.is_empty()).then(|| member.backend.pick_counter(config.balance)),
         };
         let chosen = || members.iter().filter(|member| selection.takes(member));
@@ -369,19 +369,23 @@ mod tests {
         config.on_leave = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
         let mut members = [Member::new(Arc::new(Backend::new(1, &found)), "".into(), 0, now)];
         members[0].state = BackendState::Up;
-        let orders = |snapshot: &PoolSnapshot| snapshot.choose(&PickArgs::default()).unwrap().orders;
+        let directives = |snapshot: &PoolSnapshot| snapshot.choose(&PickArgs::default()).unwrap().directives;
         let before = PoolSnapshot::new(&config, &members, None);
         // Any order will do: of one who stays, as it is in panic.
         members[0].left = Some("".into());
-        members[0].give_order(&config, now);
+        members[0].set_directive(&config, now);
         members[0].state = BackendState::Down;
         let after = PoolSnapshot::new(&config, &members, Some(&before));
-        let given = members[0].backend.orders();
-        assert!(after.panic && members[0].backend.order().is_some());
-        assert_eq!((orders(&before), orders(&after)), (given - 1, given));
+        let given = members[0].backend.directives();
+        assert!(after.panic && members[0].backend.directive().is_some());
+        assert_eq!((directives(&before), directives(&after)), (given - 1, given));
         // One that follows is for both.
         members[0].left = None;
-        members[0].give_order(&config, now);
-        assert!([&before, &after].into_iter().all(|snapshot| orders(snapshot) < members[0].backend.orders()));
+        members[0].set_directive(&config, now);
+        assert!(
+            [&before, &after]
+                .into_iter()
+                .all(|snapshot| directives(snapshot) < members[0].backend.directives())
+        );
     }
 }

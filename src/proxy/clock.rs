@@ -1,11 +1,51 @@
-//! The time as the algorithms are told it: since one moment that is the same for all workers.
+//! Moments in the life of the process, which fit into half the memory of an [`Instant`]: idle connections are many.
 
+use std::num::NonZeroU64;
+use std::ops::Add;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+/// One origin for all workers, as the algorithms compare their moments.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The time from the origin to `at`; zero for what was before.
-pub(super) fn since_origin(at: Instant) -> Duration {
-    at.saturating_duration_since(*ORIGIN)
+/// A moment: microseconds since the origin, which is the first moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(NonZeroU64);
+
+impl Moment {
+    /// The current moment.
+    pub fn now() -> Self {
+        Instant::now().into()
+    }
+
+    /// The time from this moment to a later one; zero if that one is earlier.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_micros(later.0.get().saturating_sub(self.0.get()))
+    }
+
+    /// The time from this moment until now.
+    pub fn elapsed(self) -> Duration {
+        self.until(Self::now())
+    }
+
+    /// The moment as the algorithms measure it.
+    pub(super) fn since_origin(self) -> Duration {
+        Duration::from_micros(self.0.get())
+    }
+}
+
+impl From<Instant> for Moment {
+    /// Anything before the origin is the first moment.
+    fn from(instant: Instant) -> Self {
+        let micros = instant.saturating_duration_since(*ORIGIN).as_micros();
+        Self(NonZeroU64::MIN.saturating_add(u64::try_from(micros).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Add<Duration> for Moment {
+    type Output = Self;
+
+    fn add(self, time: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
+    }
 }

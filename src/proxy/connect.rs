@@ -1,5 +1,5 @@
-//! Finding a connection a backend: choose one, connect, and on failure try another before the client learns of
-//! any trouble. If all are full, the client waits in the pool's queue.
+//! Choosing a backend and connecting to it, with retries on other backends that the client does not notice. If all
+//! are full, the client waits in the pool's queue.
 
 use std::cell::Cell;
 use std::io;
@@ -10,9 +10,9 @@ use rand::Rng;
 use socket2::SockRef;
 use tracing::debug;
 
-use super::clock;
+use super::clock::Moment;
+use super::context::WorkerContext;
 use super::stream::Stream;
-use super::worker::WorkerContext;
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
 use crate::config::{self, Algorithm};
@@ -28,11 +28,11 @@ pub(super) struct Caller<'a> {
     pub(super) pool: &'a Pool,
     pub(super) peer: Client,
     pub(super) stream: &'a Stream,
-    /// It has said something that is to be sent to the backend at once.
+    /// It has sent bytes, which go to the backend at once.
     pub(super) spoken: bool,
-    /// Its place at a backend, as soon as it has one. Whoever takes it away has the queue look again.
+    /// Its place at a backend, from the choice on. The code that frees it tells the queue.
     pub(super) lease: &'a Cell<Option<Lease>>,
-    pub(super) local: &'a WorkerContext,
+    pub(super) context: &'a WorkerContext,
 }
 
 /// A connection to a backend, and how it came about.
@@ -42,46 +42,46 @@ pub(super) struct Connected {
     pub(super) chosen: Choice,
     /// The connection to it.
     pub(super) stream: Stream,
-    /// What other algorithms would have chosen for it, and its own choice, counted until this is dropped.
+    /// Its places in the counts of the shadow algorithms, until this is dropped.
     pub(super) shadows: Option<Box<ShadowLeases>>,
-    /// The pool's settings that led to it.
+    /// The pool's settings that it was routed by.
     pub(super) settings: Arc<config::Pool>,
     /// How long the successful attempt took.
     pub(super) took: Duration,
-    /// What was passed over.
+    /// How it was chosen.
     pub(super) trace: RouteTrace,
 }
 
 /// Why there is no connection to a backend.
 #[derive(Debug)]
 pub(super) struct NotConnected {
-    /// The reason: it gave up waiting (`ClientClosed`, `ClientReset`), or is to be turned away.
+    /// The client left while it waited (`ClientClosed`, `ClientReset`), or the reason to reject it.
     pub(super) reason: CloseReason,
-    /// What was passed over.
+    /// What was tried.
     pub(super) trace: RouteTrace,
 }
 
-/// The way to a choice: how it was made, and who was passed over.
+/// How a choice was made, and which backends were excluded.
 #[derive(Debug)]
 pub(super) struct RouteTrace {
     /// The algorithm that chose.
     pub(super) algorithm: &'static str,
-    /// Backends that were passed over, each with its reason.
+    /// The excluded backends, each with its reason.
     pub(super) skipped: Arc<str>,
     /// Backends that were tried.
     pub(super) attempts: u32,
-    /// How long the client waited in the queue, if it had to.
+    /// How long the client waited in the queue, if it did.
     pub(super) queued: Option<Duration>,
-    /// The attempts in vain.
+    /// The attempts that failed.
     pub(super) failed: Vec<Attempt>,
-    /// Who could be chosen when the last choice was made.
+    /// The eligible backends when the last choice was made.
     pub(super) candidates: CandidateSet,
     pub(super) tier: Tier,
-    /// Whom the client was to go to, if that one had more than its share.
+    /// The client's home, if that had more than its share (`load_factor`).
     pub(super) home: Option<Arc<str>>,
 }
 
-/// Connects a client to a backend of its pool, to as many different ones as the settings allow until one answers.
+/// Connects a client to a backend of its pool; tries up to `connect.attempts` different ones.
 pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnected> {
     let mut search = Search::new(caller);
     loop {
@@ -93,18 +93,18 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
             }
         };
         let candidates = Some(search.snapshot.candidates(Some(&chosen.backend)));
-        let (backend, began) = (&chosen.backend, Instant::now());
+        let (backend, start) = (&chosen.backend, Moment::now());
         match attempt(backend, &search.settings, caller).await {
             Ok(stream) => {
-                let took = began.elapsed();
+                let took = start.elapsed();
                 if search.settings.balance == Algorithm::Ewma {
-                    backend.load.connected(took, clock::since_origin(began) + took);
+                    backend.load.connected(took, (start + took).since_origin());
                 }
                 let trace = search.trace(search.tried.len() + 1, candidates);
                 let shadows = search.shadow(&chosen);
                 return Ok(Connected { chosen, stream, shadows, settings: search.settings, took, trace });
             }
-            Err(error) => search.failed(backend, &error, began.elapsed()),
+            Err(error) => search.failed(backend, &error, start.elapsed()),
         }
     }
 }
@@ -113,12 +113,12 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
 struct Search<'a> {
     caller: &'a Caller<'a>,
     settings: Arc<config::Pool>,
-    /// The hash of the client, if it is chosen by.
+    /// The hash of the client, if an algorithm needs it.
     client: u64,
-    /// What it chose from when it looked last, and who was full.
+    /// The snapshot of the last choice, and the backends that were full then.
     snapshot: Arc<PoolSnapshot>,
     full: Full,
-    /// The backends that were tried, sorted, and in words what came of it and what else was in the way.
+    /// The keys of the backends that were tried, sorted, and why each failed.
     tried: Vec<u64>,
     failed: Vec<String>,
     attempts: Vec<Attempt>,
@@ -131,8 +131,8 @@ impl<'a> Search<'a> {
         let client = match caller.peer {
             _ if !settings.balance.hashes() && !settings.shadow.iter().any(|shadow| shadow.hashes()) => 0,
             Client::Tcp(peer) => hash::client(peer.ip(), peer.port(), settings.hash.key),
-            // It has no address: each is another client.
-            Client::Unix => caller.local.random.borrow_mut().next_u64(),
+            // Clients of a Unix socket cannot be told apart.
+            Client::Unix => caller.context.random.borrow_mut().next_u64(),
         };
         Self {
             caller,
@@ -147,13 +147,13 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// A backend with a place for the client, which it then has; the client waits for one if it must.
+    /// Takes a place at a backend, and waits for one if all are full.
     async fn backend(&mut self) -> Result<Choice, CloseReason> {
         if self.tried.len() >= self.settings.connect.attempts as usize {
             return Err(CloseReason::ConnectFailed);
         }
         let queue = &self.caller.pool.queue;
-        // Whoever waits came first; where there is nobody to wait for, nobody is to join them.
+        // Waiting clients came first. Without a backend there is nothing to wait for.
         if (queue.is_empty() || self.snapshot.is_empty())
             && let Some(chosen) = self.look()?
         {
@@ -162,21 +162,21 @@ impl<'a> Search<'a> {
         let limits = self.settings.limits;
         let room = self.snapshot.len().saturating_mul(limits.queue as usize);
         let Some(ticket) = queue.join(room) else {
-            // Nobody has looked for this one who else is full: those who are turned away may be very many.
+            // The full backends are not listed: very many clients may be rejected here.
             self.failed.extend((room > 0).then(|| format!("{room} clients wait already")));
             return Err(CloseReason::Limited);
         };
-        let (began, before) = (Instant::now(), self.queued.unwrap_or_default());
-        let patience = limits.queue_timeout.saturating_sub(before);
-        let served = tokio::time::timeout(patience, self.wait(&ticket)).await;
-        self.queued = Some(before + began.elapsed());
+        let (start, before) = (Instant::now(), self.queued.unwrap_or_default());
+        let timeout = limits.queue_timeout.saturating_sub(before);
+        let served = tokio::time::timeout(timeout, self.wait(&ticket)).await;
+        self.queued = Some(before + start.elapsed());
         served.unwrap_or_else(|_| {
             self.full = Full::of(&self.snapshot, &self.tried).0;
             Err(CloseReason::Limited)
         })
     }
 
-    /// Looks for a backend with a place whenever it is the client's turn, until there is one or the client has left.
+    /// Looks for a place whenever it is the client's turn, until one is free or the client has left.
     async fn wait(&mut self, ticket: &Ticket<'_>) -> Result<Choice, CloseReason> {
         let caller = self.caller;
         let mut left = std::pin::pin!(left(caller.stream, caller.spoken));
@@ -190,20 +190,20 @@ impl<'a> Search<'a> {
             if let Some(chosen) = self.look()? {
                 return Ok(chosen);
             }
-            // What has a place may be what this client has tried in vain.
+            // The free place may be at a backend that failed this client.
             if !self.tried.is_empty() {
                 ticket.pass_on();
             }
         }
     }
 
-    /// Chooses a backend and takes a place there; `None` if all that remain are full.
+    /// Chooses a backend and takes a place there; `None`: all that were not tried are full.
     fn look(&mut self) -> Result<Option<Choice>, CloseReason> {
-        let Caller { local, lease, .. } = self.caller;
-        // To read the clock is dear, and nobody else goes by it.
+        let Caller { context, lease, .. } = self.caller;
+        // Only this algorithm needs the time.
         let by_time = self.snapshot.algorithm == Algorithm::Ewma;
-        let now = if by_time { clock::since_origin(Instant::now()) } else { Duration::ZERO };
-        let random = || local.random.borrow_mut().next_u64();
+        let now = if by_time { Moment::now().since_origin() } else { Duration::ZERO };
+        let random = || context.random.borrow_mut().next_u64();
         let (full, taken) = take_place(&self.snapshot, &self.tried, self.client, now, random);
         self.full = full;
         if let Some((chosen, place)) = taken {
@@ -214,7 +214,7 @@ impl<'a> Search<'a> {
             (false, _) => Ok(None),
             (true, true) => Err(CloseReason::NoBackend),
             (true, false) => match self.snapshot.standby.clone() {
-                // The checks have not noticed yet; the client need not either.
+                // The checks have not found the failure yet; the next tier serves the client.
                 Some(standby) => {
                     self.snapshot = standby;
                     self.look()
@@ -224,22 +224,22 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Notes an attempt in vain.
+    /// Records an attempt that failed.
     fn failed(&mut self, backend: &Arc<Backend>, error: &io::Error, took: Duration) {
-        let Caller { conn, pool, local, lease, .. } = self.caller;
+        let Caller { conn, pool, context, lease, .. } = self.caller;
         let kind = ConnectError::from(error);
         backend.connect_failed(kind);
         let error = Cause::from(kind.explain(error));
         debug!(conn, pool = %pool.name, backend = %backend.name, address = %backend.address, error = &*error, "connect failed");
         if kind == ConnectError::Local {
-            local
+            context
                 .shared
                 .shortages
                 .connects
                 .add(format!("{} (pool {:?}): {error}", backend.address, pool.name));
         } else {
             pool.report_failure(backend, Failure::Connect(error.clone()));
-            local.table.penalize(backend, &local.random);
+            context.table.penalize(backend, &context.random);
         }
         lease.take();
         pool.queue.look_again();
@@ -251,16 +251,16 @@ impl<'a> Search<'a> {
             error,
             took_ms: millis(took),
         });
-        // A fresh one: the pool state may just have ruled out whom the last one still had.
+        // The pool may have excluded more backends meanwhile.
         self.snapshot = pool.snapshot();
     }
 
-    /// Has other algorithms choose too, if they are to.
+    /// Counts what the shadow algorithms choose.
     fn shadow(&self, chosen: &Choice) -> Option<Box<ShadowLeases>> {
         if self.settings.shadow.is_empty() {
             return None;
         }
-        let random = self.caller.local.random.borrow_mut().next_u64();
+        let random = self.caller.context.random.borrow_mut().next_u64();
         self.snapshot.shadow(chosen, &PickArgs { client: self.client, random, ..PickArgs::default() })
     }
 
@@ -269,7 +269,7 @@ impl<'a> Search<'a> {
         self.tried.insert(place, key);
     }
 
-    /// `candidates`: who could be chosen; `None`: whoever can be now.
+    /// `candidates`: the eligible backends of the choice; `None`: those of now.
     fn trace(&mut self, attempts: usize, candidates: Option<CandidateSet>) -> RouteTrace {
         RouteTrace {
             failed: std::mem::take(&mut self.attempts),
@@ -284,18 +284,18 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Who had no place when a client looked. They may be thousands: only the first are kept.
+/// The backends without a free place when a client looked. Of thousands, only the first are kept.
 #[derive(Debug, Default)]
 struct Full {
     named: Vec<Arc<Backend>>,
     count: usize,
-    /// Whom the client was to go to, if that one has a place, but more than its share.
+    /// The client's home, if it has a place, but more than its share.
     overloaded: Option<Arc<Backend>>,
 }
 
 impl Full {
-    /// Those of `snapshot` that were not tried, and the keys of all that are to be passed over, sorted; without keys if
-    /// nobody else is left.
+    /// The full backends of `snapshot` that were not tried, and the sorted keys of all to exclude; without keys if that
+    /// leaves none.
     fn of(snapshot: &PoolSnapshot, tried: &[u64]) -> (Self, Option<Vec<u64>>) {
         let (mut full, mut excluded, mut left) = (Self::default(), tried.to_vec(), false);
         for backend in snapshot.backends().filter(|backend| tried.binary_search(&backend.key).is_err()) {
@@ -314,7 +314,7 @@ impl Full {
     }
 }
 
-/// Takes a place at a backend that was not tried, and tells who had none.
+/// Takes a place at a backend that was not tried, and returns those without a free place.
 fn take_place<'v>(
     snapshot: &'v PoolSnapshot,
     tried: &[u64],
@@ -338,9 +338,9 @@ fn take_place<'v>(
     }
 }
 
-/// Returns when a client that waits has left, and how. One that has finished, but said something before, stays: it may
-/// have closed its sending side only and wait for the answer, as `nc -N` does, and nothing that arrives here tells that
-/// from leaving. (HAProxy decides the same, unless told otherwise by `option abortonclose`.)
+/// Returns when a waiting client has left, and how. A client that has sent bytes and a FIN stays: it may have closed its
+/// sending side only and wait for the answer, as `nc -N` does, and nothing that arrives here tells that from leaving.
+/// (HAProxy decides the same, except with `option abortonclose`.)
 async fn left(client: &Stream, spoken: bool) -> CloseReason {
     tokio::select! {
         biased;
@@ -351,7 +351,7 @@ async fn left(client: &Stream, spoken: bool) -> CloseReason {
 
 async fn attempt(backend: &Backend, settings: &config::Pool, caller: &Caller<'_>) -> io::Result<Stream> {
     let limit = settings.connect.timeout;
-    let connecting = caller.local.handshakes.connect(backend.address, caller.spoken);
+    let connecting = caller.context.handshakes.connect(backend.address, caller.spoken);
     match tokio::time::timeout(limit, connecting).await {
         Ok(result) => {
             let stream = result?;
@@ -367,7 +367,7 @@ async fn attempt(backend: &Backend, settings: &config::Pool, caller: &Caller<'_>
     }
 }
 
-/// All that were passed over, in words.
+/// The excluded backends in words.
 fn skipped(ineligible: &Arc<str>, full: &Full, failed: &[String]) -> Arc<str> {
     if full.count == 0 && full.overloaded.is_none() && failed.is_empty() {
         return Arc::clone(ineligible);

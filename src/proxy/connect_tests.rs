@@ -96,7 +96,7 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
             stream: &Stream::Unix(client),
             spoken: false,
             lease: &Cell::new(None),
-            local: &WorkerContext::new(
+            context: &WorkerContext::new(
                 0,
                 1,
                 Arc::new(Limit::new(None, &Files::new(1024, 256, 1))),

@@ -12,13 +12,13 @@ use std::pin::pin;
 use std::sync::OnceLock;
 use std::task::{Context, Wake, Waker};
 
-/// Looks, the moment it is its turn, how many connections are open at a backend.
-struct Onlooker {
+/// Reads the counts of a backend's connections when it is woken.
+struct Reader {
     backend: Arc<Backend>,
     seen: OnceLock<(u32, Vec<u64>)>,
 }
 
-impl Wake for Onlooker {
+impl Wake for Reader {
     fn wake(self: Arc<Self>) {
         let open = self.backend.flows.read().iter().map(|(_, flow)| flow.active).collect();
         let _ = self.seen.set((self.backend.load.open(), open));
@@ -26,7 +26,7 @@ impl Wake for Onlooker {
 }
 
 #[test]
-fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
+fn the_end_of_a_connection_is_counted_before_its_place_is_free() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let static_list = Source::Static(vec![StaticBackend::new("127.0.0.1:1".parse().unwrap())]);
@@ -42,7 +42,7 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
         in_time("the first list of backends", pool.when_settled()).await;
         let snapshot = pool.snapshot();
         let chosen = snapshot.choose(&PickArgs::default()).unwrap().clone();
-        let onlooker = Arc::new(Onlooker { backend: Arc::clone(&chosen.backend), seen: OnceLock::new() });
+        let reader = Arc::new(Reader { backend: Arc::clone(&chosen.backend), seen: OnceLock::new() });
 
         let settings = Settings {
             pool: Arc::clone(&pool),
@@ -51,7 +51,7 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
             options: SocketOptions::NONE,
             socket_mode: SocketMode::default(),
         };
-        let local = Rc::new(WorkerContext::new(
+        let context = Rc::new(WorkerContext::new(
             0,
             1,
             Arc::new(Limit::new(None, &Files::new(1024, 256, 1))),
@@ -60,7 +60,7 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
         let (client, _far) = tokio::net::UnixStream::pair().unwrap();
         let (stream, _server) = tokio::net::UnixStream::pair().unwrap();
         let listener = Arc::new(Listener::new("l".into(), settings));
-        let connection = Connection::new(local, listener, Stream::Unix(client), Client::Unix, None);
+        let connection = Connection::new(context, listener, Stream::Unix(client), Client::Unix, None);
         connection.lease.set(chosen.backend.lease());
         let trace = RouteTrace {
             algorithm: "",
@@ -76,13 +76,13 @@ fn when_a_place_becomes_free_the_end_of_its_connection_is_counted() {
         let stream = Stream::Unix(stream);
         connection.routed(Connected { chosen, stream, shadows: None, settings, took: Duration::ZERO, trace });
 
-        // Whoever waits for a place is told when there is one.
+        // A waiting client is woken when a place is free.
         let ticket = pool.queue.join(1).unwrap();
         in_time("its turn", ticket.turn()).await;
         let mut turn = pin!(ticket.turn());
-        let waker = Waker::from(Arc::clone(&onlooker));
+        let waker = Waker::from(Arc::clone(&reader));
         assert!(turn.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         drop(connection);
-        assert_eq!(onlooker.seen.get(), Some(&(0, vec![0])));
+        assert_eq!(reader.seen.get(), Some(&(0, vec![0])));
     });
 }

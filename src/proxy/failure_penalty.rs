@@ -1,39 +1,41 @@
-//! What is left of connections that failed at once, so that their backend does not look idle for it.
+//! Failure penalties, so that a backend does not look idle because its connections fail at once.
 //!
-//! A backend that ends each connection as soon as it has it never has many: by its load alone it would be everybody's
-//! first choice. So a connection that came to nothing goes on counting for a while, as a [`FailurePenalty`]; for the choice only,
-//! not for limits or for people.
+//! A backend that ends each connection as soon as it gets it never has many: by its load alone it would always be the
+//! first choice. So a failed connection counts on for a while, as a [`FailurePenalty`]: for the choice only, not for
+//! limits and not in what an operator sees.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
+use super::clock::Moment;
 use crate::balance::{FailurePenalty, Load};
 
-/// A connection that ended within this time came to nothing; one that lived for longer was a load while it did.
+/// A connection without an answer that ended within this time is a failure; one that lived longer was a load while it
+/// did.
 pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// A failure penalty stays for a time drawn from zero to this, so that those of many connections that failed together go one by
-/// one. As long as nginx leaves a server alone after a failure (`fail_timeout`), and far longer than most connections
-/// take: in that time somebody finds out, a check or a restart.
+/// A failure penalty lasts for a random time up to this, so that those of many connections that failed together end one
+/// by one. As long as nginx leaves a server alone after a failure (`fail_timeout`): until then a check has found the
+/// failure, or a restart has mended it.
 const HOLD: Duration = Duration::from_secs(10);
 
-/// One failure may be chance; of the tenth in a row there are ten failure penalties. So of n connections that the others hold, a
-/// backend that fails them all gets about the square root of 2n, not its share; and of more no more than a tenth.
+/// One failure may be chance; the tenth in a row adds ten penalties. So while the other backends hold n connections, a
+/// backend that fails all gets about the square root of 2n, not its share, and of many no more than a tenth.
 const MOST_AT_A_TIME: u32 = 10;
 
-/// A worker's failure penalties at most, 24 KiB of them: beyond that the oldest go before their time.
+/// Penalties of a worker at most, 24 KiB of them: beyond that the oldest end early.
 const MOST: usize = 1024;
 
-/// A worker's failure penalties, each with the time at which it goes.
+/// A worker's failure penalties, each with the time at which it ends.
 #[derive(Debug, Default)]
-pub(super) struct FailurePenalties(VecDeque<(Instant, FailurePenalty)>);
+pub(super) struct FailurePenalties(VecDeque<(Moment, FailurePenalty)>);
 
 impl FailurePenalties {
-    /// A connection came to nothing, the last of so many in a row.
-    pub(super) fn appear(&mut self, load: &Arc<Load>, in_a_row: u32, now: Instant, random: &mut impl Rng) {
+    /// Adds the penalties for a failure, the last of `in_a_row`.
+    pub(super) fn add(&mut self, load: &Arc<Load>, in_a_row: u32, now: Moment, random: &mut impl Rng) {
         for _ in 0..in_a_row.min(MOST_AT_A_TIME) {
             if self.0.len() >= MOST {
                 self.0.pop_front();
@@ -42,8 +44,8 @@ impl FailurePenalties {
         }
     }
 
-    /// Lets those go whose time has come.
-    pub(super) fn tick(&mut self, now: Instant) {
+    /// Ends the penalties that are due.
+    pub(super) fn tick(&mut self, now: Moment) {
         self.0.retain(|(until, _)| *until > now);
     }
 
@@ -62,10 +64,10 @@ mod tests {
     #[test]
     fn penalties_of_one_moment_end_one_by_one() {
         let (load, mut penalties, now) =
-            (Arc::new(Load::default()), FailurePenalties::default(), Instant::now());
+            (Arc::new(Load::default()), FailurePenalties::default(), Moment::now());
         let mut random = SmallRng::seed_from_u64(1);
         for _ in 0..1000 {
-            penalties.appear(&load, 1, now, &mut random);
+            penalties.add(&load, 1, now, &mut random);
         }
         for tenth in 0..=10 {
             penalties.tick(now + HOLD / 10 * tenth);
@@ -83,12 +85,12 @@ mod tests {
     #[test]
     fn a_backend_that_fails_each_time_gets_little_of_what_another_one_holds() {
         let (failing, holding) = (Arc::new(Load::default()), Arc::new(Load::default()));
-        let (mut penalties, now) = (FailurePenalties::default(), Instant::now());
+        let (mut penalties, now) = (FailurePenalties::default(), Moment::now());
         let (mut random, mut failed, mut held) = (SmallRng::seed_from_u64(1), 0, Vec::new());
         for _ in 0..50 {
             if failing.effective_load() <= holding.effective_load() {
                 failed += 1;
-                penalties.appear(&failing, failed, now, &mut random);
+                penalties.add(&failing, failed, now, &mut random);
             } else {
                 held.push(holding.lease());
             }
@@ -102,14 +104,14 @@ mod tests {
             failures in proptest::collection::vec((0u32..30, 0u64..2_000), 0..300), seed: u64,
         ) {
             let (old, load, mut penalties) = (Arc::new(Load::default()), Arc::new(Load::default()), FailurePenalties::default());
-            let (mut random, mut now) = (SmallRng::seed_from_u64(seed), Instant::now());
-            penalties.appear(&old, 1, now, &mut random);
+            let (mut random, mut now) = (SmallRng::seed_from_u64(seed), Moment::now());
+            penalties.add(&old, 1, now, &mut random);
             for (in_a_row, millis) in failures {
                 let before = load.effective_load() + old.effective_load();
-                penalties.appear(&load, in_a_row, now, &mut random);
+                penalties.add(&load, in_a_row, now, &mut random);
                 prop_assert_eq!(load.effective_load() + old.effective_load(), (before + in_a_row.min(10)).min(1024));
                 prop_assert!(load.effective_load() < 1024 || old.effective_load() == 0);
-                now += Duration::from_millis(millis);
+                now = now + Duration::from_millis(millis);
                 penalties.tick(now);
             }
             penalties.tick(now + HOLD);

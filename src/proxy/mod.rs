@@ -1,14 +1,28 @@
 //! The data plane: from an accepted connection to its record. [`connection`] is the place to begin reading.
+//!
+//! Each file uses only those below it:
+//!
+//! - [`worker`] runs one thread: accept loops, and commands from other threads
+//! - [`accept`] accepts the connections of one socket
+//! - [`connection`] is the life of a connection; its stages are [`connect`], `no_backend` and [`relay`]
+//! - `context` is what the connections of a worker share; [`table`] lists them and ticks
+//! - `open`, [`progress`] are the state of one connection; `idle_timer` decides when it is idle
+//! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener
+//! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`], [`sockets`] are the kernel's part
+//! - `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
 
+pub mod accept;
 pub mod admit;
 pub mod busy_poll;
-mod clock;
+pub mod clock;
 pub mod connect;
 pub mod connection;
+pub mod context;
 mod failure_penalty;
 pub mod files;
 mod handshake;
-mod idle;
+mod idle_probe;
+mod idle_timer;
 pub mod listener;
 mod no_backend;
 pub mod open;

@@ -8,10 +8,10 @@ use super::sockets;
 use super::stream::{Push, Stream};
 use crate::config::NoBackend;
 
-/// A client that asked nothing by then is answered all the same.
-const REQUEST: Duration = Duration::from_secs(1);
-/// How long the client may take to close its side too.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// A client that has sent no request by then is answered all the same.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a lingering close waits for the client's FIN.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// RFC 9110, 15.6.4 and 10.2.3.
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -23,10 +23,10 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     \r\n\
     No backend is available.\n";
 
-/// Turns a client away. `spoken`: it has said something that was read already.
-pub(super) async fn turn_away(client: &Stream, spoken: bool, how: NoBackend, buffers: &RelayBuffers) {
+/// Rejects a client. `spoken`: bytes of it were read already.
+pub(super) async fn reject(client: &Stream, spoken: bool, how: NoBackend, buffers: &RelayBuffers) {
     match how {
-        // A connection that a closing listener had already let in gets what comes closest to a refusal.
+        // The kernel completed the connection before the listener closed: a reset comes closest to a refusal.
         NoBackend::Reset | NoBackend::Refuse => sockets::reset_on_close(client),
         NoBackend::Close => lingering_close(client, buffers).await,
         NoBackend::Http503 => unavailable(client, spoken, buffers).await,
@@ -36,7 +36,7 @@ pub(super) async fn turn_away(client: &Stream, spoken: bool, how: NoBackend, buf
 /// Waits for the request and answers it.
 async fn unavailable(client: &Stream, spoken: bool, buffers: &RelayBuffers) {
     if !spoken {
-        let _ = tokio::time::timeout(REQUEST, read(client, buffers)).await;
+        let _ = tokio::time::timeout(REQUEST_TIMEOUT, read(client, buffers)).await;
     }
     if client.write(UNAVAILABLE, Push::Now).is_ok() {
         lingering_close(client, buffers).await;
@@ -50,10 +50,10 @@ async fn lingering_close(client: &Stream, buffers: &RelayBuffers) {
         return;
     }
     let rest = async { while read(client, buffers).await {} };
-    let _ = tokio::time::timeout(FAREWELL, rest).await;
+    let _ = tokio::time::timeout(LINGER, rest).await;
 }
 
-/// Reads and throws away; `false` at the end.
+/// Reads and discards; `false` at the end of the stream.
 async fn read(client: &Stream, buffers: &RelayBuffers) -> bool {
     loop {
         if poll_fn(|cx| client.poll_readable(cx)).await.is_err() {

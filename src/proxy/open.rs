@@ -44,15 +44,16 @@ pub struct Open {
 impl Open {
     pub(super) fn of(progress: &Progress) -> Self {
         let relayed = progress.relayed();
-        let age = progress.started.elapsed();
-        let first_byte = relayed.and_then(|to| progress.first_byte.get().map(|first| to.at.until(first)));
+        let relayed = relayed.as_deref();
+        let age = progress.accepted.elapsed();
+        let first_byte = relayed.and_then(|relayed| progress.first_byte(relayed));
         let pool = match relayed {
             Some(relayed) => Arc::clone(&relayed.listener.pool.name),
             None => Arc::clone(&progress.listener.settings.load().pool.name),
         };
         Self {
             conn: progress.conn,
-            client: progress.peer,
+            client: progress.client,
             listener: Arc::clone(&progress.listener.name),
             pool,
             since: SystemTime::now() - age,

@@ -1,318 +1,323 @@
-//! How far a connection has come: written by its own task, read by its worker's tick; both on one thread.
+//! The state of a connection, which its own task and the worker's tick share; both run on one thread.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
+use std::fmt;
 use std::future::poll_fn;
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::clock;
+use super::clock::Moment;
+use super::idle_timer::{IdleLimits, IdleStep, IdleTimer};
 use super::listener::{self, Listener};
 use crate::balance::shadow::ShadowLeases;
-use crate::config::{self, Algorithm, Timeouts};
+use crate::config::{self, Algorithm};
 use crate::domain::{Client, CloseReason, Ending};
 use crate::pool::Backend;
-use crate::pool::backend::Order;
+use crate::pool::backend::CloseDirective;
 use crate::telemetry::decisions::Which;
 use crate::telemetry::flow::Flow;
 
-/// A connection that is this old is one that lasts: worth what a short one would only pay for.
+/// At this age a connection is worth the system calls that set keepalive on its backend's side.
 const LASTING: Duration = Duration::from_secs(1);
 
-/// How often within a time limit the kernel is asked.
-const LOOKS: u32 = 4;
-
-/// Why and how a connection is to be ended from our side.
+/// Why and how a connection is closed from this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    /// What it records.
+pub struct CloseRequest {
+    /// What its record says.
     pub reason: CloseReason,
     /// What its two peers see.
     pub how: Ending,
 }
 
-/// A moment in a connection's life: microseconds since it was accepted. Half the size of an `Instant`, and idle
-/// connections are many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Age(NonZeroU64);
-
-impl Age {
-    /// The moment when it was accepted.
-    pub const NONE: Self = Self(NonZeroU64::MIN);
-
-    fn new(since_accepted: Duration) -> Self {
-        Self(NonZeroU64::MIN.saturating_add(u64::try_from(since_accepted.as_micros()).unwrap_or(u64::MAX)))
-    }
-
-    /// From this moment to a later one.
-    pub fn until(self, later: Self) -> Duration {
-        Duration::from_micros(later.0.get().saturating_sub(self.0.get()))
-    }
-}
-
-/// A connection's progress.
+/// The phases of a connection. It is either rejected or relayed, and nothing leads back.
 #[derive(Debug)]
-pub struct Progress {
-    /// Its number, unique within the process.
-    pub conn: u64,
-    /// Who connected.
-    pub peer: Client,
-    /// Where.
-    pub listener: Arc<Listener>,
-    /// When it was accepted.
-    pub started: Instant,
-    /// Bytes from the client that were written to the backend.
-    pub bytes_in: Cell<u64>,
-    /// Bytes from the backend that were written to the client.
-    pub bytes_out: Cell<u64>,
-    /// Whether a byte has moved since the last tick.
-    pub moved: Cell<bool>,
-    /// Who finished first, if one side has: `ClientClosed` or `BackendClosed`.
-    pub first: Cell<Option<CloseReason>>,
-    /// When the backend's first byte came.
-    pub first_byte: Cell<Option<Age>>,
-    last_moved: Cell<Age>,
-    lasting: Cell<bool>,
-    /// How often the kernel was asked since a byte moved last, when it was the last time (or the byte moved), and
-    /// whether it is to be asked now.
-    looks: Cell<u32>,
-    looked: Cell<Age>,
-    look: Cell<bool>,
-    /// What it is relayed to, once it is.
-    relayed: OnceCell<Relayed>,
-    orders_seen: Cell<u32>,
-    /// When the backend's order is to be obeyed.
-    due: Cell<Option<(Age, End)>>,
-    reported: Cell<(u64, u64)>,
-    end: Cell<Option<End>>,
-    waker: RefCell<Option<Waker>>,
+pub(super) enum Phase {
+    /// Until a backend is connected or the client is rejected.
+    Connecting,
+    /// No backend was found or reached: the connection is counted among the pool's unserved ones.
+    Rejected(Arc<Flow>),
+    /// Bytes are relayed.
+    Relaying(Relayed),
+    /// The connection is counted and recorded.
+    Closed,
 }
 
-/// The way of a connection that was routed.
+/// A connection that has a backend.
 #[derive(Debug)]
 pub struct Relayed {
-    /// Its backend.
+    /// The backend.
     pub backend: Arc<Backend>,
-    /// The counters of its way.
+    /// The counters of its listener's connections to that backend.
     pub flow: Arc<Flow>,
-    /// What happens to its listener's connections, as it was when it was accepted.
+    /// The listener's settings when it was accepted.
     pub listener: Arc<listener::Settings>,
-    /// The settings of its pool when it was routed.
+    /// The pool's settings when it was routed.
     pub settings: Arc<config::Pool>,
     /// When it was routed.
-    pub at: Age,
+    pub at: Moment,
     /// How long connecting to the backend took.
     pub connect: Duration,
-    /// Its places where other algorithms are counted too.
+    /// Its places in the counts of the shadow algorithms.
     pub shadows: Option<Box<ShadowLeases>>,
 }
 
 impl Relayed {
-    /// The backend has said its first byte, on a connection that was accepted at `started`.
-    fn answered(&self, now: Age, started: Instant) {
+    fn answered(&self, now: Moment) {
         let took = self.at.until(now);
         self.backend.answered(took);
         if self.settings.balance == Algorithm::Ewma {
-            self.backend.load.answered(took, clock::since_origin(started) + Age::NONE.until(now));
+            self.backend.load.answered(took, now.since_origin());
         }
     }
 
-    /// Idle time before the client is probed, and before the backend is, if the connection lasts.
+    /// The keepalive of the client's side and of the backend's.
     fn keepalives(&self) -> [Option<Duration>; 2] {
         [self.listener.options.keepalive, self.settings.keepalive]
     }
 }
 
+/// A connection's state.
+pub struct Progress {
+    // Set when it is accepted.
+    /// Its number, unique within the process.
+    pub conn: u64,
+    /// The client.
+    pub client: Client,
+    /// The listener that accepted it.
+    pub listener: Arc<Listener>,
+    /// When it was accepted.
+    pub accepted: Moment,
+
+    // Written by the connection's task.
+    phase: RefCell<Phase>,
+    /// To wake the task; taken by the code that does.
+    waker: Cell<Option<Waker>>,
+
+    // Written by the relay.
+    /// Bytes from the client that were written to the backend.
+    pub(super) bytes_in: Cell<u64>,
+    /// Bytes from the backend that were written to the client.
+    pub(super) bytes_out: Cell<u64>,
+    /// A byte has moved since the last tick, which clears it.
+    pub(super) moved: Cell<bool>,
+    /// Which side finished first, if one has: `ClientClosed` or `BackendClosed`.
+    pub(super) first_closed: Cell<Option<CloseReason>>,
+    first_byte: Cell<Option<Moment>>,
+
+    // Written by the worker's tick; the relay takes the probes of the idle timer.
+    watch: Cell<Watch>,
+
+    // Written once, by the tick or on behalf of an operator or a drain.
+    close: Cell<Option<CloseRequest>>,
+}
+
+/// What the worker's tick keeps of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    idle: IdleTimer,
+    /// The connection is older than [`LASTING`].
+    lasting: bool,
+    /// The number of its backend's directives that it has seen.
+    directives: u32,
+    /// When the backend's directive closes it.
+    scheduled: Option<(Moment, CloseRequest)>,
+    /// The bytes that its flow has counted.
+    counted: (u64, u64),
+}
+
 impl Progress {
-    /// A connection that was just accepted.
-    pub fn new(conn: u64, peer: Client, listener: Arc<Listener>, now: Instant) -> Self {
+    /// A connection that was accepted now.
+    pub fn new(conn: u64, client: Client, listener: Arc<Listener>, now: Moment) -> Self {
         Self {
             conn,
-            peer,
+            client,
             listener,
-            started: now,
+            accepted: now,
+            phase: RefCell::new(Phase::Connecting),
+            waker: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             moved: Cell::new(false),
-            first: Cell::new(None),
+            first_closed: Cell::new(None),
             first_byte: Cell::new(None),
-            last_moved: Cell::new(Age::NONE),
-            lasting: Cell::new(false),
-            looks: Cell::new(0),
-            looked: Cell::new(Age::NONE),
-            look: Cell::new(false),
-            relayed: OnceCell::new(),
-            orders_seen: Cell::new(0),
-            due: Cell::new(None),
-            reported: Cell::new((0, 0)),
-            end: Cell::new(None),
-            waker: RefCell::new(None),
+            watch: Cell::new(Watch {
+                idle: IdleTimer::new(now),
+                lasting: false,
+                directives: 0,
+                scheduled: None,
+                counted: (0, 0),
+            }),
+            close: Cell::new(None),
         }
     }
 
-    /// How old it is now.
-    pub fn age(&self) -> Age {
-        Age::new(self.started.elapsed())
+    /// Enters the next phase and returns the last one.
+    pub(super) fn enter(&self, phase: Phase) -> Phase {
+        self.phase.replace(phase)
     }
 
-    /// Notes what it is relayed to; from now on the time limits hold, and what the backend orders after the first
-    /// `orders`.
-    pub fn relaying(&self, relayed: Relayed, orders: u32) {
-        self.orders_seen.set(orders);
-        self.last_moved.set(relayed.at);
-        let _ = self.relayed.set(relayed);
+    /// Enters the relay. From now on the time limits apply, and the backend's directives after the first `directives`.
+    pub(super) fn relay(&self, relayed: Relayed, directives: u32) {
+        self.watch.set(Watch { idle: IdleTimer::new(relayed.at), directives, ..self.watch.get() });
+        self.enter(Phase::Relaying(relayed));
     }
 
-    /// What it is relayed to, once it is.
-    pub fn relayed(&self) -> Option<&Relayed> {
-        self.relayed.get()
+    /// What it is relayed to, while it is.
+    pub(super) fn relayed(&self) -> Option<Ref<'_, Relayed>> {
+        let relayed = Ref::filter_map(self.phase.borrow(), |phase| match phase {
+            Phase::Relaying(relayed) => Some(relayed),
+            Phase::Connecting | Phase::Rejected(_) | Phase::Closed => None,
+        });
+        relayed.ok()
     }
 
-    /// Whether it is among those that somebody asks for.
+    /// Whether it matches a query.
     pub(super) fn is_of(&self, which: &Which) -> bool {
         match self.relayed() {
-            Some(Relayed { listener, backend, .. }) => {
-                which.has(&listener.pool.name, Some((&backend.name, backend.address)), self.peer)
+            Some(relayed) => {
+                let backend = (&*relayed.backend.name, relayed.backend.address);
+                which.has(&relayed.listener.pool.name, Some(backend), self.client)
             }
-            None => which.has(&self.listener.settings.load().pool.name, None, self.peer),
+            None => which.has(&self.listener.settings.load().pool.name, None, self.client),
         }
     }
 
-    /// Notes the backend's first byte.
-    pub fn note_first_byte(&self) {
+    /// The relay has read from the backend.
+    pub(super) fn answered(&self) {
         if self.first_byte.get().is_none() {
-            let now = self.age();
+            let now = Moment::now();
             self.first_byte.set(Some(now));
-            if let Some(relayed) = self.relayed.get() {
-                relayed.answered(now, self.started);
+            if let Some(relayed) = self.relayed() {
+                relayed.answered(now);
             }
         }
     }
 
-    /// Tells the connection to end; the first word counts.
-    pub fn end(&self, end: End) {
-        if self.end.get().is_none() {
-            self.end.set(Some(end));
+    /// The time from the routing decision to the backend's first byte, once that has come.
+    pub(super) fn first_byte(&self, relayed: &Relayed) -> Option<Duration> {
+        self.first_byte.get().map(|at| relayed.at.until(at))
+    }
+
+    /// Tells the connection to close; the first request counts.
+    pub fn close(&self, request: CloseRequest) {
+        if self.close.get().is_none() {
+            self.close.set(Some(request));
             self.wake();
         }
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.waker.borrow_mut().take() {
+        if let Some(waker) = self.waker.take() {
             waker.wake();
         }
     }
 
-    /// The keepalive that its backend is to have, once it has turned out to last. Its task is woken then.
-    pub fn keepalive_due(&self) -> Option<Duration> {
-        if self.lasting.get() { self.keepalives()[1] } else { None }
+    /// Returns when the connection is told to close.
+    pub(super) async fn closing(&self) -> CloseRequest {
+        poll_fn(|cx| self.poll_closing(cx)).await
     }
 
-    /// Its client's keepalive and its backend's.
-    pub fn keepalives(&self) -> [Option<Duration>; 2] {
-        self.relayed.get().map_or([None; 2], Relayed::keepalives)
-    }
-
-    /// Whether the kernel is to be asked if anything moves behind our back (see `idle.rs`), and how often it was
-    /// since a byte moved last, this time included.
-    pub fn look_due(&self) -> Option<u32> {
-        self.look.take().then(|| self.looks.get())
-    }
-
-    /// Returns when the connection was told to end.
-    pub async fn ended(&self) -> End {
-        poll_fn(|cx| self.poll_ended(cx)).await
-    }
-
-    /// Ready when the connection was told to end.
-    pub fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<End> {
-        if let Some(end) = self.end.get() {
-            return Poll::Ready(end);
+    /// Ready when the connection is told to close.
+    pub(super) fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<CloseRequest> {
+        if let Some(request) = self.close.get() {
+            return Poll::Ready(request);
         }
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
+        let waker = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.waker.set(Some(waker.unwrap_or_else(|| cx.waker().clone())));
         Poll::Pending
     }
 
-    /// Adds what has moved since the last report to the counters.
-    pub fn report(&self) {
-        let Some(relayed) = self.relayed.get() else { return };
-        let now = (self.bytes_in.get(), self.bytes_out.get());
-        let before = self.reported.replace(now);
-        relayed.flow.moved(now.0 - before.0, now.1 - before.1);
+    /// The keepalive that the backend's side gets, once the connection is older than [`LASTING`]. The task is woken
+    /// then.
+    pub(super) fn keepalive_due(&self) -> Option<Duration> {
+        if self.watch.get().lasting { self.keepalives()[1] } else { None }
     }
 
-    /// The worker's tick: reports, and ends the connection if its time is up. An order from its backend that it
-    /// has not seen yet is given back, so that the worker can spread the order over all that it concerns.
-    pub fn tick(&self, now: Instant) -> Option<(&Arc<Backend>, Order)> {
-        self.report();
-        let relayed = self.relayed.get()?;
-        let lived = now.saturating_duration_since(self.started);
-        let now = Age::new(lived);
+    /// The keepalive of the client's side and of the backend's.
+    pub(super) fn keepalives(&self) -> [Option<Duration>; 2] {
+        self.relayed().map_or([None; 2], |relayed| relayed.keepalives())
+    }
+
+    /// Takes the idle probe that is due, if one is: whether it is the first since a byte moved. The task is woken when
+    /// one is due.
+    pub(super) fn take_probe(&self) -> Option<bool> {
+        let mut watch = self.watch.get();
+        let probe = watch.idle.take_probe()?;
+        self.watch.set(watch);
+        Some(probe)
+    }
+
+    /// Counts the bytes that have moved since they were counted last.
+    pub(super) fn count_bytes(&self, flow: &Flow) {
+        let watch = self.watch.get();
+        let (before, counted) = (watch.counted, (self.bytes_in.get(), self.bytes_out.get()));
+        flow.moved(counted.0 - before.0, counted.1 - before.1);
+        self.watch.set(Watch { counted, ..watch });
+    }
+
+    /// The worker's tick: counts bytes and closes the connection if its time is up. Returns a directive of its backend
+    /// that it has not seen, so that the worker spreads the closing over all connections concerned.
+    pub(super) fn tick(&self, now: Moment) -> Option<(Arc<Backend>, CloseDirective)> {
+        let relayed = self.relayed()?;
+        self.count_bytes(&relayed.flow);
+        let mut watch = self.watch.get();
         if self.moved.take() {
-            self.last_moved.set(now);
-            self.looks.set(0);
-            self.looked.set(now);
+            watch.idle.moved(now);
         }
-        if !self.lasting.get() && lived >= LASTING {
-            self.lasting.set(true);
+        let (age, timeouts) = (self.accepted.until(now), &relayed.settings.timeouts);
+        let turns_lasting = !watch.lasting && age >= LASTING;
+        watch.lasting |= turns_lasting;
+        if timeouts.lifetime.is_some_and(|limit| age >= limit) {
+            self.close(CloseRequest { reason: CloseReason::Lifetime, how: Ending::Reset });
+        }
+        let half_closed = self.first_closed.get().is_some();
+        let limits = [
+            (timeouts.half_closed.filter(|_| half_closed), CloseReason::HalfClosedTimeout),
+            (timeouts.idle, CloseReason::IdleTimeout),
+        ];
+        let limits = limits.into_iter().filter_map(|(limit, reason)| Some((limit?, reason)));
+        let (timeout, reason) = limits
+            .min_by_key(|(limit, _)| *limit)
+            .map_or((None, CloseReason::IdleTimeout), |(limit, reason)| (Some(limit), reason));
+        let step = watch.idle.step(now, &IdleLimits { timeout, keepalives: relayed.keepalives() });
+        if step == IdleStep::Close {
+            // The open half of a half-closed connection waits for the rest of a stream: a FIN would make it look complete.
+            let how = if half_closed { Ending::Reset } else { Ending::Close };
+            self.close(CloseRequest { reason, how });
+        }
+        if let Some((at, request)) = watch.scheduled
+            && now >= at
+        {
+            self.close(request);
+        }
+        let seen = std::mem::replace(&mut watch.directives, relayed.backend.directives());
+        let is_new = seen != watch.directives;
+        if is_new {
+            watch.scheduled = None; // replaced, or withdrawn
+        }
+        self.watch.set(watch);
+        if turns_lasting || step == IdleStep::Probe {
             self.wake();
         }
-        if relayed.settings.timeouts.lifetime.is_some_and(|limit| lived >= limit) {
-            self.end(End { reason: CloseReason::Lifetime, how: Ending::Reset });
-        }
-        self.enforce_idle_timeout(relayed, now);
-        if let Some((due, end)) = self.due.get()
-            && now >= due
-        {
-            self.end(end);
-        }
-        let orders = relayed.backend.orders();
-        if self.orders_seen.replace(orders) == orders {
-            return None;
-        }
-        self.due.set(None); // a newer order, or none, replaces it
-        relayed.backend.order().map(|order| (&relayed.backend, order))
+        let directive = if is_new { relayed.backend.directive()? } else { return None };
+        Some((Arc::clone(&relayed.backend), directive))
     }
 
-    /// Ends a connection on which nothing moves. Whether that is so is asked of the kernel first, in good time: what
-    /// was written may still be on its way to a slow reader.
-    fn enforce_idle_timeout(&self, relayed: &Relayed, now: Age) {
-        let Timeouts { idle, half_closed, .. } = relayed.settings.timeouts;
-        let half_closed = if self.first.get().is_some() { half_closed } else { None };
-        let limits = [(half_closed, CloseReason::HalfClosedTimeout), (idle, CloseReason::IdleTimeout)];
-        let limit =
-            limits.into_iter().filter_map(|(limit, reason)| Some((limit?, reason))).min_by_key(|l| l.0);
-        if self.look.get() {
-            return; // its task has not come to it yet
-        }
-        let last_moved = self.last_moved.get();
-        let (quiet, looked) = (last_moved.until(now), last_moved.until(self.looked.get()));
-        if let Some((limit, reason)) = limit
-            && looked >= limit
-            && self.looks.get() > 1
-        {
-            // One side of a half-closed connection waits for the rest of a stream: a FIN would make it look complete.
-            let how = if self.first.get().is_some() { Ending::Reset } else { Ending::Close };
-            return self.end(End { reason, how });
-        }
-        let over = limit.is_some_and(|(limit, _)| quiet >= limit && looked < limit);
-        let [client, backend] = relayed.keepalives();
-        let steps = [limit.map(|(limit, _)| limit / LOOKS), client, backend];
-        if over || steps.into_iter().flatten().min().is_some_and(|step| quiet - looked >= step) {
-            self.looks.set(self.looks.get() + 1);
-            self.looked.set(now);
-            self.look.set(true);
-            self.wake();
-        }
+    /// Closes the connection at that moment, unless its backend gets another directive before.
+    pub(super) fn schedule_close(&self, at: Moment, request: CloseRequest) {
+        self.watch.set(Watch { scheduled: Some((at, request)), ..self.watch.get() });
     }
+}
 
-    /// Sets when the connection is to obey an order.
-    pub fn obey(&self, at: Instant, end: End) {
-        self.due.set(Some((Age::new(at.saturating_duration_since(self.started)), end)));
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { conn, client, phase, .. } = self;
+        f.debug_struct("Progress")
+            .field("conn", conn)
+            .field("client", client)
+            .field("phase", phase)
+            .finish_non_exhaustive()
     }
 }
 
@@ -321,8 +326,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_each_connection_holds_fits_into_the_block_of_memory_that_it_always_had() {
-        // With the two counters of its Rc; the next larger block of the allocator has 320 bytes.
+    fn the_state_of_a_connection_fits_into_256_bytes() {
+        // With the two counters of its Rc; the allocator's next size is 320 bytes.
         assert!(size_of::<Progress>() + 2 * size_of::<usize>() <= 256, "{}", size_of::<Progress>());
     }
 }

@@ -1,14 +1,14 @@
-//! The time limits of a connection, just before and just after they expire, in simulated time: each tick receives its
-//! time.
+//! The time limits of a connection in simulated time: each tick receives its time.
 
 use std::num::NonZeroUsize;
+use std::time::Instant;
 
 use proptest::prelude::*;
 
 use super::super::listener::Settings;
 use super::super::table::TICK;
 use super::*;
-use crate::config::{NoBackend, SocketMode, SocketOptions};
+use crate::config::{NoBackend, SocketMode, SocketOptions, Timeouts};
 use crate::discovery::Found;
 use crate::health::Pace;
 use crate::pool::Handle;
@@ -34,11 +34,11 @@ pub(crate) fn backend(name: &str) -> Arc<Backend> {
     Arc::new(Backend::new(1, &Found::new(name.into(), "127.0.0.1:1".parse().unwrap())))
 }
 
-/// A connection, accepted at `started` and relayed to `backend` at once, with its pool's limits.
+/// A connection, accepted at `accepted` and relayed to `backend` at once, with its pool's limits.
 pub(crate) fn relayed_to(
     backend: &Arc<Backend>,
     conn: u64,
-    started: Instant,
+    accepted: Moment,
     config: config::Pool,
     options: SocketOptions,
 ) -> Progress {
@@ -54,63 +54,66 @@ pub(crate) fn relayed_to(
         options,
     };
     let listener = Arc::new(Listener::new("l".into(), settings()));
-    let progress = Progress::new(conn, Client::Unix, listener, started);
+    let progress = Progress::new(conn, Client::Unix, listener, accepted);
     let relayed = Relayed {
         backend: Arc::clone(backend),
         flow: backend.flows.of(&"l".into()),
         listener: Arc::new(settings()),
         settings: Arc::new(config),
-        at: Age::NONE,
+        at: accepted,
         connect: Duration::ZERO,
         shadows: None,
     };
-    progress.relaying(relayed, backend.orders());
+    progress.relay(relayed, backend.directives());
     progress
 }
 
 fn relayed(timeouts: Timeouts, options: SocketOptions, keepalive: Option<Duration>) -> Progress {
     let mut config = config::Pool::new(Vec::new());
     (config.timeouts, config.keepalive) = (timeouts, keepalive);
-    relayed_to(&backend("b"), 1, Instant::now(), config, options)
+    relayed_to(&backend("b"), 1, Moment::now(), config, options)
 }
 
 fn limited(timeouts: Timeouts) -> Progress {
     relayed(timeouts, SocketOptions::NONE, None)
 }
 
-/// The order to end, if the connection has one.
-pub(crate) fn end_of(progress: &Progress) -> Option<End> {
-    match progress.poll_ended(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(end) => Some(end),
+/// The request to close, if the connection has one.
+pub(crate) fn close_of(progress: &Progress) -> Option<CloseRequest> {
+    match progress.poll_closing(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(request) => Some(request),
         Poll::Pending => None,
     }
 }
 
-/// Advances the time until the connection is ended: its age, and how it ends.
-fn until_ended(progress: &Progress, mut sees: impl FnMut(Duration) -> Sees) -> Option<(Duration, End)> {
+/// Advances the time until the connection is told to close: its age, and the request.
+fn until_closed(
+    progress: &Progress,
+    mut sees: impl FnMut(Duration) -> Sees,
+) -> Option<(Duration, CloseRequest)> {
     let mut age = Duration::ZERO;
     while age < LONG {
         age += TICK;
         let now = sees(age);
         progress.moved.set(now == Sees::Byte);
-        let _ = progress.tick(progress.started + age);
-        if progress.look_due().is_some_and(|times| times > 1) && now == Sees::KernelMoves {
+        let _ = progress.tick(progress.accepted + age);
+        if progress.take_probe() == Some(false) && now == Sees::KernelMoves {
             progress.moved.set(true);
-            let _ = progress.tick(progress.started + age);
+            let _ = progress.tick(progress.accepted + age);
         }
-        if let Some(end) = end_of(progress) {
+        if let Some(end) = close_of(progress) {
             return Some((age, end));
         }
     }
     None
 }
 
-fn closed_by(reason: CloseReason) -> End {
-    End { reason, how: Ending::Close }
+fn closed_by(reason: CloseReason) -> CloseRequest {
+    CloseRequest { reason, how: Ending::Close }
 }
 
-fn reset_by(reason: CloseReason) -> End {
-    End { reason, how: Ending::Reset }
+fn reset_by(reason: CloseReason) -> CloseRequest {
+    CloseRequest { reason, how: Ending::Reset }
 }
 
 /// Whether `age` is at or slightly after `limit`.
@@ -120,25 +123,11 @@ fn is_in_time(age: Duration, limit: Duration) -> bool {
 
 proptest! {
     #[test]
-    fn an_idle_connection_ends_at_its_limit_or_slightly_later(
-        limit in 1u64..20_000, busy in 0u64..20_000,
-    ) {
-        let (limit, busy) = (Duration::from_millis(limit), Duration::from_millis(busy));
-        let progress = limited(Timeouts { idle: Some(limit), ..NEVER });
-        let (age, end) =
-            until_ended(&progress, |age| if age <= busy { Sees::Byte } else { Sees::Nothing }).unwrap();
-        prop_assert_eq!(end, closed_by(CloseReason::IdleTimeout));
-        // Each tick knows whether a byte has moved since the previous one.
-        let last_moved = busy.as_millis() as u32 / TICK.as_millis() as u32 * TICK;
-        prop_assert!(is_in_time(age, last_moved + limit), "{:?} after {:?}", age, last_moved);
-    }
-
-    #[test]
     fn a_half_closed_connection_ends_at_the_shorter_limit(half_closed in 1u64..20_000, idle in 1u64..20_000) {
         let [half, idle] = [half_closed, idle].map(Duration::from_millis);
         let progress = limited(Timeouts { idle: Some(idle), half_closed: Some(half), lifetime: None });
-        progress.first.set(Some(CloseReason::ClientClosed));
-        let (age, end) = until_ended(&progress, |_| Sees::Nothing).unwrap();
+        progress.first_closed.set(Some(CloseReason::ClientClosed));
+        let (age, end) = until_closed(&progress, |_| Sees::Nothing).unwrap();
         prop_assert!(is_in_time(age, half.min(idle)), "{age:?}");
         let reason = if half <= idle { CloseReason::HalfClosedTimeout } else { CloseReason::IdleTimeout };
         prop_assert_eq!(end, reset_by(reason));
@@ -148,7 +137,7 @@ proptest! {
     fn a_connection_ends_with_its_lifetime_even_if_bytes_move(lifetime in 1u64..20_000, busy: bool) {
         let lifetime = Duration::from_millis(lifetime);
         let progress = limited(Timeouts { lifetime: Some(lifetime), ..NEVER });
-        let (age, end) = until_ended(&progress, |_| if busy { Sees::Byte } else { Sees::Nothing }).unwrap();
+        let (age, end) = until_closed(&progress, |_| if busy { Sees::Byte } else { Sees::Nothing }).unwrap();
         prop_assert!(lifetime <= age && age < lifetime + TICK, "{age:?}");
         prop_assert_eq!(end, reset_by(CloseReason::Lifetime));
     }
@@ -158,42 +147,12 @@ proptest! {
 fn nothing_ends_a_connection_without_limits_or_one_that_moves() {
     let limit = Some(Duration::from_secs(1));
     let both = Timeouts { idle: limit, half_closed: limit, lifetime: None };
-    assert_eq!(until_ended(&limited(NEVER), |_| Sees::Nothing), None);
-    assert_eq!(until_ended(&limited(both), |_| Sees::Byte), None);
+    assert_eq!(until_closed(&limited(NEVER), |_| Sees::Nothing), None);
+    assert_eq!(until_closed(&limited(both), |_| Sees::Byte), None);
     // Bytes in the kernel still move, on their way to a slow reader.
-    assert_eq!(until_ended(&limited(both), |_| Sees::KernelMoves), None);
+    assert_eq!(until_closed(&limited(both), |_| Sees::KernelMoves), None);
     // The limit for half-closed connections applies only to them.
-    assert_eq!(until_ended(&limited(Timeouts { half_closed: limit, ..NEVER }), |_| Sees::Nothing), None);
-}
-
-#[test]
-fn a_connection_is_not_ended_before_its_task_has_asked_the_kernel() {
-    let progress = limited(Timeouts { idle: Some(Duration::from_secs(1)), ..NEVER });
-    for tick in 1..100 {
-        let _ = progress.tick(progress.started + TICK * tick);
-    }
-    assert_eq!(end_of(&progress), None);
-    assert_eq!(progress.look_due(), Some(1));
-    assert_eq!(progress.look_due(), None, "each look is asked for once");
-}
-
-#[test]
-fn the_kernel_is_asked_at_each_quarter_of_the_limit_and_after_each_keepalive() {
-    let looks_within_20_s = |timeouts, options, keepalive| {
-        let progress = relayed(timeouts, options, keepalive);
-        let looks = (1..200).filter(|tick| {
-            let _ = progress.tick(progress.started + TICK * *tick);
-            progress.look_due().is_some()
-        });
-        looks.map(|tick| tick / 10).collect::<Vec<_>>()
-    };
-    let seconds = |n| Some(Duration::from_secs(n));
-    let idle = Timeouts { idle: seconds(40), ..NEVER };
-    let client = SocketOptions { keepalive: seconds(6), ..SocketOptions::NONE };
-    assert!(looks_within_20_s(NEVER, SocketOptions::NONE, None).is_empty());
-    assert_eq!(looks_within_20_s(idle, SocketOptions::NONE, None), [10]);
-    assert_eq!(looks_within_20_s(NEVER, client, seconds(9)), [6, 12, 18]);
-    assert_eq!(looks_within_20_s(NEVER, client, seconds(4)), [4, 8, 12, 16]);
+    assert_eq!(until_closed(&limited(Timeouts { half_closed: limit, ..NEVER }), |_| Sees::Nothing), None);
 }
 
 #[test]
@@ -202,41 +161,41 @@ fn a_backend_gets_its_keepalive_when_the_connection_has_lasted_a_second() {
     let progress = relayed(NEVER, SocketOptions::NONE, keepalive);
     assert_eq!(progress.keepalives(), [None, keepalive]);
     let at = |millis| {
-        let _ = progress.tick(progress.started + Duration::from_millis(millis));
+        let _ = progress.tick(progress.accepted + Duration::from_millis(millis));
         progress.keepalive_due()
     };
     assert_eq!([at(0), at(999), at(1000), at(1100)], [None, None, keepalive, keepalive]);
 }
 
 #[test]
-fn an_order_is_reported_once_runs_at_its_time_and_yields_to_a_newer_one() {
+fn a_directive_is_reported_once_closes_at_its_time_and_yields_to_a_newer_one() {
     let progress = limited(NEVER);
     let backend = Arc::clone(&progress.relayed().unwrap().backend);
-    let order = Order {
+    let directive = CloseDirective {
         how: Ending::Reset,
-        at: progress.started,
+        at: Instant::now(),
         over: Duration::ZERO,
         reason: CloseReason::BackendDown,
     };
-    let end = End { reason: order.reason, how: order.how };
-    let at = |tenths: u32| progress.started + TICK * tenths;
-    let told = |tenths| progress.tick(at(tenths)).map(|(of, order)| (of.key, order));
+    let request = CloseRequest { reason: directive.reason, how: directive.how };
+    let at = |tenths: u32| progress.accepted + TICK * tenths;
+    let told = |tenths| progress.tick(at(tenths)).map(|(of, directive)| (of.key, directive));
     assert_eq!(told(1), None);
 
-    backend.give_order(Some(order));
-    assert_eq!(told(2), Some((backend.key, order)));
-    progress.obey(at(10), end);
+    backend.set_directive(Some(directive));
+    assert_eq!(told(2), Some((backend.key, directive)));
+    progress.schedule_close(at(10), request);
     assert_eq!(told(8), None);
     // Withdrawn before its time.
-    backend.give_order(None);
+    backend.set_directive(None);
     assert_eq!(told(9), None);
-    assert_eq!((told(20), end_of(&progress)), (None, None));
+    assert_eq!((told(20), close_of(&progress)), (None, None));
 
-    backend.give_order(Some(order));
-    assert_eq!(told(21), Some((backend.key, order)));
-    progress.obey(at(30), end);
-    assert_eq!((told(29), end_of(&progress)), (None, None));
-    assert_eq!((told(30), end_of(&progress)), (None, Some(end)));
+    backend.set_directive(Some(directive));
+    assert_eq!(told(21), Some((backend.key, directive)));
+    progress.schedule_close(at(30), request);
+    assert_eq!((told(29), close_of(&progress)), (None, None));
+    assert_eq!((told(30), close_of(&progress)), (None, Some(request)));
 }
 
 #[test]
@@ -246,19 +205,18 @@ fn moved_bytes_are_counted_once() {
     let counted = || (flow.read().bytes_in, flow.read().bytes_out);
     progress.bytes_in.set(3);
     progress.bytes_out.set(5);
-    progress.report();
-    let _ = progress.tick(progress.started);
+    let _ = progress.tick(progress.accepted);
     assert_eq!(counted(), (3, 5));
     progress.bytes_in.set(10);
     progress.bytes_out.set(6);
-    let _ = progress.tick(progress.started);
+    let _ = progress.tick(progress.accepted);
     assert_eq!(counted(), (10, 6));
 }
 
 #[test]
-fn the_first_order_to_end_a_connection_counts() {
+fn the_first_request_to_close_a_connection_counts() {
     let progress = limited(NEVER);
-    progress.end(closed_by(CloseReason::Lifetime));
-    progress.end(closed_by(CloseReason::IdleTimeout));
-    assert_eq!(end_of(&progress), Some(closed_by(CloseReason::Lifetime)));
+    progress.close(closed_by(CloseReason::Lifetime));
+    progress.close(closed_by(CloseReason::IdleTimeout));
+    assert_eq!(close_of(&progress), Some(closed_by(CloseReason::Lifetime)));
 }

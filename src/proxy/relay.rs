@@ -1,10 +1,9 @@
 //! The two byte streams of one connection, until both have ended or one has failed.
 //!
-//! Bytes go through the worker's one buffer and are written on at once. When reads keep filling it, a burst is
-//! under way, and the bytes take the shorter way through a pipe, within the kernel (`splice.rs`). Only what
-//! the other side does not take is kept, and then nothing more is read from this side: the kernel's window
-//! closes, and a slow reader slows down its sender instead of growing our memory. An idle connection has neither
-//! buffer nor pipe.
+//! Bytes are read into the worker's one buffer and written on at once. When reads keep filling it, a burst is
+//! under way, and its bytes go through a pipe within the kernel (`splice.rs`). Only what the receiver does not take is
+//! kept, and then nothing more is read from the sender: the kernel's window closes, and a slow reader slows down its
+//! sender instead of growing our memory. An idle connection has neither buffer nor pipe.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -17,7 +16,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::busy_poll::Pulse;
-use super::idle::{IdleProbe, ProbeResult, delivered};
+use super::idle_probe::{IdleProbe, ProbeResult, delivered};
 use super::progress::Progress;
 use super::sockets;
 use super::splice::{Pipe, Pipes};
@@ -26,30 +25,30 @@ use crate::domain::CloseReason;
 
 /// Size of a worker's buffer: as much as one read takes.
 const BUFFER: usize = 64 * 1024;
-/// After so many reads or bytes in a row a connection lets the worker's others have their turn.
+/// After this many reads or bytes in a row a connection yields to the worker's others.
 const ROUNDS: usize = 16;
 const TURN: usize = 256 * 1024;
-/// So many reads in a row that fill the buffer are the beginning of a burst …
+/// This many reads in a row that fill the buffer begin a burst …
 const BURST: u8 = 2;
-/// … and so many in a row that move less than this are its end.
+/// … and this many in a row that move less than `SMALL` bytes end it.
 const SMALL: usize = 16 * 1024;
 const CALM: u8 = 4;
-/// Who takes nothing of a broken peer's last words for so long learns of the break without them.
-const PATIENCE: Duration = Duration::from_millis(40);
+/// A receiver that takes no byte for this long is reset without the rest of what its broken peer had sent.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(40);
 
 /// What all connections of a worker move their bytes through.
 #[derive(Debug)]
 pub struct RelayBuffers {
-    /// What they read into.
+    /// The buffer that they read into.
     pub(super) buffer: RefCell<Box<[u8]>>,
-    /// What bursts flow through.
+    /// The pipes of bursts.
     pub(super) pipes: Pipes,
-    /// Told whenever one of them has something to do.
+    /// Beats whenever a relay is polled.
     pub(super) pulse: Rc<Pulse>,
 }
 
 impl RelayBuffers {
-    /// One buffer, and these pipes.
+    /// One buffer and `pipes`.
     pub fn new(pipes: Pipes) -> Self {
         Self { buffer: RefCell::new(vec![0; BUFFER].into_boxed_slice()), pipes, pulse: Rc::default() }
     }
@@ -73,7 +72,7 @@ enum Failed {
 }
 
 /// Two streams that are being relayed. Small, as an idle connection consists of little else: what is rarely needed is
-/// on the heap, and made when it is.
+/// allocated when it is.
 pub struct Relay<'a> {
     client: &'a Stream,
     backend: &'a Stream,
@@ -81,13 +80,12 @@ pub struct Relay<'a> {
     buffers: &'a RelayBuffers,
     up: Direction,
     down: Direction,
-    /// The backend has its keepalive.
-    probed: bool,
+    keepalive_set: bool,
     idle_probe: IdleProbe,
     watches: Option<Box<Watches<'a>>>,
 }
 
-/// Those who tell that a side broke while it is not being read.
+/// Report a side that breaks while it is not being read.
 #[derive(Default)]
 struct Watches<'a> {
     client: Option<Watch<'a>>,
@@ -96,24 +94,24 @@ struct Watches<'a> {
 
 type Watch<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
 
-/// What one direction of a relay has under way.
+/// The bytes that one direction of a relay holds, and its state.
 #[derive(Default)]
 struct Direction {
-    /// What was read and not yet taken by the other side.
+    /// Bytes that were read and that the receiver has not taken yet.
     kept: Vec<u8>,
-    /// What a burst flows through, while it does.
+    /// The pipe of a burst.
     pipe: Option<Box<Pipe>>,
     /// A burst is under way.
     burst: bool,
-    /// Reads in a row that speak for a change of that.
+    /// Reads in a row that tell of a change of `burst`.
     signs: u8,
-    /// The sender has finished, and all it sent is read.
+    /// The sender has finished, and all that it sent is read.
     ended: bool,
-    /// The receiver was told so.
-    told: bool,
+    /// The receiver's side is shut down.
+    shut_down: bool,
 }
 
-/// From where to where a direction leads.
+/// The two ends of a direction.
 #[derive(Clone, Copy)]
 struct Half<'a> {
     from: Side,
@@ -124,7 +122,7 @@ struct Half<'a> {
 }
 
 impl<'a> Relay<'a> {
-    /// A relay that begins with what the client has already said.
+    /// A relay that begins with bytes that were read from the client.
     pub fn new(
         client: &'a Stream,
         backend: &'a Stream,
@@ -139,7 +137,7 @@ impl<'a> Relay<'a> {
             buffers,
             up: Direction { kept: preread, ..Direction::default() },
             down: Direction::default(),
-            probed: false,
+            keepalive_set: false,
             idle_probe: IdleProbe::default(),
             watches: None,
         };
@@ -147,8 +145,8 @@ impl<'a> Relay<'a> {
         relay
     }
 
-    /// What a side said before it broke is on its way, or lies with the kernel: an answer in the middle of an upload,
-    /// say. Passes it on, as long as the other side takes some of it.
+    /// Passes on what a side had sent before it broke, as long as the other side takes some of it: a server may answer
+    /// in the middle of an upload and reset.
     pub(super) async fn flush_before_reset(&mut self, Broken(side): Broken) -> CloseReason {
         let half = self.half(side);
         match side {
@@ -172,7 +170,7 @@ impl<'a> Relay<'a> {
         let (upward, downward) = (self.half(Side::Client), self.half(Side::Backend));
         self.up.run(upward, cx)?;
         self.down.run(downward, cx)?;
-        let first = &self.progress.first;
+        let first = &self.progress.first_closed;
         if first.get().is_none() {
             first.set(match (self.up.ended, self.down.ended) {
                 (true, _) => Some(CloseReason::ClientClosed),
@@ -181,16 +179,16 @@ impl<'a> Relay<'a> {
             });
         }
         match (first.get(), self.up.passed_on(), self.down.passed_on()) {
-            // Closing the two sockets tells both peers.
+            // Closing the two sockets shuts both down.
             (Some(reason), true, true) => return Poll::Ready(Ok(reason)),
-            (_, true, false) => self.up.tell(upward)?,
-            (_, false, true) => self.down.tell(downward)?,
+            (_, true, false) => self.up.shut_down(upward)?,
+            (_, false, true) => self.down.shut_down(downward)?,
             (_, false, false) | (None, ..) => {}
         }
         if let Some(vanished) = self.attend() {
             return Poll::Ready(Ok(vanished));
         }
-        // A side that is not being read would not tell that it broke.
+        // A side that is not being read does not report that it broke.
         if !self.up.reading() && self.broken(Side::Client, cx) {
             return Poll::Ready(Err(Broken(Side::Client)));
         }
@@ -210,17 +208,17 @@ impl<'a> Relay<'a> {
         watch.get_or_insert_with(|| Box::pin(stream.broken())).as_mut().poll(cx).is_ready()
     }
 
-    /// Does what the worker's tick has asked for. A peer that has vanished ends the relay.
+    /// Does what the worker's tick has found due. A peer that has vanished ends the relay.
     fn attend(&mut self) -> Option<CloseReason> {
-        if !self.probed
+        if !self.keepalive_set
             && let Some(keepalive) = self.progress.keepalive_due()
         {
-            self.probed = true;
-            // It fails only on a socket that is about to tell so itself.
+            self.keepalive_set = true;
+            // It fails only on a socket that is broken, which is found when it is read.
             let _ = sockets::set_keepalive(&SockRef::from(self.backend), Some(keepalive));
         }
-        let times = self.progress.look_due()?;
-        match self.idle_probe.look([self.client, self.backend], times == 1, self.progress.keepalives()) {
+        let first = self.progress.take_probe()?;
+        match self.idle_probe.run([self.client, self.backend], first, self.progress.keepalives()) {
             ProbeResult::Still => None,
             ProbeResult::Moves => {
                 self.progress.moved.set(true);
@@ -249,27 +247,27 @@ impl Side {
 }
 
 impl Direction {
-    /// Whether it waits for its sender, and not for its receiver.
+    /// Whether it waits for its sender rather than for its receiver.
     fn reading(&self) -> bool {
         !self.ended && !self.holding()
     }
 
-    /// Whether all that the sender had to say is with the kernel.
+    /// Whether the sender has finished, and all its bytes are with the kernel.
     fn passed_on(&self) -> bool {
         self.ended && !self.holding()
     }
 
-    /// Whether something was read that the receiver has not taken yet.
+    /// Whether bytes were read that the receiver has not taken yet.
     fn holding(&self) -> bool {
         !self.kept.is_empty() || self.pipe.as_ref().is_some_and(|pipe| pipe.held() > 0)
     }
 
-    /// Tells the receiver that nothing more will come, once.
-    fn tell(&mut self, half: Half<'_>) -> Result<(), Broken> {
-        if self.told {
+    /// Shuts the receiver's side down for writing, once.
+    fn shut_down(&mut self, half: Half<'_>) -> Result<(), Broken> {
+        if self.shut_down {
             return Ok(());
         }
-        self.told = true;
+        self.shut_down = true;
         half.receiver.finish().map_err(|_| Broken(half.from.other()))
     }
 
@@ -280,13 +278,13 @@ impl Direction {
                 Ok(()) if !self.passed_on() => Poll::Pending,
                 Ok(()) | Err(_) => Poll::Ready(()),
             });
-            if tokio::time::timeout(PATIENCE, done).await.is_ok() || !half.progress.moved.get() {
+            if tokio::time::timeout(FLUSH_TIMEOUT, done).await.is_ok() || !half.progress.moved.get() {
                 break;
             }
         }
-        // What waits for an end that does not come now is sent off. The reset that follows would overtake it.
+        // Bytes that wait for a FIN are sent now: the reset that follows would overtake them.
         half.receiver.push();
-        delivered(half.receiver, PATIENCE).await;
+        delivered(half.receiver, FLUSH_TIMEOUT).await;
     }
 
     /// Moves bytes until one of the two sides has to be waited for; the task will be woken then.
@@ -327,19 +325,19 @@ impl Direction {
         Ok(())
     }
 
-    /// Nothing is there to be moved: the pipe is another connection's to use.
+    /// Gives the pipe back while there is nothing to move.
     fn rest(&mut self, buffers: &RelayBuffers) {
         if let Some(pipe) = self.pipe.take() {
             buffers.pipes.give_back(*pipe);
         }
     }
 
-    /// One read into the worker's buffer and one write of what it gave; what is not taken is kept.
+    /// One read into the worker's buffer and one write; what the receiver does not take is kept.
     fn copy(&mut self, half: Half<'_>) -> Result<usize, Failed> {
         let mut buffer = half.buffers.buffer.borrow_mut();
         let read = half.sender.read(&mut buffer).map_err(Failed::Read)?;
         if read > 0 {
-            // Its last words and its end then leave in one packet: `tell` follows at once.
+            // The last bytes leave in one packet with the FIN: `shut_down` follows at once.
             let push = if read < buffer.len() && half.sender.finished() { Push::WithNext } else { Push::Now };
             let taken = match half.receiver.write(&buffer[..read], push) {
                 Ok(n) => n,
@@ -361,7 +359,7 @@ impl Direction {
             self.pipe = half.buffers.pipes.take().map(Box::new);
         }
         let Some(pipe) = &mut self.pipe else {
-            self.burst = false; // until the next signs of one
+            self.burst = false; // all pipes are in use
             return self.copy(half);
         };
         let read = half.sender.fill(pipe).map_err(Failed::Read)?;
@@ -369,7 +367,7 @@ impl Direction {
         Ok(read)
     }
 
-    /// Begins or ends a burst after `enough` signs of it in a row.
+    /// Begins or ends a burst after `enough` signs in a row.
     fn judge(&mut self, sign: bool, enough: u8) {
         self.signs = if sign { self.signs + 1 } else { 0 };
         if self.signs >= enough {
@@ -378,7 +376,7 @@ impl Direction {
         }
     }
 
-    /// Writes what was kept; ready when nothing is.
+    /// Writes what is held; ready when nothing is left.
     fn flush(&mut self, half: Half<'_>, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         let broken = Broken(half.from.other());
         while self.holding() {
@@ -395,7 +393,7 @@ impl Direction {
                 Err(_) => return Poll::Ready(Err(broken)),
             }
             if self.kept.is_empty() {
-                self.kept = Vec::new(); // an idle connection holds on to nothing
+                self.kept = Vec::new(); // frees its memory
             }
         }
         Poll::Ready(Ok(()))
@@ -410,7 +408,7 @@ impl Half<'_> {
         }
         self.progress.moved.set(true);
         if matches!(self.from, Side::Backend) {
-            self.progress.note_first_byte();
+            self.progress.answered();
         }
     }
 

@@ -197,7 +197,7 @@ fn traffic(entry: &Entry) -> String {
 
 /// What its connections were told.
 fn orders(entry: &Entry, now: Instant) -> Option<String> {
-    let Some(order) = entry.backend.order() else {
+    let Some(order) = entry.backend.directive() else {
         let out =
             matches!(entry.state, BackendState::Down | BackendState::Draining | BackendState::Maintenance);
         let kept = out && entry.backend.load.open() > 0;

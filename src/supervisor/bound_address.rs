@@ -1,4 +1,4 @@
-//! One address of a listener: taken for the process, opened and closed without losing a connection.
+//! One address of a listener: reserved for the process, opened and closed without losing a connection.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::config::{BindAddress, SocketMode, SocketOptions};
-use crate::proxy::listener::{self, Closing, Listener};
+use crate::proxy::accept::{Closing, Socket as Listening};
+use crate::proxy::listener::Listener;
 use crate::proxy::sockets;
 use crate::proxy::unix_socket::UnixSocket;
 use crate::proxy::worker::Worker;
@@ -19,13 +20,13 @@ use std::sync::Arc;
 pub(super) struct BoundAddress {
     /// As it is configured.
     pub(super) configured: BindAddress,
-    /// As it is: with the port that the kernel chose, if it was left to it.
+    /// As it is bound: with the port that the kernel chose, if port 0 is configured.
     pub(super) address: BindAddress,
     hold: Hold,
     open: Option<Open>,
 }
 
-/// What keeps the address for us while the bound is closed.
+/// What reserves the address while it is not open.
 #[derive(Debug)]
 enum Hold {
     Tcp(#[expect(dead_code, reason = "held, never used: it keeps the address")] Socket),
@@ -35,9 +36,9 @@ enum Hold {
 
 #[derive(Debug)]
 struct Open {
-    /// Second handles of the workers' sockets, for their options.
+    /// Second handles of the workers' sockets, to change their options.
     sockets: Vec<Socket>,
-    /// The options that they have.
+    /// Their current options.
     options: SocketOptions,
     /// The Unix socket, and its mode.
     unix: Option<(UnixSocket, SocketMode)>,
@@ -64,7 +65,7 @@ impl BoundAddress {
         Ok(Self { configured: configured.clone(), address, hold, open: None })
     }
 
-    /// Lets clients in, if it does not already.
+    /// Accepts clients on every worker, if it does not yet.
     pub(super) fn open(
         &mut self,
         workers: &[Worker],
@@ -76,20 +77,20 @@ impl BoundAddress {
             return Ok(());
         }
         let mut sockets = Vec::new();
-        let mut theirs = Vec::new();
+        let mut of_workers = Vec::new();
         let mut unix = None;
         match (&self.address, &self.hold) {
             (BindAddress::Tcp(address), Hold::Tcp(_)) => {
                 for _ in workers {
                     let socket = sockets::listen(*address, options)?;
                     sockets.push(socket.try_clone()?);
-                    theirs.push(listener::Socket::Tcp(socket.into()));
+                    of_workers.push(Listening::Tcp(socket.into()));
                 }
             }
             (BindAddress::Unix(path), _) => {
                 let socket = UnixSocket::bind(path, mode)?;
                 for _ in workers {
-                    theirs.push(listener::Socket::Unix(socket.listener()?));
+                    of_workers.push(Listening::Unix(socket.listener()?));
                 }
                 unix = Some((socket, mode));
             }
@@ -97,28 +98,27 @@ impl BoundAddress {
         }
         let closing = Closing::default();
         let closed =
-            workers.iter().zip(theirs).map(|(w, socket)| w.accept(socket, listener, &closing)).collect();
+            workers.iter().zip(of_workers).map(|(w, socket)| w.accept(socket, listener, &closing)).collect();
         self.open = Some(Open { sockets, options: *options, unix, closing, closed });
         info!(listener = %listener.name, address = %self.address, "listening");
         Ok(())
     }
 
-    /// Lets nobody new in, serves whom the kernel has let in already, and closes; the address stays taken.
+    /// Drops new SYNs, accepts the connections that the kernel has completed, and closes; the address stays reserved.
     pub(super) async fn close(&mut self) {
         if let Some(options) = self.open.as_ref().map(|open| open.options) {
-            // Whom the kernel holds back when the socket closes is turned away: it is to begin with nobody now.
+            // Closing resets the connections that the kernel still defers.
             self.change(&SocketOptions { defer_accept: None, ..options });
         }
         let Some(Open { sockets, unix, closing, closed, .. }) = self.open.take() else { return };
-        closing.ignoring_newcomers();
+        closing.dropping_syns();
         for socket in &sockets {
             if let Err(error) = sockets::drop_new_syns(socket.as_fd()) {
-                warn!(address = %self.address, %error, "newcomers cannot be ignored: a few may be reset");
+                warn!(address = %self.address, %error, "new SYNs cannot be dropped: a few connections may be reset");
             }
         }
         if let Some((socket, _)) = unix {
-            // New clients find no socket from now on. Clients in its queue are still served: the workers have handles
-            // of it.
+            // New clients find no socket from now on; the workers still accept those in its queue.
             socket.remove();
         }
         closing.now();
@@ -127,7 +127,7 @@ impl BoundAddress {
         }
     }
 
-    /// Whether clients are let in.
+    /// Whether clients are accepted.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }
@@ -139,21 +139,21 @@ impl BoundAddress {
             return;
         }
         if let Err(error) = socket.set_mode(mode) {
-            warn!(address = %self.address, %mode, %error, "socket mode not changed");
+            warn!(address = %self.address, %mode, %error, "cannot change the mode of a socket");
         }
         // Recorded even after a failure, so that it is logged once and not at every change of the pool.
         *current = mode;
     }
 
-    /// Gives the open sockets other options, for the connections that are let in from now on.
+    /// Changes the options of the open sockets, for connections that are accepted from now on.
     pub(super) fn change(&mut self, options: &SocketOptions) {
         let Some(open) = &mut self.open else { return };
         let change = |socket| sockets::change_options(socket, &open.options, options);
         match open.sockets.iter().try_for_each(change) {
             Ok(()) => open.options = *options,
             Err(error) => {
-                warn!(address = %self.address, %error, "a listener's options could not be changed");
-                // All are to have the same ones, and to be changed when the listener task applies them next.
+                warn!(address = %self.address, %error, "cannot change the options of a listener");
+                // All sockets keep the same options; the listener task tries again with its next change.
                 for socket in &open.sockets {
                     let _ = sockets::change_options(socket, options, &open.options);
                 }

@@ -1,4 +1,4 @@
-//! The orderly end: nobody new is let in, running connections finish, within a time limit.
+//! Draining: no new connections, and the open ones finish within a time limit.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,14 +9,15 @@ use super::{Supervisor, listener_task};
 use crate::config::Drain;
 use crate::domain::{CloseReason, Ending, Event};
 use crate::overview::Phase;
-use crate::proxy::progress::End;
+use crate::proxy::progress::CloseRequest;
 use crate::proxy::worker::Report;
 
-/// How often it is looked whether connections remain, and how often that is logged.
-const LOOK: Duration = Duration::from_millis(50);
-const TELL: Duration = Duration::from_secs(1);
-/// How long connections that were told to end may take for it.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+/// Time between two counts of the open connections.
+const POLL: Duration = Duration::from_millis(50);
+/// Time between two reports of progress.
+const REPORT: Duration = Duration::from_secs(1);
+/// Time for connections to close after the limit: they pass on what a peer has sent before they are reset.
+const CLOSE_TIME: Duration = Duration::from_secs(3);
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,12 +29,12 @@ pub enum Outcome {
 }
 
 impl Supervisor {
-    /// Stops accepting, lets the running connections finish, and ends those that do not in time, or at once when
-    /// `hurry` is done. `who` wants it, for the log.
+    /// Stops accepting, lets the open connections finish, and resets those that remain after the time limit, or at once
+    /// when `hurry` resolves. `who` asked for it, for the log.
     pub async fn drain(mut self, who: Arc<str>, hurry: impl Future) -> Outcome {
         let limits = self.config.runtime.drain;
         self.overview.enter(Phase::Draining);
-        // They outlive this process, and their number is not its business any longer.
+        // The replicas outlive this process, and are no longer managed.
         self.replicas.clear();
         self.overview.replicas.store(Arc::default());
         let open = self.report().await.open;
@@ -42,7 +43,7 @@ impl Supervisor {
         let finished = tokio::select! {
             finished = self.finish(limits) => finished,
             _ = hurry => {
-                warn!("told a second time: ending at once");
+                warn!("told a second time to stop: closing all connections");
                 false
             }
         };
@@ -56,42 +57,42 @@ impl Supervisor {
         if cut == 0 { Outcome::Finished } else { Outcome::Cut }
     }
 
-    /// Returns when everything has finished, or the time is up; says which.
+    /// Whether all connections finish within the time limit.
     async fn finish(&mut self, limits: Drain) -> bool {
         tokio::time::sleep(limits.grace).await;
-        let began = Instant::now();
-        // Taking in what the kernel has let in already may itself have to wait for connections to end.
+        let start = Instant::now();
+        // Accepting what the kernel has completed may have to wait for a place below the process's limit.
         let listeners = std::mem::take(&mut self.listeners);
-        self.going
+        self.closing
             .spawn(listener_task::close_all(listeners.into_values().map(|l| l.listener_task).collect()));
-        self.going.close();
-        let mut told = Instant::now();
+        self.closing.close();
+        let mut reported = Instant::now();
         loop {
             let report = self.report().await;
-            if report.open == 0 && self.going.is_empty() {
+            if report.open == 0 && self.closing.is_empty() {
                 return true;
             }
-            if began.elapsed() >= limits.timeout {
+            if start.elapsed() >= limits.timeout {
                 return false;
             }
-            if told.elapsed() >= TELL {
-                told = Instant::now();
-                self.tell_progress(report, limits.timeout.saturating_sub(began.elapsed()));
+            if reported.elapsed() >= REPORT {
+                reported = Instant::now();
+                self.report_progress(report, limits.timeout.saturating_sub(start.elapsed()));
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
     async fn cut_off(&self) {
         // A FIN would make a truncated stream look complete.
-        let end = End { reason: CloseReason::DrainTimeout, how: Ending::Reset };
-        let until = Instant::now() + LAST_WORDS;
+        let request = CloseRequest { reason: CloseReason::DrainTimeout, how: Ending::Reset };
+        let until = Instant::now() + CLOSE_TIME;
         loop {
-            self.workers.iter().for_each(|worker| worker.handle().end_all(end));
+            self.workers.iter().for_each(|worker| worker.handle().close_all(request));
             if self.report().await.open == 0 || Instant::now() >= until {
                 return;
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -100,13 +101,13 @@ impl Supervisor {
         for worker in self.workers.iter() {
             let one = worker.handle().report().await;
             total.open += one.open;
-            total.oldest = total.oldest.into_iter().chain(one.oldest).min();
+            total.oldest = total.oldest.max(one.oldest);
         }
         total
     }
 
-    fn tell_progress(&self, report: Report, left: Duration) {
-        let oldest_ms = report.oldest.map(|at| millis(at.elapsed()));
+    fn report_progress(&self, report: Report, left: Duration) {
+        let oldest_ms = report.oldest.map(millis);
         let time_left_ms = millis(left);
         self.overview.journal.record(Event::DrainProgress { open: report.open, oldest_ms, time_left_ms });
     }

@@ -12,43 +12,43 @@ use crate::config::{BindAddress, NoBackend};
 use crate::proxy::listener::Listener;
 use crate::proxy::worker::Worker;
 
-/// How soon opening an address is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Time until an address that cannot be opened is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
-enum Order {
+enum ListenerCommand {
     /// The listener's settings have changed, and perhaps its addresses.
     Change { add: Vec<BoundAddress>, remove: Vec<BindAddress>, done: oneshot::Sender<()> },
-    /// Close everything and say so.
+    /// Close all addresses, then answer.
     Close(oneshot::Sender<()>),
 }
 
-/// A listener that is served.
+/// A running listener.
 #[derive(Debug)]
 pub(super) struct ListenerTask {
     pub(super) listener: Arc<Listener>,
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<ListenerCommand>,
 }
 
 impl ListenerTask {
-    /// Serves `listener`, which has no address yet.
+    /// Starts `listener`, which has no address yet.
     pub(super) fn start(listener: Arc<Listener>, workers: Arc<Vec<Worker>>) -> Self {
-        let (orders, received) = mpsc::unbounded_channel();
+        let (commands, received) = mpsc::unbounded_channel();
         tokio::spawn(keep(Arc::clone(&listener), workers, received));
-        Self { listener, orders }
+        Self { listener, commands }
     }
 
-    /// The listener's settings have changed, and perhaps its addresses. New ones open before old ones close. What
-    /// is returned resolves when the new ones are open, unless they are to be opened only when a backend is up.
+    /// Applies the listener's new settings, and adds and removes addresses. New ones open before old ones close. The
+    /// receiver resolves when the new ones are open, or at once if they wait for a backend that is up.
     pub(super) fn change(&self, add: Vec<BoundAddress>, remove: Vec<BindAddress>) -> oneshot::Receiver<()> {
         let (done, when_done) = oneshot::channel();
-        let _ = self.orders.send(Order::Change { add, remove, done });
+        let _ = self.commands.send(ListenerCommand::Change { add, remove, done });
         when_done
     }
 
-    /// Closes all addresses; returns when every connection that the kernel had let in is being served.
+    /// Closes all addresses; returns when every connection that the kernel has completed is accepted.
     pub(super) async fn close(self) {
         let (done, when_done) = oneshot::channel();
-        let _ = self.orders.send(Order::Close(done));
+        let _ = self.commands.send(ListenerCommand::Close(done));
         let _ = when_done.await;
     }
 }
@@ -56,7 +56,7 @@ impl ListenerTask {
 async fn keep(
     listener: Arc<Listener>,
     workers: Arc<Vec<Worker>>,
-    mut orders: mpsc::UnboundedReceiver<Order>,
+    mut commands: mpsc::UnboundedReceiver<ListenerCommand>,
 ) {
     let mut addresses: Vec<BoundAddress> = Vec::new();
     let mut changed: Option<oneshot::Sender<()>> = None;
@@ -64,7 +64,7 @@ async fn keep(
         let settings = listener.settings.load_full();
         let mut up = settings.pool.up();
         let refuse = settings.no_backend == NoBackend::Refuse;
-        let mut again = None;
+        let mut retry = None;
         if refuse && *up.borrow_and_update() == 0 {
             if addresses.iter().any(BoundAddress::is_open) {
                 info!(listener = %listener.name, pool = %settings.pool.name, "no backend is up: refusing connections");
@@ -75,8 +75,8 @@ async fn keep(
                 bound.change(&settings.options);
                 bound.change_mode(settings.socket_mode);
                 if let Err(error) = bound.open(&workers, &listener, &settings.options, settings.socket_mode) {
-                    error!(listener = %listener.name, address = %bound.address, %error, "cannot listen; trying again");
-                    again = Some(AGAIN);
+                    error!(listener = %listener.name, address = %bound.address, %error, "cannot listen: retrying");
+                    retry = Some(RETRY);
                 }
             }
         }
@@ -84,17 +84,17 @@ async fn keep(
             let _ = done.send(());
         }
         tokio::select! {
-            order = orders.recv() => match order {
-                Some(Order::Change { add, remove, done }) => {
+            command = commands.recv() => match command {
+                Some(ListenerCommand::Change { add, remove, done }) => {
                     changed = Some(done);
                     let (mut leaving, staying) =
                         addresses.into_iter().partition(|bound: &BoundAddress| remove.contains(&bound.configured));
                     addresses = staying;
                     addresses.extend(add);
-                    // The new ones open at the top of the loop; the old ones close beside it.
+                    // The new ones open at the top of the loop, while the old ones close.
                     tokio::spawn(async move { close(&mut leaving).await });
                 }
-                Some(Order::Close(done)) => {
+                Some(ListenerCommand::Close(done)) => {
                     close(&mut addresses).await;
                     let _ = done.send(());
                     return;
@@ -102,7 +102,7 @@ async fn keep(
                 None => return,
             },
             Ok(()) = up.changed(), if refuse => {}
-            () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
+            () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Builds listeners and pools from a configuration, brings them in line with another one, and takes them down
-//! in an orderly way.
+//! Builds listeners and pools from a configuration, applies another one, and drains.
 
 mod bound_address;
 mod drain;
@@ -32,11 +31,11 @@ use bound_address::BoundAddress;
 pub use drain::Outcome;
 use listener_task::ListenerTask;
 
-/// How long a start or a reload waits for new pools to look for their backends and to check them, so that the
-/// first clients are not turned away. Who is not ready by then joins later.
+/// How long a start or a reload waits for new pools to find and check their backends, so that the first clients are
+/// served.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// How long a pool that nobody names any longer still serves the connections that were just being routed to it.
+/// How long a removed pool still routes the connections that its listeners accepted last.
 const LAST_CHOICES: Duration = Duration::from_secs(2);
 
 /// The running balancer.
@@ -46,7 +45,7 @@ pub struct Supervisor {
     overview: Arc<Overview>,
     workers: Arc<Vec<Worker>>,
     pools: BTreeMap<Arc<str>, pool::Handle>,
-    /// Of the pools that have any.
+    /// By pool; pools without replicas are absent.
     replicas: BTreeMap<Arc<str>, Replicas>,
     pace: Arc<Pace>,
     listeners: BTreeMap<Arc<str>, Running>,
@@ -54,10 +53,10 @@ pub struct Supervisor {
     files: Files,
     /// The address of the admin server, if there is one.
     admin: Option<BindAddress>,
-    /// The addresses that this process listens on, which no pool may have as backends.
+    /// The addresses that this process listens on: none may be a backend.
     own: Arc<OwnAddresses>,
-    /// What reloads have removed and is still taking in whom the kernel has let in.
-    going: TaskTracker,
+    /// Removed listeners that still accept what the kernel has completed.
+    closing: TaskTracker,
     /// Logs the workers' resource shortages.
     _shortages: AbortOnDropHandle<()>,
 }
@@ -65,21 +64,21 @@ pub struct Supervisor {
 #[derive(Debug)]
 struct Running {
     listener_task: ListenerTask,
-    /// The configured addresses and what they are in fact.
+    /// The addresses, each as configured and as bound.
     addresses: Vec<(BindAddress, BindAddress)>,
 }
 
-/// Why a configuration could not be put to work. Nothing has changed then.
+/// Why a configuration was not applied. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An address cannot be listened on.
     #[error("listener {listener:?} cannot listen on {address}: {error}{}", hint(.error))]
     Bind {
-        /// Whose address.
+        /// The listener.
         listener: Arc<str>,
-        /// The address.
+        /// Its address.
         address: BindAddress,
-        /// What the system says.
+        /// The system's error.
         error: io::Error,
     },
     /// A thread of the data plane cannot be started.
@@ -91,7 +90,7 @@ fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "; another program has it: `ss -ltnp` shows which",
         io::ErrorKind::PermissionDenied => {
-            "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket a directory that can be written"
+            "; ports below 1024 need CAP_NET_BIND_SERVICE, and a Unix socket a writable directory"
         }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
         io::ErrorKind::NotFound => "; its directory does not exist",
@@ -129,7 +128,7 @@ impl Supervisor {
             files,
             admin,
             own: Arc::default(),
-            going: TaskTracker::new(),
+            closing: TaskTracker::new(),
             _shortages: AbortOnDropHandle::new(tokio::spawn(shortage::report(shortages))),
         };
         tokio::spawn(Overview::sample(Arc::downgrade(&supervisor.overview)));
@@ -138,18 +137,18 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// What there is to see.
+    /// The state of the process, for the admin server.
     pub fn overview(&self) -> &Arc<Overview> {
         &self.overview
     }
 
-    /// The configuration at work.
+    /// The current configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Brings everything in line with `config`. What can fail is done first, so that a failure changes nothing;
-    /// what is the same in both goes on undisturbed.
+    /// Applies `config`. What can fail comes first, so that a failure changes nothing; what both configurations share is
+    /// not interrupted.
     pub async fn apply(&mut self, config: Config) -> Result<(), Error> {
         let mut addresses = self.reserve(&config)?;
         // Before any listener opens and any pool can discover it.
@@ -166,7 +165,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Takes the addresses that are new in `config`.
+    /// Reserves the addresses that are new in `config`.
     fn reserve(&self, config: &Config) -> Result<BTreeMap<Arc<str>, Vec<BoundAddress>>, Error> {
         // Of a Unix socket there is no second one at the same path.
         let ours = |address: &BindAddress| {
@@ -199,7 +198,8 @@ impl Supervisor {
             let (reserved, needed) = (self.files.reserved(), now.reserved());
             warn!(
                 reserved,
-                needed, "more open files may be needed beside the clients than were reserved: restart"
+                needed,
+                "more open files may be needed beside the clients than were reserved at the start: restart"
             );
         }
     }
@@ -261,7 +261,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until every pool knows its backends, or long enough.
+    /// Waits until every pool has found and checked its backends, at most for [`SETTLING`].
     async fn settle(&self) {
         let deadline = Instant::now() + SETTLING;
         for pool in self.pools.values() {
@@ -274,7 +274,7 @@ impl Supervisor {
         }
     }
 
-    /// Returns when the new addresses are open: the listeners that are going.
+    /// Starts and changes listeners, and returns the removed ones when the new addresses are open.
     async fn change_listeners(
         &mut self,
         config: &Config,
@@ -282,7 +282,7 @@ impl Supervisor {
     ) -> Vec<ListenerTask> {
         let mut opened = Vec::new();
         for (name, wanted) in &config.listeners {
-            let Some(pool) = self.pools.get(&wanted.pool) else { continue }; // the check sees to it
+            let Some(pool) = self.pools.get(&wanted.pool) else { continue }; // not in a valid configuration
             let settings = Settings {
                 pool: Arc::clone(&pool.pool),
                 no_backend: wanted.no_backend,
@@ -319,7 +319,7 @@ impl Supervisor {
         let gone: Vec<_> = gone.iter().filter_map(|name| self.listeners.remove(name)).collect();
         let gone: Vec<_> = gone.into_iter().map(|running| running.listener_task).collect();
         for listener_task in &gone {
-            info!(listener = %listener_task.listener.name, "removed: its open connections run on");
+            info!(listener = %listener_task.listener.name, "removed: its open connections continue");
         }
         for opened in opened {
             let _ = opened.await;
@@ -327,13 +327,12 @@ impl Supervisor {
         gone
     }
 
-    /// Closes the listeners that are going, and then, when all whom they let in have been routed, lets go of the pools
-    /// that no listener names any longer.
+    /// Closes the removed listeners, then removes pools when the last connections to them are routed.
     fn remove_pools(&mut self, config: &Config, listeners: Vec<ListenerTask>) {
         let gone: Vec<_> =
             self.pools.keys().filter(|name| !config.pools.contains_key(*name)).cloned().collect();
         let handles: Vec<_> = gone.iter().filter_map(|name| self.pools.remove(name)).collect();
-        let closing = self.going.spawn(listener_task::close_all(listeners));
+        let closing = self.closing.spawn(listener_task::close_all(listeners));
         tokio::spawn(async move {
             let _ = closing.await;
             tokio::time::sleep(LAST_CHOICES).await;

@@ -138,7 +138,7 @@ fn seen(pool_state: &PoolState) -> BTreeMap<String, Seen> {
                 weight: member.weight,
                 tier: member.tier,
                 connections: member.connections,
-                told: member.backend.order().map(|order| order.reason),
+                told: member.backend.directive().map(|directive| directive.reason),
             };
             (member.backend.address.to_string(), seen)
         })

@@ -387,7 +387,7 @@ impl PoolState {
     fn settle(&mut self, index: usize, lifted: &str, now: Instant, effects: &mut Vec<Effect>) {
         let member = &mut self.members[index];
         let (state, why) = member.standing(now);
-        member.give_order(&self.config, now);
+        member.set_directive(&self.config, now);
         if state != member.state {
             change(member, state, why.unwrap_or_else(|| lifted.into()), now, effects);
         } else if let Some(why) = why.filter(|why| member.cause != *why) {

@@ -204,11 +204,11 @@ fn an_operator_drains_returns_and_maintains() {
     tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Draining), now);
     assert_eq!(state(&pool_state, "a"), BackendState::Draining);
     assert_eq!(&*pool_state.members()[0].cause, "root drains it");
-    assert!(backend.order().is_some_and(|order| order.reason == CloseReason::Operator));
+    assert!(backend.directive().is_some_and(|directive| directive.reason == CloseReason::Operator));
     pool_state.on(Input::Tick, now + 100 * SECOND);
     assert_eq!(pool_state.members().len(), 2, "who drains by an operator's word stays");
     tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
-    assert_eq!((state(&pool_state, "a"), backend.order()), (BackendState::Up, None));
+    assert_eq!((state(&pool_state, "a"), backend.directive()), (BackendState::Up, None));
     let effects = tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Maintenance), now);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Uncheck(_))));
     let effects = tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
@@ -304,9 +304,12 @@ fn an_order_can_leave_time_to_come_back() {
     let mut pool_state = all_up(Pool { on_down: end, ..pool(1) }, 1, now);
     let backend = Arc::clone(&pool_state.members()[0].backend);
     (0..3).for_each(|_| hear(&mut pool_state, "a", 0, false, now));
-    assert_eq!(backend.order().map(|order| (order.at, order.over)), Some((now + 10 * SECOND, SECOND)));
+    assert_eq!(
+        backend.directive().map(|directive| (directive.at, directive.over)),
+        Some((now + 10 * SECOND, SECOND))
+    );
     (0..2).for_each(|_| hear(&mut pool_state, "a", 0, true, now));
-    assert_eq!(backend.order(), None);
+    assert_eq!(backend.directive(), None);
 }
 
 #[test]
@@ -318,10 +321,10 @@ fn who_is_drained_may_let_its_checks_fail_while_it_finishes() {
     let backend = Arc::clone(&pool_state.members()[0].backend);
     tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Draining), now);
     (0..3).for_each(|_| hear(&mut pool_state, "a", 0, false, now));
-    assert!(backend.order().is_some_and(|order| order.reason == CloseReason::Operator));
+    assert!(backend.directive().is_some_and(|directive| directive.reason == CloseReason::Operator));
     assert_eq!(state(&pool_state, "a"), BackendState::Draining);
     tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
-    assert!(backend.order().is_some_and(|order| order.reason == CloseReason::BackendDown));
+    assert!(backend.directive().is_some_and(|directive| directive.reason == CloseReason::BackendDown));
 }
 
 /// A machine that has the address 10.0.0.1.
@@ -371,8 +374,11 @@ fn a_backend_at_an_own_address_is_refused_with_the_cause_until_nothing_listens_t
     let effects = pool_state.on(Input::OwnAddresses(Arc::new(OwnAddresses::new(admin))), now);
     assert_eq!((checks(&effects), pool_state.members()[0].state), ((0, 1), BackendState::Down));
     assert_eq!(&*pool_state.members()[0].cause, "refused: 10.0.0.1:5000 is this balancer's own admin server");
-    let order = pool_state.members()[0].backend.order().unwrap();
-    assert_eq!((order.how, order.at, order.reason), (Ending::Reset, now, CloseReason::BackendDown));
+    let directive = pool_state.members()[0].backend.directive().unwrap();
+    assert_eq!(
+        (directive.how, directive.at, directive.reason),
+        (Ending::Reset, now, CloseReason::BackendDown)
+    );
 }
 
 #[test]

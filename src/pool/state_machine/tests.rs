@@ -224,7 +224,7 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
         [("a.net".into(), BackendState::Draining), ("b.net".into(), BackendState::Joining)]
     );
     assert_eq!(&*pool_state.members()[0].cause, "its address now belongs to b.net");
-    assert!(old.order().is_some_and(|order| order.reason == CloseReason::BackendLeft));
+    assert!(old.directive().is_some_and(|directive| directive.reason == CloseReason::BackendLeft));
     assert!(effects.iter().any(|e| matches!(e, Effect::Check(backend) if &*backend.name == "b.net")));
     assert_eq!(pool_state.members()[1].backend.load.open(), 0, "it inherits nothing");
     // A late result of the old one's check is nobody's.
@@ -313,10 +313,10 @@ fn who_comes_up_again_takes_back_the_order_to_its_connections() {
     up(&mut pool_state, "a", now);
     (0..3).for_each(|_| fail(&mut pool_state, "a", now));
     let backend = Arc::clone(&pool_state.members()[0].backend);
-    assert!(backend.order().is_some());
+    assert!(backend.directive().is_some());
     (0..2).for_each(|_| up(&mut pool_state, "a", now));
-    assert!(backend.order().is_none());
-    assert_eq!(backend.orders(), 2, "connections see that something has changed");
+    assert!(backend.directive().is_none());
+    assert_eq!(backend.directives(), 2, "connections see that something has changed");
 }
 
 #[test]

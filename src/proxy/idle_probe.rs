@@ -1,8 +1,8 @@
-//! Connections on which nothing moves: whether that is so, and whether the peer is still there.
+//! Asks the kernel whether the bytes of an idle connection still move, and whether a peer has vanished.
 //!
-//! What was written is with the kernel, and may be on its way to a slow reader for long after. And a peer that has
-//! vanished while bytes are under way to it is not found by keepalive, which probes idle connections only, while
-//! TCP_USER_TIMEOUT, which finds it, also cuts off a peer that is there and just does not read (tcp(7)).
+//! What was written may be on its way to a slow reader for long after. And keepalive does not find a peer that vanished
+//! with bytes on the way, as it probes idle connections only; TCP_USER_TIMEOUT, which finds it, also cuts off a peer that
+//! is there and just does not read (tcp(7)).
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -10,29 +10,29 @@ use std::time::Duration;
 use super::sockets::{self, Unacknowledged};
 use super::stream::Stream;
 
-/// What the kernel was found to hold of a connection's two streams.
+/// The bytes that the kernel held for the two sides at the last probe.
 #[derive(Debug, Default)]
 pub(super) struct IdleProbe {
     held: Cell<[u32; 2]>,
 }
 
-/// What a look found.
+/// The result of a probe.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ProbeResult {
-    /// Nothing has moved since the last look.
+    /// Nothing has moved since the last probe.
     Still,
-    /// The kernel has passed something on.
+    /// A peer has acknowledged bytes.
     Moves,
-    /// Bytes are under way to the client, and it has acknowledged nothing for too long.
+    /// Bytes are on the way to the client, and it has acknowledged nothing for too long.
     ClientVanished,
-    /// The same of the backend.
+    /// The same for the backend.
     BackendVanished,
 }
 
 impl IdleProbe {
-    /// Looks at both sides, the client first, each with its keepalive. `first`: there was no look since the relay itself
-    /// moved a byte.
-    pub(super) fn look(
+    /// Probes both sides, the client first, each with its keepalive time. `first`: it is the first probe since the relay
+    /// moved a byte, so the last one tells nothing.
+    pub(super) fn run(
         &self,
         sides: [&Stream; 2],
         first: bool,
@@ -53,8 +53,8 @@ impl IdleProbe {
     }
 }
 
-/// Waits until what was written to `stream` has arrived, for as long as something of it arrives now and then.
-pub(super) async fn delivered(stream: &Stream, patience: Duration) {
+/// Waits until the peer has acknowledged what was written to `stream`, or acknowledges nothing for `timeout`.
+pub(super) async fn delivered(stream: &Stream, timeout: Duration) {
     const STEPS: u32 = 10;
     let mut before = u32::MAX;
     loop {
@@ -64,7 +64,7 @@ pub(super) async fn delivered(stream: &Stream, patience: Duration) {
         }
         before = bytes;
         for _ in 0..STEPS {
-            tokio::time::sleep(patience / STEPS).await;
+            tokio::time::sleep(timeout / STEPS).await;
             if sockets::unacknowledged(stream).bytes == 0 {
                 return;
             }

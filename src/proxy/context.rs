@@ -1,0 +1,79 @@
+//! What the connections of one worker share.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use rand::rngs::SmallRng;
+
+use super::admit::Limit;
+use super::handshake::Handshakes;
+use super::relay::RelayBuffers;
+use super::splice::Pipes;
+use super::table::Table;
+use super::tcp_info::TcpInfoSampler;
+use super::turn::NextTurn;
+use crate::telemetry::decisions::Decisions;
+use crate::telemetry::ends::Ends;
+use crate::telemetry::shortage::Shortages;
+
+/// The part of a worker's state that other threads read.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Its last routing decisions.
+    pub decisions: Decisions,
+    /// Its last connections that ended.
+    pub ends: Ends,
+    /// Bursts that were copied, as no pipe was free.
+    pub bursts_copied: Arc<AtomicU64>,
+    /// The local resources that it ran out of.
+    pub shortages: Arc<Shortages>,
+}
+
+/// What a worker's connections share. Never leaves its thread.
+pub struct WorkerContext {
+    /// The open connections.
+    pub(super) table: Rc<Table>,
+    /// What they move their bytes through.
+    pub(super) buffers: RelayBuffers,
+    /// A new connection waits for it before it reads the client's first bytes.
+    pub(super) next_turn: Rc<NextTurn>,
+    /// Its handshakes with backends.
+    pub(super) handshakes: Handshakes,
+    /// What other threads read.
+    pub(super) shared: Arc<Shared>,
+    /// The process's limit of connections.
+    pub(super) limit: Arc<Limit>,
+    /// For choices: fast, and not for secrets.
+    pub(super) random: RefCell<SmallRng>,
+    /// Samples the kernel's view of connections at their end.
+    pub(super) tcp_info: TcpInfoSampler,
+    conns: Cell<u64>,
+    stride: u64,
+}
+
+impl WorkerContext {
+    /// The context of worker `index` of `workers`.
+    pub fn new(index: usize, workers: usize, limit: Arc<Limit>, shared: Arc<Shared>) -> Self {
+        Self {
+            table: Rc::default(),
+            buffers: RelayBuffers::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),
+            next_turn: Rc::default(),
+            handshakes: Handshakes::default(),
+            shared,
+            limit,
+            random: RefCell::new(rand::make_rng()),
+            tcp_info: TcpInfoSampler::default(),
+            conns: Cell::new(index as u64 + 1),
+            stride: workers as u64,
+        }
+    }
+
+    /// A number for a connection, unique within the process without asking the other workers.
+    pub(super) fn next_conn(&self) -> u64 {
+        let conn = self.conns.get();
+        self.conns.set(conn + self.stride);
+        conn
+    }
+}
