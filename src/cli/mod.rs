@@ -117,7 +117,11 @@ enum Command {
     /// Try an algorithm on paper: shares, waiting times and moved clients, in virtual time
     Simulate(Box<simulate::SimulateArgs>),
     /// Print the JSON Schema of the configuration, for editors
-    Schema,
+    Schema {
+        /// Print a configuration with every key, its meaning and its default instead
+        #[arg(long)]
+        example: bool,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -245,7 +249,7 @@ enum Failure {
     Invalid(String),
     /// The configuration has problems.
     #[error(transparent)]
-    Config(#[from] config::Report),
+    Config(#[from] config::ConfigErrors),
     /// The log cannot be set up.
     #[error(transparent)]
     Log(#[from] telemetry::log::Error),
@@ -302,7 +306,7 @@ pub fn main() -> ExitCode {
         Command::Close(args) => connections::close(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Simulate(args) => simulate::run(&args),
-        Command::Schema => schema::run(),
+        Command::Schema { example } => schema::run(example),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { directory } => man::run(directory.as_deref()),
     };

@@ -1,186 +1,211 @@
-//! Reading a tree key by key. Every problem is noted and reading goes on, so that all of them are told at once.
+//! Reading a map key by key. Every problem is noted and reading goes on, so that the user sees all of them at once.
 
 use std::cell::RefCell;
 
-use super::report::{Place, Problem};
-use super::tree::{Key, Node, Value};
+use super::keys::{Got, Keys};
+use super::kind::Kind;
+use super::problem::{FilePosition, Problem};
+use super::yaml::{YamlKey, YamlNode, YamlValue};
 
-/// Keys that the design knows and this version does not.
+/// Keys of the design that this version does not have.
 const LATER: &[&str] =
     &["send_proxy_protocol", "proxy_protocol", "sni", "default", "allow", "deny", "per_client"];
 
-/// Collects the problems while a tree is read.
+/// What messages call the file as a whole.
+pub(super) const TOP: &str = "the configuration";
+
+/// Collects the problems of one file.
 #[derive(Debug)]
 pub(super) struct Decoder<'t> {
-    /// What is read, as it is written.
     text: &'t str,
     problems: RefCell<Vec<Problem>>,
-    /// Every key that was asked for, as a path: what the JSON Schema is compared with.
-    pub(super) asked: RefCell<std::collections::BTreeSet<String>>,
 }
 
 impl<'t> Decoder<'t> {
-    /// Reads a tree that stands in `text`.
+    /// For a tree that was parsed from `text`.
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, problems: RefCell::default(), asked: RefCell::default() }
+        Self { text, problems: RefCell::default() }
     }
 
-    /// Notes a problem.
-    pub(super) fn problem(&self, at: Place, message: impl Into<String>) {
+    pub(super) fn problem(&self, at: FilePosition, message: impl Into<String>) {
         self.problems.borrow_mut().push(Problem { at: Some(at), message: message.into() });
-    }
-
-    /// Whether a value is written in double quotes.
-    pub(super) fn double_quoted(&self, node: &Node) -> bool {
-        let line = node.at.line.checked_sub(1).and_then(|n| self.text.lines().nth(n)).unwrap_or_default();
-        line.chars().nth(node.at.column.saturating_sub(1)) == Some('"')
     }
 
     pub(super) fn into_problems(self) -> Vec<Problem> {
         self.problems.into_inner()
     }
-
-    /// Reads `node` as a map. `what` is what to call it; `path` is where it stands in the schema.
-    pub(super) fn table<'a>(&'a self, node: &'a Node, what: &str, path: &str) -> Option<Table<'a>> {
-        let pairs = match &node.value {
-            Value::Map(pairs) => &pairs[..],
-            Value::Null => &[],
-            Value::Scalar(_) | Value::List(_) => {
-                self.problem(
-                    node.at,
-                    format!("{what} must be a map of keys and values, not {}", describe(node)),
-                );
-                return None;
-            }
-        };
-        Some(Table {
-            decoder: self,
-            at: node.at,
-            pairs,
-            what: what.to_owned(),
-            path: path.to_owned(),
-            beside: &[],
-            outside: &[],
-            asked: RefCell::default(),
-        })
-    }
 }
 
-/// A map that is being read. Keys that nobody asked for are problems when it is dropped.
-pub(super) struct Table<'a> {
-    pub(super) decoder: &'a Decoder<'a>,
-    pub(super) at: Place,
+/// A value that is being read.
+pub(super) struct Found<'a> {
+    pub(super) node: &'a YamlNode,
+    /// What messages call it: `"every" in "health" in pool "web"`.
     pub(super) what: String,
-    pub(super) path: String,
-    pairs: &'a [(Key, Node)],
-    /// Keys that one might look for in the maps below, and that belong here.
-    pub(super) beside: &'static [&'static str],
-    /// The same of the map that this one is in.
-    outside: &'static [&'static str],
-    asked: RefCell<Vec<&'static str>>,
+    /// The last key on the way to it.
+    pub(super) key: &'a str,
+    pub(super) decoder: &'a Decoder<'a>,
+    /// The keys that the map around it takes.
+    outer: &'a [&'static str],
 }
 
-impl<'a> Table<'a> {
-    /// The value of `key`, if it is there.
-    pub(super) fn get(&self, key: &'static str) -> Option<&'a Node> {
-        self.decoder.asked.borrow_mut().insert(format!("{}.{key}", self.path));
-        let mut asked = self.asked.borrow_mut();
-        if !asked.contains(&key) {
-            asked.push(key);
-        }
-        self.pairs.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
+impl<'a> Found<'a> {
+    /// The whole file.
+    pub(super) fn root(node: &'a YamlNode, what: &str, decoder: &'a Decoder<'a>) -> Self {
+        Self { node, what: what.to_owned(), key: "", decoder, outer: &[] }
     }
 
-    /// Where `key` itself stands, for a problem with it.
-    pub(super) fn place(&self, key: &str) -> Place {
-        self.pairs.iter().find(|(k, _)| k.text == key).map_or(self.at, |(k, _)| k.at)
+    /// An item of this list.
+    pub(super) fn item(&self, node: &'a YamlNode, what: String) -> Self {
+        Self { node, what, ..*self }
     }
 
-    /// Reads the value of `key`; an error says what the value must be, as in "must be a number".
-    pub(super) fn read<T>(
-        &self,
-        key: &'static str,
-        read: impl FnOnce(&Node) -> Result<T, String>,
-    ) -> Option<T> {
-        let node = self.get(key)?;
-        match read(node) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.decoder
-                    .problem(node.at, format!("{key:?} in {} {error}, not {}", self.what, describe(node)));
+    /// The value under a name that the user chose.
+    pub(super) fn named(&self, name: &'a str, node: &'a YamlNode, what: String) -> Self {
+        Self { node, what, key: name, outer: &[], ..*self }
+    }
+
+    pub(super) fn problem(&self, message: impl Into<String>) {
+        self.decoder.problem(self.node.at, message);
+    }
+
+    /// Notes what the value must be, as in "must be a number".
+    pub(super) fn wrong(&self, error: &str) {
+        self.problem(format!("{} {error}, not {}", self.what, describe(self.node)));
+    }
+
+    /// Whether the value is written in double quotes.
+    pub(super) fn double_quoted(&self) -> bool {
+        let at = self.node.at;
+        let line = at.line.checked_sub(1).and_then(|n| self.decoder.text.lines().nth(n)).unwrap_or_default();
+        line.chars().nth(at.column.saturating_sub(1)) == Some('"')
+    }
+
+    /// Its keys and values; an empty value is an empty map.
+    pub(super) fn pairs(&self) -> Option<&'a [(YamlKey, YamlNode)]> {
+        match &self.node.value {
+            YamlValue::Map(pairs) => Some(pairs),
+            YamlValue::Null => Some(&[]),
+            YamlValue::Scalar(_) | YamlValue::List(_) => {
+                self.wrong("must be a map of keys and values");
                 None
             }
         }
     }
 
-    /// Reads the value of `key` as a map.
-    pub(super) fn table(&self, key: &'static str) -> Option<Table<'a>> {
-        let node = self.get(key)?;
-        let what = if self.what == TOP { format!("{key:?}") } else { format!("{key:?} in {}", self.what) };
-        let mut table = self.decoder.table(node, &what, &format!("{}.{key}", self.path))?;
-        table.outside = self.beside;
-        Some(table)
+    /// Reads it as a map that takes the keys of `T`, and knows of `also`.
+    pub(super) fn table<T: Keys>(&self, also: &[&'static str]) -> Option<T> {
+        let mut names = Vec::new();
+        T::names(&mut names);
+        let map = self.map([also, &names].concat())?;
+        let value = T::read(&map);
+        map.tell_unknown(self.outer);
+        value
     }
 
-    /// All pairs of a map whose keys are names.
-    pub(super) fn named(&self) -> &'a [(Key, Node)] {
-        self.asked.borrow_mut().push(ANY);
-        self.pairs
-    }
-
-    /// The keys that are there, of those given.
-    pub(super) fn present(&self, keys: &[&str]) -> Vec<&'a str> {
-        let found = self.pairs.iter().map(|(key, _)| &*key.text);
-        found.filter(|key| keys.contains(key)).collect()
-    }
-
-    /// Which of `kinds` this is: just one of these keys must be there.
-    pub(super) fn kind(&self, kinds: &[&'static str]) -> Option<&'static str> {
-        for kind in kinds {
-            self.get(kind);
-        }
-        let present = self.present(kinds);
-        if let [one] = present[..] {
-            return kinds.iter().copied().find(|kind| *kind == one);
-        }
-        let misspelled = |(key, _): &(Key, Node)| nearest(&key.text, kinds.iter().copied()).is_some();
-        if !present.is_empty() {
-            let items = present.iter().map(|kind| format!("{{{kind}: …}}")).collect::<Vec<_>>().join(", ");
-            let message = format!("{} is of more than one kind: make it a list, as [{items}]", self.what);
-            self.decoder.problem(self.at, message);
-        } else if !self.pairs.iter().any(misspelled) {
-            self.decoder.problem(self.at, format!("{} needs one of {}", self.what, kinds.join(", ")));
-        }
-        None
+    /// Begins to read it as a map that takes these keys.
+    pub(super) fn map(&self, mut known: Vec<&'static str>) -> Option<MapReader<'_>> {
+        let mut seen = Vec::new();
+        known.retain(|key| {
+            !seen.contains(key) && {
+                seen.push(*key);
+                true
+            }
+        });
+        let misread = RefCell::default();
+        Some(MapReader { found: self, pairs: self.pairs()?, known, misread })
     }
 }
 
-/// What the file as a whole is called.
-pub(super) const TOP: &str = "the configuration";
-const ANY: &str = "*";
+/// A map that is being read.
+pub(super) struct MapReader<'a> {
+    /// The map as the value that it is.
+    pub(super) found: &'a Found<'a>,
+    pairs: &'a [(YamlKey, YamlNode)],
+    known: Vec<&'static str>,
+    /// Keys whose values had problems.
+    misread: RefCell<Vec<&'static str>>,
+}
 
-impl Drop for Table<'_> {
-    fn drop(&mut self) {
-        let asked = self.asked.borrow();
-        if asked.contains(&ANY) {
-            return;
+impl<'a> MapReader<'a> {
+    pub(super) fn get(&self, key: &str) -> Option<&'a YamlNode> {
+        self.pairs.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// What messages call the map.
+    pub(super) fn what(&self) -> &str {
+        &self.found.what
+    }
+
+    /// Whether the value of `key` had problems, so that nothing follows from it.
+    pub(super) fn misread(&self, key: &str) -> bool {
+        self.misread.borrow().contains(&key)
+    }
+
+    /// Reads the value of `key`.
+    pub(super) fn read<T: 'static>(&self, key: &'static str, kind: &Kind<T>) -> Got<T> {
+        let Some(node) = self.get(key) else { return Got::Absent };
+        let within = self.what();
+        let what = if within == TOP { format!("{key:?}") } else { format!("{key:?} in {within}") };
+        let value = Found { node, what, key, decoder: self.found.decoder, outer: &self.known };
+        let got = kind.read(&value).map_or(Got::Misread, Got::Value);
+        if matches!(got, Got::Misread) {
+            self.misread.borrow_mut().push(key);
         }
+        got
+    }
+
+    /// Notes a problem with `key`, or with the map if the key is absent.
+    pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
+        let at = self.pairs.iter().find(|(k, _)| k.text == key).map_or(self.found.node.at, |(k, _)| k.at);
+        self.found.decoder.problem(at, message);
+    }
+
+    /// Notes that `key` is missing; `end` says what it could be.
+    pub(super) fn needs(&self, key: &str, end: &str) {
+        let article = if key.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+        self.found.problem(format!("{} needs {article} {key:?}{end}", self.what()));
+    }
+
+    /// Which of `kinds` this is: exactly one of these keys must be there.
+    pub(super) fn kind(&self, kinds: &[&'static str]) -> Option<&'static str> {
+        let kind_of = |(key, _): &(YamlKey, YamlNode)| kinds.iter().copied().find(|kind| *kind == key.text);
+        let present: Vec<_> = self.pairs.iter().filter_map(kind_of).collect();
+        if let [one] = present[..] {
+            return Some(one);
+        }
+        let misspelled = |(key, _): &(YamlKey, YamlNode)| nearest(&key.text, kinds.iter().copied()).is_some();
+        if !present.is_empty() {
+            let items = present.iter().map(|kind| format!("{{{kind}: …}}")).collect::<Vec<_>>().join(", ");
+            let message = format!("{} is of more than one kind: make it a list, as [{items}]", self.what());
+            self.found.problem(message);
+        } else if !self.pairs.iter().any(misspelled) {
+            self.found.problem(format!("{} needs one of {}", self.what(), kinds.join(", ")));
+        }
+        None
+    }
+
+    /// Notes the keys that are not known, with the help that there is.
+    pub(super) fn tell_unknown(&self, outer: &[&'static str]) {
         for (key, _) in self.pairs {
             let text = &*key.text;
-            if asked.contains(&text) || (self.what == TOP && text.starts_with("x-")) {
+            if self.known.contains(&text) || (self.what() == TOP && text.starts_with("x-")) {
                 continue;
             }
             let end = if LATER.contains(&text) {
                 "this version does not support it yet".to_owned()
-            } else if self.outside.contains(&text) {
-                let key = self.path.rsplit('.').next().unwrap_or_default();
-                format!("it belongs beside {key:?}, not into it")
-            } else if let Some(nearest) = nearest(text, asked.iter().copied()) {
+            } else if outer.contains(&text) {
+                format!("it belongs beside {:?}, not into it", self.found.key)
+            } else if let Some(nearest) = nearest(text, self.known.iter().copied()) {
                 format!("did you mean {nearest:?}?")
             } else {
-                format!("known are {}", asked.join(", "))
+                format!("known are {}", self.known.join(", "))
             };
-            self.decoder.problem(key.at, format!("unknown key {text:?} in {}; {end}", self.what));
+            let message = format!("unknown key {text:?} in {}; {end}", self.what());
+            self.found.decoder.problem(key.at, message);
         }
     }
 }
@@ -197,11 +222,11 @@ pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) 
 }
 
 /// A value in a message.
-pub(super) fn describe(node: &Node) -> String {
+pub(super) fn describe(node: &YamlNode) -> String {
     match &node.value {
-        Value::Null => "nothing".to_owned(),
-        Value::Scalar(text) => format!("{text:?}"),
-        Value::List(_) => "a list".to_owned(),
-        Value::Map(_) => "a map".to_owned(),
+        YamlValue::Null => "nothing".to_owned(),
+        YamlValue::Scalar(text) => format!("{text:?}"),
+        YamlValue::List(_) => "a list".to_owned(),
+        YamlValue::Map(_) => "a map".to_owned(),
     }
 }

@@ -1,39 +1,41 @@
 //! `${NAME}`, `${NAME:-default}` and `${NAME:?message}` in values, as in Compose files; `$$` is a dollar sign.
 
-use super::report::{Place, Problem};
-use super::tree::{Node, Value};
+use super::problem::{FilePosition, Problem};
+use super::yaml::{YamlNode, YamlValue};
 
 /// Where the variables come from.
 pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Replaces the variables in all values of a tree.
-pub(super) fn substitute(node: &mut Node, variables: Variables<'_>, problems: &mut Vec<Problem>) {
+pub(super) fn substitute(node: &mut YamlNode, variables: Variables<'_>, problems: &mut Vec<Problem>) {
     match &mut node.value {
-        Value::Null => {}
-        Value::Scalar(text) => match replace(text, variables) {
+        YamlValue::Null => {}
+        YamlValue::Scalar(text) => match replace(text, variables) {
             Ok(replaced) => *text = replaced,
             Err((offset, message)) => {
-                let at = Place { line: node.at.line, column: node.at.column + offset };
+                let at = FilePosition { line: node.at.line, column: node.at.column + offset };
                 problems.push(Problem { at: Some(at), message });
             }
         },
-        Value::List(list) => list.iter_mut().for_each(|item| substitute(item, variables, problems)),
-        Value::Map(pairs) => pairs.iter_mut().for_each(|(_, value)| substitute(value, variables, problems)),
+        YamlValue::List(list) => list.iter_mut().for_each(|item| substitute(item, variables, problems)),
+        YamlValue::Map(pairs) => {
+            pairs.iter_mut().for_each(|(_, value)| substitute(value, variables, problems));
+        }
     }
 }
 
 /// Finds variables where there may be none; the values stay as they are.
-pub(super) fn refuse(node: &mut Node, problems: &mut Vec<Problem>) {
+pub(super) fn refuse(node: &mut YamlNode, problems: &mut Vec<Problem>) {
     match &mut node.value {
-        Value::Null => {}
-        Value::Scalar(text) => {
+        YamlValue::Null => {}
+        YamlValue::Scalar(text) => {
             if text.contains("${") {
                 let message = "variables are replaced in the configuration only; write what it stands for";
                 problems.push(Problem { at: Some(node.at), message: message.to_owned() });
             }
         }
-        Value::List(list) => list.iter_mut().for_each(|item| refuse(item, problems)),
-        Value::Map(pairs) => pairs.iter_mut().for_each(|(_, value)| refuse(value, problems)),
+        YamlValue::List(list) => list.iter_mut().for_each(|item| refuse(item, problems)),
+        YamlValue::Map(pairs) => pairs.iter_mut().for_each(|(_, value)| refuse(value, problems)),
     }
 }
 

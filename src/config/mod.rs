@@ -1,30 +1,41 @@
 //! The configuration: the YAML that the user writes, and what it means.
 //!
-//! `tree` reads the file and keeps every key's and value's place; `env` replaces variables; `read` turns the tree
-//! into the [`model`], noting every problem on the way with the help of `decode` (maps and their keys), `scalar` (single
-//! values) and `escape` (bytes as text); a [`Report`] tells them. `write` is the way back.
+//! `yaml` parses the file and keeps the position of every key and value; `env` replaces variables; [`model`] declares
+//! each key once (`keys`), from which come the reader, the writer, the JSON Schema and `conf/full.yaml`; `check` has the
+//! rules about more than one key. [`ConfigErrors`] shows every problem at once.
 
 mod backend_name;
+mod check;
 mod decode;
 mod env;
 pub mod escape;
+mod example;
+mod keys;
+mod kind;
 pub mod model;
-mod read;
-mod report;
+mod outline;
+mod problem;
 mod scalar;
-mod tree;
-mod write;
+mod schema;
+mod shape;
+mod value;
+mod yaml;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub use backend_name::{BACKEND_NAME_RULE, is_backend_name};
 pub use model::*;
-pub use read::bind_address;
-pub use report::{Place, Problem, Report};
+pub use problem::{ConfigErrors, FilePosition, Problem};
+pub use value::bind_address;
+
+use decode::{Decoder, Found};
+use kind::table;
+use outline::Outline;
+use yaml::{YamlNode, YamlValue};
 
 /// Reads the configuration in `path`, with variables from the environment; `-` is standard input.
-pub fn load(path: &Path) -> Result<Config, Report> {
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let name =
         if path == Path::new("-") { "<standard input>".to_owned() } else { path.display().to_string() };
     let text = if path == Path::new("-") {
@@ -37,47 +48,76 @@ pub fn load(path: &Path) -> Result<Config, Report> {
         Ok(text) => parse(&name, &text, &|variable| std::env::var(variable).ok()),
         Err(error) => {
             let message = format!("cannot be read: {error}; name another file with -c FILE");
-            Err(Report::new(&name, "", vec![Problem { at: None, message }]))
+            Err(ConfigErrors::new(&name, "", vec![Problem { at: None, message }]))
         }
     }
 }
 
 /// Reads the configuration in `text`; `name` is what messages call it.
-pub fn parse(name: &str, text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Result<Config, Report> {
-    read_with(name, text, |root, problems| env::substitute(root, variables, problems), read::config)
+pub fn parse(
+    name: &str,
+    text: &str,
+    variables: &dyn Fn(&str) -> Option<String>,
+) -> Result<Config, ConfigErrors> {
+    let expand = |root: &mut YamlNode, problems: &mut Vec<_>| env::substitute(root, variables, problems);
+    read_with(name, text, expand, decode::TOP, |root| table().read(root))
 }
 
 /// Reads the backends in `text`, a file that holds nothing else: a YAML list as it would stand under `static`, or a map
-/// with such a list under `backends`. A variable is a problem: who writes the list is not always who may read this process's
-/// environment, which would show in the status as a backend's name. An empty list is `[]`: a file with nothing in it has a problem, as it is how a file
-/// looks while it is being written. `name` is what messages call it.
-pub fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, Report> {
-    read_with(name, text, env::refuse, |root, decoder| Some(read::backends(root, decoder)))
+/// with such a list under `backends`. A variable is a problem: the author of the list may not be allowed to read this
+/// process's environment, which a backend's name would show in the status. An empty list is `[]`: an empty file is a
+/// problem, as that is how a file looks while it is being written. `name` is what messages call it.
+pub fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {
+    read_with(name, text, env::refuse, "the file", |root| {
+        let list = match &root.node.value {
+            YamlValue::Map(_) => {
+                let map = root.map(vec!["backends"])?;
+                map.tell_unknown(&[]);
+                match map.get("backends") {
+                    Some(list) => root.item(list, "\"backends\" in the file".to_owned()),
+                    None => {
+                        root.problem("the file needs a list of backends, or \"backends\" with such a list");
+                        return None;
+                    }
+                }
+            }
+            YamlValue::Null => {
+                root.problem("the file is empty; for no backends at all write []");
+                return None;
+            }
+            _ => root.item(root.node, root.what.clone()),
+        };
+        let backends = static_backends(None).read(&list);
+        check::backend_names(list.node, root);
+        backends
+    })
 }
 
-/// Reads `text` with `read`, after what `expand` does with its variables. The result counts only if there are no problems.
+/// Reads `text`, which messages call `what`, with `read`, after what `expand` does with its variables. The result counts
+/// only if there are no problems.
 fn read_with<T>(
     name: &str,
     text: &str,
-    expand: impl FnOnce(&mut tree::Node, &mut Vec<Problem>),
-    read: impl FnOnce(&tree::Node, &decode::Decoder<'_>) -> Option<T>,
-) -> Result<T, Report> {
-    let report = |problems| Report::new(name, text, problems);
-    let mut root = tree::parse(text).map_err(|problem| report(vec![problem]))?;
+    expand: impl FnOnce(&mut YamlNode, &mut Vec<Problem>),
+    what: &str,
+    read: impl FnOnce(&Found<'_>) -> Option<T>,
+) -> Result<T, ConfigErrors> {
+    let errors = |problems| ConfigErrors::new(name, text, problems);
+    let mut root = yaml::parse(text).map_err(|problem| errors(vec![problem]))?;
     let mut problems = Vec::new();
     expand(&mut root, &mut problems);
     if !problems.is_empty() {
-        return Err(report(problems)); // what the values would have been is not known
+        return Err(errors(problems)); // the values are not known
     }
-    let decoder = decode::Decoder::new(text);
-    let result = read(&root, &decoder);
+    let decoder = Decoder::new(text);
+    let result = read(&Found::root(&root, what, &decoder));
     match (result, decoder.into_problems()) {
         (Some(result), problems) if problems.is_empty() => Ok(result),
-        (_, problems) => Err(report(problems)),
+        (_, problems) => Err(errors(problems)),
     }
 }
 
-/// Where the configuration is looked for when nobody says where: `$POINTSMAN_CONFIG`, `pointsman.yaml` here, in
+/// The configuration that is used when none is named: `$POINTSMAN_CONFIG`, `pointsman.yaml` here, in
 /// the user's configuration directory, in `/etc/pointsman`. The first that exists.
 pub fn find() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("POINTSMAN_CONFIG").filter(|path| !path.is_empty()) {
@@ -94,16 +134,16 @@ pub fn find() -> Option<PathBuf> {
     places.into_iter().flatten().find(|path| path.exists())
 }
 
-/// What stands in the place of a secret.
+/// Stands in the place of a secret.
 const MASKED: &str = "***";
 
-/// A configuration as JSON in the shape of the file, every default filled in. JSON is YAML: who reads it gets the same
+/// A configuration as JSON in the shape of the file, defaults filled in. JSON is YAML: reading it gives the same
 /// configuration.
 pub fn to_json(config: &Config) -> impl serde::Serialize + use<> {
-    write::config(config)
+    outline(config.clone())
 }
 
-/// The same without what may be secret, for whoever may look: what replicas are given, and what an exchange sends.
+/// The same without possible secrets: what replicas are given, and what an exchange sends.
 pub fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<> {
     let mut config = config.clone();
     for pool in config.pools.values_mut() {
@@ -119,17 +159,31 @@ pub fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<>
             }
         }
     }
-    write::config(&config)
+    outline(config)
 }
 
-/// The same as YAML.
+/// The same as [`to_json`] as YAML.
 pub fn to_yaml(config: &Config) -> String {
-    write::config(config).to_yaml()
+    outline(config.clone()).to_yaml()
+}
+
+fn outline(mut config: Config) -> Outline {
+    for pool in config.pools.values_mut() {
+        // `replicas` implies its source.
+        let implied = pool.replicas.as_ref().map(|replicas| Source::Docker(replicas.source()));
+        pool.discover.retain(|source| implied.as_ref() != Some(source));
+    }
+    table().write(&config).unwrap_or_else(|| Outline::Map(Vec::new()))
 }
 
 /// The JSON Schema of the configuration, for editors.
-pub fn json_schema() -> &'static str {
-    include_str!("schema.json")
+pub fn json_schema() -> String {
+    format!("{:#}\n", schema::schema())
+}
+
+/// A configuration with every key, its meaning and its default or an example: `conf/full.yaml`.
+pub fn example() -> String {
+    example::example()
 }
 
 #[cfg(test)]

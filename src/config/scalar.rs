@@ -1,100 +1,179 @@
-//! Reading single values. Each function makes a reader; its error says what the value must be.
+//! Kinds of single values. What a reader expects stands in its error: "must be …".
 
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::decode::nearest;
+use serde_json::{Value, json};
+
+use super::kind::Kind;
 use super::model::{Factor, Percent, SocketMode};
-use super::tree::{Node, Value};
+use super::outline::Outline;
+use super::yaml::YamlNode;
 
-/// Reads text.
-pub(super) fn text(node: &Node) -> Result<&str, String> {
-    match &node.value {
-        Value::Scalar(text) if !text.is_empty() => Ok(text),
-        _ => Err("must be text".to_owned()),
-    }
-}
-
-/// Reads a whole number in a range, which the type must be able to hold.
-pub(super) fn number<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&Node) -> Result<T, String> {
-    move |node| {
-        let number = text(node).ok().and_then(|text| text.parse().ok()).filter(|n| range.contains(n));
-        number.and_then(|n| T::try_from(n).ok()).ok_or_else(|| match *range.end() {
-            u64::MAX => format!("must be a whole number from {} up", range.start()),
-            end => format!("must be a whole number from {} to {end}", range.start()),
-        })
-    }
-}
-
-/// Reads a number with at most two digits behind the point, in a range.
-pub(super) fn factor(range: RangeInclusive<Factor>) -> impl Fn(&Node) -> Result<Factor, String> {
-    move |node| {
-        let factor = text(node).ok().and_then(|text| text.parse().ok());
-        factor.filter(|factor: &Factor| range.contains(factor)).ok_or_else(|| {
-            let (least, most) = (range.start().get(), range.end().get());
-            format!("must be a number from {least} to {most} with at most two digits behind the point")
-        })
-    }
-}
-
-/// Reads a share of at least `least`.
-pub(super) fn percent(least: Percent) -> impl Fn(&Node) -> Result<Percent, String> {
-    move |node| {
-        let number = text(node).ok().and_then(|text| text.strip_suffix('%')?.trim_end().parse().ok());
-        let percent = number.map(Percent).filter(|percent| (least..=Percent(100)).contains(percent));
-        percent.ok_or_else(|| format!("must be a share from {}% to 100%", least.0))
-    }
-}
-
-/// Reads yes or no.
-pub(super) fn boolean(node: &Node) -> Result<bool, String> {
-    match text(node) {
-        Ok("true") => Ok(true),
-        Ok("false") => Ok(false),
-        _ => Err("must be true or false".to_owned()),
-    }
-}
-
-/// Longer than this is a slip of the pen, and would overflow in arithmetic with clocks.
+/// A shorter interval would be a busy loop.
+pub(super) const SHORTEST: Duration = Duration::from_millis(10);
+/// More connections, clients or checks than one process has.
+pub(super) const MOST: u64 = 1_000_000;
+/// A longer time is a typing error, and would overflow in arithmetic with clocks.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Reads a duration of at least `least`.
-pub(super) fn duration(least: Duration) -> impl Fn(&Node) -> Result<Duration, String> {
-    duration_within(least..=LONGEST)
+/// Text that `check` accepts; `must` says what it must be, as in "must be a path".
+pub(super) fn text_that(
+    must: &'static str,
+    schema: impl Fn() -> Value + 'static,
+    check: impl Fn(&str) -> bool + 'static,
+) -> Kind<String> {
+    let parse = move |node: &YamlNode| match node.text() {
+        Some(text) if check(text) => Ok(text.to_owned()),
+        _ => Err(must.to_owned()),
+    };
+    Kind::scalar(parse, |text| Outline::text(text), schema)
 }
 
-/// Reads a duration in a range.
-pub(super) fn duration_within(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Result<Duration, String> {
-    move |node| {
-        let duration = text(node).ok().and_then(|text| humantime::parse_duration(text).ok());
-        duration.filter(|duration| range.contains(duration)).ok_or_else(|| {
-            let (least, most) = (*range.start(), *range.end());
-            let (shown, example) = (humantime::format_duration, ", such as 500ms, 2s, 1m30s or 1h");
-            let end = if most < LONGEST {
-                format!(", from {} to {}", shown(least), shown(most))
-            } else if least.is_zero() {
-                example.to_owned()
-            } else {
-                format!(", at least {}{example}", shown(least))
-            };
-            format!("must be a duration with its unit{end}")
+/// Any text.
+pub(super) fn text() -> Kind<String> {
+    text_that("must be text", any_text, |_| true)
+}
+
+/// The schema of any text.
+pub(super) fn any_text() -> Value {
+    json!({"type": "string", "minLength": 1})
+}
+
+/// The schema of text with a pattern.
+pub(super) fn pattern(pattern: &str) -> Value {
+    json!({"type": "string", "pattern": pattern})
+}
+
+/// A file's path.
+pub(super) fn path() -> Kind<PathBuf> {
+    text().map(PathBuf::from, |path| path.to_string_lossy().into_owned())
+}
+
+/// A type of whole numbers.
+pub(super) trait Whole: Copy + 'static {
+    fn of(number: u64) -> Option<Self>;
+    fn number(self) -> u64;
+}
+
+macro_rules! whole {
+    ($($type:ty: $of:expr, $number:expr;)*) => {
+        $(impl Whole for $type {
+            fn of(number: u64) -> Option<Self> {
+                number.try_into().ok().and_then($of)
+            }
+
+            fn number(self) -> u64 {
+                $number(self)
+            }
+        })*
+    };
+}
+
+whole! {
+    u16: Some, u64::from;
+    u32: Some, u64::from;
+    usize: Some, |number| number as u64;
+    NonZeroU16: NonZeroU16::new, |number: Self| number.get().into();
+    NonZeroU32: NonZeroU32::new, |number: Self| number.get().into();
+    NonZeroUsize: NonZeroUsize::new, |number: Self| number.get() as u64;
+}
+
+/// A whole number in a range, which the type must be able to hold.
+pub(super) fn whole<T: Whole>(range: RangeInclusive<u64>) -> Kind<T> {
+    let (least, most) = range.into_inner();
+    let parse = move |node: &YamlNode| {
+        let number = node.text().and_then(|text| text.parse().ok()).filter(|n| (least..=most).contains(n));
+        number.and_then(T::of).ok_or_else(|| match most {
+            u64::MAX => format!("must be a whole number from {least} up"),
+            most => format!("must be a whole number from {least} to {most}"),
         })
-    }
+    };
+    let schema = move || match most {
+        u64::MAX => json!({"type": "integer", "minimum": least}),
+        most => json!({"type": "integer", "minimum": least, "maximum": most}),
+    };
+    Kind::scalar(parse, |number| Outline::Number(number.number()), schema)
 }
 
-/// Reads a duration of at least `least`, or `off`.
-pub(super) fn duration_or_off(least: Duration) -> impl Fn(&Node) -> Result<Option<Duration>, String> {
-    or_off(duration(least))
+/// A port.
+pub(super) fn port() -> Kind<u16> {
+    whole(1..=65535)
 }
 
-/// Reads what `read` reads, or `off`.
-pub(super) fn or_off<T>(
-    read: impl Fn(&Node) -> Result<T, String>,
-) -> impl Fn(&Node) -> Result<Option<T>, String> {
-    move |node| match text(node) {
-        Ok("off") => Ok(None),
-        _ => read(node).map(Some).map_err(|error| format!("{error}, or off")),
-    }
+/// A number with at most two digits behind the point, in [`Factor::RANGE`].
+pub(super) fn factor() -> Kind<Factor> {
+    let (least, most) = (Factor::RANGE.start().get(), Factor::RANGE.end().get());
+    let parse = move |node: &YamlNode| {
+        let factor = node.text().and_then(|text| text.parse().ok());
+        factor.filter(|factor| Factor::RANGE.contains(factor)).ok_or_else(|| {
+            format!("must be a number from {least} to {most} with at most two digits behind the point")
+        })
+    };
+    let schema = move || json!({"type": "number", "minimum": least, "maximum": most});
+    Kind::scalar(parse, |factor| Outline::Decimal(factor.get()), schema)
+}
+
+/// A share of at least `least`.
+pub(super) fn share(least: Percent) -> Kind<Percent> {
+    let parse = move |node: &YamlNode| {
+        let number = node.text().and_then(|text| text.strip_suffix('%')?.trim_end().parse().ok());
+        let percent = number.map(Percent).filter(|percent| (least..=Percent(100)).contains(percent));
+        percent.ok_or_else(|| format!("must be a share from {}% to 100%", least.0))
+    };
+    let schema = || pattern("^([0-9]|[1-9][0-9]|100) *%$");
+    Kind::scalar(parse, |percent| Outline::Text(format!("{}%", percent.0)), schema)
+        .with_range(format!("From {}% to 100%.", least.0))
+}
+
+/// Yes or no.
+pub(super) fn flag() -> Kind<bool> {
+    let parse = |node: &YamlNode| match node.text() {
+        Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    };
+    Kind::scalar(parse, |value| Outline::Bool(*value), || json!({"type": "boolean"}))
+}
+
+/// Any duration.
+pub(super) fn time() -> Kind<Duration> {
+    time_within(Duration::ZERO..=LONGEST)
+}
+
+/// A duration of at least [`SHORTEST`].
+pub(super) fn interval() -> Kind<Duration> {
+    time_from(SHORTEST)
+}
+
+/// A duration of at least `least`.
+pub(super) fn time_from(least: Duration) -> Kind<Duration> {
+    time_within(least..=LONGEST)
+}
+
+/// A duration in a range.
+pub(super) fn time_within(range: RangeInclusive<Duration>) -> Kind<Duration> {
+    let (least, most) = range.into_inner();
+    let shown = humantime::format_duration;
+    let (error, note) = if most < LONGEST {
+        let range = format!("from {} to {}", shown(least), shown(most));
+        (format!(", {range}"), format!("F{}.", &range[1..]))
+    } else {
+        let (least, note) = match least {
+            Duration::ZERO => (String::new(), String::new()),
+            least => (format!(", at least {}", shown(least)), format!("At least {}.", shown(least))),
+        };
+        (format!("{least}, such as 500ms, 2s, 1m30s or 1h"), note)
+    };
+    let parse = move |node: &YamlNode| {
+        let duration = node.text().and_then(|text| humantime::parse_duration(text).ok());
+        let duration = duration.filter(|duration| (least..=most).contains(duration));
+        duration.ok_or_else(|| format!("must be a duration with its unit{error}"))
+    };
+    let print = move |time: &Duration| Outline::Text(shown(*time).to_string());
+    Kind::scalar(parse, print, || json!({"$ref": "#/$defs/duration"})).with_range(note)
 }
 
 /// Units of sizes, in bytes.
@@ -108,10 +187,10 @@ const SIZES: [(&str, u64); 7] = [
     ("B", 1),
 ];
 
-/// Reads a size of at least `least` bytes, with its unit.
-pub(super) fn size(least: u64) -> impl Fn(&Node) -> Result<u64, String> {
-    move |node| {
-        let bytes = text(node).ok().and_then(|text| {
+/// A size of at least `least` bytes, with its unit.
+pub(super) fn size(least: u64) -> Kind<u64> {
+    let parse = move |node: &YamlNode| {
+        let bytes = node.text().and_then(|text| {
             let (number, unit) =
                 SIZES.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
             let number = number.trim_end();
@@ -119,62 +198,59 @@ pub(super) fn size(least: u64) -> impl Fn(&Node) -> Result<u64, String> {
             number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(*unit)
         });
         bytes.filter(|bytes| *bytes >= least).ok_or_else(|| {
-            format!(
-                "must be a size with its unit, such as 500KiB, 100MiB or 1GB, at least {}",
-                in_bytes(least)
-            )
+            let least = in_bytes(least);
+            format!("must be a size with its unit, such as 500KiB, 100MiB or 1GB, at least {least}")
         })
-    }
+    };
+    let schema = || {
+        let units = SIZES.map(|(name, _)| name).join("|");
+        pattern(&format!(r"^[0-9]+\s*({units})$"))
+    };
+    Kind::scalar(parse, |size| Outline::Text(in_bytes(*size)), schema)
+        .with_range(format!("At least {}.", in_bytes(least)))
 }
 
 /// A size in the largest binary unit of which it is a multiple.
-pub(super) fn in_bytes(size: u64) -> String {
+fn in_bytes(size: u64) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     let whole = units.into_iter().find(|(_, unit)| size > 0 && size.is_multiple_of(*unit));
     let (name, unit) = whole.unwrap_or(("B", 1));
     format!("{}{name}", size / unit)
 }
 
-/// Reads a file mode, in octal and in quotes: YAML hands on only the value of a bare number, and `0660` is 660 in one
-/// YAML version and 432 in another.
-pub(super) fn file_mode(node: &Node) -> Result<SocketMode, String> {
-    let digits = text(node).ok().and_then(|text| text.strip_prefix("0o").or(text.strip_prefix('0')));
-    let three =
-        digits.filter(|digits| digits.len() == 3 && digits.bytes().all(|digit| digit.is_ascii_digit()));
-    let mode = three.and_then(|digits| u32::from_str_radix(digits, 8).ok());
-    mode.map(SocketMode).ok_or_else(|| {
-        "must be a mode in quotes, of three octal digits after a 0, such as \"0660\" (user and group)"
-            .to_owned()
-    })
-}
-
-/// Reads one of several words.
-pub(super) fn choice<T: Copy>(words: &[(&str, T)]) -> impl Fn(&Node) -> Result<T, String> {
-    move |node| {
-        let given = text(node).unwrap_or_default();
-        if let Some((_, value)) = words.iter().find(|(word, _)| *word == given) {
-            return Ok(*value);
-        }
-        let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-        let near = nearest(given, known.iter().copied())
-            .map_or(String::new(), |near| format!(" (did you mean {near:?}?)"));
-        Err(format!("must be one of {}{near}", known.join(", ")))
-    }
+/// A file mode, in octal and in quotes: YAML hands on only the value of a bare number, and `0660` is 660 in one YAML
+/// version and 432 in another.
+pub(super) fn file_mode() -> Kind<SocketMode> {
+    let parse = |node: &YamlNode| {
+        let digits = node.text().and_then(|text| text.strip_prefix("0o").or(text.strip_prefix('0')));
+        let three =
+            digits.filter(|digits| digits.len() == 3 && digits.bytes().all(|digit| digit.is_ascii_digit()));
+        let mode = three.and_then(|digits| u32::from_str_radix(digits, 8).ok());
+        mode.map(SocketMode).ok_or_else(|| {
+            "must be a mode in quotes, of three octal digits after a 0, such as \"0660\" (user and group)"
+                .to_owned()
+        })
+    };
+    Kind::scalar(parse, |mode| Outline::text(mode.to_string()), || pattern("^0o?[0-7]{3}$"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Place;
+    use super::super::decode::{Decoder, Found};
+    use super::super::problem::FilePosition;
+    use super::super::yaml::YamlValue;
     use super::*;
     use proptest::prelude::*;
 
-    fn node(text: &str) -> Node {
-        Node { at: Place { line: 1, column: 1 }, value: Value::Scalar(text.to_string()) }
+    fn read<T: 'static>(kind: &Kind<T>, text: &str) -> Option<T> {
+        let at = FilePosition { line: 1, column: 1 };
+        let node = YamlNode { at, value: YamlValue::Scalar(text.to_owned()) };
+        kind.read(&Found::root(&node, "it", &Decoder::new("")))
     }
 
     #[test]
     fn a_factor_is_a_plain_number() {
-        let read = |text: &str| factor(Factor(101)..=Factor(10_000))(&node(text)).ok();
+        let read = |text: &str| read(&factor(), text);
         assert_eq!(read("1.25"), Some(Factor(125)));
         assert_eq!(read("1.5"), Some(Factor(150)));
         assert_eq!(read("100"), Some(Factor(10_000)));
@@ -186,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_share_has_its_sign() {
-        let read = |text: &str| percent(Percent(1))(&node(text)).ok();
+        let read = |text: &str| read(&share(Percent(1)), text);
         assert_eq!(read("50%"), Some(Percent(50)));
         assert_eq!(read("50 %"), Some(Percent(50)));
         for wrong in ["50", "0%", "101%", "-1%", "%", "12.5%", "300%"] {
@@ -196,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_size_has_its_unit() {
-        let read = |text: &str| size(100)(&node(text)).ok();
+        let read = |text: &str| read(&size(100), text);
         assert_eq!(read("100B"), Some(100));
         assert_eq!(read("500 KiB"), Some(500 << 10));
         assert_eq!(read("100MiB"), Some(100 << 20));
@@ -209,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_mode_is_octal_and_quoted() {
-        let read = |text: &str| file_mode(&node(text)).ok().map(|mode| mode.0);
+        let read = |text: &str| read(&file_mode(), text).map(|mode| mode.0);
         assert_eq!(read("0660"), Some(0o660));
         assert_eq!(read("0o600"), Some(0o600));
         assert_eq!(read(&SocketMode(0o7).to_string()), Some(0o7));
@@ -224,23 +300,23 @@ mod tests {
         #[test]
         fn a_size_reads_back(bytes in any::<u64>(), shift in 0..64_u32) {
             let bytes = bytes >> shift;
-            prop_assert_eq!(size(0)(&node(&in_bytes(bytes))), Ok(bytes));
+            prop_assert_eq!(read(&size(0), &in_bytes(bytes)), Some(bytes));
         }
 
         #[test]
-        fn a_factor_reads_back(hundredths in 0..10_000_000_u32) {
-            let written = node(&format!("{}.{:02}", hundredths / 100, hundredths % 100));
-            prop_assert_eq!(factor(Factor(0)..=Factor(u32::MAX))(&written), Ok(Factor(hundredths)));
+        fn a_factor_reads_back(hundredths in 101..=10_000_u32) {
+            let written = format!("{}.{:02}", hundredths / 100, hundredths % 100);
+            prop_assert_eq!(read(&factor(), &written), Some(Factor(hundredths)));
             // As YAML hands a number on.
-            let number = node(&Factor(hundredths).get().to_string());
-            prop_assert_eq!(factor(Factor(0)..=Factor(u32::MAX))(&number), Ok(Factor(hundredths)));
+            let number = Factor(hundredths).get().to_string();
+            prop_assert_eq!(read(&factor(), &number), Some(Factor(hundredths)));
         }
 
         #[test]
-        fn a_number_is_within_its_range_and_its_type(n in any::<u64>(), least in 0..500_u64, most in 0..500_u64) {
-            let number = number::<u8>(least..=most)(&node(&(n % 600).to_string()));
-            let wanted = u8::try_from(n % 600).ok().filter(|n| (least..=most).contains(&u64::from(*n)));
-            prop_assert_eq!(number.ok(), wanted);
+        fn a_number_is_within_its_range_and_its_type(n in 0..100_000_u64, least in 0..90_000_u64, most in 0..90_000_u64) {
+            let number = read(&whole::<u16>(least..=most), &n.to_string());
+            let wanted = u16::try_from(n).ok().filter(|n| (least..=most).contains(&u64::from(*n)));
+            prop_assert_eq!(number, wanted);
         }
     }
 }

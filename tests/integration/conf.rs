@@ -37,7 +37,8 @@ const FILES: [&str; 12] = [
 fn each_file_has_a_test() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
-    let names: BTreeSet<String> = names.map(|name| name.into_string().unwrap()).collect();
+    let names: BTreeSet<String> =
+        names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".yaml")).collect();
     assert_eq!(names, FILES.map(|name| format!("{name}.yaml")).into());
 }
 
@@ -515,8 +516,7 @@ fn full_has_every_source_every_check_a_log_and_a_token() {
     const TOKEN: &str = "0123456789abcdef";
     let lb = Example::new("full")
         .with_dns(&dns, port)
-        .with(r"(\n +)(- srv: \S+)[^\n]*", &format!("$1$2$1  server: {}", dns.server.address))
-        .with(r"unix:///var/run/docker.sock # or tcp", &format!("\"{}\" # or tcp", engine.address()))
+        .with("unix:///var/run/docker.sock", &format!("\"{}\"", engine.address()))
         .with("network: web", "network: n")
         .with("port: 5000", &format!("port: {port}"))
         .with(r"10\.0\.0\.(\d):5000", &format!("127.0.78.10$1:{port}"))
@@ -541,10 +541,8 @@ fn full_has_every_source_every_check_a_log_and_a_token() {
     });
     let web = pool(&lb, "web");
     assert_eq!((&web["algorithm"], &web["shadow"]), (&json!("round-robin"), &json!(false)));
-    assert_eq!((&web["replicas"]["min"], &web["replicas"]["max"]), (&json!(2), &json!(10)));
-    eventually("its replicas run", || (engine.names("running").len() == 3).then_some(()));
-    // Without checks a backend is up as soon as it is found.
-    assert_eq!(when_up(&lb, "sticky", 1, &[])["algorithm"], "ring-hash");
+    assert_eq!((&web["replicas"]["min"], &web["replicas"]["max"]), (&json!(1), &json!(10)));
+    eventually("its replica runs", || (engine.names("running").len() == 2).then_some(()));
     let logs = lb.folder().join("logs");
     let logged = eventually("the log is written to a file too", || {
         let file = std::fs::read_dir(&logs).ok()?.next()?.unwrap().path();
@@ -552,8 +550,8 @@ fn full_has_every_source_every_check_a_log_and_a_token() {
     });
     assert!(!logged.contains('\u{1b}'), "{logged}");
     // Changes need the token.
-    let request = format!("PATCH /api/v1/pools/sticky/backends/{}:{port}", ip(1));
-    let change = |headers: &str| admin_request(lb.admin(), &request, headers, r#"{"weight": 2}"#).0;
+    let request = format!("PATCH /api/v1/pools/web/backends/{}:{port}", ip(1));
+    let change = |headers: &str| admin_request(lb.admin(), &request, headers, r#"{"state": "draining"}"#).0;
     assert_eq!(change(""), 401);
     assert_eq!(change(&format!("Authorization: Bearer {TOKEN}\r\n")), 200);
     end(lb);

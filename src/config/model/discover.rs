@@ -7,12 +7,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::decode::Found;
+use super::super::keys::{Beside, Keys, settings, words};
+use super::super::kind::word;
+use super::super::kind::{Kind, list, optional, shorthand, table};
+use super::super::outline::{Map, Outline};
+use super::super::scalar::{MOST, flag, interval, path, port, text, time, whole};
+use super::super::shape::Shape;
+use super::super::value::{
+    backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
+};
 use super::Adopt;
+
+/// The keys of the kinds of sources.
+const SOURCES: [&str; 5] = ["static", "dns", "srv", "file", "docker"];
+/// The keys that stand beside some of them.
+const BESIDE: [&str; 5] = ["every", "server", "hold", "flap", "family"];
 
 /// One place that backends come from (an item of `discover`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Written down.
+    /// Written down in the configuration.
     Static(Vec<StaticBackend>),
     /// The A and AAAA records of a name.
     Dns(Dns),
@@ -100,25 +115,103 @@ impl fmt::Display for SourceKey {
     }
 }
 
-/// A backend that is written down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticBackend {
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Its name; the address when none was given.
-    pub name: Arc<str>,
-    /// Its share; 0 means that it gets nothing new.
-    pub weight: u32,
-    /// Used only while no other one is up.
-    pub backup: bool,
-    /// Connections at once; `None`: what the pool says.
-    pub connections: Option<NonZeroU32>,
+/// The kind of `discover`.
+pub(super) fn sources() -> Kind<Vec<Source>> {
+    list(source(), "", "[{dns: backend:5000}]", Some("at least one source is needed"))
 }
 
-impl StaticBackend {
-    /// A backend with the defaults.
-    pub fn new(address: SocketAddr) -> Self {
-        Self { address, name: address.to_string().into(), weight: 1, backup: false, connections: None }
+/// The kind of an item of `discover`.
+pub(in crate::config) fn source() -> Kind<Source> {
+    Kind::new(read, |source| Some(write(source)), shape)
+}
+
+/// Each kind of source has keys of its own.
+fn read(found: &Found<'_>) -> Option<Source> {
+    let map = found.map([SOURCES, BESIDE].concat())?;
+    match map.kind(&SOURCES) {
+        Some("static") => found.table(&SOURCES).map(|StaticSource { backends }| Source::Static(backends)),
+        Some("dns") => found
+            .table(&SOURCES)
+            .map(|DnsSource { dns: (name, port), query }| Source::Dns(Dns { name, port, query })),
+        Some("srv") => found.table(&SOURCES).map(Source::Srv),
+        Some("file") => found.table(&SOURCES).map(Source::File),
+        Some(_) => found
+            .table(&SOURCES)
+            .map(|DockerSource { docker, hold }| Source::Docker(Docker { hold, ..docker })),
+        None => {
+            map.tell_unknown(&[]);
+            None
+        }
+    }
+}
+
+fn write(source: &Source) -> Outline {
+    let mut map = Map::new();
+    match source {
+        Source::Static(backends) => StaticSource { backends: backends.clone() }.write(&mut map),
+        Source::Dns(Dns { name, port, query }) => {
+            DnsSource { dns: (name.clone(), *port), query: *query }.write(&mut map);
+        }
+        Source::Srv(srv) => srv.write(&mut map),
+        Source::File(file) => file.write(&mut map),
+        Source::Docker(docker) => DockerSource { hold: docker.hold, docker: docker.clone() }.write(&mut map),
+    }
+    map.into()
+}
+
+fn shape() -> Shape {
+    Shape::Any(vec![
+        table::<StaticSource>().shape(),
+        table::<DnsSource>().shape(),
+        table::<Srv>().shape(),
+        table::<File>().shape(),
+        table::<DockerSource>().shape(),
+    ])
+}
+
+settings! {
+    /// An item of `discover` with its backends.
+    struct StaticSource {
+        /// Backends that are written down here: addresses, or maps with more.
+        backends as "static": Vec<StaticBackend> => static_backends(Some("at least one backend is needed")),
+            absent Vec::new(), required "[10.0.0.1:5000]";
+    }
+}
+
+/// A list of backends.
+pub(in crate::config) fn static_backends(empty: Option<&'static str>) -> Kind<Vec<StaticBackend>> {
+    list(static_backend(), "a backend", "[10.0.0.1:5000, 10.0.0.2:5000]", empty)
+}
+
+pub(in crate::config) fn static_backend() -> Kind<StaticBackend> {
+    shorthand(socket_address(), StaticBackend::new)
+}
+
+settings! {
+    /// A backend that is written down.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct StaticBackend: new {
+        /// The IP address and port where it listens.
+        address: SocketAddr => socket_address(), required "10.0.0.1:5000";
+        /// Its name in the log and everywhere else: visible characters, spaces only between them, no slash, at most 259
+        /// bytes. Absent: its address.
+        name: Arc<str> => backend_name(), absent address.to_string().into(), example "big";
+        /// Its share, with every algorithm but round-robin; 0: it gets no new connections.
+        weight: u32 => whole(0..=256), default 1;
+        /// Used only while no other backend is up.
+        backup: bool => flag(), default false;
+        /// Connections at once. Absent: what the pool's limits say.
+        connections: Option<NonZeroU32> => optional(whole(1..=MOST)), absent None, example "100";
+    }
+}
+
+settings! {
+    /// An item of `discover` with a name.
+    struct DnsSource {
+        /// A name whose A and AAAA records are backends, and the port of all of them.
+        dns: (String, u16) => name_and_port(), required "backend:5000";
+        /// How it is asked for.
+        query: Query => Beside, absent Query::default();
     }
 }
 
@@ -140,92 +233,93 @@ impl Dns {
     }
 }
 
-/// A name whose SRV records (RFC 2782) say where the backends are: target, port, weight and priority (`srv`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Srv {
-    /// The name asked for, as written: `_service._tcp.name`.
-    pub name: String,
-    /// How it is asked for.
-    pub query: Query,
-}
-
-/// How a name is asked for (beside `dns` and `srv`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Query {
-    /// How often, whatever the answer's TTL.
-    pub every: Duration,
-    /// The server asked; `None`: those of `/etc/resolv.conf`.
-    pub server: Option<SocketAddr>,
-    /// How long the last good answer stands while asking fails.
-    pub hold: Duration,
-    /// How long an address must be missing from good answers before its backend leaves.
-    pub flap: Duration,
-    /// Which addresses are taken.
-    pub family: Family,
-}
-
-impl Default for Query {
-    fn default() -> Self {
-        Self {
-            every: Duration::from_secs(1),
-            server: None,
-            hold: Duration::from_secs(10),
-            flap: Duration::from_secs(3),
-            family: Family::Any,
-        }
+settings! {
+    /// A name whose SRV records (RFC 2782) say where the backends are (`srv`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Srv {
+        /// A name whose SRV records (RFC 2782) tell target, port, weight and priority of the backends; those with a
+        /// higher priority number are backups.
+        name as "srv": String => srv_name(), required "_web._tcp.example.com";
+        /// How it is asked for.
+        query: Query => Beside, absent Query::default();
     }
 }
 
-/// Which address family is asked for (`family`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// Both A and AAAA.
-    Any,
-    /// A only.
-    V4,
-    /// AAAA only.
-    V6,
-}
-
-/// A file with a list of backends, as it would stand under `static` (`file`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct File {
-    /// Its path; a relative one begins where the process was started.
-    pub path: PathBuf,
-    /// How often it is looked at.
-    pub every: Duration,
-}
-
-impl File {
-    /// A file with the defaults.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, every: Duration::from_secs(1) }
+settings! {
+    /// How a name is asked for (beside `dns` and `srv`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Query: Default {
+        /// How often the name is asked for, whatever the answer's TTL says.
+        every: Duration => interval(), default Duration::from_secs(1);
+        /// The DNS server, such as 127.0.0.11 (Docker's), with or without a port. Absent: those of /etc/resolv.conf.
+        server: Option<SocketAddr> => optional(dns_server()), absent None, example "127.0.0.11";
+        /// How long the last good answer stands while DNS fails; after that, backends leave whose checks fail too.
+        hold: Duration => time(), default Duration::from_secs(10);
+        /// How long an address must be missing from good answers before its backend leaves.
+        flap: Duration => time(), default Duration::from_secs(3);
+        /// Which addresses are taken: IPv4, IPv6 or both.
+        family: Family => word(), default Family::Any;
     }
 }
 
-/// The running containers of a Docker engine that have a label (`docker`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Docker {
-    /// The label, as `key` or `key=value`.
-    pub label: String,
-    /// The port of those that name none with the label `pointsman.port`.
-    pub port: Option<u16>,
-    /// The network whose addresses are taken; `None`: the first that this process can be expected to reach, by name.
-    pub network: Option<String>,
-    /// The engine, as `unix:///path` or `tcp://host:port`; `None`: `$DOCKER_HOST`, or `/var/run/docker.sock`.
-    pub engine: Option<String>,
-    /// Whether a container that has a HEALTHCHECK is up only while the engine calls it healthy.
-    pub healthcheck: bool,
-    /// How long the last good state stands while the engine cannot be asked.
-    pub hold: Duration,
-    /// Containers that count as if they had the label: those that a pool adopts among its replicas.
-    pub adopt: Option<Adopt>,
+words! {
+    /// Which address family is asked for (`family`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Family {
+        /// Both A and AAAA.
+        Any = "any",
+        /// A only.
+        V4 = "4",
+        /// AAAA only.
+        V6 = "6",
+    }
 }
 
-impl Docker {
-    /// A label with the defaults.
-    pub fn new(label: String) -> Self {
-        let hold = Duration::from_secs(10);
-        Self { label, port: None, network: None, engine: None, healthcheck: true, hold, adopt: None }
+settings! {
+    /// A file with a list of backends, as it would stand under `static` (`file`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct File: new {
+        /// The path of a file that is read again when it changes; a relative one begins where the process was started.
+        /// It holds a list of backends as it would stand under static, or a map with such a list under backends.
+        path as "file": PathBuf => path(), required "backends.yaml";
+        /// How often the file is looked at.
+        every: Duration => interval(), default Duration::from_secs(1);
+    }
+}
+
+settings! {
+    /// An item of `discover` with containers.
+    struct DockerSource {
+        /// Running containers that have a label: the label, or more than that.
+        docker: Docker => shorthand(docker_label(), Docker::new), required "pointsman.pool=web";
+        /// How long the last good state stands while the engine cannot be asked.
+        hold: Duration => time(), default HOLD;
+    }
+}
+
+/// How long the state of a Docker engine stands, by default: time enough to restart the engine.
+const HOLD: Duration = Duration::from_secs(10);
+
+settings! {
+    /// The running containers of a Docker engine that have a label (`docker`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Docker: new {
+        /// The label, as KEY or KEY=VALUE.
+        label: String => docker_label(), required "pointsman.pool=web";
+        /// The port of containers without a label pointsman.port.
+        port: Option<u16> => optional(port()), absent None, example "5000";
+        /// The network whose addresses are taken. Absent: the first, by name, that this process can be expected to
+        /// reach.
+        network: Option<String> => optional(text()), absent None, example "web";
+        /// The engine, as unix:///path or tcp://host:port. Absent: $DOCKER_HOST, or /var/run/docker.sock.
+        engine: Option<String> => optional(engine()), absent None, example "unix:///var/run/docker.sock";
+        /// Whether a container that has a HEALTHCHECK is up only while the engine calls it healthy.
+        healthcheck: bool => flag(), default true;
+    }
+    also {
+        /// How long the last good state stands while the engine cannot be asked.
+        hold: Duration = HOLD;
+        /// Containers that count as if they had the label: those that a pool adopts among its replicas.
+        adopt: Option<Adopt> = None;
     }
 }

@@ -5,42 +5,41 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// One active check of a pool's backends (`health`, or an item of it).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// What is done to check.
-    pub check: Check,
-    /// Time from one check to the next.
-    pub every: Duration,
-    /// The same while the backend is in doubt: new, or not as it was before.
-    pub fast_every: Option<Duration>,
-    /// Time after which a check has failed.
-    pub timeout: Duration,
-    /// Successes in a row until a backend is up again.
-    pub rise: u32,
-    /// Failures in a row until a backend is down.
-    pub fall: u32,
-    /// The port that is checked; `None`: the backend's own.
-    pub port: Option<u16>,
-    /// How long a new backend may take to pass for the first time: what fails meanwhile does not count.
-    pub grace: Duration,
-}
+use super::super::check;
+use super::super::decode::MapReader;
+use super::super::keys::{Beside, Keys, settings, words};
+use super::super::kind::{Kind, one_or_list, optional, shorthand, table, word, word_of};
+use super::super::outline::Map;
+use super::super::scalar::{interval, path, port, text, time, time_from, whole};
+use super::super::shape::KeyShape;
+use super::super::value::{bytes, http_host, http_path, protocol_word, status};
 
-impl Health {
-    /// A check with the defaults.
-    pub fn new(check: Check) -> Self {
-        Self {
-            check,
-            every: Duration::from_secs(2),
-            fast_every: None,
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-            port: None,
-            grace: Duration::ZERO,
-        }
+settings! {
+    /// One active check of a pool's backends (`health`, or an item of it).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Health: new, needs ("oneOf", &CHECKS), check check::health {
+        /// What is done to check.
+        check: Check => Beside, absent Check::Tcp, required "";
+        /// Time from one check to the next.
+        every: Duration => interval(), default Duration::from_secs(2);
+        /// The same while the backend is in doubt: new, or not as it was before; shorter than `every`. Absent: no
+        /// difference.
+        fast_every: Option<Duration> => optional(interval()), absent None, example "500ms";
+        /// Time after which a check has failed; at most `every`, and by default `every` if that is less than 1s.
+        timeout: Duration => time_from(Duration::from_millis(1)), default Duration::from_secs(1).min(every);
+        /// Successes in a row until a backend that was down is up again.
+        rise: u32 => whole(1..=1000), default 2;
+        /// Failures in a row until a backend is down.
+        fall: u32 => whole(1..=1000), default 3;
+        /// The port that is checked. Absent: the backend's own.
+        port: Option<u16> => optional(port()), absent None, example "5000";
+        /// How long a new backend may take to pass for the first time: failures meanwhile do not count.
+        grace: Duration => time(), default Duration::ZERO;
     }
 }
+
+/// The keys of the kinds of checks.
+const CHECKS: [&str; 5] = ["http", "tcp", "exchange", "postgres", "redis"];
 
 /// A kind of check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,116 +69,170 @@ impl Check {
     }
 }
 
-/// An HTTP check (`health.http`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpCheck {
-    /// The path and query asked for; begins with `/`.
-    pub path: String,
-    /// The Host header; `None`: the backend's address.
-    pub host: Option<String>,
-    /// The statuses wanted; never empty.
-    pub status: Vec<RangeInclusive<u16>>,
-    /// What the body must contain.
-    pub body: Option<String>,
+fn http() -> Kind<HttpCheck> {
+    shorthand(http_path(), HttpCheck::new)
 }
 
-impl HttpCheck {
-    /// A check that any 2xx passes.
-    pub fn new(path: String) -> Self {
-        Self { path, host: None, status: vec![200..=299], body: None }
+fn postgres() -> Kind<PostgresCheck> {
+    shorthand(word_of(POSTGRES_ROLES), PostgresCheck::new)
+}
+
+fn redis() -> Kind<RedisCheck> {
+    shorthand(word_of(REDIS_ROLES), RedisCheck::new)
+}
+
+impl Keys for Check {
+    fn names(names: &mut Vec<&'static str>) {
+        names.extend(CHECKS);
     }
-}
 
-/// Bytes that are sent, and bytes that the answer must contain (`health.exchange`).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Exchange {
-    /// What is sent once the connection is open; empty: the server speaks first.
-    pub send: Vec<u8>,
-    /// What must come back, somewhere in the first 64 KiB; never empty.
-    pub expect: Vec<u8>,
-}
-
-/// A PostgreSQL check (`health.postgres`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PostgresCheck {
-    /// What the server must be.
-    pub role: Role,
-    /// Who logs in.
-    pub user: String,
-    /// Where.
-    pub database: String,
-    /// The file with the password; `None`: none is needed.
-    /// While it cannot be read, backends stay what they were: it says nothing of them, and would take out all of them.
-    pub password_file: Option<PathBuf>,
-    /// The authentication methods that a check with a password allows; never empty. With any other method the check
-    /// fails and does not send the password.
-    pub require_auth: BTreeSet<AuthMethod>,
-}
-
-impl PostgresCheck {
-    /// A check with the defaults.
-    pub fn new(role: Role) -> Self {
-        let postgres = || "postgres".to_owned();
-        let require_auth = BTreeSet::from([AuthMethod::ScramSha256]);
-        Self { role, user: postgres(), database: postgres(), password_file: None, require_auth }
+    fn describe(keys: &mut Vec<KeyShape>) {
+        let shapes = [
+            ("An HTTP/1.1 GET must be answered as wanted: the path, or more than that.", http().shape()),
+            ("A TCP connection must open. It has no keys.", table::<TcpCheck>().shape()),
+            (
+                "The answer to the sent bytes must contain the expected ones. The escapes \\r \\n \\t \\0 \\\\ and \\xHH \
+                 stand for bytes; bytes from \\x80 up are written in single quotes.",
+                table::<Exchange>().shape(),
+            ),
+            (
+                "A PostgreSQL server must let us log in and have the role wanted: the role, or more than that.",
+                postgres().shape(),
+            ),
+            (
+                "A Redis server must answer and have the role wanted: the role, or more than that.",
+                redis().shape(),
+            ),
+        ];
+        keys.extend(
+            CHECKS
+                .into_iter()
+                .zip(shapes)
+                .map(|(name, (doc, shape))| KeyShape { shape, ..KeyShape::new(name, &[doc]) }),
+        );
     }
-}
 
-/// A PostgreSQL authentication method, named as in libpq's `require_auth`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum AuthMethod {
-    /// The password is not sent, and the server proves that it knows it.
-    ScramSha256,
-    /// A hash of the password is sent, from which a weak password can be guessed; the server proves nothing.
-    Md5,
-    /// The password is sent in clear.
-    Password,
-    /// The server does not ask for a password: any server at the address passes.
-    None,
-}
-
-impl AuthMethod {
-    /// All methods, the strongest first.
-    pub const ALL: [Self; 4] = [Self::ScramSha256, Self::Md5, Self::Password, Self::None];
-
-    /// Its name in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ScramSha256 => "scram-sha-256",
-            Self::Md5 => "md5",
-            Self::Password => "password",
-            Self::None => "none",
+    fn read(map: &MapReader<'_>) -> Option<Self> {
+        match map.kind(&CHECKS)? {
+            "http" => map.read("http", &http()).value().map(Self::Http),
+            "tcp" => map.read("tcp", &table()).value().map(|TcpCheck {}| Self::Tcp),
+            "exchange" => map.read("exchange", &table()).value().map(Self::Exchange),
+            "postgres" => map.read("postgres", &postgres()).value().map(Self::Postgres),
+            _ => map.read("redis", &redis()).value().map(Self::Redis),
         }
     }
+
+    fn write(&self, map: &mut Map) {
+        let check = match self {
+            Self::Tcp => table().write(&TcpCheck {}),
+            Self::Http(check) => http().write(check),
+            Self::Exchange(check) => table().write(check),
+            Self::Postgres(check) => postgres().write(check),
+            Self::Redis(check) => redis().write(check),
+        };
+        map.put(self.kind(), check);
+    }
 }
 
-/// A Redis check (`health.redis`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedisCheck {
-    /// What the server must be.
-    pub role: Role,
-    /// Who logs in; `None`: the default user.
-    pub user: Option<String>,
-    /// The file with the password; `None`: no password. Every backend of the pool receives it in clear: the protocol
-    /// has no other way.
-    /// While it cannot be read, backends stay what they were: it says nothing of them, and would take out all of them.
-    pub password_file: Option<PathBuf>,
+settings! {
+    /// A check that has no settings (`health.tcp`).
+    #[derive(Clone, Copy, Debug)]
+    struct TcpCheck {}
 }
 
-impl RedisCheck {
-    /// A check with the defaults.
-    pub fn new(role: Role) -> Self {
-        Self { role, user: None, password_file: None }
+settings! {
+    /// An HTTP check (`health.http`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct HttpCheck: new {
+        /// The path and query of the request; it begins with /.
+        path: String => http_path(), required "/health";
+        /// The Host header. Absent: the backend's address.
+        host: Option<String> => optional(http_host()), absent None, example "backend";
+        /// The statuses wanted: 200, 2xx, 200-299 or a list of these.
+        status: Vec<RangeInclusive<u16>> => one_or_list(status(), "at least one status is needed"),
+            default vec![200..=299], example "[2xx, 304, 400-403]";
+        /// What the body must contain. Absent: anything.
+        body: Option<String> => optional(text()), absent None, example "ok";
+    }
+}
+
+settings! {
+    /// Bytes that are sent, and bytes that the answer must contain (`health.exchange`).
+    #[derive(Clone, Debug, Default, PartialEq, Eq)]
+    pub struct Exchange {
+        /// What is sent once the connection is open. Absent: the server speaks first.
+        send: Vec<u8> => bytes(), absent Vec::new(), example "PING\\r\\n";
+        /// What must come back, somewhere in the first 64 KiB.
+        expect: Vec<u8> => bytes(), required "+PONG";
+    }
+}
+
+settings! {
+    /// A PostgreSQL check (`health.postgres`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct PostgresCheck: new {
+        /// What the server must be.
+        role: Role => word_of(POSTGRES_ROLES), required "primary";
+        /// The user that logs in.
+        user: String => protocol_word(), default "postgres".to_owned();
+        /// The database.
+        database: String => protocol_word(), default "postgres".to_owned();
+        /// The file with the password. Absent: none is needed. While it cannot be read, backends stay as they were: a
+        /// missing file says nothing about them, and would take out all of them.
+        password_file: Option<PathBuf> => optional(path()), absent None, example "/run/secrets/postgres";
+        /// Allowed authentication methods: one or a list, as in libpq. With any other method the check fails and does
+        /// not send the password. md5 sends a hash from which a weak password can be guessed, password sends it in
+        /// clear; none accepts a server that does not ask for it.
+        require_auth: BTreeSet<AuthMethod> => auth_methods(), default BTreeSet::from([AuthMethod::ScramSha256]);
+    }
+}
+
+fn auth_methods() -> Kind<BTreeSet<AuthMethod>> {
+    one_or_list(word(), "at least one method is needed")
+        .map(BTreeSet::from_iter, |methods: &BTreeSet<AuthMethod>| methods.iter().copied().collect())
+}
+
+words! {
+    /// A PostgreSQL authentication method, named as in libpq's `require_auth`; the strongest first.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum AuthMethod {
+        /// The password is not sent, and the server proves that it knows it.
+        ScramSha256 = "scram-sha-256",
+        /// A hash of the password is sent, from which a weak password can be guessed; the server proves nothing.
+        Md5 = "md5",
+        /// The password is sent in clear.
+        Password = "password",
+        /// The server does not ask for a password: any server at the address passes.
+        None = "none",
+    }
+}
+
+settings! {
+    /// A Redis check (`health.redis`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct RedisCheck: new {
+        /// What the server must be.
+        role: Role => word_of(REDIS_ROLES), required "master";
+        /// The user that logs in. Absent: the default user.
+        user: Option<String> => optional(protocol_word()), absent None, example "pointsman", with "password_file";
+        /// The file with the password. Absent: none is needed. Every backend of the pool receives the password in
+        /// clear, as the protocol has no other way: use a user that may only PING and ROLE.
+        password_file: Option<PathBuf> => optional(path()), absent None, example "/run/secrets/redis";
     }
 }
 
 /// What a server of a replicated database must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Whatever it is.
+    /// Either of them.
     Any,
     /// The one that takes writes: `primary` in PostgreSQL, `master` in Redis.
     Primary,
     /// One that follows it: `standby` in PostgreSQL, `replica` in Redis.
     Replica,
 }
+
+const POSTGRES_ROLES: &[(&str, Role)] =
+    &[("primary", Role::Primary), ("standby", Role::Replica), ("any", Role::Any)];
+const REDIS_ROLES: &[(&str, Role)] =
+    &[("master", Role::Primary), ("replica", Role::Replica), ("any", Role::Any)];

@@ -5,133 +5,110 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Health, Replicas, Source};
+use super::super::check;
+use super::super::keys::{Useless, settings, words};
+use super::super::kind::{Kind, one_or_list, optional, or_off, table, word};
+use super::super::scalar::{MOST, factor, interval, share, time, time_within, whole};
+use super::super::value::{policy, shadow};
+use super::{Health, KEEPALIVE, Replicas, Source, USER_TIMEOUT, sources};
 use crate::domain::Ending;
 
-/// A pool (`pools.NAME`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// How a backend is chosen.
-    pub balance: Algorithm,
-    /// What the algorithms hash that do.
-    pub hash: Hash,
-    /// Algorithms that choose too and are only counted, to be compared; empty: none.
-    pub shadow: Vec<Algorithm>,
-    /// Where the backends come from; never empty. Where two sources know the same address, the first one here tells the
-    /// name, the weight and the rest.
-    pub discover: Vec<Source>,
-    /// Active checks, all of which must pass; empty: a backend is up as soon as it is found.
-    pub health: Vec<Health>,
-    /// When a backend is taken out for what live connections meet; `None`: never.
-    pub eject: Option<Eject>,
-    /// When a smaller share than this is up, all are used; zero: never.
-    pub panic: Percent,
-    /// How a backend is connected to.
-    pub connect: Connect,
-    /// When a connection is given up.
-    pub timeouts: Timeouts,
-    /// Idle time before a backend is probed, in whole seconds (`TCP_KEEPIDLE` in tcp(7)), and a client whose listener
-    /// says nothing else; `None`: no probes.
-    pub keepalive: Option<Duration>,
-    /// How long what was sent to a backend may go unacknowledged, or untaken, before the kernel ends the connection, in
-    /// milliseconds (`TCP_USER_TIMEOUT` in tcp(7), RFC 5482); `None`: as long as it sends again. Off unless it is asked
-    /// for: it also cuts off a backend that is there and does not read.
-    pub user_timeout: Option<Duration>,
-    /// What a backend may carry, and who waits for it.
-    pub limits: Limits,
-    /// How long a backend that came up takes to get its whole share; zero: it gets it at once.
-    pub slow_start: Duration,
-    /// What happens to the connections of a backend whose checks fail.
-    pub on_down: Policy,
-    /// What happens to the connections of a backend that left discovery.
-    pub on_leave: Policy,
-    /// What happens to the connections of a backend that an operator takes out.
-    pub on_drain: Policy,
-    /// The backends that Pointsman itself starts, which one of the sources finds; `None`: there are none.
-    pub replicas: Option<Replicas>,
+settings! {
+    /// A pool (`pools.NAME`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Pool: Default, needs ("anyOf", &["discover", "replicas"]), useless Pool::useless, check check::pool {
+        /// How a backend is chosen. round-robin: in rotation; weighted: in rotation as often as its weight says, spread
+        /// out smoothly; least-connections: the fewest open connections for its weight; random-two: the less loaded of
+        /// two drawn at random; ewma: of two, the one that answers sooner for its load; source-hash, ring-hash and
+        /// maglev: by the client's address.
+        balance: Algorithm => word(), default Algorithm::RoundRobin;
+        /// What the client is recognized by.
+        hash: Hash => table(), absent Hash::default(), only "with source-hash, ring-hash and maglev";
+        /// Algorithms that choose too and are only counted, so that their choices can be compared: a list, true for all
+        /// but ewma, or false. Each chooses once more for each connection.
+        shadow: Vec<Algorithm> => shadow(), default Vec::new();
+        /// Where the backends come from, as many sources as needed; where two know the same address, the first one here
+        /// tells its name, weight and the rest. Not needed beside replicas, which are backends themselves.
+        discover: Vec<Source> => sources(), absent Vec::new();
+        /// Active checks, one or a list of which all must pass. Absent: a backend is up as soon as it is found.
+        health: Vec<Health> => one_or_list(table(), "leave it out to do without checks"), absent Vec::new();
+        /// Backends that Pointsman itself starts and stops, as containers of a Docker engine; they outlive it and are
+        /// found again. Absent: none.
+        replicas: Option<Replicas> => optional(table()), absent None;
+        /// When a backend is taken out because live connections to it fail. Absent: never.
+        eject: Option<Eject> => optional(table()), absent None;
+        /// When a smaller share than this is up, all backends are used; 0%: never.
+        panic: Percent => share(Percent(0)), default Percent(0);
+        /// How a backend is connected to.
+        connect: Connect => table(), absent Connect::default();
+        /// When a connection is given up.
+        timeouts: Timeouts => table(), absent Timeouts::default();
+        /// Idle time before TCP keepalive probes to the backends, and to the clients of listeners without a setting of
+        /// their own, in whole seconds (TCP_KEEPIDLE); a peer that has vanished is found 30 s later.
+        keepalive: Option<Duration> => or_off(time_within(KEEPALIVE[0]..=KEEPALIVE[1])),
+            default Some(Duration::from_secs(60));
+        /// How long data sent to a backend may stay unacknowledged, or unread in a full window, before the kernel ends
+        /// the connection (TCP_USER_TIMEOUT, RFC 5482). It also cuts off a backend that is there and does not read.
+        user_timeout: Option<Duration> => or_off(time_within(USER_TIMEOUT[0]..=USER_TIMEOUT[1])), default None;
+        /// How much load a backend may carry, and how many clients may wait for it.
+        limits: Limits => table(), absent Limits::default();
+        /// How long a backend that came up takes to get its whole share; 0s: it gets it at once.
+        slow_start: Duration => time(), default Duration::ZERO, only "with algorithms that do not hash";
+        /// What happens to the connections of a backend whose checks fail.
+        on_down: Policy => policy(), default Policy::Keep;
+        /// What happens to the connections of a backend that left discovery.
+        on_leave: Policy => policy(),
+            default Policy::End { how: Ending::Close, after: Duration::ZERO, over: Duration::from_secs(300) };
+        /// What happens to the connections of a backend that an operator drains.
+        on_drain: Policy => policy(), default Policy::Keep;
+    }
 }
 
 impl Pool {
     /// A pool with the defaults.
     pub fn new(discover: Vec<Source>) -> Self {
-        Self {
-            balance: Algorithm::RoundRobin,
-            hash: Hash::default(),
-            shadow: Vec::new(),
-            discover,
-            health: Vec::new(),
-            eject: None,
-            panic: Percent(0),
-            connect: Connect { timeout: Duration::from_secs(1), attempts: 3 },
-            timeouts: Timeouts {
-                idle: Some(Duration::from_secs(3600)),
-                half_closed: Some(Duration::from_secs(60)),
-                lifetime: None,
-            },
-            keepalive: Some(Duration::from_secs(60)),
-            user_timeout: None,
-            limits: Limits { connections: None, queue: 0, queue_timeout: Duration::from_secs(5) },
-            slow_start: Duration::ZERO,
-            on_down: Policy::Keep,
-            on_leave: Policy::End {
-                how: Ending::Close,
-                after: Duration::ZERO,
-                over: Duration::from_secs(300),
-            },
-            on_drain: Policy::Keep,
-            replicas: None,
-        }
+        Self { discover, ..Self::default() }
+    }
+
+    fn useless(&self, key: &str) -> Useless {
+        let balance = self.balance.name();
+        let why = match key {
+            "hash" if !self.balance.hashes() => {
+                format!("{balance} does not hash; source-hash, ring-hash and maglev do")
+            }
+            "slow_start" if self.balance.hashes() && !self.slow_start.is_zero() => {
+                format!("with {balance}, a weight that grows would move clients again and again")
+            }
+            _ => return None,
+        };
+        Some(("balance", why))
     }
 }
 
-/// An algorithm that chooses a backend (`balance`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// Each in turn, whatever its weight.
-    RoundRobin,
-    /// Each in turn, as often as its weight says, spread out smoothly.
-    Weighted,
-    /// The one with the fewest connections for its weight.
-    LeastConnections,
-    /// Of two drawn at random, the one with fewer connections for its weight.
-    RandomTwo,
-    /// By the client's address, modulo the sum of the weights.
-    SourceHash,
-    /// By the client's address, on a ring (ketama).
-    RingHash,
-    /// By the client's address, in a table (Maglev).
-    Maglev,
-    /// Of two drawn at random, the one that answers sooner for its load (peak EWMA).
-    Ewma,
+words! {
+    /// An algorithm that chooses a backend (`balance`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Algorithm {
+        /// In rotation, whatever the weights.
+        RoundRobin = "round-robin",
+        /// In rotation, as often as the weight says, spread out smoothly.
+        Weighted = "weighted",
+        /// The one with the fewest connections for its weight.
+        LeastConnections = "least-connections",
+        /// Of two drawn at random, the one with fewer connections for its weight.
+        RandomTwo = "random-two",
+        /// By the client's address, modulo the sum of the weights.
+        SourceHash = "source-hash",
+        /// By the client's address, on a ring (ketama).
+        RingHash = "ring-hash",
+        /// By the client's address, in a table (Maglev).
+        Maglev = "maglev",
+        /// Of two drawn at random, the one that answers sooner for its load (peak EWMA).
+        Ewma = "ewma",
+    }
 }
 
 impl Algorithm {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::RoundRobin,
-        Self::Weighted,
-        Self::LeastConnections,
-        Self::RandomTwo,
-        Self::SourceHash,
-        Self::RingHash,
-        Self::Maglev,
-        Self::Ewma,
-    ];
-
-    /// The name in the configuration and in the log.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RoundRobin => "round-robin",
-            Self::Weighted => "weighted",
-            Self::LeastConnections => "least-connections",
-            Self::RandomTwo => "random-two",
-            Self::SourceHash => "source-hash",
-            Self::RingHash => "ring-hash",
-            Self::Maglev => "maglev",
-            Self::Ewma => "ewma",
-        }
-    }
-
     /// Whether it gives a backend of more weight more.
     pub fn heeds_weights(self) -> bool {
         self != Self::RoundRobin
@@ -143,17 +120,24 @@ impl Algorithm {
     }
 }
 
-/// What the algorithms hash that do (`hash`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Hash {
-    /// What of the client is hashed.
-    pub key: HashKey,
-    /// Places on the ring; `None`: as many as there are 64-bit numbers.
-    pub slots: Option<NonZeroUsize>,
-    /// How often a backend stands on the ring for each unit of its weight; `None`: the algorithm's own number.
-    pub virtual_nodes: Option<NonZeroUsize>,
-    /// No backend gets more connections than this times its share; at least 1.01. `None`: however many there come.
-    pub load_factor: Option<Factor>,
+settings! {
+    /// What hashing algorithms hash, and how (`hash`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Hash: Default {
+        /// What of the client is hashed: its address, its address and port (connections of one client are spread), or
+        /// its network (the first 24 bits of an IPv4 address, 64 of an IPv6 address).
+        key: HashKey => word(), default HashKey::SourceIp;
+        /// Slots on the ring of ring-hash; a virtual node that finds its slot taken gets the next free one. Absent: as
+        /// many as there are 64-bit numbers.
+        slots: Option<NonZeroUsize> => optional(whole(1..=Hash::MOST_SLOTS)), absent None, example "512";
+        /// How often a backend stands on the ring of ring-hash for each unit of its weight. Absent: 160, or with slots
+        /// the logarithm of their number.
+        virtual_nodes: Option<NonZeroUsize> => optional(whole(1..=Hash::MOST_VIRTUAL_NODES)), absent None,
+            example "9";
+        /// No backend gets more connections than this times its share; its clients return when there is room. Absent:
+        /// no bound.
+        load_factor: Option<Factor> => optional(factor()), absent None, example "1.25";
+    }
 }
 
 impl Hash {
@@ -164,29 +148,16 @@ impl Hash {
     pub const MOST_VIRTUAL_NODES: u64 = 10_000;
 }
 
-/// What of the client is hashed (`hash.key`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HashKey {
-    /// Its address.
-    #[default]
-    SourceIp,
-    /// Its address and port: connections of one client are spread.
-    SourceIpPort,
-    /// Its network: the first 24 bits of an IPv4 address, the first 64 of an IPv6 address.
-    SourceNet,
-}
-
-impl HashKey {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::SourceIp, Self::SourceIpPort, Self::SourceNet];
-
-    /// The name in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SourceIp => "source-ip",
-            Self::SourceIpPort => "source-ip-port",
-            Self::SourceNet => "source-net",
-        }
+words! {
+    /// What of the client is hashed (`hash.key`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum HashKey {
+        /// Its address.
+        SourceIp = "source-ip",
+        /// Its address and port: connections of one client are spread.
+        SourceIpPort = "source-ip-port",
+        /// Its network: the first 24 bits of an IPv4 address, the first 64 of an IPv6 address.
+        SourceNet = "source-net",
     }
 }
 
@@ -232,86 +203,78 @@ impl Percent {
     }
 }
 
-/// When a backend is taken out for what live connections meet (`eject`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Eject {
-    /// So many connections in a row failed to open or were reset before any answer; `None`: that is no reason. Clients
-    /// that send what the server refuses by a reset count too, so that they can have one ejected: `at_most` bounds the
-    /// harm.
-    pub failures: Option<NonZeroU32>,
-    /// How long it stays out the first time; each time it comes back and fails again, so much longer.
-    pub period: Duration,
-    /// No more than this share of those whose checks pass is out at once, rounded down.
-    pub at_most: Percent,
-    /// When it answers, but slowly; `None`: that is no reason.
-    pub slow: Option<Slow>,
-}
-
-impl Default for Eject {
-    fn default() -> Self {
-        Self {
-            failures: NonZeroU32::new(5),
-            period: Duration::from_secs(30),
-            at_most: Percent(50),
-            slow: None,
-        }
+settings! {
+    /// When a backend is taken out because live connections to it fail (`eject`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Eject: Default, check check::eject {
+        /// So many connections in a row failed to open, or were reset before any answer; off: failures do not eject.
+        /// Requests that the server refuses by a reset count too; `at_most` bounds the harm.
+        failures: Option<NonZeroU32> => or_off(whole(1..=MOST)), default NonZeroU32::new(5);
+        /// How long it stays out the first time; each time it comes back and fails again, so much longer.
+        period as "for": Duration => interval(), default Duration::from_secs(30);
+        /// No more than this share of those whose checks pass is out at once, rounded down: of two, 40% is none.
+        at_most: Percent => share(Percent(1)), default Percent(50);
+        /// Take out a backend that answers much more slowly than the others. Absent: slowness does not eject.
+        slow: Option<Slow> => optional(table()), absent None;
     }
 }
 
-/// When a backend that answers is too slow (`eject.slow`): its median time to the first byte is compared with the
-/// median of the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slow {
-    /// It takes more than this times as long.
-    pub factor: Factor,
-    /// And more than this.
-    pub floor: Duration,
-    /// It was asked this often at least since the last comparison.
-    pub answers: NonZeroU32,
-    /// From one comparison to the next.
-    pub every: Duration,
-}
-
-impl Default for Slow {
-    fn default() -> Self {
-        Self {
-            factor: Factor(300),
-            floor: Duration::from_millis(100),
-            answers: NonZeroU32::new(20).unwrap_or(NonZeroU32::MIN),
-            every: Duration::from_secs(10),
-        }
+settings! {
+    /// When a backend that answers is too slow (`eject.slow`): its median time to the first byte is compared with the
+    /// median of the pool.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Slow: Default {
+        /// Its median time to the first byte is more than this times the pool's.
+        factor: Factor => factor(), default Factor(300);
+        /// And more than this.
+        floor: Duration => time(), default Duration::from_millis(100);
+        /// It gave at least so many answers since the last comparison.
+        answers: NonZeroU32 => whole(1..=MOST), default NonZeroU32::new(20).unwrap_or(NonZeroU32::MIN);
+        /// Time from one comparison to the next.
+        every: Duration => interval(), default Duration::from_secs(10);
     }
 }
 
-/// How a backend is connected to (`connect`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connect {
-    /// Time for one attempt.
-    pub timeout: Duration,
-    /// Different backends tried before the client learns of trouble; at least 1.
-    pub attempts: u32,
+settings! {
+    /// How a backend is connected to (`connect`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Connect: Default {
+        /// Time for one attempt.
+        timeout: Duration => interval(), default Duration::from_secs(1);
+        /// Different backends that are tried before the failure becomes visible to the client.
+        attempts: u32 => whole(1..=100), default 3;
+    }
 }
 
-/// When a connection is given up (`timeouts`); `None`: never.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// No byte in either direction for this long. Both sides get a FIN; of a half-closed connection, a reset.
-    pub idle: Option<Duration>,
-    /// One side has finished, and the other has neither sent nor received a byte for this long. Both get a reset.
-    pub half_closed: Option<Duration>,
-    /// The maximum age of a connection, however busy it is. Both sides get a reset.
-    pub lifetime: Option<Duration>,
+settings! {
+    /// When a connection is given up (`timeouts`); `None`: never.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Timeouts: Default {
+        /// No byte in either direction for this long: both sides get a FIN, or a reset if one has finished.
+        idle: Option<Duration> => or_off(interval()), default Some(Duration::from_secs(3600));
+        /// One side has finished and nothing has moved for this long: both sides get a reset.
+        half_closed: Option<Duration> => or_off(interval()), default Some(Duration::from_secs(60));
+        /// Maximum age of a connection, however busy it is: both sides get a reset.
+        lifetime: Option<Duration> => or_off(interval()), default None;
+    }
 }
 
-/// What a backend may carry, and who waits for it (`limits`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections to one backend at once, unless it has a limit of its own; `None`: as many as there come.
-    pub connections: Option<NonZeroU32>,
-    /// Clients that may wait for a place, for each backend that is up. More are turned away.
-    pub queue: u32,
-    /// How long one waits before it is turned away.
-    pub queue_timeout: Duration,
+settings! {
+    /// How much load a backend may carry, and how many clients may wait for it (`limits`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Limits: Default {
+        /// Connections to one backend at once, unless it has a limit of its own; 0: no limit.
+        connections: Option<NonZeroU32> => no_limit(), default None;
+        /// Clients that may wait for a free connection, for each backend that is up; further ones are refused.
+        queue: u32 => whole(0..=MOST), default 0;
+        /// How long a client waits before it is refused.
+        queue_timeout: Duration => interval(), default Duration::from_secs(5);
+    }
+}
+
+/// A limit; zero is none.
+fn no_limit() -> Kind<Option<NonZeroU32>> {
+    whole(0..=MOST).map(NonZeroU32::new, |limit: &Option<NonZeroU32>| limit.map_or(0, NonZeroU32::get))
 }
 
 /// What happens to the connections of a backend that is taken out (`on_down`, `on_leave`, `on_drain`).

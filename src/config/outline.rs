@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::config) enum Outline {
+pub(super) enum Outline {
     Text(String),
     Number(u64),
     Decimal(f64),
@@ -22,10 +22,26 @@ impl Outline {
     }
 
     /// As YAML that a person reads.
-    pub(in crate::config) fn to_yaml(&self) -> String {
+    pub(super) fn to_yaml(&self) -> String {
         let mut text = String::new();
         self.block(0, &mut text);
         text
+    }
+
+    /// As YAML on one line.
+    pub(super) fn flow(&self) -> String {
+        match self {
+            Self::Map(entries) => {
+                let entry =
+                    |(key, value): &(String, Self)| format!("{}: {}", plain_or_quoted(key), value.flow());
+                format!("{{{}}}", entries.iter().map(entry).collect::<Vec<_>>().join(", "))
+            }
+            Self::List(items) => format!("[{}]", items.iter().map(Self::flow).collect::<Vec<_>>().join(", ")),
+            Self::Text(text) => plain_or_quoted(text),
+            Self::Number(number) => number.to_string(),
+            Self::Decimal(number) => number.to_string(),
+            Self::Bool(value) => value.to_string(),
+        }
     }
 
     /// Writes a map or a list on lines of its own.
@@ -59,23 +75,16 @@ impl Outline {
     /// Writes a value behind its key or dash.
     fn behind(&self, indent: usize, text: &mut String) {
         match self {
-            Self::Map(entries) if entries.is_empty() => text.push_str(" {}\n"),
-            Self::List(items) if items.is_empty() => text.push_str(" []\n"),
-            Self::Map(_) | Self::List(_) => {
+            Self::Map(entries) if !entries.is_empty() => {
                 text.push('\n');
                 self.block(indent + 2, text);
             }
-            Self::Text(value) => {
-                let _ = writeln!(text, " {}", plain_or_quoted(value));
+            Self::List(items) if !items.is_empty() => {
+                text.push('\n');
+                self.block(indent + 2, text);
             }
-            Self::Number(value) => {
-                let _ = writeln!(text, " {value}");
-            }
-            Self::Decimal(value) => {
-                let _ = writeln!(text, " {value}");
-            }
-            Self::Bool(value) => {
-                let _ = writeln!(text, " {value}");
+            other => {
+                let _ = writeln!(text, " {}", other.flow());
             }
         }
     }
@@ -115,42 +124,6 @@ impl Serialize for Outline {
     }
 }
 
-impl From<&str> for Outline {
-    fn from(text: &str) -> Self {
-        Self::text(text)
-    }
-}
-
-impl From<u64> for Outline {
-    fn from(number: u64) -> Self {
-        Self::Number(number)
-    }
-}
-
-impl From<usize> for Outline {
-    fn from(number: usize) -> Self {
-        Self::Number(number as u64)
-    }
-}
-
-impl From<u32> for Outline {
-    fn from(number: u32) -> Self {
-        Self::Number(number.into())
-    }
-}
-
-impl From<u16> for Outline {
-    fn from(number: u16) -> Self {
-        Self::Number(number.into())
-    }
-}
-
-impl From<bool> for Outline {
-    fn from(value: bool) -> Self {
-        Self::Bool(value)
-    }
-}
-
 impl From<Map> for Outline {
     fn from(map: Map) -> Self {
         Self::Map(map.0)
@@ -159,24 +132,20 @@ impl From<Map> for Outline {
 
 /// A map that is being written.
 #[derive(Debug, Default)]
-pub(in crate::config) struct Map(Vec<(String, Outline)>);
+pub(super) struct Map(Vec<(String, Outline)>);
 
 impl Map {
     pub(super) fn new() -> Self {
         Self::default()
     }
 
-    /// With one more entry.
-    pub(super) fn with(mut self, key: &str, value: impl Into<Outline>) -> Self {
-        self.0.push((key.to_owned(), value.into()));
-        self
+    /// Adds an entry, if there is a value.
+    pub(super) fn put(&mut self, key: &str, value: Option<Outline>) {
+        self.0.extend(value.map(|value| (key.to_owned(), value)));
     }
 
-    /// With one more entry, if there is a value.
-    pub(super) fn with_some(self, key: &str, value: Option<impl Into<Outline>>) -> Self {
-        match value {
-            Some(value) => self.with(key, value),
-            None => self,
-        }
+    /// Keeps the entries whose keys are these.
+    pub(super) fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.0.retain(|(key, _)| wanted(key));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A place in a file; both numbers begin at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct FilePosition {
     /// The line.
     pub line: usize,
     /// The column, in characters.
@@ -15,20 +15,20 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Where it is; `None`: in the file as a whole.
-    pub at: Option<Place>,
+    pub at: Option<FilePosition>,
     /// What is wrong, and what to write instead.
     pub message: String,
 }
 
 /// Everything that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct ConfigErrors {
     file: String,
     text: String,
     problems: Vec<Problem>,
 }
 
-impl Report {
+impl ConfigErrors {
     /// The problems of `file`, whose contents are `text`; told in the order of their places.
     pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.at);
@@ -50,9 +50,9 @@ impl Report {
     }
 }
 
-impl std::error::Error for Report {}
+impl std::error::Error for ConfigErrors {}
 
-impl fmt::Display for Report {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.problems.iter().enumerate() {
             if index > 0 {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{
-    Algorithm, AuthMethod, Check, Docker, Eject, Exchange, Factor, File, Hash, HashKey, Health, HttpCheck,
-    Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Report, Role, Slow, Source, SourceKey,
-    Srv, StaticBackend, parse, read_backends,
+    Algorithm, AuthMethod, Check, ConfigErrors, Docker, Eject, Exchange, Factor, File, Hash, HashKey, Health,
+    HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Role, Slow, Source,
+    SourceKey, Srv, StaticBackend, parse, read_backends,
 };
 use crate::domain::Ending;
 
@@ -21,7 +21,7 @@ fn read(pool: &str) -> Pool {
     try_read(pool).unwrap_or_else(|report| panic!("{report}"))
 }
 
-fn try_read(pool: &str) -> Result<Pool, Report> {
+fn try_read(pool: &str) -> Result<Pool, ConfigErrors> {
     let text = format!("listeners: {{l: {{bind: '127.0.0.1:2', pool: p}}}}\npools: {{p: {{{pool}}}}}\n");
     parse("pointsman.yaml", &text, &|_| None).map(|config| config.pools["p"].clone())
 }
@@ -258,7 +258,7 @@ fn the_rest_of_a_pool() {
     assert_eq!(pool.on_drain, Policy::End { how: Ending::Close, after: Duration::ZERO, over: seconds(60) });
 }
 
-fn written(text: &str) -> Result<Vec<StaticBackend>, Report> {
+fn written(text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {
     read_backends("backends.yaml", text)
 }
 

@@ -1,0 +1,297 @@
+//! One declaration per configuration key.
+//!
+//! [`settings!`] declares a struct of the model with the keys that it is read from. Each field states its doc comment,
+//! type, [`Kind`] (range, unit, how it is read and written) and default, and from that come the struct, its
+//! constructor, the reader, `check --print`, the JSON Schema with the texts that editors show, and `conf/full.yaml`.
+
+use super::decode::MapReader;
+use super::kind::Kind;
+use super::outline::Map;
+use super::shape::{KeyShape, Presence};
+
+/// A type that is read from the keys of a map.
+pub(super) trait Keys: Sized {
+    /// Adds the names of its keys.
+    fn names(names: &mut Vec<&'static str>);
+    /// Adds the description of its keys.
+    fn describe(keys: &mut Vec<KeyShape>);
+    /// JSON Schema's keyword and the keys for which it holds: `allOf`, `anyOf` or `oneOf` of these must be there.
+    fn needs() -> Option<(&'static str, &'static [&'static str])> {
+        None
+    }
+    /// Reads it, noting problems; `None`: without it, nothing is known of the rest.
+    fn read(map: &MapReader<'_>) -> Option<Self>;
+    /// Adds its keys, defaults filled in.
+    fn write(&self, map: &mut Map);
+}
+
+/// What a key of a map holds.
+pub(super) enum Got<T> {
+    Value(T),
+    Absent,
+    /// It has a problem, which was noted.
+    Misread,
+}
+
+impl<T> Got<T> {
+    pub(super) fn value(self) -> Option<T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Misread => None,
+        }
+    }
+}
+
+/// A field of a struct of the model: one key, or ([`Beside`]) a struct whose keys stand in the same map.
+pub(super) trait Field<T> {
+    fn names(&self, name: &'static str, names: &mut Vec<&'static str>);
+    fn describe(&self, key: KeyShape, default: Option<&T>, keys: &mut Vec<KeyShape>);
+    fn get(&self, map: &MapReader<'_>, name: &'static str) -> Got<T>;
+    fn put(&self, value: &T, name: &'static str, map: &mut Map);
+    /// The values that there are, if they are few.
+    fn words(&self) -> Option<String> {
+        None
+    }
+}
+
+impl<T: 'static> Field<T> for Kind<T> {
+    fn names(&self, name: &'static str, names: &mut Vec<&'static str>) {
+        names.push(name);
+    }
+
+    fn describe(&self, mut key: KeyShape, default: Option<&T>, keys: &mut Vec<KeyShape>) {
+        key.shape = self.shape();
+        if let Some(default) = default.and_then(|default| self.write(default)) {
+            key.presence = Presence::Default(default);
+        }
+        keys.push(key);
+    }
+
+    fn get(&self, map: &MapReader<'_>, name: &'static str) -> Got<T> {
+        map.read(name, self)
+    }
+
+    fn put(&self, value: &T, name: &'static str, map: &mut Map) {
+        map.put(name, self.write(value));
+    }
+
+    fn words(&self) -> Option<String> {
+        Some(self.words.join(", ")).filter(|words| !words.is_empty())
+    }
+}
+
+/// The keys of a struct that stand in the same map as those of the struct that holds it.
+pub(super) struct Beside;
+
+impl<T: Keys> Field<T> for Beside {
+    fn names(&self, _: &'static str, names: &mut Vec<&'static str>) {
+        T::names(names);
+    }
+
+    fn describe(&self, _: KeyShape, _: Option<&T>, keys: &mut Vec<KeyShape>) {
+        T::describe(keys);
+    }
+
+    fn get(&self, map: &MapReader<'_>, _: &'static str) -> Got<T> {
+        T::read(map).map_or(Got::Misread, Got::Value)
+    }
+
+    fn put(&self, value: &T, _: &'static str, map: &mut Map) {
+        value.write(map);
+    }
+}
+
+/// Why a key has no effect, and the key that this follows from.
+pub(super) type Useless = Option<(&'static str, String)>;
+
+/// Notes the keys of `names` that are there and have no effect.
+pub(super) fn tell_useless(map: &MapReader<'_>, names: &[&'static str], why: impl Fn(&str) -> Useless) {
+    for name in names.iter().filter(|name| map.has(name)) {
+        if let Some((_, why)) = why(name).filter(|(given, _)| !map.misread(given)) {
+            map.problem(name, format!("{name:?} in {} does nothing: {why}", map.what()));
+        }
+    }
+}
+
+/// Declares a struct of the model and its keys. After the struct's name may stand
+/// - `: Default` or `: new`: the constructor that it gets; `new` takes the required fields
+/// - `, needs`: which of the keys must be there ([`Keys::needs`])
+/// - `, useless`: a function of the value and a key that says why the key has no effect: a problem, and not written
+/// - `, check`: a function that fills in what depends on other keys and notes what does not fit together
+///
+/// A field is `name as "key": Type => kind`, followed by
+/// - `default`: its value if the key is absent
+/// - `absent`: the same, where that value cannot be written or depends on something else
+/// - `required`: it must be there; the text is an example. `absent` is then what reading goes on with
+/// - `example`: a value for `conf/full.yaml`; without it, the default
+/// - `only`: when the key has an effect
+/// - `with`: a key that it needs beside it
+///
+/// Fields under `also` have no key of their own.
+macro_rules! settings {
+    (
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident $(: $constructor:ident)?
+            $(, needs $needs:tt)? $(, useless $useless:path)? $(, check $check:path)?
+        {
+            $(
+                $(#[doc = $doc:literal])*
+                $field:ident $(as $key:literal)? : $type:ty => $kind:expr
+                $(, default $default:expr)?
+                $(, absent $absent:expr)?
+                $(, required $required:literal)?
+                $(, example $example:literal)?
+                $(, only $only:literal)?
+                $(, with $with:literal)?
+                ;
+            )*
+        }
+        $(also { $($(#[$also_meta:meta])* $also:ident: $also_type:ty = $also_value:expr;)* })?
+    ) => {
+        $(#[$meta])*
+        $vis struct $name {
+            $($(#[doc = $doc])* pub $field: $type,)*
+            $($($(#[$also_meta])* pub $also: $also_type,)*)?
+        }
+
+        settings!(@constructor $($constructor)? $name
+            { $($($field: $type, $required;)?)* }
+            {
+                $(settings!(@let $field: $type, $($required)?; $(= $default)? $(= $absent)?);)*
+                Self { $($field,)* $($($also: $also_value,)*)? }
+            }
+        );
+
+        // The kinds, apart from the local variables that have the fields' names.
+        impl $name {
+            $(fn $field() -> impl $crate::config::keys::Field<$type> {
+                $kind
+            })*
+        }
+
+        #[allow(unused_variables)]
+        impl $crate::config::keys::Keys for $name {
+            fn names(names: &mut Vec<&'static str>) {
+                $($crate::config::keys::Field::<$type>::names(&Self::$field(), settings!(@key $field $($key)?), names);)*
+            }
+
+            fn describe(keys: &mut Vec<$crate::config::shape::KeyShape>) {
+                $(
+                    settings!(@let $field: $type, ; $(= $default)?);
+                    #[allow(unused_mut)]
+                    let mut key = $crate::config::shape::KeyShape::new(settings!(@key $field $($key)?), &[$($doc),*]);
+                    $(key.require($required);)?
+                    $(key.example = Some($example);)?
+                    $(key.only = Some($only);)?
+                    $(key.with = Some($with);)?
+                    let default = settings!(@some $field $(, $default)?);
+                    $crate::config::keys::Field::<$type>::describe(&Self::$field(), key, default, keys);
+                )*
+            }
+
+            $(fn needs() -> Option<(&'static str, &'static [&'static str])> {
+                Some($needs)
+            })?
+
+            fn read(map: &$crate::config::decode::MapReader<'_>) -> Option<Self> {
+                $(
+                    let key = settings!(@key $field $($key)?);
+                    let $field = $crate::config::keys::Field::<$type>::get(&Self::$field(), map, key);
+                    $(if matches!($field, $crate::config::keys::Got::Absent) {
+                        let end = match $crate::config::keys::Field::<$type>::words(&Self::$field()) {
+                            Some(words) => format!(": one of {words}"),
+                            None => format!(", such as {}", $required),
+                        };
+                        map.needs(key, &end);
+                    })?
+                    $(if map.has(key) && !map.has($with) {
+                        map.problem(key, format!("{key:?} in {} needs a {:?} beside it", map.what(), $with));
+                    })?
+                )*
+                $(let $field: $type = match $field.value() {
+                    Some(value) => value,
+                    None => settings!(@or $($default)? $($absent)?),
+                };)*
+                #[allow(unused_mut)]
+                let mut value = Self { $($field,)* $($($also: $also_value,)*)? };
+                $(
+                    let mut names = Vec::new();
+                    <Self as $crate::config::keys::Keys>::names(&mut names);
+                    $crate::config::keys::tell_useless(map, &names, |key| $useless(&value, key));
+                )?
+                $($check(&mut value, map);)?
+                Some(value)
+            }
+
+            fn write(&self, map: &mut $crate::config::outline::Map) {
+                $($crate::config::keys::Field::<$type>::put(&Self::$field(), &self.$field, settings!(@key $field $($key)?), map);)*
+                $(map.retain(|key| $useless(self, key).is_none());)?
+            }
+        }
+    };
+
+    (@constructor $name:ident $required:tt $body:tt) => {};
+    (@constructor Default $name:ident {} $body:block) => {
+        impl Default for $name {
+            fn default() -> Self $body
+        }
+    };
+    (@constructor new $name:ident { $($field:ident: $type:ty, $required:literal;)* } $body:block) => {
+        impl $name {
+            /// With the defaults.
+            pub fn new($($field: $type),*) -> Self $body
+        }
+    };
+
+    (@let $field:ident: $type:ty, $required:literal; $(= $value:expr)?) => {};
+    (@let $field:ident: $type:ty, ;) => {};
+    (@let $field:ident: $type:ty, ; = $value:expr) => { let $field: $type = $value; };
+
+    (@key $field:ident) => { stringify!($field) };
+    (@key $field:ident $key:literal) => { $key };
+
+    (@some $field:ident) => { None };
+    (@some $field:ident, $default:expr) => { Some(&$field) };
+
+    (@or) => { return None };
+    (@or $value:expr) => { $value };
+}
+pub(super) use settings;
+
+/// An enum whose variants have names in the configuration.
+pub(super) trait Word: Copy + PartialEq + 'static {
+    /// All of them, in the order in which messages list them.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+/// Declares an enum whose variants have names in the configuration.
+macro_rules! words {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident {
+            $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)*
+        }
+    ) => {
+        $(#[$meta])*
+        pub enum $name {
+            $($(#[$variant_meta])* $variant,)*
+        }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: [Self; [$($word),*].len()] = [$(Self::$variant),*];
+
+            /// The name in the configuration.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)*
+                }
+            }
+        }
+
+        impl $crate::config::keys::Word for $name {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),*];
+        }
+    };
+}
+pub(super) use words;

@@ -1,0 +1,302 @@
+//! Kinds of values: how a value is read, written and described, and how kinds are put together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::decode::{Found, nearest};
+use super::keys::{Keys, Word};
+use super::outline::{Map, Outline};
+use super::shape::Shape;
+use super::yaml::{YamlNode, YamlValue};
+
+type Read<T> = dyn Fn(&Found<'_>) -> Result<T, Misread>;
+type Write<T> = dyn Fn(&T) -> Option<Outline>;
+
+/// How values of one kind are read, written and described.
+pub(super) struct Kind<T> {
+    read: Box<Read<T>>,
+    write: Box<Write<T>>,
+    shape: Box<dyn Fn() -> Shape>,
+    /// The values that there are, if they are words.
+    pub(super) words: Vec<&'static str>,
+}
+
+/// Why a value could not be read.
+enum Misread {
+    /// What it must be, as in "must be a number".
+    Must(String),
+    /// The problem was noted.
+    Told,
+}
+
+impl<T: 'static> Kind<T> {
+    /// A kind of single values. An error of `parse` says what the value must be.
+    pub(super) fn scalar(
+        parse: impl Fn(&YamlNode) -> Result<T, String> + 'static,
+        print: impl Fn(&T) -> Outline + 'static,
+        schema: impl Fn() -> Value + 'static,
+    ) -> Self {
+        Self {
+            read: Box::new(move |found| parse(found.node).map_err(Misread::Must)),
+            write: Box::new(move |value| Some(print(value))),
+            shape: Box::new(move || Shape::Scalar { forms: vec![schema()], range: String::new() }),
+            words: Vec::new(),
+        }
+    }
+
+    /// A kind of any values; `read` notes its problems itself.
+    pub(super) fn new(
+        read: impl Fn(&Found<'_>) -> Option<T> + 'static,
+        write: impl Fn(&T) -> Option<Outline> + 'static,
+        shape: impl Fn() -> Shape + 'static,
+    ) -> Self {
+        Self {
+            read: Box::new(move |found| read(found).ok_or(Misread::Told)),
+            write: Box::new(write),
+            shape: Box::new(shape),
+            words: Vec::new(),
+        }
+    }
+
+    /// Reads a value; `None`: its problem was noted.
+    pub(super) fn read(&self, found: &Found<'_>) -> Option<T> {
+        match (self.read)(found) {
+            Ok(value) => return Some(value),
+            Err(Misread::Must(error)) => found.wrong(&error),
+            Err(Misread::Told) => {}
+        }
+        None
+    }
+
+    /// Writes a value; `None`: the key is left out.
+    pub(super) fn write(&self, value: &T) -> Option<Outline> {
+        (self.write)(value)
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        (self.shape)()
+    }
+
+    /// The same values as another type.
+    pub(super) fn map<U: 'static>(
+        self,
+        to: impl Fn(T) -> U + 'static,
+        from: impl Fn(&U) -> T + 'static,
+    ) -> Kind<U> {
+        Kind {
+            read: Box::new(move |found| (self.read)(found).map(&to)),
+            write: Box::new(move |value| (self.write)(&from(value))),
+            shape: self.shape,
+            words: self.words,
+        }
+    }
+
+    /// With what the schema cannot say about the range.
+    pub(super) fn with_range(self, text: String) -> Self {
+        let shape = self.shape;
+        let shape = Box::new(move || match shape() {
+            Shape::Scalar { forms, .. } => Shape::Scalar { forms, range: text.clone() },
+            other => other,
+        });
+        Self { shape, ..self }
+    }
+
+    /// With a word that stands for no value.
+    fn or_word(self, word: &'static str) -> Kind<Option<T>> {
+        let Self { read, write, shape, words } = self;
+        Kind {
+            read: Box::new(move |found| match &found.node.value {
+                YamlValue::Scalar(text) if text == word => Ok(None),
+                _ => read(found).map(Some).map_err(|misread| match misread {
+                    Misread::Must(error) => Misread::Must(format!("{error}, or {word}")),
+                    Misread::Told => Misread::Told,
+                }),
+            }),
+            write: Box::new(move |value| value.as_ref().map_or(Some(Outline::text(word)), &write)),
+            shape: Box::new(move || match shape() {
+                Shape::Scalar { mut forms, range } => {
+                    forms.push(json!({"const": word}));
+                    Shape::Scalar { forms, range }
+                }
+                other => other,
+            }),
+            words,
+        }
+    }
+}
+
+/// A value or `off`.
+pub(super) fn or_off<T: 'static>(kind: Kind<T>) -> Kind<Option<T>> {
+    kind.or_word("off")
+}
+
+/// A value or `auto`.
+pub(super) fn or_auto<T: 'static>(kind: Kind<T>) -> Kind<Option<T>> {
+    kind.or_word("auto")
+}
+
+/// A value that is left out if there is none.
+pub(super) fn optional<T: 'static>(kind: Kind<T>) -> Kind<Option<T>> {
+    let Kind { read, write, shape, words } = kind;
+    Kind {
+        read: Box::new(move |found| read(found).map(Some)),
+        write: Box::new(move |value| value.as_ref().and_then(&write)),
+        shape,
+        words,
+    }
+}
+
+/// A list, each item of which messages call `each`. If it must not be empty, `empty` says what it needs; an empty list
+/// is then not written.
+pub(super) fn list<T: 'static>(
+    kind: Kind<T>,
+    each: &'static str,
+    example: &'static str,
+    empty: Option<&'static str>,
+) -> Kind<Vec<T>> {
+    many(kind, each, Some(example), empty)
+}
+
+/// One value or a list of them, which must not be empty: `empty` says what it needs.
+pub(super) fn one_or_list<T: 'static>(kind: Kind<T>, empty: &'static str) -> Kind<Vec<T>> {
+    many(kind, "", None, Some(empty))
+}
+
+fn many<T: 'static>(
+    kind: Kind<T>,
+    each: &'static str,
+    example: Option<&'static str>,
+    empty: Option<&'static str>,
+) -> Kind<Vec<T>> {
+    let kind = Arc::new(kind);
+    let (writer, shaper) = (Arc::clone(&kind), Arc::clone(&kind));
+    Kind::new(
+        move |found| {
+            let items = match (&found.node.value, example) {
+                (YamlValue::List(items), _) => &items[..],
+                (_, None) => std::slice::from_ref(found.node),
+                (_, Some(example)) => {
+                    found.wrong(&format!("must be a list, such as {example}"));
+                    return None;
+                }
+            };
+            if let (true, Some(empty)) = (items.is_empty(), empty) {
+                found.problem(format!("{} is empty: {empty}", found.what));
+            }
+            let what = if each.is_empty() { found.what.clone() } else { format!("{each} in {}", found.what) };
+            let read = |item| kind.read(&found.item(item, what.clone()));
+            Some(items.iter().filter_map(read).collect())
+        },
+        move |values: &Vec<T>| {
+            let items: Vec<_> = values.iter().filter_map(|value| writer.write(value)).collect();
+            (empty.is_none() || !items.is_empty()).then_some(Outline::List(items))
+        },
+        move || {
+            let list = Shape::List(Box::new(shaper.shape()), usize::from(empty.is_some()));
+            if example.is_some() { list } else { Shape::Any(vec![shaper.shape(), list]) }
+        },
+    )
+}
+
+/// A map with the keys of `T`.
+pub(super) fn table<T: Keys + 'static>() -> Kind<T> {
+    table_beside(&[])
+}
+
+/// A map with the keys of `T`, which may be mistaken for one with the keys `also`.
+pub(super) fn table_beside<T: Keys + 'static>(also: &'static [&'static str]) -> Kind<T> {
+    Kind::new(
+        move |found| found.table(also),
+        |value: &T| {
+            let mut map = Map::new();
+            value.write(&mut map);
+            Some(map.into())
+        },
+        || {
+            let mut keys = Vec::new();
+            T::describe(&mut keys);
+            Shape::Table { keys, needs: T::needs() }
+        },
+    )
+}
+
+/// A map, or the one value that matters in it.
+pub(super) fn shorthand<S: 'static, T: Keys + 'static>(
+    short: Kind<S>,
+    long: impl Fn(S) -> T + 'static,
+) -> Kind<T> {
+    let (short, table) = (Arc::new(short), Arc::new(table::<T>()));
+    let (shaper, writer, reader) = (Arc::clone(&short), Arc::clone(&table), Arc::clone(&table));
+    Kind::new(
+        move |found| match found.node.value {
+            YamlValue::Scalar(_) => short.read(found).map(&long),
+            _ => reader.read(found),
+        },
+        move |value| writer.write(value),
+        move || Shape::Any(vec![shaper.shape(), table.shape()]),
+    )
+}
+
+/// A map whose keys are names that the user chooses, each of a `thing`.
+pub(super) fn named<T: Keys + 'static>(
+    thing: &'static str,
+    example: &'static str,
+) -> Kind<BTreeMap<Arc<str>, T>> {
+    Kind::new(
+        move |found| {
+            let mut all = BTreeMap::new();
+            for (key, node) in found.pairs()? {
+                // Names stand in log lines, metric labels, paths of the admin API, and as POOL/BACKEND on the command
+                // line.
+                let good = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+                if !key.text.chars().all(good) || key.text.chars().all(|c| c == '.') {
+                    let problem = "must be letters, digits, '-', '_' and '.', and not dots alone";
+                    found.decoder.problem(key.at, format!("the name {:?} {problem}", key.text));
+                }
+                let what = format!("{thing} {:?}", key.text);
+                all.extend(
+                    found
+                        .named(&key.text, node, what)
+                        .table(&[])
+                        .map(|value| (key.text.as_str().into(), value)),
+                );
+            }
+            Some(all)
+        },
+        |all: &BTreeMap<Arc<str>, T>| {
+            let entry = |(name, value): (&Arc<str>, &T)| Some((name.to_string(), table().write(value)?));
+            Some(Outline::Map(all.iter().filter_map(entry).collect()))
+        },
+        move || Shape::Named(Box::new(table::<T>().shape()), example),
+    )
+}
+
+/// One of the words of a type.
+pub(super) fn word<T: Word>() -> Kind<T> {
+    word_of(T::WORDS)
+}
+
+/// One of these words.
+pub(super) fn word_of<T: Copy + PartialEq + 'static>(words: &'static [(&'static str, T)]) -> Kind<T> {
+    let known = || words.iter().map(|(word, _)| *word);
+    let print = |value: &T| {
+        let word = words.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word);
+        Outline::text(word)
+    };
+    let parse = move |node: &YamlNode| {
+        let given = node.text().unwrap_or_default();
+        if let Some((_, value)) = words.iter().find(|(word, _)| *word == given) {
+            return Ok(*value);
+        }
+        let near = nearest(given, known()).map_or(String::new(), |near| format!(" (did you mean {near:?}?)"));
+        Err(format!("must be one of {}{near}", known().collect::<Vec<_>>().join(", ")))
+    };
+    let schema = move || {
+        // YAML reads a word of digits as a number.
+        let numbers = known().filter_map(|word| word.parse::<u64>().ok()).map(Value::from);
+        json!({"enum": known().map(Value::from).chain(numbers).collect::<Vec<_>>()})
+    };
+    Kind { words: known().collect(), ..Kind::scalar(parse, print, schema) }
+}

@@ -1,0 +1,161 @@
+//! Listeners: `listeners.NAME`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::keys::{Beside, Useless, settings, words};
+use super::super::kind::{one_or_list, optional, or_off, word};
+use super::super::scalar::{file_mode, text, time_within, whole};
+use super::super::value::bind;
+use super::Pool;
+
+settings! {
+    /// A listener (`listeners.NAME`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct Listener, useless Listener::useless {
+        /// Where it accepts, one address or a list: 0.0.0.0:8080, [::]:8080 (every IPv4 and IPv6 address), :8080 (every
+        /// IPv4 address) or unix:/path.
+        bind: Vec<BindAddress> => one_or_list(bind(), "at least one address is needed"), absent Vec::new(),
+            required "0.0.0.0:8080";
+        /// The pool that its connections go to.
+        pool: Arc<str> => text().map(Arc::from, |name: &Arc<str>| name.to_string()), absent Arc::default(),
+            required "web";
+        /// What a client gets when no backend is up: a TCP reset, an orderly close, an HTTP 503, or (refuse) a refused
+        /// connect, as nothing listens until a backend is up.
+        no_backend: NoBackend => word(), default NoBackend::Reset;
+        /// Connections at once; further ones are reset. Absent: no limit of its own.
+        max_connections: Option<usize> => optional(whole(1..=u64::MAX)), absent None, example "10000";
+        /// Options of its TCP sockets.
+        options: SocketOptions => Beside, absent SocketOptions::NONE;
+        /// The mode of the sockets at Unix paths, in octal and in quotes, whatever the umask; a user that may write to
+        /// one may connect. Absent: "0660", the user and its group.
+        socket_mode: SocketMode => file_mode(), absent SocketMode::default(), example "\"0660\"",
+            only "for unix: paths";
+    }
+}
+
+impl Listener {
+    /// A listener with the defaults, in front of a pool of that name and with those settings.
+    pub fn new(bind: BindAddress, pool: Arc<str>, settings: &Pool) -> Self {
+        Self {
+            bind: vec![bind],
+            pool,
+            no_backend: NoBackend::Reset,
+            max_connections: None,
+            options: SocketOptions::new(settings),
+            socket_mode: SocketMode::default(),
+        }
+    }
+
+    fn useless(&self, key: &str) -> Useless {
+        let unix = |address: &BindAddress| matches!(address, BindAddress::Unix(_));
+        let SocketOptions { keepalive, defer_accept, fast_open, user_timeout } = self.options;
+        let for_tcp = match key {
+            "socket_mode" => {
+                let none = !self.bind.iter().any(unix);
+                return none.then(|| ("bind", "it has no Unix path".to_owned()));
+            }
+            "keepalive" => keepalive.is_some(),
+            "defer_accept" => defer_accept.is_some(),
+            "fast_open" => fast_open.is_some(),
+            "user_timeout" => user_timeout.is_some(),
+            _ => false,
+        };
+        let none = for_tcp && self.bind.iter().all(unix);
+        none.then(|| ("bind", "it has no TCP address".to_owned()))
+    }
+}
+
+/// The kernel counts it in whole seconds and takes no more than 32767 of them (tcp(7), `TCP_KEEPIDLE`).
+pub(super) const KEEPALIVE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(9 * 3600)];
+/// The kernel counts it in whole seconds, and in SYN-ACKs: seven make two minutes, after which no client waits.
+const DEFER_ACCEPT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(120)];
+/// In less, one lost segment and its retransmission (RFC 6298) would end a sound connection. A client does not wait for
+/// more than a day.
+pub(super) const USER_TIMEOUT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(24 * 3600)];
+
+settings! {
+    /// Options of a listener's TCP sockets, as tcp(7) has them. They hold for connections that are accepted after they
+    /// are set. A Unix socket has none of them.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct SocketOptions {
+        /// Idle time before TCP keepalive probes to the clients, in whole seconds (TCP_KEEPIDLE). Absent: the pool's.
+        keepalive: Option<Duration> => or_off(time_within(KEEPALIVE[0]..=KEEPALIVE[1])), absent None, example "60s";
+        /// How long the kernel holds back a connection whose client is silent (TCP_DEFER_ACCEPT); it counts SYN-ACKs,
+        /// and so rounds up to 1, 3, 7, 15, 31, 63 or 127 s. Not for services that speak first, such as SMTP, MySQL or
+        /// SSH: their clients would wait for as long.
+        defer_accept: Option<Duration> => or_off(time_within(DEFER_ACCEPT[0]..=DEFER_ACCEPT[1])), default None;
+        /// How many connections on the socket of one worker may bring data in their SYN, before the handshake is
+        /// complete (TCP_FASTOPEN, RFC 7413). net.ipv4.tcp_fastopen must have the bit 2. Only for services that can
+        /// bear to get the first data of a connection twice.
+        fast_open: Option<NonZeroU16> => or_off(whole(1..=u16::MAX.into())), default None;
+        /// How long sent data may stay unacknowledged, or unread in a full window, before the kernel ends the
+        /// connection (TCP_USER_TIMEOUT, RFC 5482). It also cuts off a client that is there and does not read, and
+        /// replaces the number of keepalive probes.
+        user_timeout: Option<Duration> => or_off(time_within(USER_TIMEOUT[0]..=USER_TIMEOUT[1])), default None;
+    }
+}
+
+impl SocketOptions {
+    /// Those of a new socket.
+    pub const NONE: Self = Self { keepalive: None, defer_accept: None, fast_open: None, user_timeout: None };
+
+    /// The defaults in front of a pool with these settings: clients are probed as its backends are.
+    pub fn new(pool: &Pool) -> Self {
+        Self { keepalive: pool.keepalive, ..Self::NONE }
+    }
+}
+
+words! {
+    /// What a client gets when no backend is up (`no_backend`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum NoBackend {
+        /// A TCP reset.
+        Reset = "reset",
+        /// An orderly close.
+        Close = "close",
+        /// An HTTP/1.1 `503 Service Unavailable`.
+        Http503 = "http-503",
+        /// Nothing listens until a backend is up: the client's connect is refused.
+        Refuse = "refuse",
+    }
+}
+
+/// The mode of a Unix socket's file, whatever the umask: a process that may write to it may connect (unix(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketMode(pub u32);
+
+impl Default for SocketMode {
+    /// Pointsman's user and group.
+    fn default() -> Self {
+        Self(0o660)
+    }
+}
+
+impl fmt::Display for SocketMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+/// An address to listen on: `0.0.0.0:8080`, `[::]:8080`, `unix:/run/x.sock`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BindAddress {
+    /// A TCP address; port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// The path of a Unix stream socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for BindAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What the keys look like, for the JSON Schema (`schema.rs`) and `conf/full.yaml` (`example.rs`).
+
+use serde_json::Value;
+
+use super::outline::Outline;
+
+/// One key of a map.
+#[derive(Clone, Debug)]
+pub(super) struct KeyShape {
+    pub(super) name: &'static str,
+    /// What it means, in sentences.
+    pub(super) doc: String,
+    pub(super) presence: Presence,
+    pub(super) shape: Shape,
+    /// A value in YAML.
+    pub(super) example: Option<&'static str>,
+    /// When it has an effect, as in "for unix: addresses".
+    pub(super) only: Option<&'static str>,
+    /// The key that it needs beside it.
+    pub(super) with: Option<&'static str>,
+}
+
+/// Whether a key must be there.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Presence {
+    Required,
+    Optional,
+    /// Without it, this holds.
+    Default(Outline),
+}
+
+/// What may stand somewhere.
+#[derive(Clone, Debug)]
+pub(super) enum Shape {
+    /// A single value.
+    Scalar {
+        /// As a JSON Schema, any of these.
+        forms: Vec<Value>,
+        /// Its range, if the schema cannot say it: "From 1s to 9h."
+        range: String,
+    },
+    Table {
+        keys: Vec<KeyShape>,
+        needs: Option<(&'static str, &'static [&'static str])>,
+    },
+    /// A list of at least so many.
+    List(Box<Shape>, usize),
+    /// A map whose keys are names like this one.
+    Named(Box<Shape>, &'static str),
+    /// Any of these; the last one says most.
+    Any(Vec<Shape>),
+}
+
+impl KeyShape {
+    pub(super) fn new(name: &'static str, doc: &[&str]) -> Self {
+        Self {
+            name,
+            doc: doc.concat().trim().to_owned(),
+            presence: Presence::Optional,
+            shape: Shape::Any(Vec::new()),
+            example: None,
+            only: None,
+            with: None,
+        }
+    }
+
+    /// It must be there; `example` is a value for it.
+    pub(super) fn require(&mut self, example: &'static str) {
+        self.presence = Presence::Required;
+        self.example = Some(example);
+    }
+
+    /// All that there is to say about it.
+    pub(super) fn text(&self) -> String {
+        let mut text = self.doc.clone();
+        if let Shape::Scalar { range, .. } = &self.shape
+            && !range.is_empty()
+        {
+            text = format!("{text} {range}");
+        }
+        if let Some(only) = self.only {
+            text = format!("{text} Only {only}.");
+        }
+        text
+    }
+}

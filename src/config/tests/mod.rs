@@ -1,0 +1,153 @@
+//! The configuration as a whole.
+
+mod laws;
+mod schema;
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+
+/// Every key that can be written, each at least once.
+const EVERYTHING: &str = r"
+runtime: {workers: 1, max_connections: 1, busy_poll: 50us, max_checks: 9, drain: {grace: 0s, timeout: 1s}}
+log: {level: info, format: text, directory: logs, rotation: daily, max_size: 100MiB, keep: 7, connections: true}
+admin: {bind: 127.0.0.1:9900, token_file: /run/token, hosts: [lb.example.com]}
+listeners:
+  one:
+    {bind: ['127.0.0.1:1', 'unix:/l'], pool: one, no_backend: reset, max_connections: 1,
+    keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s, socket_mode: '0600'}
+pools:
+  one:
+    balance: weighted
+    shadow: [least-connections, random-two]
+    discover:
+      - static: [{address: 10.0.0.1:1, name: a, weight: 3, backup: true, connections: 5}]
+      - {dns: backend:1, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
+    health: {http: {path: /health, host: h, status: 200, body: ok}, every: 2s, timeout: 1s, rise: 1, fall: 1, port: 1}
+    connect: {timeout: 1s, attempts: 1}
+    timeouts: {idle: 1h, half_closed: 1m, lifetime: off}
+    keepalive: 60s
+    user_timeout: 30s
+    on_down: {close: 1s, after: 1s}
+    on_leave: {reset: 1s}
+    on_drain: {close: 2s}
+    eject: {failures: 4, for: 20s, at_most: 40%, slow: {factor: 2.5, floor: 50ms, answers: 10, every: 8s}}
+    panic: 30%
+    limits: {connections: 100, queue: 50, queue_timeout: 3s}
+    slow_start: 15s
+  two:
+    balance: ring-hash
+    hash: {key: source-net, slots: 512, virtual_nodes: 9, load_factor: 1.25}
+    discover:
+      - {srv: _web._tcp.example.com, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
+      - {file: backends.yaml, every: 2s}
+      - {docker: {label: a=b, port: 2, network: n, engine: 'unix:///run/d', healthcheck: false}, hold: 1s}
+      - {docker: c}
+    health:
+      - {http: {path: /, status: [201, 2xx, 300-399]}, fast_every: 500ms, grace: 7s}
+      - {exchange: {send: 'PING\r\n', expect: '+PONG'}}
+      - {postgres: {role: standby, user: u, database: d, password_file: /p, require_auth: [scram-sha-256, md5]}}
+      - {redis: {role: replica, user: u, password_file: /p}}
+      - {postgres: primary}
+      - {redis: master}
+    replicas:
+      {image: i, port: 3, min: 2, max: 9, respawn: false, group: g, network: n, engine: 'unix:///run/d', env: {A: b},
+      command: [a, b], adopt: {label: c=d}, healthcheck: false, drain: 9s, stop_timeout: 8s,
+      autoscale: {connections_per_backend: 50, up_after: 6s, down_after: 2m, cooldown: 11s, step: 3, dry_run: true}}
+  three:
+    replicas: {image: i, port: 3, adopt: {name: server_*}}
+";
+
+fn read(text: &str) -> Result<Config, ConfigErrors> {
+    parse("pointsman.yaml", text, &|_| None)
+}
+
+#[test]
+fn clients_are_probed_as_their_listener_says_or_else_as_the_pool_does() {
+    let config = read(
+        r"
+listeners:
+  silent: {bind: 127.0.0.1:1, pool: p}
+  other: {bind: 127.0.0.1:2, pool: p, keepalive: 10s}
+  none: {bind: 127.0.0.1:3, pool: p, keepalive: off}
+  shortest: {bind: 127.0.0.1:4, pool: q}
+pools:
+  p: {discover: [{dns: a:1}], keepalive: 30s}
+  q: {discover: [{dns: b:1}]}
+",
+    )
+    .unwrap();
+    let keepalive = |name| config.listeners[name].options.keepalive.map(|time| time.as_secs());
+    assert_eq!(keepalive("silent"), Some(30));
+    assert_eq!(keepalive("other"), Some(10));
+    assert_eq!(keepalive("none"), None);
+    assert_eq!(keepalive("shortest"), Some(60));
+}
+
+/// The configurations in `conf`.
+fn examples() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
+}
+
+fn reads_back(config: &Config) {
+    let json = serde_json::to_string(&to_json(config)).unwrap();
+    assert_eq!(read(&json).as_ref(), Ok(config), "{json}");
+    let yaml = to_yaml(config);
+    assert_eq!(read(&yaml).as_ref(), Ok(config), "{yaml}");
+}
+
+#[test]
+fn what_is_written_down_of_a_configuration_reads_back() {
+    reads_back(&read(EVERYTHING).unwrap());
+    for path in examples() {
+        reads_back(&read(&std::fs::read_to_string(&path).unwrap()).unwrap());
+    }
+    // What could be taken for something else.
+    let odd = r"
+listeners: {on: {bind: ['unix:/tmp/$$x: y', 'unix:#'], pool: '1', keepalive: off}, no: {bind: unix:/y, pool: '1'}}
+pools:
+  '1':
+    discover: [{static: [{address: '[::1]:1', name: '${DIR:-$}: #1 - x'}, {address: 1.2.3.4:5, name: 'null'},
+      {address: 1.2.3.4:6, name: '1e3'}, {address: 1.2.3.4:7, name: '~'}, {address: 1.2.3.4:8, name: off}]}]
+    health: [{exchange: {expect: '\xff$ {}'}, timeout: 1ms, every: 1h 1ms}, {http: {path: '/?a=$$b', status: 5xx}}]
+";
+    reads_back(&read(odd).unwrap());
+}
+
+#[test]
+fn a_mode_without_quotes_is_refused_whatever_yaml_makes_of_it() {
+    let told = |mode: &str| {
+        let text = format!(
+            "{{listeners: {{l: {{bind: 'unix:/l', pool: p, socket_mode: {mode}}}}}, pools: {{p: {{discover: [{{static: [1.2.3.4:5]}}]}}}}}}"
+        );
+        read(&text).map(|config| config.listeners["l"].socket_mode).map_err(|report| report.to_string())
+    };
+    for (mode, wanted) in [("'0660'", 0o660), ("\"0o600\"", 0o600)] {
+        assert_eq!(told(mode), Ok(SocketMode(wanted)));
+    }
+    for mode in ["0660", "660", "0o660", "432", "0x1b0"] {
+        assert!(told(mode).unwrap_err().contains("must be a mode in quotes"), "{mode}");
+    }
+}
+
+#[test]
+fn a_mode_of_what_has_no_unix_path_is_a_problem() {
+    let pools = "pools: {p: {discover: [{static: [1.2.3.4:5]}]}}";
+    for (admin, listener) in [("", ", socket_mode: '0660'"), (", socket_mode: '0660'", "")] {
+        let text = format!(
+            "{{admin: {{bind: 127.0.0.1:1{admin}}}, listeners: {{l: {{bind: 127.0.0.1:2, pool: p{listener}}}}}, {pools}}}"
+        );
+        assert!(read(&text).unwrap_err().to_string().contains("it has no Unix path"), "{text}");
+    }
+}
+
+#[test]
+fn secrets_are_masked_in_what_the_api_shows() {
+    let text = "{pools: {p: {replicas: {image: i, port: 1, env: {PASSWORD: hunter2}, command: [serve, hunter2]}, health: {exchange: {send: 'AUTH hunter2', expect: OK}}}}, listeners: {l: {bind: 127.0.0.1:1, pool: p}}}";
+    let config = read(text).unwrap();
+    let shown = serde_json::to_value(to_json_without_secrets(&config)).unwrap();
+    assert_eq!(shown["pools"]["p"]["replicas"]["env"]["PASSWORD"], "***");
+    assert!(!shown.to_string().contains("hunter2"));
+}

@@ -1,0 +1,40 @@
+//! Kinds of values that only one part of the configuration has.
+
+mod bind;
+mod discover;
+mod health;
+mod pool;
+mod replicas;
+
+use std::net::IpAddr;
+
+use serde_json::json;
+
+use super::kind::Kind;
+use super::scalar::{pattern, text_that};
+
+pub use bind::bind_address;
+pub(super) use bind::{BoundAddresses, bind};
+pub(super) use discover::{
+    backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
+};
+pub(super) use health::{bytes, http_host, http_path, protocol_word, status};
+pub(super) use pool::{policy, shadow};
+pub(super) use replicas::{command, container_name, environment, group, network};
+
+/// A name as a Host header has it, but for the port.
+pub(super) fn host_name() -> Kind<String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let must = "must be a name without a port, such as lb.example.com";
+    text_that(must, || pattern("^[A-Za-z0-9._-]+$"), move |name| name.chars().all(good))
+}
+
+/// Whether the host of an address is a name, not a number.
+fn looks_like_a_name(host: &str) -> bool {
+    host.parse::<IpAddr>().is_err() && host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':')
+}
+
+/// The schema of text of at least so many characters.
+fn text_from(least: usize) -> serde_json::Value {
+    json!({"type": "string", "minLength": least})
+}
