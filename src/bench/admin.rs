@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::who::{Account, Accounts};
+use super::attribution::{CountsByName, ResponseCounts};
 use crate::api::{self, StatusReply};
 use crate::remote::{Address, Remote};
 
@@ -54,7 +54,7 @@ impl BackendCounts {
         let settled = tokio::time::Instant::now() + SETTLING;
         loop {
             let now = Self::ask(address).await?;
-            let grown: u64 = before.until(&now)?.values().map(Account::requests).sum();
+            let grown: u64 = before.until(&now)?.values().map(ResponseCounts::requests).sum();
             if grown >= by || tokio::time::Instant::now() >= settled {
                 return Ok(now);
             }
@@ -63,7 +63,7 @@ impl BackendCounts {
     }
 
     /// What each backend got between these counts and later ones: all those of the pools that got something.
-    pub(super) fn until(&self, later: &Self) -> Result<Accounts, String> {
+    pub(super) fn until(&self, later: &Self) -> Result<CountsByName, String> {
         if later.uptime < self.uptime {
             return Err("the balancer was started again during the test: its counts began anew".to_owned());
         }
@@ -75,7 +75,7 @@ impl BackendCounts {
             *pools.entry(&key.0).or_default() += grown(key, *count);
         }
         pools.retain(|_, grown| *grown > 0);
-        let mut accounts = Accounts::new();
+        let mut accounts = CountsByName::new();
         for (key, count) in &later.backends {
             let (pool, name, address) = key;
             if !pools.contains_key(pool.as_str()) {
@@ -86,7 +86,8 @@ impl BackendCounts {
             if accounts.contains_key(&shown) {
                 shown = format!("{shown} {address}");
             }
-            accounts.insert(shown, Account { succeeded: grown(key, *count), ..Account::default() });
+            accounts
+                .insert(shown, ResponseCounts { succeeded: grown(key, *count), ..ResponseCounts::default() });
         }
         Ok(accounts)
     }
@@ -103,7 +104,7 @@ mod tests {
         BackendCounts { uptime, backends: backends.collect() }
     }
 
-    fn grown(accounts: &Accounts) -> Vec<(&str, u64)> {
+    fn grown(accounts: &CountsByName) -> Vec<(&str, u64)> {
         accounts.iter().map(|(name, account)| (name.as_str(), account.requests())).collect()
     }
 

@@ -1,4 +1,4 @@
-//! One client: it sends a request, and tells what came of it.
+//! One client: sends a request and reports its result.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,34 +16,34 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::failure::Failure;
+use super::attribution::{Attribution, By};
+use super::request_error::RequestError;
 use super::speak_first::SpeakFirst;
-use super::target::{Exchange, Request, Target, TcpUntil};
-use super::who::{By, Name};
+use super::target::{BenchTarget, Request, TcpExchange, TcpUntil};
 use crate::telemetry::not_with_itself;
 
-/// How long a client lets the server end the connection first. Who ends it keeps its port from being used again for a
-/// minute (TIME-WAIT, RFC 9293, 3.6.1), and ports are what a client runs out of.
-const PARTING: Duration = Duration::from_millis(50);
-/// What is read of an answer at once.
+/// How long a client waits for the server to close first. The side that closes first keeps its port in TIME-WAIT for a
+/// minute (RFC 9293, 3.6.1), and a client runs out of ports.
+const CLOSE_WAIT: Duration = Duration::from_millis(50);
+/// The size of one read.
 const CHUNK: usize = 4 * 1024;
 
-/// What all clients do.
+/// What all clients share.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) target: Target,
+pub(super) struct ClientConfig {
+    pub(super) target: BenchTarget,
     pub(super) timeout: Duration,
     pub(super) keep_alive: bool,
     pub(super) by: By,
     pub(super) addresses: Addresses,
 }
 
-/// Where the target's name leads.
+/// The addresses of the target's name.
 #[derive(Debug)]
 pub(super) struct Addresses {
     /// At least one.
     all: Vec<SocketAddr>,
-    /// The one that was reached last.
+    /// The one that accepted last, which is tried first.
     first: AtomicUsize,
 }
 
@@ -52,7 +52,7 @@ impl Addresses {
         Self { all, first: AtomicUsize::new(0) }
     }
 
-    /// A connection to the first that takes one.
+    /// A connection to the first address that accepts one.
     async fn connect(&self) -> io::Result<TcpStream> {
         let first = self.first.load(Ordering::Relaxed);
         let mut failed = None;
@@ -77,80 +77,80 @@ impl Addresses {
     }
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
-pub(super) struct Answer {
-    /// Of HTTP.
+pub(super) struct Response {
+    /// The HTTP status.
     pub(super) status: Option<u16>,
-    /// When its last byte was there.
+    /// When its last byte arrived.
     pub(super) ended: Instant,
-    /// Of its body.
+    /// Bytes of its body.
     pub(super) bytes: u64,
-    /// Who sent it.
-    pub(super) who: Option<Name>,
+    /// The backend that it names.
+    pub(super) backend: Option<Attribution>,
 }
 
 /// A client.
 #[derive(Debug)]
 pub(super) struct Client {
-    job: Rc<Job>,
-    open: Option<Open>,
-    /// The beginning of the last body.
+    config: Rc<ClientConfig>,
+    open: Option<OpenConnection>,
+    /// The beginning of the last body, for its attribution.
     body: Vec<u8>,
-    /// Connections opened since this was asked for.
+    /// Connections opened since the last call of [`opened`](Self::opened).
     opened: u64,
 }
 
-/// A connection that is open.
+/// An open connection.
 #[derive(Debug)]
-enum Open {
+enum OpenConnection {
     Http(Http),
     Tcp(TcpStream),
 }
 
-/// Where requests are put in, and the task that carries them.
+/// The sender of requests, and the task that drives the connection.
 type Http = (SendRequest<Full<Bytes>>, AbortOnDropHandle<hyper::Result<Parts<TokioIo<SpeakFirst>>>>);
 
 impl Client {
-    pub(super) fn new(job: Rc<Job>) -> Self {
-        Self { job, open: None, body: Vec::new(), opened: 0 }
+    pub(super) fn new(config: Rc<ClientConfig>) -> Self {
+        Self { config, open: None, body: Vec::new(), opened: 0 }
     }
 
-    /// Sends a request and waits for what comes of it; [`settle`](Self::settle) must follow.
-    pub(super) async fn request(&mut self) -> Result<Answer, Failure> {
-        let job = Rc::clone(&self.job);
+    /// Sends a request and waits for its result; [`finish`](Self::finish) must follow.
+    pub(super) async fn request(&mut self) -> Result<Response, RequestError> {
+        let config = Rc::clone(&self.config);
         let exchange = async {
-            match &job.target {
-                Target::Http(request) => self.http(request).await,
-                Target::Tcp(exchange) => self.tcp(exchange).await,
+            match &config.target {
+                BenchTarget::Http(request) => self.http(request).await,
+                BenchTarget::Tcp(exchange) => self.tcp(exchange).await,
             }
         };
-        tokio::time::timeout(job.timeout, exchange).await.unwrap_or(Err(Failure::Timeout))
+        tokio::time::timeout(config.timeout, exchange).await.unwrap_or(Err(RequestError::Timeout))
     }
 
-    /// Parts from the server, unless the connection is to be used again.
-    pub(super) async fn settle(&mut self) {
-        if !self.job.keep_alive
+    /// Closes the connection unless it is kept for the next request.
+    pub(super) async fn finish(&mut self) {
+        if !self.config.keep_alive
             && let Some(open) = self.open.take()
         {
-            // Whoever does not part in time is left.
-            let _ = tokio::time::timeout(PARTING, open.part()).await;
+            // After the wait the drop of the connection closes it.
+            let _ = tokio::time::timeout(CLOSE_WAIT, open.close()).await;
         }
     }
 
-    /// Connections that were opened since this was asked last.
+    /// The connections opened since the last call.
     pub(super) fn opened(&mut self) -> u64 {
         std::mem::take(&mut self.opened)
     }
 
-    async fn connect(&mut self) -> Result<TcpStream, Failure> {
-        let stream = self.job.addresses.connect().await.map_err(|error| Failure::from(&error))?;
+    async fn connect(&mut self) -> Result<TcpStream, RequestError> {
+        let stream = self.config.addresses.connect().await.map_err(|error| RequestError::from(&error))?;
         self.opened += 1;
         Ok(stream)
     }
 
-    async fn http(&mut self, request: &Request) -> Result<Answer, Failure> {
-        let failed = |error: hyper::Error| Failure::from(&error);
+    async fn http(&mut self, request: &Request) -> Result<Response, RequestError> {
+        let failed = |error: hyper::Error| RequestError::from(&error);
         let kept = self.kept().await;
         let reused = kept.is_some();
         let (mut sender, mut connection) = match kept {
@@ -158,7 +158,7 @@ impl Client {
             None => self.handshake().await?,
         };
         let mut sent = sender.send_request(self.message(request)).await;
-        // The server ended a kept connection before the request was on its way: nobody has seen it.
+        // The server closed a kept connection before the request was sent: it is safe to send it again.
         if reused && sent.as_ref().is_err_and(hyper::Error::is_canceled) {
             (sender, connection) = self.handshake().await?;
             sent = sender.send_request(self.message(request)).await;
@@ -173,25 +173,25 @@ impl Client {
             }
         }
         let ended = Instant::now();
-        self.open = Some(Open::Http((sender, connection)));
-        let who = self.job.by.name(&head.headers, &self.body);
-        Ok(Answer { status: Some(head.status.as_u16()), ended, bytes, who })
+        self.open = Some(OpenConnection::Http((sender, connection)));
+        let backend = self.config.by.attribute(&head.headers, &self.body);
+        Ok(Response { status: Some(head.status.as_u16()), ended, bytes, backend })
     }
 
     /// The connection of the last request, if it can take another.
     async fn kept(&mut self) -> Option<Http> {
         match self.open.take() {
-            Some(Open::Http((mut sender, connection))) => {
+            Some(OpenConnection::Http((mut sender, connection))) => {
                 sender.ready().await.ok().map(|()| (sender, connection))
             }
             _ => None,
         }
     }
 
-    async fn handshake(&mut self) -> Result<Http, Failure> {
+    async fn handshake(&mut self) -> Result<Http, RequestError> {
         let stream = self.connect().await?;
         let handshake = http1::handshake(TokioIo::new(SpeakFirst::new(stream))).await;
-        let (sender, connection) = handshake.map_err(|error| Failure::from(&error))?;
+        let (sender, connection) = handshake.map_err(|error| RequestError::from(&error))?;
         let connection: JoinHandle<_> = tokio::task::spawn_local(connection.without_shutdown());
         Ok((sender, AbortOnDropHandle::new(connection)))
     }
@@ -201,14 +201,14 @@ impl Client {
         *message.method_mut() = request.method.clone();
         *message.uri_mut() = request.path.clone().into();
         *message.headers_mut() = request.headers.clone();
-        if !self.job.keep_alive {
+        if !self.config.keep_alive {
             message.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         message
     }
 
-    async fn tcp(&mut self, exchange: &Exchange) -> Result<Answer, Failure> {
-        let failed = |error: io::Error| Failure::from(&error);
+    async fn tcp(&mut self, exchange: &TcpExchange) -> Result<Response, RequestError> {
+        let failed = |error: io::Error| RequestError::from(&error);
         let mut stream = self.connect().await?;
         stream.write_all(&exchange.send).await.map_err(failed)?;
         self.body.clear();
@@ -220,7 +220,7 @@ impl Client {
                 bytes += n as u64;
                 self.keep(&chunk[..n]);
                 match (n, exchange.until) {
-                    (0, TcpUntil::Byte) => return Err(Failure::ClosedEarly),
+                    (0, TcpUntil::Byte) => return Err(RequestError::ClosedEarly),
                     (0, _) | (_, TcpUntil::Byte) => break,
                     _ => {}
                 }
@@ -228,22 +228,22 @@ impl Client {
         }
         let ended = Instant::now();
         if exchange.until == TcpUntil::Byte {
-            self.open = Some(Open::Tcp(stream));
+            self.open = Some(OpenConnection::Tcp(stream));
         }
-        let who = self.job.by.name(&HeaderMap::new(), &self.body);
-        Ok(Answer { status: None, ended, bytes, who })
+        let backend = self.config.by.attribute(&HeaderMap::new(), &self.body);
+        Ok(Response { status: None, ended, bytes, backend })
     }
 
-    /// Keeps as much of a body as is needed to know who sent it.
+    /// Keeps as much of a body as its attribution needs.
     fn keep(&mut self, data: &[u8]) {
-        let room = self.job.by.needs().saturating_sub(self.body.len());
+        let room = self.config.by.needed_bytes().saturating_sub(self.body.len());
         self.body.extend_from_slice(&data[..data.len().min(room)]);
     }
 }
 
-impl Open {
-    /// Reads until the server has ended the connection. What has come and was not read would make our end a reset.
-    async fn part(self) {
+impl OpenConnection {
+    /// Reads until the server has closed. Unread data would turn our close into a reset.
+    async fn close(self) {
         let mut stream = match self {
             Self::Http((sender, connection)) => {
                 drop(sender);

@@ -1,69 +1,68 @@
-//! A load tester: many requests at once, how they went, and who answered them.
+//! A load tester: sends many concurrent requests and reports latency, failures and which backend answered.
 //!
-//! Each request is made on a connection of its own, unless they are to be kept: to a layer-4 balancer each connection
-//! is one decision, so that the answers show how it decides.
+//! Each request has a connection of its own unless they are kept alive: a layer-4 balancer decides once per connection,
+//! so the responses show its decisions.
 //!
 //! # Closed and open loop
 //!
-//! Without a rate, each client sends its next request when it has the answer to the one before (a *closed loop*). That
-//! finds out how much can be done; but when the server stalls, so do the clients, and the requests that others would
-//! have sent in that time are never measured. A test of ten seconds of which the server sleeps five has one slow
-//! request for each client, and a fine 99th percentile. Gil Tene calls that *coordinated omission* ("How NOT to Measure
-//! Latency", 2013).
+//! Without a rate, each client sends its next request after the response to the last one (a *closed loop*). That
+//! measures throughput; but when the server stalls, so do the clients, and the requests that other users would have
+//! sent in that time are not measured. A test of ten seconds in which the server sleeps for five has one slow request
+//! per client, and a good 99th percentile. Gil Tene calls that *coordinated omission* ("How NOT to Measure Latency",
+//! 2013).
 //!
-//! With a rate, request `k` is due at `k / rate` (an *open loop*), and its latency counts from that moment, also when
-//! no client was free to send it: what a user would have waited who came then. The report tells both: from when it was
-//! due, and from when it was sent.
+//! With a rate, request `k` is due at `k / rate` (an *open loop*), and its latency counts from that time, also when no
+//! client was free to send it: what a user arriving then would have waited. The report shows both latencies, from when
+//! the request was due and from when it was sent.
 //!
-//! # How it is made
+//! # Structure
 //!
-//! [`run`] starts a thread for each core, each with a runtime and its part of the clients; they take tickets
-//! (`tickets.rs`), send (`client.rs`), and write into the book of their thread (`tally.rs`). The books are put together
-//! to the [`Report`].
+//! [`run()`] starts a thread per core, each with a runtime and its part of the clients; they take permits (`pacing.rs`),
+//! send (`client.rs`) and record into the statistics of their thread (`stats.rs`), which are merged into the
+//! [`BenchReport`].
 
 mod admin;
+mod attribution;
+mod chart;
 mod client;
-mod drawing;
-mod failure;
+mod pacing;
 mod progress;
 mod report;
+mod request_error;
+mod run;
 mod schedule;
 mod speak_first;
+mod stats;
 mod table;
-mod tally;
 mod target;
-mod tickets;
-mod who;
-mod work;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-pub use failure::Failure;
-pub use progress::{Meter, Progress};
-pub use report::{Backends, FailureCount, Late, Percentiles, Report, Share};
-pub use target::{Address, Exchange, Place, Request, Target, TcpUntil, header_field};
-pub use tickets::Until;
-pub use who::By;
-pub use work::{Error, run};
+pub use attribution::By;
+pub use pacing::Until;
+pub use progress::{BenchProgress, Meter};
+pub use report::{BackendShare, BackendShares, BenchReport, FailureCount, LateRequests, Percentiles};
+pub use request_error::RequestError;
+pub use run::{Error, run};
+pub use target::{BenchTarget, HostPort, Request, TargetUrl, TcpExchange, TcpUntil, header_field};
 
 /// A test.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    /// What is asked.
-    pub target: Target,
-    /// How often.
+pub struct BenchPlan {
+    /// What a request is.
+    pub target: BenchTarget,
+    /// When the test ends.
     pub until: Until,
-    /// How many clients there are: so many requests are under way at once, at most.
+    /// The number of clients, which is the most concurrent requests.
     pub concurrent: NonZeroUsize,
-    /// Requests a second, due at fixed moments; `None`: as fast as the answers come.
+    /// Requests a second (an open loop); `None`: as fast as responses come (a closed loop).
     pub rate: Option<f64>,
-    /// How long a request may take from when it is sent.
+    /// The time limit of a request, from when it is sent.
     pub timeout: Duration,
-    /// Whether a client's next request takes the same connection. Only for HTTP: elsewhere nobody knows where an
-    /// answer ends.
+    /// Whether a client reuses its connection. Only for HTTP: other responses have no known end.
     pub keep_alive: bool,
-    /// By what a backend is known.
+    /// How to tell which backend answered.
     pub by: By,
 }
 

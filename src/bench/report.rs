@@ -1,68 +1,68 @@
-//! What a test has found, as figures.
+//! The result of a test.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::tally::{LATE, Tally, Times};
-use super::who::Accounts;
-use super::{By, Failure, Plan, Target, Until};
+use super::attribution::{CountsByName, ResponseCounts};
+use super::stats::{LATE, LatencyHistogram, ThreadStats};
+use super::{BenchPlan, BenchTarget, By, RequestError, Until};
 
-/// What a test has found. Its names in JSON stay.
+/// The result of a test. Its JSON field names are a stable interface.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// What was asked.
+pub struct BenchReport {
+    /// The URL of the target.
     pub target: String,
     /// `closed`, or `open` if there was a rate.
     pub r#loop: &'static str,
-    /// Clients.
+    /// The number of clients.
     pub concurrent: usize,
-    /// Requests a second that were due; null: as fast as the answers came.
+    /// Requests a second that were due; null: a closed loop.
     pub rate: Option<f64>,
-    /// Whether connections were used again.
+    /// Whether connections were reused.
     pub keep_alive: bool,
-    /// How long a request could take, in seconds.
+    /// The time limit of a request, in seconds.
     pub timeout_s: f64,
-    /// How long the test was to be, in seconds; null: until all requests were done.
+    /// The planned duration in seconds; null: until all requests were done.
     pub duration_s: Option<f64>,
-    /// Requests that there were to be; null: as many as came in the time.
+    /// The planned number of requests; null: as many as fit the duration.
     pub requests: Option<u64>,
-    /// How long it was, in seconds.
+    /// The actual duration in seconds.
     pub elapsed_s: f64,
-    /// Whether it was ended early.
+    /// Whether it was interrupted.
     pub interrupted: bool,
     /// Requests that ended: those that succeeded and those that failed.
     pub done: u64,
-    /// Requests that were answered, HTTP ones with a status below 400.
+    /// Requests with a response, of HTTP with a status below 400.
     pub succeeded: u64,
-    /// The others.
+    /// Requests that failed.
     pub failed: u64,
-    /// Those by kind, the most frequent first.
+    /// The failures by kind, the most frequent first.
     pub failures: Vec<FailureCount>,
-    /// Requests that were due, and for which no client was free before the end.
+    /// Requests that were due, but no client was free before the end.
     pub not_sent: u64,
-    /// Requests that were under way when it was ended early.
+    /// Requests in flight when the test was interrupted.
     pub given_up: u64,
-    /// Requests that began late; null in a closed loop, where none is due.
-    pub late: Option<Late>,
-    /// Connections that were opened.
+    /// Requests that started late; null in a closed loop.
+    pub late: Option<LateRequests>,
+    /// Connections opened.
     pub connections: u64,
-    /// Bytes of answers, heads of HTTP not counted.
+    /// Bytes of responses, without HTTP heads.
     pub bytes: u64,
-    /// Requests that ended, by seconds.
+    /// Requests that ended, per second.
     pub requests_per_second: f64,
-    /// How long those that succeeded took, in milliseconds: from when they were due in an open loop, from when they
-    /// were sent in a closed one. Null: none succeeded.
+    /// The latency of successes in milliseconds: from when they were due in an open loop, from when they were sent in a
+    /// closed one. Null: none succeeded.
     pub latency_ms: Option<Percentiles>,
-    /// How long they took from when they were sent; null in a closed loop, where that is the latency.
+    /// Their latency from when they were sent; null in a closed loop.
     pub service_ms: Option<Percentiles>,
-    /// CPU time that the test itself took, in seconds.
+    /// The CPU time of the test itself, in seconds.
     pub cpu_s: f64,
-    /// Cores that it could use.
+    /// The cores that it could use.
     pub cores: usize,
-    /// Who answered; null: nobody knows.
-    pub backends: Option<Backends>,
-    /// Why nobody knows, if something went wrong.
+    /// The responses of each backend; null: unknown.
+    pub backends: Option<BackendShares>,
+    /// Why they are unknown, if there was an error.
     pub backends_error: Option<String>,
 }
 
@@ -73,88 +73,88 @@ pub struct FailureCount {
     pub kind: String,
     /// How many.
     pub count: u64,
-    /// It in words.
+    /// The failure as a sentence.
     pub what: String,
 }
 
-/// Requests that began late.
+/// Requests that started late.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Late {
-    /// How many began more than `after_ms` after they were due.
+pub struct LateRequests {
+    /// How many started more than `after_ms` after they were due.
     pub count: u64,
-    /// From this on it is late, in milliseconds.
+    /// The delay from which a request is late, in milliseconds.
     pub after_ms: f64,
     /// The greatest delay, in milliseconds.
     pub most_ms: f64,
 }
 
-/// Many lengths of time at a glance, in milliseconds.
+/// A distribution of durations, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Percentiles {
     /// The shortest.
     pub min: f64,
     /// The mean.
     pub mean: f64,
-    /// Half of them took at most so long.
+    /// The median.
     pub p50: f64,
-    /// Nine of ten.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 99 of 100.
+    /// The 99th percentile.
     pub p99: f64,
-    /// 999 of 1000.
+    /// The 99.9th percentile.
     pub p999: f64,
     /// The longest.
     pub max: f64,
 }
 
-/// Who answered how often.
+/// The responses of each backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Backends {
-    /// By what they were told apart.
+pub struct BackendShares {
+    /// How backends were told apart.
     pub by: String,
-    /// All that are known, by name.
-    pub all: Vec<Share>,
-    /// Answers that named nobody.
+    /// The backends, by name.
+    pub all: Vec<BackendShare>,
+    /// Responses without a known backend.
     pub unknown: u64,
 }
 
-/// What one backend answered.
+/// The responses of one backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Share {
+pub struct BackendShare {
     /// Its name.
     pub name: String,
-    /// Requests that it answered, in whatever way; connections that it was sent, if its balancer tells.
+    /// Its responses, failed ones included; with `admin`, its connections.
     pub requests: u64,
-    /// Of all that named somebody.
+    /// Its part of all attributed responses.
     pub share: f64,
-    /// Those that failed, by their status; null: its balancer does not tell.
+    /// Responses of a status of 400 or above; null with `admin`.
     pub failed: Option<u64>,
-    /// The mean latency of those that succeeded, in milliseconds.
+    /// The mean latency of its successes in milliseconds; null with `admin`.
     pub mean_ms: Option<f64>,
 }
 
-/// A test that has ended.
+/// A finished test.
 #[derive(Debug)]
-pub(super) struct Run<'a> {
-    pub(super) plan: &'a Plan,
+pub(super) struct FinishedRun<'a> {
+    pub(super) plan: &'a BenchPlan,
     pub(super) elapsed: Duration,
     pub(super) cpu: Duration,
     pub(super) total: Option<u64>,
     pub(super) taken: u64,
     pub(super) not_sent: u64,
     pub(super) interrupted: bool,
-    /// What the balancer tells, if it was asked.
-    pub(super) counts: Option<Result<Accounts, String>>,
-    pub(super) tally: Tally,
+    /// The balancer's counters, if they were used.
+    pub(super) counts: Option<Result<CountsByName, String>>,
+    pub(super) stats: ThreadStats,
 }
 
-/// To a microsecond, which is as exact as such times are.
+/// Rounded to a microsecond.
 fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 impl Percentiles {
-    fn of(times: &Times) -> Option<Self> {
+    fn of(times: &LatencyHistogram) -> Option<Self> {
         let percentile = |percent| millis(times.percentile(percent));
         (times.len() > 0).then(|| Self {
             min: millis(times.least()),
@@ -168,14 +168,14 @@ impl Percentiles {
     }
 }
 
-impl Report {
-    pub(super) fn new(run: Run<'_>) -> Self {
-        let Run { plan, tally, .. } = run;
+impl BenchReport {
+    pub(super) fn new(run: FinishedRun<'_>) -> Self {
+        let FinishedRun { plan, stats, .. } = run;
         let open = plan.rate.is_some();
-        let (succeeded, failed) = (tally.succeeded(), tally.failed_in_all());
+        let (succeeded, failed) = (stats.succeeded(), stats.total_failed());
         let done = succeeded + failed;
         let elapsed_s = run.elapsed.as_secs_f64();
-        let (backends, backends_error) = backends(&plan.by, &tally, run.counts);
+        let (backends, backends_error) = backends(&plan.by, &stats, run.counts);
         Self {
             target: plan.target.to_string(),
             r#loop: if open { "open" } else { "closed" },
@@ -193,19 +193,19 @@ impl Report {
             done,
             succeeded,
             failed,
-            failures: failures(&tally, plan.timeout),
+            failures: failures(&stats, plan.timeout),
             not_sent: run.not_sent,
             given_up: run.taken.saturating_sub(done),
-            late: open.then(|| Late {
-                count: tally.late,
+            late: open.then(|| LateRequests {
+                count: stats.late,
                 after_ms: millis(LATE),
-                most_ms: millis(tally.latest),
+                most_ms: millis(stats.latest),
             }),
-            connections: tally.connections,
-            bytes: tally.bytes,
+            connections: stats.connections,
+            bytes: stats.bytes,
             requests_per_second: if elapsed_s > 0.0 { done as f64 / elapsed_s } else { 0.0 },
-            latency_ms: Percentiles::of(&tally.latency),
-            service_ms: if open { Percentiles::of(&tally.service) } else { None },
+            latency_ms: Percentiles::of(&stats.latency),
+            service_ms: if open { Percentiles::of(&stats.service) } else { None },
             cpu_s: run.cpu.as_secs_f64(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             backends,
@@ -213,33 +213,33 @@ impl Report {
         }
     }
 
-    /// Why the test says nothing about the target, if not one request of it was answered.
+    /// Why the test says nothing about the target, if no request got a response.
     pub fn unanswered(&self) -> Option<String> {
         let answers = self.failures.iter().filter(|failure| failure.kind.starts_with("status_")).count();
         let reason = self.failures.first().filter(|_| self.succeeded == 0 && answers == 0)?;
-        Some(format!("nothing was answered at {}: {}", self.target, reason.what))
+        Some(format!("no request was answered at {}: {}", self.target, reason.what))
     }
 
-    /// For programs.
+    /// As JSON, with a line break at the end.
     pub fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }
 
-    /// The part of the machine's CPU time that the test itself took.
+    /// The part of the machine's CPU time that the test used.
     pub(super) fn cpu_share(&self) -> f64 {
         if self.elapsed_s > 0.0 { self.cpu_s / (self.elapsed_s * self.cores as f64) } else { 0.0 }
     }
 
-    /// What a request is called: to a server that speaks no HTTP it is a connection.
+    /// Whether requests are HTTP; others are called connections.
     pub(super) fn is_http(&self) -> bool {
         self.target.starts_with("http:")
     }
 }
 
-fn failures(tally: &Tally, timeout: Duration) -> Vec<FailureCount> {
-    let mut failures: Vec<(&Failure, &u64)> = tally.failures.iter().collect();
+fn failures(stats: &ThreadStats, timeout: Duration) -> Vec<FailureCount> {
+    let mut failures: Vec<(&RequestError, &u64)> = stats.failures.iter().collect();
     failures.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
-    let count = |(failure, count): (&Failure, &u64)| FailureCount {
+    let count = |(failure, count): (&RequestError, &u64)| FailureCount {
         kind: failure.kind(),
         count: *count,
         what: failure.explain(timeout),
@@ -249,59 +249,60 @@ fn failures(tally: &Tally, timeout: Duration) -> Vec<FailureCount> {
 
 fn backends(
     by: &By,
-    tally: &Tally,
-    counts: Option<Result<Accounts, String>>,
-) -> (Option<Backends>, Option<String>) {
-    let told = counts.is_some();
-    let (label, accounts) = match counts {
+    stats: &ThreadStats,
+    counts: Option<Result<CountsByName, String>>,
+) -> (Option<BackendShares>, Option<String>) {
+    let from_admin = counts.is_some();
+    let (label, counts_by_name) = match counts {
         Some(Err(error)) => return (None, Some(error)),
-        Some(Ok(accounts)) if accounts.is_empty() => {
-            let nothing = "the balancer has sent no connection anywhere: is it in front of the target?";
+        Some(Ok(counts_by_name)) if counts_by_name.is_empty() => {
+            let nothing = "the balancer has routed no connection: is it in front of the target?";
             return (None, Some(nothing.to_owned()));
         }
-        Some(Ok(accounts)) => (by.to_string(), accounts),
-        None => match tally.names.best(by) {
+        Some(Ok(counts_by_name)) => (by.to_string(), counts_by_name),
+        None => match stats.names.best(by) {
             Some(best) => best,
-            None => return (None, nothing_named(by, tally)),
+            None => return (None, nothing_named(by, stats)),
         },
     };
-    let named: u64 = accounts.values().map(super::who::Account::requests).sum();
-    let share = |(name, account): (String, super::who::Account)| Share {
+    let named: u64 = counts_by_name.values().map(ResponseCounts::requests).sum();
+    let share = |(name, counts): (String, ResponseCounts)| BackendShare {
         name,
-        requests: account.requests(),
-        share: account.requests() as f64 / named.max(1) as f64,
-        failed: (!told).then_some(account.failed),
-        mean_ms: (!told && account.succeeded > 0).then(|| {
-            let nanos = account.time.as_nanos() / u128::from(account.succeeded);
+        requests: counts.requests(),
+        share: counts.requests() as f64 / named.max(1) as f64,
+        failed: (!from_admin).then_some(counts.failed),
+        mean_ms: (!from_admin && counts.succeeded > 0).then(|| {
+            let nanos = counts.time.as_nanos() / u128::from(counts.succeeded);
             millis(Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)))
         }),
     };
-    // Answers under the other ways named somebody too, but not so that it could be compared.
-    let answers = tally.names.answers() + tally.nameless;
-    let unknown = if told { tally.connections.saturating_sub(named) } else { answers.saturating_sub(named) };
-    (Some(Backends { by: label, all: accounts.into_iter().map(share).collect(), unknown }), None)
+    // Responses attributed by other methods cannot be compared and count as unknown.
+    let responses = stats.names.total() + stats.nameless;
+    let unknown =
+        if from_admin { stats.connections.saturating_sub(named) } else { responses.saturating_sub(named) };
+    (Some(BackendShares { by: label, all: counts_by_name.into_iter().map(share).collect(), unknown }), None)
 }
 
-/// Who asked for names in one way, and got none, is told.
-fn nothing_named(by: &By, tally: &Tally) -> Option<String> {
+/// The error of a given method that attributes no response.
+fn nothing_named(by: &By, stats: &ThreadStats) -> Option<String> {
     match by {
         By::Auto | By::Admin(_) => None,
-        _ if tally.nameless == 0 => None,
-        By::Header(name) => Some(format!("no answer has a header {name}")),
-        By::Body(expression) => Some(format!("{expression} is found in no answer")),
+        _ if stats.nameless == 0 => None,
+        By::Header(name) => Some(format!("no response has a header {name}")),
+        By::Body(expression) => Some(format!("{expression} matches no response")),
     }
 }
 
-impl Target {
-    /// What one request of it is, for people.
+impl BenchTarget {
+    /// What one request of it is, as text.
     pub fn explain(&self) -> &'static str {
         use super::TcpUntil;
         match self {
-            Self::Http(_) => "a request and its whole answer",
+            Self::Http(_) => "a request and its complete response",
             Self::Tcp(exchange) => match exchange.until {
-                TcpUntil::Connected => "a connection that opens",
-                TcpUntil::Byte => "a connection until its first byte comes back",
-                TcpUntil::Closed => "a connection until the server ends it",
+                TcpUntil::Connected => "opening a connection",
+                TcpUntil::Byte => "a connection until the first byte arrives",
+                TcpUntil::Closed => "a connection until the server closes it",
             },
         }
     }

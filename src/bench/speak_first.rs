@@ -1,7 +1,7 @@
-//! A connection on which nothing is heard before something was said.
+//! A connection that is not read before the first write.
 //!
-//! A balancer without a backend may answer 503 as soon as it is connected to. hyper takes an answer that was there
-//! before its question for a broken connection; to a load tester it is the answer.
+//! A balancer without a backend may send a 503 as soon as it accepts. hyper treats a response before its request as an
+//! error; to a load tester it is the response.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 pub(super) struct SpeakFirst {
     stream: TcpStream,
     spoken: bool,
-    /// Who wants to read.
+    /// The pending reader.
     reader: Option<Waker>,
 }
 

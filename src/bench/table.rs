@@ -1,21 +1,21 @@
-//! The report as text, no wider than 80 columns.
+//! The report as a table of at most 80 columns.
 
 use std::fmt::Write;
 
-use super::report::{Backends, Percentiles, Report};
+use super::report::{BackendShares, BenchReport, Percentiles};
 use crate::humanize::{percent, time, unlisted};
 
 /// More backends than this are not listed one by one.
 const LISTED: usize = 40;
-/// The widest name of a backend that does not move the columns.
+/// The widest name that keeps the columns aligned.
 const NAME: usize = 20;
-/// Letters of the longest bar.
+/// Characters of the longest bar.
 const BAR: usize = 20;
-/// A test that takes more of the machine's CPU than this may measure itself.
+/// Above this part of the machine's CPU, the test may measure itself.
 const BUSY: f64 = 0.8;
 
-impl Report {
-    /// For a person.
+impl BenchReport {
+    /// The table for a terminal.
     pub fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -33,13 +33,13 @@ impl Report {
         }
         if let Some(error) = &self.backends_error {
             writeln!(to)?;
-            wrapped(&format!("Who answered is not known: {error}"), to)?;
+            wrapped(&format!("The backends are unknown: {error}"), to)?;
         }
         writeln!(to)?;
         self.notes().iter().try_for_each(|note| wrapped(note, to))
     }
 
-    /// What was to be done, on one line.
+    /// The plan on one line.
     pub(super) fn plan(&self) -> String {
         let what = if self.is_http() { "requests" } else { "connections" };
         let mut words = match (self.requests, self.duration_s) {
@@ -49,19 +49,16 @@ impl Report {
         if let Some(per_second) = self.rate {
             let _ = write!(words, ", {} a second", rate(per_second));
         }
-        let _ = write!(words, ", {} at once", self.concurrent);
+        let _ = write!(words, ", {} concurrent", self.concurrent);
         if self.is_http() {
-            words += if self.keep_alive {
-                ", on connections that are kept"
-            } else {
-                ", each on a connection of its own"
-            };
+            words +=
+                if self.keep_alive { ", on kept-alive connections" } else { ", each on its own connection" };
         }
         words
     }
 
     fn write_totals(&self, to: &mut String) -> std::fmt::Result {
-        let early = if self.interrupted { ", ended early" } else { "" };
+        let early = if self.interrupted { ", interrupted" } else { "" };
         let total =
             format!("in {}, {} a second{early}", time(self.elapsed_s * 1e3), rate(self.requests_per_second));
         writeln!(to, "{:12} {:>10}  {total}", "done", self.done)?;
@@ -72,7 +69,7 @@ impl Report {
         }
         if let Some(late) = self.late.filter(|late| late.count > 0) {
             let words = format!(
-                "began over {} after they were due, at most {}",
+                "sent over {} after they were due, at most {}",
                 time(late.after_ms),
                 time(late.most_ms)
             );
@@ -81,12 +78,12 @@ impl Report {
         if self.not_sent > 0 {
             writeln!(
                 to,
-                "{:12} {:>10}  were due, and no client was free before the end",
+                "{:12} {:>10}  were due, but no client was free before the end",
                 "never sent", self.not_sent
             )?;
         }
         if self.given_up > 0 {
-            writeln!(to, "{:12} {:>10}  were under way when it was ended", "given up", self.given_up)?;
+            writeln!(to, "{:12} {:>10}  were in flight when it was interrupted", "given up", self.given_up)?;
         }
         if self.keep_alive {
             writeln!(to, "{:12} {:>10}", "connections", self.connections)?;
@@ -112,39 +109,40 @@ impl Report {
         }
     }
 
-    /// What the figures mean.
+    /// How to read the figures.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         notes.push(match self.rate {
-            None => "Closed loop: each client asks again when it has its answer. While a server stalls, nobody \
-                     asks, so that a stall counts once for each client; --rate counts what everybody would have \
-                     waited."
+            None => "Closed loop: each client sends its next request after its response. While the server stalls, no \
+                     requests are sent, so a stall counts once per client; --rate counts it for all requests that \
+                     were due."
                 .to_owned(),
-            Some(_) => "Open loop: latency counts from the moment when a request was due, also when no client was \
-                        free to send it (free of coordinated omission, as Gil Tene calls it); \"from sent\" is what a \
-                        test without --rate would tell."
+            Some(_) => "Open loop: latency counts from when a request was due, also when no client was free to send it \
+                        (no coordinated omission, as Gil Tene calls it); \"from sent\" is what a test without --rate \
+                        measures."
                 .to_owned(),
         });
         if self.not_sent > 0 {
             notes.push(
-                "Those that were never sent are not among the latencies, which would be longer.".to_owned(),
+                "Requests that were never sent are not among the latencies, which would be longer."
+                    .to_owned(),
             );
         }
         let timeouts: u64 = self.failures.iter().filter(|f| f.kind == "timeout").map(|f| f.count).sum();
         if timeouts > 0 {
             notes.push(format!(
-                "The {timeouts} that were not over in time are not among the latencies, which would be longer."
+                "The {timeouts} that timed out are not among the latencies, which would be longer."
             ));
         }
         if self.backends.as_ref().is_some_and(|backends| backends.all.len() == 1) {
             notes.push(
-                "All answers look alike: --by header:NAME, body:REGEX or admin may tell backends apart."
+                "All responses look alike: --by header:NAME, body:REGEX or admin may tell backends apart."
                     .to_owned(),
             );
         }
         let share = self.cpu_share();
         let mut cpu = format!(
-            "The test itself took {} of CPU, {:.0} % of {}.",
+            "The test itself used {} of CPU, {:.0} % of {}.",
             time(self.cpu_s * 1e3),
             share * 100.0,
             if self.cores == 1 { "the core".to_owned() } else { format!("{} cores", self.cores) }
@@ -171,7 +169,7 @@ fn part(number: u64, of: u64) -> String {
     if of == 0 { String::new() } else { percent(number as f64 / of as f64) }
 }
 
-fn write_backends(backends: &Backends, times: bool, to: &mut String) -> std::fmt::Result {
+fn write_backends(backends: &BackendShares, times: bool, to: &mut String) -> std::fmt::Result {
     let label = format!("by {}", backends.by);
     let short: String = label.chars().take(78).collect();
     let counted = if backends.by.starts_with("admin") { "connections" } else { "requests" };
@@ -197,14 +195,14 @@ fn write_backends(backends: &Backends, times: bool, to: &mut String) -> std::fmt
     writeln!(to, "  ({short})")
 }
 
-/// A bar as long as its part of the greatest, to an eighth of a letter.
+/// A bar in proportion to the greatest value, to an eighth of a character.
 fn bar(value: u64, greatest: u64) -> String {
     let eighths = (value as f64 / greatest.max(1) as f64 * (BAR * 8) as f64).round() as usize;
     let rest = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8];
     "█".repeat(eighths / 8) + rest
 }
 
-/// Lines of at most 80 letters.
+/// Wraps at 80 columns.
 fn wrapped(text: &str, to: &mut String) -> std::fmt::Result {
     let mut length = 0;
     for word in text.split(' ') {
@@ -223,18 +221,18 @@ fn wrapped(text: &str, to: &mut String) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::super::tests::report;
-    use super::super::{FailureCount, Late};
+    use super::super::{FailureCount, LateRequests};
     use super::*;
 
     #[test]
-    fn a_table_fits_eighty_columns_and_tells_everything() {
+    fn the_table_fits_eighty_columns_and_is_complete() {
         let mut report = report(&[("a", 6), ("b", 3), ("c", 0)]);
         let failed = |kind: &str, what: &str| FailureCount { kind: kind.into(), count: 4, what: what.into() };
         report.failures =
-            vec![failed("refused", "connection refused"), failed("timeout", "not over in time (1s)")];
+            vec![failed("refused", "connection refused"), failed("timeout", "timed out after 1s")];
         report.service_ms = report.latency_ms;
         report.rate = Some(1000.0);
-        report.late = Some(Late { count: 5, after_ms: 10.0, most_ms: 1234.0 });
+        report.late = Some(LateRequests { count: 5, after_ms: 10.0, most_ms: 1234.0 });
         (report.not_sent, report.given_up, report.interrupted, report.keep_alive) = (77, 88, true, true);
         let table = report.table();
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
@@ -242,15 +240,15 @@ mod tests {
             "connection refused",
             "at most 1.23 s",
             "77  were due",
-            "88  were under way",
-            "ended early",
+            "88  were in flight",
+            "interrupted",
             "1000 a second",
             "from due",
             "from sent",
             "p99.9",
             "66.7 %",
             "coordinated omission",
-            "The 4 that were not over in time are",
+            "The 4 that timed out are",
             "████████████████████",
             "of CPU",
         ] {
@@ -259,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_backends_some_are_listed_and_the_others_counted() {
+    fn of_many_backends_some_are_listed_and_the_rest_counted() {
         let names: Vec<_> = (0..100).map(|n| format!("b{n}")).collect();
         let backends: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
         let table = report(&backends).table();
@@ -267,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_as_long_as_its_part() {
+    fn a_bar_is_proportional_to_its_value() {
         assert_eq!(bar(10, 10).chars().count(), 20);
         assert_eq!(bar(5, 10), "█".repeat(10));
         assert_eq!(bar(1, 160), "▏");

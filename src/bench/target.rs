@@ -1,4 +1,4 @@
-//! What is asked: an HTTP request of a URL, or a TCP connection and what is said on it.
+//! The target of a test: an HTTP request, or a TCP connection with an optional exchange.
 
 use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
@@ -9,18 +9,18 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{Method, Uri};
 
-/// What a request is.
+/// What one request of a test is.
 #[derive(Clone, Debug)]
-pub enum Target {
-    /// A request and its answer.
+pub enum BenchTarget {
+    /// A request and its response.
     Http(Request),
     /// A connection.
-    Tcp(Exchange),
+    Tcp(TcpExchange),
 }
 
-/// Where it is.
+/// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct HostPort {
     /// A name or an IP address, without brackets.
     pub host: String,
     /// The port.
@@ -31,51 +31,51 @@ pub struct Place {
 #[derive(Clone, Debug)]
 pub struct Request {
     /// Where it is sent.
-    pub place: Place,
-    /// What is asked for.
+    pub place: HostPort,
+    /// The path and query.
     pub path: PathAndQuery,
-    /// How.
+    /// The method.
     pub method: Method,
-    /// All header fields but those that say what becomes of the connection.
+    /// All header fields but `Connection`.
     pub headers: HeaderMap,
-    /// What is sent along.
+    /// The body.
     pub body: Bytes,
 }
 
-/// A TCP connection: what is said, and when it counts as done.
+/// A TCP connection: what is sent, and when it counts as a success.
 #[derive(Clone, Debug)]
-pub struct Exchange {
+pub struct TcpExchange {
     /// Where it goes.
-    pub place: Place,
-    /// What is said at once.
+    pub place: HostPort,
+    /// What is sent first.
     pub send: Bytes,
-    /// What is waited for.
+    /// When it succeeds.
     pub until: TcpUntil,
 }
 
 /// When a TCP connection counts as a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TcpUntil {
-    /// It is open, and what is to be sent is sent.
+    /// When it is open and everything is sent.
     Connected,
-    /// Something came back.
+    /// When the first byte arrives.
     Byte,
-    /// The other side has ended it.
+    /// When the server closes it.
     Closed,
 }
 
-/// Where the target is, as it is written.
+/// The URL of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub enum TargetUrl {
     /// `http://HOST[:PORT][/PATH]`.
-    Http(Place, PathAndQuery),
+    Http(HostPort, PathAndQuery),
     /// `tcp://HOST:PORT`.
-    Tcp(Place),
+    Tcp(HostPort),
 }
 
-impl Target {
-    /// Where it is.
-    pub fn place(&self) -> &Place {
+impl BenchTarget {
+    /// Its host and port.
+    pub fn place(&self) -> &HostPort {
         match self {
             Self::Http(request) => &request.place,
             Self::Tcp(exchange) => &exchange.place,
@@ -83,7 +83,7 @@ impl Target {
     }
 }
 
-impl Display for Target {
+impl Display for BenchTarget {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Http(request) => write!(f, "http://{}{}", request.place.authority(), request.path),
@@ -92,7 +92,7 @@ impl Display for Target {
     }
 }
 
-impl Place {
+impl HostPort {
     /// As in a URL of HTTP, and in its Host.
     fn authority(&self) -> String {
         let text = self.to_string();
@@ -103,7 +103,7 @@ impl Place {
     }
 }
 
-impl Display for Place {
+impl Display for HostPort {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self.host.parse() {
             Ok(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
@@ -112,7 +112,7 @@ impl Display for Place {
     }
 }
 
-impl FromStr for Address {
+impl FromStr for TargetUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -141,19 +141,19 @@ impl FromStr for Address {
             (Some(scheme), port) if *scheme == Scheme::HTTP => {
                 let path = uri.path_and_query().cloned();
                 let path = path.unwrap_or_else(|| PathAndQuery::from_static("/"));
-                Ok(Self::Http(Place { host, port: port.unwrap_or(80) }, path))
+                Ok(Self::Http(HostPort { host, port: port.unwrap_or(80) }, path))
             }
             (Some(scheme), _) if *scheme == Scheme::HTTPS => Err(format!(
-                "https:// is not spoken here: ask the service behind TLS by http://, or try tcp://{host}:{}, which \
-                 opens and closes connections without looking into them",
+                "https:// is not supported: use http:// behind TLS termination, or tcp://{host}:{}, which only opens and \
+                 closes connections",
                 port.unwrap_or(443)
             )),
             (Some(scheme), Some(port)) if scheme.as_str() == "tcp" => {
-                // A path on a connection without requests would be a misunderstanding.
+                // A TCP connection has no requests, so a path must be a mistake.
                 if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
                     return Err(format!("{}: a TCP connection has no path", wanted()));
                 }
-                Ok(Self::Tcp(Place { host, port }))
+                Ok(Self::Tcp(HostPort { host, port }))
             }
             (Some(scheme), None) if scheme.as_str() == "tcp" => {
                 Err(format!("{}: tcp:// needs a port", wanted()))
@@ -164,17 +164,23 @@ impl FromStr for Address {
 }
 
 impl Request {
-    /// A request with these header fields besides what every client sends.
-    pub fn new(place: Place, path: PathAndQuery, method: Method, headers: &HeaderMap, body: Bytes) -> Self {
+    /// A request with these header fields in addition to the usual ones.
+    pub fn new(
+        place: HostPort,
+        path: PathAndQuery,
+        method: Method,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Self {
         let mut all = HeaderMap::new();
-        // A name that is no header value is none that can be resolved either.
+        // A host that is not a valid header value cannot be resolved either.
         if let Ok(host) = HeaderValue::try_from(place.authority()) {
             all.insert(header::HOST, host);
         }
         let agent = concat!("pointsman-bench/", env!("CARGO_PKG_VERSION"));
         all.insert(header::USER_AGENT, HeaderValue::from_static(agent));
         all.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-        // What is given replaces what is usual; a name that is given twice stays twice.
+        // A given field replaces the default; one given twice stays twice.
         for name in headers.keys() {
             all.remove(name);
         }
@@ -191,7 +197,7 @@ pub fn header_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let (name, value) = text.split_once(':').ok_or_else(wanted)?;
     let name: HeaderName = name.trim().parse().map_err(|_| wanted())?;
     if name == header::CONNECTION {
-        return Err("what becomes of the connection is said by --keep-alive, not by a header".to_owned());
+        return Err("--keep-alive decides about the connection, not a header".to_owned());
     }
     if name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING {
         return Err(format!("{name} follows from --body"));
@@ -207,22 +213,25 @@ mod tests {
 
     fn http(text: &str) -> (String, u16, String) {
         match text.parse().unwrap() {
-            Address::Http(place, path) => (place.host, place.port, path.to_string()),
-            Address::Tcp(_) => panic!("{text} is no TCP"),
+            TargetUrl::Http(place, path) => (place.host, place.port, path.to_string()),
+            TargetUrl::Tcp(_) => panic!("{text} is no TCP"),
         }
     }
 
     #[test]
-    fn urls_are_read_with_what_may_be_left_out() {
+    fn urls_have_optional_parts() {
         let of = |host: &str, port, path: &str| (host.to_owned(), port, path.to_owned());
         assert_eq!(http("http://localhost"), of("localhost", 80, "/"));
         assert_eq!(http("http://a.b:8080/x?y=1"), of("a.b", 8080, "/x?y=1"));
         assert_eq!(http("HTTP://[::1]:81?q"), of("::1", 81, "/?q"));
-        assert_eq!("tcp://[::1]:6379".parse(), Ok(Address::Tcp(Place { host: "::1".into(), port: 6379 })));
+        assert_eq!(
+            "tcp://[::1]:6379".parse(),
+            Ok(TargetUrl::Tcp(HostPort { host: "::1".into(), port: 6379 }))
+        );
     }
 
     #[test]
-    fn what_cannot_be_asked_is_refused_with_what_to_do() {
+    fn an_unusable_url_is_refused_with_a_remedy() {
         for (text, word) in [
             ("https://a/", "tcp://a:443"),
             ("127.0.0.1:8080", "did you mean http://127.0.0.1:8080?"),
@@ -237,14 +246,14 @@ mod tests {
             ("http:///x", "http://HOST"),
             ("://", "http://HOST"),
         ] {
-            let error = text.parse::<Address>().unwrap_err();
+            let error = text.parse::<TargetUrl>().unwrap_err();
             assert!(error.contains(word), "{text}: {error}");
         }
     }
 
     #[test]
-    fn a_header_that_is_given_replaces_the_usual_one() {
-        let place = Place { host: "::1".into(), port: 80 };
+    fn a_given_header_replaces_the_default() {
+        let place = HostPort { host: "::1".into(), port: 80 };
         let given = HeaderMap::from_iter(["Host: other", "X-A: 1"].map(|text| header_field(text).unwrap()));
         let path = PathAndQuery::from_static("/");
         let of =
@@ -259,7 +268,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_place_is_read_as_it_is_written(
+        fn a_host_and_port_is_parsed_as_it_is_printed(
             host in prop_oneof![
                 "[a-z][a-z0-9-]{0,9}(\\.[a-z][a-z0-9]{0,5}){0,2}",
                 any::<std::net::Ipv4Addr>().prop_map(|ip| ip.to_string()),
@@ -267,15 +276,15 @@ mod tests {
             ],
             port in 1u16..,
         ) {
-            let place = Place { host, port };
-            prop_assert_eq!(format!("tcp://{place}").parse(), Ok(Address::Tcp(place.clone())));
+            let place = HostPort { host, port };
+            prop_assert_eq!(format!("tcp://{place}").parse(), Ok(TargetUrl::Tcp(place.clone())));
             let path = PathAndQuery::from_static("/");
-            prop_assert_eq!(format!("http://{place}").parse(), Ok(Address::Http(place, path)));
+            prop_assert_eq!(format!("http://{place}").parse(), Ok(TargetUrl::Http(place, path)));
         }
 
         #[test]
         fn no_text_makes_it_panic(text in "(http|tcp|https)://[a-z0-9:@\\[\\]/?.]{0,16}|\\PC{0,20}") {
-            let _ = text.parse::<Address>();
+            let _ = text.parse::<TargetUrl>();
             let _ = header_field(&text);
         }
     }

@@ -1,4 +1,4 @@
-//! A report of made-up figures, and tests that take a server and no process.
+//! A sample report, and tests with a server in this process.
 
 use std::future::pending;
 use std::io::{Read, Write};
@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 
-use super::report::{Backends, Percentiles, Share};
+use super::report::{BackendShare, BackendShares, Percentiles};
 use super::*;
 use crate::testing::in_time;
 
-pub(super) fn report(backends: &[(&str, u64)]) -> Report {
+pub(super) fn report(backends: &[(&str, u64)]) -> BenchReport {
     let total: u64 = backends.iter().map(|(_, requests)| requests).sum();
-    let share = |(name, requests): &(&str, u64)| Share {
+    let share = |(name, requests): &(&str, u64)| BackendShare {
         name: (*name).to_owned(),
         requests: *requests,
         share: *requests as f64 / total.max(1) as f64,
         failed: Some(0),
         mean_ms: Some(1.5),
     };
-    Report {
+    BenchReport {
         target: "http://127.0.0.1:8080/".to_owned(),
         r#loop: "closed",
         concurrent: 3,
@@ -54,7 +54,7 @@ pub(super) fn report(backends: &[(&str, u64)]) -> Report {
         service_ms: None,
         cpu_s: 0.5,
         cores: 2,
-        backends: Some(Backends {
+        backends: Some(BackendShares {
             by: "header x-backend".to_owned(),
             all: backends.iter().map(share).collect(),
             unknown: 0,
@@ -63,8 +63,8 @@ pub(super) fn report(backends: &[(&str, u64)]) -> Report {
     }
 }
 
-/// A server that says this to everybody and ends the connection.
-fn saying(words: &'static [u8]) -> SocketAddr {
+/// A server that sends this to each client and closes.
+fn sending(words: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -72,7 +72,7 @@ fn saying(words: &'static [u8]) -> SocketAddr {
             let mut request = [0; 1024];
             if !words.is_empty() {
                 let _ = stream.write_all(words);
-                // What is sent and not read would turn the end into a reset.
+                // Unread data would turn the close into a reset.
                 let _ = stream.shutdown(std::net::Shutdown::Write);
                 while stream.read(&mut request).is_ok_and(|n| n > 0) {}
             }
@@ -81,20 +81,20 @@ fn saying(words: &'static [u8]) -> SocketAddr {
     address
 }
 
-fn plan(target: &str) -> Plan {
+fn plan(target: &str) -> BenchPlan {
     let target = match target.parse().unwrap() {
-        Address::Http(place, path) => Target::Http(Request::new(
+        TargetUrl::Http(place, path) => BenchTarget::Http(Request::new(
             place,
             path,
             hyper::Method::GET,
             &hyper::HeaderMap::new(),
             Bytes::new(),
         )),
-        Address::Tcp(place) => {
-            Target::Tcp(Exchange { place, send: Bytes::new(), until: TcpUntil::Connected })
+        TargetUrl::Tcp(place) => {
+            BenchTarget::Tcp(TcpExchange { place, send: Bytes::new(), until: TcpUntil::Connected })
         }
     };
-    Plan {
+    BenchPlan {
         target,
         until: Until::Number(20),
         concurrent: NonZeroUsize::new(4).unwrap(),
@@ -105,32 +105,32 @@ fn plan(target: &str) -> Plan {
     }
 }
 
-async fn ran(plan: &Plan) -> Report {
+async fn ran(plan: &BenchPlan) -> BenchReport {
     in_time("a run of 20 requests", run(plan, |_| (), pending())).await.unwrap()
 }
 
-fn kinds(report: &Report) -> Vec<(&str, u64)> {
+fn kinds(report: &BenchReport) -> Vec<(&str, u64)> {
     report.failures.iter().map(|failure| (failure.kind.as_str(), failure.count)).collect()
 }
 
 #[tokio::test]
 async fn what_is_no_http_is_a_bad_answer_and_half_an_answer_is_closed_early() {
-    let at = saying(b"220 mail.example.com ESMTP\r\n\r\n");
+    let at = sending(b"220 mail.example.com ESMTP\r\n\r\n");
     assert_eq!(kinds(&ran(&plan(&format!("http://{at}/"))).await), [("bad_answer", 20)]);
     // An answer that is there before its question is one.
-    let at = saying(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno");
+    let at = sending(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno");
     assert_eq!(kinds(&ran(&plan(&format!("http://{at}/"))).await), [("status_503", 20)]);
     for half in [&b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"[..], b"HTTP/1.1 200 O"] {
-        let at = saying(half);
+        let at = sending(half);
         assert_eq!(kinds(&ran(&plan(&format!("http://{at}/"))).await), [("closed_early", 20)]);
     }
 }
 
 #[tokio::test]
-async fn a_greeting_is_a_first_byte_and_names_who_greets() {
-    let at = saying(b"220 one ready\r\n");
+async fn a_greeting_is_a_first_byte_and_names_its_backend() {
+    let at = sending(b"220 one ready\r\n");
     let mut plan = plan(&format!("tcp://{at}"));
-    let Target::Tcp(exchange) = &mut plan.target else { unreachable!() };
+    let BenchTarget::Tcp(exchange) = &mut plan.target else { unreachable!() };
     exchange.until = TcpUntil::Byte;
     plan.by = By::Body(regex::bytes::Regex::new(r"^220 (\S+)").unwrap());
     let report = ran(&plan).await;
@@ -140,12 +140,12 @@ async fn a_greeting_is_a_first_byte_and_names_who_greets() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_at_once_has_connected_and_said_no_byte() {
-    let at = saying(b"");
+async fn a_server_that_closes_at_once_has_connected_and_sent_no_byte() {
+    let at = sending(b"");
     let mut plan = plan(&format!("tcp://{at}"));
     assert_eq!(ran(&plan).await.succeeded, 20);
     for (until, succeeded) in [(TcpUntil::Byte, 0), (TcpUntil::Closed, 20)] {
-        let Target::Tcp(exchange) = &mut plan.target else { unreachable!() };
+        let BenchTarget::Tcp(exchange) = &mut plan.target else { unreachable!() };
         exchange.until = until;
         let report = ran(&plan).await;
         assert_eq!((report.succeeded, report.done), (succeeded, 20), "{report:?}");

@@ -15,13 +15,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::instance::block_on;
 use super::{Exit, Failure, print, write_chart};
 use crate::bench::{
-    self, Address, By, Exchange, Meter, Plan, Progress, Request, Target, TcpUntil, Until, header_field,
+    self, BenchPlan, BenchProgress, BenchTarget, By, Meter, Request, TargetUrl, TcpExchange, TcpUntil, Until,
+    header_field,
 };
 use crate::chart;
 use crate::config::escape;
 use crate::remote;
 use crate::sanitize;
-use crate::simulate::{Intensity, words};
+use crate::simulate::{Intensity, notation};
 
 const EXAMPLES: &str = "\
 Ten thousand asynchronous requests and a chart of who answered them:
@@ -60,24 +61,24 @@ Ctrl-C ends the test early, with a report of what was done.";
 pub(super) struct BenchArgs {
     /// What is asked: http://HOST[:PORT][/PATH], or tcp://HOST:PORT
     #[arg(required_unless_present = "url", conflicts_with = "url")]
-    target: Option<Address>,
+    target: Option<TargetUrl>,
     /// The same, as an option
     #[arg(short, long, value_name = "TARGET")]
-    url: Option<Address>,
+    url: Option<TargetUrl>,
     /// How many requests [default: 10000]
     #[arg(short, long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     number: Option<u64>,
     /// How long requests are begun, instead of how many there are
-    #[arg(short, long, value_name = "TIME", value_parser = words::time)]
+    #[arg(short, long, value_name = "TIME", value_parser = notation::time)]
     duration: Option<Duration>,
     /// How many clients: so many requests are under way at once, at most
     #[arg(short, long, value_name = "CLIENTS", default_value = "100")]
     concurrent: NonZeroUsize,
     /// Requests a second, each due at its moment: 500/s, 600/m [default: as fast as the answers come]
-    #[arg(short, long, value_parser = words::rate)]
+    #[arg(short, long, value_parser = notation::rate)]
     rate: Option<Intensity>,
     /// How long a request may take
-    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = words::time)]
+    #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = notation::time)]
     timeout: Duration,
     /// Use a connection for many requests
     #[arg(short, long)]
@@ -184,7 +185,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
 }
 
 /// Runs the test, showing how it goes, until it is over or a signal ends it.
-async fn test(plan: &Plan, json: bool) -> Result<bench::Report, Failure> {
+async fn test(plan: &BenchPlan, json: bool) -> Result<bench::BenchReport, Failure> {
     let listen = |kind| {
         signal(kind).map_err(|error| Failure::NotStarted(format!("signals cannot be listened for: {error}")))
     };
@@ -198,7 +199,7 @@ async fn test(plan: &Plan, json: bool) -> Result<bench::Report, Failure> {
     let mut to = std::io::stderr();
     let terminal = to.is_terminal();
     let mut meter = (terminal || !json).then(|| Meter::new(terminal));
-    let watch = |progress: &Progress| {
+    let watch = |progress: &BenchProgress| {
         if let Some(meter) = &mut meter {
             // Who closed it does not want to see.
             let _ = meter.show(progress, &mut std::io::stderr());
@@ -212,12 +213,12 @@ async fn test(plan: &Plan, json: bool) -> Result<bench::Report, Failure> {
 }
 
 impl BenchArgs {
-    fn plan(&self) -> Result<Plan, Failure> {
+    fn plan(&self) -> Result<BenchPlan, Failure> {
         let address = self.target.as_ref().or(self.url.as_ref());
         let address = address.ok_or_else(|| Failure::Invalid("there is no target".to_owned()))?;
-        Ok(Plan {
+        Ok(BenchPlan {
             target: match address {
-                Address::Http(place, path) => {
+                TargetUrl::Http(place, path) => {
                     self.only_for(
                         "tcp://",
                         &[("--send", self.send.is_some()), ("--wait-for", self.wait_for.is_some())],
@@ -229,7 +230,7 @@ impl BenchArgs {
                             all.append(name, value);
                             all
                         });
-                    Target::Http(Request::new(
+                    BenchTarget::Http(Request::new(
                         place.clone(),
                         path.clone(),
                         self.method.clone().unwrap_or(usual),
@@ -237,7 +238,7 @@ impl BenchArgs {
                         body.unwrap_or_default(),
                     ))
                 }
-                Address::Tcp(place) => {
+                TargetUrl::Tcp(place) => {
                     self.only_for(
                         "http://",
                         &[
@@ -248,7 +249,7 @@ impl BenchArgs {
                             ("--by header", matches!(self.by, Told::Header(_))),
                         ],
                     )?;
-                    Target::Tcp(Exchange {
+                    BenchTarget::Tcp(TcpExchange {
                         place: place.clone(),
                         send: self.send.clone().unwrap_or_default(),
                         until: match self.wait_for {

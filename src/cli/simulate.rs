@@ -11,7 +11,8 @@ use super::{Exit, Failure, print, write_chart};
 use crate::chart;
 use crate::config::{self, Algorithm, Factor, Hash, HashKey, Source};
 use crate::simulate::{
-    self, Arrivals, Clients, Event, Intensity, Plan, Report, Servers, Service, Setting, Share, Until, words,
+    self, Arrivals, BackendSpec, Clients, Intensity, PlannedEvent, Servers, ServiceTime, Setting,
+    SimulationPlan, SimulationReport, Until, notation,
 };
 
 const EXAMPLES: &str = "\
@@ -44,7 +45,7 @@ promised.";
 pub(super) struct SimulateArgs {
     /// The backends with their weights, such as 'a*3,b,c'
     #[arg(long, value_delimiter = ',', value_name = "NAME[*WEIGHT]", required_unless_present = "config")]
-    backends: Vec<Share>,
+    backends: Vec<BackendSpec>,
     /// Take a pool's backends, algorithm and hash from this configuration file; options here count more
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -59,24 +60,24 @@ pub(super) struct SimulateArgs {
     #[arg(long, value_name = "NUMBER", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     connections: Option<u64>,
     /// For how long they come
-    #[arg(long, value_name = "TIME", value_parser = words::time)]
+    #[arg(long, value_name = "TIME", value_parser = notation::time)]
     duration: Option<Duration>,
     /// Connections a second: 1000/s, 60/m
-    #[arg(long, conflicts_with = "load", value_parser = words::rate)]
+    #[arg(long, conflicts_with = "load", value_parser = notation::rate)]
     rate: Option<Intensity>,
     /// How many come, as a part of what the backends can serve [default: 70%]
-    #[arg(long, value_name = "PERCENT", value_parser = words::load)]
+    #[arg(long, value_name = "PERCENT", value_parser = notation::load)]
     load: Option<Intensity>,
     /// In which way they come: steady, poisson, or bursts:NUMBER in the same instant
     #[arg(long, default_value = "poisson", value_name = "WAY")]
     arrivals: Arrivals,
-    /// Who they come from: NUMBER clients alike, or NUMBER:zipf[:EXPONENT] where a few come often
+    /// ClientDraw they come from: NUMBER clients alike, or NUMBER:zipf[:EXPONENT] where a few come often
     #[arg(long, default_value = "1000")]
     clients: Clients,
     /// How long one is served: fixed:TIME, exp:TIME or pareto:TIME[:ALPHA] (mean, heaviness); NAME=… for one backend,
     /// again for more [default: exp:10ms]
     #[arg(long, value_name = "[NAME=]SERVICE")]
-    service: Vec<Setting<Service>>,
+    service: Vec<Setting<ServiceTime>>,
     /// How many a backend serves at once, for each unit of its weight, or unlimited; NAME=NUMBER is for one backend,
     /// whatever its weight [default: 4]
     #[arg(long, value_name = "[NAME=]NUMBER")]
@@ -183,7 +184,7 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
     let algorithms = args.algorithms(pool.as_ref());
     args.hash.check(&algorithms)?;
     let scenario = args.plan(pool.as_ref())?.scenario()?;
-    let report = Report::new(&scenario, &algorithms);
+    let report = SimulationReport::new(&scenario, &algorithms);
     if let Some((path, format)) = args.chart.as_ref().zip(format) {
         write_chart(path, report.chart(format))?;
     }
@@ -196,8 +197,8 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
 }
 
 impl SimulateArgs {
-    fn plan(&self, pool: Option<&config::Pool>) -> Result<Plan, Failure> {
-        Ok(Plan {
+    fn plan(&self, pool: Option<&config::Pool>) -> Result<SimulationPlan, Failure> {
+        Ok(SimulationPlan {
             backends: match pool {
                 Some(pool) if self.backends.is_empty() => written_down(pool)?,
                 _ => self.backends.clone(),
@@ -218,18 +219,18 @@ impl SimulateArgs {
         if !self.balance.is_empty() {
             return self.balance.clone();
         }
-        // Who writes weights wants them heeded.
+        // ClientDraw writes weights wants them heeded.
         let weighted = self.backends.iter().any(|share| share.weight > 1);
         let usual = if weighted { Algorithm::Weighted } else { Algorithm::RoundRobin };
         vec![pool.map_or(usual, |pool| pool.balance)]
     }
 
-    fn events(&self) -> Result<Vec<Event>, Failure> {
+    fn events(&self) -> Result<Vec<PlannedEvent>, Failure> {
         let event = |pair: &[String]| {
             let failed = |error| Failure::Invalid(format!("--at {}: {error}", pair.join(" ")));
-            Ok(Event {
-                at: words::time(&pair[0]).map_err(failed)?,
-                changes: words::changes(&pair[1]).map_err(failed)?,
+            Ok(PlannedEvent {
+                at: notation::time(&pair[0]).map_err(failed)?,
+                changes: notation::changes(&pair[1]).map_err(failed)?,
             })
         };
         self.at.chunks_exact(2).map(event).collect()
@@ -258,15 +259,16 @@ impl SimulateArgs {
 }
 
 /// The backends of a pool, if its configuration knows them.
-fn written_down(pool: &config::Pool) -> Result<Vec<Share>, Failure> {
+fn written_down(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure> {
     let mut shares = Vec::new();
     for source in &pool.discover {
         let asked = match source {
             Source::Static(backends) => {
                 // Backups get nothing while another one is up.
                 let used = backends.iter().filter(|backend| !backend.backup);
-                shares
-                    .extend(used.map(|backend| Share { name: backend.name.clone(), weight: backend.weight }));
+                shares.extend(
+                    used.map(|backend| BackendSpec { name: backend.name.clone(), weight: backend.weight }),
+                );
                 continue;
             }
             Source::Dns(dns) => format!("by the name {}", dns.name),

@@ -1,12 +1,12 @@
-//! The figures, drawn: one row of shares for each algorithm, then waiting times and moved clients side by side.
+//! The result as a chart: the shares of each algorithm, then waiting times and moved clients of all.
 
 use plotters::style::RGBColor;
 
-use super::report::{Figures, Report, Spread};
+use super::report::{Figures, SimulationReport, Spread};
 use crate::chart::{Bar, COLORS, Chart, Error, Format, Group, Panel, ROW, TALL_ROW};
 use crate::humanize::time;
 
-impl Report {
+impl SimulationReport {
     /// The chart, as the content of a file.
     pub fn chart(&self, format: Format) -> Result<Vec<u8>, Error> {
         let facts = &self.scenario;
@@ -48,7 +48,7 @@ impl Report {
         Panel::new("waiting time".to_owned(), groups, time, TALL_ROW)
     }
 
-    /// `None`: nothing happened, or nobody keeps clients at a backend.
+    /// `None`: there were no events, or no algorithm hashes clients.
     fn moved(&self) -> Option<Panel> {
         let events = &self.algorithms.first()?.events;
         let group = |nth: usize| {
@@ -60,7 +60,7 @@ impl Report {
             Group { label, bars: self.colored().filter_map(bar).collect(), mark: Some(events[nth].ideal) }
         };
         let groups: Vec<_> = (0..events.len()).map(group).filter(|group| !group.bars.is_empty()).collect();
-        let title = "clients moved by each event; the line is what has to move".to_owned();
+        let title = "clients moved by each event; the line is the least that must move".to_owned();
         (!groups.is_empty()).then(|| Panel::new(title, groups, percent, TALL_ROW))
     }
 }
@@ -84,20 +84,22 @@ fn percent(part: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::tests::plan;
-    use super::super::{Event, Plan, Until, words};
+    use super::super::{PlannedEvent, SimulationPlan, Until, notation};
     use super::*;
     use crate::config::Algorithm;
 
     fn chart(backends: &str, algorithms: &[Algorithm]) -> String {
-        let event =
-            Event { at: std::time::Duration::from_millis(1), changes: words::changes("join=new").unwrap() };
-        let plan = Plan { events: vec![event], until: Until::Connections(2_000), ..plan(backends) };
-        let report = Report::new(&plan.scenario().unwrap(), algorithms);
+        let event = PlannedEvent {
+            at: std::time::Duration::from_millis(1),
+            changes: notation::changes("join=new").unwrap(),
+        };
+        let plan = SimulationPlan { events: vec![event], until: Until::Connections(2_000), ..plan(backends) };
+        let report = SimulationReport::new(&plan.scenario().unwrap(), algorithms);
         String::from_utf8(report.chart(Format::Svg).unwrap()).unwrap()
     }
 
     #[test]
-    fn every_algorithm_and_backend_is_named_and_moved_clients_only_where_there_are_some() {
+    fn the_chart_names_all_algorithms_and_backends_and_shows_moved_clients_if_any() {
         let svg = chart("a*3,b", &Algorithm::ALL);
         for word in Algorithm::ALL.map(Algorithm::name).iter().chain(&[
             "new",

@@ -1,24 +1,22 @@
-//! An algorithm on paper, before it meets traffic.
+//! Simulates an algorithm in virtual time.
 //!
-//! Backends, traffic and events are made up ([`Plan`]); time is virtual and everything random follows from a seed; but
-//! the choice is made by [`balance::Picker`](crate::balance::Picker), the very code that chooses under traffic. What
-//! comes does not depend on who serves it, so all algorithms that are compared meet the same connections in the same
-//! moments, each as heavy for the one as for the other.
+//! Backends, traffic and events are synthetic ([`SimulationPlan`]), and all randomness follows from a seed; but
+//! [`balance::Picker`](crate::balance::Picker), the code of the data plane, makes the choices. Arrivals do not depend on
+//! the choices, so all compared algorithms get the same connections at the same times with the same service demand.
 //!
-//! # The world
+//! # The model
 //!
-//! A backend has some servers and one line before them, first come first served. A connection takes a server for its
-//! service time; until one is free, it waits. To the balancer it is open from its arrival until it is served. As a
-//! weight says what a backend can do, one has four servers for each unit of it, unless `--servers` says otherwise. A
-//! backend that goes down cuts its connections off; one that leaves lets them finish.
+//! A backend has servers and one first-come, first-served queue before them. A connection occupies a server for its
+//! service time and waits while none is free. To the balancer it is open from its arrival until it is served. A backend
+//! has four servers per unit of weight unless `--servers` says otherwise. A backend that goes down closes its
+//! connections; one that leaves lets them finish.
 //!
-//! What is left out: the network, the time to connect, retries (who was cut off does not come again), `limits`,
-//! `slow_start`, backups, health checks that take their time. The figures are explained field by field in [`report`].
+//! Not modeled: the network, connect times, retries (a closed connection does not return), `limits`, `slow_start`,
+//! backups, the delay of health checks. [`report`] explains each field of the result.
 //!
 //! # When does round robin do badly?
 //!
-//! When connections live for very different times. Most of these are short and a few very long; the load is the same
-//! 70 % for both algorithms:
+//! When connections live for very different times. Here most are short and a few very long, at a load of 70 %:
 //!
 //! ```text
 //! $ pointsman simulate --backends a,b,c,d --balance round-robin,least-connections \
@@ -29,13 +27,13 @@
 //! least-connections         0        0  5.92 ms  38.9 ms   5.52 ms  73.2 ms
 //! ```
 //!
-//! Round robin counts what it has handed out, to the last connection evenly; it does not see that the long ones have
-//! piled up somewhere, and goes on sending there. Where all connections are alike and come in even steps
-//! (`--service fixed:10ms --arrivals steady`), nobody waits under either, and round robin is all it takes.
+//! Round robin hands out connections evenly; it does not see that long ones have piled up at a backend, and keeps
+//! sending there. When all connections are alike and come in even steps (`--service fixed:10ms --arrivals steady`), no
+//! connection waits under either algorithm, and round robin is enough.
 //!
 //! # What do sticky clients cost?
 //!
-//! Evenness. Here a few clients come often, as they do, and halfway through one of four backends fails:
+//! Evenness. Here a few clients send most connections, and halfway through one of four backends fails:
 //!
 //! ```text
 //! $ pointsman simulate --backends a,b,c,d --balance least-connections,source-hash,ring-hash,maglev \
@@ -54,16 +52,15 @@
 //!   maglev             252 of 989 clients moved (25.5 %), 6 connections cut
 //! ```
 //!
-//! A backend gets whoever is at home there, however many that are and however often they come: those who share it with
-//! the busiest clients wait for seconds once the load is high. And a failure moves clients: as many as lived there
-//! where hashing is consistent (`ring-hash`, `maglev`), three of four where it is not (`source-hash`), each of whom
-//! finds no session, no cache, where it comes to. Most of the price can be had back: with `--load-factor 1.25` no
-//! backend may have more than a quarter above its share, who comes too much goes elsewhere, and `ring-hash` waits
-//! 34.9 ms at p99 in the same run.
+//! A backend gets all connections of its clients, however many there are: clients that share it with the busiest ones
+//! wait for seconds at high load. And a failure moves clients: with consistent hashing (`ring-hash`, `maglev`) only
+//! those of the failed backend, with `source-hash` three of four; each loses its session or cache. `--load-factor 1.25`
+//! recovers most of the cost: no backend may exceed its share by more than a quarter, the excess goes elsewhere, and
+//! `ring-hash` waits 34.9 ms at p99 in the same run.
 //!
 //! # Does one more backend always help?
 //!
-//! No. Two backends have 500 connections a second; then a third comes, five times as slow:
+//! No. Two backends get 500 connections a second; then a third joins, five times as slow:
 //!
 //! ```text
 //! $ pointsman simulate --backends a,b --rate 500/s --balance round-robin,least-connections,ewma
@@ -82,26 +79,28 @@
 //! ewma                      0  2.35 ms  12.1 ms  35.6 ms   8.11 ms  72.9 ms
 //! ```
 //!
-//! Under round robin the third gets a third, which is more than it can ever serve: its line grows for as long as they
-//! come, and the pool with three is far worse than with two. Under `least-connections` the wait becomes shorter, as one
-//! hopes; yet who is sent to the slow one is served slowly, and the slowest responses are slower than before. `ewma`,
-//! which goes by how long answers take, sends it the least. A weight that says what a backend can do (`a*5,b*5,c`)
-//! helps those that heed weights.
+//! Under round robin the slow backend gets a third, more than it can serve: its queue keeps growing, and the pool of
+//! three is far worse than that of two. Under `least-connections` the wait becomes shorter, but connections to the slow
+//! backend are served slowly, so that the slowest responses are slower than before. `ewma`, which measures latency,
+//! sends it the least. Weights (`a*5,b*5,c`) help the algorithms that use them.
 
+mod backend;
 mod chart;
-mod homes;
 mod measure;
+mod moved_clients;
+pub mod notation;
 mod plan;
 pub mod report;
 mod scenario;
-mod server;
+mod simulation;
 mod table;
 mod traffic;
-pub mod words;
-mod world;
 
-pub use plan::{Arrivals, Change, Clients, Event, Intensity, Plan, Servers, Service, Setting, Share, Until};
-pub use report::Report;
+pub use plan::{
+    Arrivals, BackendChange, BackendSpec, Clients, Intensity, PlannedEvent, Servers, ServiceTime, Setting,
+    SimulationPlan, Until,
+};
+pub use report::SimulationReport;
 pub use scenario::{Error, Scenario};
 
 #[cfg(test)]

@@ -1,38 +1,38 @@
-//! What was asked for: the types that the words of the command line ([`words`](super::words)) are read into.
+//! What to simulate: the types that [`notation`](super::notation) reads from the command line.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Hash;
 
-/// What was asked for.
+/// What to simulate.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    /// The backends at the beginning.
-    pub backends: Vec<Share>,
-    /// How long a connection is served, of all backends or of one; the last that names a backend counts.
-    pub service: Vec<Setting<Service>>,
-    /// How many connections a backend serves at once. Without a name: for each unit of its weight.
+pub struct SimulationPlan {
+    /// The initial backends.
+    pub backends: Vec<BackendSpec>,
+    /// The service times of all backends, or of one; the last that names a backend counts.
+    pub service: Vec<Setting<ServiceTime>>,
+    /// The connections that a backend serves at once; without a name, per unit of its weight.
     pub servers: Vec<Setting<Servers>>,
-    /// How often connections arrive.
+    /// The arrival rate.
     pub intensity: Intensity,
-    /// In which way they arrive.
+    /// The arrival process.
     pub arrivals: Arrivals,
-    /// Who they come from.
+    /// The clients.
     pub clients: Clients,
-    /// How many come.
+    /// When arrivals end.
     pub until: Until,
-    /// What happens to the backends.
-    pub events: Vec<Event>,
-    /// What the algorithms hash that do.
+    /// Changes of the backends.
+    pub events: Vec<PlannedEvent>,
+    /// The settings of the hashing algorithms.
     pub hash: Hash,
-    /// All that is random follows from it.
+    /// The seed of all randomness.
     pub seed: u64,
 }
 
 /// A backend with its weight, written `name*weight`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct BackendSpec {
     /// Its name.
     pub name: Arc<str>,
     /// Its weight, at most 256; with 0 it gets nothing.
@@ -42,15 +42,15 @@ pub struct Share {
 /// A value for all backends, or for one, written `name=value`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setting<T> {
-    /// Whose it is; `None`: everybody's who has none of their own.
+    /// The backend; `None`: all without a value of their own.
     pub backend: Option<Arc<str>>,
     /// The value.
     pub value: T,
 }
 
-/// How long a connection is served.
+/// The distribution of the time that a connection is served.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Service {
+pub enum ServiceTime {
     /// Always this long.
     Fixed(Duration),
     /// Exponentially distributed with this mean.
@@ -64,7 +64,7 @@ pub enum Service {
     },
 }
 
-impl Service {
+impl ServiceTime {
     /// The mean.
     pub fn mean(self) -> Duration {
         match self {
@@ -73,79 +73,79 @@ impl Service {
     }
 }
 
-/// How many connections are served at once; more wait in line.
+/// How many connections a backend serves at once; more wait in its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Servers {
-    /// So many.
+    /// This many.
     Number(u32),
-    /// All that come: nobody ever waits.
+    /// All: no connection waits.
     Unlimited,
 }
 
-/// How often connections arrive.
+/// The arrival rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Intensity {
     /// Connections a second.
     Rate(f64),
-    /// A part of what the backends of the beginning can serve; 1 is all of it.
+    /// A part of the capacity of the initial backends; 1 is all of it.
     Load(f64),
 }
 
-/// In which way connections arrive.
+/// The arrival process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrivals {
-    /// In even steps.
+    /// At even intervals.
     Steady,
     /// Independently of each other.
     Poisson,
-    /// So many in the same instant; the bursts come independently of each other.
+    /// This many at one instant; the bursts are independent of each other.
     Bursts(u32),
 }
 
-/// Who connections come from.
+/// The clients that open connections.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clients {
-    /// How many there are, each with an address of its own.
+    /// Their number; each has its own address.
     pub number: u32,
-    /// The exponent of Zipf's law, by which the nth client comes 1/n^exponent as often as the first; 0: all alike.
+    /// The exponent of Zipf's law: the nth client comes 1/n^exponent as often as the first; 0: all alike.
     pub exponent: f64,
 }
 
-/// How many connections come.
+/// When arrivals end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// So many.
+    /// After this many connections.
     Connections(u64),
-    /// All that come in this time.
+    /// After this time.
     Time(Duration),
 }
 
-/// What happens in one instant.
+/// Changes at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
-    /// When, from the beginning.
+pub struct PlannedEvent {
+    /// The time since the beginning.
     pub at: Duration,
-    /// What, all at once.
-    pub changes: Vec<Change<Arc<str>>>,
+    /// The changes.
+    pub changes: Vec<BackendChange<Arc<str>>>,
 }
 
-/// What happens to one backend `B`: its name in a plan, its place in a scenario.
+/// A change of one backend `B`: its name in a plan, its index in a scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change<B> {
-    /// It fails: its connections are cut off.
+pub enum BackendChange<B> {
+    /// It fails: its connections are closed.
     Down(B),
-    /// It is back, and empty.
+    /// It is back, without connections.
     Up(B),
-    /// It gets nothing new; those that it has finish.
+    /// It gets no new connections; existing ones finish.
     Leave(B),
-    /// A new one, with its weight.
+    /// It joins with this weight.
     Join(B, u32),
-    /// It gets another weight; it is as fast as before.
+    /// Its weight changes; its capacity does not.
     Weight(B, u32),
 }
 
-impl<B> Change<B> {
-    /// Whom it happens to.
+impl<B> BackendChange<B> {
+    /// The changed backend.
     pub fn backend(&self) -> &B {
         match self {
             Self::Down(backend) | Self::Up(backend) | Self::Leave(backend) => backend,
@@ -153,13 +153,13 @@ impl<B> Change<B> {
         }
     }
 
-    pub(super) fn of<C>(&self, backend: C) -> Change<C> {
+    pub(super) fn of<C>(&self, backend: C) -> BackendChange<C> {
         match *self {
-            Self::Down(_) => Change::Down(backend),
-            Self::Up(_) => Change::Up(backend),
-            Self::Leave(_) => Change::Leave(backend),
-            Self::Join(_, weight) => Change::Join(backend, weight),
-            Self::Weight(_, weight) => Change::Weight(backend, weight),
+            Self::Down(_) => BackendChange::Down(backend),
+            Self::Up(_) => BackendChange::Up(backend),
+            Self::Leave(_) => BackendChange::Leave(backend),
+            Self::Join(_, weight) => BackendChange::Join(backend, weight),
+            Self::Weight(_, weight) => BackendChange::Weight(backend, weight),
         }
     }
 }

@@ -1,93 +1,92 @@
 //! The figures, as they stand in the JSON that `simulate --json` prints.
 //!
-//! The names of the fields are a stable interface: fields may be added, none goes or changes its meaning. Times are in
-//! the unit that the name ends in, shares are parts of 1, and every number is rounded to six digits behind the point.
-//! Equal plans give equal bytes.
+//! Field names are a stable interface: fields may be added, but none is removed or changes its meaning. Times have the
+//! unit of their name's suffix, shares are parts of 1, and numbers are rounded to six decimals. Equal plans give equal
+//! bytes.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::plan::Until;
-use super::scenario::{Backend, Scenario};
+use super::scenario::{Scenario, ScenarioBackend};
 use crate::config::Algorithm;
 
-/// What was simulated, and what came of it under each algorithm.
+/// What was simulated, and the result for each algorithm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct SimulationReport {
     /// What was simulated.
-    pub scenario: Facts,
-    /// One for each algorithm, in the order in which they were asked for. All had the same traffic.
+    pub scenario: ScenarioFacts,
+    /// One entry per algorithm, in the order of the command line. All had the same traffic.
     pub algorithms: Vec<Figures>,
 }
 
 /// What was simulated.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Facts {
+pub struct ScenarioFacts {
     /// Connections a second.
     pub rate: f64,
-    /// In which way they arrived: `steady`, `poisson` or `bursts:NUMBER`.
+    /// The arrival process: `steady`, `poisson` or `bursts:NUMBER`.
     pub arrivals: String,
-    /// Who they came from: `NUMBER` or `NUMBER:zipf:EXPONENT`.
+    /// The clients: `NUMBER` or `NUMBER:zipf:EXPONENT`.
     pub clients: String,
-    /// How many came, if it was given; else `duration_s` is.
+    /// The number of connections, if it was given; otherwise `duration_s` is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<u64>,
-    /// For how long they came, in seconds.
+    /// How long connections arrived, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<f64>,
-    /// What all randomness followed from.
+    /// The seed of all randomness.
     pub seed: u64,
-    /// All backends there ever were: those of the beginning, then those that joined.
-    pub backends: Vec<BackendFacts>,
+    /// All backends: the initial ones, then those that joined.
+    pub backends: Vec<BackendParameters>,
 }
 
-/// A backend.
+/// The parameters of a backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BackendFacts {
+pub struct BackendParameters {
     /// Its name.
     pub name: Arc<str>,
-    /// Its weight when it came.
+    /// Its weight when it joined.
     pub weight: u32,
-    /// Connections that it served at once: a number or `unlimited`.
+    /// The connections that it serves at once: a number or `unlimited`.
     pub servers: String,
-    /// How long it served one: `fixed:TIME`, `exp:TIME` or `pareto:TIME:ALPHA`.
+    /// Its service time: `fixed:TIME`, `exp:TIME` or `pareto:TIME:ALPHA`.
     pub service: String,
 }
 
-/// What came of it under one algorithm.
+/// The result for one algorithm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Figures {
     /// Its name, as in a configuration.
     pub algorithm: &'static str,
-    /// Connections that came: `served`, `cut` and `refused` together.
+    /// All connections: `served`, `cut` and `refused` together.
     pub connections: u64,
-    /// Those that were served to the end.
+    /// Connections that were served to the end.
     pub served: u64,
-    /// Those that were cut off, in line or while they were served, because their backend went down.
+    /// Connections that were closed, in the queue or in service, because their backend went down.
     pub cut: u64,
-    /// Those that came while no backend could be chosen.
+    /// Connections that came while no backend was eligible.
     pub refused: u64,
     /// How uneven it was.
     pub imbalance: Imbalance,
     /// Each backend, as in the scenario.
     pub backends: Vec<BackendFigures>,
-    /// From arrival until a server was free, in milliseconds, of those served; `null`: there were none.
+    /// Of served connections, from arrival until a server was free, in milliseconds; `null`: there were none.
     pub waiting_ms: Option<Spread>,
-    /// From arrival until it was served, in milliseconds; `null` likewise.
+    /// Of served connections, from arrival to the end, in milliseconds; `null`: there were none.
     pub response_ms: Option<Spread>,
     /// Each event, in order.
     pub events: Vec<EventFigures>,
 }
 
-/// How uneven it was. A backend's load is its connections at one moment (served and in line) for each unit of its
-/// weight; the mean load is that of all that can be chosen together. `null`: nobody was ever busy.
+/// How uneven it was. A backend's load is its open connections (queued and in service) per unit of weight; the mean
+/// load is that of all eligible backends together. `null`: no backend had a connection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Imbalance {
-    /// The load of the busiest backend against the mean load, both averaged over the time in which connections came:
-    /// 1 is perfect.
+    /// The load of the busiest backend divided by the mean load, both averaged while connections arrived: 1 is perfect.
     pub average: Option<f64>,
-    /// The highest load that any backend ever had, against the same mean.
+    /// The highest load of any backend, divided by the same mean.
     pub peak: Option<f64>,
     /// The coefficient of variation of `share` / `promised` over the backends: 0 is perfect.
     pub variation: f64,
@@ -102,16 +101,16 @@ pub struct BackendFigures {
     pub connections: u64,
     /// Their part of all that came.
     pub share: f64,
-    /// The part that its weight promised, of those that came while it could be chosen.
+    /// The part that its weight promised, of the connections that came while it was eligible.
     pub promised: f64,
-    /// The most connections that it had at one moment, served and in line.
+    /// The most connections open at once, queued and in service.
     pub most: u32,
-    /// The part of its servers' time that was busy while connections came; `null`: they are unlimited, or it was never
-    /// there.
+    /// The part of its servers' time that was busy while connections arrived; `null`: they are unlimited, or it was
+    /// never eligible.
     pub utilization: Option<f64>,
 }
 
-/// How long it took.
+/// A distribution of durations.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     /// The mean.
@@ -129,15 +128,15 @@ pub struct Spread {
 /// One event under one algorithm.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EventFigures {
-    /// When, in seconds from the beginning.
+    /// Seconds since the beginning.
     pub at_s: f64,
-    /// What, as it was written.
+    /// The event as the user wrote it.
     pub event: String,
-    /// Connections that it cut off.
+    /// Connections that it closed.
     pub cut: u64,
-    /// The part of all clients that has to move for everybody to have their share before and after.
+    /// The least part of all clients that must move if shares follow the weights before and after.
     pub ideal: f64,
-    /// Clients that it moved; `null`: the algorithm keeps no client at a backend.
+    /// Clients that it moved; `null`: the algorithm does not hash clients.
     pub keys: Option<KeyFigures>,
 }
 
@@ -146,9 +145,9 @@ pub struct EventFigures {
 pub struct KeyFigures {
     /// Clients that had come before it.
     pub seen: u64,
-    /// Those of them that have another backend after it than just before.
+    /// Those that have another backend after it than before.
     pub moved: u64,
-    /// The part of them that this is.
+    /// `moved` / `seen`.
     pub share: f64,
 }
 
@@ -158,17 +157,20 @@ impl KeyFigures {
     }
 }
 
-/// Six digits behind the point.
+/// Rounded to six decimals.
 pub(super) fn rounded(number: f64) -> f64 {
     (number * 1e6).round() / 1e6
 }
 
-impl Report {
+impl SimulationReport {
     /// Runs the scenario under each of the algorithms.
     pub fn new(scenario: &Scenario, algorithms: &[Algorithm]) -> Self {
         Self {
-            scenario: Facts::new(scenario),
-            algorithms: algorithms.iter().map(|&algorithm| super::world::run(scenario, algorithm)).collect(),
+            scenario: ScenarioFacts::new(scenario),
+            algorithms: algorithms
+                .iter()
+                .map(|&algorithm| super::simulation::run(scenario, algorithm))
+                .collect(),
         }
     }
 
@@ -178,13 +180,13 @@ impl Report {
     }
 }
 
-impl Facts {
+impl ScenarioFacts {
     fn new(scenario: &Scenario) -> Self {
         let (connections, duration) = match scenario.until {
             Until::Connections(number) => (Some(number), None),
             Until::Time(time) => (None, Some(rounded(time.as_secs_f64()))),
         };
-        let backend = |backend: &Backend| BackendFacts {
+        let backend = |backend: &ScenarioBackend| BackendParameters {
             name: Arc::clone(&backend.name),
             weight: backend.weight,
             servers: backend.servers.to_string(),

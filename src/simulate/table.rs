@@ -2,16 +2,16 @@
 
 use std::fmt::Write;
 
-use super::report::{EventFigures, Facts, Figures, Report, Spread};
+use super::report::{EventFigures, Figures, ScenarioFacts, SimulationReport, Spread};
 use crate::humanize::{percent, time, unlisted};
 
 /// More backends than this are not listed one by one.
 const LISTED: usize = 24;
-/// The widest name of a backend or an event that does not move the columns.
+/// The widest name that keeps the columns aligned.
 const NAME: usize = 18;
 
-impl Report {
-    /// For a person.
+impl SimulationReport {
+    /// The table for a terminal.
     pub fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -92,7 +92,7 @@ impl Report {
     }
 }
 
-fn write_facts(facts: &Facts, to: &mut String) -> std::fmt::Result {
+fn write_facts(facts: &ScenarioFacts, to: &mut String) -> std::fmt::Result {
     let length = match (facts.connections, facts.duration_s) {
         (Some(connections), _) => format!("{connections} connections"),
         (None, duration) => format!("{} of connections", seconds(duration.unwrap_or_default())),
@@ -152,19 +152,22 @@ fn seconds(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::tests::plan;
-    use super::super::{Event, Plan, Until, words};
+    use super::super::{PlannedEvent, SimulationPlan, Until, notation};
     use super::*;
     use crate::config::Algorithm;
 
     #[test]
-    fn a_table_fits_eighty_columns_and_tells_of_everybody() {
-        let event = Event {
+    fn the_table_fits_eighty_columns_and_shows_each_backend_and_event() {
+        let event = PlannedEvent {
             at: std::time::Duration::from_secs(1),
-            changes: words::changes("down=b,join=c*2").unwrap(),
+            changes: notation::changes("down=b,join=c*2").unwrap(),
         };
-        let plan =
-            Plan { events: vec![event], until: Until::Connections(5_000), ..plan("a*3,b,127.0.0.1:5000") };
-        let table = Report::new(&plan.scenario().unwrap(), &Algorithm::ALL).table();
+        let plan = SimulationPlan {
+            events: vec![event],
+            until: Until::Connections(5_000),
+            ..plan("a*3,b,127.0.0.1:5000")
+        };
+        let table = SimulationReport::new(&plan.scenario().unwrap(), &Algorithm::ALL).table();
         assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
         for word in Algorithm::ALL.map(Algorithm::name).iter().chain(&[
             "127.0.0.1:5000",
@@ -176,10 +179,10 @@ mod tests {
     }
 
     #[test]
-    fn of_many_backends_some_are_listed_and_the_others_counted() {
+    fn of_many_backends_some_are_listed_and_the_rest_counted() {
         let names: Vec<_> = (0..100).map(|n| format!("b{n}")).collect();
-        let plan = Plan { until: Until::Connections(10), ..plan(&names.join(",")) };
-        let table = Report::new(&plan.scenario().unwrap(), &[Algorithm::RoundRobin]).table();
+        let plan = SimulationPlan { until: Until::Connections(10), ..plan(&names.join(",")) };
+        let table = SimulationReport::new(&plan.scenario().unwrap(), &[Algorithm::RoundRobin]).table();
         assert!(table.contains("and 76 more") && table.lines().count() < 45, "{table}");
     }
 }

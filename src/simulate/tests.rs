@@ -1,4 +1,4 @@
-//! What queueing theory says, and what must hold whatever happens.
+//! The results against queueing theory, and the laws of every run.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::*;
 use crate::config::{Algorithm, Factor, Hash};
 
 /// A plan of these backends: 200 Poisson arrivals a second, 10 ms of service on average.
-pub(super) fn plan(backends: &str) -> Plan {
-    Plan {
+pub(super) fn plan(backends: &str) -> SimulationPlan {
+    SimulationPlan {
         backends: backends.split(',').map(|backend| backend.parse().unwrap()).collect(),
         service: Vec::new(),
         servers: Vec::new(),
@@ -24,19 +24,19 @@ pub(super) fn plan(backends: &str) -> Plan {
     }
 }
 
-/// One queue before so many servers, at this load.
+/// One queue before this many servers, at this load.
 fn queue(servers: u32, service: &str, load: f64) -> Figures {
-    let plan = Plan {
+    let plan = SimulationPlan {
         servers: vec![Setting { backend: None, value: Servers::Number(servers) }],
         service: vec![service.parse().unwrap()],
         intensity: Intensity::Load(load),
         ..plan("a")
     };
-    Report::new(&plan.scenario().unwrap(), &[Algorithm::RoundRobin]).algorithms.remove(0)
+    SimulationReport::new(&plan.scenario().unwrap(), &[Algorithm::RoundRobin]).algorithms.remove(0)
 }
 
-fn run(plan: Plan, algorithm: Algorithm) -> Figures {
-    Report::new(&plan.scenario().unwrap(), &[algorithm]).algorithms.remove(0)
+fn run(plan: SimulationPlan, algorithm: Algorithm) -> Figures {
+    SimulationReport::new(&plan.scenario().unwrap(), &[algorithm]).algorithms.remove(0)
 }
 
 fn waiting(figures: &Figures) -> Spread {
@@ -61,33 +61,34 @@ fn one_server_with_poisson_arrivals_and_exponential_service_is_m_m_1() {
     }
 }
 
-/// The Pollaczek–Khinchine formula: without variance in the service half of the wait is left.
+/// The Pollaczek–Khinchine formula: without variance in service times, half of the wait remains.
 #[test]
-fn with_a_fixed_service_time_one_waits_half_as_long() {
+fn a_fixed_service_time_halves_the_wait() {
     assert_near(waiting(&queue(1, "fixed:10ms", 0.8)).mean, 20.0, 0.05);
 }
 
 /// Erlang's C formula for two servers: the mean wait is ρ² / (μ (1 − ρ²)).
 #[test]
-fn two_servers_with_one_line_are_m_m_2() {
+fn two_servers_with_one_queue_are_m_m_2() {
     assert_near(waiting(&queue(2, "exp:10ms", 0.8)).mean, 0.64 / (100.0 * (1.0 - 0.64)) * 1000.0, 0.05);
 }
 
-/// Two queues that take turns each see every other arrival: more even than Poisson, so less than M/M/1; and one line
-/// before both beats any two.
+/// With round robin each of two queues gets every other arrival, more even than Poisson, so the wait is below M/M/1;
+/// one queue before both servers is better than two.
 #[test]
-fn two_lines_are_worse_than_one_and_taking_turns_is_better_than_chance() {
+fn two_queues_are_worse_than_one_and_better_than_random() {
     let two = |algorithm| {
         let servers = vec!["1".parse().unwrap()];
-        waiting(&run(Plan { servers, intensity: Intensity::Load(0.8), ..plan("a,b") }, algorithm)).mean
+        waiting(&run(SimulationPlan { servers, intensity: Intensity::Load(0.8), ..plan("a,b") }, algorithm))
+            .mean
     };
     let (turns, least) = (two(Algorithm::RoundRobin), two(Algorithm::LeastConnections));
     assert!(17.8 < least && least < turns && turns < 40.0, "{least}, {turns}");
 }
 
 #[test]
-fn with_unlimited_servers_nobody_waits_and_a_backend_has_as_many_connections_as_little_says() {
-    let plan = Plan {
+fn with_unlimited_servers_no_connection_waits_and_littles_law_holds() {
+    let plan = SimulationPlan {
         servers: vec![Setting { backend: None, value: Servers::Unlimited }],
         intensity: Intensity::Rate(1_000.0),
         until: Until::Connections(100_000),
@@ -100,25 +101,29 @@ fn with_unlimited_servers_nobody_waits_and_a_backend_has_as_many_connections_as_
 }
 
 #[test]
-fn a_weight_is_a_share() {
+fn shares_follow_weights() {
     for algorithm in [Algorithm::Weighted, Algorithm::LeastConnections] {
-        let figures = run(Plan { until: Until::Connections(100_000), ..plan("a*3,b") }, algorithm);
+        let figures = run(SimulationPlan { until: Until::Connections(100_000), ..plan("a*3,b") }, algorithm);
         assert_near(figures.backends[0].promised, 0.75, 1e-9);
         assert_near(figures.backends[0].share, 0.75, 0.05);
     }
-    let turns = run(Plan { until: Until::Connections(100_000), ..plan("a*3,b") }, Algorithm::RoundRobin);
+    let turns =
+        run(SimulationPlan { until: Until::Connections(100_000), ..plan("a*3,b") }, Algorithm::RoundRobin);
     assert_eq!((turns.backends[0].share, turns.imbalance.variation), (0.5, 0.5));
 }
 
 #[test]
-fn what_a_backend_is_promised_follows_when_it_is_there() {
+fn promised_shares_count_only_the_time_in_the_pool() {
     let events = vec![
-        Event { at: Duration::from_secs(25), changes: words::changes("leave=b").unwrap() },
-        Event { at: Duration::from_secs(50), changes: words::changes("join=c,weight=a*3").unwrap() },
+        PlannedEvent { at: Duration::from_secs(25), changes: notation::changes("leave=b").unwrap() },
+        PlannedEvent {
+            at: Duration::from_secs(50),
+            changes: notation::changes("join=c,weight=a*3").unwrap(),
+        },
     ];
     let until = Until::Time(Duration::from_secs(100));
     let arrivals = Arrivals::Steady;
-    let figures = run(Plan { events, until, arrivals, ..plan("a,b") }, Algorithm::Weighted);
+    let figures = run(SimulationPlan { events, until, arrivals, ..plan("a,b") }, Algorithm::Weighted);
     let promised: Vec<_> = figures.backends.iter().map(|backend| backend.promised).collect();
     for (found, wanted) in promised.into_iter().zip([0.125 + 0.25 + 0.375, 0.125, 0.125]) {
         assert!((found - wanted).abs() < 1e-3, "{figures:?}");
@@ -127,13 +132,15 @@ fn what_a_backend_is_promised_follows_when_it_is_there() {
 }
 
 #[test]
-fn what_goes_down_cuts_its_connections_and_gets_none_until_it_is_back() {
-    let at =
-        |seconds, what| Event { at: Duration::from_secs(seconds), changes: words::changes(what).unwrap() };
+fn a_failed_backend_closes_its_connections_and_gets_none_until_it_is_back() {
+    let at = |seconds, what| PlannedEvent {
+        at: Duration::from_secs(seconds),
+        changes: notation::changes(what).unwrap(),
+    };
     let events = vec![at(10, "down=a"), at(20, "down=b"), at(30, "up=a,up=b")];
     let until = Until::Time(Duration::from_secs(40));
     let intensity = Intensity::Load(0.9);
-    let figures = run(Plan { events, until, intensity, ..plan("a,b") }, Algorithm::RoundRobin);
+    let figures = run(SimulationPlan { events, until, intensity, ..plan("a,b") }, Algorithm::RoundRobin);
     let [first, second, third] = &figures.events[..] else { panic!("{figures:?}") };
     assert!(first.cut > 0 && second.cut > 1_000, "b had twice its load: {figures:?}");
     assert_eq!((third.cut, first.ideal, second.ideal), (0, 0.5, 1.0));
@@ -145,10 +152,10 @@ fn what_goes_down_cuts_its_connections_and_gets_none_until_it_is_back() {
 }
 
 #[test]
-fn equal_seeds_give_equal_bytes_and_others_give_others() {
+fn equal_seeds_give_equal_bytes_and_other_seeds_do_not() {
     let json = |seed| {
-        let plan = Plan { seed, until: Until::Connections(5_000), ..plan("a*2,b,c") };
-        Report::new(&plan.scenario().unwrap(), &Algorithm::ALL).json().unwrap()
+        let plan = SimulationPlan { seed, until: Until::Connections(5_000), ..plan("a*2,b,c") };
+        SimulationReport::new(&plan.scenario().unwrap(), &Algorithm::ALL).json().unwrap()
     };
     assert_eq!(json(7), json(7));
     assert_ne!(json(7), json(8));
@@ -162,7 +169,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn whoever_comes_is_served_cut_or_refused(
+    fn every_connection_is_served_cut_or_refused(
         algorithm in algorithm(),
         weights in proptest::collection::vec(1u32..5, 2..6),
         load in 0.1f64..1.5,
@@ -172,8 +179,8 @@ proptest! {
         fall in 0u64..900, back in 0u64..900, seed in any::<u64>(),
     ) {
         let names: Vec<_> = weights.iter().enumerate().map(|(n, weight)| format!("b{n}*{weight}")).collect();
-        let at = |at, what| Event { at: Duration::from_millis(at), changes: words::changes(what).unwrap() };
-        let plan = Plan {
+        let at = |at, what| PlannedEvent { at: Duration::from_millis(at), changes: notation::changes(what).unwrap() };
+        let plan = SimulationPlan {
             intensity: Intensity::Load(load),
             arrivals: Arrivals::Bursts(burst),
             service: vec![if pareto { "pareto:5ms" } else { "fixed:5ms" }.parse().unwrap()],

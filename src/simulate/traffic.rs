@@ -1,6 +1,6 @@
-//! The connections that come: when, from whom, and how heavy each is.
+//! The arriving connections: when, from which client, and with which service demand.
 //!
-//! What comes does not depend on who serves it, so every algorithm that is compared meets the very same traffic.
+//! Arrivals do not depend on the choices, so all compared algorithms get the same traffic.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -9,53 +9,53 @@ use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_distr::{Distribution, Exp1, Pareto, Zipf};
 
-use super::plan::{Arrivals, Clients, Service, Until};
+use super::plan::{Arrivals, Clients, ServiceTime, Until};
 use super::scenario::Scenario;
 use crate::balance::hash;
 use crate::config::HashKey;
 
-/// No service takes longer, as heavy as its tail may be: about thirty years.
+/// The longest service time in seconds, about thirty years: a heavy tail must still fit a `Duration`.
 const LONGEST: f64 = 1e9;
 
-/// One connection that comes.
+/// An arriving connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Arrival {
     pub(super) at: Duration,
-    /// Who it comes from, from 0.
+    /// The number of the client, from 0.
     pub(super) client: u32,
     /// The client's port.
     pub(super) port: u16,
-    /// How heavy it is: what [`service_time`] makes a time of.
-    pub(super) weight: u64,
-    /// What the algorithms get that want a random number.
+    /// The seed of its service time, for [`service_time`].
+    pub(super) demand: u64,
+    /// The random number for the choice.
     pub(super) random: u64,
 }
 
-/// All that come, in order. Each aspect has a source of randomness of its own, so that who changes the clients does
-/// not change the arrivals with them.
+/// All arrivals in order. Each aspect has its own random generator, so that other clients do not change the arrival
+/// times.
 #[derive(Clone, Debug)]
 pub(super) struct Traffic {
     arrivals: Arrivals,
     rate: f64,
-    who: Who,
+    clients: ClientDraw,
     until: Until,
     /// Connections so far.
     number: u64,
-    /// Seconds: a sum of many steps that are shorter than a nanosecond is still right.
+    /// Seconds, as a sum of many steps below a nanosecond must stay exact.
     now: f64,
-    when: Xoshiro256PlusPlus,
-    whose: Xoshiro256PlusPlus,
-    weight: Xoshiro256PlusPlus,
-    choice: Xoshiro256PlusPlus,
+    arrival_rng: Xoshiro256PlusPlus,
+    client_rng: Xoshiro256PlusPlus,
+    demand_rng: Xoshiro256PlusPlus,
+    choice_rng: Xoshiro256PlusPlus,
 }
 
 #[derive(Clone, Debug)]
-enum Who {
+enum ClientDraw {
     Alike(u32),
     Zipf(Zipf<f64>),
 }
 
-impl Who {
+impl ClientDraw {
     fn new(clients: Clients) -> Self {
         match Zipf::new(f64::from(clients.number), clients.exponent) {
             Ok(zipf) if clients.exponent > 0.0 => Self::Zipf(zipf),
@@ -78,25 +78,25 @@ impl Traffic {
         Self {
             arrivals: scenario.arrivals,
             rate: scenario.rate,
-            who: Who::new(scenario.clients),
+            clients: ClientDraw::new(scenario.clients),
             until: scenario.until,
             number: 0,
             now: 0.0,
-            when: source(),
-            whose: source(),
-            weight: source(),
-            choice: source(),
+            arrival_rng: source(),
+            client_rng: source(),
+            demand_rng: source(),
+            choice_rng: source(),
         }
     }
 
-    /// Seconds from the connection before to the next.
+    /// Seconds from the last connection to the next.
     fn gap(&mut self) -> f64 {
-        let random = |when: &mut _| -> f64 { Exp1.sample(when) };
+        let exponential = |rng: &mut _| -> f64 { Exp1.sample(rng) };
         match self.arrivals {
             Arrivals::Steady => 1.0 / self.rate,
-            Arrivals::Poisson => random(&mut self.when) / self.rate,
+            Arrivals::Poisson => exponential(&mut self.arrival_rng) / self.rate,
             Arrivals::Bursts(size) if self.number.is_multiple_of(size.into()) => {
-                random(&mut self.when) * f64::from(size) / self.rate
+                exponential(&mut self.arrival_rng) * f64::from(size) / self.rate
             }
             Arrivals::Bursts(_) => 0.0,
         }
@@ -119,24 +119,24 @@ impl Iterator for Traffic {
         self.number += 1;
         Some(Arrival {
             at,
-            client: self.who.draw(&mut self.whose),
-            port: self.whose.random_range(32_768..61_000), // as Linux gives them
-            weight: self.weight.next_u64(),
-            random: self.choice.next_u64(),
+            client: self.clients.draw(&mut self.client_rng),
+            port: self.client_rng.random_range(32_768..61_000), // Linux's ephemeral ports
+            demand: self.demand_rng.next_u64(),
+            random: self.choice_rng.next_u64(),
         })
     }
 }
 
-/// How long a connection of this weight is served: the same weight is a heavy one at every backend.
-pub(super) fn service_time(service: Service, weight: u64) -> Duration {
-    let random = &mut Xoshiro256PlusPlus::seed_from_u64(weight);
+/// How long a connection is served: the same demand is a long one at every backend.
+pub(super) fn service_time(service: ServiceTime, demand: u64) -> Duration {
+    let random = &mut Xoshiro256PlusPlus::seed_from_u64(demand);
     let seconds = match service {
-        Service::Fixed(time) => return time,
-        Service::Exponential(mean) => {
+        ServiceTime::Fixed(time) => return time,
+        ServiceTime::Exponential(mean) => {
             let one: f64 = Exp1.sample(random);
             one * mean.as_secs_f64()
         }
-        Service::Pareto { mean, alpha } => {
+        ServiceTime::Pareto { mean, alpha } => {
             // The mean of Pareto's distribution is scale × alpha / (alpha − 1).
             let scale = mean.as_secs_f64() * (alpha - 1.0) / alpha;
             Pareto::new(scale, alpha).map_or(mean.as_secs_f64(), |pareto| pareto.sample(random))
@@ -145,20 +145,20 @@ pub(super) fn service_time(service: Service, weight: u64) -> Duration {
     Duration::from_secs_f64(seconds.min(LONGEST))
 }
 
-/// The hash of a client. Each has an address of its own, and they are spread over all there are.
+/// The hash of a client. Each has its own address, spread over all IPv4 addresses.
 pub(super) fn client_hash(client: u32, port: u16, key: HashKey) -> u64 {
-    // Any odd factor gives every number another one; this one (Knuth, TAOCP 3, section 6.4) puts neighbours far apart.
+    // Any odd factor maps numbers one to one; this one (Knuth, TAOCP 3, section 6.4) puts neighbors far apart.
     let address = Ipv4Addr::from(client.wrapping_add(1).wrapping_mul(0x9e37_79b1));
     hash::client(address.into(), port, key)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Plan;
+    use super::super::plan::SimulationPlan;
     use super::super::tests::plan;
     use super::*;
 
-    fn traffic(change: impl FnOnce(&mut Plan)) -> Traffic {
+    fn traffic(change: impl FnOnce(&mut SimulationPlan)) -> Traffic {
         let mut plan = plan("a");
         change(&mut plan);
         Traffic::new(&plan.scenario().unwrap())
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_way_they_arrive_so_many_come_in_a_second() {
+    fn all_arrival_processes_keep_the_rate() {
         for arrivals in [Arrivals::Steady, Arrivals::Poisson, Arrivals::Bursts(50)] {
             let all = traffic(|plan| {
                 plan.arrivals = arrivals;
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_comes_in_one_instant() {
+    fn a_burst_arrives_at_one_instant() {
         let all: Vec<_> = traffic(|plan| plan.arrivals = Arrivals::Bursts(50)).take(150).collect();
         let bursts: Vec<_> = all.chunk_by(|one, other| one.at == other.at).map(<[_]>::len).collect();
         assert_eq!(bursts, [50, 50, 50]);
     }
 
     #[test]
-    fn gaps_of_poisson_arrivals_vary_as_much_as_they_are_long() {
+    fn gaps_of_poisson_arrivals_deviate_by_their_mean() {
         let at: Vec<_> = traffic(|_| ()).take(100_000).map(|arrival| arrival.at.as_secs_f64()).collect();
         let gaps: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
@@ -197,23 +197,23 @@ mod tests {
     }
 
     #[test]
-    fn every_distribution_has_the_mean_that_was_asked_for() {
+    fn every_distribution_has_the_requested_mean() {
         let mean = Duration::from_millis(10);
         for (service, tolerance) in [
-            (Service::Fixed(mean), 1e-9),
-            (Service::Exponential(mean), 0.01),
-            (Service::Pareto { mean, alpha: 3.0 }, 0.02),
-            (Service::Pareto { mean, alpha: 1.8 }, 0.1),
+            (ServiceTime::Fixed(mean), 1e-9),
+            (ServiceTime::Exponential(mean), 0.01),
+            (ServiceTime::Pareto { mean, alpha: 3.0 }, 0.02),
+            (ServiceTime::Pareto { mean, alpha: 1.8 }, 0.1),
         ] {
-            let times = traffic(|_| ()).take(200_000).map(|one| service_time(service, one.weight));
+            let times = traffic(|_| ()).take(200_000).map(|one| service_time(service, one.demand));
             assert_near(times.sum::<Duration>().as_secs_f64() / 200_000.0, 0.01, tolerance);
         }
     }
 
     #[test]
-    fn the_heaviest_tail_still_is_a_time() {
-        let service = Service::Pareto { mean: Duration::from_secs(1_000_000), alpha: 1.01 };
-        assert!((0..100_000).all(|weight| service_time(service, weight).as_secs_f64() <= LONGEST));
+    fn the_heaviest_tail_fits_a_duration() {
+        let service = ServiceTime::Pareto { mean: Duration::from_secs(1_000_000), alpha: 1.01 };
+        assert!((0..100_000).all(|demand| service_time(service, demand).as_secs_f64() <= LONGEST));
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
         let when = |clients| {
             traffic(move |plan| plan.clients = clients)
                 .take(1_000)
-                .map(|one| (one.at, one.weight))
+                .map(|one| (one.at, one.demand))
                 .collect::<Vec<_>>()
         };
         assert_eq!(when(Clients { number: 10, exponent: 0.0 }), when(Clients { number: 99, exponent: 1.2 }));

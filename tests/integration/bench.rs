@@ -27,7 +27,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The report of a test that must come to a good end.
+/// The report of a test that must succeed.
 fn figures(arguments: &[&str]) -> Value {
     let output = bench(&[arguments, &["--json"]].concat());
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
@@ -39,7 +39,7 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// Who answered how often.
+/// The requests of each backend.
 fn shares(report: &Value) -> Vec<(String, u64)> {
     let all = report["backends"]["all"].as_array().unwrap();
     all.iter().map(|b| (b["name"].as_str().unwrap().to_owned(), b["requests"].as_u64().unwrap())).collect()
@@ -54,7 +54,7 @@ fn kinds(report: &Value) -> Vec<(String, u64)> {
     all.iter().map(|f| (f["kind"].as_str().unwrap().to_owned(), f["count"].as_u64().unwrap())).collect()
 }
 
-/// A balancer by round robin in front of these, and its URL.
+/// A round-robin balancer in front of these, and its URL.
 fn balanced(backends: &[Backend]) -> (Lb, String) {
     let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
     let discover = static_list(&addresses);
@@ -65,7 +65,7 @@ fn balanced(backends: &[Backend]) -> (Lb, String) {
     (lb, url)
 }
 
-/// A server that gives this to each request, on a connection of its own.
+/// A server that sends this to each request and closes.
 fn answering(head: &'static str, body: &'static str) -> Backend {
     Backend::serving(move |mut stream| {
         if read_request(&mut stream).is_some() {
@@ -93,7 +93,7 @@ fn round_robin_over_three_backends_is_exactly_even() {
         (&Value::from(300), &Value::from(0), &Value::from(300))
     );
     assert_eq!(report["backends"]["by"], "body");
-    // The balancer's own account of the next ones.
+    // The balancer's own counters, for the next requests.
     let admin = lb.admin().to_string();
     let report = figures(&[&url, "-n", "300", "--by", "admin", "--admin", &admin]);
     let names: Vec<_> = backends.iter().map(|backend| backend.address.to_string()).collect();
@@ -106,7 +106,7 @@ fn round_robin_over_three_backends_is_exactly_even() {
 }
 
 #[test]
-fn the_table_tells_totals_latencies_and_who_answered() {
+fn the_table_shows_totals_latencies_and_backends() {
     let backends = ["a", "b"].map(Backend::http);
     let (_lb, url) = balanced(&backends);
     let output = bench(&["-u", &url, "-n", "100", "-c", "4"]);
@@ -124,12 +124,12 @@ fn the_table_tells_totals_latencies_and_who_answered() {
         assert!(table.contains(words), "{words} is not in\n{table}");
     }
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
-    let output = bench(&[&url, "-n", "10", "--by", "header:x-nobody"]);
-    assert!(text(&output.stdout).contains("no answer has a header x-nobody"), "{}", text(&output.stdout));
+    let output = bench(&[&url, "-n", "10", "--by", "header:x-missing"]);
+    assert!(text(&output.stdout).contains("no response has a header x-missing"), "{}", text(&output.stdout));
 }
 
 #[test]
-fn backends_are_told_apart_by_header_and_by_expression_too() {
+fn backends_are_told_apart_by_header_and_by_expression() {
     let a = answering("200 OK\r\nX-Backend: one", "served by number 1");
     let report = figures(&[&url(&a), "-n", "20", "-c", "2"]);
     assert_eq!(
@@ -175,21 +175,21 @@ fn failures_are_counted_by_kind() {
     for (url, timeout, kind, words) in [
         (format!("http://{}/", nobody.address), "20s", "refused", "connection refused"),
         (reset_at, "20s", "reset", "connection reset"),
-        (url(&half), "20s", "closed_early", "closed before the answer was whole"),
-        (url(&silent), "200ms", "timeout", "not over in time (200ms)"),
+        (url(&half), "20s", "closed_early", "closed before the response was complete"),
+        (url(&silent), "200ms", "timeout", "timed out after 200ms"),
     ] {
         let output = bench(&[&url, "-n", "12", "-c", "3", "--timeout", timeout, "--json"]);
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(kinds(&report), of(&[(kind, 12)]), "{url}");
         assert_eq!((report["done"].as_u64(), report["failed"].as_u64()), (Some(12), Some(12)));
-        // Not one of them was answered.
+        // Exit code 1: no request got a response.
         let error = text(&output.stderr);
         assert!(output.status.code() == Some(1) && error.contains(words) && error.contains(&url), "{error}");
     }
 }
 
 #[test]
-fn a_balancer_without_a_backend_shows_in_how_it_turns_clients_away() {
+fn the_no_backend_policy_of_a_balancer_shows_in_the_failures() {
     let nobody = Nobody::new();
     let lb = Lb::start(&format!(
         "listeners:
@@ -206,7 +206,7 @@ pools: {{p: {{discover: {}}}}}",
 }
 
 #[test]
-fn some_failures_are_told_and_the_others_are_measured() {
+fn failures_are_counted_and_successes_measured() {
     let count = AtomicUsize::new(0);
     let every_fourth = Backend::serving(move |mut stream| {
         if read_request(&mut stream).is_none() {
@@ -231,7 +231,7 @@ fn some_failures_are_told_and_the_others_are_measured() {
     );
 }
 
-/// A server that stands still for a second when it has answered twenty requests.
+/// A server that stalls for a second after twenty responses.
 fn stalling() -> Backend {
     let (count, gate) = (AtomicUsize::new(0), Mutex::new(()));
     Backend::serving(move |mut stream| {
@@ -253,7 +253,7 @@ fn a_stall_shows_in_the_latencies_with_a_rate_and_is_hidden_without() {
     let closed = figures(&[&url(&stalling()), "-n", "200", "-c", "2"]);
     let (from_due, from_sent) = (&open["latency_ms"], &open["service_ms"]);
     assert_eq!((open["loop"].as_str(), closed["loop"].as_str()), (Some("open"), Some("closed")));
-    // Nine of ten came while it stood still or while the line was worked off, two met it themselves.
+    // Nine of ten came during the stall or while its backlog was served.
     assert!(number(&from_due["p50"]) > 200.0, "{open}");
     for hidden in [from_sent, &closed["latency_ms"]] {
         assert!(number(&hidden["p90"]) < number(&from_due["p50"]) / 2.0, "{open}\n{closed}");
@@ -264,14 +264,14 @@ fn a_stall_shows_in_the_latencies_with_a_rate_and_is_hidden_without() {
 }
 
 #[test]
-fn a_rate_is_kept_and_what_could_not_be_sent_is_told() {
+fn a_rate_is_kept_and_requests_never_sent_are_counted() {
     let quick = Backend::http("a");
     let report = figures(&[&url(&quick), "-n", "100", "--rate", "200/s"]);
     assert_eq!(report["done"], 100);
-    // The last one is due after 99 of 200 parts of a second.
+    // The last one is due after 99/200 s.
     assert!(number(&report["elapsed_s"]) >= 0.495, "{report}");
     assert!(number(&report["requests_per_second"]) <= 100.0 / 0.495 + 0.1, "{report}");
-    // On a busy machine some may not be sent before the time is up.
+    // On a busy machine some may never be sent.
     eventually("all are sent in time", || {
         let report = figures(&[&url(&quick), "--duration", "500ms", "--rate", "100/s"]);
         let (done, not_sent) = (number(&report["done"]), number(&report["not_sent"]));
@@ -291,7 +291,7 @@ fn a_rate_is_kept_and_what_could_not_be_sent_is_told() {
 }
 
 #[test]
-fn a_duration_ends_a_closed_loop_and_nothing_under_way_is_lost() {
+fn a_duration_ends_a_closed_loop_and_requests_in_flight_finish() {
     let backend = Backend::http("a");
     let report = figures(&[&url(&backend), "-c", "4", "--duration", "300ms"]);
     let done = report["done"].as_u64().unwrap();
@@ -302,8 +302,8 @@ fn a_duration_ends_a_closed_loop_and_nothing_under_way_is_lost() {
 }
 
 #[test]
-fn kept_connections_serve_many_requests_and_a_closed_one_is_opened_again() {
-    // Each connection serves five.
+fn kept_alive_connections_serve_many_requests_and_a_closed_one_is_replaced() {
+    // Each connection serves five requests.
     let backend = Backend::serving(|mut stream| {
         for nth in 1..=5 {
             if read_request(&mut stream).is_none() {
@@ -320,7 +320,7 @@ fn kept_connections_serve_many_requests_and_a_closed_one_is_opened_again() {
 }
 
 #[test]
-fn method_headers_and_body_are_sent_as_they_are_said() {
+fn method_headers_and_body_are_sent_as_given() {
     let heard = Arc::<Mutex<String>>::default();
     let theirs = Arc::clone(&heard);
     let backend = Backend::serving(move |mut stream| {
@@ -351,7 +351,7 @@ fn method_headers_and_body_are_sent_as_they_are_said() {
 }
 
 #[test]
-fn a_tcp_service_is_asked_in_its_own_words() {
+fn a_tcp_service_gets_the_given_bytes() {
     let backend = Backend::serving(|mut stream| {
         let mut words = [0; 64];
         while let Ok(1..) = std::io::Read::read(&mut stream, &mut words) {
@@ -366,7 +366,7 @@ fn a_tcp_service_is_asked_in_its_own_words() {
     let report =
         figures(&[&target, "-n", "50", "-c", "5", "--send", r"PING\r\n\x07", "--by", r"body:PONG (\w+)"]);
     assert_eq!((report["succeeded"].as_u64(), shares(&report)), (Some(50), of(&[("one", 50)])));
-    // Without words, a connection that opens is all.
+    // Without --send, an open connection is a success.
     let report = figures(&[&target, "-n", "50", "-c", "5"]);
     assert_eq!((report["succeeded"].as_u64(), report["bytes"].as_u64()), (Some(50), Some(0)));
 }
@@ -398,11 +398,11 @@ fn a_chart_is_drawn_as_png_and_as_svg() {
     );
 }
 
-/// Starts a test, waits until its server has seen so many connections, and interrupts it.
+/// Starts a test, waits until its server has accepted this many connections, and interrupts it.
 fn interrupted(backend: &Backend, connections: usize, arguments: &[&str]) -> Value {
     let child =
         command(arguments).arg("--json").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    eventually("the test is under way", || {
+    eventually("the test is running", || {
         (backend.accepted.load(Ordering::SeqCst) >= connections).then_some(())
     });
     let pid = rustix::process::Pid::from_child(&child);
@@ -413,7 +413,7 @@ fn interrupted(backend: &Backend, connections: usize, arguments: &[&str]) -> Val
 }
 
 #[test]
-fn an_interrupt_ends_it_with_a_report_of_what_was_done() {
+fn an_interrupt_ends_the_test_with_a_report() {
     let backend = Backend::http("a");
     for more in [&["--duration", "1h"][..], &["-n", "100000000", "--rate", "500/s"]] {
         let seen = backend.accepted.load(Ordering::SeqCst);
@@ -431,7 +431,7 @@ fn an_interrupt_ends_it_with_a_report_of_what_was_done() {
 }
 
 #[test]
-fn the_names_in_the_json_stay() {
+fn the_json_field_names_are_stable() {
     let backend = Backend::http("a");
     let report = figures(&[&url(&backend), "-n", "10", "--rate", "1000"]);
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
@@ -450,7 +450,7 @@ fn the_names_in_the_json_stay() {
 }
 
 #[test]
-fn wrong_arguments_are_told_with_what_is_right_before_anything_is_sent() {
+fn wrong_arguments_are_refused_with_a_remedy_before_any_request() {
     let backend = Backend::http("a");
     let http = url(&backend);
     let tcp = format!("tcp://{}", backend.address);
@@ -458,7 +458,7 @@ fn wrong_arguments_are_told_with_what_is_right_before_anything_is_sent() {
         (&[][..], "TARGET"),
         (&[&*http, "-u", &http], "--url"),
         (&["127.0.0.1:8080"], "did you mean http://127.0.0.1:8080?"),
-        (&["https://localhost/"], "https:// is not spoken here"),
+        (&["https://localhost/"], "https:// is not supported"),
         (&["http://name.invalid/"], "name.invalid"),
         (&[&http, "-n", "0"], "0 is not in"),
         (&[&http, "-c", "0"], "-c"),
@@ -489,14 +489,14 @@ fn wrong_arguments_are_told_with_what_is_right_before_anything_is_sent() {
 }
 
 #[test]
-fn the_balancer_that_tells_who_served_may_be_called_by_its_name() {
+fn the_admin_address_may_be_a_name_or_a_url() {
     let backends = [Backend::http("a")];
     let (lb, url) = balanced(&backends);
     for admin in [format!("localhost:{}", lb.admin().port()), format!("http://{}/", lb.admin())] {
         let report = figures(&[&url, "-n", "10", "--by", "admin", "--admin", &admin]);
         assert_eq!(shares(&report), of(&[(&backends[0].address.to_string(), 10)]), "{admin}");
     }
-    // What answers there is no balancer.
+    // A server that is not a balancer.
     let admin = backends[0].address.to_string();
     let output = bench(&[&url, "-n", "10", "--by", "admin", "--admin", &admin]);
     let error = text(&output.stderr);
@@ -521,7 +521,7 @@ fn a_body_can_come_from_a_file_and_the_admin_address_from_the_environment() {
     };
     let report = run(&[&url, "-n", "10", "--by", "admin", "--body", "@body", "--json"], folder.path());
     assert_eq!(shares(&report)[0].1, 10);
-    // Past the balancer.
+    // A target that bypasses the balancer.
     let beside = backends[0].address;
     let report = run(&[&format!("tcp://{beside}"), "-n", "1", "--by", "admin", "--json"], folder.path());
     assert!(report["backends_error"].as_str().unwrap().contains("is it in front of the target?"), "{report}");

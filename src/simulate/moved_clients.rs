@@ -1,4 +1,4 @@
-//! Where clients are at home, and how many a change of the backends moves.
+//! How many clients a change of the backends moves.
 
 use std::sync::Arc;
 
@@ -6,43 +6,43 @@ use super::traffic::client_hash;
 use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{Algorithm, Hash};
 
-/// What a change did to those who came before it.
+/// The effect of a change on the clients that came before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Keys {
-    /// Clients that had come.
+pub(super) struct MovedClients {
+    /// Clients seen before.
     pub(super) seen: u64,
-    /// Those of them that have another home now.
+    /// Those that have another backend now.
     pub(super) moved: u64,
 }
 
-/// How many of `clients` a change of the candidates moves. A client's home is where it is sent while nobody is busy:
-/// who bounds the load sends some elsewhere for a while, which is no move.
+/// How many of `clients` a change of the candidates moves. Compared are the backends of idle pools: a load factor sends
+/// some clients elsewhere for a while, which is no move.
 pub(super) fn moved(
     algorithm: Algorithm,
     hash: &Hash,
     before: &[Candidate],
     after: &[Candidate],
     clients: impl Iterator<Item = u32>,
-) -> Keys {
+) -> MovedClients {
     let idle = |candidates: &[Candidate]| {
         let idle = |candidate: &Candidate| Candidate { load: Arc::default(), ..candidate.clone() };
         Picker::new(algorithm, hash, candidates.iter().map(idle).collect(), None)
     };
     let (before, after) = (idle(before), idle(after));
-    let home = |picker: &Picker, client| {
-        let ask = PickArgs { client: client_hash(client, 0, hash.key), ..PickArgs::default() };
-        picker.choose(&ask).map(|index| picker.candidates()[index].key)
+    let backend_of = |picker: &Picker, client| {
+        let args = PickArgs { client: client_hash(client, 0, hash.key), ..PickArgs::default() };
+        picker.choose(&args).map(|index| picker.candidates()[index].key)
     };
-    let mut keys = Keys { seen: 0, moved: 0 };
+    let mut result = MovedClients { seen: 0, moved: 0 };
     for client in clients {
-        keys.seen += 1;
-        keys.moved += u64::from(home(&before, client) != home(&after, client));
+        result.seen += 1;
+        result.moved += u64::from(backend_of(&before, client) != backend_of(&after, client));
     }
-    keys
+    result
 }
 
-/// The part of all clients that has to move for everybody to have their share before and after: what those lose that
-/// lose some.
+/// The least part of all clients that must move if all shares follow the weights before and after: the sum of what
+/// shrinking backends lose.
 pub(super) fn ideal(before: &[Candidate], after: &[Candidate]) -> f64 {
     let share = |candidates: &[Candidate], key: u64| {
         let all: u32 = candidates.iter().map(|candidate| candidate.weight).sum();
@@ -51,7 +51,7 @@ pub(super) fn ideal(before: &[Candidate], after: &[Candidate]) -> f64 {
         if own == 0 { 0.0 } else { f64::from(own) / f64::from(all) }
     };
     let lost = |candidate: &Candidate| share(before, candidate.key) - share(after, candidate.key);
-    // From zero up: the sum of none is -0.
+    // Folded from zero: the sum of an empty iterator is -0.
     before.iter().map(lost).filter(|lost| *lost > 0.0).fold(0.0, |sum, lost| sum + lost)
 }
 
@@ -61,7 +61,7 @@ mod tests {
     use crate::balance::laws::candidates;
 
     #[test]
-    fn what_has_to_move_is_what_somebody_loses() {
+    fn the_ideal_is_what_shrinking_backends_lose() {
         let four = candidates(&[1, 1, 1, 1]);
         for (after, part) in [
             (&four[..], 0.0),
@@ -75,12 +75,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_change_nobody_moves_and_without_backends_everybody() {
+    fn no_change_moves_no_client_and_an_empty_set_moves_all() {
         let four = candidates(&[1, 2, 1, 1]);
         for algorithm in Algorithm::ALL.into_iter().filter(|algorithm| algorithm.hashes()) {
             let moved = |after: &[Candidate]| moved(algorithm, &Hash::default(), &four, after, 0..1_000);
-            assert_eq!(moved(&four), Keys { seen: 1_000, moved: 0 }, "{algorithm:?}");
-            assert_eq!(moved(&[]), Keys { seen: 1_000, moved: 1_000 }, "{algorithm:?}");
+            assert_eq!(moved(&four), MovedClients { seen: 1_000, moved: 0 }, "{algorithm:?}");
+            assert_eq!(moved(&[]), MovedClients { seen: 1_000, moved: 1_000 }, "{algorithm:?}");
         }
     }
 }

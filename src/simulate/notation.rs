@@ -1,34 +1,34 @@
 //! How a plan is written on the command line: `a*3`, `b=exp:30ms`, `1000/s`, `bursts:50`, `down=b,join=d*2`.
 //!
-//! Each type reads what it writes. An error says what the word should be, with an example.
+//! Each type parses what it prints. An error says what is expected, with an example.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::{Arrivals, Change, Clients, Intensity, Servers, Service, Setting, Share};
+use super::plan::{Arrivals, BackendChange, BackendSpec, Clients, Intensity, Servers, ServiceTime, Setting};
 
 /// The greatest weight, as in a configuration.
-const HEAVIEST: u32 = 256;
-/// The tail of service times when nobody says how heavy: the variance is infinite, the mean is soon found.
-const ALPHA: f64 = 1.5;
-/// Connections in a burst when nobody says how many.
-const BURST: u32 = 100;
-/// The longest time, so that sums of a hundred million of them are still times.
+const MAX_WEIGHT: u32 = 256;
+/// The default shape of Pareto service times: the variance is infinite, the sample mean converges soon.
+const DEFAULT_ALPHA: f64 = 1.5;
+/// The default number of connections in a burst.
+const DEFAULT_BURST: u32 = 100;
+/// The longest time: a sum of a hundred million of them still fits a `Duration`.
 const LONGEST: Duration = Duration::from_secs(1_000_000);
 
 /// Reads a length of time above 0.
 pub fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if !time.is_zero() && time <= LONGEST => Ok(time),
-        Ok(_) => Err(format!("{text:?} is not a time from 1ns to {}", written(LONGEST))),
+        Ok(_) => Err(format!("{text:?} is not a time from 1ns to {}", format_time(LONGEST))),
         Err(error) => Err(format!("{text:?} is not a time such as 10ms or 1.5s: {error}")),
     }
 }
 
 /// A time as [`time`] reads it.
-pub fn written(time: Duration) -> String {
+pub fn format_time(time: Duration) -> String {
     humantime::format_duration(time).to_string().replace(' ', "")
 }
 
@@ -56,8 +56,8 @@ pub fn load(text: &str) -> Result<Intensity, String> {
     }
 }
 
-/// Reads what happens in one instant, as `down=b,join=d*2`.
-pub fn changes(text: &str) -> Result<Vec<Change<Arc<str>>>, String> {
+/// Reads the changes of one event, as `down=b,join=d*2`.
+pub fn changes(text: &str) -> Result<Vec<BackendChange<Arc<str>>>, String> {
     text.split(',').map(str::parse).collect()
 }
 
@@ -72,12 +72,12 @@ fn name(text: &str) -> Result<Arc<str>, String> {
 fn with_weight(text: &str) -> Result<(Arc<str>, Option<u32>), String> {
     let Some((backend, weight)) = text.split_once('*') else { return Ok((name(text)?, None)) };
     match weight.parse() {
-        Ok(weight) if weight <= HEAVIEST => Ok((name(backend)?, Some(weight))),
-        _ => Err(format!("a weight is a number from 0 to {HEAVIEST}, as in a*3, not {weight:?}")),
+        Ok(weight) if weight <= MAX_WEIGHT => Ok((name(backend)?, Some(weight))),
+        _ => Err(format!("a weight is a number from 0 to {MAX_WEIGHT}, as in a*3, not {weight:?}")),
     }
 }
 
-impl FromStr for Share {
+impl FromStr for BackendSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -86,7 +86,7 @@ impl FromStr for Share {
     }
 }
 
-impl Display for Share {
+impl Display for BackendSpec {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}*{}", self.name, self.weight)
     }
@@ -113,7 +113,7 @@ impl<T: Display> Display for Setting<T> {
     }
 }
 
-impl FromStr for Service {
+impl FromStr for ServiceTime {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -121,7 +121,7 @@ impl FromStr for Service {
         match parts[..] {
             ["fixed", mean] => Ok(Self::Fixed(time(mean)?)),
             ["exp", mean] => Ok(Self::Exponential(time(mean)?)),
-            ["pareto", mean] => Ok(Self::Pareto { mean: time(mean)?, alpha: ALPHA }),
+            ["pareto", mean] => Ok(Self::Pareto { mean: time(mean)?, alpha: DEFAULT_ALPHA }),
             ["pareto", mean, alpha] => match alpha.parse::<f64>() {
                 Ok(alpha) if (1.01..=100.0).contains(&alpha) => Ok(Self::Pareto { mean: time(mean)?, alpha }),
                 _ => Err(format!("the alpha of pareto:TIME:ALPHA is from 1.01 to 100, not {alpha:?}")),
@@ -133,12 +133,12 @@ impl FromStr for Service {
     }
 }
 
-impl Display for Service {
+impl Display for ServiceTime {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::Fixed(mean) => write!(f, "fixed:{}", written(mean)),
-            Self::Exponential(mean) => write!(f, "exp:{}", written(mean)),
-            Self::Pareto { mean, alpha } => write!(f, "pareto:{}:{alpha}", written(mean)),
+            Self::Fixed(mean) => write!(f, "fixed:{}", format_time(mean)),
+            Self::Exponential(mean) => write!(f, "exp:{}", format_time(mean)),
+            Self::Pareto { mean, alpha } => write!(f, "pareto:{}:{alpha}", format_time(mean)),
         }
     }
 }
@@ -171,7 +171,7 @@ impl FromStr for Arrivals {
         match text.split_once(':').map_or((text, None), |(word, number)| (word, Some(number))) {
             ("steady", None) => Ok(Self::Steady),
             ("poisson", None) => Ok(Self::Poisson),
-            ("bursts", None) => Ok(Self::Bursts(BURST)),
+            ("bursts", None) => Ok(Self::Bursts(DEFAULT_BURST)),
             ("bursts", Some(number)) => match number.parse() {
                 Ok(number @ 1..=1_000_000) => Ok(Self::Bursts(number)),
                 _ => Err(format!("a burst has 1 to 1000000 connections, as in bursts:50, not {number:?}")),
@@ -224,7 +224,7 @@ impl Display for Clients {
     }
 }
 
-impl FromStr for Change<Arc<str>> {
+impl FromStr for BackendChange<Arc<str>> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -246,7 +246,7 @@ impl FromStr for Change<Arc<str>> {
     }
 }
 
-impl Display for Change<Arc<str>> {
+impl Display for BackendChange<Arc<str>> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Down(name) => write!(f, "down={name}"),
@@ -272,52 +272,52 @@ mod tests {
         (1u64..1_000_000_000_000).prop_map(Duration::from_nanos)
     }
 
-    fn a_service() -> impl Strategy<Value = Service> {
+    fn a_service() -> impl Strategy<Value = ServiceTime> {
         prop_oneof![
-            a_time().prop_map(Service::Fixed),
-            a_time().prop_map(Service::Exponential),
-            (a_time(), 1.01f64..100.0).prop_map(|(mean, alpha)| Service::Pareto { mean, alpha }),
+            a_time().prop_map(ServiceTime::Fixed),
+            a_time().prop_map(ServiceTime::Exponential),
+            (a_time(), 1.01f64..100.0).prop_map(|(mean, alpha)| ServiceTime::Pareto { mean, alpha }),
         ]
     }
 
-    fn a_change() -> impl Strategy<Value = Change<Arc<str>>> {
+    fn a_change() -> impl Strategy<Value = BackendChange<Arc<str>>> {
         prop_oneof![
-            a_name().prop_map(Change::Down),
-            a_name().prop_map(Change::Up),
-            a_name().prop_map(Change::Leave),
-            (a_name(), 0u32..=256).prop_map(|(name, weight)| Change::Join(name, weight)),
-            (a_name(), 0u32..=256).prop_map(|(name, weight)| Change::Weight(name, weight)),
+            a_name().prop_map(BackendChange::Down),
+            a_name().prop_map(BackendChange::Up),
+            a_name().prop_map(BackendChange::Leave),
+            (a_name(), 0u32..=256).prop_map(|(name, weight)| BackendChange::Join(name, weight)),
+            (a_name(), 0u32..=256).prop_map(|(name, weight)| BackendChange::Weight(name, weight)),
         ]
     }
 
-    fn read_again<T: FromStr<Err = String> + Display>(value: &T) -> T {
+    fn reparsed<T: FromStr<Err = String> + Display>(value: &T) -> T {
         value.to_string().parse().unwrap()
     }
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(
+        fn what_is_printed_is_parsed_again(
             name in a_name(), weight in 0u32..=256, service in a_service(), number in 1u32..1_000_000,
             exponent in 0.0f64..10.0, change in a_change(), for_one in any::<bool>(),
         ) {
-            let share = Share { name: Arc::clone(&name), weight };
-            prop_assert_eq!(&read_again(&share), &share);
+            let share = BackendSpec { name: Arc::clone(&name), weight };
+            prop_assert_eq!(&reparsed(&share), &share);
             let backend = for_one.then_some(name);
             let setting = Setting { backend: backend.clone(), value: service };
-            prop_assert_eq!(&read_again(&setting), &setting);
+            prop_assert_eq!(&reparsed(&setting), &setting);
             let setting = Setting { backend, value: Servers::Number(number) };
-            prop_assert_eq!(&read_again(&setting), &setting);
-            prop_assert_eq!(read_again(&Arrivals::Bursts(number)), Arrivals::Bursts(number));
+            prop_assert_eq!(&reparsed(&setting), &setting);
+            prop_assert_eq!(reparsed(&Arrivals::Bursts(number)), Arrivals::Bursts(number));
             let clients = Clients { number, exponent };
-            prop_assert_eq!(read_again(&clients), clients);
-            prop_assert_eq!(&read_again(&change), &change);
+            prop_assert_eq!(reparsed(&clients), clients);
+            prop_assert_eq!(&reparsed(&change), &change);
         }
 
-        /// From the letters that the words are made of, so that more than the first check is met.
+        /// From the letters of the notation, so that inputs get past the first check.
         #[test]
-        fn whatever_is_written_is_read_or_refused_in_words(text in "[a-e0-9=*:,.%/-]{0,12}|\\PC{0,12}|(fixed|exp|pareto|bursts|down|9:zipf)[=:]\\PC{0,9}") {
+        fn any_text_is_parsed_or_refused_with_a_reason(text in "[a-e0-9=*:,.%/-]{0,12}|\\PC{0,12}|(fixed|exp|pareto|bursts|down|9:zipf)[=:]\\PC{0,9}") {
             let refusals = [
-                text.parse::<Share>().err(), text.parse::<Setting<Service>>().err(),
+                text.parse::<BackendSpec>().err(), text.parse::<Setting<ServiceTime>>().err(),
                 text.parse::<Setting<Servers>>().err(), text.parse::<Arrivals>().err(),
                 text.parse::<Clients>().err(), changes(&text).err(), rate(&text).err(), load(&text).err(),
                 time(&text).err(),
@@ -327,13 +327,16 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_left_out_has_a_default() {
-        assert_eq!("a".parse(), Ok(Share { name: "a".into(), weight: 1 }));
-        let pareto = Service::Pareto { mean: Duration::from_millis(10), alpha: 1.5 };
+    fn optional_parts_have_defaults() {
+        assert_eq!("a".parse(), Ok(BackendSpec { name: "a".into(), weight: 1 }));
+        let pareto = ServiceTime::Pareto { mean: Duration::from_millis(10), alpha: 1.5 };
         assert_eq!("pareto:10ms".parse(), Ok(pareto));
         assert_eq!("bursts".parse(), Ok(Arrivals::Bursts(100)));
         assert_eq!("9:zipf".parse(), Ok(Clients { number: 9, exponent: 1.0 }));
-        assert_eq!(changes("join=d,down=a"), Ok(vec![Change::Join("d".into(), 1), Change::Down("a".into())]));
+        assert_eq!(
+            changes("join=d,down=a"),
+            Ok(vec![BackendChange::Join("d".into(), 1), BackendChange::Down("a".into())])
+        );
         assert_eq!(
             (rate("90"), rate("90/s"), rate("90/m")),
             (Ok(Intensity::Rate(90.0)), Ok(Intensity::Rate(90.0)), Ok(Intensity::Rate(1.5)),)
@@ -342,13 +345,13 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_word_is_named_with_an_example() {
-        for (refusal, words) in [
-            ("a*999".parse::<Share>().err(), ["999", "a*3"]),
-            ("a b".parse::<Share>().err(), ["a b", "letters"]),
-            ("expo:1s".parse::<Service>().err(), ["expo:1s", "exp:10ms"]),
-            ("exp:soon".parse::<Service>().err(), ["soon", "10ms"]),
-            ("pareto:1s:1".parse::<Service>().err(), ["\"1\"", "1.01"]),
+    fn an_error_shows_the_wrong_input_and_an_example() {
+        for (refusal, parts) in [
+            ("a*999".parse::<BackendSpec>().err(), ["999", "a*3"]),
+            ("a b".parse::<BackendSpec>().err(), ["a b", "letters"]),
+            ("expo:1s".parse::<ServiceTime>().err(), ["expo:1s", "exp:10ms"]),
+            ("exp:soon".parse::<ServiceTime>().err(), ["soon", "10ms"]),
+            ("pareto:1s:1".parse::<ServiceTime>().err(), ["\"1\"", "1.01"]),
             ("0".parse::<Servers>().err(), ["\"0\"", "unlimited"]),
             ("burst".parse::<Arrivals>().err(), ["burst", "poisson"]),
             ("zipf:10".parse::<Clients>().err(), ["zipf:10", "1000:zipf"]),
@@ -359,7 +362,7 @@ mod tests {
             (time("0s").err(), ["0s", "1ns"]),
         ] {
             let refusal = refusal.unwrap();
-            assert!(words.iter().all(|word| refusal.contains(word)), "{refusal}");
+            assert!(parts.iter().all(|part| refusal.contains(part)), "{refusal}");
         }
     }
 }

@@ -11,31 +11,31 @@ use crate::telemetry::ConnectError;
 
 /// Why a request failed. Failures of one kind are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Failure {
-    /// Nobody listens there.
+pub enum RequestError {
+    /// The connection was refused.
     Refused,
-    /// It was not over in time.
+    /// It took longer than the timeout.
     Timeout,
     /// The connection was reset.
     Reset,
-    /// The connection ended before the answer was whole.
+    /// The connection was closed before the response was complete.
     ClosedEarly,
-    /// An answer of status 400 or above.
+    /// A response of status 400 or above.
     Status(u16),
-    /// What came is no HTTP.
-    BadAnswer,
-    /// No way there.
+    /// The response is not HTTP.
+    BadResponse,
+    /// There is no route to the target.
     Unreachable,
-    /// This machine has no local port left to connect from.
+    /// This machine has no free local port.
     NoAddress,
-    /// This process may not open more files.
+    /// This process is at its open-file limit.
     NoFile,
-    /// Anything else, in the system's words.
+    /// Anything else, as the system words it.
     Other(String),
 }
 
-impl Failure {
-    /// The word for it in JSON; it stays.
+impl RequestError {
+    /// Its name in JSON, a stable interface.
     pub fn kind(&self) -> String {
         let word = match self {
             Self::Refused => "refused",
@@ -43,7 +43,7 @@ impl Failure {
             Self::Reset => "reset",
             Self::ClosedEarly => "closed_early",
             Self::Status(status) => return format!("status_{status}"),
-            Self::BadAnswer => "bad_answer",
+            Self::BadResponse => "bad_answer",
             Self::Unreachable => "unreachable",
             Self::NoAddress => "no_address",
             Self::NoFile => "no_file",
@@ -52,10 +52,10 @@ impl Failure {
         word.to_owned()
     }
 
-    /// The failure in words; `timeout` is how long a request may take.
+    /// What happened and what helps; `timeout` is that of a request.
     pub fn explain(&self, timeout: Duration) -> String {
         match self {
-            Self::Timeout => format!("not over in time ({})", humantime::format_duration(timeout)),
+            Self::Timeout => format!("timed out after {}", humantime::format_duration(timeout)),
             Self::NoAddress => {
                 format!("{self}: widen net.ipv4.ip_local_port_range, or try --keep-alive")
             }
@@ -65,19 +65,19 @@ impl Failure {
     }
 }
 
-impl Display for Failure {
+impl Display for RequestError {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Refused => "connection refused",
-            Self::Timeout => "not over in time",
+            Self::Timeout => "timed out",
             Self::Reset => "connection reset",
-            Self::ClosedEarly => "closed before the answer was whole",
+            Self::ClosedEarly => "closed before the response was complete",
             Self::Status(status) => {
                 let known = StatusCode::from_u16(*status).ok();
                 let reason = known.and_then(|status| status.canonical_reason()).unwrap_or_default();
                 return f.write_str(format!("status {status} {reason}").trim_end());
             }
-            Self::BadAnswer => "the answer is not HTTP/1.1",
+            Self::BadResponse => "the response is not HTTP/1.1",
             Self::Unreachable => "unreachable",
             Self::NoAddress => "no local port left",
             Self::NoFile => "too many open files",
@@ -86,7 +86,7 @@ impl Display for Failure {
     }
 }
 
-impl From<&io::Error> for Failure {
+impl From<&io::Error> for RequestError {
     fn from(error: &io::Error) -> Self {
         match (ConnectError::from(error), error.kind()) {
             (ConnectError::Refused, _) => Self::Refused,
@@ -101,10 +101,10 @@ impl From<&io::Error> for Failure {
     }
 }
 
-impl From<&hyper::Error> for Failure {
+impl From<&hyper::Error> for RequestError {
     fn from(error: &hyper::Error) -> Self {
         if error.is_parse() {
-            return Self::BadAnswer;
+            return Self::BadResponse;
         }
         if error.is_incomplete_message() {
             return Self::ClosedEarly;
@@ -122,8 +122,8 @@ impl From<&hyper::Error> for Failure {
         match error {
             error if error.is_canceled() || error.is_closed() => Self::ClosedEarly,
             error if error.is_user() => Self::Other(error.to_string()),
-            // Something came before anything was asked.
-            _ => Self::BadAnswer,
+            // The server sent something before the request.
+            _ => Self::BadResponse,
         }
     }
 }
@@ -134,25 +134,25 @@ mod tests {
     use rustix::io::Errno;
 
     #[test]
-    fn the_systems_errors_have_the_kinds_that_people_know() {
+    fn system_errors_map_to_their_kinds() {
         for (errno, failure) in [
-            (Errno::CONNREFUSED, Failure::Refused),
-            (Errno::CONNRESET, Failure::Reset),
-            (Errno::PIPE, Failure::Reset),
-            (Errno::TIMEDOUT, Failure::Timeout),
-            (Errno::HOSTUNREACH, Failure::Unreachable),
-            (Errno::ADDRNOTAVAIL, Failure::NoAddress),
-            (Errno::MFILE, Failure::NoFile),
+            (Errno::CONNREFUSED, RequestError::Refused),
+            (Errno::CONNRESET, RequestError::Reset),
+            (Errno::PIPE, RequestError::Reset),
+            (Errno::TIMEDOUT, RequestError::Timeout),
+            (Errno::HOSTUNREACH, RequestError::Unreachable),
+            (Errno::ADDRNOTAVAIL, RequestError::NoAddress),
+            (Errno::MFILE, RequestError::NoFile),
         ] {
-            assert_eq!(Failure::from(&io::Error::from(errno)), failure, "{errno}");
+            assert_eq!(RequestError::from(&io::Error::from(errno)), failure, "{errno}");
         }
-        assert!(matches!(Failure::from(&io::Error::from(Errno::ACCESS)), Failure::Other(_)));
+        assert!(matches!(RequestError::from(&io::Error::from(Errno::ACCESS)), RequestError::Other(_)));
     }
 
     #[test]
-    fn a_status_is_told_with_its_reason_if_it_has_one() {
-        assert_eq!(Failure::Status(503).to_string(), "status 503 Service Unavailable");
-        assert_eq!(Failure::Status(599).to_string(), "status 599");
-        assert_eq!(Failure::Status(503).kind(), "status_503");
+    fn a_status_is_shown_with_its_reason_phrase() {
+        assert_eq!(RequestError::Status(503).to_string(), "status 503 Service Unavailable");
+        assert_eq!(RequestError::Status(599).to_string(), "status 599");
+        assert_eq!(RequestError::Status(503).kind(), "status_503");
     }
 }

@@ -1,14 +1,14 @@
-//! The report, drawn: who answered how often, and how long it took.
+//! The report as a chart: the share of each backend, and the latency.
 
-use super::report::{Backends, Percentiles, Report, Share};
+use super::report::{BackendShare, BackendShares, BenchReport, Percentiles};
 use super::table::rate;
 use crate::chart::{Bar, COLORS, Chart, Error, Format, Group, Panel, TALL_ROW};
 use crate::humanize::{percent, time};
 
-/// The height of the panel that this chart is about, in pixels.
+/// The height of the panel of shares, in pixels.
 const SHARES: u32 = 300;
 
-impl Report {
+impl BenchReport {
     /// The chart, as the content of a file.
     pub fn chart(&self, format: Format) -> Result<Vec<u8>, Error> {
         let mut totals = format!(
@@ -24,7 +24,7 @@ impl Report {
             totals += &format!(" ({})", kinds.join(", "));
         }
         if self.interrupted {
-            totals += "; ended early";
+            totals += "; interrupted";
         }
         let mut panels = Vec::new();
         panels.extend(self.backends.as_ref().filter(|backends| !backends.all.is_empty()).map(shares));
@@ -53,17 +53,17 @@ impl Report {
             Group { label: label.to_owned(), bars, mark: None }
         };
         let title = match self.service_ms {
-            Some(_) => "latency from when a request was due; gray: from when it was sent",
-            None => "latency from when a request was sent (closed loop)",
+            Some(_) => "latency since the request was due; gray: since it was sent",
+            None => "latency since the request was sent (closed loop)",
         };
         Panel::new(title.to_owned(), of.map(group).into(), time, TALL_ROW)
     }
 }
 
-fn shares(backends: &Backends) -> Panel {
+fn shares(backends: &BackendShares) -> Panel {
     let total: u64 = backends.all.iter().map(|share| share.requests).sum();
     let even = total as f64 / backends.all.len() as f64;
-    let group = |share: &Share| {
+    let group = |share: &BackendShare| {
         let part = percent(share.share);
         let labels = vec![format!("{} ({part})", share.requests), part, share.requests.to_string()];
         let bars = vec![Bar { color: COLORS[0], value: share.requests as f64, labels }];
@@ -72,7 +72,7 @@ fn shares(backends: &Backends) -> Panel {
     let counted = if backends.by.starts_with("admin") { "connections of" } else { "requests answered by" };
     let mut title = format!("{counted} each backend (by {}); the line is an even share", backends.by);
     if backends.unknown > 0 {
-        title += &format!("; {} by nobody knows whom", backends.unknown);
+        title += &format!("; {} by unknown ones", backends.unknown);
     }
     let groups = backends.all.iter().map(group).collect();
     Panel::new(title, groups, |number| format!("{number}"), SHARES)
@@ -83,12 +83,12 @@ mod tests {
     use super::super::tests::report;
     use super::*;
 
-    fn svg(report: &Report) -> String {
+    fn svg(report: &BenchReport) -> String {
         String::from_utf8(report.chart(Format::Svg).unwrap()).unwrap()
     }
 
     #[test]
-    fn a_chart_tells_who_answered_how_often_and_how_long_it_took() {
+    fn a_chart_shows_the_share_of_each_backend_and_the_latency() {
         let svg = svg(&report(&[("one", 6), ("two", 3)]));
         for words in ["6 (66.7 %)", "3 (33.3 %)", "one", "two", "p99.9", "9 done", "pointsman bench http://"]
         {
@@ -98,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_calls_itself_is_text_and_nothing_else() {
+    fn a_backend_name_is_escaped() {
         let svg = svg(&report(&[("<script>&", 1), ("b", 1)]));
         assert!(!svg.contains("<script") && svg.contains("&lt;script&gt;&amp;"), "{svg}");
     }
 
     #[test]
-    fn a_test_without_one_answer_has_a_chart_too() {
+    fn a_test_without_responses_has_a_chart() {
         let mut report = report(&[]);
         (report.backends, report.latency_ms, report.succeeded) = (None, None, 0);
         assert!(svg(&report).contains("0 succeeded"));
