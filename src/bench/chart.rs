@@ -2,15 +2,12 @@
 
 use super::report::{BackendShare, BackendShares, BenchReport, Percentiles};
 use super::table::rate;
-use crate::chart::{Bar, COLORS, Chart, Error, Format, Group, Panel, TALL_ROW};
+use crate::chart::{Bar, BarGroup, COLORS, Chart, Error, ImageFormat, Panel};
 use crate::humanize::{percent, time};
-
-/// The height of the panel of shares, in pixels.
-const SHARES: u32 = 300;
 
 impl BenchReport {
     /// The chart, as the content of a file.
-    pub fn chart(&self, format: Format) -> Result<Vec<u8>, Error> {
+    pub fn chart(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
         let mut totals = format!(
             "{} done in {}, {} a second; {} succeeded, {} failed",
             self.done,
@@ -47,16 +44,16 @@ impl BenchReport {
         let group = |(label, of): (&str, Of)| {
             let bar = |(series, color): (&&Percentiles, _)| {
                 let value = of(series);
-                Bar { color, value, labels: vec![time(value)] }
+                Bar { color, value, label: time(value) }
             };
             let bars = series.iter().zip([COLORS[2], COLORS[6]]).map(bar).collect();
-            Group { label: label.to_owned(), bars, mark: None }
+            BarGroup { label: label.to_owned(), bars, mark: None }
         };
         let title = match self.service_ms {
             Some(_) => "latency since the request was due; gray: since it was sent",
             None => "latency since the request was sent (closed loop)",
         };
-        Panel::new(title.to_owned(), of.map(group).into(), time, TALL_ROW)
+        Panel::new(title.to_owned(), of.map(group).into(), time)
     }
 }
 
@@ -64,10 +61,9 @@ fn shares(backends: &BackendShares) -> Panel {
     let total: u64 = backends.all.iter().map(|share| share.requests).sum();
     let even = total as f64 / backends.all.len() as f64;
     let group = |share: &BackendShare| {
-        let part = percent(share.share);
-        let labels = vec![format!("{} ({part})", share.requests), part, share.requests.to_string()];
-        let bars = vec![Bar { color: COLORS[0], value: share.requests as f64, labels }];
-        Group { label: share.name.clone(), bars, mark: Some(even) }
+        let label = format!("{} ({})", share.requests, percent(share.share));
+        let bars = vec![Bar { color: COLORS[0], value: share.requests as f64, label }];
+        BarGroup { label: share.name.clone(), bars, mark: Some(even) }
     };
     let counted = if backends.by.starts_with("admin") { "connections of" } else { "requests answered by" };
     let mut title = format!("{counted} each backend (by {}); the line is an even share", backends.by);
@@ -75,7 +71,7 @@ fn shares(backends: &BackendShares) -> Panel {
         title += &format!("; {} by unknown ones", backends.unknown);
     }
     let groups = backends.all.iter().map(group).collect();
-    Panel::new(title, groups, |number| format!("{number}"), SHARES)
+    Panel::new(title, groups, |number| format!("{number}"))
 }
 
 #[cfg(test)]
@@ -84,7 +80,7 @@ mod tests {
     use super::*;
 
     fn svg(report: &BenchReport) -> String {
-        String::from_utf8(report.chart(Format::Svg).unwrap()).unwrap()
+        String::from_utf8(report.chart(ImageFormat::Svg).unwrap()).unwrap()
     }
 
     #[test]
@@ -108,6 +104,6 @@ mod tests {
         let mut report = report(&[]);
         (report.backends, report.latency_ms, report.succeeded) = (None, None, 0);
         assert!(svg(&report).contains("0 succeeded"));
-        assert!(report.chart(Format::Png).is_ok());
+        assert!(report.chart(ImageFormat::Png).is_ok());
     }
 }

@@ -1,28 +1,35 @@
-//! Charts of bars, as SVG or PNG: what `pointsman simulate` and `pointsman bench` draw.
+//! Bar charts as SVG or PNG, for `pointsman simulate` and `pointsman bench`.
 //!
-//! A [`Chart`] is a title and [`Panel`]s below each other; who draws one says what stands in it, and how it looks is
-//! decided here.
+//! A [`Chart`] is a title above [`Panel`]s. Its user decides on the content, this module on the layout. Bars are
+//! horizontal, so that long names of many backends are legible.
 
+mod canvas;
 mod panel;
-mod pixels;
 
 use std::path::Path;
+use std::sync::Once;
 
 use plotters::prelude::*;
+use plotters::style::register_font;
 
-pub use panel::{Bar, Group, Panel, ROW, TALL_ROW};
-use pixels::Pixels;
+use canvas::{Canvas, Drawn};
+pub use panel::{Bar, BarGroup, Panel};
 
-/// Pixels.
-const WIDTH: u32 = 960;
-const MARGIN: u32 = 16;
-const TITLE: u32 = 40;
-const LINE: u32 = 20;
-/// Letters that fit into a title.
-const TITLE_LETTERS: usize = 88;
+/// The width of a chart and the sizes below, in pixels of an SVG; a PNG has [`PNG_SCALE`] times as many.
+const WIDTH: i32 = 960;
+const MARGIN: i32 = 16;
+const TITLE: i32 = 40;
+const LINE: i32 = 20;
+/// A PNG is often viewed on a screen with two physical pixels per pixel.
+const PNG_SCALE: i32 = 2;
+/// In a PNG, the size of a font is its line height, which is 1.36 em for Noto Sans; in an SVG it is the em.
+const PNG_FONT_SCALE: f64 = PNG_SCALE as f64 * 1.36;
+/// Characters that fit into a title, and into a line below it.
+const TITLE_LENGTH: usize = 88;
+const LINE_LENGTH: usize = 130;
 
-/// What bars are filled with. Okabe and Ito, "Color Universal Design", 2008, without their yellow, which does not show
-/// on white, and two more: most who are color-blind can tell them apart.
+/// The colors of bars: those of Okabe and Ito ("Color Universal Design", 2008), which most color-blind readers can
+/// distinguish, without yellow, which is invisible on white, and two more.
 pub const COLORS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
@@ -35,32 +42,32 @@ pub const COLORS: [RGBColor; 8] = [
 ];
 const INK: RGBColor = RGBColor(34, 34, 34);
 const FAINT: RGBColor = RGBColor(225, 225, 225);
-/// Explicit, so that the chart is as legible on a dark page.
+/// Explicit, so that the chart is legible on a dark page.
 const PAPER: RGBColor = RGBColor(255, 255, 255);
 
-/// Why there is no drawing.
+/// Why a chart could not be drawn.
 #[derive(Debug, thiserror::Error)]
-#[error("it could not be drawn: {0}")]
+#[error("the chart cannot be drawn: {0}")]
 pub struct Error(String);
 
-/// What a chart is drawn as.
+/// The format of a chart's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Lines and letters, sharp at any size.
+pub enum ImageFormat {
+    /// Lines and text, sharp at any size.
     Svg,
     /// Pixels.
     Png,
 }
 
-impl Format {
-    /// The format of a file of this name; the error says what to do instead.
+impl ImageFormat {
+    /// The format of a file of this name; the error gives an alternative.
     pub fn of(path: &Path) -> Result<Self, String> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "svg" => Ok(Self::Svg),
             "png" => Ok(Self::Png),
             _ => Err(format!(
-                "--chart draws SVG or PNG: give a file that ends so, such as {}, not {}",
+                "--chart writes SVG or PNG: name a file such as {}, not {}",
                 path.with_extension("svg").display(),
                 path.display()
             )),
@@ -68,75 +75,86 @@ impl Format {
     }
 }
 
-/// What is drawn.
+/// A chart.
 #[derive(Debug)]
 pub struct Chart {
     /// The first line, in large letters.
     pub title: String,
     /// The lines below it.
     pub about: Vec<String>,
-    /// What follows, from the top down.
+    /// The panels, from top to bottom.
     pub panels: Vec<Panel>,
 }
 
 impl Chart {
     /// The chart, as the content of a file.
-    pub fn render(&self, format: Format) -> Result<Vec<u8>, Error> {
-        let height = self.header() + self.panels.iter().map(|panel| panel.height).sum::<u32>() + MARGIN;
+    pub fn render(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
         let failed = |error: &dyn std::fmt::Display| Error(error.to_string());
+        register_fonts();
+        let height = self.header() + self.panels.iter().map(Panel::height).sum::<i32>() + MARGIN;
+        let size = |scale| ((WIDTH * scale) as u32, (height * scale) as u32);
         match format {
-            Format::Svg => {
+            ImageFormat::Svg => {
                 let mut svg = String::new();
-                let root = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
-                self.draw(&root).map_err(|error| failed(&error))?;
-                drop(root);
+                let area = SVGBackend::with_string(&mut svg, size(1)).into_drawing_area();
+                self.draw(Canvas::new(&area, 1, 1.0)).map_err(|error| failed(&error))?;
+                drop(area);
                 Ok(svg.into_bytes())
             }
-            Format::Png => {
-                let mut pixels = Pixels::new((WIDTH, height));
-                self.draw(&(&mut pixels).into_drawing_area()).map_err(|error| failed(&error))?;
-                pixels.png().map_err(|error| failed(&error))
+            ImageFormat::Png => {
+                let (width, height) = size(PNG_SCALE);
+                let mut pixels = vec![0; 3 * width as usize * height as usize];
+                let area = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
+                self.draw(Canvas::new(&area, PNG_SCALE, PNG_FONT_SCALE)).map_err(|error| failed(&error))?;
+                drop(area);
+                png(&pixels, width, height).map_err(|error| failed(&error))
             }
         }
     }
 
-    fn header(&self) -> u32 {
-        TITLE + LINE * self.about.len() as u32 + 4
+    fn header(&self) -> i32 {
+        TITLE + LINE * self.about.len() as i32 + 4
     }
 
-    fn draw<B: DrawingBackend>(&self, root: &Area<B>) -> Drawn<B> {
-        root.fill(&PAPER)?;
-        let title = shortened(&self.title, TITLE_LETTERS);
-        root.draw_text(&title, &text(20, INK), (MARGIN as i32, 14))?;
-        for (line, y) in self.about.iter().zip((TITLE as i32..).step_by(LINE as usize)) {
-            root.draw_text(line, &text(13, INK), (MARGIN as i32, y))?;
+    fn draw<B: DrawingBackend>(&self, canvas: Canvas<'_, B>) -> Drawn<B> {
+        canvas.fill(PAPER)?;
+        canvas.text(&shortened(&self.title, TITLE_LENGTH), 20, (MARGIN, 14))?;
+        for (line, y) in self.about.iter().zip((TITLE..).step_by(LINE as usize)) {
+            canvas.text(&shortened(line, LINE_LENGTH), 13, (MARGIN, y))?;
         }
-        let (_, mut rest) = root.split_vertically(self.header());
+        let mut top = self.header();
         for panel in &self.panels {
-            let (area, below) = rest.split_vertically(panel.height);
-            panel.draw(&area)?;
-            rest = below;
+            panel.draw(canvas, top)?;
+            top += panel.height();
         }
-        root.present()
+        canvas.present()
     }
 }
 
-type Area<B> = DrawingArea<B, plotters::coord::Shift>;
-type Drawn<B> = Result<(), DrawingAreaErrorKind<<B as DrawingBackend>::ErrorType>>;
-
-fn text(size: i32, color: RGBColor) -> TextStyle<'static> {
-    ("sans-serif", size).into_font().color(&color)
+/// Makes the shipped font the one of all charts: PNGs look the same on each machine, whatever fonts it has.
+fn register_fonts() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // It fails only if the bytes are not a font.
+        let _ = register_font("sans-serif", FontStyle::Normal, ttf_noto_sans::REGULAR);
+    });
 }
 
-/// At most so many letters; nothing if that says nothing.
-fn shortened(label: &str, letters: usize) -> String {
-    if label.chars().count() <= letters {
-        return label.to_owned();
+/// Plotters' own encoder needs the `image` crate, with a second version of `png` and more formats.
+fn png(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>, png::EncodingError> {
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header()?.write_image_data(pixels)?;
+    Ok(file)
+}
+
+/// At most this many characters, the last one an ellipsis if the text was cut.
+fn shortened(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
     }
-    if letters < 3 {
-        return String::new();
-    }
-    label.chars().take(letters - 1).chain(['…']).collect()
+    text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -144,17 +162,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_fit_is_shortened_or_left_out() {
+    fn text_that_does_not_fit_is_shortened() {
         assert_eq!(shortened("backend", 7), "backend");
         assert_eq!(shortened("backend", 5), "back…");
-        assert_eq!(shortened("backend", 2), "");
     }
 
     #[test]
-    fn another_kind_of_picture_is_refused_with_what_to_do() {
-        assert_eq!(Format::of(Path::new("a.SVG")), Ok(Format::Svg));
-        assert_eq!(Format::of(Path::new("a.b.png")), Ok(Format::Png));
-        assert!(Format::of(Path::new("a.gif")).is_err_and(|error| error.contains("a.svg")));
-        assert!(Format::of(Path::new("a")).is_err_and(|error| error.contains("a.svg")));
+    fn another_format_is_refused_with_an_alternative() {
+        assert_eq!(ImageFormat::of(Path::new("a.SVG")), Ok(ImageFormat::Svg));
+        assert_eq!(ImageFormat::of(Path::new("a.b.png")), Ok(ImageFormat::Png));
+        assert!(ImageFormat::of(Path::new("a.gif")).is_err_and(|error| error.contains("a.svg")));
+        assert!(ImageFormat::of(Path::new("a")).is_err_and(|error| error.contains("a.svg")));
+    }
+
+    #[test]
+    fn a_png_has_letters() {
+        let chart = |title: &str| Chart { title: title.to_owned(), about: Vec::new(), panels: Vec::new() };
+        let png = |title| chart(title).render(ImageFormat::Png).unwrap();
+        assert!(png("").starts_with(b"\x89PNG") && png("a") != png("") && png("a") != png("b"));
     }
 }

@@ -1,151 +1,162 @@
-//! A panel of a chart: bars side by side, in groups, above an axis of their own.
+//! A panel of a chart: horizontal bars in groups, on an axis of their own.
 
 use plotters::coord::ranged1d::Ranged;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::text_anchor::HPos;
 
-use super::{Area, Drawn, FAINT, INK, MARGIN, WIDTH, shortened, text};
+use super::canvas::{Canvas, Drawn};
+use super::{FAINT, INK, MARGIN, WIDTH, shortened};
 
-/// The height of a panel, in pixels.
-pub const ROW: u32 = 132;
-/// The height of one whose bars are compared with each other.
-pub const TALL_ROW: u32 = 220;
-const AXIS: u32 = 64;
-/// How wide a letter is at most in the smallest font.
-const LETTER: f64 = 7.0;
+/// In pixels.
+const TITLE: i32 = 30;
+const AXIS: i32 = 30;
+/// The height of a group's only bar, and of each of several.
+const BAR: i32 = 16;
+const THIN_BAR: i32 = 14;
+const GAP: i32 = 6;
+/// The average width of a letter of a label.
+const LETTER: f64 = 6.6;
+/// The widest column of names: 64 letters.
+const WIDEST: i32 = 430;
+/// The space behind the longest bar, for its value.
+const VALUE: i32 = 110;
+/// More groups than this are not drawn, but counted.
+const MAX_GROUPS: usize = 100;
 
-/// Bars side by side, in groups.
+/// Horizontal bars in groups.
 #[derive(Debug)]
 pub struct Panel {
-    /// What the bars are.
+    /// What the bars show.
     pub title: String,
-    /// Before the title, if the whole panel is of one color.
+    /// A square before the title, if all bars of the panel have one color.
     pub swatch: Option<RGBColor>,
-    /// From the left to the right.
-    pub groups: Vec<Group>,
-    /// The greatest value of all that this is to be compared with.
+    /// From top to bottom.
+    pub groups: Vec<BarGroup>,
+    /// The value of the longest bar, of all panels that are compared.
     pub greatest: f64,
-    /// What a value is called at the axis.
+    /// Formats a value of the axis.
     pub unit: fn(f64) -> String,
-    /// In pixels.
-    pub height: u32,
 }
 
-/// Bars with one name.
+/// The bars of one name.
 #[derive(Debug)]
-pub struct Group {
-    /// Below the bars.
+pub struct BarGroup {
+    /// The name, before the bars.
     pub label: String,
-    /// From the left to the right.
+    /// From top to bottom.
     pub bars: Vec<Bar>,
-    /// What the bars should be.
+    /// The expected value, drawn as a line.
     pub mark: Option<f64>,
 }
 
 /// One bar.
 #[derive(Debug)]
 pub struct Bar {
-    /// What it is filled with.
+    /// Its color.
     pub color: RGBColor,
-    /// How high it is.
+    /// Its length.
     pub value: f64,
-    /// Above the bar: the first of these that is not too wide.
-    pub labels: Vec<String>,
+    /// The text behind it.
+    pub label: String,
 }
 
-fn centered(size: i32, vertical: VPos) -> TextStyle<'static> {
-    text(size, INK).pos(Pos::new(HPos::Center, vertical))
+impl BarGroup {
+    fn bar_height(&self) -> i32 {
+        if self.bars.len() > 1 { THIN_BAR } else { BAR }
+    }
+
+    fn height(&self) -> i32 {
+        self.bar_height() * self.bars.len() as i32 + GAP
+    }
+}
+
+/// The horizontal extent of the bars.
+#[derive(Clone, Copy, Debug)]
+struct Scale {
+    left: i32,
+    width: i32,
+    greatest: f64,
+}
+
+impl Scale {
+    fn x(self, value: f64) -> i32 {
+        self.left + (value / self.greatest * f64::from(self.width)).round() as i32
+    }
 }
 
 impl Panel {
     /// A panel that is compared with no other.
-    pub fn new(title: String, groups: Vec<Group>, unit: fn(f64) -> String, height: u32) -> Self {
+    pub fn new(title: String, groups: Vec<BarGroup>, unit: fn(f64) -> String) -> Self {
         let values = groups.iter().flat_map(|group| group.bars.iter().map(|bar| bar.value).chain(group.mark));
         let greatest = values.fold(0.0, f64::max);
-        Self { title, swatch: None, groups, greatest, unit, height }
+        Self { title, swatch: None, groups, greatest, unit }
     }
 
-    pub(super) fn draw<B: DrawingBackend>(&self, area: &Area<B>) -> Drawn<B> {
-        let mut x = MARGIN as i32;
+    fn drawn(&self) -> &[BarGroup] {
+        &self.groups[..self.groups.len().min(MAX_GROUPS)]
+    }
+
+    pub(super) fn height(&self) -> i32 {
+        TITLE + self.drawn().iter().map(BarGroup::height).sum::<i32>() + AXIS
+    }
+
+    pub(super) fn draw<B: DrawingBackend>(&self, canvas: Canvas<'_, B>, top: i32) -> Drawn<B> {
+        let mut x = MARGIN;
         if let Some(color) = self.swatch {
-            area.draw(&Rectangle::new([(x, 9), (x + 12, 21)], color.filled()))?;
+            canvas.rectangle(color, (x, top + 8), (x + 12, top + 20))?;
             x += 20;
         }
-        area.draw_text(&self.title, &text(13, INK), (x, 8))?;
-        // Some air above the highest bar, for its label.
-        let top = self.greatest.max(1e-6) * 1.2;
-        let scale = Scale {
-            left: f64::from(AXIS + MARGIN),
-            width: f64::from(WIDTH - AXIS - 2 * MARGIN) / self.groups.len() as f64,
-            bottom: f64::from(self.height) - 26.0,
-            height: f64::from(self.height) - 26.0 - 30.0,
-            top,
-        };
-        self.draw_axis(area, &scale)?;
-        for (nth, group) in self.groups.iter().enumerate() {
-            group.draw(area, &scale, nth)?;
+        let hidden = self.groups.len() - self.drawn().len();
+        let more = if hidden > 0 { format!("; {hidden} more are not drawn") } else { String::new() };
+        canvas.text(&format!("{}{more}", self.title), 13, (x, top + 7))?;
+
+        let longest = self.drawn().iter().map(|group| group.label.chars().count()).max().unwrap_or(0);
+        let names = ((longest as f64 * LETTER).ceil() as i32 + 8).clamp(40, WIDEST);
+        let left = MARGIN + names;
+        let scale = Scale { left, width: WIDTH - MARGIN - VALUE - left, greatest: self.greatest.max(1e-6) };
+        let mut y = top + TITLE;
+        self.draw_axis(canvas, scale, y)?;
+        for group in self.drawn() {
+            group.draw(canvas, scale, y)?;
+            y += group.height();
         }
         Ok(())
     }
 
-    fn draw_axis<B: DrawingBackend>(&self, area: &Area<B>, scale: &Scale) -> Drawn<B> {
-        let ticks = RangedCoordf64::from(0.0..scale.top).key_points(self.height as usize / 40);
-        let style = text(11, INK).pos(Pos::new(HPos::Right, VPos::Center));
-        for tick in ticks {
-            let y = scale.y(tick);
-            let right = WIDTH as i32 - MARGIN as i32;
-            area.draw(&PathElement::new([(scale.left as i32, y), (right, y)], FAINT))?;
-            area.draw_text(&(self.unit)(tick), &style, (scale.left as i32 - 6, y))?;
+    /// Lines behind the bars, with their values below.
+    fn draw_axis<B: DrawingBackend>(&self, canvas: Canvas<'_, B>, scale: Scale, top: i32) -> Drawn<B> {
+        let bottom = top + self.height() - TITLE - AXIS;
+        for tick in RangedCoordf64::from(0.0..scale.greatest).key_points(8) {
+            let x = scale.x(tick);
+            canvas.line(FAINT, 1, (x, top), (x, bottom))?;
+            canvas.text_beside(&(self.unit)(tick), 11, (x, bottom + 9), HPos::Center)?;
         }
         Ok(())
     }
 }
 
-/// Where a value stands, in pixels of a panel.
-#[derive(Debug)]
-struct Scale {
-    left: f64,
-    /// Of one group.
-    width: f64,
-    bottom: f64,
-    height: f64,
-    /// The value at the upper end.
-    top: f64,
-}
-
-impl Scale {
-    fn y(&self, value: f64) -> i32 {
-        (self.bottom - value / self.top * self.height).round() as i32
-    }
-}
-
-impl Group {
-    fn draw<B: DrawingBackend>(&self, area: &Area<B>, scale: &Scale, nth: usize) -> Drawn<B> {
-        let left = scale.left + nth as f64 * scale.width;
-        let gap = (scale.width * 0.12).min(24.0);
-        // Few bars need not be as wide as the page.
-        let width = ((scale.width - 2.0 * gap) / self.bars.len() as f64).min(90.0);
-        let middle = left + scale.width / 2.0;
-        let first = middle - width * self.bars.len() as f64 / 2.0;
-        for (nth, bar) in self.bars.iter().enumerate() {
-            let from = first + nth as f64 * width;
-            let (from_x, to_x) = (from.round() as i32, (from + width).round() as i32 - 1);
-            let corners = [(from_x, scale.y(bar.value)), (to_x.max(from_x + 1), scale.y(0.0))];
-            area.draw(&Rectangle::new(corners, bar.color.filled()))?;
-            let fits = |label: &&String| label.chars().count() as f64 * LETTER <= width + 6.0;
-            if let Some(label) = bar.labels.iter().find(fits) {
-                let above = bar.value.max(self.mark.unwrap_or(0.0));
-                let at = ((from + width / 2.0) as i32, scale.y(above) - 4);
-                area.draw_text(label, &centered(11, VPos::Bottom), at)?;
-            }
+impl BarGroup {
+    fn draw<B: DrawingBackend>(&self, canvas: Canvas<'_, B>, scale: Scale, top: i32) -> Drawn<B> {
+        let top = top + GAP / 2;
+        let bottom = top + self.height() - GAP;
+        let fits = (f64::from(scale.left - MARGIN - 8) / LETTER) as usize;
+        let label = shortened(&self.label, fits.max(4));
+        canvas.text_beside(&label, 12, (scale.left - 8, (top + bottom) / 2), HPos::Right)?;
+        for (bar, y) in self.bars.iter().zip((top..).step_by(self.bar_height() as usize)) {
+            let right = scale.x(bar.value);
+            canvas.rectangle(
+                bar.color,
+                (scale.left, y + 1),
+                (right.max(scale.left + 1), y + self.bar_height() - 1),
+            )?;
+            // Behind the mark, if that is further right.
+            let behind = right.max(self.mark.map_or(right, |mark| scale.x(mark)));
+            canvas.text_beside(&bar.label, 11, (behind + 6, y + self.bar_height() / 2), HPos::Left)?;
         }
-        if let Some(mark) = self.mark {
-            let ends = [first - 4.0, first + width * self.bars.len() as f64 + 3.0];
-            let line = ends.map(|x| (x as i32, scale.y(mark)));
-            area.draw(&PathElement::new(line, INK.stroke_width(2)))?;
+        match self.mark {
+            Some(mark) => canvas.line(INK, 2, (scale.x(mark), top - 1), (scale.x(mark), bottom + 1)),
+            None => Ok(()),
         }
-        let label = shortened(&self.label, (scale.width / LETTER) as usize);
-        area.draw_text(&label, &centered(12, VPos::Top), (middle as i32, scale.bottom as i32 + 6))
     }
 }

@@ -168,7 +168,7 @@ impl From<bench::Error> for Failure {
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
-    let format = args.chart.as_deref().map(chart::Format::of).transpose().map_err(Failure::Invalid)?;
+    let format = args.chart.as_deref().map(chart::ImageFormat::of).transpose().map_err(Failure::Invalid)?;
     let plan = args.plan()?;
     let report = block_on(test(&plan, args.json))?;
     if let Some((path, format)) = args.chart.as_ref().zip(format) {

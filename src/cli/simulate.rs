@@ -179,7 +179,7 @@ impl From<simulate::Error> for Failure {
 }
 
 pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
-    let format = args.chart.as_deref().map(chart::Format::of).transpose().map_err(Failure::Invalid)?;
+    let format = args.chart.as_deref().map(chart::ImageFormat::of).transpose().map_err(Failure::Invalid)?;
     let pool = args.pool()?;
     let algorithms = args.algorithms(pool.as_ref());
     args.hash.check(&algorithms)?;

@@ -3,12 +3,12 @@
 use plotters::style::RGBColor;
 
 use super::report::{Figures, SimulationReport, Spread};
-use crate::chart::{Bar, COLORS, Chart, Error, Format, Group, Panel, ROW, TALL_ROW};
+use crate::chart::{Bar, BarGroup, COLORS, Chart, Error, ImageFormat, Panel};
 use crate::humanize::time;
 
 impl SimulationReport {
     /// The chart, as the content of a file.
-    pub fn chart(&self, format: Format) -> Result<Vec<u8>, Error> {
+    pub fn chart(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
         let facts = &self.scenario;
         let length = match (facts.connections, facts.duration_s) {
             (Some(connections), _) => format!("{connections} connections"),
@@ -40,12 +40,12 @@ impl SimulationReport {
         let group = |label: &str, of: fn(&Spread) -> f64| {
             let bar = |(figures, color): (&Figures, RGBColor)| {
                 let value = figures.waiting_ms.as_ref().map_or(0.0, of);
-                Bar { color, value, labels: vec![time(value)] }
+                Bar { color, value, label: time(value) }
             };
-            Group { label: label.to_owned(), bars: self.colored().map(bar).collect(), mark: None }
+            BarGroup { label: label.to_owned(), bars: self.colored().map(bar).collect(), mark: None }
         };
         let groups = vec![group("p50", |s| s.p50), group("p90", |s| s.p90), group("p99", |s| s.p99)];
-        Panel::new("waiting time".to_owned(), groups, time, TALL_ROW)
+        Panel::new("waiting time".to_owned(), groups, time)
     }
 
     /// `None`: there were no events, or no algorithm hashes clients.
@@ -54,26 +54,26 @@ impl SimulationReport {
         let group = |nth: usize| {
             let bar = |(figures, color): (&Figures, RGBColor)| {
                 let keys = figures.events[nth].keys?;
-                Some(Bar { color, value: keys.share, labels: vec![percent(keys.share)] })
+                Some(Bar { color, value: keys.share, label: percent(keys.share) })
             };
             let label = format!("{} s {}", events[nth].at_s, events[nth].event);
-            Group { label, bars: self.colored().filter_map(bar).collect(), mark: Some(events[nth].ideal) }
+            BarGroup { label, bars: self.colored().filter_map(bar).collect(), mark: Some(events[nth].ideal) }
         };
         let groups: Vec<_> = (0..events.len()).map(group).filter(|group| !group.bars.is_empty()).collect();
         let title = "clients moved by each event; the line is the least that must move".to_owned();
-        (!groups.is_empty()).then(|| Panel::new(title, groups, percent, TALL_ROW))
+        (!groups.is_empty()).then(|| Panel::new(title, groups, percent))
     }
 }
 
 fn shares(figures: &Figures, color: RGBColor) -> Panel {
-    let group = |backend: &super::report::BackendFigures| Group {
+    let group = |backend: &super::report::BackendFigures| BarGroup {
         label: backend.name.to_string(),
-        bars: vec![Bar { color, value: backend.share, labels: vec![percent(backend.share)] }],
+        bars: vec![Bar { color, value: backend.share, label: percent(backend.share) }],
         mark: Some(backend.promised),
     };
     let title = format!("{}: share of each backend; the line is what its weight promises", figures.algorithm);
     let groups = figures.backends.iter().map(group).collect();
-    Panel { swatch: Some(color), ..Panel::new(title, groups, percent, ROW) }
+    Panel { swatch: Some(color), ..Panel::new(title, groups, percent) }
 }
 
 fn percent(part: f64) -> String {
@@ -95,7 +95,7 @@ mod tests {
         };
         let plan = SimulationPlan { events: vec![event], until: Until::Connections(2_000), ..plan(backends) };
         let report = SimulationReport::new(&plan.scenario().unwrap(), algorithms);
-        String::from_utf8(report.chart(Format::Svg).unwrap()).unwrap()
+        String::from_utf8(report.chart(ImageFormat::Svg).unwrap()).unwrap()
     }
 
     #[test]
@@ -114,8 +114,20 @@ mod tests {
     }
 
     #[test]
-    fn names_that_do_not_fit_are_left_out() {
-        let names: Vec<_> = (0..300).map(|n| format!("backend-{n}")).collect();
-        assert!(!chart(&names.join(","), &[Algorithm::RoundRobin]).contains("backend-1"));
+    fn long_names_of_thirty_backends_are_shown_in_full() {
+        let names: Vec<_> =
+            (10..40).map(|n| format!("backend-{n}.production.eu-central-1.example.internal:8443")).collect();
+        let svg = chart(&names.join(","), &[Algorithm::RoundRobin]);
+        assert!(names.iter().all(|name| svg.contains(name)), "{svg}");
+    }
+
+    #[test]
+    fn of_very_many_backends_a_hundred_are_drawn() {
+        let names: Vec<_> = (0..300).map(|n| format!("backend-{n}.")).collect();
+        let svg = chart(&names.join(","), &[Algorithm::RoundRobin]);
+        assert!(
+            svg.contains("backend-99.") && !svg.contains("backend-100.") && svg.contains("201 more"),
+            "{svg}"
+        );
     }
 }
