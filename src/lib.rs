@@ -2,12 +2,12 @@
 //!
 //! It decides once for each TCP connection where it goes, and then lets the bytes run. Two planes share the work:
 //!
-//! - The **data plane** carries the connections: [`proxy::worker`] threads, each with a runtime of its own. A
-//!   connection lives and dies on the worker that accepted it. It reads immutable snapshots and atomic counters, and
-//!   waits for nobody but its two peers.
+//! - The **data plane** carries the connections: [`proxy::worker`] threads, each with its own runtime. A connection
+//!   lives and dies on the worker that accepted it. It reads immutable snapshots and atomic counters, and waits only for
+//!   its two peers.
 //! - The **control plane** is one more runtime: discovery, checks, replicas, reload, signals. For each pool one
-//!   [`PoolState`](pool::state_machine::PoolState) owns the truth about its backends and publishes it as a new [`pool::PoolSnapshot`]. The [`admin`] server
-//!   has a thread beside it, so that however many ask, checks come when they are due.
+//!   [`PoolState`](pool::state_machine::PoolState) owns the truth about its backends and publishes it as a
+//!   new [`pool::PoolSnapshot`]. The [`admin`] server has a separate thread, so that many requests delay no check.
 //!
 //! # The life of a connection
 //!
@@ -29,23 +29,23 @@
 //! | module | is for |
 //! | --- | --- |
 //! | [`cli`] | the command line, one file per subcommand |
-//! | [`bench`](mod@bench) | a load tester: how fast a service answers, and who answered |
-//! | [`simulate`] | an algorithm on paper, in virtual time |
-//! | [`chart`] | bars, as SVG or PNG |
-//! | [`remote`] | a running instance, asked over its admin server |
+//! | [`bench`](mod@bench) | a load tester: latency, failures, and the share of each backend |
+//! | [`simulate`] | an algorithm in virtual time |
+//! | [`chart`] | bar charts as SVG or PNG |
+//! | [`remote`] | the client of a running instance's admin server |
 //! | [`supervisor`] | builds listeners and pools, applies a changed configuration, drains |
 //! | [`admin`] | what an operator sees and changes: the HTTP API, metrics, events, the dashboard |
 //! | [`overview`] | the state of the running process: the supervisor writes it, the admin server reads it |
 //! | [`replicas`] | backends that Pointsman itself starts, as containers; autoscaling |
 //! | [`api`] | the requests and replies of the HTTP API, as its server and its clients share them |
-//! | [`story`] | what has happened, in sentences: pure |
+//! | [`story`] | events and decisions as sentences: pure |
 //! | [`proxy`] | the data plane |
 //! | [`pool`] | backends, their states, and the pool state that owns them |
 //! | [`discovery`] | where backends come from |
 //! | [`health`] | active checks |
 //! | [`balance`] | the algorithms: pure |
 //! | [`telemetry`] | log, counters, decisions, the journal of events |
-//! | [`config`] | the YAML, and what it means |
+//! | [`config`] | the configuration: YAML, defaults, validation |
 //! | [`backoff`] | the delays between attempts |
 //! | [`own`] | the addresses that this process listens on, which are never backends |
 //! | [`humanize`] | numbers, times and lists as text |

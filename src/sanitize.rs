@@ -58,11 +58,11 @@ pub fn lines(text: &str) -> Cow<'_, str> {
 }
 
 fn replaced(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
-    let acts = |c: char| is_unsafe(c) && !keep(c);
-    if !text.contains(acts) {
+    let replace = |c: char| is_unsafe(c) && !keep(c);
+    if !text.contains(replace) {
         return Cow::Borrowed(text);
     }
-    Cow::Owned(text.chars().map(|c| if acts(c) { shown(c) } else { c }).collect())
+    Cow::Owned(text.chars().map(|c| if replace(c) { shown(c) } else { c }).collect())
 }
 
 /// The replacement of a character: a space for a control character or a separator, a replacement character for a format
@@ -111,7 +111,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_gives_a_terminal_an_order_is_replaced() {
+    fn terminal_control_characters_are_replaced() {
         for (text, safe) in [
             ("plain, größer, 服务", "plain, größer, 服务"),
             ("a\x1b[31m\tb\u{9b}c\x7f", "a [31m b c "),
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_safe_is_not_copied() {
+    fn safe_text_is_not_copied() {
         assert!(matches!(line("routed conn=5"), Cow::Borrowed(_)));
         assert!(matches!(json("{\"a\": 1}\n"), Cow::Borrowed(_)));
         assert!(matches!(shortened("ab", 2), Cow::Borrowed("ab")));
@@ -174,7 +174,7 @@ mod tests {
         }
 
         #[test]
-        fn lines_stay_as_many(text in r"(\PC|\n|\t|\x1b|\u{202e}){0,40}") {
+        fn lines_keep_their_number(text in r"(\PC|\n|\t|\x1b|\u{202e}){0,40}") {
             let safe = lines(&text);
             prop_assert!(!safe.contains(|c| is_unsafe(c) && c != '\n' && c != '\t'));
             prop_assert_eq!(safe.split('\n').count(), text.split('\n').count());

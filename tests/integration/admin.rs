@@ -25,7 +25,7 @@ pools: {{web: {{discover: {backends}{extra}}}}}"
 }
 
 #[test]
-fn the_metrics_are_those_that_dashboards_are_written_for() {
+fn the_metric_names_are_stable() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(
         &static_list(&[backend.address]),
@@ -68,14 +68,14 @@ fn the_metrics_are_those_that_dashboards_are_written_for() {
     ] {
         assert!(text.contains(&format!("# HELP {family} ")), "{family} is not in\n{text}");
     }
-    // A scraper refuses the whole text when one series is there twice.
+    // A scraper refuses the whole text if a series appears twice.
     let series: Vec<_> =
         text.lines().filter(|line| !line.starts_with('#')).map(|l| l.rsplit_once(' ').unwrap().0).collect();
     assert_eq!(series.len(), series.iter().collect::<BTreeSet<_>>().len(), "{text}");
 }
 
 #[test]
-fn every_kind_of_ending_is_counted_once_and_leaves_nothing_active() {
+fn every_close_reason_is_counted_once_and_leaves_no_open_connection() {
     let backend = Backend::http("a");
     let silent = Backend::serving(|mut stream| {
         let _ = stream.read(&mut [0; 1]); // until the client goes
@@ -105,7 +105,7 @@ pools:
     let counted = |listener: &str, reason: &str| {
         eventually(&format!("{listener} {reason}"), || (count(listener, reason) == 1).then_some(()));
     };
-    // The backend ends; one connection too many; nobody moves a byte; nobody is there.
+    // backend_closed, limited, idle_timeout, no_backend.
     let holder = connect_to(lb.address("web")).unwrap();
     eventually("it is open", || {
         let status = lb.status();
@@ -154,7 +154,7 @@ fn errors_are_json_with_the_right_status() {
 }
 
 #[test]
-fn a_page_of_another_site_whose_name_is_pointed_here_reads_nothing() {
+fn dns_rebinding_reads_nothing() {
     let backend = Backend::http("a");
     let admin = "admin: {bind: 127.0.0.1:0, token_file: token, hosts: [lb.example.com]}";
     let lb = Lb::start_in(&format!("{admin}\n{}", web(&static_list(&[backend.address]), "")), |folder| {
@@ -176,7 +176,7 @@ fn a_page_of_another_site_whose_name_is_pointed_here_reads_nothing() {
         };
         assert!(message.unwrap().contains("evil.example:9900"), "{path}: {body}");
     }
-    // With the token, by its own names, and what tells nothing.
+    // Allowed: with the token, by its own names, and paths without secrets.
     let with = |token: &str| format!("Host: evil.example\r\nAuthorization: Bearer {token}\r\n");
     assert!(ask("/api/v1/status", &with("a-token-for-the-tests")).starts_with("HTTP/1.1 200 "));
     assert!(ask("/api/v1/status", &with("a-token-for-nobody")).starts_with("HTTP/1.1 421 "));
@@ -265,7 +265,7 @@ fn an_ambiguously_framed_request_is_refused_and_ends_its_connection() {
 }
 
 #[test]
-fn bodies_of_each_kind_are_read_to_their_end_and_no_further() {
+fn bodies_are_read_to_their_end_and_no_further() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(&static_list(&[backend.address]), ", balance: weighted"));
     let change = |framing: &str, body: &str| {
@@ -283,7 +283,7 @@ fn bodies_of_each_kind_are_read_to_their_end_and_no_further() {
 }
 
 #[test]
-fn silent_clients_of_the_admin_server_keep_nobody_out() {
+fn silent_clients_of_the_admin_server_block_no_other() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
     let silent: Vec<_> = (0..200).map(|_| connect_to(lb.admin()).unwrap()).collect();
@@ -293,7 +293,7 @@ fn silent_clients_of_the_admin_server_keep_nobody_out() {
 }
 
 #[test]
-fn half_requests_of_those_who_may_not_change_anything_keep_nobody_out() {
+fn incomplete_requests_without_permission_block_no_other() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
     let half = "PATCH /api/v1/pools/web/backends/a HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\
@@ -347,13 +347,13 @@ fn the_admin_server_can_be_a_unix_socket() {
 }
 
 #[test]
-fn the_log_goes_to_files_too_and_only_so_many_are_kept() {
+fn the_log_goes_to_files_and_old_ones_are_removed() {
     let backend = Backend::http("a");
-    // Relative to where it is started.
+    // Relative to the working directory.
     let config = format!("log: {{directory: logs, keep: 3}}\n{}", web(&static_list(&[backend.address]), ""));
     let lb = Lb::start_in(&config, |folder| {
         std::fs::create_dir(folder.join("logs")).unwrap();
-        // What earlier days left behind.
+        // Files of earlier days.
         for day in 1..=5 {
             std::fs::write(folder.join(format!("logs/pointsman.2020-01-0{day}.log")), "old\n").unwrap();
         }

@@ -1,4 +1,4 @@
-//! What the admin server bears: requests of every size and pace, and many of them at once.
+//! The limits of the admin server: size, pace and number of requests.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, TcpStream};
@@ -33,7 +33,7 @@ fn head(reader: &mut impl BufRead) -> String {
     head.to_lowercase()
 }
 
-/// The beginning of the answer to a request, of which the other side need not take everything.
+/// The beginning of the response to a request, which the server need not read to its end.
 fn answer(lb: &Lb, request: &[u8]) -> String {
     let stream = open(lb);
     let mut writer = stream.try_clone().unwrap();
@@ -45,7 +45,7 @@ fn answer(lb: &Lb, request: &[u8]) -> String {
 }
 
 #[test]
-fn a_header_that_is_too_long_is_refused() {
+fn a_too_long_header_is_refused() {
     let (lb, _backend) = balancer();
     let request = |length: usize| {
         format!("GET /heartbeat HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "x".repeat(length))
@@ -58,7 +58,7 @@ fn a_header_that_is_too_long_is_refused() {
 }
 
 #[test]
-fn a_body_that_is_too_long_is_refused_whether_its_length_is_told_or_not() {
+fn a_too_long_body_is_refused_with_and_without_its_length() {
     let (lb, backend) = balancer();
     let path = format!("/api/v1/pools/web/backends/{}", backend.address);
     let host = lb.admin();
@@ -71,7 +71,7 @@ fn a_body_that_is_too_long_is_refused_whether_its_length_is_told_or_not() {
 }
 
 #[test]
-fn a_connection_may_ask_again_and_for_heads_alone() {
+fn a_connection_may_send_several_requests_and_head_requests() {
     let (lb, _backend) = balancer();
     let mut stream = open(&lb);
     let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -89,7 +89,7 @@ fn a_connection_may_ask_again_and_for_heads_alone() {
 }
 
 #[test]
-fn who_asks_first_whether_to_send_a_body_is_told() {
+fn expect_continue_is_answered_before_the_body() {
     let (lb, backend) = balancer();
     let path = format!("/api/v1/pools/web/backends/{}", backend.address);
     let expect = |host: &str| {
@@ -104,14 +104,14 @@ fn who_asks_first_whether_to_send_a_body_is_told() {
     assert!(head(&mut reader).starts_with("http/1.1 100 "));
     stream.write_all(br#"{"weight":1}"#).unwrap();
     assert!(head(&mut reader).starts_with("http/1.1 200 "));
-    // Whoever may not is told so at once.
+    // A client without permission is refused before the body.
     let foreign = format!("{}\r\nOrigin: http://evil.example", lb.admin());
     assert!(answer(&lb, expect(&foreign).as_bytes()).starts_with("http/1.1 403 "));
     assert!(answer(&lb, expect("evil.example").as_bytes()).starts_with("http/1.1 421 "));
 }
 
 #[test]
-fn a_flood_of_questions_holds_up_neither_clients_nor_checks() {
+fn a_flood_of_requests_delays_neither_clients_nor_checks() {
     const BACKENDS: usize = 200;
     /// As long as checks may take on a busy machine.
     const EVERY: Duration = Duration::from_secs(3);
@@ -155,7 +155,7 @@ pools: {{web: {{discover: {}, health: {{http: /health, every: 3s, timeout: 3s}}}
         }
         let stopping = SetAtTheEnd(&stop);
         let mut slowest = Duration::ZERO;
-        // Two cores carry the flood, both of its ends: a late check is no lost one.
+        // The flood and the server share the cores: a late check is not a lost one.
         while began.elapsed() < 2 * EVERY || checks() < before + BACKENDS as f64 {
             let asked_at = Instant::now();
             let answer = http_get(lb.address("web"), "/");

@@ -1,4 +1,4 @@
-//! The admin API, as an operator's tools use it: what can be seen, and what can be ordered.
+//! The admin API, as an operator's tools use it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -76,7 +76,7 @@ fn a_backend_that_an_operator_adds_is_checked_serves_and_leaves_again() {
 }
 
 #[test]
-fn an_address_means_who_is_there_whatever_others_are_called() {
+fn an_address_selects_its_backend_whatever_other_names_are() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), ""));
     let body = json!({"address": b.address.to_string(), "name": a.address.to_string()}).to_string();
@@ -87,7 +87,7 @@ fn an_address_means_who_is_there_whatever_others_are_called() {
 }
 
 #[test]
-fn a_list_in_the_place_of_an_object_orders_nothing() {
+fn a_list_instead_of_an_object_is_refused() {
     let a = Backend::http("a");
     let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), ""));
     for (method, path, body) in [
@@ -104,7 +104,7 @@ fn a_list_in_the_place_of_an_object_orders_nothing() {
 }
 
 #[test]
-fn the_connections_of_an_added_backend_follow_on_leave_when_it_is_taken_away() {
+fn connections_of_a_removed_backend_follow_on_leave() {
     let (a, echo) = (Backend::http("a"), Backend::echo());
     let lb = Lb::start(&balancer(&static_list(&[a.address]), ", on_leave: keep"));
     let body = json!({"address": echo.address.to_string(), "name": "echo"}).to_string();
@@ -122,7 +122,7 @@ fn the_connections_of_an_added_backend_follow_on_leave_when_it_is_taken_away() {
 }
 
 #[test]
-fn what_cannot_be_added_or_taken_away_is_said_and_changes_nothing() {
+fn an_impossible_addition_or_removal_is_refused_and_changes_nothing() {
     let a = Backend::http("a");
     let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), ""));
     let list = "/api/v1/pools/p/backends";
@@ -157,7 +157,7 @@ fn what_cannot_be_added_or_taken_away_is_said_and_changes_nothing() {
 }
 
 #[test]
-fn a_single_connection_is_ended_as_it_is_wanted() {
+fn a_single_connection_is_closed_or_reset() {
     let echo = Backend::echo();
     let lb = Lb::start(&balancer(&static_list(&[echo.address]), ""));
     let mut clients: Vec<_> = (0..3).map(|_| connect(&lb)).collect();
@@ -175,7 +175,7 @@ fn a_single_connection_is_ended_as_it_is_wanted() {
     assert_eq!(clients[0].read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(delete(format!("/api/v1/connections/{}?how=close", numbers[1])).0, 200);
     assert_eq!(clients[1].read(&mut [0]).unwrap(), 0);
-    // The third one has seen nothing of it.
+    // The third one is unaffected.
     clients[2].write_all(b"x").unwrap();
     clients[2].read_exact(&mut [0]).unwrap();
     for conn in &numbers[..2] {
@@ -190,7 +190,7 @@ fn a_single_connection_is_ended_as_it_is_wanted() {
 }
 
 #[test]
-fn a_connection_that_waits_in_a_queue_is_ended_too() {
+fn a_queued_connection_can_be_closed() {
     let echo = Backend::echo();
     let limits = ", limits: {connections: 1, queue: 5, queue_timeout: 1m}";
     let lb = Lb::start(&balancer(&static_list(&[echo.address]), limits));
@@ -210,7 +210,7 @@ fn a_connection_that_waits_in_a_queue_is_ended_too() {
 }
 
 #[test]
-fn connections_and_decisions_are_found_by_what_is_asked_for() {
+fn connections_and_decisions_can_be_filtered() {
     let (echo, other) = (Backend::echo(), Backend::echo());
     let discover = format!(
         "[{{static: [{{address: {}, name: a}}, {{address: {}, name: b}}]}}]",
@@ -253,7 +253,7 @@ fn connections_and_decisions_are_found_by_what_is_asked_for() {
 }
 
 #[test]
-fn a_check_that_is_asked_for_is_made_and_its_result_told() {
+fn a_requested_check_runs_and_its_result_is_returned() {
     let mut a = Backend::http("a");
     let health = ", health: {http: /health, every: 1h, timeout: 1s, rise: 1, fall: 1}";
     let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), health));
@@ -264,11 +264,11 @@ fn a_check_that_is_asked_for_is_made_and_its_result_told() {
     };
     assert_eq!(state(r#"{"pool": "p", "backend": "a"}"#), "up");
     a.kill();
-    // Nobody would look for an hour.
+    // The next check is due in an hour.
     assert_eq!(state(r#"{"pool": "p"}"#), "down");
     a.revive();
     assert_eq!(state("{}"), "up");
-    // Who sends nothing, whatever it says that it is, means all.
+    // An empty body, whatever its type, means all.
     assert_eq!(state(""), "up");
     assert_eq!(event(&lb, "check_requested")["backend"], "a");
     assert_eq!(refused(&lb, "POST", "/api/v1/check", r#"{"backend": "a"}"#), (400, "bad_request".into()));
@@ -276,7 +276,7 @@ fn a_check_that_is_asked_for_is_made_and_its_result_told() {
 }
 
 #[test]
-fn a_check_that_does_not_end_is_waited_for_only_so_long() {
+fn a_requested_check_has_a_time_limit() {
     let a = Backend::http("a");
     let silent = Backend::serving(|mut stream| _ = stream.read_to_end(&mut Vec::new()));
     let health = ", health: {http: /health, every: 1h, timeout: 20s, grace: 1h}";
@@ -287,7 +287,7 @@ fn a_check_that_does_not_end_is_waited_for_only_so_long() {
 }
 
 #[test]
-fn a_reload_is_answered_with_what_came_of_it() {
+fn a_reload_returns_its_result() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let config = balancer(&static_list(&[a.address]), "");
     let lb = Lb::start(&config);
@@ -306,18 +306,18 @@ fn a_reload_is_answered_with_what_came_of_it() {
     }
     assert!(event(&lb, "reload_refused")["problems"].as_array().unwrap().len() >= 2);
     assert_eq!(names(&lb, 2), ["b"; 2]);
-    // An address that is taken.
+    // An address in use.
     let taken = b.address;
     lb.rewrite(&config.replace("127.0.0.1:0", &taken.to_string()));
     assert_eq!(refused(&lb, "POST", "/api/v1/reload", ""), (409, "not_possible".into()));
-    // Nothing to read again.
+    // There is no file to reload.
     let lb = Lb::with_arguments(&["forward", "127.0.0.1:0", &taken.to_string(), "--admin", "127.0.0.1:0"]);
     lb.when_logged("admin listening");
     assert_eq!(refused(&lb, "POST", "/api/v1/reload", ""), (409, "no_file".into()));
 }
 
 #[test]
-fn a_drain_is_that_of_sigterm_and_is_answered_before_the_end() {
+fn a_drain_equals_sigterm_and_is_answered_before_the_end() {
     let echo = Backend::echo();
     let drain = "runtime: {drain: {timeout: 45s}}";
     let mut lb = Lb::start(&format!("{drain}\n{}", balancer(&static_list(&[echo.address]), "")));
@@ -337,7 +337,7 @@ fn a_drain_is_that_of_sigterm_and_is_answered_before_the_end() {
 }
 
 #[test]
-fn the_configuration_that_is_told_is_the_one_that_works() {
+fn the_returned_configuration_is_the_active_one() {
     let a = Backend::http("a");
     let lb = Lb::start(&balancer(&static_list(&[a.address]), ", balance: weighted, panic: 25%"));
     let told = get(&lb, "/api/v1/config");
@@ -345,7 +345,7 @@ fn the_configuration_that_is_told_is_the_one_that_works() {
         (&told["pools"]["p"]["panic"], &told["pools"]["p"]["connect"]["attempts"]),
         (&json!("25%"), &json!(3))
     );
-    // JSON is YAML: what it says can be put to work again, and is the same.
+    // JSON is YAML: applied again, it is the same.
     lb.rewrite(&format!("# It has an admin: section.\n{told}"));
     let (status, answer) = ask(&lb, "POST", "/api/v1/reload", "");
     assert_eq!((status, &answer["restart"]), (200, &json!([])), "{answer}");
@@ -354,7 +354,7 @@ fn the_configuration_that_is_told_is_the_one_that_works() {
 }
 
 #[test]
-fn the_history_has_what_happened_in_each_second() {
+fn the_history_has_one_entry_per_second() {
     let a = Backend::http("a");
     let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), ""));
     let sum = |history: &Value, path: &str| {
@@ -387,7 +387,7 @@ fn the_history_has_what_happened_in_each_second() {
 }
 
 #[test]
-fn what_a_backend_that_left_has_counted_stays_in_the_totals() {
+fn totals_keep_the_counts_of_a_backend_that_left() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let lb = Lb::start(&balancer(&static_list(&[a.address]), ""));
     names(&lb, 3);
@@ -402,7 +402,7 @@ fn what_a_backend_that_left_has_counted_stays_in_the_totals() {
     assert_eq!(status["pools"][0]["backends"][0]["connections"], 2, "{status}");
 }
 
-/// A request with a token, and headers of its own; the whole answer.
+/// A request with a token and more headers; the whole response.
 fn raw(lb: &Lb, request: &str, headers: &[&str]) -> String {
     let mut stream = connect_to(lb.admin()).unwrap();
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
@@ -414,7 +414,7 @@ fn raw(lb: &Lb, request: &str, headers: &[&str]) -> String {
 }
 
 #[test]
-fn with_a_token_only_who_sends_it_changes_anything() {
+fn with_a_token_changes_need_it() {
     let a = Backend::http("a");
     let config = format!(
         "admin: {{bind: 127.0.0.1:0, token_file: token}}\n{}",
@@ -429,7 +429,7 @@ fn with_a_token_only_who_sends_it_changes_anything() {
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
     assert!(answer.to_lowercase().contains("\r\nwww-authenticate: bearer\r\n"), "{answer}");
     assert!(lb.when_logged("a wrong token").contains("127.0.0.1"));
-    // From loopback too, and whatever is asked.
+    // From loopback too, and for every change.
     for (method, path) in [
         ("PATCH", "/api/v1/pools/p/backends/a"),
         ("POST", "/api/v1/pools/p/backends"),
@@ -446,14 +446,14 @@ fn with_a_token_only_who_sends_it_changes_anything() {
     let answer = raw(&lb, "POST /api/v1/check", &foreign);
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("foreign_origin"), "{answer}");
     assert!(!lb.log().contains("the-first-token"));
-    // A new one holds from the next reload on.
+    // A new one is valid after the next reload.
     std::fs::write(lb.folder().join("token"), "the-second-one-of-all").unwrap();
     assert!(post("the-first-token-of-all").starts_with("HTTP/1.1 200 "));
     lb.signal("HUP");
     lb.when_logged("reload applied");
     assert!(post("the-first-token-of-all").starts_with("HTTP/1.1 401 "));
     assert!(post("the-second-one-of-all").starts_with("HTTP/1.1 200 "));
-    // A broken one changes nothing.
+    // An unreadable one changes nothing.
     std::fs::write(lb.folder().join("token"), "short").unwrap();
     lb.signal("HUP");
     assert!(lb.when_logged("reload refused").contains("shorter than 16"));
@@ -461,7 +461,7 @@ fn with_a_token_only_who_sends_it_changes_anything() {
 }
 
 #[test]
-fn a_token_that_cannot_be_read_is_told_at_the_start() {
+fn an_unreadable_token_file_fails_the_start() {
     let config = "admin: {bind: 127.0.0.1:0, token_file: nowhere}
 listeners: {l: {bind: 127.0.0.1:0, pool: p}}
 pools: {p: {discover: [{static: [127.0.0.1:1]}]}}";
@@ -472,7 +472,7 @@ pools: {p: {discover: [{static: [127.0.0.1:1]}]}}";
 }
 
 #[test]
-fn a_page_of_another_server_changes_nothing() {
+fn a_page_of_another_origin_changes_nothing() {
     let a = Backend::http("a");
     let lb = Lb::start(&balancer(&static_list(&[a.address]), ""));
     let post = |origin: &str| raw(&lb, "POST /api/v1/check", &[&format!("Origin: {origin}")]);
@@ -480,7 +480,7 @@ fn a_page_of_another_server_changes_nothing() {
     for origin in ["http://evil.example", "null", "http://127.0.0.1:1"] {
         assert!(post(origin).starts_with("HTTP/1.1 403 "), "{origin}");
     }
-    // A form of such a page has no other way to send a body.
+    // These are the body types that a form can send.
     let body = "{\"state\": \"draining\"}";
     let headers = ["Content-Type: text/plain", &format!("Content-Length: {}", body.len())];
     let answer = raw(&lb, &format!("PATCH /api/v1/pools/p/backends/{}", a.address), &headers);
@@ -488,7 +488,7 @@ fn a_page_of_another_server_changes_nothing() {
 }
 
 #[test]
-fn however_many_ask_for_the_connections_clients_are_served() {
+fn many_requests_for_the_connections_do_not_starve_clients() {
     let echo = Backend::echo();
     let lb = Lb::start(&balancer(&static_list(&[echo.address]), ""));
     let open: Vec<_> = (0..200).map(|_| connect(&lb)).collect();

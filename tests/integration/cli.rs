@@ -64,7 +64,7 @@ fn help_and_completions_know_every_algorithm() {
 }
 
 #[test]
-fn wrong_arguments_are_code_1_and_say_what_is_right() {
+fn wrong_arguments_are_exit_code_1_with_a_remedy() {
     for (arguments, word) in [
         (&["chekc"][..], "check"),
         (&["run", "--confg", "x"], "--config"),
@@ -88,11 +88,11 @@ fn wrong_arguments_are_code_1_and_say_what_is_right() {
 }
 
 #[test]
-fn check_says_good_or_all_that_is_wrong_and_reads_standard_input_too() {
+fn check_reports_success_or_all_problems_and_reads_standard_input() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pointsman.yaml"), GOOD).unwrap();
     let good = (0, "pointsman.yaml: good (1 listener, 1 pool)\n".to_owned(), String::new());
-    // Named, or found where it is looked for.
+    // By name, or at its default place.
     for arguments in [&["check", "-c", "pointsman.yaml"][..], &["check"], &["run", "--check"]] {
         assert_eq!(told(&pointsman_in(folder.path(), arguments)), good, "{arguments:?}");
     }
@@ -108,7 +108,7 @@ fn check_says_good_or_all_that_is_wrong_and_reads_standard_input_too() {
 }
 
 #[test]
-fn the_configuration_is_looked_for_where_the_help_says() {
+fn the_configuration_is_found_where_the_help_says() {
     let folder = tempfile::tempdir().unwrap();
     let check = |variable: Option<(&str, &str)>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
@@ -131,19 +131,19 @@ fn the_configuration_is_looked_for_where_the_help_says() {
     );
     write("pointsman.yaml");
     assert!(check(None).1.starts_with("pointsman.yaml: good"));
-    // Whoever names a file means it, even if it is not there.
+    // A named file is used even if it is missing.
     let (code, _, error) = check(Some(("POINTSMAN_CONFIG", "other.yaml")));
     assert!(code == 1 && error.starts_with("other.yaml: "), "{error}");
 }
 
 #[test]
-fn what_cannot_start_is_code_2_and_says_who_has_the_port() {
+fn a_failed_start_is_exit_code_2_and_names_the_owner_of_the_port() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (code, _, error) = told(&pointsman(&["forward", &address, "127.0.0.1:1"]));
     assert_eq!(code, 2, "{error}");
     assert!(error.contains(&address) && error.contains("another program has it"), "{error}");
-    // 192.0.2.0/24 is nobody's (RFC 5737).
+    // 192.0.2.0/24 is reserved (RFC 5737).
     let (code, _, error) = told(&pointsman(&["forward", "192.0.2.1:1", "127.0.0.1:1"]));
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("192.0.2.1:1"), "{error}");
@@ -154,7 +154,7 @@ fn what_cannot_start_is_code_2_and_says_who_has_the_port() {
 }
 
 #[test]
-fn schema_completions_and_manual_are_whole() {
+fn schema_completions_and_manual_are_complete() {
     let (code, schema, _) = told(&pointsman(&["schema"]));
     assert_eq!(code, 0);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&schema).unwrap()["title"], "Pointsman");
@@ -174,7 +174,7 @@ fn schema_completions_and_manual_are_whole() {
 }
 
 #[test]
-fn forward_balances_without_a_file_and_health_asks_it() {
+fn forward_balances_without_a_file_and_health_succeeds() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let (a, b) = (a.address.to_string(), b.address.to_string());
     let mut lb = Lb::with_arguments(&[
@@ -202,7 +202,7 @@ fn forward_balances_without_a_file_and_health_asks_it() {
 }
 
 #[test]
-fn forward_takes_names_too() {
+fn forward_accepts_names() {
     let backend = Backend::http("a");
     let lb =
         Lb::with_arguments(&["forward", "127.0.0.1:0", &format!("localhost:{}", backend.address.port())]);
@@ -211,7 +211,7 @@ fn forward_takes_names_too() {
 }
 
 #[test]
-fn health_says_no_while_it_drains() {
+fn health_fails_during_a_drain() {
     let backend = Backend::http("a");
     let discover = static_list(&[backend.address]);
     let mut lb = Lb::start(&format!(

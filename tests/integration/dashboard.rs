@@ -1,7 +1,7 @@
 //! The dashboard, in a real browser: `tests/browser`, run against the binary of this build.
 //!
 //! It takes Chromium and a Python that has `tests/browser/requirements.txt`: `python3`, or the one that
-//! `POINTSMAN_BROWSER_PYTHON` names. Without them it is skipped, unless `POINTSMAN_REQUIRE_TOOLS=1` asks for it.
+//! `POINTSMAN_BROWSER_PYTHON` names. Without them it is skipped, unless `POINTSMAN_REQUIRE_TOOLS=1`.
 
 use std::process::Command;
 
@@ -47,11 +47,11 @@ fn in_a_browser(file: &str) {
 }
 
 #[test]
-fn what_the_dashboard_shows_follows_what_happens_and_what_is_clicked_happens() {
+fn the_dashboard_shows_each_change_and_its_buttons_work() {
     in_a_browser("test_live.py");
 }
 
 #[test]
-fn the_page_tells_everybody_and_is_read_everywhere() {
+fn the_page_is_accessible_and_fits_every_screen() {
     in_a_browser("test_page.py");
 }

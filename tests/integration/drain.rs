@@ -1,4 +1,4 @@
-//! The orderly end.
+//! A drain: running connections finish, within a time limit.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -72,7 +72,7 @@ fn a_second_signal_resets_what_is_open_and_ends_at_once() {
 }
 
 #[test]
-fn in_the_time_of_grace_it_is_not_ready_and_still_accepts() {
+fn during_the_grace_period_it_is_not_ready_and_still_accepts() {
     let backend = Backend::http("a");
     let mut lb = lb(&backend, "{grace: 4s}");
     let address = lb.address("l");
@@ -83,10 +83,9 @@ fn in_the_time_of_grace_it_is_not_ready_and_still_accepts() {
     assert_eq!(lb.when_ended().code(), Some(0));
 }
 
-/// The kernel completes handshakes before anybody accepts: such a client believes itself connected, and must be
-/// served although it came a moment before the end.
+/// The kernel completes handshakes before the balancer accepts: such a client is connected and must be served.
 #[test]
-fn nobody_whom_the_kernel_has_let_in_is_turned_away() {
+fn a_drain_serves_every_client_whose_handshake_is_complete() {
     let backend = Backend::http("a");
     for _ in 0..5 {
         let mut lb = lb(&backend, "{timeout: 30s}");
@@ -118,7 +117,7 @@ fn nobody_whom_the_kernel_has_let_in_is_turned_away() {
 }
 
 #[test]
-fn a_signal_while_it_starts_ends_it() {
+fn a_signal_during_the_start_ends_it() {
     let backend = Backend::serving(|mut stream| {
         let _ = backend::read_request(&mut stream); // and never answers
         std::thread::sleep(Duration::from_secs(5));

@@ -1,4 +1,4 @@
-//! How connections end before their peers have said all: resets with what was said before them, and time limits.
+//! Early ends of connections: resets, the data before them, and time limits.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -48,13 +48,13 @@ fn a_reset_by_the_backend_reaches_the_client() {
 }
 
 #[test]
-fn a_reset_is_noticed_on_a_side_that_has_finished() {
+fn a_reset_is_noticed_on_a_half_closed_side() {
     is_soon(|| {
         let (_lb, client, mut server) = pair("");
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
         reset(client);
-        // What is written now can be refused by nobody but the balancer.
+        // Only the balancer can refuse what is written now.
         let began = Instant::now();
         eventually("the backend learns of the reset", || server.write_all(b"x").is_err().then_some(()));
         began.elapsed()
@@ -62,7 +62,7 @@ fn a_reset_is_noticed_on_a_side_that_has_finished() {
 }
 
 #[test]
-fn a_reset_is_noticed_on_a_side_whose_bytes_nobody_takes() {
+fn a_reset_is_noticed_on_a_side_whose_peer_does_not_read() {
     let (lb, mut client, server) = pair("");
     fill(&mut client, &server);
     reset(client);
@@ -71,7 +71,7 @@ fn a_reset_is_noticed_on_a_side_whose_bytes_nobody_takes() {
 }
 
 #[test]
-fn an_answer_in_the_middle_of_an_upload_arrives_although_the_backend_resets() {
+fn a_response_during_an_upload_arrives_although_the_backend_resets() {
     const ANSWER: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n";
     let (_lb, mut client, mut server) = pair("");
     let mut upload = client.try_clone().unwrap();
@@ -80,7 +80,7 @@ fn an_answer_in_the_middle_of_an_upload_arrives_although_the_backend_resets() {
         while upload.write_all(&block).is_ok() {}
     });
     server.read_exact(&mut [0; 1000]).unwrap();
-    // Until the balancer itself is held up.
+    // Until the balancer cannot write.
     eventually("the upload is stuck", || {
         (server.peek(&mut vec![0; 1 << 20]).unwrap() >= 1 << 15).then_some(())
     });
@@ -93,9 +93,9 @@ fn an_answer_in_the_middle_of_an_upload_arrives_although_the_backend_resets() {
     join_within(uploading, "the upload is refused");
 }
 
-/// All of it arrives in one go here: the balancer stands still meanwhile.
+/// The balancer is stopped, so that all of it arrives at once.
 #[test]
-fn an_answer_arrives_although_a_reset_and_more_of_the_upload_come_with_it() {
+fn a_response_arrives_although_a_reset_follows_it_at_once() {
     for _ in 0..5 {
         let (lb, mut client, mut server) = pair("");
         client.write_all(b"hello").unwrap();
@@ -115,7 +115,7 @@ fn an_answer_arrives_although_a_reset_and_more_of_the_upload_come_with_it() {
 }
 
 #[test]
-fn a_slow_reader_is_not_cut_off_although_all_is_written_to_the_kernel() {
+fn a_slow_reader_is_not_idle_while_the_kernel_still_sends() {
     const TOTAL: usize = 3 << 20;
     // Far less than the transfer takes; and the kernel's buffers take steps that are longer.
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -152,13 +152,13 @@ fn a_reader_that_stops_stops_its_sender_and_costs_no_memory() {
     let grown = lb.resident_kib().saturating_sub(before);
     assert!(grown < 400, "{grown} KiB more after {sent} bytes that nobody read");
     assert!(sent < 64 << 20, "the sender was never stopped: {sent} bytes");
-    // And nothing of it is lost once the reader goes on.
+    // Nothing is lost when the reader continues.
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(std::io::copy(&mut server, &mut std::io::sink()).unwrap(), sent as u64);
 }
 
 #[test]
-fn an_idle_connection_is_ended_after_its_time_and_a_busy_one_is_not() {
+fn an_idle_connection_is_closed_after_its_limit_and_a_busy_one_is_not() {
     let (lb, mut client, mut server) = pair("    timeouts: {idle: 1s}\n");
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(2) {
@@ -171,7 +171,7 @@ fn an_idle_connection_is_ended_after_its_time_and_a_busy_one_is_not() {
 }
 
 #[test]
-fn a_half_closed_connection_that_hangs_is_ended_and_one_that_moves_is_not() {
+fn a_stalled_half_closed_connection_is_closed_and_an_active_one_is_not() {
     let (lb, mut client, mut server) = pair("    timeouts: {half_closed: 1s}\n");
     client.shutdown(Shutdown::Write).unwrap();
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The stream of events: what happens is told as it happens, and nothing of it twice or never.
+//! The event stream: each event arrives once, when it happens.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use crate::support::{Lb, PATIENCE, address_of_this_machine, connect_to, eventual
 
 const PATH: &str = "/api/v1/events";
 
-/// One reader of the stream.
+/// A client of the stream.
 struct Reader(BufReader<TcpStream>);
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ fn set(lb: &Lb, backend: &Backend, state: &str) {
 }
 
 #[test]
-fn who_follows_sees_the_status_the_decisions_and_each_change() {
+fn a_follower_gets_the_status_the_decisions_and_each_change() {
     let (lb, backend) = started();
     let mut reader = Reader::open(&lb, None);
     let hello = reader.next_of("hello");
@@ -107,7 +107,7 @@ fn who_follows_sees_the_status_the_decisions_and_each_change() {
 }
 
 #[test]
-fn who_comes_back_is_told_what_it_missed_and_nothing_twice() {
+fn a_reconnecting_follower_gets_what_it_missed_and_nothing_twice() {
     let (lb, backend) = started();
     set(&lb, &backend, "draining");
     let mut reader = Reader::open(&lb, Some(0));
@@ -119,13 +119,13 @@ fn who_comes_back_is_told_what_it_missed_and_nothing_twice() {
     assert_eq!((missed.id, &missed.data["by"]), (Some(draining + 1), &"nobody".into()));
     let back = reader.next_that("it is up", |event| event.data["state"] == "up");
     assert_eq!(back.id, Some(draining + 2));
-    // A number of another process, which has told more.
+    // The id of another process, which had more events.
     let mut reader = Reader::open(&lb, Some(1_000_000));
     assert_eq!(reader.next_of("event").id, Some(1));
 }
 
 #[test]
-fn a_stream_that_is_followed_holds_up_no_end() {
+fn a_followed_stream_does_not_delay_the_shutdown() {
     let (mut lb, _backend) = started();
     let mut reader = Reader::open(&lb, None);
     reader.next_of("status");
@@ -136,7 +136,7 @@ fn a_stream_that_is_followed_holds_up_no_end() {
 }
 
 #[test]
-fn more_readers_than_there_are_places_are_told_so_and_a_place_that_is_left_is_free_again() {
+fn surplus_followers_are_refused_until_another_one_leaves() {
     let (lb, _backend) = started();
     let mut readers: Vec<_> = (0..64).map(|_| Reader::open(&lb, None)).collect();
     readers.iter_mut().for_each(|reader| drop(reader.next_of("hello")));

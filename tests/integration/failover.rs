@@ -1,4 +1,4 @@
-//! Choosing, checking and failing over, as clients and operators see it.
+//! Choosing, checking and failing over, as clients and operators see them.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -12,7 +12,7 @@ use crate::support::{
     Lb, PATIENCE, SetAtTheEnd, accept_within, connect_to, eventually, http_get, static_list,
 };
 
-/// A busy machine has a second to answer a check, and what is in doubt is looked at again soon.
+/// A busy machine has a second to answer a check; the fast interval is short.
 const CHECKS: &str = "    health: {http: /health, every: 1s, timeout: 1s, fast_every: 100ms}\n";
 
 fn lb(backends: &[&Backend], listener: &str, pool: &str) -> Lb {
@@ -74,16 +74,16 @@ fn weights_are_spread_out_smoothly() {
 }
 
 #[test]
-fn least_connections_avoids_who_is_busy() {
+fn least_connections_avoids_busy_backends() {
     let [a, b, c] = three();
     let lb = lb(&[&a, &b, &c], "", "    balance: least-connections\n");
-    // Two connections stay open and say nothing; they are on two backends, and the third gets all the rest.
+    // Two idle connections are on two backends; the third backend gets all others.
     let open: Vec<_> = (0..2).map(|_| connect_to(lb.address("l")).unwrap()).collect();
     eventually("both are routed", || (lb.logged(&["routed"]).len() == 2).then_some(()));
     let answers: Vec<_> = (0..5)
         .map(|_| {
             let answer = ask(&lb);
-            // The next one must see this one's end.
+            // The next choice must count its end.
             eventually("closed", || {
                 let active = lb.status()["listeners"][0]["active"].as_u64();
                 (active == Some(2)).then_some(())
@@ -156,7 +156,7 @@ fn killing_a_backend_under_load_costs_no_new_connection_an_error() {
         eventually("it is down", || lb.backends().iter().any(|backend| backend.1 == "down").then_some(()));
         more();
         drop(stopping);
-        // Only who was connected to it while it was being killed may have noticed.
+        // Only connections to the killed backend may fail.
         let errors = errors.lock().unwrap();
         let late: Vec<_> = errors.iter().filter(|(began, _)| *began > end).collect();
         assert!(late.is_empty(), "{late:?}");
@@ -173,7 +173,7 @@ fn killing_a_backend_under_load_costs_no_new_connection_an_error() {
 #[test]
 fn failed_live_connections_count_as_failed_checks() {
     let [mut a, b, _] = three();
-    // The checks alone would take half a minute to notice.
+    // The checks alone would take half a minute.
     let lb = lb(&[&a, &b], "", "    health: {http: /health, every: 30s}\n");
     a.kill();
     let began = Instant::now();
@@ -185,7 +185,7 @@ fn failed_live_connections_count_as_failed_checks() {
 }
 
 #[test]
-fn no_backend_is_tried_twice_and_no_more_than_allowed() {
+fn no_backend_is_tried_twice_and_no_more_than_the_attempts() {
     let mut dead: Vec<_> = (0..5).map(|_| Backend::http("x")).collect();
     let last = Backend::http("last");
     let all: Vec<&Backend> = dead.iter().chain([&last]).collect();
@@ -208,7 +208,7 @@ fn no_backend_is_tried_twice_and_no_more_than_allowed() {
 }
 
 #[test]
-fn with_all_backends_down_clients_get_what_no_backend_says() {
+fn with_all_backends_down_clients_get_the_no_backend_response() {
     let mut backend = Backend::http("a");
     backend.kill();
     let discover = static_list(&[backend.address]);
@@ -222,14 +222,14 @@ fn with_all_backends_down_clients_get_what_no_backend_says() {
     };
     assert_eq!(end("reset").unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(end("close").unwrap(), 0);
-    // An orderly end also for who has asked for something already: nothing unread turns it into a reset.
+    // A clean close also after data: unread data does not turn it into a reset.
     for _ in 0..20 {
         let mut stream = connect_to(lb.address("close")).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     }
     assert_eq!(http_get(lb.address("http"), "/").unwrap(), (503, "No backend is available.\n".to_owned()));
-    // At once: nobody was tried.
+    // At once: no backend was tried.
     let line = lb.when_logged("listener=http pool=p algorithm=round-robin");
     assert!(line.contains("no backend") && line.contains("attempts=0"), "{line}");
     assert!(lb.lives());
@@ -286,14 +286,14 @@ fn at_the_limit_of_the_process_connections_wait_and_are_not_lost() {
     };
     let mut open: Vec<_> = (0..10).map(|_| connect_to(lb.address("l")).unwrap()).collect();
     lb.when_logged("the limit of connections is reached");
-    // One after the other: each that ends lets the next one in.
+    // In turn: each end admits the next one.
     for mut stream in open.drain(..) {
         exchange(&mut stream);
     }
 }
 
 #[test]
-fn what_on_down_says_happens_to_open_connections() {
+fn on_down_decides_about_open_connections() {
     for (policy, end) in [
         ("close", "reason=backend_down"),
         ("reset", "reason=backend_down"),
@@ -320,7 +320,7 @@ fn what_on_down_says_happens_to_open_connections() {
         let mut client = connect_to(lb.address("l")).unwrap();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
-        // From before it goes down: the time from then to here is nobody's promise.
+        // Measured from before it goes down, as the time until then has no bound.
         let began = Instant::now();
         healthy.store(false, Ordering::SeqCst);
         lb.when_logged("backend down");
@@ -336,7 +336,7 @@ fn what_on_down_says_happens_to_open_connections() {
 }
 
 #[test]
-fn connections_of_a_backend_that_is_down_run_on_unless_told_otherwise() {
+fn by_default_connections_of_a_backend_that_is_down_stay_open() {
     let echo = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = echo.local_addr().unwrap();
     let lb = Lb::start(&format!(
@@ -345,7 +345,7 @@ fn connections_of_a_backend_that_is_down_run_on_unless_told_otherwise() {
     ));
     let mut client = connect_to(lb.address("l")).unwrap();
     client.write_all(b"x").unwrap();
-    // The checks' connections come here too; ours is the one that says something.
+    // Connections of checks arrive here too; only the client's sends data.
     let mut server = eventually("the connection", || {
         let (mut stream, _) = accept_within(&echo);
         stream.read_exact(&mut [0]).ok().map(|()| stream)
@@ -359,7 +359,7 @@ fn connections_of_a_backend_that_is_down_run_on_unless_told_otherwise() {
 }
 
 #[test]
-fn the_log_is_json_if_asked_and_counts_what_it_says() {
+fn a_json_log_has_every_line_and_field() {
     let backend = Backend::http("a");
     let directory = tempfile::tempdir().unwrap();
     let mut lb = Lb::launch(&format!(
@@ -386,7 +386,7 @@ fn the_log_is_json_if_asked_and_counts_what_it_says() {
     assert!(closed["duration_ms"].is_number() && closed["first_byte_ms"].is_number());
     lb.signal("TERM");
     assert_eq!(lb.when_ended().code(), Some(0));
-    // The file holds what standard error does, to the last line.
+    // The file equals standard error.
     let files: Vec<_> =
         std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     let file = files.iter().find(|path| path.ends_with("pointsman.log")).unwrap();

@@ -1,4 +1,4 @@
-//! Backends that fail connections after accepting them: what they get, and what follows for them.
+//! Failure penalties: backends that accept connections and then fail them get fewer.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::support::peers::{connect, reset};
 use crate::support::{Lb, eventually, static_list};
 
-/// A server whose connections are its own alone, so that it can reset them.
+/// A server that holds the only handle of its connections, so that it can reset them.
 struct Server {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
@@ -44,19 +44,19 @@ fn balancing(servers: &[&Server], pool: &str) -> Lb {
 /// What a server does with a connection.
 type End = fn(TcpStream);
 
-/// Says a byte, and then holds its connection until the client ends it.
+/// Sends a byte and then holds its connection until the client closes it.
 fn hold(mut stream: TcpStream) {
     let _ = stream.write_all(b"x");
     let _ = stream.read(&mut [0]);
 }
 
-/// Answers each byte with itself.
+/// Echoes each byte.
 fn echo(mut stream: TcpStream) {
     let mut byte = [0];
     while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
 }
 
-/// One client after the other; those that were answered, which are still open.
+/// Clients in turn; returns the answered ones, which stay open.
 fn clients(lb: &Lb, n: usize) -> Vec<TcpStream> {
     let client = |_| {
         let mut client = connect(lb);
@@ -66,7 +66,7 @@ fn clients(lb: &Lb, n: usize) -> Vec<TcpStream> {
 }
 
 #[test]
-fn a_backend_that_fails_each_connection_at_once_is_not_everybodys_first_choice() {
+fn a_backend_that_fails_each_connection_at_once_gets_few() {
     let cases: [(&str, End); 4] =
         [("least-connections", reset), ("least-connections", drop), ("random-two", reset), ("ewma", drop)];
     for (algorithm, end) in cases {
@@ -92,7 +92,7 @@ fn a_backend_that_has_recovered_gets_its_share_again() {
     drop(clients(&lb, 50));
     let lost = failing.accepted();
     SOUND.store(true, Ordering::SeqCst);
-    // With nobody else connected, it has to be rid of the last failure penalty for this.
+    // Without other connections, its last failure penalty must be gone for this.
     eventually("it gets a connection", || {
         lb.when_idle();
         drop(clients(&lb, 1));
@@ -113,7 +113,7 @@ fn a_client_that_leaves_before_an_answer_does_not_count_against_the_backend() {
         "    balance: least-connections\n    eject: {failures: 3, for: 1m, at_most: 100%}\n",
     );
     let routed = |n: usize| eventually("routed", || (lb.logged(&["routed"]).len() == n).then_some(()));
-    // Four on each, of which those on the second one stay.
+    // Four on each; those of the second one stay open.
     let mut open: Vec<_> = (1..=8).map(|n| (connect(&lb), routed(n)).0).collect();
     let mut index = 0;
     open.retain(|_| (index += 1, index % 2 == 0).1);
@@ -139,7 +139,7 @@ fn a_client_that_leaves_before_an_answer_does_not_count_against_the_backend() {
 }
 
 #[test]
-fn resets_before_any_answer_eject_a_backend_and_orderly_ends_do_not() {
+fn resets_before_the_first_byte_eject_a_backend_and_clean_closes_do_not() {
     fn at_first_word(mut stream: TcpStream, end: fn(TcpStream)) {
         if stream.read(&mut [0]).is_ok_and(|n| n > 0) {
             end(stream);
@@ -167,7 +167,7 @@ fn resets_before_any_answer_eject_a_backend_and_orderly_ends_do_not() {
 }
 
 #[test]
-fn an_answer_clears_the_failures_before_it() {
+fn a_first_byte_resets_the_failure_count() {
     static TURN: AtomicUsize = AtomicUsize::new(0);
     let flaky = Server::new(|mut stream| {
         let _ = stream.read(&mut [0]);

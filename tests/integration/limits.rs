@@ -1,4 +1,4 @@
-//! What a backend may carry at once, and who waits for a place, as clients and operators see it.
+//! Connection limits per backend, and the queue of a pool.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ fn config(backends: &[SocketAddr], listener: &str, pool: &str) -> String {
     )
 }
 
-/// A balancer in front of one server of the test's own.
+/// A balancer in front of one server of the test.
 fn in_front_of_one(limits: &str) -> (Lb, TcpListener) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let lb = Lb::start(&config(&[server.local_addr().unwrap()], "", &format!("    limits: {{{limits}}}\n")));
@@ -30,7 +30,7 @@ fn accept(server: &TcpListener) -> TcpStream {
     accept_within(server).0
 }
 
-/// The next connection of a server whose clients speak first, and what its client says in a byte.
+/// The next connection of a server, and the first byte of its client.
 fn accept_speaker(server: &TcpListener) -> (TcpStream, char) {
     let mut stream = accept(server);
     let mut word = [0];
@@ -38,7 +38,7 @@ fn accept_speaker(server: &TcpListener) -> (TcpStream, char) {
     (stream, word[0].into())
 }
 
-/// A client that says a byte.
+/// A client that sends a byte.
 fn speaker(lb: &Lb, word: char) -> TcpStream {
     let mut client = connect(lb);
     client.write_all(word.to_string().as_bytes()).unwrap();
@@ -55,7 +55,7 @@ fn is_reset(client: &mut TcpStream) {
 }
 
 #[test]
-fn a_full_backend_gets_nothing_more_and_its_clients_go_to_others_or_away() {
+fn a_full_backend_gets_no_more_and_clients_go_elsewhere_or_are_refused() {
     let (small, large) = (Backend::echo(), Backend::echo());
     let lb = Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    limits: {{connections: 3}}\n    discover:\n    \
@@ -80,7 +80,7 @@ fn a_full_backend_gets_nothing_more_and_its_clients_go_to_others_or_away() {
     }
     lb.when_logged("reason=limited bytes_in=0");
     assert_eq!(lb.metric("pointsman_failures_seen_total{pool=\"p\",reason=\"limited\"}"), 1.0);
-    // One that ends makes room for one.
+    // An end makes room for one connection.
     open.pop();
     eventually("a place is free", || (lb.logged(&["closed", "backend=large"]).len() == 1).then_some(()));
     let mut client = connect(&lb);
@@ -89,7 +89,7 @@ fn a_full_backend_gets_nothing_more_and_its_clients_go_to_others_or_away() {
 }
 
 #[test]
-fn who_waits_is_served_in_the_order_in_which_they_came() {
+fn queued_clients_are_served_in_order() {
     let (lb, server) = in_front_of_one("connections: 1, queue: 10");
     let mut open = vec![(speaker(&lb, 'a'), accept_speaker(&server).0)];
     let mut waiting = Vec::new();
@@ -114,7 +114,7 @@ fn who_waits_is_served_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn who_has_waited_too_long_is_turned_away_as_the_listener_says() {
+fn after_the_queue_timeout_a_client_gets_the_no_backend_response() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let lb = Lb::start(&config(
         &[server.local_addr().unwrap()],
@@ -135,7 +135,7 @@ fn who_has_waited_too_long_is_turned_away_as_the_listener_says() {
 }
 
 #[test]
-fn no_more_wait_than_the_queue_has_room_for() {
+fn the_queue_has_a_limit() {
     let servers = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses = servers.each_ref().map(|server| server.local_addr().unwrap());
     let lb = Lb::start(&config(&addresses, "", "    limits: {connections: 1, queue: 2}\n"));
@@ -150,7 +150,7 @@ fn no_more_wait_than_the_queue_has_room_for() {
 }
 
 #[test]
-fn a_client_that_leaves_frees_its_place_in_the_queue() {
+fn a_leaving_client_frees_its_place_in_the_queue() {
     let (lb, server) = in_front_of_one("connections: 1, queue: 3");
     let first = (speaker(&lb, 'a'), accept_speaker(&server).0);
     let (silent, broken) = (connect(&lb), speaker(&lb, 'b'));
@@ -160,7 +160,7 @@ fn a_client_that_leaves_frees_its_place_in_the_queue() {
     reset(broken);
     lb.when_logged("reason=client_reset");
     when_waiting(&lb, 0);
-    // The next one is served as if they had not been there.
+    // The next one is served as if they had never queued.
     let _next = speaker(&lb, 'c');
     when_waiting(&lb, 1);
     drop(first);
@@ -169,13 +169,13 @@ fn a_client_that_leaves_frees_its_place_in_the_queue() {
 }
 
 #[test]
-fn a_client_that_has_asked_and_finished_waits_for_its_answer() {
+fn a_client_that_half_closed_stays_in_the_queue() {
     let (lb, server) = in_front_of_one("connections: 1, queue: 3");
     let first = (speaker(&lb, 'a'), accept_speaker(&server).0);
     let early = speaker(&lb, 'b');
     early.shutdown(Shutdown::Write).unwrap();
     when_waiting(&lb, 1);
-    // This one speaks only while it waits.
+    // This one sends only while it is queued.
     let mut late = connect(&lb);
     when_waiting(&lb, 2);
     late.write_all(b"c").unwrap();
@@ -194,7 +194,7 @@ fn a_client_that_has_asked_and_finished_waits_for_its_answer() {
 }
 
 #[test]
-fn a_backend_that_comes_up_takes_in_who_waits() {
+fn a_backend_that_comes_up_serves_queued_clients() {
     let ready = Arc::<AtomicBool>::default();
     let says = Arc::clone(&ready);
     let second = Backend::serving(move |mut stream| {
@@ -231,7 +231,7 @@ fn a_backend_that_comes_up_takes_in_who_waits() {
 }
 
 #[test]
-fn nobody_waits_once_no_backend_is_left() {
+fn without_backends_no_client_stays_queued() {
     let mut echo = Backend::echo();
     let lb = Lb::start(&config(
         &[echo.address],
@@ -250,7 +250,7 @@ fn nobody_waits_once_no_backend_is_left() {
 }
 
 #[test]
-fn a_reload_that_raises_the_limit_takes_in_who_waits() {
+fn a_reload_that_raises_the_limit_serves_queued_clients() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let with = |limits: &str| {
         config(
@@ -266,7 +266,7 @@ fn a_reload_that_raises_the_limit_takes_in_who_waits() {
     assert!(lb.reload(&with("connections: 3")).contains("applied"));
     at_server.extend([accept_speaker(&server), accept_speaker(&server)]);
     when_waiting(&lb, 2);
-    // And one that lowers it lets those run that there are.
+    // A lower limit keeps existing connections.
     assert!(lb.reload(&with("connections: 2")).contains("applied"));
     let end = |waiting: &mut Vec<TcpStream>, (stream, word): (TcpStream, char)| {
         drop(stream);
@@ -282,7 +282,7 @@ fn a_reload_that_raises_the_limit_takes_in_who_waits() {
 }
 
 #[test]
-fn a_drain_ends_who_waits_when_its_time_is_up() {
+fn a_drain_ends_queued_clients_at_its_time_limit() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut lb = Lb::start(&format!(
         "runtime: {{drain: {{timeout: 300ms}}}}\n{}",
@@ -303,7 +303,7 @@ fn a_drain_ends_who_waits_when_its_time_is_up() {
 }
 
 #[test]
-fn a_backend_that_cannot_be_reached_keeps_no_place() {
+fn an_unreachable_backend_holds_no_place() {
     let mut http = Backend::http("a");
     let lb = Lb::start(&config(&[http.address], "", "    limits: {connections: 1}\n"));
     http.kill();
@@ -318,7 +318,7 @@ fn a_backend_that_cannot_be_reached_keeps_no_place() {
 }
 
 #[test]
-fn a_crowd_is_served_to_the_last_and_never_too_many_at_once() {
+fn many_queued_clients_are_all_served_and_never_above_the_limit() {
     const CLIENTS: usize = 300;
     let (now, most) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
     let (entered, highest) = (Arc::clone(&now), Arc::clone(&most));
@@ -349,14 +349,14 @@ fn a_crowd_is_served_to_the_last_and_never_too_many_at_once() {
 }
 
 #[test]
-fn who_is_sent_elsewhere_because_a_backend_has_its_share_is_told_so() {
+fn a_client_sent_elsewhere_by_the_load_factor_has_that_reason() {
     let backends = [Backend::echo(), Backend::echo()];
     let lb = Lb::start(&config(
         &backends.each_ref().map(|backend| backend.address),
         "",
         "    balance: ring-hash\n    hash: {load_factor: 1.25}\n",
     ));
-    // One after the other: workers that choose in the same moment do not know of each other.
+    // In turn: workers that choose at the same instant do not see each other's choice.
     let one = |n: usize| {
         let client = connect(&lb);
         eventually("it is routed", || (lb.logged(&["routed"]).len() == n).then_some(()));
@@ -368,7 +368,7 @@ fn who_is_sent_elsewhere_because_a_backend_has_its_share_is_told_so() {
         let to = format!(" backend={} ", backend.address);
         routed.iter().filter(|line| line.contains(&to)).count()
     };
-    // Of one client, all would be at one backend.
+    // Without the load factor all connections of one client go to one backend.
     assert_eq!([count(&backends[0]), count(&backends[1])].iter().max(), Some(&3), "{routed:#?}");
     let elsewhere: Vec<_> =
         routed.iter().filter(|line| line.contains(": above its share (load_factor)")).collect();

@@ -1,10 +1,10 @@
-//! `/metrics`, as it follows what happens.
+//! `/metrics` after each kind of change.
 
 use crate::support::backend::Backend;
 use crate::support::{Lb, connect_to, eventually, http_get};
 
 #[test]
-fn backends_that_come_and_go_leave_nothing_behind_in_the_metrics() {
+fn departed_backends_leave_no_series() {
     const AT_ONCE: usize = 20;
     const ROUNDS: usize = 20;
     let write = |lb: &std::path::Path, round: usize| {
@@ -41,7 +41,7 @@ pools: {p: {discover: [{file: backends.yaml, every: 50ms}], connect: {attempts: 
 }
 
 #[test]
-fn a_pool_s_series_end_with_it() {
+fn the_series_of_a_pool_end_with_it() {
     let backend = Backend::http("a");
     let pool = |name: &str| format!("{name}: {{discover: [{{static: [\"{}\"]}}]}}", backend.address);
     let config = |pools: &[&str]| {
@@ -59,7 +59,7 @@ fn a_pool_s_series_end_with_it() {
 }
 
 #[test]
-fn a_backend_that_flaps_shows_in_its_changes_of_state() {
+fn a_flapping_backend_shows_in_its_state_changes() {
     let mut backend = Backend::http("a");
     let lb = Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
@@ -84,7 +84,7 @@ pools: {{p: {{discover: [{{static: [{{address: \"{}\", name: a}}]}}], health: {{
 }
 
 #[test]
-fn reloads_are_counted_and_a_refused_one_shows_until_one_is_applied() {
+fn reloads_are_counted_and_a_refused_one_shows_until_the_next_success() {
     let backend = Backend::http("a");
     let config = |more: &str| {
         format!(
@@ -110,7 +110,7 @@ fn reloads_are_counted_and_a_refused_one_shows_until_one_is_applied() {
 }
 
 #[test]
-fn open_connections_are_told_beside_their_limits() {
+fn open_connections_are_exported_with_their_limits() {
     let backend = Backend::echo();
     let lb = Lb::start(&format!(
         "runtime: {{max_connections: 50}}
@@ -135,7 +135,7 @@ pools: {{p: {{discover: [{{static: [\"{}\"]}}]}}}}",
 }
 
 #[test]
-fn a_source_that_cannot_be_asked_is_told_until_it_can() {
+fn an_unreachable_source_shows_until_it_recovers() {
     let backend = Backend::http("a");
     let good = format!("- \"{}\"\n", backend.address);
     let write = |lb: &std::path::Path, text: &str| {
@@ -154,7 +154,7 @@ pools: {p: {discover: [{static: [127.0.0.1:1]}, {file: backends.yaml, every: 50m
     eventually("it is told", || (failing() == 1.0 && invalid() > 0.0).then_some(()));
     write(lb.folder(), &good);
     eventually("it is over", || (failing() == 0.0).then_some(()));
-    // One that is taken out does not count any longer.
+    // A removed one does not count any more.
     write(lb.folder(), "nonsense: {");
     eventually("it is told again", || (failing() == 1.0).then_some(()));
     lb.reload(
@@ -164,7 +164,7 @@ pools: {p: {discover: [{static: [127.0.0.1:1]}, {file: backends.yaml, every: 50m
 }
 
 #[test]
-fn who_serves_a_pool_is_told() {
+fn the_serving_tier_of_a_pool_is_exported() {
     let (mut primary, mut backup) = (Backend::http("a"), Backend::http("b"));
     let config = |panic: &str| {
         format!(

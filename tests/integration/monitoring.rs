@@ -1,7 +1,7 @@
-//! What is given to Prometheus and Grafana (`compose/monitoring`): the rules fire when they should, and whatever they
-//! and the dashboard ask for is there.
+//! Prometheus rules and Grafana dashboard (`compose/monitoring`): the rules fire when they should, and each metric that
+//! they and the dashboard query exists.
 //!
-//! The tests that need `promtool` (of Debian's package `prometheus`) are skipped where there is none, unless
+//! The tests that need `promtool` (of Debian's package `prometheus`) are skipped without it, unless
 //! `POINTSMAN_REQUIRE_TOOLS=1`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use crate::support::monitoring::{
 use crate::support::{Lb, TOOL, connect_to, http_get, output_of, skip};
 use serde_json::Value;
 
-/// Runs promtool, which must be content; `false` where there is none.
+/// Runs promtool, which must succeed; `false` if it is not installed.
 fn promtool(arguments: &[&str], input: &str) -> bool {
     let mut command = Command::new("promtool");
     command.args(arguments).current_dir(folder());
@@ -36,7 +36,7 @@ fn promtool(arguments: &[&str], input: &str) -> bool {
     true
 }
 
-/// A balancer of which every metric has something to say.
+/// A balancer whose metrics all have values.
 fn busy() -> (Lb, Backend) {
     let backend = Backend::http("a");
     let lb = Lb::start(&format!(
@@ -51,7 +51,7 @@ pools: {{web: {{discover: [{{static: [127.0.0.1:1, \"{}\"]}}]}}}}",
     (lb, backend)
 }
 
-/// The answer of `/metrics` in the format of those who ask for plain text, which calls counters by their names.
+/// `/metrics` in the plain text format, which names counters without a suffix rule.
 fn plain(lb: &Lb) -> String {
     let mut stream = connect_to(lb.admin()).unwrap();
     stream
@@ -65,10 +65,10 @@ fn plain(lb: &Lb) -> String {
     body.to_owned()
 }
 
-/// A metric that a query selects, and how.
+/// The selector of a metric in a query.
 #[derive(Debug, Default)]
 struct Selected {
-    /// Labels, each with the values that it may have; none for those that are only said not to be something.
+    /// Labels with their allowed values; none for negative matchers.
     labels: Vec<(String, Vec<String>)>,
 }
 
@@ -76,7 +76,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Our metrics that a query selects.
+/// Pointsman's metrics that a query selects.
 fn selected(query: &str) -> Vec<(String, Selected)> {
     let mut all = Vec::new();
     let mut rest = query;
@@ -138,7 +138,7 @@ fn served(text: &str) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
 }
 
 #[test]
-fn the_alerts_fire_and_stay_silent_as_their_tests_say() {
+fn the_alerts_pass_their_promtool_tests() {
     let names = |under: &str| -> Vec<String> {
         let files = yaml_files(under).into_iter();
         files.map(|(path, _)| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
@@ -153,7 +153,7 @@ fn the_alerts_fire_and_stay_silent_as_their_tests_say() {
 }
 
 #[test]
-fn every_alert_is_tried_both_ways_and_says_what_to_do() {
+fn every_alert_is_tested_firing_and_silent_and_has_a_remedy() {
     let tests = yaml_files("prometheus/tests");
     let tests = tests.iter().flat_map(|(_, file)| array(&file["tests"]));
     let tried: Vec<_> = tests.flat_map(|test| array(&test["alert_rule_test"])).collect();
@@ -186,7 +186,7 @@ fn the_queries_of_the_dashboard_are_promql() {
 }
 
 #[test]
-fn whatever_the_alerts_and_the_dashboard_ask_for_is_served() {
+fn every_metric_that_alerts_and_dashboard_query_is_served() {
     let (lb, _backend) = busy();
     let served = served(&plain(&lb));
     // Prometheus adds the first two.
@@ -222,7 +222,7 @@ fn whatever_the_alerts_and_the_dashboard_ask_for_is_served() {
 }
 
 #[test]
-fn the_dashboard_can_be_read() {
+fn the_dashboard_is_valid() {
     let dashboard = dashboard();
     let variables = array(&dashboard["templating"]["list"]).iter();
     let variables: Vec<_> = variables.map(|variable| text(&variable["name"])).collect();
@@ -256,12 +256,12 @@ fn the_dashboard_can_be_read() {
 }
 
 #[test]
-fn the_metrics_keep_to_the_conventions() {
+fn the_metrics_follow_the_conventions() {
     let (lb, _backend) = busy();
     let text = plain(&lb);
     assert!(!text.contains("# EOF"), "{text}");
     promtool(&["check", "metrics"], &text);
-    // The two formats tell the same.
+    // Both formats have the same metrics.
     let series = |text: &str| -> BTreeSet<String> {
         let series = text.lines().filter(|line| !line.starts_with('#'));
         series.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()

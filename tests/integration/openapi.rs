@@ -1,4 +1,4 @@
-//! The description of the admin API, held against the running server: its paths and methods, and every answer's shape.
+//! The OpenAPI document against the running server: paths, methods, and the schema of each response.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 
-/// A balancer with two pools, and its backends. One pool heeds weights and counts what other algorithms would have done;
-/// the other one has a backend more that nobody can reach.
+/// A balancer with two pools, and its backends. One pool uses weights and has shadows; the other one has an additional,
+/// unreachable backend.
 fn balancer(admin: &str, log: bool) -> (Lb, [Backend; 2]) {
     let backends = ["a", "b"].map(Backend::http);
     let [a, b] = backends.each_ref().map(|backend| backend.address);
@@ -34,16 +34,16 @@ pools:
 }
 
 const TOKEN: &str = "a-token-for-the-tests";
-/// Where nobody listens.
+/// An address without a listener.
 const NOBODY: &str = "127.0.0.1:1";
-/// Those whose errors have the shape of their other answers.
+/// Paths whose errors have the schema of their other responses.
 const OWN_SHAPE: [&str; 3] = ["/rep", "/add", "/rm"];
 
 fn document(lb: &Lb) -> Value {
     serde_json::from_str(&lb.get("/api/v1/openapi.json").1).unwrap()
 }
 
-/// A request whose body, if there is one, is JSON; the head and the body of the answer.
+/// A request with an optional JSON body; the head and the body of the response.
 fn raw(lb: &Lb, method: &str, path: &str, body: &str) -> (u16, String, String) {
     let mut stream = connect_to(lb.admin()).unwrap();
     let (host, length) = (lb.admin(), body.len());
@@ -60,7 +60,7 @@ fn raw(lb: &Lb, method: &str, path: &str, body: &str) -> (u16, String, String) {
 }
 
 #[test]
-fn every_path_has_the_methods_that_are_described_and_no_others() {
+fn every_path_has_exactly_the_documented_methods() {
     let (lb, _backends) = balancer("", true);
     for (path, operations) in document(&lb)["paths"].as_object().unwrap() {
         let described: BTreeSet<_> =
@@ -80,7 +80,7 @@ fn every_path_has_the_methods_that_are_described_and_no_others() {
             assert_eq!(word, wanted, "{method} {path}: {body}");
         }
         for method in described {
-            // These two are tried below; one answers for ever, the other one is the end.
+            // Tested below: one streams forever, the other one ends the process.
             if live != "/api/v1/events" && live != "/api/v1/drain" {
                 assert_ne!(raw(&lb, method, &live, "").0, 405, "{method} {path}");
             }
@@ -88,7 +88,7 @@ fn every_path_has_the_methods_that_are_described_and_no_others() {
     }
 }
 
-/// Holds an answer against what is described of it.
+/// Validates a response against its schema.
 fn check(document: &Value, method: &str, path: &str, status: u16, content_type: &str, body: &str) {
     let operation = &document["paths"][path][method.to_lowercase()];
     let described = &operation["responses"][status.to_string()];
@@ -113,7 +113,7 @@ fn check(document: &Value, method: &str, path: &str, status: u16, content_type: 
     assert!(errors.is_empty(), "{method} {path}: {status}: {errors:#?}\n{body:#}");
 }
 
-/// Asks, and holds the answer against what is described of `path`.
+/// Sends a request and validates the response against the schema of `path`.
 fn ask(lb: &Lb, document: &Value, [method, path, live]: [&str; 3], body: &str, wanted: u16) -> String {
     let (status, head, answer) = raw(lb, method, live, body);
     assert_eq!(status, wanted, "{method} {live}: {answer}");
@@ -123,7 +123,7 @@ fn ask(lb: &Lb, document: &Value, [method, path, live]: [&str; 3], body: &str, w
 }
 
 #[test]
-fn every_answer_has_the_shape_that_is_described() {
+fn every_response_matches_its_schema() {
     let (mut lb, backends) = balancer("", true);
     let document = document(&lb);
     let mut asked = BTreeSet::new();
@@ -225,7 +225,7 @@ fn every_answer_has_the_shape_that_is_described() {
     let lines = ask("GET", "/api/v1/logs", "/api/v1/logs?lines=1", "", 200);
     assert_eq!(lines.matches("event: line").count(), 1, "{lines}");
     ask("GET", "/api/v1/logs", "/api/v1/logs?lines=all", "", 400);
-    // Without any replicas.
+    // Without replicas.
     ask("GET", "/api/v1/replicas", "/api/v1/replicas", "", 200);
     ask("GET", "/rep", "/rep", "", 404);
     ask("POST", "/add", "/add", r#"{"n": 1}"#, 404);
@@ -236,7 +236,7 @@ fn every_answer_has_the_shape_that_is_described() {
     });
     ask("GET", "/api/v1/history", "/api/v1/history", "", 200);
     ask("GET", "/api/v1/status", "/api/v1/status", "", 200);
-    // The end.
+    // The drain ends the process.
     ask("POST", "/api/v1/drain", "/api/v1/drain", "", 202);
     eventually("it is not ready", || (lb.get("/ready").0 == 503).then_some(()));
     ask("GET", "/ready", "/ready", "", 503);
@@ -256,7 +256,7 @@ fn every_answer_has_the_shape_that_is_described() {
 }
 
 #[test]
-fn what_is_said_of_replicas_has_the_shape_that_is_described() {
+fn every_response_about_replicas_matches_its_schema() {
     let (engine, server) = (Engine::away(), Backend::http("a"));
     let config = format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
@@ -277,7 +277,7 @@ pools: {{p: {{replicas: {{image: web, port: {}, engine: \"{}\", min: 1, max: 3}}
     eventually("the engine answers", || (lb.get("/rep").0 == 200).then_some(()));
     eventually("the minimum is there", || (engine.names("running").len() == 1).then_some(()));
     ask("GET", "/rep", "", "", 200);
-    // In JSON 1.0 is a whole number.
+    // In JSON, 1.0 is an integer.
     let told = ask("POST", "/add", "?pool=p", r#"{"n": 1.0, "hostnames": ["Server 4"]}"#, 200);
     assert!(told.contains("Server 4"), "{told}");
     for (body, status) in [
@@ -302,7 +302,7 @@ pools: {{p: {{replicas: {{image: web, port: {}, engine: \"{}\", min: 1, max: 3}}
 }
 
 #[test]
-fn what_is_refused_without_a_token_has_the_shape_that_is_described() {
+fn every_refusal_without_a_token_matches_its_schema() {
     let (lb, _backends) = balancer(", token_file: token", true);
     let document = document(&lb);
     for (path, operations) in document["paths"].as_object().unwrap() {
@@ -347,7 +347,7 @@ fn schemathesis() -> Option<PathBuf> {
 }
 
 #[test]
-fn whatever_is_asked_the_server_does_as_it_is_described() {
+fn generated_requests_get_documented_responses() {
     let Some(tool) = schemathesis() else { return };
     let (mut lb, _backends) = balancer(", token_file: token", false);
     let folder = tempfile::tempdir().unwrap();

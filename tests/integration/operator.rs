@@ -19,7 +19,7 @@ pools: {{web: {{discover: {discover}{settings}}}}}"
     (lb, backends)
 }
 
-/// Which backends answer so many requests.
+/// The backends that answer this many requests.
 fn answers(lb: &Lb, requests: usize) -> Vec<String> {
     (0..requests).map(|_| http_get(lb.address("web"), "/").unwrap().1).collect()
 }
@@ -31,7 +31,7 @@ fn state(lb: &Lb, name: &str) -> (String, String) {
 }
 
 #[test]
-fn an_operator_drains_a_backend_and_returns_it() {
+fn an_operator_drains_a_backend_and_enables_it_again() {
     let (lb, _backends) = two_backends(", on_drain: close, health: {http: /health, every: 1s, timeout: 1s}");
     let address = lb.address("web");
     let mut open: Vec<_> = (0..2).map(|_| connect_to(address).unwrap()).collect();
@@ -45,7 +45,7 @@ fn an_operator_drains_a_backend_and_returns_it() {
     assert!(answers(&lb, 6).iter().all(|name| name == "b"));
     lb.when_logged("reason=operator");
     assert_eq!(lb.logged(&["closed", "backend=a", "reason=operator"]).len(), 1);
-    // The other one's connection runs on.
+    // The connection to the other backend stays open.
     let ended = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
@@ -63,7 +63,7 @@ fn an_operator_drains_a_backend_and_returns_it() {
 }
 
 #[test]
-fn a_weight_that_an_operator_changes_holds_at_once() {
+fn a_weight_change_by_an_operator_takes_effect_at_once() {
     let (lb, backends) = two_backends(", balance: weighted");
     let b = format!("/api/v1/pools/web/backends/{}", backends[1].address);
     let (status, body) = lb.request("PATCH", &b, r#"{"weight": 3}"#);
@@ -77,7 +77,7 @@ fn a_weight_that_an_operator_changes_holds_at_once() {
 }
 
 #[test]
-fn what_cannot_be_changed_is_said_and_changes_nothing() {
+fn an_impossible_change_is_refused_and_changes_nothing() {
     let (lb, _backends) = two_backends("");
     let code = |path: &str, body: &str| {
         let (status, answer) = lb.request("PATCH", path, body);
@@ -92,7 +92,7 @@ fn what_cannot_be_changed_is_said_and_changes_nothing() {
         let (status, code) = code(a, body);
         assert!((400..=422).contains(&status) && code == "bad_request", "{body}: {status} {code}");
     }
-    // As in the configuration: round-robin does not heed it.
+    // As in the configuration: round-robin ignores weights.
     assert_eq!(code(a, r#"{"state": "draining", "weight": 7}"#), (409, "weight_not_heeded".into()));
     assert!(lb.request("PATCH", a, r#"{"weight": 7}"#).1.contains("balance: weighted"));
     for weight in [0, 1] {
@@ -101,7 +101,7 @@ fn what_cannot_be_changed_is_said_and_changes_nothing() {
     assert_eq!(code("/api/v1/pools/wob/backends/a", r#"{"weight": 1}"#), (404, "no_such_pool".into()));
     assert_eq!(code("/api/v1/pools/web/backends/c", r#"{"weight": 1}"#), (404, "no_such_backend".into()));
     assert!(lb.backends().iter().all(|(_, state, _)| state == "up"));
-    // A page that calls this machine by a name of its own is not the operator.
+    // A page with its own name for this machine is not the operator.
     let mut stream = connect_to(lb.admin()).unwrap();
     let body = r#"{"state": "draining"}"#;
     let head = format!("PATCH {a} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n");

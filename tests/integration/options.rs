@@ -1,4 +1,4 @@
-//! The options of TCP: what they change for who connects, and that a reload changes them under way.
+//! TCP options of listeners and pools, and their change by a reload.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use crate::support::{Lb, PATIENCE, accept_within, connect_to, eventually, static
 use rustix::net::{SendFlags, sendto};
 use socket2::{Domain, Socket, Type};
 
-/// A configuration with one worker, so that connections are taken in in the order in which they are let in.
+/// A configuration with one worker, so that connections are accepted in the order of their handshakes.
 fn config(listener: &str, backend: SocketAddr, pool: &str) -> String {
     let discover = static_list(&[backend]);
     format!(
@@ -24,17 +24,17 @@ fn exchange(stream: &mut TcpStream) {
     stream.read_exact(&mut [0]).unwrap();
 }
 
-/// Whether a connection has come out on the other side.
+/// Whether a connection has reached the backend.
 fn routed(lb: &Lb, client: &TcpStream) -> bool {
     !lb.logged(&["routed conn=", &format!("client={} ", client.local_addr().unwrap())]).is_empty()
 }
 
 #[test]
-fn a_client_that_says_nothing_is_no_connection_until_it_speaks() {
+fn with_defer_accept_a_silent_client_is_no_connection_until_it_sends() {
     let backend = Backend::echo();
     let lb = Lb::start(&config("defer_accept: 1m", backend.address, ""));
     let mut silent = connect(&lb);
-    // Whoever comes after is served before.
+    // A later client is served first.
     let mut later = connect(&lb);
     exchange(&mut later);
     assert!(!routed(&lb, &silent));
@@ -45,7 +45,7 @@ fn a_client_that_says_nothing_is_no_connection_until_it_speaks() {
 }
 
 #[test]
-fn a_client_that_waits_for_the_server_is_let_in_when_its_time_is_up() {
+fn with_defer_accept_a_silent_client_is_accepted_after_the_time_limit() {
     let backend = Backend::serving(|mut stream| {
         let _ = stream.write_all(b"220 ready\r\n");
     });
@@ -66,7 +66,7 @@ fn write_until_broken(mut stream: TcpStream) -> ErrorKind {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_cut_off_if_so_wished() {
+fn a_client_that_does_not_read_is_reset_after_tcp_user_timeout() {
     let (sender, broken) = std::sync::mpsc::channel();
     let backend = Backend::serving(move |stream| {
         let _ = sender.send(write_until_broken(stream));
@@ -78,7 +78,7 @@ fn a_client_that_does_not_read_is_cut_off_if_so_wished() {
 }
 
 #[test]
-fn a_backend_that_does_not_read_is_cut_off_if_so_wished() {
+fn a_backend_that_does_not_read_is_reset_after_tcp_user_timeout() {
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let lb = Lb::start(&config("", backend.local_addr().unwrap(), "user_timeout: 1s"));
     let client = connect(&lb);
@@ -87,14 +87,14 @@ fn a_backend_that_does_not_read_is_cut_off_if_so_wished() {
     assert!(lb.when_logged("closed conn=").contains("reason=backend_reset"));
 }
 
-/// The timer of the balancer's socket towards a client, once nothing is under way on it.
+/// The timer of the balancer's socket towards a client, once nothing is in flight on it.
 fn timer(client: &TcpStream) -> u32 {
     let (ours, theirs) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
     eventually("nothing is under way", || peers::timer(ours, theirs).filter(|timer| *timer != REPEATING))
 }
 
 #[test]
-fn a_reload_changes_the_options_for_newcomers_and_disturbs_nobody() {
+fn a_reload_changes_the_options_of_new_connections_only() {
     let backend = Backend::echo();
     let with = |options| config(options, backend.address, "");
     let lb = Lb::start(&with(""));
@@ -124,7 +124,7 @@ fn a_reload_changes_the_options_for_newcomers_and_disturbs_nobody() {
 }
 
 #[test]
-fn a_listener_that_closes_leaves_nobody_hanging() {
+fn a_closing_listener_leaves_no_client_hanging() {
     let backend = Backend::echo();
     let lb = Lb::start(&config("defer_accept: 1m", backend.address, ""));
     let address = lb.address("l");
@@ -139,7 +139,7 @@ fn a_listener_that_closes_leaves_nobody_hanging() {
         client.read_exact(&mut [0]).unwrap();
     }
     eventually("the address is closed", || connect_to(address).is_err().then_some(()));
-    // Unless it was just its time to be let in, it learns that it was not.
+    // Unless it was just accepted, it is reset.
     let _ = silent.write_all(b"x");
     match silent.read(&mut [0]) {
         Ok(n) => assert_eq!(n, 1),
@@ -148,8 +148,8 @@ fn a_listener_that_closes_leaves_nobody_hanging() {
 }
 
 #[test]
-fn what_a_syn_brings_is_served_before_the_handshake_is_over() {
-    let test = "options::what_a_syn_brings_is_served_before_the_handshake_is_over";
+fn data_in_a_syn_is_served_before_the_handshake_completes() {
+    let test = "options::data_in_a_syn_is_served_before_the_handshake_completes";
     if !is_inside(test, "the tool ip", "echo 3 >/proc/sys/net/ipv4/tcp_fastopen") {
         return;
     }
@@ -170,7 +170,7 @@ fn what_a_syn_brings_is_served_before_the_handshake_is_over() {
     assert_eq!(fast_opened(), 1);
 }
 
-/// Connections that this network's servers have taken in together with their data (`TCPFastOpenPassive`).
+/// Connections that were accepted with data in the SYN (`TCPFastOpenPassive`).
 fn fast_opened() -> u64 {
     let text = std::fs::read_to_string("/proc/net/netstat").unwrap();
     let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:")).map(str::split_ascii_whitespace);

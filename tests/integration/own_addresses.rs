@@ -34,7 +34,7 @@ fn operate(to: SocketAddr, host: SocketAddr, method: &str, path: &str, body: &st
 }
 
 #[test]
-fn an_srv_record_that_names_the_admin_server_makes_no_client_an_operator() {
+fn an_srv_record_that_names_the_admin_server_does_not_make_clients_operators() {
     const NAME: &str = "_web._tcp.shop.test";
     let dns = Dns::start();
     dns.zone.set("a.test", [IpAddr::from([127, 0, 0, 1])]);

@@ -1,4 +1,4 @@
-//! What a connection's two peers see of each other through the balancer.
+//! Relaying: what client and backend see of each other.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -63,7 +63,7 @@ fn a_gibibyte_each_way_at_once_arrives_byte_by_byte() {
 }
 
 #[test]
-fn a_client_that_finishes_first_still_gets_the_answer() {
+fn a_client_that_half_closes_first_still_gets_the_response() {
     let (lb, mut client, mut server) = pair("");
     client.write_all(b"question").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
@@ -79,7 +79,7 @@ fn a_client_that_finishes_first_still_gets_the_answer() {
 }
 
 #[test]
-fn a_backend_that_finishes_first_still_gets_the_rest() {
+fn a_backend_that_half_closes_first_still_gets_the_rest() {
     let (lb, mut client, mut server) = pair("");
     server.write_all(b"greeting").unwrap();
     server.shutdown(Shutdown::Write).unwrap();
@@ -95,7 +95,7 @@ fn a_backend_that_finishes_first_still_gets_the_rest() {
 }
 
 #[test]
-fn what_a_client_says_at_once_arrives_with_its_end_and_is_answered() {
+fn data_and_end_sent_at_once_arrive_and_are_answered() {
     let backend = Backend::echo();
     let lb = in_front_of(backend.address, "");
     for size in [1, 1000, 200_000] {
@@ -106,7 +106,7 @@ fn what_a_client_says_at_once_arrives_with_its_end_and_is_answered() {
 }
 
 #[test]
-fn a_client_that_says_nothing_before_it_finishes_reaches_the_backend() {
+fn a_client_that_half_closes_without_data_reaches_the_backend() {
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let lb = in_front_of(backend.local_addr().unwrap(), "");
     let mut client = connect(&lb);
@@ -142,7 +142,7 @@ fn the_last_bytes_arrive_soon() {
 }
 
 #[test]
-fn a_server_that_speaks_first_is_heard() {
+fn a_server_may_send_first() {
     let backend = Backend::serving(|mut stream| {
         let _ = stream.write_all(b"220 ready\r\n");
     });
@@ -153,7 +153,7 @@ fn a_server_that_speaks_first_is_heard() {
 }
 
 #[test]
-fn a_thousand_connections_at_once_leave_no_trace() {
+fn a_thousand_concurrent_connections_leave_no_descriptor_open() {
     let backend = Backend::echo();
     let lb = in_front_of(backend.address, "");
     let address = lb.address("l");
@@ -175,7 +175,7 @@ fn a_thousand_connections_at_once_leave_no_trace() {
             }
         }
     }
-    // One that was reset at once may be let in only now.
+    // A connection that was reset at once may be accepted only now.
     eventually("all were routed", || {
         (lb.status()["pools"][0]["backends"][0]["connections"] == 1000).then_some(())
     });
@@ -187,7 +187,7 @@ fn a_thousand_connections_at_once_leave_no_trace() {
 }
 
 #[test]
-fn a_worker_that_polls_busily_relays_and_sleeps_when_all_is_quiet() {
+fn a_busy_polling_worker_relays_and_sleeps_when_idle() {
     let backend = Backend::echo();
     let discover = static_list(&[backend.address]);
     let lb = Lb::start(&format!(
@@ -200,7 +200,7 @@ fn a_worker_that_polls_busily_relays_and_sleeps_when_all_is_quiet() {
         client.read_exact(&mut answer).unwrap();
         assert_eq!(answer, [n]);
     }
-    // The connection is still open, and nobody spins: less than a tenth of the time is spent on it.
+    // The connection is open and idle: less than a tenth of the time is spent polling.
     eventually("the workers sleep", || {
         let before = lb.cpu_time();
         std::thread::sleep(Duration::from_millis(300));
@@ -233,7 +233,7 @@ fn a_unix_socket_is_a_listener_like_any_other() {
 
 /// A read stops where a descriptor was passed along, with more behind it.
 #[test]
-fn what_a_unix_client_says_after_passing_a_descriptor_arrives() {
+fn data_after_a_descriptor_of_a_unix_client_arrives() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     use std::os::fd::AsFd;
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -259,7 +259,7 @@ fn what_a_unix_client_says_after_passing_a_descriptor_arrives() {
 }
 
 #[test]
-fn a_connection_that_lasts_is_probed_on_both_sides() {
+fn a_long_connection_is_probed_on_both_sides() {
     let (sender, peers) = std::sync::mpsc::channel();
     let backend = Backend::serving(move |mut stream| {
         sender.send(stream.peer_addr().unwrap()).unwrap();

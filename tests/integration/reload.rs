@@ -1,4 +1,4 @@
-//! Reloading: what changes does, what does not goes on undisturbed, and a broken file changes nothing.
+//! Reload: changes apply, the rest continues undisturbed, and an invalid file changes nothing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -70,12 +70,12 @@ fn a_hundred_reloads_good_and_broken_cost_no_new_connection_an_error() {
 }
 
 #[test]
-fn a_broken_file_changes_nothing_and_the_log_says_what_is_wrong() {
+fn an_invalid_file_changes_nothing_and_its_errors_are_logged() {
     let backend = Backend::http("a");
     let lb = Lb::start(&config(0, &[backend.address], ""));
     let word = lb.reload("listeners: {l: {bind: 127.0.0.1:0, pool: q}}\npools: {p: {discover: [{static: [1.2.3.4:5]}], helth: 1}}\n");
     assert!(word.contains("reload refused"));
-    // All problems are told, a line each.
+    // All problems are logged, a line each.
     for problem in ["unknown key \\\"helth\\\"", "names the pool"] {
         let told = lb.when_logged(problem);
         assert!(told.contains("reload refused") && told.contains("pointsman.yaml:"), "{told}");
@@ -84,7 +84,7 @@ fn a_broken_file_changes_nothing_and_the_log_says_what_is_wrong() {
 }
 
 #[test]
-fn a_taken_port_refuses_the_reload_as_a_whole() {
+fn a_port_in_use_refuses_the_whole_reload() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let lb = Lb::start(&config(0, &[a.address], ""));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -95,7 +95,7 @@ fn a_taken_port_refuses_the_reload_as_a_whole() {
 }
 
 #[test]
-fn backends_that_are_replaced_serve_until_their_successors_do() {
+fn replaced_backends_serve_until_the_new_ones_do() {
     let blue = Backend::http("blue");
     let green = Backend::http("green");
     let port = free_port();
@@ -112,7 +112,7 @@ fn backends_that_are_replaced_serve_until_their_successors_do() {
 }
 
 #[test]
-fn who_was_let_in_is_served_although_listener_and_pool_are_removed() {
+fn connected_clients_are_served_although_listener_and_pool_are_removed() {
     let echo = Backend::echo();
     let discover = static_list(&[echo.address]);
     let keep = format!("  k: {{bind: 127.0.0.1:0, pool: k}}\npools:\n  k: {{discover: {discover}}}\n");
@@ -122,7 +122,7 @@ fn who_was_let_in_is_served_although_listener_and_pool_are_removed() {
     );
     let start = "runtime: {max_connections: 1}\nlisteners:\n";
     let lb = Lb::start(&format!("{start}{both}"));
-    // One is served, the others wait for their turn, in the kernel or behind it.
+    // One is served, the others wait in the kernel or in the queue.
     let connect = |n: u8| {
         let mut stream = connect_to(lb.address("l")).unwrap();
         stream.write_all(&[n]).unwrap();
@@ -131,7 +131,7 @@ fn who_was_let_in_is_served_although_listener_and_pool_are_removed() {
     let clients: Vec<_> = (0..4).map(connect).collect();
     lb.when_logged("routed conn=");
     lb.reload(&format!("{start}{keep}"));
-    // Whose turn comes first is the workers' matter.
+    // Their order depends on the workers.
     std::thread::scope(|scope| {
         for (n, mut stream) in (0..).zip(clients) {
             scope.spawn(move || {
@@ -183,7 +183,7 @@ fn a_changed_bind_opens_the_new_address_before_it_closes_the_old() {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let client = scope.spawn(|| {
-            // Whoever tries the old one and then the new one is always served.
+            // A client that tries the old address and then the new one is always served.
             while !stop.load(Ordering::SeqCst) {
                 let answer = http_get(address(old), "/").or_else(|_| http_get(address(new), "/"));
                 assert_eq!(answer.unwrap().1, "a");
@@ -201,7 +201,7 @@ fn a_changed_bind_opens_the_new_address_before_it_closes_the_old() {
 }
 
 #[test]
-fn what_stays_in_the_list_keeps_its_health_and_counters_and_what_leaves_is_let_go() {
+fn remaining_backends_keep_health_and_counters_and_removed_ones_leave() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let lb = Lb::start(&config(0, &[a.address, b.address], ""));
     for _ in 0..4 {
@@ -212,14 +212,14 @@ fn what_stays_in_the_list_keeps_its_health_and_counters_and_what_leaves_is_let_g
     lb.when_logged("backend gone");
     assert_eq!(lb.status()["pools"][0]["backends"][0]["connections"], 2);
     assert_eq!(lb.logged(&["backend joining", &a.address.to_string()]).len(), 1, "a was checked afresh");
-    // One that comes back inherits nothing.
+    // A returning backend inherits nothing.
     lb.reload(&config(0, &[a.address, b.address], ""));
     lb.when_up(vec![a.address.to_string(), b.address.to_string()]);
     assert_eq!(lb.status()["pools"][0]["backends"][1]["connections"], 0);
 }
 
 #[test]
-fn connections_of_a_backend_that_left_end_in_their_time() {
+fn connections_of_a_removed_backend_end_within_on_leave() {
     let echo = Backend::echo();
     let other = Backend::http("b");
     let settings = |backend: SocketAddr| {
@@ -232,7 +232,7 @@ fn connections_of_a_backend_that_left_end_in_their_time() {
     let mut client = connect_to(lb.address("l")).unwrap();
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
-    // From before it leaves: the time from then to here is nobody's promise.
+    // Measured from before it leaves, as the time until then has no bound.
     let began = Instant::now();
     lb.reload(&settings(other.address));
     lb.when_logged("backend draining");
@@ -243,7 +243,7 @@ fn connections_of_a_backend_that_left_end_in_their_time() {
 }
 
 #[test]
-fn the_lines_of_connections_can_be_switched_off_and_on() {
+fn the_log_of_connections_can_be_switched_off_and_on() {
     let backend = Backend::http("a");
     let quiet = format!("log: {{connections: false}}\n{}", config(0, &[backend.address], ""));
     let lb = Lb::start(&quiet);

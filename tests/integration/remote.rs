@@ -44,7 +44,7 @@ fn tell(lb: &Lb, arguments: &[&str]) -> (i32, String, String) {
     told(&command(arguments).env("POINTSMAN_ADMIN", lb.admin().to_string()).output_in_time().unwrap())
 }
 
-/// A command that goes on, and the lines that it prints.
+/// A running command, and the lines that it prints.
 struct Running(Child, mpsc::Receiver<String>);
 
 impl Running {
@@ -101,7 +101,7 @@ fn status_shows_every_backend_with_its_state_and_cause() {
     let (code, json, _) = tell(&lb, &["status", "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &json["pools"][0]["backends"][0]["connections"]), (0, &1.into()));
-    // When a pool has nobody, the code says so too.
+    // If a pool has no eligible backend, the exit code is 1.
     backends.iter_mut().for_each(Backend::kill);
     lb.when_up(vec![]);
     let (code, out, _) = tell(&lb, &["status"]);
@@ -121,7 +121,7 @@ fn a_drain_waits_until_the_last_connection_is_gone() {
     assert!(waits.1.try_recv().is_err(), "its connection is there");
     drop(held);
     waits.when_printed(&["web/a is drained"]);
-    // It is returned by its name alone, as no other pool has such a backend.
+    // Its name is enough, as no other pool has such a backend.
     let (code, out, error) = tell(&lb, &["up", "a"]);
     assert!(code == 0 && out.starts_with("web/a is up, weight 1, 0 connections open: "), "{out}{error}");
     let (code, out, _) = tell(&lb, &["maintenance", "web/b b", "--json"]);
@@ -130,7 +130,7 @@ fn a_drain_waits_until_the_last_connection_is_gone() {
 }
 
 #[test]
-fn what_the_instance_refuses_is_code_1_with_its_words_and_its_advice() {
+fn a_refusal_of_the_instance_is_exit_code_1_with_its_message_and_hint() {
     let (lb, _backends) = start("", "");
     let (code, out, error) = tell(&lb, &["weight", "web/a", "7"]);
     assert_eq!((code, &*out), (1, ""));
@@ -160,7 +160,7 @@ fn a_weight_takes_effect() {
 }
 
 #[test]
-fn who_cannot_be_reached_is_code_2_and_named() {
+fn an_unreachable_instance_is_exit_code_2_with_its_address() {
     let nobody = Nobody::new();
     let nobody = nobody.address.to_string();
     for arguments in
@@ -173,7 +173,7 @@ fn who_cannot_be_reached_is_code_2_and_named() {
             assert!(error.contains(word), "{arguments:?}: {word} is not in\n{error}");
         }
     }
-    // Somebody else's server.
+    // A server that is not Pointsman.
     let other = Backend::http("a");
     let output = command(&["status", "--admin", &other.address.to_string()]).output_in_time().unwrap();
     let (code, _, error) = told(&output);
@@ -201,7 +201,7 @@ fn the_admin_server_is_found_by_the_configuration_and_over_a_unix_socket() {
 }
 
 #[test]
-fn a_reload_is_applied_or_refused_with_all_its_problems() {
+fn a_reload_is_applied_or_refused_with_all_problems() {
     let (lb, backends) = start("", "");
     let (code, out, error) = tell(&lb, &["reload"]);
     assert_eq!((code, &*out), (0, "the configuration is applied: 1 listener, 1 pool\n"), "{error}");
@@ -220,7 +220,7 @@ fn a_reload_is_applied_or_refused_with_all_its_problems() {
 }
 
 #[test]
-fn a_change_takes_the_token_that_the_instance_wants() {
+fn a_change_needs_the_token_of_the_instance() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     let token = "correct-horse-battery-staple-0123456789";
@@ -234,12 +234,12 @@ fn a_change_takes_the_token_that_the_instance_wants() {
     assert!(code == 0 && out.contains("weight 2"), "{out}{error}");
     let mut command = command(&["weight", "a", "3", "--admin", &lb.admin().to_string()]);
     assert_eq!(told(&command.env("POINTSMAN_TOKEN", token).output_in_time().unwrap()).0, 0);
-    // To look, nobody needs it.
+    // Reading needs no token.
     assert_eq!(tell(&lb, &["status"]).0, 0);
 }
 
 #[test]
-fn whoever_only_looks_sends_no_token() {
+fn a_read_only_command_sends_no_token() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap().to_string();
     let heads = std::thread::spawn(move || {
@@ -290,7 +290,7 @@ fn open_connections_are_listed_and_one_is_closed() {
 }
 
 #[test]
-fn a_recheck_says_what_it_found() {
+fn a_recheck_prints_its_result() {
     let (lb, mut backends) = start(", health: {http: /health, every: 1h, timeout: 1s}", "");
     backends[1].kill();
     let (code, out, error) = tell(&lb, &["recheck", "web"]);
@@ -301,7 +301,7 @@ fn a_recheck_says_what_it_found() {
 }
 
 #[test]
-fn a_whole_instance_is_drained_when_that_is_meant() {
+fn a_whole_instance_is_drained_on_confirmation() {
     let (mut lb, _backends) = start("", "runtime: {drain: {timeout: 30s}}");
     let held = connect_to(lb.address("web")).unwrap();
     lb.when_logged("routed conn=");
@@ -321,7 +321,7 @@ fn logs_shows_the_last_lines_and_then_each_new_one() {
     assert!(code == 0 && shown >= logged && out.contains("admin listening"), "{out}\n{}", lb.log());
     let follows = Running::start(&lb, &["logs", "-f", "-n", "1", "--pool", "web", "--client", "127.0.0.1"]);
     let json = Running::start(&lb, &["logs", "-f", "-n", "0", "--json", "--backend", "b b"]);
-    // It may still be on its way to the server: what was logged before is not shown then.
+    // The stream may not be open yet; it does not show earlier lines.
     let deadline = std::time::Instant::now() + PATIENCE;
     let mut line = None;
     while line.is_none() && std::time::Instant::now() < deadline {
@@ -341,7 +341,7 @@ fn logs_shows_the_last_lines_and_then_each_new_one() {
 }
 
 #[test]
-fn a_log_in_json_is_shown_as_it_is() {
+fn a_json_log_is_printed_unchanged() {
     let backends = ["a", "b"].map(Backend::http);
     let folder = tempfile::tempdir().unwrap();
     let there = format!("unix:{}", folder.path().join("admin.sock").display());
@@ -365,14 +365,14 @@ fn a_log_in_json_is_shown_as_it_is() {
 }
 
 #[test]
-fn a_time_limit_beyond_all_clocks_is_none() {
+fn a_time_limit_beyond_the_clock_is_no_limit() {
     let (lb, _backends) = start("", "");
     let drained = tell(&lb, &["drain", "web/a", "--wait", "--timeout", "18446744073709551615s"]);
     assert_eq!((drained.0, &*drained.1), (0, "web/a is drained\n"), "{}", drained.2);
 }
 
 #[test]
-fn a_drain_that_is_waited_for_is_over_when_another_process_answers() {
+fn waiting_for_a_drain_ends_when_another_process_answers() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let admin = server.local_addr().unwrap().to_string();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! `pointsman simulate`: what it prints, what it refuses, and that the book's answers are true.
+//! `pointsman simulate`: its output, its errors, and the claims of its documentation.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -42,7 +42,7 @@ fn moved(figures: &Value) -> f64 {
 }
 
 #[test]
-fn the_table_tells_shares_times_imbalance_and_events() {
+fn the_table_shows_shares_times_imbalance_and_events() {
     let table =
         printed("--backends a*3,b --balance weighted,ring-hash --duration 3s --at 1s down=b --at 2s up=b");
     for word in [
@@ -62,7 +62,7 @@ fn the_table_tells_shares_times_imbalance_and_events() {
 }
 
 #[test]
-fn equal_seeds_print_equal_bytes_and_others_print_others() {
+fn equal_seeds_print_equal_bytes_and_other_seeds_do_not() {
     let json = |seed| {
         printed(&format!("--backends a*3,b,c --balance ewma,maglev --connections 5000 --json --seed {seed}"))
     };
@@ -71,7 +71,7 @@ fn equal_seeds_print_equal_bytes_and_others_print_others() {
 }
 
 #[test]
-fn the_names_in_the_json_stay() {
+fn the_json_field_names_are_stable() {
     let json: Value =
         serde_json::from_str(&printed("--backends a --balance maglev --duration 2s --at 1s join=b --json"))
             .unwrap();
@@ -92,7 +92,7 @@ fn the_names_in_the_json_stay() {
 }
 
 #[test]
-fn a_chart_is_an_svg_of_all_that_was_compared() {
+fn a_chart_is_an_svg_of_all_algorithms() {
     let folder = tempfile::tempdir().unwrap();
     let output = simulate_in(
         folder.path(),
@@ -108,7 +108,7 @@ fn a_chart_is_an_svg_of_all_that_was_compared() {
 }
 
 #[test]
-fn what_is_wrong_is_code_1_and_says_what_is_right() {
+fn wrong_arguments_are_exit_code_1_with_a_remedy() {
     for (arguments, word) in [
         ("", "--backends"),
         ("--backends a*x", "a*3"),
@@ -145,7 +145,7 @@ fn what_is_wrong_is_code_1_and_says_what_is_right() {
 }
 
 #[test]
-fn a_pool_is_taken_from_a_configuration_as_far_as_paper_can_know_it() {
+fn a_pool_of_a_configuration_is_simulated_if_its_backends_are_static() {
     let folder = tempfile::tempdir().unwrap();
     let backends =
         "{static: [{address: 127.0.0.1:1, name: big, weight: 3}, {address: 127.0.0.1:2, name: small}]}";
@@ -179,7 +179,7 @@ fn a_pool_is_taken_from_a_configuration_as_far_as_paper_can_know_it() {
     assert_eq!(run("--pool found --backends x,y").0, 0);
 }
 
-// The three that follow are the commands and the claims of the documentation of `pointsman::simulate`.
+// The following three are the commands and claims of the documentation of `pointsman::simulate`.
 
 #[test]
 fn round_robin_does_badly_when_connections_live_for_very_different_times() {
@@ -191,7 +191,7 @@ fn round_robin_does_badly_when_connections_live_for_very_different_times() {
 }
 
 #[test]
-fn sticky_clients_cost_evenness_and_bounding_the_load_gives_most_of_it_back() {
+fn sticky_clients_cost_evenness_and_a_load_factor_recovers_most_of_it() {
     let four = "--backends a,b,c,d --clients 1000:zipf --duration 40s --at 20s down=b --balance";
     let of = figures(&format!("{four} least-connections,source-hash,ring-hash,maglev"));
     let least = p99_wait(&of("least-connections"));
@@ -215,7 +215,7 @@ fn one_more_backend_does_not_always_help() {
 }
 
 #[test]
-fn a_chart_can_be_a_png_too() {
+fn a_chart_can_be_a_png() {
     let folder = tempfile::tempdir().unwrap();
     let output = simulate_in(folder.path(), "--backends a,b --connections 1000 --chart out.png");
     assert!(output.status.success(), "{output:?}");

@@ -30,7 +30,7 @@ fn the_first_client_is_served_even_if_the_first_check_is_slow() {
 
 #[test]
 fn a_check_that_never_ends_does_not_keep_a_listener_closed() {
-    // The kernel accepts for it, and it sends nothing.
+    // The kernel completes its handshakes, and it sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     // The check itself takes ten times as long as any wait of the tests.
     let lb = Lb::launch(&config(silent.local_addr().unwrap(), "200s").replace("every: 1m", "every: 200s"));

@@ -1,4 +1,4 @@
-//! `top`, in a terminal of its own.
+//! `top`, in a pseudo-terminal.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 
-/// A terminal with `top` in it, and what it shows.
+/// A terminal that runs `top`, and its screen.
 struct Terminal {
     child: Child,
     keys: File,
@@ -68,7 +68,7 @@ impl Terminal {
     fn resize(&mut self, rows: u16, columns: u16) {
         self.screen.lock().unwrap().screen_mut().set_size(rows, columns);
         resize(&self.keys, rows, columns);
-        // It has no terminal that it controls, so that the kernel does not tell it.
+        // It has no controlling terminal, so the kernel does not signal it.
         self.signal(rustix::process::Signal::WINCH);
     }
 
@@ -76,7 +76,7 @@ impl Terminal {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end, and sees that it leaves the terminal as it was.
+    /// Waits for its end; it must restore the terminal.
     fn when_ended(&mut self) -> ExitStatus {
         let status = eventually("top ends", || self.child.try_wait().unwrap());
         eventually("the terminal is put back in order", || {
@@ -107,7 +107,7 @@ pools: {{web: {{discover: {list}, balance: weighted}}}}"
 }
 
 #[test]
-fn it_shows_what_happens_and_its_keys_change_it() {
+fn top_shows_each_change_and_its_keys_work() {
     let backends = ["a", "b"].map(Backend::http);
     let lb = web(&[&backends[0], &backends[1]]);
     let mut top = Terminal::start(&lb);
@@ -144,7 +144,7 @@ fn it_shows_what_happens_and_its_keys_change_it() {
 }
 
 #[test]
-fn it_says_when_the_link_is_lost_and_a_signal_ends_it_in_order() {
+fn top_shows_a_lost_connection_and_a_signal_ends_it_cleanly() {
     let backend = Backend::http("a");
     let mut lb = web(&[&backend]);
     let mut top = Terminal::start(&lb);
@@ -157,7 +157,7 @@ fn it_says_when_the_link_is_lost_and_a_signal_ends_it_in_order() {
 }
 
 #[test]
-fn without_a_terminal_it_says_what_to_use_and_with_json_it_needs_none() {
+fn without_a_terminal_top_suggests_json_which_needs_none() {
     let backend = Backend::http("a");
     let lb = web(&[&backend]);
     let top = |arguments: &[&str]| {
@@ -178,7 +178,7 @@ fn without_a_terminal_it_says_what_to_use_and_with_json_it_needs_none() {
         let status: Value = serde_json::from_str(&line.unwrap()).unwrap();
         assert_eq!(status["pools"][0]["name"], "web");
     }
-    // Nobody reads the third.
+    // The third is not read.
     eventually("it ends", || child.try_wait().unwrap());
 }
 

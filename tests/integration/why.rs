@@ -28,7 +28,7 @@ fn text(story: &Value) -> String {
 }
 
 #[test]
-fn a_client_is_told_who_was_tried_who_ended_it_and_what_the_kernel_knew() {
+fn a_connection_story_has_its_attempts_its_end_and_tcp_statistics() {
     let (b, gone) = (Backend::http("b"), Nobody::new());
     let lb = Lb::start(&config(&[("a", gone.address), ("b", b.address)], ""));
     let stream = connect_to(lb.address("front")).unwrap();
@@ -57,7 +57,7 @@ fn a_client_is_told_who_was_tried_who_ended_it_and_what_the_kernel_knew() {
     assert_eq!(connection["decision"]["failed"][0]["backend"], "a", "{story:#}");
     assert_eq!(connection["decision"]["candidates"]["total"], 2, "{story:#}");
     assert!(connection["ended"]["kernel"]["backend"]["rtt_us"].as_u64().is_some(), "{story:#}");
-    // By its number, by its address alone, and of somebody else.
+    // By its id, by its address, and of an unknown client.
     let conn = &connection["conn"];
     assert_eq!(text(&asked(&lb, &format!("/api/v1/why?conn={conn}"))), told);
     assert_eq!(text(&asked(&lb, "/api/v1/why?client=127.0.0.1")), told);
@@ -69,7 +69,7 @@ fn a_client_is_told_who_was_tried_who_ended_it_and_what_the_kernel_knew() {
 }
 
 #[test]
-fn an_open_connection_is_told_as_it_is_now_and_a_reset_one_is_always_looked_into() {
+fn an_open_connection_has_its_current_state_and_a_reset_one_tcp_statistics() {
     let mut backend = Backend::echo();
     let lb = Lb::start(&config(&[("a", backend.address)], ""));
     let mut client = connect_to(lb.address("front")).unwrap();
@@ -91,7 +91,7 @@ fn an_open_connection_is_told_as_it_is_now_and_a_reset_one_is_always_looked_into
 }
 
 #[test]
-fn a_client_that_was_turned_away_is_told_why() {
+fn a_refused_client_has_a_reason() {
     let gone = Nobody::new();
     let lb = Lb::start(&config(&[("a", gone.address)], ", health: {tcp: {}, every: 250ms, timeout: 250ms}"));
     let mut client = connect_to(lb.address("front")).unwrap();
@@ -109,7 +109,7 @@ fn a_client_that_was_turned_away_is_told_why() {
 }
 
 #[test]
-fn a_backend_is_told_from_its_discovery_to_what_would_bring_it_back() {
+fn a_backend_story_runs_from_discovery_to_what_would_bring_it_back() {
     let mut a = Backend::http("a");
     let b = Backend::http("b");
     let checked = ", health: {http: /health, every: 1s, timeout: 1s, fast_every: 50ms, rise: 40, fall: 2}";
@@ -149,7 +149,7 @@ fn a_backend_is_told_from_its_discovery_to_what_would_bring_it_back() {
 }
 
 #[test]
-fn a_backend_that_is_gone_is_told_from_what_is_remembered() {
+fn a_backend_that_is_gone_still_has_a_story() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let lb = Lb::start(&config(&[("a", a.address), ("b", b.address)], ", on_leave: reset"));
     lb.reload(&config(&[("b", b.address)], ", on_leave: reset"));
@@ -177,7 +177,7 @@ fn a_backend_that_is_gone_is_told_from_what_is_remembered() {
 }
 
 #[test]
-fn the_story_of_a_backend_that_dies_under_traffic_is_a_few_sentences() {
+fn the_story_of_a_backend_that_fails_under_traffic_is_short() {
     let mut a = Backend::http("a");
     let b = Backend::http("b");
     let lb = Lb::start(&config(&[("a", a.address), ("b", b.address)], ", eject: {failures: 2, for: 3s}"));
@@ -206,7 +206,7 @@ fn the_story_of_a_backend_that_dies_under_traffic_is_a_few_sentences() {
 }
 
 #[test]
-fn what_other_algorithms_would_have_done_is_counted_and_given_back() {
+fn shadow_algorithms_are_counted_and_their_connections_released() {
     let backends = ["a", "b", "c"].map(|_| Backend::echo());
     let named: Vec<_> =
         ["a", "b", "c"].into_iter().zip(backends.iter().map(|backend| backend.address)).collect();
@@ -224,7 +224,7 @@ fn what_other_algorithms_would_have_done_is_counted_and_given_back() {
         peaks.sort_unstable();
         peaks
     };
-    // One client has one home, and the others would have spread it.
+    // The hash sends one client to one backend; the shadows spread it.
     assert_eq!([0, 1, 2].map(|nth| peaks(&shadows, nth)), [[0, 0, 9], [3, 3, 3], [3, 3, 3]], "{shadows:#}");
     assert_eq!(shadows["algorithms"][0]["is_actual"], true);
     assert!(text(&shadows).contains("round-robin would have kept "), "{shadows:#}");
@@ -237,7 +237,7 @@ fn what_other_algorithms_would_have_done_is_counted_and_given_back() {
             all.flat_map(|one| one["backends"].as_array().unwrap()).map(|backend| &backend["active"]);
         active.all(|active| *active == 0).then_some(())
     });
-    // Another set of shadows begins anew; without any there is nothing to see.
+    // Other shadows start from zero; without shadows there are no counts.
     lb.reload(&with(", balance: source-hash, shadow: true"));
     let shadows = asked(&lb, path);
     assert_eq!((&shadows["connections"], shadows["algorithms"].as_array().unwrap().len()), (&0.into(), 7));
@@ -247,7 +247,7 @@ fn what_other_algorithms_would_have_done_is_counted_and_given_back() {
 }
 
 #[test]
-fn a_check_is_told_of_the_name_that_has_become_known_since_it_began() {
+fn a_check_is_reported_under_the_name_learned_since_its_start() {
     let mut backend = Backend::http("a");
     let at = backend.address;
     let health = ", health: {tcp: {}, every: 250ms, timeout: 250ms, fall: 2}";
@@ -273,7 +273,7 @@ fn a_check_is_told_of_the_name_that_has_become_known_since_it_began() {
 }
 
 #[test]
-fn one_that_clients_brought_down_comes_back_by_its_checks() {
+fn a_backend_taken_down_by_live_failures_returns_by_its_checks() {
     let (up, down) = (Backend::http("a"), Nobody::new());
     let health = format!(
         ", health: {{tcp: {{}}, port: {}, every: 1h, timeout: 250ms, rise: 3, fall: 1}}",
@@ -290,7 +290,7 @@ fn one_that_clients_brought_down_comes_back_by_its_checks() {
 }
 
 #[test]
-fn a_pool_that_a_reload_has_removed_has_a_story_all_the_same() {
+fn a_removed_pool_still_has_a_story() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let pools = |second: &str| {
         format!(
