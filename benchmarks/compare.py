@@ -48,7 +48,7 @@ def workloads(args, backends, folder):
         for name, workload in WORKLOADS.items():
             if args.only not in name:
                 continue
-            # Another order each round, so that nobody is always first.
+            # Another order each round, so that no proxy is always first.
             first = round_number % len(proxies.PROXIES)
             for proxy in proxies.PROXIES[first:] + proxies.PROXIES[:first]:
                 result = run(backends, folder, proxy, workload, args.seconds, args.warm_up)

@@ -1,4 +1,4 @@
-"""The results as pictures."""
+"""The results as charts."""
 import matplotlib
 
 matplotlib.use("svg")
@@ -77,7 +77,7 @@ def bars(results, folder):
 
 
 def latency(results, folder):
-    """How long requests take, by the share of them that take no longer."""
+    """Latency by percentile."""
     wanted = [w for w in ("keep-alive, 64 connections", "a connection each, 64 at once") if w in results]
     if not wanted:
         return

@@ -1,4 +1,4 @@
-"""The proxies that are compared, each started the way its own manual says for raw TCP."""
+"""The compared proxies, each started as its manual recommends for raw TCP."""
 import os
 import re
 import signal
@@ -64,7 +64,7 @@ class Process:
         return total
 
     def files(self):
-        """What its open files are."""
+        """Its open files."""
         return [os.readlink(file) for pid in self.pids() for file in Path(f"/proc/{pid}/fd").iterdir()]
 
     def stop(self):
@@ -137,7 +137,7 @@ class Backends:
 
     def __enter__(self):
         self.ports = {kind: free_port() for kind in ("http", "source", "echo", "iperf3")}
-        # On every address of 127.0.0.0/8, so that there are as many backends as one likes, and ports for them.
+        # On every address of 127.0.0.0/8, for any number of backends, and enough ports.
         commands = {kind: [LOAD, kind, f"0.0.0.0:{self.ports[kind]}"] for kind in ("http", "source", "echo")}
         commands["iperf3"] = ["iperf3", "-s", "-p", self.ports["iperf3"]]
         self.processes = [Process(command) for command in commands.values()]

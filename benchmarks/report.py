@@ -16,7 +16,7 @@ def median(runs, figure):
 
 
 def compared(results):
-    """Each goal with what came of it: workload, figure, what is better, against whom, wanted, ratio, met."""
+    """Each goal and its result: workload, figure, what is better, peer, goal, ratio, met."""
     goals = [(w, f, better, "pointsman", peer, goal) for w, f, better, peers in GOALS for peer, goal in peers.items()]
     goals.append(("everything logged", "per_second", "more", "pointsman, logging", "pointsman, silent", 0.93))
     for workload, figure, better, ours, peer, goal in goals:

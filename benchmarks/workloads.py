@@ -1,4 +1,4 @@
-"""What the proxies are given to do, and what is measured of it."""
+"""The workloads, and what is measured."""
 import json
 import re
 import subprocess
@@ -7,7 +7,7 @@ import time
 from proxies import LOAD
 
 GIB = 1 << 30
-# What each figure is measured in.
+# The unit of each figure.
 UNITS = {
     "cpu_us": "µs CPU each",
     "per_second": "per second",
@@ -21,7 +21,7 @@ UNITS = {
 
 
 def wrk(address, connections, seconds, close=False):
-    """Load from wrk; its own thread count, so that it and the backend fit on the cores that are left."""
+    """Load from wrk, with a thread count that fits on the remaining cores with the backend."""
     threads = 1 if connections < 512 else 2
     seconds = max(1, round(seconds))
     command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
@@ -69,15 +69,15 @@ class Cpu:
 
 
 class Workload:
-    """What all of them have in common, unless they say otherwise."""
+    """The defaults of all workloads."""
 
     backends, workers, busy_poll = 1, 1, "off"
-    # A second of it goes before the measurement.
+    # One second of warm-up before the measurement.
     warms_up = True
 
 
 class Small(Workload):
-    """Small HTTP requests, on connections that stay or on a new one for each."""
+    """Small HTTP requests, on kept-alive connections or a new one each."""
 
     kind = "http"
 
@@ -92,7 +92,7 @@ class Small(Workload):
 
 
 class Bulk(Workload):
-    """Streams without an end, to the clients or both ways."""
+    """Endless streams, to the clients or both ways."""
 
     kind = "source"
 
@@ -109,13 +109,13 @@ class Bulk(Workload):
 
 
 class Iperf(Workload):
-    """The same as told by another tool."""
+    """The same, measured by another tool."""
 
     kind = "iperf3"
 
     def run(self, address, process, seconds):
         command = ["iperf3", "-c", address[0], "-p", address[1], "-t", max(1, round(seconds)), "-R", "-J"]
-        # Its server takes one client at a time, and may not be done with the last one yet.
+        # Its server serves one client at a time, and may still be busy with the last one.
         for _ in range(20):
             with Cpu(process) as cpu:
                 output = subprocess.run(list(map(str, command)), capture_output=True, text=True).stdout
@@ -132,7 +132,7 @@ class Iperf(Workload):
 
 
 class Ping(Workload):
-    """One byte there and back, again and again."""
+    """One byte each way, repeatedly."""
 
     kind = "echo"
 
@@ -144,7 +144,7 @@ class Ping(Workload):
 
 
 class Idle(Workload):
-    """Connections that were used once and then do nothing."""
+    """Connections that were used once and are idle."""
 
     kind = "echo"
     warms_up = False  # memory that was used once is not given back
@@ -176,7 +176,7 @@ def pipes_of(process):
 
 
 class Transfers(Workload):
-    """A new connection for each transfer of so many bytes."""
+    """A new connection for each transfer of this many bytes."""
 
     kind = "source"
 
@@ -184,7 +184,7 @@ class Transfers(Workload):
         self.size = size
 
     def run(self, address, process, seconds):
-        # Enough at once to keep everyone busy, not so many that they queue for memory.
+        # Enough to keep all proxies busy, not so many that they queue for memory.
         streams = 16 if self.size <= 1 << 20 else 2
         with Cpu(process) as cpu:
             result = load("transfers", "%s:%d" % address, "--bytes", self.size, "--streams", streams, "--seconds", seconds)
@@ -207,7 +207,7 @@ WORKLOADS = {
     "5,000 idle connections": Idle(5000),
 }
 LESS, MORE = "less", "more"
-# What is wanted of the ratios to each peer.
+# The goals for the ratios to each peer.
 GOALS = [
     ("keep-alive, 64 connections", "cpu_us", LESS, {"haproxy": 0.95, "nginx": 1.00}),
     ("keep-alive, 64 connections", "per_second", MORE, {"haproxy": 1.00, "nginx": 1.00}),
@@ -231,7 +231,7 @@ GOALS = [
     ("5,000 idle connections", "kib_per_connection", LESS, {"haproxy": 0.50}),
     ("two workers, 512 connections", "per_second", MORE, {"haproxy": 1.00, "nginx": 1.00}),
 ]
-# How cost grows: what along, the figure, and the workload at each step.
+# How cost grows: the parameter, the figure, and the workload at each step.
 SCALE = {
     "backends": ("cpu_us", {n: Small(64, close=True, backends=n) for n in (1, 10, 100, 1000, 10_000)}),
     "connections": ("cpu_us", {n: Small(n) for n in (10, 100, 1000, 3000, 9000)}),

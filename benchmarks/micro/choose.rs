@@ -1,5 +1,5 @@
-//! One choice and its place in the backend's load, by algorithm and number of backends; and what a changed set costs,
-//! which is paid outside of the workers.
+//! One choice and its lease, by algorithm and number of backends; and the cost of a changed set, which the control plane
+//! pays.
 
 use std::sync::Arc;
 use std::time::Duration;

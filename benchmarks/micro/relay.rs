@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-/// A listener, which a connection must have come by; nothing listens.
+/// The listener that a connection needs; it does not listen.
 fn listener() -> Arc<Listener> {
     let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
     let pool = config::Pool::new(Vec::new());

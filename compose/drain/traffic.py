@@ -54,7 +54,7 @@ class Connection:
 
 
 def judge(path, answer):
-    """Whether the answer is whole: every byte that was announced, and, of a stream, the right ones."""
+    """Whether the response is complete: all announced bytes, and, of a stream, the right ones."""
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *fields = head.decode("latin-1").split("\r\n")
     length = [int(f.split(":")[1]) for f in fields if f.lower().startswith("content-length:")]
@@ -68,7 +68,7 @@ def judge(path, answer):
 
 
 def pointsman():
-    """The process id of Pointsman, or None when there is no such process."""
+    """The process id of Pointsman, or None."""
     for comm in Path("/proc").glob("[0-9]*/comm"):
         try:
             if comm.read_text().strip() == "pointsman":

@@ -23,7 +23,7 @@ def ask(method, path, body):
         except urllib.error.HTTPError as e:
             return e.code, json.load(e)
         except urllib.error.URLError as e:
-            # Only one who never got through may ask again: a change must not be made twice.
+            # Retry only if the connect failed: a change must not be made twice.
             if not isinstance(e.reason, ConnectionRefusedError) or time.monotonic() > until:
                 raise SystemExit(f"Pointsman cannot be asked: {e.reason}")
             time.sleep(0.2)

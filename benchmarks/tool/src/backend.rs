@@ -7,7 +7,7 @@ use std::thread;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// What bulk transfers are read and written by.
+/// The block size of bulk transfers.
 pub const CHUNK: usize = 256 * 1024;
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
@@ -64,7 +64,7 @@ async fn answer(mut stream: tokio::net::TcpStream) -> io::Result<()> {
     }
 }
 
-/// A request of eight bytes says how many are wanted; 0: without end. What comes besides is read and thrown away.
+/// A request of eight bytes has the number of bytes wanted; 0: endless. Other input is discarded.
 pub fn source(address: SocketAddr) -> io::Result<()> {
     for stream in listen(address)?.incoming() {
         let stream = stream?;
@@ -80,7 +80,7 @@ pub fn source(address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads to the end; how much it was.
+/// Reads to the end; returns the number of bytes.
 pub fn drain(mut stream: &TcpStream) -> u64 {
     let mut buffer = vec![0; CHUNK];
     let mut total = 0;
@@ -92,7 +92,7 @@ pub fn drain(mut stream: &TcpStream) -> u64 {
     total
 }
 
-/// Writes so many bytes.
+/// Writes this many bytes.
 pub fn send(mut stream: &TcpStream, mut left: u64) -> io::Result<()> {
     let chunk = vec![b'x'; CHUNK];
     while left > 0 {
@@ -103,7 +103,7 @@ pub fn send(mut stream: &TcpStream, mut left: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends back whatever comes, on one thread.
+/// Echoes all bytes, on one thread.
 pub fn echo(address: SocketAddr) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {

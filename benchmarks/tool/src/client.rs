@@ -17,7 +17,7 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Reads streams without end, and writes to them too if asked.
+/// Reads endless streams, and optionally writes to them.
 pub fn bulk(address: SocketAddr, streams: usize, both: bool, time: Duration) -> io::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let (read, written) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
@@ -64,7 +64,7 @@ fn percentile(sorted: &[u64], share: f64) -> f64 {
     sorted[index] as f64 / 1e3
 }
 
-/// One byte there and back, again and again.
+/// Exchanges one byte each way repeatedly.
 pub fn ping(address: SocketAddr, time: Duration) -> io::Result<()> {
     let mut stream = connect(address)?;
     let mut nanos = Vec::with_capacity(1 << 20);
@@ -99,7 +99,7 @@ pub fn idle(address: SocketAddr, connections: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// A new connection for each transfer of so many bytes.
+/// Opens a new connection for each transfer of this many bytes.
 pub fn transfers(address: SocketAddr, bytes: u64, streams: usize, time: Duration) -> io::Result<()> {
     let began = Instant::now();
     let one = move || -> io::Result<()> {
@@ -118,7 +118,7 @@ pub fn transfers(address: SocketAddr, bytes: u64, streams: usize, time: Duration
     };
     let client = move || {
         let (mut done, mut failed) = (0_u64, 0_u64);
-        // At least one, however long it takes.
+        // At least one, even after the deadline.
         while done + failed == 0 || began.elapsed() < time {
             if one().is_ok() { done += 1 } else { failed += 1 }
         }

@@ -21,11 +21,11 @@ enum Command {
         /// Where
         addresses: Vec<SocketAddr>,
     },
-    /// Send bytes without end to whoever connects, and read theirs
+    /// Send endless bytes to each client, and read theirs
     Source { address: SocketAddr },
-    /// Send back whatever comes, and keep idle connections
+    /// Echo all bytes, and keep idle connections
     Echo { address: SocketAddr },
-    /// Read from so many streams at once, and write to them too if asked
+    /// Read from this many concurrent streams, and optionally write to them
     Bulk {
         address: SocketAddr,
         #[arg(long, default_value_t = 1)]
@@ -35,19 +35,19 @@ enum Command {
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
     },
-    /// One byte there and back, again and again, on one connection
+    /// Exchange one byte each way repeatedly, on one connection
     Ping {
         address: SocketAddr,
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
     },
-    /// Open so many connections, each used once, and hold them until standard input ends
+    /// Open this many connections, use each once, and hold them until standard input ends
     Idle {
         address: SocketAddr,
         #[arg(long)]
         connections: usize,
     },
-    /// A new connection for each exchange of so many bytes, on so many streams at once
+    /// Open a new connection for each exchange of this many bytes, on this many concurrent streams
     Transfers {
         address: SocketAddr,
         #[arg(long)]
