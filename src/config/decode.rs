@@ -1,8 +1,8 @@
-//! Reading a map key by key. Every problem is noted and reading goes on, so that the user sees all of them at once.
+//! Reads maps key by key. Reading goes on after a problem, so that the user sees all of them at once.
 
 use std::cell::RefCell;
 
-use super::keys::{Got, Keys};
+use super::keys::{ConfigKeys, Got};
 use super::kind::Kind;
 use super::problem::{FilePosition, Problem};
 use super::yaml::{YamlKey, YamlNode, YamlValue};
@@ -37,7 +37,7 @@ impl<'t> Decoder<'t> {
 }
 
 /// A value that is being read.
-pub(super) struct Found<'a> {
+pub(super) struct FoundValue<'a> {
     pub(super) node: &'a YamlNode,
     /// What messages call it: `"every" in "health" in pool "web"`.
     pub(super) what: String,
@@ -48,7 +48,7 @@ pub(super) struct Found<'a> {
     outer: &'a [&'static str],
 }
 
-impl<'a> Found<'a> {
+impl<'a> FoundValue<'a> {
     /// The whole file.
     pub(super) fn root(node: &'a YamlNode, what: &str, decoder: &'a Decoder<'a>) -> Self {
         Self { node, what: what.to_owned(), key: "", decoder, outer: &[] }
@@ -68,7 +68,7 @@ impl<'a> Found<'a> {
         self.decoder.problem(self.node.at, message);
     }
 
-    /// Notes what the value must be, as in "must be a number".
+    /// Reports what the value must be, as in "must be a number".
     pub(super) fn wrong(&self, error: &str) {
         self.problem(format!("{} {error}, not {}", self.what, describe(self.node)));
     }
@@ -93,12 +93,12 @@ impl<'a> Found<'a> {
     }
 
     /// Reads it as a map that takes the keys of `T`, and knows of `also`.
-    pub(super) fn table<T: Keys>(&self, also: &[&'static str]) -> Option<T> {
+    pub(super) fn table<T: ConfigKeys>(&self, also: &[&'static str]) -> Option<T> {
         let mut names = Vec::new();
         T::names(&mut names);
         let map = self.map([also, &names].concat())?;
         let value = T::read(&map);
-        map.tell_unknown(self.outer);
+        map.report_unknown(self.outer);
         value
     }
 
@@ -119,7 +119,7 @@ impl<'a> Found<'a> {
 /// A map that is being read.
 pub(super) struct MapReader<'a> {
     /// The map as the value that it is.
-    pub(super) found: &'a Found<'a>,
+    pub(super) found: &'a FoundValue<'a>,
     pairs: &'a [(YamlKey, YamlNode)],
     known: Vec<&'static str>,
     /// Keys whose values had problems.
@@ -140,7 +140,7 @@ impl<'a> MapReader<'a> {
         &self.found.what
     }
 
-    /// Whether the value of `key` had problems, so that nothing follows from it.
+    /// Whether the value of `key` had problems, so that no conclusion may be drawn from it.
     pub(super) fn misread(&self, key: &str) -> bool {
         self.misread.borrow().contains(&key)
     }
@@ -150,7 +150,7 @@ impl<'a> MapReader<'a> {
         let Some(node) = self.get(key) else { return Got::Absent };
         let within = self.what();
         let what = if within == TOP { format!("{key:?}") } else { format!("{key:?} in {within}") };
-        let value = Found { node, what, key, decoder: self.found.decoder, outer: &self.known };
+        let value = FoundValue { node, what, key, decoder: self.found.decoder, outer: &self.known };
         let got = kind.read(&value).map_or(Got::Misread, Got::Value);
         if matches!(got, Got::Misread) {
             self.misread.borrow_mut().push(key);
@@ -158,13 +158,13 @@ impl<'a> MapReader<'a> {
         got
     }
 
-    /// Notes a problem with `key`, or with the map if the key is absent.
+    /// Reports a problem with `key`, or with the map if the key is absent.
     pub(super) fn problem(&self, key: &str, message: impl Into<String>) {
         let at = self.pairs.iter().find(|(k, _)| k.text == key).map_or(self.found.node.at, |(k, _)| k.at);
         self.found.decoder.problem(at, message);
     }
 
-    /// Notes that `key` is missing; `end` says what it could be.
+    /// Reports that `key` is missing; `end` says what it could be.
     pub(super) fn needs(&self, key: &str, end: &str) {
         let article = if key.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
         self.found.problem(format!("{} needs {article} {key:?}{end}", self.what()));
@@ -188,8 +188,8 @@ impl<'a> MapReader<'a> {
         None
     }
 
-    /// Notes the keys that are not known, with the help that there is.
-    pub(super) fn tell_unknown(&self, outer: &[&'static str]) {
+    /// Reports unknown keys, each with a hint.
+    pub(super) fn report_unknown(&self, outer: &[&'static str]) {
         for (key, _) in self.pairs {
             let text = &*key.text;
             if self.known.contains(&text) || (self.what() == TOP && text.starts_with("x-")) {
@@ -210,7 +210,7 @@ impl<'a> MapReader<'a> {
     }
 }
 
-/// The known word that is most like `word`, if one is like it at all.
+/// The known word that is most similar to `word`, if one is similar.
 pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let close = |known: &&str| {
         let shorter = word.chars().count().min(known.chars().count());

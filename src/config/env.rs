@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_replaced_is_told_with_its_place() {
+    fn an_error_has_its_offset() {
         assert_eq!(run("a ${NONE}").unwrap_err().0, 2);
         assert!(run("${NONE:?the port to use}").unwrap_err().1.contains("the port to use"));
         assert!(run("${PORT").is_err());

@@ -1,4 +1,4 @@
-//! Bytes as text: what no keyboard has is written with a backslash.
+//! Bytes as text, with escapes for unprintable ones.
 //!
 //! The escapes are decoded after YAML has read the text, so that they also work where YAML knows none: in plain and in
 //! single-quoted text. In double quotes YAML reads them first, with the same meaning below `\x80`; a backslash is
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_escape_is_told() {
+    fn an_unknown_escape_is_an_error() {
         for (text, escape) in [
             (r"a\q", r"\q"),
             (r"a\", r"\"),

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::kind::table;
 use super::model::Config;
-use super::shape::{KeyShape, Presence, Shape};
+use super::shape::{KeyShape, Presence, ValueShape};
 
 /// The longest line of a comment.
 const WIDTH: usize = 110;
@@ -18,7 +18,7 @@ const HEADER: &str = "\
 /// The file.
 pub(super) fn example() -> String {
     let mut text = HEADER.to_owned();
-    if let Shape::Table { keys, .. } = table::<Config>().shape() {
+    if let ValueShape::Table { keys, .. } = table::<Config>().shape() {
         map(&keys, 0, &mut text);
     }
     text
@@ -39,7 +39,7 @@ fn map<'a>(keys: impl IntoIterator<Item = &'a KeyShape>, indent: usize, text: &m
             Some(value) => lines += &format!(" {value}{}\n", choices(&key.shape)),
             None => value(&key.shape, indent, &mut lines),
         }
-        // A key without effect beside the others shows how it would look.
+        // A key without effect beside the others is a comment.
         let aside = key.only.is_some() && !matches!(key.presence, Presence::Default(_));
         for line in lines.lines() {
             *text +=
@@ -49,39 +49,39 @@ fn map<'a>(keys: impl IntoIterator<Item = &'a KeyShape>, indent: usize, text: &m
 }
 
 /// Writes a value that has keys, behind its key.
-fn value(shape: &Shape, indent: usize, text: &mut String) {
+fn value(shape: &ValueShape, indent: usize, text: &mut String) {
     match shape {
-        Shape::Scalar { .. } => text.push('\n'),
-        Shape::Table { keys, .. } if keys.is_empty() => *text += " {}\n",
-        Shape::Table { keys, .. } => {
+        ValueShape::Scalar { .. } => text.push('\n'),
+        ValueShape::Table { keys, .. } if keys.is_empty() => *text += " {}\n",
+        ValueShape::Table { keys, .. } => {
             text.push('\n');
             map(keys, indent + 2, text);
         }
-        Shape::Named(item, name) => {
+        ValueShape::Named(item, name) => {
             *text += &format!("\n{:1$}{name}:", "", indent + 2);
             value(item, indent + 2, text);
         }
-        Shape::List(shape, _) => {
+        ValueShape::List(shape, _) => {
             text.push('\n');
             items(shape, indent + 2, text);
         }
-        Shape::Any(shapes) => shapes.last().into_iter().for_each(|shape| value(shape, indent, text)),
+        ValueShape::Any(shapes) => shapes.last().into_iter().for_each(|shape| value(shape, indent, text)),
     }
 }
 
 /// Writes a list with an item of each kind.
-fn items(shape: &Shape, indent: usize, text: &mut String) {
+fn items(shape: &ValueShape, indent: usize, text: &mut String) {
     match shape {
-        Shape::Any(shapes) => shapes.iter().for_each(|shape| items(shape, indent, text)),
-        Shape::Table { keys, needs: Some(("oneOf", kinds)) } => {
-            // The keys that all kinds have stand in the first item.
+        ValueShape::Any(shapes) => shapes.iter().for_each(|shape| items(shape, indent, text)),
+        ValueShape::Table { keys, needs: Some(("oneOf", kinds)) } => {
+            // The first item has the keys that all kinds share.
             for (index, kind) in kinds.iter().enumerate() {
                 let wanted = |key: &&KeyShape| key.name == *kind || index == 0 && !kinds.contains(&key.name);
                 item(keys.iter().filter(wanted), indent, text);
             }
         }
-        Shape::Table { keys, .. } => item(keys, indent, text),
-        Shape::Scalar { .. } | Shape::List(..) | Shape::Named(..) => {}
+        ValueShape::Table { keys, .. } => item(keys, indent, text),
+        ValueShape::Scalar { .. } | ValueShape::List(..) | ValueShape::Named(..) => {}
     }
 }
 
@@ -99,21 +99,21 @@ fn item<'a>(keys: impl IntoIterator<Item = &'a KeyShape>, indent: usize, text: &
     }
 }
 
-fn has_map(shape: &Shape) -> bool {
+fn has_map(shape: &ValueShape) -> bool {
     match shape {
-        Shape::Scalar { .. } => false,
-        Shape::Table { .. } | Shape::Named(..) => true,
-        Shape::List(shape, _) => has_map(shape),
-        Shape::Any(shapes) => shapes.iter().any(has_map),
+        ValueShape::Scalar { .. } => false,
+        ValueShape::Table { .. } | ValueShape::Named(..) => true,
+        ValueShape::List(shape, _) => has_map(shape),
+        ValueShape::Any(shapes) => shapes.iter().any(has_map),
     }
 }
 
-/// What may stand there instead, if that is short.
-fn choices(shape: &Shape) -> String {
+/// The alternatives, if they are short.
+fn choices(shape: &ValueShape) -> String {
     let forms = match shape {
-        Shape::Scalar { forms, .. } => &forms[..],
-        Shape::Any(shapes) => match shapes.first() {
-            Some(Shape::Scalar { forms, .. }) => &forms[..],
+        ValueShape::Scalar { forms, .. } => &forms[..],
+        ValueShape::Any(shapes) => match shapes.first() {
+            Some(ValueShape::Scalar { forms, .. }) => &forms[..],
             _ => &[],
         },
         _ => &[],

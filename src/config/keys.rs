@@ -10,7 +10,7 @@ use super::outline::Map;
 use super::shape::{KeyShape, Presence};
 
 /// A type that is read from the keys of a map.
-pub(super) trait Keys: Sized {
+pub(super) trait ConfigKeys: Sized {
     /// Adds the names of its keys.
     fn names(names: &mut Vec<&'static str>);
     /// Adds the description of its keys.
@@ -19,7 +19,7 @@ pub(super) trait Keys: Sized {
     fn needs() -> Option<(&'static str, &'static [&'static str])> {
         None
     }
-    /// Reads it, noting problems; `None`: without it, nothing is known of the rest.
+    /// Reads it, reporting problems; `None`: without it, nothing is known of the rest.
     fn read(map: &MapReader<'_>) -> Option<Self>;
     /// Adds its keys, defaults filled in.
     fn write(&self, map: &mut Map);
@@ -29,7 +29,7 @@ pub(super) trait Keys: Sized {
 pub(super) enum Got<T> {
     Value(T),
     Absent,
-    /// It has a problem, which was noted.
+    /// It has a problem, which was reported.
     Misread,
 }
 
@@ -42,7 +42,7 @@ impl<T> Got<T> {
     }
 }
 
-/// A field of a struct of the model: one key, or ([`Beside`]) a struct whose keys stand in the same map.
+/// A field of a struct of the model: one key, or ([`Beside`]) a struct with keys in the same map.
 pub(super) trait Field<T> {
     fn names(&self, name: &'static str, names: &mut Vec<&'static str>);
     fn describe(&self, key: KeyShape, default: Option<&T>, keys: &mut Vec<KeyShape>);
@@ -80,10 +80,10 @@ impl<T: 'static> Field<T> for Kind<T> {
     }
 }
 
-/// The keys of a struct that stand in the same map as those of the struct that holds it.
+/// The keys of a field that is a struct, in the same map as the other fields' keys.
 pub(super) struct Beside;
 
-impl<T: Keys> Field<T> for Beside {
+impl<T: ConfigKeys> Field<T> for Beside {
     fn names(&self, _: &'static str, names: &mut Vec<&'static str>) {
         T::names(names);
     }
@@ -104,8 +104,8 @@ impl<T: Keys> Field<T> for Beside {
 /// Why a key has no effect, and the key that this follows from.
 pub(super) type Useless = Option<(&'static str, String)>;
 
-/// Notes the keys of `names` that are there and have no effect.
-pub(super) fn tell_useless(map: &MapReader<'_>, names: &[&'static str], why: impl Fn(&str) -> Useless) {
+/// Reports the keys of `names` that are there and have no effect.
+pub(super) fn report_useless(map: &MapReader<'_>, names: &[&'static str], why: impl Fn(&str) -> Useless) {
     for name in names.iter().filter(|name| map.has(name)) {
         if let Some((_, why)) = why(name).filter(|(given, _)| !map.misread(given)) {
             map.problem(name, format!("{name:?} in {} does nothing: {why}", map.what()));
@@ -113,11 +113,11 @@ pub(super) fn tell_useless(map: &MapReader<'_>, names: &[&'static str], why: imp
     }
 }
 
-/// Declares a struct of the model and its keys. After the struct's name may stand
+/// Declares a struct of the model and its keys. The struct's name may be followed by
 /// - `: Default` or `: new`: the constructor that it gets; `new` takes the required fields
-/// - `, needs`: which of the keys must be there ([`Keys::needs`])
+/// - `, needs`: which of the keys must be there ([`ConfigKeys::needs`])
 /// - `, useless`: a function of the value and a key that says why the key has no effect: a problem, and not written
-/// - `, check`: a function that fills in what depends on other keys and notes what does not fit together
+/// - `, check`: a function that fills in what depends on other keys and reports what does not fit together
 ///
 /// A field is `name as "key": Type => kind`, followed by
 /// - `default`: its value if the key is absent
@@ -170,7 +170,7 @@ macro_rules! settings {
         }
 
         #[allow(unused_variables)]
-        impl $crate::config::keys::Keys for $name {
+        impl $crate::config::keys::ConfigKeys for $name {
             fn names(names: &mut Vec<&'static str>) {
                 $($crate::config::keys::Field::<$type>::names(&Self::$field(), settings!(@key $field $($key)?), names);)*
             }
@@ -216,8 +216,8 @@ macro_rules! settings {
                 let mut value = Self { $($field,)* $($($also: $also_value,)*)? };
                 $(
                     let mut names = Vec::new();
-                    <Self as $crate::config::keys::Keys>::names(&mut names);
-                    $crate::config::keys::tell_useless(map, &names, |key| $useless(&value, key));
+                    <Self as $crate::config::keys::ConfigKeys>::names(&mut names);
+                    $crate::config::keys::report_useless(map, &names, |key| $useless(&value, key));
                 )?
                 $($check(&mut value, map);)?
                 Some(value)
@@ -259,7 +259,7 @@ macro_rules! settings {
 pub(super) use settings;
 
 /// An enum whose variants have names in the configuration.
-pub(super) trait Word: Copy + PartialEq + 'static {
+pub(super) trait WordEnum: Copy + PartialEq + 'static {
     /// All of them, in the order in which messages list them.
     const WORDS: &'static [(&'static str, Self)];
 }
@@ -289,7 +289,7 @@ macro_rules! words {
             }
         }
 
-        impl $crate::config::keys::Word for $name {
+        impl $crate::config::keys::WordEnum for $name {
             const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),*];
         }
     };

@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::decode::{Found, nearest};
-use super::keys::{Keys, Word};
+use super::decode::{FoundValue, nearest};
+use super::keys::{ConfigKeys, WordEnum};
 use super::outline::{Map, Outline};
-use super::shape::Shape;
+use super::shape::ValueShape;
 use super::yaml::{YamlNode, YamlValue};
 
-type Read<T> = dyn Fn(&Found<'_>) -> Result<T, Misread>;
+type Read<T> = dyn Fn(&FoundValue<'_>) -> Result<T, Misread>;
 type Write<T> = dyn Fn(&T) -> Option<Outline>;
 
 /// How values of one kind are read, written and described.
 pub(super) struct Kind<T> {
     read: Box<Read<T>>,
     write: Box<Write<T>>,
-    shape: Box<dyn Fn() -> Shape>,
+    shape: Box<dyn Fn() -> ValueShape>,
     /// The values that there are, if they are words.
     pub(super) words: Vec<&'static str>,
 }
@@ -27,8 +27,8 @@ pub(super) struct Kind<T> {
 enum Misread {
     /// What it must be, as in "must be a number".
     Must(String),
-    /// The problem was noted.
-    Told,
+    /// The problem was reported.
+    Reported,
 }
 
 impl<T: 'static> Kind<T> {
@@ -41,31 +41,31 @@ impl<T: 'static> Kind<T> {
         Self {
             read: Box::new(move |found| parse(found.node).map_err(Misread::Must)),
             write: Box::new(move |value| Some(print(value))),
-            shape: Box::new(move || Shape::Scalar { forms: vec![schema()], range: String::new() }),
+            shape: Box::new(move || ValueShape::Scalar { forms: vec![schema()], range: String::new() }),
             words: Vec::new(),
         }
     }
 
-    /// A kind of any values; `read` notes its problems itself.
+    /// A kind of any values; `read` reports its problems itself.
     pub(super) fn new(
-        read: impl Fn(&Found<'_>) -> Option<T> + 'static,
+        read: impl Fn(&FoundValue<'_>) -> Option<T> + 'static,
         write: impl Fn(&T) -> Option<Outline> + 'static,
-        shape: impl Fn() -> Shape + 'static,
+        shape: impl Fn() -> ValueShape + 'static,
     ) -> Self {
         Self {
-            read: Box::new(move |found| read(found).ok_or(Misread::Told)),
+            read: Box::new(move |found| read(found).ok_or(Misread::Reported)),
             write: Box::new(write),
             shape: Box::new(shape),
             words: Vec::new(),
         }
     }
 
-    /// Reads a value; `None`: its problem was noted.
-    pub(super) fn read(&self, found: &Found<'_>) -> Option<T> {
+    /// Reads a value; `None`: its problem was reported.
+    pub(super) fn read(&self, found: &FoundValue<'_>) -> Option<T> {
         match (self.read)(found) {
             Ok(value) => return Some(value),
             Err(Misread::Must(error)) => found.wrong(&error),
-            Err(Misread::Told) => {}
+            Err(Misread::Reported) => {}
         }
         None
     }
@@ -75,7 +75,7 @@ impl<T: 'static> Kind<T> {
         (self.write)(value)
     }
 
-    pub(super) fn shape(&self) -> Shape {
+    pub(super) fn shape(&self) -> ValueShape {
         (self.shape)()
     }
 
@@ -97,13 +97,13 @@ impl<T: 'static> Kind<T> {
     pub(super) fn with_range(self, text: String) -> Self {
         let shape = self.shape;
         let shape = Box::new(move || match shape() {
-            Shape::Scalar { forms, .. } => Shape::Scalar { forms, range: text.clone() },
+            ValueShape::Scalar { forms, .. } => ValueShape::Scalar { forms, range: text.clone() },
             other => other,
         });
         Self { shape, ..self }
     }
 
-    /// With a word that stands for no value.
+    /// Adds a word for no value.
     fn or_word(self, word: &'static str) -> Kind<Option<T>> {
         let Self { read, write, shape, words } = self;
         Kind {
@@ -111,14 +111,14 @@ impl<T: 'static> Kind<T> {
                 YamlValue::Scalar(text) if text == word => Ok(None),
                 _ => read(found).map(Some).map_err(|misread| match misread {
                     Misread::Must(error) => Misread::Must(format!("{error}, or {word}")),
-                    Misread::Told => Misread::Told,
+                    Misread::Reported => Misread::Reported,
                 }),
             }),
             write: Box::new(move |value| value.as_ref().map_or(Some(Outline::text(word)), &write)),
             shape: Box::new(move || match shape() {
-                Shape::Scalar { mut forms, range } => {
+                ValueShape::Scalar { mut forms, range } => {
                     forms.push(json!({"const": word}));
-                    Shape::Scalar { forms, range }
+                    ValueShape::Scalar { forms, range }
                 }
                 other => other,
             }),
@@ -194,19 +194,19 @@ fn many<T: 'static>(
             (empty.is_none() || !items.is_empty()).then_some(Outline::List(items))
         },
         move || {
-            let list = Shape::List(Box::new(shaper.shape()), usize::from(empty.is_some()));
-            if example.is_some() { list } else { Shape::Any(vec![shaper.shape(), list]) }
+            let list = ValueShape::List(Box::new(shaper.shape()), usize::from(empty.is_some()));
+            if example.is_some() { list } else { ValueShape::Any(vec![shaper.shape(), list]) }
         },
     )
 }
 
 /// A map with the keys of `T`.
-pub(super) fn table<T: Keys + 'static>() -> Kind<T> {
+pub(super) fn table<T: ConfigKeys + 'static>() -> Kind<T> {
     table_beside(&[])
 }
 
 /// A map with the keys of `T`, which may be mistaken for one with the keys `also`.
-pub(super) fn table_beside<T: Keys + 'static>(also: &'static [&'static str]) -> Kind<T> {
+pub(super) fn table_beside<T: ConfigKeys + 'static>(also: &'static [&'static str]) -> Kind<T> {
     Kind::new(
         move |found| found.table(also),
         |value: &T| {
@@ -217,13 +217,13 @@ pub(super) fn table_beside<T: Keys + 'static>(also: &'static [&'static str]) -> 
         || {
             let mut keys = Vec::new();
             T::describe(&mut keys);
-            Shape::Table { keys, needs: T::needs() }
+            ValueShape::Table { keys, needs: T::needs() }
         },
     )
 }
 
 /// A map, or the one value that matters in it.
-pub(super) fn shorthand<S: 'static, T: Keys + 'static>(
+pub(super) fn shorthand<S: 'static, T: ConfigKeys + 'static>(
     short: Kind<S>,
     long: impl Fn(S) -> T + 'static,
 ) -> Kind<T> {
@@ -235,12 +235,12 @@ pub(super) fn shorthand<S: 'static, T: Keys + 'static>(
             _ => reader.read(found),
         },
         move |value| writer.write(value),
-        move || Shape::Any(vec![shaper.shape(), table.shape()]),
+        move || ValueShape::Any(vec![shaper.shape(), table.shape()]),
     )
 }
 
 /// A map whose keys are names that the user chooses, each of a `thing`.
-pub(super) fn named<T: Keys + 'static>(
+pub(super) fn named<T: ConfigKeys + 'static>(
     thing: &'static str,
     example: &'static str,
 ) -> Kind<BTreeMap<Arc<str>, T>> {
@@ -248,7 +248,7 @@ pub(super) fn named<T: Keys + 'static>(
         move |found| {
             let mut all = BTreeMap::new();
             for (key, node) in found.pairs()? {
-                // Names stand in log lines, metric labels, paths of the admin API, and as POOL/BACKEND on the command
+                // Names appear in log lines, metric labels, paths of the admin API, and as POOL/BACKEND on the command
                 // line.
                 let good = |c: char| c.is_alphanumeric() || "-_.".contains(c);
                 if !key.text.chars().all(good) || key.text.chars().all(|c| c == '.') {
@@ -269,12 +269,12 @@ pub(super) fn named<T: Keys + 'static>(
             let entry = |(name, value): (&Arc<str>, &T)| Some((name.to_string(), table().write(value)?));
             Some(Outline::Map(all.iter().filter_map(entry).collect()))
         },
-        move || Shape::Named(Box::new(table::<T>().shape()), example),
+        move || ValueShape::Named(Box::new(table::<T>().shape()), example),
     )
 }
 
 /// One of the words of a type.
-pub(super) fn word<T: Word>() -> Kind<T> {
+pub(super) fn word<T: WordEnum>() -> Kind<T> {
     word_of(T::WORDS)
 }
 

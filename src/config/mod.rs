@@ -1,4 +1,4 @@
-//! The configuration: the YAML that the user writes, and what it means.
+//! The configuration: from YAML to types and back.
 //!
 //! `yaml` parses the file and keeps the position of every key and value; `env` replaces variables; [`model`] declares
 //! each key once (`keys`), from which come the reader, the writer, the JSON Schema and `conf/full.yaml`; `check` has the
@@ -29,7 +29,7 @@ pub use model::*;
 pub use problem::{ConfigErrors, FilePosition, Problem};
 pub use value::bind_address;
 
-use decode::{Decoder, Found};
+use decode::{Decoder, FoundValue};
 use kind::table;
 use outline::Outline;
 use yaml::{YamlNode, YamlValue};
@@ -72,7 +72,7 @@ pub fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, Confi
         let list = match &root.node.value {
             YamlValue::Map(_) => {
                 let map = root.map(vec!["backends"])?;
-                map.tell_unknown(&[]);
+                map.report_unknown(&[]);
                 match map.get("backends") {
                     Some(list) => root.item(list, "\"backends\" in the file".to_owned()),
                     None => {
@@ -100,7 +100,7 @@ fn read_with<T>(
     text: &str,
     expand: impl FnOnce(&mut YamlNode, &mut Vec<Problem>),
     what: &str,
-    read: impl FnOnce(&Found<'_>) -> Option<T>,
+    read: impl FnOnce(&FoundValue<'_>) -> Option<T>,
 ) -> Result<T, ConfigErrors> {
     let errors = |problems| ConfigErrors::new(name, text, problems);
     let mut root = yaml::parse(text).map_err(|problem| errors(vec![problem]))?;
@@ -110,7 +110,7 @@ fn read_with<T>(
         return Err(errors(problems)); // the values are not known
     }
     let decoder = Decoder::new(text);
-    let result = read(&Found::root(&root, what, &decoder));
+    let result = read(&FoundValue::root(&root, what, &decoder));
     match (result, decoder.into_problems()) {
         (Some(result), problems) if problems.is_empty() => Ok(result),
         (_, problems) => Err(errors(problems)),
@@ -134,7 +134,7 @@ pub fn find() -> Option<PathBuf> {
     places.into_iter().flatten().find(|path| path.exists())
 }
 
-/// Stands in the place of a secret.
+/// Replaces a secret.
 const MASKED: &str = "***";
 
 /// A configuration as JSON in the shape of the file, defaults filled in. JSON is YAML: reading it gives the same

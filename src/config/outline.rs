@@ -16,7 +16,7 @@ pub(super) enum Outline {
 }
 
 impl Outline {
-    /// Text. A dollar sign is written so that no variable is looked for behind it.
+    /// Text. A dollar sign is doubled, as it would begin a variable.
     pub(super) fn text(text: impl AsRef<str>) -> Self {
         Self::Text(text.as_ref().replace('$', "$$"))
     }
@@ -58,7 +58,7 @@ impl Outline {
                     let _ = write!(text, "{:indent$}-", "");
                     match item {
                         Self::Map(entries) if !entries.is_empty() => {
-                            // The first key stands behind the dash.
+                            // The first key follows the dash.
                             let mut inner = String::new();
                             item.block(indent + 2, &mut inner);
                             text.push(' ');

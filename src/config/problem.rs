@@ -1,8 +1,8 @@
-//! Problems of a configuration, told to the person who wrote it: all of them at once, each with its place.
+//! Problems of a configuration: all of them at once, each with its line and column.
 
 use std::fmt;
 
-/// A place in a file; both numbers begin at 1.
+/// A position in a file; both numbers begin at 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FilePosition {
     /// The line.
@@ -29,19 +29,19 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
-    /// The problems of `file`, whose contents are `text`; told in the order of their places.
+    /// The problems of `file`, with the contents `text`, sorted by position.
     pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.at);
         problems.dedup();
         Self { file: file.to_owned(), text: text.to_owned(), problems }
     }
 
-    /// The problems, in the order of their places.
+    /// The problems, sorted by position.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 
-    /// A problem on one line, with its place.
+    /// A problem on one line, with its position.
     pub fn line(&self, problem: &Problem) -> String {
         match problem.at {
             Some(at) => format!("{}:{}:{}: {}", self.file, at.line, at.column, problem.message),

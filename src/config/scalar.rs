@@ -1,4 +1,4 @@
-//! Kinds of single values. What a reader expects stands in its error: "must be …".
+//! Kinds of single values. An error says what the value must be: "must be …".
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -236,7 +236,7 @@ pub(super) fn file_mode() -> Kind<SocketMode> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::decode::{Decoder, Found};
+    use super::super::decode::{Decoder, FoundValue};
     use super::super::problem::FilePosition;
     use super::super::yaml::YamlValue;
     use super::*;
@@ -245,7 +245,7 @@ mod tests {
     fn read<T: 'static>(kind: &Kind<T>, text: &str) -> Option<T> {
         let at = FilePosition { line: 1, column: 1 };
         let node = YamlNode { at, value: YamlValue::Scalar(text.to_owned()) };
-        kind.read(&Found::root(&node, "it", &Decoder::new("")))
+        kind.read(&FoundValue::root(&node, "it", &Decoder::new("")))
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::kind::table;
 use super::model::Config;
-use super::shape::{KeyShape, Presence, Shape};
+use super::shape::{KeyShape, Presence, ValueShape};
 
 /// The schema of a whole configuration.
 pub(super) fn schema() -> Value {
@@ -30,9 +30,9 @@ pub(super) fn schema() -> Value {
     schema
 }
 
-fn of(shape: &Shape) -> Value {
+fn of(shape: &ValueShape) -> Value {
     match shape {
-        Shape::Scalar { forms, .. } => {
+        ValueShape::Scalar { forms, .. } => {
             // Free text may hold a variable anyway.
             let free = |form: &Value| form["type"] == "string" && form.get("pattern").is_none();
             let mut forms = forms.clone();
@@ -41,15 +41,15 @@ fn of(shape: &Shape) -> Value {
             }
             any_of(forms)
         }
-        Shape::List(item, least) => json!({"type": "array", "minItems": least, "items": of(item)}),
-        Shape::Named(item, _) => json!({
+        ValueShape::List(item, least) => json!({"type": "array", "minItems": least, "items": of(item)}),
+        ValueShape::Named(item, _) => json!({
             "type": "object",
             "minProperties": 1,
             "propertyNames": {"$ref": "#/$defs/name"},
             "additionalProperties": of(item),
         }),
-        Shape::Any(shapes) => any_of(shapes.iter().map(of).collect()),
-        Shape::Table { keys, needs } => {
+        ValueShape::Any(shapes) => any_of(shapes.iter().map(of).collect()),
+        ValueShape::Table { keys, needs } => {
             let properties: Map<_, _> = keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
             let required = keys.iter().filter(|key| key.presence == Presence::Required);
             let required: Vec<_> = required.map(|key| key.name).collect();

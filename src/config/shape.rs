@@ -8,10 +8,10 @@ use super::outline::Outline;
 #[derive(Clone, Debug)]
 pub(super) struct KeyShape {
     pub(super) name: &'static str,
-    /// What it means, in sentences.
+    /// Its meaning, in sentences.
     pub(super) doc: String,
     pub(super) presence: Presence,
-    pub(super) shape: Shape,
+    pub(super) shape: ValueShape,
     /// A value in YAML.
     pub(super) example: Option<&'static str>,
     /// When it has an effect, as in "for unix: addresses".
@@ -29,9 +29,9 @@ pub(super) enum Presence {
     Default(Outline),
 }
 
-/// What may stand somewhere.
+/// What a value may be.
 #[derive(Clone, Debug)]
-pub(super) enum Shape {
+pub(super) enum ValueShape {
     /// A single value.
     Scalar {
         /// As a JSON Schema, any of these.
@@ -44,11 +44,11 @@ pub(super) enum Shape {
         needs: Option<(&'static str, &'static [&'static str])>,
     },
     /// A list of at least so many.
-    List(Box<Shape>, usize),
+    List(Box<ValueShape>, usize),
     /// A map whose keys are names like this one.
-    Named(Box<Shape>, &'static str),
+    Named(Box<ValueShape>, &'static str),
     /// Any of these; the last one says most.
-    Any(Vec<Shape>),
+    Any(Vec<ValueShape>),
 }
 
 impl KeyShape {
@@ -57,7 +57,7 @@ impl KeyShape {
             name,
             doc: doc.concat().trim().to_owned(),
             presence: Presence::Optional,
-            shape: Shape::Any(Vec::new()),
+            shape: ValueShape::Any(Vec::new()),
             example: None,
             only: None,
             with: None,
@@ -73,7 +73,7 @@ impl KeyShape {
     /// All that there is to say about it.
     pub(super) fn text(&self) -> String {
         let mut text = self.doc.clone();
-        if let Shape::Scalar { range, .. } = &self.shape
+        if let ValueShape::Scalar { range, .. } = &self.shape
             && !range.is_empty()
         {
             text = format!("{text} {range}");

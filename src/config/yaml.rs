@@ -1,4 +1,4 @@
-//! What the user wrote, as a tree in which every key and every value knows its place in the file.
+//! What the user wrote, as a tree in which every key and every value has its position in the file.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde_yaml::{DuplicateKeyPolicy, MergeKeyPolicy, Spanned};
 
 use super::problem::{FilePosition, Problem};
 
-/// A value and where it stands.
+/// A value and its position.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct YamlNode {
     pub(super) at: FilePosition,
@@ -60,7 +60,7 @@ impl YamlNode {
     }
 }
 
-/// A key of a map and where it stands.
+/// A key of a map and its position.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct YamlKey {
     pub(super) at: FilePosition,
@@ -78,7 +78,7 @@ pub(super) fn parse(text: &str) -> Result<YamlNode, Problem> {
     serde_yaml::from_str_with_options::<YamlNode>(text, options).map_err(|error| {
         let at = error.location().map(FilePosition::from);
         let error = error.without_snippet().to_string();
-        // The place is told in front of the message.
+        // The position is shown in front of the message.
         let message = error.split(" at line ").next().unwrap_or(&error);
         let message = message.strip_prefix("error: ").unwrap_or(message).trim_end_matches([':', '\n', ' ']);
         let line = at.and_then(|at| text.lines().nth(at.line.checked_sub(1)?)).unwrap_or_default();
@@ -86,7 +86,7 @@ pub(super) fn parse(text: &str) -> Result<YamlNode, Problem> {
     })
 }
 
-/// What a reader of YAML says, in words that say what to do about it.
+/// A parser's message, with what to do about it.
 fn explain(message: &str, line: &str) -> String {
     if let Some((_, rest)) = message.split_once("duplicate mapping key: ") {
         let key = rest.split(", set ").next().unwrap_or(rest);
@@ -119,11 +119,11 @@ impl<'de> Deserialize<'de> for YamlNode {
 
 impl<'de> Deserialize<'de> for YamlValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader)
+        deserializer.deserialize_any(YamlVisitor)
     }
 }
 
-struct Reader;
+struct YamlVisitor;
 
 macro_rules! scalar {
     ($($visit:ident: $type:ty),*) => {
@@ -133,7 +133,7 @@ macro_rules! scalar {
     };
 }
 
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for YamlVisitor {
     type Value = YamlValue;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,7 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn keys_and_values_know_their_places() {
+    fn keys_and_values_have_their_positions() {
         let root = parse("pools:\n  web:\n    every: 2s\n    list: [1, {a: b}]\n").unwrap();
         let YamlValue::Map(pairs) = root.value else { panic!() };
         assert_eq!(pairs[0].0.at, FilePosition { line: 1, column: 1 });

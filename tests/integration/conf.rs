@@ -1,17 +1,17 @@
 //! The example configurations, as their users run them. Each test replaces only the addresses, name server, Docker
 //! engine and files.
 
+mod containers;
+mod databases;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::support::backend::{self, Backend};
 use crate::support::dns::Dns;
 use crate::support::engine::Engine;
-use crate::support::postgres::{Asks, in_recovery, serve_after_startup};
 use crate::support::{Lb, connect_to, eventually, http_get};
 use pointsman::cli::demo::zone::Service;
 use regex::Regex;
@@ -316,191 +316,6 @@ fn protected_limits_each_backend_and_has_a_spare_one() {
         (one["state"] == "up").then(|| one["ramp"].as_u64().unwrap())
     });
     assert!(ramp < 100, "{ramp}");
-    end(lb);
-}
-
-/// The addresses that have the first role.
-struct Roles(Arc<AtomicU8>);
-
-impl Roles {
-    fn new() -> (Self, impl Fn(IpAddr) -> bool + Send + Sync + 'static) {
-        let first = Arc::new(AtomicU8::new(1));
-        let theirs = Arc::clone(&first);
-        (Self(first), move |asked| asked == ip(theirs.load(Ordering::SeqCst)))
-    }
-
-    /// Each listener leads to the server of its role. When the roles change, the clients of the old first server are
-    /// disconnected at once, and new ones reach the new server.
-    fn are_followed(&self, lb: &Lb, first: &str, second: &str, kind: &str) {
-        for name in [first, second] {
-            when_up(lb, name, 1, &[kind]);
-        }
-        assert_eq!(pool(lb, first)["algorithm"], "round-robin");
-        assert_eq!(pool(lb, second)["algorithm"], "least-connections");
-        let (mut old, at) = self.ask(lb, first).unwrap();
-        assert_eq!((at, self.ask(lb, second).unwrap().1), (ip(1), ip(2)));
-        self.0.store(2, Ordering::SeqCst);
-        assert_eq!(old.read(&mut [0]).unwrap(), 0, "the client of the old one is sent away");
-        for (name, now) in [(first, 2), (second, 1)] {
-            eventually(&format!("{name} leads to the other one"), || {
-                (self.ask(lb, name)?.1 == ip(now)).then_some(())
-            });
-        }
-    }
-
-    /// A connection to a listener, and the server behind it.
-    fn ask(&self, lb: &Lb, listener: &str) -> Option<(TcpStream, IpAddr)> {
-        let mut stream = connect_to(lb.address(listener)).ok()?;
-        stream.write_all(b"who\n").ok()?;
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while byte != *b"\n" {
-            stream.read_exact(&mut byte).ok()?;
-            line.extend(byte);
-        }
-        Some((stream, String::from_utf8(line).unwrap().trim().parse().unwrap()))
-    }
-}
-
-/// Answers a client that asks for the server's name, until one side closes; passes the first bytes of other clients to
-/// `check`.
-fn serve_role(mut stream: TcpStream, ip: IpAddr, check: impl Fn(&mut TcpStream, &[u8])) {
-    let mut said = [0; 4096];
-    let Ok(n @ 1..) = stream.read(&mut said) else { return };
-    if !said.starts_with(b"who\n") {
-        return check(&mut stream, &said[..n]);
-    }
-    let _ = writeln!(stream, "{ip}");
-    let _ = stream.read(&mut [0]);
-}
-
-#[test]
-fn redis_leads_to_the_master_and_to_the_replicas() {
-    let (roles, is_master) = Roles::new();
-    let server = everywhere(move |stream, ip| {
-        serve_role(stream, ip, |stream, said| {
-            assert!(said.ends_with(b"ROLE\r\n"), "{said:?}");
-            let role = if is_master(ip) { "$6\r\nmaster" } else { "$5\r\nslave" };
-            let _ = stream.write_all(format!("+PONG\r\n*1\r\n{role}\r\n").as_bytes());
-        });
-    });
-    let dns = dns("redis", [1, 2]);
-    let lb = Example::new("redis").with_dns(&dns, server.address.port()).start();
-    roles.are_followed(&lb, "master", "replicas", "redis");
-    end(lb);
-}
-
-#[test]
-fn postgres_leads_to_the_primary_and_to_the_standbys() {
-    let (roles, is_primary) = Roles::new();
-    let server = everywhere(move |stream, ip| {
-        serve_role(stream, ip, |stream, said| {
-            let startup = String::from_utf8_lossy(&said[8..]);
-            assert!(startup.contains("user\0pointsman\0"), "{startup:?}");
-            let answer = in_recovery(if is_primary(ip) { b"f" } else { b"t" });
-            let _ = serve_after_startup(stream, Asks::Scram("secret"), &answer);
-        });
-    });
-    let dns = dns("postgres", [1, 2]);
-    let example = Example::new("postgres").with_dns(&dns, server.address.port());
-    let lb = example.with_secret("postgres_check", "secret\n").start();
-    roles.are_followed(&lb, "primary", "standbys", "postgres");
-    end(lb);
-}
-
-#[test]
-fn patroni_leads_to_the_primary_and_to_the_replicas() {
-    let (roles, is_primary) = Roles::new();
-    let patroni = everywhere(move |mut stream, ip| {
-        let Some(request) = backend::read_request(&mut stream) else { return };
-        let path = request.split(' ').nth(1).unwrap_or_default();
-        let status = match (path, is_primary(ip)) {
-            ("/primary", true) | ("/replica?lag=16MB", false) => 200,
-            _ => 503,
-        };
-        let _ = write!(stream, "HTTP/1.1 {status} So\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    });
-    let server = everywhere(|stream, ip| serve_role(stream, ip, |_, said| panic!("{said:?}")));
-    let dns = dns("patroni", [1, 2]);
-    let example = Example::new("patroni").with_dns(&dns, server.address.port());
-    let lb = example.with("port: 8008", &format!("port: {}", patroni.address.port())).start();
-    roles.are_followed(&lb, "primary", "replicas", "http");
-    end(lb);
-}
-
-#[test]
-fn containers_follows_those_with_the_label() {
-    let (engine, server) = (Engine::start(), http_everywhere());
-    let labelled = || json!({"pointsman.pool": "web"});
-    engine.run("one", labelled());
-    engine.run("other", json!({}));
-    engine.run("two", labelled());
-    let lb = Example::new("containers")
-        .with(r"(label: pointsman.pool=web), port: 5000", &format!("$1, {}", at(&engine, &server)))
-        .start();
-    assert_eq!(when_up(&lb, "web", 2, &["http"])["algorithm"], "least-connections");
-    let [one, two] = ["one", "two"].map(|name| engine.address_of(name));
-    assert_eq!(answers(&lb, "web", 10).into_keys().collect::<Vec<_>>(), [one, two.clone()]);
-    engine.kill("one");
-    when_up(&lb, "web", 1, &["http"]);
-    assert_eq!(answers(&lb, "web", 4), counts([(two, 4)]));
-    end(lb);
-}
-
-/// The keys with the address of the engine's stand-in and the port of its containers.
-fn at(engine: &Engine, server: &Backend) -> String {
-    format!("engine: \"{}\", port: {}", engine.address(), server.address.port())
-}
-
-#[test]
-fn labels_finds_containers_and_what_a_file_lists() {
-    let (engine, server) = (Engine::start(), http_everywhere());
-    engine.run("one", json!({"pointsman.pool": "web", "pointsman.weight": "3"}));
-    let port = server.address.port();
-    let listed = |n: u8| format!("- {{address: \"{}:{port}\", name: listed-{n}}}\n", ip(n));
-    let lb = Example::new("labels")
-        .with(r"(label: pointsman.pool=web), port: 5000", &format!("$1, {}", at(&engine, &server)))
-        .with_file("backends.yaml", &listed(1))
-        .start();
-    assert_eq!(when_up(&lb, "web", 2, &["http"])["algorithm"], "weighted");
-    let one = engine.address_of("one");
-    assert_eq!(answers(&lb, "web", 8), counts([(one.clone(), 6), (ip(1).to_string(), 2)]));
-    let new = lb.folder().join("new.yaml");
-    std::fs::write(&new, listed(1) + &listed(2)).unwrap();
-    std::fs::rename(new, lb.folder().join("backends.yaml")).unwrap();
-    when_up(&lb, "web", 3, &["http"]);
-    let expected = [(one, 6), (ip(1).to_string(), 2), (ip(2).to_string(), 2)];
-    assert_eq!(answers(&lb, "web", 10), counts(expected));
-    end(lb);
-}
-
-#[test]
-fn replicas_starts_two_and_more_by_hand() {
-    let (engine, server) = (Engine::start(), http_everywhere());
-    let lb = Example::new("replicas")
-        .with("engine: unix:///var/run/docker.sock", &format!("engine: \"{}\"", engine.address()))
-        .with("port: 5000", &format!("port: {}", server.address.port()))
-        .start();
-    assert_eq!(when_up(&lb, "web", 2, &["http"])["algorithm"], "least-connections");
-    assert_eq!(engine.state().created[0]["Image"], "backend-flask");
-    let replicas = pool(&lb, "web")["replicas"].take();
-    assert_eq!(
-        (&replicas["min"], &replicas["max"], &replicas["autoscale"]),
-        (&json!(2), &json!(10), &json!(true))
-    );
-    // As in the comment at the top of the file.
-    let names = |(status, body): (u16, String)| {
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str::<Value>(&body).unwrap()["message"]["replicas"].take()
-    };
-    let two = json!(["Server 1", "Server 2"]);
-    assert_eq!(names(lb.get("/rep")), two);
-    let added = names(lb.request("POST", "/add", r#"{"n": 2, "hostnames": ["Server 9"]}"#));
-    assert_eq!(added, json!(["Server 1", "Server 2", "Server 9", "Server 3"]));
-    when_up(&lb, "web", 4, &["http"]);
-    assert_eq!(answers(&lb, "web", 12).len(), 4);
-    let left = names(lb.request("DELETE", "/rm", r#"{"n": 1, "hostnames": ["Server 9"]}"#));
-    assert_eq!(left, json!(["Server 1", "Server 2", "Server 3"]));
     end(lb);
 }
 

@@ -1,13 +1,13 @@
-//! What `pointsman check` says of broken configurations, as the person who wrote them reads it.
+//! What `pointsman check` says about broken configurations.
 //!
-//! The snapshots stand in `tests/integration/snapshots`; `cargo insta review` shows what a change does to them.
+//! The snapshots are in `tests/integration/snapshots`; `cargo insta review` shows what a change does to them.
 
 use std::process::Command;
 
 use crate::support::Limited;
 
-/// What the user sees, and with it what he wrote.
-fn told(text: &str) -> String {
+/// The error output for a configuration.
+fn errors_of(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pointsman.yaml"), text).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_pointsman"))
@@ -26,7 +26,7 @@ macro_rules! errors {
     ($($name:ident: $text:expr;)*) => {
         $(#[test]
         fn $name() {
-            insta::with_settings!({omit_expression => true}, { insta::assert_snapshot!(told($text)) });
+            insta::with_settings!({omit_expression => true}, { insta::assert_snapshot!(errors_of($text)) });
         })*
     };
 }
@@ -43,7 +43,7 @@ pools:
 runtime:
   drian: {timeout: 30s}
 ";
-    backends_that_are_the_balancer_itself: "\
+    backends_at_addresses_of_the_balancer: "\
 admin: {bind: 127.0.0.1:9900}
 listeners:
   web: {bind: ['0.0.0.0:8080', '[::1]:8081'], pool: web}
@@ -55,7 +55,7 @@ pools:
       - static: [{address: '[::1]:8081', weight: 2}]
   other: {discover: [{static: [127.0.0.1:9900]}]}
 ";
-    a_key_that_a_later_version_knows: "\
+    a_key_of_a_later_version: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web, allow: [10.0.0.0/8]}
 pools:
@@ -63,7 +63,7 @@ pools:
     discover: [{dns: backend:5000}]
     send_proxy_protocol: v2
 ";
-    replicas_that_cannot_be: "\
+    invalid_replicas: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: a}
 pools:
@@ -89,7 +89,7 @@ pools:
     on_down: wait
     on_leave: {close: 5m, reset: 5m}
 ";
-    backends_that_cannot_be: "\
+    invalid_backends: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
 pools:
@@ -114,7 +114,7 @@ pools:
       - dns: backend:5000
       - dns: backend:5000
 ";
-    weights_that_do_nothing: "\
+    weights_without_effect: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
   api: {bind: 0.0.0.0:8081, pool: api}
@@ -125,7 +125,7 @@ pools:
   api:
     discover: [{static: [{address: 10.0.0.1:1, weight: 3}, 10.0.0.2:1]}]
 ";
-    sources_that_cannot_be: "\
+    invalid_sources: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
 pools:
@@ -157,7 +157,7 @@ pools:
       - docker: {label: pointsman.pool=web, port: 5000}
       - docker: {label: pointsman.pool=web, port: 5000, healthcheck: false}
 ";
-    backups_of_nobody: "\
+    backups_without_another_backend: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
   api: {bind: 0.0.0.0:8081, pool: api}
@@ -165,7 +165,7 @@ pools:
   web: {discover: [{static: [{address: 10.0.0.1:1, backup: true}, {address: 10.0.0.2:1, backup: true}]}]}
   api: {discover: [{static: [{address: 10.0.0.1:1, backup: yes, connections: 0}]}]}
 ";
-    hashes_that_do_nothing: "\
+    hashes_without_effect: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
 pools:
@@ -174,7 +174,7 @@ pools:
   table: {discover: [{dns: a:1}], balance: maglev, hash: {slots: 512, virtual_nodes: 9}, slow_start: 10s}
   unknown: {discover: [{dns: a:1}], balance: ringhash, hash: {slots: 512}, slow_start: 10s}
 ";
-    hashes_that_cannot_be: "\
+    invalid_hashes: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
 pools:
@@ -188,7 +188,7 @@ pools:
     hash: {slots: 16, virtual_nodes: 9}
     discover: [{static: [10.0.0.1:1, 10.0.0.2:1]}]
 ";
-    limits_that_cannot_be: "\
+    invalid_limits: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
 pools:
@@ -213,7 +213,7 @@ pools:
   web: {discover: [{dns: backend:5000}]}
   db: {discover: [{dns: db:5432}]}
 ";
-    two_on_one_address: "\
+    two_listeners_on_one_address: "\
 admin: {bind: 127.0.0.1:9900}
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
@@ -230,7 +230,7 @@ listeners:
 pools:
   web: {discover: [{dns: backend:5000}], keepalive: 10h, user_timeout: 100ms, fast_open: 256}
 ";
-    shadows_that_cannot_be: "\
+    invalid_shadows: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
   api: {bind: 0.0.0.0:8081, pool: api}
@@ -238,7 +238,7 @@ pools:
   web: {discover: [{dns: backend:5000}], shadow: [least-connection, ewma, random-two]}
   api: {discover: [{dns: backend:5000}], shadow: least-connections}
 ";
-    options_of_tcp_without_an_address_of_tcp: "\
+    tcp_options_without_a_tcp_address: "\
 listeners:
   one: {bind: unix:/run/one.sock, pool: web, keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 30s}
   two: {bind: unix:/run/two.sock, pool: web, keepalive: off, defer_accept: off}
@@ -254,7 +254,7 @@ pools:
     discover: [{dns: backend:5000}]
     health: {http: /health, every: 1s, timeout: 2s}
 ";
-    checks_of_no_kind_and_of_two: "\
+    checks_of_no_kind_and_of_two_kinds: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
   api: {bind: 0.0.0.0:8081, pool: api}
@@ -262,7 +262,7 @@ pools:
   web: {discover: [{dns: a:1}], health: {every: 1s}}
   api: {discover: [{dns: b:1}], health: {http: /, tcp: {}}}
 ";
-    checks_that_cannot_be: "\
+    invalid_checks: "\
 runtime: {max_checks: 0}
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web}
@@ -284,10 +284,10 @@ pools:
       - tcp
   none: {discover: [{dns: a:1}], health: []}
 ";
-    nothing_at_all: "";
-    nothing_in_it: "listeners: {}\npools: {}\n";
+    an_empty_file: "";
+    empty_maps: "listeners: {}\npools: {}\n";
     a_list_instead_of_a_map: "- listeners\n- pools\n";
-    a_name_that_cannot_be: "\
+    invalid_names: "\
 listeners:
   \"web/1\": {bind: 0.0.0.0:8080, pool: web}
 pools:

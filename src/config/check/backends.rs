@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::super::decode::{Decoder, Found, MapReader};
+use super::super::decode::{Decoder, FoundValue, MapReader};
 use super::super::kind::Kind;
 use super::super::model::{Pool, Source, SourceKey, StaticBackend, source, static_backend};
 use super::super::yaml::{YamlKey, YamlNode};
 
-/// Reads a node again, whose problems were noted before.
+/// Reads a node again, whose problems were reported before.
 fn again<T: 'static>(kind: &Kind<T>, node: &YamlNode) -> Option<T> {
-    kind.read(&Found::root(node, "", &Decoder::new("")))
+    kind.read(&FoundValue::root(node, "", &Decoder::new("")))
 }
 
 /// The items of a pool's `discover`.
@@ -28,11 +28,14 @@ pub(super) fn listed(pool: &YamlNode) -> impl Iterator<Item = (StaticBackend, &Y
 }
 
 /// That two backends have the same address or the same name is a problem of `found`.
-pub(in crate::config) fn names(list: &YamlNode, found: &Found<'_>) {
-    tell_twice(in_list(list), found);
+pub(in crate::config) fn names(list: &YamlNode, found: &FoundValue<'_>) {
+    report_duplicates(in_list(list), found);
 }
 
-fn tell_twice<'a>(listed: impl Iterator<Item = (StaticBackend, &'a YamlNode)>, found: &Found<'_>) {
+fn report_duplicates<'a>(
+    listed: impl Iterator<Item = (StaticBackend, &'a YamlNode)>,
+    found: &FoundValue<'_>,
+) {
     let (mut addresses, mut names) = (HashSet::new(), HashSet::new());
     for (backend, node) in listed {
         let new = (addresses.insert(backend.address), names.insert(backend.name.clone()));
@@ -57,9 +60,9 @@ pub(super) fn sources(pool: &mut Pool, map: &MapReader<'_>) {
         }
         keys.push(key);
     }
-    tell_twice(listed(found.node), found);
+    report_duplicates(listed(found.node), found);
     merge_static(pool);
-    tell_without_effect(pool, map, keys.is_empty());
+    report_without_effect(pool, map, keys.is_empty());
 }
 
 /// All backends that are written down are one source, at the position of the first ones.
@@ -79,7 +82,7 @@ fn merge_static(pool: &mut Pool) {
 }
 
 /// Weights and backups without effect are problems. `alone`: there is no other source.
-fn tell_without_effect(pool: &Pool, map: &MapReader<'_>, alone: bool) {
+fn report_without_effect(pool: &Pool, map: &MapReader<'_>, alone: bool) {
     let (found, what) = (map.found, map.what());
     let listed: Vec<_> = listed(found.node).collect();
     if !pool.balance.heeds_weights() && !map.misread("balance") {

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::decode::Found;
-use super::super::keys::{Beside, Keys, settings, words};
+use super::super::decode::FoundValue;
+use super::super::keys::{Beside, ConfigKeys, settings, words};
 use super::super::kind::word;
 use super::super::kind::{Kind, list, optional, shorthand, table};
 use super::super::outline::{Map, Outline};
 use super::super::scalar::{MOST, flag, interval, path, port, text, time, whole};
-use super::super::shape::Shape;
+use super::super::shape::ValueShape;
 use super::super::value::{
     backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
 };
@@ -126,7 +126,7 @@ pub(in crate::config) fn source() -> Kind<Source> {
 }
 
 /// Each kind of source has keys of its own.
-fn read(found: &Found<'_>) -> Option<Source> {
+fn read(found: &FoundValue<'_>) -> Option<Source> {
     let map = found.map([SOURCES, BESIDE].concat())?;
     match map.kind(&SOURCES) {
         Some("static") => found.table(&SOURCES).map(|StaticSource { backends }| Source::Static(backends)),
@@ -139,7 +139,7 @@ fn read(found: &Found<'_>) -> Option<Source> {
             .table(&SOURCES)
             .map(|DockerSource { docker, hold }| Source::Docker(Docker { hold, ..docker })),
         None => {
-            map.tell_unknown(&[]);
+            map.report_unknown(&[]);
             None
         }
     }
@@ -159,8 +159,8 @@ fn write(source: &Source) -> Outline {
     map.into()
 }
 
-fn shape() -> Shape {
-    Shape::Any(vec![
+fn shape() -> ValueShape {
+    ValueShape::Any(vec![
         table::<StaticSource>().shape(),
         table::<DnsSource>().shape(),
         table::<Srv>().shape(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::check;
 use super::super::decode::MapReader;
-use super::super::keys::{Beside, Keys, settings, words};
+use super::super::keys::{Beside, ConfigKeys, settings, words};
 use super::super::kind::{Kind, one_or_list, optional, shorthand, table, word, word_of};
 use super::super::outline::Map;
 use super::super::scalar::{interval, path, port, text, time, time_from, whole};
@@ -81,7 +81,7 @@ fn redis() -> Kind<RedisCheck> {
     shorthand(word_of(REDIS_ROLES), RedisCheck::new)
 }
 
-impl Keys for Check {
+impl ConfigKeys for Check {
     fn names(names: &mut Vec<&'static str>) {
         names.extend(CHECKS);
     }

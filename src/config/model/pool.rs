@@ -280,13 +280,13 @@ fn no_limit() -> Kind<Option<NonZeroU32>> {
 /// What happens to the connections of a backend that is taken out (`on_down`, `on_leave`, `on_drain`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// They run on.
+    /// They continue.
     Keep,
-    /// They are ended.
+    /// They end.
     End {
         /// By an orderly close or by a reset.
         how: Ending,
-        /// Not before so long after; who is back by then keeps them.
+        /// Not before this delay; a backend that is back by then keeps its connections.
         after: Duration,
         /// Zero: at once. Else they are ended one by one, spread evenly over this time, so that the clients
         /// do not all come back in the same instant.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::check;
 use super::super::decode::MapReader;
-use super::super::keys::{Keys, settings};
+use super::super::keys::{ConfigKeys, settings};
 use super::super::kind::{Kind, optional, shorthand, table};
 use super::super::outline::Map;
 use super::super::scalar::{MOST, flag, interval, port, text, time, time_within, whole};
@@ -82,13 +82,13 @@ impl Replicas {
 /// Which containers of others are adopted (`replicas.adopt`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adopt {
-    /// Those whose name is like this; `*` stands for anything.
+    /// Those with a name like this; `*` stands for anything.
     Name(String),
     /// Those that have this label, as `key` or `key=value`.
     Label(String),
 }
 
-impl Keys for Adopt {
+impl ConfigKeys for Adopt {
     fn names(names: &mut Vec<&'static str>) {
         names.extend(ADOPT);
     }

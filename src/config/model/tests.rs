@@ -1,4 +1,4 @@
-//! What is written means what it says: each new word of a pool, read into its type.
+//! The keys of a pool, read into their types.
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -42,7 +42,7 @@ fn every_algorithm_has_its_name() {
 }
 
 #[test]
-fn what_is_hashed_and_on_which_ring() {
+fn hash_keys_are_read() {
     assert_eq!(pool("balance: maglev").hash, Hash::default());
     assert_eq!(
         pool("balance: ring-hash, hash: {key: source-net, slots: 512, virtual_nodes: 9, load_factor: 1.25}")
@@ -94,7 +94,7 @@ fn sources_with_all_their_settings() {
 }
 
 #[test]
-fn sources_stand_in_their_order_and_all_that_is_written_down_is_one() {
+fn sources_keep_their_order_and_static_backends_are_one_source() {
     let sources =
         read("discover: [{dns: a:1}, {static: [10.0.0.1:1]}, {dns: b:1}, {static: [10.0.0.2:1]}]").discover;
     let keys: Vec<_> = sources.iter().map(|source| SourceKey::from(source).to_string()).collect();
@@ -104,7 +104,7 @@ fn sources_stand_in_their_order_and_all_that_is_written_down_is_one() {
 }
 
 #[test]
-fn one_label_in_two_networks_or_with_two_ports_is_two_sources() {
+fn a_label_in_two_networks_or_with_two_ports_is_two_sources() {
     let items = ["{label: a, network: n}", "{label: a, network: m}", "{label: a, port: 1}", "a"];
     let list: Vec<_> = items.iter().map(|item| format!("{{docker: {item}}}")).collect();
     let sources = read(&format!("discover: [{}]", list.join(", "))).discover;
@@ -113,7 +113,7 @@ fn one_label_in_two_networks_or_with_two_ports_is_two_sources() {
 }
 
 #[test]
-fn a_check_stands_alone_or_in_a_list() {
+fn health_is_a_check_or_a_list() {
     let one = pool("health: {tcp: {}, every: 4s, fast_every: 1s, grace: 20s}").health;
     let wanted = Health {
         every: seconds(4),
@@ -142,7 +142,7 @@ fn statuses_are_codes_classes_and_ranges() {
 
 proptest! {
     #[test]
-    fn a_status_is_wanted_if_it_is_within(first in 0..700_u16, last in 0..700_u16) {
+    fn a_status_range_is_within_100_to_599(first in 0..700_u16, last in 0..700_u16) {
         let check = format!("discover: [{{dns: a:1}}], health: {{http: {{path: /, status: {first}-{last}}}}}");
         let wanted = (100..=599).contains(&first) && (first..=599).contains(&last);
         match try_read(&check) {
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn a_service_is_read_as_it_is_written(service in "_[a-z0-9-]{1,62}", name in "([a-z0-9_-]{1,20}\\.){1,5}") {
+    fn an_srv_name_is_read_as_written(service in "_[a-z0-9-]{1,62}", name in "([a-z0-9_-]{1,20}\\.){1,5}") {
         let srv = format!("{service}._tcp.{name}");
         prop_assert_eq!(
             read(&format!("discover: [{{srv: '{srv}'}}]")).discover,
@@ -166,7 +166,7 @@ proptest! {
 }
 
 #[test]
-fn an_exchange_is_bytes_however_it_is_quoted() {
+fn an_exchange_is_the_same_bytes_in_any_quotes() {
     let exchange = |send: &str, expect: &str| {
         vec![Check::Exchange(Exchange { send: send.into(), expect: expect.into() })]
     };
@@ -220,7 +220,7 @@ fn databases_have_roles() {
 }
 
 #[test]
-fn ejection_is_off_unless_it_is_asked_for() {
+fn ejection_is_off_by_default() {
     assert_eq!(pool("panic: 0%").eject, None);
     assert_eq!(pool("eject: {}").eject, Some(Eject::default()));
     assert_eq!(pool("eject:").eject, Some(Eject::default()));
@@ -242,7 +242,7 @@ fn limits_of_zero_are_none() {
     assert_eq!(pool("limits: {}").limits, limits(0, 0));
     assert_eq!(pool("limits: {connections: 0, queue: 0}").limits, limits(0, 0));
     assert_eq!(pool("limits: {connections: 9, queue: 4}").limits, limits(9, 4));
-    // Only they know whether a backend has a limit of its own.
+    // A file's backends may have limits of their own.
     assert_eq!(read("discover: [{file: f}], limits: {queue: 4}").limits, limits(0, 4));
     assert_eq!(
         read("discover: [{static: [{address: 10.0.0.1:1, connections: 1}]}], limits: {queue: 4}").limits,
@@ -251,7 +251,7 @@ fn limits_of_zero_are_none() {
 }
 
 #[test]
-fn the_rest_of_a_pool() {
+fn panic_slow_start_and_policies_are_read() {
     let pool = pool("panic: 30%, slow_start: 10s, on_drain: {close: 1m}");
     assert_eq!(pool.panic, Percent(30));
     assert_eq!(pool.slow_start, seconds(10));
@@ -263,7 +263,7 @@ fn written(text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {
 }
 
 #[test]
-fn a_file_holds_the_list_that_could_stand_under_static() {
+fn a_file_has_the_same_list_as_static() {
     let two = written("- 10.0.0.1:1\n- {address: 10.0.0.2:1, name: big, weight: 3}\n").unwrap();
     assert_eq!(two.iter().map(|backend| &*backend.name).collect::<Vec<_>>(), ["10.0.0.1:1", "big"]);
     assert_eq!(two[1].weight, 3);
@@ -278,21 +278,21 @@ fn a_file_holds_the_list_that_could_stand_under_static() {
 #[test]
 fn a_file_cannot_read_the_environment() {
     for list in ["- {address: 10.0.0.1:1, name: \"${PATH}\"}", "- 10.0.0.1:${POINTSMAN_TEST_NONE:-7}"] {
-        let told = written(list).unwrap_err().to_string();
-        assert!(told.contains("variables are replaced in the configuration only"), "{told}");
-        assert!(!told.contains(&std::env::var("PATH").unwrap()), "{told}");
+        let errors = written(list).unwrap_err().to_string();
+        assert!(errors.contains("variables are replaced in the configuration only"), "{errors}");
+        assert!(!errors.contains(&std::env::var("PATH").unwrap()), "{errors}");
     }
     assert_eq!(&*written("- {address: 10.0.0.1:1, name: $PATH}").unwrap()[0].name, "$PATH");
 }
 
 #[test]
-fn a_file_has_the_errors_of_the_configuration_with_their_places() {
-    let told = |text: &str| written(text).unwrap_err().to_string();
+fn a_file_has_errors_with_positions() {
+    let errors = |text: &str| written(text).unwrap_err().to_string();
     for empty in ["", "\n", "# nothing yet\n", "---\n"] {
         assert!(
-            told(empty).contains(": the file is empty; for no backends at all write []"),
+            errors(empty).contains(": the file is empty; for no backends at all write []"),
             "{}",
-            told(empty)
+            errors(empty)
         );
     }
     let broken = "\
@@ -305,6 +305,6 @@ fn a_file_has_the_errors_of_the_configuration_with_their_places() {
 - {name: b}
 ";
     let others = ["backend: [10.0.0.1:5000]", "backends: 10.0.0.1:5000", "10.0.0.1:5000", "- [10.0.0.1:5000"];
-    let all: Vec<_> = [broken].into_iter().chain(others).map(told).collect();
+    let all: Vec<_> = [broken].into_iter().chain(others).map(errors).collect();
     insta::assert_snapshot!(all.join("\n"));
 }

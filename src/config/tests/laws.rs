@@ -97,7 +97,7 @@ fn tree() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn nothing_makes_it_panic_and_every_problem_has_its_place(tree in tree()) {
+    fn no_text_panics_and_every_problem_has_its_position(tree in tree()) {
         let pool = json!({"listeners": {"web": {"bind": ":1", "pool": "web"}}, "pools": {"web": tree}});
         let within = |key: &str| json!({"pools": {"web": {key: tree}}});
         for text in [&tree, &pool, &within("discover"), &within("health")].map(ToString::to_string) {
@@ -111,7 +111,7 @@ proptest! {
     }
 
     #[test]
-    fn every_misspelled_key_is_told_at_its_place(wrong in prop::collection::btree_set(0..12_usize, 1..12)) {
+    fn every_misspelled_key_is_reported_at_its_position(wrong in prop::collection::btree_set(0..12_usize, 1..12)) {
         // A key on a line of its own is misspelled by a letter more.
         let lines = ["runtime:", "  workers: 1", "log:", "  level: info", "  keep: 3", "listeners:", "  web:",
             "    bind: 127.0.0.1:1", "    pool: web", "pools:", "  web:", "    discover: [{dns: a:1}]",
@@ -131,8 +131,8 @@ proptest! {
             .map(|(index, line)| if wrong.contains(&index) { line.replacen(':', "x:", 1) } else { (*line).to_owned() })
             .collect();
         let report = read(&text.join("\n")).unwrap_err();
-        let told: BTreeSet<usize> = report.problems().iter().map(|problem| problem.at.unwrap().line - 1).collect();
-        prop_assert_eq!(told, wrong.iter().copied().filter(read_at_all).collect::<BTreeSet<_>>());
+        let reported: BTreeSet<usize> = report.problems().iter().map(|problem| problem.at.unwrap().line - 1).collect();
+        prop_assert_eq!(reported, wrong.iter().copied().filter(read_at_all).collect::<BTreeSet<_>>());
         prop_assert!(report.problems().iter().all(|problem| problem.message.contains("did you mean")), "{}", report);
     }
 }

@@ -63,7 +63,7 @@ fn read(text: &str) -> Result<Config, ConfigErrors> {
 }
 
 #[test]
-fn clients_are_probed_as_their_listener_says_or_else_as_the_pool_does() {
+fn a_listener_without_keepalive_has_that_of_its_pool() {
     let config = read(
         r"
 listeners:
@@ -99,12 +99,12 @@ fn reads_back(config: &Config) {
 }
 
 #[test]
-fn what_is_written_down_of_a_configuration_reads_back() {
+fn a_printed_configuration_reads_back() {
     reads_back(&read(EVERYTHING).unwrap());
     for path in examples() {
         reads_back(&read(&std::fs::read_to_string(&path).unwrap()).unwrap());
     }
-    // What could be taken for something else.
+    // Text that YAML could read as something else.
     let odd = r"
 listeners: {on: {bind: ['unix:/tmp/$$x: y', 'unix:#'], pool: '1', keepalive: off}, no: {bind: unix:/y, pool: '1'}}
 pools:
@@ -117,23 +117,23 @@ pools:
 }
 
 #[test]
-fn a_mode_without_quotes_is_refused_whatever_yaml_makes_of_it() {
-    let told = |mode: &str| {
+fn a_mode_without_quotes_is_an_error() {
+    let mode_of = |mode: &str| {
         let text = format!(
             "{{listeners: {{l: {{bind: 'unix:/l', pool: p, socket_mode: {mode}}}}}, pools: {{p: {{discover: [{{static: [1.2.3.4:5]}}]}}}}}}"
         );
         read(&text).map(|config| config.listeners["l"].socket_mode).map_err(|report| report.to_string())
     };
     for (mode, wanted) in [("'0660'", 0o660), ("\"0o600\"", 0o600)] {
-        assert_eq!(told(mode), Ok(SocketMode(wanted)));
+        assert_eq!(mode_of(mode), Ok(SocketMode(wanted)));
     }
     for mode in ["0660", "660", "0o660", "432", "0x1b0"] {
-        assert!(told(mode).unwrap_err().contains("must be a mode in quotes"), "{mode}");
+        assert!(mode_of(mode).unwrap_err().contains("must be a mode in quotes"), "{mode}");
     }
 }
 
 #[test]
-fn a_mode_of_what_has_no_unix_path_is_a_problem() {
+fn a_mode_without_a_unix_path_is_an_error() {
     let pools = "pools: {p: {discover: [{static: [1.2.3.4:5]}]}}";
     for (admin, listener) in [("", ", socket_mode: '0660'"), (", socket_mode: '0660'", "")] {
         let text = format!(

@@ -12,7 +12,7 @@ fn schema() -> Value {
     serde_json::from_str(&json_schema()).unwrap()
 }
 
-/// Shows `see` every key below a part of the schema: its path, where `*` stands for a name, and what is said of it.
+/// Calls `see` with every key below a part of the schema: its path, with `*` for a name, and its schema.
 fn visit(schema: &Value, node: &Value, path: &str, see: &mut dyn FnMut(&str, &Value)) {
     let node = match node["$ref"].as_str() {
         Some(reference) => schema.pointer(reference.trim_start_matches('#')).unwrap(),
@@ -33,7 +33,7 @@ fn visit(schema: &Value, node: &Value, path: &str, see: &mut dyn FnMut(&str, &Va
 }
 
 #[test]
-fn the_schema_says_what_every_key_means() {
+fn every_key_has_a_description() {
     let schema = schema();
     visit(&schema, &schema, "", &mut |path, node| {
         let named = node["$ref"].as_str().and_then(|name| schema.pointer(name.trim_start_matches('#')));
@@ -55,7 +55,7 @@ fn the_written_files_are_current() {
 }
 
 #[test]
-fn what_is_written_down_of_a_configuration_has_every_key() {
+fn a_printed_configuration_has_every_key() {
     let json = serde_json::to_value(to_json(&read(EVERYTHING).unwrap())).unwrap();
     let mut missing = Vec::new();
     let mut keys = BTreeSet::new();
@@ -80,7 +80,7 @@ fn what_is_written_down_of_a_configuration_has_every_key() {
     assert_eq!(missing, Vec::<String>::new());
 }
 
-/// What an editor says with the schema, and what the program says.
+/// Whether an editor with the schema accepts a text, and whether the program does.
 fn accepted(validator: &jsonschema::Validator, text: &str) -> (bool, bool) {
     // YAML 1.2, as editors read it: `off` is a word.
     let options = serde_yaml::options! { strict_booleans: true };

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::super::decode::Found;
+use super::super::decode::FoundValue;
 use super::super::kind::Kind;
 use super::super::model::BindAddress;
 use super::super::outline::Outline;
@@ -46,7 +46,7 @@ pub(in crate::config) struct BoundAddresses(Vec<(BindAddress, String)>);
 
 impl BoundAddresses {
     /// Adds the address in `found`, which belongs to `owner`. Two owners of one address are a problem.
-    pub(in crate::config) fn add(&mut self, owner: &str, found: &Found<'_>) {
+    pub(in crate::config) fn add(&mut self, owner: &str, found: &FoundValue<'_>) {
         let Ok(address) = bind_address(found.node.text().unwrap_or_default()) else { return };
         if let Some((other, first)) = self.0.iter().find(|(other, _)| clash(&address, other)) {
             let same = if address == *other { String::new() } else { format!(" as {other}") };

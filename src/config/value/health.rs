@@ -8,7 +8,7 @@ use super::super::escape;
 use super::super::kind::Kind;
 use super::super::outline::Outline;
 use super::super::scalar::{any_text, pattern, text_that};
-use super::super::shape::Shape;
+use super::super::shape::ValueShape;
 use super::super::yaml::{YamlNode, YamlValue};
 
 /// The path of an HTTP request.
@@ -73,7 +73,7 @@ pub(in crate::config) fn bytes() -> Kind<Vec<u8>> {
             escape::unescape(text).map_err(wrong).ok()
         },
         |bytes| (!bytes.is_empty()).then(|| Outline::text(escape::escape(bytes))),
-        || Shape::Scalar { forms: vec![any_text()], range: String::new() },
+        || ValueShape::Scalar { forms: vec![any_text()], range: String::new() },
     )
 }
 

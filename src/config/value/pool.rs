@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::decode::Found;
-use super::super::keys::{Word, settings};
+use super::super::decode::FoundValue;
+use super::super::keys::{WordEnum, settings};
 use super::super::kind::{Kind, optional, table, word_of};
 use super::super::model::{Algorithm, Policy};
 use super::super::outline::{Map, Outline};
 use super::super::scalar::time;
-use super::super::shape::Shape;
+use super::super::shape::ValueShape;
 use super::super::yaml::YamlValue;
 use crate::domain::Ending;
 
@@ -38,11 +38,11 @@ pub(in crate::config) fn policy() -> Kind<Policy> {
     Kind::new(
         read_policy,
         |policy| Some(write_policy(*policy)),
-        || Shape::Any(vec![word_of(AT_ONCE).shape(), table::<SlowPolicy>().shape()]),
+        || ValueShape::Any(vec![word_of(AT_ONCE).shape(), table::<SlowPolicy>().shape()]),
     )
 }
 
-fn read_policy(found: &Found<'_>) -> Option<Policy> {
+fn read_policy(found: &FoundValue<'_>) -> Option<Policy> {
     let YamlValue::Map(_) = found.node.value else {
         let word = found.node.text().and_then(|text| AT_ONCE.iter().find(|(word, _)| *word == text));
         if word.is_none() {
@@ -88,7 +88,7 @@ pub(in crate::config) fn shadow() -> Kind<Vec<Algorithm>> {
         || {
             let all = SHADOWS.iter().map(|(name, _)| *name).collect::<Vec<_>>();
             let list = json!({"type": "array", "items": {"enum": all}});
-            Shape::Scalar { forms: vec![list, json!({"type": "boolean"})], range: String::new() }
+            ValueShape::Scalar { forms: vec![list, json!({"type": "boolean"})], range: String::new() }
         },
     )
 }
@@ -96,7 +96,7 @@ pub(in crate::config) fn shadow() -> Kind<Vec<Algorithm>> {
 /// All but ewma, which chooses by the answers to the connections that it routes: a shadow routes none.
 const SHADOWS: &[(&str, Algorithm)] = Algorithm::WORDS.split_last().expect("ewma is the last").1;
 
-fn read_shadow(found: &Found<'_>) -> Option<Vec<Algorithm>> {
+fn read_shadow(found: &FoundValue<'_>) -> Option<Vec<Algorithm>> {
     let YamlValue::List(items) = &found.node.value else {
         return match found.node.text() {
             Some("true") => Some(SHADOWS.iter().map(|(_, algorithm)| *algorithm).collect()),

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::super::decode::Found;
+use super::super::decode::FoundValue;
 use super::super::kind::Kind;
 use super::super::outline::Outline;
 use super::super::scalar::{any_text, pattern, text_that};
-use super::super::shape::Shape;
+use super::super::shape::ValueShape;
 use super::super::yaml::{YamlNode, YamlValue};
 
 /// A Docker network in which containers have addresses of their own.
@@ -68,13 +68,13 @@ pub(in crate::config) fn environment() -> Kind<BTreeMap<String, String>> {
         },
         "additionalProperties": false,
     });
-    Kind::new(read_environment, write, move || Shape::Scalar {
+    Kind::new(read_environment, write, move || ValueShape::Scalar {
         forms: vec![schema.clone()],
         range: String::new(),
     })
 }
 
-fn read_environment(found: &Found<'_>) -> Option<BTreeMap<String, String>> {
+fn read_environment(found: &FoundValue<'_>) -> Option<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
     for (key, node) in found.pairs()? {
         if key.text.is_empty() || key.text.contains(['=', '\0']) {
