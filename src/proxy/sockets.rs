@@ -14,9 +14,8 @@ use crate::config::SocketOptions;
 use crate::telemetry::ends::Path;
 use crate::telemetry::not_with_itself;
 
-/// Connections that the kernel holds for us until they are accepted. It cuts this down to
-/// `net.core.somaxconn` (listen(2)), 4096 since Linux 5.4.
-pub(super) const BACKLOG: i32 = 4096;
+/// The backlog of a Unix socket (listen(2)).
+pub(super) const BACKLOG: i32 = SocketOptions::NONE.backlog as i32;
 /// Time between keepalive probes, and how many go unanswered until the peer counts as gone.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
@@ -44,9 +43,10 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_tcp_nodelay(true)?; // handed down to the accepted sockets
-    change_options(&socket, &SocketOptions::NONE, options)?;
+    // A socket that listens before it is bound would get a port of the kernel's choice.
+    change_options(&socket, &SocketOptions { backlog: options.backlog, ..SocketOptions::NONE }, options)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(options.backlog.into())?;
     Ok(socket)
 }
 
@@ -68,6 +68,9 @@ pub fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions)
     if new.fast_open != old.fast_open {
         let queue = new.fast_open.map_or(0, |queue| queue.get().into());
         set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)?;
+    }
+    if new.backlog != old.backlog {
+        socket.listen(new.backlog.into())?; // changes the backlog of a listening socket
     }
     Ok(())
 }
@@ -356,6 +359,7 @@ mod tests {
             defer_accept: Some(Duration::from_millis(1500)),
             fast_open: NonZeroU16::new(5),
             user_timeout: Some(Duration::from_millis(12_345)),
+            ..SocketOptions::NONE
         };
         let listening = listen(address, &options).unwrap();
         listening.set_nonblocking(false).unwrap();
@@ -386,6 +390,19 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_holds_no_more_connections_than_the_backlog() {
+        let (_reserved, address) = loopback();
+        let options = SocketOptions { backlog: 1, ..SocketOptions::NONE };
+        let listening = listen(address, &options).unwrap();
+        // The kernel counts one more (sk_acceptq_is_full).
+        let _held = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+        let connect = |time| TcpStream::connect_timeout(&address, Duration::from_millis(time));
+        assert_eq!(connect(300).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        change_options(&listening, &options, &SocketOptions::NONE).unwrap();
+        connect(10_000).unwrap();
+    }
+
+    #[test]
     fn every_option_that_a_configuration_may_have_is_one_that_the_kernel_takes() {
         let seconds = |n| Some(Duration::from_secs(n));
         for (keepalive, defer_accept, fast_open, user_timeout) in [
@@ -393,7 +410,8 @@ mod tests {
             (seconds(9 * 3600), seconds(120), u16::MAX, seconds(24 * 3600)),
         ] {
             let fast_open = NonZeroU16::new(fast_open);
-            let options = SocketOptions { keepalive, defer_accept, fast_open, user_timeout };
+            let options =
+                SocketOptions { keepalive, defer_accept, fast_open, user_timeout, backlog: u16::MAX };
             for address in ["127.0.0.1:0", "[::1]:0"] {
                 listen(address.parse().unwrap(), &options).unwrap();
             }

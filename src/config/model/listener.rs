@@ -53,7 +53,7 @@ impl Listener {
 
     fn useless(&self, key: &str) -> Useless {
         let unix = |address: &BindAddress| matches!(address, BindAddress::Unix(_));
-        let SocketOptions { keepalive, defer_accept, fast_open, user_timeout } = self.options;
+        let SocketOptions { keepalive, defer_accept, fast_open, user_timeout, backlog } = self.options;
         let for_tcp = match key {
             "socket_mode" => {
                 let none = !self.bind.iter().any(unix);
@@ -63,6 +63,7 @@ impl Listener {
             "defer_accept" => defer_accept.is_some(),
             "fast_open" => fast_open.is_some(),
             "user_timeout" => user_timeout.is_some(),
+            "backlog" => backlog != SocketOptions::NONE.backlog,
             _ => false,
         };
         let none = for_tcp && self.bind.iter().all(unix);
@@ -97,12 +98,17 @@ settings! {
         /// connection (TCP_USER_TIMEOUT, RFC 5482). It also cuts off a client that is there and does not read, and
         /// replaces the number of keepalive probes.
         user_timeout: Option<Duration> => or_off(time_within(USER_TIMEOUT[0]..=USER_TIMEOUT[1])), default None;
+        /// Connections that the kernel completes and holds on the socket of one worker until they are accepted (listen(2));
+        /// it drops the SYN of further ones, which retry after a second. The kernel cuts it down to net.core.somaxconn.
+        backlog: u16 => whole(1..=u16::MAX.into()), default SocketOptions::NONE.backlog;
     }
 }
 
 impl SocketOptions {
     /// Those of a new socket.
-    pub const NONE: Self = Self { keepalive: None, defer_accept: None, fast_open: None, user_timeout: None };
+    /// `backlog` is the default of net.core.somaxconn since Linux 5.4: room for a burst between two turns of a worker.
+    pub const NONE: Self =
+        Self { keepalive: None, defer_accept: None, fast_open: None, user_timeout: None, backlog: 4096 };
 
     /// The defaults in front of a pool with these settings: clients are probed as its backends are.
     pub fn new(pool: &Pool) -> Self {
