@@ -48,8 +48,8 @@
 //! | [`config`] | the configuration: YAML, defaults, validation |
 //! | [`backoff`] | the delays between attempts |
 //! | [`own`] | the addresses that this process listens on, which are never backends |
-//! | [`humanize`] | numbers, times and lists as text |
 //! | [`domain`] | the words of the domain as types: states and their reasons, events |
+//! | [`humanize`] | numbers, times and lists as text |
 //! | [`sanitize`] | text from outside, made safe to show |
 
 pub mod admin;

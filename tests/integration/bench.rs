@@ -113,7 +113,7 @@ fn the_table_shows_totals_latencies_and_backends() {
     let table = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
     for words in [
-        "100 requests, 4 at once",
+        "100 requests, 4 concurrent",
         "100.0 %",
         "p99.9",
         "50.0 %",
