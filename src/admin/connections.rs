@@ -22,11 +22,20 @@ const MOST: usize = 10_000;
 
 /// Which connections are asked for.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
+    /// At most so many.
+    #[cfg_attr(test, schemars(with = "usize", range(max = 10_000), extend("default" = 100)))]
     limit: Option<usize>,
+    /// Only those of this pool.
+    #[cfg_attr(test, schemars(with = "String"))]
     pool: Option<String>,
+    /// Only those of the backend of this name or address.
+    #[cfg_attr(test, schemars(with = "String"))]
     backend: Option<String>,
+    /// Only those of the client at this IP address, with or without a port; `unix`: those over Unix sockets.
+    #[cfg_attr(test, schemars(schema_with = "super::openapi::client"))]
     client: Option<String>,
 }
 
@@ -47,6 +56,7 @@ impl Question {
 
 /// The open connections.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Connections {
     /// The oldest of them first.
     connections: Vec<Open>,
@@ -68,6 +78,7 @@ pub(super) async fn all(
 
 /// The last routing decisions.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Decisions {
     /// The newest of them first.
     decisions: Vec<Decision>,
@@ -84,8 +95,10 @@ pub(super) async fn decisions(
 
 /// How a connection is to be ended.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Manner {
+    /// `reset`: both peers get a TCP reset. `close`: they get a FIN, as at a normal end.
     #[serde(default)]
     how: Ending,
 }

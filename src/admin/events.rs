@@ -96,7 +96,7 @@ impl Snapshots {
 }
 
 /// Nothing of ours fails to be put into JSON.
-fn in_json(value: &impl Serialize) -> String {
+pub(super) fn in_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 

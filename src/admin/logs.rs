@@ -10,15 +10,15 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::access::Peer;
-use super::events::Stop;
+use super::events::{Stop, in_json};
 use super::request::Asked;
 use super::sse::{self, ALIVE, BATCH, Source};
 use super::{ApiError, App};
+use crate::api::Skipped;
 use crate::telemetry::log;
 use crate::telemetry::tail::{Lines, Tail};
 
@@ -29,9 +29,13 @@ const LINES: usize = 100;
 
 /// What is wanted.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
+    /// The number of last lines, of those that are kept (256 KiB); absent with Last-Event-ID: those after that line.
+    #[cfg_attr(test, schemars(with = "usize", extend("default" = 100)))]
     lines: Option<usize>,
+    /// Whether to follow with new lines, without an end.
     #[serde(default)]
     follow: bool,
 }
@@ -89,7 +93,7 @@ impl Log {
         let Lines { skipped, lines, latest } = self.tail.after(self.read, BATCH);
         let mut out = String::new();
         if skipped > 0 {
-            sse::event(&mut out, "skipped", None, &json!({"lines": skipped}).to_string());
+            sse::event(&mut out, "skipped", None, &in_json(&Skipped { lines: skipped }));
         }
         let numbered = (self.read + skipped + 1..).zip(lines);
         for (number, line) in

@@ -14,6 +14,8 @@ mod host;
 mod logs;
 mod message;
 pub mod metrics;
+#[cfg(test)]
+mod openapi;
 mod origin;
 mod patience;
 mod pending;
@@ -52,7 +54,7 @@ use sse::Streams;
 
 use crate::api::{ErrorDetail, ErrorReply, path};
 
-/// What can be asked, and what is answered: OpenAPI 3.1.
+/// The description of the API (OpenAPI 3.1), which `openapi` makes from the handlers.
 const OPENAPI: &str = include_str!("openapi.json");
 
 /// No request of this API is longer.
@@ -110,7 +112,7 @@ fn routes() -> Routes {
         .route("/heartbeat", get(process::heartbeat))
         .route("/ready", get(process::ready))
         .route("/metrics", get(process::metrics))
-        .route("/api/v1/openapi.json", get(openapi))
+        .route("/api/v1/openapi.json", get(openapi_json))
         .route(path::STATUS, get(process::status))
         .route("/api/v1/pools", get(pools::all))
         .route("/api/v1/pools/{pool}", get(pools::one))
@@ -154,7 +156,7 @@ impl Routes {
 }
 
 /// `GET /api/v1/openapi.json`.
-async fn openapi() -> Response {
+async fn openapi_json() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 

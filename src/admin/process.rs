@@ -57,21 +57,27 @@ pub(super) async fn status(State(app): State<App>) -> Json<StatusReply> {
 }
 
 /// `GET /api/v1/config`: the configuration at work, in the shape of the file.
-pub(super) async fn config(State(app): State<App>) -> Json<impl Serialize> {
-    Json(config::to_json_without_secrets(&app.overview.config.load()))
+pub(super) async fn config(State(app): State<App>) -> Response {
+    Json(config::to_json_without_secrets(&app.overview.config.load())).into_response()
 }
 
 /// Which events are requested.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Since {
+    /// Only those after the event of this number.
+    #[cfg_attr(test, schemars(range(max = 18446744073709551615_u64)))]
     #[serde(default)]
     after: u64,
+    /// At most so many.
+    #[cfg_attr(test, schemars(with = "usize", range(max = 10_000), extend("default" = 100)))]
     limit: Option<usize>,
 }
 
 /// Events, oldest first.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Events {
     events: Vec<Entry>,
     /// How many after the number that was asked for are not kept any longer.

@@ -34,8 +34,11 @@ pub(super) fn is_slow(path: &str) -> bool {
 
 /// Which pool's replicas are meant.
 #[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {
+    /// The pool; it may be absent if only one has replicas.
+    #[cfg_attr(test, schemars(with = "String"))]
     pool: Option<String>,
 }
 

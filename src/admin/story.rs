@@ -20,22 +20,41 @@ const SINCE: Duration = Duration::from_secs(600);
 
 /// What is asked.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
+    /// How far back, such as `90s`, `10m` or `1h 30m`; at most to the start of the process.
+    #[cfg_attr(
+        test,
+        schemars(
+            with = "String",
+            regex(pattern = "^(0|[0-9]{1,6} ?(ms|s|sec|m|min|h|d)( ?[0-9]{1,6} ?(ms|s|sec|m|min|h|d))*)$"),
+            extend("default" = "10m")
+        )
+    )]
     since: Option<String>,
+    /// Only what concerns this pool, or all of them.
+    #[cfg_attr(test, schemars(with = "String"))]
     pool: Option<String>,
 }
 
 /// What happened.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Story {
+    /// When it begins, in seconds since the epoch.
     #[serde(serialize_with = "unix_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     since: SystemTime,
+    /// When it ends, in seconds since the epoch.
     #[serde(serialize_with = "unix_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     until: SystemTime,
+    /// The story, in order of time.
     sentences: Vec<Told>,
     /// All of it in one sentence.
     summary: String,
+    /// Everything together.
     totals: Totals,
 }
 

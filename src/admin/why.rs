@@ -32,33 +32,54 @@ const EXAMPLE: &str =
 
 /// What is asked.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
+    /// The client at this IP address, with or without a port; `unix`: those over Unix sockets.
+    #[cfg_attr(test, schemars(schema_with = "super::openapi::client"))]
     client: Option<String>,
+    /// The connection of this number.
+    #[cfg_attr(test, schemars(with = "u64"))]
     conn: Option<u64>,
+    /// The pool of the backend.
+    #[cfg_attr(test, schemars(with = "String"))]
     pool: Option<String>,
+    /// The backend, by name or address.
+    #[cfg_attr(test, schemars(with = "String"))]
     backend: Option<String>,
+    /// At most so many connections.
+    #[cfg_attr(test, schemars(with = "usize", range(min = 1, max = 1000), extend("default" = 10)))]
     limit: Option<usize>,
 }
 
 /// A causal story, and the data behind it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Why"))]
 pub(super) struct Story {
+    /// What it is about.
     about: String,
+    /// The story.
     sentences: Vec<Sentence>,
+    /// The connections, the newest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     connections: Option<Vec<Told>>,
+    /// The backend as it is now; absent: it is not in the pool any longer.
     #[serde(skip_serializing_if = "Option::is_none")]
     backend: Option<BackendInfo>,
+    /// What has happened to it, the oldest first.
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<Vec<journal::Entry>>,
 }
 
 /// One connection.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ConnectionStory"))]
 pub(super) struct Told {
     #[serde(flatten)]
     traces: Traces,
+    /// Its story, from the accept to the end.
     sentences: Vec<Sentence>,
 }
 

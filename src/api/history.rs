@@ -10,7 +10,9 @@ type Seconds = Vec<Option<u64>>;
 
 /// The last 300 seconds. All lists are equally long. `C` is a list of values: the server writes them without a copy.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
+#[cfg_attr(test, schemars(rename = "HistoryReply", bound = "C: schemars::JsonSchema + Default + Serialize"))]
 pub struct HistoryReply<C = Seconds> {
     /// From one value to the next, in seconds.
     pub step_seconds: u64,
@@ -26,7 +28,9 @@ pub struct HistoryReply<C = Seconds> {
 
 /// What was counted of a listener or a backend.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
+#[cfg_attr(test, schemars(rename = "Track", bound = "C: schemars::JsonSchema + Default + Serialize"))]
 pub struct Track<C = Seconds> {
     /// Open connections.
     pub active: C,
@@ -40,7 +44,9 @@ pub struct Track<C = Seconds> {
 
 /// What was counted of a pool.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
+#[cfg_attr(test, schemars(rename = "PoolTrack", bound = "C: schemars::JsonSchema + Default + Serialize"))]
 pub struct PoolTrack<C = Seconds> {
     /// What is counted of listeners and backends too.
     #[serde(flatten)]

@@ -8,6 +8,7 @@ use super::Word;
 
 /// The reply of `/heartbeat` and `/ready` when the answer is yes.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Acknowledgement {
     /// `alive` or `ready`.
     pub status: Word,
@@ -15,6 +16,7 @@ pub struct Acknowledgement {
 
 /// A configuration that was put to work.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ReloadReply {
     /// Listeners in it.
@@ -27,6 +29,7 @@ pub struct ReloadReply {
 
 /// A drain that begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct DrainReply {
     /// Open connections.
@@ -37,6 +40,7 @@ pub struct DrainReply {
 
 /// An error.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ErrorReply {
     /// What is wrong.
@@ -45,9 +49,11 @@ pub struct ErrorReply {
 
 /// What is wrong, and what to do about it.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ErrorDetail {
     /// A word for programs.
+    #[cfg_attr(test, schemars(regex(pattern = "^[a-z_]+$")))]
     pub code: Word,
     /// What is wrong, for people.
     pub message: String,
@@ -57,6 +63,7 @@ pub struct ErrorDetail {
 
 /// The first event of a stream.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Hello {
     /// The running version.
@@ -67,6 +74,7 @@ pub struct Hello {
 
 /// Facts were dropped before this reader received them.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Lagged {
     /// How many.
@@ -75,6 +83,7 @@ pub struct Lagged {
 
 /// Log lines were dropped before this reader received them.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Skipped {
     /// How many.

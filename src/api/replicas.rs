@@ -9,6 +9,7 @@ use super::{Timestamp, Word};
 
 /// The containers that Pointsman starts for a pool.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ReplicaGroup {
     /// The number of replicas to run.
@@ -41,6 +42,7 @@ pub struct ReplicaGroup {
 
 /// A replica.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ReplicaInfo {
     /// Its name.
@@ -58,6 +60,7 @@ pub struct ReplicaInfo {
 
 /// A decision on the number of replicas.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ScaleDecision {
     /// When it was made, in seconds since the epoch.
@@ -74,6 +77,7 @@ pub struct ScaleDecision {
 
 /// `/api/v1/replicas`.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct AllReplicasReply {
     /// By pool; without the pools that have no replicas.
@@ -82,6 +86,7 @@ pub struct AllReplicasReply {
 
 /// The replicas of a pool, and how their number was decided.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ReplicaPool {
     /// The replicas.
@@ -93,26 +98,41 @@ pub struct ReplicaPool {
 
 /// How many replicas to add or remove.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReplicaChange {
     /// How many. Any number is read, so that the error can name it.
+    #[cfg_attr(test, schemars(with = "u32", range(min = 1)))]
     pub n: serde_json::Number,
     /// The names of some of them, at most `n`.
     #[serde(default)]
+    #[cfg_attr(
+        test,
+        schemars(
+            inner(
+                length(min = 1, max = 64),
+                regex(pattern = r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$")
+            ),
+            extend("uniqueItems" = true)
+        )
+    )]
     pub hostnames: Vec<String>,
 }
 
 /// The replicas to run, in the shape of `/rep`, `/add` and `/rm`.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReplicaList {
     /// The replicas.
     pub message: ReplicaNames,
     /// `successful`.
+    #[cfg_attr(test, schemars(extend("const" = "successful")))]
     pub status: Word,
 }
 
 /// The replicas to run, by name.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReplicaNames {
     /// How many there are.
     #[serde(rename = "N")]
@@ -123,9 +143,12 @@ pub struct ReplicaNames {
 
 /// An error of `/rep`, `/add` or `/rm`.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ReplicaFailure {
     /// What is wrong and what to do about it, for people.
+    #[cfg_attr(test, schemars(regex(pattern = "^<Error> ")))]
     pub message: String,
     /// `failure`.
+    #[cfg_attr(test, schemars(extend("const" = "failure")))]
     pub status: Word,
 }

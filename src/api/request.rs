@@ -6,16 +6,27 @@ use crate::domain::AdminState;
 
 /// A backend to add.
 #[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
     /// An IP address and a port: `10.0.0.1:5000`, `[fd00::1]:5000`.
+    #[cfg_attr(test, schemars(length(min = 3, max = 64)))]
     pub address: String,
     /// Its name: visible characters, spaces only between them, no slash, not only dots, at most 259 bytes; absent: its
     /// address.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        test,
+        schemars(
+            with = "String",
+            length(min = 1, max = 259),
+            regex(pattern = "^[!-.0-~]*[!--0-~][!-.0-~]*$")
+        )
+    )]
     pub name: Option<String>,
     /// Its weight; 0: no new connections.
     #[serde(default = "weight_1", deserialize_with = "whole")]
+    #[cfg_attr(test, schemars(range(max = 256)))]
     pub weight: u32,
     /// Whether it is used only while no other backend is up.
     #[serde(default)]
@@ -28,25 +39,33 @@ fn weight_1() -> u32 {
 
 /// What to change of a backend.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(extend("minProperties" = 1)))]
 pub struct BackendChange {
     /// Its new administrative state.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "AdminState"))]
     pub state: Option<AdminState>,
     /// Its new weight; 0: no new connections. Above 1 the pool's algorithm must use weights.
     #[serde(default, deserialize_with = "some_whole", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "u32", range(max = 256)))]
     pub weight: Option<u32>,
 }
 
 /// What to check: all backends, those of a pool, or one.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
+#[cfg_attr(test, schemars(extend("dependentRequired" = {"backend": ["pool"]})))]
 pub struct CheckRequest {
     /// Only this pool.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub pool: Option<String>,
     /// Only this backend of the pool, by name or address.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub backend: Option<String>,
 }
 

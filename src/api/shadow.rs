@@ -10,6 +10,7 @@ use crate::story::Sentence;
 
 /// What other algorithms would have done.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowReply {
     /// The pool.
     pub pool: Arc<str>,
@@ -25,8 +26,10 @@ pub struct ShadowReply {
 
 /// What one algorithm has done, or would have done.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AlgorithmScore {
     /// The algorithm.
+    #[cfg_attr(test, schemars(with = "crate::config::Algorithm"))]
     pub algorithm: &'static str,
     /// Whether it is the one in force.
     pub is_actual: bool,
@@ -40,6 +43,7 @@ pub struct AlgorithmScore {
 
 /// What one backend has got, or would have got.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackendScore {
     /// Its name.
     pub backend: Arc<str>,

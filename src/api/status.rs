@@ -11,11 +11,13 @@ use crate::domain::{BackendState, Cause};
 
 /// The whole program at a glance.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct StatusReply {
     /// The running version.
     pub version: Word,
     /// What the process is doing: `starting`, `serving` or `draining`.
+    #[cfg_attr(test, schemars(extend("enum" = ["starting", "serving", "draining"])))]
     pub phase: Word,
     /// Whether traffic should be sent here.
     pub ready: bool,
@@ -37,6 +39,7 @@ pub struct StatusReply {
 
 /// A listener.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct ListenerInfo {
     /// Its name.
@@ -57,11 +60,13 @@ pub struct ListenerInfo {
 
 /// A pool.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PoolInfo {
     /// Its name.
     pub name: Arc<str>,
     /// How a backend is chosen.
+    #[cfg_attr(test, schemars(with = "crate::config::Algorithm"))]
     pub algorithm: Word,
     /// Whether every source has answered and every backend was checked at least once.
     pub settled: bool,
@@ -99,6 +104,7 @@ pub struct PoolInfo {
 
 /// The backends of a pool with the same tier.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct TierInfo {
     /// Its number: a higher tier backs up the lower ones.
@@ -111,6 +117,7 @@ pub struct TierInfo {
 
 /// A backend.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct BackendInfo {
     /// Its name.
@@ -121,6 +128,7 @@ pub struct BackendInfo {
     pub also: Vec<SocketAddr>,
     /// Its state. The server always sends one; a client reads a state that it does not know as none.
     #[serde(deserialize_with = "known_state")]
+    #[cfg_attr(test, schemars(with = "BackendState"))]
     pub state: Option<BackendState>,
     /// When it entered this state, in seconds since the epoch.
     pub since: Timestamp,
@@ -129,6 +137,7 @@ pub struct BackendInfo {
     /// Its weight.
     pub weight: u32,
     /// The part of its weight in effect, in percent (`slow_start`).
+    #[cfg_attr(test, schemars(range(max = 100)))]
     pub ramp: u32,
     /// Its tier: a higher tier backs up the lower ones.
     pub tier: u16,
@@ -158,9 +167,11 @@ pub struct BackendInfo {
 
 /// The latest check of a kind.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct CheckInfo {
     /// What was checked: `tcp`, `http`, `exchange`, `postgres` or `redis`.
+    #[cfg_attr(test, schemars(extend("enum" = ["tcp", "http", "exchange", "postgres", "redis"])))]
     pub kind: Word,
     /// When it ended, in seconds since the epoch.
     pub at: Timestamp,
@@ -174,6 +185,7 @@ pub struct CheckInfo {
 
 /// `/api/v1/pools`.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PoolsReply {
     /// The pools.
@@ -182,6 +194,7 @@ pub struct PoolsReply {
 
 /// The backends of a pool.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct BackendsReply {
     /// The backends.
@@ -190,6 +203,7 @@ pub struct BackendsReply {
 
 /// The result of `POST /api/v1/check`.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct CheckReply {
     /// The backends that were to be checked.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What an operator wants of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum AdminState {
     /// It is in service as far as its checks allow.

@@ -11,6 +11,7 @@ use super::{AdminState, BackendState, Cause, Client, Ending};
 
 /// Something that happened. In JSON, `kind` names the variant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// A backend's state changed.
@@ -252,6 +253,7 @@ pub enum Event {
 
 /// A problem of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConfigProblem {
     /// The line of the file, from 1; `None`: the problem concerns the whole file.
     pub line: Option<usize>,
@@ -263,6 +265,7 @@ pub struct ConfigProblem {
 
 /// Which of a pool's backends its connections go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ServingTier {
     /// None is up: connections are rejected.
@@ -277,6 +280,7 @@ pub enum ServingTier {
 
 /// An endpoint that a source reports.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Endpoint {
     /// Its name.
     pub name: Arc<str>,
@@ -292,6 +296,7 @@ impl fmt::Display for Endpoint {
 
 /// What is wrong with a source's answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Trouble {
     /// The kind of answer, as in the metric `pointsman_resolutions_total`.
     pub result: &'static str,

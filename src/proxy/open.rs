@@ -13,6 +13,8 @@ use crate::telemetry::millis;
 
 /// An open connection at one moment.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Connection"))]
 pub struct Open {
     /// Its number, unique within the process.
     pub conn: u64,
@@ -24,6 +26,7 @@ pub struct Open {
     pub pool: Arc<str>,
     /// When it was accepted, in seconds since the epoch.
     #[serde(serialize_with = "unix_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub since: SystemTime,
     /// The name of its backend; `None`: it has none yet.
     pub backend: Option<Arc<str>>,

@@ -18,6 +18,7 @@ const NAMED: usize = 6;
 
 /// All that is kept of one connection.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Traces {
     /// Its number, unique within the process.
     pub conn: u64,

@@ -37,6 +37,8 @@ pub struct Story {
 
 /// A sentence, and what it tells of.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "StorySentence"))]
 pub struct Told {
     /// The sentence.
     #[serde(flatten)]
@@ -47,6 +49,8 @@ pub struct Told {
 
 /// Everything of a time together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "StoryTotals"))]
 pub struct Totals {
     /// Connections that were routed to a backend.
     pub connections: u64,

@@ -19,9 +19,11 @@ use crate::telemetry::decisions::unix_seconds;
 
 /// One sentence of a story.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sentence {
     /// When that was; `None`: it holds now, or all the time.
     #[serde(serialize_with = "unix_seconds_if_known")]
+    #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub at: Option<SystemTime>,
     /// The sentence, without the time.
     pub text: String,

@@ -20,11 +20,13 @@ pub type Decisions = Ring<Decision>;
 
 /// The record of one choice.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Decision {
     /// The connection's number, unique within the process.
     pub conn: u64,
     /// When it was made.
     #[serde(serialize_with = "unix_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub at: SystemTime,
     /// Who connected.
     pub client: Client,
@@ -66,6 +68,7 @@ impl Dated for Decision {
 
 /// An attempt to connect to a backend in vain.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Attempt {
     /// The backend's name.
     pub backend: Arc<str>,
@@ -79,6 +82,7 @@ pub struct Attempt {
 
 /// Which of a pool's backends a choice was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
     /// Those who are no backups.

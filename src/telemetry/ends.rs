@@ -15,11 +15,13 @@ pub type Ends = Ring<Ended>;
 
 /// A connection that has ended.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Ended {
     /// Its number, unique within the process.
     pub conn: u64,
     /// When it ended.
     #[serde(serialize_with = "unix_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub at: SystemTime,
     /// Who had connected.
     pub client: Client,
@@ -57,6 +59,7 @@ impl Dated for Ended {
 
 /// What the kernel knew of a connection's two sides at its end; `None`: there was none, or it was no TCP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sides {
     /// Of the client's.
     pub client: Option<Path>,
@@ -66,6 +69,8 @@ pub struct Sides {
 
 /// What the kernel knows of one TCP connection (TCP_INFO in tcp(7)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "TcpInfo"))]
 pub struct Path {
     /// The smoothed round-trip time, in microseconds.
     pub rtt_us: u32,

@@ -15,11 +15,14 @@ const KEPT: usize = 4096;
 
 /// An event, and when it happened.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "JournalEntry"))]
 pub struct Entry {
     /// Its number; the next one's is one more. The first of a process is 1.
     pub id: u64,
     /// When it was recorded.
     #[serde(serialize_with = "unix_seconds")]
+    #[cfg_attr(test, schemars(with = "f64"))]
     pub at: SystemTime,
     /// The event.
     #[serde(flatten)]
