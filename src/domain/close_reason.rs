@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Why a connection ended: the `reason` of its `closed` line and of `pointsman_connections_total`.
+/// Why a connection ended: the `reason` of its `closed` line and of `pointsman_connections_closed_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
     /// The client finished first, in order.

@@ -3,17 +3,19 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::telemetry::histogram::{DurationCounts, DurationHistogram};
+
 /// One more moves the average by this part of the difference: it follows the last dozen or two.
 const PART: f64 = 1.0 / 8.0;
 
 /// The moving average of some durations. Two that come at once may count as one: it is for people, and a lock or a
 /// loop is more than it is worth.
 #[derive(Debug, Default)]
-pub struct Average(AtomicU64);
+pub(super) struct Average(AtomicU64);
 
 impl Average {
     /// Takes one in.
-    pub fn add(&self, took: Duration) {
+    pub(super) fn add(&self, took: Duration) {
         let took = took.as_secs_f64() * 1e9;
         let next = match self.0.load(Relaxed) {
             0 => took,
@@ -23,8 +25,33 @@ impl Average {
     }
 
     /// The average; `None` before the first.
-    pub fn get(&self) -> Option<Duration> {
+    pub(super) fn get(&self) -> Option<Duration> {
         Some(self.0.load(Relaxed)).filter(|nanos| *nanos > 0).map(Duration::from_nanos)
+    }
+}
+
+/// How long something takes: lately, and all of it counted.
+#[derive(Debug, Default)]
+pub struct Latency {
+    average: Average,
+    histogram: DurationHistogram,
+}
+
+impl Latency {
+    /// Takes one duration in.
+    pub fn add(&self, took: Duration) {
+        self.average.add(took);
+        self.histogram.observe(took);
+    }
+
+    /// The recent average; `None` before the first.
+    pub fn get(&self) -> Option<Duration> {
+        self.average.get()
+    }
+
+    /// All durations so far.
+    pub fn counts(&self) -> DurationCounts {
+        self.histogram.read()
     }
 }
 
@@ -33,9 +60,9 @@ impl Average {
 #[repr(align(128))]
 pub struct Pace {
     /// Time to connect to it.
-    pub connect: Average,
+    pub connect: Latency,
     /// Time from the routing decision to its first byte.
-    pub first_byte: Average,
+    pub first_byte: Latency,
 }
 
 #[cfg(test)]

@@ -13,10 +13,6 @@ use crate::domain::{BackendState, CloseReason};
 /// What happened to a pool's connections and questions.
 #[derive(Debug)]
 pub struct Counters {
-    /// Time to connect to a backend, in seconds.
-    pub connect: Histogram,
-    /// Time from the routing decision to the backend's first byte, in seconds.
-    pub first_byte: Histogram,
     /// Time from accept to end, in seconds.
     pub connection: Histogram,
     /// Duration of health checks, in seconds.
@@ -36,22 +32,11 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
-        // From loopback to a far continent; and from a request to a day of streaming.
-        let short = || {
-            Histogram::new([
-                0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
-            ])
-        };
-        let long = || {
-            Histogram::new([
-                0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0,
-            ])
-        };
         Self {
-            connect: short(),
-            first_byte: short(),
-            connection: long(),
-            check: short(),
+            // From a request to a day of streaming.
+            connection: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0,]),
+            // From loopback to a far continent.
+            check: Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,]),
             // From the scheduling delay of a runtime up to the wait of a thousand silent backends for one place.
             check_delay: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]),
             checks_late: AtomicU64::new(0),

@@ -8,6 +8,7 @@ use super::backend::Backend;
 use crate::domain::BackendState;
 use crate::telemetry::ConnectError;
 use crate::telemetry::flow::Reading;
+use crate::telemetry::histogram::DurationCounts;
 
 /// Counters of one name.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,10 @@ pub struct Totals {
     pub failures: [u64; ConnectError::ALL.len()],
     /// How often it entered each state, by [`State::index`].
     pub entered: [u64; BackendState::ALL.len()],
+    /// How long connecting took.
+    pub connect: DurationCounts,
+    /// How long it took from the routing decision to the first byte.
+    pub first_byte: DurationCounts,
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
@@ -38,6 +43,8 @@ impl Totals {
         for (sum, n) in self.entered.iter_mut().zip(backend.entered()) {
             *sum += n;
         }
+        self.connect += backend.pace.connect.counts();
+        self.first_byte += backend.pace.first_byte.counts();
         let checks = backend.checks();
         self.passed += checks.passed;
         self.failed += checks.failed;

@@ -116,6 +116,7 @@ async fn start(
 ) {
     match accepted {
         Ok((stream, client)) => {
+            listener.count_accepted();
             if closing.syns_dropped.load(Ordering::SeqCst)
                 && let Stream::Tcp(stream) = &stream
                 && let Err(error) = sockets::restore_min_ttl(stream)

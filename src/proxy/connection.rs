@@ -195,9 +195,6 @@ impl Connection {
             // Before its place is free: the backend must not look idle in between.
             self.judge(relayed, reason, now);
         }
-        if let Some(time) = first_byte {
-            pool.counters.first_byte.observe(time.as_secs_f64());
-        }
         // The last of the counters: once no connection is counted as open, all the others are complete.
         match &phase {
             Phase::Relaying(Relayed { flow, .. }) | Phase::Rejected(flow) => flow.closed(reason),
@@ -263,7 +260,6 @@ impl Connection {
             "routed"
         );
         let at = Moment::now();
-        pool.counters.connect.observe(took.as_secs_f64());
         backend.pace.connect.add(took);
         pool.counters.routed(u64::from(trace.attempts.saturating_sub(1)));
         self.decide(Some((&backend, took)), at, trace);

@@ -1,7 +1,7 @@
 //! A listener as all workers share it: its settings, and the count of its connections.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -15,6 +15,7 @@ pub struct Listener {
     pub name: Arc<str>,
     /// What happens to its connections; replaced by a reload.
     pub settings: ArcSwap<Settings>,
+    accepted: AtomicU64,
     admitted: Arc<AtomicUsize>,
 }
 
@@ -36,7 +37,22 @@ pub struct Settings {
 impl Listener {
     /// A listener without connections.
     pub fn new(name: Arc<str>, settings: Settings) -> Self {
-        Self { name, settings: ArcSwap::from_pointee(settings), admitted: Arc::default() }
+        Self {
+            name,
+            settings: ArcSwap::from_pointee(settings),
+            accepted: AtomicU64::new(0),
+            admitted: Arc::default(),
+        }
+    }
+
+    /// Counts an accepted connection.
+    pub(super) fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that were accepted, whatever became of them.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Connections that were admitted and have not ended.

@@ -5,6 +5,7 @@ pub mod decisions;
 pub mod ends;
 mod event_log;
 pub mod flow;
+pub mod histogram;
 pub mod journal;
 mod lines;
 pub mod log;

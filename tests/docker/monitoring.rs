@@ -104,5 +104,5 @@ fn prometheus_scrapes_it_and_knows_when_somebody_is_to_be_called() {
     assert_eq!(alert["labels"]["pool"], "web", "{alert}");
     assert!(["pending", "firing"].contains(&text(&alert["state"])), "{alert}");
     assert!(text(&alert["annotations"]["summary"]).contains("No backend of web is up"), "{alert}");
-    assert_eq!(query(prometheus, "pointsman_pool_service{mode=\"nobody\"} == 1").len(), 1);
+    assert_eq!(query(prometheus, "pointsman_pool_serving_tier{tier=\"none\"} == 1").len(), 1);
 }

@@ -40,16 +40,20 @@ fn the_metric_names_are_stable() {
     let backend = format!("backend=\"{}\"", backend.address);
     for series in [
         format!(
-            "pointsman_connections_total{{listener=\"web\",pool=\"web\",{backend},reason=\"backend_closed\"}} 1"
+            "pointsman_connections_closed_total{{listener=\"web\",pool=\"web\",{backend},reason=\"backend_closed\"}} 1"
         ),
-        format!("pointsman_connections_active{{listener=\"web\",pool=\"web\",{backend}}} 0"),
+        format!("pointsman_connections_open{{listener=\"web\",pool=\"web\",{backend}}} 0"),
         format!("pointsman_backend_state{{pool=\"web\",{backend},state=\"up\"}} 1"),
         format!("pointsman_backend_state{{pool=\"web\",{backend},state=\"down\"}} 0"),
         "pointsman_backends{pool=\"web\",state=\"up\"} 1".to_owned(),
-        "pointsman_connect_duration_seconds_count{pool=\"web\"} 1".to_owned(),
-        "pointsman_first_byte_duration_seconds_count{pool=\"web\"} 1".to_owned(),
+        "pointsman_listener_connections_accepted_total{listener=\"web\"} 1".to_owned(),
+        format!("pointsman_connections_opened_total{{listener=\"web\",pool=\"web\",{backend}}} 1"),
+        format!("pointsman_connect_duration_seconds_count{{pool=\"web\",{backend}}} 1"),
+        format!("pointsman_first_byte_duration_seconds_count{{pool=\"web\",{backend}}} 1"),
+        "# UNIT pointsman_relayed_bytes bytes".to_owned(),
+        "# UNIT pointsman_first_byte_duration_seconds seconds".to_owned(),
         "pointsman_connection_duration_seconds_count{pool=\"web\"} 1".to_owned(),
-        "pointsman_failures_masked_total{pool=\"web\"} 0".to_owned(),
+        "pointsman_failures_retried_total{pool=\"web\"} 0".to_owned(),
         "pointsman_log_lines_dropped_total 0".to_owned(),
         "pointsman_ready 1".to_owned(),
         format!("pointsman_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
@@ -57,12 +61,12 @@ fn the_metric_names_are_stable() {
         assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
     }
     for family in [
-        "pointsman_bytes",
+        "pointsman_relayed_bytes",
         "pointsman_health_checks",
         "pointsman_health_check_duration_seconds",
         "pointsman_resolutions",
         "pointsman_connect_failures",
-        "pointsman_failures_seen",
+        "pointsman_client_visible_failures",
         "process_open_fds",
         "process_resident_memory_bytes",
     ] {
@@ -95,7 +99,7 @@ pools:
     let count = |listener: &str, reason: &str| {
         let text = lb.get("/metrics").1;
         let mine = |line: &&str| {
-            line.starts_with("pointsman_connections_total{")
+            line.starts_with("pointsman_connections_closed_total{")
                 && line.contains(&format!("listener=\"{listener}\""))
                 && line.contains(&format!("reason=\"{reason}\""))
         };

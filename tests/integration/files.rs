@@ -54,11 +54,11 @@ fn a_connection_limit_above_the_open_files_is_reported_with_the_needed_number() 
         let logged = lb.when_logged("WARN the limit of open files lowers");
         assert!(logged.contains(setting) && logged.contains("configured=2000"), "{logged}");
         assert_eq!(raise_to(&logged), raise_to(line));
-        let allowed = lb.metric("pointsman_max_connections");
+        let allowed = lb.metric("pointsman_instance_connections_max");
         assert!(logged.contains(&format!("allowed={allowed} ")), "{logged}");
         assert!(line.contains(&format!("allows {allowed}:")), "{line}");
         let enough = Lb::start_with_files(raise_to(line), &config);
-        assert!(enough.metric("pointsman_max_connections") >= 2000.0);
+        assert!(enough.metric("pointsman_instance_connections_max") >= 2000.0);
         assert!(enough.logged(&["the limit of open files lowers"]).is_empty());
     }
     let config = with_limits("auto", "");
@@ -75,7 +75,7 @@ fn a_limit_that_may_leave_no_files_for_clients_is_reported_with_the_needed_numbe
     let config = with_limits("auto", "");
     let lb = Lb::start_with_files(256, &config);
     let told = lb.when_logged("open files may leave none for clients");
-    assert!(lb.metric("pointsman_max_connections") >= 1.0);
+    assert!(lb.metric("pointsman_instance_connections_max") >= 1.0);
     let checked = check(256, &config);
     let warning = String::from_utf8(checked.stderr).unwrap();
     assert!(checked.status.success() && warning.contains("may leave none for clients"), "{warning}");
@@ -115,7 +115,7 @@ fn no_permitted_client_is_cut_off_however_many_checks_and_requests_run() {
         ),
     );
     lb.when_logged("admin listening");
-    let permitted = lb.metric("pointsman_max_connections") as usize;
+    let permitted = lb.metric("pointsman_instance_connections_max") as usize;
     assert!(permitted > 50, "{permitted}");
     let admin = lb.admin();
     let mut asking = Vec::new();

@@ -79,7 +79,7 @@ fn a_full_backend_gets_no_more_and_clients_go_elsewhere_or_are_refused() {
         assert!(line.contains(word), "{line}");
     }
     lb.when_logged("reason=limited bytes_in=0");
-    assert_eq!(lb.metric("pointsman_failures_seen_total{pool=\"p\",reason=\"limited\"}"), 1.0);
+    assert_eq!(lb.metric("pointsman_client_visible_failures_total{pool=\"p\",reason=\"limited\"}"), 1.0);
     // An end makes room for one connection.
     open.pop();
     eventually("a place is free", || (lb.logged(&["closed", "backend=large"]).len() == 1).then_some(()));

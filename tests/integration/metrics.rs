@@ -123,13 +123,13 @@ pools: {{p: {{discover: [{{static: [\"{}\"]}}]}}}}",
     let open = |listener: &str| connect_to(lb.address(listener)).unwrap();
     let held = [open("narrow"), open("narrow"), open("wide")];
     let told = || {
-        ["pointsman_connections_open", "pointsman_listener_connections{listener=\"narrow\"}"]
+        ["pointsman_instance_connections_open", "pointsman_listener_connections_open{listener=\"narrow\"}"]
             .map(|one| lb.metric(one))
     };
     eventually("they are open", || (told() == [3.0, 2.0]).then_some(()));
-    assert_eq!(lb.metric("pointsman_max_connections"), 50.0);
-    assert_eq!(lb.metric("pointsman_listener_max_connections{listener=\"narrow\"}"), 7.0);
-    assert!(!lb.get("/metrics").1.contains("pointsman_listener_max_connections{listener=\"wide\"}"));
+    assert_eq!(lb.metric("pointsman_instance_connections_max"), 50.0);
+    assert_eq!(lb.metric("pointsman_listener_connections_max{listener=\"narrow\"}"), 7.0);
+    assert!(!lb.get("/metrics").1.contains("pointsman_listener_connections_max{listener=\"wide\"}"));
     drop(held);
     eventually("they are closed", || (told() == [0.0, 0.0]).then_some(()));
 }
@@ -181,9 +181,9 @@ pools:
     let lb = Lb::start(&calm);
     let serve = |mode: &str| {
         eventually(&format!("{mode} serve"), || {
-            let modes = ["nobody", "primaries", "backups", "all"];
+            let modes = ["none", "primaries", "backups", "all"];
             let value =
-                |one: &str| lb.metric(&format!("pointsman_pool_service{{pool=\"p\",mode=\"{one}\"}}"));
+                |one: &str| lb.metric(&format!("pointsman_pool_serving_tier{{pool=\"p\",tier=\"{one}\"}}"));
             let now: Vec<_> = modes.into_iter().filter(|one| value(one) == 1.0).collect();
             (now == [mode]).then_some(())
         });
@@ -192,7 +192,7 @@ pools:
     primary.kill();
     serve("backups");
     backup.kill();
-    serve("nobody");
+    serve("none");
     lb.reload(&anxious);
     serve("all");
 }

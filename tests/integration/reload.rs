@@ -66,7 +66,7 @@ fn a_hundred_reloads_good_and_broken_cost_no_new_connection_an_error() {
         }
     });
     assert!(served > 100, "hardly anything was served");
-    assert_eq!(lb.metric("pointsman_failures_seen_total{pool=\"p\",reason=\"no_backend\"}"), 0.0);
+    assert_eq!(lb.metric("pointsman_client_visible_failures_total{pool=\"p\",reason=\"no_backend\"}"), 0.0);
 }
 
 #[test]

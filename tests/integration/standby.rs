@@ -67,7 +67,7 @@ fn a_client_that_no_primary_takes_is_served_by_a_backup_before_any_check_has_not
     first.kill();
     second.kill();
     assert!((0..10).all(|_| answer(&lb) == "backup"));
-    assert_eq!(lb.metric("pointsman_failures_masked_total{pool=\"web\"}"), 20.0);
+    assert_eq!(lb.metric("pointsman_failures_retried_total{pool=\"web\"}"), 20.0);
     let line = lb.when_logged("attempts=3");
     assert!(line.contains("connection refused") && !line.contains("backup"), "{line}");
 }

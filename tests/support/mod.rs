@@ -258,7 +258,7 @@ impl Lb {
     /// Waits until no connection is open, by the process's own account.
     pub fn when_idle(&self) {
         eventually("no connection is open", || {
-            let active = |line: &&str| line.starts_with("pointsman_connections_active{");
+            let active = |line: &&str| line.starts_with("pointsman_connections_open{");
             let text = self.get("/metrics").1;
             text.lines().filter(active).all(|line| line.ends_with(" 0")).then_some(())
         });

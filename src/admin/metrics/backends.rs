@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::series::{counters, gauges};
+use super::series::{counters, durations, gauges};
 use crate::domain::BackendState;
 use crate::pool::{Pool, Totals};
 use crate::telemetry::ConnectError;
 
-/// What there is to say of one name.
+/// The figures of one name.
 #[derive(Default)]
 struct Row {
     states: [u64; BackendState::ALL.len()],
@@ -19,7 +19,7 @@ struct Row {
     totals: Totals,
 }
 
-/// The states that a backend which is there can be in.
+/// The states of a backend that is present.
 fn living() -> impl Iterator<Item = BackendState> {
     BackendState::ALL.into_iter().filter(|state| *state != BackendState::Gone)
 }
@@ -84,12 +84,24 @@ pub(super) fn encode(
     counters(
         e,
         "pointsman_health_checks",
-        "Health checks, by result; local: without one, for a reason of our own",
+        "Health checks, by result; local: none, because of a local error",
         rows().flat_map(|(pool, backend, row)| {
             let totals = &row.totals;
             [("pass", totals.passed), ("fail", totals.failed), ("local", totals.local)]
                 .map(move |(result, n)| ([("pool", pool), ("backend", backend), ("result", result)], n))
         }),
+    )?;
+    durations(
+        e,
+        "pointsman_connect_duration_seconds",
+        "Time to connect to a backend",
+        rows().map(|(pool, backend, row)| ([("pool", pool), ("backend", backend)], row.totals.connect)),
+    )?;
+    durations(
+        e,
+        "pointsman_first_byte_duration_seconds",
+        "Time from the routing decision to a backend's first byte",
+        rows().map(|(pool, backend, row)| ([("pool", pool), ("backend", backend)], row.totals.first_byte)),
     )?;
     counters(
         e,

@@ -62,8 +62,17 @@ fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error
     let ways = ways(pools);
     counters(
         e,
-        "pointsman_connections",
-        "Connections that ended, by reason",
+        "pointsman_connections_opened",
+        "Connections that were routed to a backend; without a backend: that reached none",
+        ways.iter().map(|((listener, pool, backend), reading)| {
+            let labels = [("listener", &**listener), ("pool", &**pool), ("backend", &**backend)];
+            (labels, reading.total())
+        }),
+    )?;
+    counters(
+        e,
+        "pointsman_connections_closed",
+        "Connections that were closed, by reason",
         ways.iter().flat_map(|((listener, pool, backend), reading)| {
             let ended = CloseReason::ALL.into_iter().filter(|reason| reading.closed[reason.index()] > 0);
             ended.map(move |reason| {
@@ -79,15 +88,15 @@ fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error
     )?;
     gauges(
         e,
-        "pointsman_connections_active",
-        "Connections that are open",
+        "pointsman_connections_open",
+        "Open connections, by their way through the balancer",
         ways.iter().map(|((listener, pool, backend), reading)| {
             ([("listener", &**listener), ("pool", &**pool), ("backend", &**backend)], reading.active)
         }),
     )?;
     counters(
         e,
-        "pointsman_bytes",
+        "pointsman_relayed_bytes",
         "Bytes written; in: from clients to backends, out: from backends to clients",
         ways.iter().flat_map(|((listener, pool, backend), reading)| {
             let labels = move |direction| {
@@ -105,18 +114,6 @@ fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error
 
 fn durations(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
     let each = || pools.values().map(|pool| (&*pool.name, &pool.counters));
-    histograms(
-        e,
-        "pointsman_connect_duration_seconds",
-        "Time to connect to a backend",
-        each().map(|(name, c)| (name, &c.connect)),
-    )?;
-    histograms(
-        e,
-        "pointsman_first_byte_duration_seconds",
-        "Time from the routing decision to the backend's first byte",
-        each().map(|(name, c)| (name, &c.first_byte)),
-    )?;
     histograms(
         e,
         "pointsman_connection_duration_seconds",
@@ -141,14 +138,14 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
     let each = || pools.values().map(|pool| (&*pool.name, &pool.counters));
     counters(
         e,
-        "pointsman_failures_masked",
-        "Failed attempts that no client learned of, because another backend served it",
+        "pointsman_failures_retried",
+        "Failed attempts that were retried on another backend with success, so that the client saw no error",
         each().map(|(name, c)| ([("pool", name)], c.failures_masked())),
     )?;
     counters(
         e,
-        "pointsman_failures_seen",
-        "Failures that clients met",
+        "pointsman_client_visible_failures",
+        "Failures that clients saw, by reason",
         each().flat_map(|(name, c)| {
             c.failures_seen().map(move |(reason, n)| ([("pool", name), ("reason", reason.name())], n))
         }),
@@ -173,7 +170,7 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
     gauges(
         e,
         "pointsman_sources_failing",
-        "Sources of backends whose last answer says nothing about who is there",
+        "Sources of backends whose last query failed",
         each().map(|(name, c)| ([("pool", name)], c.sources_failing() as u64)),
     )?;
     counters(
@@ -196,18 +193,18 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
     )?;
     gauges(
         e,
-        "pointsman_pool_service",
-        "1 for those who serve a pool's clients, 0 for the others; all: too few are up, so all backends are used",
+        "pointsman_pool_serving_tier",
+        "1 for the tier that serves a pool's clients, 0 for the others; all: too few are up, so all backends are used",
         pools.values().flat_map(|pool| {
             let snapshot = pool.snapshot();
             let now = match () {
-                () if snapshot.is_empty() => "nobody",
+                () if snapshot.is_empty() => "none",
                 () if snapshot.panic => "all",
                 () if snapshot.backups => "backups",
                 () => "primaries",
             };
-            ["nobody", "primaries", "backups", "all"]
-                .map(|mode| ([("pool", &*pool.name), ("mode", mode)], u64::from(mode == now)))
+            ["none", "primaries", "backups", "all"]
+                .map(|tier| ([("pool", &*pool.name), ("tier", tier)], u64::from(tier == now)))
         }),
     )
 }
@@ -222,15 +219,15 @@ fn replicas(e: &mut DescriptorEncoder<'_>, overview: &Overview) -> Result<(), Er
     gauges(
         e,
         "pointsman_replicas",
-        "Containers of the pool's own that run and are not being taken out",
+        "Replicas of the pool that run, without those that are being removed",
         each(|board| board.group.running),
     )?;
-    let help = "Containers of its own that it is to have";
+    let help = "Replicas that the pool should have";
     gauges(e, "pointsman_replicas_wanted", help, each(|board| board.group.wanted))?;
     counters(
         e,
         "pointsman_replica_respawns",
-        "Containers of its own that died and were replaced",
+        "Replicas that ended and were replaced",
         boards.iter().map(|(pool, board)| ([("pool", *pool)], board.group.respawns)),
     )
 }
@@ -244,16 +241,22 @@ impl Balancer {
     fn listeners(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let listeners = self.0.listeners.load();
         let each = || listeners.iter().map(|(listener, _)| (&*listener.name, listener));
+        counters(
+            e,
+            "pointsman_listener_connections_accepted",
+            "Connections that a listener accepted, whatever became of them",
+            each().map(|(name, listener)| ([("listener", name)], listener.accepted())),
+        )?;
         gauges(
             e,
-            "pointsman_listener_connections",
-            "Connections of a listener that are open",
+            "pointsman_listener_connections_open",
+            "Open connections of a listener",
             each().map(|(name, listener)| ([("listener", name)], listener.active() as u64)),
         )?;
         gauges(
             e,
-            "pointsman_listener_max_connections",
-            "Connections that a listener admits at once, where it has a limit of its own",
+            "pointsman_listener_connections_max",
+            "The limit of open connections, of listeners that have their own",
             each().filter_map(|(name, listener)| {
                 let limit = listener.settings.load().max_connections?;
                 Some(([("listener", name)], limit as u64))
@@ -287,14 +290,14 @@ impl Balancer {
         gauge(e, "pointsman_ready", "Whether traffic should be sent here", u64::from(self.0.ready()))?;
         gauge(
             e,
-            "pointsman_connections_open",
-            "Connections that count towards pointsman_max_connections, of pools that were removed too",
+            "pointsman_instance_connections_open",
+            "Open connections of the whole process, including those of removed pools",
             self.0.limit.open() as u64,
         )?;
         gauge(
             e,
-            "pointsman_max_connections",
-            "Connections that the process relays at once",
+            "pointsman_instance_connections_max",
+            "The limit of open connections of the whole process",
             self.0.limit.connections as u64,
         )?;
         let copied = self.0.workers.iter().map(|worker| worker.bursts_copied.load(Ordering::Relaxed)).sum();

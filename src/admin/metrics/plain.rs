@@ -1,7 +1,7 @@
 //! The older text format of Prometheus (version 0.0.4), made from OpenMetrics.
 //!
 //! The two differ in little for what we write: there, a counter's family is called as its series are, with `_total`,
-//! and no line marks the end. Without this, a reader of the older format takes every counter for something of an
+//! no line tells a unit, and none marks the end. Without this, a reader of the older format takes every counter for something of an
 //! unknown type and another name.
 
 /// The same in the older format.
@@ -16,7 +16,7 @@ pub(super) fn from_open_metrics(text: &str) -> String {
         };
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
-            (Some("#"), Some("EOF"), ..) => {}
+            (Some("#"), Some("EOF" | "UNIT"), ..) => {}
             (Some("#"), Some(keyword), Some(name), rest) if counter => {
                 plain += &format!("# {keyword} {name}_total {}\n", rest.unwrap_or_default());
             }
@@ -38,6 +38,7 @@ mod tests {
         let open = "\
 # HELP a_bytes Bytes, of any counter
 # TYPE a_bytes counter
+# UNIT a_bytes bytes
 a_bytes_total{pool=\"# EOF\"} 1
 # HELP b_seconds Times
 # TYPE b_seconds histogram

@@ -2,11 +2,14 @@
 
 use std::fmt::Error;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Unit;
+
+use crate::telemetry::histogram::DurationCounts;
 
 /// The labels of one series.
 pub(super) type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
@@ -18,7 +21,7 @@ pub(super) fn counter(
     help: &str,
     value: u64,
 ) -> Result<(), Error> {
-    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+    ConstCounter::new(value).encode(describe(encoder, name, help, MetricType::Counter)?)
 }
 
 /// A gauge without labels.
@@ -29,7 +32,7 @@ pub(super) fn gauge(
     value: u64,
 ) -> Result<(), Error> {
     let value = i64::try_from(value).unwrap_or(i64::MAX);
-    ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    ConstGauge::new(value).encode(describe(encoder, name, help, MetricType::Gauge)?)
 }
 
 /// A gauge without labels that says when something was, in seconds since the epoch.
@@ -39,7 +42,7 @@ pub(super) fn timestamp(
     help: &str,
     seconds: f64,
 ) -> Result<(), Error> {
-    ConstGauge::new(seconds).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+    ConstGauge::new(seconds).encode(describe(encoder, name, help, MetricType::Gauge)?)
 }
 
 /// Counters of one name.
@@ -49,7 +52,7 @@ pub(super) fn counters<'a, const N: usize>(
     help: &str,
     series: impl IntoIterator<Item = (Labels<'a, N>, u64)>,
 ) -> Result<(), Error> {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    let mut family = describe(encoder, name, help, MetricType::Counter)?;
     for (labels, value) in series {
         ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
     }
@@ -63,7 +66,7 @@ pub(super) fn gauges<'a, const N: usize>(
     help: &str,
     series: impl IntoIterator<Item = (Labels<'a, N>, u64)>,
 ) -> Result<(), Error> {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    let mut family = describe(encoder, name, help, MetricType::Gauge)?;
     for (labels, value) in series {
         let value = i64::try_from(value).unwrap_or(i64::MAX);
         ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
@@ -78,9 +81,39 @@ pub(super) fn histograms<'a>(
     help: &str,
     series: impl IntoIterator<Item = (&'a str, &'a Histogram)>,
 ) -> Result<(), Error> {
-    let mut family: MetricEncoder<'_> = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    let mut family = describe(encoder, name, help, MetricType::Histogram)?;
     for (pool, histogram) in series {
         histogram.encode(family.encode_family(&[("pool", pool)])?)?;
     }
     Ok(())
+}
+
+/// Histograms of one name, one for each backend that has counted anything.
+pub(super) fn durations<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    series: impl IntoIterator<Item = (Labels<'a, 2>, DurationCounts)>,
+) -> Result<(), Error> {
+    let mut family = describe(encoder, name, help, MetricType::Histogram)?;
+    for (labels, counts) in series.into_iter().filter(|(_, counts)| counts.total() > 0) {
+        let mut series = family.encode_family(&labels)?;
+        series.encode_histogram::<NoLabelSet>(counts.seconds(), counts.total(), &counts.buckets(), None)?;
+    }
+    Ok(())
+}
+
+/// Begins a family. Its name ends with its unit, if it has one.
+fn describe<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    help: &str,
+    kind: MetricType,
+) -> Result<MetricEncoder<'e>, Error> {
+    for (suffix, unit) in [("_seconds", &Unit::Seconds), ("_bytes", &Unit::Bytes)] {
+        if let Some(name) = name.strip_suffix(suffix) {
+            return encoder.encode_descriptor(name, help, Some(unit), kind);
+        }
+    }
+    encoder.encode_descriptor(name, help, None, kind)
 }
