@@ -1,4 +1,4 @@
-//! Who may change something.
+//! Which requests may change something.
 //!
 //! With a token, who sends it, from wherever. Without one only who is on this machine: over loopback, or over a Unix
 //! socket whose permissions say who can. A page in a browser is nobody's operator: what it was loaded from (`Origin`) must be
@@ -21,15 +21,15 @@ use super::token::Token;
 use super::{ApiError, App};
 use crate::config::Admin;
 
-/// Who sends a wrong token waits for so long before it is told: trying many takes its time.
+/// The delay before the reply to a wrong token, so that trying many takes long.
 const THINK_AGAIN: Duration = Duration::from_millis(250);
 /// What proxies add to a request that they pass on (RFC 7239, RFC 9110, and what was there before). One on this machine
-/// would make everybody local who can reach it.
+/// would make every client that reaches it local.
 const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
 /// Wrong tokens are told in the log no more often than this.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-/// Who may change something. A clone is the same one.
+/// Which requests may change something. Clones share their terms.
 #[derive(Clone, Debug, Default)]
 pub struct Access(Arc<Rules>);
 
@@ -56,7 +56,7 @@ pub struct Terms {
 }
 
 impl Access {
-    /// Reads what `admin` says about who may change something; an error says what is wrong with its file.
+    /// Reads the terms from `admin`; an error says what is wrong with the token file.
     pub fn terms(admin: Option<&Admin>) -> Result<Terms, String> {
         let file = admin.and_then(|admin| admin.token_file.as_deref());
         let token = file.map(Token::read).transpose()?;
@@ -162,7 +162,7 @@ fn is_of(origin: &str, host: Option<&str>) -> bool {
     from.zip(host).is_some_and(|(from, host)| from.eq_ignore_ascii_case(host))
 }
 
-/// Who sent a request.
+/// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
     /// Over TCP, from there.
@@ -208,8 +208,7 @@ impl<T> PerOrigin<T> {
     }
 }
 
-/// A peer that may make changes, by the name that the log has for it. It is known by a request's head: of anybody else
-/// no body is waited for.
+/// A peer that may make changes, by its name in the log. It is judged by the head of a request, before any body is read.
 pub(super) struct Operator(pub(super) Arc<str>);
 
 impl FromRequestParts<App> for Operator {
@@ -225,7 +224,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_who_is_on_this_machine_and_calls_it_by_address_may_change_anything() {
+    fn only_local_requests_by_address_may_change_anything() {
         let peer = |address: &str| Peer::Tcp(address.parse().unwrap());
         for host in ["127.0.0.1:9900", "localhost", "localhost:9900", "[::1]:9900", "[::1]", "LOCALHOST:1"] {
             assert!(peer("127.0.0.1:1").may_change(Some(host)), "{host}");

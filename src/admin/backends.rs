@@ -177,15 +177,15 @@ pub(super) async fn change(
     as_it_is(&pool, &found).map(Json)
 }
 
-/// Whether backends of that pool can have that weight. As in the configuration: a share that nobody heeds must not
-/// look as if it were granted. 0 is always heeded.
+/// Whether backends of that pool can have that weight. As in the configuration, a weight that the algorithm ignores is
+/// refused, except 0, which every algorithm uses.
 fn check_weight(pool: &Pool, weight: u32) -> Result<(), ApiError> {
     if weight > HEAVIEST {
         return Err(bad_request("a weight is a whole number from 0 to 256"));
     }
     if weight > 1 && !pool.settings().balance.heeds_weights() {
         let message =
-            format!("the pool {:?} is balanced by round-robin, which heeds no weight but 0", &*pool.name);
+            format!("the pool {:?} is balanced by round-robin, which ignores weights except 0", &*pool.name);
         let hint = "write `balance: weighted` into the configuration of the pool";
         return Err(ApiError::new(StatusCode::CONFLICT, "weight_not_heeded", message, hint));
     }

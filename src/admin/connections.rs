@@ -16,7 +16,7 @@ use crate::proxy::open::Open;
 use crate::proxy::progress::CloseRequest;
 use crate::telemetry::decisions::{Decision, Which};
 
-/// So many are told when nobody says how many, and at most.
+/// The number of connections or decisions in a reply by default, and at most.
 const SOME: usize = 100;
 const MOST: usize = 10_000;
 
@@ -24,7 +24,7 @@ const MOST: usize = 10_000;
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Question {
+pub(super) struct ConnectionQuery {
     /// At most so many.
     #[cfg_attr(test, schemars(with = "usize", range(max = 10_000), extend("default" = 100)))]
     limit: Option<usize>,
@@ -39,8 +39,8 @@ pub(super) struct Question {
     client: Option<String>,
 }
 
-impl Question {
-    /// How many, and which.
+impl ConnectionQuery {
+    /// CloseMode many, and which.
     fn read(self, app: &App) -> Result<(usize, Which), ApiError> {
         let limit = self.limit.unwrap_or(SOME);
         if limit > MOST {
@@ -57,10 +57,10 @@ impl Question {
 /// The open connections.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct Connections {
+pub(super) struct ConnectionsReply {
     /// The oldest of them first.
     connections: Vec<Open>,
-    /// How many there are.
+    /// CloseMode many there are.
     total: usize,
 }
 
@@ -68,18 +68,18 @@ pub(super) struct Connections {
 pub(super) async fn all(
     State(app): State<App>,
     peer: Option<Extension<Peer>>,
-    Asked(question): Asked<Question>,
-) -> Result<Json<Connections>, ApiError> {
+    Asked(question): Asked<ConnectionQuery>,
+) -> Result<Json<ConnectionsReply>, ApiError> {
     let (limit, which) = question.read(&app)?;
     let _turn = app.listing.of(peer.map(|Extension(peer)| peer)).lock().await;
     let (connections, total) = app.overview.connections(&which, limit).await;
-    Ok(Json(Connections { connections, total }))
+    Ok(Json(ConnectionsReply { connections, total }))
 }
 
 /// The last routing decisions.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct Decisions {
+pub(super) struct DecisionsReply {
     /// The newest of them first.
     decisions: Vec<Decision>,
 }
@@ -87,17 +87,17 @@ pub(super) struct Decisions {
 /// `GET /api/v1/decisions`.
 pub(super) async fn decisions(
     State(app): State<App>,
-    Asked(question): Asked<Question>,
-) -> Result<Json<Decisions>, ApiError> {
+    Asked(question): Asked<ConnectionQuery>,
+) -> Result<Json<DecisionsReply>, ApiError> {
     let (limit, which) = question.read(&app)?;
-    Ok(Json(Decisions { decisions: app.overview.decisions_of(&which, limit) }))
+    Ok(Json(DecisionsReply { decisions: app.overview.decisions_of(&which, limit) }))
 }
 
-/// How a connection is to be ended.
+/// CloseMode a connection is to be ended.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Manner {
+pub(super) struct CloseQuery {
     /// `reset`: both peers get a TCP reset. `close`: they get a FIN, as at a normal end.
     #[serde(default)]
     how: Ending,
@@ -108,7 +108,7 @@ pub(super) async fn end(
     Operator(who): Operator,
     State(app): State<App>,
     At(conn): At<u64>,
-    Asked(Manner { how }): Asked<Manner>,
+    Asked(CloseQuery { how }): Asked<CloseQuery>,
 ) -> Result<Json<Open>, ApiError> {
     let request = CloseRequest { reason: CloseReason::Operator, how };
     let was = app.overview.close_connection(conn, request).await.ok_or_else(|| {

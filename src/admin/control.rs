@@ -1,4 +1,4 @@
-//! What an operator can tell the process as a whole, and the way to who runs it: a reload and a drain that are asked for
+//! Orders from an operator to the process as a whole, and the channel to the loop that runs it: a reload and a drain from
 //! here are those of SIGHUP and SIGTERM.
 
 use std::sync::Arc;
@@ -7,27 +7,27 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::api::{DrainReply, ReloadReply};
 
-/// So many orders may wait; more are refused.
+/// How many orders may wait; more are refused.
 const WAITING: usize = 16;
 
-/// Where an order's result is told.
+/// Where an order's result goes.
 pub type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
-/// What an operator tells the process.
+/// An order to the process.
 #[derive(Debug)]
 pub enum Order {
     /// To read its configuration again.
     Reload {
-        /// Who wants it.
+        /// The operator.
         who: Arc<str>,
-        /// Where the result is told.
+        /// Where the result goes.
         answer: Answer<ReloadReply>,
     },
-    /// To let nobody new in, and to end when the open connections have.
+    /// To accept no new connections, and to stop when the open ones have ended.
     Drain {
-        /// Who wants it.
+        /// The operator.
         who: Arc<str>,
-        /// Where it is told that it begins.
+        /// Where the result goes, when it begins.
         answer: Answer<DrainReply>,
     },
 }
@@ -45,33 +45,33 @@ pub enum Refusal {
     Ending,
     /// It has too many orders to follow already.
     Busy,
-    /// Nobody takes orders here: it is a demo.
-    Nobody,
+    /// A demo takes no orders.
+    Demo,
 }
 
-/// Where orders go.
+/// The sending end.
 #[derive(Clone, Debug)]
 pub struct Control(Option<mpsc::Sender<Order>>);
 
-/// Where they come from.
+/// The receiving end.
 #[derive(Debug)]
 pub struct Orders(mpsc::Receiver<Order>);
 
 impl Control {
-    /// A way for orders, from one end to the other.
+    /// A channel for orders.
     pub fn new() -> (Self, Orders) {
         let (orders, received) = mpsc::channel(WAITING);
         (Self(Some(orders)), Orders(received))
     }
 
-    /// A way that leads nowhere.
+    /// A channel that refuses every order.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// Gives an order, and returns what comes of it.
+    /// Gives an order, and returns its result.
     pub async fn order<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, Refusal> {
-        let orders = self.0.as_ref().ok_or(Refusal::Nobody)?;
+        let orders = self.0.as_ref().ok_or(Refusal::Demo)?;
         let (answer, answered) = oneshot::channel();
         orders.try_send(order(answer)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refusal::Busy,

@@ -1,4 +1,4 @@
-//! `/api/v1/events`: what happens, as it happens, by Server-Sent Events (HTML Living Standard, 9.2).
+//! `/api/v1/events`: what happens, as it happens, by Server-Sent EventReader (HTML Living Standard, 9.2).
 //!
 //! A stream begins with `hello`, then `status` follows each second (what `/api/v1/status` says), `decisions` when there are new ones
 //! (only the latest of them: there may be thousands), and an `event` for each entry of the journal, whose number is the
@@ -34,7 +34,7 @@ const STATUS: Duration = Duration::from_secs(1);
 const DECISIONS: Duration = Duration::from_millis(500);
 /// So many decisions are told at a time.
 const LATEST: usize = 20;
-/// Entries read from the journal at a time.
+/// JournalReader read from the journal at a time.
 const ENTRIES: usize = 64;
 /// Milliseconds after which a client reconnects when it loses the stream.
 const RETRY: u64 = 1000;
@@ -110,17 +110,17 @@ pub(super) async fn events(
     let peer = peer.map(|Extension(peer)| peer);
     let place = app.streams.of(peer).place()?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    Ok(sse::answer(Events::new(app, peer, stop, seen, place)))
+    Ok(sse::answer(EventReader::new(app, peer, stop, seen, place)))
 }
 
 /// The journal for one reader.
-struct Entries {
+struct JournalReader {
     journal: Journal,
     /// The number of the last event that was sent.
     told: u64,
 }
 
-impl Entries {
+impl JournalReader {
     /// The next events, if there are any.
     fn next(&mut self) -> Option<Bytes> {
         let mut out = String::new();
@@ -140,12 +140,12 @@ impl Entries {
 }
 
 /// The events for one reader.
-struct Events {
+struct EventReader {
     app: App,
     peer: Option<Peer>,
     stop: CancellationToken,
     hello: Option<Bytes>,
-    entries: Entries,
+    entries: JournalReader,
     news: watch::Receiver<u64>,
     status: Interval,
     decisions: Interval,
@@ -153,7 +153,7 @@ struct Events {
     _place: OwnedSemaphorePermit,
 }
 
-impl Events {
+impl EventReader {
     /// For a reader that has received the events up to `seen`.
     fn new(
         app: App,
@@ -180,7 +180,7 @@ impl Events {
             stop,
             hello: Some(hello.into()),
             // A number above the latest one comes from an earlier process: send everything.
-            entries: Entries {
+            entries: JournalReader {
                 journal,
                 told: seen.map_or(newest, |seen| if seen > newest { 0 } else { seen }),
             },
@@ -209,7 +209,7 @@ impl Events {
     }
 }
 
-impl Source for Events {
+impl Source for EventReader {
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(hello) = self.hello.take() {
             return Some(hello);

@@ -28,7 +28,7 @@ const NAMES: usize = 2 * BACKENDS;
 
 /// The history. A clone is the same one.
 #[derive(Clone, Debug, Default)]
-pub(super) struct History(Arc<Mutex<Book>>);
+pub(super) struct History(Arc<Mutex<HistoryBook>>);
 
 impl History {
     /// The history in JSON, which is made once for all that ask within a second.
@@ -36,7 +36,7 @@ impl History {
         self.lock().json()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Book> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HistoryBook> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -45,21 +45,21 @@ impl History {
         let mut clock = tokio::time::interval(STEP);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         clock.tick().await; // at once
-        self.lock().add(&Counts::of(&overview), 1);
+        self.lock().add(&HistoryCounts::of(&overview), 1);
         let mut last = Instant::now();
         loop {
             clock.tick().await;
-            // Whoever was stopped for a while has more than one second to tell of.
+            // A process that was stopped for a while has several seconds to add.
             let steps = (last.elapsed().as_secs_f64() / STEP.as_secs_f64()).round().max(1.0);
             last = Instant::now();
-            self.lock().add(&Counts::of(&overview), steps as usize);
+            self.lock().add(&HistoryCounts::of(&overview), steps as usize);
         }
     }
 }
 
 /// Counters of one thing at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Count {
+struct HistoryCount {
     active: u64,
     totals: Totals,
 }
@@ -70,7 +70,7 @@ type Totals = [u64; 6];
 /// The totals that a listener or a backend has.
 const OF_ALL: usize = 3;
 
-impl Count {
+impl HistoryCount {
     fn of(reading: &Reading) -> Self {
         Self {
             active: reading.active,
@@ -91,16 +91,16 @@ impl Count {
 
 /// All counters at one moment.
 #[derive(Clone, Debug, Default)]
-struct Counts {
+struct HistoryCounts {
     /// Open connections of each listener.
     listeners: BTreeMap<Arc<str>, u64>,
     /// What came by a listener, for each pool that it went to: a pool that is gone takes its counters along.
-    ways: BTreeMap<(Arc<str>, Arc<str>), Count>,
-    pools: BTreeMap<Arc<str>, Count>,
-    backends: BTreeMap<(Arc<str>, Arc<str>), Count>,
+    ways: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
+    pools: BTreeMap<Arc<str>, HistoryCount>,
+    backends: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
 }
 
-impl Counts {
+impl HistoryCounts {
     fn of(overview: &Overview) -> Self {
         let mut counts = Self::default();
         for (listener, _) in overview.listeners.load().iter() {
@@ -110,13 +110,13 @@ impl Counts {
         let many = pools.values().map(|pool| pool.status().members.len()).sum::<usize>() > BACKENDS;
         for pool in pools.values() {
             let ways = pool.ways();
-            counts.pools.insert(Arc::clone(&pool.name), Count::of_pool(pool, &ways));
+            counts.pools.insert(Arc::clone(&pool.name), HistoryCount::of_pool(pool, &ways));
             let mut all = ways;
             for (listener, reading) in pool.unserved.read() {
                 *all.entry(listener).or_default() += reading;
             }
             for (listener, reading) in all {
-                counts.ways.insert((listener, Arc::clone(&pool.name)), Count::of(&reading));
+                counts.ways.insert((listener, Arc::clone(&pool.name)), HistoryCount::of(&reading));
             }
             if many {
                 continue;
@@ -128,7 +128,7 @@ impl Counts {
                 let ways = totals.get(&entry.backend.name).map(|totals| &totals.ways);
                 ways.into_iter().flat_map(BTreeMap::values).for_each(|reading| total += *reading);
                 let key = (Arc::clone(&pool.name), Arc::clone(&entry.backend.name));
-                counts.backends.insert(key, Count::of(&total));
+                counts.backends.insert(key, HistoryCount::of(&total));
             }
         }
         counts
@@ -137,7 +137,7 @@ impl Counts {
 
 /// The last values of one thing, the oldest first; `None`: it was not there.
 #[derive(Clone, Debug, Default)]
-struct Values(VecDeque<Option<Count>>);
+struct Values(VecDeque<Option<HistoryCount>>);
 
 impl Values {
     fn is_there(&self) -> bool {
@@ -146,24 +146,24 @@ impl Values {
 }
 
 #[derive(Debug)]
-struct Book {
+struct HistoryBook {
     /// When the last value was added.
     end: SystemTime,
     /// How many values each track has.
     length: usize,
-    last: Counts,
+    last: HistoryCounts,
     listeners: BTreeMap<Arc<str>, Values>,
     pools: BTreeMap<Arc<str>, Values>,
     backends: BTreeMap<(Arc<str>, Arc<str>), Values>,
     json: Option<Bytes>,
 }
 
-impl Default for Book {
+impl Default for HistoryBook {
     fn default() -> Self {
         Self {
             end: SystemTime::UNIX_EPOCH,
             length: 0,
-            last: Counts::default(),
+            last: HistoryCounts::default(),
             listeners: BTreeMap::new(),
             pools: BTreeMap::new(),
             backends: BTreeMap::new(),
@@ -177,27 +177,33 @@ fn growth(now: u64, before: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 
-fn grown<K: Ord>(now: &BTreeMap<K, Count>, before: &BTreeMap<K, Count>, key: &K) -> Count {
+fn grown<K: Ord>(
+    now: &BTreeMap<K, HistoryCount>,
+    before: &BTreeMap<K, HistoryCount>,
+    key: &K,
+) -> HistoryCount {
     let (now, before) =
         (now.get(key).copied().unwrap_or_default(), before.get(key).copied().unwrap_or_default());
     let mut totals = now.totals;
     for (total, before) in totals.iter_mut().zip(before.totals) {
         *total = growth(*total, before);
     }
-    Count { active: now.active, totals }
+    HistoryCount { active: now.active, totals }
 }
 
-impl Book {
+impl HistoryBook {
     /// Adds the values of the last `steps` seconds.
-    fn add(&mut self, now: &Counts, steps: usize) {
+    fn add(&mut self, now: &HistoryCounts, steps: usize) {
         let steps = steps.clamp(1, KEPT);
         let first = self.length == 0;
-        // What was counted before anybody looked was not counted in this second.
+        // What was counted before the first look does not belong to this second.
         let before = if first { now.clone() } else { std::mem::take(&mut self.last) };
-        let mut listeners: BTreeMap<Arc<str>, Count> = now
+        let mut listeners: BTreeMap<Arc<str>, HistoryCount> = now
             .listeners
             .iter()
-            .map(|(name, active)| (Arc::clone(name), Count { active: *active, ..Count::default() }))
+            .map(|(name, active)| {
+                (Arc::clone(name), HistoryCount { active: *active, ..HistoryCount::default() })
+            })
             .collect();
         for key in now.ways.keys() {
             let way = grown(&now.ways, &before.ways, key);
@@ -248,7 +254,7 @@ impl Book {
 /// Adds the values of so many seconds to each track.
 fn note<K: Ord + Clone>(
     tracks: &mut BTreeMap<K, Values>,
-    grown: &BTreeMap<K, Count>,
+    grown: &BTreeMap<K, HistoryCount>,
     length: usize,
     steps: usize,
 ) {
@@ -271,16 +277,16 @@ fn note<K: Ord + Clone>(
 }
 
 /// One second's part of what was counted in several.
-fn share(count: &Count, step: usize, steps: usize) -> Count {
+fn share(count: &HistoryCount, step: usize, steps: usize) -> HistoryCount {
     let (step, steps) = (step as u64, steps as u64);
     let part = |total: u64| total / steps + u64::from(step < total % steps);
-    Count { active: count.active, totals: count.totals.map(part) }
+    HistoryCount { active: count.active, totals: count.totals.map(part) }
 }
 
 /// One value of each second, written without a copy.
 struct Column<'t> {
-    values: &'t VecDeque<Option<Count>>,
-    of: fn(&Count) -> u64,
+    values: &'t VecDeque<Option<HistoryCount>>,
+    of: fn(&HistoryCount) -> u64,
 }
 
 impl Serialize for Column<'_> {
@@ -290,7 +296,7 @@ impl Serialize for Column<'_> {
 }
 
 impl Values {
-    fn column(&self, of: fn(&Count) -> u64) -> Column<'_> {
+    fn column(&self, of: fn(&HistoryCount) -> u64) -> Column<'_> {
         Column { values: &self.0, of }
     }
 

@@ -3,16 +3,16 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn count(active: u64, connections: u64) -> Count {
-    Count { active, totals: [connections, 10 * connections, 100 * connections, 0, 0, 0] }
+fn count(active: u64, connections: u64) -> HistoryCount {
+    HistoryCount { active, totals: [connections, 10 * connections, 100 * connections, 0, 0, 0] }
 }
 
-fn counts(listeners: &[(&str, u64)], backends: &[(&str, Count)]) -> Counts {
-    let mut counts = Counts::default();
+fn counts(listeners: &[(&str, u64)], backends: &[(&str, HistoryCount)]) -> HistoryCounts {
+    let mut counts = HistoryCounts::default();
     for (name, active) in listeners {
         counts.listeners.insert(Arc::from(*name), *active);
     }
-    let mut all = Count::default();
+    let mut all = HistoryCount::default();
     for (name, count) in backends {
         counts.backends.insert((Arc::from("p"), Arc::from(*name)), *count);
         all.active += count.active;
@@ -23,14 +23,14 @@ fn counts(listeners: &[(&str, u64)], backends: &[(&str, Count)]) -> Counts {
     counts
 }
 
-fn written(book: &mut Book) -> Value {
+fn written(book: &mut HistoryBook) -> Value {
     serde_json::from_slice(&book.json()).unwrap()
 }
 
 #[test]
 fn each_second_has_what_was_counted_in_it() {
-    let mut book = Book::default();
-    // What was there before anybody looked is nobody's second.
+    let mut book = HistoryBook::default();
+    // What was counted before the first look belongs to no second.
     book.add(&counts(&[("web", 2)], &[("a", count(2, 70))]), 1);
     book.add(&counts(&[("web", 1)], &[("a", count(1, 73))]), 1);
     book.add(&counts(&[("web", 0)], &[("a", count(0, 73)), ("b", count(0, 2))]), 1);
@@ -47,7 +47,7 @@ fn each_second_has_what_was_counted_in_it() {
 
 #[test]
 fn a_backend_that_leaves_and_comes_back_begins_anew() {
-    let mut book = Book::default();
+    let mut book = HistoryBook::default();
     for one in [Some(50), Some(52), None, Some(1), Some(0), Some(4)] {
         let backends: Vec<_> = one.map(|n| ("a", count(0, n))).into_iter().collect();
         book.add(&counts(&[("web", 0)], &backends), 1);
@@ -58,7 +58,7 @@ fn a_backend_that_leaves_and_comes_back_begins_anew() {
 
 #[test]
 fn only_so_many_seconds_are_kept_and_who_was_not_there_in_them_is_forgotten() {
-    let mut book = Book::default();
+    let mut book = HistoryBook::default();
     book.add(&counts(&[("web", 0), ("old", 0)], &[("a", count(0, 1))]), 1);
     for n in 0..KEPT as u64 {
         assert!(written(&mut book)["listeners"].get("old").is_some(), "{n}");
@@ -71,7 +71,7 @@ fn only_so_many_seconds_are_kept_and_who_was_not_there_in_them_is_forgotten() {
 
 #[test]
 fn however_many_names_come_and_go_memory_is_bounded() {
-    let mut book = Book::default();
+    let mut book = HistoryBook::default();
     let names: Vec<_> = (0..NAMES).map(|n| format!("container-{n}")).collect();
     for half in names.chunks(NAMES / 2) {
         let backends: Vec<_> = half.iter().map(|name| (name.as_str(), count(0, 1))).collect();
@@ -87,7 +87,7 @@ proptest! {
     fn nothing_is_lost_or_negative_and_all_are_equally_long(
         steps in prop::collection::vec((prop::collection::vec(prop::option::of(0u64..9), 3), 1usize..5), 1..40),
     ) {
-        let mut book = Book::default();
+        let mut book = HistoryBook::default();
         let names = ["a", "b", "c"];
         let mut totals = [0u64; 3];
         let mut expected = [0u64; 3];

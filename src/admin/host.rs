@@ -56,8 +56,8 @@ fn stranger(headers: &HeaderMap, names: &[String], over_loopback: bool) -> Optio
     })
 }
 
-/// Whether a Host header has an address, `localhost` or a name below that, with or without a port. Those names are
-/// nobody's to point elsewhere (RFC 6761, 6.3).
+/// Whether a Host header has an address, `localhost` or a name below that, with or without a port. No DNS
+/// server can point those names elsewhere (RFC 6761, 6.3).
 pub(super) fn no_name(host: &str) -> bool {
     let bare = bare(host);
     let ip = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(bare);
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_calls_the_server_by_a_name_of_somebody_else_is_a_stranger() {
+    fn a_request_under_a_foreign_name_is_refused() {
         let names = ["lb.example.com".to_owned()];
         let strange = |hosts: &[&str]| {
             let mut headers = HeaderMap::new();

@@ -73,12 +73,12 @@ struct App {
     access: Access,
     control: Control,
     history: History,
-    /// Writes the history for as long as somebody can ask for it.
+    /// Writes the history while the server runs.
     _historian: Arc<AbortOnDropHandle<()>>,
 }
 
-/// The admin server's paths, for what `overview` shows; what concerns the process as a whole goes to `control`, and `access`
-/// says who may change something. Needs a tokio runtime, which writes the history.
+/// The paths of the admin server: they show `overview`, pass orders for the process to `control`, and allow changes by
+/// `access`. Needs a tokio runtime, which writes the history.
 pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> Router {
     let history = History::default();
     let historian = tokio::spawn(history.clone().keep(Arc::clone(overview)));
@@ -106,7 +106,7 @@ pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> R
         .with_state(app)
 }
 
-/// The paths that there are, but for those of the page itself; each of which `openapi.json` describes.
+/// All paths except those of the page. `openapi.json` describes each of them.
 fn routes() -> Routes {
     Routes::default()
         .route("/heartbeat", get(process::heartbeat))
@@ -167,7 +167,7 @@ async fn not_found(uri: Uri) -> ApiError {
 
 async fn not_allowed(method: Method, uri: Uri) -> Response {
     let message = format!("{method} is not allowed on {}", uri.path());
-    let hint = "the Allow header says what is";
+    let hint = "see the Allow header";
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message, hint).at(uri.path())
 }
 
@@ -205,7 +205,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Says how to prove who one is, where that is what is missing (RFC 9110, 11.6.1).
+/// Names the authentication scheme in a reply that asks for one (RFC 9110, 11.6.1).
 fn with_scheme(mut response: Response) -> Response {
     if response.status() == StatusCode::UNAUTHORIZED {
         let scheme = header::HeaderValue::from_static("Bearer");

@@ -1,6 +1,5 @@
-//! A stream whose other side must take what is sent to it: hyper knows time limits for reading only. Who takes nothing for
-//! too long, while there is something for it, is given up, and its place is free again. Who takes a little now and then, and one for
-//! whom there is nothing, may stay.
+//! A time limit for writing, as hyper has limits for reading only. A peer that reads nothing for too long, while there is
+//! something to send, loses its connection and its place. A peer that reads slowly, or waits for the next bytes, may stay.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream that gives up on who takes nothing.
+/// A stream that ends when its peer reads nothing.
 pub(super) struct Patience<S> {
     stream: S,
     limit: Duration,

@@ -16,7 +16,7 @@ use crate::config;
 use crate::overview::Phase;
 use crate::telemetry::journal::Entry;
 
-/// Events in a reply unless the request says otherwise, and at most.
+/// JournalReply in a reply unless the request says otherwise, and at most.
 const SOME: usize = 100;
 const MOST: usize = 10_000;
 
@@ -65,7 +65,7 @@ pub(super) async fn config(State(app): State<App>) -> Response {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Since {
+pub(super) struct JournalQuery {
     /// Only those after the event of this number.
     #[cfg_attr(test, schemars(range(max = 18446744073709551615_u64)))]
     #[serde(default)]
@@ -75,10 +75,10 @@ pub(super) struct Since {
     limit: Option<usize>,
 }
 
-/// Events, oldest first.
+/// JournalReply, oldest first.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct Events {
+pub(super) struct JournalReply {
     events: Vec<Entry>,
     /// How many after the number that was asked for are not kept any longer.
     dropped: u64,
@@ -90,15 +90,15 @@ pub(super) struct Events {
 /// it has misses none.
 pub(super) async fn journal(
     State(app): State<App>,
-    Asked(Since { after, limit }): Asked<Since>,
-) -> Result<Json<Events>, ApiError> {
+    Asked(JournalQuery { after, limit }): Asked<JournalQuery>,
+) -> Result<Json<JournalReply>, ApiError> {
     let limit = limit.unwrap_or(SOME);
     if limit > MOST {
         return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
     }
     let latest = *app.overview.journal.latest().borrow();
     let (events, dropped) = app.overview.journal.some_after(after, limit);
-    Ok(Json(Events { events, dropped, latest }))
+    Ok(Json(JournalReply { events, dropped, latest }))
 }
 
 /// `GET /api/v1/history`.
@@ -142,8 +142,6 @@ fn refused(refusal: &Refusal) -> ApiError {
         Refusal::NotPossible(why) => conflict("not_possible", why, "nothing has changed"),
         Refusal::Ending => conflict("draining", "the process is ending", "SIGTERM ends it at once"),
         Refusal::Busy => conflict("busy", "too many orders wait already", "ask again in a second"),
-        Refusal::Nobody => {
-            conflict("demo", "a demo cannot be reloaded or drained", "end it with q or Ctrl-C")
-        }
+        Refusal::Demo => conflict("demo", "a demo cannot be reloaded or drained", "end it with q or Ctrl-C"),
     }
 }

@@ -32,11 +32,11 @@ pub(super) fn is_slow(path: &str) -> bool {
     matches!(path, "/add" | "/rm")
 }
 
-/// Which pool's replicas are meant.
+/// ReplicaQuery pool's replicas are meant.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Which {
+pub(super) struct ReplicaQuery {
     /// The pool; it may be absent if only one has replicas.
     #[cfg_attr(test, schemars(with = "String"))]
     pool: Option<String>,
@@ -44,7 +44,7 @@ pub(super) struct Which {
 
 /// A change of the number of replicas, from an operator.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct ReplicaOrder {
     who: Arc<str>,
     n: usize,
     names: Vec<String>,
@@ -60,7 +60,7 @@ pub(super) async fn list(State(app): State<App>, which: Named) -> Result<Json<Re
 pub(super) async fn add(
     State(app): State<App>,
     which: Named,
-    change: Change,
+    change: ReplicaOrder,
 ) -> Result<Json<ReplicaList>, ReplicaError> {
     let replicas = find(&app, which)?;
     Ok(listed(replicas.add(change.n, change.names, change.who).await?))
@@ -70,7 +70,7 @@ pub(super) async fn add(
 pub(super) async fn remove(
     State(app): State<App>,
     which: Named,
-    change: Change,
+    change: ReplicaOrder,
 ) -> Result<Json<ReplicaList>, ReplicaError> {
     let replicas = find(&app, which)?;
     Ok(listed(replicas.remove(change.n, change.names, change.who).await?))
@@ -92,8 +92,8 @@ fn listed(names: Vec<Arc<str>>) -> Json<ReplicaList> {
     Json(ReplicaList { message, status: "successful".into() })
 }
 
-/// Which pool is named, if one is.
-type Named = Result<Query<Which>, QueryRejection>;
+/// ReplicaQuery pool is named, if one is.
+type Named = Result<Query<ReplicaQuery>, QueryRejection>;
 
 /// The replicas that are meant: those of the pool that is named, or of the only one that has any.
 fn find(app: &App, which: Named) -> Result<Replicas, ReplicaError> {
@@ -126,7 +126,7 @@ fn find(app: &App, which: Named) -> Result<Replicas, ReplicaError> {
     }
 }
 
-impl FromRequest<App> for Change {
+impl FromRequest<App> for ReplicaOrder {
     type Rejection = ReplicaError;
 
     /// Reads the body only for an operator.

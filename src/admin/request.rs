@@ -14,15 +14,14 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor}
 
 use super::ApiError;
 
-const DESCRIBED: &str = "/api/v1/openapi.json describes what there is to ask";
+const DESCRIBED: &str = "/api/v1/openapi.json describes the requests";
 
-/// A request that makes no sense.
+/// The error for a malformed request.
 pub(super) fn bad_request(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, DESCRIBED)
 }
 
-/// What is an object in JSON. `serde` also takes a list of the same values in the order of the fields, which nobody who
-/// sends one can mean.
+/// What is an object in JSON. `serde` would also accept a list of the values in the order of the fields.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {

@@ -60,7 +60,7 @@ impl Token {
         Self(Sha256::digest(token.as_bytes()).into())
     }
 
-    /// Whether somebody has sent it. However much of it is right, that takes equally long.
+    /// Whether it is the token that was sent, compared in constant time.
     pub(super) fn is(self, sent: &str) -> bool {
         self.0.ct_eq(&Self::new(sent).0).into()
     }

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 /// One value a second, the oldest first; null: the listener, pool or backend was not there.
 type Seconds = Vec<Option<u64>>;
 
-/// The last 300 seconds. All lists are equally long. `C` is a list of values: the server writes them without a copy.
+/// The last 300 seconds. All lists are equally long.
+//
+// `C` is a list of values, so that the server can write them without a copy.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]

@@ -5,7 +5,7 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::instance::{RemoteArgs, block_on};
-use super::status::{Table, colours};
+use super::status::{TextTable, colours};
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::remote::encode;
 
@@ -46,14 +46,14 @@ pub(super) struct CloseArgs {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Connections {
-    connections: Vec<Connection>,
+    connections: Vec<OpenConnection>,
     total: Option<u64>,
 }
 
 /// An open connection.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Connection {
+struct OpenConnection {
     conn: u64,
     client: String,
     listener: String,
@@ -65,9 +65,9 @@ struct Connection {
 }
 
 impl Connections {
-    fn table(&self) -> Table {
+    fn table(&self) -> TextTable {
         let mut table =
-            Table::new(&["<CONN", "CLIENT", "LISTENER", "POOL", "BACKEND", "<AGE", "<IN", "<OUT"]);
+            TextTable::new(&["<CONN", "CLIENT", "LISTENER", "POOL", "BACKEND", "<AGE", "<IN", "<OUT"]);
         for connection in &self.connections {
             let cells = [
                 connection.conn.to_string(),
@@ -92,7 +92,7 @@ impl Connections {
     }
 }
 
-impl Connection {
+impl OpenConnection {
     /// Its backend's name.
     fn to(&self) -> &str {
         self.backend.as_deref().unwrap_or("-")
@@ -137,8 +137,8 @@ pub(super) fn close(args: &CloseArgs) -> Result<Exit, Failure> {
     if args.remote.json {
         return print_json(&text);
     }
-    let was: Connection = remote.read(&text)?;
+    let was: OpenConnection = remote.read(&text)?;
     let age = terminal::age(was.age_ms / 1e3);
-    print(&terminal::clean(&format!("#{} is ended: {} to {}, {age} old", was.conn, was.client, was.to())))?;
+    print(&terminal::clean(&format!("closed #{}: {} to {}, {age} old", was.conn, was.client, was.to())))?;
     print("\n")
 }

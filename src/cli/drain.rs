@@ -48,7 +48,7 @@ pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
         }
         let mut backend: BackendInfo = remote.read(&text)?;
         let name = format!("{}/{}", target.pool, backend.name);
-        let mut told = Progress::default();
+        let mut told = DrainProgress::default();
         while backend.active > 0 {
             told.tell(&format!("{name}: {}", connections(backend.active)));
             wait(until, || format!("{name} still has {}", connections(backend.active))).await?;
@@ -91,7 +91,7 @@ fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
         if !args.wait {
             return Ok(Exit::Done);
         }
-        let mut told = Progress::default();
+        let mut told = DrainProgress::default();
         let mut uptime = 0.0;
         loop {
             match remote.get::<StatusReply>(path::STATUS).await {
@@ -104,10 +104,10 @@ fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
                 Err(Error::Unreachable { .. } | Error::NoAnswer { .. }) => break,
                 Err(error) => return Err(error.into()),
             }
-            wait(until, || "it has not ended yet".to_owned()).await?;
+            wait(until, || "it has not stopped yet".to_owned()).await?;
         }
         told.end();
-        if args.remote.json { Ok(Exit::Done) } else { print("it has ended\n") }
+        if args.remote.json { Ok(Exit::Done) } else { print("stopped\n") }
     })
 }
 
@@ -134,7 +134,7 @@ fn confirm(remote: &Remote, status: &StatusReply) -> Result<(), Failure> {
 /// Waits a little, as long as there is time.
 async fn wait(until: Option<Instant>, what: impl FnOnce() -> String) -> Result<(), Failure> {
     if until.is_some_and(|until| Instant::now() >= until) {
-        return Err(Failure::Invalid(format!("the time is over: {}", what())));
+        return Err(Failure::Invalid(format!("timed out: {}", what())));
     }
     sleep(POLL).await;
     Ok(())
@@ -142,11 +142,11 @@ async fn wait(until: Option<Instant>, what: impl FnOnce() -> String) -> Result<(
 
 /// One line on the terminal that is written over again and again; nothing if there is no terminal.
 #[derive(Default)]
-struct Progress {
+struct DrainProgress {
     last: Option<String>,
 }
 
-impl Progress {
+impl DrainProgress {
     fn tell(&mut self, words: &str) {
         if !io::stderr().is_terminal() || self.last.as_deref() == Some(words) {
             return;
@@ -163,7 +163,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for DrainProgress {
     fn drop(&mut self) {
         if self.last.is_some() {
             eprintln!();

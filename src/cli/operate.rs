@@ -4,7 +4,7 @@ use clap::Args;
 use hyper::Method;
 
 use super::instance::{RemoteArgs, block_on};
-use super::target::Target;
+use super::target::BackendTarget;
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{BackendChange, BackendInfo, CheckReply, CheckRequest, ReloadReply, StatusReply, path};
 use crate::domain::AdminState;
@@ -45,15 +45,15 @@ pub(super) async fn change(
     remote: &Remote,
     written: &str,
     change: &BackendChange,
-) -> Result<(Target, String), Failure> {
-    let target = Target::find(written, &remote.get(path::STATUS).await?)?;
+) -> Result<(BackendTarget, String), Failure> {
+    let target = BackendTarget::find(written, &remote.get(path::STATUS).await?)?;
     let text = remote.submit(Method::PATCH, &target.path(), change).await?;
     Ok((target, text))
 }
 
 pub(super) fn print_change(
     remote: &Remote,
-    target: &Target,
+    target: &BackendTarget,
     text: &str,
     json: bool,
 ) -> Result<Exit, Failure> {
@@ -101,7 +101,7 @@ pub(super) fn recheck(args: &RecheckArgs) -> Result<Exit, Failure> {
                 if status.pools.iter().any(|pool| *pool.name == *written) {
                     CheckRequest { pool: Some(written.clone()), backend: None }
                 } else {
-                    let target = Target::find(written, &status)?;
+                    let target = BackendTarget::find(written, &status)?;
                     CheckRequest { pool: Some(target.pool), backend: Some(target.backend) }
                 }
             }

@@ -37,7 +37,7 @@ fn in_words(status: &StatusReply, colours: bool) -> String {
         status.max_connections,
         status.workers,
     );
-    let mut table = Table::new(&["LISTENER", "ADDRESS", "POOL", "<OPEN"]);
+    let mut table = TextTable::new(&["LISTENER", "ADDRESS", "POOL", "<OPEN"]);
     for listener in &status.listeners {
         let addresses =
             if listener.addresses.is_empty() { "closed".to_owned() } else { listener.addresses.join(", ") };
@@ -62,12 +62,9 @@ fn in_words(status: &StatusReply, colours: bool) -> String {
         note(!pool.settled, "still looking for its backends".to_owned());
         note(pool.panic, paint("panic: all are used", Some(Color::Red), colours));
         note(pool.queue > 0, format!("{} in the queue", count(pool.queue, "client")));
-        note(
-            pool.failures_masked > 0,
-            format!("{} hidden from clients", count(pool.failures_masked, "failure")),
-        );
-        note(pool.failures_seen > 0, format!("{} that clients met", count(pool.failures_seen, "failure")));
-        note(pool.unserved > 0, format!("{} reached no backend", count(pool.unserved, "connection")));
+        note(pool.failures_masked > 0, format!("{} retried", count(pool.failures_masked, "failed attempt")));
+        note(pool.failures_seen > 0, count(pool.failures_seen, "client-visible failure"));
+        note(pool.unserved > 0, format!("{} without a backend", count(pool.unserved, "connection")));
         text.push('\n');
         let head = [
             "  BACKEND",
@@ -84,7 +81,7 @@ fn in_words(status: &StatusReply, colours: bool) -> String {
             "CHECK",
             "CAUSE",
         ];
-        let mut table = Table::new(&head);
+        let mut table = TextTable::new(&head);
         let total: u64 = pool.backends.iter().map(|backend| backend.connections).sum();
         for backend in &pool.backends {
             table.row(row(backend, total, status.clock()));
@@ -130,12 +127,12 @@ fn plain(text: &str) -> (String, Option<Color>) {
 }
 
 /// Columns side by side, each as wide as its widest cell. A heading that begins with `<` has its column flush right.
-pub(super) struct Table {
+pub(super) struct TextTable {
     head: Vec<&'static str>,
     rows: Vec<Vec<(String, Option<Color>)>>,
 }
 
-impl Table {
+impl TextTable {
     pub(super) fn new(head: &[&'static str]) -> Self {
         Self { head: head.to_vec(), rows: Vec::new() }
     }
@@ -212,7 +209,7 @@ pointsman 0.1.0, serving, ready, up 1h, 12 of 1000 connections open, 2 workers
 LISTENER  ADDRESS         POOL  OPEN
 web       127.0.0.1:8080  web     12
 
-pool web: weighted, 1 of 2 up, 3 failures hidden from clients
+pool web: weighted, 1 of 2 up, 3 failed attempts retried
   BACKEND  ADDRESS        STATE      SINCE  WEIGHT  SHARE  OPEN  TOTAL    IN   OUT  CONNECT  CHECK          CAUSE
   a        10.0.0.1:5000  ● up          1m       3    75%    12   1.5k  2.0K  5.0M  0.42 ms  passed 1s ago  its check passed
   bö       10.0.0.2:5000  · unknown    15m       1    25%     0    500    0B    0B        -  failed 2s ago  x [2Jy

@@ -5,13 +5,13 @@ use crate::api::{BackendInfo, StatusReply};
 use crate::remote::encode;
 
 /// A backend, as it is called in a path of the API.
-pub(super) struct Target {
+pub(super) struct BackendTarget {
     pub(super) pool: String,
     pub(super) backend: String,
 }
 
-impl Target {
-    /// Finds who is meant: names may have slashes in them, and a backend's name alone will do if only one has it.
+impl BackendTarget {
+    /// Finds the backend: names may contain slashes, and a backend's name alone is enough if it is unique.
     pub(super) fn find(written: &str, status: &StatusReply) -> Result<Self, Failure> {
         let is = |backend: &BackendInfo, name: &str| *backend.name == *name || backend.address == name;
         let named = |pool: &str, backend: &str| Self { pool: pool.to_owned(), backend: backend.to_owned() };
@@ -32,7 +32,7 @@ impl Target {
             }
             (None, _) => {}
         }
-        // Nobody is: the server says best who there is.
+        // None matches: the error of the server lists the backends.
         match written.split_once('/') {
             Some((pool, backend)) if !pool.is_empty() && !backend.is_empty() => Ok(named(pool, backend)),
             _ => {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     fn found(written: &str) -> Result<String, String> {
-        Target::find(written, &status()).map(|target| target.path()).map_err(|error| error.to_string())
+        BackendTarget::find(written, &status()).map(|target| target.path()).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::instance::{RemoteArgs, block_on};
-use super::target::Target;
+use super::target::BackendTarget;
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{StatusReply, path};
 use crate::remote::{Remote, encode};
@@ -90,7 +90,7 @@ pub(super) fn why(args: &WhyArgs) -> Result<Exit, Failure> {
             Err(_) if is_client => format!("/api/v1/why?client={}", encode(bare_unless_port(about))),
             Err(_) => {
                 let status: StatusReply = remote.get(path::STATUS).await?;
-                let target = Target::find(about, &status)?;
+                let target = BackendTarget::find(about, &status)?;
                 path(&target.pool, &target.backend)
             }
         };

@@ -34,9 +34,13 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             // From a request to a day of streaming.
-            connection: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0,]),
+            connection: Histogram::new([
+                0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 86_400.0,
+            ]),
             // From loopback to a far continent.
-            check: Histogram::new([0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,]),
+            check: Histogram::new([
+                0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
+            ]),
             // From the scheduling delay of a runtime up to the wait of a thousand silent backends for one place.
             check_delay: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]),
             checks_late: AtomicU64::new(0),

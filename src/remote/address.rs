@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use crate::config::{self, BindAddress};
 
-/// Where the examples have it.
+/// The address in the examples.
 const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 
 /// Where an admin server is.
@@ -27,7 +27,7 @@ impl Address {
         Self::Tcp(USUAL)
     }
 
-    /// Whether it says nothing: the kernel chooses the port.
+    /// Whether the kernel chooses its port.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
@@ -42,7 +42,7 @@ impl From<BindAddress> for Address {
     }
 }
 
-/// Who listens on every address is reached over loopback.
+/// A server that listens on every address is reached over loopback.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -61,7 +61,7 @@ impl Error {
         Self::Refused { status, message, hint: error.hint.into_owned() }
     }
 
-    /// What went wrong, for a reader who knows where.
+    /// What went wrong, without the address.
     pub fn why(&self) -> String {
         match self {
             Self::Unreachable { error, .. } | Self::NoAnswer { error, .. } => error.clone(),

@@ -42,7 +42,10 @@ fn a_reset_by_the_backend_reaches_the_client() {
         reset(server);
         let took = expect_reset(&mut client);
         assert!(lb.when_logged("closed conn=").contains("reason=backend_reset"));
-        assert_eq!(lb.metric("pointsman_client_visible_failures_total{pool=\"p\",reason=\"backend_reset\"}"), 1.0);
+        assert_eq!(
+            lb.metric("pointsman_client_visible_failures_total{pool=\"p\",reason=\"backend_reset\"}"),
+            1.0
+        );
         took
     });
 }

@@ -163,7 +163,10 @@ fn killing_a_backend_under_load_costs_no_new_connection_an_error() {
         assert!(errors.len() <= 8, "{errors:?}");
     });
     assert!(lb.metric("pointsman_failures_retried_total{pool=\"p\"}") > 0.0);
-    assert_eq!(lb.metric("pointsman_client_visible_failures_total{pool=\"p\",reason=\"connect_failed\"}"), 0.0);
+    assert_eq!(
+        lb.metric("pointsman_client_visible_failures_total{pool=\"p\",reason=\"connect_failed\"}"),
+        0.0
+    );
     assert!(lb.log().contains("connection refused\" attempts=2"), "the log tells of the second attempt");
     a.revive();
     lb.when_up(names(&[&a, &b, &c]));

@@ -184,17 +184,17 @@ fn every_response_matches_its_schema() {
     let kinds: BTreeSet<_> =
         events["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
     let wanted = [
-        "discovered",
-        "check",
-        "state",
-        "weight",
-        "operator",
-        "added",
-        "removed",
-        "ended",
-        "checked",
-        "reloaded",
-        "not_reloaded",
+        "endpoints_changed",
+        "check_result_changed",
+        "state_changed",
+        "weight_changed",
+        "operator_change",
+        "backend_added",
+        "backend_removed",
+        "connection_closed",
+        "check_requested",
+        "reload_applied",
+        "reload_refused",
     ];
     assert!(wanted.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
     ask("GET", "/api/v1/journal", "/api/v1/journal?after=-1", "", 400);

@@ -134,7 +134,7 @@ fn a_refusal_of_the_instance_is_exit_code_1_with_its_message_and_hint() {
     let (lb, _backends) = start("", "");
     let (code, out, error) = tell(&lb, &["weight", "web/a", "7"]);
     assert_eq!((code, &*out), (1, ""));
-    assert!(error.contains("heeds no weight but 0") && error.contains("balance: weighted"), "{error}");
+    assert!(error.contains("ignores weights except 0") && error.contains("balance: weighted"), "{error}");
     for (arguments, word) in [
         (&["weight", "web/a", "257"][..], "from 0 to 256"),
         (&["weight", "web/c", "1"], "it has a, b b"),
@@ -276,13 +276,13 @@ fn open_connections_are_listed_and_one_is_closed() {
     assert!(code == 0 && out.lines().count() == 2 && line.contains("  b b  "), "{out}{error}");
     let conn = line.split_ascii_whitespace().next().unwrap();
     let (code, out, error) = tell(&lb, &["close", conn]);
-    assert!(code == 0 && out.starts_with(&format!("#{conn} is ended: 127.0.0.1:")), "{out}{error}");
+    assert!(code == 0 && out.starts_with(&format!("closed #{conn}: 127.0.0.1:")), "{out}{error}");
     let ended = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
         std::io::Read::read(stream, &mut [0])
             .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
     };
-    eventually("one of them is ended", || {
+    eventually("one of them is closed", || {
         (held.iter_mut().filter_map(|h| ended(h).then_some(())).count() == 1).then_some(())
     });
     let (code, _, error) = tell(&lb, &["close", conn]);
@@ -309,7 +309,7 @@ fn a_whole_instance_is_drained_on_confirmation() {
     waits.when_printed(&["draining: 1 connection open, with 30s to finish"]);
     lb.when_logged("drain started");
     drop(held);
-    waits.when_printed(&["it has ended"]);
+    waits.when_printed(&["stopped"]);
     assert_eq!(lb.when_ended().code(), Some(0));
 }
 
@@ -396,5 +396,5 @@ fn waiting_for_a_drain_ends_when_another_process_answers() {
         .output_in_time()
         .unwrap();
     let (code, out, error) = told(&drained);
-    assert!(code == 0 && out.ends_with("it has ended\n"), "{code} {out} {error}");
+    assert!(code == 0 && out.ends_with("stopped\n"), "{code} {out} {error}");
 }

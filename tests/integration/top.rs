@@ -151,7 +151,7 @@ fn top_shows_a_lost_connection_and_a_signal_ends_it_cleanly() {
     top.when_shown(&["1/1 up"]);
     lb.signal("TERM");
     lb.when_ended();
-    top.when_shown(&["link lost, what is shown is old", "● up"]);
+    top.when_shown(&["connection lost, showing old data", "● up"]);
     top.signal(rustix::process::Signal::TERM);
     assert!(top.when_ended().success());
 }

@@ -32,8 +32,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format for whoever sends this `Accept` header. OpenMetrics, unless another text type is named and it is
-    /// not: so do tools that only know the older format, and browsers, which show that and store the other.
+    /// The format for a client that sends this `Accept` header. OpenMetrics, unless it names another text type only: as
+    /// do tools that know only the older format, and browsers, which show that and store OpenMetrics as a file.
     pub fn accepted_by(accept: Option<&str>) -> Self {
         let accept = accept.unwrap_or_default().to_ascii_lowercase();
         let accepted = |kind: &str| accept.split(',').any(|one| one.trim_start().starts_with(kind));
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_names_only_the_older_format_gets_it_and_everybody_else_open_metrics() {
+    fn a_client_that_names_only_the_older_format_gets_it_and_any_other_open_metrics() {
         for (accept, format) in [
             (None, Format::OpenMetrics),
             (Some("*/*"), Format::OpenMetrics),

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Operation;
 use crate::admin::access::Operator;
-use crate::admin::replicas::{Change, ReplicaError};
+use crate::admin::replicas::{ReplicaError, ReplicaOrder};
 use crate::admin::request::{Asked, At, Body};
 use crate::admin::{ApiError, App};
 use crate::api::ReplicaChange;
@@ -101,7 +101,7 @@ impl<T: JsonSchema> Argument for Option<Body<T>> {
     }
 }
 
-impl Argument for Change {
+impl Argument for ReplicaOrder {
     fn describe(operation: &mut Operation<'_>) {
         Operator::describe(operation);
         body::<ReplicaChange>(operation, true);

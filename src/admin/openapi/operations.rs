@@ -186,8 +186,8 @@ fn of_connections(d: &mut Document) {
 fn of_the_past(d: &mut Document) {
     d.operation(
         (GET, path::JOURNAL),
-        ("history", "facts"),
-        process::facts,
+        ("history", "journal"),
+        process::journal,
         "What has happened, the oldest first.",
     )
     .description(

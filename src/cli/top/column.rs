@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::world::Row;
+use super::world::BackendRow;
 
 /// What the backends of a pool are sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,12 +37,12 @@ impl Column {
     }
 
     /// Words first at A, states as they are listed, numbers first at the largest.
-    pub(super) fn compare(self, a: &Row, b: &Row) -> Ordering {
+    pub(super) fn compare(self, a: &BackendRow, b: &BackendRow) -> Ordering {
         let natural = match self {
             Self::Name => Ordering::Equal,
             Self::State => b.backend.state.is_none().cmp(&a.backend.state.is_none()).then_with(|| {
                 // A backend that is not up comes first.
-                let rank = |row: &Row| row.backend.state != Some(crate::domain::BackendState::Up);
+                let rank = |row: &BackendRow| row.backend.state != Some(crate::domain::BackendState::Up);
                 rank(b).cmp(&rank(a)).then(a.backend.state.cmp(&b.backend.state))
             }),
             Self::Share => b.share.total_cmp(&a.share),
@@ -50,7 +50,7 @@ impl Column {
             Self::Rate => b.rate.total_cmp(&a.rate),
             Self::Bytes => b.bytes.total_cmp(&a.bytes),
             Self::Connect => {
-                let time = |row: &Row| row.backend.connect_ms.unwrap_or(-1.0);
+                let time = |row: &BackendRow| row.backend.connect_ms.unwrap_or(-1.0);
                 time(b).total_cmp(&time(a))
             }
             // The last change first.

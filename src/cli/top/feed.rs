@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::world::{Decision, News};
+use super::world::{Decision, InstanceNews};
 use crate::api::{Hello, HistoryReply, PoolTrack, path};
 use crate::cli::{Exit, Failure, print_on, terminal};
 use crate::remote::{Error, Event, Remote};
@@ -24,15 +24,15 @@ const EVENTS_BEFORE: u64 = 30;
 struct Left;
 
 /// Sends the news of an instance until the receiver is dropped.
-pub(super) async fn feed(remote: Remote, told: mpsc::Sender<News>) {
+pub(super) async fn feed(remote: Remote, told: mpsc::Sender<InstanceNews>) {
     let mut seen = None;
     loop {
         let why = match follow(&remote, &mut seen, &told).await {
-            Ok(Ok(())) => "it has ended".to_owned(),
+            Ok(Ok(())) => "the instance has stopped".to_owned(),
             Ok(Err(Left)) => return,
             Err(error) => error.why(),
         };
-        if told.send(News::Lost(why)).await.is_err() {
+        if told.send(InstanceNews::Lost(why)).await.is_err() {
             return;
         }
         sleep(AGAIN).await;
@@ -43,10 +43,10 @@ pub(super) async fn feed(remote: Remote, told: mpsc::Sender<News>) {
 async fn follow(
     remote: &Remote,
     seen: &mut Option<String>,
-    told: &mpsc::Sender<News>,
+    told: &mpsc::Sender<InstanceNews>,
 ) -> Result<Result<(), Left>, Error> {
     let mut events = remote.follow(path::EVENTS, seen.as_deref(), SILENCE).await?;
-    let mut news = vec![News::Connected];
+    let mut news = vec![InstanceNews::Connected];
     if seen.is_none() {
         news.extend(history(remote).await);
     }
@@ -67,21 +67,21 @@ async fn follow(
     }
 }
 
-fn read(remote: &Remote, event: &Event) -> Result<Option<News>, Error> {
+fn read(remote: &Remote, event: &Event) -> Result<Option<InstanceNews>, Error> {
     #[derive(Deserialize)]
     struct Decisions {
         decisions: Vec<Decision>,
     }
     Ok(match &*event.kind {
-        "status" => Some(News::Status(Box::new(remote.read(&event.data)?))),
-        "decisions" => Some(News::Decisions(remote.read::<Decisions>(&event.data)?.decisions)),
-        "event" => Some(News::Event(remote.read(&event.data)?)),
+        "status" => Some(InstanceNews::Status(Box::new(remote.read(&event.data)?))),
+        "decisions" => Some(InstanceNews::Decisions(remote.read::<Decisions>(&event.data)?.decisions)),
+        "event" => Some(InstanceNews::Event(remote.read(&event.data)?)),
         _ => None,
     })
 }
 
 /// What happened before; an older instance does not tell.
-async fn journal(remote: &Remote, latest: u64) -> Vec<News> {
+async fn journal(remote: &Remote, latest: u64) -> Vec<InstanceNews> {
     #[derive(Deserialize)]
     struct Journal {
         events: Vec<Value>,
@@ -91,21 +91,21 @@ async fn journal(remote: &Remote, latest: u64) -> Vec<News> {
         remote.get::<Journal>(&format!("{}?after={after}&limit={EVENTS_BEFORE}", path::JOURNAL)).await;
     let old = |event: &Value| event["id"].as_u64().is_some_and(|id| id <= latest);
     journal
-        .map(|journal| journal.events.into_iter().filter(old).map(News::Event).collect())
+        .map(|journal| journal.events.into_iter().filter(old).map(InstanceNews::Event).collect())
         .unwrap_or_default()
 }
 
 /// The rates before; an older instance does not tell.
-async fn history(remote: &Remote) -> Option<News> {
+async fn history(remote: &Remote) -> Option<InstanceNews> {
     let history: HistoryReply = remote.get(path::HISTORY).await.ok()?;
     let rates = |pool: PoolTrack| {
         pool.track.connections.into_iter().map(|new| new.unwrap_or_default() as f64).collect()
     };
     let pools = history.pools.into_iter();
-    Some(News::History(pools.map(|(name, pool)| (name.to_string(), rates(pool))).collect()))
+    Some(InstanceNews::History(pools.map(|(name, pool)| (name.to_string(), rates(pool))).collect()))
 }
 
-/// Prints each status as a line, for as long as somebody reads them. Only the first attempt has to succeed.
+/// Prints each status as a line until the reader closes the output. Only the first connection must succeed.
 pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
     let mut events = remote.follow(path::EVENTS, None, SILENCE).await?;
     loop {
@@ -117,7 +117,7 @@ pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
                     }
                 }
                 Ok(Some(_)) => {}
-                Ok(None) => break "the instance has ended".to_owned(),
+                Ok(None) => break "the instance has stopped".to_owned(),
                 Err(error) => break error.to_string(),
             }
         };

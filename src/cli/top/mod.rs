@@ -26,13 +26,13 @@ use super::{Exit, Failure};
 use crate::api::{BackendChange, BackendInfo};
 use crate::remote::{Error, Remote, encode};
 use ui::{Action, Mode, Ui};
-use world::{Key, World};
+use world::{BackendKey, InstanceView};
 
 /// Drawn at least so often: ages grow.
 const TICK: Duration = Duration::from_secs(1);
 /// How often it is seen to that the thread which waits for keys is still needed.
 const KEYS: Duration = Duration::from_millis(250);
-/// News, keys and answers that may wait.
+/// InstanceNews, keys and answers that may wait.
 const WAITING: usize = 256;
 /// Connections of a backend that are shown.
 const CONNECTIONS: u32 = 200;
@@ -58,23 +58,23 @@ pub(super) fn run(args: &TopArgs) -> Result<Exit, Failure> {
 }
 
 /// What came of an action.
-enum Answer {
+enum ActionResult {
     /// It is done, or not, and what there is to say.
     Said(String, bool),
     /// Something to read.
     Told(String, Vec<String>),
 }
 
-/// Shows the instance until somebody presses q or a signal comes.
+/// Shows the instance until q is pressed or a signal comes.
 async fn watch(remote: &Remote) -> Result<Exit, Failure> {
-    // Whoever mistyped the address wants an error, not a screen that says so.
+    // A mistyped address is an error, not a screen.
     remote.text("/heartbeat").await?;
     let mut signals = Signals::new()?;
     let mut hangup = run::listen(SignalKind::hangup())?;
     let (told, mut news) = mpsc::channel(WAITING);
     let _feed = AbortOnDropHandle::new(tokio::spawn(feed::feed(remote.clone(), told)));
     let (answered, mut answers) = mpsc::channel(WAITING);
-    let mut world = World::new(remote.address().to_string());
+    let mut world = InstanceView::new(remote.address().to_string());
     let mut ui = Ui::default();
     let mut screen = Screen::open().map_err(|error| no_screen(&error))?;
     let mut keys = keys();
@@ -93,8 +93,8 @@ async fn watch(remote: &Remote) -> Result<Exit, Failure> {
                 }
             }
             Some(answer) = answers.recv() => match answer {
-                Answer::Said(text, bad) => ui.message = Some((text, bad)),
-                Answer::Told(title, lines) => ui.mode = Mode::Popup { title, lines, scroll: 0 },
+                ActionResult::Said(text, bad) => ui.message = Some((text, bad)),
+                ActionResult::Told(title, lines) => ui.mode = Mode::Popup { title, lines, scroll: 0 },
             },
             key = keys.recv() => match key {
                 None => return Err(no_screen(&"no key can be read")),
@@ -106,7 +106,7 @@ async fn watch(remote: &Remote) -> Result<Exit, Failure> {
                         let (remote, answered) = (remote.clone(), answered.clone());
                         tokio::spawn(async move {
                             let answer = act(&remote, action).await;
-                            let answer = answer.unwrap_or_else(|error| Answer::Said(in_a_line(&error), true));
+                            let answer = answer.unwrap_or_else(|error| ActionResult::Said(in_a_line(&error), true));
                             let _ = answered.send(answer).await;
                         });
                     }
@@ -122,7 +122,7 @@ fn no_screen(error: &impl std::fmt::Display) -> Failure {
 }
 
 /// The keys as they are pressed, and nothing for what else is a reason to draw. They are waited for in a thread, as the
-/// library has no other way; it ends soon after nobody listens.
+/// library has no other way; it ends soon after the receiver is dropped.
 fn keys() -> mpsc::Receiver<Option<KeyEvent>> {
     let (pressed, keys) = mpsc::channel(WAITING);
     std::thread::spawn(move || {
@@ -145,9 +145,9 @@ fn keys() -> mpsc::Receiver<Option<KeyEvent>> {
     keys
 }
 
-async fn act(remote: &Remote, action: Action) -> Result<Answer, Error> {
+async fn act(remote: &Remote, action: Action) -> Result<ActionResult, Error> {
     match action {
-        Action::None | Action::Quit => Ok(Answer::Said(String::new(), false)),
+        Action::None | Action::Quit => Ok(ActionResult::Said(String::new(), false)),
         Action::SetState { of, state } => {
             change(remote, &of, BackendChange { state: Some(state), weight: None }).await
         }
@@ -156,24 +156,24 @@ async fn act(remote: &Remote, action: Action) -> Result<Answer, Error> {
         }
         Action::Why(of) => {
             let story: Story = remote.get(&why::path(&of.pool, &of.address)).await?;
-            Ok(Answer::Told(terminal::clean(&format!("why {}/{}?", of.pool, of.name)), story.lines()))
+            Ok(ActionResult::Told(terminal::clean(&format!("why {}/{}?", of.pool, of.name)), story.lines()))
         }
         Action::Connections(of) => {
             let filters = [("pool", Some(&*of.pool)), ("backend", Some(&*of.address)), ("client", None)];
             let open: Connections = remote.get(&connections::path(CONNECTIONS, filters)).await?;
             let title = terminal::clean(&format!("connections of {}/{}", of.pool, of.name));
-            Ok(Answer::Told(title, open.lines()))
+            Ok(ActionResult::Told(title, open.lines()))
         }
     }
 }
 
 /// Makes a change of a backend. It is named by its address: another may have the same name.
-async fn change(remote: &Remote, of: &Key, change: BackendChange) -> Result<Answer, Error> {
+async fn change(remote: &Remote, of: &BackendKey, change: BackendChange) -> Result<ActionResult, Error> {
     let path = format!("/api/v1/pools/{}/backends/{}", encode(&of.pool), encode(&of.address));
     let now: BackendInfo = remote.read(&remote.submit(Method::PATCH, &path, &change).await?)?;
     let words =
         format!("{}/{} is {}, weight {}: {}", of.pool, now.name, now.state_name(), now.weight, now.cause);
-    Ok(Answer::Said(words, false))
+    Ok(ActionResult::Said(words, false))
 }
 
 fn in_a_line(error: &Error) -> String {

@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::column::Column;
 use super::ui::Ui;
-use super::world::{Group, Row, World};
+use super::world::{BackendRow, InstanceView, PoolGroup};
 use crate::api::StatusReply;
 use crate::cli::terminal;
 
@@ -22,7 +22,7 @@ const ADDRESS: usize = 21;
 const CAUSE: usize = 12;
 
 /// The table's lines, its heading the first, and which of them is the selected backend's.
-pub(super) fn lines(world: &World, ui: &Ui, width: usize) -> (Vec<Line<'static>>, usize) {
+pub(super) fn lines(world: &InstanceView, ui: &Ui, width: usize) -> (Vec<Line<'static>>, usize) {
     let names = world.groups.iter().flat_map(|group| &group.rows).map(|row| terminal::width(&name(row)));
     let layout = Widths::of(width, names.max().unwrap_or(0));
     let mut lines = vec![heading(ui, &layout)];
@@ -51,7 +51,7 @@ pub(super) fn scrolled(mut lines: Vec<Line<'static>>, selected: usize, height: u
     lines
 }
 
-/// How wide the columns are whose width depends on the terminal's.
+/// The widths that depend on the terminal's.
 struct Widths {
     name: usize,
     address: usize,
@@ -108,7 +108,7 @@ fn heading(ui: &Ui, layout: &Widths) -> Line<'static> {
     )
 }
 
-fn pool(group: &Group, world: &World, width: usize) -> Line<'static> {
+fn pool(group: &PoolGroup, world: &InstanceView, width: usize) -> Line<'static> {
     let pool = &group.pool;
     let up = Span::from(format!("{}/{} up", pool.up, group.rows.len()));
     let up = if pool.is_unserved() { up.fg(Color::Red).bold() } else { up };
@@ -127,7 +127,7 @@ fn pool(group: &Group, world: &World, width: usize) -> Line<'static> {
     note(pool.panic, "panic: all are used".to_owned(), Color::Red);
     note(!pool.settled, "looking for backends".to_owned(), Color::Cyan);
     note(pool.queue > 0, format!("{} wait", pool.queue), Color::Yellow);
-    note(pool.failures_seen > 0, format!("{} failures seen", pool.failures_seen), Color::Red);
+    note(pool.failures_seen > 0, format!("{} client-visible failures", pool.failures_seen), Color::Red);
     spans.push(Span::from("  "));
     let taken: usize = spans.iter().map(Span::width).sum();
     let room = width.saturating_sub(taken).min(60);
@@ -135,12 +135,12 @@ fn pool(group: &Group, world: &World, width: usize) -> Line<'static> {
     Line::from(spans)
 }
 
-fn name(row: &Row) -> String {
+fn name(row: &BackendRow) -> String {
     let backup = if row.backend.tier > 0 { " (backup)" } else { "" };
     terminal::clean(&format!("{}{backup}", row.key.name))
 }
 
-fn backend(row: &Row, layout: &Widths, now: f64, selected: bool) -> Line<'static> {
+fn backend(row: &BackendRow, layout: &Widths, now: f64, selected: bool) -> Line<'static> {
     let backend = &row.backend;
     let colour = Style::new().fg(terminal::colour(backend.state));
     let plain = Style::new();

@@ -4,7 +4,7 @@
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::column::Column;
-use super::world::{Key, Row, World};
+use super::world::{BackendKey, BackendRow, InstanceView};
 use crate::domain::AdminState;
 
 /// Lines that a page is.
@@ -21,9 +21,9 @@ pub(super) enum Mode {
     /// For a filter that is being typed.
     Filter,
     /// For a weight that is being typed.
-    Weight { of: Key, text: String },
+    Weight { of: BackendKey, text: String },
     /// For a yes or no.
-    Confirm { of: Key, state: AdminState },
+    Confirm { of: BackendKey, state: AdminState },
     /// For lines that lie over the table, shown from `scroll` on.
     Popup { title: String, lines: Vec<String>, scroll: usize },
 }
@@ -36,13 +36,13 @@ pub(super) enum Action {
     /// The end.
     Quit,
     /// This backend is to have that state.
-    SetState { of: Key, state: AdminState },
+    SetState { of: BackendKey, state: AdminState },
     /// This backend is to have that weight.
-    SetWeight { of: Key, weight: u32 },
+    SetWeight { of: BackendKey, weight: u32 },
     /// It is asked why this backend is in its state.
-    Why(Key),
+    Why(BackendKey),
     /// Its connections are asked for.
-    Connections(Key),
+    Connections(BackendKey),
 }
 
 /// How the world is looked at.
@@ -53,14 +53,14 @@ pub(super) struct Ui {
     pub(super) reverse: bool,
     /// Only what has this in its name, address, pool or state.
     pub(super) filter: String,
-    pub(super) selected: Option<Key>,
+    pub(super) selected: Option<BackendKey>,
     /// What came of the last action, and whether that is bad.
     pub(super) message: Option<(String, bool)>,
 }
 
 impl Ui {
     /// The backends of each pool as they are shown; a pool of which nothing is shown is left out while there is a filter.
-    pub(super) fn shown<'a>(&self, world: &'a World) -> Vec<(usize, Vec<&'a Row>)> {
+    pub(super) fn shown<'a>(&self, world: &'a InstanceView) -> Vec<(usize, Vec<&'a BackendRow>)> {
         let mut shown = Vec::new();
         for (index, group) in world.groups.iter().enumerate() {
             let mut rows: Vec<_> = group.rows.iter().filter(|row| self.wants(row)).collect();
@@ -75,7 +75,7 @@ impl Ui {
         shown
     }
 
-    fn wants(&self, row: &Row) -> bool {
+    fn wants(&self, row: &BackendRow) -> bool {
         let wanted = self.filter.to_lowercase();
         let state = row.backend.state_name();
         [&*row.key.name, &*row.key.address, &*row.key.pool, state]
@@ -83,20 +83,20 @@ impl Ui {
             .any(|text| text.to_lowercase().contains(&wanted))
     }
 
-    /// Sees to it that somebody is selected who is shown, if anybody is.
-    pub(super) fn settle(&mut self, world: &World) {
+    /// Selects a backend that is shown, if there is one.
+    pub(super) fn settle(&mut self, world: &InstanceView) {
         let keys = self.keys(world);
         if self.selected.as_ref().is_none_or(|selected| !keys.contains(selected)) {
             self.selected = keys.into_iter().next();
         }
     }
 
-    fn keys(&self, world: &World) -> Vec<Key> {
+    fn keys(&self, world: &InstanceView) -> Vec<BackendKey> {
         self.shown(world).into_iter().flat_map(|(_, rows)| rows).map(|row| row.key.clone()).collect()
     }
 
     /// What a key does.
-    pub(super) fn on(&mut self, key: KeyEvent, world: &World) -> Action {
+    pub(super) fn on(&mut self, key: KeyEvent, world: &InstanceView) -> Action {
         if key.kind == KeyEventKind::Release {
             return Action::None;
         }
@@ -127,7 +127,7 @@ impl Ui {
         action
     }
 
-    fn on_table(&mut self, code: KeyCode, world: &World) -> Action {
+    fn on_table(&mut self, code: KeyCode, world: &InstanceView) -> Action {
         match code {
             KeyCode::Char('q') => return Action::Quit,
             KeyCode::Up | KeyCode::Char('k') => self.step(-1, world),
@@ -149,7 +149,7 @@ impl Ui {
         Action::None
     }
 
-    fn on_backend(&mut self, code: KeyCode, of: Key, world: &World) -> Action {
+    fn on_backend(&mut self, code: KeyCode, of: BackendKey, world: &InstanceView) -> Action {
         let weight = world.row(&of).map_or(1, |row| row.backend.weight);
         match code {
             KeyCode::Char('d') => self.mode = Mode::Confirm { of, state: AdminState::Draining },
@@ -183,7 +183,7 @@ impl Ui {
         }
     }
 
-    fn on_weight(&mut self, code: KeyCode, of: Key, mut text: String) -> Action {
+    fn on_weight(&mut self, code: KeyCode, of: BackendKey, mut text: String) -> Action {
         match code {
             KeyCode::Enter => match text.parse() {
                 Ok(weight) if weight <= HEAVIEST => return Action::SetWeight { of, weight },
@@ -220,7 +220,7 @@ impl Ui {
         self.mode = Mode::Popup { title, lines, scroll };
     }
 
-    fn step(&mut self, by: isize, world: &World) {
+    fn step(&mut self, by: isize, world: &InstanceView) {
         let keys = self.keys(world);
         let Some(last) = keys.len().checked_sub(1) else { return };
         let at = keys.iter().position(|key| Some(key) == self.selected.as_ref()).unwrap_or(0);
@@ -236,8 +236,8 @@ fn help() -> Mode {
         "/                  show only what has this in its name, address, pool or state; Esc ends it",
         "enter              why is it in its state?",
         "c                  its open connections",
-        "d                  drain it: nobody new, what runs may finish",
-        "m                  maintenance: nobody new, no checks",
+        "d                  drain it: no new connections; existing ones finish",
+        "m                  maintenance: no new connections, no checks",
         "u                  return it",
         "+, -, w            one more weight, one less, type one",
         "q, Ctrl-C          quit",
@@ -254,8 +254,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn world() -> World {
-        let mut world = World::new("here".into());
+    fn world() -> InstanceView {
+        let mut world = InstanceView::new("here".into());
         let at = |second, a, c| {
             status(
                 second,
@@ -270,7 +270,7 @@ mod tests {
         world
     }
 
-    fn press(ui: &mut Ui, world: &World, keys: &str) -> Vec<Action> {
+    fn press(ui: &mut Ui, world: &InstanceView, keys: &str) -> Vec<Action> {
         let key = |c: char| match c {
             '\n' => KeyCode::Enter,
             '\x1b' => KeyCode::Esc,
@@ -282,7 +282,7 @@ mod tests {
         keys.chars().map(|c| ui.on(key(c).into(), world)).filter(|action| *action != Action::None).collect()
     }
 
-    fn names(ui: &Ui, world: &World) -> String {
+    fn names(ui: &Ui, world: &InstanceView) -> String {
         ui.keys(world).iter().map(|key| key.name.clone()).collect::<Vec<_>>().join(" ")
     }
 
@@ -382,7 +382,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_keys_lead_to_a_panic(keys in "[a-zA-Z0-9/?+\n\x1b\x08^-]{0,60}", known: bool) {
-            let (mut ui, world) = (Ui::default(), if known { world() } else { World::default() });
+            let (mut ui, world) = (Ui::default(), if known { world() } else { InstanceView::default() });
             press(&mut ui, &world, &keys);
         }
     }

@@ -8,12 +8,12 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 
 use super::table;
 use super::ui::{Mode, Ui};
-use super::world::{Group, World};
+use super::world::{InstanceView, PoolGroup};
 use crate::cli::terminal;
 use crate::domain::AdminState;
 
 /// Draws what is known as it is looked at.
-pub(super) fn draw(frame: &mut Frame<'_>, world: &World, ui: &Ui) {
+pub(super) fn draw(frame: &mut Frame<'_>, world: &InstanceView, ui: &Ui) {
     let height = frame.area().height;
     let (events, decisions) = match height {
         ..14 => (0, 0),
@@ -42,12 +42,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, world: &World, ui: &Ui) {
     }
 }
 
-fn title(world: &World) -> Vec<Line<'static>> {
+fn title(world: &InstanceView) -> Vec<Line<'static>> {
     let mut first = vec![Span::from("pointsman ").bold()];
     let mut second = Vec::new();
     if let Some(status) = &world.status {
-        let phase = if status.phase == "serving" { Color::Green } else { Color::Yellow };
-        let sum = |number: fn(&Group) -> f64| world.groups.iter().map(number).sum::<f64>();
+        let phase = if status.ready { Color::Green } else { Color::Yellow };
+        let sum = |number: fn(&PoolGroup) -> f64| world.groups.iter().map(number).sum::<f64>();
         let seen = sum(|group| group.pool.failures_seen as f64);
         first.push(Span::from(terminal::clean(&status.version)));
         first.push(Span::from("  "));
@@ -57,8 +57,8 @@ fn title(world: &World) -> Vec<Line<'static>> {
             Span::from(format!("{} open", status.open)).bold(),
             Span::from(format!("  {} conn/s", terminal::count(sum(|group| group.rate)))),
             Span::from(format!("  {}/s", terminal::bytes(sum(|group| group.bytes)))),
-            Span::from(format!("  {} failures hidden", sum(|group| group.pool.failures_masked as f64))),
-            Span::from(format!("  {seen} seen by clients")).fg(if seen > 0.0 {
+            Span::from(format!("  {} retried", sum(|group| group.pool.failures_masked as f64))),
+            Span::from(format!("  {seen} client-visible failures")).fg(if seen > 0.0 {
                 Color::Red
             } else {
                 Color::Reset
@@ -68,15 +68,15 @@ fn title(world: &World) -> Vec<Line<'static>> {
         second.push(Span::from(format!("asking {} …", world.address)));
     }
     if let Some(why) = &world.lost {
-        let last = if world.status.is_some() { "what is shown is old; " } else { "" };
-        let words = format!("link lost, {last}trying again: {}", terminal::clean(why));
+        let last = if world.status.is_some() { "showing old data; " } else { "" };
+        let words = format!("connection lost, {last}reconnecting: {}", terminal::clean(why));
         second = vec![Span::from(words).fg(Color::Red).bold()];
     }
     vec![Line::from(first), Line::from(second)]
 }
 
 /// The selected backend in words.
-fn selected_one(world: &World, ui: &Ui) -> Paragraph<'static> {
+fn selected_one(world: &InstanceView, ui: &Ui) -> Paragraph<'static> {
     let block = Block::new().borders(Borders::TOP);
     let Some(row) = ui.selected.as_ref().and_then(|key| world.row(key)) else {
         return Paragraph::new("no backend is shown").block(block);
@@ -111,7 +111,7 @@ fn list<'a>(title: &'static str, lines: impl IntoIterator<Item = &'a String>) ->
 }
 
 fn footer(ui: &Ui) -> Line<'static> {
-    let name = |of: &super::world::Key| terminal::clean(&format!("{}/{}", of.pool, of.name));
+    let name = |of: &super::world::BackendKey| terminal::clean(&format!("{}/{}", of.pool, of.name));
     match (&ui.mode, &ui.message) {
         (Mode::Filter, _) => {
             Line::from(format!("show only: {}▏  (enter: keep, esc: all)", terminal::clean(&ui.filter)))
@@ -120,10 +120,10 @@ fn footer(ui: &Ui) -> Line<'static> {
             Line::from(format!("weight of {}, 0 to 256: {text}▏  (enter, esc)", name(of)))
         }
         (Mode::Confirm { of, state: AdminState::Draining }, _) => {
-            Line::from(format!("drain {}? nobody new is sent there  (y, n)", name(of))).bold()
+            Line::from(format!("drain {}? no new connections; existing ones finish  (y, n)", name(of))).bold()
         }
         (Mode::Confirm { of, .. }, _) => {
-            Line::from(format!("take {} out, without checks? nobody new is sent there  (y, n)", name(of)))
+            Line::from(format!("put {} into maintenance? no new connections, no checks  (y, n)", name(of)))
                 .bold()
         }
         (_, Some((text, bad))) => {
@@ -164,14 +164,14 @@ fn popup(frame: &mut Frame<'_>, title: &str, lines: &[String], scroll: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::world::News;
+    use super::super::world::InstanceNews;
     use super::super::world::tests::status;
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    fn world() -> World {
-        let mut world = World::new("127.0.0.1:9900".into());
+    fn world() -> InstanceView {
+        let mut world = InstanceView::new("127.0.0.1:9900".into());
         let at = |second, a, b| {
             let web: &[_] =
                 &[("a", "up", a, 10_240), ("bb", "down", b, 0), ("a-rather-long-name", "maintenance", 0, 0)];
@@ -180,14 +180,14 @@ mod tests {
         world.take(at(60, 1000, 500));
         world.take(at(61, 1030, 510));
         let event = serde_json::json!({"at": 65.0, "kind": "weight_changed", "pool": "web", "backend": "a", "weight": 3});
-        world.take(News::Event(event));
+        world.take(InstanceNews::Event(event));
         let decision = serde_json::json!({"conn": 9, "at": 65.0, "client": "127.0.0.1:4000", "backend": "a",
             "algorithm": "round-robin", "skipped": "bb: down"});
-        world.take(News::Decisions(vec![serde_json::from_value(decision).unwrap()]));
+        world.take(InstanceNews::Decisions(vec![serde_json::from_value(decision).unwrap()]));
         world
     }
 
-    fn drawn(world: &World, ui: &mut Ui, width: u16, height: u16) -> String {
+    fn drawn(world: &InstanceView, ui: &mut Ui, width: u16, height: u16) -> String {
         ui.settle(world);
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw(frame, world, ui)).unwrap();
@@ -199,7 +199,7 @@ mod tests {
         let text = drawn(&world(), &mut Ui::default(), 80, 24);
         for shown in [
             "pointsman 0.1.0  serving  up 1m  127.0.0.1:9900",
-            "12 open  40 conn/s  0B/s  6 failures hidden  2 seen by clients",
+            "12 open  40 conn/s  0B/s  6 retried  2 client-visible failures",
             "backend▼    state         share",
             "api  round-robin  0/1 up",
             "web  round-robin  1/3 up  40 conn/s",
@@ -231,7 +231,7 @@ mod tests {
     fn whoever_is_selected_is_seen_among_two_hundred() {
         let names: Vec<_> = (0..200).map(|number| format!("backend-{number:03}")).collect();
         let backends: Vec<_> = names.iter().map(|name| (&**name, "up", 0, 0)).collect();
-        let mut world = World::new("here".into());
+        let mut world = InstanceView::new("here".into());
         world.take(status(1, &[("web", &backends)]));
         let mut ui = Ui::default();
         assert!(drawn(&world, &mut ui, 80, 24).contains("›backend-000"));
@@ -249,12 +249,15 @@ mod tests {
     #[test]
     fn a_lost_link_is_said_and_what_was_known_stays() {
         let mut world = world();
-        world.take(News::Lost("connection refused".into()));
+        world.take(InstanceNews::Lost("connection refused".into()));
         let text = drawn(&world, &mut Ui::default(), 80, 24);
-        assert!(text.contains("link lost, what is shown is old; trying again: connection refused"), "{text}");
+        assert!(
+            text.contains("connection lost, showing old data; reconnecting: connection refused"),
+            "{text}"
+        );
         assert!(text.contains("● up"), "{text}");
-        world.take(News::Connected);
-        assert!(!drawn(&world, &mut Ui::default(), 80, 24).contains("link lost"));
+        world.take(InstanceNews::Connected);
+        assert!(!drawn(&world, &mut Ui::default(), 80, 24).contains("connection lost"));
     }
 
     #[test]
@@ -274,7 +277,7 @@ mod tests {
         ui.message = Some(("the pool heeds no weight but 0".into(), true));
         assert!(drawn(&world, &mut ui, 80, 24).contains("the pool heeds no weight but 0"));
         ui.on(ratatui::crossterm::event::KeyCode::Char('?').into(), &world);
-        assert!(drawn(&world, &mut ui, 80, 24).contains("maintenance: nobody new, no checks"));
+        assert!(drawn(&world, &mut ui, 80, 24).contains("maintenance: no new connections, no checks"));
     }
 
     #[test]
@@ -286,7 +289,7 @@ mod tests {
                 drawn(&world, &mut ui, width, height);
             }
             ui = Ui::default();
-            drawn(&World::default(), &mut Ui::default(), width, height);
+            drawn(&InstanceView::default(), &mut Ui::default(), width, height);
         }
     }
 }

@@ -18,7 +18,7 @@ const LINES: usize = 50;
 
 /// What the instance tells.
 #[derive(Clone, Debug)]
-pub(super) enum News {
+pub(super) enum InstanceNews {
     /// It can be reached.
     Connected,
     /// It cannot, and why.
@@ -47,13 +47,13 @@ pub(super) struct Decision {
 
 /// Which backend is meant, for as long as it is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(super) struct BackendKey {
     pub(super) pool: String,
     pub(super) name: String,
     pub(super) address: String,
 }
 
-impl Key {
+impl BackendKey {
     fn of(pool: &str, backend: &BackendInfo) -> Self {
         Self { pool: pool.to_owned(), name: backend.name.to_string(), address: backend.address.clone() }
     }
@@ -61,8 +61,8 @@ impl Key {
 
 /// A backend at this moment.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
-    pub(super) key: Key,
+pub(super) struct BackendRow {
+    pub(super) key: BackendKey,
     pub(super) backend: BackendInfo,
     /// New connections in a second.
     pub(super) rate: f64,
@@ -74,27 +74,27 @@ pub(super) struct Row {
 
 /// A pool at this moment.
 #[derive(Clone, Debug)]
-pub(super) struct Group {
+pub(super) struct PoolGroup {
     /// The pool; its backends are in `rows`.
     pub(super) pool: PoolInfo,
     pub(super) rate: f64,
     pub(super) bytes: f64,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<BackendRow>,
 }
 
 /// A backend's counts: connections and bytes.
-type BackendTotals = BTreeMap<Key, (u64, u64)>;
+type BackendTotals = BTreeMap<BackendKey, (u64, u64)>;
 
 /// All that is known.
 #[derive(Debug, Default)]
-pub(super) struct World {
+pub(super) struct InstanceView {
     /// Where the instance is.
     pub(super) address: String,
     /// Why it cannot be reached, if it cannot.
     pub(super) lost: Option<String>,
     /// The last status; its pools are in `groups`.
     pub(super) status: Option<StatusReply>,
-    pub(super) groups: Vec<Group>,
+    pub(super) groups: Vec<PoolGroup>,
     /// What happened, the newest first, each with its time.
     pub(super) events: VecDeque<String>,
     /// The last decisions, the newest first.
@@ -105,19 +105,19 @@ pub(super) struct World {
     counts: VecDeque<(f64, BackendTotals)>,
 }
 
-impl World {
+impl InstanceView {
     /// Nothing is known yet of the instance there.
     pub(super) fn new(address: String) -> Self {
         Self { address, ..Self::default() }
     }
 
     /// Takes in what the instance tells.
-    pub(super) fn take(&mut self, news: News) {
+    pub(super) fn take(&mut self, news: InstanceNews) {
         match news {
-            News::Connected => self.lost = None,
-            News::Lost(why) => self.lost = Some(why),
-            News::Status(status) => self.take_status(*status),
-            News::Decisions(decisions) => {
+            InstanceNews::Connected => self.lost = None,
+            InstanceNews::Lost(why) => self.lost = Some(why),
+            InstanceNews::Status(status) => self.take_status(*status),
+            InstanceNews::Decisions(decisions) => {
                 for decision in decisions.into_iter().rev() {
                     let backend = decision.backend.as_deref();
                     let words = words::decision(
@@ -130,10 +130,10 @@ impl World {
                     push(&mut self.decisions, decision.at, &words);
                 }
             }
-            News::Event(event) => {
+            InstanceNews::Event(event) => {
                 push(&mut self.events, event["at"].as_f64().unwrap_or_default(), &words::event(&event));
             }
-            News::History(rates) => {
+            InstanceNews::History(rates) => {
                 for (pool, rates) in rates {
                     let skip = rates.len().saturating_sub(HISTORY);
                     self.history.insert(pool, rates.into_iter().skip(skip).collect());
@@ -149,7 +149,7 @@ impl World {
     }
 
     /// The backend of that key, if it is there.
-    pub(super) fn row(&self, key: &Key) -> Option<&Row> {
+    pub(super) fn row(&self, key: &BackendKey) -> Option<&BackendRow> {
         self.groups.iter().flat_map(|group| &group.rows).find(|row| row.key == *key)
     }
 
@@ -165,7 +165,7 @@ impl World {
         for pool in &pools {
             for backend in &pool.backends {
                 let bytes = backend.bytes_in + backend.bytes_out;
-                counts.insert(Key::of(&pool.name, backend), (backend.connections, bytes));
+                counts.insert(BackendKey::of(&pool.name, backend), (backend.connections, bytes));
             }
         }
         let last = self.counts.back();
@@ -175,10 +175,10 @@ impl World {
             .map(|mut pool| {
                 let backends = std::mem::take(&mut pool.backends);
                 let row = |backend: BackendInfo| {
-                    let key = Key::of(&pool.name, &backend);
+                    let key = BackendKey::of(&pool.name, &backend);
                     let (new, bytes) = grown(&counts, last.map(|(_, counts)| counts), &key);
                     let rate = |number: u64| if seconds > 0.0 { number as f64 / seconds } else { 0.0 };
-                    Row { key, backend, rate: rate(new), bytes: rate(bytes), share: 0.0 }
+                    BackendRow { key, backend, rate: rate(new), bytes: rate(bytes), share: 0.0 }
                 };
                 let mut rows: Vec<_> = backends.into_iter().map(row).collect();
                 let first = self.counts.front().map(|(_, counts)| counts);
@@ -189,7 +189,7 @@ impl World {
                 }
                 let rate = rows.iter().map(|row| row.rate).sum();
                 let bytes = rows.iter().map(|row| row.bytes).sum();
-                Group { pool, rate, bytes, rows }
+                PoolGroup { pool, rate, bytes, rows }
             })
             .collect();
         if seconds > 0.0 {
@@ -211,7 +211,7 @@ impl World {
 }
 
 /// By how much a backend's counts have grown since `before`; one that was not there then began with nothing.
-fn grown(now: &BackendTotals, before: Option<&BackendTotals>, key: &Key) -> (u64, u64) {
+fn grown(now: &BackendTotals, before: Option<&BackendTotals>, key: &BackendKey) -> (u64, u64) {
     let Some(before) = before else { return (0, 0) };
     let (connections, bytes) = now.get(key).copied().unwrap_or_default();
     let (old_connections, old_bytes) = before.get(key).copied().unwrap_or_default();
@@ -232,7 +232,7 @@ pub(super) mod tests {
     type Written<'a> = (&'a str, &'a str, u64, u64);
 
     /// A status some seconds after the start, of pools with backends.
-    pub(in super::super) fn status(uptime: u64, pools: &[(&str, &[Written<'_>])]) -> News {
+    pub(in super::super) fn status(uptime: u64, pools: &[(&str, &[Written<'_>])]) -> InstanceNews {
         let backend = |(name, state, connections, bytes): &Written<'_>| {
             json!({"name": name, "address": format!("10.0.0.1:{}", 5000 + name.len()), "state": state, "since": 900.0,
                    "cause": format!("{name} has its reasons"), "weight": 1, "active": connections / 10, "connections": connections,
@@ -246,12 +246,12 @@ pub(super) mod tests {
         };
         let status = json!({"version": "0.1.0", "phase": "serving", "ready": true, "now": 1000.0, "uptime_seconds": uptime,
             "open": 12, "max_connections": 100, "pools": pools.iter().map(pool).collect::<Vec<_>>()});
-        News::Status(Box::new(serde_json::from_value(status).unwrap()))
+        InstanceNews::Status(Box::new(serde_json::from_value(status).unwrap()))
     }
 
     #[test]
     fn rates_and_shares_come_from_several_statuses() {
-        let mut world = World::new("here".into());
+        let mut world = InstanceView::new("here".into());
         world.take(status(10, &[("web", &[("a", "up", 100, 0), ("b", "up", 100, 0)])]));
         assert_eq!((world.groups[0].rate, world.groups[0].rows[0].share), (0.0, 0.0));
         world.take(status(12, &[("web", &[("a", "up", 160, 2048), ("b", "up", 120, 0), ("c", "up", 0, 0)])]));
@@ -269,13 +269,13 @@ pub(super) mod tests {
 
     #[test]
     fn no_more_is_kept_than_can_be_shown() {
-        let mut world = World::new("here".into());
+        let mut world = InstanceView::new("here".into());
         for second in 0..1000 {
             world.take(status(second, &[("web", &[("a", "up", second, 0)])]));
-            world.take(News::Event(
+            world.take(InstanceNews::Event(
                 json!({"at": second, "kind": "weight_changed", "pool": "web", "backend": "a", "weight": 1}),
             ));
-            world.take(News::Decisions(vec![Decision { conn: second, ..Decision::default() }]));
+            world.take(InstanceNews::Decisions(vec![Decision { conn: second, ..Decision::default() }]));
         }
         assert_eq!((world.history("web").len(), world.counts.len()), (HISTORY, WINDOW));
         assert_eq!((world.events.len(), world.decisions.len()), (LINES, LINES));
