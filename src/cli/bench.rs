@@ -1,4 +1,4 @@
-//! `pointsman bench`: load, and who answered it.
+//! `pointsman bench`: a load test.
 
 use std::io::IsTerminal;
 use std::num::NonZeroUsize;
@@ -25,87 +25,87 @@ use crate::sanitize;
 use crate::simulate::{Intensity, notation};
 
 const EXAMPLES: &str = "\
-Ten thousand asynchronous requests and a chart of who answered them:
+Ten thousand concurrent requests, and a chart of the share of each backend:
   pointsman bench http://localhost:8080/ -n 10000 -c 100 --chart shares.png
-What would users wait who come 500 times a second, whatever the server does?
+The latency of users that arrive at 500 a second, whatever the server does:
   pointsman bench http://localhost:8080/ --rate 500/s --duration 30s
-Who answered, by what the body says, or by the balancer's own account:
+Which backend answered, by the body, or by the balancer's counters:
   pointsman bench http://localhost:8080/home --by 'body:Server: (\\w+)'
   pointsman bench http://localhost:8080/ --by admin --admin 127.0.0.1:9900
 Connections a second, and round trips of a service that is not HTTP:
   pointsman bench tcp://localhost:6379 -n 5000
   pointsman bench tcp://localhost:6379 --send 'PING\\r\\n' --by 'body:(PONG)'
 
-A request of http:// is a request and its whole answer; it succeeds with a status
-below 400. One of tcp:// is a connection that opens; with --send, it is one until
-the first byte comes back. --wait-for says otherwise: connect, byte (of who speaks
-first, such as SSH), or close (the server has ended the connection). Each is made
-on a connection of its own, which is one decision of a layer-4 balancer.
+An http:// request succeeds with a complete response of a status below 400. A
+tcp:// request succeeds when its connection opens; with --send, when the first byte
+arrives. --wait-for changes that: connect, byte (of a server that sends first, such
+as SSH), or close (by the server). Each request has its own connection, which is one
+decision of a layer-4 balancer.
 
-Without --rate this is a closed loop: each of the -c clients asks again when it has
-its answer. While the server stalls, so do they, and what others would have asked
-in that time is never measured. With --rate, request k is due at k / rate, and its
-latency counts from that moment, also when no client was free to send it: it is
-free of coordinated omission (Gil Tene, \"How NOT to Measure Latency\"). The
-report tells both, and how many began late. With --duration no request begins
-after that time; what was due and never sent is told.
+Without --rate this is a closed loop: each of the -c clients sends its next request
+after its response. While the server stalls, so do the clients, and requests that
+other users would have sent are not measured. With --rate, request k is due at
+k / rate, and its latency counts from then, also when no client was free to send it:
+there is no coordinated omission (Gil Tene, \"How NOT to Measure Latency\"). The
+report shows latency since due and since sent, and how many requests were late. With
+--duration no request starts after that time; those due and never sent are counted.
 
-Percentiles are of requests that succeeded: what fails at once would flatter them.
+Percentiles cover successful requests: fast failures would improve them.
 
-Exit codes: 0 done, also if some requests failed (the report and --json tell them);
-1 the arguments are wrong, or not one request was answered; 2 it could not start.
-Ctrl-C ends the test early, with a report of what was done.";
+Exit codes: 0 done, even if some requests failed (the report and --json show them);
+1 the arguments are wrong, or no request was answered; 2 it could not start.
+Ctrl-C ends the test early, with a report.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct BenchArgs {
-    /// What is asked: http://HOST[:PORT][/PATH], or tcp://HOST:PORT
+    /// The target: http://HOST[:PORT][/PATH], or tcp://HOST:PORT
     #[arg(required_unless_present = "url", conflicts_with = "url")]
     target: Option<TargetUrl>,
     /// The same, as an option
     #[arg(short, long, value_name = "TARGET")]
     url: Option<TargetUrl>,
-    /// How many requests [default: 10000]
+    /// The number of requests [default: 10000]
     #[arg(short, long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     number: Option<u64>,
-    /// How long requests are begun, instead of how many there are
+    /// How long to start requests, instead of a number
     #[arg(short, long, value_name = "TIME", value_parser = notation::time)]
     duration: Option<Duration>,
-    /// How many clients: so many requests are under way at once, at most
+    /// The number of clients, which is the most concurrent requests
     #[arg(short, long, value_name = "CLIENTS", default_value = "100")]
     concurrent: NonZeroUsize,
-    /// Requests a second, each due at its moment: 500/s, 600/m [default: as fast as the answers come]
+    /// Requests a second, each due at a fixed time: 500/s, 600/m [default: as fast as responses come]
     #[arg(short, long, value_parser = notation::rate)]
     rate: Option<Intensity>,
-    /// How long a request may take
+    /// The time limit of a request
     #[arg(short, long, value_name = "TIME", default_value = "10s", value_parser = notation::time)]
     timeout: Duration,
-    /// Use a connection for many requests
+    /// Reuse connections
     #[arg(short, long)]
     keep_alive: bool,
-    /// A header field, again for more
+    /// A header field; repeat it for more
     #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = header_field)]
     header: Vec<(HeaderName, HeaderValue)>,
     /// The method [default: GET, or POST with a body]
     #[arg(short = 'X', long)]
     method: Option<Method>,
-    /// What is sent along; @FILE is what a file holds
+    /// The request body; @FILE reads it from a file
     #[arg(long, value_name = "TEXT|@FILE")]
     body: Option<String>,
-    /// What is said on a tcp:// connection, with escapes such as \r \n \t \0 \\ \x00
-    #[arg(long, value_name = "TEXT", value_parser = spoken)]
+    /// The data sent on a tcp:// connection, with escapes such as \r \n \t \0 \\ \x00
+    #[arg(long, value_name = "TEXT", value_parser = unescaped)]
     send: Option<Bytes>,
-    /// When a tcp:// connection counts as a success [default: byte with --send, else connect]
+    /// When a tcp:// request succeeds [default: byte with --send, else connect]
     #[arg(long, value_enum, value_name = "WHAT")]
     wait_for: Option<WaitFor>,
-    /// By what backends are told apart: header:NAME, body:REGEX (its first group), admin (the balancer's own account),
-    /// or auto: a header such as X-Backend or X-Server, or the whole body if it is short and comes again
+    /// How to tell backends apart: header:NAME, body:REGEX (its first group), admin (the balancer's counters), or auto: a
+    /// header such as X-Backend or X-Server, or the whole body if it is short and repeats
     #[arg(long, default_value = "auto", value_name = "WHAT")]
-    by: Told,
+    by: ByArgument,
     /// The admin address of the balancer, for --by admin: ADDRESS:PORT, NAME:PORT or unix:PATH
     #[arg(long, env = "POINTSMAN_ADMIN", value_name = "ADDRESS", value_parser = str::parse::<remote::Address>)]
     admin: Option<remote::Address>,
-    /// Draw who answered how often, and the latencies, as SVG or PNG by the file's ending
+    /// Draw the share of each backend and the latencies, as SVG or PNG by the file's extension
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
     /// Print the report as JSON
@@ -113,27 +113,27 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-/// As it is written.
+/// The value of --wait-for.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum WaitFor {
     /// The connection is open
     Connect,
-    /// A byte has come back
+    /// A byte has arrived
     Byte,
-    /// The server has ended it
+    /// The server has closed it
     Close,
 }
 
-/// As it is written; the admin address is another option.
+/// The value of --by; the admin address is a separate option.
 #[derive(Clone, Debug)]
-enum Told {
+enum ByArgument {
     Auto,
     Header(HeaderName),
     Body(Regex),
     Admin,
 }
 
-impl std::str::FromStr for Told {
+impl std::str::FromStr for ByArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -153,8 +153,8 @@ impl std::str::FromStr for Told {
     }
 }
 
-fn spoken(text: &str) -> Result<Bytes, String> {
-    let unknown = |escape| format!("{escape} is no escape; these are: {}", escape::KNOWN);
+fn unescaped(text: &str) -> Result<Bytes, String> {
+    let unknown = |escape| format!("{escape} is not an escape; these are: {}", escape::KNOWN);
     escape::unescape(text).map(Bytes::from).map_err(unknown)
 }
 
@@ -184,7 +184,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
     report.unanswered().map_or(Ok(Exit::Done), |reason| Err(Failure::Invalid(reason)))
 }
 
-/// Runs the test, showing how it goes, until it is over or a signal ends it.
+/// Runs the test and shows its progress, until it is over or a signal ends it.
 async fn test(plan: &BenchPlan, json: bool) -> Result<bench::BenchReport, Failure> {
     let listen = |kind| {
         signal(kind).map_err(|error| Failure::NotStarted(format!("signals cannot be listened for: {error}")))
@@ -201,7 +201,7 @@ async fn test(plan: &BenchPlan, json: bool) -> Result<bench::BenchReport, Failur
     let mut meter = (terminal || !json).then(|| Meter::new(terminal));
     let watch = |progress: &BenchProgress| {
         if let Some(meter) = &mut meter {
-            // Who closed it does not want to see.
+            // A closed standard error needs no progress.
             let _ = meter.show(progress, &mut std::io::stderr());
         }
     };
@@ -246,7 +246,7 @@ impl BenchArgs {
                             ("-H", !self.header.is_empty()),
                             ("--method", self.method.is_some()),
                             ("--body", self.body.is_some()),
-                            ("--by header", matches!(self.by, Told::Header(_))),
+                            ("--by header", matches!(self.by, ByArgument::Header(_))),
                         ],
                     )?;
                     BenchTarget::Tcp(TcpExchange {
@@ -291,14 +291,14 @@ impl BenchArgs {
 
     fn by(&self) -> Result<By, Failure> {
         Ok(match &self.by {
-            Told::Auto => By::Auto,
-            Told::Header(name) => By::Header(name.clone()),
-            Told::Body(expression) => By::Body(expression.clone()),
-            Told::Admin => match &self.admin {
+            ByArgument::Auto => By::Auto,
+            ByArgument::Header(name) => By::Header(name.clone()),
+            ByArgument::Body(expression) => By::Body(expression.clone()),
+            ByArgument::Admin => match &self.admin {
                 Some(address) => By::Admin(address.clone()),
                 None => {
                     return Err(Failure::Invalid(
-                        "--by admin asks the balancer: say where, with --admin 127.0.0.1:9900 or $POINTSMAN_ADMIN"
+                        "--by admin needs the balancer's admin address: --admin 127.0.0.1:9900 or $POINTSMAN_ADMIN"
                             .to_owned(),
                     ));
                 }

@@ -1,4 +1,4 @@
-//! `pointsman simulate`: an algorithm on paper.
+//! `pointsman simulate`: an algorithm in virtual time.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -19,26 +19,25 @@ const EXAMPLES: &str = "\
 When does round robin do badly? When connections live for very different times:
   pointsman simulate --backends a,b,c,d --service pareto:10ms \\
       --balance round-robin,least-connections
-What do sticky clients cost, and what when a backend fails?
+What do sticky clients cost, also when a backend fails?
   pointsman simulate --backends a,b,c,d --balance source-hash,ring-hash,maglev \\
       --clients 1000:zipf --duration 40s --at 20s down=b
 Does one more backend always help?
   pointsman simulate --backends a,b,c --service c=exp:50ms --rate 500/s \\
       --balance round-robin,least-connections,ewma
-A pool as it is configured, drawn:
+A configured pool, as a chart:
   pointsman simulate -c pointsman.yaml --pool web --chart web.svg
 
-Time is virtual, and the choosing code is the balancer's own. Equal arguments
-give equal figures; another --seed gives other chances. A backend serves as many
-connections at once as it has servers; more wait in line, first come first
-served. Connecting costs no time, and who was cut off does not come again.
-Backups of a configured pool are left out.
+Time is virtual; the balancer's own code makes the choices. Equal arguments give
+equal figures; another --seed gives other random numbers. A backend serves as many
+connections at once as it has servers; more wait in its queue, first come, first
+served. Connecting takes no time, and closed connections are not retried. Backups
+of a configured pool are left out.
 
-Figures: promised is the share that the weights give; most is how many
-connections a backend had at one moment. Imbalance is the load (connections for
-its weight) of the busiest backend against the mean: averaged over time, and at
-its peak; variation is how much the backends' shares differ from what was
-promised.";
+Figures: promised is the share by weight; most is the most open connections of a
+backend. Imbalance is the load (open connections per weight) of the busiest backend
+divided by the mean: averaged over time, and at its peak; variation is how much the
+shares differ from the promised ones.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -46,47 +45,47 @@ pub(super) struct SimulateArgs {
     /// The backends with their weights, such as 'a*3,b,c'
     #[arg(long, value_delimiter = ',', value_name = "NAME[*WEIGHT]", required_unless_present = "config")]
     backends: Vec<BackendSpec>,
-    /// Take a pool's backends, algorithm and hash from this configuration file; options here count more
+    /// Use a pool's backends, algorithm and hash from this configuration file; options override it
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Which pool of the file; it may be left out if there is only one
+    /// The pool of the file; optional if there is only one
     #[arg(long, value_name = "NAME", requires = "config")]
     pool: Option<String>,
-    /// How a backend is chosen; several are compared, under the same traffic [default: the pool's, or
-    /// weighted if the backends have weights, or round-robin]
+    /// The algorithm; several are compared with the same traffic [default: the pool's, or weighted if the backends have
+    /// weights, or round-robin]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "ALGORITHM")]
     balance: Vec<Algorithm>,
-    /// How many connections come [default: 100000]
+    /// The number of connections [default: 100000]
     #[arg(long, value_name = "NUMBER", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     connections: Option<u64>,
-    /// For how long they come
+    /// How long connections arrive
     #[arg(long, value_name = "TIME", value_parser = notation::time)]
     duration: Option<Duration>,
     /// Connections a second: 1000/s, 60/m
     #[arg(long, conflicts_with = "load", value_parser = notation::rate)]
     rate: Option<Intensity>,
-    /// How many come, as a part of what the backends can serve [default: 70%]
+    /// The arrival rate as a part of the backends' capacity [default: 70%]
     #[arg(long, value_name = "PERCENT", value_parser = notation::load)]
     load: Option<Intensity>,
-    /// In which way they come: steady, poisson, or bursts:NUMBER in the same instant
-    #[arg(long, default_value = "poisson", value_name = "WAY")]
+    /// The arrival process: steady, poisson, or bursts:NUMBER at the same instant
+    #[arg(long, default_value = "poisson", value_name = "PROCESS")]
     arrivals: Arrivals,
-    /// ClientDraw they come from: NUMBER clients alike, or NUMBER:zipf[:EXPONENT] where a few come often
+    /// The clients: NUMBER alike, or NUMBER:zipf[:EXPONENT] where a few come often
     #[arg(long, default_value = "1000")]
     clients: Clients,
-    /// How long one is served: fixed:TIME, exp:TIME or pareto:TIME[:ALPHA] (mean, heaviness); NAME=… for one backend,
-    /// again for more [default: exp:10ms]
+    /// The service time: fixed:TIME, exp:TIME or pareto:TIME[:ALPHA] (mean, shape); NAME=… for one backend; repeatable
+    /// [default: exp:10ms]
     #[arg(long, value_name = "[NAME=]SERVICE")]
     service: Vec<Setting<ServiceTime>>,
-    /// How many a backend serves at once, for each unit of its weight, or unlimited; NAME=NUMBER is for one backend,
+    /// The connections that a backend serves at once, per unit of weight, or unlimited; NAME=NUMBER is for one backend,
     /// whatever its weight [default: 4]
     #[arg(long, value_name = "[NAME=]NUMBER")]
     servers: Vec<Setting<Servers>>,
-    /// What happens when: down=B cuts its connections, up=B, leave=B lets them finish, join=B*2, weight=B*5; several
-    /// with commas, again for more
+    /// Events at a time: down=B closes its connections, up=B, leave=B lets them finish, join=B*2, weight=B*5; several
+    /// with commas; repeatable
     #[arg(long, num_args = 2, value_names = ["TIME", "EVENT[,EVENT]"])]
     at: Vec<String>,
-    /// What all that is random follows from
+    /// The seed of all randomness
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -94,7 +93,7 @@ pub(super) struct SimulateArgs {
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
-    /// Draw them, side by side, as SVG or PNG by the file's ending
+    /// Draw a chart, as SVG or PNG by the file's extension
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
 }
@@ -102,16 +101,16 @@ pub(super) struct SimulateArgs {
 /// As `hash` in a configuration.
 #[derive(Debug, Args)]
 struct HashArgs {
-    /// What of the client is hashed [default: source-ip]
+    /// The part of the client's address that is hashed [default: source-ip]
     #[arg(long, value_enum, value_name = "KEY")]
     hash_key: Option<HashKey>,
     /// No backend gets more than this times its share of the connections, such as 1.25; at least 1.01
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     load_factor: Option<Factor>,
-    /// Places on the ring of ring-hash
+    /// Slots on the ring of ring-hash
     #[arg(long, value_name = "NUMBER", value_parser = |text: &str| up_to(Hash::MOST_SLOTS, text))]
     slots: Option<NonZeroUsize>,
-    /// How often a backend stands on the ring for each unit of its weight
+    /// Virtual nodes of a backend per unit of weight
     #[arg(long, value_name = "NUMBER", value_parser = |text: &str| up_to(Hash::MOST_VIRTUAL_NODES, text))]
     virtual_nodes: Option<NonZeroUsize>,
 }
@@ -139,7 +138,7 @@ fn factor(text: &str) -> Result<Factor, String> {
 }
 
 impl HashArgs {
-    /// That a flag would do nothing under any of these algorithms is an error, as in a configuration.
+    /// A flag that no algorithm uses is an error, as in a configuration.
     fn check(&self, algorithms: &[Algorithm]) -> Result<(), Failure> {
         let names: Vec<_> = algorithms.iter().map(|algorithm| algorithm.name()).collect();
         let names = names.join(", ");
@@ -200,7 +199,7 @@ impl SimulateArgs {
     fn plan(&self, pool: Option<&config::Pool>) -> Result<SimulationPlan, Failure> {
         Ok(SimulationPlan {
             backends: match pool {
-                Some(pool) if self.backends.is_empty() => written_down(pool)?,
+                Some(pool) if self.backends.is_empty() => configured_backends(pool)?,
                 _ => self.backends.clone(),
             },
             service: self.service.clone(),
@@ -219,7 +218,7 @@ impl SimulateArgs {
         if !self.balance.is_empty() {
             return self.balance.clone();
         }
-        // ClientDraw writes weights wants them heeded.
+        // Given weights should have an effect.
         let weighted = self.backends.iter().any(|share| share.weight > 1);
         let usual = if weighted { Algorithm::Weighted } else { Algorithm::RoundRobin };
         vec![pool.map_or(usual, |pool| pool.balance)]
@@ -258,13 +257,13 @@ impl SimulateArgs {
     }
 }
 
-/// The backends of a pool, if its configuration knows them.
-fn written_down(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure> {
+/// The backends of a pool, if its configuration lists them.
+fn configured_backends(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure> {
     let mut shares = Vec::new();
     for source in &pool.discover {
         let asked = match source {
             Source::Static(backends) => {
-                // Backups get nothing while another one is up.
+                // Backups get no connections while another backend is up.
                 let used = backends.iter().filter(|backend| !backend.backup);
                 shares.extend(
                     used.map(|backend| BackendSpec { name: backend.name.clone(), weight: backend.weight }),
@@ -277,7 +276,7 @@ fn written_down(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure> {
             Source::Docker(docker) => format!("by the label {}", docker.label),
         };
         return Err(Failure::Invalid(format!(
-            "the pool finds its backends {asked}, which nobody knows on paper: say who they are, such as --backends 'a,b*2'"
+            "the pool discovers its backends {asked}, which a simulation cannot: list them, such as --backends 'a,b*2'"
         )));
     }
     Ok(shares)

@@ -171,7 +171,7 @@ fn a_pool_of_a_configuration_is_simulated_if_its_backends_are_static() {
     for (arguments, word) in [
         ("", "--pool found or web"),
         ("--pool wbe", "there is no pool \"wbe\""),
-        ("--pool found", "by the name backend, which nobody knows on paper"),
+        ("--pool found", "by the name backend, which a simulation cannot"),
     ] {
         let (code, _, error) = run(arguments);
         assert!(code == 1 && error.contains(word), "{arguments}: {word} is not in\n{error}");
