@@ -1,7 +1,7 @@
-"""The demo backend: a small HTTP server that says who answered, and can be slow, sick or chatty on demand.
+"""The demo backend: a small HTTP server that names itself in responses, and can be slow, unhealthy or streaming.
 
-NAME (else SERVER_NAME, else the host name) names the server in its answers; SERVER_ID (else the host name) is the
-id in /home; HEALTH=fail starts it failing its health check; HEALTH_SWITCH=on lets every client switch that.
+NAME (else SERVER_NAME, else the host name) is the name in responses; SERVER_ID (else the host name) is the id in
+/home; HEALTH=fail starts it failing its health check; HEALTH_SWITCH=on lets every client switch that.
 """
 import ipaddress
 import json
@@ -21,16 +21,16 @@ SERVER_ID = os.environ.get("SERVER_ID") or HOSTNAME
 
 MAX_SECONDS = 300
 MAX_BYTES = 1 << 30
-CHUNK = 64 * 1024  # at most this much is written at once
-TICK = 0.05  # seconds between two writes of a stream that takes its time
-PERIOD = 251  # byte i of a stream is i % 251: prime, so no block size hides a lost or doubled block
+CHUNK = 64 * 1024  # the limit of one write, in bytes
+TICK = 0.05  # seconds between two writes of a slow stream
+PERIOD = 251  # byte i of a stream is i % 251: prime, so a lost or repeated block is noticed at any block size
 
-# Asking how the server is doing is not load, so these do not count towards its rate.
+# Monitoring is not load, so these paths do not count.
 UNCOUNTED = ("/health", "/heartbeat", "/rps")
 
 
 class Rate:
-    """How many requests arrived during the last second."""
+    """The number of requests in the last second."""
 
     def __init__(self, clock=time.monotonic):
         self._clock = clock
@@ -56,7 +56,7 @@ class Rate:
 app = Flask(__name__)
 app.json.sort_keys = False
 rate = Rate()
-stopping = threading.Event()  # set on SIGTERM: streams without an end must end
+stopping = threading.Event()  # set on SIGTERM: ends endless streams
 healthy = threading.Event()
 if os.environ.get("HEALTH", "ok").lower() not in ("fail", "failing"):
     healthy.set()
@@ -129,7 +129,7 @@ def heartbeat():
 
 @app.get("/rps")
 def rps():
-    """The rate now and then every second, as plain numbers; first, once, an event with the server's name."""
+    """One event with the server's name, then the rate every second as a plain number."""
 
     def events():
         yield f"retry: 1000\nevent: server\ndata: {json.dumps(NAME)}\n\n"
@@ -167,21 +167,21 @@ def orders():
 
 @app.get("/slow")
 def slow():
-    seconds = seconds_asked_for(default=1)
+    seconds = seconds_parameter(default=1)
     time.sleep(seconds)
     return jsonify(server=NAME, seconds=seconds)
 
 
 @app.get("/stream")
 def stream():
-    total = bytes_asked_for(default=1 << 20)
-    seconds = seconds_asked_for(default=0)
+    total = bytes_parameter(default=1 << 20)
+    seconds = seconds_parameter(default=0)
     headers = {"Content-Length": str(total), "X-Server": NAME, "Cache-Control": "no-store"}
     return Response(pattern(total, seconds), mimetype="application/octet-stream", headers=headers)
 
 
 def pattern(total, seconds):
-    """`total` bytes spread evenly over `seconds`: the first part at once, the last when they are over."""
+    """`total` bytes spread evenly over `seconds`: the first part at once, the last at the end."""
     parts = max(2, -(-total // CHUNK), min(int(seconds / TICK), total))
     start = time.monotonic()
     sent = 0
@@ -198,11 +198,11 @@ def pattern(total, seconds):
 PATTERN = bytes(i % PERIOD for i in range(CHUNK + PERIOD))
 
 
-def seconds_asked_for(default):
+def seconds_parameter(default):
     return number("seconds", r"\d{1,9}(\.\d{1,9})?", float, default, MAX_SECONDS)
 
 
-def bytes_asked_for(default):
+def bytes_parameter(default):
     return number("bytes", r"\d{1,18}", int, default, MAX_BYTES)
 
 
@@ -216,7 +216,7 @@ def number(name, form, convert, default, most):
 
 
 def wants_json():
-    """JSON was named in Accept, and no other form is liked better; `*/*` alone is not asking for it."""
+    """Whether Accept names JSON and prefers no other type; `*/*` alone does not count."""
     accepted = dict(request.accept_mimetypes)
     quality = accepted.get("application/json", 0)
     return quality > 0 and quality >= max(accepted.get("text/plain", 0), accepted.get("text/html", 0))
@@ -251,7 +251,7 @@ PAGE = """<!doctype html>
   const stream = new EventSource("/rps");
   stream.addEventListener("server", (e) => { $("#server").textContent = JSON.parse(e.data); last = []; });
   stream.onopen = () => { $("#state").textContent = "live"; };
-  stream.onerror = () => { $("#state").textContent = "connection lost, trying again…"; };
+  stream.onerror = () => { $("#state").textContent = "connection lost, reconnecting…"; };
   stream.onmessage = (e) => {
     $("#rps").textContent = e.data;
     last = [...last, Number(e.data)].slice(-60);

@@ -1,8 +1,7 @@
-"""gunicorn's threaded worker with what a backend behind a balancer needs besides (gunicorn 27.0).
+"""gunicorn's threaded worker, adapted for a backend behind a balancer (gunicorn 27.0).
 
-Its own threads wait up to five seconds for a client that has not sent its request yet, the loop that accepts waits
-up to two for each client that does not close, and on SIGTERM it resets everyone who connected while its last
-requests were running."""
+The original blocks a thread up to five seconds for a client that has not sent its request, blocks the accept loop up to
+two seconds for a client that does not close, and on SIGTERM resets connections that arrive during its last requests."""
 import select
 import socket
 import time
@@ -12,20 +11,20 @@ from gunicorn.workers import gthread
 
 import app
 
-# A thread waits so long for a request; after that the event loop does, and the thread serves others.
+# A thread waits this long for a request, in seconds; then the event loop waits, and the thread serves other clients.
 gthread.DEFAULT_WORKER_DATA_TIMEOUT = 0.1
-# Who has connected before SIGTERM may take so long to send its request.
+# A client that connected before SIGTERM has this long to send its request, in seconds.
 LINGER = 1
 
 
 class Worker(gthread.ThreadWorker):
     def handle_exit(self, sig, frame):
-        app.stopping.set()  # streams without an end must not outlast the requests
+        app.stopping.set()  # endless streams must not outlast the requests
         super().handle_exit(sig, frame)
 
     def set_accept_enabled(self, enabled):
         super().set_accept_enabled(enabled)
-        if not self.alive:  # its loop is over; gunicorn would close after the last running request
+        if not self.alive:  # stopping: gunicorn would close only after the last request
             gthread.DEFAULT_WORKER_DATA_TIMEOUT = LINGER
             for listener in self.sockets:
                 self.close_listener(listener)
@@ -33,10 +32,10 @@ class Worker(gthread.ThreadWorker):
                 connection.timeout = min(connection.timeout, time.monotonic() + LINGER)
 
     def close_listener(self, listener):
-        """Serve whom the kernel has let in already, and close at once, so that others are refused and can go
-        elsewhere. Closing resets whoever has connected and was not accepted, so newcomers are ignored first."""
+        """Serve the connections that the kernel has accepted, then close, so that later clients are refused and can be
+        retried elsewhere. Closing resets connections in the backlog, so new SYNs are dropped first."""
         least_ttl(listener, 255)
-        while select.select([listener], [], [], 0.05)[0]:  # handshakes under way come in
+        while select.select([listener], [], [], 0.05)[0]:  # handshakes in progress complete
             connection, client = listener.accept()
             least_ttl(connection, 0)
             connection.setblocking(True)
@@ -54,16 +53,16 @@ class Worker(gthread.ThreadWorker):
 
 
 def least_ttl(connection, ttl):
-    """Ignore packets of a lesser time to live; 255 ignores newcomers (IP_MINTTL in ip(7), RFC 5082). Python's
-    socket module has no names for the two options."""
+    """Drop packets with a smaller time to live; 255 drops new SYNs (IP_MINTTL in ip(7), RFC 5082). Python's socket
+    module has no names for the two options."""
     connection.setsockopt(socket.IPPROTO_IP, 21, ttl)
     if connection.family == socket.AF_INET6:
         connection.setsockopt(socket.IPPROTO_IPV6, 73, ttl)  # IPV6_MINHOPCOUNT
 
 
 def close(connection, most=64 * 1024):
-    """Close without waiting for the client to close too. What has arrived unread is thrown away, so that the
-    close does not turn into a reset that overtakes the answer."""
+    """Close without waiting for the client to close. Unread data is discarded first, so that the close does not
+    become a reset that overtakes the response."""
     try:
         connection.shutdown(socket.SHUT_WR)
         connection.setblocking(False)

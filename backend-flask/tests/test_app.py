@@ -1,4 +1,4 @@
-"""Every endpoint, without a server in between."""
+"""Every endpoint, without a server."""
 import json
 
 import pytest
@@ -6,21 +6,21 @@ import pytest
 import app as backend
 
 
-def test_the_front_page_is_text_that_names_the_server(client):
+def test_the_front_page_is_text_with_the_name_of_the_server(client):
     answer = client.get("/")
     assert (answer.status_code, answer.text) == (200, "Response from alpha\n")
     assert answer.mimetype == "text/plain"
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/json, text/plain, */*"])
-def test_the_front_page_is_json_when_json_is_asked_for(client, accept):
+def test_the_front_page_is_json_on_request(client, accept):
     client.get("/")
     answer = client.get("/", headers={"Accept": accept})
     assert answer.json == {"status": "success", "message": "Response from alpha", "current_rps": 2}
 
 
 @pytest.mark.parametrize("accept", ["*/*", "text/html,*/*;q=0.8", "application/json;q=0.1, text/plain", "nonsense"])
-def test_the_front_page_stays_text_for_everyone_else(client, accept):
+def test_the_front_page_is_text_for_other_clients(client, accept):
     assert client.get("/", headers={"Accept": accept}).mimetype == "text/plain"
 
 
@@ -59,7 +59,7 @@ def test_with_the_switch_on_every_client_switches_health(client, monkeypatch):
     assert client.post("/health/ok", environ_overrides={"REMOTE_ADDR": "172.18.0.5"}).status_code == 403
 
 
-def test_the_switch_is_not_thrown_by_a_get(client):
+def test_a_get_does_not_switch_health(client):
     answer = client.get("/health/fail")
     assert answer.status_code == 405 and answer.json["error"] and "POST" in answer.headers["Allow"]
     assert client.get("/health").status_code == 200
@@ -70,7 +70,7 @@ def test_heartbeat_is_empty(client):
     assert (answer.status_code, answer.data) == (200, b"")
 
 
-def test_the_rate_counts_one_second_and_forgets():
+def test_the_rate_counts_one_second():
     now = 100.0
     rate = backend.Rate(clock=lambda: now)
     for _ in range(3):
@@ -84,7 +84,7 @@ def test_the_rate_counts_one_second_and_forgets():
     assert rate.current() == 0
 
 
-def test_asking_after_the_server_is_not_load(client):
+def test_monitoring_is_not_load(client):
     for path in ("/health", "/heartbeat", "/rps-display"):
         client.get(path)
     assert backend.rate.current() == 0
@@ -111,13 +111,13 @@ def test_rps_display_listens_to_rps(client):
 
 
 @pytest.mark.parametrize("what", ["users", "products", "orders"])
-def test_the_demo_data_names_the_answering_server(client, what):
+def test_the_demo_data_has_the_name_of_the_server(client, what):
     answer = client.get(f"/{what}").json
     assert answer["server"] == "alpha"
     assert [row["id"] for row in answer[what]] == [1, 2, 3]
 
 
-def test_slow_takes_its_time(client, monkeypatch):
+def test_slow_sleeps(client, monkeypatch):
     slept = []
     monkeypatch.setattr(backend.time, "sleep", slept.append)
     assert client.get("/slow?seconds=2.5").json == {"server": "alpha", "seconds": 2.5}
@@ -153,7 +153,7 @@ def test_a_stream_is_spread_evenly(monkeypatch):
         "/stream?bytes=1%0A",
     ],
 )  # fmt: skip
-def test_a_bad_parameter_is_a_400_that_says_what_is_allowed(client, path):
+def test_a_bad_parameter_is_a_400_with_the_allowed_range(client, path):
     answer = client.get(path)
     assert answer.status_code == 400
     assert "must be a number from 0 to" in answer.json["error"]

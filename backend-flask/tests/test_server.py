@@ -1,4 +1,4 @@
-"""The app behind the server that the image runs: threads, streams, SIGTERM."""
+"""The app in gunicorn, as in the image: threads, streams, SIGTERM."""
 import os
 import signal
 import socket
@@ -49,7 +49,7 @@ class Server:
             time.sleep(0.02)
 
     def terminate(self):
-        """Seconds from SIGTERM to the end of the process, which must end well."""
+        """Seconds from SIGTERM to the end of the process, which must succeed."""
         start = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(timeout=20) == 0
@@ -70,17 +70,17 @@ def server():
         one.process.wait()
 
 
-def test_many_event_streams_do_not_hold_up_the_health_check(server):
+def test_many_event_streams_do_not_delay_the_health_check(server):
     backend = server()
     streams = [backend.open("/rps") for _ in range(64)]
     for stream in streams:
         assert stream.readline() == b"retry: 1000\n"
     assert backend.get("/health").body == b"ok"
     took = backend.terminate()
-    assert took < 5, "the streams were told to end"
+    assert took < 5, "the streams end"
 
 
-def test_clients_that_stay_connected_hold_up_nobody(server):
+def test_clients_that_stay_connected_delay_no_other_client(server):
     backend = server(THREADS="8")
     silent = [socket.create_connection(("127.0.0.1", backend.port)) for _ in range(40)]
     answered = [backend.open("/") for _ in range(20)]  # the server closes; these clients do not
@@ -93,14 +93,14 @@ def test_clients_that_stay_connected_hold_up_nobody(server):
         connection.close()
 
 
-def test_it_can_start_failing_its_health_check(server):
+def test_the_health_check_can_fail_from_the_start(server):
     backend = server(HEALTH="fail")
     assert backend.get("/health").status == 503
     assert backend.open("/health/ok", "POST").status == 200
     assert backend.get("/health").status == 200
 
 
-def test_running_requests_finish_after_sigterm(server):
+def test_requests_in_progress_finish_after_sigterm(server):
     backend = server()
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(backend.get, "/slow?seconds=2")
@@ -111,7 +111,7 @@ def test_running_requests_finish_after_sigterm(server):
         assert stream.result().body == bytes(i % 251 for i in range(300000))
 
 
-def test_who_is_let_in_is_served_and_who_comes_later_is_refused(server):
+def test_accepted_connections_are_served_and_later_ones_refused(server):
     backend = server()
 
     def clients():
@@ -135,10 +135,10 @@ def test_who_is_let_in_is_served_and_who_comes_later_is_refused(server):
         time.sleep(0.5)
         backend.process.send_signal(signal.SIGTERM)
         assert all(one.result() > 0 for one in running)
-        assert not slow.done(), "the others were refused while it still ran"
+        assert not slow.done(), "the clients were refused during the slow request"
         assert slow.result().status == 200
     assert backend.process.wait(timeout=20) == 0
 
 
-def test_an_idle_server_ends_at_once(server):
+def test_an_idle_server_stops_at_once(server):
     assert server().terminate() < 2

@@ -1,10 +1,9 @@
-//! The A and AAAA records of a name, asked for again and again, and whose those addresses are.
+//! The A and AAAA records of a name as backends. `srv.rs` is for SRV records.
 //!
-//! An address alone does not say who is behind it: Docker gives the address of a stopped container to the next
-//! one that starts, whatever its service. So each round also asks for the *names* of the addresses, those of
-//! the answer and those that were in it a moment ago. A name that is told after the answer may be that of the next
-//! one already: who has a new name is believed to belong to the pool when an answer *after* that has the address, too.
-//! Not for SRV records.
+//! An address does not identify a container: Docker gives the address of a stopped container to the next one that starts,
+//! in any service. So each round also looks up the *names* of the addresses, of those in the answer and of recent ones. A
+//! name that arrives after the answer may already be that of the next container, so an address with a new name counts only
+//! if a later answer has it, too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -13,36 +12,36 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::resolve::{Answer, Owner, Resolver};
-use super::rounds::{Rounds, ask_each};
+use super::resolve::{AddressOwner, DnsAnswer, Resolver};
+use super::rounds::{PolledSource, query_each};
 use super::{Found, Observation, Outcome};
 use crate::config::{Dns, Query};
 use crate::domain::Cause;
 
-/// How often a server that is not on this machine is asked again for names that it has already told.
+/// The interval between reverse lookups of known names at a server that is not on this machine.
 const NAMES_AGAIN: Duration = Duration::from_secs(10);
-/// How often one round asks for the addresses, at most, until the answer is younger than the names of all that are in it.
-/// Names that do not rest even then are taken as they are.
+/// The limit of address queries in one round, until the answer is newer than the names of all its addresses. After that,
+/// changing names are accepted as they are.
 const PASSES: usize = 3;
 
-/// The A and AAAA records of a name, and what is known of the addresses.
-pub(super) struct Watcher {
+/// The source for the A and AAAA records of a name.
+pub(super) struct DnsSource {
     settings: Dns,
-    /// The addresses of the recent answers, and what is known of each.
-    known: HashMap<IpAddr, Known>,
+    /// The addresses of recent answers.
+    known: HashMap<IpAddr, KnownAddress>,
 }
 
-struct Known {
+struct KnownAddress {
     /// When it was last in an answer.
     seen: Instant,
     name: Option<Arc<str>>,
-    /// When its name was last asked for.
-    asked: Option<Instant>,
-    /// Whether nothing was to be learned then.
-    silent: bool,
+    /// When its name was last looked up.
+    looked_up: Option<Instant>,
+    /// Whether that failed.
+    failed: bool,
 }
 
-impl Rounds for Watcher {
+impl PolledSource for DnsSource {
     fn query(&self) -> &Query {
         &self.settings.query
     }
@@ -50,11 +49,12 @@ impl Rounds for Watcher {
     async fn round(&mut self, resolver: &Arc<Resolver>) -> Observation {
         let mut passes = 0;
         let answer = loop {
-            let answer = self.ask(resolver).await;
-            let renamed = self.learn_names(resolver, resolver.timeout).await;
+            let answer = self.query_addresses(resolver).await;
+            let renamed = self.look_up_names(resolver, resolver.timeout).await;
             passes += 1;
-            let rests = !matches!(&answer, Answer::Records(addresses) if !addresses.is_disjoint(&renamed));
-            if rests || passes == PASSES {
+            let is_stable =
+                !matches!(&answer, DnsAnswer::Records(addresses) if !addresses.is_disjoint(&renamed));
+            if is_stable || passes == PASSES {
                 break answer;
             }
         };
@@ -63,61 +63,65 @@ impl Rounds for Watcher {
     }
 }
 
-impl Watcher {
+impl DnsSource {
     pub(super) fn new(settings: Dns) -> Self {
         Self { settings, known: HashMap::new() }
     }
 
-    async fn ask(&mut self, resolver: &Resolver) -> Answer<BTreeSet<IpAddr>> {
+    async fn query_addresses(&mut self, resolver: &Resolver) -> DnsAnswer<BTreeSet<IpAddr>> {
         let answer = resolver.addresses(&self.settings.name, self.settings.query.family).await;
         self.remember(&answer);
         answer
     }
 
-    /// Notes which addresses are in the answer, and forgets those that no backend can still have.
-    fn remember(&mut self, answer: &Answer<BTreeSet<IpAddr>>) {
+    /// Notes the addresses of the answer, and forgets those that no backend can still have.
+    fn remember(&mut self, answer: &DnsAnswer<BTreeSet<IpAddr>>) {
         let now = Instant::now();
         let present: &BTreeSet<IpAddr> = match answer {
-            Answer::Records(set) => set,
-            Answer::Empty | Answer::NoSuchName => &BTreeSet::new(),
-            Answer::ServerFailure(_) | Answer::Silence => return,
+            DnsAnswer::Records(set) => set,
+            DnsAnswer::Empty | DnsAnswer::NoSuchName => &BTreeSet::new(),
+            DnsAnswer::ServerFailure(_) | DnsAnswer::Timeout => return,
         };
         for ip in present {
             self.known
                 .entry(*ip)
-                .or_insert(Known { seen: now, name: None, asked: None, silent: false })
+                .or_insert(KnownAddress { seen: now, name: None, looked_up: None, failed: false })
                 .seen = now;
         }
         let memory = self.settings.query.flap + self.settings.query.every * 3;
         self.known.retain(|_, known| now.duration_since(known.seen) <= memory);
     }
 
-    /// Asks whose the known addresses are, for `limit` at most. A server on this machine is asked each round; another
-    /// one, and one that says nothing of an address whose name is not known, now and then. New ones are always asked for.
-    /// Gives those that have another name than before.
-    async fn learn_names(&mut self, resolver: &Arc<Resolver>, limit: Duration) -> BTreeSet<IpAddr> {
+    /// Looks up the names of the known addresses, for at most `limit`: in each round at a server on this machine, less often
+    /// at another one and for an unnamed address after a failure, and always for a new address. Gives the addresses with
+    /// another name than before.
+    async fn look_up_names(&mut self, resolver: &Arc<Resolver>, limit: Duration) -> BTreeSet<IpAddr> {
         let began = Instant::now();
-        let each_round = |known: &Known| resolver.nearby && (known.name.is_some() || !known.silent);
-        let due = |known: &Known| {
-            each_round(known) || known.asked.is_none_or(|at| began.duration_since(at) >= NAMES_AGAIN)
+        let each_round = |known: &KnownAddress| resolver.local && (known.name.is_some() || !known.failed);
+        let due = |known: &KnownAddress| {
+            each_round(known) || known.looked_up.is_none_or(|at| began.duration_since(at) >= NAMES_AGAIN)
         };
-        let mut due: Vec<(Option<Instant>, IpAddr)> =
-            self.known.iter().filter(|(_, known)| due(known)).map(|(ip, known)| (known.asked, *ip)).collect();
-        // Who has waited longest is asked for first, so that a slow server is through with all of them some time.
+        let mut due: Vec<(Option<Instant>, IpAddr)> = self
+            .known
+            .iter()
+            .filter(|(_, known)| due(known))
+            .map(|(ip, known)| (known.looked_up, *ip))
+            .collect();
+        // The longest wait comes first, so that a slow server eventually answers for all of them.
         due.sort_unstable();
-        let ask = |ip: &IpAddr| {
+        let query = |ip: &IpAddr| {
             let (resolver, ip) = (Arc::clone(resolver), *ip);
             async move { resolver.owner(ip).await }
         };
         let mut renamed = BTreeSet::new();
-        // The addresses are worth more than their names: those who are not told in time have to wait.
-        for (ip, owner) in ask_each(due.into_iter().map(|(_, ip)| ip), ask, began + limit).await {
+        // Addresses matter more than names: names that are late wait for the next round.
+        for (ip, owner) in query_each(due.into_iter().map(|(_, ip)| ip), query, began + limit).await {
             let Some(known) = self.known.get_mut(&ip) else { continue };
-            let owner = owner.unwrap_or(Owner::Unknown);
-            (known.asked, known.silent) = (Some(began), owner == Owner::Unknown);
-            let Owner::Named(names) = owner else { continue };
-            // A reverse lookup that fails, or an address whose container is just going, changes nothing that is
-            // known: only another name does. Of several names, in whatever order, the one known stays.
+            let owner = owner.unwrap_or(AddressOwner::Unknown);
+            (known.looked_up, known.failed) = (Some(began), owner == AddressOwner::Unknown);
+            let AddressOwner::Named(names) = owner else { continue };
+            // A failed lookup, or an address without a name (its container may be stopping), changes nothing: only another
+            // name does. Of several names the known one stays.
             if known.name.as_ref().is_none_or(|name| !names.contains(name)) {
                 known.name = names.first().cloned();
                 renamed.insert(ip);
@@ -126,11 +130,11 @@ impl Watcher {
         renamed
     }
 
-    fn outcome(&self, answer: Answer<BTreeSet<IpAddr>>, resolver: &Resolver) -> Outcome {
+    fn outcome(&self, answer: DnsAnswer<BTreeSet<IpAddr>>, resolver: &Resolver) -> Outcome {
         let Dns { name, .. } = &self.settings;
         match answer {
-            Answer::NoSuchName if resolver.docker => Outcome::NoSuchName(Cause::from(format!(
-                "no running container on this container's networks answers to {name:?} (asked {}); \
+            DnsAnswer::NoSuchName if resolver.docker => Outcome::NoSuchName(Cause::from(format!(
+                "NXDOMAIN for {name:?} from {}: no running container on this container's networks has that name; \
                  is it on the same network? see `docker network inspect`",
                 resolver.server
             ))),
@@ -163,36 +167,40 @@ impl Watcher {
 mod tests {
     use super::*;
 
-    fn watcher(names: &[(&str, Option<&str>)]) -> (Watcher, BTreeSet<IpAddr>) {
-        let mut watcher = Watcher::new(Dns::new("backend".into(), 5000));
+    fn source(names: &[(&str, Option<&str>)]) -> (DnsSource, BTreeSet<IpAddr>) {
+        let mut source = DnsSource::new(Dns::new("backend".into(), 5000));
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         for (address, name) in names {
-            let known =
-                Known { seen: Instant::now(), name: name.map(Into::into), asked: None, silent: false };
-            watcher.known.insert(ip(address), known);
+            let known = KnownAddress {
+                seen: Instant::now(),
+                name: name.map(Into::into),
+                looked_up: None,
+                failed: false,
+            };
+            source.known.insert(ip(address), known);
         }
-        (watcher, names.iter().map(|(address, _)| ip(address)).collect())
+        (source, names.iter().map(|(address, _)| ip(address)).collect())
     }
 
     #[test]
-    fn one_container_seen_by_both_families_is_one_backend() {
-        let (watcher, set) = watcher(&[("10.0.0.1", Some("web-1.net")), ("fd00::1", Some("web-1.net"))]);
-        let found = watcher.group(&set);
+    fn an_ipv4_and_an_ipv6_address_of_one_name_are_one_backend() {
+        let (source, set) = source(&[("10.0.0.1", Some("web-1.net")), ("fd00::1", Some("web-1.net"))]);
+        let found = source.group(&set);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].address, "10.0.0.1:5000".parse().unwrap());
         assert_eq!(found[0].also, ["[fd00::1]:5000".parse().unwrap()]);
     }
 
     #[test]
-    fn addresses_that_share_a_name_and_a_family_stay_apart() {
-        let (watcher, set) = watcher(&[("10.0.0.1", Some("web.corp")), ("10.0.0.2", Some("web.corp"))]);
-        assert_eq!(watcher.group(&set).len(), 2);
+    fn addresses_of_one_name_and_family_are_separate_backends() {
+        let (source, set) = source(&[("10.0.0.1", Some("web.corp")), ("10.0.0.2", Some("web.corp"))]);
+        assert_eq!(source.group(&set).len(), 2);
     }
 
     #[test]
-    fn an_address_without_a_name_is_named_by_itself() {
-        let (watcher, set) = watcher(&[("10.0.0.1", None), ("fd00::1", None)]);
-        let names: Vec<_> = watcher.group(&set).into_iter().map(|f| f.name).collect();
+    fn an_address_without_a_name_is_the_name() {
+        let (source, set) = source(&[("10.0.0.1", None), ("fd00::1", None)]);
+        let names: Vec<_> = source.group(&set).into_iter().map(|f| f.name).collect();
         assert_eq!(names, ["10.0.0.1:5000".into(), "[fd00::1]:5000".into()] as [Arc<str>; 2]);
     }
 }

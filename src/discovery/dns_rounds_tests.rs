@@ -1,34 +1,34 @@
-//! The state of addresses from round to round, with a name server in the test.
+//! The known addresses over several rounds, with a name server in the test.
 
 use super::*;
-use crate::cli::demo::zone::{Mode, Server, Zone};
+use crate::cli::demo::zone::{AnswerMode, DnsServer, Zone};
 use crate::config::Family;
 
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 /// The name in the reverse lookup of [`ADDRESS`].
 const REVERSE: &str = "1.0.0.10.in-addr.arpa";
 
-struct Asking {
+struct Fixture {
     zone: Zone,
-    watcher: Watcher,
+    source: DnsSource,
     resolver: Arc<Resolver>,
-    _server: Server,
+    _server: DnsServer,
 }
 
-impl Asking {
+impl Fixture {
     async fn start() -> Self {
         let zone = Zone::new();
-        let server = Server::start("127.0.0.1:0".parse().unwrap(), zone.clone()).await.unwrap();
+        let server = DnsServer::start("127.0.0.1:0".parse().unwrap(), zone.clone()).await.unwrap();
         let mut settings = Dns::new("backend".into(), 5000);
         (settings.query.server, settings.query.family) = (Some(server.address), Family::V4);
-        // Long enough for a busy machine: no test here waits for a silent server.
+        // Long enough for a busy machine: no test waits for this timeout.
         let resolver = Resolver::new(Some(server.address), Duration::from_secs(20)).unwrap();
-        Self { zone, watcher: Watcher::new(settings), resolver: Arc::new(resolver), _server: server }
+        Self { zone, source: DnsSource::new(settings), resolver: Arc::new(resolver), _server: server }
     }
 
-    /// One round: its result, in a word or by name, and the owners of the addresses.
+    /// One round: the names of the backends or the result, and the owners of the addresses.
     async fn round(&mut self) -> (Vec<String>, Vec<String>) {
-        let Observation { outcome, owners } = self.watcher.round(&self.resolver).await;
+        let Observation { outcome, owners } = self.source.round(&self.resolver).await;
         let found = match &outcome {
             Outcome::Backends(found) => found.iter().map(|one| one.name.to_string()).collect(),
             other => vec![other.result().to_owned()],
@@ -38,14 +38,14 @@ impl Asking {
 
     /// Advances the time until a missing address is forgotten.
     async fn pass_time(&self) {
-        let query = &self.watcher.settings.query;
+        let query = &self.source.settings.query;
         tokio::time::pause();
         tokio::time::advance(query.flap + query.every * 3 + Duration::from_millis(1)).await;
         tokio::time::resume();
     }
 }
 
-fn told(found: &str, owner: &str) -> (Vec<String>, Vec<String>) {
+fn result(found: &str, owner: &str) -> (Vec<String>, Vec<String>) {
     (vec![found.to_owned()], vec![owner.to_owned()])
 }
 
@@ -54,77 +54,77 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 #[test]
-fn no_name_is_forgotten_while_a_name_server_fails() {
+fn names_are_kept_while_a_name_server_fails() {
     run(async {
-        let mut asking = Asking::start().await;
-        asking.zone.set("backend", [ADDRESS]);
-        asking.zone.name_owner(ADDRESS, "web-1.net");
-        assert_eq!(asking.round().await, told("web-1.net", "web-1.net"));
+        let mut fixture = Fixture::start().await;
+        fixture.zone.set("backend", [ADDRESS]);
+        fixture.zone.name_owner(ADDRESS, "web-1.net");
+        assert_eq!(fixture.round().await, result("web-1.net", "web-1.net"));
         // Only the reverse lookup fails.
-        asking.zone.set_mode_of(REVERSE, Mode::ServFail);
-        assert_eq!(asking.round().await, told("web-1.net", "web-1.net"));
+        fixture.zone.set_mode_of(REVERSE, AnswerMode::ServFail);
+        assert_eq!(fixture.round().await, result("web-1.net", "web-1.net"));
         // Every lookup fails.
-        asking.zone.set_mode(Mode::ServFail);
+        fixture.zone.set_mode(AnswerMode::ServFail);
         for _ in 0..3 {
-            asking.pass_time().await;
-            assert_eq!(asking.round().await, told("server_failure", "web-1.net"));
+            fixture.pass_time().await;
+            assert_eq!(fixture.round().await, result("server_failure", "web-1.net"));
         }
-        // The addresses are answered again, and their names are not yet.
-        asking.zone.set_mode(Mode::Answer);
-        assert_eq!(asking.round().await, told("web-1.net", "web-1.net"));
+        // Addresses are answered again, names are not yet.
+        fixture.zone.set_mode(AnswerMode::Answer);
+        assert_eq!(fixture.round().await, result("web-1.net", "web-1.net"));
         // A departing container has an address but no name.
-        asking.zone.set_mode_of(REVERSE, Mode::Answer);
-        asking.zone.forget_owner(ADDRESS);
-        assert_eq!(asking.round().await, told("web-1.net", "web-1.net"));
+        fixture.zone.set_mode_of(REVERSE, AnswerMode::Answer);
+        fixture.zone.forget_owner(ADDRESS);
+        assert_eq!(fixture.round().await, result("web-1.net", "web-1.net"));
         // Another name is another backend.
-        asking.zone.name_owner(ADDRESS, "web-2.net");
-        assert_eq!(asking.round().await, told("web-2.net", "web-2.net"));
+        fixture.zone.name_owner(ADDRESS, "web-2.net");
+        assert_eq!(fixture.round().await, result("web-2.net", "web-2.net"));
     });
 }
 
 #[test]
-fn an_address_missing_from_answers_is_forgotten_after_its_time_and_no_sooner() {
+fn a_missing_address_is_forgotten_only_after_its_time() {
     run(async {
-        let mut asking = Asking::start().await;
-        asking.zone.set("backend", [ADDRESS]);
-        asking.zone.name_owner(ADDRESS, "web-1.net");
-        assert_eq!(asking.round().await, told("web-1.net", "web-1.net"));
-        asking.zone.set("backend", []);
-        assert_eq!(asking.round().await, told("empty", "web-1.net"));
-        asking.pass_time().await;
-        assert_eq!(asking.round().await, (vec!["empty".to_owned()], vec![]));
+        let mut fixture = Fixture::start().await;
+        fixture.zone.set("backend", [ADDRESS]);
+        fixture.zone.name_owner(ADDRESS, "web-1.net");
+        assert_eq!(fixture.round().await, result("web-1.net", "web-1.net"));
+        fixture.zone.set("backend", []);
+        assert_eq!(fixture.round().await, result("empty", "web-1.net"));
+        fixture.pass_time().await;
+        assert_eq!(fixture.round().await, (vec!["empty".to_owned()], vec![]));
         // The address is looked up again, and its old state is gone.
-        asking.zone.set("backend", [ADDRESS]);
-        asking.zone.set_mode_of(REVERSE, Mode::ServFail);
-        assert_eq!(asking.round().await, (vec!["10.0.0.1:5000".to_owned()], vec![]));
+        fixture.zone.set("backend", [ADDRESS]);
+        fixture.zone.set_mode_of(REVERSE, AnswerMode::ServFail);
+        assert_eq!(fixture.round().await, (vec!["10.0.0.1:5000".to_owned()], vec![]));
     });
 }
 
 #[test]
-fn a_nearby_server_is_asked_for_each_name_every_round_and_a_distant_one_seldom() {
+fn names_are_looked_up_each_round_at_a_local_server_and_less_often_elsewhere() {
     run(async {
-        let mut asking = Asking::start().await;
-        asking.zone.set("backend", [ADDRESS]);
-        asking.zone.name_owner(ADDRESS, "web-1.net");
-        let questions = async |asking: &mut Asking| {
-            let before = asking.zone.queries().udp;
-            let _ = asking.round().await;
-            asking.zone.queries().udp - before
+        let mut fixture = Fixture::start().await;
+        fixture.zone.set("backend", [ADDRESS]);
+        fixture.zone.name_owner(ADDRESS, "web-1.net");
+        let queries = async |fixture: &mut Fixture| {
+            let before = fixture.zone.queries().udp;
+            let _ = fixture.round().await;
+            fixture.zone.queries().udp - before
         };
-        // A second answer confirms a new name: two times two questions.
-        assert_eq!(questions(&mut asking).await, 4);
-        assert_eq!(questions(&mut asking).await, 2);
-        assert_eq!(questions(&mut asking).await, 2);
-        // While a name is known, a server that has no answer for the address is asked every round.
-        asking.zone.set_mode_of(REVERSE, Mode::ServFail);
-        assert_eq!(questions(&mut asking).await, 2);
+        // A second answer confirms a new name: two times two queries.
+        assert_eq!(queries(&mut fixture).await, 4);
+        assert_eq!(queries(&mut fixture).await, 2);
+        assert_eq!(queries(&mut fixture).await, 2);
+        // While a name is known, a failed lookup is repeated every round.
+        fixture.zone.set_mode_of(REVERSE, AnswerMode::ServFail);
+        assert_eq!(queries(&mut fixture).await, 2);
 
-        Arc::get_mut(&mut asking.resolver).unwrap().nearby = false;
-        assert_eq!(questions(&mut asking).await, 1);
+        Arc::get_mut(&mut fixture.resolver).unwrap().local = false;
+        assert_eq!(queries(&mut fixture).await, 1);
         tokio::time::pause();
         tokio::time::advance(NAMES_AGAIN).await;
         tokio::time::resume();
-        assert_eq!(questions(&mut asking).await, 2);
-        assert_eq!(questions(&mut asking).await, 1);
+        assert_eq!(queries(&mut fixture).await, 2);
+        assert_eq!(queries(&mut fixture).await, 1);
     });
 }

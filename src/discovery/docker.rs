@@ -18,7 +18,7 @@ use super::container_filter::ContainerFilter;
 use super::containers::{self, Complaint, Condition};
 use super::engine::EngineAddress;
 use super::engine_watcher::{EngineWatcher, GATHER, Listing, Scope};
-use super::rounds::ask_each;
+use super::rounds::query_each;
 use super::{Observation, Outcome, Sink};
 use crate::config::Docker;
 use crate::domain::Cause;
@@ -108,7 +108,7 @@ impl DockerSource {
             let (engine, id) = (engine.clone(), id.clone());
             async move { engine.inspect_container(&id, None).await.ok()?.state?.health?.log?.pop()?.output }
         };
-        self.inspections.spawn(ask_each(unknown, inspect, deadline));
+        self.inspections.spawn(query_each(unknown, inspect, deadline));
     }
 
     fn note_reasons(&mut self, inspected: Vec<Inspected>) {

@@ -1,7 +1,7 @@
-//! Where backends come from. One file per source.
+//! The sources of backends, one file each.
 //!
-//! A source says what it sees, round after round, as [`Observation`]s; it knows nothing of pools. What an
-//! observation means for the backends that were there before is the pool state's to decide
+//! A source reports [`Observation`]s and knows nothing of pools. The pool's state machine decides what they mean for the
+//! existing backends
 //! (`src/pool/state_machine`). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
 
 pub(crate) mod container_filter;
@@ -30,29 +30,29 @@ use crate::config::{Source, StaticBackend};
 use crate::domain::cause::{Cause, LONGEST, bounded};
 pub use once::addresses;
 
-/// One backend that a source sees.
+/// A backend as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// What it is called: together with the address its identity.
+    /// Its name; with the address, its identity.
     pub name: Arc<str>,
-    /// Nothing told its name: it is called by its address.
+    /// Whether its name is unknown, so that it is named by its address.
     pub nameless: bool,
-    /// Where it is connected to.
+    /// The address to connect to.
     pub address: SocketAddr,
-    /// Its other addresses, for people.
+    /// Its other addresses, for display.
     pub also: Vec<SocketAddr>,
-    /// Its share; 0 means that it gets nothing new.
+    /// Its weight; 0: no new connections.
     pub weight: u32,
-    /// Which of several tiers it belongs to: those of a higher number are used only while none of a lower one is up.
+    /// Its tier: a tier is used only while no backend of a lower one is up.
     pub tier: u16,
-    /// Connections that it may carry at once; `None`: what the pool says.
+    /// The limit of its open connections; `None`: the pool's.
     pub connections: Option<NonZeroU32>,
-    /// What the source itself knows of its health.
+    /// Its health, as far as the source knows it.
     pub fitness: Fitness,
 }
 
 impl Found {
-    /// A backend of which nothing more is known.
+    /// A backend with default options.
     pub fn new(name: Arc<str>, address: SocketAddr) -> Self {
         Self {
             name,
@@ -66,7 +66,7 @@ impl Found {
         }
     }
 
-    /// The addresses of one name as backends: an IPv4 and an IPv6 address are one; several of a family stay apart.
+    /// The addresses of one name as backends: one IPv4 and one IPv6 address are one backend; any others are one each.
     fn of(name: &Arc<str>, addresses: &BTreeSet<IpAddr>, port: u16) -> Vec<Self> {
         let one = |ip: &IpAddr| Self::new(Arc::clone(name), SocketAddr::new(*ip, port));
         match addresses.iter().collect::<Vec<_>>()[..] {
@@ -79,113 +79,112 @@ impl Found {
 }
 
 impl From<&StaticBackend> for Found {
-    fn from(written: &StaticBackend) -> Self {
+    fn from(config: &StaticBackend) -> Self {
         Self {
-            weight: written.weight,
-            tier: u16::from(written.backup),
-            connections: written.connections,
-            ..Self::new(Arc::clone(&written.name), written.address)
+            weight: config.weight,
+            tier: u16::from(config.backup),
+            connections: config.connections,
+            ..Self::new(Arc::clone(&config.name), config.address)
         }
     }
 }
 
-/// What a source knows of a backend's health, such as a container's HEALTHCHECK.
+/// A backend's health as a source knows it, such as by a container's HEALTHCHECK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fitness {
-    /// Nothing.
+    /// The source does not know.
     Unknown,
     /// It is not ready yet.
     Starting,
-    /// It is well.
+    /// It passes.
     Healthy,
-    /// It is not, and why.
+    /// It fails, and why.
     Unhealthy(Cause),
 }
 
-/// What one round of asking a source found.
+/// The result of one poll of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// The backends, or why there are none.
     pub outcome: Outcome,
-    /// Whose the addresses are now, as far as it is known: of those found, and of those found before and
-    /// missing now. This is what tells a backend whose address went to a stranger from one that is merely gone.
+    /// The present names at the addresses, including addresses that were found before and are missing now, as far as they
+    /// are known. They tell a backend whose address was reused from one that is only gone.
     pub owners: BTreeMap<IpAddr, Arc<str>>,
 }
 
-/// The answer of one round. The ways of finding nothing are told apart, because they mean different things.
+/// The outcome of one poll. The kinds of failure mean different things.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The complete set; not empty.
     Backends(Vec<Found>),
-    /// There is none: the name exists and has no address of the families asked for, the list is empty, no container has
-    /// the label.
+    /// There are no backends: the name has no address of the families, the list is empty, no container has the label.
     Empty,
-    /// The name does not exist (NXDOMAIN); with Docker also: no container of that name runs.
+    /// The name does not exist (NXDOMAIN); with Docker: no container of that name runs.
     NoSuchName(Cause),
-    /// The server could not answer (SERVFAIL, REFUSED …): nothing can be concluded.
+    /// The server failed (SERVFAIL, REFUSED …), which says nothing about the backends.
     ServerFailure(Cause),
-    /// No answer came in time: nothing can be concluded.
-    Silence(Cause),
-    /// What was read makes no sense, or could not be read: what was read before stands. Each reason is told.
+    /// No answer in time, which says nothing about the backends.
+    Timeout(Cause),
+    /// The source is invalid or unreadable; the last valid list stays.
     Invalid(Cause),
 }
 
 impl Outcome {
-    /// All that [`result`](Self::result) can say.
+    /// All values of [`result`](Self::result).
     pub const RESULTS: [&str; 6] = ["ok", "empty", "nxdomain", "server_failure", "timeout", "invalid"];
 
-    /// The word for it in `pointsman_resolutions_total{result}`.
+    /// The value of `pointsman_resolutions_total{result}`.
     pub fn result(&self) -> &'static str {
         match self {
             Self::Backends(_) => "ok",
             Self::Empty => "empty",
             Self::NoSuchName(_) => "nxdomain",
             Self::ServerFailure(_) => "server_failure",
-            Self::Silence(_) => "timeout",
+            Self::Timeout(_) => "timeout",
             Self::Invalid(_) => "invalid",
         }
     }
 
-    /// What is news if it is another than that of the answer before.
+    /// Two outcomes with the same gist are logged once.
     pub fn gist(&self) -> &str {
         match self {
-            // Whoever mends one mistake and makes another wants to know.
+            // Another mistake is worth another line.
             Self::Invalid(reason) => reason,
-            // These are not the reader's doing, and may be put in other words each time.
+            // The text of these may differ each time.
             _ => self.result(),
         }
     }
 
-    /// Why nothing was found in `source`, for people.
+    /// Why nothing was found in `source`, as a message.
     pub fn trouble(&self, source: &SourceKey) -> Option<Cause> {
         match self {
             Self::Backends(_) => None,
             Self::Empty => Some(nothing_in(source).into()),
             Self::NoSuchName(reason) => Some(reason.clone()),
-            Self::ServerFailure(reason) | Self::Silence(reason) => {
-                Some(told(reason, "; the last good answer stands for now"))
+            Self::ServerFailure(reason) | Self::Timeout(reason) => {
+                Some(with_consequence(reason, "; the last good answer stays in use"))
             }
-            Self::Invalid(reason) => Some(told(reason, "; what was read before stands")),
+            Self::Invalid(reason) => Some(with_consequence(reason, "; the last valid list stays in use")),
         }
     }
 
-    /// The backends seen; `None` when nothing can be concluded about who is there.
+    /// The backends; `None` if the outcome says nothing about them.
     pub fn seen(&self) -> Option<&[Found]> {
         match self {
             Self::Backends(found) => Some(found),
             Self::Empty | Self::NoSuchName(_) => Some(&[]),
-            Self::ServerFailure(_) | Self::Silence(_) | Self::Invalid(_) => None,
+            Self::ServerFailure(_) | Self::Timeout(_) | Self::Invalid(_) => None,
         }
     }
 }
 
-/// A reason with its consequence, which must stay even if the reason is long.
-fn told(reason: &str, follows: &str) -> Cause {
-    let room = LONGEST - follows.chars().count();
-    Cause::from(bounded(reason, room) + follows)
+/// A reason with its consequence, which is kept even if the reason is long.
+fn with_consequence(reason: &str, consequence: &str) -> Cause {
+    let room = LONGEST - consequence.chars().count();
+    Cause::from(bounded(reason, room) + consequence)
 }
 
-/// What it means that a source is well and has no backends.
+/// Why a source that works has no backends.
 fn nothing_in(source: &SourceKey) -> &'static str {
     match source {
         SourceKey::Static | SourceKey::File(_) | SourceKey::Operator => "the list is empty",
@@ -194,26 +193,26 @@ fn nothing_in(source: &SourceKey) -> &'static str {
     }
 }
 
-/// Where a source puts what it sees.
+/// Receives the observations of a source.
 pub type Sink = Box<dyn Fn(Observation) + Send>;
 
-/// A running source; it ends when this is dropped.
+/// A running source; it stops when dropped.
 #[derive(Debug)]
-pub struct Running {
+pub struct RunningSource {
     ask_now: Arc<Notify>,
     _task: Option<AbortOnDropHandle<()>>,
 }
 
-impl Running {
-    /// Asks again soon instead of at the next regular time: something suggests that the last answer is stale.
+impl RunningSource {
+    /// Polls soon instead of at the next regular time: the last answer may be stale.
     pub fn ask_now(&self) {
         self.ask_now.notify_one();
     }
 }
 
-/// Open files that watching `source` may need at once.
+/// The number of open files that `source` may need at once.
 pub(crate) fn files(source: &Source) -> u64 {
-    /// A question goes to up to two servers at a time.
+    /// A query goes to up to two servers at a time.
     const SERVERS: u64 = 2;
     const FAMILIES: u64 = 2;
     /// A TCP connection to each server, for answers that do not fit a datagram.
@@ -223,7 +222,7 @@ pub(crate) fn files(source: &Source) -> u64 {
     match source {
         Source::Static(_) => 0,
         Source::File(_) => 1,
-        // Reverse lookups start when the addresses are known.
+        // Reverse lookups follow the address queries.
         Source::Dns(_) => rounds::AT_ONCE as u64 * SERVERS + OVER_TCP,
         Source::Srv(_) => rounds::AT_ONCE as u64 * SERVERS * FAMILIES + OVER_TCP,
         Source::Docker(_) => rounds::AT_ONCE as u64 + ENGINE,
@@ -231,7 +230,7 @@ pub(crate) fn files(source: &Source) -> u64 {
 }
 
 /// Starts watching `source`; needs a tokio runtime.
-pub fn start(source: &Source, sink: Sink) -> Running {
+pub fn start(source: &Source, sink: Sink) -> RunningSource {
     let ask_now = Arc::new(Notify::new());
     let sink = vetted::vetted(SourceKey::from(source), sink);
     let task = match source {
@@ -241,12 +240,12 @@ pub fn start(source: &Source, sink: Sink) -> Running {
             None
         }
         Source::Dns(settings) => {
-            let watcher = dns::Watcher::new(settings.clone());
-            Some(tokio::spawn(rounds::watch(watcher, Arc::clone(&ask_now), sink)))
+            let source = dns::DnsSource::new(settings.clone());
+            Some(tokio::spawn(rounds::watch(source, Arc::clone(&ask_now), sink)))
         }
         Source::Srv(settings) => {
-            let watcher = srv::Watcher::new(settings.clone());
-            Some(tokio::spawn(rounds::watch(watcher, Arc::clone(&ask_now), sink)))
+            let source = srv::SrvSource::new(settings.clone());
+            Some(tokio::spawn(rounds::watch(source, Arc::clone(&ask_now), sink)))
         }
         Source::File(settings) => {
             Some(tokio::spawn(file::watch(settings.clone(), Arc::clone(&ask_now), sink)))
@@ -255,5 +254,5 @@ pub fn start(source: &Source, sink: Sink) -> Running {
             Some(tokio::spawn(docker::watch(settings.clone(), Arc::clone(&ask_now), sink)))
         }
     };
-    Running { ask_now, _task: task.map(AbortOnDropHandle::new) }
+    RunningSource { ask_now, _task: task.map(AbortOnDropHandle::new) }
 }

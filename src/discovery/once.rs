@@ -1,22 +1,22 @@
-//! The addresses of a name, asked for once, as a client does: the hosts file counts, and `localhost` is this machine.
+//! Resolves a name once, as a client does: with the hosts file, and `localhost` is this machine.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::resolve::{Answer, Resolver};
+use super::resolve::{DnsAnswer, Resolver};
 use crate::config::Family;
 
-/// For one question over one transport.
+/// The timeout of one query over one transport.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// How much longer the other family may take when one has answered.
+/// The other family may answer this much later than the first one.
 const GRACE: Duration = Duration::from_millis(200);
 
-/// The addresses of `host`, a name or an address itself, IPv4 first; at least one. An error says why there is none.
+/// The addresses of `host` (a name or an address), IPv4 first; at least one. The error says why there is none.
 pub async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     if let Ok(ip) = host.parse() {
         return Ok(vec![ip]);
     }
-    // It is so by definition (RFC 6761, 6.3), also where there is no name server to be configured.
+    // By definition (RFC 6761, 6.3), even without a name server.
     if host.trim_end_matches('.').eq_ignore_ascii_case("localhost") {
         return Ok(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
     }
@@ -25,11 +25,11 @@ pub async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     let mut v6 = std::pin::pin!(resolver.addresses(host, Family::V6));
     let (first, second) = tokio::select! {
         first = &mut v4 => {
-            let second = if_soon(matches!(first, Answer::Records(_)), v6).await;
+            let second = if_soon(matches!(first, DnsAnswer::Records(_)), v6).await;
             (first, second)
         }
         second = &mut v6 => {
-            let first = if_soon(matches!(second, Answer::Records(_)), v4).await;
+            let first = if_soon(matches!(second, DnsAnswer::Records(_)), v4).await;
             (first, second)
         }
     };
@@ -38,22 +38,22 @@ pub async fn addresses(host: &str) -> Result<Vec<IpAddr>, String> {
     for answer in [first, second] {
         let server = &resolver.server;
         match answer {
-            Answer::Records(records) => addresses.extend(records),
-            Answer::Empty => reasons.push(format!("{host:?} has no address")),
-            Answer::NoSuchName => reasons.push(format!("{server} knows no name {host:?}")),
-            Answer::ServerFailure(reason) => {
+            DnsAnswer::Records(records) => addresses.extend(records),
+            DnsAnswer::Empty => reasons.push(format!("{host:?} has no address")),
+            DnsAnswer::NoSuchName => reasons.push(format!("NXDOMAIN for {host:?} from {server}")),
+            DnsAnswer::ServerFailure(reason) => {
                 reasons.push(format!("{host:?} could not be resolved: {reason}"));
             }
-            Answer::Silence => reasons.push(format!("{server} did not answer for {host:?} in time")),
+            DnsAnswer::Timeout => reasons.push(format!("{server} did not answer for {host:?} in time")),
         }
     }
     if addresses.is_empty() { Err(reasons.into_iter().next().unwrap_or_default()) } else { Ok(addresses) }
 }
 
-/// The answer; if it is not needed, only if it comes soon.
-async fn if_soon<T>(not_needed: bool, answer: impl Future<Output = Answer<T>>) -> Answer<T> {
+/// Waits for the answer; only briefly if it is not needed.
+async fn if_soon<T>(not_needed: bool, answer: impl Future<Output = DnsAnswer<T>>) -> DnsAnswer<T> {
     if not_needed {
-        tokio::time::timeout(GRACE, answer).await.unwrap_or(Answer::Silence)
+        tokio::time::timeout(GRACE, answer).await.unwrap_or(DnsAnswer::Timeout)
     } else {
         answer.await
     }
@@ -64,20 +64,20 @@ mod tests {
     use super::*;
     use crate::testing::in_time;
 
-    /// The answer of this machine's resolver.
+    /// The addresses by this machine's resolver.
     async fn found(name: &str) -> Result<Vec<IpAddr>, String> {
         in_time(name, addresses(name)).await
     }
 
     #[tokio::test]
-    async fn an_address_is_its_own_and_localhost_is_this_machine() {
+    async fn an_address_resolves_to_itself_and_localhost_to_this_machine() {
         assert_eq!(found("192.0.2.1").await, Ok(vec![IpAddr::from([192, 0, 2, 1])]));
         assert_eq!(found("::1").await.unwrap().len(), 1);
         assert_eq!(found("LocalHost").await.unwrap()[0], IpAddr::from([127, 0, 0, 1]));
     }
 
     #[tokio::test]
-    async fn a_name_that_cannot_be_one_is_told() {
+    async fn an_invalid_name_is_reported() {
         let error = found("a..b").await.unwrap_err();
         assert!(error.contains("a..b"), "{error}");
     }

@@ -21,80 +21,80 @@ use crate::config::Family;
 /// Docker's embedded server, the same address in every container.
 const DOCKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
 
-/// Asks one server (or those of the system) without remembering any answer.
+/// Queries one server, or those of the system, without a cache.
 pub(super) struct Resolver {
     inner: TokioResolver,
-    /// For reverse lookups: the library's resolver answers those of 127.0.0.0/8 itself, with "localhost" for every
-    /// address (RFC 6761, 6.3), and the server may know better.
+    /// For SRV records and reverse lookups. The library's resolver answers reverse lookups of 127.0.0.0/8 itself, with
+    /// "localhost" (RFC 6761, 6.3), although the server may know the names.
     servers: NameServerPool<TokioRuntimeProvider>,
-    /// The suffixes that are tried after a name that is not absolute.
+    /// The suffixes for relative names.
     search: Vec<Name>,
-    /// A name with so many dots is tried as it stands first (resolv.conf(5)).
+    /// A name with so many dots is first tried without a suffix (resolv.conf(5)).
     ndots: usize,
-    /// Of one question over one transport.
+    /// The timeout of one query over one transport.
     pub(super) timeout: Duration,
-    /// Whom it asks, for messages.
+    /// The servers, for messages.
     pub(super) server: String,
-    /// Whether names are asked for as they stand, without trying the search list's suffixes.
+    /// Whether all names are absolute, so that the search list is not used.
     absolute: bool,
-    /// Whether it is Docker's.
+    /// Whether the server is Docker's.
     pub(super) docker: bool,
-    /// Whether the server runs on this machine, so that asking it costs next to nothing.
-    pub(super) nearby: bool,
+    /// Whether the server runs on this machine, where queries are cheap.
+    pub(super) local: bool,
 }
 
-/// What asking for the records of a name found.
+/// The answer to a query for records.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer<T> {
-    /// The complete set; not empty.
+pub(super) enum DnsAnswer<T> {
+    /// The complete set, not empty.
     Records(T),
-    /// NOERROR without such a record.
+    /// NOERROR without a record of the type.
     Empty,
     /// NXDOMAIN.
     NoSuchName,
-    /// SERVFAIL, REFUSED, or anything else that says nothing about the name.
+    /// SERVFAIL, REFUSED, or anything else that is inconclusive.
     ServerFailure(String),
     /// No answer in time.
-    Silence,
+    Timeout,
 }
 
 /// The SRV records of a name.
 #[derive(Debug, Default)]
-pub(super) struct Services {
-    /// One or more, in no particular order.
-    pub(super) records: Vec<Service>,
-    /// The addresses of targets that the answer brought along. Such a set is there as a whole or not at all
-    /// (RFC 2181, 9), so that it need not be asked for again.
-    along: Along,
+pub(super) struct SrvRecords {
+    /// One or more, in any order.
+    pub(super) records: Vec<SrvRecord>,
+    /// The addresses of targets from the additional section. Such a set is complete or absent (RFC 2181, 9), so it is not
+    /// queried again.
+    additional: AdditionalAddresses,
 }
 
-type Along = HashMap<(Name, RecordType), BTreeSet<IpAddr>>;
+type AdditionalAddresses = HashMap<(Name, RecordType), BTreeSet<IpAddr>>;
 
 /// An SRV record (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Service {
-    /// The host's name, in lower case and without the final dot; empty: the service is not available here.
+pub(super) struct SrvRecord {
+    /// The host, in lower case without the final dot; empty: the service is not available here.
     pub(super) target: Arc<str>,
     pub(super) port: u16,
-    /// Those of the lowest number are to be used while one of them can be.
+    /// Records with the lowest number are used while one of their backends is up.
     pub(super) priority: u16,
-    /// The share among those of the same priority.
+    /// The share among records of equal priority.
     pub(super) weight: u16,
 }
 
-/// What asking for the name of an address found.
+/// The answer to a reverse lookup.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Owner {
-    /// Its names, without the final dot, in alphabetical order; at least one.
+pub(super) enum AddressOwner {
+    /// One or more names, without the final dot, sorted.
     Named(BTreeSet<Arc<str>>),
-    /// The server knows no name for it.
+    /// The address has no name.
     Nameless,
-    /// Nothing can be concluded.
+    /// The lookup failed.
     Unknown,
 }
 
-impl<T> Answer<T> {
-    /// What it means for the source that asked `resolver` for `name`; `found` says it of the records.
+impl<T> DnsAnswer<T> {
+    /// The outcome for the source that queried `name`; `found` converts the records.
     pub(super) fn outcome(
         self,
         name: &str,
@@ -105,18 +105,18 @@ impl<T> Answer<T> {
         match self {
             Self::Records(records) => found(records),
             Self::Empty => Outcome::Empty,
-            Self::NoSuchName => Outcome::NoSuchName(format!("{server} knows no name {name:?}").into()),
+            Self::NoSuchName => Outcome::NoSuchName(format!("NXDOMAIN for {name:?} from {server}").into()),
             Self::ServerFailure(reason) => {
                 let reason = format!("{name:?} could not be resolved by {server}: {reason}");
                 Outcome::ServerFailure(reason.into())
             }
-            Self::Silence => Outcome::Silence(format!("{server} did not answer for {name:?} in time").into()),
+            Self::Timeout => Outcome::Timeout(format!("{server} did not answer for {name:?} in time").into()),
         }
     }
 }
 
 impl Resolver {
-    /// Asks `server`, or those of `/etc/resolv.conf`; gives up on one question after `timeout`.
+    /// Queries `server`, or those of `/etc/resolv.conf`; one query times out after `timeout`.
     pub(super) fn new(server: Option<SocketAddr>, timeout: Duration) -> Result<Self, String> {
         let (config, mut options) = match server {
             Some(address) => {
@@ -131,11 +131,11 @@ impl Resolver {
         let search = config.search().iter().chain(config.domain()).cloned().collect();
         let ips: Vec<IpAddr> = config.name_servers().iter().map(|server| server.ip).collect();
         let docker = !ips.is_empty() && ips.iter().all(|ip| *ip == DOCKER);
-        options.cache_size = 0; // our own schedule decides: Docker's TTL is 600 s whatever happens
+        options.cache_size = 0; // Docker's TTL is always 600 s
         options.timeout = timeout;
-        options.attempts = 0; // how often to ask again after silence; the next round is the retry
+        options.attempts = 0; // retries; the next round is the retry
         options.edns0 = true;
-        options.edns_payload_len = 4096; // the default of 1232 cuts Docker's answer at 52 containers
+        options.edns_payload_len = 4096; // the default of 1232 truncates Docker's answer at 52 containers
         options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
         if server.is_some() {
             options.use_hosts_file = ResolveHosts::Never;
@@ -157,62 +157,62 @@ impl Resolver {
                 || ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
                 |address| address.to_string(),
             ),
-            // With a search list copied from the host and a wildcard zone outside, `backend` of a stopped
-            // service would resolve to a stranger.
+            // With the host's search list and an outside wildcard zone, the name of a stopped service would resolve to a
+            // foreign address.
             absolute: server.is_some() || docker,
             docker,
-            nearby: !ips.is_empty() && ips.iter().all(IpAddr::is_loopback),
+            local: !ips.is_empty() && ips.iter().all(IpAddr::is_loopback),
         })
     }
 
-    /// The addresses of `name`. The two families are asked for apart, so that the failure of one is never
-    /// taken for the absence of its addresses.
-    pub(super) async fn addresses(&self, name: &str, family: Family) -> Answer<BTreeSet<IpAddr>> {
+    /// The addresses of `name`. The families are queried separately, so that a failure of one is not mistaken for the
+    /// absence of its addresses.
+    pub(super) async fn addresses(&self, name: &str, family: Family) -> DnsAnswer<BTreeSet<IpAddr>> {
         match self.name(name) {
-            Ok(name) => self.families(name, family, &Along::new()).await,
-            Err(reason) => Answer::ServerFailure(reason),
+            Ok(name) => self.families(name, family, &AdditionalAddresses::new()).await,
+            Err(reason) => DnsAnswer::ServerFailure(reason),
         }
     }
 
     /// The SRV records of `name`.
-    pub(super) async fn services(&self, name: &str) -> Answer<Services> {
+    pub(super) async fn srv_records(&self, name: &str) -> DnsAnswer<SrvRecords> {
         let name = match self.name(name) {
             Ok(name) => name,
-            Err(reason) => return Answer::ServerFailure(reason),
+            Err(reason) => return DnsAnswer::ServerFailure(reason),
         };
-        let mut nothing = Answer::NoSuchName;
+        let mut inconclusive = DnsAnswer::NoSuchName;
         for name in self.candidates(name) {
-            // Not by the library's resolver: it takes a record's target for the end of a chain of aliases, and loses
-            // the records of a name that is an alias itself.
-            let answer = match self.question(name, RecordType::SRV).await {
-                Ok(response) => services(&response.answers, &response.additionals, response.response_code),
-                Err(nothing) => nothing,
+            // The library's resolver mistakes a record's target for the end of a chain of aliases, and loses the records
+            // of a name that is an alias itself.
+            let answer = match self.query(name, RecordType::SRV).await {
+                Ok(response) => srv_records(&response.answers, &response.additionals, response.response_code),
+                Err(failed) => failed,
             };
             match answer {
-                Answer::NoSuchName => {}
-                Answer::Empty => nothing = Answer::Empty,
+                DnsAnswer::NoSuchName => {}
+                DnsAnswer::Empty => inconclusive = DnsAnswer::Empty,
                 conclusive => return conclusive,
             }
         }
-        nothing
+        inconclusive
     }
 
-    /// The addresses of the target of one of these records.
+    /// The addresses of a target of these records.
     pub(super) async fn target(
         &self,
         target: &str,
         family: Family,
-        services: &Services,
-    ) -> Answer<BTreeSet<IpAddr>> {
+        records: &SrvRecords,
+    ) -> DnsAnswer<BTreeSet<IpAddr>> {
         match self.name(&format!("{target}.")) {
-            Ok(name) => self.families(name, family, &services.along).await,
-            Err(reason) => Answer::ServerFailure(reason),
+            Ok(name) => self.families(name, family, &records.additional).await,
+            Err(reason) => DnsAnswer::ServerFailure(reason),
         }
     }
 
     /// The name of `address`.
-    pub(super) async fn owner(&self, address: IpAddr) -> Owner {
-        match self.question::<()>(Name::from(address), RecordType::PTR).await {
+    pub(super) async fn owner(&self, address: IpAddr) -> AddressOwner {
+        match self.query::<()>(Name::from(address), RecordType::PTR).await {
             Ok(response) => {
                 let name = |data: &RData| match data {
                     RData::PTR(name) => Some(name.0.to_utf8()),
@@ -223,29 +223,29 @@ impl Resolver {
                     .iter()
                     .filter_map(|record| name(&record.data))
                     .map(|name| Arc::from(name.trim_end_matches('.')))
-                    // Every loopback address may be called so: it says nothing about who is there.
+                    // Any loopback address may have this name, so it identifies nothing.
                     .filter(|name: &Arc<str>| !name.eq_ignore_ascii_case("localhost"))
                     .collect();
                 match response.metadata.response_code {
-                    _ if !names.is_empty() => Owner::Named(names),
-                    ResponseCode::NoError | ResponseCode::NXDomain => Owner::Nameless,
-                    _ => Owner::Unknown,
+                    _ if !names.is_empty() => AddressOwner::Named(names),
+                    ResponseCode::NoError | ResponseCode::NXDomain => AddressOwner::Nameless,
+                    _ => AddressOwner::Unknown,
                 }
             }
-            Err(Answer::Empty | Answer::NoSuchName) => Owner::Nameless,
-            Err(_) => Owner::Unknown,
+            Err(DnsAnswer::Empty | DnsAnswer::NoSuchName) => AddressOwner::Nameless,
+            Err(_) => AddressOwner::Unknown,
         }
     }
 
-    /// A name as it is asked for.
+    /// The name to query.
     fn name(&self, text: &str) -> Result<Name, String> {
         let mut name =
-            Name::from_str_relaxed(text).map_err(|error| format!("{text} cannot be asked for: {error}"))?;
+            Name::from_str_relaxed(text).map_err(|error| format!("{text} is no DNS name: {error}"))?;
         name.set_fqdn(self.absolute || name.is_fqdn());
         Ok(name)
     }
 
-    /// The absolute names that `name` may stand for, in the order in which they are tried.
+    /// The absolute names to try for `name`, in order.
     fn candidates(&self, name: Name) -> Vec<Name> {
         if name.is_fqdn() {
             return vec![name];
@@ -259,14 +259,19 @@ impl Resolver {
         names
     }
 
-    /// The addresses of the families, but for those that came along with something else.
-    async fn families(&self, name: Name, family: Family, along: &Along) -> Answer<BTreeSet<IpAddr>> {
+    /// The addresses of the families; those in `additional` are not queried.
+    async fn families(
+        &self,
+        name: Name,
+        family: Family,
+        additional: &AdditionalAddresses,
+    ) -> DnsAnswer<BTreeSet<IpAddr>> {
         let one = |kind: RecordType| {
-            let (name, along) = (name.clone(), along.get(&(name.clone(), kind)).cloned());
+            let (name, known) = (name.clone(), additional.get(&(name.clone(), kind)).cloned());
             async move {
-                match along {
-                    Some(set) => Answer::Records(set),
-                    None => self.ask(name, kind).await,
+                match known {
+                    Some(set) => DnsAnswer::Records(set),
+                    None => self.lookup(name, kind).await,
                 }
             }
         };
@@ -280,36 +285,36 @@ impl Resolver {
         }
     }
 
-    /// Asks the servers themselves, for one absolute name; the error says why there is no response.
-    async fn question<T>(&self, name: Name, kind: RecordType) -> Result<DnsResponse, Answer<T>> {
+    /// Queries the servers directly for an absolute name; the error says why there is no response.
+    async fn query<T>(&self, name: Name, kind: RecordType) -> Result<DnsResponse, DnsAnswer<T>> {
         let mut options = DnsRequestOptions::default();
         options.recursion_desired = true;
-        let asking = self.servers.lookup(Query::query(name, kind), options).first_answer();
-        match tokio::time::timeout(self.limit(), asking).await {
+        let answer = self.servers.lookup(Query::query(name, kind), options).first_answer();
+        match tokio::time::timeout(self.limit(), answer).await {
             Ok(result) => result.map_err(failure),
-            Err(_) => Err(Answer::Silence),
+            Err(_) => Err(DnsAnswer::Timeout),
         }
     }
 
-    async fn ask(&self, name: Name, kind: RecordType) -> Answer<BTreeSet<IpAddr>> {
+    async fn lookup(&self, name: Name, kind: RecordType) -> DnsAnswer<BTreeSet<IpAddr>> {
         match tokio::time::timeout(self.limit(), self.inner.lookup(name, kind)).await {
             Ok(result) => classify(result),
-            Err(_) => Answer::Silence,
+            Err(_) => DnsAnswer::Timeout,
         }
     }
 
-    /// The library applies its time-out to each try over each transport; this one is for the question as a
-    /// whole: a truncated UDP answer is followed by one over TCP.
+    /// The timeout of a whole query, which may need both transports: a truncated UDP answer is retried over TCP. The
+    /// library applies its own timeout to each.
     pub(super) fn limit(&self) -> Duration {
         self.timeout * 2
     }
 }
 
-fn classify(result: Result<Lookup, NetError>) -> Answer<BTreeSet<IpAddr>> {
+fn classify(result: Result<Lookup, NetError>) -> DnsAnswer<BTreeSet<IpAddr>> {
     match result {
         Ok(lookup) => {
             let set: BTreeSet<_> = lookup.answers().iter().filter_map(|r| address(&r.data)).collect();
-            if set.is_empty() { Answer::Empty } else { Answer::Records(set) }
+            if set.is_empty() { DnsAnswer::Empty } else { DnsAnswer::Records(set) }
         }
         Err(error) => failure(error),
     }
@@ -323,29 +328,29 @@ fn address(data: &RData) -> Option<IpAddr> {
     }
 }
 
-fn failure<T>(error: NetError) -> Answer<T> {
+fn failure<T>(error: NetError) -> DnsAnswer<T> {
     match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => nothing(none.response_code),
-        NetError::Timeout => Answer::Silence,
-        error => Answer::ServerFailure(error.to_string()),
+        NetError::Dns(DnsError::NoRecordsFound(none)) => no_records(none.response_code),
+        NetError::Timeout => DnsAnswer::Timeout,
+        error => DnsAnswer::ServerFailure(error.to_string()),
     }
 }
 
-/// What an answer without a record means.
-fn nothing<T>(code: ResponseCode) -> Answer<T> {
+/// The meaning of a response without records.
+fn no_records<T>(code: ResponseCode) -> DnsAnswer<T> {
     match code {
-        ResponseCode::NoError => Answer::Empty,
-        ResponseCode::NXDomain => Answer::NoSuchName,
-        other => Answer::ServerFailure(format!("the server answered {other}")),
+        ResponseCode::NoError => DnsAnswer::Empty,
+        ResponseCode::NXDomain => DnsAnswer::NoSuchName,
+        other => DnsAnswer::ServerFailure(format!("the server answered {other}")),
     }
 }
 
-fn services(answers: &[Record], additionals: &[Record], code: ResponseCode) -> Answer<Services> {
-    let mut services = Services::default();
+fn srv_records(answers: &[Record], additionals: &[Record], code: ResponseCode) -> DnsAnswer<SrvRecords> {
+    let mut found = SrvRecords::default();
     for record in answers {
         if let RData::SRV(srv) = &record.data {
             let target = srv.target.to_lowercase().to_ascii();
-            services.records.push(Service {
+            found.records.push(SrvRecord {
                 target: target.trim_end_matches('.').into(),
                 port: srv.port,
                 priority: srv.priority,
@@ -353,19 +358,19 @@ fn services(answers: &[Record], additionals: &[Record], code: ResponseCode) -> A
             });
         }
     }
-    // Some servers count an alias and its end among the answers.
+    // Some servers put addresses of targets into the answer section.
     for record in answers.iter().chain(additionals) {
         if let Some(address) = address(&record.data) {
-            services.along.entry((record.name.clone(), record.record_type())).or_default().insert(address);
+            found.additional.entry((record.name.clone(), record.record_type())).or_default().insert(address);
         }
     }
-    if services.records.is_empty() { nothing(code) } else { Answer::Records(services) }
+    if found.records.is_empty() { no_records(code) } else { DnsAnswer::Records(found) }
 }
 
-fn both(v4: Answer<BTreeSet<IpAddr>>, v6: Answer<BTreeSet<IpAddr>>) -> Answer<BTreeSet<IpAddr>> {
-    use Answer::{Empty, NoSuchName, Records, ServerFailure, Silence};
+fn both(v4: DnsAnswer<BTreeSet<IpAddr>>, v6: DnsAnswer<BTreeSet<IpAddr>>) -> DnsAnswer<BTreeSet<IpAddr>> {
+    use DnsAnswer::{Empty, NoSuchName, Records, ServerFailure, Timeout};
     match (v4, v6) {
-        (failure @ (ServerFailure(_) | Silence), _) | (_, failure @ (ServerFailure(_) | Silence)) => failure,
+        (failure @ (ServerFailure(_) | Timeout), _) | (_, failure @ (ServerFailure(_) | Timeout)) => failure,
         (Records(mut a), Records(b)) => {
             a.extend(b);
             Records(a)

@@ -1,8 +1,8 @@
 use super::*;
 use hickory_resolver::proto::rr::rdata::{CNAME, SRV};
 
-fn addresses(text: &str) -> Answer<BTreeSet<IpAddr>> {
-    Answer::Records([text.parse().unwrap()].into())
+fn addresses(text: &str) -> DnsAnswer<BTreeSet<IpAddr>> {
+    DnsAnswer::Records([text.parse().unwrap()].into())
 }
 
 fn name(text: &str) -> Name {
@@ -21,65 +21,67 @@ fn resolver(search: &[&str], ndots: usize) -> Resolver {
 }
 
 #[test]
-fn a_failed_family_is_never_taken_for_an_absent_one() {
-    assert_eq!(both(addresses("10.0.0.1"), Answer::Silence), Answer::Silence);
+fn a_failed_family_is_not_mistaken_for_an_absent_one() {
+    assert_eq!(both(addresses("10.0.0.1"), DnsAnswer::Timeout), DnsAnswer::Timeout);
     assert_eq!(
-        both(Answer::ServerFailure("SERVFAIL".into()), addresses("fd00::1")),
-        Answer::ServerFailure("SERVFAIL".into())
+        both(DnsAnswer::ServerFailure("SERVFAIL".into()), addresses("fd00::1")),
+        DnsAnswer::ServerFailure("SERVFAIL".into())
     );
-    assert_eq!(both(addresses("10.0.0.1"), Answer::Empty), addresses("10.0.0.1"));
-    assert_eq!(both(Answer::NoSuchName, Answer::Empty), Answer::NoSuchName);
-    assert_eq!(both(Answer::Empty, Answer::Empty), Answer::Empty);
+    assert_eq!(both(addresses("10.0.0.1"), DnsAnswer::Empty), addresses("10.0.0.1"));
+    assert_eq!(both(DnsAnswer::NoSuchName, DnsAnswer::Empty), DnsAnswer::NoSuchName);
+    assert_eq!(both(DnsAnswer::Empty, DnsAnswer::Empty), DnsAnswer::Empty);
 }
 
 #[test]
-fn the_records_of_an_alias_are_those_of_its_end() {
+fn an_alias_has_the_records_of_its_end() {
     let answers = [
         record("_web._tcp.alias.test.", RData::CNAME(CNAME(name("_web._tcp.test.")))),
         record("_web._tcp.test.", RData::SRV(SRV::new(1, 2, 3, name("Host.Test.")))),
         record("_web._tcp.test.", RData::SRV(SRV::new(0, 0, 0, Name::root()))),
     ];
-    let Answer::Records(found) = services(&answers, &[], ResponseCode::NoError) else { panic!() };
+    let DnsAnswer::Records(found) = srv_records(&answers, &[], ResponseCode::NoError) else { panic!() };
     assert_eq!(
         found.records,
         [
-            Service { target: "host.test".into(), port: 3, priority: 1, weight: 2 },
-            Service { target: "".into(), port: 0, priority: 0, weight: 0 },
+            SrvRecord { target: "host.test".into(), port: 3, priority: 1, weight: 2 },
+            SrvRecord { target: "".into(), port: 0, priority: 0, weight: 0 },
         ]
     );
-    let nothing = services(&answers[..1], &[], ResponseCode::NoError);
-    assert!(matches!(nothing, Answer::Empty));
+    let none = srv_records(&answers[..1], &[], ResponseCode::NoError);
+    assert!(matches!(none, DnsAnswer::Empty));
 }
 
 #[test]
-fn addresses_come_along_by_name_and_family() {
+fn additional_addresses_are_found_by_name_and_family() {
     let answers = [record("_web._tcp.test.", RData::SRV(SRV::new(1, 2, 3, name("host.test."))))];
     let additionals = [
         record("HOST.test.", RData::A("10.0.0.1".parse().unwrap())),
         record("host.test.", RData::A("10.0.0.2".parse().unwrap())),
         record("other.test.", RData::AAAA("fd00::1".parse().unwrap())),
     ];
-    let Answer::Records(found) = services(&answers, &additionals, ResponseCode::NoError) else { panic!() };
-    let of = |host: &str, kind| found.along.get(&(name(host), kind)).map_or(0, BTreeSet::len);
+    let DnsAnswer::Records(found) = srv_records(&answers, &additionals, ResponseCode::NoError) else {
+        panic!()
+    };
+    let of = |host: &str, kind| found.additional.get(&(name(host), kind)).map_or(0, BTreeSet::len);
     assert_eq!(of("host.test.", RecordType::A), 2);
     assert_eq!(of("host.test.", RecordType::AAAA), 0);
     assert_eq!(of("other.test.", RecordType::AAAA), 1);
 }
 
 #[test]
-fn a_relative_name_is_tried_with_the_search_list_as_resolv_conf_says() {
-    let tried = |resolver: &Resolver, text: &str| -> Vec<String> {
+fn a_relative_name_is_tried_with_the_search_list_by_the_rules_of_resolv_conf() {
+    let candidates = |resolver: &Resolver, text: &str| -> Vec<String> {
         let name = resolver.name(text).unwrap();
         resolver.candidates(name).iter().map(ToString::to_string).collect()
     };
     let kubernetes = resolver(&["shop.svc.cluster.local.", "svc.cluster.local."], 5);
     assert_eq!(
-        tried(&kubernetes, "_web._tcp.web"),
+        candidates(&kubernetes, "_web._tcp.web"),
         ["_web._tcp.web.shop.svc.cluster.local.", "_web._tcp.web.svc.cluster.local.", "_web._tcp.web."]
     );
-    assert_eq!(tried(&kubernetes, "_web._tcp.web."), ["_web._tcp.web."]);
+    assert_eq!(candidates(&kubernetes, "_web._tcp.web."), ["_web._tcp.web."]);
     assert_eq!(
-        tried(&resolver(&["corp.test."], 1), "_web._tcp.shop.test"),
+        candidates(&resolver(&["corp.test."], 1), "_web._tcp.shop.test"),
         ["_web._tcp.shop.test.", "_web._tcp.shop.test.corp.test."]
     );
 }

@@ -1,5 +1,5 @@
-//! The SRV records of a name (RFC 2782), asked for again and again: where each backend is, on which port, with what
-//! share, and which ones are for when the others fail. Not for the addresses of a name alone.
+//! The SRV records of a name (RFC 2782) as backends: host, port, weight and priority. `dns.rs` is for the addresses of a
+//! name alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -8,60 +8,58 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::resolve::{Answer, Resolver, Service, Services};
-use super::rounds::{Rounds, ask_each};
+use super::resolve::{DnsAnswer, Resolver, SrvRecord, SrvRecords};
+use super::rounds::{PolledSource, query_each};
 use super::{Found, Observation, Outcome, SourceKey};
 use crate::config::{Query, Srv};
 
-/// The largest weight that a backend has: more would say little, and cost the algorithms that spread shares out.
-const HEAVIEST: u64 = 256;
+/// The largest weight of a backend: larger ones add little precision, and memory for the weighted algorithms.
+const LARGEST_WEIGHT: u64 = 256;
 
-/// The tiers that there are at most: each costs a view of the backends of its own, and who wrote the records decides
-/// how many priorities there are.
-const TIERS: usize = 16;
+/// The limit of tiers: each needs a list of backends of its own, and the records may have any number of priorities.
+const MAX_TIERS: usize = 16;
 
-/// The SRV records of a name, and the addresses of their targets.
-pub(super) struct Watcher {
+/// The source for the SRV records of a name.
+pub(super) struct SrvSource {
     settings: Srv,
     /// The targets of the last answer.
-    targets: BTreeMap<Arc<str>, Target>,
+    targets: BTreeMap<Arc<str>, SrvTarget>,
 }
 
 #[derive(Default)]
-struct Target {
-    /// What its last conclusive answer was.
+struct SrvTarget {
+    /// The last conclusive answer.
     addresses: BTreeSet<IpAddr>,
-    /// When it was last asked for.
-    asked: Option<Instant>,
-    /// Whether the last question came to nothing, and that was told.
-    trouble: bool,
+    /// When it was last queried.
+    queried: Option<Instant>,
+    /// Whether the last query failed, which was logged.
+    failing: bool,
 }
 
-impl Rounds for Watcher {
+impl PolledSource for SrvSource {
     fn query(&self) -> &Query {
         &self.settings.query
     }
 
     async fn round(&mut self, resolver: &Arc<Resolver>) -> Observation {
-        // Who is at an address and port, the records themselves tell. Of the address alone they say nothing: it may be
-        // that of a host with many instances.
+        // The records name what is at an address and port. The address alone may have many instances, so it has no owner.
         let owners = BTreeMap::new();
         let name = &self.settings.name;
-        let services = match resolver.services(name).await {
-            Answer::Records(services) => Arc::new(services),
-            nothing => {
-                let outcome = nothing.outcome(name, resolver, |_| Outcome::Empty);
+        let records = match resolver.srv_records(name).await {
+            DnsAnswer::Records(records) => Arc::new(records),
+            failed => {
+                let outcome = failed.outcome(name, resolver, |_| Outcome::Empty);
                 if outcome.seen().is_some() {
                     self.targets.clear();
                 }
                 return Observation { outcome, owners };
             }
         };
-        let failure = self.locate(&services, resolver).await;
-        let found = backends(&services.records, |target| self.targets.get(target).map(|t| &t.addresses));
+        let failure = self.resolve_targets(&records, resolver).await;
+        let found = backends(&records.records, |target| self.targets.get(target).map(|t| &t.addresses));
         let outcome = match failure {
             _ if !found.is_empty() => Outcome::Backends(found),
-            // Whom the records name is known, and not where they are.
+            // The records are known, their addresses are not.
             Some(failure) => failure,
             None => Outcome::Empty,
         };
@@ -69,52 +67,56 @@ impl Rounds for Watcher {
     }
 }
 
-impl Watcher {
+impl SrvSource {
     pub(super) fn new(settings: Srv) -> Self {
         Self { settings, targets: BTreeMap::new() }
     }
 
-    /// Asks where the targets are. Nothing is concluded about one whose question fails: its last addresses stand
-    /// while its record does. The failure of one of them, if any.
-    async fn locate(&mut self, services: &Arc<Services>, resolver: &Arc<Resolver>) -> Option<Outcome> {
+    /// Resolves the targets. One whose query fails keeps its last addresses while its record stays. The failure of one of
+    /// them, if any.
+    async fn resolve_targets(
+        &mut self,
+        records: &Arc<SrvRecords>,
+        resolver: &Arc<Resolver>,
+    ) -> Option<Outcome> {
         let began = Instant::now();
         let mut before = std::mem::take(&mut self.targets);
-        // The target "." says that the service is not to be had here (RFC 2782).
-        for target in services.records.iter().map(|record| &record.target).filter(|name| !name.is_empty()) {
+        // The target "." means that the service is not available (RFC 2782).
+        for target in records.records.iter().map(|record| &record.target).filter(|name| !name.is_empty()) {
             self.targets
                 .entry(Arc::clone(target))
                 .or_insert_with(|| before.remove(target).unwrap_or_default());
         }
         let mut due: Vec<_> =
-            self.targets.iter().map(|(name, target)| (target.asked, Arc::clone(name))).collect();
-        // As a slow server may not be through with all of them in time, who has waited longest is first.
+            self.targets.iter().map(|(name, target)| (target.queried, Arc::clone(name))).collect();
+        // A slow server may not answer all of them in time: the one that has waited longest is first.
         due.sort_unstable();
         let family = self.settings.query.family;
         let ask = |name: &Arc<str>| {
-            let (resolver, services, name) = (Arc::clone(resolver), Arc::clone(services), Arc::clone(name));
-            async move { resolver.target(&name, family, &services).await }
+            let (resolver, records, name) = (Arc::clone(resolver), Arc::clone(records), Arc::clone(name));
+            async move { resolver.target(&name, family, &records).await }
         };
-        let (mut failure, mut news) = (None, News::default());
-        // Twice what one question may take: some silent ones must not keep the others from being heard.
+        let (mut failure, mut changes) = (None, TargetChanges::default());
+        // Twice the limit of one query: timeouts of some must leave time for the others.
         let deadline = began + resolver.limit() * 2;
-        for (name, answer) in ask_each(due.into_iter().map(|(_, name)| name), ask, deadline).await {
+        for (name, answer) in query_each(due.into_iter().map(|(_, name)| name), ask, deadline).await {
             let Some(target) = self.targets.get_mut(&name) else { continue };
-            target.asked = Some(began);
+            target.queried = Some(began);
             let outcome = match answer {
-                Some(Answer::Records(addresses)) => {
+                Some(DnsAnswer::Records(addresses)) => {
                     target.addresses = addresses;
                     None
                 }
-                Some(nothing) => Some(nothing.outcome(&name, resolver, |_| Outcome::Empty)),
-                // It had no time left, which is no fault of its own.
+                Some(failed) => Some(failed.outcome(&name, resolver, |_| Outcome::Empty)),
+                // No time was left for it, which is not its own failure.
                 None => {
-                    failure = Some(Answer::<()>::Silence.outcome(&name, resolver, |()| Outcome::Empty));
+                    failure = Some(DnsAnswer::<()>::Timeout.outcome(&name, resolver, |()| Outcome::Empty));
                     continue;
                 }
             };
-            match (std::mem::replace(&mut target.trouble, outcome.is_some()), &outcome) {
-                (false, Some(trouble)) => news.failing.push((name, trouble.clone())),
-                (true, None) => news.resolved.push(name),
+            match (std::mem::replace(&mut target.failing, outcome.is_some()), &outcome) {
+                (false, Some(outcome)) => changes.failing.push((name, outcome.clone())),
+                (true, None) => changes.resolved.push(name),
                 _ => {}
             }
             match outcome {
@@ -123,21 +125,21 @@ impl Watcher {
                 None => {}
             }
         }
-        news.tell(&self.settings);
+        changes.log(&self.settings);
         failure
     }
 }
 
-/// The targets whose trouble has begun or ended with a round. It is not the source's, which goes on with the others,
-/// and so is told here: in one line, however many they are.
+/// The targets that have begun or ceased to fail. The source itself works, so they are logged here, in one line for any
+/// number.
 #[derive(Default)]
-struct News {
+struct TargetChanges {
     failing: Vec<(Arc<str>, Outcome)>,
     resolved: Vec<Arc<str>>,
 }
 
-impl News {
-    fn tell(&self, settings: &Srv) {
+impl TargetChanges {
+    fn log(&self, settings: &Srv) {
         let source = SourceKey::Srv(settings.name.clone());
         if let [(target, trouble), others @ ..] = &self.failing[..] {
             let (result, reason, others) = (trouble.result(), trouble.trouble(&source), others.len());
@@ -151,16 +153,19 @@ impl News {
 
 /// The records as backends: each address of a record's target, with the record's port.
 ///
-/// The priorities, lowest first, are the tiers; all from the [`TIERS`]th on are one. Two records that lead to one address are one backend: that of the
-/// lowest priority counts, and the weights of equals are added.
-fn backends<'a>(records: &[Service], addresses: impl Fn(&str) -> Option<&'a BTreeSet<IpAddr>>) -> Vec<Found> {
-    let mut priorities: BTreeMap<u16, Vec<&Service>> = BTreeMap::new();
+/// The priorities, lowest first, are the tiers; all from the [`MAX_TIERS`]th on share one. Records that lead to the same
+/// address are one backend: the lowest priority counts, and the weights of equal priorities are added.
+fn backends<'a>(
+    records: &[SrvRecord],
+    addresses: impl Fn(&str) -> Option<&'a BTreeSet<IpAddr>>,
+) -> Vec<Found> {
+    let mut priorities: BTreeMap<u16, Vec<&SrvRecord>> = BTreeMap::new();
     for record in records.iter().filter(|record| !record.target.is_empty()) {
         priorities.entry(record.priority).or_default().push(record);
     }
-    let mut tiers: Vec<Vec<&Service>> = Vec::new();
+    let mut tiers: Vec<Vec<&SrvRecord>> = Vec::new();
     for records in priorities.into_values() {
-        match tiers.get_mut(TIERS - 1) {
+        match tiers.get_mut(MAX_TIERS - 1) {
             Some(last) => last.extend(records),
             None => tiers.push(records),
         }
@@ -168,11 +173,11 @@ fn backends<'a>(records: &[Service], addresses: impl Fn(&str) -> Option<&'a BTre
     let mut taken = BTreeSet::new();
     let mut all = Vec::new();
     for (tier, mut records) in (0..).zip(tiers) {
-        // Answers come in any order, and of two names of an address always the same one is to be the backend's.
+        // Answers come in any order, and of two names of an address the same one must always win.
         records.sort_unstable_by_key(|record| (&record.target, record.port));
         let mut sums: BTreeMap<SocketAddr, (Found, u64)> = BTreeMap::new();
         for record in records {
-            // Always with the port: a second instance on the same host must not give the first another name.
+            // Always with the port: a second instance on the host must not rename the first.
             let name = format!("{}:{}", record.target, record.port).into();
             for found in addresses(&record.target).into_iter().flat_map(|a| Found::of(&name, a, record.port))
             {
@@ -190,26 +195,27 @@ fn backends<'a>(records: &[Service], addresses: impl Fn(&str) -> Option<&'a BTre
     all
 }
 
-/// The weights of one priority's records as ours, which end at [`HEAVIEST`] and of which 0 would mean "nothing new".
+/// Converts the weights of one priority's records to backend weights, from 1 to [`LARGEST_WEIGHT`]; 0 would mean "no new
+/// connections".
 ///
-/// As they are, where they can be. Greater ones are divided: by what they have in common, or else so that the greatest
-/// is [`HEAVIEST`]; none becomes less than 1. Where all are 0, they are alike; beside others, a record of weight 0 has
-/// a very small chance of being chosen (RFC 2782, "Weight"): 1, and the others are multiplied by as much as there is room for.
-fn weights(of_records: impl Iterator<Item = u64>) -> Vec<u32> {
-    let mut weights: Vec<u64> = of_records.collect();
+/// Weights within the range stay. Larger ones are divided by their greatest common divisor, or else scaled to the range.
+/// If all are 0, they are equal; beside others, a record of weight 0 has a very small chance (RFC 2782, "Weight"): it gets
+/// 1, and the others are multiplied as far as the range allows.
+fn weights(records: impl Iterator<Item = u64>) -> Vec<u32> {
+    let mut weights: Vec<u64> = records.collect();
     let greatest = |weights: &[u64]| weights.iter().copied().max().unwrap_or(0).max(1);
-    if greatest(&weights) > HEAVIEST {
+    if greatest(&weights) > LARGEST_WEIGHT {
         let common = weights.iter().copied().fold(0, gcd);
         weights.iter_mut().for_each(|weight| *weight /= common);
     }
-    let (greatest, some_none) = (greatest(&weights), weights.contains(&0));
-    let ours = |weight: u64| match weight {
+    let (greatest, has_zero) = (greatest(&weights), weights.contains(&0));
+    let scaled = |weight: u64| match weight {
         0 => 1,
-        _ if greatest > HEAVIEST => ((weight * HEAVIEST + greatest / 2) / greatest).max(1),
-        _ if some_none => weight * (HEAVIEST / greatest),
+        _ if greatest > LARGEST_WEIGHT => ((weight * LARGEST_WEIGHT + greatest / 2) / greatest).max(1),
+        _ if has_zero => weight * (LARGEST_WEIGHT / greatest),
         _ => weight,
     };
-    weights.iter().map(|weight| ours(*weight) as u32).collect()
+    weights.iter().map(|weight| scaled(*weight) as u32).collect()
 }
 
 fn gcd(a: u64, b: u64) -> u64 {

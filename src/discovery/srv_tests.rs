@@ -2,12 +2,12 @@ use super::*;
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 
-fn record(priority: u16, weight: u16, port: u16, target: &str) -> Service {
-    Service { target: target.into(), port, priority, weight }
+fn record(priority: u16, weight: u16, port: u16, target: &str) -> SrvRecord {
+    SrvRecord { target: target.into(), port, priority, weight }
 }
 
-/// The backends when each target has these addresses.
-fn found(records: &[Service], hosts: &[(&str, &[&str])]) -> Vec<Found> {
+/// The backends of records whose targets have these addresses.
+fn found(records: &[SrvRecord], hosts: &[(&str, &[&str])]) -> Vec<Found> {
     let hosts: BTreeMap<&str, BTreeSet<IpAddr>> = hosts
         .iter()
         .map(|(name, addresses)| (*name, addresses.iter().map(|text| text.parse().unwrap()).collect()))
@@ -16,23 +16,23 @@ fn found(records: &[Service], hosts: &[(&str, &[&str])]) -> Vec<Found> {
 }
 
 /// Name, address, weight and tier of each.
-fn told(found: &[Found]) -> Vec<String> {
-    let tell = |f: &Found| format!("{} {} {} {}", f.name, f.address, f.weight, f.tier);
-    found.iter().map(tell).collect()
+fn summary(found: &[Found]) -> Vec<String> {
+    let line = |f: &Found| format!("{} {} {} {}", f.name, f.address, f.weight, f.tier);
+    found.iter().map(line).collect()
 }
 
-fn ours(of_records: &[u64]) -> Vec<u32> {
-    weights(of_records.iter().copied())
+fn converted(records: &[u64]) -> Vec<u32> {
+    weights(records.iter().copied())
 }
 
 #[test]
-fn port_weight_and_priority_are_the_records_own() {
+fn port_weight_and_priority_come_from_the_record() {
     let records =
         [record(20, 5, 5002, "c.test"), record(10, 30, 5001, "b.test"), record(10, 10, 5000, "a.test")];
     let hosts: [(&str, &[&str]); 3] =
         [("a.test", &["10.0.0.1"]), ("b.test", &["10.0.0.2"]), ("c.test", &["fd00::3"])];
     assert_eq!(
-        told(&found(&records, &hosts)),
+        summary(&found(&records, &hosts)),
         [
             "a.test:5000 10.0.0.1:5000 10 0",
             "b.test:5001 10.0.0.2:5001 30 0",
@@ -50,59 +50,59 @@ fn priorities_beyond_the_last_tier_share_it() {
 }
 
 #[test]
-fn a_host_with_several_instances_has_several_backends_and_the_first_keeps_its_name() {
+fn instances_on_one_host_are_backends_with_stable_names() {
     let hosts: [(&str, &[&str]); 1] = [("host.test", &["10.0.0.1"])];
     let first = record(0, 1, 5000, "host.test");
     let alone = found(std::slice::from_ref(&first), &hosts);
     let both = found(&[record(0, 1, 5001, "host.test"), first], &hosts);
-    assert_eq!(told(&both), ["host.test:5000 10.0.0.1:5000 1 0", "host.test:5001 10.0.0.1:5001 1 0"]);
+    assert_eq!(summary(&both), ["host.test:5000 10.0.0.1:5000 1 0", "host.test:5001 10.0.0.1:5001 1 0"]);
     assert_eq!(both[0], alone[0]);
 }
 
 #[test]
-fn each_address_of_a_target_is_a_backend_but_two_families_of_one_are_the_same() {
+fn each_address_is_a_backend_but_an_ipv4_and_an_ipv6_address_are_one() {
     let records = [record(0, 7, 80, "many.test"), record(0, 7, 80, "both.test")];
     let hosts: [(&str, &[&str]); 2] =
         [("many.test", &["10.0.0.1", "10.0.0.2"]), ("both.test", &["10.0.0.3", "fd00::3"])];
     let found = found(&records, &hosts);
     assert_eq!(
-        told(&found),
+        summary(&found),
         ["many.test:80 10.0.0.1:80 7 0", "many.test:80 10.0.0.2:80 7 0", "both.test:80 10.0.0.3:80 7 0"]
     );
     assert_eq!(found[2].also, ["[fd00::3]:80".parse().unwrap()]);
 }
 
 #[test]
-fn one_address_named_twice_is_one_backend() {
+fn an_address_with_two_records_is_one_backend() {
     let hosts: [(&str, &[&str]); 2] = [("a.test", &["10.0.0.1"]), ("b.test", &["10.0.0.1"])];
-    // Of equals the weights are added; of others the lower priority counts.
+    // Weights of equal priorities are added; otherwise the lower priority counts.
     let equals = [record(1, 2, 80, "b.test"), record(1, 3, 80, "a.test")];
-    assert_eq!(told(&found(&equals, &hosts)), ["a.test:80 10.0.0.1:80 5 0"]);
+    assert_eq!(summary(&found(&equals, &hosts)), ["a.test:80 10.0.0.1:80 5 0"]);
     let others = [record(2, 2, 80, "a.test"), record(1, 3, 80, "b.test")];
-    assert_eq!(told(&found(&others, &hosts)), ["b.test:80 10.0.0.1:80 3 0"]);
+    assert_eq!(summary(&found(&others, &hosts)), ["b.test:80 10.0.0.1:80 3 0"]);
 }
 
 #[test]
-fn a_root_as_target_is_no_backend() {
+fn the_root_as_target_is_no_backend() {
     assert_eq!(found(&[record(0, 0, 0, "")], &[("", &["10.0.0.1"])]), []);
 }
 
 #[test]
-fn weights_are_kept_where_they_can_be() {
-    assert!(ours(&[]).is_empty());
-    assert_eq!(ours(&[1, 10, 256]), [1, 10, 256]);
-    // They have a divisor in common.
-    assert_eq!(ours(&[1000, 2000, 65_000]), [1, 2, 65]);
-    // They have none.
-    assert_eq!(ours(&[65_535, 32_768, 1]), [256, 128, 1]);
+fn weights_stay_if_they_are_within_the_range() {
+    assert!(converted(&[]).is_empty());
+    assert_eq!(converted(&[1, 10, 256]), [1, 10, 256]);
+    // With a common divisor.
+    assert_eq!(converted(&[1000, 2000, 65_000]), [1, 2, 65]);
+    // Without one.
+    assert_eq!(converted(&[65_535, 32_768, 1]), [256, 128, 1]);
 }
 
 #[test]
-fn a_weight_of_zero_has_a_small_chance_among_others_and_an_equal_one_among_its_like() {
-    assert_eq!(ours(&[0, 0, 0]), [1, 1, 1]);
-    assert_eq!(ours(&[0, 1, 3]), [1, 85, 255]);
-    assert_eq!(ours(&[0, 65_535]), [1, 256]);
-    assert_eq!(ours(&[0, 1000]), [1, 256]);
+fn weight_zero_has_a_small_chance_beside_others_and_an_equal_one_beside_zeros() {
+    assert_eq!(converted(&[0, 0, 0]), [1, 1, 1]);
+    assert_eq!(converted(&[0, 1, 3]), [1, 85, 255]);
+    assert_eq!(converted(&[0, 65_535]), [1, 256]);
+    assert_eq!(converted(&[0, 1000]), [1, 256]);
 }
 
 proptest! {
@@ -110,31 +110,31 @@ proptest! {
 
     #[test]
     fn weights_stay_in_bounds_in_order_and_in_proportion(
-        of_records in prop::collection::vec(prop_oneof![Just(0), 0u64..=300, 0u64..=65_535, (0u64..=65).prop_map(|n| n * 1000)], 1..40),
+        records in prop::collection::vec(prop_oneof![Just(0), 0u64..=300, 0u64..=65_535, (0u64..=65).prop_map(|n| n * 1000)], 1..40),
     ) {
-        let ours = ours(&of_records);
+        let ours = converted(&records);
         prop_assert!(ours.iter().all(|weight| (1..=256).contains(weight)), "{ours:?}");
-        let greatest = of_records.iter().copied().max().unwrap();
+        let greatest = records.iter().copied().max().unwrap();
         let heaviest = f64::from(*ours.iter().max().unwrap());
-        for (theirs, weight) in of_records.iter().zip(&ours) {
-            for (other, against) in of_records.iter().zip(&ours) {
-                prop_assert!(theirs < other || weight >= against, "{of_records:?} {ours:?}");
+        for (theirs, weight) in records.iter().zip(&ours) {
+            for (other, against) in records.iter().zip(&ours) {
+                prop_assert!(theirs < other || weight >= against, "{records:?} {ours:?}");
             }
-            // Beside the heaviest, each has the share that its record says, as well as whole numbers can say it.
+            // Each has its share relative to the largest, rounded to whole numbers.
             if *theirs > 0 {
                 let share = *theirs as f64 / greatest as f64 * heaviest;
-                prop_assert!((f64::from(*weight) - share.max(1.0)).abs() <= 0.5 + 1e-9, "{of_records:?} {ours:?}");
+                prop_assert!((f64::from(*weight) - share.max(1.0)).abs() <= 0.5 + 1e-9, "{records:?} {ours:?}");
             }
         }
-        if of_records.contains(&0) && greatest > 0 {
-            prop_assert!(heaviest >= 128.0, "{of_records:?} {ours:?}");
+        if records.contains(&0) && greatest > 0 {
+            prop_assert!(heaviest >= 128.0, "{records:?} {ours:?}");
         } else if (1..=256).contains(&greatest) {
-            prop_assert!(of_records.iter().zip(&ours).all(|(theirs, weight)| *theirs == u64::from(*weight)));
+            prop_assert!(records.iter().zip(&ours).all(|(theirs, weight)| *theirs == u64::from(*weight)));
         }
     }
 
     #[test]
-    fn what_an_answer_says_does_not_depend_on_its_order(
+    fn the_order_of_records_does_not_matter(
         records in prop::collection::vec(
             (0u16..4, 0u16..400, 5000u16..5003, "[a-d]\\.test").prop_map(|(p, w, port, t)| record(p, w, port, &t)),
             0..24,
@@ -143,17 +143,17 @@ proptest! {
     ) {
         let hosts: Vec<(&str, &[&str])> =
             ["a.test", "b.test", "c.test", "d.test"].into_iter().zip(addresses.iter().map(Vec::as_slice)).collect();
-        let there = found(&records, &hosts);
+        let backends = found(&records, &hosts);
         let mut sorted = records.clone();
         sorted.sort_by_key(|record| (record.weight, record.port, record.priority));
-        prop_assert_eq!(&there, &found(&sorted, &hosts));
+        prop_assert_eq!(&backends, &found(&sorted, &hosts));
         // No address twice; the tiers are the ranks of the priorities.
-        let addresses: BTreeSet<SocketAddr> = there.iter().map(|one| one.address).collect();
-        prop_assert_eq!(addresses.len(), there.len());
+        let addresses: BTreeSet<SocketAddr> = backends.iter().map(|one| one.address).collect();
+        prop_assert_eq!(addresses.len(), backends.len());
         let priorities: BTreeSet<u16> = records.iter().map(|record| record.priority).collect();
-        for one in &there {
+        for one in &backends {
             let priority = *priorities.iter().nth(usize::from(one.tier)).unwrap();
-            let of_it = |record: &&Service| {
+            let of_it = |record: &&SrvRecord| {
                 record.priority == priority && *one.name == format!("{}:{}", record.target, record.port)
             };
             prop_assert!(records.iter().any(|record| of_it(&record)));

@@ -17,33 +17,33 @@ use crate::sanitize;
 /// The length of a refused name in the log and in its replacement, in characters.
 const SHOWN: usize = 60;
 /// The number of refused names of one answer in the log; an answer can have thousands.
-const MOST_TOLD: usize = 10;
+const MOST_LOGGED: usize = 10;
 
 /// Names that were refused, each with its replacement.
-type Refused = BTreeMap<Arc<str>, Arc<str>>;
+type RefusedNames = BTreeMap<Arc<str>, Arc<str>>;
 
 /// A sink that passes only valid backend names on to `sink`.
 pub(super) fn vetted(source: SourceKey, sink: Sink) -> Sink {
-    let told = Mutex::new(BTreeSet::new());
+    let logged = Mutex::new(BTreeSet::new());
     Box::new(move |mut observation| {
         let refused = vet(&mut observation);
         if observation.outcome.seen().is_some() {
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-            tell(&source, &refused, &told);
-            *told = refused.into_keys().collect();
+            let mut logged = logged.lock().unwrap_or_else(PoisonError::into_inner);
+            log(&source, &refused, &logged);
+            *logged = refused.into_keys().collect();
         }
         sink(observation);
     })
 }
 
 /// Replaces the invalid names, and returns them.
-fn vet(observation: &mut Observation) -> Refused {
+fn vet(observation: &mut Observation) -> RefusedNames {
     let found = match &mut observation.outcome {
         Outcome::Backends(found) => &mut found[..],
         _ => &mut [],
     };
     let names = found.iter_mut().map(|found| &mut found.name).chain(observation.owners.values_mut());
-    let mut refused = Refused::new();
+    let mut refused = RefusedNames::new();
     for name in names.filter(|name| !is_backend_name(name)) {
         let replacement = refused.entry(Arc::clone(name)).or_insert_with_key(|name| replacement(name));
         *name = Arc::clone(replacement);
@@ -61,14 +61,14 @@ fn replacement(refused: &str) -> Arc<str> {
     format!("{start}-{:08x}", hash.finish() as u32).into()
 }
 
-fn tell(source: &SourceKey, refused: &Refused, told: &BTreeSet<Arc<str>>) {
-    let news = || refused.iter().filter(|(name, _)| !told.contains(*name));
-    for (name, replacement) in news().take(MOST_TOLD) {
+fn log(source: &SourceKey, refused: &RefusedNames, logged: &BTreeSet<Arc<str>>) {
+    let new = || refused.iter().filter(|(name, _)| !logged.contains(*name));
+    for (name, replacement) in new().take(MOST_LOGGED) {
         // JSON leaves C1 and format characters as they are.
         let name = sanitize::shortened(name, SHOWN);
         warn!(%source, name = &*sanitize::line(&name), backend = %replacement, "backend name refused: a name has {BACKEND_NAME_RULE}");
     }
-    let more = news().count().saturating_sub(MOST_TOLD);
+    let more = new().count().saturating_sub(MOST_LOGGED);
     if more > 0 {
         warn!(%source, more, "backend names refused");
     }

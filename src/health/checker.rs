@@ -1,5 +1,4 @@
-//! One checker for each check of each backend: a task that runs one check after another, so that they never pile
-//! up. Nothing but the task's owner ends it.
+//! A task for each check of each backend. It runs one check at a time, so that checks never pile up.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,21 +11,20 @@ use super::pace::PoolPace;
 use super::{CheckError, Checked, check};
 use crate::config::Health;
 
-/// Where a checker puts its results.
-pub type Sink = Box<dyn Fn(Checked) + Send>;
+/// Receives the results of a checker.
+pub type CheckSink = Box<dyn Fn(Checked) + Send>;
 
-/// A running checker; it ends when this is dropped.
+/// A running checker; it stops when dropped.
 #[derive(Debug)]
 pub struct Checker {
     check_now: Arc<Notify>,
-    doubt: Arc<Notify>,
+    speed_up: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Checker {
-    /// Checks `backend` at once, and then at its own place in every interval, `health.every` long; needs a tokio
-    /// runtime.
-    pub fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: Sink) -> Self {
+    /// Checks `backend` at once, and then every `health.every` at its own offset. Needs a tokio runtime.
+    pub fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
         let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
         let kind = Arc::new(health.check.clone());
         let once = move |deadline| {
@@ -39,55 +37,54 @@ impl Checker {
     fn running<F>(
         health: Health,
         pace: &PoolPace,
-        sink: Sink,
+        sink: CheckSink,
         check: impl Fn(Instant) -> F + Send + 'static,
     ) -> Self
     where
         F: Future<Output = Result<(), CheckError>> + Send + 'static,
     {
-        let (check_now, doubt) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let told = (Arc::clone(&check_now), Arc::clone(&doubt));
-        let task = tokio::spawn(run(health, pace.clone(), told, sink, check));
-        Self { check_now, doubt, _task: AbortOnDropHandle::new(task) }
+        let (check_now, speed_up) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let signals = (Arc::clone(&check_now), Arc::clone(&speed_up));
+        let task = tokio::spawn(run(health, pace.clone(), signals, sink, check));
+        Self { check_now, speed_up, _task: AbortOnDropHandle::new(task) }
     }
 
-    /// Checks again at once; the regular checks go on at their times.
+    /// Checks at once; the regular checks keep their times.
     pub fn check_now(&self) {
         self.check_now.notify_one();
     }
 
-    /// Something else than a check speaks against the backend: until enough checks agree, they come every
-    /// `health.fast_every`, if there is one.
-    pub fn doubt(&self) {
-        self.doubt.notify_one();
+    /// Checks every `health.fast_every`, if set, until enough results agree: the backend fails live traffic.
+    pub fn speed_up(&self) {
+        self.speed_up.notify_one();
     }
 }
 
 async fn run<F>(
     health: Health,
     pace: PoolPace,
-    (check_now, doubt): (Arc<Notify>, Arc<Notify>),
-    sink: Sink,
+    (check_now, speed_up): (Arc<Notify>, Arc<Notify>),
+    sink: CheckSink,
     check: impl Fn(Instant) -> F,
 ) where
     F: Future<Output = Result<(), CheckError>>,
 {
-    let (enrolled, mut schedule) = pace.checker(&health);
+    let (slots, mut schedule) = pace.checker(&health);
     loop {
         let due = Instant::now();
-        let turn = enrolled.turn().await;
+        let slot = slots.acquire().await;
         let began = Instant::now();
         let deadline = began + health.timeout;
         let result = timeout_at(deadline, check(deadline)).await.unwrap_or_else(|_| {
             Err(format!("no answer within {}", humantime::format_duration(health.timeout)).into())
         });
-        drop(turn);
+        drop(slot);
         let mut next = schedule.next(began, &result);
         sink(Checked { kind: health.check.kind(), result, waited: began - due, took: began.elapsed() });
         loop {
             tokio::select! {
-                biased; // what speaks against it by now is one doubt, and the check that is due answers it
-                () = doubt.notified() => next = schedule.doubt(began),
+                biased; // a check that is due comes after a speed-up, and counts for it
+                () = speed_up.notified() => next = schedule.speed_up(began),
                 () = check_now.notified() => break,
                 () = sleep_until(next) => break,
             }
@@ -113,8 +110,8 @@ mod tests {
         Health { every: EVERY, timeout: Duration::from_secs(1), ..Health::new(Check::Tcp) }
     }
 
-    /// When the checks of each of `n` checkers began, and how long each check took by its own account, when a check
-    /// takes as long as `takes` and at most `at_once` may be under way; until `end`.
+    /// The checks of each of `n` checkers until `end`, with the time at which each began. A check takes `takes`, and at
+    /// most `at_once` run at a time.
     async fn checks(
         n: usize,
         at_once: usize,
@@ -123,7 +120,7 @@ mod tests {
     ) -> Vec<Vec<(Duration, Checked)>> {
         let pace = Arc::new(Pace::new(NonZeroUsize::new(at_once).unwrap())).pool();
         let seen = Arc::new(Mutex::new(vec![Vec::new(); n]));
-        let room = Arc::new(Semaphore::new(at_once));
+        let permits = Arc::new(Semaphore::new(at_once));
         let start = Instant::now();
         let checkers: Vec<_> = (0..n)
             .map(|index| {
@@ -131,11 +128,11 @@ mod tests {
                 let sink = move |checked: Checked| {
                     seen.lock().unwrap()[index].push((start.elapsed() - checked.took, checked));
                 };
-                let room = Arc::clone(&room);
+                let permits = Arc::clone(&permits);
                 let check = move |_| {
-                    let room = Arc::clone(&room);
+                    let permits = Arc::clone(&permits);
                     async move {
-                        let _place = room.try_acquire().expect("no more than may be");
+                        let _permit = permits.try_acquire().expect("no more than the limit");
                         tokio::time::sleep(takes).await;
                         Ok(())
                     }
@@ -149,8 +146,8 @@ mod tests {
         seen.clone()
     }
 
-    /// A checker whose checks pass at once, and when from now on they begin.
-    fn noted(health: Health) -> (Checker, Arc<Mutex<Vec<Duration>>>) {
+    /// A checker whose checks pass at once, and the times at which they begin.
+    fn recorded(health: Health) -> (Checker, Arc<Mutex<Vec<Duration>>>) {
         let pace = Arc::new(Pace::new(NonZeroUsize::MIN)).pool();
         let times = Arc::new(Mutex::new(Vec::new()));
         let (start, noted) = (Instant::now(), Arc::clone(&times));
@@ -174,30 +171,32 @@ mod tests {
         assert!(second.windows(2).all(|pair| pair[1] - pair[0] <= most), "{second:?}");
         for checks in &seen {
             for pair in checks[1..].windows(2) {
-                let pause = pair[1].0 - pair[0].0;
-                assert!(pause.abs_diff(EVERY) <= Duration::from_millis(1), "strictly regular: {pause:?}");
+                let interval = pair[1].0 - pair[0].0;
+                assert!(
+                    interval.abs_diff(EVERY) <= Duration::from_millis(1),
+                    "strictly regular: {interval:?}"
+                );
             }
             assert!((4..=5).contains(&checks.len()), "{}", checks.len());
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_checks_are_under_way_than_may_be_and_those_who_wait_come_in_turn() {
+    async fn the_limit_of_checks_holds_and_waiting_ones_alternate() {
         const TAKES: Duration = Duration::from_millis(900);
-        // More than fit into an interval: two rounds of the cap do.
+        // More than fit into an interval, in which two rounds of the limit fit.
         let seen = checks(100, 10, TAKES, Duration::from_secs(60)).await;
         let counts: Vec<_> = seen.iter().map(Vec::len).collect();
         let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
-        assert!(*least >= 6 && most - least <= 1, "everybody gets the same: {counts:?}");
+        assert!(*least >= 6 && most - least <= 1, "all get the same: {counts:?}");
         for (_, checked) in seen.iter().flatten() {
-            assert_eq!(checked.result, Ok(()), "waiting does not count into the time limit");
+            assert_eq!(checked.result, Ok(()), "waiting does not count for the timeout");
             assert!(checked.took.abs_diff(TAKES) <= Duration::from_millis(1), "{:?}", checked.took);
         }
     }
 
-    /// How long the checks of a pool wait that has five backends and takes 5 ms for each check, beside a pool of 200
-    /// backends whose checks hang until their time limit. Measured once both pools exist, with the given number of
-    /// checks at once.
+    /// How long the checks of five backends wait, which take 5 ms each, beside a pool of 200 backends whose checks hang
+    /// until they time out; with a limit of `at_once` checks.
     async fn waited_beside_silent(at_once: usize) -> Vec<Duration> {
         let pace = Arc::new(Pace::new(NonZeroUsize::new(at_once).unwrap()));
         let (silent, lively) = (pace.pool(), pace.pool());
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pool_of_silent_backends_does_not_keep_the_checks_of_another_one_waiting() {
+    async fn a_pool_of_silent_backends_does_not_delay_the_checks_of_another_pool() {
         for at_once in [2, 20, 150] {
             let waited = waited_beside_silent(at_once).await;
             assert!(waited.len() >= 50, "{at_once}: each is checked every time: {}", waited.len());
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn checkers_that_end_while_they_wait_free_all_places() {
+    async fn checkers_that_stop_while_they_wait_release_all_slots() {
         let pace = Arc::new(Pace::new(NonZeroUsize::new(3).unwrap()));
         let hangs = |_| std::future::pending::<Result<(), CheckError>>();
         for round in 0..3 {
@@ -252,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_check_that_hangs_fails_at_its_time_limit_and_makes_room() {
+    async fn a_check_that_hangs_times_out_and_releases_its_slot() {
         let seen = checks(2, 1, Duration::from_secs(3600), Duration::from_millis(2500)).await;
         for (checks, began) in seen.iter().zip([0, 1]) {
             assert_eq!(checks[0].0.as_secs_f64().round() as u64, began);
@@ -261,14 +260,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_doubted_while_its_checks_pass_is_checked_fast_until_it_is_trusted_again() {
+    async fn a_speed_up_checks_fast_until_enough_results_pass() {
         let fast = EVERY / 10;
         let health = Health { fast_every: Some(fast), rise: 3, ..health() };
-        let (checker, times) = noted(health);
+        let (checker, times) = recorded(health);
         let asked = EVERY + EVERY / 4;
         tokio::time::sleep(asked).await;
-        // However many failures there are, no check comes sooner than that.
-        (0..10).for_each(|_| checker.doubt());
+        // Many requests give no faster checks than one.
+        (0..10).for_each(|_| checker.speed_up());
         tokio::time::sleep(EVERY * 3 / 5).await;
         let times = times.lock().unwrap();
         let since: Vec<_> = times.iter().filter(|time| **time >= asked).map(|time| *time - asked).collect();
@@ -279,15 +278,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_check_out_of_turn_is_at_once_and_the_regular_ones_keep_their_times() {
-        let (checker, times) = noted(health());
+    async fn an_extra_check_runs_at_once_and_the_regular_ones_keep_their_times() {
+        let (checker, times) = recorded(health());
         let asked = EVERY + EVERY / 4;
         tokio::time::sleep(asked).await;
         checker.check_now();
         tokio::time::sleep(3 * EVERY).await;
         let times = times.lock().unwrap();
         assert!(times.contains(&asked), "{times:?}");
-        // The place of the first checker is the beginning of the interval.
+        // The offset of the first checker is zero.
         for regular in [0, 1, 2, 3, 4] {
             let near = |time: &&Duration| time.abs_diff(EVERY * regular) <= Duration::from_millis(1);
             assert_eq!(times.iter().filter(near).count(), 1, "{times:?}");

@@ -1,49 +1,48 @@
-//! Passive ejection: a backend that fails live connections is left alone for a while. Pure.
+//! Passive ejection: a backend that fails live connections is excluded for a while. Pure.
 //!
-//! The first time out is as long as the configuration says, the second
-//! twice that, the third three times, and so on, up to [`LONGEST`] times. A backend that has been back for as long as
-//! it was out the last time begins anew. Who comes back is on probation: its failures in a row are still counted, so
-//! that one more is enough, and the first answer clears it.
+//! The first ejection lasts for the configured period, the second for two, the third for three, and so on, up to
+//! [`LONGEST`]. A backend that has been back for as long as its last ejection starts over. After an ejection its count of
+//! consecutive failures stays: one more failure ejects it again, and the first response clears the count.
 
 use std::time::{Duration, Instant};
 
 use crate::domain::Cause;
 
-/// A time out is at most this many times the first one: who may be sound again is tried again some day.
+/// The longest ejection, in periods: a backend that may have recovered is tried again.
 const LONGEST: u32 = 10;
 
 /// The ejections of one backend.
 #[derive(Clone, Debug, Default)]
 pub struct Ejection {
-    /// The last one; `None`: there was none that still matters.
-    last: Option<Last>,
+    /// The last one, if any.
+    last: Option<LastEjection>,
 }
 
 #[derive(Clone, Debug)]
-struct Last {
+struct LastEjection {
     until: Instant,
     time: Duration,
-    /// How many there were, each too soon after the one before.
+    /// The number of ejections, each soon after the one before.
     times: u32,
-    why: Cause,
+    cause: Cause,
 }
 
 impl Ejection {
-    /// Until when the backend is out, and why; `None`: it is not.
+    /// The end of the present ejection, and its cause.
     pub fn out(&self, now: Instant) -> Option<(Instant, &Cause)> {
-        self.last.as_ref().filter(|last| now < last.until).map(|last| (last.until, &last.why))
+        self.last.as_ref().filter(|last| now < last.until).map(|last| (last.until, &last.cause))
     }
 
-    /// Ejects the backend; `period` is how long the first time is.
-    pub fn eject(&mut self, period: Duration, why: &str, now: Instant) {
+    /// Ejects the backend; `period` is the length of a first ejection.
+    pub fn eject(&mut self, period: Duration, reason: &str, now: Instant) {
         let recent = self.last.as_ref().filter(|last| now < last.until + last.time);
         let times = recent.map_or(1, |last| last.times.saturating_add(1).min(LONGEST));
         let time = period * times;
-        let why = format!("{why}; out for {}", humantime::format_duration(time)).into();
-        self.last = Some(Last { until: now + time, time, times, why });
+        let cause = format!("{reason}; out for {}", humantime::format_duration(time)).into();
+        self.last = Some(LastEjection { until: now + time, time, times, cause });
     }
 
-    /// Ends the ejection before its time.
+    /// Ends the ejection now.
     pub fn lift(&mut self, now: Instant) {
         if let Some(last) = &mut self.last {
             last.until = last.until.min(now);
@@ -63,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn each_time_out_is_longer_and_a_good_while_back_is_forgiven() {
+    fn ejections_grow_and_start_over_after_a_while() {
         let (mut ejection, mut now) = (Ejection::default(), Instant::now());
         assert_eq!(out_for(&ejection, now), None);
         for times in 1..=12 {
@@ -84,7 +83,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn nobody_is_out_for_longer_than_ten_periods(
+        fn no_ejection_is_longer_than_ten_periods(
             waits in proptest::collection::vec(0u64..100_000, 1..60), period in 1u64..10_000,
         ) {
             let (mut ejection, mut now) = (Ejection::default(), Instant::now());

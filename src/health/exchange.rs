@@ -1,15 +1,15 @@
-//! The exchange check: what is sent is answered with what is wanted, byte for byte, somewhere in the answer.
+//! The exchange check: sends bytes, and expects bytes somewhere in the response.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::{Answer, LONGEST, shown};
+use super::response::{CheckResponse, LONGEST, quoted};
 use super::{CheckError, tcp};
 use crate::config::Exchange;
 
-/// `deadline` is the check's own: what came until then is told.
+/// Ends at `deadline` at the latest, with the response until then in the error.
 pub(super) async fn check(
     address: SocketAddr,
     exchange: &Exchange,
@@ -17,20 +17,20 @@ pub(super) async fn check(
 ) -> Result<(), CheckError> {
     let mut stream = tcp::connect(address, LONGEST as u64).await?;
     let sent = stream.write_all(&exchange.send).await;
-    let mut answer = Answer::new(&exchange.expect);
+    let mut response = CheckResponse::new(&exchange.expect);
     let mut buffer = [0; 4096];
     let end = loop {
-        if answer.full() {
+        if response.full() {
             break String::new();
         }
         match timeout_at(deadline, stream.read(&mut buffer)).await {
             Ok(Ok(0)) => break " and closed the connection".to_owned(),
-            Ok(Ok(n)) if answer.take(&buffer[..n]) => return Ok(()),
+            Ok(Ok(n)) if response.push(&buffer[..n]) => return Ok(()),
             Ok(Ok(_)) => {}
-            // Who cannot be written to may have said why.
+            // After a write error the backend may have sent the reason.
             Ok(Err(error)) => break format!(", then {}", sent.err().unwrap_or(error)),
             Err(_) => break " within the time limit".to_owned(),
         }
     };
-    Err(format!("{address} answered {}{end}, not {}", answer.shown(), shown(&exchange.expect)).into())
+    Err(format!("{address} answered {}{end}, not {}", response.quoted(), quoted(&exchange.expect)).into())
 }

@@ -1,4 +1,4 @@
-//! The HTTP check: one GET over HTTP/1.1 is answered with the wanted status and, if asked, the wanted body.
+//! The HTTP check: one GET over HTTP/1.1; expects a status and, if configured, a text in the body.
 
 use std::error::Error as _;
 use std::net::SocketAddr;
@@ -10,65 +10,66 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::answer::{Answer, LONGEST};
+use super::response::{CheckResponse, LONGEST};
 use super::{CheckError, tcp};
 use crate::config::HttpCheck;
 
-/// The longest head of an answer (status line and header fields), in bytes: eight times the default limit of Apache
-/// httpd and nginx for a request's head (8 KiB); answers have similar heads.
+/// The longest head of a response (status line and header fields), in bytes: eight times the default limit of Apache
+/// httpd and nginx for a request's head (8 KiB); responses have similar heads.
 const LONGEST_HEAD: usize = 64 * 1024;
 
 /// Bytes read from a server: a head, the part of the body that is examined, and as much again for chunk framing and
-/// interim answers (1xx), which may be any number.
+/// interim responses (1xx) of any number.
 const MOST: u64 = (2 * LONGEST_HEAD + LONGEST) as u64;
 
-pub(super) async fn check(address: SocketAddr, wanted: &HttpCheck) -> Result<(), CheckError> {
+pub(super) async fn check(address: SocketAddr, config: &HttpCheck) -> Result<(), CheckError> {
     let stream = tcp::connect(address, MOST).await?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(LONGEST_HEAD)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| format!("http to {address}: {}", told(&error)))?;
+        .map_err(|error| format!("http to {address}: {}", explain(&error)))?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let host = wanted.host.clone().unwrap_or_else(|| address.to_string());
-    let request = Request::get(&wanted.path)
+    let host = config.host.clone().unwrap_or_else(|| address.to_string());
+    let request = Request::get(&config.path)
         .header(header::HOST, host)
         .header(header::USER_AGENT, concat!("pointsman/", env!("CARGO_PKG_VERSION")))
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| format!("GET {}: {error}", wanted.path))?;
-    let asked = format!("GET {} on {address}", wanted.path);
+        .map_err(|error| format!("GET {}: {error}", config.path))?;
+    let request_line = format!("GET {} on {address}", config.path);
     let response =
-        sender.send_request(request).await.map_err(|error| format!("{asked}: {}", told(&error)))?;
+        sender.send_request(request).await.map_err(|error| format!("{request_line}: {}", explain(&error)))?;
     let status = response.status();
-    if !wanted.status.iter().any(|range| range.contains(&status.as_u16())) {
+    if !config.status.iter().any(|range| range.contains(&status.as_u16())) {
         let range = |r: &RangeInclusive<u16>| match (r.start(), r.end()) {
             (one, same) if one == same => one.to_string(),
             (from, to) if from % 100 == 0 && *to == from + 99 => format!("{}xx", from / 100),
             (from, to) => format!("{from}-{to}"),
         };
-        let want = wanted.status.iter().map(range).collect::<Vec<_>>().join(" or ");
-        return Err(format!("{asked}: status {}, not {want}", status.as_u16()).into());
+        let want = config.status.iter().map(range).collect::<Vec<_>>().join(" or ");
+        return Err(format!("{request_line}: status {}, not {want}", status.as_u16()).into());
     }
-    let Some(text) = &wanted.body else { return Ok(()) };
+    let Some(expected) = &config.body else { return Ok(()) };
     let mut body = response.into_body();
-    let mut answer = Answer::new(text.as_bytes());
-    // An empty text is in every body, also in one without a frame.
-    let mut found = answer.take(b"");
-    while !found && !answer.full() {
+    let mut text = CheckResponse::new(expected.as_bytes());
+    // Even a body without a frame contains the empty text.
+    let mut found = text.push(b"");
+    while !found && !text.full() {
         let Some(frame) = body.frame().await else { break };
-        let frame = frame.map_err(|error| format!("{asked}: reading the body: {}", told(&error)))?;
-        found = frame.data_ref().is_some_and(|data| answer.take(data));
+        let frame =
+            frame.map_err(|error| format!("{request_line}: reading the body: {}", explain(&error)))?;
+        found = frame.data_ref().is_some_and(|data| text.push(data));
     }
     if found {
         Ok(())
     } else {
-        Err(format!("{asked}: the body does not contain {text:?}; it is {}", answer.shown()).into())
+        Err(format!("{request_line}: the body does not contain {expected:?}; it is {}", text.quoted()).into())
     }
 }
 
 /// An error with its causes.
-fn told(error: &hyper::Error) -> String {
+fn explain(error: &hyper::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

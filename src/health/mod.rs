@@ -1,9 +1,9 @@
-//! Active checks: one file per kind, when they are due, and the rise/fall state machine.
+//! Active checks (one file per kind), their schedule, rise and fall; passive ejection.
 //!
-//! Each check of each backend has a [`Checker`], which runs it again and again. What a result means for the backend
-//! is the pool state's to decide. To add a kind: its file here, its [`Check`] variant, and a line in `check`.
+//! Each check of each backend has a [`Checker`]. The pool's state machine decides what a result means. To add a kind: a
+//! file here, a [`Check`] variant, and a line in `check`.
 
-mod answer;
+mod check_slots;
 mod checker;
 mod eject;
 mod exchange;
@@ -12,10 +12,10 @@ pub(crate) mod late;
 mod pace;
 mod postgres;
 mod redis;
+mod response;
+mod rise_fall;
 mod schedule;
-mod tally;
 mod tcp;
-mod turns;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,48 +27,47 @@ use tokio::time::Instant;
 
 use crate::config::Check;
 use crate::domain::Cause;
-pub use checker::{Checker, Sink};
+pub use checker::{CheckSink, Checker};
 pub use eject::Ejection;
 pub use pace::{Pace, PoolPace};
-pub use tally::{Tally, Verdict};
+pub use rise_fall::{RiseFall, Verdict};
 
-/// The longest password, in bytes. The file is read for each check, and an endless file such as /dev/zero must not
-/// block it.
+/// The longest password, in bytes: an endless file such as /dev/zero must not block a check.
 const LONGEST_PASSWORD: u64 = 4096;
 
-/// What one check found.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     /// Its kind: [`Check::kind`].
     pub kind: &'static str,
     /// `Err`: why it did not pass.
     pub result: Result<(), CheckError>,
-    /// How long it waited for a place (`runtime.max_checks`).
+    /// How long it waited for a slot (`runtime.max_checks`).
     pub waited: Duration,
     /// How long it took after it started.
     pub took: Duration,
 }
 
-/// Why a check did not pass, in words for a person.
+/// Why a check did not pass, for messages.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
-    /// The backend is not as it should be.
+    /// The backend fails.
     #[error("{0}")]
     Failed(Cause),
-    /// Our own side is short of something, such as a port or the password: it says nothing about the backend, which
-    /// stays what it was. Otherwise one mistake here, and it would be the same for all backends, would take out every
-    /// one of them. Until it is mended nobody notices a backend that dies, so it is counted and told every minute.
+    /// A local error, such as a missing password file or no free port. It says nothing about the backend, whose state
+    /// stays: otherwise one local mistake would take out all backends. Meanwhile no failure is detected, so it is counted,
+    /// and logged every minute.
     #[error("{0}")]
     Local(Cause),
 }
 
 impl From<String> for CheckError {
-    fn from(why: String) -> Self {
-        Self::Failed(why.into())
+    fn from(reason: String) -> Self {
+        Self::Failed(reason.into())
     }
 }
 
-/// Checks once. Whoever asks gives up at `deadline`.
+/// Checks once. The caller gives up at `deadline`.
 async fn check(address: SocketAddr, kind: &Check, deadline: Instant) -> Result<(), CheckError> {
     match kind {
         Check::Tcp => tcp::check(address).await,
@@ -79,7 +78,7 @@ async fn check(address: SocketAddr, kind: &Check, deadline: Instant) -> Result<(
     }
 }
 
-/// What a server said, for a person, without the password: some repeat what they were sent.
+/// A server's text without the password: some servers repeat what they received.
 fn without(password: Option<&str>, said: &str) -> String {
     match password {
         Some(password) if !password.is_empty() => said.replace(password, "***"),
@@ -87,8 +86,8 @@ fn without(password: Option<&str>, said: &str) -> String {
     }
 }
 
-/// The password in `file`, without the end of its line. It is read anew for each check, as it may be changed at any
-/// time; that it cannot be read is our own trouble, not the backend's.
+/// The password in `file`, without the line end. It is read for each check, as it may change at any time. A failure is a
+/// local error, not the backend's.
 async fn password(file: Option<&Path>) -> Result<Option<String>, CheckError> {
     let Some(file) = file else { return Ok(None) };
     let read = async {
@@ -104,10 +103,10 @@ async fn password(file: Option<&Path>) -> Result<Option<String>, CheckError> {
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) => {
             let file = file.display();
-            let why = format!(
-                "the password file {file} cannot be read: {error}; give it to the user that Pointsman runs as"
+            let reason = format!(
+                "the password file {file} cannot be read: {error}; make it readable for the user that Pointsman runs as"
             );
-            Err(CheckError::Local(why.into()))
+            Err(CheckError::Local(reason.into()))
         }
     }
 }

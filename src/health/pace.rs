@@ -1,4 +1,4 @@
-//! Bounds the checks of the process and shares the places fairly between pools; spreads the checkers over the interval.
+//! Limits the checks in progress and shares the slots fairly between pools; spreads the checkers over the interval.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -8,43 +8,42 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::schedule::Schedule;
-use super::turns::Turns;
+use super::check_slots::CheckSlots;
+use super::schedule::CheckSchedule;
 use crate::config::Health;
 
-/// The checks of a process.
+/// Paces the checks of the process.
 pub struct Pace {
-    turns: Mutex<Turns<oneshot::Sender<Turn>>>,
+    slots: Mutex<CheckSlots<oneshot::Sender<CheckSlot>>>,
     epoch: Instant,
     checkers: AtomicU64,
 }
 
 impl Pace {
-    /// Allows `max_checks` checks at once; the others wait, as `turns.rs` decides.
+    /// Allows `max_checks` checks at once; `check_slots.rs` decides the order of the others.
     pub fn new(max_checks: NonZeroUsize) -> Self {
-        let turns = Mutex::new(Turns::new(max_checks.get()));
-        Self { turns, epoch: Instant::now(), checkers: AtomicU64::new(0) }
+        let slots = Mutex::new(CheckSlots::new(max_checks.get()));
+        Self { slots, epoch: Instant::now(), checkers: AtomicU64::new(0) }
     }
 
     /// Adds a pool.
     pub fn pool(self: &Arc<Self>) -> PoolPace {
-        let id = self.turns().open();
-        PoolPace(Arc::new(Open { pace: Arc::clone(self), id }))
+        let id = self.slots().add_pool();
+        PoolPace(Arc::new(PoolSlots { pace: Arc::clone(self), id }))
     }
 
-    fn turns(&self) -> MutexGuard<'_, Turns<oneshot::Sender<Turn>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slots(&self) -> MutexGuard<'_, CheckSlots<oneshot::Sender<CheckSlot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Assigns the free places.
-    fn give(self: &Arc<Self>) {
+    fn assign(self: &Arc<Self>) {
         loop {
-            let Some((pool, waiter)) = self.turns().next(|waiter| !waiter.is_closed()) else { return };
-            if let Err(mut turn) = waiter.send(Turn { pace: Some(Arc::clone(self)), pool }) {
-                // The waiter was dropped just now. The loop passes its place on: returning it on drop would recurse
-                // once for each dropped waiter.
-                turn.pace = None;
-                self.turns().give_back(pool);
+            let Some((pool, waiter)) = self.slots().next(|waiter| !waiter.is_closed()) else { return };
+            if let Err(mut slot) = waiter.send(CheckSlot { pace: Some(Arc::clone(self)), pool }) {
+                // The waiter was dropped just now. The loop reassigns its slot: releasing it on drop would recurse once
+                // for each dropped waiter.
+                slot.pace = None;
+                self.slots().release(pool);
             }
         }
     }
@@ -52,78 +51,78 @@ impl Pace {
 
 impl fmt::Debug for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pace").field("free", &self.turns().free()).finish_non_exhaustive()
+        f.debug_struct("Pace").field("free", &self.slots().free()).finish_non_exhaustive()
     }
 }
 
 /// The checks of one pool. Clones share it.
 #[derive(Clone, Debug)]
-pub struct PoolPace(Arc<Open>);
+pub struct PoolPace(Arc<PoolSlots>);
 
 #[derive(Debug)]
-struct Open {
+struct PoolSlots {
     pace: Arc<Pace>,
     id: u64,
 }
 
-impl Drop for Open {
+impl Drop for PoolSlots {
     fn drop(&mut self) {
-        self.pace.turns().close(self.id);
-        // The places reserved for it are free for other pools.
-        self.pace.give();
+        self.pace.slots().remove_pool(self.id);
+        // Its reserve is free for other pools.
+        self.pace.assign();
     }
 }
 
 impl PoolPace {
     /// Adds a checker to the pool.
-    pub(super) fn checker(&self, health: &Health) -> (Enrolled, Schedule) {
-        let Open { pace, id } = &*self.0;
-        pace.turns().add_checker(*id);
+    pub(super) fn checker(&self, health: &Health) -> (RegisteredChecker, CheckSchedule) {
+        let PoolSlots { pace, id } = &*self.0;
+        pace.slots().add_checker(*id);
         let number = pace.checkers.fetch_add(1, Ordering::Relaxed);
-        (Enrolled(self.clone()), Schedule::new(number, health, pace.epoch, Instant::now()))
+        (RegisteredChecker(self.clone()), CheckSchedule::new(number, health, pace.epoch, Instant::now()))
     }
 }
 
-/// A checker; it counts for its pool until it is dropped.
+/// The registration of a checker with its pool, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Enrolled(PoolPace);
+pub(super) struct RegisteredChecker(PoolPace);
 
-impl Enrolled {
-    /// Waits for a place. Cancel safe.
-    pub(super) async fn turn(&self) -> Turn {
-        let Open { pace, id } = &*self.0.0;
-        let (waiter, turn) = oneshot::channel();
-        pace.turns().ask(*id, waiter);
-        pace.give();
-        match turn.await {
-            Ok(turn) => turn,
-            // Only a closed pool drops its waiters, and a pool with a checker is open.
+impl RegisteredChecker {
+    /// Waits for a slot. Cancel safe.
+    pub(super) async fn acquire(&self) -> CheckSlot {
+        let PoolSlots { pace, id } = &*self.0.0;
+        let (waiter, slot) = oneshot::channel();
+        pace.slots().wait(*id, waiter);
+        pace.assign();
+        match slot.await {
+            Ok(slot) => slot,
+            // Only a removed pool drops its waiters, and a pool with a checker is not removed.
             Err(_) => std::future::pending().await,
         }
     }
 }
 
-impl Drop for Enrolled {
+impl Drop for RegisteredChecker {
     fn drop(&mut self) {
-        let Open { pace, id } = &*self.0.0;
-        pace.turns().remove_checker(*id);
-        pace.give();
+        let PoolSlots { pace, id } = &*self.0.0;
+        pace.slots().remove_checker(*id);
+        pace.assign();
     }
 }
 
-/// A place for one check; dropping it frees the place.
+/// A slot for one check; dropping it releases the slot.
 #[derive(Debug)]
-pub(super) struct Turn {
-    /// `None`: it was returned.
+pub(super) struct CheckSlot {
+    /// `None`: it is released.
     pace: Option<Arc<Pace>>,
     pool: u64,
 }
 
-impl Drop for Turn {
+impl Drop for CheckSlot {
     fn drop(&mut self) {
         if let Some(pace) = self.pace.take() {
-            pace.turns().give_back(self.pool);
-            pace.give();
+            pace.slots().release(self.pool);
+            pace.assign();
         }
     }
 }

@@ -1,25 +1,25 @@
-//! The Redis check: the server serves commands, and has the role wanted. For Redis and what speaks its protocol
-//! (RESP 2, <https://redis.io/docs/latest/develop/reference/protocol-spec/>).
+//! The Redis check: the server executes commands and has the configured role. For any server with its protocol (RESP 2,
+//! <https://redis.io/docs/latest/develop/reference/protocol-spec/>).
 //!
-//! `PING` tells whether it serves: it is refused while the data is loaded (`-LOADING`) and by a replica that lost
-//! its master and was told not to serve stale data (`-MASTERDOWN`, `replica-serve-stale-data no`). `ROLE` tells what
-//! it is; a replica without its master is still a replica, if it serves.
+//! The server refuses `PING` while it loads its data (`-LOADING`), and as a replica without a master that is configured not
+//! to serve stale data (`-MASTERDOWN`, `replica-serve-stale-data no`). `ROLE` gives the role; a replica without a master is
+//! still a replica if it serves.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 
-use super::answer::shown;
+use super::response::quoted;
 use super::{CheckError, password, tcp, without};
 use crate::config::{RedisCheck, Role};
 
-/// The errors by which `AUTH` may be refused. Of its answer nothing else is shown: a server that does not know the
-/// command repeats its arguments, cut short or escaped in ways of its own, and so with what is left of the password.
+/// The errors of `AUTH` that are shown. Nothing else of its reply is: a server that does not know the command repeats its
+/// arguments, shortened or escaped in its own way, and so parts of the password.
 const REFUSALS: [&str; 8] =
     ["WRONGPASS", "NOPERM", "NOAUTH", "LOADING", "BUSY", "MASTERDOWN", "DENIED", "ERR"];
 
-/// The answers that are read all fit in this, in bytes: the rest of what `ROLE` tells is not looked at.
+/// The limit of bytes read: the first replies fit; the rest of the reply to `ROLE` is not needed.
 const LONGEST: u64 = 4096;
 
 pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<(), CheckError> {
@@ -40,22 +40,22 @@ pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<()
     let sent = stream.write_all(commands.as_bytes()).await;
     let secret = password.as_deref();
     let role = role(BufReader::new(stream), authenticates, secret).await;
-    // Who cannot be written to may have said why.
+    // After a write error the server may have sent the reason.
     let role = role.map_err(|what| match sent {
         Ok(()) => failed(what),
         Err(error) => failed(format!("{what} ({error})")),
     })?;
-    is_as_wanted(&role, wanted.role, secret).map_err(failed)
+    check_role(&role, wanted.role, secret).map_err(failed)
 }
 
-fn is_as_wanted(role: &str, wanted: Role, secret: Option<&str>) -> Result<(), String> {
+fn check_role(role: &str, wanted: Role, secret: Option<&str>) -> Result<(), String> {
     match (wanted, role) {
         (Role::Any, _) | (Role::Primary, "master") | (Role::Replica, "slave" | "replica") => Ok(()),
         (_, "sentinel") => Err("it is a sentinel, which keeps no data".to_owned()),
         (Role::Primary, "slave" | "replica") => Err("it is a replica, not the master".to_owned()),
         (Role::Replica, "master") => Err("it is the master, not a replica".to_owned()),
         (_, other) => {
-            Err(format!("its role is {}, which is unknown", shown(without(secret, other).as_bytes())))
+            Err(format!("its role is {}, which is unknown", quoted(without(secret, other).as_bytes())))
         }
     }
 }
@@ -68,15 +68,15 @@ fn command(to: &mut String, words: &[&str]) {
     }
 }
 
-/// Reads the answers up to the role, by which that to `ROLE` begins: an array whose first item is a bulk string.
-/// `secret` is not to be shown.
+/// Reads the replies up to the role, the first item of the reply to `ROLE` (an array of bulk strings). Hides `secret` in
+/// errors.
 async fn role(
     mut answers: impl AsyncBufRead + Unpin,
     authenticates: bool,
     secret: Option<&str>,
 ) -> Result<String, String> {
     if authenticates {
-        is_let_in(&line(&mut answers).await?)?;
+        is_authenticated(&line(&mut answers).await?)?;
     }
     for (what, begins) in [("PING", '+'), ("ROLE", '*'), ("ROLE", '$')] {
         let answer = text(&line(&mut answers).await?, secret)?;
@@ -87,41 +87,41 @@ async fn role(
     text(&line(&mut answers).await?, secret)
 }
 
-/// Whether the answer to `AUTH` lets us in.
-fn is_let_in(answer: &[u8]) -> Result<(), String> {
+/// Checks the reply to `AUTH`.
+fn is_authenticated(answer: &[u8]) -> Result<(), String> {
     match answer.strip_suffix(b"\r\n") {
         Some([b'+', ..]) => Ok(()),
         Some([b'-', error @ ..]) => {
             let code = error.split(|byte| *byte == b' ').next().unwrap_or_default();
             let code = REFUSALS.into_iter().find(|known| known.as_bytes() == code);
             let code = code.unwrap_or("an unknown error");
-            Err(format!("AUTH is refused: {code}; look at the check's user and password_file"))
+            Err(format!("AUTH is refused: {code}; check the user and password_file of this health check"))
         }
-        _ => Err("AUTH is not answered in the Redis protocol".to_owned()),
+        _ => Err("the reply to AUTH is not in the Redis protocol".to_owned()),
     }
 }
 
-/// Reads a line, with its end if it has one.
+/// Reads a line, including its end if there is one.
 async fn line(answers: &mut (impl AsyncBufRead + Unpin)) -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     answers.read_until(b'\n', &mut line).await.map_err(|error| error.to_string())?;
-    if line.is_empty() { Err("it closed the connection without an answer".to_owned()) } else { Ok(line) }
+    if line.is_empty() { Err("it closed the connection without a reply".to_owned()) } else { Ok(line) }
 }
 
-/// A line's text. `secret` is not to be shown.
+/// The text of a line. Hides `secret` in errors.
 fn text(line: &[u8], secret: Option<&str>) -> Result<String, String> {
     let text = |line| String::from_utf8_lossy(line).into_owned();
     let whole = line.strip_suffix(b"\r\n");
     whole
         .map(text)
-        .ok_or_else(|| format!("not the Redis protocol: {}", shown(without(secret, &text(line)).as_bytes())))
+        .ok_or_else(|| format!("not the Redis protocol: {}", quoted(without(secret, &text(line)).as_bytes())))
 }
 
-/// The server's own words for an error, which begins with a minus.
+/// An error reply, which begins with a minus, or another unexpected reply.
 fn unexpected(what: &str, answer: &str) -> String {
     match answer.strip_prefix('-') {
-        Some(error) => format!("{what} is refused: {}", shown(error.as_bytes())),
-        None => format!("{what} is answered with {}", shown(answer.as_bytes())),
+        Some(error) => format!("{what} is refused: {}", quoted(error.as_bytes())),
+        None => format!("{what} is answered with {}", quoted(answer.as_bytes())),
     }
 }
 
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn a_password_with_anything_in_it_is_one_word() {
+    fn a_password_with_any_characters_is_one_argument() {
         let mut commands = String::new();
         command(&mut commands, &["AUTH", "a b\r\nPING é"]);
         assert_eq!(commands, "*2\r\n$4\r\nAUTH\r\n$12\r\na b\r\nPING é\r\n");
     }
 
     #[test]
-    fn the_role_is_the_first_word_of_its_answer() {
+    fn the_role_is_the_first_item_of_the_reply() {
         let master = b"+PONG\r\n*3\r\n$6\r\nmaster\r\n:3129659\r\n*0\r\n";
         assert_eq!(read(master, false).as_deref(), Ok("master"));
         let replica =
@@ -152,24 +152,24 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_in_the_servers_own_words() {
-        for (answers, authenticates, told) in [
+    fn refusals_quote_the_server() {
+        for (answers, authenticates, message) in [
             (
                 &b"-WRONGPASS invalid username-password pair\r\n-NOAUTH x\r\n"[..],
                 true,
-                "AUTH is refused: WRONGPASS; look at the check's user and password_file",
+                "AUTH is refused: WRONGPASS; check the user and password_file of this health check",
             ),
             (
                 b"-ERR unknown command 'AUTH', with args beginning with: 'secret' \r\n",
                 true,
-                "AUTH is refused: ERR; look at the check's user and password_file",
+                "AUTH is refused: ERR; check the user and password_file of this health check",
             ),
             (
                 b"-secret is not my password\r\n",
                 true,
-                "AUTH is refused: an unknown error; look at the check's user and password_file",
+                "AUTH is refused: an unknown error; check the user and password_file of this health check",
             ),
-            (b"-ERR args beginning with: 'secr", true, "AUTH is not answered in the Redis protocol"),
+            (b"-ERR args beginning with: 'secr", true, "the reply to AUTH is not in the Redis protocol"),
             (b"+OK\r\n-ERR you said secret\r\n", true, "PING is refused: \"ERR you said ***\""),
             (b"+OK\r\nsecret", true, "not the Redis protocol: \"***\""),
             (
@@ -179,28 +179,28 @@ mod tests {
             ),
             (b"-LOADING Redis is loading\r\n*3\r\n", false, "PING is refused: \"LOADING Redis is loading\""),
             (b"+PONG\r\n-NOPERM no\r\n", false, "ROLE is refused: \"NOPERM no\""),
-            (b"+PONG\r\n*0\r\n", false, "it closed the connection without an answer"),
-            (b"", false, "it closed the connection without an answer"),
+            (b"+PONG\r\n*0\r\n", false, "it closed the connection without a reply"),
+            (b"", false, "it closed the connection without a reply"),
             (b"HTTP/1.1 400 Bad Request\r\n", false, "PING is answered with \"HTTP/1.1 400 Bad Request\""),
             (b"220 mail", false, "not the Redis protocol: \"220 mail\""),
         ] {
-            assert_eq!(read(answers, authenticates).unwrap_err(), told);
+            assert_eq!(read(answers, authenticates).unwrap_err(), message);
         }
     }
 
     #[test]
-    fn a_role_that_is_not_wanted_is_named() {
-        assert_eq!(is_as_wanted("master", Role::Primary, Some("master")), Ok(()));
-        assert_eq!(is_as_wanted("slave", Role::Replica, None), Ok(()));
-        assert_eq!(is_as_wanted("sentinel", Role::Any, None), Ok(()));
-        for (role, wanted, told) in [
+    fn an_unwanted_role_is_named() {
+        assert_eq!(check_role("master", Role::Primary, Some("master")), Ok(()));
+        assert_eq!(check_role("slave", Role::Replica, None), Ok(()));
+        assert_eq!(check_role("sentinel", Role::Any, None), Ok(()));
+        for (role, wanted, message) in [
             ("slave", Role::Primary, "it is a replica, not the master"),
             ("master", Role::Replica, "it is the master, not a replica"),
             ("sentinel", Role::Replica, "it is a sentinel, which keeps no data"),
             ("new\n", Role::Primary, "its role is \"new\\n\", which is unknown"),
             ("secret", Role::Primary, "its role is \"***\", which is unknown"),
         ] {
-            assert_eq!(is_as_wanted(role, wanted, Some("secret")), Err(told.to_owned()));
+            assert_eq!(check_role(role, wanted, Some("secret")), Err(message.to_owned()));
         }
     }
 
@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_but_a_role_is_taken_for_one(
+        fn only_a_complete_reply_gives_a_role(
             answers in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..7), authenticates: bool,
         ) {
             let answers = answers.concat();

@@ -1,91 +1,89 @@
-//! When a check is due again. Pure: it is handed the time.
+//! When a check is due. Pure: the time is handed in.
 //!
-//! Each checker has a place of its own in the interval and comes back to it again and again, so that backends which
-//! were found in one moment are checked evenly over the interval from then on.
+//! Each checker has its own offset in the interval, so that backends found at the same moment are checked evenly over the
+//! interval from then on.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::CheckError;
-use super::tally::{Tally, Verdict};
+use super::rise_fall::{RiseFall, Verdict};
 use crate::config::Health;
 
-/// The golden ratio's fractional part, of 2^64. Its multiples lie more evenly on a circle than those of any other
-/// number, however many of them there are and with whichever one begins (Knuth, TAOCP volume 3, 6.4, theorem S).
+/// The golden ratio's fractional part, times 2^64. Its multiples are spread more evenly on a circle than those of any
+/// other number, for any count and any start (Knuth, TAOCP volume 3, 6.4, theorem S).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The times of one checker.
+/// The schedule of one checker.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct CheckSchedule {
     every: Duration,
     fast_every: Option<Duration>,
     rise: u32,
     fall: u32,
     /// One of the regular times.
     regular: Instant,
-    /// Until then a backend that has never passed is only starting.
-    starting: Instant,
-    tally: Tally,
-    /// Somebody else has brought the backend into doubt, and the results since then do not agree yet.
-    doubted: bool,
-    /// The last result that counted, and how many in a row were like it since it was doubted.
+    /// The end of the grace period, in which a backend that has never passed does not fail.
+    grace_until: Instant,
+    rise_fall: RiseFall,
+    /// The fast interval was asked for, and the results since then have not settled it.
+    fast: bool,
+    /// The last result that counted, and the number of equal ones in a row since then.
     row: (bool, u32),
 }
 
-impl Schedule {
-    /// The times of the checker of that number, which begins `now`; `epoch` is the same for all of them.
+impl CheckSchedule {
+    /// The schedule of checker `number`, which starts `now`; `epoch` is the same for all checkers.
     pub(super) fn new(number: u64, health: &Health, epoch: Instant, now: Instant) -> Self {
-        let place = number.wrapping_mul(GOLDEN) as f64 / 2f64.powi(64);
+        let offset = number.wrapping_mul(GOLDEN) as f64 / 2f64.powi(64);
         Self {
             every: health.every,
             fast_every: health.fast_every,
             rise: health.rise,
             fall: health.fall,
-            regular: epoch + health.every.mul_f64(place),
-            starting: now + health.grace,
-            tally: Tally::new(),
-            doubted: false,
+            regular: epoch + health.every.mul_f64(offset),
+            grace_until: now + health.grace,
+            rise_fall: RiseFall::new(),
+            fast: false,
             row: (true, 0),
         }
     }
 
-    /// Takes in the result of the check that began at `began`, and says when the next one is due.
+    /// Takes in the result of the check that began at `began`; when the next one is due.
     pub(super) fn next(&mut self, began: Instant, result: &Result<(), CheckError>) -> Instant {
-        let starting = self.tally.verdict() == Verdict::Unchecked && began < self.starting;
+        let in_grace = self.rise_fall.verdict() == Verdict::Unchecked && began < self.grace_until;
         match result {
-            Ok(()) => self.learn(true),
-            Err(CheckError::Failed(_)) if !starting => self.learn(false),
-            Err(_) => {} // nothing was learned
+            Ok(()) => self.count(true),
+            Err(CheckError::Failed(_)) if !in_grace => self.count(false),
+            Err(_) => {}
         }
         self.due(began)
     }
 
-    /// Something else than a check speaks against the backend: it is in doubt until `rise` or `fall` results in a row
-    /// agree, by which whoever counts both has made up its mind too. When the check after the one that began at `began`
-    /// is due now.
-    pub(super) fn doubt(&mut self, began: Instant) -> Instant {
-        (self.doubted, self.row) = (true, (true, 0));
+    /// Switches to the fast interval, as live traffic fails, until `rise` or `fall` consecutive results agree: by then the
+    /// pool, which counts both, has decided, too. When the check after the one that began at `began` is due now.
+    pub(super) fn speed_up(&mut self, began: Instant) -> Instant {
+        (self.fast, self.row) = (true, (true, 0));
         self.due(began)
     }
 
-    fn learn(&mut self, passed: bool) {
-        self.tally.on(passed, self.rise, self.fall);
-        let (like, n) = self.row;
-        self.row = (passed, if like == passed { n.saturating_add(1) } else { 1 });
-        self.doubted &= self.row.1 < if passed { self.rise } else { self.fall };
+    fn count(&mut self, passed: bool) {
+        self.rise_fall.on(passed, self.rise, self.fall);
+        let (last, n) = self.row;
+        self.row = (passed, if last == passed { n.saturating_add(1) } else { 1 });
+        self.fast &= self.row.1 < if passed { self.rise } else { self.fall };
     }
 
-    /// When the check after the one that began at `began` is due.
     fn due(&self, began: Instant) -> Instant {
         let regular = self.regular_after(began);
         match self.fast_every {
-            Some(pause) if self.doubted || self.tally.in_doubt() => regular.min(began + pause),
+            Some(fast) if self.fast || self.rise_fall.in_transition() => regular.min(began + fast),
             _ => regular,
         }
     }
 
-    /// The first regular time after `time`. One that a long check has missed is in the past, and due at once.
+    /// The first regular time after `time`; in the past, and so due at once, if a long check missed it.
     fn regular_after(&self, time: Instant) -> Instant {
         if time < self.regular {
             return self.regular;
@@ -115,14 +113,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn backends_found_in_one_moment_are_then_checked_evenly_over_the_interval(
+        fn backends_found_at_once_are_then_checked_evenly_over_the_interval(
             first in 0u64..1 << 40, n in 2u64..600, every_ms in 10u64..10_000, after_ms in 0u64..100_000,
         ) {
             let epoch = Instant::now();
             let (every, found) = (Duration::from_millis(every_ms), epoch + Duration::from_millis(after_ms));
             let health = health(every);
             let second = (first..first + n).map(|number| {
-                Schedule::new(number, &health, epoch, found).next(found, &Ok(())) - found
+                CheckSchedule::new(number, &health, epoch, found).next(found, &Ok(())) - found
             });
             let mut second: Vec<_> = second.collect();
             second.sort();
@@ -133,37 +131,37 @@ mod tests {
         }
 
         #[test]
-        fn the_regular_times_keep_their_place_however_long_checks_take_and_whatever_comes_between(
+        fn regular_times_keep_their_offset_through_long_and_extra_checks(
             number: u64, checks in prop::collection::vec((0u64..1000, any::<bool>(), any::<bool>()), 1..100),
         ) {
             let epoch = Instant::now();
-            let mut schedule = Schedule::new(number, &health(SECOND), epoch, epoch);
+            let mut schedule = CheckSchedule::new(number, &health(SECOND), epoch, epoch);
             let mut began = epoch;
-            let mut place = None;
+            let mut offset = None;
             for (late_ms, out_of_turn, passed) in checks {
                 let result = if passed { Ok(()) } else { failed() };
                 let due = schedule.next(began, &result);
                 prop_assert!(due > began && due - began <= SECOND);
                 let here = (due - epoch).as_nanos() % SECOND.as_nanos();
-                prop_assert_eq!(*place.get_or_insert(here), here);
-                // Somebody asks for a check out of turn, or one begins late (by less than a whole interval).
+                prop_assert_eq!(*offset.get_or_insert(here), here);
+                // An extra check, or a late one (by less than a whole interval).
                 began = if out_of_turn { began + (due - began) / 2 } else { due + Duration::from_millis(late_ms) };
             }
         }
     }
 
     #[test]
-    fn a_check_that_takes_the_whole_interval_costs_no_turn() {
+    fn a_check_that_takes_the_whole_interval_skips_no_check() {
         let epoch = Instant::now();
-        let mut schedule = Schedule::new(0, &health(SECOND), epoch, epoch);
+        let mut schedule = CheckSchedule::new(0, &health(SECOND), epoch, epoch);
         let began = epoch + SECOND + Duration::from_millis(1);
         assert_eq!(schedule.next(began, &failed()), epoch + 2 * SECOND);
     }
 
-    /// How long after a check the next one comes, for each result of a row.
-    fn pauses(health: &Health, results: &[Result<(), CheckError>]) -> Vec<Duration> {
+    /// The intervals after each of the results.
+    fn intervals(health: &Health, results: &[Result<(), CheckError>]) -> Vec<Duration> {
         let epoch = Instant::now();
-        let mut schedule = Schedule::new(0, health, epoch, epoch);
+        let mut schedule = CheckSchedule::new(0, health, epoch, epoch);
         let mut began = epoch;
         let next = |result| {
             let due = schedule.next(began, result);
@@ -173,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn while_in_doubt_checks_come_faster() {
+    fn checks_are_fast_while_the_verdict_is_in_transition() {
         let (slow, fast) = (10 * SECOND, SECOND);
         let health = Health { fast_every: Some(fast), rise: 2, fall: 3, ..health(slow) };
         let local = Err(CheckError::Local("no port".into()));
@@ -191,22 +189,22 @@ mod tests {
             Ok(()),
             Ok(()),
         ];
-        let pauses = pauses(&health, &results);
-        let is_fast: Vec<_> = pauses.iter().map(|pause| *pause == fast).collect();
+        let intervals = intervals(&health, &results);
+        let is_fast: Vec<_> = intervals.iter().map(|interval| *interval == fast).collect();
         let (f, t) = (false, true);
-        assert_eq!(is_fast, [t, f, t, t, f, t, t, f, f, t, f], "{pauses:?}");
+        assert_eq!(is_fast, [t, f, t, t, f, t, t, f, f, t, f], "{intervals:?}");
     }
 
     #[test]
-    fn who_is_doubted_by_others_is_checked_faster_until_enough_results_agree() {
+    fn a_backend_that_fails_live_traffic_is_checked_fast_until_enough_results_agree() {
         let (slow, fast) = (10 * SECOND, SECOND);
         let health = Health { fast_every: Some(fast), rise: 3, fall: 2, ..health(slow) };
         let epoch = Instant::now();
         let is_fast = |results: &[bool]| {
-            let mut schedule = Schedule::new(0, &health, epoch, epoch);
+            let mut schedule = CheckSchedule::new(0, &health, epoch, epoch);
             let mut began = schedule.next(epoch, &Ok(()));
             assert_eq!(schedule.next(began, &Ok(())) - began, slow);
-            assert_eq!(schedule.doubt(began) - began, fast);
+            assert_eq!(schedule.speed_up(began) - began, fast);
             let next = |passed: &bool| {
                 began += fast;
                 schedule.next(began, &if *passed { Ok(()) } else { failed() }) - began == fast
@@ -219,19 +217,19 @@ mod tests {
     }
 
     #[test]
-    fn without_a_faster_pace_doubt_changes_nothing() {
+    fn without_a_fast_interval_nothing_speeds_up() {
         let epoch = Instant::now();
-        let mut schedule = Schedule::new(0, &health(SECOND), epoch, epoch);
+        let mut schedule = CheckSchedule::new(0, &health(SECOND), epoch, epoch);
         let due = schedule.next(epoch, &Ok(()));
-        assert_eq!(schedule.doubt(epoch), due);
+        assert_eq!(schedule.speed_up(epoch), due);
     }
 
     #[test]
-    fn a_backend_that_is_still_starting_is_in_doubt() {
+    fn checks_are_fast_during_the_grace_period() {
         let (slow, fast) = (10 * SECOND, SECOND);
         let health = Health { fast_every: Some(fast), grace: 3 * SECOND, ..health(slow) };
-        let pauses = pauses(&health, &[failed(), failed(), failed(), failed(), failed()]);
-        assert_eq!(pauses[..3], [fast; 3]);
-        assert!(pauses[3] > fast, "its time to start is over, and it is down: {pauses:?}");
+        let intervals = intervals(&health, &[failed(), failed(), failed(), failed(), failed()]);
+        assert_eq!(intervals[..3], [fast; 3]);
+        assert!(intervals[3] > fast, "the grace period is over, and it is down: {intervals:?}");
     }
 }

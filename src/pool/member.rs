@@ -13,7 +13,7 @@ use super::backend::{Backend, CloseDirective};
 use crate::config::{self, Policy};
 use crate::discovery::{Fitness, Found, SourceKey};
 use crate::domain::{AdminState, BackendState, Cause, CloseReason, Ending};
-use crate::health::{Ejection, Tally, Verdict};
+use crate::health::{Ejection, RiseFall, Verdict};
 
 /// In so many steps a backend that came up gets its whole share (`slow_start`).
 pub const STEPS: u32 = 10;
@@ -61,7 +61,7 @@ pub struct Member {
 /// What one check has found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Results {
-    pub(super) tally: Tally,
+    pub(super) tally: RiseFall,
     /// Whether there was a result at all, even one that did not count.
     pub(super) heard: bool,
 }

@@ -152,7 +152,7 @@ struct Task {
     journal: Journal,
     pool: Arc<Pool>,
     news: mpsc::UnboundedSender<News>,
-    sources: BTreeMap<SourceKey, (Source, u64, discovery::Running)>,
+    sources: BTreeMap<SourceKey, (Source, u64, discovery::RunningSource)>,
     checkers: HashMap<u64, Vec<Checker>>,
     pace: PoolPace,
     lateness: Lateness,
@@ -327,15 +327,15 @@ impl Task {
         self.tell_lateness(change, waited);
     }
 
-    fn tell_lateness(&self, change: Option<late::Change>, waited: Duration) {
+    fn tell_lateness(&self, change: Option<late::LatenessChange>, waited: Duration) {
         let pool = Arc::clone(&self.pool.name);
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         match change {
             None => {}
-            Some(late::Change::Late) => {
+            Some(late::LatenessChange::Late) => {
                 self.journal.record(Event::ChecksLate { pool, waited_ms: ms(waited) });
             }
-            Some(late::Change::OnTime { after, checks }) => {
+            Some(late::LatenessChange::OnTime { after, checks }) => {
                 self.journal.record(Event::ChecksOnTime { pool, after_ms: ms(after), checks });
             }
         }
@@ -469,7 +469,11 @@ impl Task {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);
             }
             Effect::Doubt(key) => {
-                self.checkers.get(&key).and_then(|checkers| checkers.first()).iter().for_each(|c| c.doubt());
+                self.checkers
+                    .get(&key)
+                    .and_then(|checkers| checkers.first())
+                    .iter()
+                    .for_each(|c| c.speed_up());
             }
             Effect::AskNow => self.sources.values().for_each(|(.., running)| running.ask_now()),
             Effect::Discovered { source, result, backends, new, missing } => {

@@ -231,7 +231,7 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
         "wrong",
         address,
         "down",
-        "password authentication failed for user \"postgres\"; look at the check's",
+        "password authentication failed for user \"postgres\"; check the user and password_file",
     );
     when(&lb, "trusted", address, "down", "it asks for a password, and the check has no password_file");
     assert_eq!(query(lb.address("primary"), "SELECT pg_is_in_recovery()").as_deref(), Ok("f"));
@@ -240,7 +240,7 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
         "echo 'local all all trust\nhost all all all trust' >\"$(psql -XAtc 'SHOW hba_file')\"; psql -c 'SELECT pg_reload_conf()'",
     );
     when(&lb, "trusted", address, "up", "");
-    when(&lb, "strict", address, "down", "lets the check in without the password");
+    when(&lb, "strict", address, "down", "requires no password");
     assert_eq!(states(&lb, "primary")[&address.to_string()].0, "up");
     // A check says a proper farewell, so that the server has nothing to complain of.
     assert!(!logs(&server.0).contains("unexpected EOF on client connection"), "{}", logs(&server.0));

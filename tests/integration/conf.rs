@@ -11,9 +11,9 @@ use std::path::Path;
 
 use crate::support::backend::{self, Backend};
 use crate::support::dns::Dns;
-use crate::support::engine::Engine;
+use crate::support::engine::FakeEngine;
 use crate::support::{Lb, connect_to, eventually, http_get};
-use pointsman::cli::demo::zone::Service;
+use pointsman::cli::demo::zone::ServiceRecord;
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -321,11 +321,11 @@ fn protected_limits_each_backend_and_has_a_spare_one() {
 
 #[test]
 fn full_has_every_source_every_check_a_log_and_a_token() {
-    let (engine, server) = (Engine::start(), http_everywhere());
+    let (engine, server) = (FakeEngine::start(), http_everywhere());
     let port = server.address.port();
     let dns = dns("backend", [1]);
     dns.zone.set("srv.test", [ip(2)]);
-    let service = Service { priority: 0, weight: 1, port, target: "srv.test".to_owned() };
+    let service = ServiceRecord { priority: 0, weight: 1, port, target: "srv.test".to_owned() };
     dns.zone.set_services("_web._tcp.example.com", [service]);
     engine.run("labelled", json!({"pointsman.pool": "web"}));
     const TOKEN: &str = "0123456789abcdef";

@@ -1,4 +1,4 @@
-//! The demo, as its user starts it.
+//! The demo, as a user starts it.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -17,30 +17,30 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The number in front of `word` in the account at the end.
-fn number(account: &str, word: &str) -> u64 {
-    let before = account.split(word).next().unwrap().trim_end();
+/// The number in front of `word` in the summary.
+fn number(summary: &str, word: &str) -> u64 {
+    let before = summary.split(word).next().unwrap().trim_end();
     before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
 #[test]
-fn one_round_of_the_story_costs_nobody_but_those_at_a_killed_backend_anything() {
+fn one_run_of_the_script_breaks_only_requests_at_a_killed_backend() {
     let child = demo(&["--exit-after", "31s", "--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    // The story takes half a minute.
+    // The script takes half a minute.
     let Output { status, stdout, stderr } = output_of(child, 6 * PATIENCE, "the demo");
-    let (account, log) = (text(&stdout), text(&stderr));
-    assert!(status.success(), "{status}\n{account}\n{log}");
-    assert!(number(&account, "requests answered") > 300, "{account}");
-    assert_eq!(number(&account, "failed."), 0, "{account}\n{log}");
-    // At 30 requests a second, each of 15 ms, hardly ever more than one is open to the one that is killed.
-    assert!(number(&account, "broke off") <= 3, "{account}");
+    let (summary, log) = (text(&stdout), text(&stderr));
+    assert!(status.success(), "{status}\n{summary}\n{log}");
+    assert!(number(&summary, "requests answered") > 300, "{summary}");
+    assert_eq!(number(&summary, "failed."), 0, "{summary}\n{log}");
+    // At 30 requests a second of 15 ms each, the killed backend hardly ever has more than one open.
+    assert!(number(&summary, "broke off") <= 3, "{summary}");
     for backend in ["a", "b", "c", "d"] {
-        assert!(account.contains(&format!("{backend} ")), "{backend} answered nobody: {account}");
+        assert!(summary.contains(&format!("{backend} ")), "{backend} answered no request: {summary}");
     }
     for (backend, words) in [("b", "backend down"), ("d", "backend joining"), ("d", "backend gone")] {
-        let told =
+        let logged =
             log.lines().any(|line| line.contains(words) && line.contains(&format!("backend={backend} ")));
-        assert!(told, "{words} of {backend} is missing\n{log}");
+        assert!(logged, "{words} of {backend} is missing\n{log}");
     }
     let returned = log.lines().any(|line| line.contains("backend=b") && line.contains("from=down to=up"));
     assert!(returned, "{log}");
@@ -48,15 +48,15 @@ fn one_round_of_the_story_costs_nobody_but_those_at_a_killed_backend_anything() 
 }
 
 #[test]
-fn taken_ports_are_no_obstacle_and_a_signal_ends_it() {
-    // Whoever has the usual ports, this test or another program: they are taken now.
+fn taken_ports_are_replaced_and_a_signal_stops_the_demo() {
+    // This test or another program has the default ports.
     let _taken = ["127.0.0.1:8080", "127.0.0.1:9900", "127.0.0.2:5000"].map(TcpListener::bind);
     let mut child = demo(&["--balance", "least-connections", "--exit-after", "60s"]);
-    let (lines, said) = mpsc::channel();
+    let (lines, received) = mpsc::channel();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
     let address = eventually("it prints its address", || {
-        let line = said.recv_timeout(PATIENCE).unwrap();
+        let line = received.recv_timeout(PATIENCE).unwrap();
         let (_, after) = line.split_once("try `curl http://")?;
         Some(after.split('/').next().unwrap().parse().unwrap())
     });
@@ -71,7 +71,7 @@ fn taken_ports_are_no_obstacle_and_a_signal_ends_it() {
 }
 
 #[test]
-fn an_address_that_is_asked_for_must_be_had() {
+fn a_given_address_that_is_taken_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for flag in ["--bind", "--admin"] {

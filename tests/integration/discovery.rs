@@ -1,4 +1,4 @@
-//! Finding backends by DNS: a name server of the test's own, real backends on loopback addresses.
+//! Discovery by DNS, with a name server in the test and backends on loopback addresses.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use crate::support::backend::Backend;
 use crate::support::dns::Dns;
 use crate::support::{Lb, connect_to, eventually, http_get};
-use pointsman::cli::demo::zone::{Mode, Zone};
+use pointsman::cli::demo::zone::{AnswerMode, Zone};
 
-/// A balancer that finds `backend` there.
+/// A balancer that finds `backend` with this name server.
 fn lb(dns: &Dns, port: u16, source: &str, pool: &str) -> Lb {
     Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover:\n      \
@@ -19,14 +19,14 @@ fn lb(dns: &Dns, port: u16, source: &str, pool: &str) -> Lb {
     ))
 }
 
-/// A busy machine has a second to answer a check, and what is in doubt is looked at again soon.
+/// A timeout of one second for a busy machine, and a fast interval after a failure.
 const CHECKS: &str = "    health: {http: /health, every: 1s, timeout: 1s, fast_every: 100ms}\n";
 
 fn ip(n: u8) -> IpAddr {
     IpAddr::from([127, 0, 77, n])
 }
 
-/// HTTP backends at `127.0.77.n`, all on one port, since an address record tells none.
+/// HTTP backends at `127.0.77.n`, all on one port, as address records have none.
 fn backends(names: &[(&str, u8)]) -> (u16, Vec<Backend>) {
     eventually("a port that is free at all addresses", || {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -41,7 +41,7 @@ fn ask(lb: &Lb) -> String {
 }
 
 #[test]
-fn containers_that_come_and_go_are_followed_and_known_by_their_names() {
+fn containers_join_and_leave_under_their_names() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 1), ("b", 2), ("c", 3)]);
     dns.containers(&[("web-1.net", ip(1)), ("web-2.net", ip(2))]);
@@ -57,7 +57,7 @@ fn containers_that_come_and_go_are_followed_and_known_by_their_names() {
 }
 
 #[test]
-fn a_name_that_becomes_known_later_is_the_same_backend_and_of_several_names_one_stays() {
+fn a_late_name_belongs_to_the_same_backend_and_one_of_several_names_stays() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 5)]);
     dns.zone.set("backend", [ip(5)]);
@@ -68,7 +68,7 @@ fn a_name_that_becomes_known_later_is_the_same_backend_and_of_several_names_one_
     lb.when_logged("backend named pool=p backend=web-1.net");
     lb.when_up(vec!["web-1.net".into()]);
     assert_eq!(ask(&lb), "a");
-    assert_eq!(lb.status()["pools"][0]["backends"][0]["connections"], 2, "it inherits itself");
+    assert_eq!(lb.status()["pools"][0]["backends"][0]["connections"], 2, "it keeps its counters");
     assert_eq!(lb.logged(&["backend joining"]).len(), 1);
     assert_eq!(lb.logged(&["backend gone"]).len(), 0);
 }
@@ -84,7 +84,7 @@ fn an_invalid_name_in_dns_is_replaced_and_still_distinguishes_containers() {
     eventually("it is up", || (lb.backends().first()?.1 == "up").then_some(()));
     assert!(lb.backends()[0].0.starts_with("web__1.net-"));
     assert_eq!(ask(&lb), "a");
-    // The address stays, and goes to another container.
+    // Another container gets the address.
     dns.zone.name_owner(ip(15), "web/2.net");
     lb.when_logged("its address now belongs to web__2.net-");
     lb.when_logged("backend joining pool=p backend=web__2.net-");
@@ -92,11 +92,11 @@ fn an_invalid_name_in_dns_is_replaced_and_still_distinguishes_containers() {
 }
 
 #[test]
-fn it_starts_although_the_name_is_unknown_and_says_so() {
+fn an_unknown_name_is_logged_and_does_not_prevent_the_start() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 11)]);
     let lb = lb(&dns, port, "", CHECKS);
-    assert!(lb.when_logged("resolve failed").contains("knows no name"));
+    assert!(lb.when_logged("resolve failed").contains("NXDOMAIN"));
     assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
     dns.containers(&[("web-1.net", ip(11))]);
     lb.when_logged("resolved again");
@@ -105,11 +105,11 @@ fn it_starts_although_the_name_is_unknown_and_says_so() {
 }
 
 #[test]
-fn an_address_that_goes_to_another_container_is_another_backend_within_one_interval() {
+fn a_reused_address_is_another_backend_within_one_interval() {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("a", 21), ("b", 22)]);
     dns.containers(&[("web-1.net", ip(21)), ("web-2.net", ip(22))]);
-    // Nothing but the name tells that anything has happened: the address stays in the answer.
+    // Only the name changes: the address stays in the answer.
     let lb = lb(&dns, port, "        flap: 1h\n", CHECKS);
     lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
     let mut client = connect_to(lb.address("l")).unwrap();
@@ -119,22 +119,22 @@ fn an_address_that_goes_to_another_container_is_another_backend_within_one_inter
     let left = lb.when_logged("its address now belongs to web-9.net");
     assert!(left.contains("backend=web-1.net"), "{left}");
     lb.when_logged("backend joining pool=p backend=web-9.net");
-    // The connection that the old one had runs on.
+    // The old backend's connection stays open.
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = String::new();
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.ends_with('a') || answer.ends_with('b'));
 }
 
-/// alpha is restarted and has another address; its old one is beta's now, whose check passes as well. That happens right
-/// after somebody has asked for `after`.
-fn a_stranger_takes_over(after: &str) {
+/// alpha restarts with another address, and beta gets its old one and passes the check, too. This happens right after a
+/// query for `after`.
+fn an_address_is_reused(after: &str) {
     let dns = Dns::start();
     let (port, _backends) = backends(&[("ours", 31), ("moved", 32)]);
     dns.containers(&[("alpha.net", ip(31))]);
     let lb = lb(&dns, port, "        flap: 1h\n        family: 4\n", CHECKS);
     lb.when_up(vec!["alpha.net".into()]);
-    dns.zone.once_answered(after, |zone| {
+    dns.zone.after_next_answer(after, |zone| {
         zone.name_owner(ip(31), "beta.net");
         zone.name_owner(ip(32), "alpha.net");
         zone.set("backend", [ip(32)]);
@@ -150,20 +150,20 @@ fn a_stranger_takes_over(after: &str) {
 }
 
 #[test]
-fn no_connection_reaches_a_stranger_that_took_over_an_address() {
-    a_stranger_takes_over("31.77.0.127.in-addr.arpa");
+fn no_connection_reaches_a_container_that_reused_an_address() {
+    an_address_is_reused("31.77.0.127.in-addr.arpa");
 }
 
 #[test]
-fn no_connection_reaches_a_stranger_that_took_over_an_address_while_names_are_asked_for() {
-    a_stranger_takes_over("backend");
+fn no_connection_reaches_a_container_that_reused_an_address_during_reverse_lookups() {
+    an_address_is_reused("backend");
 }
 
 #[test]
-fn containers_that_come_while_names_are_asked_for_have_their_names_from_the_beginning() {
-    /// Each answer is out of date at once: the next container is there.
+fn containers_that_join_during_reverse_lookups_have_their_names_from_the_start() {
+    /// Each answer is outdated at once: the next container has joined.
     fn one_comes(zone: &Zone, n: u8) {
-        zone.once_answered("backend", move |zone| {
+        zone.after_next_answer("backend", move |zone| {
             zone.name_owner(ip(n), &format!("web-{n}.net"));
             zone.add("backend", ip(n));
             if n < 95 {
@@ -183,8 +183,8 @@ fn containers_that_come_while_names_are_asked_for_have_their_names_from_the_begi
 }
 
 #[test]
-fn with_no_answer_the_last_one_stands_and_the_checks_decide() {
-    for (mode, word) in [(Mode::Silent, "timeout"), (Mode::ServFail, "server_failure")] {
+fn without_an_answer_the_last_one_stays_and_the_checks_decide() {
+    for (mode, word) in [(AnswerMode::Silent, "timeout"), (AnswerMode::ServFail, "server_failure")] {
         let dns = Dns::start();
         let (port, mut servers) = backends(&[("a", 41), ("b", 42)]);
         dns.containers(&[("web-1.net", ip(41)), ("web-2.net", ip(42))]);
@@ -197,7 +197,7 @@ fn with_no_answer_the_last_one_stands_and_the_checks_decide() {
         eventually("the one whose checks fail leaves", || (lb.backends().len() == 1).then_some(()));
         lb.when_up(vec!["web-2.net".into()]);
         assert_eq!(ask(&lb), "b");
-        dns.zone.set_mode(Mode::Answer);
+        dns.zone.set_mode(AnswerMode::Answer);
         lb.when_logged("resolved again");
         servers[0].revive();
         lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
@@ -205,7 +205,7 @@ fn with_no_answer_the_last_one_stands_and_the_checks_decide() {
 }
 
 #[test]
-fn the_ways_of_finding_nothing_are_told_apart() {
+fn each_kind_of_failed_resolution_is_counted() {
     let dns = Dns::start();
     let lb = lb(&dns, 5000, "", "");
     let count =
@@ -213,14 +213,14 @@ fn the_ways_of_finding_nothing_are_told_apart() {
     eventually("nxdomain", || (count("nxdomain") > 0.0).then_some(()));
     dns.zone.set("backend", []);
     eventually("empty", || (count("empty") > 0.0).then_some(()));
-    dns.zone.set_mode(Mode::ServFail);
+    dns.zone.set_mode(AnswerMode::ServFail);
     eventually("server_failure", || (count("server_failure") > 0.0).then_some(()));
-    dns.zone.set_mode(Mode::Silent);
+    dns.zone.set_mode(AnswerMode::Silent);
     eventually("timeout", || (count("timeout") > 0.0).then_some(()));
 }
 
 #[test]
-fn an_answer_too_long_for_udp_is_asked_for_again_over_tcp() {
+fn a_truncated_answer_is_retried_over_tcp() {
     let dns = Dns::start();
     let all: Vec<_> = (1..=70).map(|n| (format!("web-{n}.net"), IpAddr::from([127, 0, 78, n]))).collect();
     dns.containers(&all.iter().map(|(name, ip)| (&**name, *ip)).collect::<Vec<_>>());
@@ -228,7 +228,7 @@ fn an_answer_too_long_for_udp_is_asked_for_again_over_tcp() {
     let lb = lb(&dns, 5000, "", "");
     eventually("all seventy are found", || (lb.backends().len() == 70).then_some(()));
     assert!(dns.zone.queries().tcp > 0);
-    // And none of them comes and goes.
+    // None of them flaps.
     assert!(lb.logged(&["backend gone"]).is_empty());
 }
 
@@ -249,12 +249,12 @@ fn a_container_with_an_ipv4_and_an_ipv6_address_is_one_backend() {
 }
 
 #[test]
-fn a_failed_connection_asks_again_at_once() {
+fn a_failed_connection_triggers_a_query() {
     let dns = Dns::start();
     let (port, mut servers) = backends(&[("a", 61), ("b", 62)]);
     dns.containers(&[("web-1.net", ip(61))]);
     let address = dns.server.address;
-    // The regular round would be a minute away.
+    // The next regular round is a minute away.
     let lb = Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover:\n      \
          - {{dns: \"backend:{port}\", server: \"{address}\", every: 60s, hold: 60s}}\n"
@@ -269,21 +269,21 @@ fn a_failed_connection_asks_again_at_once() {
 }
 
 #[test]
-fn a_server_that_fails_is_not_asked_more_often_by_failing_connections() {
+fn failed_connections_trigger_no_queries_at_a_failing_server() {
     let dns = Dns::start();
     let (port, mut servers) = backends(&[("a", 71)]);
     dns.containers(&[("web-1.net", ip(71))]);
     let lb = lb(&dns, port, "        hold: 1h\n", "");
     assert_eq!(ask(&lb), "a");
     servers[0].kill();
-    dns.zone.set_mode(Mode::ServFail);
+    dns.zone.set_mode(AnswerMode::ServFail);
     lb.when_logged("resolve failed");
     let (before, began) = (dns.zone.queries(), Instant::now());
     while began.elapsed() < Duration::from_secs(1) {
         assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
     }
     let asked = dns.zone.queries().udp + dns.zone.queries().tcp - before.udp - before.tcp;
-    // Ten rounds a second of two questions and a reverse lookup, each perhaps tried over both transports, and no more.
+    // At most ten rounds a second of two queries and a reverse lookup, each perhaps over both transports.
     let took = began.elapsed().as_secs_f64();
     assert!((asked as f64) < 120.0 * took, "{asked} questions in {took} s");
 }

@@ -1,5 +1,4 @@
-//! Finding backends among containers: what an engine can do to its readers that a real one does only at times. A
-//! stand-in of the test's own tells what it is told to tell; the real engine's tests are in `docker/labels.rs`.
+//! Discovery by a Docker engine: rare sequences and failures, with a fake engine. `docker/labels.rs` tests with a real one.
 
 use std::io::{self, Write};
 use std::net::TcpListener;
@@ -13,45 +12,45 @@ use crate::support::{Lb, PATIENCE, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// An engine that tells of containers which do not exist.
+/// A fake engine with a scripted list and events.
 #[derive(Clone)]
-struct Engine {
+struct ScriptedEngine {
     folder: Arc<TempDir>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<EngineScript>>,
 }
 
 #[derive(Default)]
-struct State {
-    /// The numbers of the containers that its list has.
+struct EngineScript {
+    /// The numbers of the containers in its list.
     running: Vec<u8>,
-    /// Those of them whose HEALTHCHECK fails.
+    /// The numbers of those whose HEALTHCHECK fails.
     unhealthy: Vec<u8>,
     /// The label `pointsman.name` of each container, if set.
     label: Option<String>,
-    /// What it was asked, in order.
-    asked: Vec<String>,
-    /// What has happened, and when, in nanoseconds since the epoch.
+    /// The requested paths, in order.
+    requests: Vec<String>,
+    /// Past events, with their times in nanoseconds since the epoch.
     events: Vec<(u64, String)>,
     /// The subscriptions to its events.
     subscribers: EventStreams,
-    /// Connections without an answer.
+    /// Open connections without a response.
     silent: Vec<UnixStream>,
-    mood: Mood,
+    failure: FailureMode,
 }
 
 #[derive(Clone, Copy, Default, PartialEq)]
-enum Mood {
+enum FailureMode {
     #[default]
-    Well,
-    /// It lets nobody listen to its events.
-    Secretive,
-    /// It takes connections and says nothing.
+    None,
+    /// It refuses subscriptions to its events.
+    EventsRefused,
+    /// It accepts connections and does not respond.
     Silent,
 }
 
-impl Engine {
-    fn start(running: &[u8], mood: Mood) -> Self {
-        let state = State { running: running.to_vec(), mood, ..State::default() };
+impl ScriptedEngine {
+    fn start(running: &[u8], failure: FailureMode) -> Self {
+        let state = EngineScript { running: running.to_vec(), failure, ..EngineScript::default() };
         let engine =
             Self { folder: Arc::new(tempfile::tempdir().unwrap()), state: Arc::new(Mutex::new(state)) };
         let (listener, theirs) = (UnixListener::bind(socket(&engine.folder)).unwrap(), engine.clone());
@@ -64,7 +63,7 @@ impl Engine {
         engine
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, EngineScript> {
         self.state.lock().unwrap()
     }
 
@@ -74,17 +73,17 @@ impl Engine {
         let head = head(&mut stream)?;
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let mut state = self.state();
-        state.asked.push(path.clone());
-        let body = match state.mood {
-            Mood::Silent => {
+        state.requests.push(path.clone());
+        let body = match state.failure {
+            FailureMode::Silent => {
                 state.silent.push(stream); // keeps it open
                 return Ok(());
             }
-            Mood::Secretive if path.contains("/events") => {
-                // As one that takes its time: its list is there before.
-                let before = readings(&state);
+            FailureMode::EventsRefused if path.contains("/events") => {
+                // A slow refusal: the list comes first.
+                let before = listings(&state);
                 drop(state);
-                eventually("its list is asked for", || (readings(&self.state()) > before).then_some(()));
+                eventually("its list is requested", || (listings(&self.state()) > before).then_some(()));
                 return stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
             }
             _ if path.contains("/events") => {
@@ -98,7 +97,7 @@ impl Engine {
                 let health = |n: &u8| if state.unhealthy.contains(n) { " (unhealthy)" } else { "" };
                 state.running.iter().map(|n| container(*n, health(n), state.label.as_deref())).collect()
             }
-            // Of the first one it never tells more, as of one that is stuck.
+            // Inspecting the first container hangs.
             _ if path.contains(&id(1)) => {
                 state.silent.push(stream);
                 return Ok(());
@@ -113,13 +112,13 @@ impl Engine {
         stream.write_all(answer.as_bytes())
     }
 
-    /// What its list has from now on; nobody is told.
+    /// Changes the list, without an event.
     fn list(&self, running: &[u8]) {
         self.state().running = running.to_vec();
     }
 
-    /// Tells of an event, which happens now, by nanoseconds since the epoch.
-    fn tell(&self, action: &str, n: u8) -> u64 {
+    /// Sends an event; its time in nanoseconds since the epoch.
+    fn send_event(&self, action: &str, n: u8) -> u64 {
         let now = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_nanos()).unwrap();
         let attributes = json!({"name": name(n), "pool": "web"});
         let actor = json!({"ID": id(n), "Attributes": attributes});
@@ -130,28 +129,28 @@ impl Engine {
         now
     }
 
-    /// Since when the last subscriber wanted events.
+    /// The `since` of the last subscription.
     fn since(&self) -> Option<u64> {
-        self.state().asked.iter().rev().find_map(|path| since(path))
+        self.state().requests.iter().rev().find_map(|path| since(path))
     }
 
-    /// How often its list was asked for.
-    fn readings(&self) -> usize {
-        readings(&self.state())
+    /// The number of requests for its list.
+    fn listings(&self) -> usize {
+        listings(&self.state())
     }
 
-    /// Waits until its list has been asked for so many times more.
-    fn when_read(&self, more: usize) {
-        let before = self.readings();
-        eventually("the list is read", || (self.readings() >= before + more).then_some(()));
+    /// Waits for so many more requests for its list.
+    fn when_listed(&self, more: usize) {
+        let before = self.listings();
+        eventually("the list is requested", || (self.listings() >= before + more).then_some(()));
     }
 }
 
-fn readings(state: &State) -> usize {
-    state.asked.iter().filter(|path| path.contains("/containers/json")).count()
+fn listings(state: &EngineScript) -> usize {
+    state.requests.iter().filter(|path| path.contains("/containers/json")).count()
 }
 
-/// Since when a request wants events, in nanoseconds since the epoch.
+/// The `since` of a request, in nanoseconds since the epoch.
 fn since(path: &str) -> Option<u64> {
     let (_, since) = path.split_once("since=")?;
     let (seconds, nanos) = since.split('&').next()?.split_once('.')?;
@@ -182,7 +181,7 @@ fn socket(folder: &TempDir) -> PathBuf {
     folder.path().join("engine.sock")
 }
 
-/// A configuration that finds its backends with this engine.
+/// A configuration with this engine.
 fn config(engine: &str) -> String {
     format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools: {{p: {{discover: \
@@ -195,8 +194,8 @@ fn lb(folder: &TempDir) -> Lb {
 }
 
 /// A balancer and its engine.
-fn start(running: &[u8], mood: Mood) -> (Lb, Engine) {
-    let engine = Engine::start(running, mood);
+fn start(running: &[u8], failure: FailureMode) -> (Lb, ScriptedEngine) {
+    let engine = ScriptedEngine::start(running, failure);
     (lb(&engine.folder), engine)
 }
 
@@ -205,10 +204,10 @@ fn names(all: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn events_are_subscribed_to_before_the_first_reading_and_those_of_the_last_seconds_are_wanted_too() {
-    let (lb, engine) = start(&[1, 2], Mood::Well);
+fn the_subscription_precedes_the_first_list_and_includes_recent_events() {
+    let (lb, engine) = start(&[1, 2], FailureMode::None);
     lb.when_up(names(&[1, 2]));
-    let asked = engine.state().asked.clone();
+    let asked = engine.state().requests.clone();
     let first = |what: &str| asked.iter().position(|path| path.contains(what)).unwrap();
     assert!(first("/events") < first("/containers/json"), "{asked:?}");
     let age = UNIX_EPOCH.elapsed().unwrap() - Duration::from_nanos(engine.since().unwrap());
@@ -216,17 +215,17 @@ fn events_are_subscribed_to_before_the_first_reading_and_those_of_the_last_secon
 }
 
 #[test]
-fn a_label_forges_no_line_of_the_log_and_fills_no_metric() {
+fn a_label_cannot_forge_a_log_line_or_fill_a_metric() {
     let forged = "2026-01-01T00:00:00.000Z  INFO closed conn=1 reason=client_closed";
     let long = "x".repeat(300 * 1024);
     for label in [format!("web\n{forged}"), "\x1b[2J\u{9b}31m".into(), "\u{202e}1-bew".into(), long] {
-        let engine = Engine::start(&[1, 2], Mood::Well);
+        let engine = ScriptedEngine::start(&[1, 2], FailureMode::None);
         engine.state().label = Some(label.clone());
         let lb = lb(&engine.folder);
         lb.when_up(names(&[1, 2]));
         let told = lb.when_logged_times(2, &["container label ignored", "pointsman.name"]);
         assert!(told.iter().all(|line| line.len() < 1000), "{told:?}");
-        engine.when_read(1);
+        engine.when_listed(1);
         let log = lb.log();
         assert!(!log.lines().any(|line| line.starts_with(forged)), "{log}");
         assert!(!log.contains(|c: char| c != '\n' && pointsman::sanitize::is_unsafe(c)), "{log:?}");
@@ -238,28 +237,28 @@ fn a_label_forges_no_line_of_the_log_and_fills_no_metric() {
 }
 
 #[test]
-fn an_end_is_believed_before_the_list_knows_of_it() {
-    let (lb, engine) = start(&[1, 2], Mood::Well);
+fn an_exit_counts_before_the_list_knows_of_it() {
+    let (lb, engine) = start(&[1, 2], FailureMode::None);
     lb.when_up(names(&[1, 2]));
-    engine.tell("die", 1);
+    engine.send_event("die", 1);
     lb.when_up(names(&[2]));
-    // The list, which still has it, brings it back neither at the next reading nor at the one after that.
+    // The list still has it, but the next listings do not bring it back.
     for _ in 0..2 {
-        engine.tell("pause", 2);
-        engine.when_read(1);
+        engine.send_event("pause", 2);
+        engine.when_listed(1);
     }
     lb.when_up(names(&[2]));
     assert_eq!(lb.logged(&["backend joining", "backend=web-1"]).len(), 1);
-    engine.tell("start", 1);
+    engine.send_event("start", 1);
     lb.when_up(names(&[1, 2]));
 }
 
 #[test]
-fn one_that_was_restarted_is_another_one_however_fast_it_was() {
-    let (lb, engine) = start(&[1, 2], Mood::Well);
+fn a_restarted_container_is_another_backend_however_fast_it_was() {
+    let (lb, engine) = start(&[1, 2], FailureMode::None);
     lb.when_up(names(&[1, 2]));
-    engine.tell("die", 1);
-    engine.tell("start", 1);
+    engine.send_event("die", 1);
+    engine.send_event("start", 1);
     let joined = |n: u8| lb.logged(&["backend joining", &format!("backend={} ", name(n))]).len();
     eventually("it joins again", || (joined(1) == 2).then_some(()));
     assert_eq!(lb.logged(&["backend gone", "backend=web-1 "]).len(), 1);
@@ -268,46 +267,46 @@ fn one_that_was_restarted_is_another_one_however_fast_it_was() {
 }
 
 #[test]
-fn a_start_that_is_heard_after_the_list_has_it_is_no_restart() {
-    let (lb, engine) = start(&[1], Mood::Well);
+fn a_start_event_after_the_container_is_listed_is_no_restart() {
+    let (lb, engine) = start(&[1], FailureMode::None);
     lb.when_up(names(&[1]));
-    engine.when_read(1); // the one soon after the first
-    // As when the list is asked for between the engine's noting of a start and its event's arrival.
+    engine.when_listed(1); // the first repetition
+    // The list is requested after a start, but before its event arrives.
     engine.list(&[1, 2]);
-    engine.tell("rename", 1);
+    engine.send_event("rename", 1);
     lb.when_up(names(&[1, 2]));
-    engine.tell("start", 2);
+    engine.send_event("start", 2);
     engine.list(&[1, 2, 3]);
-    engine.tell("start", 3);
+    engine.send_event("start", 3);
     lb.when_up(names(&[1, 2, 3]));
     let gone = lb.logged(&["backend gone", "backend=web-2 "]);
     assert!(gone.is_empty(), "{gone:?}");
 }
 
 #[test]
-fn why_one_is_unhealthy_is_asked_while_everything_else_goes_on() {
-    let (lb, engine) = start(&[1, 2, 3], Mood::Well);
+fn asking_why_a_container_is_unhealthy_delays_nothing_else() {
+    let (lb, engine) = start(&[1, 2, 3], FailureMode::None);
     lb.when_up(names(&[1, 2, 3]));
     engine.state().unhealthy = vec![1, 2];
-    engine.tell("health_status: unhealthy", 1);
+    engine.send_event("health_status: unhealthy", 1);
     let told = Instant::now();
     for n in [1, 2] {
         let down = lb.when_logged(&format!("backend down pool=p backend={}", name(n)));
         assert!(down.contains("its HEALTHCHECK fails"), "{down}");
     }
-    engine.tell("die", 3);
+    engine.send_event("die", 3);
     lb.when_logged("backend gone pool=p backend=web-3");
-    assert!(told.elapsed() < Duration::from_secs(5), "as long as a request to the engine may take");
+    assert!(told.elapsed() < Duration::from_secs(5), "the timeout of a request to the engine");
     let cause = |n: u8| Some(lb.backends().into_iter().find(|backend| backend.0 == name(n))?.2);
-    eventually("the one that tells", || {
+    eventually("the reason is known", || {
         (cause(2)? == "its HEALTHCHECK fails: the disk is full").then_some(())
     });
     assert_eq!(cause(1).unwrap(), "its HEALTHCHECK fails");
 }
 
 #[test]
-fn another_port_is_served_before_the_old_one_is_left() {
-    let engine = Engine::start(&[1], Mood::Well);
+fn a_new_port_is_up_before_the_old_one_leaves() {
+    let engine = ScriptedEngine::start(&[1], FailureMode::None);
     let [old, new] = [(); 2].map(|()| TcpListener::bind("127.9.0.1:0").unwrap());
     let config = |at: &TcpListener| {
         let port = at.local_addr().unwrap().port();
@@ -329,74 +328,74 @@ fn another_port_is_served_before_the_old_one_is_left() {
 }
 
 #[test]
-fn what_the_list_learns_after_the_event_is_seen_as_well() {
-    let (lb, engine) = start(&[1], Mood::Well);
+fn a_list_that_changes_after_its_event_is_read_again() {
+    let (lb, engine) = start(&[1], FailureMode::None);
     lb.when_up(names(&[1]));
-    engine.when_read(1); // the one soon after the first: from now on nothing is expected for half a minute
-    engine.tell("rename", 1);
-    engine.when_read(1);
+    engine.when_listed(1); // the first repetition
+    engine.send_event("rename", 1);
+    engine.when_listed(1);
     let told = Instant::now();
     engine.list(&[1, 2]);
     lb.when_up(names(&[1, 2]));
-    // At its leisure it would have been half a minute.
+    // The regular interval is half a minute.
     assert!(told.elapsed() < PATIENCE, "{:?}", told.elapsed());
 }
 
 #[test]
-fn a_storm_of_events_is_no_storm_of_readings() {
-    let (lb, engine) = start(&[1], Mood::Well);
+fn a_storm_of_events_is_no_storm_of_listings() {
+    let (lb, engine) = start(&[1], FailureMode::None);
     lb.when_up(names(&[1]));
-    let before = engine.readings();
+    let before = engine.listings();
     for n in 2..=200 {
         engine.list(&(1..=n).collect::<Vec<_>>());
-        engine.tell("start", n);
+        engine.send_event("start", n);
     }
     lb.when_up(names(&(1..=200).collect::<Vec<_>>()));
-    assert!(engine.readings() - before < 50, "{} readings", engine.readings() - before);
+    assert!(engine.listings() - before < 50, "{} listings", engine.listings() - before);
 }
 
 #[test]
-fn an_engine_that_comes_back_is_read_anew_and_who_stayed_is_undisturbed() {
-    let (lb, engine) = start(&[1, 2], Mood::Well);
+fn after_a_reconnect_the_list_is_read_and_remaining_backends_are_not_affected() {
+    let (lb, engine) = start(&[1, 2], FailureMode::None);
     lb.when_up(names(&[1, 2]));
-    let told = engine.tell("rename", 1);
-    engine.when_read(1);
+    let told = engine.send_event("rename", 1);
+    engine.when_listed(1);
     engine.list(&[2, 3]);
     engine.state().subscribers.close();
     lb.when_up(names(&[2, 3]));
-    assert_eq!(engine.since(), Some(told + 1), "what was heard is not wanted again");
+    assert_eq!(engine.since(), Some(told + 1), "no event twice");
     engine.list(&[2]);
     eventually("its events are subscribed to", || (engine.state().subscribers.count() > 0).then_some(()));
-    engine.tell("die", 3);
+    engine.send_event("die", 3);
     lb.when_up(names(&[2]));
     assert_eq!(lb.logged(&["backend joining", "backend=web-2"]).len(), 1);
-    assert!(lb.logged(&["resolve failed"]).is_empty(), "it was there all the time");
+    assert!(lb.logged(&["resolve failed"]).is_empty(), "a short interruption is no failure");
 }
 
 #[test]
-fn an_engine_that_forbids_it_is_told_of_and_asked_less_and_less() {
-    let (lb, engine) = start(&[1], Mood::Secretive);
+fn an_engine_that_refuses_events_is_reported_and_retried_with_back_off() {
+    let (lb, engine) = start(&[1], FailureMode::EventsRefused);
     let told = lb.when_logged("resolve failed");
     assert!(told.contains("forbids it") && told.contains("/events"), "{told}");
-    let asked = || engine.state().asked.iter().filter(|path| path.contains("/events")).count();
+    let asked = || engine.state().requests.iter().filter(|path| path.contains("/events")).count();
     let began = Instant::now();
     eventually("five times", || (asked() >= 5).then_some(()));
     assert!(began.elapsed() > Duration::from_millis(500), "{:?}", began.elapsed());
-    engine.state().mood = Mood::Well;
+    engine.state().failure = FailureMode::None;
     lb.when_up(names(&[1]));
     lb.when_logged("resolved again");
     assert!(lb.logged(&["resolve failed"]).len() <= asked());
 }
 
 #[test]
-fn an_engine_that_is_not_there_or_says_nothing_is_told_of_with_what_to_do() {
+fn an_engine_out_of_reach_is_reported_with_advice() {
     let folder = tempfile::tempdir().unwrap();
     let told = lb(&folder).when_logged("resolve failed");
     assert!(told.contains("there is no such socket") && told.contains("-v /var/run/docker.sock"), "{told}");
     drop(UnixListener::bind(socket(&folder)).unwrap());
     let told = lb(&folder).when_logged("resolve failed");
     assert!(told.contains("connection refused; does the engine run?"), "{told}");
-    let (silent, _engine) = start(&[1], Mood::Silent);
+    let (silent, _engine) = start(&[1], FailureMode::Silent);
     let told = silent.when_logged("resolve failed");
     assert!(told.contains("did not answer within 5s"), "{told}");
     let told = Lb::start(&config("tcp://127.0.0.1:1")).when_logged("resolve failed");

@@ -1,4 +1,4 @@
-//! Finding backends in a file: edits are followed; what makes no sense is told and changes nothing.
+//! Discovery by a file: edits are followed; an invalid file is reported and changes nothing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,12 +12,12 @@ listeners: {l: {bind: 127.0.0.1:0, pool: p, no_backend: http-503}}
 pools: {p: {discover: [{file: backends.yaml, every: 50ms}]}}
 ";
 
-/// A balancer whose file says this.
+/// A balancer with this file.
 fn lb(text: &str) -> Lb {
     Lb::start_in(CONFIG, |folder| fs::write(folder.join("backends.yaml"), text).unwrap())
 }
 
-/// Puts another file in its place, as one should.
+/// Replaces the file by a rename.
 fn replace(lb: &Lb, text: &str) {
     fs::write(lb.folder().join("new"), text).unwrap();
     fs::rename(lb.folder().join("new"), lb.folder().join("backends.yaml")).unwrap();
@@ -37,7 +37,7 @@ fn ask(lb: &Lb) -> String {
 }
 
 #[test]
-fn backends_follow_the_file_whether_it_is_written_over_or_replaced() {
+fn backends_follow_an_overwritten_and_a_replaced_file() {
     let [a, b, c] = ["a", "b", "c"].map(Backend::http);
     let lb = lb(&list(&[("one", &a), ("two", &b)]));
     lb.when_up(names(&["one", "two"]));
@@ -49,7 +49,7 @@ fn backends_follow_the_file_whether_it_is_written_over_or_replaced() {
     fs::write(lb.folder().join("backends.yaml"), list(&[("three", &c)])).unwrap();
     lb.when_up(names(&["three"]));
     assert_eq!(ask(&lb), "c");
-    // Who stayed in the list was never disturbed.
+    // A backend that stays in the list is not affected.
     assert_eq!(lb.logged(&["backend joining", "backend=three"]).len(), 1);
     lb.when_logged_times(1, &["backend=two", "from=up"]);
 }
@@ -75,7 +75,7 @@ fn weights_and_backups_are_followed_too() {
 }
 
 #[test]
-fn a_broken_edit_keeps_the_last_good_list_and_each_mistake_is_told_once() {
+fn an_invalid_edit_keeps_the_last_valid_list_and_is_logged_once() {
     let a = Backend::http("a");
     let good = list(&[("one", &a)]);
     let lb = lb(&good);
@@ -84,17 +84,17 @@ fn a_broken_edit_keeps_the_last_good_list_and_each_mistake_is_told_once() {
     replace(&lb, &format!("{good}- {{adress: 10.0.0.1:80}}\n"));
     let first = lb.when_logged("result=invalid");
     assert!(
-        first.contains("backends.yaml:2:4: ") && first.contains("what was read before stands"),
+        first.contains("backends.yaml:2:4: ") && first.contains("the last valid list stays in use"),
         "{first}"
     );
     assert!(first.contains("did you mean"), "{first}");
     replace(&lb, &format!("{good}- nonsense\n"));
-    eventually("the other mistake is told", || (told().len() == 2).then_some(()));
+    eventually("the other mistake is logged", || (told().len() == 2).then_some(()));
     assert!(told()[1].contains("backends.yaml:2:3: "), "{:?}", told());
-    // Looked at many times more, it is not told again.
+    // It is read many more times, and not logged again.
     let looks = || lb.metric("pointsman_resolutions_total{pool=\"p\",result=\"invalid\"}");
     let before = looks();
-    eventually("it is looked at again", || (looks() > before + 5.0).then_some(()));
+    eventually("it is read again", || (looks() > before + 5.0).then_some(()));
     assert_eq!(told().len(), 2);
     assert_eq!(ask(&lb), "a");
     assert_eq!(lb.logged(&["backend=one", "from=up"]).len(), 0);
@@ -104,7 +104,7 @@ fn a_broken_edit_keeps_the_last_good_list_and_each_mistake_is_told_once() {
 }
 
 #[test]
-fn a_file_that_vanishes_changes_nothing_and_one_that_comes_is_read() {
+fn a_missing_file_changes_nothing_and_a_new_one_is_read() {
     let [a, b] = ["a", "b"].map(Backend::http);
     let lb = Lb::start(CONFIG);
     let told = lb.when_logged("result=invalid");
@@ -114,14 +114,14 @@ fn a_file_that_vanishes_changes_nothing_and_one_that_comes_is_read() {
     lb.when_up(names(&["one"]));
     lb.when_logged("resolved again");
     fs::remove_file(lb.folder().join("backends.yaml")).unwrap();
-    eventually("it is told", || (lb.logged(&["result=invalid"]).len() == 2).then_some(()));
+    eventually("it is logged", || (lb.logged(&["result=invalid"]).len() == 2).then_some(()));
     assert_eq!(ask(&lb), "a");
     replace(&lb, &list(&[("two", &b)]));
     lb.when_up(names(&["two"]));
 }
 
 #[test]
-fn an_empty_list_is_a_list_and_an_empty_file_is_none() {
+fn an_empty_list_is_valid_and_an_empty_file_is_not() {
     let a = Backend::http("a");
     let lb = lb(&list(&[("one", &a)]));
     lb.when_up(names(&["one"]));
@@ -135,8 +135,8 @@ fn an_empty_list_is_a_list_and_an_empty_file_is_none() {
 }
 
 #[test]
-fn a_link_two_folders_up_that_moves_is_followed() {
-    // As Kubernetes gives a ConfigMap to a container: backends.yaml -> ..data/backends.yaml, ..data -> ..1.
+fn a_replaced_symbolic_link_two_folders_up_is_followed() {
+    // As Kubernetes mounts a ConfigMap: backends.yaml -> ..data/backends.yaml, ..data -> ..1.
     let [a, b] = ["a", "b"].map(Backend::http);
     let lb = Lb::start_in(CONFIG, |folder| {
         for (version, text) in [("..1", list(&[("one", &a)])), ("..2", list(&[("two", &b)]))] {

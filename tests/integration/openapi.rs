@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::backend::Backend;
-use crate::support::engine::Engine;
+use crate::support::engine::FakeEngine;
 use crate::support::peers::connect;
 use crate::support::{Lb, Limited, TOOL, connect_to, eventually, skip, static_list};
 use serde_json::{Value, json};
@@ -257,7 +257,7 @@ fn every_response_matches_its_schema() {
 
 #[test]
 fn every_response_about_replicas_matches_its_schema() {
-    let (engine, server) = (Engine::away(), Backend::http("a"));
+    let (engine, server) = (FakeEngine::unreachable(), Backend::http("a"));
     let config = format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
 pools: {{p: {{replicas: {{image: web, port: {}, engine: \"{}\", min: 1, max: 3}}}}}}",

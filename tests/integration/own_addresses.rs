@@ -9,7 +9,7 @@ use crate::support::backend::Backend;
 use crate::support::dns::Dns;
 use crate::support::network::is_inside;
 use crate::support::{Lb, PATIENCE, eventually, free_port, http_get};
-use pointsman::cli::demo::zone::Service;
+use pointsman::cli::demo::zone::ServiceRecord;
 use serde_json::json;
 
 /// Waits until the only backend of the only pool is refused; returns the cause.
@@ -43,7 +43,8 @@ fn an_srv_record_that_names_the_admin_server_does_not_make_clients_operators() {
          pools: {{p: {{balance: weighted, panic: 100%, discover: [{{srv: {NAME}, server: '{}', every: 100ms}}]}}}}\n",
         dns.server.address
     ));
-    let service = Service { priority: 0, weight: 1, port: lb.admin().port(), target: "a.test".to_owned() };
+    let service =
+        ServiceRecord { priority: 0, weight: 1, port: lb.admin().port(), target: "a.test".to_owned() };
     dns.zone.set_services(NAME, [service]);
     assert_eq!(when_refused(&lb), format!("refused: {} is this balancer's own admin server", lb.admin()));
     let told = lb.when_logged("backend down");

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::support::backend::Backend;
-use crate::support::engine::Engine;
+use crate::support::engine::FakeEngine;
 use crate::support::{Lb, connect_to, eventually};
 use serde_json::{Value, json};
 
@@ -21,14 +21,14 @@ fn server() -> Backend {
 }
 
 /// A configuration with one pool whose replicas are at this engine; `more` has further keys.
-fn config(engine: &Engine, server: &Backend, more: &str) -> String {
+fn config(engine: &FakeEngine, server: &Backend, more: &str) -> String {
     format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{replicas: {}}}}}",
         replicas(engine, server, more)
     )
 }
 
-fn replicas(engine: &Engine, server: &Backend, more: &str) -> String {
+fn replicas(engine: &FakeEngine, server: &Backend, more: &str) -> String {
     let port = server.address.port();
     format!("{{image: web, port: {port}, engine: \"{}\", {more}}}", engine.address())
 }
@@ -70,7 +70,7 @@ fn connect(address: SocketAddr) -> (TcpStream, String) {
 
 #[test]
 fn replicas_are_listed_added_and_removed_in_the_documented_shapes() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let more = "min: 2, max: 6, network: n, env: {MODE: fast, SERVER_ID: mine}, command: [serve, --now]";
     let lb = Lb::start(&config(&engine, &server, more));
     lb.when_up(strings(&["Server 1", "Server 2"]));
@@ -108,7 +108,7 @@ fn replicas_are_listed_added_and_removed_in_the_documented_shapes() {
 
 #[test]
 fn an_invalid_request_is_refused_in_one_shape_and_changes_nothing() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 2, max: 4"));
     lb.when_up(strings(&["Server 1", "Server 2"]));
     let longer = "<Error> Length of hostname list is more than";
@@ -180,7 +180,7 @@ fn an_invalid_request_is_refused_in_one_shape_and_changes_nothing() {
 
 #[test]
 fn an_addition_that_fails_half_way_is_undone() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 9"));
     lb.when_up(strings(&["Server 1"]));
     engine.state().starts_left = Some(2);
@@ -206,7 +206,7 @@ fn an_addition_that_fails_half_way_is_undone() {
 
 #[test]
 fn a_replica_that_runs_although_its_start_failed_is_removed() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 9"));
     lb.when_up(strings(&["Server 1"]));
     (engine.state().unsure, engine.state().removals_fail) = (true, 1);
@@ -220,7 +220,7 @@ fn a_replica_that_runs_although_its_start_failed_is_removed() {
 
 #[test]
 fn a_command_is_dropped_when_its_client_has_disconnected() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 9"));
     lb.when_up(strings(&["Server 1"]));
     engine.state().busy = true;
@@ -250,7 +250,7 @@ fn a_command_is_dropped_when_its_client_has_disconnected() {
 
 #[test]
 fn a_removed_replica_finishes_its_connections_first() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 9"));
     lb.when_up(strings(&["Server 1"]));
     lb.request("POST", "/add", r#"{"n": 2, "hostnames": ["Server 2", "Server 3"]}"#);
@@ -276,7 +276,7 @@ fn a_removed_replica_finishes_its_connections_first() {
 
 #[test]
 fn a_replica_that_exceeds_its_drain_timeout_is_stopped() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 0, max: 9, drain: 700ms"));
     lb.request("POST", "/add", r#"{"n": 1}"#);
     lb.when_up(strings(&["Server 1"]));
@@ -289,7 +289,7 @@ fn a_replica_that_exceeds_its_drain_timeout_is_stopped() {
 
 #[test]
 fn a_replica_that_exits_is_replaced_under_its_name_and_counted() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 2, max: 4"));
     lb.when_up(strings(&["Server 1", "Server 2"]));
     let before = engine.address_of("Server 1");
@@ -322,7 +322,7 @@ fn a_replica_that_exits_is_replaced_under_its_name_and_counted() {
 
 #[test]
 fn replicas_outlive_pointsman_and_are_found_again() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let config = config(&engine, &server, "min: 1, max: 4");
     let mut lb = Lb::start(&config);
     lb.request("POST", "/add", r#"{"n": 2, "hostnames": ["a", "b"]}"#);
@@ -351,7 +351,7 @@ fn replicas_outlive_pointsman_and_are_found_again() {
 
 #[test]
 fn without_an_engine_errors_have_advice_and_the_rest_works() {
-    let (engine, server) = (Engine::away(), server());
+    let (engine, server) = (FakeEngine::unreachable(), server());
     let replicas = replicas(&engine, &server, "min: 1, max: 4");
     let config = format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}, m: {{bind: 127.0.0.1:0, pool: q}}}}\n\
@@ -378,7 +378,7 @@ fn without_an_engine_errors_have_advice_and_the_rest_works() {
 
 #[test]
 fn concurrent_commands_are_executed_one_after_the_other() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 0, max: 5"));
     let statuses: Vec<u16> = std::thread::scope(|scope| {
         let add = || lb.request("POST", "/add", r#"{"n": 2}"#).0;
@@ -395,7 +395,7 @@ fn concurrent_commands_are_executed_one_after_the_other() {
 
 #[test]
 fn with_several_pools_the_request_must_name_one() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let (one, two) =
         (replicas(&engine, &server, "min: 1"), replicas(&engine, &server, "min: 1, group: other"));
     let lb = Lb::start(&format!(
@@ -419,7 +419,7 @@ fn with_several_pools_the_request_must_name_one() {
 
 #[test]
 fn matching_containers_are_adopted() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     engine.run("server_1", json!({}));
     engine.run("other", json!({}));
     let lb = Lb::start(&config(&engine, &server, "min: 0, adopt: server_*"));
@@ -466,7 +466,7 @@ fn replicas_of(lb: &Lb) -> Value {
 
 #[test]
 fn an_adopted_container_that_is_restarted_is_not_replaced() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     engine.run("server_1", json!({}));
     let lb = Lb::start(&config(&engine, &server, "min: 0, adopt: server_*"));
     lb.when_up(strings(&["server_1"]));
@@ -479,13 +479,13 @@ fn an_adopted_container_that_is_restarted_is_not_replaced() {
     let told = lb.when_logged("replica exited; the engine restarts it");
     assert!(told.contains("exit code 3"), "{told}");
     assert_eq!((listed(&lb), replicas_of(&lb)["running"].clone()), (strings(&["server_1"]), json!(0)));
-    engine.back("server_1", "restarting");
+    engine.restart("server_1", "restarting");
     lb.when_up(strings(&["server_1"]));
     stage("running");
     // By an operator, who stops it first.
     engine.kill("server_1");
     stage("waiting");
-    engine.back("server_1", "exited");
+    engine.restart("server_1", "exited");
     lb.when_up(strings(&["server_1"]));
     stage("running");
     assert_eq!(listed(&lb), strings(&["server_1"]));
@@ -494,7 +494,7 @@ fn an_adopted_container_that_is_restarted_is_not_replaced() {
 
 #[test]
 fn containers_of_a_former_group_are_reported() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, group: old"));
     lb.when_up(strings(&["Server 1"]));
     assert!(lb.reload(&config(&engine, &server, "min: 1, group: new")).contains("applied"));
@@ -509,7 +509,7 @@ fn containers_of_a_former_group_are_reported() {
 
 #[test]
 fn two_pointsmans_of_one_group_are_reported() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let config = config(&engine, &server, "min: 1, max: 5");
     let one = Lb::start(&config);
     one.when_up(strings(&["Server 1"]));
@@ -528,7 +528,7 @@ fn two_pointsmans_of_one_group_are_reported() {
 
 #[test]
 fn a_reload_changes_limits_at_once_and_the_image_for_later_starts() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let with = |more: &str| config(&engine, &server, more);
     let lb = Lb::start(&with("min: 1, max: 2"));
     lb.when_up(strings(&["Server 1"]));
@@ -556,7 +556,7 @@ fn a_reload_changes_limits_at_once_and_the_image_for_later_starts() {
 fn event_streams_are_read_or_closed_while_a_replica_drains() {
     /// Far more than the buffers of both sockets hold.
     const BYTES: usize = 8 << 20;
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let lb = Lb::start(&config(&engine, &server, "min: 1, max: 2"));
     assert_eq!(lb.request("POST", "/add", r#"{"n": 1}"#).0, 200);
     lb.when_up(strings(&["Server 1", "Server 2"]));
@@ -565,12 +565,12 @@ fn event_streams_are_read_or_closed_while_a_replica_drains() {
     let (status, body) = lb.request("DELETE", "/rm", r#"{"n": 1, "hostnames": ["Server 2"]}"#);
     assert_eq!((status, names(&body)), (200, strings(&["Server 1"])));
     let all_written = || (engine.state().events.unwritten() == 0).then_some(());
-    engine.tell_of_others(BYTES);
+    engine.send_other_events(BYTES);
     eventually("the pool reads the events while a replica drains", all_written);
     let without =
         "listeners: {l: {bind: 127.0.0.1:0, pool: p}}\npools: {p: {discover: [{static: [127.0.0.1:9]}]}}";
     assert!(lb.reload(without).contains("applied"));
-    engine.tell_of_others(BYTES);
+    engine.send_other_events(BYTES);
     eventually("a pool without replicas leaves no event unread", all_written);
     assert_eq!(engine.address_of("Server 2"), second, "it is still draining");
     drop(held);
@@ -579,7 +579,7 @@ fn event_streams_are_read_or_closed_while_a_replica_drains() {
 
 #[test]
 fn the_number_follows_the_load_and_a_dry_run_only_reports() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let autoscale = |more: &str| {
         let times = "up_after: 200ms, down_after: 500ms, cooldown: 100ms";
         format!("min: 2, max: 5, autoscale: {{connections_per_backend: 10, {times}, step: 9{more}}}")
@@ -602,7 +602,7 @@ fn the_number_follows_the_load_and_a_dry_run_only_reports() {
         .map(|decision| decision["to"].as_u64() > decision["from"].as_u64())
         .collect();
     assert!(ups.is_sorted_by(|before, after| before >= after), "it does not flap: {decisions}");
-    let (engine, lb) = (Engine::start(), lb);
+    let (engine, lb) = (FakeEngine::start(), lb);
     drop(lb);
     let lb = Lb::start(&config(&engine, &server, &autoscale(", dry_run: true")));
     lb.when_up(strings(&["Server 1", "Server 2"]));
@@ -617,7 +617,7 @@ fn the_number_follows_the_load_and_a_dry_run_only_reports() {
 
 #[test]
 fn autoscaling_removes_no_adopted_container() {
-    let (engine, server) = (Engine::start(), server());
+    let (engine, server) = (FakeEngine::start(), server());
     let scale = "autoscale: {connections_per_backend: 10, down_after: 300ms, cooldown: 100ms, step: 9}";
     let lb = Lb::start(&config(&engine, &server, &format!("min: 2, max: 9, adopt: server_*, {scale}")));
     lb.when_up(strings(&["Server 1", "Server 2"]));

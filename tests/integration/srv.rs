@@ -1,4 +1,4 @@
-//! Finding backends by SRV records: a name server of the test's own, real backends on loopback ports.
+//! Discovery by SRV records, with a name server in the test and backends on loopback ports.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,13 +6,13 @@ use std::net::IpAddr;
 use crate::support::backend::Backend;
 use crate::support::dns::Dns;
 use crate::support::{Lb, eventually, http_get};
-use pointsman::cli::demo::zone::{Mode, Service};
+use pointsman::cli::demo::zone::{AnswerMode, ServiceRecord};
 
 const NAME: &str = "_web._tcp.shop.test";
-/// A busy machine has a second to answer a check, and what is in doubt is looked at again soon.
+/// A timeout of one second for a busy machine, and a fast interval after a failure.
 const CHECKS: &str = "    health: {http: /health, every: 1s, timeout: 1s, fast_every: 100ms}\n";
 
-/// A balancer that finds its backends there, with more settings for the source and for the pool.
+/// A balancer that uses this name server, with more settings for the source and for the pool.
 fn lb(dns: &Dns, source: &str, pool: &str) -> Lb {
     Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    balance: weighted\n    \
@@ -21,11 +21,11 @@ fn lb(dns: &Dns, source: &str, pool: &str) -> Lb {
     ))
 }
 
-fn service(priority: u16, weight: u16, port: u16, target: &str) -> Service {
-    Service { priority, weight, port, target: target.to_owned() }
+fn service(priority: u16, weight: u16, port: u16, target: &str) -> ServiceRecord {
+    ServiceRecord { priority, weight, port, target: target.to_owned() }
 }
 
-/// A name server with the hosts a.test, b.test and c.test, all of which are this machine.
+/// A name server with the hosts a.test, b.test and c.test, all on this machine.
 fn dns() -> Dns {
     let dns = Dns::start();
     for host in ["a.test", "b.test", "c.test"] {
@@ -34,7 +34,7 @@ fn dns() -> Dns {
     dns
 }
 
-/// Who answers so many requests, and how many each.
+/// The number of responses of each backend to so many requests.
 fn asked(lb: &Lb, times: usize) -> BTreeMap<String, usize> {
     let mut answers = BTreeMap::new();
     for _ in 0..times {
@@ -47,7 +47,7 @@ fn counts(counts: &[(&str, usize)]) -> BTreeMap<String, usize> {
     counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }
 
-/// Waits for so many more good answers of DNS.
+/// Waits for so many more successful answers of DNS.
 fn more_answers(lb: &Lb, more: f64) {
     let answers = || lb.metric("pointsman_resolutions_total{pool=\"p\",result=\"ok\"}");
     let before = answers();
@@ -77,7 +77,7 @@ fn port_weight_and_priority_are_taken_from_the_records() {
     let lb = lb(&dns, "", CHECKS);
     lb.when_up(vec![name_a.clone(), name_b.clone(), name_c.clone()]);
     assert_eq!(asked(&lb, 40), counts(&[("a", 10), ("b", 30)]));
-    // The greater priority is for when none of the lower one is left.
+    // The larger number is used when no backend of the smaller one is left.
     a.kill();
     lb.when_up(vec![name_b, name_c.clone()]);
     assert_eq!(asked(&lb, 4), counts(&[("b", 4)]));
@@ -90,11 +90,11 @@ fn port_weight_and_priority_are_taken_from_the_records() {
 }
 
 #[test]
-fn records_that_come_go_and_change_are_followed() {
+fn added_removed_and_changed_records_are_followed() {
     let dns = dns();
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let (port_a, port_b) = (a.address.port(), b.address.port());
-    // Both on one host, as an orchestrator places them.
+    // Both on one host, as with an orchestrator.
     let (name_a, name_b) = (format!("a.test:{port_a}"), format!("a.test:{port_b}"));
     dns.zone.set_services(NAME, [service(0, 1, port_a, "a.test")]);
     let lb = lb(&dns, "        flap: 300ms\n", CHECKS);
@@ -104,7 +104,7 @@ fn records_that_come_go_and_change_are_followed() {
     dns.zone.set_services(NAME, [service(0, 4, port_a, "a.test"), service(0, 1, port_b, "a.test")]);
     eventually("the weight is taken over", || (weights(&lb)[&name_a] == 4).then_some(()));
     assert_eq!(asked(&lb, 10), counts(&[("a", 8), ("b", 2)]));
-    assert!(lb.logged(&["backend gone"]).is_empty(), "none of this is another backend");
+    assert!(lb.logged(&["backend gone"]).is_empty(), "both are the same backends as before");
     dns.zone.set_services(NAME, [service(0, 1, port_b, "a.test")]);
     lb.when_up(vec![name_b]);
     let gone = lb.when_logged("backend gone");
@@ -112,8 +112,8 @@ fn records_that_come_go_and_change_are_followed() {
 }
 
 #[test]
-fn a_target_that_cannot_be_resolved_keeps_its_addresses_while_its_record_is_there() {
-    for mode in [Mode::ServFail, Mode::Silent] {
+fn a_target_that_cannot_be_resolved_keeps_its_addresses_while_its_record_stays() {
+    for mode in [AnswerMode::ServFail, AnswerMode::Silent] {
         let dns = dns();
         let (a, b) = (Backend::http("a"), Backend::http("b"));
         let (service_a, service_b) =
@@ -125,22 +125,22 @@ fn a_target_that_cannot_be_resolved_keeps_its_addresses_while_its_record_is_ther
         lb.when_up(vec![name_a.clone(), name_b.clone()]);
         dns.zone.set_mode_of("b.test", mode);
         let told = lb.when_logged("target=b.test");
-        assert!(told.contains("resolve failed") && told.contains("stands for now"), "{told}");
+        assert!(told.contains("resolve failed") && told.contains("stays in use"), "{told}");
         more_answers(&lb, 5.0);
         lb.when_up(vec![name_a.clone(), name_b]);
-        assert_eq!(lb.logged(&["resolve failed", "target=b.test"]).len(), 1, "told once");
-        dns.zone.set_mode_of("b.test", Mode::Answer);
+        assert_eq!(lb.logged(&["resolve failed", "target=b.test"]).len(), 1, "logged once");
+        dns.zone.set_mode_of("b.test", AnswerMode::Answer);
         lb.when_logged("resolved again source=\"srv _web._tcp.shop.test\" target=b.test");
-        // One that does not exist is another matter, and so is a record that is not there.
+        // A target that does not exist leaves, and so does one whose record is removed.
         dns.zone.forget("b.test");
         lb.when_up(vec![name_a.clone()]);
         dns.zone.set("b.test", [IpAddr::from([127, 0, 0, 1])]);
         dns.zone.set_services(NAME, [service_a.clone(), service_b]);
         eventually("it is back", || (lb.backends().len() == 2).then_some(()));
-        let again = lb.logged(&["stands for now", "target=b.test"]).len() + 1;
+        let again = lb.logged(&["stays in use", "target=b.test"]).len() + 1;
         dns.zone.set_mode_of("b.test", mode);
         eventually("told again", || {
-            (lb.logged(&["stands for now", "target=b.test"]).len() >= again).then_some(())
+            (lb.logged(&["stays in use", "target=b.test"]).len() >= again).then_some(())
         });
         dns.zone.set_services(NAME, [service_a]);
         lb.when_up(vec![name_a]);
@@ -148,7 +148,7 @@ fn a_target_that_cannot_be_resolved_keeps_its_addresses_while_its_record_is_ther
 }
 
 #[test]
-fn the_ways_of_finding_nothing_are_told_apart() {
+fn each_kind_of_failed_resolution_is_reported() {
     let dns = dns();
     let lb = lb(&dns, "", "");
     let eventually_counted = |result: &str| {
@@ -157,27 +157,27 @@ fn the_ways_of_finding_nothing_are_told_apart() {
         eventually(result, || (lb.metric(&series) > before).then_some(()));
     };
     eventually_counted("nxdomain");
-    assert!(lb.when_logged("resolve failed").contains("knows no name"));
+    assert!(lb.when_logged("resolve failed").contains("NXDOMAIN"));
     dns.zone.set_services(NAME, []);
     eventually_counted("empty");
-    dns.zone.set_mode(Mode::ServFail);
+    dns.zone.set_mode(AnswerMode::ServFail);
     eventually_counted("server_failure");
-    dns.zone.set_mode(Mode::Silent);
+    dns.zone.set_mode(AnswerMode::Silent);
     eventually_counted("timeout");
-    dns.zone.set_mode(Mode::Answer);
+    dns.zone.set_mode(AnswerMode::Answer);
     // "The service is decidedly not available at this domain."
     dns.zone.set_services(NAME, [service(0, 0, 0, ".")]);
     eventually_counted("empty");
-    // Whom it names is known, but not where any of them is.
+    // The targets are known, but not their addresses.
     dns.zone.set_services(NAME, [service(0, 0, 5000, "a.test")]);
-    dns.zone.set_mode_of("a.test", Mode::ServFail);
+    dns.zone.set_mode_of("a.test", AnswerMode::ServFail);
     eventually_counted("server_failure");
-    dns.zone.set_mode_of("a.test", Mode::Answer);
+    dns.zone.set_mode_of("a.test", AnswerMode::Answer);
     eventually_counted("ok");
 }
 
 #[test]
-fn an_answer_too_long_for_udp_is_asked_for_again_over_tcp() {
+fn a_truncated_answer_is_retried_over_tcp() {
     let dns = dns();
     dns.zone.set_services(NAME, (0..200).map(|n| service(0, 1, 5000 + n, "a.test")));
     dns.zone.limit_udp(Some(512));
@@ -185,20 +185,20 @@ fn an_answer_too_long_for_udp_is_asked_for_again_over_tcp() {
     eventually("all are found", || (lb.backends().len() == 200).then_some(()));
     assert!(dns.zone.queries().tcp > 0);
     more_answers(&lb, 5.0);
-    assert!(lb.logged(&["backend gone"]).is_empty(), "and none of them comes and goes");
+    assert!(lb.logged(&["backend gone"]).is_empty(), "none of them flaps");
 }
 
 #[test]
-fn addresses_that_an_answer_brings_along_are_not_asked_for() {
+fn additional_addresses_are_not_queried() {
     let dns = dns();
-    dns.zone.bring_along(true);
+    dns.zone.set_additionals(true);
     dns.zone.set_services(NAME, [service(0, 1, 5000, "a.test"), service(0, 1, 5000, "b.test")]);
-    // Whatever it is asked for these names is met with failure.
+    // Any query for these names fails.
     for host in ["a.test", "b.test"] {
-        dns.zone.set_mode_of(host, Mode::ServFail);
+        dns.zone.set_mode_of(host, AnswerMode::ServFail);
     }
     let lb = lb(&dns, "        family: 4\n", "");
-    // Both are 127.0.0.1:5000, and so one backend with the weight of two.
+    // Both are 127.0.0.1:5000, so they are one backend with both weights.
     lb.when_up(vec!["a.test:5000".into()]);
     assert_eq!(weights(&lb)["a.test:5000"], 2);
     more_answers(&lb, 5.0);

@@ -1,4 +1,4 @@
-//! Who is used when not everybody is well: backups, panic, and those who are left alone for a while.
+//! Pools with failed backends: backups, panic, ejection and slow start.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use crate::support::backend::{self, Backend};
 use crate::support::peers::reset;
 use crate::support::{Lb, PATIENCE, eventually, http_get, static_list};
 
-/// Quick, and each result counts. By TCP: the kernel lets a check in however late the backend's own turn is.
+/// A short interval; each result changes the state. By TCP: the kernel accepts a check even if the backend is slow.
 const CHECKED: &str = ", health: {tcp: {}, every: 100ms, timeout: 100ms, rise: 1, fall: 1}";
 
 fn start(discover: &str, settings: &str) -> Lb {
@@ -20,7 +20,7 @@ pools: {{web: {{discover: {discover}{settings}}}}}"
     ))
 }
 
-/// A server that leaves the end of each connection to `serve`.
+/// A server that handles each connection with `serve`.
 fn serving(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -57,7 +57,7 @@ fn a_backup_serves_only_while_no_primary_is_up() {
 }
 
 #[test]
-fn a_client_that_no_primary_takes_is_served_by_a_backup_before_any_check_has_noticed() {
+fn a_client_is_retried_on_a_backup_before_any_check_fails() {
     let [mut first, mut second, backup] = ["first", "second", "backup"].map(Backend::http);
     let discover = format!(
         "[{{static: [{}, {}, {{address: {}, backup: true}}]}}]",
@@ -73,7 +73,7 @@ fn a_client_that_no_primary_takes_is_served_by_a_backup_before_any_check_has_not
 }
 
 #[test]
-fn with_panic_a_pool_whose_checks_all_fail_is_used_all_the_same() {
+fn with_panic_a_pool_whose_checks_all_fail_is_used() {
     let backends = ["a", "b"].map(Backend::http);
     let lb = start(
         &static_list(&[backends[0].address, backends[1].address]),
@@ -88,16 +88,16 @@ fn with_panic_a_pool_whose_checks_all_fail_is_used_all_the_same() {
 }
 
 #[test]
-fn with_panic_a_connection_lives_on_though_the_checks_still_fail() {
+fn with_panic_connections_stay_open_while_checks_fail() {
     let ended = Arc::new(AtomicBool::new(false));
     let theirs = Arc::clone(&ended);
-    // Slow enough that a worker ticks several times meanwhile; its health is never a good one.
+    // Slow enough for several ticks of a worker; its check never passes.
     let backend = serving(move |mut stream| {
         let theirs = Arc::clone(&theirs);
         std::thread::spawn(move || {
             let mut request = [0; 512];
             let read = stream.read(&mut request).unwrap_or(0);
-            // A check whose time was up before it could ask is no client either.
+            // A check that timed out before its request is no client, either.
             if read == 0 || request[..read].starts_with(b"GET /health") {
                 let _ =
                     stream.write_all(b"HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
@@ -121,7 +121,7 @@ fn with_panic_a_connection_lives_on_though_the_checks_still_fail() {
 }
 
 #[test]
-fn who_resets_each_client_is_left_alone_for_a_while_and_tried_again() {
+fn a_backend_that_resets_clients_is_ejected_and_tried_again() {
     let broken = Arc::new(AtomicBool::new(true));
     let theirs = Arc::clone(&broken);
     let moody = serving(move |mut stream| {
@@ -147,8 +147,8 @@ fn who_resets_each_client_is_left_alone_for_a_while_and_tried_again() {
 }
 
 #[test]
-fn who_answers_much_later_than_the_others_is_left_alone_for_a_while() {
-    // Far above what the others take on a busy machine.
+fn a_backend_much_slower_than_the_others_is_ejected() {
+    // Far above the others' latency on a busy machine.
     const DELAY: Duration = Duration::from_secs(1);
     let slow = Backend::serving(|mut stream| {
         let _ = backend::read_request(&mut stream);
@@ -160,7 +160,7 @@ fn who_answers_much_later_than_the_others_is_left_alone_for_a_while() {
         &static_list(&[slow.address, others[0].address, others[1].address]),
         ", eject: {failures: off, for: 10m, slow: {factor: 3, floor: 100ms, answers: 3, every: 3s}}",
     );
-    // Enough at once that its answers are enough each time somebody looks.
+    // Enough connections for a judgment at each evaluation.
     eventually("it is ejected", || {
         std::thread::scope(|scope| _ = [(); 6].map(|()| scope.spawn(|| answer(&lb))));
         (state(&lb, slow.address) == "ejected").then_some(())
@@ -171,7 +171,7 @@ fn who_answers_much_later_than_the_others_is_left_alone_for_a_while() {
 }
 
 #[test]
-fn who_came_up_gets_its_share_little_by_little() {
+fn slow_start_raises_the_share_gradually() {
     let [early, mut late] = ["early", "late"].map(Backend::http);
     late.kill();
     let lb = start(&static_list(&[early.address, late.address]), &format!(", slow_start: 2s{CHECKED}"));
@@ -180,7 +180,7 @@ fn who_came_up_gets_its_share_little_by_little() {
         let one = backends.into_iter().find(|b| b["name"] == of.address.to_string()).unwrap();
         if one["state"] == "up" { one["ramp"].as_u64().unwrap() } else { 0 }
     };
-    eventually("the early one has its whole share", || (ramp(&early) == 100).then_some(()));
+    eventually("the early one has its full share", || (ramp(&early) == 100).then_some(()));
     late.revive();
     lb.when_up(vec![early.address.to_string(), late.address.to_string()]);
     let (mut names, began) = (Vec::new(), Instant::now());
@@ -195,7 +195,7 @@ fn who_came_up_gets_its_share_little_by_little() {
 }
 
 #[test]
-fn who_serves_is_told_when_that_changes_and_a_start_is_no_alarm() {
+fn a_change_of_the_serving_tier_is_logged_but_not_at_the_start() {
     let [mut primary, mut backup] = ["primary", "backup"].map(Backend::http);
     let discover =
         format!("[{{static: [{}, {{address: {}, backup: true}}]}}]", primary.address, backup.address);
@@ -206,7 +206,7 @@ fn who_serves_is_told_when_that_changes_and_a_start_is_no_alarm() {
     backup.kill();
     lb.when_logged("panic: too few backends are up, so all are used");
     backup.revive();
-    eventually("it is told again", || (lb.logged(&["no primary is up"]).len() == 2).then_some(()));
+    eventually("it is logged again", || (lb.logged(&["no primary is up"]).len() == 2).then_some(()));
     primary.revive();
     lb.when_logged("primaries are used again");
 }

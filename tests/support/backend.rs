@@ -1,4 +1,4 @@
-//! Backends of the tests' own: small TCP servers in threads.
+//! Backends in the test process: small TCP servers in threads.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,14 +17,14 @@ type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
 /// A TCP server in a thread, which can be killed and started again on the same address.
 pub struct Backend {
     pub address: SocketAddr,
-    /// The address is its own also while it is dead.
+    /// Its address, also while it is killed.
     _held: Socket,
     pub accepted: Arc<AtomicUsize>,
     serve: Serve,
-    running: Option<Running>,
+    running: Option<ServingThread>,
 }
 
-struct Running {
+struct ServingThread {
     stop: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
     thread: JoinHandle<()>,
@@ -36,7 +36,7 @@ impl Backend {
         Self::serving_at("127.0.0.1:0".parse().unwrap(), serve).unwrap()
     }
 
-    /// The same at an address that may be taken.
+    /// The same at a given address, which may be taken.
     pub fn serving_at(
         address: SocketAddr,
         serve: impl Fn(TcpStream) + Send + Sync + 'static,
@@ -49,7 +49,7 @@ impl Backend {
         Ok(backend)
     }
 
-    /// An HTTP server that answers every request with `name`, and /health with ok.
+    /// An HTTP server that responds to every request with `name`, and to /health with ok.
     pub fn http(name: &str) -> Self {
         let name = name.to_owned();
         Self::serving(move |stream| http(stream, &name))
@@ -60,7 +60,7 @@ impl Backend {
         Self::serving_at(address, move |stream| http(stream, &name))
     }
 
-    /// A server that sends back what it is sent, and ends when its client does.
+    /// A server that echoes, and closes when its client does.
     pub fn echo() -> Self {
         Self::serving(|mut stream| {
             let mut reader = stream.try_clone().unwrap();
@@ -69,11 +69,11 @@ impl Backend {
         })
     }
 
-    /// Stops listening and resets every open connection, as the end of a process does at worst.
+    /// Stops listening and resets all connections, like the worst exit of a process.
     pub fn kill(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect_timeout(&self.address, PATIENCE); // wakes the accept
+        let _ = TcpStream::connect_timeout(&self.address, PATIENCE); // wakes up accept
         join_within(running.thread, "a backend that is killed accepts no more");
         for stream in running.open.lock().unwrap().drain(..) {
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
@@ -81,7 +81,7 @@ impl Backend {
         }
     }
 
-    /// Listens again, on the same address.
+    /// Listens again on the same address.
     pub fn revive(&mut self) {
         self.listen().unwrap();
     }
@@ -118,7 +118,7 @@ impl Backend {
                 });
             }
         });
-        self.running = Some(Running { stop, open, thread });
+        self.running = Some(ServingThread { stop, open, thread });
         Ok(())
     }
 }

@@ -1,14 +1,14 @@
-//! A name server of the tests' own.
+//! A name server in the test process.
 
 use std::net::IpAddr;
 
-use pointsman::cli::demo::zone::{Server, Zone};
+use pointsman::cli::demo::zone::{DnsServer, Zone};
 use tokio::runtime::Runtime;
 
-/// A name server, and the runtime that it lives in.
+/// A name server and its runtime.
 pub struct Dns {
     pub zone: Zone,
-    pub server: Server,
+    pub server: DnsServer,
     _runtime: Runtime,
 }
 
@@ -17,11 +17,12 @@ impl Dns {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let zone = Zone::new();
-        let server = runtime.block_on(Server::start("127.0.0.1:0".parse().unwrap(), zone.clone())).unwrap();
+        let server =
+            runtime.block_on(DnsServer::start("127.0.0.1:0".parse().unwrap(), zone.clone())).unwrap();
         Self { zone, server, _runtime: runtime }
     }
 
-    /// Gives the name `backend` to these containers: name and address of each.
+    /// Sets the containers of the name `backend`, each with its name and address.
     pub fn containers(&self, containers: &[(&str, IpAddr)]) {
         for (name, ip) in containers {
             self.zone.name_owner(*ip, name);

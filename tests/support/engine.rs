@@ -1,5 +1,5 @@
-//! A Docker engine that starts and stops containers which do not exist, and fails as it is told to. What it listens
-//! for is a part of the Engine API, version 1.41.
+//! A fake Docker engine, whose containers do not exist and which fails on demand. It implements a part of the Engine API,
+//! version 1.41.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -15,30 +15,30 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, eventually};
 
-/// A running stand-in; its socket is in a folder of its own.
+/// A running fake engine; its socket is in a folder of its own.
 #[derive(Clone)]
-pub struct Engine {
+pub struct FakeEngine {
     folder: Arc<TempDir>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FakeEngineState>>,
 }
 
 #[derive(Default)]
-pub struct State {
-    /// By id, in the order in which they were created.
-    pub containers: BTreeMap<String, Container>,
-    /// The bodies with which containers were created.
+pub struct FakeEngineState {
+    /// By id, in the order of creation.
+    pub containers: BTreeMap<String, FakeContainer>,
+    /// The bodies of the requests that created containers.
     pub created: Vec<Value>,
-    /// So many starts succeed from now on, and all that follow fail; `None`: all succeed.
+    /// The number of starts that succeed before all fail; `None`: all succeed.
     pub starts_left: Option<usize>,
-    /// Those that have ended still run by its list, for so many readings.
+    /// The number of lists in which ended containers still run.
     pub lag: u32,
-    /// Starts are answered with an error, and made all the same.
+    /// Starts succeed, but report an error.
     pub unsure: bool,
-    /// So many removals fail from now on.
+    /// The number of removals that fail.
     pub removals_fail: u32,
-    /// While this holds no start is answered.
+    /// While true, starts do not finish.
     pub busy: bool,
-    /// Images that it does not have.
+    /// Missing images.
     pub missing: Vec<String>,
     /// The open subscriptions to its events.
     pub events: EventStreams,
@@ -46,7 +46,7 @@ pub struct State {
 }
 
 #[derive(Clone, Debug)]
-pub struct Container {
+pub struct FakeContainer {
     pub name: String,
     /// `created`, `running`, `restarting` or `exited`.
     pub state: &'static str,
@@ -55,17 +55,17 @@ pub struct Container {
     pub exit_code: u8,
 }
 
-type Answer = (u16, Value);
+type Response = (u16, Value);
 
-impl Engine {
+impl FakeEngine {
     pub fn start() -> Self {
         let engine = Self { folder: Arc::new(tempfile::tempdir().unwrap()), state: Arc::default() };
         engine.listen();
         engine
     }
 
-    /// One that does not listen yet.
-    pub fn away() -> Self {
+    /// A fake engine that does not listen yet.
+    pub fn unreachable() -> Self {
         Self { folder: Arc::new(tempfile::tempdir().unwrap()), state: Arc::default() }
     }
 
@@ -83,12 +83,12 @@ impl Engine {
         self.folder.path().join("engine.sock")
     }
 
-    /// Where it is, as in a configuration.
+    /// Its address for a configuration.
     pub fn address(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub fn state(&self) -> MutexGuard<'_, FakeEngineState> {
         self.state.lock().unwrap()
     }
 
@@ -101,12 +101,12 @@ impl Engine {
         names
     }
 
-    /// How many containers there are, whatever their state.
+    /// The number of containers in any state.
     pub fn count(&self) -> usize {
         self.state().containers.len()
     }
 
-    /// The number in the address of the replica that people call so.
+    /// The address of a running replica, by its name.
     pub fn address_of(&self, replica: &str) -> String {
         let state = self.state();
         let mut found = state.containers.values().filter(|one| one.state == "running");
@@ -114,37 +114,37 @@ impl Engine {
         one.map(|one| one.address.clone()).unwrap_or_default()
     }
 
-    /// A container of somebody else.
+    /// Starts a container that is no replica.
     pub fn run(&self, name: &str, labels: Value) {
         let id = self.state().create(name, labels);
         self.set(&id, "running", "start");
     }
 
-    /// Ends the process of the replica that people call so.
+    /// Kills a replica.
     pub fn kill(&self, replica: &str) {
         self.set(&self.find(replica, "running"), "exited", "die");
     }
 
-    /// The same of one that it starts again, as its restart policy says, once it is told to be [`back`](Self::back).
+    /// Kills a container that the engine restarts by its restart policy, with [`restart`](Self::restart).
     pub fn crash(&self, replica: &str) {
         self.set(&self.find(replica, "running"), "restarting", "die");
     }
 
-    /// Starts one again that is in that state.
-    pub fn back(&self, replica: &str, from: &str) {
+    /// Starts a container in that state again.
+    pub fn restart(&self, replica: &str, from: &str) {
         self.set(&self.find(replica, from), "running", "start");
     }
 
-    /// The container of the replica that people call so.
+    /// The container of a replica.
     fn find(&self, replica: &str, state: &str) -> String {
         let all = self.state();
         let mut found = all.containers.iter().filter(|(_, one)| one.state == state);
-        let is = |one: &Container| one.labels["pointsman.name"] == replica || one.name == replica;
+        let is = |one: &FakeContainer| one.labels["pointsman.name"] == replica || one.name == replica;
         found.find(|(_, one)| is(one)).map(|(id, _)| id.clone()).unwrap()
     }
 
-    /// Sends events about a container that is no replica, that many bytes of them.
-    pub fn tell_of_others(&self, bytes: usize) {
+    /// Sends so many bytes of events about a container that is no replica.
+    pub fn send_other_events(&self, bytes: usize) {
         const PADDING: usize = 16 << 10;
         let attributes = json!({"name": "other", "padding": "x".repeat(PADDING)});
         let actor = json!({"ID": format!("{:064x}", 0xffff), "Attributes": attributes});
@@ -159,7 +159,7 @@ impl Engine {
         if let Some(container) = state.containers.get_mut(id) {
             container.state = to;
         }
-        state.tell(action, id);
+        state.send_event(action, id);
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
@@ -187,7 +187,7 @@ impl Engine {
         stream.write_all(answer.as_bytes())
     }
 
-    fn answer(&self, method: &str, path: &str, body: &Value) -> Answer {
+    fn answer(&self, method: &str, path: &str, body: &Value) -> Response {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let mut parts = path.split('/').skip_while(|part| !["version", "containers"].contains(part)).skip(1);
         let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -204,7 +204,7 @@ impl Engine {
             ("POST", id, "rename") => {
                 let (mut state, name) = (self.state(), name.unwrap_or_default().to_owned());
                 state.containers.entry(id.to_owned()).and_modify(|one| one.name = name);
-                state.tell("rename", id);
+                state.send_event("rename", id);
                 (204, Value::Null)
             }
             ("GET", id, "json") => match self.state().containers.get(id) {
@@ -217,26 +217,27 @@ impl Engine {
                     state.removals_fail -= 1;
                     return (500, json!({"message": "not now"}));
                 }
-                state.tell("destroy", id);
+                state.send_event("destroy", id);
                 match state.containers.remove(id) {
                     Some(_) => (204, Value::Null),
                     None => (404, json!({"message": "No such container"})),
                 }
             }
-            _ => (500, json!({"message": format!("a request that was not expected: {method} {path}")})),
+            _ => (500, json!({"message": format!("an unexpected request: {method} {path}")})),
         }
     }
 
-    fn list(&self, all: bool) -> Answer {
+    fn list(&self, all: bool) -> Response {
         let mut state = self.state();
         let lagging = state.lag > 0 && state.containers.values().any(|one| one.state == "exited");
         state.lag -= u32::from(lagging);
-        let shown = |one: &Container| if lagging && one.state == "exited" { "running" } else { one.state };
+        let shown =
+            |one: &FakeContainer| if lagging && one.state == "exited" { "running" } else { one.state };
         let there = state.containers.iter().filter(|(_, one)| all || shown(one) == "running");
-        let summary = |(id, one): (&String, &Container)| {
+        let summary = |(id, one): (&String, &FakeContainer)| {
             let network = json!({"IPAddress": one.address, "IPPrefixLen": 24});
             json!({
-                "Id": id, "Names": [format!("/{}", one.name)], "Labels": one.labels, "State": shown(one),
+                "Id": id, "Names": [format!("/{}", one.name)], "Labels": one.labels, "FakeEngineState": shown(one),
                 "Status": "Up 3 seconds", "Created": u64::from_str_radix(&id[..4], 16).unwrap(), "Ports": [],
                 "NetworkSettings": {"Networks": if one.state == "running" { json!({"n": network}) } else { json!({}) }}
             })
@@ -244,7 +245,7 @@ impl Engine {
         (200, there.map(summary).collect())
     }
 
-    fn create(&self, name: &str, body: &Value) -> Answer {
+    fn create(&self, name: &str, body: &Value) -> Response {
         let mut state = self.state();
         let image = body["Image"].as_str().unwrap_or_default();
         if state.missing.iter().any(|missing| missing == image) {
@@ -261,7 +262,7 @@ impl Engine {
         (201, json!({"Id": id, "Warnings": []}))
     }
 
-    fn start_one(&self, id: &str) -> Answer {
+    fn start_one(&self, id: &str) -> Response {
         if let Some(left) = &mut self.state().starts_left {
             match left.checked_sub(1) {
                 Some(less) => *left = less,
@@ -277,11 +278,11 @@ impl Engine {
     }
 }
 
-impl State {
+impl FakeEngineState {
     fn create(&mut self, name: &str, labels: Value) -> String {
         self.next += 1;
         let id = format!("{:04x}{:060x}", self.next, self.next);
-        let container = Container {
+        let container = FakeContainer {
             name: name.to_owned(),
             state: "created",
             labels,
@@ -292,7 +293,7 @@ impl State {
         id
     }
 
-    fn tell(&mut self, action: &str, id: &str) {
+    fn send_event(&mut self, action: &str, id: &str) {
         let Some(container) = self.containers.get(id) else { return };
         let mut attributes = container.labels.as_object().cloned().unwrap_or_default();
         attributes.insert("name".to_owned(), container.name.clone().into());
@@ -318,7 +319,7 @@ struct EventStream {
 impl EventStreams {
     /// Answers a request for events: those of `past` now, and all later ones.
     pub fn subscribe(&mut self, stream: UnixStream, past: &[&str]) -> io::Result<()> {
-        // No write time limit: the test judges how long a subscriber takes to read.
+        // No write timeout: the test judges how long a subscriber takes to read.
         stream.set_write_timeout(None)?;
         let (queue, queued) = channel();
         let unwritten = Arc::<AtomicUsize>::default();
@@ -338,7 +339,7 @@ impl EventStreams {
         self.open.retain(|stream| stream.send(Arc::clone(&line)));
     }
 
-    /// The number of subscribers that have not closed their connection, as far as writes have shown.
+    /// The number of subscribers whose connection is open, as far as writes have shown.
     pub fn count(&self) -> usize {
         self.open.len()
     }
@@ -370,21 +371,21 @@ fn write_queued(mut stream: UnixStream, queued: Receiver<Arc<[u8]>>, unwritten: 
         }
         unwritten.fetch_sub(line.len(), Ordering::SeqCst);
     }
-    // Later lines are refused, and so not counted.
+    // Later lines are refused and not counted.
     drop(queued);
     unwritten.store(0, Ordering::SeqCst);
     let _ = stream.shutdown(Shutdown::Both);
 }
 
-fn inspected(one: &Container) -> Value {
+fn inspected(one: &FakeContainer) -> Value {
     let network = json!({"IPAddress": one.address, "IPPrefixLen": 24});
     json!({
-        "Name": format!("/{}", one.name), "State": {"ExitCode": one.exit_code, "OOMKilled": false},
+        "Name": format!("/{}", one.name), "FakeEngineState": {"ExitCode": one.exit_code, "OOMKilled": false},
         "NetworkSettings": {"Networks": {"n": network}}
     })
 }
 
-/// The head of a request, of which nothing else is read.
+/// Reads the head of a request, and nothing else.
 pub fn head(stream: &mut UnixStream) -> io::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];

@@ -1,4 +1,4 @@
-//! The harness of the behaviour tests: real processes, real sockets, real signals.
+//! The harness of the integration tests: real processes, sockets and signals.
 
 #![allow(
     dead_code,
@@ -35,26 +35,26 @@ pub use deadlines::{
 use socket2::{Domain, Socket, Type};
 pub use watchdog::skip;
 
-/// How long a condition may take to come true on a busy machine before a test fails.
+/// The time limit of a condition, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running Pointsman with a configuration of the test's own.
+/// A running Pointsman with a configuration of the test.
 pub struct Lb {
     child: Child,
     log: Arc<Mutex<String>>,
-    /// Who reads the log; nobody any longer when its end was waited for.
+    /// The thread that reads the log; `None` after its end.
     reader: Option<JoinHandle<()>>,
     file: tempfile::TempDir,
 }
 
 impl Lb {
-    /// Starts `pointsman run` with the configuration and waits until it is ready. Bind to port 0 and ask for
-    /// the [`address`](Self::address); an admin section is added.
+    /// Starts `pointsman run` with the configuration, and waits until it is ready. Bind to port 0, and get the
+    /// [`address`](Self::address); an admin section is added.
     pub fn start(config: &str) -> Self {
         Self::start_in(config, |_| ())
     }
 
-    /// The same in a folder where something was prepared.
+    /// The same in a prepared folder.
     pub fn start_in(config: &str, prepare: impl FnOnce(&Path)) -> Self {
         let file = tempfile::tempdir().unwrap();
         prepare(file.path());
@@ -64,7 +64,7 @@ impl Lb {
         lb
     }
 
-    /// Starts it without waiting for anything.
+    /// Starts it without waiting.
     pub fn launch(config: &str) -> Self {
         Self::launch_in(tempfile::tempdir().unwrap(), config)
     }
@@ -74,7 +74,7 @@ impl Lb {
         Self::spawn(file, &["run", "-c", "pointsman.yaml"])
     }
 
-    /// The same with that limit of open files.
+    /// The same with a limit of open files.
     pub fn start_with_files(files: u32, config: &str) -> Self {
         let lb = Self::launch_with_files(files, config);
         lb.when_logged("admin listening");
@@ -164,8 +164,7 @@ impl Lb {
         self.log().lines().filter(has).map(str::to_owned).collect()
     }
 
-    /// Waits until so many lines contain all of `words`, and gives them. Lines are written a moment after what they
-    /// tell has happened.
+    /// Waits until so many lines contain all of `words`, and gives them. A line is written a moment after its event.
     #[track_caller]
     pub fn when_logged_times(&self, count: usize, words: &[&str]) -> Vec<String> {
         watchdog::note(&format!("{count} lines of the log with {words:?}"));
@@ -181,7 +180,7 @@ impl Lb {
         }
     }
 
-    /// Waits until something is logged, and gives its line.
+    /// Waits until `what` is logged, and gives its line.
     #[track_caller]
     pub fn when_logged(&self, what: &str) -> String {
         watchdog::note(&format!("a line of the log with {what:?}"));
@@ -195,12 +194,12 @@ impl Lb {
         }
     }
 
-    /// Asks the admin server; status and body.
+    /// Sends a GET request to the admin server; status and body.
     pub fn get(&self, path: &str) -> (u16, String) {
         self.request("GET", path, "")
     }
 
-    /// Makes a request of the admin server, with a JSON body if there is one; status and body.
+    /// Sends a request to the admin server, with a JSON body unless it is empty; status and body.
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let Ok(mut stream) = connect_to(self.admin()) else { return (0, String::new()) };
@@ -248,14 +247,14 @@ impl Lb {
         }
     }
 
-    /// The value of a metric whose line begins with `series`, 0 if it is not there.
+    /// The value of a metric whose line begins with `series`; 0 if it is missing.
     pub fn metric(&self, series: &str) -> f64 {
         let text = self.get("/metrics").1;
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Waits until no connection is open, by the process's own account.
+    /// Waits until no connection is open, by the process's own count.
     pub fn when_idle(&self) {
         eventually("no connection is open", || {
             let active = |line: &&str| line.starts_with("pointsman_connections_open{");
@@ -264,15 +263,15 @@ impl Lb {
         });
     }
 
-    /// Replaces the configuration file; nothing is told to the process.
+    /// Replaces the configuration file without a signal.
     pub fn rewrite(&self, config: &str) {
-        // Written beside and moved over: a reload must never see half a file.
+        // By a rename: a reload must never see half a file.
         let (new, path) = (self.file.path().join("new"), self.file.path().join("pointsman.yaml"));
         std::fs::write(&new, with_admin(config)).unwrap();
         std::fs::rename(new, path).unwrap();
     }
 
-    /// Replaces the configuration, tells the process, and waits for its word on it.
+    /// Replaces the configuration, signals the process, and waits for the result in the log.
     pub fn reload(&self, config: &str) -> String {
         let words = || self.logged(&["reload "]).len();
         let before = words();
@@ -282,7 +281,7 @@ impl Lb {
         self.logged(&["reload "]).pop().unwrap()
     }
 
-    /// Where it was started.
+    /// Its working directory.
     pub fn folder(&self) -> &Path {
         self.file.path()
     }
@@ -305,12 +304,12 @@ impl Lb {
         self.child.id()
     }
 
-    /// Whether the process lives.
+    /// Whether the process runs.
     pub fn lives(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end, and until all that it has logged is read.
+    /// Waits until it has ended and its whole log is read.
     #[track_caller]
     pub fn when_ended(&mut self) -> ExitStatus {
         watchdog::note("the end of the process");
@@ -334,7 +333,7 @@ impl Lb {
         line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// The CPU time that it has taken (proc(5), `schedstat`).
+    /// Its CPU time (proc(5), `schedstat`).
     pub fn cpu_time(&self) -> Duration {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
         let nanos = tasks.map(|task| {
@@ -379,7 +378,7 @@ pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String), String
     http_get_on(stream, path)
 }
 
-/// One request on a connection that is open already.
+/// One request on an open connection.
 pub fn http_get_on(mut stream: TcpStream, path: &str) -> Result<(u16, String), String> {
     let error = |what: &str, error: std::io::Error| format!("{what}: {error}");
     stream.set_read_timeout(Some(PATIENCE)).map_err(|e| error("timeout", e))?;
@@ -393,7 +392,7 @@ pub fn http_get_on(mut stream: TcpStream, path: &str) -> Result<(u16, String), S
     Ok((status.ok_or("no status")?, body.to_owned()))
 }
 
-/// An address of this machine at which nobody listens, and nobody will while this lives.
+/// An address of this machine without a listener, until this is dropped.
 pub struct Nobody {
     pub address: SocketAddr,
     _held: Socket,
@@ -406,8 +405,8 @@ impl Nobody {
     }
 }
 
-/// Takes an address without listening at it: connections are refused, the kernel gives the port to nobody who asks for
-/// any, and only who asks for this very one, with the same option, may listen there.
+/// Binds an address without listening: connections are refused, the kernel does not assign the port, and only a bind to
+/// this port with the same option succeeds.
 pub fn hold(address: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -415,15 +414,15 @@ pub fn hold(address: SocketAddr) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// A port for a listener whose address a reload must name again. It is free, and stays so: it is below those that the
-/// kernel gives to whoever asks for any, and each test has its own.
+/// A free port for a listener whose address a reload must repeat. It stays free: it is below the range that the kernel
+/// assigns from, and each test has its own.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 12_000;
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let end: u16 = range.split_ascii_whitespace().next().unwrap().parse().unwrap();
     assert!(end > FIRST, "there are no ports below those that the kernel gives away: {range}");
-    // Another run at the same time begins elsewhere.
+    // A concurrent run begins elsewhere.
     let begin = (std::process::id() % 1000) as u16 * 20;
     eventually("a free port", || {
         let port = FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (end - FIRST);
@@ -431,15 +430,15 @@ pub fn free_port() -> u16 {
     })
 }
 
-/// A non-loopback address of this machine, if it has one; finding it sends no packet. A client that connects to it
-/// looks remote to the server.
+/// A non-loopback address of this machine, if any, found without a packet. To the server, a client that connects to it is
+/// remote.
 pub fn address_of_this_machine() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
     socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_loopback())
 }
 
-/// A pool of written-down backends, as YAML.
+/// A static list of backends, as YAML.
 pub fn static_list(addresses: &[SocketAddr]) -> String {
     let list: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     format!("[{{static: [{}]}}]", list.join(", "))

@@ -1,10 +1,10 @@
-//! The queries of `compose/monitoring`: those of the alert rules and those of the dashboard.
+//! The queries of the alert rules and of the dashboard in `compose/monitoring`.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// The folder of Prometheus' files and Grafana's.
+/// The folder of the files for Prometheus and Grafana.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("compose/monitoring")
 }
@@ -22,12 +22,12 @@ pub fn yaml_files(under: &str) -> Vec<(PathBuf, Value)> {
     paths.into_iter().map(read).collect()
 }
 
-/// The elements of an array that must be there.
+/// The elements of a required array.
 pub fn array(value: &Value) -> &[Value] {
     value.as_array().unwrap_or_else(|| panic!("no array: {value}"))
 }
 
-/// A text that must be there.
+/// A required text.
 pub fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
@@ -45,12 +45,12 @@ pub fn dashboard() -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The panels of the dashboard that show something.
+/// The panels of the dashboard with a query or a text.
 pub fn panels(dashboard: &Value) -> Vec<&Value> {
     array(&dashboard["panels"]).iter().filter(|panel| panel["type"] != "row").collect()
 }
 
-/// The dashboard's queries as Grafana sends them when everything is chosen, each with its panel's title.
+/// The dashboard's queries as Grafana sends them for all values of its variables, each with its panel's title.
 pub fn dashboard_queries() -> Vec<(String, String)> {
     let dashboard = dashboard();
     let ask = |query: &Value| {

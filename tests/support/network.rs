@@ -7,9 +7,9 @@ use super::deadlines::Limited;
 /// Set for the inner run of the test.
 const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
 
-/// Whether this is the inner run, which must do the test's work. Otherwise it runs the test, given with the path of its
-/// module, again in a new network namespace, after the shell commands `prepare`. The test passes if that run passes, and
-/// is skipped, naming `tools`, if no such namespace can be created here.
+/// Whether this is the inner run, which does the test's work. Otherwise runs the test, given with the path of its module,
+/// again in a new network namespace, after the shell commands `prepare`. The test passes if that run passes, and is
+/// skipped, naming `tools`, if no such namespace can be created.
 pub fn is_inside(test: &str, tools: &str, prepare: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -26,7 +26,7 @@ pub fn is_inside(test: &str, tools: &str, prepare: &str) -> bool {
             let output = run(&format!("{prepare} && exec \"$0\" \"$@\"")).unwrap();
             let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let (stdout, stderr) = (said(&output.stdout), said(&output.stderr));
-            // No test of a wrong name fails either.
+            // A run without a matching test succeeds, too.
             assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}{stderr}");
         }
         _ => super::skip(

@@ -1,4 +1,4 @@
-//! A connection's two peers, and what the kernel knows of the balancer's sockets towards them.
+//! The two peers of a connection, and the kernel's view of the balancer's sockets.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,18 +20,18 @@ pub fn connect(lb: &Lb) -> TcpStream {
     connect_to(lb.address("l")).unwrap()
 }
 
-/// A client's connection and the backend's end of it.
+/// A connection: the client's end and the backend's.
 pub fn pair(settings: &str) -> (Lb, TcpStream, TcpStream) {
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let lb = in_front_of(backend.local_addr().unwrap(), settings);
     let client = connect(&lb);
     let (server, _) = accept_within(&backend);
-    // A reset before this would be a connect that failed, and another backend's chance.
+    // A reset before the first byte would be retried on another backend.
     lb.when_logged("routed conn=");
     (lb, client, server)
 }
 
-/// Ends a connection by a reset.
+/// Resets a connection.
 pub fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
     drop(stream);
@@ -39,7 +39,7 @@ pub fn reset(stream: TcpStream) {
 
 const SOON: Duration = Duration::from_millis(100);
 
-/// Whether something takes no longer than that: the best of some tries, as the machine may be busy with other things.
+/// Asserts a short time, by the best of some attempts, as the machine may be busy.
 pub fn is_soon(time: impl Fn() -> Duration) {
     let (began, mut tries) = (Instant::now(), Vec::new());
     while tries.len() < 5 || began.elapsed() < PATIENCE {
@@ -51,14 +51,14 @@ pub fn is_soon(time: impl Fn() -> Duration) {
     panic!("never sooner than {tries:?}");
 }
 
-/// What [`timer`] says of a socket that waits to probe its peer, and of one that repeats what is under way.
+/// The [`timer`] of a socket that waits to probe its peer, and of one that retransmits.
 pub const KEEPALIVE: u32 = 2;
 pub const REPEATING: u32 = 1;
-/// The same for a socket that holds bytes for which its peer has no room.
+/// The same for a socket whose peer has a zero window.
 pub const PROBING_A_CLOSED_WINDOW: u32 = 4;
 
-/// Writes to the balancer until the kernel accepts no more: the server's socket and the balancer's socket are full, so
-/// the balancer holds bytes back. Returns the number of bytes written.
+/// Writes to the balancer until the kernel accepts no more: the sockets of the server and of the balancer are full, so the
+/// balancer keeps bytes back. Returns the number of bytes written.
 pub fn fill(client: &mut TcpStream, server: &TcpStream) -> usize {
     let (client_ends, server_ends) = (ends(client), ends(server));
     let is_closed = |ours, theirs| timer(ours, theirs) == Some(PROBING_A_CLOSED_WINDOW);
@@ -82,7 +82,7 @@ fn ends(stream: &TcpStream) -> (SocketAddr, SocketAddr) {
     (stream.local_addr().unwrap(), stream.peer_addr().unwrap())
 }
 
-/// The timer of the socket at `ours` whose peer is `theirs`, by the kernel's table; 0 is none (proc(5), net/tcp).
+/// The timer of the socket at `ours` with the peer `theirs`, by the kernel's table; 0: none (proc(5), net/tcp).
 pub fn timer(ours: SocketAddr, theirs: SocketAddr) -> Option<u32> {
     let ends = [ours, theirs].map(|end| format!(":{:04X}", end.port()));
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();

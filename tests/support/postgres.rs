@@ -1,11 +1,11 @@
-//! A minimal PostgreSQL server: it asks for a password by one method, and answers one query.
+//! A minimal PostgreSQL server: it requests a password by one method, and answers one query.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use sha2::{Digest, Sha256};
 
-/// The authentication method.
+/// The authentication method that the server requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
     /// No authentication.
@@ -18,8 +18,8 @@ pub enum Asks {
     Scram(&'static str),
 }
 
-/// Serves one connection: authenticates the client, and answers its query with these messages. Returns what the client
-/// has sent after the first message.
+/// Serves one connection: authenticates the client, and answers its query with these messages. Returns the client's bytes
+/// after its first message.
 pub fn serve(stream: &mut TcpStream, asks: Asks, answer: &[u8]) -> io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(super::PATIENCE))?;
     let mut length = [0; 4];
@@ -28,7 +28,7 @@ pub fn serve(stream: &mut TcpStream, asks: Asks, answer: &[u8]) -> io::Result<Ve
     serve_after_startup(stream, asks, answer)
 }
 
-/// The same when the client's first message was read already.
+/// The same after the client's first message.
 pub fn serve_after_startup(stream: &mut TcpStream, asks: Asks, answer: &[u8]) -> io::Result<Vec<u8>> {
     let mut sent = Vec::new();
     match asks {
@@ -46,7 +46,7 @@ pub fn serve_after_startup(stream: &mut TcpStream, asks: Asks, answer: &[u8]) ->
     stream.write_all(&[request(0, b""), message(b'Z', b"I")].concat())?;
     sent.extend(read(stream)?.1);
     stream.write_all(answer)?;
-    // Until it sends Terminate.
+    // Until Terminate.
     sent.push(read(stream)?.0);
     Ok(sent)
 }
@@ -62,7 +62,7 @@ pub fn primary() -> Vec<u8> {
     in_recovery(b"f")
 }
 
-/// The answer to the question whether the server is in recovery: `t` for a standby, `f` for a primary.
+/// The answer to the query whether the server is in recovery: `t` for a standby, `f` for a primary.
 pub fn in_recovery(answer: &[u8]) -> Vec<u8> {
     [message(b'T', b"\0\0"), row(answer), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat()
 }
@@ -92,7 +92,7 @@ fn scram(stream: &mut TcpStream, password: &str) -> io::Result<Vec<u8>> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let first = text(&sent);
     let nonce = first.split_once("r=").unwrap().1.to_owned();
-    // That is `salt` in base64.
+    // `salt` in base64.
     let challenge = format!("r={nonce}server,s=c2FsdA==,i={ROUNDS}");
     stream.write_all(&request(11, challenge.as_bytes()))?;
     let last = read(stream)?.1;

@@ -1,4 +1,4 @@
-//! A small HTTP backend whose speed, life and death the story decides.
+//! A small HTTP backend, which the demo's script starts, slows down and kills.
 
 use std::convert::Infallible;
 use std::io;
@@ -16,31 +16,32 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-/// The header in which a backend says who it is.
-pub(super) const WHO: &str = "x-backend";
+/// The header with the name of the backend that responded.
+pub(super) const BACKEND_HEADER: &str = "x-backend";
 
-/// A backend of the demo, alive or not.
+/// A backend of the demo, running or not.
 #[derive(Debug)]
-pub(super) struct Backend {
+pub(super) struct DemoBackend {
     name: &'static str,
     address: SocketAddr,
-    shared: Arc<Shared>,
-    alive: Option<AbortOnDropHandle<()>>,
+    state: Arc<DemoBackendState>,
+    task: Option<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct DemoBackendState {
     name: &'static str,
-    /// Time that an answer takes, in milliseconds.
+    /// The response time, in milliseconds.
     millis: AtomicU64,
-    answering: AtomicUsize,
+    /// The number of requests in progress.
+    open: AtomicUsize,
 }
 
-impl Backend {
-    /// A backend that is not alive yet.
+impl DemoBackend {
+    /// A backend that does not run yet.
     pub(super) fn new(name: &'static str, address: SocketAddr) -> Self {
-        let shared = Shared { name, millis: AtomicU64::new(0), answering: AtomicUsize::new(0) };
-        Self { name, address, shared: Arc::new(shared), alive: None }
+        let state = DemoBackendState { name, millis: AtomicU64::new(0), open: AtomicUsize::new(0) };
+        Self { name, address, state: Arc::new(state), task: None }
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -51,47 +52,47 @@ impl Backend {
         self.address.ip()
     }
 
-    /// Starts to listen and to answer.
+    /// Listens and serves.
     pub(super) async fn start(&mut self) -> io::Result<()> {
         let listener = TcpListener::bind(self.address).await?;
         self.serve(listener);
         Ok(())
     }
 
-    /// Answers on a listener that exists already.
+    /// Serves on an existing listener.
     pub(super) fn serve(&mut self, listener: TcpListener) {
-        self.alive = Some(AbortOnDropHandle::new(tokio::spawn(serve(listener, Arc::clone(&self.shared)))));
+        self.task = Some(AbortOnDropHandle::new(tokio::spawn(serve(listener, Arc::clone(&self.state)))));
     }
 
-    /// Ends as a killed process does: its port is closed and its connections break. Says how many requests it
-    /// was answering.
+    /// Stops like a killed process: its port closes and its connections break. Returns the number of requests that were in
+    /// progress.
     pub(super) async fn kill(&mut self) -> usize {
-        let Some(task) = self.alive.take() else { return 0 };
-        let answering = self.shared.answering.load(Ordering::Acquire);
+        let Some(task) = self.task.take() else { return 0 };
+        let open = self.state.open.load(Ordering::Acquire);
         let task = task.detach();
         task.abort();
-        let _ = task.await; // cancelled, as it was told to be: now its sockets are closed
-        answering
+        let _ = task.await; // cancelled; now its sockets are closed
+        open
     }
 
-    /// From now on an answer takes so long.
-    pub(super) fn take_time(&self, time: Duration) {
+    /// Sets the response time.
+    pub(super) fn set_response_time(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.shared.millis.store(millis, Ordering::Relaxed);
+        self.state.millis.store(millis, Ordering::Relaxed);
     }
 }
 
-/// Its connections end with it.
-async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+/// Serves connections, which end with this task.
+async fn serve(listener: TcpListener, state: Arc<DemoBackendState>) {
     let mut connections = JoinSet::new();
     loop {
         if let Ok((stream, _)) = listener.accept().await {
-            let shared = Arc::clone(&shared);
+            let state = Arc::clone(&state);
             connections.spawn(async move {
-                let answer = service_fn(|request| answer(request, Arc::clone(&shared)));
-                // A client that breaks off is its own affair.
+                let respond = service_fn(|request| respond(request, Arc::clone(&state)));
+                // Errors of clients do not matter.
                 let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), answer)
+                    .serve_connection(TokioIo::new(stream), respond)
                     .await;
             });
         }
@@ -99,32 +100,32 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(
+async fn respond(
     request: Request<Incoming>,
-    shared: Arc<Shared>,
+    state: Arc<DemoBackendState>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let body = if request.uri().path() == "/health" {
         "ok\n".to_owned()
     } else {
-        let _answering = Answering::begin(&shared);
-        tokio::time::sleep(Duration::from_millis(shared.millis.load(Ordering::Relaxed))).await;
-        format!("Response from {}\n", shared.name)
+        let _open = OpenRequest::begin(&state);
+        tokio::time::sleep(Duration::from_millis(state.millis.load(Ordering::Relaxed))).await;
+        format!("Response from {}\n", state.name)
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
-    response.headers_mut().insert(WHO, header::HeaderValue::from_static(shared.name));
+    response.headers_mut().insert(BACKEND_HEADER, header::HeaderValue::from_static(state.name));
     Ok(response)
 }
 
-struct Answering<'a>(&'a AtomicUsize);
+struct OpenRequest<'a>(&'a AtomicUsize);
 
-impl<'a> Answering<'a> {
-    fn begin(shared: &'a Shared) -> Self {
-        shared.answering.fetch_add(1, Ordering::AcqRel);
-        Self(&shared.answering)
+impl<'a> OpenRequest<'a> {
+    fn begin(state: &'a DemoBackendState) -> Self {
+        state.open.fetch_add(1, Ordering::AcqRel);
+        Self(&state.open)
     }
 }
 
-impl Drop for Answering<'_> {
+impl Drop for OpenRequest<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }

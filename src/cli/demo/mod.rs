@@ -1,10 +1,10 @@
-//! `pointsman demo`: three small backends, the balancer, traffic and a live view, in one process. The balancer is
-//! the one that `run` starts: it finds these backends by DNS, checks them and relays to them like to any other.
+//! `pointsman demo`: three small backends, the balancer, traffic and a live view in one process. The balancer is the one
+//! that `run` starts, and finds, checks and uses these backends like any others.
 
 mod backend;
-mod scene;
-mod stage;
-mod story;
+mod environment;
+mod script;
+mod snapshot;
 mod traffic;
 mod view;
 pub mod zone;
@@ -31,35 +31,35 @@ use crate::config::{
 };
 use crate::supervisor::{self, Supervisor};
 use crate::telemetry::log;
-use scene::Observer;
-use stage::Stage;
-use traffic::{Account, Book};
+use environment::Environment;
+use snapshot::Observer;
+use traffic::{TrafficStats, TrafficTotals};
 
-/// How often the view is drawn.
-const TICK: Duration = Duration::from_millis(200);
+/// The interval between frames of the view.
+const FRAME: Duration = Duration::from_millis(200);
 
 pub(super) fn run(args: &DemoArgs) -> Result<Exit, Failure> {
     let live = io::stdout().is_terminal() && io::stdin().is_terminal();
-    // Log lines on the same terminal would write over the view, which says the same.
+    // Log lines on the same terminal would overwrite the view.
     let log = if live && io::stderr().is_terminal() { None } else { Some(log::init(&Log::default())?) };
     let runtime = run::control_plane()?;
-    let played = runtime.block_on(play(args, live));
+    let result = runtime.block_on(play(args, live));
     runtime.shutdown_background();
-    drop(log); // the account is the last word
-    let (account, masked, time) = played?;
-    super::print(&in_words(&account, masked, time))
+    drop(log); // flushes the log before the summary
+    let (totals, retried, time) = result?;
+    super::print(&summary(&totals, retried, time))
 }
 
-/// Plays the demo until its time is up, a signal comes or somebody presses q.
-async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), Failure> {
+/// Plays the demo until its time is over, a signal arrives or q is pressed.
+async fn play(args: &DemoArgs, live: bool) -> Result<(TrafficTotals, u64, Duration), Failure> {
     let mut signals = Signals::new()?;
     let began = Instant::now();
     let until = args.exit_after.map(|time| began + time);
-    let mut stage = Stage::set()
+    let mut environment = Environment::start()
         .await
         .map_err(|error| Failure::NotStarted(format!("the demo's backends cannot be started: {error}")))?;
     let admin = bind_admin(args.admin).await?;
-    let supervisor = start(args, &stage, &admin.address).await?;
+    let supervisor = start(args, &environment, &admin.address).await?;
     let overview = Arc::clone(supervisor.overview());
     let stop = CancellationToken::new();
     let admin_address = admin.address.to_string();
@@ -67,33 +67,33 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), F
         admin.serve(admin::router(&overview, &Control::none(), &Access::default()), stop.clone()),
     );
     let address = listening(&supervisor);
-    info!("try `curl http://{address}/`, and look at http://{admin_address}/ in a browser");
-    let book = Book::default();
-    let traffic = traffic::send(address, book.clone());
-    let mut observer = Observer::new(Arc::clone(&overview), book, address.to_string(), admin_address);
+    info!("try `curl http://{address}/`, and open http://{admin_address}/ in a browser");
+    let stats = TrafficStats::default();
+    let traffic = traffic::send(address, stats.clone());
+    let mut observer = Observer::new(Arc::clone(&overview), stats, address.to_string(), admin_address);
     let mut screen = if live { Some(Screen::open().map_err(|error| no_screen(&error))?) } else { None };
-    let mut steps = story::steps();
+    let mut steps = script::steps();
     let mut next = steps.next();
-    let mut tick = tokio::time::interval(TICK);
-    let (last, who) = loop {
+    let mut tick = tokio::time::interval(FRAME);
+    let (last, stopped_by) = loop {
         let step_at = next.map(|(at, _)| began + at);
         tokio::select! {
-            signal = signals.end() => break (observer.look(), signal),
-            () = sleep_until(until) => break (observer.look(), "--exit-after"),
+            signal = signals.end() => break (observer.snapshot(), signal),
+            () = sleep_until(until) => break (observer.snapshot(), "--exit-after"),
             () = sleep_until(step_at) => if let Some((_, step)) = next {
-                info!(backend = step.backend, "story: {}", step.words);
-                observer.tell(step.words);
-                stage.happen(step.backend, step.event).await.map_err(|error| {
+                info!(backend = step.backend, "demo: {}", step.text);
+                observer.set_step(step.text);
+                environment.apply(step.backend, step.change).await.map_err(|error| {
                     Failure::NotStarted(format!("the demo's backend {} cannot be started: {error}", step.backend))
                 })?;
                 next = steps.next();
             },
             _ = tick.tick() => {
-                let scene = observer.look();
+                let snapshot = observer.snapshot();
                 if let Some(screen) = &mut screen {
-                    screen.draw(|frame| view::draw(frame, &scene)).map_err(|error| no_screen(&error))?;
+                    screen.draw(|frame| view::draw(frame, &snapshot)).map_err(|error| no_screen(&error))?;
                     if view::quit_pressed().map_err(|error| no_screen(&error))? {
-                        break (scene, "q");
+                        break (snapshot, "q");
                     }
                 }
             }
@@ -101,10 +101,10 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(Account, u64, Duration), F
     };
     drop(screen);
     drop(traffic);
-    supervisor.drain(who.into(), signals.end()).await;
+    supervisor.drain(stopped_by.into(), signals.end()).await;
     stop.cancel();
     let _ = admin.await;
-    Ok((last.account, last.masked, last.time))
+    Ok((last.totals, last.retried, last.time))
 }
 
 async fn sleep_until(at: Option<Instant>) {
@@ -118,22 +118,25 @@ fn no_screen(error: &io::Error) -> Failure {
     Failure::NotStarted(format!("the terminal cannot be used: {error}; try `pointsman demo | cat`"))
 }
 
-/// Starts the balancer on the wanted address; if nobody wants a certain one and the usual one is taken, on
-/// another.
-async fn start(args: &DemoArgs, stage: &Stage, admin: &BindAddress) -> Result<Supervisor, Failure> {
+/// Starts the balancer on the given address, or on the default one, or on any if that is taken.
+async fn start(
+    args: &DemoArgs,
+    environment: &Environment,
+    admin: &BindAddress,
+) -> Result<Supervisor, Failure> {
     let usual = args.bind.unwrap_or((Ipv4Addr::LOCALHOST, 8080).into());
-    match Supervisor::start(config(usual, args.balance, stage), Some(admin.clone())).await {
+    match Supervisor::start(config(usual, args.balance, environment), Some(admin.clone())).await {
         Err(supervisor::Error::Bind { error, .. })
             if args.bind.is_none() && error.kind() == io::ErrorKind::AddrInUse =>
         {
             let other = (Ipv4Addr::LOCALHOST, 0).into();
-            Ok(Supervisor::start(config(other, args.balance, stage), Some(admin.clone())).await?)
+            Ok(Supervisor::start(config(other, args.balance, environment), Some(admin.clone())).await?)
         }
         started => Ok(started?),
     }
 }
 
-/// Where the admin server listens, by the same rule.
+/// Binds the admin server by the same rule.
 async fn bind_admin(wanted: Option<SocketAddr>) -> Result<admin::server::Bound, Failure> {
     let usual = wanted.unwrap_or((Ipv4Addr::LOCALHOST, 9900).into());
     let bound = match admin::server::Bound::bind(&BindAddress::Tcp(usual), SocketMode::default()).await {
@@ -149,14 +152,14 @@ async fn bind_admin(wanted: Option<SocketAddr>) -> Result<admin::server::Bound, 
     bound.map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {usual}: {error}")))
 }
 
-fn config(bind: SocketAddr, balance: config::Algorithm, stage: &Stage) -> Config {
+fn config(bind: SocketAddr, balance: config::Algorithm, environment: &Environment) -> Config {
     let query = config::Query {
-        server: Some(stage.dns),
+        server: Some(environment.dns),
         every: Duration::from_millis(500),
         flap: Duration::from_secs(1),
         ..config::Query::default()
     };
-    let dns = Dns { query, ..Dns::new(stage::SERVICE.to_owned(), stage.port) };
+    let dns = Dns { query, ..Dns::new(environment::SERVICE.to_owned(), environment.port) };
     let check = Check::Http(HttpCheck::new("/health".to_owned()));
     let health = Health {
         every: Duration::from_millis(500),
@@ -172,7 +175,7 @@ fn config(bind: SocketAddr, balance: config::Algorithm, stage: &Stage) -> Config
     Config {
         runtime: Runtime::default(),
         log: Log::default(),
-        admin: None, // served apart, so that a taken port is no obstacle
+        admin: None, // bound separately, as its port may be taken
         listeners: BTreeMap::from([(Arc::clone(&name), listener)]),
         pools: BTreeMap::from([(name, pool)]),
     }
@@ -188,17 +191,17 @@ fn listening(supervisor: &Supervisor) -> SocketAddr {
     address.unwrap_or((Ipv4Addr::LOCALHOST, 0).into())
 }
 
-/// How it went, in words.
-fn in_words(account: &Account, masked: u64, time: Duration) -> String {
-    let each: Vec<_> = account.by_backend.iter().map(|(who, times)| format!("{who} {times}")).collect();
+fn summary(totals: &TrafficTotals, retried: u64, time: Duration) -> String {
+    let each: Vec<_> =
+        totals.by_backend.iter().map(|(backend, times)| format!("{backend} {times}")).collect();
     format!(
         "{} requests answered in {:.0} s ({}), {} failed.\n\
-         {} broke off because their backend was killed while it answered; {} failures were hidden from clients.\n",
-        account.answered,
+         {} broke off because their backend was killed during the response; {} failed attempts were retried.\n",
+        totals.answered,
         time.as_secs_f64(),
         each.join(", "),
-        account.failed,
-        account.broken,
-        masked,
+        totals.failed,
+        totals.broken,
+        retried,
     )
 }

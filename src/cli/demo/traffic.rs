@@ -1,9 +1,8 @@
-//! Steady traffic: a few clients that open a new connection for each request, like any other client of the
-//! balancer, and write down how it went.
+//! Steady traffic: clients that open a connection for each request, and the statistics of their results.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty};
@@ -15,106 +14,109 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::backend::WHO;
+use super::backend::BACKEND_HEADER;
 
-/// Requests a second of all clients together.
+/// Requests per second.
 const RATE: u32 = 30;
-/// A client that waits longer for its answer gives up.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How far back the figures of the view look.
+/// The timeout of a request.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The period of the figures in the view.
 pub(super) const WINDOW: Duration = Duration::from_secs(3);
 
-/// What the clients wrote down. Clones are the same book.
+/// The results of all requests. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Book(Arc<Mutex<Pages>>);
+pub(super) struct TrafficStats(Arc<Mutex<StatsData>>);
 
 #[derive(Debug, Default)]
-struct Pages {
-    account: Account,
+struct StatsData {
+    totals: TrafficTotals,
     recent: VecDeque<(Instant, String, Duration)>,
 }
 
-/// How it went, from the start.
+/// The totals since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Account {
-    /// Requests that were answered.
+pub(super) struct TrafficTotals {
+    /// Requests with a response.
     pub(super) answered: u64,
-    /// Those that broke off with the backend which was answering them: nobody who does not look into the bytes
-    /// can hide that.
+    /// Requests that broke because their backend was killed. A balancer that does not parse the protocol cannot retry them.
     pub(super) broken: u64,
-    /// Those that got no backend: what a balancer is there to prevent.
+    /// Requests without a backend, which a balancer should prevent.
     pub(super) failed: u64,
-    /// Answers by backend.
+    /// Responses by backend.
     pub(super) by_backend: BTreeMap<String, u64>,
 }
 
-/// Why a request was not answered.
+/// Why a request got no response.
 #[derive(Debug)]
-enum Miss {
+enum RequestFailure {
     Broken,
     Failed,
 }
 
-impl Book {
-    /// How it went, from the start.
-    pub(super) fn account(&self) -> Account {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).account.clone()
+impl TrafficStats {
+    /// The totals since the start.
+    pub(super) fn totals(&self) -> TrafficTotals {
+        self.data().totals.clone()
     }
 
-    /// For each backend that answered lately: how often, and the median of the time that it took.
+    /// The number of recent responses of each backend, and the median of their times.
     pub(super) fn recent(&self, now: Instant) -> BTreeMap<String, (usize, Duration)> {
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while pages.recent.front().is_some_and(|(at, ..)| now.duration_since(*at) > WINDOW) {
-            pages.recent.pop_front();
+        let mut data = self.data();
+        while data.recent.front().is_some_and(|(at, ..)| now.duration_since(*at) > WINDOW) {
+            data.recent.pop_front();
         }
         let mut times = BTreeMap::<String, Vec<Duration>>::new();
-        for (_, who, time) in &pages.recent {
-            times.entry(who.clone()).or_default().push(*time);
+        for (_, backend, time) in &data.recent {
+            times.entry(backend.clone()).or_default().push(*time);
         }
         let median = |mut times: Vec<Duration>| {
             times.sort_unstable();
             (times.len(), times[times.len() / 2])
         };
-        times.into_iter().map(|(who, times)| (who, median(times))).collect()
+        times.into_iter().map(|(backend, times)| (backend, median(times))).collect()
     }
 
-    fn write(&self, result: Result<String, Miss>, time: Duration) {
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn data(&self) -> MutexGuard<'_, StatsData> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, result: Result<String, RequestFailure>, time: Duration) {
+        let mut data = self.data();
         match result {
-            Ok(who) => {
-                pages.account.answered += 1;
-                *pages.account.by_backend.entry(who.clone()).or_default() += 1;
-                pages.recent.push_back((Instant::now(), who, time));
+            Ok(backend) => {
+                data.totals.answered += 1;
+                *data.totals.by_backend.entry(backend.clone()).or_default() += 1;
+                data.recent.push_back((Instant::now(), backend, time));
             }
-            Err(Miss::Broken) => pages.account.broken += 1,
-            Err(Miss::Failed) => pages.account.failed += 1,
+            Err(RequestFailure::Broken) => data.totals.broken += 1,
+            Err(RequestFailure::Failed) => data.totals.failed += 1,
         }
     }
 }
 
 /// Sends traffic to `address` until it is dropped.
-pub(super) fn send(address: SocketAddr, book: Book) -> AbortOnDropHandle<()> {
+pub(super) fn send(address: SocketAddr, stats: TrafficStats) -> AbortOnDropHandle<()> {
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_secs(1) / RATE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut clients = JoinSet::new();
         loop {
             tick.tick().await;
-            let book = book.clone();
+            let stats = stats.clone();
             clients.spawn(async move {
                 let began = Instant::now();
-                let result = tokio::time::timeout(PATIENCE, request(address)).await;
-                book.write(result.unwrap_or(Err(Miss::Failed)), began.elapsed());
+                let result = tokio::time::timeout(TIMEOUT, request(address)).await;
+                stats.add(result.unwrap_or(Err(RequestFailure::Failed)), began.elapsed());
             });
             while clients.try_join_next().is_some() {}
         }
     }))
 }
 
-/// One request on a connection of its own; says which backend answered.
-async fn request(address: SocketAddr) -> Result<String, Miss> {
-    let stream = TcpStream::connect(address).await.map_err(|_| Miss::Failed)?;
-    let broken = |_| Miss::Broken;
+/// One request on its own connection; the name of the backend that responded.
+async fn request(address: SocketAddr) -> Result<String, RequestFailure> {
+    let stream = TcpStream::connect(address).await.map_err(|_| RequestFailure::Failed)?;
+    let broken = |_| RequestFailure::Broken;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
@@ -122,12 +124,12 @@ async fn request(address: SocketAddr) -> Result<String, Miss> {
         .header(header::HOST, address.to_string())
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
-        .map_err(|_| Miss::Failed)?;
+        .map_err(|_| RequestFailure::Failed)?;
     let (parts, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
     body.collect().await.map_err(broken)?;
-    // Only a backend says who it is; our own 503 does not.
-    let who = parts.headers.get(WHO).and_then(|who| who.to_str().ok());
-    who.map(str::to_owned).ok_or(Miss::Failed)
+    // A response without the header is the balancer's own 503.
+    let backend = parts.headers.get(BACKEND_HEADER).and_then(|name| name.to_str().ok());
+    backend.map(str::to_owned).ok_or(RequestFailure::Failed)
 }
 
 #[cfg(test)]
@@ -135,18 +137,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_book_counts_and_forgets() {
-        let book = Book::default();
+    fn results_are_counted_and_recent_ones_expire() {
+        let stats = TrafficStats::default();
         for millis in [1, 2, 9] {
-            book.write(Ok("a".to_owned()), Duration::from_millis(millis));
+            stats.add(Ok("a".to_owned()), Duration::from_millis(millis));
         }
-        book.write(Err(Miss::Broken), Duration::ZERO);
-        book.write(Err(Miss::Failed), Duration::ZERO);
+        stats.add(Err(RequestFailure::Broken), Duration::ZERO);
+        stats.add(Err(RequestFailure::Failed), Duration::ZERO);
         let now = Instant::now();
-        assert_eq!(book.recent(now)["a"], (3, Duration::from_millis(2)));
-        assert!(book.recent(now + WINDOW * 2).is_empty());
-        let account = book.account();
-        assert_eq!((account.answered, account.broken, account.failed), (3, 1, 1));
-        assert_eq!(account.by_backend["a"], 3);
+        assert_eq!(stats.recent(now)["a"], (3, Duration::from_millis(2)));
+        assert!(stats.recent(now + WINDOW * 2).is_empty());
+        let totals = stats.totals();
+        assert_eq!((totals.answered, totals.broken, totals.failed), (3, 1, 1));
+        assert_eq!(totals.by_backend["a"], 3);
     }
 }

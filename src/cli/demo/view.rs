@@ -10,17 +10,17 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row as TableRow, Table, Wrap};
 
-use super::scene::{Row, Scene, clock};
+use super::snapshot::{BackendRow, DemoSnapshot, clock};
 use crate::cli::terminal;
 
-/// Width of a share's bar, in characters.
+/// The width of a share's bar, in characters.
 const BAR: usize = 10;
-/// From this width on there is room for addresses.
+/// The least width for addresses, in characters.
 const WIDE: u16 = 100;
-/// Rows of the table of backends: its four, and room for one that returns under another name.
+/// Rows of the table: four backends, and one that joins before its predecessor is gone.
 const ROWS: u16 = 5;
 
-/// Whether a key was pressed that means to end: q, Esc, Ctrl-C. Never waits.
+/// Whether q, Esc or Ctrl-C was pressed. Never blocks.
 pub(super) fn quit_pressed() -> io::Result<bool> {
     while event::poll(Duration::ZERO)? {
         let Event::Key(key) = event::read()? else { continue };
@@ -33,10 +33,10 @@ pub(super) fn quit_pressed() -> io::Result<bool> {
     Ok(false)
 }
 
-/// Draws what there is to see.
-pub(super) fn draw(frame: &mut Frame<'_>, scene: &Scene) {
+/// Draws the view.
+pub(super) fn draw(frame: &mut Frame<'_>, snapshot: &DemoSnapshot) {
     let changes = if frame.area().height < 20 { 3 } else { 6 };
-    let [head, backends, decisions, happened, foot] = Layout::vertical([
+    let [head, backends, decisions, changed, foot] = Layout::vertical([
         Constraint::Length(3),
         Constraint::Length(ROWS + 2),
         Constraint::Min(4),
@@ -44,28 +44,31 @@ pub(super) fn draw(frame: &mut Frame<'_>, scene: &Scene) {
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(Paragraph::new(title(scene)).wrap(Wrap { trim: false }), head);
-    frame.render_widget(table(&scene.backends, backends.width), backends);
-    frame.render_widget(lines(" why each connection went where it went ", &scene.decisions), decisions);
-    frame.render_widget(lines(" what happened to the backends ", &scene.changes), happened);
-    frame.render_widget(Paragraph::new(account(scene)), foot);
+    frame.render_widget(Paragraph::new(title(snapshot)).wrap(Wrap { trim: false }), head);
+    frame.render_widget(table(&snapshot.backends, backends.width), backends);
+    frame.render_widget(lines(" why each connection went to its backend ", &snapshot.decisions), decisions);
+    frame.render_widget(lines(" changes of backends ", &snapshot.changes), changed);
+    frame.render_widget(Paragraph::new(totals(snapshot)), foot);
 }
 
-fn title(scene: &Scene) -> Vec<Line<'static>> {
-    let address = format!("curl http://{}/", scene.address);
+fn title(snapshot: &DemoSnapshot) -> Vec<Line<'static>> {
+    let address = format!("curl http://{}/", snapshot.address);
     let first = vec![
         Span::from("Pointsman demo ").bold(),
-        Span::from(clock(scene.time)),
+        Span::from(clock(snapshot.time)),
         Span::from("  "),
         Span::from(address).fg(Color::Cyan),
-        Span::from(format!("  admin http://{}  q ends", scene.admin)),
+        Span::from(format!("  admin http://{}  q quits", snapshot.admin)),
     ];
-    vec![Line::from(first), Line::from(vec!["▶ ".fg(Color::Yellow), Span::from(scene.story.clone()).bold()])]
+    vec![
+        Line::from(first),
+        Line::from(vec!["▶ ".fg(Color::Yellow), Span::from(snapshot.step.clone()).bold()]),
+    ]
 }
 
-fn table(rows: &[Row], width: u16) -> Table<'static> {
+fn table(rows: &[BackendRow], width: u16) -> Table<'static> {
     let wide = width >= WIDE;
-    let mut head = vec!["backend", "state", "share", "open", "answer", "total", "why"];
+    let mut head = vec!["backend", "state", "share", "open", "latency", "total", "cause"];
     let mut widths = [7, 8, BAR as u16 + 5, 4, 7, 6].map(Constraint::Length).to_vec();
     if wide {
         head.insert(1, "address");
@@ -77,7 +80,7 @@ fn table(rows: &[Row], width: u16) -> Table<'static> {
         .block(Block::new().borders(Borders::TOP).title(" backends "))
 }
 
-fn row(row: &Row, wide: bool) -> TableRow<'static> {
+fn row(row: &BackendRow, wide: bool) -> TableRow<'static> {
     let colour = terminal::colour(Some(row.state));
     let bar = terminal::bar(row.share, BAR);
     let latency = row.latency.map_or("-".to_owned(), |time| format!("{:.0} ms", time.as_secs_f64() * 1e3));
@@ -85,7 +88,7 @@ fn row(row: &Row, wide: bool) -> TableRow<'static> {
         Cell::from(row.name.to_string()).bold(),
         Cell::from(row.state.name()).fg(colour),
         Cell::from(format!("{bar} {:3.0}%", row.share * 100.0)).fg(colour),
-        Cell::from(row.active.to_string()),
+        Cell::from(row.open.to_string()),
         Cell::from(latency),
         Cell::from(row.connections.to_string()),
         Cell::from(row.cause.to_string()),
@@ -101,80 +104,77 @@ fn lines(title: &'static str, lines: &[String]) -> Paragraph<'static> {
     Paragraph::new(text).block(Block::new().borders(Borders::TOP).title(title))
 }
 
-fn account(scene: &Scene) -> Line<'static> {
-    let account = &scene.account;
-    let bad = if account.failed == 0 { Color::Green } else { Color::Red };
+fn totals(snapshot: &DemoSnapshot) -> Line<'static> {
+    let totals = &snapshot.totals;
+    let color = if totals.failed == 0 { Color::Green } else { Color::Red };
     Line::from(vec![
-        Span::from(format!("{} answered", account.answered)).bold(),
+        Span::from(format!("{} answered", totals.answered)).bold(),
         Span::from("   "),
-        Span::from(format!("{} failed", account.failed)).bold().fg(bad),
-        Span::from(format!(
-            "   {} cut with a killed backend   {} failures hidden",
-            account.broken, scene.masked
-        )),
+        Span::from(format!("{} failed", totals.failed)).bold().fg(color),
+        Span::from(format!("   {} broken by a killed backend   {} retried", totals.broken, snapshot.retried)),
     ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::demo::traffic::Account;
+    use crate::cli::demo::traffic::TrafficTotals;
     use crate::domain::BackendState;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    fn scene() -> Scene {
-        let row = |name: &str, state, share| Row {
+    fn snapshot() -> DemoSnapshot {
+        let row = |name: &str, state, share| BackendRow {
             name: name.into(),
             address: "127.0.0.2:5000".to_owned(),
             state,
             share,
-            active: 1,
+            open: 1,
             latency: Some(Duration::from_millis(15)),
             connections: 1234,
             cause: "3 failures in a row: connection refused".into(),
         };
-        Scene {
+        DemoSnapshot {
             time: Duration::from_secs(65),
             address: "127.0.0.1:8080".to_owned(),
             admin: "127.0.0.1:9900".to_owned(),
-            story: "b is killed".to_owned(),
+            step: "b is killed".to_owned(),
             backends: vec![
                 row("a", BackendState::Up, 0.5),
                 row("b", BackendState::Down, 0.0),
                 row("c", BackendState::Up, 0.5),
             ],
-            decisions: vec!["01:05 #9 127.0.0.1:4000 → a: its turn; passed over b: down".to_owned()],
+            decisions: vec!["01:05 #9 127.0.0.1:4000 → a: next in rotation; excluded b: down".to_owned()],
             changes: vec!["01:04 b is down: 3 failures in a row".to_owned()],
-            account: Account { answered: 1000, broken: 1, ..Account::default() },
-            masked: 3,
+            totals: TrafficTotals { answered: 1000, broken: 1, ..TrafficTotals::default() },
+            retried: 3,
         }
     }
 
     fn drawn(width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, &scene())).unwrap();
+        terminal.draw(|frame| draw(frame, &snapshot())).unwrap();
         terminal.backend().to_string()
     }
 
     #[test]
-    fn everything_fits_a_usual_terminal() {
+    fn everything_fits_a_terminal_of_80_by_24() {
         let text = drawn(80, 24);
         for shown in [
             "01:05",
             "curl http://127.0.0.1:8080/",
-            "q ends",
+            "q quits",
             "b is killed",
             "█████····· ",
             " 50%",
             "15 ms",
             "down",
             "3 failures in a row",
-            "→ a: its turn; passed over b",
+            "→ a: next in rotation",
             "01:04 b is down",
             "1000 answered",
             "0 failed",
-            "3 failures hidden",
+            "3 retried",
         ] {
             assert!(text.contains(shown), "{shown:?} is missing:\n{text}");
         }
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn no_terminal_is_too_small_to_try() {
+    fn drawing_works_at_any_size() {
         for (width, height) in [(1, 1), (20, 5), (300, 100)] {
             drawn(width, height);
         }

@@ -1,8 +1,8 @@
-//! A small DNS server on loopback for names that change: what Docker's embedded server is to a container. The
-//! demo's pool finds its backends here, and the integration tests make it misbehave.
+//! A small DNS server on loopback, which acts like Docker's embedded server. The demo's pool finds its backends with it,
+//! and integration tests make it fail.
 //!
-//! It answers A, AAAA, PTR and SRV over UDP and TCP on one port, in random order and with Docker's TTL; whatever else
-//! a name may have, it has not. Not for anything but loopback: it knows no zones, no delegation, no limits.
+//! It answers A, AAAA, PTR and SRV over UDP and TCP on one port, in random order and with Docker's TTL. It has no
+//! delegation and no limits, so it is for loopback only.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,35 +20,35 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-/// The time to live of every record, in seconds: Docker's, whatever happens.
+/// The time to live of every record, in seconds: Docker's.
 pub const TTL: u32 = 600;
-/// What a UDP answer may take without EDNS, in bytes.
+/// The size limit of a UDP answer without EDNS, in bytes (RFC 1035, 4.2.1).
 const PLAIN_UDP: u16 = 512;
-/// Tries to get one port for both UDP and TCP when the kernel chooses it.
+/// Attempts to get one port for both UDP and TCP when the kernel chooses it.
 const TRIES: usize = 32;
 
-/// Names and addresses, changed by one side while the server answers from them. Clones are the same zone. Names
-/// may be given with or without the final dot, in any case.
+/// Names and addresses, which can be changed while the server answers from them. Clones share them. Names are given with
+/// or without the final dot, in any case.
 #[derive(Clone, Debug, Default)]
-pub struct Zone(Arc<Shared>);
+pub struct Zone(Arc<ZoneState>);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct ZoneState {
     records: Mutex<Records>,
-    next: Mutex<Option<Next>>,
+    pending: Mutex<Option<PendingChange>>,
     udp: AtomicU64,
     tcp: AtomicU64,
 }
 
-/// What happens once a name has been answered for.
-struct Next {
+/// A change after the next answer for a name.
+struct PendingChange {
     name: String,
     change: Box<dyn FnOnce(&Zone) + Send>,
 }
 
-impl fmt::Debug for Next {
+impl fmt::Debug for PendingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Next").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("PendingChange").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -56,25 +56,25 @@ impl fmt::Debug for Next {
 struct Records {
     addresses: BTreeMap<String, BTreeSet<IpAddr>>,
     owners: BTreeMap<IpAddr, String>,
-    services: BTreeMap<String, Vec<Service>>,
+    services: BTreeMap<String, Vec<ServiceRecord>>,
     aliases: BTreeMap<String, Name>,
-    /// Names that are answered for in another way than the rest.
-    exceptions: BTreeMap<String, Mode>,
-    mode: Mode,
-    /// Whether answers of SRV bring the addresses of the targets along.
-    brings_along: bool,
-    /// Bytes that a UDP answer may take at most, whatever the client offers.
+    /// Names with a mode of their own.
+    exceptions: BTreeMap<String, AnswerMode>,
+    mode: AnswerMode,
+    /// Whether SRV answers have the addresses of the targets in the additional section.
+    with_additionals: bool,
+    /// A size limit of UDP answers below that of the client, in bytes.
     udp_limit: Option<u16>,
 }
 
 /// An SRV record (RFC 2782).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// The lowest is to be used first.
+pub struct ServiceRecord {
+    /// The lowest is used first.
     pub priority: u16,
-    /// The share among those of the same priority.
+    /// The share among records of equal priority.
     pub weight: u16,
-    /// Where the target listens.
+    /// The port of the target.
     pub port: u16,
     /// A name of the zone.
     pub target: String,
@@ -82,7 +82,7 @@ pub struct Service {
 
 /// How the server answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
+pub enum AnswerMode {
     /// From the zone.
     #[default]
     Answer,
@@ -94,7 +94,7 @@ pub enum Mode {
     Refused,
 }
 
-/// How many questions came, by transport; those met with silence too.
+/// The number of queries by transport, including unanswered ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queries {
     /// Over UDP.
@@ -109,7 +109,7 @@ impl Zone {
         Self::default()
     }
 
-    /// Gives `name` exactly these addresses. With none it is still known, and answers are empty.
+    /// Sets the addresses of `name`. Without any it still exists, and answers are empty.
     pub fn set(&self, name: &str, addresses: impl IntoIterator<Item = IpAddr>) {
         self.records().addresses.insert(absolute(name), addresses.into_iter().collect());
     }
@@ -119,7 +119,7 @@ impl Zone {
         self.records().addresses.entry(absolute(name)).or_default().insert(address);
     }
 
-    /// Takes an address from `name`. Without any left the name is unknown, as with Docker.
+    /// Removes an address from `name`. With the last one the name is gone, as with Docker.
     pub fn remove(&self, name: &str, address: IpAddr) {
         let mut records = self.records();
         let name = absolute(name);
@@ -131,61 +131,62 @@ impl Zone {
         }
     }
 
-    /// Makes `name` unknown.
+    /// Removes `name`.
     pub fn forget(&self, name: &str) {
         self.records().addresses.remove(&absolute(name));
     }
 
-    /// Says whose address this is: the answer to a reverse lookup.
+    /// Sets the answer to a reverse lookup of `address`.
     pub fn name_owner(&self, address: IpAddr, owner: &str) {
         self.records().owners.insert(address, absolute(owner));
     }
 
-    /// Makes the address nobody's.
+    /// Removes the answer to a reverse lookup of `address`.
     pub fn forget_owner(&self, address: IpAddr) {
         self.records().owners.remove(&address);
     }
 
-    /// Gives `name` exactly these SRV records.
-    pub fn set_services(&self, name: &str, services: impl IntoIterator<Item = Service>) {
+    /// Sets the SRV records of `name`.
+    pub fn set_services(&self, name: &str, services: impl IntoIterator<Item = ServiceRecord>) {
         self.records().services.insert(absolute(name), services.into_iter().collect());
     }
 
-    /// Makes `name` an alias: answers for it are those for `end`, after a CNAME record.
+    /// Makes `name` an alias of `end`: answers have a CNAME record before the records of `end`.
     pub fn set_alias(&self, name: &str, end: &str) {
         if let Ok(end) = Name::from_str_relaxed(absolute(end)) {
             self.records().aliases.insert(absolute(name), end);
         }
     }
 
-    /// Whether answers of SRV bring the addresses of their targets along (RFC 2782, "Target"). At first they do not.
-    pub fn bring_along(&self, brings_along: bool) {
-        self.records().brings_along = brings_along;
+    /// Whether SRV answers have the addresses of their targets in the additional section (RFC 2782, "Target"); the default
+    /// is no.
+    pub fn set_additionals(&self, with_additionals: bool) {
+        self.records().with_additionals = with_additionals;
     }
 
-    /// How to answer questions for `name` from now on, whatever holds for the others.
-    pub fn set_mode_of(&self, name: &str, mode: Mode) {
+    /// Sets the mode for queries of `name` alone.
+    pub fn set_mode_of(&self, name: &str, mode: AnswerMode) {
         self.records().exceptions.insert(absolute(name), mode);
     }
 
-    /// Makes a change between two questions: right after the next answer for `name`, before anything else is answered.
-    pub fn once_answered(&self, name: &str, change: impl FnOnce(&Self) + Send + 'static) {
-        let next = Next { name: absolute(name), change: Box::new(change) };
-        *self.next() = Some(next);
+    /// Makes a change right after the next answer for `name`, before any other answer.
+    pub fn after_next_answer(&self, name: &str, change: impl FnOnce(&Self) + Send + 'static) {
+        let change = PendingChange { name: absolute(name), change: Box::new(change) };
+        *self.pending() = Some(change);
     }
 
-    /// How to answer from now on.
-    pub fn set_mode(&self, mode: Mode) {
+    /// Sets the mode for all names.
+    pub fn set_mode(&self, mode: AnswerMode) {
         self.records().mode = mode;
     }
 
-    /// Caps UDP answers at so many bytes, whatever the client offers; longer ones are cut and marked, so that the
-    /// client has to ask again over TCP. `None`: no cap.
+    /// Limits the size of UDP answers below what the client offers. Longer ones are truncated, so that the client retries
+    /// over TCP. `None`: no limit.
     pub fn limit_udp(&self, bytes: Option<u16>) {
         self.records().udp_limit = bytes;
     }
 
-    /// How many questions came so far.
+    /// The number of queries so far.
     pub fn queries(&self) -> Queries {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Queries { udp: count(&self.0.udp), tcp: count(&self.0.tcp) }
@@ -195,23 +196,23 @@ impl Zone {
         self.0.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> MutexGuard<'_, Option<Next>> {
-        self.0.next.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> MutexGuard<'_, Option<PendingChange>> {
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to `question` over UDP, as bytes; `None`: silence.
-    fn over_udp(&self, question: &[u8]) -> Option<Vec<u8>> {
+    /// The answer to `query` over UDP; `None`: no answer.
+    fn over_udp(&self, query_bytes: &[u8]) -> Option<Vec<u8>> {
         self.0.udp.fetch_add(1, Ordering::Relaxed);
-        let question = Message::from_vec(question).ok()?;
-        let offered = question.edns.as_ref().map_or(PLAIN_UDP, |edns| edns.max_payload().max(PLAIN_UDP));
+        let query = Message::from_vec(query_bytes).ok()?;
+        let offered = query.edns.as_ref().map_or(PLAIN_UDP, |edns| edns.max_payload().max(PLAIN_UDP));
         let limit = self.records().udp_limit.map_or(offered, |cap| cap.min(offered));
-        let mut answer = self.answer(&question)?;
+        let mut answer = self.answer(&query)?;
         loop {
             let bytes = answer.to_vec().ok()?;
             if bytes.len() <= usize::from(limit) || answer.answers.is_empty() {
                 return Some(bytes);
             }
-            // Without those an answer is still whole (RFC 2181, 9).
+            // Without additionals an answer is still complete (RFC 2181, 9).
             if !answer.additionals.is_empty() {
                 answer.additionals.clear();
                 continue;
@@ -222,48 +223,48 @@ impl Zone {
         }
     }
 
-    /// The answer to `question` over TCP, as bytes, always whole; `None`: silence.
-    fn over_tcp(&self, question: &[u8]) -> Option<Vec<u8>> {
+    /// The answer to `query` over TCP, never truncated; `None`: no answer.
+    fn over_tcp(&self, query_bytes: &[u8]) -> Option<Vec<u8>> {
         self.0.tcp.fetch_add(1, Ordering::Relaxed);
-        self.answer(&Message::from_vec(question).ok()?)?.to_vec().ok()
+        self.answer(&Message::from_vec(query_bytes).ok()?)?.to_vec().ok()
     }
 
-    fn answer(&self, question: &Message) -> Option<Message> {
-        let answer = self.answer_now(question);
-        let asked = question.queries.first().map(|query| key(&query.name));
-        let next = self.next().take_if(|next| asked.as_ref() == Some(&next.name));
-        if let Some(Next { change, .. }) = next {
+    fn answer(&self, message: &Message) -> Option<Message> {
+        let answer = self.answer_now(message);
+        let asked = message.queries.first().map(|query| key(&query.name));
+        let pending = self.pending().take_if(|pending| asked.as_ref() == Some(&pending.name));
+        if let Some(PendingChange { change, .. }) = pending {
             change(self);
         }
         answer
     }
 
-    fn answer_now(&self, question: &Message) -> Option<Message> {
-        let mut answer = Message::response(question.metadata.id, question.metadata.op_code);
-        answer.metadata = Metadata::response_from_request(&question.metadata);
+    fn answer_now(&self, message: &Message) -> Option<Message> {
+        let mut answer = Message::response(message.metadata.id, message.metadata.op_code);
+        answer.metadata = Metadata::response_from_request(&message.metadata);
         answer.metadata.recursion_available = true;
-        answer.add_queries(question.queries.iter().cloned());
-        answer.edns = question.edns.as_ref().map(|_| Edns::new());
+        answer.add_queries(message.queries.iter().cloned());
+        answer.edns = message.edns.as_ref().map(|_| Edns::new());
         let records = self.records();
-        let mode = question.queries.first().and_then(|query| records.exceptions.get(&key(&query.name)));
+        let mode = message.queries.first().and_then(|query| records.exceptions.get(&key(&query.name)));
         let mode = *mode.unwrap_or(&records.mode);
-        let mut name = question.queries.first().map(|query| query.name.clone()).unwrap_or_default();
-        if let Some(end) = records.aliases.get(&key(&name)).filter(|_| mode == Mode::Answer) {
+        let mut name = message.queries.first().map(|query| query.name.clone()).unwrap_or_default();
+        if let Some(end) = records.aliases.get(&key(&name)).filter(|_| mode == AnswerMode::Answer) {
             answer.add_answer(Record::from_rdata(name, TTL, RData::CNAME(CNAME(end.clone()))));
             name = end.clone();
         }
-        let result = match (mode, question.queries.first(), question.metadata.op_code) {
-            (Mode::Silent, ..) => return None,
-            (Mode::ServFail, ..) => Err(ResponseCode::ServFail),
-            (Mode::Refused, ..) => Err(ResponseCode::Refused),
-            (Mode::Answer, Some(query), OpCode::Query) => records.look_up(&name, query.query_type),
-            (Mode::Answer, ..) => Err(ResponseCode::NotImp),
+        let result = match (mode, message.queries.first(), message.metadata.op_code) {
+            (AnswerMode::Silent, ..) => return None,
+            (AnswerMode::ServFail, ..) => Err(ResponseCode::ServFail),
+            (AnswerMode::Refused, ..) => Err(ResponseCode::Refused),
+            (AnswerMode::Answer, Some(query), OpCode::Query) => records.look_up(&name, query.query_type),
+            (AnswerMode::Answer, ..) => Err(ResponseCode::NotImp),
         };
         match result {
             Ok(mut data) => {
                 data.shuffle(&mut rand::rng());
-                if records.brings_along {
-                    answer.add_additionals(data.iter().flat_map(|data| records.along(data)));
+                if records.with_additionals {
+                    answer.add_additionals(data.iter().flat_map(|data| records.additionals(data)));
                 }
                 answer.add_answers(data.into_iter().map(|data| Record::from_rdata(name.clone(), TTL, data)));
             }
@@ -289,7 +290,7 @@ impl Records {
         }
         let services = self.services.get(&key(name));
         if let (Some(services), RecordType::SRV) = (services, kind) {
-            return services.iter().map(Service::data).collect();
+            return services.iter().map(ServiceRecord::data).collect();
         }
         let addresses = self.addresses.get(&key(name));
         if services.is_none() && addresses.is_none() {
@@ -304,7 +305,7 @@ impl Records {
     }
 
     /// The addresses of an SRV record's target.
-    fn along(&self, data: &RData) -> Vec<Record> {
+    fn additionals(&self, data: &RData) -> Vec<Record> {
         let RData::SRV(srv) = data else { return Vec::new() };
         let kinds = [RecordType::A, RecordType::AAAA];
         let found = kinds.into_iter().filter_map(|kind| self.look_up(&srv.target, kind).ok()).flatten();
@@ -312,7 +313,7 @@ impl Records {
     }
 }
 
-impl Service {
+impl ServiceRecord {
     fn data(&self) -> Result<RData, ResponseCode> {
         let target = Name::from_str_relaxed(absolute(&self.target)).map_err(|_| ResponseCode::ServFail)?;
         Ok(RData::SRV(SRV::new(self.priority, self.weight, self.port, target)))
@@ -323,22 +324,21 @@ fn key(name: &Name) -> String {
     absolute(&name.to_ascii())
 }
 
-/// The form in which names are compared.
+/// The canonical form of a name.
 fn absolute(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.').to_ascii_lowercase())
 }
 
-/// A running server; it ends when this is dropped.
+/// A running server; it stops when dropped.
 #[derive(Debug)]
-pub struct Server {
-    /// Where it answers, over UDP and TCP alike.
+pub struct DnsServer {
+    /// Its address, over UDP and TCP.
     pub address: SocketAddr,
     _tasks: [AbortOnDropHandle<()>; 2],
 }
 
-impl Server {
-    /// Starts to answer from `zone` at `address`; with port 0 at one that the kernel chooses. Needs a tokio
-    /// runtime.
+impl DnsServer {
+    /// Answers from `zone` at `address`; with port 0 the kernel chooses the port. Needs a tokio runtime.
     pub async fn start(address: SocketAddr, zone: Zone) -> io::Result<Self> {
         let (udp, tcp) = bind(address).await?;
         let address = udp.local_addr()?;
@@ -364,7 +364,7 @@ async fn bind(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
 async fn serve_udp(socket: UdpSocket, zone: Zone) {
     let mut buffer = vec![0; usize::from(u16::MAX)];
     loop {
-        // An error here is the echo of an answer that nobody waited for.
+        // An error reports an earlier answer that was not received (ICMP).
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
         if let Some(answer) = zone.over_udp(&buffer[..length]) {
             let _ = socket.send_to(&answer, client).await;
@@ -382,12 +382,12 @@ async fn serve_tcp(listener: TcpListener, zone: Zone) {
     }
 }
 
-/// One TCP connection: question after question, each after its length (RFC 1035, 4.2.2).
+/// One TCP connection: queries, each after its length (RFC 1035, 4.2.2).
 async fn converse(mut stream: TcpStream, zone: Zone) -> io::Result<()> {
     loop {
-        let mut question = vec![0; usize::from(stream.read_u16().await?)];
-        stream.read_exact(&mut question).await?;
-        let Some(answer) = zone.over_tcp(&question) else { continue };
+        let mut query = vec![0; usize::from(stream.read_u16().await?)];
+        stream.read_exact(&mut query).await?;
+        let Some(answer) = zone.over_tcp(&query) else { continue };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes(), &answer[..]].concat()).await?;
     }

@@ -3,15 +3,15 @@ use crate::testing::in_time;
 use hickory_resolver::proto::op::Query;
 
 fn ask(zone: &Zone, name: &str, kind: RecordType, payload: Option<u16>) -> Option<Message> {
-    let mut question = Message::query();
-    question.add_query(Query::query(Name::from_str_relaxed(name).unwrap(), kind));
-    question.edns = payload.map(|bytes| {
+    let mut query = Message::query();
+    query.add_query(Query::query(Name::from_str_relaxed(name).unwrap(), kind));
+    query.edns = payload.map(|bytes| {
         let mut edns = Edns::new();
         edns.set_max_payload(bytes);
         edns
     });
-    let answer = Message::from_vec(&zone.over_udp(&question.to_vec().unwrap())?).unwrap();
-    assert_eq!(answer.metadata.id, question.metadata.id);
+    let answer = Message::from_vec(&zone.over_udp(&query.to_vec().unwrap())?).unwrap();
+    assert_eq!(answer.metadata.id, query.metadata.id);
     Some(answer)
 }
 
@@ -21,7 +21,7 @@ fn code(zone: &Zone, name: &str, kind: RecordType) -> (ResponseCode, usize) {
 }
 
 #[test]
-fn names_and_types_are_told_apart_as_docker_does() {
+fn missing_names_and_missing_types_differ_as_with_docker() {
     let zone = Zone::new();
     let ip: IpAddr = "127.0.0.2".parse().unwrap();
     zone.add("backend", ip);
@@ -38,31 +38,31 @@ fn names_and_types_are_told_apart_as_docker_does() {
 }
 
 #[test]
-fn services_are_records_of_their_own_and_bring_addresses_along_when_told_to() {
+fn srv_records_have_additionals_if_configured() {
     let zone = Zone::new();
     let name = "_web._tcp.test.";
     assert_eq!(code(&zone, name, RecordType::SRV), (ResponseCode::NXDomain, 0));
     zone.set("host.test", ["127.0.0.2".parse().unwrap(), "::1".parse().unwrap()]);
-    zone.set_services(name, [Service { priority: 1, weight: 2, port: 3, target: "host.test".into() }]);
+    zone.set_services(name, [ServiceRecord { priority: 1, weight: 2, port: 3, target: "host.test".into() }]);
     assert_eq!(code(&zone, name, RecordType::A), (ResponseCode::NoError, 0));
     assert_eq!(code(&zone, "host.test.", RecordType::SRV), (ResponseCode::NoError, 0));
     let alone = ask(&zone, name, RecordType::SRV, None).unwrap();
     assert_eq!(alone.answers[0].data.to_string(), "1 2 3 host.test.");
     assert!(alone.additionals.is_empty());
-    zone.bring_along(true);
+    zone.set_additionals(true);
     let more = ask(&zone, name, RecordType::SRV, None).unwrap();
     assert_eq!((more.answers.len(), more.additionals.len()), (1, 2));
-    // What does not fit is left out, and the answer is still whole.
+    // Additionals that do not fit are left out, and the answer is still complete.
     zone.limit_udp(Some(80));
     let less = ask(&zone, name, RecordType::SRV, None).unwrap();
     assert_eq!((less.answers.len(), less.additionals.len(), less.metadata.truncation), (1, 0, false));
-    zone.set_mode_of("host.test", Mode::ServFail);
+    zone.set_mode_of("host.test", AnswerMode::ServFail);
     assert_eq!(code(&zone, "host.test.", RecordType::A).0, ResponseCode::ServFail);
     assert_eq!(code(&zone, name, RecordType::SRV).0, ResponseCode::NoError);
 }
 
 #[test]
-fn an_answer_that_is_too_long_is_cut_and_says_so() {
+fn an_answer_that_is_too_long_is_truncated() {
     let zone = Zone::new();
     zone.set("backend", (1..=100).map(|n| IpAddr::from([10, 0, 0, n])));
     let plain = ask(&zone, "backend.", RecordType::A, None).unwrap();
@@ -76,26 +76,26 @@ fn an_answer_that_is_too_long_is_cut_and_says_so() {
 }
 
 #[test]
-fn it_fails_as_it_is_told_to() {
+fn the_mode_sets_the_failure() {
     let zone = Zone::new();
     zone.set("backend", ["10.0.0.1".parse().unwrap()]);
-    zone.set_mode(Mode::ServFail);
+    zone.set_mode(AnswerMode::ServFail);
     assert_eq!(code(&zone, "backend.", RecordType::A), (ResponseCode::ServFail, 0));
-    zone.set_mode(Mode::Refused);
+    zone.set_mode(AnswerMode::Refused);
     assert_eq!(code(&zone, "backend.", RecordType::A), (ResponseCode::Refused, 0));
-    zone.set_mode(Mode::Silent);
+    zone.set_mode(AnswerMode::Silent);
     assert_eq!(ask(&zone, "backend.", RecordType::A, None), None);
     assert_eq!(zone.queries(), Queries { udp: 3, tcp: 0 });
 }
 
 #[tokio::test]
-async fn over_tcp_an_answer_is_whole() {
+async fn an_answer_over_tcp_is_complete() {
     let zone = Zone::new();
     zone.set("backend", (1..=100).map(|n| IpAddr::from([10, 0, 0, n])));
-    let server = Server::start("127.0.0.1:0".parse().unwrap(), zone.clone()).await.unwrap();
-    let mut question = Message::query();
-    question.add_query(Query::query(Name::from_str_relaxed("backend.").unwrap(), RecordType::A));
-    let bytes = question.to_vec().unwrap();
+    let server = DnsServer::start("127.0.0.1:0".parse().unwrap(), zone.clone()).await.unwrap();
+    let mut query = Message::query();
+    query.add_query(Query::query(Name::from_str_relaxed("backend.").unwrap(), RecordType::A));
+    let bytes = query.to_vec().unwrap();
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_u16(bytes.len().try_into().unwrap()).await.unwrap();
     stream.write_all(&bytes).await.unwrap();

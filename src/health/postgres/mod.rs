@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use self::session::{Next, Session};
+use self::session::{LoginStep, Session};
 use self::wire::Message;
 use super::{CheckError, password, tcp, without};
 use crate::config::{PostgresCheck, Role};
@@ -40,7 +40,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result
 
 /// Logs in, asks for the role, and sends Terminate, so that the server logs no broken connection.
 async fn role(
-    stream: &mut tcp::Bounded,
+    stream: &mut tcp::BoundedStream,
     wanted: &PostgresCheck,
     password: Option<&str>,
 ) -> Result<Role, String> {
@@ -56,9 +56,9 @@ async fn role(
         let next;
         (session, next) = take_in(session, message).await?;
         match next? {
-            Next::Read => {}
-            Next::Send(message) => sent = stream.write_all(&message).await,
-            Next::Done(role, farewell) => {
+            LoginStep::Read => {}
+            LoginStep::Send(message) => sent = stream.write_all(&message).await,
+            LoginStep::Done(role, farewell) => {
                 // The role is known, even if the server does not receive the Terminate.
                 let _ = stream.write_all(&farewell).await;
                 return Ok(role);
@@ -68,7 +68,7 @@ async fn role(
 }
 
 /// Reads a message.
-async fn read(stream: &mut tcp::Bounded, received: &mut Vec<u8>) -> Result<Message, String> {
+async fn read(stream: &mut tcp::BoundedStream, received: &mut Vec<u8>) -> Result<Message, String> {
     let mut chunk = [0; 4096];
     loop {
         if let Some(message) = wire::take(received)? {
@@ -87,7 +87,10 @@ fn told(error: &io::Error) -> String {
 }
 
 /// Handles a message, in a separate thread if that takes long: the runtime has other checks to run.
-async fn take_in(mut session: Session, message: Message) -> Result<(Session, Result<Next, String>), String> {
+async fn take_in(
+    mut session: Session,
+    message: Message,
+) -> Result<(Session, Result<LoginStep, String>), String> {
     if !session.is_slow() {
         let next = session.on(&message);
         return Ok((session, next));

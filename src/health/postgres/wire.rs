@@ -3,7 +3,7 @@
 
 /// The longest message that is read, without its type byte, in bytes. libpq has the same limit for all messages except
 /// rows, copy data and errors, and for errors during the login (fe-protocol3.c, fe-connect.c): a longer message means
-/// that the server speaks another protocol or wants to fill the memory. The answers to a check have some 600 bytes.
+/// that the server speaks another protocol or wants to fill the memory. The messages of a check have some 600 bytes.
 pub(super) const LONGEST: usize = 30_000;
 
 /// A message of the server.
@@ -98,7 +98,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_come_out_as_they_went_in_however_they_are_cut_up(
+        fn messages_are_read_as_sent_however_they_are_split(
             messages in prop::collection::vec((b'A'..=b'z', prop::collection::vec(any::<u8>(), 0..40)), 0..20),
             sizes in prop::collection::vec(1usize..50, 1..20),
         ) {
@@ -125,7 +125,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_that_a_server_sends_makes_it_panic_or_hold_more_than_came(
+        fn no_input_panics_or_allocates_more_than_received(
             sent in prop::collection::vec(any::<u8>(), 0..200), length: u32,
         ) {
             let mut received = [&b"D"[..], &length.to_be_bytes(), &sent].concat();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_cannot_be_is_refused_before_anything_of_it_has_come() {
+    fn an_invalid_length_is_refused_before_the_content_arrives() {
         for length in [0u32, 3, LONGEST as u32 + 1, 0x7fff_ffff, u32::MAX] {
             let mut received = [&b"E"[..], &length.to_be_bytes()].concat();
             let error = take(&mut received).unwrap_err();

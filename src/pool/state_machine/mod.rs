@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::config;
 use crate::discovery::{Found, SourceKey};
 use crate::domain::{AdminState, BackendState, Cause};
-use crate::health::{CheckError, Ejection, Tally, Verdict};
+use crate::health::{CheckError, Ejection, RiseFall, Verdict};
 use crate::own::OwnAddresses;
 use crate::pool::backend::Backend;
 use crate::pool::input::{Command, Effect, Failure, Input};
@@ -322,7 +322,7 @@ impl PoolState {
                 before.health.iter().position(|old| (&old.check, old.port) == (&health.check, health.port));
             place.and_then(|place| member.results.get(place).copied())
         };
-        let presumed = Results { tally: Tally::presumed(verdict), heard: false };
+        let presumed = Results { tally: RiseFall::presumed(verdict), heard: false };
         member.results = self.config.health.iter().map(|health| same(health).unwrap_or(presumed)).collect();
         if member.leaving() || member.refused.is_some() || member.in_maintenance() {
             return;

@@ -37,7 +37,7 @@ fn seen(backends: &[(&str, &str)]) -> Input {
 fn silence() -> Input {
     Input::Observed(
         key(),
-        Observation { outcome: Outcome::Silence("silence".into()), owners: BTreeMap::new() },
+        Observation { outcome: Outcome::Timeout("silence".into()), owners: BTreeMap::new() },
     )
 }
 
@@ -237,7 +237,7 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
 
 #[test]
 fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_silence() {
-    for answer in [Outcome::NoSuchName("none".into()), Outcome::Silence("silence".into())] {
+    for answer in [Outcome::NoSuchName("none".into()), Outcome::Timeout("silence".into())] {
         let now = Instant::now();
         let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
         pool_state.on(seen(&[("alpha.net", "10.0.0.4")]), now);
@@ -272,8 +272,8 @@ fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
         (invalid("two"), true),
         (good(), true),
         // These come in other words each time.
-        (Outcome::Silence("one".into()), true),
-        (Outcome::Silence("two".into()), false),
+        (Outcome::Timeout("one".into()), true),
+        (Outcome::Timeout("two".into()), false),
     ];
     answers.into_iter().for_each(told);
 }

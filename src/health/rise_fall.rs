@@ -1,44 +1,43 @@
-//! Rise and fall: how many results in a row it takes to change one's mind about a backend. Pure.
+//! Rise and fall: the number of consecutive results that changes the verdict on a backend. Pure.
 
-/// What the results so far say of a backend.
+/// The verdict on a backend by its check results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// There is no result yet.
     Unchecked,
-    /// It is fit for traffic.
+    /// It passes.
     Passing,
-    /// It is not.
+    /// It fails.
     Failing,
 }
 
-/// Counts results in a row. The very first result counts alone: a new backend need not wait for `rise`, and
-/// gets nothing while it fails.
+/// Counts consecutive results. The very first result decides alone: a new backend does not wait for `rise`, and gets no
+/// connection if it fails.
 #[derive(Clone, Copy, Debug)]
-pub struct Tally {
+pub struct RiseFall {
     verdict: Verdict,
-    /// Results in a row that contradict the verdict.
+    /// Consecutive results against the verdict.
     against: u32,
 }
 
-impl Tally {
-    /// Nothing is known yet.
+impl RiseFall {
+    /// Starts without a result.
     pub fn new() -> Self {
         Self { verdict: Verdict::Unchecked, against: 0 }
     }
 
-    /// A verdict that is taken over, without a check having said so.
+    /// Starts with a verdict from elsewhere, without a result.
     pub fn presumed(verdict: Verdict) -> Self {
         Self { verdict, against: 0 }
     }
 
-    /// What the results so far say.
+    /// The present verdict.
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// Whether another result may well change what is known: there is none yet, or the last ones contradict those
-    /// before.
-    pub fn in_doubt(&self) -> bool {
+    /// Whether the verdict may be about to change: there is no result yet, or the last ones are against it.
+    pub fn in_transition(&self) -> bool {
         self.verdict == Verdict::Unchecked || self.against > 0
     }
 
@@ -63,7 +62,7 @@ impl Tally {
     }
 }
 
-impl Default for Tally {
+impl Default for RiseFall {
     fn default() -> Self {
         Self::new()
     }
@@ -75,30 +74,30 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_first_result_counts_alone() {
-        assert!(Tally::new().in_doubt());
-        assert_eq!(Tally::new().on(true, 5, 5), Some(Verdict::Passing));
-        assert_eq!(Tally::new().on(false, 5, 5), Some(Verdict::Failing));
+    fn the_first_result_decides_alone() {
+        assert!(RiseFall::new().in_transition());
+        assert_eq!(RiseFall::new().on(true, 5, 5), Some(Verdict::Passing));
+        assert_eq!(RiseFall::new().on(false, 5, 5), Some(Verdict::Failing));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn it_changes_exactly_after_rise_or_fall_in_a_row(
+        fn the_verdict_changes_exactly_after_rise_or_fall_consecutive_results(
             results in proptest::collection::vec(any::<bool>(), 1..200), rise in 1u32..6, fall in 1u32..6,
         ) {
-            let mut tally = Tally::new();
-            tally.on(results[0], rise, fall);
+            let mut counter = RiseFall::new();
+            counter.on(results[0], rise, fall);
             let (mut passing, mut run) = (results[0], 0);
             for &passed in &results[1..] {
                 run = if passed == passing { 0 } else { run + 1 };
                 let due = run == if passing { fall } else { rise };
-                prop_assert_eq!(tally.on(passed, rise, fall).is_some(), due);
+                prop_assert_eq!(counter.on(passed, rise, fall).is_some(), due);
                 if due { passing = !passing; run = 0; }
-                prop_assert_eq!(tally.in_doubt(), run > 0);
+                prop_assert_eq!(counter.in_transition(), run > 0);
             }
-            prop_assert_eq!(tally.verdict() == Verdict::Passing, passing);
+            prop_assert_eq!(counter.verdict() == Verdict::Passing, passing);
         }
     }
 }
