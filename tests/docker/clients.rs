@@ -1,4 +1,4 @@
-//! Clients that open a new connection for each request, and write down what became of it.
+//! Clients that open a connection for each request, and record the result.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::support::{PATIENCE, http_get_on, join_within};
 /// One request on a connection of its own.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// When it was begun.
+    /// When it began.
     pub at: Instant,
-    /// The client's own port: `client` in the log.
+    /// The client's port, as in the log field `client`.
     pub port: u16,
-    /// Status and body, or what went wrong.
+    /// Status and body, or the error.
     pub result: Result<(u16, String), String>,
 }
 
@@ -28,7 +28,7 @@ impl Request {
         matches!(self.result, Ok((200, _)))
     }
 
-    /// Asks once.
+    /// Sends a request.
     pub(crate) fn make(address: SocketAddr, path: &str) -> Self {
         let (at, mut port) = (Instant::now(), 0);
         let result = ask(address, path, &mut port);
@@ -40,14 +40,14 @@ fn ask(address: SocketAddr, path: &str, port: &mut u16) -> Result<(u16, String),
     let error = |error| format!("connect: {error}");
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(error)?;
     let connected = socket.connect_timeout(&address.into(), PATIENCE);
-    // Known also of a connection that was reset as soon as it was there.
+    // Before the request: a connection may be reset at once.
     *port = socket.local_addr().ok().and_then(|local| local.as_socket()).map_or(0, |local| local.port());
     connected.map_err(error)?;
     let (status, body) = http_get_on(socket.into(), path)?;
     Ok((status, body.trim().to_owned()))
 }
 
-/// Clients that ask again and again until they are told to stop.
+/// Clients that send requests until they are stopped.
 pub(crate) struct Clients {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -55,7 +55,7 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// `count` clients, each pausing so long between two requests.
+    /// `count` clients, each with this pause between requests.
     pub(crate) fn start(count: usize, pause: Duration, address: SocketAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, requests) = channel();
@@ -72,12 +72,12 @@ impl Clients {
         Self { stop, threads, requests }
     }
 
-    /// Waits for so many more requests to be over.
+    /// Waits until so many more requests have ended.
     pub(crate) fn wait_for(&self, count: usize) -> Vec<Request> {
         (0..count).map(|_| self.requests.recv_timeout(PATIENCE).unwrap()).collect()
     }
 
-    /// Ends them all; every request that was not waited for.
+    /// Stops all clients; the requests since the last wait.
     pub(crate) fn stop(self) -> Vec<Request> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {

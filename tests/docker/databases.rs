@@ -1,5 +1,5 @@
-//! Checks that know the role of a database server, against real servers. But for the Compose files, Pointsman itself
-//! runs on the host here, from where a container's address can be reached.
+//! Checks for the role of a database server, against real servers. Except with the Compose files, Pointsman runs on the
+//! host, which reaches the addresses of containers.
 
 use std::path::Path;
 
@@ -12,8 +12,7 @@ const REDIS_PORT: u16 = 6379;
 const POSTGRES: &str = "postgres:15";
 const POSTGRES_PORT: u16 = 5432;
 
-/// The states of the backends of `pool`, by address, and what is said of them: why they are so, and how they have failed
-/// since.
+/// The states of the backends of `pool`, by address, with the cause of each state and the last errors of checks.
 fn states(lb: &Lb, pool: &str) -> BTreeMap<String, (String, String)> {
     let status = lb.status();
     let pools = status["pools"].as_array().unwrap();
@@ -25,9 +24,9 @@ fn states(lb: &Lb, pool: &str) -> BTreeMap<String, (String, String)> {
     backends.iter().map(|b| (text(&b["address"]), (text(&b["state"]), words(b)))).collect()
 }
 
-/// Waits until the backend is in this state for a reason with these words.
+/// Waits until the backend has this state, with a cause or error that contains these words.
 fn when(lb: &Lb, pool: &str, backend: SocketAddr, state: &str, words: &str) {
-    // A server may take its time to start, to stop and to recover.
+    // A server may start, stop and recover slowly.
     let deadline = Instant::now() + 3 * PATIENCE;
     loop {
         let (now, told) = states(lb, pool).remove(&backend.to_string()).unwrap();
@@ -44,7 +43,7 @@ fn connect(lb: &Lb, listener: &str) -> TcpStream {
     connect_to(lb.address(listener)).unwrap()
 }
 
-/// Listeners and pools for the backends, each with the kind of check of its name.
+/// Listeners and pools for the backends, by name, each with its check.
 fn config(backends: &[SocketAddr], pools: &[(&str, &str)]) -> String {
     let discover = support::static_list(backends);
     let mut text = "listeners:\n".to_owned();
@@ -72,7 +71,7 @@ fn redis_server() -> (Container, SocketAddr) {
     (container, address)
 }
 
-/// Sends Redis a command on one line and gives the first line of its answer, which must have no other.
+/// Sends Redis a command, and gives its reply of one line.
 fn ask_redis(stream: &mut TcpStream, command: &str) -> std::io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{command}\r\n").as_bytes())?;
@@ -85,7 +84,7 @@ fn ask_redis(stream: &mut TcpStream, command: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
 }
 
-/// Tells Redis something on a connection of its own, which it must take.
+/// Sends Redis commands on a new connection; they must succeed.
 fn tell_redis(address: SocketAddr, commands: &[&str]) {
     let mut stream = connect_to(address).unwrap();
     for command in commands {
@@ -142,7 +141,7 @@ fn clients_of_a_redis_master_that_is_demoted_are_moved_to_the_new_one() {
         lb.when_logged("reason=backend_down").contains("pool=master") || lb.log().contains("pool=replica")
     );
 
-    // A replica that has lost its master is still one, as long as it serves.
+    // A replica without a master is still a replica if it serves.
     docker(&["kill", &b_server.0]);
     when(&lb, "master", b, "down", "");
     eventually("the replica has lost its master", || {
@@ -161,13 +160,13 @@ fn clients_of_a_redis_master_that_is_demoted_are_moved_to_the_new_one() {
         check["at"].as_f64().unwrap()
     };
     let now = last();
-    eventually("it is checked again and again", || (last() > now + 1.0).then_some(()));
+    eventually("more checks pass", || (last() > now + 1.0).then_some(()));
     assert_eq!(states(&lb, "replica")[&a.to_string()].0, "up");
     tell_redis(a, &["CONFIG SET replica-serve-stale-data no"]);
     when(&lb, "replica", a, "down", "PING is refused: \"MASTERDOWN Link with MASTER is down");
 }
 
-/// What a PostgreSQL server says to a query that gives one value.
+/// The result of a query for one value.
 fn query(address: SocketAddr, query: &str) -> Result<String, String> {
     login(address, "secret", query)
 }
@@ -204,7 +203,7 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     if !image(POSTGRES) {
         return;
     }
-    // Alone on its network it keeps its address.
+    // On a network of its own it keeps its address.
     let network = Network::create("postgres", &[]);
     let arguments = ["--network", &network.0, "-e", "POSTGRES_PASSWORD=secret", POSTGRES];
     let server = Container::run("postgres", &arguments);
@@ -242,7 +241,7 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     when(&lb, "trusted", address, "up", "");
     when(&lb, "strict", address, "down", "requires no password");
     assert_eq!(states(&lb, "primary")[&address.to_string()].0, "up");
-    // A check says a proper farewell, so that the server has nothing to complain of.
+    // A check sends Terminate, so that the server logs no broken connection.
     assert!(!logs(&server.0).contains("unexpected EOF on client connection"), "{}", logs(&server.0));
 
     inside("touch \"$(psql -XAtc 'SHOW data_directory')/standby.signal\"");
@@ -254,7 +253,7 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     when(&lb, "primary", address, "down", "it is a standby, not the primary");
     assert_eq!(query(lb.address("standby"), "SELECT pg_is_in_recovery()").as_deref(), Ok("t"));
 
-    // It is made the primary without an end to its connections: that is for `on_down` to do.
+    // A promotion does not close connections; `on_down` does.
     let mut reader = connect(&lb, "standby");
     eventually("the reader is routed", || lb.logged(&["routed", "pool=standby"]).get(1).map(|_| ()));
     assert_eq!(query(address, "SELECT pg_promote()").as_deref(), Ok("t"));
@@ -265,7 +264,7 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     assert_eq!(query(lb.address("primary"), "SELECT 1").as_deref(), Ok("1"));
 }
 
-/// Asks until the answer is the wanted one: a whole cluster takes its time to start.
+/// Repeats a query until it gives the wanted value: a whole cluster starts slowly.
 fn answers(wanted: &str, ask: impl Fn() -> Result<String, String>) {
     let deadline = Instant::now() + 6 * PATIENCE;
     loop {
@@ -279,7 +278,7 @@ fn answers(wanted: &str, ask: impl Fn() -> Result<String, String>) {
 }
 
 #[test]
-fn the_redis_demo_leads_to_whoever_has_the_role() {
+fn the_redis_demo_routes_by_role() {
     let Some(_engine) = engine() else { return };
     if !image(REDIS) {
         return;
@@ -300,7 +299,7 @@ fn the_redis_demo_leads_to_whoever_has_the_role() {
     };
     tell("redis-2", &["no", "one"]);
     tell("redis-1", &["redis-2", "6379"]);
-    // What is written there from now on comes to the other one by way of the new master alone.
+    // From now on, only the new master replicates writes to the other server.
     let second = project.containers("redis-2").remove(0);
     tell_redis((ip(&second), REDIS_PORT).into(), &["SET who second"]);
     answers("$6", ask("6380", "GET who"));

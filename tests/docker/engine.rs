@@ -1,5 +1,4 @@
-//! The Docker engine as the tests use it: commands, containers and Compose projects that clean up after
-//! themselves.
+//! The Docker engine for the tests: commands, containers and Compose projects, removed at the end.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -10,31 +9,31 @@ use std::time::Duration;
 
 use crate::support::{Limited, TOOL, skip, watchdog};
 
-/// Where the repository is.
+/// The root of the repository.
 pub(crate) const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Tests that need the engine are skipped without it, and fail if this environment variable is 1.
 pub(crate) const REQUIRED: &str = "POINTSMAN_REQUIRE_DOCKER";
-/// A test may take this long once it has the engine to itself: it may build and pull images.
+/// The time limit of a test after it has acquired the engine: it may build and pull images.
 const TEST: Duration = Duration::from_secs(45 * 60);
 
-/// How many tests use the engine at once: two cores do not start more containers than that in a test's time limits.
+/// The number of concurrent tests: two cores cannot start more containers within the time limits.
 const TESTS: u32 = 2;
 
 static USED: Mutex<u32> = Mutex::new(0);
 static RELEASED: Condvar = Condvar::new();
 
-/// A test's right to use the engine, or a part of it.
+/// A test's permit to use the engine.
 pub(crate) struct Engine(u32);
 
 impl Engine {
-    /// Waits until `share` of the [`TESTS`] are free. `None` where no engine answers, and nothing demands one.
+    /// Waits for `share` of the [`TESTS`] permits. `None` without an engine, unless one is required.
     fn acquire(share: u32) -> Option<Self> {
         let used = USED.lock().unwrap_or_else(PoisonError::into_inner);
         let full = |used: &mut u32| *used + share > TESTS;
         *RELEASED.wait_while(used, full).unwrap_or_else(PoisonError::into_inner) += share;
         let engine = Self(share);
-        // The time starts here: before, the test waits for earlier tests.
+        // The time limit starts here, after the wait for earlier tests.
         watchdog::allow(TEST);
         let answers = Command::new("docker").arg("version").output_in_time();
         if !answers.is_ok_and(|output| output.status.success()) {
@@ -57,12 +56,12 @@ pub(crate) fn engine() -> Option<Engine> {
     Engine::acquire(1).map(with_images)
 }
 
-/// The same for a test that starts very many containers, or changes the engine itself.
+/// The same for a test that starts very many containers or changes the engine.
 pub(crate) fn whole_engine() -> Option<Engine> {
     Engine::acquire(TESTS).map(with_images)
 }
 
-/// The engine without images of our own.
+/// The engine without images built here.
 pub(crate) fn bare_engine() -> Option<Engine> {
     Engine::acquire(1)
 }
@@ -76,7 +75,7 @@ fn with_images(engine: Engine) -> Engine {
     engine
 }
 
-/// Whether a public image is here or can be had.
+/// Whether a public image is present or can be pulled.
 pub(crate) fn image(name: &str) -> bool {
     let succeeds = |arguments: &[&str]| {
         let output = Command::new("docker").args(arguments).output_within(TOOL);
@@ -89,7 +88,7 @@ pub(crate) fn image(name: &str) -> bool {
     here
 }
 
-/// A name that no other run uses.
+/// A unique name.
 pub(crate) fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("pointsman-test-{}-{}-{what}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
@@ -109,7 +108,7 @@ fn succeed(command: Command) -> String {
     text
 }
 
-/// Runs `docker`; what it prints, or why it failed.
+/// Runs `docker`; its output, or its error.
 pub(crate) fn try_docker(arguments: &[&str]) -> Result<String, String> {
     let mut command = Command::new("docker");
     command.args(arguments);
@@ -118,14 +117,14 @@ pub(crate) fn try_docker(arguments: &[&str]) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-/// Runs `docker`, which must succeed; what it prints.
+/// Runs `docker`, which must succeed; its output.
 pub(crate) fn docker(arguments: &[&str]) -> String {
     let mut command = Command::new("docker");
     command.args(arguments);
     succeed(command)
 }
 
-/// What `docker inspect` says.
+/// The output of `docker inspect`.
 pub(crate) fn inspect(what: &str, format: &str) -> String {
     docker(&["inspect", "--format", format, what])
 }
@@ -181,7 +180,7 @@ impl Drop for Network {
     }
 }
 
-/// A Compose project of one of our files, taken down at the end.
+/// A Compose project of a file in the repository, removed at the end.
 pub(crate) struct Project {
     name: String,
     file: &'static str,
@@ -190,28 +189,28 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// A project of `file`; nothing runs yet.
+    /// A project of `file`, not started.
     pub(crate) fn new(file: &'static str, backends: u32) -> Self {
         Self { name: unique("compose"), file, backends, environment: Vec::new() }
     }
 
-    /// The same with one more variable for the file.
+    /// The same with a variable for the file.
     pub(crate) fn with(mut self, variable: &'static str, value: &str) -> Self {
         self.environment.push((variable, value.to_owned()));
         self
     }
 
-    /// Runs Compose, which must succeed; what it prints to standard output.
+    /// Runs Compose, which must succeed; its standard output.
     pub(crate) fn compose(&self, arguments: &[&str]) -> String {
         succeed(self.command(arguments))
     }
 
-    /// Starts everything, as the README says.
+    /// Starts everything, as in the README.
     pub(crate) fn up(&self) {
         self.scale(self.backends);
     }
 
-    /// Starts or stops backends until there are so many.
+    /// Scales the backends.
     pub(crate) fn scale(&self, backends: u32) {
         self.compose(&["up", "-d", "--scale", &format!("backend={backends}")]);
     }
@@ -219,7 +218,7 @@ impl Project {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = compose_command();
         command.args(["-p", &self.name, "-f", self.file]).args(arguments);
-        // Any free port on the host. The same for every command: a changed one would change the container.
+        // Any free port of the host, the same for all commands: another one would change the container.
         for port in ["", "ADMIN_", "MASTER_", "REPLICA_", "PRIMARY_", "STANDBY_", "PROMETHEUS_", "GRAFANA_"] {
             command.env(format!("{port}PORT"), "0");
         }
@@ -228,7 +227,7 @@ impl Project {
         command
     }
 
-    /// The containers of a service that run.
+    /// The running containers of a service.
     pub(crate) fn containers(&self, service: &str) -> Vec<String> {
         self.compose(&["ps", "-q", service])
             .split_whitespace()
@@ -237,7 +236,7 @@ impl Project {
             .collect()
     }
 
-    /// The address on this machine under which a service's port is published.
+    /// The published address of a service's port.
     pub(crate) fn published(&self, service: &str, port: &str) -> SocketAddr {
         let text = self.compose(&["port", service, port]);
         let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
@@ -254,7 +253,7 @@ impl Drop for Project {
     }
 }
 
-/// Compose v2 where there is one, else docker-compose.
+/// Compose v2 if installed, otherwise docker-compose.
 fn compose_command() -> Command {
     static PLUGIN: OnceLock<bool> = OnceLock::new();
     let plugin = *PLUGIN.get_or_init(|| {
@@ -272,7 +271,7 @@ fn compose_command() -> Command {
     }
 }
 
-/// A configuration in a folder that a container can mount; any user may read it.
+/// A configuration in a folder that a container can mount, readable for any user.
 pub(crate) fn configuration(text: &str) -> tempfile::TempDir {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
@@ -285,7 +284,7 @@ pub(crate) fn configuration(text: &str) -> tempfile::TempDir {
     folder
 }
 
-/// Pointsman in a container on `network`, with a configuration of the test's own.
+/// Pointsman in a container on `network`, with this configuration.
 pub(crate) fn pointsman(network: &Network, folder: &tempfile::TempDir) -> Container {
     let mount = format!("{}:/etc/pointsman:ro", folder.path().display());
     let hardened = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];

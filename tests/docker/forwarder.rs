@@ -1,4 +1,4 @@
-//! A way to the engine that can be cut and mended, as if the engine were restarted.
+//! A forwarder to the engine that can be stopped and started, as if the engine restarted.
 
 use std::io;
 use std::net::Shutdown;
@@ -12,12 +12,12 @@ use super::support::join_within;
 /// A Unix socket that leads to the engine's.
 pub(crate) struct Forwarder {
     folder: tempfile::TempDir,
-    running: Option<Running>,
+    running: Option<ForwarderState>,
 }
 
-struct Running {
+struct ForwarderState {
     thread: JoinHandle<()>,
-    /// Both ends of each connection; `None`: no more are taken.
+    /// Both ends of each connection; `None`: stopped.
     open: Arc<Mutex<Option<Vec<UnixStream>>>>,
 }
 
@@ -28,7 +28,7 @@ impl Forwarder {
         forwarder
     }
 
-    /// What to write under `engine`.
+    /// The value of `engine` in a configuration.
     pub(crate) fn address(&self) -> String {
         format!("unix://{}", self.path().display())
     }
@@ -37,7 +37,7 @@ impl Forwarder {
         self.folder.path().join("engine.sock")
     }
 
-    /// Leads to the engine again.
+    /// Forwards to the engine again.
     pub(crate) fn mend(&mut self) {
         let listener = UnixListener::bind(self.path()).unwrap();
         let open = Arc::new(Mutex::new(Some(Vec::new())));
@@ -51,14 +51,14 @@ impl Forwarder {
                 open.extend([client, engine]);
             }
         });
-        self.running = Some(Running { thread, open });
+        self.running = Some(ForwarderState { thread, open });
     }
 
-    /// Ends all connections, and takes no more.
+    /// Closes all connections, and accepts no more.
     pub(crate) fn cut(&mut self) {
         let Some(running) = self.running.take() else { return };
         let open = running.open.lock().unwrap().take();
-        let _ = UnixStream::connect(self.path()); // wakes the accept
+        let _ = UnixStream::connect(self.path()); // wakes up accept
         join_within(running.thread, "the forwarder accepts no more");
         std::fs::remove_file(self.path()).unwrap();
         for stream in open.into_iter().flatten() {
@@ -73,7 +73,7 @@ impl Drop for Forwarder {
     }
 }
 
-/// Copies from one to the other in a thread of its own, until one of them ends.
+/// Copies in a thread until one end closes.
 fn copy(from: &UnixStream, to: &UnixStream) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     std::thread::spawn(move || {
@@ -82,7 +82,7 @@ fn copy(from: &UnixStream, to: &UnixStream) {
     });
 }
 
-/// Where the engine of the tests listens.
+/// The socket of the engine.
 fn engine_socket() -> PathBuf {
     let address = std::env::var("DOCKER_HOST").unwrap_or_default();
     address.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").into()

@@ -23,7 +23,7 @@ fn the_image_is_small_unprivileged_labelled_and_healthy() {
     let folder = configuration(ALONE);
     let lb = pointsman(&network, &folder);
     eventually("healthy", || (inspect(&lb.0, "{{.State.Health.Status}}") == "healthy").then_some(()));
-    // As process 1 it has no default handlers: a signal that it does not heed itself is ignored.
+    // Process 1 has no default signal handlers: an unhandled signal is ignored.
     let began = Instant::now();
     docker(&["stop", "-t", "30", &lb.0]);
     assert_eq!(inspect(&lb.0, "{{.State.ExitCode}}"), "0");
@@ -31,7 +31,7 @@ fn the_image_is_small_unprivileged_labelled_and_healthy() {
 }
 
 #[test]
-fn without_any_privilege_it_still_closes_its_doors_on_nobody_who_is_in() {
+fn without_privileges_no_accepted_connection_is_lost_at_shutdown() {
     let Some(_engine) = engine() else { return };
     let network = Network::create("doors", &[]);
     let folder = configuration(ALONE);
@@ -46,7 +46,7 @@ fn without_any_privilege_it_still_closes_its_doors_on_nobody_who_is_in() {
     requests.extend(clients.stop());
     let cut: Vec<_> = failures(&requests)
         .into_iter()
-        // Who comes too late is refused, or finds nobody when the container and its address are gone.
+        // Late connections are refused, or time out when the container and its address are gone.
         .filter(|request| !matches!(&request.result, Err(error) if error.starts_with("connect: ")))
         .collect();
     assert!(cut.is_empty(), "{cut:?}\n{}", logs(&lb.0));

@@ -1,13 +1,13 @@
-//! Finding backends among the engine's containers by a label. The balancer runs beside the engine, as a plain process:
-//! the addresses of bridge networks can be reached from there.
+//! Discovery by a label of containers, with a real engine. The balancer is a process on the host, which reaches the
+//! addresses of bridge networks.
 
 use super::forwarder::Forwarder;
 use super::support::Lb;
 use super::*;
 
-/// A container that runs and does nothing.
+/// The command of an idle container.
 const IDLE: [&str; 3] = ["python:3.13-slim", "sleep", "1000"];
-/// One that is well while it has a file /well.
+/// A HEALTHCHECK that passes while the file /well exists.
 const HEALTHCHECK: [&str; 6] = [
     "--health-cmd=test -f /well || (echo the disk is full; exit 1)",
     "--health-interval=1s",
@@ -17,7 +17,7 @@ const HEALTHCHECK: [&str; 6] = [
     "--stop-signal=KILL",
 ];
 
-/// The containers of one test: their label, which no other run uses.
+/// The unique label of a test's containers.
 struct Labelled(String);
 
 impl Labelled {
@@ -25,13 +25,13 @@ impl Labelled {
         Self(unique(test))
     }
 
-    /// Starts one with the label and these further arguments.
+    /// Starts a container with the label and further arguments.
     fn run(&self, what: &str, arguments: &[&str], command: &[&str]) -> Container {
         let label = format!("--label=pointsman.pool={}", self.0);
         Container::run(what, &[&[label.as_str(), "--stop-signal=KILL"], arguments, command].concat())
     }
 
-    /// A configuration with one pool of them; `more` for its source, and lines for the pool.
+    /// A configuration with one pool of these containers; `more` for its source, and lines for the pool.
     fn config(&self, more: &str, pool: &str) -> String {
         format!(
             "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover:\n      \
@@ -45,7 +45,7 @@ fn names(containers: &[&Container]) -> Vec<String> {
     containers.iter().map(|container| container.0.clone()).collect()
 }
 
-/// What the status says of a backend of the only pool.
+/// The status of a backend of the only pool.
 fn backend(lb: &Lb, name: &str) -> Option<serde_json::Value> {
     let status = lb.status();
     let mut backends = status["pools"][0]["backends"].as_array().unwrap().iter();
@@ -53,7 +53,7 @@ fn backend(lb: &Lb, name: &str) -> Option<serde_json::Value> {
 }
 
 #[test]
-fn containers_with_the_label_are_followed_by_their_names_at_their_addresses() {
+fn labelled_containers_are_backends_with_their_names_and_addresses() {
     let Some(_engine) = bare_engine() else { return };
     let labelled = Labelled::new("label");
     let server = ["python:3.13-slim", "python", "-c", SERVER];
@@ -67,7 +67,7 @@ fn containers_with_the_label_are_followed_by_their_names_at_their_addresses() {
     let answers = || (0..6).map(|_| http_get(lb.address("l"), "/").unwrap().1).collect::<BTreeSet<_>>();
     assert_eq!(answers(), hosts(&[&a, &b]));
     docker(&["stop", "-t", "0", &a.0]);
-    // By the event: the list is read only every half a minute.
+    // By an event: the regular interval is half a minute.
     lb.when_up(names(&[&b]));
     let c = labelled.run("c", &[], &server);
     lb.when_up(names(&[&b, &c]));
@@ -86,7 +86,7 @@ fn containers_with_the_label_are_followed_by_their_names_at_their_addresses() {
 }
 
 #[test]
-fn labels_give_name_port_and_weight_and_those_that_make_no_sense_are_told() {
+fn labels_set_name_port_and_weight_and_invalid_ones_are_logged() {
     let Some(_engine) = bare_engine() else { return };
     let labelled = Labelled::new("words");
     let big = unique("big");
@@ -105,14 +105,14 @@ fn labels_give_name_port_and_weight_and_those_that_make_no_sense_are_told() {
     assert!(told.contains(&format!("container={}", b.0)) && told.contains("pointsman.weight"), "{told}");
     let told = lb.when_logged("container skipped");
     assert!(told.contains(&format!("container={}", c.0)) && told.contains("pointsman.port"), "{told}");
-    // Read many times more, it is not told again.
+    // It is listed many more times, and not logged again.
     let _d = labelled.run("d", &["--expose=9000"], &IDLE);
-    eventually("the new one is there", || (lb.backends().len() == 3).then_some(()));
+    eventually("the new one is found", || (lb.backends().len() == 3).then_some(()));
     assert_eq!(lb.logged(&["container skipped"]).len() + lb.logged(&["container label ignored"]).len(), 2);
 }
 
 #[test]
-fn the_engines_healthcheck_decides_and_so_does_a_pause() {
+fn the_healthcheck_and_a_pause_take_a_backend_out() {
     let Some(_engine) = bare_engine() else { return };
     let labelled = Labelled::new("health");
     let a = labelled.run("a", &HEALTHCHECK, &["python:3.13-slim", "sh", "-c", "touch /well; sleep 1000"]);
@@ -124,7 +124,7 @@ fn the_engines_healthcheck_decides_and_so_does_a_pause() {
     assert_eq!(backend(&lb, &a.0).unwrap()["state"], "down");
     let why = "its HEALTHCHECK fails: the disk is full";
     lb.when_logged(&format!("reason=\"{why}\""));
-    eventually("the status tells why", || (backend(&lb, &a.0)?["cause"] == why).then_some(()));
+    eventually("the status has the cause", || (backend(&lb, &a.0)?["cause"] == why).then_some(()));
     docker(&["exec", &a.0, "touch", "/well"]);
     lb.when_up(names(&[&a]));
     docker(&["pause", &a.0]);
@@ -132,13 +132,13 @@ fn the_engines_healthcheck_decides_and_so_does_a_pause() {
     eventually("it is down", || (backend(&lb, &a.0)?["state"] == "down").then_some(()));
     docker(&["unpause", &a.0]);
     lb.when_up(names(&[&a]));
-    // One that is just starting has to wait for its first check.
+    // A starting container waits for its first check.
     let b = labelled.run("b", &HEALTHCHECK, &IDLE);
     lb.when_logged(&format!("backend joining pool=p backend={}", b.0));
     lb.when_logged(&format!("backend down pool=p backend={}", b.0));
     docker(&["exec", &b.0, "touch", "/well"]);
     lb.when_up(names(&[&a, &b]));
-    // And who does not want it is not told.
+    // The HEALTHCHECK can be ignored.
     let without = Lb::start(&labelled.config(", healthcheck: false", ""));
     docker(&["exec", &b.0, "rm", "/well"]);
     eventually("down for one", || (backend(&lb, &b.0)?["state"] == "down").then_some(()));
@@ -147,7 +147,7 @@ fn the_engines_healthcheck_decides_and_so_does_a_pause() {
 }
 
 #[test]
-fn after_the_engine_was_away_the_whole_state_is_read_again() {
+fn after_the_engine_was_out_of_reach_the_whole_state_is_read_again() {
     let Some(_engine) = bare_engine() else { return };
     let labelled = Labelled::new("away");
     let (a, b) = (labelled.run("a", &[], &IDLE), labelled.run("b", &[], &IDLE));
@@ -158,15 +158,15 @@ fn after_the_engine_was_away_the_whole_state_is_read_again() {
     for _ in 0..2 {
         let before = lb.logged(&["resolved again"]).len();
         forwarder.cut();
-        eventually("it is told", || (lb.logged(&["resolve failed"]).len() > before).then_some(()));
-        // Nothing is known, so everybody stays; meanwhile one goes and one comes.
+        eventually("it is logged", || (lb.logged(&["resolve failed"]).len() > before).then_some(()));
+        // Nothing is known, so all backends stay; meanwhile one stops and one starts.
         docker(&["stop", "-t", "0", &a.0]);
         let c = labelled.run("c", &[], &IDLE);
         lb.when_up(names(&[&a, &b]));
         forwarder.mend();
         lb.when_up(names(&[&b, &c]));
-        eventually("it is told", || (lb.logged(&["resolved again"]).len() > before).then_some(()));
-        // And the events come again.
+        eventually("it is logged", || (lb.logged(&["resolved again"]).len() > before).then_some(()));
+        // Events are followed again.
         docker(&["start", &a.0]);
         lb.when_up(names(&[&a, &b, &c]));
         drop(c);
@@ -183,7 +183,7 @@ fn after_the_engine_was_away_the_whole_state_is_read_again() {
 }
 
 #[test]
-fn no_container_is_missed_that_comes_or_goes_while_it_begins_or_reconnects() {
+fn no_start_or_exit_is_missed_during_start_and_reconnect() {
     const EACH: usize = 6;
     let Some(_engine) = bare_engine() else { return };
     let labelled = Labelled::new("many");
@@ -191,7 +191,7 @@ fn no_container_is_missed_that_comes_or_goes_while_it_begins_or_reconnects() {
     let engine = format!(", port: 5000, engine: \"{}\"", forwarder.address());
     let config = labelled.config(&engine, "");
     let run = |_| labelled.run("one", &[], &IDLE);
-    // Two start containers, half of which end at once; the balancer starts and loses the engine in the midst of it.
+    // Two threads start containers, half of which exit at once; meanwhile the balancer starts, and loses the engine.
     let (lb, kept): (Lb, Vec<Container>) = std::thread::scope(|scope| {
         let churn = || {
             (0..EACH)
@@ -206,7 +206,7 @@ fn no_container_is_missed_that_comes_or_goes_while_it_begins_or_reconnects() {
             let seen = lb.logged(&["backend joining"]).len();
             forwarder.cut();
             forwarder.mend();
-            eventually("more are seen, or that was all", || {
+            eventually("more are found, or all were started", || {
                 let more = lb.logged(&["backend joining"]).len() > seen;
                 (more || threads.iter().all(|thread| thread.is_finished())).then_some(())
             });

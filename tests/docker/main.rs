@@ -1,6 +1,6 @@
 //! Pointsman in Docker: the real engine, the real image, the Compose files as a user starts them.
 //!
-//! Skipped where no engine answers, unless `POINTSMAN_REQUIRE_DOCKER=1`.
+//! Skipped without an engine, unless `POINTSMAN_REQUIRE_DOCKER=1`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -32,13 +32,13 @@ use engine::{
 };
 use support::{PATIENCE, connect_to, eventually, http_get, join_within};
 
-/// The ports of the listener and of the admin server in every configuration here.
+/// The ports of the listener and of the admin server in all configurations.
 const WEB: u16 = 8080;
 const ADMIN: u16 = 9900;
 /// The port of the demo backend.
 const BACKEND: u16 = 5000;
 
-/// A server in Python at that port which answers with its container's host name.
+/// A server in Python on that port, which responds with its container's host name.
 const SERVER: &str = "
 import http.server, socket
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -66,7 +66,7 @@ fn when_up(lb: IpAddr, count: usize) -> BTreeMap<String, IpAddr> {
     eventually(&format!("{count} backends are up"), || Some(up(lb)).filter(|up| up.len() == count))
 }
 
-/// The demo with three backends that are up: the project, Pointsman's container and its address.
+/// The demo with three backends up: the project, Pointsman's container and its address.
 fn demo() -> (Project, String, IpAddr) {
     let project = Project::new("compose/demo.yaml", 3);
     project.up();
@@ -81,7 +81,7 @@ fn failures(requests: &[Request]) -> Vec<&Request> {
 }
 
 #[test]
-fn requests_through_the_published_port_go_round_in_strict_rotation() {
+fn requests_through_the_published_port_rotate_strictly() {
     let Some(_engine) = engine() else { return };
     let (project, lb, _) = demo();
     let address = project.published("pointsman", "8080");
@@ -91,8 +91,8 @@ fn requests_through_the_published_port_go_round_in_strict_rotation() {
     for (index, answer) in answers.iter().enumerate() {
         assert_eq!(answer, &answers[index % 3], "{answers:?}");
     }
-    // The names are those of the containers, and the log says who got what.
-    eventually("the log tells of all", || {
+    // The names are those of the containers, and the log has the backend of each request.
+    eventually("the log has all", || {
         (logs(&lb).lines().filter(|line| line.contains("routed")).count() == 10).then_some(())
     });
     let (status, _) = http_get(project.published("pointsman", "9900"), "/ready").unwrap();
@@ -100,7 +100,7 @@ fn requests_through_the_published_port_go_round_in_strict_rotation() {
 }
 
 #[test]
-fn killing_a_backend_costs_only_those_who_are_connected_to_it() {
+fn killing_a_backend_breaks_only_its_own_connections() {
     let Some(_engine) = engine() else { return };
     let (project, lb, address) = demo();
     let clients = Clients::start(50, Duration::ZERO, (address, WEB).into());
@@ -114,10 +114,9 @@ fn killing_a_backend_costs_only_those_who_are_connected_to_it() {
     let out =
         |line: &str| line.contains(name) && (line.contains("backend down") || line.contains("backend gone"));
     let log =
-        eventually("the log tells that it is out", || Some(logs(&lb)).filter(|log| log.lines().any(out)));
+        eventually("the log says that it is out", || Some(logs(&lb)).filter(|log| log.lines().any(out)));
     for failed in failures(&requests) {
-        // The line of its end: it had been routed to the one that was killed, and broke off with it. A port may have
-        // been a client's more than once.
+        // Its `closed` line: it was routed to the killed backend, and broke with it. A client's port may be reused.
         let client = format!(":{} ", failed.port);
         let mut ends = log.lines().filter(|line| line.contains("closed") && line.contains(&client));
         let killed = |line: &str| {
@@ -130,8 +129,8 @@ fn killing_a_backend_costs_only_those_who_are_connected_to_it() {
 }
 
 #[test]
-fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
-    /// From the first backend's own health to the first answer.
+fn with_all_backends_stopped_it_responds_at_once_and_recovers() {
+    /// The time from the first healthy backend to the first response.
     const BACK: Duration = Duration::from_secs(3);
     let Some(_engine) = engine() else { return };
     let (project, lb, address) = demo();
@@ -143,8 +142,8 @@ fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
         let (status, body) = http_get(web, "/").unwrap();
         assert_eq!((status, body.trim()), (503, "No backend is available."));
     }
-    // At once: nobody was tried.
-    eventually("the log tells of all", || {
+    // At once: no backend was tried.
+    eventually("the log has all", || {
         let log = logs(&lb);
         let turned_away: Vec<_> = log.lines().filter(|line| line.contains("no backend conn=")).collect();
         assert!(turned_away.iter().all(|line| line.contains("attempts=0")), "{turned_away:#?}");
@@ -155,7 +154,7 @@ fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
         scope.spawn(|| project.compose(&["start", "backend"]));
         eventually("a backend is healthy", || {
             let healthy = |id: &String| {
-                // A container that is just starting has no address yet.
+                // A starting container has no address yet.
                 let text = inspect(id, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
                 let address: IpAddr = text.parse().ok()?;
                 let answer = http_get((address, BACKEND).into(), "/health").ok()?;
@@ -173,7 +172,7 @@ fn with_all_backends_stopped_it_lives_answers_at_once_and_recovers() {
 }
 
 #[test]
-fn stopping_it_lets_every_stream_finish_and_nobody_new_in() {
+fn stopping_it_finishes_streams_and_refuses_new_connections() {
     const BYTES: usize = 1_000_000;
     let Some(_engine) = engine() else { return };
     let (_project, lb, address) = demo();
@@ -211,10 +210,10 @@ fn stopping_it_lets_every_stream_finish_and_nobody_new_in() {
 }
 
 #[test]
-fn the_drain_demo_cuts_nobody_off() {
+fn the_drain_demo_breaks_no_connection() {
     let Some(_engine) = engine() else { return };
     let project = Project::new("compose/drain.yaml", 3);
-    // It ends with an error when a connection was cut, or refused too early, or none was refused at all.
+    // It fails if a connection was broken or refused too early, or if none was refused.
     let account = project.compose(&["run", "--rm", "-e", "TERM_AFTER=3", "traffic"]);
     assert!(account.contains("SIGTERM sent to Pointsman"), "{account}");
     assert!(account.contains("Pointsman ended"), "{account}");

@@ -1,5 +1,5 @@
-//! A real Prometheus beside Pointsman, as `compose/monitoring.yaml` starts it: it scrapes, it knows the rules, and what
-//! the dashboard asks for has an answer. Grafana itself is left out.
+//! A real Prometheus with Pointsman, as in `compose/monitoring.yaml`: it scrapes, loads the rules, and answers the
+//! dashboard's queries. Grafana itself is left out.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::engine::image;
 use crate::support::monitoring::{alerts, array, dashboard_queries, text};
 use crate::support::{connect_to, within};
 
-/// The image of Prometheus that the Compose file names.
+/// The image of Prometheus in the Compose file.
 fn prometheus_image() -> String {
     let path = std::path::Path::new(engine::ROOT).join("compose/monitoring.yaml");
     let file: Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
@@ -22,7 +22,7 @@ fn encoded(text: &str) -> String {
     text.bytes().map(byte).collect()
 }
 
-/// What Prometheus' API answers; nothing while it starts. By HTTP/1.0, which knows no chunks.
+/// A response of Prometheus' API; `None` while it starts. By HTTP/1.0, which has no chunks.
 fn ask(prometheus: SocketAddr, path: &str) -> Option<Value> {
     let mut stream = connect_to(prometheus).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).ok()?;
@@ -33,19 +33,19 @@ fn ask(prometheus: SocketAddr, path: &str) -> Option<Value> {
     (answer["status"] == "success").then(|| answer["data"].clone())
 }
 
-/// Waits until Prometheus knows: it looks every five seconds, and judges what it has seen every five seconds.
+/// Waits for Prometheus, which scrapes every five seconds and evaluates every five seconds.
 fn when_known<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     within(3 * PATIENCE, what, condition)
 }
 
-/// The series that a query gives now.
+/// The series of a query.
 fn query(prometheus: SocketAddr, query: &str) -> Vec<Value> {
     let data = ask(prometheus, &format!("/api/v1/query?query={}", encoded(query)));
     data.map(|data| data["result"].as_array().cloned().unwrap_or_default()).unwrap_or_default()
 }
 
 #[test]
-fn prometheus_scrapes_it_and_knows_when_somebody_is_to_be_called() {
+fn prometheus_scrapes_it_and_fires_alerts() {
     let Some(_engine) = engine() else { return };
     if !image(&prometheus_image()) {
         return;
@@ -57,7 +57,7 @@ fn prometheus_scrapes_it_and_knows_when_somebody_is_to_be_called() {
     when_up(ip(&project.containers("pointsman")[0]), 2);
     let _clients = Clients::start(2, Duration::from_millis(50), web);
 
-    // It sees what Pointsman tells.
+    // It has the metrics of Pointsman.
     when_known("Prometheus knows that two are up", || {
         let up = query(prometheus, "pointsman_backends{job=\"pointsman\", pool=\"web\", state=\"up\"}");
         up.iter().any(|series| series["value"][1] == "2").then_some(())
@@ -76,14 +76,14 @@ fn prometheus_scrapes_it_and_knows_when_somebody_is_to_be_called() {
     };
     assert_eq!(names(&rules, "name"), names(&alerts(), "alert"));
 
-    // What the dashboard asks for has an answer, but for what has not happened.
+    // The dashboard's queries have results, except for what has not happened.
     for (panel, expression) in dashboard_queries() {
         if panel == "Start of the process" {
-            query(prometheus, &expression); // it is understood, at least
+            query(prometheus, &expression); // it is valid, at least
             continue;
         }
         let mut expression = expression;
-        // Of what is only shown when it is not 0, whether it is there at all.
+        // Of a query that hides zeros, whether the metric exists.
         if let Some(all) = expression.strip_suffix(" > 0") {
             expression = all.to_owned();
         }
@@ -92,7 +92,7 @@ fn prometheus_scrapes_it_and_knows_when_somebody_is_to_be_called() {
         });
     }
 
-    // All backends die: who is to be told is on its way to it.
+    // All backends stop: an alert is pending or firing.
     project.compose(&["kill", "backend"]);
     let alert = when_known("an alert is on its way", || {
         let data = ask(prometheus, "/api/v1/alerts")?;

@@ -16,7 +16,7 @@ pools:
   whole: {discover: [{dns: backend:5000, family: any}]}
 ";
 
-/// Like [`SERVER`], but deaf to IPv4, and with the client's address.
+/// Like [`SERVER`], but only on IPv6, and with the client's address.
 const SERVER_OF_IPV6: &str = "
 import http.server, socket
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -36,7 +36,7 @@ Server(('::', 5000), Handler).serve_forever()";
 #[test]
 fn backends_are_found_and_reached_over_ipv6() {
     let Some(_engine) = engine() else { return };
-    // From the range that anyone may use (RFC 4193).
+    // A unique local address (RFC 4193).
     let subnet = format!("fd00:6b1d:{:x}::/64", std::process::id() & 0xffff);
     let network = Network::create("six", &["--ipv6", "--subnet", &subnet]);
     let folder = configuration(BOTH_WAYS);
@@ -59,7 +59,7 @@ fn backends_are_found_and_reached_over_ipv6() {
     assert_eq!(answers.len(), 2, "{answers:?}");
     assert!(answers.iter().all(|answer| answer.ends_with(&ours)), "{answers:?} by way of {ours}");
 
-    // A container of both families is one backend, not two.
+    // A container with both families is one backend.
     let whole = eventually("both are known", || {
         let (_, status) = http_get((address, ADMIN).into(), "/api/v1/status").ok()?;
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
@@ -73,17 +73,17 @@ fn backends_are_found_and_reached_over_ipv6() {
     assert_eq!(whole.iter().map(|backend| also(backend).ip()).collect::<BTreeSet<_>>(), found);
 }
 
-/// A swarm of this engine alone; left at the end, if it was not in one before.
+/// A swarm of this engine alone; left at the end, unless it existed before.
 struct Swarm {
     ours: bool,
-    /// Whether Docker had its network for the way out before.
+    /// Whether the network `docker_gwbridge` existed before.
     gateway: bool,
 }
 
 impl Swarm {
     const GATEWAY: &str = "docker_gwbridge";
 
-    /// `None` where the engine is part of a swarm that another one rules.
+    /// `None` if the engine is no manager of its swarm.
     fn join() -> Option<Self> {
         let gateway = try_docker(&["network", "inspect", Self::GATEWAY]).is_ok();
         let state = docker(&["info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}"]);
@@ -138,7 +138,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         let _ = Command::new("docker").args(["service", "rm", &self.0]).output_within(TOOL);
-        // Its network cannot go before its last task has.
+        // Its network cannot be removed before its last task.
         let label = format!("label=com.docker.swarm.service.name={}", self.0);
         let gone = || try_docker(&["ps", "-aq", "--filter", &label]).is_ok_and(|left| left.is_empty());
         let deadline = Instant::now() + PATIENCE;
@@ -153,7 +153,7 @@ fn the_tasks_of_a_swarm_service_are_followed() {
     let Some(_engine) = whole_engine() else { return };
     let Some(_swarm) = Swarm::join() else { return };
     let network = Network::create("overlay", &["-d", "overlay", "--attachable"]);
-    // Who can have no overlay at all can have no swarm: that is the kernel's affair.
+    // Without overlay networks in the kernel there is no swarm.
     match try_docker(&["run", "--rm", "--network", &network.0, "pointsman", "--version"]) {
         Err(reason) if reason.contains("vxlan") => {
             return skip("", &format!("the kernel has no overlay networks (its module vxlan): {reason}"));
@@ -167,7 +167,7 @@ listeners: {{web: {{bind: 0.0.0.0:8080, pool: web}}}}
 pools: {{web: {{discover: [{{dns: \"tasks.{}:5000\"}}], health: {{http: /health}}}}}}",
         service.0
     ));
-    // Of an overlay's addresses this machine knows nothing, so that Pointsman is on a bridge as well.
+    // This machine cannot reach an overlay's addresses, so Pointsman is on a bridge as well.
     let bridge = Network::create("bridge", &[]);
     let lb = pointsman(&bridge, &folder);
     let address = ip(&lb.0);

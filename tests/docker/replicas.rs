@@ -1,4 +1,4 @@
-//! Backends that Pointsman starts itself, at the real engine. It runs beside the engine, as a plain process.
+//! Replicas at a real engine. Pointsman is a process on the host.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::support::{Lb, connect_to, join_within};
 use super::*;
 
-/// As [`SERVER`], but connections stay open for as many requests as the client has, and many may come at once.
+/// Like [`SERVER`], but with keep-alive connections and a long backlog.
 fn patient_server() -> String {
     SERVER.replace("    def do_GET", "    protocol_version = 'HTTP/1.1'\n    def do_GET").replace(
         "http.server.Thr",
@@ -27,7 +27,7 @@ impl Group {
         Self(unique(what))
     }
 
-    /// A configuration with one pool of them; `more` is said of the replicas.
+    /// A configuration with one pool of these replicas; `more` has further keys.
     fn config(&self, more: &str) -> String {
         let command = serde_json::to_string(&["python", "-c", &patient_server()]).unwrap();
         format!(
@@ -38,7 +38,7 @@ impl Group {
         )
     }
 
-    /// The containers with the label, whatever their state.
+    /// The containers with the label, in any state.
     fn containers(&self) -> Vec<String> {
         let filter = format!("label=pointsman.replicas={}", self.0);
         docker(&["ps", "-aq", "--no-trunc", "--filter", &filter]).lines().map(str::to_owned).collect()
@@ -66,7 +66,7 @@ fn strings(names: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn replicas_are_started_and_taken_out_replaced_and_found_again() {
+fn replicas_are_started_removed_replaced_and_found_again() {
     let Some(_engine) = bare_engine() else { return };
     let group = Group::new("replicas");
     let config = group.config("min: 1, max: 4");
@@ -75,7 +75,7 @@ fn replicas_are_started_and_taken_out_replaced_and_found_again() {
     let all = listed(&lb.request("POST", "/add", r#"{"n": 1, "hostnames": ["Server 4"]}"#));
     assert_eq!(all, strings(&["Server 1", "Server 4"]));
     lb.when_up(all);
-    // People's name, made safe; and each is told who it is.
+    // The host name is a safe form of the name, and each replica gets its name.
     let hosts: BTreeSet<_> = (0..4).map(|_| http_get(lb.address("l"), "/").unwrap().1).collect();
     assert_eq!(hosts, BTreeSet::from(["Server-1".to_owned(), "Server-4".to_owned()]));
     let fourth = format!("{}-Server-4", group.0);
@@ -83,23 +83,23 @@ fn replicas_are_started_and_taken_out_replaced_and_found_again() {
     for variable in ["SERVER_ID=4", "SERVER_NAME=Server 4"] {
         assert!(environment.contains(variable), "{environment}");
     }
-    // One that is killed comes back under its name, as another container.
+    // A killed replica is replaced under its name, by another container.
     let killed = inspect(&fourth, "{{.Id}}");
     docker(&["kill", &fourth]);
     lb.when_logged("replica exited pool=p replica=\"Server 4\"");
     lb.when_up(strings(&["Server 1", "Server 4"]));
-    eventually("only it is left", || {
+    eventually("only one is left", || {
         let all = group.containers();
         (all.len() == 2 && !all.contains(&killed)).then_some(())
     });
     assert_eq!(lb.metric("pointsman_replica_respawns_total{pool=\"p\"}"), 1.0);
-    // They are there when Pointsman is not, and when it is again.
+    // They run while Pointsman is stopped, and after its restart.
     let before = group.containers();
     drop(lb);
     let lb = Lb::start(&config);
     lb.when_up(strings(&["Server 1", "Server 4"]));
     assert_eq!(group.containers(), before);
-    // Too many at once are none at all.
+    // An addition above the maximum adds none.
     let answer = lb.request("POST", "/add", r#"{"n": 9}"#);
     assert_eq!(answer.0, 409, "{}", answer.1);
     assert_eq!(group.containers(), before);
@@ -110,7 +110,7 @@ fn replicas_are_started_and_taken_out_replaced_and_found_again() {
 }
 
 #[test]
-fn an_addition_that_the_engine_cannot_do_says_why_and_leaves_nothing() {
+fn an_addition_that_the_engine_refuses_is_explained_and_leaves_nothing() {
     let Some(_engine) = bare_engine() else { return };
     let group = Group::new("nothing");
     let config = group.config("min: 0, max: 4");
@@ -133,7 +133,7 @@ fn an_addition_that_the_engine_cannot_do_says_why_and_leaves_nothing() {
     assert!(group.containers().is_empty());
 }
 
-/// Clients that keep a connection for some requests, one after the other, and then open another one.
+/// Clients that send some requests on a connection, one after the other, and then open another one.
 struct Keepers {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
@@ -178,7 +178,7 @@ impl Keepers {
         Self { threads: (0..count).map(client).collect(), stop, served }
     }
 
-    /// Waits until each of them has made so many more requests, on average.
+    /// Waits until each has sent so many more requests, on average.
     fn wait_for(&self, each: usize) {
         let wanted = self.served.load(Ordering::Relaxed) + each * self.threads.len();
         let deadline = Instant::now() + PATIENCE * 3;
@@ -188,7 +188,7 @@ impl Keepers {
         }
     }
 
-    /// Ends them; how many requests were served, and how others were lost.
+    /// Stops them; the number of served requests, and the errors of others.
     fn stop(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         let lost = self
@@ -200,7 +200,7 @@ impl Keepers {
     }
 }
 
-/// One request on a connection that stays.
+/// One request on a keep-alive connection.
 fn ask(stream: &mut TcpStream) -> Result<(), String> {
     let error = |error: std::io::Error| error.to_string();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").map_err(error)?;
@@ -225,7 +225,7 @@ fn ask(stream: &mut TcpStream) -> Result<(), String> {
 }
 
 #[test]
-fn their_number_follows_the_load_up_and_down_without_losing_a_request_or_flapping() {
+fn the_number_follows_the_load_without_losing_a_request_or_flapping() {
     let Some(_engine) = bare_engine() else { return };
     let group = Group::new("scale");
     let times = "up_after: 1s, down_after: 3s, cooldown: 1s, step: 3";
@@ -248,14 +248,14 @@ fn their_number_follows_the_load_up_and_down_without_losing_a_request_or_flappin
     let (served, lost) = many.stop();
     assert!(lost.is_empty() && served > 100, "{served} {lost:?}");
     running(2);
-    // It stays so with the load that there is, for longer than a change takes to be decided.
+    // It stays with a constant load, for longer than a change takes.
     few.wait_for(40);
     running(2);
     let (served, lost) = few.stop();
     assert!(lost.is_empty() && served > 100, "{served} {lost:?}");
     let requests = short.stop();
     assert!(requests.len() > 50 && failures(&requests).is_empty(), "{:?}", failures(&requests));
-    // Up and then down: it has turned once.
+    // Up and then down: it has reversed once.
     let decisions: Value = serde_json::from_str(&lb.get("/api/v1/replicas").1).unwrap();
     let decisions = decisions["pools"]["p"]["decisions"].as_array().unwrap().clone();
     let ups = decisions.iter().map(|decision| decision["to"].as_u64() > decision["from"].as_u64());
@@ -264,7 +264,7 @@ fn their_number_follows_the_load_up_and_down_without_losing_a_request_or_flappin
     assert!(decisions.iter().all(|decision| decision["cause"].as_str().unwrap().contains("10 each")));
 }
 
-/// The Compose example. What ends first is who would start the replicas anew, and last the network that they are on.
+/// The Compose example. Pointsman stops first, as it would replace the replicas; their network is removed last.
 struct Example {
     group: Group,
     project: Project,
@@ -279,7 +279,7 @@ impl Drop for Example {
 }
 
 #[test]
-fn the_compose_example_starts_its_backends_and_does_what_the_operator_says() {
+fn the_compose_example_starts_its_backends_and_obeys_the_operator() {
     let Some(_engine) = engine() else { return };
     if !super::engine::image("python:3.13-slim") {
         return;
@@ -303,7 +303,7 @@ fn the_compose_example_starts_its_backends_and_does_what_the_operator_says() {
     assert_eq!(operator(&["list"]), listed(&["Server 1", "Server 2"]));
     assert_eq!(operator(&["add", "1", "Server 9"]), listed(&["Server 1", "Server 2", "Server 9"]));
     when_up(lb, 3);
-    // They are on the network that Pointsman is on, and say who they are.
+    // They are on Pointsman's network, and respond with their names.
     let answers: BTreeSet<_> = (0..6)
         .map(|_| http_get((lb, WEB).into(), "/home").unwrap().1)
         .map(|body| body.trim().to_owned())
@@ -312,7 +312,7 @@ fn the_compose_example_starts_its_backends_and_does_what_the_operator_says() {
     assert_eq!(answers, ["1", "2", "9"].map(hello).into());
     assert_eq!(operator(&["remove", "1", "Server 9"]), listed(&["Server 1", "Server 2"]));
     eventually("it is removed", || (example.group.containers().len() == 2).then_some(()));
-    // From elsewhere it can be seen, and not changed.
+    // A remote client may read, but not change.
     assert_eq!(http_get((lb, ADMIN).into(), "/rep").unwrap().0, 200);
     let mut stream = connect_to((lb, ADMIN)).unwrap();
     let request = format!(

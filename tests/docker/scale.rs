@@ -1,12 +1,12 @@
-//! Following a service that grows and shrinks.
+//! Discovery of a service that is scaled.
 
 use super::*;
 
-/// From a container's own health to its part of the traffic.
+/// The time from a healthy container to its first request.
 const FOLLOWED: Duration = Duration::from_secs(2);
 
 #[test]
-fn scaling_up_and_down_is_followed_and_fails_no_request() {
+fn scaling_up_and_down_fails_no_request() {
     let Some(_engine) = engine() else { return };
     let (project, lb, address) = demo();
     let clients = Clients::start(4, Duration::from_millis(20), (address, WEB).into());
@@ -20,7 +20,7 @@ fn scaling_up_and_down_is_followed_and_fails_no_request() {
             for (_, ip) in up(address) {
                 taken_up.entry(ip).or_insert_with(Instant::now);
             }
-            // Addresses of the network are given out one after the other.
+            // The network assigns addresses in order.
             for ip in neighbours(address).filter(|ip| !before.contains(ip) && *ip != address) {
                 let answers = || http_get_quickly((ip, BACKEND).into()).is_some();
                 if !healthy.contains_key(&ip) && answers() {
@@ -54,7 +54,7 @@ fn scaling_up_and_down_is_followed_and_fails_no_request() {
         });
     });
     for (ip, out) in &taken_out {
-        // One that was taken out before it was seen to have stopped is not late at all.
+        // A backend that left before its stop was noticed is not late.
         let late = stopped.get(ip).map_or(Duration::ZERO, |at| out.saturating_duration_since(*at));
         assert!(late < FOLLOWED, "{ip} was taken out {late:?} after it had stopped");
     }
@@ -64,14 +64,14 @@ fn scaling_up_and_down_is_followed_and_fails_no_request() {
     assert!(failed.is_empty(), "{failed:?}\n{}", logs(&lb));
 }
 
-/// The first addresses of the network that `address` is on.
+/// The first addresses of the network of `address`.
 fn neighbours(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let IpAddr::V4(address) = address else { panic!("{address} is not an IPv4 address") };
     let [a, b, c, _] = address.octets();
     (2..12).map(move |last| [a, b, c, last].into())
 }
 
-/// Whether a backend says that it is healthy; an address that nobody has is not waited for.
+/// Whether a backend is healthy, with a short timeout for unused addresses.
 fn http_get_quickly(address: SocketAddr) -> Option<()> {
     TcpStream::connect_timeout(&address, Duration::from_millis(50)).ok()?;
     (http_get(address, "/health").ok()?.0 == 200).then_some(())
@@ -92,7 +92,7 @@ pools: {web: {discover: [{dns: backend:5000}], health: {http: /health}}}",
         let python = ["python:3.13-slim", "python", "-c", SERVER];
         Container::run("one", &[&network[..], &python].concat())
     };
-    // The engine starts a few at once.
+    // The engine starts a few at a time.
     let backends: Vec<Container> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|part| scope.spawn(move || (part..REPLICAS).step_by(4).map(run).collect::<Vec<_>>()))

@@ -1,16 +1,15 @@
-//! SRV records as dnsmasq serves them. Pointsman and the backends run on this machine; the name server has the
-//! container.
+//! SRV records of dnsmasq in a container. Pointsman and the backends run on this machine.
 
 use super::engine::bare_engine;
 use super::support::Lb;
 use super::support::backend::Backend;
 use super::*;
 
-/// dnsmasq with records of the test's own.
+/// dnsmasq with the records of the test.
 struct Dnsmasq {
     container: Container,
     folder: tempfile::TempDir,
-    // Removed after the container that is on it.
+    // Removed after its container.
     _network: Network,
 }
 
@@ -26,13 +25,13 @@ impl Dnsmasq {
         Self { container, folder, _network: network }
     }
 
-    /// Changes the records; it has to be started again to read them.
+    /// Changes the records; a restart reads them.
     fn rewrite(&self, records: &str) {
         write(&self.folder, records);
         docker(&["exec", &self.container.0, "sh", "-c", "kill $(cat /run/dnsmasq.pid)"]);
     }
 
-    /// A balancer that asks it for `name`.
+    /// A balancer that queries it for `name`.
     fn lb(&self, name: &str, source: &str, pool: &str) -> Lb {
         Lb::start(&format!(
             "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    balance: weighted\n    discover:\n      \
@@ -43,12 +42,12 @@ impl Dnsmasq {
 }
 
 fn write(folder: &tempfile::TempDir, records: &str) {
-    // What it does not know of its own domain does not exist; by itself it would pass the question on.
+    // Unknown names of its domain do not exist; by default it would forward the query.
     let text = format!("local=/shop.test/\n{records}");
     std::fs::write(folder.path().join("dnsmasq.conf"), text).unwrap();
 }
 
-/// A record of `host`, which is this machine.
+/// An SRV record for `host`, which is this machine.
 fn record(host: &str, backend: &Backend, priority: u16, weight: u16) -> String {
     let port = backend.address.port();
     format!(
@@ -66,7 +65,7 @@ fn asked(lb: &Lb, times: usize) -> BTreeMap<String, usize> {
 }
 
 #[test]
-fn ports_weights_and_priorities_are_those_of_dnsmasq_through_change_restart_and_silence() {
+fn records_of_dnsmasq_are_followed_through_changes_restarts_and_timeouts() {
     let Some(_engine) = bare_engine() else { return };
     let (mut a, b, c) = (Backend::http("a"), Backend::http("b"), Backend::http("c"));
     let names = |all: &[(&str, &Backend)]| -> Vec<String> {
@@ -92,7 +91,7 @@ fn ports_weights_and_priorities_are_those_of_dnsmasq_through_change_restart_and_
     lb.when_logged("resolved again");
 
     dnsmasq.rewrite(&[record("a", &a, 10, 9), record("b", &b, 10, 1), record("c", &c, 20, 5)].concat());
-    eventually("the weight is taken over", || {
+    eventually("the weight is changed", || {
         let status = lb.status();
         let backends = status["pools"][0]["backends"].as_array().unwrap();
         backends.iter().any(|backend| backend["weight"] == 9).then_some(())

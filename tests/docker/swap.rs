@@ -1,10 +1,10 @@
-//! Identity: containers that swap addresses, and one that has two.
+//! Identity: containers that swap addresses, and a container with two addresses.
 
 use super::*;
 
-/// How often the names are asked for in the configuration below.
+/// The polling interval in the configuration below.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// What the jitter of the questions, an answer and a busy machine add to that.
+/// The jitter of queries, an answer and a busy machine.
 const SLACK: Duration = Duration::from_millis(500);
 
 const TWO_SERVICES: &str = "
@@ -18,7 +18,7 @@ pools:
 ";
 
 #[test]
-fn services_that_swap_addresses_are_never_taken_for_each_other() {
+fn services_that_swap_addresses_are_never_confused() {
     let Some(_engine) = engine() else { return };
     let network = Network::create("swap", &[]);
     let folder = configuration(TWO_SERVICES);
@@ -31,7 +31,7 @@ fn services_that_swap_addresses_are_never_taken_for_each_other() {
     let address = ip(&lb.0);
     let listeners = [("alpha", 8081), ("beta", 8082)];
     for (name, port) in listeners {
-        eventually("the service answers", || {
+        eventually("the service responds", || {
             (Request::make((address, port).into(), "/").result == Ok((200, format!("Response from {name}"))))
                 .then_some(())
         });
@@ -40,13 +40,13 @@ fn services_that_swap_addresses_are_never_taken_for_each_other() {
         listeners.map(|(_, port)| Clients::start(4, Duration::from_millis(5), (address, port).into()));
     let before = (ip(&alpha.0), ip(&beta.0));
     docker(&["kill", &alpha.0, &beta.0]);
-    // Addresses are given out in the order in which containers start.
+    // Docker assigns addresses in the order of starts.
     docker(&["start", &beta.0]);
     docker(&["start", &alpha.0]);
     let swapped = Instant::now();
     assert_eq!((ip(&beta.0), ip(&alpha.0)), before, "they have swapped addresses");
     for (_, port) in listeners {
-        eventually("the service answers again", || {
+        eventually("the service responds again", || {
             let request = Request::make((address, port).into(), "/");
             (request.served() && request.at > swapped + INTERVAL + SLACK).then_some(())
         });
@@ -62,7 +62,7 @@ fn services_that_swap_addresses_are_never_taken_for_each_other() {
         assert!(wrong.is_empty(), "{name} was taken for another service: {wrong:?}\n{}", logs(&lb.0));
         assert!(requests.iter().any(|request| request.served() && request.at > swapped), "{name}");
     }
-    // Each address was another one's before: the log tells who left it and who has it now.
+    // Each address belonged to the other one: the log has the backend that left and the one that joined.
     let log = logs(&lb.0);
     for (pool, container, old, new) in
         [("alpha", &alpha, before.0, before.1), ("beta", &beta, before.1, before.0)]
@@ -84,7 +84,7 @@ fn services_that_swap_addresses_are_never_taken_for_each_other() {
 #[test]
 fn a_container_with_two_addresses_is_one_backend() {
     let Some(_engine) = engine() else { return };
-    // From the range that anyone may use (RFC 4193).
+    // A unique local address (RFC 4193).
     let subnet = format!("fd00:9057:{:x}::/64", std::process::id() & 0xffff);
     let network = Network::create("both", &["--ipv6", "--subnet", &subnet]);
     let folder = configuration(

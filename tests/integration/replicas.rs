@@ -340,7 +340,7 @@ fn replicas_outlive_pointsman_and_are_found_again() {
     lb.when_ended();
     let there = engine.names("running").len();
     assert!((2..=3).contains(&there), "{there}");
-    // And one dies while nobody looks.
+    // Another one exits while Pointsman is stopped.
     engine.kill("a");
     let lb = Lb::start(&config);
     lb.when_up(strings(&["Server 1", "a"]));

@@ -237,7 +237,7 @@ impl FakeEngine {
         let summary = |(id, one): (&String, &FakeContainer)| {
             let network = json!({"IPAddress": one.address, "IPPrefixLen": 24});
             json!({
-                "Id": id, "Names": [format!("/{}", one.name)], "Labels": one.labels, "FakeEngineState": shown(one),
+                "Id": id, "Names": [format!("/{}", one.name)], "Labels": one.labels, "State": shown(one),
                 "Status": "Up 3 seconds", "Created": u64::from_str_radix(&id[..4], 16).unwrap(), "Ports": [],
                 "NetworkSettings": {"Networks": if one.state == "running" { json!({"n": network}) } else { json!({}) }}
             })
@@ -380,7 +380,7 @@ fn write_queued(mut stream: UnixStream, queued: Receiver<Arc<[u8]>>, unwritten: 
 fn inspected(one: &FakeContainer) -> Value {
     let network = json!({"IPAddress": one.address, "IPPrefixLen": 24});
     json!({
-        "Name": format!("/{}", one.name), "FakeEngineState": {"ExitCode": one.exit_code, "OOMKilled": false},
+        "Name": format!("/{}", one.name), "State": {"ExitCode": one.exit_code, "OOMKilled": false},
         "NetworkSettings": {"Networks": {"n": network}}
     })
 }

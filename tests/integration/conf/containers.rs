@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn containers_follows_those_with_the_label() {
-    let (engine, server) = (Engine::start(), http_everywhere());
+    let (engine, server) = (FakeEngine::start(), http_everywhere());
     let labelled = || json!({"pointsman.pool": "web"});
     engine.run("one", labelled());
     engine.run("other", json!({}));
@@ -22,13 +22,13 @@ fn containers_follows_those_with_the_label() {
 }
 
 /// The keys with the address of the engine's stand-in and the port of its containers.
-fn at(engine: &Engine, server: &Backend) -> String {
+fn at(engine: &FakeEngine, server: &Backend) -> String {
     format!("engine: \"{}\", port: {}", engine.address(), server.address.port())
 }
 
 #[test]
 fn labels_finds_containers_and_what_a_file_lists() {
-    let (engine, server) = (Engine::start(), http_everywhere());
+    let (engine, server) = (FakeEngine::start(), http_everywhere());
     engine.run("one", json!({"pointsman.pool": "web", "pointsman.weight": "3"}));
     let port = server.address.port();
     let listed = |n: u8| format!("- {{address: \"{}:{port}\", name: listed-{n}}}\n", ip(n));
@@ -50,7 +50,7 @@ fn labels_finds_containers_and_what_a_file_lists() {
 
 #[test]
 fn replicas_starts_two_and_more_by_hand() {
-    let (engine, server) = (Engine::start(), http_everywhere());
+    let (engine, server) = (FakeEngine::start(), http_everywhere());
     let lb = Example::new("replicas")
         .with("engine: unix:///var/run/docker.sock", &format!("engine: \"{}\"", engine.address()))
         .with("port: 5000", &format!("port: {}", server.address.port()))
