@@ -134,7 +134,7 @@ pub(super) async fn remove(
         }
         NotRemoved::NotThere => gone(&found),
     })?;
-    let cause = format!("{who} removed it").into();
+    let cause = format!("removed by {who}").into();
     app.overview.journal.record(Event::BackendRemoved {
         by: who,
         pool: Arc::clone(&pool.name),

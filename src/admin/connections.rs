@@ -81,7 +81,28 @@ pub(super) async fn all(
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct DecisionsReply {
     /// The newest of them first.
-    decisions: Vec<Decision>,
+    decisions: Vec<RenderedDecision>,
+}
+
+/// A routing decision and its sentence.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct RenderedDecision {
+    /// The decision as a sentence.
+    sentence: String,
+    /// The excluded backends as text, as in the log.
+    skipped: String,
+    #[serde(flatten)]
+    decision: Decision,
+}
+
+pub(super) fn rendered(decisions: Vec<Decision>) -> Vec<RenderedDecision> {
+    let one = |decision: Decision| RenderedDecision {
+        sentence: decision.sentence(),
+        skipped: decision.excluded.to_string(),
+        decision,
+    };
+    decisions.into_iter().map(one).collect()
 }
 
 /// `GET /api/v1/decisions`.
@@ -90,7 +111,7 @@ pub(super) async fn decisions(
     Asked(question): Asked<ConnectionQuery>,
 ) -> Result<Json<DecisionsReply>, ApiError> {
     let (limit, which) = question.read(&app)?;
-    Ok(Json(DecisionsReply { decisions: app.overview.decisions_of(&which, limit) }))
+    Ok(Json(DecisionsReply { decisions: rendered(app.overview.decisions_of(&which, limit)) }))
 }
 
 /// CloseMode a connection is to be ended.

@@ -22,6 +22,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Peer, PerOrigin};
+use super::connections::rendered;
 use super::pending::Pending;
 use super::sse::{self, BATCH, Source};
 use super::{ApiError, App};
@@ -203,7 +204,7 @@ impl EventReader {
         let new = news(self.app.overview.decisions(LATEST), &mut self.newest_decision);
         let mut out = String::new();
         if !new.is_empty() {
-            sse::event(&mut out, "decisions", None, &json!({"decisions": new}).to_string());
+            sse::event(&mut out, "decisions", None, &json!({"decisions": rendered(new)}).to_string());
         }
         (!out.is_empty()).then(|| out.into())
     }

@@ -12,8 +12,8 @@ use super::{ApiError, App};
 use crate::api::{AlgorithmScore, BackendScore, ShadowReply};
 use crate::balance::shadow::PickCounts;
 use crate::config::Algorithm;
+use crate::humanize::count;
 use crate::story::Sentence;
-use crate::story::words::count;
 
 /// `GET /api/v1/pools/{pool}/shadow`.
 pub(super) async fn shadow(

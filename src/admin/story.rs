@@ -9,10 +9,10 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, App};
+use crate::humanize::{count, duration};
 use crate::story::Sentence;
 use crate::story::fold::{self, Told, Totals};
 use crate::story::samples::REACH;
-use crate::story::words::{count, time};
 use crate::telemetry::decisions::unix_seconds;
 
 /// How far back a story reaches unless another time is asked for.
@@ -104,10 +104,10 @@ pub(super) async fn story(
         begin(since, format!("Pointsman {} started", env!("CARGO_PKG_VERSION")));
     }
     if reach.min(lived) > REACH {
-        begin(since, format!("counters cover the last {} only", time(REACH)));
+        begin(since, format!("counters cover the last {} only", duration(REACH)));
     }
     if let Some(oldest) = oldest.filter(|oldest| dropped > 0 && *oldest > since) {
-        let ago = time(until.duration_since(oldest).unwrap_or_default());
+        let ago = duration(until.duration_since(oldest).unwrap_or_default());
         begin(since, format!("{} from more than {ago} ago are no longer kept", count(dropped, "event")));
     }
     Ok(Json(Story { since, until, sentences, summary, totals: told.totals }))

@@ -13,10 +13,10 @@ use super::access::Peer;
 use super::{ApiError, App};
 use crate::api::BackendInfo;
 use crate::domain::{BackendState, Event};
+use crate::humanize::{count, duration, list};
 use crate::story::Sentence;
 use crate::story::backend::{concerns, history, standing};
 use crate::story::connection::{Traces, gather};
-use crate::story::words::{count, list, time};
 use crate::telemetry::decisions::{Decisions, Whose};
 use crate::telemetry::ends::Ends;
 use crate::telemetry::journal;
@@ -137,7 +137,7 @@ async fn why_client(app: &App, whose: Whose, limit: usize) -> Story {
     if known.is_empty() {
         let ((decided, first), (ended, _)) = (Decisions::extent(&decisions), Ends::extent(&ends));
         let since = first.and_then(|at| SystemTime::now().duration_since(at).ok());
-        let since = since.map(|age| format!(", since {} ago", time(age))).unwrap_or_default();
+        let since = since.map(|age| format!(", since {} ago", duration(age))).unwrap_or_default();
         sentences.push(Sentence::now(format!(
             "nothing is known of {about}: kept are the last {}{since}, the last {}, and those that are open",
             count(decided as u64, "decision"),
@@ -200,7 +200,7 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, ApiError> 
             _ => None,
         });
         let ago = last.and_then(|at| SystemTime::now().duration_since(at).ok());
-        let ago = ago.map(|age| format!(", for {}", time(age))).unwrap_or_default();
+        let ago = ago.map(|age| format!(", for {}", duration(age))).unwrap_or_default();
         sentences.push(Sentence::now(format!("it is not in the pool {pool} any longer{ago}")));
     } else if dropped > 0 {
         sentences.insert(

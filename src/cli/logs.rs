@@ -125,7 +125,7 @@ pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
     })
 }
 
-/// Prints what follows the line of that number, until the server is lost, or nobody reads it.
+/// Prints what follows the line of that number, until the connection or the reader is lost.
 async fn follow(args: &LogsArgs, remote: &Remote, seen: &mut String) -> Result<ControlFlow<()>, Failure> {
     let mut events = remote.follow(&format!("{PATH}?follow=true"), Some(seen), SILENCE).await?;
     while let Some(event) = events.next().await? {

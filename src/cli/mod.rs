@@ -20,7 +20,6 @@ mod target;
 mod terminal;
 mod top;
 mod why;
-mod words;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,7 @@ use ratatui::style::Color;
 use super::instance::{RemoteArgs, block_on};
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{BackendInfo, StatusReply, path};
-use crate::story::words::count;
+use crate::humanize::count;
 
 pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
     let remote = args.remote()?;

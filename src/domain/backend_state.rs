@@ -13,11 +13,11 @@ pub enum BackendState {
     Up,
     /// Its checks fail.
     Down,
-    /// It failed live connections, and is left alone for a while.
+    /// It failed live connections, and gets none for a while.
     Ejected,
-    /// It gets nothing new: it left discovery and still has connections, or an operator said so.
+    /// It gets no new connections: it left discovery and still has some, or an operator drains it.
     Draining,
-    /// An operator took it out: it gets nothing new and is not checked.
+    /// An operator disabled it: it gets no new connections and is not checked.
     Maintenance,
     /// It left discovery and has none: nothing of it remains.
     Gone,

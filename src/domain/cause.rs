@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::sanitize;
 
 /// The longest [`Cause`], in characters. Pointsman's own longest causes, lists of mistakes in a file of backends, have
-/// about 900. The journal keeps 4,096 facts, so that all their causes take at most 4 MiB, or 16 MiB of four-byte
+/// about 900. The journal keeps 4,096 events, so that all their causes take at most 4 MiB, or 16 MiB of four-byte
 /// characters.
 pub const LONGEST: usize = 1024;
 

@@ -33,7 +33,7 @@ pub enum CloseReason {
     Operator,
     /// The drain's time was up.
     DrainTimeout,
-    /// A fault of our own.
+    /// An internal error.
     Internal,
 }
 

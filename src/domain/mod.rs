@@ -8,6 +8,7 @@ mod client;
 mod close_reason;
 mod ending;
 pub mod event;
+mod exclusion;
 
 pub use admin_state::AdminState;
 pub use backend_state::BackendState;
@@ -16,3 +17,6 @@ pub use client::Client;
 pub use close_reason::CloseReason;
 pub use ending::Ending;
 pub use event::{ConfigProblem, Endpoint, Event, ServingTier, Trouble};
+#[cfg(test)]
+pub(crate) use exclusion::ExclusionInfo;
+pub use exclusion::{Excluded, Exclusion, ExclusionReason, Ineligible};

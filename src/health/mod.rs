@@ -30,7 +30,7 @@ use crate::domain::Cause;
 pub use checker::{CheckSink, Checker};
 pub use eject::Ejection;
 pub use pace::{Pace, PoolPace};
-pub use rise_fall::{RiseFall, Verdict};
+pub use rise_fall::{RiseFall, Run, Verdict};
 
 /// The longest password, in bytes: an endless file such as /dev/zero must not block a check.
 const LONGEST_PASSWORD: u64 = 4096;

@@ -1,63 +1,77 @@
-//! Rise and fall: the number of consecutive results that changes the verdict on a backend. Pure.
+//! Rise and fall: how many results in a row change the verdict on a backend. Pure.
 
-/// The verdict on a backend by its check results.
+/// What the results so far say of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// There is no result yet.
     Unchecked,
-    /// It passes.
+    /// It is fit for traffic.
     Passing,
-    /// It fails.
+    /// It is not.
     Failing,
 }
 
-/// Counts consecutive results. The very first result decides alone: a new backend does not wait for `rise`, and gets no
-/// connection if it fails.
+/// The last results, as far as all of them passed or all failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Whether they passed.
+    pub passed: bool,
+    /// How many there are.
+    pub length: u32,
+}
+
+/// Counts results in a row. The very first result counts alone: a new backend need not wait for `rise`, and gets no
+/// connections while it fails.
 #[derive(Clone, Copy, Debug)]
 pub struct RiseFall {
     verdict: Verdict,
-    /// Consecutive results against the verdict.
-    against: u32,
+    run: Run,
 }
 
 impl RiseFall {
-    /// Starts without a result.
+    /// No result yet.
     pub fn new() -> Self {
-        Self { verdict: Verdict::Unchecked, against: 0 }
+        Self::presumed(Verdict::Unchecked)
     }
 
-    /// Starts with a verdict from elsewhere, without a result.
+    /// A verdict that is taken over, without a check having said so.
     pub fn presumed(verdict: Verdict) -> Self {
-        Self { verdict, against: 0 }
+        Self { verdict, run: Run { passed: verdict == Verdict::Passing, length: 0 } }
     }
 
-    /// The present verdict.
+    /// What the results so far say.
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// Whether the verdict may be about to change: there is no result yet, or the last ones are against it.
+    /// The last results.
+    pub fn run(&self) -> Run {
+        self.run
+    }
+
+    /// Whether the next result may change the verdict: there is none yet, or the last results contradict it.
     pub fn in_transition(&self) -> bool {
-        self.verdict == Verdict::Unchecked || self.against > 0
+        match self.verdict {
+            Verdict::Unchecked => true,
+            verdict => self.run.length > 0 && self.run.passed != (verdict == Verdict::Passing),
+        }
     }
 
     /// Takes in one result; `Some` when the verdict changes. `rise` and `fall` are at least 1.
     pub fn on(&mut self, passed: bool, rise: u32, fall: u32) -> Option<Verdict> {
+        let length = if self.run.passed == passed { self.run.length.saturating_add(1) } else { 1 };
+        self.run = Run { passed, length };
         let (to, needed) = match (self.verdict, passed) {
-            (Verdict::Passing, true) | (Verdict::Failing, false) => {
-                self.against = 0;
-                return None;
-            }
+            (Verdict::Passing, true) | (Verdict::Failing, false) => return None,
             (Verdict::Unchecked, true) => (Verdict::Passing, 1),
             (Verdict::Unchecked, false) => (Verdict::Failing, 1),
             (Verdict::Failing, true) => (Verdict::Passing, rise),
             (Verdict::Passing, false) => (Verdict::Failing, fall),
         };
-        self.against += 1;
-        if self.against < needed {
+        if length < needed {
             return None;
         }
-        *self = Self { verdict: to, against: 0 };
+        self.verdict = to;
         Some(to)
     }
 }
@@ -74,7 +88,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn the_first_result_decides_alone() {
+    fn the_first_result_counts_alone() {
         assert!(RiseFall::new().in_transition());
         assert_eq!(RiseFall::new().on(true, 5, 5), Some(Verdict::Passing));
         assert_eq!(RiseFall::new().on(false, 5, 5), Some(Verdict::Failing));
@@ -84,20 +98,21 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn the_verdict_changes_exactly_after_rise_or_fall_consecutive_results(
+        fn it_changes_exactly_after_rise_or_fall_in_a_row(
             results in proptest::collection::vec(any::<bool>(), 1..200), rise in 1u32..6, fall in 1u32..6,
         ) {
-            let mut counter = RiseFall::new();
-            counter.on(results[0], rise, fall);
+            let mut rise_fall = RiseFall::new();
+            rise_fall.on(results[0], rise, fall);
             let (mut passing, mut run) = (results[0], 0);
             for &passed in &results[1..] {
                 run = if passed == passing { 0 } else { run + 1 };
                 let due = run == if passing { fall } else { rise };
-                prop_assert_eq!(counter.on(passed, rise, fall).is_some(), due);
+                prop_assert_eq!(rise_fall.on(passed, rise, fall).is_some(), due);
                 if due { passing = !passing; run = 0; }
-                prop_assert_eq!(counter.in_transition(), run > 0);
+                prop_assert_eq!(rise_fall.in_transition(), run > 0);
+                prop_assert_eq!(rise_fall.run().passed, passed);
             }
-            prop_assert_eq!(counter.verdict() == Verdict::Passing, passing);
+            prop_assert_eq!(rise_fall.verdict() == Verdict::Passing, passing);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How long a backend took to answer, since somebody looked: enough to tell its median, in half a kilobyte.
+//! How long a backend took to answer since the last look: enough to tell its median, in half a kilobyte.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
@@ -8,7 +8,7 @@ const PER_DOUBLING: u32 = 4;
 /// From a microsecond to more than half an hour.
 const BUCKETS: usize = 32 * PER_DOUBLING as usize;
 
-/// Counts answers by how long they took. All workers write it; nothing is kept while nobody asked for it.
+/// Counts answers by how long they took. All workers write it; it stays empty unless it is wanted.
 #[derive(Debug)]
 pub(super) struct Answers {
     wanted: AtomicBool,

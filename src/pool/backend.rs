@@ -1,4 +1,4 @@
-//! One backend, as the pool state and the workers share it: who it is, its counters, and what its connections are
+//! One backend, as the pool state and the workers share it: its identity, its counters, and what its connections are
 //! told. Its state is not here: that is the pool state's alone.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::balance::{Lease, Load};
 use crate::config::Algorithm;
 use crate::discovery::Found;
 use crate::domain::{BackendState, CloseReason, Ending};
-use crate::health::{CheckError, Checked};
+use crate::health::{CheckError, Checked, Run};
 use crate::telemetry::ConnectError;
 use crate::telemetry::flow::Flows;
 
@@ -56,13 +56,13 @@ pub struct Stay {
     checks: Mutex<Checks>,
     /// Connections at once; 0: as many as there come.
     limit: AtomicU32,
-    /// How long they took to be answered, while somebody wants to know.
+    /// How long they took to be answered, while that is wanted.
     pub(super) answers: Answers,
     /// Connections that failed since one was answered.
     failed_in_a_row: AtomicU32,
     /// Connections that came to nothing since one was answered: those that failed, and those that it just closed.
     unanswered_in_a_row: AtomicU32,
-    /// What each algorithm would have sent to it, that in force included, while somebody wants to know.
+    /// What each algorithm would have sent to it, the one in force included, while that is wanted.
     pick_counters: Mutex<Vec<(Algorithm, Arc<PickCounter>)>>,
     directive: ArcSwapOption<CloseDirective>,
     directives: AtomicU32,
@@ -75,8 +75,8 @@ pub struct Stay {
 pub struct Checks {
     /// The last one of each of the pool's checks, by its number, and when it ended.
     pub last: BTreeMap<usize, (SystemTime, Checked)>,
-    /// How often in a row each has passed, or failed, up to the last one that had a result.
-    pub in_a_row: BTreeMap<usize, (bool, u32)>,
+    /// The last results of each, live failures included, as the pool's state machine counts them.
+    pub runs: BTreeMap<usize, Run>,
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
@@ -190,7 +190,7 @@ impl Stay {
         NonZeroU32::new(self.limit.load(Ordering::Relaxed))
     }
 
-    /// Sets that. Those above the limit that are open already stay. Who waits in the pool's queue must be told.
+    /// Sets that. Those above the limit that are open already stay. The caller wakes the pool's queue.
     pub fn set_limit(&self, limit: Option<NonZeroU32>) {
         self.limit.store(limit.map_or(0, NonZeroU32::get), Ordering::Relaxed);
     }
@@ -246,7 +246,7 @@ impl Stay {
     pub(super) fn check_anew(&self) {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         checks.last.clear();
-        checks.in_a_row.clear();
+        checks.runs.clear();
     }
 
     /// Notes the result of the pool's check of that number.
@@ -270,14 +270,13 @@ impl Stay {
         if tell {
             checks.told.insert(index, now);
         }
-        if !matches!(result.result, Err(CheckError::Local(_))) {
-            let passed = result.result.is_ok();
-            let (was, in_a_row) = checks.in_a_row.entry(index).or_insert((passed, 0));
-            *in_a_row = if *was == passed { in_a_row.saturating_add(1) } else { 1 };
-            *was = passed;
-        }
         checks.last.insert(index, (SystemTime::now(), result));
         Noted { tell, changed: news }
+    }
+
+    /// Keeps the last results of the pool's check of that number for `why`.
+    pub(super) fn note_run(&self, index: usize, run: Run) {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner).runs.insert(index, run);
     }
 
     /// What is known of its checks.
@@ -314,6 +313,5 @@ mod tests {
         }
         let checks = stay.checks();
         assert_eq!((checks.passed, checks.failed, checks.local), (1, 1, 8));
-        assert_eq!(checks.in_a_row[&0], (false, 1));
     }
 }

@@ -111,7 +111,7 @@ impl Counters {
         (self.joined.load(Ordering::Relaxed), self.left.load(Ordering::Relaxed))
     }
 
-    /// Sources whose last answer says nothing about who is there.
+    /// Sources whose last answer was inconclusive.
     pub fn sources_failing(&self) -> usize {
         self.failing.load(Ordering::Relaxed)
     }
@@ -126,7 +126,7 @@ impl Counters {
         self.masked.load(Ordering::Relaxed)
     }
 
-    /// Failures that clients met, by reason; also those that have not happened yet: who watches a counter must see it begin
+    /// Failures that clients met, by reason; also those that have not happened yet: a counter must be visible from the beginning
     /// at 0, or the first one goes unnoticed.
     pub fn failures_seen(&self) -> impl Iterator<Item = (CloseReason, u64)> + '_ {
         CloseReason::ALL

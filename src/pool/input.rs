@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::backend::Backend;
 use crate::config;
-use crate::discovery::{Found, Observation, Outcome, SourceKey};
+use crate::discovery::{Found, Observation, SourceKey};
 
-use crate::domain::{AdminState, BackendState, Cause};
+use crate::domain::{AdminState, BackendState, Cause, Event};
 use crate::health::CheckError;
 use crate::own::OwnAddresses;
 
@@ -20,12 +20,12 @@ pub enum Input {
     Checked(u64, usize, Result<(), CheckError>),
     /// A live connection to a backend failed, the last of so many in a row.
     Failed(u64, Failure, u32),
-    /// An operator wants something of a backend; with it who that is, for the log.
+    /// A command of an operator to a backend, and the operator, for the log.
     Told(u64, Command, Arc<str>),
-    /// An operator adds a backend, at an address that is nobody's (see [`addable`](super::state_machine::PoolState::addable)).
+    /// An operator adds a backend, at an address without one (see [`addable`](super::state_machine::PoolState::addable)).
     Added(Found),
     /// An operator takes away what operators have added at an address (see
-    /// [`removable`](super::state_machine::PoolState::removable)); with it who that is, for the log.
+    /// [`removable`](super::state_machine::PoolState::removable)); and the operator, for the log.
     Withdrawn(SocketAddr, Arc<str>),
     /// The pool's configuration is another one from now on.
     Reconfigured(Box<config::Pool>),
@@ -57,77 +57,34 @@ pub enum Failure {
     Reset,
 }
 
-/// Something that follows from events, in the order in which it is to be done.
+/// What follows from inputs, in its order: events to report, and commands to the pool's task.
 #[derive(Debug)]
 pub enum Effect {
-    /// A backend's state changed.
-    Changed {
-        /// Whose.
-        backend: Arc<Backend>,
-        /// Its state before.
-        from: BackendState,
-        /// Its state now.
-        to: BackendState,
-        /// Why.
-        cause: Cause,
-    },
+    /// Report an event.
+    Report(Event),
+    /// Count that a backend entered a state; of one that is gone, keep the totals.
+    CountState(Arc<Backend>, BackendState),
     /// Begin to check it, or begin anew with other settings.
     Check(Arc<Backend>),
-    /// Do not check it any longer.
+    /// Stop checking it.
     Uncheck(u64),
-    /// Check it out of turn.
+    /// Check it now.
     CheckNow(u64),
-    /// A live failure counts against it as a failure of its first check does: check it as one in doubt.
+    /// Check it at the fast interval: a live failure counts as a failure of its first check.
     Doubt(u64),
-    /// A backend's name has become known.
-    Named(Arc<Backend>),
-    /// A backend's share is another one.
-    Weighed {
-        /// Whose.
-        backend: Arc<Backend>,
-        /// The share.
-        weight: u32,
-    },
-    /// The snapshot is to be made anew: who is in it, or with what share, has changed.
+    /// Make the snapshot anew: its backends or their weights have changed.
     Reshape,
-    /// A backend would have been ejected, but too many are out already.
-    Spared {
-        /// Who.
-        backend: Arc<Backend>,
-        /// Why it would have been.
-        cause: Cause,
-    },
-    /// Ask discovery again out of turn.
+    /// Query the sources now.
     AskNow,
-    /// A source's answer names others than the one before.
-    Discovered {
-        /// Which source.
-        source: SourceKey,
-        /// The kind of answer.
-        result: &'static str,
-        /// How many backends it names.
-        backends: usize,
-        /// Those that the answer before did not name, at most [`NAMED`](super::NAMED).
-        new: Vec<Found>,
-        /// Those that it no longer names, as many at most.
-        missing: Vec<Found>,
-    },
-    /// A source's answers changed in kind.
-    Answers {
-        /// Which source.
-        source: SourceKey,
-        /// What it finds now; `None`: backends, again.
-        trouble: Option<Outcome>,
-    },
 }
 
 impl Effect {
     /// Whether it can be seen in the pool's snapshot or status.
     pub fn shows(&self) -> bool {
         match self {
-            Self::Changed { .. } | Self::Named(_) | Self::Weighed { .. } | Self::Reshape => true,
-            Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::Doubt(_) => false,
-            Self::AskNow | Self::Answers { .. } | Self::Spared { .. } | Self::Discovered { .. } => false,
+            Self::CountState(..) | Self::Reshape => true,
+            Self::Report(event) => matches!(event, Event::BackendNamed { .. } | Event::WeightChanged { .. }),
+            Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::Doubt(_) | Self::AskNow => false,
         }
     }
 }

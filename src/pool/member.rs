@@ -21,7 +21,7 @@ pub const STEPS: u32 = 10;
 /// A backend and what the pool state knows of it.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Who it is.
+    /// The backend.
     pub backend: Arc<Backend>,
     /// Its state.
     pub state: BackendState,
@@ -61,7 +61,7 @@ pub struct Member {
 /// What one check has found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Results {
-    pub(super) tally: RiseFall,
+    pub(super) rise_fall: RiseFall,
     /// Whether there was a result at all, even one that did not count.
     pub(super) heard: bool,
 }
@@ -120,7 +120,7 @@ impl Member {
 
     /// What all checks together say: one that fails is enough, and all must have been heard.
     pub(super) fn verdict(&self) -> Verdict {
-        let verdicts = || self.results.iter().map(|results| results.tally.verdict());
+        let verdicts = || self.results.iter().map(|results| results.rise_fall.verdict());
         if verdicts().any(|verdict| verdict == Verdict::Failing) {
             Verdict::Failing
         } else if verdicts().any(|verdict| verdict == Verdict::Unchecked) {

@@ -1,12 +1,12 @@
 //! The clients that wait for a place at one of a pool's backends, when all are full: first come, first served.
 //!
-//! No places are handed out here. Who waits looks for one itself when it is its turn, and one after the other does:
-//! the first one looks; if it has found a place and leaves, the next one does; if not, nobody behind it would. So a
+//! No places are handed out here. A waiting client looks for one itself when it is its turn, one after the other:
+//! the first one looks; if it has found a place and leaves, the next one does; if not, none behind it would. So a
 //! place that is free is looked for by one client, however many wait.
 //!
-//! No turn is lost by this: **who frees a place, frees it before it looks whether anybody waits; who comes to wait,
+//! No turn is lost by this: **a place is freed before the queue is looked at for waiting clients; a client that joins,
 //! is in the queue before it looks for a place.** As in `balance/load.rs`, it is about two places in memory, so all of it
-//! is in the one order that `SeqCst` gives. And who leaves, served or not, gives its turn to who is first then.
+//! is in the one order that `SeqCst` gives. A client that leaves, served or not, passes its turn to the first one then.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// A pool's waiting clients. All workers share it; while nobody waits, they only read that.
+/// A pool's waiting clients. All workers share it; while it is empty, they only read that.
 #[derive(Debug, Default)]
 pub struct Queue {
     length: AtomicUsize,
@@ -34,7 +34,7 @@ impl Queue {
         self.length.load(SeqCst)
     }
 
-    /// Whether nobody waits: only then may a newcomer look for a place at once.
+    /// Whether it is empty: only then may a new client look for a place at once.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -50,8 +50,8 @@ impl Queue {
         waiting.turns.insert(number, Arc::clone(&turn));
         self.length.store(waiting.turns.len(), SeqCst);
         drop(waiting);
-        // A place may have become free just before there was anybody to tell; or those who came before have passed on
-        // their turn for one that they had tried, and nobody was behind them.
+        // A place may have become free just before this client joined; or the clients before it have passed on
+        // their turn for one that they had tried, and none was behind them.
         self.look_again();
         Some(Ticket { queue: self, number, turn })
     }

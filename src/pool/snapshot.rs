@@ -11,11 +11,11 @@ use super::totals::{Former, Totals};
 use crate::balance::shadow::{PickCounter, Shadow, ShadowCandidate, ShadowLeases};
 use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{self, Algorithm, SourceKey};
-use crate::domain::{BackendState, Cause};
+use crate::domain::{BackendState, Cause, Exclusion, ExclusionReason, Ineligible};
 use crate::telemetry::decisions::{Candidate as Shown, CandidateSet, SHOWN, Tier};
 use crate::telemetry::flow::Reading;
 
-/// So many backends are named in `skipped` for one kind of reason; the rest is counted.
+/// The most excluded backends that are listed for one kind of reason; the rest is counted.
 pub const NAMED: usize = 8;
 
 /// A snapshot of a pool's eligible backends, ready to choose from.
@@ -23,13 +23,13 @@ pub const NAMED: usize = 8;
 pub struct PoolSnapshot {
     /// How they are chosen from.
     pub algorithm: Algorithm,
-    /// The backends that are not eligible, each with its reason, in words.
-    pub skipped: Arc<str>,
+    /// The backends that are not eligible.
+    pub ineligible: Arc<Ineligible>,
     /// Too few are up: they are all used, whatever is known of them.
     pub panic: bool,
     /// No primary is up, and backups serve.
     pub backups: bool,
-    /// Who stands in for a connection that has tried all of these in vain: the next tier in which somebody is up.
+    /// The next tier with a backend that is up, for a connection that failed at all of these.
     pub standby: Option<Arc<PoolSnapshot>>,
     tier: u16,
     /// Whether it stands in for others.
@@ -47,7 +47,7 @@ pub struct PoolSnapshot {
 /// A backend that can be chosen.
 #[derive(Clone, Debug)]
 pub struct Choice {
-    /// Who it is.
+    /// The backend.
     pub backend: Arc<Backend>,
     /// Its [`directives`](super::backend::Stay::directives) when the snapshot was made. They do not apply to connections
     /// routed by this snapshot: they are older than the decision to use the backend, which panic may have made despite
@@ -111,7 +111,7 @@ impl PoolSnapshot {
         let shown = |one: &Candidate| Shown { name: Arc::clone(&one.name), share: one.weight };
         Self {
             algorithm: config.balance,
-            skipped: skipped(&selection, members),
+            ineligible: Arc::new(ineligible(&selection, members)),
             panic: selection.panic,
             backups: members.iter().any(|m| m.tier < selection.tier && m.weight > 0 && !m.leaving()),
             standby,
@@ -140,7 +140,7 @@ impl PoolSnapshot {
         if self.tier == tier { Some(self) } else { self.standby.as_ref()?.tier(tier) }
     }
 
-    /// A backend, never one that is to be passed over; `None` when nobody is left.
+    /// A backend that is not excluded; `None` when there is none.
     pub fn choose(&self, args: &PickArgs<'_>) -> Option<&Choice> {
         self.picker.choose(args).map(|index| &self.backends[index])
     }
@@ -153,13 +153,13 @@ impl PoolSnapshot {
         Some(Box::new(actual.chain(self.shadows.iter().filter_map(|shadow| shadow.choose(args))).collect()))
     }
 
-    /// Whom a client was to go to that goes to `chosen`, because that one has more than its share (`load_factor`).
+    /// The client's home, if `chosen` is another backend because the home has more than its share (`load_factor`).
     pub fn overloaded(&self, args: &PickArgs<'_>, chosen: &Choice) -> Option<&Arc<Backend>> {
         let home = &self.backends[self.picker.unbounded(args)?].backend;
         (home.key != chosen.backend.key).then_some(home)
     }
 
-    /// Who can be chosen, and the connections that they have at this moment; of the chosen one, without the place that
+    /// The eligible backends and their connections at this moment; of the chosen one, without the place that
     /// it has just given.
     pub fn candidates(&self, chosen: Option<&Backend>) -> CandidateSet {
         let mut loads = [0; SHOWN];
@@ -205,7 +205,7 @@ impl PoolSnapshot {
     }
 }
 
-/// Who of a pool is used.
+/// Which of a pool's backends are used.
 #[derive(Clone, Copy, Debug)]
 struct Selection {
     /// The tier that is used.
@@ -214,7 +214,7 @@ struct Selection {
 }
 
 impl Selection {
-    /// The lowest tier in which somebody is up. If too few of it are (or nobody anywhere), all of it are used, as far as
+    /// The lowest tier with a backend that is up. If too few of it are (or none in any tier), all of it are used, as far as
     /// they are there and no operator has taken them out: it is likelier that the checks err than that all are gone.
     fn new(config: &config::Pool, members: &[Member]) -> Self {
         let usable = || members.iter().filter(|member| member.weight > 0);
@@ -226,12 +226,12 @@ impl Selection {
         let joining = usable().filter(|member| member.state == BackendState::Joining);
         let joining = joining.filter(|member| member.tier == tier).count();
         let (up, all) = (count(&mut up()), count(&mut willing()));
-        // Who is still joining is neither: at a start, that would be a false alarm.
+        // A joining backend is neither: at a start, that would be a false alarm.
         let wanted = usize::from(config.panic.0) * (all + joining);
         Self { tier, panic: all > 0 && (up + joining) * 100 < wanted }
     }
 
-    /// The next tier in which somebody is up.
+    /// The next tier with a backend that is up.
     fn next(self, members: &[Member]) -> Option<Self> {
         let up = members.iter().filter(|member| member.state == BackendState::Up && member.weight > 0);
         let tier = up.map(|member| member.tier).filter(|tier| *tier > self.tier).min()?;
@@ -244,43 +244,31 @@ impl Selection {
     }
 }
 
-/// Whether it could be used, whatever its checks say; of who is still joining they have said nothing yet.
+/// Whether it could be used, whatever its checks say; a joining backend has no result yet.
 fn is_willing(member: &Member) -> bool {
     matches!(member.state, BackendState::Up | BackendState::Down | BackendState::Ejected)
         && member.refused.is_none()
 }
 
-/// Who is not used and why, in words.
-fn skipped(selection: &Selection, members: &[Member]) -> Arc<str> {
-    // Whoever looks in a tier that stands in has tried those before it, and says so.
+/// The backends that are not eligible.
+fn ineligible(selection: &Selection, members: &[Member]) -> Ineligible {
+    // A connection that uses a standby tier has tried the backends of the lower tiers, and records them as failed.
     let tried = |member: &&Member| {
         member.state == BackendState::Up && member.weight > 0 && member.tier < selection.tier
     };
-    let passed_over = members.iter().filter(|member| !selection.takes(member) && !tried(member));
-    let mut words: Vec<String> = Vec::new();
-    let mut more = 0;
-    for member in passed_over {
-        if words.len() == NAMED {
-            more += 1;
-            continue;
-        }
-        let name = &member.backend.name;
-        words.push(match member.state {
-            BackendState::Up if member.weight == 0 => format!("{name}: weight 0"),
-            BackendState::Up => format!("{name}: backup"),
-            state => format!("{name}: {} ({})", state.name(), member.cause),
-        });
-    }
-    if more > 0 {
-        words.push(format!("and {more} more"));
-    }
-    if selection.panic {
-        words.push("too few are up, so all are used".to_owned());
-    }
-    words.join("; ").into()
+    let all = || members.iter().filter(|member| !selection.takes(member) && !tried(member));
+    let one = |member: &Member| Exclusion {
+        backend: Arc::clone(&member.backend.name),
+        reason: match member.state {
+            BackendState::Up if member.weight == 0 => ExclusionReason::ZeroWeight,
+            BackendState::Up => ExclusionReason::Backup,
+            state => ExclusionReason::State(state, member.cause.clone()),
+        },
+    };
+    Ineligible::new(all().take(NAMED).map(one).collect(), all().skip(NAMED).count(), selection.panic)
 }
 
-/// Everything that is known of a pool's backends at one moment, for those who look.
+/// Everything that is known of a pool's backends at one moment.
 #[derive(Clone, Debug)]
 pub struct PoolStatus {
     /// The backends, those that drain included.
@@ -291,7 +279,7 @@ pub struct PoolStatus {
 /// One backend in a [`PoolStatus`].
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Who it is, with its counters.
+    /// The backend, with its counters.
     pub backend: Arc<Backend>,
     /// Its state.
     pub state: BackendState,
@@ -371,7 +359,7 @@ mod tests {
         members[0].state = BackendState::Up;
         let directives = |snapshot: &PoolSnapshot| snapshot.choose(&PickArgs::default()).unwrap().directives;
         let before = PoolSnapshot::new(&config, &members, None);
-        // Any order will do: of one who stays, as it is in panic.
+        // Any close directive will do: of a backend that stays, as it is in panic.
         members[0].left = Some("".into());
         members[0].set_directive(&config, now);
         members[0].state = BackendState::Down;

@@ -15,8 +15,8 @@ use super::state_machine::{NotAdded, NotRemoved, PoolState};
 use super::totals::Former;
 use super::{Backend, Pool, Queue};
 use crate::config::{self, Source};
-use crate::discovery::{self, Found, Observation, Outcome, SourceKey};
-use crate::domain::{BackendState, Endpoint, Event, ServingTier, Trouble};
+use crate::discovery::{self, Found, Observation, SourceKey};
+use crate::domain::{BackendState, Event, ServingTier};
 use crate::health::late::{self, Lateness};
 use crate::health::{CheckError, Checked, Checker, Pace, PoolPace};
 use crate::own::OwnAddresses;
@@ -89,7 +89,7 @@ impl Handle {
     ) -> Self {
         let (news, received) = mpsc::unbounded_channel();
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
-        let pool_state = PoolState::new(config.clone(), Arc::clone(own));
+        let pool_state = PoolState::new(Arc::clone(&name), config.clone(), Arc::clone(own));
         let pool = Arc::new(Pool {
             name,
             counters: Counters::default(),
@@ -160,7 +160,7 @@ struct Task {
     configuration: u64,
     /// The tier that was reported last.
     serving: Option<ServingTier>,
-    /// Operators who wait for what they wanted to be done.
+    /// Replies to operators, sent when their commands have taken effect.
     done: Vec<Box<dyn FnOnce() + Send>>,
     /// Counts how often the pool's checks have changed.
     round: u64,
@@ -222,7 +222,7 @@ impl Task {
     fn event(&mut self, news: News) -> Input {
         match news {
             News::Observed(source, number, _) if self.sources.get(&source).is_none_or(|s| s.1 != number) => {
-                Input::Tick // it answers a question that nobody asks any longer
+                Input::Tick // of a source that was replaced
             }
             News::Observed(source, _, observation) => {
                 self.pool.counters.resolved(observation.outcome.result());
@@ -236,7 +236,7 @@ impl Task {
                 }
                 let (result, kind, took) = (checked.result.clone(), checked.kind, checked.took);
                 let noted = backend.checked(check, checked, Instant::now());
-                // Its name may have become known since its checks began. Of who has left meanwhile nothing follows.
+                // Its name may have become known since its checks began. If it has left meanwhile, nothing follows.
                 let now = self.pool_state.living(backend.key);
                 if noted.changed
                     && !matches!(result, Err(CheckError::Local(_)))
@@ -359,12 +359,12 @@ impl Task {
         }
     }
 
-    /// Keeps what those who are gone have counted, while somebody of their name is there.
+    /// Counts changes of state, and keeps the totals of gone backends while there is one of their name.
     fn bury(&mut self, effects: &[Effect]) {
         for effect in effects {
-            if let Effect::Changed { backend, to, .. } = effect {
-                self.pool.counters.changed(backend, *to);
-                if *to == BackendState::Gone {
+            if let Effect::CountState(backend, state) = effect {
+                self.pool.counters.changed(backend, *state);
+                if *state == BackendState::Gone {
                     self.former.bury(backend);
                 }
             }
@@ -374,7 +374,7 @@ impl Task {
     }
 
     /// A changed snapshot must be out before anything else is done: connections that come meanwhile must not be
-    /// sent to whom the pool state has just ruled out.
+    /// sent to a backend that was just excluded.
     fn publish(&self) {
         let members = self.pool_state.members();
         let snapshot =
@@ -418,12 +418,9 @@ impl Task {
     }
 
     fn carry_out(&mut self, effect: Effect) {
-        let pool = Arc::clone(&self.pool.name);
         match effect {
-            Effect::Changed { backend, from, to, cause } => {
-                let (backend, address) = (Arc::clone(&backend.name), backend.address);
-                self.journal.record(Event::StateChanged { pool, backend, address, from, to, cause });
-            }
+            Effect::Report(event) => self.journal.record(event),
+            Effect::CountState(..) | Effect::Reshape => {} // `publish` has shown it
             Effect::Check(backend) => {
                 backend.check_anew();
                 let settings = self.pool.settings();
@@ -446,25 +443,6 @@ impl Task {
                     self.tell_lateness(change, Duration::ZERO);
                 }
             }
-            Effect::Named(backend) => {
-                let (backend, address) = (Arc::clone(&backend.name), backend.address);
-                self.journal.record(Event::BackendNamed { pool, backend, address });
-            }
-            Effect::Weighed { backend, weight } => {
-                self.journal.record(Event::WeightChanged {
-                    pool,
-                    backend: Arc::clone(&backend.name),
-                    weight,
-                });
-            }
-            Effect::Reshape => {} // the snapshot is out already
-            Effect::Spared { backend, cause } => {
-                self.journal.record(Event::EjectionSuppressed {
-                    pool,
-                    backend: Arc::clone(&backend.name),
-                    cause,
-                });
-            }
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);
             }
@@ -476,24 +454,6 @@ impl Task {
                     .for_each(|c| c.speed_up());
             }
             Effect::AskNow => self.sources.values().for_each(|(.., running)| running.ask_now()),
-            Effect::Discovered { source, result, backends, new, missing } => {
-                let named = |all: &[Found]| -> Vec<Endpoint> {
-                    all.iter()
-                        .map(|found| Endpoint { name: Arc::clone(&found.name), address: found.address })
-                        .collect()
-                };
-                let (source, new, missing) = (source.to_string().into(), named(&new), named(&missing));
-                self.journal.record(Event::EndpointsChanged { pool, source, result, backends, new, missing });
-            }
-            Effect::Answers { source, trouble } => {
-                let told = |outcome: &Outcome| {
-                    let reason = outcome.trouble(&source)?;
-                    Some(Trouble { result: outcome.result(), reason })
-                };
-                let trouble = trouble.as_ref().and_then(told);
-                let source = source.to_string().into();
-                self.journal.record(Event::ResolverStatusChanged { pool, source, trouble });
-            }
         }
     }
 }

@@ -55,9 +55,9 @@ impl Totals {
 /// What the stays that are over have counted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Former {
-    /// By name, for as long as somebody of that name is there.
+    /// By name, for as long as there is a backend of that name.
     names: BTreeMap<Arc<str>, Totals>,
-    /// The connections under names that nobody has any longer, by the listener they came by.
+    /// The connections under names without a backend, by the listener they came by.
     forgotten: BTreeMap<Arc<str>, Reading>,
 }
 
@@ -67,7 +67,7 @@ impl Former {
         self.names.entry(Arc::clone(&backend.name)).or_default().add(backend);
     }
 
-    /// Forgets the names that nobody has any longer.
+    /// Forgets names without a backend.
     pub(super) fn keep(&mut self, living: impl Fn(&str) -> bool) {
         let forgotten = &mut self.forgotten;
         self.names.retain(|name, totals| {
@@ -81,7 +81,7 @@ impl Former {
         });
     }
 
-    /// What was counted under each name, by those who are there and those before them.
+    /// What was counted under each name, by the backends that are there and those before them.
     pub(super) fn with<'a>(
         &self,
         living: impl Iterator<Item = &'a Arc<Backend>>,
@@ -93,7 +93,7 @@ impl Former {
         all
     }
 
-    /// The connections of all, by the listener they came by: of those who are there and those before them.
+    /// The connections of all, by the listener they came by: of backends that are there and those before them.
     pub(super) fn ways<'a>(
         &self,
         living: impl Iterator<Item = &'a Arc<Backend>>,

@@ -16,7 +16,7 @@ use super::stream::Stream;
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
 use crate::config::{self, Algorithm};
-use crate::domain::{Cause, Client, CloseReason};
+use crate::domain::{Cause, Client, CloseReason, Excluded, Exclusion, ExclusionReason};
 use crate::pool::queue::Ticket;
 use crate::pool::{Backend, Choice, Failure, NAMED, Pool, PoolSnapshot};
 use crate::telemetry::decisions::{Attempt, CandidateSet, Tier};
@@ -65,9 +65,8 @@ pub(super) struct NotConnected {
 #[derive(Debug)]
 pub(super) struct RouteTrace {
     /// The algorithm that chose.
-    pub(super) algorithm: &'static str,
-    /// The excluded backends, each with its reason.
-    pub(super) skipped: Arc<str>,
+    pub(super) algorithm: Algorithm,
+    pub(super) excluded: Excluded,
     /// Backends that were tried.
     pub(super) attempts: u32,
     /// How long the client waited in the queue, if it did.
@@ -118,9 +117,10 @@ struct Search<'a> {
     /// The snapshot of the last choice, and the backends that were full then.
     snapshot: Arc<PoolSnapshot>,
     full: Full,
-    /// The keys of the backends that were tried, sorted, and why each failed.
+    /// The keys of the backends that were tried, sorted.
     tried: Vec<u64>,
-    failed: Vec<String>,
+    /// How many clients waited in the queue, if it was full.
+    queue_full: Option<usize>,
     attempts: Vec<Attempt>,
     queued: Option<Duration>,
 }
@@ -141,7 +141,7 @@ impl<'a> Search<'a> {
             snapshot: caller.pool.snapshot(),
             full: Full::default(),
             tried: Vec::new(),
-            failed: Vec::new(),
+            queue_full: None,
             attempts: Vec::new(),
             queued: None,
         }
@@ -163,7 +163,7 @@ impl<'a> Search<'a> {
         let room = self.snapshot.len().saturating_mul(limits.queue as usize);
         let Some(ticket) = queue.join(room) else {
             // The full backends are not listed: very many clients may be rejected here.
-            self.failed.extend((room > 0).then(|| format!("{room} clients wait already")));
+            self.queue_full = (room > 0).then_some(room);
             return Err(CloseReason::Limited);
         };
         let (start, before) = (Instant::now(), self.queued.unwrap_or_default());
@@ -244,7 +244,6 @@ impl<'a> Search<'a> {
         lease.take();
         pool.queue.look_again();
         self.tried(backend.key);
-        self.failed.push(format!("{}: {error}", backend.name));
         self.attempts.push(Attempt {
             backend: Arc::clone(&backend.name),
             address: backend.address,
@@ -271,13 +270,20 @@ impl<'a> Search<'a> {
 
     /// `candidates`: the eligible backends of the choice; `None`: those of now.
     fn trace(&mut self, attempts: usize, candidates: Option<CandidateSet>) -> RouteTrace {
+        let failed = std::mem::take(&mut self.attempts);
         RouteTrace {
-            failed: std::mem::take(&mut self.attempts),
             candidates: candidates.unwrap_or_else(|| self.snapshot.candidates(None)),
             tier: self.snapshot.kind(),
             home: self.full.overloaded.as_ref().map(|home| Arc::clone(&home.name)),
-            algorithm: self.snapshot.algorithm.name(),
-            skipped: skipped(&self.snapshot.skipped, &self.full, &self.failed),
+            algorithm: self.snapshot.algorithm,
+            excluded: Excluded {
+                ineligible: Arc::clone(&self.snapshot.ineligible),
+                busy: self.full.exclusions(),
+                more_full: self.full.count - self.full.named.len(),
+                failed: failed.iter().map(Attempt::exclusion).collect(),
+                queue_full: self.queue_full,
+            },
+            failed,
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
             queued: self.queued,
         }
@@ -311,6 +317,14 @@ impl Full {
         }
         excluded.sort_unstable();
         (full, left.then_some(excluded))
+    }
+
+    fn exclusions(&self) -> Vec<Exclusion> {
+        let full = self.named.iter().map(|backend| (backend, ExclusionReason::Full));
+        let overloaded = self.overloaded.iter().map(|home| (home, ExclusionReason::Overloaded));
+        let one =
+            |(backend, reason): (&Arc<Backend>, _)| Exclusion { backend: Arc::clone(&backend.name), reason };
+        full.chain(overloaded).map(one).collect()
     }
 }
 
@@ -365,21 +379,6 @@ async fn attempt(backend: &Backend, settings: &config::Pool, caller: &Caller<'_>
             format!("no answer within {}", humantime::format_duration(limit)),
         )),
     }
-}
-
-/// The excluded backends in words.
-fn skipped(ineligible: &Arc<str>, full: &Full, failed: &[String]) -> Arc<str> {
-    if full.count == 0 && full.overloaded.is_none() && failed.is_empty() {
-        return Arc::clone(ineligible);
-    }
-    let mut words: Vec<String> = Vec::new();
-    words.extend((!ineligible.is_empty()).then(|| ineligible.to_string()));
-    words.extend(full.named.iter().map(|backend| format!("{}: full", backend.name)));
-    let more = full.count - full.named.len();
-    words.extend((more > 0).then(|| format!("and {more} more that are full")));
-    words.extend(full.overloaded.iter().map(|home| format!("{}: above its share (load_factor)", home.name)));
-    words.extend_from_slice(failed);
-    words.join("; ").into()
 }
 
 #[cfg(test)]

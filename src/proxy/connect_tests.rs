@@ -2,33 +2,11 @@ use super::super::admit::Limit;
 use super::super::files::Files;
 use super::*;
 use crate::config::{Source, StaticBackend};
-use crate::discovery::Found;
 use crate::health::Pace;
 use crate::pool::Handle;
 use crate::telemetry::journal::Journal;
 use crate::testing::in_time;
 use std::num::{NonZeroU32, NonZeroUsize};
-
-#[test]
-fn hundreds_that_are_full_are_counted_and_not_named() {
-    let named: Vec<_> = (0..8)
-        .map(|key| {
-            let found = Found::new(format!("b{key}").into(), "10.0.0.1:1".parse().unwrap());
-            Arc::new(Backend::new(key, &found))
-        })
-        .collect();
-    let one = Full { named: vec![Arc::clone(&named[0])], count: 1, overloaded: None };
-    let overloaded = Some(Arc::clone(&named[1]));
-    let full = Full { named, count: 300, overloaded };
-    let failed = ["c: connection refused".to_owned()];
-    assert_eq!(
-        &*skipped(&"a: down (why)".into(), &full, &failed),
-        "a: down (why); b0: full; b1: full; b2: full; b3: full; b4: full; b5: full; b6: full; b7: full; \
-         and 292 more that are full; b1: above its share (load_factor); c: connection refused"
-    );
-    assert_eq!(&*skipped(&"".into(), &one, &[]), "b0: full");
-    assert_eq!(&*skipped(&"a: down (why)".into(), &Full::default(), &[]), "a: down (why)");
-}
 
 /// A snapshot of thousands, each with one place.
 async fn thousands(balance: Algorithm) -> Arc<PoolSnapshot> {

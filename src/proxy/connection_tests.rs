@@ -2,7 +2,8 @@ use super::super::admit::Limit;
 use super::super::files::Files;
 use super::*;
 use crate::balance::PickArgs;
-use crate::config::{self, NoBackend, SocketMode, SocketOptions, Source, StaticBackend};
+use crate::config::{self, Algorithm, NoBackend, SocketMode, SocketOptions, Source, StaticBackend};
+use crate::domain::Excluded;
 use crate::health::Pace;
 use crate::pool::Handle;
 use crate::telemetry::journal::Journal;
@@ -63,8 +64,8 @@ fn the_end_of_a_connection_is_counted_before_its_place_is_free() {
         let connection = Connection::new(context, listener, Stream::Unix(client), Client::Unix, None);
         connection.lease.set(chosen.backend.lease());
         let trace = RouteTrace {
-            algorithm: "",
-            skipped: "".into(),
+            algorithm: Algorithm::RoundRobin,
+            excluded: Excluded::default(),
             attempts: 1,
             queued: None,
             failed: Vec::new(),

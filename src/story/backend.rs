@@ -4,9 +4,9 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Sentence;
-use super::words::{count, list, millis, time};
 use crate::config;
 use crate::domain::{BackendState, CloseReason, Ending, Endpoint, Event};
+use crate::humanize::{count, duration, list, millis};
 use crate::pool::{Entry, PoolSnapshot};
 use crate::telemetry::journal;
 
@@ -105,7 +105,7 @@ pub fn standing(
     now: Instant,
 ) -> Vec<Sentence> {
     let state = entry.state.name();
-    let since = time(now.saturating_duration_since(entry.since));
+    let since = duration(now.saturating_duration_since(entry.since));
     let mut story = vec![Sentence::now(format!("it has been {state} for {since}: {}", entry.cause))];
     story.push(Sentence::now(chosen(entry, snapshot)));
     story.extend(checks(entry, settings).into_iter().map(Sentence::now));
@@ -148,15 +148,18 @@ fn checks(entry: &Entry, settings: &config::Pool) -> Vec<String> {
     if settings.health.is_empty() {
         return vec!["it is not checked: the pool has no health checks".to_owned()];
     }
-    let ago = |at: SystemTime| time(SystemTime::now().duration_since(at).unwrap_or_default());
+    let ago = |at: SystemTime| duration(SystemTime::now().duration_since(at).unwrap_or_default());
     let one = |(index, health): (usize, &config::Health)| {
         let kind = health.check.kind();
         let every = humantime::format_duration(health.every);
         let Some((at, checked)) = known.last.get(&index) else {
             return format!("its {kind} check, every {every}, has had no result yet");
         };
-        let row = known.in_a_row.get(&index).map_or(0, |(_, n)| *n);
-        let row = if row > 1 { format!(", the {} in a row", nth(row)) } else { String::new() };
+        let run = known.runs.get(&index).copied().unwrap_or_default();
+        let row = match run.length {
+            2.. if run.passed == checked.result.is_ok() => format!(", the {} in a row", nth(run.length)),
+            _ => String::new(),
+        };
         let (ago, took) = (ago(*at), millis(checked.took.as_secs_f64() * 1e3));
         match &checked.result {
             Ok(()) => format!("its last {kind} check, every {every}, passed {ago} ago in {took}{row}"),
@@ -201,7 +204,7 @@ fn orders(entry: &Entry, now: Instant) -> Option<String> {
         let out =
             matches!(entry.state, BackendState::Down | BackendState::Draining | BackendState::Maintenance);
         let kept = out && entry.backend.load.open() > 0;
-        return kept.then(|| "its open connections were told to run on".to_owned());
+        return kept.then(|| "its open connections are kept".to_owned());
     };
     let key = match order.reason {
         CloseReason::BackendDown => "on_down",
@@ -213,58 +216,49 @@ fn orders(entry: &Entry, now: Instant) -> Option<String> {
         Ending::Reset => "reset",
     };
     let left = (order.at + order.over).saturating_duration_since(now);
-    let by =
-        if left > Duration::ZERO { format!(", the last of them in {}", time(left)) } else { String::new() };
+    let by = if left > Duration::ZERO {
+        format!(", the last of them in {}", duration(left))
+    } else {
+        String::new()
+    };
     Some(format!("its open connections are {how}{by}, as {key} says"))
 }
 
 /// What would have it chosen again.
 fn way_back(entry: &Entry, settings: &config::Pool, now: Instant) -> Option<String> {
     if entry.leaving {
-        return Some(
-            "it has left and does not come back: whoever is found there again is another backend".to_owned(),
-        );
+        return Some("it has left for good: an endpoint found there again is another backend".to_owned());
     }
     match entry.state {
-        BackendState::Draining | BackendState::Maintenance => Some(
-            "it comes back when an operator returns it: a PATCH of it with {\"state\": \"up\"}".to_owned(),
-        ),
+        BackendState::Draining | BackendState::Maintenance => {
+            Some("it comes back when an operator enables it: PATCH it with {\"state\": \"up\"}".to_owned())
+        }
         BackendState::Ejected => {
             let left = entry.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-            Some(format!("it comes back in {}, on probation: one more failure is enough then", time(left)))
+            Some(format!("it comes back in {}, on probation: one failure ejects it again", duration(left)))
         }
         BackendState::Down | BackendState::Joining => {
             let known = entry.backend.checks();
             let missing = |(index, health): (usize, &config::Health)| {
                 let kind = health.check.kind();
-                let (passed, row) = known.in_a_row.get(&index).copied().unwrap_or_default();
+                let run = known.runs.get(&index).copied().unwrap_or_default();
                 let needed = if entry.state == BackendState::Joining { 1 } else { health.rise };
-                let more = needed.saturating_sub(if passed { row } else { 0 });
+                let more = needed.saturating_sub(if run.passed { run.length } else { 0 });
                 (more > 0)
                     .then(|| format!("{more} more passed {kind} check{}", if more == 1 { "" } else { "s" }))
             };
             let missing: Vec<_> = settings.health.iter().enumerate().filter_map(missing).collect();
-            match (missing.is_empty(), settings.health.first()) {
-                // What brought it down were clients' connections or its source: the checks' own count goes further back.
-                (true, Some(first)) if entry.state == BackendState::Down => Some(format!(
-                    "it comes back after {} in a row since it went down, unless its source calls it unwell",
-                    count(first.rise.into(), "passed check")
-                )),
-                (true, _) => Some("it comes back when its source calls it well".to_owned()),
-                (false, _) => Some(format!("it comes back after {} in a row", list(&missing, usize::MAX))),
-            }
+            Some(match missing.is_empty() {
+                true => "it comes back when its source reports it healthy".to_owned(),
+                false => format!("it comes back after {} in a row", list(&missing, usize::MAX)),
+            })
         }
         BackendState::Up => {
             let doubt = |(index, health): (usize, &config::Health)| {
-                let known = entry.backend.checks().in_a_row.get(&index).copied();
-                let (passed, row) = known.unwrap_or((true, 0));
+                let run = entry.backend.checks().runs.get(&index).copied().filter(|run| !run.passed)?;
                 let kind = health.check.kind();
-                (!passed).then(|| {
-                    format!(
-                        "of {} failures in a row that take it down, {row} by the {kind} check have come",
-                        health.fall
-                    )
-                })
+                let (failures, fall) = (count(run.length.into(), "failure"), health.fall);
+                Some(format!("{failures} in a row, counted with its {kind} check; {fall} take it down"))
             };
             settings.health.iter().enumerate().find_map(doubt)
         }

@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::Sentence;
-use super::words::{bytes, count, ending, list, millis};
+use crate::config::Algorithm;
 use crate::domain::{Client, CloseReason};
+use crate::humanize::{bytes, count, list, millis};
 use crate::proxy::open::Open;
-use crate::telemetry::decisions::{Attempt, Candidate, CandidateSet, Decision, Tier};
+use crate::telemetry::decisions::{Candidate, CandidateSet, Decision, Tier};
 use crate::telemetry::ends::{Ended, Path};
 
 /// So many candidates are named in a sentence.
@@ -55,7 +56,7 @@ pub fn gather(decisions: Vec<Decision>, open: Vec<Open>, ended: Vec<Ended>) -> V
 }
 
 impl Traces {
-    /// Who connected.
+    /// The client.
     pub fn client(&self) -> Option<Client> {
         let decided = self.decision.as_ref().map(|decision| decision.client);
         decided
@@ -83,7 +84,7 @@ impl Traces {
         if let (Some(client), Some((listener, pool))) = (self.client(), self.listener_and_pool()) {
             let from = match client {
                 Client::Tcp(address) => format!("from {address}"),
-                Client::Unix => "from a process on this machine".to_owned(),
+                Client::Unix => "from a Unix socket".to_owned(),
             };
             let text = format!(
                 "connection {} {from} was accepted by the listener {listener}, for the pool {pool}",
@@ -101,7 +102,7 @@ impl Traces {
         if let Some(ended) = &self.ended {
             story.extend(closed(ended));
         } else if self.open.is_none() {
-            story.push(Sentence::now("it has ended, and how is no longer kept"));
+            story.push(Sentence::now("it is closed; its record is no longer kept"));
         }
         story
     }
@@ -140,56 +141,38 @@ fn decided(decision: &Decision) -> Vec<Sentence> {
     let why = match decision.tier {
         Tier::Primaries => "",
         Tier::Backups => "; they are backups, as no primary was up",
-        Tier::Standby => "; they stand in, as all before them had been tried in vain",
+        Tier::Standby => "; they stand in, as every attempt at the lower tiers failed",
         Tier::All => "; too few were up, so all were used, up or not (panic)",
     };
     text.push_str(why);
-    let (skipped, waiting) = without_queue(without_failed(decision));
-    if !skipped.is_empty() {
-        text.push_str("; passed over: ");
-        text.push_str(skipped);
+    let excluded = decision.excluded.untried();
+    if !excluded.is_empty() {
+        text.push_str(&format!("; excluded: {excluded}"));
     }
-    if let Some(waiting) = waiting {
-        text.push_str(&format!("; the queue was full, as {} waited already", count(waiting, "client")));
+    if let Some(waiting) = decision.excluded.queue_full {
+        text.push_str(&format!("; the queue was full, with {} waiting", count(waiting as u64, "client")));
     }
     let mut story = vec![Sentence::then(*at, text)];
     if let Some(waited) = decision.queued_ms {
-        let text = format!("all were full, and it waited {} for a place", millis(waited));
+        let text = format!("all were full, and it waited {} in the queue", millis(waited));
         story.push(Sentence::then(*at, text));
     }
     for attempt in &decision.failed {
         let (name, error, took) = (&attempt.backend, &attempt.error, millis(attempt.took_ms));
-        let text = format!("{name} was tried, and failed after {took}: {error}");
+        let text = format!("the attempt at {name} failed after {took}: {error}");
         story.push(Sentence::then(*at, text));
     }
     if let Some(backend) = &decision.backend {
-        let mut text = format!("{}: {}", decision.algorithm, meaning(decision, backend));
+        let mut text = format!("{}: {}", decision.algorithm.name(), meaning(decision, backend));
         if let Some(took) = decision.connect_ms {
-            text = format!("{text}; it was connected to in {}", millis(took));
+            text = format!("{text}; connected in {}", millis(took));
         }
         story.push(Sentence::then(*at, text));
     }
     story
 }
 
-/// Who was passed over, without those that were tried in vain: they are told each.
-fn without_failed(decision: &Decision) -> &str {
-    let one = |attempt: &Attempt| format!("{}: {}", attempt.backend, attempt.error);
-    let failed = decision.failed.iter().map(one).collect::<Vec<_>>().join("; ");
-    let rest = decision.skipped.strip_suffix(&*failed).unwrap_or(&decision.skipped);
-    rest.strip_suffix("; ").unwrap_or(rest)
-}
-
-/// Who was passed over, and how many waited where the queue had no room for one more, which is the last that is noted.
-fn without_queue(skipped: &str) -> (&str, Option<u64>) {
-    let (rest, last) = skipped.rsplit_once("; ").unwrap_or(("", skipped));
-    match last.strip_suffix(" clients wait already").and_then(|n| n.parse().ok()) {
-        Some(waiting) => (rest, Some(waiting)),
-        None => (skipped, None),
-    }
-}
-
-/// Who could be chosen, and what connections they had.
+/// The eligible backends and their connections.
 fn loads(candidates: &CandidateSet) -> String {
     let one = |(index, (one, load)): (usize, (&Candidate, u32))| match index {
         0 => format!("{} with {}", one.name, count(load.into(), "connection")),
@@ -219,17 +202,21 @@ fn meaning(decision: &Decision, backend: &str) -> String {
     let fewer = candidates.shown().any(|(_, load)| load < chosen);
     let weighed = candidates.shown.iter().any(|one| one.share != candidates.shown[0].share);
     match decision.algorithm {
-        "round-robin" => format!("it was the turn of {backend}"),
-        "weighted" => format!("by the weights it was the turn of {backend}"),
-        "least-connections" if weighed => format!("{backend} had {load}, the fewest for its weight"),
-        "least-connections" if fewer => {
-            format!("{backend} had {load}, the fewest with those that have failed a moment ago")
+        Algorithm::RoundRobin => format!("{backend} was next in rotation"),
+        Algorithm::Weighted => format!("{backend} was next in rotation by weight"),
+        Algorithm::LeastConnections if weighed => format!("{backend} had {load}, the fewest for its weight"),
+        Algorithm::LeastConnections if fewer => {
+            format!("{backend} had {load}, the fewest with the penalty for recent failures")
         }
-        "least-connections" => format!("{backend} had {load}, and none had fewer"),
-        "random-two" => format!("of two drawn at random {backend} had the fewer for its weight, {load}"),
-        "ewma" => format!("of two drawn at random {backend} answered sooner for its load, {load}"),
-        _ if !decision.failed.is_empty() => format!("{backend} is next after those that failed"),
-        _ => format!("its home is {backend}"),
+        Algorithm::LeastConnections => format!("{backend} had {load}, and none had fewer"),
+        Algorithm::RandomTwo => {
+            format!("of two drawn at random, {backend} had fewer for its weight, {load}")
+        }
+        Algorithm::Ewma => format!("of two drawn at random, {backend} had less latency for its load, {load}"),
+        Algorithm::SourceHash | Algorithm::RingHash | Algorithm::Maglev if !decision.failed.is_empty() => {
+            format!("{backend} is next after those that failed")
+        }
+        Algorithm::SourceHash | Algorithm::RingHash | Algorithm::Maglev => format!("its home is {backend}"),
     }
 }
 
@@ -237,12 +224,12 @@ fn meaning(decision: &Decision, backend: &str) -> String {
 fn doing(open: &Open) -> String {
     let age = millis(open.age_ms);
     let Some(backend) = &open.backend else {
-        return format!("it is {age} old, and is being connected, waits for a place or is being turned away");
+        return format!("it is {age} old, and is being connected, queued or rejected");
     };
     let (up, down) = (bytes(open.bytes_in), bytes(open.bytes_out));
     let first = match open.first_byte_ms {
         Some(ms) => format!("the first byte came after {}", millis(ms)),
-        None => format!("{backend} has said nothing yet"),
+        None => format!("no byte from {backend} yet"),
     };
     format!("it is open, {age} old: {first}; {up} have gone to {backend} and {down} to the client")
 }
@@ -250,7 +237,7 @@ fn doing(open: &Open) -> String {
 /// How it ended.
 fn closed(ended: &Ended) -> Vec<Sentence> {
     let mut text = format!(
-        "after {} it ended: {} ({})",
+        "closed after {}: {} ({})",
         millis(ended.duration_ms),
         ending(ended.reason, ended.first),
         ended.reason.name()
@@ -258,24 +245,25 @@ fn closed(ended: &Ended) -> Vec<Sentence> {
     if let Some(backend) = &ended.backend {
         let first = match ended.first_byte_ms {
             Some(ms) => format!("the first byte came {} after the choice", millis(ms)),
-            None => format!("{backend} had said nothing"),
+            None => format!("no byte came from {backend}"),
         };
         let (up, down) = (bytes(ended.bytes_in), bytes(ended.bytes_out));
         text = format!("{text}; {first}; {up} went to {backend} and {down} to the client");
     }
     let mut story = vec![Sentence::then(ended.at, text)];
-    let side = |who: &str, path: Option<Path>| path.map(|path| format!("{who}: {}", way(&path)));
+    let side =
+        |which: &str, path: Option<Path>| path.map(|path| format!("{which} TCP statistics: {}", way(&path)));
     match ended.kernel {
         Some(sides) => {
-            let sides = [side("the client's side", sides.client), side("the backend's side", sides.backend)];
+            let sides = [side("client-side", sides.client), side("backend-side", sides.backend)];
             let sides: Vec<_> = sides.into_iter().flatten().collect();
             if !sides.is_empty() {
-                story.push(Sentence::then(ended.at, format!("the kernel says of {}", sides.join("; of "))));
+                story.push(Sentence::then(ended.at, sides.join("; ")));
             }
         }
         None if ended.backend.is_some() => story.push(Sentence::then(
             ended.at,
-            "the kernel was not asked: of orderly ends it is for a few hundred a second only",
+            "no TCP statistics: for cleanly closed connections they are limited to a few hundred a second",
         )),
         None => {}
     }
@@ -286,17 +274,47 @@ fn closed(ended: &Ended) -> Vec<Sentence> {
 fn way(path: &Path) -> String {
     let ms = |micros: u32| millis(f64::from(micros) / 1e3);
     let mut words = format!(
-        "a round trip of {} (± {}), {} sent again",
+        "a round trip of {} (± {}), {}",
         ms(path.rtt_us),
         ms(path.rttvar_us),
-        count(path.retransmitted.into(), "segment")
+        count(path.retransmitted.into(), "retransmit")
     );
     if path.unacknowledged > 0 {
         let silent = millis(path.silent_ms.into());
         let pending = count(path.unacknowledged.into(), "segment");
-        words.push_str(&format!(", {pending} unacknowledged, nothing heard for {silent}"));
+        words.push_str(&format!(", {pending} unacknowledged, no packet received for {silent}"));
     }
     words
+}
+
+/// The close reason as text; `first` is the side that finished before, if one did.
+fn ending(reason: CloseReason, first: Option<CloseReason>) -> &'static str {
+    use CloseReason as R;
+    match (reason, first) {
+        (R::ClientClosed, _) => "the client closed first, cleanly",
+        (R::BackendClosed, _) => "the backend closed first, cleanly",
+        (R::ClientReset, Some(R::BackendClosed)) => {
+            "the backend had finished, and then the client reset the connection or vanished"
+        }
+        (R::ClientReset, _) => "the client reset the connection or vanished",
+        (R::BackendReset, Some(R::ClientClosed)) => {
+            "the client had finished, and then the backend reset the connection or vanished"
+        }
+        (R::BackendReset, _) => "the backend reset the connection or vanished",
+        (R::ConnectFailed, _) => "every attempt to connect to a backend failed, so the client was rejected",
+        (R::NoBackend, _) => "no backend was up, so the client was rejected",
+        (R::Limited, _) => "a limit was reached, so the client was rejected",
+        (R::IdleTimeout, _) => "idle timeout: no byte moved for timeouts.idle",
+        (R::HalfClosedTimeout, _) => {
+            "half-closed timeout: one side had finished, and no byte moved for timeouts.half_closed"
+        }
+        (R::Lifetime, _) => "it reached timeouts.lifetime",
+        (R::BackendDown, _) => "closed by on_down: its backend went down",
+        (R::BackendLeft, _) => "closed by on_leave: its backend left",
+        (R::Operator, _) => "closed by an operator",
+        (R::DrainTimeout, _) => "closed at the end of the drain: Pointsman was stopping",
+        (R::Internal, _) => "cut off when Pointsman ended, or by an internal error",
+    }
 }
 
 #[cfg(test)]

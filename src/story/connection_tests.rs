@@ -1,6 +1,6 @@
 use super::*;
-use crate::domain::{Client, CloseReason};
-use crate::telemetry::decisions::SHOWN;
+use crate::domain::{BackendState, Client, CloseReason, Excluded, Exclusion, ExclusionReason, Ineligible};
+use crate::telemetry::decisions::{Attempt, SHOWN};
 use crate::telemetry::ends::Sides;
 
 fn at(seconds: u64) -> SystemTime {
@@ -19,6 +19,13 @@ fn candidates(loads: &[(&str, u32)]) -> CandidateSet {
     }
 }
 
+/// The backend `c`, which is down for that cause.
+fn excluded(cause: &str) -> Excluded {
+    let reason = ExclusionReason::State(BackendState::Down, cause.into());
+    let ineligible = Ineligible::new(vec![Exclusion { backend: "c".into(), reason }], 0, false);
+    Excluded { ineligible: Arc::new(ineligible), ..Excluded::default() }
+}
+
 fn decision(conn: u64) -> Decision {
     Decision {
         conn,
@@ -28,8 +35,8 @@ fn decision(conn: u64) -> Decision {
         pool: "web".into(),
         backend: Some("b".into()),
         address: Some("10.0.0.2:80".parse().unwrap()),
-        algorithm: "least-connections",
-        skipped: "c: down (3 failures in a row: connection refused)".into(),
+        algorithm: Algorithm::LeastConnections,
+        excluded: excluded("3 failures in a row: connection refused"),
         attempts: 1,
         failed: Vec::new(),
         candidates: candidates(&[("b", 3), ("a", 5)]),
@@ -79,45 +86,46 @@ fn a_connection_is_told_from_its_accept_to_its_end() {
     assert_eq!(
         told(Some(decision(17)), Some(end)),
         "connection 17 from 192.0.2.7:4000 was accepted by the listener front, for the pool web
-the pool web had 3 backends, of which 2 could be chosen: b with 3 connections and a with 5; passed over: c: down (3 failures in a row: connection refused)
-least-connections: b had 3 connections, and none had fewer; it was connected to in 0.31 ms
-after 2.5 s it ended: the backend finished first, in order (backend_closed); the first byte came 4.2 ms after the choice; 80 bytes went to b and 2 KiB to the client
-the kernel says of the client's side: a round trip of 0.31 ms (± 0.12 ms), 1 segment sent again; of the backend's side: a round trip of 0.31 ms (± 0.12 ms), 0 segments sent again"
+the pool web had 3 backends, of which 2 could be chosen: b with 3 connections and a with 5; excluded: c: down (3 failures in a row: connection refused)
+least-connections: b had 3 connections, and none had fewer; connected in 0.31 ms
+closed after 2.5 s: the backend closed first, cleanly (backend_closed); the first byte came 4.2 ms after the choice; 80 bytes went to b and 2 KiB to the client
+client-side TCP statistics: a round trip of 0.31 ms (± 0.12 ms), 1 retransmit; backend-side TCP statistics: a round trip of 0.31 ms (± 0.12 ms), 0 retransmits"
     );
 }
 
 #[test]
-fn attempts_in_vain_and_the_wait_for_a_place_are_told() {
+fn failed_attempts_and_the_time_in_the_queue_are_shown() {
     let attempt = Attempt {
         backend: "a".into(),
         address: "10.0.0.1:80".parse().unwrap(),
         error: "connection refused".into(),
         took_ms: 1.04,
     };
-    let decision = Decision { failed: vec![attempt], queued_ms: Some(120.0), attempts: 2, ..decision(1) };
-    let skipped = format!("{}; a: connection refused", decision.skipped).into();
-    let told = told(Some(Decision { skipped, ..decision }), None);
-    assert!(told.contains("passed over: c: down (3 failures in a row: connection refused)\n"), "{told}");
-    assert!(told.contains("all were full, and it waited 120 ms for a place"), "{told}");
-    assert!(told.contains("a was tried, and failed after 1.04 ms: connection refused"), "{told}");
-    assert!(told.ends_with("it has ended, and how is no longer kept"), "{told}");
+    let mut decision = Decision { queued_ms: Some(120.0), attempts: 2, ..decision(1) };
+    decision.excluded.failed.push(attempt.exclusion());
+    decision.failed.push(attempt);
+    let told = told(Some(decision), None);
+    assert!(told.contains("excluded: c: down (3 failures in a row: connection refused)\n"), "{told}");
+    assert!(told.contains("all were full, and it waited 120 ms in the queue"), "{told}");
+    assert!(told.contains("the attempt at a failed after 1.04 ms: connection refused"), "{told}");
+    assert!(told.ends_with("it is closed; its record is no longer kept"), "{told}");
 }
 
 #[test]
-fn each_algorithm_says_what_it_went_by() {
+fn each_algorithm_has_its_reason() {
     for (algorithm, words) in [
-        ("round-robin", "it was the turn of b"),
-        ("weighted", "by the weights it was the turn of b"),
-        ("least-connections", "b had 3 connections, and none had fewer"),
-        ("random-two", "of two drawn at random b had the fewer"),
-        ("ewma", "of two drawn at random b answered sooner"),
-        ("ring-hash", "its home is b"),
+        (Algorithm::RoundRobin, "b was next in rotation"),
+        (Algorithm::Weighted, "b was next in rotation by weight"),
+        (Algorithm::LeastConnections, "b had 3 connections, and none had fewer"),
+        (Algorithm::RandomTwo, "of two drawn at random, b had fewer"),
+        (Algorithm::Ewma, "of two drawn at random, b had less latency"),
+        (Algorithm::RingHash, "its home is b"),
     ] {
         let decision = Decision { algorithm, ..decision(1) };
         let told = told(Some(decision), None);
-        assert!(told.contains(&format!("{algorithm}: {words}")), "{told}");
+        assert!(told.contains(&format!("{}: {words}", algorithm.name())), "{told}");
     }
-    let away = Decision { algorithm: "maglev", home: Some("a".into()), ..decision(1) };
+    let away = Decision { algorithm: Algorithm::Maglev, home: Some("a".into()), ..decision(1) };
     assert!(told(Some(away), None).contains("its home is a, which had more than its share"));
     let alone = Decision { candidates: candidates(&[("b", 0)]), ..decision(1) };
     assert!(told(Some(alone), None).contains("b was the only one"));
@@ -142,7 +150,7 @@ fn what_is_no_longer_kept_is_said_and_nothing_is_made_up() {
     assert!(told_of.contains("max_connections"), "{told_of}");
     let routed = told(None, Some(ended(1, CloseReason::ClientClosed)));
     assert!(routed.contains("it went to b; why to that one is no longer kept"), "{routed}");
-    assert!(routed.contains("the kernel was not asked"), "{routed}");
+    assert!(routed.contains("no TCP statistics"), "{routed}");
 }
 
 #[test]
@@ -157,16 +165,25 @@ fn the_newest_connection_comes_first() {
 }
 
 #[test]
-fn a_full_queue_is_nobody_who_was_passed_over() {
-    let turned_away = |skipped: &str| {
-        let decision = Decision { backend: None, skipped: skipped.into(), ..decision(1) };
+fn a_full_queue_is_no_excluded_backend() {
+    let rejected = |excluded: Excluded| {
+        let decision = Decision { backend: None, excluded, ..decision(1) };
         told(Some(decision), Some(ended(1, CloseReason::Limited)))
     };
-    let alone = turned_away("1 clients wait already");
-    assert!(alone.contains("a with 5; the queue was full, as 1 client waited already\n"), "{alone}");
-    let beside = turned_away("c: ejected (5 failures; out for 30s); 4 clients wait already");
+    let alone = rejected(Excluded { queue_full: Some(1), ..Excluded::default() });
+    assert!(alone.contains("a with 5; the queue was full, with 1 client waiting\n"), "{alone}");
+    let beside = rejected(Excluded { queue_full: Some(4), ..excluded("3 failures in a row") });
     assert!(
-        beside.contains("; passed over: c: ejected (5 failures; out for 30s); the queue was full, as 4 clients waited already\n"),
+        beside.contains(
+            "; excluded: c: down (3 failures in a row); the queue was full, with 4 clients waiting\n"
+        ),
         "{beside}"
     );
+}
+
+#[test]
+fn every_close_reason_has_a_text() {
+    for reason in CloseReason::ALL {
+        assert!(!ending(reason, None).is_empty());
+    }
 }

@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::Sentence;
 use super::phrases::{self, Met};
 use super::samples::{Grown, Sample};
-use super::words::{count, list};
 use crate::domain::{BackendState, CloseReason, Event, ServingTier};
+use crate::humanize::{count, list};
 use crate::telemetry::journal::Entry;
 
 /// What happens to one backend within this time of what happened to it before is one story.
@@ -126,7 +126,7 @@ impl About {
             Event::ReloadApplied { .. } | Event::ReloadRefused { .. } => Some(Self::Process(entry.id)),
             Event::DrainStarted { .. } | Event::DrainDone { .. } => Some(Self::Process(entry.id)),
             Event::ConnectionClosed { .. } => Some(Self::Process(entry.id)),
-            // These are how, for those who ask why of one backend.
+            // Details, for `why` about one backend.
             Event::BackendNamed { .. }
             | Event::EndpointsChanged { .. }
             | Event::CheckResultChanged { .. }
@@ -182,7 +182,7 @@ impl<'f> Group<'f> {
     fn goes_on(&self, entry: &Entry) -> bool {
         let Some(before) = self.events.last() else { return false };
         match (&*before.event, &*entry.event) {
-            // Who comes after is another one.
+            // The next one of that name is another backend.
             (Event::StateChanged { to: BackendState::Gone, .. }, _) => false,
             // Nor does what befalls one belong to its arrival.
             (Event::StateChanged { to: BackendState::Up, .. }, _) if self.arrives() => false,

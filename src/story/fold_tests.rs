@@ -13,8 +13,12 @@ fn state(name: &str, from: BackendState, to: BackendState, cause: &str) -> Event
 }
 
 fn entries(events: Vec<(f64, Event)>) -> Vec<Entry> {
-    let entry =
-        |(id, (seconds, event)): (u64, (f64, Event))| Entry { id, at: at(seconds), event: Arc::new(event) };
+    let entry = |(id, (seconds, event)): (u64, (f64, Event))| Entry {
+        id,
+        at: at(seconds),
+        sentence: "".into(),
+        event: Arc::new(event),
+    };
     (1..).zip(events).map(entry).collect()
 }
 
@@ -262,11 +266,11 @@ fn an_operators_word_is_told_by_what_followed_from_it() {
     };
     let drained = vec![
         (0.0, told(Some(AdminState::Draining), None)),
-        (0.1, state("a", BackendState::Up, BackendState::Draining, "an operator at 10.1.1.1 drains it")),
+        (0.1, state("a", BackendState::Up, BackendState::Draining, "drained by an operator at 10.1.1.1")),
     ];
     assert_eq!(
         texts(drained, &[]),
-        ["a stopped receiving new connections (an operator at 10.1.1.1 drains it)"]
+        ["a stopped receiving new connections (drained by an operator at 10.1.1.1)"]
     );
     let in_vain = vec![(0.0, told(Some(AdminState::Up), None))];
     assert_eq!(texts(in_vain, &[]), ["a was set to up by an operator at 10.1.1.1, as before"]);

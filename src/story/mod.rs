@@ -1,15 +1,13 @@
 //! What has happened, told in sentences: why a connection went where it went and how it ended, why a backend is in its
 //! state, and what a pool has been through.
 //!
-//! Pure: it is handed what was kept (decisions, ends, facts, samples of counters) and the time, and knows nothing of who
-//! keeps it.
+//! Pure: it is handed what was kept (decisions, ends, events, samples of counters) and the time.
 
 pub mod backend;
 pub mod connection;
 pub mod fold;
 mod phrases;
 pub mod samples;
-pub mod words;
 
 use std::time::SystemTime;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::samples::{Failures, Grown};
-use super::words::{count, list, time};
 use crate::domain::{BackendState, Cause, CloseReason, Event, ServingTier};
+use crate::humanize::{count, duration, list};
 use crate::telemetry::ConnectError;
 use crate::telemetry::journal::Entry;
 
@@ -57,7 +57,7 @@ impl Met {
     }
 }
 
-/// What a backend did to those who wanted to connect to it; nothing if it did nothing.
+/// How attempts to connect to a backend failed; `None` if none did.
 fn failed(kinds: &[u64; ConnectError::ALL.len()]) -> Option<String> {
     let words = ConnectError::ALL.into_iter().zip(kinds).filter(|(_, n)| **n > 0).map(|(kind, n)| {
         let connects = count(*n, "connect");
@@ -155,7 +155,7 @@ fn flaps(events: &[&Entry], several: bool) -> Option<String> {
     if out.len() < 2 {
         return None;
     }
-    let (n, while_) = (out.len(), time(now.0.duration_since(first.0).unwrap_or_default()));
+    let (n, while_) = (out.len(), duration(now.0.duration_since(first.0).unwrap_or_default()));
     Some(format!(
         "flapped {n} times in {while_}, the last time because of {}; then {} {}",
         last.3,
@@ -183,12 +183,12 @@ fn changes(events: &[&Entry], several: bool) -> Vec<String> {
                 let after = match before.map(|(at, ..)| entry.at.duration_since(at).unwrap_or_default()) {
                     None => String::new(),
                     Some(after) if after < AT_ONCE => " at once".to_owned(),
-                    Some(after) => format!(" {} later", time(after)),
+                    Some(after) => format!(" {} later", duration(after)),
                 };
                 let news = before.is_none_or(|(.., said)| said != cause);
                 let why = why(cause, *address, several);
                 let why = if news && !why.is_empty() { format!(" ({why})") } else { String::new() };
-                // Who arrived and was never up is so for the first time, whatever came in between.
+                // A new backend that was never up comes up for the first time, whatever came in between.
                 let first = arrived && !was_up || matches!(*from, BackendState::Joining | BackendState::Gone);
                 let again = if first { "" } else { " again" };
                 was_up |= *to == BackendState::Up;
@@ -236,7 +236,7 @@ pub(super) fn serving_tier(pool: &str, events: &[&Entry], met: &Met) -> Option<S
     let mut ongoing = false;
     for entry in events {
         let Event::ServingTierChanged { tier, used, up, .. } = &*entry.event else { continue };
-        let after = before.map(|at| time(entry.at.duration_since(at).unwrap_or_default()));
+        let after = before.map(|at| duration(entry.at.duration_since(at).unwrap_or_default()));
         let after = after.map(|after| format!("after {after} ")).unwrap_or_default();
         clauses.push(match tier {
             ServingTier::None => format!("{after}no backend was up"),
@@ -277,7 +277,7 @@ pub(super) fn source(pool: &str, source: &str, events: &[&Entry]) -> Option<Stri
     Some(match (reasons.is_empty(), over) {
         (true, _) => format!("{source} found backends for {pool} again"),
         (false, Some(at)) => {
-            let lasted = time(at.duration_since(since).unwrap_or_default());
+            let lasted = duration(at.duration_since(since).unwrap_or_default());
             format!(
                 "{source} found nothing for {pool} ({}), and found backends again after {lasted}",
                 list(&reasons, NAMED)
@@ -305,13 +305,13 @@ pub(super) fn checks(pool: &str, events: &[&Entry]) -> Option<String> {
     let late = waited.map_or_else(
         || format!("the checks of {pool} ran late"),
         |waited| {
-            let waited = time(waited);
+            let waited = duration(waited);
             format!("the checks of {pool} ran late (the first waited {waited} to start; runtime.max_checks limits them)")
         },
     );
     Some(match over {
         Some((after_ms, checks)) => {
-            let (after, checks) = (time(Duration::from_millis(after_ms)), count(checks, "check"));
+            let (after, checks) = (duration(Duration::from_millis(after_ms)), count(checks, "check"));
             format!("{late} for {after}, {checks} in all, and were on time again")
         }
         None => format!("{late} (ongoing)"),

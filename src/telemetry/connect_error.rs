@@ -8,11 +8,11 @@ use std::sync::OnceLock;
 /// Why an attempt to connect failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectError {
-    /// Nobody listens there.
+    /// No socket listens there.
     Refused,
     /// No answer within `connect.timeout`.
     Timeout,
-    /// No way there, or nobody has the address.
+    /// No route, or no host has the address.
     Unreachable,
     /// Reset while it was being opened.
     Reset,
@@ -72,7 +72,7 @@ impl From<&io::Error> for ConnectError {
     }
 }
 
-/// Refuses a connection that has met itself: one to an address of this machine where nobody listens, whose own port
+/// Refuses a connection that has met itself: one to an address of this machine without a listening socket, whose own port
 /// the kernel chose to be the same (simultaneous open, RFC 9293, 3.5). `local` is asked for only where that can be.
 pub fn not_with_itself(peer: SocketAddr, local: impl FnOnce() -> io::Result<SocketAddr>) -> io::Result<()> {
     if local_ports().contains(&peer.port()) && local()? == peer {

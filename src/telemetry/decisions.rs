@@ -1,4 +1,4 @@
-//! The last routing decisions, kept in memory for those who look: status, dashboard, demo.
+//! The last routing decisions, kept in memory for the status, the dashboard and the demo.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,10 @@ use serde::Serialize;
 use serde::ser::SerializeStruct;
 
 use super::ring::{Dated, Ring};
-use crate::domain::{Cause, Client};
+use crate::config::Algorithm;
+#[cfg(test)]
+use crate::domain::ExclusionInfo;
+use crate::domain::{Cause, Client, Excluded, Exclusion, ExclusionReason};
 
 /// So many candidates of a choice are named, with what load they had.
 pub const SHOWN: usize = 16;
@@ -28,7 +31,7 @@ pub struct Decision {
     #[serde(serialize_with = "unix_seconds")]
     #[cfg_attr(test, schemars(with = "f64"))]
     pub at: SystemTime,
-    /// Who connected.
+    /// The client.
     pub client: Client,
     /// Where.
     pub listener: Arc<str>,
@@ -39,18 +42,21 @@ pub struct Decision {
     /// Its address.
     pub address: Option<SocketAddr>,
     /// How it was chosen.
-    pub algorithm: &'static str,
-    /// The backends passed over, each with its reason.
-    pub skipped: Arc<str>,
+    #[serde(serialize_with = "name")]
+    #[cfg_attr(test, schemars(with = "Algorithm"))]
+    pub algorithm: Algorithm,
+    /// The excluded backends; of many, the first.
+    #[cfg_attr(test, schemars(with = "Vec<ExclusionInfo>"))]
+    pub excluded: Excluded,
     /// Backends that were tried, the one that was reached included.
     pub attempts: u32,
     /// Those of them that could not be reached, in the order in which they were tried.
     pub failed: Vec<Attempt>,
-    /// Who could be chosen.
+    /// The eligible backends.
     pub candidates: CandidateSet,
-    /// Whom the client was to go to, if that one had more than its share (`load_factor`).
+    /// The client's home, if that had more than its share (`load_factor`).
     pub home: Option<Arc<str>>,
-    /// Who was chosen from.
+    /// Which of the pool's backends were eligible.
     pub tier: Tier,
     /// Time from the accept to this decision, in milliseconds.
     pub age_ms: f64,
@@ -80,12 +86,24 @@ pub struct Attempt {
     pub took_ms: f64,
 }
 
+impl Attempt {
+    /// The backend as one that later attempts exclude.
+    pub fn exclusion(&self) -> Exclusion {
+        let reason = ExclusionReason::ConnectFailed(self.error.clone());
+        Exclusion { backend: Arc::clone(&self.backend), reason }
+    }
+}
+
+fn name<S: serde::Serializer>(algorithm: &Algorithm, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(algorithm.name())
+}
+
 /// Which of a pool's backends a choice was made from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
-    /// Those who are no backups.
+    /// Those that are no backups.
     Primaries,
     /// Backups, as no primary was up.
     Backups,
@@ -104,7 +122,7 @@ pub struct Candidate {
     pub share: u32,
 }
 
-/// Who could be chosen when a decision was made, and what connections they had. In a fixed array, so that a decision costs no
+/// The eligible backends of a decision, and their connections. In a fixed array, so that a decision costs no
 /// memory of its own.
 #[derive(Clone, Debug)]
 pub struct CandidateSet {
@@ -121,7 +139,7 @@ pub struct CandidateSet {
 }
 
 impl CandidateSet {
-    /// Those who are named, each with its connections.
+    /// The listed ones, each with its connections.
     pub fn shown(&self) -> impl Iterator<Item = (&Candidate, u32)> {
         self.shown.iter().zip(self.loads)
     }
@@ -153,7 +171,7 @@ impl Decision {
     }
 }
 
-/// Whose connections somebody asks about.
+/// Whose connections are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
     /// Those clients'.
@@ -183,7 +201,7 @@ impl fmt::Display for Whose {
     }
 }
 
-/// Which connections somebody asks for: those that have all that is said here.
+/// Which connections are requested: those that match all of these.
 #[derive(Clone, Debug, Default)]
 pub struct Which {
     /// Their pool.
@@ -204,7 +222,7 @@ impl Which {
     }
 }
 
-/// Which backend somebody asks for, by its name or its address.
+/// Which backend is requested, by its name or its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WhichBackend {
     name: String,
@@ -224,7 +242,7 @@ impl WhichBackend {
     }
 }
 
-/// Which clients somebody asks for.
+/// Which clients are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clients {
     /// All at that address.

@@ -1,4 +1,4 @@
-//! The last connections that ended, kept in memory for those who ask why.
+//! The last connections that ended, kept in memory for `why`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Ended {
     #[serde(serialize_with = "unix_seconds")]
     #[cfg_attr(test, schemars(with = "f64"))]
     pub at: SystemTime,
-    /// Who had connected.
+    /// The client.
     pub client: Client,
     /// Where.
     pub listener: Arc<str>,
@@ -35,7 +35,7 @@ pub struct Ended {
     pub address: Option<SocketAddr>,
     /// Why it ended.
     pub reason: CloseReason,
-    /// Who finished first, in order, if one of the two did: `client_closed` or `backend_closed`.
+    /// The side that closed first, cleanly, if one did: `client_closed` or `backend_closed`.
     pub first: Option<CloseReason>,
     /// Bytes from the client that were written to the backend.
     pub bytes_in: u64,

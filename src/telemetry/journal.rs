@@ -24,6 +24,8 @@ pub struct Entry {
     #[serde(serialize_with = "unix_seconds")]
     #[cfg_attr(test, schemars(with = "f64"))]
     pub at: SystemTime,
+    /// The event as a sentence.
+    pub sentence: Box<str>,
     /// The event.
     #[serde(flatten)]
     pub event: Arc<Event>,
@@ -43,12 +45,13 @@ impl Journal {
     /// Writes an event to the log and keeps it; the oldest one is dropped.
     pub fn record(&self, event: Event) {
         event.log();
+        let sentence = event.sentence().into();
         let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
             kept.pop_front();
         }
         let id = *self.0.latest.borrow() + 1;
-        kept.push_back(Entry { id, at: SystemTime::now(), event: Arc::new(event) });
+        kept.push_back(Entry { id, at: SystemTime::now(), sentence, event: Arc::new(event) });
         self.0.latest.send_replace(id); // under the lock, so that no number is given twice
     }
 

@@ -121,7 +121,7 @@ impl Guard {
     /// restart.
     pub fn reconfigure(&self, config: &Log) -> Result<(), Error> {
         let filter = filter(config)?;
-        // It fails only when the log is gone, and then there is nobody to tell.
+        // It fails only when the log is gone, and then no report is possible.
         let _ = self.filter.reload(filter);
         Ok(())
     }
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// A disk that takes nothing while somebody holds the lock.
+    /// A disk that takes nothing while the lock is held.
     struct Blocked(Arc<Mutex<()>>);
 
     impl Place for Blocked {

@@ -1,9 +1,11 @@
 //! What can be known of the program from outside: log, metrics, decisions, the journal of events.
 
 pub mod connect_error;
+mod decision_text;
 pub mod decisions;
 pub mod ends;
 mod event_log;
+mod event_text;
 pub mod flow;
 pub mod histogram;
 pub mod journal;

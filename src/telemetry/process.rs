@@ -1,4 +1,4 @@
-//! The process's own figures, read from `/proc/self` (proc(5)) when somebody asks, by the names that Prometheus's
+//! The process's own figures, read from `/proc/self` (proc(5)) on request, by the names that Prometheus's
 //! client libraries use.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! The last records of a worker, kept in memory for those who look.
+//! The last records of a worker, kept in memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! The last lines of the log, kept in memory for those who look from afar. The thread that writes the log feeds it, so
-//! that whoever logs a line pays nothing for it.
+//! The last lines of the log, kept in memory for `logs`. The thread that writes the log feeds it, so
+//! that logging a line costs nothing more.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

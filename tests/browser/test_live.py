@@ -28,7 +28,7 @@ def test_figures_change_under_traffic(two, look):
             expect(row(page, name).locator("td.share")).to_have_text(re.compile(r"^(4[1-9]|5\d)(\.\d+)? %$"))
         chart = page.locator(".pool canvas").first
         eventually("the chart has grown", lambda: re.search(r"at most [1-9]", chart.get_attribute("aria-label")))
-        eventually("decisions are told", lambda: "its turn" in page.locator("#decisions").inner_text())
+        eventually("decisions are told", lambda: "next in rotation" in page.locator("#decisions").inner_text())
         listener = page.locator('[data-listener="web"]')
         eventually("the listener has figures", lambda: re.search(r"[1-9]", listener.locator("td").nth(4).inner_text()))
     eventually("and rest with it", lambda: tile(page, "rate") == 0)
@@ -64,15 +64,15 @@ def test_a_drain_by_click_drains_and_a_return_returns(two, look):
     # This one goes again after a while.
     expect(page.locator("#toast")).to_contain_text("a is draining")
     expect(row(page, "a").locator(".word")).to_have_text("◐ draining")
-    expect(row(page, "a").locator(".cause")).to_contain_text("an operator at 127.0.0.1 drains it")
+    expect(row(page, "a").locator(".cause")).to_contain_text("drained by an operator at 127.0.0.1")
     before = lb.backend("a")["connections"]
     with traffic(lb.address()):
         eventually("b serves alone", lambda: lb.backend("b")["connections"] > 5)
     assert lb.backend("a")["connections"] == before
-    page.get_by_role("button", name="Return a", exact=True).click()
+    page.get_by_role("button", name="Enable a", exact=True).click()
     lb.when("a", state="up")
     expect(row(page, "a").locator(".word")).to_have_text("● up")
-    page.get_by_role("button", name="Maintain b", exact=True).click()
+    page.get_by_role("button", name="Maintenance b", exact=True).click()
     lb.when("b", state="maintenance")
 
 
@@ -121,7 +121,7 @@ def test_a_token_is_asked_for_once_and_used(two, look, tmp_path):
     expect(dialog).to_have_count(0)
     # It is known now, also after the page is loaded again.
     page.reload()
-    page.get_by_role("button", name="Return a", exact=True).click()
+    page.get_by_role("button", name="Enable a", exact=True).click()
     lb.when("a", state="up")
     expect(dialog).to_have_count(0)
     assert page.evaluate("localStorage.length") <= 1  # the theme, but no token
@@ -140,7 +140,7 @@ pools: {{web: {{discover: [{{static: [{{address: '{backend}', name: a}}]}}]}}}}"
     expect(row(page, "a")).to_have_attribute("data-state", "draining")
     server.stop()
     link = page.locator("#link")
-    expect(link).to_have_text(re.compile(r"link lost, trying again… \(last figures from \d\d:\d\d:\d\d\)"))
+    expect(link).to_have_text(re.compile(r"Connection lost, reconnecting… \(last figures from \d\d:\d\d:\d\d\)"))
     expect(page.locator("html")).to_have_class(re.compile("lost"))
     assert link.get_attribute("aria-live") == "polite"
     server.start()
@@ -158,7 +158,7 @@ def test_a_server_that_only_falls_silent_is_noticed_too(two, look):
     page = look(lb, forgive=LOST)
     lb.process.send_signal(signal.SIGSTOP)
     try:
-        expect(page.locator("#link")).to_contain_text("link lost")
+        expect(page.locator("#link")).to_contain_text("Connection lost")
     finally:
         lb.process.send_signal(signal.SIGCONT)
     expect(page.locator("#link")).to_contain_text("live")

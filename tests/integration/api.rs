@@ -68,7 +68,7 @@ fn a_backend_that_an_operator_adds_is_checked_serves_and_leaves_again() {
     assert!(lb.reload(&config.replace("every: 100ms", "every: 150ms")).contains("reload applied"));
     assert_eq!(names(&lb, 4), ["a", "a", "b", "b"]);
     let (status, gone) = ask(&lb, "DELETE", "/api/v1/pools/p/backends/b", "");
-    assert_eq!((status, &gone["cause"]), (200, &json!("an operator at 127.0.0.1 removed it")), "{gone}");
+    assert_eq!((status, &gone["cause"]), (200, &json!("removed by an operator at 127.0.0.1")), "{gone}");
     assert_eq!(refused(&lb, "GET", "/api/v1/pools/p/backends/b", ""), (404, "no_such_backend".into()));
     assert_eq!(names(&lb, 4), ["a"; 4]);
     assert_eq!(event(&lb, "backend_added")["by"], "an operator at 127.0.0.1");

@@ -116,7 +116,7 @@ fn a_reconnecting_follower_gets_what_it_missed_and_nothing_twice() {
     set(&lb, &backend, "up");
     let mut reader = Reader::open(&lb, Some(draining));
     let missed = reader.next_of("event");
-    assert_eq!((missed.id, &missed.data["by"]), (Some(draining + 1), &"nobody".into()));
+    assert_eq!((missed.id, &missed.data["tier"]), (Some(draining + 1), &"none".into()));
     let back = reader.next_that("it is up", |event| event.data["state"] == "up");
     assert_eq!(back.id, Some(draining + 2));
     // The id of another process, which had more events.

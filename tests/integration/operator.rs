@@ -41,7 +41,7 @@ fn an_operator_drains_a_backend_and_enables_it_again() {
     assert_eq!(status, 200, "{body}");
     let now: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!((&now["state"], &now["name"]), (&"draining".into(), &"a".into()));
-    assert_eq!(state(&lb, "a"), ("draining".into(), "an operator at 127.0.0.1 drains it".into()));
+    assert_eq!(state(&lb, "a"), ("draining".into(), "drained by an operator at 127.0.0.1".into()));
     assert!(answers(&lb, 6).iter().all(|name| name == "b"));
     lb.when_logged("reason=operator");
     assert_eq!(lb.logged(&["closed", "backend=a", "reason=operator"]).len(), 1);

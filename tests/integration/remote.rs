@@ -195,7 +195,7 @@ fn the_admin_server_is_found_by_the_configuration_and_over_a_unix_socket() {
     eventually("it is ready", || (inside(&["health"]) == (0, "ready\n".into(), String::new())).then_some(()));
     assert_eq!(inside(&["status"]).0, 0);
     let (code, out, error) = inside(&["drain", "web/a"]);
-    assert!(code == 0 && out.contains("an operator on this machine drains it"), "{out}{error}");
+    assert!(code == 0 && out.contains("drained by an operator on this machine"), "{out}{error}");
     let there = format!("unix:{}", socket.display());
     assert_eq!(told(&command(&["up", "web/a", "--admin", &there]).output_in_time().unwrap()).0, 0);
 }

@@ -113,7 +113,7 @@ fn top_shows_each_change_and_its_keys_work() {
     let mut top = Terminal::start(&lb);
     top.when_shown(&["serving", "weighted  2/2 up", "● up", "? keys"]);
     http_get(lb.address("web"), "/").unwrap();
-    let text = top.when_shown(&["→ 127.0.0.1:", "its turn by weight"]);
+    let text = top.when_shown(&["→ 127.0.0.1:", "next in rotation by weight"]);
     eprintln!("{text}");
     top.press("+");
     top.when_shown(&["weight 2"]);

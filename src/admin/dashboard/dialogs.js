@@ -5,7 +5,7 @@ import { Chart } from './chart.js';
 import { arrange, h, mark, say } from './dom.js';
 import { bytes, clock, count, millis, rate, span, times } from './format.js';
 import { keyOf } from './store.js';
-import { decision, sentence, sign } from './words.js';
+import { sign } from './states.js';
 
 const CONNECTIONS = 100;
 
@@ -85,44 +85,32 @@ export function weigh(pool, backend) {
 /** The sentences of a story as a list. */
 function story(told) {
   const sentences = told.sentences ?? [];
-  if (sentences.length === 0) return h('p', { class: 'note' }, 'Nothing is known of it.');
+  if (sentences.length === 0) return h('p', { class: 'note' }, 'Nothing is recorded about it.');
   return h('ol', { class: 'story' }, ...sentences.map((sentence) => h('li', {}, sentence.at ? h('time', {}, clock(sentence.at)) : null, h('span', {}, sentence.text))));
 }
 
 /** Puts the answer to a question into a place, or why there is none. */
-async function put(place, question, words, instead) {
+async function put(place, question, render) {
   arrange(place, [h('p', { class: 'note' }, 'asking…')]);
   let answer;
   try {
     const told = await question;
-    answer = told === null ? instead() : words(told);
+    answer = told === null ? h('p', { class: 'note' }, 'The server has no answer to this.') : render(told);
   } catch (refusal) {
     answer = h('p', { class: 'said' }, refusal instanceof Refusal ? refusal.message : String(refusal));
   }
   arrange(place, [answer]);
 }
 
-/** What a decision says by itself, where the server has no story. */
-function ofItself(one) {
-  const { to, why, over } = decision(one);
-  const lines = [
-    `At ${clock(one.at)} ${one.client} connected to the listener ${one.listener}, which serves the pool ${one.pool}.`,
-    one.backend === null ? `It reached no backend: ${why}.` : `It went to ${to} at ${one.address}: ${why} (${one.algorithm}).`,
-    over ? `Passed over: ${over}.` : 'Nobody was passed over.',
-    one.attempts > 1 ? `${times(one.attempts, 'backend')} were tried until one answered.` : null,
-  ];
-  return h('ol', { class: 'story' }, ...lines.filter(Boolean).map((line) => h('li', {}, h('span', {}, line))));
-}
-
 /** Why a client went where it went. */
 export function whyHere(one) {
   const answer = h('div', { 'aria-live': 'polite' });
-  dialog(`Why did ${one.client} go to ${one.backend ?? 'nobody'}?`, {}, answer);
-  put(answer, ask(path(['why'], { client: one.client })), story, () => ofItself(one));
+  dialog(one.backend === null ? `Why did ${one.client} get no backend?` : `Why did ${one.client} go to ${one.backend}?`, {}, answer);
+  put(answer, ask(path(['why'], { client: one.client })), story);
 }
 
 /** Asks for a client, and why it went where it went. */
-export function whyClient(decisions) {
+export function whyClient() {
   const field = h('input', { type: 'text', id: 'client', required: true, placeholder: '192.0.2.7 or 192.0.2.7:50412', spellcheck: 'false', autocapitalize: 'off' });
   const answer = h('div', { 'aria-live': 'polite' });
   const form = h('form', {}, h('label', { for: 'client' }, 'The client’s address, with or without its port'),
@@ -131,11 +119,7 @@ export function whyClient(decisions) {
   form.addEventListener('submit', (event) => {
     event.preventDefault();
     const client = field.value.trim();
-    const known = () => {
-      const one = decisions().find((each) => each.client === client || each.client.startsWith(`${client}:`) || each.client.startsWith(`[${client}]`));
-      return one ? ofItself(one) : h('p', { class: 'note' }, 'None of the last decisions was about it.');
-    };
-    put(answer, ask(path(['why'], { client })), story, known);
+    put(answer, ask(path(['why'], { client })), story);
   });
   field.focus();
 }
@@ -147,9 +131,9 @@ export function showBackend(pool, backend, store, watch) {
   const details = h('dl', { class: 'details' });
   const why = h('div', { 'aria-live': 'polite' });
   const open = h('div', {});
-  const again = h('button', { type: 'button', onclick: () => list() }, 'Look again');
+  const again = h('button', { type: 'button', onclick: () => list() }, 'Refresh');
   const opened = dialog(backend.name, { wide: true }, details, h('div', { class: 'charts two' }, connections.element, traffic.element),
-    h('h3', {}, 'Why not there?'), why, h('div', { class: 'head' }, h('h3', {}, 'Open connections'), again), open);
+    h('h3', {}, 'Why isn’t it getting traffic?'), why, h('div', { class: 'head' }, h('h3', {}, 'Open connections'), again), open);
   const key = keyOf(pool, backend);
   const values = new Map();
   const tell = (name, text) => {
@@ -183,14 +167,8 @@ export function showBackend(pool, backend, store, watch) {
     for (const check of now.checks) tell(`Check ${check.kind}`, `${check.passed ? '✓ passed' : `✕ failed: ${check.error ?? ''}`} at ${clock(check.at)}, took ${millis(check.took_ms)}`);
     return true;
   };
-  const known = () => {
-    const lines = store.events.filter((one) => one.pool === pool && one.backend === backend.name).slice(-8);
-    const now = store.status.pools.find((one) => one.name === pool)?.backends.find((one) => keyOf(pool, one) === key) ?? backend;
-    const first = now.state === 'up' ? `${now.name} is up and gets its share: ${now.cause}.` : `${now.name} gets no new connection: it is ${now.state}, because ${now.cause}.`;
-    return story({ sentences: [...lines.map((one) => ({ at: one.at, text: sentence(one) })), { at: null, text: first }] });
-  };
-  put(why, ask(path(['why'], { pool, backend: backend.name })), story, known);
-  const list = () => put(open, ask(path(['connections'], { pool, backend: backend.name, limit: CONNECTIONS })), (told) => table(told, list), () => h('p', { class: 'note' }, 'This server does not list them.'));
+  put(why, ask(path(['why'], { pool, backend: backend.name })), story);
+  const list = () => put(open, ask(path(['connections'], { pool, backend: backend.name, limit: CONNECTIONS })), (told) => table(told, list));
   list();
   update();
   watch(update);

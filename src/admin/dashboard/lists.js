@@ -1,9 +1,9 @@
-// The listeners, the last decisions in words, and what happened.
+// The listeners, the last decisions and the last events.
 
 import { Spark } from './chart.js';
 import { arrange, h, say, show } from './dom.js';
 import { bytes, clock, count, rate } from './format.js';
-import { decision, sentence, sign, tone } from './words.js';
+import { sign, tone } from './states.js';
 
 const DECISIONS = 12;
 const CHANGES = 40;
@@ -78,11 +78,11 @@ export class Decisions {
   line(one) {
     let line = this.lines.get(keyOf(one));
     if (!line) {
-      const { to, why, over } = decision(one);
-      line = h('li', { 'data-state': one.backend === null ? 'down' : over ? 'draining' : null },
+      const question = one.backend === null ? `Why did ${one.client} get no backend?` : `Why did ${one.client} go to ${one.backend}?`;
+      line = h('li', { 'data-state': one.backend === null ? 'down' : one.skipped ? 'draining' : null },
         h('time', {}, clock(one.at)),
-        h('p', {}, h('span', { class: 'client' }, one.client), ' → ', h('b', {}, to), h('span', { class: 'muted' }, ` in ${one.pool}: ${why}`), over ? h('span', { class: 'over', title: over }, `passed over ${over}`) : null),
-        h('button', { type: 'button', class: 'ask', 'aria-label': `Why did ${one.client} go to ${to}?`, onclick: () => this.ask(one) }, 'why here?'));
+        h('p', {}, one.sentence),
+        h('button', { type: 'button', class: 'ask', 'aria-label': question, onclick: () => this.ask(one) }, 'why here?'));
       this.lines.set(keyOf(one), line);
     }
     return line;
@@ -110,7 +110,7 @@ export class Changes {
     if (!line) {
       const state = tone(one);
       line = h('li', { 'data-state': state, 'data-kind': one.kind }, h('time', {}, clock(one.at)),
-        h('p', {}, h('span', { class: 'sign', 'aria-hidden': 'true' }, one.kind === 'state_changed' ? sign(state) : '·'), ' ', one.pool ? h('span', { class: 'muted' }, `${one.pool} `) : null, sentence(one)));
+        h('p', {}, h('span', { class: 'sign', 'aria-hidden': 'true' }, one.kind === 'state_changed' ? sign(state) : '·'), ' ', one.sentence));
       this.lines.set(one, line);
     }
     return line;

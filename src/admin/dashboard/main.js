@@ -155,7 +155,7 @@ follow('api/v1/events', {
     } else {
       lost = true;
       mark(link, 'data-link', 'lost');
-      say(link, store.at ? `✕ link lost, trying again… (last figures from ${clock(store.at)})` : '✕ no link yet, trying again…');
+      say(link, store.at ? `✕ Connection lost, reconnecting… (last figures from ${clock(store.at)})` : '✕ No connection yet, reconnecting…');
     }
   },
 });
@@ -203,7 +203,7 @@ const KEYS = [
   ['m', 'maintenance for it', () => press('maintenance')],
   ['Enter', 'details of it, and why it gets no connections'],
   ['/', 'filter the backends', () => document.querySelector('.filter:not([hidden]) input')?.focus()],
-  ['w', 'why did a client go where it went?', () => whyClient(() => store.decisions)],
+  ['w', 'why did a client go where it went?', whyClient],
   ['t', 'light, dark, or as the system has it', nextTheme],
   ['Escape', 'close a dialog'],
 ];
@@ -233,4 +233,4 @@ document.addEventListener('keydown', (event) => {
 
 at('theme').addEventListener('click', nextTheme);
 at('keys').addEventListener('click', () => showKeys(KEYS));
-at('why').addEventListener('click', () => whyClient(() => store.decisions));
+at('why').addEventListener('click', () => whyClient());

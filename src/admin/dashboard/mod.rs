@@ -1,4 +1,4 @@
-//! The dashboard: one page and what belongs to it, part of the binary. It asks nobody but the server that it came from, and
+//! The dashboard: one page and what belongs to it, part of the binary. It queries only the server that it came from, and
 //! a browser is told to see to that.
 
 use axum::Router;
@@ -34,7 +34,7 @@ const FILES: [(&str, &str, &str); 17] = [
     ("/dashboard/table.js", SCRIPT, include_str!("table.js")),
     ("/dashboard/tiles.js", SCRIPT, include_str!("tiles.js")),
     ("/dashboard/timeline.js", SCRIPT, include_str!("timeline.js")),
-    ("/dashboard/words.js", SCRIPT, include_str!("words.js")),
+    ("/dashboard/states.js", SCRIPT, include_str!("states.js")),
 ];
 
 /// The paths of the dashboard.

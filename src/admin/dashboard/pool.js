@@ -62,10 +62,10 @@ export class PoolSection {
     const seconds = store.track('pool', pool.name);
     say(this.alarm, pool.panic ? '▲ panic: too few are up, so all are used' : '');
     this.figure('open', count(seconds.totals?.active), 'open connections');
-    this.figure('waiting', count(pool.queue), 'clients that wait for a place at a backend');
-    this.figure('masked', count(pool.failures_masked), 'failed attempts that no client learned of');
-    this.figure('seen', count(pool.failures_seen), 'failures that clients met');
-    this.figure('unserved', count(pool.unserved), 'connections that reached no backend');
+    this.figure('waiting', count(pool.queue), 'clients in the queue');
+    this.figure('retried', count(pool.failures_masked), 'failed attempts, retried on another backend');
+    this.figure('failed', count(pool.failures_seen), 'client-visible failures');
+    this.figure('no backend', count(pool.unserved), 'connections without a backend');
     this.tellEmpty(pool, store);
     this.tellReplicas(pool.replicas);
     const end = Math.floor(store.at);
@@ -97,12 +97,12 @@ export class PoolSection {
 
   tellEmpty(pool, store) {
     const troubles = [...store.troubles.values()].filter((event) => event.pool === pool.name && event.trouble);
-    const said = troubles.map((event) => `${event.source} answers ${event.trouble.result}: ${event.trouble.reason}`);
+    const said = troubles.map((event) => `${event.source}: ${event.trouble.reason}`);
     let text = '';
     if (pool.backends.length === 0) {
       text = said.length ? `No backend found yet: ${said.join('; ')}.` : pool.settled ? 'No backend found yet: its sources know none.' : 'Looking for its backends…';
-    } else if (pool.up === 0) text = 'No backend is up: clients of this pool are turned away until one is.';
-    else if (said.length) text = `${said.join('; ')}. The backends known before stay.`;
+    } else if (pool.up === 0) text = 'No backend is up: new connections are rejected.';
+    else if (said.length) text = `${said.join('; ')}. The known backends stay.`;
     say(this.empty, text);
     show(this.empty, text !== '');
   }
@@ -117,11 +117,11 @@ export class PoolSection {
       min !== undefined && `at least ${count(min)}, at most ${count(max)}`,
       respawns !== undefined && `${times(respawns, 'respawn')}`,
       last && `at ${clock(last.at)} from ${count(last.from)} to ${count(last.to)}${last.only_told ? ' (only told)' : ''}: ${last.cause}`,
-      replicas.trouble && `the engine cannot be asked: ${replicas.trouble}`,
+      replicas.trouble && `the engine does not answer: ${replicas.trouble}`,
     ].filter(Boolean).join(' · '));
   }
 
-  /** What other algorithms would have done; `null`: nobody looks. */
+  /** What the shadow algorithms would have done; `null`: there are none. */
   tellShadow(shadow) {
     if (!shadow?.algorithms?.length) return arrange(this.shadow, []);
     const rows = shadow.algorithms.map((one) => h('tr', {},

@@ -3,7 +3,7 @@
 import { arrange, h, mark, say, show } from './dom.js';
 import { bytes, clock, count, millis, NONE, percent, rate, span } from './format.js';
 import { keyOf } from './store.js';
-import { rank, sign } from './words.js';
+import { rank, sign } from './states.js';
 
 /** Above this number they are sorted by how bad they are, and only the first are shown. */
 const MANY = 30;
@@ -27,7 +27,7 @@ const COLUMNS = [
 ];
 
 export class Table {
-  /** `act` has what the buttons do: `open(backend)`, `change(backend, wish, button)`, `weigh(backend)`. */
+  /** `act` has what the buttons do: `open(backend)`, `change(backend, state, button)`, `weigh(backend)`. */
   constructor(pool, act) {
     this.pool = pool;
     this.act = act;
@@ -48,7 +48,7 @@ export class Table {
     } });
     this.bar = h('div', { class: 'filter' }, this.filter, h('label', { class: 'sortby' }, 'by ', this.by), this.found);
     this.table = h('table', { role: 'table', class: 'backends', 'aria-label': `Backends of ${pool}` },
-      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ...this.heads.map((head) => head.cell), h('th', { role: 'columnheader', class: 'do' }, 'Do'))), this.body);
+      h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ...this.heads.map((head) => head.cell), h('th', { role: 'columnheader', class: 'do' }, 'Actions'))), this.body);
     this.element = h('div', { class: 'listing' }, this.bar, this.table, this.more);
     this.body.addEventListener('click', (event) => this.click(event));
     this.sight = new IntersectionObserver((entries) => {
@@ -57,7 +57,7 @@ export class Table {
         if (row.seen && this.rows.get(row.key) === row) this.write(row, this.now);
       }
     }, { rootMargin: '200px' });
-    // While somebody is about to click, nothing moves under the pointer.
+    // While the pointer is over the table, no row moves under it.
     this.held = false;
     this.body.addEventListener('pointerenter', () => (this.held = true));
     this.body.addEventListener('pointerleave', () => (this.held = false));
@@ -219,31 +219,31 @@ export class Table {
     say(parts.ago, check ? `${span(now - check.at)} ago` : '');
     say(parts.weight, count(backend.weight));
     mark(parts.weight, 'aria-label', `Weight of ${backend.name}: ${backend.weight}. Change it`);
-    mark(parts.weight, 'title', 'Change the weight');
+    mark(parts.weight, 'title', 'Set weight');
     const out = backend.state === 'draining' || backend.state === 'maintenance';
-    this.offer(parts.main, backend, out ? ['up', 'Return'] : ['draining', 'Drain']);
-    this.offer(parts.other, backend, backend.state === 'maintenance' ? ['draining', 'Drain'] : ['maintenance', 'Maintain']);
+    this.offer(parts.main, backend, out ? ['up', 'Enable'] : ['draining', 'Drain']);
+    this.offer(parts.other, backend, backend.state === 'maintenance' ? ['draining', 'Drain'] : ['maintenance', 'Maintenance']);
   }
 
-  offer(button, backend, [wish, word]) {
+  offer(button, backend, [state, word]) {
     say(button, word);
-    mark(button, 'data-do', wish);
+    mark(button, 'data-do', state);
     mark(button, 'aria-label', `${word} ${backend.name}`);
-    mark(button, 'title', TITLES[wish]);
+    mark(button, 'title', TITLES[state]);
   }
 
   click(event) {
     const button = event.target.closest('button');
     if (!button) return;
     const { row } = button.closest('tr');
-    const wish = button.dataset.do;
-    if (wish === 'open') this.act.open(row.backend);
-    else if (wish === 'weigh') this.act.weigh(row.backend);
-    else this.wish(row, wish);
+    const action = button.dataset.do;
+    if (action === 'open') this.act.open(row.backend);
+    else if (action === 'weigh') this.act.weigh(row.backend);
+    else this.setState(row, action);
   }
 
   /** Asks for another state of a row's backend. */
-  wish({ backend, parts }, state) {
+  setState({ backend, parts }, state) {
     this.act.change(backend, { state }, parts.asking, [parts.main, parts.other]);
   }
 
@@ -261,9 +261,9 @@ export class Table {
 }
 
 const TITLES = {
-  draining: 'It gets no new connections; those it has run on',
-  maintenance: 'It gets no new connections and is not checked',
-  up: 'It gets connections again if its checks pass',
+  draining: 'No new connections; existing ones finish',
+  maintenance: 'No new connections, no checks; existing ones finish',
+  up: 'Back in service if its checks pass',
 };
 
 const collator = new Intl.Collator('en', { numeric: true });

@@ -3,7 +3,7 @@
 import { Spark } from './chart.js';
 import { h, mark, say } from './dom.js';
 import { bytes, count, rate, times } from './format.js';
-import { sign } from './words.js';
+import { sign } from './states.js';
 
 const sum = (status, figure) => status.pools.reduce((total, pool) => total + pool[figure], 0);
 const backends = (status) => status.pools.flatMap((pool) => pool.backends);
@@ -14,8 +14,8 @@ const TILES = [
   { id: 'in', title: 'Bytes/s from clients', value: (all) => bytes(all.bytes_in.mean(3)), figure: 'bytes_in' },
   { id: 'out', title: 'Bytes/s to clients', value: (all) => bytes(all.bytes_out.mean(3)), figure: 'bytes_out', hue: 1 },
   { id: 'backends', title: 'Backends in use', value: (_, status) => `${count(sum(status, 'up'))} / ${count(backends(status).length)}`, note: others, state: (status) => (sum(status, 'up') === 0 ? 'down' : null) },
-  { id: 'masked', title: 'Failures hidden', value: (_, status) => count(sum(status, 'failures_masked')), note: () => 'no client noticed' },
-  { id: 'seen', title: 'Failures seen', value: (_, status) => count(sum(status, 'failures_seen')), note: () => 'by clients', state: (status) => (sum(status, 'failures_seen') > 0 ? 'down' : null) },
+  { id: 'masked', title: 'Retried', value: (_, status) => count(sum(status, 'failures_masked')), note: () => 'no client-visible failure' },
+  { id: 'seen', title: 'Client-visible failures', value: (_, status) => count(sum(status, 'failures_seen')), note: () => 'since the start', state: (status) => (sum(status, 'failures_seen') > 0 ? 'down' : null) },
 ];
 
 /** How many are in which state, but for those that are up. */

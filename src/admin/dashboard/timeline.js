@@ -3,7 +3,7 @@
 import { arrange, h, mark, say } from './dom.js';
 import { clock } from './format.js';
 import { WINDOW } from './store.js';
-import { sign } from './words.js';
+import { sign } from './states.js';
 
 /** With more backends than this, those of which nothing is to tell have no strip, and the latest changes come first. */
 const FEW = 7;

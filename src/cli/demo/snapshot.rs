@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::traffic::{TrafficStats, TrafficTotals, WINDOW};
-use crate::cli::words;
 use crate::domain::{BackendState, Cause};
 use crate::overview::Overview;
 use crate::telemetry::decisions::Decision;
@@ -177,15 +176,7 @@ impl Observer {
     fn line(&self, decision: &Decision) -> String {
         let age = SystemTime::now().duration_since(decision.at).unwrap_or_default();
         let time = clock(self.began.elapsed().saturating_sub(age));
-        let client = decision.client.to_string();
-        let words = words::decision(
-            decision.conn,
-            &client,
-            decision.backend.as_deref(),
-            decision.algorithm,
-            &decision.skipped,
-        );
-        format!("{time} {words}")
+        format!("{time} {}", decision.sentence())
     }
 }
 

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::world::{Decision, InstanceNews};
+use super::world::{InstanceNews, Sentence};
 use crate::api::{Hello, HistoryReply, PoolTrack, path};
 use crate::cli::{Exit, Failure, print_on, terminal};
 use crate::remote::{Error, Event, Remote};
@@ -70,7 +69,7 @@ async fn follow(
 fn read(remote: &Remote, event: &Event) -> Result<Option<InstanceNews>, Error> {
     #[derive(Deserialize)]
     struct Decisions {
-        decisions: Vec<Decision>,
+        decisions: Vec<Sentence>,
     }
     Ok(match &*event.kind {
         "status" => Some(InstanceNews::Status(Box::new(remote.read(&event.data)?))),
@@ -84,12 +83,12 @@ fn read(remote: &Remote, event: &Event) -> Result<Option<InstanceNews>, Error> {
 async fn journal(remote: &Remote, latest: u64) -> Vec<InstanceNews> {
     #[derive(Deserialize)]
     struct Journal {
-        events: Vec<Value>,
+        events: Vec<Sentence>,
     }
     let after = latest.saturating_sub(EVENTS_BEFORE);
     let journal =
         remote.get::<Journal>(&format!("{}?after={after}&limit={EVENTS_BEFORE}", path::JOURNAL)).await;
-    let old = |event: &Value| event["id"].as_u64().is_some_and(|id| id <= latest);
+    let old = |event: &Sentence| event.id <= latest;
     journal
         .map(|journal| journal.events.into_iter().filter(old).map(InstanceNews::Event).collect())
         .unwrap_or_default()
@@ -105,7 +104,7 @@ async fn history(remote: &Remote) -> Option<InstanceNews> {
     Some(InstanceNews::History(pools.map(|(name, pool)| (name.to_string(), rates(pool))).collect()))
 }
 
-/// Prints each status as a line until the reader closes the output. Only the first connection must succeed.
+/// Prints each status as a line, until the reader is gone. Only the first attempt has to succeed.
 pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
     let mut events = remote.follow(path::EVENTS, None, SILENCE).await?;
     loop {

@@ -67,7 +67,7 @@ enum ActionResult {
 
 /// Shows the instance until q is pressed or a signal comes.
 async fn watch(remote: &Remote) -> Result<Exit, Failure> {
-    // A mistyped address is an error, not a screen.
+    // A mistyped address is an error on the command line, not on the screen.
     remote.text("/heartbeat").await?;
     let mut signals = Signals::new()?;
     let mut hangup = run::listen(SignalKind::hangup())?;
@@ -122,7 +122,7 @@ fn no_screen(error: &impl std::fmt::Display) -> Failure {
 }
 
 /// The keys as they are pressed, and nothing for what else is a reason to draw. They are waited for in a thread, as the
-/// library has no other way; it ends soon after the receiver is dropped.
+/// library has no other way; it ends soon after the receiver is gone.
 fn keys() -> mpsc::Receiver<Option<KeyEvent>> {
     let (pressed, keys) = mpsc::channel(WAITING);
     std::thread::spawn(move || {

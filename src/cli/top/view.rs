@@ -179,10 +179,9 @@ mod tests {
         };
         world.take(at(60, 1000, 500));
         world.take(at(61, 1030, 510));
-        let event = serde_json::json!({"at": 65.0, "kind": "weight_changed", "pool": "web", "backend": "a", "weight": 3});
-        world.take(InstanceNews::Event(event));
-        let decision = serde_json::json!({"conn": 9, "at": 65.0, "client": "127.0.0.1:4000", "backend": "a",
-            "algorithm": "round-robin", "skipped": "bb: down"});
+        let event = serde_json::json!({"at": 65.0, "sentence": "web/a has weight 3"});
+        world.take(InstanceNews::Event(serde_json::from_value(event).unwrap()));
+        let decision = serde_json::json!({"at": 65.0, "sentence": "#9 127.0.0.1:4000 → a: next in rotation; excluded: bb: down"});
         world.take(InstanceNews::Decisions(vec![serde_json::from_value(decision).unwrap()]));
         world
     }
@@ -210,7 +209,7 @@ mod tests {
             "api/x at 10.0.0.1:5001 is joining: x has its reasons",
             "http check failed: refused; 0 connections",
             "00:01:05 web/a has weight 3",
-            "00:01:05 #9 127.0.0.1:4000 → a: its turn; passed over bb: down",
+            "00:01:05 #9 127.0.0.1:4000 → a: next in rotation; excluded: bb: down",
             "d drain",
         ] {
             assert!(text.contains(shown), "{shown:?} is missing:\n{text}");

@@ -4,10 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use crate::api::{BackendInfo, PoolInfo, StatusReply};
-use crate::cli::{terminal, words};
+use crate::cli::terminal;
 
 /// Seconds of rates that are kept for the small columns.
 const HISTORY: usize = 120;
@@ -26,23 +25,21 @@ pub(super) enum InstanceNews {
     /// The status of this second.
     Status(Box<StatusReply>),
     /// Decisions, the newest first.
-    Decisions(Vec<Decision>),
+    Decisions(Vec<Sentence>),
     /// Something that happened.
-    Event(Value),
+    Event(Sentence),
     /// The rates of the last minutes: pool by pool, the oldest first.
     History(BTreeMap<String, Vec<f64>>),
 }
 
-/// A routing decision, as far as it is shown.
+/// The sentence of an event or of a routing decision, and its time.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Decision {
-    conn: u64,
+pub(super) struct Sentence {
+    /// The event's number.
+    pub(super) id: u64,
     at: f64,
-    client: String,
-    backend: Option<String>,
-    algorithm: String,
-    skipped: String,
+    sentence: String,
 }
 
 /// Which backend is meant, for as long as it is there.
@@ -119,19 +116,11 @@ impl InstanceView {
             InstanceNews::Status(status) => self.take_status(*status),
             InstanceNews::Decisions(decisions) => {
                 for decision in decisions.into_iter().rev() {
-                    let backend = decision.backend.as_deref();
-                    let words = words::decision(
-                        decision.conn,
-                        &decision.client,
-                        backend,
-                        &decision.algorithm,
-                        &decision.skipped,
-                    );
-                    push(&mut self.decisions, decision.at, &words);
+                    push(&mut self.decisions, decision.at, &decision.sentence);
                 }
             }
             InstanceNews::Event(event) => {
-                push(&mut self.events, event["at"].as_f64().unwrap_or_default(), &words::event(&event));
+                push(&mut self.events, event.at, &event.sentence);
             }
             InstanceNews::History(rates) => {
                 for (pool, rates) in rates {
@@ -218,9 +207,9 @@ fn grown(now: &BackendTotals, before: Option<&BackendTotals>, key: &BackendKey) 
     (connections.saturating_sub(old_connections), bytes.saturating_sub(old_bytes))
 }
 
-fn push(lines: &mut VecDeque<String>, at: f64, words: &str) {
+fn push(lines: &mut VecDeque<String>, at: f64, sentence: &str) {
     lines.truncate(LINES - 1);
-    lines.push_front(terminal::clean(&format!("{} {words}", terminal::time_of_day(at))));
+    lines.push_front(terminal::clean(&format!("{} {sentence}", terminal::time_of_day(at))));
 }
 
 #[cfg(test)]
@@ -272,10 +261,12 @@ pub(super) mod tests {
         let mut world = InstanceView::new("here".into());
         for second in 0..1000 {
             world.take(status(second, &[("web", &[("a", "up", second, 0)])]));
-            world.take(InstanceNews::Event(
-                json!({"at": second, "kind": "weight_changed", "pool": "web", "backend": "a", "weight": 1}),
-            ));
-            world.take(InstanceNews::Decisions(vec![Decision { conn: second, ..Decision::default() }]));
+            let event = json!({"at": second, "sentence": "web/a has weight 1"});
+            world.take(InstanceNews::Event(serde_json::from_value(event).unwrap()));
+            world.take(InstanceNews::Decisions(vec![Sentence {
+                sentence: format!("#{second} "),
+                ..Sentence::default()
+            }]));
         }
         assert_eq!((world.history("web").len(), world.counts.len()), (HISTORY, WINDOW));
         assert_eq!((world.events.len(), world.decisions.len()), (LINES, LINES));

@@ -1,4 +1,4 @@
-//! The backends that operators add while the program runs: a source like any other, the last of all, which nobody asks.
+//! The backends that operators add while the program runs: a source like any other, the last one, which is never queried.
 //! It outlives every reload of the configuration and ends with the pool.
 
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ pub enum NotRemoved {
     NotThere,
 }
 
-/// The source when nothing was added yet: there is nobody to wait for.
+/// The source before anything was added: it has answered.
 pub(super) fn none() -> (SourceKey, SourceState) {
     (SourceKey::Operator, SourceState { answered: true, ..SourceState::default() })
 }
@@ -86,7 +86,7 @@ impl PoolState {
         let Some(&index) = self.places().get(&address) else { return };
         let member = &mut self.members[index];
         if member.sources.remove(&SourceKey::Operator).is_some() && member.sources.is_empty() {
-            self.leave(index, &format!("{who} removed it"), now, effects);
+            self.leave(index, &format!("removed by {who}"), now, effects);
         }
     }
 }

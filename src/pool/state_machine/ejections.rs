@@ -1,10 +1,10 @@
-//! Who is left alone for a while: those who fail live connections, and those who are much slower than the others.
+//! Ejection, for a while, of backends that fail live connections or are much slower than the others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::PoolState;
-use crate::domain::BackendState;
+use crate::domain::{BackendState, Event};
 use crate::pool::input::Effect;
 use crate::pool::member::Member;
 
@@ -22,8 +22,9 @@ impl PoolState {
         let (out, sound) = self.ejected();
         let member = &mut self.members[index];
         if out >= eject.at_most.of(sound) {
-            let spared = || Effect::Spared { backend: Arc::clone(&member.backend), cause: why.into() };
-            effects.extend(tell.then(spared));
+            let (pool, backend) = (Arc::clone(&self.name), Arc::clone(&member.backend.name));
+            let suppressed = Event::EjectionSuppressed { pool, backend, cause: why.into() };
+            effects.extend(tell.then_some(Effect::Report(suppressed)));
             return;
         }
         member.ejection.eject(eject.period, why, now);
@@ -42,7 +43,7 @@ impl PoolState {
         self.config.eject.is_some_and(|eject| eject.slow.is_some())
     }
 
-    /// Ejects those who answer, but much slower than the others, the slowest first.
+    /// Ejects backends that answer much slower than the others, the slowest first.
     pub(super) fn compare(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Some(slow) = self.config.eject.and_then(|eject| eject.slow) else {
             self.compare_at = None;
@@ -66,7 +67,7 @@ impl PoolState {
             let mut others = medians.iter().enumerate().filter(|(other, _)| *other != place);
             let Some((_, (usual, _))) = others.nth((medians.len().saturating_sub(2)) / 2) else { return };
             if median <= slow.floor || median <= usual.mul_f64(slow.factor.get()) {
-                return; // nor are those who are faster
+                return; // the faster ones are not slow either
             }
             let ms = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
             let why =

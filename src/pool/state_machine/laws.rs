@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 
 use proptest::prelude::*;
 
-use super::tests::observed;
+use super::tests::{changes, observed};
 use super::*;
 use crate::balance::{Lease, PickArgs};
 use crate::config::{Check, Dns, Eject, Health, Percent, Policy, Pool, Source};
@@ -147,7 +147,8 @@ fn seen(pool_state: &PoolState) -> BTreeMap<String, Seen> {
 
 /// A pool state that has heard the last answers and the facts that `other` knows, and nothing else.
 fn afresh(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Instant) -> PoolState {
-    let mut pool_state = PoolState::new(other.config.clone(), Arc::clone(&other.own));
+    let mut pool_state =
+        PoolState::new(Arc::clone(&other.name), other.config.clone(), Arc::clone(&other.own));
     let missing = |key: &SourceKey| {
         let living = other.members().iter().filter_map(|member| member.sources.get(key)).cloned();
         living.filter(|entry| entry.missing.is_some()).map(|entry| entry.found).collect::<Vec<_>>()
@@ -166,7 +167,7 @@ fn afresh(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Ins
     for member in other.members().iter().filter(|member| !member.leaving()) {
         let Some(key) = twin(&pool_state, member) else { continue };
         for (check, results) in member.results.iter().enumerate() {
-            let result = match results.tally.verdict() {
+            let result = match results.rise_fall.verdict() {
                 Verdict::Unchecked => continue,
                 Verdict::Passing => Ok(()),
                 Verdict::Failing => Err("no".to_owned().into()),
@@ -225,7 +226,7 @@ proptest! {
         happenings in proptest::collection::vec(happening(), 1..50),
     ) {
         let mut now = Instant::now() + Duration::from_secs(7200);
-        let mut pool_state = PoolState::new(config, Arc::default());
+        let mut pool_state = PoolState::new("web".into(), config, Arc::default());
         let mut leases: Vec<Lease> = Vec::new();
         let mut believed: BTreeMap<u64, BackendState> = BTreeMap::new();
         let mut answers: BTreeMap<SourceKey, Vec<Found>> = BTreeMap::new();
@@ -290,15 +291,13 @@ proptest! {
                 }
                 Happening::Waited(time) => { now += time; Input::Tick }
             };
-            for effect in pool_state.on(event, now) {
-                if let Effect::Changed { backend, from, to, cause } = effect {
-                    let before = match to {
-                        BackendState::Gone => believed.remove(&backend.key),
-                        to => believed.insert(backend.key, to),
-                    };
-                    prop_assert_eq!(before.unwrap_or(BackendState::Gone), from, "each change begins where the last ended");
-                    prop_assert!(!cause.is_empty(), "{from:?} to {to:?} without a cause");
-                }
+            for (backend, from, to, cause) in changes(pool_state.on(event, now)) {
+                let before = match to {
+                    BackendState::Gone => believed.remove(&backend.key),
+                    to => believed.insert(backend.key, to),
+                };
+                prop_assert_eq!(before.unwrap_or(BackendState::Gone), from, "each change begins where the last ended");
+                prop_assert!(!cause.is_empty(), "{from:?} to {to:?} without a cause");
             }
             for member in pool_state.members().iter().filter(|member| !member.leaving()) {
                 prop_assert_eq!(member.refused.is_some(), pool_state.own.owner(member.backend.address).is_some());

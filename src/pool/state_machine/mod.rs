@@ -1,7 +1,7 @@
 //! The one owner of the truth about a pool's backends.
 //!
 //! A pool state takes in what discovery sees, what checks find and what live connections meet, and says what follows:
-//! which states change and why, who is to be checked, what connections are told. It is pure: it does no I/O and
+//! which states change and why, which backends to check, when to close connections. It is pure: it does no I/O and
 //! is handed the time, so that every path through it can be tested. `task.rs` feeds it and does what it
 //! says. To know why a backend is in or out, read here.
 
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::discovery::{Found, SourceKey};
-use crate::domain::{AdminState, BackendState, Cause};
+use crate::domain::{AdminState, BackendState, Cause, Event};
 use crate::health::{CheckError, Ejection, RiseFall, Verdict};
 use crate::own::OwnAddresses;
 use crate::pool::backend::Backend;
@@ -43,6 +43,7 @@ struct SourceState {
 /// The one owner of the truth about a pool's backends.
 #[derive(Debug)]
 pub struct PoolState {
+    name: Arc<str>,
     config: config::Pool,
     members: Vec<Member>,
     sources: BTreeMap<SourceKey, SourceState>,
@@ -55,11 +56,20 @@ pub struct PoolState {
 }
 
 impl PoolState {
-    /// A pool state without backends, in a process that listens on these addresses.
-    pub fn new(config: config::Pool, own: Arc<OwnAddresses>) -> Self {
+    /// The state of the pool of that name, without backends, in a process that listens on these addresses.
+    pub fn new(name: Arc<str>, config: config::Pool, own: Arc<OwnAddresses>) -> Self {
         let sources = config.discover.iter().map(|s| (SourceKey::from(s), SourceState::default()));
         let sources = sources.chain([added::none()]).collect();
-        Self { config, members: Vec::new(), sources, next_key: 0, own, compared: None, compare_at: None }
+        Self {
+            name,
+            config,
+            members: Vec::new(),
+            sources,
+            next_key: 0,
+            own,
+            compared: None,
+            compare_at: None,
+        }
     }
 
     /// The backends, in the order in which they were found; those that drain included.
@@ -108,7 +118,7 @@ impl PoolState {
     }
 
     /// Takes in one event, and does what concerns the backend that it is about. When all that is known by now was taken
-    /// in, [`follow`](Self::follow) must come: it looks at everybody, which for each of thousands of events is too much.
+    /// in, [`follow`](Self::follow) must come: it looks at all backends, which is too much for each of thousands of inputs.
     pub fn take_in(&mut self, event: Input, now: Instant, effects: &mut Vec<Effect>) {
         match event {
             Input::Observed(source, observation) => self.observed(&source, &observation, now, effects),
@@ -122,7 +132,7 @@ impl PoolState {
             Input::Reconfigured(config) => self.reconfigured(*config, now, effects),
             Input::OwnAddresses(own) => self.listens(own, now, effects),
             Input::Removed => {
-                self.sources.clear(); // what they still say is said to nobody
+                self.sources.clear(); // late observations are ignored
                 for index in 0..self.members.len() {
                     self.leave(index, "its pool was removed from the configuration", now, effects);
                 }
@@ -158,7 +168,7 @@ impl PoolState {
         match result {
             Ok(()) => self.tallied(key, check, true, "", now, effects),
             Err(CheckError::Failed(why)) => self.tallied(key, check, false, why, now, effects),
-            // Nothing was learned of the backend; but nobody needs to wait for that.
+            // The result says nothing about the backend, but it counts as heard.
             Err(CheckError::Local(_)) => {
                 let member = self.members.iter_mut().find(|member| member.backend.key == key);
                 if let Some(results) = member.and_then(|member| member.results.get_mut(check)) {
@@ -216,11 +226,13 @@ impl PoolState {
         let first = member.verdict() == Verdict::Unchecked;
         let Some(results) = member.results.get_mut(check) else { return };
         results.heard = true;
-        let unchecked = results.tally.verdict() == Verdict::Unchecked;
+        let unchecked = results.rise_fall.verdict() == Verdict::Unchecked;
         if unchecked && !passed && now < member.trial + health.grace {
             return; // it is still starting
         }
-        let lifted = match results.tally.on(passed, health.rise, fall) {
+        let changed = results.rise_fall.on(passed, health.rise, fall);
+        member.backend.note_run(check, results.rise_fall.run());
+        let lifted = match changed {
             Some(Verdict::Passing) if first => "its first check passed".to_owned(),
             Some(Verdict::Passing) => in_a_row(health.rise, "check passed", "checks passed"),
             Some(Verdict::Failing) => {
@@ -255,7 +267,7 @@ impl PoolState {
                     && admin_state != AdminState::Maintenance
                     && !self.config.health.is_empty()
                 {
-                    // Nobody has looked at it meanwhile.
+                    // It was not checked meanwhile.
                     member.results = vec![Results::default(); self.config.health.len()];
                     member.trial = now;
                     if member.refused.is_none() {
@@ -265,12 +277,12 @@ impl PoolState {
                 member.ejection = Ejection::default();
                 member.admin_state = match admin_state {
                     AdminState::Up => None,
-                    AdminState::Draining => Some((admin_state, format!("{who} drains it").into())),
+                    AdminState::Draining => Some((admin_state, format!("drained by {who}").into())),
                     AdminState::Maintenance => {
-                        Some((admin_state, format!("{who} put it into maintenance").into()))
+                        Some((admin_state, format!("put into maintenance by {who}").into()))
                     }
                 };
-                self.settle(index, &format!("{who} returned it"), now, effects);
+                self.settle(index, &format!("put back in service by {who}"), now, effects);
             }
             Command::SetWeight(weight) => {
                 let by_source = member.lead(&self.config).map_or(1, |found| found.weight);
@@ -291,7 +303,7 @@ impl PoolState {
             // One that was changed begins anew and will answer soon.
             state.answered &= before.discover.contains(source);
         }
-        // Whom no source claims any longer stays until the new ones have been found and checked (see `flap`).
+        // A backend without a source stays until the new ones have been found and checked (see `flap`).
         for entry in self.members.iter_mut().flat_map(|member| &mut member.sources) {
             if !stays(entry.0) {
                 entry.1.missing.get_or_insert(now);
@@ -322,7 +334,7 @@ impl PoolState {
                 before.health.iter().position(|old| (&old.check, old.port) == (&health.check, health.port));
             place.and_then(|place| member.results.get(place).copied())
         };
-        let presumed = Results { tally: RiseFall::presumed(verdict), heard: false };
+        let presumed = Results { rise_fall: RiseFall::presumed(verdict), heard: false };
         member.results = self.config.health.iter().map(|health| same(health).unwrap_or(presumed)).collect();
         if member.leaving() || member.refused.is_some() || member.in_maintenance() {
             return;
@@ -349,7 +361,7 @@ impl PoolState {
     fn bury(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for member in self.members.iter_mut().filter(|m| m.leaving() && m.backend.load.open() == 0) {
             let cause = member.cause.clone();
-            change(member, BackendState::Gone, cause, now, effects);
+            change(&self.name, member, BackendState::Gone, cause, now, effects);
         }
         self.members.retain(|member| member.state != BackendState::Gone);
     }
@@ -368,11 +380,16 @@ impl PoolState {
         member.told_weight = member.told_weight.filter(|(_, then)| *then == by_source);
         let weight = member.told_weight.map_or(by_source, |(weight, _)| weight);
         if let Some(backend) = renamed {
-            effects.push(Effect::Named(Arc::clone(&backend)));
+            effects.push(Effect::Report(Event::BackendNamed {
+                pool: Arc::clone(&self.name),
+                backend: Arc::clone(&backend.name),
+                address: backend.address,
+            }));
             member.backend = backend;
         }
         if std::mem::replace(&mut member.weight, weight) != weight {
-            effects.push(Effect::Weighed { backend: Arc::clone(&member.backend), weight });
+            let (pool, backend) = (Arc::clone(&self.name), Arc::clone(&member.backend.name));
+            effects.push(Effect::Report(Event::WeightChanged { pool, backend, weight }));
         }
         let before = (std::mem::replace(&mut member.tier, tier), member.connections);
         member.connections = connections;
@@ -389,7 +406,7 @@ impl PoolState {
         let (state, why) = member.standing(now);
         member.set_directive(&self.config, now);
         if state != member.state {
-            change(member, state, why.unwrap_or_else(|| lifted.into()), now, effects);
+            change(&self.name, member, state, why.unwrap_or_else(|| lifted.into()), now, effects);
         } else if let Some(why) = why.filter(|why| member.cause != *why) {
             member.cause = why;
             effects.push(Effect::Reshape);
@@ -411,15 +428,42 @@ fn in_a_row(n: u32, one: &str, many: &str) -> String {
     if n == 1 { format!("a {one}") } else { format!("{n} {many} in a row") }
 }
 
-fn change(member: &mut Member, to: BackendState, cause: Cause, now: Instant, effects: &mut Vec<Effect>) {
+fn change(
+    pool: &Arc<str>,
+    member: &mut Member,
+    to: BackendState,
+    cause: Cause,
+    now: Instant,
+    effects: &mut Vec<Effect>,
+) {
     let from = std::mem::replace(&mut member.state, to);
     member.since = now;
     member.cause = cause.clone();
-    effects.push(Effect::Changed { backend: Arc::clone(&member.backend), from, to, cause });
+    enter(pool, &member.backend, from, to, cause, effects);
 }
 
 #[cfg(test)]
 mod laws;
+/// Reports and counts a change of state.
+fn enter(
+    pool: &Arc<str>,
+    backend: &Arc<Backend>,
+    from: BackendState,
+    to: BackendState,
+    cause: Cause,
+    effects: &mut Vec<Effect>,
+) {
+    effects.push(Effect::Report(Event::StateChanged {
+        pool: Arc::clone(pool),
+        backend: Arc::clone(&backend.name),
+        address: backend.address,
+        from,
+        to,
+        cause,
+    }));
+    effects.push(Effect::CountState(Arc::clone(backend), to));
+}
+
 #[cfg(test)]
 mod source_entries_tests;
 #[cfg(test)]

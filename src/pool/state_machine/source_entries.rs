@@ -1,21 +1,21 @@
-//! Who is there: what the sources say, and how long their word stands.
+//! Which backends there are: what the sources report, and how long a report stands.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::PoolState;
+use super::{PoolState, enter};
 use crate::config::Source;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
-use crate::domain::{BackendState, Cause};
+use crate::domain::{BackendState, Cause, Endpoint, Event, Trouble};
 use crate::health::Verdict;
 use crate::pool::NAMED;
 use crate::pool::backend::Backend;
 use crate::pool::input::Effect;
 use crate::pool::member::{Member, SourceEntry};
 
-/// How long those who were taken out of the configuration wait for their successors.
+/// How long backends that were removed from the configuration wait for their successors.
 pub(super) const SUCCESSION: Duration = Duration::from_secs(2);
 
 impl PoolState {
@@ -36,8 +36,10 @@ impl PoolState {
         if source.gist.as_deref() != Some(gist) {
             let before = source.gist.replace(gist.into());
             if trouble || before.is_some() {
-                let trouble = trouble.then(|| seen.outcome.clone());
-                effects.push(Effect::Answers { source: key.clone(), trouble });
+                let trouble = seen.outcome.trouble(key);
+                let trouble = trouble.map(|reason| Trouble { result: seen.outcome.result(), reason });
+                let (pool, source) = (Arc::clone(&self.name), key.to_string().into());
+                effects.push(Effect::Report(Event::ResolverStatusChanged { pool, source, trouble }));
             }
         }
         source.failing = match seen.outcome.seen() {
@@ -49,10 +51,11 @@ impl PoolState {
             .seen()
             .map(|found| found.iter().map(|one| (one.address, one.clone())).collect::<HashMap<_, _>>());
         if let Some(answer) = &answer {
-            effects.extend(news(key, seen.outcome.result(), answer, &source.answer));
+            let changed = endpoints_changed(&self.name, key, seen.outcome.result(), answer, &source.answer);
+            effects.extend(changed.map(Effect::Report));
         }
         let present = |address: SocketAddr| answer.as_ref().is_some_and(|found| found.contains_key(&address));
-        // Whatever the answer: an address that belongs to somebody else now takes its backend out at once.
+        // Whatever the answer: when an address belongs to another name, its backend leaves at once.
         let mut strangers = Vec::new();
         for index in 0..self.members.len() {
             let member = &self.members[index];
@@ -82,7 +85,7 @@ impl PoolState {
                     entry.missing = Some(now);
                     effects.push(Effect::CheckNow(member.backend.key));
                     self.describe(index, effects);
-                    self.settle(index, "its source calls it well", now, effects);
+                    self.settle(index, "its source reports it healthy", now, effects);
                 }
             }
             if let Some(source) = self.sources.get_mut(key) {
@@ -98,7 +101,7 @@ impl PoolState {
         members.map(|(index, member)| (member.backend.address, index)).collect()
     }
 
-    /// What other sources than `but` have said of addresses that are somebody else's now still holds, of whoever it is.
+    /// What other sources than `but` reported about addresses with a new owner still holds, for that owner.
     fn readopt(
         &mut self,
         but: &SourceKey,
@@ -117,7 +120,7 @@ impl PoolState {
         }
     }
 
-    /// A source sees a backend; its address, if somebody else of this source had it before.
+    /// A source reports a backend; returns its address if this source reported another one there before.
     pub(super) fn found(
         &mut self,
         key: &SourceKey,
@@ -141,12 +144,12 @@ impl PoolState {
                 // Seen again; or one that another source knows too: the same address is one backend.
                 before => {
                     if let Some((_, other)) = before.filter(|_| found.nameless) {
-                        // That nobody told its name this time does not make it another one.
+                        // Without a name this time, it is still the same backend.
                         (entry.found.name, entry.found.nameless) = (Arc::clone(&other.name), other.nameless);
                     }
                     member.sources.insert(key.clone(), entry);
                     self.describe(index, effects);
-                    self.settle(index, "its source calls it well", now, effects);
+                    self.settle(index, "its source reports it healthy", now, effects);
                     return None;
                 }
             }
@@ -160,12 +163,7 @@ impl PoolState {
         (member.weight, member.tier) = (found.weight, found.tier);
         member.refused = self.refusal(found.address);
         let checked = member.refused.is_none() && !self.config.health.is_empty();
-        effects.push(Effect::Changed {
-            backend: Arc::clone(&backend),
-            from: BackendState::Gone,
-            to: BackendState::Joining,
-            cause,
-        });
+        enter(&self.name, &backend, BackendState::Gone, BackendState::Joining, cause, effects);
         if checked {
             effects.push(Effect::Check(backend));
         }
@@ -177,7 +175,7 @@ impl PoolState {
         stranger
     }
 
-    /// Drops the claims whose time is up, and lets go of whom nobody claims any longer.
+    /// Drops expired entries; a backend without entries leaves.
     pub(super) fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let settled = self.settled();
         for index in 0..self.members.len() {
@@ -199,7 +197,7 @@ impl PoolState {
                     && member.state == BackendState::Down
                     && member.verdict() == Verdict::Failing
                 {
-                    // The last good answer stands no longer, and the checks agree. Whom the checks pass stays:
+                    // The last good answer stands no longer, and the checks agree. A backend that passes its checks stays:
                     // a DNS outage must not empty the pool.
                     let time = humantime::format_duration(hold);
                     cause = Some(format!("{key} has not answered for {time}, and its checks fail"));
@@ -216,7 +214,7 @@ impl PoolState {
                 }
                 _ => {
                     self.describe(index, effects);
-                    self.settle(index, "its source calls it well", now, effects);
+                    self.settle(index, "its source reports it healthy", now, effects);
                 }
             }
         }
@@ -251,15 +249,16 @@ impl PoolState {
     }
 }
 
-/// What an answer says that the one before did not.
-fn news(
+/// How an answer differs from the one before.
+fn endpoints_changed(
+    pool: &Arc<str>,
     source: &SourceKey,
     result: &'static str,
     answer: &HashMap<SocketAddr, Found>,
     before: &HashMap<SocketAddr, Found>,
-) -> Option<Effect> {
+) -> Option<Event> {
     let lacking = |of: &HashMap<SocketAddr, Found>, other: &HashMap<SocketAddr, Found>| -> Vec<Found> {
-        // That a name becomes known, or is not told this time, makes nobody another one.
+        // A name that becomes known, or is missing this time, makes no other backend.
         let same = |a: &Found, b: &Found| a.name == b.name || a.nameless || b.nameless;
         let known = |found: &Found| other.get(&found.address).is_some_and(|known| same(known, found));
         of.values().filter(|found| !known(found)).cloned().collect()
@@ -268,9 +267,17 @@ fn news(
     if new.is_empty() && missing.is_empty() {
         return None;
     }
-    for all in [&mut new, &mut missing] {
+    let listed = |all: &mut Vec<Found>| -> Vec<Endpoint> {
         all.sort_by_key(|found| found.address);
-        all.truncate(NAMED);
-    }
-    Some(Effect::Discovered { source: source.clone(), result, backends: answer.len(), new, missing })
+        let endpoint = |found: &Found| Endpoint { name: Arc::clone(&found.name), address: found.address };
+        all.iter().take(NAMED).map(endpoint).collect()
+    };
+    Some(Event::EndpointsChanged {
+        pool: Arc::clone(pool),
+        source: source.to_string().into(),
+        result,
+        backends: answer.len(),
+        new: listed(&mut new),
+        missing: listed(&mut missing),
+    })
 }

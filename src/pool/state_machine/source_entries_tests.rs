@@ -21,7 +21,7 @@ fn pool(checks: usize) -> Pool {
 /// A pool state of so many backends, `a`, `b` and so on, all of them up.
 fn all_up(config: Pool, backends: usize, now: Instant) -> PoolState {
     let checks = config.health.len();
-    let mut pool_state = PoolState::new(config, Arc::default());
+    let mut pool_state = PoolState::new("web".into(), config, Arc::default());
     let names = (0..backends).map(|n| found(&letter(n), &format!("10.0.0.{}", n + 1)));
     pool_state.on(observed(SourceKey::Static, names.collect()), now);
     for n in 0..backends {
@@ -59,7 +59,7 @@ fn ejecting() -> Pool {
 #[test]
 fn all_checks_must_pass_and_one_that_fails_is_enough() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(pool(2), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), pool(2), Arc::default());
     pool_state.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1")]), now);
     hear(&mut pool_state, "a", 0, true, now);
     assert_eq!(state(&pool_state, "a"), BackendState::Joining);
@@ -79,7 +79,7 @@ fn what_fails_within_its_grace_does_not_count() {
     let mut config = pool(1);
     config.health[0].grace = 10 * SECOND;
     let now = Instant::now();
-    let mut pool_state = PoolState::new(config, Arc::default());
+    let mut pool_state = PoolState::new("web".into(), config, Arc::default());
     pool_state.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1"), found("b", "10.0.0.2")]), now);
     hear(&mut pool_state, "a", 0, false, now);
     hear(&mut pool_state, "b", 0, false, now + 9 * SECOND);
@@ -121,7 +121,7 @@ fn no_more_are_ejected_than_at_most() {
         assert_eq!(state(&pool_state, name), BackendState::Ejected);
     }
     let effects = reset(&mut pool_state, "c", 5, now);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Spared { .. })));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Report(Event::EjectionSuppressed { .. }))));
     assert_eq!(state(&pool_state, "c"), BackendState::Up);
     // Fewer are left, and so fewer may be out: whose time ends first is back first.
     let three = ["a", "b", "c"].map(|name| found(name, &format!("10.0.0.{}", name.as_bytes()[0] - b'a' + 1)));
@@ -179,7 +179,7 @@ fn who_is_much_slower_than_the_others_is_ejected() {
 #[test]
 fn what_its_source_says_of_its_health_counts_at_once() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(pool(1), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), pool(1), Arc::default());
     let say = |pool_state: &mut PoolState, fitness| {
         let one = Found { fitness, ..found("a", "10.0.0.1") };
         pool_state.on(observed(SourceKey::Static, vec![one]), now);
@@ -203,7 +203,7 @@ fn an_operator_drains_returns_and_maintains() {
     let backend = Arc::clone(&pool_state.members()[0].backend);
     tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Draining), now);
     assert_eq!(state(&pool_state, "a"), BackendState::Draining);
-    assert_eq!(&*pool_state.members()[0].cause, "root drains it");
+    assert_eq!(&*pool_state.members()[0].cause, "drained by root");
     assert!(backend.directive().is_some_and(|directive| directive.reason == CloseReason::Operator));
     pool_state.on(Input::Tick, now + 100 * SECOND);
     assert_eq!(pool_state.members().len(), 2, "who drains by an operator's word stays");
@@ -221,14 +221,14 @@ fn an_operator_drains_returns_and_maintains() {
 #[test]
 fn an_operators_weight_holds_until_the_source_gives_another() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(pool(0), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), pool(0), Arc::default());
     let weigh = |pool_state: &mut PoolState, weight| {
         pool_state.on(observed(SourceKey::Static, vec![Found { weight, ..found("a", "10.0.0.1") }]), now);
         pool_state.members()[0].weight
     };
     assert_eq!(weigh(&mut pool_state, 2), 2);
     let effects = tell(&mut pool_state, "a", Command::SetWeight(0), now);
-    assert!(matches!(&effects[..], [Effect::Weighed { weight: 0, .. }]), "{effects:?}");
+    assert!(matches!(&effects[..], [Effect::Report(Event::WeightChanged { weight: 0, .. })]), "{effects:?}");
     assert_eq!(weigh(&mut pool_state, 2), 0);
     assert_eq!(weigh(&mut pool_state, 3), 3);
 }
@@ -253,7 +253,7 @@ fn of_two_sources_the_first_in_the_configuration_that_knows_more_than_an_address
     ];
     // In whatever order they answer.
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
-        let mut pool_state = PoolState::new(Pool::new(discover.clone()), Arc::default());
+        let mut pool_state = PoolState::new("web".into(), Pool::new(discover.clone()), Arc::default());
         for n in order {
             let (key, found) = answers[n].clone();
             pool_state.on(observed(key, vec![found]), now);
@@ -272,7 +272,7 @@ fn a_file_that_cannot_be_read_takes_nobody_out() {
     let key = SourceKey::from(&file);
     let mut config = Pool::new(vec![file]);
     config.health = vec![Health::new(Check::Tcp)];
-    let mut pool_state = PoolState::new(config, Arc::default());
+    let mut pool_state = PoolState::new("web".into(), config, Arc::default());
     pool_state.on(observed(key.clone(), vec![found("a", "10.0.0.1")]), now);
     hear(&mut pool_state, "a", 0, false, now);
     let broken = Observation { outcome: Outcome::ServerFailure("broken".into()), owners: BTreeMap::new() };
@@ -345,7 +345,7 @@ fn a_backend_at_an_own_address_is_refused_with_the_cause_until_nothing_listens_t
     let mut config = pool(1);
     config.panic = Percent(100);
     let own = Arc::new(OwnAddresses::on_a_machine(listener, machine));
-    let mut pool_state = PoolState::new(config.clone(), own);
+    let mut pool_state = PoolState::new("web".into(), config.clone(), own);
     let source = config.discover.first().map(SourceKey::from).unwrap();
     let answer = || observed(source.clone(), vec![found("own", "10.0.0.1"), found("other", "10.0.0.2")]);
     let effects = pool_state.on(answer(), now);
@@ -389,7 +389,7 @@ fn an_address_that_this_machine_gets_while_it_runs_is_noticed_within_a_second() 
     let bound = vec![("0.0.0.0:5000".parse().unwrap(), Owner::Admin)];
     let own = Arc::new(OwnAddresses::on_a_machine(bound, |_| HAS_IT.load(Ordering::Relaxed)));
     let config = pool(0);
-    let mut pool_state = PoolState::new(config.clone(), own);
+    let mut pool_state = PoolState::new("web".into(), config.clone(), own);
     let source = config.discover.first().map(SourceKey::from).unwrap();
     pool_state.on(observed(source, vec![found("a", "10.0.0.1")]), now);
     assert_eq!(pool_state.members()[0].state, BackendState::Up);

@@ -67,10 +67,28 @@ fn fail(pool_state: &mut PoolState, name: &str, now: Instant) {
     pool_state.on(Input::Checked(key, 0, Err("no".to_owned().into())), now);
 }
 
+/// The changes of state among the effects: each is reported, and then counted.
+pub(super) fn changes(effects: Vec<Effect>) -> Vec<(Arc<Backend>, BackendState, BackendState, Cause)> {
+    let mut reported = None;
+    let change = |effect| match effect {
+        Effect::Report(Event::StateChanged { from, to, cause, .. }) => {
+            reported = Some((from, to, cause));
+            None
+        }
+        Effect::CountState(backend, entered) => {
+            let (from, to, cause) = reported.take().expect("a change that is counted was reported");
+            assert_eq!(entered, to);
+            Some((backend, from, to, cause))
+        }
+        _ => None,
+    };
+    effects.into_iter().filter_map(change).collect()
+}
+
 #[test]
 fn a_new_backend_is_up_after_its_first_success_and_down_after_its_first_failure() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     assert!(!pool_state.settled());
     up(&mut pool_state, "a", now);
@@ -93,13 +111,15 @@ fn seen_nameless(ips: &[&str], owners: &[(&str, &str)]) -> Input {
 #[test]
 fn a_backend_whose_name_becomes_known_is_the_same_and_keeps_what_it_has() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
     up(&mut pool_state, "10.0.0.1:5000", now);
     let before = Arc::clone(&pool_state.members()[0].backend);
     let _lease = before.load.lease();
     let effects = pool_state.on(seen(&[("a", "10.0.0.1")]), now);
-    assert!(matches!(&effects[..], [Effect::Named(backend)] if backend.key == before.key), "{effects:?}");
+    let named = |effect: &Effect| matches!(effect, Effect::Report(Event::BackendNamed { .. }));
+    assert!(effects.len() == 1 && named(&effects[0]), "{effects:?}");
+    assert_eq!(pool_state.members()[0].backend.key, before.key);
     assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
     assert_eq!(pool_state.members()[0].backend.load.open(), 1);
     // From now on another name is another backend.
@@ -113,7 +133,7 @@ fn a_backend_whose_name_becomes_known_is_the_same_and_keeps_what_it_has() {
 #[test]
 fn a_nameless_backend_that_is_missing_is_not_named_after_who_has_its_address_now() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
     pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
     let _lease = pool_state.members()[0].backend.load.lease();
     pool_state.on(seen_nameless(&[], &[("stranger", "10.0.0.1")]), now);
@@ -133,7 +153,7 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
         (pool, Input::Observed(SourceKey::Static, Observation { outcome, owners: BTreeMap::new() }))
     };
     let (config, observed) = listed(&["10.0.0.1"]);
-    let mut pool_state = PoolState::new(config, Arc::default());
+    let mut pool_state = PoolState::new("web".into(), config, Arc::default());
     pool_state.on(observed, now);
     up(&mut pool_state, "10.0.0.1:5000", now);
     let (config, observed) = listed(&["10.0.0.2"]);
@@ -154,7 +174,7 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
 
 #[test]
 fn without_checks_a_backend_is_up_as_soon_as_it_is_found() {
-    let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1")]), Instant::now());
     assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
 }
@@ -162,7 +182,7 @@ fn without_checks_a_backend_is_up_as_soon_as_it_is_found() {
 #[test]
 fn a_name_that_vanishes_leaves_after_flap_and_not_before() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     up(&mut pool_state, "a", now);
     up(&mut pool_state, "b", now);
@@ -182,7 +202,7 @@ fn a_name_that_vanishes_leaves_after_flap_and_not_before() {
 #[test]
 fn who_is_missing_and_fails_once_is_down() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     up(&mut pool_state, "b", now);
     fail(&mut pool_state, "b", now);
@@ -196,7 +216,7 @@ fn who_is_missing_and_fails_once_is_down() {
 #[test]
 fn silence_never_empties_the_pool_but_who_fails_its_checks_leaves_after_hold() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     up(&mut pool_state, "a", now);
     fail(&mut pool_state, "b", now);
@@ -213,7 +233,7 @@ fn silence_never_empties_the_pool_but_who_fails_its_checks_leaves_after_hold() {
 #[test]
 fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a.net", "10.0.0.1")]), now);
     up(&mut pool_state, "a.net", now);
     let old = Arc::clone(&pool_state.members()[0].backend);
@@ -239,7 +259,7 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
 fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_silence() {
     for answer in [Outcome::NoSuchName("none".into()), Outcome::Timeout("silence".into())] {
         let now = Instant::now();
-        let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
+        let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
         pool_state.on(seen(&[("alpha.net", "10.0.0.4")]), now);
         let owners = BTreeMap::from([("10.0.0.4".parse::<IpAddr>().unwrap(), "beta.net".into())]);
         pool_state.on(Input::Observed(key(), Observation { outcome: answer, owners }), now);
@@ -252,6 +272,7 @@ fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
     let now = Instant::now();
     let key = SourceKey::File("backends.yaml".into());
     let mut pool_state = PoolState::new(
+        "web".into(),
         Pool::new(vec![Source::File(config::File::new("backends.yaml".into()))]),
         Arc::default(),
     );
@@ -260,7 +281,9 @@ fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
     let told = |(answer, news): (Outcome, bool)| {
         let observation = Observation { outcome: answer.clone(), owners: BTreeMap::new() };
         let effects = pool_state.on(Input::Observed(key.clone(), observation), now);
-        let told = effects.iter().any(|effect| matches!(effect, Effect::Answers { .. }));
+        let told = effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Report(Event::ResolverStatusChanged { .. })));
         assert_eq!(told, news, "{answer:?}");
         assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
     };
@@ -281,7 +304,7 @@ fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
 #[test]
 fn a_failed_connection_counts_and_asks_discovery_again() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
     up(&mut pool_state, "a", now);
     let key = key_of(&pool_state, "a");
@@ -308,7 +331,7 @@ fn who_comes_up_again_takes_back_the_order_to_its_connections() {
     let now = Instant::now();
     let mut pool = dns_pool(true);
     pool.on_down = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: SECOND };
-    let mut pool_state = PoolState::new(pool, Arc::default());
+    let mut pool_state = PoolState::new("web".into(), pool, Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
     up(&mut pool_state, "a", now);
     (0..3).for_each(|_| fail(&mut pool_state, "a", now));
@@ -324,7 +347,7 @@ fn two_sources_that_know_one_address_know_one_backend() {
     let now = Instant::now();
     let mut pool = dns_pool(false);
     pool.discover.push(Source::Static(Vec::new()));
-    let mut pool_state = PoolState::new(pool, Arc::default());
+    let mut pool_state = PoolState::new("web".into(), pool, Arc::default());
     pool_state.on(observed(SourceKey::Static, vec![found("big", "10.0.0.1")]), now);
     pool_state.on(seen(&[("a.net", "10.0.0.1")]), now);
     assert_eq!(pool_state.members().len(), 1);
@@ -368,7 +391,7 @@ proptest! {
     #[test]
     fn any_sequence_of_events_leaves_a_pool_state_that_is_right(happenings in proptest::collection::vec(happening(), 1..60)) {
         let mut now = Instant::now();
-        let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+        let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
         let mut leases: Vec<crate::balance::Lease> = Vec::new();
         let mut believed: BTreeMap<u64, BackendState> = BTreeMap::new();
         let mut checked: BTreeSet<u64> = BTreeSet::new();
@@ -405,12 +428,10 @@ proptest! {
                 }
                 Happening::Health(on) => { health = on; Input::Reconfigured(Box::new(dns_pool(on))) }
             };
-            for effect in pool_state.on(event, now) {
-                if let Effect::Changed { backend, from, to, .. } = effect {
-                    let before = if to == BackendState::Gone { believed.remove(&backend.key) } else { believed.insert(backend.key, to) };
-                    prop_assert_eq!(before.unwrap_or(BackendState::Gone), from);
-                    if to == BackendState::Up && !health { checked.insert(backend.key); }
-                }
+            for (backend, from, to, _) in changes(pool_state.on(event, now)) {
+                let before = if to == BackendState::Gone { believed.remove(&backend.key) } else { believed.insert(backend.key, to) };
+                prop_assert_eq!(before.unwrap_or(BackendState::Gone), from);
+                if to == BackendState::Up && !health { checked.insert(backend.key); }
             }
             let mut addresses = BTreeSet::new();
             for member in pool_state.members() {
@@ -439,7 +460,7 @@ proptest! {
 #[test]
 fn a_removed_pool_stays_removed_whatever_is_said_after() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(true), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
     pool_state.on(Input::Removed, now);
     let effects = pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
@@ -449,7 +470,7 @@ fn a_removed_pool_stays_removed_whatever_is_said_after() {
 #[test]
 fn a_backend_whose_name_is_not_told_again_is_the_same() {
     let now = Instant::now();
-    let mut pool_state = PoolState::new(dns_pool(false), Arc::default());
+    let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
     let key = key_of(&pool_state, "a");
     let effects = pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
@@ -467,7 +488,7 @@ fn what_another_source_says_of_an_address_outlives_a_change_of_its_owner() {
     let now = Instant::now();
     let mut pool = dns_pool(false);
     pool.discover.push(Source::Static(Vec::new()));
-    let mut pool_state = PoolState::new(pool, Arc::default());
+    let mut pool_state = PoolState::new("web".into(), pool, Arc::default());
     let big = Found { weight: 3, ..found("big", "10.0.0.1") };
     pool_state.on(observed(SourceKey::Static, vec![big]), now);
     pool_state.on(seen(&[("a.net", "10.0.0.1")]), now);

@@ -1,0 +1,210 @@
+//! Why backends were excluded from a choice.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
+
+use super::{BackendState, Cause};
+
+/// A backend that was excluded from a choice, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exclusion {
+    /// The backend's name.
+    pub backend: Arc<str>,
+    /// Why.
+    pub reason: ExclusionReason,
+}
+
+/// Why a backend was excluded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExclusionReason {
+    /// It was not up, and why it was not.
+    State(BackendState, Cause),
+    /// Its weight was 0.
+    ZeroWeight,
+    /// It was a backup, and a lower tier served.
+    Backup,
+    /// It had as many connections as it may carry.
+    Full,
+    /// It was the client's home, and had more than its share (`load_factor`).
+    Overloaded,
+    /// The attempt to connect to it failed.
+    ConnectFailed(Cause),
+}
+
+impl ExclusionReason {
+    /// The word in the API.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::State(state, _) => state.name(),
+            Self::ZeroWeight => "weight_0",
+            Self::Backup => "backup",
+            Self::Full => "full",
+            Self::Overloaded => "overloaded",
+            Self::ConnectFailed(_) => "connect_failed",
+        }
+    }
+
+    fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::State(_, cause) | Self::ConnectFailed(cause) => Some(cause),
+            Self::ZeroWeight | Self::Backup | Self::Full | Self::Overloaded => None,
+        }
+    }
+}
+
+impl fmt::Display for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.backend)?;
+        match &self.reason {
+            ExclusionReason::State(state, cause) => write!(f, "{} ({cause})", state.name()),
+            ExclusionReason::ZeroWeight => f.write_str("weight 0"),
+            ExclusionReason::Backup => f.write_str("backup"),
+            ExclusionReason::Full => f.write_str("full"),
+            ExclusionReason::Overloaded => f.write_str("above its share (load_factor)"),
+            ExclusionReason::ConnectFailed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Exclusion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (backend, reason) = (Arc::clone(&self.backend), self.reason.name());
+        ExclusionInfo { backend, reason, cause: self.reason.cause().cloned() }.serialize(serializer)
+    }
+}
+
+/// An exclusion in the API.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Exclusion"))]
+pub(crate) struct ExclusionInfo {
+    /// The backend's name.
+    backend: Arc<str>,
+    /// Its state, or another reason: `weight_0`, `backup`, `full`, `overloaded`, `connect_failed`.
+    reason: &'static str,
+    /// Why it was in that state, or why the attempt failed.
+    cause: Option<Cause>,
+}
+
+/// The backends that are not eligible while a snapshot is in force. All choices from it share the list.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ineligible {
+    listed: Vec<Exclusion>,
+    /// Made once for each snapshot, as each connection logs it.
+    text: Box<str>,
+}
+
+impl Ineligible {
+    /// The backends in `listed` and `unlisted` more; `panic`: all are used, because too few are up.
+    pub fn new(listed: Vec<Exclusion>, unlisted: usize, panic: bool) -> Self {
+        let mut parts: Vec<String> = listed.iter().map(Exclusion::to_string).collect();
+        parts.extend((unlisted > 0).then(|| format!("and {unlisted} more")));
+        parts.extend(panic.then(|| "too few are up, so all are used".to_owned()));
+        Self { listed, text: parts.join("; ").into() }
+    }
+}
+
+/// The backends that were excluded from a choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Excluded {
+    /// Those that were not eligible.
+    pub ineligible: Arc<Ineligible>,
+    /// Those that were eligible, but full or above their share.
+    pub busy: Vec<Exclusion>,
+    /// How many more were full.
+    pub more_full: usize,
+    /// Those that were tried.
+    pub failed: Vec<Exclusion>,
+    /// How many clients waited in the queue, if it was full.
+    pub queue_full: Option<usize>,
+}
+
+impl Excluded {
+    /// The exclusions that the client's own attempts did not cause.
+    pub fn untried(&self) -> String {
+        let mut parts = Vec::new();
+        parts.extend((!self.ineligible.text.is_empty()).then(|| self.ineligible.text.to_string()));
+        let (full, overloaded): (Vec<_>, Vec<_>) =
+            self.busy.iter().partition(|one| one.reason == ExclusionReason::Full);
+        parts.extend(full.into_iter().map(Exclusion::to_string));
+        parts.extend((self.more_full > 0).then(|| format!("and {} more that are full", self.more_full)));
+        parts.extend(overloaded.into_iter().map(Exclusion::to_string));
+        parts.join("; ")
+    }
+
+    /// Whether no backend was excluded and the queue had room.
+    pub fn is_empty(&self) -> bool {
+        self.ineligible.text.is_empty() && self.only_ineligible()
+    }
+
+    fn only_ineligible(&self) -> bool {
+        self.busy.is_empty() && self.failed.is_empty() && self.more_full == 0 && self.queue_full.is_none()
+    }
+}
+
+impl fmt::Display for Excluded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.only_ineligible() {
+            return f.write_str(&self.ineligible.text);
+        }
+        let mut parts = vec![self.untried()];
+        parts.extend(self.failed.iter().map(Exclusion::to_string));
+        parts.extend(self.queue_full.map(|waiting| format!("queue full: {waiting} waiting")));
+        parts.retain(|part| !part.is_empty());
+        f.write_str(&parts.join("; "))
+    }
+}
+
+impl Serialize for Excluded {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut all = serializer.serialize_seq(None)?;
+        for one in self.ineligible.listed.iter().chain(&self.busy).chain(&self.failed) {
+            all.serialize_element(one)?;
+        }
+        all.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(backend: impl Into<Arc<str>>, reason: ExclusionReason) -> Exclusion {
+        Exclusion { backend: backend.into(), reason }
+    }
+
+    #[test]
+    fn exclusions_have_a_text_each_and_unlisted_ones_are_counted() {
+        let down = one("a", ExclusionReason::State(BackendState::Down, "why".into()));
+        let ineligible = Arc::new(Ineligible::new(vec![down], 2, true));
+        let only = Excluded { ineligible: Arc::clone(&ineligible), ..Excluded::default() };
+        assert_eq!(only.to_string(), "a: down (why); and 2 more; too few are up, so all are used");
+        let excluded = Excluded {
+            ineligible,
+            busy: vec![one("b", ExclusionReason::Full), one("c", ExclusionReason::Overloaded)],
+            more_full: 292,
+            failed: vec![one("d", ExclusionReason::ConnectFailed("connection refused".into()))],
+            queue_full: Some(4),
+        };
+        assert_eq!(
+            excluded.to_string(),
+            "a: down (why); and 2 more; too few are up, so all are used; b: full; and 292 more that are full; \
+             c: above its share (load_factor); d: connection refused; queue full: 4 waiting"
+        );
+        assert!(excluded.untried().ends_with("c: above its share (load_factor)"));
+        assert_eq!((Excluded::default().to_string(), Excluded::default().is_empty()), (String::new(), true));
+    }
+
+    #[test]
+    fn an_exclusion_is_sent_with_its_reason_and_its_cause() {
+        let failed = vec![one("d", ExclusionReason::ConnectFailed("refused".into()))];
+        let json = serde_json::to_value(Excluded { failed, ..Excluded::default() }).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!([{"backend": "d", "reason": "connect_failed", "cause": "refused"}])
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! The sentence of each event: made here once, for the API, the page, `top` and the demo.
+
+use std::time::Duration;
+
+use crate::domain::{ConfigProblem, Endpoint, Event, ServingTier};
+use crate::humanize::{count, duration, list, millis};
+
+/// The most endpoints that a sentence names.
+const NAMED: usize = 8;
+
+impl Event {
+    /// The event as a sentence.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::StateChanged { pool, backend, from, to, cause, .. } => {
+                format!("{pool}/{backend} is {} (was {}): {cause}", to.name(), from.name())
+            }
+            Self::BackendNamed { pool, backend, address } => {
+                format!("{pool}/{backend} is the name of {address}")
+            }
+            Self::WeightChanged { pool, backend, weight } => format!("{pool}/{backend} has weight {weight}"),
+            Self::EjectionSuppressed { pool, backend, cause } => {
+                format!("{pool}/{backend} is not ejected, as too many are ejected already: {cause}")
+            }
+            Self::ServingTierChanged { pool, tier, up, used, .. } => serving_tier(pool, *tier, *up, *used),
+            Self::ResolverStatusChanged { pool, source, trouble } => match trouble {
+                Some(trouble) => format!("{pool}: {source}: {}", trouble.reason),
+                None => format!("{pool}: {source} finds backends again"),
+            },
+            Self::EndpointsChanged { pool, source, backends, new, missing, .. } => {
+                let named = |label: &str, endpoints: &[Endpoint]| {
+                    let names: Vec<_> = endpoints.iter().map(Endpoint::to_string).collect();
+                    if names.is_empty() {
+                        String::new()
+                    } else {
+                        format!("; {label}: {}", list(&names, NAMED))
+                    }
+                };
+                let total = count(*backends as u64, "endpoint");
+                format!("{pool}: {source} reports {total}{}{}", named("new", new), named("missing", missing))
+            }
+            Self::CheckResultChanged { pool, backend, check, passed, error, .. } => match (passed, error) {
+                (true, _) => format!("{pool}/{backend}: its {check} check passes"),
+                (false, Some(error)) => format!("{pool}/{backend}: its {check} check fails: {error}"),
+                (false, None) => format!("{pool}/{backend}: its {check} check fails"),
+            },
+            Self::CheckInconclusive { pool, backend, error } => {
+                format!("{pool}/{backend} was not checked because of a local error: {error}")
+            }
+            Self::ChecksLate { pool, waited_ms } => {
+                let waited = duration(Duration::from_millis(*waited_ms));
+                format!(
+                    "{pool}: checks run late: the first waited {waited} to start (limited by runtime.max_checks)"
+                )
+            }
+            Self::ChecksOnTime { pool, after_ms, checks } => {
+                let (late, time) = (count(*checks, "check"), duration(Duration::from_millis(*after_ms)));
+                format!("{pool}: checks are on time again; {late} ran late within {time}")
+            }
+            Self::OperatorChange { by, pool, backend, state, weight, .. } => {
+                let state = state.map(|state| format!("to {}", state.name()));
+                let weight = weight.map(|weight| format!("to weight {weight}"));
+                let changes: Vec<_> = [state, weight].into_iter().flatten().collect();
+                format!("{by} set {pool}/{backend} {}", list(&changes, 2))
+            }
+            Self::BackendAdded { by, pool, backend, address, weight, backup } => {
+                let backup = if *backup { ", as a backup" } else { "" };
+                format!("{by} added {pool}/{backend} at {address}, weight {weight}{backup}")
+            }
+            Self::BackendRemoved { by, pool, backend, .. } => format!("{by} removed {pool}/{backend}"),
+            Self::ConnectionClosed { by, conn, client, how, .. } => {
+                format!("{by} closed #{conn} of {client} ({})", how.name())
+            }
+            Self::CheckRequested { by, pool, backend } => match (pool, backend) {
+                (Some(pool), Some(backend)) => format!("{by} had {pool}/{backend} checked"),
+                (Some(pool), None) => format!("{by} had the backends of {pool} checked"),
+                (None, _) => format!("{by} had all backends checked"),
+            },
+            Self::ReloadApplied { by, config, listeners, pools, restart } => {
+                let (listeners, pools) = (count(*listeners as u64, "listener"), count(*pools as u64, "pool"));
+                let restart = match restart.is_empty() {
+                    true => String::new(),
+                    false => format!("; a restart is needed for {}", list(restart, usize::MAX)),
+                };
+                format!("{by} reloaded {config}, which is in effect: {listeners}, {pools}{restart}")
+            }
+            Self::ReloadRefused { by, config, problems } => {
+                let problems: Vec<_> = problems.iter().map(problem).collect();
+                format!("{by} reloaded {config}, which was refused: {}", problems.join("; "))
+            }
+            Self::DrainStarted { by, open, timeout_ms, .. } => {
+                let (open, limit) = (count(*open as u64, "open connection"), millis(*timeout_ms as f64));
+                format!("{by} started the drain, with {open} and a limit of {limit}")
+            }
+            Self::DrainProgress { open, time_left_ms, .. } => {
+                let (open, left) = (count(*open as u64, "open connection"), millis(*time_left_ms as f64));
+                format!("draining: {open}, {left} left")
+            }
+            Self::DrainDone { cut: None } => "drained: all connections finished".to_owned(),
+            Self::DrainDone { cut: Some(cut) } => {
+                format!("drained: {} cut off", count(*cut as u64, "connection"))
+            }
+        }
+    }
+}
+
+fn serving_tier(pool: &str, tier: ServingTier, up: usize, used: usize) -> String {
+    match tier {
+        ServingTier::None => format!("{pool}: no backend is up, so new connections are rejected"),
+        ServingTier::All => format!("{pool}: panic: only {up} up, so all {used} are used"),
+        ServingTier::Backups => format!("{pool}: no primary is up, so backups are used, {used} of them"),
+        ServingTier::Primaries => format!("{pool}: primaries are used, {used} of them"),
+    }
+}
+
+fn problem(problem: &ConfigProblem) -> String {
+    match (problem.line, problem.column) {
+        (Some(line), Some(column)) => format!("{line}:{column}: {}", problem.message),
+        _ => problem.message.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{AdminState, BackendState, Trouble};
+
+    #[test]
+    fn events_are_rendered_as_sentences() {
+        let (pool, backend) = (|| "web".into(), || "a".into());
+        let address = "10.0.0.1:80".parse().unwrap();
+        let trouble = Trouble { result: "nxdomain", reason: "127.0.0.11: NXDOMAIN for x".into() };
+        let resolver =
+            |trouble| Event::ResolverStatusChanged { pool: pool(), source: "dns:x".into(), trouble };
+        let check = |passed, error: Option<&str>| Event::CheckResultChanged {
+            pool: pool(),
+            backend: backend(),
+            address,
+            check: "http",
+            passed,
+            error: error.map(Into::into),
+            took_ms: 0.3,
+        };
+        let requested = |pool: Option<&str>, backend: Option<&str>| Event::CheckRequested {
+            by: "root".into(),
+            pool: pool.map(Into::into),
+            backend: backend.map(Into::into),
+        };
+        for (event, sentence) in [
+            (
+                Event::StateChanged {
+                    pool: pool(),
+                    backend: backend(),
+                    address,
+                    from: BackendState::Up,
+                    to: BackendState::Down,
+                    cause: "3 failures in a row".into(),
+                },
+                "web/a is down (was up): 3 failures in a row",
+            ),
+            (Event::WeightChanged { pool: pool(), backend: backend(), weight: 3 }, "web/a has weight 3"),
+            (resolver(Some(trouble)), "web: dns:x: 127.0.0.11: NXDOMAIN for x"),
+            (resolver(None), "web: dns:x finds backends again"),
+            (check(true, None), "web/a: its http check passes"),
+            (check(false, Some("status 503")), "web/a: its http check fails: status 503"),
+            (
+                Event::EndpointsChanged {
+                    pool: pool(),
+                    source: "dns:x".into(),
+                    result: "ok",
+                    backends: 2,
+                    new: vec![Endpoint { name: backend(), address }],
+                    missing: Vec::new(),
+                },
+                "web: dns:x reports 2 endpoints; new: a (10.0.0.1:80)",
+            ),
+            (
+                Event::OperatorChange {
+                    by: "root".into(),
+                    pool: pool(),
+                    backend: backend(),
+                    address,
+                    state: Some(AdminState::Draining),
+                    weight: Some(2),
+                },
+                "root set web/a to draining and to weight 2",
+            ),
+            (requested(None, None), "root had all backends checked"),
+            (requested(Some("web"), Some("a")), "root had web/a checked"),
+            (Event::DrainDone { cut: None }, "drained: all connections finished"),
+            (Event::DrainDone { cut: Some(1) }, "drained: 1 connection cut off"),
+        ] {
+            assert_eq!(event.sentence(), sentence);
+        }
+    }
+}
