@@ -112,7 +112,7 @@ fn state_changed(
 ) {
     macro_rules! line {
         ($level:ident, $message:literal) => {
-            $level!(%pool, %backend, %address, from = from.name(), to = to.name(), cause, $message)
+            $level!(%pool, %backend, %address, from = %from.name(), to = %to.name(), cause, $message)
         };
     }
     // Tools match the messages, so each is written out.
