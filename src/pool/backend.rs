@@ -237,7 +237,7 @@ impl Stay {
         self.entered[state.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often it entered each state, by [`State::index`].
+    /// How often it entered each state, by [`BackendState::index`].
     pub fn entered(&self) -> [u64; BackendState::ALL.len()] {
         std::array::from_fn(|index| self.entered[index].load(Ordering::Relaxed))
     }

@@ -17,7 +17,7 @@ pub struct Totals {
     pub ways: BTreeMap<Arc<str>, Reading>,
     /// Failed attempts to connect, in the order of [`ConnectError::ALL`].
     pub failures: [u64; ConnectError::ALL.len()],
-    /// How often it entered each state, by [`State::index`].
+    /// How often it entered each state, by [`BackendState::index`].
     pub entered: [u64; BackendState::ALL.len()],
     /// How long connecting took.
     pub connect: DurationCounts,

@@ -199,7 +199,7 @@ impl Connection {
         match &phase {
             Phase::Relaying(Relayed { flow, .. }) | Phase::Rejected(flow) => flow.closed(reason),
             Phase::Connecting | Phase::Closed => {
-                pool.unserved.of(&progress.listener.name).turned_away(reason)
+                pool.unserved.of(&progress.listener.name).turned_away(reason);
             }
         }
         // After them: a backend that is leaving is gone with its last place, and its counters are added up then.

@@ -71,12 +71,12 @@ function actions(pool) {
   return {
     open: (backend) => showBackend(pool, backend, store, (watcher) => watchers.add(watcher)),
     weigh: (backend) => weigh(pool, backend),
-    async change(backend, wish, place, buttons) {
+    async change(backend, state, place, buttons) {
       for (const button of buttons) button.setAttribute('aria-disabled', 'true');
       say(place, 'asking…');
       mark(place, 'class', 'asking');
       try {
-        const now = await change('PATCH', backendPath(pool, backend), wish, askToken);
+        const now = await change('PATCH', backendPath(pool, backend), state, askToken);
         say(place, '');
         tell(`${now.name} is ${now.state}: ${now.cause}`);
       } catch (refusal) {
@@ -215,10 +215,10 @@ function tableHere() {
 }
 
 /** Asks for another state of the backend that has the focus. */
-function press(wish) {
+function press(state) {
   for (const { table } of sections.values()) {
     const row = table.focused();
-    if (row) table.wish(row, wish);
+    if (row) table.setState(row, state);
   }
 }
 

@@ -17,8 +17,8 @@ settings! {
     /// A listener (`listeners.NAME`).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Listener, useless Listener::useless {
-        /// Where it accepts, one address or a list: 0.0.0.0:8080, [::]:8080 (every IPv4 and IPv6 address), :8080 (every
-        /// IPv4 address) or unix:/path.
+        /// Where it accepts, one address or a list: `0.0.0.0:8080`, `[::]:8080` (every IPv4 and IPv6 address), `:8080`
+        /// (every IPv4 address) or `unix:/path`.
         bind: Vec<BindAddress> => one_or_list(bind(), "at least one address is needed"), absent Vec::new(),
             required "0.0.0.0:8080";
         /// The pool that its connections go to.

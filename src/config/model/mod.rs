@@ -1,6 +1,6 @@
 //! The configuration's types, and with them its keys: defaults filled in, names resolved, values in range.
 //!
-//! The rest of the program knows only these types. Each key is declared here, once ([`super::keys`]).
+//! The rest of the program knows only these types. Each key is declared here, once (`src/config/keys.rs`).
 
 mod discover;
 mod health;

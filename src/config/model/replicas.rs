@@ -15,7 +15,7 @@ use super::super::shape::KeyShape;
 use super::super::value::{command, container_name, docker_label, engine, environment, group, network};
 use super::Docker;
 
-/// The label that marks a container as a replica; its value is [`Replicas::group`].
+/// The label that marks a container as a replica; its value is the pool's `group`.
 pub const GROUP_LABEL: &str = "pointsman.replicas";
 
 /// More containers than one engine starts for one pool.
