@@ -1,9 +1,9 @@
 //! Which requests may change something.
 //!
-//! With a token, who sends it, from wherever. Without one only who is on this machine: over loopback, or over a Unix
-//! socket whose permissions say who can. A page in a browser is nobody's operator: what it was loaded from (`Origin`) must be
-//! this server, and without a token what a request calls the server must be an address or `localhost`, never a name that
-//! somebody else's DNS can point here.
+//! With a token: requests that carry it, from any address. Without one: requests from this machine, over loopback or over
+//! a Unix socket, whose permissions limit its users. A page in a browser may not act for its user: its `Origin` must be
+//! this server, and without a token the request's `Host` must be an address or `localhost`, as any other name can be made
+//! to resolve to this server.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

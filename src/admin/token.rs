@@ -51,7 +51,7 @@ impl Token {
             return Err(format!("the token of the admin server in {named} {problem}"));
         }
         if readable {
-            warn!(token_file = %named, "everybody on this machine can read the token; `chmod 600` keeps it to its owner");
+            warn!(token_file = %named, "all users of this machine can read the token; `chmod 600` restricts it to its owner");
         }
         Ok(Self::new(token))
     }

@@ -1,4 +1,4 @@
-//! Which running instance a command asks, and by whom it is asked.
+//! The running instance that a command asks, and the token it asks with.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ pub(super) struct AdminArgs {
     file: FileArgs,
 }
 
-/// Which instance is asked, by whom, and how the answer is printed.
+/// The instance to ask, the token, and how the reply is printed.
 #[derive(Debug, Args)]
 pub(super) struct RemoteArgs {
     #[command(flatten)]
@@ -72,7 +72,7 @@ impl RemoteArgs {
     pub(super) fn remote(&self) -> Result<Remote, Failure> {
         let (address, configured) = self.at.find()?;
         let token = match (token(self.token_file.as_deref())?, configured) {
-            // Who may not read that file can still look.
+            // Reading needs no token, so an unreadable file is no error.
             (None, Some(file)) => token_in(&file).unwrap_or_default(),
             (token, _) => token,
         };
@@ -80,7 +80,7 @@ impl RemoteArgs {
     }
 }
 
-/// The token, which is never on the command line: everybody on the machine sees that.
+/// The token. It is never an argument: all users of the machine can read those.
 fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
     let Some(path) = file else { return Ok(std::env::var(TOKEN).ok().filter(|token| !token.is_empty())) };
     let token = token_in(path).map_err(|error| {

@@ -44,7 +44,7 @@ Of the commands that talk to a running instance (status, top, drain, weight, log
   1  the instance refused, and why; 2  it cannot be reached
 
 Signals:
-  SIGTERM, SIGINT, SIGQUIT  drain: nobody new is let in, running connections finish; a second one ends at once
+  SIGTERM, SIGINT, SIGQUIT  drain: no new connections; existing ones finish; a second signal ends at once
   SIGHUP                    read the configuration again
 
 Without -c, the configuration is the first of $POINTSMAN_CONFIG, ./pointsman.yaml,
@@ -89,13 +89,13 @@ enum Command {
     Why(why::WhyArgs),
     /// What happened to a running instance lately, in sentences
     Story(why::StoryArgs),
-    /// Drain a backend of a running instance, or the whole instance: nobody new, what runs may finish
+    /// Drain a backend of a running instance, or the whole instance: no new connections; existing ones finish
     ///
-    /// `up` returns a backend. Without POOL/BACKEND the instance drains as at SIGTERM, and ends.
+    /// `up` puts a backend back in service. Without POOL/BACKEND the instance drains as at SIGTERM, and ends.
     Drain(drain::DrainArgs),
-    /// Take a backend of a running instance out: nobody new, and no checks, until `up`
+    /// Put a backend of a running instance in maintenance: no new connections and no checks, until `up`
     Maintenance(operate::TargetArgs),
-    /// Return a backend that was drained or is in maintenance
+    /// Put a drained backend, or one in maintenance, back in service
     Up(operate::TargetArgs),
     /// Give a backend of a running instance another share, until it leaves
     Weight(operate::WeightArgs),
@@ -321,12 +321,12 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes to standard output; who closed it early does not want more.
+/// Writes to standard output. That its reader closed it early is not an error.
 fn print(text: &str) -> Result<Exit, Failure> {
     print_on(text).map(|_| Exit::Done)
 }
 
-/// The same, for one who would go on: whether anybody still reads it.
+/// The same; returns whether its reader is still there.
 fn print_on(text: &str) -> Result<bool, Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();

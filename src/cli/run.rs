@@ -104,13 +104,13 @@ async fn live(
             },
         }
     };
-    drop(orders); // whoever orders anything from now on is told that it is too late
+    drop(orders); // later requests are told that it is too late
     let outcome = supervisor.drain(who, signals.end()).await;
     stop.cancel();
     if let Some(admin) = admin {
         let _ = admin.await;
     }
-    info!("the end");
+    info!("stopped");
     Ok(match outcome {
         Outcome::Finished => Exit::Done,
         Outcome::Cut => Exit::Cut,
@@ -126,7 +126,7 @@ async fn bind(admin: &Admin, aside: &Handle) -> Result<Bound, Failure> {
         .map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {address}: {error}")))
 }
 
-/// Reads the configuration again and brings everything in line with it, or changes nothing and says why. `who` wants it.
+/// Reads the configuration again and applies it, or changes nothing and says why. `who` is the operator or the signal.
 async fn reload(
     supervisor: &mut Supervisor,
     file: Option<&Path>,

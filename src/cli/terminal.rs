@@ -41,7 +41,7 @@ pub(super) fn colour(state: Option<BackendState>) -> Color {
     }
 }
 
-/// A mark for a state, as not everybody sees colours.
+/// A sign for a state: a color alone is not legible for all.
 pub(super) fn mark(state: Option<BackendState>) -> char {
     match state {
         Some(BackendState::Up) => '●',

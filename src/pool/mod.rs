@@ -78,8 +78,8 @@ impl Pool {
         self.status.load_full()
     }
 
-    /// The connections that its backends were sent since it is there, by the listener they came by. The counters never
-    /// go back, whoever leaves.
+    /// The connections that its backends got since the pool exists, by listener. A backend that leaves does not lower
+    /// the counters.
     pub fn ways(&self) -> BTreeMap<Arc<str>, Reading> {
         self.status().ways()
     }
@@ -106,8 +106,8 @@ impl Pool {
         self.up.subscribe()
     }
 
-    /// Tells a backend what an operator wants of it, and returns when that is done and can be seen. `who` is the
-    /// operator, for the log.
+    /// Applies an operator's command to a backend, and returns when the status shows it. `who` is the operator, for the
+    /// log.
     pub async fn tell(&self, backend: &Backend, command: Command, who: Arc<str>) {
         let (done, when_done) = oneshot::channel();
         let _ = self.news.send(task::News::Told { key: backend.key, command, who, done });

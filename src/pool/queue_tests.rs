@@ -63,7 +63,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Against a plain list: whoever came first is served first, and at once when there is a place.
+    /// Against a plain list: first come, first served, and at once when there is a place.
     #[test]
     fn it_is_a_plain_queue(steps in steps(), limit in 1u32..5, room in 0usize..10) {
         let (queue, load, limit) = (Queue::default(), Arc::new(Load::default()), NonZeroU32::new(limit).unwrap());

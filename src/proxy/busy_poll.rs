@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// Tells whether a worker's connections have had anything to do.
+/// Records activity of a worker's connections.
 #[derive(Debug, Default)]
 pub struct Pulse {
     beats: Cell<u64>,
-    /// Somebody waits for the next beat.
+    /// The polling task waits for the next activity.
     waiting: Cell<bool>,
     beat: Notify,
 }
 
 impl Pulse {
-    /// A connection has had something to do.
+    /// Records activity of a connection.
     pub(super) fn beat(&self) {
         self.beats.set(self.beats.get().wrapping_add(1));
         if self.waiting.replace(false) {
@@ -25,7 +25,7 @@ impl Pulse {
         }
     }
 
-    /// Keeps the worker awake for `time` after each beat, for ever.
+    /// Keeps the worker awake for `time` after each activity. Never returns.
     pub(super) async fn stay_awake(self: Rc<Self>, time: Duration) {
         loop {
             self.waiting.set(true);

@@ -1,4 +1,4 @@
-//! An open connection, as those see it who look from another thread.
+//! An open connection as other threads see it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use crate::telemetry::millis;
 pub struct Open {
     /// Its number, unique within the process.
     pub conn: u64,
-    /// Who connected.
+    /// Its client.
     pub client: Client,
-    /// Where.
+    /// The listener that accepted it.
     pub listener: Arc<str>,
     /// The pool that it is for.
     pub pool: Arc<str>,

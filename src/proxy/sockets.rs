@@ -1,4 +1,4 @@
-//! Sockets with their options, and the few kernel manners that the rest of the proxy relies on.
+//! Sockets with their options, and the kernel behavior that the rest of the proxy relies on.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,11 +20,11 @@ pub(super) const BACKLOG: i32 = SocketOptions::NONE.backlog as i32;
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 
-/// Takes a TCP address for this process without listening on it: a client's connect is refused, and another
-/// program cannot take it. `shared`: sockets of our own may already be bound to it.
+/// Binds a TCP address for this process without listening on it: a client's connect is refused, and another program
+/// cannot bind it. `shared`: other sockets of this process may already be bound to it.
 ///
 /// The socket is bound *before* SO_REUSEPORT is set, so that the kernel's check for a taken address is the
-/// strict one: with the option set first, two programs of one user would quietly share the address.
+/// strict one: with the option set first, two programs of one user would share the address without an error.
 pub fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?; // connections of an earlier run in TIME_WAIT do not matter
@@ -42,7 +42,7 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    socket.set_tcp_nodelay(true)?; // handed down to the accepted sockets
+    socket.set_tcp_nodelay(true)?; // accepted sockets inherit it
     // A socket that listens before it is bound would get a port of the kernel's choice.
     change_options(&socket, &SocketOptions { backlog: options.backlog, ..SocketOptions::NONE }, options)?;
     socket.bind(&address.into())?;
@@ -50,8 +50,8 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket
     Ok(socket)
 }
 
-/// Changes the options of a listening socket. What it hands down holds for whom the kernel lets in from now on; who is
-/// in keeps what he has. An option that stays as it is costs no system call.
+/// Changes the options of a listening socket. Connections accepted from now on inherit them; earlier ones keep theirs.
+/// An unchanged option costs no system call.
 pub fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions) -> io::Result<()> {
     if new.keepalive != old.keepalive {
         set_keepalive(socket, new.keepalive)?;
@@ -60,7 +60,8 @@ pub fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions)
         socket.set_tcp_user_timeout(new.user_timeout)?;
     }
     if new.defer_accept != old.defer_accept {
-        // Zero is off, here and below. Who is held back then is let in when the next SYN-ACK is due, or when he speaks.
+        // Zero is off, here and below. A deferred connection is then accepted when the next SYN-ACK is due, or with its
+        // first bytes.
         let seconds = new.defer_accept.map_or(0, |time| time.as_millis().div_ceil(1000));
         let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
         set_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)?;
@@ -76,26 +77,26 @@ pub fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions)
 }
 
 /// Whether the kernel serves fast open at all (`net.ipv4.tcp_fastopen` in ip-sysctl, its bit 2); without it, the socket
-/// option does nothing. If that cannot be found out, nobody is to be worried.
+/// option does nothing. `true` if the setting cannot be read: no warning without a reason.
 pub fn fast_open_served() -> bool {
     let setting = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen");
     setting.ok().and_then(|text| text.trim().parse::<u32>().ok()).is_none_or(|bits| bits & 2 != 0)
 }
 
-/// Makes the kernel ignore who asks for a new connection, so that a listening socket can be emptied and then
-/// closed without a connection falling between the two: closing resets all that the kernel has completed and
-/// nobody has accepted. Who asks now asks again after a second (RFC 6298, 2.1) and is then refused.
+/// Makes the kernel drop new SYNs, so that a listening socket can be emptied and then closed without losing a
+/// connection in between: close resets every connection that the kernel has completed and the process has not
+/// accepted. A client whose SYN was dropped sends it again after a second (RFC 6298, 2.1) and is then refused.
 ///
-/// It asks for a time to live that no packet has which crossed a router or came from a usual system (they start
-/// at 64 or 128). The kernel applies that to the first segment of a handshake, but not to the last one, so that
-/// handshakes under way are completed (`IP_MINTTL` in ip(7), RFC 5082). Unlike a socket filter, this needs no
-/// privilege. The sockets accepted from here on inherit it: see [`restore_min_ttl`].
+/// It requires a time to live that packets do not have if they crossed a router or came from a usual system (they start
+/// at 64 or 128). The kernel checks it for the first segment of a handshake, but not for the last one, so that
+/// handshakes in progress complete (`IP_MINTTL` in ip(7), RFC 5082). Unlike a socket filter, this needs no privilege.
+/// Sockets accepted from now on inherit it: see [`restore_min_ttl`].
 pub fn drop_new_syns(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 255)
 }
 
-/// Undoes [`drop_new_syns`] for a socket that was accepted afterwards. What its client sent meanwhile was
-/// dropped and is sent again by its TCP.
+/// Undoes [`drop_new_syns`] for a socket that was accepted afterwards. Its client's TCP sends again what was dropped
+/// meanwhile.
 pub fn restore_min_ttl(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 0)
 }
@@ -135,7 +136,7 @@ fn set_option(
 /// Keepalive is set only on connections that last: short ones save five system calls.
 pub fn begin_connect(address: SocketAddr, delay_ack: bool) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    socket.set_tcp_nodelay(true)?; // what one side sent at once is passed on at once
+    socket.set_tcp_nodelay(true)?; // the relay decides when bytes leave
     if delay_ack {
         sockopt::set_tcp_quickack(&socket, false)?;
     }
@@ -164,39 +165,39 @@ pub fn acknowledge(stream: &TcpStream) {
     let _ = sockopt::set_tcp_quickack(stream, true);
 }
 
-/// Sets after how long without a byte the peer is probed; `None`: never.
+/// Sets the time without a byte after which the kernel probes the peer; `None`: never.
 pub fn set_keepalive(socket: &Socket, keepalive: Option<Duration>) -> io::Result<()> {
     let Some(idle) = keepalive else { return socket.set_keepalive(false) };
     let probes = TcpKeepalive::new().with_time(idle).with_interval(PROBE_EVERY).with_retries(PROBES);
     socket.set_tcp_keepalive(&probes)
 }
 
-/// What was written to a socket and its peer has not acknowledged.
+/// Bytes that were written to a socket and that its peer has not acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unacknowledged {
-    /// Bytes, those included that were not sent yet.
+    /// Bytes, including those not sent yet.
     pub bytes: u32,
-    /// Segments under way.
+    /// Segments sent and not acknowledged.
     pub segments: u32,
     /// Time since the peer acknowledged anything.
     pub silence: Duration,
 }
 
 impl Unacknowledged {
-    /// Whether the peer has vanished: what is under way to it is sent again and again, and nothing comes back for as
-    /// long as keepalive would have taken to find an idle one gone. A peer that is there and does not read
-    /// acknowledges what it is sent; nothing is under way then.
+    /// Whether the peer has vanished: it has not acknowledged retransmitted segments for as long as keepalive would take
+    /// to detect a dead idle peer. A live peer that does not read acknowledges what it receives, so that no segment is
+    /// outstanding.
     pub fn vanished(&self, keepalive: Duration) -> bool {
         self.segments > 0 && self.silence >= keepalive + PROBE_EVERY * PROBES
     }
 }
 
-/// Asks the kernel what of that which was written to `socket` has not arrived (SIOCOUTQ and TCP_INFO in tcp(7)).
+/// Asks the kernel how much of what was written to `socket` is not acknowledged (SIOCOUTQ and TCP_INFO in tcp(7)).
 pub fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
     let socket = socket.as_fd();
     // It fails only on a socket that is gone already.
     let bytes = out_queue(socket).unwrap_or(0);
-    // Nothing is to be asked of an empty queue, nor, beyond its length, of a Unix socket.
+    // An empty queue has no more to tell, nor has a Unix socket beyond the length of its queue.
     match if bytes > 0 { tcp_info(socket).ok() } else { None } {
         None => Unacknowledged { bytes, ..Unacknowledged::default() },
         Some(info) => Unacknowledged {
@@ -207,7 +208,7 @@ pub fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
     }
 }
 
-/// What the kernel knows of the way to the peer of `socket` and back; `None`: it is a Unix socket.
+/// The kernel's statistics of a TCP connection (TCP_INFO in tcp(7)); `None`: it is a Unix socket.
 pub fn path(socket: impl AsFd) -> Option<Path> {
     let info = tcp_info(socket.as_fd()).ok()?;
     Some(Path {
@@ -263,7 +264,7 @@ pub fn file_limit() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
-/// Raises the limit of open files as far as it goes and says what it is.
+/// Raises the limit of open files as far as possible, and returns it.
 pub fn raise_file_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

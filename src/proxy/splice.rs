@@ -26,7 +26,7 @@ pub(super) struct Pipe {
 impl Pipe {
     fn new(place: Rc<()>) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // Refused to a user who has many large pipes already; a small one does as well, only slower.
+        // The kernel refuses it to a user with many large pipes; a small pipe works too, only slower.
         let _ = fcntl_setpipe_size(&write, CAPACITY);
         Ok(Self { read, write, held: 0, _place: place })
     }
@@ -36,8 +36,8 @@ impl Pipe {
         self.held
     }
 
-    /// Takes in what `from` has, 0 at its end. The pipe must be empty: a full one would say `WouldBlock` just as
-    /// an empty socket does, and nobody could tell which to wait for.
+    /// Moves the bytes of `from` into the pipe, 0 at its end. The pipe must be empty: a full pipe returns `WouldBlock`
+    /// just as an empty socket does, and the caller could not tell which of them to wait for.
     pub(super) fn fill(&mut self, from: impl AsFd) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "only an empty pipe can be filled");
         // The kernel takes what fits.
@@ -45,7 +45,7 @@ impl Pipe {
         Ok(self.held)
     }
 
-    /// Gives what it holds to `to`, as much as that takes.
+    /// Moves the pipe's bytes to `to`, as many as that takes.
     pub(super) fn empty(&mut self, to: impl AsFd) -> io::Result<usize> {
         let taken = splice(&self.read, None, to, None, self.held, FLAGS)?;
         self.held -= taken;
@@ -62,12 +62,12 @@ pub struct Pipes {
     /// Shared by all that are open.
     places: Rc<()>,
     limit: usize,
-    /// How often there was none.
+    /// How often none was free.
     wanting: Arc<AtomicU64>,
 }
 
 impl Pipes {
-    /// At most `limit` pipes; each takes two open files. `wanting` counts how often there was none.
+    /// At most `limit` pipes; each takes two open files. `wanting` counts how often none was free.
     pub fn new(limit: usize, wanting: Arc<AtomicU64>) -> Self {
         Self { idle: RefCell::default(), places: Rc::new(()), limit, wanting }
     }

@@ -24,7 +24,7 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
-/// When what is written leaves.
+/// When written bytes are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Push {
     /// At once.
@@ -59,13 +59,13 @@ impl Stream {
         let _ = either!(self, stream => stream.ready(Interest::ERROR).await);
     }
 
-    /// Returns when the peer has finished without having said anything: never, if it has.
+    /// Returns when the peer has half-closed without sending a byte; never, if it sent one.
     pub(super) async fn ended_in_silence(&self) {
         while poll_fn(|cx| self.poll_readable(cx)).await.is_ok() {
             match self.once(Interest::READABLE, 1, |fd| Ok(recv(fd, &mut [0; 1][..], RecvFlags::PEEK)?.0)) {
                 Ok(0) => return,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                // It has spoken; or it broke, which is for others to tell.
+                // It sent bytes; or it was reset, which the caller notices elsewhere.
                 Ok(_) | Err(_) => break,
             }
         }
@@ -87,21 +87,20 @@ impl Stream {
         self.once(Interest::WRITABLE, bytes.len(), |fd| Ok(send(fd, bytes, flags)?))
     }
 
-    /// Sends off what was to leave with the next write.
+    /// Sends the bytes that wait for the next write.
     pub(super) fn push(&self) {
         // Setting the option again does that (tcp(7)). It fails only on a Unix socket, which never waits.
         let _ = SockRef::from(self).set_tcp_nodelay(true);
     }
 
-    /// Forgets that something may have arrived: the runtime takes an accepted stream for readable before the kernel has
-    /// said so. To be called before the worker asks the kernel again, lest that answer be forgotten.
+    /// Clears the readiness: the runtime takes an accepted stream for readable before the kernel has said so. Call it before
+    /// the worker polls the kernel again, or that poll's answer is lost.
     pub(super) fn forget_readable(&self) {
         let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         let _ = either!(self, stream => stream.try_io(Interest::READABLE, nothing));
     }
 
-    /// Whether the peer is known to have finished: the last it had to say has arrived. Only to be asked when the stream
-    /// is [readable](Self::poll_readable).
+    /// Whether the peer is known to have half-closed. Valid only while the stream is [readable](Self::poll_readable).
     pub(super) fn finished(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let ready = either!(self, stream => pin!(stream.ready(Interest::READABLE)).poll(&mut cx));
@@ -118,7 +117,7 @@ impl Stream {
         either!(self, stream => stream.try_io(Interest::WRITABLE, || pipe.empty(self)))
     }
 
-    /// Tells the peer that nothing more will come.
+    /// Half-closes: the peer receives a FIN.
     pub fn finish(&self) -> io::Result<()> {
         SockRef::from(self).shutdown(Shutdown::Write)
     }
@@ -126,7 +125,7 @@ impl Stream {
     /// One system call that may move `whole` bytes. When it moves fewer, a TCP socket is empty (or full): with
     /// edge-triggered epoll (epoll(7), questions 9 and 10) the next call would only say `WouldBlock`, so the
     /// readiness is given up at once, as the runtime does in its own reads, and that call is saved. Urgent data is the
-    /// exception: a read stops before it, and what follows waits for the next sign of life. A read from a Unix socket
+    /// exception: a read stops before it, and what follows waits for the next event. A read from a Unix socket
     /// also stops where a descriptor was passed along (unix(7)), so that there nothing is concluded.
     fn once(
         &self,

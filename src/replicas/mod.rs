@@ -1,6 +1,6 @@
 //! Replicas: backends that Pointsman starts and stops as containers of a Docker engine.
 //!
-//! Each pool with replicas has one task (`manager.rs`). Two pure state machines decide for it: `fleet.rs` compares the
+//! Each pool with replicas has one task (`manager/`). Two pure state machines decide for it: `fleet.rs` compares the
 //! containers with the wanted replicas, `scale.rs` chooses their number by the load. The pool finds replicas like any other
 //! container, by a label that one of its sources ([`crate::discovery`]) follows. By that label Pointsman also finds them
 //! again after a restart.

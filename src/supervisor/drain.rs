@@ -30,7 +30,7 @@ pub enum Outcome {
 
 impl Supervisor {
     /// Stops accepting, lets the open connections finish, and resets those that remain after the time limit, or at once
-    /// when `hurry` resolves. `who` asked for it, for the log.
+    /// when `hurry` resolves. `who` is the operator or the signal, for the log.
     pub async fn drain(mut self, who: Arc<str>, hurry: impl Future) -> Outcome {
         let limits = self.config.runtime.drain;
         self.overview.enter(Phase::Draining);

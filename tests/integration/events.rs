@@ -132,7 +132,7 @@ fn a_followed_stream_does_not_delay_the_shutdown() {
     lb.signal("TERM");
     eventually("the stream ends", || reader.next().is_none().then_some(()));
     assert_eq!(lb.when_ended().code(), Some(0));
-    assert_eq!(lb.logged(&["the end"]).len(), 1);
+    assert_eq!(lb.logged(&["INFO stopped"]).len(), 1);
 }
 
 #[test]

@@ -394,5 +394,5 @@ fn a_json_log_has_every_line_and_field() {
         std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
     let file = files.iter().find(|path| path.ends_with("pointsman.log")).unwrap();
     let text = std::fs::read_to_string(file).unwrap();
-    assert!(line(&text, "the end").is_some() && line(&text, "routed").is_some(), "{text}");
+    assert!(line(&text, "stopped").is_some() && line(&text, "routed").is_some(), "{text}");
 }

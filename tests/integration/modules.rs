@@ -78,3 +78,21 @@ fn the_front_page_lists_the_modules_in_the_same_order() {
     let listed: Vec<_> = row.captures_iter(&read("src/lib.rs")).map(|found| found[1].to_owned()).collect();
     assert_eq!(listed, order());
 }
+
+#[test]
+fn every_file_that_the_architecture_names_exists() {
+    let text = read("ARCHITECTURE.md");
+    let named =
+        Regex::new(r"`((?:src|tests|conf|compose|benchmarks)/[\w./-]*|[\w/]+\.(?:rs|js|json))`").unwrap();
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src"), &mut files);
+    let missing: Vec<_> = named
+        .captures_iter(&text)
+        .map(|found| found[1].to_owned())
+        .filter(|name| !Path::new(ROOT).join(name).exists())
+        // Without its folder where the paragraph names that.
+        .filter(|name| !files.iter().any(|file| file.ends_with(name)))
+        .filter(|name| !Path::new(ROOT).join("src/admin/dashboard").join(name).exists())
+        .collect();
+    assert!(missing.is_empty(), "ARCHITECTURE.md names files that do not exist: {missing:?}");
+}

@@ -189,7 +189,8 @@ fn afresh(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Ins
     pool_state
 }
 
-/// Who is chosen is up, or too few are; who stands in is up, and of a higher tier; and a backup is chosen only if no primary is up.
+/// A chosen backend is up, or the pool is in panic; one of the standby tier is up, and of a higher tier; a backup is
+/// chosen only if no primary is up.
 fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseError> {
     let snapshot = PoolSnapshot::new(config, members, None);
     let in_use = |member: &&Member| member.weight > 0 && member.state == BackendState::Up;
@@ -197,7 +198,7 @@ fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseE
     for random in 0..4 {
         let Some(chosen) = snapshot.choose(&PickArgs { random, client: random, ..PickArgs::default() })
         else {
-            prop_assert!(lowest.is_none(), "one is up, and nobody is chosen");
+            prop_assert!(lowest.is_none(), "one is up, and none is chosen");
             return Ok(());
         };
         let member = members.iter().find(|member| member.backend.key == chosen.backend.key).unwrap();

@@ -165,7 +165,7 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
     assert_eq!(states(&pool_state), both);
     up(&mut pool_state, "10.0.0.2:5000", now);
     assert_eq!(states(&pool_state), [("10.0.0.2:5000".into(), BackendState::Up)]);
-    // Nobody is waited for without end.
+    // The wait for successors is bounded.
     pool_state.on(Input::Reconfigured(Box::new(dns_pool(true))), now);
     assert_eq!(pool_state.deadline(now), Some(now + SUCCESSION));
     pool_state.on(Input::Tick, now + SUCCESSION);
@@ -247,7 +247,7 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
     assert!(old.directive().is_some_and(|directive| directive.reason == CloseReason::BackendLeft));
     assert!(effects.iter().any(|e| matches!(e, Effect::Check(backend) if &*backend.name == "b.net")));
     assert_eq!(pool_state.members()[1].backend.load.open(), 0, "it inherits nothing");
-    // A late result of the old one's check is nobody's.
+    // A late result of the old one's check has no effect.
     pool_state.on(Input::Checked(old.key, 0, Ok(())), now);
     assert_eq!(states(&pool_state)[1].1, BackendState::Joining);
     drop(lease);
@@ -385,9 +385,9 @@ fn happening() -> impl Strategy<Value = Happening> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whatever happens, in whatever order: no two live backends have one address; who is up was found and, where
-    /// there are checks, has passed one; who has left and has no connection is gone; each effect tells the truth;
-    /// and when the world is quiet, exactly those are left that the last good answer had.
+    /// For any sequence of inputs: no two live backends have one address; a backend that is up was found and, where
+    /// there are checks, has passed one; one that has left and has no connection is gone; each effect tells the truth;
+    /// and without further inputs, exactly the backends of the last good answer remain.
     #[test]
     fn any_sequence_of_events_leaves_a_pool_state_that_is_right(happenings in proptest::collection::vec(happening(), 1..60)) {
         let mut now = Instant::now();
