@@ -61,12 +61,12 @@ impl History {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct HistoryCount {
     active: u64,
-    totals: Totals,
+    totals: HistoryTotals,
 }
 
 /// Connections, bytes in and out; of a pool also failures that were retried, client-visible failures, and connections
 /// that reached no backend.
-type Totals = [u64; 6];
+type HistoryTotals = [u64; 6];
 /// The totals that a listener or a backend has.
 const OF_ALL: usize = 3;
 

@@ -16,22 +16,22 @@ pub(super) struct Places {
     limit: usize,
     /// Requests at once that may have an answer of any length.
     long: usize,
-    taken: Mutex<Vec<Arc<Connection>>>,
+    taken: Mutex<Vec<Arc<AdminConnection>>>,
     freed: Notify,
     /// Held by the request whose turn is next.
     next: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
-struct Connection {
-    phase: Mutex<Phase>,
+struct AdminConnection {
+    phase: Mutex<RequestPhase>,
     /// Whether the client does not read what is written.
     blocked: Arc<AtomicBool>,
     told: Notify,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum RequestPhase {
     /// For the head of a request, since this time.
     WaitingForHead(Instant),
     /// For the rest of its body; the time at which the wait for its head began.
@@ -62,13 +62,13 @@ impl Places {
         let mut taken = self.taken();
         if taken.len() >= self.limit {
             let waits = |phase| match phase {
-                Phase::WaitingForHead(since) | Phase::WaitingForBody(since) => Some(since),
-                Phase::Answered | Phase::GivesWay => None,
+                RequestPhase::WaitingForHead(since) | RequestPhase::WaitingForBody(since) => Some(since),
+                RequestPhase::Answered | RequestPhase::GivesWay => None,
             };
             give_way(&mut taken, None, waits)?;
         }
-        let connection = Arc::new(Connection {
-            phase: Mutex::new(Phase::WaitingForHead(Instant::now())),
+        let connection = Arc::new(AdminConnection {
+            phase: Mutex::new(RequestPhase::WaitingForHead(Instant::now())),
             blocked: Arc::default(),
             told: Notify::new(),
         });
@@ -94,16 +94,16 @@ impl Places {
         self.taken().len() >= self.limit
     }
 
-    fn taken(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+    fn taken(&self) -> MutexGuard<'_, Vec<Arc<AdminConnection>>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Takes the place of the connection that `waits` longest, if there is one.
 fn give_way(
-    taken: &mut Vec<Arc<Connection>>,
-    but: Option<&Arc<Connection>>,
-    waits: impl Fn(Phase) -> Option<Instant>,
+    taken: &mut Vec<Arc<AdminConnection>>,
+    but: Option<&Arc<AdminConnection>>,
+    waits: impl Fn(RequestPhase) -> Option<Instant>,
 ) -> Option<()> {
     let candidates = taken.iter().enumerate();
     let candidates = candidates.filter(|(_, connection)| but.is_none_or(|but| !Arc::ptr_eq(but, connection)));
@@ -113,13 +113,13 @@ fn give_way(
         .min()?
         .1;
     let connection = taken.swap_remove(oldest);
-    *connection.phase() = Phase::GivesWay;
+    *connection.phase() = RequestPhase::GivesWay;
     connection.told.notify_one();
     Some(())
 }
 
-impl Connection {
-    fn phase(&self) -> MutexGuard<'_, Phase> {
+impl AdminConnection {
+    fn phase(&self) -> MutexGuard<'_, RequestPhase> {
         self.phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,7 +129,7 @@ impl Connection {
     }
 
     fn has_request(&self) -> bool {
-        self.is_blocked() || matches!(*self.phase(), Phase::WaitingForBody(_) | Phase::Answered)
+        self.is_blocked() || matches!(*self.phase(), RequestPhase::WaitingForBody(_) | RequestPhase::Answered)
     }
 }
 
@@ -137,14 +137,14 @@ impl Connection {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    connection: Arc<Connection>,
+    connection: Arc<AdminConnection>,
 }
 
 /// The handle of a connection's place for its requests.
 #[derive(Clone, Debug)]
 pub(super) struct Turns {
     places: Arc<Places>,
-    connection: Arc<Connection>,
+    connection: Arc<AdminConnection>,
 }
 
 impl Place {
@@ -165,7 +165,7 @@ impl Place {
 
     /// Whether another connection has taken the place and no request has arrived since.
     pub(super) fn gives_way(&self) -> bool {
-        *self.connection.phase() == Phase::GivesWay
+        *self.connection.phase() == RequestPhase::GivesWay
     }
 }
 
@@ -182,13 +182,13 @@ impl Turns {
         let mut taken = self.places.taken();
         {
             let mut phase = self.connection.phase();
-            if *phase == Phase::GivesWay {
+            if *phase == RequestPhase::GivesWay {
                 taken.push(Arc::clone(&self.connection)); // exceeds the limit by one until it is answered
             }
             *phase = match *phase {
-                Phase::WaitingForHead(since) if !is_whole => Phase::WaitingForBody(since),
-                Phase::GivesWay if !is_whole => Phase::WaitingForBody(Instant::now()),
-                _ => Phase::Answered,
+                RequestPhase::WaitingForHead(since) if !is_whole => RequestPhase::WaitingForBody(since),
+                RequestPhase::GivesWay if !is_whole => RequestPhase::WaitingForBody(Instant::now()),
+                _ => RequestPhase::Answered,
             };
         }
         if taken.iter().filter(|connection| connection.has_request()).count() <= self.places.long {
@@ -196,7 +196,7 @@ impl Turns {
         }
         // A request with a missing body gives way to a complete request.
         let waits = |phase| match phase {
-            Phase::WaitingForBody(since) => Some(since),
+            RequestPhase::WaitingForBody(since) => Some(since),
             _ => None,
         };
         match give_way(&mut taken, Some(&self.connection), waits) {
@@ -215,16 +215,16 @@ impl Turns {
     /// The request is complete, or the rest is not needed for the answer.
     pub(super) fn received(&self) {
         let mut phase = self.connection.phase();
-        if *phase != Phase::GivesWay {
-            *phase = Phase::Answered;
+        if *phase != RequestPhase::GivesWay {
+            *phase = RequestPhase::Answered;
         }
     }
 
     /// The answer is complete. It counts as sent when the connection is no longer blocked.
     pub(super) fn answered(&self) {
         let mut phase = self.connection.phase();
-        if *phase != Phase::GivesWay {
-            *phase = Phase::WaitingForHead(Instant::now());
+        if *phase != RequestPhase::GivesWay {
+            *phase = RequestPhase::WaitingForHead(Instant::now());
         }
     }
 }

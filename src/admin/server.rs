@@ -19,8 +19,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -62,7 +62,7 @@ const BREATHER: Duration = Duration::from_millis(200);
 /// A server that has its address and is not serving yet.
 #[derive(Debug)]
 pub struct Bound {
-    listener: Listener,
+    listener: AdminListener,
     /// Its address, with the port that the kernel chose if it was left to it.
     pub address: BindAddress,
     header_time: Duration,
@@ -72,7 +72,7 @@ pub struct Bound {
 }
 
 #[derive(Debug)]
-enum Listener {
+enum AdminListener {
     Tcp(TcpListener),
     Unix(UnixListener, UnixSocket),
 }
@@ -84,12 +84,12 @@ impl Bound {
             BindAddress::Tcp(wanted) => {
                 let listener = TcpListener::bind(wanted).await?;
                 let address = BindAddress::Tcp(listener.local_addr()?);
-                (Listener::Tcp(listener), address)
+                (AdminListener::Tcp(listener), address)
             }
             BindAddress::Unix(path) => {
                 let socket = UnixSocket::bind(path, mode)?;
                 let listener = UnixListener::from_std(socket.listener()?)?;
-                (Listener::Unix(listener, socket), address.clone())
+                (AdminListener::Unix(listener, socket), address.clone())
             }
         };
         Ok(Self {
@@ -120,7 +120,7 @@ impl Bound {
             .header_read_timeout(self.header_time)
             .max_headers(HEADERS)
             .max_buf_size(HEADER);
-        let serve = |stream: Box<dyn Stream>, peer: Peer, ends: Option<Ends>, place: Place| {
+        let serve = |stream: Either<TcpStream, UnixStream>, peer: Peer, ends: Option<Ends>, place: Place| {
             let framings = Framings::default();
             let stream = Watched::new(stream, framings.clone());
             let io = TokioIo::new(Patience::new(stream, self.write_time, place.blocked()));
@@ -158,7 +158,7 @@ impl Bound {
                 }
             }
         }
-        if let Listener::Unix(_, socket) = &self.listener {
+        if let AdminListener::Unix(_, socket) = &self.listener {
             socket.remove();
         }
         let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
@@ -202,20 +202,16 @@ async fn in_time([limit, slow_limit]: [Duration; 2], request: Request, next: Nex
     })
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-async fn accept(listener: &Listener) -> io::Result<(Box<dyn Stream>, Peer, Option<Ends>)> {
+async fn accept(listener: &AdminListener) -> io::Result<(Either<TcpStream, UnixStream>, Peer, Option<Ends>)> {
     Ok(match listener {
-        Listener::Tcp(listener) => {
+        AdminListener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
             // It only saves memory: on a kernel without this option the server works as well.
             let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
             let ends = Ends { peer: address, local: stream.local_addr()? };
-            (Box::new(stream), Peer::Tcp(address), Some(ends))
+            (Either::Left(stream), Peer::Tcp(address), Some(ends))
         }
-        Listener::Unix(listener, _) => (Box::new(listener.accept().await?.0), Peer::Unix, None),
+        AdminListener::Unix(listener, _) => (Either::Right(listener.accept().await?.0), Peer::Unix, None),
     })
 }
 

@@ -32,7 +32,7 @@ pub(super) struct StoryArgs {
 
 /// What the server tells.
 #[derive(Debug, Deserialize)]
-pub(super) struct Story {
+pub(super) struct WhyReply {
     #[serde(default)]
     about: String,
     sentences: Vec<Sentence>,
@@ -52,7 +52,7 @@ struct Sentence {
     text: String,
 }
 
-impl Story {
+impl WhyReply {
     /// A line for what it is about, and one for each sentence, with its time of day (UTC) if it has one; an empty one
     /// before each connection.
     pub(super) fn lines(&self) -> Vec<String> {
@@ -119,7 +119,7 @@ fn tell(remote: &Remote, text: &str, json: bool) -> Result<Exit, Failure> {
     if json {
         return print_json(text);
     }
-    let story: Story = remote.read(text)?;
+    let story: WhyReply = remote.read(text)?;
     print(&(story.lines().join("\n") + "\n"))
 }
 
@@ -130,9 +130,9 @@ mod tests {
     #[test]
     fn a_story_is_told_line_by_line() {
         let text = r#"{"about": "a of web", "sentences": [{"at": 60.0, "text": "it joined"}, {"at": null, "text": "It is up\u001b."}]}"#;
-        let story: Story = serde_json::from_str(text).unwrap();
+        let story: WhyReply = serde_json::from_str(text).unwrap();
         assert_eq!(story.lines(), ["a of web", "00:01:00  it joined", "It is up ."]);
-        let story: Story = serde_json::from_str(r#"{"sentences": []}"#).unwrap();
+        let story: WhyReply = serde_json::from_str(r#"{"sentences": []}"#).unwrap();
         assert!(story.lines().is_empty());
     }
 }

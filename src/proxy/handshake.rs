@@ -33,7 +33,7 @@ impl Handshakes {
             return Ok(stream);
         }
         let stream = Rc::new(sockets::begin_connect(address, true)?);
-        let entry = Entry::new(self, address, &stream);
+        let entry = DelayedHandshake::new(self, address, &stream);
         let connected = sockets::connected(&stream, address).await;
         drop(entry);
         connected?;
@@ -53,12 +53,12 @@ impl Handshakes {
 }
 
 /// A handshake's entry, removed on drop.
-struct Entry<'a> {
+struct DelayedHandshake<'a> {
     handshakes: &'a Handshakes,
     key: Key,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> DelayedHandshake<'a> {
     fn new(handshakes: &'a Handshakes, address: SocketAddr, stream: &Rc<TcpStream>) -> Self {
         let number = handshakes.begun.get();
         handshakes.begun.set(number.wrapping_add(1));
@@ -67,7 +67,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-impl Drop for Entry<'_> {
+impl Drop for DelayedHandshake<'_> {
     fn drop(&mut self) {
         self.handshakes.delayed.borrow_mut().remove(&self.key);
     }

@@ -55,10 +55,10 @@ impl Table {
         self.open.borrow().len()
     }
 
-    /// The age of the oldest open connection.
-    pub fn oldest(&self) -> Option<Duration> {
+    /// The age at `now` of the oldest open connection.
+    pub fn oldest(&self, now: Moment) -> Option<Duration> {
         let oldest = self.open.borrow().iter().map(|(_, progress)| progress.accepted).min();
-        oldest.map(Moment::elapsed)
+        oldest.map(|accepted| accepted.until(now))
     }
 
     /// The open connections that match `which`, at most `limit`, oldest first, and how many match.

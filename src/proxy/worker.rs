@@ -13,6 +13,7 @@ use tracing::error;
 
 use super::accept::{self, Closing, Socket};
 use super::admit::Limit;
+use super::clock::Moment;
 use super::context::{Shared, WorkerContext};
 use super::listener::Listener;
 use super::open::Open;
@@ -30,48 +31,48 @@ pub struct Worker {
 
 /// Lists and closes a worker's connections, from any thread.
 #[derive(Clone, Debug)]
-pub struct WorkerHandle(mpsc::UnboundedSender<Command>);
+pub struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
 impl WorkerHandle {
     /// How many connections it has.
     pub async fn report(&self) -> Report {
-        self.ask(Command::Report).await.unwrap_or_default()
+        self.ask(WorkerCommand::Report).await.unwrap_or_default()
     }
 
     /// The open connections that match `which`, at most `limit`, oldest first, and how many match.
     pub async fn connections(&self, which: Which, limit: usize) -> (Vec<Open>, usize) {
-        self.ask(|answer| Command::List(which, limit, answer)).await.unwrap_or_default()
+        self.ask(|answer| WorkerCommand::List(which, limit, answer)).await.unwrap_or_default()
     }
 
     /// The open connections that match `whose`, at most `limit`.
     pub async fn find(&self, whose: Whose, limit: usize) -> Vec<Open> {
-        self.ask(|answer| Command::Find(whose, limit, answer)).await.unwrap_or_default()
+        self.ask(|answer| WorkerCommand::Find(whose, limit, answer)).await.unwrap_or_default()
     }
 
     /// Closes the connection `conn`; returns its last state, if this worker has it.
     pub async fn close(&self, conn: u64, request: CloseRequest) -> Option<Open> {
-        self.ask(|answer| Command::Close(conn, request, answer)).await.flatten()
+        self.ask(|answer| WorkerCommand::Close(conn, request, answer)).await.flatten()
     }
 
     /// Closes all connections.
     pub fn close_all(&self, request: CloseRequest) {
-        self.send(Command::CloseAll(request));
+        self.send(WorkerCommand::CloseAll(request));
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> WorkerCommand) -> Option<T> {
         let (answer, answered) = oneshot::channel();
         self.send(command(answer));
         answered.await.ok()
     }
 
-    fn send(&self, command: Command) {
+    fn send(&self, command: WorkerCommand) {
         // It fails only after the worker's end.
         let _ = self.0.send(command);
     }
 }
 
 #[derive(Debug)]
-enum Command {
+enum WorkerCommand {
     Accept { socket: Socket, listener: Arc<Listener>, closing: Closing, closed: oneshot::Sender<()> },
     Report(oneshot::Sender<Report>),
     List(Which, usize, oneshot::Sender<(Vec<Open>, usize)>),
@@ -129,7 +130,7 @@ impl Worker {
     ) -> oneshot::Receiver<()> {
         let (closed, when_closed) = oneshot::channel();
         let (listener, closing) = (Arc::clone(listener), closing.clone());
-        self.handle.send(Command::Accept { socket, listener, closing, closed });
+        self.handle.send(WorkerCommand::Accept { socket, listener, closing, closed });
         when_closed
     }
 
@@ -142,7 +143,7 @@ impl Worker {
 impl Drop for Worker {
     /// Stops the thread, which cuts its open connections off.
     fn drop(&mut self) {
-        self.handle.send(Command::Stop);
+        self.handle.send(WorkerCommand::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -155,7 +156,7 @@ async fn run(
     limit: Arc<Limit>,
     busy_poll: Option<Duration>,
     shared: Arc<Shared>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
+    mut commands: mpsc::UnboundedReceiver<WorkerCommand>,
 ) {
     let context = Rc::new(WorkerContext::new(index, workers, limit, shared));
     let table = &context.table;
@@ -166,7 +167,7 @@ async fn run(
     }
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Accept { socket, listener, closing, closed } => {
+            WorkerCommand::Accept { socket, listener, closing, closed } => {
                 let context = Rc::clone(&context);
                 tokio::task::spawn_local(async move {
                     let name = Arc::clone(&listener.name);
@@ -176,20 +177,20 @@ async fn run(
                     let _ = closed.send(());
                 });
             }
-            Command::Report(answer) => {
-                let _ = answer.send(Report { open: table.open(), oldest: table.oldest() });
+            WorkerCommand::Report(answer) => {
+                let _ = answer.send(Report { open: table.open(), oldest: table.oldest(Moment::now()) });
             }
-            Command::List(which, limit, answer) => {
+            WorkerCommand::List(which, limit, answer) => {
                 let _ = answer.send(table.list(&which, limit));
             }
-            Command::Find(whose, limit, answer) => {
+            WorkerCommand::Find(whose, limit, answer) => {
                 let _ = answer.send(table.find(whose, limit));
             }
-            Command::Close(conn, request, answer) => {
+            WorkerCommand::Close(conn, request, answer) => {
                 let _ = answer.send(table.close(conn, request));
             }
-            Command::CloseAll(request) => table.close_all(request),
-            Command::Stop => break,
+            WorkerCommand::CloseAll(request) => table.close_all(request),
+            WorkerCommand::Stop => break,
         }
     }
 }

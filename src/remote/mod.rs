@@ -13,9 +13,9 @@ use hyper::{Method, Request, Response, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_util::either::Either;
 
 pub use address::Address;
 pub use error::Error;
@@ -36,10 +36,6 @@ pub struct Remote {
     connect: Duration,
     answer: Duration,
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Remote {
     /// The one that has its admin server there.
@@ -167,18 +163,20 @@ impl Remote {
     }
 
     /// A connection, and the Host header: the server's address, as it refuses changes under a name.
-    async fn open(&self) -> std::io::Result<(Box<dyn Stream>, String)> {
+    async fn open(&self) -> std::io::Result<(Either<TcpStream, UnixStream>, String)> {
         match &self.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
-                Ok((Box::new(stream), address.to_string()))
+                Ok((Either::Left(stream), address.to_string()))
             }
             Address::Name(name) => {
                 let stream = TcpStream::connect(name).await?;
                 let host = stream.peer_addr()?.to_string();
-                Ok((Box::new(stream), host))
+                Ok((Either::Left(stream), host))
             }
-            Address::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), "localhost".to_owned())),
+            Address::Unix(path) => {
+                Ok((Either::Right(UnixStream::connect(path).await?), "localhost".to_owned()))
+            }
         }
     }
 

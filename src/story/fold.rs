@@ -28,7 +28,7 @@ const AFTER: Duration = Duration::from_secs(5);
 
 /// A story.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Story {
+pub struct FoldedStory {
     /// Its sentences, in the order of what they tell of.
     pub sentences: Vec<Told>,
     /// Everything together.
@@ -65,14 +65,14 @@ pub struct Totals {
 }
 
 /// Tells what happened, of events and samples in the order of their times.
-pub fn tell(events: &[Entry], samples: &[(SystemTime, Sample)]) -> Story {
+pub fn tell(events: &[Entry], samples: &[(SystemTime, Sample)]) -> FoldedStory {
     let mut groups = at_once(together(events));
     let alone = spread(&mut groups, samples);
     let pools: BTreeSet<_> = events.iter().filter_map(|entry| entry.event.pool()).collect();
     let mut told: Vec<Told> = groups.iter().filter_map(|group| group.told(pools.len() > 1)).collect();
     told.extend(alone);
     told.sort_by_key(|told| told.sentence.at);
-    Story { sentences: told, totals: totals(events, samples) }
+    FoldedStory { sentences: told, totals: totals(events, samples) }
 }
 
 fn totals(events: &[Entry], samples: &[(SystemTime, Sample)]) -> Totals {
@@ -400,7 +400,7 @@ fn beside<'a>(
 }
 
 /// What there is to say of a time in which nothing happened, or of all of it.
-pub fn summary(story: &Story) -> String {
+pub fn summary(story: &FoldedStory) -> String {
     let Totals { connections, retried, seen, state_changes, .. } = story.totals;
     let mut words = vec![format!("{} routed", count(connections, "connection"))];
     words.push(match (retried, seen) {

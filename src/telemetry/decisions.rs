@@ -175,7 +175,7 @@ impl Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
     /// Those clients'.
-    Clients(Clients),
+    Clients(ClientFilter),
     /// The one of that number.
     Conn(u64),
 }
@@ -193,9 +193,9 @@ impl Whose {
 impl fmt::Display for Whose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Clients(Clients::At(ip)) => ip.fmt(f),
-            Self::Clients(Clients::One(address)) => address.fmt(f),
-            Self::Clients(Clients::Unix) => f.write_str("clients over Unix sockets"),
+            Self::Clients(ClientFilter::At(ip)) => ip.fmt(f),
+            Self::Clients(ClientFilter::One(address)) => address.fmt(f),
+            Self::Clients(ClientFilter::Unix) => f.write_str("clients over Unix sockets"),
             Self::Conn(conn) => write!(f, "connection {conn}"),
         }
     }
@@ -209,7 +209,7 @@ pub struct Which {
     /// Their backend.
     pub backend: Option<WhichBackend>,
     /// Their client.
-    pub client: Option<Clients>,
+    pub client: Option<ClientFilter>,
 }
 
 impl Which {
@@ -244,7 +244,7 @@ impl WhichBackend {
 
 /// Which clients are requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clients {
+pub enum ClientFilter {
     /// All at that address.
     At(IpAddr),
     /// The one at that address and port.
@@ -253,7 +253,7 @@ pub enum Clients {
     Unix,
 }
 
-impl Clients {
+impl ClientFilter {
     fn has(self, client: Client) -> bool {
         match (self, client) {
             (Self::At(ip), Client::Tcp(address)) => ip == address.ip(),
@@ -264,7 +264,7 @@ impl Clients {
     }
 }
 
-impl FromStr for Clients {
+impl FromStr for ClientFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -332,7 +332,7 @@ mod tests {
         assert!(which("", "", "unix").has("web", None, Client::Unix));
         assert!(!which("", "a", "").has("web", None, Client::Unix));
         for wrong in ["", "somebody", "10.0.0.0/8", "10.0.0.1:", "10.0.0.1:99999"] {
-            assert!(wrong.parse::<Clients>().is_err(), "{wrong}");
+            assert!(wrong.parse::<ClientFilter>().is_err(), "{wrong}");
         }
     }
 }

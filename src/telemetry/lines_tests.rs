@@ -61,10 +61,10 @@ impl Place for Disk {
     }
 }
 
-type Told = Arc<Mutex<Vec<String>>>;
+type WrittenLines = Arc<Mutex<Vec<String>>>;
 
-fn lines() -> (Lines<Disk>, Disk, Told) {
-    let (disk, told) = (Disk::default(), Told::default());
+fn lines() -> (Lines<Disk>, Disk, WrittenLines) {
+    let (disk, told) = (Disk::default(), WrittenLines::default());
     let theirs = Arc::clone(&told);
     let tell = move |news: News| theirs.lock().unwrap().push(format!("{news:?}"));
     let condition = Box::leak(Box::default());

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::backend::Backend;
 use crate::support::dns::Dns;
 use crate::support::network::is_inside;
-use crate::support::{Lb, PATIENCE, eventually, free_port, http_get};
+use crate::support::{Lb, PATIENCE, address_of_this_machine, eventually, free_port, http_get};
 use pointsman::cli::demo::zone::ServiceRecord;
 use serde_json::json;
 
@@ -109,16 +109,8 @@ fn an_operator_cannot_add_an_own_address() {
     let (listener, admin) = (local(lb.address("l")), local(lb.admin()));
     let mut tried = vec![(listener, "own_listener"), (admin, "own_admin")];
     // An unspecified address means every address of this machine.
-    let outside = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
-        socket.connect("192.0.2.1:9")?; // sends nothing
-        socket.local_addr()
-    });
-    match outside {
-        Ok(outside) => tried.push((SocketAddr::new(outside.ip(), listener.port()), "own_listener")),
-        Err(_) => crate::support::skip(
-            "POINTSMAN_REQUIRE_TOOLS",
-            "this machine has no address but loopback (give it a route to 192.0.2.1)",
-        ),
+    if let Some(outside) = address_of_this_machine() {
+        tried.push((SocketAddr::new(outside, listener.port()), "own_listener"));
     }
     for (address, code) in tried {
         let (status, body) =

@@ -183,9 +183,9 @@ fn without_a_terminal_top_suggests_json_which_needs_none() {
 }
 
 /// A child that is killed with the test.
-struct Running(Child);
+struct TopProcess(Child);
 
-impl Drop for Running {
+impl Drop for TopProcess {
     fn drop(&mut self) {
         end_child(&mut self.0);
     }
@@ -202,7 +202,7 @@ fn a_silent_stream_is_closed_before_a_reconnect() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let _top = Running(top);
+    let _top = TopProcess(top);
     let (mut stream, _) = accept_within(&server);
     // All later connections are refused.
     drop(server);

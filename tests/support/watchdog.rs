@@ -15,7 +15,7 @@ const MARGIN: Duration = Duration::from_secs(60);
 const FAILED: i32 = 101;
 
 /// The state of a running test.
-struct Entry {
+struct RunningTest {
     began: Instant,
     /// Its deadline.
     end: Instant,
@@ -23,7 +23,7 @@ struct Entry {
     last: String,
 }
 
-static RUNNING: Mutex<BTreeMap<String, Entry>> = Mutex::new(BTreeMap::new());
+static RUNNING: Mutex<BTreeMap<String, RunningTest>> = Mutex::new(BTreeMap::new());
 
 /// Removes a test when its thread ends.
 struct Registration(String);
@@ -69,14 +69,14 @@ pub fn allow(limit: Duration) {
 }
 
 #[track_caller]
-fn note_with(what: &str, change: impl FnOnce(&mut Entry)) {
+fn note_with(what: &str, change: impl FnOnce(&mut RunningTest)) {
     let last = format!("{what} ({})", Location::caller());
     // The thread-local is gone once the thread ends.
     let _ = REGISTRATION.try_with(|test| {
         let Some(Registration(test)) = test else { return };
         let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        let new = || Entry { began: now, end: now + LIMIT, last: String::new() };
+        let new = || RunningTest { began: now, end: now + LIMIT, last: String::new() };
         let entry = running.entry(test.clone()).or_insert_with(new);
         entry.last = last;
         // With `--test-threads=1` all tests run in one thread, whose name does not identify the test.

@@ -39,7 +39,7 @@ pub(super) struct Environment {
 
 /// A change to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BackendChange {
+pub(super) enum DemoChange {
     /// Its process is killed; DNS keeps its address.
     Kill,
     /// It is started again.
@@ -75,21 +75,21 @@ impl Environment {
     }
 
     /// Changes the backend `name`. Returns the number of requests that this broke.
-    pub(super) async fn apply(&mut self, name: &str, change: BackendChange) -> io::Result<usize> {
+    pub(super) async fn apply(&mut self, name: &str, change: DemoChange) -> io::Result<usize> {
         let Some(index) = self.backends.iter().position(|backend| backend.name() == name) else {
             return Ok(0);
         };
         let backend = &mut self.backends[index];
         match change {
-            BackendChange::Kill => return Ok(backend.kill().await),
-            BackendChange::Restart => backend.start().await?,
-            BackendChange::SlowDown(time) => backend.set_response_time(time),
-            BackendChange::Recover => backend.set_response_time(BACKENDS[index].1),
-            BackendChange::Join => {
+            DemoChange::Kill => return Ok(backend.kill().await),
+            DemoChange::Restart => backend.start().await?,
+            DemoChange::SlowDown(time) => backend.set_response_time(time),
+            DemoChange::Recover => backend.set_response_time(BACKENDS[index].1),
+            DemoChange::Join => {
                 backend.start().await?;
                 self.zone.add(SERVICE, backend.ip());
             }
-            BackendChange::Leave => self.zone.remove(SERVICE, backend.ip()),
+            DemoChange::Leave => self.zone.remove(SERVICE, backend.ip()),
         }
         Ok(0)
     }
@@ -140,14 +140,14 @@ mod tests {
         let d = SocketAddr::new(ip(3), environment.port);
         connect(b).await.unwrap();
         assert!(connect(d).await.is_err());
-        environment.apply("b", BackendChange::Kill).await.unwrap();
+        environment.apply("b", DemoChange::Kill).await.unwrap();
         assert!(connect(b).await.is_err());
-        environment.apply("b", BackendChange::Restart).await.unwrap();
+        environment.apply("b", DemoChange::Restart).await.unwrap();
         connect(b).await.unwrap();
-        environment.apply("d", BackendChange::Join).await.unwrap();
+        environment.apply("d", DemoChange::Join).await.unwrap();
         connect(d).await.unwrap();
-        environment.apply("d", BackendChange::Leave).await.unwrap();
-        environment.apply("d", BackendChange::Kill).await.unwrap();
-        environment.apply("d", BackendChange::Join).await.unwrap();
+        environment.apply("d", DemoChange::Leave).await.unwrap();
+        environment.apply("d", DemoChange::Kill).await.unwrap();
+        environment.apply("d", DemoChange::Join).await.unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::environment::BackendChange;
+use super::environment::DemoChange;
 
 /// One step of the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub(super) struct ScriptStep {
     pub(super) at: u64,
     /// The name of the backend.
     pub(super) backend: &'static str,
-    pub(super) change: BackendChange,
+    pub(super) change: DemoChange,
     /// A sentence that says what to watch.
     pub(super) text: &'static str,
 }
@@ -21,38 +21,38 @@ pub(super) const SCRIPT: [ScriptStep; 7] = [
     ScriptStep {
         at: 4,
         backend: "b",
-        change: BackendChange::Kill,
+        change: DemoChange::Kill,
         text: "b is killed: its connections are retried on another backend, and soon its checks take it out",
     },
     ScriptStep {
         at: 10,
         backend: "b",
-        change: BackendChange::Restart,
+        change: DemoChange::Restart,
         text: "b is started again: after two passed checks it is back in rotation",
     },
     ScriptStep {
         at: 14,
         backend: "c",
-        change: BackendChange::SlowDown(Duration::from_millis(250)),
+        change: DemoChange::SlowDown(Duration::from_millis(250)),
         text: "c slows down: round-robin ignores that (try `demo --balance least-connections`)",
     },
-    ScriptStep { at: 19, backend: "c", change: BackendChange::Recover, text: "c is as fast as before" },
+    ScriptStep { at: 19, backend: "c", change: DemoChange::Recover, text: "c is as fast as before" },
     ScriptStep {
         at: 21,
         backend: "d",
-        change: BackendChange::Join,
+        change: DemoChange::Join,
         text: "d is started and appears in DNS: after one passed check it is in rotation",
     },
     ScriptStep {
         at: 26,
         backend: "d",
-        change: BackendChange::Leave,
+        change: DemoChange::Leave,
         text: "d vanishes from DNS: no new connections; existing ones finish",
     },
     ScriptStep {
         at: 29,
         backend: "d",
-        change: BackendChange::Kill,
+        change: DemoChange::Kill,
         text: "d is stopped; the script starts over",
     },
 ];
@@ -84,9 +84,9 @@ mod tests {
                 (None, None) => true,
                 (Some(first), Some(last)) => matches!(
                     (first, last),
-                    (BackendChange::Kill, BackendChange::Restart)
-                        | (BackendChange::SlowDown(_), BackendChange::Recover)
-                        | (BackendChange::Join, BackendChange::Kill)
+                    (DemoChange::Kill, DemoChange::Restart)
+                        | (DemoChange::SlowDown(_), DemoChange::Recover)
+                        | (DemoChange::Join, DemoChange::Kill)
                 ),
                 _ => false,
             };

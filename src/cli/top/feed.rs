@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::world::{InstanceNews, Sentence};
+use super::world::{InstanceNews, TimedSentence};
 use crate::api::{Hello, HistoryReply, PoolTrack, path};
 use crate::cli::{Exit, Failure, print_on, terminal};
 use crate::remote::{Error, Event, Remote};
@@ -69,7 +69,7 @@ async fn follow(
 fn read(remote: &Remote, event: &Event) -> Result<Option<InstanceNews>, Error> {
     #[derive(Deserialize)]
     struct Decisions {
-        decisions: Vec<Sentence>,
+        decisions: Vec<TimedSentence>,
     }
     Ok(match &*event.kind {
         "status" => Some(InstanceNews::Status(Box::new(remote.read(&event.data)?))),
@@ -83,12 +83,12 @@ fn read(remote: &Remote, event: &Event) -> Result<Option<InstanceNews>, Error> {
 async fn journal(remote: &Remote, latest: u64) -> Vec<InstanceNews> {
     #[derive(Deserialize)]
     struct Journal {
-        events: Vec<Sentence>,
+        events: Vec<TimedSentence>,
     }
     let after = latest.saturating_sub(EVENTS_BEFORE);
     let journal =
         remote.get::<Journal>(&format!("{}?after={after}&limit={EVENTS_BEFORE}", path::JOURNAL)).await;
-    let old = |event: &Sentence| event.id <= latest;
+    let old = |event: &TimedSentence| event.id <= latest;
     journal
         .map(|journal| journal.events.into_iter().filter(old).map(InstanceNews::Event).collect())
         .unwrap_or_default()

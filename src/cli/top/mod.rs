@@ -21,7 +21,7 @@ use super::connections::{self, Connections};
 use super::instance::{RemoteArgs, block_on};
 use super::run::{self, Signals};
 use super::terminal::{self, Screen};
-use super::why::{self, Story};
+use super::why::{self, WhyReply};
 use super::{Exit, Failure};
 use crate::api::{BackendChange, BackendInfo};
 use crate::remote::{Error, Remote, encode};
@@ -155,7 +155,7 @@ async fn act(remote: &Remote, action: Action) -> Result<ActionResult, Error> {
             change(remote, &of, BackendChange { state: None, weight: Some(weight) }).await
         }
         Action::Why(of) => {
-            let story: Story = remote.get(&why::path(&of.pool, &of.address)).await?;
+            let story: WhyReply = remote.get(&why::path(&of.pool, &of.address)).await?;
             Ok(ActionResult::Told(terminal::clean(&format!("why {}/{}?", of.pool, of.name)), story.lines()))
         }
         Action::Connections(of) => {

@@ -25,9 +25,9 @@ pub(super) enum InstanceNews {
     /// The status of this second.
     Status(Box<StatusReply>),
     /// Decisions, the newest first.
-    Decisions(Vec<Sentence>),
+    Decisions(Vec<TimedSentence>),
     /// Something that happened.
-    Event(Sentence),
+    Event(TimedSentence),
     /// The rates of the last minutes: pool by pool, the oldest first.
     History(BTreeMap<String, Vec<f64>>),
 }
@@ -35,7 +35,7 @@ pub(super) enum InstanceNews {
 /// The sentence of an event or of a routing decision, and its time.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Sentence {
+pub(super) struct TimedSentence {
     /// The event's number.
     pub(super) id: u64,
     at: f64,
@@ -263,9 +263,9 @@ pub(super) mod tests {
             world.take(status(second, &[("web", &[("a", "up", second, 0)])]));
             let event = json!({"at": second, "sentence": "web/a has weight 1"});
             world.take(InstanceNews::Event(serde_json::from_value(event).unwrap()));
-            world.take(InstanceNews::Decisions(vec![Sentence {
+            world.take(InstanceNews::Decisions(vec![TimedSentence {
                 sentence: format!("#{second} "),
-                ..Sentence::default()
+                ..TimedSentence::default()
             }]));
         }
         assert_eq!((world.history("web").len(), world.counts.len()), (HISTORY, WINDOW));

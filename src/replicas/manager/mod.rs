@@ -31,13 +31,13 @@ use tasks::{Addition, TaskResult};
 /// The interval between evaluations of the load.
 const EVALUATE: Duration = Duration::from_millis(250);
 /// The names of all replicas after a command.
-type Reply = oneshot::Sender<Result<Vec<Arc<str>>, Refusal>>;
+type ReplicaReply = oneshot::Sender<Result<Vec<Arc<str>>, Refusal>>;
 
 /// A command to the task. `actor` is for the log.
 #[derive(Debug)]
 pub(super) enum ReplicaCommand {
-    Add { n: usize, names: Vec<String>, actor: Arc<str>, reply: Reply },
-    Remove { n: usize, names: Vec<String>, actor: Arc<str>, reply: Reply },
+    Add { n: usize, names: Vec<String>, actor: Arc<str>, reply: ReplicaReply },
+    Remove { n: usize, names: Vec<String>, actor: Arc<str>, reply: ReplicaReply },
     Reconfigure(Box<Replicas>, Duration),
 }
 

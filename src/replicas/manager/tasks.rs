@@ -12,7 +12,7 @@ use super::super::container_runtime::{ContainerRuntime, NotStarted};
 use super::super::fleet::FleetAction;
 use super::super::names::short_id;
 use super::super::removal::{self, Removal};
-use super::{Manager, Reply};
+use super::{Manager, ReplicaReply};
 use crate::api::ScaleDecision;
 
 /// What a background task has finished.
@@ -40,7 +40,7 @@ pub(super) struct Addition {
     started: Vec<(Arc<str>, Arc<str>)>,
     failure: Option<Refusal>,
     /// `None` for an addition by the scaler.
-    reply: Option<Reply>,
+    reply: Option<ReplicaReply>,
     decision: ScaleDecision,
 }
 
@@ -110,7 +110,7 @@ impl Manager {
     pub(super) fn begin_addition(
         &mut self,
         names: Vec<Arc<str>>,
-        reply: Option<Reply>,
+        reply: Option<ReplicaReply>,
         decision: ScaleDecision,
     ) {
         let Some(runtime) = self.runtime.clone() else { return };
