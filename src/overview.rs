@@ -10,20 +10,19 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::{BindAddress, Config};
-use crate::domain::CloseReason;
+use crate::domain::{CloseReason, ConnectionRecord};
 use crate::pool::Pool;
 use crate::proxy::admit::Limit;
 use crate::proxy::context::Shared;
 use crate::proxy::listener::Listener;
-use crate::proxy::open::Open;
 use crate::proxy::progress::CloseRequest;
 use crate::proxy::worker::WorkerHandle;
 use crate::replicas::Replicas;
 use crate::story::samples::{Counts, EVERY, PoolCounts, Samples};
 use crate::telemetry::ConnectError;
-use crate::telemetry::decisions::{Decision, Decisions, Which, Whose};
-use crate::telemetry::ends::Ends;
+use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 use crate::telemetry::journal::Journal;
+use crate::telemetry::records::Records;
 
 /// After a listing of connections the workers rest this many times as long as it took, so that requests for listings
 /// take at most a tenth of their time …
@@ -169,50 +168,54 @@ impl Overview {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    /// The last routing decisions, newest first, at most `limit`.
-    pub fn decisions(&self, limit: usize) -> Vec<Decision> {
-        self.decisions_of(&Which::default(), limit)
+    /// The connections that were routed or rejected last, newest first, at most `limit`.
+    pub fn decisions(&self, limit: usize) -> Vec<ConnectionRecord> {
+        self.decisions_of(&ConnectionFilter::default(), limit)
     }
 
-    /// The last routing decisions that match `which`, newest first, at most `limit`.
-    pub fn decisions_of(&self, which: &Which, limit: usize) -> Vec<Decision> {
-        Decisions::gather(&self.kept_decisions(), limit, |decision| decision.is_of(which))
+    /// The same of those that match `filter`.
+    pub fn decisions_of(&self, filter: &ConnectionFilter, limit: usize) -> Vec<ConnectionRecord> {
+        Records::gather(&self.routed(), limit, |record| filter.matches_record(record))
     }
 
-    /// Each worker's last decisions.
-    pub fn kept_decisions(&self) -> Vec<Decisions> {
-        self.workers.iter().map(|worker| worker.decisions.clone()).collect()
+    /// Each worker's connections that were routed or rejected last.
+    pub fn routed(&self) -> Vec<Records> {
+        self.workers.iter().map(|worker| worker.routed.clone()).collect()
     }
 
-    /// Each worker's last ended connections.
-    pub fn kept_ends(&self) -> Vec<Ends> {
-        self.workers.iter().map(|worker| worker.ends.clone()).collect()
+    /// Each worker's connections that ended last.
+    pub fn ended(&self) -> Vec<Records> {
+        self.workers.iter().map(|worker| worker.ended.clone()).collect()
     }
 
-    /// The open connections that match `which`, oldest first, at most `limit`, and how many match.
-    pub async fn connections(&self, which: &Which, limit: usize) -> (Vec<Open>, usize) {
-        let which = which.clone();
+    /// The open connections that match `filter`, oldest first, at most `limit`, and how many match.
+    pub async fn connections(
+        &self,
+        filter: &ConnectionFilter,
+        limit: usize,
+    ) -> (Vec<ConnectionRecord>, usize) {
+        let filter = filter.clone();
         let list = async move |handles: Vec<WorkerHandle>| {
             let (mut all, mut total) = (Vec::new(), 0);
             for handle in handles {
-                let (some, of) = handle.connections(which.clone(), limit).await;
+                let (some, of) = handle.connections(filter.clone(), limit).await;
                 all.extend(some);
                 total += of;
             }
             (all, total)
         };
         let (mut all, total) = self.one_at_a_time(list).await;
-        all.sort_by_key(|open| open.since);
+        all.sort_by_key(|record: &ConnectionRecord| record.accepted);
         all.truncate(limit);
         (all, total)
     }
 
-    /// The open connections that match `whose`, at most `limit` of each worker.
-    pub async fn find_connections(&self, whose: Whose, limit: usize) -> Vec<Open> {
+    /// The open connections of `subject`, at most `limit` of each worker.
+    pub async fn find_connections(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
         let list = async move |handles: Vec<WorkerHandle>| {
             let mut all = Vec::new();
             for handle in handles {
-                all.extend(handle.find(whose, limit).await);
+                all.extend(handle.find(subject, limit).await);
             }
             all
         };
@@ -238,8 +241,8 @@ impl Overview {
         answered.await.unwrap_or_default() // the runtime is shutting down
     }
 
-    /// Closes the connection `conn`; returns its last state, if it was open.
-    pub async fn close_connection(&self, conn: u64, request: CloseRequest) -> Option<Open> {
+    /// Closes the connection `conn`; returns its record, if it was open.
+    pub async fn close_connection(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
         for handle in &self.handles {
             if let Some(was) = handle.close(conn, request).await {
                 return Some(was);

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::access::{Operator, Peer};
 use super::pools::pool_of;
 use super::request::{Asked, At, bad_request};
 use super::{ApiError, App};
-use crate::domain::{CloseReason, Ending, Event};
-use crate::proxy::open::Open;
+use crate::api::{ConnectionInfo, ConnectionsReply, DecisionsReply, RenderedDecision};
+use crate::domain::{CloseReason, ConnectionRecord, Ending, Event};
 use crate::proxy::progress::CloseRequest;
-use crate::telemetry::decisions::{Decision, Which};
+use crate::telemetry::filter::ConnectionFilter;
 
 /// The number of connections or decisions in a reply by default, and at most.
 const SOME: usize = 100;
 const MOST: usize = 10_000;
 
-/// Which connections are asked for.
+/// The connections that are asked for.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -40,8 +40,8 @@ pub(super) struct ConnectionQuery {
 }
 
 impl ConnectionQuery {
-    /// CloseMode many, and which.
-    fn read(self, app: &App) -> Result<(usize, Which), ApiError> {
+    /// How many are asked for at most, and which.
+    fn read(self, app: &App) -> Result<(usize, ConnectionFilter), ApiError> {
         let limit = self.limit.unwrap_or(SOME);
         if limit > MOST {
             return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
@@ -50,18 +50,8 @@ impl ConnectionQuery {
             pool_of(app, pool)?;
         }
         let client = self.client.map(|client| client.parse()).transpose().map_err(bad_request)?;
-        Ok((limit, Which { pool: self.pool, backend: self.backend.map(Into::into), client }))
+        Ok((limit, ConnectionFilter { pool: self.pool, backend: self.backend.map(Into::into), client }))
     }
-}
-
-/// The open connections.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct ConnectionsReply {
-    /// The oldest of them first.
-    connections: Vec<Open>,
-    /// CloseMode many there are.
-    total: usize,
 }
 
 /// `GET /api/v1/connections`.
@@ -70,39 +60,15 @@ pub(super) async fn all(
     peer: Option<Extension<Peer>>,
     Asked(question): Asked<ConnectionQuery>,
 ) -> Result<Json<ConnectionsReply>, ApiError> {
-    let (limit, which) = question.read(&app)?;
+    let (limit, filter) = question.read(&app)?;
     let _turn = app.listing.of(peer.map(|Extension(peer)| peer)).lock().await;
-    let (connections, total) = app.overview.connections(&which, limit).await;
-    Ok(Json(ConnectionsReply { connections, total }))
+    let (open, total) = app.overview.connections(&filter, limit).await;
+    Ok(Json(ConnectionsReply { connections: open.iter().map(ConnectionInfo::from).collect(), total }))
 }
 
-/// The last routing decisions.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct DecisionsReply {
-    /// The newest of them first.
-    decisions: Vec<RenderedDecision>,
-}
-
-/// A routing decision and its sentence.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct RenderedDecision {
-    /// The decision as a sentence.
-    sentence: String,
-    /// The excluded backends as text, as in the log.
-    skipped: String,
-    #[serde(flatten)]
-    decision: Decision,
-}
-
-pub(super) fn rendered(decisions: Vec<Decision>) -> Vec<RenderedDecision> {
-    let one = |decision: Decision| RenderedDecision {
-        sentence: decision.sentence(),
-        skipped: decision.excluded.to_string(),
-        decision,
-    };
-    decisions.into_iter().map(one).collect()
+/// The decisions of those records.
+pub(super) fn rendered(records: &[ConnectionRecord]) -> DecisionsReply {
+    DecisionsReply { decisions: records.iter().filter_map(RenderedDecision::of).collect() }
 }
 
 /// `GET /api/v1/decisions`.
@@ -110,11 +76,11 @@ pub(super) async fn decisions(
     State(app): State<App>,
     Asked(question): Asked<ConnectionQuery>,
 ) -> Result<Json<DecisionsReply>, ApiError> {
-    let (limit, which) = question.read(&app)?;
-    Ok(Json(DecisionsReply { decisions: rendered(app.overview.decisions_of(&which, limit)) }))
+    let (limit, filter) = question.read(&app)?;
+    Ok(Json(rendered(&app.overview.decisions_of(&filter, limit))))
 }
 
-/// CloseMode a connection is to be ended.
+/// How a connection is closed.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -124,13 +90,14 @@ pub(super) struct CloseQuery {
     how: Ending,
 }
 
-/// `DELETE /api/v1/connections/{id}`: ends a connection, also one that waits in a queue. What it was then.
+/// `DELETE /api/v1/connections/{id}`: closes a connection, also one that waits in a queue. Replies with what it was
+/// then.
 pub(super) async fn end(
     Operator(who): Operator,
     State(app): State<App>,
     At(conn): At<u64>,
     Asked(CloseQuery { how }): Asked<CloseQuery>,
-) -> Result<Json<Open>, ApiError> {
+) -> Result<Json<ConnectionInfo>, ApiError> {
     let request = CloseRequest { reason: CloseReason::Operator, how };
     let was = app.overview.close_connection(conn, request).await.ok_or_else(|| {
         let message = format!("there is no open connection {conn}");
@@ -141,8 +108,8 @@ pub(super) async fn end(
         conn,
         client: was.client,
         pool: Arc::clone(&was.pool),
-        backend: was.backend.clone(),
+        backend: was.backend.as_ref().map(|backend| Arc::clone(&backend.name)),
         how,
     });
-    Ok(Json(was))
+    Ok(Json(ConnectionInfo::from(&was)))
 }

@@ -16,7 +16,6 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -26,8 +25,8 @@ use super::connections::rendered;
 use super::pending::Pending;
 use super::sse::{self, BATCH, Source};
 use super::{ApiError, App};
-use crate::api::{Hello, Lagged, StatusReply};
-use crate::telemetry::decisions::Decision;
+use crate::api::{Hello, JournalEntry, Lagged, StatusReply};
+use crate::domain::ConnectionRecord;
 use crate::telemetry::journal::Journal;
 
 /// From one `status` to the next, and how often it is looked for decisions.
@@ -134,7 +133,7 @@ impl JournalReader {
                 break;
             }
             self.told = entry.id;
-            sse::event(&mut out, "event", Some(entry.id), &in_json(&entry));
+            sse::event(&mut out, "event", Some(self.told), &in_json(&JournalEntry::from(entry)));
         }
         (!out.is_empty()).then(|| out.into())
     }
@@ -204,7 +203,7 @@ impl EventReader {
         let new = news(self.app.overview.decisions(LATEST), &mut self.newest_decision);
         let mut out = String::new();
         if !new.is_empty() {
-            sse::event(&mut out, "decisions", None, &json!({"decisions": rendered(new)}).to_string());
+            sse::event(&mut out, "decisions", None, &in_json(&rendered(&new)));
         }
         (!out.is_empty()).then(|| out.into())
     }
@@ -239,12 +238,12 @@ impl Source for EventReader {
     }
 }
 
-/// Those of the latest decisions, newest first, that came after the newest one before; that is the newest then.
-fn news(latest: Vec<Decision>, newest: &mut Option<(SystemTime, u64)>) -> Vec<Decision> {
-    let key = |decision: &Decision| (decision.at, decision.conn);
+/// Those of the latest records, newest first, that came after the newest one before; that is the newest then.
+fn news(latest: Vec<ConnectionRecord>, newest: &mut Option<(SystemTime, u64)>) -> Vec<ConnectionRecord> {
+    let key = |record: &ConnectionRecord| (record.at(), record.conn);
     let before = *newest;
     *newest = latest.first().map(key).or(before);
-    latest.into_iter().filter(|decision| before.is_none_or(|before| key(decision) > before)).collect()
+    latest.into_iter().filter(|record| before.is_none_or(|before| key(record) > before)).collect()
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub mod server;
 mod shadow;
 mod sse;
 pub mod status;
-pub(crate) mod story;
+mod story;
 mod token;
 mod why;
 
@@ -123,7 +123,7 @@ fn routes() -> Routes {
         )
         .route(path::CONNECTIONS, get(connections::all))
         .route("/api/v1/connections/{id}", delete(connections::end))
-        .route("/api/v1/decisions", get(connections::decisions))
+        .route(path::DECISIONS, get(connections::decisions))
         .route(path::JOURNAL, get(process::journal))
         .route(path::HISTORY, get(process::history))
         .route("/api/v1/config", get(process::config))
@@ -131,13 +131,13 @@ fn routes() -> Routes {
         .route(path::CHECK, post(checks::check))
         .route(path::RELOAD, post(process::reload))
         .route(path::DRAIN, post(process::drain))
-        .route("/api/v1/logs", get(logs::logs))
+        .route(path::LOGS, get(logs::logs))
         .route("/api/v1/replicas", get(replicas::overview))
         .route("/rep", get(replicas::list))
         .route("/add", post(replicas::add))
         .route("/rm", delete(replicas::remove))
-        .route("/api/v1/why", get(why::why))
-        .route("/api/v1/story", get(story::story))
+        .route(path::WHY, get(why::why))
+        .route(path::STORY, get(story::story))
         .route("/api/v1/pools/{pool}/shadow", get(shadow::shadow))
 }
 

@@ -4,19 +4,18 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::access::Operator;
 use super::control::{Order, Refusal};
 use super::metrics;
 use super::request::{Asked, bad_request};
 use super::{ApiError, App};
-use crate::api::{Acknowledgement, DrainReply, ReloadReply, StatusReply};
+use crate::api::{Acknowledgement, DrainReply, JournalEntry, JournalReply, ReloadReply, StatusReply};
 use crate::config;
 use crate::overview::Phase;
-use crate::telemetry::journal::Entry;
 
-/// JournalReply in a reply unless the request says otherwise, and at most.
+/// Events in a reply unless the request says otherwise, and at most.
 const SOME: usize = 100;
 const MOST: usize = 10_000;
 
@@ -75,17 +74,6 @@ pub(super) struct JournalQuery {
     limit: Option<usize>,
 }
 
-/// JournalReply, oldest first.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct JournalReply {
-    events: Vec<Entry>,
-    /// How many after the number that was asked for are not kept any longer.
-    dropped: u64,
-    /// The number of the latest.
-    latest: u64,
-}
-
 /// `GET /api/v1/journal`: the events after that number, oldest first, so that a client that passes the last number
 /// it has misses none.
 pub(super) async fn journal(
@@ -98,6 +86,7 @@ pub(super) async fn journal(
     }
     let latest = *app.overview.journal.latest().borrow();
     let (events, dropped) = app.overview.journal.some_after(after, limit);
+    let events = events.into_iter().map(JournalEntry::from).collect();
     Ok(Json(JournalReply { events, dropped, latest }))
 }
 

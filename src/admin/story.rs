@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{ApiError, App};
+use crate::api::StoryReply;
 use crate::humanize::{count, duration};
 use crate::story::Sentence;
-use crate::story::fold::{self, Told, Totals};
+use crate::story::fold::{self, StorySentence};
 use crate::story::samples::REACH;
-use crate::telemetry::decisions::unix_seconds;
 
 /// How far back a story reaches unless another time is asked for.
 const SINCE: Duration = Duration::from_secs(600);
@@ -38,31 +38,11 @@ pub(super) struct Question {
     pool: Option<String>,
 }
 
-/// What happened.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct Story {
-    /// When it begins, in seconds since the epoch.
-    #[serde(serialize_with = "unix_seconds")]
-    #[cfg_attr(test, schemars(with = "f64"))]
-    since: SystemTime,
-    /// When it ends, in seconds since the epoch.
-    #[serde(serialize_with = "unix_seconds")]
-    #[cfg_attr(test, schemars(with = "f64"))]
-    until: SystemTime,
-    /// The story, in order of time.
-    sentences: Vec<Told>,
-    /// All of it in one sentence.
-    summary: String,
-    /// Everything together.
-    totals: Totals,
-}
-
 /// `GET /api/v1/story`.
 pub(super) async fn story(
     State(app): State<App>,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<Story>, ApiError> {
+) -> Result<Json<StoryReply>, ApiError> {
     let bad = |message: String| {
         let hint = "ask /api/v1/story?since=10m, with &pool=NAME for one pool only";
         ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
@@ -98,7 +78,7 @@ pub(super) async fn story(
     let summary = fold::summary(&told);
     let mut sentences = told.sentences;
     let mut begin = |at: SystemTime, text: String| {
-        sentences.insert(0, Told { sentence: Sentence::then(at, text), events: Vec::new() });
+        sentences.insert(0, StorySentence { sentence: Sentence::then(at, text), events: Vec::new() });
     };
     if reach >= lived {
         begin(since, format!("Pointsman {} started", env!("CARGO_PKG_VERSION")));
@@ -110,5 +90,6 @@ pub(super) async fn story(
         let ago = duration(until.duration_since(oldest).unwrap_or_default());
         begin(since, format!("{} from more than {ago} ago are no longer kept", count(dropped, "event")));
     }
-    Ok(Json(Story { since, until, sentences, summary, totals: told.totals }))
+    let (since, until) = (since.into(), until.into());
+    Ok(Json(StoryReply { since, until, sentences, summary, totals: told.totals }))
 }

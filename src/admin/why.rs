@@ -7,19 +7,18 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::access::Peer;
 use super::{ApiError, App};
-use crate::api::BackendInfo;
-use crate::domain::{BackendState, Event};
+use crate::api::{BackendInfo, ConnectionStory, JournalEntry, WhyReply};
+use crate::domain::{BackendState, ConnectionRecord, Event};
 use crate::humanize::{count, duration, list};
 use crate::story::Sentence;
 use crate::story::backend::{concerns, history, standing};
-use crate::story::connection::{Traces, gather};
-use crate::telemetry::decisions::{Decisions, Whose};
-use crate::telemetry::ends::Ends;
+use crate::telemetry::filter::ConnectionSubject;
 use crate::telemetry::journal;
+use crate::telemetry::records::{Records, joined};
 
 /// So many connections of a client are told unless another number is asked for, and at most.
 const CONNECTIONS: usize = 10;
@@ -52,41 +51,10 @@ pub(super) struct Question {
     limit: Option<usize>,
 }
 
-/// A causal story, and the data behind it.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "Why"))]
-pub(super) struct Story {
-    /// What it is about.
-    about: String,
-    /// The story.
-    sentences: Vec<Sentence>,
-    /// The connections, the newest first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connections: Option<Vec<Told>>,
-    /// The backend as it is now; absent: it is not in the pool any longer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    backend: Option<BackendInfo>,
-    /// What has happened to it, the oldest first.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    events: Option<Vec<journal::Entry>>,
-}
-
-/// One connection.
-#[derive(Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "ConnectionStory"))]
-pub(super) struct Told {
-    #[serde(flatten)]
-    traces: Traces,
-    /// Its story, from the accept to the end.
-    sentences: Vec<Sentence>,
-}
-
-/// The clients that are meant.
-fn clients(client: &str) -> Result<Whose, ApiError> {
+/// The connections of a client.
+fn clients(client: &str) -> Result<ConnectionSubject, ApiError> {
     let bare = client.strip_prefix('[').and_then(|bare| bare.strip_suffix(']')).unwrap_or(client);
-    bare.parse().or_else(|_| client.parse()).map(Whose::Clients).map_err(bad)
+    bare.parse().or_else(|_| client.parse()).map(ConnectionSubject::Clients).map_err(bad)
 }
 
 /// `GET /api/v1/why`.
@@ -94,15 +62,15 @@ pub(super) async fn why(
     State(app): State<App>,
     peer: Option<Extension<Peer>>,
     question: Result<Query<Question>, QueryRejection>,
-) -> Result<Json<Story>, ApiError> {
+) -> Result<Json<WhyReply>, ApiError> {
     let Query(question) = question.map_err(|error| bad(error.body_text()))?;
     let limit = question.limit.unwrap_or(CONNECTIONS);
     if !(1..=MOST).contains(&limit) {
         return Err(bad(format!("limit is a whole number from 1 to {MOST}")));
     }
-    let whose = match (&question.client, question.conn, &question.pool, &question.backend) {
+    let subject = match (&question.client, question.conn, &question.pool, &question.backend) {
         (Some(client), None, None, None) => clients(client)?,
-        (None, Some(conn), None, None) => Whose::Conn(conn),
+        (None, Some(conn), None, None) => ConnectionSubject::Conn(conn),
         (None, None, Some(pool), Some(backend)) => return why_backend(&app, pool, backend).map(Json),
         (None, None, None, None) => {
             return Err(bad("neither a client, nor a connection, nor a pool with a backend is asked for"));
@@ -111,31 +79,31 @@ pub(super) async fn why(
         _ => return Err(bad("a client, a connection and a backend are asked for one at a time")),
     };
     let _turn = app.listing.of(peer.map(|Extension(peer)| peer)).lock().await;
-    Ok(Json(why_client(&app, whose, limit).await))
+    Ok(Json(why_client(&app, subject, limit).await))
 }
 
 fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, EXAMPLE)
 }
 
-async fn why_client(app: &App, whose: Whose, limit: usize) -> Story {
+async fn why_client(app: &App, subject: ConnectionSubject, limit: usize) -> WhyReply {
     let overview = &app.overview;
-    let (decisions, ends) = (overview.kept_decisions(), overview.kept_ends());
-    // In this order none looks as if it had ended unseen: what is open and then ends is found among the ends, and what
-    // begins after this moment is left for the next time.
+    let (routed, ended) = (overview.routed(), overview.ended());
+    let matches = |record: &ConnectionRecord| subject.matches(record.conn, record.client);
+    // In this order, no connection looks as if it had ended without a record: one that is open and then ends is found
+    // among those that ended, and one that begins after this moment is left for the next time.
     let began = SystemTime::now();
-    let open = overview.find_connections(whose, OPEN).await;
-    let ended = Ends::gather(&ends, usize::MAX, |ended| whose.is(ended.conn, ended.client));
-    let met: BTreeSet<_> =
-        open.iter().map(|open| open.conn).chain(ended.iter().map(|ended| ended.conn)).collect();
-    let decided = Decisions::gather(&decisions, usize::MAX, |decision| {
-        whose.is(decision.conn, decision.client) && (decision.at <= began || met.contains(&decision.conn))
+    let open = overview.find_connections(subject, OPEN).await;
+    let closed = Records::gather(&ended, usize::MAX, matches);
+    let later: BTreeSet<_> = open.iter().chain(&closed).map(|record| record.conn).collect();
+    let decided = Records::gather(&routed, usize::MAX, |record| {
+        matches(record) && (record.at() <= began || later.contains(&record.conn))
     });
-    let known = gather(decided, open, ended);
+    let known = joined(decided.into_iter().chain(open).chain(closed));
     let mut sentences = Vec::new();
-    let (about, total) = (whose.to_string(), known.len());
+    let (about, total) = (subject.to_string(), known.len());
     if known.is_empty() {
-        let ((decided, first), (ended, _)) = (Decisions::extent(&decisions), Ends::extent(&ends));
+        let ((decided, first), (ended, _)) = (Records::extent(&routed), Records::extent(&ended));
         let since = first.and_then(|at| SystemTime::now().duration_since(at).ok());
         let since = since.map(|age| format!(", since {} ago", duration(age))).unwrap_or_default();
         sentences.push(Sentence::now(format!(
@@ -151,13 +119,12 @@ async fn why_client(app: &App, whose: Whose, limit: usize) -> Story {
             count(total as u64, "connection")
         )));
     }
-    let connections: Vec<_> =
-        known.into_iter().take(limit).map(|traces| Told { sentences: traces.story(), traces }).collect();
-    sentences.extend(connections.iter().flat_map(|told| told.sentences.iter().cloned()));
-    Story { about, sentences, connections: Some(connections), backend: None, events: None }
+    let connections: Vec<_> = known.iter().take(limit).map(ConnectionStory::from).collect();
+    sentences.extend(connections.iter().flat_map(|one| one.sentences.iter().cloned()));
+    WhyReply { about, sentences, connections: Some(connections), backend: None, events: None }
 }
 
-fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, ApiError> {
+fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiError> {
     let (events, dropped) = app.overview.journal.after(0);
     let mut sentences = history(&events, pool, backend);
     let about = format!("{pool}/{backend}");
@@ -211,7 +178,8 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<Story, ApiError> 
             )),
         );
     }
-    Ok(Story { about, sentences, connections: None, backend: now, events: Some(events) })
+    let events = events.into_iter().map(JournalEntry::from).collect();
+    Ok(WhyReply { about, sentences, connections: None, backend: now, events: Some(events) })
 }
 
 fn unknown(pool: &str, backend: &str, running: bool, others: &[String], pools: &[String]) -> ApiError {

@@ -10,6 +10,14 @@ pub const JOURNAL: &str = "/api/v1/journal";
 pub const HISTORY: &str = "/api/v1/history";
 /// The open connections.
 pub const CONNECTIONS: &str = "/api/v1/connections";
+/// The last routing decisions.
+pub const DECISIONS: &str = "/api/v1/decisions";
+/// The lines of the log.
+pub const LOGS: &str = "/api/v1/logs";
+/// Why a connection or a backend is as it is.
+pub const WHY: &str = "/api/v1/why";
+/// What happened lately.
+pub const STORY: &str = "/api/v1/story";
 /// Checks at once.
 pub const CHECK: &str = "/api/v1/check";
 /// Reads the configuration again.

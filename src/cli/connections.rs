@@ -2,11 +2,11 @@
 
 use clap::Args;
 use hyper::Method;
-use serde::Deserialize;
 
 use super::instance::{RemoteArgs, block_on};
 use super::status::{TextTable, colours};
 use super::{Exit, Failure, print, print_json, terminal};
+use crate::api::{self, ConnectionInfo, ConnectionSummary, ConnectionsReply};
 use crate::remote::encode;
 
 #[derive(Debug, Args)]
@@ -42,66 +42,41 @@ pub(super) struct CloseArgs {
     remote: RemoteArgs,
 }
 
-/// `/api/v1/connections`, as far as it is shown.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Connections {
-    connections: Vec<OpenConnection>,
-    total: Option<u64>,
+fn table(open: &ConnectionsReply) -> TextTable {
+    let mut table =
+        TextTable::new(&["<CONN", "CLIENT", "LISTENER", "POOL", "BACKEND", "<AGE", "<IN", "<OUT"]);
+    for connection in &open.connections {
+        let summary = &connection.summary;
+        let cells = [
+            summary.conn.to_string(),
+            summary.client.clone(),
+            summary.listener.to_string(),
+            summary.pool.to_string(),
+            backend(summary).to_owned(),
+            terminal::age(connection.age_ms / 1e3),
+            terminal::bytes(connection.bytes_in as f64),
+            terminal::bytes(connection.bytes_out as f64),
+        ];
+        table.row(cells.map(|cell| (cell, None)));
+    }
+    table
 }
 
-/// An open connection.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct OpenConnection {
-    conn: u64,
-    client: String,
-    listener: String,
-    pool: String,
-    backend: Option<String>,
-    age_ms: f64,
-    bytes_in: u64,
-    bytes_out: u64,
+/// The name of a connection's backend.
+fn backend(summary: &ConnectionSummary) -> &str {
+    summary.backend.as_deref().unwrap_or("-")
 }
 
-impl Connections {
-    fn table(&self) -> TextTable {
-        let mut table =
-            TextTable::new(&["<CONN", "CLIENT", "LISTENER", "POOL", "BACKEND", "<AGE", "<IN", "<OUT"]);
-        for connection in &self.connections {
-            let cells = [
-                connection.conn.to_string(),
-                connection.client.clone(),
-                connection.listener.clone(),
-                connection.pool.clone(),
-                connection.to().to_owned(),
-                terminal::age(connection.age_ms / 1e3),
-                terminal::bytes(connection.bytes_in as f64),
-                terminal::bytes(connection.bytes_out as f64),
-            ];
-            table.row(cells.map(|cell| (cell, None)));
-        }
-        table
-    }
-
-    /// As lines of a table, without colours.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let mut text = String::new();
-        self.table().write(&mut text, false);
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
-impl OpenConnection {
-    /// Its backend's name.
-    fn to(&self) -> &str {
-        self.backend.as_deref().unwrap_or("-")
-    }
+/// The lines of a table, without colors.
+pub(super) fn lines(open: &ConnectionsReply) -> Vec<String> {
+    let mut text = String::new();
+    table(open).write(&mut text, false);
+    text.lines().map(str::to_owned).collect()
 }
 
 /// The path that lists them.
 pub(super) fn path(limit: u32, filters: [(&str, Option<&str>); 3]) -> String {
-    let mut path = format!("/api/v1/connections?limit={limit}");
+    let mut path = format!("{}?limit={limit}", api::path::CONNECTIONS);
     for (name, value) in filters {
         if let Some(value) = value {
             path.push_str(&format!("&{name}={}", encode(value)));
@@ -118,11 +93,10 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failure> {
     if args.remote.json {
         return print_json(&text);
     }
-    let open: Connections = remote.read(&text)?;
+    let open: ConnectionsReply = remote.read(&text)?;
     let mut words = String::new();
-    open.table().write(&mut words, colours());
-    let shown = open.connections.len() as u64;
-    let total = open.total.unwrap_or(shown);
+    table(&open).write(&mut words, colours());
+    let (shown, total) = (open.connections.len(), open.total);
     if total > shown {
         words.push_str(&format!("{shown} of {total}: see more with --limit\n"));
     }
@@ -132,13 +106,14 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failure> {
 pub(super) fn close(args: &CloseArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let how = if args.fin { "close" } else { "reset" };
-    let path = format!("/api/v1/connections/{}?how={how}", args.conn);
+    let path = format!("{}/{}?how={how}", api::path::CONNECTIONS, args.conn);
     let text = block_on(async { Ok(remote.send(Method::DELETE, &path).await?) })?;
     if args.remote.json {
         return print_json(&text);
     }
-    let was: OpenConnection = remote.read(&text)?;
-    let age = terminal::age(was.age_ms / 1e3);
-    print(&terminal::clean(&format!("closed #{}: {} to {}, {age} old", was.conn, was.client, was.to())))?;
+    let was: ConnectionInfo = remote.read(&text)?;
+    let (summary, age) = (&was.summary, terminal::age(was.age_ms / 1e3));
+    let (conn, client, backend) = (summary.conn, &summary.client, backend(summary));
+    print(&terminal::clean(&format!("closed #{conn}: {client} to {backend}, {age} old")))?;
     print("\n")
 }

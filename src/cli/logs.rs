@@ -10,11 +10,11 @@ use tokio::time::sleep;
 
 use super::instance::{RemoteArgs, block_on};
 use super::{Exit, Failure, print, print_on, terminal};
+use crate::api::{Skipped, path};
 use crate::remote::{Event, Remote};
 use crate::sanitize;
 use crate::telemetry::log_fields;
 
-const PATH: &str = "/api/v1/logs";
 /// More than the server keeps.
 const ALL: usize = 1_000_000;
 /// The server says that it is there each 15 s.
@@ -36,7 +36,7 @@ pub(super) struct LogsArgs {
     remote: RemoteArgs,
 }
 
-/// Which lines are wanted.
+/// The lines that are asked for.
 #[derive(Debug, Default, Args)]
 struct Filter {
     /// Only lines about this pool
@@ -102,7 +102,7 @@ pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
     // Those that are wanted are known here only.
     let asked = if args.filter.is_empty() { args.lines } else { ALL };
     block_on(async {
-        let mut events = remote.follow(&format!("{PATH}?lines={asked}"), None, SILENCE).await?;
+        let mut events = remote.follow(&format!("{}?lines={asked}", path::LOGS), None, SILENCE).await?;
         let (mut last, mut seen) = (Vec::new(), "0".to_owned());
         while let Some(event) = events.next().await? {
             last.extend(args.shown(&event));
@@ -127,7 +127,7 @@ pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
 
 /// Prints what follows the line of that number, until the connection or the reader is lost.
 async fn follow(args: &LogsArgs, remote: &Remote, seen: &mut String) -> Result<ControlFlow<()>, Failure> {
-    let mut events = remote.follow(&format!("{PATH}?follow=true"), Some(seen), SILENCE).await?;
+    let mut events = remote.follow(&format!("{}?follow=true", path::LOGS), Some(seen), SILENCE).await?;
     while let Some(event) = events.next().await? {
         if let Some(line) = args.shown(&event)
             && !print_on(&line)?
@@ -150,8 +150,7 @@ impl LogsArgs {
             "line" if event.data.starts_with('{') => Some(format!("{}\n", sanitize::json(&event.data))),
             "line" => Some(format!("{}\n", terminal::clean(&event.data))),
             "skipped" => {
-                let skipped: Value = serde_json::from_str(&event.data).unwrap_or_default();
-                let lines = skipped["lines"].as_u64().unwrap_or_default();
+                let Skipped { lines } = serde_json::from_str(&event.data).unwrap_or_default();
                 eprintln!("({lines} lines skipped: they come faster than they can be shown)");
                 None
             }

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use clap::Args;
-use serde::Deserialize;
 
 use super::instance::{RemoteArgs, block_on};
 use super::target::BackendTarget;
 use super::{Exit, Failure, print, print_json, terminal};
-use crate::api::{StatusReply, path};
-use crate::remote::{Remote, encode};
+use crate::api::{StatusReply, StoryReply, Timestamp, WhyReply, path};
+use crate::remote::encode;
+use crate::story::Sentence;
 
 #[derive(Debug, Args)]
 pub(super) struct WhyArgs {
@@ -30,51 +30,30 @@ pub(super) struct StoryArgs {
     remote: RemoteArgs,
 }
 
-/// What the server tells.
-#[derive(Debug, Deserialize)]
-pub(super) struct WhyReply {
-    #[serde(default)]
-    about: String,
-    sentences: Vec<Sentence>,
-    /// The connections that the last of the sentences are about.
-    #[serde(default)]
-    connections: Vec<Connection>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Connection {
-    sentences: Vec<Sentence>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Sentence {
-    at: Option<f64>,
-    text: String,
-}
-
-impl WhyReply {
-    /// A line for what it is about, and one for each sentence, with its time of day (UTC) if it has one; an empty one
-    /// before each connection.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let about = Some(&self.about).filter(|about| !about.is_empty()).cloned();
-        let sentence = |sentence: &Sentence| match sentence.at {
-            Some(at) => format!("{}  {}", terminal::time_of_day(at), sentence.text),
-            None => sentence.text.clone(),
-        };
-        let of_connections: usize = self.connections.iter().map(|one| one.sentences.len()).sum();
-        let first = &self.sentences[..self.sentences.len().saturating_sub(of_connections)];
-        let connections = self
-            .connections
-            .iter()
-            .flat_map(|one| std::iter::once(String::new()).chain(one.sentences.iter().map(sentence)));
-        let lines = about.into_iter().chain(first.iter().map(sentence)).chain(connections);
-        lines.map(|line| terminal::clean(&line)).collect()
+/// A sentence with its time of day (UTC), if it has one.
+fn line(sentence: &Sentence) -> String {
+    match sentence.at {
+        Some(at) => format!("{}  {}", terminal::time_of_day(Timestamp::from(at).0), sentence.text),
+        None => sentence.text.clone(),
     }
 }
 
+/// A line for what it is about, and one for each sentence; an empty one before each connection.
+pub(super) fn lines(why: &WhyReply) -> Vec<String> {
+    let about = Some(&why.about).filter(|about| !about.is_empty()).cloned();
+    let connections = why.connections.as_deref().unwrap_or_default();
+    let of_connections: usize = connections.iter().map(|one| one.sentences.len()).sum();
+    let first = &why.sentences[..why.sentences.len().saturating_sub(of_connections)];
+    let connections = connections
+        .iter()
+        .flat_map(|one| std::iter::once(String::new()).chain(one.sentences.iter().map(line)));
+    let lines = about.into_iter().chain(first.iter().map(line)).chain(connections);
+    lines.map(|line| terminal::clean(&line)).collect()
+}
+
 /// The path that tells why a backend is in its state.
-pub(super) fn path(pool: &str, backend: &str) -> String {
-    format!("/api/v1/why?pool={}&backend={}", encode(pool), encode(backend))
+pub(super) fn backend_path(pool: &str, backend: &str) -> String {
+    format!("{}?pool={}&backend={}", path::WHY, encode(pool), encode(backend))
 }
 
 pub(super) fn why(args: &WhyArgs) -> Result<Exit, Failure> {
@@ -86,17 +65,21 @@ pub(super) fn why(args: &WhyArgs) -> Result<Exit, Failure> {
         let is_client =
             about.parse::<SocketAddr>().is_ok() || bare.parse::<IpAddr>().is_ok() || about == "unix";
         let path = match conn {
-            Ok(conn) => format!("/api/v1/why?conn={conn}"),
-            Err(_) if is_client => format!("/api/v1/why?client={}", encode(bare_unless_port(about))),
+            Ok(conn) => format!("{}?conn={conn}", path::WHY),
+            Err(_) if is_client => format!("{}?client={}", path::WHY, encode(bare_unless_port(about))),
             Err(_) => {
                 let status: StatusReply = remote.get(path::STATUS).await?;
                 let target = BackendTarget::find(about, &status)?;
-                path(&target.pool, &target.backend)
+                backend_path(&target.pool, &target.backend)
             }
         };
         Ok(remote.text(&path).await?)
     })?;
-    tell(&remote, &text, args.remote.json)
+    if args.remote.json {
+        return print_json(&text);
+    }
+    let why: WhyReply = remote.read(&text)?;
+    print(&(lines(&why).join("\n") + "\n"))
 }
 
 /// An IPv6 address that stands alone needs no brackets.
@@ -110,17 +93,14 @@ fn bare_unless_port(client: &str) -> &str {
 pub(super) fn story(args: &StoryArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let since = humantime::format_duration(args.since).to_string().replace(' ', "");
-    let path = format!("/api/v1/story?since={}", encode(&since));
+    let path = format!("{}?since={}", path::STORY, encode(&since));
     let text = block_on(async { Ok(remote.text(&path).await?) })?;
-    tell(&remote, &text, args.remote.json)
-}
-
-fn tell(remote: &Remote, text: &str, json: bool) -> Result<Exit, Failure> {
-    if json {
-        return print_json(text);
+    if args.remote.json {
+        return print_json(&text);
     }
-    let story: WhyReply = remote.read(text)?;
-    print(&(story.lines().join("\n") + "\n"))
+    let story: StoryReply = remote.read(&text)?;
+    let lines: Vec<_> = story.sentences.iter().map(|told| terminal::clean(&line(&told.sentence))).collect();
+    print(&(lines.join("\n") + "\n"))
 }
 
 #[cfg(test)]
@@ -130,9 +110,9 @@ mod tests {
     #[test]
     fn a_story_is_told_line_by_line() {
         let text = r#"{"about": "a of web", "sentences": [{"at": 60.0, "text": "it joined"}, {"at": null, "text": "It is up\u001b."}]}"#;
-        let story: WhyReply = serde_json::from_str(text).unwrap();
-        assert_eq!(story.lines(), ["a of web", "00:01:00  it joined", "It is up ."]);
-        let story: WhyReply = serde_json::from_str(r#"{"sentences": []}"#).unwrap();
-        assert!(story.lines().is_empty());
+        let why: WhyReply = serde_json::from_str(text).unwrap();
+        assert_eq!(lines(&why), ["a of web", "00:01:00  it joined", "It is up ."]);
+        let why: WhyReply = serde_json::from_str(r#"{"sentences": []}"#).unwrap();
+        assert!(lines(&why).is_empty());
     }
 }

@@ -3,9 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::ser::SerializeSeq;
-use serde::{Serialize, Serializer};
-
 use super::{BackendState, Cause};
 
 /// A backend that was excluded from a choice, and why.
@@ -17,7 +14,7 @@ pub struct Exclusion {
     pub reason: ExclusionReason,
 }
 
-/// Why a backend was excluded.
+/// Why a backend was excluded from a choice before any attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExclusionReason {
     /// It was not up, and why it was not.
@@ -30,8 +27,6 @@ pub enum ExclusionReason {
     Full,
     /// It was the client's home, and had more than its share (`load_factor`).
     Overloaded,
-    /// The attempt to connect to it failed.
-    ConnectFailed(Cause),
 }
 
 impl ExclusionReason {
@@ -43,13 +38,13 @@ impl ExclusionReason {
             Self::Backup => "backup",
             Self::Full => "full",
             Self::Overloaded => "overloaded",
-            Self::ConnectFailed(_) => "connect_failed",
         }
     }
 
-    fn cause(&self) -> Option<&Cause> {
+    /// Why it was in its state, if that is the reason.
+    pub fn cause(&self) -> Option<&Cause> {
         match self {
-            Self::State(_, cause) | Self::ConnectFailed(cause) => Some(cause),
+            Self::State(_, cause) => Some(cause),
             Self::ZeroWeight | Self::Backup | Self::Full | Self::Overloaded => None,
         }
     }
@@ -64,29 +59,8 @@ impl fmt::Display for Exclusion {
             ExclusionReason::Backup => f.write_str("backup"),
             ExclusionReason::Full => f.write_str("full"),
             ExclusionReason::Overloaded => f.write_str("above its share (load_factor)"),
-            ExclusionReason::ConnectFailed(error) => error.fmt(f),
         }
     }
-}
-
-impl Serialize for Exclusion {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (backend, reason) = (Arc::clone(&self.backend), self.reason.name());
-        ExclusionInfo { backend, reason, cause: self.reason.cause().cloned() }.serialize(serializer)
-    }
-}
-
-/// An exclusion in the API.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "Exclusion"))]
-pub(crate) struct ExclusionInfo {
-    /// The backend's name.
-    backend: Arc<str>,
-    /// Its state, or another reason: `weight_0`, `backup`, `full`, `overloaded`, `connect_failed`.
-    reason: &'static str,
-    /// Why it was in that state, or why the attempt failed.
-    cause: Option<Cause>,
 }
 
 /// The backends that are not eligible while a snapshot is in force. All choices from it share the list.
@@ -107,7 +81,7 @@ impl Ineligible {
     }
 }
 
-/// The backends that were excluded from a choice.
+/// The backends that were excluded from a choice before any attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Excluded {
     /// Those that were not eligible.
@@ -116,15 +90,18 @@ pub struct Excluded {
     pub busy: Vec<Exclusion>,
     /// How many more were full.
     pub more_full: usize,
-    /// Those that were tried.
-    pub failed: Vec<Exclusion>,
     /// How many clients waited in the queue, if it was full.
     pub queue_full: Option<usize>,
 }
 
 impl Excluded {
-    /// The exclusions that the client's own attempts did not cause.
-    pub fn untried(&self) -> String {
+    /// The listed ones.
+    pub fn listed(&self) -> impl Iterator<Item = &Exclusion> {
+        self.ineligible.listed.iter().chain(&self.busy)
+    }
+
+    /// The backends as text, without the queue.
+    pub fn backends(&self) -> String {
         let mut parts = Vec::new();
         parts.extend((!self.ineligible.text.is_empty()).then(|| self.ineligible.text.to_string()));
         let (full, overloaded): (Vec<_>, Vec<_>) =
@@ -135,13 +112,18 @@ impl Excluded {
         parts.join("; ")
     }
 
+    /// The queue as text, if it was full.
+    pub fn full_queue(&self) -> Option<String> {
+        self.queue_full.map(|waiting| format!("queue full: {waiting} waiting"))
+    }
+
     /// Whether no backend was excluded and the queue had room.
     pub fn is_empty(&self) -> bool {
         self.ineligible.text.is_empty() && self.only_ineligible()
     }
 
     fn only_ineligible(&self) -> bool {
-        self.busy.is_empty() && self.failed.is_empty() && self.more_full == 0 && self.queue_full.is_none()
+        self.busy.is_empty() && self.more_full == 0 && self.queue_full.is_none()
     }
 }
 
@@ -150,21 +132,10 @@ impl fmt::Display for Excluded {
         if self.only_ineligible() {
             return f.write_str(&self.ineligible.text);
         }
-        let mut parts = vec![self.untried()];
-        parts.extend(self.failed.iter().map(Exclusion::to_string));
-        parts.extend(self.queue_full.map(|waiting| format!("queue full: {waiting} waiting")));
+        let mut parts = vec![self.backends()];
+        parts.extend(self.full_queue());
         parts.retain(|part| !part.is_empty());
         f.write_str(&parts.join("; "))
-    }
-}
-
-impl Serialize for Excluded {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut all = serializer.serialize_seq(None)?;
-        for one in self.ineligible.listed.iter().chain(&self.busy).chain(&self.failed) {
-            all.serialize_element(one)?;
-        }
-        all.end()
     }
 }
 
@@ -186,25 +157,14 @@ mod tests {
             ineligible,
             busy: vec![one("b", ExclusionReason::Full), one("c", ExclusionReason::Overloaded)],
             more_full: 292,
-            failed: vec![one("d", ExclusionReason::ConnectFailed("connection refused".into()))],
             queue_full: Some(4),
         };
         assert_eq!(
             excluded.to_string(),
             "a: down (why); and 2 more; too few are up, so all are used; b: full; and 292 more that are full; \
-             c: above its share (load_factor); d: connection refused; queue full: 4 waiting"
+             c: above its share (load_factor); queue full: 4 waiting"
         );
-        assert!(excluded.untried().ends_with("c: above its share (load_factor)"));
+        assert!(excluded.backends().ends_with("c: above its share (load_factor)"));
         assert_eq!((Excluded::default().to_string(), Excluded::default().is_empty()), (String::new(), true));
-    }
-
-    #[test]
-    fn an_exclusion_is_sent_with_its_reason_and_its_cause() {
-        let failed = vec![one("d", ExclusionReason::ConnectFailed("refused".into()))];
-        let json = serde_json::to_value(Excluded { failed, ..Excluded::default() }).unwrap();
-        assert_eq!(
-            json,
-            serde_json::json!([{"backend": "d", "reason": "connect_failed", "cause": "refused"}])
-        );
     }
 }

@@ -11,8 +11,10 @@ use super::totals::{Former, Totals};
 use crate::balance::shadow::{PickCounter, Shadow, ShadowCandidate, ShadowLeases};
 use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{self, Algorithm, SourceKey};
-use crate::domain::{BackendState, Cause, Exclusion, ExclusionReason, Ineligible};
-use crate::telemetry::decisions::{Candidate as Shown, CandidateSet, SHOWN, Tier};
+use crate::domain::{
+    BackendState, CandidateSet, Cause, Exclusion, ExclusionReason, Ineligible, RouteCandidate, RouteTier,
+    SHOWN,
+};
 use crate::telemetry::flow::Reading;
 
 /// The most excluded backends that are listed for one kind of reason; the rest is counted.
@@ -37,7 +39,7 @@ pub struct PoolSnapshot {
     /// Backends that the pool knows.
     known: u32,
     /// The first of the backends, for the records of choices.
-    shown: Arc<[Shown]>,
+    shown: Arc<[RouteCandidate]>,
     /// What would have been chosen otherwise.
     shadows: Box<[Shadow]>,
     picker: Picker,
@@ -108,7 +110,7 @@ impl PoolSnapshot {
             let candidates = chosen().map(|member| shadow_candidate(member, *algorithm)).collect();
             Shadow::new(*algorithm, &config.hash, candidates, before)
         };
-        let shown = |one: &Candidate| Shown { name: Arc::clone(&one.name), share: one.weight };
+        let shown = |one: &Candidate| RouteCandidate { name: Arc::clone(&one.name), share: one.weight };
         Self {
             algorithm: config.balance,
             ineligible: Arc::new(ineligible(&selection, members)),
@@ -180,12 +182,12 @@ impl PoolSnapshot {
     }
 
     /// Which of the pool's backends these are.
-    pub fn kind(&self) -> Tier {
+    pub fn kind(&self) -> RouteTier {
         match () {
-            () if self.stands_in => Tier::Standby,
-            () if self.panic => Tier::All,
-            () if self.backups => Tier::Backups,
-            () => Tier::Primaries,
+            () if self.stands_in => RouteTier::Standby,
+            () if self.panic => RouteTier::All,
+            () if self.backups => RouteTier::Backups,
+            () => RouteTier::Primaries,
         }
     }
 

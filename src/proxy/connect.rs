@@ -16,15 +16,18 @@ use super::stream::Stream;
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
 use crate::config::{self, Algorithm};
-use crate::domain::{Cause, Client, CloseReason, Excluded, Exclusion, ExclusionReason};
+use crate::domain::{
+    CandidateSet, Cause, Client, CloseReason, Excluded, Exclusion, ExclusionReason, FailedAttempt, Route,
+};
 use crate::pool::queue::Ticket;
 use crate::pool::{Backend, Choice, Failure, NAMED, Pool, PoolSnapshot};
-use crate::telemetry::decisions::{Attempt, CandidateSet, Tier};
-use crate::telemetry::{ConnectError, millis};
+use crate::telemetry::ConnectError;
 
 /// The client that is to be connected to a backend.
 pub(super) struct Caller<'a> {
     pub(super) conn: u64,
+    /// When it was accepted.
+    pub(super) accepted: Moment,
     pub(super) pool: &'a Pool,
     pub(super) peer: Client,
     pub(super) stream: &'a Stream,
@@ -46,10 +49,12 @@ pub(super) struct Connected {
     pub(super) shadows: Option<Box<ShadowLeases>>,
     /// The pool's settings that it was routed by.
     pub(super) settings: Arc<config::Pool>,
+    /// When it was connected.
+    pub(super) at: Moment,
     /// How long the successful attempt took.
     pub(super) took: Duration,
     /// How it was chosen.
-    pub(super) trace: RouteTrace,
+    pub(super) route: Route,
 }
 
 /// Why there is no connection to a backend.
@@ -58,26 +63,7 @@ pub(super) struct NotConnected {
     /// The client left while it waited (`ClientClosed`, `ClientReset`), or the reason to reject it.
     pub(super) reason: CloseReason,
     /// What was tried.
-    pub(super) trace: RouteTrace,
-}
-
-/// How a choice was made, and which backends were excluded.
-#[derive(Debug)]
-pub(super) struct RouteTrace {
-    /// The algorithm that chose.
-    pub(super) algorithm: Algorithm,
-    pub(super) excluded: Excluded,
-    /// Backends that were tried.
-    pub(super) attempts: u32,
-    /// How long the client waited in the queue, if it did.
-    pub(super) queued: Option<Duration>,
-    /// The attempts that failed.
-    pub(super) failed: Vec<Attempt>,
-    /// The eligible backends when the last choice was made.
-    pub(super) candidates: CandidateSet,
-    pub(super) tier: Tier,
-    /// The client's home, if that had more than its share (`load_factor`).
-    pub(super) home: Option<Arc<str>>,
+    pub(super) route: Route,
 }
 
 /// Connects a client to a backend of its pool; tries up to `connect.attempts` different ones.
@@ -87,8 +73,8 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         let chosen = match search.backend().await {
             Ok(chosen) => chosen,
             Err(reason) => {
-                let trace = search.trace(search.tried.len(), None);
-                return Err(NotConnected { reason, trace });
+                let route = search.route(Moment::now(), search.tried.len(), None);
+                return Err(NotConnected { reason, route });
             }
         };
         let candidates = Some(search.snapshot.candidates(Some(&chosen.backend)));
@@ -96,14 +82,16 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         match attempt(backend, &search.settings, caller).await {
             Ok(stream) => {
                 let took = start.elapsed();
+                let at = start + took;
                 if search.settings.balance == Algorithm::Ewma {
-                    backend.load.connected(took, (start + took).since_origin());
+                    backend.load.connected(took, at.since_origin());
                 }
-                let trace = search.trace(search.tried.len() + 1, candidates);
+                let route = search.route(at, search.tried.len() + 1, candidates);
                 let shadows = search.shadow(&chosen);
-                return Ok(Connected { chosen, stream, shadows, settings: search.settings, took, trace });
+                let settings = search.settings;
+                return Ok(Connected { chosen, stream, shadows, settings, at, took, route });
             }
-            Err(error) => search.failed(backend, &error, start.elapsed()),
+            Err(error) => search.note_failure(backend, &error, start.elapsed()),
         }
     }
 }
@@ -121,7 +109,7 @@ struct Search<'a> {
     tried: Vec<u64>,
     /// How many clients waited in the queue, if it was full.
     queue_full: Option<usize>,
-    attempts: Vec<Attempt>,
+    failed: Vec<FailedAttempt>,
     queued: Option<Duration>,
 }
 
@@ -142,7 +130,7 @@ impl<'a> Search<'a> {
             full: Full::default(),
             tried: Vec::new(),
             queue_full: None,
-            attempts: Vec::new(),
+            failed: Vec::new(),
             queued: None,
         }
     }
@@ -225,7 +213,7 @@ impl<'a> Search<'a> {
     }
 
     /// Records an attempt that failed.
-    fn failed(&mut self, backend: &Arc<Backend>, error: &io::Error, took: Duration) {
+    fn note_failure(&mut self, backend: &Arc<Backend>, error: &io::Error, took: Duration) {
         let Caller { conn, pool, context, lease, .. } = self.caller;
         let kind = ConnectError::from(error);
         backend.connect_failed(kind);
@@ -244,11 +232,11 @@ impl<'a> Search<'a> {
         lease.take();
         pool.queue.look_again();
         self.tried(backend.key);
-        self.attempts.push(Attempt {
+        self.failed.push(FailedAttempt {
             backend: Arc::clone(&backend.name),
             address: backend.address,
             error,
-            took_ms: millis(took),
+            took,
         });
         // The pool may have excluded more backends meanwhile.
         self.snapshot = pool.snapshot();
@@ -268,23 +256,23 @@ impl<'a> Search<'a> {
         self.tried.insert(place, key);
     }
 
-    /// `candidates`: the eligible backends of the choice; `None`: those of now.
-    fn trace(&mut self, attempts: usize, candidates: Option<CandidateSet>) -> RouteTrace {
-        let failed = std::mem::take(&mut self.attempts);
-        RouteTrace {
-            candidates: candidates.unwrap_or_else(|| self.snapshot.candidates(None)),
-            tier: self.snapshot.kind(),
-            home: self.full.overloaded.as_ref().map(|home| Arc::clone(&home.name)),
+    /// How the connection was routed at that moment. `candidates`: the eligible backends of the choice; `None`: those of
+    /// now.
+    fn route(&mut self, at: Moment, attempts: usize, candidates: Option<CandidateSet>) -> Route {
+        Route {
+            after: self.caller.accepted.until(at),
             algorithm: self.snapshot.algorithm,
             excluded: Excluded {
                 ineligible: Arc::clone(&self.snapshot.ineligible),
                 busy: self.full.exclusions(),
                 more_full: self.full.count - self.full.named.len(),
-                failed: failed.iter().map(Attempt::exclusion).collect(),
                 queue_full: self.queue_full,
             },
-            failed,
             attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+            failed: std::mem::take(&mut self.failed),
+            candidates: candidates.unwrap_or_else(|| self.snapshot.candidates(None)),
+            home: self.full.overloaded.as_ref().map(|home| Arc::clone(&home.name)),
+            tier: self.snapshot.kind(),
             queued: self.queued,
         }
     }

@@ -69,6 +69,7 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
         let (client, _far) = tokio::net::UnixStream::pair().unwrap();
         let caller = Caller {
             conn: 1,
+            accepted: Moment::now(),
             pool,
             peer: Client::Unix,
             stream: &Stream::Unix(client),

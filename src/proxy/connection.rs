@@ -7,13 +7,11 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, SystemTime};
 
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{info, warn};
 
 use super::clock::Moment;
-use super::connect::{self, Caller, Connected, NotConnected, RouteTrace};
+use super::connect::{self, Caller, Connected, NotConnected};
 use super::context::WorkerContext;
 use super::failure_penalty;
 use super::listener::{Admitted, Listener, Settings};
@@ -23,11 +21,10 @@ use super::relay::Relay;
 use super::sockets;
 use super::stream::Stream;
 use crate::balance::Lease;
-use crate::domain::{Client, CloseReason, Ending};
-use crate::pool::{Backend, Choice, Failure};
-use crate::telemetry::decisions::Decision;
-use crate::telemetry::ends::{Ended, Sides};
-use crate::telemetry::{CONNECTIONS, millis};
+use crate::domain::{
+    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, Route, Stage, TcpSides,
+};
+use crate::pool::{Choice, Failure};
 
 /// Bytes of a client that are read before it has a backend: a packet or two. More would only be held in our memory
 /// instead of the kernel's until the backend is connected.
@@ -64,7 +61,7 @@ struct Connection {
 struct Closed {
     reason: CloseReason,
     /// What the kernel knew of its sockets, if it was asked.
-    kernel: Option<Sides>,
+    kernel: Option<TcpSides>,
 }
 
 impl Connection {
@@ -120,6 +117,7 @@ impl Connection {
     async fn route_and_connect(&self, spoken: bool) -> Result<Stream, Closed> {
         let caller = Caller {
             conn: self.progress.conn,
+            accepted: self.progress.accepted,
             pool: &self.settings.pool,
             peer: self.progress.client,
             stream: &self.client,
@@ -132,8 +130,8 @@ impl Connection {
             // It left while it waited.
             Ok(Err(NotConnected { reason: CloseReason::ClientClosed, .. })) => CloseReason::ClientClosed,
             Ok(Err(NotConnected { reason: CloseReason::ClientReset, .. })) => CloseReason::ClientReset,
-            Ok(Err(NotConnected { reason, trace })) => {
-                self.reject(spoken, reason, trace).await;
+            Ok(Err(NotConnected { reason, route })) => {
+                self.reject(spoken, reason, route).await;
                 reason
             }
             Err(request) => carry_out(request, &[&self.client]),
@@ -168,14 +166,14 @@ impl Connection {
 
     /// Writes down the end, once: after [`live`](Self::live) nothing is left for the fallback.
     fn record(&self, closed: Closed) {
-        let Some(ended) = self.finish(closed) else { return };
-        log_closed(&ended);
-        self.context.shared.ends.record(ended);
+        let Some((end, record)) = self.finish(closed) else { return };
+        record.log_closed(&end);
+        self.context.shared.ended.add(record);
         self.context.table.leave(self.key);
     }
 
     /// Counts the end, frees the place at the backend, and returns the record; `None`: that was done before.
-    fn finish(&self, Closed { reason, kernel }: Closed) -> Option<Ended> {
+    fn finish(&self, Closed { reason, kernel }: Closed) -> Option<(ConnectionEnd, ConnectionRecord)> {
         let (progress, pool) = (&self.progress, &self.settings.pool);
         let phase = progress.enter(Phase::Closed);
         let relayed = match &phase {
@@ -189,7 +187,6 @@ impl Connection {
         if reason.is_failure() {
             pool.counters.seen(reason);
         }
-        let first_byte = relayed.and_then(|relayed| progress.first_byte(relayed));
         if let Some(relayed) = relayed {
             progress.count_bytes(&relayed.flow);
             // Before its place is free: the backend must not look idle in between.
@@ -206,23 +203,8 @@ impl Connection {
         if self.lease.take().is_some() {
             pool.queue.look_again();
         }
-        Some(Ended {
-            conn: progress.conn,
-            at: SystemTime::now(),
-            client: progress.client,
-            listener: Arc::clone(&progress.listener.name),
-            pool: Arc::clone(&pool.name),
-            backend: relayed.map(|relayed| Arc::clone(&relayed.backend.name)),
-            address: relayed.map(|relayed| relayed.backend.address),
-            reason,
-            first: progress.first_closed.get(),
-            bytes_in: progress.bytes_in.get(),
-            bytes_out: progress.bytes_out.get(),
-            duration_ms: millis(duration),
-            connect_ms: relayed.map(|relayed| millis(relayed.connect)),
-            first_byte_ms: first_byte.map(millis),
-            kernel,
-        })
+        let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), kernel };
+        Some((end, progress.relayed_record(&pool.name, duration, relayed, Stage::Ended(end))))
     }
 
     /// The end for that reason, with the kernel's view of the sockets, which are still open.
@@ -239,30 +221,22 @@ impl Connection {
         }
     }
 
-    /// Counts and logs the routing to the backend that is connected.
+    /// Counts and records the routing to the backend that is connected.
     fn routed(&self, connected: Connected) -> Stream {
-        let Connected { chosen: Choice { backend, directives, .. }, stream, shadows, settings, took, trace } =
-            connected;
+        let Connected { chosen, stream, shadows, settings, at, took, route } = connected;
+        let Choice { backend, directives, .. } = chosen;
         let pool = &self.settings.pool;
-        info!(
-            target: CONNECTIONS,
-            conn = self.progress.conn,
-            client = %self.progress.client,
-            listener = %self.progress.listener.name,
-            pool = %pool.name,
-            backend = %backend.name,
-            address = %backend.address,
-            algorithm = %trace.algorithm.name(),
-            skipped = %trace.excluded,
-            attempts = trace.attempts,
-            queued_ms = trace.queued.map(millis),
-            connect_ms = millis(took),
-            "routed"
-        );
-        let at = Moment::now();
         backend.pace.connect.add(took);
-        pool.counters.routed(u64::from(trace.attempts.saturating_sub(1)));
-        self.decide(Some((&backend, took)), at, trace);
+        pool.counters.routed(u64::from(route.attempts.saturating_sub(1)));
+        let connected =
+            ConnectedBackend { name: Arc::clone(&backend.name), address: backend.address, connect: took };
+        let record = self.progress.record(&pool.name, route.after, Stage::Routed);
+        record.log_routed(&connected, &route);
+        self.context.shared.routed.add(ConnectionRecord {
+            backend: Some(connected),
+            route: Some(route),
+            ..record
+        });
         let flow = backend.flows.of(&self.progress.listener.name);
         flow.opened();
         let listener = Arc::clone(&self.settings);
@@ -272,22 +246,11 @@ impl Connection {
     }
 
     /// Rejects a client for which no backend was found or reached.
-    async fn reject(&self, spoken: bool, reason: CloseReason, trace: RouteTrace) {
+    async fn reject(&self, spoken: bool, reason: CloseReason, route: Route) {
         let pool = &self.settings.pool;
-        warn!(
-            target: CONNECTIONS,
-            conn = self.progress.conn,
-            client = %self.progress.client,
-            listener = %self.progress.listener.name,
-            pool = %pool.name,
-            algorithm = %trace.algorithm.name(),
-            skipped = %trace.excluded,
-            attempts = trace.attempts,
-            queued_ms = trace.queued.map(millis),
-            reason = %reason.name(),
-            "no backend"
-        );
-        self.decide(None, Moment::now(), trace);
+        let record = self.progress.record(&pool.name, route.after, Stage::Routed);
+        record.log_rejected(&route, reason);
+        self.context.shared.routed.add(ConnectionRecord { route: Some(route), ..record });
         let flow = pool.unserved.of(&self.progress.listener.name);
         flow.opened();
         self.progress.enter(Phase::Rejected(flow));
@@ -314,30 +277,6 @@ impl Connection {
             self.context.table.penalize(&relayed.backend, &self.context.random);
         }
     }
-
-    /// Keeps the decision.
-    fn decide(&self, reached: Option<(&Arc<Backend>, Duration)>, at: Moment, trace: RouteTrace) {
-        let backend = reached.map(|(backend, _)| backend);
-        self.context.shared.decisions.record(Decision {
-            conn: self.progress.conn,
-            at: SystemTime::now(),
-            client: self.progress.client,
-            listener: Arc::clone(&self.progress.listener.name),
-            pool: Arc::clone(&self.settings.pool.name),
-            backend: backend.map(|backend| Arc::clone(&backend.name)),
-            address: backend.map(|backend| backend.address),
-            algorithm: trace.algorithm,
-            excluded: trace.excluded,
-            attempts: trace.attempts,
-            failed: trace.failed,
-            candidates: trace.candidates,
-            home: trace.home,
-            tier: trace.tier,
-            age_ms: millis(self.progress.accepted.until(at)),
-            queued_ms: trace.queued.map(millis),
-            connect_ms: reached.map(|(_, took)| millis(took)),
-        });
-    }
 }
 
 /// Prepares the sockets for the close that was requested, and returns its reason.
@@ -346,25 +285,6 @@ fn carry_out(request: CloseRequest, streams: &[&Stream]) -> CloseReason {
         streams.iter().for_each(sockets::reset_on_close);
     }
     request.reason
-}
-
-fn log_closed(ended: &Ended) {
-    info!(
-        target: CONNECTIONS,
-        conn = ended.conn,
-        client = %ended.client,
-        listener = %ended.listener,
-        pool = %ended.pool,
-        backend = ended.backend.as_ref().map(display),
-        address = ended.address.map(display),
-        reason = %ended.reason.name(),
-        bytes_in = ended.bytes_in,
-        bytes_out = ended.bytes_out,
-        connect_ms = ended.connect_ms,
-        first_byte_ms = ended.first_byte_ms,
-        duration_ms = ended.duration_ms,
-        "closed"
-    );
 }
 
 impl Drop for Connection {

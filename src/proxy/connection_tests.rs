@@ -5,13 +5,14 @@ use crate::balance::PickArgs;
 use crate::config::{self, Algorithm, NoBackend, SocketMode, SocketOptions, Source, StaticBackend};
 use crate::domain::Excluded;
 use crate::health::Pace;
-use crate::pool::Handle;
+use crate::pool::{Backend, Handle};
 use crate::telemetry::journal::Journal;
 use crate::testing::in_time;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::OnceLock;
 use std::task::{Context, Wake, Waker};
+use std::time::Duration;
 
 /// Reads the counts of a backend's connections when it is woken.
 struct Reader {
@@ -63,7 +64,8 @@ fn the_end_of_a_connection_is_counted_before_its_place_is_free() {
         let listener = Arc::new(Listener::new("l".into(), settings));
         let connection = Connection::new(context, listener, Stream::Unix(client), Client::Unix, None);
         connection.lease.set(chosen.backend.lease());
-        let trace = RouteTrace {
+        let route = Route {
+            after: Duration::ZERO,
             algorithm: Algorithm::RoundRobin,
             excluded: Excluded::default(),
             attempts: 1,
@@ -75,7 +77,8 @@ fn the_end_of_a_connection_is_counted_before_its_place_is_free() {
         };
         let settings = pool.settings();
         let stream = Stream::Unix(stream);
-        connection.routed(Connected { chosen, stream, shadows: None, settings, took: Duration::ZERO, trace });
+        let (at, took) = (Moment::now(), Duration::ZERO);
+        connection.routed(Connected { chosen, stream, shadows: None, settings, at, took, route });
 
         // A waiting client is woken when a place is free.
         let ticket = pool.queue.join(1).unwrap();

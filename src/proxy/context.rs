@@ -14,17 +14,16 @@ use super::splice::Pipes;
 use super::table::Table;
 use super::tcp_info::TcpInfoSampler;
 use super::turn::NextTurn;
-use crate::telemetry::decisions::Decisions;
-use crate::telemetry::ends::Ends;
+use crate::telemetry::records::Records;
 use crate::telemetry::shortage::Shortages;
 
 /// The part of a worker's state that other threads read.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// Its last routing decisions.
-    pub decisions: Decisions,
-    /// Its last connections that ended.
-    pub ends: Ends,
+    /// Its connections that were routed or rejected last.
+    pub routed: Records,
+    /// Its connections that ended last.
+    pub ended: Records,
     /// Bursts that were copied, as no pipe was free.
     pub bursts_copied: Arc<AtomicU64>,
     /// The local resources that it ran out of.

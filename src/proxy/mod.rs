@@ -6,7 +6,7 @@
 //! - [`accept`] accepts the connections of one socket
 //! - [`connection`] is the life of a connection; its stages are [`connect`], `no_backend` and [`relay`]
 //! - `context` is what the connections of a worker share; [`table`] lists them and ticks
-//! - `open`, [`progress`] are the state of one connection; `idle_timer` decides when it is idle
+//! - `record` makes the record of a connection from its state, [`progress`]; `idle_timer` decides when it is idle
 //! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`], [`sockets`] are the kernel's part
 //! - `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
@@ -25,8 +25,8 @@ mod idle_probe;
 mod idle_timer;
 pub mod listener;
 mod no_backend;
-pub mod open;
 pub mod progress;
+mod record;
 pub mod relay;
 pub mod sockets;
 pub mod splice;

@@ -15,7 +15,7 @@ use crate::config::{self, Algorithm};
 use crate::domain::{Client, CloseReason, Ending};
 use crate::pool::Backend;
 use crate::pool::backend::CloseDirective;
-use crate::telemetry::decisions::Which;
+use crate::telemetry::filter::ConnectionFilter;
 use crate::telemetry::flow::Flow;
 
 /// At this age a connection is worth the system calls that set keepalive on its backend's side.
@@ -172,14 +172,14 @@ impl Progress {
         relayed.ok()
     }
 
-    /// Whether it matches a query.
-    pub(super) fn is_of(&self, which: &Which) -> bool {
+    /// Whether it is among the connections that are asked for.
+    pub(super) fn matches(&self, filter: &ConnectionFilter) -> bool {
         match self.relayed() {
             Some(relayed) => {
                 let backend = (&*relayed.backend.name, relayed.backend.address);
-                which.has(&relayed.listener.pool.name, Some(backend), self.client)
+                filter.matches(&relayed.listener.pool.name, Some(backend), self.client)
             }
-            None => which.has(&self.listener.settings.load().pool.name, None, self.client),
+            None => filter.matches(&self.listener.settings.load().pool.name, None, self.client),
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::config::SocketOptions;
-use crate::telemetry::ends::Path;
+use crate::domain::TcpInfo;
 use crate::telemetry::not_with_itself;
 
 /// The backlog of a Unix socket (listen(2)).
@@ -209,9 +209,9 @@ pub fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
 }
 
 /// The kernel's statistics of a TCP connection (TCP_INFO in tcp(7)); `None`: it is a Unix socket.
-pub fn path(socket: impl AsFd) -> Option<Path> {
+pub fn tcp_statistics(socket: impl AsFd) -> Option<TcpInfo> {
     let info = tcp_info(socket.as_fd()).ok()?;
-    Some(Path {
+    Some(TcpInfo {
         rtt_us: info.tcpi_rtt,
         rttvar_us: info.tcpi_rttvar,
         retransmitted: info.tcpi_total_retrans,

@@ -14,11 +14,11 @@ use tokio::sync::Notify;
 
 use super::clock::Moment;
 use super::failure_penalty::FailurePenalties;
-use super::open::Open;
 use super::progress::{CloseRequest, Progress};
+use crate::domain::ConnectionRecord;
 use crate::pool::Backend;
 use crate::pool::backend::CloseDirective;
-use crate::telemetry::decisions::{Which, Whose};
+use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
 /// Time from one tick to the next: how late a time limit may be kept.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -61,10 +61,10 @@ impl Table {
         oldest.map(|accepted| accepted.until(now))
     }
 
-    /// The open connections that match `which`, at most `limit`, oldest first, and how many match.
-    pub fn list(&self, which: &Which, limit: usize) -> (Vec<Open>, usize) {
+    /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
+    pub fn list(&self, filter: &ConnectionFilter, limit: usize) -> (Vec<ConnectionRecord>, usize) {
         let open = self.open.borrow();
-        let matches = |progress: &&Rc<Progress>| progress.is_of(which);
+        let matches = |progress: &&Rc<Progress>| progress.matches(filter);
         let mut all: Vec<_> = open.iter().map(|(_, progress)| progress).filter(matches).collect();
         let total = all.len();
         if limit < total {
@@ -73,21 +73,21 @@ impl Table {
             all.truncate(limit);
         }
         all.sort_unstable_by_key(|progress| progress.accepted);
-        (all.into_iter().map(|progress| Open::of(progress)).collect(), total)
+        (all.into_iter().map(|progress| progress.open_record()).collect(), total)
     }
 
-    /// The open connections that match `whose`, at most `limit`.
-    pub fn find(&self, whose: Whose, limit: usize) -> Vec<Open> {
+    /// The open connections of `subject`, at most `limit`.
+    pub fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
         let open = self.open.borrow();
-        let matching = open.iter().filter(|(_, progress)| whose.is(progress.conn, progress.client));
-        matching.take(limit).map(|(_, progress)| Open::of(progress)).collect()
+        let matching = open.iter().filter(|(_, progress)| subject.matches(progress.conn, progress.client));
+        matching.take(limit).map(|(_, progress)| progress.open_record()).collect()
     }
 
-    /// Tells the connection `conn` to close; returns its last state, if it is open.
-    pub fn close(&self, conn: u64, request: CloseRequest) -> Option<Open> {
+    /// Tells the connection `conn` to close; returns its record, if it is open.
+    pub fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
         let open = self.open.borrow();
         let (_, progress) = open.iter().find(|(_, progress)| progress.conn == conn)?;
-        let was = Open::of(progress);
+        let was = progress.open_record();
         progress.close(request);
         Some(was)
     }

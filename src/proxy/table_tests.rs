@@ -74,16 +74,17 @@ fn open_connections_are_listed_oldest_first_and_counted_beyond_the_limit() {
     assert_eq!(table.open(), 6);
     let now = began + Duration::from_millis(10);
     assert_eq!(table.oldest(now.into()), Some(Duration::from_millis(9)));
-    let listed = |which: &Which, limit| {
-        let (list, total) = table.list(which, limit);
-        (list.iter().map(|open| open.conn).collect::<Vec<_>>(), total)
+    let listed = |filter: &ConnectionFilter, limit| {
+        let (list, total) = table.list(filter, limit);
+        (list.iter().map(|record| record.conn).collect::<Vec<_>>(), total)
     };
-    let all = Which::default();
+    let all = ConnectionFilter::default();
     assert_eq!(listed(&all, 100), (vec![1, 2, 3, 4, 5, 6], 6));
     assert_eq!(listed(&all, 6), (vec![1, 2, 3, 4, 5, 6], 6));
     assert_eq!(listed(&all, 2), (vec![1, 2], 6));
     assert_eq!(listed(&all, 0), (vec![], 6));
-    let of_other = Which { backend: Some("other".to_owned().into()), ..Which::default() };
+    let of_other =
+        ConnectionFilter { backend: Some("other".to_owned().into()), ..ConnectionFilter::default() };
     assert_eq!(listed(&of_other, 2), (vec![4, 5], 3));
     table.leave(again);
     assert_eq!(listed(&all, 100), (vec![2, 3, 4, 5, 6], 5));

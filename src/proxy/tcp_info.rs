@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::sockets;
 use super::stream::Stream;
-use crate::domain::CloseReason;
-use crate::telemetry::ends::Sides;
+use crate::domain::{CloseReason, TcpSides};
 
 /// Orderly ends that are sampled …
 const BUDGET: u32 = 50;
@@ -28,11 +27,14 @@ impl TcpInfoSampler {
         reason: CloseReason,
         client: &Stream,
         backend: Option<&Stream>,
-    ) -> Option<Sides> {
+    ) -> Option<TcpSides> {
         if reason.is_orderly() && !self.affords(Instant::now()) {
             return None;
         }
-        Some(Sides { client: sockets::path(client), backend: backend.and_then(sockets::path) })
+        Some(TcpSides {
+            client: sockets::tcp_statistics(client),
+            backend: backend.and_then(sockets::tcp_statistics),
+        })
     }
 
     fn affords(&self, now: Instant) -> bool {

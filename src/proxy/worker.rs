@@ -16,9 +16,9 @@ use super::admit::Limit;
 use super::clock::Moment;
 use super::context::{Shared, WorkerContext};
 use super::listener::Listener;
-use super::open::Open;
 use super::progress::CloseRequest;
-use crate::telemetry::decisions::{Which, Whose};
+use crate::domain::ConnectionRecord;
+use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
 /// A worker as the supervisor holds it.
 #[derive(Debug)]
@@ -39,18 +39,22 @@ impl WorkerHandle {
         self.ask(WorkerCommand::Report).await.unwrap_or_default()
     }
 
-    /// The open connections that match `which`, at most `limit`, oldest first, and how many match.
-    pub async fn connections(&self, which: Which, limit: usize) -> (Vec<Open>, usize) {
-        self.ask(|answer| WorkerCommand::List(which, limit, answer)).await.unwrap_or_default()
+    /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
+    pub async fn connections(
+        &self,
+        filter: ConnectionFilter,
+        limit: usize,
+    ) -> (Vec<ConnectionRecord>, usize) {
+        self.ask(|answer| WorkerCommand::List(filter, limit, answer)).await.unwrap_or_default()
     }
 
-    /// The open connections that match `whose`, at most `limit`.
-    pub async fn find(&self, whose: Whose, limit: usize) -> Vec<Open> {
-        self.ask(|answer| WorkerCommand::Find(whose, limit, answer)).await.unwrap_or_default()
+    /// The open connections of `subject`, at most `limit`.
+    pub async fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
+        self.ask(|answer| WorkerCommand::Find(subject, limit, answer)).await.unwrap_or_default()
     }
 
-    /// Closes the connection `conn`; returns its last state, if this worker has it.
-    pub async fn close(&self, conn: u64, request: CloseRequest) -> Option<Open> {
+    /// Closes the connection `conn`; returns its record, if this worker has it.
+    pub async fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
         self.ask(|answer| WorkerCommand::Close(conn, request, answer)).await.flatten()
     }
 
@@ -75,9 +79,9 @@ impl WorkerHandle {
 enum WorkerCommand {
     Accept { socket: Socket, listener: Arc<Listener>, closing: Closing, closed: oneshot::Sender<()> },
     Report(oneshot::Sender<Report>),
-    List(Which, usize, oneshot::Sender<(Vec<Open>, usize)>),
-    Find(Whose, usize, oneshot::Sender<Vec<Open>>),
-    Close(u64, CloseRequest, oneshot::Sender<Option<Open>>),
+    List(ConnectionFilter, usize, oneshot::Sender<(Vec<ConnectionRecord>, usize)>),
+    Find(ConnectionSubject, usize, oneshot::Sender<Vec<ConnectionRecord>>),
+    Close(u64, CloseRequest, oneshot::Sender<Option<ConnectionRecord>>),
     CloseAll(CloseRequest),
     Stop,
 }
@@ -180,11 +184,11 @@ async fn run(
             WorkerCommand::Report(answer) => {
                 let _ = answer.send(Report { open: table.open(), oldest: table.oldest(Moment::now()) });
             }
-            WorkerCommand::List(which, limit, answer) => {
-                let _ = answer.send(table.list(&which, limit));
+            WorkerCommand::List(filter, limit, answer) => {
+                let _ = answer.send(table.list(&filter, limit));
             }
-            WorkerCommand::Find(whose, limit, answer) => {
-                let _ = answer.send(table.find(whose, limit));
+            WorkerCommand::Find(subject, limit, answer) => {
+                let _ = answer.send(table.find(subject, limit));
             }
             WorkerCommand::Close(conn, request, answer) => {
                 let _ = answer.send(table.close(conn, request));

@@ -1,133 +1,62 @@
 //! Why a connection went where it went, and how it ended.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
-use serde::Serialize;
+use std::time::Duration;
 
 use super::Sentence;
-use crate::config::Algorithm;
-use crate::domain::{Client, CloseReason};
+use crate::domain::{
+    Algorithm, CandidateSet, Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord,
+    FailedAttempt, Route, RouteCandidate, RouteTier, Stage, TcpInfo,
+};
 use crate::humanize::{bytes, count, list, millis};
-use crate::proxy::open::Open;
-use crate::telemetry::decisions::{Candidate, CandidateSet, Decision, Tier};
-use crate::telemetry::ends::{Ended, Path};
+use crate::telemetry;
 
 /// So many candidates are named in a sentence.
 const NAMED: usize = 6;
 
-/// All that is kept of one connection.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Traces {
-    /// Its number, unique within the process.
-    pub conn: u64,
-    /// Its choice of a backend, if that is still kept.
-    pub decision: Option<Decision>,
-    /// What it is now, if it is open.
-    pub open: Option<Open>,
-    /// How it ended, if it has and that is still kept.
-    pub ended: Option<Ended>,
+/// The story of a connection, from the accept to the end.
+pub fn story(record: &ConnectionRecord) -> Vec<Sentence> {
+    let from = match record.client {
+        Client::Tcp(address) => format!("from {address}"),
+        Client::Unix => "from a Unix socket".to_owned(),
+    };
+    let ConnectionRecord { conn, listener, pool, accepted, .. } = record;
+    let text =
+        format!("connection {conn} {from} was accepted by the listener {listener}, for the pool {pool}");
+    let mut story = vec![Sentence::then(*accepted, text)];
+    match &record.route {
+        Some(route) => story.extend(routed(record, route)),
+        None => story.extend(without_route(record)),
+    }
+    match &record.stage {
+        Stage::Open => story.push(Sentence::now(doing(record))),
+        Stage::Ended(end) => story.extend(closed(record, end)),
+        Stage::Routed => story.push(Sentence::now("it is closed; its record is no longer kept")),
+    }
+    story
 }
 
-/// Puts together what is kept of each connection, newest first.
-pub fn gather(decisions: Vec<Decision>, open: Vec<Open>, ended: Vec<Ended>) -> Vec<Traces> {
-    let mut all = BTreeMap::<u64, Traces>::new();
-    fn of(all: &mut BTreeMap<u64, Traces>, conn: u64) -> &mut Traces {
-        all.entry(conn).or_insert(Traces { conn, decision: None, open: None, ended: None })
+/// What can be said when the route is not kept.
+fn without_route(record: &ConnectionRecord) -> Option<Sentence> {
+    match (&record.backend, record.end()) {
+        (Some(ConnectedBackend { name, .. }), _) => {
+            Some(Sentence::now(format!("it went to {name}; why to that one is no longer kept")))
+        }
+        (None, Some(end)) if end.reason == CloseReason::Limited => Some(Sentence::now(
+            "its listener had as many connections as max_connections allows: no backend was looked for",
+        )),
+        (None, Some(_)) => Some(Sentence::now("no backend was chosen for it before it ended")),
+        (None, None) => None, // it is open, and what it waits for is told there
     }
-    for decision in decisions {
-        let traces = of(&mut all, decision.conn);
-        traces.decision = Some(decision);
-    }
-    for open in open {
-        let traces = of(&mut all, open.conn);
-        traces.open = Some(open);
-    }
-    for ended in ended {
-        // What was open a moment ago has ended since.
-        let traces = of(&mut all, ended.conn);
-        (traces.open, traces.ended) = (None, Some(ended));
-    }
-    let mut all: Vec<_> = all.into_values().collect();
-    all.sort_by_key(|traces| std::cmp::Reverse((traces.accepted(), traces.conn)));
-    all
 }
 
-impl Traces {
-    /// The client.
-    pub fn client(&self) -> Option<Client> {
-        let decided = self.decision.as_ref().map(|decision| decision.client);
-        decided
-            .or(self.ended.as_ref().map(|ended| ended.client))
-            .or(self.open.as_ref().map(|open| open.client))
-    }
-
-    /// When it was accepted.
-    pub fn accepted(&self) -> Option<SystemTime> {
-        let before = |at: SystemTime, ms: f64| at.checked_sub(Duration::from_secs_f64(ms.max(0.0) / 1e3));
-        let decided = self.decision.as_ref().and_then(|decision| before(decision.at, decision.age_ms));
-        let ended = || self.ended.as_ref().and_then(|ended| before(ended.at, ended.duration_ms));
-        decided.or_else(ended).or_else(|| self.open.as_ref().map(|open| open.since))
-    }
-
-    fn listener_and_pool(&self) -> Option<(&Arc<str>, &Arc<str>)> {
-        let decided = self.decision.as_ref().map(|decision| (&decision.listener, &decision.pool));
-        let ended = || self.ended.as_ref().map(|ended| (&ended.listener, &ended.pool));
-        decided.or_else(ended).or_else(|| self.open.as_ref().map(|open| (&open.listener, &open.pool)))
-    }
-
-    /// Its story, from the accept to the end.
-    pub fn story(&self) -> Vec<Sentence> {
-        let mut story = Vec::new();
-        if let (Some(client), Some((listener, pool))) = (self.client(), self.listener_and_pool()) {
-            let from = match client {
-                Client::Tcp(address) => format!("from {address}"),
-                Client::Unix => "from a Unix socket".to_owned(),
-            };
-            let text = format!(
-                "connection {} {from} was accepted by the listener {listener}, for the pool {pool}",
-                self.conn
-            );
-            story.push(Sentence { at: self.accepted(), text });
-        }
-        match &self.decision {
-            Some(decision) => story.extend(decided(decision)),
-            None => story.extend(self.undecided()),
-        }
-        if let Some(open) = &self.open {
-            story.push(Sentence::now(doing(open)));
-        }
-        if let Some(ended) = &self.ended {
-            story.extend(closed(ended));
-        } else if self.open.is_none() {
-            story.push(Sentence::now("it is closed; its record is no longer kept"));
-        }
-        story
-    }
-
-    /// What can be said without its decision.
-    fn undecided(&self) -> Option<Sentence> {
-        let backend = |name: &Option<Arc<str>>| name.as_ref().map(ToString::to_string);
-        let at = self.open.as_ref().and_then(|open| backend(&open.backend));
-        let at = at.or(self.ended.as_ref().and_then(|ended| backend(&ended.backend)));
-        match (at, &self.ended) {
-            (Some(name), _) => {
-                Some(Sentence::now(format!("it went to {name}; why to that one is no longer kept")))
-            }
-            (None, Some(ended)) if ended.reason == CloseReason::Limited => Some(Sentence::now(
-                "its listener had as many connections as max_connections allows: no backend was looked for",
-            )),
-            (None, Some(_)) => Some(Sentence::now("no backend was chosen for it before it ended")),
-            (None, None) => None, // it is open, and what it waits for is told there
-        }
-    }
+/// A duration in words.
+fn took(time: Duration) -> String {
+    millis(telemetry::millis(time))
 }
 
 /// How a backend was found, or was not.
-fn decided(decision: &Decision) -> Vec<Sentence> {
-    let Decision { at, pool, candidates, .. } = decision;
+fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
+    let (at, pool, candidates) = (record.accepted + route.after, &record.pool, &route.candidates);
     let mut text = match (candidates.known, candidates.total) {
         (0, _) => format!("the pool {pool} had no backend"),
         (known, 0) => {
@@ -138,43 +67,40 @@ fn decided(decision: &Decision) -> Vec<Sentence> {
             format!("the pool {pool} had {known}, of which {total} could be chosen: {}", loads(candidates))
         }
     };
-    let why = match decision.tier {
-        Tier::Primaries => "",
-        Tier::Backups => "; they are backups, as no primary was up",
-        Tier::Standby => "; they stand in, as every attempt at the lower tiers failed",
-        Tier::All => "; too few were up, so all were used, up or not (panic)",
+    let why = match route.tier {
+        RouteTier::Primaries => "",
+        RouteTier::Backups => "; they are backups, as no primary was up",
+        RouteTier::Standby => "; they stand in, as every attempt at the lower tiers failed",
+        RouteTier::All => "; too few were up, so all were used, up or not (panic)",
     };
     text.push_str(why);
-    let excluded = decision.excluded.untried();
+    let excluded = route.excluded.backends();
     if !excluded.is_empty() {
         text.push_str(&format!("; excluded: {excluded}"));
     }
-    if let Some(waiting) = decision.excluded.queue_full {
+    if let Some(waiting) = route.excluded.queue_full {
         text.push_str(&format!("; the queue was full, with {} waiting", count(waiting as u64, "client")));
     }
-    let mut story = vec![Sentence::then(*at, text)];
-    if let Some(waited) = decision.queued_ms {
-        let text = format!("all were full, and it waited {} in the queue", millis(waited));
-        story.push(Sentence::then(*at, text));
+    let mut story = vec![Sentence::then(at, text)];
+    if let Some(waited) = route.queued {
+        let text = format!("all were full, and it waited {} in the queue", took(waited));
+        story.push(Sentence::then(at, text));
     }
-    for attempt in &decision.failed {
-        let (name, error, took) = (&attempt.backend, &attempt.error, millis(attempt.took_ms));
-        let text = format!("the attempt at {name} failed after {took}: {error}");
-        story.push(Sentence::then(*at, text));
+    for FailedAttempt { backend, error, took: time, .. } in &route.failed {
+        let text = format!("the attempt at {backend} failed after {}: {error}", took(*time));
+        story.push(Sentence::then(at, text));
     }
-    if let Some(backend) = &decision.backend {
-        let mut text = format!("{}: {}", decision.algorithm.name(), meaning(decision, backend));
-        if let Some(took) = decision.connect_ms {
-            text = format!("{text}; connected in {}", millis(took));
-        }
-        story.push(Sentence::then(*at, text));
+    if let Some(ConnectedBackend { name, connect, .. }) = &record.backend {
+        let meaning = meaning(route, name);
+        let text = format!("{}: {meaning}; connected in {}", route.algorithm.name(), took(*connect));
+        story.push(Sentence::then(at, text));
     }
     story
 }
 
 /// The eligible backends and their connections.
 fn loads(candidates: &CandidateSet) -> String {
-    let one = |(index, (one, load)): (usize, (&Candidate, u32))| match index {
+    let one = |(index, (one, load)): (usize, (&RouteCandidate, u32))| match index {
         0 => format!("{} with {}", one.name, count(load.into(), "connection")),
         _ => format!("{} with {load}", one.name),
     };
@@ -187,13 +113,13 @@ fn loads(candidates: &CandidateSet) -> String {
 }
 
 /// What the algorithm means for this choice.
-fn meaning(decision: &Decision, backend: &str) -> String {
-    let candidates = &decision.candidates;
+fn meaning(route: &Route, backend: &str) -> String {
+    let candidates = &route.candidates;
     let load = count(candidates.chosen.unwrap_or(0).into(), "connection");
     if candidates.total == 1 {
         return format!("{backend} was the only one");
     }
-    if let Some(home) = &decision.home {
+    if let Some(home) = &route.home {
         return format!(
             "its home is {home}, which had more than its share (load_factor), so it went to {backend}"
         );
@@ -201,7 +127,7 @@ fn meaning(decision: &Decision, backend: &str) -> String {
     let chosen = candidates.chosen.unwrap_or(0);
     let fewer = candidates.shown().any(|(_, load)| load < chosen);
     let weighed = candidates.shown.iter().any(|one| one.share != candidates.shown[0].share);
-    match decision.algorithm {
+    match route.algorithm {
         Algorithm::RoundRobin => format!("{backend} was next in rotation"),
         Algorithm::Weighted => format!("{backend} was next in rotation by weight"),
         Algorithm::LeastConnections if weighed => format!("{backend} had {load}, the fewest for its weight"),
@@ -213,7 +139,7 @@ fn meaning(decision: &Decision, backend: &str) -> String {
             format!("of two drawn at random, {backend} had fewer for its weight, {load}")
         }
         Algorithm::Ewma => format!("of two drawn at random, {backend} had less latency for its load, {load}"),
-        Algorithm::SourceHash | Algorithm::RingHash | Algorithm::Maglev if !decision.failed.is_empty() => {
+        Algorithm::SourceHash | Algorithm::RingHash | Algorithm::Maglev if !route.failed.is_empty() => {
             format!("{backend} is next after those that failed")
         }
         Algorithm::SourceHash | Algorithm::RingHash | Algorithm::Maglev => format!("its home is {backend}"),
@@ -221,48 +147,45 @@ fn meaning(decision: &Decision, backend: &str) -> String {
 }
 
 /// What an open connection is doing now.
-fn doing(open: &Open) -> String {
-    let age = millis(open.age_ms);
-    let Some(backend) = &open.backend else {
+fn doing(record: &ConnectionRecord) -> String {
+    let age = took(record.age);
+    let Some(ConnectedBackend { name, .. }) = &record.backend else {
         return format!("it is {age} old, and is being connected, queued or rejected");
     };
-    let (up, down) = (bytes(open.bytes_in), bytes(open.bytes_out));
-    let first = match open.first_byte_ms {
-        Some(ms) => format!("the first byte came after {}", millis(ms)),
-        None => format!("no byte from {backend} yet"),
+    let (up, down) = (bytes(record.bytes_in), bytes(record.bytes_out));
+    let first = match record.first_byte {
+        Some(time) => format!("the first byte came after {}", took(time)),
+        None => format!("no byte from {name} yet"),
     };
-    format!("it is open, {age} old: {first}; {up} have gone to {backend} and {down} to the client")
+    format!("it is open, {age} old: {first}; {up} have gone to {name} and {down} to the client")
 }
 
 /// How it ended.
-fn closed(ended: &Ended) -> Vec<Sentence> {
-    let mut text = format!(
-        "closed after {}: {} ({})",
-        millis(ended.duration_ms),
-        ending(ended.reason, ended.first),
-        ended.reason.name()
-    );
-    if let Some(backend) = &ended.backend {
-        let first = match ended.first_byte_ms {
-            Some(ms) => format!("the first byte came {} after the choice", millis(ms)),
-            None => format!("no byte came from {backend}"),
+fn closed(record: &ConnectionRecord, end: &ConnectionEnd) -> Vec<Sentence> {
+    let (age, reason) = (took(record.age), end.reason.name());
+    let mut text = format!("closed after {age}: {} ({reason})", ending(end.reason, end.first_closed));
+    if let Some(ConnectedBackend { name, .. }) = &record.backend {
+        let first = match record.first_byte {
+            Some(time) => format!("the first byte came {} after the choice", took(time)),
+            None => format!("no byte came from {name}"),
         };
-        let (up, down) = (bytes(ended.bytes_in), bytes(ended.bytes_out));
-        text = format!("{text}; {first}; {up} went to {backend} and {down} to the client");
+        let (up, down) = (bytes(record.bytes_in), bytes(record.bytes_out));
+        text = format!("{text}; {first}; {up} went to {name} and {down} to the client");
     }
-    let mut story = vec![Sentence::then(ended.at, text)];
-    let side =
-        |which: &str, path: Option<Path>| path.map(|path| format!("{which} TCP statistics: {}", way(&path)));
-    match ended.kernel {
+    let mut story = vec![Sentence::then(record.at(), text)];
+    let side = |which: &str, info: Option<TcpInfo>| {
+        info.map(|info| format!("{which} TCP statistics: {}", tcp_statistics(&info)))
+    };
+    match end.kernel {
         Some(sides) => {
             let sides = [side("client-side", sides.client), side("backend-side", sides.backend)];
             let sides: Vec<_> = sides.into_iter().flatten().collect();
             if !sides.is_empty() {
-                story.push(Sentence::then(ended.at, sides.join("; ")));
+                story.push(Sentence::then(record.at(), sides.join("; ")));
             }
         }
-        None if ended.backend.is_some() => story.push(Sentence::then(
-            ended.at,
+        None if record.backend.is_some() => story.push(Sentence::then(
+            record.at(),
             "no TCP statistics: for cleanly closed connections they are limited to a few hundred a second",
         )),
         None => {}
@@ -270,18 +193,18 @@ fn closed(ended: &Ended) -> Vec<Sentence> {
     story
 }
 
-/// What the kernel knew of one side.
-fn way(path: &Path) -> String {
+/// The kernel's statistics of one side.
+fn tcp_statistics(info: &TcpInfo) -> String {
     let ms = |micros: u32| millis(f64::from(micros) / 1e3);
     let mut words = format!(
         "a round trip of {} (± {}), {}",
-        ms(path.rtt_us),
-        ms(path.rttvar_us),
-        count(path.retransmitted.into(), "retransmit")
+        ms(info.rtt_us),
+        ms(info.rttvar_us),
+        count(info.retransmitted.into(), "retransmit")
     );
-    if path.unacknowledged > 0 {
-        let silent = millis(path.silent_ms.into());
-        let pending = count(path.unacknowledged.into(), "segment");
+    if info.unacknowledged > 0 {
+        let silent = millis(info.silent_ms.into());
+        let pending = count(info.unacknowledged.into(), "segment");
         words.push_str(&format!(", {pending} unacknowledged, no packet received for {silent}"));
     }
     words

@@ -1,7 +1,9 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
 use super::*;
-use crate::domain::{BackendState, Client, CloseReason, Excluded, Exclusion, ExclusionReason, Ineligible};
-use crate::telemetry::decisions::{Attempt, SHOWN};
-use crate::telemetry::ends::Sides;
+use crate::domain::{BackendState, Excluded, Exclusion, ExclusionReason, Ineligible, SHOWN, TcpSides};
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -11,7 +13,7 @@ fn candidates(loads: &[(&str, u32)]) -> CandidateSet {
     let mut busy = [0; SHOWN];
     busy.iter_mut().zip(loads).for_each(|(to, (_, load))| *to = *load);
     CandidateSet {
-        shown: loads.iter().map(|(name, _)| Candidate { name: (*name).into(), share: 1 }).collect(),
+        shown: loads.iter().map(|(name, _)| RouteCandidate { name: (*name).into(), share: 1 }).collect(),
         loads: busy,
         total: loads.len() as u32,
         known: loads.len() as u32 + 1,
@@ -26,65 +28,62 @@ fn excluded(cause: &str) -> Excluded {
     Excluded { ineligible: Arc::new(ineligible), ..Excluded::default() }
 }
 
-fn decision(conn: u64) -> Decision {
-    Decision {
-        conn,
-        at: at(100 + conn),
-        client: Client::Tcp("192.0.2.7:4000".parse().unwrap()),
-        listener: "front".into(),
-        pool: "web".into(),
-        backend: Some("b".into()),
-        address: Some("10.0.0.2:80".parse().unwrap()),
+fn route() -> Route {
+    Route {
+        after: Duration::from_millis(1),
         algorithm: Algorithm::LeastConnections,
         excluded: excluded("3 failures in a row: connection refused"),
         attempts: 1,
         failed: Vec::new(),
         candidates: candidates(&[("b", 3), ("a", 5)]),
         home: None,
-        tier: Tier::Primaries,
-        age_ms: 1.0,
-        queued_ms: None,
-        connect_ms: Some(0.31),
+        tier: RouteTier::Primaries,
+        queued: None,
     }
 }
 
-fn ended(conn: u64, reason: CloseReason) -> Ended {
-    let Decision { client, listener, pool, backend, address, .. } = decision(conn);
-    Ended {
-        conn,
-        at: at(200 + conn),
-        client,
-        listener,
-        pool,
-        backend,
-        address,
-        reason,
-        first: None,
+/// A connection that went to `b`, as far as `route` and `stage` tell.
+fn record(route: Option<Route>, stage: Stage) -> ConnectionRecord {
+    let address: SocketAddr = "10.0.0.2:80".parse().unwrap();
+    ConnectionRecord {
+        conn: 17,
+        client: Client::Tcp("192.0.2.7:4000".parse().unwrap()),
+        listener: "front".into(),
+        pool: "web".into(),
+        accepted: at(100),
+        backend: Some(ConnectedBackend { name: "b".into(), address, connect: Duration::from_micros(310) }),
+        route,
+        age: Duration::from_millis(2500),
         bytes_in: 80,
         bytes_out: 2048,
-        duration_ms: 2500.0,
-        connect_ms: Some(0.31),
-        first_byte_ms: Some(4.2),
-        kernel: None,
+        first_byte: Some(Duration::from_micros(4200)),
+        stage,
     }
 }
 
-fn told(decision: Option<Decision>, ended: Option<Ended>) -> String {
-    let all = gather(decision.into_iter().collect(), Vec::new(), ended.into_iter().collect());
-    assert_eq!(all.len(), 1);
-    let story = all[0].story();
+fn ended(reason: CloseReason) -> Stage {
+    Stage::Ended(ConnectionEnd { reason, first_closed: None, kernel: None })
+}
+
+fn told(record: &ConnectionRecord) -> String {
+    let story = story(record);
     let times: Vec<_> = story.iter().filter_map(|sentence| sentence.at).collect();
     assert!(times.is_sorted(), "{story:?}");
     story.into_iter().map(|sentence| sentence.text).collect::<Vec<_>>().join("\n")
 }
 
+fn told_of(route: Route) -> String {
+    told(&record(Some(route), Stage::Routed))
+}
+
 #[test]
 fn a_connection_is_told_from_its_accept_to_its_end() {
-    let path = Path { rtt_us: 310, rttvar_us: 120, retransmitted: 1, ..Path::default() };
-    let sides = Sides { client: Some(path), backend: Some(Path { retransmitted: 0, ..path }) };
-    let end = Ended { kernel: Some(sides), ..ended(17, CloseReason::BackendClosed) };
+    let info = TcpInfo { rtt_us: 310, rttvar_us: 120, retransmitted: 1, ..TcpInfo::default() };
+    let sides = TcpSides { client: Some(info), backend: Some(TcpInfo { retransmitted: 0, ..info }) };
+    let (reason, kernel) = (CloseReason::BackendClosed, Some(sides));
+    let end = ConnectionEnd { reason, first_closed: None, kernel };
     assert_eq!(
-        told(Some(decision(17)), Some(end)),
+        told(&record(Some(route()), Stage::Ended(end))),
         "connection 17 from 192.0.2.7:4000 was accepted by the listener front, for the pool web
 the pool web had 3 backends, of which 2 could be chosen: b with 3 connections and a with 5; excluded: c: down (3 failures in a row: connection refused)
 least-connections: b had 3 connections, and none had fewer; connected in 0.31 ms
@@ -95,16 +94,14 @@ client-side TCP statistics: a round trip of 0.31 ms (± 0.12 ms), 1 retransmit; 
 
 #[test]
 fn failed_attempts_and_the_time_in_the_queue_are_shown() {
-    let attempt = Attempt {
+    let attempt = FailedAttempt {
         backend: "a".into(),
         address: "10.0.0.1:80".parse().unwrap(),
         error: "connection refused".into(),
-        took_ms: 1.04,
+        took: Duration::from_micros(1040),
     };
-    let mut decision = Decision { queued_ms: Some(120.0), attempts: 2, ..decision(1) };
-    decision.excluded.failed.push(attempt.exclusion());
-    decision.failed.push(attempt);
-    let told = told(Some(decision), None);
+    let queued = Some(Duration::from_millis(120));
+    let told = told_of(Route { queued, attempts: 2, failed: vec![attempt], ..route() });
     assert!(told.contains("excluded: c: down (3 failures in a row: connection refused)\n"), "{told}");
     assert!(told.contains("all were full, and it waited 120 ms in the queue"), "{told}");
     assert!(told.contains("the attempt at a failed after 1.04 ms: connection refused"), "{told}");
@@ -121,14 +118,13 @@ fn each_algorithm_has_its_reason() {
         (Algorithm::Ewma, "of two drawn at random, b had less latency"),
         (Algorithm::RingHash, "its home is b"),
     ] {
-        let decision = Decision { algorithm, ..decision(1) };
-        let told = told(Some(decision), None);
+        let told = told_of(Route { algorithm, ..route() });
         assert!(told.contains(&format!("{}: {words}", algorithm.name())), "{told}");
     }
-    let away = Decision { algorithm: Algorithm::Maglev, home: Some("a".into()), ..decision(1) };
-    assert!(told(Some(away), None).contains("its home is a, which had more than its share"));
-    let alone = Decision { candidates: candidates(&[("b", 0)]), ..decision(1) };
-    assert!(told(Some(alone), None).contains("b was the only one"));
+    let away = Route { algorithm: Algorithm::Maglev, home: Some("a".into()), ..route() };
+    assert!(told_of(away).contains("its home is a, which had more than its share"));
+    let alone = Route { candidates: candidates(&[("b", 0)]), ..route() };
+    assert!(told_of(alone).contains("b was the only one"));
 }
 
 #[test]
@@ -136,7 +132,7 @@ fn of_many_candidates_the_first_are_named_and_the_rest_counted() {
     let mut candidates =
         candidates(&[("b", 3), ("a", 5), ("c", 1), ("d", 1), ("e", 1), ("f", 1), ("g", 1), ("h", 1)]);
     candidates.total = 500;
-    let told = told(Some(Decision { candidates, ..decision(1) }), None);
+    let told = told_of(Route { candidates, ..route() });
     assert!(
         told.contains("b with 3 connections, a with 5, c with 1, d with 1, e with 1, f with 1 and 494 more"),
         "{told}"
@@ -145,30 +141,19 @@ fn of_many_candidates_the_first_are_named_and_the_rest_counted() {
 
 #[test]
 fn what_is_no_longer_kept_is_said_and_nothing_is_made_up() {
-    let turned_away = Ended { backend: None, address: None, ..ended(1, CloseReason::Limited) };
-    let told_of = told(None, Some(turned_away));
+    let turned_away = ConnectionRecord { backend: None, ..record(None, ended(CloseReason::Limited)) };
+    let told_of = told(&turned_away);
     assert!(told_of.contains("max_connections"), "{told_of}");
-    let routed = told(None, Some(ended(1, CloseReason::ClientClosed)));
+    let routed = told(&record(None, ended(CloseReason::ClientClosed)));
     assert!(routed.contains("it went to b; why to that one is no longer kept"), "{routed}");
     assert!(routed.contains("no TCP statistics"), "{routed}");
 }
 
 #[test]
-fn the_newest_connection_comes_first() {
-    let all = gather(
-        vec![decision(1), decision(3), decision(2)],
-        Vec::new(),
-        vec![ended(2, CloseReason::Operator)],
-    );
-    assert_eq!(all.iter().map(|traces| traces.conn).collect::<Vec<_>>(), [3, 2, 1]);
-    assert!(all[1].ended.is_some() && all[0].ended.is_none());
-}
-
-#[test]
 fn a_full_queue_is_no_excluded_backend() {
     let rejected = |excluded: Excluded| {
-        let decision = Decision { backend: None, excluded, ..decision(1) };
-        told(Some(decision), Some(ended(1, CloseReason::Limited)))
+        let record = record(Some(Route { excluded, ..route() }), ended(CloseReason::Limited));
+        told(&ConnectionRecord { backend: None, ..record })
     };
     let alone = rejected(Excluded { queue_full: Some(1), ..Excluded::default() });
     assert!(alone.contains("a with 5; the queue was full, with 1 client waiting\n"), "{alone}");

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Sentence;
 use super::phrases::{self, Met};
@@ -27,19 +27,19 @@ const BEFORE: Duration = Duration::from_secs(30);
 const AFTER: Duration = Duration::from_secs(5);
 
 /// A story.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FoldedStory {
     /// Its sentences, in the order of what they tell of.
-    pub sentences: Vec<Told>,
+    pub sentences: Vec<StorySentence>,
     /// Everything together.
-    pub totals: Totals,
+    pub totals: StoryTotals,
 }
 
 /// A sentence, and what it tells of.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "StorySentence"))]
-pub struct Told {
+#[serde(default)]
+pub struct StorySentence {
     /// The sentence.
     #[serde(flatten)]
     pub sentence: Sentence,
@@ -48,10 +48,10 @@ pub struct Told {
 }
 
 /// Everything of a time together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "StoryTotals"))]
-pub struct Totals {
+#[serde(default)]
+pub struct StoryTotals {
     /// Connections that were routed to a backend.
     pub connections: u64,
     /// Those of them that another backend had failed before: their clients saw no error.
@@ -69,19 +69,20 @@ pub fn tell(events: &[Entry], samples: &[(SystemTime, Sample)]) -> FoldedStory {
     let mut groups = at_once(together(events));
     let alone = spread(&mut groups, samples);
     let pools: BTreeSet<_> = events.iter().filter_map(|entry| entry.event.pool()).collect();
-    let mut told: Vec<Told> = groups.iter().filter_map(|group| group.told(pools.len() > 1)).collect();
+    let mut told: Vec<StorySentence> =
+        groups.iter().filter_map(|group| group.told(pools.len() > 1)).collect();
     told.extend(alone);
     told.sort_by_key(|told| told.sentence.at);
     FoldedStory { sentences: told, totals: totals(events, samples) }
 }
 
-fn totals(events: &[Entry], samples: &[(SystemTime, Sample)]) -> Totals {
-    let mut totals = Totals {
+fn totals(events: &[Entry], samples: &[(SystemTime, Sample)]) -> StoryTotals {
+    let mut totals = StoryTotals {
         state_changes: events
             .iter()
             .filter(|entry| matches!(*entry.event, Event::StateChanged { .. }))
             .count() as u64,
-        ..Totals::default()
+        ..StoryTotals::default()
     };
     for (_, sample) in samples {
         for (_, Grown { routed, retried, seen }) in &sample.pools {
@@ -246,7 +247,7 @@ impl<'f> Group<'f> {
     }
 
     /// Its sentence, if it has one. Where the story is of several pools, backends are named with theirs.
-    fn told(&self, several_pools: bool) -> Option<Told> {
+    fn told(&self, several_pools: bool) -> Option<StorySentence> {
         let text = match &self.about {
             About::Backend(pool, _) if several_pools => {
                 let names: Vec<_> = self.names.iter().map(|name| format!("{pool}/{name}").into()).collect();
@@ -258,7 +259,7 @@ impl<'f> Group<'f> {
             About::Checks(pool) => phrases::checks(pool, &self.events),
             About::Process(_) => phrases::process(&self.events),
         };
-        Some(Told { sentence: Sentence::then(self.begins(), text?), events: self.ids.clone() })
+        Some(StorySentence { sentence: Sentence::then(self.begins(), text?), events: self.ids.clone() })
     }
 }
 
@@ -318,7 +319,7 @@ fn at_once(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
 }
 
 /// Gives each sample to the trouble that it came with. What came with none is told by itself.
-fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Told> {
+fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<StorySentence> {
     let mut alone = BTreeMap::<Arc<str>, Vec<(SystemTime, SystemTime, Met)>>::new();
     let windows = groups.iter().enumerate().filter_map(|(index, group)| Some((index, group.troubles()?)));
     let mut coming: Vec<_> = windows.collect();
@@ -364,7 +365,7 @@ fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Tol
         }
     }
     let told = |(pool, runs): (Arc<str>, Vec<(SystemTime, SystemTime, Met)>)| {
-        let one = move |(at, _, met): (SystemTime, SystemTime, Met)| Told {
+        let one = move |(at, _, met): (SystemTime, SystemTime, Met)| StorySentence {
             sentence: Sentence::then(at, phrases::met_alone(&pool, &met)),
             events: Vec::new(),
         };
@@ -401,7 +402,7 @@ fn beside<'a>(
 
 /// What there is to say of a time in which nothing happened, or of all of it.
 pub fn summary(story: &FoldedStory) -> String {
-    let Totals { connections, retried, seen, state_changes, .. } = story.totals;
+    let StoryTotals { connections, retried, seen, state_changes, .. } = story.totals;
     let mut words = vec![format!("{} routed", count(connections, "connection"))];
     words.push(match (retried, seen) {
         (0, 0) => "no failure".to_owned(),

@@ -313,7 +313,7 @@ fn what_clients_met_while_no_state_changed_is_told_by_itself() {
     let story = tell(&[], &samples);
     assert_eq!(
         story.totals,
-        Totals { connections: 23, retried: 3, seen: 1, failed_connects: 3, state_changes: 0 }
+        StoryTotals { connections: 23, retried: 3, seen: 1, failed_connects: 3, state_changes: 0 }
     );
     assert_eq!(
         summary(&story),

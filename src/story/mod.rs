@@ -1,7 +1,7 @@
 //! What has happened, told in sentences: why a connection went where it went and how it ended, why a backend is in its
 //! state, and what a pool has been through.
 //!
-//! Pure: it is handed what was kept (decisions, ends, events, samples of counters) and the time.
+//! Pure: it is handed what was kept (records of connections, events, samples of counters) and the time.
 
 pub mod backend;
 pub mod connection;
@@ -11,16 +11,15 @@ pub mod samples;
 
 use std::time::SystemTime;
 
-use serde::Serialize;
-
-use crate::telemetry::decisions::unix_seconds;
+use serde::{Deserialize, Serialize};
 
 /// One sentence of a story.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
 pub struct Sentence {
-    /// When that was; `None`: it holds now, or all the time.
-    #[serde(serialize_with = "unix_seconds_if_known")]
+    /// When that was; null: it holds now, or all the time.
+    #[serde(with = "timestamp")]
     #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub at: Option<SystemTime>,
     /// The sentence, without the time.
@@ -39,12 +38,24 @@ impl Sentence {
     }
 }
 
-fn unix_seconds_if_known<S: serde::Serializer>(
-    at: &Option<SystemTime>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match at {
-        Some(at) => unix_seconds(at, serializer),
-        None => serializer.serialize_none(),
+/// A moment as the API has it.
+mod timestamp {
+    use std::time::SystemTime;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::domain::Timestamp;
+
+    pub(super) fn serialize<S: Serializer>(
+        at: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        at.map(Timestamp::from).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SystemTime>, D::Error> {
+        Ok(Option::<Timestamp>::deserialize(deserializer)?.map(SystemTime::from))
     }
 }

@@ -1,24 +1,25 @@
 //! The sentence of a routing decision: made here once, for the API, the page, `top` and the demo.
 
-use super::decisions::Decision;
-use crate::config::Algorithm;
+use crate::domain::{Algorithm, ConnectionRecord};
 use crate::humanize::count;
 
-impl Decision {
-    /// The decision as a sentence.
-    pub fn sentence(&self) -> String {
-        let Self { conn, client, attempts, excluded, .. } = self;
-        let excluded = if excluded.is_empty() { String::new() } else { format!("; excluded: {excluded}") };
-        match &self.backend {
-            Some(backend) => {
-                let attempt = if *attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
-                format!("#{conn} {client} → {backend}: {}{attempt}{excluded}", reason(self.algorithm))
+impl ConnectionRecord {
+    /// How it was routed, as a sentence; `None`: the record has no route.
+    pub fn sentence(&self) -> Option<String> {
+        let Self { conn, client, .. } = self;
+        let route = self.route.as_ref()?;
+        let excluded =
+            if route.has_skipped() { format!("; excluded: {}", route.skipped()) } else { String::new() };
+        Some(match (&self.backend, route.attempts) {
+            (Some(backend), attempts) => {
+                let attempt = if attempts > 1 { format!(", attempt {attempts}") } else { String::new() };
+                format!("#{conn} {client} → {}: {}{attempt}{excluded}", backend.name, reason(route.algorithm))
             }
-            None if *attempts > 0 => {
-                format!("#{conn} {client}: {} failed{excluded}", count((*attempts).into(), "attempt"))
+            (None, 0) => format!("#{conn} {client}: no eligible backend{excluded}"),
+            (None, attempts) => {
+                format!("#{conn} {client}: {} failed{excluded}", count(attempts.into(), "attempt"))
             }
-            None => format!("#{conn} {client}: no eligible backend{excluded}"),
-        }
+        })
     }
 }
 

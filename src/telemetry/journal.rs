@@ -4,30 +4,23 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use serde::Serialize;
 use tokio::sync::watch;
 
-use super::decisions::unix_seconds;
 use crate::domain::Event;
 
 /// How many events are kept.
 const KEPT: usize = 4096;
 
 /// An event, and when it happened.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[cfg_attr(test, schemars(rename = "JournalEntry"))]
+#[derive(Clone, Debug)]
 pub struct Entry {
     /// Its number; the next one's is one more. The first of a process is 1.
     pub id: u64,
     /// When it was recorded.
-    #[serde(serialize_with = "unix_seconds")]
-    #[cfg_attr(test, schemars(with = "f64"))]
     pub at: SystemTime,
     /// The event as a sentence.
     pub sentence: Box<str>,
     /// The event.
-    #[serde(flatten)]
     pub event: Arc<Event>,
 }
 

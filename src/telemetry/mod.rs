@@ -1,11 +1,11 @@
-//! What can be known of the program from outside: log, metrics, decisions, the journal of events.
+//! What can be known of the program from outside: log, metrics, records of connections, the journal of events.
 
 pub mod connect_error;
+mod connection_log;
 mod decision_text;
-pub mod decisions;
-pub mod ends;
 mod event_log;
 mod event_text;
+pub mod filter;
 pub mod flow;
 pub mod histogram;
 pub mod journal;
@@ -14,7 +14,7 @@ pub mod log;
 pub mod log_fields;
 mod log_files;
 pub mod process;
-pub mod ring;
+pub mod records;
 pub mod shortage;
 pub mod tail;
 

@@ -178,7 +178,7 @@ fn of_connections(d: &mut Document) {
     .reply(200, "The connection as it was.")
     .errors(&[404]);
     let summary = "The last routing decisions, the newest first.";
-    d.operation((GET, "/api/v1/decisions"), ("connections", "decisions"), connections::decisions, summary)
+    d.operation((GET, path::DECISIONS), ("connections", "decisions"), connections::decisions, summary)
         .reply(200, "The decisions.")
         .errors(&[404]);
 }
@@ -221,14 +221,14 @@ fn of_the_past(d: &mut Document) {
     let lines = "`line`, as it was written, whose number is the event's id; `skipped` {lines} before lines that were not \
                  kept.";
     let summary = "The last lines of the log, and those that follow (Server-Sent Events).";
-    d.operation((GET, "/api/v1/logs"), ("history", "logs"), logs::logs, summary)
+    d.operation((GET, path::LOGS), ("history", "logs"), logs::logs, summary)
         .header(
             "Last-Event-ID",
             "The number of the last line received: none after it that is kept is missed.",
         )
         .content(200, lines, "text/event-stream", line);
     let summary = "Why a client's connections went where they went, or why a backend is in its state.";
-    d.operation((GET, "/api/v1/why"), ("history", "why"), why::why, summary)
+    d.operation((GET, path::WHY), ("history", "why"), why::why, summary)
         .description(
             "Asks for a client, for a connection, or for a pool and a backend of it. A backend that has left is \
              described as long as it is remembered.",
@@ -236,7 +236,7 @@ fn of_the_past(d: &mut Document) {
         .reply(200, "The sentences, and what they are made from.")
         .errors(&[404]);
     d.operation(
-        (GET, "/api/v1/story"),
+        (GET, path::STORY),
         ("history", "story"),
         story::story,
         "What happened lately, in sentences.",

@@ -5,10 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use crate::api::Timestamp;
-use crate::config::Algorithm;
-use crate::domain::{Cause, Client, CloseReason};
-use crate::telemetry::decisions::CandidateSet;
+use crate::domain::{Algorithm, Cause, Client, CloseReason, Timestamp};
 
 /// Writes numbers and descriptions as readers of OpenAPI expect them.
 pub(super) fn tidy(value: &mut Value) {
@@ -100,33 +97,6 @@ schema!(Cause, "Cause", { "type": "string" });
 schema!(Client, "Client", { "type": "string", "description": "The client's address and port, or `unix`." });
 schema!(CloseReason, "CloseReason", { "type": "string", "enum": CloseReason::ALL.map(CloseReason::name) });
 schema!(Algorithm, "Algorithm", { "type": "string", "enum": Algorithm::ALL.map(Algorithm::name) });
-schema!(CandidateSet, "CandidateSet", {
-    "type": "object",
-    "required": ["shown", "total", "known", "chosen_load"],
-    "properties": {
-        "shown": {
-            "description": "The first of them, at most 16.",
-            "type": "array",
-            "maxItems": 16,
-            "items": {
-                "type": "object",
-                "required": ["name", "share", "load"],
-                "properties": {
-                    "name": { "description": "The backend's name.", "type": "string" },
-                    "share": { "description": "Its share, relative to the others'.", "type": "integer", "minimum": 0 },
-                    "load": { "description": "Its open and opening connections.", "type": "integer", "minimum": 0 },
-                },
-            },
-        },
-        "total": { "description": "How many there were.", "type": "integer", "minimum": 0 },
-        "known": { "description": "All backends that the pool knew.", "type": "integer", "minimum": 0 },
-        "chosen_load": {
-            "description": "The connections of the chosen one; null: none was chosen.",
-            "type": ["integer", "null"],
-            "minimum": 0,
-        },
-    },
-});
 
 /// A client in a query: an IP address, with or without a port, or `unix`.
 pub(in crate::admin) fn client(_: &mut SchemaGenerator) -> Schema {

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::traffic::{TrafficStats, TrafficTotals, WINDOW};
-use crate::domain::{BackendState, Cause};
+use crate::domain::{BackendState, Cause, ConnectionRecord};
 use crate::overview::Overview;
-use crate::telemetry::decisions::Decision;
 
 /// The number of decisions and of changes to keep.
 const KEPT: usize = 32;
@@ -127,7 +126,7 @@ impl Observer {
             admin: self.admin.clone(),
             step: self.step.clone(),
             backends,
-            decisions: decisions.iter().map(|decision| self.line(decision)).collect(),
+            decisions: decisions.iter().filter_map(|record| self.line(record)).collect(),
             changes: self.changes.iter().rev().cloned().collect(),
             totals: self.stats.totals(),
             retried,
@@ -172,11 +171,11 @@ impl Observer {
         }
     }
 
-    /// A decision as a line.
-    fn line(&self, decision: &Decision) -> String {
-        let age = SystemTime::now().duration_since(decision.at).unwrap_or_default();
+    /// How a connection was routed, as a line.
+    fn line(&self, record: &ConnectionRecord) -> Option<String> {
+        let age = SystemTime::now().duration_since(record.at()).unwrap_or_default();
         let time = clock(self.began.elapsed().saturating_sub(age));
-        format!("{time} {}", decision.sentence())
+        Some(format!("{time} {}", record.sentence()?))
     }
 }
 

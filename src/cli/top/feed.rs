@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::world::{InstanceNews, TimedSentence};
-use crate::api::{Hello, HistoryReply, PoolTrack, path};
+use super::world::InstanceNews;
+use crate::api::{DecisionsReply, Hello, HistoryReply, JournalEntry, JournalReply, PoolTrack, path};
 use crate::cli::{Exit, Failure, print_on, terminal};
 use crate::remote::{Error, Event, Remote};
 use crate::sanitize;
@@ -67,13 +66,9 @@ async fn follow(
 }
 
 fn read(remote: &Remote, event: &Event) -> Result<Option<InstanceNews>, Error> {
-    #[derive(Deserialize)]
-    struct Decisions {
-        decisions: Vec<TimedSentence>,
-    }
     Ok(match &*event.kind {
         "status" => Some(InstanceNews::Status(Box::new(remote.read(&event.data)?))),
-        "decisions" => Some(InstanceNews::Decisions(remote.read::<Decisions>(&event.data)?.decisions)),
+        "decisions" => Some(InstanceNews::Decisions(remote.read::<DecisionsReply>(&event.data)?.decisions)),
         "event" => Some(InstanceNews::Event(remote.read(&event.data)?)),
         _ => None,
     })
@@ -81,14 +76,10 @@ fn read(remote: &Remote, event: &Event) -> Result<Option<InstanceNews>, Error> {
 
 /// What happened before; an older instance does not tell.
 async fn journal(remote: &Remote, latest: u64) -> Vec<InstanceNews> {
-    #[derive(Deserialize)]
-    struct Journal {
-        events: Vec<TimedSentence>,
-    }
     let after = latest.saturating_sub(EVENTS_BEFORE);
     let journal =
-        remote.get::<Journal>(&format!("{}?after={after}&limit={EVENTS_BEFORE}", path::JOURNAL)).await;
-    let old = |event: &TimedSentence| event.id <= latest;
+        remote.get::<JournalReply>(&format!("{}?after={after}&limit={EVENTS_BEFORE}", path::JOURNAL)).await;
+    let old = |entry: &JournalEntry| entry.id <= latest;
     journal
         .map(|journal| journal.events.into_iter().filter(old).map(InstanceNews::Event).collect())
         .unwrap_or_default()

@@ -17,13 +17,11 @@ use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connections::{self, Connections};
 use super::instance::{RemoteArgs, block_on};
 use super::run::{self, Signals};
 use super::terminal::{self, Screen};
-use super::why::{self, WhyReply};
-use super::{Exit, Failure};
-use crate::api::{BackendChange, BackendInfo};
+use super::{Exit, Failure, connections, why};
+use crate::api::{BackendChange, BackendInfo, ConnectionsReply, WhyReply};
 use crate::remote::{Error, Remote, encode};
 use ui::{Action, Mode, Ui};
 use world::{BackendKey, InstanceView};
@@ -155,14 +153,17 @@ async fn act(remote: &Remote, action: Action) -> Result<ActionResult, Error> {
             change(remote, &of, BackendChange { state: None, weight: Some(weight) }).await
         }
         Action::Why(of) => {
-            let story: WhyReply = remote.get(&why::path(&of.pool, &of.address)).await?;
-            Ok(ActionResult::Told(terminal::clean(&format!("why {}/{}?", of.pool, of.name)), story.lines()))
+            let why: WhyReply = remote.get(&why::backend_path(&of.pool, &of.address)).await?;
+            Ok(ActionResult::Told(
+                terminal::clean(&format!("why {}/{}?", of.pool, of.name)),
+                why::lines(&why),
+            ))
         }
         Action::Connections(of) => {
             let filters = [("pool", Some(&*of.pool)), ("backend", Some(&*of.address)), ("client", None)];
-            let open: Connections = remote.get(&connections::path(CONNECTIONS, filters)).await?;
+            let open: ConnectionsReply = remote.get(&connections::path(CONNECTIONS, filters)).await?;
             let title = terminal::clean(&format!("connections of {}/{}", of.pool, of.name));
-            Ok(ActionResult::Told(title, open.lines()))
+            Ok(ActionResult::Told(title, connections::lines(&open)))
         }
     }
 }

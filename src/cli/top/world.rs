@@ -3,9 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use serde::Deserialize;
-
-use crate::api::{BackendInfo, PoolInfo, StatusReply};
+use crate::api::{BackendInfo, JournalEntry, PoolInfo, RenderedDecision, StatusReply, Timestamp};
 use crate::cli::terminal;
 
 /// Seconds of rates that are kept for the small columns.
@@ -25,21 +23,11 @@ pub(super) enum InstanceNews {
     /// The status of this second.
     Status(Box<StatusReply>),
     /// Decisions, the newest first.
-    Decisions(Vec<TimedSentence>),
+    Decisions(Vec<RenderedDecision>),
     /// Something that happened.
-    Event(TimedSentence),
+    Event(JournalEntry),
     /// The rates of the last minutes: pool by pool, the oldest first.
     History(BTreeMap<String, Vec<f64>>),
-}
-
-/// The sentence of an event or of a routing decision, and its time.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct TimedSentence {
-    /// The event's number.
-    pub(super) id: u64,
-    at: f64,
-    sentence: String,
 }
 
 /// Which backend is meant, for as long as it is there.
@@ -115,8 +103,8 @@ impl InstanceView {
             InstanceNews::Lost(why) => self.lost = Some(why),
             InstanceNews::Status(status) => self.take_status(*status),
             InstanceNews::Decisions(decisions) => {
-                for decision in decisions.into_iter().rev() {
-                    push(&mut self.decisions, decision.at, &decision.sentence);
+                for RenderedDecision { sentence, decision, .. } in decisions.into_iter().rev() {
+                    push(&mut self.decisions, decision.at, &sentence);
                 }
             }
             InstanceNews::Event(event) => {
@@ -207,9 +195,9 @@ fn grown(now: &BackendTotals, before: Option<&BackendTotals>, key: &BackendKey) 
     (connections.saturating_sub(old_connections), bytes.saturating_sub(old_bytes))
 }
 
-fn push(lines: &mut VecDeque<String>, at: f64, sentence: &str) {
+fn push(lines: &mut VecDeque<String>, at: Timestamp, sentence: &str) {
     lines.truncate(LINES - 1);
-    lines.push_front(terminal::clean(&format!("{} {sentence}", terminal::time_of_day(at))));
+    lines.push_front(terminal::clean(&format!("{} {sentence}", terminal::time_of_day(at.0))));
 }
 
 #[cfg(test)]
@@ -263,9 +251,9 @@ pub(super) mod tests {
             world.take(status(second, &[("web", &[("a", "up", second, 0)])]));
             let event = json!({"at": second, "sentence": "web/a has weight 1"});
             world.take(InstanceNews::Event(serde_json::from_value(event).unwrap()));
-            world.take(InstanceNews::Decisions(vec![TimedSentence {
+            world.take(InstanceNews::Decisions(vec![RenderedDecision {
                 sentence: format!("#{second} "),
-                ..TimedSentence::default()
+                ..RenderedDecision::default()
             }]));
         }
         assert_eq!((world.history("web").len(), world.counts.len()), (HISTORY, WINDOW));

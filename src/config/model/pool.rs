@@ -6,11 +6,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::super::check;
-use super::super::keys::{Useless, settings, words};
+use super::super::keys::{Useless, WordEnum, settings, words};
 use super::super::kind::{Kind, one_or_list, optional, or_off, table, word};
 use super::super::scalar::{MOST, factor, interval, share, time, time_within, whole};
 use super::super::value::{policy, shadow};
 use super::{Health, KEEPALIVE, Replicas, Source, USER_TIMEOUT, sources};
+pub use crate::domain::Algorithm;
 use crate::domain::Ending;
 
 settings! {
@@ -85,39 +86,16 @@ impl Pool {
     }
 }
 
-words! {
-    /// An algorithm that chooses a backend (`balance`).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub enum Algorithm {
-        /// In rotation, whatever the weights.
-        RoundRobin = "round-robin",
-        /// In rotation, as often as the weight says, spread out smoothly.
-        Weighted = "weighted",
-        /// The one with the fewest connections for its weight.
-        LeastConnections = "least-connections",
-        /// Of two drawn at random, the one with fewer connections for its weight.
-        RandomTwo = "random-two",
-        /// By the client's address, modulo the sum of the weights.
-        SourceHash = "source-hash",
-        /// By the client's address, on a ring (ketama).
-        RingHash = "ring-hash",
-        /// By the client's address, in a table (Maglev).
-        Maglev = "maglev",
-        /// Of two drawn at random, the one that answers sooner for its load (peak EWMA).
-        Ewma = "ewma",
-    }
-}
-
-impl Algorithm {
-    /// Whether it gives a backend of more weight more.
-    pub fn heeds_weights(self) -> bool {
-        self != Self::RoundRobin
-    }
-
-    /// Whether it chooses by what the client is.
-    pub fn hashes(self) -> bool {
-        matches!(self, Self::SourceHash | Self::RingHash | Self::Maglev)
-    }
+impl WordEnum for Algorithm {
+    const WORDS: &'static [(&'static str, Self)] = &{
+        let mut words = [("", Self::RoundRobin); Self::ALL.len()];
+        let mut index = 0;
+        while index < words.len() {
+            words[index] = (Self::ALL[index].name(), Self::ALL[index]);
+            index += 1;
+        }
+        words
+    };
 }
 
 settings! {

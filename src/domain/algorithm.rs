@@ -1,0 +1,60 @@
+//! The algorithms that choose a backend.
+
+/// An algorithm that chooses a backend (`balance`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// In rotation, whatever the weights.
+    RoundRobin,
+    /// In rotation, as often as the weight says, spread out smoothly.
+    Weighted,
+    /// The one with the fewest connections for its weight.
+    LeastConnections,
+    /// Of two drawn at random, the one with fewer connections for its weight.
+    RandomTwo,
+    /// By the client's address, modulo the sum of the weights.
+    SourceHash,
+    /// By the client's address, on a ring (ketama).
+    RingHash,
+    /// By the client's address, in a table (Maglev).
+    Maglev,
+    /// Of two drawn at random, the one that answers sooner for its load (peak EWMA).
+    Ewma,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::RoundRobin,
+        Self::Weighted,
+        Self::LeastConnections,
+        Self::RandomTwo,
+        Self::SourceHash,
+        Self::RingHash,
+        Self::Maglev,
+        Self::Ewma,
+    ];
+
+    /// The word in the configuration, in the log and in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RoundRobin => "round-robin",
+            Self::Weighted => "weighted",
+            Self::LeastConnections => "least-connections",
+            Self::RandomTwo => "random-two",
+            Self::SourceHash => "source-hash",
+            Self::RingHash => "ring-hash",
+            Self::Maglev => "maglev",
+            Self::Ewma => "ewma",
+        }
+    }
+
+    /// Whether it gives a backend of more weight more.
+    pub fn heeds_weights(self) -> bool {
+        self != Self::RoundRobin
+    }
+
+    /// Whether it chooses by what the client is.
+    pub fn hashes(self) -> bool {
+        matches!(self, Self::SourceHash | Self::RingHash | Self::Maglev)
+    }
+}

@@ -1,0 +1,131 @@
+//! One connection: all that is known of it, from its accept to its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Client, CloseReason, Route};
+
+/// What is known of one connection at one moment. The data plane makes a record when the connection has been routed or
+/// rejected, when open connections are listed, and at the end; [`update`](Self::update) joins them.
+#[derive(Clone, Debug)]
+pub struct ConnectionRecord {
+    /// Its number, unique within the process.
+    pub conn: u64,
+    /// The client.
+    pub client: Client,
+    /// The listener that accepted it.
+    pub listener: Arc<str>,
+    /// The pool that it is for.
+    pub pool: Arc<str>,
+    /// When it was accepted.
+    pub accepted: SystemTime,
+    /// Its backend; `None`: it has none yet, or none was found or reached.
+    pub backend: Option<ConnectedBackend>,
+    /// How it was routed; `None`: it was not, or that is not kept.
+    pub route: Option<Route>,
+    /// Its age when this record was made.
+    pub age: Duration,
+    /// Bytes from the client that were written to the backend.
+    pub bytes_in: u64,
+    /// Bytes from the backend that were written to the client.
+    pub bytes_out: u64,
+    /// Time from the routing decision to the backend's first byte; `None`: none has come.
+    pub first_byte: Option<Duration>,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// The backend that a connection was routed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectedBackend {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its address.
+    pub address: SocketAddr,
+    /// How long connecting to it took.
+    pub connect: Duration,
+}
+
+/// How far a connection has come, as its record knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A backend was connected or the client was rejected; what came after that is not in the record.
+    Routed,
+    /// It is open.
+    Open,
+    /// It has ended.
+    Ended(ConnectionEnd),
+}
+
+/// The end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionEnd {
+    /// Why it ended.
+    pub reason: CloseReason,
+    /// The side that closed first, cleanly, if one did: [`CloseReason::ClientClosed`] or
+    /// [`CloseReason::BackendClosed`].
+    pub first_closed: Option<CloseReason>,
+    /// The kernel's statistics of its two sides; `None`: the kernel was not asked.
+    pub kernel: Option<TcpSides>,
+}
+
+/// The kernel's statistics of a connection's two sides at its end; `None`: there was none, or it was no TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct TcpSides {
+    /// Of the client's.
+    pub client: Option<TcpInfo>,
+    /// Of the backend's.
+    pub backend: Option<TcpInfo>,
+}
+
+/// The kernel's statistics of one TCP connection (TCP_INFO in tcp(7)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub struct TcpInfo {
+    /// The smoothed round-trip time, in microseconds.
+    pub rtt_us: u32,
+    /// By how much it varies, in microseconds.
+    pub rttvar_us: u32,
+    /// Segments that were sent again, in the whole of its life.
+    pub retransmitted: u32,
+    /// Segments that the peer has not acknowledged.
+    pub unacknowledged: u32,
+    /// Segments that the kernel takes for lost.
+    pub lost: u32,
+    /// Time since anything came from the peer, be it an acknowledgement, in milliseconds.
+    pub silent_ms: u32,
+    /// Segments that may be under way at once (the congestion window).
+    pub window: u32,
+}
+
+impl ConnectionRecord {
+    /// The moment at which this record was made.
+    pub fn at(&self) -> SystemTime {
+        self.accepted + self.age
+    }
+
+    /// Its end, if it has ended.
+    pub fn end(&self) -> Option<&ConnectionEnd> {
+        match &self.stage {
+            Stage::Ended(end) => Some(end),
+            Stage::Routed | Stage::Open => None,
+        }
+    }
+
+    /// How long connecting to its backend took, if it has one.
+    pub fn connect(&self) -> Option<Duration> {
+        self.backend.as_ref().map(|backend| backend.connect)
+    }
+
+    /// Takes in a later record of the same connection. The route stays: only the first record has it.
+    pub fn update(&mut self, later: Self) {
+        let route = self.route.take().or(later.route);
+        *self = Self { accepted: self.accepted, route, ..later };
+    }
+}

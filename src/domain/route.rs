@@ -1,0 +1,184 @@
+//! How a connection was routed: which backend was chosen, from which, and why not another one.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Algorithm, Cause, Excluded};
+
+/// So many candidates of a choice are listed with their connections.
+pub const SHOWN: usize = 16;
+
+/// How a connection was routed, or why there was no backend for it. Its backend is in the connection's record.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Time from the accept to this decision.
+    pub after: Duration,
+    /// The algorithm that chose.
+    pub algorithm: Algorithm,
+    /// The backends that were excluded before any attempt.
+    pub excluded: Excluded,
+    /// Backends that were tried, the one that was reached included.
+    pub attempts: u32,
+    /// The attempts that failed, in their order.
+    pub failed: Vec<FailedAttempt>,
+    /// The eligible backends when the last choice was made.
+    pub candidates: CandidateSet,
+    /// The client's home, if that had more than its share (`load_factor`).
+    pub home: Option<Arc<str>>,
+    /// Which of the pool's backends were eligible.
+    pub tier: RouteTier,
+    /// How long the client waited in the queue, if it did.
+    pub queued: Option<Duration>,
+}
+
+impl Route {
+    /// All backends that were excluded, those that were tried included, as text; empty: none was.
+    pub fn skipped(&self) -> impl fmt::Display + '_ {
+        Skipped(self)
+    }
+
+    /// Whether a backend was excluded, or the queue had no room.
+    pub fn has_skipped(&self) -> bool {
+        !self.excluded.is_empty() || !self.failed.is_empty()
+    }
+}
+
+struct Skipped<'a>(&'a Route);
+
+impl fmt::Display for Skipped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Route { excluded, failed, .. } = self.0;
+        if failed.is_empty() {
+            return excluded.fmt(f);
+        }
+        let mut parts = vec![excluded.backends()];
+        parts.extend(failed.iter().map(|attempt| format!("{}: {}", attempt.backend, attempt.error)));
+        parts.extend(excluded.full_queue());
+        parts.retain(|part| !part.is_empty());
+        f.write_str(&parts.join("; "))
+    }
+}
+
+/// An attempt to connect to a backend that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedAttempt {
+    /// The backend's name.
+    pub backend: Arc<str>,
+    /// Its address.
+    pub address: SocketAddr,
+    /// Why it failed.
+    pub error: Cause,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Which of a pool's backends a choice was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename_all = "lowercase"))]
+pub enum RouteTier {
+    /// Those that are no backups.
+    Primaries,
+    /// Backups, as no primary was up.
+    Backups,
+    /// Those of the next tier, as every attempt at the one before failed.
+    Standby,
+    /// All, whether up or not: panic.
+    All,
+}
+
+impl RouteTier {
+    /// The word in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Primaries => "primaries",
+            Self::Backups => "backups",
+            Self::Standby => "standby",
+            Self::All => "all",
+        }
+    }
+}
+
+/// A backend that could be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteCandidate {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its share, relative to the others' in the same snapshot.
+    pub share: u32,
+}
+
+/// The eligible backends of a choice, and their connections. In a fixed array, so that a route allocates nothing for
+/// them.
+#[derive(Clone, Debug)]
+pub struct CandidateSet {
+    /// The first [`SHOWN`] of them: one list for all choices from one snapshot.
+    pub shown: Arc<[RouteCandidate]>,
+    /// The connections of each of those, opening ones included.
+    pub loads: [u32; SHOWN],
+    /// How many there were.
+    pub total: u32,
+    /// How many backends the pool knew, those that could not be chosen included.
+    pub known: u32,
+    /// The connections of the chosen one.
+    pub chosen: Option<u32>,
+}
+
+impl CandidateSet {
+    /// The listed ones, each with its connections.
+    pub fn shown(&self) -> impl Iterator<Item = (&RouteCandidate, u32)> {
+        self.shown.iter().zip(self.loads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{BackendState, Exclusion, ExclusionReason, Ineligible};
+
+    fn route(excluded: Excluded, failed: Vec<FailedAttempt>) -> Route {
+        let candidates =
+            CandidateSet { shown: [].into(), loads: [0; SHOWN], total: 0, known: 0, chosen: None };
+        Route {
+            after: Duration::ZERO,
+            algorithm: Algorithm::RoundRobin,
+            excluded,
+            attempts: failed.len() as u32,
+            failed,
+            candidates,
+            home: None,
+            tier: RouteTier::Primaries,
+            queued: None,
+        }
+    }
+
+    #[test]
+    fn failed_attempts_stand_between_the_excluded_backends_and_the_full_queue() {
+        let exclusion = |backend: &str, reason| Exclusion { backend: backend.into(), reason };
+        let down = exclusion("a", ExclusionReason::State(BackendState::Down, "why".into()));
+        let excluded = Excluded {
+            ineligible: Arc::new(Ineligible::new(vec![down], 2, true)),
+            busy: vec![exclusion("b", ExclusionReason::Full), exclusion("c", ExclusionReason::Overloaded)],
+            more_full: 292,
+            queue_full: Some(4),
+        };
+        let failed = FailedAttempt {
+            backend: "d".into(),
+            address: "10.0.0.4:80".parse().unwrap(),
+            error: "connection refused".into(),
+            took: Duration::from_millis(1),
+        };
+        let all = route(excluded, vec![failed.clone()]);
+        assert_eq!(
+            all.skipped().to_string(),
+            "a: down (why); and 2 more; too few are up, so all are used; b: full; and 292 more that are full; \
+             c: above its share (load_factor); d: connection refused; queue full: 4 waiting"
+        );
+        let none = route(Excluded::default(), Vec::new());
+        assert_eq!((none.skipped().to_string(), none.has_skipped()), (String::new(), false));
+        let one = route(Excluded::default(), vec![failed]);
+        assert_eq!((&*one.skipped().to_string(), one.has_skipped()), ("d: connection refused", true));
+    }
+}

@@ -1,0 +1,66 @@
+//! The record of a connection, made from its state.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::progress::{Progress, Relayed};
+use crate::domain::{ConnectedBackend, ConnectionRecord, Stage};
+
+impl Relayed {
+    /// Its backend in a record.
+    fn connected(&self) -> ConnectedBackend {
+        ConnectedBackend {
+            name: Arc::clone(&self.backend.name),
+            address: self.backend.address,
+            connect: self.connect,
+        }
+    }
+}
+
+impl Progress {
+    /// The record of the connection at the age `age`, without its route and what it has relayed.
+    pub(super) fn record(&self, pool: &Arc<str>, age: Duration, stage: Stage) -> ConnectionRecord {
+        ConnectionRecord {
+            conn: self.conn,
+            client: self.client,
+            listener: Arc::clone(&self.listener.name),
+            pool: Arc::clone(pool),
+            accepted: SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
+            backend: None,
+            route: None,
+            age,
+            bytes_in: 0,
+            bytes_out: 0,
+            first_byte: None,
+            stage,
+        }
+    }
+
+    /// The same with what it has relayed.
+    pub(super) fn relayed_record(
+        &self,
+        pool: &Arc<str>,
+        age: Duration,
+        relayed: Option<&Relayed>,
+        stage: Stage,
+    ) -> ConnectionRecord {
+        ConnectionRecord {
+            backend: relayed.map(Relayed::connected),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            first_byte: relayed.and_then(|relayed| self.first_byte(relayed)),
+            ..self.record(pool, age, stage)
+        }
+    }
+
+    /// The record of the open connection.
+    pub(super) fn open_record(&self) -> ConnectionRecord {
+        let age = self.accepted.elapsed();
+        match self.relayed().as_deref() {
+            Some(relayed) => {
+                self.relayed_record(&relayed.listener.pool.name, age, Some(relayed), Stage::Open)
+            }
+            None => self.record(&self.listener.settings.load().pool.name, age, Stage::Open),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The log lines of a connection: one when it is routed or rejected, and one at its end.
+
+use tracing::{info, warn};
+
+use super::{CONNECTIONS, millis};
+use crate::domain::{CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Route};
+
+impl ConnectionRecord {
+    /// Logs that it was routed by `route` to `backend`.
+    pub fn log_routed(&self, backend: &ConnectedBackend, route: &Route) {
+        info!(
+            target: CONNECTIONS,
+            conn = self.conn,
+            client = %self.client,
+            listener = %self.listener,
+            pool = %self.pool,
+            backend = %backend.name,
+            address = %backend.address,
+            algorithm = %route.algorithm.name(),
+            skipped = %route.skipped(),
+            attempts = route.attempts,
+            queued_ms = route.queued.map(millis),
+            connect_ms = millis(backend.connect),
+            "routed"
+        );
+    }
+
+    /// Logs that it was rejected for that reason.
+    pub fn log_rejected(&self, route: &Route, reason: CloseReason) {
+        warn!(
+            target: CONNECTIONS,
+            conn = self.conn,
+            client = %self.client,
+            listener = %self.listener,
+            pool = %self.pool,
+            algorithm = %route.algorithm.name(),
+            skipped = %route.skipped(),
+            attempts = route.attempts,
+            queued_ms = route.queued.map(millis),
+            reason = %reason.name(),
+            "no backend"
+        );
+    }
+
+    /// Logs its end.
+    pub fn log_closed(&self, end: &ConnectionEnd) {
+        info!(
+            target: CONNECTIONS,
+            conn = self.conn,
+            client = %self.client,
+            listener = %self.listener,
+            pool = %self.pool,
+            backend = self.backend.as_ref().map(|backend| display(&backend.name)),
+            address = self.backend.as_ref().map(|backend| display(backend.address)),
+            reason = %end.reason.name(),
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            connect_ms = self.connect().map(millis),
+            first_byte_ms = self.first_byte.map(millis),
+            duration_ms = millis(self.age),
+            "closed"
+        );
+    }
+}
