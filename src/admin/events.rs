@@ -1,4 +1,4 @@
-//! `/api/v1/events`: what happens, as it happens, by Server-Sent EventReader (HTML Living Standard, 9.2).
+//! `/api/v1/events`: what happens, as it happens, by Server-Sent Events (HTML Living Standard, 9.2).
 //!
 //! A stream begins with `hello`, then `status` follows each second (what `/api/v1/status` says), `decisions` when there are new ones
 //! (only the latest of them: there may be thousands), and an `event` for each entry of the journal, whose number is the
@@ -34,7 +34,7 @@ const STATUS: Duration = Duration::from_secs(1);
 const DECISIONS: Duration = Duration::from_millis(500);
 /// So many decisions are told at a time.
 const LATEST: usize = 20;
-/// JournalReader read from the journal at a time.
+/// Entries read from the journal at a time.
 const ENTRIES: usize = 64;
 /// Milliseconds after which a client reconnects when it loses the stream.
 const RETRY: u64 = 1000;

@@ -48,12 +48,12 @@ impl Algorithm {
         }
     }
 
-    /// Whether it gives a backend of more weight more.
+    /// Whether a backend of more weight gets more connections.
     pub fn heeds_weights(self) -> bool {
         self != Self::RoundRobin
     }
 
-    /// Whether it chooses by what the client is.
+    /// Whether it chooses by the hash of the client.
     pub fn hashes(self) -> bool {
         matches!(self, Self::SourceHash | Self::RingHash | Self::Maglev)
     }
