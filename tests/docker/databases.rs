@@ -27,7 +27,7 @@ fn states(lb: &Lb, pool: &str) -> BTreeMap<String, (String, String)> {
 /// Waits until the backend has this state, with a cause or error that contains these words.
 fn when(lb: &Lb, pool: &str, backend: SocketAddr, state: &str, words: &str) {
     // A server may start, stop and recover slowly.
-    let deadline = Instant::now() + 3 * PATIENCE;
+    let deadline = Instant::now() + 6 * PATIENCE;
     loop {
         let (now, told) = states(lb, pool).remove(&backend.to_string()).unwrap();
         if now == state && told.contains(words) {

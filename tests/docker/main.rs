@@ -30,7 +30,7 @@ use engine::{
     Container, Network, Project, bare_engine, configuration, docker, engine, inspect, ip, logs, pointsman,
     unique, whole_engine,
 };
-use support::{PATIENCE, connect_to, eventually, http_get, join_within};
+use support::{PATIENCE, connect_to, eventually, http_get, join_within, within};
 
 /// The ports of the listener and of the admin server in all configurations.
 const WEB: u16 = 8080;

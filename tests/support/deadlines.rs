@@ -13,8 +13,9 @@ use socket2::{Domain, Socket, Type};
 
 use super::{PATIENCE, watchdog};
 
-/// The time limit of programs that the tests use: an expression compiler, a browser driver, a fuzzer.
-pub const TOOL: Duration = Duration::from_secs(15 * 60);
+/// The time limit of programs that the tests use: an expression compiler, a browser driver, a fuzzer, a
+/// build of an image.
+pub const TOOL: Duration = Duration::from_secs(30 * 60);
 
 /// The error of connect(2) at its time limit.
 const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
