@@ -609,7 +609,7 @@ fn an_endless_response_takes_little_memory_and_gives_a_short_error() {
     ];
     let pool = |(name, backend, check, _): &(&str, Backend, &str, &str)| {
         let discover = static_list(&[backend.address]);
-        format!("  {name}: {{discover: {discover}, health: {{{check}, every: 50ms, timeout: 5s}}}}\n")
+        format!("  {name}: {{discover: {discover}, health: {{{check}, every: 500ms, timeout: 500ms}}}}\n")
     };
     let pools: String = cases.iter().map(pool).collect();
     let lb = Lb::start(&format!("listeners: {{l: {{bind: 127.0.0.1:0, pool: rows}}}}\npools:\n{pools}"));
@@ -637,8 +637,8 @@ fn an_endless_response_takes_little_memory_and_gives_a_short_error() {
     }
     // More rounds of all checks.
     let checks = || lb.metric("pointsman_health_check_duration_seconds_count{pool=\"length\"}");
-    let wanted = checks() + 20.0;
-    eventually("twenty more checks", || {
+    let wanted = checks() + 8.0;
+    eventually("eight more checks", || {
         most = most.max(lb.resident_kib());
         (checks() >= wanted).then_some(())
     });
