@@ -1,29 +1,12 @@
 //! The addresses that this process listens on. None of them may be a backend: a connection to one of its own listeners
 //! would loop until no connection is left, and a connection to the admin server would make a client an operator.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use socket2::SockRef;
 
-/// What listens on an address of this process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// The listener of that name.
-    Listener(Arc<str>),
-    /// The admin server.
-    Admin,
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Listener(name) => write!(f, "listener {name:?}"),
-            Self::Admin => f.write_str("admin server"),
-        }
-    }
-}
+pub use crate::domain::Owner;
 
 /// The TCP addresses that this process listens on. Immutable: other addresses need a new value.
 #[derive(Clone, Debug)]

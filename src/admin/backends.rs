@@ -14,7 +14,7 @@ use super::{ApiError, App};
 use crate::api::{BackendChange, BackendInfo, BackendsReply, NewBackend};
 use crate::config::{BACKEND_NAME_RULE, is_backend_name};
 use crate::discovery::Found;
-use crate::domain::{BackendState, Event};
+use crate::domain::{BackendState, Event, StateReason};
 use crate::own::Owner;
 use crate::pool::{Backend, Command, NotAdded, NotRemoved, Pool};
 
@@ -134,7 +134,7 @@ pub(super) async fn remove(
         }
         NotRemoved::NotThere => gone(&found),
     })?;
-    let cause = format!("removed by {who}").into();
+    let cause = StateReason::RemovedByOperator { by: Arc::clone(&who) }.text();
     app.overview.journal.record(Event::BackendRemoved {
         by: who,
         pool: Arc::clone(&pool.name),

@@ -109,7 +109,7 @@ impl BackendInfo {
             total += reading;
         }
         let last = |(at, checked): (SystemTime, crate::health::Checked)| CheckInfo {
-            kind: checked.kind.into(),
+            kind: checked.kind.name().into(),
             at: at.into(),
             passed: checked.result.is_ok(),
             error: checked.result.err().map(|error| error.to_string()),
@@ -123,7 +123,7 @@ impl BackendInfo {
             also: backend.also.clone(),
             state: Some(entry.state),
             since: (SystemTime::now() - entry.since.elapsed()).into(),
-            cause: entry.cause.clone(),
+            cause: entry.reason.text(),
             weight: entry.weight,
             ramp: entry.ramp,
             tier: entry.tier,

@@ -271,7 +271,7 @@ impl ExclusionInfo {
         let untried = route.excluded.listed().map(|Exclusion { backend, reason }| Self {
             backend: Arc::clone(backend),
             reason: reason.name().into(),
-            cause: reason.cause().cloned(),
+            cause: reason.cause(),
         });
         let failed = route.failed.iter().map(|FailedAttempt { backend, error, .. }| Self {
             backend: Arc::clone(backend),

@@ -31,7 +31,7 @@ impl Fixture {
         let Observation { outcome, owners } = self.source.round(&self.resolver).await;
         let found = match &outcome {
             Outcome::Backends(found) => found.iter().map(|one| one.name.to_string()).collect(),
-            other => vec![other.result().to_owned()],
+            other => vec![other.result().name().to_owned()],
         };
         (found, owners.values().map(ToString::to_string).collect())
     }

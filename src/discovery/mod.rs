@@ -27,6 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use crate::config::SourceKey;
 use crate::config::{Source, StaticBackend};
+use crate::domain::Resolution;
 use crate::domain::cause::{Cause, LONGEST, bounded};
 pub use once::addresses;
 
@@ -130,29 +131,27 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// All values of [`result`](Self::result).
-    pub const RESULTS: [&str; 6] = ["ok", "empty", "nxdomain", "server_failure", "timeout", "invalid"];
-
-    /// The value of `pointsman_resolutions_total{result}`.
-    pub fn result(&self) -> &'static str {
+    /// Its kind.
+    pub fn result(&self) -> Resolution {
         match self {
-            Self::Backends(_) => "ok",
-            Self::Empty => "empty",
-            Self::NoSuchName(_) => "nxdomain",
-            Self::ServerFailure(_) => "server_failure",
-            Self::Timeout(_) => "timeout",
-            Self::Invalid(_) => "invalid",
+            Self::Backends(_) => Resolution::Found,
+            Self::Empty => Resolution::Empty,
+            Self::NoSuchName(_) => Resolution::NoSuchName,
+            Self::ServerFailure(_) => Resolution::ServerFailure,
+            Self::Timeout(_) => Resolution::Timeout,
+            Self::Invalid(_) => Resolution::Invalid,
         }
     }
 
     /// Two outcomes with the same gist are logged once.
-    pub fn gist(&self) -> &str {
-        match self {
+    pub fn gist(&self) -> Gist {
+        let mistake = match self {
             // Another mistake is worth another line.
-            Self::Invalid(reason) => reason,
+            Self::Invalid(reason) => Some(reason.clone()),
             // The text of these may differ each time.
-            _ => self.result(),
-        }
+            _ => None,
+        };
+        Gist { result: self.result(), mistake }
     }
 
     /// Why nothing was found in `source`, as a message.
@@ -176,6 +175,13 @@ impl Outcome {
             Self::ServerFailure(_) | Self::Timeout(_) | Self::Invalid(_) => None,
         }
     }
+}
+
+/// What is worth another line in the log when it changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gist {
+    result: Resolution,
+    mistake: Option<Cause>,
 }
 
 /// A reason with its consequence, which is kept even if the reason is long.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{AdminState, BackendState, Cause, Client, Ending};
+use super::{
+    AdminState, BackendState, Cause, CheckKind, Client, EjectionReason, Ending, Resolution, StateReason,
+};
 
 /// Something that happened. In JSON, `kind` names the variant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,7 +29,9 @@ pub enum Event {
         /// Its state now.
         to: BackendState,
         /// Why.
-        cause: Cause,
+        #[serde(flatten)]
+        #[cfg_attr(test, schemars(with = "super::StateReasonInfo"))]
+        reason: StateReason,
     },
     /// A backend that was known by its address only has a name now.
     BackendNamed {
@@ -54,7 +58,8 @@ pub enum Event {
         /// Its name.
         backend: Arc<str>,
         /// Why it would have been ejected.
-        cause: Cause,
+        #[serde(rename = "cause")]
+        reason: EjectionReason,
     },
     /// A pool's connections go to another tier of its backends than before.
     ServingTierChanged {
@@ -87,7 +92,7 @@ pub enum Event {
         /// The source.
         source: Arc<str>,
         /// The kind of answer, as in the metric `pointsman_resolutions_total`.
-        result: &'static str,
+        result: Resolution,
         /// How many endpoints it reports.
         backends: usize,
         /// The first of those that are new.
@@ -103,8 +108,8 @@ pub enum Event {
         backend: Arc<str>,
         /// Its address.
         address: SocketAddr,
-        /// What was checked: `tcp`, `http`, `exchange`, `postgres`, `redis`.
-        check: &'static str,
+        /// What was checked.
+        check: CheckKind,
         /// Whether it passed.
         passed: bool,
         /// Why it did not.
@@ -299,7 +304,7 @@ impl fmt::Display for Endpoint {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Trouble {
     /// The kind of answer, as in the metric `pointsman_resolutions_total`.
-    pub result: &'static str,
+    pub result: Resolution,
     /// What that means.
     pub reason: Cause,
 }

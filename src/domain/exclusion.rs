@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{BackendState, Cause};
+use super::{BackendState, Cause, StateReason};
 
 /// A backend that was excluded from a choice, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Exclusion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExclusionReason {
     /// It was not up, and why it was not.
-    State(BackendState, Cause),
+    State(BackendState, StateReason),
     /// Its weight was 0.
     ZeroWeight,
     /// It was a backup, and a lower tier served.
@@ -42,9 +42,9 @@ impl ExclusionReason {
     }
 
     /// Why it was in its state, if that is the reason.
-    pub fn cause(&self) -> Option<&Cause> {
+    pub fn cause(&self) -> Option<Cause> {
         match self {
-            Self::State(_, cause) => Some(cause),
+            Self::State(_, reason) => Some(reason.text()),
             Self::ZeroWeight | Self::Backup | Self::Full | Self::Overloaded => None,
         }
     }
@@ -54,7 +54,7 @@ impl fmt::Display for Exclusion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.backend)?;
         match &self.reason {
-            ExclusionReason::State(state, cause) => write!(f, "{} ({cause})", state.name()),
+            ExclusionReason::State(state, reason) => write!(f, "{} ({reason})", state.name()),
             ExclusionReason::ZeroWeight => f.write_str("weight 0"),
             ExclusionReason::Backup => f.write_str("backup"),
             ExclusionReason::Full => f.write_str("full"),
@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn exclusions_have_a_text_each_and_unlisted_ones_are_counted() {
-        let down = one("a", ExclusionReason::State(BackendState::Down, "why".into()));
+        let down =
+            one("a", ExclusionReason::State(BackendState::Down, StateReason::SourceUnhealthy("why".into())));
         let ineligible = Arc::new(Ineligible::new(vec![down], 2, true));
         let only = Excluded { ineligible: Arc::clone(&ineligible), ..Excluded::default() };
         assert_eq!(only.to_string(), "a: down (why); and 2 more; too few are up, so all are used");

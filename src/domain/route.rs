@@ -136,7 +136,7 @@ impl CandidateSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{BackendState, Exclusion, ExclusionReason, Ineligible};
+    use crate::domain::{BackendState, Exclusion, ExclusionReason, Ineligible, StateReason};
 
     fn route(excluded: Excluded, failed: Vec<FailedAttempt>) -> Route {
         let candidates =
@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn failed_attempts_stand_between_the_excluded_backends_and_the_full_queue() {
         let exclusion = |backend: &str, reason| Exclusion { backend: backend.into(), reason };
-        let down = exclusion("a", ExclusionReason::State(BackendState::Down, "why".into()));
+        let why = StateReason::SourceUnhealthy("why".into());
+        let down = exclusion("a", ExclusionReason::State(BackendState::Down, why));
         let excluded = Excluded {
             ineligible: Arc::new(Ineligible::new(vec![down], 2, true)),
             busy: vec![exclusion("b", ExclusionReason::Full), exclusion("c", ExclusionReason::Overloaded)],

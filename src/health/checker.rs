@@ -18,7 +18,7 @@ pub type CheckSink = Box<dyn Fn(Checked) + Send>;
 #[derive(Debug)]
 pub struct Checker {
     check_now: Arc<Notify>,
-    speed_up: Arc<Notify>,
+    check_soon: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -43,10 +43,10 @@ impl Checker {
     where
         F: Future<Output = Result<(), CheckError>> + Send + 'static,
     {
-        let (check_now, speed_up) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let signals = (Arc::clone(&check_now), Arc::clone(&speed_up));
+        let (check_now, check_soon) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let signals = (Arc::clone(&check_now), Arc::clone(&check_soon));
         let task = tokio::spawn(run(health, pace.clone(), signals, sink, check));
-        Self { check_now, speed_up, _task: AbortOnDropHandle::new(task) }
+        Self { check_now, check_soon, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Checks at once; the regular checks keep their times.
@@ -54,22 +54,23 @@ impl Checker {
         self.check_now.notify_one();
     }
 
-    /// Checks every `health.fast_every`, if set, until enough results agree: the backend fails live traffic.
-    pub fn speed_up(&self) {
-        self.speed_up.notify_one();
+    /// Does the next check `health.fast_every`, if set, after the last one began. For each result, the receiver of the
+    /// results says this anew while they are not settled.
+    pub fn check_soon(&self) {
+        self.check_soon.notify_one();
     }
 }
 
 async fn run<F>(
     health: Health,
     pace: PoolPace,
-    (check_now, speed_up): (Arc<Notify>, Arc<Notify>),
+    (check_now, check_soon): (Arc<Notify>, Arc<Notify>),
     sink: CheckSink,
     check: impl Fn(Instant) -> F,
 ) where
     F: Future<Output = Result<(), CheckError>>,
 {
-    let (slots, mut schedule) = pace.checker(&health);
+    let (slots, schedule) = pace.checker(&health);
     loop {
         let due = Instant::now();
         let slot = slots.acquire().await;
@@ -79,12 +80,12 @@ async fn run<F>(
             Err(format!("no answer within {}", humantime::format_duration(health.timeout)).into())
         });
         drop(slot);
-        let mut next = schedule.next(began, &result);
+        let mut next = schedule.regular_after(began);
         sink(Checked { kind: health.check.kind(), result, waited: began - due, took: began.elapsed() });
         loop {
             tokio::select! {
-                biased; // a check that is due comes after a speed-up, and counts for it
-                () = speed_up.notified() => next = schedule.speed_up(began),
+                biased; // a check that is due comes after the request for it, and fulfils that
+                () = check_soon.notified() => next = schedule.soon_after(began),
                 () = check_now.notified() => break,
                 () = sleep_until(next) => break,
             }
@@ -260,15 +261,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_speed_up_checks_fast_until_enough_results_pass() {
+    async fn checks_are_fast_as_long_as_each_result_asks_for_the_next_one_soon() {
         let fast = EVERY / 10;
-        let health = Health { fast_every: Some(fast), rise: 3, ..health() };
+        let health = Health { fast_every: Some(fast), ..health() };
         let (checker, times) = recorded(health);
         let asked = EVERY + EVERY / 4;
         tokio::time::sleep(asked).await;
-        // Many requests give no faster checks than one.
-        (0..10).for_each(|_| checker.speed_up());
-        tokio::time::sleep(EVERY * 3 / 5).await;
+        for _ in 0..3 {
+            // Many requests give no faster checks than one.
+            (0..10).for_each(|_| checker.check_soon());
+            tokio::time::sleep(fast).await;
+        }
+        tokio::time::sleep(EVERY * 3 / 10).await;
         let times = times.lock().unwrap();
         let since: Vec<_> = times.iter().filter(|time| **time >= asked).map(|time| *time - asked).collect();
         assert_eq!(since.len(), 3, "{since:?}");

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::domain::Cause;
+use crate::domain::{EjectionReason, StateReason};
 
 /// The longest ejection, in periods: a backend that may have recovered is tried again.
 const LONGEST: u32 = 10;
@@ -24,22 +24,23 @@ struct LastEjection {
     time: Duration,
     /// The number of ejections, each soon after the one before.
     times: u32,
-    cause: Cause,
+    reason: StateReason,
 }
 
 impl Ejection {
-    /// The end of the present ejection, and its cause.
-    pub fn out(&self, now: Instant) -> Option<(Instant, &Cause)> {
-        self.last.as_ref().filter(|last| now < last.until).map(|last| (last.until, &last.cause))
+    /// The end of the present ejection, and its reason.
+    pub fn out(&self, now: Instant) -> Option<(Instant, &StateReason)> {
+        self.last.as_ref().filter(|last| now < last.until).map(|last| (last.until, &last.reason))
     }
 
-    /// Ejects the backend; `period` is the length of a first ejection.
-    pub fn eject(&mut self, period: Duration, reason: &str, now: Instant) {
+    /// Ejects the backend; `period` is the length of a first ejection. Returns the reason for its state.
+    pub fn eject(&mut self, period: Duration, why: EjectionReason, now: Instant) -> StateReason {
         let recent = self.last.as_ref().filter(|last| now < last.until + last.time);
         let times = recent.map_or(1, |last| last.times.saturating_add(1).min(LONGEST));
         let time = period * times;
-        let cause = format!("{reason}; out for {}", humantime::format_duration(time)).into();
-        self.last = Some(LastEjection { until: now + time, time, times, cause });
+        let reason = StateReason::Ejected { why, time };
+        self.last = Some(LastEjection { until: now + time, time, times, reason: reason.clone() });
+        reason
     }
 
     /// Ends the ejection now.
@@ -56,6 +57,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const SLOW: EjectionReason = EjectionReason::Slow { median: SECOND, others: Duration::ZERO };
 
     fn out_for(ejection: &Ejection, now: Instant) -> Option<Duration> {
         ejection.out(now).map(|(until, _)| until - now)
@@ -66,14 +68,14 @@ mod tests {
         let (mut ejection, mut now) = (Ejection::default(), Instant::now());
         assert_eq!(out_for(&ejection, now), None);
         for times in 1..=12 {
-            ejection.eject(SECOND, "it failed", now);
+            ejection.eject(SECOND, SLOW, now);
             let time = SECOND * times.min(LONGEST);
             assert_eq!(out_for(&ejection, now), Some(time));
             now += time;
             assert_eq!(out_for(&ejection, now), None);
         }
         now += SECOND * LONGEST;
-        ejection.eject(SECOND, "it failed", now);
+        ejection.eject(SECOND, SLOW, now);
         assert_eq!(out_for(&ejection, now), Some(SECOND));
         ejection.lift(now);
         assert_eq!(out_for(&ejection, now), None);
@@ -89,7 +91,7 @@ mod tests {
             let (mut ejection, mut now) = (Ejection::default(), Instant::now());
             let period = Duration::from_millis(period);
             for wait in waits {
-                ejection.eject(period, "it failed", now);
+                ejection.eject(period, SLOW, now);
                 let time = out_for(&ejection, now).unwrap_or_default();
                 prop_assert!(time >= period && time <= period * LONGEST);
                 now += Duration::from_millis(wait);

@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::response::{CheckResponse, LONGEST, quoted};
 use super::{CheckError, tcp};
 use crate::config::Exchange;
+use crate::domain::{CheckFailure, CheckStep};
 
 /// Ends at `deadline` at the latest, with the response until then in the error.
 pub(super) async fn check(
@@ -32,5 +33,6 @@ pub(super) async fn check(
             Err(_) => break " within the time limit".to_owned(),
         }
     };
-    Err(format!("{address} answered {}{end}, not {}", response.quoted(), quoted(&exchange.expect)).into())
+    let error = format!("answered {}{end}, not {}", response.quoted(), quoted(&exchange.expect));
+    Err(CheckFailure::at(CheckStep::Exchange, address, error).into())
 }

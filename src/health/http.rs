@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::response::{CheckResponse, LONGEST};
 use super::{CheckError, tcp};
 use crate::config::HttpCheck;
+use crate::domain::{CheckFailure, CheckStep};
 
 /// The longest head of a response (status line and header fields), in bytes: eight times the default limit of Apache
 /// httpd and nginx for a request's head (8 KiB); responses have similar heads.
@@ -28,7 +29,7 @@ pub(super) async fn check(address: SocketAddr, config: &HttpCheck) -> Result<(),
         .max_buf_size(LONGEST_HEAD)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| format!("http to {address}: {}", explain(&error)))?;
+        .map_err(|error| CheckFailure::at(CheckStep::Http, address, explain(&error)))?;
     let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let host = config.host.clone().unwrap_or_else(|| address.to_string());
     let request = Request::get(&config.path)
@@ -37,9 +38,9 @@ pub(super) async fn check(address: SocketAddr, config: &HttpCheck) -> Result<(),
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|error| format!("GET {}: {error}", config.path))?;
-    let request_line = format!("GET {} on {address}", config.path);
-    let response =
-        sender.send_request(request).await.map_err(|error| format!("{request_line}: {}", explain(&error)))?;
+    let failed =
+        |error: String| CheckFailure::at(CheckStep::Get(config.path.as_str().into()), address, error);
+    let response = sender.send_request(request).await.map_err(|error| failed(explain(&error)))?;
     let status = response.status();
     if !config.status.iter().any(|range| range.contains(&status.as_u16())) {
         let range = |r: &RangeInclusive<u16>| match (r.start(), r.end()) {
@@ -48,7 +49,7 @@ pub(super) async fn check(address: SocketAddr, config: &HttpCheck) -> Result<(),
             (from, to) => format!("{from}-{to}"),
         };
         let want = config.status.iter().map(range).collect::<Vec<_>>().join(" or ");
-        return Err(format!("{request_line}: status {}, not {want}", status.as_u16()).into());
+        return Err(failed(format!("status {}, not {want}", status.as_u16())).into());
     }
     let Some(expected) = &config.body else { return Ok(()) };
     let mut body = response.into_body();
@@ -57,14 +58,13 @@ pub(super) async fn check(address: SocketAddr, config: &HttpCheck) -> Result<(),
     let mut found = text.push(b"");
     while !found && !text.full() {
         let Some(frame) = body.frame().await else { break };
-        let frame =
-            frame.map_err(|error| format!("{request_line}: reading the body: {}", explain(&error)))?;
+        let frame = frame.map_err(|error| failed(format!("reading the body: {}", explain(&error))))?;
         found = frame.data_ref().is_some_and(|data| text.push(data));
     }
     if found {
         Ok(())
     } else {
-        Err(format!("{request_line}: the body does not contain {expected:?}; it is {}", text.quoted()).into())
+        Err(failed(format!("the body does not contain {expected:?}; it is {}", text.quoted())).into())
     }
 }
 

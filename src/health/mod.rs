@@ -26,7 +26,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::config::Check;
-use crate::domain::Cause;
+use crate::domain::{Cause, CheckFailure, CheckKind};
 pub use checker::{CheckSink, Checker};
 pub use eject::Ejection;
 pub use pace::{Pace, PoolPace};
@@ -38,8 +38,8 @@ const LONGEST_PASSWORD: u64 = 4096;
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
-    /// Its kind: [`Check::kind`].
-    pub kind: &'static str,
+    /// Its kind.
+    pub kind: CheckKind,
     /// `Err`: why it did not pass.
     pub result: Result<(), CheckError>,
     /// How long it waited for a slot (`runtime.max_checks`).
@@ -53,7 +53,7 @@ pub struct Checked {
 pub enum CheckError {
     /// The backend fails.
     #[error("{0}")]
-    Failed(Cause),
+    Failed(CheckFailure),
     /// A local error, such as a missing password file or no free port. It says nothing about the backend, whose state
     /// stays: otherwise one local mistake would take out all backends. Meanwhile no failure is detected, so it is counted,
     /// and logged every minute.
@@ -62,8 +62,14 @@ pub enum CheckError {
 }
 
 impl From<String> for CheckError {
-    fn from(reason: String) -> Self {
-        Self::Failed(reason.into())
+    fn from(error: String) -> Self {
+        Self::Failed(CheckFailure::new(error))
+    }
+}
+
+impl From<CheckFailure> for CheckError {
+    fn from(failure: CheckFailure) -> Self {
+        Self::Failed(failure)
     }
 }
 

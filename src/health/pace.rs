@@ -79,7 +79,7 @@ impl PoolPace {
         let PoolSlots { pace, id } = &*self.0;
         pace.slots().add_checker(*id);
         let number = pace.checkers.fetch_add(1, Ordering::Relaxed);
-        (RegisteredChecker(self.clone()), CheckSchedule::new(number, health, pace.epoch, Instant::now()))
+        (RegisteredChecker(self.clone()), CheckSchedule::new(number, health, pace.epoch))
     }
 }
 

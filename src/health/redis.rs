@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 use super::response::quoted;
 use super::{CheckError, password, tcp, without};
 use crate::config::{RedisCheck, Role};
+use crate::domain::{CheckFailure, CheckStep};
 
 /// The errors of `AUTH` that are shown. Nothing else of its reply is: a server that does not know the command repeats its
 /// arguments, shortened or escaped in its own way, and so parts of the password.
@@ -36,7 +37,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<()
     let authenticates = !commands.is_empty();
     command(&mut commands, &["PING"]);
     command(&mut commands, &["ROLE"]);
-    let failed = |what: String| CheckError::from(format!("redis on {address}: {what}"));
+    let failed = |what: String| CheckError::from(CheckFailure::at(CheckStep::Redis, address, what));
     let sent = stream.write_all(commands.as_bytes()).await;
     let secret = password.as_deref();
     let role = role(BufReader::new(stream), authenticates, secret).await;

@@ -26,6 +26,8 @@ pub struct Run {
 pub struct RiseFall {
     verdict: Verdict,
     run: Run,
+    /// A live connection failed, and too few results in a row agree since then.
+    suspected: bool,
 }
 
 impl RiseFall {
@@ -36,7 +38,8 @@ impl RiseFall {
 
     /// A verdict that is taken over, without a check having said so.
     pub fn presumed(verdict: Verdict) -> Self {
-        Self { verdict, run: Run { passed: verdict == Verdict::Passing, length: 0 } }
+        let run = Run { passed: verdict == Verdict::Passing, length: 0 };
+        Self { verdict, run, suspected: false }
     }
 
     /// What the results so far say.
@@ -49,18 +52,26 @@ impl RiseFall {
         self.run
     }
 
-    /// Whether the next result may change the verdict: there is none yet, or the last results contradict it.
+    /// Whether the next result may change the verdict, so that it should come soon: there is none yet, the last results
+    /// contradict it, or a live connection failed and since then too few results agree.
     pub fn in_transition(&self) -> bool {
         match self.verdict {
             Verdict::Unchecked => true,
+            _ if self.suspected => true,
             verdict => self.run.length > 0 && self.run.passed != (verdict == Verdict::Passing),
         }
+    }
+
+    /// A live connection failed: one passed check does not clear the backend, but `rise` in a row do.
+    pub fn suspect(&mut self) {
+        self.suspected = true;
     }
 
     /// Takes in one result; `Some` when the verdict changes. `rise` and `fall` are at least 1.
     pub fn on(&mut self, passed: bool, rise: u32, fall: u32) -> Option<Verdict> {
         let length = if self.run.passed == passed { self.run.length.saturating_add(1) } else { 1 };
         self.run = Run { passed, length };
+        self.suspected &= length < if passed { rise } else { fall };
         let (to, needed) = match (self.verdict, passed) {
             (Verdict::Passing, true) | (Verdict::Failing, false) => return None,
             (Verdict::Unchecked, true) => (Verdict::Passing, 1),
@@ -92,6 +103,30 @@ mod tests {
         assert!(RiseFall::new().in_transition());
         assert_eq!(RiseFall::new().on(true, 5, 5), Some(Verdict::Passing));
         assert_eq!(RiseFall::new().on(false, 5, 5), Some(Verdict::Failing));
+    }
+
+    #[test]
+    fn after_a_failed_connection_enough_results_must_agree() {
+        let (rise, fall) = (3, 3);
+        let suspected = || {
+            let mut rise_fall = RiseFall::presumed(Verdict::Passing);
+            assert!(!rise_fall.in_transition());
+            rise_fall.suspect();
+            assert_eq!(rise_fall.on(false, rise, fall), None);
+            assert!(rise_fall.in_transition());
+            rise_fall
+        };
+        let transitions = |results: &[bool]| {
+            let mut rise_fall = suspected();
+            let next = |passed: &bool| {
+                rise_fall.on(*passed, rise, fall);
+                rise_fall.in_transition()
+            };
+            results.iter().map(next).collect::<Vec<_>>()
+        };
+        assert_eq!(transitions(&[true, true, true, true]), [true, true, false, false]);
+        assert_eq!(transitions(&[false, false, false]), [true, false, false]);
+        assert_eq!(transitions(&[true, false, true, true, true]), [true, true, true, true, false]);
     }
 
     proptest! {

@@ -7,84 +7,41 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::CheckError;
-use super::rise_fall::{RiseFall, Verdict};
 use crate::config::Health;
 
 /// The golden ratio's fractional part, times 2^64. Its multiples are spread more evenly on a circle than those of any
 /// other number, for any count and any start (Knuth, TAOCP volume 3, 6.4, theorem S).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The schedule of one checker.
+/// The schedule of one checker. It counts no results: the pool's state machine says when the next check is due soon.
 #[derive(Debug)]
 pub(super) struct CheckSchedule {
     every: Duration,
     fast_every: Option<Duration>,
-    rise: u32,
-    fall: u32,
     /// One of the regular times.
     regular: Instant,
-    /// The end of the grace period, in which a backend that has never passed does not fail.
-    grace_until: Instant,
-    rise_fall: RiseFall,
-    /// The fast interval was asked for, and the results since then have not settled it.
-    fast: bool,
-    /// The last result that counted, and the number of equal ones in a row since then.
-    row: (bool, u32),
 }
 
 impl CheckSchedule {
-    /// The schedule of checker `number`, which starts `now`; `epoch` is the same for all checkers.
-    pub(super) fn new(number: u64, health: &Health, epoch: Instant, now: Instant) -> Self {
+    /// The schedule of checker `number`; `epoch` is the same for all checkers.
+    pub(super) fn new(number: u64, health: &Health, epoch: Instant) -> Self {
         let offset = number.wrapping_mul(GOLDEN) as f64 / 2f64.powi(64);
         Self {
             every: health.every,
             fast_every: health.fast_every,
-            rise: health.rise,
-            fall: health.fall,
             regular: epoch + health.every.mul_f64(offset),
-            grace_until: now + health.grace,
-            rise_fall: RiseFall::new(),
-            fast: false,
-            row: (true, 0),
         }
     }
 
-    /// Takes in the result of the check that began at `began`; when the next one is due.
-    pub(super) fn next(&mut self, began: Instant, result: &Result<(), CheckError>) -> Instant {
-        let in_grace = self.rise_fall.verdict() == Verdict::Unchecked && began < self.grace_until;
-        match result {
-            Ok(()) => self.count(true),
-            Err(CheckError::Failed(_)) if !in_grace => self.count(false),
-            Err(_) => {}
-        }
-        self.due(began)
-    }
-
-    /// Switches to the fast interval, as live traffic fails, until `rise` or `fall` consecutive results agree: by then the
-    /// pool, which counts both, has decided, too. When the check after the one that began at `began` is due now.
-    pub(super) fn speed_up(&mut self, began: Instant) -> Instant {
-        (self.fast, self.row) = (true, (true, 0));
-        self.due(began)
-    }
-
-    fn count(&mut self, passed: bool) {
-        self.rise_fall.on(passed, self.rise, self.fall);
-        let (last, n) = self.row;
-        self.row = (passed, if last == passed { n.saturating_add(1) } else { 1 });
-        self.fast &= self.row.1 < if passed { self.rise } else { self.fall };
-    }
-
-    fn due(&self, began: Instant) -> Instant {
+    /// When the check after the one that began at `began` is due, if it is to come soon: after the fast interval, if there
+    /// is one, but no later than the regular time.
+    pub(super) fn soon_after(&self, began: Instant) -> Instant {
         let regular = self.regular_after(began);
-        match self.fast_every {
-            Some(fast) if self.fast || self.rise_fall.in_transition() => regular.min(began + fast),
-            _ => regular,
-        }
+        self.fast_every.map_or(regular, |fast| regular.min(began + fast))
     }
 
     /// The first regular time after `time`; in the past, and so due at once, if a long check missed it.
-    fn regular_after(&self, time: Instant) -> Instant {
+    pub(super) fn regular_after(&self, time: Instant) -> Instant {
         if time < self.regular {
             return self.regular;
         }
@@ -107,10 +64,6 @@ mod tests {
         Health { every, timeout: every, ..Health::new(Check::Tcp) }
     }
 
-    fn failed() -> Result<(), CheckError> {
-        Err("no".to_owned().into())
-    }
-
     proptest! {
         #[test]
         fn backends_found_at_once_are_then_checked_evenly_over_the_interval(
@@ -120,7 +73,7 @@ mod tests {
             let (every, found) = (Duration::from_millis(every_ms), epoch + Duration::from_millis(after_ms));
             let health = health(every);
             let second = (first..first + n).map(|number| {
-                CheckSchedule::new(number, &health, epoch, found).next(found, &Ok(())) - found
+                CheckSchedule::new(number, &health, epoch).regular_after(found) - found
             });
             let mut second: Vec<_> = second.collect();
             second.sort();
@@ -132,15 +85,14 @@ mod tests {
 
         #[test]
         fn regular_times_keep_their_offset_through_long_and_extra_checks(
-            number: u64, checks in prop::collection::vec((0u64..1000, any::<bool>(), any::<bool>()), 1..100),
+            number: u64, checks in prop::collection::vec((0u64..1000, any::<bool>()), 1..100),
         ) {
             let epoch = Instant::now();
-            let mut schedule = CheckSchedule::new(number, &health(SECOND), epoch, epoch);
+            let schedule = CheckSchedule::new(number, &health(SECOND), epoch);
             let mut began = epoch;
             let mut offset = None;
-            for (late_ms, out_of_turn, passed) in checks {
-                let result = if passed { Ok(()) } else { failed() };
-                let due = schedule.next(began, &result);
+            for (late_ms, out_of_turn) in checks {
+                let due = schedule.regular_after(began);
                 prop_assert!(due > began && due - began <= SECOND);
                 let here = (due - epoch).as_nanos() % SECOND.as_nanos();
                 prop_assert_eq!(*offset.get_or_insert(here), here);
@@ -153,83 +105,25 @@ mod tests {
     #[test]
     fn a_check_that_takes_the_whole_interval_skips_no_check() {
         let epoch = Instant::now();
-        let mut schedule = CheckSchedule::new(0, &health(SECOND), epoch, epoch);
+        let schedule = CheckSchedule::new(0, &health(SECOND), epoch);
         let began = epoch + SECOND + Duration::from_millis(1);
-        assert_eq!(schedule.next(began, &failed()), epoch + 2 * SECOND);
+        assert_eq!(schedule.regular_after(began), epoch + 2 * SECOND);
     }
 
-    /// The intervals after each of the results.
-    fn intervals(health: &Health, results: &[Result<(), CheckError>]) -> Vec<Duration> {
+    #[test]
+    fn a_check_that_is_due_soon_comes_after_the_fast_interval_and_no_later_than_the_regular_time() {
         let epoch = Instant::now();
-        let mut schedule = CheckSchedule::new(0, health, epoch, epoch);
-        let mut began = epoch;
-        let next = |result| {
-            let due = schedule.next(began, result);
-            due - std::mem::replace(&mut began, due)
-        };
-        results.iter().map(next).collect()
+        let health = Health { fast_every: Some(SECOND), ..health(10 * SECOND) };
+        let schedule = CheckSchedule::new(0, &health, epoch);
+        assert_eq!(schedule.soon_after(epoch), epoch + SECOND);
+        let late = Duration::from_millis(9_500);
+        assert_eq!(schedule.soon_after(epoch + late), epoch + 10 * SECOND);
     }
 
     #[test]
-    fn checks_are_fast_while_the_verdict_is_in_transition() {
-        let (slow, fast) = (10 * SECOND, SECOND);
-        let health = Health { fast_every: Some(fast), rise: 2, fall: 3, ..health(slow) };
-        let local = Err(CheckError::Local("no port".into()));
-        // New; up; two failures and a success again; down for good; a first success, then up.
-        let results = [
-            local,
-            Ok(()),
-            failed(),
-            failed(),
-            Ok(()),
-            failed(),
-            failed(),
-            failed(),
-            failed(),
-            Ok(()),
-            Ok(()),
-        ];
-        let intervals = intervals(&health, &results);
-        let is_fast: Vec<_> = intervals.iter().map(|interval| *interval == fast).collect();
-        let (f, t) = (false, true);
-        assert_eq!(is_fast, [t, f, t, t, f, t, t, f, f, t, f], "{intervals:?}");
-    }
-
-    #[test]
-    fn a_backend_that_fails_live_traffic_is_checked_fast_until_enough_results_agree() {
-        let (slow, fast) = (10 * SECOND, SECOND);
-        let health = Health { fast_every: Some(fast), rise: 3, fall: 2, ..health(slow) };
+    fn without_a_fast_interval_nothing_comes_soon() {
         let epoch = Instant::now();
-        let is_fast = |results: &[bool]| {
-            let mut schedule = CheckSchedule::new(0, &health, epoch, epoch);
-            let mut began = schedule.next(epoch, &Ok(()));
-            assert_eq!(schedule.next(began, &Ok(())) - began, slow);
-            assert_eq!(schedule.speed_up(began) - began, fast);
-            let next = |passed: &bool| {
-                began += fast;
-                schedule.next(began, &if *passed { Ok(()) } else { failed() }) - began == fast
-            };
-            results.iter().map(next).collect::<Vec<_>>()
-        };
-        assert_eq!(is_fast(&[true, true, true, true]), [true, true, false, false]);
-        assert_eq!(is_fast(&[false, false, false]), [true, false, false]);
-        assert_eq!(is_fast(&[true, false, true, true, true]), [true, true, true, true, false]);
-    }
-
-    #[test]
-    fn without_a_fast_interval_nothing_speeds_up() {
-        let epoch = Instant::now();
-        let mut schedule = CheckSchedule::new(0, &health(SECOND), epoch, epoch);
-        let due = schedule.next(epoch, &Ok(()));
-        assert_eq!(schedule.speed_up(epoch), due);
-    }
-
-    #[test]
-    fn checks_are_fast_during_the_grace_period() {
-        let (slow, fast) = (10 * SECOND, SECOND);
-        let health = Health { fast_every: Some(fast), grace: 3 * SECOND, ..health(slow) };
-        let intervals = intervals(&health, &[failed(), failed(), failed(), failed(), failed()]);
-        assert_eq!(intervals[..3], [fast; 3]);
-        assert!(intervals[3] > fast, "the grace period is over, and it is down: {intervals:?}");
+        let schedule = CheckSchedule::new(0, &health(SECOND), epoch);
+        assert_eq!(schedule.soon_after(epoch), schedule.regular_after(epoch));
     }
 }

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::CheckError;
+use crate::domain::{CheckFailure, CheckStep};
 use crate::telemetry::{ConnectError, not_with_itself};
 
 /// Opens a connection and resets it, which leaves no TIME_WAIT on either side.
@@ -27,8 +28,8 @@ pub(super) async fn connect(address: SocketAddr, most: u64) -> Result<BoundedStr
     let stream = stream.and_then(|stream| not_with_itself(address, || stream.local_addr()).map(|()| stream));
     let stream = stream.map_err(|error| {
         let kind = ConnectError::from(&error);
-        let why = format!("connect to {address}: {}", kind.explain(&error));
-        if kind == ConnectError::Local { CheckError::Local(why.into()) } else { why.into() }
+        let failure = CheckFailure::at(CheckStep::Connect, address, kind.explain(&error));
+        if kind == ConnectError::Local { CheckError::Local(failure.text()) } else { failure.into() }
     })?;
     Ok(BoundedStream { stream, most, left: most })
 }

@@ -288,6 +288,7 @@ impl Stay {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::CheckKind;
 
     #[test]
     fn a_check_without_result_is_told_when_it_is_news_and_every_minute_while_it_lasts() {
@@ -306,8 +307,12 @@ mod tests {
             (123, local("no port"), true),
             (124, Err("refused".to_owned().into()), false),
         ] {
-            let checked =
-                Checked { kind: "tcp", result: result.clone(), waited: Duration::ZERO, took: Duration::ZERO };
+            let checked = Checked {
+                kind: CheckKind::Tcp,
+                result: result.clone(),
+                waited: Duration::ZERO,
+                took: Duration::ZERO,
+            };
             let now = began + Duration::from_secs(seconds);
             assert_eq!(stay.checked(0, checked, now).tell, told, "{seconds}: {result:?}");
         }

@@ -1,14 +1,12 @@
 //! Counters of a pool as a whole.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::backend::Backend;
-use crate::domain::{BackendState, CloseReason};
+use crate::domain::{BackendState, CloseReason, Resolution};
 
 /// What happened to a pool's connections and questions.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ pub struct Counters {
     retried: AtomicU64,
     masked: AtomicU64,
     seen: [AtomicU64; CloseReason::ALL.len()],
-    resolutions: Mutex<BTreeMap<&'static str, u64>>,
+    resolutions: [AtomicU64; Resolution::ALL.len()],
     joined: AtomicU64,
     left: AtomicU64,
     failing: AtomicUsize,
@@ -48,7 +46,7 @@ impl Default for Counters {
             retried: AtomicU64::new(0),
             masked: AtomicU64::new(0),
             seen: Default::default(),
-            resolutions: Mutex::default(),
+            resolutions: Default::default(),
             joined: AtomicU64::new(0),
             left: AtomicU64::new(0),
             failing: AtomicUsize::new(0),
@@ -73,8 +71,8 @@ impl Counters {
     }
 
     /// Counts a round of discovery by what it found.
-    pub fn resolved(&self, result: &'static str) {
-        *self.resolutions.lock().unwrap_or_else(PoisonError::into_inner).entry(result).or_default() += 1;
+    pub fn resolved(&self, result: Resolution) {
+        self.resolutions[result.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a health check that started late.
@@ -136,8 +134,10 @@ impl Counters {
     }
 
     /// Rounds of discovery by what they found.
-    pub fn resolutions(&self) -> BTreeMap<&'static str, u64> {
-        self.resolutions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn resolutions(&self) -> impl Iterator<Item = (Resolution, u64)> + '_ {
+        Resolution::ALL
+            .into_iter()
+            .map(|result| (result, self.resolutions[result.index()].load(Ordering::Relaxed)))
     }
 }
 

@@ -7,7 +7,7 @@ use super::backend::Backend;
 use crate::config;
 use crate::discovery::{Found, Observation, SourceKey};
 
-use crate::domain::{AdminState, BackendState, Cause, Event};
+use crate::domain::{AdminState, BackendState, Event, Failure};
 use crate::health::CheckError;
 use crate::own::OwnAddresses;
 
@@ -48,15 +48,6 @@ pub enum Command {
     Check,
 }
 
-/// How a live connection failed before the backend had said anything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// It could not be opened, and why.
-    Connect(Cause),
-    /// The backend reset it.
-    Reset,
-}
-
 /// What follows from inputs, in its order: events to report, and commands to the pool's task.
 #[derive(Debug)]
 pub enum Effect {
@@ -70,8 +61,8 @@ pub enum Effect {
     Uncheck(u64),
     /// Check it now.
     CheckNow(u64),
-    /// Check it at the fast interval: a live failure counts as a failure of its first check.
-    Doubt(u64),
+    /// Do its check of that number next after the fast interval: its results are not settled yet.
+    CheckSoon(u64, usize),
     /// Make the snapshot anew: its backends or their weights have changed.
     Reshape,
     /// Query the sources now.
@@ -84,7 +75,9 @@ impl Effect {
         match self {
             Self::CountState(..) | Self::Reshape => true,
             Self::Report(event) => matches!(event, Event::BackendNamed { .. } | Event::WeightChanged { .. }),
-            Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::Doubt(_) | Self::AskNow => false,
+            Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::CheckSoon(..) | Self::AskNow => {
+                false
+            }
         }
     }
 }

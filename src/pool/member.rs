@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::backend::{Backend, CloseDirective};
 use crate::config::{self, Policy};
 use crate::discovery::{Fitness, Found, SourceKey};
-use crate::domain::{AdminState, BackendState, Cause, CloseReason, Ending};
+use crate::domain::{AdminState, BackendState, CloseReason, Ending, StateReason};
 use crate::health::{Ejection, RiseFall, Verdict};
 
 /// In so many steps a backend that came up gets its whole share (`slow_start`).
@@ -28,7 +28,7 @@ pub struct Member {
     /// Since when.
     pub since: Instant,
     /// Why it is in this state.
-    pub cause: Cause,
+    pub reason: StateReason,
     /// Its share.
     pub weight: u32,
     /// Its tier: those of a higher number are used only while none of a lower one is up.
@@ -42,18 +42,18 @@ pub struct Member {
     /// What each of the pool's checks has found.
     pub(super) results: Vec<Results>,
     /// Why its checks fail, if they do.
-    pub(super) failing: Cause,
+    pub(super) failing: Option<StateReason>,
     /// Since when it has been waiting to pass its checks for the first time.
     pub(super) trial: Instant,
     pub(super) ejection: Ejection,
-    /// What an operator wants of it, if it is not to be used.
-    pub(super) admin_state: Option<(AdminState, Cause)>,
+    /// What an operator wants of it, if it is not to be used, and the operator.
+    pub(super) admin_state: Option<(AdminState, Arc<str>)>,
     /// The share that an operator gave it, and the one that it had by the sources then.
     pub(super) told_weight: Option<(u32, u32)>,
     /// Why it can never be used: this process listens at its address.
-    pub(super) refused: Option<Arc<str>>,
+    pub(super) refused: Option<StateReason>,
     /// Why it has left for good.
-    pub(super) left: Option<Cause>,
+    pub(super) left: Option<StateReason>,
     /// What its connections were told last.
     directed: Option<(CloseReason, Policy)>,
 }
@@ -76,19 +76,19 @@ pub(super) struct SourceEntry {
 
 impl Member {
     /// One that was just found, in a pool with so many checks.
-    pub(super) fn new(backend: Arc<Backend>, cause: Cause, checks: usize, now: Instant) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, reason: StateReason, checks: usize, now: Instant) -> Self {
         Self {
             backend,
             state: BackendState::Joining,
             since: now,
-            cause,
+            reason,
             weight: 1,
             tier: 0,
             connections: None,
             step: STEPS,
             sources: BTreeMap::new(),
             results: vec![Results::default(); checks],
-            failing: "".into(),
+            failing: None,
             trial: now,
             ejection: Ejection::default(),
             admin_state: None,
@@ -145,28 +145,33 @@ impl Member {
         unhealthy.or_else(starting).unwrap_or(&Fitness::Unknown)
     }
 
-    /// The state that follows from what is known, and why; without a word where only what has just happened can tell.
-    pub(super) fn standing(&self, now: Instant) -> (BackendState, Option<Cause>) {
-        if let Some(why) = &self.left {
-            return (BackendState::Draining, Some(why.clone()));
+    /// The state that follows from what is known, and the reason; `None`: only what has just happened is the reason.
+    pub(super) fn standing(&self, now: Instant) -> (BackendState, Option<StateReason>) {
+        if let Some(reason) = &self.left {
+            return (BackendState::Draining, Some(reason.clone()));
         }
-        if let Some(why) = &self.refused {
-            return (BackendState::Down, Some(Cause::from(why)));
+        if let Some(reason) = &self.refused {
+            return (BackendState::Down, Some(reason.clone()));
         }
+        let set = |state, by| Some(StateReason::SetByOperator { state, by: Arc::clone(by) });
         match &self.admin_state {
-            Some((AdminState::Maintenance, who)) => return (BackendState::Maintenance, Some(who.clone())),
-            Some((AdminState::Draining, who)) => return (BackendState::Draining, Some(who.clone())),
+            Some((state @ AdminState::Maintenance, by)) => {
+                return (BackendState::Maintenance, set(*state, by));
+            }
+            Some((state @ AdminState::Draining, by)) => return (BackendState::Draining, set(*state, by)),
             Some((AdminState::Up, _)) | None => {}
         }
         match self.fitness() {
-            Fitness::Unhealthy(why) => return (BackendState::Down, Some(why.clone())),
-            Fitness::Starting => return (BackendState::Joining, Some("its container is starting".into())),
+            Fitness::Unhealthy(cause) => {
+                return (BackendState::Down, Some(StateReason::SourceUnhealthy(cause.clone())));
+            }
+            Fitness::Starting => return (BackendState::Joining, Some(StateReason::ContainerStarting)),
             Fitness::Unknown | Fitness::Healthy => {}
         }
         match (self.verdict(), self.ejection.out(now)) {
-            (Verdict::Failing, _) => (BackendState::Down, Some(self.failing.clone())),
+            (Verdict::Failing, _) => (BackendState::Down, self.failing.clone()),
             (Verdict::Unchecked, _) => (BackendState::Joining, None),
-            (Verdict::Passing, Some((_, why))) => (BackendState::Ejected, Some(why.clone())),
+            (Verdict::Passing, Some((_, reason))) => (BackendState::Ejected, Some(reason.clone())),
             (Verdict::Passing, None) => (BackendState::Up, None),
         }
     }

@@ -26,10 +26,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config;
 use crate::discovery::Found;
+pub use crate::domain::Failure;
 use crate::telemetry::flow::{Flows, Reading};
 pub use backend::Backend;
 pub use counters::Counters;
-pub use input::{Command, Failure};
+pub use input::Command;
 pub use member::Member;
 pub use queue::Queue;
 pub use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus};

@@ -12,8 +12,8 @@ use crate::balance::shadow::{PickCounter, Shadow, ShadowCandidate, ShadowLeases}
 use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{self, Algorithm, SourceKey};
 use crate::domain::{
-    BackendState, CandidateSet, Cause, Exclusion, ExclusionReason, Ineligible, RouteCandidate, RouteTier,
-    SHOWN,
+    BackendState, CandidateSet, Exclusion, ExclusionReason, Ineligible, RouteCandidate, RouteTier, SHOWN,
+    StateReason,
 };
 use crate::telemetry::flow::Reading;
 
@@ -264,7 +264,7 @@ fn ineligible(selection: &Selection, members: &[Member]) -> Ineligible {
         reason: match member.state {
             BackendState::Up if member.weight == 0 => ExclusionReason::ZeroWeight,
             BackendState::Up => ExclusionReason::Backup,
-            state => ExclusionReason::State(state, member.cause.clone()),
+            state => ExclusionReason::State(state, member.reason.clone()),
         },
     };
     Ineligible::new(all().take(NAMED).map(one).collect(), all().skip(NAMED).count(), selection.panic)
@@ -288,7 +288,7 @@ pub struct Entry {
     /// Since when.
     pub since: Instant,
     /// Why.
-    pub cause: Cause,
+    pub reason: StateReason,
     /// Whether it has left for good, and only its connections remain.
     pub leaving: bool,
     /// Whether its address is one of our own: it is neither checked nor chosen.
@@ -316,7 +316,7 @@ impl PoolStatus {
             backend: Arc::clone(&member.backend),
             state: member.state,
             since: member.since,
-            cause: member.cause.clone(),
+            reason: member.reason.clone(),
             leaving: member.leaving(),
             refused: member.refused.is_some(),
             weight: member.weight,
@@ -357,12 +357,13 @@ mod tests {
         let mut config = config::Pool::new(Vec::new());
         config.panic = Percent(50);
         config.on_leave = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
-        let mut members = [Member::new(Arc::new(Backend::new(1, &found)), "".into(), 0, now)];
+        let backend = Arc::new(Backend::new(1, &found));
+        let mut members = [Member::new(backend, StateReason::FoundUnchecked, 0, now)];
         members[0].state = BackendState::Up;
         let directives = |snapshot: &PoolSnapshot| snapshot.choose(&PickArgs::default()).unwrap().directives;
         let before = PoolSnapshot::new(&config, &members, None);
         // Any close directive will do: of a backend that stays, as it is in panic.
-        members[0].left = Some("".into());
+        members[0].left = Some(StateReason::PoolRemoved);
         members[0].set_directive(&config, now);
         members[0].state = BackendState::Down;
         let after = PoolSnapshot::new(&config, &members, Some(&before));

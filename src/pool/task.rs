@@ -9,14 +9,14 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::counters::{Counters, observe};
-use super::input::{Command, Effect, Failure, Input};
+use super::input::{Command, Effect, Input};
 use super::snapshot::{PoolSnapshot, PoolStatus};
 use super::state_machine::{NotAdded, NotRemoved, PoolState};
 use super::totals::Former;
 use super::{Backend, Pool, Queue};
 use crate::config::{self, Source};
 use crate::discovery::{self, Found, Observation, SourceKey};
-use crate::domain::{BackendState, Event, ServingTier};
+use crate::domain::{BackendState, Event, Failure, ServingTier};
 use crate::health::late::{self, Lateness};
 use crate::health::{CheckError, Checked, Checker, Pace, PoolPace};
 use crate::own::OwnAddresses;
@@ -446,12 +446,8 @@ impl Task {
             Effect::CheckNow(key) => {
                 self.checkers.get(&key).into_iter().flatten().for_each(Checker::check_now);
             }
-            Effect::Doubt(key) => {
-                self.checkers
-                    .get(&key)
-                    .and_then(|checkers| checkers.first())
-                    .iter()
-                    .for_each(|c| c.speed_up());
+            Effect::CheckSoon(key, check) => {
+                self.checkers.get(&key).and_then(|checkers| checkers.get(check)).map(Checker::check_soon);
             }
             Effect::AskNow => self.sources.values().for_each(|(.., running)| running.ask_now()),
         }

@@ -53,20 +53,20 @@ fn happened(event: &Event, backend: &str) -> Option<String> {
         return None;
     }
     Some(match event {
-        Event::StateChanged { to, from, cause, .. } => match to {
-            BackendState::Joining if *from == BackendState::Gone => format!("it joined: {cause}"),
-            BackendState::Joining => format!("it was {} and awaited its first check: {cause}", from.name()),
-            BackendState::Up => format!("it came up (it was {}): {cause}", from.name()),
-            BackendState::Down => format!("it went down (it was {}): {cause}", from.name()),
-            BackendState::Ejected => format!("it was ejected: {cause}"),
-            BackendState::Draining => format!("it stopped receiving new connections: {cause}"),
-            BackendState::Maintenance => format!("it went into maintenance: {cause}"),
-            BackendState::Gone => format!("it was gone: {cause}"),
+        Event::StateChanged { to, from, reason, .. } => match to {
+            BackendState::Joining if *from == BackendState::Gone => format!("it joined: {reason}"),
+            BackendState::Joining => format!("it was {} and awaited its first check: {reason}", from.name()),
+            BackendState::Up => format!("it came up (it was {}): {reason}", from.name()),
+            BackendState::Down => format!("it went down (it was {}): {reason}", from.name()),
+            BackendState::Ejected => format!("it was ejected: {reason}"),
+            BackendState::Draining => format!("it stopped receiving new connections: {reason}"),
+            BackendState::Maintenance => format!("it went into maintenance: {reason}"),
+            BackendState::Gone => format!("it was gone: {reason}"),
         },
         Event::BackendNamed { backend: name, address, .. } => format!("{address} got the name {name}"),
         Event::WeightChanged { weight, .. } => format!("its weight became {weight}"),
-        Event::EjectionSuppressed { cause, .. } => {
-            format!("it was not ejected ({cause}), as many were out as eject.at_most allows")
+        Event::EjectionSuppressed { reason, .. } => {
+            format!("it was not ejected ({reason}), as many were out as eject.at_most allows")
         }
         Event::CheckResultChanged { check, passed: true, took_ms, .. } => {
             format!("its {check} check passed in {}", millis(*took_ms))
@@ -106,7 +106,7 @@ pub fn standing(
 ) -> Vec<Sentence> {
     let state = entry.state.name();
     let since = duration(now.saturating_duration_since(entry.since));
-    let mut story = vec![Sentence::now(format!("it has been {state} for {since}: {}", entry.cause))];
+    let mut story = vec![Sentence::now(format!("it has been {state} for {since}: {}", entry.reason))];
     story.push(Sentence::now(chosen(entry, snapshot)));
     story.extend(checks(entry, settings).into_iter().map(Sentence::now));
     story.push(Sentence::now(traffic(entry)));

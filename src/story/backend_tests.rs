@@ -1,5 +1,7 @@
 use super::*;
-use crate::domain::{BackendState, Endpoint, Event};
+use crate::domain::{
+    BackendState, CheckFailure, CheckKind, Endpoint, Event, HealthFailure, Resolution, StateReason,
+};
 use crate::telemetry::journal::Journal;
 use std::net::SocketAddr;
 
@@ -7,9 +9,17 @@ fn address(last: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, last], 80))
 }
 
-fn state(name: &str, last: u8, from: BackendState, to: BackendState, cause: &str) -> Event {
+fn state(name: &str, last: u8, from: BackendState, to: BackendState, reason: StateReason) -> Event {
     let (pool, backend) = ("web".into(), name.into());
-    Event::StateChanged { pool, backend, address: address(last), from, to, cause: cause.into() }
+    Event::StateChanged { pool, backend, address: address(last), from, to, reason }
+}
+
+fn joined() -> StateReason {
+    StateReason::Found { source: "dns:backend:80".into() }
+}
+
+fn failures() -> StateReason {
+    StateReason::Failures { count: 3, failure: HealthFailure::Check(CheckFailure::new("status 503")) }
 }
 
 fn told(events: Vec<Event>, backend: &str) -> Vec<String> {
@@ -24,7 +34,7 @@ fn the_chain_leads_from_the_answer_over_the_check_to_the_state() {
         pool: "web".into(),
         backend: "a".into(),
         address: address(1),
-        check: "http",
+        check: CheckKind::Http,
         passed,
         error: error.map(Into::into),
         took_ms: 1.5,
@@ -35,7 +45,7 @@ fn the_chain_leads_from_the_answer_over_the_check_to_the_state() {
     let discovered = |new: &[u8], missing: &[u8], backends| Event::EndpointsChanged {
         pool: "web".into(),
         source: "dns:backend:80".into(),
-        result: "ok",
+        result: Resolution::Found,
         backends,
         new: endpoints(new),
         missing: endpoints(missing),
@@ -43,12 +53,12 @@ fn the_chain_leads_from_the_answer_over_the_check_to_the_state() {
     let events = || {
         vec![
             discovered(&[1, 2], &[], 2),
-            state("a", 1, BackendState::Gone, BackendState::Joining, "found in dns:backend:80"),
-            state("b", 2, BackendState::Gone, BackendState::Joining, "found in dns:backend:80"),
+            state("a", 1, BackendState::Gone, BackendState::Joining, joined()),
+            state("b", 2, BackendState::Gone, BackendState::Joining, joined()),
             check(true, None),
-            state("a", 1, BackendState::Joining, BackendState::Up, "its first check passed"),
+            state("a", 1, BackendState::Joining, BackendState::Up, StateReason::FirstCheckPassed),
             check(false, Some("status 503")),
-            state("a", 1, BackendState::Up, BackendState::Down, "3 failures in a row: status 503"),
+            state("a", 1, BackendState::Up, BackendState::Down, failures()),
             discovered(&[], &[1], 1),
         ]
     };
@@ -69,7 +79,7 @@ fn the_chain_leads_from_the_answer_over_the_check_to_the_state() {
 
 #[test]
 fn of_a_long_history_the_last_is_told_and_the_rest_counted() {
-    let events = (0..100).map(|_| state("a", 1, BackendState::Up, BackendState::Down, "it fails")).collect();
+    let events = (0..100).map(|_| state("a", 1, BackendState::Up, BackendState::Down, failures())).collect();
     let told = told(events, "a");
     assert_eq!((told.len(), &*told[0]), (TOLD + 1, "before this, 60 more things happened to it"));
 }

@@ -3,7 +3,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::*;
-use crate::domain::{BackendState, Excluded, Exclusion, ExclusionReason, Ineligible, SHOWN, TcpSides};
+use crate::domain::{
+    BackendState, CheckFailure, Excluded, Exclusion, ExclusionReason, HealthFailure, Ineligible, SHOWN,
+    StateReason, TcpSides,
+};
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -21,9 +24,10 @@ fn candidates(loads: &[(&str, u32)]) -> CandidateSet {
     }
 }
 
-/// The backend `c`, which is down for that cause.
-fn excluded(cause: &str) -> Excluded {
-    let reason = ExclusionReason::State(BackendState::Down, cause.into());
+/// The backend `c`, which is down after so many failed checks.
+fn excluded(count: u32) -> Excluded {
+    let failure = HealthFailure::Check(CheckFailure::new("connection refused"));
+    let reason = ExclusionReason::State(BackendState::Down, StateReason::Failures { count, failure });
     let ineligible = Ineligible::new(vec![Exclusion { backend: "c".into(), reason }], 0, false);
     Excluded { ineligible: Arc::new(ineligible), ..Excluded::default() }
 }
@@ -32,7 +36,7 @@ fn route() -> Route {
     Route {
         after: Duration::from_millis(1),
         algorithm: Algorithm::LeastConnections,
-        excluded: excluded("3 failures in a row: connection refused"),
+        excluded: excluded(3),
         attempts: 1,
         failed: Vec::new(),
         candidates: candidates(&[("b", 3), ("a", 5)]),
@@ -157,10 +161,11 @@ fn a_full_queue_is_no_excluded_backend() {
     };
     let alone = rejected(Excluded { queue_full: Some(1), ..Excluded::default() });
     assert!(alone.contains("a with 5; the queue was full, with 1 client waiting\n"), "{alone}");
-    let beside = rejected(Excluded { queue_full: Some(4), ..excluded("3 failures in a row") });
+    let beside = rejected(Excluded { queue_full: Some(4), ..excluded(3) });
     assert!(
         beside.contains(
-            "; excluded: c: down (3 failures in a row); the queue was full, with 4 clients waiting\n"
+            "; excluded: c: down (3 failures in a row: connection refused); the queue was full, \
+             with 4 clients waiting\n"
         ),
         "{beside}"
     );

@@ -5,7 +5,7 @@
 //! it came with, and by itself when no state changed.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Sentence;
 use super::phrases::{self, Met};
 use super::samples::{Grown, Sample};
-use crate::domain::{BackendState, CloseReason, Event, ServingTier};
+use crate::domain::{BackendState, CloseReason, Event, ServingTier, StateReason};
 use crate::humanize::{count, list};
 use crate::telemetry::journal::Entry;
 
@@ -211,9 +211,9 @@ impl<'f> Group<'f> {
     }
 
     /// Why each of them came, whatever the backend's address is.
-    fn causes(&self) -> Vec<String> {
+    fn reasons(&self) -> Vec<StateReason> {
         let why = |entry: &&Entry| match &*entry.event {
-            Event::StateChanged { cause, address, .. } => Some(phrases::of_any(cause, *address)),
+            Event::StateChanged { reason, .. } => Some(reason.without_address()),
             _ => None,
         };
         self.events.iter().filter_map(why).collect()
@@ -288,17 +288,17 @@ fn together(events: &[Entry]) -> Vec<Group<'_>> {
     groups
 }
 
-/// Puts together the same that happened to several backends of a pool at once, for the same causes: what is told of the
+/// Puts together the same that happened to several backends of a pool at once, for the same reasons: what is told of the
 /// first is told of all.
 fn at_once(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
     let mut all: Vec<Group<'_>> = Vec::new();
-    let mut last = BTreeMap::<(Arc<str>, Vec<BackendState>, Vec<String>), usize>::new();
+    let mut last = HashMap::<(Arc<str>, Vec<BackendState>, Vec<StateReason>), usize>::new();
     for group in groups {
         let Some(pool) = group.pool().filter(|_| group.is_plain()) else {
             all.push(group);
             continue;
         };
-        let key = (Arc::clone(pool), group.states(), group.causes());
+        let key = (Arc::clone(pool), group.states(), group.reasons());
         let same = last.get(&key).map(|index| &mut all[*index]).filter(|same| {
             let apart = |a: SystemTime, b: SystemTime| a.duration_since(b).unwrap_or_default();
             apart(group.first(), same.first()) <= AT_ONCE && !same.names.contains(&group.names[0])

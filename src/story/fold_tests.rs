@@ -1,15 +1,23 @@
 use super::super::samples::Failures;
 use super::*;
-use crate::domain::{AdminState, BackendState, CloseReason, ConfigProblem, Event, ServingTier, Trouble};
+use crate::domain::{
+    AdminState, BackendState, CheckFailure, CheckStep, CloseReason, ConfigProblem, EjectionReason, Event,
+    Failure, HealthFailure, Resolution, ServingTier, StateReason, Trouble,
+};
 use proptest::prelude::*;
 
 fn at(seconds: f64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + Duration::from_secs_f64(seconds)
 }
 
-fn state(name: &str, from: BackendState, to: BackendState, cause: &str) -> Event {
+fn state(name: &str, from: BackendState, to: BackendState, reason: StateReason) -> Event {
     let address = "10.0.0.1:80".parse().unwrap();
-    Event::StateChanged { pool: "web".into(), backend: name.into(), address, from, to, cause: cause.into() }
+    Event::StateChanged { pool: "web".into(), backend: name.into(), address, from, to, reason }
+}
+
+/// Three failed checks in a row.
+fn failures(error: &str) -> StateReason {
+    StateReason::Failures { count: 3, failure: HealthFailure::Check(CheckFailure::new(error)) }
 }
 
 fn entries(events: Vec<(f64, Event)>) -> Vec<Entry> {
@@ -39,23 +47,23 @@ fn texts(events: Vec<(f64, Event)>, samples: &[(SystemTime, Sample)]) -> Vec<Str
 
 #[test]
 fn an_ejection_is_one_sentence_with_what_led_to_it_and_what_clients_saw() {
-    let events = vec![(
-        10.0,
-        state("web-3", BackendState::Up, BackendState::Ejected, "5 failures in a row; out for 30s"),
-    )];
+    let why = EjectionReason::Failures { count: 5, failure: Failure::Reset };
+    let ejected = StateReason::Ejected { why, time: Duration::from_secs(30) };
+    let events = vec![(10.0, state("web-3", BackendState::Up, BackendState::Ejected, ejected))];
     let samples = [refused(8.0, "web-3", 1, 1), refused(10.2, "web-3", 2, 40)];
     assert_eq!(
         texts(events, &samples),
-        ["web-3 refused 3 connects and was ejected (5 failures in a row; out for 30s); \
-          41 connections were retried elsewhere, no client saw an error"]
+        ["web-3 refused 3 connects and was ejected (5 failures in a row: \
+          it reset a client's connection without an answer; out for 30s); 41 connections were retried elsewhere, no client saw an error"]
     );
 }
 
 #[test]
 fn one_that_goes_down_and_comes_back_is_one_sentence_and_one_that_flaps_too() {
-    let down =
-        |at: f64| (at, state("a", BackendState::Up, BackendState::Down, "3 failures in a row: status 503"));
-    let up = |at: f64| (at, state("a", BackendState::Down, BackendState::Up, "2 checks passed in a row"));
+    let down = |at: f64| (at, state("a", BackendState::Up, BackendState::Down, failures("status 503")));
+    let up = |at: f64| {
+        (at, state("a", BackendState::Down, BackendState::Up, StateReason::ChecksPassed { count: 2 }))
+    };
     assert_eq!(
         texts(vec![down(0.0), up(4.0)], &[]),
         [
@@ -98,11 +106,11 @@ fn a_sentence_has_the_time_of_what_it_tells_not_of_an_order_that_changed_nothing
 
 #[test]
 fn backends_are_told_with_their_pools_where_there_are_several() {
-    let down = state("a", BackendState::Up, BackendState::Down, "status 503");
+    let down = state("a", BackendState::Up, BackendState::Down, failures("status 503"));
     let other = Event::WeightChanged { pool: "db".into(), backend: "a".into(), weight: 0 };
     assert_eq!(
         texts(vec![(0.0, down), (1.0, other)], &[]),
-        ["web/a went down (status 503)", "db/a got the weight 0"]
+        ["web/a went down (3 failures in a row: status 503)", "db/a got the weight 0"]
     );
 }
 
@@ -117,7 +125,7 @@ fn what_clients_met_is_told_with_the_trouble_next_to_it_not_with_a_later_one() {
         panic: 0,
     };
     let events = vec![
-        (10.0, state("b", BackendState::Up, BackendState::Down, "status 503")),
+        (10.0, state("b", BackendState::Up, BackendState::Down, failures("status 503"))),
         (25.0, serving(ServingTier::None, 0)),
         (30.0, serving(ServingTier::Primaries, 1)),
     ];
@@ -130,7 +138,7 @@ fn what_clients_met_is_told_with_the_trouble_next_to_it_not_with_a_later_one() {
         texts(events, &samples),
         [
             "in web, 5 clients saw an error (5 limited)",
-            "b went down (status 503); 1 client saw an error (1 backend_reset)",
+            "b went down (3 failures in a row: status 503); 1 client saw an error (1 backend_reset)",
             "in web, no backend was up; after 5 s 1 backend served again; 2 clients saw an error (2 no_backend)",
         ]
     );
@@ -141,13 +149,23 @@ fn a_scale_up_is_one_sentence() {
     let joined = |n: u32| {
         (
             f64::from(n) * 0.1,
-            state(&format!("web-{n}"), BackendState::Gone, BackendState::Joining, "found in dns:backend:80"),
+            state(
+                &format!("web-{n}"),
+                BackendState::Gone,
+                BackendState::Joining,
+                StateReason::Found { source: "dns:backend:80".into() },
+            ),
         )
     };
     let up = |n: u32| {
         (
             1.0 + f64::from(n) * 0.1,
-            state(&format!("web-{n}"), BackendState::Joining, BackendState::Up, "its first check passed"),
+            state(
+                &format!("web-{n}"),
+                BackendState::Joining,
+                BackendState::Up,
+                StateReason::FirstCheckPassed,
+            ),
         )
     };
     let events = (4..7).map(joined).chain((4..7).map(up)).collect();
@@ -160,34 +178,35 @@ fn a_scale_up_is_one_sentence() {
 }
 
 #[test]
-fn what_has_other_causes_is_told_apart_and_what_has_the_same_is_not_told_by_one_address() {
-    let down = |at: f64, name: &str, address: &str, cause: &str| {
-        let (pool, backend, cause) = ("web".into(), name.into(), format!("{cause}{address}: refused").into());
+fn what_has_other_reasons_is_told_apart_and_what_has_the_same_is_not_told_by_one_address() {
+    let down = |at: f64, name: &str, address: &str, step: CheckStep| {
         let address = address.parse().unwrap();
-        (
-            at,
-            Event::StateChanged {
-                pool,
-                backend,
-                address,
-                from: BackendState::Up,
-                to: BackendState::Down,
-                cause,
-            },
-        )
+        let failure = HealthFailure::Check(CheckFailure::at(step, address, "refused"));
+        let reason = StateReason::FirstCheckFailed(failure);
+        let (from, to) = (BackendState::Up, BackendState::Down);
+        (at, Event::StateChanged { pool: "web".into(), backend: name.into(), address, from, to, reason })
     };
     let events = vec![
-        down(0.0, "a", "10.0.0.1:80", "connect to "),
-        down(0.1, "b", "10.0.0.2:80", "GET / on "),
-        down(0.2, "c", "10.0.0.3:80", "connect to "),
+        down(0.0, "a", "10.0.0.1:80", CheckStep::Connect),
+        down(0.1, "b", "10.0.0.2:80", CheckStep::Get("/".into())),
+        down(0.2, "c", "10.0.0.3:80", CheckStep::Connect),
     ];
     assert_eq!(
         texts(events, &[]),
         [
-            "a and c went down (connect to its address: refused)",
-            "b went down (GET / on 10.0.0.2:80: refused)"
+            "a and c went down (its first check failed: connect to its address: refused)",
+            "b went down (its first check failed: GET / on 10.0.0.2:80: refused)"
         ]
     );
+}
+
+#[test]
+fn an_address_in_the_text_of_a_server_is_kept() {
+    let text = "the copy from 10.0.0.1:80 is running";
+    let down = |at: f64, name: &str| {
+        (at, state(name, BackendState::Up, BackendState::Down, StateReason::SourceUnhealthy(text.into())))
+    };
+    assert_eq!(texts(vec![down(0.0, "a"), down(0.1, "b")], &[]), [format!("a and b went down ({text})")]);
 }
 
 #[test]
@@ -195,7 +214,7 @@ fn an_outage_of_dns_is_told_from_its_beginning_to_its_end() {
     let answers = |trouble: Option<&str>| Event::ResolverStatusChanged {
         pool: "web".into(),
         source: "dns:backend:80".into(),
-        trouble: trouble.map(|reason| Trouble { result: "timeout", reason: reason.into() }),
+        trouble: trouble.map(|reason| Trouble { result: Resolution::Timeout, reason: reason.into() }),
     };
     let events = || vec![(0.0, answers(Some("no answer within 1s; the last good answer stands for now")))];
     let told = texts(events(), &[]);
@@ -234,7 +253,7 @@ fn when_all_are_down_it_is_told_once_with_what_clients_saw() {
         panic: 0,
     };
     let down = |at: f64, name: &str| {
-        (at, state(name, BackendState::Up, BackendState::Down, "3 failures in a row: connection refused"))
+        (at, state(name, BackendState::Up, BackendState::Down, failures("connection refused")))
     };
     let events = vec![
         down(0.0, "a"),
@@ -264,9 +283,11 @@ fn an_operators_word_is_told_by_what_followed_from_it() {
         state,
         weight,
     };
+    let by = "an operator at 10.1.1.1".into();
+    let drained = StateReason::SetByOperator { state: AdminState::Draining, by };
     let drained = vec![
         (0.0, told(Some(AdminState::Draining), None)),
-        (0.1, state("a", BackendState::Up, BackendState::Draining, "drained by an operator at 10.1.1.1")),
+        (0.1, state("a", BackendState::Up, BackendState::Draining, drained)),
     ];
     assert_eq!(
         texts(drained, &[]),
@@ -327,9 +348,9 @@ prop_compose! {
         let tiers = [ServingTier::None, ServingTier::Primaries, ServingTier::Backups, ServingTier::All];
         let event = match kind {
             0 => Event::ServingTierChanged { pool: "web".into(), tier: tiers[from % 4], before: None, up: 1, used: 2, panic: 50 },
-            1 => Event::ResolverStatusChanged { pool: "web".into(), source: "dns:x:1".into(), trouble: (to > 3).then(|| Trouble { result: "empty", reason: "none".into() }) },
+            1 => Event::ResolverStatusChanged { pool: "web".into(), source: "dns:x:1".into(), trouble: (to > 3).then(|| Trouble { result: Resolution::Empty, reason: "none".into() }) },
             2 => Event::WeightChanged { pool: "web".into(), backend, weight: 2 },
-            _ => state(&backend, BackendState::ALL[from], BackendState::ALL[to], "because"),
+            _ => state(&backend, BackendState::ALL[from], BackendState::ALL[to], StateReason::FoundUnchecked),
         };
         (later, event)
     }
@@ -380,7 +401,9 @@ proptest! {
 
 #[test]
 fn an_hour_of_trouble_with_thousands_of_backends_is_told_in_no_time() {
-    let down = |n: u32| state(&format!("b{n}"), BackendState::Up, BackendState::Down, &format!("cause {n}"));
+    let down = |n: u32| {
+        state(&format!("b{n}"), BackendState::Up, BackendState::Down, failures(&format!("cause {n}")))
+    };
     let events = entries((0..4096).map(|n| (f64::from(n) * 0.87, down(n))).collect());
     let failed =
         |n: u32| Failures { pool: "web".into(), backend: format!("x{n}").into(), kinds: [1, 0, 0, 0, 0, 0] };

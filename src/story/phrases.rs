@@ -1,13 +1,11 @@
 //! The sentences that [`fold`](super::fold) makes of its groups of events.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::samples::{Failures, Grown};
-use crate::domain::{BackendState, Cause, CloseReason, Event, ServingTier};
+use crate::domain::{BackendState, Cause, CloseReason, Event, ServingTier, StateReason};
 use crate::humanize::{count, duration, list};
 use crate::telemetry::ConnectError;
 use crate::telemetry::journal::Entry;
@@ -94,14 +92,9 @@ pub(super) fn met_alone(pool: &str, met: &Met) -> String {
     }
 }
 
-/// A cause as it is for any backend, whatever its address is.
-pub(super) fn of_any(cause: &str, address: SocketAddr) -> String {
-    cause.replace(&address.to_string(), "its address")
-}
-
-/// A cause as it is told of one backend, or of several.
-fn why(cause: &str, address: SocketAddr, several: bool) -> Cow<'_, str> {
-    if several { of_any(cause, address).into() } else { cause.into() }
+/// A reason as it is told of one backend, or of several.
+fn why(reason: &StateReason, several: bool) -> Cause {
+    if several { reason.without_address().text() } else { reason.text() }
 }
 
 /// What happened to backends, told by the events of the first of them.
@@ -139,9 +132,7 @@ pub(super) fn backends(names: &[Arc<str>], events: &[&Entry], met: &Met) -> Opti
 /// Going out and in again and again.
 fn flaps(events: &[&Entry], several: bool) -> Option<String> {
     let states = events.iter().filter_map(|entry| match &*entry.event {
-        Event::StateChanged { from, to, cause, address, .. } => {
-            Some((entry.at, *from, *to, why(cause, *address, several)))
-        }
+        Event::StateChanged { from, to, reason, .. } => Some((entry.at, *from, *to, reason)),
         _ => None,
     });
     let states: Vec<_> = states.collect();
@@ -158,7 +149,7 @@ fn flaps(events: &[&Entry], several: bool) -> Option<String> {
     let (n, while_) = (out.len(), duration(now.0.duration_since(first.0).unwrap_or_default()));
     Some(format!(
         "flapped {n} times in {while_}, the last time because of {}; then {} {}",
-        last.3,
+        why(last.3, several),
         if now.2 == BackendState::Up { "it stayed" } else { "it was" },
         now.2.name()
     ))
@@ -168,7 +159,7 @@ fn flaps(events: &[&Entry], several: bool) -> Option<String> {
 fn changes(events: &[&Entry], several: bool) -> Vec<String> {
     let (was, its) = if several { ("were", "their") } else { ("was", "its") };
     let mut clauses = Vec::new();
-    let mut before: Option<(SystemTime, &Cause)> = None;
+    let mut before: Option<(SystemTime, &StateReason)> = None;
     let tells_state = events.iter().any(|entry| matches!(*entry.event, Event::StateChanged { .. }));
     let weighed = events.iter().any(|entry| matches!(*entry.event, Event::WeightChanged { .. }));
     let arrived = matches!(
@@ -179,15 +170,14 @@ fn changes(events: &[&Entry], several: bool) -> Vec<String> {
     let mut no_result = 0;
     for entry in events {
         match &*entry.event {
-            Event::StateChanged { from, to, cause, address, .. } => {
+            Event::StateChanged { from, to, reason, .. } => {
                 let after = match before.map(|(at, ..)| entry.at.duration_since(at).unwrap_or_default()) {
                     None => String::new(),
                     Some(after) if after < AT_ONCE => " at once".to_owned(),
                     Some(after) => format!(" {} later", duration(after)),
                 };
-                let news = before.is_none_or(|(.., said)| said != cause);
-                let why = why(cause, *address, several);
-                let why = if news && !why.is_empty() { format!(" ({why})") } else { String::new() };
+                let news = before.is_none_or(|(.., said)| said != reason);
+                let why = if news { format!(" ({})", why(reason, several)) } else { String::new() };
                 // A new backend that was never up comes up for the first time, whatever came in between.
                 let first = arrived && !was_up || matches!(*from, BackendState::Joining | BackendState::Gone);
                 let again = if first { "" } else { " again" };
@@ -203,12 +193,12 @@ fn changes(events: &[&Entry], several: bool) -> Vec<String> {
                     BackendState::Maintenance => format!("went into maintenance{after}{why}"),
                     BackendState::Gone => format!("{was} gone{after}{why}"),
                 });
-                before = Some((entry.at, cause));
+                before = Some((entry.at, reason));
             }
             Event::WeightChanged { weight, .. } => clauses.push(format!("got the weight {weight}")),
-            Event::EjectionSuppressed { cause, .. } => {
+            Event::EjectionSuppressed { reason, .. } => {
                 clauses
-                    .push(format!("{was} not ejected ({cause}), as many were out as eject.at_most allows"));
+                    .push(format!("{was} not ejected ({reason}), as many were out as eject.at_most allows"));
             }
             Event::CheckInconclusive { error, .. } => {
                 no_result += 1;

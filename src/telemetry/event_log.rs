@@ -13,15 +13,15 @@ impl Event {
     /// Writes its line to the log.
     pub(super) fn log(&self) {
         match self {
-            Self::StateChanged { pool, backend, address, from, to, cause } => {
-                state_changed(pool, backend, *address, *from, *to, cause);
+            Self::StateChanged { pool, backend, address, from, to, reason } => {
+                state_changed(pool, backend, *address, *from, *to, &reason.text());
             }
             Self::BackendNamed { pool, backend, address } => {
                 info!(%pool, %backend, %address, "backend named");
             }
             Self::WeightChanged { pool, backend, weight } => info!(%pool, %backend, weight, "backend weight"),
-            Self::EjectionSuppressed { pool, backend, cause } => {
-                warn!(%pool, %backend, cause = &**cause, "not ejected: as many are out as eject.at_most allows");
+            Self::EjectionSuppressed { pool, backend, reason } => {
+                warn!(%pool, %backend, cause = &*reason.text(), "not ejected: as many are out as eject.at_most allows");
             }
             Self::ServingTierChanged { pool, tier, before, up, used, panic } => {
                 serving_tier(pool, *tier, *before, [*up, *used], *panic);

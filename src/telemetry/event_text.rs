@@ -12,15 +12,15 @@ impl Event {
     /// The event as a sentence.
     pub fn sentence(&self) -> String {
         match self {
-            Self::StateChanged { pool, backend, from, to, cause, .. } => {
-                format!("{pool}/{backend} is {} (was {}): {cause}", to.name(), from.name())
+            Self::StateChanged { pool, backend, from, to, reason, .. } => {
+                format!("{pool}/{backend} is {} (was {}): {reason}", to.name(), from.name())
             }
             Self::BackendNamed { pool, backend, address } => {
                 format!("{pool}/{backend} is the name of {address}")
             }
             Self::WeightChanged { pool, backend, weight } => format!("{pool}/{backend} has weight {weight}"),
-            Self::EjectionSuppressed { pool, backend, cause } => {
-                format!("{pool}/{backend} is not ejected, as too many are ejected already: {cause}")
+            Self::EjectionSuppressed { pool, backend, reason } => {
+                format!("{pool}/{backend} is not ejected, as too many are ejected already: {reason}")
             }
             Self::ServingTierChanged { pool, tier, up, used, .. } => serving_tier(pool, *tier, *up, *used),
             Self::ResolverStatusChanged { pool, source, trouble } => match trouble {
@@ -123,20 +123,21 @@ fn problem(problem: &ConfigProblem) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{AdminState, BackendState, Trouble};
+    use crate::domain::{AdminState, BackendState, CheckFailure, CheckKind, HealthFailure, Resolution};
+    use crate::domain::{StateReason, Trouble};
 
     #[test]
     fn events_are_rendered_as_sentences() {
         let (pool, backend) = (|| "web".into(), || "a".into());
         let address = "10.0.0.1:80".parse().unwrap();
-        let trouble = Trouble { result: "nxdomain", reason: "127.0.0.11: NXDOMAIN for x".into() };
+        let trouble = Trouble { result: Resolution::NoSuchName, reason: "127.0.0.11: NXDOMAIN for x".into() };
         let resolver =
             |trouble| Event::ResolverStatusChanged { pool: pool(), source: "dns:x".into(), trouble };
         let check = |passed, error: Option<&str>| Event::CheckResultChanged {
             pool: pool(),
             backend: backend(),
             address,
-            check: "http",
+            check: CheckKind::Http,
             passed,
             error: error.map(Into::into),
             took_ms: 0.3,
@@ -154,9 +155,12 @@ mod tests {
                     address,
                     from: BackendState::Up,
                     to: BackendState::Down,
-                    cause: "3 failures in a row".into(),
+                    reason: StateReason::Failures {
+                        count: 3,
+                        failure: HealthFailure::Check(CheckFailure::new("refused")),
+                    },
                 },
-                "web/a is down (was up): 3 failures in a row",
+                "web/a is down (was up): 3 failures in a row: refused",
             ),
             (Event::WeightChanged { pool: pool(), backend: backend(), weight: 3 }, "web/a has weight 3"),
             (resolver(Some(trouble)), "web: dns:x: 127.0.0.11: NXDOMAIN for x"),
@@ -167,7 +171,7 @@ mod tests {
                 Event::EndpointsChanged {
                     pool: pool(),
                     source: "dns:x".into(),
-                    result: "ok",
+                    result: Resolution::Found,
                     backends: 2,
                     new: vec![Endpoint { name: backend(), address }],
                     missing: Vec::new(),

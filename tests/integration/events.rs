@@ -101,6 +101,10 @@ fn a_follower_gets_the_status_the_decisions_and_each_change() {
         (&events[1].data["kind"], &events[1].data["to"]),
         (&"state_changed".into(), &"draining".into())
     );
+    assert_eq!(
+        (&events[1].data["reason"], &events[1].data["cause"]),
+        (&"operator_draining".into(), &"drained by an operator at 127.0.0.1".into())
+    );
     assert_eq!(events[1].id, events[1].data["id"].as_u64());
     let next = || Some(reader.next_of("status")).filter(|s| s.data["pools"][0]["up"] == 0);
     eventually("the status shows it", next);

@@ -10,7 +10,6 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::backends;
 use super::series::{counter, counters, gauge, gauges, histograms, timestamp};
-use crate::discovery::Outcome;
 use crate::domain::CloseReason;
 use crate::overview::Overview;
 use crate::pool::Pool;
@@ -155,10 +154,7 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
         "pointsman_resolutions",
         "Rounds of discovery, by what they found",
         each().flat_map(|(name, c)| {
-            let found = c.resolutions();
-            Outcome::RESULTS.map(|result| {
-                ([("pool", name), ("result", result)], found.get(result).copied().unwrap_or_default())
-            })
+            c.resolutions().map(move |(result, n)| ([("pool", name), ("result", result.name())], n))
         }),
     )?;
     counters(

@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Value, json};
 
-use crate::domain::{Algorithm, Cause, Client, CloseReason, Timestamp};
+use crate::domain::{
+    Algorithm, Cause, CheckKind, Client, CloseReason, EjectionReason, Resolution, Timestamp,
+};
 
 /// Writes numbers and descriptions as readers of OpenAPI expect them.
 pub(super) fn tidy(value: &mut Value) {
@@ -94,8 +96,11 @@ macro_rules! schema {
 
 schema!(Timestamp, "Timestamp", { "type": "number", "minimum": 0 });
 schema!(Cause, "Cause", { "type": "string" });
+schema!(CheckKind, "CheckKind", { "type": "string", "enum": CheckKind::ALL.map(CheckKind::name) });
 schema!(Client, "Client", { "type": "string", "description": "The client's address and port, or `unix`." });
 schema!(CloseReason, "CloseReason", { "type": "string", "enum": CloseReason::ALL.map(CloseReason::name) });
+schema!(EjectionReason, "EjectionReason", { "type": "string" });
+schema!(Resolution, "Resolution", { "type": "string", "enum": Resolution::ALL.map(Resolution::name) });
 schema!(Algorithm, "Algorithm", { "type": "string", "enum": Algorithm::ALL.map(Algorithm::name) });
 
 /// A client in a query: an IP address, with or without a port, or `unix`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::traffic::{TrafficStats, TrafficTotals, WINDOW};
-use crate::domain::{BackendState, Cause, ConnectionRecord};
+use crate::domain::{BackendState, Cause, ConnectionRecord, StateReason};
 use crate::overview::Overview;
 
 /// The number of decisions and of changes to keep.
@@ -99,7 +99,7 @@ impl Observer {
                 let backend = &entry.backend;
                 let connections = backend.flows.read().iter().map(|(_, flow)| flow.total()).sum();
                 counts.insert(backend.key, connections);
-                self.note_change(&backend.name, backend.key, entry.state, &entry.cause);
+                self.note_change(&backend.name, backend.key, entry.state, &entry.reason);
                 rows.push((
                     backend.key,
                     BackendRow {
@@ -110,7 +110,7 @@ impl Observer {
                         open: backend.load.open(),
                         latency: recent.get(&*backend.name).map(|(_, median)| *median),
                         connections,
-                        cause: entry.cause.clone(),
+                        cause: entry.reason.text(),
                     },
                 ));
             }
@@ -133,9 +133,9 @@ impl Observer {
         }
     }
 
-    fn note_change(&mut self, name: &Arc<str>, key: u64, state: BackendState, cause: &str) {
+    fn note_change(&mut self, name: &Arc<str>, key: u64, state: BackendState, reason: &StateReason) {
         if self.known.insert((Arc::clone(name), key), state) != Some(state) {
-            let line = format!("{} {} is {}: {cause}", clock(self.began.elapsed()), name, state.name());
+            let line = format!("{} {} is {}: {reason}", clock(self.began.elapsed()), name, state.name());
             self.add_change(line);
         }
     }

@@ -13,6 +13,7 @@ use super::super::outline::Map;
 use super::super::scalar::{interval, path, port, text, time, time_from, whole};
 use super::super::shape::KeyShape;
 use super::super::value::{bytes, http_host, http_path, protocol_word, status};
+use crate::domain::CheckKind;
 
 settings! {
     /// One active check of a pool's backends (`health`, or an item of it).
@@ -57,14 +58,14 @@ pub enum Check {
 }
 
 impl Check {
-    /// Its key in the configuration.
-    pub fn kind(&self) -> &'static str {
+    /// Its kind, whose name is its key in the configuration.
+    pub fn kind(&self) -> CheckKind {
         match self {
-            Self::Tcp => "tcp",
-            Self::Http(_) => "http",
-            Self::Exchange(_) => "exchange",
-            Self::Postgres(_) => "postgres",
-            Self::Redis(_) => "redis",
+            Self::Tcp => CheckKind::Tcp,
+            Self::Http(_) => CheckKind::Http,
+            Self::Exchange(_) => CheckKind::Exchange,
+            Self::Postgres(_) => CheckKind::Postgres,
+            Self::Redis(_) => CheckKind::Redis,
         }
     }
 }
@@ -130,7 +131,7 @@ impl ConfigKeys for Check {
             Self::Postgres(check) => postgres().write(check),
             Self::Redis(check) => redis().write(check),
         };
-        map.put(self.kind(), check);
+        map.put(self.kind().name(), check);
     }
 }
 

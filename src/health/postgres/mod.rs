@@ -17,6 +17,7 @@ use self::session::{LoginStep, Session};
 use self::wire::Message;
 use super::{CheckError, password, tcp, without};
 use crate::config::{PostgresCheck, Role};
+use crate::domain::{CheckFailure, CheckStep};
 
 /// Bytes read from a server: about a hundred times the size of a login and the question, and room for two messages of
 /// the maximum length.
@@ -26,7 +27,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result
     let password = password(wanted.password_file.as_deref()).await?;
     let failed = |what: String| {
         let what = without(password.as_deref(), &what);
-        CheckError::from(format!("postgres on {address}: {what}"))
+        CheckError::from(CheckFailure::at(CheckStep::Postgres, address, what))
     };
     let mut stream = tcp::connect(address, MOST).await?;
     let role = role(&mut stream, wanted, password.as_deref()).await.map_err(failed)?;

@@ -2,10 +2,12 @@
 //! It outlives every reload of the configuration and ends with the pool.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{PoolState, SourceState};
 use crate::discovery::{Found, SourceKey};
+use crate::domain::StateReason;
 use crate::own::Owner;
 use crate::pool::input::Effect;
 
@@ -76,7 +78,7 @@ impl PoolState {
     pub(super) fn withdraw(
         &mut self,
         address: SocketAddr,
-        who: &str,
+        by: Arc<str>,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
@@ -86,7 +88,7 @@ impl PoolState {
         let Some(&index) = self.places().get(&address) else { return };
         let member = &mut self.members[index];
         if member.sources.remove(&SourceKey::Operator).is_some() && member.sources.is_empty() {
-            self.leave(index, &format!("removed by {who}"), now, effects);
+            self.leave(index, StateReason::RemovedByOperator { by }, now, effects);
         }
     }
 }

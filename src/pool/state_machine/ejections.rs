@@ -1,10 +1,10 @@
 //! Ejection, for a while, of backends that fail live connections or are much slower than the others.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::PoolState;
-use crate::domain::{BackendState, Event};
+use crate::domain::{BackendState, EjectionReason, Event, StateReason};
 use crate::pool::input::Effect;
 use crate::pool::member::Member;
 
@@ -13,7 +13,7 @@ impl PoolState {
     pub(super) fn eject(
         &mut self,
         index: usize,
-        why: &str,
+        why: EjectionReason,
         tell: bool,
         now: Instant,
         effects: &mut Vec<Effect>,
@@ -23,12 +23,12 @@ impl PoolState {
         let member = &mut self.members[index];
         if out >= eject.at_most.of(sound) {
             let (pool, backend) = (Arc::clone(&self.name), Arc::clone(&member.backend.name));
-            let suppressed = Event::EjectionSuppressed { pool, backend, cause: why.into() };
+            let suppressed = Event::EjectionSuppressed { pool, backend, reason: why };
             effects.extend(tell.then_some(Effect::Report(suppressed)));
             return;
         }
-        member.ejection.eject(eject.period, why, now);
-        self.settle(index, "", now, effects);
+        let reason = member.ejection.eject(eject.period, why, now);
+        self.settle(index, reason, now, effects);
     }
 
     /// How many are ejected, and of how many whose checks pass.
@@ -69,10 +69,8 @@ impl PoolState {
             if median <= slow.floor || median <= usual.mul_f64(slow.factor.get()) {
                 return; // the faster ones are not slow either
             }
-            let ms = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
-            let why =
-                format!("it takes {} ms to answer, where the others take {} ms", ms(median), ms(*usual));
-            self.eject(index, &why, true, now, effects);
+            let why = EjectionReason::Slow { median, others: *usual };
+            self.eject(index, why, true, now, effects);
         }
     }
 
@@ -80,7 +78,7 @@ impl PoolState {
     pub(super) fn release(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for index in 0..self.members.len() {
             if self.members[index].state == BackendState::Ejected {
-                self.settle(index, "its time out is over", now, effects);
+                self.settle(index, StateReason::EjectionOver, now, effects);
             }
         }
         let at_most = |sound| self.config.eject.map_or(0, |eject| eject.at_most.of(sound));
@@ -92,8 +90,7 @@ impl PoolState {
                 ejected.filter(|(_, m)| m.state == BackendState::Ejected).min_by_key(|(_, m)| ends(m));
             let Some((index, _)) = first else { return };
             self.members[index].ejection.lift(now);
-            let cause = "too few others are left for it to stay ejected";
-            self.settle(index, cause, now, effects);
+            self.settle(index, StateReason::TooFewOthers, now, effects);
         }
     }
 }

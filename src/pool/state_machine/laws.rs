@@ -10,7 +10,7 @@ use super::*;
 use crate::balance::{Lease, PickArgs};
 use crate::config::{Check, Dns, Eject, Health, Percent, Policy, Pool, Source};
 use crate::discovery::{Fitness, Found};
-use crate::domain::{AdminState, CloseReason, Ending};
+use crate::domain::{AdminState, CloseReason, Ending, Failure};
 use crate::health::Verdict;
 use crate::own::{OwnAddresses, Owner};
 use crate::pool::member::Member;
@@ -292,13 +292,13 @@ proptest! {
                 }
                 Happening::Waited(time) => { now += time; Input::Tick }
             };
-            for (backend, from, to, cause) in changes(pool_state.on(event, now)) {
+            for (backend, from, to, reason) in changes(pool_state.on(event, now)) {
                 let before = match to {
                     BackendState::Gone => believed.remove(&backend.key),
                     to => believed.insert(backend.key, to),
                 };
                 prop_assert_eq!(before.unwrap_or(BackendState::Gone), from, "each change begins where the last ended");
-                prop_assert!(!cause.is_empty(), "{from:?} to {to:?} without a cause");
+                prop_assert!(!reason.text().is_empty(), "{from:?} to {to:?} without a reason");
             }
             for member in pool_state.members().iter().filter(|member| !member.leaving()) {
                 prop_assert_eq!(member.refused.is_some(), pool_state.own.owner(member.backend.address).is_some());

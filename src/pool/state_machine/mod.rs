@@ -6,6 +6,7 @@
 //! says. To know why a backend is in or out, read here.
 
 mod added;
+mod checks;
 mod ejections;
 mod refusals;
 mod source_entries;
@@ -18,12 +19,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config;
-use crate::discovery::{Found, SourceKey};
-use crate::domain::{AdminState, BackendState, Cause, Event};
-use crate::health::{CheckError, Ejection, RiseFall, Verdict};
+use crate::discovery::{Found, Gist, SourceKey};
+use crate::domain::{AdminState, BackendState, Event, StateReason};
+use crate::health::Ejection;
 use crate::own::OwnAddresses;
 use crate::pool::backend::Backend;
-use crate::pool::input::{Command, Effect, Failure, Input};
+use crate::pool::input::{Command, Effect, Input};
 use crate::pool::member::{Member, Results};
 
 /// How often a draining backend is looked at for connections that remain.
@@ -37,7 +38,7 @@ struct SourceState {
     /// The last good answer.
     answer: HashMap<SocketAddr, Found>,
     /// The gist of the last answer.
-    gist: Option<Box<str>>,
+    gist: Option<Gist>,
 }
 
 /// The one owner of the truth about a pool's backends.
@@ -122,19 +123,17 @@ impl PoolState {
     pub fn take_in(&mut self, event: Input, now: Instant, effects: &mut Vec<Effect>) {
         match event {
             Input::Observed(source, observation) => self.observed(&source, &observation, now, effects),
-            Input::Checked(key, check, result) => self.checked(key, check, &result, now, effects),
-            Input::Failed(key, failure, in_a_row) => {
-                self.failed(key, &failure, in_a_row, now, effects);
-            }
-            Input::Told(key, command, who) => self.told(key, command, &who, now, effects),
+            Input::Checked(key, check, result) => self.checked(key, check, result, now, effects),
+            Input::Failed(key, failure, in_a_row) => self.failed(key, failure, in_a_row, now, effects),
+            Input::Told(key, command, who) => self.told(key, command, who, now, effects),
             Input::Added(found) => self.add(&found, now, effects),
-            Input::Withdrawn(address, who) => self.withdraw(address, &who, now, effects),
+            Input::Withdrawn(address, who) => self.withdraw(address, who, now, effects),
             Input::Reconfigured(config) => self.reconfigured(*config, now, effects),
             Input::OwnAddresses(own) => self.listens(own, now, effects),
             Input::Removed => {
                 self.sources.clear(); // late observations are ignored
                 for index in 0..self.members.len() {
-                    self.leave(index, "its pool was removed from the configuration", now, effects);
+                    self.leave(index, StateReason::PoolRemoved, now, effects);
                 }
             }
             Input::Tick => {}
@@ -157,103 +156,8 @@ impl PoolState {
         (!self.members[index].leaving()).then_some(index)
     }
 
-    fn checked(
-        &mut self,
-        key: u64,
-        check: usize,
-        result: &Result<(), CheckError>,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        match result {
-            Ok(()) => self.tallied(key, check, true, "", now, effects),
-            Err(CheckError::Failed(why)) => self.tallied(key, check, false, why, now, effects),
-            // The result says nothing about the backend, but it counts as heard.
-            Err(CheckError::Local(_)) => {
-                let member = self.members.iter_mut().find(|member| member.backend.key == key);
-                if let Some(results) = member.and_then(|member| member.results.get_mut(check)) {
-                    results.heard = true;
-                }
-            }
-        }
-    }
-
-    fn failed(
-        &mut self,
-        key: u64,
-        failure: &Failure,
-        in_a_row: u32,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        let what = match failure {
-            Failure::Connect(error) => format!("a client's connection failed: {error}"),
-            Failure::Reset => "it reset a client's connection without an answer".to_owned(),
-        };
-        let up = |pool_state: &Self| {
-            pool_state.place(key).filter(|index| pool_state.members[*index].state == BackendState::Up)
-        };
-        if matches!(failure, Failure::Connect(_)) {
-            effects.push(Effect::AskNow);
-            if up(self).is_some() {
-                effects.push(Effect::Doubt(key));
-                self.tallied(key, 0, false, &what, now, effects);
-            }
-        }
-        if let Some(failures) = self.config.eject.and_then(|eject| eject.failures)
-            && in_a_row >= failures.get()
-            && let Some(index) = up(self)
-        {
-            let why = format!("{in_a_row} failures in a row: {what}");
-            self.eject(index, &why, in_a_row == failures.get(), now, effects);
-        }
-    }
-
-    fn tallied(
-        &mut self,
-        key: u64,
-        check: usize,
-        passed: bool,
-        what: &str,
-        now: Instant,
-        effects: &mut Vec<Effect>,
-    ) {
-        let Some(health) = self.config.health.get(check) else { return };
-        let Some(index) = self.place(key) else { return };
-        let member = &mut self.members[index];
-        // Discovery and a check that say the same thing need no third witness.
-        let fall = if member.missing() { 1 } else { health.fall };
-        let first = member.verdict() == Verdict::Unchecked;
-        let Some(results) = member.results.get_mut(check) else { return };
-        results.heard = true;
-        let unchecked = results.rise_fall.verdict() == Verdict::Unchecked;
-        if unchecked && !passed && now < member.trial + health.grace {
-            return; // it is still starting
-        }
-        let changed = results.rise_fall.on(passed, health.rise, fall);
-        member.backend.note_run(check, results.rise_fall.run());
-        let lifted = match changed {
-            Some(Verdict::Passing) if first => "its first check passed".to_owned(),
-            Some(Verdict::Passing) => in_a_row(health.rise, "check passed", "checks passed"),
-            Some(Verdict::Failing) => {
-                member.failing = match member.state {
-                    BackendState::Joining if health.grace > Duration::ZERO => {
-                        let grace = humantime::format_duration(health.grace);
-                        format!("its checks did not pass within {grace}: {what}").into()
-                    }
-                    BackendState::Joining => format!("its first check failed: {what}").into(),
-                    _ => format!("{}: {what}", in_a_row(fall, "failure", "failures")).into(),
-                };
-                member.ejection.lift(now); // from now on the checks decide
-                String::new()
-            }
-            Some(Verdict::Unchecked) | None => return,
-        };
-        self.settle(index, &lifted, now, effects);
-    }
-
     /// An operator wants something of a backend.
-    fn told(&mut self, key: u64, command: Command, who: &str, now: Instant, effects: &mut Vec<Effect>) {
+    fn told(&mut self, key: u64, command: Command, by: Arc<str>, now: Instant, effects: &mut Vec<Effect>) {
         let Some(index) = self.place(key) else { return };
         let member = &mut self.members[index];
         match command {
@@ -275,14 +179,9 @@ impl PoolState {
                     }
                 }
                 member.ejection = Ejection::default();
-                member.admin_state = match admin_state {
-                    AdminState::Up => None,
-                    AdminState::Draining => Some((admin_state, format!("drained by {who}").into())),
-                    AdminState::Maintenance => {
-                        Some((admin_state, format!("put into maintenance by {who}").into()))
-                    }
-                };
-                self.settle(index, &format!("put back in service by {who}"), now, effects);
+                member.admin_state = (admin_state != AdminState::Up).then(|| (admin_state, Arc::clone(&by)));
+                let reason = StateReason::SetByOperator { state: admin_state, by };
+                self.settle(index, reason, now, effects);
             }
             Command::SetWeight(weight) => {
                 let by_source = member.lead(&self.config).map_or(1, |found| found.weight);
@@ -317,51 +216,30 @@ impl PoolState {
             }
             self.describe(index, effects);
             let lifted = match self.config.health.is_empty() {
-                true => "the pool's checks were removed",
-                false => "the pool's checks were changed",
+                true => StateReason::ChecksRemoved,
+                false => StateReason::ChecksChanged,
             };
             self.settle(index, lifted, now, effects);
         }
     }
 
-    /// The pool's checks are others: what the same one has found before stands, and until a new one has been heard,
-    /// it is taken to say what all together said.
-    fn check_otherwise(&mut self, index: usize, before: &config::Pool, effects: &mut Vec<Effect>) {
-        let member = &mut self.members[index];
-        let verdict = member.verdict();
-        let same = |health: &config::Health| {
-            let place =
-                before.health.iter().position(|old| (&old.check, old.port) == (&health.check, health.port));
-            place.and_then(|place| member.results.get(place).copied())
-        };
-        let presumed = Results { rise_fall: RiseFall::presumed(verdict), heard: false };
-        member.results = self.config.health.iter().map(|health| same(health).unwrap_or(presumed)).collect();
-        if member.leaving() || member.refused.is_some() || member.in_maintenance() {
-            return;
-        }
-        effects.push(Effect::Uncheck(member.backend.key));
-        if !self.config.health.is_empty() {
-            effects.push(Effect::Check(Arc::clone(&member.backend)));
-        }
-    }
-
     /// Takes a backend out of the pool for good. Its connections follow `on_leave`.
-    fn leave(&mut self, index: usize, cause: &str, now: Instant, effects: &mut Vec<Effect>) {
+    fn leave(&mut self, index: usize, reason: StateReason, now: Instant, effects: &mut Vec<Effect>) {
         let member = &mut self.members[index];
         if member.leaving() {
             return;
         }
         member.sources.clear();
-        member.left = Some(cause.into());
+        member.left = Some(reason.clone());
         effects.push(Effect::Uncheck(member.backend.key));
-        self.settle(index, "", now, effects);
+        self.settle(index, reason, now, effects);
     }
 
     /// Lets go of the leaving backends whose last connection has ended.
     fn bury(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for member in self.members.iter_mut().filter(|m| m.leaving() && m.backend.load.open() == 0) {
-            let cause = member.cause.clone();
-            change(&self.name, member, BackendState::Gone, cause, now, effects);
+            let reason = member.reason.clone();
+            change(&self.name, member, BackendState::Gone, reason, now, effects);
         }
         self.members.retain(|member| member.state != BackendState::Gone);
     }
@@ -401,14 +279,14 @@ impl PoolState {
 
     /// Brings a backend's state in line with what is known of it. `lifted`: what the last obstacle was, if there is none
     /// any longer.
-    fn settle(&mut self, index: usize, lifted: &str, now: Instant, effects: &mut Vec<Effect>) {
+    fn settle(&mut self, index: usize, lifted: StateReason, now: Instant, effects: &mut Vec<Effect>) {
         let member = &mut self.members[index];
-        let (state, why) = member.standing(now);
+        let (state, reason) = member.standing(now);
         member.set_directive(&self.config, now);
         if state != member.state {
-            change(&self.name, member, state, why.unwrap_or_else(|| lifted.into()), now, effects);
-        } else if let Some(why) = why.filter(|why| member.cause != *why) {
-            member.cause = why;
+            change(&self.name, member, state, reason.unwrap_or(lifted), now, effects);
+        } else if let Some(reason) = reason.filter(|reason| member.reason != *reason) {
+            member.reason = reason;
             effects.push(Effect::Reshape);
         }
     }
@@ -424,33 +302,27 @@ impl PoolState {
     }
 }
 
-fn in_a_row(n: u32, one: &str, many: &str) -> String {
-    if n == 1 { format!("a {one}") } else { format!("{n} {many} in a row") }
-}
-
 fn change(
     pool: &Arc<str>,
     member: &mut Member,
     to: BackendState,
-    cause: Cause,
+    reason: StateReason,
     now: Instant,
     effects: &mut Vec<Effect>,
 ) {
     let from = std::mem::replace(&mut member.state, to);
     member.since = now;
-    member.cause = cause.clone();
-    enter(pool, &member.backend, from, to, cause, effects);
+    member.reason = reason.clone();
+    enter(pool, &member.backend, from, to, reason, effects);
 }
 
-#[cfg(test)]
-mod laws;
 /// Reports and counts a change of state.
 fn enter(
     pool: &Arc<str>,
     backend: &Arc<Backend>,
     from: BackendState,
     to: BackendState,
-    cause: Cause,
+    reason: StateReason,
     effects: &mut Vec<Effect>,
 ) {
     effects.push(Effect::Report(Event::StateChanged {
@@ -459,11 +331,15 @@ fn enter(
         address: backend.address,
         from,
         to,
-        cause,
+        reason,
     }));
     effects.push(Effect::CountState(Arc::clone(backend), to));
 }
 
+#[cfg(test)]
+mod checks_tests;
+#[cfg(test)]
+mod laws;
 #[cfg(test)]
 mod source_entries_tests;
 #[cfg(test)]

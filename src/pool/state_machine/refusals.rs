@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::PoolState;
+use crate::domain::StateReason;
 use crate::own::OwnAddresses;
 use crate::pool::input::Effect;
 use crate::pool::member::Results;
@@ -15,9 +16,9 @@ const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
 impl PoolState {
     /// Why a backend at that address is refused, if it is.
-    pub(super) fn refusal(&self, address: SocketAddr) -> Option<Arc<str>> {
-        let owner = self.own.owner(address)?;
-        Some(format!("refused: {address} is this balancer's own {owner}").into())
+    pub(super) fn refusal(&self, address: SocketAddr) -> Option<StateReason> {
+        let owner = self.own.owner(address)?.clone();
+        Some(StateReason::OwnAddress { address: Some(address), owner })
     }
 
     /// The process now listens on other addresses.
@@ -69,6 +70,6 @@ impl PoolState {
             }
             _ => {}
         }
-        self.settle(index, "its address is no longer this balancer's own", now, effects);
+        self.settle(index, StateReason::OwnAddressReleased, now, effects);
     }
 }

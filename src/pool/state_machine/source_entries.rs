@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{PoolState, enter};
 use crate::config::Source;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
-use crate::domain::{BackendState, Cause, Endpoint, Event, Trouble};
+use crate::domain::{BackendState, Endpoint, Event, Resolution, StateReason, Trouble};
 use crate::health::Verdict;
 use crate::pool::NAMED;
 use crate::pool::backend::Backend;
@@ -33,8 +33,8 @@ impl PoolState {
         source.answered = true;
         let gist = seen.outcome.gist();
         let trouble = !matches!(seen.outcome, Outcome::Backends(_));
-        if source.gist.as_deref() != Some(gist) {
-            let before = source.gist.replace(gist.into());
+        if source.gist.as_ref() != Some(&gist) {
+            let before = source.gist.replace(gist);
             if trouble || before.is_some() {
                 let trouble = seen.outcome.trouble(key);
                 let trouble = trouble.map(|reason| Trouble { result: seen.outcome.result(), reason });
@@ -64,9 +64,9 @@ impl PoolState {
             let named = entry.found.nameless && present(member.backend.address);
             match seen.owners.get(&member.backend.address.ip()) {
                 Some(owner) if *owner != entry.found.name && !named => {
-                    let cause = format!("its address now belongs to {owner}");
+                    let reason = StateReason::AddressTaken { by: Arc::clone(owner) };
                     strangers.push(member.backend.address);
-                    self.leave(index, &cause, now, effects);
+                    self.leave(index, reason, now, effects);
                 }
                 _ => {}
             }
@@ -85,7 +85,7 @@ impl PoolState {
                     entry.missing = Some(now);
                     effects.push(Effect::CheckNow(member.backend.key));
                     self.describe(index, effects);
-                    self.settle(index, "its source reports it healthy", now, effects);
+                    self.settle(index, StateReason::SourceHealthy, now, effects);
                 }
             }
             if let Some(source) = self.sources.get_mut(key) {
@@ -137,8 +137,8 @@ impl PoolState {
             match before.map(|before| (before, &before.found)) {
                 Some((before, same)) if *same == *found && before.missing.is_none() => return None,
                 Some((_, other)) if other.name != found.name && !other.nameless && !found.nameless => {
-                    let cause = format!("its address now belongs to {}", found.name);
-                    self.leave(index, &cause, now, effects);
+                    let reason = StateReason::AddressTaken { by: Arc::clone(&found.name) };
+                    self.leave(index, reason, now, effects);
                     stranger = Some(found.address);
                 }
                 // Seen again; or one that another source knows too: the same address is one backend.
@@ -149,7 +149,7 @@ impl PoolState {
                     }
                     member.sources.insert(key.clone(), entry);
                     self.describe(index, effects);
-                    self.settle(index, "its source reports it healthy", now, effects);
+                    self.settle(index, StateReason::SourceHealthy, now, effects);
                     return None;
                 }
             }
@@ -157,13 +157,13 @@ impl PoolState {
         let backend = Arc::new(Backend::new(self.next_key, found));
         self.next_key += 1;
         backend.answers.want(self.compares());
-        let cause = Cause::from(format!("found in {key}"));
-        let mut member = Member::new(Arc::clone(&backend), cause.clone(), self.config.health.len(), now);
+        let reason = StateReason::Found { source: key.to_string().into() };
+        let mut member = Member::new(Arc::clone(&backend), reason.clone(), self.config.health.len(), now);
         member.sources.insert(key.clone(), entry);
         (member.weight, member.tier) = (found.weight, found.tier);
         member.refused = self.refusal(found.address);
         let checked = member.refused.is_none() && !self.config.health.is_empty();
-        enter(&self.name, &backend, BackendState::Gone, BackendState::Joining, cause, effects);
+        enter(&self.name, &backend, BackendState::Gone, BackendState::Joining, reason, effects);
         if checked {
             effects.push(Effect::Check(backend));
         }
@@ -171,7 +171,7 @@ impl PoolState {
         let index = self.members.len() - 1;
         places.insert(found.address, index);
         self.describe(index, effects);
-        self.settle(index, "found, and the pool has no checks", now, effects);
+        self.settle(index, StateReason::FoundUnchecked, now, effects);
         stranger
     }
 
@@ -183,14 +183,14 @@ impl PoolState {
             if member.leaving() {
                 continue;
             }
-            let mut cause = None;
+            let mut reason = None;
             let mut lapsed = Vec::new();
             for (key, entry) in &member.sources {
                 let since_missing = entry.missing.map(|since| now.duration_since(since));
                 let failing = self.sources.get(key).and_then(|source| source.failing);
                 let held = failing.and_then(|since| Some((now.duration_since(since), self.hold(key)?)));
                 if since_missing.is_some_and(|since| since >= self.flap(key, settled)) {
-                    cause = Some(format!("no longer in {key}"));
+                    reason = Some(StateReason::LeftSource { source: key.to_string().into() });
                     lapsed.push(key.clone());
                 } else if let Some((held, hold)) = held
                     && held >= hold
@@ -199,8 +199,7 @@ impl PoolState {
                 {
                     // The last good answer stands no longer, and the checks agree. A backend that passes its checks stays:
                     // a DNS outage must not empty the pool.
-                    let time = humantime::format_duration(hold);
-                    cause = Some(format!("{key} has not answered for {time}, and its checks fail"));
+                    reason = Some(StateReason::SourceSilent { source: key.to_string().into(), time: hold });
                     lapsed.push(key.clone());
                 }
             }
@@ -208,13 +207,13 @@ impl PoolState {
                 continue;
             }
             self.members[index].sources.retain(|key, _| !lapsed.contains(key));
-            match cause {
-                Some(cause) if self.members[index].sources.is_empty() => {
-                    self.leave(index, &cause, now, effects);
+            match reason {
+                Some(reason) if self.members[index].sources.is_empty() => {
+                    self.leave(index, reason, now, effects);
                 }
                 _ => {
                     self.describe(index, effects);
-                    self.settle(index, "its source reports it healthy", now, effects);
+                    self.settle(index, StateReason::SourceHealthy, now, effects);
                 }
             }
         }
@@ -253,7 +252,7 @@ impl PoolState {
 fn endpoints_changed(
     pool: &Arc<str>,
     source: &SourceKey,
-    result: &'static str,
+    result: Resolution,
     answer: &HashMap<SocketAddr, Found>,
     before: &HashMap<SocketAddr, Found>,
 ) -> Option<Event> {

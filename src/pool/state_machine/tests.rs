@@ -7,7 +7,7 @@ use super::source_entries::SUCCESSION;
 use super::*;
 use crate::config::{Check, Dns, Health, Policy, Pool, Source};
 use crate::discovery::{Found, Observation, Outcome};
-use crate::domain::{CloseReason, Ending};
+use crate::domain::{CloseReason, Ending, Failure};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -68,17 +68,17 @@ fn fail(pool_state: &mut PoolState, name: &str, now: Instant) {
 }
 
 /// The changes of state among the effects: each is reported, and then counted.
-pub(super) fn changes(effects: Vec<Effect>) -> Vec<(Arc<Backend>, BackendState, BackendState, Cause)> {
+pub(super) fn changes(effects: Vec<Effect>) -> Vec<(Arc<Backend>, BackendState, BackendState, StateReason)> {
     let mut reported = None;
     let change = |effect| match effect {
-        Effect::Report(Event::StateChanged { from, to, cause, .. }) => {
-            reported = Some((from, to, cause));
+        Effect::Report(Event::StateChanged { from, to, reason, .. }) => {
+            reported = Some((from, to, reason));
             None
         }
         Effect::CountState(backend, entered) => {
-            let (from, to, cause) = reported.take().expect("a change that is counted was reported");
+            let (from, to, reason) = reported.take().expect("a change that is counted was reported");
             assert_eq!(entered, to);
-            Some((backend, from, to, cause))
+            Some((backend, from, to, reason))
         }
         _ => None,
     };
@@ -243,7 +243,7 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
         states(&pool_state),
         [("a.net".into(), BackendState::Draining), ("b.net".into(), BackendState::Joining)]
     );
-    assert_eq!(&*pool_state.members()[0].cause, "its address now belongs to b.net");
+    assert_eq!(pool_state.members()[0].reason, StateReason::AddressTaken { by: "b.net".into() });
     assert!(old.directive().is_some_and(|directive| directive.reason == CloseReason::BackendLeft));
     assert!(effects.iter().any(|e| matches!(e, Effect::Check(backend) if &*backend.name == "b.net")));
     assert_eq!(pool_state.members()[1].backend.load.open(), 0, "it inherits nothing");
@@ -312,11 +312,11 @@ fn a_failed_connection_counts_and_asks_discovery_again() {
         assert_eq!(states(&pool_state)[0].1, BackendState::Up);
         let effects = pool_state.on(Input::Failed(key, Failure::Connect("refused".into()), 1), now);
         assert!(effects.iter().any(|effect| matches!(effect, Effect::AskNow)), "{n}");
-        assert!(effects.iter().any(|effect| matches!(effect, Effect::Doubt(_))), "{n}");
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::CheckSoon(_, 0))), "{n}");
     }
     assert_eq!(states(&pool_state)[0].1, BackendState::Down);
     let cause = "3 failures in a row: a client's connection failed: refused";
-    assert_eq!(&*pool_state.members()[0].cause, cause, "no check has failed");
+    assert_eq!(pool_state.members()[0].reason.to_string(), cause, "no check has failed");
     // Whose fault is known already must not be put off by more of the same.
     for _ in 0..10 {
         pool_state.on(Input::Failed(key, Failure::Connect("refused".into()), 1), now);

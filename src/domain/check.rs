@@ -1,0 +1,158 @@
+//! Health checks: their kinds, and how a backend fails one.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::Cause;
+
+/// A kind of check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CheckKind {
+    /// A TCP connection can be opened.
+    Tcp,
+    /// An HTTP/1.1 GET is answered as wanted.
+    Http,
+    /// Bytes that are sent are answered as wanted.
+    Exchange,
+    /// A PostgreSQL server has the role wanted.
+    Postgres,
+    /// A Redis server has the role wanted.
+    Redis,
+}
+
+impl CheckKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Tcp, Self::Http, Self::Exchange, Self::Postgres, Self::Redis];
+
+    /// Its key in the configuration, and the word in the log and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http => "http",
+            Self::Exchange => "exchange",
+            Self::Postgres => "postgres",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+impl fmt::Display for CheckKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for CheckKind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// What a check was doing when it failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum CheckStep {
+    /// No particular step: the whole check took too long, say.
+    Whole,
+    /// It connected.
+    Connect,
+    /// It set up HTTP on the connection.
+    Http,
+    /// It asked for this path.
+    Get(Arc<str>),
+    /// It read the answer to the bytes that it had sent.
+    Exchange,
+    /// It talked to a PostgreSQL server.
+    Postgres,
+    /// It talked to a Redis server.
+    Redis,
+}
+
+/// How a backend failed a check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CheckFailure {
+    /// What the check was doing.
+    pub step: CheckStep,
+    /// The address that it connected to; `None`: that of each of several backends ([`without_address`](Self::without_address)).
+    pub address: Option<SocketAddr>,
+    /// The error, possibly in the backend's words.
+    pub error: Cause,
+}
+
+impl CheckFailure {
+    /// One of no particular step.
+    pub fn new(error: impl Into<Cause>) -> Self {
+        Self { step: CheckStep::Whole, address: None, error: error.into() }
+    }
+
+    /// One at that step, with a server at that address.
+    pub fn at(step: CheckStep, address: SocketAddr, error: impl Into<Cause>) -> Self {
+        Self { step, address: Some(address), error: error.into() }
+    }
+
+    /// The same of any backend, wherever it is.
+    #[must_use]
+    pub fn without_address(&self) -> Self {
+        Self { address: None, ..self.clone() }
+    }
+
+    /// It in words, bounded as a whole.
+    pub fn text(&self) -> Cause {
+        let address = self.address.map_or_else(|| "its address".to_owned(), |address| address.to_string());
+        let error = &self.error;
+        match &self.step {
+            CheckStep::Whole => error.clone(),
+            CheckStep::Connect => format!("connect to {address}: {error}").into(),
+            CheckStep::Http => format!("http to {address}: {error}").into(),
+            CheckStep::Get(path) => format!("GET {path} on {address}: {error}").into(),
+            CheckStep::Exchange => format!("{address} {error}").into(),
+            CheckStep::Postgres => format!("postgres on {address}: {error}").into(),
+            CheckStep::Redis => format!("redis on {address}: {error}").into(),
+        }
+    }
+}
+
+impl fmt::Display for CheckFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_its_step_and_address() {
+        let address = "10.0.0.1:80".parse().unwrap();
+        for (step, error, text, of_any) in [
+            (
+                CheckStep::Connect,
+                "refused",
+                "connect to 10.0.0.1:80: refused",
+                "connect to its address: refused",
+            ),
+            (CheckStep::Http, "reset", "http to 10.0.0.1:80: reset", "http to its address: reset"),
+            (
+                CheckStep::Get("/x".into()),
+                "status 503, not 2xx",
+                "GET /x on 10.0.0.1:80: status 503, not 2xx",
+                "GET /x on its address: status 503, not 2xx",
+            ),
+            (
+                CheckStep::Exchange,
+                "answered nothing, not \"+PONG\"",
+                "10.0.0.1:80 answered nothing, not \"+PONG\"",
+                "its address answered nothing, not \"+PONG\"",
+            ),
+            (CheckStep::Postgres, "no", "postgres on 10.0.0.1:80: no", "postgres on its address: no"),
+            (CheckStep::Redis, "no", "redis on 10.0.0.1:80: no", "redis on its address: no"),
+        ] {
+            let failure = CheckFailure::at(step, address, error);
+            assert_eq!((&*failure.to_string(), &*failure.without_address().to_string()), (text, of_any));
+        }
+        assert_eq!(CheckFailure::new("no answer within 1s").to_string(), "no answer within 1s");
+    }
+}

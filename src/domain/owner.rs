@@ -1,0 +1,22 @@
+//! What listens on the addresses of this process.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What listens on an address of this process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Owner {
+    /// The listener of that name.
+    Listener(Arc<str>),
+    /// The admin server.
+    Admin,
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listener(name) => write!(f, "listener {name:?}"),
+            Self::Admin => f.write_str("admin server"),
+        }
+    }
+}

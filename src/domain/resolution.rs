@@ -1,0 +1,69 @@
+//! The results of asking a source of backends.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// What asking a source once led to. The kinds of failure mean different things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resolution {
+    /// It reported backends.
+    Found,
+    /// It reported that there are none.
+    Empty,
+    /// The name does not exist.
+    NoSuchName,
+    /// The server failed.
+    ServerFailure,
+    /// There was no answer in time.
+    Timeout,
+    /// The source is invalid or unreadable.
+    Invalid,
+}
+
+impl Resolution {
+    /// All of them, in the order of [`index`](Self::index).
+    pub const ALL: [Self; 6] =
+        [Self::Found, Self::Empty, Self::NoSuchName, Self::ServerFailure, Self::Timeout, Self::Invalid];
+
+    /// The value of `pointsman_resolutions_total{result}`, and the word in the log and in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Found => "ok",
+            Self::Empty => "empty",
+            Self::NoSuchName => "nxdomain",
+            Self::ServerFailure => "server_failure",
+            Self::Timeout => "timeout",
+            Self::Invalid => "invalid",
+        }
+    }
+
+    /// Its place in a table of counters.
+    pub fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for Resolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for Resolution {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_result_stands_at_its_index() {
+        for (index, result) in Resolution::ALL.into_iter().enumerate() {
+            assert_eq!(result.index(), index, "{result}");
+        }
+    }
+}

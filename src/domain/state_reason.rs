@@ -1,0 +1,320 @@
+//! Why a backend is in its state. The pool's state machine gives these reasons; their text is made where they are logged,
+//! sent or told.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use humantime::format_duration;
+use serde::{Serialize, Serializer};
+
+use super::{AdminState, Cause, CheckFailure, Owner};
+
+/// Why a backend is in its state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StateReason {
+    /// A source reports it.
+    Found {
+        /// The source.
+        source: Arc<str>,
+    },
+    /// A source reports it, and the pool has no checks.
+    FoundUnchecked,
+    /// Its container is starting.
+    ContainerStarting,
+    /// Its source no longer reports it as starting or unhealthy.
+    SourceHealthy,
+    /// Its source reports it unhealthy, and why.
+    SourceUnhealthy(Cause),
+    /// Its first check passed.
+    FirstCheckPassed,
+    /// Enough checks passed in a row.
+    ChecksPassed {
+        /// How many: the check's `rise`.
+        count: u32,
+    },
+    /// Its first check failed.
+    FirstCheckFailed(HealthFailure),
+    /// No check passed within the grace period.
+    GraceOver {
+        /// The grace period.
+        grace: Duration,
+        /// The last failure.
+        failure: HealthFailure,
+    },
+    /// It failed often enough in a row.
+    Failures {
+        /// How often: the check's `fall`, or 1 for a backend that is also missing from its source.
+        count: u32,
+        /// The last failure.
+        failure: HealthFailure,
+    },
+    /// The pool's checks were removed.
+    ChecksRemoved,
+    /// The pool's checks were replaced by other ones.
+    ChecksChanged,
+    /// It is ejected.
+    Ejected {
+        /// Why.
+        why: EjectionReason,
+        /// For how long.
+        time: Duration,
+    },
+    /// The time of its ejection is over.
+    EjectionOver,
+    /// Too few backends are left for it to stay ejected.
+    TooFewOthers,
+    /// An operator set its state.
+    SetByOperator {
+        /// The state.
+        state: AdminState,
+        /// The operator.
+        by: Arc<str>,
+    },
+    /// An operator removed it, after operators had added it.
+    RemovedByOperator {
+        /// The operator.
+        by: Arc<str>,
+    },
+    /// Its source no longer reports it.
+    LeftSource {
+        /// The source.
+        source: Arc<str>,
+    },
+    /// Its source has not answered for so long that its last answer does not count any longer, and its checks fail.
+    SourceSilent {
+        /// The source.
+        source: Arc<str>,
+        /// How long: the source's `hold`.
+        time: Duration,
+    },
+    /// Its address belongs to another name now.
+    AddressTaken {
+        /// The name.
+        by: Arc<str>,
+    },
+    /// This process listens at its address.
+    OwnAddress {
+        /// The address; `None`: that of each of several backends.
+        address: Option<SocketAddr>,
+        /// What listens there.
+        owner: Owner,
+    },
+    /// This process no longer listens at its address.
+    OwnAddressReleased,
+    /// Its pool was removed from the configuration.
+    PoolRemoved,
+}
+
+/// What counted against a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HealthFailure {
+    /// It failed a check.
+    Check(CheckFailure),
+    /// It failed a client's connection.
+    Connection(Failure),
+}
+
+/// How a live connection failed before the backend had said anything.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// It could not be opened, and why.
+    Connect(Cause),
+    /// The backend reset it.
+    Reset,
+}
+
+/// Why a backend is ejected.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum EjectionReason {
+    /// Clients' connections failed in a row.
+    Failures {
+        /// How many.
+        count: u32,
+        /// The last one.
+        failure: Failure,
+    },
+    /// It answers much slower than the others.
+    Slow {
+        /// How long it takes, in the median.
+        median: Duration,
+        /// How long the others take.
+        others: Duration,
+    },
+}
+
+impl StateReason {
+    /// The word for tools; the text may change.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Found { .. } => "found",
+            Self::FoundUnchecked => "found_unchecked",
+            Self::ContainerStarting => "container_starting",
+            Self::SourceHealthy => "source_healthy",
+            Self::SourceUnhealthy(_) => "source_unhealthy",
+            Self::FirstCheckPassed => "first_check_passed",
+            Self::ChecksPassed { .. } => "checks_passed",
+            Self::FirstCheckFailed(_) => "first_check_failed",
+            Self::GraceOver { .. } => "grace_over",
+            Self::Failures { .. } => "failures",
+            Self::ChecksRemoved => "checks_removed",
+            Self::ChecksChanged => "checks_changed",
+            Self::Ejected { why: EjectionReason::Failures { .. }, .. } => "ejected_failures",
+            Self::Ejected { why: EjectionReason::Slow { .. }, .. } => "ejected_slow",
+            Self::EjectionOver => "ejection_over",
+            Self::TooFewOthers => "too_few_others",
+            Self::SetByOperator { state: AdminState::Up, .. } => "operator_up",
+            Self::SetByOperator { state: AdminState::Draining, .. } => "operator_draining",
+            Self::SetByOperator { state: AdminState::Maintenance, .. } => "operator_maintenance",
+            Self::RemovedByOperator { .. } => "operator_removed",
+            Self::LeftSource { .. } => "left_source",
+            Self::SourceSilent { .. } => "source_silent",
+            Self::AddressTaken { .. } => "address_taken",
+            Self::OwnAddress { .. } => "own_address",
+            Self::OwnAddressReleased => "own_address_released",
+            Self::PoolRemoved => "pool_removed",
+        }
+    }
+
+    /// The same reason of any backend, wherever it is: two backends have the same one if these are equal.
+    #[must_use]
+    pub fn without_address(&self) -> Self {
+        match self.clone() {
+            Self::FirstCheckFailed(failure) => Self::FirstCheckFailed(failure.without_address()),
+            Self::GraceOver { grace, failure } => {
+                Self::GraceOver { grace, failure: failure.without_address() }
+            }
+            Self::Failures { count, failure } => Self::Failures { count, failure: failure.without_address() },
+            Self::OwnAddress { owner, .. } => Self::OwnAddress { address: None, owner },
+            same => same,
+        }
+    }
+
+    /// It in words, bounded as a whole.
+    pub fn text(&self) -> Cause {
+        let text = match self {
+            Self::Found { source } => format!("found in {source}"),
+            Self::FoundUnchecked => return "found, and the pool has no checks".into(),
+            Self::ContainerStarting => return "its container is starting".into(),
+            Self::SourceHealthy => return "its source reports it healthy".into(),
+            Self::SourceUnhealthy(cause) => return cause.clone(),
+            Self::FirstCheckPassed => return "its first check passed".into(),
+            Self::ChecksPassed { count } => in_a_row(*count, "check passed", "checks passed"),
+            Self::FirstCheckFailed(failure) => format!("its first check failed: {failure}"),
+            Self::GraceOver { grace, failure } => {
+                format!("its checks did not pass within {}: {failure}", format_duration(*grace))
+            }
+            Self::Failures { count, failure } => {
+                format!("{}: {failure}", in_a_row(*count, "failure", "failures"))
+            }
+            Self::ChecksRemoved => return "the pool's checks were removed".into(),
+            Self::ChecksChanged => return "the pool's checks were changed".into(),
+            Self::Ejected { why, time } => format!("{why}; out for {}", format_duration(*time)),
+            Self::EjectionOver => return "its time out is over".into(),
+            Self::TooFewOthers => return "too few others are left for it to stay ejected".into(),
+            Self::SetByOperator { state, by } => match state {
+                AdminState::Up => format!("put back in service by {by}"),
+                AdminState::Draining => format!("drained by {by}"),
+                AdminState::Maintenance => format!("put into maintenance by {by}"),
+            },
+            Self::RemovedByOperator { by } => format!("removed by {by}"),
+            Self::LeftSource { source } => format!("no longer in {source}"),
+            Self::SourceSilent { source, time } => {
+                format!("{source} has not answered for {}, and its checks fail", format_duration(*time))
+            }
+            Self::AddressTaken { by } => format!("its address now belongs to {by}"),
+            Self::OwnAddress { address: Some(address), owner } => {
+                format!("refused: {address} is this balancer's own {owner}")
+            }
+            Self::OwnAddress { address: None, owner } => {
+                format!("refused: its address is this balancer's own {owner}")
+            }
+            Self::OwnAddressReleased => return "its address is no longer this balancer's own".into(),
+            Self::PoolRemoved => return "its pool was removed from the configuration".into(),
+        };
+        text.into()
+    }
+}
+
+fn in_a_row(n: u32, one: &str, many: &str) -> String {
+    if n == 1 { format!("a {one}") } else { format!("{n} {many} in a row") }
+}
+
+impl HealthFailure {
+    fn without_address(self) -> Self {
+        match self {
+            Self::Check(failure) => Self::Check(failure.without_address()),
+            Self::Connection(failure) => Self::Connection(failure),
+        }
+    }
+}
+
+impl fmt::Display for StateReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text().fmt(f)
+    }
+}
+
+impl fmt::Display for HealthFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Check(failure) => failure.fmt(f),
+            Self::Connection(failure) => failure.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "a client's connection failed: {error}"),
+            Self::Reset => f.write_str("it reset a client's connection without an answer"),
+        }
+    }
+}
+
+impl EjectionReason {
+    /// It in words, bounded as a whole.
+    pub fn text(&self) -> Cause {
+        self.to_string().into()
+    }
+}
+
+impl fmt::Display for EjectionReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failures { count, failure } => write!(f, "{count} failures in a row: {failure}"),
+            Self::Slow { median, others } => {
+                let [median, others] = [median, others].map(|time| (time.as_secs_f64() * 1e4).round() / 10.0);
+                write!(f, "it takes {median} ms to answer, where the others take {others} ms")
+            }
+        }
+    }
+}
+
+impl Serialize for EjectionReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.text().serialize(serializer)
+    }
+}
+
+impl Serialize for StateReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        StateReasonInfo { reason: self.name(), cause: self.text() }.serialize(serializer)
+    }
+}
+
+/// A reason in the API.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct StateReasonInfo {
+    /// Why, as a word for tools, such as `failures`.
+    reason: &'static str,
+    /// Why, in words.
+    cause: Cause,
+}
+
+#[cfg(test)]
+#[path = "state_reason_tests.rs"]
+mod tests;
