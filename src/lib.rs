@@ -52,28 +52,51 @@
 //! | [`humanize`] | numbers, times and lists as text |
 //! | [`sanitize`] | text from outside, made safe to show |
 
-pub mod admin;
-pub mod api;
-pub mod backoff;
-pub mod balance;
-pub mod bench;
-pub mod chart;
-pub mod cli;
-pub mod config;
-pub mod discovery;
-pub mod domain;
-pub mod health;
-pub mod humanize;
-pub mod overview;
-pub mod own;
-pub mod pool;
-pub mod proxy;
-pub mod remote;
-pub mod replicas;
-pub mod sanitize;
-pub mod simulate;
-pub mod story;
-pub mod supervisor;
-pub mod telemetry;
+mod admin;
+mod api;
+mod backoff;
+mod balance;
+mod bench;
+mod chart;
+mod cli;
+mod config;
+mod discovery;
+mod domain;
+mod health;
+mod humanize;
+mod overview;
+mod own;
+mod pool;
+mod proxy;
+mod remote;
+mod replicas;
+mod sanitize;
+mod simulate;
+mod story;
+mod supervisor;
+mod telemetry;
 #[cfg(test)]
 mod testing;
+
+pub use cli::main;
+
+/// What the integration tests and the micro-benchmarks use besides the command. Everything else is private, so that the
+/// compiler reports what nothing uses.
+pub mod internals {
+    pub use crate::balance::shadow::{Shadow, ShadowCandidate};
+    pub use crate::balance::{Candidate, PickArgs, Picker};
+    pub use crate::cli::demo::zone::{AnswerMode, DnsServer, ServiceRecord, Zone};
+    pub use crate::config::{Algorithm, Factor, Hash, NoBackend, Pool, SocketMode, SocketOptions, parse};
+    pub use crate::domain::Client;
+    pub use crate::health::Pace;
+    pub use crate::own::{OwnAddresses, Owner};
+    pub use crate::pool::Handle;
+    pub use crate::proxy::clock::Moment;
+    pub use crate::proxy::listener::{Listener, Settings};
+    pub use crate::proxy::progress::Progress;
+    pub use crate::proxy::relay::{Relay, RelayBuffers};
+    pub use crate::proxy::splice::Pipes;
+    pub use crate::proxy::stream::Stream;
+    pub use crate::sanitize::is_unsafe;
+    pub use crate::telemetry::journal::Journal;
+}

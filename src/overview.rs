@@ -33,7 +33,7 @@ const LONGEST_REST: Duration = Duration::from_millis(500);
 /// What the process is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Not accepting connections yet.
     Starting,
     /// Accepting connections.
@@ -44,7 +44,7 @@ pub enum Phase {
 
 /// Results of reloads. The start counts as a success, but not as a reload.
 #[derive(Debug)]
-pub struct Reloads {
+pub(crate) struct Reloads {
     applied: AtomicU64,
     refused: AtomicU64,
     last_refused: AtomicBool,
@@ -63,7 +63,7 @@ impl Reloads {
     }
 
     /// Counts a reload that was applied or refused.
-    pub fn note(&self, applied: bool) {
+    pub(crate) fn note(&self, applied: bool) {
         self.last_refused.store(!applied, Ordering::Relaxed);
         if applied {
             self.last_success.store(now(), Ordering::Relaxed);
@@ -73,22 +73,22 @@ impl Reloads {
     }
 
     /// Reloads that were applied.
-    pub fn applied(&self) -> u64 {
+    pub(crate) fn applied(&self) -> u64 {
         self.applied.load(Ordering::Relaxed)
     }
 
     /// Reloads that were refused.
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
     /// Whether the last reload was applied.
-    pub fn last_succeeded(&self) -> bool {
+    pub(crate) fn last_succeeded(&self) -> bool {
         !self.last_refused.load(Ordering::Relaxed)
     }
 
     /// When the current configuration was applied, in seconds since the epoch.
-    pub fn last_success(&self) -> f64 {
+    pub(crate) fn last_success(&self) -> f64 {
         self.last_success.load(Ordering::Relaxed) as f64 / 1e3
     }
 }
@@ -101,7 +101,7 @@ fn now() -> u64 {
 
 /// The state of the running process.
 #[derive(Debug)]
-pub struct Overview {
+pub(crate) struct Overview {
     /// When the process started.
     pub started: Instant,
     /// The limit of connections.
@@ -131,7 +131,7 @@ pub struct Overview {
 
 impl Overview {
     /// The state of a starting process.
-    pub fn new(
+    pub(crate) fn new(
         config: Config,
         limit: Arc<Limit>,
         workers: Vec<Arc<Shared>>,
@@ -155,7 +155,7 @@ impl Overview {
     }
 
     /// What the process is doing.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Serving,
@@ -164,32 +164,32 @@ impl Overview {
     }
 
     /// Sets what the process is doing.
-    pub fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
     /// The connections that were routed or rejected last, newest first, at most `limit`.
-    pub fn decisions(&self, limit: usize) -> Vec<ConnectionRecord> {
+    pub(crate) fn decisions(&self, limit: usize) -> Vec<ConnectionRecord> {
         self.decisions_of(&ConnectionFilter::default(), limit)
     }
 
     /// The same of those that match `filter`.
-    pub fn decisions_of(&self, filter: &ConnectionFilter, limit: usize) -> Vec<ConnectionRecord> {
+    pub(crate) fn decisions_of(&self, filter: &ConnectionFilter, limit: usize) -> Vec<ConnectionRecord> {
         Records::gather(&self.routed(), limit, |record| filter.matches_record(record))
     }
 
     /// Each worker's connections that were routed or rejected last.
-    pub fn routed(&self) -> Vec<Records> {
+    pub(crate) fn routed(&self) -> Vec<Records> {
         self.workers.iter().map(|worker| worker.routed.clone()).collect()
     }
 
     /// Each worker's connections that ended last.
-    pub fn ended(&self) -> Vec<Records> {
+    pub(crate) fn ended(&self) -> Vec<Records> {
         self.workers.iter().map(|worker| worker.ended.clone()).collect()
     }
 
     /// The open connections that match `filter`, oldest first, at most `limit`, and how many match.
-    pub async fn connections(
+    pub(crate) async fn connections(
         &self,
         filter: &ConnectionFilter,
         limit: usize,
@@ -211,7 +211,11 @@ impl Overview {
     }
 
     /// The open connections of `subject`, at most `limit` of each worker.
-    pub async fn find_connections(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
+    pub(crate) async fn find_connections(
+        &self,
+        subject: ConnectionSubject,
+        limit: usize,
+    ) -> Vec<ConnectionRecord> {
         let list = async move |handles: Vec<WorkerHandle>| {
             let mut all = Vec::new();
             for handle in handles {
@@ -242,7 +246,11 @@ impl Overview {
     }
 
     /// Closes the connection `conn`; returns its record, if it was open.
-    pub async fn close_connection(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
+    pub(crate) async fn close_connection(
+        &self,
+        conn: u64,
+        request: CloseRequest,
+    ) -> Option<ConnectionRecord> {
         for handle in &self.handles {
             if let Some(was) = handle.close(conn, request).await {
                 return Some(was);
@@ -253,12 +261,12 @@ impl Overview {
 
     /// Whether traffic should be sent here: the process accepts connections, and every pool has queried its sources once.
     /// A pool without an up backend does not make it unready: no other instance would find more.
-    pub fn ready(&self) -> bool {
+    pub(crate) fn ready(&self) -> bool {
         self.phase() == Phase::Serving && self.pools.load().values().all(|pool| pool.settled())
     }
 
     /// Samples the pools' counters every second for as long as the process runs.
-    pub async fn sample(overview: Weak<Self>) {
+    pub(crate) async fn sample(overview: Weak<Self>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use divan::Bencher;
-use pointsman::balance::shadow::{Shadow, ShadowCandidate};
-use pointsman::balance::{Candidate, PickArgs, Picker};
-use pointsman::config::{Algorithm, Factor, Hash};
+use pointsman::internals::{Algorithm, Candidate, Factor, Hash, PickArgs, Picker, Shadow, ShadowCandidate};
 
 const BACKENDS: [usize; 5] = [3, 10, 100, 1_000, 10_000];
 

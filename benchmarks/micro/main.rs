@@ -6,6 +6,7 @@ mod own;
 mod parse;
 mod relay;
 
+/// Counts the allocations.
 #[global_allocator]
 static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
 

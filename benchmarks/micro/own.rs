@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use divan::{Bencher, black_box};
-use pointsman::own::{OwnAddresses, Owner};
+use pointsman::internals::{OwnAddresses, Owner};
 
 /// Compares a backend with a listener on every address: another port, another machine, this machine.
 #[divan::bench(args = ["192.0.2.1:81", "192.0.2.1:80", "127.0.0.1:80", "[2001:db8::1]:80"])]

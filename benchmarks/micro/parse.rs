@@ -1,7 +1,7 @@
 //! Reading a configuration, as a reload does.
 
 use divan::Bencher;
-use pointsman::config::parse;
+use pointsman::internals::parse;
 
 #[divan::bench(args = [1, 100, 10_000])]
 fn configuration(bencher: Bencher<'_, '_>, backends: usize) {

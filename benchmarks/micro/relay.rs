@@ -7,17 +7,10 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use divan::counter::BytesCount;
-use pointsman::config::{self, NoBackend, SocketMode, SocketOptions};
-use pointsman::domain::Client;
-use pointsman::health::Pace;
-use pointsman::pool::Handle;
-use pointsman::proxy::clock::Moment;
-use pointsman::proxy::listener::{Listener, Settings};
-use pointsman::proxy::progress::Progress;
-use pointsman::proxy::relay::{Relay, RelayBuffers};
-use pointsman::proxy::splice::Pipes;
-use pointsman::proxy::stream::Stream;
-use pointsman::telemetry::journal::Journal;
+use pointsman::internals::{
+    Client, Handle, Journal, Listener, Moment, NoBackend, Pace, Pipes, Pool, Progress, Relay, RelayBuffers,
+    Settings, SocketMode, SocketOptions, Stream,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -25,7 +18,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 /// The listener that a connection needs; it does not listen.
 fn listener() -> Arc<Listener> {
     let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
-    let pool = config::Pool::new(Vec::new());
+    let pool = Pool::new(Vec::new());
     let handle = Handle::start("web".into(), &pool, &Arc::default(), &pace, &Journal::default());
     let settings = Settings {
         pool: handle.pool,

@@ -31,7 +31,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// Which requests may change something. Clones share their terms.
 #[derive(Clone, Debug, Default)]
-pub struct Access(Arc<Rules>);
+pub(crate) struct Access(Arc<Rules>);
 
 #[derive(Debug, Default)]
 struct Rules {
@@ -50,21 +50,21 @@ struct Wrong {
 
 /// The rules of a configuration that was read and can be put to work.
 #[derive(Clone, Debug, Default)]
-pub struct Terms {
+pub(crate) struct Terms {
     token: Option<Token>,
     hosts: Vec<String>,
 }
 
 impl Access {
     /// Reads the terms from `admin`; an error says what is wrong with the token file.
-    pub fn terms(admin: Option<&Admin>) -> Result<Terms, String> {
+    pub(crate) fn terms(admin: Option<&Admin>) -> Result<Terms, String> {
         let file = admin.and_then(|admin| admin.token_file.as_deref());
         let token = file.map(Token::read).transpose()?;
         Ok(Terms { token, hosts: admin.map(|admin| admin.hosts.clone()).unwrap_or_default() })
     }
 
     /// Puts such rules to work.
-    pub fn agree(&self, terms: Terms) {
+    pub(crate) fn agree(&self, terms: Terms) {
         self.0.token.store(terms.token.map(Arc::new));
         self.0.hosts.store(Arc::new(terms.hosts));
     }

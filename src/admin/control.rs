@@ -11,11 +11,11 @@ use crate::api::{DrainReply, ReloadReply};
 const WAITING: usize = 16;
 
 /// Where an order's result goes.
-pub type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// An order to the process.
 #[derive(Debug)]
-pub enum Order {
+pub(crate) enum Order {
     /// To read its configuration again.
     Reload {
         /// The operator.
@@ -34,7 +34,7 @@ pub enum Order {
 
 /// Why an order is not followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// There is no configuration file to read.
     NoFile,
     /// The configuration has these problems, in words.
@@ -51,26 +51,26 @@ pub enum Refusal {
 
 /// The sending end.
 #[derive(Clone, Debug)]
-pub struct Control(Option<mpsc::Sender<Order>>);
+pub(crate) struct Control(Option<mpsc::Sender<Order>>);
 
 /// The receiving end.
 #[derive(Debug)]
-pub struct Orders(mpsc::Receiver<Order>);
+pub(crate) struct Orders(mpsc::Receiver<Order>);
 
 impl Control {
     /// A channel for orders.
-    pub fn new() -> (Self, Orders) {
+    pub(crate) fn new() -> (Self, Orders) {
         let (orders, received) = mpsc::channel(WAITING);
         (Self(Some(orders)), Orders(received))
     }
 
     /// A channel that refuses every order.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self(None)
     }
 
     /// Gives an order, and returns its result.
-    pub async fn order<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, Refusal> {
+    pub(crate) async fn order<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, Refusal> {
         let orders = self.0.as_ref().ok_or(Refusal::Demo)?;
         let (answer, answered) = oneshot::channel();
         orders.try_send(order(answer)).map_err(|error| match error {
@@ -83,7 +83,7 @@ impl Control {
 
 impl Orders {
     /// The next order. Once this is dropped, all are refused.
-    pub async fn next(&mut self) -> Option<Order> {
+    pub(crate) async fn next(&mut self) -> Option<Order> {
         self.0.recv().await
     }
 }

@@ -1,11 +1,11 @@
 //! The admin server: what an operator sees.
 
-pub mod access;
+pub(crate) mod access;
 mod admission;
 mod backends;
 mod checks;
 mod connections;
-pub mod control;
+pub(crate) mod control;
 mod dashboard;
 mod events;
 mod framing;
@@ -13,7 +13,7 @@ mod history;
 mod host;
 mod logs;
 mod message;
-pub mod metrics;
+pub(crate) mod metrics;
 #[cfg(test)]
 mod openapi;
 mod origin;
@@ -24,10 +24,10 @@ mod pools;
 mod process;
 mod replicas;
 mod request;
-pub mod server;
+pub(crate) mod server;
 mod shadow;
 mod sse;
-pub mod status;
+pub(crate) mod status;
 mod story;
 mod token;
 mod why;
@@ -79,7 +79,7 @@ struct App {
 
 /// The paths of the admin server: they show `overview`, pass orders for the process to `control`, and allow changes by
 /// `access`. Needs a tokio runtime, which writes the history.
-pub fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> Router {
+pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> Router {
     let history = History::default();
     let historian = tokio::spawn(history.clone().keep(Arc::clone(overview)));
     let app = App {

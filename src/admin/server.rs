@@ -61,7 +61,7 @@ const BREATHER: Duration = Duration::from_millis(200);
 
 /// A server that has its address and is not serving yet.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     listener: AdminListener,
     /// Its address, with the port that the kernel chose if it was left to it.
     pub address: BindAddress,
@@ -79,7 +79,7 @@ enum AdminListener {
 
 impl Bound {
     /// Binds an address. `mode` applies to a Unix socket.
-    pub async fn bind(address: &BindAddress, mode: SocketMode) -> io::Result<Self> {
+    pub(crate) async fn bind(address: &BindAddress, mode: SocketMode) -> io::Result<Self> {
         let (listener, address) = match address {
             BindAddress::Tcp(wanted) => {
                 let listener = TcpListener::bind(wanted).await?;
@@ -103,7 +103,7 @@ impl Bound {
     }
 
     /// Serves until `stop` is cancelled, and then lets running requests end.
-    pub async fn serve(self, router: Router, stop: CancellationToken) {
+    pub(crate) async fn serve(self, router: Router, stop: CancellationToken) {
         info!(address = %self.address, "admin listening");
         let graceful = GracefulShutdown::new();
         let places = || Places::new(Admin::CONNECTIONS, RESERVED);

@@ -14,7 +14,7 @@ use crate::telemetry::millis;
 
 impl StatusReply {
     /// The program as it is now.
-    pub fn of(overview: &Overview) -> Self {
+    pub(crate) fn of(overview: &Overview) -> Self {
         let pools = overview.pools.load();
         let mut ways: BTreeMap<Arc<str>, Reading> = BTreeMap::new();
         for pool in pools.values() {
@@ -57,7 +57,7 @@ impl StatusReply {
 
 impl PoolInfo {
     /// A pool as it is now.
-    pub fn of(pool: &Pool, overview: &Overview) -> Self {
+    pub(crate) fn of(pool: &Pool, overview: &Overview) -> Self {
         let (snapshot, status) = (pool.snapshot(), pool.status());
         let unserved: u64 = pool.unserved.read().iter().map(|(_, reading)| reading.total()).sum();
         let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
@@ -102,7 +102,7 @@ fn tiers(members: &[Entry]) -> Vec<TierInfo> {
 
 impl BackendInfo {
     /// A backend as it is now.
-    pub fn of(entry: &Entry) -> Self {
+    pub(crate) fn of(entry: &Entry) -> Self {
         let backend = &entry.backend;
         let mut total = Reading::default();
         for (_, reading) in backend.flows.read() {

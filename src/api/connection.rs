@@ -14,7 +14,7 @@ use crate::telemetry::millis;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ConnectionsReply {
+pub(crate) struct ConnectionsReply {
     /// The oldest of them first.
     pub connections: Vec<ConnectionInfo>,
     /// How many match.
@@ -25,7 +25,7 @@ pub struct ConnectionsReply {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ConnectionSummary {
+pub(crate) struct ConnectionSummary {
     /// The connection's number, unique within the process.
     pub conn: u64,
     /// The client.
@@ -47,7 +47,7 @@ pub struct ConnectionSummary {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ConnectionInfo {
+pub(crate) struct ConnectionInfo {
     /// Its number, its client, its backend.
     #[serde(flatten)]
     pub summary: ConnectionSummary,
@@ -67,7 +67,7 @@ pub struct ConnectionInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct DecisionsReply {
+pub(crate) struct DecisionsReply {
     /// The newest of them first.
     pub decisions: Vec<RenderedDecision>,
 }
@@ -76,7 +76,7 @@ pub struct DecisionsReply {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct RenderedDecision {
+pub(crate) struct RenderedDecision {
     /// The decision as a sentence.
     pub sentence: String,
     /// The excluded backends as text, as in the log.
@@ -90,7 +90,7 @@ pub struct RenderedDecision {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct DecisionInfo {
+pub(crate) struct DecisionInfo {
     /// Its number, its client, its backend.
     #[serde(flatten)]
     pub summary: ConnectionSummary,
@@ -122,7 +122,7 @@ pub struct DecisionInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ExclusionInfo {
+pub(crate) struct ExclusionInfo {
     /// The backend's name.
     pub backend: Arc<str>,
     /// Its state, or another reason: `weight_0`, `backup`, `full`, `overloaded`, `connect_failed`.
@@ -135,7 +135,7 @@ pub struct ExclusionInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct AttemptInfo {
+pub(crate) struct AttemptInfo {
     /// The backend's name.
     pub backend: Arc<str>,
     /// Its address.
@@ -150,7 +150,7 @@ pub struct AttemptInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct CandidatesInfo {
+pub(crate) struct CandidatesInfo {
     /// The first of them, at most 16.
     #[cfg_attr(test, schemars(length(max = 16)))]
     pub shown: Vec<CandidateInfo>,
@@ -166,7 +166,7 @@ pub struct CandidatesInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct CandidateInfo {
+pub(crate) struct CandidateInfo {
     /// Its name.
     pub name: Arc<str>,
     /// Its share, relative to the others'.
@@ -179,7 +179,7 @@ pub struct CandidateInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct EndedInfo {
+pub(crate) struct EndedInfo {
     /// Its number, its client, its backend.
     #[serde(flatten)]
     pub summary: ConnectionSummary,
@@ -233,14 +233,14 @@ impl From<&ConnectionRecord> for ConnectionInfo {
 
 impl ConnectionInfo {
     /// The connection, if it is open.
-    pub fn of_open(record: &ConnectionRecord) -> Option<Self> {
+    pub(crate) fn of_open(record: &ConnectionRecord) -> Option<Self> {
         (record.stage == Stage::Open).then(|| record.into())
     }
 }
 
 impl RenderedDecision {
     /// How the connection was routed; `None`: that is not kept.
-    pub fn of(record: &ConnectionRecord) -> Option<Self> {
+    pub(crate) fn of(record: &ConnectionRecord) -> Option<Self> {
         let skipped = record.route.as_ref()?.skipped().to_string();
         Some(Self { sentence: record.sentence()?, skipped, decision: DecisionInfo::of(record)? })
     }
@@ -248,7 +248,7 @@ impl RenderedDecision {
 
 impl DecisionInfo {
     /// How the connection was routed; `None`: that is not kept.
-    pub fn of(record: &ConnectionRecord) -> Option<Self> {
+    pub(crate) fn of(record: &ConnectionRecord) -> Option<Self> {
         let route = record.route.as_ref()?;
         Some(Self {
             summary: record.into(),
@@ -311,7 +311,7 @@ impl CandidatesInfo {
 
 impl EndedInfo {
     /// How the connection ended, if it has.
-    pub fn of(record: &ConnectionRecord) -> Option<Self> {
+    pub(crate) fn of(record: &ConnectionRecord) -> Option<Self> {
         let end = record.end()?;
         Some(Self {
             summary: record.into(),

@@ -15,7 +15,7 @@ type Seconds = Vec<Option<u64>>;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
 #[cfg_attr(test, schemars(rename = "HistoryReply", bound = "C: schemars::JsonSchema + Default + Serialize"))]
-pub struct HistoryReply<C = Seconds> {
+pub(crate) struct HistoryReply<C = Seconds> {
     /// From one value to the next, in seconds.
     pub step_seconds: u64,
     /// When the last second ended, in seconds since the epoch.
@@ -33,7 +33,7 @@ pub struct HistoryReply<C = Seconds> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
 #[cfg_attr(test, schemars(rename = "Track", bound = "C: schemars::JsonSchema + Default + Serialize"))]
-pub struct Track<C = Seconds> {
+pub(crate) struct Track<C = Seconds> {
     /// Open connections.
     pub active: C,
     /// New connections.
@@ -49,7 +49,7 @@ pub struct Track<C = Seconds> {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
 #[cfg_attr(test, schemars(rename = "PoolTrack", bound = "C: schemars::JsonSchema + Default + Serialize"))]
-pub struct PoolTrack<C = Seconds> {
+pub(crate) struct PoolTrack<C = Seconds> {
     /// What is counted of listeners and backends too.
     #[serde(flatten)]
     pub track: Track<C>,

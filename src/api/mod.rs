@@ -6,7 +6,7 @@
 
 mod connection;
 mod history;
-pub mod path;
+pub(crate) mod path;
 mod process;
 mod replicas;
 mod request;
@@ -16,26 +16,26 @@ mod story;
 
 use std::borrow::Cow;
 
-pub use crate::domain::Timestamp;
-pub use connection::{
-    AttemptInfo, CandidateInfo, CandidatesInfo, ConnectionInfo, ConnectionSummary, ConnectionsReply,
-    DecisionInfo, DecisionsReply, EndedInfo, ExclusionInfo, RenderedDecision,
+pub(crate) use crate::domain::Timestamp;
+pub(crate) use connection::{
+    ConnectionInfo, ConnectionSummary, ConnectionsReply, DecisionInfo, DecisionsReply, EndedInfo,
+    RenderedDecision,
 };
-pub use history::{HistoryReply, PoolTrack, Track};
-pub use process::{
+pub(crate) use history::{HistoryReply, PoolTrack, Track};
+pub(crate) use process::{
     Acknowledgement, DrainReply, ErrorDetail, ErrorReply, Hello, Lagged, ReloadReply, Skipped,
 };
-pub use replicas::{
+pub(crate) use replicas::{
     AllReplicasReply, ReplicaChange, ReplicaFailure, ReplicaGroup, ReplicaInfo, ReplicaList, ReplicaNames,
     ReplicaPool, ScaleDecision,
 };
-pub use request::{BackendChange, CheckRequest, NewBackend, whole_number};
-pub use shadow::{AlgorithmScore, BackendScore, ShadowReply};
-pub use status::{
+pub(crate) use request::{BackendChange, CheckRequest, NewBackend, whole_number};
+pub(crate) use shadow::{AlgorithmScore, BackendScore, ShadowReply};
+pub(crate) use status::{
     BackendInfo, BackendsReply, CheckInfo, CheckReply, ListenerInfo, PoolInfo, PoolsReply, StatusReply,
     TierInfo,
 };
-pub use story::{ConnectionStory, JournalEntry, JournalReply, StoryReply, WhyReply};
+pub(crate) use story::{ConnectionStory, JournalEntry, JournalReply, StoryReply, WhyReply};
 
 /// A word from a fixed list, which a server of another version may have extended.
-pub type Word = Cow<'static, str>;
+pub(crate) type Word = Cow<'static, str>;

@@ -1,26 +1,26 @@
 //! The paths of the API that its clients use.
 
 /// The whole program at a glance.
-pub const STATUS: &str = "/api/v1/status";
+pub(crate) const STATUS: &str = "/api/v1/status";
 /// The stream of events.
-pub const EVENTS: &str = "/api/v1/events";
+pub(crate) const EVENTS: &str = "/api/v1/events";
 /// The last events.
-pub const JOURNAL: &str = "/api/v1/journal";
+pub(crate) const JOURNAL: &str = "/api/v1/journal";
 /// The last minutes in figures.
-pub const HISTORY: &str = "/api/v1/history";
+pub(crate) const HISTORY: &str = "/api/v1/history";
 /// The open connections.
-pub const CONNECTIONS: &str = "/api/v1/connections";
+pub(crate) const CONNECTIONS: &str = "/api/v1/connections";
 /// The last routing decisions.
-pub const DECISIONS: &str = "/api/v1/decisions";
+pub(crate) const DECISIONS: &str = "/api/v1/decisions";
 /// The lines of the log.
-pub const LOGS: &str = "/api/v1/logs";
+pub(crate) const LOGS: &str = "/api/v1/logs";
 /// Why a connection or a backend is as it is.
-pub const WHY: &str = "/api/v1/why";
+pub(crate) const WHY: &str = "/api/v1/why";
 /// What happened lately.
-pub const STORY: &str = "/api/v1/story";
+pub(crate) const STORY: &str = "/api/v1/story";
 /// Checks at once.
-pub const CHECK: &str = "/api/v1/check";
+pub(crate) const CHECK: &str = "/api/v1/check";
 /// Reads the configuration again.
-pub const RELOAD: &str = "/api/v1/reload";
+pub(crate) const RELOAD: &str = "/api/v1/reload";
 /// Ends the process in an orderly way.
-pub const DRAIN: &str = "/api/v1/drain";
+pub(crate) const DRAIN: &str = "/api/v1/drain";

@@ -9,7 +9,7 @@ use super::Word;
 /// The reply of `/heartbeat` and `/ready` when the answer is yes.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Acknowledgement {
+pub(crate) struct Acknowledgement {
     /// `alive` or `ready`.
     pub status: Word,
 }
@@ -18,7 +18,7 @@ pub struct Acknowledgement {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ReloadReply {
+pub(crate) struct ReloadReply {
     /// Listeners in it.
     pub listeners: usize,
     /// Pools in it.
@@ -31,7 +31,7 @@ pub struct ReloadReply {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct DrainReply {
+pub(crate) struct DrainReply {
     /// Open connections.
     pub open: u64,
     /// How long they have to finish, in seconds.
@@ -42,7 +42,7 @@ pub struct DrainReply {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ErrorReply {
+pub(crate) struct ErrorReply {
     /// What is wrong.
     pub error: ErrorDetail,
 }
@@ -51,7 +51,7 @@ pub struct ErrorReply {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ErrorDetail {
+pub(crate) struct ErrorDetail {
     /// A word for programs.
     #[cfg_attr(test, schemars(regex(pattern = "^[a-z_]+$")))]
     pub code: Word,
@@ -65,7 +65,7 @@ pub struct ErrorDetail {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct Hello {
+pub(crate) struct Hello {
     /// The running version.
     pub version: Arc<str>,
     /// The number of the latest fact.
@@ -76,7 +76,7 @@ pub struct Hello {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct Lagged {
+pub(crate) struct Lagged {
     /// How many.
     pub missed: u64,
 }
@@ -85,7 +85,7 @@ pub struct Lagged {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct Skipped {
+pub(crate) struct Skipped {
     /// How many.
     pub lines: u64,
 }

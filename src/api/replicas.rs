@@ -11,7 +11,7 @@ use super::{Timestamp, Word};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ReplicaGroup {
+pub(crate) struct ReplicaGroup {
     /// The number of replicas to run.
     pub wanted: usize,
     /// Replicas that run.
@@ -44,7 +44,7 @@ pub struct ReplicaGroup {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ReplicaInfo {
+pub(crate) struct ReplicaInfo {
     /// Its name.
     pub name: Arc<str>,
     /// `starting`, `running`, `restarting` (it ended, and its engine restarts it) or `waiting` (it ended and is replaced
@@ -62,7 +62,7 @@ pub struct ReplicaInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ScaleDecision {
+pub(crate) struct ScaleDecision {
     /// When it was made, in seconds since the epoch.
     pub at: Timestamp,
     /// The number before.
@@ -79,7 +79,7 @@ pub struct ScaleDecision {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct AllReplicasReply {
+pub(crate) struct AllReplicasReply {
     /// By pool; without the pools that have no replicas.
     pub pools: BTreeMap<Arc<str>, ReplicaPool>,
 }
@@ -88,7 +88,7 @@ pub struct AllReplicasReply {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ReplicaPool {
+pub(crate) struct ReplicaPool {
     /// The replicas.
     #[serde(flatten)]
     pub group: Arc<ReplicaGroup>,
@@ -100,7 +100,7 @@ pub struct ReplicaPool {
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct ReplicaChange {
+pub(crate) struct ReplicaChange {
     /// How many. Any number is read, so that the error can name it.
     #[cfg_attr(test, schemars(with = "u32", range(min = 1)))]
     pub n: serde_json::Number,
@@ -122,7 +122,7 @@ pub struct ReplicaChange {
 /// The replicas to run, in the shape of `/rep`, `/add` and `/rm`.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ReplicaList {
+pub(crate) struct ReplicaList {
     /// The replicas.
     pub message: ReplicaNames,
     /// `successful`.
@@ -133,7 +133,7 @@ pub struct ReplicaList {
 /// The replicas to run, by name.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ReplicaNames {
+pub(crate) struct ReplicaNames {
     /// How many there are.
     #[serde(rename = "N")]
     pub n: usize,
@@ -144,7 +144,7 @@ pub struct ReplicaNames {
 /// An error of `/rep`, `/add` or `/rm`.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ReplicaFailure {
+pub(crate) struct ReplicaFailure {
     /// What is wrong and what to do about it, for people.
     #[cfg_attr(test, schemars(regex(pattern = "^<Error> ")))]
     pub message: String,

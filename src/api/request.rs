@@ -8,7 +8,7 @@ use crate::domain::AdminState;
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub struct NewBackend {
+pub(crate) struct NewBackend {
     /// An IP address and a port: `10.0.0.1:5000`, `[fd00::1]:5000`.
     #[cfg_attr(test, schemars(length(min = 3, max = 64)))]
     pub address: String,
@@ -42,7 +42,7 @@ fn weight_1() -> u32 {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, schemars(extend("minProperties" = 1)))]
-pub struct BackendChange {
+pub(crate) struct BackendChange {
     /// Its new administrative state.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "AdminState"))]
@@ -58,7 +58,7 @@ pub struct BackendChange {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(test, schemars(extend("dependentRequired" = {"backend": ["pool"]})))]
-pub struct CheckRequest {
+pub(crate) struct CheckRequest {
     /// Only this pool.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "String"))]
@@ -75,7 +75,7 @@ fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<
 }
 
 /// The number, if it is whole and fits. In JSON 3.0 is whole too (JSON Schema, 6.1.1).
-pub fn whole_number(number: &serde_json::Number) -> Option<u32> {
+pub(crate) fn whole_number(number: &serde_json::Number) -> Option<u32> {
     let whole = |number: f64| {
         (number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number)).then_some(number as u32)
     };

@@ -11,7 +11,7 @@ use crate::story::Sentence;
 /// What other algorithms would have done.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct ShadowReply {
+pub(crate) struct ShadowReply {
     /// The pool.
     pub pool: Arc<str>,
     /// When counting began, in seconds since the epoch.
@@ -27,7 +27,7 @@ pub struct ShadowReply {
 /// What one algorithm has done, or would have done.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct AlgorithmScore {
+pub(crate) struct AlgorithmScore {
     /// The algorithm.
     #[cfg_attr(test, schemars(with = "crate::config::Algorithm"))]
     pub algorithm: &'static str,
@@ -44,7 +44,7 @@ pub struct AlgorithmScore {
 /// What one backend has got, or would have got.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct BackendScore {
+pub(crate) struct BackendScore {
     /// Its name.
     pub backend: Arc<str>,
     /// What was counted.

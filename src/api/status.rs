@@ -13,7 +13,7 @@ use crate::domain::{BackendState, Cause};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct StatusReply {
+pub(crate) struct StatusReply {
     /// The running version.
     pub version: Word,
     /// What the process is doing: `starting`, `serving` or `draining`.
@@ -41,7 +41,7 @@ pub struct StatusReply {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ListenerInfo {
+pub(crate) struct ListenerInfo {
     /// Its name.
     pub name: Arc<str>,
     /// Its bound addresses, with the ports that the kernel chose; empty while it is closed.
@@ -62,7 +62,7 @@ pub struct ListenerInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct PoolInfo {
+pub(crate) struct PoolInfo {
     /// Its name.
     pub name: Arc<str>,
     /// How a backend is chosen.
@@ -106,7 +106,7 @@ pub struct PoolInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct TierInfo {
+pub(crate) struct TierInfo {
     /// Its number: a higher tier backs up the lower ones.
     pub tier: u16,
     /// Its backends.
@@ -119,7 +119,7 @@ pub struct TierInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct BackendInfo {
+pub(crate) struct BackendInfo {
     /// Its name.
     pub name: Arc<str>,
     /// The address that connections go to.
@@ -169,7 +169,7 @@ pub struct BackendInfo {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct CheckInfo {
+pub(crate) struct CheckInfo {
     /// What was checked: `tcp`, `http`, `exchange`, `postgres` or `redis`.
     #[cfg_attr(test, schemars(extend("enum" = ["tcp", "http", "exchange", "postgres", "redis"])))]
     pub kind: Word,
@@ -187,7 +187,7 @@ pub struct CheckInfo {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct PoolsReply {
+pub(crate) struct PoolsReply {
     /// The pools.
     pub pools: Vec<PoolInfo>,
 }
@@ -196,7 +196,7 @@ pub struct PoolsReply {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct BackendsReply {
+pub(crate) struct BackendsReply {
     /// The backends.
     pub backends: Vec<BackendInfo>,
 }
@@ -205,7 +205,7 @@ pub struct BackendsReply {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct CheckReply {
+pub(crate) struct CheckReply {
     /// The backends that were to be checked.
     pub backends: Vec<BackendInfo>,
     /// How many of them have checks that have not ended.
@@ -219,21 +219,21 @@ fn known_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Back
 
 impl StatusReply {
     /// The server's clock, or the client's if it does not tell.
-    pub fn clock(&self) -> f64 {
+    pub(crate) fn clock(&self) -> f64 {
         if self.now == Timestamp::default() { Timestamp::now().0 } else { self.now.0 }
     }
 }
 
 impl PoolInfo {
     /// Whether no backend is eligible.
-    pub fn is_unserved(&self) -> bool {
+    pub(crate) fn is_unserved(&self) -> bool {
         self.up == 0
     }
 }
 
 impl BackendInfo {
     /// The word for its state.
-    pub fn state_name(&self) -> &'static str {
+    pub(crate) fn state_name(&self) -> &'static str {
         self.state.map_or("unknown", BackendState::name)
     }
 }

@@ -14,7 +14,7 @@ use crate::telemetry::journal;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct JournalReply {
+pub(crate) struct JournalReply {
     /// The events.
     pub events: Vec<JournalEntry>,
     /// How many after the number that was asked for are not kept any longer.
@@ -27,7 +27,7 @@ pub struct JournalReply {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct JournalEntry {
+pub(crate) struct JournalEntry {
     /// Its number; the next one's is one more. The first of a process is 1.
     pub id: u64,
     /// When it was recorded, in seconds since the epoch.
@@ -51,7 +51,7 @@ impl From<journal::Entry> for JournalEntry {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct WhyReply {
+pub(crate) struct WhyReply {
     /// What it is about.
     pub about: String,
     /// The story.
@@ -71,7 +71,7 @@ pub struct WhyReply {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct ConnectionStory {
+pub(crate) struct ConnectionStory {
     /// Its number, unique within the process.
     pub conn: u64,
     /// How it was routed, if that is still kept.
@@ -100,7 +100,7 @@ impl From<&ConnectionRecord> for ConnectionStory {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct StoryReply {
+pub(crate) struct StoryReply {
     /// When it begins, in seconds since the epoch.
     pub since: Timestamp,
     /// When it ends, in seconds since the epoch.

@@ -12,7 +12,7 @@
 mod affinity;
 mod bound;
 mod ewma;
-pub mod hash;
+pub(crate) mod hash;
 mod latency;
 mod least_connections;
 mod load;
@@ -20,7 +20,7 @@ mod maglev;
 mod random_two;
 mod ring_hash;
 mod round_robin;
-pub mod shadow;
+pub(crate) mod shadow;
 mod source_hash;
 mod tournament;
 mod two;
@@ -29,7 +29,7 @@ mod weighted;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use load::{FailurePenalty, Lease, Load};
+pub(crate) use load::{FailurePenalty, Lease, Load};
 
 use crate::config::{Algorithm, Hash};
 use affinity::Affinity;

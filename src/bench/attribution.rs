@@ -25,7 +25,7 @@ const NAME_LENGTH: usize = 80;
 
 /// How to tell which backend answered.
 #[derive(Clone, Debug, Default)]
-pub enum By {
+pub(crate) enum By {
     /// A header field that commonly names a server, or else the whole body if it is short and repeats.
     #[default]
     Auto,

@@ -39,17 +39,17 @@ mod target;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-pub use attribution::By;
-pub use pacing::Until;
-pub use progress::{BenchProgress, Meter};
-pub use report::{BackendShare, BackendShares, BenchReport, FailureCount, LateRequests, Percentiles};
-pub use request_error::RequestError;
-pub use run::{Error, run};
-pub use target::{BenchTarget, HostPort, Request, TargetUrl, TcpExchange, TcpUntil, header_field};
+pub(crate) use attribution::By;
+pub(crate) use pacing::Until;
+pub(crate) use progress::{BenchProgress, Meter};
+pub(crate) use report::BenchReport;
+pub(crate) use request_error::RequestError;
+pub(crate) use run::{Error, run};
+pub(crate) use target::{BenchTarget, Request, TargetUrl, TcpExchange, TcpUntil, header_field};
 
 /// A test.
 #[derive(Clone, Debug)]
-pub struct BenchPlan {
+pub(crate) struct BenchPlan {
     /// What a request is.
     pub target: BenchTarget,
     /// When the test ends.

@@ -6,11 +6,11 @@ use serde::Serialize;
 
 use super::attribution::{CountsByName, ResponseCounts};
 use super::stats::{LATE, LatencyHistogram, ThreadStats};
-use super::{BenchPlan, BenchTarget, By, RequestError, Until};
+use super::{BenchPlan, By, RequestError, Until};
 
 /// The result of a test. Its JSON field names are a stable interface.
 #[derive(Clone, Debug, Serialize)]
-pub struct BenchReport {
+pub(crate) struct BenchReport {
     /// The URL of the target.
     pub target: String,
     /// `closed`, or `open` if there was a rate.
@@ -68,7 +68,7 @@ pub struct BenchReport {
 
 /// Failures of a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct FailureCount {
+pub(crate) struct FailureCount {
     /// The kind: `refused`, `timeout`, `reset`, `closed_early`, `status_503` …
     pub kind: String,
     /// How many.
@@ -79,7 +79,7 @@ pub struct FailureCount {
 
 /// Requests that started late.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct LateRequests {
+pub(crate) struct LateRequests {
     /// How many started more than `after_ms` after they were due.
     pub count: u64,
     /// The delay from which a request is late, in milliseconds.
@@ -90,7 +90,7 @@ pub struct LateRequests {
 
 /// A distribution of durations, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Percentiles {
+pub(crate) struct Percentiles {
     /// The shortest.
     pub min: f64,
     /// The mean.
@@ -109,7 +109,7 @@ pub struct Percentiles {
 
 /// The responses of each backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BackendShares {
+pub(crate) struct BackendShares {
     /// How backends were told apart.
     pub by: String,
     /// The backends, by name.
@@ -120,7 +120,7 @@ pub struct BackendShares {
 
 /// The responses of one backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct BackendShare {
+pub(crate) struct BackendShare {
     /// Its name.
     pub name: String,
     /// Its responses, failed ones included; with `admin`, its connections.
@@ -214,14 +214,14 @@ impl BenchReport {
     }
 
     /// Why the test says nothing about the target, if no request got a response.
-    pub fn unanswered(&self) -> Option<String> {
+    pub(crate) fn unanswered(&self) -> Option<String> {
         let answers = self.failures.iter().filter(|failure| failure.kind.starts_with("status_")).count();
         let reason = self.failures.first().filter(|_| self.succeeded == 0 && answers == 0)?;
         Some(format!("no request was answered at {}: {}", self.target, reason.what))
     }
 
     /// As JSON, with a line break at the end.
-    pub fn json(&self) -> serde_json::Result<String> {
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }
 
@@ -290,20 +290,5 @@ fn nothing_named(by: &By, stats: &ThreadStats) -> Option<String> {
         _ if stats.nameless == 0 => None,
         By::Header(name) => Some(format!("no response has a header {name}")),
         By::Body(expression) => Some(format!("{expression} matches no response")),
-    }
-}
-
-impl BenchTarget {
-    /// What one request of it is, as text.
-    pub fn explain(&self) -> &'static str {
-        use super::TcpUntil;
-        match self {
-            Self::Http(_) => "a request and its complete response",
-            Self::Tcp(exchange) => match exchange.until {
-                TcpUntil::Connected => "opening a connection",
-                TcpUntil::Byte => "a connection until the first byte arrives",
-                TcpUntil::Closed => "a connection until the server closes it",
-            },
-        }
     }
 }

@@ -16,7 +16,7 @@ const BUSY: f64 = 0.8;
 
 impl BenchReport {
     /// The table for a terminal.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = self.write(&mut text);
@@ -220,8 +220,8 @@ fn wrapped(text: &str, to: &mut String) -> std::fmt::Result {
 
 #[cfg(test)]
 mod tests {
+    use super::super::report::{FailureCount, LateRequests};
     use super::super::tests::report;
-    use super::super::{FailureCount, LateRequests};
     use super::*;
 
     #[test]

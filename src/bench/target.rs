@@ -11,7 +11,7 @@ use hyper::{Method, Uri};
 
 /// What one request of a test is.
 #[derive(Clone, Debug)]
-pub enum BenchTarget {
+pub(crate) enum BenchTarget {
     /// A request and its response.
     Http(Request),
     /// A connection.
@@ -20,7 +20,7 @@ pub enum BenchTarget {
 
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
+pub(crate) struct HostPort {
     /// A name or an IP address, without brackets.
     pub host: String,
     /// The port.
@@ -29,7 +29,7 @@ pub struct HostPort {
 
 /// An HTTP request.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// Where it is sent.
     pub place: HostPort,
     /// The path and query.
@@ -44,7 +44,7 @@ pub struct Request {
 
 /// A TCP connection: what is sent, and when it counts as a success.
 #[derive(Clone, Debug)]
-pub struct TcpExchange {
+pub(crate) struct TcpExchange {
     /// Where it goes.
     pub place: HostPort,
     /// What is sent first.
@@ -55,7 +55,7 @@ pub struct TcpExchange {
 
 /// When a TCP connection counts as a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TcpUntil {
+pub(crate) enum TcpUntil {
     /// When it is open and everything is sent.
     Connected,
     /// When the first byte arrives.
@@ -66,7 +66,7 @@ pub enum TcpUntil {
 
 /// The URL of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TargetUrl {
+pub(crate) enum TargetUrl {
     /// `http://HOST[:PORT][/PATH]`.
     Http(HostPort, PathAndQuery),
     /// `tcp://HOST:PORT`.
@@ -75,7 +75,7 @@ pub enum TargetUrl {
 
 impl BenchTarget {
     /// Its host and port.
-    pub fn place(&self) -> &HostPort {
+    pub(crate) fn place(&self) -> &HostPort {
         match self {
             Self::Http(request) => &request.place,
             Self::Tcp(exchange) => &exchange.place,
@@ -165,7 +165,7 @@ impl FromStr for TargetUrl {
 
 impl Request {
     /// A request with these header fields in addition to the usual ones.
-    pub fn new(
+    pub(crate) fn new(
         place: HostPort,
         path: PathAndQuery,
         method: Method,
@@ -192,7 +192,7 @@ impl Request {
 }
 
 /// Reads a header field, as `Name: value`.
-pub fn header_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+pub(crate) fn header_field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let wanted = || format!("a header is 'Name: value', not {text:?}");
     let (name, value) = text.split_once(':').ok_or_else(wanted)?;
     let name: HeaderName = name.trim().parse().map_err(|_| wanted())?;

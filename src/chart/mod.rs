@@ -13,7 +13,7 @@ use plotters::prelude::*;
 use plotters::style::register_font;
 
 use canvas::{Canvas, Drawn};
-pub use panel::{Bar, BarGroup, Panel};
+pub(crate) use panel::{Bar, BarGroup, Panel};
 
 /// The width of a chart and the sizes below, in pixels of an SVG; a PNG has [`PNG_SCALE`] times as many.
 const WIDTH: i32 = 960;
@@ -30,7 +30,7 @@ const LINE_LENGTH: usize = 130;
 
 /// The colors of bars: those of Okabe and Ito ("Color Universal Design", 2008), which most color-blind readers can
 /// distinguish, without yellow, which is invisible on white, and two more.
-pub const COLORS: [RGBColor; 8] = [
+pub(crate) const COLORS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(230, 159, 0),
     RGBColor(0, 158, 115),
@@ -48,11 +48,11 @@ const PAPER: RGBColor = RGBColor(255, 255, 255);
 /// Why a chart could not be drawn.
 #[derive(Debug, thiserror::Error)]
 #[error("the chart cannot be drawn: {0}")]
-pub struct Error(String);
+pub(crate) struct Error(String);
 
 /// The format of a chart's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageFormat {
+pub(crate) enum ImageFormat {
     /// Lines and text, sharp at any size.
     Svg,
     /// Pixels.
@@ -61,7 +61,7 @@ pub enum ImageFormat {
 
 impl ImageFormat {
     /// The format of a file of this name; the error gives an alternative.
-    pub fn of(path: &Path) -> Result<Self, String> {
+    pub(crate) fn of(path: &Path) -> Result<Self, String> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "svg" => Ok(Self::Svg),
@@ -77,7 +77,7 @@ impl ImageFormat {
 
 /// A chart.
 #[derive(Debug)]
-pub struct Chart {
+pub(crate) struct Chart {
     /// The first line, in large letters.
     pub title: String,
     /// The lines below it.
@@ -88,7 +88,7 @@ pub struct Chart {
 
 impl Chart {
     /// The chart, as the content of a file.
-    pub fn render(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
+    pub(crate) fn render(&self, format: ImageFormat) -> Result<Vec<u8>, Error> {
         let failed = |error: &dyn std::fmt::Display| Error(error.to_string());
         register_fonts();
         let height = self.header() + self.panels.iter().map(Panel::height).sum::<i32>() + MARGIN;

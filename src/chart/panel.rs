@@ -26,7 +26,7 @@ const MAX_GROUPS: usize = 100;
 
 /// Horizontal bars in groups.
 #[derive(Debug)]
-pub struct Panel {
+pub(crate) struct Panel {
     /// What the bars show.
     pub title: String,
     /// A square before the title, if all bars of the panel have one color.
@@ -41,7 +41,7 @@ pub struct Panel {
 
 /// The bars of one name.
 #[derive(Debug)]
-pub struct BarGroup {
+pub(crate) struct BarGroup {
     /// The name, before the bars.
     pub label: String,
     /// From top to bottom.
@@ -52,7 +52,7 @@ pub struct BarGroup {
 
 /// One bar.
 #[derive(Debug)]
-pub struct Bar {
+pub(crate) struct Bar {
     /// Its color.
     pub color: RGBColor,
     /// Its length.
@@ -87,7 +87,7 @@ impl Scale {
 
 impl Panel {
     /// A panel that is compared with no other.
-    pub fn new(title: String, groups: Vec<BarGroup>, unit: fn(f64) -> String) -> Self {
+    pub(crate) fn new(title: String, groups: Vec<BarGroup>, unit: fn(f64) -> String) -> Self {
         let values = groups.iter().flat_map(|group| group.bars.iter().map(|bar| bar.value).chain(group.mark));
         let greatest = values.fold(0.0, f64::max);
         Self { title, swatch: None, groups, greatest, unit }

@@ -58,6 +58,7 @@ Ctrl-C ends the test early, with a report.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[allow(rustdoc::broken_intra_doc_links, reason = "brackets are optional parts in the help")]
 pub(super) struct BenchArgs {
     /// The target: http://HOST[:PORT][/PATH], or tcp://HOST:PORT
     #[arg(required_unless_present = "url", conflicts_with = "url")]

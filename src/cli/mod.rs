@@ -4,7 +4,7 @@ mod bench;
 mod check;
 mod completions;
 mod connections;
-pub mod demo;
+pub(crate) mod demo;
 mod drain;
 mod forward;
 mod health;
@@ -58,7 +58,7 @@ $POINTSMAN_LOG (or $RUST_LOG) overrides log.level, for example POINTSMAN_LOG=deb
 /// in its log why each connection went where it went.
 #[derive(Debug, Parser)]
 #[command(name = "pointsman", version, after_help = EXIT_CODES, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }

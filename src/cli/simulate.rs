@@ -41,6 +41,7 @@ shares differ from the promised ones.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[allow(rustdoc::broken_intra_doc_links, reason = "brackets are optional parts in the help")]
 pub(super) struct SimulateArgs {
     /// The backends with their weights, such as 'a*3,b,c'
     #[arg(long, value_delimiter = ',', value_name = "NAME[*WEIGHT]", required_unless_present = "config")]

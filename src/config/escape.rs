@@ -5,10 +5,10 @@
 //! written as `\\` (`\\\\` in double quotes).
 
 /// What [`unescape`] takes, for an error that says what the text must be.
-pub const KNOWN: &str = r"\r \n \t \0 \\ \xHH";
+pub(crate) const KNOWN: &str = r"\r \n \t \0 \\ \xHH";
 
 /// The bytes that a text stands for; an error is the escape that is not known.
-pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((plain, escape)) = rest.split_once('\\') {

@@ -8,11 +8,11 @@ mod backend_name;
 mod check;
 mod decode;
 mod env;
-pub mod escape;
+pub(crate) mod escape;
 mod example;
 mod keys;
 mod kind;
-pub mod model;
+pub(crate) mod model;
 mod outline;
 mod problem;
 mod scalar;
@@ -24,10 +24,10 @@ mod yaml;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub use backend_name::{BACKEND_NAME_RULE, is_backend_name};
+pub(crate) use backend_name::{BACKEND_NAME_RULE, is_backend_name};
 pub use model::*;
-pub use problem::{ConfigErrors, FilePosition, Problem};
-pub use value::bind_address;
+pub(crate) use problem::{ConfigErrors, Problem};
+pub(crate) use value::bind_address;
 
 use decode::{Decoder, FoundValue};
 use kind::table;
@@ -35,7 +35,7 @@ use outline::Outline;
 use yaml::{YamlNode, YamlValue};
 
 /// Reads the configuration in `path`, with variables from the environment; `-` is standard input.
-pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+pub(crate) fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let name =
         if path == Path::new("-") { "<standard input>".to_owned() } else { path.display().to_string() };
     let text = if path == Path::new("-") {
@@ -67,7 +67,7 @@ pub fn parse(
 /// with such a list under `backends`. A variable is a problem: the author of the list may not be allowed to read this
 /// process's environment, which a backend's name would show in the status. An empty list is `[]`: an empty file is a
 /// problem, as that is how a file looks while it is being written. `name` is what messages call it.
-pub fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {
+pub(crate) fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {
     read_with(name, text, env::refuse, "the file", |root| {
         let list = match &root.node.value {
             YamlValue::Map(_) => {
@@ -119,7 +119,7 @@ fn read_with<T>(
 
 /// The configuration that is used when none is named: `$POINTSMAN_CONFIG`, `pointsman.yaml` here, in
 /// the user's configuration directory, in `/etc/pointsman`. The first that exists.
-pub fn find() -> Option<PathBuf> {
+pub(crate) fn find() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("POINTSMAN_CONFIG").filter(|path| !path.is_empty()) {
         return Some(path.into()); // even if it does not exist: the user means it
     }
@@ -139,12 +139,12 @@ const MASKED: &str = "***";
 
 /// A configuration as JSON in the shape of the file, defaults filled in. JSON is YAML: reading it gives the same
 /// configuration.
-pub fn to_json(config: &Config) -> impl serde::Serialize + use<> {
+pub(crate) fn to_json(config: &Config) -> impl serde::Serialize + use<> {
     outline(config.clone())
 }
 
 /// The same without possible secrets: what replicas are given, and what an exchange sends.
-pub fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<> {
+pub(crate) fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<> {
     let mut config = config.clone();
     for pool in config.pools.values_mut() {
         if let Some(replicas) = &mut pool.replicas {
@@ -163,7 +163,7 @@ pub fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<>
 }
 
 /// The same as [`to_json`] as YAML.
-pub fn to_yaml(config: &Config) -> String {
+pub(crate) fn to_yaml(config: &Config) -> String {
     outline(config.clone()).to_yaml()
 }
 
@@ -177,12 +177,12 @@ fn outline(mut config: Config) -> Outline {
 }
 
 /// The JSON Schema of the configuration, for editors.
-pub fn json_schema() -> String {
+pub(crate) fn json_schema() -> String {
     format!("{:#}\n", schema::schema())
 }
 
 /// A configuration with every key, its meaning and its default or an example: `conf/full.yaml`.
-pub fn example() -> String {
+pub(crate) fn example() -> String {
     example::example()
 }
 

@@ -25,11 +25,11 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
 
-pub use crate::config::SourceKey;
+pub(crate) use crate::config::SourceKey;
 use crate::config::{Source, StaticBackend};
 use crate::domain::Resolution;
 use crate::domain::cause::{Cause, LONGEST, bounded};
-pub use once::addresses;
+pub(crate) use once::addresses;
 
 /// A backend as a source reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub enum Fitness {
 
 /// The result of one poll of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observation {
+pub(crate) struct Observation {
     /// The backends, or why there are none.
     pub outcome: Outcome,
     /// The present names at the addresses, including addresses that were found before and are missing now, as far as they
@@ -115,7 +115,7 @@ pub struct Observation {
 
 /// The outcome of one poll. The kinds of failure mean different things.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The complete set; not empty.
     Backends(Vec<Found>),
     /// There are no backends: the name has no address of the families, the list is empty, no container has the label.
@@ -132,7 +132,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Its kind.
-    pub fn result(&self) -> Resolution {
+    pub(crate) fn result(&self) -> Resolution {
         match self {
             Self::Backends(_) => Resolution::Found,
             Self::Empty => Resolution::Empty,
@@ -144,7 +144,7 @@ impl Outcome {
     }
 
     /// Two outcomes with the same gist are logged once.
-    pub fn gist(&self) -> Gist {
+    pub(crate) fn gist(&self) -> Gist {
         let mistake = match self {
             // Another mistake is worth another line.
             Self::Invalid(reason) => Some(reason.clone()),
@@ -155,7 +155,7 @@ impl Outcome {
     }
 
     /// Why nothing was found in `source`, as a message.
-    pub fn trouble(&self, source: &SourceKey) -> Option<Cause> {
+    pub(crate) fn trouble(&self, source: &SourceKey) -> Option<Cause> {
         match self {
             Self::Backends(_) => None,
             Self::Empty => Some(nothing_in(source).into()),
@@ -168,7 +168,7 @@ impl Outcome {
     }
 
     /// The backends; `None` if the outcome says nothing about them.
-    pub fn seen(&self) -> Option<&[Found]> {
+    pub(crate) fn seen(&self) -> Option<&[Found]> {
         match self {
             Self::Backends(found) => Some(found),
             Self::Empty | Self::NoSuchName(_) => Some(&[]),
@@ -179,7 +179,7 @@ impl Outcome {
 
 /// What is worth another line in the log when it changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gist {
+pub(crate) struct Gist {
     result: Resolution,
     mistake: Option<Cause>,
 }
@@ -200,18 +200,18 @@ fn nothing_in(source: &SourceKey) -> &'static str {
 }
 
 /// Receives the observations of a source.
-pub type Sink = Box<dyn Fn(Observation) + Send>;
+pub(crate) type Sink = Box<dyn Fn(Observation) + Send>;
 
 /// A running source; it stops when dropped.
 #[derive(Debug)]
-pub struct RunningSource {
+pub(crate) struct RunningSource {
     ask_now: Arc<Notify>,
     _task: Option<AbortOnDropHandle<()>>,
 }
 
 impl RunningSource {
     /// Polls soon instead of at the next regular time: the last answer may be stale.
-    pub fn ask_now(&self) {
+    pub(crate) fn ask_now(&self) {
         self.ask_now.notify_one();
     }
 }
@@ -236,7 +236,7 @@ pub(crate) fn files(source: &Source) -> u64 {
 }
 
 /// Starts watching `source`; needs a tokio runtime.
-pub fn start(source: &Source, sink: Sink) -> RunningSource {
+pub(crate) fn start(source: &Source, sink: Sink) -> RunningSource {
     let ask_now = Arc::new(Notify::new());
     let sink = vetted::vetted(SourceKey::from(source), sink);
     let task = match source {

@@ -11,7 +11,7 @@ use super::{Client, CloseReason, Route};
 /// What is known of one connection at one moment. The data plane makes a record when the connection has been routed or
 /// rejected, when open connections are listed, and at the end; [`update`](Self::update) joins them.
 #[derive(Clone, Debug)]
-pub struct ConnectionRecord {
+pub(crate) struct ConnectionRecord {
     /// Its number, unique within the process.
     pub conn: u64,
     /// The client.
@@ -40,7 +40,7 @@ pub struct ConnectionRecord {
 
 /// The backend that a connection was routed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectedBackend {
+pub(crate) struct ConnectedBackend {
     /// Its name.
     pub name: Arc<str>,
     /// Its address.
@@ -51,7 +51,7 @@ pub struct ConnectedBackend {
 
 /// How far a connection has come, as its record knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// A backend was connected or the client was rejected; what came after that is not in the record.
     Routed,
     /// It is open.
@@ -62,7 +62,7 @@ pub enum Stage {
 
 /// The end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionEnd {
+pub(crate) struct ConnectionEnd {
     /// Why it ended.
     pub reason: CloseReason,
     /// The side that closed first, cleanly, if one did: [`CloseReason::ClientClosed`] or
@@ -76,7 +76,7 @@ pub struct ConnectionEnd {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct TcpSides {
+pub(crate) struct TcpSides {
     /// Of the client's.
     pub client: Option<TcpInfo>,
     /// Of the backend's.
@@ -87,7 +87,7 @@ pub struct TcpSides {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct TcpInfo {
+pub(crate) struct TcpInfo {
     /// The smoothed round-trip time, in microseconds.
     pub rtt_us: u32,
     /// By how much it varies, in microseconds.
@@ -106,12 +106,12 @@ pub struct TcpInfo {
 
 impl ConnectionRecord {
     /// The moment at which this record was made.
-    pub fn at(&self) -> SystemTime {
+    pub(crate) fn at(&self) -> SystemTime {
         self.accepted + self.age
     }
 
     /// Its end, if it has ended.
-    pub fn end(&self) -> Option<&ConnectionEnd> {
+    pub(crate) fn end(&self) -> Option<&ConnectionEnd> {
         match &self.stage {
             Stage::Ended(end) => Some(end),
             Stage::Routed | Stage::Open => None,
@@ -119,12 +119,12 @@ impl ConnectionRecord {
     }
 
     /// How long connecting to its backend took, if it has one.
-    pub fn connect(&self) -> Option<Duration> {
+    pub(crate) fn connect(&self) -> Option<Duration> {
         self.backend.as_ref().map(|backend| backend.connect)
     }
 
     /// Takes in a later record of the same connection. The route stays: only the first record has it.
-    pub fn update(&mut self, later: Self) {
+    pub(crate) fn update(&mut self, later: Self) {
         let route = self.route.take().or(later.route);
         *self = Self { accepted: self.accepted, route, ..later };
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::{Algorithm, Cause, Excluded};
 
 /// So many candidates of a choice are listed with their connections.
-pub const SHOWN: usize = 16;
+pub(crate) const SHOWN: usize = 16;
 
 /// How a connection was routed, or why there was no backend for it. Its backend is in the connection's record.
 #[derive(Clone, Debug)]
-pub struct Route {
+pub(crate) struct Route {
     /// Time from the accept to this decision.
     pub after: Duration,
     /// The algorithm that chose.
@@ -35,12 +35,12 @@ pub struct Route {
 
 impl Route {
     /// All backends that were excluded, those that were tried included, as text; empty: none was.
-    pub fn skipped(&self) -> impl fmt::Display + '_ {
+    pub(crate) fn skipped(&self) -> impl fmt::Display + '_ {
         Skipped(self)
     }
 
     /// Whether a backend was excluded, or the queue had no room.
-    pub fn has_skipped(&self) -> bool {
+    pub(crate) fn has_skipped(&self) -> bool {
         !self.excluded.is_empty() || !self.failed.is_empty()
     }
 }
@@ -63,7 +63,7 @@ impl fmt::Display for Skipped<'_> {
 
 /// An attempt to connect to a backend that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedAttempt {
+pub(crate) struct FailedAttempt {
     /// The backend's name.
     pub backend: Arc<str>,
     /// Its address.

@@ -12,11 +12,11 @@ use super::{CheckError, Checked, check};
 use crate::config::Health;
 
 /// Receives the results of a checker.
-pub type CheckSink = Box<dyn Fn(Checked) + Send>;
+pub(super) type CheckSink = Box<dyn Fn(Checked) + Send>;
 
 /// A running checker; it stops when dropped.
 #[derive(Debug)]
-pub struct Checker {
+pub(crate) struct Checker {
     check_now: Arc<Notify>,
     check_soon: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
@@ -24,7 +24,7 @@ pub struct Checker {
 
 impl Checker {
     /// Checks `backend` at once, and then every `health.every` at its own offset. Needs a tokio runtime.
-    pub fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
+    pub(crate) fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
         let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
         let kind = Arc::new(health.check.clone());
         let once = move |deadline| {
@@ -50,13 +50,13 @@ impl Checker {
     }
 
     /// Checks at once; the regular checks keep their times.
-    pub fn check_now(&self) {
+    pub(crate) fn check_now(&self) {
         self.check_now.notify_one();
     }
 
     /// Does the next check `health.fast_every`, if set, after the last one began. For each result, the receiver of the
     /// results says this anew while they are not settled.
-    pub fn check_soon(&self) {
+    pub(crate) fn check_soon(&self) {
         self.check_soon.notify_one();
     }
 }

@@ -27,10 +27,11 @@ use tokio::time::Instant;
 
 use crate::config::Check;
 use crate::domain::{Cause, CheckFailure, CheckKind};
-pub use checker::{CheckSink, Checker};
-pub use eject::Ejection;
-pub use pace::{Pace, PoolPace};
-pub use rise_fall::{RiseFall, Run, Verdict};
+pub(crate) use checker::Checker;
+pub(crate) use eject::Ejection;
+pub use pace::Pace;
+pub(crate) use pace::PoolPace;
+pub(crate) use rise_fall::{RiseFall, Run, Verdict};
 
 /// The longest password, in bytes: an endless file such as /dev/zero must not block a check.
 const LONGEST_PASSWORD: u64 = 4096;

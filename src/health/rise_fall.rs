@@ -2,7 +2,7 @@
 
 /// What the results so far say of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// There is no result yet.
     Unchecked,
     /// It is fit for traffic.
@@ -23,7 +23,7 @@ pub struct Run {
 /// Counts results in a row. The very first result counts alone: a new backend need not wait for `rise`, and gets no
 /// connections while it fails.
 #[derive(Clone, Copy, Debug)]
-pub struct RiseFall {
+pub(crate) struct RiseFall {
     verdict: Verdict,
     run: Run,
     /// A live connection failed, and too few results in a row agree since then.
@@ -32,29 +32,29 @@ pub struct RiseFall {
 
 impl RiseFall {
     /// No result yet.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::presumed(Verdict::Unchecked)
     }
 
     /// A verdict that is taken over, without a check having said so.
-    pub fn presumed(verdict: Verdict) -> Self {
+    pub(crate) fn presumed(verdict: Verdict) -> Self {
         let run = Run { passed: verdict == Verdict::Passing, length: 0 };
         Self { verdict, run, suspected: false }
     }
 
     /// What the results so far say.
-    pub fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         self.verdict
     }
 
     /// The last results.
-    pub fn run(&self) -> Run {
+    pub(crate) fn run(&self) -> Run {
         self.run
     }
 
     /// Whether the next result may change the verdict, so that it should come soon: there is none yet, the last results
     /// contradict it, or a live connection failed and since then too few results agree.
-    pub fn in_transition(&self) -> bool {
+    pub(crate) fn in_transition(&self) -> bool {
         match self.verdict {
             Verdict::Unchecked => true,
             _ if self.suspected => true,
@@ -63,12 +63,12 @@ impl RiseFall {
     }
 
     /// A live connection failed: one passed check does not clear the backend, but `rise` in a row do.
-    pub fn suspect(&mut self) {
+    pub(crate) fn suspect(&mut self) {
         self.suspected = true;
     }
 
     /// Takes in one result; `Some` when the verdict changes. `rise` and `fall` are at least 1.
-    pub fn on(&mut self, passed: bool, rise: u32, fall: u32) -> Option<Verdict> {
+    pub(crate) fn on(&mut self, passed: bool, rise: u32, fall: u32) -> Option<Verdict> {
         let length = if self.run.passed == passed { self.run.length.saturating_add(1) } else { 1 };
         self.run = Run { passed, length };
         self.suspected &= length < if passed { rise } else { fall };

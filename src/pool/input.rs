@@ -13,7 +13,7 @@ use crate::own::OwnAddresses;
 
 /// Something that a pool state takes in.
 #[derive(Debug)]
-pub enum Input {
+pub(crate) enum Input {
     /// A source has asked once more.
     Observed(SourceKey, Observation),
     /// A backend was checked, by the pool's check of that number.
@@ -50,7 +50,7 @@ pub enum Command {
 
 /// What follows from inputs, in its order: events to report, and commands to the pool's task.
 #[derive(Debug)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Report an event.
     Report(Event),
     /// Count that a backend entered a state; of one that is gone, keep the totals.
@@ -71,7 +71,7 @@ pub enum Effect {
 
 impl Effect {
     /// Whether it can be seen in the pool's snapshot or status.
-    pub fn shows(&self) -> bool {
+    pub(crate) fn shows(&self) -> bool {
         match self {
             Self::CountState(..) | Self::Reshape => true,
             Self::Report(event) => matches!(event, Event::BackendNamed { .. } | Event::WeightChanged { .. }),

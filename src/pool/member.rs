@@ -16,11 +16,11 @@ use crate::domain::{AdminState, BackendState, CloseReason, Ending, StateReason};
 use crate::health::{Ejection, RiseFall, Verdict};
 
 /// In so many steps a backend that came up gets its whole share (`slow_start`).
-pub const STEPS: u32 = 10;
+pub(crate) const STEPS: u32 = 10;
 
 /// A backend and what the pool state knows of it.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub(crate) struct Member {
     /// The backend.
     pub backend: Arc<Backend>,
     /// Its state.

@@ -6,13 +6,13 @@
 
 mod answers;
 mod average;
-pub mod backend;
+pub(crate) mod backend;
 mod counters;
-pub mod input;
-pub mod member;
-pub mod queue;
+pub(crate) mod input;
+pub(crate) mod member;
+pub(crate) mod queue;
 mod snapshot;
-pub mod state_machine;
+pub(crate) mod state_machine;
 mod task;
 mod totals;
 
@@ -26,17 +26,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config;
 use crate::discovery::Found;
-pub use crate::domain::Failure;
+pub(crate) use crate::domain::Failure;
 use crate::telemetry::flow::{Flows, Reading};
-pub use backend::Backend;
-pub use counters::Counters;
-pub use input::Command;
-pub use member::Member;
-pub use queue::Queue;
-pub use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus};
-pub use state_machine::{NotAdded, NotRemoved};
+pub(crate) use backend::Backend;
+pub(crate) use counters::Counters;
+pub(crate) use input::Command;
+pub(crate) use queue::Queue;
+pub(crate) use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus};
+pub(crate) use state_machine::{NotAdded, NotRemoved};
 pub use task::Handle;
-pub use totals::Totals;
+pub(crate) use totals::Totals;
 
 /// A pool as the proxy sees it. Workers read it; only its own task publishes.
 #[derive(Debug)]

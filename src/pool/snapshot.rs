@@ -18,7 +18,7 @@ use crate::domain::{
 use crate::telemetry::flow::Reading;
 
 /// The most excluded backends that are listed for one kind of reason; the rest is counted.
-pub const NAMED: usize = 8;
+pub(crate) const NAMED: usize = 8;
 
 /// A snapshot of a pool's eligible backends, ready to choose from.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How the sockets of an address are told to close.
 #[derive(Clone, Debug, Default)]
-pub struct Closing {
+pub(crate) struct Closing {
     syns_dropped: Arc<AtomicBool>,
     now: CancellationToken,
 }
@@ -35,19 +35,19 @@ pub struct Closing {
 impl Closing {
     /// Must be called before [`sockets::drop_new_syns`]: a connection that is accepted afterwards receives no data until
     /// [`sockets::restore_min_ttl`].
-    pub fn dropping_syns(&self) {
+    pub(crate) fn dropping_syns(&self) {
         self.syns_dropped.store(true, Ordering::SeqCst);
     }
 
     /// Accept the connections that the kernel has completed, then close.
-    pub fn now(&self) {
+    pub(crate) fn now(&self) {
         self.now.cancel();
     }
 }
 
 /// A worker's own socket of a listener.
 #[derive(Debug)]
-pub enum Socket {
+pub(crate) enum Socket {
     /// On a TCP address.
     Tcp(std::net::TcpListener),
     /// On a Unix path.

@@ -19,7 +19,7 @@ use crate::telemetry::shortage::Shortages;
 
 /// The part of a worker's state that other threads read.
 #[derive(Debug, Default)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// Its connections that were routed or rejected last.
     pub routed: Records,
     /// Its connections that ended last.
@@ -31,7 +31,7 @@ pub struct Shared {
 }
 
 /// What a worker's connections share. Never leaves its thread.
-pub struct WorkerContext {
+pub(crate) struct WorkerContext {
     /// The open connections.
     pub(super) table: Rc<Table>,
     /// What they move their bytes through.
@@ -54,7 +54,7 @@ pub struct WorkerContext {
 
 impl WorkerContext {
     /// The context of worker `index` of `workers`.
-    pub fn new(index: usize, workers: usize, limit: Arc<Limit>, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(index: usize, workers: usize, limit: Arc<Limit>, shared: Arc<Shared>) -> Self {
         Self {
             table: Rc::default(),
             buffers: RelayBuffers::new(Pipes::new(limit.pipes, Arc::clone(&shared.bursts_copied))),

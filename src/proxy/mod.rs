@@ -11,28 +11,28 @@
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`], [`sockets`] are the kernel's part
 //! - `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
 
-pub mod accept;
-pub mod admit;
-pub mod busy_poll;
-pub mod clock;
-pub mod connect;
-pub mod connection;
-pub mod context;
+pub(crate) mod accept;
+pub(crate) mod admit;
+pub(crate) mod busy_poll;
+pub(crate) mod clock;
+pub(crate) mod connect;
+pub(crate) mod connection;
+pub(crate) mod context;
 mod failure_penalty;
-pub mod files;
+pub(crate) mod files;
 mod handshake;
 mod idle_probe;
 mod idle_timer;
-pub mod listener;
+pub(crate) mod listener;
 mod no_backend;
-pub mod progress;
+pub(crate) mod progress;
 mod record;
-pub mod relay;
-pub mod sockets;
-pub mod splice;
-pub mod stream;
-pub mod table;
+pub(crate) mod relay;
+pub(crate) mod sockets;
+pub(crate) mod splice;
+pub(crate) mod stream;
+pub(crate) mod table;
 mod tcp_info;
 mod turn;
-pub mod unix_socket;
-pub mod worker;
+pub(crate) mod unix_socket;
+pub(crate) mod worker;

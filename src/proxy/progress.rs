@@ -45,7 +45,7 @@ pub(super) enum Phase {
 
 /// A connection that has a backend.
 #[derive(Debug)]
-pub struct Relayed {
+pub(crate) struct Relayed {
     /// The backend.
     pub backend: Arc<Backend>,
     /// The counters of its listener's connections to that backend.
@@ -59,6 +59,7 @@ pub struct Relayed {
     /// How long connecting to the backend took.
     pub connect: Duration,
     /// Its places in the counts of the shadow algorithms.
+    #[expect(dead_code, reason = "held until the end: its connection counts for the shadows")]
     pub shadows: Option<Box<ShadowLeases>>,
 }
 

@@ -25,7 +25,7 @@ const PROBES: u32 = 3;
 ///
 /// The socket is bound *before* SO_REUSEPORT is set, so that the kernel's check for a taken address is the
 /// strict one: with the option set first, two programs of one user would share the address without an error.
-pub fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+pub(crate) fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?; // connections of an earlier run in TIME_WAIT do not matter
     if shared {
@@ -38,7 +38,7 @@ pub fn reserve(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 
 /// A socket that listens on a reserved address. Each worker has one of its own, and the kernel spreads the
 /// connections over them (socket(7), SO_REUSEPORT).
-pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
+pub(crate) fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -52,7 +52,7 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> io::Result<Socket
 
 /// Changes the options of a listening socket. Connections accepted from now on inherit them; earlier ones keep theirs.
 /// An unchanged option costs no system call.
-pub fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions) -> io::Result<()> {
+pub(crate) fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions) -> io::Result<()> {
     if new.keepalive != old.keepalive {
         set_keepalive(socket, new.keepalive)?;
     }
@@ -78,7 +78,7 @@ pub fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketOptions)
 
 /// Whether the kernel serves fast open at all (`net.ipv4.tcp_fastopen` in ip-sysctl, its bit 2); without it, the socket
 /// option does nothing. `true` if the setting cannot be read: no warning without a reason.
-pub fn fast_open_served() -> bool {
+pub(crate) fn fast_open_served() -> bool {
     let setting = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen");
     setting.ok().and_then(|text| text.trim().parse::<u32>().ok()).is_none_or(|bits| bits & 2 != 0)
 }
@@ -91,13 +91,13 @@ pub fn fast_open_served() -> bool {
 /// at 64 or 128). The kernel checks it for the first segment of a handshake, but not for the last one, so that
 /// handshakes in progress complete (`IP_MINTTL` in ip(7), RFC 5082). Unlike a socket filter, this needs no privilege.
 /// Sockets accepted from now on inherit it: see [`restore_min_ttl`].
-pub fn drop_new_syns(socket: impl AsFd) -> io::Result<()> {
+pub(crate) fn drop_new_syns(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 255)
 }
 
 /// Undoes [`drop_new_syns`] for a socket that was accepted afterwards. Its client's TCP sends again what was dropped
 /// meanwhile.
-pub fn restore_min_ttl(socket: impl AsFd) -> io::Result<()> {
+pub(crate) fn restore_min_ttl(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 0)
 }
 
@@ -134,7 +134,7 @@ fn set_option(
 /// Begins to connect to a backend. `delay_ack`: the ACK that completes the handshake waits for the first bytes and
 /// travels with them, which saves a packet and wakes the backend once instead of twice (TCP_QUICKACK in tcp(7)).
 /// Keepalive is set only on connections that last: short ones save five system calls.
-pub fn begin_connect(address: SocketAddr, delay_ack: bool) -> io::Result<TcpStream> {
+pub(crate) fn begin_connect(address: SocketAddr, delay_ack: bool) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?; // the relay decides when bytes leave
     if delay_ack {
@@ -148,7 +148,7 @@ pub fn begin_connect(address: SocketAddr, delay_ack: bool) -> io::Result<TcpStre
 }
 
 /// Returns when a connection from [`begin_connect`] is established or has failed.
-pub async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
+pub(crate) async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
     // The kernel is asked for an error only if it says that there is one.
     let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
     if ready.is_error()
@@ -160,13 +160,13 @@ pub async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Result<()
 }
 
 /// Sends the ACK that [`begin_connect`] has delayed, if it is still pending, or as soon as it is due.
-pub fn acknowledge(stream: &TcpStream) {
+pub(crate) fn acknowledge(stream: &TcpStream) {
     // It fails only on a closed socket.
     let _ = sockopt::set_tcp_quickack(stream, true);
 }
 
 /// Sets the time without a byte after which the kernel probes the peer; `None`: never.
-pub fn set_keepalive(socket: &Socket, keepalive: Option<Duration>) -> io::Result<()> {
+pub(crate) fn set_keepalive(socket: &Socket, keepalive: Option<Duration>) -> io::Result<()> {
     let Some(idle) = keepalive else { return socket.set_keepalive(false) };
     let probes = TcpKeepalive::new().with_time(idle).with_interval(PROBE_EVERY).with_retries(PROBES);
     socket.set_tcp_keepalive(&probes)
@@ -174,7 +174,7 @@ pub fn set_keepalive(socket: &Socket, keepalive: Option<Duration>) -> io::Result
 
 /// Bytes that were written to a socket and that its peer has not acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Unacknowledged {
+pub(crate) struct Unacknowledged {
     /// Bytes, including those not sent yet.
     pub bytes: u32,
     /// Segments sent and not acknowledged.
@@ -187,13 +187,13 @@ impl Unacknowledged {
     /// Whether the peer has vanished: it has not acknowledged retransmitted segments for as long as keepalive would take
     /// to detect a dead idle peer. A live peer that does not read acknowledges what it receives, so that no segment is
     /// outstanding.
-    pub fn vanished(&self, keepalive: Duration) -> bool {
+    pub(crate) fn vanished(&self, keepalive: Duration) -> bool {
         self.segments > 0 && self.silence >= keepalive + PROBE_EVERY * PROBES
     }
 }
 
 /// Asks the kernel how much of what was written to `socket` is not acknowledged (SIOCOUTQ and TCP_INFO in tcp(7)).
-pub fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
+pub(crate) fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
     let socket = socket.as_fd();
     // It fails only on a socket that is gone already.
     let bytes = out_queue(socket).unwrap_or(0);
@@ -209,7 +209,7 @@ pub fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
 }
 
 /// The kernel's statistics of a TCP connection (TCP_INFO in tcp(7)); `None`: it is a Unix socket.
-pub fn tcp_statistics(socket: impl AsFd) -> Option<TcpInfo> {
+pub(crate) fn tcp_statistics(socket: impl AsFd) -> Option<TcpInfo> {
     let info = tcp_info(socket.as_fd()).ok()?;
     Some(TcpInfo {
         rtt_us: info.tcpi_rtt,
@@ -253,19 +253,19 @@ fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
 }
 
 /// Makes the next close of this socket a reset.
-pub fn reset_on_close(socket: impl AsFd) {
+pub(crate) fn reset_on_close(socket: impl AsFd) {
     // It fails only on a socket that is gone already.
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 /// Raises the soft limit of open files as far as possible, and returns it.
-pub fn file_limit() -> u64 {
+pub(crate) fn file_limit() -> u64 {
     use rustix::process::{Resource, getrlimit};
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
 /// Raises the limit of open files as far as possible, and returns it.
-pub fn raise_file_limit() -> u64 {
+pub(crate) fn raise_file_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

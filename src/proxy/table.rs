@@ -21,11 +21,11 @@ use crate::pool::backend::CloseDirective;
 use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
 /// Time from one tick to the next: how late a time limit may be kept.
-pub const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// A worker's open connections.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     open: RefCell<Slab<Rc<Progress>>>,
     penalties: RefCell<FailurePenalties>,
     some: Notify,
@@ -33,36 +33,36 @@ pub struct Table {
 
 impl Table {
     /// Enters a connection; [`leave`](Self::leave) must follow with the key that is returned.
-    pub fn enter(&self, progress: &Rc<Progress>) -> usize {
+    pub(crate) fn enter(&self, progress: &Rc<Progress>) -> usize {
         self.some.notify_one();
         self.open.borrow_mut().insert(Rc::clone(progress))
     }
 
     /// Removes a connection that has ended.
-    pub fn leave(&self, key: usize) {
+    pub(crate) fn leave(&self, key: usize) {
         self.open.borrow_mut().remove(key);
     }
 
     /// Penalizes `backend`, which has failed a connection.
-    pub fn penalize(&self, backend: &Backend, random: &RefCell<SmallRng>) {
+    pub(crate) fn penalize(&self, backend: &Backend, random: &RefCell<SmallRng>) {
         let (mut penalties, mut random) = (self.penalties.borrow_mut(), random.borrow_mut());
         penalties.add(&backend.load, backend.unanswered(), Moment::now(), &mut *random);
         self.some.notify_one();
     }
 
     /// How many connections are open.
-    pub fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.borrow().len()
     }
 
     /// The age at `now` of the oldest open connection.
-    pub fn oldest(&self, now: Moment) -> Option<Duration> {
+    pub(crate) fn oldest(&self, now: Moment) -> Option<Duration> {
         let oldest = self.open.borrow().iter().map(|(_, progress)| progress.accepted).min();
         oldest.map(|accepted| accepted.until(now))
     }
 
     /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
-    pub fn list(&self, filter: &ConnectionFilter, limit: usize) -> (Vec<ConnectionRecord>, usize) {
+    pub(crate) fn list(&self, filter: &ConnectionFilter, limit: usize) -> (Vec<ConnectionRecord>, usize) {
         let open = self.open.borrow();
         let matches = |progress: &&Rc<Progress>| progress.matches(filter);
         let mut all: Vec<_> = open.iter().map(|(_, progress)| progress).filter(matches).collect();
@@ -77,14 +77,14 @@ impl Table {
     }
 
     /// The open connections of `subject`, at most `limit`.
-    pub fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
+    pub(crate) fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
         let open = self.open.borrow();
         let matching = open.iter().filter(|(_, progress)| subject.matches(progress.conn, progress.client));
         matching.take(limit).map(|(_, progress)| progress.open_record()).collect()
     }
 
     /// Tells the connection `conn` to close; returns its record, if it is open.
-    pub fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
+    pub(crate) fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
         let open = self.open.borrow();
         let (_, progress) = open.iter().find(|(_, progress)| progress.conn == conn)?;
         let was = progress.open_record();
@@ -93,13 +93,13 @@ impl Table {
     }
 
     /// Tells every connection to close.
-    pub fn close_all(&self, request: CloseRequest) {
+    pub(crate) fn close_all(&self, request: CloseRequest) {
         // A connection's waker only marks its task as ready: the task does not run while the table is borrowed.
         self.open.borrow().iter().for_each(|(_, progress)| progress.close(request));
     }
 
     /// Ticks while there is a connection or a failure penalty, and waits for one otherwise. Never returns.
-    pub async fn run_ticks(self: Rc<Self>) {
+    pub(crate) async fn run_ticks(self: Rc<Self>) {
         loop {
             if self.open() == 0 && self.penalties.borrow().is_empty() {
                 self.some.notified().await;

@@ -15,7 +15,7 @@ use crate::config::SocketMode;
 
 /// A listening Unix socket, with its file.
 #[derive(Debug)]
-pub struct UnixSocket {
+pub(crate) struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
     inode: Inode,
@@ -34,7 +34,7 @@ impl From<&fs::Metadata> for Inode {
 impl UnixSocket {
     /// Listens at `path`, without blocking. A socket that refuses connections is a leftover of a dead process and is
     /// replaced; any other file stays and causes an error.
-    pub fn bind(path: &Path, mode: SocketMode) -> io::Result<Self> {
+    pub(crate) fn bind(path: &Path, mode: SocketMode) -> io::Result<Self> {
         remove_left_over(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
         // The file gets the mode of the socket less the umask (unix_bind in the kernel), so it never grants too much.
@@ -55,12 +55,12 @@ impl UnixSocket {
     }
 
     /// Another handle of the socket.
-    pub fn listener(&self) -> io::Result<UnixListener> {
+    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 
     /// Changes the mode of the file if the path still leads to this socket.
-    pub fn set_mode(&self, mode: SocketMode) -> io::Result<()> {
+    pub(crate) fn set_mode(&self, mode: SocketMode) -> io::Result<()> {
         // The handle of the file is safe: the path may have become a link to another file.
         let flags = libc::O_PATH | libc::O_NOFOLLOW;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
@@ -79,7 +79,7 @@ impl UnixSocket {
     }
 
     /// Removes the file, unless the path leads to another file by now.
-    pub fn remove(&self) {
+    pub(crate) fn remove(&self) {
         let ours = |found: fs::Metadata| Inode::from(&found) == self.inode;
         if fs::symlink_metadata(&self.path).is_ok_and(ours) {
             // A missing file is fine.
@@ -89,7 +89,7 @@ impl UnixSocket {
 }
 
 /// The file at a path that prevents a socket there, in words. A socket does not prevent it, as it may be a leftover.
-pub fn obstacle(path: &Path) -> Option<String> {
+pub(crate) fn obstacle(path: &Path) -> Option<String> {
     let kind = fs::symlink_metadata(path).ok()?.file_type();
     let what = match kind {
         kind if kind.is_socket() => return None,

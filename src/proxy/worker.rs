@@ -22,7 +22,7 @@ use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
 /// A worker as the supervisor holds it.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// What other threads read of it.
     pub shared: Arc<Shared>,
     handle: WorkerHandle,
@@ -31,16 +31,16 @@ pub struct Worker {
 
 /// Lists and closes a worker's connections, from any thread.
 #[derive(Clone, Debug)]
-pub struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
+pub(crate) struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
 impl WorkerHandle {
     /// How many connections it has.
-    pub async fn report(&self) -> Report {
+    pub(crate) async fn report(&self) -> Report {
         self.ask(WorkerCommand::Report).await.unwrap_or_default()
     }
 
     /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
-    pub async fn connections(
+    pub(crate) async fn connections(
         &self,
         filter: ConnectionFilter,
         limit: usize,
@@ -49,17 +49,17 @@ impl WorkerHandle {
     }
 
     /// The open connections of `subject`, at most `limit`.
-    pub async fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
+    pub(crate) async fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
         self.ask(|answer| WorkerCommand::Find(subject, limit, answer)).await.unwrap_or_default()
     }
 
     /// Closes the connection `conn`; returns its record, if this worker has it.
-    pub async fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
+    pub(crate) async fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
         self.ask(|answer| WorkerCommand::Close(conn, request, answer)).await.flatten()
     }
 
     /// Closes all connections.
-    pub fn close_all(&self, request: CloseRequest) {
+    pub(crate) fn close_all(&self, request: CloseRequest) {
         self.send(WorkerCommand::CloseAll(request));
     }
 
@@ -88,7 +88,7 @@ enum WorkerCommand {
 
 /// The number and the age of a worker's connections.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     /// Connections that are open.
     pub open: usize,
     /// The age of the oldest of them.
@@ -97,7 +97,7 @@ pub struct Report {
 
 impl Worker {
     /// Starts worker `index` of `workers`. `busy_poll`: how long it polls before it sleeps.
-    pub fn start(
+    pub(crate) fn start(
         index: usize,
         workers: usize,
         limit: Arc<Limit>,
@@ -126,7 +126,7 @@ impl Worker {
     }
 
     /// Accepts connections of `listener` on `socket` until `closing`. The receiver resolves when the socket is closed.
-    pub fn accept(
+    pub(crate) fn accept(
         &self,
         socket: Socket,
         listener: &Arc<Listener>,
@@ -139,7 +139,7 @@ impl Worker {
     }
 
     /// Lists and closes its connections.
-    pub fn handle(&self) -> &WorkerHandle {
+    pub(crate) fn handle(&self) -> &WorkerHandle {
         &self.handle
     }
 }

@@ -12,7 +12,7 @@ const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900)
 
 /// Where an admin server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
+pub(crate) enum Address {
     /// At an address.
     Tcp(SocketAddr),
     /// At a name and port, as the system resolves it.
@@ -23,12 +23,12 @@ pub enum Address {
 
 impl Address {
     /// Where it usually is.
-    pub fn usual() -> Self {
+    pub(crate) fn usual() -> Self {
         Self::Tcp(USUAL)
     }
 
     /// Whether the kernel chooses its port.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
 }

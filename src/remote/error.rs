@@ -7,7 +7,7 @@ use crate::api::ErrorReply;
 
 /// Why an instance did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No server can be reached there.
     #[error(
         "cannot reach the admin server at {address}: {error}; is Pointsman running there? name another one with --admin"
@@ -62,7 +62,7 @@ impl Error {
     }
 
     /// What went wrong, without the address.
-    pub fn why(&self) -> String {
+    pub(crate) fn why(&self) -> String {
         match self {
             Self::Unreachable { error, .. } | Self::NoAnswer { error, .. } => error.clone(),
             Self::Refused { .. } => self.to_string(),

@@ -11,7 +11,7 @@ use super::{Error, LONGEST, Remote};
 
 /// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Event {
+pub(crate) struct Event {
     /// Its kind.
     pub kind: String,
     /// What it says.
@@ -22,7 +22,7 @@ pub struct Event {
 
 /// The events that a server tells.
 #[derive(Debug)]
-pub struct Events {
+pub(crate) struct Events {
     remote: Remote,
     body: Incoming,
     silence: Duration,
@@ -35,7 +35,7 @@ impl Events {
     }
 
     /// The next one; `None`: the server has ended it. May be dropped while it waits.
-    pub async fn next(&mut self) -> Result<Option<Event>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(event) = self.parser.ready.pop_front() {
                 return Ok(Some(event));

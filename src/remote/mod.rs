@@ -17,9 +17,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::either::Either;
 
-pub use address::Address;
-pub use error::Error;
-pub use events::{Event, Events};
+pub(crate) use address::Address;
+pub(crate) use error::Error;
+pub(crate) use events::{Event, Events};
 
 /// Time to reach the server, which is near.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ const LONGEST: usize = 64 * 1024 * 1024;
 
 /// A running instance.
 #[derive(Clone, Debug)]
-pub struct Remote {
+pub(crate) struct Remote {
     address: Address,
     token: Option<String>,
     connect: Duration,
@@ -39,42 +39,47 @@ pub struct Remote {
 
 impl Remote {
     /// The one that has its admin server there.
-    pub fn new(address: Address) -> Self {
+    pub(crate) fn new(address: Address) -> Self {
         Self { address, token: None, connect: CONNECT, answer: ANSWER }
     }
 
     /// The same with a shorter time limit.
-    pub fn within(self, limit: Duration) -> Self {
+    pub(crate) fn within(self, limit: Duration) -> Self {
         Self { connect: limit, answer: limit, ..self }
     }
 
     /// The same with the operator's token.
-    pub fn with_token(self, token: Option<String>) -> Self {
+    pub(crate) fn with_token(self, token: Option<String>) -> Self {
         Self { token, ..self }
     }
 
     /// Where its admin server is.
-    pub fn address(&self) -> &Address {
+    pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
     /// What is at that path, as it came.
-    pub async fn text(&self, path: &str) -> Result<String, Error> {
+    pub(crate) async fn text(&self, path: &str) -> Result<String, Error> {
         self.send(Method::GET, path).await
     }
 
     /// What is at that path.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.read(&self.text(path).await?)
     }
 
     /// Makes a request without a body; the answer as it came.
-    pub async fn send(&self, method: Method, path: &str) -> Result<String, Error> {
+    pub(crate) async fn send(&self, method: Method, path: &str) -> Result<String, Error> {
         self.request(method, path, None).await
     }
 
     /// Makes a request with a body; the answer as it came.
-    pub async fn submit(&self, method: Method, path: &str, body: &impl Serialize) -> Result<String, Error> {
+    pub(crate) async fn submit(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<String, Error> {
         let body = serde_json::to_string(body).map_err(|error| self.no_answer(&error))?;
         self.request(method, path, Some(body)).await
     }
@@ -98,7 +103,7 @@ impl Remote {
     }
 
     /// Reads an answer.
-    pub fn read<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
         serde_json::from_str(text).map_err(|error| {
             self.no_answer(&format!(
                 "what it says is not understood ({error}); is it a Pointsman of another version?"
@@ -108,7 +113,12 @@ impl Remote {
 
     /// Follows the events at that path, from the one after `seen` on if it has a number. One that says nothing for the
     /// time `silence` is lost.
-    pub async fn follow(&self, path: &str, seen: Option<&str>, silence: Duration) -> Result<Events, Error> {
+    pub(crate) async fn follow(
+        &self,
+        path: &str,
+        seen: Option<&str>,
+        silence: Duration,
+    ) -> Result<Events, Error> {
         let work = async {
             let response = self.ask(Method::GET, path, None, seen).await?;
             let status = response.status();
@@ -190,7 +200,7 @@ impl Remote {
 }
 
 /// A part of a path, with all encoded that would be read as something else (RFC 3986, 2.3).
-pub fn encode(part: &str) -> String {
+pub(crate) fn encode(part: &str) -> String {
     let mut encoded = String::with_capacity(part.len());
     for byte in part.bytes() {
         match byte {

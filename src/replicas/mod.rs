@@ -23,8 +23,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use manager::ReplicaCommand;
-pub use refusal::Refusal;
-pub use status::FleetStatus;
+pub(crate) use refusal::Refusal;
+pub(crate) use status::FleetStatus;
 
 use crate::config;
 use crate::pool::Pool;
@@ -49,9 +49,7 @@ const FIRST_LISTING: Duration = Duration::from_secs(6);
 /// A handle to the replicas of a pool. After the last one is dropped, nothing is decided any more; removals in progress
 /// finish.
 #[derive(Clone, Debug)]
-pub struct Replicas {
-    /// The name of the pool.
-    pub pool: Arc<str>,
+pub(crate) struct Replicas {
     commands: mpsc::UnboundedSender<ReplicaCommand>,
     status: watch::Receiver<Arc<FleetStatus>>,
 }
@@ -59,25 +57,25 @@ pub struct Replicas {
 impl Replicas {
     /// Begins to manage the replicas of `pool`. A replica that is removed has `drain` to finish its connections, unless
     /// the configuration says otherwise. Needs a tokio runtime.
-    pub fn start(pool: &Arc<Pool>, config: &config::Replicas, drain: Duration) -> Self {
+    pub(crate) fn start(pool: &Arc<Pool>, config: &config::Replicas, drain: Duration) -> Self {
         let (commands, received) = mpsc::unbounded_channel();
         let (sender, status) = watch::channel(Arc::new(FleetStatus::new(config)));
         manager::start(Arc::clone(pool), config.clone(), drain, received, sender);
-        Self { pool: Arc::clone(&pool.name), commands, status }
+        Self { commands, status }
     }
 
     /// Applies another configuration. Running replicas stay as they were started.
-    pub fn reconfigure(&self, config: &config::Replicas, drain: Duration) {
+    pub(crate) fn reconfigure(&self, config: &config::Replicas, drain: Duration) {
         let _ = self.commands.send(ReplicaCommand::Reconfigure(Box::new(config.clone()), drain));
     }
 
     /// The present status.
-    pub fn status(&self) -> Arc<FleetStatus> {
+    pub(crate) fn status(&self) -> Arc<FleetStatus> {
         Arc::clone(&self.status.borrow())
     }
 
     /// The names of the wanted replicas; fails if the containers were never listed.
-    pub async fn names(&self) -> Result<Vec<Arc<str>>, Refusal> {
+    pub(crate) async fn names(&self) -> Result<Vec<Arc<str>>, Refusal> {
         let mut status = self.status.clone();
         let listed = status.wait_for(|status| status.known || status.group.trouble.is_some());
         let status = match tokio::time::timeout(FIRST_LISTING, listed).await {
@@ -92,13 +90,18 @@ impl Replicas {
 
     /// Starts `n` more replicas, with the given names and generated ones: all of them or, on failure, none. Returns the
     /// names of all replicas. `actor` is for the log.
-    pub async fn add(&self, n: usize, names: Vec<String>, actor: Arc<str>) -> Result<Vec<Arc<str>>, Refusal> {
+    pub(crate) async fn add(
+        &self,
+        n: usize,
+        names: Vec<String>,
+        actor: Arc<str>,
+    ) -> Result<Vec<Arc<str>>, Refusal> {
         self.send(|reply| ReplicaCommand::Add { n, names, actor, reply }).await
     }
 
     /// Removes `n` replicas, the named ones and others at random: they stop receiving new connections, finish the open
     /// ones, and their containers are stopped and removed. Returns the names of the remaining ones.
-    pub async fn remove(
+    pub(crate) async fn remove(
         &self,
         n: usize,
         names: Vec<String>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 /// Why replicas are not added or removed. Nothing has changed then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// More names than replicas to add.
     MoreNamesThanAdded,
     /// More names than replicas to remove.

@@ -12,7 +12,7 @@ const KEPT: usize = 100;
 
 /// The status of a pool's replicas.
 #[derive(Clone, Debug)]
-pub struct FleetStatus {
+pub(crate) struct FleetStatus {
     /// Whether the containers were ever listed; until then the replicas are unknown.
     pub known: bool,
     /// The replicas.
@@ -64,7 +64,7 @@ impl FleetStatus {
     }
 
     /// The names of the wanted replicas.
-    pub fn names(&self) -> Vec<Arc<str>> {
+    pub(crate) fn names(&self) -> Vec<Arc<str>> {
         self.group.replicas.iter().map(|replica| Arc::clone(&replica.name)).collect()
     }
 }

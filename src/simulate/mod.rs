@@ -88,20 +88,20 @@ mod backend;
 mod chart;
 mod measure;
 mod moved_clients;
-pub mod notation;
+pub(crate) mod notation;
 mod plan;
-pub mod report;
+pub(crate) mod report;
 mod scenario;
 mod simulation;
 mod table;
 mod traffic;
 
-pub use plan::{
-    Arrivals, BackendChange, BackendSpec, Clients, Intensity, PlannedEvent, Servers, ServiceTime, Setting,
-    SimulationPlan, Until,
+pub(crate) use plan::{
+    Arrivals, BackendSpec, Clients, Intensity, PlannedEvent, Servers, ServiceTime, Setting, SimulationPlan,
+    Until,
 };
-pub use report::SimulationReport;
-pub use scenario::{Error, Scenario};
+pub(crate) use report::SimulationReport;
+pub(crate) use scenario::Error;
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ const NAME: usize = 18;
 
 impl SimulationReport {
     /// The table for a terminal.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = self.write(&mut text);

@@ -14,7 +14,7 @@ use crate::telemetry::journal;
 const TOLD: usize = 40;
 
 /// What has happened to the backend of that name or address, as far as it is kept.
-pub fn history(events: &[journal::Entry], pool: &str, backend: &str) -> Vec<Sentence> {
+pub(crate) fn history(events: &[journal::Entry], pool: &str, backend: &str) -> Vec<Sentence> {
     let mut told: Vec<_> = events
         .iter()
         .filter(|entry| entry.event.pool().is_some_and(|of| **of == *pool))
@@ -31,7 +31,7 @@ pub fn history(events: &[journal::Entry], pool: &str, backend: &str) -> Vec<Sent
 }
 
 /// Whether a event is about the backend of that name or address.
-pub fn concerns(event: &Event, backend: &str) -> bool {
+pub(crate) fn concerns(event: &Event, backend: &str) -> bool {
     event.backend().is_some_and(|name| **name == *backend)
         || event.address().is_some_and(|address| address.to_string() == backend)
 }
@@ -98,7 +98,7 @@ fn happened(event: &Event, backend: &str) -> Option<String> {
 }
 
 /// What it is now, whether it is chosen, what its checks and connections do, and what would bring it back.
-pub fn standing(
+pub(crate) fn standing(
     entry: &Entry,
     snapshot: &PoolSnapshot,
     settings: &config::Pool,

@@ -14,7 +14,7 @@ use crate::telemetry;
 const NAMED: usize = 6;
 
 /// The story of a connection, from the accept to the end.
-pub fn story(record: &ConnectionRecord) -> Vec<Sentence> {
+pub(crate) fn story(record: &ConnectionRecord) -> Vec<Sentence> {
     let from = match record.client {
         Client::Tcp(address) => format!("from {address}"),
         Client::Unix => "from a Unix socket".to_owned(),

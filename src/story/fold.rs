@@ -28,7 +28,7 @@ const AFTER: Duration = Duration::from_secs(5);
 
 /// A story.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct FoldedStory {
+pub(crate) struct FoldedStory {
     /// Its sentences, in the order of what they tell of.
     pub sentences: Vec<StorySentence>,
     /// Everything together.
@@ -39,7 +39,7 @@ pub struct FoldedStory {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct StorySentence {
+pub(crate) struct StorySentence {
     /// The sentence.
     #[serde(flatten)]
     pub sentence: Sentence,
@@ -51,7 +51,7 @@ pub struct StorySentence {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct StoryTotals {
+pub(crate) struct StoryTotals {
     /// Connections that were routed to a backend.
     pub connections: u64,
     /// Those of them that another backend had failed before: their clients saw no error.
@@ -65,7 +65,7 @@ pub struct StoryTotals {
 }
 
 /// Tells what happened, of events and samples in the order of their times.
-pub fn tell(events: &[Entry], samples: &[(SystemTime, Sample)]) -> FoldedStory {
+pub(crate) fn tell(events: &[Entry], samples: &[(SystemTime, Sample)]) -> FoldedStory {
     let mut groups = at_once(together(events));
     let alone = spread(&mut groups, samples);
     let pools: BTreeSet<_> = events.iter().filter_map(|entry| entry.event.pool()).collect();
@@ -401,7 +401,7 @@ fn beside<'a>(
 }
 
 /// What there is to say of a time in which nothing happened, or of all of it.
-pub fn summary(story: &FoldedStory) -> String {
+pub(crate) fn summary(story: &FoldedStory) -> String {
     let StoryTotals { connections, retried, seen, state_changes, .. } = story.totals;
     let mut words = vec![format!("{} routed", count(connections, "connection"))];
     words.push(match (retried, seen) {

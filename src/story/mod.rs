@@ -3,11 +3,11 @@
 //!
 //! Pure: it is handed what was kept (records of connections, events, samples of counters) and the time.
 
-pub mod backend;
-pub mod connection;
-pub mod fold;
+pub(crate) mod backend;
+pub(crate) mod connection;
+pub(crate) mod fold;
 mod phrases;
-pub mod samples;
+pub(crate) mod samples;
 
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
-pub struct Sentence {
+pub(crate) struct Sentence {
     /// When that was; null: it holds now, or all the time.
     #[serde(with = "timestamp")]
     #[cfg_attr(test, schemars(with = "Option<f64>"))]
@@ -28,12 +28,12 @@ pub struct Sentence {
 
 impl Sentence {
     /// Of something that happened at that time.
-    pub fn then(at: SystemTime, text: impl Into<String>) -> Self {
+    pub(crate) fn then(at: SystemTime, text: impl Into<String>) -> Self {
         Self { at: Some(at), text: text.into() }
     }
 
     /// Of something that holds now.
-    pub fn now(text: impl Into<String>) -> Self {
+    pub(crate) fn now(text: impl Into<String>) -> Self {
         Self { at: None, text: text.into() }
     }
 }

@@ -9,20 +9,20 @@ use crate::domain::CloseReason;
 use crate::telemetry::ConnectError;
 
 /// From one sample to the next.
-pub const EVERY: Duration = Duration::from_secs(1);
+pub(crate) const EVERY: Duration = Duration::from_secs(1);
 /// How far back they reach.
-pub const REACH: Duration = Duration::from_secs(3600);
+pub(crate) const REACH: Duration = Duration::from_secs(3600);
 /// So many of them there are in that time.
 const MOST: usize = (REACH.as_secs() / EVERY.as_secs()) as usize;
 /// So many backends with failures are told apart in a sample.
 const BACKENDS: usize = 64;
 
 /// Failed attempts to connect, in the order of [`ConnectError::ALL`].
-pub type Kinds = [u64; ConnectError::ALL.len()];
+pub(crate) type Kinds = [u64; ConnectError::ALL.len()];
 
 /// What grew in one second.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// By pool.
     pub pools: Vec<(Arc<str>, Grown)>,
     /// Failed attempts to connect.
@@ -31,7 +31,7 @@ pub struct Sample {
 
 /// What grew of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grown {
+pub(crate) struct Grown {
     /// Connections that were routed to a backend.
     pub routed: u64,
     /// Those of them that another backend had failed before.
@@ -42,7 +42,7 @@ pub struct Grown {
 
 /// Attempts to connect to a backend that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failures {
+pub(crate) struct Failures {
     /// The pool.
     pub pool: Arc<str>,
     /// The backend's name.
@@ -53,7 +53,7 @@ pub struct Failures {
 
 /// The counters at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// By pool.
     pub pools: BTreeMap<Arc<str>, PoolCounts>,
     /// By pool, and by the number of the backend's stay in it: its name and its failed attempts.
@@ -62,7 +62,7 @@ pub struct Counts {
 
 /// The counters of a pool.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PoolCounts {
+pub(crate) struct PoolCounts {
     /// Connections that were routed.
     pub routed: u64,
     /// Those of them that another backend had failed before.
@@ -73,7 +73,7 @@ pub struct PoolCounts {
 
 /// The samples of the last hour. A clone is the same.
 #[derive(Clone, Debug, Default)]
-pub struct Samples(Arc<Mutex<Book>>);
+pub(crate) struct Samples(Arc<Mutex<Book>>);
 
 #[derive(Debug, Default)]
 struct Book {
@@ -83,7 +83,7 @@ struct Book {
 
 impl Samples {
     /// Takes in the counters as they are at that time.
-    pub fn take(&self, at: SystemTime, counts: Counts) {
+    pub(crate) fn take(&self, at: SystemTime, counts: Counts) {
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sample = counts.since(&book.last);
         book.last = counts;
@@ -98,7 +98,7 @@ impl Samples {
     }
 
     /// The samples between two times, oldest first.
-    pub fn between(&self, since: SystemTime, until: SystemTime) -> Vec<(SystemTime, Sample)> {
+    pub(crate) fn between(&self, since: SystemTime, until: SystemTime) -> Vec<(SystemTime, Sample)> {
         let shared: Vec<_> = {
             let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             book.kept.iter().filter(|(at, _)| (since..=until).contains(at)).cloned().collect()

@@ -21,7 +21,7 @@ const CLOSE_TIME: Duration = Duration::from_secs(3);
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Every connection finished by itself.
     Finished,
     /// The time was up, and connections were cut off.
@@ -31,7 +31,7 @@ pub enum Outcome {
 impl Supervisor {
     /// Stops accepting, lets the open connections finish, and resets those that remain after the time limit, or at once
     /// when `hurry` resolves. `who` is the operator or the signal, for the log.
-    pub async fn drain(mut self, who: Arc<str>, hurry: impl Future) -> Outcome {
+    pub(crate) async fn drain(mut self, who: Arc<str>, hurry: impl Future) -> Outcome {
         let limits = self.config.runtime.drain;
         self.overview.enter(Phase::Draining);
         // The replicas outlive this process, and are no longer managed.

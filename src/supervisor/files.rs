@@ -26,12 +26,12 @@ const PER_FLEET: u64 = 16;
 const PER_REPLICA: u64 = 2;
 
 /// The open files of a process with this configuration, the limit `limit` and that many workers.
-pub fn files(config: &Config, limit: u64, workers: usize) -> Files {
+pub(crate) fn files(config: &Config, limit: u64, workers: usize) -> Files {
     Files::new(limit, reserved(config, workers), workers)
 }
 
 /// The number of data-plane threads.
-pub fn workers(config: &Config) -> usize {
+pub(crate) fn workers(config: &Config) -> usize {
     // available_parallelism respects a CPU quota.
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     config.runtime.workers.map_or_else(cores, usize::from)
@@ -58,7 +58,7 @@ fn reserved(config: &Config, workers: usize) -> u64 {
 
 /// A configured limit of connections above what the open files allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lowered {
+pub(crate) struct Lowered {
     setting: String,
     configured: u64,
     allowed: u64,
@@ -97,7 +97,7 @@ impl Lowered {
 
 /// The open-file limit may be too low to serve a single client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shortage(Files);
+pub(crate) struct Shortage(Files);
 
 impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,7 +112,7 @@ impl fmt::Display for Shortage {
 }
 
 /// Whether files for a client are not guaranteed.
-pub fn shortage(files: &Files) -> Option<Shortage> {
+pub(crate) fn shortage(files: &Files) -> Option<Shortage> {
     (files.certain() == 0).then_some(Shortage(*files))
 }
 
@@ -127,7 +127,7 @@ impl fmt::Display for Hint {
 }
 
 /// The limits of connections in a configuration that exceed what the open files allow.
-pub fn lowered(config: &Config, files: &Files) -> Vec<Lowered> {
+pub(crate) fn lowered(config: &Config, files: &Files) -> Vec<Lowered> {
     let allowed = files.clients();
     let whole = config.runtime.max_connections.map(|limit| ("runtime.max_connections".to_owned(), limit));
     let listeners = config.listeners.iter().filter_map(|(name, listener)| {

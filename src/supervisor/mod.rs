@@ -2,7 +2,7 @@
 
 mod bound_address;
 mod drain;
-pub mod files;
+pub(crate) mod files;
 mod listener_task;
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ use crate::proxy::worker::Worker;
 use crate::replicas::Replicas;
 use crate::telemetry::shortage;
 use bound_address::BoundAddress;
-pub use drain::Outcome;
+pub(crate) use drain::Outcome;
 use listener_task::ListenerTask;
 
 /// How long a start or a reload waits for new pools to find and check their backends, so that the first clients are
@@ -40,7 +40,7 @@ const LAST_CHOICES: Duration = Duration::from_secs(2);
 
 /// The running balancer.
 #[derive(Debug)]
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     config: Config,
     overview: Arc<Overview>,
     workers: Arc<Vec<Worker>>,
@@ -70,7 +70,7 @@ struct Running {
 
 /// Why a configuration was not applied. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// An address cannot be listened on.
     #[error("listener {listener:?} cannot listen on {address}: {error}{}", hint(.error))]
     Bind {
@@ -101,7 +101,7 @@ fn hint(error: &io::Error) -> &'static str {
 impl Supervisor {
     /// Starts the balancer: binds its addresses, starts its workers and pools, and listens. `admin` is the address on
     /// which the admin server already listens. Needs a tokio runtime for the control plane.
-    pub async fn start(config: Config, admin: Option<BindAddress>) -> Result<Self, Error> {
+    pub(crate) async fn start(config: Config, admin: Option<BindAddress>) -> Result<Self, Error> {
         let count = files::workers(&config);
         let files = files::files(&config, sockets::raise_file_limit(), count);
         if let Some(shortage) = files::shortage(&files) {
@@ -138,18 +138,18 @@ impl Supervisor {
     }
 
     /// The state of the process, for the admin server.
-    pub fn overview(&self) -> &Arc<Overview> {
+    pub(crate) fn overview(&self) -> &Arc<Overview> {
         &self.overview
     }
 
     /// The current configuration.
-    pub fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.config
     }
 
     /// Applies `config`. What can fail comes first, so that a failure changes nothing; what both configurations share is
     /// not interrupted.
-    pub async fn apply(&mut self, config: Config) -> Result<(), Error> {
+    pub(crate) async fn apply(&mut self, config: Config) -> Result<(), Error> {
         let mut addresses = self.reserve(&config)?;
         // Before any listener opens and any pool can discover it.
         self.listen_on(&addresses).await;

@@ -74,7 +74,10 @@ impl From<&io::Error> for ConnectError {
 
 /// Refuses a connection that has met itself: one to an address of this machine without a listening socket, whose own port
 /// the kernel chose to be the same (simultaneous open, RFC 9293, 3.5). `local` is asked for only where that can be.
-pub fn not_with_itself(peer: SocketAddr, local: impl FnOnce() -> io::Result<SocketAddr>) -> io::Result<()> {
+pub(crate) fn not_with_itself(
+    peer: SocketAddr,
+    local: impl FnOnce() -> io::Result<SocketAddr>,
+) -> io::Result<()> {
     if local_ports().contains(&peer.port()) && local()? == peer {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }

@@ -7,7 +7,7 @@ use crate::domain::{CloseReason, ConnectedBackend, ConnectionEnd, ConnectionReco
 
 impl ConnectionRecord {
     /// Logs that it was routed by `route` to `backend`.
-    pub fn log_routed(&self, backend: &ConnectedBackend, route: &Route) {
+    pub(crate) fn log_routed(&self, backend: &ConnectedBackend, route: &Route) {
         info!(
             target: CONNECTIONS,
             conn = self.conn,
@@ -26,7 +26,7 @@ impl ConnectionRecord {
     }
 
     /// Logs that it was rejected for that reason.
-    pub fn log_rejected(&self, route: &Route, reason: CloseReason) {
+    pub(crate) fn log_rejected(&self, route: &Route, reason: CloseReason) {
         warn!(
             target: CONNECTIONS,
             conn = self.conn,
@@ -43,7 +43,7 @@ impl ConnectionRecord {
     }
 
     /// Logs its end.
-    pub fn log_closed(&self, end: &ConnectionEnd) {
+    pub(crate) fn log_closed(&self, end: &ConnectionEnd) {
         info!(
             target: CONNECTIONS,
             conn = self.conn,

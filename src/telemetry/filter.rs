@@ -8,7 +8,7 @@ use crate::domain::{Client, ConnectionRecord};
 
 /// The connections that are asked for: those of clients, or one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionSubject {
+pub(crate) enum ConnectionSubject {
     /// Those of these clients.
     Clients(ClientFilter),
     /// The one with this number.
@@ -17,7 +17,7 @@ pub enum ConnectionSubject {
 
 impl ConnectionSubject {
     /// Whether the connection with that number and client is among them.
-    pub fn matches(self, conn: u64, client: Client) -> bool {
+    pub(crate) fn matches(self, conn: u64, client: Client) -> bool {
         match self {
             Self::Clients(clients) => clients.matches(client),
             Self::Conn(wanted) => wanted == conn,
@@ -38,7 +38,7 @@ impl fmt::Display for ConnectionSubject {
 
 /// The connections that are asked for: those that match all of these.
 #[derive(Clone, Debug, Default)]
-pub struct ConnectionFilter {
+pub(crate) struct ConnectionFilter {
     /// Their pool.
     pub pool: Option<String>,
     /// Their backend.
@@ -49,7 +49,7 @@ pub struct ConnectionFilter {
 
 impl ConnectionFilter {
     /// Whether a connection of that pool, backend and client is among them.
-    pub fn matches(&self, pool: &str, backend: Option<(&str, SocketAddr)>, client: Client) -> bool {
+    pub(crate) fn matches(&self, pool: &str, backend: Option<(&str, SocketAddr)>, client: Client) -> bool {
         let is_backend = |wanted: &BackendFilter| backend.is_some_and(|(name, at)| wanted.matches(name, at));
         self.pool.as_deref().is_none_or(|wanted| wanted == pool)
             && self.backend.as_ref().is_none_or(is_backend)
@@ -57,7 +57,7 @@ impl ConnectionFilter {
     }
 
     /// Whether the connection of that record is among them.
-    pub fn matches_record(&self, record: &ConnectionRecord) -> bool {
+    pub(crate) fn matches_record(&self, record: &ConnectionRecord) -> bool {
         let backend = record.backend.as_ref().map(|backend| (&*backend.name, backend.address));
         self.matches(&record.pool, backend, record.client)
     }
@@ -65,7 +65,7 @@ impl ConnectionFilter {
 
 /// The backend that is asked for, by its name or its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendFilter {
+pub(crate) struct BackendFilter {
     name: String,
     /// The name, if it is an address.
     address: Option<SocketAddr>,
@@ -85,7 +85,7 @@ impl BackendFilter {
 
 /// The clients that are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientFilter {
+pub(crate) enum ClientFilter {
     /// All at this address.
     At(IpAddr),
     /// The one at this address and port.

@@ -13,21 +13,21 @@ const BUCKETS: usize = BOUNDS.len() + 1;
 
 /// A histogram of durations.
 #[derive(Debug, Default)]
-pub struct DurationHistogram {
+pub(crate) struct DurationHistogram {
     counts: [AtomicU64; BUCKETS],
     micros: AtomicU64,
 }
 
 impl DurationHistogram {
     /// Counts a duration.
-    pub fn observe(&self, took: Duration) {
+    pub(crate) fn observe(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.counts[BOUNDS.partition_point(|bound| *bound < micros)].fetch_add(1, Relaxed);
         self.micros.fetch_add(micros, Relaxed);
     }
 
     /// What was counted so far.
-    pub fn read(&self) -> DurationCounts {
+    pub(crate) fn read(&self) -> DurationCounts {
         DurationCounts {
             counts: std::array::from_fn(|bucket| self.counts[bucket].load(Relaxed)),
             micros: self.micros.load(Relaxed),

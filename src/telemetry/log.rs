@@ -43,7 +43,7 @@ static TAIL: Tail = Tail::new();
 
 /// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A variable holds no filter.
     #[error("{variable}={value:?} is not a log filter: {error}; write for example {variable}=debug")]
     Filter {
@@ -69,7 +69,7 @@ pub enum Error {
 
 /// Keeps the log going. Drop it last, and return from `main` instead of exiting: what is still under way to
 /// the files is written when it is dropped.
-pub struct Guard {
+pub(crate) struct Guard {
     filter: reload::Handle<EnvFilter, Registry>,
     _writers: Vec<WorkerGuard>,
 }
@@ -81,7 +81,7 @@ impl fmt::Debug for Guard {
 }
 
 /// Sets up the log of the process.
-pub fn init(config: &Log) -> Result<Guard, Error> {
+pub(crate) fn init(config: &Log) -> Result<Guard, Error> {
     let (filter, handle) = reload::Layer::new(filter(config)?);
     let mut writers = Vec::new();
     let terminal = io::stderr().is_terminal();
@@ -119,7 +119,7 @@ pub fn init(config: &Log) -> Result<Guard, Error> {
 impl Guard {
     /// Takes another level, and another word on the lines of connections. The rest of the log's settings take a
     /// restart.
-    pub fn reconfigure(&self, config: &Log) -> Result<(), Error> {
+    pub(crate) fn reconfigure(&self, config: &Log) -> Result<(), Error> {
         let filter = filter(config)?;
         // It fails only when the log is gone, and then no report is possible.
         let _ = self.filter.reload(filter);
@@ -128,12 +128,12 @@ impl Guard {
 }
 
 /// The last lines that were written.
-pub fn tail() -> &'static Tail {
+pub(crate) fn tail() -> &'static Tail {
     &TAIL
 }
 
 /// Lines that were dropped since the start.
-pub fn dropped_lines() -> u64 {
+pub(crate) fn dropped_lines() -> u64 {
     dropped_by_queues() + CONDITION.lost()
 }
 
@@ -144,7 +144,7 @@ fn dropped_by_queues() -> u64 {
 }
 
 /// Reports dropped lines now and then, and makes failed places retry even when no line is logged. Never returns.
-pub async fn report_dropped() {
+pub(crate) async fn report_dropped() {
     let mut before = 0;
     let mut next = Instant::now() + REPORT;
     loop {

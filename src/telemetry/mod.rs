@@ -1,32 +1,32 @@
 //! What can be known of the program from outside: log, metrics, records of connections, the journal of events.
 
-pub mod connect_error;
+pub(crate) mod connect_error;
 mod connection_log;
 mod decision_text;
 mod event_log;
 mod event_text;
-pub mod filter;
-pub mod flow;
-pub mod histogram;
-pub mod journal;
+pub(crate) mod filter;
+pub(crate) mod flow;
+pub(crate) mod histogram;
+pub(crate) mod journal;
 mod lines;
-pub mod log;
-pub mod log_fields;
+pub(crate) mod log;
+pub(crate) mod log_fields;
 mod log_files;
-pub mod process;
-pub mod records;
-pub mod shortage;
-pub mod tail;
+pub(crate) mod process;
+pub(crate) mod records;
+pub(crate) mod shortage;
+pub(crate) mod tail;
 
 use std::time::Duration;
 
-pub use connect_error::{ConnectError, not_with_itself};
+pub(crate) use connect_error::{ConnectError, not_with_itself};
 
 /// The target of the lines that `log.connections` switches off: one for each routing decision and one for each
 /// closed connection.
-pub const CONNECTIONS: &str = "pointsman::connection";
+pub(crate) const CONNECTIONS: &str = "pointsman::connection";
 
 /// Milliseconds with three digits behind the point.
-pub fn millis(time: Duration) -> f64 {
+pub(crate) fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

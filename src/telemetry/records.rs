@@ -7,15 +7,15 @@ use std::time::SystemTime;
 use crate::domain::ConnectionRecord;
 
 /// How many are kept of each kind (routed, ended) for each worker.
-pub const KEPT: usize = 1024;
+pub(crate) const KEPT: usize = 1024;
 
 /// One worker's last records. The worker writes; a reader holds the lock only for a copy. A clone is the same list.
 #[derive(Clone, Debug, Default)]
-pub struct Records(Arc<Mutex<VecDeque<ConnectionRecord>>>);
+pub(crate) struct Records(Arc<Mutex<VecDeque<ConnectionRecord>>>);
 
 impl Records {
     /// Adds one, forgetting the oldest.
-    pub fn add(&self, record: ConnectionRecord) {
+    pub(crate) fn add(&self, record: ConnectionRecord) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
             kept.pop_front();
@@ -24,7 +24,7 @@ impl Records {
     }
 
     /// The last records of several workers together that are wanted, newest first, at most `limit`.
-    pub fn gather(
+    pub(crate) fn gather(
         of: &[Self],
         limit: usize,
         wanted: impl Fn(&ConnectionRecord) -> bool,
@@ -40,7 +40,7 @@ impl Records {
     }
 
     /// How many are kept by several workers together, and when the oldest of them was made.
-    pub fn extent(of: &[Self]) -> (usize, Option<SystemTime>) {
+    pub(crate) fn extent(of: &[Self]) -> (usize, Option<SystemTime>) {
         let mut extent = (0, None);
         for one in of {
             let kept = one.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,7 +53,7 @@ impl Records {
 
 /// One record for each connection, made of its records in the order in which they are given; the newest connection
 /// first.
-pub fn joined(records: impl IntoIterator<Item = ConnectionRecord>) -> Vec<ConnectionRecord> {
+pub(crate) fn joined(records: impl IntoIterator<Item = ConnectionRecord>) -> Vec<ConnectionRecord> {
     let mut all = BTreeMap::<u64, ConnectionRecord>::new();
     for record in records {
         match all.get_mut(&record.conn) {

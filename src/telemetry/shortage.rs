@@ -11,7 +11,7 @@ const REPORT: Duration = Duration::from_secs(1);
 
 /// The system calls of one worker that failed for lack of local resources and are not logged yet.
 #[derive(Debug, Default)]
-pub struct Shortages {
+pub(crate) struct Shortages {
     /// Connections to backends that could not be opened.
     pub connects: Count,
     /// Client connections that could not be accepted; they wait in the kernel.
@@ -20,11 +20,11 @@ pub struct Shortages {
 
 /// Failures that are not logged yet: their number and the last error.
 #[derive(Debug, Default)]
-pub struct Count(Mutex<Option<(u64, String)>>);
+pub(crate) struct Count(Mutex<Option<(u64, String)>>);
 
 impl Count {
     /// Adds a failure; only the last error is kept.
-    pub fn add(&self, error: String) {
+    pub(crate) fn add(&self, error: String) {
         let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = untold.as_ref().map_or(0, |(count, _)| *count);
         *untold = Some((before.saturating_add(1), error));
@@ -41,7 +41,7 @@ fn take<'a>(counts: impl Iterator<Item = &'a Count>) -> Option<(u64, String)> {
 }
 
 /// Logs the workers' shortages once a second while they last. Never returns.
-pub async fn report(workers: Vec<Arc<Shortages>>) {
+pub(crate) async fn report(workers: Vec<Arc<Shortages>>) {
     loop {
         tokio::time::sleep(REPORT).await;
         if let Some((connects, error)) = take(workers.iter().map(|worker| &worker.connects)) {

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::support::backend::Backend;
 use crate::support::{Lb, Limited, PATIENCE, http_get, output_of, static_list};
-use pointsman::config::Algorithm;
+use pointsman::internals::Algorithm;
 
 /// Runs a command in an empty folder, without a variable or file that could name a configuration.
 fn pointsman(arguments: &[&str]) -> Output {

@@ -13,7 +13,7 @@ use crate::support::backend::{self, Backend};
 use crate::support::dns::Dns;
 use crate::support::engine::FakeEngine;
 use crate::support::{Lb, connect_to, eventually, http_get};
-use pointsman::cli::demo::zone::ServiceRecord;
+use pointsman::internals::ServiceRecord;
 use regex::Regex;
 use serde_json::{Value, json};
 

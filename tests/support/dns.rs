@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use pointsman::cli::demo::zone::{DnsServer, Zone};
+use pointsman::internals::{DnsServer, Zone};
 use tokio::runtime::Runtime;
 
 /// A name server and its runtime.

@@ -20,11 +20,11 @@ use crate::telemetry::process::Process;
 
 /// The metrics of the process.
 #[derive(Debug)]
-pub struct Metrics(Registry);
+pub(crate) struct Metrics(Registry);
 
 /// How the text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// OpenMetrics 1.0.0, which Prometheus asks for.
     OpenMetrics,
     /// The older text format of Prometheus, version 0.0.4.
@@ -34,7 +34,7 @@ pub enum Format {
 impl Format {
     /// The format for a client that sends this `Accept` header. OpenMetrics, unless it names another text type only: as
     /// do tools that know only the older format, and browsers, which show that and store OpenMetrics as a file.
-    pub fn accepted_by(accept: Option<&str>) -> Self {
+    pub(crate) fn accepted_by(accept: Option<&str>) -> Self {
         let accept = accept.unwrap_or_default().to_ascii_lowercase();
         let accepted = |kind: &str| accept.split(',').any(|one| one.trim_start().starts_with(kind));
         if !accepted("application/openmetrics-text") && accepted("text/") {
@@ -45,7 +45,7 @@ impl Format {
     }
 
     /// Its content type.
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
@@ -55,7 +55,7 @@ impl Format {
 
 impl Metrics {
     /// Metrics of what `overview` shows.
-    pub fn new(overview: Arc<Overview>) -> Self {
+    pub(crate) fn new(overview: Arc<Overview>) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(balancer::Balancer::new(overview)));
         registry.register_collector(Box::new(Process::new()));
@@ -63,7 +63,7 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn render(&self, format: Format) -> Result<String, Error> {
+    pub(crate) fn render(&self, format: Format) -> Result<String, Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.0)?;
         Ok(match format {

@@ -7,7 +7,7 @@ mod script;
 mod snapshot;
 mod traffic;
 mod view;
-pub mod zone;
+pub(crate) mod zone;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 /// The time to live of every record, in seconds: Docker's.
-pub const TTL: u32 = 600;
+pub(crate) const TTL: u32 = 600;
 /// The size limit of a UDP answer without EDNS, in bytes (RFC 1035, 4.2.1).
 const PLAIN_UDP: u16 = 512;
 /// Attempts to get one port for both UDP and TCP when the kernel chooses it.

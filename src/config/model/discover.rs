@@ -41,7 +41,7 @@ pub enum Source {
 
 /// Tells a pool's sources apart, and one that was re-configured from one that is new.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SourceKey {
+pub(crate) enum SourceKey {
     /// All that is written down in the configuration.
     Static,
     /// The records of a name, with the port that its backends listen on.
@@ -85,7 +85,7 @@ impl From<&Source> for SourceKey {
 
 impl SourceKey {
     /// As one word, for machines: `dns:backend:5000`.
-    pub fn word(&self) -> String {
+    pub(crate) fn word(&self) -> String {
         match self {
             Self::Static => "static".to_owned(),
             Self::Dns(name, port) => format!("dns:{name}:{port}"),

@@ -12,12 +12,12 @@ mod replicas;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub use discover::*;
-pub use health::*;
+pub(crate) use discover::*;
+pub(crate) use health::*;
 pub use listener::*;
 pub use pool::*;
-pub use process::*;
-pub use replicas::*;
+pub(crate) use process::*;
+pub(crate) use replicas::*;
 
 use super::check;
 use super::keys::settings;

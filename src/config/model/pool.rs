@@ -129,6 +129,7 @@ impl Hash {
 words! {
     /// What of the client is hashed (`hash.key`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[allow(clippy::enum_variant_names, reason = "named like their words in the configuration")]
     pub enum HashKey {
         /// Its address.
         SourceIp = "source-ip",

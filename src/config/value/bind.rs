@@ -17,7 +17,7 @@ pub(in crate::config) fn bind() -> Kind<BindAddress> {
 }
 
 /// Reads an address to listen on: `0.0.0.0:8080`, `[::]:8080`, `:8080` (every IPv4 address), `unix:/path`.
-pub fn bind_address(text: &str) -> Result<BindAddress, String> {
+pub(crate) fn bind_address(text: &str) -> Result<BindAddress, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         // The kernel's limit, the final NUL included (unix(7)).
         return match path.len() {

@@ -43,7 +43,7 @@ pub(super) fn none() -> (SourceKey, SourceState) {
 
 impl PoolState {
     /// Whether an operator can add that backend.
-    pub fn addable(&self, found: &Found) -> Result<(), NotAdded> {
+    pub(crate) fn addable(&self, found: &Found) -> Result<(), NotAdded> {
         if let Some(owner) = self.own.owner(found.address) {
             return Err(NotAdded::Own(owner.clone()));
         }
@@ -59,7 +59,7 @@ impl PoolState {
     }
 
     /// Whether an operator can take the backend of that key away.
-    pub fn removable(&self, key: u64) -> Result<SocketAddr, NotRemoved> {
+    pub(crate) fn removable(&self, key: u64) -> Result<SocketAddr, NotRemoved> {
         let member = self.place(key).map(|index| &self.members[index]).ok_or(NotRemoved::NotThere)?;
         let others = member.sources.keys().filter(|key| **key != SourceKey::Operator);
         let others: Vec<_> = others.map(SourceKey::word).collect();

@@ -11,7 +11,7 @@ mod ejections;
 mod refusals;
 mod source_entries;
 
-pub use added::{NotAdded, NotRemoved};
+pub(crate) use added::{NotAdded, NotRemoved};
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -43,7 +43,7 @@ struct SourceState {
 
 /// The one owner of the truth about a pool's backends.
 #[derive(Debug)]
-pub struct PoolState {
+pub(crate) struct PoolState {
     name: Arc<str>,
     config: config::Pool,
     members: Vec<Member>,
@@ -58,7 +58,7 @@ pub struct PoolState {
 
 impl PoolState {
     /// The state of the pool of that name, without backends, in a process that listens on these addresses.
-    pub fn new(name: Arc<str>, config: config::Pool, own: Arc<OwnAddresses>) -> Self {
+    pub(crate) fn new(name: Arc<str>, config: config::Pool, own: Arc<OwnAddresses>) -> Self {
         let sources = config.discover.iter().map(|s| (SourceKey::from(s), SourceState::default()));
         let sources = sources.chain([added::none()]).collect();
         Self {
@@ -74,27 +74,27 @@ impl PoolState {
     }
 
     /// The backends, in the order in which they were found; those that drain included.
-    pub fn members(&self) -> &[Member] {
+    pub(crate) fn members(&self) -> &[Member] {
         &self.members
     }
 
     /// The backend of that key, by the name that it has now; `None`: it has left.
-    pub fn living(&self, key: u64) -> Option<&Arc<Backend>> {
+    pub(crate) fn living(&self, key: u64) -> Option<&Arc<Backend>> {
         self.place(key).map(|index| &self.members[index].backend)
     }
 
     /// Whether every source has answered once and every backend found has been checked once.
-    pub fn settled(&self) -> bool {
+    pub(crate) fn settled(&self) -> bool {
         self.sources.values().all(|source| source.answered) && self.members.iter().all(Member::settled)
     }
 
     /// How many sources gave no answer, when they were asked last, from which anything can be concluded.
-    pub fn sources_failing(&self) -> usize {
+    pub(crate) fn sources_failing(&self) -> usize {
         self.sources.values().filter(|source| source.failing.is_some()).count()
     }
 
     /// When a [`Input::Tick`] is due, if nothing else happens before.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let draining = self.members.iter().any(Member::leaving).then(|| now + DRAINING_LOOK);
         let settled = self.settled();
         let missing = self.members.iter().flat_map(|member| {
@@ -111,7 +111,8 @@ impl PoolState {
     }
 
     /// Takes in one event and says what follows from it.
-    pub fn on(&mut self, event: Input, now: Instant) -> Vec<Effect> {
+    #[cfg(test)]
+    pub(crate) fn on(&mut self, event: Input, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.take_in(event, now, &mut effects);
         self.follow(now, &mut effects);
@@ -120,7 +121,7 @@ impl PoolState {
 
     /// Takes in one event, and does what concerns the backend that it is about. When all that is known by now was taken
     /// in, [`follow`](Self::follow) must come: it looks at all backends, which is too much for each of thousands of inputs.
-    pub fn take_in(&mut self, event: Input, now: Instant, effects: &mut Vec<Effect>) {
+    pub(crate) fn take_in(&mut self, event: Input, now: Instant, effects: &mut Vec<Effect>) {
         match event {
             Input::Observed(source, observation) => self.observed(&source, &observation, now, effects),
             Input::Checked(key, check, result) => self.checked(key, check, result, now, effects),
@@ -141,7 +142,7 @@ impl PoolState {
     }
 
     /// Does what follows from all that was taken in, and from the time.
-    pub fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    pub(crate) fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
         self.compare_own(now, effects);
         self.compare(now, effects);
