@@ -144,13 +144,13 @@ impl Lb {
     /// The address that a listener has.
     pub fn address(&self, listener: &str) -> SocketAddr {
         let marker = format!("listening listener={listener} address=");
-        let log = eventually("the listener is open", || Some(self.log()).filter(|log| log.contains(&marker)));
-        after(&log, &marker).parse().unwrap()
+        after(&self.when_logged(&marker), &marker).parse().unwrap()
     }
 
     /// The admin server's address.
     pub fn admin(&self) -> SocketAddr {
-        after(&self.log(), "admin listening address=").parse().unwrap()
+        let marker = "admin listening address=";
+        after(&self.when_logged(marker), marker).parse().unwrap()
     }
 
     /// Everything logged so far.
