@@ -75,7 +75,8 @@ pub enum CheckStep {
 pub struct CheckFailure {
     /// What the check was doing.
     pub step: CheckStep,
-    /// The address that it connected to; `None`: that of each of several backends ([`without_address`](Self::without_address)).
+    /// The address that it connected to; `None`: that of each of several backends
+    /// ([`without_address`](Self::without_address)).
     pub address: Option<SocketAddr>,
     /// The error, possibly in the backend's words.
     pub error: Cause,
