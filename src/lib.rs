@@ -1,12 +1,12 @@
 //! Pointsman, a layer-4 TCP load balancer.
 //!
-//! It decides once for each TCP connection where it goes, and then lets the bytes run. Two planes share the work:
+//! It routes each TCP connection once, and then relays its bytes. Two planes share the work:
 //!
 //! - The **data plane** carries the connections: [`proxy::worker`] threads, each with its own runtime. A connection
-//!   lives and dies on the worker that accepted it. It reads immutable snapshots and atomic counters, and waits only for
-//!   its two peers.
+//!   stays on the worker that accepted it. It reads immutable snapshots and atomic counters, and waits only for its two
+//!   peers.
 //! - The **control plane** is one more runtime: discovery, checks, replicas, reload, signals. For each pool one
-//!   [`PoolState`](pool::state_machine::PoolState) owns the truth about its backends and publishes it as a
+//!   [`PoolState`](pool::state_machine::PoolState) owns the state of its backends and publishes it as a
 //!   new [`pool::PoolSnapshot`]. The [`admin`] server has a separate thread, so that many requests delay no check.
 //!
 //! # The life of a connection
@@ -15,11 +15,11 @@
 //!
 //! 1. **accept**: [`proxy::accept`] takes it from the kernel, unless the process is at its limit;
 //! 2. **admit**: it counts against its listener's limit;
-//! 3. **preread**: what the client has sent by now travels with the backend's handshake;
+//! 3. **preread**: the bytes that the client has already sent travel with the backend's handshake;
 //! 4. **route** to a backend of the listener's pool ([`balance`]), waiting in [`pool::queue`] if all are full, and
 //!    **connect** to it ([`proxy::connect`]), retrying on another one;
-//! 5. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit is over
-//!    ([`proxy::table`] keeps the time);
+//! 5. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit expires
+//!    ([`proxy::table`] checks the time limits);
 //! 6. **record**: one line in the log for the decision, one for the end, and the counters.
 //!
 //! # The modules
@@ -81,7 +81,7 @@ mod testing;
 pub use cli::main;
 
 /// What the integration tests and the micro-benchmarks use besides the command. Everything else is private, so that the
-/// compiler reports what nothing uses.
+/// compiler reports unused code.
 pub mod internals {
     pub use crate::balance::shadow::{Shadow, ShadowCandidate};
     pub use crate::balance::{Candidate, PickArgs, Picker};

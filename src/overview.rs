@@ -24,11 +24,11 @@ use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 use crate::telemetry::journal::Journal;
 use crate::telemetry::records::Records;
 
-/// After a listing of connections the workers rest this many times as long as it took, so that requests for listings
-/// take at most a tenth of their time …
-const RESTS: u32 = 9;
-/// … but not longer than this.
-const LONGEST_REST: Duration = Duration::from_millis(500);
+/// The pause after a listing of connections, in multiples of its duration: listings take at most a tenth of the
+/// workers' time.
+const PAUSE_FACTOR: u32 = 9;
+/// The maximum of that pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What the process is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(crate) enum Phase {
     Starting,
     /// Accepting connections.
     Serving,
-    /// Told to stop.
+    /// Stopping: open connections may finish.
     Draining,
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct Overview {
     /// What the pools counted in each second of the last hour.
     pub samples: Samples,
     phase: AtomicU8,
-    /// Held while the workers list connections and rest afterwards.
+    /// Held during a listing of connections and the pause after it.
     listing: Arc<Mutex<()>>,
 }
 
@@ -170,11 +170,15 @@ impl Overview {
 
     /// The connections that were routed or rejected last, newest first, at most `limit`.
     pub(crate) fn decisions(&self, limit: usize) -> Vec<ConnectionRecord> {
-        self.decisions_of(&ConnectionFilter::default(), limit)
+        self.matching_decisions(&ConnectionFilter::default(), limit)
     }
 
-    /// The same of those that match `filter`.
-    pub(crate) fn decisions_of(&self, filter: &ConnectionFilter, limit: usize) -> Vec<ConnectionRecord> {
+    /// The same for the connections that match `filter`.
+    pub(crate) fn matching_decisions(
+        &self,
+        filter: &ConnectionFilter,
+        limit: usize,
+    ) -> Vec<ConnectionRecord> {
         Records::gather(&self.routed(), limit, |record| filter.matches_record(record))
     }
 
@@ -226,23 +230,23 @@ impl Overview {
         self.one_at_a_time(list).await
     }
 
-    /// Runs one listing at a time, and rests after it, so that any number of requests leaves the workers time for their
-    /// connections. A task of its own runs it: a request that is canceled has cost the workers the same time.
+    /// Runs one listing at a time, with a pause after it, so that any number of requests leaves the workers time for
+    /// their connections. A separate task runs it, because a canceled request costs the workers the same time.
     async fn one_at_a_time<T, F>(&self, list: impl FnOnce(Vec<WorkerHandle>) -> F) -> T
     where
         T: Default + Send + 'static,
         F: Future<Output = T> + Send + 'static,
     {
         let permit = Arc::clone(&self.listing).lock_owned().await;
-        let (answer, answered) = oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let listed = list(self.handles.clone());
         tokio::spawn(async move {
             let began = Instant::now();
-            let _ = answer.send(listed.await);
-            tokio::time::sleep((began.elapsed() * RESTS).min(LONGEST_REST)).await;
+            let _ = reply.send(listed.await);
+            tokio::time::sleep((began.elapsed() * PAUSE_FACTOR).min(LONGEST_PAUSE)).await;
             drop(permit);
         });
-        answered.await.unwrap_or_default() // the runtime is shutting down
+        replied.await.unwrap_or_default() // the runtime is shutting down
     }
 
     /// Closes the connection `conn`; returns its record, if it was open.

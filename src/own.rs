@@ -47,7 +47,7 @@ impl OwnAddresses {
     }
 }
 
-/// Whether a socket bound to `bound` accepts a connection to `address`. `is_local` says whether this machine has an
+/// Whether a socket bound to `bound` accepts a connection to `address`. `is_local` returns whether this machine has an
 /// address.
 pub(crate) fn reaches(address: SocketAddr, bound: SocketAddr, is_local: fn(SocketAddr) -> bool) -> bool {
     let address = destination(address);
@@ -72,7 +72,7 @@ pub(crate) fn destination(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// Whether this machine has the address now. It asks the kernel and sends no packet.
+/// Whether this machine has the address now. It queries the kernel and sends no packet.
 pub(crate) fn is_local(address: SocketAddr) -> bool {
     let address = destination(address);
     match address.ip() {
@@ -93,7 +93,7 @@ pub(crate) fn is_local(address: SocketAddr) -> bool {
     }
 }
 
-/// An unbound socket for these questions.
+/// An unbound socket for these queries.
 fn prober() -> Option<&'static socket2::Socket> {
     static PROBER: OnceLock<Option<socket2::Socket>> = OnceLock::new();
     PROBER
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_interface_can_change_the_answer() {
+    fn only_a_change_of_interfaces_can_change_the_result() {
         let own = |bound| OwnAddresses::new(vec![(address(bound), Owner::Admin)]);
         assert!(own("0.0.0.0:80").may_change(address("10.0.0.6:80")));
         assert!(own("[::]:80").may_change(address("10.0.0.6:80")));

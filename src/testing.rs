@@ -5,13 +5,13 @@ use std::io::Write;
 use std::time::Duration;
 
 /// The time limit of a wait, long enough for a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The future's result; panics with `what` if it takes too long.
 pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, work).await {
+    match tokio::time::timeout(TEST_TIMEOUT, work).await {
         Ok(result) => result,
-        Err(_) => panic!("it did not happen within {PATIENCE:?}: {what}"),
+        Err(_) => panic!("it did not happen within {TEST_TIMEOUT:?}: {what}"),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Which requests may change something.
 //!
-//! With a token: requests that carry it, from any address. Without one: requests from this machine, over loopback or over
-//! a Unix socket, whose permissions limit its users. A page in a browser may not act for its user: its `Origin` must be
-//! this server, and without a token the request's `Host` must be an address or `localhost`, as any other name can be made
-//! to resolve to this server.
+//! With a token: requests that carry it, from any address. Without one: requests from this machine, over loopback or
+//! over a Unix socket, whose permissions limit its users. A page in a browser may not act for its user: its `Origin`
+//! must be this server, and without a token the request's `Host` must be an address or `localhost`, as any other name
+//! can be made to resolve to this server.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,21 +15,21 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use tracing::warn;
 
-use super::host::no_name;
+use super::host::is_address_or_localhost;
 use super::origin::Ends;
 use super::token::Token;
 use super::{ApiError, App};
 use crate::config::Admin;
 
 /// The delay before the reply to a wrong token, so that trying many takes long.
-const THINK_AGAIN: Duration = Duration::from_millis(250);
-/// What proxies add to a request that they pass on (RFC 7239, RFC 9110, and what was there before). One on this machine
-/// would make every client that reaches it local.
-const PASSED_ON: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
-/// Wrong tokens are told in the log no more often than this.
-const TOLD_EVERY: Duration = Duration::from_secs(10);
+const WRONG_TOKEN_DELAY: Duration = Duration::from_millis(250);
+/// The headers that proxies add to a forwarded request (RFC 7239, RFC 9110, and de facto ones). Through a proxy on this
+/// machine every remote client would look local.
+const FORWARDING_HEADERS: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+/// The shortest time between log lines about wrong tokens.
+const WRONG_TOKEN_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Which requests may change something. Clones share their terms.
+/// Decides which requests may change something. Clones share the rules.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Access(Arc<Rules>);
 
@@ -38,35 +38,35 @@ struct Rules {
     token: ArcSwapOption<Token>,
     /// Names in the Host header that the server accepts.
     hosts: ArcSwap<Vec<String>>,
-    wrong: Mutex<Wrong>,
+    wrong: Mutex<WrongTokens>,
 }
 
-/// Wrong tokens since that was told last, and when that was.
+/// The wrong tokens since the last log line about them, and the time of that line.
 #[derive(Debug, Default)]
-struct Wrong {
+struct WrongTokens {
     times: u64,
-    told: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
-/// The rules of a configuration that was read and can be put to work.
+/// The rules of a configuration: validated, but not necessarily in effect.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Terms {
+pub(crate) struct AccessRules {
     token: Option<Token>,
     hosts: Vec<String>,
 }
 
 impl Access {
-    /// Reads the terms from `admin`; an error says what is wrong with the token file.
-    pub(crate) fn terms(admin: Option<&Admin>) -> Result<Terms, String> {
+    /// Reads the rules from `admin`; an error describes the problem with the token file.
+    pub(crate) fn read_rules(admin: Option<&Admin>) -> Result<AccessRules, String> {
         let file = admin.and_then(|admin| admin.token_file.as_deref());
         let token = file.map(Token::read).transpose()?;
-        Ok(Terms { token, hosts: admin.map(|admin| admin.hosts.clone()).unwrap_or_default() })
+        Ok(AccessRules { token, hosts: admin.map(|admin| admin.hosts.clone()).unwrap_or_default() })
     }
 
-    /// Puts such rules to work.
-    pub(crate) fn agree(&self, terms: Terms) {
-        self.0.token.store(terms.token.map(Arc::new));
-        self.0.hosts.store(Arc::new(terms.hosts));
+    /// Puts these rules in effect.
+    pub(crate) fn apply(&self, rules: AccessRules) {
+        self.0.token.store(rules.token.map(Arc::new));
+        self.0.hosts.store(Arc::new(rules.hosts));
     }
 
     /// Names in the Host header that the server accepts.
@@ -74,14 +74,14 @@ impl Access {
         self.0.hosts.load_full()
     }
 
-    /// Whether a request has the token. One that has a wrong one waits.
+    /// Whether a request has the token. With a wrong one it returns after `WRONG_TOKEN_DELAY`.
     pub(super) async fn has_token(&self, peer: Peer, headers: &HeaderMap) -> bool {
         let token = self.0.token.load().as_deref().copied();
         let Some((token, sent)) = token.zip(bearer(headers)) else { return false };
         let right = token.is(sent);
         if !right {
             self.count_wrong(peer);
-            tokio::time::sleep(THINK_AGAIN).await;
+            tokio::time::sleep(WRONG_TOKEN_DELAY).await;
         }
         right
     }
@@ -96,9 +96,8 @@ impl Access {
             return Err(ApiError::new(StatusCode::FORBIDDEN, "foreign_origin", message, hint));
         }
         if self.0.token.load().is_none() {
-            if PASSED_ON.iter().any(|name| head.headers.contains_key(*name)) {
-                let message =
-                    "changes by way of a proxy need a token: who sent them, and from where, is not known";
+            if FORWARDING_HEADERS.iter().any(|name| head.headers.contains_key(*name)) {
+                let message = "changes through a proxy need a token: the client is unknown";
                 let hint = "give Pointsman an admin.token_file, or ask it directly";
                 return Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message, hint));
             }
@@ -126,9 +125,9 @@ impl Access {
     fn count_wrong(&self, peer: Peer) {
         let mut wrong = self.0.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         wrong.times += 1;
-        if wrong.told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+        if wrong.logged_at.is_none_or(|at| at.elapsed() >= WRONG_TOKEN_LOG_INTERVAL) {
             let times = std::mem::take(&mut wrong.times);
-            wrong.told = Some(Instant::now());
+            wrong.logged_at = Some(Instant::now());
             drop(wrong);
             warn!(who = &*peer.name(), times, "a wrong token was sent to the admin server");
         }
@@ -146,7 +145,8 @@ fn relayed() -> ApiError {
 fn not_from_here() -> ApiError {
     let message =
         "changes are allowed from this machine only: over loopback by address, or over a Unix socket";
-    let hint = "ask http://127.0.0.1 on the machine that Pointsman runs on, or give it an admin.token_file";
+    let hint =
+        "request http://127.0.0.1 on the machine that Pointsman runs on, or give it an admin.token_file";
     ApiError::new(StatusCode::FORBIDDEN, "forbidden", message, hint)
 }
 
@@ -165,7 +165,7 @@ fn is_of(origin: &str, host: Option<&str>) -> bool {
 /// The sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// Over TCP, from there.
+    /// Over TCP, from this address.
     Tcp(SocketAddr),
     /// Over the Unix socket.
     Unix,
@@ -187,9 +187,9 @@ impl Peer {
         }
     }
 
-    /// Whether it may make changes, calling the server by this name.
+    /// Whether it may make changes without a token in a request with this Host header.
     fn may_change(self, host: Option<&str>) -> bool {
-        self == Self::Unix || self.is_local() && host.is_some_and(no_name)
+        self == Self::Unix || self.is_local() && host.is_some_and(is_address_or_localhost)
     }
 }
 
@@ -208,7 +208,8 @@ impl<T> PerOrigin<T> {
     }
 }
 
-/// A peer that may make changes, by its name in the log. It is judged by the head of a request, before any body is read.
+/// A peer that may make changes, by its name in the log. The check needs only the head of a request and runs before its
+/// body is read.
 pub(super) struct Operator(pub(super) Arc<str>);
 
 impl FromRequestParts<App> for Operator {
@@ -253,12 +254,13 @@ mod tests {
         std::fs::write(&path, token).unwrap();
         let bind = crate::config::bind_address(":0").unwrap();
         let access = Access::default();
-        access.agree(Access::terms(Some(&Admin { token_file: Some(path), ..Admin::new(bind) })).unwrap());
+        access
+            .apply(Access::read_rules(Some(&Admin { token_file: Some(path), ..Admin::new(bind) })).unwrap());
         access
     }
 
     #[tokio::test(start_paused = true)]
-    async fn with_a_token_who_has_it_may_change_something_from_anywhere_and_nobody_else() {
+    async fn with_a_token_only_requests_that_carry_it_may_change_something() {
         let access = with_token("a-token-that-is-long-enough\n");
         let far = Peer::Tcp("10.0.0.1:1".parse().unwrap());
         let near = Peer::Tcp("127.0.0.1:1".parse().unwrap());
@@ -279,17 +281,17 @@ mod tests {
             }
             assert!(access.check(&head(peer, &[("host", "127.0.0.1")])).await.is_err());
         }
-        access.agree(Terms::default());
+        access.apply(AccessRules::default());
         assert!(access.check(&head(near, &[("host", "127.0.0.1")])).await.is_ok());
         assert!(access.check(&head(far, &[("host", "127.0.0.1")])).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_proxy_on_this_machine_passes_on_needs_a_token() {
+    async fn a_request_from_a_proxy_on_this_machine_needs_a_token() {
         let (open, closed) = (Access::default(), with_token("a-token-that-is-long-enough"));
         let right = ("authorization", "Bearer a-token-that-is-long-enough");
         for peer in [Peer::Tcp("127.0.0.1:1".parse().unwrap()), Peer::Unix] {
-            for name in PASSED_ON {
+            for name in FORWARDING_HEADERS {
                 let head = head(peer, &[("host", "127.0.0.1:9900"), (name, "203.0.113.7"), right]);
                 assert_eq!(
                     (open.check(&head).await.is_ok(), closed.check(&head).await.is_ok()),

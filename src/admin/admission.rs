@@ -1,5 +1,5 @@
-//! Reports the state of a connection's requests to its place (`places.rs`), and keeps long answers out of the reserved
-//! places.
+//! Reports the state of a connection's requests to its slot (`connection_slots.rs`), and keeps long answers out of the reserved
+//! slots.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,30 +14,30 @@ use hyper::body::{Frame, SizeHint};
 
 use super::ApiError;
 use super::access::Peer;
+use super::connection_slots::{Admission, SlotHandle};
 use super::host::FOR_ALL;
-use super::places::{Admission, Turns};
 
-/// Answers a request if there is a place for its answer.
+/// Answers a request, with 503 if only reserved slots are left and its answer is long.
 pub(super) async fn admit(
-    Extension(turns): Extension<Turns>,
+    Extension(slot): Extension<SlotHandle>,
     Extension(peer): Extension<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
     let is_short = FOR_ALL.contains(&request.uri().path());
-    let admission = turns.begin(request.body().is_end_stream());
+    let admission = slot.begin(request.body().is_end_stream());
     if !is_short && !peer.is_local() {
-        turns.wait().await;
+        slot.wait().await;
     }
     let response = match admission {
         Admission::ShortOnly if !is_short => busy(request.uri().path()),
         Admission::Admitted | Admission::ShortOnly => {
-            let receiving = turns.clone();
+            let receiving = slot.clone();
             next.run(request.map(|body| Body::new(AtEnd::new(body, move || receiving.received())))).await
         }
     };
-    turns.received(); // the rest of the request is not needed
-    let mut response = response.map(|body| Body::new(AtEnd::new(body, move || turns.answered())));
+    slot.received(); // the rest of the request is not needed
+    let mut response = response.map(|body| Body::new(AtEnd::new(body, move || slot.answered())));
     if admission == Admission::ShortOnly {
         // A client that sends requests without reading the answers would fill its socket.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -47,7 +47,7 @@ pub(super) async fn admit(
 
 fn busy(path: &str) -> Response {
     let message = "too many requests are being answered";
-    let hint = "ask again in a second, or find out which clients do not read their answers";
+    let hint = "retry in a second, or find out which clients do not read their answers";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(path)
 }
 

@@ -1,4 +1,4 @@
-//! The backends of a pool, and what an operator changes of them while the balancer runs.
+//! The backends of a pool, and an operator's changes to them at run time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ pub(super) async fn one(
 }
 
 impl NewBackend {
-    /// What the pool is to use.
+    /// Validates the backend and returns it in the pool's terms.
     fn read(self, pool: &Pool) -> Result<Found, ApiError> {
         let address: Option<SocketAddr> = self.address.parse().ok();
         let address = address.filter(|address| address.port() > 0 && !address.ip().is_unspecified());
@@ -67,9 +67,9 @@ impl NewBackend {
     }
 }
 
-/// `POST /api/v1/pools/{pool}/backends`: adds a backend, which is checked like any other before it gets anything.
+/// `POST /api/v1/pools/{pool}/backends`: adds a backend, which is checked like any other before it gets connections.
 ///
-/// It outlives every reload of the configuration, and ends with the pool, or when Pointsman does.
+/// It stays through reloads of the configuration until the pool is removed or Pointsman stops.
 pub(super) async fn add(
     Operator(who): Operator,
     State(app): State<App>,
@@ -116,7 +116,7 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(as_it_is(&pool, &added)?)))
 }
 
-/// `DELETE /api/v1/pools/{pool}/backends/{backend}`: takes away a backend that an operator added. Its connections follow
+/// `DELETE /api/v1/pools/{pool}/backends/{backend}`: removes a backend that an operator added. Its connections follow
 /// `on_leave`.
 pub(super) async fn remove(
     Operator(who): Operator,
@@ -141,17 +141,18 @@ pub(super) async fn remove(
         backend: Arc::clone(&found.name),
         address: found.address,
     });
-    // Without connections it is gone already.
+    // Without open connections it has left already.
     let gone = BackendInfo { state: Some(BackendState::Gone), cause, sources: Box::default(), ..before };
     Ok(Json(as_it_is(&pool, &found).unwrap_or(gone)))
 }
 
-/// `PATCH /api/v1/pools/{pool}/backends/{backend}`: everything that is asked for, or nothing, and then the new state.
+/// `PATCH /api/v1/pools/{pool}/backends/{backend}`: makes all requested changes or none, and returns the
+/// new state.
 ///
-/// It holds for the backend's stay in the pool and ends with it: a container that is restarted comes back as another
-/// backend, and maintenance, draining and a weight are not handed on to it. Nothing is kept over a restart of Pointsman.
+/// The change ends when the backend leaves the pool: a restarted container is a new backend, which does not inherit
+/// maintenance, draining or a weight. A restart of Pointsman discards all changes.
 pub(super) async fn change(
-    Operator(who): Operator, // the first, as nothing else of the request matters if it is not one
+    Operator(who): Operator, // first: without permission, nothing else is read
     State(app): State<App>,
     At((pool, backend)): At<(String, String)>,
     Body(change): Body<BackendChange>,
@@ -172,7 +173,7 @@ pub(super) async fn change(
     });
     let commands = [change.state.map(Command::SetAdminState), change.weight.map(Command::SetWeight)];
     for command in commands.into_iter().flatten() {
-        pool.tell(&found, command, Arc::clone(&who)).await;
+        pool.send_command(&found, command, Arc::clone(&who)).await;
     }
     as_it_is(&pool, &found).map(Json)
 }
@@ -183,7 +184,7 @@ fn check_weight(pool: &Pool, weight: u32) -> Result<(), ApiError> {
     if weight > HEAVIEST {
         return Err(bad_request("a weight is a whole number from 0 to 256"));
     }
-    if weight > 1 && !pool.settings().balance.heeds_weights() {
+    if weight > 1 && !pool.settings().balance.uses_weights() {
         let message =
             format!("the pool {:?} is balanced by round-robin, which ignores weights except 0", &*pool.name);
         let hint = "write `balance: weighted` into the configuration of the pool";
@@ -192,7 +193,7 @@ fn check_weight(pool: &Pool, weight: u32) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A backend as it is now.
+/// The present state of a backend.
 pub(super) fn as_it_is(pool: &Pool, backend: &Backend) -> Result<BackendInfo, ApiError> {
     let status = pool.status();
     let now = status.members.iter().find(|entry| entry.backend.key == backend.key);
@@ -204,17 +205,17 @@ fn gone(backend: &Backend) -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "gone", message, "see /api/v1/status")
 }
 
-/// The backend of that address or name. An address is at most one backend's; that another one has it for a name must not
-/// make it ambiguous.
+/// The backend with that address or, if there is none, with that name. An address belongs to at most one backend, even
+/// if another one has it as its name.
 pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, ApiError> {
     let status = pool.status();
-    let here = || status.members.iter().filter(|entry| !entry.leaving);
+    let present = || status.members.iter().filter(|entry| !entry.leaving);
     if let Ok(address) = wanted.parse::<SocketAddr>()
-        && let Some(entry) = here().find(|entry| entry.backend.address == address)
+        && let Some(entry) = present().find(|entry| entry.backend.address == address)
     {
         return Ok(Arc::clone(&entry.backend));
     }
-    let mut found = here().filter(|entry| *entry.backend.name == *wanted);
+    let mut found = present().filter(|entry| *entry.backend.name == *wanted);
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(Arc::clone(&one.backend)),
         (Some(_), Some(_)) => {

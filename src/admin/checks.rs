@@ -1,4 +1,4 @@
-//! Checks out of turn.
+//! Checks on demand.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,18 +18,19 @@ use crate::api::{BackendInfo, CheckReply, CheckRequest};
 use crate::domain::{BackendState, Event};
 use crate::pool::{Backend, Command, Entry, Pool};
 
-/// Between two looks at whether the checks have ended.
+/// The time between polls for the end of the checks.
 const POLL: Duration = Duration::from_millis(10);
 /// The longest wait for an answer, whatever the checks' time limits are.
 const MAX_WAIT: Duration = Duration::from_secs(8);
 
-/// `POST /api/v1/check`: checks at once, and answers when the checks have ended: 200, or 202 if some have not in time.
+/// `POST /api/v1/check`: runs the checks at once, and replies when they have ended: 200, or 202 if some have not in
+/// time.
 pub(super) async fn check(
     Operator(who): Operator,
     State(app): State<App>,
-    wanted: Option<Body<CheckRequest>>,
+    body: Option<Body<CheckRequest>>,
 ) -> Result<(StatusCode, Json<CheckReply>), ApiError> {
-    let CheckRequest { pool, backend } = wanted.map(|Body(wanted)| wanted).unwrap_or_default();
+    let CheckRequest { pool, backend } = body.map(|Body(request)| request).unwrap_or_default();
     if backend.is_some() && pool.is_none() {
         return Err(bad_request("a backend is named, and no pool"));
     }
@@ -43,8 +44,8 @@ pub(super) async fn check(
             Some(name) => targets.push((Arc::clone(pool), find(pool, name)?)),
             None => {
                 let status = pool.status();
-                let living = status.members.iter().filter(|entry| !entry.leaving);
-                targets.extend(living.map(|entry| (Arc::clone(pool), Arc::clone(&entry.backend))));
+                let remaining = status.members.iter().filter(|entry| !entry.leaving);
+                targets.extend(remaining.map(|entry| (Arc::clone(pool), Arc::clone(&entry.backend))));
             }
         }
     }
@@ -54,13 +55,13 @@ pub(super) async fn check(
         pool: named(pool.as_ref()),
         backend: named(backend.as_ref()),
     });
-    // One that is under way already is followed by the one that is asked for now.
+    // The requested check of a backend starts after one that is already running.
     let timeouts =
         pools.iter().flat_map(|pool| pool.settings().health.iter().map(|h| h.timeout).collect::<Vec<_>>());
-    let patience = (timeouts.max().unwrap_or_default() * 2 + Duration::from_millis(500)).min(MAX_WAIT);
-    let (began, until) = (SystemTime::now(), Instant::now() + patience);
+    let time_limit = (timeouts.max().unwrap_or_default() * 2 + Duration::from_millis(500)).min(MAX_WAIT);
+    let (began, until) = (SystemTime::now(), Instant::now() + time_limit);
     for (pool, backend) in &targets {
-        pool.tell(backend, Command::Check, Arc::clone(&who)).await;
+        pool.send_command(backend, Command::Check, Arc::clone(&who)).await;
     }
     let mut waiting = targets.clone();
     loop {
@@ -75,7 +76,7 @@ pub(super) async fn check(
     }
     // The pool receives a result before it publishes the state that follows from it.
     for pool in &pools {
-        pool.when_shown().await;
+        pool.when_published().await;
     }
     let now: HashMap<_, _> = pools.iter().flat_map(statuses).collect();
     let key = |(pool, backend): &(Arc<Pool>, Arc<Backend>)| (Arc::as_ptr(pool).addr(), backend.key);
@@ -84,7 +85,7 @@ pub(super) async fn check(
     Ok((status, Json(CheckReply { backends, pending: waiting.len() as u64 })))
 }
 
-/// Those of a pool that are checked at all.
+/// The keys of a pool's backends that are checked.
 fn checkable(pool: &Arc<Pool>) -> Vec<(usize, u64)> {
     let status = pool.status();
     let checked =
@@ -97,7 +98,7 @@ fn statuses(pool: &Arc<Pool>) -> Vec<((usize, u64), BackendInfo)> {
     pool.status().members.iter().map(|entry| (key(entry), BackendInfo::of(entry))).collect()
 }
 
-/// Whether each of its checks has begun and ended since.
+/// Whether each of the backend's checks has begun and ended since then.
 fn was_checked(pool: &Pool, backend: &Backend, since: SystemTime) -> bool {
     let checked = |(at, checked): &(SystemTime, crate::health::Checked)| {
         at.checked_sub(checked.took).is_some_and(|began| began >= since)

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::access::{Operator, Peer};
 use super::pools::pool_of;
-use super::request::{Asked, At, bad_request};
+use super::request::{At, QueryParams, bad_request};
 use super::{ApiError, App};
 use crate::api::{ConnectionInfo, ConnectionsReply, DecisionsReply, RenderedDecision};
 use crate::domain::{CloseReason, ConnectionRecord, Ending, Event};
@@ -20,7 +20,7 @@ use crate::telemetry::filter::ConnectionFilter;
 const SOME: usize = 100;
 const MOST: usize = 10_000;
 
-/// The connections that are asked for.
+/// The wanted connections.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -40,7 +40,7 @@ pub(super) struct ConnectionQuery {
 }
 
 impl ConnectionQuery {
-    /// How many are asked for at most, and which.
+    /// The limit and the filter.
     fn read(self, app: &App) -> Result<(usize, ConnectionFilter), ApiError> {
         let limit = self.limit.unwrap_or(SOME);
         if limit > MOST {
@@ -58,10 +58,10 @@ impl ConnectionQuery {
 pub(super) async fn all(
     State(app): State<App>,
     peer: Option<Extension<Peer>>,
-    Asked(question): Asked<ConnectionQuery>,
+    QueryParams(query): QueryParams<ConnectionQuery>,
 ) -> Result<Json<ConnectionsReply>, ApiError> {
-    let (limit, filter) = question.read(&app)?;
-    let _turn = app.listing.of(peer.map(|Extension(peer)| peer)).lock().await;
+    let (limit, filter) = query.read(&app)?;
+    let _guard = app.listing.of(peer.map(|Extension(peer)| peer)).lock().await;
     let (open, total) = app.overview.connections(&filter, limit).await;
     Ok(Json(ConnectionsReply { connections: open.iter().map(ConnectionInfo::from).collect(), total }))
 }
@@ -74,10 +74,10 @@ pub(super) fn rendered(records: &[ConnectionRecord]) -> DecisionsReply {
 /// `GET /api/v1/decisions`.
 pub(super) async fn decisions(
     State(app): State<App>,
-    Asked(question): Asked<ConnectionQuery>,
+    QueryParams(query): QueryParams<ConnectionQuery>,
 ) -> Result<Json<DecisionsReply>, ApiError> {
-    let (limit, filter) = question.read(&app)?;
-    Ok(Json(rendered(&app.overview.decisions_of(&filter, limit))))
+    let (limit, filter) = query.read(&app)?;
+    Ok(Json(rendered(&app.overview.matching_decisions(&filter, limit))))
 }
 
 /// How a connection is closed.
@@ -90,13 +90,13 @@ pub(super) struct CloseQuery {
     how: Ending,
 }
 
-/// `DELETE /api/v1/connections/{id}`: closes a connection, also one that waits in a queue. Replies with what it was
-/// then.
+/// `DELETE /api/v1/connections/{id}`: closes a connection, also one that waits in a queue. Replies with its state
+/// before.
 pub(super) async fn end(
     Operator(who): Operator,
     State(app): State<App>,
     At(conn): At<u64>,
-    Asked(CloseQuery { how }): Asked<CloseQuery>,
+    QueryParams(CloseQuery { how }): QueryParams<CloseQuery>,
 ) -> Result<Json<ConnectionInfo>, ApiError> {
     let request = CloseRequest { reason: CloseReason::Operator, how };
     let was = app.overview.close_connection(conn, request).await.ok_or_else(|| {

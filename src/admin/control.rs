@@ -1,5 +1,5 @@
-//! Orders from an operator to the process as a whole, and the channel to the loop that runs it: a reload and a drain from
-//! here are those of SIGHUP and SIGTERM.
+//! Orders from an operator to the process as a whole, and the channel to the loop that runs it. A reload and a drain do
+//! the same as SIGHUP and SIGTERM.
 
 use std::sync::Arc;
 
@@ -10,42 +10,42 @@ use crate::api::{DrainReply, ReloadReply};
 /// How many orders may wait; more are refused.
 const WAITING: usize = 16;
 
-/// Where an order's result goes.
+/// The channel for an order's result.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// An order to the process.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// To read its configuration again.
+    /// Read the configuration again.
     Reload {
         /// The operator.
         who: Arc<str>,
-        /// Where the result goes.
+        /// The channel for the result.
         answer: Answer<ReloadReply>,
     },
-    /// To accept no new connections, and to stop when the open ones have ended.
+    /// Accept no new connections, and stop when the open ones have ended.
     Drain {
         /// The operator.
         who: Arc<str>,
-        /// Where the result goes, when it begins.
+        /// The channel for the result, which is sent when the drain begins.
         answer: Answer<DrainReply>,
     },
 }
 
-/// Why an order is not followed.
+/// Why an order is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// There is no configuration file to read.
     NoFile,
-    /// The configuration has these problems, in words.
+    /// The configuration has these problems, as text.
     Invalid(String),
-    /// The configuration cannot be put to work, and why.
+    /// The configuration cannot be put in effect, for this reason.
     NotPossible(String),
     /// The process is ending.
     Ending,
-    /// It has too many orders to follow already.
+    /// Too many orders wait already.
     Busy,
-    /// A demo takes no orders.
+    /// A demo accepts no orders.
     Demo,
 }
 
@@ -69,7 +69,7 @@ impl Control {
         Self(None)
     }
 
-    /// Gives an order, and returns its result.
+    /// Sends an order, and returns its result.
     pub(crate) async fn order<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> Result<T, Refusal> {
         let orders = self.0.as_ref().ok_or(Refusal::Demo)?;
         let (answer, answered) = oneshot::channel();

@@ -1,8 +1,9 @@
-//! `/api/v1/events`: what happens, as it happens, by Server-Sent Events (HTML Living Standard, 9.2).
+//! `/api/v1/events`: the live events, by Server-Sent Events (HTML Living Standard, 9.2).
 //!
-//! A stream begins with `hello`, then `status` follows each second (what `/api/v1/status` says), `decisions` when there are new ones
-//! (only the latest of them: there may be thousands), and an `event` for each entry of the journal, whose number is the
-//! event's id. A client that reconnects with `Last-Event-ID` gets all kept events; `lagged` counts the lost ones.
+//! A stream begins with `hello`. Then come `status` each second (the reply of `/api/v1/status`), `decisions` when there
+//! are new ones (the latest only: there may be thousands), and an `event` for each entry of the journal, with the
+//! entry's number as id. A client that reconnects with `Last-Event-ID` gets all kept events; `lagged` counts the lost
+//! ones.
 //!
 //! A slow reader gets fewer events: after it has read one, the next `status` is the latest one, and `lagged` counts the
 //! events that the journal has dropped meanwhile.
@@ -29,10 +30,10 @@ use crate::api::{Hello, JournalEntry, Lagged, StatusReply};
 use crate::domain::ConnectionRecord;
 use crate::telemetry::journal::Journal;
 
-/// From one `status` to the next, and how often it is looked for decisions.
+/// The time between `status` events, and between polls for new decisions.
 const STATUS: Duration = Duration::from_secs(1);
 const DECISIONS: Duration = Duration::from_millis(500);
-/// So many decisions are told at a time.
+/// The most decisions in an event.
 const LATEST: usize = 20;
 /// Entries read from the journal at a time.
 const ENTRIES: usize = 64;
@@ -95,7 +96,7 @@ impl Snapshots {
     }
 }
 
-/// Nothing of ours fails to be put into JSON.
+/// A value as JSON. Serializing the types of the API cannot fail.
 pub(super) fn in_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -108,23 +109,23 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let peer = peer.map(|Extension(peer)| peer);
-    let place = app.streams.of(peer).place()?;
+    let permit = app.streams.of(peer).permit()?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    Ok(sse::answer(EventReader::new(app, peer, stop, seen, place)))
+    Ok(sse::answer(EventReader::new(app, peer, stop, seen, permit)))
 }
 
 /// The journal for one reader.
 struct JournalReader {
     journal: Journal,
     /// The number of the last event that was sent.
-    told: u64,
+    sent: u64,
 }
 
 impl JournalReader {
     /// The next events, if there are any.
     fn next(&mut self) -> Option<Bytes> {
         let mut out = String::new();
-        let (entries, dropped) = self.journal.some_after(self.told, ENTRIES);
+        let (entries, dropped) = self.journal.after_limited(self.sent, ENTRIES);
         if dropped > 0 {
             sse::event(&mut out, "lagged", None, &in_json(&Lagged { missed: dropped }));
         }
@@ -132,8 +133,8 @@ impl JournalReader {
             if out.len() >= BATCH {
                 break;
             }
-            self.told = entry.id;
-            sse::event(&mut out, "event", Some(self.told), &in_json(&JournalEntry::from(entry)));
+            self.sent = entry.id;
+            sse::event(&mut out, "event", Some(self.sent), &in_json(&JournalEntry::from(entry)));
         }
         (!out.is_empty()).then(|| out.into())
     }
@@ -146,11 +147,11 @@ struct EventReader {
     stop: CancellationToken,
     hello: Option<Bytes>,
     entries: JournalReader,
-    news: watch::Receiver<u64>,
+    latest: watch::Receiver<u64>,
     status: Interval,
     decisions: Interval,
     newest_decision: Option<(SystemTime, u64)>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl EventReader {
@@ -160,12 +161,12 @@ impl EventReader {
         peer: Option<Peer>,
         stop: CancellationToken,
         seen: Option<u64>,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         let journal = app.overview.journal.clone();
-        let mut news = journal.latest();
-        let newest = *news.borrow();
-        news.mark_changed();
+        let mut latest = journal.latest();
+        let newest = *latest.borrow();
+        latest.mark_changed();
         let mut hello = format!("retry: {RETRY}\n\n");
         let first = Hello { version: env!("CARGO_PKG_VERSION").into(), latest: newest };
         sse::event(&mut hello, "hello", None, &in_json(&first));
@@ -179,16 +180,16 @@ impl EventReader {
             peer,
             stop,
             hello: Some(hello.into()),
-            // A number above the latest one comes from an earlier process: send everything.
+            // A number above the latest one is from an earlier process: send everything.
             entries: JournalReader {
                 journal,
-                told: seen.map_or(newest, |seen| if seen > newest { 0 } else { seen }),
+                sent: seen.map_or(newest, |seen| if seen > newest { 0 } else { seen }),
             },
-            news,
+            latest,
             status: every(STATUS),
             decisions: every(DECISIONS),
             newest_decision: None,
-            _place: place,
+            _permit: permit,
         }
     }
 
@@ -200,7 +201,7 @@ impl EventReader {
 
     /// The latest decisions, if there are new ones.
     fn decisions(&mut self) -> Option<Bytes> {
-        let new = news(self.app.overview.decisions(LATEST), &mut self.newest_decision);
+        let new = newer(self.app.overview.decisions(LATEST), &mut self.newest_decision);
         let mut out = String::new();
         if !new.is_empty() {
             sse::event(&mut out, "decisions", None, &in_json(&rendered(&new)));
@@ -220,10 +221,10 @@ impl Source for EventReader {
             }
             let bytes = tokio::select! {
                 // The sender lives as long as the journal.
-                _ = self.news.changed() => {
+                _ = self.latest.changed() => {
                     let entries = self.entries.next();
                     if entries.is_some() {
-                        self.news.mark_changed(); // there may be more events
+                        self.latest.mark_changed(); // there may be more events
                     }
                     entries
                 }
@@ -238,8 +239,8 @@ impl Source for EventReader {
     }
 }
 
-/// Those of the latest records, newest first, that came after the newest one before; that is the newest then.
-fn news(latest: Vec<ConnectionRecord>, newest: &mut Option<(SystemTime, u64)>) -> Vec<ConnectionRecord> {
+/// The records after `newest`, the newest first. Sets `newest` to the newest of them.
+fn newer(latest: Vec<ConnectionRecord>, newest: &mut Option<(SystemTime, u64)>) -> Vec<ConnectionRecord> {
     let key = |record: &ConnectionRecord| (record.at(), record.conn);
     let before = *newest;
     *newest = latest.first().map(key).or(before);

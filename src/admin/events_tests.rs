@@ -50,9 +50,9 @@ async fn readers_share_a_snapshot_and_a_slow_one_gets_the_latest_only() {
 }
 
 #[test]
-fn a_reader_that_reads_no_events_holds_none_and_learns_how_many_it_missed() {
+fn a_reader_that_reads_no_events_holds_none_and_gets_the_number_of_missed_ones() {
     let journal = Journal::default();
-    let mut entries = JournalReader { journal: journal.clone(), told: 0 };
+    let mut entries = JournalReader { journal: journal.clone(), sent: 0 };
     let backend: std::sync::Arc<str> = "b".repeat(1000).into();
     for weight in 0..10_000 {
         journal.record(Event::WeightChanged { pool: "web".into(), backend: backend.clone(), weight });

@@ -1,4 +1,4 @@
-//! Finds what hyper hides about a request's framing: hyper drops a `Content-Length` that comes with a
+//! Detects a request with two framings, which hyper hides: it drops a `Content-Length` that comes with a
 //! `Transfer-Encoding` (RFC 9112, 6.1). A proxy in front of this server may have read such a request as two (request
 //! smuggling).
 //!
@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The framing of the requests that hyper has not handed on yet, oldest first. Clones share it.
+/// The framing of the requests that hyper has not passed on yet, oldest first. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Framings(Arc<Mutex<VecDeque<Framing>>>);
 
@@ -221,7 +221,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_not_matter_how_the_bytes_are_cut_up(cuts in prop::collection::vec(1..40_usize, 1..300)) {
+        fn the_framing_is_found_wherever_the_bytes_are_split(cuts in prop::collection::vec(1..40_usize, 1..300)) {
             let (mut rest, mut pieces) = (REQUESTS, Vec::new());
             for cut in cuts {
                 let (piece, after) = rest.split_at(cut.min(rest.len()));

@@ -1,8 +1,8 @@
-//! What was counted in each of the last seconds: by listener, by pool, by backend. For a dashboard that is opened later than
-//! trouble began.
+//! The values of each of the last seconds by listener, pool and backend, so that a dashboard also shows what happened
+//! before it was opened.
 //!
-//! A second's value is what a counter has grown by. A counter that has gone back began anew: the backend left, and another
-//! of its name came. So no value is ever negative.
+//! A value is the growth of a counter in one second. A counter that is lower than before belongs to a new backend of
+//! the same name and started at 0. So no value is negative.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,33 +18,33 @@ use crate::overview::Overview;
 use crate::pool::Pool;
 use crate::telemetry::flow::Reading;
 
-/// From one value to the next, and how many are kept.
+/// The time between values, and how many are kept.
 const STEP: Duration = Duration::from_secs(1);
 pub(super) const KEPT: usize = 300;
-/// If there are more backends than this, they have no history of their own.
+/// With more backends than this, backends have no history.
 const BACKENDS: usize = 1000;
-/// Names that are not there any longer are kept while there are no more than so many.
+/// With more names than this, those that no longer exist are removed.
 const NAMES: usize = 2 * BACKENDS;
 
-/// The history. A clone is the same one.
+/// The history. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct History(Arc<Mutex<HistoryBook>>);
+pub(super) struct History(Arc<Mutex<HistoryStore>>);
 
 impl History {
-    /// The history in JSON, which is made once for all that ask within a second.
+    /// The history in JSON, serialized once for all requests within a second.
     pub(super) fn json(&self) -> Bytes {
         self.lock().json()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HistoryBook> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HistoryStore> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes it, for as long as it is polled.
+    /// Records the values of each second until the future is dropped.
     pub(super) async fn keep(self, overview: Arc<Overview>) {
         let mut clock = tokio::time::interval(STEP);
         clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        clock.tick().await; // at once
+        clock.tick().await; // the first tick is immediate
         self.lock().add(&HistoryCounts::of(&overview), 1);
         let mut last = Instant::now();
         loop {
@@ -57,17 +57,17 @@ impl History {
     }
 }
 
-/// Counters of one thing at one moment.
+/// The counters of a listener, a pool or a backend at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct HistoryCount {
     active: u64,
     totals: HistoryTotals,
 }
 
-/// Connections, bytes in and out; of a pool also failures that were retried, client-visible failures, and connections
+/// Connections, bytes in and out; for a pool also failures that were retried, client-visible failures, and connections
 /// that reached no backend.
 type HistoryTotals = [u64; 6];
-/// The totals that a listener or a backend has.
+/// The number of totals that a listener or a backend has.
 const OF_ALL: usize = 3;
 
 impl HistoryCount {
@@ -94,7 +94,7 @@ impl HistoryCount {
 struct HistoryCounts {
     /// Open connections of each listener.
     listeners: BTreeMap<Arc<str>, u64>,
-    /// What came by a listener, for each pool that it went to: a pool that is gone takes its counters along.
+    /// Connections by listener and pool: the counters of a removed pool disappear with it.
     ways: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
     pools: BTreeMap<Arc<str>, HistoryCount>,
     backends: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
@@ -135,18 +135,18 @@ impl HistoryCounts {
     }
 }
 
-/// The last values of one thing, the oldest first; `None`: it was not there.
+/// The last values of a listener, a pool or a backend, the oldest first; `None`: it did not exist.
 #[derive(Clone, Debug, Default)]
 struct Values(VecDeque<Option<HistoryCount>>);
 
 impl Values {
-    fn is_there(&self) -> bool {
+    fn has_values(&self) -> bool {
         self.0.iter().any(Option::is_some)
     }
 }
 
 #[derive(Debug)]
-struct HistoryBook {
+struct HistoryStore {
     /// When the last value was added.
     end: SystemTime,
     /// How many values each track has.
@@ -158,7 +158,7 @@ struct HistoryBook {
     json: Option<Bytes>,
 }
 
-impl Default for HistoryBook {
+impl Default for HistoryStore {
     fn default() -> Self {
         Self {
             end: SystemTime::UNIX_EPOCH,
@@ -172,7 +172,7 @@ impl Default for HistoryBook {
     }
 }
 
-/// What a counter has grown by.
+/// The growth of a counter.
 fn growth(now: u64, before: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
@@ -191,12 +191,12 @@ fn grown<K: Ord>(
     HistoryCount { active: now.active, totals }
 }
 
-impl HistoryBook {
+impl HistoryStore {
     /// Adds the values of the last `steps` seconds.
     fn add(&mut self, now: &HistoryCounts, steps: usize) {
         let steps = steps.clamp(1, KEPT);
         let first = self.length == 0;
-        // What was counted before the first look does not belong to this second.
+        // The counts before the first reading do not belong to this second.
         let before = if first { now.clone() } else { std::mem::take(&mut self.last) };
         let mut listeners: BTreeMap<Arc<str>, HistoryCount> = now
             .listeners
@@ -216,9 +216,9 @@ impl HistoryBook {
             now.backends.keys().map(|key| (key.clone(), grown(&now.backends, &before.backends, key)));
         let length = self.length;
         self.length = (length + steps).min(KEPT);
-        note(&mut self.listeners, &listeners, length, steps);
-        note(&mut self.pools, &pools.collect(), length, steps);
-        note(&mut self.backends, &backends.collect(), length, steps);
+        append(&mut self.listeners, &listeners, length, steps);
+        append(&mut self.pools, &pools.collect(), length, steps);
+        append(&mut self.backends, &backends.collect(), length, steps);
         self.last = now.clone();
         self.end = SystemTime::now();
         self.json = None;
@@ -244,15 +244,15 @@ impl HistoryBook {
 
     fn json(&mut self) -> Bytes {
         if self.json.is_none() {
-            // Nothing of this fails to be put into JSON.
+            // Serializing these types cannot fail.
             self.json = Some(serde_json::to_vec(&self.reply()).unwrap_or_default().into());
         }
         self.json.clone().unwrap_or_default()
     }
 }
 
-/// Adds the values of so many seconds to each track.
-fn note<K: Ord + Clone>(
+/// Adds the values of `steps` seconds to each track.
+fn append<K: Ord + Clone>(
     tracks: &mut BTreeMap<K, Values>,
     grown: &BTreeMap<K, HistoryCount>,
     length: usize,
@@ -272,18 +272,18 @@ fn note<K: Ord + Clone>(
             track.0.push_back(values.map(|count| share(count, step, steps)));
         }
     }
-    let crowded = tracks.len() > NAMES;
-    tracks.retain(|key, track| grown.contains_key(key) || !crowded && track.is_there());
+    let too_many = tracks.len() > NAMES;
+    tracks.retain(|key, track| grown.contains_key(key) || !too_many && track.has_values());
 }
 
-/// One second's part of what was counted in several.
+/// One second's share of the growth in several seconds.
 fn share(count: &HistoryCount, step: usize, steps: usize) -> HistoryCount {
     let (step, steps) = (step as u64, steps as u64);
     let part = |total: u64| total / steps + u64::from(step < total % steps);
     HistoryCount { active: count.active, totals: count.totals.map(part) }
 }
 
-/// One value of each second, written without a copy.
+/// One value of each second, serialized without a copy.
 struct Column<'t> {
     values: &'t VecDeque<Option<HistoryCount>>,
     of: fn(&HistoryCount) -> u64,

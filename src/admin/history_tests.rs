@@ -23,18 +23,18 @@ fn counts(listeners: &[(&str, u64)], backends: &[(&str, HistoryCount)]) -> Histo
     counts
 }
 
-fn written(book: &mut HistoryBook) -> Value {
-    serde_json::from_slice(&book.json()).unwrap()
+fn written(store: &mut HistoryStore) -> Value {
+    serde_json::from_slice(&store.json()).unwrap()
 }
 
 #[test]
-fn each_second_has_what_was_counted_in_it() {
-    let mut book = HistoryBook::default();
-    // What was counted before the first look belongs to no second.
-    book.add(&counts(&[("web", 2)], &[("a", count(2, 70))]), 1);
-    book.add(&counts(&[("web", 1)], &[("a", count(1, 73))]), 1);
-    book.add(&counts(&[("web", 0)], &[("a", count(0, 73)), ("b", count(0, 2))]), 1);
-    let json = written(&mut book);
+fn each_second_has_its_growth() {
+    let mut store = HistoryStore::default();
+    // The counts before the first reading belong to no second.
+    store.add(&counts(&[("web", 2)], &[("a", count(2, 70))]), 1);
+    store.add(&counts(&[("web", 1)], &[("a", count(1, 73))]), 1);
+    store.add(&counts(&[("web", 0)], &[("a", count(0, 73)), ("b", count(0, 2))]), 1);
+    let json = written(&mut store);
     assert_eq!(json["step_seconds"], 1);
     assert_eq!(json["listeners"]["web"]["active"], json!([2, 1, 0]));
     assert_eq!(json["listeners"]["web"]["connections"], json!([0, 3, 2]));
@@ -46,40 +46,40 @@ fn each_second_has_what_was_counted_in_it() {
 }
 
 #[test]
-fn a_backend_that_leaves_and_comes_back_begins_anew() {
-    let mut book = HistoryBook::default();
+fn a_backend_that_comes_back_starts_at_zero() {
+    let mut store = HistoryStore::default();
     for one in [Some(50), Some(52), None, Some(1), Some(0), Some(4)] {
         let backends: Vec<_> = one.map(|n| ("a", count(0, n))).into_iter().collect();
-        book.add(&counts(&[("web", 0)], &backends), 1);
+        store.add(&counts(&[("web", 0)], &backends), 1);
     }
-    let json = written(&mut book);
+    let json = written(&mut store);
     assert_eq!(json["backends"]["p"]["a"]["connections"], json!([0, 2, null, 1, 0, 4]));
 }
 
 #[test]
-fn only_so_many_seconds_are_kept_and_who_was_not_there_in_them_is_forgotten() {
-    let mut book = HistoryBook::default();
-    book.add(&counts(&[("web", 0), ("old", 0)], &[("a", count(0, 1))]), 1);
+fn old_seconds_and_names_without_values_are_removed() {
+    let mut store = HistoryStore::default();
+    store.add(&counts(&[("web", 0), ("old", 0)], &[("a", count(0, 1))]), 1);
     for n in 0..KEPT as u64 {
-        assert!(written(&mut book)["listeners"].get("old").is_some(), "{n}");
-        book.add(&counts(&[("web", 0)], &[]), 1);
+        assert!(written(&mut store)["listeners"].get("old").is_some(), "{n}");
+        store.add(&counts(&[("web", 0)], &[]), 1);
     }
-    let json = written(&mut book);
+    let json = written(&mut store);
     assert_eq!(json["listeners"]["web"]["active"].as_array().unwrap().len(), KEPT);
     assert!(json["listeners"].get("old").is_none() && json["backends"]["p"].get("a").is_none());
 }
 
 #[test]
 fn however_many_names_come_and_go_memory_is_bounded() {
-    let mut book = HistoryBook::default();
+    let mut store = HistoryStore::default();
     let names: Vec<_> = (0..NAMES).map(|n| format!("container-{n}")).collect();
     for half in names.chunks(NAMES / 2) {
         let backends: Vec<_> = half.iter().map(|name| (name.as_str(), count(0, 1))).collect();
-        book.add(&counts(&[("web", 0)], &backends), 1);
+        store.add(&counts(&[("web", 0)], &backends), 1);
     }
-    assert_eq!(book.backends.len(), NAMES);
-    book.add(&counts(&[("web", 0)], &[("one more", count(0, 1))]), 1);
-    assert_eq!(book.backends.len(), 1, "those who are not there make room");
+    assert_eq!(store.backends.len(), NAMES);
+    store.add(&counts(&[("web", 0)], &[("one more", count(0, 1))]), 1);
+    assert_eq!(store.backends.len(), 1, "absent backends make room");
 }
 
 proptest! {
@@ -87,7 +87,7 @@ proptest! {
     fn nothing_is_lost_or_negative_and_all_are_equally_long(
         steps in prop::collection::vec((prop::collection::vec(prop::option::of(0u64..9), 3), 1usize..5), 1..40),
     ) {
-        let mut book = HistoryBook::default();
+        let mut store = HistoryStore::default();
         let names = ["a", "b", "c"];
         let mut totals = [0u64; 3];
         let mut expected = [0u64; 3];
@@ -105,10 +105,10 @@ proptest! {
                 }
                 there[n] = grown.is_some();
             }
-            book.add(&counts(&[("web", 0)], &backends), *seconds);
+            store.add(&counts(&[("web", 0)], &backends), *seconds);
         }
         let length = steps.iter().map(|(_, seconds)| seconds).sum::<usize>().min(KEPT);
-        let json = written(&mut book);
+        let json = written(&mut store);
         prop_assert_eq!(json["listeners"]["web"]["active"].as_array().unwrap().len(), length);
         for (name, expected) in names.into_iter().zip(expected) {
             let Some(track) = json["backends"]["p"].get(name) else { continue };

@@ -1,4 +1,4 @@
-//! What a request calls this server (RFC 9110, 7.2).
+//! The check of a request's Host header (RFC 9110, 7.2).
 //!
 //! With DNS rebinding, a page of another site points its own name to this server, so that the browser lets the page
 //! read the answers. Such a name has a dot. So a request may use a name with a dot only if it is below `localhost` or
@@ -15,10 +15,11 @@ use axum::response::Response;
 use super::access::Peer;
 use super::{ApiError, App};
 
-/// What may be asked by any name: it tells nothing but that the process lives, and health checks have odd names for it.
+/// The paths that may be requested with any Host header: they show only liveness and readiness, and the Host headers of
+/// health checks vary.
 pub(super) const FOR_ALL: [&str; 2] = ["/heartbeat", "/ready"];
 
-/// Answers what calls the server as it is called, or what has the token, which no page of another site has.
+/// Handles requests with an accepted Host header, or with the token, which no page of another site has.
 pub(super) async fn known(State(app): State<App>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     if FOR_ALL.contains(&path) {
@@ -27,10 +28,10 @@ pub(super) async fn known(State(app): State<App>, request: Request, next: Next) 
     let peer = request.extensions().get::<Peer>().copied();
     let over_loopback = peer.is_some_and(|peer| matches!(peer, Peer::Tcp(_)) && peer.is_local());
     let names = app.access.hosts();
-    let Some(stranger) = stranger(request.headers(), &names, over_loopback) else {
+    let Some(foreign) = foreign_host(request.headers(), &names, over_loopback) else {
         return next.run(request).await;
     };
-    let message = format!("this server is not {stranger:?}");
+    let message = format!("this server is not {foreign:?}");
     let path = path.to_owned();
     if let Some(peer) = peer
         && app.access.has_token(peer, request.headers()).await
@@ -45,20 +46,21 @@ pub(super) async fn known(State(app): State<App>, request: Request, next: Next) 
     ApiError::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", message, hint).at(&path)
 }
 
-/// What the server is called, if it is neither an address nor one of its names. Without a Host header (HTTP/1.0), or with an empty
-/// one, it is not called anything: no browser does that.
-fn stranger(headers: &HeaderMap, names: &[String], over_loopback: bool) -> Option<String> {
+/// The Host header, if it is neither an address nor an accepted name. A missing (HTTP/1.0) or empty one is accepted, as
+/// browsers always send one.
+fn foreign_host(headers: &HeaderMap, names: &[String], over_loopback: bool) -> Option<String> {
     let hosts = headers.get_all(header::HOST).iter();
     hosts.map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned()).find(|host| {
         let named = |name: &String| name.eq_ignore_ascii_case(without_dot(bare(host)));
-        let known = no_name(host) || names.iter().any(named) || !over_loopback && has_no_dot(host);
+        let known =
+            is_address_or_localhost(host) || names.iter().any(named) || !over_loopback && has_no_dot(host);
         !host.is_empty() && !known
     })
 }
 
 /// Whether a Host header has an address, `localhost` or a name below that, with or without a port. No DNS
 /// server can point those names elsewhere (RFC 6761, 6.3).
-pub(super) fn no_name(host: &str) -> bool {
+pub(super) fn is_address_or_localhost(host: &str) -> bool {
     let bare = bare(host);
     let ip = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(bare);
     let last = without_dot(bare).rsplit('.').next().unwrap_or_default();
@@ -80,7 +82,7 @@ fn bare(host: &str) -> &str {
     }
 }
 
-/// A name without the dot that says that it is a whole one.
+/// A name without the trailing dot of a fully qualified name.
 fn without_dot(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
@@ -92,12 +94,12 @@ mod tests {
     #[test]
     fn a_request_under_a_foreign_name_is_refused() {
         let names = ["lb.example.com".to_owned()];
-        let strange = |hosts: &[&str]| {
+        let is_foreign = |hosts: &[&str]| {
             let mut headers = HeaderMap::new();
             for host in hosts {
                 headers.append(header::HOST, host.parse().unwrap());
             }
-            [true, false].map(|over_loopback| stranger(&headers, &names, over_loopback).is_some())
+            [true, false].map(|over_loopback| foreign_host(&headers, &names, over_loopback).is_some())
         };
         for host in [
             "127.0.0.1:9900",
@@ -113,10 +115,10 @@ mod tests {
             "localhost:",
             "",
         ] {
-            assert_eq!(strange(&[host]), [false, false], "{host}");
+            assert_eq!(is_foreign(&[host]), [false, false], "{host}");
         }
         for host in ["pointsman", "pointsman:9900", "my_service", "web-1.:80", "evil-localhost"] {
-            assert_eq!(strange(&[host]), [true, false], "{host}");
+            assert_eq!(is_foreign(&[host]), [true, false], "{host}");
         }
         for host in [
             "evil.example",
@@ -130,9 +132,9 @@ mod tests {
             ":",
             ".",
         ] {
-            assert_eq!(strange(&[host]), [true, true], "{host}");
+            assert_eq!(is_foreign(&[host]), [true, true], "{host}");
         }
-        assert_eq!(strange(&[]), [false, false]);
-        assert_eq!(strange(&["127.0.0.1", "evil.example"]), [true, true]);
+        assert_eq!(is_foreign(&[]), [false, false]);
+        assert_eq!(is_foreign(&["127.0.0.1", "evil.example"]), [true, true]);
     }
 }

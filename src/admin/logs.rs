@@ -15,23 +15,23 @@ use tokio_util::sync::CancellationToken;
 
 use super::access::Peer;
 use super::events::{Stop, in_json};
-use super::request::Asked;
+use super::request::QueryParams;
 use super::sse::{self, ALIVE, BATCH, Source};
 use super::{ApiError, App};
 use crate::api::Skipped;
 use crate::telemetry::log;
 use crate::telemetry::tail::{Lines, Tail};
 
-/// From one reading to the next, so that lines gather.
+/// The delay before new lines are read, so that several are sent together.
 const GATHER: Duration = Duration::from_millis(50);
-/// Lines before those that follow, if it is not said how many.
+/// The default number of last lines.
 const LINES: usize = 100;
 
 /// What is wanted.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct LogsQuery {
     /// The number of last lines, of those that are kept (256 KiB); absent with Last-Event-ID: those after that line.
     #[cfg_attr(test, schemars(with = "usize", extend("default" = 100)))]
     lines: Option<usize>,
@@ -46,11 +46,11 @@ pub(super) async fn logs(
     Extension(Stop(stop)): Extension<Stop>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
-    Asked(wanted): Asked<Wanted>,
+    QueryParams(wanted): QueryParams<LogsQuery>,
 ) -> Result<Response, ApiError> {
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
-    let place = app.streams.of(peer.map(|Extension(peer)| peer)).place()?;
-    Ok(sse::answer(Log::new(log::tail(), &wanted, seen, stop, place)))
+    let permit = app.streams.of(peer.map(|Extension(peer)| peer)).permit()?;
+    Ok(sse::answer(Log::new(log::tail(), &wanted, seen, stop, permit)))
 }
 
 /// The lines for one reader.
@@ -61,17 +61,17 @@ struct Log {
     /// The last line to send.
     until: Option<u64>,
     stop: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Log {
     /// The lines to send after number `seen`, or all lines if `seen` is absent.
     fn new(
         tail: &'static Tail,
-        wanted: &Wanted,
+        wanted: &LogsQuery,
         seen: Option<u64>,
         stop: CancellationToken,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> Self {
         let latest = tail.latest();
         let read = match (seen, wanted.lines) {
@@ -85,7 +85,7 @@ impl Log {
             }
             (_, lines) => tail.before_last(lines.unwrap_or(LINES)),
         };
-        Self { tail, read, until: (!wanted.follow).then_some(latest), stop, _place: place }
+        Self { tail, read, until: (!wanted.follow).then_some(latest), stop, _permit: permit }
     }
 
     /// The next lines, if there are any.

@@ -11,7 +11,7 @@ use super::ApiError;
 use super::framing::{Framing, Framings};
 use super::request::bad_request;
 
-/// Hands on well-formed requests. A request without a length is the last one of its connection.
+/// Passes on well-formed requests and refuses all others. A request without a length is the last one of its connection.
 pub(super) async fn well_formed(
     Extension(framings): Extension<Framings>,
     mut request: Request,

@@ -1,9 +1,10 @@
-//! The admin server: what an operator sees.
+//! The admin server: the HTTP API, the metrics and the dashboard.
 
 pub(crate) mod access;
 mod admission;
 mod backends;
 mod checks;
+mod connection_slots;
 mod connections;
 pub(crate) mod control;
 mod dashboard;
@@ -17,27 +18,27 @@ pub(crate) mod metrics;
 #[cfg(test)]
 mod openapi;
 mod origin;
-mod patience;
 mod pending;
-mod places;
 mod pools;
 mod process;
 mod replicas;
 mod request;
+mod routes;
 pub(crate) mod server;
 mod shadow;
+mod socket_diag;
 mod sse;
 pub(crate) mod status;
 mod story;
 mod token;
 mod why;
+mod write_timeout;
 
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
 use axum::{Json, Router, middleware};
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
@@ -52,12 +53,9 @@ use pending::Pending;
 use replicas::ReplicaError;
 use sse::Streams;
 
-use crate::api::{ErrorDetail, ErrorReply, path};
+use crate::api::{ErrorDetail, ErrorReply};
 
-/// The description of the API (OpenAPI 3.1), which `openapi` makes from the handlers.
-const OPENAPI: &str = include_str!("openapi.json");
-
-/// No request of this API is longer.
+/// The longest body of a request, in bytes.
 const LONGEST_BODY: usize = 64 * 1024;
 
 #[derive(Clone)]
@@ -73,15 +71,15 @@ struct App {
     access: Access,
     control: Control,
     history: History,
-    /// Writes the history while the server runs.
-    _historian: Arc<AbortOnDropHandle<()>>,
+    /// The task that records the history, aborted with the server.
+    _history_task: Arc<AbortOnDropHandle<()>>,
 }
 
-/// The paths of the admin server: they show `overview`, pass orders for the process to `control`, and allow changes by
-/// `access`. Needs a tokio runtime, which writes the history.
+/// The router of the admin server. It shows `overview`, passes orders for the process to `control`, and allows changes
+/// by `access`. The caller runs in a tokio runtime, as a task records the history.
 pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> Router {
     let history = History::default();
-    let historian = tokio::spawn(history.clone().keep(Arc::clone(overview)));
+    let history_task = tokio::spawn(history.clone().keep(Arc::clone(overview)));
     let app = App {
         overview: Arc::clone(overview),
         metrics: Arc::new(Metrics::new(Arc::clone(overview))),
@@ -92,10 +90,9 @@ pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Acces
         access: access.clone(),
         control: control.clone(),
         history,
-        _historian: Arc::new(AbortOnDropHandle::new(historian)),
+        _history_task: Arc::new(AbortOnDropHandle::new(history_task)),
     };
-    routes()
-        .router
+    routes::routes()
         .merge(dashboard::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -104,60 +101,6 @@ pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Acces
         .layer(middleware::from_fn_with_state(app.pending.clone(), pending::count))
         .layer(middleware::map_response(not_stored))
         .with_state(app)
-}
-
-/// All paths except those of the page. `openapi.json` describes each of them.
-fn routes() -> Routes {
-    Routes::default()
-        .route("/heartbeat", get(process::heartbeat))
-        .route("/ready", get(process::ready))
-        .route("/metrics", get(process::metrics))
-        .route("/api/v1/openapi.json", get(openapi_json))
-        .route(path::STATUS, get(process::status))
-        .route("/api/v1/pools", get(pools::all))
-        .route("/api/v1/pools/{pool}", get(pools::one))
-        .route("/api/v1/pools/{pool}/backends", get(backends::all).post(backends::add))
-        .route(
-            "/api/v1/pools/{pool}/backends/{backend}",
-            get(backends::one).patch(backends::change).delete(backends::remove),
-        )
-        .route(path::CONNECTIONS, get(connections::all))
-        .route("/api/v1/connections/{id}", delete(connections::end))
-        .route(path::DECISIONS, get(connections::decisions))
-        .route(path::JOURNAL, get(process::journal))
-        .route(path::HISTORY, get(process::history))
-        .route("/api/v1/config", get(process::config))
-        .route(path::EVENTS, get(events::events))
-        .route(path::CHECK, post(checks::check))
-        .route(path::RELOAD, post(process::reload))
-        .route(path::DRAIN, post(process::drain))
-        .route(path::LOGS, get(logs::logs))
-        .route("/api/v1/replicas", get(replicas::overview))
-        .route("/rep", get(replicas::list))
-        .route("/add", post(replicas::add))
-        .route("/rm", delete(replicas::remove))
-        .route(path::WHY, get(why::why))
-        .route(path::STORY, get(story::story))
-        .route("/api/v1/pools/{pool}/shadow", get(shadow::shadow))
-}
-
-/// A router that knows its paths.
-#[derive(Default)]
-struct Routes {
-    router: Router<App>,
-    paths: Vec<&'static str>,
-}
-
-impl Routes {
-    fn route(mut self, path: &'static str, methods: MethodRouter<App>) -> Self {
-        self.paths.push(path);
-        Self { router: self.router.route(path, methods), paths: self.paths }
-    }
-}
-
-/// `GET /api/v1/openapi.json`.
-async fn openapi_json() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
 }
 
 async fn not_found(uri: Uri) -> ApiError {
@@ -189,7 +132,7 @@ impl ApiError {
         Self { status, error }
     }
 
-    /// The answer to a request for that path: a few have a shape of their own.
+    /// The response to a request for that path: `/rep`, `/add` and `/rm` have another format.
     fn at(self, path: &str) -> Response {
         if replicas::has_own_shape(path) {
             ReplicaError::from(self).into_response()
@@ -205,26 +148,11 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Names the authentication scheme in a reply that asks for one (RFC 9110, 11.6.1).
+/// Names the authentication scheme in a reply that requires it (RFC 9110, 11.6.1).
 fn with_scheme(mut response: Response) -> Response {
     if response.status() == StatusCode::UNAUTHORIZED {
         let scheme = header::HeaderValue::from_static("Bearer");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn every_path_is_described_and_there_are_no_others() {
-        let document: serde_json::Value = serde_json::from_str(super::OPENAPI).unwrap();
-        let described: BTreeSet<_> =
-            document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-        let paths = super::routes().paths;
-        assert_eq!(paths.iter().copied().collect::<BTreeSet<_>>(), described);
-        assert_eq!(paths.len(), described.len());
-    }
 }

@@ -3,42 +3,54 @@
 //! A loopback address does not prove that a peer is an operator: the connection may be Pointsman's own connection to a
 //! backend, which carries a listener's client. A backend at the admin server's address is refused ([`crate::own`]), but
 //! the kernel may also redirect a connection to a backend to the admin server (REDIRECT and DNAT in
-//! iptables-extensions(8)). So before a change Pointsman asks the kernel which process holds the other end. Connections
-//! to backends pay nothing for that.
+//! iptables-extensions(8)). So before a change Pointsman queries the kernel for the process that holds the other end.
+//! This costs the connections to backends nothing.
 
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::socket_diag;
+
 /// The two ends of a connection to the admin server over TCP.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends {
-    /// The client's.
+    /// The client's address.
     pub(super) peer: SocketAddr,
-    /// Ours.
+    /// The server's address.
     pub(super) local: SocketAddr,
 }
 
 impl Ends {
     /// Whether the other end is a socket of another process in this network namespace; false if that cannot be
-    /// determined. Takes some milliseconds with thousands of open sockets.
+    /// determined.
     pub(super) async fn are_of_another_process(self) -> bool {
         tokio::task::spawn_blocking(move || self.held_elsewhere().unwrap_or(false)).await.unwrap_or(false)
     }
 
     fn held_elsewhere(self) -> io::Result<bool> {
-        let mut sockets = Vec::new();
-        for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-            match fs::read_to_string(table) {
-                Ok(text) => sockets.extend(text.lines().filter_map(Socket::parse)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {} // a kernel without IPv6
-                Err(error) => return Err(error),
-            }
-        }
-        let held = opened_by_peer(&sockets, self);
+        let (peer, local) = (canonical(self.peer), canonical(self.local));
+        let held = match socket_diag::inode(peer, local) {
+            Ok(Some(inode)) => HashSet::from([inode]),
+            // A redirected connection has another destination, and a kernel may lack this interface.
+            Ok(None) | Err(_) => opened_by_peer(&sockets()?, self),
+        };
         Ok(!held.is_empty() && held.is_disjoint(&own_sockets()?))
     }
+}
+
+/// All TCP sockets of this network namespace. With many thousands this takes a tenth of a second of kernel time.
+fn sockets() -> io::Result<Vec<Socket>> {
+    let mut sockets = Vec::new();
+    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
+        match fs::read_to_string(table) {
+            Ok(text) => sockets.extend(text.lines().filter_map(Socket::parse)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {} // a kernel without IPv6
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
 }
 
 /// The inodes of the sockets that may have opened the connection: the socket with exactly its two ends or, if it was
@@ -133,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exact_connection_decides_and_a_redirected_one_is_looked_for_by_its_peer() {
+    fn a_connection_is_found_by_both_addresses_and_a_redirected_one_by_its_peer() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
         let socket = |local, remote, inode| Socket { local: at(local), remote: at(remote), inode };
         let sockets = [

@@ -1,7 +1,7 @@
-//! How many bytes of answers may wait for clients that are slow to take them.
+//! The limit of bytes in answers that wait for slow clients.
 //!
-//! An answer stays in memory until its client has read it. All unread answers share a limit in bytes, one for this
-//! machine and one for all others. An answer above the limit is refused.
+//! An answer stays in memory until its client has read it. All unread answers share a limit in bytes, one for clients
+//! on this machine and one for remote clients. An answer that would exceed the limit is replaced by 503.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl AsRef<[u8]> for Counted {
 }
 
 impl Pending {
-    /// The same bytes, counted while they exist. `None`: too many other bytes wait. A body larger than the limit counts
+    /// The same bytes, counted while they exist. `None`: too many bytes wait. A body larger than the limit counts
     /// as the limit: it is allowed alone.
     pub(super) fn count(&self, bytes: Bytes) -> Option<Bytes> {
         if bytes.len() <= SMALL {
@@ -75,8 +75,8 @@ pub(super) async fn count(
         Some(bytes) => Response::from_parts(head, Body::from(bytes)),
         None => {
             let limit = LIMIT >> 20;
-            let message = format!("{limit} MiB of answers wait for clients that are slow to take them");
-            let hint = "ask again in a second, or find out which clients do not read their answers";
+            let message = format!("{limit} MiB of answers wait for clients that are slow to read them");
+            let hint = "retry in a second, or find out which clients do not read their answers";
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, hint).at(&path)
         }
     }

@@ -1,4 +1,4 @@
-//! The process as a whole: whether it lives and is ready, what it has been doing, its configuration, its end.
+//! The process as a whole: liveness, readiness, metrics, events, configuration, reload and drain.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,17 +9,20 @@ use serde::Deserialize;
 use super::access::Operator;
 use super::control::{Order, Refusal};
 use super::metrics;
-use super::request::{Asked, bad_request};
+use super::request::{QueryParams, bad_request};
 use super::{ApiError, App};
 use crate::api::{Acknowledgement, DrainReply, JournalEntry, JournalReply, ReloadReply, StatusReply};
 use crate::config;
 use crate::overview::Phase;
 
-/// Events in a reply unless the request says otherwise, and at most.
+/// The description of the API (OpenAPI 3.1), which `openapi` generates from the handlers.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
+/// The number of events in a reply by default, and at most.
 const SOME: usize = 100;
 const MOST: usize = 10_000;
 
-/// `GET /heartbeat`: alive, whatever the backends do.
+/// `GET /heartbeat`: 200 while the process runs, whatever the states of the backends.
 pub(super) async fn heartbeat() -> Json<Acknowledgement> {
     Json(Acknowledgement { status: "alive".into() })
 }
@@ -30,10 +33,10 @@ pub(super) async fn ready(State(app): State<App>) -> Response {
         return Json(Acknowledgement { status: "ready".into() }).into_response();
     }
     let (code, message) = match app.overview.phase() {
-        Phase::Draining => ("draining", "the process was told to stop and finishes its connections"),
+        Phase::Draining => ("draining", "the process is draining"),
         Phase::Starting | Phase::Serving => ("starting", "the pools are still looking for their backends"),
     };
-    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message, "ask again in a second").into_response()
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, message, "retry in a second").into_response()
 }
 
 /// `GET /metrics`.
@@ -50,12 +53,17 @@ pub(super) async fn metrics(State(app): State<App>, headers: HeaderMap) -> Respo
     }
 }
 
+/// `GET /api/v1/openapi.json`.
+pub(super) async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI).into_response()
+}
+
 /// `GET /api/v1/status`.
 pub(super) async fn status(State(app): State<App>) -> Json<StatusReply> {
     Json(StatusReply::of(&app.overview))
 }
 
-/// `GET /api/v1/config`: the configuration at work, in the shape of the file.
+/// `GET /api/v1/config`: the configuration in effect, in the format of the file.
 pub(super) async fn config(State(app): State<App>) -> Response {
     Json(config::to_json_without_secrets(&app.overview.config.load())).into_response()
 }
@@ -75,17 +83,17 @@ pub(super) struct JournalQuery {
 }
 
 /// `GET /api/v1/journal`: the events after that number, oldest first, so that a client that passes the last number
-/// it has misses none.
+/// that it has received misses none.
 pub(super) async fn journal(
     State(app): State<App>,
-    Asked(JournalQuery { after, limit }): Asked<JournalQuery>,
+    QueryParams(JournalQuery { after, limit }): QueryParams<JournalQuery>,
 ) -> Result<Json<JournalReply>, ApiError> {
     let limit = limit.unwrap_or(SOME);
     if limit > MOST {
         return Err(bad_request(format!("limit is a whole number from 0 to {MOST}")));
     }
     let latest = *app.overview.journal.latest().borrow();
-    let (events, dropped) = app.overview.journal.some_after(after, limit);
+    let (events, dropped) = app.overview.journal.after_limited(after, limit);
     let events = events.into_iter().map(JournalEntry::from).collect();
     Ok(Json(JournalReply { events, dropped, latest }))
 }
@@ -126,11 +134,11 @@ fn refused(refusal: &Refusal) -> ApiError {
             StatusCode::UNPROCESSABLE_ENTITY,
             "invalid_configuration",
             &**problems,
-            "nothing has changed; `pointsman check` tells the same",
+            "nothing has changed; `pointsman check` reports the same problems",
         ),
         Refusal::NotPossible(why) => conflict("not_possible", why, "nothing has changed"),
         Refusal::Ending => conflict("draining", "the process is ending", "SIGTERM ends it at once"),
-        Refusal::Busy => conflict("busy", "too many orders wait already", "ask again in a second"),
+        Refusal::Busy => conflict("busy", "too many orders wait already", "retry in a second"),
         Refusal::Demo => conflict("demo", "a demo cannot be reloaded or drained", "end it with q or Ctrl-C"),
     }
 }

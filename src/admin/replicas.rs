@@ -1,4 +1,4 @@
-//! Replicas over HTTP: `GET /rep`, `POST /add`, `DELETE /rm`, in a shape that others have given to them, errors
+//! Replicas over HTTP: `GET /rep`, `POST /add`, `DELETE /rm`, in a format that existing clients require, errors
 //! included: `{"message": …, "status": "successful"}` or `"failure"`.
 
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::replicas::{Refusal, Replicas};
 /// Time for a request's body to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
-/// Whether errors, too, have the shape of the other answers there.
+/// Whether the errors of a path have the format of its other replies.
 pub(super) fn has_own_shape(path: &str) -> bool {
     matches!(path, "/rep" | "/add" | "/rm")
 }
 
-/// Whether a path starts containers, which takes longer than answers commonly may.
+/// Whether a path starts or stops containers, which may take longer than other requests.
 pub(super) fn is_slow(path: &str) -> bool {
     matches!(path, "/add" | "/rm")
 }
@@ -50,13 +50,13 @@ pub(super) struct ReplicaOrder {
     names: Vec<String>,
 }
 
-/// `GET /rep`: how many replicas there are to be, and their names.
+/// `GET /rep`: the number of replicas to run, and their names.
 pub(super) async fn list(State(app): State<App>, which: Named) -> Result<Json<ReplicaList>, ReplicaError> {
     let replicas = find(&app, which)?;
     Ok(listed(replicas.names().await?))
 }
 
-/// `POST /add`: answers when the containers were started, or, if one could not be, when those that were are removed.
+/// `POST /add`: replies when all containers have started or, if one fails to, when the others are removed again.
 pub(super) async fn add(
     State(app): State<App>,
     which: Named,
@@ -66,7 +66,7 @@ pub(super) async fn add(
     Ok(listed(replicas.add(change.n, change.names, change.who).await?))
 }
 
-/// `DELETE /rm`: answers when they get nothing new any longer; they finish and end after that.
+/// `DELETE /rm`: replies when they get no new connections. After that they drain and are removed.
 pub(super) async fn remove(
     State(app): State<App>,
     which: Named,
@@ -92,10 +92,10 @@ fn listed(names: Vec<Arc<str>>) -> Json<ReplicaList> {
     Json(ReplicaList { message, status: "successful".into() })
 }
 
-/// ReplicaQuery pool is named, if one is.
+/// The query, or why it is malformed.
 type Named = Result<Query<ReplicaQuery>, QueryRejection>;
 
-/// The replicas that are meant: those of the pool that is named, or of the only one that has any.
+/// The replicas of the pool in the query or, without one, of the only pool that has any.
 fn find(app: &App, which: Named) -> Result<Replicas, ReplicaError> {
     let Query(which) =
         which.map_err(|error| ReplicaError { status: error.status(), message: error.body_text() })?;
@@ -136,24 +136,24 @@ impl FromRequest<App> for ReplicaOrder {
         let read = Json::<Object<ReplicaChange>>::from_request(Request::from_parts(head, body), app);
         let example = r#"send a body such as {"n": 2, "hostnames": ["Server 4"]} as application/json"#;
         let refuse = |status, why: &str| Err(ReplicaError { status, message: format!("{why}; {example}") });
-        let wanted = match tokio::time::timeout(BODY_TIME, read).await {
-            Ok(Ok(Json(Object(wanted)))) => wanted,
-            // What is no sensible request is a bad one, however well-formed.
+        let change = match tokio::time::timeout(BODY_TIME, read).await {
+            Ok(Ok(Json(Object(change)))) => change,
+            // The API of these paths has no 422: a body with the wrong content is a bad request, too.
             Ok(Err(error @ (JsonRejection::JsonDataError(_) | JsonRejection::JsonSyntaxError(_)))) => {
                 return refuse(StatusCode::BAD_REQUEST, &error.body_text());
             }
             Ok(Err(error)) => return refuse(error.status(), &error.body_text()),
-            Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the request was not there whole in time"),
+            Err(_) => return refuse(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time"),
         };
-        let n = whole_number(&wanted.n).and_then(|n| usize::try_from(n).ok());
+        let n = whole_number(&change.n).and_then(|n| usize::try_from(n).ok());
         let Some(n) = n.filter(|n| *n > 0) else {
             return refuse(StatusCode::BAD_REQUEST, "n must be a whole number from 1");
         };
-        Ok(Self { who, n, names: wanted.hostnames })
+        Ok(Self { who, n, names: change.hostnames })
     }
 }
 
-/// Why nothing was done.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) struct ReplicaError {
     status: StatusCode,

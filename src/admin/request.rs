@@ -1,4 +1,4 @@
-//! What a request says, with errors in the shape that all of them have.
+//! Extractors for the parts of a request, with errors in the format of the API.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -21,7 +21,7 @@ pub(super) fn bad_request(message: impl Into<String>) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, DESCRIBED)
 }
 
-/// What is an object in JSON. `serde` would also accept a list of the values in the order of the fields.
+/// A JSON object. `serde` would also accept a list of the values in the order of the fields.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -42,7 +42,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// The names in the path.
+/// The parameters in the path.
 pub(super) struct At<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
@@ -55,14 +55,14 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for At<T> {
 }
 
 /// The query.
-pub(super) struct Asked<T>(pub(super) T);
+pub(super) struct QueryParams<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryParams<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let query = Query::from_request_parts(head, state).await;
-        query.map(|Query(asked)| Self(asked)).map_err(|error: QueryRejection| bad_request(error.body_text()))
+        query.map(|Query(query)| Self(query)).map_err(|error: QueryRejection| bad_request(error.body_text()))
     }
 }
 
@@ -95,7 +95,7 @@ impl<T: DeserializeOwned, S: Send + Sync> OptionalFromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>, ApiError> {
-        // Many clients say that they send JSON also when they send nothing.
+        // Many clients send the content type of JSON even without a body.
         if request.body().is_end_stream() {
             return Ok(None);
         }

@@ -1,6 +1,6 @@
-//! An HTTP server for a [`Router`], with the time limits and caps that keep it from ever becoming a burden: slow
-//! clients, idle ones and many of them cost it a little, and the data plane nothing. Clients on this machine are answered
-//! however many connections remote clients hold, and health checks from anywhere however many connections are idle.
+//! An HTTP server for a [`Router`], with time limits and connection limits: slow, idle or many clients cost it little,
+//! and the data plane nothing. Clients on this machine are answered however many connections remote clients hold, and
+//! health checks from anywhere however many connections are idle.
 
 use std::future::poll_fn;
 use std::io;
@@ -26,17 +26,17 @@ use tracing::{info, warn};
 
 use super::access::{Peer, PerOrigin};
 use super::admission;
+use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::events::Stop;
 use super::framing::{Framings, Watched};
 use super::message;
 use super::origin::Ends;
-use super::patience::Patience;
-use super::places::{Place, Places};
+use super::write_timeout::WriteTimeout;
 use super::{ApiError, replicas};
 use crate::config::{Admin, BindAddress, SocketMode};
 use crate::proxy::unix_socket::UnixSocket;
 
-/// Places reserved for short answers while clients read long ones slowly.
+/// Connection slots reserved for short answers while clients read long ones slowly.
 const RESERVED: usize = 32;
 /// Header lines of a request.
 const HEADERS: usize = 64;
@@ -44,26 +44,26 @@ const HEADERS: usize = 64;
 pub(super) const HEADER: usize = 16 * 1024;
 /// Time for a request's header to arrive; also how long a connection may idle.
 const HEADER_TIME: Duration = Duration::from_secs(10);
-/// Time from a request's header to the beginning of its answer, with the request's body in it. What follows may take
-/// longer: an answer can be a stream of events.
+/// Time from a request's header to the beginning of its answer, including the arrival of its body. The rest of the
+/// answer may take longer: it can be a stream of events.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// The same for what starts containers, which takes as long as their engine does.
+/// The same for requests that start or remove containers, which wait for the container engine.
 const SLOW_TIME: Duration = Duration::from_secs(180);
-/// How long a client may take nothing of an answer that waits for it.
+/// How long a write may wait for a client that does not read its answer.
 const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Unsent bytes per connection that the kernel queues (TCP_NOTSENT_LOWAT). By default it queues megabytes, which are
 /// outdated when a slow client reads them.
 const UNSENT: u32 = 128 * 1024;
 /// Time for running requests to end when the server stops.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// Pause after accepting failed for want of files.
-const BREATHER: Duration = Duration::from_millis(200);
+const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+/// Pause after a failed accept, such as for want of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// A server that has its address and is not serving yet.
+/// A server that is bound to its address but not serving yet.
 #[derive(Debug)]
 pub(crate) struct Bound {
     listener: AdminListener,
-    /// Its address, with the port that the kernel chose if it was left to it.
+    /// Its address; instead of port 0, the port that the kernel chose.
     pub address: BindAddress,
     header_time: Duration,
     request_time: Duration,
@@ -102,12 +102,12 @@ impl Bound {
         })
     }
 
-    /// Serves until `stop` is cancelled, and then lets running requests end.
+    /// Serves until `stop` is cancelled, and then waits up to `SHUTDOWN_TIME` for running requests.
     pub(crate) async fn serve(self, router: Router, stop: CancellationToken) {
         info!(address = %self.address, "admin listening");
         let graceful = GracefulShutdown::new();
-        let places = || Places::new(Admin::CONNECTIONS, RESERVED);
-        let places = PerOrigin { local: places(), remote: places() };
+        let slots = || ConnectionSlots::new(Admin::CONNECTIONS, RESERVED);
+        let slots = PerOrigin { local: slots(), remote: slots() };
         let limits = [self.request_time, self.slow_time];
         let router = router
             .layer(middleware::from_fn(move |request, next| in_time(limits, request, next)))
@@ -120,24 +120,26 @@ impl Bound {
             .header_read_timeout(self.header_time)
             .max_headers(HEADERS)
             .max_buf_size(HEADER);
-        let serve = |stream: Either<TcpStream, UnixStream>, peer: Peer, ends: Option<Ends>, place: Place| {
-            let framings = Framings::default();
-            let stream = Watched::new(stream, framings.clone());
-            let io = TokioIo::new(Patience::new(stream, self.write_time, place.blocked()));
-            let router = router
-                .clone()
-                .layer(Extension(framings))
-                .layer(Extension(place.turns()))
-                .layer(Extension(peer));
-            let router = match ends {
-                Some(ends) => router.layer(Extension(ends)),
-                None => router,
+        let serve =
+            |stream: Either<TcpStream, UnixStream>, peer: Peer, ends: Option<Ends>, slot: ConnectionSlot| {
+                let framings = Framings::default();
+                let stream = Watched::new(stream, framings.clone());
+                let io = TokioIo::new(WriteTimeout::new(stream, self.write_time, slot.blocked()));
+                let router = router
+                    .clone()
+                    .layer(Extension(framings))
+                    .layer(Extension(slot.handle()))
+                    .layer(Extension(peer));
+                let router = match ends {
+                    Some(ends) => router.layer(Extension(ends)),
+                    None => router,
+                };
+                let connection =
+                    graceful.watch(protocol.serve_connection(io, TowerToHyperService::new(router)));
+                tokio::spawn(async move {
+                    run_connection(connection, &slot).await;
+                });
             };
-            let connection = graceful.watch(protocol.serve_connection(io, TowerToHyperService::new(router)));
-            tokio::spawn(async move {
-                live(connection, &place).await;
-            });
-        };
         loop {
             let accepted = tokio::select! {
                 accepted = accept(&self.listener) => accepted,
@@ -145,45 +147,45 @@ impl Bound {
             };
             match accepted {
                 Ok((stream, peer, ends)) => tokio::select! {
-                    place = place(&places, peer) => {
-                        if let Some(place) = place {
-                            serve(stream, peer, ends, place);
+                    slot = acquire_slot(&slots, peer) => {
+                        if let Some(slot) = slot {
+                            serve(stream, peer, ends, slot);
                         }
                     }
                     () = stop.cancelled() => break,
                 },
                 Err(error) => {
                     warn!(address = %self.address, %error, "admin accept failed; trying again");
-                    tokio::time::sleep(BREATHER).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
         if let AdminListener::Unix(_, socket) = &self.listener {
             socket.remove();
         }
-        let _ = tokio::time::timeout(FAREWELL, graceful.shutdown()).await;
+        let _ = tokio::time::timeout(SHUTDOWN_TIME, graceful.shutdown()).await;
     }
 }
 
-/// Serves a connection until it ends, or has to give way.
-async fn live(connection: impl Future, place: &Place) {
+/// Serves a connection until it ends or its slot is given to a new connection.
+async fn run_connection(connection: impl Future, slot: &ConnectionSlot) {
     let mut connection = pin!(connection);
     loop {
         tokio::select! {
             biased;
             _ = &mut connection => return, // a client that disconnects is not a server error
-            () = place.given_away() => {}
+            () = slot.evicted() => {}
         }
         // A request may have arrived but not been read: this lets the runtime poll the connection.
         tokio::task::yield_now().await;
         let ended = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx).is_ready())).await;
-        if ended || place.gives_way() {
+        if ended || slot.is_evicted() {
             return;
         }
     }
 }
 
-/// Answers a request, if that can be begun in time.
+/// Answers a request, with an error if the answer does not begin in time.
 async fn in_time([limit, slow_limit]: [Duration; 2], request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let slow = replicas::is_slow(&path);
@@ -191,12 +193,19 @@ async fn in_time([limit, slow_limit]: [Duration; 2], request: Request, next: Nex
     tokio::time::timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
         let time = humantime::format_duration(limit);
         let failure = if slow {
-            // That the request arrives in time is seen to there.
-            let message = format!("the engine has not done it within {time}, and may still do it");
+            // The handler limits the time for the request's body itself.
+            let message = format!("the container engine did not finish within {time}, and may still do so");
             ApiError::new(StatusCode::GATEWAY_TIMEOUT, "too_slow", message, "see /rep")
         } else {
-            let message = format!("it could not be answered within {time}: the request was not there whole, or what it asks for takes longer");
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "too_slow", message, "send it at once, or look whether it was done")
+            let message = format!(
+                "it could not be answered within {time}: the request was incomplete, or takes longer"
+            );
+            ApiError::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "too_slow",
+                message,
+                "send the whole request at once, or check whether it took effect",
+            )
         };
         failure.at(&path)
     })
@@ -206,7 +215,7 @@ async fn accept(listener: &AdminListener) -> io::Result<(Either<TcpStream, UnixS
     Ok(match listener {
         AdminListener::Tcp(listener) => {
             let (stream, address) = listener.accept().await?;
-            // It only saves memory: on a kernel without this option the server works as well.
+            // Only saves memory: the server works on a kernel without this option, too.
             let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
             let ends = Ends { peer: address, local: stream.local_addr()? };
             (Either::Left(stream), Peer::Tcp(address), Some(ends))
@@ -215,10 +224,11 @@ async fn accept(listener: &AdminListener) -> io::Result<(Either<TcpStream, UnixS
     })
 }
 
-/// A place for a connection of that origin, if there is one.
-async fn place(places: &PerOrigin<Arc<Places>>, peer: Peer) -> Option<Place> {
-    let places = places.of(Some(peer));
-    if peer.is_local() { Some(places.wait().await) } else { places.take() }
+/// A slot for a connection from that peer. A peer on this machine waits for one; a remote peer gets `None` if none is
+/// free.
+async fn acquire_slot(slots: &PerOrigin<Arc<ConnectionSlots>>, peer: Peer) -> Option<ConnectionSlot> {
+    let slots = slots.of(Some(peer));
+    if peer.is_local() { Some(slots.wait().await) } else { slots.take() }
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ async fn rest(client: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn half_a_body_is_not_waited_for_for_ever() {
+async fn an_incomplete_body_times_out() {
     let (mut client, _stop, _server) = started().await;
     client.write_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf").await.unwrap();
     let answer = rest(&mut client).await;
@@ -50,7 +50,7 @@ async fn half_a_body_is_not_waited_for_for_ever() {
 }
 
 #[tokio::test]
-async fn an_engine_is_waited_for_longer_and_not_for_ever() {
+async fn a_request_to_the_engine_times_out_later() {
     let (mut client, _stop, _server) = started().await;
     client.write_all(b"POST /add HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
     let answer = rest(&mut client).await;
@@ -71,25 +71,25 @@ async fn an_answer_that_is_a_stream_may_take_longer() {
 
 /// A route whose answer never ends, and a channel that closes when the answer is dropped.
 fn endless() -> (Router, tokio::sync::mpsc::Receiver<()>) {
-    let (wanted, given_up) = tokio::sync::mpsc::channel(1);
-    let wanted = Arc::new(std::sync::Mutex::new(Some(wanted)));
+    let (guard, dropped) = tokio::sync::mpsc::channel(1);
+    let guard = Arc::new(std::sync::Mutex::new(Some(guard)));
     let endless = move || {
-        let wanted = wanted.lock().unwrap().take();
+        let guard = guard.lock().unwrap().take();
         async move {
             let block = axum::body::Bytes::from(vec![b'x'; 64 * 1024]);
-            let next = move |wanted| {
+            let next = move |guard| {
                 let block = block.clone();
-                async move { Some((Ok::<_, io::Error>(block), wanted)) }
+                async move { Some((Ok::<_, io::Error>(block), guard)) }
             };
-            axum::body::Body::from_stream(futures_util::stream::unfold(wanted, next))
+            axum::body::Body::from_stream(futures_util::stream::unfold(guard, next))
         }
     };
-    (Router::new().route("/endless", axum::routing::get(endless)), given_up)
+    (Router::new().route("/endless", axum::routing::get(endless)), dropped)
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_its_answer_gives_up_its_place() {
-    let (router, mut given_up) = endless();
+async fn the_connection_of_a_client_that_does_not_read_its_answer_is_closed() {
+    let (router, mut dropped) = endless();
     let (mut client, _stop, _server) = serving(router).await;
     client.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     // The client is slow, and is served while it reads anything.
@@ -97,13 +97,13 @@ async fn a_client_that_does_not_read_its_answer_gives_up_its_place() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         client.read_exact(&mut vec![0; 4 << 20]).await.unwrap();
     }
-    assert!(given_up.try_recv().is_err_and(|end| end == tokio::sync::mpsc::error::TryRecvError::Empty));
-    let end = tokio::time::timeout(Duration::from_secs(20), given_up.recv()).await;
+    assert!(dropped.try_recv().is_err_and(|end| end == tokio::sync::mpsc::error::TryRecvError::Empty));
+    let end = tokio::time::timeout(Duration::from_secs(20), dropped.recv()).await;
     assert_eq!(end, Ok(None), "its answer is still kept for it");
 }
 
 /// A server at every address, whose incomplete requests never time out; returns its port.
-async fn patient(router: Router) -> u16 {
+async fn without_time_limits(router: Router) -> u16 {
     let mut bound =
         Bound::bind(&BindAddress::Tcp("0.0.0.0:0".parse().unwrap()), SocketMode::default()).await.unwrap();
     bound.header_time = NEVER;
@@ -128,14 +128,14 @@ async fn hold(count: usize, at: (IpAddr, u16), sent: &str) -> Vec<TcpStream> {
 }
 
 /// The answer to a request, before any time limit of the server expires.
-async fn ask(at: (IpAddr, u16), path: &str) -> String {
-    let asking = async {
+async fn get(at: (IpAddr, u16), path: &str) -> String {
+    let exchange = async {
         let mut stream = TcpStream::connect(at).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         rest(&mut stream).await
     };
-    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("no answer")
+    tokio::time::timeout(Duration::from_secs(20), exchange).await.expect("no answer")
 }
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -143,14 +143,14 @@ const HALF: [&str; 3] =
     ["", "GET / HTTP/1.1\r\nHost:", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"];
 
 #[tokio::test]
-async fn a_connection_in_the_middle_of_a_request_gives_way_to_a_new_one() {
+async fn a_connection_with_an_incomplete_request_is_evicted_for_a_new_one() {
     for half in HALF {
-        let at = (LOCAL, patient(router()).await);
+        let at = (LOCAL, without_time_limits(router()).await);
         let mut held = hold(700, at, half).await;
         for _ in 0..10 {
-            assert!(ask(at, "/").await.ends_with("hello"), "{half:?}");
+            assert!(get(at, "/").await.ends_with("hello"), "{half:?}");
         }
-        // The oldest connection gave way, and the newest still has its place.
+        // The oldest connection was evicted, and the newest still has its slot.
         let mut byte = [0];
         assert!(!matches!(held[0].read(&mut byte).await, Ok(1..)), "{half:?}");
         let newest = held.last_mut().unwrap();
@@ -159,30 +159,30 @@ async fn a_connection_in_the_middle_of_a_request_gives_way_to_a_new_one() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_being_answered_never_gives_way() {
-    let at = (LOCAL, patient(router()).await);
+async fn a_connection_that_is_being_answered_is_never_evicted() {
+    let at = (LOCAL, without_time_limits(router()).await);
     let answered = hold(1, at, "POST /add HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    assert!(ask(at, "/").await.ends_with("hello")); // the previous request was read by then
+    assert!(get(at, "/").await.ends_with("hello")); // the previous request was read by then
     let held = hold(700, at, HALF[1]).await;
-    assert!(ask(at, "/").await.ends_with("hello"));
+    assert!(get(at, "/").await.ends_with("hello"));
     let kind = answered[0].try_read(&mut [0]).unwrap_err().kind();
     assert_eq!(kind, io::ErrorKind::WouldBlock);
     drop(held);
 }
 
 #[tokio::test]
-async fn however_many_read_nothing_of_their_answers_a_health_check_is_answered() {
+async fn a_health_check_is_answered_however_many_clients_do_not_read() {
     let block = axum::body::Bytes::from(vec![b'x'; 8 << 20]);
     let large = axum::routing::get(move || std::future::ready(block));
     let heartbeat = axum::routing::get(|| async { "alive" });
     let router = Router::new().route("/large", large).route("/heartbeat", heartbeat);
-    let at = (LOCAL, patient(router).await);
+    let at = (LOCAL, without_time_limits(router).await);
     let held = hold(300, at, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
     for _ in 0..10 {
-        let answer = ask(at, "/heartbeat").await;
+        let answer = get(at, "/heartbeat").await;
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("alive"), "{answer}");
     }
-    let answer = ask(at, "/large").await;
+    let answer = get(at, "/large").await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"busy\""), "{answer:.200}");
     drop(held);
 }
@@ -203,12 +203,12 @@ async fn local_and_remote_requests_are_answered_however_many_remote_connections_
     };
     // Incomplete requests, and answers that never end.
     for held in [HALF[1], "POST /add HTTP/1.1\r\nHost: x\r\n\r\n"] {
-        let port = patient(router()).await;
-        let guests = hold(700, (outside, port), held).await;
-        assert!(ask((LOCAL, port), "/").await.ends_with("hello"));
-        let answer = ask((outside, port), "/heartbeat").await;
-        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}"); // it has no such path
-        drop(guests);
+        let port = without_time_limits(router()).await;
+        let connections = hold(700, (outside, port), held).await;
+        assert!(get((LOCAL, port), "/").await.ends_with("hello"));
+        let answer = get((outside, port), "/heartbeat").await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}"); // the router has no such path
+        drop(connections);
     }
 }
 
@@ -217,10 +217,10 @@ async fn unread_answers_are_bounded_and_leave_room_for_other_origins() {
     let size = 4 << 20;
     let large = axum::routing::get(move || std::future::ready(vec![b'x'; size]));
     let count = middleware::from_fn_with_state(PerOrigin::default(), super::super::pending::count);
-    let port = patient(Router::new().route("/large", large).layer(count)).await;
+    let port = without_time_limits(Router::new().route("/large", large).layer(count)).await;
     let local = (LOCAL, port);
     let mut held = hold(64, local, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let refused = ask(local, "/large").await;
+    let refused = get(local, "/large").await;
     assert!(refused.starts_with("HTTP/1.1 503 ") && refused.contains("64 MiB"), "{refused:.200}");
     let mut given = 0;
     for stream in &mut held {
@@ -230,15 +230,15 @@ async fn unread_answers_are_bounded_and_leave_room_for_other_origins() {
     }
     assert_eq!(given, super::super::pending::LIMIT / size);
     if let Some(outside) = from_outside() {
-        assert!(ask((outside, port), "/large").await.starts_with("HTTP/1.1 200 "));
+        assert!(get((outside, port), "/large").await.starts_with("HTTP/1.1 200 "));
     }
     drop(held);
-    let again = async { while !ask(local, "/large").await.starts_with("HTTP/1.1 200 ") {} };
+    let again = async { while !get(local, "/large").await.starts_with("HTTP/1.1 200 ") {} };
     tokio::time::timeout(Duration::from_secs(20), again).await.expect("there is no room again");
 }
 
 #[tokio::test]
-async fn half_a_header_is_not_waited_for_for_ever() {
+async fn an_incomplete_header_times_out() {
     let (mut client, _stop, _server) = started().await;
     client.write_all(b"GET / HTTP/1.1\r\nHost:").await.unwrap();
     let mut rest = Vec::new();
@@ -254,5 +254,5 @@ async fn an_idle_connection_does_not_delay_the_shutdown() {
     let began = Instant::now();
     stop.cancel();
     server.await.unwrap();
-    assert!(began.elapsed() < FAREWELL);
+    assert!(began.elapsed() < SHUTDOWN_TIME);
 }

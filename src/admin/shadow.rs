@@ -61,7 +61,7 @@ pub(super) async fn shadow(
     }))
 }
 
-/// What each would have spared the backend that had the most, or burdened it with.
+/// Compares the algorithms by the most connections at once of the backend that really had the most.
 fn compared(all: &[AlgorithmScore]) -> Vec<Sentence> {
     let Some((actual, others)) = all.split_first() else { return Vec::new() };
     let Some(worst) = &actual.worst_backend else {
@@ -103,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn the_backend_that_had_the_most_is_what_is_compared() {
+    fn algorithms_are_compared_by_the_backend_that_had_the_most() {
         let all =
             [one("round-robin", &[("a", 4), ("c", 31)]), one("least-connections", &[("a", 13), ("c", 12)])];
-        let told: Vec<_> = compared(&all).into_iter().map(|sentence| sentence.text).collect();
+        let texts: Vec<_> = compared(&all).into_iter().map(|sentence| sentence.text).collect();
         assert_eq!(
-            told,
+            texts,
             [
                 "round-robin has had c at up to 31 connections at once, the most of all",
                 "least-connections would have kept c at up to 12, and a, its own most, at 13"

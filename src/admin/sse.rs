@@ -68,8 +68,8 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// A place for one more stream, if there is one.
-    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+    /// A permit for one more stream; 503 if all are in use.
+    pub(super) fn permit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
             let message = format!("{STREAMS} streams of events or the log are already open");
             let hint = "close a dashboard, or poll /api/v1/status";

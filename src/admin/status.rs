@@ -1,4 +1,4 @@
-//! The running program as the API's replies describe it.
+//! Builds the API's replies from the state of the running process.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::telemetry::flow::Reading;
 use crate::telemetry::millis;
 
 impl StatusReply {
-    /// The program as it is now.
+    /// The present state of the process.
     pub(crate) fn of(overview: &Overview) -> Self {
         let pools = overview.pools.load();
         let mut ways: BTreeMap<Arc<str>, Reading> = BTreeMap::new();
@@ -56,7 +56,7 @@ impl StatusReply {
 }
 
 impl PoolInfo {
-    /// A pool as it is now.
+    /// The present state of a pool.
     pub(crate) fn of(pool: &Pool, overview: &Overview) -> Self {
         let (snapshot, status) = (pool.snapshot(), pool.status());
         let unserved: u64 = pool.unserved.read().iter().map(|(_, reading)| reading.total()).sum();
@@ -101,7 +101,7 @@ fn tiers(members: &[Entry]) -> Vec<TierInfo> {
 }
 
 impl BackendInfo {
-    /// A backend as it is now.
+    /// The present state of a backend.
     pub(crate) fn of(entry: &Entry) -> Self {
         let backend = &entry.backend;
         let mut total = Reading::default();

@@ -15,14 +15,14 @@ use crate::story::Sentence;
 use crate::story::fold::{self, StorySentence};
 use crate::story::samples::REACH;
 
-/// How far back a story reaches unless another time is asked for.
+/// How far back a story reaches by default.
 const SINCE: Duration = Duration::from_secs(600);
 
-/// What is asked.
+/// The query of `/api/v1/story`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Question {
+pub(super) struct StoryQuery {
     /// How far back, such as `90s`, `10m` or `1h 30m`; at most to the start of the process.
     #[cfg_attr(
         test,
@@ -41,10 +41,10 @@ pub(super) struct Question {
 /// `GET /api/v1/story`.
 pub(super) async fn story(
     State(app): State<App>,
-    question: Result<Query<Question>, QueryRejection>,
+    question: Result<Query<StoryQuery>, QueryRejection>,
 ) -> Result<Json<StoryReply>, ApiError> {
     let bad = |message: String| {
-        let hint = "ask /api/v1/story?since=10m, with &pool=NAME for one pool only";
+        let hint = "request /api/v1/story?since=10m, with &pool=NAME for one pool only";
         ApiError::new(StatusCode::BAD_REQUEST, "bad_request", message, hint)
     };
     let Query(question) = question.map_err(|error| bad(error.body_text()))?;
@@ -55,13 +55,13 @@ pub(super) async fn story(
     };
     let until = SystemTime::now();
     let overview = &app.overview;
-    let lived = overview.started.elapsed();
-    let since = until.checked_sub(reach.min(lived)).unwrap_or(SystemTime::UNIX_EPOCH);
+    let uptime = overview.started.elapsed();
+    let since = until.checked_sub(reach.min(uptime)).unwrap_or(SystemTime::UNIX_EPOCH);
     let wanted = |pool: &str| question.pool.as_deref().is_none_or(|wanted| wanted == pool);
     let (mut events, dropped) = overview.journal.after(0);
     if let Some(pool) = &question.pool
         && !overview.pools.load().contains_key(&**pool)
-        // One that a reload has removed has a story all the same.
+        // A pool that a reload has removed still has a story.
         && !events.iter().any(|entry| entry.event.pool().is_some_and(|known| **known == **pool))
     {
         let message = format!("there is no pool {pool:?}, and none of that name has a story");
@@ -74,16 +74,16 @@ pub(super) async fn story(
         sample.pools.retain(|(pool, _)| wanted(pool));
         sample.failures.retain(|failures| wanted(&failures.pool));
     }
-    let told = fold::tell(&events, &samples);
-    let summary = fold::summary(&told);
-    let mut sentences = told.sentences;
+    let story = fold::story(&events, &samples);
+    let summary = fold::summary(&story);
+    let mut sentences = story.sentences;
     let mut begin = |at: SystemTime, text: String| {
         sentences.insert(0, StorySentence { sentence: Sentence::then(at, text), events: Vec::new() });
     };
-    if reach >= lived {
+    if reach >= uptime {
         begin(since, format!("Pointsman {} started", env!("CARGO_PKG_VERSION")));
     }
-    if reach.min(lived) > REACH {
+    if reach.min(uptime) > REACH {
         begin(since, format!("counters cover the last {} only", duration(REACH)));
     }
     if let Some(oldest) = oldest.filter(|oldest| dropped > 0 && *oldest > since) {
@@ -91,5 +91,5 @@ pub(super) async fn story(
         begin(since, format!("{} from more than {ago} ago are no longer kept", count(dropped, "event")));
     }
     let (since, until) = (since.into(), until.into());
-    Ok(Json(StoryReply { since, until, sentences, summary, totals: told.totals }))
+    Ok(Json(StoryReply { since, until, sentences, summary, totals: story.totals }))
 }

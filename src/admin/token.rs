@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tracing::warn;
 
-/// A shorter one could be found by trying.
+/// A shorter token could be guessed.
 const SHORTEST: usize = 16;
-/// A longer one is a file that was named by mistake.
+/// A longer file was configured by mistake.
 const LONGEST: usize = 4096;
 
-/// A token, of which only the hash is kept: two hashes are equally long, whatever was sent.
+/// The hash of a token: hashes have the same length, whatever was sent.
 #[derive(Clone, Copy)]
 pub(super) struct Token([u8; 32]);
 
@@ -25,7 +25,7 @@ impl fmt::Debug for Token {
 }
 
 impl Token {
-    /// Reads it from a file, without the white space around it. An error says what is wrong with the file.
+    /// Reads it from a file, without the white space around it. An error describes the problem with the file.
     pub(super) fn read(path: &Path) -> Result<Self, String> {
         let named = path.display();
         let mut text = String::new();
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_what_stands_in_its_file() {
+    fn a_token_is_the_content_of_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let read = |text: &str| {

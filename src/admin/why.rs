@@ -1,4 +1,4 @@
-//! `/api/v1/why`: why a client's connections went where they went, and why a backend is in its state.
+//! `/api/v1/why`: why a client's connections were routed to their backends, and why a backend is in its state.
 
 use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime};
@@ -20,20 +20,20 @@ use crate::telemetry::filter::ConnectionSubject;
 use crate::telemetry::journal;
 use crate::telemetry::records::{Records, joined};
 
-/// So many connections of a client are told unless another number is asked for, and at most.
+/// The number of a client's connections in a reply by default, and at most.
 const CONNECTIONS: usize = 10;
 const MOST: usize = 1000;
-/// So many open connections of each worker are told at most.
+/// The most open connections that each worker lists.
 const OPEN: usize = 1000;
 
 const EXAMPLE: &str =
-    "ask /api/v1/why?client=192.0.2.1, ?client=192.0.2.1:40000, ?conn=17, or ?pool=web&backend=a";
+    "request /api/v1/why?client=192.0.2.1, ?client=192.0.2.1:40000, ?conn=17, or ?pool=web&backend=a";
 
-/// What is asked.
+/// The query of `/api/v1/why`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct Question {
+pub(super) struct WhyQuery {
     /// The client at this IP address, with or without a port; `unix`: those over Unix sockets.
     #[cfg_attr(test, schemars(schema_with = "super::openapi::client"))]
     client: Option<String>,
@@ -61,7 +61,7 @@ fn clients(client: &str) -> Result<ConnectionSubject, ApiError> {
 pub(super) async fn why(
     State(app): State<App>,
     peer: Option<Extension<Peer>>,
-    question: Result<Query<Question>, QueryRejection>,
+    question: Result<Query<WhyQuery>, QueryRejection>,
 ) -> Result<Json<WhyReply>, ApiError> {
     let Query(question) = question.map_err(|error| bad(error.body_text()))?;
     let limit = question.limit.unwrap_or(CONNECTIONS);
@@ -73,10 +73,10 @@ pub(super) async fn why(
         (None, Some(conn), None, None) => ConnectionSubject::Conn(conn),
         (None, None, Some(pool), Some(backend)) => return why_backend(&app, pool, backend).map(Json),
         (None, None, None, None) => {
-            return Err(bad("neither a client, nor a connection, nor a pool with a backend is asked for"));
+            return Err(bad("a client, a connection, or a pool and a backend must be given"));
         }
-        (None, None, _, _) => return Err(bad("a pool and a backend are asked for together")),
-        _ => return Err(bad("a client, a connection and a backend are asked for one at a time")),
+        (None, None, _, _) => return Err(bad("a pool and a backend must be given together")),
+        _ => return Err(bad("only one of client, connection and backend can be given")),
     };
     let _turn = app.listing.of(peer.map(|Extension(peer)| peer)).lock().await;
     Ok(Json(why_client(&app, subject, limit).await))
@@ -91,7 +91,7 @@ async fn why_client(app: &App, subject: ConnectionSubject, limit: usize) -> WhyR
     let (routed, ended) = (overview.routed(), overview.ended());
     let matches = |record: &ConnectionRecord| subject.matches(record.conn, record.client);
     // In this order, no connection looks as if it had ended without a record: one that is open and then ends is found
-    // among those that ended, and one that begins after this moment is left for the next time.
+    // among those that ended, and one that begins after this moment is left out.
     let began = SystemTime::now();
     let open = overview.find_connections(subject, OPEN).await;
     let closed = Records::gather(&ended, usize::MAX, matches);
@@ -139,7 +139,7 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiErro
         let is = |entry: &&crate::pool::Entry| {
             *entry.backend.name == *backend || entry.backend.address.to_string() == backend
         };
-        // Of several of that name the one that stays matters, and all are told.
+        // Several backends may have that name: all are described, the leaving ones last.
         let mut found: Vec<_> = status.members.iter().filter(is).collect();
         found.sort_by_key(|entry| entry.leaving);
         for entry in &found {

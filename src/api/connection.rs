@@ -199,7 +199,7 @@ pub(crate) struct EndedInfo {
     pub duration_ms: f64,
     /// Time from the routing decision to the backend's first byte, in milliseconds; null: none came.
     pub first_byte_ms: Option<f64>,
-    /// The kernel's statistics of its two sides; null: the kernel was not asked.
+    /// The kernel's statistics of its two sides; null: the kernel was not queried.
     pub kernel: Option<TcpSides>,
 }
 

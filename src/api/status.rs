@@ -218,7 +218,7 @@ fn known_state<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Back
 }
 
 impl StatusReply {
-    /// The server's clock, or the client's if it does not tell.
+    /// The server's clock, or the client's if the reply lacks it.
     pub(crate) fn clock(&self) -> f64 {
         if self.now == Timestamp::default() { Timestamp::now().0 } else { self.now.0 }
     }

@@ -17,7 +17,7 @@ use crate::telemetry::journal;
 pub(crate) struct JournalReply {
     /// The events.
     pub events: Vec<JournalEntry>,
-    /// How many after the number that was asked for are not kept any longer.
+    /// How many events after the requested number are no longer kept.
     pub dropped: u64,
     /// The number of the latest.
     pub latest: u64,

@@ -1,4 +1,4 @@
-//! What the hashing algorithms share: the order in which a client tries the candidates. It is the same each time, so
+//! Shared by the hashing algorithms: the order in which a client tries the candidates. It is the same each time, so
 //! that a client whose first choice is excluded or full also has a stable second choice.
 
 use std::sync::Arc;

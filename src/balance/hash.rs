@@ -57,7 +57,7 @@ pub(super) struct NamedCandidate<'a> {
     pub(super) index: usize,
     pub(super) weight: u32,
     name: &'a str,
-    /// Candidates of the same name before it. Only the order of discovery tells them apart, so another process may
+    /// Candidates of the same name before it. Only the order of discovery distinguishes them, so another process may
     /// swap them.
     duplicates: u64,
 }

@@ -1,4 +1,4 @@
-//! The laws of all algorithms, and of those that hash.
+//! Properties of all algorithms, and of those that hash.
 
 use super::*;
 use crate::config::Factor;
@@ -57,7 +57,7 @@ fn hash() -> impl Strategy<Value = Hash> {
     })
 }
 
-/// Mostly small ones: with large ones the ring takes long to build.
+/// Mostly small weights: with large ones the ring takes long to build.
 fn weight() -> impl Strategy<Value = u32> {
     prop_oneof![15 => 1u32..=6, 1 => 1u32..=256]
 }

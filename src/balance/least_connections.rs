@@ -7,7 +7,7 @@
 //!
 //! The result is that of a plain search (the tests compare the two): from a start that advances with each choice, once
 //! around, the first candidate with the least load / weight. But a choice does not read all loads: a [`Tournament`]
-//! keeps the minimum, and the [`DirtySet`] says which loads have changed since the last choice.
+//! keeps the minimum, and the [`DirtySet`] marks the loads that have changed since the last choice.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use super::load::{DirtySet, set_bits};
 use super::tournament::Tournament;
 use super::{Candidate, PickArgs};
 
-/// A load reports to the latest picker only. An older one that a worker uses for one more choice learns only of its own
+/// A load reports to the latest picker only. An older one that a worker uses for one more choice sees only its own
 /// choices.
 #[derive(Debug)]
 pub(super) struct LeastConnections {

@@ -143,14 +143,14 @@ proptest! {
 
     #[test]
     fn no_candidate_has_strictly_fewer_per_weight(
-        members in proptest::collection::vec((1u32..=256, 0usize..40), 1..20), asked in 1usize..30,
+        members in proptest::collection::vec((1u32..=256, 0usize..40), 1..20), choices in 1usize..30,
     ) {
         let weights: Vec<_> = members.iter().map(|m| m.0).collect();
         let set = candidates(&weights);
         let _leases: Vec<_> =
             set.iter().zip(&members).flat_map(|(c, m)| (0..m.1).map(|_| c.load.lease())).collect();
         let picker = Picker::new(Algorithm::LeastConnections, &Hash::default(), set, None);
-        for _ in 0..asked {
+        for _ in 0..choices {
             let chosen = picker.choose(&PickArgs::default()).unwrap();
             let cost = |i: usize| members[i].1 as f64 / f64::from(members[i].0);
             prop_assert!((0..members.len()).all(|other| cost(other) >= cost(chosen) - 1e-9));

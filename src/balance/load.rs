@@ -1,4 +1,4 @@
-//! How busy a backend is, and how the pickers learn of a change.
+//! The load of a backend, and how changes of it reach the pickers.
 //!
 //! Every worker changes loads, when a connection begins and when it ends. A picker must know which of ten thousand
 //! loads have changed, without reading them all. So a change also sets a bit in the [`DirtySet`] of the latest picker:
@@ -10,7 +10,7 @@
 //!
 //! No thread waits for another. One rule makes sure that no change is lost: **a writer changes the load before it
 //! reads the dirty bit; a reader clears the bit before it reads the load.** Either the writer finds the bit cleared
-//! and sets it again, or the reader comes late enough to see the new load. The rule spans two places in memory, so
+//! and sets it again, or the reader comes late enough to see the new load. The rule spans two memory locations, so
 //! all accesses are `SeqCst`. A dirty set holds no loads, so there is no cycle: it lives as long as its picker and
 //! the loads that still report to it.
 
@@ -61,7 +61,7 @@ impl Load {
         Lease(Arc::clone(self))
     }
 
-    /// The same, unless `limit` connections are open already.
+    /// Counts one connection until the lease is dropped, unless `limit` connections are open already.
     pub fn lease_within(self: &Arc<Self>, limit: NonZeroU32) -> Option<Lease> {
         let more = |open: u32| (open < limit.get()).then(|| open + 1);
         self.open.fetch_update(SeqCst, SeqCst, more).ok()?;
@@ -96,8 +96,8 @@ impl Load {
     /// after this call: an earlier change is marked nowhere.
     pub(super) fn report_to(&self, set: &Arc<DirtySet>, index: usize) {
         self.dirty_flag.store(Some(Arc::new(DirtyFlag { set: Arc::clone(set), index })));
-        // A writer reads `tracked` after its change, and we read the load after setting it: a writer that does not
-        // see the new flag has changed the load before we read it.
+        // A writer reads `tracked` after its change, and this picker reads the load after setting `tracked`: a writer
+        // that does not see the new flag has changed the load before this picker reads it.
         self.tracked.swap(true, SeqCst);
     }
 
@@ -110,7 +110,7 @@ impl Load {
     }
 }
 
-/// One connection counted in a backend's [`Load`]; given back when dropped.
+/// One connection counted in a backend's [`Load`]; released when dropped.
 #[derive(Debug)]
 pub struct Lease(Arc<Load>);
 

@@ -12,7 +12,7 @@
 //! a backend takes the next free entry of its permutation. One with half the weight of the heaviest has a turn in
 //! every other round; each has one in the first.
 //!
-//! The paper asks for a table much larger than the number of backends: here at least a hundred entries each, so that
+//! The paper requires a table much larger than the number of backends: here at least a hundred entries each, so that
 //! shares are off by at most one percent. The least of [`SIZES`] that fits is used. A set that crosses from one size to
 //! the next moves nearly all clients, so the sizes are far apart.
 

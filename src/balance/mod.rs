@@ -1,7 +1,7 @@
 //! Choosing one of several candidates.
 //!
 //! Pure: no I/O, no clock, no knowledge of pools or sockets, so that the same code runs under traffic, in a property
-//! test and in `simulate`. A [`Picker`] is built once from a set of candidates; then all workers ask it many times.
+//! test and in `simulate`. A [`Picker`] is built once from a set of candidates; then all workers call it many times.
 //! There is one file per algorithm; to add one, write its file and add it to [`Algorithm`] and to the matches below.
 //! No algorithm reads every candidate to choose one.
 //!

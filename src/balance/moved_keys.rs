@@ -40,7 +40,7 @@ fn moved(with: &[Arc<str>], without: &[Arc<str>], one: &str) -> Moved {
 /// The clients that move when one of `n` leaves, and when one joins.
 fn measure(algorithm: Algorithm, hash: &Hash, n: usize) -> [Moved; 2] {
     let all = candidates(&vec![1; n + 1]);
-    let (before, newcomer) = (&all[..n], &all[n].name);
+    let (before, joining) = (&all[..n], &all[n].name);
     let stay = assignments(algorithm, hash, before);
     let leavers = n.min(LEAVERS);
     let mut leaves = Moved::default();
@@ -51,11 +51,11 @@ fn measure(algorithm: Algorithm, hash: &Hash, n: usize) -> [Moved; 2] {
         leaves.due += moved.due / leavers as f64;
         leaves.others += moved.others / leavers as f64;
     }
-    [leaves, moved(&assignments(algorithm, hash, &all), &stay, newcomer)]
+    [leaves, moved(&assignments(algorithm, hash, &all), &stay, joining)]
 }
 
 #[test]
-fn a_change_of_the_set_moves_no_more_clients_than_the_documentation_says() {
+fn a_change_of_the_set_moves_no_more_clients_than_documented() {
     let textbook =
         Hash { slots: NonZeroUsize::new(512), virtual_nodes: NonZeroUsize::new(9), ..Hash::default() };
     // Bounds for the other clients that move, in percent of all.

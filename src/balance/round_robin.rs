@@ -1,10 +1,10 @@
 //! Each candidate in turn. It ignores configured weights.
 //!
 //! Use it when backends and connections are alike. Do not use it when connections live for very different times: it
-//! counts what it has handed out, not what is still open.
+//! counts past choices instead of open connections.
 //!
-//! Its candidates have equal weights except during `slow_start`. While one of them ramps up, turns are given by weight,
-//! as [`weighted`](super::weighted) does; then the rotation continues where it stood.
+//! Its candidates have equal weights except during `slow_start`. While one of them ramps up, turns are assigned by
+//! weight, as [`weighted`](super::weighted) does; then the rotation continues where it stood.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! What another algorithm would have done: a shadow chooses among the same candidates for the same connections, and its
-//! choices are only counted. It sees the loads of its own choices, not the real ones.
+//! Compares algorithms: a shadow chooses among the same candidates for the same connections as the algorithm in use,
+//! but its choices are only counted. It sees the loads of its own choices instead of the real ones.
 //!
 //! It leaves out limits and failures, and counts a connection for as long as it lasted at its real backend.
 
@@ -55,7 +55,7 @@ impl PickCounter {
     }
 }
 
-/// One connection counted for all algorithms; given back when dropped.
+/// One connection counted for all algorithms; released when dropped.
 #[derive(Debug)]
 pub struct ShadowLeases {
     _leases: Box<[Lease]>,

@@ -1,4 +1,4 @@
-//! Smooth weighted round robin: each candidate in turn, as often as its weight says, spread out so that a heavy
+//! Smooth weighted round robin: each candidate in turn, in proportion to its weight, spread out so that a heavy
 //! one does not get its share in one burst. Weights 5, 1, 1 give a a b a c a a.
 //!
 //! Each choice gives every candidate its weight as credit; the one with the most credit is chosen and pays the sum of
@@ -7,7 +7,7 @@
 //!
 //! # Without visiting every candidate
 //!
-//! nginx visits all candidates to hand out credit. But the credit is known beforehand: after `turns` choices a
+//! nginx visits all candidates to add credit. But the credit is known beforehand: after `turns` choices a
 //! candidate has `base + weight × turns`, and `base` changes only when it pays. Candidates of one weight gain the same
 //! credit, so their order stays until one pays: they form a class, a heap with the most credit on top. A choice
 //! compares the tops, at most one per distinct weight, and the winner sinks in its heap.
@@ -103,7 +103,7 @@ fn price(candidates: &[Candidate]) -> i64 {
 }
 
 impl Credits {
-    /// An excluded candidate gets credit as all do, and so has its turn sooner when it is back.
+    /// An excluded candidate gets credit like all others, so it is chosen sooner when it is back.
     fn choose(&mut self, excluded: impl Fn(usize) -> bool) -> Option<usize> {
         let turn = self.turns + 1;
         let chosen = loop {

@@ -1,4 +1,4 @@
-//! How many connections each backend was sent, as the balancer's admin server counts them.
+//! The connections of each backend, as the balancer's admin server counts them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,11 +7,12 @@ use super::attribution::{CountsByName, ResponseCounts};
 use crate::api::{self, StatusReply};
 use crate::remote::{Address, Remote};
 
-/// Time to reach the server, and as much again for its answer.
+/// The time limit to connect to the server, and again that of its response.
 const LIMIT: Duration = Duration::from_secs(5);
 /// The balancer counts a connection when it routes it, which may be after its client has left.
 const SETTLING: Duration = Duration::from_secs(1);
-const AGAIN: Duration = Duration::from_millis(50);
+/// The interval between two queries while the counts settle.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Connections by pool and backend, at one moment.
 #[derive(Debug)]
@@ -34,38 +35,39 @@ impl From<StatusReply> for BackendCounts {
 }
 
 impl BackendCounts {
-    /// The counts of now.
-    pub(super) async fn ask(address: &Address) -> Result<Self, String> {
+    /// The current counts.
+    pub(super) async fn query(address: &Address) -> Result<Self, String> {
         let remote = Remote::new(address.clone()).within(LIMIT);
         match remote.get::<StatusReply>(api::path::STATUS).await {
-            // A running process is older than nothing: this is the status of another program.
+            // A running Pointsman has an uptime above 0: this is the status of another program.
             Ok(status) if status.uptime_seconds <= 0.0 => {
-                Err(format!("the admin server {address} does not say which backend served"))
+                Err(format!("the admin server {address} does not report the connections of each backend"))
             }
             Ok(status) => Ok(status.into()),
-            Err(error) => {
-                Err(format!("the admin server {address} does not say which backend served: {}", error.why()))
-            }
+            Err(error) => Err(format!(
+                "the admin server {address} does not report the connections of each backend: {}",
+                error.why()
+            )),
         }
     }
 
-    /// The counts when they have grown by so many connections since `before`, or some time later.
+    /// The counts when they have grown by `by` connections since `before`, or after [`SETTLING`] if they have not.
     pub(super) async fn grown(address: &Address, before: &Self, by: u64) -> Result<Self, String> {
         let settled = tokio::time::Instant::now() + SETTLING;
         loop {
-            let now = Self::ask(address).await?;
+            let now = Self::query(address).await?;
             let grown: u64 = before.until(&now)?.values().map(ResponseCounts::requests).sum();
             if grown >= by || tokio::time::Instant::now() >= settled {
                 return Ok(now);
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(POLL).await;
         }
     }
 
-    /// What each backend got between these counts and later ones: all those of the pools that got something.
+    /// The connections of each backend between these counts and later ones, for the pools that got any.
     pub(super) fn until(&self, later: &Self) -> Result<CountsByName, String> {
         if later.uptime < self.uptime {
-            return Err("the balancer was started again during the test: its counts began anew".to_owned());
+            return Err("the balancer was started again during the test, which reset its counters".to_owned());
         }
         let grown = |key: &(String, String, String), count: u64| {
             count.saturating_sub(self.backends.get(key).copied().unwrap_or(0))
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_the_difference_and_idle_pools_are_left_out() {
+    fn the_difference_is_counted_and_idle_pools_are_left_out() {
         let before = counts(1.0, &[("web", "a", "1", 10), ("web", "b", "2", 5), ("idle", "c", "3", 7)]);
         let after = counts(
             2.0,
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn several_pools_are_told_apart_and_so_are_two_of_one_name() {
+    fn equal_names_in_several_pools_or_at_several_addresses_are_distinguished() {
         let before = counts(1.0, &[]);
         let after = counts(2.0, &[("p", "a", "1", 1), ("p", "a", "2", 2), ("q", "a", "3", 3)]);
         let of = before.until(&after).unwrap();
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_balancer_that_was_started_again_is_told() {
+    fn a_restart_of_the_balancer_is_an_error() {
         assert!(counts(9.0, &[]).until(&counts(1.0, &[])).unwrap_err().contains("started again"));
     }
 }

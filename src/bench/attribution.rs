@@ -5,25 +5,25 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use hyper::header::{HeaderMap, HeaderName};
-use regex::bytes::Regex;
+use regex_lite::Regex;
 
 use crate::remote::Address;
 use crate::sanitize;
 
 /// Header fields that name a server: those of the demo, of the Flask backend, and common ones.
 const NAME_HEADERS: [&str; 5] = ["x-backend", "x-server", "x-served-by", "x-backend-server", "x-hostname"];
-/// The most bytes of a body that is taken as a name.
+/// The most bytes of a body that is used as a name.
 const NAME_BODY: usize = 256;
 /// The bytes of a body that are searched for a name.
 const SEARCHED: usize = 64 * 1024;
 /// The most names that are counted separately; further ones count as unknown.
 const MAX_NAMES: usize = 10_000;
-/// With more distinct bodies than this they name something else than backends: a time, a serial number.
+/// With more distinct bodies than this, bodies do not name backends, but contain a time or a serial number.
 const MAX_BODIES: usize = 256;
 /// The most characters of a shown name.
 const NAME_LENGTH: usize = 80;
 
-/// How to tell which backend answered.
+/// How a response is attributed to a backend.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum By {
     /// A header field that commonly names a server, or else the whole body if it is short and repeats.
@@ -84,7 +84,7 @@ impl By {
         }
     }
 
-    /// The bytes of a body that it needs.
+    /// The number of bytes of a body that the method needs.
     pub(super) fn needed_bytes(&self) -> usize {
         match self {
             Self::Auto => NAME_BODY + 1,
@@ -111,9 +111,10 @@ impl By {
             }
             Self::Header(name) => field(name.as_str()).map(|name| (0, name)),
             Self::Body(expression) => {
-                let found = expression.captures(body)?;
+                let body = String::from_utf8_lossy(body);
+                let found = expression.captures(&body)?;
                 let group = if found.len() > 1 { found.get(1)? } else { found.get(0)? };
-                Some((0, text(group.as_bytes())))
+                Some((0, group.as_str().to_owned()))
             }
             Self::Admin(_) => None,
         }

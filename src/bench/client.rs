@@ -28,7 +28,7 @@ const CLOSE_WAIT: Duration = Duration::from_millis(50);
 /// The size of one read.
 const CHUNK: usize = 4 * 1024;
 
-/// What all clients share.
+/// The configuration that all clients share.
 #[derive(Debug)]
 pub(super) struct ClientConfig {
     pub(super) target: BenchTarget,
@@ -178,7 +178,7 @@ impl Client {
         Ok(Response { status: Some(head.status.as_u16()), ended, bytes, backend })
     }
 
-    /// The connection of the last request, if it can take another.
+    /// The connection of the last request, if it can be reused.
     async fn kept(&mut self) -> Option<Http> {
         match self.open.take() {
             Some(OpenConnection::Http((mut sender, connection))) => {

@@ -1,7 +1,7 @@
 //! A load tester: sends many concurrent requests and reports latency, failures and which backend answered.
 //!
-//! Each request has a connection of its own unless they are kept alive: a layer-4 balancer decides once per connection,
-//! so the responses show its decisions.
+//! Each request has its own connection unless connections are kept alive: a layer-4 balancer decides once per
+//! connection, so the responses show its decisions.
 //!
 //! # Closed and open loop
 //!
@@ -50,7 +50,7 @@ pub(crate) use target::{BenchTarget, Request, TargetUrl, TcpExchange, TcpUntil, 
 /// A test.
 #[derive(Clone, Debug)]
 pub(crate) struct BenchPlan {
-    /// What a request is.
+    /// The target and its request.
     pub target: BenchTarget,
     /// When the test ends.
     pub until: Until,
@@ -62,7 +62,7 @@ pub(crate) struct BenchPlan {
     pub timeout: Duration,
     /// Whether a client reuses its connection. Only for HTTP: other responses have no known end.
     pub keep_alive: bool,
-    /// How to tell which backend answered.
+    /// How a response is attributed to a backend.
     pub by: By,
 }
 

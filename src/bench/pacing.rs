@@ -1,7 +1,7 @@
 //! When the clients send: each request needs a permit.
 //!
-//! In a closed loop there is always one. In an open loop a separate thread issues them when a [`SteadySchedule`] says:
-//! a runtime's timer has a resolution of a millisecond, which at a thousand requests a second is their interval.
+//! In a closed loop there is always one. In an open loop a separate thread issues them by a [`SteadySchedule`]: a
+//! runtime's timer has a resolution of a millisecond, which at a thousand requests a second is their interval.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::schedule::SteadySchedule;
 
-/// How long after the end a permit may be taken: what is due at the last moment is not late yet.
+/// How long after the end a permit may be taken: a request that is due at the last moment is not late yet.
 const GRACE: Duration = Duration::from_millis(100);
 
 /// When a test ends.

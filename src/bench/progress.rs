@@ -51,7 +51,7 @@ impl BenchProgress {
 #[derive(Debug)]
 pub(crate) struct Meter {
     terminal: bool,
-    /// What was done at some moments, the oldest about [`RATE_WINDOW`] ago.
+    /// Times and numbers of done requests, the oldest about [`RATE_WINDOW`] ago.
     recent: std::collections::VecDeque<(Duration, u64)>,
     written: Duration,
     /// Whether the line on the terminal has text.

@@ -110,7 +110,7 @@ pub(crate) struct Percentiles {
 /// The responses of each backend.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct BackendShares {
-    /// How backends were told apart.
+    /// How responses were attributed to backends.
     pub by: String,
     /// The backends, by name.
     pub all: Vec<BackendShare>,
@@ -213,7 +213,7 @@ impl BenchReport {
         }
     }
 
-    /// Why the test says nothing about the target, if no request got a response.
+    /// Why the test has no result for the target, if no request got a response.
     pub(crate) fn unanswered(&self) -> Option<String> {
         let answers = self.failures.iter().filter(|failure| failure.kind.starts_with("status_")).count();
         let reason = self.failures.first().filter(|_| self.succeeded == 0 && answers == 0)?;

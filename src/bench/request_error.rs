@@ -30,7 +30,7 @@ pub(crate) enum RequestError {
     NoAddress,
     /// This process is at its open-file limit.
     NoFile,
-    /// Anything else, as the system words it.
+    /// Another error, with the system's message.
     Other(String),
 }
 
@@ -52,7 +52,7 @@ impl RequestError {
         word.to_owned()
     }
 
-    /// What happened and what helps; `timeout` is that of a request.
+    /// The failure as a sentence, with advice; `timeout` is that of a request.
     pub(crate) fn explain(&self, timeout: Duration) -> String {
         match self {
             Self::Timeout => format!("timed out after {}", humantime::format_duration(timeout)),

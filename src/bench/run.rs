@@ -41,7 +41,7 @@ pub(crate) enum Error {
         /// Why not.
         reason: String,
     },
-    /// The admin server does not give its counters.
+    /// The admin server does not return its counters.
     #[error("{0}")]
     Admin(String),
     /// The clients exceed the open-file limit.
@@ -79,7 +79,7 @@ pub(crate) async fn run(
         return Err(Error::Files { clients: plan.concurrent.get(), limit });
     }
     let before = match &plan.by {
-        By::Admin(admin) => Some((admin, BackendCounts::ask(admin).await.map_err(Error::Admin)?)),
+        By::Admin(admin) => Some((admin, BackendCounts::query(admin).await.map_err(Error::Admin)?)),
         _ => None,
     };
     let cpu = cpu_time();
@@ -135,10 +135,10 @@ pub(crate) async fn run(
 }
 
 async fn resolve(target: &BenchTarget) -> Result<Vec<SocketAddr>, Error> {
-    let place = target.place();
-    let found = discovery::addresses(&place.host).await;
+    let host_port = target.host_port();
+    let found = discovery::addresses(&host_port.host).await;
     let ips = found.map_err(|reason| Error::Name { target: target.to_string(), reason })?;
-    Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, place.port)).collect())
+    Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, host_port.port)).collect())
 }
 
 /// The CPU time of this process.

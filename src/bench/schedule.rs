@@ -29,7 +29,7 @@ impl SteadySchedule {
         self.count(time.as_secs_f64() * self.rate, |due| due < time)
     }
 
-    /// The number of requests whose due time satisfies `counts`; `about` is exact but for rounding.
+    /// The number of requests whose due time satisfies `counts`; `about` is exact except for rounding.
     fn count(&self, about: f64, counts: impl Fn(Duration) -> bool) -> u64 {
         let mut number = about as u64;
         while counts(self.due(number)) {

@@ -14,23 +14,23 @@ use tokio::net::TcpStream;
 #[derive(Debug)]
 pub(super) struct SpeakFirst {
     stream: TcpStream,
-    spoken: bool,
+    has_written: bool,
     /// The pending reader.
     reader: Option<Waker>,
 }
 
 impl SpeakFirst {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, spoken: false, reader: None }
+        Self { stream, has_written: false, reader: None }
     }
 
     pub(super) fn into_inner(self) -> TcpStream {
         self.stream
     }
 
-    fn spoken(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() && !self.spoken {
-            self.spoken = true;
+    fn note_write(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() && !self.has_written {
+            self.has_written = true;
             self.reader.take().into_iter().for_each(Waker::wake);
         }
         written
@@ -43,7 +43,7 @@ impl AsyncRead for SpeakFirst {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.spoken {
+        if !self.has_written {
             self.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
@@ -58,7 +58,7 @@ impl AsyncWrite for SpeakFirst {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.spoken(written)
+        self.note_write(written)
     }
 
     fn poll_write_vectored(
@@ -67,7 +67,7 @@ impl AsyncWrite for SpeakFirst {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.spoken(written)
+        self.note_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -209,13 +209,13 @@ mod tests {
             let mut sorted = nanos;
             sorted.sort_unstable();
             let rank = ((percent / 100.0 * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());
-            // Where the rank is whole but for rounding, its neighbor is as right.
+            // If the rank is an integer except for rounding, its neighbor is correct as well.
             let neighbor = ((percent / 100.0 * sorted.len() as f64).round() as usize).clamp(1, sorted.len());
-            let (told, near) = (one.percentile(percent).as_nanos() as f64, |exact: u64| {
+            let (got, near) = (one.percentile(percent).as_nanos() as f64, |exact: u64| {
                 let exact = exact as f64;
-                move |told: f64| (told - exact).abs() <= exact * 2e-3 + 100.0
+                move |got: f64| (got - exact).abs() <= exact * 2e-3 + 100.0
             });
-            prop_assert!(near(sorted[rank - 1])(told) || near(sorted[neighbor - 1])(told), "{told} {sorted:?}");
+            prop_assert!(near(sorted[rank - 1])(got) || near(sorted[neighbor - 1])(got), "{got} {sorted:?}");
             prop_assert_eq!(one.least().as_nanos(), u128::from(sorted[0]));
             prop_assert_eq!(one.greatest().as_nanos(), u128::from(sorted[sorted.len() - 1]));
             let mean = sorted.iter().map(|n| u128::from(*n)).sum::<u128>() / sorted.len() as u128;

@@ -136,7 +136,7 @@ impl BenchReport {
         }
         if self.backends.as_ref().is_some_and(|backends| backends.all.len() == 1) {
             notes.push(
-                "All responses look alike: --by header:NAME, body:REGEX or admin may tell backends apart."
+                "All responses look alike: --by header:NAME, body:REGEX or admin may distinguish backends."
                     .to_owned(),
             );
         }

@@ -9,7 +9,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::{PathAndQuery, Scheme};
 use hyper::{Method, Uri};
 
-/// What one request of a test is.
+/// The request of a test.
 #[derive(Clone, Debug)]
 pub(crate) enum BenchTarget {
     /// A request and its response.
@@ -30,8 +30,8 @@ pub(crate) struct HostPort {
 /// An HTTP request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// Where it is sent.
-    pub place: HostPort,
+    /// The server.
+    pub host_port: HostPort,
     /// The path and query.
     pub path: PathAndQuery,
     /// The method.
@@ -45,9 +45,9 @@ pub(crate) struct Request {
 /// A TCP connection: what is sent, and when it counts as a success.
 #[derive(Clone, Debug)]
 pub(crate) struct TcpExchange {
-    /// Where it goes.
-    pub place: HostPort,
-    /// What is sent first.
+    /// The server.
+    pub host_port: HostPort,
+    /// The data that is sent first.
     pub send: Bytes,
     /// When it succeeds.
     pub until: TcpUntil,
@@ -75,10 +75,10 @@ pub(crate) enum TargetUrl {
 
 impl BenchTarget {
     /// Its host and port.
-    pub(crate) fn place(&self) -> &HostPort {
+    pub(crate) fn host_port(&self) -> &HostPort {
         match self {
-            Self::Http(request) => &request.place,
-            Self::Tcp(exchange) => &exchange.place,
+            Self::Http(request) => &request.host_port,
+            Self::Tcp(exchange) => &exchange.host_port,
         }
     }
 }
@@ -86,8 +86,8 @@ impl BenchTarget {
 impl Display for BenchTarget {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http(request) => write!(f, "http://{}{}", request.place.authority(), request.path),
-            Self::Tcp(exchange) => write!(f, "tcp://{}", exchange.place),
+            Self::Http(request) => write!(f, "http://{}{}", request.host_port.authority(), request.path),
+            Self::Tcp(exchange) => write!(f, "tcp://{}", exchange.host_port),
         }
     }
 }
@@ -126,7 +126,7 @@ impl FromStr for TargetUrl {
             return Err("a user in the URL is not sent: give -H 'Authorization: Basic …' instead".to_owned());
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        // Only digits are a port; `Uri` also takes none after the colon.
+        // A port needs digits; `Uri` also accepts an empty port after the colon.
         let port = match authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, after)| after) {
             after if after.contains(':') => match authority.port_u16() {
                 Some(port) if port > 0 => Some(port),
@@ -166,7 +166,7 @@ impl FromStr for TargetUrl {
 impl Request {
     /// A request with these header fields in addition to the usual ones.
     pub(crate) fn new(
-        place: HostPort,
+        host_port: HostPort,
         path: PathAndQuery,
         method: Method,
         headers: &HeaderMap,
@@ -174,7 +174,7 @@ impl Request {
     ) -> Self {
         let mut all = HeaderMap::new();
         // A host that is not a valid header value cannot be resolved either.
-        if let Ok(host) = HeaderValue::try_from(place.authority()) {
+        if let Ok(host) = HeaderValue::try_from(host_port.authority()) {
             all.insert(header::HOST, host);
         }
         let agent = concat!("pointsman-bench/", env!("CARGO_PKG_VERSION"));
@@ -187,7 +187,7 @@ impl Request {
         for (name, value) in headers {
             all.append(name, value.clone());
         }
-        Self { place, path, method, headers: all, body }
+        Self { host_port, path, method, headers: all, body }
     }
 }
 
@@ -213,7 +213,7 @@ mod tests {
 
     fn http(text: &str) -> (String, u16, String) {
         match text.parse().unwrap() {
-            TargetUrl::Http(place, path) => (place.host, place.port, path.to_string()),
+            TargetUrl::Http(host_port, path) => (host_port.host, host_port.port, path.to_string()),
             TargetUrl::Tcp(_) => panic!("{text} is no TCP"),
         }
     }
@@ -253,11 +253,12 @@ mod tests {
 
     #[test]
     fn a_given_header_replaces_the_default() {
-        let place = HostPort { host: "::1".into(), port: 80 };
+        let host_port = HostPort { host: "::1".into(), port: 80 };
         let given = HeaderMap::from_iter(["Host: other", "X-A: 1"].map(|text| header_field(text).unwrap()));
         let path = PathAndQuery::from_static("/");
-        let of =
-            |headers| Request::new(place.clone(), path.clone(), Method::GET, headers, Bytes::new()).headers;
+        let of = |headers| {
+            Request::new(host_port.clone(), path.clone(), Method::GET, headers, Bytes::new()).headers
+        };
         let (usual, ours) = (of(&HeaderMap::new()), of(&given));
         assert_eq!((usual["host"].as_bytes(), ours["host"].as_bytes()), (&b"[::1]"[..], &b"other"[..]));
         assert_eq!(ours["x-a"], "1");
@@ -276,10 +277,10 @@ mod tests {
             ],
             port in 1u16..,
         ) {
-            let place = HostPort { host, port };
-            prop_assert_eq!(format!("tcp://{place}").parse(), Ok(TargetUrl::Tcp(place.clone())));
+            let host_port = HostPort { host, port };
+            prop_assert_eq!(format!("tcp://{host_port}").parse(), Ok(TargetUrl::Tcp(host_port.clone())));
             let path = PathAndQuery::from_static("/");
-            prop_assert_eq!(format!("http://{place}").parse(), Ok(TargetUrl::Http(place, path)));
+            prop_assert_eq!(format!("http://{host_port}").parse(), Ok(TargetUrl::Http(host_port, path)));
         }
 
         #[test]

@@ -83,15 +83,15 @@ fn sending(words: &'static [u8]) -> SocketAddr {
 
 fn plan(target: &str) -> BenchPlan {
     let target = match target.parse().unwrap() {
-        TargetUrl::Http(place, path) => BenchTarget::Http(Request::new(
-            place,
+        TargetUrl::Http(host_port, path) => BenchTarget::Http(Request::new(
+            host_port,
             path,
             hyper::Method::GET,
             &hyper::HeaderMap::new(),
             Bytes::new(),
         )),
-        TargetUrl::Tcp(place) => {
-            BenchTarget::Tcp(TcpExchange { place, send: Bytes::new(), until: TcpUntil::Connected })
+        TargetUrl::Tcp(host_port) => {
+            BenchTarget::Tcp(TcpExchange { host_port, send: Bytes::new(), until: TcpUntil::Connected })
         }
     };
     BenchPlan {
@@ -114,10 +114,10 @@ fn kinds(report: &BenchReport) -> Vec<(&str, u64)> {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_a_bad_answer_and_half_an_answer_is_closed_early() {
+async fn a_response_that_is_not_http_is_bad_and_a_partial_one_is_closed_early() {
     let at = sending(b"220 mail.example.com ESMTP\r\n\r\n");
     assert_eq!(kinds(&ran(&plan(&format!("http://{at}/"))).await), [("bad_answer", 20)]);
-    // An answer that is there before its question is one.
+    // A response that arrives before its request counts.
     let at = sending(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno");
     assert_eq!(kinds(&ran(&plan(&format!("http://{at}/"))).await), [("status_503", 20)]);
     for half in [&b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"[..], b"HTTP/1.1 200 O"] {
@@ -132,7 +132,7 @@ async fn a_greeting_is_a_first_byte_and_names_its_backend() {
     let mut plan = plan(&format!("tcp://{at}"));
     let BenchTarget::Tcp(exchange) = &mut plan.target else { unreachable!() };
     exchange.until = TcpUntil::Byte;
-    plan.by = By::Body(regex::bytes::Regex::new(r"^220 (\S+)").unwrap());
+    plan.by = By::Body(regex_lite::Regex::new(r"^220 (\S+)").unwrap());
     let report = ran(&plan).await;
     assert_eq!((report.succeeded, report.failed, report.bytes), (20, 0, 20 * 15));
     let backends = report.backends.unwrap();

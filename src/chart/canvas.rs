@@ -1,4 +1,4 @@
-//! What panels draw on: rectangles, lines and text at pixels of an SVG, scaled for a PNG.
+//! The drawing area of panels: rectangles, lines and text at pixels of an SVG, scaled for a PNG.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;

@@ -131,7 +131,7 @@ impl Chart {
     }
 }
 
-/// Makes the shipped font the one of all charts: PNGs look the same on each machine, whatever fonts it has.
+/// Registers the shipped font for all charts: PNGs look the same on each machine, whatever fonts it has.
 fn register_fonts() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

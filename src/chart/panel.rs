@@ -1,4 +1,4 @@
-//! A panel of a chart: horizontal bars in groups, on an axis of their own.
+//! A panel of a chart: horizontal bars in groups, on their own axis.
 
 use plotters::coord::ranged1d::Ranged;
 use plotters::coord::types::RangedCoordf64;

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use hyper::Method;
 use hyper::body::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use regex::bytes::Regex;
+use regex_lite::Regex;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::instance::block_on;
@@ -99,7 +99,7 @@ pub(super) struct BenchArgs {
     /// When a tcp:// request succeeds [default: byte with --send, else connect]
     #[arg(long, value_enum, value_name = "WHAT")]
     wait_for: Option<WaitFor>,
-    /// How to tell backends apart: header:NAME, body:REGEX (its first group), admin (the balancer's counters), or auto: a
+    /// How to attribute responses to backends: header:NAME, body:REGEX (its first group), admin (the balancer's counters), or auto: a
     /// header such as X-Backend or X-Server, or the whole body if it is short and repeats
     #[arg(long, default_value = "auto", value_name = "WHAT")]
     by: ByArgument,
@@ -219,7 +219,7 @@ impl BenchArgs {
         let address = address.ok_or_else(|| Failure::Invalid("there is no target".to_owned()))?;
         Ok(BenchPlan {
             target: match address {
-                TargetUrl::Http(place, path) => {
+                TargetUrl::Http(host_port, path) => {
                     self.only_for(
                         "tcp://",
                         &[("--send", self.send.is_some()), ("--wait-for", self.wait_for.is_some())],
@@ -232,14 +232,14 @@ impl BenchArgs {
                             all
                         });
                     BenchTarget::Http(Request::new(
-                        place.clone(),
+                        host_port.clone(),
                         path.clone(),
                         self.method.clone().unwrap_or(usual),
                         &headers,
                         body.unwrap_or_default(),
                     ))
                 }
-                TargetUrl::Tcp(place) => {
+                TargetUrl::Tcp(host_port) => {
                     self.only_for(
                         "http://",
                         &[
@@ -251,7 +251,7 @@ impl BenchArgs {
                         ],
                     )?;
                     BenchTarget::Tcp(TcpExchange {
-                        place: place.clone(),
+                        host_port: host_port.clone(),
                         send: self.send.clone().unwrap_or_default(),
                         until: match self.wait_for {
                             Some(WaitFor::Connect) => TcpUntil::Connected,

@@ -1,5 +1,5 @@
-//! `pointsman check`: all problems of a configuration at once. It resolves and binds nothing, but checks whether a file
-//! is in the way of a Unix socket.
+//! `pointsman check`: all problems of a configuration at once. It resolves and binds nothing, but checks whether
+//! another file is at the path of a Unix socket.
 
 use super::{Exit, Failure, FileArgs, Form, print};
 use crate::config::{self, BindAddress, Config};
@@ -33,7 +33,7 @@ pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> 
     print(&format!("{}: good ({listeners}, {pools})\n", path.display()))
 }
 
-/// Obstacles at the paths of the configured Unix sockets.
+/// Other files at the paths of the configured Unix sockets.
 fn obstacles(config: &Config) -> Vec<String> {
     let of_listeners = config.listeners.iter().flat_map(|(name, listener)| {
         listener.bind.iter().map(move |address| (format!("listener {name:?}"), address))

@@ -1,10 +1,10 @@
-//! `pointsman connections` and `close`: the open connections of a running instance, and the end of one.
+//! `pointsman connections` and `close`: lists the open connections of a running instance, and closes one.
 
 use clap::Args;
 use hyper::Method;
 
 use super::instance::{RemoteArgs, block_on};
-use super::status::{TextTable, colours};
+use super::status::{TextTable, colors};
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{self, ConnectionInfo, ConnectionSummary, ConnectionsReply};
 use crate::remote::encode;
@@ -74,7 +74,7 @@ pub(super) fn lines(open: &ConnectionsReply) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The path that lists them.
+/// The path of the list.
 pub(super) fn path(limit: u32, filters: [(&str, Option<&str>); 3]) -> String {
     let mut path = format!("{}?limit={limit}", api::path::CONNECTIONS);
     for (name, value) in filters {
@@ -95,7 +95,7 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failure> {
     }
     let open: ConnectionsReply = remote.read(&text)?;
     let mut words = String::new();
-    table(&open).write(&mut words, colours());
+    table(&open).write(&mut words, colors());
     let (shown, total) = (open.connections.len(), open.total);
     if total > shown {
         words.push_str(&format!("{shown} of {total}: see more with --limit\n"));

@@ -1,4 +1,4 @@
-//! `pointsman drain`: one backend, or the whole instance, which ends then; waits for the end if that is wanted.
+//! `pointsman drain`: drains one backend, or the whole instance, which then stops. With `--wait` it returns at the end.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::api::{BackendChange, BackendInfo, DrainReply, StatusReply, path};
 use crate::domain::AdminState;
 use crate::remote::{Error, Remote};
 
-/// Between two looks at the open connections.
+/// The interval between two queries of the open connections.
 const POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(super) struct DrainArgs {
     /// Wait so long at most; what is left then is code 1
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
-    /// Do not ask whether the whole instance is meant
+    /// Drain the whole instance without confirmation
     #[arg(long, conflicts_with = "target")]
     yes: bool,
     #[command(flatten)]
@@ -48,21 +48,21 @@ pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
         }
         let mut backend: BackendInfo = remote.read(&text)?;
         let name = format!("{}/{}", target.pool, backend.name);
-        let mut told = DrainProgress::default();
+        let mut progress = DrainProgress::default();
         while backend.active > 0 {
-            told.tell(&format!("{name}: {}", connections(backend.active)));
+            progress.show(&format!("{name}: {}", connections(backend.active)));
             wait(until, || format!("{name} still has {}", connections(backend.active))).await?;
             let status: StatusReply = remote.get(path::STATUS).await?;
             let pool = status.pools.into_iter().find(|pool| *pool.name == *target.pool);
             let mut backends = pool.into_iter().flat_map(|pool| pool.backends);
-            // By now another backend may have its name, or its address.
+            // Another backend may have its name or its address by now.
             let same = |other: &BackendInfo| other.name == backend.name && other.address == backend.address;
             match backends.find(same) {
                 Some(now) => backend = now,
-                None => break, // it has left, which it does when it has none
+                None => break, // it leaves after its last connection
             }
         }
-        told.end();
+        progress.end();
         let was = if args.remote.json {
             json!({"drained": name}).to_string()
         } else {
@@ -91,7 +91,7 @@ fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
         if !args.wait {
             return Ok(Exit::Done);
         }
-        let mut told = DrainProgress::default();
+        let mut progress = DrainProgress::default();
         let mut uptime = 0.0;
         loop {
             match remote.get::<StatusReply>(path::STATUS).await {
@@ -99,24 +99,24 @@ fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
                 Ok(status) if status.uptime_seconds < uptime => break,
                 Ok(status) => {
                     uptime = status.uptime_seconds;
-                    told.tell(&connections(status.open));
+                    progress.show(&connections(status.open));
                 }
                 Err(Error::Unreachable { .. } | Error::NoAnswer { .. }) => break,
                 Err(error) => return Err(error.into()),
             }
             wait(until, || "it has not stopped yet".to_owned()).await?;
         }
-        told.end();
+        progress.end();
         if args.remote.json { Ok(Exit::Done) } else { print("stopped\n") }
     })
 }
 
-/// Asks a person whether the whole instance is meant.
+/// Asks the operator to confirm the drain of the whole instance.
 fn confirm(remote: &Remote, status: &StatusReply) -> Result<(), Failure> {
     let address = remote.address();
     if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::Invalid(format!(
-            "this would drain the whole instance at {address}, and end it: say --yes if that is meant, or name a POOL/BACKEND"
+            "this would drain the whole instance at {address}, and stop it: confirm with --yes, or name a POOL/BACKEND"
         )));
     }
     eprint!(
@@ -131,7 +131,7 @@ fn confirm(remote: &Remote, status: &StatusReply) -> Result<(), Failure> {
     Err(Failure::Invalid("nothing was done".to_owned()))
 }
 
-/// Waits a little, as long as there is time.
+/// Waits for [`POLL`]; fails at the deadline.
 async fn wait(until: Option<Instant>, what: impl FnOnce() -> String) -> Result<(), Failure> {
     if until.is_some_and(|until| Instant::now() >= until) {
         return Err(Failure::Invalid(format!("timed out: {}", what())));
@@ -140,14 +140,14 @@ async fn wait(until: Option<Instant>, what: impl FnOnce() -> String) -> Result<(
     Ok(())
 }
 
-/// One line on the terminal that is written over again and again; nothing if there is no terminal.
+/// A line on the terminal that is redrawn; without a terminal nothing is written.
 #[derive(Default)]
 struct DrainProgress {
     last: Option<String>,
 }
 
 impl DrainProgress {
-    fn tell(&mut self, words: &str) {
+    fn show(&mut self, words: &str) {
         if !io::stderr().is_terminal() || self.last.as_deref() == Some(words) {
             return;
         }

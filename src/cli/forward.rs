@@ -48,7 +48,7 @@ fn config(args: &ForwardArgs) -> Result<Config, Failure> {
     })
 }
 
-/// Addresses become one list, each name a source of its own.
+/// The addresses become one static source; each name becomes a DNS source.
 fn sources(backends: &[String], own: &OwnAddresses) -> Result<Vec<Source>, Failure> {
     let mut written: Vec<StaticBackend> = Vec::new();
     let mut sources: Vec<Source> = Vec::new();

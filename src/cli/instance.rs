@@ -1,4 +1,4 @@
-//! The running instance that a command asks, and the token it asks with.
+//! The running instance that a command sends requests to, and the token of these requests.
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,13 @@ use super::{Failure, FileArgs};
 use crate::config;
 use crate::remote::{Address, Remote};
 
-/// Where the token is, if no file is named.
+/// The environment variable with the token, if no file is named.
 const TOKEN: &str = "POINTSMAN_TOKEN";
 
-/// Which instance is asked.
+/// The instance that gets the request.
 #[derive(Debug, Args)]
 pub(super) struct AdminArgs {
-    /// The admin address to ask: ADDRESS:PORT, NAME:PORT or unix:PATH [default: the configuration's, or 127.0.0.1:9900]
+    /// The address of the admin server: ADDRESS:PORT, NAME:PORT or unix:PATH [default: the configuration's, or 127.0.0.1:9900]
     #[arg(long, env = "POINTSMAN_ADMIN", value_name = "ADDRESS", value_parser = str::parse::<Address>)]
     admin: Option<Address>,
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(super) struct AdminArgs {
 pub(super) struct RemoteArgs {
     #[command(flatten)]
     at: AdminArgs,
-    /// A file with the token that the instance wants for changes, or set POINTSMAN_TOKEN to the token itself
+    /// A file with the token that the instance requires for changes, or set POINTSMAN_TOKEN to the token itself
     /// [default: the configuration's]
     #[arg(long, env = "POINTSMAN_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -36,28 +36,28 @@ pub(super) struct RemoteArgs {
 }
 
 impl AdminArgs {
-    /// The address that is named, or that of the configuration, or the usual one.
+    /// The given address, otherwise that of the configuration, otherwise the default.
     pub(super) fn address(&self) -> Result<Address, Failure> {
         self.find().map(|(address, _)| address)
     }
 
-    /// The same, and the configuration's file with the token, if it is the configuration that says where.
+    /// The same, with the configuration's token file if the address is the configuration's.
     fn find(&self) -> Result<(Address, Option<PathBuf>), Failure> {
         if let Some(address) = &self.admin {
             return Ok((address.clone(), None));
         }
         let Some(path) = self.file.config.clone().or_else(config::find) else {
-            return Ok((Address::usual(), None));
+            return Ok((Address::default_admin(), None));
         };
         let none = || {
             let path = path.display();
             Failure::Invalid(format!(
-                "{path} has no admin section to ask: write `admin: {{bind: 127.0.0.1:9900}}`, or name an address with --admin"
+                "{path} has no admin section: add `admin: {{bind: 127.0.0.1:9900}}`, or name an address with --admin"
             ))
         };
         let admin = config::load(&path)?.admin.ok_or_else(none)?;
         let address = Address::from(admin.bind);
-        if address.is_open() {
+        if address.has_port_zero() {
             let path = path.display();
             return Err(Failure::Invalid(format!(
                 "{path} leaves the port of the admin server to the kernel: name the one that it chose with --admin"
@@ -68,7 +68,7 @@ impl AdminArgs {
 }
 
 impl RemoteArgs {
-    /// The instance.
+    /// A client of the instance.
     pub(super) fn remote(&self) -> Result<Remote, Failure> {
         let (address, configured) = self.at.find()?;
         let token = match (token(self.token_file.as_deref())?, configured) {
@@ -80,7 +80,7 @@ impl RemoteArgs {
     }
 }
 
-/// The token. It is never an argument: all users of the machine can read those.
+/// The token. It is never an argument: all users of the machine can read arguments.
 fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
     let Some(path) = file else { return Ok(std::env::var(TOKEN).ok().filter(|token| !token.is_empty())) };
     let token = token_in(path).map_err(|error| {
@@ -90,19 +90,19 @@ fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
     token.map(Some).ok_or_else(|| Failure::Invalid(empty()))
 }
 
-/// The token in a file, if there is one in it.
+/// The token in a file; `None`: the file is empty.
 fn token_in(file: &Path) -> std::io::Result<Option<String>> {
     let text = std::fs::read_to_string(file)?;
     Ok(Some(text.trim().to_owned()).filter(|token| !token.is_empty()))
 }
 
-/// Runs a command that talks to others.
+/// Runs a command that sends requests, on its own runtime.
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::NotStarted(format!("the runtime cannot be started: {error}")))?;
     let result = runtime.block_on(work);
-    // Nothing that hangs in the system's resolver, or waits for a key, holds up the end.
+    // A thread that hangs in the system's resolver, or waits for a key, must not delay the exit.
     runtime.shutdown_background();
     result
 }

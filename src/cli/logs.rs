@@ -1,4 +1,4 @@
-//! `pointsman logs`: the log of a running instance, from afar.
+//! `pointsman logs`: the log of a running instance, read through its admin server.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -17,14 +17,14 @@ use crate::telemetry::log_fields;
 
 /// More than the server keeps.
 const ALL: usize = 1_000_000;
-/// The server says that it is there each 15 s.
-const SILENCE: Duration = Duration::from_secs(40);
-/// Pause before another attempt to reach a server that was lost.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Time without data after which the connection is closed; the server sends a keepalive every 15 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(40);
+/// Pause before a reconnect.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct LogsArgs {
-    /// Go on with what is logged from now on
+    /// Follow the log
     #[arg(short, long)]
     follow: bool,
     /// So many of the last lines; the instance keeps 256 KiB of them
@@ -36,7 +36,7 @@ pub(super) struct LogsArgs {
     remote: RemoteArgs,
 }
 
-/// The lines that are asked for.
+/// The lines that are number for.
 #[derive(Debug, Default, Args)]
 struct Filter {
     /// Only lines about this pool
@@ -55,7 +55,7 @@ impl Filter {
         self.pool.is_none() && self.backend.is_none() && self.client.is_none()
     }
 
-    fn wants(&self, line: &str) -> bool {
+    fn matches(&self, line: &str) -> bool {
         let json: Option<Value> = if line.starts_with('{') { serde_json::from_str(line).ok() } else { None };
         let has = |field: &str, wanted: &Option<String>, ends: &[char]| {
             let Some(wanted) = wanted else { return true };
@@ -92,17 +92,17 @@ fn fields(line: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
     })
 }
 
-/// A client's address as the log has it: IPv6 in brackets.
+/// A client's address as it is logged: IPv6 in brackets.
 fn client(text: &str) -> Result<String, String> {
     Ok(if text.parse::<std::net::Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() })
 }
 
 pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
-    // Those that are wanted are known here only.
-    let asked = if args.filter.is_empty() { args.lines } else { ALL };
+    // The filter is applied here, so the server must send all lines.
+    let number = if args.filter.is_empty() { args.lines } else { ALL };
     block_on(async {
-        let mut events = remote.follow(&format!("{}?lines={asked}", path::LOGS), None, SILENCE).await?;
+        let mut events = remote.follow(&format!("{}?lines={number}", path::LOGS), None, IDLE_TIMEOUT).await?;
         let (mut last, mut seen) = (Vec::new(), "0".to_owned());
         while let Some(event) = events.next().await? {
             last.extend(args.shown(&event));
@@ -120,14 +120,14 @@ pub(super) fn run(args: &LogsArgs) -> Result<Exit, Failure> {
                 Err(Failure::Remote(error)) => eprintln!("({})", terminal::clean(&error.to_string())),
                 Err(other) => return Err(other),
             }
-            sleep(AGAIN).await;
+            sleep(RECONNECT_DELAY).await;
         }
     })
 }
 
-/// Prints what follows the line of that number, until the connection or the reader is lost.
+/// Prints the lines after number `seen`, until the connection is lost or the reader closes standard output.
 async fn follow(args: &LogsArgs, remote: &Remote, seen: &mut String) -> Result<ControlFlow<()>, Failure> {
-    let mut events = remote.follow(&format!("{}?follow=true", path::LOGS), Some(seen), SILENCE).await?;
+    let mut events = remote.follow(&format!("{}?follow=true", path::LOGS), Some(seen), IDLE_TIMEOUT).await?;
     while let Some(event) = events.next().await? {
         if let Some(line) = args.shown(&event)
             && !print_on(&line)?
@@ -140,10 +140,10 @@ async fn follow(args: &LogsArgs, remote: &Remote, seen: &mut String) -> Result<C
 }
 
 impl LogsArgs {
-    /// What is printed of an event.
+    /// The line to print for an event.
     fn shown(&self, event: &Event) -> Option<String> {
         match &*event.kind {
-            "line" if !self.filter.wants(&event.data) => None,
+            "line" if !self.filter.matches(&event.data) => None,
             "line" if self.remote.json && !event.data.starts_with('{') => {
                 Some(format!("{}\n", json!({"line": event.data})))
             }
@@ -163,14 +163,14 @@ impl LogsArgs {
 mod tests {
     use super::*;
 
-    fn wants(pool: Option<&str>, backend: Option<&str>, from: Option<&str>, line: &str) -> bool {
+    fn matches(pool: Option<&str>, backend: Option<&str>, from: Option<&str>, line: &str) -> bool {
         let text = |text: Option<&str>| text.map(str::to_owned);
         let from = from.map(|from| client(from).unwrap());
-        Filter { pool: text(pool), backend: text(backend), client: from }.wants(line)
+        Filter { pool: text(pool), backend: text(backend), client: from }.matches(line)
     }
 
     #[test]
-    fn a_filter_knows_the_fields_of_both_formats() {
+    fn a_filter_matches_the_fields_of_both_formats() {
         let line = "12:00Z  INFO routed conn=7 client=10.0.0.1:4000 listener=web pool=web backend=\"my b\" skipped=\"pool=db backend=c\" address=[::1]:80";
         let json = r#"{"message": "routed", "conn": 7, "client": "10.0.0.1:4000", "pool": "web", "backend": "my b"}"#;
         for line in [line, json] {
@@ -185,11 +185,15 @@ mod tests {
                 (None, None, Some("10.0.0.11"), false),
                 (Some("web"), Some("c"), None, false),
             ] {
-                assert_eq!(wants(pool, backend, from, line), wanted, "{pool:?} {backend:?} {from:?} {line}");
+                assert_eq!(
+                    matches(pool, backend, from, line),
+                    wanted,
+                    "{pool:?} {backend:?} {from:?} {line}"
+                );
             }
         }
-        assert!(wants(None, None, Some("::1"), "routed client=[::1]:4000 pool=web"));
-        assert!(wants(None, None, Some("[::1]:4000"), "routed client=[::1]:4000 pool=web"));
-        assert!(!wants(None, None, Some("::1"), "routed client=[::11]:4000"));
+        assert!(matches(None, None, Some("::1"), "routed client=[::1]:4000 pool=web"));
+        assert!(matches(None, None, Some("[::1]:4000"), "routed client=[::1]:4000 pool=web"));
+        assert!(!matches(None, None, Some("::1"), "routed client=[::11]:4000"));
     }
 }

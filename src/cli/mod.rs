@@ -77,17 +77,17 @@ enum Command {
     Forward(ForwardArgs),
     /// Ask a running instance whether it is ready: the HEALTHCHECK of a container
     Health(instance::AdminArgs),
-    /// A running instance at a glance: listeners, pools, backends, and why each is in its state
+    /// Show the status of a running instance: listeners, pools, backends and the causes of their states
     ///
     /// Exit codes: 0 every pool has a backend up; 1 one has none; 2 the instance cannot be reached.
     Status(instance::RemoteArgs),
-    /// A running instance live, in the terminal: watch, sort, drain, weigh
+    /// A running instance live, in the terminal: watch, sort, drain, set weights
     ///
     /// Press ? in it for its keys. With --json: one status object a second, each a line.
     Top(top::TopArgs),
     /// Why a client's connections went where they went, or why a backend is in its state
     Why(why::WhyArgs),
-    /// What happened to a running instance lately, in sentences
+    /// Summarize the recent events of a running instance
     Story(why::StoryArgs),
     /// Drain a backend of a running instance, or the whole instance: no new connections; existing ones finish
     ///
@@ -97,11 +97,11 @@ enum Command {
     Maintenance(operate::TargetArgs),
     /// Put a drained backend, or one in maintenance, back in service
     Up(operate::TargetArgs),
-    /// Give a backend of a running instance another share, until it leaves
+    /// Set the weight of a backend of a running instance, until it leaves
     Weight(operate::WeightArgs),
     /// Check backends of a running instance now
     Recheck(operate::RecheckArgs),
-    /// Let a running instance read its configuration again: all of it is applied, or nothing, and why
+    /// Reload the configuration of a running instance: apply all of it, or nothing and print the errors
     Reload(instance::RemoteArgs),
     /// The last lines of a running instance's log, and those that follow
     Logs(logs::LogsArgs),
@@ -113,7 +113,7 @@ enum Command {
     ///
     /// For example: pointsman bench http://127.0.0.1:8080/ -n 10000 -c 100 --chart shares.png
     Bench(Box<bench::BenchArgs>),
-    /// Try an algorithm on paper: shares, waiting times and moved clients, in virtual time
+    /// Simulate an algorithm: shares, waiting times and moved clients, in virtual time
     Simulate(Box<simulate::SimulateArgs>),
     /// Print the JSON Schema of the configuration, for editors
     Schema {
@@ -154,7 +154,7 @@ impl FileArgs {
 struct CheckArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Print the configuration as it holds, with every default
+    /// Print the effective configuration, with every default
     #[arg(long, value_enum, value_name = "FORM", num_args = 0..=1, default_missing_value = "yaml")]
     print: Option<Form>,
 }
@@ -196,7 +196,7 @@ struct ForwardArgs {
     /// Where to listen: ADDRESS:PORT, :PORT or unix:PATH
     #[arg(value_parser = config::bind_address)]
     listen: BindAddress,
-    /// The backends: ADDRESS:PORT, or NAME:PORT for a name that is asked for again and again
+    /// The backends: ADDRESS:PORT, or NAME:PORT for a name that is resolved periodically
     #[arg(required = true, value_name = "BACKEND")]
     backends: Vec<String>,
     /// How a backend is chosen
@@ -218,7 +218,7 @@ impl ValueEnum for Algorithm {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(self.name()).help(match self {
             Self::RoundRobin => "Each in turn",
-            Self::Weighted => "Each in turn, as often as its weight says",
+            Self::Weighted => "Each in turn, in proportion to its weight",
             Self::LeastConnections => "The one with the fewest connections for its weight",
             Self::RandomTwo => "Of two drawn at random, the one with fewer connections for its weight",
             Self::SourceHash => "By the client's address; most clients move when the backends change",
@@ -229,18 +229,18 @@ impl ValueEnum for Algorithm {
     }
 }
 
-/// How the program ends when it ends well.
+/// A result without an error, and its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
-    /// All is done.
+    /// Success: 0.
     Done,
-    /// All is done, and what it shows is that a pool has no backend.
+    /// Success, but the shown status has a pool without a backend: 1.
     Unserved,
-    /// The drain's time limit cut connections off.
+    /// The drain's time limit closed connections: 3.
     Cut,
 }
 
-/// Why the program ends otherwise.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     /// The configuration or the arguments are wrong.
@@ -255,10 +255,10 @@ enum Failure {
     /// The balancer could not start.
     #[error(transparent)]
     Start(#[from] supervisor::Error),
-    /// A running instance did not do what was asked of it.
+    /// A request to a running instance failed.
     #[error(transparent)]
     Remote(#[from] remote::Error),
-    /// Something else that it needs could not be had.
+    /// A resource, such as a thread or the terminal, is not available.
     #[error("{0}")]
     NotStarted(String),
 }
@@ -274,13 +274,13 @@ impl Failure {
     }
 }
 
-/// Does what the command line says.
+/// Runs the command of the command line.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            // --help and --version come this way too.
+            // clap reports --help and --version as errors, too.
             return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
@@ -314,19 +314,19 @@ pub fn main() -> ExitCode {
         Ok(Exit::Unserved) => ExitCode::from(1),
         Ok(Exit::Cut) => ExitCode::from(3),
         Err(failure) => {
-            // The message quotes an instance, a file or a name server.
+            // The message may quote an instance, a file or a name server.
             eprintln!("{}", sanitize::lines(&failure.to_string()));
             ExitCode::from(failure.code())
         }
     }
 }
 
-/// Writes to standard output. That its reader closed it early is not an error.
+/// Writes to standard output. It is no error if the reader has closed it.
 fn print(text: &str) -> Result<Exit, Failure> {
     print_on(text).map(|_| Exit::Done)
 }
 
-/// The same; returns whether its reader is still there.
+/// The same; returns whether the reader still has it open.
 fn print_on(text: &str) -> Result<bool, Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
@@ -337,7 +337,7 @@ fn print_on(text: &str) -> Result<bool, Failure> {
     }
 }
 
-/// Writes an instance's JSON answer to standard output, with the characters escaped that a terminal would act on.
+/// Writes an instance's JSON response to standard output, and escapes the control characters.
 fn print_json(answer: &str) -> Result<Exit, Failure> {
     print(&format!("{}\n", sanitize::json(answer.trim_end())))
 }
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_by_an_instance_has_asked_wrongly() {
+    fn a_refusal_by_the_instance_is_exit_code_1() {
         let refused = remote::Error::Refused {
             status: StatusCode::NOT_FOUND,
             message: "no backend".to_owned(),

@@ -1,4 +1,4 @@
-//! What an operator tells a running instance: `maintenance`, `up`, `weight`, `recheck`, `reload`.
+//! The commands that change a running instance: `maintenance`, `up`, `weight`, `recheck`, `reload`.
 
 use clap::Args;
 use hyper::Method;
@@ -40,7 +40,7 @@ pub(super) struct RecheckArgs {
     remote: RemoteArgs,
 }
 
-/// Makes a change of a backend; what it is then, as it came.
+/// Changes a backend; returns it and the response, its new status as JSON.
 pub(super) async fn change(
     remote: &Remote,
     written: &str,
@@ -71,12 +71,12 @@ pub(super) fn print_change(
     print("\n")
 }
 
-/// So many, in words.
+/// The number of open connections as text.
 pub(super) fn connections(number: u64) -> String {
     format!("{number} connection{} open", if number == 1 { "" } else { "s" })
 }
 
-/// Takes a backend out of service, or puts it back.
+/// Sets the administrative state of a backend.
 pub(super) fn set_state(args: &TargetArgs, state: AdminState) -> Result<Exit, Failure> {
     let remote = args.remote.remote()?;
     let wanted = BackendChange { state: Some(state), ..BackendChange::default() };

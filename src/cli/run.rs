@@ -32,10 +32,10 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
 /// Runs a configuration until a signal ends it; a reload reads `file` again.
 pub(super) fn serve(config: Config, file: Option<&Path>) -> Result<Exit, Failure> {
     let log = log::init(&config.log)?;
-    // However many ask the admin server, checks and pool states have a thread of their own.
+    // A thread for the admin server: a flood of requests must not delay checks and pool states.
     let (runtime, admin) = (control_plane()?, thread("admin")?);
     let result = runtime.block_on(live(config, file, &log, admin.handle()));
-    // A check that hangs in the system's resolver must not hold up the end.
+    // A check that hangs in the system's resolver must not delay the exit.
     admin.shutdown_background();
     runtime.shutdown_background();
     if let Err(failure) = &result {
@@ -44,7 +44,7 @@ pub(super) fn serve(config: Config, file: Option<&Path>) -> Result<Exit, Failure
     result
 }
 
-/// The runtime that carries everything but the connections, and the admin server of `run`.
+/// The runtime of everything except the connections and the admin server of `run`.
 pub(super) fn control_plane() -> Result<Runtime, Failure> {
     thread("control")
 }
@@ -60,7 +60,7 @@ async fn live(
     config: Config,
     file: Option<&Path>,
     log: &log::Guard,
-    aside: &Handle,
+    admin_runtime: &Handle,
 ) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let mut reloads = listen(SignalKind::hangup())?;
@@ -69,9 +69,9 @@ async fn live(
     }
     let _dropped = AbortOnDropHandle::new(tokio::spawn(log::report_dropped()));
     let access = Access::default();
-    access.agree(Access::terms(config.admin.as_ref()).map_err(Failure::NotStarted)?);
+    access.apply(Access::read_rules(config.admin.as_ref()).map_err(Failure::NotStarted)?);
     let admin = match &config.admin {
-        Some(admin) => Some(bind(admin, aside).await?),
+        Some(admin) => Some(bind(admin, admin_runtime).await?),
         None => None,
     };
     let starting = Supervisor::start(config, admin.as_ref().map(|admin| admin.address.clone()));
@@ -82,7 +82,7 @@ async fn live(
     let stop = CancellationToken::new();
     let (control, mut orders) = Control::new();
     let admin = admin.map(|bound| {
-        let _aside = aside.enter();
+        let _guard = admin_runtime.enter();
         tokio::spawn(bound.serve(admin::router(supervisor.overview(), &control, &access), stop.clone()))
     });
     let who: Arc<str> = loop {
@@ -104,7 +104,7 @@ async fn live(
             },
         }
     };
-    drop(orders); // later requests are told that it is too late
+    drop(orders); // later requests are refused
     let outcome = supervisor.drain(who, signals.end()).await;
     stop.cancel();
     if let Some(admin) = admin {
@@ -117,16 +117,17 @@ async fn live(
     })
 }
 
-/// Binds the admin server to the runtime that it is to run on.
-async fn bind(admin: &Admin, aside: &Handle) -> Result<Bound, Failure> {
+/// Binds the admin server on the runtime that will run it.
+async fn bind(admin: &Admin, admin_runtime: &Handle) -> Result<Bound, Failure> {
     let (address, wanted) = (&admin.bind, admin.clone());
-    let bound = aside.spawn(async move { Bound::bind(&wanted.bind, wanted.socket_mode).await }).await;
+    let bound = admin_runtime.spawn(async move { Bound::bind(&wanted.bind, wanted.socket_mode).await }).await;
     let bound = bound.unwrap_or_else(|error| Err(std::io::Error::other(error)));
     bound
         .map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {address}: {error}")))
 }
 
-/// Reads the configuration again and applies it, or changes nothing and says why. `who` is the operator or the signal.
+/// Reads the configuration again and applies it, or changes nothing and returns the reason. `who` is the operator or
+/// the signal.
 async fn reload(
     supervisor: &mut Supervisor,
     file: Option<&Path>,
@@ -171,8 +172,8 @@ async fn try_reload(
         refused(vec![ConfigProblem { line: None, column: None, message: Cause::from(&why) }]);
         Err(Refusal::NotPossible(why))
     };
-    let terms = match Access::terms(config.admin.as_ref()) {
-        Ok(terms) => terms,
+    let rules = match Access::read_rules(config.admin.as_ref()) {
+        Ok(rules) => rules,
         Err(error) => return not_possible(error),
     };
     let before = supervisor.config().clone();
@@ -180,12 +181,12 @@ async fn try_reload(
     if let Err(error) = supervisor.apply(config.clone()).await {
         return not_possible(error.to_string());
     }
-    // A server that goes on until the restart keeps its token.
+    // A removed admin server runs until the restart, and keeps its token.
     if config.admin.is_some() {
-        access.agree(terms);
+        access.apply(rules);
     }
     if let Err(error) = log.reconfigure(&config.log) {
-        warn!(%error, "the log goes on as it was");
+        warn!(%error, "the log's settings are unchanged");
     }
     let restart = needs_restart(&before, &config);
     journal.record(Event::ReloadApplied {
@@ -198,7 +199,7 @@ async fn try_reload(
     Ok(ReloadReply { listeners, pools, restart: restart.into_iter().map(Into::into).collect() })
 }
 
-/// What a reload cannot change in a running process.
+/// The changed settings that take effect only after a restart.
 fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
     let (old, new) = (&before.log, &after.log);
     let files = (old.format, &old.directory, old.rotation, old.max_size, old.keep)
@@ -233,7 +234,7 @@ impl Signals {
         })
     }
 
-    /// Returns at a signal that means to end, with its name.
+    /// Waits for SIGTERM, SIGINT or SIGQUIT, and returns its name.
     pub(super) async fn end(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
@@ -243,7 +244,7 @@ impl Signals {
     }
 }
 
-/// The signals of a kind.
+/// A stream of the signals of one kind.
 pub(super) fn listen(kind: SignalKind) -> Result<Signal, Failure> {
-    signal(kind).map_err(|error| Failure::NotStarted(format!("signals cannot be heeded: {error}")))
+    signal(kind).map_err(|error| Failure::NotStarted(format!("signal handlers cannot be installed: {error}")))
 }

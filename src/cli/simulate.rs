@@ -134,7 +134,7 @@ fn up_to(most: u64, text: &str) -> Result<NonZeroUsize, String> {
 fn factor(text: &str) -> Result<Factor, String> {
     text.parse().ok().filter(|factor| Factor::RANGE.contains(factor)).ok_or_else(|| {
         let (least, most) = (Factor::RANGE.start().get(), Factor::RANGE.end().get());
-        format!("a load factor is from {least} to {most} with at most two digits behind the point, such as 1.25, not {text:?}")
+        format!("a load factor is from {least} to {most} with at most two digits after the decimal point, such as 1.25, not {text:?}")
     })
 }
 
@@ -219,7 +219,7 @@ impl SimulateArgs {
         if !self.balance.is_empty() {
             return self.balance.clone();
         }
-        // Given weights should have an effect.
+        // The default algorithm must use given weights.
         let weighted = self.backends.iter().any(|share| share.weight > 1);
         let usual = if weighted { Algorithm::Weighted } else { Algorithm::RoundRobin };
         vec![pool.map_or(usual, |pool| pool.balance)]
@@ -262,7 +262,7 @@ impl SimulateArgs {
 fn configured_backends(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure> {
     let mut shares = Vec::new();
     for source in &pool.discover {
-        let asked = match source {
+        let origin = match source {
             Source::Static(backends) => {
                 // Backups get no connections while another backend is up.
                 let used = backends.iter().filter(|backend| !backend.backup);
@@ -277,7 +277,7 @@ fn configured_backends(pool: &config::Pool) -> Result<Vec<BackendSpec>, Failure>
             Source::Docker(docker) => format!("by the label {}", docker.label),
         };
         return Err(Failure::Invalid(format!(
-            "the pool discovers its backends {asked}, which a simulation cannot: list them, such as --backends 'a,b*2'"
+            "the pool discovers its backends {origin}, which a simulation cannot: list them, such as --backends 'a,b*2'"
         )));
     }
     Ok(shares)

@@ -16,17 +16,17 @@ pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
     if args.json {
         print_json(&text)?;
     } else {
-        print(&in_words(&status, colours()))?;
+        print(&in_words(&status, colors()))?;
     }
     Ok(if status.pools.iter().any(|pool| pool.is_unserved()) { Exit::Unserved } else { Exit::Done })
 }
 
-/// Whether standard output is somewhere where colours are wanted.
-pub(super) fn colours() -> bool {
+/// Whether standard output is a terminal and `NO_COLOR` is not set.
+pub(super) fn colors() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-fn in_words(status: &StatusReply, colours: bool) -> String {
+fn in_words(status: &StatusReply, colors: bool) -> String {
     let mut text = format!(
         "pointsman {}, {}{}, up {}, {} of {} connections open, {} workers\n",
         terminal::clean(&status.version),
@@ -44,10 +44,10 @@ fn in_words(status: &StatusReply, colours: bool) -> String {
         table.row([&*listener.name, &addresses, &listener.pool, &listener.active.to_string()].map(plain));
     }
     text.push('\n');
-    table.write(&mut text, colours);
+    table.write(&mut text, colors);
     for pool in &status.pools {
-        let colour = if pool.is_unserved() { Some(Color::Red) } else { None };
-        let up = paint(&format!("{} of {} up", pool.up, pool.backends.len()), colour, colours);
+        let color = if pool.is_unserved() { Some(Color::Red) } else { None };
+        let up = paint(&format!("{} of {} up", pool.up, pool.backends.len()), color, colors);
         text.push_str(&format!(
             "\npool {}: {}, {up}",
             terminal::clean(&pool.name),
@@ -60,7 +60,7 @@ fn in_words(status: &StatusReply, colours: bool) -> String {
             }
         };
         note(!pool.settled, "still looking for its backends".to_owned());
-        note(pool.panic, paint("panic: all are used", Some(Color::Red), colours));
+        note(pool.panic, paint("panic: all are used", Some(Color::Red), colors));
         note(pool.queue > 0, format!("{} in the queue", count(pool.queue, "client")));
         note(pool.failures_masked > 0, format!("{} retried", count(pool.failures_masked, "failed attempt")));
         note(pool.failures_seen > 0, count(pool.failures_seen, "client-visible failure"));
@@ -86,7 +86,7 @@ fn in_words(status: &StatusReply, colours: bool) -> String {
         for backend in &pool.backends {
             table.row(row(backend, total, status.clock()));
         }
-        table.write(&mut text, colours);
+        table.write(&mut text, colors);
     }
     text
 }
@@ -100,7 +100,7 @@ fn row(backend: &BackendInfo, total: u64, now: f64) -> [(String, Option<Color>);
         plain(&backend.address),
         (
             format!("{} {}", terminal::mark(backend.state), backend.state_name()),
-            Some(terminal::colour(backend.state)),
+            Some(terminal::color(backend.state)),
         ),
         plain(&terminal::age(now - backend.since.0)),
         plain(&backend.weight.to_string()),
@@ -114,8 +114,8 @@ fn row(backend: &BackendInfo, total: u64, now: f64) -> [(String, Option<Color>);
             None => plain("-"),
             Some(check) => {
                 let word = if check.passed { "passed" } else { "failed" };
-                let colour = if check.passed { None } else { Some(Color::Red) };
-                (format!("{word} {} ago", terminal::age(now - check.at.0)), colour)
+                let color = if check.passed { None } else { Some(Color::Red) };
+                (format!("{word} {} ago", terminal::age(now - check.at.0)), color)
             }
         },
         plain(&backend.cause),
@@ -126,7 +126,7 @@ fn plain(text: &str) -> (String, Option<Color>) {
     (text.to_owned(), None)
 }
 
-/// Columns side by side, each as wide as its widest cell. A heading that begins with `<` has its column flush right.
+/// A table whose columns are as wide as their widest cells. A heading that begins with `<` aligns its column right.
 pub(super) struct TextTable {
     head: Vec<&'static str>,
     rows: Vec<Vec<(String, Option<Color>)>>,
@@ -138,10 +138,10 @@ impl TextTable {
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = (String, Option<Color>)>) {
-        self.rows.push(cells.into_iter().map(|(text, colour)| (terminal::clean(&text), colour)).collect());
+        self.rows.push(cells.into_iter().map(|(text, color)| (terminal::clean(&text), color)).collect());
     }
 
-    pub(super) fn write(&self, to: &mut String, colours: bool) {
+    pub(super) fn write(&self, to: &mut String, colors: bool) {
         let titles: Vec<_> = self.head.iter().map(|title| title.trim_start_matches('<')).collect();
         let widths: Vec<_> = titles
             .iter()
@@ -155,12 +155,12 @@ impl TextTable {
         let head: Vec<_> = titles.iter().map(|title| ((*title).to_owned(), Some(Color::DarkGray))).collect();
         for row in std::iter::once(&head).chain(&self.rows) {
             let mut line = String::new();
-            for (column, (text, colour)) in row.iter().enumerate() {
+            for (column, (text, color)) in row.iter().enumerate() {
                 let padding = " ".repeat(widths[column] - terminal::width(text));
                 let (before, after) =
                     if self.head[column].starts_with('<') { (&*padding, "") } else { ("", &*padding) };
                 line.push_str(before);
-                line.push_str(&paint(text, *colour, colours));
+                line.push_str(&paint(text, *color, colors));
                 if column + 1 < row.len() {
                     line.push_str(after);
                     line.push_str("  ");
@@ -172,9 +172,9 @@ impl TextTable {
     }
 }
 
-/// The text in a colour (ECMA-48, 8.3.117).
-pub(super) fn paint(text: &str, colour: Option<Color>, colours: bool) -> String {
-    let code = match colour {
+/// The text in a color (ECMA-48, 8.3.117).
+pub(super) fn paint(text: &str, color: Option<Color>, colors: bool) -> String {
+    let code = match color {
         Some(Color::Red) => 31,
         Some(Color::Green) => 32,
         Some(Color::Yellow) => 33,
@@ -182,7 +182,7 @@ pub(super) fn paint(text: &str, colour: Option<Color>, colours: bool) -> String 
         Some(Color::Gray | Color::DarkGray) => 2,
         _ => return text.to_owned(),
     };
-    if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if colors { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 #[cfg(test)]
@@ -200,7 +200,7 @@ mod tests {
              "connections": 500, "last_check": {"passed": false, "at": 998.0, "error": "refused"}}]}]}"#;
 
     #[test]
-    fn everything_stands_in_columns() {
+    fn the_columns_are_aligned() {
         let status: StatusReply = serde_json::from_str(STATUS).unwrap();
         let text = in_words(&status, false);
         let expected = "\
@@ -215,9 +215,7 @@ pool web: weighted, 1 of 2 up, 3 failed attempts retried
   bö       10.0.0.2:5000  · unknown    15m       1    25%     0    500    0B    0B        -  failed 2s ago  x [2Jy
 ";
         assert_eq!(text, expected);
-        let coloured = in_words(&status, true);
-        assert!(
-            coloured.contains("\x1b[32m● up\x1b[0m") && coloured.contains("\x1b[31mfailed 2s ago\x1b[0m")
-        );
+        let colored = in_words(&status, true);
+        assert!(colored.contains("\x1b[32m● up\x1b[0m") && colored.contains("\x1b[31mfailed 2s ago\x1b[0m"));
     }
 }

@@ -1,10 +1,10 @@
-//! Which backend a command is about.
+//! The backend that a command names.
 
 use super::Failure;
 use crate::api::{BackendInfo, StatusReply};
 use crate::remote::encode;
 
-/// A backend, as it is called in a path of the API.
+/// A backend, as a path of the API names it.
 pub(super) struct BackendTarget {
     pub(super) pool: String,
     pub(super) backend: String,
@@ -32,7 +32,7 @@ impl BackendTarget {
             }
             (None, _) => {}
         }
-        // None matches: the error of the server lists the backends.
+        // None matches: the server's error lists the backends.
         match written.split_once('/') {
             Some((pool, backend)) if !pool.is_empty() && !backend.is_empty() => Ok(named(pool, backend)),
             _ => {
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_found_however_it_is_called() {
+    fn a_backend_is_found_by_name_or_address_with_or_without_its_pool() {
         for (written, path) in [
             ("web/a", "/api/v1/pools/web/backends/a"),
             ("web/x/y z", "/api/v1/pools/web/backends/x%2Fy%20z"),
@@ -82,7 +82,7 @@ mod tests {
             ("web/10.0.0.1:80", "/api/v1/pools/web/backends/10.0.0.1%3A80"),
             ("10.0.0.3:80", "/api/v1/pools/web%2Fx/backends/10.0.0.3%3A80"),
             ("y", "/api/v1/pools/web%2Fx/backends/y"),
-            // The server says what is wrong with these.
+            // The server reports what is wrong with these.
             ("web/b", "/api/v1/pools/web/backends/b"),
             ("wob/a", "/api/v1/pools/wob/backends/a"),
         ] {

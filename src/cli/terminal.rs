@@ -1,4 +1,4 @@
-//! How things look in a terminal, in all commands alike: the colours and marks of states, bars, and numbers that fit.
+//! The common terminal output of all commands: colors and marks of states, bars, and short numbers.
 
 use std::io;
 
@@ -9,8 +9,7 @@ use ratatui::text::Span;
 use crate::domain::BackendState;
 use crate::sanitize;
 
-/// A terminal that is drawn on; put back in order when it is dropped, and by the library's hook when the program
-/// panics.
+/// A terminal in full-screen mode. It is restored on drop, and by the library's panic hook.
 #[derive(Debug)]
 pub(super) struct Screen(ratatui::DefaultTerminal);
 
@@ -30,8 +29,8 @@ impl Drop for Screen {
     }
 }
 
-/// The colour of a state; `None` is one that this version does not know.
-pub(super) fn colour(state: Option<BackendState>) -> Color {
+/// The color of a state; `None`: a state that this version does not know.
+pub(super) fn color(state: Option<BackendState>) -> Color {
     match state {
         Some(BackendState::Up) => Color::Green,
         Some(BackendState::Joining) => Color::Cyan,
@@ -41,7 +40,7 @@ pub(super) fn colour(state: Option<BackendState>) -> Color {
     }
 }
 
-/// A sign for a state: a color alone is not legible for all.
+/// The mark of a state, for readers who cannot distinguish the colors.
 pub(super) fn mark(state: Option<BackendState>) -> char {
     match state {
         Some(BackendState::Up) => '●',
@@ -73,7 +72,7 @@ pub(super) fn count(number: f64) -> String {
 fn short(number: f64, step: f64, units: [&str; 6]) -> String {
     let mut number = number.max(0.0);
     let mut unit = 0;
-    // What would be rounded up to a whole step is of the next unit.
+    // A number that rounds up to a whole step has the next unit.
     while number.round() >= step && unit + 1 < units.len() {
         number /= step;
         unit += 1;
@@ -109,7 +108,7 @@ pub(super) fn time_of_day(unix: f64) -> String {
     format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
-/// Numbers as a row of small columns, the last `width` of them, each against the highest.
+/// A sparkline of the last `width` numbers, scaled to the highest.
 pub(super) fn spark(
     numbers: impl DoubleEndedIterator<Item = f64> + ExactSizeIterator,
     width: usize,
@@ -125,7 +124,7 @@ pub(super) fn spark(
     numbers.into_iter().map(column).collect()
 }
 
-/// Text in exactly so many columns: cut with an ellipsis, or filled up.
+/// Text in exactly this many columns: cut with an ellipsis, or padded.
 pub(super) fn fit(text: &str, columns: usize, right: bool) -> String {
     let mut taken = text.to_owned();
     if width(&taken) > columns {
@@ -145,12 +144,12 @@ pub(super) fn fit(text: &str, columns: usize, right: bool) -> String {
     if right { padding + &taken } else { taken + &padding }
 }
 
-/// Text from elsewhere, without anything that a terminal would take for an order.
+/// Untrusted text, without the control characters that a terminal would execute.
 pub(super) fn clean(text: &str) -> String {
     sanitize::line(text).into_owned()
 }
 
-/// How many columns a text takes.
+/// The width of a text in columns.
 pub(super) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
@@ -176,12 +175,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_number_takes_more_room_than_its_column_has(number in 0.0..1e15_f64) {
+        fn every_number_fits_its_column(number in 0.0..1e15_f64) {
             prop_assert!(bytes(number).len() <= 5 && count(number).len() <= 5 && millis(number / 1e3).len() <= 7);
         }
 
         #[test]
-        fn a_text_is_cut_or_filled_up_to_its_column(text in "[a-zß漢 ]{0,30}", columns in 0..20_usize, right: bool) {
+        fn a_text_is_cut_or_padded_to_its_column(text in "[a-zß漢 ]{0,30}", columns in 0..20_usize, right: bool) {
             let fitted = fit(&text, columns, right);
             prop_assert_eq!(width(&fitted), columns);
             if width(&text) <= columns {
@@ -190,13 +189,13 @@ mod tests {
         }
 
         #[test]
-        fn a_bar_is_always_as_wide(share in -1.0..3.0_f64, columns in 0..40_usize) {
+        fn a_bar_has_the_requested_width(share in -1.0..3.0_f64, columns in 0..40_usize) {
             prop_assert_eq!(width(&bar(share, columns)), columns);
         }
     }
 
     #[test]
-    fn small_columns_stand_against_the_highest() {
+    fn a_sparkline_is_scaled_to_its_highest_number() {
         assert_eq!(spark([0.0, 7.0, 3.5, -1.0].into_iter(), 3), "█▅▁");
         assert_eq!(spark([0.0, 0.0].into_iter(), 5), "▁▁");
         assert_eq!(spark([].into_iter(), 5), "");
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_from_elsewhere_gives_the_terminal_no_orders() {
+    fn untrusted_text_has_no_control_characters() {
         assert_eq!(clean("a\x1b[31m\tb\u{9b}c\u{202e}d"), "a [31m b c\u{fffd}d");
     }
 }

@@ -1,4 +1,4 @@
-//! `pointsman why` and `story`: what a running instance tells of itself, in sentences.
+//! `pointsman why` and `story`: explanations from a running instance, in sentences.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn line(sentence: &Sentence) -> String {
     }
 }
 
-/// A line for what it is about, and one for each sentence; an empty one before each connection.
+/// A heading and a line per sentence, with an empty line before each connection.
 pub(super) fn lines(why: &WhyReply) -> Vec<String> {
     let about = Some(&why.about).filter(|about| !about.is_empty()).cloned();
     let connections = why.connections.as_deref().unwrap_or_default();
@@ -51,7 +51,7 @@ pub(super) fn lines(why: &WhyReply) -> Vec<String> {
     lines.map(|line| terminal::clean(&line)).collect()
 }
 
-/// The path that tells why a backend is in its state.
+/// The path of the explanation of a backend's state.
 pub(super) fn backend_path(pool: &str, backend: &str) -> String {
     format!("{}?pool={}&backend={}", path::WHY, encode(pool), encode(backend))
 }
@@ -82,7 +82,7 @@ pub(super) fn why(args: &WhyArgs) -> Result<Exit, Failure> {
     print(&(lines(&why).join("\n") + "\n"))
 }
 
-/// An IPv6 address that stands alone needs no brackets.
+/// Strips the brackets of an IPv6 address without a port.
 fn bare_unless_port(client: &str) -> &str {
     match client.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(bare) => bare,
@@ -99,7 +99,7 @@ pub(super) fn story(args: &StoryArgs) -> Result<Exit, Failure> {
         return print_json(&text);
     }
     let story: StoryReply = remote.read(&text)?;
-    let lines: Vec<_> = story.sentences.iter().map(|told| terminal::clean(&line(&told.sentence))).collect();
+    let lines: Vec<_> = story.sentences.iter().map(|entry| terminal::clean(&line(&entry.sentence))).collect();
     print(&(lines.join("\n") + "\n"))
 }
 
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_story_is_told_line_by_line() {
+    fn each_sentence_is_a_line() {
         let text = r#"{"about": "a of web", "sentences": [{"at": 60.0, "text": "it joined"}, {"at": null, "text": "It is up\u001b."}]}"#;
         let why: WhyReply = serde_json::from_str(text).unwrap();
         assert_eq!(lines(&why), ["a of web", "00:01:00  it joined", "It is up ."]);

@@ -26,7 +26,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_name_can_be_read_and_stands_for_itself() {
+    fn a_name_is_printable_and_unambiguous() {
         let longest = format!("{}:65535", "a".repeat(253));
         for name in ["a", "web-1.net", "Server 1", "München", "服务 3", "10.0.0.1:5000", "[::1]:80", &longest]
         {

@@ -1,4 +1,4 @@
-//! Reads maps key by key. Reading goes on after a problem, so that the user sees all of them at once.
+//! Reads maps key by key. Reading continues after a problem, so that the user sees all of them at once.
 
 use std::cell::RefCell;
 
@@ -7,7 +7,7 @@ use super::kind::Kind;
 use super::problem::{FilePosition, Problem};
 use super::yaml::{YamlKey, YamlNode, YamlValue};
 
-/// Keys of the design that this version does not have.
+/// Planned keys that this version does not support.
 const LATER: &[&str] =
     &["send_proxy_protocol", "proxy_protocol", "sni", "default", "allow", "deny", "per_client"];
 
@@ -41,10 +41,10 @@ pub(super) struct FoundValue<'a> {
     pub(super) node: &'a YamlNode,
     /// What messages call it: `"every" in "health" in pool "web"`.
     pub(super) what: String,
-    /// The last key on the way to it.
+    /// The last key of its path.
     pub(super) key: &'a str,
     pub(super) decoder: &'a Decoder<'a>,
-    /// The keys that the map around it takes.
+    /// The keys that the enclosing map takes.
     outer: &'a [&'static str],
 }
 
@@ -92,7 +92,7 @@ impl<'a> FoundValue<'a> {
         }
     }
 
-    /// Reads it as a map that takes the keys of `T`, and knows of `also`.
+    /// Reads it as a map with the keys of `T`. Keys of `also` are not reported as unknown.
     pub(super) fn table<T: ConfigKeys>(&self, also: &[&'static str]) -> Option<T> {
         let mut names = Vec::new();
         T::names(&mut names);
@@ -102,7 +102,7 @@ impl<'a> FoundValue<'a> {
         value
     }
 
-    /// Begins to read it as a map that takes these keys.
+    /// Starts reading it as a map with these keys.
     pub(super) fn map(&self, mut known: Vec<&'static str>) -> Option<MapReader<'_>> {
         let mut seen = Vec::new();
         known.retain(|key| {
@@ -118,7 +118,7 @@ impl<'a> FoundValue<'a> {
 
 /// A map that is being read.
 pub(super) struct MapReader<'a> {
-    /// The map as the value that it is.
+    /// The map itself, as a value.
     pub(super) found: &'a FoundValue<'a>,
     pairs: &'a [(YamlKey, YamlNode)],
     known: Vec<&'static str>,
@@ -140,7 +140,7 @@ impl<'a> MapReader<'a> {
         &self.found.what
     }
 
-    /// Whether the value of `key` had problems, so that no conclusion may be drawn from it.
+    /// Whether the value of `key` had problems and must not be used.
     pub(super) fn misread(&self, key: &str) -> bool {
         self.misread.borrow().contains(&key)
     }
@@ -164,13 +164,13 @@ impl<'a> MapReader<'a> {
         self.found.decoder.problem(at, message);
     }
 
-    /// Reports that `key` is missing; `end` says what it could be.
+    /// Reports that `key` is missing; `end` completes the message with possible values.
     pub(super) fn needs(&self, key: &str, end: &str) {
         let article = if key.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
         self.found.problem(format!("{} needs {article} {key:?}{end}", self.what()));
     }
 
-    /// Which of `kinds` this is: exactly one of these keys must be there.
+    /// Which of `kinds` this is: exactly one of these keys must be present.
     pub(super) fn kind(&self, kinds: &[&'static str]) -> Option<&'static str> {
         let kind_of = |(key, _): &(YamlKey, YamlNode)| kinds.iter().copied().find(|kind| *kind == key.text);
         let present: Vec<_> = self.pairs.iter().filter_map(kind_of).collect();
@@ -198,7 +198,7 @@ impl<'a> MapReader<'a> {
             let end = if LATER.contains(&text) {
                 "this version does not support it yet".to_owned()
             } else if outer.contains(&text) {
-                format!("it belongs beside {:?}, not into it", self.found.key)
+                format!("it belongs next to {:?}, not inside it", self.found.key)
             } else if let Some(nearest) = nearest(text, self.known.iter().copied()) {
                 format!("did you mean {nearest:?}?")
             } else {

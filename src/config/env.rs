@@ -24,7 +24,7 @@ pub(super) fn substitute(node: &mut YamlNode, variables: Variables<'_>, problems
     }
 }
 
-/// Finds variables where there may be none; the values stay as they are.
+/// Reports variables where none are allowed; the values stay unchanged.
 pub(super) fn refuse(node: &mut YamlNode, problems: &mut Vec<Problem>) {
     match &mut node.value {
         YamlValue::Null => {}
@@ -128,13 +128,13 @@ mod tests {
         }
 
         #[test]
-        fn a_value_is_never_looked_into(value in ".*") {
+        fn a_variable_in_a_variables_value_is_not_replaced(value in ".*") {
             let given = value.clone();
             prop_assert_eq!(replace("<${X}>", &move |_| Some(given.clone())).unwrap(), format!("<{value}>"));
         }
 
         #[test]
-        fn doubled_dollars_bring_back_any_text(text in ".*") {
+        fn doubled_dollars_escape_any_text(text in ".*") {
             prop_assert_eq!(run(&text.replace('$', "$$")).unwrap(), text);
         }
     }

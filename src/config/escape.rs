@@ -1,13 +1,13 @@
 //! Bytes as text, with escapes for unprintable ones.
 //!
-//! The escapes are decoded after YAML has read the text, so that they also work where YAML knows none: in plain and in
-//! single-quoted text. In double quotes YAML reads them first, with the same meaning below `\x80`; a backslash is
+//! The escapes are decoded after YAML has read the text, so that they also work where YAML has none: in plain and in
+//! single-quoted text. In double quotes YAML decodes them first, with the same meaning below `\x80`; a backslash is
 //! written as `\\` (`\\\\` in double quotes).
 
-/// What [`unescape`] takes, for an error that says what the text must be.
+/// The escapes that [`unescape`] accepts, for error messages.
 pub(crate) const KNOWN: &str = r"\r \n \t \0 \\ \xHH";
 
-/// The bytes that a text stands for; an error is the escape that is not known.
+/// Decodes the escapes in a text. The error is the first unknown escape.
 pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -35,7 +35,7 @@ pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The text that stands for these bytes; all of it is printable ASCII.
+/// Encodes bytes as text of printable ASCII.
 pub(super) fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {

@@ -6,7 +6,7 @@ use super::kind::table;
 use super::model::Config;
 use super::shape::{KeyShape, Presence, ValueShape};
 
-/// The longest line of a comment.
+/// The maximum length of a comment line.
 const WIDTH: usize = 110;
 
 const HEADER: &str = "\
@@ -39,7 +39,7 @@ fn map<'a>(keys: impl IntoIterator<Item = &'a KeyShape>, indent: usize, text: &m
             Some(value) => lines += &format!(" {value}{}\n", choices(&key.shape)),
             None => value(&key.shape, indent, &mut lines),
         }
-        // A key without effect beside the others is a comment.
+        // A key that has no effect beside the other keys is commented out.
         let aside = key.only.is_some() && !matches!(key.presence, Presence::Default(_));
         for line in lines.lines() {
             *text +=
@@ -48,7 +48,7 @@ fn map<'a>(keys: impl IntoIterator<Item = &'a KeyShape>, indent: usize, text: &m
     }
 }
 
-/// Writes a value that has keys, behind its key.
+/// Writes a value that has keys, after its key.
 fn value(shape: &ValueShape, indent: usize, text: &mut String) {
     match shape {
         ValueShape::Scalar { .. } => text.push('\n'),
@@ -136,7 +136,7 @@ fn choices(shape: &ValueShape) -> String {
     if choices.is_empty() { String::new() } else { format!(" # {}", choices.join(" | ")) }
 }
 
-/// A comment on lines of its own.
+/// A comment on separate lines.
 fn comment(text: &str, indent: usize) -> String {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {

@@ -15,17 +15,17 @@ pub(super) trait ConfigKeys: Sized {
     fn names(names: &mut Vec<&'static str>);
     /// Adds the description of its keys.
     fn describe(keys: &mut Vec<KeyShape>);
-    /// JSON Schema's keyword and the keys for which it holds: `allOf`, `anyOf` or `oneOf` of these must be there.
+    /// JSON Schema's keyword and its keys: `allOf`, `anyOf` or `oneOf` of these must be present.
     fn needs() -> Option<(&'static str, &'static [&'static str])> {
         None
     }
-    /// Reads it, reporting problems; `None`: without it, nothing is known of the rest.
+    /// Reads it and reports problems; `None`: the value of the map cannot be determined.
     fn read(map: &MapReader<'_>) -> Option<Self>;
     /// Adds its keys, defaults filled in.
     fn write(&self, map: &mut Map);
 }
 
-/// What a key of a map holds.
+/// The value of a key in a map.
 pub(super) enum Got<T> {
     Value(T),
     Absent,
@@ -48,7 +48,7 @@ pub(super) trait Field<T> {
     fn describe(&self, key: KeyShape, default: Option<&T>, keys: &mut Vec<KeyShape>);
     fn get(&self, map: &MapReader<'_>, name: &'static str) -> Got<T>;
     fn put(&self, value: &T, name: &'static str, map: &mut Map);
-    /// The values that there are, if they are few.
+    /// The allowed values, if they are few.
     fn words(&self) -> Option<String> {
         None
     }
@@ -115,17 +115,18 @@ pub(super) fn report_useless(map: &MapReader<'_>, names: &[&'static str], why: i
 
 /// Declares a struct of the model and its keys. The struct's name may be followed by
 /// - `: Default` or `: new`: the constructor that it gets; `new` takes the required fields
-/// - `, needs`: which of the keys must be there ([`ConfigKeys::needs`])
-/// - `, useless`: a function of the value and a key that says why the key has no effect: a problem, and not written
+/// - `, needs`: which of the keys must be present ([`ConfigKeys::needs`])
+/// - `, useless`: a function of the value and a key that returns why the key has no
+///   effect; such a key is a problem, and is not written
 /// - `, check`: a function that fills in what depends on other keys and reports what does not fit together
 ///
 /// A field is `name as "key": Type => kind`, followed by
 /// - `default`: its value if the key is absent
 /// - `absent`: the same, where that value cannot be written or depends on something else
-/// - `required`: it must be there; the text is an example. `absent` is then what reading goes on with
+/// - `required`: the key must be present; the text is an example. `absent` is then the value for further reading
 /// - `example`: a value for `conf/full.yaml`; without it, the default
 /// - `only`: when the key has an effect
-/// - `with`: a key that it needs beside it
+/// - `with`: another key that must be present as well
 ///
 /// Fields under `also` have no key of their own.
 macro_rules! settings {
@@ -205,7 +206,7 @@ macro_rules! settings {
                         map.needs(key, &end);
                     })?
                     $(if map.has(key) && !map.has($with) {
-                        map.problem(key, format!("{key:?} in {} needs a {:?} beside it", map.what(), $with));
+                        map.problem(key, format!("{key:?} in {} needs {:?} next to it", map.what(), $with));
                     })?
                 )*
                 $(let $field: $type = match $field.value() {

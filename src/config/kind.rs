@@ -19,7 +19,7 @@ pub(super) struct Kind<T> {
     read: Box<Read<T>>,
     write: Box<Write<T>>,
     shape: Box<dyn Fn() -> ValueShape>,
-    /// The values that there are, if they are words.
+    /// The allowed values, if they are words.
     pub(super) words: Vec<&'static str>,
 }
 
@@ -32,7 +32,7 @@ enum Misread {
 }
 
 impl<T: 'static> Kind<T> {
-    /// A kind of single values. An error of `parse` says what the value must be.
+    /// A kind of single values. An error of `parse` states what the value must be.
     pub(super) fn scalar(
         parse: impl Fn(&YamlNode) -> Result<T, String> + 'static,
         print: impl Fn(&T) -> Outline + 'static,
@@ -93,7 +93,7 @@ impl<T: 'static> Kind<T> {
         }
     }
 
-    /// With what the schema cannot say about the range.
+    /// Adds a description of the range, for what a JSON Schema cannot express.
     pub(super) fn with_range(self, text: String) -> Self {
         let shape = self.shape;
         let shape = Box::new(move || match shape() {
@@ -103,7 +103,7 @@ impl<T: 'static> Kind<T> {
         Self { shape, ..self }
     }
 
-    /// Adds a word for no value.
+    /// Also accepts `word`, for no value.
     fn or_word(self, word: &'static str) -> Kind<Option<T>> {
         let Self { read, write, shape, words } = self;
         Kind {
@@ -148,8 +148,8 @@ pub(super) fn optional<T: 'static>(kind: Kind<T>) -> Kind<Option<T>> {
     }
 }
 
-/// A list, each item of which messages call `each`. If it must not be empty, `empty` says what it needs; an empty list
-/// is then not written.
+/// A list; messages call an item `each`. With `empty`, the list must not be empty: `empty` is the advice in the
+/// message, and an empty list is not written.
 pub(super) fn list<T: 'static>(
     kind: Kind<T>,
     each: &'static str,
@@ -159,7 +159,7 @@ pub(super) fn list<T: 'static>(
     many(kind, each, Some(example), empty)
 }
 
-/// One value or a list of them, which must not be empty: `empty` says what it needs.
+/// One value or a list of them, which must not be empty: `empty` is the advice in the message.
 pub(super) fn one_or_list<T: 'static>(kind: Kind<T>, empty: &'static str) -> Kind<Vec<T>> {
     many(kind, "", None, Some(empty))
 }
@@ -205,7 +205,7 @@ pub(super) fn table<T: ConfigKeys + 'static>() -> Kind<T> {
     table_beside(&[])
 }
 
-/// A map with the keys of `T`, which may be mistaken for one with the keys `also`.
+/// A map with the keys of `T`. Keys of `also`, which belong to a similar map, are not reported as unknown.
 pub(super) fn table_beside<T: ConfigKeys + 'static>(also: &'static [&'static str]) -> Kind<T> {
     Kind::new(
         move |found| found.table(also),
@@ -222,7 +222,7 @@ pub(super) fn table_beside<T: ConfigKeys + 'static>(also: &'static [&'static str
     )
 }
 
-/// A map, or the one value that matters in it.
+/// A map, or a single value that stands for the whole map.
 pub(super) fn shorthand<S: 'static, T: ConfigKeys + 'static>(
     short: Kind<S>,
     long: impl Fn(S) -> T + 'static,

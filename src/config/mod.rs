@@ -63,10 +63,10 @@ pub fn parse(
     read_with(name, text, expand, decode::TOP, |root| table().read(root))
 }
 
-/// Reads the backends in `text`, a file that holds nothing else: a YAML list as it would stand under `static`, or a map
-/// with such a list under `backends`. A variable is a problem: the author of the list may not be allowed to read this
-/// process's environment, which a backend's name would show in the status. An empty list is `[]`: an empty file is a
-/// problem, as that is how a file looks while it is being written. `name` is what messages call it.
+/// Reads the backends in `text`, a file with nothing else: a YAML list as under `static`, or a map with such a list
+/// under `backends`. A variable is a problem: the author of the list may not be allowed to read this process's
+/// environment, which a backend's name would show in the status. An empty file is a problem, because a file may be
+/// empty while it is being written; an empty list is `[]`. `name` is what messages call it.
 pub(crate) fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>, ConfigErrors> {
     read_with(name, text, env::refuse, "the file", |root| {
         let list = match &root.node.value {
@@ -93,8 +93,8 @@ pub(crate) fn read_backends(name: &str, text: &str) -> Result<Vec<StaticBackend>
     })
 }
 
-/// Reads `text`, which messages call `what`, with `read`, after what `expand` does with its variables. The result counts
-/// only if there are no problems.
+/// Reads `text` with `read`, after `expand` has handled its variables; messages call it `what`. Returns the result only
+/// if there are no problems.
 fn read_with<T>(
     name: &str,
     text: &str,
@@ -117,8 +117,8 @@ fn read_with<T>(
     }
 }
 
-/// The configuration that is used when none is named: `$POINTSMAN_CONFIG`, `pointsman.yaml` here, in
-/// the user's configuration directory, in `/etc/pointsman`. The first that exists.
+/// The default configuration: `$POINTSMAN_CONFIG`, or the first `pointsman.yaml` that exists in the working directory,
+/// in the user's configuration directory or in `/etc/pointsman`.
 pub(crate) fn find() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("POINTSMAN_CONFIG").filter(|path| !path.is_empty()) {
         return Some(path.into()); // even if it does not exist: the user means it
@@ -126,15 +126,15 @@ pub(crate) fn find() -> Option<PathBuf> {
     let home = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
         .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")));
-    let places = [
+    let paths = [
         Some(PathBuf::from("pointsman.yaml")),
         home.map(|home| home.join("pointsman/pointsman.yaml")),
         Some(PathBuf::from("/etc/pointsman/pointsman.yaml")),
     ];
-    places.into_iter().flatten().find(|path| path.exists())
+    paths.into_iter().flatten().find(|path| path.exists())
 }
 
-/// Replaces a secret.
+/// Replaces a secret in the output.
 const MASKED: &str = "***";
 
 /// A configuration as JSON in the shape of the file, defaults filled in. JSON is YAML: reading it gives the same
@@ -143,7 +143,7 @@ pub(crate) fn to_json(config: &Config) -> impl serde::Serialize + use<> {
     outline(config.clone())
 }
 
-/// The same without possible secrets: what replicas are given, and what an exchange sends.
+/// The same with possible secrets masked: the replicas' environment and command, and the bytes that a check sends.
 pub(crate) fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<> {
     let mut config = config.clone();
     for pool in config.pools.values_mut() {

@@ -21,14 +21,14 @@ impl Outline {
         Self::Text(text.as_ref().replace('$', "$$"))
     }
 
-    /// As YAML that a person reads.
+    /// The value as YAML in block style.
     pub(super) fn to_yaml(&self) -> String {
         let mut text = String::new();
         self.block(0, &mut text);
         text
     }
 
-    /// As YAML on one line.
+    /// The value as YAML on one line.
     pub(super) fn flow(&self) -> String {
         match self {
             Self::Map(entries) => {
@@ -44,7 +44,7 @@ impl Outline {
         }
     }
 
-    /// Writes a map or a list on lines of its own.
+    /// Writes a map or a list on separate lines.
     fn block(&self, indent: usize, text: &mut String) {
         match self {
             Self::Map(entries) => {
@@ -72,7 +72,7 @@ impl Outline {
         }
     }
 
-    /// Writes a value behind its key or dash.
+    /// Writes a value after its key or dash.
     fn behind(&self, indent: usize, text: &mut String) {
         match self {
             Self::Map(entries) if !entries.is_empty() => {
@@ -90,7 +90,7 @@ impl Outline {
     }
 }
 
-/// Text as it is if YAML cannot take it for anything else, or in double quotes.
+/// The text without quotes if YAML reads it as text, otherwise in double quotes.
 fn plain_or_quoted(text: &str) -> String {
     let mut chars = text.chars();
     let begins = chars.next().is_some_and(|first| first.is_ascii_alphanumeric() || "/_".contains(first));
@@ -144,7 +144,7 @@ impl Map {
         self.0.extend(value.map(|value| (key.to_owned(), value)));
     }
 
-    /// Keeps the entries whose keys are these.
+    /// Keeps the entries whose keys are wanted.
     pub(super) fn retain(&mut self, wanted: impl Fn(&str) -> bool) {
         self.0.retain(|(key, _)| wanted(key));
     }

@@ -1,4 +1,4 @@
-//! Kinds of single values. An error says what the value must be: "must be …".
+//! Kinds of single values. An error states what the value must be: "must be …".
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
@@ -19,7 +19,7 @@ pub(super) const MOST: u64 = 1_000_000;
 /// A longer time is a typing error, and would overflow in arithmetic with clocks.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Text that `check` accepts; `must` says what it must be, as in "must be a path".
+/// Text that `check` accepts; `must` states what it must be, as in "must be a path".
 pub(super) fn text_that(
     must: &'static str,
     schema: impl Fn() -> Value + 'static,
@@ -103,13 +103,13 @@ pub(super) fn port() -> Kind<u16> {
     whole(1..=65535)
 }
 
-/// A number with at most two digits behind the point, in [`Factor::RANGE`].
+/// A number with at most two digits after the decimal point, in [`Factor::RANGE`].
 pub(super) fn factor() -> Kind<Factor> {
     let (least, most) = (Factor::RANGE.start().get(), Factor::RANGE.end().get());
     let parse = move |node: &YamlNode| {
         let factor = node.text().and_then(|text| text.parse().ok());
         factor.filter(|factor| Factor::RANGE.contains(factor)).ok_or_else(|| {
-            format!("must be a number from {least} to {most} with at most two digits behind the point")
+            format!("must be a number from {least} to {most} with at most two digits after the decimal point")
         })
     };
     let schema = move || json!({"type": "number", "minimum": least, "maximum": most});
@@ -218,7 +218,7 @@ fn in_bytes(size: u64) -> String {
     format!("{}{name}", size / unit)
 }
 
-/// A file mode, in octal and in quotes: YAML hands on only the value of a bare number, and `0660` is 660 in one YAML
+/// A file mode, in octal and in quotes: YAML passes on only the value of a bare number, and `0660` is 660 in one YAML
 /// version and 432 in another.
 pub(super) fn file_mode() -> Kind<SocketMode> {
     let parse = |node: &YamlNode| {
@@ -307,7 +307,7 @@ mod tests {
         fn a_factor_reads_back(hundredths in 101..=10_000_u32) {
             let written = format!("{}.{:02}", hundredths / 100, hundredths % 100);
             prop_assert_eq!(read(&factor(), &written), Some(Factor(hundredths)));
-            // As YAML hands a number on.
+            // The form in which YAML passes on a number.
             let number = Factor(hundredths).get().to_string();
             prop_assert_eq!(read(&factor(), &number), Some(Factor(hundredths)));
         }

@@ -16,16 +16,16 @@ pub(super) struct KeyShape {
     pub(super) example: Option<&'static str>,
     /// When it has an effect, as in "for unix: addresses".
     pub(super) only: Option<&'static str>,
-    /// The key that it needs beside it.
+    /// Another key that must be present as well.
     pub(super) with: Option<&'static str>,
 }
 
-/// Whether a key must be there.
+/// Whether a key must be present.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Presence {
     Required,
     Optional,
-    /// Without it, this holds.
+    /// Optional, with this default.
     Default(Outline),
 }
 
@@ -36,18 +36,18 @@ pub(super) enum ValueShape {
     Scalar {
         /// As a JSON Schema, any of these.
         forms: Vec<Value>,
-        /// Its range, if the schema cannot say it: "From 1s to 9h."
+        /// Its range, if a JSON Schema cannot express it: "From 1s to 9h."
         range: String,
     },
     Table {
         keys: Vec<KeyShape>,
         needs: Option<(&'static str, &'static [&'static str])>,
     },
-    /// A list of at least so many.
+    /// A list with a minimum number of items.
     List(Box<ValueShape>, usize),
     /// A map whose keys are names like this one.
     Named(Box<ValueShape>, &'static str),
-    /// Any of these; the last one says most.
+    /// Any of these; the last one is the most detailed.
     Any(Vec<ValueShape>),
 }
 
@@ -64,13 +64,13 @@ impl KeyShape {
         }
     }
 
-    /// It must be there; `example` is a value for it.
+    /// Makes the key required; `example` is a value for it.
     pub(super) fn require(&mut self, example: &'static str) {
         self.presence = Presence::Required;
         self.example = Some(example);
     }
 
-    /// All that there is to say about it.
+    /// The complete description: meaning, range and condition.
     pub(super) fn text(&self) -> String {
         let mut text = self.doc.clone();
         if let ValueShape::Scalar { range, .. } = &self.shape

@@ -1,4 +1,4 @@
-//! What the user wrote, as a tree in which every key and every value has its position in the file.
+//! The parsed file: a tree in which every key and every value has its position.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ impl YamlNode {
         }
     }
 
-    /// The items of a list; anything else is the only item, for what may be written as one or as a list.
+    /// The items of a list. Any other value is returned as the only item, for keys that take one value or a list.
     pub(super) fn items(&self) -> &[Self] {
         match &self.value {
             YamlValue::List(items) => items,
@@ -67,7 +67,7 @@ pub(super) struct YamlKey {
     pub(super) text: String,
 }
 
-/// Reads YAML. A file that is not YAML has one problem: what follows it cannot be understood.
+/// Reads YAML. A file that is not YAML has one problem: the text after it cannot be parsed.
 pub(super) fn parse(text: &str) -> Result<YamlNode, Problem> {
     let options = serde_yaml::options! {
         duplicate_keys: DuplicateKeyPolicy::Error,
@@ -86,7 +86,7 @@ pub(super) fn parse(text: &str) -> Result<YamlNode, Problem> {
     })
 }
 
-/// A parser's message, with what to do about it.
+/// A parser's message, with advice.
 fn explain(message: &str, line: &str) -> String {
     if let Some((_, rest)) = message.split_once("duplicate mapping key: ") {
         let key = rest.split(", set ").next().unwrap_or(rest);

@@ -1,5 +1,5 @@
-//! Turns the engine's list of containers into backends: which, where, with what weight and in what condition. Pure:
-//! `docker.rs` has the list.
+//! Converts the engine's list of containers to backends with names, addresses, weights and health. Pure: `docker.rs`
+//! gets the list.
 //!
 //! A container sets its own options with labels: `pointsman.name`, `pointsman.port`, `pointsman.weight` (0 to 256),
 //! `pointsman.backup` (true or false), `pointsman.connections` (the limit of open connections).
@@ -27,20 +27,20 @@ const LARGEST_WEIGHT: u32 = 256;
 /// A rejected label is logged up to this length, in characters: the engine allows any length.
 const SHOWN: usize = 80;
 
-/// What a list means.
+/// The contents of a list.
 #[derive(Debug, Default)]
-pub(super) struct Reading {
+pub(super) struct ParsedList {
     /// The backends.
     pub(super) found: Vec<Found>,
     /// The name of the container at each address, for all containers.
     pub(super) owners: BTreeMap<IpAddr, Arc<str>>,
     /// Mistakes in the setup of containers.
-    pub(super) complaints: BTreeSet<Complaint>,
+    pub(super) setup_errors: BTreeSet<SetupError>,
 }
 
 /// A mistake in the setup of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Complaint {
+pub(super) struct SetupError {
     pub(super) id: String,
     pub(super) name: Arc<str>,
     /// What is wrong and what to do.
@@ -63,16 +63,16 @@ pub(super) enum Condition {
     NotRunning,
 }
 
-/// Reads a list of containers. `reasons` has, by id, why containers are unhealthy; `is_local` tells whether this process
-/// has an address in a network.
+/// Reads a list of containers. `reasons` has, by id, why containers are unhealthy; `is_local` returns whether this
+/// process has an address in a network.
 pub(super) fn read(
     settings: &Docker,
     filter: &ContainerFilter,
     containers: &[ContainerSummary],
     reasons: &HashMap<String, Cause>,
     is_local: &dyn Fn(&IpNet) -> bool,
-) -> Reading {
-    let mut reading = Reading::default();
+) -> ParsedList {
+    let mut reading = ParsedList::default();
     let running = || containers.iter().filter(|container| condition(container) != Condition::NotRunning);
     for container in running() {
         let name = name(container);
@@ -81,17 +81,17 @@ pub(super) fn read(
         }
     }
     for container in running().filter(|container| filter.matches(container)) {
-        let mut complaints = Vec::new();
-        match found(settings, container, reasons, is_local, &mut complaints) {
+        let mut setup_errors = Vec::new();
+        match found(settings, container, reasons, is_local, &mut setup_errors) {
             Ok(found) => {
                 // Separate networks may use the same addresses: then the backend owns them.
                 let addresses = std::iter::once(found.address).chain(found.also.iter().copied());
                 reading.owners.extend(addresses.map(|address| (address.ip(), Arc::clone(&found.name))));
                 reading.found.push(found);
             }
-            Err(reason) => complaints.push((reason, true)),
+            Err(reason) => setup_errors.push((reason, true)),
         }
-        reading.complaints.extend(complaints.into_iter().map(|(reason, skipped)| Complaint {
+        reading.setup_errors.extend(setup_errors.into_iter().map(|(reason, skipped)| SetupError {
             id: id(container).to_owned(),
             name: name(container),
             reason,
@@ -108,11 +108,11 @@ fn found(
     container: &ContainerSummary,
     reasons: &HashMap<String, Cause>,
     is_local: &dyn Fn(&IpNet) -> bool,
-    complaints: &mut Vec<(String, bool)>,
+    setup_errors: &mut Vec<(String, bool)>,
 ) -> Result<Found, String> {
     let endpoints = endpoints(container);
     let endpoint = endpoint(settings, container, &endpoints, is_local)?;
-    let mut label = Labels { container, complaints };
+    let mut label = Labels { container, setup_errors };
     let rule = format!("a name of {BACKEND_NAME_RULE}");
     label.read("name", &rule, |name: &String| name.is_empty() || is_backend_name(name));
     let port = label.read("port", "a port from 1 to 65535", |port: &u16| *port > 0).or(settings.port);
@@ -132,10 +132,10 @@ fn found(
     })
 }
 
-/// Reads the labels of a container that are meant for Pointsman, and complains of invalid ones.
+/// Reads the labels of a container that are meant for Pointsman, and reports invalid ones.
 struct Labels<'a> {
     container: &'a ContainerSummary,
-    complaints: &'a mut Vec<(String, bool)>,
+    setup_errors: &'a mut Vec<(String, bool)>,
 }
 
 impl Labels<'_> {
@@ -146,7 +146,7 @@ impl Labels<'_> {
             let text = sanitize::shortened(text, SHOWN);
             let reason =
                 format!("its label pointsman.{key} must be {rule}, not {text:?}; the label is ignored");
-            self.complaints.push((reason, false));
+            self.setup_errors.push((reason, false));
         }
         value
     }

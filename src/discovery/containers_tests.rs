@@ -59,14 +59,14 @@ fn filter(settings: &Docker) -> ContainerFilter {
     ContainerFilter::new(&settings.label, settings.adopt.as_ref())
 }
 
-fn reading(settings: &Docker, containers: &[ContainerSummary]) -> Reading {
+fn reading(settings: &Docker, containers: &[ContainerSummary]) -> ParsedList {
     read(settings, &filter(settings), containers, &HashMap::new(), &|_| false)
 }
 
-/// The only backend that a container makes, without complaints.
+/// The only backend that a container makes, without setup errors.
 fn only(settings: &Docker, container: ContainerSummary) -> Found {
     let mut reading = reading(settings, &[container]);
-    assert!(reading.complaints.is_empty(), "{:?}", reading.complaints);
+    assert!(reading.setup_errors.is_empty(), "{:?}", reading.setup_errors);
     assert_eq!(reading.found.len(), 1);
     reading.found.remove(0)
 }
@@ -75,9 +75,9 @@ fn only(settings: &Docker, container: ContainerSummary) -> Found {
 fn skipped(settings: &Docker, container: ContainerSummary) -> String {
     let reading = reading(settings, &[container]);
     assert!(reading.found.is_empty(), "{:?}", reading.found);
-    let complaint = reading.complaints.into_iter().next().unwrap();
-    assert!(complaint.skipped);
-    complaint.reason
+    let error = reading.setup_errors.into_iter().next().unwrap();
+    assert!(error.skipped);
+    error.reason
 }
 
 fn address(text: &str) -> SocketAddr {
@@ -120,14 +120,14 @@ fn invalid_labels_are_reported_and_the_defaults_apply() {
     ];
     let reading = reading(&settings(), &[labelled(&labels)]);
     assert_eq!(reading.found, [Found::new("web-1".into(), address("172.17.0.2:5000"))]);
-    let reasons: Vec<_> = reading.complaints.iter().map(|complaint| complaint.reason.as_str()).collect();
+    let reasons: Vec<_> = reading.setup_errors.iter().map(|error| error.reason.as_str()).collect();
     assert_eq!(reasons.len(), labels.len(), "{reasons:?}");
     for (label, value) in labels {
         let word = format!("its label {label} must be");
         let value = format!("{value:?}");
         assert!(reasons.iter().any(|one| one.contains(&word) && one.contains(&value)), "{reasons:?}");
     }
-    assert!(reading.complaints.iter().all(|complaint| !complaint.skipped && &*complaint.name == "web-1"));
+    assert!(reading.setup_errors.iter().all(|error| !error.skipped && &*error.name == "web-1"));
 }
 
 #[test]
@@ -137,12 +137,9 @@ fn an_invalid_name_label_leaves_the_container_its_own_name() {
         let reading = reading(&settings(), &[labelled(&[("pointsman.name", label)])]);
         assert_eq!(reading.found, [Found::new("web-1".into(), address("172.17.0.2:5000"))], "{label:?}");
         assert_eq!(reading.owners.values().map(|name| &**name).collect::<Vec<_>>(), ["web-1"]);
-        let complaint = reading.complaints.first().unwrap();
-        assert!(!complaint.skipped && complaint.reason.starts_with("its label pointsman.name must be"));
-        assert!(
-            complaint.reason.len() < 500 && !complaint.reason.contains(char::is_control),
-            "{complaint:?}"
-        );
+        let error = reading.setup_errors.first().unwrap();
+        assert!(!error.skipped && error.reason.starts_with("its label pointsman.name must be"));
+        assert!(error.reason.len() < 500 && !error.reason.contains(char::is_control), "{error:?}");
     }
     // An empty label counts as absent, and surrounding spaces are ignored.
     assert_eq!(&*only(&settings(), labelled(&[("pointsman.name", "")])).name, "web-1");
@@ -261,7 +258,7 @@ fn a_paused_container_is_unhealthy_and_a_restarting_one_is_no_backend() {
     let state = |state: &str| but(|container| container["State"] = json!(state));
     assert_eq!(only(&settings(), state("paused")).fitness, Fitness::Unhealthy("it is paused".into()));
     let reading = reading(&settings(), &[state("restarting"), state("exited")]);
-    assert!(reading.found.is_empty() && reading.complaints.is_empty() && reading.owners.is_empty());
+    assert!(reading.found.is_empty() && reading.setup_errors.is_empty() && reading.owners.is_empty());
 }
 
 #[test]
@@ -322,9 +319,9 @@ proptest! {
                 valid(connections, |text| text.parse::<u32>().is_ok_and(|n| n > 0)),
             ].into_iter().filter(|valid| !valid).count()
         }).sum();
-        prop_assert_eq!(one.complaints.iter().filter(|complaint| !complaint.skipped).count(), wrong);
+        prop_assert_eq!(one.setup_errors.iter().filter(|error| !error.skipped).count(), wrong);
         let reversed: Vec<_> = list.into_iter().rev().collect();
         let other = reading(&settings, &reversed);
-        prop_assert_eq!((one.found, one.complaints), (other.found, other.complaints));
+        prop_assert_eq!((one.found, one.setup_errors), (other.found, other.setup_errors));
     }
 }

@@ -1,9 +1,9 @@
 //! The A and AAAA records of a name as backends. `srv.rs` is for SRV records.
 //!
-//! An address does not identify a container: Docker gives the address of a stopped container to the next one that starts,
-//! in any service. So each round also looks up the *names* of the addresses, of those in the answer and of recent ones. A
-//! name that arrives after the answer may already be that of the next container, so an address with a new name counts only
-//! if a later answer has it, too.
+//! An address does not identify a container: Docker gives the address of a stopped container to the next one that
+//! starts, in any service. So each round also looks up the *names* of the addresses, of those in the answer and of
+//! recent ones. A name that arrives after the answer may already be that of the next container, so an address with a
+//! new name counts only if a later answer has it, too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -20,8 +20,8 @@ use crate::domain::Cause;
 
 /// The interval between reverse lookups of known names at a server that is not on this machine.
 const NAMES_AGAIN: Duration = Duration::from_secs(10);
-/// The limit of address queries in one round, until the answer is newer than the names of all its addresses. After that,
-/// changing names are accepted as they are.
+/// The limit of address queries in one round, until the answer is newer than the names of all its addresses. After
+/// that, changing names are accepted as they are.
 const PASSES: usize = 3;
 
 /// The source for the A and AAAA records of a name.
@@ -92,9 +92,9 @@ impl DnsSource {
         self.known.retain(|_, known| now.duration_since(known.seen) <= memory);
     }
 
-    /// Looks up the names of the known addresses, for at most `limit`: in each round at a server on this machine, less often
-    /// at another one and for an unnamed address after a failure, and always for a new address. Gives the addresses with
-    /// another name than before.
+    /// Looks up the names of the known addresses, for at most `limit`: in each round at a server on this machine, less
+    /// often at another one and for an unnamed address after a failure, and always for a new address. Gives the
+    /// addresses with another name than before.
     async fn look_up_names(&mut self, resolver: &Arc<Resolver>, limit: Duration) -> BTreeSet<IpAddr> {
         let began = Instant::now();
         let each_round = |known: &KnownAddress| resolver.local && (known.name.is_some() || !known.failed);
@@ -120,8 +120,8 @@ impl DnsSource {
             let owner = owner.unwrap_or(AddressOwner::Unknown);
             (known.looked_up, known.failed) = (Some(began), owner == AddressOwner::Unknown);
             let AddressOwner::Named(names) = owner else { continue };
-            // A failed lookup, or an address without a name (its container may be stopping), changes nothing: only another
-            // name does. Of several names the known one stays.
+            // A failed lookup, or an address without a name (its container may be stopping), changes nothing: only
+            // another name does. Of several names the known one stays.
             if known.name.as_ref().is_none_or(|name| !names.contains(name)) {
                 known.name = names.first().cloned();
                 renamed.insert(ip);

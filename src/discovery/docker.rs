@@ -1,5 +1,5 @@
-//! The containers of a Docker engine that have a label, as backends. [`EngineWatcher`] lists them, `containers.rs` says
-//! what a list means.
+//! The containers of a Docker engine that have a label, as backends. [`EngineWatcher`] lists them, `containers.rs`
+//! interprets the list.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::container_filter::ContainerFilter;
-use super::containers::{self, Complaint, Condition};
+use super::containers::{self, Condition, SetupError};
 use super::engine::EngineAddress;
 use super::engine_watcher::{EngineWatcher, GATHER, Listing, Scope};
 use super::rounds::query_each;
@@ -23,13 +23,13 @@ use super::{Observation, Outcome, Sink};
 use crate::config::Docker;
 use crate::domain::Cause;
 
-/// The least interval between listings that failed connections ask for.
+/// The least interval between listings that failed connections trigger.
 const BETWEEN_LISTINGS: Duration = Duration::from_millis(100);
-/// The time limit for asking why containers are unhealthy.
+/// The time limit for querying why containers are unhealthy.
 const REASON_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Follows the engine until dropped, and lists its containers out of turn when notified.
-pub(super) async fn watch(settings: Docker, ask_now: Arc<Notify>, sink: Sink) {
+/// Follows the engine until dropped, and lists its containers on demand when notified.
+pub(super) async fn watch(settings: Docker, query_now: Arc<Notify>, sink: Sink) {
     let address = EngineAddress::new(settings.engine.as_deref());
     let filter = ContainerFilter::new(&settings.label, settings.adopt.as_ref());
     let mut engine = EngineWatcher::new(address, filter.clone(), Scope::Running);
@@ -38,7 +38,7 @@ pub(super) async fn watch(settings: Docker, ask_now: Arc<Notify>, sink: Sink) {
         filter,
         reasons: HashMap::new(),
         inspections: JoinSet::new(),
-        complaints: BTreeSet::new(),
+        setup_errors: BTreeSet::new(),
     };
     loop {
         tokio::select! {
@@ -52,22 +52,23 @@ pub(super) async fn watch(settings: Docker, ask_now: Arc<Notify>, sink: Sink) {
                 source.note_reasons(inspected);
                 engine.list_within(GATHER);
             }
-            () = ask_now.notified() => engine.list_within(BETWEEN_LISTINGS),
+            () = query_now.notified() => engine.list_within(BETWEEN_LISTINGS),
         }
     }
 }
 
-/// The id and the name of an unhealthy container, and its HEALTHCHECK's last output, if there is one and it came in time.
+/// The id and the name of an unhealthy container, and its HEALTHCHECK's last output, if there is one and it came in
+/// time.
 type Inspected = ((String, Arc<str>), Option<Option<String>>);
 
 struct DockerSource {
     settings: Docker,
     filter: ContainerFilter,
-    /// Why containers are unhealthy, by id; asked for once, when they become so.
+    /// Why containers are unhealthy, by id; queried once, when they become unhealthy.
     reasons: HashMap<String, Cause>,
-    /// The requests for it, which nothing waits for.
+    /// The requests for the reasons, which run in the background.
     inspections: JoinSet<Vec<Inspected>>,
-    complaints: BTreeSet<Complaint>,
+    setup_errors: BTreeSet<SetupError>,
 }
 
 impl DockerSource {
@@ -76,7 +77,7 @@ impl DockerSource {
         containers.retain(|container| !ended.contains(containers::id(container)));
         self.inspect_unhealthy(&engine, &containers);
         let reading = containers::read(&self.settings, &self.filter, &containers, &self.reasons, &is_local);
-        self.complain(reading.complaints);
+        self.log_setup_errors(reading.setup_errors);
         let outcome = match reading.found {
             found if found.is_empty() => Outcome::Empty,
             found => Outcome::Backends(found),
@@ -84,7 +85,7 @@ impl DockerSource {
         Observation { outcome, owners: reading.owners }
     }
 
-    /// Begins to ask why newly unhealthy containers are so. Until then they are unhealthy without a reason.
+    /// Starts to query why containers became unhealthy. Until the answer comes, they are unhealthy without a reason.
     fn inspect_unhealthy(&mut self, engine: &Engine, containers: &[ContainerSummary]) {
         let unhealthy: HashMap<&str, Arc<str>> = containers
             .iter()
@@ -122,8 +123,8 @@ impl DockerSource {
     }
 
     /// Logs what is wrong with a container, once.
-    fn complain(&mut self, complaints: BTreeSet<Complaint>) {
-        for Complaint { name, reason, skipped, .. } in complaints.difference(&self.complaints) {
+    fn log_setup_errors(&mut self, setup_errors: BTreeSet<SetupError>) {
+        for SetupError { name, reason, skipped, .. } in setup_errors.difference(&self.setup_errors) {
             let label = &self.settings.label;
             if *skipped {
                 warn!(container = %name, label, reason, "container skipped");
@@ -131,7 +132,7 @@ impl DockerSource {
                 warn!(container = %name, label, reason, "container label ignored");
             }
         }
-        self.complaints = complaints;
+        self.setup_errors = setup_errors;
     }
 }
 

@@ -82,8 +82,8 @@ impl EngineAddress {
             }
             Some(io::ErrorKind::ConnectionRefused) => "connection refused; does the engine run?",
             _ => {
-                let told: Vec<_> = causes(error).map(ToString::to_string).collect();
-                return format!("the engine at {address} cannot be reached: {}", told.join(": "));
+                let messages: Vec<_> = causes(error).map(ToString::to_string).collect();
+                return format!("the engine at {address} cannot be reached: {}", messages.join(": "));
             }
         };
         format!("the engine at {address} cannot be reached: {advice}")

@@ -1,10 +1,10 @@
 //! Watches the containers of a Docker engine, for the Docker source and for replicas.
 //!
-//! An event says only *that* something has changed. The watcher then lists the containers anew, so a duplicate, late or
-//! reordered event does no harm, and the next listing makes up for a lost one. It subscribes before it lists, and asks
-//! again for the events of the last seconds, so no change falls between the two.
+//! An event only signals *that* something has changed. The watcher then lists the containers again, so a duplicate,
+//! late or reordered event does no harm, and the next listing makes up for a lost one. It subscribes before it lists,
+//! and requests the events of the last seconds again, so no change is missed between the two.
 //!
-//! A container that restarted while the engine was out of reach for longer looks as if it had never stopped; whether it
+//! A container that restarted while the engine was unreachable for longer looks as if it had never stopped; whether it
 //! can be used is for the pool's checks to find out.
 
 use std::collections::{HashMap, HashSet};
@@ -27,7 +27,7 @@ use super::containers;
 use super::engine::EngineAddress;
 use crate::backoff::Backoff;
 
-/// Events this close together cause one listing: those of a Compose project that starts, say. A new subscription has
+/// Events this close together cause one listing, such as those of a Compose project that starts. A new subscription has
 /// this long to take effect before the first listing.
 pub(super) const GATHER: Duration = Duration::from_millis(20);
 /// The first listing after the engine refused a subscription waits this long: the next refusal may be on its way.
@@ -39,7 +39,7 @@ const RELIST: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(100
 const UNTIL_LISTED: Duration = Duration::from_millis(200);
 /// The interval while nothing happens: a connection that died silently delivers no events either.
 const REGULAR: Duration = Duration::from_secs(30);
-/// Events this old are asked for again when subscribing.
+/// A new subscription requests the events of this time again.
 const RECENT: Duration = Duration::from_secs(5);
 /// Delays between attempts to reach the engine.
 const RECONNECT: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -241,7 +241,7 @@ impl EngineWatcher {
         Ok(self.on_list(engine, containers))
     }
 
-    /// Brings the next listing forward. While the engine is out of reach, it comes with the next connection.
+    /// Brings the next listing forward. While the engine is unreachable, it comes with the next connection.
     pub(crate) fn list_within(&mut self, delay: Duration) {
         if matches!(self.link, Link::Connected(_)) {
             self.due = self.due.min(Instant::now() + delay);
@@ -342,7 +342,7 @@ impl EndedContainers {
         self.0.values_mut().for_each(|restarted| *restarted = true);
     }
 
-    /// Takes in which containers are listed as running; gives those of them that have ended.
+    /// Takes in which containers are listed as running; returns those of them that have ended.
     fn on_list(&mut self, running: &HashSet<&str>) -> HashSet<String> {
         self.0.retain(|id, _| running.contains(id.as_str()));
         let ended = self.0.keys().cloned().collect();
@@ -351,7 +351,7 @@ impl EndedContainers {
     }
 }
 
-/// Whether a container's process exists, as far as the list knows.
+/// Whether a container's process exists, according to the list.
 fn is_running(container: &ContainerSummary) -> bool {
     matches!(container.state, Some(State::RUNNING | State::PAUSED | State::STOPPING))
 }
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_ended_until_the_list_knows() {
+    fn a_container_counts_as_ended_until_the_list_shows_its_end() {
         let mut ended = EndedContainers::default();
         ended.on_die("a");
         for _ in 0..3 {

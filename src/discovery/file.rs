@@ -1,11 +1,11 @@
 //! A file with a list of backends, which is polled.
 //!
-//! inotify(7) would miss changes on a network file system, and follows a file rather than a path, which Kubernetes changes
-//! by replacing a symbolic link two folders up. The modification time does not help either: a file can change twice within
-//! one tick of the clock. A list of backends is small enough to read.
+//! inotify(7) would miss changes on a network file system, and follows a file rather than a path, which Kubernetes
+//! changes by replacing a symbolic link two folders up. The modification time does not help either: a file can change
+//! twice within one tick of the clock. A list of backends is small enough to read.
 //!
-//! A read may see a half-written file, so contents count when two consecutive reads agree. This covers editors and `cp`;
-//! to be sure, write another file and rename it: rename(2) is atomic.
+//! A read may see a half-written file, so contents count when two consecutive reads agree. This covers editors and
+//! `cp`; to be sure, write another file and rename it: rename(2) is atomic.
 
 use std::fs;
 use std::io::Read;
@@ -29,14 +29,14 @@ const MOST_SHOWN: usize = 8;
 const LONGEST_SHOWN: usize = 500;
 /// The delay before a changed file is read again.
 const SETTLE: Duration = Duration::from_millis(50);
-/// The least interval between reads that failed connections ask for.
+/// The least interval between reads that failed connections trigger.
 const BETWEEN_READS: Duration = Duration::from_millis(100);
 
 /// The contents of the file, or why it cannot be read.
 type FileContents = Result<Vec<u8>, String>;
 
-/// Reads every `settings.every`, and out of turn when notified, until dropped. The first read is at once.
-pub(super) async fn watch(settings: File, ask_now: Arc<Notify>, sink: Sink) {
+/// Reads every `settings.every`, and on demand when notified, until dropped. The first read is at once.
+pub(super) async fn watch(settings: File, query_now: Arc<Notify>, sink: Sink) {
     let mut source = FileSource::default();
     loop {
         let began = Instant::now();
@@ -53,7 +53,7 @@ pub(super) async fn watch(settings: File, ask_now: Arc<Notify>, sink: Sink) {
         let regular = (began + settings.every).max(Instant::now() + Duration::from_millis(1));
         tokio::select! {
             () = sleep_until(regular) => {}
-            () = ask_now.notified() => sleep_until(regular.min(Instant::now() + BETWEEN_READS)).await,
+            () = query_now.notified() => sleep_until(regular.min(Instant::now() + BETWEEN_READS)).await,
         }
     }
 }
@@ -212,8 +212,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// For any reads during writes: only contents that two consecutive reads agree on count, and valid ones are reported
-        /// once.
+        /// For any reads during writes: only contents that two consecutive reads agree on count, and valid ones are
+        /// reported once.
         #[test]
         fn only_contents_that_two_consecutive_reads_agree_on_count(cuts in proptest::collection::vec(0..4_usize, 1..30)) {
             let text = ["[]", "[10.0.0.1:80]", "[10.0.0.1:80, 10.0.0.2:80]", "[10.0.0.1:80, 10"];

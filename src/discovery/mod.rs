@@ -1,8 +1,8 @@
 //! The sources of backends, one file each.
 //!
-//! A source reports [`Observation`]s and knows nothing of pools. The pool's state machine decides what they mean for the
-//! existing backends
-//! (`src/pool/state_machine`). To add a source: its file here, its [`Source`] variant, and a line in [`start`].
+//! A source reports [`Observation`]s and does not depend on pools. The pool's state machine
+//! (`src/pool/state_machine`) decides what they mean for the existing backends. To add a source: its file here, its
+//! [`Source`] variant, and a line in [`start`].
 
 pub(crate) mod container_filter;
 pub(crate) mod containers;
@@ -108,8 +108,8 @@ pub enum Fitness {
 pub(crate) struct Observation {
     /// The backends, or why there are none.
     pub outcome: Outcome,
-    /// The present names at the addresses, including addresses that were found before and are missing now, as far as they
-    /// are known. They tell a backend whose address was reused from one that is only gone.
+    /// The present names at the addresses, including addresses that were found before and are missing now, as far as
+    /// they are known. They distinguish a backend whose address was reused from one that is only gone.
     pub owners: BTreeMap<IpAddr, Arc<str>>,
 }
 
@@ -122,9 +122,9 @@ pub(crate) enum Outcome {
     Empty,
     /// The name does not exist (NXDOMAIN); with Docker: no container of that name runs.
     NoSuchName(Cause),
-    /// The server failed (SERVFAIL, REFUSED …), which says nothing about the backends.
+    /// The server failed (SERVFAIL, REFUSED …), which is inconclusive about the backends.
     ServerFailure(Cause),
-    /// No answer in time, which says nothing about the backends.
+    /// No answer in time, which is inconclusive about the backends.
     Timeout(Cause),
     /// The source is invalid or unreadable; the last valid list stays.
     Invalid(Cause),
@@ -161,13 +161,13 @@ impl Outcome {
             Self::Empty => Some(nothing_in(source).into()),
             Self::NoSuchName(reason) => Some(reason.clone()),
             Self::ServerFailure(reason) | Self::Timeout(reason) => {
-                Some(with_consequence(reason, "; the last good answer stays in use"))
+                Some(with_consequence(reason, "; the last conclusive answer stays in use"))
             }
             Self::Invalid(reason) => Some(with_consequence(reason, "; the last valid list stays in use")),
         }
     }
 
-    /// The backends; `None` if the outcome says nothing about them.
+    /// The backends; `None` if the outcome is inconclusive about them.
     pub(crate) fn seen(&self) -> Option<&[Found]> {
         match self {
             Self::Backends(found) => Some(found),
@@ -205,14 +205,14 @@ pub(crate) type Sink = Box<dyn Fn(Observation) + Send>;
 /// A running source; it stops when dropped.
 #[derive(Debug)]
 pub(crate) struct RunningSource {
-    ask_now: Arc<Notify>,
+    query_now: Arc<Notify>,
     _task: Option<AbortOnDropHandle<()>>,
 }
 
 impl RunningSource {
     /// Polls soon instead of at the next regular time: the last answer may be stale.
-    pub(crate) fn ask_now(&self) {
-        self.ask_now.notify_one();
+    pub(crate) fn query_now(&self) {
+        self.query_now.notify_one();
     }
 }
 
@@ -237,7 +237,7 @@ pub(crate) fn files(source: &Source) -> u64 {
 
 /// Starts watching `source`; needs a tokio runtime.
 pub(crate) fn start(source: &Source, sink: Sink) -> RunningSource {
-    let ask_now = Arc::new(Notify::new());
+    let query_now = Arc::new(Notify::new());
     let sink = vetted::vetted(SourceKey::from(source), sink);
     let task = match source {
         Source::Static(backends) => {
@@ -247,18 +247,18 @@ pub(crate) fn start(source: &Source, sink: Sink) -> RunningSource {
         }
         Source::Dns(settings) => {
             let source = dns::DnsSource::new(settings.clone());
-            Some(tokio::spawn(rounds::watch(source, Arc::clone(&ask_now), sink)))
+            Some(tokio::spawn(rounds::watch(source, Arc::clone(&query_now), sink)))
         }
         Source::Srv(settings) => {
             let source = srv::SrvSource::new(settings.clone());
-            Some(tokio::spawn(rounds::watch(source, Arc::clone(&ask_now), sink)))
+            Some(tokio::spawn(rounds::watch(source, Arc::clone(&query_now), sink)))
         }
         Source::File(settings) => {
-            Some(tokio::spawn(file::watch(settings.clone(), Arc::clone(&ask_now), sink)))
+            Some(tokio::spawn(file::watch(settings.clone(), Arc::clone(&query_now), sink)))
         }
         Source::Docker(settings) => {
-            Some(tokio::spawn(docker::watch(settings.clone(), Arc::clone(&ask_now), sink)))
+            Some(tokio::spawn(docker::watch(settings.clone(), Arc::clone(&query_now), sink)))
         }
     };
-    RunningSource { ask_now, _task: task.map(AbortOnDropHandle::new) }
+    RunningSource { query_now, _task: task.map(AbortOnDropHandle::new) }
 }

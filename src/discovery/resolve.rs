@@ -1,4 +1,4 @@
-//! One question to DNS and what its answer means: the only file that knows the resolver library.
+//! DNS queries and the meaning of their answers; only this file uses the resolver library.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -63,8 +63,8 @@ pub(super) enum DnsAnswer<T> {
 pub(super) struct SrvRecords {
     /// One or more, in any order.
     pub(super) records: Vec<SrvRecord>,
-    /// The addresses of targets from the additional section. Such a set is complete or absent (RFC 2181, 9), so it is not
-    /// queried again.
+    /// The addresses of targets from the additional section. Such a set is complete or absent (RFC 2181, 9), so it is
+    /// not queried again.
     additional: AdditionalAddresses,
 }
 
@@ -157,8 +157,8 @@ impl Resolver {
                 || ips.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
                 |address| address.to_string(),
             ),
-            // With the host's search list and an outside wildcard zone, the name of a stopped service would resolve to a
-            // foreign address.
+            // With the host's search list and an outside wildcard zone, the name of a stopped service would resolve to
+            // a foreign address.
             absolute: server.is_some() || docker,
             docker,
             local: !ips.is_empty() && ips.iter().all(IpAddr::is_loopback),
@@ -182,8 +182,8 @@ impl Resolver {
         };
         let mut inconclusive = DnsAnswer::NoSuchName;
         for name in self.candidates(name) {
-            // The library's resolver mistakes a record's target for the end of a chain of aliases, and loses the records
-            // of a name that is an alias itself.
+            // The library's resolver mistakes a record's target for the end of a chain of aliases, and loses the
+            // records of a name that is an alias itself.
             let answer = match self.query(name, RecordType::SRV).await {
                 Ok(response) => srv_records(&response.answers, &response.additionals, response.response_code),
                 Err(failed) => failed,
@@ -285,7 +285,7 @@ impl Resolver {
         }
     }
 
-    /// Queries the servers directly for an absolute name; the error says why there is no response.
+    /// Queries the servers directly for an absolute name; the error is the reason why there is no response.
     async fn query<T>(&self, name: Name, kind: RecordType) -> Result<DnsResponse, DnsAnswer<T>> {
         let mut options = DnsRequestOptions::default();
         options.recursion_desired = true;

@@ -17,7 +17,7 @@ use crate::config::Query;
 /// The longest timeout of a query. Docker's server forwards unknown names to outside servers and waits up to 12 s for
 /// them; a round must not hang on that.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(1);
-/// The least interval between extra rounds, so that a storm of failed connects is no storm of queries.
+/// The least interval between extra rounds, so that many failed connects do not cause as many queries.
 const BETWEEN_ROUNDS: Duration = Duration::from_millis(100);
 
 /// The limit of concurrent queries in a round.
@@ -32,8 +32,8 @@ pub(super) trait PolledSource {
     fn round(&mut self, resolver: &Arc<Resolver>) -> impl Future<Output = Observation> + Send;
 }
 
-/// Polls every `query().every`, and out of turn when notified, until dropped. The first round is at once.
-pub(super) async fn watch(mut source: impl PolledSource, ask_now: Arc<Notify>, sink: Sink) {
+/// Polls every `query().every`, and on demand when notified, until dropped. The first round is at once.
+pub(super) async fn watch(mut source: impl PolledSource, query_now: Arc<Notify>, sink: Sink) {
     // `None` until the system's configuration can be read.
     let mut resolver = None;
     loop {
@@ -52,7 +52,7 @@ pub(super) async fn watch(mut source: impl PolledSource, ask_now: Arc<Notify>, s
         tokio::select! {
             () = sleep_until(regular.max(Instant::now() + Duration::from_millis(1))) => {}
             // A failing server gets regular rounds only: more queries would not help it.
-            () = ask_now.notified(), if concluded => sleep_until(regular.min(Instant::now() + BETWEEN_ROUNDS)).await,
+            () = query_now.notified(), if concluded => sleep_until(regular.min(Instant::now() + BETWEEN_ROUNDS)).await,
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The SRV records of a name (RFC 2782) as backends: host, port, weight and priority. `dns.rs` is for the addresses of a
-//! name alone.
+//! The SRV records of a name (RFC 2782) as backends: host, port, weight and priority. `dns.rs` is for the addresses of
+//! a name alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +16,7 @@ use crate::config::{Query, Srv};
 /// The largest weight of a backend: larger ones add little precision, and memory for the weighted algorithms.
 const LARGEST_WEIGHT: u64 = 256;
 
-/// The limit of tiers: each needs a list of backends of its own, and the records may have any number of priorities.
+/// The limit of tiers: each needs its own list of backends, and the records may have any number of priorities.
 const MAX_TIERS: usize = 16;
 
 /// The source for the SRV records of a name.
@@ -42,7 +42,8 @@ impl PolledSource for SrvSource {
     }
 
     async fn round(&mut self, resolver: &Arc<Resolver>) -> Observation {
-        // The records name what is at an address and port. The address alone may have many instances, so it has no owner.
+        // The records name what is at an address and port. The address alone may have many instances, so it has no
+        // owner.
         let owners = BTreeMap::new();
         let name = &self.settings.name;
         let records = match resolver.srv_records(name).await {
@@ -72,8 +73,8 @@ impl SrvSource {
         Self { settings, targets: BTreeMap::new() }
     }
 
-    /// Resolves the targets. One whose query fails keeps its last addresses while its record stays. The failure of one of
-    /// them, if any.
+    /// Resolves the targets. A target whose query fails keeps its last addresses while its record stays. Returns the
+    /// failure of one of them, if any.
     async fn resolve_targets(
         &mut self,
         records: &Arc<SrvRecords>,
@@ -92,14 +93,14 @@ impl SrvSource {
         // A slow server may not answer all of them in time: the one that has waited longest is first.
         due.sort_unstable();
         let family = self.settings.query.family;
-        let ask = |name: &Arc<str>| {
+        let lookup = |name: &Arc<str>| {
             let (resolver, records, name) = (Arc::clone(resolver), Arc::clone(records), Arc::clone(name));
             async move { resolver.target(&name, family, &records).await }
         };
         let (mut failure, mut changes) = (None, TargetChanges::default());
         // Twice the limit of one query: timeouts of some must leave time for the others.
         let deadline = began + resolver.limit() * 2;
-        for (name, answer) in query_each(due.into_iter().map(|(_, name)| name), ask, deadline).await {
+        for (name, answer) in query_each(due.into_iter().map(|(_, name)| name), lookup, deadline).await {
             let Some(target) = self.targets.get_mut(&name) else { continue };
             target.queried = Some(began);
             let outcome = match answer {
@@ -153,8 +154,8 @@ impl TargetChanges {
 
 /// The records as backends: each address of a record's target, with the record's port.
 ///
-/// The priorities, lowest first, are the tiers; all from the [`MAX_TIERS`]th on share one. Records that lead to the same
-/// address are one backend: the lowest priority counts, and the weights of equal priorities are added.
+/// The priorities, lowest first, are the tiers; all from the [`MAX_TIERS`]th on share one. Records that lead to the
+/// same address are one backend: the lowest priority counts, and the weights of equal priorities are added.
 fn backends<'a>(
     records: &[SrvRecord],
     addresses: impl Fn(&str) -> Option<&'a BTreeSet<IpAddr>>,
@@ -195,12 +196,12 @@ fn backends<'a>(
     all
 }
 
-/// Converts the weights of one priority's records to backend weights, from 1 to [`LARGEST_WEIGHT`]; 0 would mean "no new
-/// connections".
+/// Converts the weights of one priority's records to backend weights, from 1 to [`LARGEST_WEIGHT`]; 0 would mean "no
+/// new connections".
 ///
-/// Weights within the range stay. Larger ones are divided by their greatest common divisor, or else scaled to the range.
-/// If all are 0, they are equal; beside others, a record of weight 0 has a very small chance (RFC 2782, "Weight"): it gets
-/// 1, and the others are multiplied as far as the range allows.
+/// Weights within the range stay. Larger ones are divided by their greatest common divisor, or else scaled to the
+/// range. If all are 0, they are equal; beside others, a record of weight 0 has a very small chance (RFC 2782,
+/// "Weight"): it gets 1, and the others are multiplied as far as the range allows.
 fn weights(records: impl Iterator<Item = u64>) -> Vec<u32> {
     let mut weights: Vec<u64> = records.collect();
     let greatest = |weights: &[u64]| weights.iter().copied().max().unwrap_or(0).max(1);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What an operator wants of a backend.
+/// The state that an operator sets for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -16,7 +16,7 @@ pub enum AdminState {
 }
 
 impl AdminState {
-    /// The word in the log and in the API.
+    /// The name in the log and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Up => "up",

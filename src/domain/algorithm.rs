@@ -5,7 +5,7 @@
 pub enum Algorithm {
     /// In rotation, whatever the weights.
     RoundRobin,
-    /// In rotation, as often as the weight says, spread out smoothly.
+    /// In rotation, in proportion to the weights, spread out smoothly.
     Weighted,
     /// The one with the fewest connections for its weight.
     LeastConnections,
@@ -34,7 +34,7 @@ impl Algorithm {
         Self::Ewma,
     ];
 
-    /// The word in the configuration, in the log and in the API.
+    /// The name in the configuration, in the log and in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::RoundRobin => "round-robin",
@@ -49,7 +49,7 @@ impl Algorithm {
     }
 
     /// Whether a backend of more weight gets more connections.
-    pub fn heeds_weights(self) -> bool {
+    pub fn uses_weights(self) -> bool {
         self != Self::RoundRobin
     }
 

@@ -28,12 +28,12 @@ impl BackendState {
     pub const ALL: [Self; 7] =
         [Self::Joining, Self::Up, Self::Down, Self::Ejected, Self::Draining, Self::Maintenance, Self::Gone];
 
-    /// Its place in a table of counters, which is that in [`ALL`](Self::ALL).
+    /// Its index in a table of counters, and in [`ALL`](Self::ALL).
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// The word in the log, in metrics and in the API.
+    /// The name in the log, in metrics and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Joining => "joining",
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_state_stands_at_its_index() {
+    fn every_state_is_at_its_index() {
         for (index, state) in BackendState::ALL.into_iter().enumerate() {
             assert_eq!(state.index(), index, "{}", state.name());
         }

@@ -17,7 +17,7 @@ pub(crate) const LONGEST: usize = 1024;
 /// Marks where a text is cut.
 const CUT: char = '…';
 
-/// The reason for a state, possibly in another party's words: at most [`LONGEST`] characters, on one line, without
+/// The reason for a state, possibly written by another party: at most [`LONGEST`] characters, on one line, without
 /// control or format characters. It has no other constructor, so this holds for every stored or logged cause.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_stays_on_its_line_and_steers_no_terminal() {
+    fn a_text_stays_on_one_line_and_does_not_control_the_terminal() {
         assert_eq!(bounded("no\r\nlevel=ERROR forged\tline", 99), "no  level=ERROR forged line");
         assert_eq!(bounded("\x1b[2Jred\x07\x7f\u{9b}0m", 99), " [2Jred   0m");
         assert_eq!(bounded("a\u{202e}b\u{feff}c", 99), "a\u{fffd}b\u{fffd}c");

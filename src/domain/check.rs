@@ -13,13 +13,13 @@ use super::Cause;
 pub enum CheckKind {
     /// A TCP connection can be opened.
     Tcp,
-    /// An HTTP/1.1 GET is answered as wanted.
+    /// An HTTP/1.1 GET gets the expected response.
     Http,
-    /// Bytes that are sent are answered as wanted.
+    /// The bytes that are sent get the expected response.
     Exchange,
-    /// A PostgreSQL server has the role wanted.
+    /// A PostgreSQL server has the expected role.
     Postgres,
-    /// A Redis server has the role wanted.
+    /// A Redis server has the expected role.
     Redis,
 }
 
@@ -27,7 +27,7 @@ impl CheckKind {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Tcp, Self::Http, Self::Exchange, Self::Postgres, Self::Redis];
 
-    /// Its key in the configuration, and the word in the log and in the API.
+    /// Its key in the configuration, and the name in the log and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -54,19 +54,19 @@ impl Serialize for CheckKind {
 /// What a check was doing when it failed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum CheckStep {
-    /// No particular step: the whole check took too long, say.
+    /// No particular step, such as when the whole check timed out.
     Whole,
     /// It connected.
     Connect,
     /// It set up HTTP on the connection.
     Http,
-    /// It asked for this path.
+    /// It requested this path.
     Get(Arc<str>),
-    /// It read the answer to the bytes that it had sent.
+    /// It read the response to the bytes that it had sent.
     Exchange,
-    /// It talked to a PostgreSQL server.
+    /// It queried a PostgreSQL server.
     Postgres,
-    /// It talked to a Redis server.
+    /// It queried a Redis server.
     Redis,
 }
 
@@ -78,28 +78,28 @@ pub struct CheckFailure {
     /// The address that it connected to; `None`: that of each of several backends
     /// ([`without_address`](Self::without_address)).
     pub address: Option<SocketAddr>,
-    /// The error, possibly in the backend's words.
+    /// The error, possibly a text from the backend.
     pub error: Cause,
 }
 
 impl CheckFailure {
-    /// One of no particular step.
+    /// A failure at no particular step.
     pub fn new(error: impl Into<Cause>) -> Self {
         Self { step: CheckStep::Whole, address: None, error: error.into() }
     }
 
-    /// One at that step, with a server at that address.
+    /// A failure at that step, with a server at that address.
     pub fn at(step: CheckStep, address: SocketAddr, error: impl Into<Cause>) -> Self {
         Self { step, address: Some(address), error: error.into() }
     }
 
-    /// The same of any backend, wherever it is.
+    /// The same failure without the address.
     #[must_use]
     pub fn without_address(&self) -> Self {
         Self { address: None, ..self.clone() }
     }
 
-    /// It in words, bounded as a whole.
+    /// Its text, bounded as a whole.
     pub fn text(&self) -> Cause {
         let address = self.address.map_or_else(|| "its address".to_owned(), |address| address.to_string());
         let error = &self.error;

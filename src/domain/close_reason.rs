@@ -5,9 +5,9 @@ use serde::Serialize;
 /// Why a connection ended: the `reason` of its `closed` line and of `pointsman_connections_closed_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
-    /// The client finished first, in order.
+    /// The client closed first, cleanly.
     ClientClosed,
-    /// The backend finished first, in order.
+    /// The backend closed first, cleanly.
     BackendClosed,
     /// The client reset the connection, or vanished.
     ClientReset,
@@ -19,19 +19,19 @@ pub enum CloseReason {
     NoBackend,
     /// A limit was reached.
     Limited,
-    /// No byte moved for `timeouts.idle`.
+    /// No data was transferred for `timeouts.idle`.
     IdleTimeout,
-    /// One side had finished and nothing moved for `timeouts.half_closed`.
+    /// One side had closed, and no data was transferred for `timeouts.half_closed`.
     HalfClosedTimeout,
-    /// It was as old as `timeouts.lifetime` allows.
+    /// Its age reached `timeouts.lifetime`.
     Lifetime,
-    /// Its backend went down, and `on_down` says to end its connections.
+    /// Its backend went down, and `on_down` closes the connections.
     BackendDown,
-    /// Its backend left discovery, and `on_leave` says to end its connections.
+    /// Its backend left discovery, and `on_leave` closes the connections.
     BackendLeft,
-    /// An operator took its backend out, and `on_drain` says to end its connections.
+    /// An operator took its backend out of service, and `on_drain` closes the connections.
     Operator,
-    /// The drain's time was up.
+    /// The drain timeout expired.
     DrainTimeout,
     /// An internal error.
     Internal,
@@ -57,7 +57,7 @@ impl CloseReason {
         Self::Internal,
     ];
 
-    /// The word in the log and in metrics.
+    /// The name in the log and in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::ClientClosed => "client_closed",
@@ -78,7 +78,7 @@ impl CloseReason {
         }
     }
 
-    /// Whether the client got less than it could expect, and not by its own doing.
+    /// Whether the client got less than it could expect, and did not cause that itself.
     pub fn is_failure(self) -> bool {
         match self {
             Self::BackendReset
@@ -94,12 +94,12 @@ impl CloseReason {
         }
     }
 
-    /// Whether the connection ended as its two peers wanted it to.
+    /// Whether a peer ended the connection cleanly.
     pub fn is_orderly(self) -> bool {
         matches!(self, Self::ClientClosed | Self::BackendClosed)
     }
 
-    /// Its place in a table of counters.
+    /// Its index in a table of counters.
     pub fn index(self) -> usize {
         self as usize
     }
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_stands_at_its_index() {
+    fn every_reason_is_at_its_index() {
         for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), index, "{}", reason.name());
         }

@@ -1,4 +1,4 @@
-//! One connection: all that is known of it, from its accept to its end.
+//! The record of one connection, from its accept to its end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Client, CloseReason, Route};
 
-/// What is known of one connection at one moment. The data plane makes a record when the connection has been routed or
+/// The properties of one connection at one moment. The data plane makes a record when the connection has been routed or
 /// rejected, when open connections are listed, and at the end; [`update`](Self::update) joins them.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionRecord {
@@ -18,13 +18,13 @@ pub(crate) struct ConnectionRecord {
     pub client: Client,
     /// The listener that accepted it.
     pub listener: Arc<str>,
-    /// The pool that it is for.
+    /// Its pool.
     pub pool: Arc<str>,
     /// When it was accepted.
     pub accepted: SystemTime,
     /// Its backend; `None`: it has none yet, or none was found or reached.
     pub backend: Option<ConnectedBackend>,
-    /// How it was routed; `None`: it was not, or that is not kept.
+    /// How it was routed; `None`: it was not, or the route is not kept.
     pub route: Option<Route>,
     /// Its age when this record was made.
     pub age: Duration,
@@ -45,14 +45,14 @@ pub(crate) struct ConnectedBackend {
     pub name: Arc<str>,
     /// Its address.
     pub address: SocketAddr,
-    /// How long connecting to it took.
+    /// The time to connect to it.
     pub connect: Duration,
 }
 
 /// How far a connection has come, as its record knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// A backend was connected or the client was rejected; what came after that is not in the record.
+    /// A backend was connected or the client was rejected; the record does not contain what followed.
     Routed,
     /// It is open.
     Open,
@@ -68,7 +68,7 @@ pub(crate) struct ConnectionEnd {
     /// The side that closed first, cleanly, if one did: [`CloseReason::ClientClosed`] or
     /// [`CloseReason::BackendClosed`].
     pub first_closed: Option<CloseReason>,
-    /// The kernel's statistics of its two sides; `None`: the kernel was not asked.
+    /// The kernel's statistics of its two sides; `None`: the kernel was not queried.
     pub kernel: Option<TcpSides>,
 }
 
@@ -118,7 +118,7 @@ impl ConnectionRecord {
         }
     }
 
-    /// How long connecting to its backend took, if it has one.
+    /// The time to connect to its backend, if it has one.
     pub(crate) fn connect(&self) -> Option<Duration> {
         self.backend.as_ref().map(|backend| backend.connect)
     }

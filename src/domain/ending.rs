@@ -15,7 +15,7 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The word in the log and in the API.
+    /// The name in the log and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Close => "close",

@@ -198,7 +198,7 @@ pub enum Event {
         /// How.
         how: Ending,
     },
-    /// An operator had backends checked at once.
+    /// An operator requested checks of backends.
     CheckRequested {
         /// The operator.
         by: Arc<str>,
@@ -240,7 +240,7 @@ pub enum Event {
         /// How long the open ones then have to finish, in milliseconds.
         timeout_ms: u64,
     },
-    /// A drain goes on.
+    /// A drain is in progress.
     DrainProgress {
         /// Connections that are open.
         open: usize,
@@ -251,7 +251,7 @@ pub enum Event {
     },
     /// A drain is over.
     DrainDone {
-        /// Connections that are cut off; `None`: all have finished.
+        /// Connections that are reset; `None`: all have finished.
         cut: Option<usize>,
     },
 }
@@ -275,7 +275,7 @@ pub struct ConfigProblem {
 pub enum ServingTier {
     /// None is up: connections are rejected.
     None,
-    /// Those that are no backups.
+    /// Primary backends.
     Primaries,
     /// Backups, because no primary is up.
     Backups,

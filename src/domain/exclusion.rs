@@ -23,14 +23,14 @@ pub enum ExclusionReason {
     ZeroWeight,
     /// It was a backup, and a lower tier served.
     Backup,
-    /// It had as many connections as it may carry.
+    /// Its open connections had reached its limit.
     Full,
     /// It was the client's home, and had more than its share (`load_factor`).
     Overloaded,
 }
 
 impl ExclusionReason {
-    /// The word in the API.
+    /// The name in the API.
     pub fn name(&self) -> &'static str {
         match self {
             Self::State(state, _) => state.name(),

@@ -1,4 +1,4 @@
-//! The words of the domain as types: what a backend's state is, what is known of a connection, what happened. Every
+//! The types of the domain: the state of a backend, the record of a connection, the events of the balancer. Every
 //! other module uses them; they use none of the others.
 
 mod admin_state;

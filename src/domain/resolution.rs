@@ -1,10 +1,10 @@
-//! The results of asking a source of backends.
+//! The results of querying a source of backends.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// What asking a source once led to. The kinds of failure mean different things.
+/// The result of one query of a source. The kinds of failure mean different things.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resolution {
     /// It reported backends.
@@ -26,7 +26,7 @@ impl Resolution {
     pub const ALL: [Self; 6] =
         [Self::Found, Self::Empty, Self::NoSuchName, Self::ServerFailure, Self::Timeout, Self::Invalid];
 
-    /// The value of `pointsman_resolutions_total{result}`, and the word in the log and in the API.
+    /// The value of `pointsman_resolutions_total{result}`, and the name in the log and in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Found => "ok",
@@ -38,7 +38,7 @@ impl Resolution {
         }
     }
 
-    /// Its place in a table of counters.
+    /// Its index in a table of counters.
     pub fn index(self) -> usize {
         self as usize
     }
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_result_stands_at_its_index() {
+    fn every_result_is_at_its_index() {
         for (index, result) in Resolution::ALL.into_iter().enumerate() {
             assert_eq!(result.index(), index, "{result}");
         }

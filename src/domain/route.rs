@@ -1,4 +1,4 @@
-//! How a connection was routed: which backend was chosen, from which, and why not another one.
+//! How a connection was routed: the chosen backend, the candidates, and the excluded backends with their reasons.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::{Algorithm, Cause, Excluded};
 
-/// So many candidates of a choice are listed with their connections.
+/// The number of candidates of a choice that are listed with their connections.
 pub(crate) const SHOWN: usize = 16;
 
-/// How a connection was routed, or why there was no backend for it. Its backend is in the connection's record.
+/// How a connection was routed, or why it got no backend. The backend is in the connection's record.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     /// Time from the accept to this decision.
@@ -19,9 +19,9 @@ pub(crate) struct Route {
     pub algorithm: Algorithm,
     /// The backends that were excluded before any attempt.
     pub excluded: Excluded,
-    /// Backends that were tried, the one that was reached included.
+    /// The number of backends that were tried, the one that was reached included.
     pub attempts: u32,
-    /// The attempts that failed, in their order.
+    /// The attempts that failed, in order.
     pub failed: Vec<FailedAttempt>,
     /// The eligible backends when the last choice was made.
     pub candidates: CandidateSet,
@@ -79,7 +79,7 @@ pub(crate) struct FailedAttempt {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[cfg_attr(test, schemars(rename_all = "lowercase"))]
 pub enum RouteTier {
-    /// Those that are no backups.
+    /// Primary backends.
     Primaries,
     /// Backups, as no primary was up.
     Backups,
@@ -90,7 +90,7 @@ pub enum RouteTier {
 }
 
 impl RouteTier {
-    /// The word in the API.
+    /// The name in the API.
     pub fn name(self) -> &'static str {
         match self {
             Self::Primaries => "primaries",
@@ -101,7 +101,7 @@ impl RouteTier {
     }
 }
 
-/// A backend that could be chosen.
+/// An eligible backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteCandidate {
     /// Its name.
@@ -116,11 +116,11 @@ pub struct RouteCandidate {
 pub struct CandidateSet {
     /// The first [`SHOWN`] of them: one list for all choices from one snapshot.
     pub shown: Arc<[RouteCandidate]>,
-    /// The connections of each of those, opening ones included.
+    /// The open connections of each of those, connecting ones included.
     pub loads: [u32; SHOWN],
     /// How many there were.
     pub total: u32,
-    /// How many backends the pool knew, those that could not be chosen included.
+    /// The number of the pool's backends, eligible or not.
     pub known: u32,
     /// The connections of the chosen one.
     pub chosen: Option<u32>,

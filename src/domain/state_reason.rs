@@ -1,5 +1,5 @@
-//! Why a backend is in its state. The pool's state machine gives these reasons; their text is made where they are logged,
-//! sent or told.
+//! Why a backend is in its state. The pool's state machine sets these reasons; their text is made where they are
+//! logged, sent or displayed.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -82,7 +82,7 @@ pub enum StateReason {
         /// The source.
         source: Arc<str>,
     },
-    /// Its source has not answered for so long that its last answer does not count any longer, and its checks fail.
+    /// Its source has not answered for so long that its last answer has expired, and its checks fail.
     SourceSilent {
         /// The source.
         source: Arc<str>,
@@ -107,7 +107,7 @@ pub enum StateReason {
     PoolRemoved,
 }
 
-/// What counted against a backend.
+/// A failure of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HealthFailure {
     /// It failed a check.
@@ -116,7 +116,7 @@ pub enum HealthFailure {
     Connection(Failure),
 }
 
-/// How a live connection failed before the backend had said anything.
+/// How a live connection failed before the backend sent anything.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
     /// It could not be opened, and why.
@@ -137,15 +137,15 @@ pub enum EjectionReason {
     },
     /// It answers much slower than the others.
     Slow {
-        /// How long it takes, in the median.
+        /// Its median response time.
         median: Duration,
-        /// How long the others take.
+        /// The median response time of the others.
         others: Duration,
     },
 }
 
 impl StateReason {
-    /// The word for tools; the text may change.
+    /// The name for tools; the text may change.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Found { .. } => "found",
@@ -177,7 +177,7 @@ impl StateReason {
         }
     }
 
-    /// The same reason of any backend, wherever it is: two backends have the same one if these are equal.
+    /// The reason without the backend's address: two backends have the same reason if these are equal.
     #[must_use]
     pub fn without_address(&self) -> Self {
         match self.clone() {
@@ -191,7 +191,7 @@ impl StateReason {
         }
     }
 
-    /// It in words, bounded as a whole.
+    /// Its text, bounded as a whole.
     pub fn text(&self) -> Cause {
         let text = match self {
             Self::Found { source } => format!("found in {source}"),
@@ -210,9 +210,9 @@ impl StateReason {
             }
             Self::ChecksRemoved => return "the pool's checks were removed".into(),
             Self::ChecksChanged => return "the pool's checks were changed".into(),
-            Self::Ejected { why, time } => format!("{why}; out for {}", format_duration(*time)),
-            Self::EjectionOver => return "its time out is over".into(),
-            Self::TooFewOthers => return "too few others are left for it to stay ejected".into(),
+            Self::Ejected { why, time } => format!("{why}; ejected for {}", format_duration(*time)),
+            Self::EjectionOver => return "its ejection time is over".into(),
+            Self::TooFewOthers => return "ejection lifted: too few other backends".into(),
             Self::SetByOperator { state, by } => match state {
                 AdminState::Up => format!("put back in service by {by}"),
                 AdminState::Draining => format!("drained by {by}"),
@@ -230,7 +230,7 @@ impl StateReason {
             Self::OwnAddress { address: None, owner } => {
                 format!("refused: its address is this balancer's own {owner}")
             }
-            Self::OwnAddressReleased => return "its address is no longer this balancer's own".into(),
+            Self::OwnAddressReleased => return "this balancer no longer listens at its address".into(),
             Self::PoolRemoved => return "its pool was removed from the configuration".into(),
         };
         text.into()
@@ -269,13 +269,13 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(error) => write!(f, "a client's connection failed: {error}"),
-            Self::Reset => f.write_str("it reset a client's connection without an answer"),
+            Self::Reset => f.write_str("it reset a client's connection before any response"),
         }
     }
 }
 
 impl EjectionReason {
-    /// It in words, bounded as a whole.
+    /// Its text, bounded as a whole.
     pub fn text(&self) -> Cause {
         self.to_string().into()
     }
@@ -287,7 +287,7 @@ impl fmt::Display for EjectionReason {
             Self::Failures { count, failure } => write!(f, "{count} failures in a row: {failure}"),
             Self::Slow { median, others } => {
                 let [median, others] = [median, others].map(|time| (time.as_secs_f64() * 1e4).round() / 10.0);
-                write!(f, "it takes {median} ms to answer, where the others take {others} ms")
+                write!(f, "median response time {median} ms, other backends {others} ms")
             }
         }
     }

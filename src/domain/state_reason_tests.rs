@@ -55,15 +55,15 @@ fn all() -> Vec<(StateReason, &'static str, &'static str)> {
         (
             StateReason::Ejected { why: failures, time: MINUTE },
             "ejected_failures",
-            "5 failures in a row: it reset a client's connection without an answer; out for 1m",
+            "5 failures in a row: it reset a client's connection before any response; ejected for 1m",
         ),
         (
             StateReason::Ejected { why: slow, time: MINUTE },
             "ejected_slow",
-            "it takes 412.3 ms to answer, where the others take 60000 ms; out for 1m",
+            "median response time 412.3 ms, other backends 60000 ms; ejected for 1m",
         ),
-        (StateReason::EjectionOver, "ejection_over", "its time out is over"),
-        (StateReason::TooFewOthers, "too_few_others", "too few others are left for it to stay ejected"),
+        (StateReason::EjectionOver, "ejection_over", "its ejection time is over"),
+        (StateReason::TooFewOthers, "too_few_others", "ejection lifted: too few other backends"),
         (set(AdminState::Up), "operator_up", "put back in service by an operator at 10.1.1.1"),
         (set(AdminState::Draining), "operator_draining", "drained by an operator at 10.1.1.1"),
         (
@@ -95,7 +95,7 @@ fn all() -> Vec<(StateReason, &'static str, &'static str)> {
         (
             StateReason::OwnAddressReleased,
             "own_address_released",
-            "its address is no longer this balancer's own",
+            "this balancer no longer listens at its address",
         ),
         (StateReason::PoolRemoved, "pool_removed", "its pool was removed from the configuration"),
     ]
@@ -130,7 +130,7 @@ fn reasons_of_backends_at_different_addresses_are_compared_without_them() {
 }
 
 #[test]
-fn an_address_in_a_text_from_outside_is_none_of_the_reason() {
+fn an_address_in_a_text_from_outside_stays_in_the_reason() {
     let text = "the backup of 10.0.0.1:80 is running";
     let reason = StateReason::SourceUnhealthy(text.into());
     assert_eq!(&*reason.without_address().text(), text);

@@ -54,8 +54,8 @@ impl Checker {
         self.check_now.notify_one();
     }
 
-    /// Does the next check `health.fast_every`, if set, after the last one began. For each result, the receiver of the
-    /// results says this anew while they are not settled.
+    /// Starts the next check `health.fast_every`, if set, after the start of the last one. The receiver of the results
+    /// calls this after each result while the verdict is in transition.
     pub(crate) fn check_soon(&self) {
         self.check_soon.notify_one();
     }
@@ -84,7 +84,7 @@ async fn run<F>(
         sink(Checked { kind: health.check.kind(), result, waited: began - due, took: began.elapsed() });
         loop {
             tokio::select! {
-                biased; // a check that is due comes after the request for it, and fulfils that
+                biased; // requests first: a check that is due fulfills them
                 () = check_soon.notified() => next = schedule.soon_after(began),
                 () = check_now.notified() => break,
                 () = sleep_until(next) => break,
@@ -261,12 +261,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn checks_are_fast_as_long_as_each_result_asks_for_the_next_one_soon() {
+    async fn checks_are_fast_while_each_result_requests_the_next_one_soon() {
         let fast = EVERY / 10;
         let health = Health { fast_every: Some(fast), ..health() };
         let (checker, times) = recorded(health);
-        let asked = EVERY + EVERY / 4;
-        tokio::time::sleep(asked).await;
+        let start = EVERY + EVERY / 4;
+        tokio::time::sleep(start).await;
         for _ in 0..3 {
             // Many requests give no faster checks than one.
             (0..10).for_each(|_| checker.check_soon());
@@ -274,7 +274,7 @@ mod tests {
         }
         tokio::time::sleep(EVERY * 3 / 10).await;
         let times = times.lock().unwrap();
-        let since: Vec<_> = times.iter().filter(|time| **time >= asked).map(|time| *time - asked).collect();
+        let since: Vec<_> = times.iter().filter(|time| **time >= start).map(|time| *time - start).collect();
         assert_eq!(since.len(), 3, "{since:?}");
         for (time, wanted) in since.iter().zip([Duration::ZERO, fast, 2 * fast]) {
             assert!(time.abs_diff(wanted) <= Duration::from_millis(3), "{since:?}");
@@ -284,12 +284,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_extra_check_runs_at_once_and_the_regular_ones_keep_their_times() {
         let (checker, times) = recorded(health());
-        let asked = EVERY + EVERY / 4;
-        tokio::time::sleep(asked).await;
+        let start = EVERY + EVERY / 4;
+        tokio::time::sleep(start).await;
         checker.check_now();
         tokio::time::sleep(3 * EVERY).await;
         let times = times.lock().unwrap();
-        assert!(times.contains(&asked), "{times:?}");
+        assert!(times.contains(&start), "{times:?}");
         // The offset of the first checker is zero.
         for regular in [0, 1, 2, 3, 4] {
             let near = |time: &&Duration| time.abs_diff(EVERY * regular) <= Duration::from_millis(1);

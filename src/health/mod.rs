@@ -55,9 +55,9 @@ pub enum CheckError {
     /// The backend fails.
     #[error("{0}")]
     Failed(CheckFailure),
-    /// A local error, such as a missing password file or no free port. It says nothing about the backend, whose state
-    /// stays: otherwise one local mistake would take out all backends. Meanwhile no failure is detected, so it is counted,
-    /// and logged every minute.
+    /// A local error, such as a missing password file or no free port. It is no evidence against the backend, which
+    /// keeps its state: otherwise one local mistake would take out all backends. Meanwhile no failure is detected, so
+    /// it is counted, and logged every minute.
     #[error("{0}")]
     Local(Cause),
 }
@@ -74,7 +74,7 @@ impl From<CheckFailure> for CheckError {
     }
 }
 
-/// Checks once. The caller gives up at `deadline`.
+/// Checks once. The caller stops waiting at `deadline`.
 async fn check(address: SocketAddr, kind: &Check, deadline: Instant) -> Result<(), CheckError> {
     match kind {
         Check::Tcp => tcp::check(address).await,
@@ -86,10 +86,10 @@ async fn check(address: SocketAddr, kind: &Check, deadline: Instant) -> Result<(
 }
 
 /// A server's text without the password: some servers repeat what they received.
-fn without(password: Option<&str>, said: &str) -> String {
+fn without(password: Option<&str>, text: &str) -> String {
     match password {
-        Some(password) if !password.is_empty() => said.replace(password, "***"),
-        _ => said.to_owned(),
+        Some(password) if !password.is_empty() => text.replace(password, "***"),
+        _ => text.to_owned(),
     }
 }
 

@@ -20,7 +20,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Allows `max_checks` checks at once; `check_slots.rs` decides the order of the others.
+    /// Allows `max_checks` checks at once; `check_slots.rs` decides the order of the waiting ones.
     pub fn new(max_checks: NonZeroUsize) -> Self {
         let slots = Mutex::new(CheckSlots::new(max_checks.get()));
         Self { slots, epoch: Instant::now(), checkers: AtomicU64::new(0) }

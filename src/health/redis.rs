@@ -15,8 +15,8 @@ use super::{CheckError, password, tcp, without};
 use crate::config::{RedisCheck, Role};
 use crate::domain::{CheckFailure, CheckStep};
 
-/// The errors of `AUTH` that are shown. Nothing else of its reply is: a server that does not know the command repeats its
-/// arguments, shortened or escaped in its own way, and so parts of the password.
+/// The errors of `AUTH` that are shown. The rest of its reply is not shown: a server that does not support the command
+/// repeats its arguments, shortened or escaped in its own way, and so parts of the password.
 const REFUSALS: [&str; 8] =
     ["WRONGPASS", "NOPERM", "NOAUTH", "LOADING", "BUSY", "MASTERDOWN", "DENIED", "ERR"];
 

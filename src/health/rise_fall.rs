@@ -1,17 +1,17 @@
 //! Rise and fall: how many results in a row change the verdict on a backend. Pure.
 
-/// What the results so far say of a backend.
+/// The state of a backend according to its check results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// There is no result yet.
     Unchecked,
-    /// It is fit for traffic.
+    /// It can receive connections.
     Passing,
-    /// It is not.
+    /// It cannot receive connections.
     Failing,
 }
 
-/// The last results, as far as all of them passed or all failed.
+/// The latest results in a row that all passed or all failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Run {
     /// Whether they passed.
@@ -36,13 +36,13 @@ impl RiseFall {
         Self::presumed(Verdict::Unchecked)
     }
 
-    /// A verdict that is taken over, without a check having said so.
+    /// A verdict that is adopted without a check.
     pub(crate) fn presumed(verdict: Verdict) -> Self {
         let run = Run { passed: verdict == Verdict::Passing, length: 0 };
         Self { verdict, run, suspected: false }
     }
 
-    /// What the results so far say.
+    /// The verdict of the results so far.
     pub(crate) fn verdict(&self) -> Verdict {
         self.verdict
     }
@@ -67,7 +67,7 @@ impl RiseFall {
         self.suspected = true;
     }
 
-    /// Takes in one result; `Some` when the verdict changes. `rise` and `fall` are at least 1.
+    /// Records one result; returns the verdict when it changes. `rise` and `fall` are at least 1.
     pub(crate) fn on(&mut self, passed: bool, rise: u32, fall: u32) -> Option<Verdict> {
         let length = if self.run.passed == passed { self.run.length.saturating_add(1) } else { 1 };
         self.run = Run { passed, length };

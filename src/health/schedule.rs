@@ -1,4 +1,4 @@
-//! When a check is due. Pure: the time is handed in.
+//! When a check is due. Pure: the caller passes the time.
 //!
 //! Each checker has its own offset in the interval, so that backends found at the same moment are checked evenly over the
 //! interval from then on.
@@ -13,7 +13,7 @@ use crate::config::Health;
 /// other number, for any count and any start (Knuth, TAOCP volume 3, 6.4, theorem S).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// The schedule of one checker. It counts no results: the pool's state machine says when the next check is due soon.
+/// The schedule of one checker. It counts no results: the pool's state machine decides when the next check is due soon.
 #[derive(Debug)]
 pub(super) struct CheckSchedule {
     every: Duration,
@@ -91,13 +91,13 @@ mod tests {
             let schedule = CheckSchedule::new(number, &health(SECOND), epoch);
             let mut began = epoch;
             let mut offset = None;
-            for (late_ms, out_of_turn) in checks {
+            for (late_ms, is_extra) in checks {
                 let due = schedule.regular_after(began);
                 prop_assert!(due > began && due - began <= SECOND);
                 let here = (due - epoch).as_nanos() % SECOND.as_nanos();
                 prop_assert_eq!(*offset.get_or_insert(here), here);
                 // An extra check, or a late one (by less than a whole interval).
-                began = if out_of_turn { began + (due - began) / 2 } else { due + Duration::from_millis(late_ms) };
+                began = if is_extra { began + (due - began) / 2 } else { due + Duration::from_millis(late_ms) };
             }
         }
     }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_fast_interval_nothing_comes_soon() {
+    fn without_a_fast_interval_a_check_keeps_its_regular_time() {
         let epoch = Instant::now();
         let schedule = CheckSchedule::new(0, &health(SECOND), epoch);
         assert_eq!(schedule.soon_after(epoch), schedule.regular_after(epoch));

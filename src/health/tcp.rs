@@ -17,7 +17,7 @@ use crate::telemetry::{ConnectError, not_with_itself};
 /// Opens a connection and resets it, which leaves no TIME_WAIT on either side.
 pub(super) async fn check(address: SocketAddr) -> Result<(), CheckError> {
     let stream = connect(address, 0).await?.stream;
-    // On failure the check is as good, with a TIME_WAIT.
+    // If this fails, the check is still valid and leaves a TIME_WAIT.
     let _ = SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
     Ok(())
 }
@@ -34,7 +34,7 @@ pub(super) async fn connect(address: SocketAddr, most: u64) -> Result<BoundedStr
     Ok(BoundedStream { stream, most, left: most })
 }
 
-/// A connection with a limit on the bytes read: an endless answer must neither block a check nor fill the memory.
+/// A connection with a limit on the bytes read: an endless response must neither block a check nor fill the memory.
 #[derive(Debug)]
 pub(super) struct BoundedStream {
     stream: TcpStream,

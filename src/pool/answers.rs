@@ -1,40 +1,40 @@
-//! How long a backend took to answer since the last look: enough to tell its median, in half a kilobyte.
+//! A histogram of a backend's response times since the last read: half a kilobyte, enough for the median.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Buckets to each doubling of the time: a median is told to within a fifth.
+/// Buckets per doubling of the time: the median is accurate to within a fifth.
 const PER_DOUBLING: u32 = 4;
 /// From a microsecond to more than half an hour.
 const BUCKETS: usize = 32 * PER_DOUBLING as usize;
 
-/// Counts answers by how long they took. All workers write it; it stays empty unless it is wanted.
+/// Counts responses by their time. All workers write it; it stays empty while disabled.
 #[derive(Debug)]
 pub(super) struct Answers {
-    wanted: AtomicBool,
+    enabled: AtomicBool,
     counts: [AtomicU32; BUCKETS],
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        Self { wanted: AtomicBool::new(false), counts: [const { AtomicU32::new(0) }; BUCKETS] }
+        Self { enabled: AtomicBool::new(false), counts: [const { AtomicU32::new(0) }; BUCKETS] }
     }
 }
 
 impl Answers {
-    /// Whether answers are kept from now on.
-    pub(super) fn want(&self, wanted: bool) {
-        self.wanted.store(wanted, Relaxed);
+    /// Enables or disables counting.
+    pub(super) fn set_enabled(&self, enabled: bool) {
+        self.enabled.store(enabled, Relaxed);
     }
 
-    /// Counts one.
+    /// Counts a response, if enabled.
     pub(super) fn count(&self, took: Duration) {
-        if self.wanted.load(Relaxed) {
+        if self.enabled.load(Relaxed) {
             self.counts[bucket(took)].fetch_add(1, Relaxed);
         }
     }
 
-    /// How many there were since this was asked the last time, and the median of what they took.
+    /// Returns the number of responses since the last call and their median time, and resets both.
     pub(super) fn take(&self) -> (u32, Duration) {
         let counts: Vec<u32> = self.counts.iter().map(|count| count.swap(0, Relaxed)).collect();
         let all = counts.iter().sum::<u32>();
@@ -52,7 +52,7 @@ fn bucket(took: Duration) -> usize {
     ((micros.log2() * f64::from(PER_DOUBLING)) as usize).min(BUCKETS - 1)
 }
 
-/// A time in the middle of a bucket.
+/// The time in the middle of a bucket.
 fn middle(bucket: usize) -> Duration {
     let micros = ((bucket as f64 + 0.5) / f64::from(PER_DOUBLING)).exp2();
     Duration::from_nanos((micros * 1e3) as u64)
@@ -67,11 +67,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn the_median_is_told_to_within_a_fifth(mut micros in proptest::collection::vec(1u64..10_000_000, 1..200)) {
+        fn the_median_is_accurate_to_within_a_fifth(mut micros in proptest::collection::vec(1u64..10_000_000, 1..200)) {
             let answers = Answers::default();
             answers.count(Duration::from_secs(1));
             prop_assert_eq!(answers.take().0, 0, "nobody wanted it");
-            answers.want(true);
+            answers.set_enabled(true);
             micros.iter().for_each(|&micros| answers.count(Duration::from_micros(micros)));
             micros.sort_unstable();
             let (count, median) = answers.take();

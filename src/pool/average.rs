@@ -5,32 +5,32 @@ use std::time::Duration;
 
 use crate::telemetry::histogram::{DurationCounts, DurationHistogram};
 
-/// One more moves the average by this part of the difference: it follows the last dozen or two.
-const PART: f64 = 1.0 / 8.0;
+/// The weight of a new duration: the average follows the last one or two dozen.
+const WEIGHT: f64 = 1.0 / 8.0;
 
-/// The moving average of some durations. Two that come at once may count as one: it is for people, and a lock or a
-/// loop is more than it is worth.
+/// A moving average of durations. Of two concurrent updates, one may be lost: the value is only displayed, so it needs
+/// no lock and no retry loop.
 #[derive(Debug, Default)]
 pub(super) struct Average(AtomicU64);
 
 impl Average {
-    /// Takes one in.
+    /// Adds a duration.
     pub(super) fn add(&self, took: Duration) {
         let took = took.as_secs_f64() * 1e9;
         let next = match self.0.load(Relaxed) {
             0 => took,
-            before => before as f64 + (took - before as f64) * PART,
+            before => before as f64 + (took - before as f64) * WEIGHT,
         };
-        self.0.store((next as u64).max(1), Relaxed); // 0: there was none
+        self.0.store((next as u64).max(1), Relaxed); // 0 means: no duration yet
     }
 
-    /// The average; `None` before the first.
+    /// The average; `None` before the first duration.
     pub(super) fn get(&self) -> Option<Duration> {
         Some(self.0.load(Relaxed)).filter(|nanos| *nanos > 0).map(Duration::from_nanos)
     }
 }
 
-/// How long something takes: lately, and all of it counted.
+/// The durations of an operation: a recent average, and a histogram of all.
 #[derive(Debug, Default)]
 pub struct Latency {
     average: Average,
@@ -38,13 +38,13 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Takes one duration in.
+    /// Adds a duration.
     pub fn add(&self, took: Duration) {
         self.average.add(took);
         self.histogram.observe(took);
     }
 
-    /// The recent average; `None` before the first.
+    /// The recent average; `None` before the first duration.
     pub fn get(&self) -> Option<Duration> {
         self.average.get()
     }
@@ -55,10 +55,10 @@ impl Latency {
     }
 }
 
-/// How fast a backend is. On a cache line of its own: what all workers read of a backend is not to be written with it.
+/// How fast a backend is. On a separate cache line: an update must not invalidate the fields that all workers read.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Pace {
+pub struct BackendLatency {
     /// Time to connect to it.
     pub connect: Latency,
     /// Time from the routing decision to its first byte.
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_begins_with_the_first_and_follows_the_last() {
+    fn the_average_starts_with_the_first_duration_and_follows_the_last() {
         let average = Average::default();
         assert_eq!(average.get(), None);
         average.add(Duration::from_millis(80));

@@ -1,5 +1,5 @@
-//! One backend, as the pool state and the workers share it: its identity, its counters, and what its connections are
-//! told. Its state is not here: that is the pool state's alone.
+//! One backend, shared by the pool state and the workers: its identity, its counters and the close directive for its
+//! connections. Its state (up, down and so on) is only in the pool state.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::answers::Answers;
-use super::average::Pace;
+use super::average::BackendLatency;
 use crate::balance::shadow::{PickCounter, PickCounts};
 use crate::balance::{Lease, Load};
 use crate::config::Algorithm;
@@ -21,86 +21,86 @@ use crate::health::{CheckError, Checked, Run};
 use crate::telemetry::ConnectError;
 use crate::telemetry::flow::Flows;
 
-/// One stay of a backend in a pool, from the moment it is found until it is gone. One that comes back, or that
-/// takes over another one's address, is another `Backend` and inherits nothing. What it counts is [`Stay`].
+/// A backend in a pool, from its discovery until it is gone. A backend that returns, or that takes over the address of
+/// another, is a new `Backend` and inherits nothing. Its counters are in [`BackendCore`].
 #[derive(Debug)]
 pub struct Backend {
-    /// Tells it from every other one of its pool, before and after it.
+    /// Unique among all backends of its pool, past ones included.
     pub key: u64,
-    /// Its name: with the address its identity.
+    /// Its name; with the address, its identity.
     pub name: Arc<str>,
-    /// Where it is connected to.
+    /// The address to connect to.
     pub address: SocketAddr,
     /// Its other addresses.
     pub also: Vec<SocketAddr>,
-    stay: Arc<Stay>,
+    core: Arc<BackendCore>,
 }
 
 impl std::ops::Deref for Backend {
-    type Target = Stay;
+    type Target = BackendCore;
 
-    fn deref(&self) -> &Stay {
-        &self.stay
+    fn deref(&self) -> &BackendCore {
+        &self.core
     }
 }
 
-/// What is counted of a backend's stay, and what its connections are told: the same when its name becomes known.
+/// The part of a backend that stays the same when its name becomes known: its counters, and the close directive for
+/// its connections.
 #[derive(Debug, Default)]
-pub struct Stay {
-    /// Its connections that are open or opening; the algorithms choose by it.
+pub struct BackendCore {
+    /// Its open connections, those still connecting included; the algorithms choose by it.
     pub load: Arc<Load>,
     /// Its connections' counters, for each listener.
     pub flows: Flows,
     failures: [AtomicU64; ConnectError::ALL.len()],
     entered: [AtomicU64; BackendState::ALL.len()],
     checks: Mutex<Checks>,
-    /// Connections at once; 0: as many as there come.
+    /// The limit of open connections; 0: unlimited.
     limit: AtomicU32,
-    /// How long they took to be answered, while that is wanted.
+    /// Its response times, counted only while ejection compares them.
     pub(super) answers: Answers,
-    /// Connections that failed since one was answered.
+    /// Connections that failed since the last response.
     failed_in_a_row: AtomicU32,
-    /// Connections that came to nothing since one was answered: those that failed, and those that it just closed.
+    /// Connections without a response since the last one: those that failed, and those that the backend just closed.
     unanswered_in_a_row: AtomicU32,
-    /// What each algorithm would have sent to it, the one in force included, while that is wanted.
+    /// The connections that each algorithm has sent or would have sent to it, counted only with `shadow`.
     pick_counters: Mutex<Vec<(Algorithm, Arc<PickCounter>)>>,
     directive: ArcSwapOption<CloseDirective>,
     directives: AtomicU32,
-    /// How fast it is lately.
-    pub pace: Pace,
+    /// Its connect and first-byte latencies.
+    pub pace: BackendLatency,
 }
 
-/// What is known of a backend's checks.
+/// The results of a backend's checks.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
-    /// The last one of each of the pool's checks, by its number, and when it ended.
+    /// The last result of each of the pool's checks, by the check's number, and when it ended.
     pub last: BTreeMap<usize, (SystemTime, Checked)>,
-    /// The last results of each, live failures included, as the pool's state machine counts them.
+    /// The last results of each, failed live connections included, as the pool's state machine counts them.
     pub runs: BTreeMap<usize, Run>,
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
     pub failed: u64,
-    /// Checks without a result, for a reason of our own.
+    /// Checks without a result because of a local error.
     pub local: u64,
-    /// When a check without a result was last to be told, and of which of the pool's checks.
-    told: BTreeMap<usize, Instant>,
+    /// When a check without a result was last reported, by the check's number.
+    reported_at: BTreeMap<usize, Instant>,
 }
 
-/// What there is to say of a check's result.
+/// Which reports a check's result requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Noted {
-    /// A person is to be told that it says nothing of the backend, for a reason of our own: that is news, or was told a
-    /// minute ago.
-    pub tell: bool,
-    /// It is another one than that of the check before.
+pub struct CheckReport {
+    /// Whether to report a missing result because of a local error: the error is new, or was reported a minute ago.
+    pub report: bool,
+    /// Whether it differs from the result of the check before.
     pub changed: bool,
 }
 
-/// How often it is told that a check still has no result.
-const TOLD_EVERY: Duration = Duration::from_secs(60);
+/// The interval between reports that a check still has no result.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
 
-/// How the connections of a backend that was taken out are closed.
+/// How to close the connections of a backend that is out of service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseDirective {
     /// By close or by reset.
@@ -109,7 +109,7 @@ pub struct CloseDirective {
     pub at: Instant,
     /// They are closed one by one, spread evenly over this time; zero: all at once.
     pub over: Duration,
-    /// What their records say.
+    /// The reason in their records.
     pub reason: CloseReason,
 }
 
@@ -121,7 +121,7 @@ impl Backend {
             name: Arc::clone(&found.name),
             address: found.address,
             also: found.also.clone(),
-            stay: Arc::default(),
+            core: Arc::default(),
         }
     }
 
@@ -132,20 +132,20 @@ impl Backend {
             name: Arc::clone(&found.name),
             address: self.address,
             also: found.also.clone(),
-            stay: Arc::clone(&self.stay),
+            core: Arc::clone(&self.core),
         }
     }
 }
 
-impl Stay {
-    /// Sets the directive for all connections, including those that are routed by a snapshot that is just being replaced;
-    /// `None` withdraws it.
+impl BackendCore {
+    /// Sets the directive for all connections, including those routed by a snapshot that is just being replaced; `None`
+    /// withdraws it.
     pub fn set_directive(&self, directive: Option<CloseDirective>) {
         self.directive.store(directive.map(Arc::new));
         self.directives.fetch_add(1, Ordering::Release);
     }
 
-    /// How often the directive was set: cheap to compare with what a connection has seen.
+    /// How often the directive was set; a connection compares this number to notice a change cheaply.
     pub fn directives(&self) -> u32 {
         self.directives.load(Ordering::Acquire)
     }
@@ -155,7 +155,7 @@ impl Stay {
         self.directive.load().as_deref().copied()
     }
 
-    /// What an algorithm sends to it, or would: counted from now on, if it was not yet.
+    /// Counts what an algorithm sends or would send to it; created on first use.
     pub(super) fn pick_counter(&self, algorithm: Algorithm) -> Arc<PickCounter> {
         let mut pick_counters = self.pick_counters.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, pick_counter)) = pick_counters.iter().find(|(of, _)| *of == algorithm) {
@@ -166,18 +166,18 @@ impl Stay {
         pick_counter
     }
 
-    /// What each algorithm has sent to it, or would have.
+    /// The connections that each algorithm has sent or would have sent to it.
     pub fn pick_counts(&self) -> Vec<(Algorithm, PickCounts)> {
         let pick_counters = self.pick_counters.lock().unwrap_or_else(PoisonError::into_inner);
         pick_counters.iter().map(|(algorithm, pick_counter)| (*algorithm, pick_counter.read())).collect()
     }
 
-    /// Begins to count anew.
+    /// Removes the counters of all algorithms.
     pub(super) fn reset_pick_counters(&self) {
         self.pick_counters.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// A place for one more connection, unless it is full.
+    /// Reserves a slot for one more connection; `None`: the backend is full.
     pub fn lease(&self) -> Option<Lease> {
         match self.limit() {
             None => Some(self.load.lease()),
@@ -185,37 +185,37 @@ impl Stay {
         }
     }
 
-    /// Connections that it may carry at once; `None`: as many as there come.
+    /// The limit of open connections; `None`: unlimited.
     pub fn limit(&self) -> Option<NonZeroU32> {
         NonZeroU32::new(self.limit.load(Ordering::Relaxed))
     }
 
-    /// Sets that. Those above the limit that are open already stay. The caller wakes the pool's queue.
+    /// Sets the limit. Open connections above it stay. The caller wakes the pool's queue.
     pub fn set_limit(&self, limit: Option<NonZeroU32>) {
         self.limit.store(limit.map_or(0, NonZeroU32::get), Ordering::Relaxed);
     }
 
-    /// Whether there is no place for one more connection.
+    /// Whether the open connections have reached the limit.
     pub fn is_full(&self) -> bool {
         self.limit().is_some_and(|limit| self.load.open() >= limit.get())
     }
 
-    /// Notes that a connection came to nothing before it was answered; how many did since one was.
+    /// Counts a connection that ended without a response; returns how many did since the last response.
     pub fn unanswered(&self) -> u32 {
         self.unanswered_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    /// Notes that a connection failed before it was answered; how many did since one was.
+    /// Counts a connection that failed without a response; returns how many did since the last response.
     pub(super) fn failed(&self) -> u32 {
         self.failed_in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    /// Notes that a connection was answered, so long after it was routed.
+    /// Records that a connection got its first response, `took` after it was routed.
     pub fn answered(&self, took: Duration) {
         self.answers.count(took);
         self.pace.first_byte.add(took);
         for in_a_row in [&self.failed_in_a_row, &self.unanswered_in_a_row] {
-            // A line that all workers read is not written without need.
+            // All workers read this cache line: write it only if needed.
             if in_a_row.load(Ordering::Relaxed) > 0 {
                 in_a_row.store(0, Ordering::Relaxed);
             }
@@ -242,18 +242,18 @@ impl Stay {
         std::array::from_fn(|index| self.entered[index].load(Ordering::Relaxed))
     }
 
-    /// Forgets the last results: the pool's checks are other ones from now on.
-    pub(super) fn check_anew(&self) {
+    /// Discards the last results, before new checks start.
+    pub(super) fn discard_results(&self) {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         checks.last.clear();
         checks.runs.clear();
     }
 
-    /// Notes the result of the pool's check of that number.
-    pub fn checked(&self, index: usize, result: Checked, now: Instant) -> Noted {
+    /// Records the result of the check with the number `index`.
+    pub fn checked(&self, index: usize, result: Checked, now: Instant) -> CheckReport {
         let mut checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = checks.last.get(&index).is_none_or(|(_, before)| before.result != result.result);
-        let tell = match result.result {
+        let changed = checks.last.get(&index).is_none_or(|(_, before)| before.result != result.result);
+        let report = match result.result {
             Ok(()) => {
                 checks.passed += 1;
                 false
@@ -264,22 +264,23 @@ impl Stay {
             }
             Err(CheckError::Local(_)) => {
                 checks.local += 1;
-                news || checks.told.get(&index).is_none_or(|told| now.duration_since(*told) >= TOLD_EVERY)
+                changed
+                    || checks.reported_at.get(&index).is_none_or(|at| now.duration_since(*at) >= REPORT_EVERY)
             }
         };
-        if tell {
-            checks.told.insert(index, now);
+        if report {
+            checks.reported_at.insert(index, now);
         }
         checks.last.insert(index, (SystemTime::now(), result));
-        Noted { tell, changed: news }
+        CheckReport { report, changed }
     }
 
-    /// Keeps the last results of the pool's check of that number for `why`.
+    /// Stores the last results of the check with the number `index`, for `why`.
     pub(super) fn note_run(&self, index: usize, run: Run) {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).runs.insert(index, run);
     }
 
-    /// What is known of its checks.
+    /// The results of its checks.
     pub fn checks(&self) -> Checks {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -291,11 +292,11 @@ mod tests {
     use crate::domain::CheckKind;
 
     #[test]
-    fn a_check_without_result_is_told_when_it_is_news_and_every_minute_while_it_lasts() {
-        let stay = Stay::default();
+    fn a_check_without_result_is_reported_when_its_error_is_new_and_then_every_minute() {
+        let core = BackendCore::default();
         let began = Instant::now();
         let local = |why: &str| Err(CheckError::Local(why.into()));
-        for (seconds, result, told) in [
+        for (seconds, result, expected) in [
             (0, local("no file"), true),
             (1, local("no file"), false),
             (59, local("no file"), false),
@@ -314,9 +315,9 @@ mod tests {
                 took: Duration::ZERO,
             };
             let now = began + Duration::from_secs(seconds);
-            assert_eq!(stay.checked(0, checked, now).tell, told, "{seconds}: {result:?}");
+            assert_eq!(core.checked(0, checked, now).report, expected, "{seconds}: {result:?}");
         }
-        let checks = stay.checks();
+        let checks = core.checks();
         assert_eq!((checks.passed, checks.failed, checks.local), (1, 1, 8));
     }
 }

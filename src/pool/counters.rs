@@ -8,20 +8,20 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::backend::Backend;
 use crate::domain::{BackendState, CloseReason, Resolution};
 
-/// What happened to a pool's connections and questions.
+/// The counters of a pool's connections, health checks and discovery.
 #[derive(Debug)]
 pub struct Counters {
     /// Time from accept to end, in seconds.
     pub connection: Histogram,
     /// Duration of health checks, in seconds.
     pub check: Histogram,
-    /// How long health checks waited for a place, in seconds.
+    /// How long health checks waited for a slot, in seconds.
     pub check_delay: Histogram,
     checks_late: AtomicU64,
     routed: AtomicU64,
     retried: AtomicU64,
-    masked: AtomicU64,
-    seen: [AtomicU64; CloseReason::ALL.len()],
+    retried_failures: AtomicU64,
+    client_visible: [AtomicU64; CloseReason::ALL.len()],
     resolutions: [AtomicU64; Resolution::ALL.len()],
     joined: AtomicU64,
     left: AtomicU64,
@@ -39,13 +39,13 @@ impl Default for Counters {
             check: Histogram::new([
                 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
             ]),
-            // From the scheduling delay of a runtime up to the wait of a thousand silent backends for one place.
+            // From the scheduling delay of a runtime to the wait of a thousand unresponsive backends for one slot.
             check_delay: Histogram::new([0.001, 0.005, 0.02, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0]),
             checks_late: AtomicU64::new(0),
             routed: AtomicU64::new(0),
             retried: AtomicU64::new(0),
-            masked: AtomicU64::new(0),
-            seen: Default::default(),
+            retried_failures: AtomicU64::new(0),
+            client_visible: Default::default(),
             resolutions: Default::default(),
             joined: AtomicU64::new(0),
             left: AtomicU64::new(0),
@@ -55,22 +55,21 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts a connection that was routed to a backend, and the failures that its client never learned of, because that
-    /// backend served it after others could not.
+    /// Counts a connection that was routed to a backend, after `failures` failed attempts at other backends.
     pub fn routed(&self, failures: u64) {
         self.routed.fetch_add(1, Ordering::Relaxed);
         if failures > 0 {
             self.retried.fetch_add(1, Ordering::Relaxed);
-            self.masked.fetch_add(failures, Ordering::Relaxed);
+            self.retried_failures.fetch_add(failures, Ordering::Relaxed);
         }
     }
 
-    /// Counts a failure that a client met.
+    /// Counts a client-visible failure.
     pub fn seen(&self, reason: CloseReason) {
-        self.seen[reason.index()].fetch_add(1, Ordering::Relaxed);
+        self.client_visible[reason.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts a round of discovery by what it found.
+    /// Counts a round of discovery by its result.
     pub fn resolved(&self, result: Resolution) {
         self.resolutions[result.index()].fetch_add(1, Ordering::Relaxed);
     }
@@ -85,7 +84,7 @@ impl Counters {
         self.checks_late.load(Ordering::Relaxed)
     }
 
-    /// Counts a backend's change of state, for it and for the pool: what the pool knows of it ends with it.
+    /// Counts a backend's change of state, for the backend and for the pool, whose counters outlive it.
     pub(super) fn changed(&self, backend: &Backend, to: BackendState) {
         backend.enter(to);
         match to {
@@ -99,12 +98,12 @@ impl Counters {
         }
     }
 
-    /// Notes how many sources give no answer that says anything.
+    /// Sets the number of sources whose last answer was inconclusive.
     pub(super) fn failing(&self, sources: usize) {
         self.failing.store(sources, Ordering::Relaxed);
     }
 
-    /// Backends that were found and that are gone, since the pool began.
+    /// Backends that were found, and backends that are gone, since the pool started.
     pub fn churn(&self) -> (u64, u64) {
         (self.joined.load(Ordering::Relaxed), self.left.load(Ordering::Relaxed))
     }
@@ -114,26 +113,26 @@ impl Counters {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Connections that were routed to a backend, and how many of them others had failed before.
+    /// Connections that were routed to a backend, and how many of them were retried.
     pub fn routed_and_retried(&self) -> [u64; 2] {
         [&self.routed, &self.retried].map(|counter| counter.load(Ordering::Relaxed))
     }
 
-    /// Failures that no client learned of.
+    /// Failed attempts to connect after which a retry succeeded.
     pub fn failures_masked(&self) -> u64 {
-        self.masked.load(Ordering::Relaxed)
+        self.retried_failures.load(Ordering::Relaxed)
     }
 
-    /// Failures that clients met, by reason; also those that have not happened yet: a counter must be visible from the beginning
-    /// at 0, or the first one goes unnoticed.
+    /// Client-visible failures, by reason. Reasons that have not occurred are included: a counter that does not start
+    /// at 0 hides its first failure.
     pub fn failures_seen(&self) -> impl Iterator<Item = (CloseReason, u64)> + '_ {
         CloseReason::ALL
             .into_iter()
             .filter(|reason| reason.is_failure())
-            .map(|reason| (reason, self.seen[reason.index()].load(Ordering::Relaxed)))
+            .map(|reason| (reason, self.client_visible[reason.index()].load(Ordering::Relaxed)))
     }
 
-    /// Rounds of discovery by what they found.
+    /// Rounds of discovery, by result.
     pub fn resolutions(&self) -> impl Iterator<Item = (Resolution, u64)> + '_ {
         Resolution::ALL
             .into_iter()

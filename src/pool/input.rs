@@ -1,4 +1,4 @@
-//! What the pool's state machine takes in, and what follows from it.
+//! The inputs of the pool's state machine, and their effects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,23 +11,23 @@ use crate::domain::{AdminState, BackendState, Event, Failure};
 use crate::health::CheckError;
 use crate::own::OwnAddresses;
 
-/// Something that a pool state takes in.
+/// An input of the pool state.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// A source has asked once more.
+    /// A source was polled.
     Observed(SourceKey, Observation),
-    /// A backend was checked, by the pool's check of that number.
+    /// The key of a backend, the number of a check, and its result.
     Checked(u64, usize, Result<(), CheckError>),
-    /// A live connection to a backend failed, the last of so many in a row.
+    /// The key of a backend, how a live connection to it failed, and the number of failures in a row.
     Failed(u64, Failure, u32),
-    /// A command of an operator to a backend, and the operator, for the log.
-    Told(u64, Command, Arc<str>),
-    /// An operator adds a backend, at an address without one (see [`addable`](super::state_machine::PoolState::addable)).
+    /// The key of a backend, an operator's command for it, and the operator, for the log.
+    Command(u64, Command, Arc<str>),
+    /// An operator adds a backend at a free address (see [`addable`](super::state_machine::PoolState::addable)).
     Added(Found),
-    /// An operator takes away what operators have added at an address (see
+    /// An operator removes the backend that operators have added at an address (see
     /// [`removable`](super::state_machine::PoolState::removable)); and the operator, for the log.
     Withdrawn(SocketAddr, Arc<str>),
-    /// The pool's configuration is another one from now on.
+    /// The pool has a new configuration.
     Reconfigured(Box<config::Pool>),
     /// The process now listens on these addresses.
     OwnAddresses(Arc<OwnAddresses>),
@@ -37,45 +37,45 @@ pub(crate) enum Input {
     Tick,
 }
 
-/// What an operator can tell a backend.
+/// An operator's command for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// To be used, or not.
+    /// Put it in service, drain it or disable it.
     SetAdminState(AdminState),
-    /// To have another share; 0 means that it gets nothing new. Holds until its source gives it another one.
+    /// Set its weight; 0: no new connections. The weight holds until its source reports another one.
     SetWeight(u32),
-    /// To be checked at once.
+    /// Check it at once.
     Check,
 }
 
-/// What follows from inputs, in its order: events to report, and commands to the pool's task.
+/// An effect of inputs: an event to report, or a command to the pool's task. Effects are carried out in order.
 #[derive(Debug)]
 pub(crate) enum Effect {
     /// Report an event.
     Report(Event),
-    /// Count that a backend entered a state; of one that is gone, keep the totals.
+    /// Count that a backend entered a state; if it is gone, keep its totals.
     CountState(Arc<Backend>, BackendState),
-    /// Begin to check it, or begin anew with other settings.
+    /// Start its checks, or restart them with other settings.
     Check(Arc<Backend>),
-    /// Stop checking it.
+    /// Stop its checks.
     Uncheck(u64),
     /// Check it now.
     CheckNow(u64),
-    /// Do its check of that number next after the fast interval: its results are not settled yet.
+    /// Run its check with this number again after the fast interval: its results do not agree yet.
     CheckSoon(u64, usize),
-    /// Make the snapshot anew: its backends or their weights have changed.
+    /// Rebuild the snapshot: its backends or their weights have changed.
     Reshape,
     /// Query the sources now.
-    AskNow,
+    QueryNow,
 }
 
 impl Effect {
-    /// Whether it can be seen in the pool's snapshot or status.
+    /// Whether it changes the pool's snapshot or status.
     pub(crate) fn shows(&self) -> bool {
         match self {
             Self::CountState(..) | Self::Reshape => true,
             Self::Report(event) => matches!(event, Event::BackendNamed { .. } | Event::WeightChanged { .. }),
-            Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::CheckSoon(..) | Self::AskNow => {
+            Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::CheckSoon(..) | Self::QueryNow => {
                 false
             }
         }

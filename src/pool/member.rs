@@ -1,8 +1,8 @@
-//! A backend as its pool state knows it: facts, and the state that follows from them.
+//! A backend in the pool state: facts, and the state that follows from them.
 //!
-//! No event sets a state. An event changes a *fact* (what a source says, what a check found, what live connections
-//! met, what an operator wants), and `standing` tells what follows from all of them together. So it never
-//! matters in which order things happened, and what is known can always be told again.
+//! No event sets a state. An event changes a *fact* (a source's report, a check's result, a failed live connection, an
+//! operator's command), and `derived_state` computes the state from all facts. So the order of events does not matter,
+//! and the state and its reason can be computed again at any time.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -15,67 +15,67 @@ use crate::discovery::{Fitness, Found, SourceKey};
 use crate::domain::{AdminState, BackendState, CloseReason, Ending, StateReason};
 use crate::health::{Ejection, RiseFall, Verdict};
 
-/// In so many steps a backend that came up gets its whole share (`slow_start`).
+/// The number of steps in which a backend that came up gets its whole share (`slow_start`).
 pub(crate) const STEPS: u32 = 10;
 
-/// A backend and what the pool state knows of it.
+/// A backend and its facts.
 #[derive(Clone, Debug)]
 pub(crate) struct Member {
     /// The backend.
     pub backend: Arc<Backend>,
     /// Its state.
     pub state: BackendState,
-    /// Since when.
+    /// When it entered this state.
     pub since: Instant,
     /// Why it is in this state.
     pub reason: StateReason,
-    /// Its share.
+    /// Its weight.
     pub weight: u32,
-    /// Its tier: those of a higher number are used only while none of a lower one is up.
+    /// Its tier: a tier is used only while no backend of a lower one is up.
     pub tier: u16,
-    /// Connections that it may carry at once; `None`: as many as there come.
+    /// The limit of its open connections; `None`: unlimited.
     pub connections: Option<NonZeroU32>,
-    /// How much of its share it gets by now, in [`STEPS`].
+    /// The part of its share that it gets now, in [`STEPS`].
     pub step: u32,
-    /// What each source says of it. One that says nothing any longer is not here.
+    /// The entry of each source that reports it; expired entries are removed.
     pub(super) sources: BTreeMap<SourceKey, SourceEntry>,
-    /// What each of the pool's checks has found.
+    /// The results of each of the pool's checks.
     pub(super) results: Vec<Results>,
     /// Why its checks fail, if they do.
     pub(super) failing: Option<StateReason>,
-    /// Since when it has been waiting to pass its checks for the first time.
+    /// When it began to wait for its first passed checks; the grace period counts from then.
     pub(super) trial: Instant,
     pub(super) ejection: Ejection,
-    /// What an operator wants of it, if it is not to be used, and the operator.
+    /// The state that an operator set, unless that is [`AdminState::Up`], and the operator.
     pub(super) admin_state: Option<(AdminState, Arc<str>)>,
-    /// The share that an operator gave it, and the one that it had by the sources then.
-    pub(super) told_weight: Option<(u32, u32)>,
-    /// Why it can never be used: this process listens at its address.
+    /// The weight that an operator set, and the weight that the sources reported then.
+    pub(super) operator_weight: Option<(u32, u32)>,
+    /// Why it is refused: this process listens at its address.
     pub(super) refused: Option<StateReason>,
-    /// Why it has left for good.
+    /// Why it has left the pool.
     pub(super) left: Option<StateReason>,
-    /// What its connections were told last.
-    directed: Option<(CloseReason, Policy)>,
+    /// The last policy for its connections, and the reason for it.
+    last_policy: Option<(CloseReason, Policy)>,
 }
 
-/// What one check has found.
+/// The results of one check.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Results {
     pub(super) rise_fall: RiseFall,
-    /// Whether there was a result at all, even one that did not count.
-    pub(super) heard: bool,
+    /// Whether there was a result, even one that did not count.
+    pub(super) has_result: bool,
 }
 
-/// One source's word that a backend exists.
+/// A backend as one source reports it.
 #[derive(Clone, Debug)]
 pub(super) struct SourceEntry {
     pub(super) found: Found,
-    /// Since when good answers have been without it.
+    /// Since when conclusive answers have been without it.
     pub(super) missing: Option<Instant>,
 }
 
 impl Member {
-    /// One that was just found, in a pool with so many checks.
+    /// A backend that was just found, in a pool with this number of checks.
     pub(super) fn new(backend: Arc<Backend>, reason: StateReason, checks: usize, now: Instant) -> Self {
         Self {
             backend,
@@ -92,10 +92,10 @@ impl Member {
             trial: now,
             ejection: Ejection::default(),
             admin_state: None,
-            told_weight: None,
+            operator_weight: None,
             refused: None,
             left: None,
-            directed: None,
+            last_policy: None,
         }
     }
 
@@ -108,17 +108,17 @@ impl Member {
         matches!(self.admin_state, Some((AdminState::Maintenance, _)))
     }
 
-    /// Whether every source that knew it now answers without it.
+    /// Whether every source that has reported it now answers without it.
     pub(super) fn missing(&self) -> bool {
         self.sources.values().all(|entry| entry.missing.is_some())
     }
 
-    /// The sources that see it now.
+    /// The sources that report it now.
     pub(super) fn sources(&self) -> impl Iterator<Item = &SourceKey> {
         self.sources.iter().filter(|(_, entry)| entry.missing.is_none()).map(|(key, _)| key)
     }
 
-    /// What all checks together say: one that fails is enough, and all must have been heard.
+    /// The verdict of all checks together: one failing check is enough, and all must have a result.
     pub(super) fn verdict(&self) -> Verdict {
         let verdicts = || self.results.iter().map(|results| results.rise_fall.verdict());
         if verdicts().any(|verdict| verdict == Verdict::Failing) {
@@ -130,14 +130,14 @@ impl Member {
         }
     }
 
-    /// Whether there is no more to be heard of it soon: each check has ended once, or it is known to be starting.
+    /// Whether its first results are complete: each check has ended once, or the backend is known to be starting.
     pub(super) fn settled(&self) -> bool {
         self.state != BackendState::Joining
             || *self.fitness() == Fitness::Starting
-            || self.results.iter().all(|results| results.heard)
+            || self.results.iter().all(|results| results.has_result)
     }
 
-    /// What all sources that know of its health say together.
+    /// The worst health that a source reports.
     fn fitness(&self) -> &Fitness {
         let all = || self.sources.values().map(|entry| &entry.found.fitness);
         let unhealthy = all().find(|fitness| matches!(fitness, Fitness::Unhealthy(_)));
@@ -145,8 +145,8 @@ impl Member {
         unhealthy.or_else(starting).unwrap_or(&Fitness::Unknown)
     }
 
-    /// The state that follows from what is known, and the reason; `None`: only what has just happened is the reason.
-    pub(super) fn standing(&self, now: Instant) -> (BackendState, Option<StateReason>) {
+    /// The state that follows from the facts, and its reason; `None`: the last event is the reason.
+    pub(super) fn derived_state(&self, now: Instant) -> (BackendState, Option<StateReason>) {
         if let Some(reason) = &self.left {
             return (BackendState::Draining, Some(reason.clone()));
         }
@@ -176,13 +176,13 @@ impl Member {
         }
     }
 
-    /// Sets what happens to its connections, if that has changed.
+    /// Applies the policy for its connections, if that has changed.
     pub(super) fn set_directive(&mut self, config: &config::Pool, now: Instant) {
         let down = self.verdict() == Verdict::Failing || matches!(self.fitness(), Fitness::Unhealthy(_));
         let policy = if self.leaving() {
             Some((CloseReason::BackendLeft, config.on_leave))
         } else if self.refused.is_some() {
-            // Looping connections hold their places until they are cut.
+            // Looping connections hold their slots until they are closed.
             let at_once = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
             Some((CloseReason::BackendDown, at_once))
         } else if self.admin_state.is_some() {
@@ -193,7 +193,7 @@ impl Member {
         } else {
             None
         };
-        if std::mem::replace(&mut self.directed, policy) == policy {
+        if std::mem::replace(&mut self.last_policy, policy) == policy {
             return;
         }
         self.backend.set_directive(match policy {
@@ -204,33 +204,33 @@ impl Member {
         });
     }
 
-    /// The word of the source that tells the most: of those that still see it, one that says more than an address
-    /// before DNS, and then the first in the configuration; what operators added comes last.
+    /// The entry that sets its weight, tier and limit. Sources that still report it come first, then those that report
+    /// more than addresses (DNS does not), then the first in the configuration; operators' additions come last.
     pub(super) fn lead(&self, config: &config::Pool) -> Option<&Found> {
-        self.first_claim(config, |key, _| matches!(key, SourceKey::Dns(..) | SourceKey::Operator))
+        self.first_entry(config, |key, _| matches!(key, SourceKey::Dns(..) | SourceKey::Operator))
     }
 
-    /// The name that it is called by: that of the first source that knows one.
+    /// The entry that sets its name: that of the first source that knows one.
     pub(super) fn name(&self, config: &config::Pool) -> Option<&Found> {
-        self.first_claim(config, |_, found| found.nameless)
+        self.first_entry(config, |_, found| found.nameless)
     }
 
-    fn first_claim(
+    fn first_entry(
         &self,
         config: &config::Pool,
         later: impl Fn(&SourceKey, &Found) -> bool,
     ) -> Option<&Found> {
-        let place = |key: &SourceKey| {
+        let position = |key: &SourceKey| {
             let found = config.discover.iter().position(|source| SourceKey::from(source) == *key);
             found.unwrap_or(usize::MAX)
         };
         let rank = |(key, entry): &(&SourceKey, &SourceEntry)| {
-            (entry.missing.is_some(), later(key, &entry.found), place(key))
+            (entry.missing.is_some(), later(key, &entry.found), position(key))
         };
         self.sources.iter().min_by_key(rank).map(|(_, entry)| &entry.found)
     }
 
-    /// How much of its share it gets, and when that will be more.
+    /// The part of its share that it gets, in [`STEPS`], and when the next step is due.
     pub(super) fn ramp(&self, slow_start: Duration, now: Instant) -> (u32, Option<Instant>) {
         let up = now.saturating_duration_since(self.since);
         if self.state != BackendState::Up || up >= slow_start {

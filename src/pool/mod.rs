@@ -1,8 +1,8 @@
-//! Pools: a named group of interchangeable backends, with one way to find, check and choose them.
+//! Pools: named groups of interchangeable backends, each with its own discovery, checks and algorithm.
 //!
-//! [`Pool`] is what the proxy sees: a snapshot to choose from and the settings to connect and relay by. Behind it one
-//! task (`task.rs`) runs the sources and the checkers and feeds the [`state_machine`], the one owner of the truth about
-//! the backends; each change is published as a new [`PoolSnapshot`].
+//! The proxy uses a [`Pool`]: a snapshot to choose from, and the settings for connecting and relaying. Behind it, one
+//! task (`task.rs`) runs the sources and the checkers and feeds the [`state_machine`], which alone decides the states
+//! of the backends; each change is published as a new [`PoolSnapshot`].
 
 mod answers;
 mod average;
@@ -37,33 +37,33 @@ pub(crate) use state_machine::{NotAdded, NotRemoved};
 pub use task::Handle;
 pub(crate) use totals::Totals;
 
-/// A pool as the proxy sees it. Workers read it; only its own task publishes.
+/// A pool as the proxy uses it. Workers read it; only its own task publishes.
 #[derive(Debug)]
 pub struct Pool {
     /// Its name in the configuration.
     pub name: Arc<str>,
-    /// What happened to its connections as a whole.
+    /// The counters of the pool as a whole.
     pub counters: Counters,
-    /// The connections that were meant for it and reached no backend.
+    /// The connections for the pool that reached no backend.
     pub unserved: Flows,
-    /// The clients that wait for a place at a backend.
+    /// The clients that wait for a slot at a backend.
     pub queue: Queue,
     snapshot: ArcSwap<PoolSnapshot>,
     status: ArcSwap<PoolStatus>,
     settings: ArcSwap<config::Pool>,
-    /// The last configuration, by its number, that has settled; 0: none has.
+    /// The number of the last configuration that has settled; 0: none.
     settled: watch::Sender<u64>,
-    /// The number of the configuration that is wanted.
+    /// The number of the configuration that was sent last.
     wanted: AtomicU64,
     up: watch::Sender<usize>,
-    /// Since when other algorithms are counted too, as they are now.
+    /// Since when the present other algorithms (`shadow`) are counted.
     shadowed: ArcSwapOption<SystemTime>,
     failures: mpsc::Sender<(u64, Failure, u32)>,
-    news: mpsc::UnboundedSender<task::News>,
+    messages: mpsc::UnboundedSender<task::Message>,
 }
 
 impl Pool {
-    /// What to choose from now.
+    /// The present snapshot.
     pub fn snapshot(&self) -> Arc<PoolSnapshot> {
         self.snapshot.load_full()
     }
@@ -78,21 +78,21 @@ impl Pool {
         self.status.load_full()
     }
 
-    /// The connections that its backends got since the pool exists, by listener. A backend that leaves does not lower
-    /// the counters.
+    /// The connections to its backends since the pool started, by listener. A backend that leaves does not lower the
+    /// counters.
     pub fn ways(&self) -> BTreeMap<Arc<str>, Reading> {
         self.status().ways()
     }
 
-    /// Whether each source has answered and each backend found has been checked, once at least.
+    /// Whether each source has answered, and each backend found has been checked, at least once.
     pub fn settled(&self) -> bool {
         *self.settled.borrow() > 0
     }
 
-    /// Returns once that is so under the configuration that is wanted now.
+    /// Returns once the pool has settled with the configuration that was sent last.
     pub async fn when_settled(&self) {
         let wanted = self.wanted.load(Ordering::Acquire);
-        // The sender is ours, so this cannot fail.
+        // This pool owns the sender, so this cannot fail.
         let _ = self.settled.subscribe().wait_for(|settled| *settled >= wanted).await;
     }
 
@@ -101,42 +101,41 @@ impl Pool {
         self.shadowed.load().as_deref().copied()
     }
 
-    /// How many backends can be chosen, and every change of that.
+    /// The number of eligible backends, and each change of it.
     pub fn up(&self) -> watch::Receiver<usize> {
         self.up.subscribe()
     }
 
-    /// Applies an operator's command to a backend, and returns when the status shows it. `who` is the operator, for the
-    /// log.
-    pub async fn tell(&self, backend: &Backend, command: Command, who: Arc<str>) {
+    /// Applies an operator's command to a backend, and returns when the status shows it. `operator` is for the log.
+    pub async fn send_command(&self, backend: &Backend, command: Command, operator: Arc<str>) {
         let (done, when_done) = oneshot::channel();
-        let _ = self.news.send(task::News::Told { key: backend.key, command, who, done });
-        let _ = when_done.await; // a pool that is gone has no backend to tell
+        let _ = self.messages.send(task::Message::Command { key: backend.key, command, operator, done });
+        let _ = when_done.await; // a removed pool has no backends
     }
 
     /// Returns when [`status`](Self::status) reflects everything sent to the pool's task until now.
-    pub async fn when_shown(&self) {
+    pub async fn when_published(&self) {
         let (done, when_done) = oneshot::channel();
-        let _ = self.news.send(task::News::Shown { done });
+        let _ = self.messages.send(task::Message::Shown { done });
         let _ = when_done.await; // a stopped pool has no new state
     }
 
-    /// Adds a backend that an operator names, and returns when it can be seen.
+    /// Adds a backend for an operator, and returns when the status shows it.
     pub async fn add(&self, found: Found) -> Result<(), NotAdded> {
         let (done, when_done) = oneshot::channel();
-        let _ = self.news.send(task::News::Added { found, done });
-        when_done.await.unwrap_or(Err(NotAdded::TooMany)) // a pool that is gone has no room
+        let _ = self.messages.send(task::Message::Added { found, done });
+        when_done.await.unwrap_or(Err(NotAdded::TooMany)) // a removed pool accepts no backend
     }
 
-    /// Takes a backend away that operators have added, and returns when that is done and can be seen.
-    pub async fn remove(&self, backend: &Backend, who: Arc<str>) -> Result<(), NotRemoved> {
+    /// Removes a backend that operators have added, and returns when the status shows it. `operator` is for the log.
+    pub async fn remove(&self, backend: &Backend, operator: Arc<str>) -> Result<(), NotRemoved> {
         let (done, when_done) = oneshot::channel();
-        let _ = self.news.send(task::News::Withdrawn { key: backend.key, who, done });
+        let _ = self.messages.send(task::Message::Withdrawn { key: backend.key, operator, done });
         when_done.await.unwrap_or(Err(NotRemoved::NotThere))
     }
 
-    /// Tells the pool state that a live connection failed before the backend had said anything. Never waits: while the
-    /// pool state is behind with such news, one more of the same is no news.
+    /// Reports to the pool state that a live connection failed before the backend sent anything. Never waits: while
+    /// too many such reports are queued, more are dropped.
     pub fn report_failure(&self, backend: &Backend, failure: Failure) {
         let in_a_row = backend.failed();
         let _ = self.failures.try_send((backend.key, failure, in_a_row));

@@ -1,12 +1,12 @@
-//! The clients that wait for a place at one of a pool's backends, when all are full: first come, first served.
+//! The clients that wait for a slot at one of a pool's backends while all are full: first come, first served.
 //!
-//! No places are handed out here. A waiting client looks for one itself when it is its turn, one after the other:
-//! the first one looks; if it has found a place and leaves, the next one does; if not, none behind it would. So a
-//! place that is free is looked for by one client, however many wait.
+//! The queue does not assign slots. It notifies the first client, which tries to reserve a slot itself. If it succeeds
+//! and leaves, the next client is notified; if it fails, the clients behind it would fail, too. So one client at a time
+//! tries to get a free slot, however many wait.
 //!
-//! No turn is lost by this: **a place is freed before the queue is looked at for waiting clients; a client that joins,
-//! is in the queue before it looks for a place.** As in `balance/load.rs`, it is about two places in memory, so all of it
-//! is in the one order that `SeqCst` gives. A client that leaves, served or not, passes its turn to the first one then.
+//! No notification is lost: **a slot is freed before the queue is checked for waiting clients; a client is in the queue
+//! before it tries to reserve a slot.** As in `balance/load.rs`, the rule spans two memory locations, so all accesses
+//! are `SeqCst`. When a client leaves, served or not, the first of the remaining ones is notified.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// A pool's waiting clients. All workers share it; while it is empty, they only read that.
+/// A pool's waiting clients. All workers share it; while it is empty, they only read its length.
 #[derive(Debug, Default)]
 pub struct Queue {
     length: AtomicUsize,
@@ -24,7 +24,7 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    /// In the order in which they came: what tells each that it is its turn.
+    /// What notifies each client, in the order in which they joined.
     turns: BTreeMap<u64, Arc<Notify>>,
 }
 
@@ -34,12 +34,12 @@ impl Queue {
         self.length.load(SeqCst)
     }
 
-    /// Whether it is empty: only then may a new client look for a place at once.
+    /// Whether it is empty: only then may a new client reserve a slot without joining.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Goes to the end of the queue, unless `room` clients wait already.
+    /// Adds a client at the end of the queue, unless `room` clients wait already.
     pub fn join(&self, room: usize) -> Option<Ticket<'_>> {
         let mut waiting = self.lock();
         if waiting.turns.len() >= room {
@@ -50,20 +50,21 @@ impl Queue {
         waiting.turns.insert(number, Arc::clone(&turn));
         self.length.store(waiting.turns.len(), SeqCst);
         drop(waiting);
-        // A place may have become free just before this client joined; or the clients before it have passed on
-        // their turn for one that they had tried, and none was behind them.
-        self.look_again();
+        // A slot may have become free just before this client joined. Or the clients before it have called `notify_next`
+        // when no client was behind them.
+        self.notify_first();
         Some(Ticket { queue: self, number, turn })
     }
 
-    /// To be called after a place has become free, or whatever else may let a client find one now.
-    pub fn look_again(&self) {
+    /// Notifies the first client. Call this after a slot has become free, or after any other change that may let a
+    /// client reserve one.
+    pub fn notify_first(&self) {
         if !self.is_empty() {
-            self.turn_of_first_from(0);
+            self.notify_first_from(0);
         }
     }
 
-    fn turn_of_first_from(&self, number: u64) {
+    fn notify_first_from(&self, number: u64) {
         let first = self.lock().turns.range(number..).next().map(|(_, turn)| Arc::clone(turn));
         if let Some(turn) = first {
             turn.notify_one();
@@ -75,7 +76,7 @@ impl Queue {
     }
 }
 
-/// One client's place in the queue, which it leaves when this is dropped.
+/// One client's position in the queue. Dropping it leaves the queue.
 #[derive(Debug)]
 pub struct Ticket<'q> {
     queue: &'q Queue,
@@ -84,14 +85,15 @@ pub struct Ticket<'q> {
 }
 
 impl Ticket<'_> {
-    /// Returns when it is this client's turn to look for a place. May be dropped and called again.
+    /// Returns when this client may try to reserve a slot. Cancel safe.
     pub async fn turn(&self) {
         self.turn.notified().await;
     }
 
-    /// Gives the turn to the next one behind, and waits on: this client has found none, but for a reason of its own.
-    pub fn pass_on(&self) {
-        self.queue.turn_of_first_from(self.number + 1);
+    /// Notifies the next client behind this one, which keeps waiting: the free slot may be at a backend that this
+    /// client has already tried.
+    pub fn notify_next(&self) {
+        self.queue.notify_first_from(self.number + 1);
     }
 }
 
@@ -101,7 +103,7 @@ impl Drop for Ticket<'_> {
         waiting.turns.remove(&self.number);
         self.queue.length.store(waiting.turns.len(), SeqCst);
         drop(waiting);
-        self.queue.look_again();
+        self.queue.notify_first();
     }
 }
 

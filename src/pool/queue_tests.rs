@@ -14,19 +14,19 @@ fn has_turn(ticket: &Ticket<'_>) -> bool {
 }
 
 #[test]
-fn one_looks_at_a_time_in_the_order_in_which_they_came() {
+fn one_client_at_a_time_is_notified_in_the_order_of_arrival() {
     let queue = Queue::default();
     let [a, b, c] = [(); 3].map(|()| queue.join(3).unwrap());
     assert_eq!(queue.len(), 3);
     assert!(queue.join(3).is_none());
     assert!(has_turn(&a), "who comes first looks at once");
     assert!(![&a, &b, &c].into_iter().any(has_turn));
-    queue.look_again();
-    queue.look_again();
+    queue.notify_first();
+    queue.notify_first();
     assert_eq!([&a, &b, &c].map(has_turn), [true, false, false]);
     drop(a); // served
     assert_eq!([&b, &c].map(has_turn), [true, false]);
-    b.pass_on();
+    b.notify_next();
     assert_eq!([&b, &c].map(has_turn), [false, true]);
     drop(b); // gave up
     assert_eq!((queue.len(), has_turn(&c)), (1, true));
@@ -35,11 +35,11 @@ fn one_looks_at_a_time_in_the_order_in_which_they_came() {
 }
 
 #[test]
-fn a_turn_is_not_lost_with_who_had_it() {
+fn a_notification_is_not_lost_when_its_client_leaves() {
     let queue = Queue::default();
     let (a, b) = (queue.join(2).unwrap(), queue.join(2).unwrap());
-    queue.look_again();
-    drop(a); // before it came to look
+    queue.notify_first();
+    drop(a); // before it tried
     assert!(has_turn(&b));
 }
 
@@ -63,19 +63,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
-    /// Against a plain list: first come, first served, and at once when there is a place.
+    /// Compared with a plain list: first come, first served, and at once while a slot is free.
     #[test]
-    fn it_is_a_plain_queue(steps in steps(), limit in 1u32..5, room in 0usize..10) {
+    fn clients_are_served_in_the_order_of_a_plain_list(steps in steps(), limit in 1u32..5, room in 0usize..10) {
         let (queue, load, limit) = (Queue::default(), Arc::new(Load::default()), NonZeroU32::new(limit).unwrap());
         let held = RefCell::new(VecDeque::<(usize, Lease)>::new());
         let mut waiting: Vec<(usize, Ticket<'_>)> = Vec::new();
-        let (mut served, mut places, mut expected) = (Vec::new(), limit.get(), VecDeque::new());
+        let (mut served, mut slots, mut expected) = (Vec::new(), limit.get(), VecDeque::new());
         let mut should_be_served = Vec::new();
         for (number, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Come if queue.is_empty() && places > 0 => {
+                Step::Come if queue.is_empty() && slots > 0 => {
                     held.borrow_mut().push_back((number, load.lease_within(limit).unwrap()));
-                    places -= 1;
+                    slots -= 1;
                 }
                 Step::Come => match queue.join(room) {
                     Some(ticket) => {
@@ -90,8 +90,8 @@ proptest! {
                 }
                 Step::Free if !held.borrow().is_empty() => {
                     held.borrow_mut().pop_front();
-                    places += 1;
-                    queue.look_again();
+                    slots += 1;
+                    queue.notify_first();
                 }
                 Step::GiveUp(_) | Step::Free => {}
             }
@@ -102,9 +102,9 @@ proptest! {
                     served.push(number);
                 }
             }
-            while places > 0 && let Some(number) = expected.pop_front() {
+            while slots > 0 && let Some(number) = expected.pop_front() {
                 should_be_served.push(number);
-                places -= 1;
+                slots -= 1;
             }
             prop_assert_eq!(&served, &should_be_served);
             prop_assert_eq!(queue.len(), waiting.len());
@@ -112,9 +112,9 @@ proptest! {
     }
 }
 
-/// Threads like the workers, each with hundreds of clients for few places; a third of the clients give up early.
+/// Threads like the workers, each with hundreds of clients for few slots; a third of the clients give up early.
 #[test]
-fn nobody_waits_for_ever_and_no_place_is_given_twice() {
+fn no_client_waits_forever_and_no_slot_is_given_twice() {
     const THREADS: u64 = 4;
     const CLIENTS: u64 = 200;
     let limit = NonZeroU32::new(3).unwrap();
@@ -130,12 +130,12 @@ fn nobody_waits_for_ever_and_no_place_is_given_twice() {
                 }
             }
         };
-        let patience = if number.is_multiple_of(3) {
+        let time_limit = if number.is_multiple_of(3) {
             Duration::from_micros(number * 7)
         } else {
             Duration::from_secs(60)
         };
-        let Ok(lease) = tokio::time::timeout(patience, waiting).await else {
+        let Ok(lease) = tokio::time::timeout(time_limit, waiting).await else {
             gave_up.fetch_add(1, SeqCst);
             return;
         };
@@ -145,7 +145,7 @@ fn nobody_waits_for_ever_and_no_place_is_given_twice() {
         }
         served.fetch_add(1, SeqCst);
         drop(lease);
-        queue.look_again();
+        queue.notify_first();
     };
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -167,7 +167,7 @@ fn nobody_waits_for_ever_and_no_place_is_given_twice() {
     });
     let (served, gave_up) = (served.into_inner(), gave_up.into_inner());
     assert_eq!(u64::from(served + gave_up), THREADS * CLIENTS);
-    // Those with patience were all served, in far less time than they had.
+    // The clients with the long time limit were all served, long before it.
     assert!(u64::from(gave_up) <= (THREADS * CLIENTS).div_ceil(3), "{gave_up} gave up");
     assert!(busiest.into_inner() <= limit.get());
     assert_eq!((queue.len(), load.open()), (0, 0));

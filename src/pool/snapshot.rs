@@ -1,4 +1,4 @@
-//! What the workers choose from: an immutable snapshot of a pool, replaced whole, never edited.
+//! The snapshot of a pool that the workers choose from: immutable, and always replaced as a whole.
 
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
@@ -23,52 +23,53 @@ pub(crate) const NAMED: usize = 8;
 /// A snapshot of a pool's eligible backends, ready to choose from.
 #[derive(Debug)]
 pub struct PoolSnapshot {
-    /// How they are chosen from.
+    /// The algorithm that chooses.
     pub algorithm: Algorithm,
     /// The backends that are not eligible.
     pub ineligible: Arc<Ineligible>,
-    /// Too few are up: they are all used, whatever is known of them.
+    /// Too few backends are up: all are used, whatever their checks report.
     pub panic: bool,
     /// No primary is up, and backups serve.
     pub backups: bool,
-    /// The next tier with a backend that is up, for a connection that failed at all of these.
+    /// The snapshot of the next tier with a backend that is up, for a connection that failed at all backends of this
+    /// one.
     pub standby: Option<Arc<PoolSnapshot>>,
     tier: u16,
-    /// Whether it stands in for others.
-    stands_in: bool,
-    /// Backends that the pool knows.
+    /// Whether it is the standby of another snapshot.
+    is_standby: bool,
+    /// The number of the pool's backends, eligible or not.
     known: u32,
-    /// The first of the backends, for the records of choices.
+    /// The first [`SHOWN`] backends, for the records of choices.
     shown: Arc<[RouteCandidate]>,
-    /// What would have been chosen otherwise.
+    /// The other algorithms, whose choices are only counted.
     shadows: Box<[Shadow]>,
     picker: Picker,
     backends: Box<[Choice]>,
 }
 
-/// A backend that can be chosen.
+/// An eligible backend.
 #[derive(Clone, Debug)]
 pub struct Choice {
     /// The backend.
     pub backend: Arc<Backend>,
-    /// Its [`directives`](super::backend::Stay::directives) when the snapshot was made. They do not apply to connections
-    /// routed by this snapshot: they are older than the decision to use the backend, which panic may have made despite
-    /// them. Later ones apply, whatever snapshots follow: the pool's task sets the directives and makes the snapshots, one
-    /// after the other.
+    /// Its number of [`directives`](super::backend::BackendCore::directives) when the snapshot was made. Those do not
+    /// apply to connections routed by this snapshot: they are older than the decision to use the backend, which panic
+    /// may have made despite them. Later directives apply, whatever snapshots follow: the pool's task sets the
+    /// directives and makes the snapshots one after the other.
     pub directives: u32,
-    /// Where its connections are counted to be compared with what other algorithms would have sent to it.
+    /// Counts its connections, to compare them with what other algorithms would have sent to it.
     pick_counter: Option<Arc<PickCounter>>,
 }
 
 impl PoolSnapshot {
-    /// The snapshot of `members`; the algorithm goes on where it stood in `previous`.
+    /// The snapshot of `members`; the algorithm continues where it stood in `previous`.
     pub(super) fn new(config: &config::Pool, members: &[Member], previous: Option<&Self>) -> Self {
         Self::of(Selection::new(config, members), false, config, members, previous)
     }
 
     fn of(
         selection: Selection,
-        stands_in: bool,
+        is_standby: bool,
         config: &config::Pool,
         members: &[Member],
         previous: Option<&Self>,
@@ -78,10 +79,10 @@ impl PoolSnapshot {
         let before = previous.and_then(|snapshot| snapshot.tier(selection.tier));
         let ramping = members.iter().any(|member| selection.takes(member) && member.step < STEPS);
         let weight = |member: &Member, algorithm: Algorithm| match algorithm {
-            // Weights that move would move clients from one backend to another and back.
+            // Changing weights would move clients between backends and back.
             algorithm if algorithm.hashes() => member.weight,
             algorithm => {
-                let share = if algorithm.heeds_weights() { member.weight } else { 1 };
+                let share = if algorithm.uses_weights() { member.weight } else { 1 };
                 if ramping { share * member.step } else { share }
             }
         };
@@ -118,7 +119,7 @@ impl PoolSnapshot {
             backups: members.iter().any(|m| m.tier < selection.tier && m.weight > 0 && !m.leaving()),
             standby,
             tier: selection.tier,
-            stands_in,
+            is_standby,
             known: u32::try_from(members.len()).unwrap_or(u32::MAX),
             shown: candidates.iter().take(SHOWN).map(shown).collect(),
             shadows: config.shadow.iter().map(shadow).collect(),
@@ -132,23 +133,23 @@ impl PoolSnapshot {
         }
     }
 
-    /// The tier that is chosen from.
+    /// The tier in use.
     pub fn tier_used(&self) -> u16 {
         self.tier
     }
 
-    /// The snapshot of that tier, this one or one behind it.
+    /// The snapshot of that tier: this one or a standby behind it.
     fn tier(&self, tier: u16) -> Option<&Self> {
         if self.tier == tier { Some(self) } else { self.standby.as_ref()?.tier(tier) }
     }
 
-    /// A backend that is not excluded; `None` when there is none.
+    /// Chooses a backend that is not excluded; `None`: there is none.
     pub fn choose(&self, args: &PickArgs<'_>) -> Option<&Choice> {
         self.picker.choose(args).map(|index| &self.backends[index])
     }
 
-    /// Has the shadows choose too, for a connection that goes to `chosen`, and counts it until what is returned is
-    /// dropped; `None`: there are no shadows.
+    /// Lets the shadows choose too, for a connection that goes to `chosen`, and counts it until the leases are dropped;
+    /// `None`: there are no shadows.
     pub fn shadow(&self, chosen: &Choice, args: &PickArgs<'_>) -> Option<Box<ShadowLeases>> {
         let pick_counter = chosen.pick_counter.as_ref()?;
         let actual = std::iter::once(pick_counter.take());
@@ -161,8 +162,8 @@ impl PoolSnapshot {
         (home.key != chosen.backend.key).then_some(home)
     }
 
-    /// The eligible backends and their connections at this moment; of the chosen one, without the place that
-    /// it has just given.
+    /// The eligible backends and their open connections at this moment; of the chosen one, without the slot that was
+    /// just reserved.
     pub fn candidates(&self, chosen: Option<&Backend>) -> CandidateSet {
         let mut loads = [0; SHOWN];
         let before = |backend: &Backend| match chosen {
@@ -181,27 +182,27 @@ impl PoolSnapshot {
         }
     }
 
-    /// Which of the pool's backends these are.
+    /// Which of the pool's backends are used.
     pub fn kind(&self) -> RouteTier {
         match () {
-            () if self.stands_in => RouteTier::Standby,
+            () if self.is_standby => RouteTier::Standby,
             () if self.panic => RouteTier::All,
             () if self.backups => RouteTier::Backups,
             () => RouteTier::Primaries,
         }
     }
 
-    /// The backends that can be chosen.
+    /// The eligible backends.
     pub fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
         self.backends.iter().map(|choice| &choice.backend)
     }
 
-    /// How many backends can be chosen.
+    /// The number of eligible backends.
     pub fn len(&self) -> usize {
         self.backends.len()
     }
 
-    /// Whether no backend can be chosen.
+    /// Whether no backend is eligible.
     pub fn is_empty(&self) -> bool {
         self.backends.is_empty()
     }
@@ -210,25 +211,27 @@ impl PoolSnapshot {
 /// Which of a pool's backends are used.
 #[derive(Clone, Copy, Debug)]
 struct Selection {
-    /// The tier that is used.
+    /// The tier in use.
     tier: u16,
     panic: bool,
 }
 
 impl Selection {
-    /// The lowest tier with a backend that is up. If too few of it are (or none in any tier), all of it are used, as far as
-    /// they are there and no operator has taken them out: it is likelier that the checks err than that all are gone.
+    /// The lowest tier with a backend that is up. If too few of its backends are up (or none in any tier), all of them
+    /// are used, except those that leave and those that an operator has drained or disabled: wrong checks are likelier
+    /// than an outage of all backends.
     fn new(config: &config::Pool, members: &[Member]) -> Self {
         let usable = || members.iter().filter(|member| member.weight > 0);
         let up = || usable().filter(|member| member.state == BackendState::Up);
-        let willing = || usable().filter(|member| is_willing(member));
-        let tier = up().chain(willing()).map(|member| (member.state != BackendState::Up, member.tier)).min();
+        let available = || usable().filter(|member| is_available(member));
+        let tier =
+            up().chain(available()).map(|member| (member.state != BackendState::Up, member.tier)).min();
         let tier = tier.map_or(0, |(_, tier)| tier);
         let count = |of: &mut dyn Iterator<Item = &Member>| of.filter(|member| member.tier == tier).count();
         let joining = usable().filter(|member| member.state == BackendState::Joining);
         let joining = joining.filter(|member| member.tier == tier).count();
-        let (up, all) = (count(&mut up()), count(&mut willing()));
-        // A joining backend is neither: at a start, that would be a false alarm.
+        let (up, all) = (count(&mut up()), count(&mut available()));
+        // Joining backends count as up: otherwise each start would be a false alarm.
         let wanted = usize::from(config.panic.0) * (all + joining);
         Self { tier, panic: all > 0 && (up + joining) * 100 < wanted }
     }
@@ -241,13 +244,13 @@ impl Selection {
     }
 
     fn takes(self, member: &Member) -> bool {
-        let fit = member.state == BackendState::Up || (self.panic && is_willing(member));
+        let fit = member.state == BackendState::Up || (self.panic && is_available(member));
         fit && member.tier == self.tier && member.weight > 0
     }
 }
 
-/// Whether it could be used, whatever its checks say; a joining backend has no result yet.
-fn is_willing(member: &Member) -> bool {
+/// Whether panic may use it, whatever its checks report; a joining backend has no result yet.
+fn is_available(member: &Member) -> bool {
     matches!(member.state, BackendState::Up | BackendState::Down | BackendState::Ejected)
         && member.refused.is_none()
 }
@@ -270,10 +273,10 @@ fn ineligible(selection: &Selection, members: &[Member]) -> Ineligible {
     Ineligible::new(all().take(NAMED).map(one).collect(), all().skip(NAMED).count(), selection.panic)
 }
 
-/// Everything that is known of a pool's backends at one moment.
+/// The status of a pool's backends at one moment.
 #[derive(Clone, Debug)]
 pub struct PoolStatus {
-    /// The backends, those that drain included.
+    /// The backends, draining ones included.
     pub members: Vec<Entry>,
     former: Former,
 }
@@ -285,33 +288,33 @@ pub struct Entry {
     pub backend: Arc<Backend>,
     /// Its state.
     pub state: BackendState,
-    /// Since when.
+    /// When it entered this state.
     pub since: Instant,
-    /// Why.
+    /// Why it is in this state.
     pub reason: StateReason,
-    /// Whether it has left for good, and only its connections remain.
+    /// Whether it has left the pool, and only its connections remain.
     pub leaving: bool,
-    /// Whether its address is one of our own: it is neither checked nor chosen.
+    /// Whether this process listens at its address: it is neither checked nor chosen.
     pub refused: bool,
-    /// Its share.
+    /// Its weight.
     pub weight: u32,
-    /// Its tier: those of a higher number are backups for those of a lower one.
+    /// Its tier: a tier is used only while no backend of a lower one is up.
     pub tier: u16,
-    /// Connections that it may carry at once.
+    /// The limit of its open connections; `None`: unlimited.
     pub connections: Option<NonZeroU32>,
-    /// How much of its share it gets by now, in percent.
+    /// The part of its share that it gets now, in percent.
     pub ramp: u32,
-    /// The sources that see it.
+    /// The sources that report it.
     pub sources: Box<[Arc<str>]>,
-    /// Until when it is ejected, if it is.
+    /// When its ejection ends, if it is ejected.
     pub until: Option<Instant>,
 }
 
 impl PoolStatus {
     pub(super) fn new<'m>(members: &'m [Member], former: Former) -> Self {
-        // Each is written once, however many backends there are.
-        let mut words: HashMap<&SourceKey, Arc<str>> = HashMap::new();
-        let mut word = |key| Arc::clone(words.entry(key).or_insert_with(|| key.word().into()));
+        // The text of each source is made once, however many backends it reports.
+        let mut source_texts: HashMap<&SourceKey, Arc<str>> = HashMap::new();
+        let mut source_text = |key| Arc::clone(source_texts.entry(key).or_insert_with(|| key.word().into()));
         let entry = |member: &'m Member| Entry {
             backend: Arc::clone(&member.backend),
             state: member.state,
@@ -323,7 +326,7 @@ impl PoolStatus {
             tier: member.tier,
             connections: member.connections,
             ramp: member.step * 100 / STEPS,
-            sources: member.sources().map(&mut word).collect(),
+            sources: member.sources().map(&mut source_text).collect(),
             until: (member.state == BackendState::Ejected)
                 .then(|| member.ejection.out(member.since).map(|(until, _)| until))
                 .flatten(),
@@ -331,12 +334,12 @@ impl PoolStatus {
         Self { members: members.iter().map(entry).collect(), former }
     }
 
-    /// What was counted under each name.
+    /// The counters under each name.
     pub fn totals(&self) -> BTreeMap<Arc<str>, Totals> {
         self.former.with(self.members.iter().map(|entry| &entry.backend))
     }
 
-    /// The connections of all, by the listener they came by.
+    /// The connections of all backends, by listener.
     pub(super) fn ways(&self) -> BTreeMap<Arc<str>, Reading> {
         self.former.ways(self.members.iter().map(|entry| &entry.backend))
     }
@@ -351,7 +354,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn an_order_is_for_those_who_came_by_a_view_before_it_and_not_for_those_who_come_by_one_after_it() {
+    fn a_directive_applies_to_connections_of_earlier_snapshots_and_not_of_later_ones() {
         let now = Instant::now();
         let found = Found::new("a".into(), "10.0.0.1:80".parse().unwrap());
         let mut config = config::Pool::new(Vec::new());
@@ -362,15 +365,15 @@ mod tests {
         members[0].state = BackendState::Up;
         let directives = |snapshot: &PoolSnapshot| snapshot.choose(&PickArgs::default()).unwrap().directives;
         let before = PoolSnapshot::new(&config, &members, None);
-        // Any close directive will do: of a backend that stays, as it is in panic.
+        // Any close directive will do. The backend stays eligible, because of panic.
         members[0].left = Some(StateReason::PoolRemoved);
         members[0].set_directive(&config, now);
         members[0].state = BackendState::Down;
         let after = PoolSnapshot::new(&config, &members, Some(&before));
-        let given = members[0].backend.directives();
+        let current = members[0].backend.directives();
         assert!(after.panic && members[0].backend.directive().is_some());
-        assert_eq!((directives(&before), directives(&after)), (given - 1, given));
-        // One that follows is for both.
+        assert_eq!((directives(&before), directives(&after)), (current - 1, current));
+        // A later directive applies to both.
         members[0].left = None;
         members[0].set_directive(&config, now);
         assert!(

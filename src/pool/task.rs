@@ -1,4 +1,5 @@
-//! A pool at work: runs its sources and checkers, feeds the pool state, does what it says, publishes the result.
+//! A pool's task: runs the sources and checkers, feeds the pool state, publishes its changes and carries out its
+//! effects.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,15 +24,15 @@ use crate::own::OwnAddresses;
 use crate::telemetry::flow::Flows;
 use crate::telemetry::journal::Journal;
 
-/// So many failed connects may wait for the pool state; more would say nothing new.
+/// The limit of queued failures of live connections; more would not change the result.
 const FAILURES_WAITING: usize = 256;
-/// So much news makes one snapshot at most: others want their turn too.
+/// The limit of messages for one snapshot, so that other tasks get to run.
 const AT_ONCE: u32 = 1024;
 
-/// News for a pool's task.
+/// A message to a pool's task.
 #[derive(Debug)]
-pub(super) enum News {
-    /// Of the source of that number: one that was replaced may still be heard.
+pub(super) enum Message {
+    /// An observation of a source, with the number of the source: a replaced one may still have messages in the queue.
     Observed(SourceKey, u64, Observation),
     Checked {
         backend: Arc<Backend>,
@@ -39,13 +40,13 @@ pub(super) enum News {
         check: usize,
         checked: Checked,
     },
-    Told {
+    Command {
         key: u64,
         command: Command,
-        who: Arc<str>,
+        operator: Arc<str>,
         done: oneshot::Sender<()>,
     },
-    /// Answered when the effect of everything sent before it is visible.
+    /// Replied to when the effects of all earlier messages are visible.
     Shown {
         done: oneshot::Sender<()>,
     },
@@ -55,7 +56,7 @@ pub(super) enum News {
     },
     Withdrawn {
         key: u64,
-        who: Arc<str>,
+        operator: Arc<str>,
         done: oneshot::Sender<Result<(), NotRemoved>>,
     },
     Reconfigured(u64, Box<config::Pool>),
@@ -66,14 +67,14 @@ pub(super) enum News {
     Removed,
 }
 
-/// A running pool, held by the supervisor. Its task ends when it was removed and its last backend is gone, or
-/// with the runtime.
+/// A running pool, held by the supervisor. Its task ends when the pool is removed and its last backend is gone, or with
+/// the runtime.
 #[derive(Debug)]
 pub struct Handle {
-    /// What the proxy sees of it.
+    /// The pool as the proxy uses it.
     pub pool: Arc<Pool>,
-    news: mpsc::UnboundedSender<News>,
-    /// The configuration that it was told last.
+    messages: mpsc::UnboundedSender<Message>,
+    /// The configuration that was sent last.
     sent: config::Pool,
 }
 
@@ -87,7 +88,7 @@ impl Handle {
         pace: &Arc<Pace>,
         journal: &Journal,
     ) -> Self {
-        let (news, received) = mpsc::unbounded_channel();
+        let (messages, received) = mpsc::unbounded_channel();
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
         let pool_state = PoolState::new(Arc::clone(&name), config.clone(), Arc::clone(own));
         let pool = Arc::new(Pool {
@@ -103,13 +104,13 @@ impl Handle {
             up: watch::Sender::new(0),
             shadowed: ArcSwapOption::new(since_now(config)),
             failures,
-            news: news.clone(),
+            messages: messages.clone(),
         });
         let task = Task {
             pool_state,
             journal: journal.clone(),
             pool: Arc::clone(&pool),
-            news: news.clone(),
+            messages: messages.clone(),
             sources: BTreeMap::new(),
             checkers: HashMap::new(),
             pace: pace.pool(),
@@ -121,29 +122,29 @@ impl Handle {
             former: Former::default(),
         };
         tokio::spawn(task.run(received, failed));
-        Self { pool, news, sent: config.clone() }
+        Self { pool, messages, sent: config.clone() }
     }
 
-    /// Takes another configuration from now on; what it does not change goes on undisturbed.
+    /// Applies another configuration; unchanged parts continue without interruption.
     pub fn reconfigure(&mut self, config: &config::Pool) {
         if self.sent != *config {
             self.sent.clone_from(config);
             let number = self.pool.wanted.fetch_add(1, Ordering::AcqRel) + 1;
-            let _ = self.news.send(News::Reconfigured(number, Box::new(config.clone())));
+            let _ = self.messages.send(Message::Reconfigured(number, Box::new(config.clone())));
         }
     }
 
     /// The process now listens on these addresses: backends at one of them are refused. The returned receiver resolves
-    /// when no connection is routed to them any longer.
+    /// when connections are no longer routed to them.
     pub fn refuse(&self, own: &Arc<OwnAddresses>) -> oneshot::Receiver<()> {
         let (done, when_done) = oneshot::channel();
-        let _ = self.news.send(News::OwnAddresses { own: Arc::clone(own), done });
+        let _ = self.messages.send(Message::OwnAddresses { own: Arc::clone(own), done });
         when_done
     }
 
-    /// Lets the backends go; running connections follow `on_leave`.
+    /// Removes the pool; open connections follow `on_leave`.
     pub fn remove(self) {
-        let _ = self.news.send(News::Removed);
+        let _ = self.messages.send(Message::Removed);
     }
 }
 
@@ -151,7 +152,7 @@ struct Task {
     pool_state: PoolState,
     journal: Journal,
     pool: Arc<Pool>,
-    news: mpsc::UnboundedSender<News>,
+    messages: mpsc::UnboundedSender<Message>,
     sources: BTreeMap<SourceKey, (Source, u64, discovery::RunningSource)>,
     checkers: HashMap<u64, Vec<Checker>>,
     pace: PoolPace,
@@ -162,16 +163,16 @@ struct Task {
     serving: Option<ServingTier>,
     /// Replies to operators, sent when their commands have taken effect.
     done: Vec<Box<dyn FnOnce() + Send>>,
-    /// Counts how often the pool's checks have changed.
+    /// The number of changes of the pool's checks.
     round: u64,
-    /// What the backends that are gone have counted.
+    /// The counters of backends that are gone.
     former: Former,
 }
 
 impl Task {
     async fn run(
         mut self,
-        mut news: mpsc::UnboundedReceiver<News>,
+        mut messages: mpsc::UnboundedReceiver<Message>,
         mut failures: mpsc::Receiver<(u64, Failure, u32)>,
     ) {
         self.start_sources();
@@ -179,12 +180,12 @@ impl Task {
         while !(removed && self.pool_state.members().is_empty()) {
             let deadline = self.pool_state.deadline(Instant::now());
             let mut event = tokio::select! {
-                Some(news) = news.recv() => self.event(news),
+                Some(message) = messages.recv() => self.event(message),
                 Some((key, failure, in_a_row)) = failures.recv() => Input::Failed(key, failure, in_a_row),
                 () = until(deadline), if deadline.is_some() => Input::Tick,
             };
             let (mut effects, mut reconfigured) = (Vec::new(), false);
-            // All that is known by now makes one snapshot: thousands of checks may end together.
+            // All queued messages make one snapshot: thousands of checks may end together.
             for handled in 1.. {
                 removed |= matches!(event, Input::Removed);
                 reconfigured |= matches!(event, Input::Reconfigured(_));
@@ -192,8 +193,8 @@ impl Task {
                 if handled == AT_ONCE {
                     break;
                 }
-                event = match news.try_recv() {
-                    Ok(news) => self.event(news),
+                event = match messages.try_recv() {
+                    Ok(message) => self.event(message),
                     Err(_) => match failures.try_recv() {
                         Ok((key, failure, in_a_row)) => Input::Failed(key, failure, in_a_row),
                         Err(_) => break,
@@ -203,7 +204,7 @@ impl Task {
             self.pool_state.follow(Instant::now(), &mut effects);
             self.pool.counters.failing(self.pool_state.sources_failing());
             if reconfigured || effects.iter().any(Effect::shows) {
-                self.bury(&effects);
+                self.count_states(&effects);
                 self.publish();
             }
             self.done.drain(..).for_each(|done| done());
@@ -218,25 +219,27 @@ impl Task {
         }
     }
 
-    /// Notes what news means outside the pool state, and hands on the rest.
-    fn event(&mut self, news: News) -> Input {
-        match news {
-            News::Observed(source, number, _) if self.sources.get(&source).is_none_or(|s| s.1 != number) => {
-                Input::Tick // of a source that was replaced
+    /// Does what a message requires outside the pool state, and returns the input for the pool state.
+    fn event(&mut self, message: Message) -> Input {
+        match message {
+            Message::Observed(source, number, _)
+                if self.sources.get(&source).is_none_or(|s| s.1 != number) =>
+            {
+                Input::Tick // from a source that was replaced
             }
-            News::Observed(source, _, observation) => {
+            Message::Observed(source, _, observation) => {
                 self.pool.counters.resolved(observation.outcome.result());
                 Input::Observed(source, observation)
             }
-            News::Checked { backend, round, check, checked } => {
+            Message::Checked { backend, round, check, checked } => {
                 observe(&self.pool.counters.check, checked.took);
                 self.note_delay(check, checked.waited);
                 if round != self.round {
-                    return Input::Tick; // it is a result of a check that the pool no longer has
+                    return Input::Tick; // the pool no longer has this check
                 }
                 let (result, kind, took) = (checked.result.clone(), checked.kind, checked.took);
                 let noted = backend.checked(check, checked, Instant::now());
-                // Its name may have become known since its checks began. If it has left meanwhile, nothing follows.
+                // Its name may have become known since its checks began; `None`: it has left.
                 let now = self.pool_state.living(backend.key);
                 if noted.changed
                     && !matches!(result, Err(CheckError::Local(_)))
@@ -253,7 +256,7 @@ impl Task {
                     });
                 }
                 if let Err(CheckError::Local(error)) = &result
-                    && noted.tell
+                    && noted.report
                 {
                     let name = &now.unwrap_or(&backend).name;
                     let (pool, backend) = (Arc::clone(&self.pool.name), Arc::clone(name));
@@ -261,12 +264,12 @@ impl Task {
                 }
                 Input::Checked(backend.key, check, result)
             }
-            News::Reconfigured(number, config) => {
+            Message::Reconfigured(number, config) => {
                 self.configuration = number;
                 self.round += u64::from(self.pool.settings.load().health != config.health);
                 let before = self.pool.settings();
                 if (&before.shadow, before.balance) != (&config.shadow, config.balance) {
-                    // Only what was counted over the same time can be compared.
+                    // Counters are comparable only if they cover the same time.
                     self.pool_state.members().iter().for_each(|member| member.backend.reset_pick_counters());
                     self.pool.shadowed.store(since_now(&config));
                 }
@@ -274,15 +277,15 @@ impl Task {
                 self.start_sources();
                 Input::Reconfigured(config)
             }
-            News::Told { key, command, who, done } => {
+            Message::Command { key, command, operator, done } => {
                 self.done.push(Box::new(|| _ = done.send(())));
-                Input::Told(key, command, who)
+                Input::Command(key, command, operator)
             }
-            News::Shown { done } => {
+            Message::Shown { done } => {
                 self.done.push(Box::new(|| _ = done.send(())));
                 Input::Tick
             }
-            News::Added { found, done } => match self.pool_state.addable(&found) {
+            Message::Added { found, done } => match self.pool_state.addable(&found) {
                 Ok(()) => {
                     self.done.push(Box::new(|| _ = done.send(Ok(()))));
                     Input::Added(found)
@@ -292,28 +295,28 @@ impl Task {
                     Input::Tick
                 }
             },
-            News::Withdrawn { key, who, done } => match self.pool_state.removable(key) {
+            Message::Withdrawn { key, operator, done } => match self.pool_state.removable(key) {
                 Ok(address) => {
                     self.done.push(Box::new(|| _ = done.send(Ok(()))));
-                    Input::Withdrawn(address, who)
+                    Input::Withdrawn(address, operator)
                 }
                 Err(why) => {
                     let _ = done.send(Err(why));
                     Input::Tick
                 }
             },
-            News::OwnAddresses { own, done } => {
+            Message::OwnAddresses { own, done } => {
                 self.done.push(Box::new(|| _ = done.send(())));
                 Input::OwnAddresses(own)
             }
-            News::Removed => {
+            Message::Removed => {
                 self.sources.clear();
                 Input::Removed
             }
         }
     }
 
-    /// Records how long a check waited for a place, and reports when checks begin to run late and when they are on time
+    /// Records how long a check waited for a slot, and reports when checks begin to run late and when they are on time
     /// again.
     fn note_delay(&mut self, check: usize, waited: Duration) {
         observe(&self.pool.counters.check_delay, waited);
@@ -324,10 +327,10 @@ impl Task {
             self.pool.counters.check_late();
         }
         let change = self.lateness.on(late, health.every, Instant::now());
-        self.tell_lateness(change, waited);
+        self.report_lateness(change, waited);
     }
 
-    fn tell_lateness(&self, change: Option<late::LatenessChange>, waited: Duration) {
+    fn report_lateness(&self, change: Option<late::LatenessChange>, waited: Duration) {
         let pool = Arc::clone(&self.pool.name);
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         match change {
@@ -341,7 +344,7 @@ impl Task {
         }
     }
 
-    /// Brings the running sources in line with the settings; one that did not change goes on.
+    /// Starts and stops sources according to the settings; unchanged ones continue.
     fn start_sources(&mut self) {
         let settings = self.pool.settings();
         self.sources.retain(|_, (source, ..)| settings.discover.contains(source));
@@ -350,22 +353,22 @@ impl Task {
             if self.sources.contains_key(&key) {
                 continue;
             }
-            let (news, from, number) = (self.news.clone(), key.clone(), self.configuration);
+            let (messages, from, number) = (self.messages.clone(), key.clone(), self.configuration);
             let sink = move |observation| {
-                let _ = news.send(News::Observed(from.clone(), number, observation));
+                let _ = messages.send(Message::Observed(from.clone(), number, observation));
             };
             let running = discovery::start(source, Box::new(sink));
             self.sources.insert(key, (source.clone(), number, running));
         }
     }
 
-    /// Counts changes of state, and keeps the totals of gone backends while there is one of their name.
-    fn bury(&mut self, effects: &[Effect]) {
+    /// Counts changes of state, and keeps the totals of gone backends while another backend has their name.
+    fn count_states(&mut self, effects: &[Effect]) {
         for effect in effects {
             if let Effect::CountState(backend, state) = effect {
                 self.pool.counters.changed(backend, *state);
                 if *state == BackendState::Gone {
-                    self.former.bury(backend);
+                    self.former.add(backend);
                 }
             }
         }
@@ -373,15 +376,15 @@ impl Task {
         self.former.keep(|name| members.iter().any(|member| *member.backend.name == *name));
     }
 
-    /// A changed snapshot must be out before anything else is done: connections that come meanwhile must not be
-    /// sent to a backend that was just excluded.
+    /// Publishes a changed snapshot. This comes before all other effects: new connections must not be sent to a backend
+    /// that was just excluded.
     fn publish(&self) {
         let members = self.pool_state.members();
         let snapshot =
             PoolSnapshot::new(&self.pool.settings.load(), members, Some(&self.pool.snapshot.load()));
         let up = snapshot.len();
         self.pool.snapshot.store(Arc::new(snapshot));
-        self.pool.queue.look_again();
+        self.pool.queue.notify_first();
         self.pool.status.store(Arc::new(PoolStatus::new(members, self.former.clone())));
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
     }
@@ -389,7 +392,7 @@ impl Task {
     /// Reports which tier serves the pool's clients now, if that changed.
     fn report_serving_tier(&mut self) {
         if self.serving.is_none() && !self.pool_state.settled() {
-            return; // at the start, the order in which checks end is no news
+            return; // at the start, the order in which checks end is irrelevant
         }
         let snapshot = self.pool.snapshot.load();
         let tier = match () {
@@ -420,16 +423,17 @@ impl Task {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Report(event) => self.journal.record(event),
-            Effect::CountState(..) | Effect::Reshape => {} // `publish` has shown it
+            Effect::CountState(..) | Effect::Reshape => {} // `publish` has applied it
             Effect::Check(backend) => {
-                backend.check_anew();
+                backend.discard_results();
                 let settings = self.pool.settings();
                 let start = |(index, health): (usize, &config::Health)| {
-                    let (news, backend, address) = (self.news.clone(), Arc::clone(&backend), backend.address);
+                    let (messages, backend, address) =
+                        (self.messages.clone(), Arc::clone(&backend), backend.address);
                     let (round, check) = (self.round, index);
                     let sink = move |checked| {
                         let backend = Arc::clone(&backend);
-                        let _ = news.send(News::Checked { backend, round, check, checked });
+                        let _ = messages.send(Message::Checked { backend, round, check, checked });
                     };
                     Checker::start(address, health.clone(), &self.pace, Box::new(sink))
                 };
@@ -440,7 +444,7 @@ impl Task {
                 self.checkers.remove(&key);
                 if self.checkers.is_empty() {
                     let change = self.lateness.end();
-                    self.tell_lateness(change, Duration::ZERO);
+                    self.report_lateness(change, Duration::ZERO);
                 }
             }
             Effect::CheckNow(key) => {
@@ -449,12 +453,12 @@ impl Task {
             Effect::CheckSoon(key, check) => {
                 self.checkers.get(&key).and_then(|checkers| checkers.get(check)).map(Checker::check_soon);
             }
-            Effect::AskNow => self.sources.values().for_each(|(.., running)| running.ask_now()),
+            Effect::QueryNow => self.sources.values().for_each(|(.., running)| running.query_now()),
         }
     }
 }
 
-/// From now on, if other algorithms are to be counted at all.
+/// The present time, if other algorithms are counted.
 fn since_now(config: &config::Pool) -> Option<Arc<SystemTime>> {
     (!config.shadow.is_empty()).then(|| Arc::new(SystemTime::now()))
 }

@@ -1,5 +1,5 @@
-//! What was counted under a backend's name. Stays of one name follow each other (a container that comes back with
-//! another address), and a counter must never go back.
+//! The counters under a backend's name. Backends of one name follow each other (a container that returns with another
+//! address), and a counter must never decrease.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use crate::telemetry::histogram::DurationCounts;
 /// Counters of one name.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// The connections, by the listener they came by.
+    /// The connections, by listener.
     pub ways: BTreeMap<Arc<str>, Reading>,
     /// Failed attempts to connect, in the order of [`ConnectError::ALL`].
     pub failures: [u64; ConnectError::ALL.len()],
     /// How often it entered each state, by [`BackendState::index`].
     pub entered: [u64; BackendState::ALL.len()],
-    /// How long connecting took.
+    /// Connect times.
     pub connect: DurationCounts,
-    /// How long it took from the routing decision to the first byte.
+    /// Times from the routing decision to the first byte.
     pub first_byte: DurationCounts,
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
     pub failed: u64,
-    /// Checks without a result, for a reason of our own.
+    /// Checks without a result because of a local error.
     pub local: u64,
 }
 
 impl Totals {
-    /// Adds what a stay has counted so far.
+    /// Adds the counters of a backend.
     pub fn add(&mut self, backend: &Backend) {
         for (listener, reading) in backend.flows.read() {
             *self.ways.entry(listener).or_default() += reading;
@@ -52,22 +52,22 @@ impl Totals {
     }
 }
 
-/// What the stays that are over have counted.
+/// The counters of backends that are gone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Former {
-    /// By name, for as long as there is a backend of that name.
+    /// By name, while another backend has that name.
     names: BTreeMap<Arc<str>, Totals>,
-    /// The connections under names without a backend, by the listener they came by.
+    /// The connections under names without a backend, by listener.
     forgotten: BTreeMap<Arc<str>, Reading>,
 }
 
 impl Former {
-    /// Adds a stay that is over.
-    pub(super) fn bury(&mut self, backend: &Backend) {
+    /// Adds a backend that is gone.
+    pub(super) fn add(&mut self, backend: &Backend) {
         self.names.entry(Arc::clone(&backend.name)).or_default().add(backend);
     }
 
-    /// Forgets names without a backend.
+    /// Drops names without a backend; only the sum of their connections stays.
     pub(super) fn keep(&mut self, living: impl Fn(&str) -> bool) {
         let forgotten = &mut self.forgotten;
         self.names.retain(|name, totals| {
@@ -81,7 +81,7 @@ impl Former {
         });
     }
 
-    /// What was counted under each name, by the backends that are there and those before them.
+    /// The counters under each name, of present and gone backends.
     pub(super) fn with<'a>(
         &self,
         living: impl Iterator<Item = &'a Arc<Backend>>,
@@ -93,7 +93,7 @@ impl Former {
         all
     }
 
-    /// The connections of all, by the listener they came by: of backends that are there and those before them.
+    /// The connections of present and gone backends, by listener.
     pub(super) fn ways<'a>(
         &self,
         living: impl Iterator<Item = &'a Arc<Backend>>,
@@ -113,15 +113,16 @@ mod tests {
     use crate::discovery::Found;
     use crate::domain::CloseReason;
 
-    fn stay(key: u64, address: &str) -> Arc<Backend> {
+    fn backend_at(key: u64, address: &str) -> Arc<Backend> {
         let address = address.parse().unwrap();
         let found = Found::new("a".into(), address);
         Arc::new(Backend::new(key, &found))
     }
 
     #[test]
-    fn counters_go_on_where_the_last_stay_left_them_and_begin_anew_when_nobody_was_left() {
-        let (old, new, listener) = (stay(0, "10.0.0.1:1"), stay(1, "10.0.0.2:1"), Arc::from("web"));
+    fn counters_of_a_name_continue_with_its_next_backend_and_restart_without_one() {
+        let (old, new, listener) =
+            (backend_at(0, "10.0.0.1:1"), backend_at(1, "10.0.0.2:1"), Arc::from("web"));
         let ended = |backend: &Backend| {
             let flow = backend.flows.of(&listener);
             flow.opened();
@@ -138,13 +139,13 @@ mod tests {
         ended(&old);
         ended(&new);
         assert_eq!(count(&former, &[&old, &new]), 2);
-        former.bury(&old);
+        former.add(&old);
         former.keep(|name| name == "a");
         assert_eq!(count(&former, &[&new]), 2);
-        former.bury(&new);
+        former.add(&new);
         former.keep(|_| false);
         assert_eq!(count(&former, &[]), 0);
-        // The pool's own go on.
+        // The pool's own counters continue.
         let all = |living: &[&Arc<Backend>]| former.ways(living.iter().copied())[&listener].total();
         assert_eq!((all(&[]), all(&[&new])), (2, 3));
     }

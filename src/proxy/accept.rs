@@ -19,13 +19,14 @@ use super::sockets;
 use super::stream::Stream;
 use crate::domain::Client;
 
-/// How long a closing socket waits for the handshakes that were under way when new SYNs began to be dropped: a
-/// round trip across the world, after which the kernel has either completed them or lost a packet.
+/// How long a closing socket waits for the handshakes in progress when new SYNs began to be dropped: a round trip
+/// across the world, after which the kernel has either completed them or lost a packet.
 const LAST_HANDSHAKES: Duration = Duration::from_millis(300);
-/// Pause after an accept that failed for want of files or memory: connections end meanwhile, and the loop does not spin.
+/// Pause after an accept that failed for lack of files or memory, so that the loop does not spin: meanwhile connections
+/// end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// How the sockets of an address are told to close.
+/// The signals to close the sockets of an address.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Closing {
     syns_dropped: Arc<AtomicBool>,
@@ -39,7 +40,7 @@ impl Closing {
         self.syns_dropped.store(true, Ordering::SeqCst);
     }
 
-    /// Accept the connections that the kernel has completed, then close.
+    /// Makes the sockets accept the connections that the kernel has completed, and then close.
     pub(crate) fn now(&self) {
         self.now.cancel();
     }
@@ -71,7 +72,7 @@ impl Acceptor {
                 (Stream::Unix(stream), Client::Unix)
             }
         };
-        stream.forget_readable();
+        stream.clear_readable();
         Ok((stream, client))
     }
 }
@@ -128,7 +129,7 @@ async fn start(
             let life = connection::serve(Rc::clone(context), Arc::clone(listener), stream, client, permit);
             tokio::task::spawn_local(life);
         }
-        // The client gave up before it was accepted (accept(2)).
+        // The client closed the connection before it was accepted (accept(2)).
         Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
         Err(error) => {
             context.shared.shortages.accepts.add(format!("listener {:?}: {error}", listener.name));

@@ -1,4 +1,4 @@
-//! Admission to the process: so many connections at once, and no more.
+//! Admission to the process: limits the connections that are open at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ pub(crate) struct Limit {
     pub connections: usize,
     /// Pipes of each worker.
     pub pipes: usize,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     reached: AtomicBool,
 }
 
@@ -28,20 +28,21 @@ impl Limit {
         Self {
             connections,
             pipes: usize::try_from(files.pipes()).unwrap_or(usize::MAX),
-            places: Arc::new(Semaphore::new(connections)),
+            permits: Arc::new(Semaphore::new(connections)),
             reached: AtomicBool::new(false),
         }
     }
 
-    /// Connections that have a place now.
+    /// Connections that hold a permit now.
     pub(crate) fn open(&self) -> usize {
-        self.connections.saturating_sub(self.places.available_permits())
+        self.connections.saturating_sub(self.permits.available_permits())
     }
 
-    /// Takes a place, waiting for one if need be. The limit reached and left again is logged once each.
+    /// Takes a permit; waits until one is free. Logs when the limit is reached and when connections are below it again.
     pub(super) async fn admit(&self, listener: &Listener) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(&self.places).try_acquire_owned() {
-            if self.reached.load(Ordering::Relaxed) && self.places.available_permits() > self.connections / 10
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            if self.reached.load(Ordering::Relaxed)
+                && self.permits.available_permits() > self.connections / 10
             {
                 self.reached.store(false, Ordering::Relaxed);
                 info!(limit = self.connections, "connections are below the limit again");
@@ -55,6 +56,6 @@ impl Limit {
                 "the limit of connections is reached: new ones wait; raise runtime.max_connections or the open-file limit"
             );
         }
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 }

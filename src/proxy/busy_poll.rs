@@ -1,5 +1,5 @@
-//! Busy polling (`runtime.busy_poll`): a worker that has just been busy asks the kernel for news again and again
-//! instead of going to sleep. Being woken up costs more time than a small message does; this costs a core instead.
+//! Busy polling (`runtime.busy_poll`): a worker that was busy just now polls the kernel for events repeatedly instead
+//! of sleeping. Waking up takes more time than a small message; busy polling takes a core instead.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -32,7 +32,7 @@ impl Pulse {
             self.beat.notified().await;
             let (mut seen, mut last) = (self.beats.get(), Instant::now());
             while last.elapsed() < time {
-                // The runtime asks the kernel before it comes back here.
+                // The runtime polls the kernel before it resumes this task.
                 tokio::task::yield_now().await;
                 if self.beats.get() != seen {
                     (seen, last) = (self.beats.get(), Instant::now());

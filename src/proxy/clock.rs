@@ -1,11 +1,11 @@
-//! Moments in the life of the process, which fit into half the memory of an [`Instant`]: idle connections are many.
+//! Points in time in half the memory of an [`Instant`]: there are many idle connections.
 
 use std::num::NonZeroU64;
 use std::ops::Add;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// One origin for all workers, as the algorithms compare their moments.
+/// One origin for all workers, as the algorithms compare moments of different workers.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// A moment: microseconds since the origin, which is the first moment.
@@ -28,7 +28,7 @@ impl Moment {
         self.until(Self::now())
     }
 
-    /// The moment as the algorithms measure it.
+    /// The moment in the form that the algorithms use.
     pub(super) fn since_origin(self) -> Duration {
         Duration::from_micros(self.0.get())
     }

@@ -23,7 +23,7 @@ use crate::pool::queue::Ticket;
 use crate::pool::{Backend, Choice, Failure, NAMED, Pool, PoolSnapshot};
 use crate::telemetry::ConnectError;
 
-/// The client that is to be connected to a backend.
+/// A client that needs a connection to a backend.
 pub(super) struct Caller<'a> {
     pub(super) conn: u64,
     /// When it was accepted.
@@ -31,21 +31,21 @@ pub(super) struct Caller<'a> {
     pub(super) pool: &'a Pool,
     pub(super) peer: Client,
     pub(super) stream: &'a Stream,
-    /// It has sent bytes, which go to the backend at once.
-    pub(super) spoken: bool,
-    /// Its place at a backend, from the choice on. The code that frees it tells the queue.
+    /// The client has sent bytes, which go to the backend at once.
+    pub(super) has_sent: bool,
+    /// Its lease on a backend, once one is chosen. The code that drops it notifies the queue.
     pub(super) lease: &'a Cell<Option<Lease>>,
     pub(super) context: &'a WorkerContext,
 }
 
-/// A connection to a backend, and how it came about.
+/// A connection to a backend, with the decision that led to it.
 #[derive(Debug)]
 pub(super) struct Connected {
     /// The chosen backend.
     pub(super) chosen: Choice,
     /// The connection to it.
     pub(super) stream: Stream,
-    /// Its places in the counts of the shadow algorithms, until this is dropped.
+    /// Its leases of the shadow algorithms, which count it until they are dropped.
     pub(super) shadows: Option<Box<ShadowLeases>>,
     /// The pool's settings that it was routed by.
     pub(super) settings: Arc<config::Pool>,
@@ -119,7 +119,7 @@ impl<'a> Search<'a> {
         let client = match caller.peer {
             _ if !settings.balance.hashes() && !settings.shadow.iter().any(|shadow| shadow.hashes()) => 0,
             Client::Tcp(peer) => hash::client(peer.ip(), peer.port(), settings.hash.key),
-            // Clients of a Unix socket cannot be told apart.
+            // Clients of a Unix socket cannot be distinguished.
             Client::Unix => caller.context.random.borrow_mut().next_u64(),
         };
         Self {
@@ -135,7 +135,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes a place at a backend, and waits for one if all are full.
+    /// Takes a lease on a backend; waits in the queue if all are full.
     async fn backend(&mut self) -> Result<Choice, CloseReason> {
         if self.tried.len() >= self.settings.connect.attempts as usize {
             return Err(CloseReason::ConnectFailed);
@@ -164,10 +164,10 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Looks for a place whenever it is the client's turn, until one is free or the client has left.
+    /// Tries to take a lease at each turn of the client, until it succeeds or the client leaves.
     async fn wait(&mut self, ticket: &Ticket<'_>) -> Result<Choice, CloseReason> {
         let caller = self.caller;
-        let mut left = std::pin::pin!(left(caller.stream, caller.spoken));
+        let mut left = std::pin::pin!(left(caller.stream, caller.has_sent));
         loop {
             tokio::select! {
                 biased;
@@ -178,24 +178,24 @@ impl<'a> Search<'a> {
             if let Some(chosen) = self.look()? {
                 return Ok(chosen);
             }
-            // The free place may be at a backend that failed this client.
+            // The free slot may be on a backend that failed this client.
             if !self.tried.is_empty() {
-                ticket.pass_on();
+                ticket.notify_next();
             }
         }
     }
 
-    /// Chooses a backend and takes a place there; `None`: all that were not tried are full.
+    /// Chooses a backend and takes a lease on it; `None`: all backends that were not tried are full.
     fn look(&mut self) -> Result<Option<Choice>, CloseReason> {
         let Caller { context, lease, .. } = self.caller;
         // Only this algorithm needs the time.
         let by_time = self.snapshot.algorithm == Algorithm::Ewma;
         let now = if by_time { Moment::now().since_origin() } else { Duration::ZERO };
         let random = || context.random.borrow_mut().next_u64();
-        let (full, taken) = take_place(&self.snapshot, &self.tried, self.client, now, random);
+        let (full, taken) = take_lease(&self.snapshot, &self.tried, self.client, now, random);
         self.full = full;
-        if let Some((chosen, place)) = taken {
-            lease.set(Some(place));
+        if let Some((chosen, taken)) = taken {
+            lease.set(Some(taken));
             return Ok(Some(chosen.clone()));
         }
         match (self.full.count == 0, self.tried.is_empty()) {
@@ -230,7 +230,7 @@ impl<'a> Search<'a> {
             context.table.penalize(backend, &context.random);
         }
         lease.take();
-        pool.queue.look_again();
+        pool.queue.notify_first();
         self.tried(backend.key);
         self.failed.push(FailedAttempt {
             backend: Arc::clone(&backend.name),
@@ -252,12 +252,12 @@ impl<'a> Search<'a> {
     }
 
     fn tried(&mut self, key: u64) {
-        let place = self.tried.partition_point(|before| *before < key);
-        self.tried.insert(place, key);
+        let index = self.tried.partition_point(|before| *before < key);
+        self.tried.insert(index, key);
     }
 
-    /// How the connection was routed at that moment. `candidates`: the eligible backends of the choice; `None`: those of
-    /// now.
+    /// The routing of the connection at that moment. `candidates`: the eligible backends of the choice; `None`: the
+    /// current ones.
     fn route(&mut self, at: Moment, attempts: usize, candidates: Option<CandidateSet>) -> Route {
         Route {
             after: self.caller.accepted.until(at),
@@ -278,12 +278,12 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The backends without a free place when a client looked. Of thousands, only the first are kept.
+/// The full backends at the time of a choice. Of thousands, only the first are kept.
 #[derive(Debug, Default)]
 struct Full {
     named: Vec<Arc<Backend>>,
     count: usize,
-    /// The client's home, if it has a place, but more than its share.
+    /// The client's home backend, if it has a free slot but more than its share.
     overloaded: Option<Arc<Backend>>,
 }
 
@@ -316,8 +316,8 @@ impl Full {
     }
 }
 
-/// Takes a place at a backend that was not tried, and returns those without a free place.
-fn take_place<'v>(
+/// Takes a lease on a backend that was not tried; also returns the full backends.
+fn take_lease<'v>(
     snapshot: &'v PoolSnapshot,
     tried: &[u64],
     client: u64,
@@ -328,11 +328,11 @@ fn take_place<'v>(
     loop {
         let args = PickArgs { excluded: excluded.as_deref().unwrap_or(tried), client, random: random(), now };
         let Some(chosen) = snapshot.choose(&args) else { return (full, None) };
-        if let Some(place) = chosen.backend.lease() {
+        if let Some(lease) = chosen.backend.lease() {
             full.overloaded = snapshot.overloaded(&args, chosen).cloned();
-            return (full, Some((chosen, place)));
+            return (full, Some((chosen, lease)));
         }
-        // All that are full at once: one by one, thousands would take long.
+        // Excludes all full backends at once: one by one, thousands would take long.
         (full, excluded) = Full::of(snapshot, tried);
         if excluded.is_none() {
             return (full, None);
@@ -340,20 +340,20 @@ fn take_place<'v>(
     }
 }
 
-/// Returns when a waiting client has left, and how. A client that has sent bytes and a FIN stays: it may have closed its
-/// sending side only and wait for the answer, as `nc -N` does, and nothing that arrives here tells that from leaving.
-/// (HAProxy decides the same, except with `option abortonclose`.)
-async fn left(client: &Stream, spoken: bool) -> CloseReason {
+/// Returns when a waiting client has left, with the reason. A client that has sent bytes and a FIN stays: it may have
+/// half-closed and wait for the response, as `nc -N` does, and this looks the same as leaving. (HAProxy decides the
+/// same, except with `option abortonclose`.)
+async fn left(client: &Stream, has_sent: bool) -> CloseReason {
     tokio::select! {
         biased;
         () = client.broken() => CloseReason::ClientReset,
-        () = client.ended_in_silence(), if !spoken => CloseReason::ClientClosed,
+        () = client.half_closed_without_data(), if !has_sent => CloseReason::ClientClosed,
     }
 }
 
 async fn attempt(backend: &Backend, settings: &config::Pool, caller: &Caller<'_>) -> io::Result<Stream> {
     let limit = settings.connect.timeout;
-    let connecting = caller.context.handshakes.connect(backend.address, caller.spoken);
+    let connecting = caller.context.handshakes.connect(backend.address, caller.has_sent);
     match tokio::time::timeout(limit, connecting).await {
         Ok(result) => {
             let stream = result?;

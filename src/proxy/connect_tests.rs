@@ -8,7 +8,7 @@ use crate::telemetry::journal::Journal;
 use crate::testing::in_time;
 use std::num::{NonZeroU32, NonZeroUsize};
 
-/// A snapshot of thousands, each with one place.
+/// A snapshot of thousands of backends, each with one slot.
 async fn thousands(balance: Algorithm) -> Arc<PoolSnapshot> {
     let one = |port: u16| StaticBackend::new(([10, 0, 0, 1], port).into());
     let mut config = config::Pool::new(vec![Source::Static((1..=3000).map(one).collect())]);
@@ -26,12 +26,12 @@ async fn thousands(balance: Algorithm) -> Arc<PoolSnapshot> {
 }
 
 #[test]
-fn with_thousands_full_one_choice_and_one_look_at_each_tell_that_nobody_has_a_place() {
+fn one_choice_and_one_scan_find_that_thousands_of_backends_are_full() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for algorithm in Algorithm::ALL {
         let snapshot = runtime.block_on(thousands(algorithm));
-        let mut places: Vec<_> = snapshot.backends().map(|backend| backend.lease().unwrap()).collect();
-        assert_eq!(places.len(), 3000);
+        let mut leases: Vec<_> = snapshot.backends().map(|backend| backend.lease().unwrap()).collect();
+        assert_eq!(leases.len(), 3000);
         let tried = Vec::from_iter(snapshot.backends().map(|backend| backend.key).take(2));
         let choices = Cell::new(0);
         let look = |tried: &[u64]| {
@@ -40,21 +40,21 @@ fn with_thousands_full_one_choice_and_one_look_at_each_tell_that_nobody_has_a_pl
                 choices.set(choices.get() + 1);
                 choices.get()
             };
-            let (full, taken) = take_place(&snapshot, tried, 7, Duration::ZERO, random);
+            let (full, taken) = take_lease(&snapshot, tried, 7, Duration::ZERO, random);
             (full.count, full.named.len(), taken.map(|(chosen, _)| chosen.backend.key))
         };
         assert_eq!(look(&[]), (3000, NAMED, None), "{algorithm:?}");
         assert_eq!(choices.get(), 1, "{algorithm:?}");
         assert_eq!(look(&tried), (2998, NAMED, None), "{algorithm:?}");
         assert_eq!(choices.get(), 1, "{algorithm:?}");
-        places.pop();
+        leases.pop();
         let last = snapshot.backends().last().map(|backend| backend.key);
         assert_eq!(look(&tried).2, last, "{algorithm:?}");
     }
 }
 
 #[test]
-fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
+fn an_empty_pool_rejects_a_client_at_once_even_if_others_wait() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let handle = Handle::start(
@@ -73,7 +73,7 @@ fn who_comes_to_an_empty_pool_is_told_so_though_others_still_wait() {
             pool,
             peer: Client::Unix,
             stream: &Stream::Unix(client),
-            spoken: false,
+            has_sent: false,
             lease: &Cell::new(None),
             context: &WorkerContext::new(
                 0,

@@ -50,7 +50,7 @@ struct Connection {
     settings: Arc<Settings>,
     client: Stream,
     progress: Rc<Progress>,
-    /// Its place at a backend. Set by each choice of one, freed when connecting fails and at the end.
+    /// Its lease on a backend: set by each choice, dropped when connecting fails and at the end.
     lease: Cell<Option<Lease>>,
     /// Its key in the worker's table.
     key: usize,
@@ -60,7 +60,7 @@ struct Connection {
 /// The end of a connection.
 struct Closed {
     reason: CloseReason,
-    /// What the kernel knew of its sockets, if it was asked.
+    /// The kernel's statistics of its sockets, if they were sampled.
     kernel: Option<TcpSides>,
 }
 
@@ -78,7 +78,7 @@ impl Connection {
         Self { context, settings, client, progress, lease: Cell::new(None), key, _permit: permit }
     }
 
-    /// The whole life. What the connection takes is freed by guards, whichever way it ends.
+    /// The whole life. Guards release all that the connection holds, however it ends.
     async fn live(&self) {
         let life = async {
             let _admitted = self.admit()?;
@@ -113,25 +113,25 @@ impl Connection {
         }
     }
 
-    /// Chooses a backend and connects to it, or rejects the client. `spoken`: the client has sent bytes.
-    async fn route_and_connect(&self, spoken: bool) -> Result<Stream, Closed> {
+    /// Chooses a backend and connects to it, or rejects the client. `has_sent`: the client has sent bytes.
+    async fn route_and_connect(&self, has_sent: bool) -> Result<Stream, Closed> {
         let caller = Caller {
             conn: self.progress.conn,
             accepted: self.progress.accepted,
             pool: &self.settings.pool,
             peer: self.progress.client,
             stream: &self.client,
-            spoken,
+            has_sent,
             lease: &self.lease,
             context: &self.context,
         };
         let reason = match self.unless_closing(connect::connect(&caller)).await {
             Ok(Ok(connected)) => return Ok(self.routed(connected)),
-            // It left while it waited.
+            // The client left while it waited.
             Ok(Err(NotConnected { reason: CloseReason::ClientClosed, .. })) => CloseReason::ClientClosed,
             Ok(Err(NotConnected { reason: CloseReason::ClientReset, .. })) => CloseReason::ClientReset,
             Ok(Err(NotConnected { reason, route })) => {
-                self.reject(spoken, reason, route).await;
+                self.reject(has_sent, reason, route).await;
                 reason
             }
             Err(request) => carry_out(request, &[&self.client]),
@@ -139,7 +139,7 @@ impl Connection {
         Err(self.closed(reason, None))
     }
 
-    /// Relays until both directions have ended, one side has failed, or the connection is told to close.
+    /// Relays until both directions have ended, one side has failed, or a close is requested.
     fn relay<'a>(&'a self, backend: &'a Stream, preread: Vec<u8>) -> impl Future<Output = Closed> + 'a {
         let mut relay = Relay::new(&self.client, backend, &self.progress, &self.context.buffers, preread);
         async move {
@@ -164,7 +164,7 @@ impl Connection {
         }
     }
 
-    /// Writes down the end, once: after [`live`](Self::live) nothing is left for the fallback.
+    /// Records the end, once: after [`live`](Self::live) the fallback does nothing.
     fn record(&self, closed: Closed) {
         let Some((end, record)) = self.finish(closed) else { return };
         record.log_closed(&end);
@@ -172,7 +172,7 @@ impl Connection {
         self.context.table.leave(self.key);
     }
 
-    /// Counts the end, frees the place at the backend, and returns the record; `None`: that was done before.
+    /// Counts the end, drops the lease, and returns the record; `None`: the end is already recorded.
     fn finish(&self, Closed { reason, kernel }: Closed) -> Option<(ConnectionEnd, ConnectionRecord)> {
         let (progress, pool) = (&self.progress, &self.settings.pool);
         let phase = progress.enter(Phase::Closed);
@@ -189,19 +189,19 @@ impl Connection {
         }
         if let Some(relayed) = relayed {
             progress.count_bytes(&relayed.flow);
-            // Before its place is free: the backend must not look idle in between.
+            // Before the lease is dropped: the backend must not look idle in between.
             self.judge(relayed, reason, now);
         }
-        // The last of the counters: once no connection is counted as open, all the others are complete.
+        // The last counter: once no connection is counted as open, the other counters are complete.
         match &phase {
             Phase::Relaying(Relayed { flow, .. }) | Phase::Rejected(flow) => flow.closed(reason),
             Phase::Connecting | Phase::Closed => {
-                pool.unserved.of(&progress.listener.name).turned_away(reason);
+                pool.unserved.of(&progress.listener.name).ended_unrouted(reason);
             }
         }
-        // After them: a backend that is leaving is gone with its last place, and its counters are added up then.
+        // After the counters: a leaving backend is removed with its last lease, and its counters are summed up then.
         if self.lease.take().is_some() {
-            pool.queue.look_again();
+            pool.queue.notify_first();
         }
         let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), kernel };
         Some((end, progress.relayed_record(&pool.name, duration, relayed, Stage::Ended(end))))
@@ -212,7 +212,7 @@ impl Connection {
         Closed { reason, kernel: self.context.tcp_info.sample(reason, &self.client, backend) }
     }
 
-    /// The output of `future`, unless the connection is told to close first.
+    /// The output of `future`, unless a close is requested first.
     async fn unless_closing<T>(&self, future: impl Future<Output = T>) -> Result<T, CloseRequest> {
         tokio::select! {
             biased;
@@ -246,7 +246,7 @@ impl Connection {
     }
 
     /// Rejects a client for which no backend was found or reached.
-    async fn reject(&self, spoken: bool, reason: CloseReason, route: Route) {
+    async fn reject(&self, has_sent: bool, reason: CloseReason, route: Route) {
         let pool = &self.settings.pool;
         let record = self.progress.record(&pool.name, route.after, Stage::Routed);
         record.log_rejected(&route, reason);
@@ -255,7 +255,7 @@ impl Connection {
         flow.opened();
         self.progress.enter(Phase::Rejected(flow));
         let how = self.settings.no_backend;
-        let rejected = no_backend::reject(&self.client, spoken, how, &self.context.buffers);
+        let rejected = no_backend::reject(&self.client, has_sent, how, &self.context.buffers);
         if let Err(request) = self.unless_closing(rejected).await {
             carry_out(request, &[&self.client]);
         }

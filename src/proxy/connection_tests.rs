@@ -28,7 +28,7 @@ impl Wake for Reader {
 }
 
 #[test]
-fn the_end_of_a_connection_is_counted_before_its_place_is_free() {
+fn the_end_of_a_connection_is_counted_before_its_lease_is_dropped() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let static_list = Source::Static(vec![StaticBackend::new("127.0.0.1:1".parse().unwrap())]);
@@ -80,7 +80,7 @@ fn the_end_of_a_connection_is_counted_before_its_place_is_free() {
         let (at, took) = (Moment::now(), Duration::ZERO);
         connection.routed(Connected { chosen, stream, shadows: None, settings, at, took, route });
 
-        // A waiting client is woken when a place is free.
+        // A waiting client is woken when a slot is free.
         let ticket = pool.queue.join(1).unwrap();
         in_time("its turn", ticket.turn()).await;
         let mut turn = pin!(ticket.turn());

@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     pub routed: Records,
     /// Its connections that ended last.
     pub ended: Records,
-    /// Bursts that were copied, as no pipe was free.
+    /// Bursts that were copied because no pipe was free.
     pub bursts_copied: Arc<AtomicU64>,
     /// The local resources that it ran out of.
     pub shortages: Arc<Shortages>,
@@ -34,17 +34,17 @@ pub(crate) struct Shared {
 pub(crate) struct WorkerContext {
     /// The open connections.
     pub(super) table: Rc<Table>,
-    /// What they move their bytes through.
+    /// The buffer and pipes that relay their bytes.
     pub(super) buffers: RelayBuffers,
     /// A new connection waits for it before it reads the client's first bytes.
     pub(super) next_turn: Rc<NextTurn>,
     /// Its handshakes with backends.
     pub(super) handshakes: Handshakes,
-    /// What other threads read.
+    /// The state that other threads read.
     pub(super) shared: Arc<Shared>,
     /// The process's limit of connections.
     pub(super) limit: Arc<Limit>,
-    /// For choices: fast, and not for secrets.
+    /// For choices: fast, and not cryptographic.
     pub(super) random: RefCell<SmallRng>,
     /// Samples the kernel's view of connections at their end.
     pub(super) tcp_info: TcpInfoSampler,
@@ -69,7 +69,7 @@ impl WorkerContext {
         }
     }
 
-    /// A number for a connection, unique within the process without asking the other workers.
+    /// A number for a connection, unique within the process without coordination between the workers.
     pub(super) fn next_conn(&self) -> u64 {
         let conn = self.conns.get();
         self.conns.set(conn + self.stride);

@@ -1,8 +1,8 @@
 //! Failure penalties, so that a backend does not look idle because its connections fail at once.
 //!
-//! A backend that ends each connection as soon as it gets it never has many: by its load alone it would always be the
-//! first choice. So a failed connection counts on for a while, as a [`FailurePenalty`]: for the choice only, not for
-//! limits and not in what an operator sees.
+//! A backend that ends each connection at once never has many open: by load alone it would always be the first choice.
+//! A failed connection therefore counts as load for a while longer, as a [`FailurePenalty`]: in the choice only, not in
+//! limits and not in the status.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use rand::{Rng, RngExt};
 use super::clock::Moment;
 use crate::balance::{FailurePenalty, Load};
 
-/// A connection without an answer that ended within this time is a failure; one that lived longer was a load while it
-/// did.
+/// A connection that ended within this time without a response is a failure; a longer one counted as load while it was
+/// open.
 pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// A failure penalty lasts for a random time up to this, so that those of many connections that failed together end one
-/// by one. As long as nginx leaves a server alone after a failure (`fail_timeout`): until then a check has found the
-/// failure, or a restart has mended it.
+/// A failure penalty lasts for a random time up to this, so that the penalties of connections that failed together end
+/// one by one. As long as nginx leaves a server alone after a failure (`fail_timeout`): until then a check has detected
+/// the failure, or a restart has fixed it.
 const HOLD: Duration = Duration::from_secs(10);
 
 /// One failure may be chance; the tenth in a row adds ten penalties. So while the other backends hold n connections, a
-/// backend that fails all gets about the square root of 2n, not its share, and of many no more than a tenth.
+/// backend that fails all gets about the square root of 2n instead of its share, and of many at most a tenth.
 const MOST_AT_A_TIME: u32 = 10;
 
-/// Penalties of a worker at most, 24 KiB of them: beyond that the oldest end early.
+/// The maximum of penalties per worker, which take 24 KiB: beyond it the oldest end early.
 const MOST: usize = 1024;
 
 /// A worker's failure penalties, each with the time at which it ends.

@@ -6,10 +6,10 @@ const PER_CONNECTION: u64 = 2;
 const PIPES: u64 = 64;
 const PART_FOR_PIPES: u64 = 16;
 const PER_PIPE: u64 = 2;
-/// Where the limit is below the reserve, one client per this many files is permitted: the reserve is seldom all in use.
+/// Where the limit is below the reserve, one client per this many files is permitted: the reserve is rarely used up.
 const PART_FOR_CLIENTS: u64 = 16;
 
-/// The open-file limit, and the files that may be needed beside the clients and pipes.
+/// The open-file limit, and the files that may be needed besides those of clients and pipes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Files {
     limit: u64,
@@ -29,7 +29,7 @@ impl Files {
         self.limit
     }
 
-    /// The files that may be needed beside the clients and pipes.
+    /// The files that may be needed besides those of clients and pipes.
     pub(crate) fn reserved(&self) -> u64 {
         self.reserved
     }

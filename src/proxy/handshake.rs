@@ -82,14 +82,14 @@ mod tests {
     use tokio::io::AsyncWriteExt;
     use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 
-    use crate::testing::{PATIENCE, in_time};
+    use crate::testing::{TEST_TIMEOUT, in_time};
 
-    /// A runtime, and a server whose `accept` does not wait for ever (SO_RCVTIMEO in socket(7)).
+    /// A runtime, and a server whose `accept` does not wait forever (SO_RCVTIMEO in socket(7)).
     fn runtime_and_server() -> (LocalRuntime, TcpListener, SocketAddr) {
         let runtime =
             Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        socket2::SockRef::from(&listener).set_read_timeout(Some(PATIENCE)).unwrap();
+        socket2::SockRef::from(&listener).set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         let address = listener.local_addr().unwrap();
         (runtime, listener, address)
     }
@@ -126,7 +126,7 @@ mod tests {
         });
         let accepted = (0..3).map(|_| {
             let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
             let mut byte = [0];
             stream.read_exact(&mut byte).unwrap();
             byte[0]
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_that_is_given_up_leaves_no_entry() {
+    fn an_abandoned_handshake_leaves_no_entry() {
         let (runtime, _listener, address) = runtime_and_server();
         runtime.block_on(async {
             let handshakes = Handshakes::default();

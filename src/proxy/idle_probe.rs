@@ -1,8 +1,8 @@
-//! Asks the kernel whether the bytes of an idle connection still move, and whether a peer has vanished.
+//! Queries whether the kernel still moves bytes of an idle connection, and whether a peer has vanished.
 //!
-//! What was written may be on its way to a slow reader for long after. And keepalive does not find a peer that vanished
-//! with bytes on the way, as it probes idle connections only; TCP_USER_TIMEOUT, which finds it, also cuts off a peer that
-//! is there and just does not read (tcp(7)).
+//! Written bytes may take long to reach a slow reader. Keepalive does not detect a peer that vanished with bytes in
+//! flight, as it probes idle connections only; TCP_USER_TIMEOUT detects it, but also cuts off a live peer that does not
+//! read (tcp(7)).
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -23,15 +23,15 @@ pub(super) enum ProbeResult {
     Still,
     /// A peer has acknowledged bytes.
     Moves,
-    /// Bytes are on the way to the client, and it has acknowledged nothing for too long.
+    /// Bytes are in flight to the client, and it has acknowledged nothing for too long.
     ClientVanished,
     /// The same for the backend.
     BackendVanished,
 }
 
 impl IdleProbe {
-    /// Probes both sides, the client first, each with its keepalive time. `first`: it is the first probe since the relay
-    /// moved a byte, so the last one tells nothing.
+    /// Probes both sides, the client first, each with its keepalive time. `first`: it is the first probe since the
+    /// relay moved a byte, so the result is not compared with the last one.
     pub(super) fn run(
         &self,
         sides: [&Stream; 2],

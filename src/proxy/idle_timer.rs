@@ -1,14 +1,14 @@
-//! When an idle connection is probed and when it is closed. Pure: the worker's tick hands in the time.
+//! When an idle connection is probed and when it is closed. Pure: the worker's tick passes the time.
 //!
-//! Bytes that the relay has written may still be on their way to a slow reader, so the kernel is asked before an idle
-//! connection is closed: at each quarter of its time limit, and when the limit expires. After each keepalive time it is
-//! asked too, to find peers that vanished with bytes on the way.
+//! Bytes that the relay has written may still be on their way to a slow reader, so the kernel is queried before an idle
+//! connection is closed: at each quarter of its time limit, and when the limit expires. It is also queried after each
+//! keepalive time, to detect peers that vanished with bytes in flight.
 
 use std::time::Duration;
 
 use super::clock::Moment;
 
-/// Probes within a time limit: a connection that the kernel still moves is found so long before its limit.
+/// Probes within a time limit, so that bytes that the kernel still moves are detected before the limit expires.
 const PROBES: u32 = 4;
 
 /// The times that apply to a connection; `None`: not limited.
@@ -24,7 +24,7 @@ pub(super) struct IdleLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IdleStep {
     Nothing,
-    /// Ask the kernel whether bytes move, then report it with [`IdleTimer::moved`] if so.
+    /// Query whether the kernel moves bytes, and report it with [`IdleTimer::moved`] if so.
     Probe,
     /// Nothing has moved for the whole time limit.
     Close,
@@ -53,13 +53,13 @@ impl IdleTimer {
         (self.last_moved, self.last_probe, self.probes) = (now, now, 0);
     }
 
-    /// What is due now; nothing as long as a probe is not taken.
+    /// What is due now; nothing until a due probe is taken.
     pub(super) fn step(&mut self, now: Moment, limits: &IdleLimits) -> IdleStep {
         if self.probing {
             return IdleStep::Nothing;
         }
         let expired = |at: Moment| limits.timeout.is_some_and(|limit| self.last_moved.until(at) >= limit);
-        // One probe tells nothing: what the kernel holds is compared with what it held at the probe before.
+        // One probe is not enough: the bytes that the kernel holds are compared with those at the previous probe.
         if expired(self.last_probe) && self.probes > 1 {
             return IdleStep::Close;
         }
@@ -74,7 +74,7 @@ impl IdleTimer {
         IdleStep::Nothing
     }
 
-    /// Takes the probe that is due, if one is: whether it is the first since the last byte.
+    /// Takes the probe that is due, if any; returns whether it is the first since the last byte.
     pub(super) fn take_probe(&mut self) -> Option<bool> {
         std::mem::take(&mut self.probing).then_some(self.probes <= 1)
     }

@@ -50,7 +50,7 @@ impl Listener {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Connections that were accepted, whatever became of them.
+    /// All connections that were accepted, including rejected ones.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
@@ -68,7 +68,7 @@ impl Listener {
     }
 }
 
-/// A connection's place in its listener's count, freed on drop.
+/// Counts a connection of a listener until it is dropped.
 #[derive(Debug)]
 pub struct Admitted(Arc<AtomicUsize>);
 

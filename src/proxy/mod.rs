@@ -1,14 +1,15 @@
-//! The data plane: from an accepted connection to its record. [`connection`] is the place to begin reading.
+//! The data plane: from an accepted connection to its record. Start reading at [`connection`].
 //!
 //! Each file uses only those below it:
 //!
 //! - [`worker`] runs one thread: accept loops, and commands from other threads
 //! - [`accept`] accepts the connections of one socket
 //! - [`connection`] is the life of a connection; its stages are [`connect`], `no_backend` and [`relay`]
-//! - `context` is what the connections of a worker share; [`table`] lists them and ticks
+//! - `context` has the state that the connections of a worker share; [`table`] lists them and ticks
 //! - `record` makes the record of a connection from its state, [`progress`]; `idle_timer` decides when it is idle
 //! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener
-//! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`], [`sockets`] are the kernel's part
+//! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
+//!   interfaces
 //! - `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
 
 pub(crate) mod accept;

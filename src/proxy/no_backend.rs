@@ -8,7 +8,7 @@ use super::sockets;
 use super::stream::{Push, Stream};
 use crate::config::NoBackend;
 
-/// A client that has sent no request by then is answered all the same.
+/// How long to wait for a client's request before the response is sent anyway.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a lingering close waits for the client's FIN.
 const LINGER: Duration = Duration::from_secs(2);
@@ -23,19 +23,19 @@ const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     \r\n\
     No backend is available.\n";
 
-/// Rejects a client. `spoken`: bytes of it were read already.
-pub(super) async fn reject(client: &Stream, spoken: bool, how: NoBackend, buffers: &RelayBuffers) {
+/// Rejects a client. `has_sent`: bytes from it were already read.
+pub(super) async fn reject(client: &Stream, has_sent: bool, how: NoBackend, buffers: &RelayBuffers) {
     match how {
         // The kernel completed the connection before the listener closed: a reset comes closest to a refusal.
         NoBackend::Reset | NoBackend::Refuse => sockets::reset_on_close(client),
         NoBackend::Close => lingering_close(client, buffers).await,
-        NoBackend::Http503 => unavailable(client, spoken, buffers).await,
+        NoBackend::Http503 => unavailable(client, has_sent, buffers).await,
     }
 }
 
-/// Waits for the request and answers it.
-async fn unavailable(client: &Stream, spoken: bool, buffers: &RelayBuffers) {
-    if !spoken {
+/// Waits for the request and sends the response.
+async fn unavailable(client: &Stream, has_sent: bool, buffers: &RelayBuffers) {
+    if !has_sent {
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, read(client, buffers)).await;
     }
     if client.write(UNAVAILABLE, Push::Now).is_ok() {
@@ -72,7 +72,7 @@ mod tests {
     use super::UNAVAILABLE;
 
     #[test]
-    fn the_answer_is_as_long_as_it_says() {
+    fn the_response_has_the_length_in_its_header() {
         let text = std::str::from_utf8(UNAVAILABLE).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("Content-Length: {}", body.len())));

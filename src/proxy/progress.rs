@@ -24,13 +24,13 @@ const LASTING: Duration = Duration::from_secs(1);
 /// Why and how a connection is closed from this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseRequest {
-    /// What its record says.
+    /// The reason in its record.
     pub reason: CloseReason,
-    /// What its two peers see.
+    /// Whether its two peers receive a FIN or a reset.
     pub how: Ending,
 }
 
-/// The phases of a connection. It is either rejected or relayed, and nothing leads back.
+/// The phases of a connection. It is either rejected or relayed, and never returns to an earlier phase.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Until a backend is connected or the client is rejected.
@@ -58,7 +58,7 @@ pub(crate) struct Relayed {
     pub at: Moment,
     /// How long connecting to the backend took.
     pub connect: Duration,
-    /// Its places in the counts of the shadow algorithms.
+    /// Its leases of the shadow algorithms.
     #[expect(dead_code, reason = "held until the end: its connection counts for the shadows")]
     pub shadows: Option<Box<ShadowLeases>>,
 }
@@ -92,7 +92,7 @@ pub struct Progress {
 
     // Written by the connection's task.
     phase: RefCell<Phase>,
-    /// To wake the task; taken by the code that does.
+    /// Wakes the task; taken by the code that wakes it.
     waker: Cell<Option<Waker>>,
 
     // Written by the relay.
@@ -113,7 +113,7 @@ pub struct Progress {
     close: Cell<Option<CloseRequest>>,
 }
 
-/// What the worker's tick keeps of a connection.
+/// The tick's state of a connection.
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     idle: IdleTimer,
@@ -164,7 +164,7 @@ impl Progress {
         self.enter(Phase::Relaying(relayed));
     }
 
-    /// What it is relayed to, while it is.
+    /// The state of the relay, while the connection is relayed.
     pub(super) fn relayed(&self) -> Option<Ref<'_, Relayed>> {
         let relayed = Ref::filter_map(self.phase.borrow(), |phase| match phase {
             Phase::Relaying(relayed) => Some(relayed),
@@ -173,7 +173,7 @@ impl Progress {
         relayed.ok()
     }
 
-    /// Whether it is among the connections that are asked for.
+    /// Whether it matches `filter`.
     pub(super) fn matches(&self, filter: &ConnectionFilter) -> bool {
         match self.relayed() {
             Some(relayed) => {
@@ -184,7 +184,7 @@ impl Progress {
         }
     }
 
-    /// The relay has read from the backend.
+    /// Records that the relay has read from the backend.
     pub(super) fn answered(&self) {
         if self.first_byte.get().is_none() {
             let now = Moment::now();
@@ -200,7 +200,7 @@ impl Progress {
         self.first_byte.get().map(|at| relayed.at.until(at))
     }
 
-    /// Tells the connection to close; the first request counts.
+    /// Requests that the connection closes; the first request counts.
     pub fn close(&self, request: CloseRequest) {
         if self.close.get().is_none() {
             self.close.set(Some(request));
@@ -214,12 +214,12 @@ impl Progress {
         }
     }
 
-    /// Returns when the connection is told to close.
+    /// Returns when a close is requested.
     pub(super) async fn closing(&self) -> CloseRequest {
         poll_fn(|cx| self.poll_closing(cx)).await
     }
 
-    /// Ready when the connection is told to close.
+    /// Ready when a close is requested.
     pub(super) fn poll_closing(&self, cx: &mut Context<'_>) -> Poll<CloseRequest> {
         if let Some(request) = self.close.get() {
             return Poll::Ready(request);
@@ -240,8 +240,8 @@ impl Progress {
         self.relayed().map_or([None; 2], |relayed| relayed.keepalives())
     }
 
-    /// Takes the idle probe that is due, if one is: whether it is the first since a byte moved. The task is woken when
-    /// one is due.
+    /// Takes the idle probe that is due, if any; returns whether it is the first since a byte moved. The task is woken
+    /// when one is due.
     pub(super) fn take_probe(&self) -> Option<bool> {
         let mut watch = self.watch.get();
         let probe = watch.idle.take_probe()?;
@@ -249,7 +249,7 @@ impl Progress {
         Some(probe)
     }
 
-    /// Counts the bytes that have moved since they were counted last.
+    /// Counts the bytes that have moved since the last count.
     pub(super) fn count_bytes(&self, flow: &Flow) {
         let watch = self.watch.get();
         let (before, counted) = (watch.counted, (self.bytes_in.get(), self.bytes_out.get()));

@@ -17,7 +17,7 @@ use crate::telemetry::journal::Journal;
 const NEVER: Timeouts = Timeouts { idle: None, half_closed: None, lifetime: None };
 /// All limits in these tests expire earlier.
 const LONG: Duration = Duration::from_secs(60);
-/// One tick detects an expired limit, asks the kernel, and a later tick ends the connection.
+/// One tick detects an expired limit and queries the kernel; a later tick ends the connection.
 const LATE: Duration = Duration::from_millis(300);
 
 /// What happens to a connection between two ticks.
@@ -86,7 +86,7 @@ pub(crate) fn close_of(progress: &Progress) -> Option<CloseRequest> {
     }
 }
 
-/// Advances the time until the connection is told to close: its age, and the request.
+/// Advances the time until a close is requested; returns the connection's age and the request.
 fn until_closed(
     progress: &Progress,
     mut sees: impl FnMut(Duration) -> Sees,
@@ -179,23 +179,23 @@ fn a_directive_is_reported_once_closes_at_its_time_and_yields_to_a_newer_one() {
     };
     let request = CloseRequest { reason: directive.reason, how: directive.how };
     let at = |tenths: u32| progress.accepted + TICK * tenths;
-    let told = |tenths| progress.tick(at(tenths)).map(|(of, directive)| (of.key, directive));
-    assert_eq!(told(1), None);
+    let reported = |tenths| progress.tick(at(tenths)).map(|(of, directive)| (of.key, directive));
+    assert_eq!(reported(1), None);
 
     backend.set_directive(Some(directive));
-    assert_eq!(told(2), Some((backend.key, directive)));
+    assert_eq!(reported(2), Some((backend.key, directive)));
     progress.schedule_close(at(10), request);
-    assert_eq!(told(8), None);
+    assert_eq!(reported(8), None);
     // Withdrawn before its time.
     backend.set_directive(None);
-    assert_eq!(told(9), None);
-    assert_eq!((told(20), close_of(&progress)), (None, None));
+    assert_eq!(reported(9), None);
+    assert_eq!((reported(20), close_of(&progress)), (None, None));
 
     backend.set_directive(Some(directive));
-    assert_eq!(told(21), Some((backend.key, directive)));
+    assert_eq!(reported(21), Some((backend.key, directive)));
     progress.schedule_close(at(30), request);
-    assert_eq!((told(29), close_of(&progress)), (None, None));
-    assert_eq!((told(30), close_of(&progress)), (None, Some(request)));
+    assert_eq!((reported(29), close_of(&progress)), (None, None));
+    assert_eq!((reported(30), close_of(&progress)), (None, Some(request)));
 }
 
 #[test]

@@ -18,7 +18,7 @@ impl Relayed {
 }
 
 impl Progress {
-    /// The record of the connection at the age `age`, without its route and what it has relayed.
+    /// The record of the connection at the age `age`, without its route and its relayed bytes.
     pub(super) fn record(&self, pool: &Arc<str>, age: Duration, stage: Stage) -> ConnectionRecord {
         ConnectionRecord {
             conn: self.conn,
@@ -36,7 +36,7 @@ impl Progress {
         }
     }
 
-    /// The same with what it has relayed.
+    /// The same with the relayed bytes.
     pub(super) fn relayed_record(
         &self,
         pool: &Arc<str>,

@@ -1,9 +1,9 @@
 //! The two byte streams of one connection, until both have ended or one has failed.
 //!
-//! Bytes are read into the worker's one buffer and written on at once. When reads keep filling it, a burst is
-//! under way, and its bytes go through a pipe within the kernel (`splice.rs`). Only what the receiver does not take is
-//! kept, and then nothing more is read from the sender: the kernel's window closes, and a slow reader slows down its
-//! sender instead of growing our memory. An idle connection has neither buffer nor pipe.
+//! Bytes are read into the worker's one buffer and forwarded at once. When reads keep filling it, a burst begins, and
+//! its bytes go through a pipe within the kernel (`splice.rs`). Only bytes that the receiver does not take are kept,
+//! and then nothing more is read from the sender: the kernel's window closes, and a slow reader slows down its sender
+//! instead of growing our memory. An idle connection has neither buffer nor pipe.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -25,7 +25,7 @@ use crate::domain::CloseReason;
 
 /// Size of a worker's buffer: as much as one read takes.
 const BUFFER: usize = 64 * 1024;
-/// After this many reads or bytes in a row a connection yields to the worker's others.
+/// After this many reads or bytes in a row a connection yields to the worker's other connections.
 const ROUNDS: usize = 16;
 const TURN: usize = 256 * 1024;
 /// This many reads in a row that fill the buffer begin a burst …
@@ -36,7 +36,7 @@ const CALM: u8 = 4;
 /// A receiver that takes no byte for this long is reset without the rest of what its broken peer had sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(40);
 
-/// What all connections of a worker move their bytes through.
+/// The buffer and pipes that relay the bytes of all connections of a worker.
 #[derive(Debug)]
 pub struct RelayBuffers {
     /// The buffer that they read into.
@@ -71,8 +71,8 @@ enum Failed {
     Write,
 }
 
-/// Two streams that are being relayed. Small, as an idle connection consists of little else: what is rarely needed is
-/// allocated when it is.
+/// Two streams that are being relayed. Small, as an idle connection consists of little else: rarely needed parts are
+/// allocated on demand.
 pub struct Relay<'a> {
     client: &'a Stream,
     backend: &'a Stream,
@@ -85,7 +85,7 @@ pub struct Relay<'a> {
     watches: Option<Box<Watches<'a>>>,
 }
 
-/// Report a side that breaks while it is not being read.
+/// Detect a side that breaks while it is not being read.
 #[derive(Default)]
 struct Watches<'a> {
     client: Option<Watch<'a>>,
@@ -103,7 +103,7 @@ struct Direction {
     pipe: Option<Box<Pipe>>,
     /// A burst is under way.
     burst: bool,
-    /// Reads in a row that tell of a change of `burst`.
+    /// Reads in a row that indicate a change of `burst`.
     signs: u8,
     /// The sender has finished, and all that it sent is read.
     ended: bool,
@@ -208,7 +208,7 @@ impl<'a> Relay<'a> {
         watch.get_or_insert_with(|| Box::pin(stream.broken())).as_mut().poll(cx).is_ready()
     }
 
-    /// Does what the worker's tick has found due. A peer that has vanished ends the relay.
+    /// Does what the worker's tick has found to be due. A peer that has vanished ends the relay.
     fn attend(&mut self) -> Option<CloseReason> {
         if !self.keepalive_set
             && let Some(keepalive) = self.progress.keepalive_due()
@@ -287,7 +287,7 @@ impl Direction {
         delivered(half.receiver, FLUSH_TIMEOUT).await;
     }
 
-    /// Moves bytes until one of the two sides has to be waited for; the task will be woken then.
+    /// Moves bytes until it has to wait for one of the two sides; the task will be woken then.
     fn run(&mut self, half: Half<'_>, cx: &mut Context<'_>) -> Result<(), Broken> {
         let mut moved = 0;
         for _ in 0..ROUNDS {
@@ -325,14 +325,14 @@ impl Direction {
         Ok(())
     }
 
-    /// Gives the pipe back while there is nothing to move.
+    /// Returns the pipe to the worker while there is nothing to move.
     fn rest(&mut self, buffers: &RelayBuffers) {
         if let Some(pipe) = self.pipe.take() {
             buffers.pipes.give_back(*pipe);
         }
     }
 
-    /// One read into the worker's buffer and one write; what the receiver does not take is kept.
+    /// One read into the worker's buffer and one write; the bytes that the receiver does not take are kept.
     fn copy(&mut self, half: Half<'_>) -> Result<usize, Failed> {
         let mut buffer = half.buffers.buffer.borrow_mut();
         let read = half.sender.read(&mut buffer).map_err(Failed::Read)?;

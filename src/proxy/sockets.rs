@@ -16,7 +16,7 @@ use crate::telemetry::not_with_itself;
 
 /// The backlog of a Unix socket (listen(2)).
 pub(super) const BACKLOG: i32 = SocketOptions::NONE.backlog as i32;
-/// Time between keepalive probes, and how many go unanswered until the peer counts as gone.
+/// Time between keepalive probes, and the number of unanswered ones after which the peer counts as dead.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 
@@ -76,8 +76,8 @@ pub(crate) fn change_options(socket: &Socket, old: &SocketOptions, new: &SocketO
     Ok(())
 }
 
-/// Whether the kernel serves fast open at all (`net.ipv4.tcp_fastopen` in ip-sysctl, its bit 2); without it, the socket
-/// option does nothing. `true` if the setting cannot be read: no warning without a reason.
+/// Whether the kernel supports fast open for servers (`net.ipv4.tcp_fastopen` in ip-sysctl, its bit 2); without it, the
+/// socket option does nothing. `true` if the setting cannot be read, so that no warning is logged without a reason.
 pub(crate) fn fast_open_served() -> bool {
     let setting = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_fastopen");
     setting.ok().and_then(|text| text.trim().parse::<u32>().ok()).is_none_or(|bits| bits & 2 != 0)
@@ -85,7 +85,7 @@ pub(crate) fn fast_open_served() -> bool {
 
 /// Makes the kernel drop new SYNs, so that a listening socket can be emptied and then closed without losing a
 /// connection in between: close resets every connection that the kernel has completed and the process has not
-/// accepted. A client whose SYN was dropped sends it again after a second (RFC 6298, 2.1) and is then refused.
+/// accepted. A client whose SYN was dropped retransmits it after a second (RFC 6298, 2.1) and is then refused.
 ///
 /// It requires a time to live that packets do not have if they crossed a router or came from a usual system (they start
 /// at 64 or 128). The kernel checks it for the first segment of a handshake, but not for the last one, so that
@@ -95,8 +95,8 @@ pub(crate) fn drop_new_syns(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 255)
 }
 
-/// Undoes [`drop_new_syns`] for a socket that was accepted afterwards. Its client's TCP sends again what was dropped
-/// meanwhile.
+/// Undoes [`drop_new_syns`] for a socket that was accepted afterwards. Its client's TCP retransmits what was
+/// dropped meanwhile.
 pub(crate) fn restore_min_ttl(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 0)
 }
@@ -149,7 +149,7 @@ pub(crate) fn begin_connect(address: SocketAddr, delay_ack: bool) -> io::Result<
 
 /// Returns when a connection from [`begin_connect`] is established or has failed.
 pub(crate) async fn connected(stream: &TcpStream, address: SocketAddr) -> io::Result<()> {
-    // The kernel is asked for an error only if it says that there is one.
+    // The error is queried only if the kernel reports that there is one.
     let ready = stream.ready(Interest::WRITABLE | Interest::ERROR).await?;
     if ready.is_error()
         && let Some(error) = stream.take_error()?
@@ -192,12 +192,12 @@ impl Unacknowledged {
     }
 }
 
-/// Asks the kernel how much of what was written to `socket` is not acknowledged (SIOCOUTQ and TCP_INFO in tcp(7)).
+/// Queries how much of what was written to `socket` is not acknowledged (SIOCOUTQ and TCP_INFO in tcp(7)).
 pub(crate) fn unacknowledged(socket: impl AsFd) -> Unacknowledged {
     let socket = socket.as_fd();
     // It fails only on a socket that is gone already.
     let bytes = out_queue(socket).unwrap_or(0);
-    // An empty queue has no more to tell, nor has a Unix socket beyond the length of its queue.
+    // An empty queue needs no TCP_INFO, and a Unix socket has none.
     match if bytes > 0 { tcp_info(socket).ok() } else { None } {
         None => Unacknowledged { bytes, ..Unacknowledged::default() },
         Some(info) => Unacknowledged {
@@ -225,8 +225,8 @@ pub(crate) fn tcp_statistics(socket: impl AsFd) -> Option<TcpInfo> {
 #[allow(unsafe_code)]
 fn out_queue(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as it is borrowed, and this request writes one integer to where the
-    // pointer says.
+    // SAFETY: the descriptor is open for as long as it is borrowed, and this request writes one integer through the
+    // pointer.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
 }
@@ -278,7 +278,7 @@ pub(crate) fn raise_file_limit() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::PATIENCE;
+    use crate::testing::TEST_TIMEOUT;
     use std::io::{ErrorKind, Read, Write};
     use std::net::TcpStream;
     use std::num::NonZeroU16;
@@ -299,25 +299,25 @@ mod tests {
     }
 
     #[test]
-    fn who_connected_before_newcomers_were_ignored_is_served() {
+    fn a_client_that_connected_before_new_syns_were_dropped_is_served() {
         for (bound, clients) in [
             ("127.0.0.1:0", &["127.0.0.1"][..]),
             ("[::1]:0", &["::1"]),
             ("[::]:0", &["::1", "127.0.0.1"]), // an address of both families
         ] {
             for client in clients {
-                serves_the_early_and_ignores_the_late(bound, client);
+                serves_the_early_and_drops_the_late(bound, client);
             }
         }
     }
 
-    fn serves_the_early_and_ignores_the_late(bound: &str, client: &str) {
+    fn serves_the_early_and_drops_the_late(bound: &str, client: &str) {
         let reserved = reserve(bound.parse().unwrap(), false).unwrap();
         let port = reserved.local_addr().unwrap().as_socket().unwrap().port();
         let listening =
             listen(reserved.local_addr().unwrap().as_socket().unwrap(), &SocketOptions::NONE).unwrap();
         listening.set_nonblocking(false).unwrap();
-        listening.set_read_timeout(Some(PATIENCE)).unwrap(); // also for accept(2)
+        listening.set_read_timeout(Some(TEST_TIMEOUT)).unwrap(); // also for accept(2)
         let address = SocketAddr::new(client.parse().unwrap(), port);
         let mut early = TcpStream::connect(address).unwrap();
         drop_new_syns(&listening).unwrap();
@@ -328,7 +328,7 @@ mod tests {
         drop(listening);
         early.write_all(b"hello").unwrap();
         let mut bytes = [0; 5];
-        accepted.set_read_timeout(Some(PATIENCE)).unwrap();
+        accepted.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         TcpStream::from(accepted).read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
         assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_let_in_has_the_options_of_its_moment() {
+    fn an_accepted_connection_has_the_options_of_that_time() {
         let (_reserved, address) = loopback();
         let options = SocketOptions {
             keepalive: Some(Duration::from_secs(77)),
@@ -364,10 +364,10 @@ mod tests {
         };
         let listening = listen(address, &options).unwrap();
         listening.set_nonblocking(false).unwrap();
-        listening.set_read_timeout(Some(PATIENCE)).unwrap(); // also for accept(2)
+        listening.set_read_timeout(Some(TEST_TIMEOUT)).unwrap(); // also for accept(2)
         let accept = || {
             let mut client = TcpStream::connect(address).unwrap();
-            client.write_all(b"x").unwrap(); // or it would be held back
+            client.write_all(b"x").unwrap(); // otherwise the kernel would defer the connection
             (listening.accept().unwrap().0, client)
         };
         assert_eq!(option(&listening, libc::TCP_DEFER_ACCEPT), 3, "what the kernel makes of 2 s");
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_that_a_configuration_may_have_is_one_that_the_kernel_takes() {
+    fn the_kernel_accepts_every_option_that_a_configuration_may_have() {
         let seconds = |n| Some(Duration::from_secs(n));
         for (keepalive, defer_accept, fast_open, user_timeout) in [
             (seconds(1), seconds(1), 1, seconds(1)),

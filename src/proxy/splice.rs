@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-/// What a pipe is asked to hold, in bytes. The kernel may allow less (fs.pipe-user-pages-soft in proc(5)).
+/// The requested capacity of a pipe, in bytes. The kernel may allow less (fs.pipe-user-pages-soft in proc(5)).
 const CAPACITY: usize = 1024 * 1024;
 
 /// A pipe that a burst flows through.
@@ -19,16 +19,16 @@ pub(super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     held: usize,
-    /// Its place among the worker's pipes, given back when it is closed.
-    _place: Rc<()>,
+    /// Its slot among the worker's pipes, free when it is closed.
+    _slot: Rc<()>,
 }
 
 impl Pipe {
-    fn new(place: Rc<()>) -> io::Result<Self> {
+    fn new(slot: Rc<()>) -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
-        // The kernel refuses it to a user with many large pipes; a small pipe works too, only slower.
+        // The kernel refuses this to a user with many large pipes; a small pipe works too, only slower.
         let _ = fcntl_setpipe_size(&write, CAPACITY);
-        Ok(Self { read, write, held: 0, _place: place })
+        Ok(Self { read, write, held: 0, _slot: slot })
     }
 
     /// Bytes that are in it.
@@ -37,7 +37,7 @@ impl Pipe {
     }
 
     /// Moves the bytes of `from` into the pipe, 0 at its end. The pipe must be empty: a full pipe returns `WouldBlock`
-    /// just as an empty socket does, and the caller could not tell which of them to wait for.
+    /// just as an empty socket does, and the caller could not know which of them to wait for.
     pub(super) fn fill(&mut self, from: impl AsFd) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "only an empty pipe can be filled");
         // The kernel takes what fits.
@@ -59,33 +59,32 @@ const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
 #[derive(Debug)]
 pub struct Pipes {
     idle: RefCell<Vec<Pipe>>,
-    /// Shared by all that are open.
-    places: Rc<()>,
+    /// Shared by all open pipes, and so counts them.
+    slots: Rc<()>,
     limit: usize,
     /// How often none was free.
-    wanting: Arc<AtomicU64>,
+    unavailable: Arc<AtomicU64>,
 }
 
 impl Pipes {
-    /// At most `limit` pipes; each takes two open files. `wanting` counts how often none was free.
-    pub fn new(limit: usize, wanting: Arc<AtomicU64>) -> Self {
-        Self { idle: RefCell::default(), places: Rc::new(()), limit, wanting }
+    /// At most `limit` pipes; each takes two open files. `unavailable` counts how often none was free.
+    pub fn new(limit: usize, unavailable: Arc<AtomicU64>) -> Self {
+        Self { idle: RefCell::default(), slots: Rc::new(()), limit, unavailable }
     }
 
-    /// An empty pipe; `None` if all are in use or the system gives no more.
+    /// An empty pipe; `None` if all are in use or the system cannot create one.
     pub(super) fn take(&self) -> Option<Pipe> {
         let pipe = self.idle.borrow_mut().pop().or_else(|| {
-            let open = Rc::strong_count(&self.places) - 1;
-            if open < self.limit { Pipe::new(Rc::clone(&self.places)).ok() } else { None }
+            let open = Rc::strong_count(&self.slots) - 1;
+            if open < self.limit { Pipe::new(Rc::clone(&self.slots)).ok() } else { None }
         });
         if pipe.is_none() {
-            self.wanting.fetch_add(1, Ordering::Relaxed);
+            self.unavailable.fetch_add(1, Ordering::Relaxed);
         }
         pipe
     }
 
-    /// Takes a pipe back. One that was cut off in the middle of a burst holds another connection's bytes: it is
-    /// closed.
+    /// Takes a pipe back for reuse. A pipe whose burst was cut off still holds bytes of that connection, and is closed.
     pub(super) fn give_back(&self, pipe: Pipe) {
         if pipe.held == 0 {
             self.idle.borrow_mut().push(pipe);
@@ -96,17 +95,17 @@ impl Pipes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::PATIENCE;
+    use crate::testing::TEST_TIMEOUT;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
     #[test]
-    fn what_flows_in_flows_out() {
+    fn bytes_pass_through_a_pipe() {
         let pipes = Pipes::new(1, Arc::default());
         let (mut sender, from) = UnixStream::pair().unwrap();
         let (to, mut receiver) = UnixStream::pair().unwrap();
         from.set_nonblocking(true).unwrap();
-        receiver.set_read_timeout(Some(PATIENCE)).unwrap();
+        receiver.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         let mut pipe = pipes.take().unwrap();
         assert_eq!(pipe.fill(&from).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         sender.write_all(b"a burst").unwrap();
@@ -120,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn there_are_only_so_many_and_a_soiled_one_never_comes_back() {
+    fn pipes_are_limited_and_one_with_left_over_bytes_is_not_reused() {
         let pipes = Pipes::new(1, Arc::default());
         let (mut sender, from) = UnixStream::pair().unwrap();
         from.set_nonblocking(true).unwrap();
         let mut pipe = pipes.take().unwrap();
         assert!(pipes.take().is_none());
-        assert_eq!(pipes.wanting.load(Ordering::Relaxed), 1);
+        assert_eq!(pipes.unavailable.load(Ordering::Relaxed), 1);
         sender.write_all(b"left over").unwrap();
         pipe.fill(&from).unwrap();
         pipes.give_back(pipe);

@@ -43,24 +43,24 @@ macro_rules! either {
 }
 
 impl Stream {
-    /// Ready when a [`read`](Self::read) is worth a try.
+    /// Ready when a [`read`](Self::read) may succeed.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => stream.poll_read_ready(cx))
     }
 
-    /// Ready when a [`write`](Self::write) is worth a try.
+    /// Ready when a [`write`](Self::write) may succeed.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => stream.poll_write_ready(cx))
     }
 
     /// Returns when the peer has reset the connection or vanished.
     pub async fn broken(&self) {
-        // An error here is the runtime's end, and the connection's with it.
+        // An error means that the runtime shuts down, and the connection ends with it.
         let _ = either!(self, stream => stream.ready(Interest::ERROR).await);
     }
 
-    /// Returns when the peer has half-closed without sending a byte; never, if it sent one.
-    pub(super) async fn ended_in_silence(&self) {
+    /// Returns when the peer has half-closed without sending a byte; never returns if the peer sent one.
+    pub(super) async fn half_closed_without_data(&self) {
         while poll_fn(|cx| self.poll_readable(cx)).await.is_ok() {
             match self.once(Interest::READABLE, 1, |fd| Ok(recv(fd, &mut [0; 1][..], RecvFlags::PEEK)?.0)) {
                 Ok(0) => return,
@@ -89,13 +89,13 @@ impl Stream {
 
     /// Sends the bytes that wait for the next write.
     pub(super) fn push(&self) {
-        // Setting the option again does that (tcp(7)). It fails only on a Unix socket, which never waits.
+        // Setting the option again sends them (tcp(7)). It fails only on a Unix socket, which never delays bytes.
         let _ = SockRef::from(self).set_tcp_nodelay(true);
     }
 
-    /// Clears the readiness: the runtime takes an accepted stream for readable before the kernel has said so. Call it before
-    /// the worker polls the kernel again, or that poll's answer is lost.
-    pub(super) fn forget_readable(&self) {
+    /// Clears the readiness: the runtime treats an accepted stream as readable before the kernel has reported it. Call
+    /// this before the worker polls the kernel again, or the result of that poll is lost.
+    pub(super) fn clear_readable(&self) {
         let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         let _ = either!(self, stream => stream.try_io(Interest::READABLE, nothing));
     }
@@ -123,10 +123,10 @@ impl Stream {
     }
 
     /// One system call that may move `whole` bytes. When it moves fewer, a TCP socket is empty (or full): with
-    /// edge-triggered epoll (epoll(7), questions 9 and 10) the next call would only say `WouldBlock`, so the
-    /// readiness is given up at once, as the runtime does in its own reads, and that call is saved. Urgent data is the
-    /// exception: a read stops before it, and what follows waits for the next event. A read from a Unix socket
-    /// also stops where a descriptor was passed along (unix(7)), so that there nothing is concluded.
+    /// edge-triggered epoll (epoll(7), questions 9 and 10) the next call would only return `WouldBlock`, so the
+    /// readiness is cleared at once, as the runtime does in its own reads, and that call is saved. Urgent data is the
+    /// exception: a read stops before it, and the bytes after it wait for the next event. A read from a Unix socket
+    /// also stops where a descriptor was passed along (unix(7)), so there only `WouldBlock` clears the readiness.
     fn once(
         &self,
         interest: Interest,
@@ -161,7 +161,7 @@ mod tests {
     use crate::testing::in_time;
     use std::io::Write;
 
-    /// Whether the stream still counts as readable; asks nothing of the kernel.
+    /// Whether the stream still counts as readable; makes no system call.
     fn readable(stream: &Stream) -> bool {
         stream.poll_readable(&mut Context::from_waker(Waker::noop())).is_ready()
     }

@@ -1,4 +1,4 @@
-//! A worker's open connections and failure penalties, and the one tick that keeps time for all of them.
+//! A worker's open connections and failure penalties, and the one tick that applies their time limits.
 //!
 //! Time limits are coarse on purpose: a timer of each connection, moved at each read, would cost more than the read.
 
@@ -20,7 +20,7 @@ use crate::pool::Backend;
 use crate::pool::backend::CloseDirective;
 use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
-/// Time from one tick to the next: how late a time limit may be kept.
+/// Time between ticks, and so the maximum delay of a time limit.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// A worker's open connections.
@@ -83,7 +83,7 @@ impl Table {
         matching.take(limit).map(|(_, progress)| progress.open_record()).collect()
     }
 
-    /// Tells the connection `conn` to close; returns its record, if it is open.
+    /// Requests that the connection `conn` closes; returns its record, if it is open.
     pub(crate) fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
         let open = self.open.borrow();
         let (_, progress) = open.iter().find(|(_, progress)| progress.conn == conn)?;
@@ -92,7 +92,7 @@ impl Table {
         Some(was)
     }
 
-    /// Tells every connection to close.
+    /// Requests that every connection closes.
     pub(crate) fn close_all(&self, request: CloseRequest) {
         // A connection's waker only marks its task as ready: the task does not run while the table is borrowed.
         self.open.borrow().iter().for_each(|(_, progress)| progress.close(request));

@@ -26,7 +26,7 @@ fn table_of<const N: usize>(backends: [(&Arc<Backend>, usize); N]) -> (Table, Ve
     (table, open, began)
 }
 
-/// Runs one tick; returns how many connections are told to close.
+/// Runs one tick; returns how many connections have a request to close.
 fn ended_by(table: &Table, open: &[Rc<Progress>], now: Instant) -> usize {
     table.tick(now.into());
     open.iter().filter(|progress| close_of(progress).is_some()).count()

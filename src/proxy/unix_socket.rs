@@ -99,7 +99,7 @@ pub(crate) fn obstacle(path: &Path) -> Option<String> {
         kind if kind.is_fifo() => "a named pipe",
         _ => "a device",
     };
-    Some(format!("there is {what} at this path, which is left alone: remove it, or name another path"))
+    Some(format!("there is {what} at this path, which is not replaced: remove it, or name another path"))
 }
 
 /// Removes a socket at `path` that refuses connections.

@@ -1,5 +1,5 @@
-//! A worker: one thread of the data plane, with a single-threaded runtime. A connection lives and dies on the
-//! worker that accepted it.
+//! A worker: one thread of the data plane, with a single-threaded runtime. A connection stays on the worker that
+//! accepted it until it ends.
 
 use std::io;
 use std::rc::Rc;
@@ -20,10 +20,10 @@ use super::progress::CloseRequest;
 use crate::domain::ConnectionRecord;
 use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 
-/// A worker as the supervisor holds it.
+/// The supervisor's handle of a worker.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    /// What other threads read of it.
+    /// The state that other threads read.
     pub shared: Arc<Shared>,
     handle: WorkerHandle,
     thread: Option<JoinHandle<()>>,
@@ -34,9 +34,9 @@ pub(crate) struct Worker {
 pub(crate) struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
 impl WorkerHandle {
-    /// How many connections it has.
+    /// The number and the age of its connections.
     pub(crate) async fn report(&self) -> Report {
-        self.ask(WorkerCommand::Report).await.unwrap_or_default()
+        self.call(WorkerCommand::Report).await.unwrap_or_default()
     }
 
     /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
@@ -45,17 +45,17 @@ impl WorkerHandle {
         filter: ConnectionFilter,
         limit: usize,
     ) -> (Vec<ConnectionRecord>, usize) {
-        self.ask(|answer| WorkerCommand::List(filter, limit, answer)).await.unwrap_or_default()
+        self.call(|reply| WorkerCommand::List(filter, limit, reply)).await.unwrap_or_default()
     }
 
     /// The open connections of `subject`, at most `limit`.
     pub(crate) async fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
-        self.ask(|answer| WorkerCommand::Find(subject, limit, answer)).await.unwrap_or_default()
+        self.call(|reply| WorkerCommand::Find(subject, limit, reply)).await.unwrap_or_default()
     }
 
     /// Closes the connection `conn`; returns its record, if this worker has it.
     pub(crate) async fn close(&self, conn: u64, request: CloseRequest) -> Option<ConnectionRecord> {
-        self.ask(|answer| WorkerCommand::Close(conn, request, answer)).await.flatten()
+        self.call(|reply| WorkerCommand::Close(conn, request, reply)).await.flatten()
     }
 
     /// Closes all connections.
@@ -63,14 +63,14 @@ impl WorkerHandle {
         self.send(WorkerCommand::CloseAll(request));
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> WorkerCommand) -> Option<T> {
-        let (answer, answered) = oneshot::channel();
-        self.send(command(answer));
-        answered.await.ok()
+    async fn call<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> WorkerCommand) -> Option<T> {
+        let (reply, replied) = oneshot::channel();
+        self.send(command(reply));
+        replied.await.ok()
     }
 
     fn send(&self, command: WorkerCommand) {
-        // It fails only after the worker's end.
+        // It fails only after the worker has stopped.
         let _ = self.0.send(command);
     }
 }
@@ -145,7 +145,7 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// Stops the thread, which cuts its open connections off.
+    /// Stops the thread, which cuts off its open connections.
     fn drop(&mut self) {
         self.handle.send(WorkerCommand::Stop);
         if let Some(thread) = self.thread.take() {
@@ -181,17 +181,17 @@ async fn run(
                     let _ = closed.send(());
                 });
             }
-            WorkerCommand::Report(answer) => {
-                let _ = answer.send(Report { open: table.open(), oldest: table.oldest(Moment::now()) });
+            WorkerCommand::Report(reply) => {
+                let _ = reply.send(Report { open: table.open(), oldest: table.oldest(Moment::now()) });
             }
-            WorkerCommand::List(filter, limit, answer) => {
-                let _ = answer.send(table.list(&filter, limit));
+            WorkerCommand::List(filter, limit, reply) => {
+                let _ = reply.send(table.list(&filter, limit));
             }
-            WorkerCommand::Find(subject, limit, answer) => {
-                let _ = answer.send(table.find(subject, limit));
+            WorkerCommand::Find(subject, limit, reply) => {
+                let _ = reply.send(table.find(subject, limit));
             }
-            WorkerCommand::Close(conn, request, answer) => {
-                let _ = answer.send(table.close(conn, request));
+            WorkerCommand::Close(conn, request, reply) => {
+                let _ = reply.send(table.close(conn, request));
             }
             WorkerCommand::CloseAll(request) => table.close_all(request),
             WorkerCommand::Stop => break,

@@ -1,4 +1,4 @@
-//! Where an admin server is.
+//! The address of an admin server.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,28 +7,28 @@ use std::str::FromStr;
 
 use crate::config::{self, BindAddress};
 
-/// The address in the examples.
-const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
+/// The default address, as in the examples.
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
 
-/// Where an admin server is.
+/// The address of an admin server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
-    /// At an address.
+    /// An IP address and a port.
     Tcp(SocketAddr),
-    /// At a name and port, as the system resolves it.
+    /// A name and a port, as the system resolves it.
     Name(String),
-    /// At a Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Address {
-    /// Where it usually is.
-    pub(crate) fn usual() -> Self {
-        Self::Tcp(USUAL)
+    /// The default address.
+    pub(crate) fn default_admin() -> Self {
+        Self::Tcp(DEFAULT)
     }
 
     /// Whether the kernel chooses its port.
-    pub(crate) fn is_open(&self) -> bool {
+    pub(crate) fn has_port_zero(&self) -> bool {
         matches!(self, Self::Tcp(address) if address.port() == 0)
     }
 }

@@ -1,54 +1,54 @@
-//! Why an instance did not do what was asked of it.
+//! Why a request to an instance failed.
 
 use hyper::StatusCode;
 
 use super::Address;
 use crate::api::ErrorReply;
 
-/// Why an instance did not do what was asked.
+/// Why a request to an instance failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// No server can be reached there.
+    /// No server can be reached at the address.
     #[error(
         "cannot reach the admin server at {address}: {error}; is Pointsman running there? name another one with --admin"
     )]
     Unreachable {
-        /// Where.
+        /// The server's address.
         address: Address,
-        /// What the system says.
+        /// The system's error.
         error: String,
     },
-    /// It could be reached, and what came is no answer, or none came.
+    /// The server can be reached, but sent no valid response.
     #[error("the admin server at {address} did not answer: {error}")]
     NoAnswer {
-        /// Where.
+        /// The server's address.
         address: Address,
-        /// What came instead.
+        /// What is wrong with the response.
         error: String,
     },
-    /// The server says no.
+    /// The server refused the request.
     #[error("{}", [message.as_str(), hint].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join("\n  "))]
     Refused {
-        /// The status of its answer.
+        /// The status of its response.
         status: StatusCode,
-        /// What it says.
+        /// Its message.
         message: String,
-        /// What it advises; may be empty.
+        /// Its hint; may be empty.
         hint: String,
     },
 }
 
 impl Error {
-    /// No server can be reached there; `text` is the system's error.
+    /// No server can be reached at `address`; `text` is the system's error.
     pub(super) fn unreachable(address: Address, text: &str) -> Self {
-        // The system's number does not help an operator.
-        let words = text.rsplit_once(" (os error ").map_or(text, |(words, _)| words);
-        let mut letters = words.chars();
+        // The number of the error does not help an operator.
+        let message = text.rsplit_once(" (os error ").map_or(text, |(message, _)| message);
+        let mut letters = message.chars();
         let first = letters.next().map(|letter| letter.to_lowercase().to_string()).unwrap_or_default();
         Self::Unreachable { address, error: first + letters.as_str() }
     }
 
-    /// What the server said in refusing; another server's words, if it is one, as they came.
+    /// A refusal by the server. A body that is not Pointsman's becomes the message as it is.
     pub(super) fn refused(status: StatusCode, text: &str) -> Self {
         let ErrorReply { error } = serde_json::from_str(text).unwrap_or_default();
         let message = match (error.message, status) {
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_passes_on_what_the_server_says() {
+    fn a_refusal_contains_the_servers_message() {
         let body = r#"{"error": {"code": "x", "message": "no backend \"c\"", "hint": "see /api/v1/status"}}"#;
         let error = Error::refused(StatusCode::NOT_FOUND, body);
         assert_eq!(error.to_string(), "no backend \"c\"\n  see /api/v1/status");

@@ -1,4 +1,4 @@
-//! Server-Sent Events, read as they come (HTML Living Standard, 9.2.6).
+//! A client of Server-Sent Events (HTML Living Standard, 9.2.6).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use super::{Error, LONGEST, Remote};
 pub(crate) struct Event {
     /// Its kind.
     pub kind: String,
-    /// What it says.
+    /// Its data.
     pub data: String,
     /// Its number, if it has one.
     pub id: Option<String>,
 }
 
-/// The events that a server tells.
+/// A server's stream of events.
 #[derive(Debug)]
 pub(crate) struct Events {
     remote: Remote,
@@ -34,7 +34,7 @@ impl Events {
         Self { remote, body, silence, parser: Parser::default() }
     }
 
-    /// The next one; `None`: the server has ended it. May be dropped while it waits.
+    /// The next event; `None`: the server has ended the stream. Cancel safe.
     pub(crate) async fn next(&mut self) -> Result<Option<Event>, Error> {
         loop {
             if let Some(event) = self.parser.ready.pop_front() {
@@ -46,7 +46,7 @@ impl Events {
                 Ok(Some(frame)) => frame.map_err(|error| lost(error.to_string()))?,
                 Err(_) => {
                     let silence = humantime::format_duration(self.silence);
-                    return Err(lost(format!("it has said nothing for {silence}")));
+                    return Err(lost(format!("no data for {silence}")));
                 }
             };
             let Some(bytes) = frame.data_ref() else { continue };
@@ -58,10 +58,10 @@ impl Events {
     }
 }
 
-/// Puts events together from bytes, however they are cut up.
+/// Parses events from bytes, wherever those are split.
 #[derive(Debug, Default)]
 struct Parser {
-    /// A line that has begun.
+    /// The incomplete line.
     line: Vec<u8>,
     /// Whether the byte before was a carriage return, which a line feed may follow.
     returned: bool,
@@ -126,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn events_are_read_however_the_bytes_are_cut(cuts in prop::collection::vec(1..20_usize, 1..60)) {
+        fn events_are_parsed_wherever_the_bytes_are_split(cuts in prop::collection::vec(1..20_usize, 1..60)) {
             let mut parser = Parser::default();
             let mut rest = STREAM.as_bytes();
             for cut in cuts.iter().cycle() {
@@ -146,7 +146,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_are_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_parsed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut parser = Parser::default();
             parser.take(&bytes);
         }

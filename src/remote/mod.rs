@@ -21,11 +21,11 @@ pub(crate) use address::Address;
 pub(crate) use error::Error;
 pub(crate) use events::{Event, Events};
 
-/// Time to reach the server, which is near.
+/// The time limit for connecting to the server.
 const CONNECT: Duration = Duration::from_secs(3);
-/// Time for an answer; the server itself gives up on a request a little before.
+/// The time limit for a response; the server's own limit is a little shorter.
 const ANSWER: Duration = Duration::from_secs(15);
-/// A longer answer is not one of a Pointsman.
+/// The longest response, in bytes; Pointsman sends no longer ones.
 const LONGEST: usize = 64 * 1024 * 1024;
 
 /// A running instance.
@@ -38,7 +38,7 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// The one that has its admin server there.
+    /// The instance whose admin server has that address.
     pub(crate) fn new(address: Address) -> Self {
         Self { address, token: None, connect: CONNECT, answer: ANSWER }
     }
@@ -53,27 +53,27 @@ impl Remote {
         Self { token, ..self }
     }
 
-    /// Where its admin server is.
+    /// The address of its admin server.
     pub(crate) fn address(&self) -> &Address {
         &self.address
     }
 
-    /// What is at that path, as it came.
+    /// Gets that path and returns the response as text.
     pub(crate) async fn text(&self, path: &str) -> Result<String, Error> {
         self.send(Method::GET, path).await
     }
 
-    /// What is at that path.
+    /// Gets that path and deserializes the response.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         self.read(&self.text(path).await?)
     }
 
-    /// Makes a request without a body; the answer as it came.
+    /// Makes a request without a body and returns the response as text.
     pub(crate) async fn send(&self, method: Method, path: &str) -> Result<String, Error> {
         self.request(method, path, None).await
     }
 
-    /// Makes a request with a body; the answer as it came.
+    /// Makes a request with a body and returns the response as text.
     pub(crate) async fn submit(
         &self,
         method: Method,
@@ -86,7 +86,7 @@ impl Remote {
 
     async fn request(&self, method: Method, path: &str, body: Option<String>) -> Result<String, Error> {
         let work = async {
-            let response = self.ask(method, path, body, None).await?;
+            let response = self.start(method, path, body, None).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), LONGEST).collect().await;
             let body = body.map_err(|error| self.no_answer(&error))?.to_bytes();
@@ -102,17 +102,17 @@ impl Remote {
         }
     }
 
-    /// Reads an answer.
+    /// Deserializes a response.
     pub(crate) fn read<T: DeserializeOwned>(&self, text: &str) -> Result<T, Error> {
         serde_json::from_str(text).map_err(|error| {
             self.no_answer(&format!(
-                "what it says is not understood ({error}); is it a Pointsman of another version?"
+                "its response is invalid ({error}); is it a Pointsman of another version?"
             ))
         })
     }
 
-    /// Follows the events at that path, from the one after `seen` on if it has a number. One that says nothing for the
-    /// time `silence` is lost.
+    /// Follows the stream of events at that path, after the event `seen` if one is given. It is an error if the stream
+    /// sends nothing for the time `silence`.
     pub(crate) async fn follow(
         &self,
         path: &str,
@@ -120,7 +120,7 @@ impl Remote {
         silence: Duration,
     ) -> Result<Events, Error> {
         let work = async {
-            let response = self.ask(Method::GET, path, None, seen).await?;
+            let response = self.start(Method::GET, path, None, seen).await?;
             let status = response.status();
             if status.is_success() {
                 return Ok(Events::new(self.clone(), response.into_body(), silence));
@@ -135,7 +135,8 @@ impl Remote {
         }
     }
 
-    async fn ask(
+    /// Sends a request and returns the head of its response.
+    async fn start(
         &self,
         method: Method,
         path: &str,
@@ -148,9 +149,9 @@ impl Remote {
         };
         let connected = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connected.map_err(|error| self.no_answer(&error))?;
-        // It ends when the answer has been read, or is dropped.
+        // The task ends when the response has been read or dropped.
         tokio::spawn(connection);
-        // It crosses the network in clear text: only requests that need it carry it.
+        // The token crosses the network in clear text: only requests that need it carry it.
         let token = self.token.as_ref().filter(|_| !method.is_safe());
         let mut request = Request::builder()
             .method(method)
@@ -172,7 +173,7 @@ impl Remote {
         sender.send_request(request).await.map_err(|error| self.no_answer(&error))
     }
 
-    /// A connection, and the Host header: the server's address, as it refuses changes under a name.
+    /// A connection, and the Host header: an address, as the server refuses changes under a name.
     async fn open(&self) -> std::io::Result<(Either<TcpStream, UnixStream>, String)> {
         match &self.address {
             Address::Tcp(address) => {
@@ -199,7 +200,7 @@ impl Remote {
     }
 }
 
-/// A part of a path, with all encoded that would be read as something else (RFC 3986, 2.3).
+/// Percent-encodes a part of a path, except its unreserved characters (RFC 3986, 2.3).
 pub(crate) fn encode(part: &str) -> String {
     let mut encoded = String::with_capacity(part.len());
     for byte in part.bytes() {
@@ -219,7 +220,7 @@ mod tests {
     use crate::testing::in_time;
 
     #[tokio::test]
-    async fn a_refusal_that_never_ends_is_not_waited_for_when_events_are_followed() {
+    async fn following_events_times_out_if_a_refusal_never_ends() {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let remote =
             Remote::new(Address::Tcp(server.local_addr().unwrap())).within(Duration::from_millis(100));

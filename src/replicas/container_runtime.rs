@@ -218,7 +218,7 @@ impl ContainerRuntime {
         Ok(addresses(networks.values()))
     }
 
-    /// Why a container ended, in words.
+    /// The text of why a container ended.
     pub(super) async fn exit_cause(&self, id: &str) -> String {
         // A container that runs again has no exit code.
         let runs_again =
@@ -239,8 +239,8 @@ impl ContainerRuntime {
         let grace = self.config.stop_timeout;
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::default().t(seconds).build();
-        let patient = self.engine.clone().with_timeout(grace + STOP_OVERHEAD);
-        match patient.stop_container(id, Some(options)).await {
+        let engine = self.engine.clone().with_timeout(grace + STOP_OVERHEAD);
+        match engine.stop_container(id, Some(options)).await {
             // 304: it has stopped already; 404: it is gone.
             Ok(()) | Err(Error::DockerResponseServerError { status_code: 304 | 404, .. }) => {}
             Err(error) => return Err(self.explain(&error)),

@@ -30,7 +30,7 @@ impl EngineHealth {
     pub(super) fn on_success(&mut self) {
         match self.failure.take() {
             Some(_) => info!(pool = %self.pool, "replicas: engine available again"),
-            // A second success in a row: it has recovered, and the next failure is news.
+            // A second success in a row: it has recovered, and the next failure is logged again.
             None => self.warned = None,
         }
     }

@@ -18,7 +18,7 @@ const ADOPTED_RESTART: Duration = Duration::from_secs(3);
 /// A container that has just started may be missing from a list that was made before.
 const UNLISTED: Duration = Duration::from_secs(5);
 /// A container that was created but not started is removed after this time: another Pointsman of the group may be about
-/// to start it, and gives the engine a minute for that.
+/// to start it, with a time limit of a minute.
 const UNSTARTED: Duration = Duration::from_secs(120);
 
 /// A replica's container in the engine's list.
@@ -306,7 +306,7 @@ impl Fleet {
         self.slots.iter().filter_map(until).min()
     }
 
-    /// A replica was started. Its removal, if it is no longer wanted.
+    /// A replica was started. Returns its removal, if it is no longer wanted.
     pub(super) fn started(&mut self, name: &str, id: Arc<str>, now: Instant) -> Option<FleetAction> {
         self.cancelled_starts.remove(name);
         let Some(slot) = self.starting(name) else {
@@ -321,7 +321,7 @@ impl Fleet {
         None
     }
 
-    /// A replica could not be started. The delay before the next attempt, if it is still wanted.
+    /// A replica could not be started. Returns the delay before the next attempt, if it is still wanted.
     pub(super) fn start_failed(&mut self, name: &str, now: Instant) -> Option<Duration> {
         self.cancelled_starts.remove(name);
         let slot = self.starting(name)?;
@@ -333,7 +333,7 @@ impl Fleet {
         self.slots.iter_mut().find(|slot| *slot.name == *name && slot.stage == Stage::Starting)
     }
 
-    /// Reserves slots for `n` more replicas, which are starting from now on, and gives their names.
+    /// Reserves slots for `n` more replicas, which are starting from now on, and returns their names.
     pub(super) fn add(&mut self, n: usize, given: &[String]) -> Result<Vec<Arc<str>>, Refusal> {
         if given.len() > n {
             return Err(Refusal::MoreNamesThanAdded);
@@ -360,7 +360,7 @@ impl Fleet {
         Ok(names)
     }
 
-    /// Gives up slots whose replicas could not all be started.
+    /// Releases slots whose replicas could not all be started.
     pub(super) fn cancel_addition(&mut self, names: &[Arc<str>]) {
         self.slots.retain(|slot| !names.contains(&slot.name));
     }
@@ -370,7 +370,7 @@ impl Fleet {
         self.removals.insert(id);
     }
 
-    /// Chooses `n` replicas to remove: those given, and others by `random`, which gives a number below its argument.
+    /// Chooses `n` replicas to remove: those given, and others by `random`, which returns a number below its argument.
     pub(super) fn choose(
         &self,
         n: usize,
@@ -457,7 +457,7 @@ impl Slot {
         }
     }
 
-    /// Waits for the next start, for `least` or longer; the delay.
+    /// Waits for the next start, for `least` or longer; returns the delay.
     fn wait(&mut self, now: Instant, least: Duration) -> Duration {
         let delay = self.backoff.next_delay().max(least);
         self.stage = Stage::Waiting { until: now + delay };

@@ -181,9 +181,9 @@ fn a_removal_that_was_in_progress_continues_after_a_restart() {
     assert!(names(&fleet).is_empty());
     assert_eq!(fleet.add(1, &["A".to_owned()]), Err(Refusal::StillLeaving("A".to_owned())));
     // A container that ended before its removal is not replaced.
-    let mut anew = Fleet::new(limits(0, 5));
+    let mut restarted = Fleet::new(limits(0, 5));
     let ended = ReplicaContainer { state: RunState::Ended, ..marked };
-    assert_eq!(anew.on_list(&[ended], now), [FleetAction::RemoveContainer("a".into())]);
+    assert_eq!(restarted.on_list(&[ended], now), [FleetAction::RemoveContainer("a".into())]);
 }
 
 #[test]

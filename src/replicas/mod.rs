@@ -1,9 +1,9 @@
 //! Replicas: backends that Pointsman starts and stops as containers of a Docker engine.
 //!
 //! Each pool with replicas has one task (`manager/`). Two pure state machines decide for it: `fleet.rs` compares the
-//! containers with the wanted replicas, `scale.rs` chooses their number by the load. The pool finds replicas like any other
-//! container, by a label that one of its sources ([`crate::discovery`]) follows. By that label Pointsman also finds them
-//! again after a restart.
+//! containers with the wanted replicas, `scale.rs` chooses their number by the load. The pool finds replicas like any
+//! other container, by a label that one of its sources ([`crate::discovery`]) follows. By that label Pointsman also
+//! finds them again after a restart.
 
 mod container_runtime;
 mod engine_health;
@@ -56,7 +56,7 @@ pub(crate) struct Replicas {
 
 impl Replicas {
     /// Begins to manage the replicas of `pool`. A replica that is removed has `drain` to finish its connections, unless
-    /// the configuration says otherwise. Needs a tokio runtime.
+    /// the configuration sets another time. Needs a tokio runtime.
     pub(crate) fn start(pool: &Arc<Pool>, config: &config::Replicas, drain: Duration) -> Self {
         let (commands, received) = mpsc::unbounded_channel();
         let (sender, status) = watch::channel(Arc::new(FleetStatus::new(config)));

@@ -43,7 +43,7 @@ pub(crate) enum Refusal {
     },
     /// The engine does not have the image.
     NoImage(String),
-    /// The engine is out of reach, and what to do.
+    /// The engine is unreachable, and what to do.
     Engine(String),
     /// The engine failed; the partial addition was undone.
     Failed(String),

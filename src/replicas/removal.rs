@@ -61,7 +61,7 @@ impl Removal {
         for entry in self.entries() {
             if self.draining.insert(entry.backend.key) {
                 let command = Command::SetAdminState(AdminState::Draining);
-                self.pool.tell(&entry.backend, command, "the removal of its replica".into()).await;
+                self.pool.send_command(&entry.backend, command, "the removal of its replica".into()).await;
             }
         }
     }

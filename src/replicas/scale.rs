@@ -2,9 +2,9 @@
 //! virtual time.
 //!
 //! The load is the number of open connections, including those that wait for a place; the target is the number per
-//! backend. Replicas are added when the load exceeds the target of all backends that are up, for all of `up_after`. They
-//! are removed when fewer backends would *still* be below the target, for all of `down_after`, and by the peak of that
-//! time. The two thresholds are a whole backend apart, so a constant load never alternates between them.
+//! backend. Replicas are added when the load exceeds the target of all backends that are up, for all of `up_after`.
+//! They are removed when fewer backends would *still* be below the target, for all of `down_after`, and by the peak of
+//! that time. The two thresholds are a whole backend apart, so a constant load never alternates between them.
 
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ pub(super) struct ScaleAdvice {
     pub(super) to: u32,
     pub(super) cause: String,
     /// Report it only.
-    pub(super) only_told: bool,
+    pub(super) report_only: bool,
 }
 
 /// Chooses the number of replicas.
@@ -106,7 +106,7 @@ impl Scaler {
         };
         if to <= replicas {
             let cause = why(format!(", but {} is the max", self.max));
-            return self.report(replicas, ScaleAdvice { to: replicas, cause, only_told: true });
+            return self.report(replicas, ScaleAdvice { to: replicas, cause, report_only: true });
         }
         if starting || self.cooldown_until.is_some_and(|until| now < until) {
             return None;
@@ -143,16 +143,16 @@ impl Scaler {
 
     fn decide(&mut self, from: u32, to: u32, cause: String, now: Instant) -> Option<ScaleAdvice> {
         if self.settings.dry_run {
-            return self.report(from, ScaleAdvice { to, cause, only_told: true });
+            return self.report(from, ScaleAdvice { to, cause, report_only: true });
         }
         self.on_change(now);
-        Some(ScaleAdvice { to, cause, only_told: false })
+        Some(ScaleAdvice { to, cause, report_only: false })
     }
 
     /// Reports once what would be done.
     fn report(&mut self, from: u32, advice: ScaleAdvice) -> Option<ScaleAdvice> {
-        let news = self.reported.replace((from, advice.to)) != Some((from, advice.to));
-        news.then_some(advice)
+        let is_new = self.reported.replace((from, advice.to)) != Some((from, advice.to));
+        is_new.then_some(advice)
     }
 }
 

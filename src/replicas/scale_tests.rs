@@ -54,7 +54,7 @@ fn the_step_the_maximum_and_the_minimum_limit_the_change_and_are_named() {
     // At the maximum this is reported once.
     let later = later + Duration::from_secs(100);
     let (_, advice) = first_advice(&mut scaler, load(100, 5), later, 5).unwrap();
-    assert!(advice.only_told && advice.cause.ends_with("10 needed, but 5 is the max"), "{}", advice.cause);
+    assert!(advice.report_only && advice.cause.ends_with("10 needed, but 5 is the max"), "{}", advice.cause);
     assert_eq!(first_advice(&mut scaler, load(100, 5), later + Duration::from_secs(6), 1000), None);
     let later = later + Duration::from_secs(2000);
     let (after, advice) = first_advice(&mut scaler, load(0, 3), later, 100).unwrap();
@@ -126,7 +126,7 @@ fn a_dry_run_reports_each_advice_once() {
     let now = Instant::now();
     let mut scaler = Scaler::new(Autoscale { dry_run: true, ..settings(50, 10) }, 1, 10);
     let (after, advice) = first_advice(&mut scaler, load(230, 2), now, 100).unwrap();
-    assert!(after == 5 && advice.only_told && advice.to == 5, "{advice:?}");
+    assert!(after == 5 && advice.report_only && advice.to == 5, "{advice:?}");
     assert_eq!(first_advice(&mut scaler, load(230, 2), now + Duration::from_secs(6), 1000), None);
     assert_eq!(
         first_advice(&mut scaler, load(300, 2), now + Duration::from_secs(2000), 1000).unwrap().1.to,
@@ -155,7 +155,7 @@ impl ScaledPool {
             leaving: false,
         };
         let advice = self.scaler.on_load(load, now)?;
-        if advice.only_told {
+        if advice.report_only {
             return None;
         }
         let from = std::mem::replace(&mut self.replicas, advice.to);

@@ -1,5 +1,5 @@
-//! Containers at the engine that this pool does not manage alone: those of its former groups, and those of its group that
-//! another Pointsman has started. They are reported and left alone. Pure.
+//! Containers at the engine that this pool does not manage alone: those of its former groups, and those of its group
+//! that another Pointsman has started. They are reported and left alone. Pure.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;

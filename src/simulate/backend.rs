@@ -10,7 +10,7 @@ use crate::balance::{Lease, Load};
 /// A backend during a run.
 #[derive(Debug)]
 pub(super) struct SimulatedBackend {
-    /// What the algorithms see.
+    /// The load that the algorithms use.
     pub(super) load: Arc<Load>,
     /// Whether it is up.
     pub(super) running: bool,
@@ -90,7 +90,7 @@ impl SimulatedBackend {
         self.serve(now)
     }
 
-    /// It fails; returns the number of connections that it closes.
+    /// Fails; returns the number of closed connections.
     pub(super) fn fail(&mut self, now: Duration) -> u64 {
         self.add_busy_time(now);
         let cut = self.queue.len() + self.in_service.len();

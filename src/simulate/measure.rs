@@ -1,4 +1,4 @@
-//! What a run measures: durations, and how even the load is.
+//! The measurements of a run: durations, and the imbalance of the load.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ impl LoadSampler {
         self.peak = self.peak.max(load);
     }
 
-    /// `shares` are the connections of each backend, and those that its weight promised.
+    /// `shares` are the connections of each backend, and the number expected from its weight.
     pub(super) fn figures(&self, shares: impl Iterator<Item = (f64, f64)>) -> Imbalance {
         let ratios: Vec<f64> =
             shares.filter(|&(_, promised)| promised > 0.0).map(|(got, promised)| got / promised).collect();

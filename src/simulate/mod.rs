@@ -8,7 +8,7 @@
 //!
 //! A backend has servers and one first-come, first-served queue before them. A connection occupies a server for its
 //! service time and waits while none is free. To the balancer it is open from its arrival until it is served. A backend
-//! has four servers per unit of weight unless `--servers` says otherwise. A backend that goes down closes its
+//! has four servers per unit of weight unless `--servers` sets another number. A backend that goes down closes its
 //! connections; one that leaves lets them finish.
 //!
 //! Not modeled: the network, connect times, retries (a closed connection does not return), `limits`, `slow_start`,

@@ -6,7 +6,7 @@ use super::traffic::client_hash;
 use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{Algorithm, Hash};
 
-/// The effect of a change on the clients that came before it.
+/// The effect of a change on the clients with earlier connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MovedClients {
     /// Clients seen before.

@@ -1,6 +1,6 @@
 //! How a plan is written on the command line: `a*3`, `b=exp:30ms`, `1000/s`, `bursts:50`, `down=b,join=d*2`.
 //!
-//! Each type parses what it prints. An error says what is expected, with an example.
+//! Each type parses what it prints. An error names the expected form, with an example.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;

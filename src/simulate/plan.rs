@@ -1,11 +1,11 @@
-//! What to simulate: the types that [`notation`](super::notation) reads from the command line.
+//! The plan of a simulation: the types that [`notation`](super::notation) reads from the command line.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Hash;
 
-/// What to simulate.
+/// The plan of a simulation.
 #[derive(Clone, Debug)]
 pub(crate) struct SimulationPlan {
     /// The initial backends.
@@ -42,7 +42,7 @@ pub(crate) struct BackendSpec {
 /// A value for all backends, or for one, written `name=value`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Setting<T> {
-    /// The backend; `None`: all without a value of their own.
+    /// The backend; `None`: all backends without a setting.
     pub backend: Option<Arc<str>>,
     /// The value.
     pub value: T,

@@ -1,4 +1,4 @@
-//! The figures, as they stand in the JSON that `simulate --json` prints.
+//! The figures, as `simulate --json` prints them.
 //!
 //! Field names are a stable interface: fields may be added, but none is removed or changes its meaning. Times have the
 //! unit of their name's suffix, shares are parts of 1, and numbers are rounded to six decimals. Equal plans give equal
@@ -66,7 +66,7 @@ pub(crate) struct Figures {
     pub served: u64,
     /// Connections that were closed, in the queue or in service, because their backend went down.
     pub cut: u64,
-    /// Connections that came while no backend was eligible.
+    /// Connections that arrived while no backend was eligible.
     pub refused: u64,
     /// How uneven it was.
     pub imbalance: Imbalance,
@@ -99,9 +99,9 @@ pub(crate) struct BackendFigures {
     pub name: Arc<str>,
     /// Connections that were sent to it.
     pub connections: u64,
-    /// Their part of all that came.
+    /// Its part of all connections that arrived.
     pub share: f64,
-    /// The part that its weight promised, of the connections that came while it was eligible.
+    /// The part expected from its weight, of the connections that arrived while it was eligible.
     pub promised: f64,
     /// The most connections open at once, queued and in service.
     pub most: u32,
@@ -143,7 +143,7 @@ pub(crate) struct EventFigures {
 /// Clients that an event moved.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct KeyFigures {
-    /// Clients that had come before it.
+    /// Clients with connections before it.
     pub seen: u64,
     /// Those that have another backend after it than before.
     pub moved: u64,

@@ -116,7 +116,7 @@ impl SimulationPlan {
         Ok(all)
     }
 
-    /// Without a number of its own, a backend has servers in proportion to its weight.
+    /// Without a setting, a backend has servers in proportion to its weight.
     fn servers_of(&self, spec: &BackendSpec) -> Servers {
         if let Some(own) = own(&self.servers, &spec.name) {
             return own;
@@ -205,7 +205,7 @@ impl SimulationPlan {
     }
 }
 
-/// A backend without settings of its own.
+/// The service time of a backend without a setting.
 const DEFAULT_SERVICE: ServiceTime = ServiceTime::Exponential(Duration::from_millis(10));
 const DEFAULT_SERVERS: Servers = Servers::Number(4);
 

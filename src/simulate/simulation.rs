@@ -31,7 +31,7 @@ pub(super) struct Simulation<'s> {
     departures: BinaryHeap<Reverse<Departure>>,
     /// Departures scheduled so far.
     scheduled: u64,
-    /// The clients that have come.
+    /// The clients with connections so far.
     seen: Vec<bool>,
     counts: Vec<BackendCounts>,
     /// Connections since the last change of the backends, which `promised` does not contain yet.
@@ -273,6 +273,6 @@ fn candidates(scenario: &Scenario, backends: &[SimulatedBackend]) -> Vec<Candida
 
 /// With the weights that the algorithm uses, as in a pool.
 fn weighted_for(algorithm: Algorithm, candidates: &[Candidate]) -> Vec<Candidate> {
-    let weight = |candidate: &Candidate| if algorithm.heeds_weights() { candidate.weight } else { 1 };
+    let weight = |candidate: &Candidate| if algorithm.uses_weights() { candidate.weight } else { 1 };
     candidates.iter().map(|candidate| Candidate { weight: weight(candidate), ..candidate.clone() }).collect()
 }

@@ -1,5 +1,5 @@
-//! Why a backend is in its state: the chain from a source's answer over checks and operators to what it is now, and what
-//! would change that.
+//! Why a backend is in its state: what its sources reported, the results of its checks, the changes by operators, its
+//! present state, and what would change it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -10,33 +10,33 @@ use crate::humanize::{count, duration, list, millis};
 use crate::pool::{Entry, PoolSnapshot};
 use crate::telemetry::journal;
 
-/// So many of the last events are told.
-const TOLD: usize = 40;
+/// The most events in a history; older ones are counted.
+const SHOWN: usize = 40;
 
-/// What has happened to the backend of that name or address, as far as it is kept.
+/// What happened to the backend of that name or address, from the events that are kept.
 pub(crate) fn history(events: &[journal::Entry], pool: &str, backend: &str) -> Vec<Sentence> {
-    let mut told: Vec<_> = events
+    let mut sentences: Vec<_> = events
         .iter()
         .filter(|entry| entry.event.pool().is_some_and(|of| **of == *pool))
         .filter_map(|entry| Some(Sentence::then(entry.at, happened(&entry.event, backend)?)))
         .collect();
-    let left_out = told.len().saturating_sub(TOLD);
+    let left_out = sentences.len().saturating_sub(SHOWN);
     if left_out > 0 {
-        let first = told[left_out].at;
-        told.drain(..left_out);
-        let text = format!("before this, {} happened to it", count(left_out as u64, "more thing"));
-        told.insert(0, Sentence { at: first, text });
+        let first = sentences[left_out].at;
+        sentences.drain(..left_out);
+        let text = format!("not shown: {}", count(left_out as u64, "earlier event"));
+        sentences.insert(0, Sentence { at: first, text });
     }
-    told
+    sentences
 }
 
-/// Whether a event is about the backend of that name or address.
+/// Whether an event is about the backend of that name or address.
 pub(crate) fn concerns(event: &Event, backend: &str) -> bool {
     event.backend().is_some_and(|name| **name == *backend)
         || event.address().is_some_and(|address| address.to_string() == backend)
 }
 
-/// What a event says of the backend of that name or address; `None`: nothing.
+/// What an event means for the backend of that name or address; `None`: nothing.
 fn happened(event: &Event, backend: &str) -> Option<String> {
     if let Event::EndpointsChanged { source, backends, new, missing, .. } = event {
         let is = |one: &Endpoint| *one.name == *backend || one.address.to_string() == backend;
@@ -92,12 +92,12 @@ fn happened(event: &Event, backend: &str) -> Option<String> {
         Event::ConnectionClosed { by, conn, client, how, .. } => {
             format!("{by} closed its connection {conn}, of {client} ({})", how.name())
         }
-        Event::CheckRequested { by, .. } => format!("{by} had it checked"),
-        _ => return None, // of other backends
+        Event::CheckRequested { by, .. } => format!("{by} requested a check"),
+        _ => return None, // about other backends
     })
 }
 
-/// What it is now, whether it is chosen, what its checks and connections do, and what would bring it back.
+/// The backend's state, whether it is eligible, its checks and connections, and what would make it eligible again.
 pub(crate) fn standing(
     entry: &Entry,
     snapshot: &PoolSnapshot,
@@ -107,15 +107,15 @@ pub(crate) fn standing(
     let state = entry.state.name();
     let since = duration(now.saturating_duration_since(entry.since));
     let mut story = vec![Sentence::now(format!("it has been {state} for {since}: {}", entry.reason))];
-    story.push(Sentence::now(chosen(entry, snapshot)));
+    story.push(Sentence::now(eligibility(entry, snapshot)));
     story.extend(checks(entry, settings).into_iter().map(Sentence::now));
     story.push(Sentence::now(traffic(entry)));
-    story.extend(orders(entry, now).map(Sentence::now));
-    story.extend(way_back(entry, settings, now).map(Sentence::now));
+    story.extend(close_directive(entry, now).map(Sentence::now));
+    story.extend(recovery(entry, settings, now).map(Sentence::now));
     story
 }
 
-fn chosen(entry: &Entry, snapshot: &PoolSnapshot) -> String {
+fn eligibility(entry: &Entry, snapshot: &PoolSnapshot) -> String {
     let backend = &entry.backend;
     if snapshot.backends().any(|one| one.key == backend.key) {
         let among = match snapshot.len() {
@@ -124,7 +124,7 @@ fn chosen(entry: &Entry, snapshot: &PoolSnapshot) -> String {
         };
         let panic = if snapshot.panic { ", as too few are up and all are used (panic)" } else { "" };
         let full = match entry.connections.filter(|_| backend.is_full()) {
-            Some(limit) => format!("; it is full now: it has the {limit} connections that it may carry"),
+            Some(limit) => format!("; it is full now, at its limit of {limit} connections"),
             None => String::new(),
         };
         let ramp = match entry.ramp {
@@ -198,34 +198,34 @@ fn traffic(entry: &Entry) -> String {
     format!("it has {open} open and was sent {total} so far; {failed}")
 }
 
-/// What its connections were told.
-fn orders(entry: &Entry, now: Instant) -> Option<String> {
-    let Some(order) = entry.backend.directive() else {
+/// What happens to its open connections.
+fn close_directive(entry: &Entry, now: Instant) -> Option<String> {
+    let Some(directive) = entry.backend.directive() else {
         let out =
             matches!(entry.state, BackendState::Down | BackendState::Draining | BackendState::Maintenance);
         let kept = out && entry.backend.load.open() > 0;
         return kept.then(|| "its open connections are kept".to_owned());
     };
-    let key = match order.reason {
+    let key = match directive.reason {
         CloseReason::BackendDown => "on_down",
         CloseReason::BackendLeft => "on_leave",
         _ => "on_drain",
     };
-    let how = match order.how {
+    let how = match directive.how {
         Ending::Close => "closed",
         Ending::Reset => "reset",
     };
-    let left = (order.at + order.over).saturating_duration_since(now);
+    let left = (directive.at + directive.over).saturating_duration_since(now);
     let by = if left > Duration::ZERO {
         format!(", the last of them in {}", duration(left))
     } else {
         String::new()
     };
-    Some(format!("its open connections are {how}{by}, as {key} says"))
+    Some(format!("its open connections are {how}{by}, by {key}"))
 }
 
-/// What would have it chosen again.
-fn way_back(entry: &Entry, settings: &config::Pool, now: Instant) -> Option<String> {
+/// What would make it eligible again.
+fn recovery(entry: &Entry, settings: &config::Pool, now: Instant) -> Option<String> {
     if entry.leaving {
         return Some("it has left for good: an endpoint found there again is another backend".to_owned());
     }
@@ -254,13 +254,13 @@ fn way_back(entry: &Entry, settings: &config::Pool, now: Instant) -> Option<Stri
             })
         }
         BackendState::Up => {
-            let doubt = |(index, health): (usize, &config::Health)| {
+            let failing = |(index, health): (usize, &config::Health)| {
                 let run = entry.backend.checks().runs.get(&index).copied().filter(|run| !run.passed)?;
                 let kind = health.check.kind();
                 let (failures, fall) = (count(run.length.into(), "failure"), health.fall);
                 Some(format!("{failures} in a row, counted with its {kind} check; {fall} take it down"))
             };
-            settings.health.iter().enumerate().find_map(doubt)
+            settings.health.iter().enumerate().find_map(failing)
         }
         BackendState::Gone => None,
     }

@@ -22,14 +22,14 @@ fn failures() -> StateReason {
     StateReason::Failures { count: 3, failure: HealthFailure::Check(CheckFailure::new("status 503")) }
 }
 
-fn told(events: Vec<Event>, backend: &str) -> Vec<String> {
+fn texts(events: Vec<Event>, backend: &str) -> Vec<String> {
     let journal = Journal::default();
     events.into_iter().for_each(|event| journal.record(event));
     history(&journal.after(0).0, "web", backend).into_iter().map(|sentence| sentence.text).collect()
 }
 
 #[test]
-fn the_chain_leads_from_the_answer_over_the_check_to_the_state() {
+fn the_history_leads_from_discovery_through_checks_to_the_state() {
     let check = |passed, error: Option<&str>| Event::CheckResultChanged {
         pool: "web".into(),
         backend: "a".into(),
@@ -71,17 +71,17 @@ fn the_chain_leads_from_the_answer_over_the_check_to_the_state() {
         "it went down (it was up): 3 failures in a row: status 503",
         "dns:backend:80 reported 1 endpoint, and it was no longer among them",
     ];
-    assert_eq!(told(events(), "a"), story);
-    assert_eq!(told(events(), "10.0.0.1:80"), story);
-    assert_eq!(told(events(), "b").len(), 2);
-    assert!(told(events(), "c").is_empty());
+    assert_eq!(texts(events(), "a"), story);
+    assert_eq!(texts(events(), "10.0.0.1:80"), story);
+    assert_eq!(texts(events(), "b").len(), 2);
+    assert!(texts(events(), "c").is_empty());
 }
 
 #[test]
-fn of_a_long_history_the_last_is_told_and_the_rest_counted() {
+fn a_long_history_shows_the_last_events_and_counts_the_rest() {
     let events = (0..100).map(|_| state("a", 1, BackendState::Up, BackendState::Down, failures())).collect();
-    let told = told(events, "a");
-    assert_eq!((told.len(), &*told[0]), (TOLD + 1, "before this, 60 more things happened to it"));
+    let texts = texts(events, "a");
+    assert_eq!((texts.len(), &*texts[0]), (SHOWN + 1, "not shown: 60 earlier events"));
 }
 
 #[test]

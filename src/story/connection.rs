@@ -1,4 +1,4 @@
-//! Why a connection went where it went, and how it ended.
+//! Why a connection was routed to its backend, and how it ended.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::domain::{
 use crate::humanize::{bytes, count, list, millis};
 use crate::telemetry;
 
-/// So many candidates are named in a sentence.
+/// The most candidates that a sentence names.
 const NAMED: usize = 6;
 
 /// The story of a connection, from the accept to the end.
@@ -35,26 +35,26 @@ pub(crate) fn story(record: &ConnectionRecord) -> Vec<Sentence> {
     story
 }
 
-/// What can be said when the route is not kept.
+/// A sentence about a connection whose route is not kept.
 fn without_route(record: &ConnectionRecord) -> Option<Sentence> {
     match (&record.backend, record.end()) {
         (Some(ConnectedBackend { name, .. }), _) => {
-            Some(Sentence::now(format!("it went to {name}; why to that one is no longer kept")))
+            Some(Sentence::now(format!("it went to {name}; the reason is no longer kept")))
         }
         (None, Some(end)) if end.reason == CloseReason::Limited => Some(Sentence::now(
             "its listener had as many connections as max_connections allows: no backend was looked for",
         )),
         (None, Some(_)) => Some(Sentence::now("no backend was chosen for it before it ended")),
-        (None, None) => None, // it is open, and what it waits for is told there
+        (None, None) => None, // it is open: `doing` describes what it waits for
     }
 }
 
-/// A duration in words.
+/// A duration as text.
 fn took(time: Duration) -> String {
     millis(telemetry::millis(time))
 }
 
-/// How a backend was found, or was not.
+/// How a backend was chosen, or that none was.
 fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
     let (at, pool, candidates) = (record.accepted + route.after, &record.pool, &route.candidates);
     let mut text = match (candidates.known, candidates.total) {
@@ -70,7 +70,7 @@ fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
     let why = match route.tier {
         RouteTier::Primaries => "",
         RouteTier::Backups => "; they are backups, as no primary was up",
-        RouteTier::Standby => "; they stand in, as every attempt at the lower tiers failed",
+        RouteTier::Standby => "; they stand in, as all attempts in the lower tiers failed",
         RouteTier::All => "; too few were up, so all were used, up or not (panic)",
     };
     text.push_str(why);
@@ -91,8 +91,8 @@ fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
         story.push(Sentence::then(at, text));
     }
     if let Some(ConnectedBackend { name, connect, .. }) = &record.backend {
-        let meaning = meaning(route, name);
-        let text = format!("{}: {meaning}; connected in {}", route.algorithm.name(), took(*connect));
+        let choice = choice(route, name);
+        let text = format!("{}: {choice}; connected in {}", route.algorithm.name(), took(*connect));
         story.push(Sentence::then(at, text));
     }
     story
@@ -112,8 +112,8 @@ fn loads(candidates: &CandidateSet) -> String {
     list(&words, usize::MAX)
 }
 
-/// What the algorithm means for this choice.
-fn meaning(route: &Route, backend: &str) -> String {
+/// Why the algorithm chose this backend.
+fn choice(route: &Route, backend: &str) -> String {
     let candidates = &route.candidates;
     let load = count(candidates.chosen.unwrap_or(0).into(), "connection");
     if candidates.total == 1 {
@@ -126,11 +126,13 @@ fn meaning(route: &Route, backend: &str) -> String {
     }
     let chosen = candidates.chosen.unwrap_or(0);
     let fewer = candidates.shown().any(|(_, load)| load < chosen);
-    let weighed = candidates.shown.iter().any(|one| one.share != candidates.shown[0].share);
+    let has_weights = candidates.shown.iter().any(|one| one.share != candidates.shown[0].share);
     match route.algorithm {
         Algorithm::RoundRobin => format!("{backend} was next in rotation"),
         Algorithm::Weighted => format!("{backend} was next in rotation by weight"),
-        Algorithm::LeastConnections if weighed => format!("{backend} had {load}, the fewest for its weight"),
+        Algorithm::LeastConnections if has_weights => {
+            format!("{backend} had {load}, the fewest for its weight")
+        }
         Algorithm::LeastConnections if fewer => {
             format!("{backend} had {load}, the fewest with the penalty for recent failures")
         }

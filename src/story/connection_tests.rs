@@ -24,7 +24,7 @@ fn candidates(loads: &[(&str, u32)]) -> CandidateSet {
     }
 }
 
-/// The backend `c`, which is down after so many failed checks.
+/// The backend `c`, which is down after `count` failed checks.
 fn excluded(count: u32) -> Excluded {
     let failure = HealthFailure::Check(CheckFailure::new("connection refused"));
     let reason = ExclusionReason::State(BackendState::Down, StateReason::Failures { count, failure });
@@ -46,7 +46,7 @@ fn route() -> Route {
     }
 }
 
-/// A connection that went to `b`, as far as `route` and `stage` tell.
+/// A connection to `b` with that route and stage.
 fn record(route: Option<Route>, stage: Stage) -> ConnectionRecord {
     let address: SocketAddr = "10.0.0.2:80".parse().unwrap();
     ConnectionRecord {
@@ -69,25 +69,25 @@ fn ended(reason: CloseReason) -> Stage {
     Stage::Ended(ConnectionEnd { reason, first_closed: None, kernel: None })
 }
 
-fn told(record: &ConnectionRecord) -> String {
+fn text(record: &ConnectionRecord) -> String {
     let story = story(record);
     let times: Vec<_> = story.iter().filter_map(|sentence| sentence.at).collect();
     assert!(times.is_sorted(), "{story:?}");
     story.into_iter().map(|sentence| sentence.text).collect::<Vec<_>>().join("\n")
 }
 
-fn told_of(route: Route) -> String {
-    told(&record(Some(route), Stage::Routed))
+fn route_text(route: Route) -> String {
+    text(&record(Some(route), Stage::Routed))
 }
 
 #[test]
-fn a_connection_is_told_from_its_accept_to_its_end() {
+fn the_story_covers_a_connection_from_accept_to_end() {
     let info = TcpInfo { rtt_us: 310, rttvar_us: 120, retransmitted: 1, ..TcpInfo::default() };
     let sides = TcpSides { client: Some(info), backend: Some(TcpInfo { retransmitted: 0, ..info }) };
     let (reason, kernel) = (CloseReason::BackendClosed, Some(sides));
     let end = ConnectionEnd { reason, first_closed: None, kernel };
     assert_eq!(
-        told(&record(Some(route()), Stage::Ended(end))),
+        text(&record(Some(route()), Stage::Ended(end))),
         "connection 17 from 192.0.2.7:4000 was accepted by the listener front, for the pool web
 the pool web had 3 backends, of which 2 could be chosen: b with 3 connections and a with 5; excluded: c: down (3 failures in a row: connection refused)
 least-connections: b had 3 connections, and none had fewer; connected in 0.31 ms
@@ -105,16 +105,16 @@ fn failed_attempts_and_the_time_in_the_queue_are_shown() {
         took: Duration::from_micros(1040),
     };
     let queued = Some(Duration::from_millis(120));
-    let told = told_of(Route { queued, attempts: 2, failed: vec![attempt], ..route() });
-    assert!(told.contains("excluded: c: down (3 failures in a row: connection refused)\n"), "{told}");
-    assert!(told.contains("all were full, and it waited 120 ms in the queue"), "{told}");
-    assert!(told.contains("the attempt at a failed after 1.04 ms: connection refused"), "{told}");
-    assert!(told.ends_with("it is closed; its record is no longer kept"), "{told}");
+    let text = route_text(Route { queued, attempts: 2, failed: vec![attempt], ..route() });
+    assert!(text.contains("excluded: c: down (3 failures in a row: connection refused)\n"), "{text}");
+    assert!(text.contains("all were full, and it waited 120 ms in the queue"), "{text}");
+    assert!(text.contains("the attempt at a failed after 1.04 ms: connection refused"), "{text}");
+    assert!(text.ends_with("it is closed; its record is no longer kept"), "{text}");
 }
 
 #[test]
 fn each_algorithm_has_its_reason() {
-    for (algorithm, words) in [
+    for (algorithm, reason) in [
         (Algorithm::RoundRobin, "b was next in rotation"),
         (Algorithm::Weighted, "b was next in rotation by weight"),
         (Algorithm::LeastConnections, "b had 3 connections, and none had fewer"),
@@ -122,42 +122,42 @@ fn each_algorithm_has_its_reason() {
         (Algorithm::Ewma, "of two drawn at random, b had less latency"),
         (Algorithm::RingHash, "its home is b"),
     ] {
-        let told = told_of(Route { algorithm, ..route() });
-        assert!(told.contains(&format!("{}: {words}", algorithm.name())), "{told}");
+        let text = route_text(Route { algorithm, ..route() });
+        assert!(text.contains(&format!("{}: {reason}", algorithm.name())), "{text}");
     }
     let away = Route { algorithm: Algorithm::Maglev, home: Some("a".into()), ..route() };
-    assert!(told_of(away).contains("its home is a, which had more than its share"));
+    assert!(route_text(away).contains("its home is a, which had more than its share"));
     let alone = Route { candidates: candidates(&[("b", 0)]), ..route() };
-    assert!(told_of(alone).contains("b was the only one"));
+    assert!(route_text(alone).contains("b was the only one"));
 }
 
 #[test]
-fn of_many_candidates_the_first_are_named_and_the_rest_counted() {
+fn the_first_of_many_candidates_are_named_and_the_rest_counted() {
     let mut candidates =
         candidates(&[("b", 3), ("a", 5), ("c", 1), ("d", 1), ("e", 1), ("f", 1), ("g", 1), ("h", 1)]);
     candidates.total = 500;
-    let told = told_of(Route { candidates, ..route() });
+    let text = route_text(Route { candidates, ..route() });
     assert!(
-        told.contains("b with 3 connections, a with 5, c with 1, d with 1, e with 1, f with 1 and 494 more"),
-        "{told}"
+        text.contains("b with 3 connections, a with 5, c with 1, d with 1, e with 1, f with 1 and 494 more"),
+        "{text}"
     );
 }
 
 #[test]
-fn what_is_no_longer_kept_is_said_and_nothing_is_made_up() {
-    let turned_away = ConnectionRecord { backend: None, ..record(None, ended(CloseReason::Limited)) };
-    let told_of = told(&turned_away);
-    assert!(told_of.contains("max_connections"), "{told_of}");
-    let routed = told(&record(None, ended(CloseReason::ClientClosed)));
-    assert!(routed.contains("it went to b; why to that one is no longer kept"), "{routed}");
+fn a_route_that_is_no_longer_kept_is_reported_as_such() {
+    let rejected = ConnectionRecord { backend: None, ..record(None, ended(CloseReason::Limited)) };
+    let rejected = text(&rejected);
+    assert!(rejected.contains("max_connections"), "{rejected}");
+    let routed = text(&record(None, ended(CloseReason::ClientClosed)));
+    assert!(routed.contains("it went to b; the reason is no longer kept"), "{routed}");
     assert!(routed.contains("no TCP statistics"), "{routed}");
 }
 
 #[test]
-fn a_full_queue_is_no_excluded_backend() {
+fn a_full_queue_is_not_an_excluded_backend() {
     let rejected = |excluded: Excluded| {
         let record = record(Some(Route { excluded, ..route() }), ended(CloseReason::Limited));
-        told(&ConnectionRecord { backend: None, ..record })
+        text(&ConnectionRecord { backend: None, ..record })
     };
     let alone = rejected(Excluded { queue_full: Some(1), ..Excluded::default() });
     assert!(alone.contains("a with 5; the queue was full, with 1 client waiting\n"), "{alone}");

@@ -1,8 +1,8 @@
-//! What a balancer has been through in some time: events and counters folded into sentences.
+//! Folds the events and counters of a period into sentences.
 //!
-//! Each change of a backend's state is in exactly one sentence. Changes of one backend that follow each other closely are one
-//! sentence; so are the same changes of several backends at the same time. What clients met is told with the trouble that
-//! it came with, and by itself when no state changed.
+//! Each change of a backend's state is in exactly one sentence. Changes of one backend in quick succession share a
+//! sentence, and so do the same changes of several backends at the same time. The failures of connections are added to
+//! the sentence about the state change that they belong to, or get their own sentence if no state changed.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,30 +12,31 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Sentence;
-use super::phrases::{self, Met};
+use super::phrases::{self, FailureCounts};
 use super::samples::{Grown, Sample};
 use crate::domain::{BackendState, CloseReason, Event, ServingTier, StateReason};
 use crate::humanize::{count, list};
 use crate::telemetry::journal::Entry;
 
-/// What happens to one backend within this time of what happened to it before is one story.
-const TOGETHER: Duration = Duration::from_secs(60);
-/// What happens to several backends within this time is the same thing.
+/// An event belongs to the same sentence as the previous one about its subject if it follows within this time.
+const MAX_GAP: Duration = Duration::from_secs(60);
+/// The same changes of several backends within this time share a sentence.
 const AT_ONCE: Duration = Duration::from_secs(5);
-/// Failures come before the state changes for them: at most so long before, and a little after.
+/// Failures at most this long before a state change belong to it, as they cause it.
 const BEFORE: Duration = Duration::from_secs(30);
+/// Failures at most this long after a state change belong to it.
 const AFTER: Duration = Duration::from_secs(5);
 
-/// A story.
+/// The sentences about a period, and its totals.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FoldedStory {
-    /// Its sentences, in the order of what they tell of.
+    /// The sentences, the oldest first.
     pub sentences: Vec<StorySentence>,
-    /// Everything together.
+    /// The totals.
     pub totals: StoryTotals,
 }
 
-/// A sentence, and what it tells of.
+/// A sentence and its events.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
@@ -43,7 +44,7 @@ pub(crate) struct StorySentence {
     /// The sentence.
     #[serde(flatten)]
     pub sentence: Sentence,
-    /// The numbers of the events that it tells.
+    /// The numbers of the events in it.
     pub events: Vec<u64>,
 }
 
@@ -64,16 +65,16 @@ pub(crate) struct StoryTotals {
     pub state_changes: u64,
 }
 
-/// Tells what happened, of events and samples in the order of their times.
-pub(crate) fn tell(events: &[Entry], samples: &[(SystemTime, Sample)]) -> FoldedStory {
-    let mut groups = at_once(together(events));
-    let alone = spread(&mut groups, samples);
+/// Describes what happened, from events and samples in the order of their times.
+pub(crate) fn story(events: &[Entry], samples: &[(SystemTime, Sample)]) -> FoldedStory {
+    let mut groups = merge_backends(group(events));
+    let ungrouped = assign_failures(&mut groups, samples);
     let pools: BTreeSet<_> = events.iter().filter_map(|entry| entry.event.pool()).collect();
-    let mut told: Vec<StorySentence> =
-        groups.iter().filter_map(|group| group.told(pools.len() > 1)).collect();
-    told.extend(alone);
-    told.sort_by_key(|told| told.sentence.at);
-    FoldedStory { sentences: told, totals: totals(events, samples) }
+    let mut sentences: Vec<StorySentence> =
+        groups.iter().filter_map(|group| group.sentence(pools.len() > 1)).collect();
+    sentences.extend(ungrouped);
+    sentences.sort_by_key(|one| one.sentence.at);
+    FoldedStory { sentences, totals: totals(events, samples) }
 }
 
 fn totals(events: &[Entry], samples: &[(SystemTime, Sample)]) -> StoryTotals {
@@ -137,18 +138,18 @@ impl About {
     }
 }
 
-/// Facts that make one sentence.
+/// Events that share one sentence.
 #[derive(Debug)]
 struct Group<'f> {
     about: About,
-    /// The backends that it is about, if it is about backends.
+    /// The backends; empty if the group is about something else.
     names: Vec<Arc<str>>,
-    /// The events of the first of them.
+    /// The events of the first backend.
     events: Vec<&'f Entry>,
-    /// The numbers of the events of all.
+    /// The numbers of the events of all backends.
     ids: Vec<u64>,
     last: SystemTime,
-    met: Met,
+    failures: FailureCounts,
 }
 
 impl<'f> Group<'f> {
@@ -157,47 +158,55 @@ impl<'f> Group<'f> {
             About::Backend(_, name) => vec![Arc::clone(name)],
             _ => Vec::new(),
         };
-        Self { about, names, events: vec![entry], ids: vec![entry.id], last: entry.at, met: Met::default() }
+        Self {
+            about,
+            names,
+            events: vec![entry],
+            ids: vec![entry.id],
+            last: entry.at,
+            failures: FailureCounts::default(),
+        }
     }
 
     fn first(&self) -> SystemTime {
         self.events.first().map_or(self.last, |entry| entry.at)
     }
 
-    /// When what it tells begins: an order is told by what follows from it, if anything does, and is nothing by itself.
-    fn begins(&self) -> SystemTime {
+    /// The time of the first event that the sentence mentions. It mentions an operator's change only if no change of
+    /// state or weight follows from it.
+    fn begins_at(&self) -> SystemTime {
         let any = |is: fn(&Event) -> bool| self.events.iter().any(|entry| is(&entry.event));
         let states = any(|event| matches!(event, Event::StateChanged { .. }));
         let weights = any(|event| matches!(event, Event::WeightChanged { .. }));
-        let told = |entry: &&&Entry| match &*entry.event {
+        let is_mentioned = |entry: &&&Entry| match &*entry.event {
             Event::OperatorChange { state, weight, .. } => {
                 state.is_some() && !states || weight.is_some() && !weights
             }
             Event::BackendAdded { .. } | Event::BackendRemoved { .. } => false,
             _ => true,
         };
-        self.events.iter().find(told).map_or_else(|| self.first(), |entry| entry.at)
+        self.events.iter().find(is_mentioned).map_or_else(|| self.first(), |entry| entry.at)
     }
 
-    /// Whether a event about the same goes on with this story.
-    fn goes_on(&self, entry: &Entry) -> bool {
+    /// Whether an event about the same subject belongs to this group.
+    fn accepts(&self, entry: &Entry) -> bool {
         let Some(before) = self.events.last() else { return false };
         match (&*before.event, &*entry.event) {
-            // The next one of that name is another backend.
+            // A later backend of that name is another one.
             (Event::StateChanged { to: BackendState::Gone, .. }, _) => false,
-            // Nor does what befalls one belong to its arrival.
-            (Event::StateChanged { to: BackendState::Up, .. }, _) if self.arrives() => false,
-            // Trouble lasts until it is over.
+            // The group about a new backend ends when it is up.
+            (Event::StateChanged { to: BackendState::Up, .. }, _) if self.is_new_backend() => false,
+            // These groups last until the recovery.
             (Event::ResolverStatusChanged { trouble, .. }, _) => trouble.is_some(),
             (Event::ServingTierChanged { tier, .. }, _) => *tier != ServingTier::Primaries,
             (Event::ChecksLate { .. }, _) => true,
             (Event::ChecksOnTime { .. }, _) => false,
-            _ => entry.at.duration_since(self.last).unwrap_or_default() <= TOGETHER,
+            _ => entry.at.duration_since(self.last).unwrap_or_default() <= MAX_GAP,
         }
     }
 
-    /// Whether it begins with a backend that was found.
-    fn arrives(&self) -> bool {
+    /// Whether the group begins with the discovery of a backend.
+    fn is_new_backend(&self) -> bool {
         let first = self.events.first().map(|entry| &*entry.event);
         matches!(first, Some(Event::StateChanged { from: BackendState::Gone, .. }))
     }
@@ -210,7 +219,7 @@ impl<'f> Group<'f> {
         self.events.iter().filter_map(to).collect()
     }
 
-    /// Why each of them came, whatever the backend's address is.
+    /// The reasons of the state changes, without the backend's address.
     fn reasons(&self) -> Vec<StateReason> {
         let why = |entry: &&Entry| match &*entry.event {
             Event::StateChanged { reason, .. } => Some(reason.without_address()),
@@ -219,7 +228,7 @@ impl<'f> Group<'f> {
         self.events.iter().filter_map(why).collect()
     }
 
-    /// Whether it is nothing but changes of state, and few of them, so that others may have the same story.
+    /// Whether the group has only state changes, and few of them, so that other backends may have the same ones.
     fn is_plain(&self) -> bool {
         let states = self.states();
         matches!(self.about, About::Backend(..)) && states.len() == self.events.len() && states.len() <= 3
@@ -235,31 +244,31 @@ impl<'f> Group<'f> {
         }
     }
 
-    /// From when to when clients may have met what it tells; `None`: that is nothing to be met.
-    fn troubles(&self) -> Option<(SystemTime, SystemTime)> {
-        let trouble = |state: &BackendState| !matches!(state, BackendState::Joining | BackendState::Up);
-        let met = match self.about {
-            About::Backend(..) => self.states().iter().any(trouble),
+    /// The period whose failures belong to this group; `None`: its events cause no failures.
+    fn failure_period(&self) -> Option<(SystemTime, SystemTime)> {
+        let may_fail = |state: &BackendState| !matches!(state, BackendState::Joining | BackendState::Up);
+        let has_failures = match self.about {
+            About::Backend(..) => self.states().iter().any(may_fail),
             About::ServingTier(_) => true,
             About::Source(..) | About::Checks(_) | About::Process(_) => false,
         };
-        met.then(|| (before(self.first(), BEFORE), self.last + AFTER))
+        has_failures.then(|| (before(self.first(), BEFORE), self.last + AFTER))
     }
 
-    /// Its sentence, if it has one. Where the story is of several pools, backends are named with theirs.
-    fn told(&self, several_pools: bool) -> Option<StorySentence> {
+    /// The sentence about the group, if there is one. With several pools, a backend's name includes its pool.
+    fn sentence(&self, several_pools: bool) -> Option<StorySentence> {
         let text = match &self.about {
             About::Backend(pool, _) if several_pools => {
                 let names: Vec<_> = self.names.iter().map(|name| format!("{pool}/{name}").into()).collect();
-                phrases::backends(&names, &self.events, &self.met)
+                phrases::backends(&names, &self.events, &self.failures)
             }
-            About::Backend(..) => phrases::backends(&self.names, &self.events, &self.met),
-            About::ServingTier(pool) => phrases::serving_tier(pool, &self.events, &self.met),
+            About::Backend(..) => phrases::backends(&self.names, &self.events, &self.failures),
+            About::ServingTier(pool) => phrases::serving_tier(pool, &self.events, &self.failures),
             About::Source(pool, source) => phrases::source(pool, source, &self.events),
             About::Checks(pool) => phrases::checks(pool, &self.events),
             About::Process(_) => phrases::process(&self.events),
         };
-        Some(StorySentence { sentence: Sentence::then(self.begins(), text?), events: self.ids.clone() })
+        Some(StorySentence { sentence: Sentence::then(self.begins_at(), text?), events: self.ids.clone() })
     }
 }
 
@@ -267,14 +276,14 @@ fn before(at: SystemTime, time: Duration) -> SystemTime {
     at.checked_sub(time).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Puts together what follows each other closely.
-fn together(events: &[Entry]) -> Vec<Group<'_>> {
+/// Groups events about the same subject that follow each other closely.
+fn group(events: &[Entry]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut open = BTreeMap::<About, usize>::new();
     for entry in events {
         let Some(about) = About::of(entry) else { continue };
         match open.get(&about).map(|index| &mut groups[*index]) {
-            Some(group) if group.goes_on(entry) => {
+            Some(group) if group.accepts(entry) => {
                 group.events.push(entry);
                 group.ids.push(entry.id);
                 group.last = entry.at;
@@ -288,9 +297,9 @@ fn together(events: &[Entry]) -> Vec<Group<'_>> {
     groups
 }
 
-/// Puts together the same that happened to several backends of a pool at once, for the same reasons: what is told of the
-/// first is told of all.
-fn at_once(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
+/// Merges the groups of several backends of a pool that had the same changes for the same reasons at the same time. The
+/// sentence is written from the events of the first backend.
+fn merge_backends(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
     let mut all: Vec<Group<'_>> = Vec::new();
     let mut last = HashMap::<(Arc<str>, Vec<BackendState>, Vec<StateReason>), usize>::new();
     for group in groups {
@@ -318,20 +327,21 @@ fn at_once(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
     all
 }
 
-/// Gives each sample to the trouble that it came with. What came with none is told by itself.
-fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<StorySentence> {
-    let mut alone = BTreeMap::<Arc<str>, Vec<(SystemTime, SystemTime, Met)>>::new();
-    let windows = groups.iter().enumerate().filter_map(|(index, group)| Some((index, group.troubles()?)));
-    let mut coming: Vec<_> = windows.collect();
-    coming.sort_by_key(|(_, (from, _))| Reverse(*from));
-    // There may be thousands of samples and of groups: only those are looked at that a sample may belong to.
+/// Adds the failures in each sample to the group that they belong to, and returns sentences about the others.
+fn assign_failures(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<StorySentence> {
+    let mut ungrouped = BTreeMap::<Arc<str>, Vec<(SystemTime, SystemTime, FailureCounts)>>::new();
+    let windows =
+        groups.iter().enumerate().filter_map(|(index, group)| Some((index, group.failure_period()?)));
+    let mut upcoming: Vec<_> = windows.collect();
+    upcoming.sort_by_key(|(_, (from, _))| Reverse(*from));
+    // There may be thousands of samples and of groups: a sample is compared only with the groups of its time.
     let mut open = Vec::<(usize, SystemTime)>::new();
     for (at, sample) in samples {
-        while let Some((index, (_, until))) = coming.pop_if(|(_, (from, _))| *from <= *at) {
+        while let Some((index, (_, until))) = upcoming.pop_if(|(_, (from, _))| *from <= *at) {
             open.push((index, until));
         }
         open.retain(|(_, until)| *until >= *at);
-        // The trouble that had begun, or that began soonest; of several the latest.
+        // A group that had begun, or else the one that begins next; of several the latest.
         let find = |groups: &[Group<'_>], pool: &str, wanted: &dyn Fn(&Group<'_>) -> bool| {
             let of = |index: &usize| {
                 groups[*index].pool().is_some_and(|of| **of == *pool) && wanted(&groups[*index])
@@ -344,8 +354,8 @@ fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Sto
         for failures in &sample.failures {
             let of_backend = |group: &Group<'_>| group.names.contains(&failures.backend);
             match find(groups, &failures.pool, &of_backend) {
-                Some(index) => groups[index].met.failures(failures),
-                None => beside(&mut alone, &failures.pool, *at).failures(failures),
+                Some(index) => groups[index].failures.add_failures(failures),
+                None => failures_at(&mut ungrouped, &failures.pool, *at).add_failures(failures),
             }
         }
         for (pool, grown) in &sample.pools {
@@ -356,51 +366,52 @@ fn spread(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<Sto
                     continue;
                 }
                 let may = |group: &Group<'_>| !follows || group.first() <= *at;
-                let place = find(groups, pool, &|group| may(group) && group.names.iter().any(failed));
-                match place.or_else(|| find(groups, pool, &may)) {
-                    Some(index) => groups[index].met.grown(&grown),
-                    None => beside(&mut alone, pool, *at).grown(&grown),
+                let found = find(groups, pool, &|group| may(group) && group.names.iter().any(failed));
+                match found.or_else(|| find(groups, pool, &may)) {
+                    Some(index) => groups[index].failures.add_growth(&grown),
+                    None => failures_at(&mut ungrouped, pool, *at).add_growth(&grown),
                 }
             }
         }
     }
-    let told = |(pool, runs): (Arc<str>, Vec<(SystemTime, SystemTime, Met)>)| {
-        let one = move |(at, _, met): (SystemTime, SystemTime, Met)| StorySentence {
-            sentence: Sentence::then(at, phrases::met_alone(&pool, &met)),
+    let sentences = |(pool, runs): (Arc<str>, Vec<(SystemTime, SystemTime, FailureCounts)>)| {
+        let one = move |(at, _, failures): (SystemTime, SystemTime, FailureCounts)| StorySentence {
+            sentence: Sentence::then(at, phrases::without_state_change(&pool, &failures)),
             events: Vec::new(),
         };
         runs.into_iter().map(one)
     };
-    alone.into_iter().flat_map(told).collect()
+    ungrouped.into_iter().flat_map(sentences).collect()
 }
 
-/// What may come before the change of state that it leads to, and, with true, what a change of state can only lead to:
-/// that there is no place for a client.
+/// Splits the failures into those that may precede the state change that they cause and, with true, the rejections,
+/// which only follow one.
 fn by_order(grown: &Grown) -> [(Grown, bool); 2] {
-    let turned_away =
+    let rejected =
         |(reason, _): &(CloseReason, u64)| matches!(reason, CloseReason::NoBackend | CloseReason::Limited);
-    let (after, before) = grown.seen.iter().copied().partition(turned_away);
+    let (after, before) = grown.seen.iter().copied().partition(rejected);
     [(Grown { seen: before, ..grown.clone() }, false), (Grown { seen: after, ..Grown::default() }, true)]
 }
 
-/// What clients of a pool met at that time while no state changed.
-fn beside<'a>(
-    alone: &'a mut BTreeMap<Arc<str>, Vec<(SystemTime, SystemTime, Met)>>,
+/// The failures of a pool around that time that belong to no group.
+fn failures_at<'a>(
+    ungrouped: &'a mut BTreeMap<Arc<str>, Vec<(SystemTime, SystemTime, FailureCounts)>>,
     pool: &Arc<str>,
     at: SystemTime,
-) -> &'a mut Met {
-    let runs = alone.entry(Arc::clone(pool)).or_default();
-    let goes_on =
-        |last: &(SystemTime, SystemTime, Met)| at.duration_since(last.1).unwrap_or_default() <= TOGETHER;
-    if !runs.last().is_some_and(goes_on) {
-        runs.push((at, at, Met::default()));
+) -> &'a mut FailureCounts {
+    let runs = ungrouped.entry(Arc::clone(pool)).or_default();
+    let continues = |last: &(SystemTime, SystemTime, FailureCounts)| {
+        at.duration_since(last.1).unwrap_or_default() <= MAX_GAP
+    };
+    if !runs.last().is_some_and(continues) {
+        runs.push((at, at, FailureCounts::default()));
     }
     let last = runs.len() - 1;
     runs[last].1 = at;
     &mut runs[last].2
 }
 
-/// What there is to say of a time in which nothing happened, or of all of it.
+/// The totals of a period as one sentence.
 pub(crate) fn summary(story: &FoldedStory) -> String {
     let StoryTotals { connections, retried, seen, state_changes, .. } = story.totals;
     let mut words = vec![format!("{} routed", count(connections, "connection"))];

@@ -42,11 +42,11 @@ fn seen(seconds: f64, reason: CloseReason, n: u64) -> (SystemTime, Sample) {
 }
 
 fn texts(events: Vec<(f64, Event)>, samples: &[(SystemTime, Sample)]) -> Vec<String> {
-    tell(&entries(events), samples).sentences.into_iter().map(|told| told.sentence.text).collect()
+    story(&entries(events), samples).sentences.into_iter().map(|one| one.sentence.text).collect()
 }
 
 #[test]
-fn an_ejection_is_one_sentence_with_what_led_to_it_and_what_clients_saw() {
+fn an_ejection_is_one_sentence_with_its_failures_and_retries() {
     let why = EjectionReason::Failures { count: 5, failure: Failure::Reset };
     let ejected = StateReason::Ejected { why, time: Duration::from_secs(30) };
     let events = vec![(10.0, state("web-3", BackendState::Up, BackendState::Ejected, ejected))];
@@ -54,12 +54,12 @@ fn an_ejection_is_one_sentence_with_what_led_to_it_and_what_clients_saw() {
     assert_eq!(
         texts(events, &samples),
         ["web-3 refused 3 connects and was ejected (5 failures in a row: \
-          it reset a client's connection without an answer; out for 30s); 41 connections were retried elsewhere, no client saw an error"]
+          it reset a client's connection before any response; ejected for 30s); 41 connections were retried elsewhere, no client saw an error"]
     );
 }
 
 #[test]
-fn one_that_goes_down_and_comes_back_is_one_sentence_and_one_that_flaps_too() {
+fn going_down_and_coming_back_is_one_sentence_and_so_is_flapping() {
     let down = |at: f64| (at, state("a", BackendState::Up, BackendState::Down, failures("status 503")));
     let up = |at: f64| {
         (at, state("a", BackendState::Down, BackendState::Up, StateReason::ChecksPassed { count: 2 }))
@@ -84,7 +84,7 @@ fn one_that_goes_down_and_comes_back_is_one_sentence_and_one_that_flaps_too() {
             "a flapped 2 times in 9 s, the last time because of 3 failures in a row: status 503; then it stayed up and got the weight 3"
         ]
     );
-    // What is far apart is two stories.
+    // Changes that are far apart are two sentences.
     assert_eq!(texts(vec![down(0.0), up(100.0)], &[]).len(), 2);
 }
 
@@ -94,18 +94,21 @@ fn operator(state: Option<AdminState>, weight: Option<u32>) -> Event {
 }
 
 #[test]
-fn a_sentence_has_the_time_of_what_it_tells_not_of_an_order_that_changed_nothing() {
+fn a_sentence_has_the_time_of_its_change_not_of_an_order_without_effect() {
     let weight = Event::WeightChanged { pool: "web".into(), backend: "a".into(), weight: 2 };
     let events = vec![(0.0, operator(None, Some(1))), (25.0, operator(None, Some(2))), (25.1, weight)];
-    let told = tell(&entries(events), &[]).sentences;
-    assert_eq!(told.len(), 1);
-    assert_eq!((&*told[0].sentence.text, told[0].sentence.at), ("a got the weight 2", Some(at(25.1))));
-    let nothing = tell(&entries(vec![(3.0, operator(Some(AdminState::Up), None))]), &[]).sentences;
+    let sentences = story(&entries(events), &[]).sentences;
+    assert_eq!(sentences.len(), 1);
+    assert_eq!(
+        (&*sentences[0].sentence.text, sentences[0].sentence.at),
+        ("a got the weight 2", Some(at(25.1)))
+    );
+    let nothing = story(&entries(vec![(3.0, operator(Some(AdminState::Up), None))]), &[]).sentences;
     assert_eq!(nothing[0].sentence.at, Some(at(3.0)));
 }
 
 #[test]
-fn backends_are_told_with_their_pools_where_there_are_several() {
+fn names_of_backends_include_the_pool_if_there_are_several() {
     let down = state("a", BackendState::Up, BackendState::Down, failures("status 503"));
     let other = Event::WeightChanged { pool: "db".into(), backend: "a".into(), weight: 0 };
     assert_eq!(
@@ -115,7 +118,7 @@ fn backends_are_told_with_their_pools_where_there_are_several() {
 }
 
 #[test]
-fn what_clients_met_is_told_with_the_trouble_next_to_it_not_with_a_later_one() {
+fn failures_belong_to_the_nearest_change_not_to_a_later_one() {
     let serving = |tier, up| Event::ServingTierChanged {
         pool: "web".into(),
         tier,
@@ -178,7 +181,7 @@ fn a_scale_up_is_one_sentence() {
 }
 
 #[test]
-fn what_has_other_reasons_is_told_apart_and_what_has_the_same_is_not_told_by_one_address() {
+fn only_backends_with_the_same_reason_share_a_sentence_and_it_has_no_address() {
     let down = |at: f64, name: &str, address: &str, step: CheckStep| {
         let address = address.parse().unwrap();
         let failure = HealthFailure::Check(CheckFailure::at(step, address, "refused"));
@@ -210,21 +213,21 @@ fn an_address_in_the_text_of_a_server_is_kept() {
 }
 
 #[test]
-fn an_outage_of_dns_is_told_from_its_beginning_to_its_end() {
-    let answers = |trouble: Option<&str>| Event::ResolverStatusChanged {
+fn a_dns_outage_is_one_sentence_from_beginning_to_end() {
+    let status = |trouble: Option<&str>| Event::ResolverStatusChanged {
         pool: "web".into(),
         source: "dns:backend:80".into(),
         trouble: trouble.map(|reason| Trouble { result: Resolution::Timeout, reason: reason.into() }),
     };
-    let events = || vec![(0.0, answers(Some("no answer within 1s; the last good answer stands for now")))];
-    let told = texts(events(), &[]);
+    let events = || vec![(0.0, status(Some("no answer within 1s; the last good answer stands for now")))];
+    let actual = texts(events(), &[]);
     assert_eq!(
-        told,
+        actual,
         [
             "dns:backend:80 found nothing for web (no answer within 1s; the last good answer stands for now), and still finds nothing"
         ]
     );
-    let over = [events(), vec![(95.0, answers(None))]].concat();
+    let over = [events(), vec![(95.0, status(None))]].concat();
     assert!(texts(over, &[])[0].ends_with("and found backends again after 1m 35s"));
 }
 
@@ -238,12 +241,12 @@ fn late_checks_are_reported_from_beginning_to_end() {
     let over = [late(), vec![on_time(120.0)]].concat();
     assert_eq!(texts(over, &[]), [format!("{begins} for 1m 35s, 12 checks in all, and were on time again")]);
     // The beginning is no longer in the journal.
-    let told = texts(vec![on_time(0.0)], &[]);
-    assert_eq!(told, ["the checks of web ran late for 1m 35s, 12 checks in all, and were on time again"]);
+    let actual = texts(vec![on_time(0.0)], &[]);
+    assert_eq!(actual, ["the checks of web ran late for 1m 35s, 12 checks in all, and were on time again"]);
 }
 
 #[test]
-fn when_all_are_down_it_is_told_once_with_what_clients_saw() {
+fn an_outage_of_all_backends_is_one_sentence_with_the_client_visible_failures() {
     let serving = |tier, before, used| Event::ServingTierChanged {
         pool: "web".into(),
         tier,
@@ -261,9 +264,9 @@ fn when_all_are_down_it_is_told_once_with_what_clients_saw() {
         (0.5, serving(ServingTier::None, Some(ServingTier::Primaries), 0)),
         (12.5, serving(ServingTier::Primaries, Some(ServingTier::None), 2)),
     ];
-    let told = texts(events, &[seen(3.0, CloseReason::NoBackend, 7)]);
+    let actual = texts(events, &[seen(3.0, CloseReason::NoBackend, 7)]);
     assert_eq!(
-        told,
+        actual,
         [
             "a and b went down (3 failures in a row: connection refused)",
             "in web, no backend was up; after 12 s 2 backends served again; 7 clients saw an error (7 no_backend)"
@@ -274,8 +277,8 @@ fn when_all_are_down_it_is_told_once_with_what_clients_saw() {
 }
 
 #[test]
-fn an_operators_word_is_told_by_what_followed_from_it() {
-    let told = |state, weight| Event::OperatorChange {
+fn an_operators_change_is_described_by_its_effect() {
+    let change = |state, weight| Event::OperatorChange {
         by: "an operator at 10.1.1.1".into(),
         pool: "web".into(),
         backend: "a".into(),
@@ -286,21 +289,21 @@ fn an_operators_word_is_told_by_what_followed_from_it() {
     let by = "an operator at 10.1.1.1".into();
     let drained = StateReason::SetByOperator { state: AdminState::Draining, by };
     let drained = vec![
-        (0.0, told(Some(AdminState::Draining), None)),
+        (0.0, change(Some(AdminState::Draining), None)),
         (0.1, state("a", BackendState::Up, BackendState::Draining, drained)),
     ];
     assert_eq!(
         texts(drained, &[]),
         ["a stopped receiving new connections (drained by an operator at 10.1.1.1)"]
     );
-    let in_vain = vec![(0.0, told(Some(AdminState::Up), None))];
-    assert_eq!(texts(in_vain, &[]), ["a was set to up by an operator at 10.1.1.1, as before"]);
+    let without_effect = vec![(0.0, change(Some(AdminState::Up), None))];
+    assert_eq!(texts(without_effect, &[]), ["a was set to up by an operator at 10.1.1.1, as before"]);
     let weight = Event::WeightChanged { pool: "web".into(), backend: "a".into(), weight: 3 };
-    assert_eq!(texts(vec![(0.0, told(None, Some(3))), (0.0, weight)], &[]), ["a got the weight 3"]);
+    assert_eq!(texts(vec![(0.0, change(None, Some(3))), (0.0, weight)], &[]), ["a got the weight 3"]);
 }
 
 #[test]
-fn a_reload_is_told_as_applied_or_refused() {
+fn a_reload_is_described_as_applied_or_refused() {
     let (by, config): (Arc<str>, Arc<str>) = ("SIGHUP".into(), "p.yaml".into());
     let applied = Event::ReloadApplied {
         by: Arc::clone(&by),
@@ -321,7 +324,7 @@ fn a_reload_is_told_as_applied_or_refused() {
 }
 
 #[test]
-fn what_clients_met_while_no_state_changed_is_told_by_itself() {
+fn failures_without_a_state_change_get_their_own_sentence() {
     let samples =
         [refused(1.0, "a", 2, 2), refused(3.0, "a", 1, 1), seen(200.0, CloseReason::BackendReset, 1)];
     assert_eq!(
@@ -331,7 +334,7 @@ fn what_clients_met_while_no_state_changed_is_told_by_itself() {
             "in web, 1 client saw an error (1 backend_reset)"
         ]
     );
-    let story = tell(&[], &samples);
+    let story = story(&[], &samples);
     assert_eq!(
         story.totals,
         StoryTotals { connections: 23, retried: 3, seen: 1, failed_connects: 3, state_changes: 0 }
@@ -360,32 +363,32 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn each_change_of_state_is_in_one_sentence_and_nothing_that_was_met_is_lost(
+    fn each_state_change_is_in_one_sentence_and_no_failure_is_lost(
         events in proptest::collection::vec(event(), 0..60),
-        met in proptest::collection::vec((0.0..1000.0f64, 0..4u8, 1..5u64, 0..5u64, any::<bool>()), 0..20),
+        failures in proptest::collection::vec((0.0..1000.0f64, 0..4u8, 1..5u64, 0..5u64, any::<bool>()), 0..20),
     ) {
         let mut now = 0.0;
         let events = events.into_iter().map(|(later, event)| { now += later; (now, event) }).collect();
         let events = entries(events);
-        let mut samples: Vec<_> = met.into_iter().map(|(at, name, failed, retried, error)| {
+        let mut samples: Vec<_> = failures.into_iter().map(|(at, name, failed, retried, error)| {
             if error { seen(at, CloseReason::ConnectFailed, failed) } else { refused(at, &format!("web-{name}"), failed, retried) }
         }).collect();
         samples.sort_by_key(|(at, _)| *at);
-        let story = tell(&events, &samples);
-        let mut told: Vec<u64> = story.sentences.iter().flat_map(|told| told.events.clone()).collect();
-        told.sort_unstable();
-        let before = told.len();
-        told.dedup();
-        prop_assert_eq!(told.len(), before, "none is told twice");
+        let story = story(&events, &samples);
+        let mut mentioned: Vec<u64> = story.sentences.iter().flat_map(|one| one.events.clone()).collect();
+        mentioned.sort_unstable();
+        let before = mentioned.len();
+        mentioned.dedup();
+        prop_assert_eq!(mentioned.len(), before, "none is mentioned twice");
         for entry in &events {
             if let Event::StateChanged { to, .. } = &*entry.event {
-                let of: Vec<_> = story.sentences.iter().filter(|told| told.events.contains(&entry.id)).collect();
+                let of: Vec<_> = story.sentences.iter().filter(|one| one.events.contains(&entry.id)).collect();
                 prop_assert_eq!(of.len(), 1, "{:?} is told once: {:?}", to, story);
             }
         }
-        prop_assert!(story.sentences.iter().map(|told| told.sentence.at).is_sorted());
+        prop_assert!(story.sentences.iter().map(|one| one.sentence.at).is_sorted());
         // The numbers of the sentences add up to the totals.
-        let all: String = story.sentences.iter().map(|told| told.sentence.text.clone() + "\n").collect();
+        let all: String = story.sentences.iter().map(|one| one.sentence.text.clone() + "\n").collect();
         // ("no client saw an error" has none.)
         let numbers = |word: &str| -> u64 {
             let before: Vec<_> = all.split(word).collect();
@@ -400,7 +403,7 @@ proptest! {
 }
 
 #[test]
-fn an_hour_of_trouble_with_thousands_of_backends_is_told_in_no_time() {
+fn an_hour_of_failures_of_thousands_of_backends_is_folded_quickly() {
     let down = |n: u32| {
         state(&format!("b{n}"), BackendState::Up, BackendState::Down, failures(&format!("cause {n}")))
     };
@@ -414,8 +417,8 @@ fn an_hour_of_trouble_with_thousands_of_backends_is_told_in_no_time() {
     };
     let samples: Vec<_> = (0..3600).map(sample).collect();
     let began = std::time::Instant::now();
-    let story = tell(&events, &samples);
-    // Looking at each group for each sample took a hundred times as long, and by asks for health waits meanwhile.
+    let story = story(&events, &samples);
+    // Comparing each sample with each group took a hundred times as long, and health requests waited meanwhile.
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!((story.totals.retried, story.totals.failed_connects), (3600, 3600 * 16));
 }

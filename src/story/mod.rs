@@ -1,7 +1,7 @@
-//! What has happened, told in sentences: why a connection went where it went and how it ended, why a backend is in its
-//! state, and what a pool has been through.
+//! Describes in sentences what happened: why a connection was routed to its backend and how it ended, why a backend is
+//! in its state, and what changed in a pool.
 //!
-//! Pure: it is handed what was kept (records of connections, events, samples of counters) and the time.
+//! Pure: the caller passes the records of connections, the events, the samples of counters, and the time.
 
 pub(crate) mod backend;
 pub(crate) mod connection;
@@ -27,18 +27,18 @@ pub(crate) struct Sentence {
 }
 
 impl Sentence {
-    /// Of something that happened at that time.
+    /// A sentence about an event at that time.
     pub(crate) fn then(at: SystemTime, text: impl Into<String>) -> Self {
         Self { at: Some(at), text: text.into() }
     }
 
-    /// Of something that holds now.
+    /// A sentence about the present.
     pub(crate) fn now(text: impl Into<String>) -> Self {
         Self { at: None, text: text.into() }
     }
 }
 
-/// A moment as the API has it.
+/// A time in the API's format.
 mod timestamp {
     use std::time::SystemTime;
 

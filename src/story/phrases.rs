@@ -1,4 +1,4 @@
-//! The sentences that [`fold`](super::fold) makes of its groups of events.
+//! The sentences that [`fold`](super::fold) writes about its groups of events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use crate::humanize::{count, duration, list};
 use crate::telemetry::ConnectError;
 use crate::telemetry::journal::Entry;
 
-/// So many backends are named in a sentence.
+/// The most backends that a sentence names.
 const NAMED: usize = 6;
 
-/// Less than this is no time to speak of.
+/// A shorter time is written as "at once".
 const AT_ONCE: Duration = Duration::from_millis(5);
 
-/// What connections met in some time.
+/// The failures and retries of connections in a period.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Met {
+pub(super) struct FailureCounts {
     failures: BTreeMap<Arc<str>, [u64; ConnectError::ALL.len()]>,
     retried: u64,
     seen: BTreeMap<usize, u64>,
 }
 
-impl Met {
-    pub(super) fn failures(&mut self, more: &Failures) {
+impl FailureCounts {
+    pub(super) fn add_failures(&mut self, more: &Failures) {
         let all = self.failures.entry(Arc::clone(&more.backend)).or_default();
         all.iter_mut().zip(more.kinds).for_each(|(sum, n)| *sum += n);
     }
 
-    pub(super) fn grown(&mut self, more: &Grown) {
+    pub(super) fn add_growth(&mut self, more: &Grown) {
         self.retried += more.retried;
         for (reason, n) in &more.seen {
             *self.seen.entry(reason.index()).or_default() += n;
         }
     }
 
-    /// What clients saw of it; nothing if there was nothing to see.
+    /// The client-visible failures and the retries as text; `None` if there were none.
     fn clients(&self) -> Option<String> {
         let seen: u64 = self.seen.values().sum();
         let retried = match self.retried {
@@ -64,7 +64,7 @@ fn failed(kinds: &[u64; ConnectError::ALL.len()]) -> Option<String> {
             ConnectError::Timeout => format!("left {connects} unanswered"),
             ConnectError::Unreachable => format!("was out of reach for {connects}"),
             ConnectError::Reset => format!("reset {connects}"),
-            ConnectError::Local => format!("was not asked for {connects} for want of resources of our own"),
+            ConnectError::Local => format!("got no connection for {connects} because of a local error"),
             ConnectError::Other => format!("failed {connects}"),
         }
     });
@@ -72,18 +72,21 @@ fn failed(kinds: &[u64; ConnectError::ALL.len()]) -> Option<String> {
     (!words.is_empty()).then(|| list(&words, usize::MAX))
 }
 
-fn with_clients(text: String, met: &Met) -> String {
-    match met.clients() {
+fn with_clients(text: String, counts: &FailureCounts) -> String {
+    match counts.clients() {
         Some(clients) => format!("{text}; {clients}"),
         None => text,
     }
 }
 
-/// What was met while no state changed.
-pub(super) fn met_alone(pool: &str, met: &Met) -> String {
-    let failed: Vec<_> =
-        met.failures.iter().filter_map(|(name, kinds)| Some(format!("{name} {}", failed(kinds)?))).collect();
-    match (failed.is_empty(), met.clients()) {
+/// Failures while no backend changed its state.
+pub(super) fn without_state_change(pool: &str, counts: &FailureCounts) -> String {
+    let failed: Vec<_> = counts
+        .failures
+        .iter()
+        .filter_map(|(name, kinds)| Some(format!("{name} {}", failed(kinds)?)))
+        .collect();
+    match (failed.is_empty(), counts.clients()) {
         (false, clients) => {
             let text = format!("in {pool}, {}", list(&failed, NAMED));
             format!("{text}; {}", clients.unwrap_or_else(|| "no connection was lost by it".to_owned()))
@@ -92,15 +95,15 @@ pub(super) fn met_alone(pool: &str, met: &Met) -> String {
     }
 }
 
-/// A reason as it is told of one backend, or of several.
+/// A reason as text for one backend or for several.
 fn why(reason: &StateReason, several: bool) -> Cause {
     if several { reason.without_address().text() } else { reason.text() }
 }
 
-/// What happened to backends, told by the events of the first of them.
-pub(super) fn backends(names: &[Arc<str>], events: &[&Entry], met: &Met) -> Option<String> {
+/// What happened to backends, from the events of the first one.
+pub(super) fn backends(names: &[Arc<str>], events: &[&Entry], counts: &FailureCounts) -> Option<String> {
     let mut clauses: Vec<String> = Vec::new();
-    let sum = met.failures.values().fold([0; ConnectError::ALL.len()], |mut sum, kinds| {
+    let sum = counts.failures.values().fold([0; ConnectError::ALL.len()], |mut sum, kinds| {
         sum.iter_mut().zip(kinds).for_each(|(sum, n)| *sum += n);
         sum
     });
@@ -108,8 +111,8 @@ pub(super) fn backends(names: &[Arc<str>], events: &[&Entry], met: &Met) -> Opti
     match flaps(events, names.len() > 1) {
         Some(flapped) => {
             clauses.push(flapped);
-            // What else there was in between is not lost in it.
-            let besides = |entry: &&&Entry| {
+            // The clause about flapping covers only state changes.
+            let is_other = |entry: &&&Entry| {
                 matches!(
                     *entry.event,
                     Event::WeightChanged { .. }
@@ -117,8 +120,8 @@ pub(super) fn backends(names: &[Arc<str>], events: &[&Entry], met: &Met) -> Opti
                         | Event::CheckInconclusive { .. }
                 )
             };
-            let besides: Vec<_> = events.iter().filter(besides).copied().collect();
-            clauses.extend(changes(&besides, names.len() > 1));
+            let others: Vec<_> = events.iter().filter(is_other).copied().collect();
+            clauses.extend(changes(&others, names.len() > 1));
         }
         None => clauses.extend(changes(events, names.len() > 1)),
     }
@@ -126,10 +129,10 @@ pub(super) fn backends(names: &[Arc<str>], events: &[&Entry], met: &Met) -> Opti
         return None;
     }
     let text = format!("{} {}", list(names, NAMED), list(&clauses, usize::MAX));
-    Some(with_clients(text, met))
+    Some(with_clients(text, counts))
 }
 
-/// Going out and in again and again.
+/// Repeated changes between up and down or ejected; `None` if there were fewer than two.
 fn flaps(events: &[&Entry], several: bool) -> Option<String> {
     let states = events.iter().filter_map(|entry| match &*entry.event {
         Event::StateChanged { from, to, reason, .. } => Some((entry.at, *from, *to, reason)),
@@ -146,22 +149,22 @@ fn flaps(events: &[&Entry], several: bool) -> Option<String> {
     if out.len() < 2 {
         return None;
     }
-    let (n, while_) = (out.len(), duration(now.0.duration_since(first.0).unwrap_or_default()));
+    let (n, period) = (out.len(), duration(now.0.duration_since(first.0).unwrap_or_default()));
     Some(format!(
-        "flapped {n} times in {while_}, the last time because of {}; then {} {}",
+        "flapped {n} times in {period}, the last time because of {}; then {} {}",
         why(last.3, several),
         if now.2 == BackendState::Up { "it stayed" } else { "it was" },
         now.2.name()
     ))
 }
 
-/// Each change in its words.
+/// One clause for each change.
 fn changes(events: &[&Entry], several: bool) -> Vec<String> {
     let (was, its) = if several { ("were", "their") } else { ("was", "its") };
     let mut clauses = Vec::new();
     let mut before: Option<(SystemTime, &StateReason)> = None;
-    let tells_state = events.iter().any(|entry| matches!(*entry.event, Event::StateChanged { .. }));
-    let weighed = events.iter().any(|entry| matches!(*entry.event, Event::WeightChanged { .. }));
+    let has_state_change = events.iter().any(|entry| matches!(*entry.event, Event::StateChanged { .. }));
+    let has_weight_change = events.iter().any(|entry| matches!(*entry.event, Event::WeightChanged { .. }));
     let arrived = matches!(
         events.first().map(|entry| &*entry.event),
         Some(Event::StateChanged { from: BackendState::Gone, .. })
@@ -176,9 +179,9 @@ fn changes(events: &[&Entry], several: bool) -> Vec<String> {
                     Some(after) if after < AT_ONCE => " at once".to_owned(),
                     Some(after) => format!(" {} later", duration(after)),
                 };
-                let news = before.is_none_or(|(.., said)| said != reason);
-                let why = if news { format!(" ({})", why(reason, several)) } else { String::new() };
-                // A new backend that was never up comes up for the first time, whatever came in between.
+                let is_new = before.is_none_or(|(.., previous)| previous != reason);
+                let why = if is_new { format!(" ({})", why(reason, several)) } else { String::new() };
+                // A new backend that was never up comes up for the first time, whatever its states in between.
                 let first = arrived && !was_up || matches!(*from, BackendState::Joining | BackendState::Gone);
                 let again = if first { "" } else { " again" };
                 was_up |= *to == BackendState::Up;
@@ -206,11 +209,11 @@ fn changes(events: &[&Entry], several: bool) -> Vec<String> {
                     clauses.push(format!("could not be checked because of a local error ({error})"));
                 }
             }
-            // What follows from it tells it, if anything does.
-            Event::OperatorChange { by, state: Some(state), .. } if !tells_state => {
+            // A change of state or weight that follows from it has its own clause.
+            Event::OperatorChange { by, state: Some(state), .. } if !has_state_change => {
                 clauses.push(format!("{was} set to {} by {by}, as before", state.name()));
             }
-            Event::OperatorChange { by, weight: Some(weight), .. } if !weighed => {
+            Event::OperatorChange { by, weight: Some(weight), .. } if !has_weight_change => {
                 clauses.push(format!("{was} given the weight {weight} by {by}, as before"));
             }
             _ => {}
@@ -220,7 +223,7 @@ fn changes(events: &[&Entry], several: bool) -> Vec<String> {
 }
 
 /// Which tier served a pool's clients.
-pub(super) fn serving_tier(pool: &str, events: &[&Entry], met: &Met) -> Option<String> {
+pub(super) fn serving_tier(pool: &str, events: &[&Entry], counts: &FailureCounts) -> Option<String> {
     let mut clauses = Vec::new();
     let mut before: Option<SystemTime> = None;
     let mut ongoing = false;
@@ -246,10 +249,10 @@ pub(super) fn serving_tier(pool: &str, events: &[&Entry], met: &Met) -> Option<S
         return None;
     }
     let ongoing = if ongoing { " (ongoing)" } else { "" };
-    Some(with_clients(format!("in {pool}, {}{ongoing}", clauses.join("; ")), met))
+    Some(with_clients(format!("in {pool}, {}{ongoing}", clauses.join("; ")), counts))
 }
 
-/// What a source answered.
+/// What a source returned.
 pub(super) fn source(pool: &str, source: &str, events: &[&Entry]) -> Option<String> {
     let mut reasons: Vec<&str> = Vec::new();
     let mut over = None;
@@ -325,7 +328,7 @@ pub(super) fn process(events: &[&Entry]) -> Option<String> {
         }
         Event::DrainDone { cut: None } => Some("all connections had finished".to_owned()),
         Event::DrainDone { cut: Some(cut) } => {
-            Some(format!("the drain timed out, and {} cut off", count(*cut as u64, "connection")))
+            Some(format!("the drain timed out, and {} reset", count(*cut as u64, "connection")))
         }
         Event::ConnectionClosed { by, conn, client, how, .. } => {
             Some(format!("{by} closed connection {conn} of {client} ({})", how.name()))

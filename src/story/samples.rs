@@ -1,5 +1,5 @@
-//! What was counted in each second, for as long as a story may reach back: only what has grown, so that quiet seconds cost
-//! nothing.
+//! The growth of the counters in each second, for as long as a story may reach back. A second without growth takes no
+//! memory.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,19 +8,19 @@ use std::time::{Duration, SystemTime};
 use crate::domain::CloseReason;
 use crate::telemetry::ConnectError;
 
-/// From one sample to the next.
+/// The time between samples.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
-/// How far back they reach.
+/// How long a sample is kept.
 pub(crate) const REACH: Duration = Duration::from_secs(3600);
-/// So many of them there are in that time.
+/// The most samples that are kept.
 const MOST: usize = (REACH.as_secs() / EVERY.as_secs()) as usize;
-/// So many backends with failures are told apart in a sample.
+/// The most backends with failures in a sample; those with the fewest are left out.
 const BACKENDS: usize = 64;
 
 /// Failed attempts to connect, in the order of [`ConnectError::ALL`].
 pub(crate) type Kinds = [u64; ConnectError::ALL.len()];
 
-/// What grew in one second.
+/// The growth of the counters in one second.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Sample {
     /// By pool.
@@ -29,14 +29,14 @@ pub(crate) struct Sample {
     pub failures: Vec<Failures>,
 }
 
-/// What grew of a pool.
+/// The growth of a pool's counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Grown {
     /// Connections that were routed to a backend.
     pub routed: u64,
-    /// Those of them that another backend had failed before.
+    /// Those of them that were routed after another backend had failed.
     pub retried: u64,
-    /// Failures that clients met, by reason; those that there were none of are left out.
+    /// Client-visible failures by reason, without reasons that did not occur.
     pub seen: Vec<(CloseReason, u64)>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct Failures {
     pub pool: Arc<str>,
     /// The backend's name.
     pub backend: Arc<str>,
-    /// How many.
+    /// The number of each kind.
     pub kinds: Kinds,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Failures {
 pub(crate) struct Counts {
     /// By pool.
     pub pools: BTreeMap<Arc<str>, PoolCounts>,
-    /// By pool, and by the number of the backend's stay in it: its name and its failed attempts.
+    /// By pool and backend key: the backend's name and its failed attempts.
     pub failures: BTreeMap<(Arc<str>, u64), (Arc<str>, Kinds)>,
 }
 
@@ -65,50 +65,50 @@ pub(crate) struct Counts {
 pub(crate) struct PoolCounts {
     /// Connections that were routed.
     pub routed: u64,
-    /// Those of them that another backend had failed before.
+    /// Those of them that were routed after another backend had failed.
     pub retried: u64,
-    /// Failures that clients met, by [`CloseReason::index`].
+    /// Client-visible failures by [`CloseReason::index`].
     pub seen: [u64; CloseReason::ALL.len()],
 }
 
-/// The samples of the last hour. A clone is the same.
+/// The samples of the last hour. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Samples(Arc<Mutex<Book>>);
+pub(crate) struct Samples(Arc<Mutex<SampleStore>>);
 
 #[derive(Debug, Default)]
-struct Book {
+struct SampleStore {
     kept: VecDeque<(SystemTime, Arc<Sample>)>,
     last: Counts,
 }
 
 impl Samples {
-    /// Takes in the counters as they are at that time.
+    /// Records the counters of that time.
     pub(crate) fn take(&self, at: SystemTime, counts: Counts) {
-        let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sample = counts.since(&book.last);
-        book.last = counts;
+        let mut store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sample = counts.since(&store.last);
+        store.last = counts;
         if sample != Sample::default() {
-            book.kept.push_back((at, Arc::new(sample)));
+            store.kept.push_back((at, Arc::new(sample)));
         }
         let old = |then: SystemTime| at.duration_since(then).is_ok_and(|age| age > REACH);
-        // Where the clock was set back, what came before it lies in the future, and would do so for long.
-        while book.kept.front().is_some_and(|(then, _)| old(*then)) || book.kept.len() > MOST {
-            book.kept.pop_front();
+        // If the clock was set back, older samples lie in the future and do not expire.
+        while store.kept.front().is_some_and(|(then, _)| old(*then)) || store.kept.len() > MOST {
+            store.kept.pop_front();
         }
     }
 
     /// The samples between two times, oldest first.
     pub(crate) fn between(&self, since: SystemTime, until: SystemTime) -> Vec<(SystemTime, Sample)> {
         let shared: Vec<_> = {
-            let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            book.kept.iter().filter(|(at, _)| (since..=until).contains(at)).cloned().collect()
+            let store = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            store.kept.iter().filter(|(at, _)| (since..=until).contains(at)).cloned().collect()
         };
         shared.into_iter().map(|(at, sample)| (at, Arc::unwrap_or_clone(sample))).collect()
     }
 }
 
 impl Counts {
-    /// What has grown since. What went back began anew.
+    /// The growth since `before`. A counter that is lower than before started again at 0.
     fn since(&self, before: &Self) -> Sample {
         let grown = |now: u64, before: u64| if now < before { now } else { now - before };
         let pools = self.pools.iter().filter_map(|(name, now)| {
@@ -165,7 +165,7 @@ mod tests {
         let all = samples.between(at(0), at(9));
         let routed: Vec<u64> =
             all.iter().map(|(_, sample)| sample.pools.iter().map(|(_, one)| one.routed).sum()).collect();
-        assert_eq!(routed, [5, 2, 1], "a pool that went and came again begins anew");
+        assert_eq!(routed, [5, 2, 1], "a pool that was removed and added again starts at zero");
         assert_eq!(all[1].1.failures[0].kinds[0], 2);
         assert_eq!(samples.between(at(3), at(3)).len(), 1);
         samples.take(at(3) + REACH + EVERY, counts(1, 2));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_does_not_make_them_more() {
+    fn samples_stay_bounded_when_the_clock_is_set_back() {
         let samples = Samples::default();
         samples.take(at(1_000_000), counts(1, 0));
         (0..2 * MOST as u64).for_each(|n| samples.take(at(n), counts(n + 2, 0)));

@@ -30,8 +30,8 @@ pub(crate) enum Outcome {
 
 impl Supervisor {
     /// Stops accepting, lets the open connections finish, and resets those that remain after the time limit, or at once
-    /// when `hurry` resolves. `who` is the operator or the signal, for the log.
-    pub(crate) async fn drain(mut self, who: Arc<str>, hurry: impl Future) -> Outcome {
+    /// when `hurry` resolves. `by` names the operator or the signal, for the log.
+    pub(crate) async fn drain(mut self, by: Arc<str>, hurry: impl Future) -> Outcome {
         let limits = self.config.runtime.drain;
         self.overview.enter(Phase::Draining);
         // The replicas outlive this process, and are no longer managed.
@@ -39,11 +39,11 @@ impl Supervisor {
         self.overview.replicas.store(Arc::default());
         let open = self.report().await.open;
         let (grace_ms, timeout_ms) = (millis(limits.grace), millis(limits.timeout));
-        self.overview.journal.record(Event::DrainStarted { by: who, open, grace_ms, timeout_ms });
+        self.overview.journal.record(Event::DrainStarted { by, open, grace_ms, timeout_ms });
         let finished = tokio::select! {
             finished = self.finish(limits) => finished,
             _ = hurry => {
-                warn!("told a second time to stop: closing all connections");
+                warn!("second stop signal: closing all connections");
                 false
             }
         };
@@ -61,7 +61,7 @@ impl Supervisor {
     async fn finish(&mut self, limits: Drain) -> bool {
         tokio::time::sleep(limits.grace).await;
         let start = Instant::now();
-        // Accepting what the kernel has completed may have to wait for a place below the process's limit.
+        // Accepting the completed connections may have to wait for a permit of the process's limit.
         let listeners = std::mem::take(&mut self.listeners);
         self.closing
             .spawn(listener_task::close_all(listeners.into_values().map(|l| l.listener_task).collect()));

@@ -1,4 +1,4 @@
-//! How many open files the process may need beside its clients, and how that affects the configured limits.
+//! How many open files the process may need besides those of its clients, and how that affects the configured limits.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ const BASE: u64 = 48;
 /// Files of each worker: an epoll and an eventfd, doubled as a margin.
 const PER_WORKER: u64 = 4;
 /// Files of each worker for each address: its listening socket, the second handle of it, and an accepted client that
-/// waits for its place.
+/// waits for its permit.
 const PER_WORKER_AND_ADDRESS: u64 = 3;
 /// The socket that reserves an address.
 const PER_ADDRESS: u64 = 1;
@@ -37,8 +37,8 @@ pub(crate) fn workers(config: &Config) -> usize {
     config.runtime.workers.map_or_else(cores, usize::from)
 }
 
-/// The files that may be open beside the clients. Checks count even if none is configured: a reload may add them, and
-/// the reserve is fixed at the start.
+/// The files that may be open besides those of clients. Checks count even if none is configured: a reload may add
+/// them, and the reserve is fixed at the start.
 fn reserved(config: &Config, workers: usize) -> u64 {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     let workers = count(workers.max(1));

@@ -18,7 +18,7 @@ const RETRY: Duration = Duration::from_secs(1);
 enum ListenerCommand {
     /// The listener's settings have changed, and perhaps its addresses.
     Change { add: Vec<BoundAddress>, remove: Vec<BindAddress>, done: oneshot::Sender<()> },
-    /// Close all addresses, then answer.
+    /// Close all addresses, then reply.
     Close(oneshot::Sender<()>),
 }
 

@@ -1,4 +1,4 @@
-//! Builds listeners and pools from a configuration, applies another one, and drains.
+//! Builds listeners and pools from a configuration, applies a changed one, and drains.
 
 mod bound_address;
 mod drain;
@@ -55,7 +55,7 @@ pub(crate) struct Supervisor {
     admin: Option<BindAddress>,
     /// The addresses that this process listens on: none may be a backend.
     own: Arc<OwnAddresses>,
-    /// Removed listeners that still accept what the kernel has completed.
+    /// Removed listeners that still accept the connections that the kernel has completed.
     closing: TaskTracker,
     /// Logs the workers' resource shortages.
     _shortages: AbortOnDropHandle<()>,
@@ -147,8 +147,8 @@ impl Supervisor {
         &self.config
     }
 
-    /// Applies `config`. What can fail comes first, so that a failure changes nothing; what both configurations share is
-    /// not interrupted.
+    /// Applies `config`. Steps that can fail come first, so that a failure changes nothing. The parts that both
+    /// configurations share are not interrupted.
     pub(crate) async fn apply(&mut self, config: Config) -> Result<(), Error> {
         let mut addresses = self.reserve(&config)?;
         // Before any listener opens and any pool can discover it.
@@ -159,7 +159,7 @@ impl Supervisor {
         let closing = self.change_listeners(&config, &mut addresses).await;
         self.remove_pools(&config, closing);
         self.listen_on(&BTreeMap::new()).await;
-        self.tell_lowered(&config);
+        self.log_lowered(&config);
         self.config = config;
         self.publish();
         Ok(())
@@ -167,7 +167,7 @@ impl Supervisor {
 
     /// Reserves the addresses that are new in `config`.
     fn reserve(&self, config: &Config) -> Result<BTreeMap<Arc<str>, Vec<BoundAddress>>, Error> {
-        // Of a Unix socket there is no second one at the same path.
+        // A path cannot have a second Unix socket.
         let ours = |address: &BindAddress| {
             let BindAddress::Tcp(wanted) = address else { return false };
             let same_port =
@@ -189,7 +189,7 @@ impl Supervisor {
     }
 
     /// Logs the limits of a new configuration that the open files do not allow. The allocation was made at the start.
-    fn tell_lowered(&self, config: &Config) {
+    fn log_lowered(&self, config: &Config) {
         let before = files::lowered(&self.config, &self.files);
         let lowered = files::lowered(config, &self.files);
         lowered.iter().filter(|one| !before.contains(one)).for_each(files::Lowered::log);
@@ -204,7 +204,7 @@ impl Supervisor {
         }
     }
 
-    /// Gives the pools the addresses that this process listens on: its listeners, the given addresses, and the admin
+    /// Sends the pools the addresses that this process listens on: its listeners, the given addresses, and the admin
     /// server.
     async fn listen_on(&mut self, also: &BTreeMap<Arc<str>, Vec<BoundAddress>>) {
         let running = self.listeners.iter().flat_map(|(name, running)| {
@@ -219,9 +219,9 @@ impl Supervisor {
             BindAddress::Unix(_) => None, // no backend has a path
         });
         self.own = Arc::new(OwnAddresses::new(bound.collect()));
-        let told: Vec<_> = self.pools.values().map(|handle| handle.refuse(&self.own)).collect();
-        for told in told {
-            let _ = told.await; // a stopped pool routes nothing
+        let updates: Vec<_> = self.pools.values().map(|handle| handle.refuse(&self.own)).collect();
+        for update in updates {
+            let _ = update.await; // a stopped pool routes nothing
         }
     }
 
@@ -291,7 +291,7 @@ impl Supervisor {
                 socket_mode: wanted.socket_mode,
             };
             if wanted.options.fast_open.is_some() && !sockets::fast_open_served() {
-                warn!(listener = %name, "fast_open does nothing: net.ipv4.tcp_fastopen lacks the bit 2");
+                warn!(listener = %name, "fast_open does nothing: net.ipv4.tcp_fastopen does not have bit 2 set");
             }
             let add = addresses.remove(name).unwrap_or_default();
             let added: Vec<_> =
@@ -302,10 +302,10 @@ impl Supervisor {
                     running.listener_task.listener.settings.store(Arc::new(settings));
                     running
                 }
-                Entry::Vacant(place) => {
+                Entry::Vacant(entry) => {
                     let listener = Arc::new(Listener::new(Arc::clone(name), settings));
                     let listener_task = ListenerTask::start(listener, Arc::clone(&self.workers));
-                    place.insert(Running { listener_task, addresses: Vec::new() })
+                    entry.insert(Running { listener_task, addresses: Vec::new() })
                 }
             };
             let (stay, go): (Vec<_>, Vec<_>) =

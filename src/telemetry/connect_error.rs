@@ -16,7 +16,7 @@ pub enum ConnectError {
     Unreachable,
     /// Reset while it was being opened.
     Reset,
-    /// Our own side is short of something (ports, files, memory): it says nothing about the backend.
+    /// A local resource (ports, files, memory) is exhausted: no evidence against the backend.
     Local,
     /// Anything else.
     Other,
@@ -41,7 +41,7 @@ impl ConnectError {
 }
 
 impl ConnectError {
-    /// An error of this kind in words, with what to do about it.
+    /// The text of an error of this kind, with advice.
     pub fn explain(self, error: &io::Error) -> String {
         match self {
             Self::Refused => "connection refused".to_owned(),
@@ -72,8 +72,8 @@ impl From<&io::Error> for ConnectError {
     }
 }
 
-/// Refuses a connection that has met itself: one to an address of this machine without a listening socket, whose own port
-/// the kernel chose to be the same (simultaneous open, RFC 9293, 3.5). `local` is asked for only where that can be.
+/// Refuses a connection to itself: one to an address of this machine without a listening socket, for which the kernel
+/// chose the same source port (simultaneous open, RFC 9293, 3.5). `local` is called only where that is possible.
 pub(crate) fn not_with_itself(
     peer: SocketAddr,
     local: impl FnOnce() -> io::Result<SocketAddr>,
@@ -84,7 +84,7 @@ pub(crate) fn not_with_itself(
     Ok(())
 }
 
-/// The ports that the kernel chooses from (`ip_local_port_range` in ip(7)); its default where it does not tell.
+/// The ports that the kernel chooses from (`ip_local_port_range` in ip(7)); its default if it cannot be read.
 fn local_ports() -> &'static RangeInclusive<u16> {
     static PORTS: OnceLock<RangeInclusive<u16>> = OnceLock::new();
     PORTS.get_or_init(|| {
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_our_own_side_lacks_says_nothing_of_the_backend() {
+    fn a_local_shortage_is_not_an_error_of_the_backend() {
         for errno in [rustix::io::Errno::ADDRNOTAVAIL, rustix::io::Errno::MFILE, rustix::io::Errno::NOBUFS] {
             assert_eq!(ConnectError::from(&io::Error::from(errno)), ConnectError::Local);
         }

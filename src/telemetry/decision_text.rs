@@ -32,7 +32,7 @@ fn reason(algorithm: Algorithm) -> &'static str {
         Algorithm::RandomTwo => "the less loaded of two drawn at random",
         Algorithm::Ewma => "of two drawn at random, the one with less latency for its load",
         Algorithm::SourceHash => "by the hash of the client's address",
-        Algorithm::RingHash => "the client's place on the hash ring",
+        Algorithm::RingHash => "the client's position on the hash ring",
         Algorithm::Maglev => "the client's entry in the lookup table",
     }
 }

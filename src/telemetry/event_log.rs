@@ -21,7 +21,7 @@ impl Event {
             }
             Self::WeightChanged { pool, backend, weight } => info!(%pool, %backend, weight, "backend weight"),
             Self::EjectionSuppressed { pool, backend, reason } => {
-                warn!(%pool, %backend, cause = &*reason.text(), "not ejected: as many are out as eject.at_most allows");
+                warn!(%pool, %backend, cause = &*reason.text(), "not ejected: the limit eject.at_most is reached");
             }
             Self::ServingTierChanged { pool, tier, before, up, used, panic } => {
                 serving_tier(pool, *tier, *before, [*up, *used], *panic);
@@ -45,7 +45,7 @@ impl Event {
                 warn!(%pool, %backend, error = &**error, "check without result: local error");
             }
             Self::ChecksLate { pool, waited_ms } => {
-                warn!(%pool, waited_ms, "checks run late: too many are under way; raise runtime.max_checks");
+                warn!(%pool, waited_ms, "checks run late: too many are running; raise runtime.max_checks");
             }
             Self::ChecksOnTime { pool, after_ms, checks } => {
                 info!(%pool, after_ms, checks, "checks are on time again");
@@ -65,11 +65,11 @@ impl Event {
             }
             Self::CheckRequested { by, pool, backend } => {
                 let (pool, backend) = (pool.as_ref().map(display), backend.as_ref().map(display));
-                info!(pool, backend, by = &**by, "operator asks for checks");
+                info!(pool, backend, by = &**by, "operator requested checks");
             }
             Self::ReloadApplied { by, config, listeners, pools, restart } => {
                 for part in restart {
-                    warn!(part, "changed, and takes effect after a restart");
+                    warn!(part, "changed: takes effect after a restart");
                 }
                 info!(%config, listeners, pools, by = &**by, "reload applied");
             }
@@ -89,7 +89,9 @@ impl Event {
                 info!(open, oldest_ms, time_left_ms, "drain progress");
             }
             Self::DrainDone { cut: None } => info!("drain done"),
-            Self::DrainDone { cut: Some(cut) } => warn!(cut, "drain done: the rest is cut off"),
+            Self::DrainDone { cut: Some(cut) } => {
+                warn!(cut, "drain timed out: resetting the remaining connections");
+            }
             _ => {}
         }
     }

@@ -72,9 +72,9 @@ impl Event {
                 format!("{by} closed #{conn} of {client} ({})", how.name())
             }
             Self::CheckRequested { by, pool, backend } => match (pool, backend) {
-                (Some(pool), Some(backend)) => format!("{by} had {pool}/{backend} checked"),
-                (Some(pool), None) => format!("{by} had the backends of {pool} checked"),
-                (None, _) => format!("{by} had all backends checked"),
+                (Some(pool), Some(backend)) => format!("{by} requested a check of {pool}/{backend}"),
+                (Some(pool), None) => format!("{by} requested a check of all backends of {pool}"),
+                (None, _) => format!("{by} requested a check of all backends"),
             },
             Self::ReloadApplied { by, config, listeners, pools, restart } => {
                 let (listeners, pools) = (count(*listeners as u64, "listener"), count(*pools as u64, "pool"));
@@ -82,7 +82,7 @@ impl Event {
                     true => String::new(),
                     false => format!("; a restart is needed for {}", list(restart, usize::MAX)),
                 };
-                format!("{by} reloaded {config}, which is in effect: {listeners}, {pools}{restart}")
+                format!("{by} reloaded {config}, now in effect: {listeners}, {pools}{restart}")
             }
             Self::ReloadRefused { by, config, problems } => {
                 let problems: Vec<_> = problems.iter().map(problem).collect();
@@ -98,7 +98,7 @@ impl Event {
             }
             Self::DrainDone { cut: None } => "drained: all connections finished".to_owned(),
             Self::DrainDone { cut: Some(cut) } => {
-                format!("drained: {} cut off", count(*cut as u64, "connection"))
+                format!("drain timed out: {} reset", count(*cut as u64, "connection"))
             }
         }
     }
@@ -189,10 +189,10 @@ mod tests {
                 },
                 "root set web/a to draining and to weight 2",
             ),
-            (requested(None, None), "root had all backends checked"),
-            (requested(Some("web"), Some("a")), "root had web/a checked"),
+            (requested(None, None), "root requested a check of all backends"),
+            (requested(Some("web"), Some("a")), "root requested a check of web/a"),
             (Event::DrainDone { cut: None }, "drained: all connections finished"),
-            (Event::DrainDone { cut: Some(1) }, "drained: 1 connection cut off"),
+            (Event::DrainDone { cut: Some(1) }, "drain timed out: 1 connection reset"),
         ] {
             assert_eq!(event.sentence(), sentence);
         }

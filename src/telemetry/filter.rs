@@ -1,4 +1,4 @@
-//! Which connections a request asks for.
+//! Filters for connections in requests.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -6,17 +6,17 @@ use std::str::FromStr;
 
 use crate::domain::{Client, ConnectionRecord};
 
-/// The connections that are asked for: those of clients, or one.
+/// Selects connections: those of clients, or one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionSubject {
-    /// Those of these clients.
+    /// The connections of these clients.
     Clients(ClientFilter),
-    /// The one with this number.
+    /// The connection with this number.
     Conn(u64),
 }
 
 impl ConnectionSubject {
-    /// Whether the connection with that number and client is among them.
+    /// Whether it selects the connection with that number and client.
     pub(crate) fn matches(self, conn: u64, client: Client) -> bool {
         match self {
             Self::Clients(clients) => clients.matches(client),
@@ -36,7 +36,7 @@ impl fmt::Display for ConnectionSubject {
     }
 }
 
-/// The connections that are asked for: those that match all of these.
+/// Selects the connections that match all of these.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConnectionFilter {
     /// Their pool.
@@ -48,7 +48,7 @@ pub(crate) struct ConnectionFilter {
 }
 
 impl ConnectionFilter {
-    /// Whether a connection of that pool, backend and client is among them.
+    /// Whether it selects a connection of that pool, backend and client.
     pub(crate) fn matches(&self, pool: &str, backend: Option<(&str, SocketAddr)>, client: Client) -> bool {
         let is_backend = |wanted: &BackendFilter| backend.is_some_and(|(name, at)| wanted.matches(name, at));
         self.pool.as_deref().is_none_or(|wanted| wanted == pool)
@@ -56,14 +56,14 @@ impl ConnectionFilter {
             && self.client.is_none_or(|wanted| wanted.matches(client))
     }
 
-    /// Whether the connection of that record is among them.
+    /// Whether it selects the connection of that record.
     pub(crate) fn matches_record(&self, record: &ConnectionRecord) -> bool {
         let backend = record.backend.as_ref().map(|backend| (&*backend.name, backend.address));
         self.matches(&record.pool, backend, record.client)
     }
 }
 
-/// The backend that is asked for, by its name or its address.
+/// Selects a backend, by its name or its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BackendFilter {
     name: String,
@@ -83,14 +83,14 @@ impl BackendFilter {
     }
 }
 
-/// The clients that are asked for.
+/// Selects clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientFilter {
     /// All at this address.
     At(IpAddr),
     /// The one at this address and port.
     One(SocketAddr),
-    /// Those that came over a Unix socket.
+    /// All that connected over a Unix socket.
     Unix,
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_found_by_each_of_its_words_and_by_all_together() {
+    fn each_part_of_a_filter_matches_alone_and_with_the_others() {
         let client = |text: &str| Client::Tcp(text.parse().unwrap());
         let backend = Some(("a", "10.0.0.1:80".parse().unwrap()));
         let filter = |pool: &str, backend: &str, client: &str| {

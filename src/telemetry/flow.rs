@@ -1,11 +1,11 @@
-//! Counters of the connections that take one way: from a listener to a pool's backend.
+//! Counters of the connections from one listener to one backend of a pool.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::domain::CloseReason;
 
-/// The counters of one way. All workers write them; a scrape reads them.
+/// The counters of one listener and one backend. All workers write them; a scrape reads them.
 #[derive(Debug, Default)]
 pub struct Flow {
     opened: AtomicU64,
@@ -15,7 +15,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Counts a connection that takes this way; [`closed`](Self::closed) must follow.
+    /// Counts an open connection; [`closed`](Self::closed) must follow.
     pub fn opened(&self) {
         self.opened.fetch_add(1, Ordering::Release);
     }
@@ -25,8 +25,8 @@ impl Flow {
         self.closed[reason.index()].fetch_add(1, Ordering::Release);
     }
 
-    /// Counts a connection that ended before it could be sent any way.
-    pub fn turned_away(&self, reason: CloseReason) {
+    /// Counts a connection that ended before it was routed or rejected.
+    pub fn ended_unrouted(&self, reason: CloseReason) {
         self.opened();
         self.closed(reason);
     }
@@ -41,13 +41,13 @@ impl Flow {
         }
     }
 
-    /// The counters as they stand.
+    /// The current counters.
     pub fn read(&self) -> Reading {
         let mut closed = [0; CloseReason::ALL.len()];
         for (value, counter) in closed.iter_mut().zip(&self.closed) {
             *value = counter.load(Ordering::Acquire);
         }
-        // Read last: every end that was seen has a beginning that is seen too.
+        // Read last, so that every end that is counted has a counted beginning.
         let opened = self.opened.load(Ordering::Acquire);
         Reading {
             active: opened.saturating_sub(closed.iter().sum()),
@@ -89,12 +89,12 @@ impl std::ops::AddAssign for Reading {
     }
 }
 
-/// The flows of one backend (or of a pool's connections that reached none), one for each listener they came by.
+/// The flows of one backend (or of a pool's connections that reached none), one for each listener.
 #[derive(Debug, Default)]
 pub struct Flows(Mutex<Vec<(Arc<str>, Arc<Flow>)>>);
 
 impl Flows {
-    /// The flow of the connections that came by `listener`.
+    /// The flow of the connections that `listener` accepted.
     pub fn of(&self, listener: &Arc<str>) -> Arc<Flow> {
         let mut flows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, flow)) = flows.iter().find(|(name, _)| name == listener) {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The upper bounds of the buckets, in microseconds: from loopback to a far continent. Each backend has its own
-/// histograms, so that each bucket more is a line more per backend in a scrape.
+/// histograms, so each further bucket adds a line per backend to a scrape.
 const BOUNDS: [u64; 10] = [200, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 200_000, 1_000_000, 5_000_000];
 
 /// The last bucket has no bound.

@@ -24,12 +24,12 @@ pub struct Entry {
     pub event: Arc<Event>,
 }
 
-/// The events of the process, in their order. A clone is the same journal.
+/// The events of the process, in their order. Clones share the same journal.
 #[derive(Clone, Debug, Default)]
-pub struct Journal(Arc<Book>);
+pub struct Journal(Arc<JournalState>);
 
 #[derive(Debug, Default)]
-struct Book {
+struct JournalState {
     kept: Mutex<VecDeque<Entry>>,
     latest: watch::Sender<u64>,
 }
@@ -45,16 +45,16 @@ impl Journal {
         }
         let id = *self.0.latest.borrow() + 1;
         kept.push_back(Entry { id, at: SystemTime::now(), sentence, event: Arc::new(event) });
-        self.0.latest.send_replace(id); // under the lock, so that no number is given twice
+        self.0.latest.send_replace(id); // under the lock, so that no number is used twice
     }
 
     /// The kept events after that number, oldest first, and how many after it were dropped.
     pub fn after(&self, id: u64) -> (Vec<Entry>, u64) {
-        self.some_after(id, usize::MAX)
+        self.after_limited(id, usize::MAX)
     }
 
     /// The same, but at most `limit` events.
-    pub fn some_after(&self, id: u64, limit: usize) -> (Vec<Entry>, u64) {
+    pub fn after_limited(&self, id: u64, limit: usize) -> (Vec<Entry>, u64) {
         let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let dropped = kept.front().map_or(0, |first| first.id.saturating_sub(id.saturating_add(1)));
         let from = kept.partition_point(|entry| entry.id <= id);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_misses_nothing_and_learns_how_many_were_dropped() {
+    fn a_reader_gets_every_event_and_the_number_of_dropped_ones() {
         let journal = Journal::default();
         assert_eq!((journal.after(0).0.len(), *journal.latest().borrow()), (0, 0));
         for weight in 1..=5 {
@@ -90,7 +90,7 @@ mod tests {
         }
         let (entries, dropped) = journal.after(2);
         assert_eq!((entries.len(), dropped, entries[0].id), (KEPT, 3, 6));
-        let (entries, dropped) = journal.some_after(2, 2);
+        let (entries, dropped) = journal.after_limited(2, 2);
         assert_eq!((entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), dropped), (vec![6, 7], 3));
         assert_eq!(journal.after(u64::MAX), journal.after(5 + KEPT as u64));
     }

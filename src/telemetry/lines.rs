@@ -10,12 +10,12 @@ use super::tail::Tail;
 /// How long lines are batched before a write, and the maximum of waiting bytes.
 pub(super) const GATHER: Duration = Duration::from_millis(10);
 pub(super) const GATHERED: usize = 64 * 1024;
-/// How often a blocked place is retried before its lines are lost.
+/// How often a blocked sink is retried before its lines are lost.
 const TRIES: u32 = 50;
-/// The pause before a failed place is retried.
+/// The pause before a failed sink is retried.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// The state of writing, for several places together.
+/// The state of writing, for several sinks together.
 #[derive(Debug, Default)]
 pub(super) struct Condition {
     lost: AtomicU64,
@@ -33,19 +33,19 @@ impl Condition {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// The part of them that was lost because a place would have blocked for long: this is not reported as a failure.
+    /// The part of them that was lost because a sink would have blocked for long: this is not reported as a failure.
     pub(super) fn too_slow(&self) -> u64 {
         self.too_slow.load(Ordering::Relaxed)
     }
 
-    /// Whether a place fails now, and so has waiting lines.
+    /// Whether a sink fails now, and so has waiting lines.
     pub(super) fn fails(&self) -> bool {
         self.failing.load(Ordering::Relaxed) > 0
     }
 }
 
 /// Where lines are written.
-pub(super) trait Place {
+pub(super) trait LogSink {
     /// Announces the number of bytes of whole lines to come. An error is reported, and the lines are written all the
     /// same.
     fn prepare(&mut self, _bytes: usize) -> io::Result<()> {
@@ -61,19 +61,19 @@ pub(super) trait Place {
     }
 }
 
-/// A place whose written bytes cannot be removed.
+/// A sink whose written bytes cannot be removed.
 #[derive(Debug)]
 pub(super) struct Stream<W>(pub(super) W);
 
-impl<W: Write> Place for Stream<W> {
+impl<W: Write> LogSink for Stream<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes)
     }
 }
 
-/// A change in the state of a place.
+/// A change in the state of a sink.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum SinkChange {
     /// Writing fails from now on.
     Failed(io::Error),
     /// It works again.
@@ -90,12 +90,12 @@ pub(super) enum News {
 /// Writes lines in batches. The writing thread flushes whenever it has caught up; a pause then lets the next lines
 /// gather, which would otherwise cost one system call each and wake the connections' threads.
 pub(super) struct Lines<P> {
-    place: P,
+    sink: P,
     /// Whole lines, except for the written part of the first one.
     waiting: Vec<u8>,
     /// The number of bytes at the beginning that are written.
     written: usize,
-    /// The in-memory copy of the lines. It gets them before a blocked place can hold up this thread.
+    /// The in-memory copy of the lines. It gets them before a blocked sink can delay this thread.
     tail: Option<&'static Tail>,
     condition: &'static Condition,
     /// Lines lost since writing began to fail; `None`: it does not fail.
@@ -103,7 +103,7 @@ pub(super) struct Lines<P> {
     not_prepared: bool,
     /// The time before which it is not retried.
     next_try: Option<Instant>,
-    tell: Box<dyn Fn(News) + Send>,
+    report: Box<dyn Fn(SinkChange) + Send>,
 }
 
 /// The result of an attempt to write the waiting lines.
@@ -115,15 +115,15 @@ enum Attempt {
     Failed,
 }
 
-impl<P: Place> Lines<P> {
+impl<P: LogSink> Lines<P> {
     pub(super) fn new(
-        place: P,
+        sink: P,
         tail: Option<&'static Tail>,
         condition: &'static Condition,
-        tell: impl Fn(News) + Send + 'static,
+        report: impl Fn(SinkChange) + Send + 'static,
     ) -> Self {
         Self {
-            place,
+            sink,
             waiting: Vec::with_capacity(GATHERED),
             written: 0,
             tail,
@@ -131,7 +131,7 @@ impl<P: Place> Lines<P> {
             failing: None,
             not_prepared: false,
             next_try: None,
-            tell: Box::new(tell),
+            report: Box::new(report),
         }
     }
 
@@ -139,7 +139,7 @@ impl<P: Place> Lines<P> {
         self.waiting.is_empty() || self.waiting.len() - self.written + line.len() <= GATHERED
     }
 
-    /// Writes the waiting lines, unless the place has just failed.
+    /// Writes the waiting lines, unless the sink has just failed.
     fn attempt(&mut self) -> Attempt {
         if self.waiting.is_empty() {
             return Attempt::Done;
@@ -148,15 +148,15 @@ impl<P: Place> Lines<P> {
             return Attempt::Failed;
         }
         if self.written == 0 {
-            let prepared = self.place.prepare(self.waiting.len());
+            let prepared = self.sink.prepare(self.waiting.len());
             match (std::mem::replace(&mut self.not_prepared, prepared.is_err()), prepared) {
-                (false, Err(error)) => (self.tell)(News::NotPrepared(error)),
-                (true, Ok(())) => (self.tell)(News::Prepared),
+                (false, Err(error)) => (self.report)(SinkChange::NotPrepared(error)),
+                (true, Ok(())) => (self.report)(SinkChange::Prepared),
                 _ => {}
             }
         }
         while self.written < self.waiting.len() {
-            let error = match self.place.write(&self.waiting[self.written..]) {
+            let error = match self.sink.write(&self.waiting[self.written..]) {
                 Ok(0) => io::ErrorKind::WriteZero.into(),
                 Ok(bytes) => {
                     self.written += bytes;
@@ -174,7 +174,7 @@ impl<P: Place> Lines<P> {
         self.next_try = None;
         if let Some(lost) = self.failing.take() {
             self.condition.failing.fetch_sub(1, Ordering::Relaxed);
-            (self.tell)(News::Works { lost });
+            (self.report)(SinkChange::Works { lost });
         }
         Attempt::Done
     }
@@ -184,18 +184,18 @@ impl<P: Place> Lines<P> {
         let whole =
             self.waiting[..self.written].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let torn = self.written - whole;
-        let taken_back = torn > 0 && self.place.take_back(torn);
+        let taken_back = torn > 0 && self.sink.take_back(torn);
         self.waiting.drain(..whole);
         self.written = if taken_back { 0 } else { torn };
         self.next_try = Some(Instant::now() + RETRY);
         if self.failing.is_none() {
             self.failing = Some(0);
             self.condition.failing.fetch_add(1, Ordering::Relaxed);
-            (self.tell)(News::Failed(error));
+            (self.report)(SinkChange::Failed(error));
         }
     }
 
-    /// Writes the waiting lines, and retries a blocked place for a while.
+    /// Writes the waiting lines, and retries a blocked sink for a while.
     fn persist(&mut self) -> Attempt {
         for _ in 1..TRIES {
             match self.attempt() {
@@ -217,7 +217,7 @@ impl<P: Place> Lines<P> {
 }
 
 /// Errors are handled here: the library does not report them, and after an error it ignores a request to stop.
-impl<P: Place> Write for Lines<P> {
+impl<P: LogSink> Write for Lines<P> {
     /// Accepts whole lines.
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         if let Some(tail) = self.tail {

@@ -1,4 +1,4 @@
-//! Lines at a place whose failures the test scripts.
+//! Lines at a sink whose failures the test scripts.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ struct Inner {
     prepared: Vec<bool>,
 }
 
-impl Place for Disk {
+impl LogSink for Disk {
     fn prepare(&mut self, bytes: usize) -> io::Result<()> {
         assert!(bytes > 0);
         let disk = &mut *self.0.lock().unwrap();
@@ -64,11 +64,11 @@ impl Place for Disk {
 type WrittenLines = Arc<Mutex<Vec<String>>>;
 
 fn lines() -> (Lines<Disk>, Disk, WrittenLines) {
-    let (disk, told) = (Disk::default(), WrittenLines::default());
-    let theirs = Arc::clone(&told);
-    let tell = move |news: News| theirs.lock().unwrap().push(format!("{news:?}"));
+    let (disk, reported) = (Disk::default(), WrittenLines::default());
+    let changes = Arc::clone(&reported);
+    let report = move |change: SinkChange| changes.lock().unwrap().push(format!("{change:?}"));
     let condition = Box::leak(Box::default());
-    (Lines::new(disk.clone(), None, condition, tell), disk, told)
+    (Lines::new(disk.clone(), None, condition, report), disk, reported)
 }
 
 /// Makes a retry due now.
@@ -80,7 +80,7 @@ fn attempt(lines: &mut Lines<Disk>) -> Attempt {
 #[test]
 fn lines_on_a_full_disk_are_whole_counted_and_reported_and_continue_with_free_space() {
     for takes_back in [true, false] {
-        let (mut log, disk, told) = lines();
+        let (mut log, disk, reported) = lines();
         disk.0.lock().unwrap().takes_back = takes_back;
         disk.0.lock().unwrap().does.extend([Does::Takes(20), Does::Takes(3), Does::IsFull]);
         for n in 0..3 {
@@ -88,8 +88,11 @@ fn lines_on_a_full_disk_are_whole_counted_and_reported_and_continue_with_free_sp
         }
         assert_eq!(log.attempt(), Attempt::Failed);
         assert!(log.condition.fails());
-        let told_at = |at: usize| told.lock().unwrap().get(at).cloned().unwrap_or_default();
-        assert!(told_at(0).starts_with("Failed(") && told_at(0).contains("StorageFull"), "{told:?}");
+        let reported_at = |at: usize| reported.lock().unwrap().get(at).cloned().unwrap_or_default();
+        assert!(
+            reported_at(0).starts_with("Failed(") && reported_at(0).contains("StorageFull"),
+            "{reported:?}"
+        );
         let written = if takes_back { "line 0.......\n" } else { "line 0.......\nline 1..." };
         assert_eq!(disk.0.lock().unwrap().written, written.as_bytes());
         // While it is full, lines wait and then are lost.
@@ -101,11 +104,11 @@ fn lines_on_a_full_disk_are_whole_counted_and_reported_and_continue_with_free_sp
         }
         let lost_now = log.condition.lost();
         assert!((200 - 66..200 - 60).contains(&lost_now), "{lost_now}");
-        assert_eq!(told.lock().unwrap().len(), 1, "reported once: {told:?}");
+        assert_eq!(reported.lock().unwrap().len(), 1, "reported once: {reported:?}");
         disk.0.lock().unwrap().full = false;
         assert_eq!(attempt(&mut log), Attempt::Done);
         assert!(!log.condition.fails());
-        assert_eq!(told_at(1), format!("Works {{ lost: {lost_now} }}"));
+        assert_eq!(reported_at(1), format!("Works {{ lost: {lost_now} }}"));
         let written = String::from_utf8(disk.0.lock().unwrap().written.clone()).unwrap();
         let expected = "line 0.......\nline 1.......\nline 2.......\n".to_owned()
             + &long.repeat(200 - lost_now as usize);
@@ -114,31 +117,31 @@ fn lines_on_a_full_disk_are_whole_counted_and_reported_and_continue_with_free_sp
 }
 
 #[test]
-fn a_place_that_would_block_is_retried_without_a_report() {
-    let (mut log, disk, told) = lines();
+fn a_sink_that_would_block_is_retried_without_a_report() {
+    let (mut log, disk, reported) = lines();
     disk.0.lock().unwrap().does.extend([Does::Takes(3), Does::Blocks, Does::Interrupts, Does::Blocks]);
     log.write_all(b"one\ntwo\n").unwrap();
     log.flush().unwrap();
     assert_eq!(disk.0.lock().unwrap().written, b"one\ntwo\n");
-    assert!(told.lock().unwrap().is_empty(), "{told:?}");
+    assert!(reported.lock().unwrap().is_empty(), "{reported:?}");
 }
 
 #[test]
 fn a_file_that_cannot_be_created_is_reported_once_and_the_lines_are_still_written() {
-    let (mut log, disk, told) = lines();
+    let (mut log, disk, reported) = lines();
     disk.0.lock().unwrap().prepared = vec![true, false, false];
     for _ in 0..3 {
         log.write_all(b"line\n").unwrap();
         assert_eq!(log.attempt(), Attempt::Done);
     }
     assert_eq!(disk.0.lock().unwrap().written, b"line\n".repeat(3));
-    assert_eq!(told.lock().unwrap().len(), 2, "{told:?}");
-    assert_eq!(told.lock().unwrap()[1], "Prepared");
+    assert_eq!(reported.lock().unwrap().len(), 2, "{reported:?}");
+    assert_eq!(reported.lock().unwrap()[1], "Prepared");
 }
 
 #[test]
-fn a_place_that_has_failed_is_not_tried_for_every_line() {
-    let (mut log, disk, _told) = lines();
+fn a_sink_that_has_failed_is_not_tried_for_every_line() {
+    let (mut log, disk, _reported) = lines();
     disk.0.lock().unwrap().does.push_back(Does::IsFull);
     log.write_all(b"line\n").unwrap();
     assert_eq!(log.attempt(), Attempt::Failed);
@@ -158,13 +161,13 @@ fn does() -> impl Strategy<Value = Does> {
 }
 
 proptest! {
-    /// However a place fails: it receives whole lines in order, each once, and missing lines are counted.
+    /// However a sink fails: it receives whole lines in order, each once, and missing lines are counted.
     #[test]
     fn no_line_is_torn_doubled_or_lost_without_a_count(
         batches in prop::collection::vec((prop::collection::vec(1..30_000_usize, 0..4), prop::collection::vec(does(), 0..6)), 1..20),
         takes_back: bool,
     ) {
-        let (mut log, disk, told) = lines();
+        let (mut log, disk, reported) = lines();
         disk.0.lock().unwrap().takes_back = takes_back;
         let mut number = 0;
         for (sizes, does) in batches {
@@ -189,12 +192,12 @@ proptest! {
             .collect();
         prop_assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
         prop_assert_eq!(numbers.len() as u64 + log.condition.lost(), number);
-        let told = told.lock().unwrap();
-        let (failed, works): (Vec<_>, Vec<_>) = told.iter().partition(|news| news.starts_with("Failed"));
-        prop_assert_eq!(failed.len(), works.len(), "{:?}", told);
-        let told_lost: u64 = works.iter().map(|news| {
-            news.trim_start_matches("Works { lost: ").trim_end_matches(" }").parse::<u64>().unwrap()
+        let reported = reported.lock().unwrap();
+        let (failed, works): (Vec<_>, Vec<_>) = reported.iter().partition(|change| change.starts_with("Failed"));
+        prop_assert_eq!(failed.len(), works.len(), "{:?}", reported);
+        let reported_lost: u64 = works.iter().map(|change| {
+            change.trim_start_matches("Works { lost: ").trim_end_matches(" }").parse::<u64>().unwrap()
         }).sum();
-        prop_assert_eq!(told_lost + log.condition.too_slow(), log.condition.lost());
+        prop_assert_eq!(reported_lost + log.condition.too_slow(), log.condition.lost());
     }
 }

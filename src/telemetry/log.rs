@@ -1,7 +1,7 @@
-//! The log: to standard error, and to rolling files if asked.
+//! The log: to standard error, and to rolling files if configured.
 //!
-//! Lines are handed to a thread of their own, so that a full disk or a blocked terminal never holds up a
-//! connection. When it cannot keep up, lines are dropped, and counted.
+//! Separate threads write the lines, so that a full disk or a blocked terminal never delays a connection. Lines are
+//! dropped and counted if a thread cannot keep up.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -11,26 +11,27 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::writer::{BoxMakeWriter, MakeWriterExt};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use super::CONNECTIONS;
-use super::lines::{Condition, Lines, News, Place, Stream};
+use super::lines::{Condition, Lines, LogSink, SinkChange, Stream};
 use super::log_fields::TextFields;
 use super::log_files::{LogFiles, Plan};
 use super::tail::Tail;
 use crate::config::{Level, Log, LogFormat};
 
-/// Variables that override `log.level`, the first that is set: filters in the syntax of `tracing`.
+/// Variables that override `log.level`, the first that is set: levels, for all or by module, in the syntax of [`Targets`].
 const FILTERS: [&str; 2] = ["POINTSMAN_LOG", "RUST_LOG"];
 /// How often newly dropped lines are reported.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// How often the waiting lines are offered again to a failed place.
+/// How often the waiting lines are offered again to a failed sink.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// One for each destination of lines.
@@ -59,7 +60,7 @@ pub(crate) enum Error {
     Directory {
         /// The directory.
         directory: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: String,
     },
     /// There is a log already.
@@ -67,10 +68,10 @@ pub(crate) enum Error {
     Twice(String),
 }
 
-/// Keeps the log going. Drop it last, and return from `main` instead of exiting: what is still under way to
-/// the files is written when it is dropped.
+/// Keeps the log running. Drop it last, and return from `main` instead of exiting: dropping it writes the pending
+/// lines.
 pub(crate) struct Guard {
-    filter: reload::Handle<EnvFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     _writers: Vec<WorkerGuard>,
 }
 
@@ -85,20 +86,20 @@ pub(crate) fn init(config: &Log) -> Result<Guard, Error> {
     let (filter, handle) = reload::Layer::new(filter(config)?);
     let mut writers = Vec::new();
     let terminal = io::stderr().is_terminal();
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let color = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let files = match &config.directory {
         Some(directory) => Some((files(config, directory)?, directory.display().to_string())),
         None => None,
     };
-    // One of the two feeds the tail: the files, whose lines have no colours to be taken out.
+    // Only one destination feeds the tail: the files if configured, as their lines have no colors to remove.
     let (of_stderr, of_files) = if files.is_some() { (None, Some(&TAIL)) } else { (Some(&TAIL), None) };
-    // The files first: they end first, and standard error still receives reports about that.
+    // The files first: they are closed first, and standard error can still report that.
     let files = files.map(|(files, directory)| not_blocking(files, directory, of_files, &mut writers));
     let stderr = not_blocking(Stream(io::stderr()), "standard error".to_owned(), of_stderr, &mut writers);
     let layers = match files {
-        None => vec![layer(config.format, colour, BoxMakeWriter::new(stderr))],
-        // The same bytes for both: put into words once.
-        Some(files) if !colour => {
+        None => vec![layer(config.format, color, BoxMakeWriter::new(stderr))],
+        // Both get the same bytes, which are formatted once.
+        Some(files) if !color => {
             vec![layer(config.format, false, BoxMakeWriter::new(stderr.and(files)))]
         }
         Some(files) => vec![
@@ -110,15 +111,14 @@ pub(crate) fn init(config: &Log) -> Result<Guard, Error> {
     registry.try_init().map_err(|error| Error::Twice(error.to_string()))?;
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        error!(%panic, "a fault of our own: please report it");
+        error!(%panic, "internal error: report this bug");
         before(panic);
     }));
     Ok(Guard { filter: handle, _writers: writers })
 }
 
 impl Guard {
-    /// Takes another level, and another word on the lines of connections. The rest of the log's settings take a
-    /// restart.
+    /// Applies a new `log.level` and `log.connections`. The rest of the log's settings require a restart.
     pub(crate) fn reconfigure(&self, config: &Log) -> Result<(), Error> {
         let filter = filter(config)?;
         // It fails only when the log is gone, and then no report is possible.
@@ -143,7 +143,7 @@ fn dropped_by_queues() -> u64 {
     writers.iter().map(|writer| writer.error_counter().dropped_lines() as u64).sum()
 }
 
-/// Reports dropped lines now and then, and makes failed places retry even when no line is logged. Never returns.
+/// Reports dropped lines every [`REPORT`], and makes failed sinks retry even when no line is logged. Never returns.
 pub(crate) async fn report_dropped() {
     let mut before = 0;
     let mut next = Instant::now() + REPORT;
@@ -171,7 +171,7 @@ pub(crate) async fn report_dropped() {
     }
 }
 
-fn filter(config: &Log) -> Result<EnvFilter, Error> {
+fn filter(config: &Log) -> Result<Targets, Error> {
     let set = FILTERS.iter().find_map(|variable| {
         let value = std::env::var(variable).ok().filter(|value| !value.is_empty())?;
         Some((*variable, value))
@@ -183,26 +183,26 @@ fn filter(config: &Log) -> Result<EnvFilter, Error> {
         Level::Debug => "debug",
         Level::Trace => "trace",
     };
-    // The resolver says of its own failures what the pools say better.
+    // The pools log the resolver's failures with more detail.
     let default = format!("{level},hickory_net=error,hickory_resolver=error,hickory_proto=error");
     let mut directives = set.as_ref().map_or(default, |(_, value)| value.clone());
     if !config.connections {
         directives.push_str(&format!(",{CONNECTIONS}=off"));
     }
-    EnvFilter::try_new(directives).map_err(|error| {
+    directives.parse::<Targets>().map_err(|error| {
         let (variable, value) = set.unwrap_or((FILTERS[0], String::new()));
         Error::Filter { variable, value, error: error.to_string() }
     })
 }
 
-/// Puts a writing thread in front of a place; `log` names it.
+/// Starts a writing thread in front of a sink; `log` is its name in log lines.
 fn not_blocking(
-    place: impl Place + Send + 'static,
+    sink: impl LogSink + Send + 'static,
     log: String,
     tail: Option<&'static Tail>,
     guards: &mut Vec<WorkerGuard>,
 ) -> NonBlocking {
-    let lines = Lines::new(place, tail, &CONDITION, move |news| tell(&log, &news));
+    let lines = Lines::new(sink, tail, &CONDITION, move |change| report_change(&log, &change));
     let (writer, guard) = tracing_appender::non_blocking(lines);
     WRITERS.lock().unwrap_or_else(PoisonError::into_inner).push(writer.clone());
     guards.push(guard);
@@ -218,25 +218,27 @@ fn files(config: &Log, directory: &Path) -> Result<LogFiles, Error> {
     LogFiles::open(directory.to_owned(), plan, SystemTime::now).map_err(failed)
 }
 
-/// Logs how writing to `log` goes. The writing thread may call it: its lines go to its own queue, which never blocks.
-fn tell(log: &str, news: &News) {
-    match news {
-        News::Failed(error) => {
+/// Logs a change of the sink `log`. The writing thread may call it: its lines go to its own queue, which never blocks.
+fn report_change(log: &str, change: &SinkChange) {
+    match change {
+        SinkChange::Failed(error) => {
             error!(log, %error, "log cannot be written: lines wait, up to 64 KiB, and then are lost and counted");
         }
-        News::Works { lost: 0 } => info!(log, lost = 0, "log is written again"),
-        News::Works { lost } => warn!(log, lost, "log is written again: lines are missing"),
-        News::NotPrepared(error) => error!(log, %error, "cannot create a log file: keeping the last one"),
-        News::Prepared => info!(log, "log files are created again"),
+        SinkChange::Works { lost: 0 } => info!(log, lost = 0, "log is written again"),
+        SinkChange::Works { lost } => warn!(log, lost, "log is written again: lines are missing"),
+        SinkChange::NotPrepared(error) => {
+            error!(log, %error, "cannot create a log file: keeping the last one");
+        }
+        SinkChange::Prepared => info!(log, "log files are created again"),
     }
 }
 
-type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Filtered = tracing_subscriber::layer::Layered<reload::Layer<Targets, Registry>, Registry>;
 
-fn layer(format: LogFormat, colour: bool, writer: BoxMakeWriter) -> Box<dyn Layer<Filtered> + Send + Sync> {
+fn layer(format: LogFormat, color: bool, writer: BoxMakeWriter) -> Box<dyn Layer<Filtered> + Send + Sync> {
     let base = tracing_subscriber::fmt::layer().with_timer(Utc).with_writer(writer).with_target(false);
     match format {
-        LogFormat::Text => base.with_ansi(colour).fmt_fields(TextFields).boxed(),
+        LogFormat::Text => base.with_ansi(color).fmt_fields(TextFields).boxed(),
         LogFormat::Json => base.with_ansi(false).with_target(true).json().flatten_event(true).boxed(),
     }
 }
@@ -259,7 +261,7 @@ mod tests {
     /// A disk that takes nothing while the lock is held.
     struct Blocked(Arc<Mutex<()>>);
 
-    impl Place for Blocked {
+    impl LogSink for Blocked {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _free = self.0.lock().unwrap();
             Ok(bytes.len())
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_a_blocked_disk_does_not_take_are_dropped_and_counted_and_hold_nobody_up() {
+    fn lines_for_a_blocked_disk_are_dropped_and_counted_without_a_delay() {
         let disk = Arc::new(Mutex::new(()));
         let blocked = disk.lock().unwrap();
         let mut guards = Vec::new();
@@ -278,15 +280,15 @@ mod tests {
         for _ in 0..lines {
             log.write_all(&[b'-'; 1024]).unwrap();
         }
-        // The queue is full, and so may be what gathers behind it.
+        // The queue is full, and so may be the batch behind it.
         let dropped = dropped_lines() - before;
         assert!((100..=gathered + 100).contains(&dropped), "{dropped}");
         drop(blocked);
     }
 
     #[test]
-    fn a_filter_that_is_none_is_told_with_its_variable() {
-        let error = EnvFilter::try_new("pointsman=loud").unwrap_err();
+    fn an_invalid_filter_is_reported_with_its_variable() {
+        let error = "pointsman=loud".parse::<Targets>().unwrap_err();
         let error =
             Error::Filter { variable: FILTERS[0], value: "pointsman=loud".into(), error: error.to_string() };
         assert!(error.to_string().starts_with("POINTSMAN_LOG=\"pointsman=loud\" is not a log filter: "));

@@ -17,7 +17,7 @@ thread_local! {
     static SCRATCH: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Longer values, in bytes, do not keep their memory in each thread that has logged one.
+/// The maximum memory, in bytes, that a thread's scratch space keeps after a long value.
 const SCRATCH_KEPT: usize = 4096;
 
 /// Formats the fields of text lines.

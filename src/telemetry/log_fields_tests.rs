@@ -48,7 +48,7 @@ fn written(ansi: bool, log: impl FnOnce()) -> String {
 }
 
 #[test]
-fn a_line_of_a_connection_is_as_it_always_was() {
+fn the_line_of_a_connection_does_not_change() {
     let backend: Arc<str> = "web-1.net".into();
     let line = written(false, || {
         info!(
@@ -88,7 +88,7 @@ fn more_than_word_characters_are_quoted() {
 }
 
 #[test]
-fn no_value_and_no_message_begins_a_line_or_gives_an_order() {
+fn no_value_or_message_begins_a_line_or_controls_the_terminal() {
     let evil = "a\nINFO closed backend=b \x1b[2J\u{202e}\u{9b}\u{2028}\" x=\"y";
     for ansi in [false, true] {
         let line = written(ansi, || info!(backend = %evil, text = evil, "up {evil}"));

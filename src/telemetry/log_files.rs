@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::lines::Place;
+use super::lines::LogSink;
 use crate::config::Rotation;
 
 /// The name of the only file, or of the link to the latest file.
@@ -127,7 +127,7 @@ impl LogFiles {
                 let number = last("")?.map_or(1, |last| last + 1);
                 let full = Mark { period: String::new(), number };
                 match fs::rename(self.directory.join(LATEST), self.directory.join(full.name())) {
-                    // Another program has moved it, or it was moved here and the next file could not be begun.
+                    // Another program has moved it, or it was moved here and the next file could not be created.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     renamed => renamed?,
                 }
@@ -154,7 +154,7 @@ impl LogFiles {
     }
 }
 
-impl Place for LogFiles {
+impl LogSink for LogFiles {
     fn prepare(&mut self, bytes: usize) -> io::Result<()> {
         let now = (self.clock)();
         // A clock that was set back must not delay it for long.

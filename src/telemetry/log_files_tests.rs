@@ -206,7 +206,7 @@ fn another_rotation_loses_no_file() {
 }
 
 #[test]
-fn a_torn_line_is_taken_back_and_one_of_an_earlier_run_is_ended() {
+fn a_torn_line_is_removed_and_one_of_an_earlier_run_is_completed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pointsman.log");
     let plan = plan(Rotation::Never, 1000, 2);
@@ -224,7 +224,7 @@ fn a_torn_line_is_taken_back_and_one_of_an_earlier_run_is_ended() {
 }
 
 #[test]
-fn if_no_file_can_be_begun_the_old_one_goes_on_and_it_is_tried_again() {
+fn if_no_file_can_be_created_the_old_one_continues_and_creation_is_retried() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("logs");
     fs::create_dir(&directory).unwrap();

@@ -1,4 +1,4 @@
-//! What can be known of the program from outside: log, metrics, records of connections, the journal of events.
+//! Observability: the log, metrics, records of connections, and the journal of events.
 
 pub(crate) mod connect_error;
 mod connection_log;
@@ -26,7 +26,7 @@ pub(crate) use connect_error::{ConnectError, not_with_itself};
 /// closed connection.
 pub(crate) const CONNECTIONS: &str = "pointsman::connection";
 
-/// Milliseconds with three digits behind the point.
+/// Milliseconds with three digits after the decimal point.
 pub(crate) fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

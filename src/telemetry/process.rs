@@ -1,5 +1,5 @@
-//! The process's own figures, read from `/proc/self` (proc(5)) on request, by the names that Prometheus's
-//! client libraries use.
+//! The process's own metrics, read from `/proc/self` (proc(5)) on request, with the names that Prometheus's client
+//! libraries use.
 
 use std::fs;
 use std::time::SystemTime;
@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Collects the process's figures.
+/// Collects the process's metrics.
 #[derive(Debug)]
 pub(crate) struct Process {
     started: f64,

@@ -14,7 +14,7 @@ pub(crate) const KEPT: usize = 1024;
 pub(crate) struct Records(Arc<Mutex<VecDeque<ConnectionRecord>>>);
 
 impl Records {
-    /// Adds one, forgetting the oldest.
+    /// Adds a record and drops the oldest.
     pub(crate) fn add(&self, record: ConnectionRecord) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
@@ -23,7 +23,7 @@ impl Records {
         kept.push_back(record);
     }
 
-    /// The last records of several workers together that are wanted, newest first, at most `limit`.
+    /// The last matching records of several workers, newest first, at most `limit`.
     pub(crate) fn gather(
         of: &[Self],
         limit: usize,
@@ -39,7 +39,7 @@ impl Records {
         all
     }
 
-    /// How many are kept by several workers together, and when the oldest of them was made.
+    /// How many records several workers keep, and when the oldest of them was made.
     pub(crate) fn extent(of: &[Self]) -> (usize, Option<SystemTime>) {
         let mut extent = (0, None);
         for one in of {

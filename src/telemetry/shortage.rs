@@ -25,9 +25,9 @@ pub(crate) struct Count(Mutex<Option<(u64, String)>>);
 impl Count {
     /// Adds a failure; only the last error is kept.
     pub(crate) fn add(&self, error: String) {
-        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = untold.as_ref().map_or(0, |(count, _)| *count);
-        *untold = Some((before.saturating_add(1), error));
+        let mut unlogged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = unlogged.as_ref().map_or(0, |(count, _)| *count);
+        *unlogged = Some((before.saturating_add(1), error));
     }
 
     fn take(&self) -> Option<(u64, String)> {
@@ -45,7 +45,7 @@ pub(crate) async fn report(workers: Vec<Arc<Shortages>>) {
     loop {
         tokio::time::sleep(REPORT).await;
         if let Some((connects, error)) = take(workers.iter().map(|worker| &worker.connects)) {
-            warn!(connects, error, "no local resources to connect to backends");
+            warn!(connects, error, "cannot connect to backends: local resources are exhausted");
         }
         if let Some((accepts, error)) = take(workers.iter().map(|worker| &worker.accepts)) {
             warn!(accepts, error, "accept failed; trying again");

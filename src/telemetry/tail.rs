@@ -13,12 +13,12 @@ const KEPT: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct Tail {
     kept: Mutex<Kept>,
-    news: Notify,
+    added: Notify,
 }
 
 #[derive(Debug)]
 struct Kept {
-    /// The lines, one right behind the other.
+    /// The lines, concatenated.
     bytes: VecDeque<u8>,
     /// The length of each, in bytes.
     lengths: VecDeque<usize>,
@@ -38,20 +38,20 @@ pub(crate) struct Lines {
 }
 
 impl Tail {
-    /// One without a line.
+    /// A tail without lines.
     pub(crate) const fn new() -> Self {
         let kept = Kept { bytes: VecDeque::new(), lengths: VecDeque::new(), latest: 0 };
-        Self { kept: Mutex::new(kept), news: Notify::const_new() }
+        Self { kept: Mutex::new(kept), added: Notify::const_new() }
     }
 
-    /// Adds what is written to the log, whole lines, without their colours, and forgets the oldest.
+    /// Adds what is written to the log, whole lines, without their colors, and drops the oldest.
     pub(crate) fn add(&self, written: &[u8]) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for line in written.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             kept.add(line);
         }
         drop(kept);
-        self.news.notify_waiters();
+        self.added.notify_waiters();
     }
 
     /// The number of the latest line; 0: there is none.
@@ -73,13 +73,13 @@ impl Tail {
     /// Waits until there are lines after that number.
     pub(crate) async fn wait(&self, number: u64) {
         loop {
-            let news = self.news.notified();
-            tokio::pin!(news);
-            news.as_mut().enable(); // what is added from here on wakes it
+            let added = self.added.notified();
+            tokio::pin!(added);
+            added.as_mut().enable(); // lines added from here on wake it
             if self.latest() > number {
                 return;
             }
-            news.await;
+            added.await;
         }
     }
 }
@@ -97,7 +97,7 @@ impl Kept {
         if plain(line) {
             self.bytes.extend(&line[..line.len().min(KEPT)]);
         } else {
-            self.bytes.extend(without_colours(line).take(KEPT));
+            self.bytes.extend(without_colors(line).take(KEPT));
         }
         self.lengths.push_back(self.bytes.len() - before);
         self.latest += 1;
@@ -108,8 +108,8 @@ impl Kept {
     }
 
     fn after(&self, number: u64, bytes: usize) -> Lines {
-        let news = self.latest.saturating_sub(number);
-        let count = usize::try_from(news).map_or(self.lengths.len(), |news| news.min(self.lengths.len()));
+        let newer = self.latest.saturating_sub(number);
+        let count = usize::try_from(newer).map_or(self.lengths.len(), |newer| newer.min(self.lengths.len()));
         let from = self.lengths.len() - count;
         let mut at: usize = self.bytes.len() - self.lengths.range(from..).sum::<usize>();
         let (mut lines, mut room) = (Vec::new(), bytes);
@@ -122,13 +122,13 @@ impl Kept {
             at += length;
             room = room.saturating_sub(*length);
         }
-        let skipped = news - count as u64;
+        let skipped = newer - count as u64;
         Lines { skipped, latest: number.min(self.latest) + skipped + lines.len() as u64, lines }
     }
 }
 
-/// The bytes of a line without the sequences that colour it (ECMA-48, 5.4) and without any other control byte.
-fn without_colours(line: &[u8]) -> impl Iterator<Item = u8> {
+/// The bytes of a line without the sequences that color it (ECMA-48, 5.4) and without any other control byte.
+fn without_colors(line: &[u8]) -> impl Iterator<Item = u8> {
     let mut rest = line;
     std::iter::from_fn(move || {
         loop {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_forgotten_is_counted() {
+    fn dropped_lines_are_counted() {
         let tail = Tail::new();
         let line = "x".repeat(1023);
         for number in 0..1000 {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_read_than_is_asked_for_but_for_one_line_that_is_longer() {
+    fn a_read_is_limited_except_for_one_longer_line() {
         let tail = Tail::new();
         tail.add(b"12345\n12345\n1234567890\n1\n");
         let (mut read, mut pieces) = (Lines::default(), Vec::new());
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_left_out() {
+    fn colors_are_removed() {
         let tail = Tail::new();
         tail.add(b"\x1b[2m12:00\x1b[0m \x1b[32m INFO\x1b[0m routed \x1b[3mconn\x1b[0m\x1b[2m=\x1b[0m1\r\n");
         tail.add(b"half \x1b[38;5\n");

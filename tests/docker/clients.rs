@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use super::support::{PATIENCE, http_get_on, join_within};
+use super::support::{TIME_LIMIT, http_get_on, join_within};
 
-/// One request on a connection of its own.
+/// One request on its own connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     /// When it began.
@@ -31,15 +31,15 @@ impl Request {
     /// Sends a request.
     pub(crate) fn make(address: SocketAddr, path: &str) -> Self {
         let (at, mut port) = (Instant::now(), 0);
-        let result = ask(address, path, &mut port);
+        let result = send(address, path, &mut port);
         Self { at, port, result }
     }
 }
 
-fn ask(address: SocketAddr, path: &str, port: &mut u16) -> Result<(u16, String), String> {
+fn send(address: SocketAddr, path: &str, port: &mut u16) -> Result<(u16, String), String> {
     let error = |error| format!("connect: {error}");
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(error)?;
-    let connected = socket.connect_timeout(&address.into(), PATIENCE);
+    let connected = socket.connect_timeout(&address.into(), TIME_LIMIT);
     // Before the request: a connection may be reset at once.
     *port = socket.local_addr().ok().and_then(|local| local.as_socket()).map_or(0, |local| local.port());
     connected.map_err(error)?;
@@ -72,9 +72,9 @@ impl Clients {
         Self { stop, threads, requests }
     }
 
-    /// Waits until so many more requests have ended.
+    /// Waits until `count` more requests have ended.
     pub(crate) fn wait_for(&self, count: usize) -> Vec<Request> {
-        (0..count).map(|_| self.requests.recv_timeout(PATIENCE).unwrap()).collect()
+        (0..count).map(|_| self.requests.recv_timeout(TIME_LIMIT).unwrap()).collect()
     }
 
     /// Stops all clients; the requests since the last wait.

@@ -100,11 +100,11 @@ fn output(mut command: Command) -> Output {
 }
 
 fn succeed(command: Command) -> String {
-    let told = format!("{command:?}");
+    let description = format!("{command:?}");
     let output = output(command);
     let error = String::from_utf8_lossy(&output.stderr);
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(output.status.success(), "{told}: {}\n{text}\n{error}", output.status);
+    assert!(output.status.success(), "{description}: {}\n{text}\n{error}", output.status);
     text
 }
 

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use super::support::join_within;
 
-/// A Unix socket that leads to the engine's.
+/// A Unix socket whose connections are forwarded to the engine's.
 pub(crate) struct Forwarder {
     folder: tempfile::TempDir,
     running: Option<ForwarderState>,
@@ -24,7 +24,7 @@ struct ForwarderState {
 impl Forwarder {
     pub(crate) fn start() -> Self {
         let mut forwarder = Self { folder: tempfile::tempdir().unwrap(), running: None };
-        forwarder.mend();
+        forwarder.resume();
         forwarder
     }
 
@@ -38,7 +38,7 @@ impl Forwarder {
     }
 
     /// Forwards to the engine again.
-    pub(crate) fn mend(&mut self) {
+    pub(crate) fn resume(&mut self) {
         let listener = UnixListener::bind(self.path()).unwrap();
         let open = Arc::new(Mutex::new(Some(Vec::new())));
         let theirs = Arc::clone(&open);
@@ -55,7 +55,7 @@ impl Forwarder {
     }
 
     /// Closes all connections, and accepts no more.
-    pub(crate) fn cut(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let Some(running) = self.running.take() else { return };
         let open = running.open.lock().unwrap().take();
         let _ = UnixStream::connect(self.path()); // wakes up accept
@@ -69,7 +69,7 @@ impl Forwarder {
 
 impl Drop for Forwarder {
     fn drop(&mut self) {
-        self.cut();
+        self.stop();
     }
 }
 

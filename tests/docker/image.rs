@@ -24,10 +24,8 @@ fn the_image_is_small_unprivileged_labelled_and_healthy() {
     let lb = pointsman(&network, &folder);
     eventually("healthy", || (inspect(&lb.0, "{{.State.Health.Status}}") == "healthy").then_some(()));
     // Process 1 has no default signal handlers: an unhandled signal is ignored.
-    let began = Instant::now();
     docker(&["stop", "-t", "30", &lb.0]);
     assert_eq!(inspect(&lb.0, "{{.State.ExitCode}}"), "0");
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[test]

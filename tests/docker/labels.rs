@@ -91,9 +91,9 @@ fn labels_set_name_port_and_weight_and_invalid_ones_are_logged() {
     let labelled = Labelled::new("words");
     let big = unique("big");
     let name = format!("--label=pointsman.name={big}");
-    let said =
+    let labels =
         ["--label=pointsman.port=8080", "--label=pointsman.weight=7", "--label=pointsman.backup=false"];
-    let a = labelled.run("a", &[&[name.as_str()][..], &said].concat(), &IDLE);
+    let a = labelled.run("a", &[&[name.as_str()][..], &labels].concat(), &IDLE);
     let b = labelled.run("b", &["--expose=9000", "--label=pointsman.weight=many"], &IDLE);
     let c = labelled.run("c", &[], &IDLE);
     let lb = Lb::start(&labelled.config("", "    balance: weighted\n"));
@@ -101,10 +101,10 @@ fn labels_set_name_port_and_weight_and_invalid_ones_are_logged() {
     let (first, second) = (backend(&lb, &big).unwrap(), backend(&lb, &b.0).unwrap());
     assert_eq!((&first["address"], &first["weight"]), (&format!("{}:8080", ip(&a.0)).into(), &7.into()));
     assert_eq!((&second["address"], &second["weight"]), (&format!("{}:9000", ip(&b.0)).into(), &1.into()));
-    let told = lb.when_logged("container label ignored");
-    assert!(told.contains(&format!("container={}", b.0)) && told.contains("pointsman.weight"), "{told}");
-    let told = lb.when_logged("container skipped");
-    assert!(told.contains(&format!("container={}", c.0)) && told.contains("pointsman.port"), "{told}");
+    let line = lb.when_logged("container label ignored");
+    assert!(line.contains(&format!("container={}", b.0)) && line.contains("pointsman.weight"), "{line}");
+    let line = lb.when_logged("container skipped");
+    assert!(line.contains(&format!("container={}", c.0)) && line.contains("pointsman.port"), "{line}");
     // It is listed many more times, and not logged again.
     let _d = labelled.run("d", &["--expose=9000"], &IDLE);
     eventually("the new one is found", || (lb.backends().len() == 3).then_some(()));
@@ -112,7 +112,7 @@ fn labels_set_name_port_and_weight_and_invalid_ones_are_logged() {
 }
 
 #[test]
-fn the_healthcheck_and_a_pause_take_a_backend_out() {
+fn a_failing_healthcheck_and_a_pause_take_a_backend_out_of_service() {
     let Some(_engine) = bare_engine() else { return };
     let labelled = Labelled::new("health");
     let a = labelled.run("a", &HEALTHCHECK, &["python:3.13-slim", "sh", "-c", "touch /well; sleep 1000"]);
@@ -147,7 +147,7 @@ fn the_healthcheck_and_a_pause_take_a_backend_out() {
 }
 
 #[test]
-fn after_the_engine_was_out_of_reach_the_whole_state_is_read_again() {
+fn after_the_engine_was_unreachable_the_whole_state_is_read_again() {
     let Some(_engine) = bare_engine() else { return };
     let labelled = Labelled::new("away");
     let (a, b) = (labelled.run("a", &[], &IDLE), labelled.run("b", &[], &IDLE));
@@ -157,23 +157,23 @@ fn after_the_engine_was_out_of_reach_the_whole_state_is_read_again() {
     lb.when_up(names(&[&a, &b]));
     for _ in 0..2 {
         let before = lb.logged(&["resolved again"]).len();
-        forwarder.cut();
+        forwarder.stop();
         eventually("it is logged", || (lb.logged(&["resolve failed"]).len() > before).then_some(()));
-        // Nothing is known, so all backends stay; meanwhile one stops and one starts.
+        // While the engine is unreachable, all backends stay; one container stops and another one starts.
         docker(&["stop", "-t", "0", &a.0]);
         let c = labelled.run("c", &[], &IDLE);
         lb.when_up(names(&[&a, &b]));
-        forwarder.mend();
+        forwarder.resume();
         lb.when_up(names(&[&b, &c]));
         eventually("it is logged", || (lb.logged(&["resolved again"]).len() > before).then_some(()));
-        // Events are followed again.
+        // Events arrive again.
         docker(&["start", &a.0]);
         lb.when_up(names(&[&a, &b, &c]));
         drop(c);
         lb.when_up(names(&[&a, &b]));
     }
-    let told = lb.when_logged("resolve failed");
-    assert!(told.contains("there is no such socket") && told.contains("-v /var/run/docker.sock"), "{told}");
+    let line = lb.when_logged("resolve failed");
+    assert!(line.contains("there is no such socket") && line.contains("-v /var/run/docker.sock"), "{line}");
     assert_eq!(lb.logged(&["resolve failed"]).len(), 2, "each time once");
     assert_eq!(
         lb.logged(&["backend joining", &format!("backend={} ", b.0)]).len(),
@@ -191,7 +191,8 @@ fn no_start_or_exit_is_missed_during_start_and_reconnect() {
     let engine = format!(", port: 5000, engine: \"{}\"", forwarder.address());
     let config = labelled.config(&engine, "");
     let run = |_| labelled.run("one", &[], &IDLE);
-    // Two threads start containers, half of which exit at once; meanwhile the balancer starts, and loses the engine.
+    // Two threads start containers, half of which exit at once; meanwhile the balancer starts and loses its
+    // connection to the engine.
     let (lb, kept): (Lb, Vec<Container>) = std::thread::scope(|scope| {
         let churn = || {
             (0..EACH)
@@ -204,8 +205,8 @@ fn no_start_or_exit_is_missed_during_start_and_reconnect() {
         let lb = Lb::start(&config);
         while !threads.iter().all(|thread| thread.is_finished()) {
             let seen = lb.logged(&["backend joining"]).len();
-            forwarder.cut();
-            forwarder.mend();
+            forwarder.stop();
+            forwarder.resume();
             eventually("more are found, or all were started", || {
                 let more = lb.logged(&["backend joining"]).len() > seen;
                 (more || threads.iter().all(|thread| thread.is_finished())).then_some(())

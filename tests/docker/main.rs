@@ -30,8 +30,10 @@ use engine::{
     Container, Network, Project, bare_engine, configuration, docker, engine, inspect, ip, logs, pointsman,
     unique, whole_engine,
 };
-use support::{PATIENCE, connect_to, eventually, http_get, join_within, within};
+use support::{connect_to, eventually, http_get, join_within};
 
+/// The time limit of a condition, on a busy machine, where the engine may take ten seconds to start a container.
+pub const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// The ports of the listener and of the admin server in all configurations.
 const WEB: u16 = 8080;
 const ADMIN: u16 = 9900;
@@ -61,7 +63,7 @@ fn up(lb: IpAddr) -> BTreeMap<String, IpAddr> {
     up.map(|backend| (text(&backend["name"]), address(&backend["address"]))).collect()
 }
 
-/// Waits until so many backends are up.
+/// Waits until `count` backends are up.
 fn when_up(lb: IpAddr, count: usize) -> BTreeMap<String, IpAddr> {
     eventually(&format!("{count} backends are up"), || Some(up(lb)).filter(|up| up.len() == count))
 }

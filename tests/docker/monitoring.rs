@@ -1,12 +1,12 @@
 //! A real Prometheus with Pointsman, as in `compose/monitoring.yaml`: it scrapes, loads the rules, and answers the
-//! dashboard's queries. Grafana itself is left out.
+//! dashboard's queries. Grafana does not run.
 
 use serde_json::Value;
 
 use super::*;
 use crate::engine::image;
+use crate::support::connect_to;
 use crate::support::monitoring::{alerts, array, dashboard_queries, text};
-use crate::support::{connect_to, within};
 
 /// The image of Prometheus in the Compose file.
 fn prometheus_image() -> String {
@@ -23,7 +23,7 @@ fn encoded(text: &str) -> String {
 }
 
 /// A response of Prometheus' API; `None` while it starts. By HTTP/1.0, which has no chunks.
-fn ask(prometheus: SocketAddr, path: &str) -> Option<Value> {
+fn get(prometheus: SocketAddr, path: &str) -> Option<Value> {
     let mut stream = connect_to(prometheus).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
@@ -35,12 +35,12 @@ fn ask(prometheus: SocketAddr, path: &str) -> Option<Value> {
 
 /// Waits for Prometheus, which scrapes every five seconds and evaluates every five seconds.
 fn when_known<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
-    within(3 * PATIENCE, what, condition)
+    eventually(what, condition)
 }
 
 /// The series of a query.
 fn query(prometheus: SocketAddr, query: &str) -> Vec<Value> {
-    let data = ask(prometheus, &format!("/api/v1/query?query={}", encoded(query)));
+    let data = get(prometheus, &format!("/api/v1/query?query={}", encoded(query)));
     data.map(|data| data["result"].as_array().cloned().unwrap_or_default()).unwrap_or_default()
 }
 
@@ -65,7 +65,7 @@ fn prometheus_scrapes_it_and_fires_alerts() {
 
     // All rules are loaded, and can be evaluated.
     let rules = when_known("all rules were evaluated", || {
-        let data = ask(prometheus, "/api/v1/rules")?;
+        let data = get(prometheus, "/api/v1/rules")?;
         let groups = array(&data["groups"]).iter();
         let rules: Vec<Value> = groups.flat_map(|group| array(&group["rules"])).cloned().collect();
         (!rules.is_empty() && rules.iter().all(|rule| rule["health"] != "unknown")).then_some(rules)
@@ -76,10 +76,10 @@ fn prometheus_scrapes_it_and_fires_alerts() {
     };
     assert_eq!(names(&rules, "name"), names(&alerts(), "alert"));
 
-    // The dashboard's queries have results, except for what has not happened.
+    // The dashboard's queries have results, except for events that have not happened.
     for (panel, expression) in dashboard_queries() {
         if panel == "Start of the process" {
-            query(prometheus, &expression); // it is valid, at least
+            query(prometheus, &expression); // checks that it is valid
             continue;
         }
         let mut expression = expression;
@@ -95,7 +95,7 @@ fn prometheus_scrapes_it_and_fires_alerts() {
     // All backends stop: an alert is pending or firing.
     project.compose(&["kill", "backend"]);
     let alert = when_known("an alert is on its way", || {
-        let data = ask(prometheus, "/api/v1/alerts")?;
+        let data = get(prometheus, "/api/v1/alerts")?;
         array(&data["alerts"])
             .iter()
             .find(|one| one["labels"]["alertname"] == "PointsmanNoBackendUp")

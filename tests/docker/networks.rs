@@ -141,7 +141,7 @@ impl Drop for Service {
         // Its network cannot be removed before its last task.
         let label = format!("label=com.docker.swarm.service.name={}", self.0);
         let gone = || try_docker(&["ps", "-aq", "--filter", &label]).is_ok_and(|left| left.is_empty());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         while !gone() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(100));
         }

@@ -12,7 +12,7 @@ use super::support::{Lb, connect_to, join_within};
 use super::*;
 
 /// Like [`SERVER`], but with keep-alive connections and a long backlog.
-fn patient_server() -> String {
+fn keep_alive_server() -> String {
     SERVER.replace("    def do_GET", "    protocol_version = 'HTTP/1.1'\n    def do_GET").replace(
         "http.server.Thr",
         "http.server.ThreadingHTTPServer.request_queue_size = 128\nhttp.server.Thr",
@@ -29,7 +29,7 @@ impl Group {
 
     /// A configuration with one pool of these replicas; `more` has further keys.
     fn config(&self, more: &str) -> String {
-        let command = serde_json::to_string(&["python", "-c", &patient_server()]).unwrap();
+        let command = serde_json::to_string(&["python", "-c", &keep_alive_server()]).unwrap();
         format!(
             "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    \
              balance: least-connections\n    health: {{http: /, every: 1s, timeout: 1s, fast_every: 200ms, rise: 1, fall: 5}}\n    \
@@ -133,14 +133,14 @@ fn an_addition_that_the_engine_refuses_is_explained_and_leaves_nothing() {
     assert!(group.containers().is_empty());
 }
 
-/// Clients that send some requests on a connection, one after the other, and then open another one.
-struct Keepers {
+/// Clients that send several requests on a connection, one after the other, and then open a new connection.
+struct KeepAliveClients {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Vec<String>>>,
 }
 
-impl Keepers {
+impl KeepAliveClients {
     fn start(count: usize, address: SocketAddr) -> Self {
         /// Requests on one connection, and the pause between them.
         const REQUESTS: usize = 20;
@@ -162,7 +162,7 @@ impl Keepers {
                         if stop.load(Ordering::Relaxed) {
                             break;
                         }
-                        match ask(&mut stream) {
+                        match get(&mut stream) {
                             Ok(()) => _ = served.fetch_add(1, Ordering::Relaxed),
                             Err(error) => {
                                 lost.push(error);
@@ -178,17 +178,17 @@ impl Keepers {
         Self { threads: (0..count).map(client).collect(), stop, served }
     }
 
-    /// Waits until each has sent so many more requests, on average.
+    /// Waits until each client has been served `each` more requests, on average.
     fn wait_for(&self, each: usize) {
         let wanted = self.served.load(Ordering::Relaxed) + each * self.threads.len();
-        let deadline = Instant::now() + PATIENCE * 3;
+        let deadline = Instant::now() + TIME_LIMIT;
         while self.served.load(Ordering::Relaxed) < wanted {
             assert!(Instant::now() < deadline, "they are not served");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Stops them; the number of served requests, and the errors of others.
+    /// Stops the clients; returns the number of served requests, and the errors of the failed ones.
     fn stop(self) -> (usize, Vec<String>) {
         self.stop.store(true, Ordering::Relaxed);
         let lost = self
@@ -201,7 +201,7 @@ impl Keepers {
 }
 
 /// One request on a keep-alive connection.
-fn ask(stream: &mut TcpStream) -> Result<(), String> {
+fn get(stream: &mut TcpStream) -> Result<(), String> {
     let error = |error: std::io::Error| error.to_string();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").map_err(error)?;
     let mut answer = Vec::new();
@@ -235,20 +235,20 @@ fn the_number_follows_the_load_without_losing_a_request_or_flapping() {
     let address = lb.address("l");
     let running = |count: usize| {
         let status = || lb.status()["pools"][0].clone();
-        let deadline = Instant::now() + PATIENCE * 3;
+        let deadline = Instant::now() + TIME_LIMIT;
         while status()["up"] != count || group.containers().len() != count {
             assert!(Instant::now() < deadline, "never {count} up: {}", status()["replicas"]);
             std::thread::sleep(Duration::from_millis(50));
         }
     };
     let short = Clients::start(2, Duration::from_millis(50), address);
-    let few = Keepers::start(8, address);
-    let many = Keepers::start(36, address);
+    let few = KeepAliveClients::start(8, address);
+    let many = KeepAliveClients::start(36, address);
     running(5);
     let (served, lost) = many.stop();
     assert!(lost.is_empty() && served > 100, "{served} {lost:?}");
     running(2);
-    // It stays with a constant load, for longer than a change takes.
+    // With a constant load the number stays, for longer than a change takes.
     few.wait_for(40);
     running(2);
     let (served, lost) = few.stop();
@@ -279,7 +279,7 @@ impl Drop for Example {
 }
 
 #[test]
-fn the_compose_example_starts_its_backends_and_obeys_the_operator() {
+fn the_compose_example_starts_its_backends_and_executes_operator_commands() {
     let Some(_engine) = engine() else { return };
     if !super::engine::image("python:3.13-slim") {
         return;

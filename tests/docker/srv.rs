@@ -31,7 +31,7 @@ impl Dnsmasq {
         docker(&["exec", &self.container.0, "sh", "-c", "kill $(cat /run/dnsmasq.pid)"]);
     }
 
-    /// A balancer that queries it for `name`.
+    /// A balancer that discovers `name` with this server.
     fn lb(&self, name: &str, source: &str, pool: &str) -> Lb {
         Lb::start(&format!(
             "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    balance: weighted\n    discover:\n      \
@@ -56,7 +56,7 @@ fn record(host: &str, backend: &Backend, priority: u16, weight: u16) -> String {
     )
 }
 
-fn asked(lb: &Lb, times: usize) -> BTreeMap<String, usize> {
+fn responses(lb: &Lb, times: usize) -> BTreeMap<String, usize> {
     let mut answers = BTreeMap::new();
     for _ in 0..times {
         *answers.entry(http_get(lb.address("l"), "/").unwrap().1).or_default() += 1;
@@ -82,11 +82,11 @@ fn records_of_dnsmasq_are_followed_through_changes_restarts_and_timeouts() {
         "    health: {http: /health, every: 250ms, timeout: 250ms}\n",
     );
     lb.when_up(names(&[("a", &a), ("b", &b), ("c", &c)]));
-    assert_eq!(asked(&lb, 40), counts(&[("a", 10), ("b", 30)]));
+    assert_eq!(responses(&lb, 40), counts(&[("a", 10), ("b", 30)]));
 
     docker(&["pause", &dnsmasq.container.0]);
     lb.when_logged("result=timeout");
-    assert_eq!(asked(&lb, 4), counts(&[("a", 1), ("b", 3)]));
+    assert_eq!(responses(&lb, 4), counts(&[("a", 1), ("b", 3)]));
     docker(&["unpause", &dnsmasq.container.0]);
     lb.when_logged("resolved again");
 
@@ -96,16 +96,16 @@ fn records_of_dnsmasq_are_followed_through_changes_restarts_and_timeouts() {
         let backends = status["pools"][0]["backends"].as_array().unwrap();
         backends.iter().any(|backend| backend["weight"] == 9).then_some(())
     });
-    assert_eq!(asked(&lb, 20), counts(&[("a", 18), ("b", 2)]));
+    assert_eq!(responses(&lb, 20), counts(&[("a", 18), ("b", 2)]));
     assert!(lb.logged(&["backend gone"]).is_empty(), "none of this took anybody out");
 
     dnsmasq.rewrite(&[record("a", &a, 10, 9), record("c", &c, 20, 5)].concat());
     lb.when_up(names(&[("a", &a), ("c", &c)]));
     assert!(lb.when_logged("backend gone").contains("b.shop.test"));
-    assert_eq!(asked(&lb, 4), counts(&[("a", 4)]));
+    assert_eq!(responses(&lb, 4), counts(&[("a", 4)]));
     a.kill();
     lb.when_up(names(&[("c", &c)]));
-    assert_eq!(asked(&lb, 4), counts(&[("c", 4)]));
+    assert_eq!(responses(&lb, 4), counts(&[("c", 4)]));
 }
 
 #[test]

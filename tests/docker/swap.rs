@@ -18,7 +18,7 @@ pools:
 ";
 
 #[test]
-fn services_that_swap_addresses_are_never_confused() {
+fn services_that_swap_addresses_keep_their_own_clients() {
     let Some(_engine) = engine() else { return };
     let network = Network::create("swap", &[]);
     let folder = configuration(TWO_SERVICES);
@@ -67,7 +67,7 @@ fn services_that_swap_addresses_are_never_confused() {
     for (pool, container, old, new) in
         [("alpha", &alpha, before.0, before.1), ("beta", &beta, before.1, before.0)]
     {
-        let told = |what: &str, address: IpAddr| {
+        let assert_logged = |what: &str, address: IpAddr| {
             let words = [
                 what.to_owned(),
                 format!("pool={pool} "),
@@ -76,8 +76,8 @@ fn services_that_swap_addresses_are_never_confused() {
             ];
             assert!(log.lines().any(|line| words.iter().all(|word| line.contains(word))), "{words:?}\n{log}");
         };
-        told("backend gone", old);
-        told("backend joining", new);
+        assert_logged("backend gone", old);
+        assert_logged("backend joining", new);
     }
 }
 

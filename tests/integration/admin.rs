@@ -6,7 +6,9 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 use crate::support::backend::Backend;
-use crate::support::{Lb, PATIENCE, address_of_this_machine, connect_to, eventually, http_get, static_list};
+use crate::support::{
+    Lb, TIME_LIMIT, address_of_this_machine, connect_to, eventually, http_get, static_list,
+};
 
 /// A raw request to the admin server; the whole answer.
 fn raw(lb: &Lb, request: &str) -> String {
@@ -82,7 +84,7 @@ fn the_metric_names_are_stable() {
 fn every_close_reason_is_counted_once_and_leaves_no_open_connection() {
     let backend = Backend::http("a");
     let silent = Backend::serving(|mut stream| {
-        let _ = stream.read(&mut [0; 1]); // until the client goes
+        let _ = stream.read(&mut [0; 1]); // until the client disconnects
     });
     let lb = Lb::start(&format!(
         "listeners:
@@ -158,18 +160,18 @@ fn errors_are_json_with_the_right_status() {
 }
 
 #[test]
-fn dns_rebinding_reads_nothing() {
+fn dns_rebinding_is_refused() {
     let backend = Backend::http("a");
     let admin = "admin: {bind: 127.0.0.1:0, token_file: token, hosts: [lb.example.com]}";
     let lb = Lb::start_in(&format!("{admin}\n{}", web(&static_list(&[backend.address]), "")), |folder| {
         std::fs::write(folder.join("token"), "a-token-for-the-tests").unwrap();
     });
-    let ask =
+    let send =
         |path: &str, head: &str| raw(&lb, &format!("GET {path} HTTP/1.1\r\nConnection: close\r\n{head}\r\n"));
     let pages =
         ["/", "/metrics", "/api/v1/status", "/api/v1/events", "/api/v1/config", "/nothing", "/rep", "/add"];
     for path in pages {
-        let answer = ask(path, "Host: evil.example:9900\r\n");
+        let answer = send(path, "Host: evil.example:9900\r\n");
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 421 "), "{path}: {answer}");
         assert!(head.to_lowercase().contains("\r\ncache-control: no-store"), "{path}: {head}");
@@ -182,15 +184,15 @@ fn dns_rebinding_reads_nothing() {
     }
     // Allowed: with the token, by its own names, and paths without secrets.
     let with = |token: &str| format!("Host: evil.example\r\nAuthorization: Bearer {token}\r\n");
-    assert!(ask("/api/v1/status", &with("a-token-for-the-tests")).starts_with("HTTP/1.1 200 "));
-    assert!(ask("/api/v1/status", &with("a-token-for-nobody")).starts_with("HTTP/1.1 421 "));
+    assert!(send("/api/v1/status", &with("a-token-for-the-tests")).starts_with("HTTP/1.1 200 "));
+    assert!(send("/api/v1/status", &with("a-token-for-nobody")).starts_with("HTTP/1.1 421 "));
     lb.when_logged("a wrong token");
     for host in ["localhost", "lb.localhost:9900", "127.0.0.1", "[::1]:9900", "LB.example.com:443"] {
-        let answer = ask("/api/v1/status", &format!("Host: {host}\r\n"));
+        let answer = send("/api/v1/status", &format!("Host: {host}\r\n"));
         assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
     }
     for path in ["/heartbeat", "/ready"] {
-        assert!(ask(path, "Host: pointsman:9900\r\n").starts_with("HTTP/1.1 200 "), "{path}");
+        assert!(send(path, "Host: pointsman:9900\r\n").starts_with("HTTP/1.1 200 "), "{path}");
     }
     assert!(raw(&lb, "GET /api/v1/status HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200 "));
 }
@@ -203,26 +205,26 @@ fn a_remote_request_under_an_unlisted_name_with_a_dot_is_refused() {
     let lb = Lb::start_in(&format!("{admin}\n{}", web(&static_list(&[backend.address]), "")), |folder| {
         std::fs::write(folder.join("token"), "a-token-for-the-tests").unwrap();
     });
-    let ask = |path: &str, head: &str| {
+    let send = |path: &str, head: &str| {
         let mut stream = TcpStream::connect((outside, lb.admin().port())).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nConnection: close\r\nHost: {head}\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer
     };
     for path in ["/", "/metrics", "/api/v1/config", "/api/v1/connections", "/api/v1/events"] {
-        let answer = ask(path, "evil.example:9900");
+        let answer = send(path, "evil.example:9900");
         assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("admin.hosts"), "{path}: {answer}");
     }
     for host in ["pointsman:9900", "LB.example.com", "localhost", &outside.to_string()] {
-        let answer = ask("/api/v1/status", host);
+        let answer = send("/api/v1/status", host);
         assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
     }
     let token = "evil.example\r\nAuthorization: Bearer a-token-for-the-tests";
-    assert!(ask("/api/v1/status", token).starts_with("HTTP/1.1 200 "));
+    assert!(send("/api/v1/status", token).starts_with("HTTP/1.1 200 "));
     for path in ["/heartbeat", "/ready"] {
-        assert!(ask(path, "evil.example").starts_with("HTTP/1.1 200 "), "{path}");
+        assert!(send(path, "evil.example").starts_with("HTTP/1.1 200 "), "{path}");
     }
 }
 
@@ -282,7 +284,7 @@ fn bodies_are_read_to_their_end_and_no_further() {
 }
 
 #[test]
-fn silent_clients_of_the_admin_server_block_no_other() {
+fn silent_admin_clients_do_not_block_other_ones() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
     let silent: Vec<_> = (0..200).map(|_| connect_to(lb.admin()).unwrap()).collect();
@@ -292,12 +294,12 @@ fn silent_clients_of_the_admin_server_block_no_other() {
 }
 
 #[test]
-fn incomplete_requests_without_permission_block_no_other() {
+fn incomplete_requests_without_permission_do_not_block_other_ones() {
     let backend = Backend::http("a");
     let lb = Lb::start(&web(&static_list(&[backend.address]), ""));
     let half = "PATCH /api/v1/pools/web/backends/a HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\
                 Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{";
-    // More than there are places for.
+    // More than the number of connection slots.
     let mut held: Vec<_> = (0..300)
         .map(|_| {
             let mut stream = connect_to(lb.admin()).unwrap();
@@ -306,9 +308,9 @@ fn incomplete_requests_without_permission_block_no_other() {
         })
         .collect();
     assert_eq!(lb.get("/heartbeat").0, 200);
-    // The answer does not wait for the body, and the connection ends with it.
+    // The response does not wait for the body, and closes the connection.
     for stream in &mut held {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         let mut answer = [0; 13];
         stream.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"HTTP/1.1 403 ");
@@ -326,17 +328,17 @@ fn the_admin_server_can_be_a_unix_socket() {
         web(&static_list(&[backend.address]), "")
     ));
     lb.when_logged("admin listening");
-    let ask = || {
+    let check_ready = || {
         let mut stream = UnixStream::connect(&path).ok()?;
         stream.write_all(b"GET /ready HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         answer.starts_with("HTTP/1.1 200 ").then_some(())
     };
-    eventually("it is ready", ask);
+    eventually("it is ready", check_ready);
     for (host, status) in [("t", 200), ("lb.example.com", 421)] {
         let mut stream = UnixStream::connect(&path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         let head = format!("Host: {host}\r\nConnection: close");
         write!(stream, "GET /api/v1/status HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
         let mut answer = String::new();
@@ -352,7 +354,7 @@ fn the_log_goes_to_files_and_old_ones_are_removed() {
     let config = format!("log: {{directory: logs, keep: 3}}\n{}", web(&static_list(&[backend.address]), ""));
     let lb = Lb::start_in(&config, |folder| {
         std::fs::create_dir(folder.join("logs")).unwrap();
-        // Files of earlier days.
+        // Log files of earlier days.
         for day in 1..=5 {
             std::fs::write(folder.join(format!("logs/pointsman.2020-01-0{day}.log")), "old\n").unwrap();
         }
@@ -367,6 +369,6 @@ fn the_log_goes_to_files_and_old_ones_are_removed() {
     let routed = |text: &str| text.lines().find(|line| line.contains(" routed ")).unwrap().to_owned();
     assert_eq!(routed(&text), routed(&lb.log()));
     assert!(!text.contains('\u{1b}'), "no colours in a file: {text:?}");
-    let files = std::fs::read_dir(&folder).unwrap().count() - 1; // but for the link to the latest
+    let files = std::fs::read_dir(&folder).unwrap().count() - 1; // without the link to the latest
     assert_eq!(files, 3);
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::backend::Backend;
 use crate::support::{
-    Lb, PATIENCE, SetAtTheEnd, address_of_this_machine, connect_to, http_get, join_within, static_list,
+    Lb, SetAtTheEnd, TIME_LIMIT, address_of_this_machine, connect_to, http_get, join_within, static_list,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -64,8 +64,8 @@ fn a_too_long_body_is_refused_with_and_without_its_length() {
     let host = lb.admin();
     let head = format!("PATCH {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n");
     let body = " ".repeat(200_000);
-    let told = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-    assert!(answer(&lb, told.as_bytes()).starts_with("http/1.1 413 "));
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    assert!(answer(&lb, request.as_bytes()).starts_with("http/1.1 413 "));
     let chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
     assert!(answer(&lb, chunked.as_bytes()).starts_with("http/1.1 413 "));
 }
@@ -111,9 +111,9 @@ fn expect_continue_is_answered_before_the_body() {
 }
 
 #[test]
-fn a_flood_of_requests_delays_neither_clients_nor_checks() {
+fn a_flood_of_admin_requests_delays_neither_clients_nor_checks() {
     const BACKENDS: usize = 200;
-    /// As long as checks may take on a busy machine.
+    /// The interval and the timeout of checks, long enough for a busy machine.
     const EVERY: Duration = Duration::from_secs(8);
     // One server at two hundred addresses.
     let server = Backend::serving_at("0.0.0.0:0".parse().unwrap(), |stream| {
@@ -134,7 +134,7 @@ pools: {{web: {{discover: {}, health: {{http: /health, every: {EVERY:?}, timeout
         let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
         text.lines().filter(series).map(value).sum::<f64>()
     };
-    // Half requests, which are never completed.
+    // Incomplete requests.
     let half: Vec<_> = (0..100)
         .map(|_| {
             let mut stream = open(&lb);
@@ -142,14 +142,14 @@ pools: {{web: {{discover: {}, health: {{http: /health, every: {EVERY:?}, timeout
             stream
         })
         .collect();
-    let (stop, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let (stop, requests) = (AtomicBool::new(false), AtomicUsize::new(0));
     let (before, began) = (checks(), Instant::now());
     std::thread::scope(|scope| {
         for _ in 0..32 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     assert_eq!(lb.get("/api/v1/status").0, 200);
-                    asked.fetch_add(1, Ordering::Relaxed);
+                    requests.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
@@ -157,10 +157,10 @@ pools: {{web: {{discover: {}, health: {{http: /health, every: {EVERY:?}, timeout
         let mut slowest = Duration::ZERO;
         // The flood and the server share the cores: a late check is not a lost one.
         while began.elapsed() < 2 * EVERY || checks() < before + BACKENDS as f64 {
-            let asked_at = Instant::now();
+            let sent_at = Instant::now();
             let answer = http_get(lb.address("web"), "/");
-            slowest = slowest.max(asked_at.elapsed());
-            let in_time = began.elapsed() <= 3 * PATIENCE;
+            slowest = slowest.max(sent_at.elapsed());
+            let in_time = began.elapsed() <= 3 * TIME_LIMIT;
             assert!(
                 in_time && answer == Ok((200, "a".to_owned())),
                 "{answer:?} after {} checks",
@@ -168,9 +168,9 @@ pools: {{web: {{discover: {}, health: {{http: /health, every: {EVERY:?}, timeout
             );
         }
         drop(stopping);
-        assert!(slowest < PATIENCE, "{slowest:?}");
+        assert!(slowest < TIME_LIMIT, "{slowest:?}");
     });
-    println!("{} checks in {:?}, beside {asked:?} questions", checks() - before, began.elapsed());
+    println!("{} checks in {:?}, beside {requests:?} questions", checks() - before, began.elapsed());
     let down = lb.logged(&["backend down"]);
     assert!(down.is_empty(), "{down:?}");
     drop(half);
@@ -182,7 +182,7 @@ fn seven_hundred_incomplete_requests_do_not_delay_a_health_check() {
     const SOON: Duration = Duration::from_secs(5);
     let (lb, _backend) = balancer();
     let mut half = Vec::new();
-    // A few more than the number of places, and then many.
+    // A few more than the number of slots, and then many.
     for count in [300, 700] {
         half.resize_with(count, || {
             let mut stream = open(&lb);
@@ -198,8 +198,8 @@ fn seven_hundred_incomplete_requests_do_not_delay_a_health_check() {
     }
 }
 
-/// A request from a client that reads as little as its kernel allows, and then nothing.
-fn ask_and_read_nothing(lb: &Lb, path: &str) -> Socket {
+/// Sends a request and reads nothing, with a small receive buffer.
+fn send_without_reading(lb: &Lb, path: &str) -> Socket {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(&lb.admin().into()).unwrap();
@@ -208,13 +208,14 @@ fn ask_and_read_nothing(lb: &Lb, path: &str) -> Socket {
     socket
 }
 
-/// How many of ninety remote requests for `asked` are answered before one for `local` that is sent after them.
-fn answered_before(lb: &Lb, outside: IpAddr, asked: &str, local: &str) -> usize {
+/// Sends ninety remote requests for `remote_path`, then a local one for `local`; returns how many remote ones are
+/// answered before the local one.
+fn answered_before(lb: &Lb, outside: IpAddr, remote_path: &str, local: &str) -> usize {
     let answered = AtomicUsize::new(0);
     let mut remote: Vec<_> = (0..90)
         .map(|_| {
             let stream = TcpStream::connect((outside, lb.admin().port())).unwrap();
-            stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
+            stream.set_read_timeout(Some(3 * TIME_LIMIT)).unwrap();
             (stream.try_clone().unwrap(), stream)
         })
         .collect();
@@ -229,11 +230,12 @@ fn answered_before(lb: &Lb, outside: IpAddr, asked: &str, local: &str) -> usize 
             });
         }
         for stream in &mut writers {
-            write!(stream, "GET {asked} HTTP/1.1\r\nHost: pointsman\r\nConnection: close\r\n\r\n").unwrap();
+            write!(stream, "GET {remote_path} HTTP/1.1\r\nHost: pointsman\r\nConnection: close\r\n\r\n")
+                .unwrap();
         }
         assert_eq!(lb.get(local).0, 200);
         let before = answered.load(Ordering::Relaxed);
-        println!("{before} times {asked} before {local}");
+        println!("{before} times {remote_path} before {local}");
         before
     })
 }
@@ -279,7 +281,7 @@ fn slow_readers_of_the_events_do_not_fill_memory() {
     let lb = many_backends(1500, "127.0.0.1:0");
     let uptime = || lb.status()["uptime_seconds"].as_f64().unwrap();
     let before = lb.resident_kib();
-    let readers: Vec<_> = (0..60).map(|_| ask_and_read_nothing(&lb, "/api/v1/events")).collect();
+    let readers: Vec<_> = (0..60).map(|_| send_without_reading(&lb, "/api/v1/events")).collect();
     // Each second has a new snapshot, and no client reads it.
     let began = uptime();
     let mut largest = 0;

@@ -10,25 +10,25 @@ use crate::support::{Lb, SetAtTheEnd, connect_to, eventually, http_get, static_l
 use serde_json::{Value, json};
 
 /// Status and answer of a request.
-fn ask(lb: &Lb, method: &str, path: &str, body: &str) -> (u16, Value) {
+fn send(lb: &Lb, method: &str, path: &str, body: &str) -> (u16, Value) {
     let (status, answer) = lb.request(method, path, body);
     (status, serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {status} {answer:?}")))
 }
 
 fn get(lb: &Lb, path: &str) -> Value {
-    let (status, answer) = ask(lb, "GET", path, "");
+    let (status, answer) = send(lb, "GET", path, "");
     assert_eq!(status, 200, "{path}: {answer}");
     answer
 }
 
 /// Status and code of a request that is refused.
 fn refused(lb: &Lb, method: &str, path: &str, body: &str) -> (u16, String) {
-    let (status, answer) = ask(lb, method, path, body);
+    let (status, answer) = send(lb, method, path, body);
     assert!(answer["error"]["message"].is_string() && answer["error"]["hint"].is_string(), "{answer}");
     (status, answer["error"]["code"].as_str().unwrap().to_owned())
 }
 
-/// An event of that kind, once there is one.
+/// Waits for an event of this kind.
 fn event(lb: &Lb, kind: &str) -> Value {
     eventually(&format!("the event {kind}"), || {
         let events = get(lb, "/api/v1/journal?limit=10000");
@@ -54,7 +54,7 @@ fn a_backend_that_an_operator_adds_is_checked_serves_and_leaves_again() {
     let config = balancer(&static_list(&[a.address]), ", health: {tcp: {}, every: 100ms, timeout: 100ms}");
     let lb = Lb::start(&config);
     let body = json!({"address": b.address.to_string(), "name": "b"}).to_string();
-    let (status, added) = ask(&lb, "POST", "/api/v1/pools/p/backends", &body);
+    let (status, added) = send(&lb, "POST", "/api/v1/pools/p/backends", &body);
     assert_eq!((status, &added["name"], &added["sources"]), (201, &json!("b"), &json!(["operator"])));
     assert_ne!(added["state"], "up", "nobody has checked it");
     eventually("its check fails", || {
@@ -67,7 +67,7 @@ fn a_backend_that_an_operator_adds_is_checked_serves_and_leaves_again() {
     // A reload leaves it alone, whatever it changes.
     assert!(lb.reload(&config.replace("every: 100ms", "every: 150ms")).contains("reload applied"));
     assert_eq!(names(&lb, 4), ["a", "a", "b", "b"]);
-    let (status, gone) = ask(&lb, "DELETE", "/api/v1/pools/p/backends/b", "");
+    let (status, gone) = send(&lb, "DELETE", "/api/v1/pools/p/backends/b", "");
     assert_eq!((status, &gone["cause"]), (200, &json!("removed by an operator at 127.0.0.1")), "{gone}");
     assert_eq!(refused(&lb, "GET", "/api/v1/pools/p/backends/b", ""), (404, "no_such_backend".into()));
     assert_eq!(names(&lb, 4), ["a"; 4]);
@@ -80,7 +80,7 @@ fn an_address_selects_its_backend_whatever_other_names_are() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), ""));
     let body = json!({"address": b.address.to_string(), "name": a.address.to_string()}).to_string();
-    assert_eq!(ask(&lb, "POST", "/api/v1/pools/p/backends", &body).0, 201);
+    assert_eq!(send(&lb, "POST", "/api/v1/pools/p/backends", &body).0, 201);
     for (address, name) in [(a.address, "a".to_owned()), (b.address, a.address.to_string())] {
         assert_eq!(get(&lb, &format!("/api/v1/pools/p/backends/{address}"))["name"], name);
     }
@@ -108,15 +108,15 @@ fn connections_of_a_removed_backend_follow_on_leave() {
     let (a, echo) = (Backend::http("a"), Backend::echo());
     let lb = Lb::start(&balancer(&static_list(&[a.address]), ", on_leave: keep"));
     let body = json!({"address": echo.address.to_string(), "name": "echo"}).to_string();
-    assert_eq!(ask(&lb, "POST", "/api/v1/pools/p/backends", &body).0, 201);
+    assert_eq!(send(&lb, "POST", "/api/v1/pools/p/backends", &body).0, 201);
     let path = format!("/api/v1/pools/p/backends/{}", a.address);
-    assert_eq!(ask(&lb, "PATCH", &path, r#"{"state": "draining"}"#).0, 200);
+    assert_eq!(send(&lb, "PATCH", &path, r#"{"state": "draining"}"#).0, 200);
     let mut client = connect(&lb);
-    let mut says = || client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
-    says().unwrap();
-    let (status, now) = ask(&lb, "DELETE", "/api/v1/pools/p/backends/echo", "");
+    let mut exchange = || client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
+    exchange().unwrap();
+    let (status, now) = send(&lb, "DELETE", "/api/v1/pools/p/backends/echo", "");
     assert_eq!((status, &now["state"], &now["active"]), (200, &json!("draining"), &json!(1)), "{now}");
-    says().unwrap();
+    exchange().unwrap();
     drop(client);
     lb.when_logged("backend gone");
 }
@@ -169,7 +169,7 @@ fn a_single_connection_is_closed_or_reset() {
         })
     };
     let numbers: Vec<_> = clients.iter().map(number).collect();
-    let delete = |path: String| ask(&lb, "DELETE", &path, "");
+    let delete = |path: String| send(&lb, "DELETE", &path, "");
     let (status, was) = delete(format!("/api/v1/connections/{}", numbers[0]));
     assert_eq!((status, &was["backend"]), (200, &json!(echo.address.to_string())), "{was}");
     assert_eq!(clients[0].read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -204,7 +204,7 @@ fn a_queued_connection_can_be_closed() {
         (lb.status()["pools"][0]["queue"] == 1 && open["conn"].is_u64()).then_some(open)
     });
     assert_eq!(open["backend"], Value::Null);
-    assert_eq!(ask(&lb, "DELETE", &format!("/api/v1/connections/{}", open["conn"]), "").0, 200);
+    assert_eq!(send(&lb, "DELETE", &format!("/api/v1/connections/{}", open["conn"]), "").0, 200);
     assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     eventually("the queue is empty", || (lb.status()["pools"][0]["queue"] == 0).then_some(()));
 }
@@ -258,7 +258,7 @@ fn a_requested_check_runs_and_its_result_is_returned() {
     let health = ", health: {http: /health, every: 1h, timeout: 1s, rise: 1, fall: 1}";
     let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), health));
     let state = |body: &str| {
-        let (status, answer) = ask(&lb, "POST", "/api/v1/check", body);
+        let (status, answer) = send(&lb, "POST", "/api/v1/check", body);
         assert_eq!((status, &answer["pending"]), (200, &json!(0)), "{answer}");
         answer["backends"][0]["state"].as_str().unwrap().to_owned()
     };
@@ -282,7 +282,7 @@ fn a_requested_check_has_a_time_limit() {
     let health = ", health: {http: /health, every: 1h, timeout: 20s, grace: 1h}";
     let lb = Lb::launch(&balancer(&static_list(&[a.address, silent.address]), health));
     lb.when_logged("admin listening");
-    let (status, answer) = ask(&lb, "POST", "/api/v1/check", r#"{"pool": "p"}"#);
+    let (status, answer) = send(&lb, "POST", "/api/v1/check", r#"{"pool": "p"}"#);
     assert_eq!((status, &answer["pending"]), (202, &json!(1)), "{answer}");
 }
 
@@ -292,12 +292,12 @@ fn a_reload_returns_its_result() {
     let config = balancer(&static_list(&[a.address]), "");
     let lb = Lb::start(&config);
     lb.rewrite(&format!("runtime: {{workers: 7}}\n{}", balancer(&static_list(&[b.address]), "")));
-    let (status, answer) = ask(&lb, "POST", "/api/v1/reload", "");
+    let (status, answer) = send(&lb, "POST", "/api/v1/reload", "");
     assert_eq!((status, answer), (200, json!({"listeners": 1, "pools": 1, "restart": ["runtime.workers"]})));
     assert_eq!(names(&lb, 2), ["b"; 2]);
     assert_eq!(event(&lb, "reload_applied")["by"], "an operator at 127.0.0.1");
     lb.rewrite("listeners: {l: {bnd: 127.0.0.1:0, pool: q}}\npools: {p: {discover: []}}");
-    let (status, answer) = ask(&lb, "POST", "/api/v1/reload", "");
+    let (status, answer) = send(&lb, "POST", "/api/v1/reload", "");
     let error = &answer["error"];
     assert_eq!((status, &error["code"]), (422, &json!("invalid_configuration")));
     let message = error["message"].as_str().unwrap();
@@ -324,7 +324,7 @@ fn a_drain_equals_sigterm_and_is_answered_before_the_end() {
     let mut client = connect(&lb);
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
-    let (status, answer) = ask(&lb, "POST", "/api/v1/drain", "");
+    let (status, answer) = send(&lb, "POST", "/api/v1/drain", "");
     assert_eq!((status, answer), (202, json!({"open": 1, "timeout_seconds": 45.0})));
     eventually("it is not ready", || (lb.get("/ready").0 == 503).then_some(()));
     assert_eq!(refused(&lb, "POST", "/api/v1/drain", ""), (409, "draining".into()));
@@ -340,16 +340,16 @@ fn a_drain_equals_sigterm_and_is_answered_before_the_end() {
 fn the_returned_configuration_is_the_active_one() {
     let a = Backend::http("a");
     let lb = Lb::start(&balancer(&static_list(&[a.address]), ", balance: weighted, panic: 25%"));
-    let told = get(&lb, "/api/v1/config");
+    let config = get(&lb, "/api/v1/config");
     assert_eq!(
-        (&told["pools"]["p"]["panic"], &told["pools"]["p"]["connect"]["attempts"]),
+        (&config["pools"]["p"]["panic"], &config["pools"]["p"]["connect"]["attempts"]),
         (&json!("25%"), &json!(3))
     );
     // JSON is YAML: applied again, it is the same.
-    lb.rewrite(&format!("# It has an admin: section.\n{told}"));
-    let (status, answer) = ask(&lb, "POST", "/api/v1/reload", "");
+    lb.rewrite(&format!("# It has an admin: section.\n{config}"));
+    let (status, answer) = send(&lb, "POST", "/api/v1/reload", "");
     assert_eq!((status, &answer["restart"]), (200, &json!([])), "{answer}");
-    assert_eq!(get(&lb, "/api/v1/config"), told);
+    assert_eq!(get(&lb, "/api/v1/config"), config);
     assert_eq!(names(&lb, 2), ["a"; 2]);
 }
 

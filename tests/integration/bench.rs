@@ -1,4 +1,4 @@
-//! `pointsman bench`: what it counts, what it measures, what it prints and what it refuses.
+//! `pointsman bench`: counts, measurements, output and refused arguments.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::support::backend::{Backend, read_request};
 use crate::support::peers::reset;
-use crate::support::{Lb, Limited, Nobody, PATIENCE, eventually, output_of, static_list};
+use crate::support::{ClosedPort, Lb, Limited, TIME_LIMIT, eventually, output_of, static_list};
 use serde_json::Value;
 
 fn command(arguments: &[&str]) -> Command {
@@ -98,11 +98,11 @@ fn round_robin_over_three_backends_is_exactly_even() {
     let report = figures(&[&url, "-n", "300", "--by", "admin", "--admin", &admin]);
     let names: Vec<_> = backends.iter().map(|backend| backend.address.to_string()).collect();
     let even: Vec<_> = names.iter().map(|name| (name.as_str(), 100)).collect();
-    let mut told = shares(&report);
-    told.sort();
+    let mut counted = shares(&report);
+    counted.sort();
     let mut even = of(&even);
     even.sort();
-    assert_eq!(told, even);
+    assert_eq!(counted, even);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn the_table_shows_totals_latencies_and_backends() {
 }
 
 #[test]
-fn backends_are_told_apart_by_header_and_by_expression() {
+fn responses_are_attributed_by_header_and_by_expression() {
     let a = answering("200 OK\r\nX-Backend: one", "served by number 1");
     let report = figures(&[&url(&a), "-n", "20", "-c", "2"]);
     assert_eq!(
@@ -171,9 +171,9 @@ fn failures_are_counted_by_kind() {
         read_request(&mut stream);
         read_request(&mut stream);
     });
-    let nobody = Nobody::new();
+    let closed = ClosedPort::new();
     for (url, timeout, kind, words) in [
-        (format!("http://{}/", nobody.address), "20s", "refused", "connection refused"),
+        (format!("http://{}/", closed.address), "20s", "refused", "connection refused"),
         (reset_at, "20s", "reset", "connection reset"),
         (url(&half), "20s", "closed_early", "closed before the response was complete"),
         (url(&silent), "200ms", "timeout", "timed out after 200ms"),
@@ -190,13 +190,13 @@ fn failures_are_counted_by_kind() {
 
 #[test]
 fn the_no_backend_policy_of_a_balancer_shows_in_the_failures() {
-    let nobody = Nobody::new();
+    let closed = ClosedPort::new();
     let lb = Lb::start(&format!(
         "listeners:
   polite: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}
   curt: {{bind: 127.0.0.1:0, pool: p, no_backend: reset}}
 pools: {{p: {{discover: {}}}}}",
-        static_list(&[nobody.address])
+        static_list(&[closed.address])
     ));
     for (listener, kind) in [("polite", "status_503"), ("curt", "reset")] {
         let output = bench(&[&format!("http://{}/", lb.address(listener)), "-n", "50", "-c", "5", "--json"]);
@@ -248,7 +248,7 @@ fn stalling() -> Backend {
 }
 
 #[test]
-fn a_stall_shows_in_the_latencies_with_a_rate_and_is_hidden_without() {
+fn a_stall_shows_in_the_latencies_only_with_a_rate() {
     let open = figures(&[&url(&stalling()), "-n", "200", "-c", "2", "--rate", "200/s"]);
     let closed = figures(&[&url(&stalling()), "-n", "200", "-c", "2"]);
     let (from_due, from_sent) = (&open["latency_ms"], &open["service_ms"]);
@@ -321,8 +321,8 @@ fn kept_alive_connections_serve_many_requests_and_a_closed_one_is_replaced() {
 
 #[test]
 fn method_headers_and_body_are_sent_as_given() {
-    let heard = Arc::<Mutex<String>>::default();
-    let theirs = Arc::clone(&heard);
+    let received = Arc::<Mutex<String>>::default();
+    let theirs = Arc::clone(&received);
     let backend = Backend::serving(move |mut stream| {
         let Some(request) = read_request(&mut stream) else { return };
         *theirs.lock().unwrap() = request;
@@ -331,7 +331,7 @@ fn method_headers_and_body_are_sent_as_given() {
     let url = format!("http://localhost:{}/path?q=1", backend.address.port());
     let once = ["-n", "1", "-c", "1"];
     figures(&[&[&*url, "-H", "X-Test: yes", "-H", "Host: other", "--body", "hello"][..], &once].concat());
-    let request = heard.lock().unwrap().clone();
+    let request = received.lock().unwrap().clone();
     for words in [
         "POST /path?q=1 HTTP/1.1\r\n",
         "x-test: yes\r\n",
@@ -342,7 +342,7 @@ fn method_headers_and_body_are_sent_as_given() {
         assert!(request.contains(words), "{words} is not in\n{request}");
     }
     figures(&[&[&*url, "-X", "PUT"][..], &once].concat());
-    let request = heard.lock().unwrap().clone();
+    let request = received.lock().unwrap().clone();
     assert!(
         request.starts_with("PUT ")
             && request.contains(&format!("host: localhost:{}\r\n", backend.address.port())),
@@ -407,7 +407,7 @@ fn interrupted(backend: &Backend, connections: usize, arguments: &[&str]) -> Val
     });
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-    let output = output_of(child, PATIENCE, "an interrupted test");
+    let output = output_of(child, TIME_LIMIT, "an interrupted test");
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
@@ -450,7 +450,7 @@ fn the_json_field_names_are_stable() {
 }
 
 #[test]
-fn wrong_arguments_are_refused_with_a_remedy_before_any_request() {
+fn wrong_arguments_are_refused_with_advice_before_any_request() {
     let backend = Backend::http("a");
     let http = url(&backend);
     let tcp = format!("tcp://{}", backend.address);
@@ -501,7 +501,7 @@ fn the_admin_address_may_be_a_name_or_a_url() {
     let output = bench(&[&url, "-n", "10", "--by", "admin", "--admin", &admin]);
     let error = text(&output.stderr);
     assert!(
-        output.status.code() == Some(1) && error.contains("does not say which backend served"),
+        output.status.code() == Some(1) && error.contains("does not report the connections of each backend"),
         "{error}"
     );
 }

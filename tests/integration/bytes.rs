@@ -1,13 +1,13 @@
-//! The byte counters count what was written to the receiver.
+//! The byte counters count the bytes written to the receiver.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::peers::pair;
-use crate::support::{Lb, PATIENCE, eventually};
+use crate::support::{Lb, TIME_LIMIT, eventually};
 
-/// Longer than the kernel takes to forward what it holds (its first window probe comes after 200 ms).
+/// Longer than the kernel takes to forward its buffered data (its first window probe comes after 200 ms).
 const SILENCE: Duration = Duration::from_millis(600);
 
 fn counted(lb: &Lb, key: &str) -> u64 {
@@ -33,11 +33,11 @@ fn fill(lb: &Lb, sender: &mut TcpStream, key: &str) -> u64 {
     })
 }
 
-/// What the receiver reads while the balancer is stopped: exactly the bytes written to it.
+/// Reads while the balancer is stopped: the receiver gets exactly the bytes written to it.
 fn read_all(receiver: &mut TcpStream, expected: u64) -> u64 {
     let (mut total, mut buffer, began) = (0, vec![0; 1 << 16], Instant::now());
     receiver.set_read_timeout(Some(SILENCE)).unwrap();
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < TIME_LIMIT {
         match receiver.read(&mut buffer) {
             Ok(n) => total += n as u64,
             Err(error) => {

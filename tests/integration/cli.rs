@@ -1,11 +1,11 @@
-//! The command line: what each command prints, and its exit code.
+//! The command line: the output and the exit code of each command.
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::support::backend::Backend;
-use crate::support::{Lb, Limited, PATIENCE, http_get, output_of, static_list};
+use crate::support::{Lb, Limited, TIME_LIMIT, http_get, output_of, static_list};
 use pointsman::internals::Algorithm;
 
 /// Runs a command in an empty folder, without a variable or file that could name a configuration.
@@ -19,7 +19,7 @@ fn pointsman_in(folder: &Path, arguments: &[&str]) -> Output {
 }
 
 /// Exit code, standard output and standard error.
-fn told(output: &Output) -> (i32, String, String) {
+fn outcome(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
@@ -30,7 +30,7 @@ const GOOD: &str =
 #[test]
 fn help_and_version_go_to_standard_output() {
     for argument in ["--help", "-h", "help"] {
-        let (code, out, error) = told(&pointsman(&[argument]));
+        let (code, out, error) = outcome(&pointsman(&[argument]));
         assert_eq!((code, &*error), (0, ""));
         for word in [
             "run",
@@ -48,14 +48,14 @@ fn help_and_version_go_to_standard_output() {
             assert!(out.contains(word), "{word} is not in\n{out}");
         }
     }
-    let (code, out, _) = told(&pointsman(&["--version"]));
+    let (code, out, _) = outcome(&pointsman(&["--version"]));
     assert_eq!((code, out), (0, format!("pointsman {}\n", env!("CARGO_PKG_VERSION"))));
 }
 
 #[test]
-fn help_and_completions_know_every_algorithm() {
+fn help_and_completions_list_every_algorithm() {
     for arguments in [["demo", "--help"], ["forward", "--help"], ["completions", "bash"]] {
-        let (code, out, _) = told(&pointsman(&arguments));
+        let (code, out, _) = outcome(&pointsman(&arguments));
         assert_eq!(code, 0);
         for algorithm in Algorithm::ALL {
             assert!(out.contains(algorithm.name()), "{} is not in\n{out}", algorithm.name());
@@ -81,7 +81,7 @@ fn wrong_arguments_are_exit_code_1_with_a_remedy() {
         (&["check", "-c", "none.yaml"], "No such file"),
         (&["run", "-c", "none.yaml"], "none.yaml"),
     ] {
-        let (code, out, error) = told(&pointsman(arguments));
+        let (code, out, error) = outcome(&pointsman(arguments));
         assert_eq!((code, &*out), (1, ""), "{arguments:?}: {error}");
         assert!(error.contains(word), "{arguments:?}: {word} is not in\n{error}");
     }
@@ -92,17 +92,17 @@ fn check_reports_success_or_all_problems_and_reads_standard_input() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("pointsman.yaml"), GOOD).unwrap();
     let good = (0, "pointsman.yaml: good (1 listener, 1 pool)\n".to_owned(), String::new());
-    // By name, or at its default place.
+    // By name, or at its default path.
     for arguments in [&["check", "-c", "pointsman.yaml"][..], &["check"], &["run", "--check"]] {
-        assert_eq!(told(&pointsman_in(folder.path(), arguments)), good, "{arguments:?}");
+        assert_eq!(outcome(&pointsman_in(folder.path(), arguments)), good, "{arguments:?}");
     }
     let input = std::fs::File::open(folder.path().join("pointsman.yaml")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     command.args(["check", "-c", "-"]).stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let (code, out, _) = told(&output_of(command.spawn().unwrap(), PATIENCE, "check -c -"));
+    let (code, out, _) = outcome(&output_of(command.spawn().unwrap(), TIME_LIMIT, "check -c -"));
     assert_eq!((code, &*out), (0, "-: good (1 listener, 1 pool)\n"));
     std::fs::write(folder.path().join("pointsman.yaml"), GOOD.replace("pool: web", "pol: web")).unwrap();
-    let (code, out, error) = told(&pointsman_in(folder.path(), &["check"]));
+    let (code, out, error) = outcome(&pointsman_in(folder.path(), &["check"]));
     assert_eq!((code, &*out), (1, ""));
     assert!(error.starts_with("pointsman.yaml:1:"), "{error}");
 }
@@ -113,7 +113,7 @@ fn the_configuration_is_found_where_the_help_says() {
     let check = |variable: Option<(&str, &str)>| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
         command.arg("check").current_dir(folder.path()).env_clear().env("HOME", folder.path()).envs(variable);
-        told(&command.output_in_time().unwrap())
+        outcome(&command.output_in_time().unwrap())
     };
     let write = |path: &str| {
         let path = folder.path().join(path);
@@ -140,35 +140,35 @@ fn the_configuration_is_found_where_the_help_says() {
 fn a_failed_start_is_exit_code_2_and_names_the_owner_of_the_port() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let (code, _, error) = told(&pointsman(&["forward", &address, "127.0.0.1:1"]));
+    let (code, _, error) = outcome(&pointsman(&["forward", &address, "127.0.0.1:1"]));
     assert_eq!(code, 2, "{error}");
     assert!(error.contains(&address) && error.contains("another program has it"), "{error}");
     // 192.0.2.0/24 is reserved (RFC 5737).
-    let (code, _, error) = told(&pointsman(&["forward", "192.0.2.1:1", "127.0.0.1:1"]));
+    let (code, _, error) = outcome(&pointsman(&["forward", "192.0.2.1:1", "127.0.0.1:1"]));
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("192.0.2.1:1"), "{error}");
     let admin = ["forward", "127.0.0.1:0", "127.0.0.1:1", "--admin", &address];
-    let (code, _, error) = told(&pointsman(&admin));
+    let (code, _, error) = outcome(&pointsman(&admin));
     assert_eq!(code, 2, "{error}");
     assert!(error.contains("the admin server cannot listen") && error.contains(&address), "{error}");
 }
 
 #[test]
 fn schema_completions_and_manual_are_complete() {
-    let (code, schema, _) = told(&pointsman(&["schema"]));
+    let (code, schema, _) = outcome(&pointsman(&["schema"]));
     assert_eq!(code, 0);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&schema).unwrap()["title"], "Pointsman");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let (code, script, _) = told(&pointsman(&["completions", shell]));
+        let (code, script, _) = outcome(&pointsman(&["completions", shell]));
         assert!(
             code == 0 && script.contains("forward") && script.contains("exit-after"),
             "{shell}: {script}"
         );
     }
-    let (code, page, _) = told(&pointsman(&["man"]));
+    let (code, page, _) = outcome(&pointsman(&["man"]));
     assert!(code == 0 && page.contains(".TH pointsman 1"), "{page}");
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(told(&pointsman_in(folder.path(), &["man", "pages"])).0, 0);
+    assert_eq!(outcome(&pointsman_in(folder.path(), &["man", "pages"])).0, 0);
     let pages = std::fs::read_dir(folder.path().join("pages")).unwrap().count();
     assert!(pages >= 9, "{pages} pages");
 }
@@ -194,10 +194,10 @@ fn forward_balances_without_a_file_and_health_succeeds() {
     assert!(answers.contains(&"a".to_owned()) && answers.contains(&"b".to_owned()), "{answers:?}");
     lb.when_logged("algorithm=least-connections");
     let admin = lb.admin().to_string();
-    assert_eq!(told(&pointsman(&["health", "--admin", &admin])), (0, "ready\n".into(), String::new()));
+    assert_eq!(outcome(&pointsman(&["health", "--admin", &admin])), (0, "ready\n".into(), String::new()));
     lb.signal("TERM");
     assert_eq!(lb.when_ended().code(), Some(0));
-    let (code, _, error) = told(&pointsman(&["health", "--admin", &admin]));
+    let (code, _, error) = outcome(&pointsman(&["health", "--admin", &admin]));
     assert!(code == 1 && error.contains("not ready") && error.contains(&admin), "{error}");
 }
 
@@ -220,10 +220,10 @@ listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
 pools: {{p: {{discover: {discover}}}}}"
     ));
     let admin = lb.admin().to_string();
-    assert_eq!(told(&pointsman(&["health", "--admin", &admin])).0, 0);
+    assert_eq!(outcome(&pointsman(&["health", "--admin", &admin])).0, 0);
     lb.signal("TERM");
     lb.when_logged("drain started");
-    let (code, _, error) = told(&pointsman(&["health", "--admin", &admin]));
+    let (code, _, error) = outcome(&pointsman(&["health", "--admin", &admin]));
     assert!(code == 1 && error.contains("503"), "{error}");
     lb.signal("TERM");
     lb.when_ended();

@@ -14,7 +14,7 @@ use crate::support::dns::Dns;
 use crate::support::engine::FakeEngine;
 use crate::support::{Lb, connect_to, eventually, http_get};
 use pointsman::internals::ServiceRecord;
-use regex::Regex;
+use regex_lite::Regex;
 use serde_json::{Value, json};
 
 /// The files; each has a test of its name.
@@ -123,7 +123,7 @@ fn dns(name: &str, addresses: impl IntoIterator<Item = u8>) -> Dns {
     dns
 }
 
-/// Sends that many requests: how often each backend has answered.
+/// Sends this many requests; returns the number of responses of each backend.
 fn answers(lb: &Lb, listener: &str, times: usize) -> BTreeMap<String, usize> {
     answers_at(lb.address(listener), times)
 }
@@ -223,7 +223,7 @@ fn docker_serves_two_services_and_logs_json() {
     assert_eq!(is(1), (json!("web"), json!("round-robin"), json!("http")));
     assert_eq!(answers_at(web, 4), counts([(ip(1), 2), (ip(2), 2)]));
     assert_eq!(answers_at(api, 2), counts([(ip(3), 2)]));
-    // A stopped service answers; it sends no reset.
+    // Without a running service the client gets a response, not a reset.
     dns.zone.set("web", []);
     drop(server);
     eventually("clients of web learn that no backend is up", || {
@@ -233,7 +233,7 @@ fn docker_serves_two_services_and_logs_json() {
 }
 
 #[test]
-fn static_gives_the_big_one_three_times_as_much_and_answers_503_without_any() {
+fn static_sends_the_big_backend_three_times_as_much_and_responds_503_without_any() {
     let [mut big, mut small] = ["big", "small"].map(Backend::http);
     let lb = Example::new("static")
         .with(r"10\.0\.0\.1:5000", &big.address.to_string())
@@ -259,14 +259,14 @@ fn sticky_keeps_each_client_on_its_backend() {
     let example = Example::new("sticky").with_dns(&dns, server.address.port());
     let lb = example.start();
     assert_eq!(when_up(&lb, "web", 4, &["http"])["algorithm"], "ring-hash");
-    // One after the other: with two at once the second would go to another backend, as four backends have no share of
-    // two yet.
+    // One connection at a time: with two open connections and four backends, the load factor would send the second one to
+    // another backend.
     let home_at = |lb: &Lb| {
-        let ask = |_| {
+        let responder = |_| {
             lb.when_idle();
             http_get(lb.address("web"), "/").unwrap().1
         };
-        (0..6).map(ask).collect::<BTreeSet<_>>()
+        (0..6).map(responder).collect::<BTreeSet<_>>()
     };
     let home = home_at(&lb);
     assert_eq!(home.len(), 1, "{home:?}");
@@ -274,7 +274,7 @@ fn sticky_keeps_each_client_on_its_backend() {
     let other = example.start();
     when_up(&other, "web", 4, &["http"]);
     assert_eq!(home_at(&other), home);
-    // A backend of other clients leaves.
+    // A backend that other clients use leaves.
     let home_ip: IpAddr = home.first().unwrap().parse().unwrap();
     let leaving = (1..=4).map(ip).find(|ip| *ip != home_ip).unwrap();
     dns.zone.set("backend", (1..=4).map(ip).filter(|ip| *ip != leaving));
@@ -284,23 +284,26 @@ fn sticky_keeps_each_client_on_its_backend() {
 }
 
 #[test]
-fn protected_limits_each_backend_and_has_a_spare_one() {
-    let [mut one, mut two, spare] = ["one", "two", "spare"].map(Backend::http);
+fn protected_limits_each_backend_and_has_a_backup() {
+    let [mut one, mut two, backup] = ["one", "two", "spare"].map(Backend::http);
     let lb = Example::new("protected")
         .with(r"10\.0\.0\.1:5000", &one.address.to_string())
         .with(r"10\.0\.0\.2:5000", &two.address.to_string())
-        .with(r"10\.0\.0\.9:5000", &spare.address.to_string())
+        .with(r"10\.0\.0\.9:5000", &backup.address.to_string())
         .start();
     let pool = when_up(&lb, "web", 3, &["http"]);
     assert_eq!(pool["algorithm"], "least-connections");
-    let told: BTreeMap<_, _> = pool["backends"]
+    let limits: BTreeMap<_, _> = pool["backends"]
         .as_array()
         .unwrap()
         .iter()
         .map(|one| (one["name"].as_str().unwrap(), (one["limit"].as_u64(), one["tier"].as_u64())))
         .collect();
     let limited = |limit, tier| (Some(limit), Some(tier));
-    assert_eq!(told, [("one", limited(200, 0)), ("spare", limited(200, 1)), ("two", limited(100, 0))].into());
+    assert_eq!(
+        limits,
+        [("one", limited(200, 0)), ("spare", limited(200, 1)), ("two", limited(100, 0))].into()
+    );
     let answered = answers(&lb, "web", 10);
     assert_eq!(answered.into_keys().collect::<Vec<_>>(), ["one", "two"]);
     one.kill();

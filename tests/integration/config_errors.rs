@@ -1,6 +1,6 @@
-//! What `pointsman check` says about broken configurations.
+//! The errors of `pointsman check` for invalid configurations.
 //!
-//! The snapshots are in `tests/integration/snapshots`; `cargo insta review` shows what a change does to them.
+//! The snapshots are in `tests/integration/snapshots`; `cargo insta review` shows how a change affects them.
 
 use std::process::Command;
 

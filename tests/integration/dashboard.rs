@@ -17,7 +17,7 @@ fn works(command: &mut Command) -> bool {
     command.output_in_time().is_ok_and(|output| output.status.success())
 }
 
-/// What is missing on this machine, and how to get it.
+/// The missing tool, and how to install it.
 fn missing() -> Option<&'static str> {
     if !works(Command::new("chromium").arg("--version")) {
         return Some("there is no Chromium (`apt-get install chromium`)");
@@ -41,9 +41,9 @@ fn in_a_browser(file: &str) {
         .env("POINTSMAN", env!("CARGO_BIN_EXE_pointsman"))
         .output_within(TOOL)
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
-    println!("{said}");
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+    println!("{report}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 
-use crate::support::{PATIENCE, eventually, http_get, output_of};
+use crate::support::{TIME_LIMIT, eventually, http_get, output_of};
 
 fn demo(arguments: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
@@ -27,7 +27,7 @@ fn number(summary: &str, word: &str) -> u64 {
 fn one_run_of_the_script_breaks_only_requests_at_a_killed_backend() {
     let child = demo(&["--exit-after", "31s", "--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     // The script takes half a minute.
-    let Output { status, stdout, stderr } = output_of(child, 6 * PATIENCE, "the demo");
+    let Output { status, stdout, stderr } = output_of(child, 6 * TIME_LIMIT, "the demo");
     let (summary, log) = (text(&stdout), text(&stderr));
     assert!(status.success(), "{status}\n{summary}\n{log}");
     assert!(number(&summary, "requests answered") > 300, "{summary}");
@@ -56,7 +56,7 @@ fn taken_ports_are_replaced_and_a_signal_stops_the_demo() {
     let stderr = BufReader::new(child.stderr.take().unwrap());
     std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
     let address = eventually("it prints its address", || {
-        let line = received.recv_timeout(PATIENCE).unwrap();
+        let line = received.recv_timeout(TIME_LIMIT).unwrap();
         let (_, after) = line.split_once("try `curl http://")?;
         Some(after.split('/').next().unwrap().parse().unwrap())
     });
@@ -65,7 +65,7 @@ fn taken_ports_are_replaced_and_a_signal_stops_the_demo() {
     assert!(body.starts_with("Response from "), "{body}");
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM)
         .unwrap();
-    let output = output_of(child, PATIENCE, "the demo ends by a signal");
+    let output = output_of(child, TIME_LIMIT, "the demo ends by a signal");
     assert!(output.status.success());
     assert!(text(&output.stdout).contains(" 0 failed."), "{}", text(&output.stdout));
 }
@@ -75,7 +75,7 @@ fn a_given_address_that_is_taken_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for flag in ["--bind", "--admin"] {
-        let output = output_of(demo(&[flag, &address]), PATIENCE, flag);
+        let output = output_of(demo(&[flag, &address]), TIME_LIMIT, flag);
         assert_eq!(output.status.code(), Some(2), "{flag}: {}", text(&output.stderr));
         assert!(text(&output.stderr).contains(&address), "{}", text(&output.stderr));
     }

@@ -36,7 +36,7 @@ fn backends(names: &[(&str, u8)]) -> (u16, Vec<Backend>) {
     })
 }
 
-fn ask(lb: &Lb) -> String {
+fn responder(lb: &Lb) -> String {
     http_get(lb.address("l"), "/").unwrap().1
 }
 
@@ -47,12 +47,12 @@ fn containers_join_and_leave_under_their_names() {
     dns.containers(&[("web-1.net", ip(1)), ("web-2.net", ip(2))]);
     let lb = lb(&dns, port, "        flap: 300ms\n", CHECKS);
     lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
-    assert_eq!((0..4).map(|_| ask(&lb)).collect::<BTreeSet<_>>().len(), 2);
+    assert_eq!((0..4).map(|_| responder(&lb)).collect::<BTreeSet<_>>().len(), 2);
     dns.containers(&[("web-1.net", ip(1)), ("web-2.net", ip(2)), ("web-3.net", ip(3))]);
     lb.when_up(vec!["web-1.net".into(), "web-2.net".into(), "web-3.net".into()]);
     dns.containers(&[("web-3.net", ip(3))]);
     lb.when_up(vec!["web-3.net".into()]);
-    assert_eq!(ask(&lb), "c");
+    assert_eq!(responder(&lb), "c");
     assert!(lb.when_logged("backend gone").contains("no longer in dns backend:"));
 }
 
@@ -63,11 +63,11 @@ fn a_late_name_belongs_to_the_same_backend_and_one_of_several_names_stays() {
     dns.zone.set("backend", [ip(5)]);
     let lb = lb(&dns, port, "", CHECKS);
     lb.when_up(vec![format!("{}:{port}", ip(5))]);
-    assert_eq!(ask(&lb), "a");
+    assert_eq!(responder(&lb), "a");
     dns.zone.name_owner(ip(5), "web-1.net");
     lb.when_logged("backend named pool=p backend=web-1.net");
     lb.when_up(vec!["web-1.net".into()]);
-    assert_eq!(ask(&lb), "a");
+    assert_eq!(responder(&lb), "a");
     assert_eq!(lb.status()["pools"][0]["backends"][0]["connections"], 2, "it keeps its counters");
     assert_eq!(lb.logged(&["backend joining"]).len(), 1);
     assert_eq!(lb.logged(&["backend gone"]).len(), 0);
@@ -79,11 +79,11 @@ fn an_invalid_name_in_dns_is_replaced_and_still_distinguishes_containers() {
     let (port, _backends) = backends(&[("a", 15)]);
     dns.containers(&[("web/1.net", ip(15))]);
     let lb = lb(&dns, port, "        flap: 1h\n", CHECKS);
-    let told = lb.when_logged("backend name refused");
-    assert!(told.contains("name=\"web\\\\/1.net\" backend=web__1.net-"), "{told}");
+    let line = lb.when_logged("backend name refused");
+    assert!(line.contains("name=\"web\\\\/1.net\" backend=web__1.net-"), "{line}");
     eventually("it is up", || (lb.backends().first()?.1 == "up").then_some(()));
     assert!(lb.backends()[0].0.starts_with("web__1.net-"));
-    assert_eq!(ask(&lb), "a");
+    assert_eq!(responder(&lb), "a");
     // Another container gets the address.
     dns.zone.name_owner(ip(15), "web/2.net");
     lb.when_logged("its address now belongs to web__2.net-");
@@ -101,7 +101,7 @@ fn an_unknown_name_is_logged_and_does_not_prevent_the_start() {
     dns.containers(&[("web-1.net", ip(11))]);
     lb.when_logged("resolved again");
     lb.when_up(vec!["web-1.net".into()]);
-    assert_eq!(ask(&lb), "a");
+    assert_eq!(responder(&lb), "a");
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn an_address_is_reused(after: &str) {
         http_get(lb.address("l"), "/").ok().filter(|(_, body)| body == "moved")
     });
     for _ in 0..50 {
-        assert_eq!(ask(&lb), "moved");
+        assert_eq!(responder(&lb), "moved");
     }
     assert_eq!(lb.logged(&["backend=beta.net"]), Vec::<String>::new());
 }
@@ -161,13 +161,13 @@ fn no_connection_reaches_a_container_that_reused_an_address_during_reverse_looku
 
 #[test]
 fn containers_that_join_during_reverse_lookups_have_their_names_from_the_start() {
-    /// Each answer is outdated at once: the next container has joined.
-    fn one_comes(zone: &Zone, n: u8) {
+    /// Adds a container right after each answer, so that the answer is outdated.
+    fn join_next(zone: &Zone, n: u8) {
         zone.after_next_answer("backend", move |zone| {
             zone.name_owner(ip(n), &format!("web-{n}.net"));
             zone.add("backend", ip(n));
             if n < 95 {
-                one_comes(zone, n + 1);
+                join_next(zone, n + 1);
             }
         });
     }
@@ -177,13 +177,13 @@ fn containers_that_join_during_reverse_lookups_have_their_names_from_the_start()
     dns.containers(&[("web-90.net", ip(90))]);
     let lb = lb(&dns, port, "        family: 4\n", CHECKS);
     lb.when_up(vec!["web-90.net".into()]);
-    one_comes(&dns.zone, 91);
+    join_next(&dns.zone, 91);
     lb.when_up((90..=95).map(|n| format!("web-{n}.net")).collect());
     assert_eq!(lb.logged(&["backend=127.0.77."]), Vec::<String>::new());
 }
 
 #[test]
-fn without_an_answer_the_last_one_stays_and_the_checks_decide() {
+fn without_an_answer_the_last_one_stays_in_use_and_checks_continue() {
     for (mode, word) in [(AnswerMode::Silent, "timeout"), (AnswerMode::ServFail, "server_failure")] {
         let dns = Dns::start();
         let (port, mut servers) = backends(&[("a", 41), ("b", 42)]);
@@ -191,12 +191,12 @@ fn without_an_answer_the_last_one_stays_and_the_checks_decide() {
         let lb = lb(&dns, port, "        hold: 500ms\n", CHECKS);
         lb.when_up(vec!["web-1.net".into(), "web-2.net".into()]);
         dns.zone.set_mode(mode);
-        let told = lb.when_logged("resolve failed");
-        assert!(told.contains(&format!("result={word}")), "{told}");
+        let line = lb.when_logged("resolve failed");
+        assert!(line.contains(&format!("result={word}")), "{line}");
         servers[0].kill();
         eventually("the one whose checks fail leaves", || (lb.backends().len() == 1).then_some(()));
         lb.when_up(vec!["web-2.net".into()]);
-        assert_eq!(ask(&lb), "b");
+        assert_eq!(responder(&lb), "b");
         dns.zone.set_mode(AnswerMode::Answer);
         lb.when_logged("resolved again");
         servers[0].revive();
@@ -228,7 +228,7 @@ fn a_truncated_answer_is_retried_over_tcp() {
     let lb = lb(&dns, 5000, "", "");
     eventually("all seventy are found", || (lb.backends().len() == 70).then_some(()));
     assert!(dns.zone.queries().tcp > 0);
-    // None of them flaps.
+    // No backend flaps.
     assert!(lb.logged(&["backend gone"]).is_empty());
 }
 
@@ -259,7 +259,7 @@ fn a_failed_connection_triggers_a_query() {
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p, no_backend: http-503}}}}\npools:\n  p:\n    discover:\n      \
          - {{dns: \"backend:{port}\", server: \"{address}\", every: 60s, hold: 60s}}\n"
     ));
-    assert_eq!(ask(&lb), "a");
+    assert_eq!(responder(&lb), "a");
     servers[0].kill();
     dns.zone.name_owner(ip(61), "stranger.net");
     dns.containers(&[("web-1.net", ip(62))]);
@@ -274,7 +274,7 @@ fn failed_connections_trigger_no_queries_at_a_failing_server() {
     let (port, mut servers) = backends(&[("a", 71)]);
     dns.containers(&[("web-1.net", ip(71))]);
     let lb = lb(&dns, port, "        hold: 1h\n", "");
-    assert_eq!(ask(&lb), "a");
+    assert_eq!(responder(&lb), "a");
     servers[0].kill();
     dns.zone.set_mode(AnswerMode::ServFail);
     lb.when_logged("resolve failed");
@@ -282,8 +282,8 @@ fn failed_connections_trigger_no_queries_at_a_failing_server() {
     while began.elapsed() < Duration::from_secs(1) {
         assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
     }
-    let asked = dns.zone.queries().udp + dns.zone.queries().tcp - before.udp - before.tcp;
+    let queries = dns.zone.queries().udp + dns.zone.queries().tcp - before.udp - before.tcp;
     // At most ten rounds a second of two queries and a reverse lookup, each perhaps over both transports.
     let took = began.elapsed().as_secs_f64();
-    assert!((asked as f64) < 120.0 * took, "{asked} questions in {took} s");
+    assert!((queries as f64) < 120.0 * took, "{queries} questions in {took} s");
 }

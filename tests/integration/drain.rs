@@ -1,11 +1,11 @@
-//! A drain: running connections finish, within a time limit.
+//! A drain: open connections finish, within a time limit.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::backend::{self, Backend};
-use crate::support::{Lb, PATIENCE, connect_to, eventually, http_get, join_within, static_list};
+use crate::support::{Lb, TIME_LIMIT, connect_to, eventually, http_get, join_within, static_list};
 
 fn lb(backend: &Backend, drain: &str) -> Lb {
     Lb::start(&format!(
@@ -22,7 +22,7 @@ fn connect(lb: &Lb) -> TcpStream {
 }
 
 #[test]
-fn running_connections_finish_and_new_ones_are_refused() {
+fn open_connections_finish_and_new_ones_are_refused() {
     let echo = Backend::echo();
     let mut lb = lb(&echo, "{timeout: 30s}");
     let address = lb.address("l");
@@ -58,7 +58,7 @@ fn a_connection_that_does_not_finish_in_time_is_reset_and_changes_the_exit_code(
 }
 
 #[test]
-fn a_second_signal_resets_what_is_open_and_ends_at_once() {
+fn a_second_signal_resets_the_open_connections_and_ends_at_once() {
     let echo = Backend::echo();
     let mut lb = lb(&echo, "{timeout: 60s}");
     let mut client = connect(&lb);
@@ -68,7 +68,7 @@ fn a_second_signal_resets_what_is_open_and_ends_at_once() {
     lb.signal("TERM");
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(lb.when_ended().code(), Some(3));
-    assert!(began.elapsed() < PATIENCE);
+    assert!(began.elapsed() < TIME_LIMIT);
 }
 
 #[test]
@@ -95,9 +95,9 @@ fn a_drain_serves_every_client_whose_handshake_is_complete() {
                 std::thread::spawn(move || {
                     let (mut served, began) = (0, Instant::now());
                     loop {
-                        assert!(began.elapsed() < 3 * PATIENCE, "the listener is still open");
+                        assert!(began.elapsed() < 3 * TIME_LIMIT, "the listener is still open");
                         let Ok(mut stream) = connect_to(address) else { return served };
-                        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
                         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
                         let mut answer = String::new();
                         stream.read_to_string(&mut answer).unwrap();

@@ -5,10 +5,10 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::support::peers::{fill, in_front_of, is_soon, pair, reset};
-use crate::support::{PATIENCE, accept_within, eventually, join_within};
+use crate::support::{TIME_LIMIT, accept_within, eventually, join_within};
 use socket2::{Domain, Socket, Type};
 
-/// Waits for a reset; how long it took.
+/// Waits for a reset; returns how long it took.
 fn expect_reset(stream: &mut TcpStream) -> Duration {
     let began = Instant::now();
     let mut buffer = [0; 4096];
@@ -57,7 +57,7 @@ fn a_reset_is_noticed_on_a_half_closed_side() {
         client.shutdown(Shutdown::Write).unwrap();
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
         reset(client);
-        // Only the balancer can refuse what is written now.
+        // Data that is written now can only be reset by the balancer.
         let began = Instant::now();
         eventually("the backend learns of the reset", || server.write_all(b"x").is_err().then_some(()));
         began.elapsed()
@@ -88,9 +88,9 @@ fn a_response_during_an_upload_arrives_although_the_backend_resets() {
         (server.peek(&mut vec![0; 1 << 20]).unwrap() >= 1 << 15).then_some(())
     });
     server.write_all(ANSWER).unwrap();
-    drop(server); // much is unread: the kernel makes this a reset
+    drop(server); // with unread data, the kernel sends a reset
     let mut answer = Vec::new();
-    // Whether the reset meets the reader or the writer is chance.
+    // Either the read or the write may get the reset.
     let _ = client.read_to_end(&mut answer);
     assert_eq!(String::from_utf8_lossy(&answer), String::from_utf8_lossy(ANSWER));
     join_within(uploading, "the upload is refused");
@@ -111,7 +111,7 @@ fn a_response_arrives_although_a_reset_follows_it_at_once() {
         reset(server);
         lb.signal("CONT");
         let mut answer = Vec::new();
-        // Whether the reset meets the reader is chance.
+        // The read may get the reset.
         let _ = client.read_to_end(&mut answer);
         assert_eq!(String::from_utf8_lossy(&answer), "an answer");
     }
@@ -120,14 +120,14 @@ fn a_response_arrives_although_a_reset_follows_it_at_once() {
 #[test]
 fn a_slow_reader_is_not_idle_while_the_kernel_still_sends() {
     const TOTAL: usize = 3 << 20;
-    // Far less than the transfer takes; and the kernel's buffers take steps that are longer.
+    // The limit is far shorter than the transfer, and than the pauses between two steps of the kernel's buffers.
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let lb = in_front_of(backend.local_addr().unwrap(), "    timeouts: {half_closed: 1s}\n");
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(16 * 1024).unwrap();
     socket.connect(&lb.address("l").into()).unwrap();
     let mut client: TcpStream = socket.into();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(TIME_LIMIT)).unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let (mut server, _) = accept_within(&backend);
     let sending = std::thread::spawn(move || server.write_all(&vec![1; TOTAL]).unwrap());
@@ -147,7 +147,7 @@ fn a_slow_reader_is_not_idle_while_the_kernel_still_sends() {
 #[test]
 fn a_reader_that_stops_stops_its_sender_and_costs_no_memory() {
     let (lb, mut client, mut server) = pair("");
-    // One transfer first, so that what is allocated once is allocated.
+    // A first transfer makes the one-time allocations.
     client.write_all(&vec![1; 1 << 20]).unwrap();
     server.read_exact(&mut vec![0; 1 << 20]).unwrap();
     let before = lb.resident_kib();
@@ -183,7 +183,7 @@ fn a_stalled_half_closed_connection_is_closed_and_an_active_one_is_not() {
         client.read_exact(&mut [0]).unwrap();
         std::thread::sleep(Duration::from_millis(20));
     }
-    // The answer may be cut in the middle: it must not look complete.
+    // A reset: a truncated response must not look complete.
     expect_reset(&mut client);
     assert!(lb.when_logged("closed conn=").contains("reason=half_closed_timeout"));
 }
@@ -193,7 +193,7 @@ fn a_connection_is_reset_at_the_end_of_its_lifetime_however_busy() {
     let (lb, mut client, mut server) = pair("    timeouts: {lifetime: 500ms}\n");
     let began = Instant::now();
     let error = loop {
-        assert!(began.elapsed() < PATIENCE);
+        assert!(began.elapsed() < TIME_LIMIT);
         let _ = client.write_all(b"x"); // fails once it is reset
         match server.read(&mut [0]) {
             Ok(n) => assert_ne!(n, 0, "the backend sees an orderly end of a stream that was cut"),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::support::engine::{EventStreams, head};
-use crate::support::{Lb, PATIENCE, eventually};
+use crate::support::{Lb, TIME_LIMIT, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -23,7 +23,7 @@ struct ScriptedEngine {
 struct EngineScript {
     /// The numbers of the containers in its list.
     running: Vec<u8>,
-    /// The numbers of those whose HEALTHCHECK fails.
+    /// The numbers of the containers whose HEALTHCHECK fails.
     unhealthy: Vec<u8>,
     /// The label `pointsman.name` of each container, if set.
     label: Option<String>,
@@ -68,8 +68,8 @@ impl ScriptedEngine {
     }
 
     fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIME_LIMIT))?;
+        stream.set_write_timeout(Some(TIME_LIMIT))?;
         let head = head(&mut stream)?;
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         let mut state = self.state();
@@ -139,7 +139,7 @@ impl ScriptedEngine {
         listings(&self.state())
     }
 
-    /// Waits for so many more requests for its list.
+    /// Waits for `more` more requests for its list.
     fn when_listed(&self, more: usize) {
         let before = self.listings();
         eventually("the list is requested", || (self.listings() >= before + more).then_some(()));
@@ -207,9 +207,9 @@ fn names(all: &[u8]) -> Vec<String> {
 fn the_subscription_precedes_the_first_list_and_includes_recent_events() {
     let (lb, engine) = start(&[1, 2], FailureMode::None);
     lb.when_up(names(&[1, 2]));
-    let asked = engine.state().requests.clone();
-    let first = |what: &str| asked.iter().position(|path| path.contains(what)).unwrap();
-    assert!(first("/events") < first("/containers/json"), "{asked:?}");
+    let requests = engine.state().requests.clone();
+    let first = |what: &str| requests.iter().position(|path| path.contains(what)).unwrap();
+    assert!(first("/events") < first("/containers/json"), "{requests:?}");
     let age = UNIX_EPOCH.elapsed().unwrap() - Duration::from_nanos(engine.since().unwrap());
     assert!((3..60).contains(&age.as_secs()), "{age:?}");
 }
@@ -223,8 +223,8 @@ fn a_label_cannot_forge_a_log_line_or_fill_a_metric() {
         engine.state().label = Some(label.clone());
         let lb = lb(&engine.folder);
         lb.when_up(names(&[1, 2]));
-        let told = lb.when_logged_times(2, &["container label ignored", "pointsman.name"]);
-        assert!(told.iter().all(|line| line.len() < 1000), "{told:?}");
+        let lines = lb.when_logged_times(2, &["container label ignored", "pointsman.name"]);
+        assert!(lines.iter().all(|line| line.len() < 1000), "{lines:?}");
         engine.when_listed(1);
         let log = lb.log();
         assert!(!log.lines().any(|line| line.starts_with(forged)), "{log}");
@@ -237,7 +237,7 @@ fn a_label_cannot_forge_a_log_line_or_fill_a_metric() {
 }
 
 #[test]
-fn an_exit_counts_before_the_list_knows_of_it() {
+fn an_exit_counts_before_the_list_shows_it() {
     let (lb, engine) = start(&[1, 2], FailureMode::None);
     lb.when_up(names(&[1, 2]));
     engine.send_event("die", 1);
@@ -284,19 +284,19 @@ fn a_start_event_after_the_container_is_listed_is_no_restart() {
 }
 
 #[test]
-fn asking_why_a_container_is_unhealthy_delays_nothing_else() {
+fn inspecting_an_unhealthy_container_delays_nothing_else() {
     let (lb, engine) = start(&[1, 2, 3], FailureMode::None);
     lb.when_up(names(&[1, 2, 3]));
     engine.state().unhealthy = vec![1, 2];
     engine.send_event("health_status: unhealthy", 1);
-    let told = Instant::now();
+    let began = Instant::now();
     for n in [1, 2] {
         let down = lb.when_logged(&format!("backend down pool=p backend={}", name(n)));
         assert!(down.contains("its HEALTHCHECK fails"), "{down}");
     }
     engine.send_event("die", 3);
     lb.when_logged("backend gone pool=p backend=web-3");
-    assert!(told.elapsed() < Duration::from_secs(5), "the timeout of a request to the engine");
+    assert!(began.elapsed() < Duration::from_secs(5), "the timeout of a request to the engine");
     let cause = |n: u8| Some(lb.backends().into_iter().find(|backend| backend.0 == name(n))?.2);
     eventually("the reason is known", || {
         (cause(2)? == "its HEALTHCHECK fails: the disk is full").then_some(())
@@ -334,15 +334,15 @@ fn a_list_that_changes_after_its_event_is_read_again() {
     engine.when_listed(1); // the first repetition
     engine.send_event("rename", 1);
     engine.when_listed(1);
-    let told = Instant::now();
+    let began = Instant::now();
     engine.list(&[1, 2]);
     lb.when_up(names(&[1, 2]));
     // The regular interval is half a minute.
-    assert!(told.elapsed() < PATIENCE, "{:?}", told.elapsed());
+    assert!(began.elapsed() < TIME_LIMIT, "{:?}", began.elapsed());
 }
 
 #[test]
-fn a_storm_of_events_is_no_storm_of_listings() {
+fn many_events_cause_few_listings() {
     let (lb, engine) = start(&[1], FailureMode::None);
     lb.when_up(names(&[1]));
     let before = engine.listings();
@@ -358,12 +358,12 @@ fn a_storm_of_events_is_no_storm_of_listings() {
 fn after_a_reconnect_the_list_is_read_and_remaining_backends_are_not_affected() {
     let (lb, engine) = start(&[1, 2], FailureMode::None);
     lb.when_up(names(&[1, 2]));
-    let told = engine.send_event("rename", 1);
+    let event_time = engine.send_event("rename", 1);
     engine.when_listed(1);
     engine.list(&[2, 3]);
     engine.state().subscribers.close();
     lb.when_up(names(&[2, 3]));
-    assert_eq!(engine.since(), Some(told + 1), "no event twice");
+    assert_eq!(engine.since(), Some(event_time + 1), "no event twice");
     engine.list(&[2]);
     eventually("its events are subscribed to", || (engine.state().subscribers.count() > 0).then_some(()));
     engine.send_event("die", 3);
@@ -375,29 +375,29 @@ fn after_a_reconnect_the_list_is_read_and_remaining_backends_are_not_affected() 
 #[test]
 fn an_engine_that_refuses_events_is_reported_and_retried_with_back_off() {
     let (lb, engine) = start(&[1], FailureMode::EventsRefused);
-    let told = lb.when_logged("resolve failed");
-    assert!(told.contains("forbids it") && told.contains("/events"), "{told}");
-    let asked = || engine.state().requests.iter().filter(|path| path.contains("/events")).count();
+    let line = lb.when_logged("resolve failed");
+    assert!(line.contains("forbids it") && line.contains("/events"), "{line}");
+    let subscriptions = || engine.state().requests.iter().filter(|path| path.contains("/events")).count();
     let began = Instant::now();
-    eventually("five times", || (asked() >= 5).then_some(()));
+    eventually("five times", || (subscriptions() >= 5).then_some(()));
     assert!(began.elapsed() > Duration::from_millis(500), "{:?}", began.elapsed());
     engine.state().failure = FailureMode::None;
     lb.when_up(names(&[1]));
     lb.when_logged("resolved again");
-    assert!(lb.logged(&["resolve failed"]).len() <= asked());
+    assert!(lb.logged(&["resolve failed"]).len() <= subscriptions());
 }
 
 #[test]
-fn an_engine_out_of_reach_is_reported_with_advice() {
+fn an_unreachable_engine_is_reported_with_advice() {
     let folder = tempfile::tempdir().unwrap();
-    let told = lb(&folder).when_logged("resolve failed");
-    assert!(told.contains("there is no such socket") && told.contains("-v /var/run/docker.sock"), "{told}");
+    let line = lb(&folder).when_logged("resolve failed");
+    assert!(line.contains("there is no such socket") && line.contains("-v /var/run/docker.sock"), "{line}");
     drop(UnixListener::bind(socket(&folder)).unwrap());
-    let told = lb(&folder).when_logged("resolve failed");
-    assert!(told.contains("connection refused; does the engine run?"), "{told}");
+    let line = lb(&folder).when_logged("resolve failed");
+    assert!(line.contains("connection refused; does the engine run?"), "{line}");
     let (silent, _engine) = start(&[1], FailureMode::Silent);
-    let told = silent.when_logged("resolve failed");
-    assert!(told.contains("did not answer within 5s"), "{told}");
-    let told = Lb::start(&config("tcp://127.0.0.1:1")).when_logged("resolve failed");
-    assert!(told.contains("tcp://127.0.0.1:1") && told.contains("does the engine run?"), "{told}");
+    let line = silent.when_logged("resolve failed");
+    assert!(line.contains("did not answer within 5s"), "{line}");
+    let line = Lb::start(&config("tcp://127.0.0.1:1")).when_logged("resolve failed");
+    assert!(line.contains("tcp://127.0.0.1:1") && line.contains("does the engine run?"), "{line}");
 }

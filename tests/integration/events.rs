@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Instant;
 
 use crate::support::backend::Backend;
-use crate::support::{Lb, PATIENCE, address_of_this_machine, connect_to, eventually, http_get, static_list};
+use crate::support::{
+    Lb, TIME_LIMIT, address_of_this_machine, connect_to, eventually, http_get, static_list,
+};
 
 const PATH: &str = "/api/v1/events";
 
@@ -43,7 +45,7 @@ impl Reader {
         let mut event = ReceivedEvent { kind: String::new(), id: None, data: serde_json::Value::Null };
         let began = Instant::now();
         loop {
-            assert!(began.elapsed() < PATIENCE, "no event comes: {event:?}");
+            assert!(began.elapsed() < TIME_LIMIT, "no event comes: {event:?}");
             let line = self.line()?;
             match line.split_once(": ") {
                 Some(("event", kind)) => event.kind = kind.to_owned(),
@@ -84,7 +86,7 @@ fn set(lb: &Lb, backend: &Backend, state: &str) {
 }
 
 #[test]
-fn a_follower_gets_the_status_the_decisions_and_each_change() {
+fn a_stream_has_the_status_the_decisions_and_each_change() {
     let (lb, backend) = started();
     let mut reader = Reader::open(&lb, None);
     let hello = reader.next_of("hello");
@@ -111,7 +113,7 @@ fn a_follower_gets_the_status_the_decisions_and_each_change() {
 }
 
 #[test]
-fn a_reconnecting_follower_gets_what_it_missed_and_nothing_twice() {
+fn a_reconnect_resumes_after_the_last_event_without_repeating_it() {
     let (lb, backend) = started();
     set(&lb, &backend, "draining");
     let mut reader = Reader::open(&lb, Some(0));
@@ -140,7 +142,7 @@ fn a_followed_stream_does_not_delay_the_shutdown() {
 }
 
 #[test]
-fn surplus_followers_are_refused_until_another_one_leaves() {
+fn surplus_streams_are_refused_until_another_one_ends() {
     let (lb, _backend) = started();
     let mut readers: Vec<_> = (0..64).map(|_| Reader::open(&lb, None)).collect();
     readers.iter_mut().for_each(|reader| drop(reader.next_of("hello")));
@@ -154,7 +156,7 @@ fn surplus_followers_are_refused_until_another_one_leaves() {
 }
 
 #[test]
-fn remote_streams_do_not_take_the_places_of_local_ones() {
+fn remote_streams_do_not_use_the_slots_of_local_ones() {
     let Some(outside) = address_of_this_machine() else { return };
     let backend = Backend::http("a");
     let lb = Lb::start(&format!(

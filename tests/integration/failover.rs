@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::backend::{self, Backend};
 use crate::support::{
-    Lb, PATIENCE, SetAtTheEnd, accept_within, connect_to, eventually, http_get, static_list,
+    Lb, SetAtTheEnd, TIME_LIMIT, accept_within, connect_to, eventually, http_get, static_list,
 };
 
 /// A busy machine has a second to answer a check; the fast interval is short.
@@ -31,15 +31,15 @@ fn names(backends: &[&Backend]) -> Vec<String> {
     backends.iter().map(|backend| backend.address.to_string()).collect()
 }
 
-fn ask(lb: &Lb) -> String {
+fn responder(lb: &Lb) -> String {
     http_get(lb.address("l"), "/").unwrap().1
 }
 
 #[test]
-fn requests_go_round_equal_backends_in_strict_rotation() {
+fn equal_backends_get_requests_in_strict_rotation() {
     let [a, b, c] = three();
     let lb = lb(&[&a, &b, &c], "", "");
-    let answers: String = (0..12).map(|_| ask(&lb)).collect();
+    let answers: String = (0..12).map(|_| responder(&lb)).collect();
     assert_eq!(answers, "abcabcabcabc");
 }
 
@@ -69,7 +69,7 @@ fn weights_are_spread_out_smoothly() {
          - static: [{{address: \"{}\", weight: 5}}, {}, {}]\n",
         a.address, b.address, c.address
     ));
-    let answers: String = (0..14).map(|_| ask(&lb)).collect();
+    let answers: String = (0..14).map(|_| responder(&lb)).collect();
     assert_eq!(answers, "aabacaaaabacaa");
 }
 
@@ -82,7 +82,7 @@ fn least_connections_avoids_busy_backends() {
     eventually("both are routed", || (lb.logged(&["routed"]).len() == 2).then_some(()));
     let answers: Vec<_> = (0..5)
         .map(|_| {
-            let answer = ask(&lb);
+            let answer = responder(&lb);
             // The next choice must count its end.
             eventually("closed", || {
                 let active = lb.status()["listeners"][0]["active"].as_u64();
@@ -99,34 +99,34 @@ fn least_connections_avoids_busy_backends() {
 #[test]
 fn a_backend_gets_nothing_before_its_first_check_has_passed() {
     let healthy = Arc::<AtomicBool>::default();
-    let (says, asked) = (Arc::clone(&healthy), Arc::<AtomicBool>::default());
-    let too_early = Arc::clone(&asked);
+    let (is_healthy, early_request) = (Arc::clone(&healthy), Arc::<AtomicBool>::default());
+    let too_early = Arc::clone(&early_request);
     let slow = Backend::serving(move |mut stream| {
         let Some(request) = backend::read_request(&mut stream) else { return };
         let health = request.starts_with("GET /health");
-        if !health && !says.load(Ordering::SeqCst) {
+        if !health && !is_healthy.load(Ordering::SeqCst) {
             too_early.store(true, Ordering::SeqCst);
         }
-        let status = if health && !says.load(Ordering::SeqCst) { "503 No" } else { "200 OK" };
+        let status = if health && !is_healthy.load(Ordering::SeqCst) { "503 No" } else { "200 OK" };
         let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow");
     });
     let quick = Backend::http("quick");
     let lb = lb(&[&slow, &quick], "", CHECKS);
     lb.when_up(names(&[&quick]));
     for _ in 0..20 {
-        assert_eq!(ask(&lb), "quick");
+        assert_eq!(responder(&lb), "quick");
     }
     assert!(lb.backends()[0].2.contains("status 503, not 2xx"), "{:?}", lb.backends());
     healthy.store(true, Ordering::SeqCst);
     lb.when_up(names(&[&slow, &quick]));
     assert!(
-        !asked.load(Ordering::SeqCst),
+        !early_request.load(Ordering::SeqCst),
         "a client's request came to a backend that had not passed a check"
     );
 }
 
 #[test]
-fn killing_a_backend_under_load_costs_no_new_connection_an_error() {
+fn killing_a_backend_under_load_fails_no_new_connection() {
     let [mut a, b, c] = three();
     let lb = lb(&[&a, &b, &c], "", CHECKS);
     lb.when_up(names(&[&a, &b, &c]));
@@ -181,8 +181,8 @@ fn failed_live_connections_count_as_failed_checks() {
     a.kill();
     let began = Instant::now();
     while lb.backends()[0].1 != "down" {
-        assert_eq!(ask(&lb), "b");
-        assert!(began.elapsed() < PATIENCE);
+        assert_eq!(responder(&lb), "b");
+        assert!(began.elapsed() < TIME_LIMIT);
     }
     assert!(lb.backends()[0].2.contains("a client's connection failed: connection refused"));
 }
@@ -235,7 +235,7 @@ fn with_all_backends_down_clients_get_the_no_backend_response() {
     // At once: no backend was tried.
     let line = lb.when_logged("listener=http pool=p algorithm=round-robin");
     assert!(line.contains("no backend") && line.contains("attempts=0"), "{line}");
-    assert!(lb.lives());
+    assert!(lb.is_running());
     assert_eq!(lb.get("/heartbeat").0, 200);
     backend.revive();
     lb.when_up(names(&[&backend]));
@@ -283,30 +283,30 @@ fn at_the_limit_of_the_process_connections_wait_and_are_not_lost() {
          pools: {{p: {{discover: {discover}}}}}\n"
     ));
     let exchange = |stream: &mut TcpStream| {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         stream.write_all(b"x").unwrap();
         stream.read_exact(&mut [0]).unwrap();
     };
     let mut open: Vec<_> = (0..10).map(|_| connect_to(lb.address("l")).unwrap()).collect();
     lb.when_logged("the limit of connections is reached");
-    // In turn: each end admits the next one.
+    // One at a time: each closed connection admits the next one.
     for mut stream in open.drain(..) {
         exchange(&mut stream);
     }
 }
 
 #[test]
-fn on_down_decides_about_open_connections() {
+fn on_down_closes_or_resets_open_connections() {
     for (policy, end) in [
         ("close", "reason=backend_down"),
         ("reset", "reason=backend_down"),
         ("{close: 600ms}", "reason=backend_down"),
     ] {
         let healthy = Arc::new(AtomicBool::new(true));
-        let says = Arc::clone(&healthy);
+        let is_healthy = Arc::clone(&healthy);
         let checked = Backend::serving(move |mut stream| {
             if let Some(_request) = backend::read_request(&mut stream) {
-                let status = if says.load(Ordering::SeqCst) { "200 OK" } else { "500 No" };
+                let status = if is_healthy.load(Ordering::SeqCst) { "200 OK" } else { "500 No" };
                 let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
             }
         });
@@ -323,7 +323,7 @@ fn on_down_decides_about_open_connections() {
         let mut client = connect_to(lb.address("l")).unwrap();
         client.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
-        // Measured from before it goes down, as the time until then has no bound.
+        // Measured from before the failure, as the time until the state change has no bound.
         let began = Instant::now();
         healthy.store(false, Ordering::SeqCst);
         lb.when_logged("backend down");

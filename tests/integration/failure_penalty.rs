@@ -1,4 +1,4 @@
-//! Failure penalties: backends that accept connections and then fail them get fewer.
+//! Failure penalties: backends that accept connections and then fail them get fewer connections.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -41,7 +41,7 @@ fn balancing(servers: &[&Server], pool: &str) -> Lb {
     ))
 }
 
-/// What a server does with a connection.
+/// How a server handles a connection.
 type End = fn(TcpStream);
 
 /// Sends a byte and then holds its connection until the client closes it.
@@ -92,7 +92,7 @@ fn a_backend_that_has_recovered_gets_its_share_again() {
     drop(clients(&lb, 50));
     let lost = failing.accepted();
     SOUND.store(true, Ordering::SeqCst);
-    // Without other connections, its last failure penalty must be gone for this.
+    // It is chosen only after its last failure penalty has ended.
     eventually("it gets a connection", || {
         lb.when_idle();
         drop(clients(&lb, 1));
@@ -140,28 +140,28 @@ fn a_client_that_leaves_before_an_answer_does_not_count_against_the_backend() {
 
 #[test]
 fn resets_before_the_first_byte_eject_a_backend_and_clean_closes_do_not() {
-    fn at_first_word(mut stream: TcpStream, end: fn(TcpStream)) {
+    fn after_first_byte(mut stream: TcpStream, end: fn(TcpStream)) {
         if stream.read(&mut [0]).is_ok_and(|n| n > 0) {
             end(stream);
         }
     }
-    let resetting = Server::new(|stream| at_first_word(stream, reset));
-    let closing = Server::new(|stream| at_first_word(stream, drop));
+    let resetting = Server::new(|stream| after_first_byte(stream, reset));
+    let closing = Server::new(|stream| after_first_byte(stream, drop));
     let lb = balancing(&[&resetting, &closing], "    eject: {failures: 3, for: 1m, at_most: 100%}\n");
-    let ask = || {
+    let send_byte = || {
         let mut client = connect(&lb);
         client.write_all(b"x").unwrap();
         let _ = client.read(&mut [0]);
     };
     let line = eventually("it is ejected", || {
-        ask();
+        send_byte();
         lb.logged(&["backend ejected"]).pop()
     });
     assert!(line.contains(&format!("backend={}", resetting.address)), "{line}");
     assert!(line.contains("3 failures in a row"), "{line}");
     let (got, before) = (resetting.accepted(), closing.accepted());
     assert!(got >= 3, "{got}");
-    (0..20).for_each(|_| ask());
+    (0..20).for_each(|_| send_byte());
     assert_eq!((resetting.accepted(), closing.accepted()), (got, before + 20));
     assert_eq!(lb.logged(&["backend ejected"]).len(), 1);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::backend::Backend;
 use crate::support::dns::Dns;
-use crate::support::{Lb, PATIENCE, eventually};
+use crate::support::{Lb, TIME_LIMIT, eventually};
 
 /// The output of `pointsman check` for a configuration under that limit of open files.
 fn check(files: u32, config: &str) -> Output {
@@ -42,11 +42,11 @@ fn a_connection_limit_above_the_open_files_is_reported_with_the_needed_number() 
         (with_limits("auto", ", max_connections: 2000"), "listeners.l.max_connections"),
     ] {
         let output = check(1200, &config);
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{told}");
-        let line = told.trim_end();
-        assert!(line.starts_with(&format!("pointsman.yaml: warning: {setting} is 2000, but")), "{told}");
-        assert!(!line.contains('\n') && line.contains("1200 open files"), "{told}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{error}");
+        let line = error.trim_end();
+        assert!(line.starts_with(&format!("pointsman.yaml: warning: {setting} is 2000, but")), "{error}");
+        assert!(!line.contains('\n') && line.contains("1200 open files"), "{error}");
         let enough = check(raise_to(line), &config);
         assert_eq!(String::from_utf8(enough.stderr).unwrap(), "", "{line}");
 
@@ -74,17 +74,17 @@ fn a_connection_limit_above_the_open_files_is_reported_with_the_needed_number() 
 fn a_limit_that_may_leave_no_files_for_clients_is_reported_with_the_needed_number() {
     let config = with_limits("auto", "");
     let lb = Lb::start_with_files(256, &config);
-    let told = lb.when_logged("open files may leave none for clients");
+    let line = lb.when_logged("open files may leave none for clients");
     assert!(lb.metric("pointsman_instance_connections_max") >= 1.0);
     let checked = check(256, &config);
     let warning = String::from_utf8(checked.stderr).unwrap();
     assert!(checked.status.success() && warning.contains("may leave none for clients"), "{warning}");
-    assert_eq!(raise_to(&told), raise_to(&warning));
-    let lb = Lb::start_with_files(raise_to(&told), &config);
+    assert_eq!(raise_to(&line), raise_to(&warning));
+    let lb = Lb::start_with_files(raise_to(&line), &config);
     assert!(lb.logged(&["open files may leave none"]).is_empty());
 }
 
-/// A server at every address of 127.0.0.0/8 that accepts and sends nothing.
+/// A server at every address of 127.0.0.0/8 that accepts connections and sends nothing.
 fn silent() -> u16 {
     let server = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = server.local_addr().unwrap().port();
@@ -96,7 +96,7 @@ fn silent() -> u16 {
 }
 
 #[test]
-fn no_permitted_client_is_cut_off_however_many_checks_and_requests_run() {
+fn checks_and_requests_do_not_use_the_files_of_permitted_clients() {
     const CHECKS: usize = 64;
     let (echo, dns, port) = (Backend::echo(), Dns::start(), silent());
     dns.containers(&[]);
@@ -118,30 +118,30 @@ fn no_permitted_client_is_cut_off_however_many_checks_and_requests_run() {
     let permitted = lb.metric("pointsman_instance_connections_max") as usize;
     assert!(permitted > 50, "{permitted}");
     let admin = lb.admin();
-    let mut asking = Vec::new();
-    // More than the number of places: waiting clients cost no file.
+    let mut requests = Vec::new();
+    // More than the number of slots: waiting clients use no file.
     for _ in 0..300 {
         let mut stream = TcpStream::connect(admin).unwrap();
         let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: ");
-        asking.push(stream);
+        requests.push(stream);
     }
     let before = lb.open_files();
     assert!(before > CHECKS + 100, "checks and admin connections are open: {before} files");
     let exchange = |client: &mut TcpStream| client.write_all(b"x").and_then(|()| client.read_exact(&mut [0]));
     let connect = || {
         let client = TcpStream::connect(lb.address("l")).unwrap();
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         client
     };
     let mut clients: Vec<_> = (0..permitted).map(|_| connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         exchange(client).unwrap_or_else(|error| panic!("client {n} of {permitted}: {error}\n{}", lb.log()));
     }
-    // One more client waits, and gets the place of the first that leaves.
+    // One more client waits, and gets the slot of the first that disconnects.
     let mut next = connect();
     next.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert!(exchange(&mut next).is_err());
-    next.set_read_timeout(Some(PATIENCE)).unwrap();
+    next.set_read_timeout(Some(TIME_LIMIT)).unwrap();
     clients.pop();
     next.read_exact(&mut [0]).unwrap();
     clients.iter_mut().for_each(|client| exchange(client).unwrap());
@@ -150,12 +150,12 @@ fn no_permitted_client_is_cut_off_however_many_checks_and_requests_run() {
     {
         assert!(lb.logged(&[trouble]).is_empty(), "{trouble}");
     }
-    drop(asking);
+    drop(requests);
     eventually("the admin server answers again", || (lb.get("/heartbeat").0 == 200).then_some(()));
 }
 
 #[test]
-fn a_reload_that_may_need_more_files_than_were_reserved_says_so_once() {
+fn a_reload_that_may_need_more_files_than_reserved_is_reported_once() {
     let config = |checks: usize| {
         format!(
             "runtime: {{max_checks: {checks}}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\n\
@@ -169,7 +169,7 @@ fn a_reload_that_may_need_more_files_than_were_reserved_says_so_once() {
     }
     assert!(lb.logged(&[warning]).is_empty(), "{}", lb.log());
     assert!(lb.reload(&config(200)).contains("reload applied"));
-    let told = lb.logged(&[warning]);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("needed=") && told[0].contains("reserved="), "{told:?}");
+    let lines = lb.logged(&[warning]);
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("needed=") && lines[0].contains("reserved="), "{lines:?}");
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::backend::{Backend, read_request};
 use crate::support::peers::in_front_of;
-use crate::support::postgres::{Asks, in_recovery, message, primary, row, serve};
-use crate::support::{Lb, PATIENCE, connect_to, eventually, static_list};
+use crate::support::postgres::{AuthMethod, in_recovery, message, primary, row, serve};
+use crate::support::{Lb, TIME_LIMIT, connect_to, eventually, static_list};
 
 /// A short interval; each result changes the state.
 const QUICK: &str = "every: 400ms, timeout: 400ms, rise: 1, fall: 1";
@@ -23,17 +23,17 @@ fn checked(backend: &Backend, how: &str) -> Lb {
     )
 }
 
-/// Waits until the only backend has this state, and its cause or a check's last error contains these words.
+/// Waits until the only backend has this state, and its cause or a check's last error contains `words`.
 fn when(lb: &Lb, state: &str, words: &str) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     loop {
         let status = lb.status();
         let backend = &status["pools"][0]["backends"][0];
         let errors = backend["checks"].as_array().unwrap().iter().map(|check| &check["error"]);
         // On a busy machine the first failure may be a timeout.
-        let told =
+        let reported =
             errors.chain([&backend["cause"]]).any(|text| text.as_str().is_some_and(|t| t.contains(words)));
-        if backend["state"] == state && told {
+        if backend["state"] == state && reported {
             return;
         }
         assert!(Instant::now() < deadline, "it is {backend}, not {state} ({words})\n{}", lb.log());
@@ -75,21 +75,21 @@ fn a_status_matches_a_set_of_codes_and_ranges() {
         (503, "down"),
     ] {
         status.store(code, Ordering::SeqCst);
-        let told = if state == "up" { String::new() } else { format!("status {code}, not") };
-        when(&lb, state, &told);
+        let error = if state == "up" { String::new() } else { format!("status {code}, not") };
+        when(&lb, state, &error);
     }
 }
 
 #[test]
 fn the_text_is_found_in_a_body_in_chunks_and_without_an_end() {
-    let (body, says) = shared("status: starting");
+    let (body, current) = shared("status: starting");
     let backend = Backend::serving(move |mut stream| {
         let Some(_) = read_request(&mut stream) else { return };
         if stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err() {
             return;
         }
         // One byte at a time, then endless: the check must not wait for the rest.
-        let mut chunk = says().bytes().map(|byte| vec![byte]).chain(std::iter::repeat(vec![b'.'; 1024]));
+        let mut chunk = current().bytes().map(|byte| vec![byte]).chain(std::iter::repeat(vec![b'.'; 1024]));
         let write = |chunk: Vec<u8>| {
             stream.write_all(&[format!("{:x}\r\n", chunk.len()).as_bytes(), &chunk, b"\r\n"].concat())
         };
@@ -103,8 +103,8 @@ fn the_text_is_found_in_a_body_in_chunks_and_without_an_end() {
 
 #[test]
 fn the_host_header_is_the_configured_one_or_the_address() {
-    let (asked, hosts) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Vec<String>>>::default());
-    let (path, host) = (Arc::clone(&asked), Arc::clone(&hosts));
+    let (paths, hosts) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<Mutex<Vec<String>>>::default());
+    let (path, host) = (Arc::clone(&paths), Arc::clone(&hosts));
     let backend = Backend::serving(move |mut stream| {
         let Some(request) = read_request(&mut stream) else { return };
         let line = |name: &str| request.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
@@ -114,7 +114,7 @@ fn the_host_header_is_the_configured_one_or_the_address() {
     });
     let lb = checked(&backend, "http: {path: '/health?deep=1', host: api.example.com}");
     when(&lb, "up", "");
-    assert_eq!(asked.lock().unwrap()[0], "/health?deep=1 HTTP/1.1");
+    assert_eq!(paths.lock().unwrap()[0], "/health?deep=1 HTTP/1.1");
     assert_eq!(hosts.lock().unwrap()[0], "api.example.com");
     hosts.lock().unwrap().clear();
     drop(lb);
@@ -141,13 +141,13 @@ fn cluster() -> [Node; 2] {
             let _ = stream.write_all(&ip[3..]);
             let _ = stream.read(&mut [0]); // until the client or the balancer closes it
         })?;
-        let tells = Backend::serving_at((ip, ports[1]).into(), move |mut stream| {
+        let role_server = Backend::serving_at((ip, ports[1]).into(), move |mut stream| {
             let Some(request) = read_request(&mut stream) else { return };
             let wanted = if request.starts_with("GET /primary ") { 1 } else { 2 };
             let status = if is.load(Ordering::SeqCst) == wanted { "200 Yes" } else { "503 No" };
             let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         })?;
-        std::io::Result::Ok(Node { data, _role_port: tells, role })
+        std::io::Result::Ok(Node { data, _role_port: role_server, role })
     };
     eventually("two ports that are free on both addresses", || {
         let first = node([127, 0, 0, 1], [0, 0]).unwrap();
@@ -182,7 +182,7 @@ fn a_check_on_another_port_selects_the_primary_as_with_patroni() {
     ));
     let session = |listener: &str| {
         let mut stream = connect_to(lb.address(listener)).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         let mut who = [0];
         stream.read_exact(&mut who).ok()?;
         Some((stream, who[0]))
@@ -207,11 +207,11 @@ fn a_check_on_another_port_selects_the_primary_as_with_patroni() {
 
 #[test]
 fn an_exchange_passes_if_the_response_contains_the_expected_bytes() {
-    let (answer, says) = shared(&b"-NOAUTH Authentication required.\r\n"[..]);
+    let (answer, current) = shared(&b"-NOAUTH Authentication required.\r\n"[..]);
     let backend = Backend::serving(move |mut stream| {
-        let mut asked = [0; 6];
-        if stream.read_exact(&mut asked).is_ok() && asked == *b"PING\r\n" {
-            let _ = stream.write_all(says());
+        let mut request = [0; 6];
+        if stream.read_exact(&mut request).is_ok() && request == *b"PING\r\n" {
+            let _ = stream.write_all(current());
             let _ = stream.read(&mut [0]);
         }
     });
@@ -229,9 +229,9 @@ fn an_exchange_passes_if_the_response_contains_the_expected_bytes() {
 
 #[test]
 fn an_exchange_that_sends_nothing_waits_for_the_server() {
-    let (banner, says) = shared(&b"554 go away\r\n"[..]);
+    let (banner, current) = shared(&b"554 go away\r\n"[..]);
     let backend = Backend::serving(move |mut stream| {
-        for byte in says().chunks(1) {
+        for byte in current().chunks(1) {
             let _ = stream.write_all(byte);
         }
     });
@@ -280,10 +280,10 @@ fn checks_are_fast_while_a_backend_is_in_transition() {
     const FALL: usize = 20;
     let times = Arc::<Mutex<Vec<Instant>>>::default();
     let status = Arc::new(AtomicU16::new(200));
-    let (seen, says) = (Arc::clone(&times), Arc::clone(&status));
+    let (seen, served_status) = (Arc::clone(&times), Arc::clone(&status));
     let backend = Backend::serving(move |mut stream| {
         let Some(_) = read_request(&mut stream) else { return };
-        let status = says.load(Ordering::SeqCst);
+        let status = served_status.load(Ordering::SeqCst);
         if status != 200 {
             seen.lock().unwrap().push(Instant::now());
         }
@@ -298,7 +298,7 @@ fn checks_are_fast_while_a_backend_is_in_transition() {
     let times = times.lock().unwrap();
     // At the regular interval it would take 57 s.
     let took = times[FALL - 1] - times[0];
-    assert!(took < PATIENCE, "{took:?}");
+    assert!(took < TIME_LIMIT, "{took:?}");
 }
 
 #[test]
@@ -335,11 +335,11 @@ fn redis(password: impl Fn() -> String + Send + Sync + 'static) -> Backend {
     Backend::serving(move |mut stream| {
         let password = password();
         let right = format!("*3\r\n$4\r\nAUTH\r\n$5\r\ncheck\r\n${}\r\n{password}\r\n", password.len());
-        let mut asked = vec![0; right.len()];
-        if stream.read_exact(&mut asked).is_err() {
+        let mut request = vec![0; right.len()];
+        if stream.read_exact(&mut request).is_err() {
             return;
         }
-        let answer: &[u8] = if asked == right.as_bytes() {
+        let answer: &[u8] = if request == right.as_bytes() {
             b"+OK\r\n+PONG\r\n*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"
         } else {
             b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
@@ -357,9 +357,9 @@ fn a_password_is_never_shown_even_if_the_server_repeats_it() {
         b"+OK\r\n-ERR you said s3cret!\r\n",
         b"s3cret!",
     ];
-    let (answer, says) = shared(answers[0]);
+    let (answer, current) = shared(answers[0]);
     let backend = Backend::serving(move |mut stream| {
-        let _ = stream.write_all(says());
+        let _ = stream.write_all(current());
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
     });
@@ -367,12 +367,12 @@ fn a_password_is_never_shown_even_if_the_server_repeats_it() {
     // PostgreSQL's request for the password in clear, and an error that repeats it.
     let postgres = Backend::serving(|mut stream| {
         let _ = stream.write_all(b"R\0\0\0\x08\0\0\0\x03");
-        let mut asked = [0; 1024];
-        let mut came = Vec::new();
-        while !came.windows(7).any(|part| part == b"s3cret!") {
-            match stream.read(&mut asked) {
+        let mut buffer = [0; 1024];
+        let mut received = Vec::new();
+        while !received.windows(7).any(|part| part == b"s3cret!") {
+            match stream.read(&mut buffer) {
                 Ok(0) | Err(_) => return,
-                Ok(n) => came.extend_from_slice(&asked[..n]),
+                Ok(n) => received.extend_from_slice(&buffer[..n]),
             }
         }
         let fields = b"SFATAL\0C28P01\0Mwho is s3cret!?\0\0";
@@ -388,13 +388,13 @@ fn a_password_is_never_shown_even_if_the_server_repeats_it() {
         ),
         |folder| std::fs::write(folder.join("secret"), "s3cret!\n").unwrap(),
     );
-    for (said, told) in answers.into_iter().zip([
+    for (reply, error) in answers.into_iter().zip([
         "AUTH is refused: ERR;",
         "PING is refused: \"ERR you said ***\"",
         "the reply to AUTH is not in the Redis protocol",
     ]) {
-        *answer.lock().unwrap() = said;
-        when(&lb, "down", told);
+        *answer.lock().unwrap() = reply;
+        when(&lb, "down", error);
     }
     eventually("the password is asked for in clear", || {
         lb.status().to_string().contains("who is ***?").then_some(())
@@ -405,8 +405,8 @@ fn a_password_is_never_shown_even_if_the_server_repeats_it() {
 
 #[test]
 fn a_password_is_read_for_each_check_and_a_missing_one_is_a_local_error() {
-    let (wanted, says) = shared("first".to_owned());
-    let backend = redis(says);
+    let (wanted, current) = shared("first".to_owned());
+    let backend = redis(current);
     let health =
         "{redis: {role: master, user: check, password_file: secret}, every: 400ms, timeout: 400ms, rise: 1}";
     let secret = |folder: &std::path::Path, text: &str| {
@@ -417,7 +417,7 @@ fn a_password_is_read_for_each_check_and_a_missing_one_is_a_local_error() {
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p: {{discover: {}, health: {health}}}\n",
         static_list(&[backend.address])
     );
-    // It is ready without the file, which may come late.
+    // The balancer is ready without the file, which may be created later.
     let lb = Lb::start(&config);
     assert_eq!(lb.backends()[0].1, "joining");
     secret(lb.folder(), "first\n");
@@ -427,16 +427,16 @@ fn a_password_is_read_for_each_check_and_a_missing_one_is_a_local_error() {
     secret(lb.folder(), "other\n");
     when(&lb, "up", "");
     std::fs::remove_file(lb.folder().join("secret")).unwrap();
-    let told =
+    let logged =
         || lb.logged(&["check without result", "the password file secret cannot be read: No such file"]);
-    eventually("it is logged again", || (told().len() > 1).then_some(()));
+    eventually("it is logged again", || (logged().len() > 1).then_some(()));
     let mut checks = BTreeSet::new();
     eventually("ten more checks", || {
         checks.insert(lb.status()["pools"][0]["backends"][0]["last_check"]["at"].to_string());
         (checks.len() > 10).then_some(())
     });
     // On a busy machine a check may time out, after which the error is logged again.
-    assert!(told().len() < 6, "not for every check");
+    assert!(logged().len() < 6, "not for every check");
     let series = format!(
         "pointsman_health_checks_total{{pool=\"p\",backend=\"{}\",result=\"local\"}}",
         backend.address
@@ -448,22 +448,22 @@ fn a_password_is_read_for_each_check_and_a_missing_one_is_a_local_error() {
 /// A PostgreSQL primary.
 struct Postgres {
     /// The authentication method that it requests; can be changed.
-    asks: Arc<Mutex<Asks>>,
+    auth: Arc<Mutex<AuthMethod>>,
     /// The last message of an authenticated client.
     sent: Arc<Mutex<Vec<u8>>>,
     backend: Backend,
 }
 
 fn postgres() -> Postgres {
-    let (asks, how) = shared(Asks::Nothing);
+    let (auth, current) = shared(AuthMethod::Nothing);
     let sent = Arc::<Mutex<Vec<u8>>>::default();
-    let heard = Arc::clone(&sent);
+    let recorded = Arc::clone(&sent);
     let backend = Backend::serving(move |mut stream| {
-        if let Ok(sent) = serve(&mut stream, how(), &primary()) {
-            *heard.lock().unwrap() = sent;
+        if let Ok(sent) = serve(&mut stream, current(), &primary()) {
+            *recorded.lock().unwrap() = sent;
         }
     });
-    Postgres { asks, sent, backend }
+    Postgres { auth, sent, backend }
 }
 
 /// A balancer with this PostgreSQL check and the password `s3cret!`.
@@ -485,7 +485,7 @@ fn a_postgres_server_passes_only_the_checks_of_its_role() {
         (b"t", "primary", "it is a standby, not the primary"),
     ] {
         let server = Backend::serving(move |mut stream| {
-            let _ = serve(&mut stream, Asks::Nothing, &in_recovery(answer));
+            let _ = serve(&mut stream, AuthMethod::Nothing, &in_recovery(answer));
         });
         let discover = static_list(&[server.address]);
         let pool = |role: &str| {
@@ -512,42 +512,46 @@ fn a_postgres_server_passes_only_the_checks_of_its_role() {
 
 #[test]
 fn a_postgres_server_and_its_check_authenticate_each_other() {
-    let Postgres { asks, sent, backend } = postgres();
+    let Postgres { auth, sent, backend } = postgres();
     let lb = with_postgres(&backend, "");
     when(&lb, "down", "it requires no password");
-    *asks.lock().unwrap() = Asks::Scram("s3cret!");
+    *auth.lock().unwrap() = AuthMethod::Scram("s3cret!");
     when(&lb, "up", "");
-    let said = |sent: &Mutex<Vec<u8>>| String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
-    eventually("the whole session up to Terminate", || said(&sent).ends_with('X').then_some(()));
-    assert!(said(&sent).starts_with("SCRAM-SHA-256") && !said(&sent).contains("s3cret!"), "{}", said(&sent));
-    for (method, told) in [
-        (Asks::Scram("guess"), "it did not prove that it knows the password"),
-        (Asks::Md5, "add md5 to the check's require_auth"),
-        (Asks::Clear, "add password to the check's require_auth"),
+    let sent_text = |sent: &Mutex<Vec<u8>>| String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
+    eventually("the whole session up to Terminate", || sent_text(&sent).ends_with('X').then_some(()));
+    assert!(
+        sent_text(&sent).starts_with("SCRAM-SHA-256") && !sent_text(&sent).contains("s3cret!"),
+        "{}",
+        sent_text(&sent)
+    );
+    for (method, error) in [
+        (AuthMethod::Scram("guess"), "it did not prove that it knows the password"),
+        (AuthMethod::Md5, "add md5 to the check's require_auth"),
+        (AuthMethod::Clear, "add password to the check's require_auth"),
     ] {
         sent.lock().unwrap().clear();
-        *asks.lock().unwrap() = method;
-        when(&lb, "down", told);
-        assert_eq!(said(&sent), "", "{method:?}: it received something");
-        *asks.lock().unwrap() = Asks::Scram("s3cret!");
+        *auth.lock().unwrap() = method;
+        when(&lb, "down", error);
+        assert_eq!(sent_text(&sent), "", "{method:?}: it received something");
+        *auth.lock().unwrap() = AuthMethod::Scram("s3cret!");
         when(&lb, "up", "");
     }
 }
 
 #[test]
 fn weaker_authentication_methods_can_be_allowed() {
-    let Postgres { asks, sent, backend } = postgres();
+    let Postgres { auth, sent, backend } = postgres();
     let lb = with_postgres(&backend, ", require_auth: [md5, password, none]");
     when(&lb, "up", "");
-    *asks.lock().unwrap() = Asks::Scram("s3cret!");
+    *auth.lock().unwrap() = AuthMethod::Scram("s3cret!");
     when(&lb, "down", "add scram-sha-256 to the check's require_auth");
-    *asks.lock().unwrap() = Asks::Md5;
+    *auth.lock().unwrap() = AuthMethod::Md5;
     when(&lb, "up", "");
     eventually("the hash", || {
         let sent = String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
         (sent.starts_with("md5") && !sent.contains("s3cret!")).then_some(())
     });
-    *asks.lock().unwrap() = Asks::Clear;
+    *auth.lock().unwrap() = AuthMethod::Clear;
     eventually("the password", || sent.lock().unwrap().starts_with(b"s3cret!\0").then_some(()));
     assert_eq!(lb.backends()[0].1, "up");
 }
@@ -559,7 +563,7 @@ fn an_endless_response_takes_little_memory_and_gives_a_short_error() {
     /// The limit of memory for all checks, including the usual growth of the process.
     const MOST_KIB: u64 = 32 << 10;
     let endless = |mut stream: TcpStream, begin: Vec<u8>, again: Vec<u8>| {
-        let _ = stream.set_write_timeout(Some(PATIENCE));
+        let _ = stream.set_write_timeout(Some(TIME_LIMIT));
         let mut sent = stream.write_all(&begin);
         while sent.is_ok() {
             sent = stream.write_all(&again);
@@ -570,7 +574,7 @@ fn an_endless_response_takes_little_memory_and_gives_a_short_error() {
     };
     let rows = Backend::serving(|mut stream| {
         let many = row(b"t").repeat(MIB / 12);
-        let _ = serve(&mut stream, Asks::Nothing, &[message(b'T', b"\0\0"), many].concat());
+        let _ = serve(&mut stream, AuthMethod::Nothing, &[message(b'T', b"\0\0"), many].concat());
     });
     let postgres = "postgres: any";
     let filler = || vec![b'x'; MIB];
@@ -613,7 +617,7 @@ fn an_endless_response_takes_little_memory_and_gives_a_short_error() {
     };
     let pools: String = cases.iter().map(pool).collect();
     let lb = Lb::start(&format!("listeners: {{l: {{bind: 127.0.0.1:0, pool: rows}}}}\npools:\n{pools}"));
-    let told = |pool: &str| {
+    let last_error = |pool: &str| {
         let status = lb.status();
         let pools = status["pools"].as_array().unwrap();
         let backend = pools.iter().find(|one| one["name"] == pool).unwrap()["backends"][0].clone();
@@ -621,9 +625,9 @@ fn an_endless_response_takes_little_memory_and_gives_a_short_error() {
     };
     let mut most = 0;
     for (name, _, _, words) in &cases {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         loop {
-            let error = told(name);
+            let error = last_error(name);
             most = most.max(lb.resident_kib());
             // Its first check may not have ended yet.
             if error.contains(words) {
@@ -693,8 +697,8 @@ fn a_pool_of_silent_backends_does_not_delay_the_checks_of_another_pool() {
     let delayed = "pointsman_health_check_delay_seconds_bucket{le=\"0.5\",pool=\"silent\"}";
     assert!(lb.metric(delayed) < checks("silent"), "{}", lb.get("/metrics").1);
     lb.when_logged_times(1, &["checks run late", "pool=silent", "runtime.max_checks"]);
-    let told = lb.get("/api/v1/story").1;
-    assert!(told.contains("the checks of silent ran late (the first waited"), "{told}");
+    let story = lb.get("/api/v1/story").1;
+    assert!(story.contains("the checks of silent ran late (the first waited"), "{story}");
     lb.reload(&config(""));
     lb.when_logged_times(1, &["checks are on time again", "pool=silent"]);
 }

@@ -55,7 +55,7 @@ fn is_reset(client: &mut TcpStream) {
 }
 
 #[test]
-fn a_full_backend_gets_no_more_and_clients_go_elsewhere_or_are_refused() {
+fn clients_of_a_full_backend_use_another_one_or_are_refused() {
     let (small, large) = (Backend::echo(), Backend::echo());
     let lb = Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools:\n  p:\n    limits: {{connections: 3}}\n    discover:\n    \
@@ -80,7 +80,7 @@ fn a_full_backend_gets_no_more_and_clients_go_elsewhere_or_are_refused() {
     }
     lb.when_logged("reason=limited bytes_in=0");
     assert_eq!(lb.metric("pointsman_client_visible_failures_total{pool=\"p\",reason=\"limited\"}"), 1.0);
-    // An end makes room for one connection.
+    // A closed connection makes room for one.
     open.pop();
     eventually("a place is free", || (lb.logged(&["closed", "backend=large"]).len() == 1).then_some(()));
     let mut client = connect(&lb);
@@ -99,7 +99,7 @@ fn queued_clients_are_served_in_order() {
     }
     let mut order = String::new();
     for client in waiting {
-        open.clear(); // the place is free
+        open.clear(); // the slot is free
         let (stream, word) = accept_speaker(&server);
         order.push(word);
         open.push((client, stream));
@@ -150,7 +150,7 @@ fn the_queue_has_a_limit() {
 }
 
 #[test]
-fn a_leaving_client_frees_its_place_in_the_queue() {
+fn a_disconnecting_client_frees_its_queue_slot() {
     let (lb, server) = in_front_of_one("connections: 1, queue: 3");
     let first = (speaker(&lb, 'a'), accept_speaker(&server).0);
     let (silent, broken) = (connect(&lb), speaker(&lb, 'b'));
@@ -160,7 +160,7 @@ fn a_leaving_client_frees_its_place_in_the_queue() {
     reset(broken);
     lb.when_logged("reason=client_reset");
     when_waiting(&lb, 0);
-    // The next one is served as if they had never queued.
+    // The next client is served as if the queue had been empty.
     let _next = speaker(&lb, 'c');
     when_waiting(&lb, 1);
     drop(first);
@@ -196,10 +196,10 @@ fn a_client_that_half_closed_stays_in_the_queue() {
 #[test]
 fn a_backend_that_comes_up_serves_queued_clients() {
     let ready = Arc::<AtomicBool>::default();
-    let says = Arc::clone(&ready);
+    let is_ready = Arc::clone(&ready);
     let second = Backend::serving(move |mut stream| {
         let Some(request) = backend::read_request(&mut stream) else { return };
-        let status = if says.load(Ordering::SeqCst) { "200 OK" } else { "503 No" };
+        let status = if is_ready.load(Ordering::SeqCst) { "200 OK" } else { "503 No" };
         let body = if request.starts_with("GET /health") { "" } else { "second" };
         let _ = write!(
             stream,
@@ -224,10 +224,10 @@ fn a_backend_that_comes_up_serves_queued_clients() {
     holding.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     lb.when_logged("routed");
     let address = lb.address("l");
-    let asking = std::thread::spawn(move || http_get(address, "/").unwrap());
+    let queued = std::thread::spawn(move || http_get(address, "/").unwrap());
     when_waiting(&lb, 1);
     ready.store(true, Ordering::SeqCst);
-    assert_eq!(join_within(asking, "the one that waited is served"), (200, "second".to_owned()));
+    assert_eq!(join_within(queued, "the one that waited is served"), (200, "second".to_owned()));
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_drain_ends_queued_clients_at_its_time_limit() {
 }
 
 #[test]
-fn an_unreachable_backend_holds_no_place() {
+fn a_failed_connect_holds_no_connection_slot() {
     let mut http = Backend::http("a");
     let lb = Lb::start(&config(&[http.address], "", "    limits: {connections: 1}\n"));
     http.kill();
@@ -349,14 +349,14 @@ fn many_queued_clients_are_all_served_and_never_above_the_limit() {
 }
 
 #[test]
-fn a_client_sent_elsewhere_by_the_load_factor_has_that_reason() {
+fn the_log_names_the_load_factor_as_the_reason() {
     let backends = [Backend::echo(), Backend::echo()];
     let lb = Lb::start(&config(
         &backends.each_ref().map(|backend| backend.address),
         "",
         "    balance: ring-hash\n    hash: {load_factor: 1.25}\n",
     ));
-    // In turn: workers that choose at the same instant do not see each other's choice.
+    // One at a time: workers that choose at the same instant do not see each other's choice.
     let one = |n: usize| {
         let client = connect(&lb);
         eventually("it is routed", || (lb.logged(&["routed"]).len() == n).then_some(()));

@@ -17,7 +17,7 @@ fn config(log: &str, backend: &Backend) -> String {
     )
 }
 
-/// Whether this process may mount a file system, which takes root.
+/// Whether this process may mount a file system, which needs root.
 fn can_mount() -> bool {
     let mount = ["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"];
     Command::new("unshare").args(mount).output().is_ok_and(|out| out.status.success())
@@ -51,8 +51,8 @@ fn lines_lost_on_a_full_disk_are_counted_reported_and_never_torn() {
         }
         (lb.metric(DROPPED) >= 20.0).then_some(())
     });
-    let told = lb.when_logged_times(1, &["log cannot be written"]);
-    assert!(told[0].contains("log=\"logs\" error=\"No space left on device"), "{told:?}");
+    let lines = lb.when_logged_times(1, &["log cannot be written"]);
+    assert!(lines[0].contains("log=\"logs\" error=\"No space left on device"), "{lines:?}");
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.ends_with('\n'), "its last line is torn: {:?}", text.lines().last());
     // Only free space makes it continue.

@@ -1,10 +1,13 @@
 //! Pointsman as its users run it: real processes, sockets and signals. A file per subject; the tests that need a Docker
-//! engine are a program of their own, `tests/docker`.
+//! engine are a separate program, `tests/docker`.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../support/mod.rs"]
 mod support;
+
+/// The time limit of a condition, on a busy machine.
+pub const TIME_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
 mod admin;
 mod admin_limits;

@@ -4,7 +4,7 @@ use crate::support::backend::Backend;
 use crate::support::{Lb, connect_to, eventually, http_get};
 
 #[test]
-fn departed_backends_leave_no_series() {
+fn the_series_of_removed_backends_end() {
     const AT_ONCE: usize = 20;
     const ROUNDS: usize = 20;
     let write = |lb: &std::path::Path, round: usize| {
@@ -59,7 +59,7 @@ fn the_series_of_a_pool_end_with_it() {
 }
 
 #[test]
-fn a_flapping_backend_shows_in_its_state_changes() {
+fn the_state_changes_of_a_flapping_backend_are_counted() {
     let mut backend = Backend::http("a");
     let lb = Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
@@ -84,7 +84,7 @@ pools: {{p: {{discover: [{{static: [{{address: \"{}\", name: a}}]}}], health: {{
 }
 
 #[test]
-fn reloads_are_counted_and_a_refused_one_shows_until_the_next_success() {
+fn reloads_are_counted_and_a_refused_one_is_exported_until_the_next_success() {
     let backend = Backend::http("a");
     let config = |more: &str| {
         format!(
@@ -122,20 +122,20 @@ pools: {{p: {{discover: [{{static: [\"{}\"]}}]}}}}",
     ));
     let open = |listener: &str| connect_to(lb.address(listener)).unwrap();
     let held = [open("narrow"), open("narrow"), open("wide")];
-    let told = || {
+    let gauges = || {
         ["pointsman_instance_connections_open", "pointsman_listener_connections_open{listener=\"narrow\"}"]
             .map(|one| lb.metric(one))
     };
-    eventually("they are open", || (told() == [3.0, 2.0]).then_some(()));
+    eventually("they are open", || (gauges() == [3.0, 2.0]).then_some(()));
     assert_eq!(lb.metric("pointsman_instance_connections_max"), 50.0);
     assert_eq!(lb.metric("pointsman_listener_connections_max{listener=\"narrow\"}"), 7.0);
     assert!(!lb.get("/metrics").1.contains("pointsman_listener_connections_max{listener=\"wide\"}"));
     drop(held);
-    eventually("they are closed", || (told() == [0.0, 0.0]).then_some(()));
+    eventually("they are closed", || (gauges() == [0.0, 0.0]).then_some(()));
 }
 
 #[test]
-fn an_unreachable_source_shows_until_it_recovers() {
+fn an_unreachable_source_is_exported_until_it_recovers() {
     let backend = Backend::http("a");
     let good = format!("- \"{}\"\n", backend.address);
     let write = |lb: &std::path::Path, text: &str| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use regex::Regex;
+use regex_lite::Regex;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -41,7 +41,7 @@ fn module(file: &Path) -> String {
 #[test]
 fn each_module_uses_only_those_below_it() {
     let order = order();
-    let place = |name: &str| order.iter().position(|listed| listed == name);
+    let position = |name: &str| order.iter().position(|listed| listed == name);
     let used = Regex::new(r"\bcrate::(\w+)").unwrap();
     let mut files = Vec::new();
     sources(&Path::new(ROOT).join("src"), &mut files);
@@ -57,8 +57,8 @@ fn each_module_uses_only_those_below_it() {
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
         for other in lines.flat_map(|line| used.captures_iter(line)).map(|found| found[1].to_owned()) {
-            // Without a place in the list, an item of `lib.rs` itself.
-            if other != name && place(&other).is_some() && place(&other) <= place(&name) {
+            // A name that is not in the list is an item of `lib.rs` itself.
+            if other != name && position(&other).is_some() && position(&other) <= position(&name) {
                 upward.insert(format!("{} uses {other}", file.display()));
             }
         }
@@ -66,7 +66,8 @@ fn each_module_uses_only_those_below_it() {
     }
 
     assert!(upward.is_empty(), "these uses point up the list of ARCHITECTURE.md: {upward:#?}");
-    let unlisted: Vec<_> = seen.iter().filter(|name| place(name).is_none() && *name != "testing").collect();
+    let unlisted: Vec<_> =
+        seen.iter().filter(|name| position(name).is_none() && *name != "testing").collect();
     assert!(unlisted.is_empty(), "not in the list of ARCHITECTURE.md: {unlisted:?}");
     let gone: Vec<_> = order.iter().filter(|name| !seen.contains(*name)).collect();
     assert!(gone.is_empty(), "listed in ARCHITECTURE.md, but not in src: {gone:?}");
@@ -90,7 +91,7 @@ fn every_file_that_the_architecture_names_exists() {
         .captures_iter(&text)
         .map(|found| found[1].to_owned())
         .filter(|name| !Path::new(ROOT).join(name).exists())
-        // Without its folder where the paragraph names that.
+        // Without its folder if the paragraph names the folder.
         .filter(|name| !files.iter().any(|file| file.ends_with(name)))
         .filter(|name| !Path::new(ROOT).join("src/admin/dashboard").join(name).exists())
         .collect();

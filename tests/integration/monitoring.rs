@@ -28,11 +28,11 @@ fn promtool(arguments: &[&str], input: &str) -> bool {
             return false;
         }
     };
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes()); // it need not read all before it complains
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes()); // promtool may exit before it has read everything
     let output = output_of(child, TOOL, "promtool");
-    let told =
+    let text =
         [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(output.status.success(), "{command:?}: {}\n{told}", output.status);
+    assert!(output.status.success(), "{command:?}: {}\n{text}", output.status);
     true
 }
 
@@ -202,19 +202,24 @@ fn every_metric_that_alerts_and_dashboard_query_is_served() {
     let variables = variables.map(|query| ("a variable".to_owned(), query.replace("$instance", ".+")));
     let queries: Vec<_> = alerts.chain(dashboard_queries()).chain(variables).collect();
     assert!(queries.len() > 50, "{}", queries.len());
-    for (who, query) in queries {
+    for (source, query) in queries {
         for label in grouped(&query) {
-            assert!(labels.contains(label.as_str()), "{who}: no series has the label {label}: {query}");
+            assert!(labels.contains(label.as_str()), "{source}: no series has the label {label}: {query}");
         }
         for (metric, selected) in selected(&query) {
-            let Some(series) = served.get(&metric) else { panic!("{who}: {metric} is not served") };
+            let Some(series) = served.get(&metric) else { panic!("{source}: {metric} is not served") };
             for (label, values) in selected.labels {
                 if label == "job" || label == "instance" {
                     continue;
                 }
-                let Some(there) = series.get(&label) else { panic!("{who}: {metric} has no label {label}") };
+                let Some(there) = series.get(&label) else {
+                    panic!("{source}: {metric} has no label {label}")
+                };
                 for value in values.iter().filter(|value| *value != ".+") {
-                    assert!(there.contains(value), "{who}: no {metric} has {label}={value}, only {there:?}");
+                    assert!(
+                        there.contains(value),
+                        "{source}: no {metric} has {label}={value}, only {there:?}"
+                    );
                 }
             }
         }

@@ -18,14 +18,15 @@ const METHODS: [&str; 5] = ["GET", "POST", "PUT", "PATCH", "DELETE"];
 fn balancer(admin: &str, log: bool) -> (Lb, [Backend; 2]) {
     let backends = ["a", "b"].map(Backend::http);
     let [a, b] = backends.each_ref().map(|backend| backend.address);
-    let (discover, with_nobody) = (static_list(&[a, b]), static_list(&[a, b, NOBODY.parse().unwrap()]));
+    let (discover, with_closed) =
+        (static_list(&[a, b]), static_list(&[a, b, CLOSED_ADDRESS.parse().unwrap()]));
     let config = format!(
         "admin: {{bind: 127.0.0.1:0{admin}}}
 log: {{connections: {log}}}
 listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}, l: {{bind: 127.0.0.1:0, pool: other}}}}
 pools:
   web: {{discover: {discover}, balance: weighted, shadow: true, health: {{http: /health, every: 200ms, timeout: 200ms}}}}
-  other: {{discover: {with_nobody}}}"
+  other: {{discover: {with_closed}}}"
     );
     let lb = Lb::start_in(&config, |folder| {
         std::fs::write(folder.join("token"), TOKEN).unwrap();
@@ -35,7 +36,7 @@ pools:
 
 const TOKEN: &str = "a-token-for-the-tests";
 /// An address without a listener.
-const NOBODY: &str = "127.0.0.1:1";
+const CLOSED_ADDRESS: &str = "127.0.0.1:1";
 /// Paths whose errors have the schema of their other responses.
 const OWN_SHAPE: [&str; 3] = ["/rep", "/add", "/rm"];
 
@@ -114,7 +115,7 @@ fn check(document: &Value, method: &str, path: &str, status: u16, content_type: 
 }
 
 /// Sends a request and validates the response against the schema of `path`.
-fn ask(lb: &Lb, document: &Value, [method, path, live]: [&str; 3], body: &str, wanted: u16) -> String {
+fn send(lb: &Lb, document: &Value, [method, path, live]: [&str; 3], body: &str, wanted: u16) -> String {
     let (status, head, answer) = raw(lb, method, live, body);
     assert_eq!(status, wanted, "{method} {live}: {answer}");
     let content_type = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap();
@@ -126,10 +127,10 @@ fn ask(lb: &Lb, document: &Value, [method, path, live]: [&str; 3], body: &str, w
 fn every_response_matches_its_schema() {
     let (mut lb, backends) = balancer("", true);
     let document = document(&lb);
-    let mut asked = BTreeSet::new();
-    let mut ask = |method: &str, path: &str, live: &str, body: &str, wanted: u16| {
-        asked.insert((method.to_owned(), path.to_owned()));
-        ask(&lb, &document, [method, path, live], body, wanted)
+    let mut requested = BTreeSet::new();
+    let mut send = |method: &str, path: &str, live: &str, body: &str, wanted: u16| {
+        requested.insert((method.to_owned(), path.to_owned()));
+        send(&lb, &document, [method, path, live], body, wanted)
     };
     let mut open = [connect(&lb), connect(&lb)];
     for client in &mut open {
@@ -138,49 +139,49 @@ fn every_response_matches_its_schema() {
     crate::support::http_get(lb.address("web"), "/").unwrap();
     eventually("they are routed", || (lb.logged(&["routed"]).len() == 3).then_some(()));
     for path in ["/heartbeat", "/ready", "/metrics", "/api/v1/openapi.json", "/api/v1/config"] {
-        ask("GET", path, path, "", 200);
+        send("GET", path, path, "", 200);
     }
     let one = format!("/api/v1/pools/web/backends/{}", backends[0].address);
     let (list, backend) = ("/api/v1/pools/{pool}/backends", "/api/v1/pools/{pool}/backends/{backend}");
-    ask("GET", "/api/v1/pools", "/api/v1/pools", "", 200);
-    ask("GET", "/api/v1/pools/{pool}", "/api/v1/pools/web", "", 200);
-    ask("GET", "/api/v1/pools/{pool}", "/api/v1/pools/nobody", "", 404);
-    ask("GET", list, "/api/v1/pools/web/backends", "", 200);
-    ask("GET", backend, &one, "", 200);
-    ask("GET", backend, "/api/v1/pools/web/backends/nobody", "", 404);
-    ask("PATCH", backend, &one, r#"{"weight": 3}"#, 200);
-    ask("PATCH", backend, &one, r#"{"state": "maintenance"}"#, 200);
-    ask("PATCH", backend, &one, r#"{"state": "up"}"#, 200);
-    ask("PATCH", backend, &one, "{}", 400);
-    ask("PATCH", backend, &one, r#"{"weight": "much"}"#, 422);
-    ask("PATCH", backend, &one, &" ".repeat(70_000), 413);
+    send("GET", "/api/v1/pools", "/api/v1/pools", "", 200);
+    send("GET", "/api/v1/pools/{pool}", "/api/v1/pools/web", "", 200);
+    send("GET", "/api/v1/pools/{pool}", "/api/v1/pools/nobody", "", 404);
+    send("GET", list, "/api/v1/pools/web/backends", "", 200);
+    send("GET", backend, &one, "", 200);
+    send("GET", backend, "/api/v1/pools/web/backends/nobody", "", 404);
+    send("PATCH", backend, &one, r#"{"weight": 3}"#, 200);
+    send("PATCH", backend, &one, r#"{"state": "maintenance"}"#, 200);
+    send("PATCH", backend, &one, r#"{"state": "up"}"#, 200);
+    send("PATCH", backend, &one, "{}", 400);
+    send("PATCH", backend, &one, r#"{"weight": "much"}"#, 422);
+    send("PATCH", backend, &one, &" ".repeat(70_000), 413);
     let new = r#"{"address": "127.0.0.1:1", "name": "new", "weight": 2, "backup": true}"#;
-    ask("POST", list, "/api/v1/pools/web/backends", new, 201);
-    ask("POST", list, "/api/v1/pools/web/backends", new, 409);
-    ask("POST", list, "/api/v1/pools/web/backends", "[]", 422);
-    ask("DELETE", backend, "/api/v1/pools/web/backends/new", "", 200);
-    ask("DELETE", backend, &one, "", 409);
+    send("POST", list, "/api/v1/pools/web/backends", new, 201);
+    send("POST", list, "/api/v1/pools/web/backends", new, 409);
+    send("POST", list, "/api/v1/pools/web/backends", "[]", 422);
+    send("DELETE", backend, "/api/v1/pools/web/backends/new", "", 200);
+    send("DELETE", backend, &one, "", 409);
     let (connections, decisions) = ("/api/v1/connections", "/api/v1/decisions");
-    let told: Value = serde_json::from_str(&ask("GET", connections, connections, "", 200)).unwrap();
-    ask("GET", connections, "/api/v1/connections?limit=x", "", 400);
-    ask("GET", connections, "/api/v1/connections?pool=x", "", 404);
+    let listed: Value = serde_json::from_str(&send("GET", connections, connections, "", 200)).unwrap();
+    send("GET", connections, "/api/v1/connections?limit=x", "", 400);
+    send("GET", connections, "/api/v1/connections?pool=x", "", 404);
     eventually("one was tried in vain", || {
         crate::support::http_get(lb.address("l"), "/").unwrap();
-        let told: Value = serde_json::from_str(&lb.get("/api/v1/decisions?pool=other").1).unwrap();
-        told["decisions"].as_array().unwrap().iter().any(|one| one["failed"] != json!([])).then_some(())
+        let reply: Value = serde_json::from_str(&lb.get("/api/v1/decisions?pool=other").1).unwrap();
+        reply["decisions"].as_array().unwrap().iter().any(|one| one["failed"] != json!([])).then_some(())
     });
-    ask("GET", decisions, decisions, "", 200);
-    let conn = told["connections"][0]["conn"].as_u64().unwrap();
+    send("GET", decisions, decisions, "", 200);
+    let conn = listed["connections"][0]["conn"].as_u64().unwrap();
     let end = "/api/v1/connections/{id}";
-    ask("DELETE", end, &format!("/api/v1/connections/{conn}"), "", 200);
-    ask("DELETE", end, "/api/v1/connections/987654321", "", 404);
-    ask("POST", "/api/v1/check", "/api/v1/check", "{}", 200);
-    ask("POST", "/api/v1/check", "/api/v1/check", r#"{"pool": "web", "host": 1}"#, 422);
-    ask("POST", "/api/v1/reload", "/api/v1/reload", "", 200);
+    send("DELETE", end, &format!("/api/v1/connections/{conn}"), "", 200);
+    send("DELETE", end, "/api/v1/connections/987654321", "", 404);
+    send("POST", "/api/v1/check", "/api/v1/check", "{}", 200);
+    send("POST", "/api/v1/check", "/api/v1/check", r#"{"pool": "web", "host": 1}"#, 422);
+    send("POST", "/api/v1/reload", "/api/v1/reload", "", 200);
     lb.rewrite("listeners: {}");
-    ask("POST", "/api/v1/reload", "/api/v1/reload", "", 422);
+    send("POST", "/api/v1/reload", "/api/v1/reload", "", 422);
     let events: Value =
-        serde_json::from_str(&ask("GET", "/api/v1/journal", "/api/v1/journal", "", 200)).unwrap();
+        serde_json::from_str(&send("GET", "/api/v1/journal", "/api/v1/journal", "", 200)).unwrap();
     let kinds: BTreeSet<_> =
         events["events"].as_array().unwrap().iter().map(|event| event["kind"].as_str().unwrap()).collect();
     let wanted = [
@@ -197,51 +198,54 @@ fn every_response_matches_its_schema() {
         "reload_refused",
     ];
     assert!(wanted.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
-    ask("GET", "/api/v1/journal", "/api/v1/journal?after=-1", "", 400);
+    send("GET", "/api/v1/journal", "/api/v1/journal?after=-1", "", 400);
     let (why, story) = ("/api/v1/why", "/api/v1/story");
-    let told: Value =
-        serde_json::from_str(&ask("GET", why, "/api/v1/why?client=127.0.0.1", "", 200)).unwrap();
+    let reply: Value =
+        serde_json::from_str(&send("GET", why, "/api/v1/why?client=127.0.0.1", "", 200)).unwrap();
     for what in ["decision", "open", "ended"] {
-        assert!(told["connections"].as_array().unwrap().iter().any(|one| one[what] != Value::Null), "{what}");
+        assert!(
+            reply["connections"].as_array().unwrap().iter().any(|one| one[what] != Value::Null),
+            "{what}"
+        );
     }
-    ask("GET", why, &format!("/api/v1/why?conn={conn}"), "", 200);
-    ask("GET", why, "/api/v1/why?conn=987654321", "", 200);
-    ask("GET", why, &format!("/api/v1/why?pool=web&backend={}", backends[0].address), "", 200);
-    ask("GET", why, "/api/v1/why?pool=web&backend=new", "", 200);
-    ask("GET", why, "/api/v1/why?pool=web&backend=nobody", "", 404);
+    send("GET", why, &format!("/api/v1/why?conn={conn}"), "", 200);
+    send("GET", why, "/api/v1/why?conn=987654321", "", 200);
+    send("GET", why, &format!("/api/v1/why?pool=web&backend={}", backends[0].address), "", 200);
+    send("GET", why, "/api/v1/why?pool=web&backend=new", "", 200);
+    send("GET", why, "/api/v1/why?pool=web&backend=nobody", "", 404);
     for wrong in ["", "?pool=web", "?conn=1&client=unix", "?conn=1&limit=0", "?client=somebody", "?conn=%ff"]
     {
-        ask("GET", why, &format!("/api/v1/why{wrong}"), "", 400);
+        send("GET", why, &format!("/api/v1/why{wrong}"), "", 400);
     }
-    ask("GET", story, story, "", 200);
-    ask("GET", story, "/api/v1/story?since=90s&pool=web", "", 200);
-    ask("GET", story, "/api/v1/story?since=long", "", 400);
-    ask("GET", story, "/api/v1/story?pool=nobody", "", 404);
+    send("GET", story, story, "", 200);
+    send("GET", story, "/api/v1/story?since=90s&pool=web", "", 200);
+    send("GET", story, "/api/v1/story?since=long", "", 400);
+    send("GET", story, "/api/v1/story?pool=nobody", "", 404);
     let shadow = "/api/v1/pools/{pool}/shadow";
-    ask("GET", shadow, "/api/v1/pools/web/shadow", "", 200);
-    ask("GET", shadow, "/api/v1/pools/other/shadow", "", 409);
-    ask("GET", shadow, "/api/v1/pools/nobody/shadow", "", 404);
-    ask("GET", shadow, "/api/v1/pools/%ff/shadow", "", 400);
-    let lines = ask("GET", "/api/v1/logs", "/api/v1/logs?lines=1", "", 200);
+    send("GET", shadow, "/api/v1/pools/web/shadow", "", 200);
+    send("GET", shadow, "/api/v1/pools/other/shadow", "", 409);
+    send("GET", shadow, "/api/v1/pools/nobody/shadow", "", 404);
+    send("GET", shadow, "/api/v1/pools/%ff/shadow", "", 400);
+    let lines = send("GET", "/api/v1/logs", "/api/v1/logs?lines=1", "", 200);
     assert_eq!(lines.matches("event: line").count(), 1, "{lines}");
-    ask("GET", "/api/v1/logs", "/api/v1/logs?lines=all", "", 400);
+    send("GET", "/api/v1/logs", "/api/v1/logs?lines=all", "", 400);
     // Without replicas.
-    ask("GET", "/api/v1/replicas", "/api/v1/replicas", "", 200);
-    ask("GET", "/rep", "/rep", "", 404);
-    ask("POST", "/add", "/add", r#"{"n": 1}"#, 404);
-    ask("DELETE", "/rm", "/rm", r#"{"n": 1}"#, 404);
+    send("GET", "/api/v1/replicas", "/api/v1/replicas", "", 200);
+    send("GET", "/rep", "/rep", "", 404);
+    send("POST", "/add", "/add", r#"{"n": 1}"#, 404);
+    send("DELETE", "/rm", "/rm", r#"{"n": 1}"#, 404);
     eventually("there is a history", || {
         let history: Value = serde_json::from_str(&lb.get("/api/v1/history").1).unwrap();
         history["pools"]["web"]["active"].as_array().filter(|active| active.len() > 1).map(|_| ())
     });
-    ask("GET", "/api/v1/history", "/api/v1/history", "", 200);
-    ask("GET", "/api/v1/status", "/api/v1/status", "", 200);
+    send("GET", "/api/v1/history", "/api/v1/history", "", 200);
+    send("GET", "/api/v1/status", "/api/v1/status", "", 200);
     // The drain ends the process.
-    ask("POST", "/api/v1/drain", "/api/v1/drain", "", 202);
+    send("POST", "/api/v1/drain", "/api/v1/drain", "", 202);
     eventually("it is not ready", || (lb.get("/ready").0 == 503).then_some(()));
-    ask("GET", "/ready", "/ready", "", 503);
-    ask("POST", "/api/v1/drain", "/api/v1/drain", "", 409);
-    ask("GET", "/api/v1/journal", "/api/v1/journal", "", 200);
+    send("GET", "/ready", "/ready", "", 503);
+    send("POST", "/api/v1/drain", "/api/v1/drain", "", 409);
+    send("GET", "/api/v1/journal", "/api/v1/journal", "", 200);
     let methods = |(path, operations): (&String, &Value)| {
         let described = operations.as_object().unwrap().keys().map(|method| method.to_uppercase());
         let described = described.filter(|method| METHODS.contains(&method.as_str()));
@@ -250,7 +254,7 @@ fn every_response_matches_its_schema() {
     let mut described: BTreeSet<_> =
         document["paths"].as_object().unwrap().iter().flat_map(methods).collect();
     described.remove(&("GET".to_owned(), "/api/v1/events".to_owned()));
-    assert_eq!(asked, described, "every operation was tried");
+    assert_eq!(requested, described, "every operation was tried");
     drop(open);
     assert_eq!(lb.when_ended().code(), Some(0));
 }
@@ -266,20 +270,20 @@ pools: {{p: {{replicas: {{image: web, port: {}, engine: \"{}\", min: 1, max: 3}}
     );
     let lb = Lb::start(&config);
     let document = document(&lb);
-    let ask = |method: &str, path: &str, query: &str, body: &str, wanted: u16| {
-        ask(&lb, &document, [method, path, &format!("{path}{query}")], body, wanted)
+    let send = |method: &str, path: &str, query: &str, body: &str, wanted: u16| {
+        send(&lb, &document, [method, path, &format!("{path}{query}")], body, wanted)
     };
-    ask("GET", "/rep", "", "", 503);
-    ask("POST", "/add", "", r#"{"n": 1}"#, 503);
-    ask("DELETE", "/rm", "", r#"{"n": 1}"#, 503);
-    ask("GET", "/api/v1/replicas", "", "", 200);
+    send("GET", "/rep", "", "", 503);
+    send("POST", "/add", "", r#"{"n": 1}"#, 503);
+    send("DELETE", "/rm", "", r#"{"n": 1}"#, 503);
+    send("GET", "/api/v1/replicas", "", "", 200);
     engine.listen();
     eventually("the engine answers", || (lb.get("/rep").0 == 200).then_some(()));
     eventually("the minimum is there", || (engine.names("running").len() == 1).then_some(()));
-    ask("GET", "/rep", "", "", 200);
+    send("GET", "/rep", "", "", 200);
     // In JSON, 1.0 is an integer.
-    let told = ask("POST", "/add", "?pool=p", r#"{"n": 1.0, "hostnames": ["Server 4"]}"#, 200);
-    assert!(told.contains("Server 4"), "{told}");
+    let reply = send("POST", "/add", "?pool=p", r#"{"n": 1.0, "hostnames": ["Server 4"]}"#, 200);
+    assert!(reply.contains("Server 4"), "{reply}");
     for (body, status) in [
         (r#"{"n": 0}"#, 400),
         (r#"{"n": 1.5}"#, 400),
@@ -288,17 +292,17 @@ pools: {{p: {{replicas: {{image: web, port: {}, engine: \"{}\", min: 1, max: 3}}
         (r#"{"n": 9}"#, 409),
         (&" ".repeat(70_000), 413),
     ] {
-        ask("POST", "/add", "", body, status);
+        send("POST", "/add", "", body, status);
     }
-    ask("GET", "/rep", "?pool=q", "", 404);
-    ask("GET", "/rep", "?pool=p&pool=q", "", 400);
-    ask("DELETE", "/rm", "", r#"{"n": 1, "hostnames": ["Server 5"]}"#, 404);
+    send("GET", "/rep", "?pool=q", "", 404);
+    send("GET", "/rep", "?pool=p&pool=q", "", 400);
+    send("DELETE", "/rm", "", r#"{"n": 1, "hostnames": ["Server 5"]}"#, 404);
     for path in ["/api/v1/replicas", "/api/v1/status", "/api/v1/pools"] {
-        let told = ask("GET", path, "", "", 200);
-        assert!(told.contains("Server 4") && told.contains("last_decision"), "{told}");
+        let reply = send("GET", path, "", "", 200);
+        assert!(reply.contains("Server 4") && reply.contains("last_decision"), "{reply}");
     }
-    ask("DELETE", "/rm", "", r#"{"n": 1, "hostnames": ["Server 4"]}"#, 200);
-    ask("DELETE", "/rm", "", r#"{"n": 1}"#, 409);
+    send("DELETE", "/rm", "", r#"{"n": 1, "hostnames": ["Server 4"]}"#, 200);
+    send("DELETE", "/rm", "", r#"{"n": 1}"#, 409);
 }
 
 #[test]
@@ -359,8 +363,8 @@ fn generated_requests_get_documented_responses() {
         .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
         .output_within(TOOL)
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
-    assert!(lb.lives() && lb.get("/ready").0 == 200);
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(lb.is_running() && lb.get("/ready").0 == 200);
     assert!(!lb.log().contains("panicked"), "{}", lb.log());
 }

@@ -1,10 +1,10 @@
-//! What an operator changes while the balancer runs.
+//! Changes by an operator while the balancer runs.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::support::backend::Backend;
-use crate::support::{Lb, PATIENCE, connect_to, eventually, http_get};
+use crate::support::{Lb, TIME_LIMIT, connect_to, eventually, http_get};
 
 fn two_backends(settings: &str) -> (Lb, [Backend; 2]) {
     let backends = ["a", "b"].map(Backend::http);
@@ -47,7 +47,7 @@ fn an_operator_drains_a_backend_and_enables_it_again() {
     assert_eq!(lb.logged(&["closed", "backend=a", "reason=operator"]).len(), 1);
     // The connection to the other backend stays open.
     let ended = |stream: &mut TcpStream| {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).is_err() || answer.is_empty()

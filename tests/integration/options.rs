@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use crate::support::backend::Backend;
 use crate::support::network::is_inside;
 use crate::support::peers::{self, KEEPALIVE, REPEATING, connect};
-use crate::support::{Lb, PATIENCE, accept_within, connect_to, eventually, static_list};
+use crate::support::{Lb, TIME_LIMIT, accept_within, connect_to, eventually, static_list};
 use rustix::net::{SendFlags, sendto};
 use socket2::{Domain, Socket, Type};
 
@@ -73,7 +73,7 @@ fn a_client_that_does_not_read_is_reset_after_tcp_user_timeout() {
     });
     let lb = Lb::start(&config("user_timeout: 1s", backend.address, ""));
     let _client = connect(&lb);
-    assert_ne!(broken.recv_timeout(PATIENCE).unwrap(), ErrorKind::WouldBlock);
+    assert_ne!(broken.recv_timeout(TIME_LIMIT).unwrap(), ErrorKind::WouldBlock);
     assert!(lb.when_logged("closed conn=").contains("reason=client_reset"));
 }
 
@@ -158,15 +158,15 @@ fn data_in_a_syn_is_served_before_the_handshake_completes() {
     let backend = Backend::echo();
     let lb = Lb::start(&config("fast_open: 16", backend.address, ""));
     assert!(lb.logged(&["fast_open does nothing"]).is_empty());
-    let ask = || {
+    let connect_with_data = || {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         sendto(&socket, b"x", FAST_OPEN, &lb.address("l")).unwrap();
         let mut client = TcpStream::from(socket);
         client.read_exact(&mut [0]).unwrap();
     };
-    ask(); // for the cookie (RFC 7413, 3)
+    connect_with_data(); // for the cookie (RFC 7413, 3)
     assert_eq!(fast_opened(), 0);
-    ask();
+    connect_with_data();
     assert_eq!(fast_opened(), 1);
 }
 

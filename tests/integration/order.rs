@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 
-use crate::support::{Lb, PATIENCE, static_list};
+use crate::support::{Lb, TIME_LIMIT, static_list};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// Pairs of connections, enough that each known cause of reordering shows up in most runs.
@@ -26,7 +26,7 @@ fn backend() -> (SocketAddr, Receiver<TcpStream>) {
 }
 
 /// Lets this thread, and the processes that it starts, run on one CPU only. On several, the kernel may swap two SYNs by
-/// itself: each CPU has a queue of its own for packets of the loopback device, and a busy system moves threads between
+/// itself: each CPU has its own queue for packets of the loopback device, and a busy system moves threads between
 /// CPUs.
 fn run_on_one_cpu() {
     let allowed = sched_getaffinity(None).unwrap();
@@ -52,12 +52,12 @@ fn swapped(lb: &Lb, connections: &Receiver<TcpStream>, first: Option<u8>, second
     let swapped = (0..PAIRS).filter(|_| {
         let mut clients = [connect(to, first), connect(to, second)];
         let mut servers =
-            [(); 2].map(|()| connections.recv_timeout(PATIENCE).expect("the backend accepts both"));
+            [(); 2].map(|()| connections.recv_timeout(TIME_LIMIT).expect("the backend accepts both"));
         // A connection without first bytes identifies itself now.
         clients[0].write_all(b"1").unwrap();
         clients[1].write_all(b"2").unwrap();
         let mut arrived = [0];
-        servers[0].set_read_timeout(Some(PATIENCE)).unwrap();
+        servers[0].set_read_timeout(Some(TIME_LIMIT)).unwrap();
         servers[0].read_exact(&mut arrived).unwrap();
         arrived == *b"2"
     });

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::support::backend::Backend;
 use crate::support::dns::Dns;
 use crate::support::network::is_inside;
-use crate::support::{Lb, PATIENCE, address_of_this_machine, eventually, free_port, http_get};
+use crate::support::{Lb, TIME_LIMIT, address_of_this_machine, eventually, free_port, http_get};
 use pointsman::internals::ServiceRecord;
 use serde_json::json;
 
@@ -23,7 +23,7 @@ fn when_refused(lb: &Lb) -> String {
 /// Sends an operator's request to a listener or to the admin server; returns the status, or 0 without an answer.
 fn operate(to: SocketAddr, host: SocketAddr, method: &str, path: &str, body: &str) -> u16 {
     let mut stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close");
     let body = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let mut answer = Vec::new();
@@ -47,8 +47,8 @@ fn an_srv_record_that_names_the_admin_server_does_not_make_clients_operators() {
         ServiceRecord { priority: 0, weight: 1, port: lb.admin().port(), target: "a.test".to_owned() };
     dns.zone.set_services(NAME, [service]);
     assert_eq!(when_refused(&lb), format!("refused: {} is this balancer's own admin server", lb.admin()));
-    let told = lb.when_logged("backend down");
-    assert!(told.contains("own admin server"), "{told}");
+    let line = lb.when_logged("backend down");
+    assert!(line.contains("own admin server"), "{line}");
     let add = json!({"address": "127.0.0.1:1"}).to_string();
     for (path, body) in [("/api/v1/drain", ""), ("/api/v1/pools/p/backends", &*add)] {
         assert_eq!(operate(lb.address("l"), lb.admin(), "POST", path, body), 0, "{path}");
@@ -77,7 +77,7 @@ fn a_name_that_resolves_to_the_listener_itself_causes_no_loop() {
 }
 
 #[test]
-fn a_file_may_name_an_own_listener_and_then_has_one_backend_less() {
+fn an_own_listener_in_a_file_is_refused_and_the_other_backend_serves() {
     let backend = Backend::http("a");
     let lb = Lb::start_in(
         "listeners: {l: {bind: 127.0.0.1:0, pool: p}, other: {bind: 127.0.0.1:0, pool: p}}
@@ -88,7 +88,7 @@ pools: {p: {discover: [{file: backends.yaml, every: 50ms}], health: {http: /}}}\
     fs::write(lb.folder().join("new"), list).unwrap();
     fs::rename(lb.folder().join("new"), lb.folder().join("backends.yaml")).unwrap();
     lb.when_up(vec!["a".to_owned()]);
-    // A backend that is never checked is not waited for: 202 would mean that a result is still to come.
+    // The request does not wait for a backend that is never checked: 202 would mean that a result is pending.
     assert_eq!(lb.request("POST", "/api/v1/check", "{}").0, 200);
     // Another listener of this process is refused as well.
     let refused = lb.when_logged("backend down");
@@ -124,7 +124,7 @@ fn an_operator_cannot_add_an_own_address() {
 }
 
 #[test]
-fn a_listener_that_a_reload_opens_at_the_address_of_a_backend_takes_it_out_and_gives_it_back() {
+fn a_backend_is_refused_while_a_listener_has_its_address() {
     let port = free_port();
     let config = |more: &str| {
         format!(

@@ -1,4 +1,4 @@
-//! Relaying: what client and backend see of each other.
+//! Relaying between client and backend.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::backend::Backend;
 use crate::support::peers::{KEEPALIVE, connect, in_front_of, is_soon, pair, reset, timer};
-use crate::support::{Lb, PATIENCE, accept_within, connect_to, eventually, static_list, within};
+use crate::support::{Lb, TIME_LIMIT, accept_within, connect_to, eventually, static_list, within};
 
 /// Byte `i` of a stream that repeats only after 16 MiB.
 fn pattern(offset: usize, buffer: &mut [u8]) {
@@ -57,7 +57,7 @@ fn a_gibibyte_each_way_at_once_arrives_byte_by_byte() {
     });
     for end in ends.into_iter().flatten() {
         // Each read and each write has its own time limit, so the test continues while bytes move.
-        within(25 * PATIENCE, "all bytes have arrived", || end.is_finished().then_some(()));
+        within(25 * TIME_LIMIT, "all bytes have arrived", || end.is_finished().then_some(()));
         end.join().unwrap();
     }
 }
@@ -115,15 +115,15 @@ fn a_client_that_half_closes_without_data_reaches_the_backend() {
     assert_eq!(server.read(&mut [0; 8]).unwrap(), 0);
     server.write_all(b"still here").unwrap();
     drop(server);
-    let mut heard = String::new();
-    client.read_to_string(&mut heard).unwrap();
-    assert_eq!(heard, "still here");
+    let mut received = String::new();
+    client.read_to_string(&mut received).unwrap();
+    assert_eq!(received, "still here");
 }
 
-/// The last bytes wait for the sender's end, to travel with it, and must not wait for anything else: the kernel would
-/// let them go after 200 ms.
+/// The last bytes are held back to be sent with the FIN, and must wait for nothing else: the kernel would send them
+/// only after 200 ms.
 #[test]
-fn the_last_bytes_arrive_soon() {
+fn the_last_bytes_are_not_delayed() {
     is_soon(|| {
         let (_lb, mut client, mut server) = pair("");
         let began = Instant::now();
@@ -161,7 +161,7 @@ fn a_thousand_concurrent_connections_leave_no_descriptor_open() {
     for _ in 0..4 {
         let clients: Vec<_> = (0..250).map(|_| connect_to(address).unwrap()).collect();
         for (i, mut client) in clients.into_iter().enumerate() {
-            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.set_read_timeout(Some(TIME_LIMIT)).unwrap();
             client.write_all(b"ping").unwrap();
             match i % 3 {
                 0 => reset(client),
@@ -219,7 +219,7 @@ fn a_unix_socket_is_a_listener_like_any_other() {
         path.display()
     ));
     let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(TIME_LIMIT)).unwrap();
     client.write_all(b"hello").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let mut answer = String::new();
@@ -231,7 +231,7 @@ fn a_unix_socket_is_a_listener_like_any_other() {
     assert!(!path.exists(), "the socket file is left behind");
 }
 
-/// A read stops where a descriptor was passed along, with more behind it.
+/// A read ends at the byte with a passed descriptor, although more data follows.
 #[test]
 fn data_after_a_descriptor_of_a_unix_client_arrives() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -253,9 +253,9 @@ fn data_after_a_descriptor_of_a_unix_client_arrives() {
     assert!(passed.push(SendAncillaryMessage::ScmRights(&descriptors)));
     sendmsg(&client, &[io::IoSlice::new(b"ab")], &mut passed, SendFlags::empty()).unwrap();
     (&client).write_all(b"cd").unwrap();
-    let mut heard = [0; 4];
-    server.read_exact(&mut heard).unwrap();
-    assert_eq!(&heard, b"abcd");
+    let mut received = [0; 4];
+    server.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"abcd");
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn a_long_connection_is_probed_on_both_sides() {
     });
     let lb = in_front_of(backend.address, "");
     let client = connect(&lb);
-    let to_backend = peers.recv_timeout(PATIENCE).unwrap();
+    let to_backend = peers.recv_timeout(TIME_LIMIT).unwrap();
     eventually("the backend is probed", || (timer(to_backend, backend.address)? == KEEPALIVE).then_some(()));
     assert_eq!(timer(client.peer_addr().unwrap(), client.local_addr().unwrap()), Some(KEEPALIVE));
 }

@@ -17,8 +17,8 @@ fn config(port: u16, backends: &[SocketAddr], more: &str) -> String {
     )
 }
 
-/// Does something while four clients ask again and again, each time on a new connection, and none fails; how often
-/// they were served.
+/// Runs `act` while four clients send requests, each on a new connection. No request may fail; returns the number of
+/// served ones.
 fn under_clients(address: SocketAddr, act: impl FnOnce()) -> usize {
     let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
@@ -29,7 +29,7 @@ fn under_clients(address: SocketAddr, act: impl FnOnce()) -> usize {
             }
         };
         let clients = [(); 4].map(|()| scope.spawn(client));
-        // Also when it panics: the scope waits for its threads.
+        // Stops the clients even after a panic: the scope waits for its threads.
         let acted = std::panic::catch_unwind(AssertUnwindSafe(act));
         stop.store(true, Ordering::SeqCst);
         for client in clients {
@@ -41,7 +41,7 @@ fn under_clients(address: SocketAddr, act: impl FnOnce()) -> usize {
 }
 
 #[test]
-fn a_hundred_reloads_good_and_broken_cost_no_new_connection_an_error() {
+fn a_hundred_valid_and_invalid_reloads_fail_no_new_connection() {
     let backends = ["a", "b", "c"].map(Backend::http);
     let all: Vec<_> = backends.iter().map(|backend| backend.address).collect();
     let port = free_port();
@@ -50,7 +50,7 @@ fn a_hundred_reloads_good_and_broken_cost_no_new_connection_an_error() {
         for round in 0..100 {
             let word = match round % 5 {
                 0 => lb.reload(&config(port, &all[..2], "")),
-                // One problem, one line: a second one might be taken for the next reload's.
+                // Only one problem, so one line: a second line could be mistaken for that of the next reload.
                 1 => lb.reload(&config(port, &all, "    balance: fair\n")),
                 2 => lb.reload(&config(port, &all, "    balance: least-connections\n")),
                 3 => lb.reload(&config(port, &all, "    balance: round-robin\n    keepalive: 30s\n")),
@@ -77,14 +77,14 @@ fn an_invalid_file_changes_nothing_and_its_errors_are_logged() {
     assert!(word.contains("reload refused"));
     // All problems are logged, a line each.
     for problem in ["unknown key \\\"helth\\\"", "names the pool"] {
-        let told = lb.when_logged(problem);
-        assert!(told.contains("reload refused") && told.contains("pointsman.yaml:"), "{told}");
+        let line = lb.when_logged(problem);
+        assert!(line.contains("reload refused") && line.contains("pointsman.yaml:"), "{line}");
     }
     assert_eq!(http_get(lb.address("l"), "/").unwrap().1, "a");
 }
 
 #[test]
-fn a_port_in_use_refuses_the_whole_reload() {
+fn a_port_in_use_fails_the_whole_reload() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let lb = Lb::start(&config(0, &[a.address], ""));
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -144,7 +144,7 @@ fn connected_clients_are_served_although_listener_and_pool_are_removed() {
 }
 
 #[test]
-fn running_connections_outlive_every_change_around_them() {
+fn open_connections_survive_every_change() {
     let (echo, other) = (Backend::echo(), Backend::http("b"));
     let port = free_port();
     let settings = format!(
@@ -158,7 +158,7 @@ fn running_connections_outlive_every_change_around_them() {
         client.read_exact(&mut [0]).unwrap();
     };
     exchange();
-    // Another algorithm, another address, another backend, and at last another listener and pool altogether.
+    // Another algorithm, another address, another backend, and finally another listener and pool.
     lb.reload(&format!("{settings}    balance: least-connections\n"));
     exchange();
     lb.reload(&settings.replace(&format!(":{port}"), ":0"));
@@ -232,7 +232,7 @@ fn connections_of_a_removed_backend_end_within_on_leave() {
     let mut client = connect_to(lb.address("l")).unwrap();
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
-    // Measured from before it leaves, as the time until then has no bound.
+    // Measured from before the reload, as the time until the backend leaves has no bound.
     let began = Instant::now();
     lb.reload(&settings(other.address));
     lb.when_logged("backend draining");
@@ -245,8 +245,8 @@ fn connections_of_a_removed_backend_end_within_on_leave() {
 #[test]
 fn the_log_of_connections_can_be_switched_off_and_on() {
     let backend = Backend::http("a");
-    let quiet = format!("log: {{connections: false}}\n{}", config(0, &[backend.address], ""));
-    let lb = Lb::start(&quiet);
+    let without_connections = format!("log: {{connections: false}}\n{}", config(0, &[backend.address], ""));
+    let lb = Lb::start(&without_connections);
     http_get(lb.address("l"), "/").unwrap();
     lb.when_idle();
     lb.reload(&config(0, &[backend.address], ""));

@@ -1,4 +1,4 @@
-//! The commands that talk to a running instance, as an operator types them.
+//! The commands for a running instance, as an operator types them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,8 @@ use std::sync::mpsc;
 
 use crate::support::backend::Backend;
 use crate::support::{
-    Lb, Limited, Nobody, PATIENCE, accept_within, connect_to, end_child, eventually, http_get, join_within,
+    ClosedPort, Lb, Limited, TIME_LIMIT, accept_within, connect_to, end_child, eventually, http_get,
+    join_within,
 };
 use serde_json::Value;
 
@@ -34,14 +35,14 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 /// Exit code, standard output and standard error.
-fn told(output: &Output) -> (i32, String, String) {
+fn outcome(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 /// Runs a command against an instance.
-fn tell(lb: &Lb, arguments: &[&str]) -> (i32, String, String) {
-    told(&command(arguments).env("POINTSMAN_ADMIN", lb.admin().to_string()).output_in_time().unwrap())
+fn run(lb: &Lb, arguments: &[&str]) -> (i32, String, String) {
+    outcome(&command(arguments).env("POINTSMAN_ADMIN", lb.admin().to_string()).output_in_time().unwrap())
 }
 
 /// A running command, and the lines that it prints.
@@ -67,7 +68,7 @@ impl Running {
     /// The next line that has all of `words`.
     fn when_printed(&self, words: &[&str]) -> String {
         eventually(&format!("it prints {words:?}"), || {
-            let line = self.1.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never printed: {words:?}"));
+            let line = self.1.recv_timeout(TIME_LIMIT).unwrap_or_else(|_| panic!("never printed: {words:?}"));
             words.iter().all(|word| line.contains(word)).then_some(line)
         })
     }
@@ -84,7 +85,7 @@ fn status_shows_every_backend_with_its_state_and_cause() {
     let (lb, mut backends) = start(", health: {tcp: {}, every: 100ms, timeout: 100ms}", "");
     http_get(lb.address("web"), "/").unwrap();
     lb.when_idle();
-    let (code, out, error) = tell(&lb, &["status"]);
+    let (code, out, error) = run(&lb, &["status"]);
     assert_eq!((code, &*error), (0, ""), "{out}");
     let address = lb.address("web").to_string();
     for shown in [
@@ -98,15 +99,15 @@ fn status_shows_every_backend_with_its_state_and_cause() {
         assert!(out.contains(shown), "{shown:?} is not in\n{out}");
     }
     assert!(out.contains("  b b  ") && !out.contains('\x1b'), "{out}");
-    let (code, json, _) = tell(&lb, &["status", "--json"]);
+    let (code, json, _) = run(&lb, &["status", "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &json["pools"][0]["backends"][0]["connections"]), (0, &1.into()));
     // If a pool has no eligible backend, the exit code is 1.
     backends.iter_mut().for_each(Backend::kill);
     lb.when_up(vec![]);
-    let (code, out, _) = tell(&lb, &["status"]);
+    let (code, out, _) = run(&lb, &["status"]);
     assert!(code == 1 && out.contains("0 of 2 up") && out.contains("✖ down"), "{code} {out}");
-    assert_eq!(tell(&lb, &["status", "--json"]).0, 1);
+    assert_eq!(run(&lb, &["status", "--json"]).0, 1);
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn a_drain_waits_until_the_last_connection_is_gone() {
     let (lb, _backends) = start("", "");
     let held = [(); 2].map(|()| connect_to(lb.address("web")).unwrap());
     eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
-    let (code, _, error) = tell(&lb, &["drain", "web/a", "--wait", "--timeout", "100ms"]);
+    let (code, _, error) = run(&lb, &["drain", "web/a", "--wait", "--timeout", "100ms"]);
     assert!(code == 1 && error.contains("web/a still has 1 connection open"), "{code} {error}");
     let waits = Running::start(&lb, &["drain", "web/a", "--wait"]);
     eventually("it drains", || (lb.backends()[0].1 == "draining").then_some(()));
@@ -122,9 +123,9 @@ fn a_drain_waits_until_the_last_connection_is_gone() {
     drop(held);
     waits.when_printed(&["web/a is drained"]);
     // Its name is enough, as no other pool has such a backend.
-    let (code, out, error) = tell(&lb, &["up", "a"]);
+    let (code, out, error) = run(&lb, &["up", "a"]);
     assert!(code == 0 && out.starts_with("web/a is up, weight 1, 0 connections open: "), "{out}{error}");
-    let (code, out, _) = tell(&lb, &["maintenance", "web/b b", "--json"]);
+    let (code, out, _) = run(&lb, &["maintenance", "web/b b", "--json"]);
     let now: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &now["name"], &now["state"]), (0, &"b b".into(), &"maintenance".into()));
 }
@@ -132,7 +133,7 @@ fn a_drain_waits_until_the_last_connection_is_gone() {
 #[test]
 fn a_refusal_of_the_instance_is_exit_code_1_with_its_message_and_hint() {
     let (lb, _backends) = start("", "");
-    let (code, out, error) = tell(&lb, &["weight", "web/a", "7"]);
+    let (code, out, error) = run(&lb, &["weight", "web/a", "7"]);
     assert_eq!((code, &*out), (1, ""));
     assert!(error.contains("ignores weights except 0") && error.contains("balance: weighted"), "{error}");
     for (arguments, word) in [
@@ -143,7 +144,7 @@ fn a_refusal_of_the_instance_is_exit_code_1_with_its_message_and_hint() {
         (&["drain"], "--yes"),
         (&["status", "--token-file", "/no/such/file"], "/no/such/file"),
     ] {
-        let (code, out, error) = tell(&lb, arguments);
+        let (code, out, error) = run(&lb, arguments);
         assert_eq!((code, &*out), (1, ""), "{arguments:?}: {error}");
         assert!(error.contains(word), "{arguments:?}: {word} is not in\n{error}");
     }
@@ -153,7 +154,7 @@ fn a_refusal_of_the_instance_is_exit_code_1_with_its_message_and_hint() {
 #[test]
 fn a_weight_takes_effect() {
     let (lb, _backends) = start(", balance: weighted", "");
-    let (code, out, error) = tell(&lb, &["weight", "web/b b", "3"]);
+    let (code, out, error) = run(&lb, &["weight", "web/b b", "3"]);
     assert!(code == 0 && out.contains("web/b b is up, weight 3"), "{out}{error}");
     let answers: Vec<_> = (0..4).map(|_| http_get(lb.address("web"), "/").unwrap().1).collect();
     assert_eq!(answers.iter().filter(|name| *name == "b").count(), 3, "{answers:?}");
@@ -161,22 +162,22 @@ fn a_weight_takes_effect() {
 
 #[test]
 fn an_unreachable_instance_is_exit_code_2_with_its_address() {
-    let nobody = Nobody::new();
-    let nobody = nobody.address.to_string();
+    let closed = ClosedPort::new();
+    let closed = closed.address.to_string();
     for arguments in
         [&["status"][..], &["drain", "a"], &["reload"], &["logs"], &["connections"], &["top", "--json"]]
     {
-        let output = command(arguments).env("POINTSMAN_ADMIN", &nobody).output_in_time().unwrap();
-        let (code, out, error) = told(&output);
+        let output = command(arguments).env("POINTSMAN_ADMIN", &closed).output_in_time().unwrap();
+        let (code, out, error) = outcome(&output);
         assert_eq!((code, &*out), (2, ""), "{arguments:?}");
-        for word in [&*nobody, "connection refused", "--admin"] {
+        for word in [&*closed, "connection refused", "--admin"] {
             assert!(error.contains(word), "{arguments:?}: {word} is not in\n{error}");
         }
     }
     // A server that is not Pointsman.
     let other = Backend::http("a");
     let output = command(&["status", "--admin", &other.address.to_string()]).output_in_time().unwrap();
-    let (code, _, error) = told(&output);
+    let (code, _, error) = outcome(&output);
     assert!(code == 2 && error.contains("is it a Pointsman"), "{code} {error}");
 }
 
@@ -190,31 +191,32 @@ fn the_admin_server_is_found_by_the_configuration_and_over_a_unix_socket() {
     let file = folder.path().join("pointsman.yaml");
     let lb = Lb::with_arguments(&["run", "-c", file.to_str().unwrap()]);
     lb.when_logged("admin listening");
-    let inside =
-        |arguments: &[&str]| told(&command(arguments).current_dir(folder.path()).output_in_time().unwrap());
+    let inside = |arguments: &[&str]| {
+        outcome(&command(arguments).current_dir(folder.path()).output_in_time().unwrap())
+    };
     eventually("it is ready", || (inside(&["health"]) == (0, "ready\n".into(), String::new())).then_some(()));
     assert_eq!(inside(&["status"]).0, 0);
     let (code, out, error) = inside(&["drain", "web/a"]);
     assert!(code == 0 && out.contains("drained by an operator on this machine"), "{out}{error}");
     let there = format!("unix:{}", socket.display());
-    assert_eq!(told(&command(&["up", "web/a", "--admin", &there]).output_in_time().unwrap()).0, 0);
+    assert_eq!(outcome(&command(&["up", "web/a", "--admin", &there]).output_in_time().unwrap()).0, 0);
 }
 
 #[test]
 fn a_reload_is_applied_or_refused_with_all_problems() {
     let (lb, backends) = start("", "");
-    let (code, out, error) = tell(&lb, &["reload"]);
+    let (code, out, error) = run(&lb, &["reload"]);
     assert_eq!((code, &*out), (0, "the configuration is applied: 1 listener, 1 pool\n"), "{error}");
     lb.rewrite("listeners: {web: {bind: nowhere, pol: web}}\npools: {web: {}}\n");
-    let (code, out, error) = tell(&lb, &["reload"]);
+    let (code, out, error) = run(&lb, &["reload"]);
     assert_eq!((code, &*out), (1, ""));
     for problem in ["bind", "pol", "discover", "pointsman check"] {
         assert!(error.contains(problem), "{problem} is not in\n{error}");
     }
     lb.rewrite(&config(&backends, ", balance: weighted", "runtime: {workers: 1}"));
-    let (code, out, _) = tell(&lb, &["reload"]);
+    let (code, out, _) = run(&lb, &["reload"]);
     assert!(code == 0 && out.contains("after a restart only: runtime.workers"), "{code} {out}");
-    let (code, out, _) = tell(&lb, &["reload", "--json"]);
+    let (code, out, _) = run(&lb, &["reload", "--json"]);
     let json: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &json["pools"]), (0, &1.into()));
 }
@@ -227,15 +229,15 @@ fn a_change_needs_the_token_of_the_instance() {
     std::fs::write(&file, format!("{token}\n")).unwrap();
     let top = format!("admin: {{bind: 127.0.0.1:0, token_file: '{}'}}", file.display());
     let (lb, _backends) = start(", balance: weighted", &top);
-    let (code, _, error) = tell(&lb, &["weight", "a", "2"]);
+    let (code, _, error) = run(&lb, &["weight", "a", "2"]);
     assert!(code == 1 && error.contains("token") && error.contains("--token-file"), "{code} {error}");
     let file = file.to_str().unwrap();
-    let (code, out, error) = tell(&lb, &["weight", "a", "2", "--token-file", file]);
+    let (code, out, error) = run(&lb, &["weight", "a", "2", "--token-file", file]);
     assert!(code == 0 && out.contains("weight 2"), "{out}{error}");
     let mut command = command(&["weight", "a", "3", "--admin", &lb.admin().to_string()]);
-    assert_eq!(told(&command.env("POINTSMAN_TOKEN", token).output_in_time().unwrap()).0, 0);
+    assert_eq!(outcome(&command.env("POINTSMAN_TOKEN", token).output_in_time().unwrap()).0, 0);
     // Reading needs no token.
-    assert_eq!(tell(&lb, &["status"]).0, 0);
+    assert_eq!(run(&lb, &["status"]).0, 0);
 }
 
 #[test]
@@ -271,11 +273,11 @@ fn open_connections_are_listed_and_one_is_closed() {
     let (lb, _backends) = start("", "");
     let mut held = [(); 2].map(|()| connect_to(lb.address("web")).unwrap());
     eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));
-    let (code, out, error) = tell(&lb, &["connections", "--backend", "b b"]);
+    let (code, out, error) = run(&lb, &["connections", "--backend", "b b"]);
     let line = out.lines().nth(1).unwrap_or_default();
     assert!(code == 0 && out.lines().count() == 2 && line.contains("  b b  "), "{out}{error}");
     let conn = line.split_ascii_whitespace().next().unwrap();
-    let (code, out, error) = tell(&lb, &["close", conn]);
+    let (code, out, error) = run(&lb, &["close", conn]);
     assert!(code == 0 && out.starts_with(&format!("closed #{conn}: 127.0.0.1:")), "{out}{error}");
     let ended = |stream: &mut TcpStream| {
         stream.set_read_timeout(Some(std::time::Duration::from_millis(50))).unwrap();
@@ -285,7 +287,7 @@ fn open_connections_are_listed_and_one_is_closed() {
     eventually("one of them is closed", || {
         (held.iter_mut().filter_map(|h| ended(h).then_some(())).count() == 1).then_some(())
     });
-    let (code, _, error) = tell(&lb, &["close", conn]);
+    let (code, _, error) = run(&lb, &["close", conn]);
     assert!(code == 1 && error.contains(conn), "{code} {error}");
 }
 
@@ -293,10 +295,10 @@ fn open_connections_are_listed_and_one_is_closed() {
 fn a_recheck_prints_its_result() {
     let (lb, mut backends) = start(", health: {http: /health, every: 1h, timeout: 1s}", "");
     backends[1].kill();
-    let (code, out, error) = tell(&lb, &["recheck", "web"]);
+    let (code, out, error) = run(&lb, &["recheck", "web"]);
     assert_eq!(code, 0, "{error}");
     assert!(out.contains("a is up: http passed in ") && out.contains("b b is up: http failed: "), "{out}");
-    let (code, out, error) = tell(&lb, &["recheck", "web/a"]);
+    let (code, out, error) = run(&lb, &["recheck", "web/a"]);
     assert!(code == 0 && out.lines().count() == 1, "{out}{error}");
 }
 
@@ -316,13 +318,13 @@ fn a_whole_instance_is_drained_on_confirmation() {
 #[test]
 fn logs_shows_the_last_lines_and_then_each_new_one() {
     let (lb, _backends) = start("", "");
-    let (code, out, _) = tell(&lb, &["logs", "-n", "1000"]);
+    let (code, out, _) = run(&lb, &["logs", "-n", "1000"]);
     let (shown, logged) = (out.lines().count(), lb.log().lines().count());
     assert!(code == 0 && shown >= logged && out.contains("admin listening"), "{out}\n{}", lb.log());
     let follows = Running::start(&lb, &["logs", "-f", "-n", "1", "--pool", "web", "--client", "127.0.0.1"]);
     let json = Running::start(&lb, &["logs", "-f", "-n", "0", "--json", "--backend", "b b"]);
     // The stream may not be open yet; it does not show earlier lines.
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + TIME_LIMIT;
     let mut line = None;
     while line.is_none() && std::time::Instant::now() < deadline {
         http_get(lb.address("web"), "/").unwrap();
@@ -351,7 +353,7 @@ fn a_json_log_is_printed_unchanged() {
     let lb = Lb::with_arguments(&["run", "-c", file.to_str().unwrap()]);
     lb.when_logged("admin listening");
     let inside = |arguments: &[&str]| {
-        told(&command(arguments).env("POINTSMAN_ADMIN", &there).output_in_time().unwrap())
+        outcome(&command(arguments).env("POINTSMAN_ADMIN", &there).output_in_time().unwrap())
     };
     let status: Value = serde_json::from_str(&inside(&["status", "--json"]).1).unwrap();
     let address = status["listeners"][0]["addresses"][0].as_str().unwrap().parse().unwrap();
@@ -365,9 +367,9 @@ fn a_json_log_is_printed_unchanged() {
 }
 
 #[test]
-fn a_time_limit_beyond_the_clock_is_no_limit() {
+fn a_time_limit_too_long_for_the_clock_is_no_limit() {
     let (lb, _backends) = start("", "");
-    let drained = tell(&lb, &["drain", "web/a", "--wait", "--timeout", "18446744073709551615s"]);
+    let drained = run(&lb, &["drain", "web/a", "--wait", "--timeout", "18446744073709551615s"]);
     assert_eq!((drained.0, &*drained.1), (0, "web/a is drained\n"), "{}", drained.2);
 }
 
@@ -395,6 +397,6 @@ fn waiting_for_a_drain_ends_when_another_process_answers() {
     let drained = command(&["drain", "--yes", "--wait", "--timeout", "20s", "--admin", &admin])
         .output_in_time()
         .unwrap();
-    let (code, out, error) = told(&drained);
+    let (code, out, error) = outcome(&drained);
     assert!(code == 0 && out.ends_with("stopped\n"), "{code} {out} {error}");
 }

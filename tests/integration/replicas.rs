@@ -1,5 +1,5 @@
-//! Replicas: what the API promises, and what happens when the engine fails. The engine is a fake, whose containers all
-//! have the test's server behind their addresses; `docker/replicas.rs` tests with a real one.
+//! Replicas: the behavior of the API, and failures of the engine. The engine is a fake: the addresses of all its
+//! containers lead to the test's server. `docker/replicas.rs` tests with a real engine.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use crate::support::engine::FakeEngine;
 use crate::support::{Lb, connect_to, eventually};
 use serde_json::{Value, json};
 
-/// A server at every address of this machine. It sends the address that it was reached at, and holds the connection.
+/// A server at every address of this machine. It sends the local address of the connection, and holds the connection.
 fn server() -> Backend {
     let anywhere = "0.0.0.0:0".parse().unwrap();
     Backend::serving_at(anywhere, |mut stream| {
@@ -58,7 +58,7 @@ fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A connection and the address that it reached.
+/// Connects; returns the connection and the address of its server.
 fn connect(address: SocketAddr) -> (TcpStream, String) {
     let mut stream = connect_to(address).unwrap();
     let (mut line, mut byte) = (Vec::new(), [0]);
@@ -293,7 +293,7 @@ fn a_replica_that_exits_is_replaced_under_its_name_and_counted() {
     let lb = Lb::start(&config(&engine, &server, "min: 2, max: 4"));
     lb.when_up(strings(&["Server 1", "Server 2"]));
     let before = engine.address_of("Server 1");
-    // The event comes before the list knows of the exit.
+    // The event arrives before the list shows the exit.
     engine.state().lag = 12;
     engine.kill("Server 1");
     eventually("another one runs", || {
@@ -305,8 +305,8 @@ fn a_replica_that_exits_is_replaced_under_its_name_and_counted() {
     eventually("it is counted", || {
         (lb.metric("pointsman_replica_respawns_total{pool=\"p\"}") == 1.0).then_some(())
     });
-    let told = lb.when_logged("replica exited");
-    assert!(told.contains("replica=\"Server 1\"") && told.contains("exit code 3"), "{told}");
+    let line = lb.when_logged("replica exited");
+    assert!(line.contains("replica=\"Server 1\"") && line.contains("exit code 3"), "{line}");
     eventually("the old container is removed", || (engine.count() == 2).then_some(()));
     // It exits again at once: the next start is delayed.
     engine.kill("Server 1");
@@ -346,7 +346,7 @@ fn replicas_outlive_pointsman_and_are_found_again() {
     lb.when_up(strings(&["Server 1", "a"]));
     eventually("nothing else is left", || (engine.count() == 2).then_some(()));
     assert_eq!(listed(&lb), strings(&["Server 1", "a"]));
-    assert_eq!(engine.state().created.len(), 4, "the one that had died was started anew, and nobody else");
+    assert_eq!(engine.state().created.len(), 4, "the one that had died was restarted, and nobody else");
 }
 
 #[test]
@@ -476,8 +476,8 @@ fn an_adopted_container_that_is_restarted_is_not_replaced() {
     // By the engine, by its restart policy.
     engine.crash("server_1");
     stage("restarting");
-    let told = lb.when_logged("replica exited; the engine restarts it");
-    assert!(told.contains("exit code 3"), "{told}");
+    let line = lb.when_logged("replica exited; the engine restarts it");
+    assert!(line.contains("exit code 3"), "{line}");
     assert_eq!((listed(&lb), replicas_of(&lb)["running"].clone()), (strings(&["server_1"]), json!(0)));
     engine.restart("server_1", "restarting");
     lb.when_up(strings(&["server_1"]));
@@ -498,8 +498,8 @@ fn containers_of_a_former_group_are_reported() {
     let lb = Lb::start(&config(&engine, &server, "min: 1, group: old"));
     lb.when_up(strings(&["Server 1"]));
     assert!(lb.reload(&config(&engine, &server, "min: 1, group: new")).contains("applied"));
-    let told = lb.when_logged("replicas: group or engine changed");
-    assert!(told.contains("group=old left=1") && told.contains("label=pointsman.replicas=old"), "{told}");
+    let line = lb.when_logged("replicas: group or engine changed");
+    assert!(line.contains("group=old left=1") && line.contains("label=pointsman.replicas=old"), "{line}");
     eventually("both run", || (engine.names("running") == ["new-Server-1", "old-Server-1"]).then_some(()));
     eventually("it is shown", || (replicas_of(&lb)["former"] == json!(["old-Server-1"])).then_some(()));
     engine.kill("Server 1");
@@ -520,8 +520,8 @@ fn two_pointsmans_of_one_group_are_reported() {
         (json!([]), json!([]))
     );
     assert_eq!(two.request("POST", "/add", r#"{"n": 1, "hostnames": ["x"]}"#).0, 200);
-    let told = one.when_logged("replicas: another Pointsman uses the same group");
-    assert!(told.contains("container=\"p-x\"") && told.contains("a `group` of its own"), "{told}");
+    let line = one.when_logged("replicas: another Pointsman uses the same group");
+    assert!(line.contains("container=\"p-x\"") && line.contains("a `group` of its own"), "{line}");
     eventually("it is shown", || (replicas_of(&one)["rivals"] == json!(["p-x"])).then_some(()));
     assert_eq!(replicas_of(&two)["rivals"], json!([]));
 }
@@ -588,8 +588,8 @@ fn the_number_follows_the_load_and_a_dry_run_only_reports() {
     lb.when_up(strings(&["Server 1", "Server 2"]));
     let held: Vec<_> = (0..45).map(|_| connect(lb.address("l"))).collect();
     // It may decide before all connections are open.
-    let told = eventually("five are wanted", || lb.logged(&[" scale pool=p", " to=5"]).pop());
-    assert!(told.contains("10 each: 5 needed") && !told.contains("dry_run"), "{told}");
+    let line = eventually("five are wanted", || lb.logged(&[" scale pool=p", " to=5"]).pop());
+    assert!(line.contains("10 each: 5 needed") && !line.contains("dry_run"), "{line}");
     let all = strings(&["Server 1", "Server 2", "Server 3", "Server 4", "Server 5"]);
     lb.when_up(all);
     assert_eq!(lb.status()["pools"][0]["replicas"]["last_decision"]["to"], 5);
@@ -607,8 +607,8 @@ fn the_number_follows_the_load_and_a_dry_run_only_reports() {
     let lb = Lb::start(&config(&engine, &server, &autoscale(", dry_run: true")));
     lb.when_up(strings(&["Server 1", "Server 2"]));
     let held: Vec<_> = (0..45).map(|_| connect(lb.address("l"))).collect();
-    let told = eventually("five would be wanted", || lb.logged(&[" scale pool=p from=2 to=5"]).pop());
-    assert!(told.contains("dry_run=true"), "{told}");
+    let line = eventually("five would be wanted", || lb.logged(&[" scale pool=p from=2 to=5"]).pop());
+    assert!(line.contains("dry_run=true"), "{line}");
     drop(held);
     assert_eq!((listed(&lb).len(), engine.count()), (2, 2));
     let decisions: Value = serde_json::from_str(&lb.get("/api/v1/replicas").1).unwrap();

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::support::backend::Backend;
 use crate::support::network::is_inside;
 use crate::support::peers::connect;
-use crate::support::{Lb, PATIENCE, eventually, static_list};
+use crate::support::{Lb, TIME_LIMIT, eventually, static_list};
 
 #[test]
 fn a_shortage_of_ports_is_logged_once_a_second_with_its_count() {
@@ -33,26 +33,26 @@ fn a_shortage_of_ports_is_logged_once_a_second_with_its_count() {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let from = format!("127.0.{}.{}:0", 1 + n / 200, 1 + n % 200);
         socket.bind(&from.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-        // Limits a blocking connect (socket(7)); `connect_timeout` takes an immediate reset for a failure.
-        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        // Limits a blocking connect (socket(7)); `connect_timeout` reports an immediate reset as a failure.
+        socket.set_write_timeout(Some(TIME_LIMIT)).unwrap();
         socket.connect(&address.into()).unwrap();
         let mut client = TcpStream::from(socket);
-        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     }
-    let told = || lb.logged(&["no local resources to connect to backends"]);
+    let logged = || lb.logged(&["cannot connect to backends: local resources are exhausted"]);
     let count = |line: &String| -> u64 {
         let rest = line.split_once("connects=").unwrap().1;
         rest.split_ascii_whitespace().next().unwrap().parse().unwrap()
     };
     eventually("every failure is counted", || {
-        (told().iter().map(count).sum::<u64>() == CLIENTS).then_some(())
+        (logged().iter().map(count).sum::<u64>() == CLIENTS).then_some(())
     });
-    let (lines, took) = (told(), began.elapsed());
+    let (lines, took) = (logged(), began.elapsed());
     assert!(lines.len() as u64 <= took.as_secs() + 2, "{} lines in {took:?}", lines.len());
     assert!(lines[0].contains("widen net.ipv4.ip_local_port_range"), "{}", lines[0]);
     // The log still has each client's routing decision, and the backend is not penalized.
     assert_eq!(lb.logged(&["no backend conn="]).len() as u64, CLIENTS);
     assert_eq!(lb.logged(&["backend down"]).len(), 0);
-    range("32768 60999"); // the stand-ins end by connecting to themselves
+    range("32768 60999"); // the servers stop by connecting to themselves
 }

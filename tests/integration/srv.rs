@@ -34,8 +34,8 @@ fn dns() -> Dns {
     dns
 }
 
-/// The number of responses of each backend to so many requests.
-fn asked(lb: &Lb, times: usize) -> BTreeMap<String, usize> {
+/// The number of responses of each backend to `times` requests.
+fn responses(lb: &Lb, times: usize) -> BTreeMap<String, usize> {
     let mut answers = BTreeMap::new();
     for _ in 0..times {
         *answers.entry(http_get(lb.address("l"), "/").unwrap().1).or_default() += 1;
@@ -47,7 +47,7 @@ fn counts(counts: &[(&str, usize)]) -> BTreeMap<String, usize> {
     counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }
 
-/// Waits for so many more successful answers of DNS.
+/// Waits for this many more successful DNS answers.
 fn more_answers(lb: &Lb, more: f64) {
     let answers = || lb.metric("pointsman_resolutions_total{pool=\"p\",result=\"ok\"}");
     let before = answers();
@@ -76,17 +76,17 @@ fn port_weight_and_priority_are_taken_from_the_records() {
     );
     let lb = lb(&dns, "", CHECKS);
     lb.when_up(vec![name_a.clone(), name_b.clone(), name_c.clone()]);
-    assert_eq!(asked(&lb, 40), counts(&[("a", 10), ("b", 30)]));
+    assert_eq!(responses(&lb, 40), counts(&[("a", 10), ("b", 30)]));
     // The larger number is used when no backend of the smaller one is left.
     a.kill();
     lb.when_up(vec![name_b, name_c.clone()]);
-    assert_eq!(asked(&lb, 4), counts(&[("b", 4)]));
+    assert_eq!(responses(&lb, 4), counts(&[("b", 4)]));
     b.kill();
     lb.when_up(vec![name_c.clone()]);
-    assert_eq!(asked(&lb, 4), counts(&[("c", 4)]));
+    assert_eq!(responses(&lb, 4), counts(&[("c", 4)]));
     a.revive();
     lb.when_up(vec![name_a, name_c]);
-    assert_eq!(asked(&lb, 4), counts(&[("a", 4)]));
+    assert_eq!(responses(&lb, 4), counts(&[("a", 4)]));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn added_removed_and_changed_records_are_followed() {
     lb.when_up(vec![name_a.clone(), name_b.clone()]);
     dns.zone.set_services(NAME, [service(0, 4, port_a, "a.test"), service(0, 1, port_b, "a.test")]);
     eventually("the weight is taken over", || (weights(&lb)[&name_a] == 4).then_some(()));
-    assert_eq!(asked(&lb, 10), counts(&[("a", 8), ("b", 2)]));
+    assert_eq!(responses(&lb, 10), counts(&[("a", 8), ("b", 2)]));
     assert!(lb.logged(&["backend gone"]).is_empty(), "both are the same backends as before");
     dns.zone.set_services(NAME, [service(0, 1, port_b, "a.test")]);
     lb.when_up(vec![name_b]);
@@ -124,14 +124,14 @@ fn a_target_that_cannot_be_resolved_keeps_its_addresses_while_its_record_stays()
         let lb = lb(&dns, "        flap: 0s\n        hold: 0s\n", CHECKS);
         lb.when_up(vec![name_a.clone(), name_b.clone()]);
         dns.zone.set_mode_of("b.test", mode);
-        let told = lb.when_logged("target=b.test");
-        assert!(told.contains("resolve failed") && told.contains("stays in use"), "{told}");
+        let line = lb.when_logged("target=b.test");
+        assert!(line.contains("resolve failed") && line.contains("stays in use"), "{line}");
         more_answers(&lb, 5.0);
         lb.when_up(vec![name_a.clone(), name_b]);
         assert_eq!(lb.logged(&["resolve failed", "target=b.test"]).len(), 1, "logged once");
         dns.zone.set_mode_of("b.test", AnswerMode::Answer);
         lb.when_logged("resolved again source=\"srv _web._tcp.shop.test\" target=b.test");
-        // A target that does not exist leaves, and so does one whose record is removed.
+        // A target leaves if it does not exist, or if its record is removed.
         dns.zone.forget("b.test");
         lb.when_up(vec![name_a.clone()]);
         dns.zone.set("b.test", [IpAddr::from([127, 0, 0, 1])]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::backend::{self, Backend};
 use crate::support::peers::reset;
-use crate::support::{Lb, PATIENCE, eventually, http_get, static_list};
+use crate::support::{Lb, TIME_LIMIT, eventually, http_get, static_list};
 
 /// A short interval; each result changes the state. By TCP: the kernel accepts a check even if the backend is slow.
 const CHECKED: &str = ", health: {tcp: {}, every: 100ms, timeout: 100ms, rise: 1, fall: 1}";
@@ -28,7 +28,7 @@ fn serving(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
     address
 }
 
-fn answer(lb: &Lb) -> String {
+fn responder(lb: &Lb) -> String {
     http_get(lb.address("web"), "/").map_or_else(|error| error, |(_, body)| body)
 }
 
@@ -45,15 +45,15 @@ fn a_backup_serves_only_while_no_primary_is_up() {
         first.address, second.address, backup.address
     );
     let lb = start(&discover, CHECKED);
-    assert!((0..10).all(|_| answer(&lb) != "backup"));
+    assert!((0..10).all(|_| responder(&lb) != "backup"));
     lb.when_logged(&format!("{}: backup", backup.address));
     first.kill();
-    assert!((0..10).all(|_| answer(&lb) == "second"));
+    assert!((0..10).all(|_| responder(&lb) == "second"));
     second.kill();
-    eventually("the backup serves", || (answer(&lb) == "backup").then_some(()));
+    eventually("the backup serves", || (responder(&lb) == "backup").then_some(()));
     first.revive();
-    eventually("the primary serves again", || (answer(&lb) == "first").then_some(()));
-    assert!((0..10).all(|_| answer(&lb) == "first"));
+    eventually("the primary serves again", || (responder(&lb) == "first").then_some(()));
+    assert!((0..10).all(|_| responder(&lb) == "first"));
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_client_is_retried_on_a_backup_before_any_check_fails() {
     let lb = start(&discover, "");
     first.kill();
     second.kill();
-    assert!((0..10).all(|_| answer(&lb) == "backup"));
+    assert!((0..10).all(|_| responder(&lb) == "backup"));
     assert_eq!(lb.metric("pointsman_failures_retried_total{pool=\"web\"}"), 20.0);
     let line = lb.when_logged("attempts=3");
     assert!(line.contains("connection refused") && !line.contains("backup"), "{line}");
@@ -80,7 +80,7 @@ fn with_panic_a_pool_whose_checks_all_fail_is_used() {
         ", panic: 50%, health: {http: {path: /, body: no such thing}, every: 100ms, timeout: 100ms}",
     );
     lb.when_logged("panic: too few backends are up");
-    let mut names: Vec<_> = (0..2).map(|_| answer(&lb)).collect();
+    let mut names: Vec<_> = (0..2).map(|_| responder(&lb)).collect();
     names.sort();
     assert_eq!(names, ["a", "b"]);
     lb.when_logged("too few are up, so all are used");
@@ -115,7 +115,7 @@ fn with_panic_connections_stay_open_while_checks_fail() {
         ", panic: 50%, on_down: reset, health: {http: /health, every: 100ms, timeout: 100ms, rise: 1, fall: 1}",
     );
     lb.when_logged("panic: too few backends are up");
-    assert_eq!((answer(&lb).as_str(), answer(&lb).as_str()), ("slow", "slow"));
+    assert_eq!((responder(&lb).as_str(), responder(&lb).as_str()), ("slow", "slow"));
     assert!(!ended.load(Ordering::SeqCst), "{}", lb.log());
     assert!(lb.logged(&["reason=backend_down"]).is_empty(), "{}", lb.log());
 }
@@ -135,15 +135,15 @@ fn a_backend_that_resets_clients_is_ejected_and_tried_again() {
     let sound = Backend::http("sound");
     let lb = start(&static_list(&[moody, sound.address]), ", eject: {failures: 3, for: 5s}");
     eventually("it is ejected", || {
-        answer(&lb);
+        responder(&lb);
         (state(&lb, moody) == "ejected").then_some(())
     });
     let line = lb.when_logged("backend ejected");
-    assert!(line.contains("3 failures in a row") && line.contains("out for 5s"), "{line}");
-    assert!((0..6).all(|_| answer(&lb) == "sound"));
+    assert!(line.contains("3 failures in a row") && line.contains("ejected for 5s"), "{line}");
+    assert!((0..6).all(|_| responder(&lb) == "sound"));
     broken.store(false, Ordering::SeqCst);
-    eventually("it serves again", || (answer(&lb) == "moody").then_some(()));
-    lb.when_logged("its time out is over");
+    eventually("it serves again", || (responder(&lb) == "moody").then_some(()));
+    lb.when_logged("its ejection time is over");
 }
 
 #[test]
@@ -162,12 +162,12 @@ fn a_backend_much_slower_than_the_others_is_ejected() {
     );
     // Enough connections for a judgment at each evaluation.
     eventually("it is ejected", || {
-        std::thread::scope(|scope| _ = [(); 6].map(|()| scope.spawn(|| answer(&lb))));
+        std::thread::scope(|scope| _ = [(); 6].map(|()| scope.spawn(|| responder(&lb))));
         (state(&lb, slow.address) == "ejected").then_some(())
     });
     let line = lb.when_logged("backend ejected");
-    assert!(line.contains("to answer, where the others take"), "{line}");
-    assert!((0..10).all(|_| answer(&lb) != "slow"));
+    assert!(line.contains("median response time"), "{line}");
+    assert!((0..10).all(|_| responder(&lb) != "slow"));
 }
 
 #[test]
@@ -185,12 +185,12 @@ fn slow_start_raises_the_share_gradually() {
     lb.when_up(vec![early.address.to_string(), late.address.to_string()]);
     let (mut names, began) = (Vec::new(), Instant::now());
     while ramp(&late) < 100 {
-        assert!(began.elapsed() < PATIENCE, "its share does not grow: {}", ramp(&late));
-        names.push(answer(&lb));
+        assert!(began.elapsed() < TIME_LIMIT, "its share does not grow: {}", ramp(&late));
+        names.push(responder(&lb));
     }
     let count = |name: &str| names.iter().filter(|answered| *answered == name).count();
     assert!(count("late") < count("early"), "{names:?}");
-    let names: Vec<_> = (0..20).map(|_| answer(&lb)).collect();
+    let names: Vec<_> = (0..20).map(|_| responder(&lb)).collect();
     assert_eq!(names.iter().filter(|name| *name == "late").count(), 10, "{names:?}");
 }
 

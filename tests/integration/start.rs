@@ -1,4 +1,4 @@
-//! The start: a listener opens when its pool knows which backends are up.
+//! The start: a listener opens after the first checks of its pool.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -30,9 +30,9 @@ fn the_first_client_is_served_even_if_the_first_check_is_slow() {
 
 #[test]
 fn a_check_that_never_ends_does_not_keep_a_listener_closed() {
-    // The kernel completes its handshakes, and it sends nothing.
+    // The kernel completes the handshakes; the server sends nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    // The check itself takes ten times as long as any wait of the tests.
+    // The check takes ten times as long as the time limit of the tests.
     let lb = Lb::launch(&config(silent.local_addr().unwrap(), "200s").replace("every: 1m", "every: 200s"));
     assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 503);
     lb.when_logged("no backend is up yet");

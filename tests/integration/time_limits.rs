@@ -10,7 +10,7 @@ use crate::support::backend::Backend;
 use crate::support::peers::{connect, pair};
 use crate::support::{Lb, eventually, static_list};
 
-/// How a silent connection ends, and after how long. `half_closed`: its client has finished.
+/// The close reason of a silent connection, and its duration. `half_closed`: its client has sent FIN.
 fn end_of_silence(timeouts: &str, half_closed: bool) -> (String, Duration) {
     let began = Instant::now();
     let (lb, mut client, _server) = pair(&format!("    timeouts: {{{timeouts}}}\n"));
@@ -69,8 +69,8 @@ fn a_drain_resets_connections_soon_after_its_limit() {
     let line = lb.when_logged("closed conn=");
     assert!(line.contains("reason=drain_timeout"), "{line}");
     // The log reports the progress once a second.
-    let told = lb.logged(&["drain progress"]).len();
-    assert!(told as u64 <= took.as_secs(), "{told} times in {took:?}");
+    let lines = lb.logged(&["drain progress"]).len();
+    assert!(lines as u64 <= took.as_secs(), "{lines} times in {took:?}");
 }
 
 /// How long a drain with one lasting connection still accepts, and how long it then waits for that connection. The file

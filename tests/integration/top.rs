@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::support::backend::{Backend, read_request};
-use crate::support::{Lb, Limited, PATIENCE, accept_within, end_child, eventually, http_get, static_list};
+use crate::support::{Lb, Limited, TIME_LIMIT, accept_within, end_child, eventually, http_get, static_list};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
@@ -32,7 +32,7 @@ impl Terminal {
         command.args(["top", "--admin", &lb.admin().to_string()]).env_clear().env("TERM", "xterm-256color");
         command.stdin(slave.try_clone().unwrap()).stdout(slave).stderr(Stdio::inherit());
         let child = command.spawn().unwrap();
-        drop(command); // with it our end of what is the program's
+        drop(command); // closes this process's copies of the program's files
         let screen = Arc::new(Mutex::new(vt100::Parser::new(24, 80, 0)));
         let (mut drawn, theirs) = (File::from(master.try_clone().unwrap()), Arc::clone(&screen));
         std::thread::spawn(move || {
@@ -50,7 +50,7 @@ impl Terminal {
 
     /// Waits until it shows all of these.
     fn when_shown(&self, words: &[&str]) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         loop {
             let text = self.text();
             if words.iter().all(|word| text.contains(word)) {

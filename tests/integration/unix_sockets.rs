@@ -1,5 +1,5 @@
-//! Unix sockets of listeners and the admin server: obstacles stay, permitted users may connect, and only the own socket
-//! is removed.
+//! Unix sockets of listeners and the admin server: other files at the path stay, permitted users may connect, and only
+//! the own socket is removed.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::backend::Backend;
-use crate::support::{Lb, PATIENCE, eventually, static_list};
+use crate::support::{Lb, TIME_LIMIT, eventually, static_list};
 
 /// A listener at `l.sock` in the working directory, with more settings.
 fn config(backend: &Backend, settings: &str) -> String {
@@ -33,14 +33,14 @@ fn mode(path: &Path) -> u32 {
 /// The backend's greeting, through the socket.
 fn greeting(path: &Path) -> String {
     let mut client = UnixStream::connect(path).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut said = [0; 5];
-    client.read_exact(&mut said).unwrap();
-    String::from_utf8_lossy(&said).into_owned()
+    client.set_read_timeout(Some(TIME_LIMIT)).unwrap();
+    let mut bytes = [0; 5];
+    client.read_exact(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[test]
-fn a_file_in_the_way_is_reported_by_check_and_run_and_stays() {
+fn another_file_at_the_path_is_reported_by_check_and_run_and_kept() {
     let folder = tempfile::tempdir().unwrap();
     let precious = folder.path().join("precious");
     fs::write(&precious, "precious").unwrap();
@@ -54,11 +54,11 @@ fn a_file_in_the_way_is_reported_by_check_and_run_and_stays() {
         {
             let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
             let out = command.args(arguments).current_dir(folder.path()).output().unwrap();
-            let told = String::from_utf8_lossy(&out.stderr).into_owned();
-            assert_eq!(out.status.code(), Some(code), "{told}");
+            let error = String::from_utf8_lossy(&out.stderr).into_owned();
+            assert_eq!(out.status.code(), Some(code), "{error}");
             assert!(
-                told.contains(&format!("{what} cannot listen on unix:precious: there is a file")),
-                "{told}"
+                error.contains(&format!("{what} cannot listen on unix:precious: there is a file")),
+                "{error}"
             );
             assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
         }
@@ -85,7 +85,7 @@ fn a_socket_in_use_is_kept_and_a_leftover_one_is_replaced() {
 }
 
 #[test]
-fn a_socket_has_its_mode_whatever_the_umask_and_a_reload_changes_it() {
+fn a_socket_has_its_mode_under_any_umask_and_a_reload_changes_it() {
     let backend = greeter();
     let admin = "admin: {bind: 'unix:admin.sock'}\n";
     for umask in ["000", "077", "777"] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::backend::Backend;
 use crate::support::peers::{connect, in_front_of, pair, reset};
-use crate::support::{Lb, PATIENCE, eventually, http_get, static_list};
+use crate::support::{Lb, TIME_LIMIT, eventually, http_get, static_list};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use socket2::{Domain, Socket, Type};
 
@@ -18,7 +18,7 @@ fn balancing(backends: &[SocketAddr], pool: &str) -> Lb {
     ))
 }
 
-/// Suspends the balancer, so that everything that happens meanwhile is ready at once when it resumes.
+/// Runs `act` while the balancer is suspended, so that all resulting events are ready when it resumes.
 fn while_suspended<T>(lb: &Lb, act: impl FnOnce() -> T) -> T {
     lb.signal("STOP");
     let state = || std::fs::read_to_string(format!("/proc/{}/stat", lb.pid())).unwrap();
@@ -63,7 +63,7 @@ fn a_backend_that_resets_while_the_client_does_not_read_is_noticed() {
 }
 
 #[test]
-fn what_a_client_sends_before_it_has_a_backend_is_counted() {
+fn client_bytes_before_routing_are_counted() {
     let backend = Backend::echo();
     let lb = in_front_of(backend.address, "");
     let mut client = while_suspended(&lb, || {
@@ -104,13 +104,13 @@ fn a_lack_of_open_files_does_not_count_as_a_backend_failure() {
         "    eject: {failures: 1, for: 1h, at_most: 100%}\n",
     );
     let pid = Pid::from_raw(lb.pid() as i32).unwrap();
-    // The client's own connection takes the last file.
+    // The client's connection takes the last file.
     eventually("a backend cannot be connected to", || {
         leave_one_file(pid);
         let mut client = TcpStream::connect(lb.address("l")).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         let _ = client.read(&mut [0]);
-        (!lb.logged(&["no local resources to connect to backends"]).is_empty()).then_some(())
+        (!lb.logged(&["cannot connect to backends: local resources are exhausted"]).is_empty()).then_some(())
     });
     set_file_limit(pid, 1024);
     lb.when_idle();
@@ -130,7 +130,7 @@ fn a_lack_of_open_files_does_not_count_as_a_backend_failure() {
 }
 
 #[test]
-fn the_other_backends_share_the_turns_of_full_ones_evenly() {
+fn the_connections_of_full_backends_are_shared_evenly_by_the_others() {
     // Two adjacent full backends, followed by two with room.
     let full = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let free = [Backend::http("c"), Backend::http("d")];
@@ -194,7 +194,7 @@ fn slow_to_connect() -> (SocketAddr, TcpStream) {
         });
         for mut stream in listener.incoming().map_while(Result::ok) {
             std::thread::spawn(move || {
-                let _ = stream.set_read_timeout(Some(PATIENCE));
+                let _ = stream.set_read_timeout(Some(TIME_LIMIT));
                 let _ = stream.read(&mut [0]);
             });
         }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{PATIENCE, hold, join_within};
+use super::{TIME_LIMIT, hold, join_within};
 
-/// What a backend does with each connection.
+/// How a backend handles each connection.
 type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
 
 /// A TCP server in a thread, which can be killed and started again on the same address.
@@ -31,12 +31,12 @@ struct ServingThread {
 }
 
 impl Backend {
-    /// A server on a free port that hands each connection to `serve`, in a thread of its own.
+    /// A server on a free port that runs `serve` in a new thread for each connection.
     pub fn serving(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         Self::serving_at("127.0.0.1:0".parse().unwrap(), serve).unwrap()
     }
 
-    /// The same at a given address, which may be taken.
+    /// The same at a given address; fails if that is in use.
     pub fn serving_at(
         address: SocketAddr,
         serve: impl Fn(TcpStream) + Send + Sync + 'static,
@@ -69,11 +69,11 @@ impl Backend {
         })
     }
 
-    /// Stops listening and resets all connections, like the worst exit of a process.
+    /// Stops listening and resets all connections, like a killed process.
     pub fn kill(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect_timeout(&self.address, PATIENCE); // wakes up accept
+        let _ = TcpStream::connect_timeout(&self.address, TIME_LIMIT); // wakes up accept
         join_within(running.thread, "a backend that is killed accepts no more");
         for stream in running.open.lock().unwrap().drain(..) {
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));

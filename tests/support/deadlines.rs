@@ -1,4 +1,4 @@
-//! Waits with a deadline: for connections, children and threads. The [`watchdog`](super::watchdog) ends all other
+//! Waits with a deadline, for connections, children and threads. The [`watchdog`](super::watchdog) ends all other
 //! waits.
 
 use std::io::{self, Read};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use super::{PATIENCE, watchdog};
+use super::{TIME_LIMIT, watchdog};
 
 /// The time limit of programs that the tests use: an expression compiler, a browser driver, a fuzzer, a
 /// build of an image.
@@ -22,10 +22,10 @@ const IN_PROGRESS: i32 = rustix::io::Errno::INPROGRESS.raw_os_error();
 /// How often a condition is checked.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Waits until `condition` returns a value; panics with `what` if it never does.
+/// Waits until `condition` returns a value; panics with `what` at the time limit.
 #[track_caller]
 pub fn eventually<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
-    within(PATIENCE, what, condition)
+    within(TIME_LIMIT, what, condition)
 }
 
 /// The same with another time limit.
@@ -42,7 +42,7 @@ pub fn within<T>(limit: Duration, what: &str, mut condition: impl FnMut() -> Opt
     }
 }
 
-/// Connects. It, and each read and each write after it, fails after [`PATIENCE`].
+/// Connects. The connect, each read and each write fail after [`TIME_LIMIT`].
 #[track_caller]
 pub fn connect_to(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
     watchdog::note("a connection");
@@ -60,19 +60,19 @@ pub fn connect_to(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
 /// reports a connection that is reset at once as not connected.
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.set_write_timeout(Some(PATIENCE))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(TIME_LIMIT))?;
+    socket.set_read_timeout(Some(TIME_LIMIT))?;
     match socket.connect(&address.into()) {
         Ok(()) => Ok(socket.into()),
         Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("no connection to {address} within {PATIENCE:?}"),
+            format!("no connection to {address} within {TIME_LIMIT:?}"),
         )),
         Err(error) => Err(error),
     }
 }
 
-/// The next connection to this listener. Each read and each write on it fails after [`PATIENCE`].
+/// The next connection to this listener. Each read and each write on it fails after [`TIME_LIMIT`].
 #[track_caller]
 pub fn accept_within(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     listener.set_nonblocking(true).unwrap();
@@ -87,8 +87,8 @@ pub fn accept_within(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 
 /// Sets the time limit of a connection's reads and writes.
 pub fn limited(stream: TcpStream) -> io::Result<TcpStream> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIME_LIMIT))?;
+    stream.set_write_timeout(Some(TIME_LIMIT))?;
     Ok(stream)
 }
 
@@ -111,10 +111,10 @@ impl Drop for SetAtTheEnd<'_> {
 /// Kills a child and waits until it is gone.
 pub fn end_child(child: &mut Child) {
     let _ = child.kill();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIME_LIMIT;
     while matches!(child.try_wait(), Ok(None)) {
         if Instant::now() >= deadline {
-            eprintln!("process {} was killed and is still there after {PATIENCE:?}", child.id());
+            eprintln!("process {} was killed and is still there after {TIME_LIMIT:?}", child.id());
             return;
         }
         std::thread::sleep(PAUSE);
@@ -126,7 +126,7 @@ pub trait Limited {
     /// As `output`, but fails after two minutes, with the output so far; its commands take seconds on an idle machine.
     #[track_caller]
     fn output_in_time(&mut self) -> io::Result<Output> {
-        self.output_within(6 * PATIENCE)
+        self.output_within(6 * TIME_LIMIT)
     }
 
     /// The same with another time limit.
@@ -160,7 +160,7 @@ pub fn output_of(mut child: Child, limit: Duration, what: &str) -> Output {
         std::thread::sleep(PAUSE);
     };
     // A grandchild may hold the pipes open.
-    let text = |pipe: &Option<Receiver<Vec<u8>>>| pipe.as_ref().map(|pipe| rest(pipe, deadline + PATIENCE));
+    let text = |pipe: &Option<Receiver<Vec<u8>>>| pipe.as_ref().map(|pipe| rest(pipe, deadline + TIME_LIMIT));
     let (stdout, stderr) = (text(&stdout).unwrap_or_default(), text(&stderr).unwrap_or_default());
     let Some(status) = status else {
         let [stdout, stderr] = [&stdout, &stderr].map(|text| String::from_utf8_lossy(text));

@@ -1,4 +1,4 @@
-//! A fake Docker engine, whose containers do not exist and which fails on demand. It implements a part of the Engine API,
+//! A fake Docker engine. Its containers do not exist, and it fails on demand. It implements a part of the Engine API,
 //! version 1.41.
 
 use std::collections::BTreeMap;
@@ -13,9 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{PATIENCE, eventually};
+use super::{TIME_LIMIT, eventually};
 
-/// A running fake engine; its socket is in a folder of its own.
+/// A running fake engine; its socket is in its own temporary folder.
 #[derive(Clone)]
 pub struct FakeEngine {
     folder: Arc<TempDir>,
@@ -143,7 +143,7 @@ impl FakeEngine {
         found.find(|(_, one)| is(one)).map(|(id, _)| id.clone()).unwrap()
     }
 
-    /// Sends so many bytes of events about a container that is no replica.
+    /// Sends at least `bytes` bytes of events about a container that is no replica.
     pub fn send_other_events(&self, bytes: usize) {
         const PADDING: usize = 16 << 10;
         let attributes = json!({"name": "other", "padding": "x".repeat(PADDING)});
@@ -163,8 +163,8 @@ impl FakeEngine {
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIME_LIMIT))?;
+        stream.set_write_timeout(Some(TIME_LIMIT))?;
         let head = head(&mut stream)?;
         let length = head.lines().find_map(|line| {
             let (key, value) = line.split_once(": ")?;
@@ -339,7 +339,7 @@ impl EventStreams {
         self.open.retain(|stream| stream.send(Arc::clone(&line)));
     }
 
-    /// The number of subscribers whose connection is open, as far as writes have shown.
+    /// The number of subscribers whose connection is open; a closed one is noticed at a write.
     pub fn count(&self) -> usize {
         self.open.len()
     }
@@ -371,7 +371,7 @@ fn write_queued(mut stream: UnixStream, queued: Receiver<Arc<[u8]>>, unwritten: 
         }
         unwritten.fetch_sub(line.len(), Ordering::SeqCst);
     }
-    // Later lines are refused and not counted.
+    // Later lines are dropped and not counted.
     drop(queued);
     unwritten.store(0, Ordering::SeqCst);
     let _ = stream.shutdown(Shutdown::Both);

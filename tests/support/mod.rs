@@ -35,8 +35,7 @@ pub use deadlines::{
 use socket2::{Domain, Socket, Type};
 pub use watchdog::skip;
 
-/// The time limit of a condition, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub use crate::TIME_LIMIT;
 
 /// A running Pointsman with a configuration of the test.
 pub struct Lb {
@@ -164,11 +163,11 @@ impl Lb {
         self.log().lines().filter(has).map(str::to_owned).collect()
     }
 
-    /// Waits until so many lines contain all of `words`, and gives them. A line is written a moment after its event.
+    /// Waits until `count` lines contain all of `words`, and returns them. A line is written a moment after its event.
     #[track_caller]
     pub fn when_logged_times(&self, count: usize, words: &[&str]) -> Vec<String> {
         watchdog::note(&format!("{count} lines of the log with {words:?}"));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         loop {
             let lines = self.logged(words);
             if lines.len() >= count {
@@ -180,11 +179,11 @@ impl Lb {
         }
     }
 
-    /// Waits until `what` is logged, and gives its line.
+    /// Waits until `what` is logged, and returns its line.
     #[track_caller]
     pub fn when_logged(&self, what: &str) -> String {
         watchdog::note(&format!("a line of the log with {what:?}"));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         loop {
             if let Some(line) = self.log().lines().find(|line| line.contains(what)) {
                 return line.to_owned();
@@ -240,7 +239,7 @@ impl Lb {
             up.sort();
             up
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         while up() != names {
             assert!(Instant::now() < deadline, "up are {:?}, not {names:?}\n{}", self.backends(), self.log());
             std::thread::sleep(Duration::from_millis(10));
@@ -254,7 +253,7 @@ impl Lb {
         line.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Waits until no connection is open, by the process's own count.
+    /// Waits until the process counts no open connection.
     pub fn when_idle(&self) {
         eventually("no connection is open", || {
             let active = |line: &&str| line.starts_with("pointsman_connections_open{");
@@ -305,7 +304,7 @@ impl Lb {
     }
 
     /// Whether the process runs.
-    pub fn lives(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
@@ -372,16 +371,16 @@ fn after<'a>(text: &'a str, marker: &str) -> &'a str {
     rest.split_ascii_whitespace().next().unwrap()
 }
 
-/// One request on a connection of its own; status and body.
+/// One request on its own connection; returns status and body.
 pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
     let stream = connect_to(address).map_err(|error| format!("connect: {error}"))?;
     http_get_on(stream, path)
 }
 
-/// One request on an open connection.
+/// One request on an open connection; returns status and body.
 pub fn http_get_on(mut stream: TcpStream, path: &str) -> Result<(u16, String), String> {
     let error = |what: &str, error: std::io::Error| format!("{what}: {error}");
-    stream.set_read_timeout(Some(PATIENCE)).map_err(|e| error("timeout", e))?;
+    stream.set_read_timeout(Some(TIME_LIMIT)).map_err(|e| error("timeout", e))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).map_err(|e| error("send", e))?;
     let mut answer = Vec::new();
@@ -392,13 +391,13 @@ pub fn http_get_on(mut stream: TcpStream, path: &str) -> Result<(u16, String), S
     Ok((status.ok_or("no status")?, body.to_owned()))
 }
 
-/// An address of this machine without a listener, until this is dropped.
-pub struct Nobody {
+/// A local address that refuses connections until this value is dropped.
+pub struct ClosedPort {
     pub address: SocketAddr,
     _held: Socket,
 }
 
-impl Nobody {
+impl ClosedPort {
     pub fn new() -> Self {
         let socket = hold("127.0.0.1:0".parse().unwrap()).unwrap();
         Self { address: socket.local_addr().unwrap().as_socket().unwrap(), _held: socket }
@@ -422,7 +421,7 @@ pub fn free_port() -> u16 {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let end: u16 = range.split_ascii_whitespace().next().unwrap().parse().unwrap();
     assert!(end > FIRST, "there are no ports below those that the kernel gives away: {range}");
-    // A concurrent run begins elsewhere.
+    // A concurrent run of the tests begins at another port.
     let begin = (std::process::id() % 1000) as u16 * 20;
     eventually("a free port", || {
         let port = FIRST + begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % (end - FIRST);

@@ -53,16 +53,16 @@ pub fn panels(dashboard: &Value) -> Vec<&Value> {
 /// The dashboard's queries as Grafana sends them for all values of its variables, each with its panel's title.
 pub fn dashboard_queries() -> Vec<(String, String)> {
     let dashboard = dashboard();
-    let ask = |query: &Value| {
+    let expression = |query: &Value| {
         let query = text(query).replace("$__rate_interval", "1m");
         query.replace("$instance", ".+").replace("$pool", ".+")
     };
     let mut queries = Vec::new();
     for panel in panels(&dashboard) {
         let targets = array(&panel["targets"]).iter();
-        queries.extend(targets.map(|target| (text(&panel["title"]).to_owned(), ask(&target["expr"]))));
+        queries.extend(targets.map(|target| (text(&panel["title"]).to_owned(), expression(&target["expr"]))));
     }
     let annotations = array(&dashboard["annotations"]["list"]).iter();
-    queries.extend(annotations.map(|one| (text(&one["name"]).to_owned(), ask(&one["expr"]))));
+    queries.extend(annotations.map(|one| (text(&one["name"]).to_owned(), expression(&one["expr"]))));
     queries
 }

@@ -24,8 +24,8 @@ pub fn is_inside(test: &str, tools: &str, prepare: &str) -> bool {
     match run(&prepare) {
         Ok(output) if output.status.success() => {
             let output = run(&format!("{prepare} && exec \"$0\" \"$@\"")).unwrap();
-            let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            let (stdout, stderr) = (said(&output.stdout), said(&output.stderr));
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
             // A run without a matching test succeeds, too.
             assert!(output.status.success() && stdout.contains("1 passed"), "{stdout}{stderr}");
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use super::{Lb, PATIENCE, accept_within, connect_to, eventually, static_list};
+use super::{Lb, TIME_LIMIT, accept_within, connect_to, eventually, static_list};
 
 /// A balancer in front of one backend, with more settings for its pool.
 pub fn in_front_of(backend: SocketAddr, settings: &str) -> Lb {
@@ -39,10 +39,10 @@ pub fn reset(stream: TcpStream) {
 
 const SOON: Duration = Duration::from_millis(100);
 
-/// Asserts a short time, by the best of some attempts, as the machine may be busy.
+/// Asserts that the shortest of several attempts is short, as the machine may be busy.
 pub fn is_soon(time: impl Fn() -> Duration) {
     let (began, mut tries) = (Instant::now(), Vec::new());
-    while tries.len() < 5 || began.elapsed() < PATIENCE {
+    while tries.len() < 5 || began.elapsed() < TIME_LIMIT {
         tries.push(time());
         if tries.last().is_some_and(|time| *time < SOON) {
             return;

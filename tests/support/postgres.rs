@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 /// The authentication method that the server requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asks {
+pub enum AuthMethod {
     /// No authentication.
     Nothing,
     /// The password in clear.
@@ -20,28 +20,28 @@ pub enum Asks {
 
 /// Serves one connection: authenticates the client, and answers its query with these messages. Returns the client's bytes
 /// after its first message.
-pub fn serve(stream: &mut TcpStream, asks: Asks, answer: &[u8]) -> io::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(super::PATIENCE))?;
+pub fn serve(stream: &mut TcpStream, method: AuthMethod, answer: &[u8]) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(super::TIME_LIMIT))?;
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize - 4])?;
-    serve_after_startup(stream, asks, answer)
+    serve_after_startup(stream, method, answer)
 }
 
 /// The same after the client's first message.
-pub fn serve_after_startup(stream: &mut TcpStream, asks: Asks, answer: &[u8]) -> io::Result<Vec<u8>> {
+pub fn serve_after_startup(stream: &mut TcpStream, method: AuthMethod, answer: &[u8]) -> io::Result<Vec<u8>> {
     let mut sent = Vec::new();
-    match asks {
-        Asks::Nothing => {}
-        Asks::Clear => {
+    match method {
+        AuthMethod::Nothing => {}
+        AuthMethod::Clear => {
             stream.write_all(&request(3, b""))?;
             sent.extend(read(stream)?.1);
         }
-        Asks::Md5 => {
+        AuthMethod::Md5 => {
             stream.write_all(&request(5, b"salt"))?;
             sent.extend(read(stream)?.1);
         }
-        Asks::Scram(password) => sent.extend(scram(stream, password)?),
+        AuthMethod::Scram(password) => sent.extend(scram(stream, password)?),
     }
     stream.write_all(&[request(0, b""), message(b'Z', b"I")].concat())?;
     sent.extend(read(stream)?.1);

@@ -1,5 +1,5 @@
-//! The last defense against hanging tests: the harness records what each test waits for, and the watchdog ends the
-//! process with that record if a test takes far too long. Waits have shorter deadlines (`deadlines.rs`).
+//! A watchdog for hanging tests: the harness records what each test waits for, and the watchdog ends the process with
+//! that record if a test takes far too long. Waits have shorter deadlines (`deadlines.rs`).
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -62,7 +62,7 @@ pub fn note_wait(what: &str, limit: Duration) {
     note_with(what, |entry| entry.end = entry.end.max(Instant::now() + limit + MARGIN));
 }
 
-/// Gives this thread's test at least that much time from now on.
+/// Extends the deadline of this thread's test to at least `limit` from now.
 #[track_caller]
 pub fn allow(limit: Duration) {
     note_with("a longer limit", |entry| entry.end = entry.end.max(Instant::now() + limit));
@@ -121,7 +121,7 @@ fn end_children() {
     }
 }
 
-/// Prints on the real standard error that this thread's test is skipped, what is missing, and how to get it. Fails
+/// Prints on the real standard error that this thread's test is skipped, the missing tool, and how to install it. Fails
 /// instead if the environment variable `required` is 1; an empty name requires nothing.
 #[track_caller]
 pub fn skip(required: &str, missing: &str) {

@@ -1,8 +1,8 @@
-// Questions to the API, and changes. A change that needs a token asks for it once; it is kept as long as this tab is open.
+// Requests to the API. If a change needs a token, the page asks for it once and keeps it while this tab is open.
 
 const KEY = 'pointsman-token';
 
-/** What the server said no to, or that it did not answer. */
+/** A refusal by the server, or a failed request. */
 export class Refusal extends Error {
   constructor(status, message, hint) {
     super(hint ? `${message} (${hint})` : message);
@@ -34,10 +34,10 @@ async function request(method, to, body) {
   throw new Refusal(response.status, message, hint);
 }
 
-/** What is at a path. */
+/** Gets a path. */
 export const get = (to) => request('GET', to);
 
-/** What is at a path, or `null` if this server does not know such a question. */
+/** Gets a path; `null` if this server does not have it. */
 export async function ask(to) {
   try {
     return await get(to);
@@ -47,7 +47,7 @@ export async function ask(to) {
   }
 }
 
-/** Makes a change; where the server wants a token, `askToken(message)` is asked for it until it is right or given up. */
+/** Makes a change. If it needs a token, calls `askToken(message)` until the token is right or the user cancels. */
 export async function change(method, to, body, askToken) {
   for (;;) {
     try {

@@ -1,4 +1,4 @@
-// Small charts over time: the last minutes, one figure a second, on a canvas.
+// Small charts over time on a canvas: the last minutes, one value a second.
 
 import { colour, h, say, arrange } from './dom.js';
 import { WINDOW } from './store.js';
@@ -9,8 +9,8 @@ const GRID = [60, 120, 180, 240];
 
 /**
  * A chart with its title and legend.
- * `format` writes a value; `stacked` piles the series up, otherwise each is a line; `unit` is what round figures are
- * round in: 1024 for bytes.
+ * `format` writes a value. The series are areas on top of each other if `stacked`, otherwise lines. `unit` is the
+ * base of round values: 1024 for bytes.
  */
 export class Chart {
   constructor(title, format, { stacked = false, height = 120, unit = 1 } = {}) {
@@ -81,7 +81,7 @@ export class Chart {
       pen.fillStyle = colour('muted');
       pen.fillRect(Math.round(x(start + this.at)), 0, 1, floor);
     }
-    // An unpunctual status leaves the last second without a figure.
+    // If a status is late, the last second has no value.
     const recent = Number.isNaN(totals[WINDOW - 1]) ? totals[WINDOW - 2] : totals[WINDOW - 1];
     const now = this.stacked ? this.format(recent) : '';
     say(this.now, now);
@@ -102,7 +102,7 @@ export class Chart {
     pen.stroke();
   }
 
-  /** The figures at the lines, legible over whatever is drawn there. */
+  /** The values at the grid lines, legible over the series. */
   scale(pen, width, floor, ceiling, y) {
     pen.font = `11px ${FONT}`;
     pen.fillStyle = colour('muted');
@@ -186,7 +186,7 @@ export class Chart {
     arrange(this.legend, items);
   }
 
-  /** Shows the figures of the second under the pointer. */
+  /** Shows the values of the second under the pointer. */
   point(offset) {
     this.at = offset === null || !this.width ? null : Math.max(0, Math.min(WINDOW - 1, Math.round((offset / this.width) * (WINDOW - 1))));
     this.tip.hidden = this.at === null;
@@ -256,7 +256,7 @@ const sizes = new ResizeObserver((entries) => {
   }
 });
 
-/** The next of 1, 2, 4, 5, 8, 10, 20 … that is not below, in the largest unit of which there is one. */
+/** The smallest of 1, 2, 4, 5, 8, 10, 20 … that is not below `value`, in the largest unit that `value` reaches. */
 function round(value, unit) {
   if (unit > 1 && value >= unit) return round(value / unit, unit) * unit;
   const power = 10 ** Math.floor(Math.log10(value));

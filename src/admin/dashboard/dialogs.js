@@ -1,4 +1,4 @@
-// The dialogs: a token, a weight, a backend, why a client went where it went, and the keys.
+// The dialogs: the token, a weight, a backend, why a client was routed to its backends, and the keys.
 
 import { ask, change, path, Refusal } from './api.js';
 import { Chart } from './chart.js';
@@ -18,7 +18,7 @@ function dialog(title, { wide = false } = {}, ...children) {
   const before = document.activeElement;
   close.addEventListener('click', () => element.close());
   element.addEventListener('click', (event) => {
-    if (event.target === element) element.close(); // beside it
+    if (event.target === element) element.close(); // a click outside of it
   });
   element.addEventListener('close', () => {
     element.remove();
@@ -32,7 +32,7 @@ let numbers = 0;
 
 const isOpen = ({ element }) => element.open;
 
-/** What a header can carry (RFC 6750, 2.1, and somewhat more). */
+/** The characters that a header can carry (RFC 6750, 2.1, and a few more). */
 const SENDABLE = /^[\x21-\x7e]+$/;
 
 /** Asks for the token; `null` if none is given. */
@@ -57,7 +57,7 @@ export function askToken(message) {
   });
 }
 
-/** The path of a backend. Its address names one, where several may have the same name. */
+/** The path of a backend, by its address: several backends may have the same name. */
 export const backendPath = (pool, backend) => path(['pools', pool, 'backends', backend.address]);
 
 /** Asks for a weight and sets it. */
@@ -69,7 +69,7 @@ export function weigh(pool, backend) {
   const opened = dialog(`Weight of ${backend.name}`, {}, form);
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
-    say(said, 'asking…');
+    say(said, 'loading…');
     set.disabled = true;
     try {
       await change('PATCH', backendPath(pool, backend), { weight: Number(field.value) }, askToken);
@@ -89,33 +89,33 @@ function story(told) {
   return h('ol', { class: 'story' }, ...sentences.map((sentence) => h('li', {}, sentence.at ? h('time', {}, clock(sentence.at)) : null, h('span', {}, sentence.text))));
 }
 
-/** Puts the answer to a question into a place, or why there is none. */
+/** Shows the reply to a request in an element, or the error. */
 async function put(place, question, render) {
-  arrange(place, [h('p', { class: 'note' }, 'asking…')]);
+  arrange(place, [h('p', { class: 'note' }, 'loading…')]);
   let answer;
   try {
     const told = await question;
-    answer = told === null ? h('p', { class: 'note' }, 'The server has no answer to this.') : render(told);
+    answer = told === null ? h('p', { class: 'note' }, 'Not found.') : render(told);
   } catch (refusal) {
     answer = h('p', { class: 'said' }, refusal instanceof Refusal ? refusal.message : String(refusal));
   }
   arrange(place, [answer]);
 }
 
-/** Why a client went where it went. */
+/** Shows why a client was routed to its backends. */
 export function whyHere(one) {
   const answer = h('div', { 'aria-live': 'polite' });
   dialog(one.backend === null ? `Why did ${one.client} get no backend?` : `Why did ${one.client} go to ${one.backend}?`, {}, answer);
   put(answer, ask(path(['why'], { client: one.client })), story);
 }
 
-/** Asks for a client, and why it went where it went. */
+/** Asks for a client, and shows why it was routed to its backends. */
 export function whyClient() {
   const field = h('input', { type: 'text', id: 'client', required: true, placeholder: '192.0.2.7 or 192.0.2.7:50412', spellcheck: 'false', autocapitalize: 'off' });
   const answer = h('div', { 'aria-live': 'polite' });
   const form = h('form', {}, h('label', { for: 'client' }, 'The client’s address, with or without its port'),
     h('div', { class: 'row' }, field, h('button', { type: 'submit', class: 'first' }, 'Ask')));
-  dialog('Why did a client go where it went?', {}, form, answer);
+  dialog('Why was a client routed there?', {}, form, answer);
   form.addEventListener('submit', (event) => {
     event.preventDefault();
     const client = field.value.trim();
@@ -124,7 +124,7 @@ export function whyClient() {
   field.focus();
 }
 
-/** A backend in all detail: its figures, why it does not get a connection, what it carries. */
+/** All details of a backend: its values, its story and its open connections. */
 export function showBackend(pool, backend, store, watch) {
   const connections = new Chart('Connections per second', rate, { stacked: true, height: 100 });
   const traffic = new Chart('Bytes per second', bytes, { height: 100, unit: 1024 });
@@ -151,7 +151,7 @@ export function showBackend(pool, backend, store, watch) {
     connections.draw([{ name: backend.name, series: track.connections, hue: 0 }], end);
     traffic.draw([{ name: 'from clients', series: track.bytes_in, hue: 0 }, { name: 'to clients', series: track.bytes_out, hue: 1 }], end);
     if (!now) {
-      tell('State', `${sign('gone')} gone: the pool has it no longer`);
+      tell('State', `${sign('gone')} gone: no longer in the pool`);
       return true;
     }
     tell('State', `${sign(now.state)} ${now.state} for ${span(store.now() - now.since)}, since ${clock(now.since)}`);
@@ -174,7 +174,7 @@ export function showBackend(pool, backend, store, watch) {
   watch(update);
 }
 
-/** The open connections as a table, each with a button that ends it. */
+/** The open connections as a table, each with a button that closes it. */
 function table({ connections, total }, again) {
   if (connections.length === 0) return h('p', { class: 'note' }, 'None is open.');
   const heads = ['Client', 'For', 'From', 'To', 'First byte', ''].map((text, i) => h('th', { scope: 'col', class: i > 0 && i < 5 ? 'number' : null }, text));
@@ -185,7 +185,7 @@ function table({ connections, total }, again) {
   return h('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': 'Open connections' }, h('table', { class: 'plain' }, h('thead', {}, h('tr', {}, ...heads)), h('tbody', {}, ...rows)), more);
 }
 
-/** Ends a connection, once that is confirmed: it cannot be taken back. */
+/** Closes a connection after a confirmation, as this cannot be undone. */
 function end(one, again) {
   const said = h('p', { class: 'said', role: 'alert' });
   const yes = h('button', { type: 'button', class: 'first grave' }, 'Close it');
@@ -193,7 +193,7 @@ function end(one, again) {
   const opened = dialog('Close this connection?', {}, h('p', {}, `${one.client} is connected to ${one.backend ?? 'no backend'}. Both sides get a TCP reset.`), said, h('div', { class: 'buttons' }, no, yes));
   no.focus();
   yes.addEventListener('click', async () => {
-    say(said, 'asking…');
+    say(said, 'loading…');
     yes.disabled = true;
     try {
       await change('DELETE', path(['connections', String(one.conn)]), undefined, askToken);

@@ -1,5 +1,5 @@
-// The few ways in which this page touches the document. Names come from DNS and from containers: whatever is shown goes in
-// as text, never as markup.
+// Functions that change the document. Names come from DNS and from containers, so they are inserted as text, never as
+// markup.
 
 /** An element with properties (`class`, `on…` handlers, attributes) and children: elements or text. */
 export function h(tag, properties = {}, ...children) {
@@ -22,7 +22,7 @@ function shown(text) {
   return typeof text === 'string' ? text.replace(/[\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd') : text;
 }
 
-/** Sets an element's text if it is another one: what has not changed costs nothing. */
+/** Sets an element's text if it differs, so that unchanged text costs nothing. */
 export function say(element, text) {
   if (element.said !== text) {
     element.said = text;
@@ -30,7 +30,7 @@ export function say(element, text) {
   }
 }
 
-/** Sets an attribute if it is another one; `null` takes it away. */
+/** Sets an attribute if it differs; `null` removes it. */
 export function mark(element, name, value) {
   const marks = (element.marks ??= {});
   if (marks[name] === value) return;
@@ -59,7 +59,7 @@ export function arrange(parent, children) {
   }
 }
 
-/** A colour of the style sheet as it is now, for a canvas. */
+/** The present value of a color of the style sheet, for a canvas. */
 export function colour(name) {
   const known = colours.get(name);
   if (known) return known;
@@ -70,7 +70,7 @@ export function colour(name) {
   return value;
 }
 
-/** Forgets the colours, as the theme has changed. */
+/** Discards the cached colors after a change of the theme. */
 export function forgetColours() {
   colours.clear();
 }

@@ -1,9 +1,9 @@
-// Figures and moments as a person reads them.
+// Numbers and times in a readable form.
 
 const few = new Intl.NumberFormat('en', { maximumFractionDigits: 1 });
 const whole = new Intl.NumberFormat('en', { maximumFractionDigits: 0 });
 
-/** Shown where there is no figure. */
+/** Shown for a missing value. */
 export const NONE = '–';
 
 const lacks = (value) => value === null || value === undefined || Number.isNaN(value);
@@ -50,7 +50,7 @@ export function span(seconds) {
   return `${Math.floor(hours / 24)} d ${hours % 24} h`;
 }
 
-/** A moment in seconds since the epoch, as the clock on the wall: 14:02:11; with its day if it is another one. */
+/** A time in seconds since the epoch as local time: 14:02:11; with its day if that is not today. */
 export function clock(at) {
   if (lacks(at)) return NONE;
   const date = new Date(at * 1000);

@@ -1,11 +1,11 @@
-// The stream of events. A browser takes up a broken stream by itself; here is what it does not do: tell that the link is
-// lost, notice one that is only silent, and begin anew when the server refused.
+// The stream of events. A browser reconnects a broken stream by itself. This module also reports a lost stream,
+// detects a silent one, and reconnects after a refusal by the server.
 
 const SILENCE = 4000; // a status comes each second
 const AGAIN = 1500;
 const KINDS = ['hello', 'status', 'decisions', 'event', 'lagged'];
 
-/** Follows `url`. `on[kind](data)` is told of each event; `on.link(alive)` when the link is lost or back. */
+/** Follows `url`. Calls `on[kind](data)` for each event, and `on.link(alive)` when the stream is lost or back. */
 export function follow(url, on) {
   let source;
   let heard = Date.now();

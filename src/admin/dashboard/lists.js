@@ -39,7 +39,7 @@ export class Listeners {
   }
 }
 
-/** A list that stands still while somebody points at it or has the focus in it. */
+/** A list that does not change while the pointer is over it or the focus is in it. */
 class Held {
   constructor(list, sign) {
     this.list = list;
@@ -52,7 +52,7 @@ class Held {
   get held() {
     const held = this.pointed || this.list.contains(document.activeElement);
     if (this.sign) show(this.sign, held);
-    // A dialog gives the focus back to where it was opened from.
+    // A dialog returns the focus to the element that opened it.
     return held || document.querySelector('dialog[open]') !== null;
   }
 }

@@ -1,4 +1,4 @@
-// The page: takes what the server tells, and shows it, once for each frame at most.
+// The page: receives the server's events and shows them, at most once a frame.
 
 import { ask, change, path } from './api.js';
 import { askToken, backendPath, showBackend, showKeys, weigh, whyClient, whyHere } from './dialogs.js';
@@ -10,11 +10,11 @@ import { PoolSection } from './pool.js';
 import { Store } from './store.js';
 import { Tiles } from './tiles.js';
 
-/** So often it is asked what other algorithms would have done, in milliseconds. */
+/** The time between requests for the shadow algorithms, in milliseconds. */
 const SHADOW = 5000;
-/** So many earlier events are asked for. */
+/** The number of earlier events that are requested. */
 const EVENTS = 1000;
-/** So long a message stays, in milliseconds. */
+/** How long a message stays, in milliseconds. */
 const MESSAGE = 8000;
 
 const at = (id) => document.getElementById(id);
@@ -26,7 +26,7 @@ const listeners = new Listeners(at('listeners'));
 const decisions = new Decisions(at('decisions'), at('paused'), whyHere);
 const changes = new Changes(at('changes'));
 
-// ---- showing
+// ---- rendering
 
 let due = false;
 function draw() {
@@ -64,16 +64,16 @@ function render() {
   for (const watcher of watchers) if (!watcher()) watchers.delete(watcher);
 }
 
-// ---- doing
+// ---- actions
 
-/** What the buttons of a pool's backends do. */
+/** The actions of the buttons of a pool's backends. */
 function actions(pool) {
   return {
     open: (backend) => showBackend(pool, backend, store, (watcher) => watchers.add(watcher)),
     weigh: (backend) => weigh(pool, backend),
     async change(backend, state, place, buttons) {
       for (const button of buttons) button.setAttribute('aria-disabled', 'true');
-      say(place, 'asking…');
+      say(place, 'loading…');
       mark(place, 'class', 'asking');
       try {
         const now = await change('PATCH', backendPath(pool, backend), state, askToken);
@@ -96,9 +96,9 @@ function tell(text) {
   gone = setTimeout(() => say(at('toast'), ''), MESSAGE);
 }
 
-// ---- hearing
+// ---- events
 
-/** Events that come while the earlier ones are asked for wait, as each is taken in its order. */
+/** Events that arrive while the earlier ones are requested wait here, so that all are added in order. */
 let waiting = null;
 let welcomed = 0;
 
@@ -106,16 +106,16 @@ async function hello({ latest }) {
   const restarted = latest < store.latest || (store.status !== null && welcomed > 0 && (await isAnotherProcess()));
   if (restarted) {
     store.restart();
-    tell('The server was started anew.');
+    tell('The server was restarted.');
   }
-  if (welcomed++ > 0 && !restarted) return; // the stream itself tells what was missed
+  if (welcomed++ > 0 && !restarted) return; // the stream itself repeats the missed events
   waiting = [];
   try {
     const [told, history] = await Promise.all([ask(path(['journal'], { after: Math.max(0, latest - EVENTS), limit: EVENTS })), ask(path(['history']))]);
     for (const event of told?.events ?? []) store.takeEvent(event);
     if (history && store.status) store.takeHistory(history);
   } catch {
-    // What happens from now on is told anyway.
+    // The stream delivers later events anyway.
   }
   for (const event of waiting) store.takeEvent(event);
   waiting = null;
@@ -214,7 +214,7 @@ function tableHere() {
   return (all.find((section) => section.element.contains(document.activeElement)) ?? all[0])?.table;
 }
 
-/** Asks for another state of the backend that has the focus. */
+/** Requests another state of the backend that has the focus. */
 function press(state) {
   for (const { table } of sections.values()) {
     const row = table.focused();

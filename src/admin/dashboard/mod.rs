@@ -1,5 +1,5 @@
-//! The dashboard: one page and what belongs to it, part of the binary. It queries only the server that it came from, and
-//! a browser is told to see to that.
+//! The dashboard: one page and its files, part of the binary. It queries only the server that it came from, which its
+//! Content-Security-Policy enforces.
 
 use axum::Router;
 use axum::http::HeaderName;
@@ -16,7 +16,8 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-/// What there is: path, kind, content. The paths in them are relative, so that a proxy may serve them below a prefix.
+/// The files: path, content type, content. Their paths to each other are relative, so that a proxy may serve them
+/// below a prefix.
 const FILES: [(&str, &str, &str); 17] = [
     ("/", HTML, include_str!("index.html")),
     ("/dashboard/style.css", CSS, include_str!("style.css")),
@@ -55,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_the_page_asks_for_is_there_and_of_its_own() {
+    fn the_page_requests_only_its_own_files_and_all_of_them_exist() {
         let has = |path: &str| FILES.iter().any(|(known, ..)| *known == path);
         for (path, kind, content) in FILES {
             if kind == HTML {
@@ -72,8 +73,8 @@ mod tests {
                     let module = module.trim_end_matches("';");
                     assert!(has(&format!("/dashboard/{module}")), "{path} asks for {module}");
                 }
-                for told in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
-                    assert!(!content.contains(told), "{path} makes markup of text: {told}");
+                for call in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
+                    assert!(!content.contains(call), "{path} makes markup of text: {call}");
                 }
             }
             let elsewhere =

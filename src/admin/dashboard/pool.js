@@ -1,4 +1,4 @@
-// A pool's section: how it fares, its charts, its backends.
+// A pool's section: its state, its charts, its backends.
 
 import { Chart } from './chart.js';
 import { arrange, h, mark, say, show } from './dom.js';
@@ -7,7 +7,7 @@ import { keyOf } from './store.js';
 import { Table } from './table.js';
 import { Timeline } from './timeline.js';
 
-/** Up to this number each backend has a colour of its own. */
+/** Up to this number of backends each has its own color. */
 const COLOURS = 8;
 
 export class PoolSection {
@@ -33,7 +33,7 @@ export class PoolSection {
     this.hues = new Map();
   }
 
-  /** A backend keeps its colour as long as it is shown. */
+  /** A backend keeps its color while it is shown. */
   hue(key) {
     if (!this.hues.has(key)) {
       const taken = new Set(this.hues.values());
@@ -79,7 +79,7 @@ export class PoolSection {
     this.table.update(pool, store);
   }
 
-  /** Few backends are told apart; of many, the sum says more. */
+  /** With few backends each has a series; with many, the chart shows their sum. */
   shares(pool, store) {
     const keys = [...store.strips.keys()].filter((key) => store.strips.get(key).pool === pool.name);
     for (const key of this.hues.keys()) if (!keys.includes(key)) this.hues.delete(key);
@@ -116,16 +116,16 @@ export class PoolSection {
       `Replicas: ${count(running)} running of ${count(wanted)} wanted`,
       min !== undefined && `at least ${count(min)}, at most ${count(max)}`,
       respawns !== undefined && `${times(respawns, 'respawn')}`,
-      last && `at ${clock(last.at)} from ${count(last.from)} to ${count(last.to)}${last.only_told ? ' (only told)' : ''}: ${last.cause}`,
+      last && `at ${clock(last.at)} from ${count(last.from)} to ${count(last.to)}${last.only_told ? ' (dry run)' : ''}: ${last.cause}`,
       replicas.trouble && `the engine does not answer: ${replicas.trouble}`,
     ].filter(Boolean).join(' · '));
   }
 
-  /** What the shadow algorithms would have done; `null`: there are none. */
+  /** Shows the results of the shadow algorithms; `null`: there are none. */
   tellShadow(shadow) {
     if (!shadow?.algorithms?.length) return arrange(this.shadow, []);
     const rows = shadow.algorithms.map((one) => h('tr', {},
-      h('th', { scope: 'row' }, one.algorithm + (one.is_actual ? ' (at work)' : '')),
+      h('th', { scope: 'row' }, one.algorithm + (one.is_actual ? ' (active)' : '')),
       h('td', {}, one.worst_backend ?? ''), h('td', { class: 'number' }, count(one.worst_active_peak)),
       h('td', {}, (one.backends ?? []).slice(0, 6).map((backend) => `${backend.backend} ${percent(shadow.connections ? backend.connections / shadow.connections : NaN)}`).join(', '))));
     const head = ['Algorithm', 'Busiest', 'Most at once', 'Shares'].map((text, i) => h('th', { scope: 'col', class: i === 2 ? 'number' : null }, text));

@@ -1,6 +1,6 @@
-// The signs, ranks and colors of states.
+// The symbols, severities and colors of states.
 
-/** Each state's sign, so that its color is not the only difference, and its severity. */
+/** Each state's symbol, so that its color is not the only difference, and its severity. */
 export const STATES = {
   down: { sign: '✕', rank: 0 },
   ejected: { sign: '▲', rank: 1 },

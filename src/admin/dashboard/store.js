@@ -1,11 +1,11 @@
-// What the page knows: the last status, figures for each second of the last minutes, decisions and events.
+// The data of the page: the last status, values for each second of the last minutes, decisions and events.
 
-/** So many seconds are kept and shown. */
+/** The number of seconds that are kept and shown. */
 export const WINDOW = 300;
 const DECISIONS = 60;
 const EVENTS = 1000;
 
-/** One figure for each second of the window, found by the second itself: a time without news stays a gap. */
+/** One value for each second of the window, by its second: a second without a status stays a gap. */
 export class Series {
   constructor() {
     this.values = new Float32Array(WINDOW + 1).fill(NaN);
@@ -14,7 +14,7 @@ export class Series {
 
   put(second, value) {
     if (this.last !== null && second < this.last) return;
-    // One second without a figure is an unpunctual status; more are a gap.
+    // One second without a value is a late status; more are a gap.
     const gap = this.last === null ? WINDOW : second - this.last - 1;
     for (let i = 1; i <= Math.min(gap, WINDOW); i += 1) this.values[(second - i) % this.values.length] = gap === 1 ? value : NaN;
     this.values[second % this.values.length] = value;
@@ -43,7 +43,7 @@ export class Series {
 
 const FIGURES = ['active', 'connections', 'bytes_in', 'bytes_out'];
 
-/** A listener's, a pool's or a backend's figures: `active` is a level, the others are per second. */
+/** The values of a listener, a pool or a backend: `active` is a gauge, the others are rates per second. */
 class Track {
   constructor() {
     for (const figure of FIGURES) this[figure] = new Series();
@@ -51,7 +51,7 @@ class Track {
     this.seen = 0;
   }
 
-  /** Takes in totals, of which only the growth is shown. */
+  /** Adds totals, of which only the growth is shown. */
   add(now, totals) {
     const second = Math.floor(now);
     const before = this.totals;
@@ -65,7 +65,7 @@ class Track {
     }
   }
 
-  /** Takes in what the server has kept of the time before this page was opened. */
+  /** Adds the server's history from before this page was opened. */
   fill(end, step, history) {
     this.seen = Math.max(this.seen, Math.floor(end));
     for (const figure of FIGURES) {
@@ -86,7 +86,7 @@ class Track {
 
 const sum = (items, figure) => items.reduce((total, item) => total + (item[figure] ?? NaN), 0);
 
-/** A backend's key in this page: another address under the same name is another backend. */
+/** A backend's key in this page: the same name with another address is another backend. */
 export const keyOf = (pool, backend) => `${pool}\n${backend.name}\n${backend.address}`;
 
 export class Store {
@@ -97,7 +97,7 @@ export class Store {
     this.decisions = [];
   }
 
-  /** Another process answers: its events have other numbers, and its totals began at 0. */
+  /** Resets the data for a new server process: its events have other numbers, and its totals start at 0. */
   restart() {
     this.events = [];
     this.latest = 0;
@@ -114,12 +114,12 @@ export class Store {
     return track;
   }
 
-  /** The server's time now, which is the one that everything here is told in. */
+  /** The present time of the server's clock, which all times here refer to. */
   now() {
     return Date.now() / 1000 + (this.skew ?? 0);
   }
 
-  /** Whether the status is that of another process than the one before. */
+  /** Whether the status is from another process than the previous one. */
   isAnother(status) {
     const began = (status.now ?? Date.now() / 1000) - status.uptime_seconds;
     return this.started !== null && Math.abs(began - this.started) > 3;
@@ -137,7 +137,7 @@ export class Store {
         this.track('backend', keyOf(pool.name, backend)).add(now, backend);
         this.seeState(pool.name, backend);
       }
-      // What a backend carried that has left is in the pool's totals only.
+      // The totals of a backend that has left are only in the pool's totals.
       const whole = pool.connections === undefined ? pool.backends : [pool];
       const totals = Object.fromEntries(FIGURES.map((figure) => [figure, sum(whole, figure)]));
       this.track('pool', pool.name).add(now, totals);
@@ -155,7 +155,7 @@ export class Store {
     };
     fill('listener', history.listeners);
     fill('pool', history.pools);
-    // Also of those that have left meanwhile.
+    // Including backends that have left.
     for (const [key, { pool, name }] of this.strips) {
       const kept = history.backends?.[pool]?.[name];
       if (kept) this.track('backend', key).fill(history.end, history.step_seconds, kept);
@@ -174,7 +174,7 @@ export class Store {
     this.decisions = [...decisions, ...this.decisions].slice(0, DECISIONS);
   }
 
-  /** An event; false if it is known already. */
+  /** Adds an event; false if it is known already. */
   takeEvent(event) {
     if (event.id <= this.latest) return false;
     this.latest = event.id;
@@ -185,7 +185,7 @@ export class Store {
       const strip = this.strip(event.pool, { name: event.backend, address: event.address });
       const last = strip.parts.at(-1);
       if (strip.parts.length === 0) strip.parts.push({ from: -Infinity, state: event.from });
-      // The status may have told of it first.
+      // The status may have contained it before.
       if (last?.state === event.to && Math.abs(last.from - event.at) < 5) Object.assign(last, { cause: event.cause, from: event.at });
       else strip.parts.push({ from: event.at, state: event.to, cause: event.cause });
       strip.parts.sort((a, b) => a.from - b.from);
@@ -201,7 +201,7 @@ export class Store {
     return strip;
   }
 
-  /** Where no event concerns a backend, its status says since when it is what it is. */
+  /** For a backend without events, the status has the start of its state. */
   seeState(pool, backend) {
     const strip = this.strip(pool, backend);
     strip.seen = this.at ?? backend.since;

@@ -1,17 +1,17 @@
-// The backends of a pool: a table, which becomes a list of cards where there is little room.
+// The backends of a pool: a table, which becomes a list of cards on a narrow screen.
 
 import { arrange, h, mark, say, show } from './dom.js';
 import { bytes, clock, count, millis, NONE, percent, rate, span } from './format.js';
 import { keyOf } from './store.js';
 import { rank, sign } from './states.js';
 
-/** Above this number they are sorted by how bad they are, and only the first are shown. */
+/** With more backends than this they are sorted by severity, and only the first are shown. */
 const MANY = 30;
 const SHOWN = 25;
 const SHOWN_AS_CARDS = 10;
-/** Of many, those that are out of sight are written by turns, unless their state changes; a screen reader sees them too. */
+/** With many rows, those out of sight are updated in turns, for screen readers, unless their state changes. */
 const TURNS = 8;
-/** The time over which rates and shares are told, in seconds. */
+/** The period of rates and shares, in seconds. */
 const LATELY = 5;
 
 const COLUMNS = [
@@ -27,7 +27,7 @@ const COLUMNS = [
 ];
 
 export class Table {
-  /** `act` has what the buttons do: `open(backend)`, `change(backend, state, button)`, `weigh(backend)`. */
+  /** `act` has the actions of the buttons: `open(backend)`, `change(backend, state, button)`, `weigh(backend)`. */
   constructor(pool, act) {
     this.pool = pool;
     this.act = act;
@@ -74,7 +74,7 @@ export class Table {
     this.arrange(true);
   }
 
-  /** Takes what there is now. */
+  /** Updates the rows. */
   update(pool, store) {
     const now = store.now();
     const backends = pool.backends;
@@ -110,7 +110,7 @@ export class Table {
     });
   }
 
-  /** Puts the rows in their order; while they are held only new and gone ones matter. */
+  /** Sorts the rows; while their order is held, only adds and removes rows. */
   arrange(asked) {
     const many = this.rows.size > MANY;
     const { id, way } = this.sort ?? { id: many ? 'state' : 'name', way: 1 };
@@ -185,7 +185,7 @@ export class Table {
     return row;
   }
 
-  /** Writes a row's cells: those whose text is another one. */
+  /** Writes the cells of a row whose text has changed. */
   write(row, now) {
     const { backend, parts } = row;
     row.told = row.state;
@@ -211,7 +211,7 @@ export class Table {
     say(parts.out, `↓ ${bytes(row.out)}`);
     say(parts.connect, millis(row.connect));
     const check = backend.last_check;
-    // Why one is down, its cause says.
+    // The cause explains why a backend is down.
     const failed = backend.state === 'down' ? 'failed' : check?.error;
     say(parts.check, check ? `${check.passed ? `✓ ${millis(check.took_ms)}` : `✕ ${failed}`}` : 'not checked');
     mark(parts.check, 'title', check ? `${check.kind}${check.error ? `: ${check.error}` : ''}` : null);
@@ -242,7 +242,7 @@ export class Table {
     else this.setState(row, action);
   }
 
-  /** Asks for another state of a row's backend. */
+  /** Requests another state of a row's backend. */
   setState({ backend, parts }, state) {
     this.act.change(backend, { state }, parts.asking, [parts.main, parts.other]);
   }
@@ -252,7 +252,7 @@ export class Table {
     return this.body.contains(document.activeElement) ? document.activeElement.closest('tr').row : null;
   }
 
-  /** Puts the focus on a row: the next one, or the one before. */
+  /** Moves the focus to the next or the previous row. */
   step(by) {
     const names = this.order.map((row) => row.parts.name);
     const at = names.findIndex((name) => name.closest('tr').contains(document.activeElement));

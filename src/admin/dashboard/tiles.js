@@ -1,4 +1,4 @@
-// The figures of the whole process, at the top of the page.
+// The values of the whole process, at the top of the page.
 
 import { Spark } from './chart.js';
 import { h, mark, say } from './dom.js';
@@ -18,7 +18,7 @@ const TILES = [
   { id: 'seen', title: 'Client-visible failures', value: (_, status) => count(sum(status, 'failures_seen')), note: () => 'since the start', state: (status) => (sum(status, 'failures_seen') > 0 ? 'down' : null) },
 ];
 
-/** How many are in which state, but for those that are up. */
+/** The number of backends in each state other than up. */
 function others(status) {
   const counts = new Map();
   for (const { state } of backends(status)) counts.set(state, (counts.get(state) ?? 0) + 1);

@@ -5,7 +5,7 @@ import { clock } from './format.js';
 import { WINDOW } from './store.js';
 import { sign } from './states.js';
 
-/** With more backends than this, those of which nothing is to tell have no strip, and the latest changes come first. */
+/** With more backends than this, those that were always up have no strip, and the latest changes come first. */
 const FEW = 7;
 const MOST = 7;
 

@@ -1,4 +1,4 @@
-//! The series of each backend. Several of one name (one name with several addresses) share theirs.
+//! The series of each backend. Backends with the same name (one name with several addresses) share their series.
 
 use std::collections::BTreeMap;
 use std::fmt::Error;
@@ -11,7 +11,7 @@ use crate::domain::BackendState;
 use crate::pool::{Pool, Totals};
 use crate::telemetry::ConnectError;
 
-/// The figures of one name.
+/// The values of one name.
 #[derive(Default)]
 struct Row {
     states: [u64; BackendState::ALL.len()],
@@ -20,7 +20,7 @@ struct Row {
 }
 
 /// The states of a backend that is present.
-fn living() -> impl Iterator<Item = BackendState> {
+fn present_states() -> impl Iterator<Item = BackendState> {
     BackendState::ALL.into_iter().filter(|state| *state != BackendState::Gone)
 }
 
@@ -50,7 +50,7 @@ pub(super) fn encode(
         "pointsman_backend_state",
         "1 for the state that a backend is in, 0 for the others",
         rows().flat_map(|(pool, backend, row)| {
-            living().map(move |state| {
+            present_states().map(move |state| {
                 let labels = [("pool", pool), ("backend", backend), ("state", state.name())];
                 (labels, u64::from(row.states[state.index()] > 0))
             })
@@ -61,7 +61,7 @@ pub(super) fn encode(
         "pointsman_backend_state_changes",
         "Changes of a backend's state, by the state that it entered",
         rows().flat_map(|(pool, backend, row)| {
-            living().map(move |state| {
+            present_states().map(move |state| {
                 let labels = [("pool", pool), ("backend", backend), ("to", state.name())];
                 (labels, row.totals.entered[state.index()])
             })
@@ -70,7 +70,7 @@ pub(super) fn encode(
     gauges(
         e,
         "pointsman_backend_weight",
-        "The share of a backend, as the configuration, its source or an operator says",
+        "The share of a backend, as set by the configuration, its source or an operator",
         rows().map(|(pool, backend, row)| ([("pool", pool), ("backend", backend)], row.weight)),
     )?;
     gauges(
@@ -78,7 +78,8 @@ pub(super) fn encode(
         "pointsman_backends",
         "Backends, by state",
         sums.iter().flat_map(|(pool, sum)| {
-            living().map(move |state| ([("pool", *pool), ("state", state.name())], sum[state.index()]))
+            present_states()
+                .map(move |state| ([("pool", *pool), ("state", state.name())], sum[state.index()]))
         }),
     )?;
     counters(

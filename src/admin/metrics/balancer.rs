@@ -17,13 +17,13 @@ use crate::replicas::FleetStatus;
 use crate::telemetry::flow::Reading;
 use crate::telemetry::log;
 
-/// Collects what an overview shows.
+/// Collects the metrics of an overview.
 #[derive(Debug)]
 pub(super) struct Balancer(Arc<Overview>);
 
 type Pools = BTreeMap<Arc<str>, Arc<Pool>>;
 
-/// The counters of each way: listener, pool and backend; the backend is empty for those that reached none.
+/// Counters by listener, pool and backend; the backend is empty for connections that reached none.
 type Ways = BTreeMap<(Arc<str>, Arc<str>, Arc<str>), Reading>;
 
 fn ways(pools: &Pools) -> Ways {
@@ -128,7 +128,7 @@ fn durations(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> 
     histograms(
         e,
         "pointsman_health_check_delay_seconds",
-        "Time that health checks waited for a place among those under way (runtime.max_checks)",
+        "Time that health checks waited for a free check slot (runtime.max_checks)",
         each().map(|(name, c)| (name, &c.check_delay)),
     )
 }
@@ -184,7 +184,7 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
     gauges(
         e,
         "pointsman_queue_length",
-        "Clients that wait for a place at a backend",
+        "Clients that wait in the queue",
         pools.values().map(|pool| ([("pool", &*pool.name)], pool.queue.len() as u64)),
     )?;
     gauges(
@@ -205,31 +205,34 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
     )
 }
 
-/// Those that Pointsman itself starts.
+/// The series of the replicas.
 fn replicas(e: &mut DescriptorEncoder<'_>, overview: &Overview) -> Result<(), Error> {
     let replicas = overview.replicas.load();
-    let boards: Vec<_> = replicas.iter().map(|(pool, replicas)| (&**pool, replicas.status())).collect();
+    let statuses: Vec<_> = replicas.iter().map(|(pool, replicas)| (&**pool, replicas.status())).collect();
     let each = |value: fn(&FleetStatus) -> usize| {
-        boards.iter().map(move |(pool, board)| ([("pool", *pool)], value(board) as u64)).collect::<Vec<_>>()
+        statuses
+            .iter()
+            .map(move |(pool, status)| ([("pool", *pool)], value(status) as u64))
+            .collect::<Vec<_>>()
     };
     gauges(
         e,
         "pointsman_replicas",
         "Replicas of the pool that run, without those that are being removed",
-        each(|board| board.group.running),
+        each(|status| status.group.running),
     )?;
     let help = "Replicas that the pool should have";
-    gauges(e, "pointsman_replicas_wanted", help, each(|board| board.group.wanted))?;
+    gauges(e, "pointsman_replicas_wanted", help, each(|status| status.group.wanted))?;
     counters(
         e,
         "pointsman_replica_respawns",
         "Replicas that ended and were replaced",
-        boards.iter().map(|(pool, board)| ([("pool", *pool)], board.group.respawns)),
+        statuses.iter().map(|(pool, status)| ([("pool", *pool)], status.group.respawns)),
     )
 }
 
 impl Balancer {
-    /// Of what `overview` shows.
+    /// A collector of the metrics of `overview`.
     pub(super) fn new(overview: Arc<Overview>) -> Self {
         Self(overview)
     }
@@ -271,13 +274,13 @@ impl Balancer {
         gauge(
             e,
             "pointsman_config_last_reload_successful",
-            "Whether the configuration that was given last is the one at work",
+            "Whether the configuration that was given last is in effect",
             u64::from(reloads.last_succeeded()),
         )?;
         timestamp(
             e,
             "pointsman_config_last_reload_success_timestamp_seconds",
-            "When the configuration at work was read, in seconds since the epoch",
+            "When the configuration in effect was read, in seconds since the epoch",
             reloads.last_success(),
         )
     }
@@ -300,7 +303,7 @@ impl Balancer {
         counter(
             e,
             "pointsman_bursts_copied",
-            "Bursts that were copied through memory, for want of a pipe to splice them through",
+            "Bursts that were copied through memory, because no pipe was available to splice them through",
             copied,
         )?;
         counter(

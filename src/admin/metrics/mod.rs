@@ -1,9 +1,9 @@
-//! `/metrics`: everything is read from the program's own counters when it is asked for, so nothing is counted
-//! twice, nothing is stale, and the series of a backend end with it.
+//! `/metrics`: each request reads the program's own counters, so nothing is counted twice, nothing is stale, and the
+//! series of a backend end when it leaves.
 //!
 //! Names, units and labels follow Prometheus' conventions (<https://prometheus.io/docs/practices/naming/>). The values
-//! of every label come from the configuration, from a list in this program, or from the backends that are there
-//! now: no client and no connection is ever one, and backends that come and go leave nothing behind.
+//! of every label come from the configuration, from a list in this program, or from the present backends. They never
+//! come from clients or connections, so their number is bounded.
 
 mod backends;
 mod balancer;
@@ -22,18 +22,18 @@ use crate::telemetry::process::Process;
 #[derive(Debug)]
 pub(crate) struct Metrics(Registry);
 
-/// How the text is written.
+/// The format of the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// OpenMetrics 1.0.0, which Prometheus asks for.
+    /// OpenMetrics 1.0.0, which Prometheus requests.
     OpenMetrics,
     /// The older text format of Prometheus, version 0.0.4.
     Plain,
 }
 
 impl Format {
-    /// The format for a client that sends this `Accept` header. OpenMetrics, unless it names another text type only: as
-    /// do tools that know only the older format, and browsers, which show that and store OpenMetrics as a file.
+    /// The format for a client that sends this `Accept` header: OpenMetrics, unless the header has only other text
+    /// types, as that of tools that read only the older format and of browsers, which would download OpenMetrics.
     pub(crate) fn accepted_by(accept: Option<&str>) -> Self {
         let accept = accept.unwrap_or_default().to_ascii_lowercase();
         let accepted = |kind: &str| accept.split(',').any(|one| one.trim_start().starts_with(kind));

@@ -1,15 +1,15 @@
 //! The older text format of Prometheus (version 0.0.4), made from OpenMetrics.
 //!
-//! The two differ in little for what we write: there, a counter's family is called as its series are, with `_total`,
-//! no line tells a unit, and none marks the end. Without this, a reader of the older format takes every counter for something of an
-//! unknown type and another name.
+//! In the older format the name of a counter's family ends with `_total`, as that of its series, and there are no lines
+//! for units and for the end. A reader of the older format would take the counters of OpenMetrics for metrics of an
+//! unknown type.
 
-/// The same in the older format.
+/// Converts OpenMetrics to the older format.
 pub(super) fn from_open_metrics(text: &str) -> String {
     let mut plain = String::with_capacity(text.len() + text.len() / 64);
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        // The name's meaning comes before its type.
+        // The line with the help text precedes that with the type.
         let counter = match (line.strip_prefix("# HELP "), lines.peek()) {
             (Some(_), Some(next)) => next.starts_with("# TYPE ") && next.ends_with(" counter"),
             _ => line.starts_with("# TYPE ") && line.ends_with(" counter"),

@@ -35,7 +35,7 @@ pub(super) fn gauge(
     ConstGauge::new(value).encode(describe(encoder, name, help, MetricType::Gauge)?)
 }
 
-/// A gauge without labels that says when something was, in seconds since the epoch.
+/// A gauge without labels for a time, in seconds since the epoch.
 pub(super) fn timestamp(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -88,7 +88,7 @@ pub(super) fn histograms<'a>(
     Ok(())
 }
 
-/// Histograms of one name, one for each backend that has counted anything.
+/// Histograms of one name, one for each backend with at least one value.
 pub(super) fn durations<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,

@@ -1,4 +1,4 @@
-//! What the signature of a handler tells: what it reads of a request, and what it replies with.
+//! The parts of the description that the signature of a handler contains: its parameters, its body and its reply.
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Operation;
 use crate::admin::access::Operator;
 use crate::admin::replicas::{ReplicaError, ReplicaOrder};
-use crate::admin::request::{Asked, At, Body};
+use crate::admin::request::{At, Body, QueryParams};
 use crate::admin::{ApiError, App};
 use crate::api::ReplicaChange;
 
@@ -51,7 +51,7 @@ pub(super) trait Argument {
     fn describe(operation: &mut Operation<'_>);
 }
 
-macro_rules! says_nothing {
+macro_rules! no_description {
     ($($argument:ty),*) => {
         $(impl Argument for $argument {
             fn describe(_: &mut Operation<'_>) {}
@@ -59,7 +59,7 @@ macro_rules! says_nothing {
     };
 }
 
-says_nothing!(State<App>, HeaderMap);
+no_description!(State<App>, HeaderMap);
 
 impl<T> Argument for Extension<T> {
     fn describe(_: &mut Operation<'_>) {}
@@ -108,7 +108,7 @@ impl Argument for ReplicaOrder {
     }
 }
 
-impl<T: JsonSchema> Argument for Asked<T> {
+impl<T: JsonSchema> Argument for QueryParams<T> {
     fn describe(operation: &mut Operation<'_>) {
         let schema = request::<T>(operation);
         let properties = schema["properties"].as_object().cloned().unwrap_or_default();
@@ -123,7 +123,7 @@ impl<T: JsonSchema> Argument for Asked<T> {
 
 impl<T: JsonSchema> Argument for Result<Query<T>, QueryRejection> {
     fn describe(operation: &mut Operation<'_>) {
-        Asked::<T>::describe(operation);
+        QueryParams::<T>::describe(operation);
     }
 }
 
@@ -170,7 +170,7 @@ pub(super) trait HandlerReply {
     /// The prefix of its errors' names.
     const ERRORS: &'static str = "";
 
-    /// The schema of a good reply, if its type tells.
+    /// The schema of a good reply, if its type has one.
     fn schema(schemas: &mut SchemaGenerator) -> Option<Value>;
 }
 

@@ -1,10 +1,10 @@
-//! The description of the admin API (OpenAPI 3.1), made from the signatures of the handlers and from the types that they
-//! read and reply with. Only tests compile it: a test compares the result with `openapi.json`, which the server serves,
-//! so that describing the API costs a build nothing.
+//! The description of the admin API (OpenAPI 3.1), made from the table of operations, the signatures of the handlers and
+//! the types that they read and reply with. Only tests compile it: a test compares the result with `openapi.json`, which
+//! the server serves, so that describing the API costs a build nothing.
 //!
 //! `POINTSMAN_WRITE_OPENAPI=1 cargo test --lib openapi` writes the file again.
 
-#![expect(clippy::needless_pass_by_value, reason = "the table of operations reads better without borrows")]
+#![expect(clippy::needless_pass_by_value, reason = "the descriptions read better without borrows")]
 
 mod handler;
 mod operations;
@@ -16,7 +16,11 @@ use axum::http::Method;
 use schemars::generate::{SchemaGenerator, SchemaSettings};
 use serde_json::{Map, Value, json};
 
-use super::host;
+use super::routes::operations;
+use super::{
+    backends, checks, connections, events, host, logs, pools, process, replicas, shadow, story, why,
+};
+use crate::api::path;
 use handler::{Handler, HandlerReply};
 pub(super) use schemas::client;
 
@@ -29,15 +33,15 @@ struct Document {
 
 /// The errors that have a description of their own; `/rep`, `/add` and `/rm` have a shape of their own too.
 const ERRORS: [(u16, &str); 14] = [
-    (400, "The request makes no sense."),
+    (400, "The request is malformed."),
     (401, "The token is missing or wrong."),
     (403, "Changes are not allowed from there."),
-    (404, "There is no such thing."),
+    (404, "Not found."),
     (408, "The request did not arrive whole in time."),
-    (409, "It cannot be done as things stand."),
+    (409, "The request conflicts with the current state."),
     (413, "The body is too long."),
     (415, "The body is not declared as JSON."),
-    (421, "The request uses a host name that the server does not answer to."),
+    (421, "The server does not accept this host name."),
     (422, "The body has the wrong content."),
     (501, "The body has a Transfer-Encoding other than chunked."),
     (502, "The engine failed; what was begun was undone."),
@@ -56,19 +60,16 @@ impl Document {
         }
     }
 
-    /// Describes what `handler` reads and replies with at that path. The id's first word is its tag.
+    /// Describes what the handler reads and replies with at that path.
     fn operation<H: Handler<A>, A>(
         &mut self,
-        (method, path): (Method, &'static str),
-        (tag, id): (&str, &str),
-        handler: H,
-        summary: &str,
+        name: &str,
+        method: Method,
+        path: &'static str,
+        _handler: H,
     ) -> Operation<'_> {
-        let _ = handler;
         let mut json = Map::new();
-        json.insert("operationId".into(), id.into());
-        json.insert("tags".into(), json!([tag]));
-        json.insert("summary".into(), summary.into());
+        json.insert("operationId".into(), camel_case(name).into());
         json.insert("responses".into(), json!({}));
         let own_shape = H::Reply::ERRORS;
         let mut operation = Operation { document: self, path, method, json, success: None, own_shape };
@@ -124,7 +125,7 @@ struct Operation<'d> {
     path: &'static str,
     method: Method,
     json: Map<String, Value>,
-    /// The schema of the handler's reply, if its type tells.
+    /// The schema of the handler's reply, if its type has one.
     success: Option<Value>,
     /// The prefix of its errors' names.
     own_shape: &'static str,
@@ -146,7 +147,12 @@ impl Operation<'_> {
         self
     }
 
-    /// More than the summary says.
+    /// Its tag, and one sentence.
+    fn about(&mut self, tag: &str, summary: &str) -> &mut Self {
+        self.insert("tags", json!([tag])).insert("summary", summary.into())
+    }
+
+    /// What the summary leaves out.
     fn description(&mut self, text: &str) -> &mut Self {
         self.insert("description", text.into())
     }
@@ -158,7 +164,7 @@ impl Operation<'_> {
 
     /// The same, of which more is known.
     fn reply_where(&mut self, status: u16, description: &str, more: Value) -> &mut Self {
-        let mut schema = self.success.clone().expect("the handler's type tells what it replies with");
+        let mut schema = self.success.clone().expect("the handler's type has a schema of its reply");
         schema.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         self.content(status, description, "application/json", schema)
     }
@@ -207,16 +213,29 @@ impl Drop for Operation<'_> {
     }
 }
 
+/// `add_backend` as `addBackend`.
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| name + &word[..1].to_uppercase() + &word[1..])
+}
+
+macro_rules! describe {
+    ($($name:ident: $method:ident $path:expr => $handler:path,)*) => {{
+        let mut document = Document::new();
+        $(operations::$name(&mut document.operation(stringify!($name), Method::$method, $path, $handler));)*
+        document.finish()
+    }};
+}
+
 #[test]
 fn the_description_that_is_served_is_that_of_the_handlers() {
-    let mut document = Document::new();
-    operations::describe(&mut document);
-    let made = document.finish();
+    let made = operations!(describe);
     if std::env::var_os("POINTSMAN_WRITE_OPENAPI").is_some() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/openapi.json");
         std::fs::write(file, serde_json::to_string_pretty(&made).unwrap() + "\n").unwrap();
         return;
     }
-    let served: Value = serde_json::from_str(super::OPENAPI).unwrap();
+    let served: Value = serde_json::from_str(process::OPENAPI).unwrap();
     assert!(served == made, "openapi.json is stale: POINTSMAN_WRITE_OPENAPI=1 cargo test --lib openapi");
 }

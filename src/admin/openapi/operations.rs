@@ -1,21 +1,10 @@
-//! The operations: which handler serves which path, and what the types cannot say of it.
+//! The parts of the operations' description that the handlers and their types lack. Each function describes the operation of its name in
+//! `routes.rs`; its name is the operation's id too.
 
-use axum::http::Method;
 use serde_json::json;
 
-use super::Document;
-use crate::admin::{
-    backends, checks, connections, events, logs, pools, process, replicas, shadow, story, why,
-};
-use crate::api::{HistoryReply, path};
-
-const GET: Method = Method::GET;
-const POST: Method = Method::POST;
-const PATCH: Method = Method::PATCH;
-const DELETE: Method = Method::DELETE;
-
-const BACKENDS: &str = "/api/v1/pools/{pool}/backends";
-const BACKEND: &str = "/api/v1/pools/{pool}/backends/{backend}";
+use super::Operation;
+use crate::api::HistoryReply;
 
 pub(super) const DESCRIPTION: &str = "\
 Every client that reaches the admin address may read. Changes need `Authorization: Bearer TOKEN` if the configuration \
@@ -37,41 +26,43 @@ pub(super) const TAGS: [(&str, &str); 6] = [
     ("replicas", "Backends that Pointsman itself starts, as containers."),
 ];
 
-pub(super) fn describe(d: &mut Document) {
-    of_the_process(d);
-    of_pools(d);
-    of_connections(d);
-    of_the_past(d);
-    of_replicas(d);
-}
-
-fn of_the_process(d: &mut Document) {
-    let summary = "Whether the process lives, whatever the backends do.";
-    d.operation((GET, "/heartbeat"), ("process", "heartbeat"), process::heartbeat, summary).reply_where(
+pub(super) fn heartbeat(o: &mut Operation<'_>) {
+    o.about("process", "Whether the process lives, whatever the backends do.").reply_where(
         200,
         "It lives.",
         json!({"properties": {"status": {"const": "alive"}}}),
     );
-    let summary = "Whether traffic should be sent here.";
+}
+
+pub(super) fn ready(o: &mut Operation<'_>) {
     let ready =
         json!({"$ref": "#/components/schemas/Acknowledgement", "properties": {"status": {"const": "ready"}}});
-    d.operation((GET, "/ready"), ("process", "ready"), process::ready, summary)
+    o.about("process", "Whether traffic should be sent here.")
         .description("503 while it starts, and from the first moment of a drain.")
         .content(200, "It should.", "application/json", ready)
         .errors(&[503]);
+}
+
+pub(super) fn metrics(o: &mut Operation<'_>) {
     let text = "application/openmetrics-text";
-    d.operation((GET, "/metrics"), ("process", "metrics"), process::metrics, "Metrics for Prometheus.")
-        .content(200, "The metrics.", text, json!({"type": "string"}));
+    o.about("process", "Metrics for Prometheus.").content(
+        200,
+        "The metrics.",
+        text,
+        json!({"type": "string"}),
+    );
+}
+
+pub(super) fn openapi(o: &mut Operation<'_>) {
     let description = json!({"type": "object", "required": ["openapi", "paths"]});
-    d.operation(
-        (GET, "/api/v1/openapi.json"),
-        ("process", "openapi"),
-        crate::admin::openapi_json,
-        "This description.",
-    )
-    .content(200, "OpenAPI 3.1.", "application/json", description);
-    d.operation((GET, path::STATUS), ("process", "status"), process::status, "Everything at a glance.")
-        .reply(200, "The program as it is now.");
+    o.about("process", "This description.").content(200, "OpenAPI 3.1.", "application/json", description);
+}
+
+pub(super) fn status(o: &mut Operation<'_>) {
+    o.about("process", "Everything at a glance.").reply(200, "The program as it is now.");
+}
+
+pub(super) fn config(o: &mut Operation<'_>) {
     let part = json!({"type": "object"});
     let config = json!({
         "description": "The configuration, in the shape of the file with every default filled in. `pointsman schema` prints \
@@ -81,14 +72,16 @@ fn of_the_process(d: &mut Document) {
         "additionalProperties": false,
         "properties": {"runtime": part, "log": part, "admin": part, "listeners": part, "pools": part},
     });
-    d.operation(
-        (GET, "/api/v1/config"),
-        ("process", "config"),
-        process::config,
-        "The configuration in force.",
-    )
-    .content(200, "The configuration.", "application/json", config);
-    d.operation((POST, path::CHECK), ("process", "check"), checks::check, "Check backends at once.")
+    o.about("process", "The configuration in force.").content(
+        200,
+        "The configuration.",
+        "application/json",
+        config,
+    );
+}
+
+pub(super) fn check(o: &mut Operation<'_>) {
+    o.about("process", "Check backends at once.")
         .description(
             "All backends, those of a pool, or one. Replies when the checks have ended, or after twice the longest of \
              their time limits.",
@@ -98,15 +91,20 @@ fn of_the_process(d: &mut Document) {
         .reply_where(200, "The checks have ended.", json!({"properties": {"pending": {"const": 0}}}))
         .reply(202, "Some have not ended in time, and go on.")
         .errors(&[404, 409]);
-    let summary = "Read the configuration again, as SIGHUP does.";
-    d.operation((POST, path::RELOAD), ("process", "reload"), process::reload, summary)
+}
+
+pub(super) fn reload(o: &mut Operation<'_>) {
+    o.about("process", "Read the configuration again, as SIGHUP does.")
         .description(
             "422: the file has problems, all of which the message names, as `pointsman check` does. 409: it cannot be \
              put to work, or there is no file. After an error nothing has changed.",
         )
         .reply(200, "It is in force.")
         .errors(&[409, 422]);
-    d.operation((POST, path::DRAIN), ("process", "drain"), process::drain, "Drain and stop, as SIGTERM does.")
+}
+
+pub(super) fn drain(o: &mut Operation<'_>) {
+    o.about("process", "Drain and stop, as SIGTERM does.")
         .description(
             "For `runtime.drain.grace` it is not ready but still accepts; then it accepts no new connections, and stops \
              when the last one has ended or the time is up.",
@@ -115,21 +113,27 @@ fn of_the_process(d: &mut Document) {
         .errors(&[409]);
 }
 
-fn of_pools(d: &mut Document) {
-    d.operation((GET, "/api/v1/pools"), ("pools", "pools"), pools::all, "All pools.")
-        .reply(200, "The pools.");
-    d.operation((GET, "/api/v1/pools/{pool}"), ("pools", "pool"), pools::one, "One pool.")
-        .reply(200, "The pool.")
-        .errors(&[404]);
-    let summary = "What other algorithms would have done with the same connections.";
-    d.operation((GET, "/api/v1/pools/{pool}/shadow"), ("pools", "shadow"), shadow::shadow, summary)
+pub(super) fn pools(o: &mut Operation<'_>) {
+    o.about("pools", "All pools.").reply(200, "The pools.");
+}
+
+pub(super) fn pool(o: &mut Operation<'_>) {
+    o.about("pools", "One pool.").reply(200, "The pool.").errors(&[404]);
+}
+
+pub(super) fn shadow(o: &mut Operation<'_>) {
+    o.about("pools", "What other algorithms would have done with the same connections.")
         .description("409 unless the configuration of the pool has `shadow`.")
         .reply(200, "The comparison.")
         .errors(&[404, 409]);
-    d.operation((GET, BACKENDS), ("backends", "backends"), backends::all, "The backends of a pool.")
-        .reply(200, "The backends.")
-        .errors(&[404]);
-    d.operation((POST, BACKENDS), ("backends", "addBackend"), backends::add, "Add a backend.")
+}
+
+pub(super) fn backends(o: &mut Operation<'_>) {
+    o.about("backends", "The backends of a pool.").reply(200, "The backends.").errors(&[404]);
+}
+
+pub(super) fn add_backend(o: &mut Operation<'_>) {
+    o.about("backends", "Add a backend.")
         .description(
             "It is checked like any other before it gets connections. It stays through reloads until it is deleted or \
              its pool is removed, but not through a restart. A weight above 1 needs an algorithm that uses weights.",
@@ -138,11 +142,14 @@ fn of_pools(d: &mut Document) {
         .example("all", json!({"address": "[::1]:5009", "name": "spare", "weight": 1, "backup": true}))
         .reply(201, "It was added.")
         .errors(&[404, 409]);
-    d.operation((GET, BACKEND), ("backends", "backend"), backends::one, "One backend.")
-        .reply(200, "The backend.")
-        .errors(&[404, 409]);
-    let summary = "Change a backend's administrative state or weight.";
-    d.operation((PATCH, BACKEND), ("backends", "changeBackend"), backends::change, summary)
+}
+
+pub(super) fn backend(o: &mut Operation<'_>) {
+    o.about("backends", "One backend.").reply(200, "The backend.").errors(&[404, 409]);
+}
+
+pub(super) fn change_backend(o: &mut Operation<'_>) {
+    o.about("backends", "Change a backend's administrative state or weight.")
         .description(
             "All of the change, or nothing. `draining`: no new connections; existing ones follow `on_drain`. \
              `maintenance`: the same, without checks. `up` takes either back: a backend whose checks fail stays down. \
@@ -153,8 +160,10 @@ fn of_pools(d: &mut Document) {
         .example("weight", json!({"weight": 3}))
         .reply(200, "The backend as it is now.")
         .errors(&[404, 409]);
-    let summary = "Remove a backend that was added here.";
-    d.operation((DELETE, BACKEND), ("backends", "removeBackend"), backends::remove, summary)
+}
+
+pub(super) fn remove_backend(o: &mut Operation<'_>) {
+    o.about("backends", "Remove a backend that was added here.")
         .description(
             "Its connections follow `on_leave`. A backend that a source of the configuration reports cannot be removed, \
              as it would come back: drain it instead.",
@@ -163,50 +172,50 @@ fn of_pools(d: &mut Document) {
         .errors(&[404, 409]);
 }
 
-fn of_connections(d: &mut Document) {
-    let summary = "The open connections, the oldest first.";
-    d.operation((GET, path::CONNECTIONS), ("connections", "connections"), connections::all, summary)
+pub(super) fn connections(o: &mut Operation<'_>) {
+    o.about("connections", "The open connections, the oldest first.")
         .reply(200, "The connections, and how many match.")
         .errors(&[404]);
-    let summary = "Close a connection, also one that waits in a queue.";
-    d.operation(
-        (DELETE, "/api/v1/connections/{id}"),
-        ("connections", "endConnection"),
-        connections::end,
-        summary,
-    )
-    .reply(200, "The connection as it was.")
-    .errors(&[404]);
-    let summary = "The last routing decisions, the newest first.";
-    d.operation((GET, path::DECISIONS), ("connections", "decisions"), connections::decisions, summary)
+}
+
+pub(super) fn end_connection(o: &mut Operation<'_>) {
+    o.about("connections", "Close a connection, also one that waits in a queue.")
+        .reply(200, "The connection as it was.")
+        .errors(&[404]);
+}
+
+pub(super) fn decisions(o: &mut Operation<'_>) {
+    o.about("connections", "The last routing decisions, the newest first.")
         .reply(200, "The decisions.")
         .errors(&[404]);
 }
 
-fn of_the_past(d: &mut Document) {
-    d.operation(
-        (GET, path::JOURNAL),
-        ("history", "journal"),
-        process::journal,
-        "What has happened, the oldest first.",
-    )
-    .description(
-        "To miss none, ask for those after the last one of the reply before. The last 4,096 are kept.",
-    )
-    .reply(200, "The events.");
-    let summary = "What was counted in each of the last 300 seconds.";
-    d.operation((GET, path::HISTORY), ("history", "history"), process::history, summary)
+pub(super) fn journal(o: &mut Operation<'_>) {
+    o.about("history", "What has happened, the oldest first.")
+        .description(
+            "To miss none, ask for those after the last one of the reply before. The last 4,096 are kept.",
+        )
+        .reply(200, "The events.");
+}
+
+pub(super) fn history(o: &mut Operation<'_>) {
+    o.about("history", "What was counted in each of the last 300 seconds.")
         .reply_of::<HistoryReply>(200, "The history.");
+}
+
+pub(super) fn events(o: &mut Operation<'_>) {
     let events = "`hello` {version, latest}; each second `status`, as at /api/v1/status; `decisions` {decisions: the newest \
                   first, at most 20}; `event`, as at /api/v1/journal, whose number is the event's id; `lagged` {missed} \
                   before events that were not kept.";
-    let summary = "What happens, as it happens (Server-Sent Events).";
-    d.operation((GET, path::EVENTS), ("history", "events"), events::events, summary)
+    o.about("history", "What happens, as it happens (Server-Sent Events).")
         .header(
             "Last-Event-ID",
             "The number of the last event received: none after it that is kept is missed.",
         )
         .content(200, events, "text/event-stream", json!({"type": "string"}));
+}
+
+pub(super) fn logs(o: &mut Operation<'_>) {
     let line = json!({
         "description": "Each event.",
         "type": "object",
@@ -220,40 +229,41 @@ fn of_the_past(d: &mut Document) {
     });
     let lines = "`line`, as it was written, whose number is the event's id; `skipped` {lines} before lines that were not \
                  kept.";
-    let summary = "The last lines of the log, and those that follow (Server-Sent Events).";
-    d.operation((GET, path::LOGS), ("history", "logs"), logs::logs, summary)
+    o.about("history", "The last lines of the log, and those that follow (Server-Sent Events).")
         .header(
             "Last-Event-ID",
             "The number of the last line received: none after it that is kept is missed.",
         )
         .content(200, lines, "text/event-stream", line);
-    let summary = "Why a client's connections went where they went, or why a backend is in its state.";
-    d.operation((GET, path::WHY), ("history", "why"), why::why, summary)
+}
+
+pub(super) fn why(o: &mut Operation<'_>) {
+    o.about("history", "Why a client's connections went where they went, or why a backend is in its state.")
         .description(
-            "Asks for a client, for a connection, or for a pool and a backend of it. A backend that has left is \
+            "About a client, a connection, or a pool and one of its backends. A backend that has left is \
              described as long as it is remembered.",
         )
         .reply(200, "The sentences, and what they are made from.")
         .errors(&[404]);
-    d.operation(
-        (GET, path::STORY),
-        ("history", "story"),
-        story::story,
-        "What happened lately, in sentences.",
-    )
-    .reply(200, "The story.")
-    .errors(&[404]);
 }
 
-fn of_replicas(d: &mut Document) {
-    let summary = "The replicas of all pools, and how their number was decided.";
-    d.operation((GET, "/api/v1/replicas"), ("replicas", "replicas"), replicas::overview, summary)
+pub(super) fn story(o: &mut Operation<'_>) {
+    o.about("history", "What happened lately, in sentences.").reply(200, "The story.").errors(&[404]);
+}
+
+pub(super) fn replicas(o: &mut Operation<'_>) {
+    o.about("replicas", "The replicas of all pools, and how their number was decided.")
         .reply(200, "The replicas.");
-    let summary = "The replicas to run: how many, and their names.";
-    d.operation((GET, "/rep"), ("replicas", "listReplicas"), replicas::list, summary)
+}
+
+pub(super) fn list_replicas(o: &mut Operation<'_>) {
+    o.about("replicas", "The replicas to run: how many, and their names.")
         .reply(200, "The replicas.")
         .errors(&[404]);
-    d.operation((POST, "/add"), ("replicas", "addReplicas"), replicas::add, "Start replicas.")
+}
+
+pub(super) fn add_replicas(o: &mut Operation<'_>) {
+    o.about("replicas", "Start replicas.")
         .description(
             "All of them or, on failure, none. Replies when their containers were started; they get connections once they \
              are up.",
@@ -262,7 +272,10 @@ fn of_replicas(d: &mut Document) {
         .example("names", json!({"n": 2, "hostnames": ["Server 4"]}))
         .reply(200, "The replicas to run from now on.")
         .errors(&[404, 409, 502, 504]);
-    d.operation((DELETE, "/rm"), ("replicas", "removeReplicas"), replicas::remove, "Remove replicas.")
+}
+
+pub(super) fn remove_replicas(o: &mut Operation<'_>) {
+    o.about("replicas", "Remove replicas.")
         .description(
             "Replies when they get no new connections. Then they finish their connections, and their containers are \
              stopped and removed.",

@@ -74,7 +74,7 @@ impl Environment {
         Ok(Self { port, dns: server.address, zone, backends, _server: server })
     }
 
-    /// Changes the backend `name`. Returns the number of requests that this broke.
+    /// Changes the backend `name`. Returns the number of requests that the change broke.
     pub(super) async fn apply(&mut self, name: &str, change: DemoChange) -> io::Result<usize> {
         let Some(index) = self.backends.iter().position(|backend| backend.name() == name) else {
             return Ok(0);
@@ -95,7 +95,7 @@ impl Environment {
     }
 }
 
-/// 127.0.0.2 and on: each backend has an address of its own, as containers do.
+/// 127.0.0.2 and on: each backend has its own address, as containers do.
 fn ip(index: usize) -> IpAddr {
     let last = u8::try_from(index + 2).unwrap_or(u8::MAX);
     Ipv4Addr::new(127, 0, 0, last).into()

@@ -118,7 +118,7 @@ fn no_screen(error: &io::Error) -> Failure {
     Failure::NotStarted(format!("the terminal cannot be used: {error}; try `pointsman demo | cat`"))
 }
 
-/// Starts the balancer on the given address, or on the default one, or on any if that is taken.
+/// Starts the balancer on the given address; without one, on the default port, or on a free port if that is taken.
 async fn start(
     args: &DemoArgs,
     environment: &Environment,

@@ -12,7 +12,7 @@ pub(super) struct ScriptStep {
     /// The name of the backend.
     pub(super) backend: &'static str,
     pub(super) change: DemoChange,
-    /// A sentence that says what to watch.
+    /// A sentence that explains what to watch.
     pub(super) text: &'static str,
 }
 
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn each_backend_ends_as_it_began() {
+    fn each_backend_ends_in_its_initial_state() {
         for name in ["a", "b", "c", "d"] {
             let mut changes = SCRIPT.iter().filter(|step| step.backend == name).map(|step| step.change);
             let undone = match (changes.next(), changes.next_back()) {

@@ -50,7 +50,7 @@ pub(super) struct BackendRow {
     pub(super) cause: Cause,
 }
 
-/// Takes snapshots, and keeps what a single one does not show.
+/// Takes snapshots, and keeps the history that they need.
 #[derive(Debug)]
 pub(super) struct Observer {
     overview: Arc<Overview>,

@@ -81,13 +81,13 @@ fn table(rows: &[BackendRow], width: u16) -> Table<'static> {
 }
 
 fn row(row: &BackendRow, wide: bool) -> TableRow<'static> {
-    let colour = terminal::colour(Some(row.state));
+    let color = terminal::color(Some(row.state));
     let bar = terminal::bar(row.share, BAR);
     let latency = row.latency.map_or("-".to_owned(), |time| format!("{:.0} ms", time.as_secs_f64() * 1e3));
     let mut cells = vec![
         Cell::from(row.name.to_string()).bold(),
-        Cell::from(row.state.name()).fg(colour),
-        Cell::from(format!("{bar} {:3.0}%", row.share * 100.0)).fg(colour),
+        Cell::from(row.state.name()).fg(color),
+        Cell::from(format!("{bar} {:3.0}%", row.share * 100.0)).fg(color),
         Cell::from(row.open.to_string()),
         Cell::from(latency),
         Cell::from(row.connections.to_string()),

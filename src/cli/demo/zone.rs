@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-/// The time to live of every record, in seconds: Docker's.
+/// The time to live of every record, in seconds, as with Docker.
 pub(crate) const TTL: u32 = 600;
 /// The size limit of a UDP answer without EDNS, in bytes (RFC 1035, 4.2.1).
 const PLAIN_UDP: u16 = 512;
@@ -58,7 +58,7 @@ struct Records {
     owners: BTreeMap<IpAddr, String>,
     services: BTreeMap<String, Vec<ServiceRecord>>,
     aliases: BTreeMap<String, Name>,
-    /// Names with a mode of their own.
+    /// The modes of single names.
     exceptions: BTreeMap<String, AnswerMode>,
     mode: AnswerMode,
     /// Whether SRV answers have the addresses of the targets in the additional section.
@@ -231,8 +231,8 @@ impl Zone {
 
     fn answer(&self, message: &Message) -> Option<Message> {
         let answer = self.answer_now(message);
-        let asked = message.queries.first().map(|query| key(&query.name));
-        let pending = self.pending().take_if(|pending| asked.as_ref() == Some(&pending.name));
+        let queried = message.queries.first().map(|query| key(&query.name));
+        let pending = self.pending().take_if(|pending| queried.as_ref() == Some(&pending.name));
         if let Some(PendingChange { change, .. }) = pending {
             change(self);
         }

@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::in_time;
 use hickory_resolver::proto::op::Query;
 
-fn ask(zone: &Zone, name: &str, kind: RecordType, payload: Option<u16>) -> Option<Message> {
+fn query(zone: &Zone, name: &str, kind: RecordType, payload: Option<u16>) -> Option<Message> {
     let mut query = Message::query();
     query.add_query(Query::query(Name::from_str_relaxed(name).unwrap(), kind));
     query.edns = payload.map(|bytes| {
@@ -16,7 +16,7 @@ fn ask(zone: &Zone, name: &str, kind: RecordType, payload: Option<u16>) -> Optio
 }
 
 fn code(zone: &Zone, name: &str, kind: RecordType) -> (ResponseCode, usize) {
-    let answer = ask(zone, name, kind, None).unwrap();
+    let answer = query(zone, name, kind, None).unwrap();
     (answer.metadata.response_code, answer.answers.len())
 }
 
@@ -29,7 +29,7 @@ fn missing_names_and_missing_types_differ_as_with_docker() {
     assert_eq!(code(&zone, "Backend.", RecordType::A), (ResponseCode::NoError, 1));
     assert_eq!(code(&zone, "backend.", RecordType::AAAA), (ResponseCode::NoError, 0));
     assert_eq!(code(&zone, "other.", RecordType::A), (ResponseCode::NXDomain, 0));
-    let owner = ask(&zone, "2.0.0.127.in-addr.arpa.", RecordType::PTR, None).unwrap();
+    let owner = query(&zone, "2.0.0.127.in-addr.arpa.", RecordType::PTR, None).unwrap();
     assert_eq!(owner.answers[0].data.to_string(), "demo_backend_1.demo_default.");
     assert_eq!(owner.answers[0].ttl, TTL);
     assert_eq!(code(&zone, "3.0.0.127.in-addr.arpa.", RecordType::PTR), (ResponseCode::NXDomain, 0));
@@ -46,15 +46,15 @@ fn srv_records_have_additionals_if_configured() {
     zone.set_services(name, [ServiceRecord { priority: 1, weight: 2, port: 3, target: "host.test".into() }]);
     assert_eq!(code(&zone, name, RecordType::A), (ResponseCode::NoError, 0));
     assert_eq!(code(&zone, "host.test.", RecordType::SRV), (ResponseCode::NoError, 0));
-    let alone = ask(&zone, name, RecordType::SRV, None).unwrap();
+    let alone = query(&zone, name, RecordType::SRV, None).unwrap();
     assert_eq!(alone.answers[0].data.to_string(), "1 2 3 host.test.");
     assert!(alone.additionals.is_empty());
     zone.set_additionals(true);
-    let more = ask(&zone, name, RecordType::SRV, None).unwrap();
+    let more = query(&zone, name, RecordType::SRV, None).unwrap();
     assert_eq!((more.answers.len(), more.additionals.len()), (1, 2));
     // Additionals that do not fit are left out, and the answer is still complete.
     zone.limit_udp(Some(80));
-    let less = ask(&zone, name, RecordType::SRV, None).unwrap();
+    let less = query(&zone, name, RecordType::SRV, None).unwrap();
     assert_eq!((less.answers.len(), less.additionals.len(), less.metadata.truncation), (1, 0, false));
     zone.set_mode_of("host.test", AnswerMode::ServFail);
     assert_eq!(code(&zone, "host.test.", RecordType::A).0, ResponseCode::ServFail);
@@ -65,13 +65,13 @@ fn srv_records_have_additionals_if_configured() {
 fn an_answer_that_is_too_long_is_truncated() {
     let zone = Zone::new();
     zone.set("backend", (1..=100).map(|n| IpAddr::from([10, 0, 0, n])));
-    let plain = ask(&zone, "backend.", RecordType::A, None).unwrap();
+    let plain = query(&zone, "backend.", RecordType::A, None).unwrap();
     assert!(plain.metadata.truncation && plain.answers.len() < 100);
     assert!(plain.to_vec().unwrap().len() <= 512);
-    let edns = ask(&zone, "backend.", RecordType::A, Some(4096)).unwrap();
+    let edns = query(&zone, "backend.", RecordType::A, Some(4096)).unwrap();
     assert!(!edns.metadata.truncation && edns.answers.len() == 100);
     zone.limit_udp(Some(100));
-    let capped = ask(&zone, "backend.", RecordType::A, Some(4096)).unwrap();
+    let capped = query(&zone, "backend.", RecordType::A, Some(4096)).unwrap();
     assert!(capped.metadata.truncation && capped.answers.len() < 10);
 }
 
@@ -84,7 +84,7 @@ fn the_mode_sets_the_failure() {
     zone.set_mode(AnswerMode::Refused);
     assert_eq!(code(&zone, "backend.", RecordType::A), (ResponseCode::Refused, 0));
     zone.set_mode(AnswerMode::Silent);
-    assert_eq!(ask(&zone, "backend.", RecordType::A, None), None);
+    assert_eq!(query(&zone, "backend.", RecordType::A, None), None);
     assert_eq!(zone.queries(), Queries { udp: 3, tcp: 0 });
 }
 

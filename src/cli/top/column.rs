@@ -1,10 +1,10 @@
-//! What the table of `top` can be sorted by, and how.
+//! The columns by which the table of `top` can be sorted, and their orders.
 
 use std::cmp::Ordering;
 
-use super::world::BackendRow;
+use super::instance_view::BackendRow;
 
-/// What the backends of a pool are sorted by.
+/// The column by which the backends of a pool are sorted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Column {
     #[default]
@@ -30,13 +30,13 @@ impl Column {
         Self::Since,
     ];
 
-    /// The one that comes after it, in a circle.
+    /// The next column, after the last one the first.
     pub(super) fn next(self) -> Self {
         let at = Self::ALL.iter().position(|column| *column == self).unwrap_or(0);
         Self::ALL[(at + 1) % Self::ALL.len()]
     }
 
-    /// Words first at A, states as they are listed, numbers first at the largest.
+    /// Compares by this column: text alphabetically, up backends last, numbers in descending order.
     pub(super) fn compare(self, a: &BackendRow, b: &BackendRow) -> Ordering {
         let natural = match self {
             Self::Name => Ordering::Equal,

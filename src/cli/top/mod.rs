@@ -2,10 +2,10 @@
 
 mod column;
 mod feed;
+mod instance_view;
 mod table;
 mod ui;
 mod view;
-mod world;
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;
@@ -23,16 +23,16 @@ use super::terminal::{self, Screen};
 use super::{Exit, Failure, connections, why};
 use crate::api::{BackendChange, BackendInfo, ConnectionsReply, WhyReply};
 use crate::remote::{Error, Remote, encode};
+use instance_view::{BackendKey, InstanceView};
 use ui::{Action, Mode, Ui};
-use world::{BackendKey, InstanceView};
 
-/// Drawn at least so often: ages grow.
+/// The longest time between two frames: the shown ages grow.
 const TICK: Duration = Duration::from_secs(1);
-/// How often it is seen to that the thread which waits for keys is still needed.
-const KEYS: Duration = Duration::from_millis(250);
-/// InstanceNews, keys and answers that may wait.
-const WAITING: usize = 256;
-/// Connections of a backend that are shown.
+/// How often the thread that reads keys checks whether its receiver is gone.
+const KEY_POLL: Duration = Duration::from_millis(250);
+/// The capacity of each channel: updates, keys and results.
+const CAPACITY: usize = 256;
+/// The most connections of a backend that are listed.
 const CONNECTIONS: u32 = 200;
 
 #[derive(Debug, Args)]
@@ -55,56 +55,57 @@ pub(super) fn run(args: &TopArgs) -> Result<Exit, Failure> {
     block_on(watch(&remote))
 }
 
-/// What came of an action.
+/// The result of an action.
 enum ActionResult {
-    /// It is done, or not, and what there is to say.
-    Said(String, bool),
-    /// Something to read.
-    Told(String, Vec<String>),
+    /// A message for the last line, and whether it is an error.
+    Message(String, bool),
+    /// A popup: its title and lines.
+    Popup(String, Vec<String>),
 }
 
-/// Shows the instance until q is pressed or a signal comes.
+/// Shows the instance until q is pressed or a signal arrives.
 async fn watch(remote: &Remote) -> Result<Exit, Failure> {
     // A mistyped address is an error on the command line, not on the screen.
     remote.text("/heartbeat").await?;
     let mut signals = Signals::new()?;
     let mut hangup = run::listen(SignalKind::hangup())?;
-    let (told, mut news) = mpsc::channel(WAITING);
-    let _feed = AbortOnDropHandle::new(tokio::spawn(feed::feed(remote.clone(), told)));
-    let (answered, mut answers) = mpsc::channel(WAITING);
-    let mut world = InstanceView::new(remote.address().to_string());
+    let (sender, mut updates) = mpsc::channel(CAPACITY);
+    let _feed = AbortOnDropHandle::new(tokio::spawn(feed::feed(remote.clone(), sender)));
+    let (answered, mut answers) = mpsc::channel(CAPACITY);
+    let mut instance = InstanceView::new(remote.address().to_string());
     let mut ui = Ui::default();
     let mut screen = Screen::open().map_err(|error| no_screen(&error))?;
     let mut keys = keys();
     let mut tick = tokio::time::interval(TICK);
     loop {
-        ui.settle(&world);
-        screen.draw(|frame| view::draw(frame, &world, &ui)).map_err(|error| no_screen(&error))?;
+        ui.settle(&instance);
+        screen.draw(|frame| view::draw(frame, &instance, &ui)).map_err(|error| no_screen(&error))?;
         tokio::select! {
             _ = signals.end() => return Ok(Exit::Done),
             _ = hangup.recv() => return Ok(Exit::Done),
-            Some(one) = news.recv() => {
-                world.take(one);
-                // Whatever else has come is drawn with it.
-                while let Ok(one) = news.try_recv() {
-                    world.take(one);
+            Some(update) = updates.recv() => {
+                instance.apply(update);
+                // One frame shows all pending updates.
+                while let Ok(update) = updates.try_recv() {
+                    instance.apply(update);
                 }
             }
             Some(answer) = answers.recv() => match answer {
-                ActionResult::Said(text, bad) => ui.message = Some((text, bad)),
-                ActionResult::Told(title, lines) => ui.mode = Mode::Popup { title, lines, scroll: 0 },
+                ActionResult::Message(text, bad) => ui.message = Some((text, bad)),
+                ActionResult::Popup(title, lines) => ui.mode = Mode::Popup { title, lines, scroll: 0 },
             },
             key = keys.recv() => match key {
                 None => return Err(no_screen(&"no key can be read")),
-                Some(None) => {} // another size
-                Some(Some(key)) => match ui.on(key, &world) {
+                Some(None) => {} // the terminal was resized
+                Some(Some(key)) => match ui.on(key, &instance) {
                     Action::None => {}
                     Action::Quit => return Ok(Exit::Done),
                     action => {
                         let (remote, answered) = (remote.clone(), answered.clone());
                         tokio::spawn(async move {
                             let answer = act(&remote, action).await;
-                            let answer = answer.unwrap_or_else(|error| ActionResult::Said(in_a_line(&error), true));
+                            let answer =
+                                answer.unwrap_or_else(|error| ActionResult::Message(on_one_line(&error), true));
                             let _ = answered.send(answer).await;
                         });
                     }
@@ -119,13 +120,13 @@ fn no_screen(error: &impl std::fmt::Display) -> Failure {
     Failure::NotStarted(format!("the terminal cannot be used: {error}; see `pointsman status`"))
 }
 
-/// The keys as they are pressed, and nothing for what else is a reason to draw. They are waited for in a thread, as the
-/// library has no other way; it ends soon after the receiver is gone.
+/// The pressed keys; `None`: another event, such as a resize, that needs a new frame. A thread waits for them, as the
+/// library has only a blocking call; it ends soon after the receiver is dropped.
 fn keys() -> mpsc::Receiver<Option<KeyEvent>> {
-    let (pressed, keys) = mpsc::channel(WAITING);
+    let (pressed, keys) = mpsc::channel(CAPACITY);
     std::thread::spawn(move || {
         while !pressed.is_closed() {
-            let event = match event::poll(KEYS) {
+            let event = match event::poll(KEY_POLL) {
                 Ok(false) => continue,
                 Ok(true) => event::read(),
                 Err(error) => Err(error),
@@ -145,7 +146,7 @@ fn keys() -> mpsc::Receiver<Option<KeyEvent>> {
 
 async fn act(remote: &Remote, action: Action) -> Result<ActionResult, Error> {
     match action {
-        Action::None | Action::Quit => Ok(ActionResult::Said(String::new(), false)),
+        Action::None | Action::Quit => Ok(ActionResult::Message(String::new(), false)),
         Action::SetState { of, state } => {
             change(remote, &of, BackendChange { state: Some(state), weight: None }).await
         }
@@ -154,7 +155,7 @@ async fn act(remote: &Remote, action: Action) -> Result<ActionResult, Error> {
         }
         Action::Why(of) => {
             let why: WhyReply = remote.get(&why::backend_path(&of.pool, &of.address)).await?;
-            Ok(ActionResult::Told(
+            Ok(ActionResult::Popup(
                 terminal::clean(&format!("why {}/{}?", of.pool, of.name)),
                 why::lines(&why),
             ))
@@ -163,20 +164,20 @@ async fn act(remote: &Remote, action: Action) -> Result<ActionResult, Error> {
             let filters = [("pool", Some(&*of.pool)), ("backend", Some(&*of.address)), ("client", None)];
             let open: ConnectionsReply = remote.get(&connections::path(CONNECTIONS, filters)).await?;
             let title = terminal::clean(&format!("connections of {}/{}", of.pool, of.name));
-            Ok(ActionResult::Told(title, connections::lines(&open)))
+            Ok(ActionResult::Popup(title, connections::lines(&open)))
         }
     }
 }
 
-/// Makes a change of a backend. It is named by its address: another may have the same name.
+/// Changes a backend, selected by its address: another one may have the same name.
 async fn change(remote: &Remote, of: &BackendKey, change: BackendChange) -> Result<ActionResult, Error> {
     let path = format!("/api/v1/pools/{}/backends/{}", encode(&of.pool), encode(&of.address));
     let now: BackendInfo = remote.read(&remote.submit(Method::PATCH, &path, &change).await?)?;
     let words =
         format!("{}/{} is {}, weight {}: {}", of.pool, now.name, now.state_name(), now.weight, now.cause);
-    Ok(ActionResult::Said(words, false))
+    Ok(ActionResult::Message(words, false))
 }
 
-fn in_a_line(error: &Error) -> String {
+fn on_one_line(error: &Error) -> String {
     terminal::clean(&error.to_string().replace("\n ", ";"))
 }

@@ -4,32 +4,32 @@ use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::text::{Line, Span};
 
 use super::column::Column;
+use super::instance_view::{BackendRow, InstanceView, PoolGroup};
 use super::ui::Ui;
-use super::world::{BackendRow, InstanceView, PoolGroup};
 use crate::api::StatusReply;
 use crate::cli::terminal;
 
 /// Width of a share's bar, in characters.
 const BAR: usize = 5;
-/// All columns but the name, and the gaps between.
+/// The width of all columns except name, address and cause, with the gaps between them.
 const FIXED: usize = 69;
-/// A name's column: at least, and at most.
+/// The least and the greatest width of the name's column.
 const NAME: [usize; 2] = [11, 30];
-/// From this width on there is room for addresses.
+/// The least width of a terminal for the column of addresses.
 const WIDE: usize = 132;
 const ADDRESS: usize = 21;
-/// A cause that has less room says nothing.
+/// The least width of the cause's column; with less room it is left out.
 const CAUSE: usize = 12;
 
-/// The table's lines, its heading the first, and which of them is the selected backend's.
-pub(super) fn lines(world: &InstanceView, ui: &Ui, width: usize) -> (Vec<Line<'static>>, usize) {
-    let names = world.groups.iter().flat_map(|group| &group.rows).map(|row| terminal::width(&name(row)));
+/// The table's lines, with the heading first, and the index of the selected backend's line.
+pub(super) fn lines(instance: &InstanceView, ui: &Ui, width: usize) -> (Vec<Line<'static>>, usize) {
+    let names = instance.groups.iter().flat_map(|group| &group.rows).map(|row| terminal::width(&name(row)));
     let layout = Widths::of(width, names.max().unwrap_or(0));
     let mut lines = vec![heading(ui, &layout)];
     let mut selected = 0;
-    let now = world.status.as_ref().map_or(0.0, StatusReply::clock);
-    for (index, rows) in ui.shown(world) {
-        lines.push(pool(&world.groups[index], world, width));
+    let now = instance.status.as_ref().map_or(0.0, StatusReply::clock);
+    for (index, rows) in ui.shown(instance) {
+        lines.push(pool(&instance.groups[index], instance, width));
         for row in rows {
             let is_selected = ui.selected.as_ref() == Some(&row.key);
             if is_selected {
@@ -41,8 +41,7 @@ pub(super) fn lines(world: &InstanceView, ui: &Ui, width: usize) -> (Vec<Line<'s
     (lines, selected)
 }
 
-/// The heading, and of the other lines as many as there is room for, with the selected one and, if it can be, the line
-/// of its pool.
+/// The heading, and as many other lines as fit, scrolled so that the selected one is visible.
 pub(super) fn scrolled(mut lines: Vec<Line<'static>>, selected: usize, height: usize) -> Vec<Line<'static>> {
     let room = height.saturating_sub(1);
     let below = selected.saturating_sub(room);
@@ -51,7 +50,7 @@ pub(super) fn scrolled(mut lines: Vec<Line<'static>>, selected: usize, height: u
     lines
 }
 
-/// The widths that depend on the terminal's.
+/// The column widths that depend on the terminal's width.
 struct Widths {
     name: usize,
     address: usize,
@@ -59,7 +58,7 @@ struct Widths {
 }
 
 impl Widths {
-    /// In a terminal of that width, where the longest name is as long.
+    /// For a terminal of this width and a longest name of `longest` columns.
     fn of(width: usize, longest: usize) -> Self {
         let room = width.saturating_sub(FIXED);
         let address = if width >= WIDE { ADDRESS } else { 0 };
@@ -108,7 +107,7 @@ fn heading(ui: &Ui, layout: &Widths) -> Line<'static> {
     )
 }
 
-fn pool(group: &PoolGroup, world: &InstanceView, width: usize) -> Line<'static> {
+fn pool(group: &PoolGroup, instance: &InstanceView, width: usize) -> Line<'static> {
     let pool = &group.pool;
     let up = Span::from(format!("{}/{} up", pool.up, group.rows.len()));
     let up = if pool.is_unserved() { up.fg(Color::Red).bold() } else { up };
@@ -119,9 +118,9 @@ fn pool(group: &PoolGroup, world: &InstanceView, width: usize) -> Line<'static> 
         terminal::count(group.rate),
         terminal::bytes(group.bytes)
     )));
-    let mut note = |wanted: bool, words: String, colour: Color| {
+    let mut note = |wanted: bool, words: String, color: Color| {
         if wanted {
-            spans.push(Span::from(format!("  {words}")).fg(colour));
+            spans.push(Span::from(format!("  {words}")).fg(color));
         }
     };
     note(pool.panic, "panic: all are used".to_owned(), Color::Red);
@@ -131,7 +130,7 @@ fn pool(group: &PoolGroup, world: &InstanceView, width: usize) -> Line<'static> 
     spans.push(Span::from("  "));
     let taken: usize = spans.iter().map(Span::width).sum();
     let room = width.saturating_sub(taken).min(60);
-    spans.push(Span::from(terminal::spark(world.history(&pool.name), room)).fg(Color::Green));
+    spans.push(Span::from(terminal::spark(instance.history(&pool.name), room)).fg(Color::Green));
     Line::from(spans)
 }
 
@@ -142,7 +141,7 @@ fn name(row: &BackendRow) -> String {
 
 fn backend(row: &BackendRow, layout: &Widths, now: f64, selected: bool) -> Line<'static> {
     let backend = &row.backend;
-    let colour = Style::new().fg(terminal::colour(backend.state));
+    let color = Style::new().fg(terminal::color(backend.state));
     let plain = Style::new();
     let share = format!("{} {:3.0}%", terminal::bar(row.share, BAR), row.share * 100.0);
     let connect = backend.connect_ms.map_or("-".to_owned(), terminal::millis);
@@ -158,8 +157,8 @@ fn backend(row: &BackendRow, layout: &Widths, now: f64, selected: bool) -> Line<
     let cells = vec![
         (name(row), layout.name, false, plain.bold()),
         (terminal::clean(&row.key.address), layout.address, false, plain),
-        (format!("{} {}", terminal::mark(backend.state), backend.state_name()), 13, false, colour),
-        (share, BAR + 5, false, colour),
+        (format!("{} {}", terminal::mark(backend.state), backend.state_name()), 13, false, color),
+        (share, BAR + 5, false, color),
         (backend.weight.to_string(), 3, true, plain),
         (terminal::count(backend.active as f64), 5, true, plain),
         (rate, 6, true, plain),

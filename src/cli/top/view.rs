@@ -1,4 +1,4 @@
-//! What `top` shows, from 80 columns and 24 lines up; on less, the top left of that.
+//! The screen of `top`, for at least 80 columns and 24 lines; a smaller terminal shows its top left part.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -6,14 +6,14 @@ use ratatui::style::{Color, Modifier, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 
+use super::instance_view::{InstanceView, PoolGroup};
 use super::table;
 use super::ui::{Mode, Ui};
-use super::world::{InstanceView, PoolGroup};
 use crate::cli::terminal;
 use crate::domain::AdminState;
 
-/// Draws what is known as it is looked at.
-pub(super) fn draw(frame: &mut Frame<'_>, world: &InstanceView, ui: &Ui) {
+/// Draws the instance in the state of the user interface.
+pub(super) fn draw(frame: &mut Frame<'_>, instance: &InstanceView, ui: &Ui) {
     let height = frame.area().height;
     let (events, decisions) = match height {
         ..14 => (0, 0),
@@ -30,29 +30,33 @@ pub(super) fn draw(frame: &mut Frame<'_>, world: &InstanceView, ui: &Ui) {
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(Paragraph::new(title(world)), head);
-    let (lines, selected) = table::lines(world, ui, usize::from(middle.width));
+    frame.render_widget(Paragraph::new(title(instance)), head);
+    let (lines, selected) = table::lines(instance, ui, usize::from(middle.width));
     frame.render_widget(Paragraph::new(table::scrolled(lines, selected, usize::from(middle.height))), middle);
-    frame.render_widget(selected_one(world, ui), detail);
-    frame.render_widget(list(" what happened ", &world.events), happened);
-    frame.render_widget(list(" why connections went where they went ", &world.decisions), decided);
+    frame.render_widget(selected_backend(instance, ui), detail);
+    frame.render_widget(list(" what happened ", &instance.events), happened);
+    frame.render_widget(list(" routing decisions ", &instance.decisions), decided);
     frame.render_widget(Paragraph::new(footer(ui)), foot);
     if let Mode::Popup { title, lines, scroll } = &ui.mode {
         popup(frame, title, lines, *scroll);
     }
 }
 
-fn title(world: &InstanceView) -> Vec<Line<'static>> {
+fn title(instance: &InstanceView) -> Vec<Line<'static>> {
     let mut first = vec![Span::from("pointsman ").bold()];
     let mut second = Vec::new();
-    if let Some(status) = &world.status {
+    if let Some(status) = &instance.status {
         let phase = if status.ready { Color::Green } else { Color::Yellow };
-        let sum = |number: fn(&PoolGroup) -> f64| world.groups.iter().map(number).sum::<f64>();
+        let sum = |number: fn(&PoolGroup) -> f64| instance.groups.iter().map(number).sum::<f64>();
         let seen = sum(|group| group.pool.failures_seen as f64);
         first.push(Span::from(terminal::clean(&status.version)));
         first.push(Span::from("  "));
         first.push(Span::from(terminal::clean(&status.phase)).fg(phase));
-        first.push(Span::from(format!("  up {}  {}", terminal::age(status.uptime_seconds), world.address)));
+        first.push(Span::from(format!(
+            "  up {}  {}",
+            terminal::age(status.uptime_seconds),
+            instance.address
+        )));
         second.extend([
             Span::from(format!("{} open", status.open)).bold(),
             Span::from(format!("  {} conn/s", terminal::count(sum(|group| group.rate)))),
@@ -64,11 +68,11 @@ fn title(world: &InstanceView) -> Vec<Line<'static>> {
                 Color::Reset
             }),
         ]);
-    } else if world.lost.is_none() {
-        second.push(Span::from(format!("asking {} …", world.address)));
+    } else if instance.lost.is_none() {
+        second.push(Span::from(format!("asking {} …", instance.address)));
     }
-    if let Some(why) = &world.lost {
-        let last = if world.status.is_some() { "showing old data; " } else { "" };
+    if let Some(why) = &instance.lost {
+        let last = if instance.status.is_some() { "showing old data; " } else { "" };
         let words = format!("connection lost, {last}reconnecting: {}", terminal::clean(why));
         second = vec![Span::from(words).fg(Color::Red).bold()];
     }
@@ -76,9 +80,9 @@ fn title(world: &InstanceView) -> Vec<Line<'static>> {
 }
 
 /// The selected backend in words.
-fn selected_one(world: &InstanceView, ui: &Ui) -> Paragraph<'static> {
+fn selected_backend(instance: &InstanceView, ui: &Ui) -> Paragraph<'static> {
     let block = Block::new().borders(Borders::TOP);
-    let Some(row) = ui.selected.as_ref().and_then(|key| world.row(key)) else {
+    let Some(row) = ui.selected.as_ref().and_then(|key| instance.row(key)) else {
         return Paragraph::new("no backend is shown").block(block);
     };
     let backend = &row.backend;
@@ -100,8 +104,8 @@ fn selected_one(world: &InstanceView, ui: &Ui) -> Paragraph<'static> {
         terminal::bytes(backend.bytes_out as f64),
         backend.connect_failures
     );
-    let colour = terminal::colour(backend.state);
-    let lines = vec![Line::from(terminal::clean(&first).fg(colour)), Line::from(terminal::clean(&second))];
+    let color = terminal::color(backend.state);
+    let lines = vec![Line::from(terminal::clean(&first).fg(color)), Line::from(terminal::clean(&second))];
     Paragraph::new(lines).block(block)
 }
 
@@ -111,7 +115,7 @@ fn list<'a>(title: &'static str, lines: impl IntoIterator<Item = &'a String>) ->
 }
 
 fn footer(ui: &Ui) -> Line<'static> {
-    let name = |of: &super::world::BackendKey| terminal::clean(&format!("{}/{}", of.pool, of.name));
+    let name = |of: &super::instance_view::BackendKey| terminal::clean(&format!("{}/{}", of.pool, of.name));
     match (&ui.mode, &ui.message) {
         (Mode::Filter, _) => {
             Line::from(format!("show only: {}▏  (enter: keep, esc: all)", terminal::clean(&ui.filter)))
@@ -149,7 +153,7 @@ fn popup(frame: &mut Frame<'_>, title: &str, lines: &[String], scroll: usize) {
     let inside = usize::from(width.saturating_sub(4)).max(1);
     let folded: usize = lines.iter().map(|line| terminal::width(line).div_ceil(inside).max(1)).sum();
     let height = u16::try_from(folded + 2).unwrap_or(u16::MAX).min(area.height.saturating_sub(2)).max(1);
-    let place = Rect {
+    let popup_area = Rect {
         x: area.x + (area.width.saturating_sub(width)) / 2,
         y: area.y + (area.height.saturating_sub(height)) / 2,
         width,
@@ -158,44 +162,44 @@ fn popup(frame: &mut Frame<'_>, title: &str, lines: &[String], scroll: usize) {
     .intersection(area);
     let text: Vec<_> = lines.iter().skip(scroll).map(|line| Line::from(format!(" {line}"))).collect();
     let block = Block::bordered().title(format!(" {title} ")).title_bottom(" esc ");
-    frame.render_widget(Clear, place);
-    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }).block(block), place);
+    frame.render_widget(Clear, popup_area);
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }).block(block), popup_area);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::world::InstanceNews;
-    use super::super::world::tests::status;
+    use super::super::instance_view::InstanceUpdate;
+    use super::super::instance_view::tests::status;
     use super::*;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
-    fn world() -> InstanceView {
-        let mut world = InstanceView::new("127.0.0.1:9900".into());
+    fn instance() -> InstanceView {
+        let mut instance = InstanceView::new("127.0.0.1:9900".into());
         let at = |second, a, b| {
             let web: &[_] =
                 &[("a", "up", a, 10_240), ("bb", "down", b, 0), ("a-rather-long-name", "maintenance", 0, 0)];
             status(second, &[("api", &[("x", "joining", 0, 0)]), ("web", web)])
         };
-        world.take(at(60, 1000, 500));
-        world.take(at(61, 1030, 510));
+        instance.apply(at(60, 1000, 500));
+        instance.apply(at(61, 1030, 510));
         let event = serde_json::json!({"at": 65.0, "sentence": "web/a has weight 3"});
-        world.take(InstanceNews::Event(serde_json::from_value(event).unwrap()));
+        instance.apply(InstanceUpdate::Event(serde_json::from_value(event).unwrap()));
         let decision = serde_json::json!({"at": 65.0, "sentence": "#9 127.0.0.1:4000 → a: next in rotation; excluded: bb: down"});
-        world.take(InstanceNews::Decisions(vec![serde_json::from_value(decision).unwrap()]));
-        world
+        instance.apply(InstanceUpdate::Decisions(vec![serde_json::from_value(decision).unwrap()]));
+        instance
     }
 
-    fn drawn(world: &InstanceView, ui: &mut Ui, width: u16, height: u16) -> String {
-        ui.settle(world);
+    fn drawn(instance: &InstanceView, ui: &mut Ui, width: u16, height: u16) -> String {
+        ui.settle(instance);
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-        terminal.draw(|frame| draw(frame, world, ui)).unwrap();
+        terminal.draw(|frame| draw(frame, instance, ui)).unwrap();
         terminal.backend().to_string()
     }
 
     #[test]
-    fn everything_fits_a_usual_terminal() {
-        let text = drawn(&world(), &mut Ui::default(), 80, 24);
+    fn everything_fits_a_terminal_of_80_by_24() {
+        let text = drawn(&instance(), &mut Ui::default(), 80, 24);
         for shown in [
             "pointsman 0.1.0  serving  up 1m  127.0.0.1:9900",
             "12 open  40 conn/s  0B/s  6 retried  2 client-visible failures",
@@ -218,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_wide_terminal_shows_addresses_and_causes() {
-        let text = drawn(&world(), &mut Ui::default(), 160, 50);
+        let text = drawn(&instance(), &mut Ui::default(), 160, 50);
         assert!(text.contains("a-rather-long-name") && text.contains("10.0.0.1:5018"), "{text}");
         assert!(
             text.contains("■ maintenance ·····   0%") && text.matches("bb has its reasons").count() == 1,
@@ -227,45 +231,45 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_selected_is_seen_among_two_hundred() {
+    fn the_selected_one_of_two_hundred_backends_is_visible() {
         let names: Vec<_> = (0..200).map(|number| format!("backend-{number:03}")).collect();
         let backends: Vec<_> = names.iter().map(|name| (&**name, "up", 0, 0)).collect();
-        let mut world = InstanceView::new("here".into());
-        world.take(status(1, &[("web", &backends)]));
+        let mut instance = InstanceView::new("here".into());
+        instance.apply(status(1, &[("web", &backends)]));
         let mut ui = Ui::default();
-        assert!(drawn(&world, &mut ui, 80, 24).contains("›backend-000"));
+        assert!(drawn(&instance, &mut ui, 80, 24).contains("›backend-000"));
         for (steps, name) in [(3, "003"), (60, "060"), (500, "199")] {
             ui.selected = None;
-            ui.settle(&world);
+            ui.settle(&instance);
             for _ in 0..steps {
-                ui.on(ratatui::crossterm::event::KeyCode::Down.into(), &world);
+                ui.on(ratatui::crossterm::event::KeyCode::Down.into(), &instance);
             }
-            let text = drawn(&world, &mut ui, 80, 24);
+            let text = drawn(&instance, &mut ui, 80, 24);
             assert!(text.contains(&format!("›backend-{name}")) && text.contains("state"), "{text}");
         }
     }
 
     #[test]
-    fn a_lost_link_is_said_and_what_was_known_stays() {
-        let mut world = world();
-        world.take(InstanceNews::Lost("connection refused".into()));
-        let text = drawn(&world, &mut Ui::default(), 80, 24);
+    fn a_lost_connection_is_shown_and_the_last_data_stays() {
+        let mut instance = instance();
+        instance.apply(InstanceUpdate::Lost("connection refused".into()));
+        let text = drawn(&instance, &mut Ui::default(), 80, 24);
         assert!(
             text.contains("connection lost, showing old data; reconnecting: connection refused"),
             "{text}"
         );
         assert!(text.contains("● up"), "{text}");
-        world.take(InstanceNews::Connected);
-        assert!(!drawn(&world, &mut Ui::default(), 80, 24).contains("connection lost"));
+        instance.apply(InstanceUpdate::Connected);
+        assert!(!drawn(&instance, &mut Ui::default(), 80, 24).contains("connection lost"));
     }
 
     #[test]
-    fn what_is_typed_and_what_came_of_it_is_seen() {
-        let (world, mut ui) = (world(), Ui::default());
+    fn typed_text_and_the_result_are_shown() {
+        let (instance, mut ui) = (instance(), Ui::default());
         let mut press = |c: char, wanted: &str| {
-            ui.settle(&world);
-            ui.on(ratatui::crossterm::event::KeyCode::Char(c).into(), &world);
-            let text = drawn(&world, &mut ui, 80, 24);
+            ui.settle(&instance);
+            ui.on(ratatui::crossterm::event::KeyCode::Char(c).into(), &instance);
+            let text = drawn(&instance, &mut ui, 80, 24);
             assert!(text.contains(wanted), "{wanted:?} is missing:\n{text}");
         };
         press('d', "drain api/x?");
@@ -274,18 +278,18 @@ mod tests {
         press('7', "0 to 256: 7▏");
         ui.mode = Mode::Table;
         ui.message = Some(("the pool heeds no weight but 0".into(), true));
-        assert!(drawn(&world, &mut ui, 80, 24).contains("the pool heeds no weight but 0"));
-        ui.on(ratatui::crossterm::event::KeyCode::Char('?').into(), &world);
-        assert!(drawn(&world, &mut ui, 80, 24).contains("maintenance: no new connections, no checks"));
+        assert!(drawn(&instance, &mut ui, 80, 24).contains("the pool heeds no weight but 0"));
+        ui.on(ratatui::crossterm::event::KeyCode::Char('?').into(), &instance);
+        assert!(drawn(&instance, &mut ui, 80, 24).contains("maintenance: no new connections, no checks"));
     }
 
     #[test]
     fn no_terminal_is_too_small_or_too_large_to_try() {
-        let (world, mut ui) = (world(), Ui::default());
+        let (instance, mut ui) = (instance(), Ui::default());
         for (width, height) in [(1, 1), (2, 2), (5, 3), (20, 5), (79, 13), (80, 19), (300, 100)] {
             for key in ['?', 'q', 'd', 'n', '/', 'a'] {
-                ui.on(ratatui::crossterm::event::KeyCode::Char(key).into(), &world);
-                drawn(&world, &mut ui, width, height);
+                ui.on(ratatui::crossterm::event::KeyCode::Char(key).into(), &instance);
+                drawn(&instance, &mut ui, width, height);
             }
             ui = Ui::default();
             drawn(&InstanceView::default(), &mut Ui::default(), width, height);

@@ -1,4 +1,4 @@
-//! Backends and sources that are written down, and where.
+//! Checks of static backends and of sources.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use super::super::kind::Kind;
 use super::super::model::{Pool, Source, SourceKey, StaticBackend, source, static_backend};
 use super::super::yaml::{YamlKey, YamlNode};
 
-/// Reads a node again, whose problems were reported before.
+/// Reads a node again; its problems are already reported.
 fn again<T: 'static>(kind: &Kind<T>, node: &YamlNode) -> Option<T> {
     kind.read(&FoundValue::root(node, "", &Decoder::new("")))
 }
@@ -22,12 +22,12 @@ pub(super) fn in_list(list: &YamlNode) -> impl Iterator<Item = (StaticBackend, &
     list.items().iter().filter_map(|node| Some((again(&static_backend(), node)?, node)))
 }
 
-/// The backends that are written down in a pool, each with its node.
+/// The static backends of a pool, each with its node.
 pub(super) fn listed(pool: &YamlNode) -> impl Iterator<Item = (StaticBackend, &YamlNode)> {
     items(pool).iter().filter_map(|item| item.get("static")).flat_map(in_list)
 }
 
-/// That two backends have the same address or the same name is a problem of `found`.
+/// Reports backends of a list that have the same address or the same name.
 pub(in crate::config) fn names(list: &YamlNode, found: &FoundValue<'_>) {
     report_duplicates(in_list(list), found);
 }
@@ -48,7 +48,7 @@ fn report_duplicates<'a>(
     }
 }
 
-/// The sources of a pool, and the backends that are written down.
+/// Checks the sources and the static backends of a pool, and merges the latter.
 pub(super) fn sources(pool: &mut Pool, map: &MapReader<'_>) {
     let (found, what) = (map.found, map.what());
     let mut keys = Vec::new();
@@ -65,7 +65,7 @@ pub(super) fn sources(pool: &mut Pool, map: &MapReader<'_>) {
     report_without_effect(pool, map, keys.is_empty());
 }
 
-/// All backends that are written down are one source, at the position of the first ones.
+/// Merges all static backends into one source, at the position of the first.
 fn merge_static(pool: &mut Pool) {
     let mut all = Vec::new();
     let first = pool.discover.iter().position(|source| matches!(source, Source::Static(_)));
@@ -81,11 +81,11 @@ fn merge_static(pool: &mut Pool) {
     }
 }
 
-/// Weights and backups without effect are problems. `alone`: there is no other source.
+/// Reports weights and backups without effect. `alone`: static backends are the only source in `discover`.
 fn report_without_effect(pool: &Pool, map: &MapReader<'_>, alone: bool) {
     let (found, what) = (map.found, map.what());
     let listed: Vec<_> = listed(found.node).collect();
-    if !pool.balance.heeds_weights() && !map.misread("balance") {
+    if !pool.balance.uses_weights() && !map.misread("balance") {
         for (_, node) in listed.iter().filter(|(backend, _)| backend.weight > 1) {
             let message =
                 format!("{what} gives a weight, but round-robin ignores weights; write `balance: weighted`");
@@ -100,7 +100,7 @@ fn report_without_effect(pool: &Pool, map: &MapReader<'_>, alone: bool) {
         found.decoder.problem(*at, format!("every backend of {what} has a weight of 0: none is ever chosen"));
     }
     if listed.iter().all(|(backend, _)| backend.backup) {
-        let message = format!("every backend of {what} is a backup: there is no other one to stand in for");
+        let message = format!("every backend of {what} is a backup: a pool needs a backend that is not");
         found.decoder.problem(*at, message);
     }
 }

@@ -1,4 +1,4 @@
-//! What must fit together: rules about more than one key, and defaults that depend on another key.
+//! Rules about more than one key, and defaults that depend on another key.
 
 mod backends;
 mod pool;
@@ -13,7 +13,7 @@ use super::model::Config;
 use super::value::BoundAddresses;
 use super::yaml::{YamlNode, YamlValue};
 
-/// Listeners and pools as a whole.
+/// Checks the listeners and pools together.
 pub(super) fn config(config: &mut Config, map: &MapReader<'_>) {
     for key in ["listeners", "pools"] {
         let needed = format!("at least one is needed, as `{key}: {{NAME: …}}`");

@@ -6,7 +6,7 @@ use super::super::decode::MapReader;
 use super::super::model::{Algorithm, Eject, Health, Pool, Replicas, Source};
 use super::backends;
 
-/// The parts of a pool together.
+/// Checks the parts of a pool together.
 pub(in crate::config) fn pool(pool: &mut Pool, map: &MapReader<'_>) {
     if !map.has("discover") && !map.has("replicas") {
         map.found.problem(format!("{} needs \"discover\": where its backends come from", map.what()));
@@ -27,7 +27,7 @@ pub(in crate::config) fn pool(pool: &mut Pool, map: &MapReader<'_>) {
     queue(pool, map);
 }
 
-/// The ring's keys have an effect, and the ring has slots for the backends that are written down.
+/// Checks that the ring's keys have an effect and that the ring has enough slots for the static backends.
 fn ring(pool: &Pool, map: &MapReader<'_>) {
     let Some(hash) = map.get("hash") else { return };
     if pool.balance.hashes() && pool.balance != Algorithm::RingHash && !map.misread("balance") {
@@ -47,7 +47,7 @@ fn ring(pool: &Pool, map: &MapReader<'_>) {
     }
 }
 
-/// A queue needs a limit that makes clients wait.
+/// Checks that a queue comes with a limit of connections: without one, clients never wait.
 fn queue(pool: &Pool, map: &MapReader<'_>) {
     let Some(limits) = map.get("limits") else { return };
     let limited = match limits.get("connections") {
@@ -74,7 +74,7 @@ fn queue(pool: &Pool, map: &MapReader<'_>) {
     }
 }
 
-/// The times of a check.
+/// Checks the times of a health check.
 pub(in crate::config) fn health(health: &mut Health, map: &MapReader<'_>) {
     let what = map.what();
     let every = humantime::format_duration(health.every);
@@ -93,7 +93,7 @@ pub(in crate::config) fn health(health: &mut Health, map: &MapReader<'_>) {
     }
 }
 
-/// Ejection needs a reason.
+/// Checks that ejection has a reason.
 pub(in crate::config) fn eject(eject: &mut Eject, map: &MapReader<'_>) {
     if eject.failures.is_none() && !map.has("slow") {
         let message = format!("{} has no reason left: give it failures, or slow", map.what());
@@ -101,7 +101,7 @@ pub(in crate::config) fn eject(eject: &mut Eject, map: &MapReader<'_>) {
     }
 }
 
-/// The numbers of replicas.
+/// Checks the numbers of replicas.
 pub(in crate::config) fn replicas(replicas: &mut Replicas, map: &MapReader<'_>) {
     let (min, max) = (replicas.min, replicas.max);
     if min > max {
@@ -110,7 +110,7 @@ pub(in crate::config) fn replicas(replicas: &mut Replicas, map: &MapReader<'_>) 
     }
     // Without a replica there is no connection to count.
     if let Some(node) = map.get("autoscale").filter(|_| min == 0) {
-        let message = format!("\"autoscale\" in {} needs a \"min\" of 1 at least beside it", map.what());
+        let message = format!("\"autoscale\" in {} needs a \"min\" of at least 1", map.what());
         map.found.decoder.problem(node.at, message);
     }
 }

@@ -21,28 +21,28 @@ use super::Adopt;
 
 /// The keys of the kinds of sources.
 const SOURCES: [&str; 5] = ["static", "dns", "srv", "file", "docker"];
-/// The keys that stand beside some of them.
+/// Keys that some of these kinds allow in addition.
 const BESIDE: [&str; 5] = ["every", "server", "hold", "flap", "family"];
 
-/// One place that backends come from (an item of `discover`).
+/// One source of backends (an item of `discover`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Written down in the configuration.
+    /// Listed in the configuration.
     Static(Vec<StaticBackend>),
     /// The A and AAAA records of a name.
     Dns(Dns),
     /// The SRV records of a name.
     Srv(Srv),
-    /// Written down in a file of its own, which is read again when it changes.
+    /// Listed in a separate file, which is read again when it changes.
     File(File),
     /// The containers of a Docker engine that have a label.
     Docker(Docker),
 }
 
-/// Tells a pool's sources apart, and one that was re-configured from one that is new.
+/// Identifies a source of a pool: a reconfigured source keeps its key, and a new source has another key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SourceKey {
-    /// All that is written down in the configuration.
+    /// All backends in the configuration itself.
     Static,
     /// The records of a name, with the port that its backends listen on.
     Dns(String, u16),
@@ -50,19 +50,20 @@ pub(crate) enum SourceKey {
     Srv(String),
     /// A file.
     File(PathBuf),
-    /// The containers with a label, of an engine, with what decides where they are connected to: when that changes, the
-    /// old places wait for the new ones to be found and checked, as those of any source that is taken away.
+    /// The containers of an engine that have a label, and the settings that determine their addresses. When these
+    /// change, the backends at the old addresses stay until the new ones are found and checked, as with any removed
+    /// source.
     Docker {
         /// The label.
         label: String,
-        /// The port of those that name none.
+        /// The port of containers that specify none.
         port: Option<u16>,
         /// The network.
         network: Option<String>,
         /// The engine.
         engine: Option<String>,
     },
-    /// No source of the configuration: what operators have added while the program runs.
+    /// Backends that operators have added at run time; not in the configuration.
     Operator,
 }
 
@@ -84,7 +85,7 @@ impl From<&Source> for SourceKey {
 }
 
 impl SourceKey {
-    /// As one word, for machines: `dns:backend:5000`.
+    /// The key as one word, for machines: `dns:backend:5000`.
     pub(crate) fn word(&self) -> String {
         match self {
             Self::Static => "static".to_owned(),
@@ -125,7 +126,7 @@ pub(in crate::config) fn source() -> Kind<Source> {
     Kind::new(read, |source| Some(write(source)), shape)
 }
 
-/// Each kind of source has keys of its own.
+/// Reads a source; each kind has its own keys.
 fn read(found: &FoundValue<'_>) -> Option<Source> {
     let map = found.map([SOURCES, BESIDE].concat())?;
     match map.kind(&SOURCES) {
@@ -210,7 +211,7 @@ settings! {
     struct DnsSource {
         /// A name whose A and AAAA records are backends, and the port of all of them.
         dns: (String, u16) => name_and_port(), required "backend:5000";
-        /// How it is asked for.
+        /// How it is queried.
         query: Query => Beside, absent Query::default();
     }
 }
@@ -218,11 +219,11 @@ settings! {
 /// A name whose A and AAAA records are backends (`dns`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dns {
-    /// The name asked for, as written.
+    /// The name to query, as written.
     pub name: String,
     /// The port of every backend found.
     pub port: u16,
-    /// How it is asked for.
+    /// How it is queried.
     pub query: Query,
 }
 
@@ -237,19 +238,19 @@ settings! {
     /// A name whose SRV records (RFC 2782) say where the backends are (`srv`).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Srv {
-        /// A name whose SRV records (RFC 2782) tell target, port, weight and priority of the backends; those with a
+        /// A name whose SRV records (RFC 2782) contain target, port, weight and priority of the backends; those with a
         /// higher priority number are backups.
         name as "srv": String => srv_name(), required "_web._tcp.example.com";
-        /// How it is asked for.
+        /// How it is queried.
         query: Query => Beside, absent Query::default();
     }
 }
 
 settings! {
-    /// How a name is asked for (beside `dns` and `srv`).
+    /// How a name is queried (next to `dns` and `srv`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Query: Default {
-        /// How often the name is asked for, whatever the answer's TTL says.
+        /// How often the name is queried, regardless of the TTL.
         every: Duration => interval(), default Duration::from_secs(1);
         /// The DNS server, such as 127.0.0.11 (Docker's), with or without a port. Absent: those of /etc/resolv.conf.
         server: Option<SocketAddr> => optional(dns_server()), absent None, example "127.0.0.11";
@@ -263,7 +264,7 @@ settings! {
 }
 
 words! {
-    /// Which address family is asked for (`family`).
+    /// Which address family is queried (`family`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Family {
         /// Both A and AAAA.
@@ -292,7 +293,7 @@ settings! {
     struct DockerSource {
         /// Running containers that have a label: the label, or more than that.
         docker: Docker => shorthand(docker_label(), Docker::new), required "pointsman.pool=web";
-        /// How long the last good state stands while the engine cannot be asked.
+        /// How long the last good state stays in use while the engine cannot be queried.
         hold: Duration => time(), default HOLD;
     }
 }
@@ -317,7 +318,7 @@ settings! {
         healthcheck: bool => flag(), default true;
     }
     also {
-        /// How long the last good state stands while the engine cannot be asked.
+        /// How long the last good state stays in use while the engine cannot be queried.
         hold: Duration = HOLD;
         /// Containers that count as if they had the label: those that a pool adopts among its replicas.
         adopt: Option<Adopt> = None;

@@ -47,13 +47,13 @@ const CHECKS: [&str; 5] = ["http", "tcp", "exchange", "postgres", "redis"];
 pub enum Check {
     /// A TCP connection can be opened.
     Tcp,
-    /// An HTTP/1.1 GET is answered as wanted.
+    /// An HTTP/1.1 GET gets the expected response.
     Http(HttpCheck),
-    /// What is sent is answered as wanted.
+    /// The response to the sent bytes contains the expected bytes.
     Exchange(Exchange),
-    /// A PostgreSQL server lets us in and has the role wanted.
+    /// A PostgreSQL server accepts the login and has the expected role.
     Postgres(PostgresCheck),
-    /// A Redis server answers and has the role wanted.
+    /// A Redis server executes commands and has the expected role.
     Redis(RedisCheck),
 }
 
@@ -179,7 +179,7 @@ settings! {
         /// The database.
         database: String => protocol_word(), default "postgres".to_owned();
         /// The file with the password. Absent: none is needed. While it cannot be read, backends stay as they were: a
-        /// missing file says nothing about them, and would take out all of them.
+        /// missing file is no evidence against them, and would take out all of them.
         password_file: Option<PathBuf> => optional(path()), absent None, example "/run/secrets/postgres";
         /// Allowed authentication methods: one or a list, as in libpq. With any other method the check fails and does
         /// not send the password. md5 sends a hash from which a weak password can be guessed, password sends it in
@@ -222,14 +222,14 @@ settings! {
     }
 }
 
-/// What a server of a replicated database must be.
+/// The role that a server of a replicated database must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Either of them.
+    /// Either role.
     Any,
-    /// The one that takes writes: `primary` in PostgreSQL, `master` in Redis.
+    /// The server that accepts writes: `primary` in PostgreSQL, `master` in Redis.
     Primary,
-    /// One that follows it: `standby` in PostgreSQL, `replica` in Redis.
+    /// A server that replicates it: `standby` in PostgreSQL, `replica` in Redis.
     Replica,
 }
 

@@ -39,7 +39,7 @@ settings! {
 }
 
 impl Listener {
-    /// A listener with the defaults, in front of a pool of that name and with those settings.
+    /// A listener with the defaults, in front of the pool with that name and those settings.
     pub fn new(bind: BindAddress, pool: Arc<str>, settings: &Pool) -> Self {
         Self {
             bind: vec![bind],
@@ -73,10 +73,10 @@ impl Listener {
 
 /// The kernel counts it in whole seconds and takes no more than 32767 of them (tcp(7), `TCP_KEEPIDLE`).
 pub(super) const KEEPALIVE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(9 * 3600)];
-/// The kernel counts it in whole seconds, and in SYN-ACKs: seven make two minutes, after which no client waits.
+/// The kernel counts it in whole seconds, and in SYN-ACKs: seven take two minutes, and no client waits longer.
 const DEFER_ACCEPT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(120)];
-/// In less, one lost segment and its retransmission (RFC 6298) would end a sound connection. A client does not wait for
-/// more than a day.
+/// Below the minimum, one lost segment and its retransmission (RFC 6298) would end a healthy connection. A client does
+/// not wait for more than a day.
 pub(super) const USER_TIMEOUT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(24 * 3600)];
 
 settings! {
@@ -105,12 +105,12 @@ settings! {
 }
 
 impl SocketOptions {
-    /// Those of a new socket.
-    /// `backlog` is the default of net.core.somaxconn since Linux 5.4: room for a burst between two turns of a worker.
+    /// The options of a new socket. `backlog` is the default of net.core.somaxconn since Linux 5.4: room for a burst
+    /// between two turns of a worker.
     pub const NONE: Self =
         Self { keepalive: None, defer_accept: None, fast_open: None, user_timeout: None, backlog: 4096 };
 
-    /// The defaults in front of a pool with these settings: clients are probed as its backends are.
+    /// The defaults in front of a pool with these settings: clients get the same keepalive as backends.
     pub fn new(pool: &Pool) -> Self {
         Self { keepalive: pool.keepalive, ..Self::NONE }
     }

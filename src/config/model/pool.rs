@@ -18,7 +18,7 @@ settings! {
     /// A pool (`pools.NAME`).
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Pool: Default, needs ("anyOf", &["discover", "replicas"]), useless Pool::useless, check check::pool {
-        /// How a backend is chosen. round-robin: in rotation; weighted: in rotation as often as its weight says, spread
+        /// How a backend is chosen. round-robin: in rotation; weighted: in rotation in proportion to its weight, spread
         /// out smoothly; least-connections: the fewest open connections for its weight; random-two: the less loaded of
         /// two drawn at random; ewma: of two, the one that answers sooner for its load; source-hash, ring-hash and
         /// maglev: by the client's address.
@@ -28,8 +28,8 @@ settings! {
         /// Algorithms that choose too and are only counted, so that their choices can be compared: a list, true for all
         /// but ewma, or false. Each chooses once more for each connection.
         shadow: Vec<Algorithm> => shadow(), default Vec::new();
-        /// Where the backends come from, as many sources as needed; where two know the same address, the first one here
-        /// tells its name, weight and the rest. Not needed beside replicas, which are backends themselves.
+        /// Where the backends come from, as many sources as needed; if two report the same address, the first one here
+        /// sets its name, weight and the rest. Not needed next to replicas, which are backends themselves.
         discover: Vec<Source> => sources(), absent Vec::new();
         /// Active checks, one or a list of which all must pass. Absent: a backend is up as soon as it is found.
         health: Vec<Health> => one_or_list(table(), "leave it out to do without checks"), absent Vec::new();
@@ -119,10 +119,9 @@ settings! {
 }
 
 impl Hash {
-    /// The most `slots`: a table that is looked into for each connection should fit into a cache.
+    /// The maximum of `slots`: the table is read for each connection and should fit into a CPU cache.
     pub const MOST_SLOTS: u64 = 1 << 20;
-    /// The most `virtual_nodes`: even for one backend alone, more would not make shares any more equal that a person
-    /// could tell.
+    /// The maximum of `virtual_nodes`: more would not make the shares noticeably more equal, even for a single backend.
     pub const MOST_VIRTUAL_NODES: u64 = 10_000;
 }
 
@@ -140,12 +139,12 @@ words! {
     }
 }
 
-/// A number with two digits behind the point, in hundredths: 125 is 1.25.
+/// A number with two digits after the decimal point, in hundredths: 125 is 1.25.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Factor(pub u32);
 
 impl Factor {
-    /// What a share may be multiplied by: below, a backend would be full as soon as it has its share; above, none ever is.
+    /// The allowed factors of a share: below, a backend is full as soon as it has its share; above, none is ever full.
     pub const RANGE: RangeInclusive<Self> = Self(101)..=Self(10_000);
 
     /// As a number.
@@ -157,7 +156,7 @@ impl Factor {
 impl FromStr for Factor {
     type Err = String;
 
-    /// Reads a plain number with at most two digits behind the point.
+    /// Reads a plain number with at most two digits after the decimal point.
     fn from_str(text: &str) -> Result<Self, String> {
         let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -167,7 +166,9 @@ impl FromStr for Factor {
         };
         let valid = digits(whole) && digits(rest) && rest.len() <= 2;
         let number = if valid { hundredths() } else { None };
-        number.map(Self).ok_or_else(|| "it is a number with at most two digits behind the point".to_owned())
+        number
+            .map(Self)
+            .ok_or_else(|| "it is a number with at most two digits after the decimal point".to_owned())
     }
 }
 
@@ -251,7 +252,7 @@ settings! {
     }
 }
 
-/// A limit; zero is none.
+/// A limit; zero means no limit.
 fn no_limit() -> Kind<Option<NonZeroU32>> {
     whole(0..=MOST).map(NonZeroU32::new, |limit: &Option<NonZeroU32>| limit.map_or(0, NonZeroU32::get))
 }

@@ -36,7 +36,7 @@ settings! {
     /// The two times of a drain (`runtime.drain`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Drain: Default {
-        /// How long /ready says no while new connections are still accepted, so that traffic can move elsewhere.
+        /// How long /ready replies 503 while new connections are still accepted, so that traffic can move elsewhere.
         grace: Duration => time(), default Duration::ZERO;
         /// How long existing connections may take to finish once no new ones are accepted. The rest is reset, and the
         /// exit code is 3.
@@ -130,7 +130,7 @@ impl Admin {
     /// Connections at once from this machine, and as many from other machines: dashboards, scrapers and health checks
     /// need a few.
     pub(crate) const CONNECTIONS: usize = 128;
-    /// The maximum of open connections: local ones, remote ones, and as many again that gave way and are closing.
+    /// The maximum of open connections: local ones, remote ones, and as many again that were evicted and are closing.
     pub(crate) const MOST_CONNECTIONS: usize = 4 * Self::CONNECTIONS;
 
     fn useless(&self, key: &str) -> Useless {

@@ -47,9 +47,9 @@ settings! {
         engine: Option<String> => optional(engine()), absent None, example "unix:///var/run/docker.sock";
         /// What they find in their environment, besides SERVER_ID and SERVER_NAME.
         env: BTreeMap<String, String> => environment(), absent BTreeMap::new(), example "{NAME: a value}";
-        /// What they run instead of what the image says, as a list of words; no shell reads it.
+        /// What they run instead of the image's command, as a list of words; no shell reads it.
         command: Option<Vec<String>> => optional(command()), absent None, example "[gunicorn, \"app:app\"]";
-        /// Containers that others have started and that are replicas too: by their name, in which * stands for anything,
+        /// Containers that Pointsman did not start and that are replicas too: by their name, in which * stands for anything,
         /// or by a label.
         adopt: Option<Adopt> => optional(adopt()), absent None, example "server_*";
         /// Whether a replica that has a HEALTHCHECK is up only while the engine calls it healthy. Absent: if the pool has
@@ -79,12 +79,12 @@ impl Replicas {
     }
 }
 
-/// Which containers of others are adopted (`replicas.adopt`).
+/// The containers to adopt that Pointsman did not start (`replicas.adopt`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adopt {
-    /// Those with a name like this; `*` stands for anything.
+    /// Containers whose name matches; `*` stands for any text.
     Name(String),
-    /// Those that have this label, as `key` or `key=value`.
+    /// Containers that have this label, as `key` or `key=value`.
     Label(String),
 }
 

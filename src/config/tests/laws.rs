@@ -1,4 +1,4 @@
-//! What holds for any text that looks like a configuration.
+//! Properties of any text that looks like a configuration.
 
 use std::collections::BTreeSet;
 
@@ -112,13 +112,13 @@ proptest! {
 
     #[test]
     fn every_misspelled_key_is_reported_at_its_position(wrong in prop::collection::btree_set(0..12_usize, 1..12)) {
-        // A key on a line of its own is misspelled by a letter more.
+        // A misspelled key has one letter more.
         let lines = ["runtime:", "  workers: 1", "log:", "  level: info", "  keep: 3", "listeners:", "  web:",
             "    bind: 127.0.0.1:1", "    pool: web", "pools:", "  web:", "    discover: [{dns: a:1}]",
             "    keepalive: 1m", "    connect:", "      attempts: 2"];
         let optional = [0, 1, 2, 3, 4, 12, 13, 14];
         let wrong: BTreeSet<usize> = wrong.into_iter().map(|index| optional[index % optional.len()]).collect();
-        // What stands below a key that is not known is not read.
+        // Values below an unknown key are not read.
         let read_at_all = |line: &usize| match line {
             1 => !wrong.contains(&0),
             3 | 4 => !wrong.contains(&2),

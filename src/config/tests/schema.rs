@@ -1,4 +1,4 @@
-//! The JSON Schema and the examples: what they say is what the program does.
+//! Checks that the JSON Schema and the examples match the program.
 
 use std::collections::BTreeSet;
 use std::path::Path;

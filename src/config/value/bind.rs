@@ -1,4 +1,4 @@
-//! Addresses to listen on, and what clashes among them.
+//! Addresses to listen on, and conflicts between them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ impl BoundAddresses {
         self.0.push((address, owner.to_owned()));
     }
 
-    /// The owner of the bind address that serves that address of this machine, if there is one.
+    /// The owner of the bind address that accepts connections to `address` on this machine, if any.
     pub(in crate::config) fn owner(&self, address: SocketAddr) -> Option<&str> {
         let listens = |(bound, _): &&(BindAddress, String)| match bound {
             BindAddress::Tcp(bound) => own::reaches(address, *bound, own::is_local),

@@ -60,7 +60,7 @@ fn read_name_and_port(node: &YamlNode) -> Result<(String, u16), String> {
     Ok((name.to_owned(), port))
 }
 
-/// `_service._tcp.name`, the only form that RFC 2782 knows for TCP.
+/// `_service._tcp.name`, the only form that RFC 2782 defines for TCP.
 pub(in crate::config) fn srv_name() -> Kind<String> {
     Kind::scalar(read_srv_name, |name| Outline::text(name), || pattern(r"^_[^.]+\._[tT][cC][pP]\.[^.:]+"))
 }
@@ -68,7 +68,7 @@ pub(in crate::config) fn srv_name() -> Kind<String> {
 fn read_srv_name(node: &YamlNode) -> Result<String, String> {
     let text = node.text().unwrap_or_default();
     if let Some((name, _)) = text.split_once(':').filter(|(name, _)| is_dns_name(name)) {
-        return Err(format!("must have no port, which the record tells, such as {name}"));
+        return Err(format!("must have no port: the SRV record contains it, such as {name}"));
     }
     let labels: Vec<&str> = text.split('.').collect();
     match labels[..] {

@@ -1,4 +1,4 @@
-//! What checks ask for and expect.
+//! What checks send and expect.
 
 use std::ops::RangeInclusive;
 
@@ -51,7 +51,7 @@ fn statuses(text: &str) -> Option<RangeInclusive<u16>> {
     (first <= last).then_some(first..=last)
 }
 
-/// Bytes, written as text with escapes; no bytes are not written.
+/// Bytes, written as text with escapes; the key is omitted if there are none.
 pub(in crate::config) fn bytes() -> Kind<Vec<u8>> {
     Kind::new(
         |found| {

@@ -22,7 +22,7 @@ pub(super) use health::{bytes, http_host, http_path, protocol_word, status};
 pub(super) use pool::{policy, shadow};
 pub(super) use replicas::{command, container_name, environment, group, network};
 
-/// A name as a Host header has it, but for the port.
+/// A name as in a Host header, without the port.
 pub(super) fn host_name() -> Kind<String> {
     let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let must = "must be a name without a port, such as lb.example.com";
@@ -34,7 +34,7 @@ fn looks_like_a_name(host: &str) -> bool {
     host.parse::<IpAddr>().is_err() && host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains(':')
 }
 
-/// The schema of text of at least so many characters.
+/// The schema of text with at least `least` characters.
 fn text_from(least: usize) -> serde_json::Value {
     json!({"type": "string", "minLength": least})
 }

@@ -75,7 +75,7 @@ fn write_policy(policy: Policy) -> Outline {
     map.into()
 }
 
-/// The algorithms that shadow: a list, or all that can.
+/// The shadow algorithms: a list, or all that can be shadows.
 pub(in crate::config) fn shadow() -> Kind<Vec<Algorithm>> {
     Kind::new(
         read_shadow,
@@ -93,7 +93,7 @@ pub(in crate::config) fn shadow() -> Kind<Vec<Algorithm>> {
     )
 }
 
-/// All but ewma, which chooses by the answers to the connections that it routes: a shadow routes none.
+/// All but ewma, which chooses by the response times of the connections that it routes: a shadow routes none.
 const SHADOWS: &[(&str, Algorithm)] = Algorithm::WORDS.split_last().expect("ewma is the last").1;
 
 fn read_shadow(found: &FoundValue<'_>) -> Option<Vec<Algorithm>> {

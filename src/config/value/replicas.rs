@@ -55,7 +55,7 @@ pub(in crate::config) fn command() -> Kind<Vec<String>> {
     Kind::scalar(parse, print, || json!({"type": "array", "minItems": 1, "items": any_text()}))
 }
 
-/// Environment variables; none are not written.
+/// Environment variables; the key is omitted if there are none.
 pub(in crate::config) fn environment() -> Kind<BTreeMap<String, String>> {
     let write = |all: &BTreeMap<String, String>| {
         let entries = all.iter().map(|(name, value)| (name.clone(), Outline::text(value)));

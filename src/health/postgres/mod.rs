@@ -1,9 +1,9 @@
-//! The PostgreSQL check: login works, and the server reports the role that the check asks for (`pg_is_in_recovery()`,
+//! The PostgreSQL check: login works, and the server reports the role that the check requires (`pg_is_in_recovery()`,
 //! <https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-RECOVERY-INFO-TABLE>).
 //!
 //! It implements the few messages itself: a client library trusts the length that a server announces and collects all
-//! rows, so that a broken server could fill the memory. `session.rs` has the conversation, `wire.rs` the encoding; both
-//! are pure.
+//! rows, so that a broken server could fill the memory. `session.rs` has the state machine, `wire.rs` the encoding;
+//! both are pure.
 
 mod session;
 mod wire;
@@ -19,8 +19,8 @@ use super::{CheckError, password, tcp, without};
 use crate::config::{PostgresCheck, Role};
 use crate::domain::{CheckFailure, CheckStep};
 
-/// Bytes read from a server: about a hundred times the size of a login and the question, and room for two messages of
-/// the maximum length.
+/// Bytes read from a server: about a hundred times the size of a login and the query, and room for two messages of the
+/// maximum length.
 const MOST: u64 = 64 * 1024;
 
 pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result<(), CheckError> {
@@ -39,7 +39,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result
     }
 }
 
-/// Logs in, asks for the role, and sends Terminate, so that the server logs no broken connection.
+/// Logs in, queries the role, and sends Terminate, so that the server logs no broken connection.
 async fn role(
     stream: &mut tcp::BoundedStream,
     wanted: &PostgresCheck,
@@ -59,9 +59,9 @@ async fn role(
         match next? {
             LoginStep::Read => {}
             LoginStep::Send(message) => sent = stream.write_all(&message).await,
-            LoginStep::Done(role, farewell) => {
+            LoginStep::Done(role, terminate) => {
                 // The role is known, even if the server does not receive the Terminate.
-                let _ = stream.write_all(&farewell).await;
+                let _ = stream.write_all(&terminate).await;
                 return Ok(role);
             }
         }
@@ -78,13 +78,13 @@ async fn read(stream: &mut tcp::BoundedStream, received: &mut Vec<u8>) -> Result
         match stream.read(&mut chunk).await {
             Ok(0) => return Err("it closed the connection before the check ended".to_owned()),
             Ok(n) => received.extend_from_slice(&chunk[..n]),
-            Err(error) => return Err(told(&error)),
+            Err(error) => return Err(read_error(&error)),
         }
     }
 }
 
-fn told(error: &io::Error) -> String {
-    format!("reading its answer: {error}")
+fn read_error(error: &io::Error) -> String {
+    format!("reading the response: {error}")
 }
 
 /// Handles a message, in a separate thread if that takes long: the runtime has other checks to run.

@@ -102,13 +102,13 @@ impl Session {
             (b'D', LoginState::Query(None)) => match wire::first_column(&message.body) {
                 Some(b"t") => self.go(LoginState::Query(Some(Role::Replica)), LoginStep::Read),
                 Some(b"f") => self.go(LoginState::Query(Some(Role::Primary)), LoginStep::Read),
-                _ => Err("pg_is_in_recovery() is answered with neither t nor f".to_owned()),
+                _ => Err("pg_is_in_recovery() returned neither t nor f".to_owned()),
             },
             (b'D', LoginState::Query(Some(_))) => {
-                Err("pg_is_in_recovery() is answered with more than one row".to_owned())
+                Err("pg_is_in_recovery() returned more than one row".to_owned())
             }
             (b'Z', LoginState::Query(Some(role))) => Ok(LoginStep::Done(role, wire::message(b'X', &[]))),
-            (b'Z', LoginState::Query(None)) => Err("pg_is_in_recovery() is answered with no row".to_owned()),
+            (b'Z', LoginState::Query(None)) => Err("pg_is_in_recovery() returned no row".to_owned()),
             (tag, _) => {
                 let tag = char::from(tag);
                 Err(format!("it sent a message {tag:?} that is not expected here; is it PostgreSQL?"))
@@ -158,7 +158,7 @@ impl Session {
             (request::SASL, LoginState::Started) => {
                 let password = self.password(AuthMethod::ScramSha256, "SCRAM")?;
                 if !mechanisms(data).any(|name| name == SCRAM_SHA_256.as_bytes()) {
-                    return Err(format!("it asks for SASL, and not by {SCRAM_SHA_256}"));
+                    return Err(format!("it offers SASL without {SCRAM_SHA_256}"));
                 }
                 let scram = ScramSha256::new(password.as_bytes(), ChannelBinding::unsupported());
                 let first = scram.message();
@@ -181,16 +181,16 @@ impl Session {
                 Err(format!("its request {known} for authentication is not expected here"))
             }
             (number, _) => Err(format!(
-                "it asks for an authentication that the check does not know (number {number}); let its pg_hba.conf \
+                "it requires an authentication method that is not supported (number {number}); let its pg_hba.conf \
                  ask for scram-sha-256"
             )),
         }
     }
 
-    /// The password, for a server that asks for it by this method.
+    /// The password, for a server that requests it by this method.
     fn password(&self, method: AuthMethod, what: &str) -> Result<&str, String> {
         let Some(password) = self.password.as_deref() else {
-            return Err("it asks for a password, and the check has no password_file".to_owned());
+            return Err("it requires a password, and the check has no password_file".to_owned());
         };
         if self.allowed.contains(&method) {
             return Ok(password);
@@ -199,7 +199,7 @@ impl Session {
             AuthMethod::ScramSha256 => "".to_owned(),
             _ => "let its pg_hba.conf ask for scram-sha-256, or ".to_owned(),
         };
-        Err(format!("it asks for {what}, which it did not get: {instead}{}", allow(method)))
+        Err(format!("it requires {what}, which was not sent: {instead}{}", allow(method)))
     }
 }
 
@@ -218,7 +218,7 @@ fn mechanisms(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A server error in the server's words, without the password, with advice.
+/// The text of a server error, without the password, with advice.
 fn explain(body: &[u8], password: Option<&str>) -> String {
     let field = |letter| {
         let value = wire::fields(body).find(|(one, _)| *one == letter).map_or(&b""[..], |(_, value)| value);
@@ -278,16 +278,16 @@ mod tests {
     const ONLY_SCRAM: [AuthMethod; 1] = [AuthMethod::ScramSha256];
 
     #[test]
-    fn a_server_that_asks_for_a_method_that_is_not_allowed_gets_nothing() {
-        for (request, told, key) in [
+    fn a_server_that_requests_a_method_that_is_not_allowed_receives_nothing() {
+        for (request, expected, key) in [
             (
                 auth_request(request::PASSWORD, b""),
-                "asks for the password in clear, which it did not get",
+                "requires the password in clear, which was not sent",
                 "add password",
             ),
             (
                 auth_request(request::MD5, b"salt"),
-                "asks for an MD5 hash of the password, which it did not get",
+                "requires an MD5 hash of the password, which was not sent",
                 "add md5",
             ),
             (auth_request(request::OK, b""), "requires no password", "add none"),
@@ -295,7 +295,7 @@ mod tests {
             let error =
                 after(session(Some("s3cret"), &ONLY_SCRAM), std::slice::from_ref(&request)).unwrap_err();
             assert!(
-                error.contains(told) && error.contains(&format!("{key} to the check's require_auth")),
+                error.contains(expected) && error.contains(&format!("{key} to the check's require_auth")),
                 "{error}"
             );
         }
@@ -329,7 +329,7 @@ mod tests {
             [auth_request(request::PASSWORD, b""), auth_request(request::SASL, b"SCRAM-SHA-256\0\0")]
         {
             let error = after(session(None, &ONLY_SCRAM), &[method]).unwrap_err();
-            assert_eq!(error, "it asks for a password, and the check has no password_file");
+            assert_eq!(error, "it requires a password, and the check has no password_file");
         }
     }
 
@@ -363,7 +363,7 @@ mod tests {
         assert!(after(session(Some("s3cret"), &ONLY_SCRAM), &[begins, too_slow]).is_err());
         let other =
             after(session(Some("s3cret"), &ONLY_SCRAM), &[auth_request(request::SASL, b"OAUTHBEARER\0\0")]);
-        assert!(other.unwrap_err().contains("not by SCRAM-SHA-256"));
+        assert!(other.unwrap_err().contains("without SCRAM-SHA-256"));
         let kerberos = after(session(Some("s3cret"), &ONLY_SCRAM), &[auth_request(2, b"")]);
         assert!(kerberos.unwrap_err().contains("number 2"));
     }
@@ -401,14 +401,14 @@ mod tests {
         };
         assert_eq!(answered(&[TRUE]), Ok(LoginStep::Done(Role::Replica, b"X\0\0\0\x04".to_vec())));
         assert_eq!(answered(&[FALSE]), Ok(LoginStep::Done(Role::Primary, b"X\0\0\0\x04".to_vec())));
-        for (rows, told) in [
-            (&[][..], "with no row"),
-            (&[TRUE, TRUE], "with more than one row"),
-            (&[&b"\0\x01\0\0\0\x04true"[..]], "with neither t nor f"),
-            (&[&b"\0\0"[..]], "with neither t nor f"),
+        for (rows, expected) in [
+            (&[][..], "returned no row"),
+            (&[TRUE, TRUE], "returned more than one row"),
+            (&[&b"\0\x01\0\0\0\x04true"[..]], "returned neither t nor f"),
+            (&[&b"\0\0"[..]], "returned neither t nor f"),
         ] {
             let error = answered(rows).unwrap_err();
-            assert!(error.contains(told), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
     }
 

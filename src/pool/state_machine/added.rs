@@ -1,5 +1,5 @@
-//! The backends that operators add while the program runs: a source like any other, the last one, which is never queried.
-//! It outlives every reload of the configuration and ends with the pool.
+//! The backends that operators add at run time: a source like any other, the last one, which is never queried. It
+//! outlives every reload of the configuration and ends with the pool.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use crate::domain::StateReason;
 use crate::own::Owner;
 use crate::pool::input::Effect;
 
-/// So many may be added to a pool.
+/// The limit of backends that operators may add to a pool.
 const MOST: usize = 10_000;
 
 /// Why a backend cannot be added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAdded {
-    /// There is one at that address; its name.
+    /// Another backend has that address; its name.
     AddressTaken(String),
-    /// There is one of that name; its address.
+    /// Another backend has that name; its address.
     NameTaken(SocketAddr),
     /// This process listens at that address.
     Own(Owner),
@@ -27,16 +27,16 @@ pub enum NotAdded {
     TooMany,
 }
 
-/// Why a backend cannot be taken away.
+/// Why a backend cannot be removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotRemoved {
-    /// These sources know it; it would come back.
+    /// These sources report it, so it would return.
     Known(Vec<String>),
-    /// There is none.
+    /// There is no such backend.
     NotThere,
 }
 
-/// The source before anything was added: it has answered.
+/// The source before any addition; it counts as answered.
 pub(super) fn none() -> (SourceKey, SourceState) {
     (SourceKey::Operator, SourceState { answered: true, ..SourceState::default() })
 }
@@ -58,9 +58,9 @@ impl PoolState {
         if added < MOST { Ok(()) } else { Err(NotAdded::TooMany) }
     }
 
-    /// Whether an operator can take the backend of that key away.
+    /// Whether an operator can remove the backend of that key; returns its address.
     pub(crate) fn removable(&self, key: u64) -> Result<SocketAddr, NotRemoved> {
-        let member = self.place(key).map(|index| &self.members[index]).ok_or(NotRemoved::NotThere)?;
+        let member = self.index_of(key).map(|index| &self.members[index]).ok_or(NotRemoved::NotThere)?;
         let others = member.sources.keys().filter(|key| **key != SourceKey::Operator);
         let others: Vec<_> = others.map(SourceKey::word).collect();
         if others.is_empty() { Ok(member.backend.address) } else { Err(NotRemoved::Known(others)) }
@@ -70,11 +70,11 @@ impl PoolState {
     pub(super) fn add(&mut self, found: &Found, now: Instant, effects: &mut Vec<Effect>) {
         let Some(source) = self.sources.get_mut(&SourceKey::Operator) else { return };
         source.answer.insert(found.address, found.clone());
-        let mut places = self.places();
-        self.found(&SourceKey::Operator, found, &mut places, now, effects);
+        let mut indexes = self.indexes_by_address();
+        self.found(&SourceKey::Operator, found, &mut indexes, now, effects);
     }
 
-    /// An operator takes away what operators have added at an address.
+    /// An operator removes the backend that operators have added at an address.
     pub(super) fn withdraw(
         &mut self,
         address: SocketAddr,
@@ -85,7 +85,7 @@ impl PoolState {
         if let Some(source) = self.sources.get_mut(&SourceKey::Operator) {
             source.answer.remove(&address);
         }
-        let Some(&index) = self.places().get(&address) else { return };
+        let Some(&index) = self.indexes_by_address().get(&address) else { return };
         let member = &mut self.members[index];
         if member.sources.remove(&SourceKey::Operator).is_some() && member.sources.is_empty() {
             self.leave(index, StateReason::RemovedByOperator { by }, now, effects);

@@ -1,5 +1,5 @@
-//! What checks and live connections say of the backends. Here alone results are counted (`rise`, `fall`): a checker only
-//! learns when its next check is due soon.
+//! The results of checks and live connections. Only this module counts them (`rise`, `fall`); a checker is only
+//! notified when its next check is due soon.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,11 +26,11 @@ impl PoolState {
             Err(CheckError::Failed(failure)) => {
                 self.count(key, check, Err(HealthFailure::Check(failure)), now, effects);
             }
-            // The result says nothing about the backend, but it counts as heard.
+            // The result is inconclusive, but the check has ended once.
             Err(CheckError::Local(_)) => {
                 let member = self.members.iter_mut().find(|member| member.backend.key == key);
                 if let Some(results) = member.and_then(|member| member.results.get_mut(check)) {
-                    results.heard = true;
+                    results.has_result = true;
                     if results.rise_fall.in_transition() {
                         effects.push(Effect::CheckSoon(key, check));
                     }
@@ -39,7 +39,7 @@ impl PoolState {
         }
     }
 
-    /// A live connection to a backend failed, the last of so many in a row.
+    /// A live connection to a backend failed; `in_a_row` is the number of failures in a row.
     pub(super) fn failed(
         &mut self,
         key: u64,
@@ -49,10 +49,10 @@ impl PoolState {
         effects: &mut Vec<Effect>,
     ) {
         let up = |pool_state: &Self| {
-            pool_state.place(key).filter(|index| pool_state.members[*index].state == BackendState::Up)
+            pool_state.index_of(key).filter(|index| pool_state.members[*index].state == BackendState::Up)
         };
         if matches!(failure, Failure::Connect(_)) {
-            effects.push(Effect::AskNow);
+            effects.push(Effect::QueryNow);
             if up(self).is_some() {
                 self.count(key, 0, Err(HealthFailure::Connection(failure.clone())), now, effects);
             }
@@ -66,8 +66,8 @@ impl PoolState {
         }
     }
 
-    /// Counts a result of a backend's check. A live connection that failed counts as one, and its backend is checked soon
-    /// until enough results agree.
+    /// Counts a result of a backend's check. A live connection that failed counts as one, and its backend is checked
+    /// soon until enough results agree.
     fn count(
         &mut self,
         key: u64,
@@ -77,13 +77,13 @@ impl PoolState {
         effects: &mut Vec<Effect>,
     ) {
         let Some(health) = self.config.health.get(check) else { return };
-        let Some(index) = self.place(key) else { return };
+        let Some(index) = self.index_of(key) else { return };
         let member = &mut self.members[index];
-        // Discovery and a check that say the same thing need no third witness.
+        // If discovery no longer reports the backend either, one failed check is enough.
         let fall = if member.missing() { 1 } else { health.fall };
         let first = member.verdict() == Verdict::Unchecked;
         let Some(results) = member.results.get_mut(check) else { return };
-        results.heard = true;
+        results.has_result = true;
         let passed = result.is_ok();
         let unchecked = results.rise_fall.verdict() == Verdict::Unchecked;
         if unchecked && !passed && now < member.trial + health.grace {
@@ -119,17 +119,17 @@ impl PoolState {
         self.settle(index, reason, now, effects);
     }
 
-    /// The pool's checks are others: what the same one has found before stands, and until a new one has been heard,
-    /// it is taken to say what all together said.
-    pub(super) fn check_otherwise(&mut self, index: usize, before: &config::Pool, effects: &mut Vec<Effect>) {
+    /// Applies changed checks of the pool. An unchanged check keeps its results; a new one is presumed to have the
+    /// verdict of all former checks until its first result.
+    pub(super) fn replace_checks(&mut self, index: usize, before: &config::Pool, effects: &mut Vec<Effect>) {
         let member = &mut self.members[index];
         let verdict = member.verdict();
         let same = |health: &config::Health| {
-            let place =
+            let position =
                 before.health.iter().position(|old| (&old.check, old.port) == (&health.check, health.port));
-            place.and_then(|place| member.results.get(place).copied())
+            position.and_then(|index| member.results.get(index).copied())
         };
-        let presumed = Results { rise_fall: RiseFall::presumed(verdict), heard: false };
+        let presumed = Results { rise_fall: RiseFall::presumed(verdict), has_result: false };
         member.results = self.config.health.iter().map(|health| same(health).unwrap_or(presumed)).collect();
         if member.leaving() || member.refused.is_some() || member.in_maintenance() {
             return;

@@ -1,4 +1,4 @@
-//! Ejection, for a while, of backends that fail live connections or are much slower than the others.
+//! Ejects, for a while, backends that fail live connections or are much slower than the others.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,12 +9,12 @@ use crate::pool::input::Effect;
 use crate::pool::member::Member;
 
 impl PoolState {
-    /// Takes a backend out for a while, unless too many are out already. `tell`: whether that is to be told.
+    /// Ejects a backend for a while, unless too many are ejected already. `report`: whether to report that.
     pub(super) fn eject(
         &mut self,
         index: usize,
         why: EjectionReason,
-        tell: bool,
+        report: bool,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
@@ -24,21 +24,21 @@ impl PoolState {
         if out >= eject.at_most.of(sound) {
             let (pool, backend) = (Arc::clone(&self.name), Arc::clone(&member.backend.name));
             let suppressed = Event::EjectionSuppressed { pool, backend, reason: why };
-            effects.extend(tell.then_some(Effect::Report(suppressed)));
+            effects.extend(report.then_some(Effect::Report(suppressed)));
             return;
         }
         let reason = member.ejection.eject(eject.period, why, now);
         self.settle(index, reason, now, effects);
     }
 
-    /// How many are ejected, and of how many whose checks pass.
+    /// The number of ejected backends, and of all backends whose checks pass.
     pub(super) fn ejected(&self) -> (usize, usize) {
         let count = |state| self.members.iter().filter(|member| member.state == state).count();
         let out = count(BackendState::Ejected);
         (out, out + count(BackendState::Up))
     }
 
-    /// Whether the backends' times to answer are compared.
+    /// Whether the backends' response times are compared.
     pub(super) fn compares(&self) -> bool {
         self.config.eject.is_some_and(|eject| eject.slow.is_some())
     }
@@ -61,10 +61,10 @@ impl PoolState {
             }
         }
         medians.sort_unstable();
-        for place in (0..medians.len()).rev() {
-            let (median, index) = medians[place];
-            // The median of the others: of a few, one that is slow must not be its own measure.
-            let mut others = medians.iter().enumerate().filter(|(other, _)| *other != place);
+        for position in (0..medians.len()).rev() {
+            let (median, index) = medians[position];
+            // The median of the others: among few backends, a slow one must not raise its own threshold.
+            let mut others = medians.iter().enumerate().filter(|(other, _)| *other != position);
             let Some((_, (usual, _))) = others.nth((medians.len().saturating_sub(2)) / 2) else { return };
             if median <= slow.floor || median <= usual.mul_f64(slow.factor.get()) {
                 return; // the faster ones are not slow either
@@ -74,7 +74,7 @@ impl PoolState {
         }
     }
 
-    /// Lets those back in whose time out is over, and if too many are out, those whose time ends first.
+    /// Ends the ejections whose time is over and, if too many backends are ejected, those that end first.
     pub(super) fn release(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for index in 0..self.members.len() {
             if self.members[index].state == BackendState::Ejected {

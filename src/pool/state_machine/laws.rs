@@ -1,4 +1,4 @@
-//! What holds whatever happens, in whatever order.
+//! Properties that hold for any sequence of inputs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -16,13 +16,13 @@ use crate::own::{OwnAddresses, Owner};
 use crate::pool::member::Member;
 use crate::pool::snapshot::PoolSnapshot;
 
-/// What can happen to a pool state of two sources, static and DNS, that know the same six addresses.
+/// What can happen to a pool state of two sources, static and DNS, that report the same six addresses.
 #[derive(Clone, Debug)]
 enum Happening {
     Answer { dns: bool, answer: Vec<Found> },
     Checked { member: usize, check: usize, passed: bool },
     Failed { member: usize, in_a_row: u32, reset: bool },
-    Told { member: usize, command: Command },
+    Command { member: usize, command: Command },
     Added(Found),
     Withdrawn(usize),
     Reconfigured(Box<Pool>),
@@ -67,16 +67,16 @@ fn pool() -> impl Strategy<Value = Pool> {
         at_most: Percent(at_most),
         ..Eject::default()
     }));
-    let orders = prop_oneof![
+    let policies = prop_oneof![
         Just(Policy::Keep),
         Just(Policy::End { how: Ending::Close, after: Duration::ZERO, over: Duration::ZERO }),
     ];
-    (0usize..3, eject, 0u8..=100, any::<bool>(), proptest::option::of(1u32..5), orders).prop_map(
+    (0usize..3, eject, 0u8..=100, any::<bool>(), proptest::option::of(1u32..5), policies).prop_map(
         |(checks, eject, panic, grace, limit, on_drain)| {
             let mut dns = Dns::new("backend".into(), 80);
             dns.query.flap = Duration::from_secs(3);
             let mut pool = Pool::new(vec![Source::Dns(dns), Source::Static(Vec::new())]);
-            // Two checks of one kind are told apart by their ports.
+            // The ports distinguish two checks of one kind.
             let check = |n: usize| Health {
                 port: u16::try_from(n + 1).ok(),
                 grace: Duration::from_secs(u64::from(grace) * 3),
@@ -106,7 +106,7 @@ fn happening() -> impl Strategy<Value = Happening> {
             .prop_map(|(member, check, passed)| Happening::Checked { member, check, passed }),
         4 => (member.clone(), 1u32..6, any::<bool>())
             .prop_map(|(member, in_a_row, reset)| Happening::Failed { member, in_a_row, reset }),
-        3 => (member.clone(), command).prop_map(|(member, command)| Happening::Told { member, command }),
+        3 => (member.clone(), command).prop_map(|(member, command)| Happening::Command { member, command }),
         1 => one_found().prop_map(Happening::Added),
         1 => member.clone().prop_map(Happening::Withdrawn),
         1 => pool().prop_map(Box::new).prop_map(Happening::Reconfigured),
@@ -117,7 +117,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// All that can be seen of a backend from outside.
+/// The visible properties of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {
     name: Arc<str>,
@@ -125,7 +125,7 @@ struct Seen {
     weight: u32,
     tier: u16,
     connections: Option<NonZeroU32>,
-    told: Option<CloseReason>,
+    close_reason: Option<CloseReason>,
 }
 
 fn seen(pool_state: &PoolState) -> BTreeMap<String, Seen> {
@@ -138,15 +138,15 @@ fn seen(pool_state: &PoolState) -> BTreeMap<String, Seen> {
                 weight: member.weight,
                 tier: member.tier,
                 connections: member.connections,
-                told: member.backend.directive().map(|directive| directive.reason),
+                close_reason: member.backend.directive().map(|directive| directive.reason),
             };
             (member.backend.address.to_string(), seen)
         })
         .collect()
 }
 
-/// A pool state that has heard the last answers and the facts that `other` knows, and nothing else.
-fn afresh(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Instant) -> PoolState {
+/// A new pool state that gets the last answers and the facts of `other`, and nothing else.
+fn rebuilt(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Instant) -> PoolState {
     let mut pool_state =
         PoolState::new(Arc::clone(&other.name), other.config.clone(), Arc::clone(&other.own));
     let missing = |key: &SourceKey| {
@@ -175,10 +175,10 @@ fn afresh(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Ins
             pool_state.on(Input::Checked(key, check, result), now);
         }
         if let Some((admin_state, _)) = member.admin_state {
-            pool_state.on(Input::Told(key, Command::SetAdminState(admin_state), "root".into()), now);
+            pool_state.on(Input::Command(key, Command::SetAdminState(admin_state), "root".into()), now);
         }
-        if let Some((weight, _)) = member.told_weight {
-            pool_state.on(Input::Told(key, Command::SetWeight(weight), "root".into()), now);
+        if let Some((weight, _)) = member.operator_weight {
+            pool_state.on(Input::Command(key, Command::SetWeight(weight), "root".into()), now);
         }
     }
     for member in other.members().iter().filter(|member| member.state == BackendState::Ejected) {
@@ -191,7 +191,7 @@ fn afresh(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Ins
 
 /// A chosen backend is up, or the pool is in panic; one of the standby tier is up, and of a higher tier; a backup is
 /// chosen only if no primary is up.
-fn choices_are_lawful(config: &Pool, members: &[Member]) -> Result<(), TestCaseError> {
+fn choices_are_valid(config: &Pool, members: &[Member]) -> Result<(), TestCaseError> {
     let snapshot = PoolSnapshot::new(config, members, None);
     let in_use = |member: &&Member| member.weight > 0 && member.state == BackendState::Up;
     let lowest = members.iter().filter(in_use).map(|member| member.tier).min();
@@ -222,14 +222,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
-    fn any_sequence_of_facts_leaves_a_pool_state_like_one_built_afresh(
+    fn after_any_sequence_of_inputs_a_pool_state_equals_one_rebuilt_from_its_facts(
         config in pool(),
         happenings in proptest::collection::vec(happening(), 1..50),
     ) {
         let mut now = Instant::now() + Duration::from_secs(7200);
         let mut pool_state = PoolState::new("web".into(), config, Arc::default());
         let mut leases: Vec<Lease> = Vec::new();
-        let mut believed: BTreeMap<u64, BackendState> = BTreeMap::new();
+        let mut reported: BTreeMap<u64, BackendState> = BTreeMap::new();
         let mut answers: BTreeMap<SourceKey, Vec<Found>> = BTreeMap::new();
         for happening in happenings {
             let picked = |index: usize| {
@@ -257,12 +257,12 @@ proptest! {
                     }
                     None => continue,
                 },
-                Happening::Told { member, command } => match picked(member) {
-                    Some(backend) => Input::Told(backend.key, command, "root".into()),
+                Happening::Command { member, command } => match picked(member) {
+                    Some(backend) => Input::Command(backend.key, command, "root".into()),
                     None => continue,
                 },
                 Happening::Added(mut found) => {
-                    found.fitness = Fitness::Unknown; // operators know nothing of that
+                    found.fitness = Fitness::Unknown; // operators do not report health
                     if pool_state.addable(&found).is_err() {
                         continue;
                     }
@@ -294,8 +294,8 @@ proptest! {
             };
             for (backend, from, to, reason) in changes(pool_state.on(event, now)) {
                 let before = match to {
-                    BackendState::Gone => believed.remove(&backend.key),
-                    to => believed.insert(backend.key, to),
+                    BackendState::Gone => reported.remove(&backend.key),
+                    to => reported.insert(backend.key, to),
                 };
                 prop_assert_eq!(before.unwrap_or(BackendState::Gone), from, "each change begins where the last ended");
                 prop_assert!(!reason.text().is_empty(), "{from:?} to {to:?} without a reason");
@@ -304,13 +304,13 @@ proptest! {
                 prop_assert_eq!(member.refused.is_some(), pool_state.own.owner(member.backend.address).is_some());
             }
             for member in pool_state.members() {
-                prop_assert_eq!(believed.get(&member.backend.key), Some(&member.state));
+                prop_assert_eq!(reported.get(&member.backend.key), Some(&member.state));
                 prop_assert!(!member.leaving() || member.backend.load.open() > 0);
             }
             let (out, sound) = pool_state.ejected();
             prop_assert!(out <= pool_state.config.eject.map_or(0, |eject| eject.at_most.of(sound)), "{out} of {sound}");
-            prop_assert_eq!(seen(&pool_state), seen(&afresh(&pool_state, &answers, now)));
-            choices_are_lawful(&pool_state.config, pool_state.members())?;
+            prop_assert_eq!(seen(&pool_state), seen(&rebuilt(&pool_state, &answers, now)));
+            choices_are_valid(&pool_state.config, pool_state.members())?;
         }
         drop(leases);
         pool_state.on(Input::Removed, now);

@@ -1,9 +1,9 @@
-//! The one owner of the truth about a pool's backends.
+//! The state machine that decides the states of a pool's backends.
 //!
-//! A pool state takes in what discovery sees, what checks find and what live connections meet, and says what follows:
-//! which states change and why, which backends to check, when to close connections. It is pure: it does no I/O and
-//! is handed the time, so that every path through it can be tested. `task.rs` feeds it and does what it
-//! says. To know why a backend is in or out, read here.
+//! Its inputs are the reports of discovery, the results of checks and the failures of live connections. Its effects are
+//! changes of state with their reasons, checks to start or stop, and directives to close connections. It is pure: it
+//! does no I/O and gets the time as an argument, so every path through it can be tested. `task.rs` feeds it and carries
+//! out its effects. To find out why a backend is in or out of service, read here.
 
 mod added;
 mod checks;
@@ -27,21 +27,21 @@ use crate::pool::backend::Backend;
 use crate::pool::input::{Command, Effect, Input};
 use crate::pool::member::{Member, Results};
 
-/// How often a draining backend is looked at for connections that remain.
-const DRAINING_LOOK: Duration = Duration::from_millis(200);
+/// The interval between checks of a draining backend for open connections.
+const DRAINING_POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Default)]
 struct SourceState {
     answered: bool,
-    /// Since when nothing could be concluded from asking.
+    /// Since when its answers have been inconclusive.
     failing: Option<Instant>,
-    /// The last good answer.
+    /// The last conclusive answer.
     answer: HashMap<SocketAddr, Found>,
     /// The gist of the last answer.
     gist: Option<Gist>,
 }
 
-/// The one owner of the truth about a pool's backends.
+/// The backends and sources of a pool; only its methods change the states of the backends.
 #[derive(Debug)]
 pub(crate) struct PoolState {
     name: Arc<str>,
@@ -52,7 +52,7 @@ pub(crate) struct PoolState {
     /// The addresses that this process listens on, and when the backends were last compared with them.
     own: Arc<OwnAddresses>,
     compared: Option<Instant>,
-    /// When the backends' times to answer are to be compared.
+    /// When the backends' response times are compared next.
     compare_at: Option<Instant>,
 }
 
@@ -73,14 +73,14 @@ impl PoolState {
         }
     }
 
-    /// The backends, in the order in which they were found; those that drain included.
+    /// The backends, in the order in which they were found; draining ones included.
     pub(crate) fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// The backend of that key, by the name that it has now; `None`: it has left.
+    /// The backend of that key, with its present name; `None`: it has left.
     pub(crate) fn living(&self, key: u64) -> Option<&Arc<Backend>> {
-        self.place(key).map(|index| &self.members[index].backend)
+        self.index_of(key).map(|index| &self.members[index].backend)
     }
 
     /// Whether every source has answered once and every backend found has been checked once.
@@ -88,14 +88,14 @@ impl PoolState {
         self.sources.values().all(|source| source.answered) && self.members.iter().all(Member::settled)
     }
 
-    /// How many sources gave no answer, when they were asked last, from which anything can be concluded.
+    /// The number of sources whose last answer was inconclusive.
     pub(crate) fn sources_failing(&self) -> usize {
         self.sources.values().filter(|source| source.failing.is_some()).count()
     }
 
-    /// When a [`Input::Tick`] is due, if nothing else happens before.
+    /// When the next [`Input::Tick`] is due, unless another input comes before.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let draining = self.members.iter().any(Member::leaving).then(|| now + DRAINING_LOOK);
+        let draining = self.members.iter().any(Member::leaving).then(|| now + DRAINING_POLL);
         let settled = self.settled();
         let missing = self.members.iter().flat_map(|member| {
             member.sources.iter().filter_map(|(key, entry)| Some(entry.missing? + self.flap(key, settled)))
@@ -110,7 +110,7 @@ impl PoolState {
         missing.chain(holding).chain(others).min()
     }
 
-    /// Takes in one event and says what follows from it.
+    /// Takes in one input and returns its effects.
     #[cfg(test)]
     pub(crate) fn on(&mut self, event: Input, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -119,16 +119,18 @@ impl PoolState {
         effects
     }
 
-    /// Takes in one event, and does what concerns the backend that it is about. When all that is known by now was taken
-    /// in, [`follow`](Self::follow) must come: it looks at all backends, which is too much for each of thousands of inputs.
+    /// Takes in one input, and updates the backend that it concerns. After all queued inputs, call
+    /// [`follow`](Self::follow): it examines all backends, which is too expensive for each of thousands of inputs.
     pub(crate) fn take_in(&mut self, event: Input, now: Instant, effects: &mut Vec<Effect>) {
         match event {
             Input::Observed(source, observation) => self.observed(&source, &observation, now, effects),
             Input::Checked(key, check, result) => self.checked(key, check, result, now, effects),
             Input::Failed(key, failure, in_a_row) => self.failed(key, failure, in_a_row, now, effects),
-            Input::Told(key, command, who) => self.told(key, command, who, now, effects),
+            Input::Command(key, command, operator) => {
+                self.apply_command(key, command, operator, now, effects);
+            }
             Input::Added(found) => self.add(&found, now, effects),
-            Input::Withdrawn(address, who) => self.withdraw(address, who, now, effects),
+            Input::Withdrawn(address, operator) => self.withdraw(address, operator, now, effects),
             Input::Reconfigured(config) => self.reconfigured(*config, now, effects),
             Input::OwnAddresses(own) => self.listens(own, now, effects),
             Input::Removed => {
@@ -141,25 +143,32 @@ impl PoolState {
         }
     }
 
-    /// Does what follows from all that was taken in, and from the time.
+    /// Does what follows from all inputs together, and from the time.
     pub(crate) fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
         self.compare_own(now, effects);
         self.compare(now, effects);
         self.release(now, effects);
-        self.bury(now, effects);
+        self.remove_gone(now, effects);
         self.ramp(now, effects);
     }
 
-    /// Where the backend of that key stands, unless it is leaving. Keys are given in ascending order.
-    fn place(&self, key: u64) -> Option<usize> {
+    /// The index of the backend with that key, unless it is leaving. Keys are assigned in ascending order.
+    fn index_of(&self, key: u64) -> Option<usize> {
         let index = self.members.binary_search_by_key(&key, |member| member.backend.key).ok()?;
         (!self.members[index].leaving()).then_some(index)
     }
 
-    /// An operator wants something of a backend.
-    fn told(&mut self, key: u64, command: Command, by: Arc<str>, now: Instant, effects: &mut Vec<Effect>) {
-        let Some(index) = self.place(key) else { return };
+    /// Applies an operator's command to a backend.
+    fn apply_command(
+        &mut self,
+        key: u64,
+        command: Command,
+        by: Arc<str>,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(index) = self.index_of(key) else { return };
         let member = &mut self.members[index];
         match command {
             Command::SetAdminState(admin_state) => {
@@ -186,7 +195,7 @@ impl PoolState {
             }
             Command::SetWeight(weight) => {
                 let by_source = member.lead(&self.config).map_or(1, |found| found.weight);
-                member.told_weight = Some((weight, by_source));
+                member.operator_weight = Some((weight, by_source));
                 self.describe(index, effects);
             }
             Command::Check => effects.push(Effect::CheckNow(key)),
@@ -200,7 +209,7 @@ impl PoolState {
         self.sources.retain(|key, _| stays(key));
         for (key, source) in keys.iter().zip(&self.config.discover) {
             let state = self.sources.entry(key.clone()).or_default();
-            // One that was changed begins anew and will answer soon.
+            // A changed source starts again and will answer soon.
             state.answered &= before.discover.contains(source);
         }
         // A backend without a source stays until the new ones have been found and checked (see `flap`).
@@ -211,9 +220,9 @@ impl PoolState {
         }
         self.compare_at = None;
         for index in 0..self.members.len() {
-            self.members[index].backend.answers.want(self.compares());
+            self.members[index].backend.answers.set_enabled(self.compares());
             if before.health != self.config.health {
-                self.check_otherwise(index, &before, effects);
+                self.replace_checks(index, &before, effects);
             }
             self.describe(index, effects);
             let lifted = match self.config.health.is_empty() {
@@ -224,7 +233,7 @@ impl PoolState {
         }
     }
 
-    /// Takes a backend out of the pool for good. Its connections follow `on_leave`.
+    /// Removes a backend from the pool. Its connections follow `on_leave`.
     fn leave(&mut self, index: usize, reason: StateReason, now: Instant, effects: &mut Vec<Effect>) {
         let member = &mut self.members[index];
         if member.leaving() {
@@ -236,8 +245,8 @@ impl PoolState {
         self.settle(index, reason, now, effects);
     }
 
-    /// Lets go of the leaving backends whose last connection has ended.
-    fn bury(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    /// Drops the leaving backends whose last connection has ended.
+    fn remove_gone(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for member in self.members.iter_mut().filter(|m| m.leaving() && m.backend.load.open() == 0) {
             let reason = member.reason.clone();
             change(&self.name, member, BackendState::Gone, reason, now, effects);
@@ -245,7 +254,7 @@ impl PoolState {
         self.members.retain(|member| member.state != BackendState::Gone);
     }
 
-    /// Brings a backend's name, share, tier and limit in line with what its sources and an operator say.
+    /// Updates a backend's name, weight, tier and limit from its sources and an operator's command.
     fn describe(&mut self, index: usize, effects: &mut Vec<Effect>) {
         let member = &self.members[index];
         let (Some(lead), Some(named)) = (member.lead(&self.config), member.name(&self.config)) else {
@@ -255,9 +264,9 @@ impl PoolState {
         let connections = lead.connections.or(self.config.limits.connections);
         let renamed = (named.name != member.backend.name).then(|| Arc::new(member.backend.named(named)));
         let member = &mut self.members[index];
-        // The newest word counts.
-        member.told_weight = member.told_weight.filter(|(_, then)| *then == by_source);
-        let weight = member.told_weight.map_or(by_source, |(weight, _)| weight);
+        // The newest weight counts: a change by the source replaces the operator's.
+        member.operator_weight = member.operator_weight.filter(|(_, then)| *then == by_source);
+        let weight = member.operator_weight.map_or(by_source, |(weight, _)| weight);
         if let Some(backend) = renamed {
             effects.push(Effect::Report(Event::BackendNamed {
                 pool: Arc::clone(&self.name),
@@ -278,11 +287,11 @@ impl PoolState {
         }
     }
 
-    /// Brings a backend's state in line with what is known of it. `lifted`: what the last obstacle was, if there is none
-    /// any longer.
+    /// Updates a backend's state from its facts. `lifted` is the reason for a change if the facts give none: the
+    /// obstacle that is gone.
     fn settle(&mut self, index: usize, lifted: StateReason, now: Instant, effects: &mut Vec<Effect>) {
         let member = &mut self.members[index];
-        let (state, reason) = member.standing(now);
+        let (state, reason) = member.derived_state(now);
         member.set_directive(&self.config, now);
         if state != member.state {
             change(&self.name, member, state, reason.unwrap_or(lifted), now, effects);
@@ -292,7 +301,7 @@ impl PoolState {
         }
     }
 
-    /// Notes how much of its share each backend gets by now.
+    /// Updates the part of its share that each backend gets.
     fn ramp(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         for member in &mut self.members {
             let (step, _) = member.ramp(self.config.slow_start, now);

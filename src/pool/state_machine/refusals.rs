@@ -10,8 +10,8 @@ use crate::own::OwnAddresses;
 use crate::pool::input::Effect;
 use crate::pool::member::Results;
 
-/// How soon a backend is refused after this machine has got its address: short enough to stop a connection loop early,
-/// and long enough that asking the kernel costs next to nothing.
+/// The interval between comparisons with the machine's addresses: short enough to stop a connection loop early, and
+/// long enough that querying the kernel costs next to nothing.
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
 impl PoolState {

@@ -1,4 +1,4 @@
-//! Which backends there are: what the sources report, and how long a report stands.
+//! Which backends there are: the reports of the sources, and how long a report is valid.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,11 +15,11 @@ use crate::pool::backend::Backend;
 use crate::pool::input::Effect;
 use crate::pool::member::{Member, SourceEntry};
 
-/// How long backends that were removed from the configuration wait for their successors.
-pub(super) const SUCCESSION: Duration = Duration::from_secs(2);
+/// How long backends that were removed from the configuration stay until their replacements are checked.
+pub(super) const REPLACEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl PoolState {
-    /// A source has asked once more.
+    /// A source was polled.
     pub(super) fn observed(
         &mut self,
         key: &SourceKey,
@@ -55,26 +55,26 @@ impl PoolState {
             effects.extend(changed.map(Effect::Report));
         }
         let present = |address: SocketAddr| answer.as_ref().is_some_and(|found| found.contains_key(&address));
-        // Whatever the answer: when an address belongs to another name, its backend leaves at once.
-        let mut strangers = Vec::new();
+        // Even after an inconclusive answer: if an address belongs to another name, its backend leaves at once.
+        let mut reassigned = Vec::new();
         for index in 0..self.members.len() {
             let member = &self.members[index];
             let Some(entry) = member.sources.get(key) else { continue };
-            // Whose name was not known is still the same while it is in the answer: now it has a name.
+            // A nameless backend that is still in the answer is the same one: now its name is known.
             let named = entry.found.nameless && present(member.backend.address);
             match seen.owners.get(&member.backend.address.ip()) {
                 Some(owner) if *owner != entry.found.name && !named => {
                     let reason = StateReason::AddressTaken { by: Arc::clone(owner) };
-                    strangers.push(member.backend.address);
+                    reassigned.push(member.backend.address);
                     self.leave(index, reason, now, effects);
                 }
                 _ => {}
             }
         }
-        let mut places = self.places();
+        let mut indexes = self.indexes_by_address();
         if let Some(answer) = answer {
             for one in seen.outcome.seen().into_iter().flatten() {
-                strangers.extend(self.found(key, one, &mut places, now, effects));
+                reassigned.extend(self.found(key, one, &mut indexes, now, effects));
             }
             for index in 0..self.members.len() {
                 let member = &mut self.members[index];
@@ -92,31 +92,31 @@ impl PoolState {
                 source.answer = answer;
             }
         }
-        self.readopt(key, &strangers, &mut places, now, effects);
+        self.reapply(key, &reassigned, &mut indexes, now, effects);
     }
 
     /// The living members by their addresses.
-    pub(super) fn places(&self) -> HashMap<SocketAddr, usize> {
+    pub(super) fn indexes_by_address(&self) -> HashMap<SocketAddr, usize> {
         let members = self.members.iter().enumerate().filter(|(_, member)| !member.leaving());
         members.map(|(index, member)| (member.backend.address, index)).collect()
     }
 
-    /// What other sources than `but` reported about addresses with a new owner still holds, for that owner.
-    fn readopt(
+    /// Applies what the sources other than `but` reported about addresses with a new owner to that owner.
+    fn reapply(
         &mut self,
         but: &SourceKey,
         addresses: &[SocketAddr],
-        places: &mut HashMap<SocketAddr, usize>,
+        indexes: &mut HashMap<SocketAddr, usize>,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
-        let mut said = Vec::new();
+        let mut reports = Vec::new();
         for (key, source) in self.sources.iter().filter(|(key, _)| *key != but) {
             let of = addresses.iter().filter_map(|address| source.answer.get(address));
-            said.extend(of.map(|found| (key.clone(), found.clone())));
+            reports.extend(of.map(|found| (key.clone(), found.clone())));
         }
-        for (key, found) in said {
-            self.found(&key, &found, places, now, effects);
+        for (key, found) in reports {
+            self.found(&key, &found, indexes, now, effects);
         }
     }
 
@@ -125,13 +125,13 @@ impl PoolState {
         &mut self,
         key: &SourceKey,
         found: &Found,
-        places: &mut HashMap<SocketAddr, usize>,
+        indexes: &mut HashMap<SocketAddr, usize>,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) -> Option<SocketAddr> {
         let mut entry = SourceEntry { found: found.clone(), missing: None };
-        let mut stranger = None;
-        if let Some(&index) = places.get(&found.address) {
+        let mut reassigned = None;
+        if let Some(&index) = indexes.get(&found.address) {
             let member = &mut self.members[index];
             let before = member.sources.get(key);
             match before.map(|before| (before, &before.found)) {
@@ -139,12 +139,12 @@ impl PoolState {
                 Some((_, other)) if other.name != found.name && !other.nameless && !found.nameless => {
                     let reason = StateReason::AddressTaken { by: Arc::clone(&found.name) };
                     self.leave(index, reason, now, effects);
-                    stranger = Some(found.address);
+                    reassigned = Some(found.address);
                 }
-                // Seen again; or one that another source knows too: the same address is one backend.
+                // Reported again, or by another source, too: one address is one backend.
                 before => {
                     if let Some((_, other)) = before.filter(|_| found.nameless) {
-                        // Without a name this time, it is still the same backend.
+                        // A report without a name is about the same backend.
                         (entry.found.name, entry.found.nameless) = (Arc::clone(&other.name), other.nameless);
                     }
                     member.sources.insert(key.clone(), entry);
@@ -156,7 +156,7 @@ impl PoolState {
         }
         let backend = Arc::new(Backend::new(self.next_key, found));
         self.next_key += 1;
-        backend.answers.want(self.compares());
+        backend.answers.set_enabled(self.compares());
         let reason = StateReason::Found { source: key.to_string().into() };
         let mut member = Member::new(Arc::clone(&backend), reason.clone(), self.config.health.len(), now);
         member.sources.insert(key.clone(), entry);
@@ -169,10 +169,10 @@ impl PoolState {
         }
         self.members.push(member);
         let index = self.members.len() - 1;
-        places.insert(found.address, index);
+        indexes.insert(found.address, index);
         self.describe(index, effects);
         self.settle(index, StateReason::FoundUnchecked, now, effects);
-        stranger
+        reassigned
     }
 
     /// Drops expired entries; a backend without entries leaves.
@@ -197,8 +197,8 @@ impl PoolState {
                     && member.state == BackendState::Down
                     && member.verdict() == Verdict::Failing
                 {
-                    // The last good answer stands no longer, and the checks agree. A backend that passes its checks stays:
-                    // a DNS outage must not empty the pool.
+                    // The last conclusive answer has expired, and the checks fail. A backend that passes its checks
+                    // stays: a DNS outage must not empty the pool.
                     reason = Some(StateReason::SourceSilent { source: key.to_string().into(), time: hold });
                     lapsed.push(key.clone());
                 }
@@ -219,21 +219,20 @@ impl PoolState {
         }
     }
 
-    /// How long a source may be without a backend before that leaves. What the operator took out of a list leaves at
-    /// once, unless what was put in its place is still to be found and checked: clients must not be turned away in
-    /// between.
+    /// How long a backend may be missing from a source before it leaves. A backend that was removed from a list leaves
+    /// at once, unless its replacements are not found and checked yet: clients must not be rejected in between.
     pub(super) fn flap(&self, key: &SourceKey, settled: bool) -> Duration {
         match self.source(key) {
             Some(Source::Dns(dns)) => dns.query.flap,
             Some(Source::Srv(srv)) => srv.query.flap,
-            Some(Source::Docker(_)) => Duration::ZERO, // the engine does not guess
+            Some(Source::Docker(_)) => Duration::ZERO, // the engine's list is reliable
             None if *key == SourceKey::Operator => Duration::ZERO,
             Some(Source::Static(_) | Source::File(_)) | None if settled => Duration::ZERO,
-            Some(Source::Static(_) | Source::File(_)) | None => SUCCESSION,
+            Some(Source::Static(_) | Source::File(_)) | None => REPLACEMENT_TIMEOUT,
         }
     }
 
-    /// How long the last good answer of a source stands while it gives none; `None`: for as long as that lasts.
+    /// How long the last conclusive answer of a source stays valid without another one; `None`: without limit.
     pub(super) fn hold(&self, key: &SourceKey) -> Option<Duration> {
         match self.source(key)? {
             Source::Dns(dns) => Some(dns.query.hold),
@@ -257,7 +256,7 @@ fn endpoints_changed(
     before: &HashMap<SocketAddr, Found>,
 ) -> Option<Event> {
     let lacking = |of: &HashMap<SocketAddr, Found>, other: &HashMap<SocketAddr, Found>| -> Vec<Found> {
-        // A name that becomes known, or is missing this time, makes no other backend.
+        // A name that becomes known, or that is missing this time, does not make another backend.
         let same = |a: &Found, b: &Found| a.name == b.name || a.nameless || b.nameless;
         let known = |found: &Found| other.get(&found.address).is_some_and(|known| same(known, found));
         of.values().filter(|found| !known(found)).cloned().collect()

@@ -1,4 +1,4 @@
-//! What follows from several facts together: checks, ejections, operators, sources.
+//! The states that follow from several facts together: checks, ejections, operators, sources.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -18,14 +18,14 @@ fn pool(checks: usize) -> Pool {
     pool
 }
 
-/// A pool state of so many backends, `a`, `b` and so on, all of them up.
+/// A pool state with this number of backends, `a`, `b` and so on, all of them up.
 fn all_up(config: Pool, backends: usize, now: Instant) -> PoolState {
     let checks = config.health.len();
     let mut pool_state = PoolState::new("web".into(), config, Arc::default());
     let names = (0..backends).map(|n| found(&letter(n), &format!("10.0.0.{}", n + 1)));
     pool_state.on(observed(SourceKey::Static, names.collect()), now);
     for n in 0..backends {
-        (0..checks).for_each(|check| hear(&mut pool_state, &letter(n), check, true, now));
+        (0..checks).for_each(|check| report_check(&mut pool_state, &letter(n), check, true, now));
     }
     assert!(pool_state.members().iter().all(|member| member.state == BackendState::Up));
     pool_state
@@ -35,7 +35,7 @@ fn letter(n: usize) -> String {
     char::from(b'a' + n as u8).to_string()
 }
 
-fn hear(pool_state: &mut PoolState, name: &str, check: usize, passed: bool, now: Instant) {
+fn report_check(pool_state: &mut PoolState, name: &str, check: usize, passed: bool, now: Instant) {
     let result = if passed { Ok(()) } else { Err("no".to_owned().into()) };
     pool_state.on(Input::Checked(key_of(pool_state, name), check, result), now);
 }
@@ -44,8 +44,8 @@ fn reset(pool_state: &mut PoolState, name: &str, in_a_row: u32, now: Instant) ->
     pool_state.on(Input::Failed(key_of(pool_state, name), Failure::Reset, in_a_row), now)
 }
 
-fn tell(pool_state: &mut PoolState, name: &str, command: Command, now: Instant) -> Vec<Effect> {
-    pool_state.on(Input::Told(key_of(pool_state, name), command, "root".into()), now)
+fn send(pool_state: &mut PoolState, name: &str, command: Command, now: Instant) -> Vec<Effect> {
+    pool_state.on(Input::Command(key_of(pool_state, name), command, "root".into()), now)
 }
 
 fn state(pool_state: &PoolState, name: &str) -> BackendState {
@@ -61,40 +61,40 @@ fn all_checks_must_pass_and_one_that_fails_is_enough() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), pool(2), Arc::default());
     pool_state.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1")]), now);
-    hear(&mut pool_state, "a", 0, true, now);
+    report_check(&mut pool_state, "a", 0, true, now);
     assert_eq!(state(&pool_state, "a"), BackendState::Joining);
     assert!(!pool_state.settled());
-    hear(&mut pool_state, "a", 1, true, now);
+    report_check(&mut pool_state, "a", 1, true, now);
     assert_eq!(state(&pool_state, "a"), BackendState::Up);
-    (0..3).for_each(|_| hear(&mut pool_state, "a", 1, false, now));
+    (0..3).for_each(|_| report_check(&mut pool_state, "a", 1, false, now));
     assert_eq!(state(&pool_state, "a"), BackendState::Down);
-    hear(&mut pool_state, "a", 0, true, now);
+    report_check(&mut pool_state, "a", 0, true, now);
     assert_eq!(state(&pool_state, "a"), BackendState::Down);
-    (0..2).for_each(|_| hear(&mut pool_state, "a", 1, true, now));
+    (0..2).for_each(|_| report_check(&mut pool_state, "a", 1, true, now));
     assert_eq!(state(&pool_state, "a"), BackendState::Up);
 }
 
 #[test]
-fn what_fails_within_its_grace_does_not_count() {
+fn failures_within_the_grace_period_do_not_count() {
     let mut config = pool(1);
     config.health[0].grace = 10 * SECOND;
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), config, Arc::default());
     pool_state.on(observed(SourceKey::Static, vec![found("a", "10.0.0.1"), found("b", "10.0.0.2")]), now);
-    hear(&mut pool_state, "a", 0, false, now);
-    hear(&mut pool_state, "b", 0, false, now + 9 * SECOND);
+    report_check(&mut pool_state, "a", 0, false, now);
+    report_check(&mut pool_state, "b", 0, false, now + 9 * SECOND);
     assert_eq!(
         (state(&pool_state, "a"), state(&pool_state, "b")),
         (BackendState::Joining, BackendState::Joining)
     );
     assert!(pool_state.settled(), "the start does not wait for them");
-    hear(&mut pool_state, "a", 0, true, now + 9 * SECOND);
-    hear(&mut pool_state, "b", 0, false, now + 10 * SECOND);
+    report_check(&mut pool_state, "a", 0, true, now + 9 * SECOND);
+    report_check(&mut pool_state, "b", 0, false, now + 10 * SECOND);
     assert_eq!((state(&pool_state, "a"), state(&pool_state, "b")), (BackendState::Up, BackendState::Down));
 }
 
 #[test]
-fn failures_in_a_row_eject_and_each_time_for_longer() {
+fn failures_in_a_row_eject_a_backend_each_time_for_longer() {
     let mut now = Instant::now();
     let mut pool_state = all_up(ejecting(), 3, now);
     reset(&mut pool_state, "a", 4, now);
@@ -113,7 +113,7 @@ fn failures_in_a_row_eject_and_each_time_for_longer() {
 }
 
 #[test]
-fn no_more_are_ejected_than_at_most() {
+fn no_more_backends_are_ejected_than_at_most() {
     let now = Instant::now();
     let mut pool_state = all_up(ejecting(), 5, now);
     for name in ["a", "b"] {
@@ -123,7 +123,7 @@ fn no_more_are_ejected_than_at_most() {
     let effects = reset(&mut pool_state, "c", 5, now);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Report(Event::EjectionSuppressed { .. }))));
     assert_eq!(state(&pool_state, "c"), BackendState::Up);
-    // Fewer are left, and so fewer may be out: whose time ends first is back first.
+    // Of fewer backends, fewer may be ejected: the ejection that ends first is lifted first.
     let three = ["a", "b", "c"].map(|name| found(name, &format!("10.0.0.{}", name.as_bytes()[0] - b'a' + 1)));
     pool_state.on(observed(SourceKey::Static, three.to_vec()), now + SECOND);
     let left = [("a", BackendState::Up), ("b", BackendState::Ejected), ("c", BackendState::Up)];
@@ -134,18 +134,18 @@ fn no_more_are_ejected_than_at_most() {
 }
 
 #[test]
-fn the_checks_know_better_than_an_ejection() {
+fn the_checks_override_an_ejection() {
     let now = Instant::now();
     let mut pool_state = all_up(Pool { eject: Some(Eject::default()), ..pool(1) }, 3, now);
     reset(&mut pool_state, "a", 5, now);
-    (0..3).for_each(|_| hear(&mut pool_state, "a", 0, false, now));
+    (0..3).for_each(|_| report_check(&mut pool_state, "a", 0, false, now));
     assert_eq!(state(&pool_state, "a"), BackendState::Down);
-    (0..2).for_each(|_| hear(&mut pool_state, "a", 0, true, now));
+    (0..2).for_each(|_| report_check(&mut pool_state, "a", 0, true, now));
     assert_eq!(state(&pool_state, "a"), BackendState::Up);
 }
 
 #[test]
-fn who_is_much_slower_than_the_others_is_ejected() {
+fn a_backend_much_slower_than_the_others_is_ejected() {
     let now = Instant::now();
     let slow = Slow { every: 10 * SECOND, ..Slow::default() };
     let eject = Eject { slow: Some(slow), ..Eject::default() };
@@ -176,51 +176,51 @@ fn who_is_much_slower_than_the_others_is_ejected() {
             if of.abs_diff(median) < median / 4 && usual.abs_diff(others) < others / 4),
         "{why:?}"
     );
-    // Of two, each is measured by the other.
+    // Of two backends, each is compared with the other.
     let mut two = all_up(Pool { eject: Some(Eject { slow: Some(slow), ..eject }), ..pool(0) }, 2, now);
     answer(&two, [10, 400, 0], 20);
     assert_eq!(after(&mut two), [false, true]);
 }
 
 #[test]
-fn what_its_source_says_of_its_health_counts_at_once() {
+fn the_health_that_a_source_reports_counts_at_once() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), pool(1), Arc::default());
-    let say = |pool_state: &mut PoolState, fitness| {
+    let report = |pool_state: &mut PoolState, fitness| {
         let one = Found { fitness, ..found("a", "10.0.0.1") };
         pool_state.on(observed(SourceKey::Static, vec![one]), now);
     };
-    say(&mut pool_state, Fitness::Starting);
-    hear(&mut pool_state, "a", 0, true, now);
+    report(&mut pool_state, Fitness::Starting);
+    report_check(&mut pool_state, "a", 0, true, now);
     assert_eq!(state(&pool_state, "a"), BackendState::Joining);
     assert!(pool_state.settled());
-    say(&mut pool_state, Fitness::Healthy);
+    report(&mut pool_state, Fitness::Healthy);
     assert_eq!(state(&pool_state, "a"), BackendState::Up);
-    say(&mut pool_state, Fitness::Unhealthy("its HEALTHCHECK fails".into()));
+    report(&mut pool_state, Fitness::Unhealthy("its HEALTHCHECK fails".into()));
     assert_eq!(state(&pool_state, "a"), BackendState::Down);
     assert_eq!(pool_state.members()[0].reason.to_string(), "its HEALTHCHECK fails");
 }
 
 #[test]
-fn an_operator_drains_returns_and_maintains() {
+fn an_operator_drains_enables_and_disables_a_backend() {
     let now = Instant::now();
     let end = Policy::End { how: Ending::Close, after: Duration::ZERO, over: SECOND };
     let mut pool_state = all_up(Pool { on_drain: end, ..pool(1) }, 2, now);
     let backend = Arc::clone(&pool_state.members()[0].backend);
-    tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Draining), now);
+    send(&mut pool_state, "a", Command::SetAdminState(AdminState::Draining), now);
     assert_eq!(state(&pool_state, "a"), BackendState::Draining);
     assert_eq!(pool_state.members()[0].reason.to_string(), "drained by root");
     assert!(backend.directive().is_some_and(|directive| directive.reason == CloseReason::Operator));
     pool_state.on(Input::Tick, now + 100 * SECOND);
     assert_eq!(pool_state.members().len(), 2, "who drains by an operator's word stays");
-    tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
+    send(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
     assert_eq!((state(&pool_state, "a"), backend.directive()), (BackendState::Up, None));
-    let effects = tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Maintenance), now);
+    let effects = send(&mut pool_state, "a", Command::SetAdminState(AdminState::Maintenance), now);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Uncheck(_))));
-    let effects = tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
+    let effects = send(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Check(_))));
     assert_eq!(state(&pool_state, "a"), BackendState::Joining, "nobody has looked at it meanwhile");
-    hear(&mut pool_state, "a", 0, true, now);
+    report_check(&mut pool_state, "a", 0, true, now);
     assert_eq!(state(&pool_state, "a"), BackendState::Up);
 }
 
@@ -228,36 +228,36 @@ fn an_operator_drains_returns_and_maintains() {
 fn an_operators_weight_holds_until_the_source_gives_another() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), pool(0), Arc::default());
-    let weigh = |pool_state: &mut PoolState, weight| {
+    let report_weight = |pool_state: &mut PoolState, weight| {
         pool_state.on(observed(SourceKey::Static, vec![Found { weight, ..found("a", "10.0.0.1") }]), now);
         pool_state.members()[0].weight
     };
-    assert_eq!(weigh(&mut pool_state, 2), 2);
-    let effects = tell(&mut pool_state, "a", Command::SetWeight(0), now);
+    assert_eq!(report_weight(&mut pool_state, 2), 2);
+    let effects = send(&mut pool_state, "a", Command::SetWeight(0), now);
     assert!(matches!(&effects[..], [Effect::Report(Event::WeightChanged { weight: 0, .. })]), "{effects:?}");
-    assert_eq!(weigh(&mut pool_state, 2), 0);
-    assert_eq!(weigh(&mut pool_state, 3), 3);
+    assert_eq!(report_weight(&mut pool_state, 2), 0);
+    assert_eq!(report_weight(&mut pool_state, 3), 3);
 }
 
 #[test]
-fn of_two_sources_the_first_in_the_configuration_that_knows_more_than_an_address_tells() {
+fn of_several_sources_the_first_that_reports_more_than_addresses_sets_the_options() {
     let now = Instant::now();
     let dns = config::Dns::new("backend".into(), 5000);
     let file = config::File::new("a".into());
     let discover = vec![Source::Dns(dns.clone()), Source::File(file), Source::Static(Vec::new())];
     let [dns, file, written] = [0, 1, 2].map(|n| SourceKey::from(&discover[n]));
-    let says = |name: &str, weight, backup| Found {
+    let reported = |name: &str, weight, backup| Found {
         weight,
         tier: backup,
         connections: NonZeroU32::new(weight),
         ..found(name, "10.0.0.1")
     };
     let answers = [
-        (dns, Found { nameless: true, ..says("10.0.0.1:5000", 1, 0) }),
-        (file, says("file", 5, 1)),
-        (written, says("static", 7, 0)),
+        (dns, Found { nameless: true, ..reported("10.0.0.1:5000", 1, 0) }),
+        (file, reported("file", 5, 1)),
+        (written, reported("static", 7, 0)),
     ];
-    // In whatever order they answer.
+    // The order of their answers does not matter.
     for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
         let mut pool_state = PoolState::new("web".into(), Pool::new(discover.clone()), Arc::default());
         for n in order {
@@ -272,7 +272,7 @@ fn of_two_sources_the_first_in_the_configuration_that_knows_more_than_an_address
 }
 
 #[test]
-fn a_file_that_cannot_be_read_takes_nobody_out() {
+fn an_unreadable_file_removes_no_backend() {
     let now = Instant::now();
     let file = Source::File(config::File::new("backends.yaml".into()));
     let key = SourceKey::from(&file);
@@ -280,7 +280,7 @@ fn a_file_that_cannot_be_read_takes_nobody_out() {
     config.health = vec![Health::new(Check::Tcp)];
     let mut pool_state = PoolState::new("web".into(), config, Arc::default());
     pool_state.on(observed(key.clone(), vec![found("a", "10.0.0.1")]), now);
-    hear(&mut pool_state, "a", 0, false, now);
+    report_check(&mut pool_state, "a", 0, false, now);
     let broken = Observation { outcome: Outcome::ServerFailure("broken".into()), owners: BTreeMap::new() };
     pool_state.on(Input::Observed(key, broken), now);
     pool_state.on(Input::Tick, now + 1_000_000 * SECOND);
@@ -288,7 +288,7 @@ fn a_file_that_cannot_be_read_takes_nobody_out() {
 }
 
 #[test]
-fn who_came_up_gets_its_share_step_by_step() {
+fn a_backend_that_came_up_gets_its_share_step_by_step() {
     let now = Instant::now();
     let mut pool_state = all_up(Pool { slow_start: 10 * SECOND, ..pool(0) }, 1, now);
     let mut at = now;
@@ -304,32 +304,32 @@ fn who_came_up_gets_its_share_step_by_step() {
 }
 
 #[test]
-fn an_order_can_leave_time_to_come_back() {
+fn a_close_directive_can_leave_time_to_recover() {
     let now = Instant::now();
     let end = Policy::End { how: Ending::Close, after: 10 * SECOND, over: SECOND };
     let mut pool_state = all_up(Pool { on_down: end, ..pool(1) }, 1, now);
     let backend = Arc::clone(&pool_state.members()[0].backend);
-    (0..3).for_each(|_| hear(&mut pool_state, "a", 0, false, now));
+    (0..3).for_each(|_| report_check(&mut pool_state, "a", 0, false, now));
     assert_eq!(
         backend.directive().map(|directive| (directive.at, directive.over)),
         Some((now + 10 * SECOND, SECOND))
     );
-    (0..2).for_each(|_| hear(&mut pool_state, "a", 0, true, now));
+    (0..2).for_each(|_| report_check(&mut pool_state, "a", 0, true, now));
     assert_eq!(backend.directive(), None);
 }
 
 #[test]
-fn who_is_drained_may_let_its_checks_fail_while_it_finishes() {
+fn the_checks_of_a_drained_backend_may_fail_while_its_connections_finish() {
     let now = Instant::now();
     let end = |how| Policy::End { how, after: Duration::ZERO, over: SECOND };
     let config = Pool { on_down: end(Ending::Reset), on_drain: end(Ending::Close), ..pool(1) };
     let mut pool_state = all_up(config, 1, now);
     let backend = Arc::clone(&pool_state.members()[0].backend);
-    tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Draining), now);
-    (0..3).for_each(|_| hear(&mut pool_state, "a", 0, false, now));
+    send(&mut pool_state, "a", Command::SetAdminState(AdminState::Draining), now);
+    (0..3).for_each(|_| report_check(&mut pool_state, "a", 0, false, now));
     assert!(backend.directive().is_some_and(|directive| directive.reason == CloseReason::Operator));
     assert_eq!(state(&pool_state, "a"), BackendState::Draining);
-    tell(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
+    send(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
     assert!(backend.directive().is_some_and(|directive| directive.reason == CloseReason::BackendDown));
 }
 
@@ -359,23 +359,24 @@ fn a_backend_at_an_own_address_is_refused_with_the_cause_until_nothing_listens_t
     let member = &pool_state.members()[0];
     assert_eq!((&*member.backend.name, member.state), ("own", BackendState::Down));
     assert_eq!(member.reason.to_string(), "refused: 10.0.0.1:5000 is this balancer's own listener \"web\"");
-    // Checks, panic and operators leave it out of service.
+    // Checks, panic and operators cannot put it in service.
     let (own, other) = (key_of(&pool_state, "own"), key_of(&pool_state, "other"));
     pool_state.on(Input::Checked(own, 0, Ok(())), now);
     pool_state.on(Input::Checked(other, 0, Err("no".to_owned().into())), now);
-    pool_state.on(Input::Told(own, Command::SetAdminState(AdminState::Maintenance), "root".into()), now);
-    let effects = pool_state.on(Input::Told(own, Command::SetAdminState(AdminState::Up), "root".into()), now);
+    pool_state.on(Input::Command(own, Command::SetAdminState(AdminState::Maintenance), "root".into()), now);
+    let effects =
+        pool_state.on(Input::Command(own, Command::SetAdminState(AdminState::Up), "root".into()), now);
     assert_eq!(checks(&effects), (0, 0));
     assert_eq!(pool_state.members()[0].state, BackendState::Down);
     let snapshot = PoolSnapshot::new(&config, pool_state.members(), None);
     assert!(snapshot.panic);
     assert_eq!(snapshot.backends().map(|backend| backend.key).collect::<Vec<_>>(), [other]);
-    // It is like any other once the address is free.
+    // Once the address is free, the backend is like any other.
     let effects = pool_state.on(Input::OwnAddresses(Arc::default()), now);
     assert_eq!((checks(&effects), pool_state.members()[0].state), ((1, 0), BackendState::Joining));
     pool_state.on(Input::Checked(own, 0, Ok(())), now);
     assert_eq!(pool_state.members()[0].state, BackendState::Up);
-    // It is refused again, and its connections are cut, when a listener binds the address.
+    // It is refused again, and its connections are closed, when a listener binds the address.
     let admin = vec![("10.0.0.1:5000".parse().unwrap(), Owner::Admin)];
     let effects = pool_state.on(Input::OwnAddresses(Arc::new(OwnAddresses::new(admin))), now);
     assert_eq!((checks(&effects), pool_state.members()[0].state), ((0, 1), BackendState::Down));

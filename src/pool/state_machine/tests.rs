@@ -3,7 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 
-use super::source_entries::SUCCESSION;
+use super::source_entries::REPLACEMENT_TIMEOUT;
 use super::*;
 use crate::config::{Check, Dns, Health, Policy, Pool, Source};
 use crate::discovery::{Found, Observation, Outcome};
@@ -34,7 +34,7 @@ fn seen(backends: &[(&str, &str)]) -> Input {
     Input::Observed(key(), Observation { outcome, owners })
 }
 
-fn silence() -> Input {
+fn timeout() -> Input {
     Input::Observed(
         key(),
         Observation { outcome: Outcome::Timeout("silence".into()), owners: BTreeMap::new() },
@@ -109,7 +109,7 @@ fn seen_nameless(ips: &[&str], owners: &[(&str, &str)]) -> Input {
 }
 
 #[test]
-fn a_backend_whose_name_becomes_known_is_the_same_and_keeps_what_it_has() {
+fn a_backend_whose_name_becomes_known_keeps_its_state_and_its_connections() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
@@ -131,7 +131,7 @@ fn a_backend_whose_name_becomes_known_is_the_same_and_keeps_what_it_has() {
 }
 
 #[test]
-fn a_nameless_backend_that_is_missing_is_not_named_after_who_has_its_address_now() {
+fn a_missing_nameless_backend_does_not_get_the_name_of_the_new_owner_of_its_address() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
     pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
@@ -141,7 +141,7 @@ fn a_nameless_backend_that_is_missing_is_not_named_after_who_has_its_address_now
 }
 
 #[test]
-fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked() {
+fn backends_removed_from_the_configuration_stay_until_their_replacements_are_checked() {
     let now = Instant::now();
     let listed = |ips: &[&str]| {
         let list =
@@ -165,10 +165,10 @@ fn those_taken_out_of_the_configuration_stay_until_their_successors_are_checked(
     assert_eq!(states(&pool_state), both);
     up(&mut pool_state, "10.0.0.2:5000", now);
     assert_eq!(states(&pool_state), [("10.0.0.2:5000".into(), BackendState::Up)]);
-    // The wait for successors is bounded.
+    // The wait for replacements is bounded.
     pool_state.on(Input::Reconfigured(Box::new(dns_pool(true))), now);
-    assert_eq!(pool_state.deadline(now), Some(now + SUCCESSION));
-    pool_state.on(Input::Tick, now + SUCCESSION);
+    assert_eq!(pool_state.deadline(now), Some(now + REPLACEMENT_TIMEOUT));
+    pool_state.on(Input::Tick, now + REPLACEMENT_TIMEOUT);
     assert_eq!(states(&pool_state), []);
 }
 
@@ -190,7 +190,7 @@ fn a_name_that_vanishes_leaves_after_flap_and_not_before() {
     assert_eq!(pool_state.deadline(now), Some(now + 3 * SECOND));
     pool_state.on(Input::Tick, now + 3 * SECOND - Duration::from_millis(1));
     assert_eq!(pool_state.members().len(), 2);
-    // Back in time: nothing has happened.
+    // It is back in time: nothing has happened.
     pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now + 2 * SECOND);
     pool_state.on(Input::Tick, now + 10 * SECOND);
     assert_eq!(pool_state.members().len(), 2);
@@ -200,7 +200,7 @@ fn a_name_that_vanishes_leaves_after_flap_and_not_before() {
 }
 
 #[test]
-fn who_is_missing_and_fails_once_is_down() {
+fn a_missing_backend_is_down_after_one_failed_check() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
@@ -214,19 +214,19 @@ fn who_is_missing_and_fails_once_is_down() {
 }
 
 #[test]
-fn silence_never_empties_the_pool_but_who_fails_its_checks_leaves_after_hold() {
+fn dns_timeouts_never_empty_the_pool_but_a_failing_backend_leaves_after_hold() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1"), ("b", "10.0.0.2")]), now);
     up(&mut pool_state, "a", now);
     fail(&mut pool_state, "b", now);
-    pool_state.on(silence(), now);
+    pool_state.on(timeout(), now);
     assert_eq!(pool_state.deadline(now), Some(now + 10 * SECOND));
     pool_state.on(Input::Tick, now + 9 * SECOND);
     assert_eq!(pool_state.members().len(), 2);
-    pool_state.on(silence(), now + 10 * SECOND);
+    pool_state.on(timeout(), now + 10 * SECOND);
     assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
-    pool_state.on(silence(), now + 1000 * SECOND);
+    pool_state.on(timeout(), now + 1000 * SECOND);
     assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
 }
 
@@ -256,7 +256,7 @@ fn an_address_that_goes_to_another_name_is_another_backend_at_once() {
 }
 
 #[test]
-fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_silence() {
+fn a_missing_backend_whose_address_has_a_new_owner_leaves_at_once_even_after_a_dns_timeout() {
     for answer in [Outcome::NoSuchName("none".into()), Outcome::Timeout("silence".into())] {
         let now = Instant::now();
         let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
@@ -268,7 +268,7 @@ fn an_address_that_is_missing_and_belongs_to_another_leaves_at_once_even_in_sile
 }
 
 #[test]
-fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
+fn the_status_of_a_source_is_reported_when_it_changes_and_each_mistake_once() {
     let now = Instant::now();
     let key = SourceKey::File("backends.yaml".into());
     let mut pool_state = PoolState::new(
@@ -278,13 +278,13 @@ fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
     );
     let good = || Outcome::Backends(vec![found("a", "10.0.0.1")]);
     let invalid = |reason: &str| Outcome::Invalid(reason.into());
-    let told = |(answer, news): (Outcome, bool)| {
+    let check = |(answer, expected): (Outcome, bool)| {
         let observation = Observation { outcome: answer.clone(), owners: BTreeMap::new() };
         let effects = pool_state.on(Input::Observed(key.clone(), observation), now);
-        let told = effects
+        let reported = effects
             .iter()
             .any(|effect| matches!(effect, Effect::Report(Event::ResolverStatusChanged { .. })));
-        assert_eq!(told, news, "{answer:?}");
+        assert_eq!(reported, expected, "{answer:?}");
         assert_eq!(states(&pool_state), [("a".into(), BackendState::Up)]);
     };
     let answers = [
@@ -294,15 +294,15 @@ fn what_a_source_says_is_told_when_it_changes_and_each_mistake_once() {
         (invalid("one"), false),
         (invalid("two"), true),
         (good(), true),
-        // These come in other words each time.
+        // The texts of these differ each time.
         (Outcome::Timeout("one".into()), true),
         (Outcome::Timeout("two".into()), false),
     ];
-    answers.into_iter().for_each(told);
+    answers.into_iter().for_each(check);
 }
 
 #[test]
-fn a_failed_connection_counts_and_asks_discovery_again() {
+fn a_failed_connection_counts_and_queries_the_sources() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
@@ -311,13 +311,13 @@ fn a_failed_connection_counts_and_asks_discovery_again() {
     for n in 1..=3 {
         assert_eq!(states(&pool_state)[0].1, BackendState::Up);
         let effects = pool_state.on(Input::Failed(key, Failure::Connect("refused".into()), 1), now);
-        assert!(effects.iter().any(|effect| matches!(effect, Effect::AskNow)), "{n}");
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::QueryNow)), "{n}");
         assert!(effects.iter().any(|effect| matches!(effect, Effect::CheckSoon(_, 0))), "{n}");
     }
     assert_eq!(states(&pool_state)[0].1, BackendState::Down);
     let cause = "3 failures in a row: a client's connection failed: refused";
     assert_eq!(pool_state.members()[0].reason.to_string(), cause, "no check has failed");
-    // Whose fault is known already must not be put off by more of the same.
+    // More failures must not delay the recovery of a backend that is already down.
     for _ in 0..10 {
         pool_state.on(Input::Failed(key, Failure::Connect("refused".into()), 1), now);
     }
@@ -327,7 +327,7 @@ fn a_failed_connection_counts_and_asks_discovery_again() {
 }
 
 #[test]
-fn who_comes_up_again_takes_back_the_order_to_its_connections() {
+fn a_backend_that_comes_up_again_withdraws_its_close_directive() {
     let now = Instant::now();
     let mut pool = dns_pool(true);
     pool.on_down = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: SECOND };
@@ -343,7 +343,7 @@ fn who_comes_up_again_takes_back_the_order_to_its_connections() {
 }
 
 #[test]
-fn two_sources_that_know_one_address_know_one_backend() {
+fn one_address_in_two_sources_is_one_backend() {
     let now = Instant::now();
     let mut pool = dns_pool(false);
     pool.discover.push(Source::Static(Vec::new()));
@@ -351,7 +351,7 @@ fn two_sources_that_know_one_address_know_one_backend() {
     pool_state.on(observed(SourceKey::Static, vec![found("big", "10.0.0.1")]), now);
     pool_state.on(seen(&[("a.net", "10.0.0.1")]), now);
     assert_eq!(pool_state.members().len(), 1);
-    // It stays as long as one of them knows it.
+    // It stays while one of them reports it.
     pool_state.on(seen(&[]), now);
     pool_state.on(Input::Tick, now + 10 * SECOND);
     assert_eq!(pool_state.members().len(), 1);
@@ -360,7 +360,7 @@ fn two_sources_that_know_one_address_know_one_backend() {
 #[derive(Clone, Debug)]
 enum Happening {
     Seen(BTreeSet<u8>, u8),
-    Silence,
+    Timeout,
     Checked(usize, bool),
     ConnectFailed(usize),
     Wait(u64),
@@ -372,7 +372,7 @@ enum Happening {
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         4 => (proptest::collection::btree_set(0u8..6, 0..6), 0u8..3).prop_map(|(set, name)| Happening::Seen(set, name)),
-        1 => Just(Happening::Silence),
+        1 => Just(Happening::Timeout),
         6 => (0usize..8, any::<bool>()).prop_map(|(index, ok)| Happening::Checked(index, ok)),
         2 => (0usize..8).prop_map(Happening::ConnectFailed),
         2 => (0u64..8000).prop_map(Happening::Wait),
@@ -386,14 +386,15 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
     /// For any sequence of inputs: no two live backends have one address; a backend that is up was found and, where
-    /// there are checks, has passed one; one that has left and has no connection is gone; each effect tells the truth;
-    /// and without further inputs, exactly the backends of the last good answer remain.
+    /// there are checks, has passed one; a backend that has left and has no connection is gone; each reported change
+    /// begins with the last reported state; and without further inputs, exactly the backends of the last conclusive
+    /// answer remain.
     #[test]
-    fn any_sequence_of_events_leaves_a_pool_state_that_is_right(happenings in proptest::collection::vec(happening(), 1..60)) {
+    fn after_any_sequence_of_inputs_the_pool_state_is_valid(happenings in proptest::collection::vec(happening(), 1..60)) {
         let mut now = Instant::now();
         let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
         let mut leases: Vec<crate::balance::Lease> = Vec::new();
-        let mut believed: BTreeMap<u64, BackendState> = BTreeMap::new();
+        let mut reported: BTreeMap<u64, BackendState> = BTreeMap::new();
         let mut checked: BTreeSet<u64> = BTreeSet::new();
         let mut last: BTreeSet<(String, String)> = BTreeSet::new();
         let mut health = true;
@@ -405,7 +406,7 @@ proptest! {
                     let backends: Vec<_> = last.iter().map(|(name, ip)| (&**name, &**ip)).collect();
                     seen(&backends)
                 }
-                Happening::Silence => silence(),
+                Happening::Timeout => timeout(),
                 Happening::Checked(index, ok) => match pick(&pool_state, index) {
                     Some(backend) => {
                         if ok { checked.insert(backend.key); }
@@ -429,13 +430,13 @@ proptest! {
                 Happening::Health(on) => { health = on; Input::Reconfigured(Box::new(dns_pool(on))) }
             };
             for (backend, from, to, _) in changes(pool_state.on(event, now)) {
-                let before = if to == BackendState::Gone { believed.remove(&backend.key) } else { believed.insert(backend.key, to) };
+                let before = if to == BackendState::Gone { reported.remove(&backend.key) } else { reported.insert(backend.key, to) };
                 prop_assert_eq!(before.unwrap_or(BackendState::Gone), from);
                 if to == BackendState::Up && !health { checked.insert(backend.key); }
             }
             let mut addresses = BTreeSet::new();
             for member in pool_state.members() {
-                prop_assert_eq!(believed.get(&member.backend.key), Some(&member.state));
+                prop_assert_eq!(reported.get(&member.backend.key), Some(&member.state));
                 if member.leaving() {
                     prop_assert!(member.backend.load.open() > 0);
                     continue;
@@ -458,7 +459,7 @@ proptest! {
 }
 
 #[test]
-fn a_removed_pool_stays_removed_whatever_is_said_after() {
+fn a_removed_pool_ignores_later_observations() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), dns_pool(true), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
@@ -468,7 +469,7 @@ fn a_removed_pool_stays_removed_whatever_is_said_after() {
 }
 
 #[test]
-fn a_backend_whose_name_is_not_told_again_is_the_same() {
+fn a_backend_that_is_reported_again_without_its_name_is_the_same() {
     let now = Instant::now();
     let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
@@ -477,14 +478,14 @@ fn a_backend_whose_name_is_not_told_again_is_the_same() {
     assert!(effects.is_empty(), "{effects:?}");
     pool_state.on(seen(&[("a", "10.0.0.1")]), now);
     assert_eq!(key_of(&pool_state, "a"), key);
-    // Another name is another backend all the same.
+    // Another name is still another backend.
     pool_state.on(seen_nameless(&["10.0.0.1"], &[]), now);
     pool_state.on(seen(&[("b", "10.0.0.1")]), now);
     assert_ne!(key_of(&pool_state, "b"), key);
 }
 
 #[test]
-fn what_another_source_says_of_an_address_outlives_a_change_of_its_owner() {
+fn the_report_of_another_source_outlives_a_new_owner_of_the_address() {
     let now = Instant::now();
     let mut pool = dns_pool(false);
     pool.discover.push(Source::Static(Vec::new()));
@@ -494,7 +495,7 @@ fn what_another_source_says_of_an_address_outlives_a_change_of_its_owner() {
     pool_state.on(seen(&[("a.net", "10.0.0.1")]), now);
     pool_state.on(seen(&[("b.net", "10.0.0.1")]), now);
     let weights: Vec<_> = pool_state.members().iter().map(|member| member.weight).collect();
-    assert_eq!(weights, [3], "the list still says what it said");
+    assert_eq!(weights, [3], "the weight in the list is unchanged");
     pool_state.on(seen(&[]), now);
     pool_state.on(Input::Tick, now + 10 * SECOND);
     assert_eq!(states(&pool_state), [("big".to_owned(), BackendState::Up)]);

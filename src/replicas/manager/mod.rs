@@ -90,7 +90,7 @@ struct Manager {
     scaler: Option<Scaler>,
     status: watch::Sender<Arc<FleetStatus>>,
     watcher: EngineWatcher,
-    /// `None` while the engine is out of reach.
+    /// `None` while the engine is unreachable.
     runtime: Option<ContainerRuntime>,
     /// The value of the instance label of new containers.
     instance: Arc<str>,
@@ -139,7 +139,7 @@ impl Manager {
 
     async fn on_command(&mut self, command: ReplicaCommand) {
         match command {
-            // A client that has given up may have asked again.
+            // A client that has given up may have sent its request again.
             ReplicaCommand::Add { reply, .. } | ReplicaCommand::Remove { reply, .. } if reply.is_closed() => {
             }
             ReplicaCommand::Add { n, names, actor, reply } => {
@@ -273,7 +273,7 @@ impl Manager {
         };
         let (from, to) = (load.replicas as usize, advice.to as usize);
         let mut decision = decision(from, to, &advice.cause);
-        if advice.only_told {
+        if advice.report_only {
             decision.only_told = true;
             self.decide(decision);
         } else if to > from {

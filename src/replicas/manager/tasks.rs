@@ -132,7 +132,8 @@ impl Manager {
                     }
                     refusal
                 });
-                // The name alone is ambiguous: under an earlier configuration a replacement of that name may have begun.
+                // The name alone is ambiguous: under an earlier configuration a replacement of that name may have
+                // begun.
                 match self.addition.as_mut().filter(|_| added) {
                     Some(addition) => {
                         addition.pending -= 1;

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn containers_follows_those_with_the_label() {
+fn containers_follows_the_containers_with_the_label() {
     let (engine, server) = (FakeEngine::start(), http_everywhere());
     let labelled = || json!({"pointsman.pool": "web"});
     engine.run("one", labelled());
@@ -21,13 +21,13 @@ fn containers_follows_those_with_the_label() {
     end(lb);
 }
 
-/// The keys with the address of the engine's stand-in and the port of its containers.
+/// The keys with the address of the fake engine and the port of its containers.
 fn at(engine: &FakeEngine, server: &Backend) -> String {
     format!("engine: \"{}\", port: {}", engine.address(), server.address.port())
 }
 
 #[test]
-fn labels_finds_containers_and_what_a_file_lists() {
+fn labels_finds_containers_and_the_backends_of_a_file() {
     let (engine, server) = (FakeEngine::start(), http_everywhere());
     engine.run("one", json!({"pointsman.pool": "web", "pointsman.weight": "3"}));
     let port = server.address.port();

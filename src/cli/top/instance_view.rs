@@ -1,36 +1,35 @@
-//! What is known of the instance, gathered from what it tells: the last status, and what only several of them together
-//! show, such as rates.
+//! The state of the instance, gathered from its updates: the last status, and rates, which need several statuses.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::api::{BackendInfo, JournalEntry, PoolInfo, RenderedDecision, StatusReply, Timestamp};
 use crate::cli::terminal;
 
-/// Seconds of rates that are kept for the small columns.
+/// Seconds of rates that are kept for the sparkline.
 const HISTORY: usize = 120;
 /// Statuses, one a second, over which shares are counted.
 const WINDOW: usize = 6;
 /// Lines of each kind that are kept.
 const LINES: usize = 50;
 
-/// What the instance tells.
+/// An update from the instance.
 #[derive(Clone, Debug)]
-pub(super) enum InstanceNews {
-    /// It can be reached.
+pub(super) enum InstanceUpdate {
+    /// The instance can be reached.
     Connected,
-    /// It cannot, and why.
+    /// The instance cannot be reached, and why.
     Lost(String),
     /// The status of this second.
     Status(Box<StatusReply>),
     /// Decisions, the newest first.
     Decisions(Vec<RenderedDecision>),
-    /// Something that happened.
+    /// An entry of the journal.
     Event(JournalEntry),
     /// The rates of the last minutes: pool by pool, the oldest first.
     History(BTreeMap<String, Vec<f64>>),
 }
 
-/// Which backend is meant, for as long as it is there.
+/// Identifies a backend until it leaves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BackendKey {
     pub(super) pool: String,
@@ -53,7 +52,7 @@ pub(super) struct BackendRow {
     pub(super) rate: f64,
     /// Bytes in a second, both ways.
     pub(super) bytes: f64,
-    /// Its part of its pool's new connections lately, from 0 to 1.
+    /// Its part of the pool's new connections in the last [`WINDOW`] statuses, from 0 to 1.
     pub(super) share: f64,
 }
 
@@ -70,47 +69,47 @@ pub(super) struct PoolGroup {
 /// A backend's counts: connections and bytes.
 type BackendTotals = BTreeMap<BackendKey, (u64, u64)>;
 
-/// All that is known.
+/// The state of the instance, as far as it has been received.
 #[derive(Debug, Default)]
 pub(super) struct InstanceView {
-    /// Where the instance is.
+    /// The address of the admin server.
     pub(super) address: String,
-    /// Why it cannot be reached, if it cannot.
+    /// Why the instance cannot be reached; `None`: it can.
     pub(super) lost: Option<String>,
     /// The last status; its pools are in `groups`.
     pub(super) status: Option<StatusReply>,
     pub(super) groups: Vec<PoolGroup>,
-    /// What happened, the newest first, each with its time.
+    /// Journal entries with their times, the newest first.
     pub(super) events: VecDeque<String>,
     /// The last decisions, the newest first.
     pub(super) decisions: VecDeque<String>,
     /// Each pool's rates, the oldest first.
     history: BTreeMap<String, VecDeque<f64>>,
-    /// The counts at the last statuses, and the uptimes then.
+    /// The uptimes and counts of the last statuses.
     counts: VecDeque<(f64, BackendTotals)>,
 }
 
 impl InstanceView {
-    /// Nothing is known yet of the instance there.
+    /// An empty view of the instance at `address`.
     pub(super) fn new(address: String) -> Self {
         Self { address, ..Self::default() }
     }
 
-    /// Takes in what the instance tells.
-    pub(super) fn take(&mut self, news: InstanceNews) {
-        match news {
-            InstanceNews::Connected => self.lost = None,
-            InstanceNews::Lost(why) => self.lost = Some(why),
-            InstanceNews::Status(status) => self.take_status(*status),
-            InstanceNews::Decisions(decisions) => {
+    /// Applies an update.
+    pub(super) fn apply(&mut self, update: InstanceUpdate) {
+        match update {
+            InstanceUpdate::Connected => self.lost = None,
+            InstanceUpdate::Lost(why) => self.lost = Some(why),
+            InstanceUpdate::Status(status) => self.apply_status(*status),
+            InstanceUpdate::Decisions(decisions) => {
                 for RenderedDecision { sentence, decision, .. } in decisions.into_iter().rev() {
                     push(&mut self.decisions, decision.at, &sentence);
                 }
             }
-            InstanceNews::Event(event) => {
+            InstanceUpdate::Event(event) => {
                 push(&mut self.events, event.at, &event.sentence);
             }
-            InstanceNews::History(rates) => {
+            InstanceUpdate::History(rates) => {
                 for (pool, rates) in rates {
                     let skip = rates.len().saturating_sub(HISTORY);
                     self.history.insert(pool, rates.into_iter().skip(skip).collect());
@@ -125,16 +124,16 @@ impl InstanceView {
         rates.into_iter()
     }
 
-    /// The backend of that key, if it is there.
+    /// The backend with this key, if the pool still has it.
     pub(super) fn row(&self, key: &BackendKey) -> Option<&BackendRow> {
         self.groups.iter().flat_map(|group| &group.rows).find(|row| row.key == *key)
     }
 
-    fn take_status(&mut self, mut status: StatusReply) {
+    fn apply_status(&mut self, mut status: StatusReply) {
         self.lost = None;
         let uptime = status.uptime_seconds;
         if self.counts.back().is_some_and(|(before, _)| uptime <= *before) {
-            // Another process: its counts have nothing to do with those of the one before.
+            // A new process: its counts start from zero.
             self.counts.clear();
         }
         let pools = std::mem::take(&mut status.pools);
@@ -187,7 +186,7 @@ impl InstanceView {
     }
 }
 
-/// By how much a backend's counts have grown since `before`; one that was not there then began with nothing.
+/// How much a backend's counts have grown since `before`; a new backend's counts start from zero.
 fn grown(now: &BackendTotals, before: Option<&BackendTotals>, key: &BackendKey) -> (u64, u64) {
     let Some(before) = before else { return (0, 0) };
     let (connections, bytes) = now.get(key).copied().unwrap_or_default();
@@ -208,8 +207,8 @@ pub(super) mod tests {
     /// A backend: name, state, connections, bytes.
     type Written<'a> = (&'a str, &'a str, u64, u64);
 
-    /// A status some seconds after the start, of pools with backends.
-    pub(in super::super) fn status(uptime: u64, pools: &[(&str, &[Written<'_>])]) -> InstanceNews {
+    /// A status `uptime` seconds after the start.
+    pub(in super::super) fn status(uptime: u64, pools: &[(&str, &[Written<'_>])]) -> InstanceUpdate {
         let backend = |(name, state, connections, bytes): &Written<'_>| {
             json!({"name": name, "address": format!("10.0.0.1:{}", 5000 + name.len()), "state": state, "since": 900.0,
                    "cause": format!("{name} has its reasons"), "weight": 1, "active": connections / 10, "connections": connections,
@@ -223,44 +222,45 @@ pub(super) mod tests {
         };
         let status = json!({"version": "0.1.0", "phase": "serving", "ready": true, "now": 1000.0, "uptime_seconds": uptime,
             "open": 12, "max_connections": 100, "pools": pools.iter().map(pool).collect::<Vec<_>>()});
-        InstanceNews::Status(Box::new(serde_json::from_value(status).unwrap()))
+        InstanceUpdate::Status(Box::new(serde_json::from_value(status).unwrap()))
     }
 
     #[test]
     fn rates_and_shares_come_from_several_statuses() {
-        let mut world = InstanceView::new("here".into());
-        world.take(status(10, &[("web", &[("a", "up", 100, 0), ("b", "up", 100, 0)])]));
-        assert_eq!((world.groups[0].rate, world.groups[0].rows[0].share), (0.0, 0.0));
-        world.take(status(12, &[("web", &[("a", "up", 160, 2048), ("b", "up", 120, 0), ("c", "up", 0, 0)])]));
-        let group = &world.groups[0];
+        let mut instance = InstanceView::new("here".into());
+        instance.apply(status(10, &[("web", &[("a", "up", 100, 0), ("b", "up", 100, 0)])]));
+        assert_eq!((instance.groups[0].rate, instance.groups[0].rows[0].share), (0.0, 0.0));
+        instance
+            .apply(status(12, &[("web", &[("a", "up", 160, 2048), ("b", "up", 120, 0), ("c", "up", 0, 0)])]));
+        let group = &instance.groups[0];
         assert_eq!((group.rate, group.bytes), (40.0, 1024.0));
         assert_eq!(group.rows.iter().map(|row| row.rate).collect::<Vec<_>>(), [30.0, 10.0, 0.0]);
         assert_eq!(group.rows.iter().map(|row| row.share).collect::<Vec<_>>(), [0.75, 0.25, 0.0]);
-        assert_eq!(world.history("web").collect::<Vec<_>>(), [40.0]);
-        // After a restart its counts begin anew.
-        world.take(status(1, &[("web", &[("a", "up", 5, 0)])]));
-        assert_eq!((world.groups[0].rate, world.groups[0].rows.len()), (0.0, 1));
-        world.take(status(2, &[("web", &[("a", "up", 8, 0)])]));
-        assert_eq!((world.groups[0].rate, world.groups[0].rows[0].share), (3.0, 1.0));
+        assert_eq!(instance.history("web").collect::<Vec<_>>(), [40.0]);
+        // After a restart its counts start from zero.
+        instance.apply(status(1, &[("web", &[("a", "up", 5, 0)])]));
+        assert_eq!((instance.groups[0].rate, instance.groups[0].rows.len()), (0.0, 1));
+        instance.apply(status(2, &[("web", &[("a", "up", 8, 0)])]));
+        assert_eq!((instance.groups[0].rate, instance.groups[0].rows[0].share), (3.0, 1.0));
     }
 
     #[test]
-    fn no_more_is_kept_than_can_be_shown() {
-        let mut world = InstanceView::new("here".into());
+    fn histories_and_lists_have_a_limited_length() {
+        let mut instance = InstanceView::new("here".into());
         for second in 0..1000 {
-            world.take(status(second, &[("web", &[("a", "up", second, 0)])]));
+            instance.apply(status(second, &[("web", &[("a", "up", second, 0)])]));
             let event = json!({"at": second, "sentence": "web/a has weight 1"});
-            world.take(InstanceNews::Event(serde_json::from_value(event).unwrap()));
-            world.take(InstanceNews::Decisions(vec![RenderedDecision {
+            instance.apply(InstanceUpdate::Event(serde_json::from_value(event).unwrap()));
+            instance.apply(InstanceUpdate::Decisions(vec![RenderedDecision {
                 sentence: format!("#{second} "),
                 ..RenderedDecision::default()
             }]));
         }
-        assert_eq!((world.history("web").len(), world.counts.len()), (HISTORY, WINDOW));
-        assert_eq!((world.events.len(), world.decisions.len()), (LINES, LINES));
-        assert_eq!(world.events[0], "00:16:39 web/a has weight 1");
-        assert!(world.decisions[0].contains("#999 "));
-        world.take(status(1001, &[]));
-        assert_eq!(world.history.len(), 0);
+        assert_eq!((instance.history("web").len(), instance.counts.len()), (HISTORY, WINDOW));
+        assert_eq!((instance.events.len(), instance.decisions.len()), (LINES, LINES));
+        assert_eq!(instance.events[0], "00:16:39 web/a has weight 1");
+        assert!(instance.decisions[0].contains("#999 "));
+        instance.apply(status(1001, &[]));
+        assert_eq!(instance.history.len(), 0);
     }
 }

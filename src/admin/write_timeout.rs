@@ -1,5 +1,5 @@
-//! A time limit for writing, as hyper has limits for reading only. A peer that reads nothing for too long, while there is
-//! something to send, loses its connection and its place. A peer that reads slowly, or waits for the next bytes, may stay.
+//! A time limit for writes, as hyper has time limits for reads only. A connection is closed when its peer reads nothing
+//! for too long while there is something to send, but not when the peer reads slowly or waits for the next bytes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,23 +11,23 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A stream that ends when its peer reads nothing.
-pub(super) struct Patience<S> {
+/// A stream whose writes time out when its peer reads nothing.
+pub(super) struct WriteTimeout<S> {
     stream: S,
     limit: Duration,
-    /// While something waits to be taken: when it has waited long enough.
+    /// The timer of the pending write.
     waiting: Option<Pin<Box<Sleep>>>,
-    /// Whether a write waits for the client, visible to the connection's place.
+    /// Whether a write waits for the client; shared with the connection's slot.
     blocked: Arc<AtomicBool>,
 }
 
-impl<S: AsyncWrite + Unpin> Patience<S> {
-    /// Waits for `limit` each time, and sets `blocked` while it waits.
+impl<S: AsyncWrite + Unpin> WriteTimeout<S> {
+    /// Each write times out after `limit`. `blocked` is set while one waits.
     pub(super) fn new(stream: S, limit: Duration, blocked: Arc<AtomicBool>) -> Self {
         Self { stream, limit, waiting: None, blocked }
     }
 
-    /// Writes with `write`, unless nothing could be written for too long.
+    /// Writes with `write`; `TimedOut` if nothing could be written for too long.
     fn write_with(
         &mut self,
         cx: &mut Context<'_>,
@@ -41,11 +41,11 @@ impl<S: AsyncWrite + Unpin> Patience<S> {
         self.blocked.store(true, Ordering::Relaxed);
         let limit = self.limit;
         ready!(self.waiting.get_or_insert_with(|| Box::pin(sleep(limit))).as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side takes nothing")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "write timed out: the peer reads nothing")))
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -55,7 +55,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patience<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.write_with(cx, |stream, cx| stream.poll_write(cx, bytes))
     }
@@ -72,7 +72,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patience<S> {
         self.stream.is_write_vectored()
     }
 
-    // A socket has nothing of its own to flush: neither this nor the end waits for the other side.
+    // A socket has no buffer to flush: neither a flush nor a shutdown waits for the peer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -93,9 +93,9 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
-    async fn who_takes_nothing_is_given_up_and_who_takes_a_little_is_not() {
+    async fn a_write_times_out_if_the_peer_reads_nothing_and_not_if_it_reads_slowly() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut ours = Patience::new(ours, LIMIT, Arc::default());
+        let mut ours = WriteTimeout::new(ours, LIMIT, Arc::default());
         let began = tokio::time::Instant::now();
         let reading = async {
             for _ in 0..4 {
@@ -107,7 +107,7 @@ mod tests {
         written.unwrap();
         assert!(!ours.blocked.load(Ordering::Relaxed));
         assert!(began.elapsed() > 3 * LIMIT);
-        // Nothing to take is nothing to wait for.
+        // Without anything to send, no time limit runs.
         tokio::time::sleep(3 * LIMIT).await;
         let began = tokio::time::Instant::now();
         assert_eq!(ours.write_all(&[0; 24]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
@@ -115,11 +115,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_so_with_sockets_too() {
+    async fn a_write_to_a_socket_times_out() {
         let (ours, _theirs) = tokio::net::UnixStream::pair().unwrap();
         let began = Instant::now();
         let (limit, blocked) = (Duration::from_millis(50), Arc::<AtomicBool>::default());
-        let (mut ours, all) = (Patience::new(ours, limit, Arc::clone(&blocked)), vec![0; 16 << 20]);
+        let (mut ours, all) = (WriteTimeout::new(ours, limit, Arc::clone(&blocked)), vec![0; 16 << 20]);
         let error = in_time("a write is given up", ours.write_all(&all)).await.unwrap_err();
         assert!(blocked.load(Ordering::Relaxed));
         assert!(error.kind() == io::ErrorKind::TimedOut && began.elapsed() >= limit);

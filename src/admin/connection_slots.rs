@@ -1,7 +1,7 @@
-//! The admin server's connection limit, and which connection gives way when a new one finds no place.
+//! The admin server's connection limit, and which connection is evicted when a new one finds no free slot.
 //!
 //! A connection *waits* until its request has arrived, and is *answered* from then until its answer is sent. Only a
-//! waiting connection gives way: the one that has waited longest. Long answers cannot take every place: the last ones
+//! waiting connection is evicted: the one that has waited longest. Long answers cannot take every slot: the last ones
 //! are reserved for short answers, so that a health check is always answered.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// The places of one origin (see `access::PerOrigin`).
+/// The connection slots of one origin (see `access::PerOrigin`).
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct ConnectionSlots {
     limit: usize,
     /// Requests at once that may have an answer of any length.
     long: usize,
@@ -27,18 +27,18 @@ struct AdminConnection {
     phase: Mutex<RequestPhase>,
     /// Whether the client does not read what is written.
     blocked: Arc<AtomicBool>,
-    told: Notify,
+    evicted: Notify,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestPhase {
-    /// For the head of a request, since this time.
+    /// Since this time.
     WaitingForHead(Instant),
-    /// For the rest of its body; the time at which the wait for its head began.
+    /// The time at which the wait for the request's head began.
     WaitingForBody(Instant),
     Answered,
-    /// Its place was taken: it ends unless a request has arrived in time.
-    GivesWay,
+    /// A new connection got its slot: it is closed unless its request has arrived in time.
+    Evicted,
 }
 
 /// The kind of answer that a request may have.
@@ -49,41 +49,41 @@ pub(super) enum Admission {
     ShortOnly,
 }
 
-impl Places {
-    /// Creates `limit` places, the last `reserved` of them for short answers.
+impl ConnectionSlots {
+    /// Creates `limit` slots, the last `reserved` of them for short answers.
     pub(super) fn new(limit: usize, reserved: usize) -> Arc<Self> {
         let (taken, freed, next) = (Mutex::default(), Notify::new(), tokio::sync::Mutex::default());
         Arc::new(Self { limit, long: limit.saturating_sub(reserved), taken, freed, next })
     }
 
-    /// A place for a new connection: a free one, or that of the connection that has waited longest for a request.
+    /// A slot for a new connection: a free one, or that of the connection that has waited longest for a request.
     /// `None`: all connections are being answered.
-    pub(super) fn take(self: &Arc<Self>) -> Option<Place> {
+    pub(super) fn take(self: &Arc<Self>) -> Option<ConnectionSlot> {
         let mut taken = self.taken();
         if taken.len() >= self.limit {
             let waits = |phase| match phase {
                 RequestPhase::WaitingForHead(since) | RequestPhase::WaitingForBody(since) => Some(since),
-                RequestPhase::Answered | RequestPhase::GivesWay => None,
+                RequestPhase::Answered | RequestPhase::Evicted => None,
             };
-            give_way(&mut taken, None, waits)?;
+            evict(&mut taken, None, waits)?;
         }
         let connection = Arc::new(AdminConnection {
             phase: Mutex::new(RequestPhase::WaitingForHead(Instant::now())),
             blocked: Arc::default(),
-            told: Notify::new(),
+            evicted: Notify::new(),
         });
         taken.push(Arc::clone(&connection));
-        Some(Place { places: Arc::clone(self), connection })
+        Some(ConnectionSlot { slots: Arc::clone(self), connection })
     }
 
-    /// Waits for a place for a new connection.
-    pub(super) async fn wait(self: &Arc<Self>) -> Place {
+    /// Waits for a slot for a new connection.
+    pub(super) async fn wait(self: &Arc<Self>) -> ConnectionSlot {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
-            freed.as_mut().enable(); // a place that is freed from here on wakes it
-            if let Some(place) = self.take() {
-                return place;
+            freed.as_mut().enable(); // a slot that is freed from here on wakes it
+            if let Some(slot) = self.take() {
+                return slot;
             }
             freed.await;
         }
@@ -99,22 +99,23 @@ impl Places {
     }
 }
 
-/// Takes the place of the connection that `waits` longest, if there is one.
-fn give_way(
+/// Evicts the connection that `waits` longest, other than `except`; `None`: no connection waits.
+fn evict(
     taken: &mut Vec<Arc<AdminConnection>>,
-    but: Option<&Arc<AdminConnection>>,
+    except: Option<&Arc<AdminConnection>>,
     waits: impl Fn(RequestPhase) -> Option<Instant>,
 ) -> Option<()> {
     let candidates = taken.iter().enumerate();
-    let candidates = candidates.filter(|(_, connection)| but.is_none_or(|but| !Arc::ptr_eq(but, connection)));
+    let candidates =
+        candidates.filter(|(_, connection)| except.is_none_or(|except| !Arc::ptr_eq(except, connection)));
     let oldest = candidates
         .filter(|(_, connection)| !connection.is_blocked())
         .filter_map(|(index, connection)| Some((waits(*connection.phase())?, index)))
         .min()?
         .1;
     let connection = taken.swap_remove(oldest);
-    *connection.phase() = RequestPhase::GivesWay;
-    connection.told.notify_one();
+    *connection.phase() = RequestPhase::Evicted;
+    connection.evicted.notify_one();
     Some(())
 }
 
@@ -133,89 +134,89 @@ impl AdminConnection {
     }
 }
 
-/// A connection's place, held until it is dropped.
+/// A connection's slot, freed when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionSlot {
+    slots: Arc<ConnectionSlots>,
     connection: Arc<AdminConnection>,
 }
 
-/// The handle of a connection's place for its requests.
+/// Reports the state of a connection's requests to its slot.
 #[derive(Clone, Debug)]
-pub(super) struct Turns {
-    places: Arc<Places>,
+pub(super) struct SlotHandle {
+    slots: Arc<ConnectionSlots>,
     connection: Arc<AdminConnection>,
 }
 
-impl Place {
-    /// For the writer of the connection: whether the client does not read.
+impl ConnectionSlot {
+    /// A flag that the connection's writer sets while the client does not read.
     pub(super) fn blocked(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.connection.blocked)
     }
 
-    /// For the connection's requests.
-    pub(super) fn turns(&self) -> Turns {
-        Turns { places: Arc::clone(&self.places), connection: Arc::clone(&self.connection) }
+    /// The handle for the connection's requests.
+    pub(super) fn handle(&self) -> SlotHandle {
+        SlotHandle { slots: Arc::clone(&self.slots), connection: Arc::clone(&self.connection) }
     }
 
-    /// Returns when another connection has taken the place.
-    pub(super) async fn given_away(&self) {
-        self.connection.told.notified().await;
+    /// Returns when a new connection has taken the slot.
+    pub(super) async fn evicted(&self) {
+        self.connection.evicted.notified().await;
     }
 
-    /// Whether another connection has taken the place and no request has arrived since.
-    pub(super) fn gives_way(&self) -> bool {
-        *self.connection.phase() == RequestPhase::GivesWay
+    /// Whether a new connection has taken the slot and no request has arrived since.
+    pub(super) fn is_evicted(&self) -> bool {
+        *self.connection.phase() == RequestPhase::Evicted
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        self.places.taken().retain(|other| !Arc::ptr_eq(other, &self.connection));
-        self.places.freed.notify_waiters();
+        self.slots.taken().retain(|other| !Arc::ptr_eq(other, &self.connection));
+        self.slots.freed.notify_waiters();
     }
 }
 
-impl Turns {
+impl SlotHandle {
     /// The head of a request has arrived, and its body too if it `is_whole`.
     pub(super) fn begin(&self, is_whole: bool) -> Admission {
-        let mut taken = self.places.taken();
+        let mut taken = self.slots.taken();
         {
             let mut phase = self.connection.phase();
-            if *phase == RequestPhase::GivesWay {
+            if *phase == RequestPhase::Evicted {
                 taken.push(Arc::clone(&self.connection)); // exceeds the limit by one until it is answered
             }
             *phase = match *phase {
                 RequestPhase::WaitingForHead(since) if !is_whole => RequestPhase::WaitingForBody(since),
-                RequestPhase::GivesWay if !is_whole => RequestPhase::WaitingForBody(Instant::now()),
+                RequestPhase::Evicted if !is_whole => RequestPhase::WaitingForBody(Instant::now()),
                 _ => RequestPhase::Answered,
             };
         }
-        if taken.iter().filter(|connection| connection.has_request()).count() <= self.places.long {
+        if taken.iter().filter(|connection| connection.has_request()).count() <= self.slots.long {
             return Admission::Admitted;
         }
-        // A request with a missing body gives way to a complete request.
+        // A connection with an incomplete request is evicted for a complete one.
         let waits = |phase| match phase {
             RequestPhase::WaitingForBody(since) => Some(since),
             _ => None,
         };
-        match give_way(&mut taken, Some(&self.connection), waits) {
+        match evict(&mut taken, Some(&self.connection), waits) {
             Some(()) => Admission::Admitted,
             None => Admission::ShortOnly,
         }
     }
 
     /// Waits for the request's turn among those of its origin. They start one by one, and the runtime runs other tasks
-    /// in between: answers take time to build, and a request of the other origin does not wait for all of them.
+    /// in between: building an answer takes time, and a request of the other origin does not wait for all of them.
     pub(super) async fn wait(&self) {
-        let _turn = self.places.next.lock().await;
+        let _turn = self.slots.next.lock().await;
         tokio::task::yield_now().await;
     }
 
     /// The request is complete, or the rest is not needed for the answer.
     pub(super) fn received(&self) {
         let mut phase = self.connection.phase();
-        if *phase != RequestPhase::GivesWay {
+        if *phase != RequestPhase::Evicted {
             *phase = RequestPhase::Answered;
         }
     }
@@ -223,7 +224,7 @@ impl Turns {
     /// The answer is complete. It counts as sent when the connection is no longer blocked.
     pub(super) fn answered(&self) {
         let mut phase = self.connection.phase();
-        if *phase != RequestPhase::GivesWay {
+        if *phase != RequestPhase::Evicted {
             *phase = RequestPhase::WaitingForHead(Instant::now());
         }
     }
@@ -235,100 +236,100 @@ mod tests {
     use std::time::Duration;
 
     /// Connections, in the order in which they were accepted.
-    async fn accepted<const N: usize>(places: &Arc<Places>) -> [Place; N] {
+    async fn accepted<const N: usize>(slots: &Arc<ConnectionSlots>) -> [ConnectionSlot; N] {
         let mut all = Vec::new();
         for _ in 0..N {
-            all.push(places.take().unwrap());
+            all.push(slots.take().unwrap());
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         all.try_into().unwrap()
     }
 
-    fn gone(place: &Place) -> bool {
-        place.gives_way()
+    fn gone(slot: &ConnectionSlot) -> bool {
+        slot.is_evicted()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_connection_that_waits_longest_gives_way_and_never_one_that_is_answered() {
-        let places = Places::new(4, 0);
-        let [answered, oldest, body, blocked] = accepted(&places).await;
-        assert_eq!(answered.turns().begin(true), Admission::Admitted);
-        assert_eq!(body.turns().begin(false), Admission::Admitted);
-        blocked.turns().begin(true);
-        blocked.turns().answered();
+    async fn the_longest_waiting_connection_is_evicted_and_never_an_answered_one() {
+        let slots = ConnectionSlots::new(4, 0);
+        let [answered, oldest, body, blocked] = accepted(&slots).await;
+        assert_eq!(answered.handle().begin(true), Admission::Admitted);
+        assert_eq!(body.handle().begin(false), Admission::Admitted);
+        blocked.handle().begin(true);
+        blocked.handle().answered();
         blocked.blocked().store(true, Ordering::Relaxed);
-        let new = places.take().unwrap();
+        let new = slots.take().unwrap();
         assert!(gone(&oldest) && !gone(&body));
-        oldest.given_away().await;
-        let newer = places.take().unwrap();
+        oldest.evicted().await;
+        let newer = slots.take().unwrap();
         assert!(gone(&body) && !gone(&new));
-        for place in [&new, &newer] {
-            place.turns().begin(true);
+        for slot in [&new, &newer] {
+            slot.handle().begin(true);
         }
-        assert!(places.take().is_none(), "all are being answered");
+        assert!(slots.take().is_none(), "all are being answered");
         assert!(!gone(&answered) && !gone(&blocked));
         // A sent answer makes a connection wait again, behind connections that have waited longer.
-        answered.turns().answered();
-        assert!(places.take().is_some() && gone(&answered));
+        answered.handle().answered();
+        assert!(slots.take().is_some() && gone(&answered));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_is_free_again_once_and_only_once() {
-        let places = Places::new(2, 0);
-        let [one, two] = accepted(&places).await;
-        for place in [&one, &two] {
-            place.turns().begin(true);
+    async fn a_slot_is_freed_exactly_once() {
+        let slots = ConnectionSlots::new(2, 0);
+        let [one, two] = accepted(&slots).await;
+        for slot in [&one, &two] {
+            slot.handle().begin(true);
         }
         let waiting = tokio::spawn({
-            let places = Arc::clone(&places);
-            async move { places.wait().await }
+            let slots = Arc::clone(&slots);
+            async move { slots.wait().await }
         });
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
         drop(one);
         let three = waiting.await.unwrap();
-        assert!(places.is_full());
-        // The place of a connection that gave way is taken away once, not again when it ends.
-        let four = places.take().unwrap();
-        assert!(gone(&three) && places.is_full());
+        assert!(slots.is_full());
+        // The slot of an evicted connection is taken once, not again when the connection closes.
+        let four = slots.take().unwrap();
+        assert!(gone(&three) && slots.is_full());
         drop(three);
-        assert!(places.is_full());
+        assert!(slots.is_full());
         drop((two, four));
-        assert_eq!(places.taken().len(), 0);
+        assert_eq!(slots.taken().len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_whose_request_has_arrived_after_all_keeps_its_place() {
-        let places = Places::new(2, 0);
-        let [late, other] = accepted(&places).await;
-        let new = places.take().unwrap();
+    async fn an_evicted_connection_whose_request_arrives_in_time_keeps_its_slot() {
+        let slots = ConnectionSlots::new(2, 0);
+        let [late, other] = accepted(&slots).await;
+        let new = slots.take().unwrap();
         assert!(gone(&late));
-        assert_eq!(late.turns().begin(true), Admission::Admitted);
-        assert!(!gone(&late) && places.taken().len() == 3);
-        // The number of connections must fall below the limit before there is a free place.
+        assert_eq!(late.handle().begin(true), Admission::Admitted);
+        assert!(!gone(&late) && slots.taken().len() == 3);
+        // A slot is free only when the number of connections is below the limit.
         drop(other);
-        assert!(places.is_full());
+        assert!(slots.is_full());
         drop((late, new));
-        assert_eq!(places.taken().len(), 0);
+        assert_eq!(slots.taken().len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn long_answers_leave_the_reserved_places_to_short_ones() {
-        let places = Places::new(4, 2);
-        let [one, two, three, four] = accepted(&places).await;
-        for place in [&one, &two] {
-            assert_eq!(place.turns().begin(true), Admission::Admitted);
+    async fn long_answers_leave_the_reserved_slots_to_short_ones() {
+        let slots = ConnectionSlots::new(4, 2);
+        let [one, two, three, four] = accepted(&slots).await;
+        for slot in [&one, &two] {
+            assert_eq!(slot.handle().begin(true), Admission::Admitted);
         }
-        assert_eq!(three.turns().begin(true), Admission::ShortOnly);
-        three.turns().answered();
-        two.turns().answered();
-        assert_eq!(four.turns().begin(false), Admission::Admitted);
-        // A request with a missing body does not block other requests.
-        assert_eq!(three.turns().begin(true), Admission::Admitted);
+        assert_eq!(three.handle().begin(true), Admission::ShortOnly);
+        three.handle().answered();
+        two.handle().answered();
+        assert_eq!(four.handle().begin(false), Admission::Admitted);
+        // An incomplete request does not block other requests.
+        assert_eq!(three.handle().begin(true), Admission::Admitted);
         assert!(gone(&four) && !gone(&two));
         // The client does not read its complete answer.
-        three.turns().answered();
+        three.handle().answered();
         three.blocked().store(true, Ordering::Relaxed);
-        assert_eq!(two.turns().begin(true), Admission::ShortOnly);
+        assert_eq!(two.handle().begin(true), Admission::ShortOnly);
     }
 }
