@@ -7,21 +7,21 @@ FROM rust:1-bookworm AS build
 WORKDIR /src
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 # Symbols would be a fifth of the image. A panic names its file and line without them.
-ENV CARGO_PROFILE_RELEASE_STRIP=symbols
+ENV CARGO_PROFILE_DIST_STRIP=symbols
 
 # The dependencies alone first, so that a change of our own sources does not build them again. This needs
 # no BuildKit. --target is given because proc macros cannot be built with a static C library.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benchmarks/micro && echo 'fn main() {}' | tee src/main.rs >benchmarks/micro/main.rs && touch src/lib.rs \
- && cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" \
+ && cargo build --profile dist --locked --target "$(rustc -vV | sed -n 's/^host: //p')" \
  && rm -r src
 
 COPY . .
 # Cargo goes by modification times, and COPY keeps those of the checkout.
 RUN find src -name '*.rs' -exec touch {} + \
  && target="$(rustc -vV | sed -n 's/^host: //p')" \
- && cargo build --release --locked --bin pointsman --target "$target" \
- && cp "target/$target/release/pointsman" /pointsman
+ && cargo build --profile dist --locked --bin pointsman --target "$target" \
+ && cp "target/$target/dist/pointsman" /pointsman
 
 
 FROM scratch

@@ -109,6 +109,7 @@ def main():
     args.warm_up, args.scale_seconds = 1, 2
     if args.quick:
         args.rounds, args.seconds, args.warm_up, args.scale_rounds, args.scale_seconds = 1, 1, 0, 1, 1
+        proxies.POINTSMAN = ROOT / "target/release/pointsman"
     whole = not args.quick and not args.only
     args.out = args.out or ROOT / ("benchmarks/results" if whole else "target/benchmarks/results")
     folder = Path(tempfile.mkdtemp(prefix="pointsman-benchmarks-"))

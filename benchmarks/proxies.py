@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-POINTSMAN = ROOT / "target/release/pointsman"
+POINTSMAN = ROOT / "target/dist/pointsman"
 LOAD = ROOT / "target/load/release/load"
 PROXIES = ["none", "haproxy", "nginx", "pointsman"]
 

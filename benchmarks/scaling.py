@@ -223,7 +223,7 @@ def judge(data):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", default=ROOT / "target/release/pointsman")
+    parser.add_argument("--binary", default=ROOT / "target/dist/pointsman")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results")
     parser.add_argument("--quick", action="store_true", help="shorter")
     args = parser.parse_args()
