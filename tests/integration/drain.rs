@@ -47,14 +47,17 @@ fn open_connections_finish_and_new_ones_are_refused() {
 }
 
 #[test]
-fn a_connection_that_does_not_finish_in_time_is_reset_and_changes_the_exit_code() {
+fn connections_that_do_not_finish_in_time_are_reset_and_change_the_exit_code() {
     let echo = Backend::echo();
     let mut lb = lb(&echo, "{timeout: 600ms}");
-    let mut client = connect(&lb);
+    let clients: Vec<_> = (0..100).map(|_| connect(&lb)).collect();
     lb.signal("INT");
-    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    for mut client in clients {
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
     assert_eq!(lb.when_ended().code(), Some(3));
-    lb.when_logged("reason=drain_timeout");
+    // The process ends only when it has closed all of them.
+    assert_eq!(lb.logged(&["closed", "reason=drain_timeout"]).len(), 100, "{}", lb.log());
 }
 
 #[test]
