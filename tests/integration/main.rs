@@ -11,6 +11,7 @@ pub const TIME_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
 mod admin;
 mod admin_limits;
+mod adoption;
 mod api;
 mod bench;
 mod bytes;
@@ -18,6 +19,7 @@ mod cli;
 mod conf;
 mod config_errors;
 mod dashboard;
+mod database_checks;
 mod demo;
 mod discovery;
 mod drain;
