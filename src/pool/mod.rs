@@ -1,17 +1,21 @@
 //! Pools: named groups of interchangeable backends, each with its own discovery, checks and algorithm.
 //!
 //! The proxy uses a [`Pool`]: a snapshot to choose from, and the settings for connecting and relaying. Behind it, one
-//! task (`task.rs`) runs the sources and the checkers and feeds the [`state_machine`], which alone decides the states
-//! of the backends; each change is published as a new [`PoolSnapshot`].
+//! task (`task.rs`) runs the sources (`sources.rs`) and the checkers (`checkers.rs`) and feeds the [`state_machine`],
+//! which alone decides the states of the backends; each change is published as a new [`PoolSnapshot`].
 
 mod answers;
 mod average;
 pub(crate) mod backend;
+mod checkers;
 mod counters;
+mod handle;
 pub(crate) mod input;
 pub(crate) mod member;
+mod message;
 pub(crate) mod queue;
 mod snapshot;
+mod sources;
 pub(crate) mod state_machine;
 mod task;
 mod totals;
@@ -30,11 +34,12 @@ pub(crate) use crate::domain::Failure;
 use crate::telemetry::flow::{Flows, Reading};
 pub(crate) use backend::Backend;
 pub(crate) use counters::Counters;
+pub use handle::Handle;
 pub(crate) use input::Command;
+use message::Message;
 pub(crate) use queue::Queue;
 pub(crate) use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus};
 pub(crate) use state_machine::{NotAdded, NotRemoved};
-pub use task::Handle;
 pub(crate) use totals::Totals;
 
 /// A pool as the proxy uses it. Workers read it; only its own task publishes.
@@ -59,7 +64,7 @@ pub struct Pool {
     /// Since when the present other algorithms (`shadow`) are counted.
     shadowed: ArcSwapOption<SystemTime>,
     failures: mpsc::Sender<(u64, Failure, u32)>,
-    messages: mpsc::UnboundedSender<task::Message>,
+    messages: mpsc::UnboundedSender<Message>,
 }
 
 impl Pool {
@@ -109,28 +114,28 @@ impl Pool {
     /// Applies an operator's command to a backend, and returns when the status shows it. `operator` is for the log.
     pub async fn send_command(&self, backend: &Backend, command: Command, operator: Arc<str>) {
         let (done, when_done) = oneshot::channel();
-        let _ = self.messages.send(task::Message::Command { key: backend.key, command, operator, done });
+        let _ = self.messages.send(Message::Command { key: backend.key, command, operator, done });
         let _ = when_done.await; // a removed pool has no backends
     }
 
     /// Returns when [`status`](Self::status) reflects everything sent to the pool's task until now.
     pub async fn when_published(&self) {
         let (done, when_done) = oneshot::channel();
-        let _ = self.messages.send(task::Message::Shown { done });
+        let _ = self.messages.send(Message::Shown { done });
         let _ = when_done.await; // a stopped pool has no new state
     }
 
     /// Adds a backend for an operator, and returns when the status shows it.
     pub async fn add(&self, found: Found) -> Result<(), NotAdded> {
         let (done, when_done) = oneshot::channel();
-        let _ = self.messages.send(task::Message::Added { found, done });
+        let _ = self.messages.send(Message::Added { found, done });
         when_done.await.unwrap_or(Err(NotAdded::TooMany)) // a removed pool accepts no backend
     }
 
     /// Removes a backend that operators have added, and returns when the status shows it. `operator` is for the log.
     pub async fn remove(&self, backend: &Backend, operator: Arc<str>) -> Result<(), NotRemoved> {
         let (done, when_done) = oneshot::channel();
-        let _ = self.messages.send(task::Message::Withdrawn { key: backend.key, operator, done });
+        let _ = self.messages.send(Message::Withdrawn { key: backend.key, operator, done });
         when_done.await.unwrap_or(Err(NotRemoved::NotThere))
     }
 

@@ -13,7 +13,7 @@ use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{self, Algorithm, SourceKey};
 use crate::domain::{
     BackendState, CandidateSet, Exclusion, ExclusionReason, Ineligible, RouteCandidate, RouteTier, SHOWN,
-    StateReason,
+    ServingTier, StateReason,
 };
 use crate::telemetry::flow::Reading;
 
@@ -189,6 +189,16 @@ impl PoolSnapshot {
             () if self.panic => RouteTier::All,
             () if self.backups => RouteTier::Backups,
             () => RouteTier::Primaries,
+        }
+    }
+
+    /// The tier that serves the pool's clients.
+    pub(super) fn serving_tier(&self) -> ServingTier {
+        match () {
+            () if self.is_empty() => ServingTier::None,
+            () if self.panic => ServingTier::All,
+            () if self.backups => ServingTier::Backups,
+            () => ServingTier::Primaries,
         }
     }
 
