@@ -5,11 +5,11 @@
 
 use std::process::Command;
 
+use crate::support::network::in_own_network;
 use crate::support::{Limited, TOOL, skip};
 
-fn python() -> Command {
-    let path = std::env::var("POINTSMAN_BROWSER_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    Command::new(path)
+fn python() -> String {
+    std::env::var("POINTSMAN_BROWSER_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
 /// Whether a command runs and succeeds.
@@ -22,7 +22,7 @@ fn missing() -> Option<&'static str> {
     if !works(Command::new("chromium").arg("--version")) {
         return Some("there is no Chromium (`apt-get install chromium`)");
     }
-    (!works(python().args(["-c", "import playwright, pytest"]))).then_some(
+    (!works(Command::new(python()).args(["-c", "import playwright, pytest"]))).then_some(
         "python3 has no playwright or no pytest (`pip install -r tests/browser/requirements.txt`; \
          POINTSMAN_BROWSER_PYTHON names another Python)",
     )
@@ -34,7 +34,10 @@ fn in_a_browser(file: &str) {
         return skip("POINTSMAN_REQUIRE_TOOLS", missing);
     }
     let tests = format!("{}/tests/browser/{file}", env!("CARGO_MANIFEST_DIR"));
-    let output = python()
+    // Chromium drops what it loads when an interface of its network comes or goes, as with every container.
+    let own_network = works(&mut in_own_network("true"));
+    let mut command = if own_network { in_own_network(python()) } else { Command::new(python()) };
+    let output = command
         .args(["-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=5", &tests])
         // pytest ends a test that takes longer than this, in seconds, and prints where it hangs.
         .args(["-o", "faulthandler_timeout=300", "-o", "faulthandler_exit_on_timeout=true"])

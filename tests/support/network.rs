@@ -1,8 +1,23 @@
 //! Runs tests in a network namespace, with rules and kernel settings that would disturb other programs.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
 use super::deadlines::Limited;
+
+/// A command that runs `program` in a new network namespace, which has a loopback interface only.
+pub fn in_own_network(program: impl AsRef<OsStr>) -> Command {
+    after("ip link set lo up", program.as_ref())
+}
+
+/// A command that runs `program` in a new network namespace, after the shell commands `prepare`.
+fn after(prepare: &str, program: &OsStr) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["--map-root-user", "--net", "sh", "-c", &format!("{prepare} && exec \"$0\" \"$@\"")])
+        .arg(program);
+    command
+}
 
 /// Set for the inner run of the test.
 const INSIDE: &str = "POINTSMAN_TEST_INSIDE";
@@ -15,15 +30,11 @@ pub fn is_inside(test: &str, tools: &str, prepare: &str) -> bool {
         return true;
     }
     let prepare = format!("ip link set lo up && {prepare}");
-    let run = |script: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--net", "sh", "-c", script]).arg(std::env::current_exe().unwrap());
-        command.args(["--exact", "--nocapture", test]).env(INSIDE, "1");
-        command.output_in_time()
-    };
-    match run(&prepare) {
+    match after(&prepare, "true".as_ref()).output_in_time() {
         Ok(output) if output.status.success() => {
-            let output = run(&format!("{prepare} && exec \"$0\" \"$@\"")).unwrap();
+            let mut command = after(&prepare, std::env::current_exe().unwrap().as_ref());
+            command.args(["--exact", "--nocapture", test]).env(INSIDE, "1");
+            let output = command.output_in_time().unwrap();
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
             let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
             // A run without a matching test succeeds, too.
