@@ -51,6 +51,7 @@
 //! | [`domain`] | the words of the domain as types: states and their reasons, events |
 //! | [`humanize`] | numbers, times and lists as text |
 //! | [`sanitize`] | text from outside, made safe to show |
+//! | [`task`] | tasks of the control plane |
 
 mod admin;
 mod api;
@@ -74,6 +75,7 @@ mod sanitize;
 mod simulate;
 mod story;
 mod supervisor;
+mod task;
 mod telemetry;
 #[cfg(test)]
 mod testing;

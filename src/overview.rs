@@ -19,6 +19,7 @@ use crate::proxy::progress::CloseRequest;
 use crate::proxy::worker::WorkerHandle;
 use crate::replicas::Replicas;
 use crate::story::samples::{Counts, EVERY, PoolCounts, Samples};
+use crate::task::spawn;
 use crate::telemetry::ConnectError;
 use crate::telemetry::filter::{ConnectionFilter, ConnectionSubject};
 use crate::telemetry::journal::Journal;
@@ -240,7 +241,7 @@ impl Overview {
         let permit = Arc::clone(&self.listing).lock_owned().await;
         let (reply, replied) = oneshot::channel();
         let listed = list(self.handles.clone());
-        tokio::spawn(async move {
+        spawn(async move {
             let began = Instant::now();
             let _ = reply.send(listed.await);
             tokio::time::sleep((began.elapsed() * PAUSE_FACTOR).min(LONGEST_PAUSE)).await;

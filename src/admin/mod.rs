@@ -44,6 +44,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::overview::Overview;
+use crate::task::spawn;
 use access::{Access, PerOrigin};
 use control::Control;
 use events::Snapshots;
@@ -79,7 +80,7 @@ struct App {
 /// by `access`. The caller runs in a tokio runtime, as a task records the history.
 pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> Router {
     let history = History::default();
-    let history_task = tokio::spawn(history.clone().keep(Arc::clone(overview)));
+    let history_task = spawn(history.clone().keep(Arc::clone(overview)));
     let app = App {
         overview: Arc::clone(overview),
         metrics: Arc::new(Metrics::new(Arc::clone(overview))),

@@ -35,6 +35,7 @@ use super::write_timeout::WriteTimeout;
 use super::{ApiError, replicas};
 use crate::config::{Admin, BindAddress, SocketMode};
 use crate::proxy::unix_socket::UnixSocket;
+use crate::task::spawn;
 
 /// Connection slots reserved for short answers while clients read long ones slowly.
 const RESERVED: usize = 32;
@@ -136,7 +137,7 @@ impl Bound {
                 };
                 let connection =
                     graceful.watch(protocol.serve_connection(io, TowerToHyperService::new(router)));
-                tokio::spawn(async move {
+                spawn(async move {
                     run_connection(connection, &slot).await;
                 });
             };

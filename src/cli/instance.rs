@@ -1,6 +1,7 @@
 //! The running instance that a command sends requests to, and the token of these requests.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 
 use clap::Args;
 
@@ -101,6 +102,8 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::NotStarted(format!("the runtime cannot be started: {error}")))?;
+    // Boxed, so that the runtime's code is compiled once for each result and not for each command.
+    let work: Pin<Box<dyn Future<Output = _>>> = Box::pin(work);
     let result = runtime.block_on(work);
     // A thread that hangs in the system's resolver, or waits for a key, must not delay the exit.
     runtime.shutdown_background();

@@ -18,6 +18,7 @@ use crate::api::{DrainReply, ReloadReply};
 use crate::config::{self, Admin, Config};
 use crate::domain::{Cause, ConfigProblem, Event};
 use crate::supervisor::{Outcome, Supervisor};
+use crate::task::spawn;
 use crate::telemetry::log;
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
@@ -67,7 +68,7 @@ async fn live(
     if let Some(file) = file {
         info!(version = %env!("CARGO_PKG_VERSION"), config = %file.display(), pid = std::process::id(), "pointsman");
     }
-    let _dropped = AbortOnDropHandle::new(tokio::spawn(log::report_dropped()));
+    let _dropped = AbortOnDropHandle::new(spawn(log::report_dropped()));
     let access = Access::default();
     access.apply(Access::read_rules(config.admin.as_ref()).map_err(Failure::NotStarted)?);
     let admin = match &config.admin {
@@ -83,7 +84,7 @@ async fn live(
     let (control, mut orders) = Control::new();
     let admin = admin.map(|bound| {
         let _guard = admin_runtime.enter();
-        tokio::spawn(bound.serve(admin::router(supervisor.overview(), &control, &access), stop.clone()))
+        spawn(bound.serve(admin::router(supervisor.overview(), &control, &access), stop.clone()))
     });
     let who: Arc<str> = loop {
         tokio::select! {

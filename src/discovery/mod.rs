@@ -29,6 +29,7 @@ pub(crate) use crate::config::SourceKey;
 use crate::config::{Source, StaticBackend};
 use crate::domain::Resolution;
 use crate::domain::cause::{Cause, LONGEST, bounded};
+use crate::task::spawn;
 pub(crate) use once::addresses;
 
 /// A backend as a source reports it.
@@ -247,17 +248,15 @@ pub(crate) fn start(source: &Source, sink: Sink) -> RunningSource {
         }
         Source::Dns(settings) => {
             let source = dns::DnsSource::new(settings.clone());
-            Some(tokio::spawn(rounds::watch(source, Arc::clone(&query_now), sink)))
+            Some(spawn(rounds::watch(source, Arc::clone(&query_now), sink)))
         }
         Source::Srv(settings) => {
             let source = srv::SrvSource::new(settings.clone());
-            Some(tokio::spawn(rounds::watch(source, Arc::clone(&query_now), sink)))
+            Some(spawn(rounds::watch(source, Arc::clone(&query_now), sink)))
         }
-        Source::File(settings) => {
-            Some(tokio::spawn(file::watch(settings.clone(), Arc::clone(&query_now), sink)))
-        }
+        Source::File(settings) => Some(spawn(file::watch(settings.clone(), Arc::clone(&query_now), sink))),
         Source::Docker(settings) => {
-            Some(tokio::spawn(docker::watch(settings.clone(), Arc::clone(&query_now), sink)))
+            Some(spawn(docker::watch(settings.clone(), Arc::clone(&query_now), sink)))
         }
     };
     RunningSource { query_now, _task: task.map(AbortOnDropHandle::new) }

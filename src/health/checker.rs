@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::pace::PoolPace;
 use super::{CheckError, Checked, check};
 use crate::config::Health;
+use crate::task::spawn;
 
 /// Receives the results of a checker.
 pub(super) type CheckSink = Box<dyn Fn(Checked) + Send>;
@@ -45,7 +46,7 @@ impl Checker {
     {
         let (check_now, check_soon) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let signals = (Arc::clone(&check_now), Arc::clone(&check_soon));
-        let task = tokio::spawn(run(health, pace.clone(), signals, sink, check));
+        let task = spawn(run(health, pace.clone(), signals, sink, check));
         Self { check_now, check_soon, _task: AbortOnDropHandle::new(task) }
     }
 

@@ -14,6 +14,7 @@ use super::response::{CheckResponse, LONGEST};
 use super::{CheckError, tcp};
 use crate::config::HttpCheck;
 use crate::domain::{CheckFailure, CheckStep};
+use crate::task::spawn;
 
 /// The longest head of a response (status line and header fields), in bytes: eight times the default limit of Apache
 /// httpd and nginx for a request's head (8 KiB); responses have similar heads.
@@ -30,7 +31,7 @@ pub(super) async fn check(address: SocketAddr, config: &HttpCheck) -> Result<(),
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| CheckFailure::at(CheckStep::Http, address, explain(&error)))?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let _connection = AbortOnDropHandle::new(spawn(connection));
     let host = config.host.clone().unwrap_or_else(|| address.to_string());
     let request = Request::get(&config.path)
         .header(header::HOST, host)

@@ -15,6 +15,7 @@ use super::{Counters, Pool, Queue};
 use crate::config;
 use crate::health::Pace;
 use crate::own::OwnAddresses;
+use crate::task::spawn;
 use crate::telemetry::flow::Flows;
 use crate::telemetry::journal::Journal;
 
@@ -61,7 +62,7 @@ impl Handle {
             messages: messages.clone(),
         });
         let task = Task::new(Arc::clone(&pool), pool_state, journal.clone(), pace.pool());
-        tokio::spawn(task.run(received, failed));
+        spawn(task.run(received, failed));
         Self { pool, messages, sent: config.clone() }
     }
 

@@ -4,6 +4,7 @@ mod address;
 mod error;
 mod events;
 
+use crate::task::spawn;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -150,7 +151,7 @@ impl Remote {
         let connected = http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connected.map_err(|error| self.no_answer(&error))?;
         // The task ends when the response has been read or dropped.
-        tokio::spawn(connection);
+        spawn(connection);
         // The token crosses the network in clear text: only requests that need it carry it.
         let token = self.token.as_ref().filter(|_| !method.is_safe());
         let mut request = Request::builder()
@@ -224,7 +225,7 @@ mod tests {
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let remote =
             Remote::new(Address::Tcp(server.local_addr().unwrap())).within(Duration::from_millis(100));
-        let refusing = tokio::spawn(async move {
+        let refusing = spawn(async move {
             let (mut stream, _) = server.accept().await.unwrap();
             stream.write_all(b"HTTP/1.1 503 No\r\nContent-Length: 100\r\n\r\nhalf of").await.unwrap();
             stream

@@ -11,6 +11,7 @@ use super::bound_address::BoundAddress;
 use crate::config::{BindAddress, NoBackend};
 use crate::proxy::listener::Listener;
 use crate::proxy::worker::Worker;
+use crate::task::spawn;
 
 /// Time until an address that cannot be opened is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ impl ListenerTask {
     /// Starts `listener`, which has no address yet.
     pub(super) fn start(listener: Arc<Listener>, workers: Arc<Vec<Worker>>) -> Self {
         let (commands, received) = mpsc::unbounded_channel();
-        tokio::spawn(keep(Arc::clone(&listener), workers, received));
+        spawn(keep(Arc::clone(&listener), workers, received));
         Self { listener, commands }
     }
 
@@ -92,7 +93,7 @@ async fn keep(
                     addresses = staying;
                     addresses.extend(add);
                     // The new ones open at the top of the loop, while the old ones close.
-                    tokio::spawn(async move { close(&mut leaving).await });
+                    spawn(async move { close(&mut leaving).await });
                 }
                 Some(ListenerCommand::Close(done)) => {
                     close(&mut addresses).await;
@@ -110,7 +111,7 @@ async fn keep(
 /// Closes several listeners at once.
 pub(super) async fn close_all(listener_tasks: Vec<ListenerTask>) {
     let closing: Vec<_> =
-        listener_tasks.into_iter().map(|listener_task| tokio::spawn(listener_task.close())).collect();
+        listener_tasks.into_iter().map(|listener_task| spawn(listener_task.close())).collect();
     for closed in closing {
         let _ = closed.await;
     }

@@ -26,6 +26,7 @@ use crate::proxy::listener::{Listener, Settings};
 use crate::proxy::sockets;
 use crate::proxy::worker::Worker;
 use crate::replicas::Replicas;
+use crate::task::spawn;
 use crate::telemetry::shortage;
 use bound_address::BoundAddress;
 pub(crate) use drain::Outcome;
@@ -129,9 +130,9 @@ impl Supervisor {
             admin,
             own: Arc::default(),
             closing: TaskTracker::new(),
-            _shortages: AbortOnDropHandle::new(tokio::spawn(shortage::report(shortages))),
+            _shortages: AbortOnDropHandle::new(spawn(shortage::report(shortages))),
         };
-        tokio::spawn(Overview::sample(Arc::downgrade(&supervisor.overview)));
+        spawn(Overview::sample(Arc::downgrade(&supervisor.overview)));
         supervisor.apply(config).await?;
         supervisor.overview.enter(Phase::Serving);
         Ok(supervisor)
@@ -333,7 +334,7 @@ impl Supervisor {
             self.pools.keys().filter(|name| !config.pools.contains_key(*name)).cloned().collect();
         let handles: Vec<_> = gone.iter().filter_map(|name| self.pools.remove(name)).collect();
         let closing = self.closing.spawn(listener_task::close_all(listeners));
-        tokio::spawn(async move {
+        spawn(async move {
             let _ = closing.await;
             tokio::time::sleep(LAST_CHOICES).await;
             for handle in handles {

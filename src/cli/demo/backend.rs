@@ -1,5 +1,6 @@
 //! A small HTTP backend, which the demo's script starts, slows down and kills.
 
+use crate::task::{boxed, spawn};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -61,7 +62,7 @@ impl DemoBackend {
 
     /// Serves on an existing listener.
     pub(super) fn serve(&mut self, listener: TcpListener) {
-        self.task = Some(AbortOnDropHandle::new(tokio::spawn(serve(listener, Arc::clone(&self.state)))));
+        self.task = Some(AbortOnDropHandle::new(spawn(serve(listener, Arc::clone(&self.state)))));
     }
 
     /// Stops like a killed process: its port closes and its connections break. Returns the number of requests that were in
@@ -88,13 +89,13 @@ async fn serve(listener: TcpListener, state: Arc<DemoBackendState>) {
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             let state = Arc::clone(&state);
-            connections.spawn(async move {
+            connections.spawn(boxed(async move {
                 let respond = service_fn(|request| respond(request, Arc::clone(&state)));
                 // Errors of clients do not matter.
                 let _ = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), respond)
                     .await;
-            });
+            }));
         }
         while connections.try_join_next().is_some() {}
     }

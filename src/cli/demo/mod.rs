@@ -30,6 +30,7 @@ use crate::config::{
     SocketMode, Source,
 };
 use crate::supervisor::{self, Supervisor};
+use crate::task::spawn;
 use crate::telemetry::log;
 use environment::Environment;
 use snapshot::Observer;
@@ -63,9 +64,8 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(TrafficTotals, u64, Durati
     let overview = Arc::clone(supervisor.overview());
     let stop = CancellationToken::new();
     let admin_address = admin.address.to_string();
-    let admin = tokio::spawn(
-        admin.serve(admin::router(&overview, &Control::none(), &Access::default()), stop.clone()),
-    );
+    let admin =
+        spawn(admin.serve(admin::router(&overview, &Control::none(), &Access::default()), stop.clone()));
     let address = listening(&supervisor);
     info!("try `curl http://{address}/`, and open http://{admin_address}/ in a browser");
     let stats = TrafficStats::default();

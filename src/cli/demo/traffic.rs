@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::backend::BACKEND_HEADER;
+use crate::task::{boxed, spawn};
 
 /// Requests per second.
 const RATE: u32 = 30;
@@ -96,18 +97,18 @@ impl TrafficStats {
 
 /// Sends traffic to `address` until it is dropped.
 pub(super) fn send(address: SocketAddr, stats: TrafficStats) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
+    AbortOnDropHandle::new(spawn(async move {
         let mut tick = tokio::time::interval(Duration::from_secs(1) / RATE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut clients = JoinSet::new();
         loop {
             tick.tick().await;
             let stats = stats.clone();
-            clients.spawn(async move {
+            clients.spawn(boxed(async move {
                 let began = Instant::now();
                 let result = tokio::time::timeout(TIMEOUT, request(address)).await;
                 stats.add(result.unwrap_or(Err(RequestFailure::Failed)), began.elapsed());
-            });
+            }));
             while clients.try_join_next().is_some() {}
         }
     }))
@@ -119,7 +120,7 @@ async fn request(address: SocketAddr) -> Result<String, RequestFailure> {
     let broken = |_| RequestFailure::Broken;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let _connection = AbortOnDropHandle::new(spawn(connection));
     let request = Request::get("/")
         .header(header::HOST, address.to_string())
         .header(header::CONNECTION, "close")

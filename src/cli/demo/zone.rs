@@ -4,6 +4,7 @@
 //! It answers A, AAAA, PTR and SRV over UDP and TCP on one port, in random order and with Docker's TTL. It has no
 //! delegation and no limits, so it is for loopback only.
 
+use crate::task::{boxed, spawn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -342,7 +343,7 @@ impl DnsServer {
     pub async fn start(address: SocketAddr, zone: Zone) -> io::Result<Self> {
         let (udp, tcp) = bind(address).await?;
         let address = udp.local_addr()?;
-        let tasks = [tokio::spawn(serve_udp(udp, zone.clone())), tokio::spawn(serve_tcp(tcp, zone))];
+        let tasks = [spawn(serve_udp(udp, zone.clone())), tokio::spawn(serve_tcp(tcp, zone))];
         Ok(Self { address, _tasks: tasks.map(AbortOnDropHandle::new) })
     }
 }
@@ -376,7 +377,7 @@ async fn serve_tcp(listener: TcpListener, zone: Zone) {
     let mut connections = JoinSet::new();
     loop {
         if let Ok((stream, _)) = listener.accept().await {
-            connections.spawn(converse(stream, zone.clone()));
+            connections.spawn(boxed(converse(stream, zone.clone())));
         }
         while connections.try_join_next().is_some() {}
     }

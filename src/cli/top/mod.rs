@@ -23,6 +23,7 @@ use super::terminal::{self, Screen};
 use super::{Exit, Failure, connections, why};
 use crate::api::{BackendChange, BackendInfo, ConnectionsReply, WhyReply};
 use crate::remote::{Error, Remote, encode};
+use crate::task::spawn;
 use instance_view::{BackendKey, InstanceView};
 use ui::{Action, Mode, Ui};
 
@@ -70,7 +71,7 @@ async fn watch(remote: &Remote) -> Result<Exit, Failure> {
     let mut signals = Signals::new()?;
     let mut hangup = run::listen(SignalKind::hangup())?;
     let (sender, mut updates) = mpsc::channel(CAPACITY);
-    let _feed = AbortOnDropHandle::new(tokio::spawn(feed::feed(remote.clone(), sender)));
+    let _feed = AbortOnDropHandle::new(spawn(feed::feed(remote.clone(), sender)));
     let (answered, mut answers) = mpsc::channel(CAPACITY);
     let mut instance = InstanceView::new(remote.address().to_string());
     let mut ui = Ui::default();
@@ -102,7 +103,7 @@ async fn watch(remote: &Remote) -> Result<Exit, Failure> {
                     Action::Quit => return Ok(Exit::Done),
                     action => {
                         let (remote, answered) = (remote.clone(), answered.clone());
-                        tokio::spawn(async move {
+                        spawn(async move {
                             let answer = act(&remote, action).await;
                             let answer =
                                 answer.unwrap_or_else(|error| ActionResult::Message(on_one_line(&error), true));

@@ -26,6 +26,7 @@ use crate::api::{ScaleDecision, Timestamp};
 use crate::config::{GROUP_LABEL, Replicas};
 use crate::discovery::engine_watcher::{EngineWatcher, Listing, Scope};
 use crate::pool::Pool;
+use crate::task::spawn;
 use tasks::{Addition, TaskResult};
 
 /// The interval between evaluations of the load.
@@ -69,7 +70,7 @@ pub(super) fn start(
         addresses: HashMap::new(),
         decisions: Arc::default(),
     };
-    tokio::spawn(manager.run(commands));
+    spawn(manager.run(commands));
 }
 
 fn scaler(config: &Replicas) -> Option<Scaler> {

@@ -14,6 +14,7 @@ use super::super::names::short_id;
 use super::super::removal::{self, Removal};
 use super::{Manager, ReplicaReply};
 use crate::api::ScaleDecision;
+use crate::task::boxed;
 
 /// What a background task has finished.
 pub(super) enum TaskResult {
@@ -52,7 +53,7 @@ impl Manager {
                 FleetAction::ReportExit { name, id, ours, again_in } => {
                     let again_in = again_in.map(|delay| format_duration(delay).to_string());
                     let (pool, runtime) = (Arc::clone(&self.pool.name), runtime.clone());
-                    self.tasks.spawn(async move {
+                    self.spawn(async move {
                         let cause = runtime.exit_cause(&id).await;
                         warn!(%pool, replica = &*name, container = short_id(&id), cause, again_in, "replica exited");
                         if ours {
@@ -63,7 +64,7 @@ impl Manager {
                 }
                 FleetAction::ReportRestart { name, id } => {
                     let (pool, runtime) = (Arc::clone(&self.pool.name), runtime.clone());
-                    self.tasks.spawn(async move {
+                    self.spawn(async move {
                         let cause = runtime.exit_cause(&id).await;
                         warn!(%pool, replica = &*name, container = short_id(&id), cause, "replica exited; the engine restarts it");
                         TaskResult::Other
@@ -79,15 +80,19 @@ impl Manager {
 
     fn remove_container(&mut self, runtime: &ContainerRuntime, id: Arc<str>) {
         let (pool, runtime) = (Arc::clone(&self.pool.name), runtime.clone());
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             removal::remove_container(&runtime, &pool, &id).await;
             TaskResult::Other
         });
     }
 
+    fn spawn(&mut self, task: impl Future<Output = TaskResult> + Send + 'static) {
+        self.tasks.spawn(boxed(task));
+    }
+
     fn start(&mut self, runtime: &ContainerRuntime, name: Arc<str>, added: bool) {
         let (runtime, taken) = (runtime.clone(), self.taken.clone());
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let result = runtime.start(&name, taken).await;
             TaskResult::Start { name, added, runtime: Box::new(runtime), result }
         });
@@ -100,7 +105,7 @@ impl Manager {
         let addresses = self.addresses.get(&id).cloned().unwrap_or_default();
         let mut removal = Removal::new(&self.pool, runtime, (&name, &id), ours, drain_timeout, addresses);
         removal.drain().await;
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             removal.run().await;
             TaskResult::Removed(id)
         });
@@ -168,7 +173,7 @@ impl Manager {
             let started = std::mem::take(&mut addition.started);
             started.iter().for_each(|(_, id)| self.fleet.removing(Arc::clone(id)));
             let pool = Arc::clone(&self.pool.name);
-            self.tasks.spawn(async move {
+            self.spawn(async move {
                 join_all(started.iter().map(|(_, id)| removal::remove_container(&runtime, &pool, id))).await;
                 TaskResult::AdditionUndone
             });
