@@ -9,8 +9,8 @@ type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Runs a future as a task of its own.
 ///
-/// It is boxed, so that the compiler generates tokio's code for tasks once for each output and not once for each future:
-/// that was a twelfth of all code, and of the time to build it. Connections of clients are not spawned by this.
+/// It is boxed, so that the compiler generates tokio's code for tasks once for each output and not once for each future: 4 %
+/// less code in all. The data plane spawns its connections itself.
 pub(crate) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     tokio::spawn(boxed(future))
 }

@@ -71,7 +71,7 @@ impl NewBackend {
 ///
 /// It stays through reloads of the configuration until the pool is removed or Pointsman stops.
 pub(super) async fn add(
-    Operator(who): Operator,
+    Operator(operator): Operator,
     State(app): State<App>,
     At(pool): At<String>,
     Body(new): Body<NewBackend>,
@@ -105,7 +105,7 @@ pub(super) async fn add(
         }
     })?;
     app.overview.journal.record(Event::BackendAdded {
-        by: who,
+        by: operator,
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
         address: found.address,
@@ -119,14 +119,14 @@ pub(super) async fn add(
 /// `DELETE /api/v1/pools/{pool}/backends/{backend}`: removes a backend that an operator added. Its connections follow
 /// `on_leave`.
 pub(super) async fn remove(
-    Operator(who): Operator,
+    Operator(operator): Operator,
     State(app): State<App>,
     At((pool, backend)): At<(String, String)>,
 ) -> Result<Json<BackendInfo>, ApiError> {
     let pool = pool_of(&app, &pool)?;
     let found = find(&pool, &backend)?;
     let before = as_it_is(&pool, &found)?;
-    pool.remove(&found, Arc::clone(&who)).await.map_err(|why| match why {
+    pool.remove(&found, Arc::clone(&operator)).await.map_err(|why| match why {
         NotRemoved::Known(sources) => {
             let message = format!("{backend:?} is still known by {}", sources.join(" and "));
             let hint = r#"take it out there, or PATCH it to {"state": "draining"}"#;
@@ -134,9 +134,9 @@ pub(super) async fn remove(
         }
         NotRemoved::NotThere => gone(&found),
     })?;
-    let cause = StateReason::RemovedByOperator { by: Arc::clone(&who) }.text();
+    let cause = StateReason::RemovedByOperator { by: Arc::clone(&operator) }.text();
     app.overview.journal.record(Event::BackendRemoved {
-        by: who,
+        by: operator,
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
         address: found.address,
@@ -152,7 +152,7 @@ pub(super) async fn remove(
 /// The change ends when the backend leaves the pool: a restarted container is a new backend, which does not inherit
 /// maintenance, draining or a weight. A restart of Pointsman discards all changes.
 pub(super) async fn change(
-    Operator(who): Operator, // first: without permission, nothing else is read
+    Operator(operator): Operator, // first: without permission, nothing else is read
     State(app): State<App>,
     At((pool, backend)): At<(String, String)>,
     Body(change): Body<BackendChange>,
@@ -164,7 +164,7 @@ pub(super) async fn change(
     change.weight.map_or(Ok(()), |weight| check_weight(&pool, weight))?;
     let found = find(&pool, &backend)?;
     app.overview.journal.record(Event::OperatorChange {
-        by: Arc::clone(&who),
+        by: Arc::clone(&operator),
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
         address: found.address,
@@ -173,7 +173,7 @@ pub(super) async fn change(
     });
     let commands = [change.state.map(Command::SetAdminState), change.weight.map(Command::SetWeight)];
     for command in commands.into_iter().flatten() {
-        pool.send_command(&found, command, Arc::clone(&who)).await;
+        pool.send_command(&found, command, Arc::clone(&operator)).await;
     }
     as_it_is(&pool, &found).map(Json)
 }

@@ -26,7 +26,7 @@ const MAX_WAIT: Duration = Duration::from_secs(8);
 /// `POST /api/v1/check`: runs the checks at once, and replies when they have ended: 200, or 202 if some have not in
 /// time.
 pub(super) async fn check(
-    Operator(who): Operator,
+    Operator(operator): Operator,
     State(app): State<App>,
     body: Option<Body<CheckRequest>>,
 ) -> Result<(StatusCode, Json<CheckReply>), ApiError> {
@@ -51,7 +51,7 @@ pub(super) async fn check(
     }
     let named = |name: Option<&String>| name.map(|name| Arc::from(name.as_str()));
     app.overview.journal.record(Event::CheckRequested {
-        by: Arc::clone(&who),
+        by: Arc::clone(&operator),
         pool: named(pool.as_ref()),
         backend: named(backend.as_ref()),
     });
@@ -61,7 +61,7 @@ pub(super) async fn check(
     let time_limit = (timeouts.max().unwrap_or_default() * 2 + Duration::from_millis(500)).min(MAX_WAIT);
     let (began, until) = (SystemTime::now(), Instant::now() + time_limit);
     for (pool, backend) in &targets {
-        pool.send_command(backend, Command::Check, Arc::clone(&who)).await;
+        pool.send_command(backend, Command::Check, Arc::clone(&operator)).await;
     }
     let mut waiting = targets.clone();
     loop {

@@ -93,7 +93,7 @@ pub(super) struct CloseQuery {
 /// `DELETE /api/v1/connections/{id}`: closes a connection, also one that waits in a queue. Replies with its state
 /// before.
 pub(super) async fn end(
-    Operator(who): Operator,
+    Operator(operator): Operator,
     State(app): State<App>,
     At(conn): At<u64>,
     QueryParams(CloseQuery { how }): QueryParams<CloseQuery>,
@@ -104,7 +104,7 @@ pub(super) async fn end(
         ApiError::new(StatusCode::NOT_FOUND, "no_such_connection", message, "see /api/v1/connections")
     })?;
     app.overview.journal.record(Event::ConnectionClosed {
-        by: who,
+        by: operator,
         conn,
         client: was.client,
         pool: Arc::clone(&was.pool),

@@ -19,14 +19,14 @@ pub(crate) enum Order {
     /// Read the configuration again.
     Reload {
         /// The operator.
-        who: Arc<str>,
+        operator: Arc<str>,
         /// The channel for the result.
         answer: Answer<ReloadReply>,
     },
     /// Accept no new connections, and stop when the open ones have ended.
     Drain {
         /// The operator.
-        who: Arc<str>,
+        operator: Arc<str>,
         /// The channel for the result, which is sent when the drain begins.
         answer: Answer<DrainReply>,
     },

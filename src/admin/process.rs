@@ -105,19 +105,19 @@ pub(super) async fn history(State(app): State<App>) -> Response {
 
 /// `POST /api/v1/reload`: as SIGHUP.
 pub(super) async fn reload(
-    Operator(who): Operator,
+    Operator(operator): Operator,
     State(app): State<App>,
 ) -> Result<Json<ReloadReply>, ApiError> {
-    let reload = app.control.order(|answer| Order::Reload { who, answer });
+    let reload = app.control.order(|answer| Order::Reload { operator, answer });
     reload.await.map(Json).map_err(|refusal| refused(&refusal))
 }
 
 /// `POST /api/v1/drain`: as SIGTERM.
 pub(super) async fn drain(
-    Operator(who): Operator,
+    Operator(operator): Operator,
     State(app): State<App>,
 ) -> Result<(StatusCode, Json<DrainReply>), ApiError> {
-    let drain = app.control.order(|answer| Order::Drain { who, answer });
+    let drain = app.control.order(|answer| Order::Drain { operator, answer });
     let draining = drain.await.map_err(|refusal| refused(&refusal))?;
     Ok((StatusCode::ACCEPTED, Json(draining)))
 }

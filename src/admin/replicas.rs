@@ -32,7 +32,7 @@ pub(super) fn is_slow(path: &str) -> bool {
     matches!(path, "/add" | "/rm")
 }
 
-/// ReplicaQuery pool's replicas are meant.
+/// Selects the pool whose replicas are meant.
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -45,7 +45,7 @@ pub(super) struct ReplicaQuery {
 /// A change of the number of replicas, from an operator.
 #[derive(Debug)]
 pub(super) struct ReplicaOrder {
-    who: Arc<str>,
+    operator: Arc<str>,
     n: usize,
     names: Vec<String>,
 }
@@ -63,7 +63,7 @@ pub(super) async fn add(
     change: ReplicaOrder,
 ) -> Result<Json<ReplicaList>, ReplicaError> {
     let replicas = find(&app, which)?;
-    Ok(listed(replicas.add(change.n, change.names, change.who).await?))
+    Ok(listed(replicas.add(change.n, change.names, change.operator).await?))
 }
 
 /// `DELETE /rm`: replies when they get no new connections. After that they drain and are removed.
@@ -73,7 +73,7 @@ pub(super) async fn remove(
     change: ReplicaOrder,
 ) -> Result<Json<ReplicaList>, ReplicaError> {
     let replicas = find(&app, which)?;
-    Ok(listed(replicas.remove(change.n, change.names, change.who).await?))
+    Ok(listed(replicas.remove(change.n, change.names, change.operator).await?))
 }
 
 /// `GET /api/v1/replicas`.
@@ -132,7 +132,7 @@ impl FromRequest<App> for ReplicaOrder {
     /// Reads the body only for an operator.
     async fn from_request(request: Request, app: &App) -> Result<Self, ReplicaError> {
         let (mut head, body) = request.into_parts();
-        let Operator(who) = Operator::from_request_parts(&mut head, app).await?;
+        let Operator(operator) = Operator::from_request_parts(&mut head, app).await?;
         let read = Json::<Object<ReplicaChange>>::from_request(Request::from_parts(head, body), app);
         let example = r#"send a body such as {"n": 2, "hostnames": ["Server 4"]} as application/json"#;
         let refuse = |status, why: &str| Err(ReplicaError { status, message: format!("{why}; {example}") });
@@ -149,7 +149,7 @@ impl FromRequest<App> for ReplicaOrder {
         let Some(n) = n.filter(|n| *n > 0) else {
             return refuse(StatusCode::BAD_REQUEST, "n must be a whole number from 1");
         };
-        Ok(Self { who, n, names: change.hostnames })
+        Ok(Self { operator, n, names: change.hostnames })
     }
 }
 

@@ -86,27 +86,27 @@ async fn live(
         let _guard = admin_runtime.enter();
         spawn(bound.serve(admin::router(supervisor.overview(), &control, &access), stop.clone()))
     });
-    let who: Arc<str> = loop {
+    let by: Arc<str> = loop {
         tokio::select! {
             signal = signals.end() => break signal.into(),
             _ = reloads.recv() => {
                 let _ = reload(&mut supervisor, file, log, &access, &"SIGHUP".into()).await;
             }
             Some(order) = orders.next() => match order {
-                Order::Reload { who, answer } => {
-                    let _ = answer.send(reload(&mut supervisor, file, log, &access, &who).await);
+                Order::Reload { operator, answer } => {
+                    let _ = answer.send(reload(&mut supervisor, file, log, &access, &operator).await);
                 }
-                Order::Drain { who, answer } => {
+                Order::Drain { operator, answer } => {
                     let open = supervisor.overview().limit.open() as u64;
                     let timeout_seconds = supervisor.config().runtime.drain.timeout.as_secs_f64();
                     let _ = answer.send(Ok(DrainReply { open, timeout_seconds }));
-                    break who;
+                    break operator;
                 }
             },
         }
     };
     drop(orders); // later requests are refused
-    let outcome = supervisor.drain(who, signals.end()).await;
+    let outcome = supervisor.drain(by, signals.end()).await;
     stop.cancel();
     if let Some(admin) = admin {
         let _ = admin.await;
@@ -127,16 +127,16 @@ async fn bind(admin: &Admin, admin_runtime: &Handle) -> Result<Bound, Failure> {
         .map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {address}: {error}")))
 }
 
-/// Reads the configuration again and applies it, or changes nothing and returns the reason. `who` is the operator or
-/// the signal.
+/// Reads the configuration again and applies it, or changes nothing and returns the reason. `by` names the operator
+/// or the signal, for the log.
 async fn reload(
     supervisor: &mut Supervisor,
     file: Option<&Path>,
     log: &log::Guard,
     access: &Access,
-    who: &Arc<str>,
+    by: &Arc<str>,
 ) -> Result<ReloadReply, Refusal> {
-    let reloaded = try_reload(supervisor, file, log, access, who).await;
+    let reloaded = try_reload(supervisor, file, log, access, by).await;
     supervisor.overview().reloads.note(reloaded.is_ok());
     reloaded
 }
@@ -146,7 +146,7 @@ async fn try_reload(
     file: Option<&Path>,
     log: &log::Guard,
     access: &Access,
-    who: &Arc<str>,
+    by: &Arc<str>,
 ) -> Result<ReloadReply, Refusal> {
     let Some(file) = file else {
         warn!("reload refused: this instance has no configuration file");
@@ -155,7 +155,7 @@ async fn try_reload(
     let journal = supervisor.overview().journal.clone();
     let name: Arc<str> = file.display().to_string().into();
     let refused = |problems| {
-        journal.record(Event::ReloadRefused { by: Arc::clone(who), config: Arc::clone(&name), problems });
+        journal.record(Event::ReloadRefused { by: Arc::clone(by), config: Arc::clone(&name), problems });
     };
     let config = match config::load(file) {
         Ok(config) => config,
@@ -191,7 +191,7 @@ async fn try_reload(
     }
     let restart = needs_restart(&before, &config);
     journal.record(Event::ReloadApplied {
-        by: Arc::clone(who),
+        by: Arc::clone(by),
         config: name,
         listeners,
         pools,

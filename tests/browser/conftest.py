@@ -20,13 +20,13 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 # How long a condition may take to come true on a busy machine, in seconds.
-PATIENCE = 60
-expect.set_options(timeout=PATIENCE * 1000)
+TIME_LIMIT = 60
+expect.set_options(timeout=TIME_LIMIT * 1000)
 
 
 def eventually(what, condition):
     """Waits until `condition` gives something."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIME_LIMIT
     while True:
         value = condition()
         if value:
@@ -36,7 +36,7 @@ def eventually(what, condition):
 
 
 def hold(host, port=0):
-    """Takes an address without listening at it: the kernel gives its port to nobody else who asks for any."""
+    """Binds an address without listening at it: the kernel then assigns its port to no other socket."""
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind((host, port))
@@ -44,9 +44,9 @@ def hold(host, port=0):
 
 
 def free_port():
-    """A port that is free and stays so: it is below those that the kernel gives to whoever asks for any."""
-    with open("/proc/sys/net/ipv4/ip_local_port_range") as told:
-        end = int(told.read().split()[0])
+    """A port that is free and stays so: it is below the range from which the kernel assigns ports."""
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as range_file:
+        end = int(range_file.read().split()[0])
 
     def one():
         port = random.randrange(12_000, end)
@@ -79,12 +79,12 @@ class Backend:
 
     def answer(self, stream):
         with stream, contextlib.suppress(OSError):
-            asked = b""
-            while b"\r\n\r\n" not in asked:
+            request = b""
+            while b"\r\n\r\n" not in request:
                 more = stream.recv(4096)
                 if not more:
                     return
-                asked += more
+                request += more
             body = self.name.encode()
             stream.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
@@ -127,7 +127,7 @@ class Pointsman:
         return host, int(port)
 
     def request(self, method, path, body=None, headers=None):
-        connection = http.client.HTTPConnection(self.admin, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self.admin, timeout=TIME_LIMIT)
         try:
             connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json", **(headers or {})})
             answer = connection.getresponse()
@@ -145,7 +145,7 @@ class Pointsman:
 
     def stop(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(timeout=PATIENCE)
+        self.process.wait(timeout=TIME_LIMIT)
 
 
 @contextlib.contextmanager
@@ -155,7 +155,7 @@ def traffic(address, pause=0.02):
 
     def send():
         while not stop.wait(pause):
-            with contextlib.suppress(OSError), socket.create_connection(address, timeout=PATIENCE) as stream:
+            with contextlib.suppress(OSError), socket.create_connection(address, timeout=TIME_LIMIT) as stream:
                 stream.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
                 while stream.recv(4096):
                     pass
@@ -166,7 +166,7 @@ def traffic(address, pause=0.02):
         yield
     finally:
         stop.set()
-        thread.join(2 * PATIENCE)
+        thread.join(2 * TIME_LIMIT)
         assert not thread.is_alive(), "a request through the balancer does not end"
 
 
@@ -231,8 +231,8 @@ def look(browser):
                 complaints.append(text)
 
         page.on("pageerror", lambda error: complain(f"error: {error}"))
-        page.on("console", lambda said: complain(f"{said.type}: {said.text} {said.location['url']}") if said.type in ("error", "warning") else None)
-        page.on("request", lambda request: None if request.url.startswith(f"http://{lb.admin}/") else complain(f"asked {request.url}"))
+        page.on("console", lambda message: complain(f"{message.type}: {message.text} {message.location['url']}") if message.type in ("error", "warning") else None)
+        page.on("request", lambda request: None if request.url.startswith(f"http://{lb.admin}/") else complain(f"requested {request.url}"))
         page.goto(f"http://{lb.admin}/")
         expect(page.locator("#link")).to_contain_text("live")
         return page

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from conftest import Backend, eventually, free_port, row, tile, traffic
 
-# What fails as soon as nobody listens any longer.
+# The errors of a browser whose server has stopped.
 LOST = r"net::ERR_"
 RED = """element => {
     const [r, g, b] = getComputedStyle(element).color.match(/[\\d.]+/g).map(Number);
@@ -28,7 +28,7 @@ def test_figures_change_under_traffic(two, look):
             expect(row(page, name).locator("td.share")).to_have_text(re.compile(r"^(4[1-9]|5\d)(\.\d+)? %$"))
         chart = page.locator(".pool canvas").first
         eventually("the chart has grown", lambda: re.search(r"at most [1-9]", chart.get_attribute("aria-label")))
-        eventually("decisions are told", lambda: "next in rotation" in page.locator("#decisions").inner_text())
+        eventually("decisions are shown", lambda: "next in rotation" in page.locator("#decisions").inner_text())
         listener = page.locator('[data-listener="web"]')
         eventually("the listener has figures", lambda: re.search(r"[1-9]", listener.locator("td").nth(4).inner_text()))
     eventually("and rest with it", lambda: tile(page, "rate") == 0)
@@ -105,7 +105,7 @@ def test_a_token_is_asked_for_once_and_used(two, look, tmp_path):
     page = look(lb, forgive="401")  # the browser itself notes it
     drain = page.get_by_role("button", name="Drain a", exact=True)
     dialog = page.get_by_role("dialog", name="A token is needed for changes")
-    # Who gives none has changed nothing, and is told so.
+    # Without a token nothing changes, and the page says so.
     drain.click()
     expect(dialog).to_be_visible()
     page.keyboard.press("Escape")

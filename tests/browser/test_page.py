@@ -31,7 +31,7 @@ def test_an_open_connection_is_shown_and_closed_when_that_is_confirmed(two, look
         question.get_by_role("button", name="Close it").click()
         with pytest.raises(ConnectionResetError):
             client.recv(100)
-        # The client is told sooner than the page, which closes the question when it is answered.
+        # The client notices the end before the page does, which closes the question on the answer.
         expect(question).to_have_count(0)
         expect(page.get_by_role("dialog", name=name, exact=True)).to_contain_text("None is open.")
 
@@ -72,7 +72,7 @@ def test_a_decision_tells_why_it_went_there_and_not_elsewhere(two, look):
     page = look(lb)
     with traffic(lb.address()):
         page.locator("#decisions .ask").first.wait_for()
-    # The last one is told, too: the list stands still from now on.
+    # The last one is shown, too: the list does not change any more.
     last = lb.request("GET", "/api/v1/decisions?limit=1")[1]["decisions"][0]["client"]
     expect(page.locator("#decisions p").first).to_contain_text(last)
     button = page.locator("#decisions .ask").first

@@ -343,7 +343,7 @@ impl DnsServer {
     pub async fn start(address: SocketAddr, zone: Zone) -> io::Result<Self> {
         let (udp, tcp) = bind(address).await?;
         let address = udp.local_addr()?;
-        let tasks = [spawn(serve_udp(udp, zone.clone())), tokio::spawn(serve_tcp(tcp, zone))];
+        let tasks = [spawn(serve_udp(udp, zone.clone())), spawn(serve_tcp(tcp, zone))];
         Ok(Self { address, _tasks: tasks.map(AbortOnDropHandle::new) })
     }
 }

@@ -212,7 +212,7 @@ fn an_operator_drains_enables_and_disables_a_backend() {
     assert_eq!(pool_state.members()[0].reason.to_string(), "drained by root");
     assert!(backend.directive().is_some_and(|directive| directive.reason == CloseReason::Operator));
     pool_state.on(Input::Tick, now + 100 * SECOND);
-    assert_eq!(pool_state.members().len(), 2, "who drains by an operator's word stays");
+    assert_eq!(pool_state.members().len(), 2, "a backend that an operator drained stays");
     send(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
     assert_eq!((state(&pool_state, "a"), backend.directive()), (BackendState::Up, None));
     let effects = send(&mut pool_state, "a", Command::SetAdminState(AdminState::Maintenance), now);
