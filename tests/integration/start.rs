@@ -60,3 +60,17 @@ fn a_listener_that_refuses_without_backends_logs_each_close() {
     eventually("it is served again", || http_get(address, "/").ok());
     assert_eq!(lb.logged(&[CLOSES]).len(), 1);
 }
+
+#[test]
+fn there_is_a_worker_for_each_core_unless_the_configuration_gives_their_number() {
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let backend = Backend::http("a");
+    let config = config(backend.address, "30s");
+    for (setting, expected) in [("auto", cores), ("3", 3)] {
+        let lb = Lb::start(&format!("runtime: {{workers: {setting}}}\n{config}"));
+        lb.when_logged(&format!("starting workers={expected} "));
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", lb.pid())).unwrap();
+        let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).unwrap());
+        assert_eq!(names.filter(|name| name.starts_with("worker-")).count(), expected, "workers: {setting}");
+    }
+}
