@@ -12,27 +12,44 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::weighted::Weighted;
 use super::{Candidate, PickArgs};
 
-/// The position in the rotation, shared by all workers, so that turns are even over the whole process, and by the
-/// pickers before and after this one.
+/// The rotation, shared by all workers, so that turns are even over the whole process.
 #[derive(Debug)]
 pub(super) struct RoundRobin {
-    next: Arc<AtomicUsize>,
+    /// The turns so far, which the pickers before and after this one count too.
+    turns: Arc<AtomicUsize>,
+    /// The position in this picker's rotation when `turns` was 0.
+    offset: usize,
     /// Set while the weights differ.
     uneven: Option<Weighted>,
 }
 
 impl RoundRobin {
     pub(super) fn new(candidates: &[Candidate]) -> Self {
-        Self { next: Arc::default(), uneven: differ(candidates).then(|| Weighted::new(candidates)) }
+        let uneven = differ(candidates).then(|| Weighted::new(candidates));
+        Self { turns: Arc::default(), offset: 0, uneven }
     }
 
-    /// The rotation for a changed set.
+    /// The rotation for a changed set: it continues with the candidate that is next in the old one, or with the first
+    /// behind it that is still there.
     pub(super) fn carried_over(&self, before: &[Candidate], after: &[Candidate]) -> Self {
         let uneven = differ(after).then(|| match &self.uneven {
             Some(uneven) => uneven.carried_over(before, after),
             None => Weighted::new(after),
         });
-        Self { next: Arc::clone(&self.next), uneven }
+        let turns = self.turns.load(Ordering::Relaxed);
+        let position = self.position(turns, before.len());
+        let (behind, ahead) = before.split_at(position);
+        let next = ahead.iter().chain(behind).find_map(|old| after.iter().position(|new| new.key == old.key));
+        let offset = match next {
+            Some(next) => next + after.len() - turns % after.len(),
+            None => 0,
+        };
+        Self { turns: Arc::clone(&self.turns), offset, uneven }
+    }
+
+    /// The position in a rotation of `n` candidates after that many turns.
+    fn position(&self, turns: usize, n: usize) -> usize {
+        turns.wrapping_add(self.offset).checked_rem(n).unwrap_or(0)
     }
 
     pub(super) fn choose(&self, candidates: &[Candidate], args: &PickArgs<'_>) -> Option<usize> {
@@ -40,13 +57,13 @@ impl RoundRobin {
             return uneven.choose(candidates, args);
         }
         let n = candidates.len();
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % n;
+        let first = self.position(self.turns.fetch_add(1, Ordering::Relaxed), n);
         if !args.excludes(candidates[first].key) {
             return Some(first);
         }
         let found = (1..n).find(|step| !args.excludes(candidates[(first + step) % n].key))?;
         // Excluded candidates have had their turn: the rotation continues after the chosen one.
-        self.next.fetch_add(found, Ordering::Relaxed);
+        self.turns.fetch_add(found, Ordering::Relaxed);
         Some((first + found) % n)
     }
 }
@@ -115,6 +132,28 @@ mod tests {
         assert_eq!(chosen(&new(&[4, 4, 4], Some(&ramp)), 4), [1, 2, 0, 1]);
     }
 
+    #[test]
+    fn a_failed_attempt_and_the_exclusion_after_it_leave_the_turns_even() {
+        let all = Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(&[1, 1, 1]), None);
+        let two = |old: &Picker| {
+            Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(&[1, 1]), Some(old))
+        };
+        for excluded_after in 0..30 {
+            let (mut rest, mut counts) = (None, [0; 2]);
+            for connection in 0..30 {
+                if connection == excluded_after {
+                    rest = Some(two(&all));
+                }
+                let picker = rest.as_ref().unwrap_or(&all);
+                let retry = PickArgs { excluded: &[2], ..PickArgs::default() };
+                let chosen = picker.choose(&PickArgs::default()).unwrap();
+                let chosen = if chosen == 2 { picker.choose(&retry).unwrap() } else { chosen };
+                counts[chosen] += 1;
+            }
+            assert_eq!(counts, [15, 15], "excluded after {excluded_after} connections");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
@@ -124,6 +163,35 @@ mod tests {
             let mut counts = vec![0; n];
             for _ in 0..n * turns { counts[picker.choose(&PickArgs::default()).unwrap()] += 1; }
             prop_assert!(counts.iter().all(|&c| c == turns));
+        }
+
+        #[test]
+        fn a_changed_set_continues_with_the_next_candidate_that_is_left(
+            n in 1usize..12, turns in 0usize..40, kept in proptest::collection::vec(any::<bool>(), 12),
+            more in 0usize..40, added in 0usize..3,
+        ) {
+            let all = candidates(&vec![1; n + added]);
+            let of = |picked: Vec<usize>, old: Option<&Picker>| {
+                let set = picked.iter().map(|&index| all[index].clone()).collect();
+                Picker::new(Algorithm::RoundRobin, &Hash::default(), set, old)
+            };
+            let key = |picker: &Picker| picker.candidates()[picker.choose(&PickArgs::default()).unwrap()].key as usize;
+            let left = Vec::from_iter((0..n).filter(|&index| kept[index]));
+            prop_assume!(!left.is_empty());
+            let before = of((0..n).collect(), None);
+            for turn in 0..turns { prop_assert_eq!(key(&before), turn % n); }
+            let after = of(left.clone(), Some(&before));
+            let next = (turns..).map(|turn| turn % n);
+            let expected = Vec::from_iter(next.filter(|&index| kept[index]).take(more));
+            prop_assert_eq!(Vec::from_iter((0..more).map(|_| key(&after))), expected);
+            // Those that are added have their turn when the rotation reaches them.
+            let last = key(&after);
+            let position = left.iter().position(|&index| index == last).unwrap();
+            let set = Vec::from_iter(left.iter().copied().chain(n..n + added));
+            let grown = of(set.clone(), Some(&after));
+            let start = (position + 1) % left.len();
+            let rest = Vec::from_iter((0..set.len()).map(|step| set[(start + step) % set.len()]));
+            prop_assert_eq!(Vec::from_iter((0..set.len()).map(|_| key(&grown))), rest);
         }
     }
 }
