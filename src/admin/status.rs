@@ -78,6 +78,7 @@ impl PoolInfo {
             queue: pool.queue.len() as u64,
             failures_masked: pool.counters.failures_masked(),
             failures_seen: seen,
+            overflowed: pool.counters.overflowed(),
             unserved,
             backends: status.members.iter().map(BackendInfo::of).collect(),
             replicas: overview

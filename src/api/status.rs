@@ -92,6 +92,8 @@ pub(crate) struct PoolInfo {
     pub failures_masked: u64,
     /// Client-visible failures.
     pub failures_seen: u64,
+    /// Connections that a backup got because all other backends were full.
+    pub overflowed: u64,
     /// Connections that reached no backend.
     pub unserved: u64,
     /// The backends.

@@ -85,6 +85,8 @@ pub enum RouteTier {
     Backups,
     /// Those of the next tier, as every attempt at the one before failed.
     Standby,
+    /// Those of a higher tier, as all backends of the lower ones were full.
+    Overflow,
     /// All, whether up or not: panic.
     All,
 }
@@ -96,6 +98,7 @@ impl RouteTier {
             Self::Primaries => "primaries",
             Self::Backups => "backups",
             Self::Standby => "standby",
+            Self::Overflow => "overflow",
             Self::All => "all",
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::backend::Backend;
-use crate::domain::{BackendState, CloseReason, Resolution};
+use crate::domain::{BackendState, CloseReason, Resolution, RouteTier};
 
 /// The counters of a pool's connections, health checks and discovery.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Counters {
     routed: AtomicU64,
     retried: AtomicU64,
     retried_failures: AtomicU64,
+    overflowed: AtomicU64,
     client_visible: [AtomicU64; CloseReason::ALL.len()],
     resolutions: [AtomicU64; Resolution::ALL.len()],
     joined: AtomicU64,
@@ -45,6 +46,7 @@ impl Default for Counters {
             routed: AtomicU64::new(0),
             retried: AtomicU64::new(0),
             retried_failures: AtomicU64::new(0),
+            overflowed: AtomicU64::new(0),
             client_visible: Default::default(),
             resolutions: Default::default(),
             joined: AtomicU64::new(0),
@@ -55,9 +57,13 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts a connection that was routed to a backend, after `failures` failed attempts at other backends.
-    pub fn routed(&self, failures: u64) {
+    /// Counts a connection that was routed to a backend of that tier, after `failures` failed attempts at other
+    /// backends.
+    pub fn routed(&self, tier: RouteTier, failures: u64) {
         self.routed.fetch_add(1, Ordering::Relaxed);
+        if tier == RouteTier::Overflow {
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+        }
         if failures > 0 {
             self.retried.fetch_add(1, Ordering::Relaxed);
             self.retried_failures.fetch_add(failures, Ordering::Relaxed);
@@ -121,6 +127,11 @@ impl Counters {
     /// Failed attempts to connect after which a retry succeeded.
     pub fn failures_masked(&self) -> u64 {
         self.retried_failures.load(Ordering::Relaxed)
+    }
+
+    /// Connections that a backup got because all other backends were full.
+    pub fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
     }
 
     /// Client-visible failures, by reason. Reasons that have not occurred are included: a counter that does not start

@@ -15,9 +15,10 @@ use super::context::WorkerContext;
 use super::stream::Stream;
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
-use crate::config::{self, Algorithm};
+use crate::config::{self, Algorithm, BackupWhen};
 use crate::domain::{
     CandidateSet, Cause, Client, CloseReason, Excluded, Exclusion, ExclusionReason, FailedAttempt, Route,
+    RouteTier,
 };
 use crate::pool::queue::Ticket;
 use crate::pool::{Backend, Choice, Failure, NAMED, Pool, PoolSnapshot};
@@ -105,6 +106,8 @@ struct Search<'a> {
     /// The snapshot of the last choice, and the backends that were full then.
     snapshot: Arc<PoolSnapshot>,
     full: Full,
+    /// Whether `snapshot` is of a higher tier because the lower ones are full.
+    overflows: bool,
     /// The keys of the backends that were tried, sorted.
     tried: Vec<u64>,
     /// How many clients waited in the queue, if it was full.
@@ -128,6 +131,7 @@ impl<'a> Search<'a> {
             client,
             snapshot: caller.pool.snapshot(),
             full: Full::default(),
+            overflows: false,
             tried: Vec::new(),
             queue_full: None,
             failed: Vec::new(),
@@ -135,11 +139,13 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes a lease on a backend; waits in the queue if all are full.
+    /// Takes a lease on a backend. If all are full, the client waits in the queue; if there is no place in it, or the
+    /// wait takes too long, a backup takes the connection.
     async fn backend(&mut self) -> Result<Choice, CloseReason> {
         if self.tried.len() >= self.settings.connect.attempts as usize {
             return Err(CloseReason::ConnectFailed);
         }
+        self.overflows = false;
         let queue = &self.caller.pool.queue;
         // Waiting clients came first. Without a backend there is nothing to wait for.
         if (queue.is_empty() || self.snapshot.is_empty())
@@ -152,7 +158,7 @@ impl<'a> Search<'a> {
         let Some(ticket) = queue.join(room) else {
             // The full backends are not listed: very many clients may be rejected here.
             self.queue_full = (room > 0).then_some(room);
-            return Err(CloseReason::Limited);
+            return self.overflow().ok_or(CloseReason::Limited);
         };
         let (start, before) = (Instant::now(), self.queued.unwrap_or_default());
         let timeout = limits.queue_timeout.saturating_sub(before);
@@ -160,7 +166,7 @@ impl<'a> Search<'a> {
         self.queued = Some(before + start.elapsed());
         served.unwrap_or_else(|_| {
             self.full = Full::of(&self.snapshot, &self.tried).0;
-            Err(CloseReason::Limited)
+            self.overflow().ok_or(CloseReason::Limited)
         })
     }
 
@@ -187,16 +193,10 @@ impl<'a> Search<'a> {
 
     /// Chooses a backend and takes a lease on it; `None`: all backends that were not tried are full.
     fn look(&mut self) -> Result<Option<Choice>, CloseReason> {
-        let Caller { context, lease, .. } = self.caller;
-        // Only this algorithm needs the time.
-        let by_time = self.snapshot.algorithm == Algorithm::Ewma;
-        let now = if by_time { Moment::now().since_origin() } else { Duration::ZERO };
-        let random = || context.random.borrow_mut().next_u64();
-        let (full, taken) = take_lease(&self.snapshot, &self.tried, self.client, now, random);
+        let (full, chosen) = self.take_lease(&self.snapshot);
         self.full = full;
-        if let Some((chosen, taken)) = taken {
-            lease.set(Some(taken));
-            return Ok(Some(chosen.clone()));
+        if chosen.is_some() {
+            return Ok(chosen);
         }
         match (self.full.count == 0, self.tried.is_empty()) {
             (false, _) => Ok(None),
@@ -210,6 +210,39 @@ impl<'a> Search<'a> {
                 None => Err(CloseReason::ConnectFailed),
             },
         }
+    }
+
+    /// Chooses a backend of a higher tier and takes a lease on it, as all of this one are full; `None`: the others are
+    /// full too, or the pool uses them only when this tier is down.
+    fn overflow(&mut self) -> Option<Choice> {
+        if self.settings.backup.when == BackupWhen::Down {
+            return None;
+        }
+        while let Some(next) = self.snapshot.standby.clone() {
+            let (full, chosen) = self.take_lease(&next);
+            self.full.extend(full);
+            self.snapshot = next;
+            self.overflows = true;
+            if chosen.is_some() {
+                return chosen;
+            }
+        }
+        None
+    }
+
+    /// Chooses a backend of that snapshot and takes a lease on it; also returns its full backends.
+    fn take_lease(&self, snapshot: &PoolSnapshot) -> (Full, Option<Choice>) {
+        let Caller { context, lease, .. } = self.caller;
+        // Only this algorithm needs the time.
+        let by_time = snapshot.algorithm == Algorithm::Ewma;
+        let now = if by_time { Moment::now().since_origin() } else { Duration::ZERO };
+        let random = || context.random.borrow_mut().next_u64();
+        let (full, taken) = take_lease(snapshot, &self.tried, self.client, now, random);
+        let chosen = taken.map(|(chosen, taken)| {
+            lease.set(Some(taken));
+            chosen.clone()
+        });
+        (full, chosen)
     }
 
     /// Records an attempt that failed.
@@ -272,7 +305,7 @@ impl<'a> Search<'a> {
             failed: std::mem::take(&mut self.failed),
             candidates: candidates.unwrap_or_else(|| self.snapshot.candidates(None)),
             home: self.full.overloaded.as_ref().map(|home| Arc::clone(&home.name)),
-            tier: self.snapshot.kind(),
+            tier: if self.overflows { RouteTier::Overflow } else { self.snapshot.kind() },
             queued: self.queued,
         }
     }
@@ -305,6 +338,14 @@ impl Full {
         }
         excluded.sort_unstable();
         (full, left.then_some(excluded))
+    }
+
+    /// Adds the full backends of a further tier.
+    fn extend(&mut self, further: Self) {
+        self.count += further.count;
+        self.named.extend(further.named);
+        self.named.truncate(NAMED);
+        self.overloaded = further.overloaded;
     }
 
     fn exclusions(&self) -> Vec<Exclusion> {

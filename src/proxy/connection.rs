@@ -227,7 +227,7 @@ impl Connection {
         let Choice { backend, directives, .. } = chosen;
         let pool = &self.settings.pool;
         backend.pace.connect.add(took);
-        pool.counters.routed(u64::from(route.attempts.saturating_sub(1)));
+        pool.counters.routed(route.tier, u64::from(route.attempts.saturating_sub(1)));
         let connected =
             ConnectedBackend { name: Arc::clone(&backend.name), address: backend.address, connect: took };
         let record = self.progress.record(&pool.name, route.after, Stage::Routed);

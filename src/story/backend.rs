@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Sentence;
-use crate::config;
+use crate::config::{self, BackupWhen};
 use crate::domain::{BackendState, CloseReason, Ending, Endpoint, Event};
 use crate::humanize::{count, duration, list, millis};
 use crate::pool::{Entry, PoolSnapshot};
@@ -107,7 +107,7 @@ pub(crate) fn standing(
     let state = entry.state.name();
     let since = duration(now.saturating_duration_since(entry.since));
     let mut story = vec![Sentence::now(format!("it has been {state} for {since}: {}", entry.reason))];
-    story.push(Sentence::now(eligibility(entry, snapshot)));
+    story.push(Sentence::now(eligibility(entry, snapshot, settings)));
     story.extend(checks(entry, settings).into_iter().map(Sentence::now));
     story.push(Sentence::now(traffic(entry)));
     story.extend(close_directive(entry, now).map(Sentence::now));
@@ -115,7 +115,7 @@ pub(crate) fn standing(
     story
 }
 
-fn eligibility(entry: &Entry, snapshot: &PoolSnapshot) -> String {
+fn eligibility(entry: &Entry, snapshot: &PoolSnapshot, settings: &config::Pool) -> String {
     let backend = &entry.backend;
     if snapshot.backends().any(|one| one.key == backend.key) {
         let among = match snapshot.len() {
@@ -136,7 +136,11 @@ fn eligibility(entry: &Entry, snapshot: &PoolSnapshot) -> String {
     match entry.state {
         BackendState::Up if entry.weight == 0 => "not eligible: weight 0".to_owned(),
         BackendState::Up => {
-            format!("not eligible: backup (tier {}), and a lower tier is up", entry.tier)
+            let overflow = match settings.backup.when {
+                BackupWhen::Full => "; it gets the connections that find all of those full",
+                BackupWhen::Down => "",
+            };
+            format!("not eligible: backup (tier {}), and a lower tier is up{overflow}", entry.tier)
         }
         BackendState::Joining => "not eligible yet: it has not passed its checks".to_owned(),
         state => format!("not eligible: {}", state.name()),

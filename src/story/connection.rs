@@ -71,6 +71,7 @@ fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
         RouteTier::Primaries => "",
         RouteTier::Backups => "; they are backups, as no primary was up",
         RouteTier::Standby => "; they stand in, as all attempts in the lower tiers failed",
+        RouteTier::Overflow => "; they are backups, as all other backends were full",
         RouteTier::All => "; too few were up, so all were used, up or not (panic)",
     };
     text.push_str(why);

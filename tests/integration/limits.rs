@@ -1,14 +1,14 @@
 //! Connection limits per backend, and the queue of a pool.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::backend::{self, Backend};
-use crate::support::peers::{connect, reset};
-use crate::support::{Lb, accept_within, eventually, http_get, join_within, static_list};
+use crate::support::peers::{accept_speaker, connect, is_reset, reset, speaker};
+use crate::support::{Lb, eventually, http_get, join_within, static_list};
 
 const QUEUE: &str = "pointsman_queue_length{pool=\"p\"}";
 
@@ -26,32 +26,9 @@ fn in_front_of_one(limits: &str) -> (Lb, TcpListener) {
     (lb, server)
 }
 
-fn accept(server: &TcpListener) -> TcpStream {
-    accept_within(server).0
-}
-
-/// The next connection of a server, and the first byte of its client.
-fn accept_speaker(server: &TcpListener) -> (TcpStream, char) {
-    let mut stream = accept(server);
-    let mut word = [0];
-    stream.read_exact(&mut word).unwrap();
-    (stream, word[0].into())
-}
-
-/// A client that sends a byte.
-fn speaker(lb: &Lb, word: char) -> TcpStream {
-    let mut client = connect(lb);
-    client.write_all(word.to_string().as_bytes()).unwrap();
-    client
-}
-
 fn when_waiting(lb: &Lb, n: usize) {
     eventually(&format!("{n} wait"), || (lb.metric(QUEUE) == n as f64).then_some(()));
     assert_eq!(lb.status()["pools"][0]["queue"], n);
-}
-
-fn is_reset(client: &mut TcpStream) {
-    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]

@@ -40,6 +40,7 @@ mod openapi;
 mod operator;
 mod options;
 mod order;
+mod overflow;
 mod own_addresses;
 mod relay;
 mod reload;

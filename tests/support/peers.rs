@@ -1,6 +1,6 @@
 //! The two peers of a connection, and the kernel's view of the balancer's sockets.
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,26 @@ pub fn in_front_of(backend: SocketAddr, settings: &str) -> Lb {
 
 pub fn connect(lb: &Lb) -> TcpStream {
     connect_to(lb.address("l")).unwrap()
+}
+
+/// The next connection of a server, and the first byte of its client.
+pub fn accept_speaker(server: &TcpListener) -> (TcpStream, char) {
+    let mut stream = accept_within(server).0;
+    let mut word = [0];
+    stream.read_exact(&mut word).unwrap();
+    (stream, word[0].into())
+}
+
+/// A client that sends a byte.
+pub fn speaker(lb: &Lb, word: char) -> TcpStream {
+    let mut client = connect(lb);
+    client.write_all(word.to_string().as_bytes()).unwrap();
+    client
+}
+
+/// Asserts that the balancer resets a connection.
+pub fn is_reset(client: &mut TcpStream) {
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
 }
 
 /// A connection: the client's end and the backend's.

@@ -143,6 +143,12 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
     )?;
     counters(
         e,
+        "pointsman_connections_overflowed",
+        "Connections that a backup got because all other backends were full",
+        each().map(|(name, c)| ([("pool", name)], c.overflowed())),
+    )?;
+    counters(
+        e,
         "pointsman_client_visible_failures",
         "Failures that clients saw, by reason",
         each().flat_map(|(name, c)| {

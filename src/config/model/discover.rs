@@ -199,7 +199,7 @@ settings! {
         name: Arc<str> => backend_name(), absent address.to_string().into(), example "big";
         /// Its share, with every algorithm but round-robin; 0: it gets no new connections.
         weight: u32 => whole(0..=256), default 1;
-        /// Used only while no other backend is up.
+        /// Used only while the other backends are down or full (`backup.when` of the pool).
         backup: bool => flag(), default false;
         /// Connections at once. Absent: what the pool's limits say.
         connections: Option<NonZeroU32> => optional(whole(1..=MOST)), absent None, example "100";

@@ -53,6 +53,8 @@ settings! {
         user_timeout: Option<Duration> => or_off(time_within(USER_TIMEOUT[0]..=USER_TIMEOUT[1])), default None;
         /// How much load a backend may carry, and how many clients may wait for it.
         limits: Limits => table(), absent Limits::default();
+        /// When its backups are used: backends with `backup: true`, or with a higher priority number in SRV records.
+        backup: Backup => table(), absent Backup::default();
         /// How long a backend that came up takes to get its whole share; 0s: it gets it at once.
         slow_start: Duration => time(), default Duration::ZERO, only "with algorithms that do not hash";
         /// What happens to the connections of a backend whose checks fail.
@@ -249,6 +251,28 @@ settings! {
         queue: u32 => whole(0..=MOST), default 0;
         /// How long a client waits before it is refused.
         queue_timeout: Duration => interval(), default Duration::from_secs(5);
+    }
+}
+
+settings! {
+    /// When a pool's backups are used (`backup`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Backup: Default {
+        /// down: while no other backend is up, and for a connection that failed at all of them; full: also for a
+        /// connection that finds all of them full (`limits.connections`) and no place in the queue, or waits there for
+        /// `limits.queue_timeout`.
+        when: BackupWhen => word(), default BackupWhen::Full;
+    }
+}
+
+words! {
+    /// When a backup gets a connection (`backup.when`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum BackupWhen {
+        /// When the other backends are down or full.
+        Full = "full",
+        /// Only when they are down.
+        Down = "down",
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::{
-    Algorithm, AuthMethod, Check, ConfigErrors, Docker, Eject, Exchange, Factor, File, Hash, HashKey, Health,
-    HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Role, Slow, Source,
-    SourceKey, Srv, StaticBackend, parse, read_backends,
+    Algorithm, AuthMethod, BackupWhen, Check, ConfigErrors, Docker, Eject, Exchange, Factor, File, Hash,
+    HashKey, Health, HttpCheck, Limits, Percent, Policy, Pool, PostgresCheck, Query, RedisCheck, Role, Slow,
+    Source, SourceKey, Srv, StaticBackend, parse, read_backends,
 };
 use crate::domain::Ending;
 
@@ -248,6 +248,12 @@ fn limits_of_zero_are_none() {
         read("discover: [{static: [{address: 10.0.0.1:1, connections: 1}]}], limits: {queue: 4}").limits,
         limits(0, 4)
     );
+}
+
+#[test]
+fn backups_take_the_overflow_unless_the_pool_excludes_it() {
+    assert_eq!(pool("backup: {}").backup.when, BackupWhen::Full);
+    assert_eq!(pool("backup: {when: down}").backup.when, BackupWhen::Down);
 }
 
 #[test]

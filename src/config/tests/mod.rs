@@ -34,6 +34,7 @@ pools:
     eject: {failures: 4, for: 20s, at_most: 40%, slow: {factor: 2.5, floor: 50ms, answers: 10, every: 8s}}
     panic: 30%
     limits: {connections: 100, queue: 50, queue_timeout: 3s}
+    backup: {when: down}
     slow_start: 15s
   two:
     balance: ring-hash
