@@ -2,10 +2,11 @@
 
 use super::*;
 
+/// A time limit that a backend keeps under the load of the clients, on a busy machine.
 const ALONE: &str = "
 admin: {bind: 0.0.0.0:9900}
 listeners: {web: {bind: 0.0.0.0:8080, pool: web, no_backend: http-503}}
-pools: {web: {discover: [{dns: backend:5000}], health: {http: /health, every: 500ms, timeout: 400ms}}}
+pools: {web: {discover: [{dns: backend:5000}], health: {http: /health, every: 5s, timeout: 5s, fast_every: 500ms}}}
 ";
 
 #[test]

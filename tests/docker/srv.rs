@@ -79,7 +79,7 @@ fn records_of_dnsmasq_are_followed_through_changes_restarts_and_timeouts() {
     let lb = dnsmasq.lb(
         "_web._tcp.shop.test",
         "        every: 200ms\n        flap: 500ms\n",
-        "    health: {http: /health, every: 250ms, timeout: 250ms}\n",
+        "    health: {http: /health, every: 1s, timeout: 1s}\n",
     );
     lb.when_up(names(&[("a", &a), ("b", &b), ("c", &c)]));
     assert_eq!(responses(&lb, 40), counts(&[("a", 10), ("b", 30)]));
