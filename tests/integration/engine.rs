@@ -219,6 +219,15 @@ fn the_subscription_does_not_wait_for_the_first_list_and_includes_recent_events(
 }
 
 #[test]
+fn an_engine_without_containers_of_the_label_reports_an_empty_list() {
+    let (lb, _engine) = start(&[], FailureMode::None);
+    let results =
+        |result: &str| lb.metric(&format!("pointsman_resolutions_total{{pool=\"p\",result=\"{result}\"}}"));
+    eventually("the list is read", || (results("empty") > 0.0).then_some(()));
+    assert_eq!(results("ok"), 0.0);
+}
+
+#[test]
 fn a_label_cannot_forge_a_log_line_or_fill_a_metric() {
     let forged = "2026-01-01T00:00:00.000Z  INFO closed conn=1 reason=client_closed";
     let long = "x".repeat(300 * 1024);

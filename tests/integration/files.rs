@@ -84,6 +84,28 @@ fn a_limit_that_may_leave_no_files_for_clients_is_reported_with_the_needed_numbe
     assert!(lb.logged(&["open files may leave none"]).is_empty());
 }
 
+#[test]
+fn each_source_that_sends_queries_reserves_files_for_them() {
+    let permitted = |sources: &str| {
+        let config = with_limits("auto", "").replace("discover: [", &format!("discover: [{sources}"));
+        let lb = Lb::launch_with_files(1200, &config);
+        lb.when_logged("admin listening");
+        lb.metric("pointsman_instance_connections_max")
+    };
+    let dns = Dns::start();
+    dns.containers(&[]);
+    let server = dns.server.address;
+    let without = permitted("");
+    for source in [
+        format!("{{dns: 'backend:1', server: '{server}'}}, "),
+        format!("{{srv: _web._tcp.test, server: '{server}'}}, "),
+        "{docker: {label: a=b, engine: 'tcp://127.0.0.1:1'}}, ".to_owned(),
+    ] {
+        let with = permitted(&source);
+        assert!(with + 8.0 <= without, "{source}: {with} of {without}");
+    }
+}
+
 /// A server at every address of 127.0.0.0/8 that accepts connections and sends nothing.
 fn silent() -> u16 {
     let server = TcpListener::bind("0.0.0.0:0").unwrap();
