@@ -88,7 +88,7 @@ pub mod internals {
     pub use crate::balance::shadow::{Shadow, ShadowCandidate};
     pub use crate::balance::{Candidate, PickArgs, Picker};
     pub use crate::cli::demo::zone::{AnswerMode, DnsServer, ServiceRecord, Zone};
-    pub use crate::config::{Algorithm, Factor, Hash, NoBackend, Pool, SocketMode, SocketOptions, parse};
+    pub use crate::config::{Algorithm, BindAddress, Factor, Hash, Listener as ListenerConfig, Pool, parse};
     pub use crate::domain::Client;
     pub use crate::health::Pace;
     pub use crate::own::{OwnAddresses, Owner};

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use pointsman::internals::{
-    Client, Handle, Journal, Listener, Moment, NoBackend, Pace, Pipes, Pool, Progress, Relay, RelayBuffers,
-    Settings, SocketMode, SocketOptions, Stream,
+    BindAddress, Client, Handle, Journal, Listener, ListenerConfig, Moment, Pace, Pipes, Pool, Progress,
+    Relay, RelayBuffers, Settings, Stream,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -20,13 +20,8 @@ fn listener() -> Arc<Listener> {
     let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
     let pool = Pool::new(Vec::new());
     let handle = Handle::start("web".into(), &pool, &Arc::default(), &pace, &Journal::default());
-    let settings = Settings {
-        pool: handle.pool,
-        no_backend: NoBackend::Reset,
-        max_connections: None,
-        options: SocketOptions::NONE,
-        socket_mode: SocketMode::default(),
-    };
+    let config = ListenerConfig::new(BindAddress::Unix("web".into()), "web".into(), &pool);
+    let settings = Settings::new(handle.pool, &config);
     Arc::new(Listener::new("web".into(), settings))
 }
 

@@ -83,8 +83,11 @@ impl HistoryCount {
         ways.values().for_each(|reading| total += *reading);
         let mut count = Self::of(&total);
         let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
-        let unserved: u64 = pool.unserved.read().iter().map(|(_, reading)| reading.total()).sum();
-        count.totals[OF_ALL..].copy_from_slice(&[pool.counters.failures_masked(), seen, unserved]);
+        count.totals[OF_ALL..].copy_from_slice(&[
+            pool.counters.failures_masked(),
+            seen,
+            pool.unserved_total(),
+        ]);
         count
     }
 }

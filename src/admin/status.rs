@@ -31,6 +31,7 @@ impl StatusReply {
                 pool: Arc::clone(&listener.settings.load().pool.name),
                 active: listener.active() as u64,
                 connections: total.total(),
+                denied: total.closed[CloseReason::Denied.index()],
                 bytes_in: total.bytes_in,
                 bytes_out: total.bytes_out,
             }
@@ -59,7 +60,6 @@ impl PoolInfo {
     /// The present state of a pool.
     pub(crate) fn of(pool: &Pool, overview: &Overview) -> Self {
         let (snapshot, status) = (pool.snapshot(), pool.status());
-        let unserved: u64 = pool.unserved.read().iter().map(|(_, reading)| reading.total()).sum();
         let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
         let mut total = Reading::default();
         pool.ways().into_values().for_each(|reading| total += reading);
@@ -79,7 +79,7 @@ impl PoolInfo {
             failures_masked: pool.counters.failures_masked(),
             failures_seen: seen,
             overflowed: pool.counters.overflowed(),
-            unserved,
+            unserved: pool.unserved_total(),
             backends: status.members.iter().map(BackendInfo::of).collect(),
             replicas: overview
                 .replicas

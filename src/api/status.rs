@@ -52,6 +52,8 @@ pub(crate) struct ListenerInfo {
     pub active: u64,
     /// Connections that came by it to the present pools, including those that reached no backend.
     pub connections: u64,
+    /// Those of them that it reset because it does not admit their clients' addresses.
+    pub denied: u64,
     /// Bytes from clients, written to backends.
     pub bytes_in: u64,
     /// Bytes from backends, written to clients.
@@ -94,7 +96,7 @@ pub(crate) struct PoolInfo {
     pub failures_seen: u64,
     /// Connections that a backup got because all other backends were full.
     pub overflowed: u64,
-    /// Connections that reached no backend.
+    /// Connections that reached no backend, without those that a listener denied.
     pub unserved: u64,
     /// The backends.
     pub backends: Vec<BackendInfo>,

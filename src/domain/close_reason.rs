@@ -17,6 +17,8 @@ pub enum CloseReason {
     ConnectFailed,
     /// No backend was up.
     NoBackend,
+    /// Its listener does not admit the client's address.
+    Denied,
     /// A limit was reached.
     Limited,
     /// No data was transferred for `timeouts.idle`.
@@ -39,13 +41,14 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
         Self::BackendReset,
         Self::ConnectFailed,
         Self::NoBackend,
+        Self::Denied,
         Self::Limited,
         Self::IdleTimeout,
         Self::HalfClosedTimeout,
@@ -66,6 +69,7 @@ impl CloseReason {
             Self::BackendReset => "backend_reset",
             Self::ConnectFailed => "connect_failed",
             Self::NoBackend => "no_backend",
+            Self::Denied => "denied",
             Self::Limited => "limited",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfClosedTimeout => "half_closed_timeout",
@@ -89,7 +93,9 @@ impl CloseReason {
             | Self::BackendLeft
             | Self::DrainTimeout
             | Self::Internal => true,
-            Self::ClientClosed | Self::BackendClosed | Self::ClientReset | Self::Operator => false,
+            Self::ClientClosed | Self::BackendClosed | Self::ClientReset | Self::Denied | Self::Operator => {
+                false
+            }
             Self::IdleTimeout | Self::HalfClosedTimeout | Self::Lifetime => false,
         }
     }

@@ -30,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config;
 use crate::discovery::Found;
+use crate::domain::CloseReason;
 pub(crate) use crate::domain::Failure;
 use crate::telemetry::flow::{Flows, Reading};
 pub(crate) use backend::Backend;
@@ -87,6 +88,12 @@ impl Pool {
     /// counters.
     pub fn ways(&self) -> BTreeMap<Arc<str>, Reading> {
         self.status().ways()
+    }
+
+    /// The connections that reached no backend, without those that a listener denied.
+    pub fn unserved_total(&self) -> u64 {
+        let of = |reading: Reading| reading.total() - reading.closed[CloseReason::Denied.index()];
+        self.unserved.read().into_iter().map(|(_, reading)| of(reading)).sum()
     }
 
     /// Whether each source has answered, and each backend found has been checked, at least once.

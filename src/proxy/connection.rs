@@ -90,11 +90,17 @@ impl Connection {
         self.record(life.await.unwrap_or_else(|rejected: Closed| rejected));
     }
 
-    /// Counts it among its listener's connections, unless there are too many.
+    /// Counts it among its listener's connections, unless the client is not allowed or there are too many.
     fn admit(&self) -> Result<Admitted, Closed> {
-        self.progress.listener.admit(self.settings.max_connections).ok_or_else(|| {
+        let settings = &self.settings;
+        let admitted = if settings.access.admits(self.progress.client) {
+            self.progress.listener.admit(settings.max_connections).ok_or(CloseReason::Limited)
+        } else {
+            Err(CloseReason::Denied)
+        };
+        admitted.map_err(|reason| {
             sockets::reset_on_close(&self.client);
-            Closed { reason: CloseReason::Limited, kernel: None }
+            Closed { reason, kernel: None }
         })
     }
 

@@ -2,7 +2,7 @@ use super::super::admit::Limit;
 use super::super::files::Files;
 use super::*;
 use crate::balance::PickArgs;
-use crate::config::{self, Algorithm, NoBackend, SocketMode, SocketOptions, Source, StaticBackend};
+use crate::config::{self, Algorithm, BindAddress, Source, StaticBackend};
 use crate::domain::Excluded;
 use crate::health::Pace;
 use crate::pool::{Backend, Handle};
@@ -46,13 +46,9 @@ fn the_end_of_a_connection_is_counted_before_its_lease_is_dropped() {
         let chosen = snapshot.choose(&PickArgs::default()).unwrap().clone();
         let reader = Arc::new(Reader { backend: Arc::clone(&chosen.backend), seen: OnceLock::new() });
 
-        let settings = Settings {
-            pool: Arc::clone(&pool),
-            no_backend: NoBackend::Reset,
-            max_connections: None,
-            options: SocketOptions::NONE,
-            socket_mode: SocketMode::default(),
-        };
+        let bind = BindAddress::Unix("l".into());
+        let settings =
+            Settings::new(Arc::clone(&pool), &config::Listener::new(bind, "p".into(), &pool.settings()));
         let context = Rc::new(WorkerContext::new(
             0,
             1,

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::config::{NoBackend, SocketMode, SocketOptions};
+use super::access_list::AccessList;
+use crate::config::{self, NoBackend, SocketMode, SocketOptions};
 use crate::pool::Pool;
 
 /// A listener.
@@ -26,12 +27,28 @@ pub struct Settings {
     pub pool: Arc<Pool>,
     /// What a client gets when no backend is up.
     pub no_backend: NoBackend,
+    /// The clients that are admitted.
+    pub access: AccessList,
     /// Connections at once.
     pub max_connections: Option<usize>,
     /// Options of its TCP sockets.
     pub options: SocketOptions,
     /// Which users may connect to its Unix sockets.
     pub socket_mode: SocketMode,
+}
+
+impl Settings {
+    /// The settings of a configured listener in front of that pool.
+    pub fn new(pool: Arc<Pool>, listener: &config::Listener) -> Self {
+        Self {
+            pool,
+            no_backend: listener.no_backend,
+            access: AccessList::new(&listener.allow, &listener.deny),
+            max_connections: listener.max_connections,
+            options: listener.options,
+            socket_mode: listener.socket_mode,
+        }
+    }
 }
 
 impl Listener {

@@ -10,9 +10,10 @@
 //! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
 //!   interfaces
-//! - `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
+//! - [`access_list`], `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
 
 pub(crate) mod accept;
+pub(crate) mod access_list;
 pub(crate) mod admit;
 pub(crate) mod busy_poll;
 pub(crate) mod clock;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::super::listener::Settings;
 use super::super::table::TICK;
 use super::*;
-use crate::config::{NoBackend, SocketMode, SocketOptions, Timeouts};
+use crate::config::{BindAddress, SocketOptions, Timeouts};
 use crate::discovery::Found;
 use crate::health::Pace;
 use crate::pool::Handle;
@@ -46,15 +46,11 @@ pub(crate) fn relayed_to(
     let _entered = runtime.enter();
     let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
     let pool = Handle::start("p".into(), &config, &Arc::default(), &pace, &Journal::default()).pool.clone();
-    let settings = || Settings {
-        pool: Arc::clone(&pool),
-        no_backend: NoBackend::Reset,
-        max_connections: None,
-        socket_mode: SocketMode::default(),
-        options,
-    };
-    let listener = Arc::new(Listener::new("l".into(), settings()));
-    let progress = Progress::new(conn, Client::Unix, listener, accepted);
+    let bind = BindAddress::Unix("l".into());
+    let listener = config::Listener { options, ..config::Listener::new(bind, "p".into(), &config) };
+    let settings = || Settings::new(Arc::clone(&pool), &listener);
+    let shared = Arc::new(Listener::new("l".into(), settings()));
+    let progress = Progress::new(conn, Client::Unix, shared, accepted);
     let relayed = Relayed {
         backend: Arc::clone(backend),
         flow: backend.flows.of(&"l".into()),

@@ -44,6 +44,9 @@ fn without_route(record: &ConnectionRecord) -> Option<Sentence> {
         (None, Some(end)) if end.reason == CloseReason::Limited => Some(Sentence::now(
             "its listener had as many connections as max_connections allows: no backend was looked for",
         )),
+        (None, Some(end)) if end.reason == CloseReason::Denied => Some(Sentence::now(
+            "its listener does not admit its address (allow, deny): no backend was looked for",
+        )),
         (None, Some(_)) => Some(Sentence::now("no backend was chosen for it before it ended")),
         (None, None) => None, // it is open: `doing` describes what it waits for
     }
@@ -229,6 +232,7 @@ fn ending(reason: CloseReason, first: Option<CloseReason>) -> &'static str {
         (R::BackendReset, _) => "the backend reset the connection or vanished",
         (R::ConnectFailed, _) => "every attempt to connect to a backend failed, so the client was rejected",
         (R::NoBackend, _) => "no backend was up, so the client was rejected",
+        (R::Denied, _) => "its listener does not admit the client's address, so the client was rejected",
         (R::Limited, _) => "a limit was reached, so the client was rejected",
         (R::IdleTimeout, _) => "idle timeout: no byte moved for timeouts.idle",
         (R::HalfClosedTimeout, _) => {

@@ -284,13 +284,7 @@ impl Supervisor {
         let mut opened = Vec::new();
         for (name, wanted) in &config.listeners {
             let Some(pool) = self.pools.get(&wanted.pool) else { continue }; // not in a valid configuration
-            let settings = Settings {
-                pool: Arc::clone(&pool.pool),
-                no_backend: wanted.no_backend,
-                max_connections: wanted.max_connections,
-                options: wanted.options,
-                socket_mode: wanted.socket_mode,
-            };
+            let settings = Settings::new(Arc::clone(&pool.pool), wanted);
             if wanted.options.fast_open.is_some() && !sockets::fast_open_served() {
                 warn!(listener = %name, "fast_open does nothing: net.ipv4.tcp_fastopen does not have bit 2 set");
             }

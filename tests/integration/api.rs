@@ -76,6 +76,18 @@ fn a_backend_that_an_operator_adds_is_checked_serves_and_leaves_again() {
 }
 
 #[test]
+fn a_backup_that_an_operator_adds_serves_when_no_primary_is_up() {
+    let (mut a, b) = (Backend::http("a"), Backend::http("b"));
+    let lb = Lb::start(&balancer(&static_list(&[a.address]), ""));
+    let body = json!({"address": b.address.to_string(), "name": "b", "backup": true}).to_string();
+    let (status, added) = send(&lb, "POST", "/api/v1/pools/p/backends", &body);
+    assert_eq!((status, &added["tier"]), (201, &json!(1)), "{added}");
+    assert_eq!(names(&lb, 4), ["a"; 4]);
+    a.kill();
+    assert_eq!(names(&lb, 4), ["b"; 4]);
+}
+
+#[test]
 fn an_address_selects_its_backend_whatever_other_names_are() {
     let (a, b) = (Backend::http("a"), Backend::http("b"));
     let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), ""));

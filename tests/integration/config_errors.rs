@@ -57,11 +57,18 @@ pools:
 ";
     a_key_of_a_later_version: "\
 listeners:
-  web: {bind: 0.0.0.0:8080, pool: web, allow: [10.0.0.0/8]}
+  web: {bind: 0.0.0.0:8080, pool: web, per_client: {rate: 10/s}}
 pools:
   web:
     discover: [{dns: backend:5000}]
     send_proxy_protocol: v2
+";
+    invalid_networks_of_clients: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web, allow: [10.1.2.3/8, lan, 10.0.0.0/33, '::ffff:10.0.0.0/104'], deny: []}
+  local: {bind: 'unix:/run/web.sock', pool: web, allow: 10.0.0.0/8}
+pools:
+  web: {discover: [{dns: backend:5000}]}
 ";
     invalid_replicas: "\
 listeners:

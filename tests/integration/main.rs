@@ -9,6 +9,7 @@ mod support;
 /// The time limit of a condition, on a busy machine.
 pub const TIME_LIMIT: std::time::Duration = std::time::Duration::from_secs(20);
 
+mod access_lists;
 mod admin;
 mod admin_limits;
 mod adoption;

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::super::keys::{Beside, Useless, settings, words};
 use super::super::kind::{one_or_list, optional, or_off, word};
 use super::super::scalar::{file_mode, text, time_within, whole};
-use super::super::value::bind;
+use super::super::value::{bind, network_block};
 use super::Pool;
 
 settings! {
@@ -29,6 +31,13 @@ settings! {
         no_backend: NoBackend => word(), default NoBackend::Reset;
         /// Connections at once; further ones are reset. Absent: no limit of its own.
         max_connections: Option<usize> => optional(whole(1..=u64::MAX)), absent None, example "10000";
+        /// The networks whose clients it admits, one or a list; others are reset. It does not concern clients of Unix
+        /// sockets, which have no address. Absent: all.
+        allow: Vec<IpNet> => one_or_list(network_block(), "leave it out to admit every client"), absent Vec::new(),
+            example "[10.0.0.0/8, \"2001:db8::/32\"]", only "for TCP addresses";
+        /// The networks whose clients it resets, one or a list, also if they are in `allow`. Absent: none.
+        deny: Vec<IpNet> => one_or_list(network_block(), "leave it out to admit every client"), absent Vec::new(),
+            example "[10.6.6.0/24]", only "for TCP addresses";
         /// Options of its TCP sockets.
         options: SocketOptions => Beside, absent SocketOptions::NONE;
         /// The mode of the sockets at Unix paths, in octal and in quotes, whatever the umask; a user that may write to
@@ -46,6 +55,8 @@ impl Listener {
             pool,
             no_backend: NoBackend::Reset,
             max_connections: None,
+            allow: Vec::new(),
+            deny: Vec::new(),
             options: SocketOptions::new(settings),
             socket_mode: SocketMode::default(),
         }
@@ -59,6 +70,8 @@ impl Listener {
                 let none = !self.bind.iter().any(unix);
                 return none.then(|| ("bind", "it has no Unix path".to_owned()));
             }
+            "allow" => !self.allow.is_empty(),
+            "deny" => !self.deny.is_empty(),
             "keepalive" => keepalive.is_some(),
             "defer_accept" => defer_accept.is_some(),
             "fast_open" => fast_open.is_some(),
