@@ -60,8 +60,8 @@ fn with_status(status: &Arc<AtomicU16>) -> Backend {
 fn a_status_matches_a_set_of_codes_and_ranges() {
     let status = Arc::new(AtomicU16::new(200));
     let backend = with_status(&status);
-    let lb = checked(&backend, "http: {path: /health, status: [204, 3xx, 429-431]}");
-    when(&lb, "down", "status 200, not 204 or 3xx or 429-431");
+    let lb = checked(&backend, "http: {path: /health, status: [204, 3xx, 500-501, 429-431]}");
+    when(&lb, "down", "status 200, not 204 or 3xx or 500-501 or 429-431");
     for (code, state) in [
         (204, "up"),
         (299, "down"),
