@@ -17,7 +17,7 @@ tests_of() {
     supervisor) echo drain start time_limits reload options files own_addresses unix_sockets replicas ;;
     discovery) echo discovery srv file engine files replicas adoption ;;
     health) echo health database_checks standby failover ;;
-    admin) echo admin admin_limits api events metrics operator why openapi monitoring ;;
+    admin) echo admin admin_limits api operator_backends events metrics operator why openapi monitoring ;;
     *) echo "no tests are listed for src/$1" >&2 && exit 2 ;;
   esac
 }

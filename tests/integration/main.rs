@@ -39,6 +39,7 @@ mod modules;
 mod monitoring;
 mod openapi;
 mod operator;
+mod operator_backends;
 mod options;
 mod order;
 mod overflow;
