@@ -78,9 +78,9 @@ impl HistoryCount {
         }
     }
 
-    fn of_pool(pool: &Pool, ways: &BTreeMap<Arc<str>, Reading>) -> Self {
+    fn of_pool(pool: &Pool, by_listener: &BTreeMap<Arc<str>, Reading>) -> Self {
         let mut total = Reading::default();
-        ways.values().for_each(|reading| total += *reading);
+        by_listener.values().for_each(|reading| total += *reading);
         let mut count = Self::of(&total);
         let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
         count.totals[OF_ALL..].copy_from_slice(&[
@@ -98,7 +98,7 @@ struct HistoryCounts {
     /// Open connections of each listener.
     listeners: BTreeMap<Arc<str>, u64>,
     /// Connections by listener and pool: the counters of a removed pool disappear with it.
-    ways: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
+    by_listener: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
     pools: BTreeMap<Arc<str>, HistoryCount>,
     backends: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
 }
@@ -112,14 +112,14 @@ impl HistoryCounts {
         let pools = overview.pools.load();
         let many = pools.values().map(|pool| pool.status().members.len()).sum::<usize>() > BACKENDS;
         for pool in pools.values() {
-            let ways = pool.ways();
-            counts.pools.insert(Arc::clone(&pool.name), HistoryCount::of_pool(pool, &ways));
-            let mut all = ways;
+            let by_listener = pool.by_listener();
+            counts.pools.insert(Arc::clone(&pool.name), HistoryCount::of_pool(pool, &by_listener));
+            let mut all = by_listener;
             for (listener, reading) in pool.unserved.read() {
                 *all.entry(listener).or_default() += reading;
             }
             for (listener, reading) in all {
-                counts.ways.insert((listener, Arc::clone(&pool.name)), HistoryCount::of(&reading));
+                counts.by_listener.insert((listener, Arc::clone(&pool.name)), HistoryCount::of(&reading));
             }
             if many {
                 continue;
@@ -128,8 +128,8 @@ impl HistoryCounts {
             let totals = status.totals();
             for entry in &status.members {
                 let mut total = Reading::default();
-                let ways = totals.get(&entry.backend.name).map(|totals| &totals.ways);
-                ways.into_iter().flat_map(BTreeMap::values).for_each(|reading| total += *reading);
+                let by_listener = totals.get(&entry.backend.name).map(|totals| &totals.by_listener);
+                by_listener.into_iter().flat_map(BTreeMap::values).for_each(|reading| total += *reading);
                 let key = (Arc::clone(&pool.name), Arc::clone(&entry.backend.name));
                 counts.backends.insert(key, HistoryCount::of(&total));
             }
@@ -208,10 +208,10 @@ impl HistoryStore {
                 (Arc::clone(name), HistoryCount { active: *active, ..HistoryCount::default() })
             })
             .collect();
-        for key in now.ways.keys() {
-            let way = grown(&now.ways, &before.ways, key);
+        for key in now.by_listener.keys() {
+            let reading = grown(&now.by_listener, &before.by_listener, key);
             if let Some(listener) = listeners.get_mut(&key.0) {
-                listener.totals.iter_mut().zip(way.totals).for_each(|(sum, n)| *sum += n);
+                listener.totals.iter_mut().zip(reading.totals).for_each(|(sum, n)| *sum += n);
             }
         }
         let pools = now.pools.keys().map(|key| (Arc::clone(key), grown(&now.pools, &before.pools, key)));

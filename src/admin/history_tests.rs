@@ -19,7 +19,7 @@ fn counts(listeners: &[(&str, u64)], backends: &[(&str, HistoryCount)]) -> Histo
         all.totals.iter_mut().zip(count.totals).for_each(|(sum, n)| *sum += n);
     }
     counts.pools.insert(Arc::from("p"), all);
-    counts.ways.insert((Arc::from("web"), Arc::from("p")), all);
+    counts.by_listener.insert((Arc::from("web"), Arc::from("p")), all);
     counts
 }
 

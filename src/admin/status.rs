@@ -16,15 +16,15 @@ impl StatusReply {
     /// The present state of the process.
     pub(crate) fn of(overview: &Overview) -> Self {
         let pools = overview.pools.load();
-        let mut ways: BTreeMap<Arc<str>, Reading> = BTreeMap::new();
+        let mut by_listener: BTreeMap<Arc<str>, Reading> = BTreeMap::new();
         for pool in pools.values() {
-            for (listener, reading) in pool.ways().into_iter().chain(pool.unserved.read()) {
-                *ways.entry(listener).or_default() += reading;
+            for (listener, reading) in pool.by_listener().into_iter().chain(pool.unserved.read()) {
+                *by_listener.entry(listener).or_default() += reading;
             }
         }
         let listeners = overview.listeners.load();
         let listener = |(listener, addresses): &(Arc<Listener>, Vec<_>)| {
-            let total = ways.get(&listener.name).copied().unwrap_or_default();
+            let total = by_listener.get(&listener.name).copied().unwrap_or_default();
             ListenerInfo {
                 name: Arc::clone(&listener.name),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
@@ -62,7 +62,7 @@ impl PoolInfo {
         let (snapshot, status) = (pool.snapshot(), pool.status());
         let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
         let mut total = Reading::default();
-        pool.ways().into_values().for_each(|reading| total += reading);
+        pool.by_listener().into_values().for_each(|reading| total += reading);
         Self {
             name: Arc::clone(&pool.name),
             algorithm: snapshot.algorithm.name().into(),
@@ -133,8 +133,8 @@ impl BackendInfo {
             connections: total.total(),
             bytes_in: total.bytes_in,
             bytes_out: total.bytes_out,
-            connect_ms: backend.pace.connect.get().map(millis),
-            first_byte_ms: backend.pace.first_byte.get().map(millis),
+            connect_ms: backend.latency.connect.get().map(millis),
+            first_byte_ms: backend.latency.first_byte.get().map(millis),
             sources: entry.sources.clone(),
             connect_failures: backend.connect_failures().map(|(_, n)| n).sum(),
             last_check,

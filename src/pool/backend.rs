@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 
-use super::answers::Answers;
 use super::average::BackendLatency;
+use super::response_times::ResponseTimes;
 use crate::balance::shadow::{PickCounter, PickCounts};
 use crate::balance::{Lease, Load};
 use crate::config::Algorithm;
@@ -58,7 +58,7 @@ pub struct BackendCore {
     /// The limit of open connections; 0: unlimited.
     limit: AtomicU32,
     /// Its response times, counted only while ejection compares them.
-    pub(super) answers: Answers,
+    pub(super) response_times: ResponseTimes,
     /// Connections that failed since the last response.
     failed_in_a_row: AtomicU32,
     /// Connections without a response since the last one: those that failed, and those that the backend just closed.
@@ -68,7 +68,7 @@ pub struct BackendCore {
     directive: ArcSwapOption<CloseDirective>,
     directives: AtomicU32,
     /// Its connect and first-byte latencies.
-    pub pace: BackendLatency,
+    pub latency: BackendLatency,
 }
 
 /// The results of a backend's checks.
@@ -212,8 +212,8 @@ impl BackendCore {
 
     /// Records that a connection got its first response, `took` after it was routed.
     pub fn answered(&self, took: Duration) {
-        self.answers.count(took);
-        self.pace.first_byte.add(took);
+        self.response_times.count(took);
+        self.latency.first_byte.add(took);
         for in_a_row in [&self.failed_in_a_row, &self.unanswered_in_a_row] {
             // All workers read this cache line: write it only if needed.
             if in_a_row.load(Ordering::Relaxed) > 0 {

@@ -71,7 +71,7 @@ impl Counters {
     }
 
     /// Counts a client-visible failure.
-    pub fn seen(&self, reason: CloseReason) {
+    pub fn client_visible_failure(&self, reason: CloseReason) {
         self.client_visible[reason.index()].fetch_add(1, Ordering::Relaxed);
     }
 

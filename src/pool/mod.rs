@@ -4,7 +4,6 @@
 //! task (`task.rs`) runs the sources (`sources.rs`) and the checkers (`checkers.rs`) and feeds the [`state_machine`],
 //! which alone decides the states of the backends; each change is published as a new [`PoolSnapshot`].
 
-mod answers;
 mod average;
 pub(crate) mod backend;
 mod checkers;
@@ -14,6 +13,7 @@ pub(crate) mod input;
 pub(crate) mod member;
 mod message;
 pub(crate) mod queue;
+mod response_times;
 mod snapshot;
 mod sources;
 pub(crate) mod state_machine;
@@ -86,8 +86,8 @@ impl Pool {
 
     /// The connections to its backends since the pool started, by listener. A backend that leaves does not lower the
     /// counters.
-    pub fn ways(&self) -> BTreeMap<Arc<str>, Reading> {
-        self.status().ways()
+    pub fn by_listener(&self) -> BTreeMap<Arc<str>, Reading> {
+        self.status().by_listener()
     }
 
     /// The connections that reached no backend, without those that a listener denied.

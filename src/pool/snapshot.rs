@@ -350,8 +350,8 @@ impl PoolStatus {
     }
 
     /// The connections of all backends, by listener.
-    pub(super) fn ways(&self) -> BTreeMap<Arc<str>, Reading> {
-        self.former.ways(self.members.iter().map(|entry| &entry.backend))
+    pub(super) fn by_listener(&self) -> BTreeMap<Arc<str>, Reading> {
+        self.former.by_listener(self.members.iter().map(|entry| &entry.backend))
     }
 }
 

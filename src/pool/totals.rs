@@ -14,7 +14,7 @@ use crate::telemetry::histogram::DurationCounts;
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// The connections, by listener.
-    pub ways: BTreeMap<Arc<str>, Reading>,
+    pub by_listener: BTreeMap<Arc<str>, Reading>,
     /// Failed attempts to connect, in the order of [`ConnectError::ALL`].
     pub failures: [u64; ConnectError::ALL.len()],
     /// How often it entered each state, by [`BackendState::index`].
@@ -35,7 +35,7 @@ impl Totals {
     /// Adds the counters of a backend.
     pub fn add(&mut self, backend: &Backend) {
         for (listener, reading) in backend.flows.read() {
-            *self.ways.entry(listener).or_default() += reading;
+            *self.by_listener.entry(listener).or_default() += reading;
         }
         for (sum, (_, n)) in self.failures.iter_mut().zip(backend.connect_failures()) {
             *sum += n;
@@ -43,8 +43,8 @@ impl Totals {
         for (sum, n) in self.entered.iter_mut().zip(backend.entered()) {
             *sum += n;
         }
-        self.connect += backend.pace.connect.counts();
-        self.first_byte += backend.pace.first_byte.counts();
+        self.connect += backend.latency.connect.counts();
+        self.first_byte += backend.latency.first_byte.counts();
         let checks = backend.checks();
         self.passed += checks.passed;
         self.failed += checks.failed;
@@ -73,7 +73,7 @@ impl Former {
         self.names.retain(|name, totals| {
             let lives = living(name);
             if !lives {
-                for (listener, reading) in &totals.ways {
+                for (listener, reading) in &totals.by_listener {
                     *forgotten.entry(Arc::clone(listener)).or_default() += *reading;
                 }
             }
@@ -94,16 +94,16 @@ impl Former {
     }
 
     /// The connections of present and gone backends, by listener.
-    pub(super) fn ways<'a>(
+    pub(super) fn by_listener<'a>(
         &self,
         living: impl Iterator<Item = &'a Arc<Backend>>,
     ) -> BTreeMap<Arc<str>, Reading> {
-        let mut ways = self.forgotten.clone();
-        let former = self.names.values().flat_map(|totals| totals.ways.clone());
+        let mut by_listener = self.forgotten.clone();
+        let former = self.names.values().flat_map(|totals| totals.by_listener.clone());
         for (listener, reading) in former.chain(living.flat_map(|backend| backend.flows.read())) {
-            *ways.entry(listener).or_default() += reading;
+            *by_listener.entry(listener).or_default() += reading;
         }
-        ways
+        by_listener
     }
 }
 
@@ -131,8 +131,8 @@ mod tests {
         };
         let count = |former: &Former, living: &[&Arc<Backend>]| {
             former.with(living.iter().copied()).get("a").map_or(0, |totals| {
-                assert_eq!(totals.entered[BackendState::Up.index()], totals.ways[&listener].total());
-                totals.ways[&listener].total()
+                assert_eq!(totals.entered[BackendState::Up.index()], totals.by_listener[&listener].total());
+                totals.by_listener[&listener].total()
             })
         };
         let mut former = Former::default();
@@ -146,7 +146,7 @@ mod tests {
         former.keep(|_| false);
         assert_eq!(count(&former, &[]), 0);
         // The pool's own counters continue.
-        let all = |living: &[&Arc<Backend>]| former.ways(living.iter().copied())[&listener].total();
+        let all = |living: &[&Arc<Backend>]| former.by_listener(living.iter().copied())[&listener].total();
         assert_eq!((all(&[]), all(&[&new])), (2, 3));
     }
 }

@@ -191,7 +191,7 @@ impl Connection {
         let duration = progress.accepted.until(now);
         pool.counters.connection.observe(duration.as_secs_f64());
         if reason.is_failure() {
-            pool.counters.seen(reason);
+            pool.counters.client_visible_failure(reason);
         }
         if let Some(relayed) = relayed {
             progress.count_bytes(&relayed.flow);
@@ -232,7 +232,7 @@ impl Connection {
         let Connected { chosen, stream, shadows, settings, at, took, route } = connected;
         let Choice { backend, directives, .. } = chosen;
         let pool = &self.settings.pool;
-        backend.pace.connect.add(took);
+        backend.latency.connect.add(took);
         pool.counters.routed(route.tier, u64::from(route.attempts.saturating_sub(1)));
         let connected =
             ConnectedBackend { name: Arc::clone(&backend.name), address: backend.address, connect: took };

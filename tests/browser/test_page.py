@@ -53,7 +53,7 @@ def test_a_name_that_looks_like_markup_is_shown_as_it_is(lb, look, tmp_path):
     assert page.locator("img").count() == 1  # the page's own sign
 
 
-def test_who_has_no_backends_is_told_why(lb, look, tmp_path):
+def test_a_pool_without_backends_says_why(lb, look, tmp_path):
     (tmp_path / "backends.yaml").write_text("[]\n")
     server = lb("listeners: {web: {bind: '127.0.0.1:0', pool: web}}\npools: {web: {discover: [{file: backends.yaml}]}}")
     page = look(server)

@@ -24,22 +24,23 @@ pub(super) struct Balancer(Arc<Overview>);
 type Pools = BTreeMap<Arc<str>, Arc<Pool>>;
 
 /// Counters by listener, pool and backend; the backend is empty for connections that reached none.
-type Ways = BTreeMap<(Arc<str>, Arc<str>, Arc<str>), Reading>;
+type FlowReadings = BTreeMap<(Arc<str>, Arc<str>, Arc<str>), Reading>;
 
-fn ways(pools: &Pools) -> Ways {
-    let mut ways = Ways::new();
+fn flow_readings(pools: &Pools) -> FlowReadings {
+    let mut readings = FlowReadings::new();
     for pool in pools.values() {
-        let mut add = |backend: &Arc<str>, readings: &mut dyn Iterator<Item = (Arc<str>, Reading)>| {
-            for (listener, reading) in readings {
-                *ways.entry((listener, Arc::clone(&pool.name), Arc::clone(backend))).or_default() += reading;
+        let mut add = |backend: &Arc<str>, by_listener: &mut dyn Iterator<Item = (Arc<str>, Reading)>| {
+            for (listener, reading) in by_listener {
+                let key = (listener, Arc::clone(&pool.name), Arc::clone(backend));
+                *readings.entry(key).or_default() += reading;
             }
         };
         add(&Arc::from(""), &mut pool.unserved.read().into_iter());
         for (name, totals) in pool.status().totals() {
-            add(&name, &mut totals.ways.into_iter());
+            add(&name, &mut totals.by_listener.into_iter());
         }
     }
-    ways
+    readings
 }
 
 impl Collector for Balancer {
@@ -58,12 +59,12 @@ impl Collector for Balancer {
 }
 
 fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
-    let ways = ways(pools);
+    let readings = flow_readings(pools);
     counters(
         e,
         "pointsman_connections_opened",
         "Connections that were routed to a backend; without a backend: that reached none",
-        ways.iter().map(|((listener, pool, backend), reading)| {
+        readings.iter().map(|((listener, pool, backend), reading)| {
             let labels = [("listener", &**listener), ("pool", &**pool), ("backend", &**backend)];
             (labels, reading.total())
         }),
@@ -72,7 +73,7 @@ fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error
         e,
         "pointsman_connections_closed",
         "Connections that were closed, by reason",
-        ways.iter().flat_map(|((listener, pool, backend), reading)| {
+        readings.iter().flat_map(|((listener, pool, backend), reading)| {
             let ended = CloseReason::ALL.into_iter().filter(|reason| reading.closed[reason.index()] > 0);
             ended.map(move |reason| {
                 let labels = [
@@ -89,7 +90,7 @@ fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error
         e,
         "pointsman_connections_open",
         "Open connections, by their way through the balancer",
-        ways.iter().map(|((listener, pool, backend), reading)| {
+        readings.iter().map(|((listener, pool, backend), reading)| {
             ([("listener", &**listener), ("pool", &**pool), ("backend", &**backend)], reading.active)
         }),
     )?;
@@ -97,7 +98,7 @@ fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error
         e,
         "pointsman_relayed_bytes",
         "Bytes written; in: from clients to backends, out: from backends to clients",
-        ways.iter().flat_map(|((listener, pool, backend), reading)| {
+        readings.iter().flat_map(|((listener, pool, backend), reading)| {
             let labels = move |direction| {
                 [
                     ("listener", &**listener),

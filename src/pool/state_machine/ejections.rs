@@ -55,7 +55,7 @@ impl PoolState {
         self.compare_at = Some(now + slow.every);
         let mut medians = Vec::new();
         for (index, member) in self.members.iter().enumerate() {
-            let (answers, median) = member.backend.answers.take();
+            let (answers, median) = member.backend.response_times.take();
             if member.state == BackendState::Up && answers >= slow.answers.get() {
                 medians.push((median, index));
             }

@@ -10,18 +10,18 @@ const BUCKETS: usize = 32 * PER_DOUBLING as usize;
 
 /// Counts responses by their time. All workers write it; it stays empty while disabled.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(super) struct ResponseTimes {
     enabled: AtomicBool,
     counts: [AtomicU32; BUCKETS],
 }
 
-impl Default for Answers {
+impl Default for ResponseTimes {
     fn default() -> Self {
         Self { enabled: AtomicBool::new(false), counts: [const { AtomicU32::new(0) }; BUCKETS] }
     }
 }
 
-impl Answers {
+impl ResponseTimes {
     /// Enables or disables counting.
     pub(super) fn set_enabled(&self, enabled: bool) {
         self.enabled.store(enabled, Relaxed);
@@ -68,17 +68,17 @@ mod tests {
 
         #[test]
         fn the_median_is_accurate_to_within_a_fifth(mut micros in proptest::collection::vec(1u64..10_000_000, 1..200)) {
-            let answers = Answers::default();
-            answers.count(Duration::from_secs(1));
-            prop_assert_eq!(answers.take().0, 0, "nobody wanted it");
-            answers.set_enabled(true);
-            micros.iter().for_each(|&micros| answers.count(Duration::from_micros(micros)));
+            let response_times = ResponseTimes::default();
+            response_times.count(Duration::from_secs(1));
+            prop_assert_eq!(response_times.take().0, 0, "it is disabled");
+            response_times.set_enabled(true);
+            micros.iter().for_each(|&micros| response_times.count(Duration::from_micros(micros)));
             micros.sort_unstable();
-            let (count, median) = answers.take();
+            let (count, median) = response_times.take();
             prop_assert_eq!(count as usize, micros.len());
             let ratio = median.as_secs_f64() * 1e6 / micros[micros.len() / 2] as f64;
             prop_assert!((0.8..=1.25).contains(&ratio), "{ratio}");
-            prop_assert_eq!(answers.take().0, 0);
+            prop_assert_eq!(response_times.take().0, 0);
         }
     }
 }
