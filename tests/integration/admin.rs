@@ -160,6 +160,29 @@ fn errors_are_json_with_the_right_status() {
 }
 
 #[test]
+fn the_page_and_its_files_are_served_with_their_types_and_its_policy() {
+    let lb = Lb::start(&web("[{static: [127.0.0.1:1]}]", ""));
+    for (path, kind, part) in [
+        ("/", "text/html; charset=utf-8", "<title>"),
+        ("/dashboard/style.css", "text/css; charset=utf-8", "{"),
+        ("/dashboard/main.js", "text/javascript; charset=utf-8", "import "),
+        ("/dashboard/icon.svg", "image/svg+xml", "<svg"),
+    ] {
+        let answer =
+            raw(&lb, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"));
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let head = head.to_lowercase();
+        assert!(head.starts_with("http/1.1 200 ") && body.contains(part), "{path}: {head}");
+        assert!(head.contains(&format!("content-type: {kind}")), "{path}: {head}");
+        assert!(
+            head.contains("content-security-policy: default-src 'self'; base-uri 'none'"),
+            "{path}: {head}"
+        );
+        assert!(head.contains("x-content-type-options: nosniff"), "{path}: {head}");
+    }
+}
+
+#[test]
 fn dns_rebinding_is_refused() {
     let backend = Backend::http("a");
     let admin = "admin: {bind: 127.0.0.1:0, token_file: token, hosts: [lb.example.com]}";
