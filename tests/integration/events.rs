@@ -172,3 +172,32 @@ listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}}}\npools: {{web: {{discover: 
     local.next_of("status");
     assert_eq!(lb.get("/api/v1/logs").0, 200);
 }
+
+#[test]
+fn a_line_of_the_log_has_the_same_number_in_every_reply() {
+    let (lb, _backend) = started();
+    for _ in 0..5 {
+        http_get(lb.address("web"), "/").unwrap();
+    }
+    lb.when_logged_times(5, &["closed conn="]);
+    let numbered = |query: &str| -> Vec<(u64, String)> {
+        let reply = lb.get(&format!("/api/v1/logs{query}")).1;
+        let field = |event: &str, name: &str| {
+            event.lines().find_map(|line| line.strip_prefix(name).map(ToOwned::to_owned))
+        };
+        let events = reply
+            .split("\n\n")
+            .filter_map(|event| Some((field(event, "id: ")?.parse().unwrap(), field(event, "data: ")?)));
+        events.collect()
+    };
+    let all = numbered("");
+    assert_eq!(
+        all.iter().map(|(number, _)| *number).collect::<Vec<_>>(),
+        Vec::from_iter(1..=all.len() as u64)
+    );
+    let last = numbered("?lines=3");
+    assert_eq!(last.len(), 3);
+    for line in last {
+        assert!(all.contains(&line), "{line:?} is not in {all:#?}");
+    }
+}
