@@ -17,7 +17,7 @@
 //! 2. **admit**: its listener allows the client's address ([`proxy::access_list`]) and is below its limit;
 //! 3. **preread**: the bytes that the client has already sent travel with the backend's handshake;
 //! 4. **route** to a backend of the listener's pool ([`balance`]), waiting in [`pool::queue`] if all are full, and
-//!    **connect** to it ([`proxy::connect`]), retrying on another one; a backup takes what finds no place;
+//!    **connect** to it ([`proxy::connect`]), retrying on another one;
 //! 5. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit expires
 //!    ([`proxy::table`] checks the time limits);
 //! 6. **record**: one line in the log for the decision, one for the end, and the counters.

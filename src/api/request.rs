@@ -28,7 +28,7 @@ pub(crate) struct NewBackend {
     #[serde(default = "weight_1", deserialize_with = "whole")]
     #[cfg_attr(test, schemars(range(max = 256)))]
     pub weight: u32,
-    /// Whether it is used only while no other backend is up.
+    /// Whether it is a backup, used only while the other backends are down or full.
     #[serde(default)]
     pub backup: bool,
 }

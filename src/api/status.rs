@@ -52,7 +52,7 @@ pub(crate) struct ListenerInfo {
     pub active: u64,
     /// Connections that came by it to the present pools, including those that reached no backend.
     pub connections: u64,
-    /// Those of them that it reset because it does not admit their clients' addresses.
+    /// Connections that it reset because `allow` or `deny` excludes the client's address.
     pub denied: u64,
     /// Bytes from clients, written to backends.
     pub bytes_in: u64,
@@ -94,7 +94,7 @@ pub(crate) struct PoolInfo {
     pub failures_masked: u64,
     /// Client-visible failures.
     pub failures_seen: u64,
-    /// Connections that a backup got because all other backends were full.
+    /// Connections that a backup got because no other backend had room.
     pub overflowed: u64,
     /// Connections that reached no backend, without those that a listener denied.
     pub unserved: u64,

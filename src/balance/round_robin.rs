@@ -41,8 +41,9 @@ impl RoundRobin {
         let (behind, ahead) = before.split_at(position);
         let next = ahead.iter().chain(behind).find_map(|old| after.iter().position(|new| new.key == old.key));
         let offset = match next {
-            Some(next) => next + after.len() - turns % after.len(),
-            None => 0,
+            // Before its first turn the rotation starts with the first candidate, whichever came up first.
+            Some(next) if turns > 0 => next + after.len() - turns % after.len(),
+            _ => 0,
         };
         Self { turns: Arc::clone(&self.turns), offset, uneven }
     }
@@ -57,14 +58,12 @@ impl RoundRobin {
             return uneven.choose(candidates, args);
         }
         let n = candidates.len();
-        let first = self.position(self.turns.fetch_add(1, Ordering::Relaxed), n);
-        if !args.excludes(candidates[first].key) {
-            return Some(first);
-        }
-        let found = (1..n).find(|step| !args.excludes(candidates[(first + step) % n].key))?;
-        // Excluded candidates have had their turn: the rotation continues after the chosen one.
-        self.turns.fetch_add(found, Ordering::Relaxed);
-        Some((first + found) % n)
+        // An excluded candidate has had its turn. Each step is a turn of its own, so that two workers that step over it
+        // at the same time choose different candidates.
+        let turns = std::iter::repeat_with(|| self.position(self.turns.fetch_add(1, Ordering::Relaxed), n));
+        let eligible = |index: &usize| !args.excludes(candidates[*index].key);
+        // Other workers may take the turns of all others meanwhile.
+        turns.take(n).find(eligible).or_else(|| (0..n).find(eligible))
     }
 }
 
@@ -84,6 +83,14 @@ mod tests {
         let picker = Picker::new(Algorithm::RoundRobin, &Hash::default(), candidates(&[1, 1, 1]), None);
         let chosen: Vec<_> = (0..10).filter_map(|_| picker.choose(&PickArgs::default())).collect();
         assert_eq!(chosen, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]);
+    }
+
+    #[test]
+    fn the_first_choice_does_not_depend_on_the_order_in_which_backends_came_up() {
+        let all = candidates(&[1, 1, 1]);
+        let last = Picker::new(Algorithm::RoundRobin, &Hash::default(), vec![all[2].clone()], None);
+        let three = Picker::new(Algorithm::RoundRobin, &Hash::default(), all, Some(&last));
+        assert_eq!(three.choose(&PickArgs::default()), Some(0));
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Found {
     pub also: Vec<SocketAddr>,
     /// Its weight; 0: no new connections.
     pub weight: u32,
-    /// Its tier: a tier is used only while no backend of a lower one is up.
+    /// Its tier: it is used while no backend of a lower tier is up, and for connections that find those full.
     pub tier: u16,
     /// The limit of its open connections; `None`: the pool's.
     pub connections: Option<NonZeroU32>,

@@ -85,7 +85,7 @@ pub enum RouteTier {
     Backups,
     /// Those of the next tier, as every attempt at the one before failed.
     Standby,
-    /// Those of a higher tier, as all backends of the lower ones were full.
+    /// Those of a higher tier, as no backend of the lower ones had room.
     Overflow,
     /// All, whether up or not: panic.
     All,

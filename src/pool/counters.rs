@@ -129,7 +129,7 @@ impl Counters {
         self.retried_failures.load(Ordering::Relaxed)
     }
 
-    /// Connections that a backup got because all other backends were full.
+    /// Connections that a backup got because no other backend had room.
     pub fn overflowed(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed)
     }

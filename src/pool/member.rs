@@ -31,7 +31,7 @@ pub(crate) struct Member {
     pub reason: StateReason,
     /// Its weight.
     pub weight: u32,
-    /// Its tier: a tier is used only while no backend of a lower one is up.
+    /// Its tier: it is used while no backend of a lower tier is up, and for connections that find those full.
     pub tier: u16,
     /// The limit of its open connections; `None`: unlimited.
     pub connections: Option<NonZeroU32>,

@@ -32,7 +32,7 @@ pub struct PoolSnapshot {
     /// No primary is up, and backups serve.
     pub backups: bool,
     /// The snapshot of the next tier with a backend that is up, for a connection that failed at all backends of this
-    /// one.
+    /// one, or found them full.
     pub standby: Option<Arc<PoolSnapshot>>,
     tier: u16,
     /// Whether it is the standby of another snapshot.
@@ -267,7 +267,7 @@ fn is_available(member: &Member) -> bool {
 
 /// The backends that are not eligible.
 fn ineligible(selection: &Selection, members: &[Member]) -> Ineligible {
-    // A connection that uses a standby tier has tried the backends of the lower tiers, and records them as failed.
+    // A connection that uses a standby tier lists the backends of the lower tiers itself, as failed or full.
     let tried = |member: &&Member| {
         member.state == BackendState::Up && member.weight > 0 && member.tier < selection.tier
     };
@@ -308,7 +308,7 @@ pub struct Entry {
     pub refused: bool,
     /// Its weight.
     pub weight: u32,
-    /// Its tier: a tier is used only while no backend of a lower one is up.
+    /// Its tier: it is used while no backend of a lower tier is up, and for connections that find those full.
     pub tier: u16,
     /// The limit of its open connections; `None`: unlimited.
     pub connections: Option<NonZeroU32>,

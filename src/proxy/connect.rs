@@ -145,7 +145,7 @@ impl<'a> Search<'a> {
         if self.tried.len() >= self.settings.connect.attempts as usize {
             return Err(CloseReason::ConnectFailed);
         }
-        self.overflows = false;
+        (self.overflows, self.queue_full) = (false, None);
         let queue = &self.caller.pool.queue;
         // Waiting clients came first. Without a backend there is nothing to wait for.
         if (queue.is_empty() || self.snapshot.is_empty())
@@ -156,7 +156,7 @@ impl<'a> Search<'a> {
         let limits = self.settings.limits;
         let room = self.snapshot.len().saturating_mul(limits.queue as usize);
         let Some(ticket) = queue.join(room) else {
-            // The full backends are not listed: very many clients may be rejected here.
+            // The full backends of a rejected client are not listed: there may be very many such clients.
             self.queue_full = (room > 0).then_some(room);
             return self.overflow().ok_or(CloseReason::Limited);
         };
@@ -164,10 +164,15 @@ impl<'a> Search<'a> {
         let timeout = limits.queue_timeout.saturating_sub(before);
         let served = tokio::time::timeout(timeout, self.wait(&ticket)).await;
         self.queued = Some(before + start.elapsed());
-        served.unwrap_or_else(|_| {
-            self.full = Full::of(&self.snapshot, &self.tried).0;
-            self.overflow().ok_or(CloseReason::Limited)
-        })
+        if let Ok(served) = served {
+            return served;
+        }
+        // The backends may have changed since this client's last turn.
+        self.snapshot = self.caller.pool.snapshot();
+        match self.look()? {
+            Some(chosen) => Ok(chosen),
+            None => self.overflow().ok_or(CloseReason::Limited),
+        }
     }
 
     /// Tries to take a lease at each turn of the client, until it succeeds or the client leaves.
@@ -218,14 +223,18 @@ impl<'a> Search<'a> {
         if self.settings.backup.when == BackupWhen::Down {
             return None;
         }
-        while let Some(next) = self.snapshot.standby.clone() {
-            let (full, chosen) = self.take_lease(&next);
-            self.full.extend(full);
-            self.snapshot = next;
-            self.overflows = true;
+        let (mut full, mut next) = (Full::default(), self.snapshot.standby.clone());
+        while let Some(standby) = next {
+            let (more, chosen) = self.take_lease(&standby);
+            full.extend(more);
             if chosen.is_some() {
+                self.full = Full::of(&self.snapshot, &self.tried).0;
+                self.full.extend(full);
+                self.snapshot = standby;
+                self.overflows = true;
                 return chosen;
             }
+            next = standby.standby.clone();
         }
         None
     }

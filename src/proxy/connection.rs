@@ -189,7 +189,9 @@ impl Connection {
         };
         let now = Moment::now();
         let duration = progress.accepted.until(now);
-        pool.counters.connection.observe(duration.as_secs_f64());
+        if reason != CloseReason::Denied {
+            pool.counters.connection.observe(duration.as_secs_f64());
+        }
         if reason.is_failure() {
             pool.counters.client_visible_failure(reason);
         }

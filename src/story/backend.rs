@@ -137,7 +137,7 @@ fn eligibility(entry: &Entry, snapshot: &PoolSnapshot, settings: &config::Pool) 
         BackendState::Up if entry.weight == 0 => "not eligible: weight 0".to_owned(),
         BackendState::Up => {
             let overflow = match settings.backup.when {
-                BackupWhen::Full => "; it gets the connections that find all of those full",
+                BackupWhen::Full => "; it gets connections that find the lower tiers full",
                 BackupWhen::Down => "",
             };
             format!("not eligible: backup (tier {}), and a lower tier is up{overflow}", entry.tier)

@@ -44,9 +44,9 @@ fn without_route(record: &ConnectionRecord) -> Option<Sentence> {
         (None, Some(end)) if end.reason == CloseReason::Limited => Some(Sentence::now(
             "its listener had as many connections as max_connections allows: no backend was looked for",
         )),
-        (None, Some(end)) if end.reason == CloseReason::Denied => Some(Sentence::now(
-            "its listener does not admit its address (allow, deny): no backend was looked for",
-        )),
+        (None, Some(end)) if end.reason == CloseReason::Denied => {
+            Some(Sentence::now("the listener denies its address (allow, deny): no backend was looked for"))
+        }
         (None, Some(_)) => Some(Sentence::now("no backend was chosen for it before it ended")),
         (None, None) => None, // it is open: `doing` describes what it waits for
     }
@@ -74,7 +74,7 @@ fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
         RouteTier::Primaries => "",
         RouteTier::Backups => "; they are backups, as no primary was up",
         RouteTier::Standby => "; they stand in, as all attempts in the lower tiers failed",
-        RouteTier::Overflow => "; they are backups, as all other backends were full",
+        RouteTier::Overflow => "; they are backups, as no other backend had room",
         RouteTier::All => "; too few were up, so all were used, up or not (panic)",
     };
     text.push_str(why);
@@ -232,7 +232,9 @@ fn ending(reason: CloseReason, first: Option<CloseReason>) -> &'static str {
         (R::BackendReset, _) => "the backend reset the connection or vanished",
         (R::ConnectFailed, _) => "every attempt to connect to a backend failed, so the client was rejected",
         (R::NoBackend, _) => "no backend was up, so the client was rejected",
-        (R::Denied, _) => "its listener does not admit the client's address, so the client was rejected",
+        (R::Denied, _) => {
+            "the listener denies the client's address (allow, deny), so the client was rejected"
+        }
         (R::Limited, _) => "a limit was reached, so the client was rejected",
         (R::IdleTimeout, _) => "idle timeout: no byte moved for timeouts.idle",
         (R::HalfClosedTimeout, _) => {

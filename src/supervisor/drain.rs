@@ -51,6 +51,8 @@ impl Supervisor {
             self.overview.journal.record(Event::DrainDone { cut: None });
             return Outcome::Finished;
         }
+        // A second signal may come before the listeners are closed.
+        self.close_listeners();
         let cut = self.report().await.open;
         self.overview.journal.record(Event::DrainDone { cut: Some(cut) });
         self.cut_off().await;
@@ -61,11 +63,7 @@ impl Supervisor {
     async fn finish(&mut self, limits: Drain) -> bool {
         tokio::time::sleep(limits.grace).await;
         let start = Instant::now();
-        // Accepting the completed connections may have to wait for a permit of the process's limit.
-        let listeners = std::mem::take(&mut self.listeners);
-        self.closing
-            .spawn(listener_task::close_all(listeners.into_values().map(|l| l.listener_task).collect()));
-        self.closing.close();
+        self.close_listeners();
         let mut reported = Instant::now();
         loop {
             let report = self.report().await;
@@ -81,6 +79,15 @@ impl Supervisor {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+
+    /// Stops accepting, in the background: accepting the completed connections may have to wait for a permit of the
+    /// process's limit.
+    fn close_listeners(&mut self) {
+        let listeners = std::mem::take(&mut self.listeners);
+        self.closing
+            .spawn(listener_task::close_all(listeners.into_values().map(|l| l.listener_task).collect()));
+        self.closing.close();
     }
 
     /// Resets the open connections, and those that are accepted meanwhile.

@@ -75,6 +75,24 @@ fn a_second_signal_resets_the_open_connections_and_ends_at_once() {
 }
 
 #[test]
+fn a_second_signal_during_the_grace_period_ends_at_once_although_clients_keep_coming() {
+    let echo = Backend::echo();
+    let mut lb = lb(&echo, "{grace: 60s, timeout: 60s}");
+    let address = lb.address("l");
+    let mut client = connect(&lb);
+    let clients = std::thread::spawn(move || {
+        while connect_to(address).is_ok_and(|mut stream| stream.write_all(b"x").is_ok()) {}
+    });
+    lb.signal("TERM");
+    lb.when_logged("drain started");
+    lb.signal("TERM");
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(lb.when_ended().code(), Some(3));
+    assert!(lb.logged(&["did not close in time"]).is_empty(), "{}", lb.log());
+    join_within(clients, "the clients");
+}
+
+#[test]
 fn during_the_grace_period_it_is_not_ready_and_still_accepts() {
     let backend = Backend::http("a");
     let mut lb = lb(&backend, "{grace: 4s}");

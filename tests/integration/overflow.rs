@@ -43,14 +43,14 @@ fn a_connection_that_finds_all_primaries_full_goes_to_a_backup() {
     let decision = &decisions["decisions"][0];
     assert_eq!([&decision["backend"], &decision["tier"]], ["spare", "overflow"], "{decision}");
     let why = lb.get("/api/v1/why?client=127.0.0.1&limit=1").1;
-    assert!(why.contains("they are backups, as all other backends were full"), "{why}");
+    assert!(why.contains("they are backups, as no other backend had room"), "{why}");
     let why = lb.get("/api/v1/why?pool=p&backend=spare").1;
-    assert!(why.contains("it gets the connections that find all of those full"), "{why}");
+    assert!(why.contains("it gets connections that find the lower tiers full"), "{why}");
 
     // The backup is full too.
     is_reset(&mut connect(&lb));
     let line = lb.when_logged("no backend");
-    assert!(line.contains("one: full; two: full; spare: full"), "{line}");
+    assert!(line.contains("spare: backup; one: full; two: full"), "{line}");
 
     // A primary that has room again comes first.
     drop(first);
@@ -84,7 +84,7 @@ fn clients_wait_in_the_queue_first_and_go_to_a_backup_without_a_place_or_after_t
     let (_e, word) = accept_speaker(spare);
     assert_eq!(word, 'e', "it does not wait");
     let line = lb.when_logged_times(1, SPARE).remove(0);
-    assert!(line.contains("skipped=\"queue full: 2 waiting\""), "{line}");
+    assert!(line.contains("skipped=\"one: full; two: full; queue full: 2 waiting\""), "{line}");
     let mut words = [(); 2].map(|()| accept_speaker(spare)).map(|(_stream, word)| word);
     words.sort_unstable();
     assert_eq!(words, ['c', 'd']);

@@ -65,7 +65,7 @@ export class PoolSection {
     this.figure('waiting', count(pool.queue), 'clients in the queue');
     this.figure('retried', count(pool.failures_masked), 'failed attempts, retried on another backend');
     if (pool.tiers.length > 1) {
-      this.figure('overflow', count(pool.overflowed), 'connections that a backup got, as all other backends were full');
+      this.figure('overflow', count(pool.overflowed), 'connections that a backup got, as no other backend had room');
     }
     this.figure('failed', count(pool.failures_seen), 'client-visible failures');
     this.figure('no backend', count(pool.unserved), 'connections without a backend');

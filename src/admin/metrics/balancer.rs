@@ -89,7 +89,7 @@ fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error
     gauges(
         e,
         "pointsman_connections_open",
-        "Open connections, by their way through the balancer",
+        "Open connections, by listener, pool and backend",
         readings.iter().map(|((listener, pool, backend), reading)| {
             ([("listener", &**listener), ("pool", &**pool), ("backend", &**backend)], reading.active)
         }),
@@ -145,7 +145,7 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
     counters(
         e,
         "pointsman_connections_overflowed",
-        "Connections that a backup got because all other backends were full",
+        "Connections that a backup got because no other backend had room",
         each().map(|(name, c)| ([("pool", name)], c.overflowed())),
     )?;
     counters(

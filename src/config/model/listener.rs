@@ -31,11 +31,11 @@ settings! {
         no_backend: NoBackend => word(), default NoBackend::Reset;
         /// Connections at once; further ones are reset. Absent: no limit of its own.
         max_connections: Option<usize> => optional(whole(1..=u64::MAX)), absent None, example "10000";
-        /// The networks whose clients it admits, one or a list; others are reset. It does not concern clients of Unix
-        /// sockets, which have no address. Absent: all.
+        /// Admits only clients of these networks, one or a list, and resets all other clients. Clients of Unix sockets
+        /// have no address and are always admitted. Absent: every client is admitted.
         allow: Vec<IpNet> => one_or_list(network_block(), "leave it out to admit every client"), absent Vec::new(),
             example "[10.0.0.0/8, \"2001:db8::/32\"]", only "for TCP addresses";
-        /// The networks whose clients it resets, one or a list, also if they are in `allow`. Absent: none.
+        /// Resets clients of these networks, one or a list. It takes precedence over allow. Absent: none.
         deny: Vec<IpNet> => one_or_list(network_block(), "leave it out to admit every client"), absent Vec::new(),
             example "[10.6.6.0/24]", only "for TCP addresses";
         /// Options of its TCP sockets.

@@ -260,7 +260,7 @@ settings! {
     pub struct Backup: Default {
         /// down: while no other backend is up, and for a connection that failed at all of them; full: also for a
         /// connection that finds all of them full (`limits.connections`) and no place in the queue, or waits there for
-        /// `limits.queue_timeout`.
+        /// `limits.queue_timeout`, as nginx does; HAProxy's way is down.
         when: BackupWhen => word(), default BackupWhen::Full;
     }
 }

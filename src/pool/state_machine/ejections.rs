@@ -55,8 +55,8 @@ impl PoolState {
         self.compare_at = Some(now + slow.every);
         let mut medians = Vec::new();
         for (index, member) in self.members.iter().enumerate() {
-            let (answers, median) = member.backend.response_times.take();
-            if member.state == BackendState::Up && answers >= slow.answers.get() {
+            let (responses, median) = member.backend.response_times.take();
+            if member.state == BackendState::Up && responses >= slow.answers.get() {
                 medians.push((median, index));
             }
         }
