@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::support::backend::{self, Backend};
@@ -80,14 +82,20 @@ fn a_second_signal_during_the_grace_period_ends_at_once_although_clients_keep_co
     let mut lb = lb(&echo, "{grace: 60s, timeout: 60s}");
     let address = lb.address("l");
     let mut client = connect(&lb);
+    // Its port may belong to another test soon after its end.
+    let ended = Arc::new(AtomicBool::new(false));
+    let stop = Arc::clone(&ended);
     let clients = std::thread::spawn(move || {
-        while connect_to(address).is_ok_and(|mut stream| stream.write_all(b"x").is_ok()) {}
+        while !stop.load(SeqCst) && connect_to(address).is_ok_and(|mut stream| stream.write_all(b"x").is_ok())
+        {
+        }
     });
     lb.signal("TERM");
     lb.when_logged("drain started");
     lb.signal("TERM");
     assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
     assert_eq!(lb.when_ended().code(), Some(3));
+    ended.store(true, SeqCst);
     assert!(lb.logged(&["did not close in time"]).is_empty(), "{}", lb.log());
     join_within(clients, "the clients");
 }
