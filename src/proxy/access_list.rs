@@ -24,8 +24,8 @@ impl AccessList {
     pub(super) fn admits(&self, client: Client) -> bool {
         let Client::Tcp(address) = client else { return true };
         let ip = address.ip();
-        self.allow.as_ref().is_none_or(|allow| allow.contain(ip))
-            && self.deny.as_ref().is_none_or(|deny| !deny.contain(ip))
+        self.allow.as_ref().is_none_or(|allow| allow.contains(ip))
+            && self.deny.as_ref().is_none_or(|deny| !deny.contains(ip))
     }
 }
 
@@ -40,7 +40,7 @@ impl Networks {
         (!merged.is_empty()).then(|| Self(merged.into()))
     }
 
-    fn contain(&self, ip: IpAddr) -> bool {
+    fn contains(&self, ip: IpAddr) -> bool {
         let behind = self.0.partition_point(|network| network.network() <= ip);
         behind.checked_sub(1).is_some_and(|last| self.0[last].contains(&ip))
     }
@@ -107,7 +107,7 @@ mod tests {
             networks in proptest::collection::vec(network(), 1..20), ip in address(),
         ) {
             let expected = networks.iter().any(|network| network.contains(&ip));
-            prop_assert_eq!(Networks::new(&networks).unwrap().contain(ip), expected, "{} in {:?}", ip, networks);
+            prop_assert_eq!(Networks::new(&networks).unwrap().contains(ip), expected, "{} in {:?}", ip, networks);
         }
     }
 }

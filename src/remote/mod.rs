@@ -4,7 +4,6 @@ mod address;
 mod error;
 mod events;
 
-use crate::task::spawn;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -18,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::either::Either;
 
+use crate::task::spawn;
 pub(crate) use address::Address;
 pub(crate) use error::Error;
 pub(crate) use events::{Event, Events};

@@ -1,6 +1,6 @@
 //! Overflow: backups take the connections that find all other backends full.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 
 use serde_json::Value;
 
@@ -23,6 +23,11 @@ fn config(servers: &[TcpListener; 3], limit: u32, limits: &str, settings: &str) 
 
 fn servers() -> [TcpListener; 3] {
     [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap())
+}
+
+/// Takes the only place at each primary: the clients' ends and the servers'.
+fn fill(lb: &Lb, [one, two, _]: &[TcpListener; 3]) -> [(TcpStream, TcpStream); 2] {
+    [one, two].map(|server| (speaker(lb, 'x'), accept_speaker(server).0))
 }
 
 const WHEN_DOWN: &str = "    backup: {when: down}\n";
@@ -62,9 +67,9 @@ fn a_connection_that_finds_all_primaries_full_goes_to_a_backup() {
 
 #[test]
 fn with_when_down_a_full_pool_refuses_although_a_backup_is_idle() {
-    let servers @ [one, two, _] = &servers();
+    let servers = &servers();
     let lb = Lb::start(&config(servers, 1, "", WHEN_DOWN));
-    let _open = [(speaker(&lb, 'a'), accept_speaker(one)), (speaker(&lb, 'b'), accept_speaker(two))];
+    let _open = fill(&lb, servers);
     is_reset(&mut connect(&lb));
     let line = lb.when_logged("no backend");
     assert!(line.contains("spare: backup; one: full; two: full"), "{line}");
@@ -75,9 +80,9 @@ fn with_when_down_a_full_pool_refuses_although_a_backup_is_idle() {
 
 #[test]
 fn clients_wait_in_the_queue_first_and_go_to_a_backup_without_a_place_or_after_the_timeout() {
-    let servers @ [one, two, spare] = &servers();
+    let servers @ [_, _, spare] = &servers();
     let lb = Lb::start(&config(servers, 5, ", queue: 1, queue_timeout: 2s", ""));
-    let _open = [(speaker(&lb, 'a'), accept_speaker(one)), (speaker(&lb, 'b'), accept_speaker(two))];
+    let _open = fill(&lb, servers);
     let _waiting = ['c', 'd'].map(|word| speaker(&lb, word));
     eventually("two wait", || (lb.status()["pools"][0]["queue"] == 2).then_some(()));
     let _without_a_place = speaker(&lb, 'e');
@@ -95,9 +100,9 @@ fn clients_wait_in_the_queue_first_and_go_to_a_backup_without_a_place_or_after_t
 
 #[test]
 fn a_reload_changes_when_backups_are_used() {
-    let servers @ [one, two, spare] = &servers();
+    let servers @ [_, _, spare] = &servers();
     let lb = Lb::start(&config(servers, 5, "", WHEN_DOWN));
-    let _open = [(speaker(&lb, 'a'), accept_speaker(one)), (speaker(&lb, 'b'), accept_speaker(two))];
+    let _open = fill(&lb, servers);
     is_reset(&mut connect(&lb));
     lb.reload(&config(servers, 5, "", ""));
     let _third = speaker(&lb, 'c');

@@ -1,6 +1,5 @@
 //! A small HTTP backend, which the demo's script starts, slows down and kills.
 
-use crate::task::{boxed, spawn};
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -16,6 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::task::{boxed, spawn};
 
 /// The header with the name of the backend that responded.
 pub(super) const BACKEND_HEADER: &str = "x-backend";

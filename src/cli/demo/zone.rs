@@ -4,7 +4,6 @@
 //! It answers A, AAAA, PTR and SRV over UDP and TCP on one port, in random order and with Docker's TTL. It has no
 //! delegation and no limits, so it is for loopback only.
 
-use crate::task::{boxed, spawn};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -20,6 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::task::{boxed, spawn};
 
 /// The time to live of every record, in seconds, as with Docker.
 pub(crate) const TTL: u32 = 600;
