@@ -1,9 +1,10 @@
 //! Backends in the test process: small TCP servers in threads.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
 pub struct Backend {
     pub address: SocketAddr,
     /// Its address, also while it is killed.
-    _held: Socket,
+    held: Socket,
     pub accepted: Arc<AtomicUsize>,
     serve: Serve,
     running: Option<ServingThread>,
@@ -44,7 +45,7 @@ impl Backend {
         let held = hold(address)?;
         let address = held.local_addr()?.as_socket().unwrap();
         let serve = Arc::new(serve);
-        let mut backend = Self { address, _held: held, accepted: Arc::default(), serve, running: None };
+        let mut backend = Self { address, held, accepted: Arc::default(), serve, running: None };
         backend.listen()?;
         Ok(backend)
     }
@@ -126,6 +127,14 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.kill();
+        // A balancer of the same test may still check this address, and must not reach another test's listener: the
+        // port is not assigned again before many more backends have ended.
+        static RECENT: Mutex<VecDeque<Socket>> = Mutex::new(VecDeque::new());
+        let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.extend(self.held.try_clone());
+        if recent.len() > 100 {
+            recent.pop_front();
+        }
     }
 }
 
