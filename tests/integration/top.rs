@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use crate::support::backend::{Backend, read_request};
-use crate::support::{
-    Lb, Limited, TIME_LIMIT, accept_within, end_child, eventually, hold, http_get, static_list,
-};
+use crate::support::{Lb, Limited, TIME_LIMIT, accept_within, end_child, eventually, http_get, static_list};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
@@ -153,8 +151,6 @@ fn top_shows_a_lost_connection_and_a_signal_ends_it_cleanly() {
     top.when_shown(&["1/1 up"]);
     lb.signal("TERM");
     lb.when_ended();
-    // Otherwise the kernel may assign the port, and this reconnects to another test's listener.
-    let _port = hold(lb.admin()).unwrap();
     top.when_shown(&["connection lost, showing old data", "● up"]);
     top.signal(rustix::process::Signal::TERM);
     assert!(top.when_ended().success());

@@ -1,16 +1,15 @@
 //! Backends in the test process: small TCP servers in threads.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{TIME_LIMIT, hold, join_within};
+use super::{TIME_LIMIT, hold, join_within, keep_for_a_while};
 
 /// How a backend handles each connection.
 type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
@@ -127,14 +126,8 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         self.kill();
-        // A balancer of the same test may still check this address, and must not reach another test's listener: the
-        // port is not assigned again before many more backends have ended.
-        static RECENT: Mutex<VecDeque<Socket>> = Mutex::new(VecDeque::new());
-        let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.extend(self.held.try_clone());
-        if recent.len() > 100 {
-            recent.pop_front();
-        }
+        // A balancer of the same test may still check this address.
+        self.held.try_clone().into_iter().for_each(keep_for_a_while);
     }
 }
 

@@ -18,13 +18,14 @@ pub mod peers;
 pub mod postgres;
 pub mod watchdog;
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -317,6 +318,7 @@ impl Lb {
             if let Some(status) = self.child.try_wait().unwrap() {
                 if let Some(reader) = self.reader.take() {
                     join_within(reader, "the one that reads the log");
+                    self.keep_ports();
                 }
                 return status;
             }
@@ -342,6 +344,16 @@ impl Lb {
         Duration::from_nanos(nanos.sum())
     }
 
+    /// Keeps the ports of the ended process from other tests: `top`, a check or a client of this test may still connect.
+    fn keep_ports(&self) {
+        let log = self.log();
+        let addresses = log.lines().filter(|line| line.contains(" listening ")).filter_map(|line| {
+            let (_, address) = line.split_once(" address=")?;
+            address.split_ascii_whitespace().next()?.parse().ok()
+        });
+        addresses.filter_map(|address| hold(address).ok()).for_each(keep_for_a_while);
+    }
+
     /// Its open files.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
@@ -351,6 +363,7 @@ impl Lb {
 impl Drop for Lb {
     fn drop(&mut self) {
         end_child(&mut self.child);
+        self.keep_ports();
         if std::thread::panicking() {
             eprintln!("--- the log of the balancer\n{}", self.log());
         }
@@ -411,6 +424,17 @@ pub fn hold(address: SocketAddr) -> std::io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Keeps the port of something that has ended, so that what still connects to it does not reach another test's listener:
+/// the kernel does not assign it again before many more have ended.
+pub fn keep_for_a_while(held: Socket) {
+    static RECENT: Mutex<VecDeque<Socket>> = Mutex::new(VecDeque::new());
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    recent.push_back(held);
+    if recent.len() > 300 {
+        recent.pop_front();
+    }
 }
 
 /// A free port for a listener whose address a reload must repeat. It stays free: it is below the range that the kernel
