@@ -14,13 +14,14 @@
 //! [`proxy::connection`] reads in this order, top to bottom:
 //!
 //! 1. **accept**: [`proxy::accept`] takes it from the kernel, unless the process is at its limit;
-//! 2. **admit**: its listener allows the client's address ([`proxy::access_list`]) and is below its limit;
-//! 3. **preread**: the bytes that the client has already sent travel with the backend's handshake;
-//! 4. **route** to a backend of the listener's pool ([`balance`]), waiting in [`pool::queue`] if all are full, and
+//! 2. **preface**: if its listener expects a PROXY header, that tells the client's address (`proxy/preface.rs`);
+//! 3. **admit**: its listener allows the client's address ([`proxy::access_list`]) and is below its limit;
+//! 4. **preread**: the bytes that the client has already sent travel with the backend's handshake;
+//! 5. **route** to a backend of the listener's pool ([`balance`]), waiting in [`pool::queue`] if all are full, and
 //!    **connect** to it ([`proxy::connect`]), retrying on another one;
-//! 5. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit expires
+//! 6. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit expires
 //!    ([`proxy::table`] checks the time limits);
-//! 6. **record**: one line in the log for the decision, one for the end, and the counters.
+//! 7. **record**: one line in the log for the decision, one for the end, and the counters.
 //!
 //! # The modules
 //!
@@ -48,6 +49,7 @@
 //! | [`config`] | the configuration: YAML, defaults, validation |
 //! | [`backoff`] | the delays between attempts |
 //! | [`own`] | the addresses that this process listens on, which are never backends |
+//! | [`protocol`] | what may precede a connection's own bytes, such as a PROXY header: pure parsers |
 //! | [`domain`] | the words of the domain as types: states and their reasons, events |
 //! | [`humanize`] | numbers, times and lists as text |
 //! | [`sanitize`] | text from outside, made safe to show |
@@ -68,6 +70,7 @@ mod humanize;
 mod overview;
 mod own;
 mod pool;
+mod protocol;
 mod proxy;
 mod remote;
 mod replicas;

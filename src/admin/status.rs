@@ -32,6 +32,8 @@ impl StatusReply {
                 active: listener.active() as u64,
                 connections: total.total(),
                 denied: total.closed[CloseReason::Denied.index()],
+                preface_failed: total.closed[CloseReason::PrefaceInvalid.index()]
+                    + total.closed[CloseReason::PrefaceTimeout.index()],
                 bytes_in: total.bytes_in,
                 bytes_out: total.bytes_out,
             }

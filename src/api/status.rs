@@ -54,6 +54,8 @@ pub(crate) struct ListenerInfo {
     pub connections: u64,
     /// Connections that it reset because `allow` or `deny` excludes the client's address.
     pub denied: u64,
+    /// Connections that it reset because they did not begin with a valid PROXY header in time (`proxy_protocol`).
+    pub preface_failed: u64,
     /// Bytes from clients, written to backends.
     pub bytes_in: u64,
     /// Bytes from backends, written to clients.
@@ -96,7 +98,7 @@ pub(crate) struct PoolInfo {
     pub failures_seen: u64,
     /// Connections that a backup got because no other backend had room.
     pub overflowed: u64,
-    /// Connections that reached no backend, without those that a listener denied.
+    /// Connections that reached no backend, without those that a listener did not admit.
     pub unserved: u64,
     /// The backends.
     pub backends: Vec<BackendInfo>,

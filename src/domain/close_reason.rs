@@ -19,6 +19,10 @@ pub enum CloseReason {
     NoBackend,
     /// Its listener does not admit the client's address.
     Denied,
+    /// It did not begin with a valid PROXY header from a trusted proxy.
+    PrefaceInvalid,
+    /// The PROXY header did not arrive within `proxy_protocol.timeout`.
+    PrefaceTimeout,
     /// A limit was reached.
     Limited,
     /// No data was transferred for `timeouts.idle`.
@@ -41,7 +45,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them, in the order of [`index`](Self::index).
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::ClientClosed,
         Self::BackendClosed,
         Self::ClientReset,
@@ -49,6 +53,8 @@ impl CloseReason {
         Self::ConnectFailed,
         Self::NoBackend,
         Self::Denied,
+        Self::PrefaceInvalid,
+        Self::PrefaceTimeout,
         Self::Limited,
         Self::IdleTimeout,
         Self::HalfClosedTimeout,
@@ -70,6 +76,8 @@ impl CloseReason {
             Self::ConnectFailed => "connect_failed",
             Self::NoBackend => "no_backend",
             Self::Denied => "denied",
+            Self::PrefaceInvalid => "preface_invalid",
+            Self::PrefaceTimeout => "preface_timeout",
             Self::Limited => "limited",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfClosedTimeout => "half_closed_timeout",
@@ -93,11 +101,15 @@ impl CloseReason {
             | Self::BackendLeft
             | Self::DrainTimeout
             | Self::Internal => true,
-            Self::ClientClosed | Self::BackendClosed | Self::ClientReset | Self::Denied | Self::Operator => {
-                false
-            }
+            Self::ClientClosed | Self::BackendClosed | Self::ClientReset | Self::Operator => false,
+            Self::Denied | Self::PrefaceInvalid | Self::PrefaceTimeout => false,
             Self::IdleTimeout | Self::HalfClosedTimeout | Self::Lifetime => false,
         }
+    }
+
+    /// Whether its listener rejected the connection before it was counted among the pool's.
+    pub fn is_not_admitted(self) -> bool {
+        matches!(self, Self::Denied | Self::PrefaceInvalid | Self::PrefaceTimeout)
     }
 
     /// Whether a peer ended the connection cleanly.

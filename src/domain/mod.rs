@@ -13,6 +13,7 @@ mod ending;
 pub(crate) mod event;
 mod exclusion;
 mod owner;
+mod preface_error;
 mod resolution;
 mod route;
 mod state_reason;
@@ -30,6 +31,7 @@ pub(crate) use ending::Ending;
 pub(crate) use event::{ConfigProblem, Endpoint, Event, ServingTier, Trouble};
 pub(crate) use exclusion::{Excluded, Exclusion, ExclusionReason, Ineligible};
 pub use owner::Owner;
+pub(crate) use preface_error::PrefaceError;
 pub(crate) use resolution::Resolution;
 pub(crate) use route::{CandidateSet, FailedAttempt, Route, RouteCandidate, RouteTier, SHOWN};
 #[cfg(test)]

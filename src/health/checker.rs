@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pace::PoolPace;
-use super::{CheckError, Checked, check};
+use super::{CheckError, CheckTarget, Checked, check};
 use crate::config::Health;
 use crate::task::spawn;
 
@@ -28,9 +28,10 @@ impl Checker {
     pub(crate) fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
         let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
         let kind = Arc::new(health.check.clone());
+        let target = CheckTarget { address, proxy_header: health.proxy_header };
         let once = move |deadline| {
             let kind = Arc::clone(&kind);
-            async move { check(address, &kind, deadline).await }
+            async move { check(target, &kind, deadline).await }
         };
         Self::running(health, pace, sink, once)
     }

@@ -1,22 +1,20 @@
 //! The exchange check: sends bytes, and expects bytes somewhere in the response.
 
-use std::net::SocketAddr;
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::response::{CheckResponse, LONGEST, quoted};
-use super::{CheckError, tcp};
+use super::{CheckError, CheckTarget, tcp};
 use crate::config::Exchange;
 use crate::domain::{CheckFailure, CheckStep};
 
 /// Ends at `deadline` at the latest, with the response until then in the error.
 pub(super) async fn check(
-    address: SocketAddr,
+    target: CheckTarget,
     exchange: &Exchange,
     deadline: Instant,
 ) -> Result<(), CheckError> {
-    let mut stream = tcp::connect(address, LONGEST as u64).await?;
+    let mut stream = tcp::connect(target, LONGEST as u64).await?;
     let sent = stream.write_all(&exchange.send).await;
     let mut response = CheckResponse::new(&exchange.expect);
     let mut buffer = [0; 4096];
@@ -34,5 +32,5 @@ pub(super) async fn check(
         }
     };
     let error = format!("answered {}{end}, not {}", response.quoted(), quoted(&exchange.expect));
-    Err(CheckFailure::at(CheckStep::Exchange, address, error).into())
+    Err(CheckFailure::at(CheckStep::Exchange, target.address, error).into())
 }

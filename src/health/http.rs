@@ -1,7 +1,6 @@
 //! The HTTP check: one GET over HTTP/1.1; expects a status and, if configured, a text in the body.
 
 use std::error::Error as _;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use http_body_util::{BodyExt, Empty};
@@ -11,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::response::{CheckResponse, LONGEST};
-use super::{CheckError, tcp};
+use super::{CheckError, CheckTarget, tcp};
 use crate::config::HttpCheck;
 use crate::domain::{CheckFailure, CheckStep};
 use crate::task::spawn;
@@ -24,8 +23,9 @@ const LONGEST_HEAD: usize = 64 * 1024;
 /// interim responses (1xx) of any number.
 const MOST: u64 = (2 * LONGEST_HEAD + LONGEST) as u64;
 
-pub(super) async fn check(address: SocketAddr, config: &HttpCheck) -> Result<(), CheckError> {
-    let stream = tcp::connect(address, MOST).await?;
+pub(super) async fn check(target: CheckTarget, config: &HttpCheck) -> Result<(), CheckError> {
+    let address = target.address;
+    let stream = tcp::connect(target, MOST).await?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(LONGEST_HEAD)
         .handshake(TokioIo::new(stream))

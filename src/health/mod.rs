@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::config::Check;
 use crate::domain::{Cause, CheckFailure, CheckKind};
+use crate::protocol::proxy_header::ProxyVersion;
 pub(crate) use checker::Checker;
 pub(crate) use eject::Ejection;
 pub use pace::Pace;
@@ -74,14 +75,21 @@ impl From<CheckFailure> for CheckError {
     }
 }
 
+/// Where a check connects to, and the PROXY header that it sends first.
+#[derive(Clone, Copy, Debug)]
+struct CheckTarget {
+    address: SocketAddr,
+    proxy_header: Option<ProxyVersion>,
+}
+
 /// Checks once. The caller stops waiting at `deadline`.
-async fn check(address: SocketAddr, kind: &Check, deadline: Instant) -> Result<(), CheckError> {
+async fn check(target: CheckTarget, kind: &Check, deadline: Instant) -> Result<(), CheckError> {
     match kind {
-        Check::Tcp => tcp::check(address).await,
-        Check::Http(wanted) => http::check(address, wanted).await,
-        Check::Exchange(exchange) => exchange::check(address, exchange, deadline).await,
-        Check::Postgres(wanted) => postgres::check(address, wanted).await,
-        Check::Redis(wanted) => redis::check(address, wanted).await,
+        Check::Tcp => tcp::check(target).await,
+        Check::Http(wanted) => http::check(target, wanted).await,
+        Check::Exchange(exchange) => exchange::check(target, exchange, deadline).await,
+        Check::Postgres(wanted) => postgres::check(target, wanted).await,
+        Check::Redis(wanted) => redis::check(target, wanted).await,
     }
 }
 

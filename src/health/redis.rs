@@ -6,12 +6,11 @@
 //! still a replica if it serves.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use super::response::quoted;
-use super::{CheckError, password, tcp, without};
+use super::{CheckError, CheckTarget, password, tcp, without};
 use crate::config::{RedisCheck, Role};
 use crate::domain::{CheckFailure, CheckStep};
 
@@ -23,9 +22,9 @@ const REFUSALS: [&str; 8] =
 /// The limit of bytes read: the first replies fit; the rest of the reply to `ROLE` is not needed.
 const LONGEST: u64 = 4096;
 
-pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<(), CheckError> {
+pub(super) async fn check(target: CheckTarget, wanted: &RedisCheck) -> Result<(), CheckError> {
     let password = password(wanted.password_file.as_deref()).await?;
-    let mut stream = tcp::connect(address, LONGEST).await?;
+    let mut stream = tcp::connect(target, LONGEST).await?;
     let mut commands = String::new();
     match (&wanted.user, &password) {
         (Some(user), password) => {
@@ -37,7 +36,7 @@ pub(super) async fn check(address: SocketAddr, wanted: &RedisCheck) -> Result<()
     let authenticates = !commands.is_empty();
     command(&mut commands, &["PING"]);
     command(&mut commands, &["ROLE"]);
-    let failed = |what: String| CheckError::from(CheckFailure::at(CheckStep::Redis, address, what));
+    let failed = |what: String| CheckError::from(CheckFailure::at(CheckStep::Redis, target.address, what));
     let sent = stream.write_all(commands.as_bytes()).await;
     let secret = password.as_deref();
     let role = role(BufReader::new(stream), authenticates, secret).await;

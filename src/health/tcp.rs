@@ -7,31 +7,41 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::CheckError;
+use super::{CheckError, CheckTarget};
 use crate::domain::{CheckFailure, CheckStep};
+use crate::protocol::proxy_header::{self, Endpoints, ProxyVersion};
 use crate::telemetry::{ConnectError, not_with_itself};
 
 /// Opens a connection and resets it, which leaves no TIME_WAIT on either side.
-pub(super) async fn check(address: SocketAddr) -> Result<(), CheckError> {
-    let stream = connect(address, 0).await?.stream;
+pub(super) async fn check(target: CheckTarget) -> Result<(), CheckError> {
+    let stream = connect(target, 0).await?.stream;
     // If this fails, the check is still valid and leaves a TIME_WAIT.
     let _ = SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
     Ok(())
 }
 
 /// Opens a connection for a check, which reads at most `most` bytes. All checks connect through this function.
-pub(super) async fn connect(address: SocketAddr, most: u64) -> Result<BoundedStream, CheckError> {
-    let stream = TcpStream::connect(address).await;
-    let stream = stream.and_then(|stream| not_with_itself(address, || stream.local_addr()).map(|()| stream));
-    let stream = stream.map_err(|error| {
+pub(super) async fn connect(target: CheckTarget, most: u64) -> Result<BoundedStream, CheckError> {
+    let CheckTarget { address, proxy_header } = target;
+    let stream = open(address, proxy_header).await.map_err(|error| {
         let kind = ConnectError::from(&error);
         let failure = CheckFailure::at(CheckStep::Connect, address, kind.explain(&error));
         if kind == ConnectError::Local { CheckError::Local(failure.text()) } else { failure.into() }
     })?;
     Ok(BoundedStream { stream, most, left: most })
+}
+
+async fn open(address: SocketAddr, proxy_header: Option<ProxyVersion>) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    not_with_itself(address, || stream.local_addr())?;
+    if let Some(version) = proxy_header {
+        let own = Endpoints::new(stream.local_addr()?, address);
+        stream.write_all(&proxy_header::write_local(version, own)).await?;
+    }
+    Ok(stream)
 }
 
 /// A connection with a limit on the bytes read: an endless response must neither block a check nor fill the memory.
@@ -84,7 +94,7 @@ impl AsyncWrite for BoundedStream {
 mod tests {
     use std::time::Duration;
 
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
 
     use super::*;
 
@@ -96,7 +106,7 @@ mod tests {
             let (mut peer, _) = listener.accept().await.unwrap();
             let _ = peer.write_all(&vec![b'x'; sent]).await;
         });
-        let mut stream = connect(address, most).await.unwrap();
+        let mut stream = connect(CheckTarget { address, proxy_header: None }, most).await.unwrap();
         let mut received = Vec::new();
         let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut received)).await;
         (end.unwrap(), received)

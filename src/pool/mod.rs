@@ -30,7 +30,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config;
 use crate::discovery::Found;
-use crate::domain::CloseReason;
 pub(crate) use crate::domain::Failure;
 use crate::telemetry::flow::{Flows, Reading};
 pub(crate) use backend::Backend;
@@ -92,7 +91,7 @@ impl Pool {
 
     /// The connections that reached no backend, without those that a listener denied.
     pub fn unserved_total(&self) -> u64 {
-        let of = |reading: Reading| reading.total() - reading.closed[CloseReason::Denied.index()];
+        let of = |reading: Reading| reading.total() - reading.not_admitted();
         self.unserved.read().into_iter().map(|(_, reading)| of(reading)).sum()
     }
 

@@ -12,7 +12,8 @@ use tracing::debug;
 
 use super::clock::Moment;
 use super::context::WorkerContext;
-use super::stream::Stream;
+use super::preface;
+use super::stream::{Push, Stream};
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
 use crate::config::{self, Algorithm, BackupWhen};
@@ -22,6 +23,7 @@ use crate::domain::{
 };
 use crate::pool::queue::Ticket;
 use crate::pool::{Backend, Choice, Failure, NAMED, Pool, PoolSnapshot};
+use crate::protocol::proxy_header::ProxyHeader;
 use crate::telemetry::ConnectError;
 
 /// A client that needs a connection to a backend.
@@ -34,6 +36,8 @@ pub(super) struct Caller<'a> {
     pub(super) stream: &'a Stream,
     /// The client has sent bytes, which go to the backend at once.
     pub(super) has_sent: bool,
+    /// The PROXY header that it began with.
+    pub(super) header: Option<&'a ProxyHeader>,
     /// Its lease on a backend, once one is chosen. The code that drops it notifies the queue.
     pub(super) lease: &'a Cell<Option<Lease>>,
     pub(super) context: &'a WorkerContext,
@@ -70,6 +74,10 @@ pub(super) struct NotConnected {
 /// Connects a client to a backend of its pool; tries up to `connect.attempts` different ones.
 pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnected> {
     let mut search = Search::new(caller);
+    let preface = search
+        .settings
+        .send_proxy_protocol
+        .map(|version| preface::to_send(version, caller.header, caller.peer, caller.stream));
     loop {
         let chosen = match search.backend().await {
             Ok(chosen) => chosen,
@@ -80,7 +88,7 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         };
         let candidates = Some(search.snapshot.candidates(Some(&chosen.backend)));
         let (backend, start) = (&chosen.backend, Moment::now());
-        match attempt(backend, &search.settings, caller).await {
+        match attempt(backend, &search.settings, caller, preface.as_deref()).await {
             Ok(stream) => {
                 let took = start.elapsed();
                 let at = start + took;
@@ -401,16 +409,30 @@ async fn left(client: &Stream, has_sent: bool) -> CloseReason {
     }
 }
 
-async fn attempt(backend: &Backend, settings: &config::Pool, caller: &Caller<'_>) -> io::Result<Stream> {
+/// Connects to one backend. `preface`: the bytes that precede the client's.
+async fn attempt(
+    backend: &Backend,
+    settings: &config::Pool,
+    caller: &Caller<'_>,
+    preface: Option<&[u8]>,
+) -> io::Result<Stream> {
     let limit = settings.connect.timeout;
-    let connecting = caller.context.handshakes.connect(backend.address, caller.has_sent);
+    let first_bytes = caller.has_sent || preface.is_some();
+    let connecting = caller.context.handshakes.connect(backend.address, first_bytes);
     match tokio::time::timeout(limit, connecting).await {
         Ok(result) => {
             let stream = result?;
             if settings.user_timeout.is_some() {
                 SockRef::from(&stream).set_tcp_user_timeout(settings.user_timeout)?;
             }
-            Ok(Stream::Tcp(stream))
+            let stream = Stream::Tcp(stream);
+            if let Some(preface) = preface {
+                let push = if caller.has_sent { Push::WithNext } else { Push::Now };
+                if stream.write(preface, push)? < preface.len() {
+                    return Err(io::Error::other("the kernel took only a part of the PROXY header"));
+                }
+            }
+            Ok(stream)
         }
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,

@@ -1,5 +1,5 @@
 //! The life of a connection, from top to bottom:
-//! admit → preread → route and connect → relay → record.
+//! read the PROXY header, if one is expected → admit → preread → route and connect → relay → record.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -16,15 +16,18 @@ use super::context::WorkerContext;
 use super::failure_penalty;
 use super::listener::{Admitted, Listener, Settings};
 use super::no_backend;
+use super::preface::{self, Preface};
 use super::progress::{CloseRequest, Phase, Progress, Relayed};
 use super::relay::Relay;
 use super::sockets;
 use super::stream::Stream;
 use crate::balance::Lease;
 use crate::domain::{
-    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, Route, Stage, TcpSides,
+    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, PrefaceError, Route,
+    Stage, TcpSides,
 };
 use crate::pool::{Choice, Failure};
+use crate::protocol::proxy_header::ProxyHeader;
 
 /// Bytes of a client that are read before it has a backend: a packet or two. More would only be held in our memory
 /// instead of the kernel's until the backend is connected.
@@ -60,6 +63,8 @@ struct Connection {
 /// The end of a connection.
 struct Closed {
     reason: CloseReason,
+    /// What was wrong with its PROXY header.
+    preface: Option<PrefaceError>,
     /// The kernel's statistics of its sockets, if they were sampled.
     kernel: Option<TcpSides>,
 }
@@ -81,32 +86,61 @@ impl Connection {
     /// The whole life. Guards release all that the connection holds, however it ends.
     async fn live(&self) {
         let life = async {
-            let _admitted = self.admit()?;
-            let preread = self.preread().await?;
             // On the heap, and freed before the relay begins: an open connection holds only what the relay needs.
-            let backend = Box::pin(self.route_and_connect(!preread.is_empty())).await?;
+            let Preface { header, rest } = match self.settings.proxy_protocol {
+                Some(_) => Box::pin(self.read_preface()).await?,
+                None => Preface::default(),
+            };
+            let _admitted = self.admit()?;
+            let preread = self.preread(rest).await?;
+            let backend = Box::pin(self.route_and_connect(!preread.is_empty(), header)).await?;
             Ok(self.relay(&backend, preread).await)
         };
         self.record(life.await.unwrap_or_else(|rejected: Closed| rejected));
     }
 
+    /// Reads the PROXY header, which tells the client's address.
+    async fn read_preface(&self) -> Result<Preface, Closed> {
+        let Some(expected) = &self.settings.proxy_protocol else { return Ok(Preface::default()) };
+        let reading = expected.read(&self.client, self.progress.client.get());
+        match self.unless_closing(reading).await {
+            Ok(Ok(preface)) => {
+                if let Some(told) = preface.client() {
+                    self.progress.client.set(told);
+                }
+                Ok(preface)
+            }
+            Ok(Err(preface::NotRead { reason, error })) => {
+                if reason.is_not_admitted() {
+                    sockets::reset_on_close(&self.client);
+                }
+                Err(Closed { preface: error, ..self.closed(reason, None) })
+            }
+            Err(request) => Err(self.closed(carry_out(request, &[&self.client]), None)),
+        }
+    }
+
     /// Counts it among its listener's connections, unless the client is not allowed or there are too many.
     fn admit(&self) -> Result<Admitted, Closed> {
         let settings = &self.settings;
-        let admitted = if settings.access.admits(self.progress.client) {
+        let admitted = if settings.access.admits(self.progress.client.get()) {
             self.progress.listener.admit(settings.max_connections).ok_or(CloseReason::Limited)
         } else {
             Err(CloseReason::Denied)
         };
         admitted.map_err(|reason| {
             sockets::reset_on_close(&self.client);
-            Closed { reason, kernel: None }
+            Closed { reason, preface: None, kernel: None }
         })
     }
 
     /// The bytes that the client has sent by the worker's next turn, if any: they go to the backend with the handshake.
-    async fn preread(&self) -> Result<Vec<u8>, Closed> {
+    /// `rest`: those that came with a PROXY header.
+    async fn preread(&self, rest: Vec<u8>) -> Result<Vec<u8>, Closed> {
         self.context.next_turn.wait().await;
+        if !rest.is_empty() {
+            return Ok(rest);
+        }
         let readable = poll_fn(|cx| Poll::Ready(self.client.poll_readable(cx).is_ready())).await;
         if !readable {
             return Ok(Vec::new());
@@ -119,15 +153,21 @@ impl Connection {
         }
     }
 
-    /// Chooses a backend and connects to it, or rejects the client. `has_sent`: the client has sent bytes.
-    async fn route_and_connect(&self, has_sent: bool) -> Result<Stream, Closed> {
+    /// Chooses a backend and connects to it, or rejects the client. `has_sent`: the client has sent bytes. `header`: the
+    /// PROXY header that came in.
+    async fn route_and_connect(
+        &self,
+        has_sent: bool,
+        header: Option<Box<ProxyHeader>>,
+    ) -> Result<Stream, Closed> {
         let caller = Caller {
             conn: self.progress.conn,
             accepted: self.progress.accepted,
             pool: &self.settings.pool,
-            peer: self.progress.client,
+            peer: self.progress.client.get(),
             stream: &self.client,
             has_sent,
+            header: header.as_deref(),
             lease: &self.lease,
             context: &self.context,
         };
@@ -179,7 +219,10 @@ impl Connection {
     }
 
     /// Counts the end, drops the lease, and returns the record; `None`: the end is already recorded.
-    fn finish(&self, Closed { reason, kernel }: Closed) -> Option<(ConnectionEnd, ConnectionRecord)> {
+    fn finish(
+        &self,
+        Closed { reason, preface, kernel }: Closed,
+    ) -> Option<(ConnectionEnd, ConnectionRecord)> {
         let (progress, pool) = (&self.progress, &self.settings.pool);
         let phase = progress.enter(Phase::Closed);
         let relayed = match &phase {
@@ -189,7 +232,7 @@ impl Connection {
         };
         let now = Moment::now();
         let duration = progress.accepted.until(now);
-        if reason != CloseReason::Denied {
+        if !reason.is_not_admitted() {
             pool.counters.connection.observe(duration.as_secs_f64());
         }
         if reason.is_failure() {
@@ -211,13 +254,14 @@ impl Connection {
         if self.lease.take().is_some() {
             pool.queue.notify_first();
         }
-        let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), kernel };
+        let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), preface, kernel };
         Some((end, progress.relayed_record(&pool.name, duration, relayed, Stage::Ended(end))))
     }
 
     /// The end for that reason, with the kernel's view of the sockets, which are still open.
     fn closed(&self, reason: CloseReason, backend: Option<&Stream>) -> Closed {
-        Closed { reason, kernel: self.context.tcp_info.sample(reason, &self.client, backend) }
+        let kernel = self.context.tcp_info.sample(reason, &self.client, backend);
+        Closed { reason, preface: None, kernel }
     }
 
     /// The output of `future`, unless a close is requested first.
@@ -298,7 +342,7 @@ fn carry_out(request: CloseRequest, streams: &[&Stream]) -> CloseReason {
 impl Drop for Connection {
     /// The fallback, if the task ends early: by a panic, or with its worker.
     fn drop(&mut self) {
-        self.record(Closed { reason: CloseReason::Internal, kernel: None });
+        self.record(Closed { reason: CloseReason::Internal, preface: None, kernel: None });
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 
 use super::access_list::AccessList;
+use super::preface::ExpectedHeader;
 use crate::config::{self, NoBackend, SocketMode, SocketOptions};
 use crate::pool::Pool;
 
@@ -29,6 +30,8 @@ pub struct Settings {
     pub no_backend: NoBackend,
     /// The clients that are admitted.
     pub access: AccessList,
+    /// The PROXY header that it expects, if any.
+    pub proxy_protocol: Option<ExpectedHeader>,
     /// Connections at once.
     pub max_connections: Option<usize>,
     /// Options of its TCP sockets.
@@ -44,6 +47,7 @@ impl Settings {
             pool,
             no_backend: listener.no_backend,
             access: AccessList::new(&listener.allow, &listener.deny),
+            proxy_protocol: listener.proxy_protocol.as_ref().map(ExpectedHeader::new),
             max_connections: listener.max_connections,
             options: listener.options,
             socket_mode: listener.socket_mode,

@@ -8,6 +8,7 @@
 //! - `context` has the state that the connections of a worker share; [`table`] lists them and ticks
 //! - `record` makes the record of a connection from its state, [`progress`]; `idle_timer` decides when it is idle
 //! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener
+//! - `preface` reads and makes the PROXY headers of connections
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
 //!   interfaces
 //! - [`access_list`], `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
@@ -27,6 +28,7 @@ mod idle_probe;
 mod idle_timer;
 pub(crate) mod listener;
 mod no_backend;
+mod preface;
 pub(crate) mod progress;
 mod record;
 pub(crate) mod relay;

@@ -83,14 +83,14 @@ pub struct Progress {
     // Set when it is accepted.
     /// Its number, unique within the process.
     pub conn: u64,
-    /// The client.
-    pub client: Client,
     /// The listener that accepted it.
     pub listener: Arc<Listener>,
     /// When it was accepted.
     pub accepted: Moment,
 
     // Written by the connection's task.
+    /// The client: its peer, until a PROXY header tells another address.
+    pub client: Cell<Client>,
     phase: RefCell<Phase>,
     /// Wakes the task; taken by the code that wakes it.
     waker: Cell<Option<Waker>>,
@@ -132,9 +132,9 @@ impl Progress {
     pub fn new(conn: u64, client: Client, listener: Arc<Listener>, now: Moment) -> Self {
         Self {
             conn,
-            client,
             listener,
             accepted: now,
+            client: Cell::new(client),
             phase: RefCell::new(Phase::Connecting),
             waker: Cell::new(None),
             bytes_in: Cell::new(0),
@@ -178,9 +178,9 @@ impl Progress {
         match self.relayed() {
             Some(relayed) => {
                 let backend = (&*relayed.backend.name, relayed.backend.address);
-                filter.matches(&relayed.listener.pool.name, Some(backend), self.client)
+                filter.matches(&relayed.listener.pool.name, Some(backend), self.client.get())
             }
-            None => filter.matches(&self.listener.settings.load().pool.name, None, self.client),
+            None => filter.matches(&self.listener.settings.load().pool.name, None, self.client.get()),
         }
     }
 

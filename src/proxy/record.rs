@@ -22,7 +22,7 @@ impl Progress {
     pub(super) fn record(&self, pool: &Arc<str>, age: Duration, stage: Stage) -> ConnectionRecord {
         ConnectionRecord {
             conn: self.conn,
-            client: self.client,
+            client: self.client.get(),
             listener: Arc::clone(&self.listener.name),
             pool: Arc::clone(pool),
             accepted: SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),

@@ -79,7 +79,8 @@ impl Table {
     /// The open connections of `subject`, at most `limit`.
     pub(crate) fn find(&self, subject: ConnectionSubject, limit: usize) -> Vec<ConnectionRecord> {
         let open = self.open.borrow();
-        let matching = open.iter().filter(|(_, progress)| subject.matches(progress.conn, progress.client));
+        let matching =
+            open.iter().filter(|(_, progress)| subject.matches(progress.conn, progress.client.get()));
         matching.take(limit).map(|(_, progress)| progress.open_record()).collect()
     }
 

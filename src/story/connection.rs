@@ -47,6 +47,9 @@ fn without_route(record: &ConnectionRecord) -> Option<Sentence> {
         (None, Some(end)) if end.reason == CloseReason::Denied => {
             Some(Sentence::now("the listener denies its address (allow, deny): no backend was looked for"))
         }
+        (None, Some(end)) if end.reason.is_not_admitted() => {
+            Some(Sentence::now("its PROXY header was not accepted: no backend was looked for"))
+        }
         (None, Some(_)) => Some(Sentence::now("no backend was chosen for it before it ended")),
         (None, None) => None, // it is open: `doing` describes what it waits for
     }
@@ -170,6 +173,9 @@ fn doing(record: &ConnectionRecord) -> String {
 fn closed(record: &ConnectionRecord, end: &ConnectionEnd) -> Vec<Sentence> {
     let (age, reason) = (took(record.age), end.reason.name());
     let mut text = format!("closed after {age}: {} ({reason})", ending(end.reason, end.first_closed));
+    if let Some(error) = end.preface {
+        text = format!("{text}: {error}");
+    }
     if let Some(ConnectedBackend { name, .. }) = &record.backend {
         let first = match record.first_byte {
             Some(time) => format!("the first byte came {} after the choice", took(time)),
@@ -234,6 +240,10 @@ fn ending(reason: CloseReason, first: Option<CloseReason>) -> &'static str {
         (R::NoBackend, _) => "no backend was up, so the client was rejected",
         (R::Denied, _) => {
             "the listener denies the client's address (allow, deny), so the client was rejected"
+        }
+        (R::PrefaceInvalid, _) => "its PROXY header was not accepted, so it was reset",
+        (R::PrefaceTimeout, _) => {
+            "no complete PROXY header arrived within proxy_protocol.timeout, so it was reset"
         }
         (R::Limited, _) => "a limit was reached, so the client was rejected",
         (R::IdleTimeout, _) => "idle timeout: no byte moved for timeouts.idle",

@@ -66,7 +66,7 @@ fn record(route: Option<Route>, stage: Stage) -> ConnectionRecord {
 }
 
 fn ended(reason: CloseReason) -> Stage {
-    Stage::Ended(ConnectionEnd { reason, first_closed: None, kernel: None })
+    Stage::Ended(ConnectionEnd { reason, first_closed: None, preface: None, kernel: None })
 }
 
 fn text(record: &ConnectionRecord) -> String {
@@ -85,7 +85,7 @@ fn the_story_covers_a_connection_from_accept_to_end() {
     let info = TcpInfo { rtt_us: 310, rttvar_us: 120, retransmitted: 1, ..TcpInfo::default() };
     let sides = TcpSides { client: Some(info), backend: Some(TcpInfo { retransmitted: 0, ..info }) };
     let (reason, kernel) = (CloseReason::BackendClosed, Some(sides));
-    let end = ConnectionEnd { reason, first_closed: None, kernel };
+    let end = ConnectionEnd { reason, first_closed: None, preface: None, kernel };
     assert_eq!(
         text(&record(Some(route()), Stage::Ended(end))),
         "connection 17 from 192.0.2.7:4000 was accepted by the listener front, for the pool web

@@ -76,6 +76,12 @@ impl Reading {
     pub fn total(&self) -> u64 {
         self.active + self.closed.iter().sum::<u64>()
     }
+
+    /// Connections that a listener rejected before they were counted among the pool's.
+    pub fn not_admitted(&self) -> u64 {
+        let reasons = CloseReason::ALL.into_iter().filter(|reason| reason.is_not_admitted());
+        reasons.map(|reason| self.closed[reason.index()]).sum()
+    }
 }
 
 impl std::ops::AddAssign for Reading {

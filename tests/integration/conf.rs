@@ -18,7 +18,7 @@ use regex_lite::Regex;
 use serde_json::{Value, json};
 
 /// The files; each has a test of its name.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "containers",
     "docker",
     "full",
@@ -27,6 +27,7 @@ const FILES: [&str; 12] = [
     "pointsman",
     "postgres",
     "protected",
+    "proxy-protocol",
     "redis",
     "replicas",
     "static",
@@ -319,6 +320,36 @@ fn protected_limits_each_backend_and_has_a_backup() {
         (one["state"] == "up").then(|| one["ramp"].as_u64().unwrap())
     });
     assert!(ramp < 100, "{ramp}");
+    end(lb);
+}
+
+#[test]
+fn proxy_protocol_tells_the_clients_address_through_two_proxies() {
+    let dns = dns("backend", [1]);
+    // It answers with the header that it got.
+    let server = Backend::serving_at((ip(1), 0).into(), |mut stream| {
+        let mut header = String::new();
+        let mut byte = [0];
+        while !header.ends_with("\r\n") {
+            if stream.read_exact(&mut byte).is_err() {
+                return;
+            }
+            header.push(byte[0].into());
+        }
+        backend::http(stream, &header);
+    });
+    let server = server.unwrap();
+    let example = Example::new("proxy-protocol").with_dns(&dns, server.address.port());
+    let lb = example
+        .with("send_proxy_protocol: v2", "send_proxy_protocol: v1")
+        .with("10.0.0.0/8", "127.0.0.1")
+        .start();
+    let mut client = connect_to(lb.address("web")).unwrap();
+    client.write_all(b"PROXY TCP4 192.0.2.1 192.0.2.2 3 4\r\nGET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("PROXY TCP4 192.0.2.1 192.0.2.2 3 4"), "{answer}");
+    drop(client);
     end(lb);
 }
 

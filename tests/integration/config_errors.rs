@@ -61,7 +61,15 @@ listeners:
 pools:
   web:
     discover: [{dns: backend:5000}]
-    send_proxy_protocol: v2
+    sni: {}
+";
+    invalid_settings_of_the_proxy_protocol: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web, proxy_protocol: {}}
+  two: {bind: 0.0.0.0:8081, pool: web, proxy_protocol: {trust: [], timeout: 0s}}
+  all: {bind: 0.0.0.0:8082, pool: web, proxy_protocol: true}
+pools:
+  web: {discover: [{dns: backend:5000}], send_proxy_protocol: v3}
 ";
     invalid_networks_of_clients: "\
 listeners:

@@ -23,6 +23,9 @@ pub(in crate::config) fn pool(pool: &mut Pool, map: &MapReader<'_>) {
         }
         pool.discover.push(Source::Docker(replicas.source()));
     }
+    for health in pool.health.iter_mut().filter(|health| health.port.is_none()) {
+        health.proxy_header = pool.send_proxy_protocol;
+    }
     ring(pool, map);
     queue(pool, map);
 }

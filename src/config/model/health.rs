@@ -14,6 +14,7 @@ use super::super::scalar::{interval, path, port, text, time, time_from, whole};
 use super::super::shape::KeyShape;
 use super::super::value::{bytes, http_host, http_path, protocol_word, status};
 use crate::domain::CheckKind;
+use crate::protocol::proxy_header::ProxyVersion;
 
 settings! {
     /// One active check of a pool's backends (`health`, or an item of it).
@@ -36,6 +37,9 @@ settings! {
         port: Option<u16> => optional(port()), absent None, example "5000";
         /// How long a new backend may take to pass for the first time: failures meanwhile do not count.
         grace: Duration => time(), default Duration::ZERO;
+    } also {
+        /// The PROXY header that it sends first: the pool's, unless it has a port of its own.
+        proxy_header: Option<ProxyVersion> = None;
     }
 }
 

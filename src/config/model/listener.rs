@@ -10,8 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::super::keys::{Beside, Useless, settings, words};
-use super::super::kind::{one_or_list, optional, or_off, word};
-use super::super::scalar::{file_mode, text, time_within, whole};
+use super::super::kind::{one_or_list, optional, or_off, table, word};
+use super::super::scalar::{file_mode, interval, text, time_within, whole};
 use super::super::value::{bind, network_block};
 use super::Pool;
 
@@ -38,6 +38,9 @@ settings! {
         /// Resets clients of these networks, one or a list. It takes precedence over allow. Absent: none.
         deny: Vec<IpNet> => one_or_list(network_block(), "leave it out to admit every client"), absent Vec::new(),
             example "[10.6.6.0/24]", only "for TCP addresses";
+        /// Reads the PROXY header (version 1 or 2) that a proxy in front sends first, and takes the client's address from
+        /// it: for the log, hashing, allow and deny. Absent: no header is expected.
+        proxy_protocol: Option<ProxyProtocol> => optional(table()), absent None, only "behind proxies that send it";
         /// Options of its TCP sockets.
         options: SocketOptions => Beside, absent SocketOptions::NONE;
         /// The mode of the sockets at Unix paths, in octal and in quotes, whatever the umask; a user that may write to
@@ -57,6 +60,7 @@ impl Listener {
             max_connections: None,
             allow: Vec::new(),
             deny: Vec::new(),
+            proxy_protocol: None,
             options: SocketOptions::new(settings),
             socket_mode: SocketMode::default(),
         }
@@ -70,8 +74,8 @@ impl Listener {
                 let none = !self.bind.iter().any(unix);
                 return none.then(|| ("bind", "it has no Unix path".to_owned()));
             }
-            "allow" => !self.allow.is_empty(),
-            "deny" => !self.deny.is_empty(),
+            "allow" => !self.allow.is_empty() && self.proxy_protocol.is_none(),
+            "deny" => !self.deny.is_empty() && self.proxy_protocol.is_none(),
             "keepalive" => keepalive.is_some(),
             "defer_accept" => defer_accept.is_some(),
             "fast_open" => fast_open.is_some(),
@@ -126,6 +130,19 @@ impl SocketOptions {
     /// The defaults in front of a pool with these settings: clients get the same keepalive as backends.
     pub fn new(pool: &Pool) -> Self {
         Self { keepalive: pool.keepalive, ..Self::NONE }
+    }
+}
+
+settings! {
+    /// The PROXY header that a listener expects (`proxy_protocol`).
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    pub struct ProxyProtocol: new {
+        /// The networks of the proxies in front, one or a list. Connections from other addresses are reset; those over
+        /// Unix sockets are trusted.
+        trust: Vec<IpNet> => one_or_list(network_block(), "name the proxies in front"), absent Vec::new(),
+            required "[10.0.0.0/8]";
+        /// How long a connection may take to send the whole header.
+        timeout: Duration => interval(), default Duration::from_secs(5);
     }
 }
 

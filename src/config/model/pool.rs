@@ -13,6 +13,7 @@ use super::super::value::{policy, shadow};
 use super::{Health, KEEPALIVE, Replicas, Source, USER_TIMEOUT, sources};
 pub use crate::domain::Algorithm;
 use crate::domain::Ending;
+pub(crate) use crate::protocol::proxy_header::ProxyVersion;
 
 settings! {
     /// A pool (`pools.NAME`).
@@ -57,6 +58,11 @@ settings! {
         backup: Backup => table(), absent Backup::default();
         /// How long a backend that came up takes to get its whole share; 0s: it gets it at once.
         slow_start: Duration => time(), default Duration::ZERO, only "with algorithms that do not hash";
+        /// Sends a PROXY header of this version to the backends before the client's bytes, which tells them the client's
+        /// address; version 2 passes on the additional fields of a header that came in. Health checks send one too,
+        /// except to a port of their own. Absent: none.
+        send_proxy_protocol: Option<ProxyVersion> => optional(word()), absent None, example "v2",
+            only "for backends that expect it";
         /// What happens to the connections of a backend whose checks fail.
         on_down: Policy => policy(), default Policy::Keep;
         /// What happens to the connections of a backend that left discovery.
@@ -86,6 +92,10 @@ impl Pool {
         };
         Some(("balance", why))
     }
+}
+
+impl WordEnum for ProxyVersion {
+    const WORDS: &'static [(&'static str, Self)] = &[("v1", Self::V1), ("v2", Self::V2)];
 }
 
 impl WordEnum for Algorithm {

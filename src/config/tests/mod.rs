@@ -15,7 +15,7 @@ admin: {bind: 127.0.0.1:9900, token_file: /run/token, hosts: [lb.example.com]}
 listeners:
   one:
     {bind: ['127.0.0.1:1', 'unix:/l'], pool: one, no_backend: reset, max_connections: 1,
-    allow: [10.0.0.0/8, '::1'], deny: 10.6.6.0/24, keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s, socket_mode: '0600'}
+    allow: [10.0.0.0/8, '::1'], deny: 10.6.6.0/24, proxy_protocol: {trust: [10.0.0.1], timeout: 3s}, keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s, socket_mode: '0600'}
 pools:
   one:
     balance: weighted
@@ -36,6 +36,7 @@ pools:
     limits: {connections: 100, queue: 50, queue_timeout: 3s}
     backup: {when: down}
     slow_start: 15s
+    send_proxy_protocol: v2
   two:
     balance: ring-hash
     hash: {key: source-net, slots: 512, virtual_nodes: 9, load_factor: 1.25}

@@ -9,13 +9,12 @@ mod session;
 mod wire;
 
 use std::io;
-use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::session::{LoginStep, Session};
 use self::wire::Message;
-use super::{CheckError, password, tcp, without};
+use super::{CheckError, CheckTarget, password, tcp, without};
 use crate::config::{PostgresCheck, Role};
 use crate::domain::{CheckFailure, CheckStep};
 
@@ -23,13 +22,13 @@ use crate::domain::{CheckFailure, CheckStep};
 /// maximum length.
 const MOST: u64 = 64 * 1024;
 
-pub(super) async fn check(address: SocketAddr, wanted: &PostgresCheck) -> Result<(), CheckError> {
+pub(super) async fn check(target: CheckTarget, wanted: &PostgresCheck) -> Result<(), CheckError> {
     let password = password(wanted.password_file.as_deref()).await?;
     let failed = |what: String| {
         let what = without(password.as_deref(), &what);
-        CheckError::from(CheckFailure::at(CheckStep::Postgres, address, what))
+        CheckError::from(CheckFailure::at(CheckStep::Postgres, target.address, what))
     };
-    let mut stream = tcp::connect(address, MOST).await?;
+    let mut stream = tcp::connect(target, MOST).await?;
     let role = role(&mut stream, wanted, password.as_deref()).await.map_err(failed)?;
     match wanted.role {
         Role::Any => Ok(()),

@@ -1,0 +1,159 @@
+//! Pointsman beside other load balancers and servers: the PROXY protocol to and from HAProxy and nginx.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
+
+use crate::support::backend::Backend;
+use crate::support::{Lb, connect_to, end_child, eventually, free_port, http_get, skip, static_list};
+
+/// Another program that serves from a folder of its own, until it is dropped.
+struct Server {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Server {
+    /// Starts `program` with a configuration file `conf` in its folder, and waits until it accepts at `ready`; `None` if
+    /// it is not installed.
+    fn start(
+        program: &str,
+        package: &str,
+        arguments: &[&str],
+        conf: &str,
+        ready: SocketAddr,
+    ) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("conf"), conf).unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(folder.path()).stdin(Stdio::null());
+        let child = match command.stdout(log.try_clone().unwrap()).stderr(log).spawn() {
+            Ok(child) => child,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                skip(
+                    "POINTSMAN_REQUIRE_TOOLS",
+                    &format!("{program} is missing (`apt-get install {package}`)"),
+                );
+                return None;
+            }
+            Err(error) => panic!("{program}: {error}"),
+        };
+        let mut server = Self { child, folder };
+        eventually(&format!("{program} accepts connections"), || {
+            if let Some(status) = server.child.try_wait().unwrap() {
+                panic!("{program} has ended: {status}\n{}", server.log());
+            }
+            connect_to(ready).ok()
+        });
+        Some(server)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        end_child(&mut self.child);
+        if std::thread::panicking() {
+            eprintln!("--- the log of the server\n{}", self.log());
+        }
+    }
+}
+
+/// HAProxy as a server that expects a header and answers with what it tells; and as a proxy in front of `to`.
+fn haproxy(sections: &str, ready: SocketAddr) -> Option<Server> {
+    let conf = format!("defaults\n timeout client 20s\n timeout server 20s\n timeout connect 5s\n{sections}");
+    Server::start("haproxy", "haproxy", &["-db", "-f", "conf"], &conf, ready)
+}
+
+fn nginx(sections: &str, ready: SocketAddr) -> Option<Server> {
+    // Debian has the stream module as a file of its own.
+    let modules = "/usr/lib/nginx/modules/ngx_stream_module.so";
+    let load = if std::path::Path::new(modules).exists() {
+        format!("load_module {modules};\n")
+    } else {
+        String::new()
+    };
+    let conf =
+        format!("{load}daemon off; master_process off; error_log stderr; pid pid;\nevents {{}}\n{sections}");
+    Server::start("nginx", "nginx-light libnginx-mod-stream", &["-p", ".", "-c", "conf"], &conf, ready)
+}
+
+fn local_port() -> SocketAddr {
+    ([127, 0, 0, 1], free_port()).into()
+}
+
+/// Pointsman in front of one server.
+fn balancer(backend: SocketAddr, listener: &str, pool: &str) -> Lb {
+    Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p{listener}}}}}\npools: {{p: {{discover: {}{pool}}}}}\n",
+        static_list(&[backend])
+    ))
+}
+
+#[test]
+fn haproxy_reads_our_headers_and_we_read_its() {
+    // client → HAProxy → Pointsman → HAProxy, which answers.
+    let (answering, front) = (local_port(), [local_port(), local_port(), local_port()]);
+    let server = format!(
+        "frontend answers\n mode http\n bind {answering} accept-proxy\n \
+         http-request return content-type text/plain lf-string \"%[src]:%[src_port] %[dst]:%[dst_port] %[fc_pp_unique_id]\"\n"
+    );
+    let Some(_server) = haproxy(&server, answering) else { return };
+    for version in ["v1", "v2"] {
+        // Its checks pass with our header, also over HTTP.
+        let health = format!(", send_proxy_protocol: {version}, health: {{http: /, every: 1s}}");
+        let lb = balancer(answering, ", proxy_protocol: {trust: 127.0.0.1}", &health);
+        lb.when_up(vec![answering.to_string()]);
+        let to = lb.address("l");
+        let sends = ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options unique-id,crc32c"];
+        let sections = front.iter().zip(sends).map(|(address, send)| {
+            format!(
+                "listen in_{}\n mode tcp\n bind {address}\n unique-id-format id-%[src_port]\n server s {to} {send}\n",
+                address.port()
+            )
+        });
+        let Some(_front) = haproxy(&sections.collect::<String>(), front[2]) else { return };
+        for (index, address) in front.into_iter().enumerate() {
+            let stream = connect_to(address).unwrap();
+            let client = stream.local_addr().unwrap();
+            let (status, body) = crate::support::http_get_on(stream, "/").unwrap();
+            let id =
+                if version == "v2" && index == 2 { format!("id-{}", client.port()) } else { String::new() };
+            assert_eq!((status, body), (200, format!("{client} {address} {id}")), "{version}");
+            lb.when_logged(&format!("client={client} "));
+        }
+    }
+}
+
+#[test]
+fn nginx_reads_our_headers_and_we_read_its() {
+    let (answering, front) = (local_port(), local_port());
+    let backend = Backend::http("a");
+    let reads = balancer(backend.address, ", proxy_protocol: {trust: 127.0.0.1}", "");
+    let sections = format!(
+        "http {{ access_log off; server {{ listen {answering} proxy_protocol; location / {{ \
+         return 200 \"$proxy_protocol_addr:$proxy_protocol_port\"; }} }} }}\n\
+         stream {{ server {{ listen {front}; proxy_pass {}; proxy_protocol on; }} }}\n",
+        reads.address("l")
+    );
+    let Some(_nginx) = nginx(&sections, front) else { return };
+    let stream = connect_to(front).unwrap();
+    let client = stream.local_addr().unwrap();
+    assert_eq!(crate::support::http_get_on(stream, "/").unwrap(), (200, "a".to_owned()));
+    reads.when_logged(&format!("client={client} "));
+    for version in ["v1", "v2"] {
+        let health = format!(", send_proxy_protocol: {version}, health: {{http: /, every: 1s}}");
+        let lb = balancer(answering, "", &health);
+        lb.when_up(vec![answering.to_string()]);
+        let stream = connect_to(lb.address("l")).unwrap();
+        let client = stream.local_addr().unwrap();
+        assert_eq!(crate::support::http_get_on(stream, "/").unwrap(), (200, client.to_string()), "{version}");
+        assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 200);
+    }
+}
