@@ -15,7 +15,8 @@
 //!
 //! 1. **accept**: [`proxy::accept`] takes it from the kernel, unless the process is at its limit;
 //! 2. **preface**: if its listener expects a PROXY header, that tells the client's address (`proxy/preface.rs`);
-//! 3. **admit**: its listener allows the client's address ([`proxy::access_list`]) and is below its limit;
+//! 3. **admit**: its listener allows the client's address ([`proxy::access_list`]), and both are below their limits
+//!    ([`proxy::client_limits`]);
 //! 4. **preread**: the bytes that the client has already sent travel with the backend's handshake;
 //! 5. **route** to a backend of the listener's pool ([`balance`]), waiting in [`pool::queue`] if all are full, and
 //!    **connect** to it ([`proxy::connect`]), retrying on another one;

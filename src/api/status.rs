@@ -56,6 +56,10 @@ pub(crate) struct ListenerInfo {
     pub denied: u64,
     /// Connections that it reset because they did not begin with a valid PROXY header in time (`proxy_protocol`).
     pub preface_failed: u64,
+    /// Connections over the limits of `per_client` that it reset.
+    pub over_client_limits: u64,
+    /// Connections over the limits of `per_client` that it only counted (`dry_run`).
+    pub over_client_limits_dry_run: u64,
     /// Bytes from clients, written to backends.
     pub bytes_in: u64,
     /// Bytes from backends, written to clients.

@@ -23,8 +23,8 @@ use super::sockets;
 use super::stream::Stream;
 use crate::balance::Lease;
 use crate::domain::{
-    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, PrefaceError, Route,
-    Stage, TcpSides,
+    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, Refusal, Route, Stage,
+    TcpSides,
 };
 use crate::pool::{Choice, Failure};
 use crate::protocol::proxy_header::ProxyHeader;
@@ -63,8 +63,8 @@ struct Connection {
 /// The end of a connection.
 struct Closed {
     reason: CloseReason,
-    /// What was wrong with its PROXY header.
-    preface: Option<PrefaceError>,
+    /// Why the listener refused it, if it did.
+    refusal: Option<Refusal>,
     /// The kernel's statistics of its sockets, if they were sampled.
     kernel: Option<TcpSides>,
 }
@@ -114,24 +114,25 @@ impl Connection {
                 if reason.is_not_admitted() {
                     sockets::reset_on_close(&self.client);
                 }
-                Err(Closed { preface: error, ..self.closed(reason, None) })
+                Err(Closed { refusal: error.map(Refusal::Preface), ..self.closed(reason, None) })
             }
             Err(request) => Err(self.closed(carry_out(request, &[&self.client]), None)),
         }
     }
 
-    /// Counts it among its listener's connections, unless the client is not allowed or there are too many.
+    /// Counts it among the connections of its listener and its client, unless the client is not allowed or there are too
+    /// many.
     fn admit(&self) -> Result<Admitted, Closed> {
-        let settings = &self.settings;
-        let admitted = if settings.access.admits(self.progress.client.get()) {
-            self.progress.listener.admit(settings.max_connections).ok_or(CloseReason::Limited)
-        } else {
-            Err(CloseReason::Denied)
-        };
-        admitted.map_err(|reason| {
+        let refuse = |reason, refusal| {
             sockets::reset_on_close(&self.client);
-            Closed { reason, preface: None, kernel: None }
-        })
+            Closed { reason, refusal, kernel: None }
+        };
+        let Progress { client, listener, .. } = &*self.progress;
+        if !self.settings.access.admits(client.get()) {
+            return Err(refuse(CloseReason::Denied, None));
+        }
+        let admitted = listener.admit(&self.settings, client.get(), self.progress.accepted);
+        admitted.map_err(|limit| refuse(CloseReason::Limited, Some(Refusal::Limit(limit))))
     }
 
     /// The bytes that the client has sent by the worker's next turn, if any: they go to the backend with the handshake.
@@ -221,7 +222,7 @@ impl Connection {
     /// Counts the end, drops the lease, and returns the record; `None`: the end is already recorded.
     fn finish(
         &self,
-        Closed { reason, preface, kernel }: Closed,
+        Closed { reason, refusal, kernel }: Closed,
     ) -> Option<(ConnectionEnd, ConnectionRecord)> {
         let (progress, pool) = (&self.progress, &self.settings.pool);
         let phase = progress.enter(Phase::Closed);
@@ -254,14 +255,14 @@ impl Connection {
         if self.lease.take().is_some() {
             pool.queue.notify_first();
         }
-        let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), preface, kernel };
+        let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), refusal, kernel };
         Some((end, progress.relayed_record(&pool.name, duration, relayed, Stage::Ended(end))))
     }
 
     /// The end for that reason, with the kernel's view of the sockets, which are still open.
     fn closed(&self, reason: CloseReason, backend: Option<&Stream>) -> Closed {
         let kernel = self.context.tcp_info.sample(reason, &self.client, backend);
-        Closed { reason, preface: None, kernel }
+        Closed { reason, refusal: None, kernel }
     }
 
     /// The output of `future`, unless a close is requested first.
@@ -342,7 +343,7 @@ fn carry_out(request: CloseRequest, streams: &[&Stream]) -> CloseReason {
 impl Drop for Connection {
     /// The fallback, if the task ends early: by a panic, or with its worker.
     fn drop(&mut self) {
-        self.record(Closed { reason: CloseReason::Internal, preface: None, kernel: None });
+        self.record(Closed { reason: CloseReason::Internal, refusal: None, kernel: None });
     }
 }
 

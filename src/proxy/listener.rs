@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 
 use super::access_list::AccessList;
+use super::client_limits::{ClientLimits, ClientPlace, OverLimit};
+use super::clock::Moment;
 use super::preface::ExpectedHeader;
-use crate::config::{self, NoBackend, SocketMode, SocketOptions};
+use crate::config::{self, NoBackend, PerClient, SocketMode, SocketOptions};
+use crate::domain::{Client, LimitReached};
 use crate::pool::Pool;
 
 /// A listener.
@@ -19,6 +22,7 @@ pub struct Listener {
     pub settings: ArcSwap<Settings>,
     accepted: AtomicU64,
     admitted: Arc<AtomicUsize>,
+    clients: Arc<ClientLimits>,
 }
 
 /// What happens to a listener's connections.
@@ -34,6 +38,8 @@ pub struct Settings {
     pub proxy_protocol: Option<ExpectedHeader>,
     /// Connections at once.
     pub max_connections: Option<usize>,
+    /// The limits of each client.
+    pub per_client: Option<PerClient>,
     /// Options of its TCP sockets.
     pub options: SocketOptions,
     /// Which users may connect to its Unix sockets.
@@ -49,6 +55,7 @@ impl Settings {
             access: AccessList::new(&listener.allow, &listener.deny),
             proxy_protocol: listener.proxy_protocol.as_ref().map(ExpectedHeader::new),
             max_connections: listener.max_connections,
+            per_client: listener.per_client,
             options: listener.options,
             socket_mode: listener.socket_mode,
         }
@@ -63,6 +70,7 @@ impl Listener {
             settings: ArcSwap::from_pointee(settings),
             accepted: AtomicU64::new(0),
             admitted: Arc::default(),
+            clients: Arc::new(ClientLimits::new()),
         }
     }
 
@@ -81,20 +89,39 @@ impl Listener {
         self.admitted.load(Ordering::Relaxed)
     }
 
-    /// Admits a connection, unless `limit` are open already.
-    pub fn admit(&self, limit: Option<usize>) -> Option<Admitted> {
+    /// Admits a connection of `client`, accepted at that moment, unless a limit is reached.
+    pub(super) fn admit(
+        &self,
+        settings: &Settings,
+        client: Client,
+        accepted: Moment,
+    ) -> Result<Admitted, LimitReached> {
         let before = self.admitted.fetch_add(1, Ordering::Relaxed);
-        let admitted = Admitted(Arc::clone(&self.admitted));
-        limit.is_none_or(|limit| before < limit).then_some(admitted)
+        let mut admitted = Admitted { count: Arc::clone(&self.admitted), _place: None };
+        if settings.max_connections.is_some_and(|limit| before >= limit) {
+            return Err(LimitReached::Listener);
+        }
+        if let Some(limits) = &settings.per_client {
+            admitted._place = self.clients.admit(client, limits, accepted.since_origin())?.map(Box::new);
+        }
+        Ok(admitted)
+    }
+
+    /// Connections over each limit of `per_client`.
+    pub(crate) fn over_client_limits(&self) -> [(LimitReached, OverLimit); 2] {
+        self.clients.over_limits()
     }
 }
 
-/// Counts a connection of a listener until it is dropped.
+/// Counts a connection of a listener and its client until it is dropped.
 #[derive(Debug)]
-pub struct Admitted(Arc<AtomicUsize>);
+pub(super) struct Admitted {
+    count: Arc<AtomicUsize>,
+    _place: Option<Box<ClientPlace>>,
+}
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.count.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -11,12 +11,13 @@
 //! - `preface` reads and makes the PROXY headers of connections
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
 //!   interfaces
-//! - [`access_list`], `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
+//! - [`access_list`], [`client_limits`], `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
 
 pub(crate) mod accept;
 pub(crate) mod access_list;
 pub(crate) mod admit;
 pub(crate) mod busy_poll;
+pub(crate) mod client_limits;
 pub(crate) mod clock;
 pub(crate) mod connect;
 pub(crate) mod connection;

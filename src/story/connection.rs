@@ -41,14 +41,11 @@ fn without_route(record: &ConnectionRecord) -> Option<Sentence> {
         (Some(ConnectedBackend { name, .. }), _) => {
             Some(Sentence::now(format!("it went to {name}; the reason is no longer kept")))
         }
-        (None, Some(end)) if end.reason == CloseReason::Limited => Some(Sentence::now(
-            "its listener had as many connections as max_connections allows: no backend was looked for",
-        )),
         (None, Some(end)) if end.reason == CloseReason::Denied => {
             Some(Sentence::now("the listener denies its address (allow, deny): no backend was looked for"))
         }
-        (None, Some(end)) if end.reason.is_not_admitted() => {
-            Some(Sentence::now("its PROXY header was not accepted: no backend was looked for"))
+        (None, Some(end)) if end.reason.is_not_admitted() || end.refusal.is_some() => {
+            Some(Sentence::now("its listener refused it: no backend was looked for"))
         }
         (None, Some(_)) => Some(Sentence::now("no backend was chosen for it before it ended")),
         (None, None) => None, // it is open: `doing` describes what it waits for
@@ -173,8 +170,8 @@ fn doing(record: &ConnectionRecord) -> String {
 fn closed(record: &ConnectionRecord, end: &ConnectionEnd) -> Vec<Sentence> {
     let (age, reason) = (took(record.age), end.reason.name());
     let mut text = format!("closed after {age}: {} ({reason})", ending(end.reason, end.first_closed));
-    if let Some(error) = end.preface {
-        text = format!("{text}: {error}");
+    if let Some(refusal) = end.refusal {
+        text = format!("{text}: {refusal}");
     }
     if let Some(ConnectedBackend { name, .. }) = &record.backend {
         let first = match record.first_byte {

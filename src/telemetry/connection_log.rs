@@ -53,7 +53,7 @@ impl ConnectionRecord {
             backend = self.backend.as_ref().map(|backend| display(&backend.name)),
             address = self.backend.as_ref().map(|backend| display(backend.address)),
             reason = %end.reason.name(),
-            cause = end.preface.map(display),
+            cause = end.refusal.map(display),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             connect_ms = self.connect().map(millis),

@@ -8,13 +8,13 @@ use crate::support::backend::Backend;
 use crate::support::peers::is_reset;
 use crate::support::{Lb, TIME_LIMIT, static_list};
 
-fn config(backend: &Backend, bind: &str, settings: &str) -> String {
+pub(crate) fn config(backend: &Backend, bind: &str, settings: &str) -> String {
     let discover = static_list(&[backend.address]);
     format!("listeners: {{l: {{bind: {bind}, pool: p{settings}}}}}\npools: {{p: {{discover: {discover}}}}}\n")
 }
 
 /// A connection from that address of this machine.
-fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
+pub(crate) fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
     let source = source.parse::<IpAddr>().unwrap();
     let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
@@ -26,7 +26,7 @@ fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
 }
 
 /// Asserts that an echo server answers.
-fn is_served(client: &mut (impl Read + Write)) {
+pub(crate) fn is_served(client: &mut (impl Read + Write)) {
     client.write_all(b"x").unwrap();
     let mut answer = [0];
     client.read_exact(&mut answer).unwrap();

@@ -57,11 +57,21 @@ pools:
 ";
     a_key_of_a_later_version: "\
 listeners:
-  web: {bind: 0.0.0.0:8080, pool: web, per_client: {rate: 10/s}}
+  web: {bind: 0.0.0.0:8080, pool: web, default: web}
 pools:
   web:
     discover: [{dns: backend:5000}]
     sni: {}
+";
+    invalid_limits_of_clients: "\
+listeners:
+  none: {bind: 0.0.0.0:8080, pool: web, per_client: {dry_run: true}}
+  rate: {bind: 0.0.0.0:8081, pool: web, per_client: {rate: 10, burst: 5}}
+  zero: {bind: 0.0.0.0:8082, pool: web, per_client: {connections: 0}}
+  burst: {bind: 0.0.0.0:8083, pool: web, per_client: {connections: 5, burst: 5}}
+  local: {bind: 'unix:/run/web.sock', pool: web, per_client: {connections: 5}}
+pools:
+  web: {discover: [{dns: backend:5000}]}
 ";
     invalid_settings_of_the_proxy_protocol: "\
 listeners:

@@ -17,6 +17,7 @@ mod api;
 mod bench;
 mod bytes;
 mod cli;
+mod client_limits;
 mod conf;
 mod config_errors;
 mod dashboard;

@@ -174,7 +174,7 @@ fn what_is_not_a_valid_header_in_time_is_reset_with_the_cause() {
     assert_eq!(backend.accepted.load(std::sync::atomic::Ordering::SeqCst), 0);
     let why = lb.get("/api/v1/why?client=127.0.0.2").1;
     assert!(
-        why.contains("its PROXY header was not accepted: no backend was looked for")
+        why.contains("its listener refused it: no backend was looked for")
             && why.contains("so it was reset (preface_invalid): the peer is not in proxy_protocol.trust"),
         "{why}"
     );

@@ -8,6 +8,12 @@ import { sign, tone } from './states.js';
 const DECISIONS = 12;
 const CHANGES = 40;
 
+/** Open connections, and those that the listener itself refused. */
+function open(listener) {
+  const refused = listener.denied + listener.preface_failed + listener.over_client_limits;
+  return refused ? `${count(listener.active)} (${count(refused)} refused)` : count(listener.active);
+}
+
 export class Listeners {
   constructor(place) {
     this.rows = new Map();
@@ -29,7 +35,7 @@ export class Listeners {
         this.rows.set(listener.name, row);
       }
       const track = store.track('listener', listener.name);
-      const texts = [listener.name, listener.addresses.join(', '), listener.pool, count(listener.active), rate(track.connections.mean(3)), bytes(track.bytes_in.mean(3)), bytes(track.bytes_out.mean(3))];
+      const texts = [listener.name, listener.addresses.join(', '), listener.pool, open(listener), rate(track.connections.mean(3)), bytes(track.bytes_in.mean(3)), bytes(track.bytes_out.mean(3))];
       texts.forEach((text, i) => say(row.cells[i], text));
       row.spark.draw(track.connections, end);
       return row.element;

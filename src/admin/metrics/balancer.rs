@@ -267,6 +267,20 @@ impl Balancer {
                 let limit = listener.settings.load().max_connections?;
                 Some(([("listener", name)], limit as u64))
             }),
+        )?;
+        counters(
+            e,
+            "pointsman_listener_connections_over_client_limit",
+            "Connections over a limit of per_client (connections, rate): reset, or with dry_run only counted",
+            each().filter(|(_, listener)| listener.settings.load().per_client.is_some()).flat_map(
+                |(name, listener)| {
+                    listener.over_client_limits().into_iter().flat_map(move |(limit, over)| {
+                        let labels =
+                            move |result| [("listener", name), ("limit", limit.name()), ("result", result)];
+                        [(labels("reset"), over.refused), (labels("counted"), over.only_counted)]
+                    })
+                },
+            ),
         )
     }
 

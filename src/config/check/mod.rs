@@ -1,9 +1,11 @@
 //! Rules about more than one key, and defaults that depend on another key.
 
 mod backends;
+mod listener;
 mod pool;
 
 pub(super) use backends::names as backend_names;
+pub(super) use listener::per_client;
 pub(super) use pool::{eject, health, pool, replicas};
 
 use std::collections::BTreeSet;

@@ -2,17 +2,19 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::super::check;
 use super::super::keys::{Beside, Useless, settings, words};
 use super::super::kind::{one_or_list, optional, or_off, table, word};
-use super::super::scalar::{file_mode, interval, text, time_within, whole};
-use super::super::value::{bind, network_block};
+use super::super::scalar::{MOST, file_mode, flag, interval, text, time_within, whole};
+use super::super::value::{bind, network_block, rate};
 use super::Pool;
 
 settings! {
@@ -38,6 +40,9 @@ settings! {
         /// Resets clients of these networks, one or a list. It takes precedence over allow. Absent: none.
         deny: Vec<IpNet> => one_or_list(network_block(), "leave it out to admit every client"), absent Vec::new(),
             example "[10.6.6.0/24]", only "for TCP addresses";
+        /// What one client may use; its further connections are reset. A client is an IPv4 address or the /64 network of
+        /// an IPv6 address. Absent: no limit.
+        per_client: Option<PerClient> => optional(table()), absent None, only "for TCP addresses";
         /// Reads the PROXY header (version 1 or 2) that a proxy in front sends first, and takes the client's address from
         /// it: for the log, hashing, allow and deny. Absent: no header is expected.
         proxy_protocol: Option<ProxyProtocol> => optional(table()), absent None, only "behind proxies that send it";
@@ -60,6 +65,7 @@ impl Listener {
             max_connections: None,
             allow: Vec::new(),
             deny: Vec::new(),
+            per_client: None,
             proxy_protocol: None,
             options: SocketOptions::new(settings),
             socket_mode: SocketMode::default(),
@@ -76,6 +82,7 @@ impl Listener {
             }
             "allow" => !self.allow.is_empty() && self.proxy_protocol.is_none(),
             "deny" => !self.deny.is_empty() && self.proxy_protocol.is_none(),
+            "per_client" => self.per_client.is_some() && self.proxy_protocol.is_none(),
             "keepalive" => keepalive.is_some(),
             "defer_accept" => defer_accept.is_some(),
             "fast_open" => fast_open.is_some(),
@@ -130,6 +137,89 @@ impl SocketOptions {
     /// The defaults in front of a pool with these settings: clients get the same keepalive as backends.
     pub fn new(pool: &Pool) -> Self {
         Self { keepalive: pool.keepalive, ..Self::NONE }
+    }
+}
+
+settings! {
+    /// What one client of a listener may use (`per_client`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct PerClient: Default, check check::per_client {
+        /// Its open connections. Absent: no limit.
+        connections: Option<NonZeroU32> => optional(whole(1..=MOST)), absent None, example "100";
+        /// Its new connections, per second (s), minute (m) or hour (h). Absent: no limit.
+        rate: Option<Rate> => optional(rate()), absent None, example "10/s";
+        /// How many of them may come at once after a pause (a token bucket). Absent: as many as rate has.
+        burst: Option<NonZeroU32> => optional(whole(1..=MOST)), absent None, example "20", with "rate";
+        /// Only counts the connections that exceed a limit.
+        dry_run: bool => flag(), default false;
+    }
+}
+
+impl PerClient {
+    /// How many connections may come at once after a pause.
+    pub fn burst_size(&self) -> u32 {
+        self.burst.or(self.rate.map(|rate| rate.count)).map_or(1, NonZeroU32::get)
+    }
+}
+
+/// A number per unit of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// How many in each `per`.
+    pub count: NonZeroU32,
+    /// The unit of time.
+    pub per: RateUnit,
+}
+
+words! {
+    /// The unit of time of a rate.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum RateUnit {
+        /// A second.
+        Second = "s",
+        /// A minute.
+        Minute = "m",
+        /// An hour.
+        Hour = "h",
+    }
+}
+
+impl Rate {
+    /// The maximum of `count`.
+    pub const MOST: u32 = 1_000_000;
+
+    /// The time between two at an even pace.
+    pub fn interval(self) -> Duration {
+        let seconds = match self.per {
+            RateUnit::Second => 1,
+            RateUnit::Minute => 60,
+            RateUnit::Hour => 3600,
+        };
+        Duration::from_secs(seconds) / self.count.get()
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    /// Reads a number and a unit, such as `10/s`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let read = || {
+            let (count, unit) = text.split_once('/')?;
+            let digits = count.bytes().all(|byte| byte.is_ascii_digit());
+            let count =
+                count.parse().ok().filter(|count: &NonZeroU32| digits && count.get() <= Self::MOST)?;
+            Some(Self { count, per: RateUnit::ALL.into_iter().find(|per| per.name() == unit)? })
+        };
+        read().ok_or_else(|| {
+            format!("must be a number from 1 to {} per s, m or h, such as 10/s or 600/m", Self::MOST)
+        })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, self.per.name())
     }
 }
 

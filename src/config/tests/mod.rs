@@ -15,7 +15,8 @@ admin: {bind: 127.0.0.1:9900, token_file: /run/token, hosts: [lb.example.com]}
 listeners:
   one:
     {bind: ['127.0.0.1:1', 'unix:/l'], pool: one, no_backend: reset, max_connections: 1,
-    allow: [10.0.0.0/8, '::1'], deny: 10.6.6.0/24, proxy_protocol: {trust: [10.0.0.1], timeout: 3s}, keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s, socket_mode: '0600'}
+    allow: [10.0.0.0/8, '::1'], deny: 10.6.6.0/24,
+    per_client: {connections: 9, rate: 600/m, burst: 30, dry_run: true}, proxy_protocol: {trust: [10.0.0.1], timeout: 3s}, keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s, socket_mode: '0600'}
 pools:
   one:
     balance: weighted

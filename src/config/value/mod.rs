@@ -5,6 +5,7 @@ mod discover;
 mod health;
 mod network_block;
 mod pool;
+mod rate;
 mod replicas;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ pub(super) use discover::{
 pub(super) use health::{bytes, http_host, http_path, protocol_word, status};
 pub(super) use network_block::network_block;
 pub(super) use pool::{policy, shadow};
+pub(super) use rate::rate;
 pub(super) use replicas::{command, container_name, environment, group, network};
 
 /// A name as in a Host header, without the port.

@@ -1,0 +1,51 @@
+//! Why a listener refused a connection before it was routed.
+
+use std::fmt;
+
+use super::PrefaceError;
+
+/// Why a listener refused a connection before it was routed: the details of its close reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Its PROXY header was not accepted (`preface_invalid`).
+    Preface(PrefaceError),
+    /// It exceeded a limit (`limited`).
+    Limit(LimitReached),
+}
+
+/// A limit of a listener that was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitReached {
+    /// The listener's `max_connections`.
+    Listener,
+    /// `per_client.connections`.
+    ClientConnections,
+    /// `per_client.rate`.
+    ClientRate,
+}
+
+impl LimitReached {
+    /// The name of a client's limit in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::ClientConnections => "connections",
+            Self::ClientRate => "rate",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Preface(error) => error.fmt(f),
+            Self::Limit(limit) => f.write_str(match limit {
+                LimitReached::Listener => "the listener has as many connections as max_connections allows",
+                LimitReached::ClientConnections => {
+                    "the client has as many connections as per_client.connections allows"
+                }
+                LimitReached::ClientRate => "the client opens connections faster than per_client.rate allows",
+            }),
+        }
+    }
+}
