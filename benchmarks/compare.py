@@ -18,15 +18,21 @@ import plots
 import proxies
 import report
 import syscalls
+from options import OPTIONS
 from workloads import SCALE, UNITS, WORKLOADS, Small
 
 ROOT = proxies.ROOT
 
 
-def run(backends, folder, proxy, workload, seconds, warm_up, logged=False):
+def run(backends, folder, proxy, workload, seconds, warm_up):
     """One proxy, one workload; what was measured."""
     addresses = backends.addresses(workload.kind, workload.backends)
-    address, process = proxies.start(proxy, addresses, workload.workers, folder, logged, workload.busy_poll)
+    options = {"busy_poll": workload.busy_poll} if proxy == "pointsman" else {}
+    return measure(*proxies.start(proxy, addresses, workload.workers, folder, **options), workload, seconds, warm_up)
+
+
+def measure(address, process, workload, seconds, warm_up):
+    """A workload on a proxy, which ends then."""
     try:
         if warm_up and workload.warms_up:
             workload.run(address, process, warm_up)
@@ -54,12 +60,15 @@ def workloads(args, backends, folder):
                 result = run(backends, folder, proxy, workload, args.seconds, args.warm_up)
                 results.setdefault(name, {}).setdefault(proxy, []).append(result)
                 told(f"{round_number + 1}/{args.rounds} {name}", proxy, result)
-        name = "everything logged"
-        if args.only in name:
-            for proxy, logged in (("pointsman, silent", False), ("pointsman, logging", True)):
-                result = run(backends, folder, "pointsman", Small(64, close=True), args.seconds, args.warm_up, logged)
-                results.setdefault(name, {}).setdefault(proxy, []).append(result)
-                told(f"{round_number + 1}/{args.rounds} {name}", proxy, result)
+        for name, variants in OPTIONS.items():
+            if args.only not in name:
+                continue
+            workload = Small(64, close=True)
+            addresses = backends.addresses(workload.kind, workload.backends)
+            for variant, start in variants.items():
+                result = measure(*start(addresses, folder), workload, args.seconds, args.warm_up)
+                results.setdefault(name, {}).setdefault(variant, []).append(result)
+                told(f"{round_number + 1}/{args.rounds} {name}", variant, result)
     return results
 
 

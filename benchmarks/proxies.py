@@ -81,21 +81,22 @@ class Nginx(Process):
             super().stop()
 
 
-def start(name, backends, workers, folder, logged=False, busy_poll="off"):
-    """A proxy in front of `backends`: the address to connect to, and the process (None without a proxy). What it logs
-    and how it waits is for Pointsman alone."""
+def start(name, backends, workers, folder, **options):
+    """A proxy in front of `backends`: the address to connect to, and the process (None without a proxy). The options
+    are for Pointsman alone."""
     if name == "none":
         host, port = backends[0].split(":")
         return (host, int(port)), None
     port = free_port()
-    process = {"haproxy": haproxy, "nginx": nginx, "pointsman": pointsman}[name](
-        port, backends, workers, folder, logged, busy_poll
-    )
+    if name == "pointsman":
+        process = pointsman(port, backends, workers, folder, **options)
+    else:
+        process = {"haproxy": haproxy, "nginx": nginx}[name](port, backends, workers, folder)
     wait_for(("127.0.0.1", port), name)
     return ("127.0.0.1", port), process
 
 
-def haproxy(port, backends, workers, folder, logged, busy_poll):
+def haproxy(port, backends, workers, folder):
     servers = "\n".join(f"  server s{n} {b}" for n, b in enumerate(backends))
     file = folder / "haproxy.cfg"
     file.write_text(
@@ -107,7 +108,7 @@ def haproxy(port, backends, workers, folder, logged, busy_poll):
     return Process(["haproxy", "-db", "-f", file])
 
 
-def nginx(port, backends, workers, folder, logged, busy_poll):
+def nginx(port, backends, workers, folder):
     module = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
     load = f"load_module {module};\n" if module.exists() else ""
     servers = "".join(f"server {b};" for b in backends)
@@ -121,13 +122,14 @@ def nginx(port, backends, workers, folder, logged, busy_poll):
     return Nginx(["nginx", "-c", file, "-p", folder])
 
 
-def pointsman(port, backends, workers, folder, logged, busy_poll):
+def pointsman(port, backends, workers, folder, logged=False, busy_poll="off", listener="", pool=""):
+    """`listener` and `pool` are further settings of the two, as YAML."""
     log = f"{{level: info, directory: {folder}}}" if logged else "{level: warn, connections: false}"
-    file = folder / "pointsman.yaml"
+    file = folder / f"pointsman-{port}.yaml"
     file.write_text(
         f"runtime: {{workers: {workers}, busy_poll: {busy_poll}}}\nlog: {log}\n"
-        f"listeners: {{web: {{bind: 127.0.0.1:{port}, pool: web}}}}\n"
-        f"pools: {{web: {{discover: [{{static: [{', '.join(backends)}]}}]}}}}\n"
+        f"listeners: {{web: {{bind: 127.0.0.1:{port}, pool: web{listener}}}}}\n"
+        f"pools: {{web: {{discover: [{{static: [{', '.join(backends)}]}}]{pool}}}}}\n"
     )
     return Process([POINTSMAN, "run", "-c", file], cwd=folder)
 

@@ -1,6 +1,7 @@
 """The results as ratios, and as a page."""
 import statistics
 
+from options import OPTIONS
 from workloads import GOALS, LESS, UNITS
 
 
@@ -19,13 +20,17 @@ def compared(results):
     """Each goal and its result: workload, figure, what is better, peer, goal, ratio, met."""
     goals = [(w, f, better, "pointsman", peer, goal) for w, f, better, peers in GOALS for peer, goal in peers.items()]
     goals.append(("everything logged", "per_second", "more", "pointsman, logging", "pointsman, silent", 0.93))
+    for workload in ("options", "PROXY headers"):
+        without, *options = OPTIONS[workload]
+        goals += [(workload, "cpu_us", LESS, option, without, 1.10) for option in options]
     for workload, figure, better, ours, peer, goal in goals:
         entries = results.get(workload, {})
         if ours in entries and peer in entries:
             ratio = median_ratio(entries[ours], entries[peer], figure)
             if ratio is not None:
                 met = ratio <= goal if better == LESS else ratio >= goal
-                yield workload, figure, better, peer, goal, ratio, met
+                name = f"{workload}: {ours}" if ours in OPTIONS.get(workload, {}) else workload
+                yield name, figure, better, peer, goal, ratio, met
 
 
 def page(data):

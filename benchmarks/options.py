@@ -1,0 +1,64 @@
+"""What Pointsman's options cost while they are on: each beside the same without it, with a new connection for each request."""
+import ipaddress
+
+import proxies
+
+# A thousand networks that no client of the benchmark comes from.
+STRANGERS = ", ".join(str(ipaddress.IPv4Address(0x0B000000 + (n << 12))) + "/24" for n in range(1000))
+
+
+def one(**options):
+    """A balancer with these options."""
+    return lambda backends, folder: proxies.start("pointsman", backends, 1, folder, **options)
+
+
+class Row:
+    """Two balancers of which one connects to the other, measured together."""
+
+    def __init__(self, front, back):
+        self.both = (front, back)
+
+    def cpu_seconds(self):
+        return sum(process.cpu_seconds() for process in self.both)
+
+    def stop(self):
+        for process in self.both:
+            process.stop()
+
+
+def two(front="", back=""):
+    """Two in a row; `front` are settings of the first one's pool, `back` of the second one's listener."""
+
+    def start(backends, folder):
+        (host, port), second = proxies.start("pointsman", backends, 1, folder, listener=back)
+        try:
+            address, first = proxies.start("pointsman", [f"{host}:{port}"], 1, folder, pool=front)
+        except BaseException:
+            second.stop()
+            raise
+        return address, Row(first, second)
+
+    return start
+
+
+def overflowing(backends, folder):
+    """The first backend is always full, and the others are backups."""
+    first, *others = backends
+    listed = [f"{{address: '{first}', connections: 1}}", *(f"{{address: '{b}', backup: true}}" for b in others)]
+    return proxies.start("pointsman", listed, 1, folder)
+
+
+# What is compared, and its variants; the first of each is the one without the option.
+OPTIONS = {
+    "everything logged": {"pointsman, silent": one(), "pointsman, logging": one(logged=True)},
+    "options": {
+        "pointsman": one(),
+        "with deny, 1,000 networks": one(listener=f", deny: [{STRANGERS}]"),
+        "with per_client": one(listener=", per_client: {connections: 100000, rate: 1000000/s}"),
+        "with backups for the overflow": overflowing,
+    },
+    "PROXY headers": {
+        "two pointsman in a row": two(),
+        "with headers between them": two(", send_proxy_protocol: v2", ", proxy_protocol: {trust: 127.0.0.0/8}"),
+    },
+}
