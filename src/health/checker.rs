@@ -28,7 +28,8 @@ impl Checker {
     pub(crate) fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
         let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
         let kind = Arc::new(health.check.clone());
-        let target = CheckTarget { address, proxy_header: health.proxy_header };
+        let source = health.source.iter().find(|source| source.is_ipv4() == address.is_ipv4()).copied();
+        let target = CheckTarget { address, source, proxy_header: health.proxy_header };
         let once = move |deadline| {
             let kind = Arc::clone(&kind);
             async move { check(target, &kind, deadline).await }

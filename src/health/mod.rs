@@ -18,7 +18,7 @@ mod schedule;
 mod tcp;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -79,6 +79,8 @@ impl From<CheckFailure> for CheckError {
 #[derive(Clone, Copy, Debug)]
 struct CheckTarget {
     address: SocketAddr,
+    /// The address that it comes from; `None`: the kernel chooses.
+    source: Option<IpAddr>,
     proxy_header: Option<ProxyVersion>,
 }
 

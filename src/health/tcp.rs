@@ -2,18 +2,17 @@
 //! connections of all other checks, with a limit on the bytes read.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::{CheckError, CheckTarget};
 use crate::domain::{CheckFailure, CheckStep};
-use crate::protocol::proxy_header::{self, Endpoints, ProxyVersion};
-use crate::telemetry::{ConnectError, not_with_itself};
+use crate::protocol::proxy_header::{self, Endpoints};
+use crate::telemetry::{ConnectError, bind_source, not_with_itself};
 
 /// Opens a connection and resets it, which leaves no TIME_WAIT on either side.
 pub(super) async fn check(target: CheckTarget) -> Result<(), CheckError> {
@@ -25,8 +24,8 @@ pub(super) async fn check(target: CheckTarget) -> Result<(), CheckError> {
 
 /// Opens a connection for a check, which reads at most `most` bytes. All checks connect through this function.
 pub(super) async fn connect(target: CheckTarget, most: u64) -> Result<BoundedStream, CheckError> {
-    let CheckTarget { address, proxy_header } = target;
-    let stream = open(address, proxy_header).await.map_err(|error| {
+    let address = target.address;
+    let stream = open(target).await.map_err(|error| {
         let kind = ConnectError::from(&error);
         let failure = CheckFailure::at(CheckStep::Connect, address, kind.explain(&error));
         if kind == ConnectError::Local { CheckError::Local(failure.text()) } else { failure.into() }
@@ -34,8 +33,13 @@ pub(super) async fn connect(target: CheckTarget, most: u64) -> Result<BoundedStr
     Ok(BoundedStream { stream, most, left: most })
 }
 
-async fn open(address: SocketAddr, proxy_header: Option<ProxyVersion>) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn open(target: CheckTarget) -> io::Result<TcpStream> {
+    let CheckTarget { address, source, proxy_header } = target;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = source {
+        bind_source(&socket, source)?;
+    }
+    let mut stream = socket.connect(address).await?;
     not_with_itself(address, || stream.local_addr())?;
     if let Some(version) = proxy_header {
         let own = Endpoints::new(stream.local_addr()?, address);
@@ -106,7 +110,8 @@ mod tests {
             let (mut peer, _) = listener.accept().await.unwrap();
             let _ = peer.write_all(&vec![b'x'; sent]).await;
         });
-        let mut stream = connect(CheckTarget { address, proxy_header: None }, most).await.unwrap();
+        let mut stream =
+            connect(CheckTarget { address, source: None, proxy_header: None }, most).await.unwrap();
         let mut received = Vec::new();
         let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut received)).await;
         (end.unwrap(), received)

@@ -418,7 +418,9 @@ async fn attempt(
 ) -> io::Result<Stream> {
     let limit = settings.connect.timeout;
     let first_bytes = caller.has_sent || preface.is_some();
-    let connecting = caller.context.handshakes.connect(backend.address, first_bytes);
+    let source =
+        settings.connect.source_for(backend.address, || caller.context.random.borrow_mut().next_u64());
+    let connecting = caller.context.handshakes.connect(backend.address, source, first_bytes);
     match tokio::time::timeout(limit, connecting).await {
         Ok(result) => {
             let stream = result?;

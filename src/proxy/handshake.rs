@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 
 use tokio::net::TcpStream;
@@ -24,15 +24,21 @@ pub(super) struct Handshakes {
 type Key = (SocketAddr, u64);
 
 impl Handshakes {
-    /// Connects to a backend. `first_bytes`: whether there are bytes to send at once.
-    pub(super) async fn connect(&self, address: SocketAddr, first_bytes: bool) -> io::Result<TcpStream> {
+    /// Connects to a backend, from `source` or an address that the kernel chooses. `first_bytes`: whether there are bytes
+    /// to send at once.
+    pub(super) async fn connect(
+        &self,
+        address: SocketAddr,
+        source: Option<IpAddr>,
+        first_bytes: bool,
+    ) -> io::Result<TcpStream> {
         if !first_bytes {
             self.acknowledge(address);
-            let stream = sockets::begin_connect(address, false)?;
+            let stream = sockets::begin_connect(address, source, false)?;
             sockets::connected(&stream, address).await?;
             return Ok(stream);
         }
-        let stream = Rc::new(sockets::begin_connect(address, true)?);
+        let stream = Rc::new(sockets::begin_connect(address, source, true)?);
         let entry = DelayedHandshake::new(self, address, &stream);
         let connected = sockets::connected(&stream, address).await;
         drop(entry);
@@ -108,9 +114,9 @@ mod tests {
         let (runtime, listener, address) = runtime_and_server();
         runtime.block_on(async {
             let handshakes = Handshakes::default();
-            let mut first = std::pin::pin!(handshakes.connect(address, true));
-            let mut second = std::pin::pin!(handshakes.connect(address, true));
-            let mut third = std::pin::pin!(handshakes.connect(address, false));
+            let mut first = std::pin::pin!(handshakes.connect(address, None, true));
+            let mut second = std::pin::pin!(handshakes.connect(address, None, true));
+            let mut third = std::pin::pin!(handshakes.connect(address, None, false));
             begin(first.as_mut()).await;
             begin(second.as_mut()).await;
             begin(third.as_mut()).await;
@@ -140,7 +146,7 @@ mod tests {
         runtime.block_on(async {
             let handshakes = Handshakes::default();
             {
-                let mut connecting = std::pin::pin!(handshakes.connect(address, true));
+                let mut connecting = std::pin::pin!(handshakes.connect(address, None, true));
                 begin(connecting.as_mut()).await;
                 assert_eq!(handshakes.delayed.borrow().len(), 1);
             }

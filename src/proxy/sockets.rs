@@ -1,7 +1,7 @@
 //! Sockets with their options, and the kernel behavior that the rest of the proxy relies on.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::config::SocketOptions;
 use crate::domain::TcpInfo;
-use crate::telemetry::not_with_itself;
+use crate::telemetry::{bind_source, not_with_itself};
 
 /// The backlog of a Unix socket (listen(2)).
 pub(super) const BACKLOG: i32 = SocketOptions::NONE.backlog as i32;
@@ -131,14 +131,23 @@ fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Begins to connect to a backend. `delay_ack`: the ACK that completes the handshake waits for the first bytes and
+/// Begins to connect to a backend, from `source` or an address that the kernel chooses. `delay_ack`: the ACK that completes the handshake waits for the first bytes and
 /// travels with them, which saves a packet and wakes the backend once instead of twice (TCP_QUICKACK in tcp(7)).
 /// Keepalive is set only on connections that last: short ones save five system calls.
-pub(crate) fn begin_connect(address: SocketAddr, delay_ack: bool) -> io::Result<TcpStream> {
+pub(crate) fn begin_connect(
+    address: SocketAddr,
+    source: Option<IpAddr>,
+    delay_ack: bool,
+) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?; // the relay decides when bytes leave
     if delay_ack {
         sockopt::set_tcp_quickack(&socket, false)?;
+    }
+    if let Some(source) = source {
+        // The kernel chooses the port with the connect, one that is free for this backend (ip(7)).
+        set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+        bind_source(&socket, source)?;
     }
     match socket.connect(&address.into()) {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),

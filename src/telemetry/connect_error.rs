@@ -1,9 +1,12 @@
 //! Why a connection to a backend could not be opened.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
+
+use socket2::SockRef;
 
 /// Why an attempt to connect failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +48,11 @@ impl ConnectError {
     pub fn explain(self, error: &io::Error) -> String {
         match self {
             Self::Refused => "connection refused".to_owned(),
-            Self::Local if error.kind() == io::ErrorKind::AddrNotAvailable => {
+            Self::Local if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {
                 format!("{error}: no local port is left for this backend; widen net.ipv4.ip_local_port_range")
             }
+            // Not an error of the kernel: it says what to do.
+            Self::Local if error.raw_os_error().is_none() => error.to_string(),
             Self::Local => format!("{error}: raise the open-file limit or lower runtime.max_connections"),
             _ => error.to_string(),
         }
@@ -70,6 +75,17 @@ impl From<&io::Error> for ConnectError {
             _ => Self::Other,
         }
     }
+}
+
+/// Binds a socket to the address that its connection comes from.
+pub(crate) fn bind_source(socket: impl AsFd, source: IpAddr) -> io::Result<()> {
+    SockRef::from(&socket).bind(&SocketAddr::new(source, 0).into()).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            let text = format!("the source address {source} (connect.source) is not one of this machine's");
+            io::Error::new(error.kind(), text)
+        }
+        _ => error,
+    })
 }
 
 /// Refuses a connection to itself: one to an address of this machine without a listening socket, for which the kernel

@@ -73,6 +73,13 @@ listeners:
 pools:
   web: {discover: [{dns: backend:5000}]}
 ";
+    invalid_source_addresses: "\
+listeners:
+  web: {bind: 0.0.0.0:8080, pool: web}
+pools:
+  web: {discover: [{dns: backend:5000}], connect: {source: [10.0.0.5:80, lan]}}
+  two: {discover: [{dns: backend:5000}], connect: {source: []}}
+";
     invalid_settings_of_the_proxy_protocol: "\
 listeners:
   web: {bind: 0.0.0.0:8080, pool: web, proxy_protocol: {}}

@@ -53,6 +53,7 @@ mod remote;
 mod replicas;
 mod shortage;
 mod simulate;
+mod source_addresses;
 mod srv;
 mod standby;
 mod start;

@@ -23,8 +23,9 @@ pub(in crate::config) fn pool(pool: &mut Pool, map: &MapReader<'_>) {
         }
         pool.discover.push(Source::Docker(replicas.source()));
     }
-    for health in pool.health.iter_mut().filter(|health| health.port.is_none()) {
-        health.proxy_header = pool.send_proxy_protocol;
+    for health in &mut pool.health {
+        health.proxy_header = pool.send_proxy_protocol.filter(|_| health.port.is_none());
+        health.source.clone_from(&pool.connect.source);
     }
     ring(pool, map);
     queue(pool, map);

@@ -1,6 +1,7 @@
 //! Active checks.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +41,8 @@ settings! {
     } also {
         /// The PROXY header that it sends first: the pool's, unless it has a port of its own.
         proxy_header: Option<ProxyVersion> = None;
+        /// The addresses that it comes from, the pool's: the first one of the backend's address family.
+        source: Vec<IpAddr> = Vec::new();
     }
 }
 

@@ -1,5 +1,6 @@
 //! A pool: how a backend is chosen, connected to, and taken out.
 
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -9,7 +10,7 @@ use super::super::check;
 use super::super::keys::{Useless, WordEnum, settings, words};
 use super::super::kind::{Kind, one_or_list, optional, or_off, table, word};
 use super::super::scalar::{MOST, factor, interval, share, time, time_within, whole};
-use super::super::value::{policy, shadow};
+use super::super::value::{ip_address, policy, shadow};
 use super::{Health, KEEPALIVE, Replicas, Source, USER_TIMEOUT, sources};
 pub use crate::domain::Algorithm;
 use crate::domain::Ending;
@@ -229,12 +230,30 @@ settings! {
 
 settings! {
     /// How a backend is connected to (`connect`).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Connect: Default {
         /// Time for one attempt.
         timeout: Duration => interval(), default Duration::from_secs(1);
         /// Different backends that are tried before the failure becomes visible to the client.
         attempts: u32 => whole(1..=100), default 3;
+        /// The address of this machine that connections to backends come from; of a list, one at random. Each has
+        /// all ports of net.ipv4.ip_local_port_range for each backend. Health checks come from the first one. Absent, and
+        /// for backends of another address family: the kernel chooses.
+        source: Vec<IpAddr> => one_or_list(ip_address(), "leave it out to let the kernel choose"), absent Vec::new(),
+            example "[10.0.0.5, 10.0.0.6]", only "on a machine with these addresses";
+    }
+}
+
+impl Connect {
+    /// The source address of a connection to `backend`, one at random; `None`: the kernel chooses.
+    pub fn source_for(&self, backend: SocketAddr, random: impl FnOnce() -> u64) -> Option<IpAddr> {
+        let mut usable = self.source.iter().filter(|source| source.is_ipv4() == backend.is_ipv4());
+        let index = match usable.clone().count() {
+            0 => return None,
+            1 => 0,
+            count => (random() % count as u64) as usize,
+        };
+        usable.nth(index).copied()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Networks of clients, as CIDR blocks (RFC 4632).
+//! Networks of clients, as CIDR blocks (RFC 4632), and single addresses.
 
 use std::net::IpAddr;
 
@@ -17,6 +17,16 @@ pub(in crate::config) fn network_block() -> Kind<IpNet> {
         |node| read(node.text().unwrap_or_default()),
         print,
         || pattern("^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"),
+    )
+}
+
+/// An IP address.
+pub(in crate::config) fn ip_address() -> Kind<IpAddr> {
+    let read = |text: &str| text.parse().map_err(|_| "must be an IP address, such as 10.0.0.5".to_owned());
+    Kind::scalar(
+        move |node| read(node.text().unwrap_or_default()),
+        |address: &IpAddr| Outline::text(address.to_string()),
+        || pattern("^[0-9A-Fa-f:.]+$"),
     )
 }
 

@@ -1,0 +1,93 @@
+//! The addresses of this machine that connections to backends come from (`connect.source`).
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use crate::access_lists::is_served;
+use crate::support::backend::{self, Backend};
+use crate::support::network::is_inside;
+use crate::support::{Lb, connect_to, eventually, http_get, static_list};
+
+/// An HTTP server that responds with the address of its client, and keeps the addresses of the checks' connections.
+fn tells_its_client() -> (Backend, Arc<Mutex<BTreeSet<IpAddr>>>) {
+    let clients = Arc::<Mutex<BTreeSet<IpAddr>>>::default();
+    let kept = Arc::clone(&clients);
+    let backend = Backend::serving(move |stream| {
+        let ip = stream.peer_addr().unwrap().ip();
+        kept.lock().unwrap().insert(ip);
+        backend::http(stream, &ip.to_string());
+    });
+    (backend, clients)
+}
+
+fn balancer(backend: &Backend, settings: &str) -> Lb {
+    Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {}{settings}}}}}\n",
+        static_list(&[backend.address])
+    ))
+}
+
+fn ips(texts: &[&str]) -> BTreeSet<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn connections_come_from_all_addresses_and_checks_from_the_first() {
+    let (backend, clients) = tells_its_client();
+    // The IPv6 address is not for this backend.
+    let lb = balancer(
+        &backend,
+        ", connect: {source: ['::1', 127.0.3.1, 127.0.3.2]}, health: {http: /health, every: 1s}",
+    );
+    lb.when_up(vec![backend.address.to_string()]);
+    assert_eq!(*clients.lock().unwrap(), ips(&["127.0.3.1"]));
+    let mut seen = BTreeSet::new();
+    eventually("both addresses are used", || {
+        seen.insert(http_get(lb.address("l"), "/").unwrap().1);
+        (seen.len() == 2).then_some(())
+    });
+    assert_eq!(
+        seen.iter().map(|ip| ip.parse().unwrap()).collect::<BTreeSet<IpAddr>>(),
+        ips(&["127.0.3.1", "127.0.3.2"])
+    );
+}
+
+#[test]
+fn an_address_that_is_not_ours_is_reported_and_is_no_failure_of_the_backend() {
+    let (backend, _) = tells_its_client();
+    let lb = balancer(&backend, ", connect: {source: 192.0.2.77}, eject: {failures: 1, for: 1h}");
+    http_get(lb.address("l"), "/").unwrap_err();
+    let line = lb.when_logged("the source address 192.0.2.77 (connect.source) is not one of this machine's");
+    assert!(line.contains(&backend.address.to_string()), "{line}");
+    assert_eq!(lb.backends()[0].1, "up");
+}
+
+#[test]
+fn one_address_has_all_ports_for_each_backend() {
+    let test = "source_addresses::one_address_has_all_ports_for_each_backend";
+    if !is_inside(test, "the tool ip", "true") {
+        return;
+    }
+    let backends = [Backend::echo(), Backend::echo()];
+    let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
+    let start = |listener: &str| {
+        Lb::start(&format!(
+            "listeners: {{l: {{bind: {listener}:0, pool: p}}}}\n\
+             pools: {{p: {{discover: {}, connect: {{source: 127.0.3.1}}}}}}\n",
+            static_list(&addresses)
+        ))
+    };
+    // The clients have as few ports towards one listener.
+    let balancers = [start("127.0.0.1"), start("127.0.0.2")];
+    let listeners = [balancers[0].address("l"), balancers[1].address("l")];
+    std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40019").unwrap();
+    // Sixteen to each backend, from one address with twenty ports.
+    let _open: Vec<_> = (0..32)
+        .map(|n| {
+            let mut client = connect_to(listeners[n % 2]).unwrap();
+            is_served(&mut client);
+            client
+        })
+        .collect();
+}
