@@ -4,7 +4,7 @@ import ipaddress
 import proxies
 
 # A thousand networks that no client of the benchmark comes from.
-STRANGERS = ", ".join(str(ipaddress.IPv4Address(0x0B000000 + (n << 12))) + "/24" for n in range(1000))
+UNMATCHED = ", ".join(str(ipaddress.IPv4Address(0x0B000000 + (n << 12))) + "/24" for n in range(1000))
 
 
 def one(**options):
@@ -12,7 +12,7 @@ def one(**options):
     return lambda backends, folder: proxies.start("pointsman", backends, 1, folder, **options)
 
 
-class Row:
+class Chain:
     """Two balancers of which one connects to the other, measured together."""
 
     def __init__(self, front, back):
@@ -36,7 +36,7 @@ def two(front="", back=""):
         except BaseException:
             second.stop()
             raise
-        return address, Row(first, second)
+        return address, Chain(first, second)
 
     return start
 
@@ -53,7 +53,7 @@ OPTIONS = {
     "everything logged": {"pointsman, silent": one(), "pointsman, logging": one(logged=True)},
     "options": {
         "pointsman": one(),
-        "with deny, 1,000 networks": one(listener=f", deny: [{STRANGERS}]"),
+        "with deny, 1,000 networks": one(listener=f", deny: [{UNMATCHED}]"),
         "with per_client": one(listener=", per_client: {connections: 100000, rate: 1000000/s}"),
         "with backups for the overflow": overflowing,
     },

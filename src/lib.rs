@@ -14,15 +14,14 @@
 //! [`proxy::connection`] reads in this order, top to bottom:
 //!
 //! 1. **accept**: [`proxy::accept`] takes it from the kernel, unless the process is at its limit;
-//! 2. **preface**: if its listener expects a PROXY header, that tells the client's address (`proxy/preface.rs`);
-//! 3. **admit**: its listener allows the client's address ([`proxy::access_list`]), and both are below their limits
-//!    ([`proxy::client_limits`]);
-//! 4. **preread**: the bytes that the client has already sent travel with the backend's handshake;
-//! 5. **route** to a backend of the listener's pool ([`balance`]), waiting in [`pool::queue`] if all are full, and
+//! 2. **admit**: its listener allows the client's address ([`proxy::access_list`]), which a PROXY header has if one is
+//!    expected (`proxy/preface.rs`), and both are below their limits ([`proxy::client_limits`]);
+//! 3. **preread**: the bytes that the client has already sent travel with the backend's handshake;
+//! 4. **route** to a backend of the listener's pool ([`balance`]), waiting in [`pool::queue`] if all are full, and
 //!    **connect** to it ([`proxy::connect`]), retrying on another one;
-//! 6. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit expires
+//! 5. **relay** bytes both ways ([`proxy::relay`]) until both sides are done, one fails, or a time limit expires
 //!    ([`proxy::table`] checks the time limits);
-//! 7. **record**: one line in the log for the decision, one for the end, and the counters.
+//! 6. **record**: one line in the log for the decision, one for the end, and the counters.
 //!
 //! # The modules
 //!

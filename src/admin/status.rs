@@ -24,7 +24,7 @@ impl StatusReply {
         }
         let listeners = overview.listeners.load();
         let listener = |(listener, addresses): &(Arc<Listener>, Vec<_>)| {
-            let over = listener.over_client_limits().map(|(_, over)| over);
+            let over = listener.clients.over_limits().map(|(_, over)| over);
             let total = by_listener.get(&listener.name).copied().unwrap_or_default();
             ListenerInfo {
                 name: Arc::clone(&listener.name),
@@ -35,7 +35,7 @@ impl StatusReply {
                 denied: total.closed[CloseReason::Denied.index()],
                 preface_failed: total.closed[CloseReason::PrefaceInvalid.index()]
                     + total.closed[CloseReason::PrefaceTimeout.index()],
-                over_client_limits: over.iter().map(|over| over.refused).sum(),
+                over_client_limits: over.iter().map(|over| over.reset).sum(),
                 over_client_limits_dry_run: over.iter().map(|over| over.only_counted).sum(),
                 bytes_in: total.bytes_in,
                 bytes_out: total.bytes_out,

@@ -191,7 +191,7 @@ pub(crate) struct EndedInfo {
     /// The side that closed first, cleanly, if one did: `client_closed` or `backend_closed`.
     #[cfg_attr(test, schemars(with = "Option<crate::domain::CloseReason>"))]
     pub first: Option<Word>,
-    /// Why the listener refused it: the details of `preface_invalid` and `limited`.
+    /// Why its listener rejected it: the details of `preface_invalid`, and of `limited` before a backend was chosen.
     pub cause: Option<Cause>,
     /// Bytes from the client that were written to the backend.
     pub bytes_in: u64,
@@ -320,7 +320,7 @@ impl EndedInfo {
             at: record.at().into(),
             reason: end.reason.name().into(),
             first: end.first_closed.map(|reason| reason.name().into()),
-            cause: end.refusal.map(|refusal| refusal.to_string().into()),
+            cause: end.rejection.map(|rejection| rejection.to_string().into()),
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
             duration_ms: millis(record.age),

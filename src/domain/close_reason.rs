@@ -107,11 +107,6 @@ impl CloseReason {
         }
     }
 
-    /// Whether its listener rejected the connection before it was counted among the pool's.
-    pub fn is_not_admitted(self) -> bool {
-        matches!(self, Self::Denied | Self::PrefaceInvalid | Self::PrefaceTimeout)
-    }
-
     /// Whether a peer ended the connection cleanly.
     pub fn is_orderly(self) -> bool {
         matches!(self, Self::ClientClosed | Self::BackendClosed)

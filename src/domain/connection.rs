@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Client, CloseReason, Refusal, Route};
+use super::{Client, CloseReason, Rejection, Route};
 
 /// The properties of one connection at one moment. The data plane makes a record when the connection has been routed or
 /// rejected, when open connections are listed, and at the end; [`update`](Self::update) joins them.
@@ -68,8 +68,8 @@ pub(crate) struct ConnectionEnd {
     /// The side that closed first, cleanly, if one did: [`CloseReason::ClientClosed`] or
     /// [`CloseReason::BackendClosed`].
     pub first_closed: Option<CloseReason>,
-    /// Why its listener refused it, if it did.
-    pub refusal: Option<Refusal>,
+    /// Why its listener rejected it, if it did.
+    pub rejection: Option<Rejection>,
     /// The kernel's statistics of its two sides; `None`: the kernel was not queried.
     pub kernel: Option<TcpSides>,
 }

@@ -14,7 +14,7 @@ pub(crate) mod event;
 mod exclusion;
 mod owner;
 mod preface_error;
-mod refusal;
+mod rejection;
 mod resolution;
 mod route;
 mod state_reason;
@@ -33,7 +33,7 @@ pub(crate) use event::{ConfigProblem, Endpoint, Event, ServingTier, Trouble};
 pub(crate) use exclusion::{Excluded, Exclusion, ExclusionReason, Ineligible};
 pub use owner::Owner;
 pub(crate) use preface_error::PrefaceError;
-pub(crate) use refusal::{LimitReached, Refusal};
+pub(crate) use rejection::{LimitReached, Rejection};
 pub(crate) use resolution::Resolution;
 pub(crate) use route::{CandidateSet, FailedAttempt, Route, RouteCandidate, RouteTier, SHOWN};
 #[cfg(test)]

@@ -9,13 +9,13 @@ pub(crate) enum PrefaceError {
     Untrusted,
     /// The first bytes are not a PROXY header.
     Missing,
-    /// The PROXY header is longer than any valid one.
+    /// The PROXY header is longer than is accepted.
     TooLong,
     /// The PROXY header violates the specification.
     Malformed,
     /// The checksum of the PROXY header is wrong.
     Checksum,
-    /// The peer closed the connection within the PROXY header.
+    /// The peer closed the connection before the end of the PROXY header.
     Truncated,
 }
 
@@ -24,10 +24,12 @@ impl fmt::Display for PrefaceError {
         f.write_str(match self {
             Self::Untrusted => "the peer is not in proxy_protocol.trust",
             Self::Missing => "the first bytes are not a PROXY header",
-            Self::TooLong => "the PROXY header is too long",
+            Self::TooLong => {
+                "the PROXY header is too long (at most 107 bytes in version 1, 4096 in version 2)"
+            }
             Self::Malformed => "the PROXY header is malformed",
             Self::Checksum => "the checksum of the PROXY header is wrong",
-            Self::Truncated => "the peer closed within the PROXY header",
+            Self::Truncated => "the peer closed before the end of the PROXY header",
         })
     }
 }

@@ -89,9 +89,9 @@ impl Pool {
         self.status().by_listener()
     }
 
-    /// The connections that reached no backend, without those that a listener denied.
+    /// The connections that reached no backend, without those that their listener did not admit.
     pub fn unserved_total(&self) -> u64 {
-        let of = |reading: Reading| reading.total() - reading.not_admitted();
+        let of = |reading: Reading| reading.total().saturating_sub(reading.not_admitted);
         self.unserved.read().into_iter().map(|(_, reading)| of(reading)).sum()
     }
 

@@ -1,7 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: a proxy tells a server the addresses of the connection that it relays. "The
-//! PROXY protocol" of HAProxy (`proxy-protocol.txt`) specifies it; the sections below are its.
+//! The PROXY protocol, versions 1 and 2: a header with the addresses of the connection that a proxy relays. HAProxy's
+//! `proxy-protocol.txt` specifies it; the sections below are its.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{proxy_v1, proxy_v2};
 use crate::domain::PrefaceError;
@@ -14,11 +14,11 @@ pub(crate) const LONGEST: usize = 4096;
 pub enum ProxyVersion {
     /// A line of text.
     V1,
-    /// Binary, with additional fields.
+    /// Binary, with TLVs.
     V2,
 }
 
-/// The two ends of a connection.
+/// The two ends of a connection, IPv4-mapped IPv6 addresses as IPv4 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Endpoints {
     /// The client's address.
@@ -28,24 +28,39 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// IPv4 addresses that are mapped into IPv6 become IPv4 addresses; `None` if only one of the two is IPv4, which no
-    /// header can express.
-    pub(crate) fn new(source: SocketAddr, destination: SocketAddr) -> Option<Self> {
+    /// Of a client at `source` that connected to `destination`.
+    pub(crate) fn new(source: SocketAddr, destination: SocketAddr) -> Self {
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
-        let (source, destination) = (canonical(source), canonical(destination));
-        (source.is_ipv4() == destination.is_ipv4()).then_some(Self { source, destination })
+        Self { source: canonical(source), destination: canonical(destination) }
+    }
+
+    /// The addresses as a header has them, of one family: if one is an IPv6 address, the other is IPv4-mapped.
+    pub(super) fn ips(&self) -> SameFamily {
+        match (self.source.ip(), self.destination.ip()) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => SameFamily::V4([source, destination]),
+            (source, destination) => SameFamily::V6([source, destination].map(|ip| match ip {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            })),
+        }
     }
 }
 
-/// What a header tells about the relayed connection.
+/// The source and destination of a header.
+pub(super) enum SameFamily {
+    V4([Ipv4Addr; 2]),
+    V6([Ipv6Addr; 2]),
+}
+
+/// What a header contains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ProxyHeader {
     /// The relayed connection; `None`: the proxy's own connection is meant (LOCAL), or the header has no TCP addresses
     /// (UNKNOWN, UNSPEC, datagrams, Unix sockets).
     pub endpoints: Option<Endpoints>,
-    /// The additional fields of version 2 that concern the relayed connection, as they were sent: all but the checksum
-    /// and the padding (section 2.2.1).
-    pub fields: Vec<u8>,
+    /// The TLVs of version 2 that concern the relayed connection, as they were received: all but the checksum and the
+    /// padding (sections 2.2.3 and 2.2.4).
+    pub tlvs: Vec<u8>,
 }
 
 /// Reads a header at the beginning of `bytes`, and how many bytes it has; `None`: more bytes are needed.
@@ -60,7 +75,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Prefac
     }
 }
 
-/// A header of that version. Version 1 has no additional fields.
+/// A header of that version. Version 1 has no TLVs, and version 2 is LOCAL without addresses.
 pub(crate) fn write(version: ProxyVersion, header: &ProxyHeader) -> Vec<u8> {
     match version {
         ProxyVersion::V1 => proxy_v1::write(header.endpoints),
@@ -68,12 +83,12 @@ pub(crate) fn write(version: ProxyVersion, header: &ProxyHeader) -> Vec<u8> {
     }
 }
 
-/// The header of a health check, which relays no connection. `own`: the two ends of the check's connection. Version 1
-/// has no such header: it tells the check's own addresses, as servers accept them everywhere.
-pub(crate) fn write_local(version: ProxyVersion, own: Option<Endpoints>) -> Vec<u8> {
+/// The header of a health check, which relays no connection. `own`: the two ends of the check's connection, which version
+/// 1 carries: some servers reject UNKNOWN (section 2.1).
+pub(crate) fn write_local(version: ProxyVersion, own: Endpoints) -> Vec<u8> {
     match version {
-        ProxyVersion::V1 => proxy_v1::write(own),
-        ProxyVersion::V2 => proxy_v2::write_local(),
+        ProxyVersion::V1 => proxy_v1::write(Some(own)),
+        ProxyVersion::V2 => proxy_v2::write(&ProxyHeader::default()),
     }
 }
 

@@ -11,7 +11,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn endpoints(source: &str, destination: &str) -> Option<Endpoints> {
-    Endpoints::new(address(source), address(destination))
+    Some(Endpoints::new(address(source), address(destination)))
 }
 
 /// Reads bytes that are a whole header, and nothing else.
@@ -55,11 +55,7 @@ fn the_examples_of_the_specification_are_read() {
             endpoints("192.168.0.1:56324", "192.168.0.11:443"),
         ),
     ] {
-        assert_eq!(
-            header(line.as_bytes()),
-            Ok(ProxyHeader { endpoints: expected, fields: vec![] }),
-            "{line}"
-        );
+        assert_eq!(header(line.as_bytes()), Ok(ProxyHeader { endpoints: expected, tlvs: vec![] }), "{line}");
     }
     let sent = v2(0x21, 0x11, &IPV4);
     assert_eq!(header(&sent).unwrap().endpoints, endpoints("192.0.2.1:56324", "198.51.100.2:443"));
@@ -140,8 +136,8 @@ fn invalid_headers_of_version_2_are_refused() {
         ("half an IPv4 address", 0x21, 0x11, &IPV4[..11]),
         ("half an IPv6 address", 0x21, 0x21, &[0; 35][..]),
         ("half a Unix address", 0x21, 0x31, &[0; 215][..]),
-        ("half a field", 0x21, 0x11, &[&IPV4[..], &[1, 0]].concat()[..]),
-        ("a field beyond the end", 0x21, 0x11, &[&IPV4[..], &[1, 0, 2, b'h']].concat()[..]),
+        ("half a TLV", 0x21, 0x11, &[&IPV4[..], &[1, 0]].concat()[..]),
+        ("a TLV beyond the end", 0x21, 0x11, &[&IPV4[..], &[1, 0, 2, b'h']].concat()[..]),
         ("a short checksum", 0x21, 0x11, &[&IPV4[..], &[3, 0, 2, 0, 0]].concat()[..]),
     ] {
         assert_eq!(header(&v2(command, family, rest)), Err(PrefaceError::Malformed), "{what}");
@@ -156,42 +152,47 @@ fn invalid_headers_of_version_2_are_refused() {
 #[test]
 fn the_checksum_is_verified_and_not_passed_on() {
     // Computed with another implementation (the Python package crc32c).
-    let fields = [2, 0, 1, b'a', 3, 0, 4, 0, 0, 0, 0, 4, 0, 2, 0, 0, 5, 0, 1, 7];
-    let mut sent = v2(0x21, 0x11, &[&IPV4[..], &fields].concat());
+    let tlvs = [2, 0, 1, b'a', 3, 0, 4, 0, 0, 0, 0, 4, 0, 2, 0, 0, 5, 0, 1, 7];
+    let mut sent = v2(0x21, 0x11, &[&IPV4[..], &tlvs].concat());
     let at = 16 + IPV4.len() + 7;
     assert_eq!(header(&sent), Err(PrefaceError::Checksum));
     sent[at..at + 4].copy_from_slice(&0xc5e7_9959_u32.to_be_bytes());
-    assert_eq!(header(&sent).unwrap().fields, [2, 0, 1, b'a', 5, 0, 1, 7]);
+    assert_eq!(header(&sent).unwrap().tlvs, [2, 0, 1, b'a', 5, 0, 1, 7]);
     sent[20] ^= 1;
     assert_eq!(header(&sent), Err(PrefaceError::Checksum));
 }
 
 #[test]
-fn mapped_addresses_are_ipv4_and_mixed_ones_are_not_told() {
+fn ipv4_mapped_addresses_are_ipv4_also_beside_an_ipv6_address() {
     let line = b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:192.0.2.2 1 2\r\n";
     assert_eq!(header(line).unwrap().endpoints, endpoints("192.0.2.1:1", "192.0.2.2:2"));
-    assert_eq!(header(b"PROXY TCP6 ::ffff:192.0.2.1 2001:db8::1 1 2\r\n").unwrap().endpoints, None);
+    // As HAProxy sends it when only the client's address was replaced.
+    let line = b"PROXY TCP6 2001:db8::1 ::ffff:192.0.2.2 1 2\r\n";
+    let mixed = header(line).unwrap();
+    assert_eq!(mixed.endpoints, endpoints("[2001:db8::1]:1", "192.0.2.2:2"));
+    assert_eq!(write(ProxyVersion::V1, &mixed), line);
+    assert_eq!(header(&write(ProxyVersion::V2, &mixed)), Ok(mixed));
 }
 
 #[test]
-fn headers_that_tell_no_relayed_connection_are_written() {
+fn headers_without_a_relayed_connection_are_written() {
     let none = ProxyHeader::default();
     assert_eq!(write(ProxyVersion::V1, &none), b"PROXY UNKNOWN\r\n");
-    assert_eq!(write(ProxyVersion::V2, &none), v2(0x21, 0x00, &[]));
-    let own = endpoints("10.0.0.1:5", "10.0.0.2:6");
+    assert_eq!(write(ProxyVersion::V2, &none), v2(0x20, 0x00, &[]));
+    let own = Endpoints::new(address("10.0.0.1:5"), address("10.0.0.2:6"));
     assert_eq!(write_local(ProxyVersion::V1, own), b"PROXY TCP4 10.0.0.1 10.0.0.2 5 6\r\n");
     assert_eq!(write_local(ProxyVersion::V2, own), v2(0x20, 0x00, &[]));
 }
 
 #[test]
-fn fields_that_would_make_a_header_too_long_are_left_out() {
+fn tlvs_that_would_make_a_header_too_long_are_left_out() {
     let endpoints = endpoints("10.0.0.1:5", "10.0.0.2:6");
     let field = |length: u16| [&[0xe0][..], &length.to_be_bytes(), &vec![0; length.into()]].concat();
     for (length, kept) in [(LONGEST - 16 - 12 - 3, true), (LONGEST - 16 - 12 - 2, false)] {
-        let fields = field(u16::try_from(length).unwrap());
-        let written = write(ProxyVersion::V2, &ProxyHeader { endpoints, fields: fields.clone() });
+        let tlvs = field(u16::try_from(length).unwrap());
+        let written = write(ProxyVersion::V2, &ProxyHeader { endpoints, tlvs: tlvs.clone() });
         let read = header(&written).unwrap();
-        assert_eq!((read.endpoints, read.fields == fields), (endpoints, kept));
+        assert_eq!((read.endpoints, read.tlvs == tlvs), (endpoints, kept));
     }
 }
 
@@ -206,13 +207,14 @@ fn any_address() -> impl Strategy<Value = SocketAddr> {
 fn any_header() -> impl Strategy<Value = ProxyHeader> {
     let endpoints = prop_oneof![
         Just(None),
-        (any_address(), any_address()).prop_map(|(source, destination)| Endpoints::new(source, destination)),
+        (any_address(), any_address())
+            .prop_map(|(source, destination)| Some(Endpoints::new(source, destination))),
     ];
     let field = (5u8.., proptest::collection::vec(any::<u8>(), 0..40))
         .prop_map(|(kind, value)| [&[kind][..], &(value.len() as u16).to_be_bytes(), &value].concat());
-    (endpoints, proptest::collection::vec(field, 0..5)).prop_map(|(endpoints, fields)| {
-        let fields = if endpoints.is_some() { fields.concat() } else { Vec::new() };
-        ProxyHeader { endpoints, fields }
+    (endpoints, proptest::collection::vec(field, 0..5)).prop_map(|(endpoints, tlvs)| {
+        let tlvs = if endpoints.is_some() { tlvs.concat() } else { Vec::new() };
+        ProxyHeader { endpoints, tlvs }
     })
 }
 
@@ -225,7 +227,7 @@ fn by_the_other_parser(bytes: &[u8]) -> Option<(Option<Endpoints>, usize)> {
     use proxy_header::{ParseConfig, Protocol, ProxyHeader};
     let (header, length) = ProxyHeader::parse(bytes, ParseConfig::default()).ok()?;
     let stream = header.proxied_address().filter(|address| address.protocol == Protocol::Stream);
-    Some((stream.and_then(|address| Endpoints::new(address.source, address.destination)), length))
+    Some((stream.map(|address| Endpoints::new(address.source, address.destination)), length))
 }
 
 proptest! {
@@ -236,8 +238,8 @@ proptest! {
         sent in any_header(), version in any_version(), after in proptest::collection::vec(any::<u8>(), 0..20),
     ) {
         let written = write(version, &sent);
-        let fields = if version == ProxyVersion::V2 { sent.fields.clone() } else { Vec::new() };
-        let expected = ProxyHeader { fields, ..sent };
+        let tlvs = if version == ProxyVersion::V2 { sent.tlvs.clone() } else { Vec::new() };
+        let expected = ProxyHeader { tlvs, ..sent };
         let bytes = [&written[..], &after].concat();
         prop_assert_eq!(parse(&bytes), Ok(Some((expected.clone(), written.len()))));
         for part in 0..written.len() {

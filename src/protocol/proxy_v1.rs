@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::proxy_header::{Endpoints, ProxyHeader};
+use super::proxy_header::{Endpoints, ProxyHeader, SameFamily};
 use crate::domain::PrefaceError;
 
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";
@@ -18,7 +18,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Prefac
     };
     let text = std::str::from_utf8(&line[..length]).map_err(|_| PrefaceError::Malformed)?;
     let endpoints = endpoints(text).ok_or(PrefaceError::Malformed)?;
-    Ok(Some((ProxyHeader { endpoints, fields: Vec::new() }, length + 2)))
+    Ok(Some((ProxyHeader { endpoints, tlvs: Vec::new() }, length + 2)))
 }
 
 /// The addresses in a line; `Some(None)`: it is valid and has none.
@@ -40,7 +40,7 @@ fn endpoints(line: &str) -> Option<Option<Endpoints>> {
     let mut address = |ip| Some(SocketAddr::new(ip, port(words.next()?)?));
     let (source, destination) = (address(source)?, address(destination)?);
     let whole = words.next().is_none();
-    whole.then(|| Endpoints::new(source, destination))
+    whole.then(|| Some(Endpoints::new(source, destination)))
 }
 
 /// A decimal number without a sign or leading zeros.
@@ -51,8 +51,10 @@ fn port(word: &str) -> Option<u16> {
 
 /// A header; without addresses, the family is UNKNOWN.
 pub(super) fn write(endpoints: Option<Endpoints>) -> Vec<u8> {
-    let Some(Endpoints { source, destination }) = endpoints else { return b"PROXY UNKNOWN\r\n".to_vec() };
-    let family = if source.is_ipv4() { "TCP4" } else { "TCP6" };
-    let (ips, ports) = ((source.ip(), destination.ip()), (source.port(), destination.port()));
-    format!("PROXY {family} {} {} {} {}\r\n", ips.0, ips.1, ports.0, ports.1).into_bytes()
+    let Some(endpoints) = endpoints else { return b"PROXY UNKNOWN\r\n".to_vec() };
+    let ips = match endpoints.ips() {
+        SameFamily::V4([source, destination]) => format!("TCP4 {source} {destination}"),
+        SameFamily::V6([source, destination]) => format!("TCP6 {source} {destination}"),
+    };
+    format!("PROXY {ips} {} {}\r\n", endpoints.source.port(), endpoints.destination.port()).into_bytes()
 }

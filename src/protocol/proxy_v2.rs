@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crc::{CRC_32_ISCSI, Crc};
 
-use super::proxy_header::{Endpoints, LONGEST, ProxyHeader};
+use super::proxy_header::{Endpoints, LONGEST, ProxyHeader, SameFamily};
 use crate::domain::PrefaceError;
 
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -21,7 +21,7 @@ const UNSPEC: u8 = 0x00;
 const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
 
-/// The types of additional fields that concern the header itself: its checksum, and padding (sections 2.2.3 and 2.2.4).
+/// The types of the TLVs that concern the header itself: its checksum, and padding (sections 2.2.3 and 2.2.4).
 const CRC32C: u8 = 0x03;
 const NOOP: u8 = 0x04;
 
@@ -62,8 +62,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Prefac
         UNSPEC => return Ok(Some((ProxyHeader::default(), length))),
         _ => return Err(PrefaceError::Malformed),
     };
-    let fields = fields(header, rest)?;
-    Ok(Some((ProxyHeader { endpoints, fields }, length)))
+    let tlvs = tlvs(header, rest)?;
+    Ok(Some((ProxyHeader { endpoints, tlvs }, length)))
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], PrefaceError> {
@@ -78,12 +78,12 @@ fn skip<const N: usize>(rest: &mut &[u8]) -> Result<Option<Endpoints>, PrefaceEr
 
 fn ports(source: IpAddr, destination: IpAddr, rest: &mut &[u8]) -> Result<Option<Endpoints>, PrefaceError> {
     let (from, to) = (u16::from_be_bytes(take(rest)?), u16::from_be_bytes(take(rest)?));
-    Ok(Endpoints::new(SocketAddr::new(source, from), SocketAddr::new(destination, to)))
+    Ok(Some(Endpoints::new(SocketAddr::new(source, from), SocketAddr::new(destination, to))))
 }
 
-/// The additional fields in `rest`, the end of `header`, without those that concern only this header. Checks the
+/// The TLVs in `rest`, the end of `header`, without those that concern only this header. Checks the
 /// checksum, if there is one.
-fn fields(header: &[u8], rest: &[u8]) -> Result<Vec<u8>, PrefaceError> {
+fn tlvs(header: &[u8], rest: &[u8]) -> Result<Vec<u8>, PrefaceError> {
     let (mut left, mut kept) = (rest, Vec::new());
     while !left.is_empty() {
         let before = left;
@@ -105,7 +105,7 @@ fn fields(header: &[u8], rest: &[u8]) -> Result<Vec<u8>, PrefaceError> {
     Ok(kept)
 }
 
-/// The checksum of a header whose own field for it, four bytes at `at`, counts as zero.
+/// The checksum of a header whose own value of it, four bytes at `at`, counts as zero.
 fn checksum(header: &[u8], at: usize) -> u32 {
     let mut digest = CHECKSUM.digest();
     digest.update(&header[..at]);
@@ -114,32 +114,19 @@ fn checksum(header: &[u8], at: usize) -> u32 {
     digest.finalize()
 }
 
-/// A header; without addresses, the family is UNSPEC. Fields that would make it too long are left out.
+/// A header; without addresses it is LOCAL, which a receiver must accept. TLVs that would make it too long are left out.
 pub(super) fn write(header: &ProxyHeader) -> Vec<u8> {
-    let (family, mut rest) = match header.endpoints {
-        Some(Endpoints { source, destination }) => {
-            let mut rest = Vec::with_capacity(36 + header.fields.len());
-            let ips = [source.ip(), destination.ip()];
-            for ip in ips {
-                match ip {
-                    IpAddr::V4(ip) => rest.extend(ip.octets()),
-                    IpAddr::V6(ip) => rest.extend(ip.octets()),
-                }
-            }
-            rest.extend([source.port(), destination.port()].into_iter().flat_map(u16::to_be_bytes));
-            (if source.is_ipv4() { TCP4 } else { TCP6 }, rest)
-        }
-        None => (UNSPEC, Vec::new()),
+    let Some(endpoints) = header.endpoints else { return framed(LOCAL, UNSPEC, &[]) };
+    let (family, mut rest) = match endpoints.ips() {
+        SameFamily::V4(ips) => (TCP4, ips.map(|ip| ip.octets()).concat()),
+        SameFamily::V6(ips) => (TCP6, ips.map(|ip| ip.octets()).concat()),
     };
-    if FIXED + rest.len() + header.fields.len() <= LONGEST {
-        rest.extend_from_slice(&header.fields);
+    let ports = [endpoints.source.port(), endpoints.destination.port()];
+    rest.extend(ports.into_iter().flat_map(u16::to_be_bytes));
+    if FIXED + rest.len() + header.tlvs.len() <= LONGEST {
+        rest.extend_from_slice(&header.tlvs);
     }
     framed(PROXY, family, &rest)
-}
-
-/// The header of a connection of the proxy itself.
-pub(super) fn write_local() -> Vec<u8> {
-    framed(LOCAL, UNSPEC, &[])
 }
 
 fn framed(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {

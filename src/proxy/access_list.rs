@@ -31,16 +31,17 @@ impl AccessList {
 
 /// Networks that do not overlap, in ascending order.
 #[derive(Debug, PartialEq, Eq)]
-struct Networks(Box<[IpNet]>);
+pub(super) struct Networks(Box<[IpNet]>);
 
 impl Networks {
-    fn new(networks: &[IpNet]) -> Option<Self> {
+    /// `None`: there are none.
+    pub(super) fn new(networks: &[IpNet]) -> Option<Self> {
         let mut merged = IpNet::aggregate(&networks.to_vec());
         merged.sort_unstable_by_key(IpNet::network);
         (!merged.is_empty()).then(|| Self(merged.into()))
     }
 
-    fn contains(&self, ip: IpAddr) -> bool {
+    pub(super) fn contains(&self, ip: IpAddr) -> bool {
         let behind = self.0.partition_point(|network| network.network() <= ip);
         behind.checked_sub(1).is_some_and(|last| self.0[last].contains(&ip))
     }

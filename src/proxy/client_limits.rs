@@ -8,35 +8,37 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tracing::debug;
+
 use crate::config::{PerClient, Rate};
 use crate::domain::{Client, LimitReached};
 
-/// The clients are spread over these tables, so that the workers seldom wait for each other.
+/// Tables with a lock each, so that workers seldom wait for each other.
 const SHARDS: usize = 16;
-/// The most clients of one table whose rate is remembered for certain. Beyond, the ones not seen for longest are
-/// forgotten: a flood of addresses does not fill the memory, and refuses nobody else.
+/// Rate entries per table and generation. Beyond, the oldest are dropped, so that a flood of addresses does not fill the
+/// memory; other clients are not affected.
 const REMEMBERED: usize = 4096;
 
 /// The clients of a listener.
 #[derive(Debug)]
 pub(crate) struct ClientLimits {
     shards: [Mutex<Shard>; SHARDS],
-    /// Keyed, so that no client can choose addresses that meet in one table.
+    /// Randomly seeded: addresses that fall into one table cannot be chosen.
     hasher: RandomState,
     over_limits: [OverLimitCounters; 2],
 }
 
 #[derive(Debug, Default)]
 struct OverLimitCounters {
-    refused: AtomicU64,
+    reset: AtomicU64,
     only_counted: AtomicU64,
 }
 
 /// Connections over one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OverLimit {
-    /// Those that were refused.
-    pub(crate) refused: u64,
+    /// Those that were reset.
+    pub(crate) reset: u64,
     /// Those that were only counted (`dry_run`).
     pub(crate) only_counted: u64,
 }
@@ -48,8 +50,8 @@ struct Shard {
     arrivals: Arrivals,
 }
 
-/// When the rate admits each client's next connection. Two generations: a client that is not seen for a whole one is
-/// forgotten, by when it may open a full burst again.
+/// The theoretical arrival time of each client's next connection. Two generations: an entry without an admitted connection
+/// for a whole one is dropped; by then its token bucket is full.
 #[derive(Debug, Default)]
 struct Arrivals {
     current: HashMap<IpAddr, Duration>,
@@ -60,7 +62,7 @@ struct Arrivals {
 
 /// Counts an open connection of a client until it is dropped.
 #[derive(Debug)]
-pub(super) struct ClientPlace {
+pub(super) struct ClientSlot {
     limits: Arc<ClientLimits>,
     client: IpAddr,
 }
@@ -78,7 +80,7 @@ impl ClientLimits {
         client: Client,
         limits: &PerClient,
         now: Duration,
-    ) -> Result<Option<ClientPlace>, LimitReached> {
+    ) -> Result<Option<ClientSlot>, LimitReached> {
         let Client::Tcp(address) = client else { return Ok(None) };
         let client = network(address.ip());
         let mut shard = self.shard(client);
@@ -86,21 +88,22 @@ impl ClientLimits {
         if let Err(limit) = admitted {
             let counters = &self.over_limits[usize::from(limit == LimitReached::ClientRate)];
             if !limits.dry_run {
-                counters.refused.fetch_add(1, Ordering::Relaxed);
+                counters.reset.fetch_add(1, Ordering::Relaxed);
                 return Err(limit);
             }
             counters.only_counted.fetch_add(1, Ordering::Relaxed);
+            debug!(%client, limit = limit.name(), "over a limit of per_client (dry_run)");
         }
         *shard.open.entry(client).or_default() += 1;
-        Ok(Some(ClientPlace { limits: Arc::clone(self), client }))
+        Ok(Some(ClientSlot { limits: Arc::clone(self), client }))
     }
 
     /// Connections over each limit.
-    pub(super) fn over_limits(&self) -> [(LimitReached, OverLimit); 2] {
+    pub(crate) fn over_limits(&self) -> [(LimitReached, OverLimit); 2] {
         let read = |index: usize| {
-            let OverLimitCounters { refused, only_counted } = &self.over_limits[index];
-            let [refused, only_counted] = [refused, only_counted].map(|count| count.load(Ordering::Relaxed));
-            OverLimit { refused, only_counted }
+            let OverLimitCounters { reset, only_counted } = &self.over_limits[index];
+            let [reset, only_counted] = [reset, only_counted].map(|count| count.load(Ordering::Relaxed));
+            OverLimit { reset, only_counted }
         };
         [(LimitReached::ClientConnections, read(0)), (LimitReached::ClientRate, read(1))]
     }
@@ -111,7 +114,7 @@ impl ClientLimits {
     }
 }
 
-impl Drop for ClientPlace {
+impl Drop for ClientSlot {
     fn drop(&mut self) {
         let mut shard = self.limits.shard(self.client);
         if let Some(open) = shard.open.get_mut(&self.client) {
@@ -190,9 +193,9 @@ mod tests {
         }
     }
 
-    /// The connections over each limit, refused and only counted.
+    /// The connections over each limit, reset and only counted.
     fn counts(all: &ClientLimits) -> [[u64; 2]; 2] {
-        all.over_limits().map(|(_, over)| [over.refused, over.only_counted])
+        all.over_limits().map(|(_, over)| [over.reset, over.only_counted])
     }
 
     const fn ms(n: u64) -> Duration {
@@ -202,7 +205,7 @@ mod tests {
     #[test]
     fn each_client_has_its_connections_and_gets_them_back() {
         let (all, limits) = (Arc::new(ClientLimits::new()), limits(2, "", 0));
-        let admit = |ip: &str| all.admit(client(ip), &limits, Duration::ZERO);
+        let admit = |ip: &str| all.admit(client(ip), &limits, ms(0));
         let first = admit("192.0.2.1").unwrap();
         let _second = admit("192.0.2.1").unwrap();
         assert_eq!(admit("192.0.2.1").unwrap_err(), LimitReached::ClientConnections);
@@ -210,16 +213,16 @@ mod tests {
         drop(first);
         let _third = admit("192.0.2.1").unwrap();
         assert_eq!(admit("192.0.2.1").unwrap_err(), LimitReached::ClientConnections);
-        assert!(all.admit(Client::Unix, &limits, Duration::ZERO).unwrap().is_none());
+        assert!(all.admit(Client::Unix, &limits, ms(0)).unwrap().is_none());
         assert_eq!(counts(&all), [[2, 0], [0, 0]]);
     }
 
     #[test]
     fn addresses_of_one_ipv6_network_are_one_client() {
         let (all, limits) = (Arc::new(ClientLimits::new()), limits(1, "", 0));
-        let _first = all.admit(client("2001:db8::1"), &limits, Duration::ZERO).unwrap();
-        assert!(all.admit(client("2001:db8::ffff:ffff:ffff:ffff"), &limits, Duration::ZERO).is_err());
-        assert!(all.admit(client("2001:db8:0:1::1"), &limits, Duration::ZERO).is_ok());
+        let _first = all.admit(client("2001:db8::1"), &limits, ms(0)).unwrap();
+        assert!(all.admit(client("2001:db8::ffff:ffff:ffff:ffff"), &limits, ms(0)).is_err());
+        assert!(all.admit(client("2001:db8:0:1::1"), &limits, ms(0)).is_ok());
     }
 
     #[test]
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_connection_uses_nothing_up() {
+    fn a_rejected_connection_uses_nothing_up() {
         let (all, limits) = (Arc::new(ClientLimits::new()), limits(1, "1/s", 2));
         let at = |time| all.admit(client("192.0.2.1"), &limits, time);
         let place = at(ms(0)).unwrap();
@@ -252,10 +255,10 @@ mod tests {
         let all = Arc::new(ClientLimits::new());
         let limits = PerClient { dry_run: true, ..limits(1, "1/s", 1) };
         let places: Vec<_> =
-            (0..3).map(|_| all.admit(client("192.0.2.1"), &limits, Duration::ZERO).unwrap()).collect();
+            (0..3).map(|_| all.admit(client("192.0.2.1"), &limits, ms(0)).unwrap()).collect();
         assert_eq!(counts(&all), [[0, 2], [0, 0]]);
         drop(places);
-        assert!(all.admit(client("192.0.2.1"), &limits, Duration::ZERO).is_ok());
+        assert!(all.admit(client("192.0.2.1"), &limits, ms(0)).is_ok());
         assert_eq!(counts(&all), [[0, 2], [0, 1]]);
     }
 
@@ -282,7 +285,7 @@ mod tests {
         ) {
             let (all, limits) = (Arc::new(ClientLimits::new()), limits(0, &format!("{per_second}/s"), burst));
             let interval = limits.rate.unwrap().interval();
-            let (mut now, mut tokens, mut filled) = (Duration::ZERO, u128::from(burst), Duration::ZERO);
+            let (mut now, mut tokens, mut filled) = (ms(0), u128::from(burst), ms(0));
             for pause in pauses {
                 now += Duration::from_micros(pause);
                 let steps = (now - filled).as_nanos() / interval.as_nanos();

@@ -1,5 +1,5 @@
 //! The life of a connection, from top to bottom:
-//! read the PROXY header, if one is expected → admit → preread → route and connect → relay → record.
+//! admit, with the PROXY header if one is expected → preread → route and connect → relay → record.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -9,22 +9,24 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
 
+use super::client_limits::ClientSlot;
 use super::clock::Moment;
 use super::connect::{self, Caller, Connected, NotConnected};
 use super::context::WorkerContext;
 use super::failure_penalty;
 use super::listener::{Admitted, Listener, Settings};
 use super::no_backend;
-use super::preface::{self, Preface};
+use super::preface::{ExpectedHeader, NotRead, Preface};
 use super::progress::{CloseRequest, Phase, Progress, Relayed};
 use super::relay::Relay;
 use super::sockets;
 use super::stream::Stream;
 use crate::balance::Lease;
 use crate::domain::{
-    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, Refusal, Route, Stage,
-    TcpSides,
+    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, LimitReached,
+    PrefaceError, Rejection, Route, Stage, TcpSides,
 };
 use crate::pool::{Choice, Failure};
 use crate::protocol::proxy_header::ProxyHeader;
@@ -63,8 +65,10 @@ struct Connection {
 /// The end of a connection.
 struct Closed {
     reason: CloseReason,
-    /// Why the listener refused it, if it did.
-    refusal: Option<Refusal>,
+    /// Why the listener rejected it, if it did.
+    rejection: Option<Rejection>,
+    /// Whether the listener had admitted it.
+    admitted: bool,
     /// The kernel's statistics of its sockets, if they were sampled.
     kernel: Option<TcpSides>,
 }
@@ -86,12 +90,14 @@ impl Connection {
     /// The whole life. Guards release all that the connection holds, however it ends.
     async fn live(&self) {
         let life = async {
+            self.check_peer()?;
+            let _open = self.admit()?;
             // On the heap, and freed before the relay begins: an open connection holds only what the relay needs.
-            let Preface { header, rest } = match self.settings.proxy_protocol {
-                Some(_) => Box::pin(self.read_preface()).await?,
+            let Preface { header, rest } = match &self.settings.proxy_protocol {
+                Some(expected) => Box::pin(self.read_preface(expected)).await?,
                 None => Preface::default(),
             };
-            let _admitted = self.admit()?;
+            let _slot = self.admit_client()?;
             let preread = self.preread(rest).await?;
             let backend = Box::pin(self.route_and_connect(!preread.is_empty(), header)).await?;
             Ok(self.relay(&backend, preread).await)
@@ -99,40 +105,70 @@ impl Connection {
         self.record(life.await.unwrap_or_else(|rejected: Closed| rejected));
     }
 
-    /// Reads the PROXY header, which tells the client's address.
-    async fn read_preface(&self) -> Result<Preface, Closed> {
-        let Some(expected) = &self.settings.proxy_protocol else { return Ok(Preface::default()) };
-        let reading = expected.read(&self.client, self.progress.client.get());
-        match self.unless_closing(reading).await {
-            Ok(Ok(preface)) => {
-                if let Some(told) = preface.client() {
-                    self.progress.client.set(told);
-                }
-                Ok(preface)
+    /// Rejects a peer that is not a trusted proxy, where a PROXY header is expected, or not an allowed client.
+    fn check_peer(&self) -> Result<(), Closed> {
+        let peer = self.progress.client.get();
+        match &self.settings.proxy_protocol {
+            Some(expected) if !expected.trusts(peer) => {
+                let error = Rejection::Preface(PrefaceError::Untrusted);
+                Err(self.rejected(CloseReason::PrefaceInvalid, Some(error)))
             }
-            Ok(Err(preface::NotRead { reason, error })) => {
-                if reason.is_not_admitted() {
-                    sockets::reset_on_close(&self.client);
-                }
-                Err(Closed { refusal: error.map(Refusal::Preface), ..self.closed(reason, None) })
-            }
-            Err(request) => Err(self.closed(carry_out(request, &[&self.client]), None)),
+            Some(_) => Ok(()),
+            None => self.check_access(),
         }
     }
 
-    /// Counts it among the connections of its listener and its client, unless the client is not allowed or there are too
-    /// many.
+    /// Rejects a client that the listener does not allow.
+    fn check_access(&self) -> Result<(), Closed> {
+        let allowed = self.settings.access.admits(self.progress.client.get());
+        if allowed { Ok(()) } else { Err(self.rejected(CloseReason::Denied, None)) }
+    }
+
+    /// Counts it among the connections of its listener, unless there are too many.
     fn admit(&self) -> Result<Admitted, Closed> {
-        let refuse = |reason, refusal| {
-            sockets::reset_on_close(&self.client);
-            Closed { reason, refusal, kernel: None }
+        let admitted = self.progress.listener.admit(self.settings.max_connections);
+        admitted.ok_or_else(|| {
+            let limit = Rejection::Limit(LimitReached::Listener);
+            Closed { admitted: true, ..self.rejected(CloseReason::Limited, Some(limit)) }
+        })
+    }
+
+    /// Reads the PROXY header, which has the client's address.
+    async fn read_preface(&self, expected: &ExpectedHeader) -> Result<Preface, Closed> {
+        let peer = self.progress.client.get();
+        let preface = match self.unless_closing(expected.read(&self.client)).await {
+            Ok(Ok(preface)) => preface,
+            Ok(Err(NotRead::Left(reason))) => {
+                return Err(Closed { admitted: false, ..self.closed(reason, None) });
+            }
+            Ok(Err(NotRead::TimedOut)) => return Err(self.rejected(CloseReason::PrefaceTimeout, None)),
+            Ok(Err(NotRead::Invalid(error))) => {
+                return Err(self.rejected(CloseReason::PrefaceInvalid, Some(Rejection::Preface(error))));
+            }
+            Err(request) => return Err(self.closed(carry_out(request, &[&self.client]), None)),
         };
-        let Progress { client, listener, .. } = &*self.progress;
-        if !self.settings.access.admits(client.get()) {
-            return Err(refuse(CloseReason::Denied, None));
+        if let Some(client) = preface.client() {
+            debug!(conn = self.progress.conn, %client, proxy = %peer, "PROXY header read");
+            self.progress.client.set(client);
         }
-        let admitted = listener.admit(&self.settings, client.get(), self.progress.accepted);
-        admitted.map_err(|limit| refuse(CloseReason::Limited, Some(Refusal::Limit(limit))))
+        self.check_access()?;
+        Ok(preface)
+    }
+
+    /// Counts it among the connections of its client, unless there are too many.
+    fn admit_client(&self) -> Result<Option<Box<ClientSlot>>, Closed> {
+        let Some(limits) = &self.settings.per_client else { return Ok(None) };
+        let now = Moment::now().since_origin();
+        let slot = self.progress.listener.clients.admit(self.progress.client.get(), limits, now);
+        let slot =
+            slot.map_err(|limit| self.rejected(CloseReason::Limited, Some(Rejection::Limit(limit))))?;
+        Ok(slot.map(Box::new))
+    }
+
+    /// The end of a connection that its listener does not admit: a reset.
+    fn rejected(&self, reason: CloseReason, rejection: Option<Rejection>) -> Closed {
+        sockets::reset_on_close(&self.client);
+        Closed { reason, rejection, admitted: false, kernel: None }
     }
 
     /// The bytes that the client has sent by the worker's next turn, if any: they go to the backend with the handshake.
@@ -222,7 +258,7 @@ impl Connection {
     /// Counts the end, drops the lease, and returns the record; `None`: the end is already recorded.
     fn finish(
         &self,
-        Closed { reason, refusal, kernel }: Closed,
+        Closed { reason, rejection, admitted, kernel }: Closed,
     ) -> Option<(ConnectionEnd, ConnectionRecord)> {
         let (progress, pool) = (&self.progress, &self.settings.pool);
         let phase = progress.enter(Phase::Closed);
@@ -233,11 +269,11 @@ impl Connection {
         };
         let now = Moment::now();
         let duration = progress.accepted.until(now);
-        if !reason.is_not_admitted() {
+        if admitted {
             pool.counters.connection.observe(duration.as_secs_f64());
-        }
-        if reason.is_failure() {
-            pool.counters.client_visible_failure(reason);
+            if reason.is_failure() {
+                pool.counters.client_visible_failure(reason);
+            }
         }
         if let Some(relayed) = relayed {
             progress.count_bytes(&relayed.flow);
@@ -248,21 +284,22 @@ impl Connection {
         match &phase {
             Phase::Relaying(Relayed { flow, .. }) | Phase::Rejected(flow) => flow.closed(reason),
             Phase::Connecting | Phase::Closed => {
-                pool.unserved.of(&progress.listener.name).ended_unrouted(reason);
+                let flow = pool.unserved.of(&progress.listener.name);
+                if admitted { flow.ended_unrouted(reason) } else { flow.not_admitted(reason) }
             }
         }
         // After the counters: a leaving backend is removed with its last lease, and its counters are summed up then.
         if self.lease.take().is_some() {
             pool.queue.notify_first();
         }
-        let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), refusal, kernel };
+        let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), rejection, kernel };
         Some((end, progress.relayed_record(&pool.name, duration, relayed, Stage::Ended(end))))
     }
 
     /// The end for that reason, with the kernel's view of the sockets, which are still open.
     fn closed(&self, reason: CloseReason, backend: Option<&Stream>) -> Closed {
         let kernel = self.context.tcp_info.sample(reason, &self.client, backend);
-        Closed { reason, refusal: None, kernel }
+        Closed { reason, rejection: None, admitted: true, kernel }
     }
 
     /// The output of `future`, unless a close is requested first.
@@ -343,7 +380,7 @@ fn carry_out(request: CloseRequest, streams: &[&Stream]) -> CloseReason {
 impl Drop for Connection {
     /// The fallback, if the task ends early: by a panic, or with its worker.
     fn drop(&mut self) {
-        self.record(Closed { reason: CloseReason::Internal, refusal: None, kernel: None });
+        self.record(Closed { reason: CloseReason::Internal, rejection: None, admitted: true, kernel: None });
     }
 }
 

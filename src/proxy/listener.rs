@@ -6,11 +6,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 
 use super::access_list::AccessList;
-use super::client_limits::{ClientLimits, ClientPlace, OverLimit};
-use super::clock::Moment;
+use super::client_limits::ClientLimits;
 use super::preface::ExpectedHeader;
 use crate::config::{self, NoBackend, PerClient, SocketMode, SocketOptions};
-use crate::domain::{Client, LimitReached};
 use crate::pool::Pool;
 
 /// A listener.
@@ -22,7 +20,8 @@ pub struct Listener {
     pub settings: ArcSwap<Settings>,
     accepted: AtomicU64,
     admitted: Arc<AtomicUsize>,
-    clients: Arc<ClientLimits>,
+    /// The connections of each client.
+    pub(crate) clients: Arc<ClientLimits>,
 }
 
 /// What happens to a listener's connections.
@@ -89,39 +88,20 @@ impl Listener {
         self.admitted.load(Ordering::Relaxed)
     }
 
-    /// Admits a connection of `client`, accepted at that moment, unless a limit is reached.
-    pub(super) fn admit(
-        &self,
-        settings: &Settings,
-        client: Client,
-        accepted: Moment,
-    ) -> Result<Admitted, LimitReached> {
+    /// Admits a connection, unless `limit` are open already.
+    pub fn admit(&self, limit: Option<usize>) -> Option<Admitted> {
         let before = self.admitted.fetch_add(1, Ordering::Relaxed);
-        let mut admitted = Admitted { count: Arc::clone(&self.admitted), _place: None };
-        if settings.max_connections.is_some_and(|limit| before >= limit) {
-            return Err(LimitReached::Listener);
-        }
-        if let Some(limits) = &settings.per_client {
-            admitted._place = self.clients.admit(client, limits, accepted.since_origin())?.map(Box::new);
-        }
-        Ok(admitted)
-    }
-
-    /// Connections over each limit of `per_client`.
-    pub(crate) fn over_client_limits(&self) -> [(LimitReached, OverLimit); 2] {
-        self.clients.over_limits()
+        let admitted = Admitted(Arc::clone(&self.admitted));
+        limit.is_none_or(|limit| before < limit).then_some(admitted)
     }
 }
 
-/// Counts a connection of a listener and its client until it is dropped.
+/// Counts a connection of a listener until it is dropped.
 #[derive(Debug)]
-pub(super) struct Admitted {
-    count: Arc<AtomicUsize>,
-    _place: Option<Box<ClientPlace>>,
-}
+pub struct Admitted(Arc<AtomicUsize>);
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

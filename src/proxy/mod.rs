@@ -8,7 +8,7 @@
 //! - `context` has the state that the connections of a worker share; [`table`] lists them and ticks
 //! - `record` makes the record of a connection from its state, [`progress`]; `idle_timer` decides when it is idle
 //! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener
-//! - `preface` reads and makes the PROXY headers of connections
+//! - `preface` reads and writes the PROXY headers of connections
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
 //!   interfaces
 //! - [`access_list`], [`client_limits`], `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone

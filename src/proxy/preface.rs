@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::access_list::AccessList;
+use super::access_list::Networks;
 use super::stream::Stream;
 use crate::config;
 use crate::domain::{Client, CloseReason, PrefaceError};
@@ -17,13 +17,13 @@ use crate::protocol::proxy_header::{self, Endpoints, LONGEST, ProxyHeader, Proxy
 /// The PROXY header that a listener expects (`proxy_protocol`).
 #[derive(Debug)]
 pub struct ExpectedHeader {
-    /// The proxies in front.
-    trusted: AccessList,
+    /// The networks of the proxies in front.
+    trusted: Option<Networks>,
     /// How long the header may take.
     timeout: Duration,
 }
 
-/// What precedes a connection's own bytes.
+/// What precedes the client's data.
 #[derive(Debug, Default)]
 pub(super) struct Preface {
     /// The PROXY header; `None`: none was expected.
@@ -34,26 +34,17 @@ pub(super) struct Preface {
 
 /// Why there is no preface.
 #[derive(Debug)]
-pub(super) struct NotRead {
-    pub(super) reason: CloseReason,
-    /// For [`CloseReason::PrefaceInvalid`].
-    pub(super) error: Option<PrefaceError>,
-}
-
-impl From<CloseReason> for NotRead {
-    fn from(reason: CloseReason) -> Self {
-        Self { reason, error: None }
-    }
-}
-
-impl From<PrefaceError> for NotRead {
-    fn from(error: PrefaceError) -> Self {
-        Self { reason: CloseReason::PrefaceInvalid, error: Some(error) }
-    }
+pub(super) enum NotRead {
+    /// The peer closed or reset the connection before it sent a byte.
+    Left(CloseReason),
+    /// The header was not complete in time.
+    TimedOut,
+    /// It is no valid header.
+    Invalid(PrefaceError),
 }
 
 impl Preface {
-    /// The client that the header tells.
+    /// The client in the header, if it has one.
     pub(super) fn client(&self) -> Option<Client> {
         Some(Client::Tcp(self.header.as_ref()?.endpoints?.source))
     }
@@ -61,53 +52,66 @@ impl Preface {
 
 impl ExpectedHeader {
     pub(super) fn new(config: &config::ProxyProtocol) -> Self {
-        Self { trusted: AccessList::new(&config.trust, &[]), timeout: config.timeout }
+        Self { trusted: Networks::new(&config.trust), timeout: config.timeout }
     }
 
-    /// Reads the header that `peer` sends, and no more than [`LONGEST`] bytes.
-    pub(super) async fn read(&self, stream: &Stream, peer: Client) -> Result<Preface, NotRead> {
-        if !self.trusted.admits(peer) {
-            return Err(PrefaceError::Untrusted.into());
+    /// Whether a peer may send a header; a peer over a Unix socket may, as the mode of the socket's file is what limits
+    /// it.
+    pub(super) fn trusts(&self, peer: Client) -> bool {
+        match peer {
+            Client::Tcp(address) => {
+                self.trusted.as_ref().is_some_and(|trusted| trusted.contains(address.ip()))
+            }
+            Client::Unix => true,
         }
-        let read = tokio::time::timeout(self.timeout, read(stream));
-        read.await.unwrap_or(Err(CloseReason::PrefaceTimeout.into()))
+    }
+
+    /// Reads the header, and no more than [`LONGEST`] bytes.
+    pub(super) async fn read(&self, stream: &Stream) -> Result<Preface, NotRead> {
+        tokio::time::timeout(self.timeout, read(stream)).await.unwrap_or(Err(NotRead::TimedOut))
     }
 }
 
 async fn read(stream: &Stream) -> Result<Preface, NotRead> {
-    let (mut bytes, mut filled) = (vec![0; LONGEST], 0);
+    let left = |filled: usize, reason| match filled {
+        0 => NotRead::Left(reason),
+        _ => NotRead::Invalid(PrefaceError::Truncated),
+    };
+    let (mut bytes, mut filled) = (Vec::new(), 0);
     loop {
-        // An error means that the runtime shuts down, and the next read fails too.
-        let _ = poll_fn(|cx| stream.poll_readable(cx)).await;
+        // It fails only when the runtime ends.
+        if poll_fn(|cx| stream.poll_readable(cx)).await.is_err() {
+            return Err(left(filled, CloseReason::Internal));
+        }
+        bytes.resize(LONGEST, 0);
         match stream.read(&mut bytes[filled..]) {
-            Ok(0) if filled == 0 => return Err(CloseReason::ClientClosed.into()),
-            Ok(0) => return Err(PrefaceError::Truncated.into()),
+            Ok(0) => return Err(left(filled, CloseReason::ClientClosed)),
             Ok(n) => filled += n,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return Err(CloseReason::ClientReset.into()),
+            Err(_) => return Err(left(filled, CloseReason::ClientReset)),
         }
-        if let Some((header, length)) = proxy_header::parse(&bytes[..filled])? {
+        if let Some((header, length)) = proxy_header::parse(&bytes[..filled]).map_err(NotRead::Invalid)? {
             let rest = bytes[length..filled].to_vec();
             return Ok(Preface { header: Some(Box::new(header)), rest });
         }
     }
 }
 
-/// The PROXY header for a backend of this client: `told` is the header that came in, and `stream` the client's.
+/// The PROXY header for a backend of this client: `received` is the header that came in, and `stream` the client's.
 pub(super) fn to_send(
     version: ProxyVersion,
-    told: Option<&ProxyHeader>,
+    received: Option<&ProxyHeader>,
     client: Client,
     stream: &Stream,
 ) -> Vec<u8> {
-    let endpoints = told.and_then(|told| told.endpoints).or_else(|| own_endpoints(client, stream));
-    let fields = told.map(|told| told.fields.clone()).unwrap_or_default();
-    proxy_header::write(version, &ProxyHeader { endpoints, fields })
+    let endpoints = received.and_then(|header| header.endpoints).or_else(|| own_endpoints(client, stream));
+    let tlvs = received.map(|header| header.tlvs.clone()).unwrap_or_default();
+    proxy_header::write(version, &ProxyHeader { endpoints, tlvs })
 }
 
 /// The two ends of the client's connection; `None`: it has no addresses.
 fn own_endpoints(client: Client, stream: &Stream) -> Option<Endpoints> {
     let Client::Tcp(source) = client else { return None };
     let local: Option<SocketAddr> = SockRef::from(stream).local_addr().ok()?.as_socket();
-    Endpoints::new(source, local?)
+    Some(Endpoints::new(source, local?))
 }

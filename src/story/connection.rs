@@ -44,8 +44,8 @@ fn without_route(record: &ConnectionRecord) -> Option<Sentence> {
         (None, Some(end)) if end.reason == CloseReason::Denied => {
             Some(Sentence::now("the listener denies its address (allow, deny): no backend was looked for"))
         }
-        (None, Some(end)) if end.reason.is_not_admitted() || end.refusal.is_some() => {
-            Some(Sentence::now("its listener refused it: no backend was looked for"))
+        (None, Some(end)) if end.rejection.is_some() || end.reason == CloseReason::PrefaceTimeout => {
+            Some(Sentence::now("its listener rejected it before a backend was chosen"))
         }
         (None, Some(_)) => Some(Sentence::now("no backend was chosen for it before it ended")),
         (None, None) => None, // it is open: `doing` describes what it waits for
@@ -156,7 +156,9 @@ fn choice(route: &Route, backend: &str) -> String {
 fn doing(record: &ConnectionRecord) -> String {
     let age = took(record.age);
     let Some(ConnectedBackend { name, .. }) = &record.backend else {
-        return format!("it is {age} old, and is being connected, queued or rejected");
+        return format!(
+            "it is {age} old, and sends its PROXY header, or is being connected, queued or rejected"
+        );
     };
     let (up, down) = (bytes(record.bytes_in), bytes(record.bytes_out));
     let first = match record.first_byte {
@@ -170,8 +172,8 @@ fn doing(record: &ConnectionRecord) -> String {
 fn closed(record: &ConnectionRecord, end: &ConnectionEnd) -> Vec<Sentence> {
     let (age, reason) = (took(record.age), end.reason.name());
     let mut text = format!("closed after {age}: {} ({reason})", ending(end.reason, end.first_closed));
-    if let Some(refusal) = end.refusal {
-        text = format!("{text}: {refusal}");
+    if let Some(rejection) = end.rejection {
+        text = format!("{text}: {rejection}");
     }
     if let Some(ConnectedBackend { name, .. }) = &record.backend {
         let first = match record.first_byte {
@@ -238,7 +240,9 @@ fn ending(reason: CloseReason, first: Option<CloseReason>) -> &'static str {
         (R::Denied, _) => {
             "the listener denies the client's address (allow, deny), so the client was rejected"
         }
-        (R::PrefaceInvalid, _) => "its PROXY header was not accepted, so it was reset",
+        (R::PrefaceInvalid, _) => {
+            "it did not begin with a valid PROXY header from a trusted proxy, so it was reset"
+        }
         (R::PrefaceTimeout, _) => {
             "no complete PROXY header arrived within proxy_protocol.timeout, so it was reset"
         }

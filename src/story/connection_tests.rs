@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::domain::{
     BackendState, CheckFailure, Excluded, Exclusion, ExclusionReason, HealthFailure, Ineligible,
-    LimitReached, PrefaceError, Refusal, SHOWN, StateReason, TcpSides,
+    LimitReached, PrefaceError, Rejection, SHOWN, StateReason, TcpSides,
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -66,7 +66,7 @@ fn record(route: Option<Route>, stage: Stage) -> ConnectionRecord {
 }
 
 fn ended(reason: CloseReason) -> Stage {
-    Stage::Ended(ConnectionEnd { reason, first_closed: None, refusal: None, kernel: None })
+    Stage::Ended(ConnectionEnd { reason, first_closed: None, rejection: None, kernel: None })
 }
 
 fn text(record: &ConnectionRecord) -> String {
@@ -85,7 +85,7 @@ fn the_story_covers_a_connection_from_accept_to_end() {
     let info = TcpInfo { rtt_us: 310, rttvar_us: 120, retransmitted: 1, ..TcpInfo::default() };
     let sides = TcpSides { client: Some(info), backend: Some(TcpInfo { retransmitted: 0, ..info }) };
     let (reason, kernel) = (CloseReason::BackendClosed, Some(sides));
-    let end = ConnectionEnd { reason, first_closed: None, refusal: None, kernel };
+    let end = ConnectionEnd { reason, first_closed: None, rejection: None, kernel };
     assert_eq!(
         text(&record(Some(route()), Stage::Ended(end))),
         "connection 17 from 192.0.2.7:4000 was accepted by the listener front, for the pool web
@@ -151,17 +151,17 @@ fn a_route_that_is_no_longer_kept_is_reported_as_such() {
 }
 
 #[test]
-fn a_refused_connection_has_the_cause() {
-    for (reason, refusal, cause) in [
-        (CloseReason::Limited, Some(Refusal::Limit(LimitReached::Listener)), "max_connections allows"),
-        (CloseReason::Limited, Some(Refusal::Limit(LimitReached::ClientRate)), "per_client.rate allows"),
-        (CloseReason::PrefaceInvalid, Some(Refusal::Preface(PrefaceError::Missing)), "not a PROXY header"),
+fn a_rejected_connection_has_the_cause() {
+    for (reason, rejection, cause) in [
+        (CloseReason::Limited, Some(Rejection::Limit(LimitReached::Listener)), "max_connections allows"),
+        (CloseReason::Limited, Some(Rejection::Limit(LimitReached::ClientRate)), "per_client.rate allows"),
+        (CloseReason::PrefaceInvalid, Some(Rejection::Preface(PrefaceError::Missing)), "not a PROXY header"),
         (CloseReason::PrefaceTimeout, None, "no complete PROXY header arrived within"),
     ] {
-        let end = Stage::Ended(ConnectionEnd { reason, first_closed: None, refusal, kernel: None });
-        let refused = text(&ConnectionRecord { backend: None, ..record(None, end) });
-        assert!(refused.contains("its listener refused it: no backend was looked for"), "{refused}");
-        assert!(refused.contains(cause), "{refused}");
+        let end = Stage::Ended(ConnectionEnd { reason, first_closed: None, rejection, kernel: None });
+        let rejected = text(&ConnectionRecord { backend: None, ..record(None, end) });
+        assert!(rejected.contains("its listener rejected it before a backend was chosen"), "{rejected}");
+        assert!(rejected.contains(cause), "{rejected}");
     }
 }
 

@@ -53,7 +53,7 @@ impl ConnectionRecord {
             backend = self.backend.as_ref().map(|backend| display(&backend.name)),
             address = self.backend.as_ref().map(|backend| display(backend.address)),
             reason = %end.reason.name(),
-            cause = end.refusal.map(display),
+            cause = end.rejection.map(display),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             connect_ms = self.connect().map(millis),

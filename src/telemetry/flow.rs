@@ -10,6 +10,7 @@ use crate::domain::CloseReason;
 pub struct Flow {
     opened: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
+    not_admitted: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
 }
@@ -25,10 +26,16 @@ impl Flow {
         self.closed[reason.index()].fetch_add(1, Ordering::Release);
     }
 
-    /// Counts a connection that ended before it was routed or rejected.
+    /// Counts a connection that ended before it was routed.
     pub fn ended_unrouted(&self, reason: CloseReason) {
         self.opened();
         self.closed(reason);
+    }
+
+    /// Counts a connection that its listener did not admit, or that ended before.
+    pub fn not_admitted(&self, reason: CloseReason) {
+        self.ended_unrouted(reason);
+        self.not_admitted.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds bytes that were written: `bytes_in` to the backend, `bytes_out` to the client.
@@ -52,6 +59,7 @@ impl Flow {
         Reading {
             active: opened.saturating_sub(closed.iter().sum()),
             closed,
+            not_admitted: self.not_admitted.load(Ordering::Relaxed),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
         }
@@ -65,6 +73,8 @@ pub struct Reading {
     pub active: u64,
     /// Connections ended, by [`CloseReason::index`].
     pub closed: [u64; CloseReason::ALL.len()],
+    /// Those of them that ended before their listener had admitted them.
+    pub not_admitted: u64,
     /// Bytes from clients that were written to backends.
     pub bytes_in: u64,
     /// Bytes from backends that were written to clients.
@@ -76,12 +86,6 @@ impl Reading {
     pub fn total(&self) -> u64 {
         self.active + self.closed.iter().sum::<u64>()
     }
-
-    /// Connections that a listener rejected before they were counted among the pool's.
-    pub fn not_admitted(&self) -> u64 {
-        let reasons = CloseReason::ALL.into_iter().filter(|reason| reason.is_not_admitted());
-        reasons.map(|reason| self.closed[reason.index()]).sum()
-    }
 }
 
 impl std::ops::AddAssign for Reading {
@@ -90,6 +94,7 @@ impl std::ops::AddAssign for Reading {
         for (sum, value) in self.closed.iter_mut().zip(other.closed) {
             *sum += value;
         }
+        self.not_admitted += other.not_admitted;
         self.bytes_in += other.bytes_in;
         self.bytes_out += other.bytes_out;
     }

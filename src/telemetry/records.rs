@@ -108,8 +108,12 @@ mod tests {
 
     #[test]
     fn the_records_of_a_connection_become_one_and_the_last_one_counts() {
-        let end =
-            ConnectionEnd { reason: CloseReason::Operator, first_closed: None, refusal: None, kernel: None };
+        let end = ConnectionEnd {
+            reason: CloseReason::Operator,
+            first_closed: None,
+            rejection: None,
+            kernel: None,
+        };
         let ended = ConnectionRecord { bytes_in: 7, ..record(2, Stage::Ended(end)) };
         let all = joined([
             record(1, Stage::Routed),

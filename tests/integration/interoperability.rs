@@ -65,23 +65,23 @@ impl Drop for Server {
     }
 }
 
-/// HAProxy as a server that expects a header and answers with what it tells; and as a proxy in front of `to`.
+/// HAProxy with these frontends.
 fn haproxy(sections: &str, ready: SocketAddr) -> Option<Server> {
     let conf = format!("defaults\n timeout client 20s\n timeout server 20s\n timeout connect 5s\n{sections}");
     Server::start("haproxy", "haproxy", &["-db", "-f", "conf"], &conf, ready)
 }
 
+/// nginx with its stream module, which Debian has as a file of its own.
 fn nginx(sections: &str, ready: SocketAddr) -> Option<Server> {
-    // Debian has the stream module as a file of its own.
-    let modules = "/usr/lib/nginx/modules/ngx_stream_module.so";
-    let load = if std::path::Path::new(modules).exists() {
-        format!("load_module {modules};\n")
-    } else {
-        String::new()
-    };
-    let conf =
-        format!("{load}daemon off; master_process off; error_log stderr; pid pid;\nevents {{}}\n{sections}");
-    Server::start("nginx", "nginx-light libnginx-mod-stream", &["-p", ".", "-c", "conf"], &conf, ready)
+    let module = "/usr/lib/nginx/modules/ngx_stream_module.so";
+    if !std::path::Path::new(module).exists() {
+        skip("POINTSMAN_REQUIRE_TOOLS", "nginx has no stream module (`apt-get install libnginx-mod-stream`)");
+        return None;
+    }
+    let conf = format!(
+        "load_module {module};\ndaemon off; master_process off; error_log stderr; pid pid;\nevents {{}}\n{sections}"
+    );
+    Server::start("nginx", "nginx-light", &["-p", ".", "-c", "conf"], &conf, ready)
 }
 
 fn local_port() -> SocketAddr {
@@ -137,7 +137,8 @@ fn nginx_reads_our_headers_and_we_read_its() {
     let backend = Backend::http("a");
     let reads = balancer(backend.address, ", proxy_protocol: {trust: 127.0.0.1}", "");
     let sections = format!(
-        "http {{ access_log off; server {{ listen {answering} proxy_protocol; location / {{ \
+        "http {{ access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; \
+         uwsgi_temp_path uwsgi; scgi_temp_path scgi; server {{ listen {answering} proxy_protocol; location / {{ \
          return 200 \"$proxy_protocol_addr:$proxy_protocol_port\"; }} }} }}\n\
          stream {{ server {{ listen {front}; proxy_pass {}; proxy_protocol on; }} }}\n",
         reads.address("l")

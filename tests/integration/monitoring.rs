@@ -40,14 +40,21 @@ fn promtool(arguments: &[&str], input: &str) -> bool {
 fn busy() -> (Lb, Backend) {
     let backend = Backend::http("a");
     let lb = Lb::start(&format!(
-        "listeners: {{web: {{bind: 127.0.0.1:0, pool: web, max_connections: 100}}}}
+        "listeners:
+  web: {{bind: 127.0.0.1:0, pool: web, max_connections: 100}}
+  behind: {{bind: 127.0.0.1:0, pool: web, proxy_protocol: {{trust: 127.0.0.1, timeout: 50ms}}}}
 pools: {{web: {{discover: [{{static: [127.0.0.1:1, \"{}\"]}}]}}}}",
         backend.address
     ));
     for _ in 0..4 {
         assert_eq!(http_get(lb.address("web"), "/").unwrap().1, "a");
     }
+    // Without a PROXY header, and without a byte.
+    let late = connect_to(lb.address("behind")).unwrap();
+    http_get(lb.address("behind"), "/").unwrap_err();
+    lb.when_logged("reason=preface_timeout");
     lb.when_idle();
+    drop(late);
     (lb, backend)
 }
 
@@ -129,7 +136,7 @@ fn served(text: &str) -> BTreeMap<String, BTreeMap<String, BTreeSet<String>>> {
         else {
             continue;
         };
-        for label in list.trim_end_matches('"').split("\",") {
+        for label in list.strip_suffix('"').unwrap_or(list).split("\",") {
             let (label, value) = label.split_once("=\"").unwrap();
             labels.entry(label.to_owned()).or_default().insert(value.to_owned());
         }

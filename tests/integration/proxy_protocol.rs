@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::backend::{self, Backend};
 use crate::support::peers::is_reset;
-use crate::support::{ClosedPort, Lb, TIME_LIMIT, accept_within, connect_to, static_list};
+use crate::support::{ClosedPort, Lb, TIME_LIMIT, accept_within, connect_to, eventually, static_list};
 
 const READ: &str = ", proxy_protocol: {trust: 127.0.0.0/8}";
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -128,15 +128,17 @@ fn headers_without_a_relayed_connection_leave_the_peers_address() {
 #[test]
 fn what_is_not_a_valid_header_in_time_is_reset_with_the_cause() {
     let backend = Backend::echo();
-    let short = ", proxy_protocol: {trust: 127.0.0.1, timeout: 300ms}";
-    let lb = Lb::start(&config(&[backend.address], short, ""));
+    let lb = Lb::start(&config(&[backend.address], ", proxy_protocol: {trust: 127.0.0.1}", ""));
     let mut checksum = v2("192.0.2.1:7", "198.51.100.1:80", &[3, 0, 4, 0, 0, 0, 0]);
     checksum.extend(b"x");
     for (sent, cause) in [
         (b"GET / HTTP/1.1\r\n\r\n".to_vec(), "the first bytes are not a PROXY header"),
         (b"PROXY TCP4 192.0.2.1\r\n".to_vec(), "the PROXY header is malformed"),
         (checksum, "the checksum of the PROXY header is wrong"),
-        ([SIGNATURE, &[0x21, 0x11, 0xff, 0xff]].concat(), "the PROXY header is too long"),
+        (
+            [SIGNATURE, &[0x21, 0x11, 0xff, 0xff]].concat(),
+            "the PROXY header is too long (at most 107 bytes in version 1, 4096 in version 2)",
+        ),
     ] {
         let mut client = connect_to(lb.address("l")).unwrap();
         client.write_all(&sent).unwrap();
@@ -149,12 +151,9 @@ fn what_is_not_a_valid_header_in_time_is_reset_with_the_cause() {
     half.shutdown(Shutdown::Write).unwrap();
     is_reset(&mut half);
     let truncated = format!("client={} ", half.local_addr().unwrap());
-    assert!(lb.when_logged(&truncated).contains("cause=\"the peer closed within the PROXY header\""));
-    let mut slow = connect_to(lb.address("l")).unwrap();
-    slow.write_all(b"PROXY TCP4").unwrap();
-    is_reset(&mut slow);
-    let late = format!("client={} ", slow.local_addr().unwrap());
-    assert!(lb.when_logged(&late).contains("reason=preface_timeout"));
+    assert!(
+        lb.when_logged(&truncated).contains("cause=\"the peer closed before the end of the PROXY header\"")
+    );
     // A peer that only opens a connection, as a check does.
     drop(connect_to(lb.address("l")).unwrap());
     lb.when_logged("reason=client_closed");
@@ -168,16 +167,46 @@ fn what_is_not_a_valid_header_in_time_is_reset_with_the_cause() {
 
     lb.when_idle();
     let status = lb.status();
-    assert_eq!([&status["listeners"][0]["preface_failed"], &status["listeners"][0]["connections"]], [7, 8]);
+    assert_eq!([&status["listeners"][0]["preface_failed"], &status["listeners"][0]["connections"]], [6, 7]);
     let pool = &status["pools"][0];
-    assert_eq!([&pool["failures_seen"], &pool["connections"]], [0, 0]);
+    assert_eq!([&pool["failures_seen"], &pool["connections"], &pool["unserved"]], [0, 0, 0]);
     assert_eq!(backend.accepted.load(std::sync::atomic::Ordering::SeqCst), 0);
     let why = lb.get("/api/v1/why?client=127.0.0.2").1;
     assert!(
-        why.contains("its listener refused it: no backend was looked for")
+        why.contains("its listener rejected it before a backend was chosen")
             && why.contains("so it was reset (preface_invalid): the peer is not in proxy_protocol.trust"),
         "{why}"
     );
+}
+
+#[test]
+fn connections_that_wait_for_their_header_have_a_limit_and_a_deadline() {
+    let backend = Backend::echo();
+    let listener = |timeout: &str| {
+        format!(", max_connections: 1, proxy_protocol: {{trust: 127.0.0.1, timeout: {timeout}}}")
+    };
+    let lb = Lb::start(&config(&[backend.address], &listener("1h"), ""));
+    let mut silent = connect_to(lb.address("l")).unwrap();
+    silent.write_all(b"PROXY TCP4").unwrap();
+    let waits = "pointsman_listener_connections_open{listener=\"l\"}";
+    eventually("it counts as open", || (lb.metric(waits) == 1.0).then_some(()));
+    is_reset(&mut connect_to(lb.address("l")).unwrap());
+    lb.when_logged("reason=limited cause=\"the listener has as many connections as max_connections allows\"");
+    let why = lb.get("/api/v1/why?client=127.0.0.1").1;
+    assert!(why.contains("sends its PROXY header"), "{why}");
+    // An operator can close it.
+    let open = lb.get("/api/v1/connections").1;
+    let conn =
+        serde_json::from_str::<serde_json::Value>(&open).unwrap()["connections"][0]["conn"].to_string();
+    assert_eq!(lb.request("DELETE", &format!("/api/v1/connections/{conn}"), "").0, 200);
+    is_reset(&mut silent);
+    lb.reload(&config(&[backend.address], &listener("200ms"), ""));
+    let mut slow = connect_to(lb.address("l")).unwrap();
+    slow.write_all(b"PROXY TCP4").unwrap();
+    is_reset(&mut slow);
+    lb.when_logged("reason=preface_timeout");
+    // And the place is free again.
+    drop(is_served(&lb, b"PROXY UNKNOWN\r\n"));
 }
 
 /// Backends that record what they receive and answer with `x`.
@@ -237,7 +266,7 @@ fn a_backend_receives_a_header_before_the_first_byte() {
         let unknown = if version == "v1" {
             b"PROXY UNKNOWN\r\nx".to_vec()
         } else {
-            [SIGNATURE, &[0x21, 0, 0, 0], b"x"].concat()
+            [SIGNATURE, &[0x20, 0, 0, 0], b"x"].concat()
         };
         assert_eq!(received.lock().unwrap().pop().unwrap(), unknown);
     }
@@ -316,13 +345,22 @@ fn checks_send_a_header_too() {
         if version == "v1" {
             assert!(header.ends_with(format!(" {port}\r\n").as_bytes()), "{header:?}");
         }
-        // A port of its own is another server's.
-        let plain = Backend::http("plain");
+        // A port of its own is another server's: its check begins with the request.
+        let begins = Arc::<Mutex<Vec<u8>>>::default();
+        let kept = Arc::clone(&begins);
+        let plain = Backend::serving(move |mut stream| {
+            let mut four = [0; 4];
+            if stream.read_exact(&mut four).is_ok() {
+                kept.lock().unwrap().extend(four);
+                backend::http(stream, "plain");
+            }
+        });
         let own = format!(
             ", send_proxy_protocol: {version}, health: {{http: /health, every: 1s, port: {}}}",
             plain.address.port()
         );
         let lb = Lb::start(&config(&[backend.address], "", &own));
         lb.when_up(vec![backend.address.to_string()]);
+        assert_eq!(begins.lock().unwrap()[..4], *b"GET ");
     }
 }

@@ -8,10 +8,10 @@ import { sign, tone } from './states.js';
 const DECISIONS = 12;
 const CHANGES = 40;
 
-/** Open connections, and those that the listener itself refused. */
+/** Open connections, and those that allow, deny, proxy_protocol and per_client have rejected. */
 function open(listener) {
-  const refused = listener.denied + listener.preface_failed + listener.over_client_limits;
-  return refused ? `${count(listener.active)} (${count(refused)} refused)` : count(listener.active);
+  const rejected = listener.denied + listener.preface_failed + listener.over_client_limits;
+  return rejected ? `${count(listener.active)} (${count(rejected)} rejected)` : count(listener.active);
 }
 
 export class Listeners {

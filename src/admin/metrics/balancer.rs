@@ -274,10 +274,10 @@ impl Balancer {
             "Connections over a limit of per_client (connections, rate): reset, or with dry_run only counted",
             each().filter(|(_, listener)| listener.settings.load().per_client.is_some()).flat_map(
                 |(name, listener)| {
-                    listener.over_client_limits().into_iter().flat_map(move |(limit, over)| {
+                    listener.clients.over_limits().into_iter().flat_map(move |(limit, over)| {
                         let labels =
                             move |result| [("listener", name), ("limit", limit.name()), ("result", result)];
-                        [(labels("reset"), over.refused), (labels("counted"), over.only_counted)]
+                        [(labels("reset"), over.reset), (labels("counted"), over.only_counted)]
                     })
                 },
             ),

@@ -8,6 +8,6 @@ pub(in crate::config) fn per_client(limits: &mut PerClient, map: &MapReader<'_>)
     let PerClient { connections, rate, .. } = limits;
     let misread = ["connections", "rate"].into_iter().any(|key| map.misread(key));
     if connections.is_none() && rate.is_none() && !misread {
-        map.found.problem(format!("{} limits nothing: give it connections or rate", map.what()));
+        map.found.problem(format!("{} sets no limit: add connections or rate", map.what()));
     }
 }

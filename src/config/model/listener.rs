@@ -40,11 +40,11 @@ settings! {
         /// Resets clients of these networks, one or a list. It takes precedence over allow. Absent: none.
         deny: Vec<IpNet> => one_or_list(network_block(), "leave it out to admit every client"), absent Vec::new(),
             example "[10.6.6.0/24]", only "for TCP addresses";
-        /// What one client may use; its further connections are reset. A client is an IPv4 address or the /64 network of
+        /// Limits for each client; connections over a limit are reset. A client is an IPv4 address or the /64 network of
         /// an IPv6 address. Absent: no limit.
         per_client: Option<PerClient> => optional(table()), absent None, only "for TCP addresses";
-        /// Reads the PROXY header (version 1 or 2) that a proxy in front sends first, and takes the client's address from
-        /// it: for the log, hashing, allow and deny. Absent: no header is expected.
+        /// Reads the PROXY header (version 1 or 2) that a proxy in front sends first. The client's address in it is used
+        /// for the log, hashing, allow, deny and per_client. Absent: no header is expected.
         proxy_protocol: Option<ProxyProtocol> => optional(table()), absent None, only "behind proxies that send it";
         /// Options of its TCP sockets.
         options: SocketOptions => Beside, absent SocketOptions::NONE;
@@ -141,16 +141,16 @@ impl SocketOptions {
 }
 
 settings! {
-    /// What one client of a listener may use (`per_client`).
+    /// The limits for each client of a listener (`per_client`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct PerClient: Default, check check::per_client {
-        /// Its open connections. Absent: no limit.
+        /// Maximum open connections. Absent: no limit.
         connections: Option<NonZeroU32> => optional(whole(1..=MOST)), absent None, example "100";
-        /// Its new connections, per second (s), minute (m) or hour (h). Absent: no limit.
+        /// Maximum new connections per second (s), minute (m) or hour (h). Absent: no limit.
         rate: Option<Rate> => optional(rate()), absent None, example "10/s";
-        /// How many of them may come at once after a pause (a token bucket). Absent: as many as rate has.
+        /// Size of the token bucket: how many connections may come at once after a pause. Absent: the number in rate.
         burst: Option<NonZeroU32> => optional(whole(1..=MOST)), absent None, example "20", with "rate";
-        /// Only counts the connections that exceed a limit.
+        /// Admits connections over a limit, and only counts them (and logs them at the level debug).
         dry_run: bool => flag(), default false;
     }
 }
@@ -188,7 +188,7 @@ impl Rate {
     /// The maximum of `count`.
     pub const MOST: u32 = 1_000_000;
 
-    /// The time between two at an even pace.
+    /// The interval between connections at this rate.
     pub fn interval(self) -> Duration {
         let seconds = match self.per {
             RateUnit::Second => 1,

@@ -59,8 +59,8 @@ settings! {
         backup: Backup => table(), absent Backup::default();
         /// How long a backend that came up takes to get its whole share; 0s: it gets it at once.
         slow_start: Duration => time(), default Duration::ZERO, only "with algorithms that do not hash";
-        /// Sends a PROXY header of this version to the backends before the client's bytes, which tells them the client's
-        /// address; version 2 passes on the additional fields of a header that came in. Health checks send one too,
+        /// Sends a PROXY header of this version to the backends before the client's bytes, with the client's address;
+        /// version 2 passes on the TLVs of a header that came in. Health checks send one too,
         /// except to a port of their own. Absent: none.
         send_proxy_protocol: Option<ProxyVersion> => optional(word()), absent None, example "v2",
             only "for backends that expect it";

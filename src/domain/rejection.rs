@@ -1,12 +1,12 @@
-//! Why a listener refused a connection before it was routed.
+//! Why a listener rejected a connection before it was routed.
 
 use std::fmt;
 
 use super::PrefaceError;
 
-/// Why a listener refused a connection before it was routed: the details of its close reason.
+/// Why a listener rejected a connection before it was routed: the details of its close reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum Rejection {
     /// Its PROXY header was not accepted (`preface_invalid`).
     Preface(PrefaceError),
     /// It exceeded a limit (`limited`).
@@ -35,7 +35,7 @@ impl LimitReached {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Preface(error) => error.fmt(f),
