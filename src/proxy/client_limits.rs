@@ -83,8 +83,14 @@ impl ClientLimits {
     ) -> Result<Option<ClientSlot>, LimitReached> {
         let Client::Tcp(address) = client else { return Ok(None) };
         let client = network(address.ip());
-        let mut shard = self.shard(client);
-        let admitted = shard.admit(client, limits, now);
+        let admitted = {
+            let mut shard = self.shard(client);
+            let admitted = shard.admit(client, limits, now);
+            if admitted.is_ok() || limits.dry_run {
+                *shard.open.entry(client).or_default() += 1;
+            }
+            admitted
+        };
         if let Err(limit) = admitted {
             let counters = &self.over_limits[usize::from(limit == LimitReached::ClientRate)];
             if !limits.dry_run {
@@ -94,7 +100,6 @@ impl ClientLimits {
             counters.only_counted.fetch_add(1, Ordering::Relaxed);
             debug!(%client, limit = limit.name(), "over a limit of per_client (dry_run)");
         }
-        *shard.open.entry(client).or_default() += 1;
         Ok(Some(ClientSlot { limits: Arc::clone(self), client }))
     }
 

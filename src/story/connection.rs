@@ -157,7 +157,7 @@ fn doing(record: &ConnectionRecord) -> String {
     let age = took(record.age);
     let Some(ConnectedBackend { name, .. }) = &record.backend else {
         return format!(
-            "it is {age} old, and sends its PROXY header, or is being connected, queued or rejected"
+            "it is {age} old and has no backend yet: it is being admitted, connected, queued or rejected"
         );
     };
     let (up, down) = (bytes(record.bytes_in), bytes(record.bytes_out));

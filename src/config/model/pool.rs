@@ -247,14 +247,22 @@ settings! {
 impl Connect {
     /// The source address of a connection to `backend`, one at random; `None`: the kernel chooses.
     pub fn source_for(&self, backend: SocketAddr, random: impl FnOnce() -> u64) -> Option<IpAddr> {
-        let mut usable = self.source.iter().filter(|source| source.is_ipv4() == backend.is_ipv4());
+        let mut usable = usable_sources(&self.source, backend);
         let index = match usable.clone().count() {
             0 => return None,
             1 => 0,
             count => (random() % count as u64) as usize,
         };
-        usable.nth(index).copied()
+        usable.nth(index)
     }
+}
+
+/// The addresses of `sources` that a connection to `backend` can come from: those of its address family.
+pub(crate) fn usable_sources(
+    sources: &[IpAddr],
+    backend: SocketAddr,
+) -> impl Iterator<Item = IpAddr> + Clone + '_ {
+    sources.iter().copied().filter(move |source| source.is_ipv4() == backend.is_ipv4())
 }
 
 settings! {
