@@ -62,6 +62,8 @@ fn an_adopted_container_that_is_restarted_is_not_replaced() {
     let stage = |stage: &str| {
         eventually(stage, || (replicas_of(&lb)["replicas"][0]["stage"] == stage).then_some(()));
     };
+    // Discovery and the replicas detect it separately.
+    stage("running");
     // By the engine, by its restart policy.
     engine.crash("server_1");
     stage("restarting");
