@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{TIME_LIMIT, hold, join_within, keep_for_a_while};
+use super::{hold, join_within, keep_for_a_while};
 
 /// How a backend handles each connection.
 type Serve = Arc<dyn Fn(TcpStream) + Send + Sync>;
@@ -25,6 +25,7 @@ pub struct Backend {
 }
 
 struct ServingThread {
+    listener: TcpListener,
     stop: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<TcpStream>>>,
     thread: JoinHandle<()>,
@@ -73,7 +74,8 @@ impl Backend {
     pub fn kill(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.stop.store(true, Ordering::SeqCst);
-        let _ = TcpStream::connect_timeout(&self.address, TIME_LIMIT); // wakes up accept
+        // Ends the accept, and the listening even if a process that another test is just starting inherited the socket.
+        let _ = SockRef::from(&running.listener).shutdown(Shutdown::Both);
         join_within(running.thread, "a backend that is killed accepts no more");
         for stream in running.open.lock().unwrap().drain(..) {
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
@@ -92,6 +94,7 @@ impl Backend {
         socket.bind(&self.address.into())?;
         socket.listen(1024)?;
         let listener = TcpListener::from(socket);
+        let kept_listener = listener.try_clone()?;
         let (stop, open) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<TcpStream>>>::default());
         let (stopped, kept) = (Arc::clone(&stop), Arc::clone(&open));
         let (serve, accepted) = (Arc::clone(&self.serve), Arc::clone(&self.accepted));
@@ -118,7 +121,7 @@ impl Backend {
                 });
             }
         });
-        self.running = Some(ServingThread { stop, open, thread });
+        self.running = Some(ServingThread { listener: kept_listener, stop, open, thread });
         Ok(())
     }
 }
