@@ -21,8 +21,8 @@ fn listener() -> Arc<Listener> {
     let pool = Pool::new(Vec::new());
     let handle = Handle::start("web".into(), &pool, &Arc::default(), &pace, &Journal::default());
     let config = ListenerConfig::new(BindAddress::Unix("web".into()), "web".into(), &pool);
-    let settings = Settings::new(handle.pool, &config);
-    Arc::new(Listener::new("web".into(), settings))
+    let settings = Settings::new(&config, |_| Some(Arc::clone(&handle.pool)));
+    Arc::new(Listener::new("web".into(), settings.expect("the pool exists")))
 }
 
 /// A peer that exchanges messages with another one, which echoes them, through a relay or directly.

@@ -107,7 +107,7 @@ pub(super) async fn end(
         by: operator,
         conn,
         client: was.client,
-        pool: Arc::clone(&was.pool),
+        pool: was.pool.clone(),
         backend: was.backend.as_ref().map(|backend| Arc::clone(&backend.name)),
         how,
     });

@@ -108,6 +108,8 @@ impl HistoryCounts {
         let mut counts = Self::default();
         for (listener, _) in overview.listeners.load().iter() {
             counts.listeners.insert(Arc::clone(&listener.name), listener.active() as u64);
+            let without_pool = HistoryCount::of(&listener.without_pool.read());
+            counts.by_listener.insert((Arc::clone(&listener.name), Arc::default()), without_pool);
         }
         let pools = overview.pools.load();
         let many = pools.values().map(|pool| pool.status().members.len()).sum::<usize>() > BACKENDS;

@@ -25,11 +25,15 @@ impl StatusReply {
         let listeners = overview.listeners.load();
         let listener = |(listener, addresses): &(Arc<Listener>, Vec<_>)| {
             let over = listener.clients.over_limits().map(|(_, over)| over);
-            let total = by_listener.get(&listener.name).copied().unwrap_or_default();
+            let mut total = by_listener.get(&listener.name).copied().unwrap_or_default();
+            total += listener.without_pool.read();
+            let settings = listener.settings.load();
+            let pools = settings.routing.pools().into_iter().map(|pool| Arc::clone(&pool.name)).collect();
             ListenerInfo {
                 name: Arc::clone(&listener.name),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
-                pool: Arc::clone(&listener.settings.load().pool.name),
+                pool: settings.routing.only().map(|pool| Arc::clone(&pool.name)),
+                pools,
                 active: listener.active() as u64,
                 connections: total.total(),
                 denied: total.closed[CloseReason::Denied.index()],

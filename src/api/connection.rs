@@ -33,8 +33,12 @@ pub(crate) struct ConnectionSummary {
     pub client: String,
     /// The listener that accepted it.
     pub listener: Arc<str>,
-    /// The pool that it is for.
-    pub pool: Arc<str>,
+    /// The pool that it is for; null: that is not known yet, or it ended before.
+    pub pool: Option<Arc<str>>,
+    /// The rule of the listener that matched; null: none did, or it has none.
+    pub rule: Option<Word>,
+    /// The server name that the client asked for (SNI), if the listener reads it.
+    pub server_name: Option<Arc<str>>,
     /// The name of its backend; null: it has none.
     pub backend: Option<Arc<str>>,
     /// Its backend's address.
@@ -191,7 +195,8 @@ pub(crate) struct EndedInfo {
     /// The side that closed first, cleanly, if one did: `client_closed` or `backend_closed`.
     #[cfg_attr(test, schemars(with = "Option<crate::domain::CloseReason>"))]
     pub first: Option<Word>,
-    /// Why its listener rejected it: the details of `preface_invalid`, and of `limited` before a backend was chosen.
+    /// Why its listener rejected it: the details of `denied`, `preface_invalid`, `preface_timeout`, and of `limited` before
+    /// a backend was chosen.
     pub cause: Option<Cause>,
     /// Bytes from the client that were written to the backend.
     pub bytes_in: u64,
@@ -212,7 +217,9 @@ impl From<&ConnectionRecord> for ConnectionSummary {
             conn: record.conn,
             client: record.client.to_string(),
             listener: Arc::clone(&record.listener),
-            pool: Arc::clone(&record.pool),
+            pool: record.pool.clone(),
+            rule: record.rule().map(|rule| rule.to_string().into()),
+            server_name: record.server_name().cloned(),
             backend: backend.map(|backend| Arc::clone(&backend.name)),
             address: backend.map(|backend| backend.address),
             connect_ms: backend.map(|backend| millis(backend.connect)),

@@ -46,15 +46,17 @@ pub(crate) struct ListenerInfo {
     pub name: Arc<str>,
     /// Its bound addresses, with the ports that the kernel chose; empty while it is closed.
     pub addresses: Vec<String>,
-    /// The pool of its connections.
-    pub pool: Arc<str>,
+    /// The pool of its connections; null: there are several.
+    pub pool: Option<Arc<str>>,
+    /// All pools that its connections may go to.
+    pub pools: Vec<Arc<str>>,
     /// Open connections.
     pub active: u64,
     /// Connections that came by it to the present pools, including those that reached no backend.
     pub connections: u64,
-    /// Connections that it reset because `allow` or `deny` excludes the client's address.
+    /// Connections that it rejected because `allow` or `deny` excludes the client's address, or no rule matches.
     pub denied: u64,
-    /// Connections that it reset because they did not begin with a valid PROXY header in time (`proxy_protocol`).
+    /// Connections that it reset because they did not begin in time with a valid PROXY header or ClientHello.
     pub preface_failed: u64,
     /// Connections over the limits of `per_client` that it reset.
     pub over_client_limits: u64,

@@ -39,10 +39,15 @@ pub(crate) fn client(ip: IpAddr, port: u16, key: HashKey) -> u64 {
 /// The hash of what `key` selects; the first `net` bytes of an address are its network.
 fn selected(address: &[u8], net: usize, port: u16, key: HashKey) -> u64 {
     match key {
-        HashKey::SourceIp => sip(Purpose::Client as u64, 0, address),
+        HashKey::SourceIp | HashKey::Sni => sip(Purpose::Client as u64, 0, address),
         HashKey::SourceIpPort => sip(Purpose::Client as u64, 0, &[address, &port.to_be_bytes()].concat()),
         HashKey::SourceNet => sip(Purpose::Client as u64, 0, &address[..net]),
     }
+}
+
+/// The hash of the clients that ask for that server, for [`PickArgs::client`](super::PickArgs::client).
+pub(crate) fn server_name(name: &str) -> u64 {
+    sip(Purpose::Client as u64, 0, name.as_bytes())
 }
 
 /// Another hash of a client, one per number.
@@ -107,10 +112,13 @@ mod tests {
         assert_eq!(of("2001:db8::1", HashKey::SourceIp), 0x68b5_fd21_18ea_f23a);
         assert_eq!(of("2001:db8::1", HashKey::SourceIpPort), 0x95ad_253f_16a9_e824);
         assert_eq!(of("2001:db8::1", HashKey::SourceNet), 0x995f_e8fc_561a_a98a);
+        // A client that asks for no name.
+        assert_eq!(of("192.0.2.1", HashKey::Sni), of("192.0.2.1", HashKey::SourceIp));
+        assert_eq!(server_name("www.example.com"), 0x4121_9425_a30a_9e87);
     }
 
     fn key() -> impl Strategy<Value = HashKey> {
-        proptest::sample::select(vec![HashKey::SourceIp, HashKey::SourceIpPort, HashKey::SourceNet])
+        proptest::sample::select(HashKey::ALL.to_vec())
     }
 
     proptest! {

@@ -51,7 +51,7 @@ fn table(open: &ConnectionsReply) -> TextTable {
             summary.conn.to_string(),
             summary.client.clone(),
             summary.listener.to_string(),
-            summary.pool.to_string(),
+            summary.pool.as_deref().unwrap_or("-").to_owned(),
             backend(summary).to_owned(),
             terminal::age(connection.age_ms / 1e3),
             terminal::bytes(connection.bytes_in as f64),

@@ -102,7 +102,7 @@ pub(super) struct SimulateArgs {
 /// As `hash` in a configuration.
 #[derive(Debug, Args)]
 struct HashArgs {
-    /// The part of the client's address that is hashed [default: source-ip]
+    /// What of the client is hashed; with sni, each client asks for a name of its own [default: source-ip]
     #[arg(long, value_enum, value_name = "KEY")]
     hash_key: Option<HashKey>,
     /// No backend gets more than this times its share of the connections, such as 1.25; at least 1.01

@@ -41,7 +41,10 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
     for listener in &status.listeners {
         let addresses =
             if listener.addresses.is_empty() { "closed".to_owned() } else { listener.addresses.join(", ") };
-        table.row([&*listener.name, &addresses, &listener.pool, &listener.active.to_string()].map(plain));
+        table.row(
+            [&*listener.name, &addresses, &listener.pools.join(", "), &listener.active.to_string()]
+                .map(plain),
+        );
     }
     text.push('\n');
     table.write(&mut text, colors);
@@ -191,7 +194,7 @@ mod tests {
 
     const STATUS: &str = r#"{"version": "0.1.0", "phase": "serving", "ready": true, "uptime_seconds": 3725.5, "now": 1000.0,
         "open": 12, "max_connections": 1000, "workers": 2, "later": 1,
-        "listeners": [{"name": "web", "addresses": ["127.0.0.1:8080"], "pool": "web", "active": 12}],
+        "listeners": [{"name": "web", "addresses": ["127.0.0.1:8080"], "pool": "web", "pools": ["web"], "active": 12}],
         "pools": [{"name": "web", "algorithm": "weighted", "settled": true, "up": 1, "failures_masked": 3, "backends": [
             {"name": "a", "address": "10.0.0.1:5000", "state": "up", "since": 940.0, "cause": "its check passed", "weight": 3,
              "active": 12, "connections": 1500, "bytes_in": 2048, "bytes_out": 5242880, "connect_ms": 0.42,

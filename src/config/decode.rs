@@ -8,7 +8,7 @@ use super::problem::{FilePosition, Problem};
 use super::yaml::{YamlKey, YamlNode, YamlValue};
 
 /// Planned keys that this version does not support.
-const LATER: &[&str] = &["sni", "default"];
+const LATER: &[&str] = &["plane", "client_address"];
 
 /// What messages call the file as a whole.
 pub(super) const TOP: &str = "the configuration";

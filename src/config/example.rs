@@ -51,7 +51,8 @@ fn map<'a>(keys: impl IntoIterator<Item = &'a KeyShape>, indent: usize, text: &m
 /// Writes a value that has keys, after its key.
 fn value(shape: &ValueShape, indent: usize, text: &mut String) {
     match shape {
-        ValueShape::Scalar { .. } => text.push('\n'),
+        // Their keys have an example.
+        ValueShape::Scalar { .. } | ValueShape::Keyed(..) => text.push('\n'),
         ValueShape::Table { keys, .. } if keys.is_empty() => *text += " {}\n",
         ValueShape::Table { keys, .. } => {
             text.push('\n');
@@ -81,7 +82,7 @@ fn items(shape: &ValueShape, indent: usize, text: &mut String) {
             }
         }
         ValueShape::Table { keys, .. } => item(keys, indent, text),
-        ValueShape::Scalar { .. } | ValueShape::List(..) | ValueShape::Named(..) => {}
+        ValueShape::Scalar { .. } | ValueShape::List(..) | ValueShape::Named(..) | ValueShape::Keyed(..) => {}
     }
 }
 
@@ -102,7 +103,7 @@ fn item<'a>(keys: impl IntoIterator<Item = &'a KeyShape>, indent: usize, text: &
 fn has_map(shape: &ValueShape) -> bool {
     match shape {
         ValueShape::Scalar { .. } => false,
-        ValueShape::Table { .. } | ValueShape::Named(..) => true,
+        ValueShape::Table { .. } | ValueShape::Named(..) | ValueShape::Keyed(..) => true,
         ValueShape::List(shape, _) => has_map(shape),
         ValueShape::Any(shapes) => shapes.iter().any(has_map),
     }

@@ -273,6 +273,50 @@ pub(super) fn named<T: ConfigKeys + 'static>(
     )
 }
 
+/// A map whose keys are read by `parse`, match `pattern`, and have values of one kind; `must` states what a key must be.
+/// An empty map is not written.
+pub(super) fn keyed<K: Ord + 'static, V: 'static>(
+    parse: impl Fn(&str) -> Result<K, String> + 'static,
+    print: impl Fn(&K) -> String + 'static,
+    pattern: &'static str,
+    value: Kind<V>,
+    must: &'static str,
+) -> Kind<BTreeMap<K, V>> {
+    let (value, print) = (Arc::new(value), Arc::new(print));
+    let (writer, shaper, name_of) = (Arc::clone(&value), Arc::clone(&value), Arc::clone(&print));
+    Kind::new(
+        move |found| {
+            let mut all = BTreeMap::new();
+            let pairs = found.pairs()?;
+            if pairs.is_empty() {
+                found.problem(format!("{} is empty: a key {must}", found.what));
+            }
+            for (key, node) in pairs {
+                let name = match parse(&key.text) {
+                    Ok(name) => name,
+                    Err(error) => {
+                        let problem = format!("the key {:?} in {} {error}", key.text, found.what);
+                        found.decoder.problem(key.at, problem);
+                        continue;
+                    }
+                };
+                if all.contains_key(&name) {
+                    let problem = format!("{} has {:?} twice", found.what, name_of(&name));
+                    found.decoder.problem(key.at, problem);
+                }
+                let what = format!("{:?} in {}", key.text, found.what);
+                all.extend(value.read(&found.named(&key.text, node, what)).map(|value| (name, value)));
+            }
+            Some(all)
+        },
+        move |all: &BTreeMap<K, V>| {
+            let entry = |(key, value)| Some((print(key), writer.write(value)?));
+            (!all.is_empty()).then(|| Outline::Map(all.iter().filter_map(entry).collect()))
+        },
+        move || ValueShape::Keyed(Box::new(shaper.shape()), pattern),
+    )
+}
+
 /// One of the words of a type.
 pub(super) fn word<T: WordEnum>() -> Kind<T> {
     word_of(T::WORDS)

@@ -48,6 +48,12 @@ fn of(shape: &ValueShape) -> Value {
             "propertyNames": {"$ref": "#/$defs/name"},
             "additionalProperties": of(item),
         }),
+        ValueShape::Keyed(item, pattern) => json!({
+            "type": "object",
+            "minProperties": 1,
+            "propertyNames": {"pattern": pattern},
+            "additionalProperties": of(item),
+        }),
         ValueShape::Any(shapes) => any_of(shapes.iter().map(of).collect()),
         ValueShape::Table { keys, needs } => {
             let properties: Map<_, _> = keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();

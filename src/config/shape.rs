@@ -47,6 +47,8 @@ pub(super) enum ValueShape {
     List(Box<ValueShape>, usize),
     /// A map whose keys are names like this one.
     Named(Box<ValueShape>, &'static str),
+    /// A map whose keys match this regular expression.
+    Keyed(Box<ValueShape>, &'static str),
     /// Any of these; the last one is the most detailed.
     Any(Vec<ValueShape>),
 }

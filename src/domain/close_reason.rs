@@ -17,11 +17,11 @@ pub enum CloseReason {
     ConnectFailed,
     /// No backend was up.
     NoBackend,
-    /// Its listener does not admit the client's address.
+    /// Its listener does not admit the client's address, or has no pool for it.
     Denied,
-    /// It did not begin with a valid PROXY header from a trusted proxy.
+    /// It did not begin with a valid PROXY header from a trusted proxy, or with a valid ClientHello.
     PrefaceInvalid,
-    /// The PROXY header did not arrive within `proxy_protocol.timeout`.
+    /// The PROXY header or the ClientHello did not arrive within its time limit.
     PrefaceTimeout,
     /// A limit was reached.
     Limited,

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Client, CloseReason, Rejection, Route};
+use super::{Client, CloseReason, PoolMatch, Rejection, Route, RoutingRule};
 
 /// The properties of one connection at one moment. The data plane makes a record when the connection has been routed or
 /// rejected, when open connections are listed, and at the end; [`update`](Self::update) joins them.
@@ -18,8 +18,10 @@ pub(crate) struct ConnectionRecord {
     pub client: Client,
     /// The listener that accepted it.
     pub listener: Arc<str>,
-    /// Its pool.
-    pub pool: Arc<str>,
+    /// Its pool; `None`: it ended before that was known, or that is not known yet.
+    pub pool: Option<Arc<str>>,
+    /// How its pool was found, if there was a choice.
+    pub pool_match: Option<Arc<PoolMatch>>,
     /// When it was accepted.
     pub accepted: SystemTime,
     /// Its backend; `None`: it has none yet, or none was found or reached.
@@ -118,6 +120,16 @@ impl ConnectionRecord {
             Stage::Ended(end) => Some(end),
             Stage::Routed | Stage::Open => None,
         }
+    }
+
+    /// The rule of its listener that chose its pool, if there was a choice.
+    pub(crate) fn rule(&self) -> Option<&RoutingRule> {
+        self.pool_match.as_ref()?.rule.as_ref()
+    }
+
+    /// The server name that its client asked for, if its listener reads it.
+    pub(crate) fn server_name(&self) -> Option<&Arc<str>> {
+        self.pool_match.as_ref()?.server_name.as_ref()
     }
 
     /// The time to connect to its backend, if it has one.

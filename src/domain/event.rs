@@ -191,8 +191,8 @@ pub enum Event {
         conn: u64,
         /// Its client.
         client: Client,
-        /// Its pool.
-        pool: Arc<str>,
+        /// Its pool, if that was known.
+        pool: Option<Arc<str>>,
         /// Its backend, if it had one.
         backend: Option<Arc<str>>,
         /// How.
@@ -326,9 +326,8 @@ impl Event {
             | Self::ChecksOnTime { pool, .. }
             | Self::OperatorChange { pool, .. }
             | Self::BackendAdded { pool, .. }
-            | Self::BackendRemoved { pool, .. }
-            | Self::ConnectionClosed { pool, .. } => Some(pool),
-            Self::CheckRequested { pool, .. } => pool.as_ref(),
+            | Self::BackendRemoved { pool, .. } => Some(pool),
+            Self::ConnectionClosed { pool, .. } | Self::CheckRequested { pool, .. } => pool.as_ref(),
             Self::ReloadApplied { .. } | Self::ReloadRefused { .. } => None,
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => None,
         }

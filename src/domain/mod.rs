@@ -17,6 +17,7 @@ mod preface_error;
 mod rejection;
 mod resolution;
 mod route;
+mod routing_rule;
 mod state_reason;
 mod timestamp;
 
@@ -32,10 +33,11 @@ pub(crate) use ending::Ending;
 pub(crate) use event::{ConfigProblem, Endpoint, Event, ServingTier, Trouble};
 pub(crate) use exclusion::{Excluded, Exclusion, ExclusionReason, Ineligible};
 pub use owner::Owner;
-pub(crate) use preface_error::PrefaceError;
+pub(crate) use preface_error::{PrefaceError, PrefaceKind};
 pub(crate) use rejection::{LimitReached, Rejection};
 pub(crate) use resolution::Resolution;
 pub(crate) use route::{CandidateSet, FailedAttempt, Route, RouteCandidate, RouteTier, SHOWN};
+pub(crate) use routing_rule::{PoolMatch, RoutingRule};
 #[cfg(test)]
 pub(crate) use state_reason::StateReasonInfo;
 pub(crate) use state_reason::{EjectionReason, Failure, HealthFailure, StateReason};

@@ -2,13 +2,19 @@
 
 use std::fmt;
 
-use super::PrefaceError;
+use super::{PrefaceError, PrefaceKind};
 
 /// Why a listener rejected a connection before it was routed: the details of its close reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rejection {
-    /// Its PROXY header was not accepted (`preface_invalid`).
+    /// The listener does not admit its client's address (`denied`).
+    Address,
+    /// No rule of the listener matches, and it has no default (`denied`).
+    NoRule,
+    /// Its preface was not accepted (`preface_invalid`).
     Preface(PrefaceError),
+    /// Its preface was not complete in time (`preface_timeout`).
+    Timeout(PrefaceKind),
     /// It exceeded a limit (`limited`).
     Limit(LimitReached),
 }
@@ -38,7 +44,15 @@ impl LimitReached {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Address => f.write_str("the listener does not admit the client's address (allow, deny)"),
+            Self::NoRule => f.write_str("no rule of the listener matches, and it has no default"),
             Self::Preface(error) => error.fmt(f),
+            Self::Timeout(PrefaceKind::Proxy) => {
+                f.write_str("no complete PROXY header came within proxy_protocol.timeout")
+            }
+            Self::Timeout(PrefaceKind::Tls) => {
+                f.write_str("no complete ClientHello came within hello_timeout")
+            }
             Self::Limit(limit) => f.write_str(match limit {
                 LimitReached::Listener => "the listener has as many connections as max_connections allows",
                 LimitReached::ClientConnections => {

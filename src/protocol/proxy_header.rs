@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{proxy_v1, proxy_v2};
 use crate::domain::PrefaceError;
+use crate::domain::PrefaceKind::Proxy;
 
 /// The longest header that is accepted, in bytes: as long as nginx accepts. Version 1 has at most 107 (section 2.1).
 pub(crate) const LONGEST: usize = 4096;
@@ -71,7 +72,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Prefac
     } else if begins(proxy_v1::SIGNATURE) {
         proxy_v1::parse(bytes)
     } else {
-        Err(PrefaceError::Missing)
+        Err(PrefaceError::Missing(Proxy))
     }
 }
 

@@ -84,12 +84,12 @@ fn invalid_lines_of_version_1_are_refused() {
         "PROXY tcp4 1.2.3.4 1.2.3.4 1 2\r\n",
         "PROXY TCP4 1.2.3.4 1.2.3.4 1 2\n\r\n",
     ] {
-        assert_eq!(header(line.as_bytes()), Err(PrefaceError::Malformed), "{line:?}");
+        assert_eq!(header(line.as_bytes()), Err(PrefaceError::Malformed(Proxy)), "{line:?}");
     }
-    assert_eq!(parse(b"PROXY TCP4 \xff\xff\r\n"), Err(PrefaceError::Malformed));
+    assert_eq!(parse(b"PROXY TCP4 \xff\xff\r\n"), Err(PrefaceError::Malformed(Proxy)));
     // 107 bytes without an end; one fewer may still get it.
     let line = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 93]].concat();
-    assert_eq!(parse(&line), Err(PrefaceError::TooLong));
+    assert_eq!(parse(&line), Err(PrefaceError::TooLong(Proxy)));
     assert_eq!(parse(&line[..106]), Ok(None));
 }
 
@@ -98,7 +98,7 @@ fn bytes_that_begin_otherwise_are_not_a_header() {
     for bytes in
         ["GET / HTTP/1.1\r\n", "PROXX", "proxy TCP4", "\r\n\r\n\0\r\nQUIX", "\x16\x03\x01", "PROXY\r\n"]
     {
-        assert_eq!(parse(bytes.as_bytes()), Err(PrefaceError::Missing), "{bytes:?}");
+        assert_eq!(parse(bytes.as_bytes()), Err(PrefaceError::Missing(Proxy)), "{bytes:?}");
     }
     assert_eq!(parse(b""), Ok(None));
 }
@@ -140,11 +140,11 @@ fn invalid_headers_of_version_2_are_refused() {
         ("a TLV beyond the end", 0x21, 0x11, &[&IPV4[..], &[1, 0, 2, b'h']].concat()[..]),
         ("a short checksum", 0x21, 0x11, &[&IPV4[..], &[3, 0, 2, 0, 0]].concat()[..]),
     ] {
-        assert_eq!(header(&v2(command, family, rest)), Err(PrefaceError::Malformed), "{what}");
+        assert_eq!(header(&v2(command, family, rest)), Err(PrefaceError::Malformed(Proxy)), "{what}");
     }
     // Refused before the rest arrives.
     let fixed = [proxy_v2::SIGNATURE, &[0x21, 0x11, 0xff, 0xff]].concat();
-    assert_eq!(parse(&fixed), Err(PrefaceError::TooLong));
+    assert_eq!(parse(&fixed), Err(PrefaceError::TooLong(Proxy)));
     let longest = v2(0x21, 0x00, &vec![0; LONGEST - 16]);
     assert_eq!(header(&longest), Ok(ProxyHeader::default()));
 }

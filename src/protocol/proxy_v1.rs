@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::proxy_header::{Endpoints, ProxyHeader, SameFamily};
 use crate::domain::PrefaceError;
+use crate::domain::PrefaceKind::Proxy;
 
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";
 
@@ -14,10 +15,10 @@ const LONGEST: usize = 107;
 pub(super) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, PrefaceError> {
     let line = &bytes[..bytes.len().min(LONGEST)];
     let Some(length) = line.windows(2).position(|two| two == b"\r\n") else {
-        return if line.len() < LONGEST { Ok(None) } else { Err(PrefaceError::TooLong) };
+        return if line.len() < LONGEST { Ok(None) } else { Err(PrefaceError::TooLong(Proxy)) };
     };
-    let text = std::str::from_utf8(&line[..length]).map_err(|_| PrefaceError::Malformed)?;
-    let endpoints = endpoints(text).ok_or(PrefaceError::Malformed)?;
+    let text = std::str::from_utf8(&line[..length]).map_err(|_| PrefaceError::Malformed(Proxy))?;
+    let endpoints = endpoints(text).ok_or(PrefaceError::Malformed(Proxy))?;
     Ok(Some((ProxyHeader { endpoints, tlvs: Vec::new() }, length + 2)))
 }
 

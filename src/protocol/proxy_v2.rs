@@ -6,6 +6,7 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use super::proxy_header::{Endpoints, LONGEST, ProxyHeader, SameFamily};
 use crate::domain::PrefaceError;
+use crate::domain::PrefaceKind::Proxy;
 
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -35,10 +36,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Prefac
     };
     let length = FIXED + usize::from(u16::from_be_bytes([high, low]));
     if ![LOCAL, PROXY].contains(&version_and_command) {
-        return Err(PrefaceError::Malformed);
+        return Err(PrefaceError::Malformed(Proxy));
     }
     if length > LONGEST {
-        return Err(PrefaceError::TooLong);
+        return Err(PrefaceError::TooLong(Proxy));
     }
     let Some(header) = bytes.get(..length) else { return Ok(None) };
     if version_and_command == LOCAL {
@@ -60,14 +61,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, Prefac
         0x31 | 0x32 => skip::<216>(&mut rest)?,
         // Without a family, the rest has no known structure (section 2.2).
         UNSPEC => return Ok(Some((ProxyHeader::default(), length))),
-        _ => return Err(PrefaceError::Malformed),
+        _ => return Err(PrefaceError::Malformed(Proxy)),
     };
     let tlvs = tlvs(header, rest)?;
     Ok(Some((ProxyHeader { endpoints, tlvs }, length)))
 }
 
 fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], PrefaceError> {
-    let (taken, left) = rest.split_first_chunk::<N>().ok_or(PrefaceError::Malformed)?;
+    let (taken, left) = rest.split_first_chunk::<N>().ok_or(PrefaceError::Malformed(Proxy))?;
     *rest = left;
     Ok(*taken)
 }
@@ -89,12 +90,13 @@ fn tlvs(header: &[u8], rest: &[u8]) -> Result<Vec<u8>, PrefaceError> {
         let before = left;
         let [kind] = take::<1>(&mut left)?;
         let length = usize::from(u16::from_be_bytes(take(&mut left)?));
-        let (value, after) = left.split_at_checked(length).ok_or(PrefaceError::Malformed)?;
+        let (value, after) = left.split_at_checked(length).ok_or(PrefaceError::Malformed(Proxy))?;
         left = after;
         match kind {
             NOOP => {}
             CRC32C => {
-                let expected = u32::from_be_bytes(value.try_into().map_err(|_| PrefaceError::Malformed)?);
+                let expected =
+                    u32::from_be_bytes(value.try_into().map_err(|_| PrefaceError::Malformed(Proxy))?);
                 if checksum(header, header.len() - after.len() - value.len()) != expected {
                     return Err(PrefaceError::Checksum);
                 }

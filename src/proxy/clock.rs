@@ -1,6 +1,6 @@
-//! Points in time in half the memory of an [`Instant`]: there are many idle connections.
+//! Points in time and durations in less memory than the standard library's: there are many idle connections.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::ops::Add;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -47,5 +47,38 @@ impl Add<Duration> for Moment {
 
     fn add(self, time: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A duration in microseconds, at most 71 minutes; longer ones count as that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShortTime(u32);
+
+impl From<Duration> for ShortTime {
+    fn from(time: Duration) -> Self {
+        Self(u32::try_from(time.as_micros()).unwrap_or(u32::MAX))
+    }
+}
+
+impl From<ShortTime> for Duration {
+    fn from(time: ShortTime) -> Self {
+        Self::from_micros(time.0.into())
+    }
+}
+
+/// A duration in whole seconds, rounded down, from one second to 18 hours; shorter and longer ones count as these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WholeSeconds(NonZeroU16);
+
+impl From<Duration> for WholeSeconds {
+    fn from(time: Duration) -> Self {
+        let seconds = u16::try_from(time.as_secs()).unwrap_or(u16::MAX);
+        Self(NonZeroU16::new(seconds).unwrap_or(NonZeroU16::MIN))
+    }
+}
+
+impl From<WholeSeconds> for Duration {
+    fn from(time: WholeSeconds) -> Self {
+        Self::from_secs(time.0.get().into())
     }
 }

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
-use socket2::SockRef;
 use tracing::debug;
 
+use super::attempt::{Opening, attempt};
 use super::clock::Moment;
 use super::context::WorkerContext;
+use super::hello::Hello;
 use super::preface;
-use super::stream::{Push, Stream};
+use super::stream::Stream;
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
-use crate::config::{self, Algorithm, BackupWhen};
+use crate::config::{self, Algorithm, BackupWhen, HashKey};
 use crate::domain::{
     CandidateSet, Cause, Client, CloseReason, Excluded, Exclusion, ExclusionReason, FailedAttempt, Route,
     RouteTier,
@@ -38,6 +39,8 @@ pub(super) struct Caller<'a> {
     pub(super) has_sent: bool,
     /// The PROXY header that it began with.
     pub(super) header: Option<&'a ProxyHeader>,
+    /// What it told before it was routed, if that was read.
+    pub(super) hello: Option<&'a Hello>,
     /// Its lease on a backend, once one is chosen. The code that drops it notifies the queue.
     pub(super) lease: &'a Cell<Option<Lease>>,
     pub(super) context: &'a WorkerContext,
@@ -74,10 +77,12 @@ pub(super) struct NotConnected {
 /// Connects a client to a backend of its pool; tries up to `connect.attempts` different ones.
 pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnected> {
     let mut search = Search::new(caller);
-    let preface = search
+    let header = search
         .settings
         .send_proxy_protocol
         .map(|version| preface::to_send(version, caller.header, caller.peer, caller.stream));
+    let requests_tls = caller.hello.is_some_and(|hello| hello.after_ssl_request);
+    let opening = Opening { header, requests_tls, has_more: caller.has_sent };
     loop {
         let chosen = match search.backend().await {
             Ok(chosen) => chosen,
@@ -88,7 +93,7 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         };
         let candidates = Some(search.snapshot.candidates(Some(&chosen.backend)));
         let (backend, start) = (&chosen.backend, Moment::now());
-        match attempt(backend, &search.settings, caller, preface.as_deref()).await {
+        match attempt(backend, &search.settings, &opening, caller.context).await {
             Ok(stream) => {
                 let took = start.elapsed();
                 let at = start + took;
@@ -127,8 +132,12 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(caller: &'a Caller<'a>) -> Self {
         let settings = caller.pool.settings();
+        let server_name = caller.hello.and_then(|hello| hello.server_name.as_deref());
         let client = match caller.peer {
-            _ if !settings.balance.hashes() && !settings.shadow.iter().any(|shadow| shadow.hashes()) => 0,
+            _ if !settings.hashes() => 0,
+            _ if settings.hash.key == HashKey::Sni && server_name.is_some() => {
+                server_name.map_or(0, hash::server_name)
+            }
             Client::Tcp(peer) => hash::client(peer.ip(), peer.port(), settings.hash.key),
             // Clients of a Unix socket cannot be distinguished.
             Client::Unix => caller.context.random.borrow_mut().next_u64(),
@@ -406,40 +415,6 @@ async fn left(client: &Stream, has_sent: bool) -> CloseReason {
         biased;
         () = client.broken() => CloseReason::ClientReset,
         () = client.half_closed_without_data(), if !has_sent => CloseReason::ClientClosed,
-    }
-}
-
-/// Connects to one backend. `preface`: the bytes that precede the client's.
-async fn attempt(
-    backend: &Backend,
-    settings: &config::Pool,
-    caller: &Caller<'_>,
-    preface: Option<&[u8]>,
-) -> io::Result<Stream> {
-    let limit = settings.connect.timeout;
-    let first_bytes = caller.has_sent || preface.is_some();
-    let source =
-        settings.connect.source_for(backend.address, || caller.context.random.borrow_mut().next_u64());
-    let connecting = caller.context.handshakes.connect(backend.address, source, first_bytes);
-    match tokio::time::timeout(limit, connecting).await {
-        Ok(result) => {
-            let stream = result?;
-            if settings.user_timeout.is_some() {
-                SockRef::from(&stream).set_tcp_user_timeout(settings.user_timeout)?;
-            }
-            let stream = Stream::Tcp(stream);
-            if let Some(preface) = preface {
-                let push = if caller.has_sent { Push::WithNext } else { Push::Now };
-                if stream.write(preface, push)? < preface.len() {
-                    return Err(io::Error::other("the kernel took only a part of the PROXY header"));
-                }
-            }
-            Ok(stream)
-        }
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer within {}", humantime::format_duration(limit)),
-        )),
     }
 }
 

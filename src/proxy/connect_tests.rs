@@ -75,6 +75,7 @@ fn an_empty_pool_rejects_a_client_at_once_even_if_others_wait() {
             stream: &Stream::Unix(client),
             has_sent: false,
             header: None,
+            hello: None,
             lease: &Cell::new(None),
             context: &WorkerContext::new(
                 0,

@@ -1,5 +1,6 @@
 //! The life of a connection, from top to bottom:
-//! admit, with the PROXY header if one is expected → preread → route and connect → relay → record.
+//! admit → read the preface, if one is expected (PROXY header, ClientHello) → choose the pool → preread → route and connect
+//! → relay → record.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -7,15 +8,17 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
 use super::client_limits::ClientSlot;
-use super::clock::Moment;
+use super::clock::{Moment, WholeSeconds};
 use super::connect::{self, Caller, Connected, NotConnected};
 use super::context::WorkerContext;
 use super::failure_penalty;
+use super::hello::{self, Beginning, Hello};
 use super::listener::{Admitted, Listener, Settings};
 use super::no_backend;
 use super::preface::{ExpectedHeader, NotRead, Preface};
@@ -26,10 +29,10 @@ use super::stream::Stream;
 use crate::balance::Lease;
 use crate::domain::{
     Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, LimitReached,
-    PrefaceError, Rejection, Route, Stage, TcpSides,
+    PrefaceError, PrefaceKind, Rejection, Route, Stage, TcpSides,
 };
-use crate::pool::{Choice, Failure};
-use crate::protocol::proxy_header::ProxyHeader;
+use crate::pool::{Choice, Failure, Pool};
+use crate::protocol::client_hello::Protocols;
 
 /// Bytes of a client that are read before it has a backend: a packet or two. More would only be held in our memory
 /// instead of the kernel's until the backend is connected.
@@ -83,6 +86,9 @@ impl Connection {
     ) -> Self {
         let settings = listener.settings.load_full();
         let progress = Rc::new(Progress::new(context.next_conn(), peer, listener, Moment::now()));
+        if let Some(assignment) = settings.routing.early().filter(|_| settings.hello_timeout.is_none()) {
+            let _ = progress.assignment.set(Arc::clone(assignment));
+        }
         let key = context.table.enter(&progress);
         Self { context, settings, client, progress, lease: Cell::new(None), key, _permit: permit }
     }
@@ -93,13 +99,19 @@ impl Connection {
             self.check_peer()?;
             let _open = self.admit()?;
             // On the heap, and freed before the relay begins: an open connection holds only what the relay needs.
-            let Preface { header, rest } = match &self.settings.proxy_protocol {
-                Some(expected) => Box::pin(self.read_preface(expected)).await?,
+            let mut preface = match &self.settings.proxy_protocol {
+                Some(expected) => Box::pin(self.read_header(expected)).await?,
                 None => Preface::default(),
             };
             let _slot = self.admit_client()?;
-            let preread = self.preread(rest).await?;
-            let backend = Box::pin(self.route_and_connect(!preread.is_empty(), header)).await?;
+            let pool = match self.settings.hello_timeout {
+                Some(limit) if !self.settings.routing.has_source(self.progress.client.get()) => {
+                    Box::pin(self.choose_pool_by_hello(&mut preface, limit)).await?
+                }
+                _ => self.choose_pool(None)?,
+            };
+            preface.rest = self.preread(preface.rest).await?;
+            let (backend, preread) = Box::pin(self.route_and_connect(pool, preface)).await?;
             Ok(self.relay(&backend, preread).await)
         };
         self.record(life.await.unwrap_or_else(|rejected: Closed| rejected));
@@ -121,7 +133,7 @@ impl Connection {
     /// Rejects a client that the listener does not allow.
     fn check_access(&self) -> Result<(), Closed> {
         let allowed = self.settings.access.admits(self.progress.client.get());
-        if allowed { Ok(()) } else { Err(self.rejected(CloseReason::Denied, None)) }
+        if allowed { Ok(()) } else { Err(self.rejected(CloseReason::Denied, Some(Rejection::Address))) }
     }
 
     /// Counts it among the connections of its listener, unless there are too many.
@@ -134,25 +146,79 @@ impl Connection {
     }
 
     /// Reads the PROXY header, which has the client's address.
-    async fn read_preface(&self, expected: &ExpectedHeader) -> Result<Preface, Closed> {
+    async fn read_header(&self, expected: &ExpectedHeader) -> Result<Preface, Closed> {
         let peer = self.progress.client.get();
-        let preface = match self.unless_closing(expected.read(&self.client)).await {
-            Ok(Ok(preface)) => preface,
-            Ok(Err(NotRead::Left(reason))) => {
-                return Err(Closed { admitted: false, ..self.closed(reason, None) });
-            }
-            Ok(Err(NotRead::TimedOut)) => return Err(self.rejected(CloseReason::PrefaceTimeout, None)),
-            Ok(Err(NotRead::Invalid(error))) => {
-                return Err(self.rejected(CloseReason::PrefaceInvalid, Some(Rejection::Preface(error))));
-            }
-            Err(request) => return Err(self.closed(carry_out(request, &[&self.client]), None)),
-        };
+        let preface = self.read(expected.read(&self.client, &self.context.buffers)).await?;
         if let Some(client) = preface.client() {
             debug!(conn = self.progress.conn, %client, proxy = %peer, "PROXY header read");
             self.progress.client.set(client);
         }
         self.check_access()?;
         Ok(preface)
+    }
+
+    /// Reads the ClientHello, which follows in `preface`, and chooses the pool by it.
+    async fn choose_pool_by_hello(&self, preface: &mut Preface, limit: Duration) -> Result<&Pool, Closed> {
+        let (bytes, postgres) = (&mut preface.rest, self.settings.postgres);
+        let reading = hello::read(&self.client, &self.context.buffers, bytes, postgres, limit);
+        let mut hello = match self.read(reading).await? {
+            Beginning::Tls(hello) => hello,
+            Beginning::Other | Beginning::Silence if self.settings.routing.has_default() => {
+                return self.choose_pool(None);
+            }
+            Beginning::Other => {
+                let error = Rejection::Preface(PrefaceError::Missing(PrefaceKind::Tls));
+                return Err(self.rejected(CloseReason::PrefaceInvalid, Some(error)));
+            }
+            Beginning::Silence => {
+                let timeout = Rejection::Timeout(PrefaceKind::Tls);
+                return Err(self.rejected(CloseReason::PrefaceTimeout, Some(timeout)));
+            }
+        };
+        let pool = self.choose_pool(Some(&hello));
+        if pool.is_err() {
+            // An alert tells the client more than a reset.
+            let alert = no_backend::alert(&self.client, hello.alert(), &self.context.buffers);
+            if let Err(request) = self.unless_closing(alert).await {
+                carry_out(request, &[&self.client]);
+            }
+        }
+        // They may be many.
+        hello.protocols = Protocols::default();
+        preface.hello = Some(Box::new(hello));
+        pool
+    }
+
+    /// The part of the preface that `reading` reads, or the end of the connection without it.
+    async fn read<T>(&self, reading: impl Future<Output = Result<T, NotRead>>) -> Result<T, Closed> {
+        match self.unless_closing(reading).await {
+            Ok(Ok(read)) => Ok(read),
+            Ok(Err(NotRead::Left(reason))) => Err(Closed { admitted: false, ..self.closed(reason, None) }),
+            Ok(Err(NotRead::TimedOut(kind))) => {
+                Err(self.rejected(CloseReason::PrefaceTimeout, Some(Rejection::Timeout(kind))))
+            }
+            Ok(Err(NotRead::Invalid(error))) => {
+                Err(self.rejected(CloseReason::PrefaceInvalid, Some(Rejection::Preface(error))))
+            }
+            Err(request) => Err(self.closed(carry_out(request, &[&self.client]), None)),
+        }
+    }
+
+    /// Chooses the pool, or rejects a client that no rule of the listener matches: by a reset if it sent no ClientHello.
+    fn choose_pool(&self, hello: Option<&Hello>) -> Result<&Pool, Closed> {
+        // While it sent its first bytes, a reload may have changed the rules.
+        let assign = || {
+            let settings = self.progress.listener.settings.load();
+            settings.routing.assign(self.progress.client.get(), hello)
+        };
+        match &self.progress.assignment.get_or_init(assign).pool {
+            Some(pool) => Ok(pool),
+            None if hello.is_some() => {
+                let rejection = Some(Rejection::NoRule);
+                Err(Closed { rejection, admitted: false, ..self.closed(CloseReason::Denied, None) })
+            }
+            None => Err(self.rejected(CloseReason::Denied, Some(Rejection::NoRule))),
+        }
     }
 
     /// Counts it among the connections of its client, unless there are too many.
@@ -190,31 +256,28 @@ impl Connection {
         }
     }
 
-    /// Chooses a backend and connects to it, or rejects the client. `has_sent`: the client has sent bytes. `header`: the
-    /// PROXY header that came in.
-    async fn route_and_connect(
-        &self,
-        has_sent: bool,
-        header: Option<Box<ProxyHeader>>,
-    ) -> Result<Stream, Closed> {
+    /// Chooses a backend of the pool and connects to it, or rejects the client. Also returns the bytes that were read.
+    async fn route_and_connect(&self, pool: &Pool, preface: Preface) -> Result<(Stream, Vec<u8>), Closed> {
+        let has_sent = !preface.rest.is_empty();
         let caller = Caller {
             conn: self.progress.conn,
             accepted: self.progress.accepted,
-            pool: &self.settings.pool,
+            pool,
             peer: self.progress.client.get(),
             stream: &self.client,
             has_sent,
-            header: header.as_deref(),
+            header: preface.header.as_deref(),
+            hello: preface.hello.as_deref(),
             lease: &self.lease,
             context: &self.context,
         };
         let reason = match self.unless_closing(connect::connect(&caller)).await {
-            Ok(Ok(connected)) => return Ok(self.routed(connected)),
+            Ok(Ok(connected)) => return Ok((self.routed(pool, connected), preface.rest)),
             // The client left while it waited.
             Ok(Err(NotConnected { reason: CloseReason::ClientClosed, .. })) => CloseReason::ClientClosed,
             Ok(Err(NotConnected { reason: CloseReason::ClientReset, .. })) => CloseReason::ClientReset,
             Ok(Err(NotConnected { reason, route })) => {
-                self.reject(has_sent, reason, route).await;
+                self.reject(pool, has_sent, reason, route).await;
                 reason
             }
             Err(request) => carry_out(request, &[&self.client]),
@@ -260,7 +323,12 @@ impl Connection {
         &self,
         Closed { reason, rejection, admitted, kernel }: Closed,
     ) -> Option<(ConnectionEnd, ConnectionRecord)> {
-        let (progress, pool) = (&self.progress, &self.settings.pool);
+        let progress = &self.progress;
+        // It may have ended before the ClientHello was complete.
+        if let Some(assignment) = self.settings.routing.early() {
+            let _ = progress.assignment.set(Arc::clone(assignment));
+        }
+        let pool = progress.pool();
         let phase = progress.enter(Phase::Closed);
         let relayed = match &phase {
             Phase::Closed => return None,
@@ -269,7 +337,10 @@ impl Connection {
         };
         let now = Moment::now();
         let duration = progress.accepted.until(now);
-        if admitted {
+        if reason.is_failure() && admitted && pool.is_none() {
+            progress.listener.client_visible_failure(reason);
+        }
+        if let Some(pool) = pool.filter(|_| admitted) {
             pool.counters.connection.observe(duration.as_secs_f64());
             if reason.is_failure() {
                 pool.counters.client_visible_failure(reason);
@@ -284,16 +355,21 @@ impl Connection {
         match &phase {
             Phase::Relaying(Relayed { flow, .. }) | Phase::Rejected(flow) => flow.closed(reason),
             Phase::Connecting | Phase::Closed => {
-                let flow = pool.unserved.of(&progress.listener.name);
+                let flow = match pool {
+                    Some(pool) => pool.unserved.of(&progress.listener.name),
+                    None => Arc::clone(&progress.listener.without_pool),
+                };
                 if admitted { flow.ended_unrouted(reason) } else { flow.not_admitted(reason) }
             }
         }
         // After the counters: a leaving backend is removed with its last lease, and its counters are summed up then.
-        if self.lease.take().is_some() {
+        if self.lease.take().is_some()
+            && let Some(pool) = pool
+        {
             pool.queue.notify_first();
         }
         let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), rejection, kernel };
-        Some((end, progress.relayed_record(&pool.name, duration, relayed, Stage::Ended(end))))
+        Some((end, progress.relayed_record(duration, relayed, Stage::Ended(end))))
     }
 
     /// The end for that reason, with the kernel's view of the sockets, which are still open.
@@ -312,15 +388,14 @@ impl Connection {
     }
 
     /// Counts and records the routing to the backend that is connected.
-    fn routed(&self, connected: Connected) -> Stream {
+    fn routed(&self, pool: &Pool, connected: Connected) -> Stream {
         let Connected { chosen, stream, shadows, settings, at, took, route } = connected;
         let Choice { backend, directives, .. } = chosen;
-        let pool = &self.settings.pool;
         backend.latency.connect.add(took);
         pool.counters.routed(route.tier, u64::from(route.attempts.saturating_sub(1)));
         let connected =
             ConnectedBackend { name: Arc::clone(&backend.name), address: backend.address, connect: took };
-        let record = self.progress.record(&pool.name, route.after, Stage::Routed);
+        let record = self.progress.record(route.after, Stage::Routed);
         record.log_routed(&connected, &route);
         self.context.shared.routed.add(ConnectionRecord {
             backend: Some(connected),
@@ -329,16 +404,16 @@ impl Connection {
         });
         let flow = backend.flows.of(&self.progress.listener.name);
         flow.opened();
-        let listener = Arc::clone(&self.settings);
-        let relayed = Relayed { backend, flow, listener, settings, at, connect: took, shadows };
+        let client_keepalive = self.settings.options.keepalive.map(WholeSeconds::from);
+        let relayed =
+            Relayed { backend, flow, settings, at, connect: took.into(), client_keepalive, shadows };
         self.progress.relay(relayed, directives);
         stream
     }
 
     /// Rejects a client for which no backend was found or reached.
-    async fn reject(&self, has_sent: bool, reason: CloseReason, route: Route) {
-        let pool = &self.settings.pool;
-        let record = self.progress.record(&pool.name, route.after, Stage::Routed);
+    async fn reject(&self, pool: &Pool, has_sent: bool, reason: CloseReason, route: Route) {
+        let record = self.progress.record(route.after, Stage::Routed);
         record.log_rejected(&route, reason);
         self.context.shared.routed.add(ConnectionRecord { route: Some(route), ..record });
         let flow = pool.unserved.of(&self.progress.listener.name);
@@ -353,12 +428,16 @@ impl Connection {
 
     /// Reports a backend that ended the connection before it had sent a byte.
     fn judge(&self, relayed: &Relayed, reason: CloseReason, now: Moment) {
-        let (progress, pool) = (&self.progress, &self.settings.pool);
+        let progress = &self.progress;
         if progress.first_byte(relayed).is_some() {
             return;
         }
         match (reason, progress.first_closed.get()) {
-            (CloseReason::BackendReset, None) => pool.report_failure(&relayed.backend, Failure::Reset),
+            (CloseReason::BackendReset, None) => {
+                if let Some(pool) = progress.pool() {
+                    pool.report_failure(&relayed.backend, Failure::Reset);
+                }
+            }
             // An orderly end: either the server had nothing to send, or it is broken.
             (CloseReason::BackendClosed | CloseReason::BackendReset, Some(CloseReason::BackendClosed)) => {}
             _ => return,

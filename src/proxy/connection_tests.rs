@@ -47,8 +47,10 @@ fn the_end_of_a_connection_is_counted_before_its_lease_is_dropped() {
         let reader = Arc::new(Reader { backend: Arc::clone(&chosen.backend), seen: OnceLock::new() });
 
         let bind = BindAddress::Unix("l".into());
-        let settings =
-            Settings::new(Arc::clone(&pool), &config::Listener::new(bind, "p".into(), &pool.settings()));
+        let settings = Settings::new(&config::Listener::new(bind, "p".into(), &pool.settings()), |_| {
+            Some(Arc::clone(&pool))
+        })
+        .unwrap();
         let context = Rc::new(WorkerContext::new(
             0,
             1,
@@ -74,7 +76,7 @@ fn the_end_of_a_connection_is_counted_before_its_lease_is_dropped() {
         let settings = pool.settings();
         let stream = Stream::Unix(stream);
         let (at, took) = (Moment::now(), Duration::ZERO);
-        connection.routed(Connected { chosen, stream, shadows: None, settings, at, took, route });
+        connection.routed(&pool, Connected { chosen, stream, shadows: None, settings, at, took, route });
 
         // A waiting client is woken when a slot is free.
         let ticket = pool.queue.join(1).unwrap();

@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
 use super::access_list::AccessList;
 use super::client_limits::ClientLimits;
+use super::hello;
 use super::preface::ExpectedHeader;
+use super::routing::Routing;
 use crate::config::{self, NoBackend, PerClient, SocketMode, SocketOptions};
+use crate::domain::CloseReason;
 use crate::pool::Pool;
+use crate::telemetry::flow::Flow;
 
 /// A listener.
 #[derive(Debug)]
@@ -20,6 +25,10 @@ pub struct Listener {
     pub settings: ArcSwap<Settings>,
     accepted: AtomicU64,
     admitted: Arc<AtomicUsize>,
+    /// The connections that ended before their pool was known.
+    pub(crate) without_pool: Arc<Flow>,
+    /// The client-visible failures among them, by [`CloseReason::index`].
+    failures_without_pool: [AtomicU64; CloseReason::ALL.len()],
     /// The connections of each client.
     pub(crate) clients: Arc<ClientLimits>,
 }
@@ -27,8 +36,12 @@ pub struct Listener {
 /// What happens to a listener's connections.
 #[derive(Debug)]
 pub struct Settings {
-    /// Where they are routed.
-    pub pool: Arc<Pool>,
+    /// Which pools they go to.
+    pub routing: Routing,
+    /// How long a connection may take to send its ClientHello; `None`: it is not read.
+    pub hello_timeout: Option<Duration>,
+    /// Whether its clients speak PostgreSQL's protocol, with a request for TLS before the ClientHello.
+    pub postgres: bool,
     /// What a client gets when no backend is up.
     pub no_backend: NoBackend,
     /// The clients that are admitted.
@@ -46,10 +59,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The settings of a configured listener in front of that pool.
-    pub fn new(pool: Arc<Pool>, listener: &config::Listener) -> Self {
-        Self {
-            pool,
+    /// The settings of a configured listener. `pool` finds a pool by its name; `None`: one of them does not exist.
+    pub fn new(listener: &config::Listener, pool: impl Fn(&str) -> Option<Arc<Pool>>) -> Option<Self> {
+        Some(Self {
+            routing: Routing::new(listener, pool)?,
+            hello_timeout: listener.reads_hello.then(|| listener.hello_timeout.unwrap_or(hello::TIMEOUT)),
+            postgres: listener.postgres,
             no_backend: listener.no_backend,
             access: AccessList::new(&listener.allow, &listener.deny),
             proxy_protocol: listener.proxy_protocol.as_ref().map(ExpectedHeader::new),
@@ -57,7 +72,7 @@ impl Settings {
             per_client: listener.per_client,
             options: listener.options,
             socket_mode: listener.socket_mode,
-        }
+        })
     }
 }
 
@@ -69,6 +84,8 @@ impl Listener {
             settings: ArcSwap::from_pointee(settings),
             accepted: AtomicU64::new(0),
             admitted: Arc::default(),
+            without_pool: Arc::default(),
+            failures_without_pool: Default::default(),
             clients: Arc::new(ClientLimits::new()),
         }
     }
@@ -76,6 +93,17 @@ impl Listener {
     /// Counts an accepted connection.
     pub(super) fn count_accepted(&self) {
         self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a client-visible failure of a connection whose pool was not known.
+    pub(super) fn client_visible_failure(&self, reason: CloseReason) {
+        self.failures_without_pool[reason.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The client-visible failures of connections whose pool was not known, by reason.
+    pub(crate) fn failures_without_pool(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        let count = |reason: CloseReason| self.failures_without_pool[reason.index()].load(Ordering::Relaxed);
+        CloseReason::ALL.into_iter().map(move |reason| (reason, count(reason))).filter(|(_, n)| *n > 0)
     }
 
     /// All connections that were accepted, including rejected ones.

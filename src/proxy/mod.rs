@@ -4,11 +4,12 @@
 //!
 //! - [`worker`] runs one thread: accept loops, and commands from other threads
 //! - [`accept`] accepts the connections of one socket
-//! - [`connection`] is the life of a connection; its stages are [`connect`], `no_backend` and [`relay`]
+//! - [`connection`] is the life of a connection; its stages are [`connect`] with `attempt`, `no_backend` and [`relay`]
 //! - `context` has the state that the connections of a worker share; [`table`] lists them and ticks
 //! - `record` makes the record of a connection from its state, [`progress`]; `idle_timer` decides when it is idle
-//! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener
-//! - `preface` reads and writes the PROXY headers of connections
+//! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener, and
+//!   `routing` its pools
+//! - `preface` reads and writes the PROXY headers of connections, `hello` reads the ClientHello of TLS
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
 //!   interfaces
 //! - [`access_list`], [`client_limits`], `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
@@ -16,6 +17,7 @@
 pub(crate) mod accept;
 pub(crate) mod access_list;
 pub(crate) mod admit;
+mod attempt;
 pub(crate) mod busy_poll;
 pub(crate) mod client_limits;
 pub(crate) mod clock;
@@ -25,6 +27,7 @@ pub(crate) mod context;
 mod failure_penalty;
 pub(crate) mod files;
 mod handshake;
+mod hello;
 mod idle_probe;
 mod idle_timer;
 pub(crate) mod listener;
@@ -33,6 +36,7 @@ mod preface;
 pub(crate) mod progress;
 mod record;
 pub(crate) mod relay;
+mod routing;
 pub(crate) mod sockets;
 pub(crate) mod splice;
 pub(crate) mod stream;

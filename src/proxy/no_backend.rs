@@ -1,4 +1,4 @@
-//! What a client gets when no backend can serve it.
+//! What a client gets when no pool or no backend can serve it.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use super::relay::RelayBuffers;
 use super::sockets;
 use super::stream::{Push, Stream};
 use crate::config::NoBackend;
+use crate::protocol::client_hello::Alert;
 
 /// How long to wait for a client's request before the response is sent anyway.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(1);
@@ -39,6 +40,13 @@ async fn unavailable(client: &Stream, has_sent: bool, buffers: &RelayBuffers) {
         let _ = tokio::time::timeout(REQUEST_TIMEOUT, read(client, buffers)).await;
     }
     if client.write(UNAVAILABLE, Push::Now).is_ok() {
+        lingering_close(client, buffers).await;
+    }
+}
+
+/// Sends a TLS alert and closes.
+pub(super) async fn alert(client: &Stream, alert: Alert, buffers: &RelayBuffers) {
+    if client.write(&alert.record(), Push::Now).is_ok() {
         lingering_close(client, buffers).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The preface of a connection: the PROXY header that a proxy in front sends before the client's bytes, and the one that
+//! The preface of a connection: what is read from the client before the connection is routed, and the PROXY header that
 //! backends receive.
 
 use std::future::poll_fn;
@@ -9,9 +9,11 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::access_list::Networks;
+use super::hello::Hello;
+use super::relay::RelayBuffers;
 use super::stream::Stream;
 use crate::config;
-use crate::domain::{Client, CloseReason, PrefaceError};
+use crate::domain::{Client, CloseReason, PrefaceError, PrefaceKind};
 use crate::protocol::proxy_header::{self, Endpoints, LONGEST, ProxyHeader, ProxyVersion};
 
 /// The PROXY header that a listener expects (`proxy_protocol`).
@@ -28,7 +30,9 @@ pub struct ExpectedHeader {
 pub(super) struct Preface {
     /// The PROXY header; `None`: none was expected.
     pub(super) header: Option<Box<ProxyHeader>>,
-    /// The bytes that were read after it.
+    /// The ClientHello after it, if that is read and the client has sent one.
+    pub(super) hello: Option<Box<Hello>>,
+    /// The bytes that were read after the header, the ClientHello included.
     pub(super) rest: Vec<u8>,
 }
 
@@ -37,9 +41,9 @@ pub(super) struct Preface {
 pub(super) enum NotRead {
     /// The peer closed or reset the connection before it sent a byte.
     Left(CloseReason),
-    /// The header was not complete in time.
-    TimedOut,
-    /// It is no valid header.
+    /// It was not complete in time.
+    TimedOut(PrefaceKind),
+    /// It is not valid.
     Invalid(PrefaceError),
 }
 
@@ -67,32 +71,50 @@ impl ExpectedHeader {
     }
 
     /// Reads the header, and no more than [`LONGEST`] bytes.
-    pub(super) async fn read(&self, stream: &Stream) -> Result<Preface, NotRead> {
-        tokio::time::timeout(self.timeout, read(stream)).await.unwrap_or(Err(NotRead::TimedOut))
+    pub(super) async fn read(&self, stream: &Stream, buffers: &RelayBuffers) -> Result<Preface, NotRead> {
+        let timed_out = Err(NotRead::TimedOut(PrefaceKind::Proxy));
+        tokio::time::timeout(self.timeout, read(stream, buffers)).await.unwrap_or(timed_out)
     }
 }
 
-async fn read(stream: &Stream) -> Result<Preface, NotRead> {
-    let left = |filled: usize, reason| match filled {
-        0 => NotRead::Left(reason),
-        _ => NotRead::Invalid(PrefaceError::Truncated),
+async fn read(stream: &Stream, buffers: &RelayBuffers) -> Result<Preface, NotRead> {
+    let mut bytes = Vec::new();
+    loop {
+        read_more(stream, buffers, &mut bytes, LONGEST, PrefaceKind::Proxy).await?;
+        if let Some((header, length)) = proxy_header::parse(&bytes).map_err(NotRead::Invalid)? {
+            bytes.drain(..length);
+            return Ok(Preface { header: Some(Box::new(header)), rest: bytes, ..Preface::default() });
+        }
+    }
+}
+
+/// Waits for further bytes from the client and adds them to `bytes`, up to `most` in total.
+pub(super) async fn read_more(
+    stream: &Stream,
+    buffers: &RelayBuffers,
+    bytes: &mut Vec<u8>,
+    most: usize,
+    kind: PrefaceKind,
+) -> Result<(), NotRead> {
+    let left = |reason| match bytes.is_empty() {
+        true => NotRead::Left(reason),
+        false => NotRead::Invalid(PrefaceError::Truncated(kind)),
     };
-    let (mut bytes, mut filled) = (Vec::new(), 0);
     loop {
         // It fails only when the runtime ends.
         if poll_fn(|cx| stream.poll_readable(cx)).await.is_err() {
-            return Err(left(filled, CloseReason::Internal));
+            return Err(left(CloseReason::Internal));
         }
-        bytes.resize(LONGEST, 0);
-        match stream.read(&mut bytes[filled..]) {
-            Ok(0) => return Err(left(filled, CloseReason::ClientClosed)),
-            Ok(n) => filled += n,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return Err(left(filled, CloseReason::ClientReset)),
-        }
-        if let Some((header, length)) = proxy_header::parse(&bytes[..filled]).map_err(NotRead::Invalid)? {
-            let rest = bytes[length..filled].to_vec();
-            return Ok(Preface { header: Some(Box::new(header)), rest });
+        let mut buffer = buffers.buffer.borrow_mut();
+        let room = most.saturating_sub(bytes.len()).min(buffer.len());
+        match stream.read(&mut buffer[..room]) {
+            Ok(0) => return Err(left(CloseReason::ClientClosed)),
+            Ok(read) => {
+                bytes.extend_from_slice(&buffer[..read]);
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(left(CloseReason::ClientReset)),
         }
     }
 }

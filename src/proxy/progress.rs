@@ -1,20 +1,21 @@
 //! The state of a connection, which its own task and the worker's tick share; both run on one thread.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, OnceCell, Ref, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::clock::Moment;
+use super::clock::{Moment, ShortTime, WholeSeconds};
 use super::idle_timer::{IdleLimits, IdleStep, IdleTimer};
-use super::listener::{self, Listener};
+use super::listener::Listener;
+use super::routing::Assignment;
 use crate::balance::shadow::ShadowLeases;
 use crate::config::{self, Algorithm};
 use crate::domain::{Client, CloseReason, Ending};
-use crate::pool::Backend;
 use crate::pool::backend::CloseDirective;
+use crate::pool::{Backend, Pool};
 use crate::telemetry::filter::ConnectionFilter;
 use crate::telemetry::flow::Flow;
 
@@ -50,14 +51,14 @@ pub(crate) struct Relayed {
     pub backend: Arc<Backend>,
     /// The counters of its listener's connections to that backend.
     pub flow: Arc<Flow>,
-    /// The listener's settings when it was accepted.
-    pub listener: Arc<listener::Settings>,
     /// The pool's settings when it was routed.
     pub settings: Arc<config::Pool>,
     /// When it was routed.
     pub at: Moment,
     /// How long connecting to the backend took.
-    pub connect: Duration,
+    pub connect: ShortTime,
+    /// The keepalive of the client's side; of the backend's, `settings` has it.
+    pub client_keepalive: Option<WholeSeconds>,
     /// Its leases of the shadow algorithms.
     #[expect(dead_code, reason = "held until the end: its connection counts for the shadows")]
     pub shadows: Option<Box<ShadowLeases>>,
@@ -74,7 +75,7 @@ impl Relayed {
 
     /// The keepalive of the client's side and of the backend's.
     fn keepalives(&self) -> [Option<Duration>; 2] {
-        [self.listener.options.keepalive, self.settings.keepalive]
+        [self.client_keepalive.map(Duration::from), self.settings.keepalive]
     }
 }
 
@@ -91,6 +92,8 @@ pub struct Progress {
     // Written by the connection's task.
     /// The client: its peer, until a PROXY header tells another address.
     pub client: Cell<Client>,
+    /// Its pool, once that is known.
+    pub(super) assignment: OnceCell<Arc<Assignment>>,
     phase: RefCell<Phase>,
     /// Wakes the task; taken by the code that wakes it.
     waker: Cell<Option<Waker>>,
@@ -135,6 +138,7 @@ impl Progress {
             listener,
             accepted: now,
             client: Cell::new(client),
+            assignment: OnceCell::new(),
             phase: RefCell::new(Phase::Connecting),
             waker: Cell::new(None),
             bytes_in: Cell::new(0),
@@ -173,14 +177,20 @@ impl Progress {
         relayed.ok()
     }
 
+    /// Its pool, once that is known.
+    pub(super) fn pool(&self) -> Option<&Arc<Pool>> {
+        self.assignment.get()?.pool.as_ref()
+    }
+
     /// Whether it matches `filter`.
     pub(super) fn matches(&self, filter: &ConnectionFilter) -> bool {
+        let pool = self.pool().map(|pool| &*pool.name);
         match self.relayed() {
             Some(relayed) => {
                 let backend = (&*relayed.backend.name, relayed.backend.address);
-                filter.matches(&relayed.listener.pool.name, Some(backend), self.client.get())
+                filter.matches(pool, Some(backend), self.client.get())
             }
-            None => filter.matches(&self.listener.settings.load().pool.name, None, self.client.get()),
+            None => filter.matches(pool, None, self.client.get()),
         }
     }
 

@@ -48,16 +48,18 @@ pub(crate) fn relayed_to(
     let pool = Handle::start("p".into(), &config, &Arc::default(), &pace, &Journal::default()).pool.clone();
     let bind = BindAddress::Unix("l".into());
     let listener = config::Listener { options, ..config::Listener::new(bind, "p".into(), &config) };
-    let settings = || Settings::new(Arc::clone(&pool), &listener);
-    let shared = Arc::new(Listener::new("l".into(), settings()));
+    let settings = Settings::new(&listener, |_| Some(Arc::clone(&pool))).unwrap();
+    let shared = Arc::new(Listener::new("l".into(), settings));
     let progress = Progress::new(conn, Client::Unix, shared, accepted);
+    let assignment = Assignment { pool: Some(pool.clone()), matched: None };
+    progress.assignment.set(Arc::new(assignment)).unwrap();
     let relayed = Relayed {
         backend: Arc::clone(backend),
         flow: backend.flows.of(&"l".into()),
-        listener: Arc::new(settings()),
         settings: Arc::new(config),
         at: accepted,
-        connect: Duration::ZERO,
+        connect: Duration::ZERO.into(),
+        client_keepalive: listener.options.keepalive.map(WholeSeconds::from),
         shadows: None,
     };
     progress.relay(relayed, backend.directives());

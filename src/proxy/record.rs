@@ -12,19 +12,20 @@ impl Relayed {
         ConnectedBackend {
             name: Arc::clone(&self.backend.name),
             address: self.backend.address,
-            connect: self.connect,
+            connect: self.connect.into(),
         }
     }
 }
 
 impl Progress {
     /// The record of the connection at the age `age`, without its route and its relayed bytes.
-    pub(super) fn record(&self, pool: &Arc<str>, age: Duration, stage: Stage) -> ConnectionRecord {
+    pub(super) fn record(&self, age: Duration, stage: Stage) -> ConnectionRecord {
         ConnectionRecord {
             conn: self.conn,
             client: self.client.get(),
             listener: Arc::clone(&self.listener.name),
-            pool: Arc::clone(pool),
+            pool: self.pool().map(|pool| Arc::clone(&pool.name)),
+            pool_match: self.assignment.get().and_then(|assignment| assignment.matched.clone()),
             accepted: SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
             backend: None,
             route: None,
@@ -39,7 +40,6 @@ impl Progress {
     /// The same with the relayed bytes.
     pub(super) fn relayed_record(
         &self,
-        pool: &Arc<str>,
         age: Duration,
         relayed: Option<&Relayed>,
         stage: Stage,
@@ -49,7 +49,7 @@ impl Progress {
             bytes_in: self.bytes_in.get(),
             bytes_out: self.bytes_out.get(),
             first_byte: relayed.and_then(|relayed| self.first_byte(relayed)),
-            ..self.record(pool, age, stage)
+            ..self.record(age, stage)
         }
     }
 
@@ -57,10 +57,8 @@ impl Progress {
     pub(super) fn open_record(&self) -> ConnectionRecord {
         let age = self.accepted.elapsed();
         match self.relayed().as_deref() {
-            Some(relayed) => {
-                self.relayed_record(&relayed.listener.pool.name, age, Some(relayed), Stage::Open)
-            }
-            None => self.record(&self.listener.settings.load().pool.name, age, Stage::Open),
+            Some(relayed) => self.relayed_record(age, Some(relayed), Stage::Open),
+            None => self.record(age, Stage::Open),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Sentence;
 use crate::domain::{
     Algorithm, CandidateSet, Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord,
-    FailedAttempt, Route, RouteCandidate, RouteTier, Stage, TcpInfo,
+    FailedAttempt, Route, RouteCandidate, RouteTier, RoutingRule, Stage, TcpInfo,
 };
 use crate::humanize::{bytes, count, list, millis};
 use crate::telemetry;
@@ -19,9 +19,9 @@ pub(crate) fn story(record: &ConnectionRecord) -> Vec<Sentence> {
         Client::Tcp(address) => format!("from {address}"),
         Client::Unix => "from a Unix socket".to_owned(),
     };
-    let ConnectionRecord { conn, listener, pool, accepted, .. } = record;
-    let text =
-        format!("connection {conn} {from} was accepted by the listener {listener}, for the pool {pool}");
+    let ConnectionRecord { conn, listener, accepted, .. } = record;
+    let mut text = format!("connection {conn} {from} was accepted by the listener {listener}");
+    text.push_str(&assigned(record));
     let mut story = vec![Sentence::then(*accepted, text)];
     match &record.route {
         Some(route) => story.extend(routed(record, route)),
@@ -35,16 +35,26 @@ pub(crate) fn story(record: &ConnectionRecord) -> Vec<Sentence> {
     story
 }
 
+/// To which pool it was assigned, and why.
+fn assigned(record: &ConnectionRecord) -> String {
+    let name = record.server_name().map_or(String::new(), |name| format!("; the client asked for {name}"));
+    match (&record.pool, record.rule()) {
+        (Some(pool), None) => format!(", for the pool {pool}{name}"),
+        (Some(pool), Some(RoutingRule::Default)) => {
+            format!("{name}; no rule matched, so it was for the default pool, {pool}")
+        }
+        (Some(pool), Some(rule)) => format!("{name}; by the rule \"{rule}\" it was for the pool {pool}"),
+        (None, _) => name,
+    }
+}
+
 /// A sentence about a connection whose route is not kept.
 fn without_route(record: &ConnectionRecord) -> Option<Sentence> {
     match (&record.backend, record.end()) {
         (Some(ConnectedBackend { name, .. }), _) => {
             Some(Sentence::now(format!("it went to {name}; the reason is no longer kept")))
         }
-        (None, Some(end)) if end.reason == CloseReason::Denied => {
-            Some(Sentence::now("the listener denies its address (allow, deny): no backend was looked for"))
-        }
-        (None, Some(end)) if end.rejection.is_some() || end.reason == CloseReason::PrefaceTimeout => {
+        (None, Some(end)) if end.rejection.is_some() => {
             Some(Sentence::now("its listener rejected it before a backend was chosen"))
         }
         (None, Some(_)) => Some(Sentence::now("no backend was chosen for it before it ended")),
@@ -59,7 +69,8 @@ fn took(time: Duration) -> String {
 
 /// How a backend was chosen, or that none was.
 fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
-    let (at, pool, candidates) = (record.accepted + route.after, &record.pool, &route.candidates);
+    let (at, candidates) = (record.accepted + route.after, &route.candidates);
+    let pool = record.pool.as_deref().unwrap_or_default();
     let mut text = match (candidates.known, candidates.total) {
         (0, _) => format!("the pool {pool} had no backend"),
         (known, 0) => {
@@ -237,15 +248,9 @@ fn ending(reason: CloseReason, first: Option<CloseReason>) -> &'static str {
         (R::BackendReset, _) => "the backend reset the connection or vanished",
         (R::ConnectFailed, _) => "every attempt to connect to a backend failed, so the client was rejected",
         (R::NoBackend, _) => "no backend was up, so the client was rejected",
-        (R::Denied, _) => {
-            "the listener denies the client's address (allow, deny), so the client was rejected"
-        }
-        (R::PrefaceInvalid, _) => {
-            "it did not begin with a valid PROXY header from a trusted proxy, so it was reset"
-        }
-        (R::PrefaceTimeout, _) => {
-            "no complete PROXY header arrived within proxy_protocol.timeout, so it was reset"
-        }
+        (R::Denied, _) => "the listener rejected the client",
+        (R::PrefaceInvalid, _) => "its first bytes were not what the listener expects, so it was reset",
+        (R::PrefaceTimeout, _) => "its first bytes did not come in time, so it was reset",
         (R::Limited, _) => "a limit was reached, so the client was rejected",
         (R::IdleTimeout, _) => "idle timeout: no byte moved for timeouts.idle",
         (R::HalfClosedTimeout, _) => {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::domain::{
     BackendState, CheckFailure, Excluded, Exclusion, ExclusionReason, HealthFailure, Ineligible,
-    LimitReached, PrefaceError, Rejection, SHOWN, StateReason, TcpSides,
+    LimitReached, PoolMatch, PrefaceError, PrefaceKind, Rejection, SHOWN, StateReason, TcpSides,
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -53,7 +53,8 @@ fn record(route: Option<Route>, stage: Stage) -> ConnectionRecord {
         conn: 17,
         client: Client::Tcp("192.0.2.7:4000".parse().unwrap()),
         listener: "front".into(),
-        pool: "web".into(),
+        pool: Some("web".into()),
+        pool_match: None,
         accepted: at(100),
         backend: Some(ConnectedBackend { name: "b".into(), address, connect: Duration::from_micros(310) }),
         route,
@@ -155,8 +156,23 @@ fn a_rejected_connection_has_the_cause() {
     for (reason, rejection, cause) in [
         (CloseReason::Limited, Some(Rejection::Limit(LimitReached::Listener)), "max_connections allows"),
         (CloseReason::Limited, Some(Rejection::Limit(LimitReached::ClientRate)), "per_client.rate allows"),
-        (CloseReason::PrefaceInvalid, Some(Rejection::Preface(PrefaceError::Missing)), "not a PROXY header"),
-        (CloseReason::PrefaceTimeout, None, "no complete PROXY header arrived within"),
+        (
+            CloseReason::PrefaceInvalid,
+            Some(Rejection::Preface(PrefaceError::Missing(PrefaceKind::Proxy))),
+            "not a PROXY header",
+        ),
+        (
+            CloseReason::PrefaceTimeout,
+            Some(Rejection::Timeout(PrefaceKind::Proxy)),
+            "no complete PROXY header came",
+        ),
+        (
+            CloseReason::PrefaceTimeout,
+            Some(Rejection::Timeout(PrefaceKind::Tls)),
+            "no complete ClientHello came",
+        ),
+        (CloseReason::Denied, Some(Rejection::Address), "(allow, deny)"),
+        (CloseReason::Denied, Some(Rejection::NoRule), "no rule of the listener matches"),
     ] {
         let end = Stage::Ended(ConnectionEnd { reason, first_closed: None, rejection, kernel: None });
         let rejected = text(&ConnectionRecord { backend: None, ..record(None, end) });
@@ -188,4 +204,20 @@ fn every_close_reason_has_a_text() {
     for reason in CloseReason::ALL {
         assert!(!ending(reason, None).is_empty());
     }
+}
+
+#[test]
+fn the_rule_that_chose_the_pool_is_named() {
+    let by = |rule: Option<RoutingRule>, name: Option<&str>| {
+        let pool_match = Some(Arc::new(PoolMatch { rule, server_name: name.map(Into::into) }));
+        text(&ConnectionRecord { pool_match, ..record(Some(route()), Stage::Open) })
+    };
+    let named = by(Some(RoutingRule::ServerName("*.example.com".into())), Some("www.example.com"));
+    let words =
+        "the client asked for www.example.com; by the rule \"sni *.example.com\" it was for the pool web";
+    assert!(named.contains(words), "{named}");
+    let default = by(Some(RoutingRule::Default), None);
+    assert!(default.contains("; no rule matched, so it was for the default pool, web"), "{default}");
+    let hashed = by(None, Some("www.example.com"));
+    assert!(hashed.contains(", for the pool web; the client asked for www.example.com"), "{hashed}");
 }

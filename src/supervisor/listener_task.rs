@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
 use super::bound_address::BoundAddress;
@@ -63,12 +63,13 @@ async fn keep(
     let mut changed: Option<oneshot::Sender<()>> = None;
     loop {
         let settings = listener.settings.load_full();
-        let mut up = settings.pool.up();
-        let refuse = settings.no_backend == NoBackend::Refuse;
+        // With several pools, that of a connection is known only after it is accepted.
+        let only_pool = settings.routing.only().filter(|_| settings.no_backend == NoBackend::Refuse);
+        let mut up = only_pool.map(|pool| pool.up());
         let mut retry = None;
-        if refuse && *up.borrow_and_update() == 0 {
+        if let (Some(pool), Some(0)) = (only_pool, up.as_mut().map(|up| *up.borrow_and_update())) {
             if addresses.iter().any(BoundAddress::is_open) {
-                info!(listener = %listener.name, pool = %settings.pool.name, "no backend is up: refusing connections");
+                info!(listener = %listener.name, pool = %pool.name, "no backend is up: refusing connections");
             }
             close(&mut addresses).await;
         } else {
@@ -102,10 +103,21 @@ async fn keep(
                 }
                 None => return,
             },
-            Ok(()) = up.changed(), if refuse => {}
+            () = when_changed(up.as_mut()), if up.is_some() => {}
             () = tokio::time::sleep(retry.unwrap_or_default()), if retry.is_some() => {}
         }
     }
+}
+
+/// Returns when the number of backends that are up has changed.
+async fn when_changed(up: Option<&mut watch::Receiver<usize>>) {
+    if let Some(up) = up
+        && up.changed().await.is_ok()
+    {
+        return;
+    }
+    // The pool is gone: a command follows.
+    std::future::pending::<()>().await;
 }
 
 /// Closes several listeners at once.

@@ -283,8 +283,8 @@ impl Supervisor {
     ) -> Vec<ListenerTask> {
         let mut opened = Vec::new();
         for (name, wanted) in &config.listeners {
-            let Some(pool) = self.pools.get(&wanted.pool) else { continue }; // not in a valid configuration
-            let settings = Settings::new(Arc::clone(&pool.pool), wanted);
+            let pool = |name: &str| self.pools.get(name).map(|handle| Arc::clone(&handle.pool));
+            let Some(settings) = Settings::new(wanted, pool) else { continue }; // not in a valid configuration
             if wanted.options.fast_open.is_some() && !sockets::fast_open_served() {
                 warn!(listener = %name, "fast_open does nothing: net.ipv4.tcp_fastopen does not have bit 2 set");
             }
@@ -294,6 +294,8 @@ impl Supervisor {
             let running = match self.listeners.entry(Arc::clone(name)) {
                 Entry::Occupied(running) => {
                     let running = running.into_mut();
+                    let before = running.listener_task.listener.settings.load();
+                    settings.routing.continue_shares(&before.routing);
                     running.listener_task.listener.settings.store(Arc::new(settings));
                     running
                 }

@@ -60,8 +60,8 @@ impl Event {
                 info!(%pool, %backend, %address, by = &**by, "operator removes a backend");
             }
             Self::ConnectionClosed { by, conn, client, pool, backend, how } => {
-                let backend = backend.as_ref().map(display);
-                info!(conn, %client, %pool, backend, by = &**by, how = how.name(), "operator closes a connection");
+                let (pool, backend) = (pool.as_ref().map(display), backend.as_ref().map(display));
+                info!(conn, %client, pool, backend, by = &**by, how = how.name(), "operator closes a connection");
             }
             Self::CheckRequested { by, pool, backend } => {
                 let (pool, backend) = (pool.as_ref().map(display), backend.as_ref().map(display));

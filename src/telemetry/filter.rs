@@ -49,9 +49,14 @@ pub(crate) struct ConnectionFilter {
 
 impl ConnectionFilter {
     /// Whether it selects a connection of that pool, backend and client.
-    pub(crate) fn matches(&self, pool: &str, backend: Option<(&str, SocketAddr)>, client: Client) -> bool {
+    pub(crate) fn matches(
+        &self,
+        pool: Option<&str>,
+        backend: Option<(&str, SocketAddr)>,
+        client: Client,
+    ) -> bool {
         let is_backend = |wanted: &BackendFilter| backend.is_some_and(|(name, at)| wanted.matches(name, at));
-        self.pool.as_deref().is_none_or(|wanted| wanted == pool)
+        self.pool.as_deref().is_none_or(|wanted| pool == Some(wanted))
             && self.backend.as_ref().is_none_or(is_backend)
             && self.client.is_none_or(|wanted| wanted.matches(client))
     }
@@ -59,7 +64,7 @@ impl ConnectionFilter {
     /// Whether it selects the connection of that record.
     pub(crate) fn matches_record(&self, record: &ConnectionRecord) -> bool {
         let backend = record.backend.as_ref().map(|backend| (&*backend.name, backend.address));
-        self.matches(&record.pool, backend, record.client)
+        self.matches(record.pool.as_deref(), backend, record.client)
     }
 }
 
@@ -146,7 +151,7 @@ mod tests {
             ("web", "a", "192.0.2.7"),
         ] {
             assert!(
-                filter(pool, name, from).matches("web", backend, client("192.0.2.7:5")),
+                filter(pool, name, from).matches(Some("web"), backend, client("192.0.2.7:5")),
                 "{pool} {name} {from}"
             );
         }
@@ -160,12 +165,12 @@ mod tests {
             ("web", "a", "192.0.2.8"),
         ] {
             assert!(
-                !filter(pool, name, from).matches("web", backend, client("192.0.2.7:5")),
+                !filter(pool, name, from).matches(Some("web"), backend, client("192.0.2.7:5")),
                 "{pool} {name} {from}"
             );
         }
-        assert!(filter("", "", "unix").matches("web", None, Client::Unix));
-        assert!(!filter("", "a", "").matches("web", None, Client::Unix));
+        assert!(filter("", "", "unix").matches(Some("web"), None, Client::Unix));
+        assert!(!filter("", "a", "").matches(Some("web"), None, Client::Unix));
         for wrong in ["", "somebody", "10.0.0.0/8", "10.0.0.1:", "10.0.0.1:99999"] {
             assert!(wrong.parse::<ClientFilter>().is_err(), "{wrong}");
         }

@@ -56,10 +56,7 @@ fn a_client_outside_of_allow_or_inside_of_deny_is_reset_logged_and_counted() {
     let pool = &status["pools"][0];
     assert_eq!([&pool["unserved"], &pool["failures_seen"], &pool["connections"]], [0, 0, 2]);
     let why = lb.get("/api/v1/why?client=127.0.3.1").1;
-    assert!(
-        why.contains("the listener denies its address (allow, deny): no backend was looked for"),
-        "{why}"
-    );
+    assert!(why.contains("the listener does not admit the client's address (allow, deny)"), "{why}");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use regex_lite::Regex;
 use serde_json::{Value, json};
 
 /// The files; each has a test of its name.
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "containers",
     "docker",
     "full",
@@ -32,6 +32,7 @@ const FILES: [&str; 13] = [
     "replicas",
     "static",
     "sticky",
+    "tls-passthrough",
 ];
 
 #[test]
@@ -350,6 +351,47 @@ fn proxy_protocol_tells_the_clients_address_through_two_proxies() {
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("PROXY TCP4 192.0.2.1 192.0.2.2 3 4"), "{answer}");
     drop(client);
+    end(lb);
+}
+
+#[test]
+fn tls_passthrough_chooses_by_the_name_and_the_protocol() {
+    // Each service answers with its number and what it read.
+    let services: Vec<_> = (1..=4)
+        .map(|number: u8| {
+            let serve = move |mut stream: TcpStream| {
+                let mut bytes = Vec::new();
+                if stream.read_to_end(&mut bytes).is_ok() {
+                    let _ = stream.write_all(&[&[number], &bytes[..]].concat());
+                }
+            };
+            Backend::serving(serve)
+        })
+        .collect();
+    let mut example = Example::new("tls-passthrough");
+    for (name, service) in ["SHOP", "SHOP_NEXT", "SITES", "ACME"].iter().zip(&services) {
+        let of = format!(r#"dns: "\$\{{{name}:-[a-z-]+\}}:443""#);
+        example = example.with(&of, &format!("static: [\"{}\"]", service.address));
+    }
+    let lb = example.start();
+    let hello = include_bytes!("../../src/protocol/client_hello_samples/curl.bin");
+    let answer = |from: &[u8], to: &[u8]| {
+        let mut hello = hello.to_vec();
+        if let Some(at) = hello.windows(from.len()).position(|bytes| bytes == from) {
+            hello[at..at + to.len()].copy_from_slice(to);
+        }
+        let mut client = connect_to(lb.address("tls")).unwrap();
+        client.write_all(&hello).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).unwrap();
+        assert!(answer.ends_with(&hello) || answer == [21, 3, 1, 0, 2, 2, 112], "{answer:?}");
+        answer[0]
+    };
+    let shop: Vec<_> = (0..20).map(|_| answer(b"shop.", b"shop.")).collect();
+    assert_eq!([1, 2].map(|service| shop.iter().filter(|one| **one == service).count()), [19, 1]);
+    assert_eq!(answer(b"shop.", b"blog."), 3);
+    assert_eq!(answer(b"shop.example.com", b"shop.example.org"), 21);
     end(lb);
 }
 

@@ -57,11 +57,10 @@ pools:
 ";
     a_key_of_a_later_version: "\
 listeners:
-  web: {bind: 0.0.0.0:8080, pool: web, default: web}
+  web: {bind: 0.0.0.0:8080, pool: web, plane: kernel, client_address: keep}
 pools:
   web:
     discover: [{dns: backend:5000}]
-    sni: {}
 ";
     invalid_limits_of_clients: "\
 listeners:

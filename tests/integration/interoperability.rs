@@ -1,4 +1,4 @@
-//! Pointsman beside other load balancers and servers: the PROXY protocol to and from HAProxy and nginx.
+//! Pointsman beside other programs: the PROXY protocol to and from HAProxy and nginx, and TLS of OpenSSL.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -7,7 +7,9 @@ use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
 use crate::support::backend::Backend;
-use crate::support::{Lb, connect_to, end_child, eventually, free_port, http_get, skip, static_list};
+use crate::support::{
+    Lb, TIME_LIMIT, connect_to, end_child, eventually, free_port, http_get, output_of, skip, static_list,
+};
 
 /// Another program that serves from a folder of its own, until it is dropped.
 struct Server {
@@ -157,4 +159,71 @@ fn nginx_reads_our_headers_and_we_read_its() {
         assert_eq!(crate::support::http_get_on(stream, "/").unwrap(), (200, client.to_string()), "{version}");
         assert_eq!(http_get(lb.address("l"), "/").unwrap().0, 200);
     }
+}
+
+/// A certificate and its key for a server of that name; `None` if OpenSSL is not installed.
+fn certificate(folder: &TempDir, name: &str) -> Option<[String; 2]> {
+    let [cert, key] =
+        ["cert", "key"].map(|kind| folder.path().join(format!("{name}.{kind}")).display().to_string());
+    let subject = format!("/CN={name}");
+    let arguments =
+        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+    let mut command = Command::new("openssl");
+    command.args(arguments).args(["-subj", &subject, "-keyout", &key, "-out", &cert]).stdin(Stdio::null());
+    match command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn() {
+        Ok(child) => {
+            let output = output_of(child, TIME_LIMIT, "openssl req");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some([cert, key])
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            skip("POINTSMAN_REQUIRE_TOOLS", "openssl is missing (`apt-get install openssl`)");
+            None
+        }
+        Err(error) => panic!("openssl: {error}"),
+    }
+}
+
+#[test]
+fn openssl_reaches_the_server_that_it_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut servers = Vec::new();
+    for name in ["a.example.com", "b.example.com"] {
+        let Some([cert, key]) = certificate(&folder, name) else { return };
+        let address = local_port();
+        let at = address.to_string();
+        let arguments = ["s_server", "-accept", &at, "-cert", &cert, "-key", &key, "-alpn", "h2", "-www"];
+        let Some(server) = Server::start("openssl", "openssl", &arguments, "", address) else { return };
+        servers.push((address, server));
+    }
+    let [a, b] = [&servers[0].0, &servers[1].0].map(|address| static_list(&[*address]));
+    let lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, alpn: {{h2: b}}, sni: {{a.example.com: a, '*.example.com': b}}}}}}\n\
+         pools: {{a: {{discover: {a}}}, b: {{discover: {b}}}}}\n"
+    ));
+    let to = lb.address("l").to_string();
+    let client = |arguments: &[&str]| {
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-connect", &to]).args(arguments).stdin(Stdio::null());
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = output_of(child, TIME_LIMIT, "openssl s_client");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    };
+    for (arguments, name) in [
+        (&["-servername", "a.example.com"][..], "a.example.com"),
+        (&["-servername", "A.Example.COM"], "a.example.com"),
+        (&["-servername", "x.example.com"], "b.example.com"),
+        (&["-servername", "a.example.com", "-alpn", "h2"], "b.example.com"),
+        (&["-servername", "a.example.com", "-tls1_2"], "a.example.com"),
+    ] {
+        let (success, text) = client(arguments);
+        assert!(success && text.contains(&format!("subject=CN = {name}")), "{arguments:?}\n{text}");
+    }
+    let (success, text) = client(&["-servername", "example.org"]);
+    assert!(!success && text.contains("unrecognized name"), "{text}");
+    let (success, text) = client(&["-noservername", "-alpn", "http/1.1"]);
+    assert!(!success && text.contains("alert no application protocol"), "{text}");
+    let (success, text) = client(&["-noservername"]);
+    assert!(!success && text.contains("alert handshake failure"), "{text}");
 }

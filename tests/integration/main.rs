@@ -51,6 +51,7 @@ mod relay;
 mod reload;
 mod remote;
 mod replicas;
+mod routing;
 mod shortage;
 mod simulate;
 mod source_addresses;

@@ -42,6 +42,7 @@ fn busy() -> (Lb, Backend) {
     let lb = Lb::start(&format!(
         "listeners:
   web: {{bind: 127.0.0.1:0, pool: web, max_connections: 100}}
+  tls: {{bind: 127.0.0.1:0, sni: {{www.example.com: web}}}}
   behind: {{bind: 127.0.0.1:0, pool: web, proxy_protocol: {{trust: 127.0.0.1, timeout: 50ms}}}}
 pools: {{web: {{discover: [{{static: [127.0.0.1:1, \"{}\"]}}]}}}}",
         backend.address
@@ -56,6 +57,11 @@ pools: {{web: {{discover: [{{static: [127.0.0.1:1, \"{}\"]}}]}}}}",
         http_get(lb.address("behind"), "/").unwrap_err();
         lb.logged(&["reason=preface_invalid"]).pop()
     });
+    // A client without TLS, and one that asks for another server.
+    http_get(lb.address("tls"), "/").unwrap_err();
+    let hello = include_bytes!("../../src/protocol/client_hello_samples/curl.bin");
+    connect_to(lb.address("tls")).unwrap().write_all(hello).unwrap();
+    lb.when_logged("reason=denied");
     lb.when_idle();
     drop(late);
     (lb, backend)

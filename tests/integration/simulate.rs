@@ -128,7 +128,7 @@ fn wrong_arguments_are_exit_code_1_with_a_remedy() {
         ("--backends a --load-factor 1", "1.25"),
         ("--backends a --load-factor 1.255", "two digits"),
         ("--backends a --slots 0", "--slots"),
-        ("--backends a --hash-key sni --balance maglev", "source-net"),
+        ("--backends a --hash-key name --balance maglev", "source-net"),
         ("--backends a --slots 5 --balance maglev,source-hash", "only ring-hash has a ring"),
         ("--backends a --virtual-nodes 5", "--virtual-nodes does nothing with --balance round-robin"),
         ("--backends a --load-factor 1.5 --balance round-robin,ewma", "source-hash, ring-hash and maglev"),

@@ -35,7 +35,7 @@ export class Listeners {
         this.rows.set(listener.name, row);
       }
       const track = store.track('listener', listener.name);
-      const texts = [listener.name, listener.addresses.join(', '), listener.pool, open(listener), rate(track.connections.mean(3)), bytes(track.bytes_in.mean(3)), bytes(track.bytes_out.mean(3))];
+      const texts = [listener.name, listener.addresses.join(', '), listener.pools.join(', '), open(listener), rate(track.connections.mean(3)), bytes(track.bytes_in.mean(3)), bytes(track.bytes_out.mean(3))];
       texts.forEach((text, i) => say(row.cells[i], text));
       row.spark.draw(track.connections, end);
       return row.element;

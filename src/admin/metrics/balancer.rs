@@ -10,9 +10,11 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::backends;
 use super::series::{counter, counters, gauge, gauges, histograms, timestamp};
+use crate::config::BindAddress;
 use crate::domain::CloseReason;
 use crate::overview::Overview;
 use crate::pool::Pool;
+use crate::proxy::listener::Listener;
 use crate::replicas::FleetStatus;
 use crate::telemetry::flow::Reading;
 use crate::telemetry::log;
@@ -22,12 +24,22 @@ use crate::telemetry::log;
 pub(super) struct Balancer(Arc<Overview>);
 
 type Pools = BTreeMap<Arc<str>, Arc<Pool>>;
+type Listeners = [(Arc<Listener>, Vec<BindAddress>)];
 
-/// Counters by listener, pool and backend; the backend is empty for connections that reached none.
+/// Counters by listener, pool and backend; the backend is empty for connections that reached none, and the pool for those
+/// that ended before it was known.
 type FlowReadings = BTreeMap<(Arc<str>, Arc<str>, Arc<str>), Reading>;
 
-fn flow_readings(pools: &Pools) -> FlowReadings {
+fn flow_readings(pools: &Pools, listeners: &Listeners) -> FlowReadings {
     let mut readings = FlowReadings::new();
+    let none: Arc<str> = Arc::from("");
+    for (listener, _) in listeners {
+        let reading = listener.without_pool.read();
+        if reading.total() > 0 || listener.settings.load().routing.only().is_none() {
+            let key = (Arc::clone(&listener.name), Arc::clone(&none), Arc::clone(&none));
+            readings.insert(key, reading);
+        }
+    }
     for pool in pools.values() {
         let mut add = |backend: &Arc<str>, by_listener: &mut dyn Iterator<Item = (Arc<str>, Reading)>| {
             for (listener, reading) in by_listener {
@@ -35,7 +47,7 @@ fn flow_readings(pools: &Pools) -> FlowReadings {
                 *readings.entry(key).or_default() += reading;
             }
         };
-        add(&Arc::from(""), &mut pool.unserved.read().into_iter());
+        add(&none, &mut pool.unserved.read().into_iter());
         for (name, totals) in pool.status().totals() {
             add(&name, &mut totals.by_listener.into_iter());
         }
@@ -47,9 +59,9 @@ impl Collector for Balancer {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let e = &mut encoder;
         let pools = self.0.pools.load();
-        connections(e, &pools)?;
+        connections(e, &flow_readings(&pools, &self.0.listeners.load()))?;
         durations(e, &pools)?;
-        of_pools(e, &pools)?;
+        of_pools(e, &pools, &self.0.listeners.load())?;
         backends::encode(e, &pools)?;
         replicas(e, &self.0)?;
         self.listeners(e)?;
@@ -58,8 +70,7 @@ impl Collector for Balancer {
     }
 }
 
-fn connections(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
-    let readings = flow_readings(pools);
+fn connections(e: &mut DescriptorEncoder<'_>, readings: &FlowReadings) -> Result<(), Error> {
     counters(
         e,
         "pointsman_connections_opened",
@@ -134,7 +145,11 @@ fn durations(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> 
     )
 }
 
-fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
+fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools, listeners: &Listeners) -> Result<(), Error> {
+    let mut without_pool: BTreeMap<&str, u64> = BTreeMap::new();
+    for (reason, n) in listeners.iter().flat_map(|(listener, _)| listener.failures_without_pool()) {
+        *without_pool.entry(reason.name()).or_default() += n;
+    }
     let each = || pools.values().map(|pool| (&*pool.name, &pool.counters));
     counters(
         e,
@@ -151,10 +166,12 @@ fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> {
     counters(
         e,
         "pointsman_client_visible_failures",
-        "Failures that clients saw, by reason",
-        each().flat_map(|(name, c)| {
-            c.failures_seen().map(move |(reason, n)| ([("pool", name), ("reason", reason.name())], n))
-        }),
+        "Failures that clients saw, by reason; without a pool: before it was known",
+        each()
+            .flat_map(|(name, c)| {
+                c.failures_seen().map(move |(reason, n)| ([("pool", name), ("reason", reason.name())], n))
+            })
+            .chain(without_pool.iter().map(|(reason, n)| ([("pool", ""), ("reason", *reason)], *n))),
     )?;
     counters(
         e,

@@ -5,13 +5,11 @@ mod listener;
 mod pool;
 
 pub(super) use backends::names as backend_names;
-pub(super) use listener::per_client;
+pub(super) use listener::{listener, per_client};
 pub(super) use pool::{eject, health, pool, replicas};
 
-use std::collections::BTreeSet;
-
-use super::decode::{MapReader, nearest};
-use super::model::Config;
+use super::decode::MapReader;
+use super::model::{Config, HashKey, Pool};
 use super::value::BoundAddresses;
 use super::yaml::{YamlNode, YamlValue};
 
@@ -37,22 +35,23 @@ pub(super) fn config(config: &mut Config, map: &MapReader<'_>) {
         for bind in node.get("bind").into_iter().flat_map(YamlNode::items) {
             bound.add(&what, &map.found.item(bind, String::new()));
         }
-        let pool = node.get("pool").and_then(|pool| Some((pool, pool.text()?)));
-        if let Some((node, pool)) = pool.filter(|(_, pool)| !pools.iter().any(|(name, _)| name == pool)) {
-            let known: BTreeSet<_> = pools.iter().map(|(name, _)| format!("{name:?}")).collect();
-            let end = match nearest(pool, pools.iter().map(|(name, _)| *name)) {
-                Some(near) => format!("; did you mean {near:?}?"),
-                None if known.is_empty() => String::new(),
-                None => format!("; there is {}", Vec::from_iter(known).join(", ")),
-            };
-            let message = format!("{what} names the pool {pool:?}, which does not exist{end}");
-            map.found.item(node, String::new()).problem(message);
+        listener::pools(&what, node, &pools.iter().map(|(name, _)| *name).collect::<Vec<_>>(), map.found);
+        let Some(listener) = config.listeners.get_mut(name) else { continue };
+        let settings: Vec<_> = listener.pools().filter_map(|pool| config.pools.get(pool)).collect();
+        let hashes_name = settings.iter().any(|pool| pool.hashes() && pool.hash.key == HashKey::Sni);
+        if let (Some(first), None) = (settings.first(), node.get("keepalive")) {
+            let alike = settings.iter().all(|pool| pool.keepalive == first.keepalive);
+            listener.options.keepalive = if alike { first.keepalive } else { Pool::default().keepalive };
         }
-        if let Some(listener) = config.listeners.get_mut(name)
-            && let Some(pool) = config.pools.get(&listener.pool)
-            && node.get("keepalive").is_none()
-        {
-            listener.options.keepalive = pool.keepalive;
+        listener.reads_hello = hashes_name || !listener.alpn.is_empty() || !listener.sni.is_empty();
+        if listener.reads_hello || node.get("alpn").or(node.get("sni")).is_some() {
+            continue;
+        }
+        for (key, given) in [("postgres", listener.postgres), ("hello_timeout", true)] {
+            if let Some(key_at) = node.key(key).filter(|_| given) {
+                let why = "the ClientHello is read only with alpn, sni, or a pool with the hash key sni";
+                map.found.decoder.problem(key_at.at, format!("{key:?} in {what} does nothing: {why}"));
+            }
         }
     }
     for (name, pool) in pools {

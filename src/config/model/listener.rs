@@ -1,8 +1,10 @@
 //! Listeners: `listeners.NAME`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,21 +15,46 @@ use ipnet::IpNet;
 use super::super::check;
 use super::super::keys::{Beside, Useless, settings, words};
 use super::super::kind::{one_or_list, optional, or_off, table, word};
-use super::super::scalar::{MOST, file_mode, flag, interval, text, time_within, whole};
-use super::super::value::{bind, network_block, rate};
-use super::Pool;
+use super::super::scalar::{MOST, file_mode, flag, interval, time_within, whole};
+use super::super::value::{bind, by_network, by_protocol, by_server_name, network_block, pool_shares, rate};
+use super::{Pool, PoolShares};
 
 settings! {
     /// A listener (`listeners.NAME`).
     #[derive(Clone, Debug, PartialEq, Eq)]
-    pub struct Listener, useless Listener::useless {
+    pub struct Listener, needs ("anyOf", &["pool", "sources", "alpn", "sni"]), useless Listener::useless,
+        check check::listener
+    {
         /// Where it accepts, one address or a list: `0.0.0.0:8080`, `[::]:8080` (every IPv4 and IPv6 address), `:8080`
         /// (every IPv4 address) or `unix:/path`.
         bind: Vec<BindAddress> => one_or_list(bind(), "at least one address is needed"), absent Vec::new(),
             required "0.0.0.0:8080";
-        /// The pool that its connections go to.
-        pool: Arc<str> => text().map(Arc::from, |name: &Arc<str>| name.to_string()), absent Arc::default(),
-            required "web";
+        /// The pool that its connections go to, or several with the share of each: `{web: 95, canary: 5}`.
+        pool: Option<PoolShares> => optional(pool_shares()), absent None, example "web";
+        /// Pools by the client's network; the most specific one takes precedence. Compared before alpn and sni, which are
+        /// then not needed.
+        sources: BTreeMap<IpNet, PoolShares> => by_network(), absent BTreeMap::new(),
+            example "{10.1.0.0/16: web}", only "instead of pool";
+        /// Pools by the application protocols in a TLS client's ALPN extension, in the client's order. The connection is
+        /// passed on as it is. Compared before sni.
+        alpn: BTreeMap<Arc<str>, PoolShares> => by_protocol(), absent BTreeMap::new(),
+            example "{acme-tls/1: web}", only "instead of pool";
+        /// Pools by the server name that a TLS client asks for (SNI); the connection is passed on as it is. A name takes
+        /// precedence over a pattern such as *.example.com, which matches any name that ends so, and a longer pattern
+        /// over a shorter one.
+        sni: BTreeMap<Arc<str>, PoolShares> => by_server_name(), absent BTreeMap::new(),
+            example "{api.example.com: web, \"*.example.com\": web}", only "instead of pool";
+        /// The pool of connections that match none of sources, alpn and sni, those without TLS included. Absent: they
+        /// are refused.
+        default: Option<PoolShares> => optional(pool_shares()), absent None, example "web",
+            only "with sources, alpn or sni";
+        /// Its clients speak PostgreSQL's protocol: their request for TLS, which precedes the ClientHello, is answered, and
+        /// the backend is asked likewise. Backends must offer TLS.
+        postgres: bool => flag(), absent false, example "true", only "with alpn, sni, or a pool with the hash key sni";
+        /// How long a connection may take to send its whole ClientHello, where that is read; one that sends no byte then
+        /// belongs to the default. Absent: 5s.
+        hello_timeout: Option<Duration> => optional(time_within(HELLO_TIMEOUT)), absent None, example "5s",
+            only "with alpn, sni, or a pool with the hash key sni";
         /// What a client gets when no backend is up: a TCP reset, an orderly close, an HTTP 503, or (refuse) a refused
         /// connect, as nothing listens until a backend is up.
         no_backend: NoBackend => word(), default NoBackend::Reset;
@@ -52,6 +79,9 @@ settings! {
         /// one may connect. Absent: "0660", the user and its group.
         socket_mode: SocketMode => file_mode(), absent SocketMode::default(), example "\"0660\"",
             only "for unix: paths";
+    } also {
+        /// Whether the ClientHello of a connection is read: a rule or the hash of a pool needs it.
+        reads_hello: bool = false;
     }
 }
 
@@ -60,7 +90,13 @@ impl Listener {
     pub fn new(bind: BindAddress, pool: Arc<str>, settings: &Pool) -> Self {
         Self {
             bind: vec![bind],
-            pool,
+            pool: Some(PoolShares::one(pool)),
+            sources: BTreeMap::new(),
+            alpn: BTreeMap::new(),
+            sni: BTreeMap::new(),
+            default: None,
+            postgres: false,
+            hello_timeout: None,
             no_backend: NoBackend::Reset,
             max_connections: None,
             allow: Vec::new(),
@@ -69,7 +105,20 @@ impl Listener {
             proxy_protocol: None,
             options: SocketOptions::new(settings),
             socket_mode: SocketMode::default(),
+            reads_hello: false,
         }
+    }
+
+    /// Whether the pool of a connection depends on its client.
+    pub fn has_rules(&self) -> bool {
+        !(self.sources.is_empty() && self.alpn.is_empty() && self.sni.is_empty())
+    }
+
+    /// The names of its pools, those of share 0 included; a name may occur more than once.
+    pub fn pools(&self) -> impl Iterator<Item = &Arc<str>> {
+        let targets = self.pool.iter().chain(&self.default);
+        let targets = targets.chain(self.sources.values()).chain(self.alpn.values()).chain(self.sni.values());
+        targets.flat_map(|shares| shares.iter().map(|(pool, _)| pool))
     }
 
     fn useless(&self, key: &str) -> Useless {
@@ -95,6 +144,8 @@ impl Listener {
     }
 }
 
+/// Longer, connections that send nothing would fill the listener.
+const HELLO_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(300);
 /// The kernel counts it in whole seconds and takes no more than 32767 of them (tcp(7), `TCP_KEEPIDLE`).
 pub(super) const KEEPALIVE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(9 * 3600)];
 /// The kernel counts it in whole seconds, and in SYN-ACKs: seven take two minutes, and no client waits longer.
@@ -108,7 +159,8 @@ settings! {
     /// are set. A Unix socket has none of them.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct SocketOptions {
-        /// Idle time before TCP keepalive probes to the clients, in whole seconds (TCP_KEEPIDLE). Absent: the pool's.
+        /// Idle time before TCP keepalive probes to the clients, in whole seconds (TCP_KEEPIDLE). Absent: the pool's, or
+        /// 60s if it has several that differ.
         keepalive: Option<Duration> => or_off(time_within(KEEPALIVE[0]..=KEEPALIVE[1])), absent None, example "60s";
         /// How long the kernel holds back a connection whose client is silent (TCP_DEFER_ACCEPT); it counts SYN-ACKs,
         /// and so rounds up to 1, 3, 7, 15, 31, 63 or 127 s. Not for services that speak first, such as SMTP, MySQL or

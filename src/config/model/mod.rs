@@ -8,6 +8,7 @@ mod listener;
 mod pool;
 mod process;
 mod replicas;
+mod routing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use listener::*;
 pub use pool::*;
 pub(crate) use process::*;
 pub(crate) use replicas::*;
+pub(crate) use routing::PoolShares;
 
 use super::check;
 use super::keys::settings;

@@ -80,6 +80,11 @@ impl Pool {
         Self { discover, ..Self::default() }
     }
 
+    /// Whether clients are hashed, for its algorithm or for one that is only counted.
+    pub(crate) fn hashes(&self) -> bool {
+        self.balance.hashes() || self.shadow.iter().any(|shadow| shadow.hashes())
+    }
+
     fn useless(&self, key: &str) -> Useless {
         let balance = self.balance.name();
         let why = match key {
@@ -116,7 +121,8 @@ settings! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Hash: Default {
         /// What of the client is hashed: its address, its address and port (connections of one client are spread), or
-        /// its network (the first 24 bits of an IPv4 address, 64 of an IPv6 address).
+        /// its network (the first 24 bits of an IPv4 address, 64 of an IPv6 address); with sni, the server name that a
+        /// TLS client asks for, and its address if it names none.
         key: HashKey => word(), default HashKey::SourceIp;
         /// Slots on the ring of ring-hash; a virtual node that finds its slot taken gets the next free one. Absent: as
         /// many as there are 64-bit numbers.
@@ -141,7 +147,6 @@ impl Hash {
 words! {
     /// What of the client is hashed (`hash.key`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    #[allow(clippy::enum_variant_names, reason = "named like their words in the configuration")]
     pub enum HashKey {
         /// Its address.
         SourceIp = "source-ip",
@@ -149,6 +154,8 @@ words! {
         SourceIpPort = "source-ip-port",
         /// Its network: the first 24 bits of an IPv4 address, the first 64 of an IPv6 address.
         SourceNet = "source-net",
+        /// The server name that a TLS client asks for, and its address if it names none.
+        Sni = "sni",
     }
 }
 

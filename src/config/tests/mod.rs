@@ -17,6 +17,9 @@ listeners:
     {bind: ['127.0.0.1:1', 'unix:/l'], pool: one, no_backend: reset, max_connections: 1,
     allow: [10.0.0.0/8, '::1'], deny: 10.6.6.0/24,
     per_client: {connections: 9, rate: 600/m, burst: 30, dry_run: true}, proxy_protocol: {trust: [10.0.0.1], timeout: 3s}, keepalive: 30s, defer_accept: 10s, fast_open: 256, user_timeout: 20s, socket_mode: '0600'}
+  two: {bind: '127.0.0.1:2', sources: {10.1.0.0/16: one}, alpn: {acme-tls/1: one},
+    sni: {api.example.com: one, '*.example.com': {one: 95, two: 5}}, default: two, postgres: true, hello_timeout: 4s}
+  three: {bind: '127.0.0.1:3', pool: {one: 19, two: 1}}
 pools:
   one:
     balance: weighted
@@ -153,4 +156,79 @@ fn secrets_are_masked_in_what_the_api_shows() {
     let shown = serde_json::to_value(to_json_without_secrets(&config)).unwrap();
     assert_eq!(shown["pools"]["p"]["replicas"]["env"]["PASSWORD"], "***");
     assert!(!shown.to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_listener_has_one_way_to_a_pool() {
+    let errors = |listener: &str, pool: &str| {
+        let backends = "discover: [{static: [10.0.0.1:1]}]";
+        let pools = format!("pools: {{p: {{{backends}{pool}}}, q: {{{backends}}}}}");
+        let text = format!("{{listeners: {{l: {{bind: 127.0.0.1:1{listener}}}}}, {pools}}}");
+        match read(&text) {
+            Ok(_) => String::new(),
+            Err(errors) => errors.to_string(),
+        }
+    };
+    let hashed = ", balance: maglev, hash: {key: sni}";
+    for (listener, pool, error) in [
+        ("", "", "listener \"l\" needs a \"pool\", such as web"),
+        (", default: p", "", "listener \"l\" needs a \"pool\", such as web"),
+        (", pool: p, default: q", "", "\"default\" in listener \"l\" does nothing"),
+        (
+            ", pool: p, sni: {a: q}",
+            "",
+            "with \"sni\", call the pool of the remaining connections \"default\"",
+        ),
+        (
+            ", pool: [p, q]",
+            "",
+            "must be a pool, or pools with the share of each, such as {web: 95, canary: 5}",
+        ),
+        (", pool: {p: 0}", "", "\"pool\" in listener \"l\" needs a pool with a share of at least 1"),
+        (
+            ", pool: {p: 1, q: 257}",
+            "",
+            "the share of \"q\" in \"pool\" in listener \"l\" must be a whole number from 0",
+        ),
+        (", pool: {p: 1, r: 2}", "", "names the pool \"r\", which does not exist"),
+        (", sni: {a: r}", "", "names the pool \"r\", which does not exist"),
+        (", sni: {a: p}, default: r", "", "names the pool \"r\", which does not exist"),
+        (", sni: {}", "", "\"sni\" in listener \"l\" is empty: a key must be a name such as"),
+        (", sni: {'a:1': p}", "", "the key \"a:1\" in \"sni\" in listener \"l\" must be a name such as"),
+        (", sni: {a.example: p, A.example: q}", "", "\"sni\" in listener \"l\" has \"a.example\" twice"),
+        (", sources: {10.1.2.3/8: p}", "", "must be 10.0.0.0/8 for the whole network"),
+        (", alpn: {'a b': p}", "", "must be the name of a protocol, such as h2"),
+        (", pool: {p: 1, q: 1}, no_backend: refuse", "", "\"no_backend: refuse\" needs a single pool"),
+        (", sni: {a: p}, no_backend: refuse", "", "\"no_backend: refuse\" needs a single pool"),
+        (", pool: p, hello_timeout: 1s", "", "\"hello_timeout\" in listener \"l\" does nothing"),
+        (
+            ", sources: {10.0.0.0/8: p}, hello_timeout: 1s",
+            "",
+            "\"hello_timeout\" in listener \"l\" does nothing",
+        ),
+    ] {
+        let found = errors(listener, pool);
+        assert!(found.contains(error), "{listener}: {found:?}");
+    }
+    for (listener, pool) in [
+        (", pool: p, no_backend: refuse", ""),
+        (", pool: {p: 1}, no_backend: refuse", ""),
+        (", pool: p, hello_timeout: 1s", hashed),
+        (", sni: {a: {p: 1, q: 0}}, hello_timeout: 1s", ""),
+        (", sources: {10.0.0.0/8: p, 10.1.1.1: q}", ""),
+    ] {
+        assert_eq!(errors(listener, pool), "", "{listener}");
+    }
+}
+
+#[test]
+fn the_clienthello_is_read_where_it_is_needed() {
+    let reads = |listener: &str, pool: &str| {
+        let pools = format!("pools: {{p: {{discover: [{{static: [10.0.0.1:1]}}]{pool}}}}}");
+        let text = format!("{{listeners: {{l: {{bind: 127.0.0.1:1, {listener}}}}}, {pools}}}");
+        read(&text).unwrap().listeners["l"].reads_hello
+    };
+    let hashed = ", balance: maglev, hash: {key: sni}";
+    assert!(!reads("pool: p", "") && !reads("sources: {10.0.0.0/8: p}", ""));
+    assert!(reads("sni: {a: p}", "") && reads("alpn: {h2: p}", "") && reads("pool: p", hashed));
 }

@@ -7,6 +7,7 @@ mod network_block;
 mod pool;
 mod rate;
 mod replicas;
+mod routing;
 
 use std::net::IpAddr;
 
@@ -25,6 +26,7 @@ pub(super) use network_block::{ip_address, network_block};
 pub(super) use pool::{policy, shadow};
 pub(super) use rate::rate;
 pub(super) use replicas::{command, container_name, environment, group, network};
+pub(super) use routing::{by_network, by_protocol, by_server_name, pool_shares};
 
 /// A name as in a Host header, without the port.
 pub(super) fn host_name() -> Kind<String> {

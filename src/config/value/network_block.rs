@@ -8,13 +8,13 @@ use super::super::kind::Kind;
 use super::super::outline::Outline;
 use super::super::scalar::pattern;
 
-const MUST: &str = "must be a network such as 10.0.0.0/8, or an IP address";
+pub(super) const MUST: &str = "must be a network such as 10.0.0.0/8, or an IP address";
 
 /// A network, or a single address.
 pub(in crate::config) fn network_block() -> Kind<IpNet> {
     let print = |network: &IpNet| Outline::text(network.to_string());
     Kind::scalar(
-        |node| read(node.text().unwrap_or_default()),
+        |node| read_network(node.text().unwrap_or_default()),
         print,
         || pattern("^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"),
     )
@@ -30,7 +30,8 @@ pub(in crate::config) fn ip_address() -> Kind<IpAddr> {
     )
 }
 
-fn read(text: &str) -> Result<IpNet, String> {
+/// Reads a network, or a single address.
+pub(super) fn read_network(text: &str) -> Result<IpNet, String> {
     let network = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),
         Err(_) => text.parse::<IpNet>().map_err(|_| MUST.to_owned())?,
@@ -61,17 +62,17 @@ mod tests {
             ("2001:db8::/32", "2001:db8::/32"),
             ("::1", "::1/128"),
         ] {
-            assert_eq!(read(text).map(|network| network.to_string()), Ok(network.to_owned()));
+            assert_eq!(read_network(text).map(|network| network.to_string()), Ok(network.to_owned()));
         }
     }
 
     #[test]
     fn what_is_no_network_is_refused_with_advice() {
         for text in ["", "example.com", "10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "all", "10.0.0.1:80"] {
-            assert_eq!(read(text), Err(MUST.to_owned()), "{text}");
+            assert_eq!(read_network(text), Err(MUST.to_owned()), "{text}");
         }
-        let error = read("10.1.2.3/8").unwrap_err();
+        let error = read_network("10.1.2.3/8").unwrap_err();
         assert_eq!(error, "must be 10.0.0.0/8 for the whole network, or 10.1.2.3 for one address");
-        assert!(read("::ffff:10.0.0.0/104").unwrap_err().starts_with("must be an IPv4 network"));
+        assert!(read_network("::ffff:10.0.0.0/104").unwrap_err().starts_with("must be an IPv4 network"));
     }
 }

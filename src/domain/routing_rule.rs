@@ -1,0 +1,39 @@
+//! Why a connection belongs to its pool.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+/// A rule of a listener that assigns connections to a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RoutingRule {
+    /// The client's address is in this network (`sources`).
+    Source(IpNet),
+    /// The client offers this application protocol (`alpn`).
+    Alpn(Arc<str>),
+    /// The client names a server that matches this name or pattern (`sni`).
+    ServerName(Arc<str>),
+    /// No other rule matches (`default`).
+    Default,
+}
+
+impl fmt::Display for RoutingRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(network) => write!(f, "sources {network}"),
+            Self::Alpn(protocol) => write!(f, "alpn {protocol}"),
+            Self::ServerName(name) => write!(f, "sni {name}"),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// What is known of a connection's pool beyond its name, where the listener has rules or reads the ClientHello.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PoolMatch {
+    /// The rule that matched; `None`: none did, or the listener has none.
+    pub rule: Option<RoutingRule>,
+    /// The server name in the ClientHello, if it has one.
+    pub server_name: Option<Arc<str>>,
+}

@@ -1,0 +1,58 @@
+//! PostgreSQL's requests for encryption, which a client sends before its ClientHello ("Message Formats" in PostgreSQL's
+//! documentation of its frontend/backend protocol).
+
+/// A request for TLS: its length, and a code in place of the version.
+pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+/// A request for encryption by GSSAPI.
+const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
+/// The server's answer that it is ready for a ClientHello.
+pub(crate) const ACCEPTED: u8 = b'S';
+/// The server's answer that it does not offer the encryption.
+pub(crate) const NOT_OFFERED: u8 = b'N';
+
+/// What the first bytes of a client are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FirstBytes {
+    /// A request for TLS.
+    SslRequest,
+    /// A request for encryption by GSSAPI.
+    GssRequest,
+    /// The beginning of one of them: more bytes are needed.
+    Incomplete,
+    /// Neither.
+    Other,
+}
+
+impl FirstBytes {
+    /// What `bytes` begin with.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        match bytes.first_chunk() {
+            Some(&SSL_REQUEST) => Self::SslRequest,
+            Some(&GSS_REQUEST) => Self::GssRequest,
+            None if SSL_REQUEST.starts_with(bytes) || GSS_REQUEST.starts_with(bytes) => Self::Incomplete,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_recognized_when_it_is_complete() {
+        for (request, expected) in
+            [(SSL_REQUEST, FirstBytes::SslRequest), (GSS_REQUEST, FirstBytes::GssRequest)]
+        {
+            for part in 0..request.len() {
+                assert_eq!(FirstBytes::of(&request[..part]), FirstBytes::Incomplete);
+            }
+            assert_eq!(FirstBytes::of(&request), expected);
+            assert_eq!(FirstBytes::of(&[&request[..], b"more"].concat()), expected);
+        }
+        // A ClientHello, a CancelRequest, a StartupMessage of version 3.0.
+        for other in [&[22, 3, 1][..], &[0, 0, 0, 16, 4, 210, 22, 46], &[0, 0, 0, 8, 0, 3, 0, 0], b"GET "] {
+            assert_eq!(FirstBytes::of(other), FirstBytes::Other, "{other:?}");
+        }
+    }
+}
