@@ -6,6 +6,8 @@ import proxies
 # A thousand networks that no client of the benchmark comes from.
 UNMATCHED = ", ".join(str(ipaddress.IPv4Address(0x0B000000 + (n << 12))) + "/24" for n in range(1000))
 
+SOURCES = UNMATCHED.replace("/24", "/24: other")
+
 
 def one(**options):
     """A balancer with these options."""
@@ -56,6 +58,9 @@ OPTIONS = {
         "with deny, 1,000 networks": one(listener=f", deny: [{UNMATCHED}]"),
         "with per_client": one(listener=", per_client: {connections: 100000, rate: 1000000/s}"),
         "with backups for the overflow": overflowing,
+        "with sources, 1,000 networks": one(to=f"sources: {{{SOURCES}}}, default: web"),
+        "with two pools by shares": one(to="pool: {web: 3, other: 1}"),
+        "with sni, clients without TLS": one(to="sni: {www.example.com: other}, default: web"),
     },
     "PROXY headers": {
         "two pointsman in a row": two(),

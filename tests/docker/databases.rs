@@ -329,3 +329,45 @@ fn the_postgres_demo_follows_a_failover() {
         logs(&lb).lines().any(|line| down.iter().all(|words| line.contains(words))).then_some(())
     });
 }
+
+#[test]
+fn psql_reaches_the_server_that_it_names_over_tls() {
+    let Some(_engine) = bare_engine() else { return };
+    if !image(POSTGRES) {
+        return;
+    }
+    let network = Network::create("tls", &[]);
+    let arguments = ["--network", &network.0, "-e", "POSTGRES_PASSWORD=secret", POSTGRES];
+    let server = Container::run("postgres-tls", &arguments);
+    let address = SocketAddr::new(ip(&server.0), POSTGRES_PORT);
+    let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", &network.0]);
+    let lb = Lb::start(&format!(
+        "listeners: {{db: {{bind: '0.0.0.0:0', sni: {{db.example.com: db}}, postgres: true}}}}\n\
+         pools: {{db: {{discover: {}, health: {{tcp: {{}}, every: 200ms}}, connect: {{timeout: 5s}}}}}}\n",
+        support::static_list(&[address])
+    ));
+    let inside = |command: &str| docker(&["exec", "-u", "postgres", &server.0, "sh", "-c", command]);
+    // The server accepts local connections once it is initialized, and TLS once it has a certificate.
+    support::within(2 * TIME_LIMIT, "the server runs", || {
+        states(&lb, "db").values().all(|(state, _)| state == "up").then_some(())
+    });
+    let certificate = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=db.example.com -keyout server.key \
+                       -out server.crt 2>/dev/null && chmod 600 server.key";
+    inside(&format!("cd \"$(psql -XAtc 'SHOW data_directory')\" && {certificate}"));
+    inside("psql -qc 'ALTER SYSTEM SET ssl = on' && psql -qc 'SELECT pg_reload_conf()'");
+    let psql = |name: &str, settings: &str| {
+        let port = lb.address("db").port();
+        let target = format!("host={name} hostaddr={gateway} port={port} user=postgres {settings}");
+        let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        let command = format!("PGPASSWORD=secret psql -XAtw -d '{target}' -c '{query}' 2>&1 || true");
+        inside(&command)
+    };
+    eventually("the server offers TLS", || (psql("db.example.com", "sslmode=require") == "t").then_some(()));
+    let line = lb.when_logged("server_name=db.example.com");
+    assert!(line.contains("rule=\"sni db.example.com\""), "{line}");
+    let other = psql("other.example.com", "sslmode=require");
+    assert!(other.contains("unrecognized name"), "{other}");
+    let plain = psql("db.example.com", "sslmode=disable");
+    assert!(plain.contains("server closed the connection") || plain.contains("reset"), "{plain}");
+    lb.when_logged("the first bytes are not a TLS ClientHello");
+}
