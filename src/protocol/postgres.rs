@@ -1,5 +1,5 @@
-//! PostgreSQL's requests for encryption, which a client sends before its ClientHello ("Message Formats" in PostgreSQL's
-//! documentation of its frontend/backend protocol).
+//! What a PostgreSQL client may send first: a request for encryption, before its ClientHello, or to cancel a query ("Message
+//! Formats" in PostgreSQL's documentation of its frontend/backend protocol).
 
 /// A request for TLS: its length, and a code in place of the version.
 pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -9,6 +9,14 @@ const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
 pub(crate) const ACCEPTED: u8 = b'S';
 /// The server's answer that it does not offer the encryption.
 pub(crate) const NOT_OFFERED: u8 = b'N';
+
+/// The length of a request to cancel a query: its length, a code, and the process ID and the key of a session.
+pub(crate) const CANCEL_REQUEST: usize = 16;
+
+/// The request to cancel a query, if `bytes` are one.
+pub(crate) fn cancel_request(bytes: &[u8]) -> Option<[u8; CANCEL_REQUEST]> {
+    bytes.try_into().ok().filter(|_| bytes.starts_with(&[0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e]))
+}
 
 /// What the first bytes of a client are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +46,15 @@ impl FirstBytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cancel_request_is_recognized_whole() {
+        let request = [0, 0, 0, 16, 4, 210, 22, 46, 1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(cancel_request(&request), Some(request));
+        for other in [&request[..15], &[&request[..], b"x"].concat(), &[0; 16]] {
+            assert_eq!(cancel_request(other), None);
+        }
+    }
 
     #[test]
     fn a_request_is_recognized_when_it_is_complete() {

@@ -2,6 +2,8 @@
 //! admit → read the preface, if one is expected (PROXY header, ClientHello) → choose the pool → preread → route and connect
 //! → relay → record.
 
+mod admission;
+
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
@@ -13,30 +15,32 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
-use super::client_limits::ClientSlot;
+use super::cancel;
 use super::clock::{Moment, WholeSeconds};
 use super::connect::{self, Caller, Connected, NotConnected};
 use super::context::WorkerContext;
 use super::failure_penalty;
-use super::hello::{self, Beginning, Hello};
-use super::listener::{Admitted, Listener, Settings};
+use super::listener::{Listener, Settings};
 use super::no_backend;
-use super::preface::{ExpectedHeader, NotRead, Preface};
+use super::preface::{self, Preface};
 use super::progress::{CloseRequest, Phase, Progress, Relayed};
 use super::relay::Relay;
 use super::sockets;
 use super::stream::Stream;
 use crate::balance::Lease;
+use crate::config;
 use crate::domain::{
-    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, LimitReached,
-    PrefaceError, PrefaceKind, Rejection, Route, Stage, TcpSides,
+    Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord, Ending, Rejection, Route, Stage,
+    TcpSides,
 };
 use crate::pool::{Choice, Failure, Pool};
-use crate::protocol::client_hello::Protocols;
+use crate::protocol::postgres;
 
 /// Bytes of a client that are read before it has a backend: a packet or two. More would only be held in our memory
 /// instead of the kernel's until the backend is connected.
 const PREREAD: usize = 4096;
+/// How long to wait for the first bytes of a PostgreSQL client.
+const FIRST_BYTES: Duration = Duration::from_secs(1);
 
 /// Serves one accepted connection until its end.
 pub(super) fn serve(
@@ -110,139 +114,26 @@ impl Connection {
                 }
                 _ => self.choose_pool(None)?,
             };
-            preface.rest = self.preread(preface.rest).await?;
+            preface.rest = self.preread(pool, preface.rest).await?;
             let (backend, preread) = Box::pin(self.route_and_connect(pool, preface)).await?;
+            self.copy_cancel_request(pool, &preread);
             Ok(self.relay(&backend, preread).await)
         };
         self.record(life.await.unwrap_or_else(|rejected: Closed| rejected));
     }
 
-    /// Rejects a peer that is not a trusted proxy, where a PROXY header is expected, or not an allowed client.
-    fn check_peer(&self) -> Result<(), Closed> {
-        let peer = self.progress.client.get();
-        match &self.settings.proxy_protocol {
-            Some(expected) if !expected.trusts(peer) => {
-                let error = Rejection::Preface(PrefaceError::Untrusted);
-                Err(self.rejected(CloseReason::PrefaceInvalid, Some(error)))
-            }
-            Some(_) => Ok(()),
-            None => self.check_access(),
-        }
-    }
-
-    /// Rejects a client that the listener does not allow.
-    fn check_access(&self) -> Result<(), Closed> {
-        let allowed = self.settings.access.admits(self.progress.client.get());
-        if allowed { Ok(()) } else { Err(self.rejected(CloseReason::Denied, Some(Rejection::Address))) }
-    }
-
-    /// Counts it among the connections of its listener, unless there are too many.
-    fn admit(&self) -> Result<Admitted, Closed> {
-        let admitted = self.progress.listener.admit(self.settings.max_connections);
-        admitted.ok_or_else(|| {
-            let limit = Rejection::Limit(LimitReached::Listener);
-            Closed { admitted: true, ..self.rejected(CloseReason::Limited, Some(limit)) }
-        })
-    }
-
-    /// Reads the PROXY header, which has the client's address.
-    async fn read_header(&self, expected: &ExpectedHeader) -> Result<Preface, Closed> {
-        let peer = self.progress.client.get();
-        let preface = self.read(expected.read(&self.client, &self.context.buffers)).await?;
-        if let Some(client) = preface.client() {
-            debug!(conn = self.progress.conn, %client, proxy = %peer, "PROXY header read");
-            self.progress.client.set(client);
-        }
-        self.check_access()?;
-        Ok(preface)
-    }
-
-    /// Reads the ClientHello, which follows in `preface`, and chooses the pool by it.
-    async fn choose_pool_by_hello(&self, preface: &mut Preface, limit: Duration) -> Result<&Pool, Closed> {
-        let (bytes, postgres) = (&mut preface.rest, self.settings.postgres);
-        let reading = hello::read(&self.client, &self.context.buffers, bytes, postgres, limit);
-        let mut hello = match self.read(reading).await? {
-            Beginning::Tls(hello) => hello,
-            Beginning::Other | Beginning::Silence if self.settings.routing.has_default() => {
-                return self.choose_pool(None);
-            }
-            Beginning::Other => {
-                let error = Rejection::Preface(PrefaceError::Missing(PrefaceKind::Tls));
-                return Err(self.rejected(CloseReason::PrefaceInvalid, Some(error)));
-            }
-            Beginning::Silence => {
-                let timeout = Rejection::Timeout(PrefaceKind::Tls);
-                return Err(self.rejected(CloseReason::PrefaceTimeout, Some(timeout)));
-            }
-        };
-        let pool = self.choose_pool(Some(&hello));
-        if pool.is_err() {
-            // An alert tells the client more than a reset.
-            let alert = no_backend::alert(&self.client, hello.alert(), &self.context.buffers);
-            if let Err(request) = self.unless_closing(alert).await {
-                carry_out(request, &[&self.client]);
-            }
-        }
-        // They may be many.
-        hello.protocols = Protocols::default();
-        preface.hello = Some(Box::new(hello));
-        pool
-    }
-
-    /// The part of the preface that `reading` reads, or the end of the connection without it.
-    async fn read<T>(&self, reading: impl Future<Output = Result<T, NotRead>>) -> Result<T, Closed> {
-        match self.unless_closing(reading).await {
-            Ok(Ok(read)) => Ok(read),
-            Ok(Err(NotRead::Left(reason))) => Err(Closed { admitted: false, ..self.closed(reason, None) }),
-            Ok(Err(NotRead::TimedOut(kind))) => {
-                Err(self.rejected(CloseReason::PrefaceTimeout, Some(Rejection::Timeout(kind))))
-            }
-            Ok(Err(NotRead::Invalid(error))) => {
-                Err(self.rejected(CloseReason::PrefaceInvalid, Some(Rejection::Preface(error))))
-            }
-            Err(request) => Err(self.closed(carry_out(request, &[&self.client]), None)),
-        }
-    }
-
-    /// Chooses the pool, or rejects a client that no rule of the listener matches: by a reset if it sent no ClientHello.
-    fn choose_pool(&self, hello: Option<&Hello>) -> Result<&Pool, Closed> {
-        // While it sent its first bytes, a reload may have changed the rules.
-        let assign = || {
-            let settings = self.progress.listener.settings.load();
-            settings.routing.assign(self.progress.client.get(), hello)
-        };
-        match &self.progress.assignment.get_or_init(assign).pool {
-            Some(pool) => Ok(pool),
-            None if hello.is_some() => {
-                let rejection = Some(Rejection::NoRule);
-                Err(Closed { rejection, admitted: false, ..self.closed(CloseReason::Denied, None) })
-            }
-            None => Err(self.rejected(CloseReason::Denied, Some(Rejection::NoRule))),
-        }
-    }
-
-    /// Counts it among the connections of its client, unless there are too many.
-    fn admit_client(&self) -> Result<Option<Box<ClientSlot>>, Closed> {
-        let Some(limits) = &self.settings.per_client else { return Ok(None) };
-        let now = Moment::now().since_origin();
-        let slot = self.progress.listener.clients.admit(self.progress.client.get(), limits, now);
-        let slot =
-            slot.map_err(|limit| self.rejected(CloseReason::Limited, Some(Rejection::Limit(limit))))?;
-        Ok(slot.map(Box::new))
-    }
-
-    /// The end of a connection that its listener does not admit: a reset.
-    fn rejected(&self, reason: CloseReason, rejection: Option<Rejection>) -> Closed {
-        sockets::reset_on_close(&self.client);
-        Closed { reason, rejection, admitted: false, kernel: None }
-    }
-
     /// The bytes that the client has sent by the worker's next turn, if any: they go to the backend with the handshake.
     /// `rest`: those that came with a PROXY header.
-    async fn preread(&self, rest: Vec<u8>) -> Result<Vec<u8>, Closed> {
+    async fn preread(&self, pool: &Pool, rest: Vec<u8>) -> Result<Vec<u8>, Closed> {
         self.context.next_turn.wait().await;
         if !rest.is_empty() {
             return Ok(rest);
+        }
+        if pool.settings().is_postgres() {
+            // The client speaks first, and a request to cancel a query is recognized before it has a backend.
+            let readable = poll_fn(|cx| self.client.poll_readable(cx));
+            let waited = self.unless_closing(tokio::time::timeout(FIRST_BYTES, readable)).await;
+            waited.map_err(|request| self.closed(carry_out(request, &[&self.client]), None)).map(drop)?;
         }
         let readable = poll_fn(|cx| Poll::Ready(self.client.poll_readable(cx).is_ready())).await;
         if !readable {
@@ -283,6 +174,25 @@ impl Connection {
             Err(request) => carry_out(request, &[&self.client]),
         };
         Err(self.closed(reason, None))
+    }
+
+    /// Sends a PostgreSQL client's request to cancel a query to the other backends too.
+    fn copy_cancel_request(&self, pool: &Pool, preread: &[u8]) {
+        let Some(request) = postgres::cancel_request(preread) else { return };
+        let Some(to) = self.progress.relayed().map(|relayed| Arc::clone(&relayed.backend)) else { return };
+        let all = self.settings.routing.pools();
+        let pools = match self.settings.postgres {
+            // The request names no server.
+            true => all,
+            false if pool.settings().is_postgres() => self.progress.pool().into_iter().collect(),
+            false => return,
+        };
+        let header = |settings: &config::Pool| {
+            let version = settings.send_proxy_protocol?;
+            Some(preface::to_send(version, None, self.progress.client.get(), &self.client))
+        };
+        let others = cancel::send_to_others(&self.context, &pools, &to, request, header);
+        debug!(conn = self.progress.conn, others, "cancel request sent to all backends");
     }
 
     /// Relays until both directions have ended, one side has failed, or a close is requested.

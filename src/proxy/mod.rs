@@ -4,7 +4,8 @@
 //!
 //! - [`worker`] runs one thread: accept loops, and commands from other threads
 //! - [`accept`] accepts the connections of one socket
-//! - [`connection`] is the life of a connection; its stages are [`connect`] with `attempt`, `no_backend` and [`relay`]
+//! - [`connection`] is the life of a connection; its stages are [`connect`] with `attempt`, `no_backend`, `cancel`
+//!   and [`relay`]
 //! - `context` has the state that the connections of a worker share; [`table`] lists them and ticks
 //! - `record` makes the record of a connection from its state, [`progress`]; `idle_timer` decides when it is idle
 //! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener, and
@@ -19,6 +20,7 @@ pub(crate) mod access_list;
 pub(crate) mod admit;
 mod attempt;
 pub(crate) mod busy_poll;
+mod cancel;
 pub(crate) mod client_limits;
 pub(crate) mod clock;
 pub(crate) mod connect;

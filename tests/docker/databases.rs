@@ -371,3 +371,35 @@ fn psql_reaches_the_server_that_it_names_over_tls() {
     assert!(plain.contains("server closed the connection") || plain.contains("reset"), "{plain}");
     lb.when_logged("the first bytes are not a TLS ClientHello");
 }
+
+#[test]
+fn an_interrupt_of_psql_cancels_the_query_whichever_server_has_it() {
+    let Some(_engine) = bare_engine() else { return };
+    if !image(POSTGRES) {
+        return;
+    }
+    let network = Network::create("cancel", &[]);
+    let arguments = ["--network", &network.0, "-e", "POSTGRES_PASSWORD=secret", POSTGRES];
+    let servers = ["cancel-1", "cancel-2"].map(|name| Container::run(name, &arguments));
+    let addresses = servers.each_ref().map(|server| SocketAddr::new(ip(&server.0), POSTGRES_PORT));
+    let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", &network.0]);
+    let config = format!(
+        "listeners: {{db: {{bind: '0.0.0.0:0', pool: db}}}}\n\
+         pools: {{db: {{discover: {}, health: {{postgres: {{role: any, password_file: secret}}, every: 1s}}}}}}\n",
+        support::static_list(&addresses)
+    );
+    let lb =
+        Lb::start_in(&config, |folder: &Path| std::fs::write(folder.join("secret"), "secret\n").unwrap());
+    for address in addresses {
+        when(&lb, "db", address, "up", "");
+    }
+    let target = format!("host={gateway} port={} user=postgres", lb.address("db").port());
+    // The request has a connection of its own, so the rotation sends it to the other server.
+    for _ in 0..4 {
+        let psql = format!(
+            "PGPASSWORD=secret timeout -s INT 3 psql -w -d '{target}' -c 'SELECT pg_sleep(60)' 2>&1 || true"
+        );
+        let text = docker(&["exec", &servers[0].0, "sh", "-c", &psql]);
+        assert!(text.contains("canceling statement due to user request"), "{text}");
+    }
+}

@@ -16,6 +16,7 @@ mod adoption;
 mod api;
 mod bench;
 mod bytes;
+mod cancel;
 mod cli;
 mod client_limits;
 mod conf;

@@ -11,7 +11,7 @@ use super::super::keys::{Useless, WordEnum, settings, words};
 use super::super::kind::{Kind, one_or_list, optional, or_off, table, word};
 use super::super::scalar::{MOST, factor, interval, share, time, time_within, whole};
 use super::super::value::{ip_address, policy, shadow};
-use super::{Health, KEEPALIVE, Replicas, Source, USER_TIMEOUT, sources};
+use super::{Check, Health, KEEPALIVE, Replicas, Source, USER_TIMEOUT, sources};
 pub use crate::domain::Algorithm;
 use crate::domain::Ending;
 pub(crate) use crate::protocol::proxy_header::ProxyVersion;
@@ -83,6 +83,11 @@ impl Pool {
     /// Whether clients are hashed, for its algorithm or for one that is only counted.
     pub(crate) fn hashes(&self) -> bool {
         self.balance.hashes() || self.shadow.iter().any(|shadow| shadow.hashes())
+    }
+
+    /// Whether its backends are PostgreSQL servers, as its checks tell.
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.health.iter().any(|health| matches!(health.check, Check::Postgres(_)))
     }
 
     fn useless(&self, key: &str) -> Useless {

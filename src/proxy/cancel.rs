@@ -1,0 +1,56 @@
+//! PostgreSQL's cancel requests. A client sends one over a connection of its own, with a key that only the server of its
+//! session knows. Which backend that is cannot be told from the request, so every backend gets it; the others ignore it.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tracing::debug;
+
+use super::attempt::{Opening, attempt};
+use super::context::WorkerContext;
+use super::stream::{Push, Stream};
+use crate::config;
+use crate::pool::{Backend, Pool};
+use crate::protocol::postgres::CANCEL_REQUEST;
+
+/// The most further backends that get one request.
+const MOST: usize = 64;
+
+/// Sends `request` to the backends of `pools` besides `to`, which gets it by the relay. `header`: the PROXY header for a
+/// pool, if that sends one. Returns to how many; failures are only logged.
+pub(super) fn send_to_others(
+    context: &Rc<WorkerContext>,
+    pools: &[&Arc<Pool>],
+    to: &Backend,
+    request: [u8; CANCEL_REQUEST],
+    header: impl Fn(&config::Pool) -> Option<Vec<u8>>,
+) -> usize {
+    let members = pools.iter().flat_map(|pool| {
+        let settings = pool.settings();
+        let backends: Vec<_> = pool.status().members.iter().map(|entry| Arc::clone(&entry.backend)).collect();
+        backends.into_iter().map(move |backend| (backend, Arc::clone(&settings)))
+    });
+    let others = members.filter(|(backend, _)| backend.address != to.address).take(MOST);
+    let mut sent = 0;
+    for (backend, settings) in others {
+        let (context, header) = (Rc::clone(context), header(&settings));
+        tokio::task::spawn_local(async move {
+            let opening = Opening { header, requests_tls: false, has_more: true };
+            match attempt(&backend, &settings, &opening, &context).await {
+                Ok(stream) => send(&stream, request, &settings).await,
+                Err(error) => debug!(backend = %backend.name, %error, "cancel request not sent"),
+            }
+        });
+        sent += 1;
+    }
+    sent
+}
+
+/// Sends the request and waits until the server has read it, which it shows by closing.
+async fn send(stream: &Stream, request: [u8; CANCEL_REQUEST], settings: &config::Pool) {
+    if stream.write(&request, Push::Now).is_ok() {
+        let closed = poll_fn(|cx| stream.poll_readable(cx));
+        let _ = tokio::time::timeout(settings.connect.timeout, closed).await;
+    }
+}
