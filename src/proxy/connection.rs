@@ -100,23 +100,27 @@ impl Connection {
     /// The whole life. Guards release all that the connection holds, however it ends.
     async fn live(&self) {
         let life = async {
-            self.check_peer()?;
-            let _open = self.admit()?;
             // On the heap, and freed before the relay begins: an open connection holds only what the relay needs.
-            let mut preface = match &self.settings.proxy_protocol {
-                Some(expected) => Box::pin(self.read_header(expected)).await?,
-                None => Preface::default(),
-            };
-            let _slot = self.admit_client()?;
-            let pool = match self.settings.hello_timeout {
-                Some(limit) if !self.settings.routing.has_source(self.progress.client.get()) => {
-                    Box::pin(self.choose_pool_by_hello(&mut preface, limit)).await?
-                }
-                _ => self.choose_pool(None)?,
-            };
-            preface.rest = self.preread(pool, preface.rest).await?;
-            let (backend, preread) = Box::pin(self.route_and_connect(pool, preface)).await?;
-            self.copy_cancel_request(pool, &preread);
+            let begin = Box::pin(async {
+                self.check_peer()?;
+                let open = self.admit()?;
+                let mut preface = match &self.settings.proxy_protocol {
+                    Some(expected) => self.read_header(expected).await?,
+                    None => Preface::default(),
+                };
+                let slot = self.admit_client()?;
+                let pool = match self.settings.hello_timeout {
+                    Some(limit) if !self.settings.routing.has_source(self.progress.client.get()) => {
+                        self.choose_pool_by_hello(&mut preface, limit).await?
+                    }
+                    _ => self.choose_pool(None)?,
+                };
+                preface.rest = self.preread(pool, preface.rest).await?;
+                let (backend, preread) = self.route_and_connect(pool, preface).await?;
+                self.copy_cancel_request(pool, &preread);
+                Ok((open, slot, backend, preread))
+            });
+            let (_open, _slot, backend, preread) = begin.await?;
             Ok(self.relay(&backend, preread).await)
         };
         self.record(life.await.unwrap_or_else(|rejected: Closed| rejected));
@@ -130,10 +134,7 @@ impl Connection {
             return Ok(rest);
         }
         if pool.settings().is_postgres() {
-            // The client speaks first, and a request to cancel a query is recognized before it has a backend.
-            let readable = poll_fn(|cx| self.client.poll_readable(cx));
-            let waited = self.unless_closing(tokio::time::timeout(FIRST_BYTES, readable)).await;
-            waited.map_err(|request| self.closed(carry_out(request, &[&self.client]), None)).map(drop)?;
+            self.wait_for_first_bytes().await?;
         }
         let readable = poll_fn(|cx| Poll::Ready(self.client.poll_readable(cx).is_ready())).await;
         if !readable {
@@ -144,6 +145,16 @@ impl Connection {
             Ok(read) => Ok(buffer[..read].to_vec()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Vec::new()),
             Err(_) => Err(self.closed(CloseReason::ClientReset, None)),
+        }
+    }
+
+    /// Waits for the first bytes of a PostgreSQL client, which speaks first: a request to cancel a query must be recognized
+    /// before it has a backend.
+    async fn wait_for_first_bytes(&self) -> Result<(), Closed> {
+        let readable = poll_fn(|cx| self.client.poll_readable(cx));
+        match self.unless_closing(tokio::time::timeout(FIRST_BYTES, readable)).await {
+            Ok(_) => Ok(()),
+            Err(request) => Err(self.closed(carry_out(request, &[&self.client]), None)),
         }
     }
 
