@@ -1,6 +1,7 @@
 //! PostgreSQL's cancel requests. A client sends one over a connection of its own, with a key that only the server of its
 //! session knows. Which backend that is cannot be told from the request, so every backend gets it; the others ignore it.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,7 +32,9 @@ pub(super) fn send_to_others(
         let backends: Vec<_> = pool.status().members.iter().map(|entry| Arc::clone(&entry.backend)).collect();
         backends.into_iter().map(move |backend| (backend, Arc::clone(&settings)))
     });
-    let others = members.filter(|(backend, _)| backend.address != to.address).take(MOST);
+    // Each server once, though several pools may have it: a second request could cancel the next query.
+    let mut reached = BTreeSet::from([to.address]);
+    let others = members.filter(|(backend, _)| reached.insert(backend.address)).take(MOST);
     let mut sent = 0;
     for (backend, settings) in others {
         let (context, header) = (Rc::clone(context), header(&settings));

@@ -127,7 +127,7 @@ impl Connection {
     }
 
     /// The bytes that the client has sent by the worker's next turn, if any: they go to the backend with the handshake.
-    /// `rest`: those that came with a PROXY header.
+    /// `rest`: those that were read with the preface.
     async fn preread(&self, pool: &Pool, rest: Vec<u8>) -> Result<Vec<u8>, Closed> {
         self.context.next_turn.wait().await;
         if !rest.is_empty() {

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::engine::{bare_engine, image};
+use crate::engine::{bare_engine, image, try_docker};
 use crate::support::{Lb, connect_to};
 
 const REDIS: &str = "redis:7";
@@ -197,6 +197,20 @@ fn login(address: SocketAddr, password: &str, query: &str) -> Result<String, Str
     })
 }
 
+/// PostgreSQL servers with these names, on a network of their own.
+fn postgres_servers<const N: usize>(names: [&str; N]) -> (Network, [Container; N], [SocketAddr; N]) {
+    let network = Network::create(names[0], &[]);
+    let arguments = ["--network", &network.0, "-e", "POSTGRES_PASSWORD=secret", POSTGRES];
+    let servers = names.map(|name| Container::run(name, &arguments));
+    let addresses = servers.each_ref().map(|server| SocketAddr::new(ip(&server.0), POSTGRES_PORT));
+    (network, servers, addresses)
+}
+
+/// The host's address on a network.
+fn gateway(network: &Network) -> String {
+    docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", &network.0])
+}
+
 #[test]
 fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     let Some(_engine) = bare_engine() else { return };
@@ -204,10 +218,7 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
         return;
     }
     // On its own network it keeps its address.
-    let network = Network::create("postgres", &[]);
-    let arguments = ["--network", &network.0, "-e", "POSTGRES_PASSWORD=secret", POSTGRES];
-    let server = Container::run("postgres", &arguments);
-    let address = SocketAddr::new(ip(&server.0), POSTGRES_PORT);
+    let (_network, [server], [address]) = postgres_servers(["postgres"]);
     let inside = |command: &str| docker(&["exec", "-u", "postgres", &server.0, "sh", "-c", command]);
     let check = |role: &str, file: &str| {
         format!("postgres: {{role: {role}, password_file: {file}, require_auth: [scram-sha-256, none]}}")
@@ -336,11 +347,8 @@ fn psql_reaches_the_server_that_it_names_over_tls() {
     if !image(POSTGRES) {
         return;
     }
-    let network = Network::create("tls", &[]);
-    let arguments = ["--network", &network.0, "-e", "POSTGRES_PASSWORD=secret", POSTGRES];
-    let server = Container::run("postgres-tls", &arguments);
-    let address = SocketAddr::new(ip(&server.0), POSTGRES_PORT);
-    let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", &network.0]);
+    let (network, [server], [address]) = postgres_servers(["postgres-tls"]);
+    let gateway = gateway(&network);
     let lb = Lb::start(&format!(
         "listeners: {{db: {{bind: '0.0.0.0:0', sni: {{db.example.com: db}}, postgres: true}}}}\n\
          pools: {{db: {{discover: {}, health: {{tcp: {{}}, every: 200ms}}, connect: {{timeout: 5s}}}}}}\n",
@@ -378,11 +386,8 @@ fn an_interrupt_of_psql_cancels_the_query_whichever_server_has_it() {
     if !image(POSTGRES) {
         return;
     }
-    let network = Network::create("cancel", &[]);
-    let arguments = ["--network", &network.0, "-e", "POSTGRES_PASSWORD=secret", POSTGRES];
-    let servers = ["cancel-1", "cancel-2"].map(|name| Container::run(name, &arguments));
-    let addresses = servers.each_ref().map(|server| SocketAddr::new(ip(&server.0), POSTGRES_PORT));
-    let gateway = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", &network.0]);
+    let (network, servers, addresses) = postgres_servers(["cancel-1", "cancel-2"]);
+    let gateway = gateway(&network);
     let config = format!(
         "listeners: {{db: {{bind: '0.0.0.0:0', pool: db}}}}\n\
          pools: {{db: {{discover: {}, health: {{postgres: {{role: any, password_file: secret}}, every: 1s}}}}}}\n",
@@ -394,12 +399,27 @@ fn an_interrupt_of_psql_cancels_the_query_whichever_server_has_it() {
         when(&lb, "db", address, "up", "");
     }
     let target = format!("host={gateway} port={} user=postgres", lb.address("db").port());
+    let client = &servers[0].0;
     // The request has a connection of its own, so the rotation sends it to the other server.
-    for _ in 0..4 {
+    for round in 0..4 {
+        let query = format!("SELECT pg_sleep(600 + {round})");
         let psql = format!(
-            "PGPASSWORD=secret timeout -s INT 3 psql -w -d '{target}' -c 'SELECT pg_sleep(60)' 2>&1 || true"
+            "echo $$ >/tmp/pid; export PGPASSWORD=secret; exec psql -w -d '{target}' -c '{query}' 2>&1"
         );
-        let text = docker(&["exec", &servers[0].0, "sh", "-c", &psql]);
-        assert!(text.contains("canceling statement due to user request"), "{text}");
+        let active =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = '{query}'");
+        let executes = |server: &Container| {
+            docker(&["exec", "-u", "postgres", &server.0, "psql", "-XAtc", &active]) == "1"
+        };
+        let ended = std::thread::scope(|scope| {
+            let session = scope.spawn(|| try_docker(&["exec", client, "sh", "-c", &psql]));
+            eventually("a server executes the query", || servers.iter().any(executes).then_some(()));
+            docker(&["exec", client, "sh", "-c", "kill -INT $(cat /tmp/pid)"]);
+            session.join().unwrap()
+        });
+        assert!(ended.is_err(), "psql has a result: {ended:?}");
+        let ours =
+            |server: &Container| logs(&server.0).matches("canceling statement due to user request").count();
+        assert_eq!(servers.iter().map(ours).sum::<usize>(), round + 1);
     }
 }

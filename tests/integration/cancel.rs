@@ -60,7 +60,7 @@ fn a_cancel_request_reaches_every_backend_once() {
     lb.when_idle();
     assert!(requests.try_recv().is_err(), "a second request could cancel the next query");
     // One connection each, in the log as everywhere.
-    assert_eq!(lb.logged(&[" routed "]).len(), 3);
+    assert_eq!(lb.when_logged_times(3, &[" routed "]).len(), 3);
 }
 
 #[test]
@@ -73,6 +73,8 @@ fn where_servers_have_names_a_cancel_request_reaches_all_of_them() {
          pools: {{a: {{discover: {a}}}, b: {{discover: {b}}}}}\n"
     ));
     assert_eq!(cancel(&lb, 3, &requests), [0, 1, 2]);
+    lb.when_idle();
+    assert!(requests.try_recv().is_err(), "a second request could cancel the next query");
 }
 
 #[test]

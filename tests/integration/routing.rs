@@ -102,8 +102,12 @@ fn the_name_and_the_protocols_of_a_tls_client_choose_the_pool_and_its_bytes_are_
 #[test]
 fn without_a_default_unknown_clients_are_refused_with_the_cause() {
     let api = reader("api:");
-    let settings = "sni: {api.example.com: api}, hello_timeout: 300ms";
-    let lb = Lb::start(&config(settings, &[("api", &[api.address], "")]));
+    let text = config("sni: {api.example.com: api}, hello_timeout: 1m", &[("api", &[api.address], "")]);
+    let short = "  short: {bind: 127.0.0.1:0, sni: {api.example.com: api}, hello_timeout: 300ms}\n";
+    let text = text
+        .replace("listeners: {l: {", "listeners:\n  l: {")
+        .replace("}}\npools", &format!("}}\n{short}pools"));
+    let lb = Lb::start(&text);
     // An unknown name: a TLS alert, and an orderly end.
     assert_eq!(answer(&lb, &[CHROMIUM]), [21, 3, 1, 0, 2, 2, 112]);
     let line = lb.when_logged("reason=denied");
@@ -125,7 +129,7 @@ fn without_a_default_unknown_clients_are_refused_with_the_cause() {
     lb.when_logged("the peer closed before the end of the ClientHello");
     // A part of it, then nothing; and nothing at all.
     for part in [&CHROMIUM[..100], &[]] {
-        let mut client = connect_to(lb.address("l")).unwrap();
+        let mut client = connect_to(lb.address("short")).unwrap();
         client.write_all(part).unwrap();
         is_reset(&mut client);
     }
@@ -134,21 +138,21 @@ fn without_a_default_unknown_clients_are_refused_with_the_cause() {
     // The client ended it: no fault.
     drop(connect_to(lb.address("l")).unwrap());
     lb.when_logged("reason=client_closed");
-    let closed = |reason: &str| {
+    let closed = |(listener, reason): (&str, &str)| {
         lb.metric(&format!(
-            "pointsman_connections_closed_total{{listener=\"l\",pool=\"\",backend=\"\",reason=\"{reason}\"}}"
+            "pointsman_connections_closed_total{{listener=\"{listener}\",pool=\"\",backend=\"\",reason=\"{reason}\"}}"
         ))
     };
     lb.when_idle();
-    assert_eq!(
-        ["denied", "preface_invalid", "preface_timeout", "client_closed"].map(closed),
-        [2., 2., 2., 1.]
-    );
-    let listener = &lb.status()["listeners"][0];
-    assert_eq!(
-        (&listener["denied"], &listener["preface_failed"], &listener["connections"]),
-        (&2.into(), &4.into(), &7.into())
-    );
+    let reasons =
+        [("l", "denied"), ("l", "preface_invalid"), ("short", "preface_timeout"), ("l", "client_closed")];
+    assert_eq!(reasons.map(closed), [2., 2., 2., 1.]);
+    let status = lb.status();
+    let counts = |index: usize| {
+        let listener = &status["listeners"][index];
+        ["denied", "preface_failed", "connections"].map(|key| listener[key].as_u64().unwrap())
+    };
+    assert_eq!([counts(0), counts(1)], [[2, 2, 5], [0, 2, 2]]);
     let why = lb.get("/api/v1/why?client=127.0.0.1").1;
     assert!(why.contains("the client asked for www.example.com"), "{why}");
 }
