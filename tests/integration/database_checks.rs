@@ -132,18 +132,19 @@ fn a_password_is_read_for_each_check_and_a_missing_one_is_a_local_error() {
 struct Postgres {
     /// The authentication method that it requests; can be changed.
     auth: Arc<Mutex<AuthMethod>>,
-    /// The last message of an authenticated client.
-    sent: Arc<Mutex<Vec<u8>>>,
+    /// What authenticated clients sent in whole sessions, each with the method.
+    sent: Arc<Mutex<Vec<(AuthMethod, String)>>>,
     backend: Backend,
 }
 
 fn postgres() -> Postgres {
     let (auth, current) = shared(AuthMethod::Nothing);
-    let sent = Arc::<Mutex<Vec<u8>>>::default();
+    let sent = Arc::<Mutex<Vec<(AuthMethod, String)>>>::default();
     let recorded = Arc::clone(&sent);
     let backend = Backend::serving(move |mut stream| {
-        if let Ok(sent) = serve(&mut stream, current(), &primary()) {
-            *recorded.lock().unwrap() = sent;
+        let method = current();
+        if let Ok(sent) = serve(&mut stream, method, &primary()) {
+            recorded.lock().unwrap().push((method, String::from_utf8_lossy(&sent).into_owned()));
         }
     });
     Postgres { auth, sent, backend }
@@ -200,22 +201,22 @@ fn a_postgres_server_and_its_check_authenticate_each_other() {
     when(&lb, "down", "it requires no password");
     *auth.lock().unwrap() = AuthMethod::Scram("s3cret!");
     when(&lb, "up", "");
-    let sent_text = |sent: &Mutex<Vec<u8>>| String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
-    eventually("the whole session up to Terminate", || sent_text(&sent).ends_with('X').then_some(()));
+    let (_, session) =
+        eventually("the whole session up to Terminate", || sent.lock().unwrap().first().cloned());
     assert!(
-        sent_text(&sent).starts_with("SCRAM-SHA-256") && !sent_text(&sent).contains("s3cret!"),
-        "{}",
-        sent_text(&sent)
+        session.starts_with("SCRAM-SHA-256") && session.ends_with('X') && !session.contains("s3cret!"),
+        "{session}"
     );
     for (method, error) in [
         (AuthMethod::Scram("guess"), "it did not prove that it knows the password"),
         (AuthMethod::Md5, "add md5 to the check's require_auth"),
         (AuthMethod::Clear, "add password to the check's require_auth"),
     ] {
-        sent.lock().unwrap().clear();
         *auth.lock().unwrap() = method;
         when(&lb, "down", error);
-        assert_eq!(sent_text(&sent), "", "{method:?}: it received something");
+        // A session by the former method may end only now.
+        let received = sent.lock().unwrap().iter().any(|(by, _)| *by == method);
+        assert!(!received, "{method:?}: it received something");
         *auth.lock().unwrap() = AuthMethod::Scram("s3cret!");
         when(&lb, "up", "");
     }
@@ -230,12 +231,15 @@ fn weaker_authentication_methods_can_be_allowed() {
     when(&lb, "down", "add scram-sha-256 to the check's require_auth");
     *auth.lock().unwrap() = AuthMethod::Md5;
     when(&lb, "up", "");
-    eventually("the hash", || {
-        let sent = String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
-        (sent.starts_with("md5") && !sent.contains("s3cret!")).then_some(())
-    });
+    let by = |method: AuthMethod| {
+        let sent = sent.lock().unwrap();
+        sent.iter().find(|(by, _)| *by == method).map(|(_, session)| session.clone())
+    };
+    let hash = eventually("the hash", || by(AuthMethod::Md5));
+    assert!(hash.starts_with("md5") && !hash.contains("s3cret!"), "{hash}");
     *auth.lock().unwrap() = AuthMethod::Clear;
-    eventually("the password", || sent.lock().unwrap().starts_with(b"s3cret!\0").then_some(()));
+    let password = eventually("the password", || by(AuthMethod::Clear));
+    assert!(password.starts_with("s3cret!\0"), "{password}");
     assert_eq!(lb.backends()[0].1, "up");
 }
 
