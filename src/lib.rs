@@ -85,7 +85,7 @@ mod testing;
 
 pub use cli::main;
 
-/// What the integration tests and the micro-benchmarks use besides the command. Everything else is private, so that the
+/// What the integration tests, the micro-benchmarks and the fuzzer use besides the command. Everything else is private, so that the
 /// compiler reports unused code.
 pub mod internals {
     pub use crate::balance::shadow::{Shadow, ShadowCandidate};
@@ -96,6 +96,7 @@ pub mod internals {
     pub use crate::health::Pace;
     pub use crate::own::{OwnAddresses, Owner};
     pub use crate::pool::Handle;
+    pub use crate::protocol::laws::check as check_parsers;
     pub use crate::proxy::clock::Moment;
     pub use crate::proxy::listener::{Listener, Settings};
     pub use crate::proxy::progress::Progress;

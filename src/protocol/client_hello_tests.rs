@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::super::laws;
 use super::*;
 
 /// A message in records of at most `size` bytes each.
@@ -200,16 +201,14 @@ proptest! {
             let at = index.index(bytes.len());
             bytes[at] = byte;
         }
-        if let Ok(Some(ClientHello { server_name: Some(name), .. })) = parse(&bytes) {
-            prop_assert!(is_dns_name(&name) && name == name.to_ascii_lowercase());
-        }
+        laws::check(&bytes);
     }
 
     #[test]
     fn any_bytes_give_a_message_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let started = [&[22, 3, 1, 0, bytes.len() as u8][..], &bytes].concat();
         for bytes in [&bytes, &started] {
-            let _ = parse(bytes);
+            laws::check(bytes);
         }
     }
 }
