@@ -65,6 +65,9 @@ pub(crate) struct ConnectionInfo {
     pub bytes_in: u64,
     /// Bytes from the backend that were written to the client.
     pub bytes_out: u64,
+    /// Whether a bandwidth limit of the listener has delayed some of them.
+    #[serde(default)]
+    pub throttled: bool,
 }
 
 /// The last routing decisions.
@@ -202,6 +205,9 @@ pub(crate) struct EndedInfo {
     pub bytes_in: u64,
     /// Bytes from the backend that were written to the client.
     pub bytes_out: u64,
+    /// Whether a bandwidth limit of the listener has delayed some of them.
+    #[serde(default)]
+    pub throttled: bool,
     /// How old it was, in milliseconds.
     pub duration_ms: f64,
     /// Time from the routing decision to the backend's first byte, in milliseconds; null: none came.
@@ -236,6 +242,7 @@ impl From<&ConnectionRecord> for ConnectionInfo {
             age_ms: millis(record.age),
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
+            throttled: record.throttled,
         }
     }
 }
@@ -330,6 +337,7 @@ impl EndedInfo {
             cause: end.rejection.map(|rejection| rejection.to_string().into()),
             bytes_in: record.bytes_in,
             bytes_out: record.bytes_out,
+            throttled: record.throttled,
             duration_ms: millis(record.age),
             first_byte_ms: record.first_byte.map(millis),
             kernel: end.kernel,

@@ -62,6 +62,9 @@ pub(crate) struct ListenerInfo {
     pub over_client_limits: u64,
     /// Connections over the limits of `per_client` that it only counted (`dry_run`).
     pub over_client_limits_dry_run: u64,
+    /// Bytes that its bandwidth limits have delayed.
+    #[serde(default)]
+    pub bytes_delayed: u64,
     /// Bytes from clients, written to backends.
     pub bytes_in: u64,
     /// Bytes from backends, written to clients.

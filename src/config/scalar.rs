@@ -1,6 +1,6 @@
 //! Kinds of single values. An error states what the value must be: "must be …".
 
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::kind::Kind;
-use super::model::{Factor, Percent, SocketMode};
+use super::model::{ByteRate, Factor, Percent, SocketMode};
 use super::outline::Outline;
 use super::yaml::YamlNode;
 
@@ -190,24 +190,41 @@ const SIZES: [(&str, u64); 7] = [
 /// A size of at least `least` bytes, with its unit.
 pub(super) fn size(least: u64) -> Kind<u64> {
     let parse = move |node: &YamlNode| {
-        let bytes = node.text().and_then(|text| {
-            let (number, unit) =
-                SIZES.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
-            let number = number.trim_end();
-            let digits = number.bytes().all(|digit| digit.is_ascii_digit());
-            number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(*unit)
-        });
+        let bytes = node.text().and_then(bytes_of);
         bytes.filter(|bytes| *bytes >= least).ok_or_else(|| {
             let least = in_bytes(least);
             format!("must be a size with its unit, such as 500KiB, 100MiB or 1GB, at least {least}")
         })
     };
-    let schema = || {
-        let units = SIZES.map(|(name, _)| name).join("|");
-        pattern(&format!(r"^[0-9]+\s*({units})$"))
-    };
-    Kind::scalar(parse, |size| Outline::Text(in_bytes(*size)), schema)
+    Kind::scalar(parse, |size| Outline::Text(in_bytes(*size)), || size_pattern(""))
         .with_range(format!("At least {}.", in_bytes(least)))
+}
+
+/// A size per second.
+pub(super) fn byte_rate() -> Kind<ByteRate> {
+    let least = in_bytes(ByteRate::LEAST.0.get());
+    let must = format!("must be a size per second, such as 500KiB/s or 10MB/s, at least {least}/s");
+    let parse = move |node: &YamlNode| {
+        let bytes = node.text().and_then(|text| bytes_of(text.strip_suffix("/s")?.trim_end()));
+        let rate = bytes.and_then(NonZeroU64::new).map(ByteRate).filter(|rate| *rate >= ByteRate::LEAST);
+        rate.ok_or_else(|| must.clone())
+    };
+    let print = |rate: &ByteRate| Outline::Text(format!("{}/s", in_bytes(rate.0.get())));
+    Kind::scalar(parse, print, || size_pattern(r"\s*/s")).with_range(format!("At least {least}/s."))
+}
+
+/// The bytes of a size with its unit.
+fn bytes_of(text: &str) -> Option<u64> {
+    let (number, unit) = SIZES.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    let number = number.trim_end();
+    let digits = number.bytes().all(|digit| digit.is_ascii_digit());
+    number.parse::<u64>().ok().filter(|_| digits)?.checked_mul(*unit)
+}
+
+/// The schema of a size that `end` follows.
+fn size_pattern(end: &str) -> Value {
+    let units = SIZES.map(|(name, _)| name).join("|");
+    pattern(&format!(r"^[0-9]+\s*({units}){end}$"))
 }
 
 /// A size in the largest binary unit of which it is a multiple.
@@ -279,6 +296,16 @@ mod tests {
         assert_eq!(read("1GB"), Some(1_000_000_000));
         for wrong in ["100", "99B", "MiB", "1.5MiB", "-1MiB", "+1MiB", "1 mib", "1M", "", "99999999999999GiB"]
         {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_byte_rate_is_a_size_per_second() {
+        let read = |text: &str| read(&byte_rate(), text).map(|rate| rate.0.get());
+        assert_eq!(read("1KiB/s"), Some(1024));
+        assert_eq!(read("10 MB /s"), Some(10_000_000));
+        for wrong in ["1KiB", "1023B/s", "10MB/m", "/s", "10/s", "MB/s", "10MB/ s", "10Mbit/s", ""] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }

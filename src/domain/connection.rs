@@ -34,6 +34,8 @@ pub(crate) struct ConnectionRecord {
     pub bytes_in: u64,
     /// Bytes from the backend that were written to the client.
     pub bytes_out: u64,
+    /// Whether a bandwidth limit of the listener has delayed some of them.
+    pub throttled: bool,
     /// Time from the routing decision to the backend's first byte; `None`: none has come.
     pub first_byte: Option<Duration>,
     /// How far it has come.

@@ -214,6 +214,9 @@ impl Connection {
             let relayed = poll_fn(|cx| match self.progress.poll_closing(cx) {
                 Poll::Ready(request) => Poll::Ready(Err(request)),
                 Poll::Pending => relay.poll(cx).map(Ok),
+        if self.settings.bandwidth.is_some() {
+            relay.limit_bandwidth();
+        }
             });
             let relayed = match relayed.await {
                 Ok(Err(broken)) => Box::pin(self.unless_closing(relay.flush_before_reset(broken))).await,

@@ -7,11 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::access_list::AccessList;
+use super::bandwidth::SharedBandwidth;
 use super::client_limits::ClientLimits;
 use super::hello;
 use super::preface::ExpectedHeader;
 use super::routing::Routing;
-use crate::config::{self, NoBackend, PerClient, SocketMode, SocketOptions};
+use crate::config::{self, Bandwidth, NoBackend, PerClient, SocketMode, SocketOptions};
 use crate::domain::CloseReason;
 use crate::pool::Pool;
 use crate::telemetry::flow::Flow;
@@ -31,6 +32,8 @@ pub struct Listener {
     failures_without_pool: [AtomicU64; CloseReason::ALL.len()],
     /// The connections of each client.
     pub(crate) clients: Arc<ClientLimits>,
+    /// The bandwidth of its connections together: from the clients, and from the backends.
+    pub(crate) bandwidth: [SharedBandwidth; 2],
 }
 
 /// What happens to a listener's connections.
@@ -52,6 +55,8 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// The limits of each client.
     pub per_client: Option<PerClient>,
+    /// The limits of its bytes per second.
+    pub bandwidth: Option<Bandwidth>,
     /// Options of its TCP sockets.
     pub options: SocketOptions,
     /// Which users may connect to its Unix sockets.
@@ -70,6 +75,7 @@ impl Settings {
             proxy_protocol: listener.proxy_protocol.as_ref().map(ExpectedHeader::new),
             max_connections: listener.max_connections,
             per_client: listener.per_client,
+            bandwidth: listener.bandwidth,
             options: listener.options,
             socket_mode: listener.socket_mode,
         })
@@ -87,6 +93,7 @@ impl Listener {
             without_pool: Arc::default(),
             failures_without_pool: Default::default(),
             clients: Arc::new(ClientLimits::new()),
+            bandwidth: Default::default(),
         }
     }
 

@@ -10,15 +10,17 @@
 //! - `record` makes the record of a connection from its state, [`progress`]; `idle_timer` decides when it is idle
 //! - [`admit`] limits the process's connections, [`listener`] holds the settings and the count of a listener, and
 //!   `routing` its pools
+//! - `throttle` applies the bandwidth limits of a listener to a connection
 //! - `preface` reads and writes the PROXY headers of connections, `hello` reads the ClientHello of TLS
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
 //!   interfaces
-//! - [`access_list`], [`client_limits`], `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
+//! - [`access_list`], [`client_limits`], `bandwidth`, `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
 
 pub(crate) mod accept;
 pub(crate) mod access_list;
 pub(crate) mod admit;
 mod attempt;
+pub(crate) mod bandwidth;
 pub(crate) mod busy_poll;
 mod cancel;
 pub(crate) mod client_limits;
@@ -44,6 +46,7 @@ pub(crate) mod splice;
 pub(crate) mod stream;
 pub(crate) mod table;
 mod tcp_info;
+mod throttle;
 mod turn;
 pub(crate) mod unix_socket;
 pub(crate) mod worker;

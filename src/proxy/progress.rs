@@ -103,6 +103,8 @@ pub struct Progress {
     pub(super) bytes_in: Cell<u64>,
     /// Bytes from the backend that were written to the client.
     pub(super) bytes_out: Cell<u64>,
+    /// A bandwidth limit has delayed some of them.
+    pub(super) throttled: Cell<bool>,
     /// A byte has moved since the last tick, which clears it.
     pub(super) moved: Cell<bool>,
     /// Which side finished first, if one has: `ClientClosed` or `BackendClosed`.
@@ -143,6 +145,7 @@ impl Progress {
             waker: Cell::new(None),
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
+            throttled: Cell::new(false),
             moved: Cell::new(false),
             first_closed: Cell::new(None),
             first_byte: Cell::new(None),

@@ -32,6 +32,7 @@ impl Progress {
             age,
             bytes_in: 0,
             bytes_out: 0,
+            throttled: false,
             first_byte: None,
             stage,
         }
@@ -48,6 +49,7 @@ impl Progress {
             backend: relayed.map(Relayed::connected),
             bytes_in: self.bytes_in.get(),
             bytes_out: self.bytes_out.get(),
+            throttled: self.throttled.get(),
             first_byte: relayed.and_then(|relayed| self.first_byte(relayed)),
             ..self.record(age, stage)
         }

@@ -21,6 +21,7 @@ use super::progress::Progress;
 use super::sockets;
 use super::splice::{Pipe, Pipes};
 use super::stream::{Push, Stream};
+use super::throttle::Throttle;
 use crate::domain::CloseReason;
 
 /// Size of a worker's buffer: as much as one read takes.
@@ -83,6 +84,8 @@ pub struct Relay<'a> {
     keepalive_set: bool,
     idle_probe: IdleProbe,
     watches: Option<Box<Watches<'a>>>,
+    /// Of the two directions, if the listener limits the bandwidth.
+    throttles: Option<Box<[Throttle; 2]>>,
 }
 
 /// Detect a side that breaks while it is not being read.
@@ -105,6 +108,8 @@ struct Direction {
     burst: bool,
     /// Reads in a row that indicate a change of `burst`.
     signs: u8,
+    /// The sender has sent bytes that a bandwidth limit does not let through yet.
+    throttled: bool,
     /// The sender has finished, and all that it sent is read.
     ended: bool,
     /// The receiver's side is shut down.
@@ -140,9 +145,15 @@ impl<'a> Relay<'a> {
             keepalive_set: false,
             idle_probe: IdleProbe::default(),
             watches: None,
+            throttles: None,
         };
         relay.half(Side::Client).received(relay.up.kept.len());
         relay
+    }
+
+    /// Applies the listener's bandwidth limits.
+    pub(super) fn limit_bandwidth(&mut self) {
+        self.throttles = Some(Box::new(Throttle::pair(&self.progress.listener)));
     }
 
     /// Passes on what a side had sent before it broke, as long as the other side takes some of it: a server may answer
@@ -168,8 +179,12 @@ impl<'a> Relay<'a> {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<CloseReason, Broken>> {
         self.buffers.pulse.beat();
         let (upward, downward) = (self.half(Side::Client), self.half(Side::Backend));
-        self.up.run(upward, cx)?;
-        self.down.run(downward, cx)?;
+        let (up, down) = match self.throttles.as_deref_mut() {
+            Some([up, down]) => (Some(up), Some(down)),
+            None => (None, None),
+        };
+        self.up.run(upward, up, cx)?;
+        self.down.run(downward, down, cx)?;
         let first = &self.progress.first_closed;
         if first.get().is_none() {
             first.set(match (self.up.ended, self.down.ended) {
@@ -249,7 +264,7 @@ impl Side {
 impl Direction {
     /// Whether it waits for its sender rather than for its receiver.
     fn reading(&self) -> bool {
-        !self.ended && !self.holding()
+        !self.ended && !self.holding() && !self.throttled
     }
 
     /// Whether the sender has finished, and all its bytes are with the kernel.
@@ -274,7 +289,7 @@ impl Direction {
     async fn flush_before_reset(&mut self, half: Half<'_>) {
         loop {
             half.progress.moved.set(false);
-            let done = poll_fn(|cx| match self.run(half, cx) {
+            let done = poll_fn(|cx| match self.run(half, None, cx) {
                 Ok(()) if !self.passed_on() => Poll::Pending,
                 Ok(()) | Err(_) => Poll::Ready(()),
             });
@@ -288,7 +303,12 @@ impl Direction {
     }
 
     /// Moves bytes until it has to wait for one of the two sides; the task will be woken then.
-    fn run(&mut self, half: Half<'_>, cx: &mut Context<'_>) -> Result<(), Broken> {
+    fn run(
+        &mut self,
+        half: Half<'_>,
+        mut throttle: Option<&mut Throttle>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Broken> {
         let mut moved = 0;
         for _ in 0..ROUNDS {
             match self.flush(half, cx) {
@@ -306,7 +326,21 @@ impl Direction {
                     return Ok(());
                 }
             }
-            let read = if self.burst { self.splice(half) } else { self.copy(half) };
+            let most = match throttle.as_deref_mut().map_or(Poll::Ready(usize::MAX), |t| t.poll_allowance(cx))
+            {
+                Poll::Ready(most) => most,
+                Poll::Pending => {
+                    self.throttled = true;
+                    half.progress.throttled.set(true);
+                    self.rest(half.buffers);
+                    return Ok(());
+                }
+            };
+            self.throttled = false;
+            let read = if self.burst { self.splice(half, most) } else { self.copy(half, most) };
+            if let Some(throttle) = &mut throttle {
+                throttle.read(read.as_ref().map_or(0, |read| *read));
+            }
             match read {
                 Ok(0) => self.ended = true,
                 Ok(n) => {
@@ -332,10 +366,11 @@ impl Direction {
         }
     }
 
-    /// One read into the worker's buffer and one write; the bytes that the receiver does not take are kept.
-    fn copy(&mut self, half: Half<'_>) -> Result<usize, Failed> {
+    /// One read of at most `most` bytes into the worker's buffer and one write; the bytes that the receiver does not take are kept.
+    fn copy(&mut self, half: Half<'_>, most: usize) -> Result<usize, Failed> {
         let mut buffer = half.buffers.buffer.borrow_mut();
-        let read = half.sender.read(&mut buffer).map_err(Failed::Read)?;
+        let most = most.min(buffer.len());
+        let read = half.sender.read(&mut buffer[..most]).map_err(Failed::Read)?;
         if read > 0 {
             // The last bytes leave in one packet with the FIN: `shut_down` follows at once.
             let push = if read < buffer.len() && half.sender.finished() { Push::WithNext } else { Push::Now };
@@ -353,16 +388,16 @@ impl Direction {
         Ok(read)
     }
 
-    /// One read into the pipe; [`flush`](Self::flush) passes it on.
-    fn splice(&mut self, half: Half<'_>) -> Result<usize, Failed> {
+    /// One read of at most `most` bytes into the pipe; [`flush`](Self::flush) passes it on.
+    fn splice(&mut self, half: Half<'_>, most: usize) -> Result<usize, Failed> {
         if self.pipe.is_none() {
             self.pipe = half.buffers.pipes.take().map(Box::new);
         }
         let Some(pipe) = &mut self.pipe else {
             self.burst = false; // all pipes are in use
-            return self.copy(half);
+            return self.copy(half, most);
         };
-        let read = half.sender.fill(pipe).map_err(Failed::Read)?;
+        let read = half.sender.fill(pipe, most).map_err(Failed::Read)?;
         self.judge(read < SMALL, CALM);
         Ok(read)
     }

@@ -36,12 +36,12 @@ impl Pipe {
         self.held
     }
 
-    /// Moves the bytes of `from` into the pipe, 0 at its end. The pipe must be empty: a full pipe returns `WouldBlock`
+    /// Moves at most `most` bytes of `from` into the pipe, 0 at its end. The pipe must be empty: a full pipe returns `WouldBlock`
     /// just as an empty socket does, and the caller could not know which of them to wait for.
-    pub(super) fn fill(&mut self, from: impl AsFd) -> io::Result<usize> {
+    pub(super) fn fill(&mut self, from: impl AsFd, most: usize) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "only an empty pipe can be filled");
         // The kernel takes what fits.
-        self.held = splice(from, None, &self.write, None, CAPACITY, FLAGS)?;
+        self.held = splice(from, None, &self.write, None, most.min(CAPACITY), FLAGS)?;
         Ok(self.held)
     }
 
@@ -107,15 +107,15 @@ mod tests {
         from.set_nonblocking(true).unwrap();
         receiver.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         let mut pipe = pipes.take().unwrap();
-        assert_eq!(pipe.fill(&from).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(pipe.fill(&from, usize::MAX).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         sender.write_all(b"a burst").unwrap();
-        assert_eq!(pipe.fill(&from).unwrap(), 7);
+        assert_eq!(pipe.fill(&from, usize::MAX).unwrap(), 7);
         assert_eq!((pipe.empty(&to).unwrap(), pipe.held()), (7, 0));
         let mut bytes = [0; 7];
         receiver.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"a burst");
         drop(sender);
-        assert_eq!(pipe.fill(&from).unwrap(), 0);
+        assert_eq!(pipe.fill(&from, usize::MAX).unwrap(), 0);
     }
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
         assert!(pipes.take().is_none());
         assert_eq!(pipes.unavailable.load(Ordering::Relaxed), 1);
         sender.write_all(b"left over").unwrap();
-        pipe.fill(&from).unwrap();
+        pipe.fill(&from, usize::MAX).unwrap();
         pipes.give_back(pipe);
         assert_eq!(pipes.take().unwrap().held(), 0);
     }

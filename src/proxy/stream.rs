@@ -108,8 +108,8 @@ impl Stream {
     }
 
     /// Moves what has arrived into an empty pipe; 0 at the end of the stream, `WouldBlock` when there is nothing.
-    pub(super) fn fill(&self, pipe: &mut Pipe) -> io::Result<usize> {
-        either!(self, stream => stream.try_io(Interest::READABLE, || pipe.fill(self)))
+    pub(super) fn fill(&self, pipe: &mut Pipe, most: usize) -> io::Result<usize> {
+        either!(self, stream => stream.try_io(Interest::READABLE, || pipe.fill(self, most)))
     }
 
     /// Moves what a pipe holds to the peer, as much as the kernel takes; `WouldBlock` when that is nothing.

@@ -176,7 +176,13 @@ fn doing(record: &ConnectionRecord) -> String {
         Some(time) => format!("the first byte came after {}", took(time)),
         None => format!("no byte from {name} yet"),
     };
-    format!("it is open, {age} old: {first}; {up} have gone to {name} and {down} to the client")
+    let throttled = throttled(record);
+    format!("it is open, {age} old: {first}; {up} have gone to {name} and {down} to the client{throttled}")
+}
+
+/// What the listener's bandwidth limits did to it.
+fn throttled(record: &ConnectionRecord) -> &'static str {
+    if record.throttled { "; a bandwidth limit of the listener delayed some of that" } else { "" }
 }
 
 /// How it ended.
@@ -192,7 +198,8 @@ fn closed(record: &ConnectionRecord, end: &ConnectionEnd) -> Vec<Sentence> {
             None => format!("no byte came from {name}"),
         };
         let (up, down) = (bytes(record.bytes_in), bytes(record.bytes_out));
-        text = format!("{text}; {first}; {up} went to {name} and {down} to the client");
+        let throttled = throttled(record);
+        text = format!("{text}; {first}; {up} went to {name} and {down} to the client{throttled}");
     }
     let mut story = vec![Sentence::then(record.at(), text)];
     let side = |which: &str, info: Option<TcpInfo>| {

@@ -61,6 +61,7 @@ fn record(route: Option<Route>, stage: Stage) -> ConnectionRecord {
         age: Duration::from_millis(2500),
         bytes_in: 80,
         bytes_out: 2048,
+        throttled: false,
         first_byte: Some(Duration::from_micros(4200)),
         stage,
     }

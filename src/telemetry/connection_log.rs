@@ -62,6 +62,7 @@ impl ConnectionRecord {
             cause = end.rejection.map(display),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
+            throttled = self.throttled.then_some(true),
             connect_ms = self.connect().map(millis),
             first_byte_ms = self.first_byte.map(millis),
             duration_ms = millis(self.age),

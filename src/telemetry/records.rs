@@ -85,6 +85,7 @@ mod tests {
             age: Duration::ZERO,
             bytes_in: 0,
             bytes_out: 0,
+            throttled: false,
             first_byte: None,
             stage,
         }

@@ -14,6 +14,7 @@ mod admin;
 mod admin_limits;
 mod adoption;
 mod api;
+mod bandwidth;
 mod bench;
 mod bytes;
 mod cancel;

@@ -298,6 +298,18 @@ impl Balancer {
                     })
                 },
             ),
+        )?;
+        counters(
+            e,
+            "pointsman_listener_bytes_delayed",
+            "Bytes that a bandwidth limit of a listener has delayed",
+            each().filter(|(_, listener)| listener.settings.load().bandwidth.is_some()).flat_map(
+                |(name, listener)| {
+                    let [up, down] = &listener.bandwidth;
+                    let labels = |direction| [("listener", name), ("direction", direction)];
+                    [(labels("in"), up.delayed()), (labels("out"), down.delayed())]
+                },
+            ),
         )
     }
 

@@ -1,7 +1,7 @@
 //! The rules of a listener's parts.
 
 use super::super::decode::{FoundValue, MapReader, nearest};
-use super::super::model::{Listener, NoBackend, PerClient};
+use super::super::model::{Bandwidth, Listener, NoBackend, PerClient};
 use super::super::yaml::YamlNode;
 use super::named;
 
@@ -54,8 +54,18 @@ pub(super) fn pools(what: &str, listener: &YamlNode, pools: &[&str], root: &Foun
 /// Checks that there is a limit.
 pub(in crate::config) fn per_client(limits: &mut PerClient, map: &MapReader<'_>) {
     let PerClient { connections, rate, .. } = limits;
-    let misread = ["connections", "rate"].into_iter().any(|key| map.misread(key));
-    if connections.is_none() && rate.is_none() && !misread {
-        map.found.problem(format!("{} sets no limit: add connections or rate", map.what()));
+    has_limit(connections.is_some() || rate.is_some(), ["connections", "rate"], map);
+}
+
+/// The same for the bandwidth.
+pub(in crate::config) fn bandwidth(limits: &mut Bandwidth, map: &MapReader<'_>) {
+    let Bandwidth { per_connection, total } = limits;
+    has_limit(per_connection.is_some() || total.is_some(), ["per_connection", "total"], map);
+}
+
+fn has_limit(any: bool, keys: [&str; 2], map: &MapReader<'_>) {
+    if !any && !keys.into_iter().any(|key| map.misread(key)) {
+        let [one, other] = keys;
+        map.found.problem(format!("{} sets no limit: add {one} or {other}", map.what()));
     }
 }

@@ -5,7 +5,7 @@ mod listener;
 mod pool;
 
 pub(super) use backends::names as backend_names;
-pub(super) use listener::{listener, per_client};
+pub(super) use listener::{bandwidth, listener, per_client};
 pub(super) use pool::{eject, health, pool, replicas};
 
 use super::decode::MapReader;

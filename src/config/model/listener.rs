@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use super::super::check;
 use super::super::keys::{Beside, Useless, settings, words};
 use super::super::kind::{one_or_list, optional, or_off, table, word};
-use super::super::scalar::{MOST, file_mode, flag, interval, time_within, whole};
+use super::super::scalar::{MOST, byte_rate, file_mode, flag, interval, time_within, whole};
 use super::super::value::{bind, by_network, by_protocol, by_server_name, network_block, pool_shares, rate};
 use super::{Pool, PoolShares};
 
@@ -70,6 +70,8 @@ settings! {
         /// Limits for each client; connections over a limit are reset. A client is an IPv4 address or the /64 network of
         /// an IPv6 address. Absent: no limit.
         per_client: Option<PerClient> => optional(table()), absent None, only "for TCP addresses";
+        /// Limits the bytes per second, in each direction. Absent: no limit.
+        bandwidth: Option<Bandwidth> => optional(table()), absent None;
         /// Reads the PROXY header (version 1 or 2) that a proxy in front sends first. The client's address in it is used
         /// for the log, hashing, allow, deny and per_client. Absent: no header is expected.
         proxy_protocol: Option<ProxyProtocol> => optional(table()), absent None, only "behind proxies that send it";
@@ -102,6 +104,7 @@ impl Listener {
             allow: Vec::new(),
             deny: Vec::new(),
             per_client: None,
+            bandwidth: None,
             proxy_protocol: None,
             options: SocketOptions::new(settings),
             socket_mode: SocketMode::default(),
@@ -212,6 +215,26 @@ impl PerClient {
     pub fn burst_size(&self) -> u32 {
         self.burst.or(self.rate.map(|rate| rate.count)).map_or(1, NonZeroU32::get)
     }
+}
+
+settings! {
+    /// The bandwidth limits of a listener, in each direction (`bandwidth`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Bandwidth: Default, check check::bandwidth {
+        /// Maximum bytes per second of each connection. Absent: no limit.
+        per_connection: Option<ByteRate> => optional(byte_rate()), absent None, example "10MiB/s";
+        /// Maximum bytes per second of all connections together, which take turns. Absent: no limit.
+        total: Option<ByteRate> => optional(byte_rate()), absent None, example "100MiB/s";
+    }
+}
+
+/// Bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteRate(pub NonZeroU64);
+
+impl ByteRate {
+    /// Below, a handshake of TLS would take seconds.
+    pub const LEAST: Self = Self(NonZeroU64::new(1024).unwrap());
 }
 
 /// A number per unit of time.
