@@ -57,6 +57,8 @@ OPTIONS = {
         "pointsman": one(),
         "with deny, 1,000 networks": one(listener=f", deny: [{UNMATCHED}]"),
         "with per_client": one(listener=", per_client: {connections: 100000, rate: 1000000/s}"),
+        "with a bandwidth limit": one(listener=", bandwidth: {per_connection: 100GB/s, total: 100GB/s}"),
+        "with connect.source": one(pool=", connect: {source: 127.0.0.1}"),
         "with backups for the overflow": overflowing,
         "with sources, 1,000 networks": one(to=f"sources: {{{SOURCES}}}, default: web"),
         "with two pools by shares": one(to="pool: {web: 3, other: 1}"),

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::pace::PoolPace;
 use super::{CheckError, CheckTarget, Checked, check};
-use crate::config::{Health, usable_sources};
+use crate::config::{Health, SourceAddress, usable_sources};
 use crate::task::spawn;
 
 /// Receives the results of a checker.
@@ -28,7 +28,7 @@ impl Checker {
     pub(crate) fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
         let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
         let kind = Arc::new(health.check.clone());
-        let source = usable_sources(&health.source, address).next();
+        let source = usable_sources(&health.source, address).next().map(SourceAddress::Own);
         let target = CheckTarget { address, source, proxy_header: health.proxy_header };
         let once = move |deadline| {
             let kind = Arc::clone(&kind);

@@ -18,14 +18,14 @@ mod schedule;
 mod tcp;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use crate::config::Check;
+use crate::config::{Check, SourceAddress};
 use crate::domain::{Cause, CheckFailure, CheckKind};
 use crate::protocol::proxy_header::ProxyVersion;
 pub(crate) use checker::Checker;
@@ -80,7 +80,7 @@ impl From<CheckFailure> for CheckError {
 struct CheckTarget {
     address: SocketAddr,
     /// The address that it comes from; `None`: the kernel chooses.
-    source: Option<IpAddr>,
+    source: Option<SourceAddress>,
     proxy_header: Option<ProxyVersion>,
 }
 

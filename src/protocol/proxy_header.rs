@@ -64,6 +64,31 @@ pub(crate) struct ProxyHeader {
     pub tlvs: Vec<u8>,
 }
 
+/// The types of TLVs that a proxy adds (section 2.2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tlv {
+    /// `PP2_TYPE_AUTHORITY`: the server name that a TLS client asks for.
+    Authority = 0x02,
+    /// `PP2_TYPE_UNIQUE_ID`: at most 128 bytes that identify the connection.
+    UniqueId = 0x05,
+}
+
+impl ProxyHeader {
+    /// Adds a TLV, unless the header has one of that type, which a proxy closer to the client has set, or would become
+    /// too long.
+    pub(crate) fn add(&mut self, tlv: Tlv, value: &[u8]) {
+        let kind = tlv as u8;
+        let fits = self.tlvs.len() + 3 + value.len() <= proxy_v2::MOST_TLVS;
+        if !fits || proxy_v2::split(&self.tlvs).any(|(present, _)| present == kind) {
+            return;
+        }
+        let Ok(length) = u16::try_from(value.len()) else { return };
+        self.tlvs.push(kind);
+        self.tlvs.extend(length.to_be_bytes());
+        self.tlvs.extend_from_slice(value);
+    }
+}
+
 /// Reads a header at the beginning of `bytes`, and how many bytes it has; `None`: more bytes are needed.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<(ProxyHeader, usize)>, PrefaceError> {
     let begins = |with: &[u8]| bytes.iter().zip(with).all(|(byte, expected)| byte == expected);

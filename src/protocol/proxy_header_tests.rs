@@ -197,6 +197,24 @@ fn tlvs_that_would_make_a_header_too_long_are_left_out() {
     }
 }
 
+#[test]
+fn tlvs_are_added_unless_the_header_has_them_or_has_no_room() {
+    let endpoints = endpoints("10.0.0.1:5", "[2001:db8::1]:6");
+    let mut added = ProxyHeader { endpoints, tlvs: vec![2, 0, 1, b'a'] };
+    added.add(Tlv::Authority, b"not this");
+    added.add(Tlv::UniqueId, b"id");
+    assert_eq!(added.tlvs, [2, 0, 1, b'a', 5, 0, 2, b'i', b'd']);
+    assert_eq!(header(&write(ProxyVersion::V2, &added)), Ok(added));
+    for (room, fits) in [(5, true), (4, false)] {
+        let length = proxy_v2::MOST_TLVS - 3 - room;
+        let full = [&[0xe0][..], &u16::try_from(length).unwrap().to_be_bytes(), &vec![0; length]].concat();
+        let mut added = ProxyHeader { endpoints, tlvs: full.clone() };
+        added.add(Tlv::UniqueId, b"id");
+        assert_eq!(added.tlvs.len(), full.len() + if fits { 5 } else { 0 });
+        assert_eq!(header(&write(ProxyVersion::V2, &added)), Ok(added), "it is written whole");
+    }
+}
+
 fn any_address() -> impl Strategy<Value = SocketAddr> {
     let ip = prop_oneof![
         any::<u32>().prop_map(|n| IpAddr::V4(n.into())),

@@ -13,6 +13,9 @@ pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The signature, the version and command, the family and transport, and the length of the rest.
 const FIXED: usize = 16;
 
+/// Bytes of TLVs for which every header has room: with IPv6 addresses, 36 bytes precede them.
+pub(super) const MOST_TLVS: usize = LONGEST - FIXED - 36;
+
 /// Version 2 in the upper half, the command in the lower one.
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
@@ -105,6 +108,16 @@ fn tlvs(header: &[u8], rest: &[u8]) -> Result<Vec<u8>, PrefaceError> {
         }
     }
     Ok(kept)
+}
+
+/// The types and values of well-formed TLVs.
+pub(super) fn split(mut tlvs: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[kind, high, low], rest) = tlvs.split_first_chunk()?;
+        let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        tlvs = rest;
+        Some((kind, value))
+    })
 }
 
 /// The checksum of a header whose own value of it, four bytes at `at`, counts as zero.

@@ -9,12 +9,15 @@ use socket2::SockRef;
 use super::context::WorkerContext;
 use super::stream::{Push, Stream};
 use crate::config;
+use crate::domain::Client;
 use crate::pool::Backend;
 use crate::protocol::postgres;
 
 /// What a connection to a backend begins with.
 #[derive(Debug)]
 pub(super) struct Opening {
+    /// The client.
+    pub(super) client: Client,
     /// The PROXY header, if one is sent.
     pub(super) header: Option<Vec<u8>>,
     /// PostgreSQL's request for TLS follows.
@@ -32,7 +35,9 @@ pub(super) async fn attempt(
 ) -> io::Result<Stream> {
     let limit = settings.connect.timeout;
     let first_bytes = opening.has_more || opening.header.is_some();
-    let source = settings.connect.source_for(backend.address, || context.random.borrow_mut().next_u64());
+    let source = settings
+        .connect
+        .source_for(opening.client, backend.address, || context.random.borrow_mut().next_u64());
     let connecting = async {
         let stream = context.handshakes.connect(backend.address, source, first_bytes).await?;
         if settings.user_timeout.is_some() {

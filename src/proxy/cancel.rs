@@ -12,18 +12,20 @@ use super::attempt::{Opening, attempt};
 use super::context::WorkerContext;
 use super::stream::{Push, Stream};
 use crate::config;
+use crate::domain::Client;
 use crate::pool::{Backend, Pool};
 use crate::protocol::postgres::CANCEL_REQUEST;
 
 /// The most further backends that get one request.
 const MOST: usize = 64;
 
-/// Sends `request` to the backends of `pools` besides `to`, which gets it by the relay. `header`: the PROXY header for a
+/// Sends the `request` of `client` to the backends of `pools` besides `to`, which gets it by the relay. `header`: the PROXY header for a
 /// pool, if that sends one. Returns to how many; failures are only logged.
 pub(super) fn send_to_others(
     context: &Rc<WorkerContext>,
     pools: &[&Arc<Pool>],
     to: &Backend,
+    client: Client,
     request: [u8; CANCEL_REQUEST],
     header: impl Fn(&config::Pool) -> Option<Vec<u8>>,
 ) -> usize {
@@ -39,7 +41,7 @@ pub(super) fn send_to_others(
     for (backend, settings) in others {
         let (context, header) = (Rc::clone(context), header(&settings));
         tokio::task::spawn_local(async move {
-            let opening = Opening { header, requests_tls: false, has_more: true };
+            let opening = Opening { client, header, requests_tls: false, has_more: true };
             match attempt(&backend, &settings, &opening, &context).await {
                 Ok(stream) => send(&stream, request, &settings).await,
                 Err(error) => debug!(backend = %backend.name, %error, "cancel request not sent"),

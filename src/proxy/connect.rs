@@ -13,7 +13,7 @@ use super::attempt::{Opening, attempt};
 use super::clock::Moment;
 use super::context::WorkerContext;
 use super::hello::Hello;
-use super::preface;
+use super::preface::HeaderSource;
 use super::stream::Stream;
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
@@ -44,6 +44,22 @@ pub(super) struct Caller<'a> {
     /// Its lease on a backend, once one is chosen. The code that drops it notifies the queue.
     pub(super) lease: &'a Cell<Option<Lease>>,
     pub(super) context: &'a WorkerContext,
+}
+
+impl Caller<'_> {
+    fn server_name(&self) -> Option<&str> {
+        self.hello?.server_name.as_deref()
+    }
+
+    fn header_source(&self) -> HeaderSource<'_> {
+        HeaderSource {
+            client: self.peer,
+            stream: self.stream,
+            received: self.header,
+            server_name: self.server_name(),
+            unique_id: self.context.id_of(self.conn),
+        }
+    }
 }
 
 /// A connection to a backend, with the decision that led to it.
@@ -77,12 +93,9 @@ pub(super) struct NotConnected {
 /// Connects a client to a backend of its pool; tries up to `connect.attempts` different ones.
 pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnected> {
     let mut search = Search::new(caller);
-    let header = search
-        .settings
-        .send_proxy_protocol
-        .map(|version| preface::to_send(version, caller.header, caller.peer, caller.stream));
+    let header = search.settings.send_proxy_protocol.map(|wanted| caller.header_source().header(wanted));
     let requests_tls = caller.hello.is_some_and(|hello| hello.after_ssl_request);
-    let opening = Opening { header, requests_tls, has_more: caller.has_sent };
+    let opening = Opening { client: caller.peer, header, requests_tls, has_more: caller.has_sent };
     loop {
         let chosen = match search.backend().await {
             Ok(chosen) => chosen,
@@ -132,7 +145,7 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(caller: &'a Caller<'a>) -> Self {
         let settings = caller.pool.settings();
-        let server_name = caller.hello.and_then(|hello| hello.server_name.as_deref());
+        let server_name = caller.server_name();
         let client = match caller.peer {
             _ if !settings.hashes() => 0,
             _ if settings.hash.key == HashKey::Sni && server_name.is_some() => {

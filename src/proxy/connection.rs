@@ -22,7 +22,7 @@ use super::context::WorkerContext;
 use super::failure_penalty;
 use super::listener::{Listener, Settings};
 use super::no_backend;
-use super::preface::{self, Preface};
+use super::preface::{HeaderSource, Preface};
 use super::progress::{CloseRequest, Phase, Progress, Relayed};
 use super::relay::Relay;
 use super::sockets;
@@ -198,25 +198,30 @@ impl Connection {
             false if pool.settings().is_postgres() => self.progress.pool().into_iter().collect(),
             false => return,
         };
-        let header = |settings: &config::Pool| {
-            let version = settings.send_proxy_protocol?;
-            Some(preface::to_send(version, None, self.progress.client.get(), &self.client))
+        let source = HeaderSource {
+            client: self.progress.client.get(),
+            stream: &self.client,
+            received: None,
+            server_name: None,
+            unique_id: self.context.id_of(self.progress.conn),
         };
-        let others = cancel::send_to_others(&self.context, &pools, &to, request, header);
+        let header =
+            |settings: &config::Pool| settings.send_proxy_protocol.map(|wanted| source.header(wanted));
+        let others = cancel::send_to_others(&self.context, &pools, &to, source.client, request, header);
         debug!(conn = self.progress.conn, others, "cancel request sent to all backends");
     }
 
     /// Relays until both directions have ended, one side has failed, or a close is requested.
     fn relay<'a>(&'a self, backend: &'a Stream, preread: Vec<u8>) -> impl Future<Output = Closed> + 'a {
         let mut relay = Relay::new(&self.client, backend, &self.progress, &self.context.buffers, preread);
+        if self.settings.bandwidth.is_some() {
+            relay.limit_bandwidth();
+        }
         async move {
             // Polled here: within another future, an idle connection would hold the relay twice.
             let relayed = poll_fn(|cx| match self.progress.poll_closing(cx) {
                 Poll::Ready(request) => Poll::Ready(Err(request)),
                 Poll::Pending => relay.poll(cx).map(Ok),
-        if self.settings.bandwidth.is_some() {
-            relay.limit_bandwidth();
-        }
             });
             let relayed = match relayed.await {
                 Ok(Err(broken)) => Box::pin(self.unless_closing(relay.flush_before_reset(broken))).await,

@@ -1,6 +1,7 @@
 //! What the connections of one worker share.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -50,6 +51,21 @@ pub(crate) struct WorkerContext {
     pub(super) tcp_info: TcpInfoSampler,
     conns: Cell<u64>,
     stride: u64,
+    /// Distinguishes the connections of this worker from those of all other processes.
+    id: u64,
+}
+
+/// An identifier of a connection that no other process uses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionId {
+    worker: u64,
+    conn: u64,
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}", self.worker, self.conn)
+    }
 }
 
 impl WorkerContext {
@@ -66,6 +82,7 @@ impl WorkerContext {
             tcp_info: TcpInfoSampler::default(),
             conns: Cell::new(index as u64 + 1),
             stride: workers as u64,
+            id: rand::random(),
         }
     }
 
@@ -74,5 +91,10 @@ impl WorkerContext {
         let conn = self.conns.get();
         self.conns.set(conn + self.stride);
         conn
+    }
+
+    /// The identifier of the connection with that number.
+    pub(super) fn id_of(&self, conn: u64) -> ConnectionId {
+        ConnectionId { worker: self.id, conn }
     }
 }

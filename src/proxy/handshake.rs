@@ -3,12 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 
 use tokio::net::TcpStream;
 
 use super::sockets;
+use crate::config::SourceAddress;
 
 /// A worker's handshakes whose final ACK waits for the client's first bytes (see [`sockets::begin_connect`]). A backend
 /// accepts a connection only with that ACK, so that a later connection without first bytes would overtake them: their
@@ -29,7 +30,7 @@ impl Handshakes {
     pub(super) async fn connect(
         &self,
         address: SocketAddr,
-        source: Option<IpAddr>,
+        source: Option<SourceAddress>,
         first_bytes: bool,
     ) -> io::Result<TcpStream> {
         if !first_bytes {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::access_list::Networks;
+use super::context::ConnectionId;
 use super::hello::Hello;
 use super::relay::RelayBuffers;
 use super::stream::Stream;
-use crate::config;
+use crate::config::{self, SendProxyProtocol};
 use crate::domain::{Client, CloseReason, PrefaceError, PrefaceKind};
-use crate::protocol::proxy_header::{self, Endpoints, LONGEST, ProxyHeader, ProxyVersion};
+use crate::protocol::proxy_header::{self, Endpoints, LONGEST, ProxyHeader, Tlv};
 
 /// The PROXY header that a listener expects (`proxy_protocol`).
 #[derive(Debug)]
@@ -119,21 +120,38 @@ pub(super) async fn read_more(
     }
 }
 
-/// The PROXY header for a backend of this client: `received` is the header that came in, and `stream` the client's.
-pub(super) fn to_send(
-    version: ProxyVersion,
-    received: Option<&ProxyHeader>,
-    client: Client,
-    stream: &Stream,
-) -> Vec<u8> {
-    let endpoints = received.and_then(|header| header.endpoints).or_else(|| own_endpoints(client, stream));
-    let tlvs = received.map(|header| header.tlvs.clone()).unwrap_or_default();
-    proxy_header::write(version, &ProxyHeader { endpoints, tlvs })
+/// What is known of a client for its PROXY header.
+pub(super) struct HeaderSource<'a> {
+    pub(super) client: Client,
+    pub(super) stream: &'a Stream,
+    /// The header that came in.
+    pub(super) received: Option<&'a ProxyHeader>,
+    /// The server name that it asks for.
+    pub(super) server_name: Option<&'a str>,
+    /// Its connection's identifier.
+    pub(super) unique_id: ConnectionId,
 }
 
-/// The two ends of the client's connection; `None`: it has no addresses.
-fn own_endpoints(client: Client, stream: &Stream) -> Option<Endpoints> {
-    let Client::Tcp(source) = client else { return None };
-    let local: Option<SocketAddr> = SockRef::from(stream).local_addr().ok()?.as_socket();
-    Some(Endpoints::new(source, local?))
+impl HeaderSource<'_> {
+    /// The PROXY header for a backend.
+    pub(super) fn header(&self, wanted: SendProxyProtocol) -> Vec<u8> {
+        let mut header = ProxyHeader {
+            endpoints: self.received.and_then(|header| header.endpoints).or_else(|| self.own_endpoints()),
+            tlvs: self.received.map(|header| header.tlvs.clone()).unwrap_or_default(),
+        };
+        if let Some(name) = self.server_name.filter(|_| wanted.authority) {
+            header.add(Tlv::Authority, name.as_bytes());
+        }
+        if wanted.unique_id {
+            header.add(Tlv::UniqueId, self.unique_id.to_string().as_bytes());
+        }
+        proxy_header::write(wanted.version, &header)
+    }
+
+    /// The two ends of the client's connection; `None`: it has no addresses.
+    fn own_endpoints(&self) -> Option<Endpoints> {
+        let Client::Tcp(source) = self.client else { return None };
+        let local: Option<SocketAddr> = SockRef::from(self.stream).local_addr().ok()?.as_socket();
+        Some(Endpoints::new(source, local?))
+    }
 }

@@ -1,7 +1,7 @@
 //! Sockets with their options, and the kernel behavior that the rest of the proxy relies on.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::config::SocketOptions;
+use crate::config::{SocketOptions, SourceAddress};
 use crate::domain::TcpInfo;
 use crate::telemetry::{bind_source, not_with_itself};
 
@@ -131,12 +131,12 @@ fn set_option(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Begins to connect to a backend, from `source` or an address that the kernel chooses. `delay_ack`: the ACK that completes the handshake waits for the first bytes and
-/// travels with them, which saves a packet and wakes the backend once instead of twice (TCP_QUICKACK in tcp(7)).
+/// Begins to connect to a backend, from `source` or an address that the kernel chooses. `delay_ack`: the ACK that
+/// completes the handshake waits for the first bytes and travels with them, which saves a packet and wakes the backend once instead of twice (TCP_QUICKACK in tcp(7)).
 /// Keepalive is set only on connections that last: short ones save five system calls.
 pub(crate) fn begin_connect(
     address: SocketAddr,
-    source: Option<IpAddr>,
+    source: Option<SourceAddress>,
     delay_ack: bool,
 ) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;

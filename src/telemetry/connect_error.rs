@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 use socket2::SockRef;
 
+use crate::config::SourceAddress;
+
 /// Why an attempt to connect failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectError {
@@ -78,14 +80,31 @@ impl From<&io::Error> for ConnectError {
 }
 
 /// Binds a socket to the address that its connection comes from.
-pub(crate) fn bind_source(socket: impl AsFd, source: IpAddr) -> io::Result<()> {
-    SockRef::from(&socket).bind(&SocketAddr::new(source, 0).into()).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrNotAvailable => {
-            let text = format!("the source address {source} (connect.source) is not one of this machine's");
-            io::Error::new(error.kind(), text)
+pub(crate) fn bind_source(socket: impl AsFd, source: SourceAddress) -> io::Result<()> {
+    let socket = SockRef::from(&socket);
+    let bind = |ip: IpAddr| socket.bind(&SocketAddr::new(ip, 0).into());
+    match source {
+        SourceAddress::Own(ip) => bind(ip).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrNotAvailable => {
+                let text = format!("the source address {ip} (connect.source) is not one of this machine's");
+                io::Error::new(error.kind(), text)
+            }
+            _ => error,
+        }),
+        SourceAddress::Client(ip) => {
+            // The option is one of TCP sockets of both families (ip(7), IP_TRANSPARENT).
+            socket.set_ip_transparent_v4(true).and_then(|()| bind(ip)).map_err(|error| {
+                let advice = match error.kind() {
+                    io::ErrorKind::PermissionDenied => ": give Pointsman the capability CAP_NET_ADMIN",
+                    _ => "",
+                };
+                // The backend had no part in it.
+                let kind = io::ErrorKind::AddrNotAvailable;
+                let text = "cannot connect from the client's address (connect.transparent)";
+                io::Error::new(kind, format!("{text}: {error}{advice}"))
+            })
         }
-        _ => error,
-    })
+    }
 }
 
 /// Refuses a connection to itself: one to an address of this machine without a listening socket, for which the kernel
@@ -124,6 +143,28 @@ mod tests {
         let refused = not_with_itself(peer, || Ok(peer)).unwrap_err();
         assert_eq!(ConnectError::from(&refused), ConnectError::Refused);
         not_with_itself(peer, || Ok(SocketAddr::from(([127, 0, 0, 1], port + 1)))).unwrap();
+    }
+
+    #[test]
+    fn without_the_capability_the_clients_address_is_refused_with_advice() {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        // The capabilities of a thread are its own.
+        let thread = std::thread::spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective -= CapabilitySet::NET_ADMIN | CapabilitySet::NET_RAW;
+            set_capabilities(None, sets).unwrap();
+            for client in ["192.0.2.1", "2001:db8::1"] {
+                let client: IpAddr = client.parse().unwrap();
+                let domain = socket2::Domain::for_address(SocketAddr::new(client, 0));
+                let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+                let error = bind_source(&socket, SourceAddress::Client(client)).unwrap_err();
+                let kind = ConnectError::from(&error);
+                assert_eq!(kind, ConnectError::Local);
+                let text = kind.explain(&error);
+                assert!(text.contains("(connect.transparent)") && text.contains("CAP_NET_ADMIN"), "{text}");
+            }
+        });
+        thread.join().unwrap();
     }
 
     #[test]

@@ -62,6 +62,7 @@ mod standby;
 mod start;
 mod time_limits;
 mod top;
+mod transparent;
 mod unix_sockets;
 mod why;
 mod wiring;

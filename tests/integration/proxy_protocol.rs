@@ -305,6 +305,39 @@ fn a_header_that_comes_in_goes_on_with_its_additional_fields() {
     assert_eq!(received.lock().unwrap().pop().unwrap(), line);
 }
 
+#[test]
+fn a_backend_receives_the_server_name_and_an_identifier_if_asked_for() {
+    const HELLO: &[u8] = include_bytes!("../../src/protocol/client_hello_samples/openssl.bin");
+    let (backend, received) = recording();
+    let pool = ", send_proxy_protocol: {version: v2, authority: true, unique_id: true}";
+    let lb = Lb::start(&config(&[backend.address], READ, pool));
+    let name = [&[2, 0, 15][..], b"api.example.com"].concat();
+    // Sends a header with the TLVs `came`, and `first`; returns the TLVs that the backend gets.
+    let relayed = |port: u16, came: &[u8], first: &[u8]| {
+        let client = format!("192.0.2.1:{port}");
+        drop(is_served(&lb, &[&v2(&client, "198.51.100.1:80", came)[..], first].concat()));
+        let line = lb.when_logged(&format!("client={client} "));
+        let bytes = received.lock().unwrap().pop().unwrap();
+        let tlvs = bytes[28..].strip_suffix(&[first, b"x"].concat()[..]).unwrap().to_vec();
+        (tlvs, field(&line, "conn").unwrap().to_owned())
+    };
+    let identifier = |tlv: &[u8], conn: &str| {
+        assert_eq!(tlv[..3], [5, 0, (tlv.len() - 3) as u8], "{tlv:?}");
+        let text = String::from_utf8(tlv[3..].to_vec()).unwrap();
+        let (worker, number) = text.split_once('-').unwrap();
+        assert_eq!((worker.len(), number), (16, conn), "{text}");
+        text
+    };
+    let (tlvs, conn) = relayed(1, &[], HELLO);
+    let first = identifier(tlvs.strip_prefix(&name[..]).unwrap(), &conn);
+    // Without TLS, there is no name.
+    let (tlvs, conn) = relayed(2, &[], b"GET /");
+    assert_ne!(identifier(&tlvs, &conn), first);
+    // What came in stays.
+    let came = [2, 0, 1, b'a', 5, 0, 1, 9];
+    assert_eq!(relayed(3, &came, HELLO).0, came);
+}
+
 /// An HTTP server that requires a PROXY header, and keeps it.
 fn behind_a_proxy() -> (Backend, Arc<Mutex<Vec<Vec<u8>>>>) {
     let headers = Arc::<Mutex<Vec<Vec<u8>>>>::default();

@@ -9,7 +9,7 @@ pub(super) use listener::{bandwidth, listener, per_client};
 pub(super) use pool::{eject, health, pool, replicas};
 
 use super::decode::MapReader;
-use super::model::{Config, HashKey, Pool};
+use super::model::{Config, Pool};
 use super::value::BoundAddresses;
 use super::yaml::{YamlNode, YamlValue};
 
@@ -38,18 +38,19 @@ pub(super) fn config(config: &mut Config, map: &MapReader<'_>) {
         listener::pools(&what, node, &pools.iter().map(|(name, _)| *name).collect::<Vec<_>>(), map.found);
         let Some(listener) = config.listeners.get_mut(name) else { continue };
         let settings: Vec<_> = listener.pools().filter_map(|pool| config.pools.get(pool)).collect();
-        let hashes_name = settings.iter().any(|pool| pool.hashes() && pool.hash.key == HashKey::Sni);
+        let uses_name = settings.iter().any(|pool| pool.uses_server_name());
         if let (Some(first), None) = (settings.first(), node.get("keepalive")) {
             let alike = settings.iter().all(|pool| pool.keepalive == first.keepalive);
             listener.options.keepalive = if alike { first.keepalive } else { Pool::default().keepalive };
         }
-        listener.reads_hello = hashes_name || !listener.alpn.is_empty() || !listener.sni.is_empty();
+        listener.reads_hello = uses_name || !listener.alpn.is_empty() || !listener.sni.is_empty();
         if listener.reads_hello || node.get("alpn").or(node.get("sni")).is_some() {
             continue;
         }
         for (key, given) in [("postgres", listener.postgres), ("hello_timeout", true)] {
             if let Some(key_at) = node.key(key).filter(|_| given) {
-                let why = "the ClientHello is read only with alpn, sni, or a pool with the hash key sni";
+                let why = "the ClientHello is read only with alpn, sni, or a pool that uses the server name (hash \
+                           key sni, or authority in send_proxy_protocol)";
                 map.found.decoder.problem(key_at.at, format!("{key:?} in {what} does nothing: {why}"));
             }
         }

@@ -50,11 +50,11 @@ settings! {
             only "with sources, alpn or sni";
         /// Its clients speak PostgreSQL's protocol: their request for TLS, which precedes the ClientHello, is answered, and
         /// the backend is asked likewise. Backends must offer TLS.
-        postgres: bool => flag(), absent false, example "true", only "with alpn, sni, or a pool with the hash key sni";
+        postgres: bool => flag(), absent false, example "true", only "with alpn, sni, or a pool that uses the server name";
         /// How long a connection may take to send its whole ClientHello, where that is read; one that sends no byte then
         /// belongs to the default. Absent: 5s.
         hello_timeout: Option<Duration> => optional(time_within(HELLO_TIMEOUT)), absent None, example "5s",
-            only "with alpn, sni, or a pool with the hash key sni";
+            only "with alpn, sni, or a pool that uses the server name";
         /// What a client gets when no backend is up: a TCP reset, an orderly close, an HTTP 503, or (refuse) a refused
         /// connect, as nothing listens until a backend is up.
         no_backend: NoBackend => word(), default NoBackend::Reset;

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use super::super::check;
 use super::super::keys::{Useless, WordEnum, settings, words};
-use super::super::kind::{Kind, one_or_list, optional, or_off, table, word};
-use super::super::scalar::{MOST, factor, interval, share, time, time_within, whole};
+use super::super::kind::{Kind, one_or_list, optional, or_off, shorthand, table, word};
+use super::super::scalar::{MOST, factor, flag, interval, share, time, time_within, whole};
 use super::super::value::{ip_address, policy, shadow};
 use super::{Check, Health, KEEPALIVE, Replicas, Source, USER_TIMEOUT, sources};
 pub use crate::domain::Algorithm;
-use crate::domain::Ending;
+use crate::domain::{Client, Ending};
 pub(crate) use crate::protocol::proxy_header::ProxyVersion;
 
 settings! {
@@ -59,10 +59,9 @@ settings! {
         backup: Backup => table(), absent Backup::default();
         /// How long a backend that came up takes to get its whole share; 0s: it gets it at once.
         slow_start: Duration => time(), default Duration::ZERO, only "with algorithms that do not hash";
-        /// Sends a PROXY header of this version to the backends before the client's bytes, with the client's address;
-        /// version 2 passes on the TLVs of a header that came in. Health checks send one too,
-        /// except to a port of their own. Absent: none.
-        send_proxy_protocol: Option<ProxyVersion> => optional(word()), absent None, example "v2",
+        /// Sends a PROXY header to the backends before the client's bytes, with the client's address: its version, or
+        /// more than that. Health checks send one too, except to a port of their own. Absent: none.
+        send_proxy_protocol: Option<SendProxyProtocol> => optional(send_proxy_protocol()), absent None,
             only "for backends that expect it";
         /// What happens to the connections of a backend whose checks fail.
         on_down: Policy => policy(), default Policy::Keep;
@@ -90,6 +89,12 @@ impl Pool {
         self.health.iter().any(|health| matches!(health.check, Check::Postgres(_)))
     }
 
+    /// Whether the server name that a TLS client asks for is needed to choose a backend or for the backend's PROXY header.
+    pub(crate) fn uses_server_name(&self) -> bool {
+        self.hashes() && self.hash.key == HashKey::Sni
+            || self.send_proxy_protocol.is_some_and(|header| header.authority)
+    }
+
     fn useless(&self, key: &str) -> Useless {
         let balance = self.balance.name();
         let why = match key {
@@ -103,6 +108,37 @@ impl Pool {
         };
         Some(("balance", why))
     }
+}
+
+settings! {
+    /// The PROXY header that backends receive (`send_proxy_protocol`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct SendProxyProtocol: new, useless SendProxyProtocol::useless {
+        /// The version. Version 2 passes on the TLVs of a header that came in.
+        version: ProxyVersion => word(), required "v2";
+        /// Adds the server name that a TLS client asks for (SNI; PP2_TYPE_AUTHORITY), unless a header that came in has
+        /// one. The ClientHello is read for it.
+        authority: bool => flag(), default false, only "with version v2";
+        /// Adds an identifier of the connection (PP2_TYPE_UNIQUE_ID), unless a header that came in has one: a random
+        /// number of the worker that relays it, a hyphen, and the number that it has in the log (conn).
+        unique_id: bool => flag(), default false, only "with version v2";
+    }
+}
+
+impl SendProxyProtocol {
+    fn useless(&self, key: &str) -> Useless {
+        let adds = match key {
+            "authority" => self.authority,
+            "unique_id" => self.unique_id,
+            _ => return None,
+        };
+        (adds && self.version == ProxyVersion::V1)
+            .then(|| ("version", "a header of version v1 has no TLVs".to_owned()))
+    }
+}
+
+fn send_proxy_protocol() -> Kind<SendProxyProtocol> {
+    shorthand(word(), SendProxyProtocol::new)
 }
 
 impl WordEnum for ProxyVersion {
@@ -253,20 +289,43 @@ settings! {
         /// for backends of another address family: the kernel chooses.
         source: Vec<IpAddr> => one_or_list(ip_address(), "leave it out to let the kernel choose"), absent Vec::new(),
             example "[10.0.0.5, 10.0.0.6]", only "on a machine with these addresses";
+        /// Connections to backends come from the client's address (IP_TRANSPARENT), if it is of the backend's address
+        /// family. It needs the capability CAP_NET_ADMIN, and routes that bring the backend's packets for these addresses
+        /// back to this machine. Health checks come from source.
+        transparent: bool => flag(), default false;
     }
 }
 
 impl Connect {
-    /// The source address of a connection to `backend`, one at random; `None`: the kernel chooses.
-    pub fn source_for(&self, backend: SocketAddr, random: impl FnOnce() -> u64) -> Option<IpAddr> {
+    /// The source address of a connection of `client` to `backend`, one of several at random; `None`: the kernel chooses.
+    pub fn source_for(
+        &self,
+        client: Client,
+        backend: SocketAddr,
+        random: impl FnOnce() -> u64,
+    ) -> Option<SourceAddress> {
+        if let (true, Client::Tcp(client)) = (self.transparent, client)
+            && client.is_ipv4() == backend.is_ipv4()
+        {
+            return Some(SourceAddress::Client(client.ip()));
+        }
         let mut usable = usable_sources(&self.source, backend);
         let index = match usable.clone().count() {
             0 => return None,
             1 => 0,
             count => (random() % count as u64) as usize,
         };
-        usable.nth(index)
+        usable.nth(index).map(SourceAddress::Own)
     }
+}
+
+/// The address that a connection to a backend comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceAddress {
+    /// One of this machine's (`connect.source`).
+    Own(IpAddr),
+    /// The client's (`connect.transparent`).
+    Client(IpAddr),
 }
 
 /// The addresses of `sources` that a connection to `backend` can come from: those of its address family.

@@ -29,7 +29,7 @@ pools:
       - static: [{address: 10.0.0.1:1, name: a, weight: 3, backup: true, connections: 5}]
       - {dns: backend:1, every: 1s, server: 127.0.0.11, hold: 1s, flap: 1s, family: any}
     health: {http: {path: /health, host: h, status: 200, body: ok}, every: 2s, timeout: 1s, rise: 1, fall: 1, port: 1}
-    connect: {timeout: 1s, attempts: 1, source: [10.0.0.5, '::1']}
+    connect: {timeout: 1s, attempts: 1, source: [10.0.0.5, '::1'], transparent: true}
     timeouts: {idle: 1h, half_closed: 1m, lifetime: off}
     keepalive: 60s
     user_timeout: 30s
@@ -41,7 +41,7 @@ pools:
     limits: {connections: 100, queue: 50, queue_timeout: 3s}
     backup: {when: down}
     slow_start: 15s
-    send_proxy_protocol: v2
+    send_proxy_protocol: {version: v2, authority: true, unique_id: true}
   two:
     balance: ring-hash
     hash: {key: source-net, slots: 512, virtual_nodes: 9, load_factor: 1.25}
