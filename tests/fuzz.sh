@@ -20,6 +20,7 @@ RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares"
 export RUSTFLAGS CARGO_TARGET_DIR=$PWD/target/fuzz
+cp Cargo.lock tests/fuzz/Cargo.lock # the same versions as the program's
 host=$(rustc -vV | sed -n 's/^host: //p')
-cargo build --release --locked --target "$host" --manifest-path tests/fuzz/Cargo.toml
+cargo build --release --target "$host" --manifest-path tests/fuzz/Cargo.toml
 "target/fuzz/$host/release/pointsman-fuzz" -max_total_time="${1:-60}" -max_len=20000 -print_final_stats=1 "$corpus"
