@@ -45,11 +45,7 @@ fn extends<E: Debug>(bytes: &[u8], complete: impl Fn(&[u8]) -> Result<bool, E>) 
     while length > 0 {
         length /= 2;
         let part = complete(&bytes[..length]);
-        let agrees = match (&part, &whole) {
-            (Ok(false), _) => true,
-            (Ok(true), Ok(true)) | (Err(_), Err(_)) => true,
-            _ => false,
-        };
+        let agrees = matches!((&part, &whole), (Ok(false), _) | (Ok(true), Ok(true)) | (Err(_), Err(_)));
         assert!(agrees, "{length} of {bytes:?}: {part:?}, and then {whole:?}");
     }
 }
