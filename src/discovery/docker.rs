@@ -114,7 +114,11 @@ impl DockerSource {
 
     fn note_reasons(&mut self, inspected: Vec<Inspected>) {
         for ((id, name), output) in inspected {
-            let Some(output) = output.flatten().filter(|output| !output.trim().is_empty()) else { continue };
+            let Some(output) = output else {
+                self.reasons.remove(&id); // not in time: the next listing queries it again
+                continue;
+            };
+            let Some(output) = output.filter(|output| !output.trim().is_empty()) else { continue };
             if let Some(reason) = self.reasons.get_mut(&id) {
                 *reason = containers::unhealthy_because(&output);
                 info!(container = %name, label = self.settings.label, reason = &**reason, "container unhealthy");
