@@ -78,11 +78,18 @@ impl Clients {
     }
 
     /// Stops all clients; the requests since the last wait.
-    pub(crate) fn stop(self) -> Vec<Request> {
+    pub(crate) fn stop(mut self) -> Vec<Request> {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             join_within(thread, "a client's last request");
         }
         self.requests.try_iter().collect()
+    }
+}
+
+impl Drop for Clients {
+    /// The address may belong to another test soon.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }

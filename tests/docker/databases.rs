@@ -136,7 +136,7 @@ fn clients_of_a_redis_master_that_is_demoted_are_moved_to_the_new_one() {
     for _ in 0..4 {
         assert_eq!(redis_command(&mut connect(&lb, "master"), "SET colour green").unwrap(), "+OK");
     }
-    assert_eq!(states(&lb, "replica")[&a.to_string()].0, "up");
+    when(&lb, "replica", a, "up", "");
     assert!(
         lb.when_logged("reason=backend_down").contains("pool=master") || lb.log().contains("pool=replica")
     );
@@ -151,17 +151,17 @@ fn clients_of_a_redis_master_that_is_demoted_are_moved_to_the_new_one() {
         stream.read_to_string(&mut info).unwrap();
         info.contains("master_link_status:down").then_some(())
     });
-    let last = || {
+    let last_pass = || {
         let status = lb.status();
         let backends = status["pools"][1]["backends"].as_array().unwrap().clone();
         let check = backends.iter().find(|b| b["address"] == a.to_string()).unwrap()["last_check"].clone();
         assert_eq!(check["kind"], "redis");
-        assert_eq!(check["passed"], true, "{check}");
-        check["at"].as_f64().unwrap()
+        // A single one may time out on a busy machine.
+        (check["passed"] == true).then(|| check["at"].as_f64().unwrap())
     };
-    let now = last();
-    eventually("more checks pass", || (last() > now + 1.0).then_some(()));
-    assert_eq!(states(&lb, "replica")[&a.to_string()].0, "up");
+    let now = eventually("a check passes", last_pass);
+    eventually("more checks pass", || (last_pass()? > now + 1.0).then_some(()));
+    when(&lb, "replica", a, "up", "");
     redis_commands(a, &["CONFIG SET replica-serve-stale-data no"]);
     when(&lb, "replica", a, "down", "PING is refused: \"MASTERDOWN Link with MASTER is down");
 }
@@ -244,14 +244,14 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
         "password authentication failed for user \"postgres\"; check the user and password_file",
     );
     when(&lb, "trusted", address, "down", "it requires a password, and the check has no password_file");
-    assert_eq!(query(lb.address("primary"), "SELECT pg_is_in_recovery()").as_deref(), Ok("f"));
+    answers("f", || query(lb.address("primary"), "SELECT pg_is_in_recovery()"));
     when(&lb, "strict", address, "up", "");
     inside(
         "echo 'local all all trust\nhost all all all trust' >\"$(psql -XAtc 'SHOW hba_file')\"; psql -c 'SELECT pg_reload_conf()'",
     );
     when(&lb, "trusted", address, "up", "");
     when(&lb, "strict", address, "down", "requires no password");
-    assert_eq!(states(&lb, "primary")[&address.to_string()].0, "up");
+    when(&lb, "primary", address, "up", "");
     // A check sends Terminate, so that the server logs no broken connection.
     assert!(!logs(&server.0).contains("unexpected EOF on client connection"), "{}", logs(&server.0));
 
@@ -262,7 +262,7 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     assert_eq!(writer.read(&mut [0]).unwrap_or(0), 0);
     when(&lb, "standby", address, "up", "");
     when(&lb, "primary", address, "down", "it is a standby, not the primary");
-    assert_eq!(query(lb.address("standby"), "SELECT pg_is_in_recovery()").as_deref(), Ok("t"));
+    answers("t", || query(lb.address("standby"), "SELECT pg_is_in_recovery()"));
 
     // A promotion does not close connections; `on_down` does.
     let mut reader = connect(&lb, "standby");
@@ -272,7 +272,7 @@ fn a_postgres_server_is_up_only_in_the_pool_of_its_role() {
     when(&lb, "primary", address, "up", "");
     when(&lb, "standby", address, "down", "it is the primary, not a standby");
     lb.when_logged("reason=backend_down");
-    assert_eq!(query(lb.address("primary"), "SELECT 1").as_deref(), Ok("1"));
+    answers("1", || query(lb.address("primary"), "SELECT 1"));
 }
 
 /// Repeats a query until it returns the wanted value: a cluster starts slowly.
@@ -334,10 +334,17 @@ fn the_postgres_demo_follows_a_failover() {
     project.compose(&["kill", "postgres-1"]);
     project.compose(&["exec", "-T", "-u", "postgres", "postgres-2", "psql", "-c", "SELECT pg_promote()"]);
     answers("f", query("5432"));
-    let lb = project.containers("pointsman").remove(0);
+    // Not by the log: the standby may have been down before, because its checks timed out.
+    let admin = project.published("pointsman", "9900");
     eventually("the promoted server leaves the standby pool", || {
-        let down = ["backend down pool=standby", "it is the primary, not a standby"];
-        logs(&lb).lines().any(|line| down.iter().all(|words| line.contains(words))).then_some(())
+        let status: serde_json::Value =
+            serde_json::from_str(&http_get(admin, "/api/v1/status").ok()?.1).ok()?;
+        let standby = status["pools"].as_array()?.iter().find(|pool| pool["name"] == "standby")?;
+        let left = |backend: &serde_json::Value| {
+            let error = backend["last_check"]["error"].as_str().unwrap_or_default();
+            backend["state"] == "down" && error.contains("it is the primary, not a standby")
+        };
+        standby["backends"].as_array()?.iter().any(left).then_some(())
     });
 }
 
@@ -356,9 +363,7 @@ fn psql_reaches_the_server_that_it_names_over_tls() {
     ));
     let inside = |command: &str| docker(&["exec", "-u", "postgres", &server.0, "sh", "-c", command]);
     // The server accepts local connections once it is initialized, and TLS once it has a certificate.
-    support::within(2 * TIME_LIMIT, "the server runs", || {
-        states(&lb, "db").values().all(|(state, _)| state == "up").then_some(())
-    });
+    answers("1", || query(address, "SELECT 1"));
     let certificate = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=db.example.com -keyout server.key \
                        -out server.crt 2>/dev/null && chmod 600 server.key";
     inside(&format!("cd \"$(psql -XAtc 'SHOW data_directory')\" && {certificate}"));
@@ -420,6 +425,8 @@ fn an_interrupt_of_psql_cancels_the_query_whichever_server_has_it() {
         assert!(ended.is_err(), "psql has a result: {ended:?}");
         let ours =
             |server: &Container| logs(&server.0).matches("canceling statement due to user request").count();
-        assert_eq!(servers.iter().map(ours).sum::<usize>(), round + 1);
+        eventually("the cancellation is logged", || {
+            (servers.iter().map(ours).sum::<usize>() == round + 1).then_some(())
+        });
     }
 }

@@ -200,6 +200,11 @@ impl Project {
         self
     }
 
+    /// Its name, which those of its networks begin with.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs Compose, which must succeed; its standard output.
     pub(crate) fn compose(&self, arguments: &[&str]) -> String {
         succeed(self.command(arguments))

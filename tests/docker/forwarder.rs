@@ -57,10 +57,13 @@ impl Forwarder {
     /// Closes all connections, and accepts no more.
     pub(crate) fn stop(&mut self) {
         let Some(running) = self.running.take() else { return };
+        // From now on there is no socket, instead of one that refuses.
+        let aside = self.folder.path().join("stopped.sock");
+        std::fs::rename(self.path(), &aside).unwrap();
         let open = running.open.lock().unwrap().take();
-        let _ = UnixStream::connect(self.path()); // wakes up accept
+        let _ = UnixStream::connect(&aside); // wakes up accept
         join_within(running.thread, "the forwarder accepts no more");
-        std::fs::remove_file(self.path()).unwrap();
+        std::fs::remove_file(&aside).unwrap();
         for stream in open.into_iter().flatten() {
             let _ = stream.shutdown(Shutdown::Both);
         }

@@ -175,8 +175,9 @@ pools: {{web: {{discover: [{{dns: \"tasks.{}:5000\"}}], health: {{http: /health}
     let answers = |count| -> BTreeSet<String> {
         (0..count).map(|_| http_get((address, WEB).into(), "/").unwrap().1).collect()
     };
-    let two = when_up(address, 2);
-    assert!(two.keys().all(|name| name.starts_with(&service.0)), "each is known as its task: {two:?}");
+    let two = eventually("two are up, each known as its task", || {
+        Some(up(address)).filter(|up| up.len() == 2 && up.keys().all(|name| name.starts_with(&service.0)))
+    });
     assert_eq!(answers(2).len(), 2);
     service.scale(3);
     let three = when_up(address, 3);

@@ -92,7 +92,9 @@ fn replicas_are_started_removed_replaced_and_found_again() {
         let all = group.containers();
         (all.len() == 2 && !all.contains(&killed)).then_some(())
     });
-    assert_eq!(lb.metric("pointsman_replica_respawns_total{pool=\"p\"}"), 1.0);
+    eventually("the replacement is counted", || {
+        (lb.metric("pointsman_replica_respawns_total{pool=\"p\"}") == 1.0).then_some(())
+    });
     // They run while Pointsman is stopped, and after its restart.
     let before = group.containers();
     drop(lb);
@@ -288,7 +290,9 @@ fn the_compose_example_starts_its_backends_and_executes_operator_commands() {
     let owner = std::fs::metadata("/var/run/docker.sock").unwrap().gid();
     let project = Project::new("compose/replicas.yaml", 0)
         .with("GROUP", &group.0)
-        .with("DOCKER_GID", &owner.to_string());
+        .with("DOCKER_GID", &owner.to_string())
+        // Only the test itself removes replicas.
+        .with("DOWN_AFTER", "1h");
     let example = Example { group, project };
     let project = &example.project;
     project.compose(&["up", "-d"]);
