@@ -33,6 +33,7 @@ fn the_metric_names_are_stable() {
         &static_list(&[backend.address]),
         ", health: {http: /health, every: 1s, timeout: 1s}",
     ));
+    lb.when_up(vec![backend.address.to_string()]);
     http_get(lb.address("web"), "/").unwrap();
     lb.when_idle();
     let answer = raw(&lb, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

@@ -1,11 +1,11 @@
 //! The admin API, as an operator's tools use it.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::backend::Backend;
-use crate::support::peers::connect;
+use crate::support::peers::{connect, is_reset};
 use crate::support::{Lb, SetAtTheEnd, connect_to, eventually, http_get, static_list};
 use serde_json::{Value, json};
 
@@ -81,7 +81,7 @@ fn a_single_connection_is_closed_or_reset() {
     let delete = |path: String| send(&lb, "DELETE", &path, "");
     let (status, was) = delete(format!("/api/v1/connections/{}", numbers[0]));
     assert_eq!((status, &was["backend"]), (200, &json!(echo.address.to_string())), "{was}");
-    assert_eq!(clients[0].read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    is_reset(&mut clients[0]);
     assert_eq!(delete(format!("/api/v1/connections/{}?how=close", numbers[1])).0, 200);
     assert_eq!(clients[1].read(&mut [0]).unwrap(), 0);
     // The third one is unaffected.
@@ -114,7 +114,7 @@ fn a_queued_connection_can_be_closed() {
     });
     assert_eq!(open["backend"], Value::Null);
     assert_eq!(send(&lb, "DELETE", &format!("/api/v1/connections/{}", open["conn"]), "").0, 200);
-    assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    is_reset(&mut waiting);
     eventually("the queue is empty", || (lb.status()["pools"][0]["queue"] == 0).then_some(()));
 }
 
@@ -164,7 +164,7 @@ fn connections_and_decisions_can_be_filtered() {
 #[test]
 fn a_requested_check_runs_and_its_result_is_returned() {
     let mut a = Backend::http("a");
-    let health = ", health: {http: /health, every: 1h, timeout: 1s, rise: 1, fall: 1}";
+    let health = ", health: {http: /health, every: 1h, timeout: 20s, rise: 1, fall: 1}";
     let lb = Lb::start(&balancer(&format!("[{{static: [{{address: {}, name: a}}]}}]", a.address), health));
     let state = |body: &str| {
         let (status, answer) = send(&lb, "POST", "/api/v1/check", body);
@@ -276,9 +276,14 @@ fn the_history_has_one_entry_per_second() {
     names(&lb, 6);
     lb.when_idle();
     let paths = ["/listeners/l/connections", "/pools/p/connections", "/backends/p/a/connections"];
+    // An entry counts a connection when it opens, and its bytes when it ends.
     let history = eventually("all are there", || {
-        let history = get(&lb, "/api/v1/history");
-        paths.iter().all(|path| sum(&history, path) == 6).then_some(history)
+        let (history, status) = (get(&lb, "/api/v1/history"), lb.status());
+        let bytes = ["bytes_in", "bytes_out"].iter().all(|part| {
+            status["listeners"][0][*part] == sum(&history, &format!("/listeners/l/{part}"))
+                && status["pools"][0][*part] == sum(&history, &format!("/backends/p/a/{part}"))
+        });
+        (bytes && paths.iter().all(|path| sum(&history, path) == 6)).then_some(history)
     });
     assert_eq!(history["step_seconds"], 1);
     let status = lb.status();

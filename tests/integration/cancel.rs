@@ -50,7 +50,7 @@ fn a_cancel_request_reaches_every_backend_once() {
     let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
     let lb = Lb::start(&format!(
         "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {}, health: {{postgres: {{role: any, \
-         require_auth: none}}, every: 200ms}}}}}}\n",
+         require_auth: none}}, every: 20s, timeout: 20s}}}}}}\n",
         static_list(&addresses)
     ));
     lb.when_up(addresses.iter().map(ToString::to_string).collect());

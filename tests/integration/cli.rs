@@ -190,6 +190,7 @@ fn forward_balances_without_a_file_and_health_succeeds() {
         "127.0.0.1:0",
     ]);
     let address = lb.address("forward");
+    lb.when_logged_times(2, &["backend up"]);
     let answers: Vec<_> = (0..4).map(|_| http_get(address, "/").unwrap().1).collect();
     assert!(answers.contains(&"a".to_owned()) && answers.contains(&"b".to_owned()), "{answers:?}");
     lb.when_logged("algorithm=least-connections");

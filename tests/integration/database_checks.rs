@@ -184,8 +184,13 @@ fn a_postgres_server_passes_only_the_checks_of_its_role() {
             let pools = status["pools"].as_array().unwrap();
             let settled = pools.iter().all(|pool| {
                 let backend = &pool["backends"][0];
+                // The state's cause stays that of the first check that failed, which may have timed out.
+                let mut errors = backend["checks"].as_array().unwrap().iter().map(|check| &check["error"]);
                 match pool["name"] == fails {
-                    true => backend["state"] == "down" && backend["cause"].as_str().unwrap().contains(cause),
+                    true => {
+                        backend["state"] == "down"
+                            && errors.any(|error| error.as_str().is_some_and(|text| text.contains(cause)))
+                    }
                     false => backend["state"] == "up",
                 }
             });
@@ -240,7 +245,7 @@ fn weaker_authentication_methods_can_be_allowed() {
     *auth.lock().unwrap() = AuthMethod::Clear;
     let password = eventually("the password", || by(AuthMethod::Clear));
     assert!(password.starts_with("s3cret!\0"), "{password}");
-    assert_eq!(lb.backends()[0].1, "up");
+    when(&lb, "up", "");
 }
 
 /// Servers that send endlessly, or announce more than they send: their behavior on a connection, and the reported error.

@@ -238,7 +238,7 @@ fn a_label_cannot_forge_a_log_line_or_fill_a_metric() {
         lb.when_up(names(&[1, 2]));
         let lines = lb.when_logged_times(2, &["container label ignored", "pointsman.name"]);
         assert!(lines.iter().all(|line| line.len() < 1000), "{lines:?}");
-        engine.when_listed(1);
+        eventually("it is listed again", || (engine.listings() >= 2).then_some(()));
         let log = lb.log();
         assert!(!log.lines().any(|line| line.starts_with(forged)), "{log}");
         assert!(!log.contains(|c: char| c != '\n' && pointsman::internals::is_unsafe(c)), "{log:?}");
@@ -283,7 +283,7 @@ fn a_restarted_container_is_another_backend_however_fast_it_was() {
 fn a_start_event_after_the_container_is_listed_is_no_restart() {
     let (lb, engine) = start(&[1], FailureMode::None);
     lb.when_up(names(&[1]));
-    engine.when_listed(1); // the first repetition
+    eventually("the first repetition", || (engine.listings() >= 2).then_some(()));
     // The list is requested after a start, but before its event arrives.
     engine.list(&[1, 2]);
     engine.send_event("rename", 1);
@@ -344,9 +344,10 @@ fn a_new_port_is_up_before_the_old_one_leaves() {
 fn a_list_that_changes_after_its_event_is_read_again() {
     let (lb, engine) = start(&[1], FailureMode::None);
     lb.when_up(names(&[1]));
-    engine.when_listed(1); // the first repetition
+    eventually("the first repetition", || (engine.listings() >= 2).then_some(()));
+    let before = engine.listings();
     engine.send_event("rename", 1);
-    engine.when_listed(1);
+    eventually("it is listed after the event", || (engine.listings() > before).then_some(()));
     let began = Instant::now();
     engine.list(&[1, 2]);
     lb.when_up(names(&[1, 2]));

@@ -118,6 +118,7 @@ fn a_client_that_leaves_before_an_answer_does_not_count_against_the_backend() {
     let mut index = 0;
     open.retain(|_| (index += 1, index % 2 == 0).1);
     eventually("four have ended", || (lb.logged(&["closed"]).len() == 4).then_some(()));
+    eventually("all eight are accepted", || (a.accepted() == 4 && b.accepted() == 4).then_some(()));
     let second =
         if a.accepted() == 4 && lb.logged(&["closed", &a.address.to_string()]).len() == 4 { &b } else { &a };
     let before = second.accepted();

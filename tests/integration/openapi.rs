@@ -25,7 +25,7 @@ fn balancer(admin: &str, log: bool) -> (Lb, [Backend; 2]) {
 log: {{connections: {log}}}
 listeners: {{web: {{bind: 127.0.0.1:0, pool: web}}, l: {{bind: 127.0.0.1:0, pool: other}}}}
 pools:
-  web: {{discover: {discover}, balance: weighted, shadow: true, health: {{http: /health, every: 200ms, timeout: 200ms}}}}
+  web: {{discover: {discover}, balance: weighted, shadow: true, health: {{http: /health, every: 1s, timeout: 1s}}}}
   other: {{discover: {with_closed}}}"
     );
     let lb = Lb::start_in(&config, |folder| {

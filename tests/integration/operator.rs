@@ -33,6 +33,7 @@ fn state(lb: &Lb, name: &str) -> (String, String) {
 #[test]
 fn an_operator_drains_a_backend_and_enables_it_again() {
     let (lb, _backends) = two_backends(", on_drain: close, health: {http: /health, every: 1s, timeout: 1s}");
+    lb.when_up(vec!["a".into(), "b".into()]);
     let address = lb.address("web");
     let mut open: Vec<_> = (0..2).map(|_| connect_to(address).unwrap()).collect();
     eventually("both are routed", || (lb.logged(&["routed conn="]).len() == 2).then_some(()));

@@ -200,7 +200,7 @@ fn connections_that_wait_for_their_header_have_a_limit_and_a_deadline() {
         serde_json::from_str::<serde_json::Value>(&open).unwrap()["connections"][0]["conn"].to_string();
     assert_eq!(lb.request("DELETE", &format!("/api/v1/connections/{conn}"), "").0, 200);
     is_reset(&mut silent);
-    lb.reload(&config(&[backend.address], &listener("200ms"), ""));
+    lb.reload(&config(&[backend.address], &listener("2s"), ""));
     let mut slow = connect_to(lb.address("l")).unwrap();
     slow.write_all(b"PROXY TCP4").unwrap();
     is_reset(&mut slow);

@@ -133,13 +133,13 @@ fn a_backend_that_resets_clients_is_ejected_and_tried_again() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 5\r\n\r\nmoody");
     });
     let sound = Backend::http("sound");
-    let lb = start(&static_list(&[moody, sound.address]), ", eject: {failures: 3, for: 5s}");
+    let lb = start(&static_list(&[moody, sound.address]), ", eject: {failures: 3, for: 10s}");
     eventually("it is ejected", || {
         responder(&lb);
         (state(&lb, moody) == "ejected").then_some(())
     });
     let line = lb.when_logged("backend ejected");
-    assert!(line.contains("3 failures in a row") && line.contains("ejected for 5s"), "{line}");
+    assert!(line.contains("3 failures in a row") && line.contains("ejected for 10s"), "{line}");
     assert!((0..6).all(|_| responder(&lb) == "sound"));
     broken.store(false, Ordering::SeqCst);
     eventually("it serves again", || (responder(&lb) == "moody").then_some(()));
@@ -158,7 +158,7 @@ fn a_backend_much_slower_than_the_others_is_ejected() {
     let others = ["a", "b"].map(Backend::http);
     let lb = start(
         &static_list(&[slow.address, others[0].address, others[1].address]),
-        ", eject: {failures: off, for: 10m, slow: {factor: 3, floor: 100ms, answers: 3, every: 3s}}",
+        ", eject: {failures: off, for: 10m, slow: {factor: 3, floor: 700ms, answers: 3, every: 3s}}",
     );
     // Enough connections for a judgment at each evaluation.
     eventually("it is ejected", || {
@@ -174,7 +174,7 @@ fn a_backend_much_slower_than_the_others_is_ejected() {
 fn slow_start_raises_the_share_gradually() {
     let [early, mut late] = ["early", "late"].map(Backend::http);
     late.kill();
-    let lb = start(&static_list(&[early.address, late.address]), &format!(", slow_start: 2s{CHECKED}"));
+    let lb = start(&static_list(&[early.address, late.address]), &format!(", slow_start: 6s{CHECKED}"));
     let ramp = |of: &Backend| {
         let backends = lb.status()["pools"][0]["backends"].as_array().unwrap().clone();
         let one = backends.into_iter().find(|b| b["name"] == of.address.to_string()).unwrap();

@@ -109,7 +109,7 @@ fn a_refused_client_has_a_reason() {
 fn a_backend_story_covers_discovery_the_failure_and_the_condition_to_come_back() {
     let mut a = Backend::http("a");
     let b = Backend::http("b");
-    let checked = ", health: {http: /health, every: 1s, timeout: 1s, fast_every: 50ms, rise: 40, fall: 2}";
+    let checked = ", health: {http: /health, every: 5s, timeout: 5s, fast_every: 50ms, rise: 40, fall: 2}";
     let lb = Lb::start(&config(&[("a", a.address), ("b", b.address)], checked));
     lb.when_up(vec!["a".into(), "b".into()]);
     let sentences = text(&get(&lb, "/api/v1/why?pool=web&backend=a"));
@@ -120,7 +120,7 @@ fn a_backend_story_covers_discovery_the_failure_and_the_condition_to_come_back()
         "it came up (it was joining): its first check passed",
         "it has been up for",
         "it is one of 2 that can be chosen, by round-robin, with the weight 1",
-        "its last http check, every 1s, passed",
+        "its last http check, every 5s, passed",
         "it has 0 connections open and was sent 0 so far; no attempt to connect to it failed",
     ] {
         assert!(sentences.contains(words), "{words:?} is not in\n{sentences}");
@@ -180,7 +180,7 @@ fn a_backend_that_is_gone_still_has_a_story() {
 fn the_story_of_a_backend_that_fails_under_traffic_is_short() {
     let mut a = Backend::http("a");
     let b = Backend::http("b");
-    let lb = Lb::start(&config(&[("a", a.address), ("b", b.address)], ", eject: {failures: 2, for: 3s}"));
+    let lb = Lb::start(&config(&[("a", a.address), ("b", b.address)], ", eject: {failures: 2, for: 10s}"));
     a.kill();
     for _ in 0..6 {
         assert_eq!(http_get(lb.address("front"), "/").unwrap().1, "b");
@@ -276,7 +276,7 @@ fn a_check_is_reported_under_the_current_name_of_its_backend() {
 fn a_backend_taken_down_by_live_failures_returns_by_its_checks() {
     let (up, down) = (Backend::http("a"), ClosedPort::new());
     let health = format!(
-        ", health: {{tcp: {{}}, port: {}, every: 1h, timeout: 250ms, rise: 3, fall: 1}}",
+        ", health: {{tcp: {{}}, port: {}, every: 1h, timeout: 30s, rise: 3, fall: 1}}",
         up.address.port()
     );
     let lb = Lb::start(&config(&[("a", down.address)], &health));

@@ -161,7 +161,8 @@ fn the_connections_of_full_backends_are_shared_evenly_by_the_others() {
 fn ewma_detects_a_slow_backend_by_its_first_byte() {
     const REQUESTS: usize = 60;
     let slow = Backend::serving(|stream| {
-        std::thread::sleep(Duration::from_millis(300));
+        // Far above a delay of `quick` on a busy machine: one such delay would make it the slow one for seconds.
+        std::thread::sleep(Duration::from_secs(2));
         crate::support::backend::http(stream, "slow");
     });
     let quick = Backend::http("quick");

@@ -232,7 +232,13 @@ impl Lb {
         eventually("no connection is open", || {
             let active = |line: &&str| line.starts_with("pointsman_connections_open{");
             let text = self.get("/metrics").1;
-            text.lines().filter(active).all(|line| line.ends_with(" 0")).then_some(())
+            let ended =
+                text.ends_with("# EOF\n") && text.lines().filter(active).all(|line| line.ends_with(" 0"));
+            // A place at a backend is freed after these counters.
+            let free = |pool: &serde_json::Value| {
+                pool["backends"].as_array().unwrap().iter().all(|backend| backend["active"] == 0)
+            };
+            (ended && self.status()["pools"].as_array().unwrap().iter().all(free)).then_some(())
         });
     }
 
