@@ -220,11 +220,27 @@ impl Project {
         self.compose(&["up", "-d", "--scale", &format!("backend={backends}")]);
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// Compose with these arguments.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = compose_command();
         command.args(["-p", &self.name, "-f", self.file]).args(arguments);
         // Any free port of the host, the same for all commands: another one would change the container.
-        for port in ["", "ADMIN_", "MASTER_", "REPLICA_", "PRIMARY_", "STANDBY_", "PROMETHEUS_", "GRAFANA_"] {
+        let ports = [
+            "",
+            "ADMIN_",
+            "MASTER_",
+            "REPLICA_",
+            "PRIMARY_",
+            "STANDBY_",
+            "PROMETHEUS_",
+            "GRAFANA_",
+            "TLS_",
+            "SHOP_",
+            "USERS_",
+            "PRODUCTS_",
+            "ORDERS_",
+        ];
+        for port in ports {
             command.env(format!("{port}PORT"), "0");
         }
         command.env("BACKENDS", self.backends.to_string());

@@ -19,6 +19,7 @@ mod replicas;
 mod scale;
 mod srv;
 mod swap;
+mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -143,9 +144,9 @@ fn with_all_backends_stopped_it_responds_at_once_and_recovers() {
     let (project, lb, address) = demo();
     let started = inspect(&lb, "{{.State.StartedAt}}");
     let web = SocketAddr::new(address, WEB);
+    let backends = project.containers("backend");
     project.compose(&["stop", "-t", "0", "backend"]);
     when_up(address, 0);
-    let backends = project.containers("backend");
     for _ in 0..5 {
         let (status, body) = http_get(web, "/").unwrap();
         assert_eq!((status, body.trim()), (503, "No backend is available."));
