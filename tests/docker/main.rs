@@ -15,6 +15,7 @@ mod image;
 mod labels;
 mod monitoring;
 mod networks;
+mod platforms;
 mod replicas;
 mod scale;
 mod srv;

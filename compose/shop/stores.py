@@ -1,0 +1,75 @@
+"""Connections to the stores: PostgreSQL, Redis, RabbitMQ."""
+import json
+import logging
+import os
+import time
+from pathlib import Path
+
+import pika
+import psycopg
+import redis
+from psycopg.rows import dict_row
+
+log = logging.getLogger("shop")
+logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+QUEUE = "orders"
+PERSISTENT = pika.BasicProperties(delivery_mode=2, content_type="application/json")
+
+
+def database():
+    """A new connection to the database."""
+    password = Path(os.environ["DATABASE_PASSWORD_FILE"]).read_text().strip()
+    # The encoding, as texts are bytes without one (SQL_ASCII, the server's default in the locale C).
+    return psycopg.connect(
+        os.environ["DATABASE"], password=password, connect_timeout=3, client_encoding="utf8", row_factory=dict_row
+    )
+
+
+class Cache:
+    """A cache in Redis. Without Redis there is no cache, and no error."""
+
+    def __init__(self):
+        timeout = 0.5
+        self.redis = redis.Redis.from_url(os.environ["REDIS"], socket_timeout=timeout, socket_connect_timeout=timeout)
+
+    def get(self, key, seconds, compute):
+        """The value of a key, kept for so many seconds, and whether it was in the cache."""
+        try:
+            value = self.redis.get(key)
+            if value is not None:
+                return json.loads(value), True
+        except redis.RedisError as error:
+            log.warning("no cache: %s", error)
+        value = compute()
+        try:
+            self.redis.set(key, json.dumps(value), ex=seconds)
+        except redis.RedisError as error:
+            log.warning("no cache: %s", error)
+        return value, False
+
+    def forget(self, key):
+        try:
+            self.redis.delete(key)
+        except redis.RedisError as error:
+            log.warning("no cache: %s", error)
+
+
+def queue():
+    """A connection to RabbitMQ, and a channel that confirms, with the queue of orders."""
+    connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP"] + "?heartbeat=10&connection_attempts=1"))
+    channel = connection.channel()
+    channel.queue_declare(QUEUE, durable=True)
+    channel.confirm_delivery()
+    return connection, channel
+
+
+def forever(what, work, pause=1.0):
+    """Repeats `work`, also after an error: a store may be gone for a while."""
+    while True:
+        try:
+            work()
+        except (psycopg.Error, pika.exceptions.AMQPError, OSError) as error:
+            log.warning("%s: %s", what, str(error).strip() or type(error).__name__)
+            time.sleep(pause)
