@@ -1,7 +1,7 @@
 """The product service of microservices.yaml."""
 from flask import jsonify
 
-from service import SERVER, application, error
+from service import SERVER, application, one_cached
 from stores import Cache, database
 
 app = application("product-service")
@@ -20,9 +20,4 @@ def products():
 
 @app.get("/products/<int:number>")
 def product(number):
-    def stored():
-        with database() as connection:
-            return connection.execute("SELECT id, name, cents FROM products WHERE id = %s", [number]).fetchone()
-
-    found, cached = cache.get(f"product {number}", 5, stored)
-    return jsonify(found | {"cached": cached, "server": SERVER}) if found else error(404, f"There is no product {number}.")
+    return one_cached(cache, "product", "SELECT id, name, cents FROM products WHERE id = %s", number)

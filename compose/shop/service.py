@@ -39,6 +39,17 @@ def application(name):
     return app
 
 
+def one_cached(cache, thing, query, number):
+    """The row that a query finds for a number, from the cache if it is there."""
+
+    def stored():
+        with database() as connection:
+            return connection.execute(query, [number]).fetchone()
+
+    found, cached = cache.get(f"{thing} {number}", 5, stored)
+    return jsonify(found | {"cached": cached, "server": SERVER}) if found else error(404, f"There is no {thing} {number}.")
+
+
 def wanted_items(body):
     """The quantity of each product in an order's body; None: it is not valid."""
     try:

@@ -1,8 +1,6 @@
 """The user service of microservices.yaml."""
-from flask import jsonify
-
-from service import SERVER, application, error
-from stores import Cache, database
+from service import application, one_cached
+from stores import Cache
 
 app = application("user-service")
 cache = Cache()
@@ -10,9 +8,4 @@ cache = Cache()
 
 @app.get("/users/<int:number>")
 def user(number):
-    def stored():
-        with database() as connection:
-            return connection.execute("SELECT id, name FROM users WHERE id = %s", [number]).fetchone()
-
-    found, cached = cache.get(f"user {number}", 5, stored)
-    return jsonify(found | {"cached": cached, "server": SERVER}) if found else error(404, f"There is no user {number}.")
+    return one_cached(cache, "user", "SELECT id, name FROM users WHERE id = %s", number)

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use crate::api::{BackendInfo, CheckInfo, ListenerInfo, PoolInfo, StatusReply, TierInfo, Timestamp};
 use crate::domain::{BackendState, CloseReason};
 use crate::overview::{Overview, Phase};
 use crate::pool::{Entry, Pool};
-use crate::proxy::bandwidth::SharedBandwidth;
 use crate::proxy::listener::Listener;
 use crate::telemetry::flow::Reading;
 use crate::telemetry::millis;
@@ -42,7 +42,7 @@ impl StatusReply {
                     + total.closed[CloseReason::PrefaceTimeout.index()],
                 over_client_limits: over.iter().map(|over| over.reset).sum(),
                 over_client_limits_dry_run: over.iter().map(|over| over.only_counted).sum(),
-                bytes_delayed: listener.bandwidth.iter().map(SharedBandwidth::delayed).sum(),
+                bytes_delayed: listener.bytes_delayed.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum(),
                 bytes_in: total.bytes_in,
                 bytes_out: total.bytes_out,
             }

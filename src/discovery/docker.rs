@@ -64,7 +64,7 @@ type Inspected = ((String, Arc<str>), Option<Option<String>>);
 struct DockerSource {
     settings: Docker,
     filter: ContainerFilter,
-    /// Why containers are unhealthy, by id; queried once, when they become unhealthy.
+    /// Why containers are unhealthy, by id; queried when they become unhealthy, until the engine answers in time.
     reasons: HashMap<String, Cause>,
     /// The requests for the reasons, which run in the background.
     inspections: JoinSet<Vec<Inspected>>,

@@ -2,7 +2,8 @@
 //!
 //! A read first reserves its bytes. A limit is one number, the time by which all bytes reserved so far have passed at its
 //! rate, and each reservation moves that time on (the virtual scheduling of ITU-T I.371, annex A). So connections that
-//! share a limit take turns, however many they are, and none is woken in vain.
+//! share a limit take turns, however many they are. A reload begins anew: what was reserved at the old rates would block
+//! the new ones. The bytes that travel with the backend's handshake are not counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,8 +12,8 @@ use crate::config::{Bandwidth, ByteRate};
 
 /// Bandwidth that was not used may be used this much later: timers are a little late, and bytes do not come evenly.
 const CREDIT: Duration = Duration::from_millis(50);
-/// One reservation is what passes in this time …
-const STEP: Duration = Duration::from_millis(50);
+/// One reservation is what passes in this part of a second (50 ms) …
+const STEPS: u64 = 20;
 /// … but not less, as a read has a cost, and not more, so that connections that share a limit take turns soon.
 const STEP_BYTES: [u64; 2] = [1024, 256 * 1024];
 
@@ -54,25 +55,26 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What all connections of a listener share in one direction.
-#[derive(Debug, Default)]
-pub(crate) struct SharedBandwidth {
-    pub(super) passage: Passage,
-    pub(super) delayed: AtomicU64,
+/// The limits of a listener since the last reload.
+#[derive(Debug)]
+pub struct BandwidthLimits {
+    pub(super) rates: Bandwidth,
+    /// What all connections share: from the clients, and from the backends.
+    pub(super) total: [Passage; 2],
 }
 
-impl SharedBandwidth {
-    /// Bytes that a limit has delayed.
-    pub(crate) fn delayed(&self) -> u64 {
-        self.delayed.load(Ordering::Relaxed)
+impl BandwidthLimits {
+    /// Limits at these rates; nothing is reserved.
+    pub(super) fn new(rates: Bandwidth) -> Self {
+        Self { rates, total: Default::default() }
     }
-}
 
-/// The bytes of one reservation.
-pub(super) fn step(limits: &Bandwidth) -> u64 {
-    let rate = limits.per_connection.into_iter().chain(limits.total).map(|rate| rate.0.get()).min();
-    let bytes = rate.map_or(u64::MAX, |rate| rate / (1_000_000_000 / nanos(STEP)));
-    bytes.clamp(STEP_BYTES[0], STEP_BYTES[1])
+    /// The bytes of one reservation.
+    pub(super) fn step(&self) -> u64 {
+        let rates = self.rates.per_connection.into_iter().chain(self.rates.total);
+        let bytes = rates.map(|rate| rate.0.get() / STEPS).min();
+        bytes.unwrap_or(u64::MAX).clamp(STEP_BYTES[0], STEP_BYTES[1])
+    }
 }
 
 #[cfg(test)]
@@ -134,13 +136,13 @@ mod tests {
 
     #[test]
     fn a_reservation_is_fifty_milliseconds_of_the_lower_rate() {
-        let limits = |connection: u64, total: u64| Bandwidth {
-            per_connection: NonZeroU64::new(connection).map(ByteRate),
-            total: NonZeroU64::new(total).map(ByteRate),
+        let step = |connection: u64, total: u64| {
+            let [per_connection, total] = [connection, total].map(|rate| NonZeroU64::new(rate).map(ByteRate));
+            BandwidthLimits::new(Bandwidth { per_connection, total }).step()
         };
-        assert_eq!(step(&limits(1_000_000, 0)), 50_000);
-        assert_eq!(step(&limits(1_000_000, 200_000)), 10_000);
-        assert_eq!(step(&limits(1024, 0)), 1024);
-        assert_eq!(step(&limits(0, 10_000_000_000)), 262_144);
+        assert_eq!(step(1_000_000, 0), 50_000);
+        assert_eq!(step(1_000_000, 200_000), 10_000);
+        assert_eq!(step(1024, 0), 1024);
+        assert_eq!(step(0, 10_000_000_000), 262_144);
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::access_list::AccessList;
-use super::bandwidth::SharedBandwidth;
+use super::bandwidth::BandwidthLimits;
 use super::client_limits::ClientLimits;
 use super::hello;
 use super::preface::ExpectedHeader;
 use super::routing::Routing;
-use crate::config::{self, Bandwidth, NoBackend, PerClient, SocketMode, SocketOptions};
+use crate::config::{self, NoBackend, PerClient, SocketMode, SocketOptions};
 use crate::domain::CloseReason;
 use crate::pool::Pool;
 use crate::telemetry::flow::Flow;
@@ -32,8 +32,8 @@ pub struct Listener {
     failures_without_pool: [AtomicU64; CloseReason::ALL.len()],
     /// The connections of each client.
     pub(crate) clients: Arc<ClientLimits>,
-    /// The bandwidth of its connections together: from the clients, and from the backends.
-    pub(crate) bandwidth: [SharedBandwidth; 2],
+    /// Bytes that its bandwidth limits have delayed: from the clients, and from the backends.
+    pub(crate) bytes_delayed: [AtomicU64; 2],
 }
 
 /// What happens to a listener's connections.
@@ -56,7 +56,7 @@ pub struct Settings {
     /// The limits of each client.
     pub per_client: Option<PerClient>,
     /// The limits of its bytes per second.
-    pub bandwidth: Option<Bandwidth>,
+    pub bandwidth: Option<BandwidthLimits>,
     /// Options of its TCP sockets.
     pub options: SocketOptions,
     /// Which users may connect to its Unix sockets.
@@ -75,7 +75,7 @@ impl Settings {
             proxy_protocol: listener.proxy_protocol.as_ref().map(ExpectedHeader::new),
             max_connections: listener.max_connections,
             per_client: listener.per_client,
-            bandwidth: listener.bandwidth,
+            bandwidth: listener.bandwidth.map(BandwidthLimits::new),
             options: listener.options,
             socket_mode: listener.socket_mode,
         })
@@ -93,7 +93,7 @@ impl Listener {
             without_pool: Arc::default(),
             failures_without_pool: Default::default(),
             clients: Arc::new(ClientLimits::new()),
-            bandwidth: Default::default(),
+            bytes_delayed: Default::default(),
         }
     }
 

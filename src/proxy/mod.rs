@@ -20,7 +20,7 @@ pub(crate) mod accept;
 pub(crate) mod access_list;
 pub(crate) mod admit;
 mod attempt;
-pub(crate) mod bandwidth;
+mod bandwidth;
 pub(crate) mod busy_poll;
 mod cancel;
 pub(crate) mod client_limits;

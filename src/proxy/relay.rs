@@ -366,14 +366,15 @@ impl Direction {
         }
     }
 
-    /// One read of at most `most` bytes into the worker's buffer and one write; the bytes that the receiver does not take are kept.
+    /// One read of at most `most` bytes into the worker's buffer and one write; the bytes that the receiver does not
+    /// take are kept.
     fn copy(&mut self, half: Half<'_>, most: usize) -> Result<usize, Failed> {
         let mut buffer = half.buffers.buffer.borrow_mut();
         let most = most.min(buffer.len());
         let read = half.sender.read(&mut buffer[..most]).map_err(Failed::Read)?;
         if read > 0 {
             // The last bytes leave in one packet with the FIN: `shut_down` follows at once.
-            let push = if read < buffer.len() && half.sender.finished() { Push::WithNext } else { Push::Now };
+            let push = if read < most && half.sender.finished() { Push::WithNext } else { Push::Now };
             let taken = match half.receiver.write(&buffer[..read], push) {
                 Ok(n) => n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,

@@ -36,8 +36,8 @@ impl Pipe {
         self.held
     }
 
-    /// Moves at most `most` bytes of `from` into the pipe, 0 at its end. The pipe must be empty: a full pipe returns `WouldBlock`
-    /// just as an empty socket does, and the caller could not know which of them to wait for.
+    /// Moves at most `most` bytes of `from` into the pipe, 0 at its end. The pipe must be empty: a full pipe returns
+    /// `WouldBlock` just as an empty socket does, and the caller could not know which of them to wait for.
     pub(super) fn fill(&mut self, from: impl AsFd, most: usize) -> io::Result<usize> {
         debug_assert_eq!(self.held, 0, "only an empty pipe can be filled");
         // The kernel takes what fits.

@@ -4,13 +4,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::bandwidth::{Passage, SharedBandwidth, step};
+use super::bandwidth::{BandwidthLimits, Passage};
 use super::clock::Moment;
-use super::listener::Listener;
-use crate::config::{Bandwidth, ByteRate};
+use super::listener::{Listener, Settings};
+use crate::config::ByteRate;
+
+/// A waiting connection finds out this late that a reload has changed its limits.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// The limits of one direction of a connection.
 #[derive(Debug)]
@@ -20,15 +24,17 @@ pub(super) struct Throttle {
     direction: usize,
     own: Passage,
     reserved: Option<Reservation>,
-    /// Until the reserved bytes may be read.
-    wait: Option<Pin<Box<Sleep>>>,
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// Bytes that are reserved, by the limits at that time.
-#[derive(Clone, Copy, Debug)]
+/// Bytes that are reserved.
+#[derive(Debug)]
 struct Reservation {
+    /// By these settings' limits.
+    settings: Arc<Settings>,
     bytes: u64,
-    limits: Bandwidth,
+    /// When they may be read, as [`Moment::since_origin`].
+    at: Duration,
     delayed: bool,
 }
 
@@ -40,59 +46,61 @@ impl Throttle {
             direction,
             own: Passage::default(),
             reserved: None,
-            wait: None,
+            sleep: None,
         })
     }
 
     /// How many bytes may be read; pending until some may. [`read`](Self::read) must follow.
     pub(super) fn poll_allowance(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
-        let reserved = match self.reserved {
-            Some(reserved) => reserved,
-            // A reload may have removed the limit.
-            None => match self.listener.settings.load().bandwidth {
-                Some(limits) => self.reserve(limits, Moment::now()),
-                None => return Poll::Ready(usize::MAX),
-            },
-        };
-        if let Some(wait) = &mut self.wait {
-            ready!(wait.as_mut().poll(cx));
-            self.wait = None;
+        loop {
+            if let Some(sleep) = &mut self.sleep {
+                ready!(sleep.as_mut().poll(cx));
+                self.sleep = None;
+            }
+            let now = Moment::now().since_origin();
+            let Some(reserved) = &self.reserved else {
+                let settings = self.listener.settings.load_full();
+                // A reload may have removed the limits.
+                if settings.bandwidth.is_none() {
+                    return Poll::Ready(usize::MAX);
+                }
+                self.reserve(settings, now);
+                continue;
+            };
+            if reserved.at <= now {
+                return Poll::Ready(usize::try_from(reserved.bytes).unwrap_or(usize::MAX));
+            }
+            if !Arc::ptr_eq(&reserved.settings, &self.listener.settings.load()) {
+                self.read(0);
+                continue;
+            }
+            self.sleep = Some(Box::pin(tokio::time::sleep((reserved.at - now).min(LONGEST_SLEEP))));
         }
-        Poll::Ready(usize::try_from(reserved.bytes).unwrap_or(usize::MAX))
     }
 
-    fn reserve(&mut self, limits: Bandwidth, now: Moment) -> Reservation {
-        let bytes = step(&limits);
-        let now = now.since_origin();
-        let at = self.passages(&limits).map(|(passage, rate)| passage.reserve(bytes, rate, now)).max();
-        let wait = at.unwrap_or_default().saturating_sub(now);
-        let reserved = Reservation { bytes, limits, delayed: !wait.is_zero() };
-        if reserved.delayed {
-            self.wait = Some(Box::pin(tokio::time::sleep(wait)));
-        }
-        self.reserved = Some(reserved);
-        reserved
+    fn reserve(&mut self, settings: Arc<Settings>, now: Duration) {
+        let Some(limits) = &settings.bandwidth else { return };
+        let bytes = limits.step();
+        let at = self.passages(limits).map(|(passage, rate)| passage.reserve(bytes, rate, now)).max();
+        let at = at.unwrap_or_default();
+        self.reserved = Some(Reservation { bytes, at, delayed: at > now, settings });
     }
 
     /// So many bytes were read; the rest of the reservation is returned.
     pub(super) fn read(&mut self, bytes: usize) {
         let Some(reserved) = self.reserved.take() else { return };
         let bytes = bytes as u64;
-        for (passage, rate) in self.passages(&reserved.limits) {
+        for (passage, rate) in reserved.settings.bandwidth.iter().flat_map(|limits| self.passages(limits)) {
             passage.release(reserved.bytes.saturating_sub(bytes), rate);
         }
         if reserved.delayed {
-            self.shared().delayed.fetch_add(bytes, Ordering::Relaxed);
+            self.listener.bytes_delayed[self.direction].fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
-    fn shared(&self) -> &SharedBandwidth {
-        &self.listener.bandwidth[self.direction]
-    }
-
-    fn passages(&self, limits: &Bandwidth) -> impl Iterator<Item = (&Passage, ByteRate)> {
-        let own = limits.per_connection.map(|rate| (&self.own, rate));
-        own.into_iter().chain(limits.total.map(|rate| (&self.shared().passage, rate)))
+    fn passages<'a>(&'a self, limits: &'a BandwidthLimits) -> impl Iterator<Item = (&'a Passage, ByteRate)> {
+        let own = limits.rates.per_connection.map(|rate| (&self.own, rate));
+        own.into_iter().chain(limits.rates.total.map(|rate| (&limits.total[self.direction], rate)))
     }
 }
 

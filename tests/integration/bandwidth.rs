@@ -129,6 +129,27 @@ fn a_reload_changes_the_limits_of_open_connections() {
 }
 
 #[test]
+fn a_reload_ends_the_wait_of_connections_that_share_a_limit() {
+    const CLIENTS: usize = 60;
+    let backend = Backend::echo();
+    let lb = Lb::start(&config(backend.address, "total: 1KiB/s"));
+    // Each reserves a kilobyte: the last ones would wait for a minute.
+    let mut clients = [(); CLIENTS].map(|()| {
+        let mut client = connect(&lb);
+        client.write_all(&[1; 1024]).unwrap();
+        client
+    });
+    lb.when_logged_times(CLIENTS, &["routed conn="]);
+    lb.reload(&config(backend.address, "total: 1GB/s"));
+    // Also one that comes now.
+    let mut late = connect(&lb);
+    late.write_all(&[1; 1024]).unwrap();
+    for client in clients.iter_mut().chain([&mut late]) {
+        client.read_exact(&mut [0; 1024]).unwrap();
+    }
+}
+
+#[test]
 fn a_peer_that_breaks_while_its_bytes_are_held_back_is_noticed() {
     let (lb, _backend, mut client, server) = slowed_down();
     reset(server);

@@ -305,9 +305,9 @@ impl Balancer {
             "Bytes that a bandwidth limit of a listener has delayed",
             each().filter(|(_, listener)| listener.settings.load().bandwidth.is_some()).flat_map(
                 |(name, listener)| {
-                    let [up, down] = &listener.bandwidth;
+                    let [up, down] = listener.bytes_delayed.each_ref().map(|n| n.load(Ordering::Relaxed));
                     let labels = |direction| [("listener", name), ("direction", direction)];
-                    [(labels("in"), up.delayed()), (labels("out"), down.delayed())]
+                    [(labels("in"), up), (labels("out"), down)]
                 },
             ),
         )
