@@ -1,6 +1,7 @@
 //! Steady traffic: clients that open a connection for each request, and the statistics of their results.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -116,7 +117,11 @@ pub(super) fn send(address: SocketAddr, stats: TrafficStats) -> AbortOnDropHandl
 
 /// One request on its own connection; the name of the backend that responded.
 async fn request(address: SocketAddr) -> Result<String, RequestFailure> {
-    let stream = TcpStream::connect(address).await.map_err(|_| RequestFailure::Failed)?;
+    // A backend that is killed just after it was connected to resets this connection before its connect is noticed.
+    let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        ErrorKind::ConnectionReset => RequestFailure::Broken,
+        _ => RequestFailure::Failed,
+    })?;
     let broken = |_| RequestFailure::Broken;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -151,5 +156,18 @@ mod tests {
         let totals = stats.totals();
         assert_eq!((totals.answered, totals.broken, totals.failed), (3, 1, 1));
         assert_eq!(totals.by_backend["a"], 3);
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_reset_at_once_is_broken() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let reset_at_once = async {
+            // The connect has begun; its end is noticed after this, as nothing else runs meanwhile.
+            let (stream, _) = listener.accept().unwrap();
+            socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        };
+        let (result, ()) = tokio::join!(biased; request(address), reset_at_once);
+        assert!(matches!(result, Err(RequestFailure::Broken)), "{result:?}");
     }
 }
