@@ -90,6 +90,15 @@ impl Swarm {
         match &*state {
             "active true" => Some(Self { ours: false, gateway }),
             "inactive false" => {
+                let users = containers_on_attachable_networks();
+                if !users.is_empty() {
+                    let why = format!(
+                        "leaving a swarm disconnects containers from attachable networks, such as those of \
+                         docker-compose 1.29; stop these first: {users:?}"
+                    );
+                    skip(REQUIRED, &why);
+                    return None;
+                }
                 let swarm = Self { ours: true, gateway };
                 docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
                 Some(swarm)
@@ -116,6 +125,16 @@ impl Drop for Swarm {
     }
 }
 
+/// The names of the running containers that have an attachable network.
+fn containers_on_attachable_networks() -> BTreeSet<String> {
+    let networks = docker(&["network", "ls", "-q", "--no-trunc"]);
+    let names = "{{if .Attachable}}{{range .Containers}}{{println .Name}}{{end}}{{end}}";
+    let inspect = ["network", "inspect", "--format", names];
+    // A network of another program may end meanwhile.
+    let found = networks.lines().filter_map(|network| try_docker(&[&inspect[..], &[network]].concat()).ok());
+    found.flat_map(|names| names.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
 /// A service of the swarm, removed at the end.
 struct Service(String);
 
@@ -123,7 +142,16 @@ impl Service {
     fn create(replicas: u32, network: &Network) -> Self {
         let service = Self(unique("tasks"));
         let replicas = replicas.to_string();
-        let how = ["service", "create", "-d", "--no-resolve-image", "--replicas", &replicas];
+        let how = [
+            "service",
+            "create",
+            "-d",
+            "--no-resolve-image",
+            "--stop-signal",
+            "KILL",
+            "--replicas",
+            &replicas,
+        ];
         let what =
             ["--network", &network.0, "--name", &service.0, "python:3.13-slim", "python", "-c", SERVER];
         docker(&[&how[..], &what].concat());
