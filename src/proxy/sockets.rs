@@ -133,7 +133,8 @@ fn set_option(
 
 /// Begins to connect to a backend, from `source` or an address that the kernel chooses. `delay_ack`: the ACK that
 /// completes the handshake waits for the first bytes and travels with them, which saves a packet and wakes the backend
-/// once instead of twice (TCP_QUICKACK in tcp(7)). Keepalive is set only on connections that last: short ones save five system calls.
+/// once instead of twice (TCP_QUICKACK in tcp(7)). Keepalive is set only on connections that last: short ones save five
+/// system calls.
 pub(crate) fn begin_connect(
     address: SocketAddr,
     source: Option<SourceAddress>,
