@@ -196,7 +196,7 @@ fn summary(totals: &TrafficTotals, retried: u64, time: Duration) -> String {
         totals.by_backend.iter().map(|(backend, times)| format!("{backend} {times}")).collect();
     format!(
         "{} requests answered in {:.0} s ({}), {} failed.\n\
-         {} broke off because their backend was killed during the response; {} failed attempts were retried.\n",
+         {} broke off because their backend was killed; {} failed attempts were retried.\n",
         totals.answered,
         time.as_secs_f64(),
         each.join(", "),
