@@ -58,18 +58,27 @@ class Account:
             break
         self.failed.append(problem)
 
-    @staticmethod
-    def unconfirmed(url, orders, pause):
-        """Those of the orders that no worker has confirmed."""
-        def status(number):
-            try:
-                code, answer = request(url, "GET", f"/orders/{number}")
-            except (OSError, http.client.HTTPException):
-                return None
-            time.sleep(pause)
-            return json.loads(answer)["status"] if code == 200 else None
 
-        return [number for number in orders if status(number) != "confirmed"]
+def status_of(url, number):
+    """The status of an order, or None without an answer."""
+    try:
+        code, answer = request(url, "GET", f"/orders/{number}")
+    except (OSError, http.client.HTTPException):
+        return None
+    return json.loads(answer)["status"] if code == 200 else None
+
+
+def unconfirmed(url, orders, pause, deadline):
+    """Those of the orders that no worker has confirmed. If there is no answer after the deadline, none of the rest is."""
+    left = []
+    for position, number in enumerate(orders):
+        status = status_of(url, number)
+        if status is None and time.monotonic() > deadline:
+            return left + orders[position:]
+        if status != "confirmed":
+            left.append(number)
+        time.sleep(pause)
+    return left
 
 
 def main():
@@ -88,7 +97,7 @@ def main():
         if ended.wait(options.pause):
             break
     deadline, left = time.monotonic() + options.confirmed_within, account.placed
-    while (left := account.unconfirmed(url, left, options.pause)) and time.monotonic() < deadline:
+    while (left := unconfirmed(url, left, options.pause, deadline)) and time.monotonic() < deadline:
         time.sleep(0.5)
     for problem in account.failed[:5]:
         print(problem, file=sys.stderr)

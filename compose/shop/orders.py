@@ -6,9 +6,9 @@ import os
 import urllib.error
 import urllib.request
 
-from flask import jsonify, request
+from flask import jsonify
 
-from service import SERVER, application, error, insert_order, one_order, send_messages_in_background, wanted_items
+from service import SERVER, application, error, insert_order, one_order, ordered, send_messages_in_background
 from stores import database
 
 ATTEMPTS = 3
@@ -45,11 +45,7 @@ def ask(service, path):
 
 @app.post("/orders")
 def place():
-    body = request.get_json(silent=True)
-    wanted = wanted_items(body)
-    if wanted is None:
-        return error(400, 'The body must be like {"customer": 1, "items": [{"product": 1, "quantity": 1}]}.')
-    customer = str(body.get("customer", ""))
+    customer, wanted = ordered()
     if not customer.isdigit() or ask("USERS", f"/users/{customer}") is None:
         return error(400, f"There is no user {customer}.")
     cents = 0

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 
 import psycopg
 from flask import Flask, jsonify, request
+from werkzeug.exceptions import BadRequest
 
 from stores import PERSISTENT, QUEUE, database, forever, log, queue
 
@@ -31,6 +32,10 @@ def application(name):
         now = datetime.now(timezone.utc).isoformat()
         return jsonify(status="healthy", timestamp=now, service=name)
 
+    @app.errorhandler(BadRequest)
+    def bad_request(problem):
+        return error(400, problem.description)
+
     @app.errorhandler(psycopg.OperationalError)
     def no_database(problem):
         log.warning("no database: %s", str(problem).strip())
@@ -50,18 +55,24 @@ def one_cached(cache, thing, query, number):
     return jsonify(found | {"cached": cached, "server": SERVER}) if found else error(404, f"There is no {thing} {number}.")
 
 
-def wanted_items(body):
-    """The quantity of each product in an order's body; None: it is not valid."""
+def ordered():
+    """The customer and the quantity of each product in the body of this request."""
+    body = request.get_json(silent=True)
     try:
         wanted = {}
         for item in body["items"]:
             product, quantity = int(item["product"]), int(item["quantity"])
             if not 1 <= quantity <= 1000:
-                return None
+                raise ValueError("quantity")
             wanted[product] = wanted.get(product, 0) + quantity
-        return wanted or None
-    except (KeyError, TypeError, ValueError):
-        return None
+        if not wanted:
+            raise ValueError("items")
+        return str(body.get("customer", "")), wanted
+    except (KeyError, TypeError, ValueError) as problem:
+        raise BadRequest(
+            'The body must be like {"customer": 1, "items": [{"product": 1, "quantity": 1}]}, '
+            "with quantities from 1 to 1000."
+        ) from problem
 
 
 def insert_order(connection, customer):
@@ -70,7 +81,7 @@ def insert_order(connection, customer):
     key = request.headers.get("Idempotency-Key") or str(uuid.uuid4())
     placed = connection.execute(
         "INSERT INTO orders (key, customer) VALUES (%s, %s) ON CONFLICT (key) DO NOTHING RETURNING id, status",
-        [key, str(customer)[:100]],
+        [key, customer[:100]],
     ).fetchone()
     if placed is None:
         known = connection.execute("SELECT id, status FROM orders WHERE key = %s", [key]).fetchone()

@@ -18,13 +18,21 @@ QUEUE = "orders"
 PERSISTENT = pika.BasicProperties(delivery_mode=2, content_type="application/json")
 
 
-def database():
-    """A new connection to the database."""
+def database(url=None):
+    """A new connection to the database of the URL, by default that of DATABASE."""
     password = Path(os.environ["DATABASE_PASSWORD_FILE"]).read_text().strip()
     # The encoding, as texts are bytes without one (SQL_ASCII, the server's default in the locale C).
     return psycopg.connect(
-        os.environ["DATABASE"], password=password, connect_timeout=3, client_encoding="utf8", row_factory=dict_row
+        url or os.environ["DATABASE"], password=password, connect_timeout=3, client_encoding="utf8", row_factory=dict_row
     )
+
+
+def reading():
+    """A connection for reading: to the standby of DATABASE_STANDBY, or without one to the primary."""
+    try:
+        return database(os.environ.get("DATABASE_STANDBY"))
+    except psycopg.OperationalError:
+        return database()
 
 
 class Cache:
