@@ -59,25 +59,31 @@ class Account:
         self.failed.append(problem)
 
 
-def status_of(url, number):
+def status_of(connection, url, number):
     """The status of an order, or None without an answer."""
     try:
-        code, answer = request(url, "GET", f"/orders/{number}")
+        connection.request("GET", f"{url.path}/orders/{number}")
+        answer = connection.getresponse()
+        body = answer.read()
     except (OSError, http.client.HTTPException):
+        connection.close()  # the next request opens it again
         return None
-    return json.loads(answer)["status"] if code == 200 else None
+    return json.loads(body)["status"] if answer.status == 200 else None
 
 
-def unconfirmed(url, orders, pause, deadline):
-    """Those of the orders that no worker has confirmed. If there is no answer after the deadline, none of the rest is."""
+def unconfirmed(url, orders, deadline):
+    """Those of the orders that no worker has confirmed, all asked for on one connection. If there is no answer after the
+    deadline, none of the rest is."""
+    connection = http.client.HTTPConnection(url.hostname, url.port or 80, timeout=20)
     left = []
     for position, number in enumerate(orders):
-        status = status_of(url, number)
+        status = status_of(connection, url, number)
         if status is None and time.monotonic() > deadline:
-            return left + orders[position:]
+            left += orders[position:]
+            break
         if status != "confirmed":
             left.append(number)
-        time.sleep(pause)
+    connection.close()
     return left
 
 
@@ -97,7 +103,7 @@ def main():
         if ended.wait(options.pause):
             break
     deadline, left = time.monotonic() + options.confirmed_within, account.placed
-    while (left := unconfirmed(url, left, options.pause, deadline)) and time.monotonic() < deadline:
+    while (left := unconfirmed(url, left, deadline)) and time.monotonic() < deadline:
         time.sleep(0.5)
     for problem in account.failed[:5]:
         print(problem, file=sys.stderr)
