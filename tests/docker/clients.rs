@@ -30,16 +30,20 @@ impl Request {
 
     /// Sends a request.
     pub(crate) fn make(address: SocketAddr, path: &str) -> Self {
+        Self::connecting_within(TIME_LIMIT, address, path)
+    }
+
+    fn connecting_within(limit: Duration, address: SocketAddr, path: &str) -> Self {
         let (at, mut port) = (Instant::now(), 0);
-        let result = send(address, path, &mut port);
+        let result = send(limit, address, path, &mut port);
         Self { at, port, result }
     }
 }
 
-fn send(address: SocketAddr, path: &str, port: &mut u16) -> Result<(u16, String), String> {
+fn send(limit: Duration, address: SocketAddr, path: &str, port: &mut u16) -> Result<(u16, String), String> {
     let error = |error| format!("connect: {error}");
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(error)?;
-    let connected = socket.connect_timeout(&address.into(), TIME_LIMIT);
+    let connected = socket.connect_timeout(&address.into(), limit);
     // Before the request: a connection may be reset at once.
     *port = socket.local_addr().ok().and_then(|local| local.as_socket()).map_or(0, |local| local.port());
     connected.map_err(error)?;
@@ -57,13 +61,23 @@ pub(crate) struct Clients {
 impl Clients {
     /// `count` clients, each with this pause between requests.
     pub(crate) fn start(count: usize, pause: Duration, address: SocketAddr) -> Self {
+        Self::connecting_within(TIME_LIMIT, count, pause, address)
+    }
+
+    /// The same with a time limit for connecting: nothing answers at the address of a container that has ended.
+    pub(crate) fn connecting_within(
+        limit: Duration,
+        count: usize,
+        pause: Duration,
+        address: SocketAddr,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (sender, requests) = channel();
         let client = |_| {
             let (stop, sender): (_, Sender<Request>) = (Arc::clone(&stop), sender.clone());
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
-                    let _ = sender.send(Request::make(address, "/"));
+                    let _ = sender.send(Request::connecting_within(limit, address, "/"));
                     std::thread::sleep(pause);
                 }
             })

@@ -29,6 +29,9 @@ fn the_image_is_small_unprivileged_labelled_and_healthy() {
     assert_eq!(inspect(&lb.0, "{{.State.ExitCode}}"), "0");
 }
 
+/// Connections that are not accepted by then are not the test's concern.
+const CONNECT: Duration = Duration::from_secs(5);
+
 #[test]
 fn without_privileges_no_accepted_connection_is_lost_at_shutdown() {
     let Some(_engine) = engine() else { return };
@@ -39,7 +42,7 @@ fn without_privileges_no_accepted_connection_is_lost_at_shutdown() {
     let lb = pointsman(&network, &folder);
     let address = ip(&lb.0);
     when_up(address, 1);
-    let clients = Clients::start(20, Duration::ZERO, (address, WEB).into());
+    let clients = Clients::connecting_within(CONNECT, 20, Duration::ZERO, (address, WEB).into());
     let mut requests = clients.wait_for(300);
     docker(&["stop", "-t", "30", &lb.0]);
     requests.extend(clients.stop());
