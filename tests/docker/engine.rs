@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::support::{Limited, TOOL, skip, watchdog};
@@ -20,8 +20,24 @@ const TEST: Duration = Duration::from_secs(45 * 60);
 /// The number of concurrent tests: two cores cannot start more containers within the time limits.
 const TESTS: u32 = 2;
 
-static USED: Mutex<u32> = Mutex::new(0);
-static RELEASED: Condvar = Condvar::new();
+static PERMITS: Mutex<Permits> = Mutex::new(Permits { used: 0, next: 0, served: 0 });
+static CHANGED: Condvar = Condvar::new();
+
+/// The permits to use the engine, given in the order in which they are asked for: a test that needs all of them would
+/// otherwise wait, and occupy its thread, until all other tests have ended.
+struct Permits {
+    used: u32,
+    /// The position of the next test to ask.
+    next: u64,
+    /// The tests that have got their share.
+    served: u64,
+}
+
+impl Permits {
+    fn lock() -> MutexGuard<'static, Self> {
+        PERMITS.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// A test's permit to use the engine.
 pub(crate) struct Engine(u32);
@@ -29,9 +45,15 @@ pub(crate) struct Engine(u32);
 impl Engine {
     /// Waits for `share` of the [`TESTS`] permits. `None` without an engine, unless one is required.
     fn acquire(share: u32) -> Option<Self> {
-        let used = USED.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |used: &mut u32| *used + share > TESTS;
-        *RELEASED.wait_while(used, full).unwrap_or_else(PoisonError::into_inner) += share;
+        let mut permits = Permits::lock();
+        let position = permits.next;
+        permits.next += 1;
+        let not_yet = |permits: &mut Permits| permits.served < position || permits.used + share > TESTS;
+        let mut permits = CHANGED.wait_while(permits, not_yet).unwrap_or_else(PoisonError::into_inner);
+        permits.used += share;
+        permits.served += 1;
+        drop(permits);
+        CHANGED.notify_all();
         let engine = Self(share);
         // The time limit starts here, after the wait for earlier tests.
         watchdog::allow(TEST);
@@ -46,8 +68,8 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        *USED.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
-        RELEASED.notify_all();
+        Permits::lock().used -= self.0;
+        CHANGED.notify_all();
     }
 }
 
@@ -248,23 +270,27 @@ impl Project {
         command
     }
 
-    /// The running containers of a service.
+    /// The running containers of a service, by name.
     pub(crate) fn containers(&self, service: &str) -> Vec<String> {
-        self.compose(&["ps", "-q", service])
-            .split_whitespace()
-            .filter(|id| inspect(id, "{{.State.Running}}") == "true")
-            .map(str::to_owned)
-            .collect()
+        let labels = [("project", &*self.name), ("service", service), ("oneoff", "False")];
+        let filters =
+            labels.map(|(label, value)| format!("--filter=label=com.docker.compose.{label}={value}"));
+        let filters = filters.each_ref().map(String::as_str);
+        // Compose would use twenty times the CPU time.
+        let found = docker(&[&["ps", "--no-trunc", "--format", "{{.Names}} {{.ID}}"], &filters[..]].concat());
+        let mut found: Vec<_> = found.lines().collect();
+        found.sort_unstable();
+        found.iter().filter_map(|line| line.split(' ').nth(1)).map(str::to_owned).collect()
     }
 
     /// The published address of a service's port.
     pub(crate) fn published(&self, service: &str, port: &str) -> SocketAddr {
-        let text = self.compose(&["port", service, port]);
-        let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
-        SocketAddr::new(
-            [127, 0, 0, 1].into(),
-            port.unwrap_or_else(|| panic!("the port of {service}: {text:?}")),
-        )
+        let container = self.containers(service).into_iter().next();
+        let container = container.unwrap_or_else(|| panic!("{service} does not run"));
+        let published = format!("{{{{(index (index .NetworkSettings.Ports \"{port}/tcp\") 0).HostPort}}}}");
+        let text = inspect(&container, &published);
+        let port = text.parse().unwrap_or_else(|_| panic!("the port of {service}: {text:?}"));
+        SocketAddr::new([127, 0, 0, 1].into(), port)
     }
 }
 

@@ -7,17 +7,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod alone;
 mod clients;
 mod databases;
 mod engine;
 mod forwarder;
 mod image;
 mod labels;
+mod microservices;
 mod monitoring;
 mod networks;
 mod platforms;
 mod replicas;
 mod scale;
+mod shop;
 mod srv;
 mod swap;
 mod tls;

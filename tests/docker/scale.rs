@@ -79,34 +79,3 @@ fn http_get_quickly(address: SocketAddr) -> Option<()> {
     TcpStream::connect_timeout(&address, Duration::from_millis(50)).ok()?;
     (http_get(address, "/health").ok()?.0 == 200).then_some(())
 }
-
-#[test]
-fn seventy_replicas_all_get_traffic() {
-    const REPLICAS: usize = 70;
-    let Some(_engine) = whole_engine() else { return };
-    let network = Network::create("many", &[]);
-    let folder = configuration(
-        "admin: {bind: 0.0.0.0:9900}
-listeners: {web: {bind: 0.0.0.0:8080, pool: web}}
-pools: {web: {discover: [{dns: backend:5000}], health: {http: /health}}}",
-    );
-    let run = |_| {
-        let network = ["--network", &network.0, "--network-alias", "backend"];
-        let python = ["python:3.13-slim", "python", "-c", SERVER];
-        Container::run("one", &[&network[..], &python].concat())
-    };
-    // The engine starts a few at a time.
-    let backends: Vec<Container> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|part| scope.spawn(move || (part..REPLICAS).step_by(4).map(run).collect::<Vec<_>>()))
-            .collect();
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
-    });
-    assert_eq!(backends.len(), REPLICAS);
-    let lb = pointsman(&network, &folder);
-    let address = ip(&lb.0);
-    when_up(address, REPLICAS);
-    let answered: BTreeSet<String> =
-        (0..REPLICAS).map(|_| http_get((address, WEB).into(), "/").unwrap().1).collect();
-    assert_eq!(answered.len(), REPLICAS);
-}
