@@ -58,6 +58,8 @@ pub enum CheckStep {
     Whole,
     /// It connected.
     Connect,
+    /// It negotiated TLS on the connection.
+    Tls,
     /// It set up HTTP on the connection.
     Http,
     /// It requested this path.
@@ -106,6 +108,7 @@ impl CheckFailure {
         match &self.step {
             CheckStep::Whole => error.clone(),
             CheckStep::Connect => format!("connect to {address}: {error}").into(),
+            CheckStep::Tls => format!("tls with {address}: {error}").into(),
             CheckStep::Http => format!("http to {address}: {error}").into(),
             CheckStep::Get(path) => format!("GET {path} on {address}: {error}").into(),
             CheckStep::Exchange => format!("{address} {error}").into(),
@@ -135,6 +138,7 @@ mod tests {
                 "connect to 10.0.0.1:80: refused",
                 "connect to its address: refused",
             ),
+            (CheckStep::Tls, "eof", "tls with 10.0.0.1:80: eof", "tls with its address: eof"),
             (CheckStep::Http, "reset", "http to 10.0.0.1:80: reset", "http to its address: reset"),
             (
                 CheckStep::Get("/x".into()),

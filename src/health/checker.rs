@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pace::PoolPace;
+use super::tls::TlsClient;
 use super::{CheckError, CheckTarget, Checked, check};
 use crate::config::{Health, SourceAddress, usable_sources};
 use crate::task::spawn;
@@ -27,12 +28,14 @@ impl Checker {
     /// Checks `backend` at once, and then every `health.every` at its own offset. Needs a tokio runtime.
     pub(crate) fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
         let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
-        let kind = Arc::new(health.check.clone());
+        let kind = health.check.clone();
         let source = usable_sources(&health.source, address).next().map(SourceAddress::Own);
-        let target = CheckTarget { address, source, proxy_header: health.proxy_header };
+        let tls = health.tls.clone().map(|tls| TlsClient::new(tls, address));
+        let target = CheckTarget { address, source, proxy_header: health.proxy_header, tls };
+        let shared = Arc::new((target, kind));
         let once = move |deadline| {
-            let kind = Arc::clone(&kind);
-            async move { check(target, &kind, deadline).await }
+            let shared = Arc::clone(&shared);
+            async move { check(&shared.0, &shared.1, deadline).await }
         };
         Self::running(health, pace, sink, once)
     }

@@ -3,18 +3,19 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
+use super::connection::connect;
 use super::response::{CheckResponse, LONGEST, quoted};
-use super::{CheckError, CheckTarget, tcp};
+use super::{CheckError, CheckTarget};
 use crate::config::Exchange;
 use crate::domain::{CheckFailure, CheckStep};
 
 /// Ends at `deadline` at the latest, with the response until then in the error.
 pub(super) async fn check(
-    target: CheckTarget,
+    target: &CheckTarget,
     exchange: &Exchange,
     deadline: Instant,
 ) -> Result<(), CheckError> {
-    let mut stream = tcp::connect(target, LONGEST as u64).await?;
+    let mut stream = connect(target, LONGEST as u64).await?;
     let sent = stream.write_all(&exchange.send).await;
     let mut response = CheckResponse::new(&exchange.expect);
     let mut buffer = [0; 4096];

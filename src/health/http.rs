@@ -9,8 +9,9 @@ use hyper::{Request, header};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::connection::connect;
 use super::response::{CheckResponse, LONGEST};
-use super::{CheckError, CheckTarget, tcp};
+use super::{CheckError, CheckTarget};
 use crate::config::HttpCheck;
 use crate::domain::{CheckFailure, CheckStep};
 use crate::task::spawn;
@@ -23,9 +24,9 @@ const LONGEST_HEAD: usize = 64 * 1024;
 /// interim responses (1xx) of any number.
 const MOST: u64 = (2 * LONGEST_HEAD + LONGEST) as u64;
 
-pub(super) async fn check(target: CheckTarget, config: &HttpCheck) -> Result<(), CheckError> {
+pub(super) async fn check(target: &CheckTarget, config: &HttpCheck) -> Result<(), CheckError> {
     let address = target.address;
-    let stream = tcp::connect(target, MOST).await?;
+    let stream = connect(target, MOST).await?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(LONGEST_HEAD)
         .handshake(TokioIo::new(stream))

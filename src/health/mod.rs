@@ -1,12 +1,14 @@
 //! Active checks (one file per kind), their schedule, rise and fall; passive ejection.
 //!
-//! Each check of each backend has a [`Checker`]. The pool's state machine decides what a result means. To add a kind: a
+//! Each check of each backend has a [`Checker`]. All kinds connect through `connection.rs`, with TLS if that is configured. The pool's state machine decides what a result means. To add a kind: a
 //! file here, a [`Check`] variant, and a line in `check`.
 
 mod check_slots;
 mod checker;
+mod connection;
 mod eject;
 mod exchange;
+mod files;
 mod http;
 pub(crate) mod late;
 mod pace;
@@ -16,13 +18,11 @@ mod response;
 mod rise_fall;
 mod schedule;
 mod tcp;
+mod tls;
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::config::{Check, SourceAddress};
@@ -33,9 +33,7 @@ pub(crate) use eject::Ejection;
 pub use pace::Pace;
 pub(crate) use pace::PoolPace;
 pub(crate) use rise_fall::{RiseFall, Run, Verdict};
-
-/// The longest password, in bytes: an endless file such as /dev/zero must not block a check.
-const LONGEST_PASSWORD: u64 = 4096;
+use tls::TlsClient;
 
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,17 +73,20 @@ impl From<CheckFailure> for CheckError {
     }
 }
 
-/// Where a check connects to, and the PROXY header that it sends first.
-#[derive(Clone, Copy, Debug)]
+/// Where a check connects to, and what precedes it on the connection.
+#[derive(Debug)]
 struct CheckTarget {
     address: SocketAddr,
     /// The address that it comes from; `None`: the kernel chooses.
     source: Option<SourceAddress>,
+    /// The PROXY header that it sends first.
     proxy_header: Option<ProxyVersion>,
+    /// Encrypts the connection.
+    tls: Option<TlsClient>,
 }
 
 /// Checks once. The caller stops waiting at `deadline`.
-async fn check(target: CheckTarget, kind: &Check, deadline: Instant) -> Result<(), CheckError> {
+async fn check(target: &CheckTarget, kind: &Check, deadline: Instant) -> Result<(), CheckError> {
     match kind {
         Check::Tcp => tcp::check(target).await,
         Check::Http(wanted) => http::check(target, wanted).await,
@@ -100,30 +101,5 @@ fn without(password: Option<&str>, text: &str) -> String {
     match password {
         Some(password) if !password.is_empty() => text.replace(password, "***"),
         _ => text.to_owned(),
-    }
-}
-
-/// The password in `file`, without the line end. It is read for each check, as it may change at any time. A failure is a
-/// local error, not the backend's.
-async fn password(file: Option<&Path>) -> Result<Option<String>, CheckError> {
-    let Some(file) = file else { return Ok(None) };
-    let read = async {
-        let mut text = String::new();
-        let file = tokio::fs::File::open(file).await?;
-        file.take(LONGEST_PASSWORD + 1).read_to_string(&mut text).await?;
-        if text.len() as u64 > LONGEST_PASSWORD {
-            return Err(io::Error::other(format!("it has more than {LONGEST_PASSWORD} bytes")));
-        }
-        io::Result::Ok(text)
-    };
-    match read.await {
-        Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
-        Err(error) => {
-            let file = file.display();
-            let reason = format!(
-                "the password file {file} cannot be read: {error}; make it readable for the user that Pointsman runs as"
-            );
-            Err(CheckError::Local(reason.into()))
-        }
     }
 }

@@ -9,8 +9,10 @@ use std::fmt::Write as _;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWriteExt, BufReader};
 
+use super::connection::connect;
+use super::files::password;
 use super::response::quoted;
-use super::{CheckError, CheckTarget, password, tcp, without};
+use super::{CheckError, CheckTarget, without};
 use crate::config::{RedisCheck, Role};
 use crate::domain::{CheckFailure, CheckStep};
 
@@ -22,9 +24,9 @@ const REFUSALS: [&str; 8] =
 /// The limit of bytes read: the first replies fit; the rest of the reply to `ROLE` is not needed.
 const LONGEST: u64 = 4096;
 
-pub(super) async fn check(target: CheckTarget, wanted: &RedisCheck) -> Result<(), CheckError> {
+pub(super) async fn check(target: &CheckTarget, wanted: &RedisCheck) -> Result<(), CheckError> {
     let password = password(wanted.password_file.as_deref()).await?;
-    let mut stream = tcp::connect(target, LONGEST).await?;
+    let mut stream = connect(target, LONGEST).await?;
     let mut commands = String::new();
     match (&wanted.user, &password) {
         (Some(user), password) => {

@@ -386,6 +386,67 @@ fn psql_reaches_the_server_that_it_names_over_tls() {
 }
 
 #[test]
+fn checks_verify_the_certificates_of_databases() {
+    let Some(_engine) = bare_engine() else { return };
+    if !image(POSTGRES) || !image(REDIS) {
+        return;
+    }
+    let folder = configuration("");
+    let file = |name: &str| folder.path().join(name);
+    let (_network, [postgres], [address]) = postgres_servers(["checks-tls"]);
+    let inside = |command: &str| docker(&["exec", "-u", "postgres", &postgres.0, "sh", "-c", command]);
+    answers("1", || query(address, "SELECT 1"));
+    let names = format!("subjectAltName=IP:{},DNS:redis.example.com", address.ip());
+    let certificate = format!(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext {names} \
+         -addext basicConstraints=critical,CA:FALSE -keyout server.key -out server.crt 2>/dev/null"
+    );
+    let data = "cd \"$(psql -XAtc 'SHOW data_directory')\"";
+    inside(&format!("{data} && {certificate} && chmod 600 server.key"));
+    for name in ["server.crt", "server.key"] {
+        std::fs::write(file(name), inside(&format!("{data} && cat {name}"))).unwrap();
+    }
+    std::fs::write(file("secret"), "secret\n").unwrap();
+
+    // Redis asks for a certificate too, unless it is configured otherwise.
+    let mount = format!("{}:/tls:ro", folder.path().display());
+    let tls = "redis-server --bind 0.0.0.0 --protected-mode no --save '' --port 0 --tls-port 6379 \
+               --tls-cert-file /tls/server.crt --tls-key-file /tls/server.key --tls-ca-cert-file /tls/server.crt";
+    let server: Vec<_> = tls.split_whitespace().map(|word| word.trim_matches('\'')).collect();
+    let redis = Container::run("redis", &[&["-v", &mount, REDIS][..], &server].concat());
+    let redis = SocketAddr::new(ip(&redis.0), REDIS_PORT);
+
+    let [ca, key, secret] =
+        ["server.crt", "server.key", "secret"].map(|name| file(name).display().to_string());
+    let check = |check: &str, tls: &str| {
+        format!("{{{check}, tls: {{{tls}}}, every: 1s, timeout: 1s, fast_every: 100ms, fall: 2, rise: 1}}")
+    };
+    let verified = format!("ca_file: {ca}");
+    let identified = format!("{verified}, name: redis.example.com, cert_file: {ca}, key_file: {key}");
+    let primary = format!("postgres: {{role: primary, password_file: {secret}}}");
+    let pools = [
+        ("postgres", address, check(&primary, &verified)),
+        ("postgres-name", address, check(&primary, &format!("{verified}, name: other.example.com"))),
+        ("redis", redis, check("redis: master", &identified)),
+        ("redis-unknown", redis, check("redis: master", &format!("{verified}, name: redis.example.com"))),
+        ("redis-plain", redis, "{redis: master, every: 1s}".to_owned()),
+    ];
+    let mut text = "listeners: {l: {bind: 127.0.0.1:0, pool: postgres}}\npools:\n".to_owned();
+    for (name, address, check) in &pools {
+        let discover = support::static_list(&[*address]);
+        text += &format!("  {name}: {{discover: {discover}, health: {check}}}\n");
+    }
+    let lb = Lb::start(&text);
+    when(&lb, "postgres", address, "down", "it offers no TLS");
+    inside("psql -qc 'ALTER SYSTEM SET ssl = on' && psql -qc 'SELECT pg_reload_conf()'");
+    when(&lb, "postgres", address, "up", "");
+    when(&lb, "postgres-name", address, "down", "not valid for name");
+    when(&lb, "redis", redis, "up", "");
+    when(&lb, "redis-unknown", redis, "down", "CertificateRequired");
+    when(&lb, "redis-plain", redis, "down", "");
+}
+
+#[test]
 fn an_interrupt_of_psql_cancels_the_query_whichever_server_has_it() {
     let Some(_engine) = bare_engine() else { return };
     if !image(POSTGRES) {

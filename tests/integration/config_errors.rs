@@ -313,6 +313,9 @@ pools:
       - {redis: primary}
       - {redis: {role: any, user: pointsman}}
       - tcp
+      - {tcp: {}, tls: {}}
+      - {tcp: {}, tls: {verify: true, name: 127.0.0.1}}
+      - {tcp: {}, tls: {verify: false, ca_file: /c, cert_file: /d}}
   none: {discover: [{dns: a:1}], health: []}
 ";
     an_empty_file: "";

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -12,7 +13,7 @@ use crate::support::{
 };
 
 /// Another program that serves from a folder of its own, until it is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     folder: TempDir,
 }
@@ -20,7 +21,7 @@ struct Server {
 impl Server {
     /// Starts `program` with a configuration file `conf` in its folder, and waits until it accepts at `ready`; `None` if
     /// it is not installed.
-    fn start(
+    pub(crate) fn start(
         program: &str,
         package: &str,
         arguments: &[&str],
@@ -86,7 +87,7 @@ fn nginx(sections: &str, ready: SocketAddr) -> Option<Server> {
     Server::start("nginx", "nginx-light", &["-p", ".", "-c", "conf"], &conf, ready)
 }
 
-fn local_port() -> SocketAddr {
+pub(crate) fn local_port() -> SocketAddr {
     ([127, 0, 0, 1], free_port()).into()
 }
 
@@ -161,24 +162,20 @@ fn nginx_reads_our_headers_and_we_read_its() {
     }
 }
 
-/// A certificate and its key for a server of that name; `None` if OpenSSL is not installed.
-fn certificate(folder: &TempDir, name: &str) -> Option<[String; 2]> {
-    let [cert, key] =
-        ["cert", "key"].map(|kind| folder.path().join(format!("{name}.{kind}")).display().to_string());
-    let subject = format!("/CN={name}");
-    let arguments =
-        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+/// Makes a certificate and its key in `folder` with `openssl req`; `false` if OpenSSL is not installed.
+pub(crate) fn make_certificate(folder: &Path, arguments: &str) -> bool {
     let mut command = Command::new("openssl");
-    command.args(arguments).args(["-subj", &subject, "-keyout", &key, "-out", &cert]).stdin(Stdio::null());
+    command.args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2".split(' '));
+    command.args(arguments.split(' ')).current_dir(folder).stdin(Stdio::null());
     match command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn() {
         Ok(child) => {
             let output = output_of(child, TIME_LIMIT, "openssl req");
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            Some([cert, key])
+            true
         }
         Err(error) if error.kind() == ErrorKind::NotFound => {
             skip("POINTSMAN_REQUIRE_TOOLS", "openssl is missing (`apt-get install openssl`)");
-            None
+            false
         }
         Err(error) => panic!("openssl: {error}"),
     }
@@ -189,7 +186,11 @@ fn openssl_reaches_the_server_that_it_names() {
     let folder = tempfile::tempdir().unwrap();
     let mut servers = Vec::new();
     for name in ["a.example.com", "b.example.com"] {
-        let Some([cert, key]) = certificate(&folder, name) else { return };
+        if !make_certificate(folder.path(), &format!("-subj /CN={name} -keyout {name}.key -out {name}.pem")) {
+            return;
+        }
+        let [cert, key] =
+            ["pem", "key"].map(|kind| folder.path().join(format!("{name}.{kind}")).display().to_string());
         let address = local_port();
         let at = address.to_string();
         let arguments = ["s_server", "-accept", &at, "-cert", &cert, "-key", &key, "-alpn", "h2", "-www"];

@@ -61,6 +61,7 @@ mod srv;
 mod standby;
 mod start;
 mod time_limits;
+mod tls_checks;
 mod top;
 mod transparent;
 mod unix_sockets;

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::super::decode::MapReader;
-use super::super::model::{Algorithm, Eject, Health, Pool, Replicas, Source};
+use super::super::model::{Algorithm, CheckTls, Eject, Health, Pool, Replicas, Source};
 use super::backends;
 
 /// Checks the parts of a pool together.
@@ -95,6 +95,17 @@ pub(in crate::config) fn health(health: &mut Health, map: &MapReader<'_>) {
         let fast = humantime::format_duration(fast);
         let message = format!("the fast_every of {what} ({fast}) is not shorter than its every ({every})");
         map.problem("fast_every", message);
+    }
+}
+
+/// Checks that the certificates of backends can be verified.
+pub(in crate::config) fn check_tls(tls: &mut CheckTls, map: &MapReader<'_>) {
+    if tls.verify && tls.ca_file.is_none() && !map.misread("ca_file") && !map.misread("verify") {
+        let what = map.what();
+        map.found.problem(format!(
+            "{what} needs \"ca_file\": the certificates of the authorities that may have issued a backend's, or \
+             `verify: false` if any server may pass"
+        ));
     }
 }
 

@@ -51,7 +51,7 @@ pools:
       - {docker: {label: a=b, port: 2, network: n, engine: 'unix:///run/d', healthcheck: false}, hold: 1s}
       - {docker: c}
     health:
-      - {http: {path: /, status: [201, 2xx, 300-399]}, fast_every: 500ms, grace: 7s}
+      - {http: {path: /, status: [201, 2xx, 300-399]}, fast_every: 500ms, grace: 7s, tls: {ca_file: /c, name: n.test, cert_file: /p, key_file: /k}}
       - {exchange: {send: 'PING\r\n', expect: '+PONG'}}
       - {postgres: {role: standby, user: u, database: d, password_file: /p, require_auth: [scram-sha-256, md5]}}
       - {redis: {role: replica, user: u, password_file: /p}}

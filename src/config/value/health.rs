@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use serde_json::json;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::super::escape;
 use super::super::kind::Kind;
@@ -20,6 +21,12 @@ pub(in crate::config) fn http_path() -> Kind<String> {
 /// A Host header.
 pub(in crate::config) fn http_host() -> Kind<String> {
     text_that("must be a host name", any_text, |host| hyper::header::HeaderValue::from_str(host).is_ok())
+}
+
+/// The name of a server in its certificate.
+pub(in crate::config) fn server_name() -> Kind<String> {
+    let good = |name: &str| matches!(ServerName::try_from(name), Ok(ServerName::DnsName(_)));
+    text_that("must be a name in the DNS, such as db.example.com", || pattern("^[A-Za-z0-9._-]+$"), good)
 }
 
 /// HTTP statuses: `200`, `2xx` or `200-299`.

@@ -21,7 +21,7 @@ pub(super) use bind::{BoundAddresses, bind};
 pub(super) use discover::{
     backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
 };
-pub(super) use health::{bytes, http_host, http_path, protocol_word, status};
+pub(super) use health::{bytes, http_host, http_path, protocol_word, server_name, status};
 pub(super) use network_block::{ip_address, network_block};
 pub(super) use pool::{policy, shadow};
 pub(super) use rate::rate;

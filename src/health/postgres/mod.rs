@@ -11,24 +11,33 @@ mod wire;
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use self::session::{LoginStep, Session};
 use self::wire::Message;
-use super::{CheckError, CheckTarget, password, tcp, without};
+use super::connection::{CheckStream, open, secure};
+use super::files::password;
+use super::response::quoted;
+use super::{CheckError, CheckTarget, without};
 use crate::config::{PostgresCheck, Role};
 use crate::domain::{CheckFailure, CheckStep};
+use crate::protocol::postgres::{ACCEPTED, NOT_OFFERED, SSL_REQUEST};
 
 /// Bytes read from a server: about a hundred times the size of a login and the query, and room for two messages of the
 /// maximum length.
 const MOST: u64 = 64 * 1024;
 
-pub(super) async fn check(target: CheckTarget, wanted: &PostgresCheck) -> Result<(), CheckError> {
+pub(super) async fn check(target: &CheckTarget, wanted: &PostgresCheck) -> Result<(), CheckError> {
     let password = password(wanted.password_file.as_deref()).await?;
     let failed = |what: String| {
         let what = without(password.as_deref(), &what);
         CheckError::from(CheckFailure::at(CheckStep::Postgres, target.address, what))
     };
-    let mut stream = tcp::connect(target, MOST).await?;
+    let mut stream = open(target).await?;
+    if target.tls.is_some() {
+        request_tls(&mut stream).await.map_err(failed)?;
+    }
+    let mut stream = secure(stream, target, MOST).await?;
     let role = role(&mut stream, wanted, password.as_deref()).await.map_err(failed)?;
     match wanted.role {
         Role::Any => Ok(()),
@@ -38,9 +47,24 @@ pub(super) async fn check(target: CheckTarget, wanted: &PostgresCheck) -> Result
     }
 }
 
+/// Asks the server for TLS ("SSL Session Encryption" in PostgreSQL's documentation of its protocol). Reads one byte: what
+/// an attacker may have put behind it must not be taken for the server's (CVE-2021-23222).
+async fn request_tls(stream: &mut TcpStream) -> Result<(), String> {
+    let answer = async {
+        stream.write_all(&SSL_REQUEST).await?;
+        stream.read_u8().await
+    };
+    match answer.await {
+        Ok(ACCEPTED) => Ok(()),
+        Ok(NOT_OFFERED) => Err("it offers no TLS (`ssl = off` in postgresql.conf)".to_owned()),
+        Ok(other) => Err(format!("it answered the request for TLS with {}", quoted(&[other]))),
+        Err(error) => Err(format!("requesting TLS: {error}")),
+    }
+}
+
 /// Logs in, queries the role, and sends Terminate, so that the server logs no broken connection.
 async fn role(
-    stream: &mut tcp::BoundedStream,
+    stream: &mut CheckStream,
     wanted: &PostgresCheck,
     password: Option<&str>,
 ) -> Result<Role, String> {
@@ -68,7 +92,7 @@ async fn role(
 }
 
 /// Reads a message.
-async fn read(stream: &mut tcp::BoundedStream, received: &mut Vec<u8>) -> Result<Message, String> {
+async fn read(stream: &mut CheckStream, received: &mut Vec<u8>) -> Result<Message, String> {
     let mut chunk = [0; 4096];
     loop {
         if let Some(message) = wire::take(received)? {

@@ -1,0 +1,211 @@
+//! TLS on the connections of checks (RFC 8446, RFC 5246): encrypts them, and verifies the backend's certificate (RFC 5280).
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream as Encrypted;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    self, CertificateError, ClientConfig, DigitallySignedStruct, InvalidMessage, RootCertStore,
+    SignatureScheme,
+};
+
+use super::CheckError;
+use super::connection::BoundedStream;
+use super::files::contents;
+use crate::config::CheckTls;
+use crate::domain::{CheckFailure, CheckStep};
+
+/// The longest file of certificates, in bytes: four times that of all public authorities.
+const LONGEST_FILE: u64 = 1 << 20;
+
+/// Bytes read from a server besides what the check reads: the handshake, whose largest part is the server's
+/// certificates, and the framing.
+const HANDSHAKE: u64 = 128 * 1024;
+
+/// An encrypted connection.
+pub(super) type TlsStream = Encrypted<BoundedStream<TcpStream>>;
+
+/// The client's side of TLS, for the checks of one backend.
+#[derive(Debug)]
+pub(super) struct TlsClient {
+    settings: CheckTls,
+    /// What the certificate of the backend must contain.
+    name: ServerName<'static>,
+    /// Built for the last check; the files seldom change.
+    last: Mutex<Option<(Files, Arc<ClientConfig>)>>,
+}
+
+/// The contents of the files of the settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Files {
+    authorities: Option<String>,
+    certificate: Option<String>,
+    key: Option<String>,
+}
+
+impl TlsClient {
+    /// For the checks of a backend at `address`.
+    pub(super) fn new(settings: CheckTls, address: SocketAddr) -> Self {
+        let name = settings.name.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
+        let name = name.unwrap_or_else(|| address.ip().into());
+        Self { settings, name, last: Mutex::default() }
+    }
+
+    /// Encrypts the connection with the backend at `address`, of which the check will read at most `most` bytes.
+    pub(super) async fn handshake(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        most: u64,
+    ) -> Result<TlsStream, CheckError> {
+        let config = self.config().await?;
+        let stream = BoundedStream::new(stream, HANDSHAKE + 2 * most);
+        let connected = TlsConnector::from(config).connect(self.name.clone(), stream).await;
+        connected.map_err(|error| CheckFailure::at(CheckStep::Tls, address, self.explain(&error)).into())
+    }
+
+    async fn config(&self) -> Result<Arc<ClientConfig>, CheckError> {
+        let read = async |what, file: &Option<PathBuf>| match file {
+            Some(file) => contents(what, file, LONGEST_FILE).await.map(Some),
+            None => Ok(None),
+        };
+        let CheckTls { ca_file, cert_file, key_file, .. } = &self.settings;
+        let files = Files {
+            authorities: read("ca_file", ca_file).await?,
+            certificate: read("cert_file", cert_file).await?,
+            key: read("key_file", key_file).await?,
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, config)) = &*last
+            && *of == files
+        {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(config(&self.settings, &files).map_err(|what| CheckError::Local(what.into()))?);
+        *last = Some((files, Arc::clone(&config)));
+        Ok(config)
+    }
+
+    /// An error of the handshake, with what to do about it.
+    fn explain(&self, error: &io::Error) -> String {
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+        let advice = match cause {
+            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+                "the server does not speak TLS at this port".to_owned()
+            }
+            Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+                format!(
+                    "no authority in {} has issued its certificate",
+                    shown(self.settings.ca_file.as_deref())
+                )
+            }
+            _ if error.kind() == io::ErrorKind::UnexpectedEof => "it closed the connection".to_owned(),
+            _ => return error.to_string(),
+        };
+        format!("{advice} ({error})")
+    }
+}
+
+fn shown(file: Option<&Path>) -> String {
+    file.map_or_else(String::new, |file| file.display().to_string())
+}
+
+/// The configuration of a client; the error names the file that is wrong.
+fn config(settings: &CheckTls, files: &Files) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = match &files.authorities {
+        Some(authorities) if settings.verify => {
+            let file = format!("ca_file {}", shown(settings.ca_file.as_deref()));
+            let mut roots = RootCertStore::empty();
+            for authority in certificates(authorities, &file)? {
+                roots
+                    .add(authority)
+                    .map_err(|error| format!("the {file} has an unusable certificate: {error}"))?;
+            }
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| format!("the {file}: {error}"))?
+        }
+        _ => Arc::new(AnyServer(Arc::clone(&provider))),
+    };
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match (&files.certificate, &files.key) {
+        (Some(certificate), Some(key)) => {
+            let cert_file = format!("cert_file {}", shown(settings.cert_file.as_deref()));
+            let key_file = shown(settings.key_file.as_deref());
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+                .map_err(|error| format!("the key_file {key_file} has no private key: {error}"))?;
+            builder
+                .with_client_auth_cert(certificates(certificate, &cert_file)?, key)
+                .map_err(|error| format!("the {cert_file} and the key_file {key_file} do not fit: {error}"))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    // Each check sees the certificate.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+/// The certificates of a file; there must be one.
+fn certificates(text: &str, file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err(format!("the {file} has no certificate in PEM")),
+        Ok(found) => Ok(found),
+        Err(error) => Err(format!("the {file} is not valid PEM: {error}")),
+    }
+}
+
+/// Accepts any certificate (`verify: false`). The server must still have its private key.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
