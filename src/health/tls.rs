@@ -1,5 +1,6 @@
 //! TLS on the connections of checks (RFC 8446, RFC 5246): encrypts them, and verifies the backend's certificate (RFC 5280).
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -45,11 +46,18 @@ pub(super) struct TlsClient {
 }
 
 /// The contents of the files of the settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 struct Files {
     authorities: Option<String>,
     certificate: Option<String>,
     key: Option<String>,
+}
+
+impl fmt::Debug for Files {
+    /// Without the private key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Files")
+    }
 }
 
 impl TlsClient {
@@ -122,20 +130,19 @@ fn shown(file: Option<&Path>) -> String {
 /// The configuration of a client; the error names the file that is wrong.
 fn config(settings: &CheckTls, files: &Files) -> Result<ClientConfig, String> {
     let provider = Arc::new(ring::default_provider());
-    let verifier: Arc<dyn ServerCertVerifier> = match &files.authorities {
-        Some(authorities) if settings.verify => {
-            let file = format!("ca_file {}", shown(settings.ca_file.as_deref()));
-            let mut roots = RootCertStore::empty();
-            for authority in certificates(authorities, &file)? {
-                roots
-                    .add(authority)
-                    .map_err(|error| format!("the {file} has an unusable certificate: {error}"))?;
-            }
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(|error| format!("the {file}: {error}"))?
+    let verifier: Arc<dyn ServerCertVerifier> = if settings.verify {
+        let file = format!("ca_file {}", shown(settings.ca_file.as_deref()));
+        let mut roots = RootCertStore::empty();
+        for authority in certificates(files.authorities.as_deref().unwrap_or_default(), &file)? {
+            roots
+                .add(authority)
+                .map_err(|error| format!("the {file} has an unusable certificate: {error}"))?;
         }
-        _ => Arc::new(AnyServer(Arc::clone(&provider))),
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .map_err(|error| format!("the {file}: {error}"))?
+    } else {
+        Arc::new(AnyServer(Arc::clone(&provider)))
     };
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -207,5 +214,24 @@ impl ServerCertVerifier for AnyServer {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_authorities_no_certificate_is_accepted() {
+        let settings = |verify| CheckTls { ca_file: Some("ca.pem".into()), verify, ..CheckTls::default() };
+        let error = config(&settings(true), &Files::default()).unwrap_err();
+        assert_eq!(error, "the ca_file ca.pem has no certificate in PEM");
+        assert!(config(&settings(false), &Files::default()).is_ok());
+    }
+
+    #[test]
+    fn a_private_key_is_not_in_debug_output() {
+        let files = Files { key: Some("s3cret".to_owned()), ..Files::default() };
+        assert!(!format!("{files:?}").contains("s3cret"));
     }
 }
