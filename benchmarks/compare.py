@@ -19,7 +19,7 @@ import proxies
 import report
 import syscalls
 from options import OPTIONS
-from workloads import SCALE, UNITS, WORKLOADS, Small
+from workloads import SCALE, UNITS, WORKLOADS
 
 ROOT = proxies.ROOT
 
@@ -60,10 +60,9 @@ def workloads(args, backends, folder):
                 result = run(backends, folder, proxy, workload, args.seconds, args.warm_up)
                 results.setdefault(name, {}).setdefault(proxy, []).append(result)
                 told(f"{round_number + 1}/{args.rounds} {name}", proxy, result)
-        for name, variants in OPTIONS.items():
+        for name, (workload, variants) in OPTIONS.items():
             if args.only not in name:
                 continue
-            workload = Small(64, close=True)
             addresses = backends.addresses(workload.kind, workload.backends)
             for variant, start in variants.items():
                 result = measure(*start(addresses, folder), workload, args.seconds, args.warm_up)

@@ -1,7 +1,19 @@
 """What Pointsman's options cost while they are on: each beside the same without it, with a new connection for each request."""
 import ipaddress
+from typing import NamedTuple
 
 import proxies
+from workloads import Small
+
+class Comparison(NamedTuple):
+    """A workload, and the balancers that get it; the first of them is the one without the option."""
+
+    workload: Small
+    variants: dict
+
+
+# A connection for each request.
+EACH = Small(64, close=True)
 
 # A thousand networks that no client of the benchmark comes from.
 UNMATCHED = ", ".join(str(ipaddress.IPv4Address(0x0B000000 + (n << 12))) + "/24" for n in range(1000))
@@ -50,10 +62,9 @@ def overflowing(backends, folder):
     return proxies.start("pointsman", listed, 1, folder)
 
 
-# What is compared, and its variants; the first of each is the one without the option.
 OPTIONS = {
-    "everything logged": {"pointsman, silent": one(), "pointsman, logging": one(logged=True)},
-    "options": {
+    "everything logged": Comparison(EACH, {"pointsman, silent": one(), "pointsman, logging": one(logged=True)}),
+    "options": Comparison(EACH, {
         "pointsman": one(),
         "with deny, 1,000 networks": one(listener=f", deny: [{UNMATCHED}]"),
         "with per_client": one(listener=", per_client: {connections: 100000, rate: 1000000/s}"),
@@ -63,9 +74,14 @@ OPTIONS = {
         "with sources, 1,000 networks": one(to=f"sources: {{{SOURCES}}}, default: web"),
         "with two pools by shares": one(to="pool: {web: 3, other: 1}"),
         "with sni, clients without TLS": one(to="sni: {www.example.com: other}, default: web"),
-    },
-    "PROXY headers": {
+    }),
+    "TLS passed through": Comparison(Small(64, close=True, kind="https"), {
+        "one pool": one(),
+        "with sni": one(to="sni: {localhost: web, www.example.com: other}"),
+        "with alpn and sni": one(to="alpn: {acme-tls/1: other}, sni: {localhost: web, www.example.com: other}"),
+    }),
+    "PROXY headers": Comparison(EACH, {
         "two pointsman in a row": two(),
         "with headers between them": two(", send_proxy_protocol: v2", ", proxy_protocol: {trust: 127.0.0.0/8}"),
-    },
+    }),
 }

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -122,6 +123,21 @@ def nginx(port, backends, workers, folder):
     return Nginx(["nginx", "-c", file, "-p", folder])
 
 
+def https(port, folder):
+    """A web server with TLS and a certificate of its own."""
+    names = ["-subj", "/CN=localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    subprocess.run(["openssl", "req", "-x509", *curve, *names], check=True, capture_output=True)
+    file = folder / "nginx.conf"
+    file.write_text(
+        f"daemon off;\npid {folder}/nginx.pid;\nerror_log /dev/null;\nevents {{ worker_connections 9000; }}\n"
+        f"http {{ access_log off; server {{ listen 0.0.0.0:{port} ssl backlog=4096;\n"
+        f"ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/key.pem; ssl_session_tickets off;\n"
+        f"location / {{ return 200 hello; }} }} }}\n"
+    )
+    return Nginx(["nginx", "-c", file, "-p", folder])
+
+
 def pointsman(port, backends, workers, folder, logged=False, busy_poll="off", to="pool: web", listener="", pool=""):
     """`to` is how the listener chooses the pool; `listener` and `pool` are further settings of the two, as YAML."""
     log = f"{{level: info, directory: {folder}}}" if logged else "{level: warn, connections: false}"
@@ -139,11 +155,13 @@ class Backends:
     """The backends of every workload, of each kind one process."""
 
     def __enter__(self):
-        self.ports = {kind: free_port() for kind in ("http", "source", "echo", "iperf3")}
+        self.ports = {kind: free_port() for kind in ("http", "source", "echo", "iperf3", "https")}
         # On every address of 127.0.0.0/8, for any number of backends, and enough ports.
         commands = {kind: [LOAD, kind, f"0.0.0.0:{self.ports[kind]}"] for kind in ("http", "source", "echo")}
         commands["iperf3"] = ["iperf3", "-s", "-p", self.ports["iperf3"]]
         self.processes = [Process(command) for command in commands.values()]
+        self.folder = tempfile.TemporaryDirectory(prefix="pointsman-benchmarks-tls-")
+        self.processes.append(https(self.ports["https"], Path(self.folder.name)))
         for kind, port in self.ports.items():
             wait_for(("127.0.0.1", port), f"the backend {kind}")
         return self
@@ -151,6 +169,7 @@ class Backends:
     def __exit__(self, *_):
         for process in self.processes:
             process.stop()
+        self.folder.cleanup()
 
     def addresses(self, kind, count):
         port = self.ports[kind]

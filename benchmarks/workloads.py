@@ -20,14 +20,15 @@ UNITS = {
 }
 
 
-def wrk(address, connections, seconds, close=False):
+def wrk(address, connections, seconds, close=False, tls=False):
     """Load from wrk, with a thread count that fits on the remaining cores with the backend."""
     threads = 1 if connections < 512 else 2
     seconds = max(1, round(seconds))
     command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--latency", "--timeout", "10s"]
     if close:
         command += ["-H", "Connection: close"]
-    command.append(f"http://{address[0]}:{address[1]}/")
+    # With TLS by name, as clients send no server name for an address.
+    command.append(f"https://localhost:{address[1]}/" if tls else f"http://{address[0]}:{address[1]}/")
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def number(pattern):
@@ -79,14 +80,13 @@ class Workload:
 class Small(Workload):
     """Small HTTP requests, on kept-alive connections or a new one each."""
 
-    kind = "http"
-
-    def __init__(self, connections, close=False, workers=1, backends=8):
+    def __init__(self, connections, close=False, workers=1, backends=8, kind="http"):
         self.connections, self.close, self.workers, self.backends = connections, close, workers, backends
+        self.kind = kind
 
     def run(self, address, process, seconds):
         with Cpu(process) as cpu:
-            result = wrk(address, self.connections, seconds, self.close)
+            result = wrk(address, self.connections, seconds, self.close, tls=self.kind == "https")
         cpu.per(result, "cpu_us", result["requests"], 1e6)
         return result
 
