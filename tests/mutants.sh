@@ -16,7 +16,7 @@ tests_of() {
     proxy) echo wiring order bytes endings relay limits time_limits failover failure_penalty options unix_sockets why ;;
     supervisor) echo drain start time_limits reload options files own_addresses unix_sockets replicas ;;
     discovery) echo discovery srv file engine files replicas adoption ;;
-    health) echo health database_checks standby failover ;;
+    health) echo health database_checks tls_checks standby failover ;;
     admin) echo admin admin_limits api operator_backends events metrics operator why openapi monitoring ;;
     *) echo "no tests are listed for src/$1" >&2 && exit 2 ;;
   esac
