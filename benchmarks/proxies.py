@@ -125,9 +125,10 @@ def nginx(port, backends, workers, folder):
 
 def https(port, folder):
     """A web server with TLS and a certificate of its own."""
-    names = ["-subj", "/CN=localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=CA:FALSE"]
+    files = ["-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    subprocess.run(["openssl", "req", "-x509", *curve, *names], check=True, capture_output=True)
+    subprocess.run(["openssl", "req", "-x509", *curve, *names, *files], check=True, capture_output=True)
     file = folder / "nginx.conf"
     file.write_text(
         f"daemon off;\npid {folder}/nginx.pid;\nerror_log /dev/null;\nevents {{ worker_connections 9000; }}\n"
