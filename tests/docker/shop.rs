@@ -43,7 +43,7 @@ fn the_shop_survives_the_loss_of_any_container() {
     survives(&platform, &others, orders("0.05"), 0);
     platform.when_up(&pools);
 
-    // The primary: until the standby is promoted, orders fail.
+    // The primary: until the standby is promoted, orders fail, or wait until the backend's connects succeed again.
     let customer = orders("0.2");
     platform.kill("postgres-1");
     platform.project.compose(&[
@@ -61,11 +61,8 @@ fn the_shop_survives_the_loss_of_any_container() {
     let account = customer.account();
     // The standby copies without the primary's waiting for it: the last order and the last confirmations may be lost.
     assert!(account["unconfirmed"].as_u64() <= Some(3), "{account:#}");
-    // Before and after a failed order there is a pause.
-    assert!(
-        account["failed"].as_u64() > Some(0) && account["longest_gap_seconds"].as_f64() > Some(0.4),
-        "{account:#}"
-    );
+    // More than the pause after each order.
+    assert!(account["longest_gap_seconds"].as_f64() > Some(0.4), "{account:#}");
 
     // By name over TLS, and for the network of operators only.
     let sh = |script: &str| platform.project.compose(&["exec", "-T", "frontend", "sh", "-c", script]);
