@@ -45,6 +45,7 @@
 //! | [`discovery`] | where backends come from |
 //! | [`health`] | active checks |
 //! | [`balance`] | the algorithms: pure |
+//! | [`outgoing`] | what connections to backends and those of checks have in common |
 //! | [`telemetry`] | log, counters, decisions, the journal of events |
 //! | [`config`] | the configuration: YAML, defaults, validation |
 //! | [`backoff`] | the delays between attempts |
@@ -67,6 +68,7 @@ mod discovery;
 mod domain;
 mod health;
 mod humanize;
+mod outgoing;
 mod overview;
 mod own;
 mod pool;
@@ -91,8 +93,8 @@ pub mod internals {
     pub use crate::balance::shadow::{Shadow, ShadowCandidate};
     pub use crate::balance::{Candidate, PickArgs, Picker};
     pub use crate::cli::demo::zone::{AnswerMode, DnsServer, ServiceRecord, Zone};
-    pub use crate::config::{Algorithm, BindAddress, Factor, Hash, Listener as ListenerConfig, Pool, parse};
-    pub use crate::domain::Client;
+    pub use crate::config::{Algorithm, Factor, Hash, Listener as ListenerConfig, Pool, parse};
+    pub use crate::domain::{Client, SocketAddress};
     pub use crate::health::Pace;
     pub use crate::own::{OwnAddresses, Owner};
     pub use crate::pool::Handle;

@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use crate::config::{BindAddress, Config};
-use crate::domain::{CloseReason, ConnectionRecord};
+use crate::config::Config;
+use crate::domain::{CloseReason, ConnectionRecord, SocketAddress};
 use crate::pool::Pool;
 use crate::proxy::admit::Limit;
 use crate::proxy::context::Shared;
@@ -116,7 +116,7 @@ pub(crate) struct Overview {
     /// Their replicas; pools without replicas are absent.
     pub replicas: ArcSwap<BTreeMap<Arc<str>, Replicas>>,
     /// The listeners with their addresses, including ports that the kernel chose.
-    pub listeners: ArcSwap<Vec<(Arc<Listener>, Vec<BindAddress>)>>,
+    pub listeners: ArcSwap<Vec<(Arc<Listener>, Vec<SocketAddress>)>>,
     /// Recent events.
     pub journal: Journal,
     /// Results of reloads.

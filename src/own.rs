@@ -2,16 +2,19 @@
 //! would loop until no connection is left, and a connection to the admin server would make a client an operator.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use socket2::SockRef;
 
 pub use crate::domain::Owner;
+use crate::domain::SocketAddress;
 
-/// The TCP addresses that this process listens on. Immutable: other addresses need a new value.
+/// The addresses that this process listens on. Immutable: other addresses need a new value.
 #[derive(Clone, Debug)]
 pub struct OwnAddresses {
-    bound: Vec<(SocketAddr, Owner)>,
+    bound: Vec<(SocketAddress, Owner)>,
     /// Whether this machine has an address: [`is_local`], except in tests.
     is_local: fn(SocketAddr) -> bool,
 }
@@ -24,32 +27,57 @@ impl Default for OwnAddresses {
 
 impl OwnAddresses {
     /// The bound addresses, with the ports that the kernel chose.
-    pub fn new(bound: Vec<(SocketAddr, Owner)>) -> Self {
+    pub fn new(bound: Vec<(SocketAddress, Owner)>) -> Self {
         Self { bound, is_local }
     }
 
     /// The same, with another test for local addresses.
     #[cfg(test)]
-    pub(crate) fn on_a_machine(bound: Vec<(SocketAddr, Owner)>, is_local: fn(SocketAddr) -> bool) -> Self {
+    pub(crate) fn on_a_machine(bound: Vec<(SocketAddress, Owner)>, is_local: fn(SocketAddr) -> bool) -> Self {
         Self { bound, is_local }
     }
 
     /// The listener or admin server that would accept a connection to `address`.
-    pub fn owner(&self, address: SocketAddr) -> Option<&Owner> {
-        let reached = |(bound, _): &&(SocketAddr, Owner)| reaches(address, *bound, self.is_local);
+    pub fn owner(&self, address: &SocketAddress) -> Option<&Owner> {
+        let reached = |(bound, _): &&(SocketAddress, Owner)| reaches(address, bound, self.is_local);
         self.bound.iter().find(reached).map(|(_, owner)| owner)
     }
 
-    /// Whether the result for `address` may change with the machine's interfaces.
-    pub fn may_change(&self, address: SocketAddr) -> bool {
-        let address = destination(address);
-        !address.ip().is_loopback() && self.bound.iter().any(|(bound, _)| serves(*bound, address))
+    /// Whether the result for `address` may change with the machine's interfaces or the files at a path.
+    pub fn may_change(&self, address: &SocketAddress) -> bool {
+        let mut bound = self.bound.iter().map(|(bound, _)| bound);
+        match address {
+            SocketAddress::Tcp(address) => {
+                let address = destination(*address);
+                let serves = |bound: SocketAddr| serves(bound, address);
+                !address.ip().is_loopback() && bound.filter_map(SocketAddress::tcp).any(serves)
+            }
+            SocketAddress::Unix(_) => bound.any(|bound| bound.tcp().is_none()),
+        }
     }
 }
 
 /// Whether a socket bound to `bound` accepts a connection to `address`. `is_local` returns whether this machine has an
 /// address.
-pub(crate) fn reaches(address: SocketAddr, bound: SocketAddr, is_local: fn(SocketAddr) -> bool) -> bool {
+pub(crate) fn reaches(
+    address: &SocketAddress,
+    bound: &SocketAddress,
+    is_local: fn(SocketAddr) -> bool,
+) -> bool {
+    match (address, bound) {
+        (SocketAddress::Tcp(address), SocketAddress::Tcp(bound)) => reaches_tcp(*address, *bound, is_local),
+        (SocketAddress::Unix(path), SocketAddress::Unix(bound)) => path == bound || is_same_file(path, bound),
+        _ => false,
+    }
+}
+
+/// Whether two paths lead to the same file now.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    let [a, b] = [a, b].map(|path| path.metadata().map(|file| (file.dev(), file.ino())));
+    a.is_ok_and(|a| b.is_ok_and(|b| a == b))
+}
+
+fn reaches_tcp(address: SocketAddr, bound: SocketAddr, is_local: fn(SocketAddr) -> bool) -> bool {
     let address = destination(address);
     let specific = SocketAddr::new(bound.ip().to_canonical(), bound.port());
     address.port() == bound.port()
@@ -139,25 +167,41 @@ mod tests {
             // The kernel has not chosen the port yet, and no backend has port 0.
             ("0.0.0.0:0", &[], &["127.0.0.1:80"]),
         ] {
-            let addresses = OwnAddresses::on_a_machine(vec![(address(bound), Owner::Admin)], machine);
+            let addresses = OwnAddresses::on_a_machine(vec![(address(bound).into(), Owner::Admin)], machine);
             for own in own {
-                assert_eq!(addresses.owner(address(own)), Some(&Owner::Admin), "{own} at {bound}");
+                assert_eq!(addresses.owner(&address(own).into()), Some(&Owner::Admin), "{own} at {bound}");
             }
             for other in other {
-                assert_eq!(addresses.owner(address(other)), None, "{other} at {bound}");
+                assert_eq!(addresses.owner(&address(other).into()), None, "{other} at {bound}");
             }
         }
     }
 
     #[test]
-    fn only_a_change_of_interfaces_can_change_the_result() {
-        let own = |bound| OwnAddresses::new(vec![(address(bound), Owner::Admin)]);
-        assert!(own("0.0.0.0:80").may_change(address("10.0.0.6:80")));
-        assert!(own("[::]:80").may_change(address("10.0.0.6:80")));
-        assert!(!own("0.0.0.0:80").may_change(address("[fd00::6]:80")));
-        assert!(!own("0.0.0.0:80").may_change(address("10.0.0.6:81")));
-        assert!(!own("0.0.0.0:80").may_change(address("127.0.0.1:80")));
-        assert!(!own("10.0.0.6:80").may_change(address("10.0.0.6:80")));
+    fn a_path_that_leads_to_an_own_socket_is_an_own_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let unix = |name: &str| SocketAddress::Unix(folder.path().join(name).into());
+        let _listening = std::os::unix::net::UnixListener::bind(folder.path().join("own")).unwrap();
+        std::os::unix::fs::symlink("own", folder.path().join("link")).unwrap();
+        std::fs::write(folder.path().join("other"), "").unwrap();
+        let own = OwnAddresses::new(vec![(unix("own"), Owner::Admin), (unix("gone"), Owner::Admin)]);
+        let is_own = ["own", "link", "gone", "other", "none"].map(|name| own.owner(&unix(name)).is_some());
+        assert_eq!(is_own, [true, true, true, false, false]);
+        assert_eq!(own.owner(&address("127.0.0.1:80").into()), None);
+    }
+
+    #[test]
+    fn only_a_change_of_interfaces_or_files_can_change_the_result() {
+        let at = |text: &str| text.parse::<SocketAddress>().unwrap();
+        let own = |bound| OwnAddresses::new(vec![(at(bound), Owner::Admin)]);
+        assert!(own("0.0.0.0:80").may_change(&at("10.0.0.6:80")));
+        assert!(own("[::]:80").may_change(&at("10.0.0.6:80")));
+        assert!(!own("0.0.0.0:80").may_change(&at("[fd00::6]:80")));
+        assert!(!own("0.0.0.0:80").may_change(&at("10.0.0.6:81")));
+        assert!(!own("0.0.0.0:80").may_change(&at("127.0.0.1:80")));
+        assert!(!own("10.0.0.6:80").may_change(&at("10.0.0.6:80")));
+        assert!(own("unix:/a").may_change(&at("unix:/b")));
+        assert!(!own("0.0.0.0:80").may_change(&at("unix:/b")));
     }
 
     #[test]

@@ -1,15 +1,13 @@
 //! The cost of comparing a backend with the addresses that this process listens on.
 
-use std::net::SocketAddr;
-
 use divan::{Bencher, black_box};
-use pointsman::internals::{OwnAddresses, Owner};
+use pointsman::internals::{OwnAddresses, Owner, SocketAddress};
 
 /// Compares a backend with a listener on every address: another port, another machine, this machine.
 #[divan::bench(args = ["192.0.2.1:81", "192.0.2.1:80", "127.0.0.1:80", "[2001:db8::1]:80"])]
 fn compare(bencher: Bencher<'_, '_>, address: &str) {
-    let address: SocketAddr = address.parse().expect("an address");
+    let address: SocketAddress = address.parse().expect("an address");
     let any = "[::]:80".parse().expect("an address");
     let own = OwnAddresses::new(vec![(any, Owner::Admin)]);
-    bencher.bench(|| own.owner(black_box(address)).is_some());
+    bencher.bench(|| own.owner(black_box(&address)).is_some());
 }

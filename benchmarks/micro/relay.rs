@@ -8,8 +8,8 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use pointsman::internals::{
-    BindAddress, Client, Handle, Journal, Listener, ListenerConfig, Moment, Pace, Pipes, Pool, Progress,
-    Relay, RelayBuffers, Settings, Stream,
+    Client, Handle, Journal, Listener, ListenerConfig, Moment, Pace, Pipes, Pool, Progress, Relay,
+    RelayBuffers, Settings, SocketAddress, Stream,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -20,7 +20,8 @@ fn listener() -> Arc<Listener> {
     let pace = Arc::new(Pace::new(NonZeroUsize::MIN));
     let pool = Pool::new(Vec::new());
     let handle = Handle::start("web".into(), &pool, &Arc::default(), &pace, &Journal::default());
-    let config = ListenerConfig::new(BindAddress::Unix("web".into()), "web".into(), &pool);
+    let address: SocketAddress = "unix:web".parse().expect("an address");
+    let config = ListenerConfig::new(address, "web".into(), &pool);
     let settings = Settings::new(&config, |_| Some(Arc::clone(&handle.pool)));
     Arc::new(Listener::new("web".into(), settings.expect("the pool exists")))
 }

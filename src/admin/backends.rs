@@ -1,6 +1,5 @@
 //! The backends of a pool, and an operator's changes to them at run time.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -12,9 +11,9 @@ use super::pools::pool_of;
 use super::request::{At, Body, bad_request};
 use super::{ApiError, App};
 use crate::api::{BackendChange, BackendInfo, BackendsReply, NewBackend};
-use crate::config::{BACKEND_NAME_RULE, is_backend_name};
+use crate::config::{BACKEND_NAME_RULE, backend_address, is_backend_name};
 use crate::discovery::Found;
-use crate::domain::{BackendState, Event, StateReason};
+use crate::domain::{BackendState, Event, SocketAddress, StateReason};
 use crate::own::Owner;
 use crate::pool::{Backend, Command, NotAdded, NotRemoved, Pool};
 
@@ -44,26 +43,19 @@ pub(super) async fn one(
 impl NewBackend {
     /// Validates the backend and returns it in the pool's terms.
     fn read(self, pool: &Pool) -> Result<Found, ApiError> {
-        let address: Option<SocketAddr> = self.address.parse().ok();
-        let address = address.filter(|address| address.port() > 0 && !address.ip().is_unspecified());
-        let address = address.ok_or_else(|| {
-            bad_request(format!(
-                "address is an IP address and a port, such as 10.0.0.1:5000, not {:?}",
-                self.address
-            ))
-        })?;
+        let given = &self.address;
+        let address = backend_address(given)
+            .map_err(|error| bad_request(format!("address {error}; it is {given:?}")))?;
+        if address.ip().is_some_and(|ip| ip.is_unspecified()) {
+            return Err(bad_request(format!("address must be that of a machine, which {given:?} is not")));
+        }
         if self.name.as_deref().is_some_and(|name| !is_backend_name(name)) {
             return Err(bad_request(format!("a name has {BACKEND_NAME_RULE}")));
         }
         check_weight(pool, self.weight)?;
         let nameless = self.name.is_none();
-        let name = self.name.unwrap_or_else(|| address.to_string());
-        Ok(Found {
-            nameless,
-            weight: self.weight,
-            tier: u16::from(self.backup),
-            ..Found::new(name.into(), address)
-        })
+        let name = self.name.map_or_else(|| address.default_name(), Arc::from);
+        Ok(Found { nameless, weight: self.weight, tier: u16::from(self.backup), ..Found::new(name, address) })
     }
 }
 
@@ -108,7 +100,7 @@ pub(super) async fn add(
         by: operator,
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
-        address: found.address,
+        address: found.address.clone(),
         weight: found.weight,
         backup: found.tier > 0,
     });
@@ -139,7 +131,7 @@ pub(super) async fn remove(
         by: operator,
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
-        address: found.address,
+        address: found.address.clone(),
     });
     // Without open connections it has left already.
     let gone = BackendInfo { state: Some(BackendState::Gone), cause, sources: Box::default(), ..before };
@@ -167,7 +159,7 @@ pub(super) async fn change(
         by: Arc::clone(&operator),
         pool: Arc::clone(&pool.name),
         backend: Arc::clone(&found.name),
-        address: found.address,
+        address: found.address.clone(),
         state: change.state,
         weight: change.weight,
     });
@@ -210,7 +202,7 @@ fn gone(backend: &Backend) -> ApiError {
 pub(super) fn find(pool: &Pool, wanted: &str) -> Result<Arc<Backend>, ApiError> {
     let status = pool.status();
     let present = || status.members.iter().filter(|entry| !entry.leaving);
-    if let Ok(address) = wanted.parse::<SocketAddr>()
+    if let Ok(address) = wanted.parse::<SocketAddress>()
         && let Some(entry) = present().find(|entry| entry.backend.address == address)
     {
         return Ok(Arc::clone(&entry.backend));

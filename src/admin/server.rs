@@ -33,7 +33,8 @@ use super::message;
 use super::origin::Ends;
 use super::write_timeout::WriteTimeout;
 use super::{ApiError, replicas};
-use crate::config::{Admin, BindAddress, SocketMode};
+use crate::config::{Admin, SocketMode};
+use crate::domain::SocketAddress;
 use crate::proxy::unix_socket::UnixSocket;
 use crate::task::spawn;
 
@@ -65,7 +66,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 pub(crate) struct Bound {
     listener: AdminListener,
     /// Its address; instead of port 0, the port that the kernel chose.
-    pub address: BindAddress,
+    pub address: SocketAddress,
     header_time: Duration,
     request_time: Duration,
     slow_time: Duration,
@@ -80,14 +81,14 @@ enum AdminListener {
 
 impl Bound {
     /// Binds an address. `mode` applies to a Unix socket.
-    pub(crate) async fn bind(address: &BindAddress, mode: SocketMode) -> io::Result<Self> {
+    pub(crate) async fn bind(address: &SocketAddress, mode: SocketMode) -> io::Result<Self> {
         let (listener, address) = match address {
-            BindAddress::Tcp(wanted) => {
+            SocketAddress::Tcp(wanted) => {
                 let listener = TcpListener::bind(wanted).await?;
-                let address = BindAddress::Tcp(listener.local_addr()?);
+                let address = SocketAddress::Tcp(listener.local_addr()?);
                 (AdminListener::Tcp(listener), address)
             }
-            BindAddress::Unix(path) => {
+            SocketAddress::Unix(path) => {
                 let socket = UnixSocket::bind(path, mode)?;
                 let listener = UnixListener::from_std(socket.listener()?)?;
                 (AdminListener::Unix(listener, socket), address.clone())

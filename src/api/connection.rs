@@ -1,13 +1,14 @@
 //! `/api/v1/connections` and `/api/v1/decisions`: what is known of connections. Each of these types shows a part of one
 //! [`ConnectionRecord`].
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Timestamp, Word};
-use crate::domain::{Cause, ConnectionRecord, Exclusion, FailedAttempt, Route, Stage, TcpSides};
+use crate::domain::{
+    Cause, ConnectionRecord, Exclusion, FailedAttempt, Route, SocketAddress, Stage, TcpSides,
+};
 use crate::telemetry::millis;
 
 /// The open connections.
@@ -42,7 +43,7 @@ pub(crate) struct ConnectionSummary {
     /// The name of its backend; null: it has none.
     pub backend: Option<Arc<str>>,
     /// Its backend's address.
-    pub address: Option<SocketAddr>,
+    pub address: Option<SocketAddress>,
     /// How long connecting to the backend took, in milliseconds.
     pub connect_ms: Option<f64>,
 }
@@ -227,7 +228,7 @@ impl From<&ConnectionRecord> for ConnectionSummary {
             rule: record.rule().map(|rule| rule.to_string().into()),
             server_name: record.server_name().cloned(),
             backend: backend.map(|backend| Arc::clone(&backend.name)),
-            address: backend.map(|backend| backend.address),
+            address: backend.map(|backend| backend.address.clone()),
             connect_ms: backend.map(|backend| millis(backend.connect)),
         }
     }

@@ -9,11 +9,11 @@ use crate::domain::AdminState;
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewBackend {
-    /// An IP address and a port: `10.0.0.1:5000`, `[fd00::1]:5000`.
-    #[cfg_attr(test, schemars(length(min = 3, max = 64)))]
+    /// An IP address and a port, or a Unix socket: `10.0.0.1:5000`, `[fd00::1]:5000`, `unix:/run/web.sock`.
+    #[cfg_attr(test, schemars(length(min = 3, max = 112)))]
     pub address: String,
     /// Its name: visible characters, spaces only between them, no slash, not only dots, at most 259 bytes; absent: its
-    /// address.
+    /// address, or the file name of its socket.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         test,

@@ -20,7 +20,7 @@ use super::attribution::{Attribution, By};
 use super::request_error::RequestError;
 use super::speak_first::SpeakFirst;
 use super::target::{BenchTarget, Request, TcpExchange, TcpUntil};
-use crate::telemetry::not_with_itself;
+use crate::outgoing::not_with_itself;
 
 /// How long a client waits for the server to close first. The side that closes first keeps its port in TIME-WAIT for a
 /// minute (RFC 9293, 3.6.1), and a client runs out of ports.

@@ -2,7 +2,8 @@
 //! another file is at the path of a Unix socket.
 
 use super::{Exit, Failure, FileArgs, Form, print};
-use crate::config::{self, BindAddress, Config};
+use crate::config::{self, Config};
+use crate::domain::SocketAddress;
 use crate::proxy::{sockets, unix_socket};
 use crate::supervisor::files;
 
@@ -42,11 +43,11 @@ fn obstacles(config: &Config) -> Vec<String> {
     of_listeners
         .chain(of_admin)
         .filter_map(|(what, address)| match address {
-            BindAddress::Unix(path) => {
+            SocketAddress::Unix(path) => {
                 let obstacle = unix_socket::obstacle(path)?;
                 Some(format!("{what} cannot listen on {address}: {obstacle}"))
             }
-            BindAddress::Tcp(_) => None,
+            SocketAddress::Tcp(_) => None,
         })
         .collect()
 }

@@ -1,13 +1,12 @@
 //! `pointsman forward`: a balancer without a configuration file.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Exit, Failure, ForwardArgs, run};
 use crate::config::{
-    Admin, BindAddress, Check, Config, Dns, Health, HttpCheck, Listener, Log, Pool, Runtime, Source,
-    StaticBackend,
+    Admin, Check, Config, Dns, Health, HttpCheck, Listener, Log, Pool, Runtime, Source, StaticBackend,
+    backend_address,
 };
 use crate::own::{OwnAddresses, Owner};
 
@@ -18,10 +17,7 @@ pub(super) fn run(args: &ForwardArgs) -> Result<Exit, Failure> {
 fn config(args: &ForwardArgs) -> Result<Config, Failure> {
     let bound =
         [(Some(&args.listen), Owner::Listener("forward".into())), (args.admin.as_ref(), Owner::Admin)];
-    let bound = bound.into_iter().filter_map(|(address, owner)| match address? {
-        BindAddress::Tcp(address) => Some((*address, owner)),
-        BindAddress::Unix(_) => None,
-    });
+    let bound = bound.into_iter().filter_map(|(address, owner)| Some((address?.clone(), owner)));
     let own = OwnAddresses::new(bound.collect());
     let mut pool = Pool::new(sources(&args.backends, &own)?);
     pool.balance = args.balance;
@@ -53,12 +49,13 @@ fn sources(backends: &[String], own: &OwnAddresses) -> Result<Vec<Source>, Failu
     let mut written: Vec<StaticBackend> = Vec::new();
     let mut sources: Vec<Source> = Vec::new();
     for backend in backends {
-        if let Ok(address) = backend.parse::<SocketAddr>() {
+        if let Ok(address) = backend_address(backend) {
+            let invalid = |what| Err(Failure::Invalid(format!("the backend {address} {what}")));
             if written.iter().any(|other| other.address == address) {
-                return Err(Failure::Invalid(format!("the backend {address} is named twice")));
+                return invalid("is named twice".to_owned());
             }
-            if let Some(owner) = own.owner(address) {
-                return Err(Failure::Invalid(format!("the backend {address} is the {owner} itself")));
+            if let Some(owner) = own.owner(&address) {
+                return invalid(format!("is the {owner} itself"));
             }
             written.push(StaticBackend::new(address));
             continue;
@@ -69,7 +66,7 @@ fn sources(backends: &[String], own: &OwnAddresses) -> Result<Vec<Source>, Failu
                 sources.push(Source::Dns(Dns::new(name.to_owned(), port)));
             }
             _ => {
-                let wanted = "a backend is ADDRESS:PORT or NAME:PORT";
+                let wanted = "a backend is ADDRESS:PORT, NAME:PORT or unix:PATH";
                 return Err(Failure::Invalid(format!("{wanted}, such as 127.0.0.1:9001, not {backend:?}")));
             }
         }

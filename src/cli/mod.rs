@@ -29,8 +29,8 @@ use std::time::Duration;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, Algorithm, BindAddress};
-use crate::domain::AdminState;
+use crate::config::{self, Algorithm};
+use crate::domain::{AdminState, SocketAddress};
 use crate::{chart, remote, sanitize, supervisor, telemetry};
 
 const EXIT_CODES: &str = "\
@@ -195,8 +195,8 @@ struct DemoArgs {
 struct ForwardArgs {
     /// Where to listen: ADDRESS:PORT, :PORT or unix:PATH
     #[arg(value_parser = config::bind_address)]
-    listen: BindAddress,
-    /// The backends: ADDRESS:PORT, or NAME:PORT for a name that is resolved periodically
+    listen: SocketAddress,
+    /// The backends: ADDRESS:PORT, unix:PATH, or NAME:PORT for a name that is resolved periodically
     #[arg(required = true, value_name = "BACKEND")]
     backends: Vec<String>,
     /// How a backend is chosen
@@ -207,7 +207,7 @@ struct ForwardArgs {
     health: Option<String>,
     /// Where the admin server listens; absent: there is none
     #[arg(long, value_parser = config::bind_address, value_name = "ADDRESS")]
-    admin: Option<BindAddress>,
+    admin: Option<SocketAddress>,
 }
 
 impl ValueEnum for Algorithm {

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use backend_name::{BACKEND_NAME_RULE, is_backend_name};
 pub use model::*;
 pub(crate) use problem::{ConfigErrors, Problem};
-pub(crate) use value::bind_address;
+pub(crate) use value::{backend_address, bind_address};
 
 use decode::{Decoder, FoundValue};
 use kind::table;

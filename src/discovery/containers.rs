@@ -85,8 +85,8 @@ pub(super) fn read(
         match found(settings, container, reasons, is_local, &mut setup_errors) {
             Ok(found) => {
                 // Separate networks may use the same addresses: then the backend owns them.
-                let addresses = std::iter::once(found.address).chain(found.also.iter().copied());
-                reading.owners.extend(addresses.map(|address| (address.ip(), Arc::clone(&found.name))));
+                let addresses = found.address.ip().into_iter().chain(found.also.iter().map(SocketAddr::ip));
+                reading.owners.extend(addresses.map(|ip| (ip, Arc::clone(&found.name))));
                 reading.found.push(found);
             }
             Err(reason) => setup_errors.push((reason, true)),
@@ -98,7 +98,7 @@ pub(super) fn read(
             skipped,
         }));
     }
-    reading.found.sort_by(|a, b| (&a.name, a.address).cmp(&(&b.name, b.address)));
+    reading.found.sort_by(|a, b| (&a.name, &a.address).cmp(&(&b.name, &b.address)));
     reading
 }
 
@@ -128,7 +128,7 @@ fn found(
         tier: u16::from(backup.unwrap_or(false)),
         connections,
         fitness: fitness(settings, container, reasons),
-        ..Found::new(name(container), address)
+        ..Found::new(name(container), address.into())
     })
 }
 

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::domain::SocketAddress;
 
 /// A container in the list of an engine of API version 1.41, as recorded from Docker 20.10.
 fn recorded() -> Value {
@@ -80,7 +81,7 @@ fn skipped(settings: &Docker, container: ContainerSummary) -> String {
     error.reason
 }
 
-fn address(text: &str) -> SocketAddr {
+fn address(text: &str) -> SocketAddress {
     text.parse().unwrap()
 }
 
@@ -172,14 +173,14 @@ fn no_port_is_guessed_from_several() {
         skipped(&settings(), ports(json!([{"PrivatePort": 53, "Type": "udp"}]))).contains("pointsman.port")
     );
     let found = only(&Docker { port: Some(443), ..settings() }, ports(many));
-    assert_eq!(found.address.port(), 443);
+    assert_eq!(found.address.tcp().unwrap().port(), 443);
     // A port that is published for both families is listed twice.
     let published = json!([
         {"IP": "0.0.0.0", "PrivatePort": 5000, "PublicPort": 8080, "Type": "tcp"},
         {"IP": "::", "PrivatePort": 5000, "PublicPort": 8080, "Type": "tcp"},
         {"PrivatePort": 53, "Type": "udp"}
     ]);
-    assert_eq!(only(&settings(), ports(published)).address.port(), 5000);
+    assert_eq!(only(&settings(), ports(published)).address.tcp().unwrap().port(), 5000);
 }
 
 #[test]
@@ -193,7 +194,7 @@ fn the_network_is_the_configured_one_or_a_local_one_or_the_first() {
     let found = |settings: &Docker, is_local: &dyn Fn(&IpNet) -> bool| {
         let containers = [on(networks.clone())];
         let mut reading = read(settings, &filter(settings), &containers, &HashMap::new(), is_local);
-        reading.found.remove(0).address.ip().to_string()
+        reading.found.remove(0).address.ip().unwrap().to_string()
     };
     assert_eq!(found(&settings(), &|_| false), "10.1.0.2");
     let ours: IpAddr = "10.3.0.9".parse().unwrap();
@@ -209,7 +210,10 @@ fn an_ipv4_and_an_ipv6_address_are_one_backend_and_either_is_enough() {
     let both = json!({"n": {"IPAddress": "10.1.0.2", "IPPrefixLen": 16,
         "GlobalIPv6Address": "fd00::2", "GlobalIPv6PrefixLen": 64}});
     let found = only(&settings(), on(both));
-    assert_eq!((found.address, found.also), (address("10.1.0.2:5000"), vec![address("[fd00::2]:5000")]));
+    assert_eq!(
+        (found.address, found.also),
+        (address("10.1.0.2:5000"), vec!["[fd00::2]:5000".parse().unwrap()])
+    );
     let sixth = json!({"n": {"IPAddress": "", "GlobalIPv6Address": "fd00::2", "GlobalIPv6PrefixLen": 64}});
     let found = only(&settings(), on(sixth));
     assert_eq!((found.address, found.also), (address("[fd00::2]:5000"), vec![]));
@@ -307,8 +311,8 @@ proptest! {
             prop_assert_eq!(there, usize::from(*nets > 0 && *state < 4));
         }
         for found in &one.found {
-            prop_assert!(found.weight <= 256 && found.tier <= 1 && found.address.port() > 0);
-            prop_assert_eq!(one.owners.get(&found.address.ip()), Some(&found.name));
+            prop_assert!(found.weight <= 256 && found.tier <= 1 && found.address.tcp().is_some_and(|address| address.port() > 0));
+            prop_assert_eq!(one.owners.get(&found.address.ip().unwrap()), Some(&found.name));
         }
         let valid = |text: &Option<String>, good: fn(&str) -> bool| text.as_deref().is_none_or(|text| good(text.trim()));
         let wrong: usize = containers.iter().filter(|c| c.4 > 0 && c.5 < 4).map(|(port, weight, backup, connections, _, _)| {

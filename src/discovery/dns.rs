@@ -154,7 +154,10 @@ impl DnsSource {
                 }
                 None => {
                     let address = SocketAddr::new(*ip, port);
-                    found.push(Found { nameless: true, ..Found::new(address.to_string().into(), address) });
+                    found.push(Found {
+                        nameless: true,
+                        ..Found::new(address.to_string().into(), address.into())
+                    });
                 }
             }
         }

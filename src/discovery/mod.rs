@@ -27,8 +27,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub(crate) use crate::config::SourceKey;
 use crate::config::{Source, StaticBackend};
-use crate::domain::Resolution;
 use crate::domain::cause::{Cause, LONGEST, bounded};
+use crate::domain::{Resolution, SocketAddress};
 use crate::task::spawn;
 pub(crate) use once::addresses;
 
@@ -40,7 +40,7 @@ pub struct Found {
     /// Whether its name is unknown, so that it is named by its address.
     pub nameless: bool,
     /// The address to connect to.
-    pub address: SocketAddr,
+    pub address: SocketAddress,
     /// Its other addresses, for display.
     pub also: Vec<SocketAddr>,
     /// Its weight; 0: no new connections.
@@ -55,7 +55,7 @@ pub struct Found {
 
 impl Found {
     /// A backend with default options.
-    pub fn new(name: Arc<str>, address: SocketAddr) -> Self {
+    pub fn new(name: Arc<str>, address: SocketAddress) -> Self {
         Self {
             name,
             nameless: false,
@@ -70,7 +70,7 @@ impl Found {
 
     /// The addresses of one name as backends: one IPv4 and one IPv6 address are one backend; any others are one each.
     fn of(name: &Arc<str>, addresses: &BTreeSet<IpAddr>, port: u16) -> Vec<Self> {
-        let one = |ip: &IpAddr| Self::new(Arc::clone(name), SocketAddr::new(*ip, port));
+        let one = |ip: &IpAddr| Self::new(Arc::clone(name), SocketAddr::new(*ip, port).into());
         match addresses.iter().collect::<Vec<_>>()[..] {
             [v4, v6] if v4.is_ipv4() && v6.is_ipv6() => {
                 vec![Self { also: vec![SocketAddr::new(*v6, port)], ..one(v4) }]
@@ -86,7 +86,7 @@ impl From<&StaticBackend> for Found {
             weight: config.weight,
             tier: u16::from(config.backup),
             connections: config.connections,
-            ..Self::new(Arc::clone(&config.name), config.address)
+            ..Self::new(Arc::clone(&config.name), config.address.clone())
         }
     }
 }

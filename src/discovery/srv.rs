@@ -2,7 +2,7 @@
 //! a name alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use super::resolve::{DnsAnswer, Resolver, SrvRecord, SrvRecords};
 use super::rounds::{PolledSource, query_each};
 use super::{Found, Observation, Outcome, SourceKey};
 use crate::config::{Query, Srv};
+use crate::domain::SocketAddress;
 
 /// The largest weight of a backend: larger ones add little precision, and memory for the weighted algorithms.
 const LARGEST_WEIGHT: u64 = 256;
@@ -176,16 +177,16 @@ fn backends<'a>(
     for (tier, mut records) in (0..).zip(tiers) {
         // Answers come in any order, and of two names of an address the same one must always win.
         records.sort_unstable_by_key(|record| (&record.target, record.port));
-        let mut sums: BTreeMap<SocketAddr, (Found, u64)> = BTreeMap::new();
+        let mut sums: BTreeMap<SocketAddress, (Found, u64)> = BTreeMap::new();
         for record in records {
             // Always with the port: a second instance on the host must not rename the first.
             let name = format!("{}:{}", record.target, record.port).into();
             for found in addresses(&record.target).into_iter().flat_map(|a| Found::of(&name, a, record.port))
             {
-                sums.entry(found.address).or_insert((found, 0)).1 += u64::from(record.weight);
+                sums.entry(found.address.clone()).or_insert((found, 0)).1 += u64::from(record.weight);
             }
         }
-        sums.retain(|address, _| taken.insert(*address));
+        sums.retain(|address, _| taken.insert(address.clone()));
         let weights = weights(sums.values().map(|(_, sum)| *sum));
         all.extend(sums.into_values().zip(weights).map(|((found, _), weight)| Found {
             weight,

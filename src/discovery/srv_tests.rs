@@ -148,7 +148,7 @@ proptest! {
         sorted.sort_by_key(|record| (record.weight, record.port, record.priority));
         prop_assert_eq!(&backends, &found(&sorted, &hosts));
         // No address twice; the tiers are the ranks of the priorities.
-        let addresses: BTreeSet<SocketAddr> = backends.iter().map(|one| one.address).collect();
+        let addresses: BTreeSet<_> = backends.iter().map(|one| &one.address).collect();
         prop_assert_eq!(addresses.len(), backends.len());
         let priorities: BTreeSet<u16> = records.iter().map(|record| record.priority).collect();
         for one in &backends {

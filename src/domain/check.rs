@@ -1,12 +1,11 @@
 //! Health checks: their kinds, and how a backend fails one.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Cause;
+use super::{Cause, SocketAddress};
 
 /// A kind of check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,7 +78,7 @@ pub struct CheckFailure {
     pub step: CheckStep,
     /// The address that it connected to; `None`: that of each of several backends
     /// ([`without_address`](Self::without_address)).
-    pub address: Option<SocketAddr>,
+    pub address: Option<SocketAddress>,
     /// The error, possibly a text from the backend.
     pub error: Cause,
 }
@@ -91,7 +90,7 @@ impl CheckFailure {
     }
 
     /// A failure at that step, with a server at that address.
-    pub fn at(step: CheckStep, address: SocketAddr, error: impl Into<Cause>) -> Self {
+    pub fn at(step: CheckStep, address: SocketAddress, error: impl Into<Cause>) -> Self {
         Self { step, address: Some(address), error: error.into() }
     }
 
@@ -103,7 +102,8 @@ impl CheckFailure {
 
     /// Its text, bounded as a whole.
     pub fn text(&self) -> Cause {
-        let address = self.address.map_or_else(|| "its address".to_owned(), |address| address.to_string());
+        let address =
+            self.address.as_ref().map_or_else(|| "its address".to_owned(), |address| address.to_string());
         let error = &self.error;
         match &self.step {
             CheckStep::Whole => error.clone(),
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_failure_names_its_step_and_address() {
-        let address = "10.0.0.1:80".parse().unwrap();
+        let address: SocketAddress = "10.0.0.1:80".parse().unwrap();
         for (step, error, text, of_any) in [
             (
                 CheckStep::Connect,
@@ -155,7 +155,7 @@ mod tests {
             (CheckStep::Postgres, "no", "postgres on 10.0.0.1:80: no", "postgres on its address: no"),
             (CheckStep::Redis, "no", "redis on 10.0.0.1:80: no", "redis on its address: no"),
         ] {
-            let failure = CheckFailure::at(step, address, error);
+            let failure = CheckFailure::at(step, address.clone(), error);
             assert_eq!((&*failure.to_string(), &*failure.without_address().to_string()), (text, of_any));
         }
         assert_eq!(CheckFailure::new("no answer within 1s").to_string(), "no answer within 1s");

@@ -1,12 +1,11 @@
 //! The record of one connection, from its accept to its end.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Client, CloseReason, PoolMatch, Rejection, Route, RoutingRule};
+use super::{Client, CloseReason, PoolMatch, Rejection, Route, RoutingRule, SocketAddress};
 
 /// The properties of one connection at one moment. The data plane makes a record when the connection has been routed or
 /// rejected, when open connections are listed, and at the end; [`update`](Self::update) joins them.
@@ -48,7 +47,7 @@ pub(crate) struct ConnectedBackend {
     /// Its name.
     pub name: Arc<str>,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: SocketAddress,
     /// The time to connect to it.
     pub connect: Duration,
 }

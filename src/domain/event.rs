@@ -2,13 +2,13 @@
 //! connections are not among them; those are decisions and ends.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{
-    AdminState, BackendState, Cause, CheckKind, Client, EjectionReason, Ending, Resolution, StateReason,
+    AdminState, BackendState, Cause, CheckKind, Client, EjectionReason, Ending, Resolution, SocketAddress,
+    StateReason,
 };
 
 /// Something that happened. In JSON, `kind` names the variant.
@@ -23,7 +23,7 @@ pub enum Event {
         /// Its name.
         backend: Arc<str>,
         /// Its address.
-        address: SocketAddr,
+        address: SocketAddress,
         /// Its state before.
         from: BackendState,
         /// Its state now.
@@ -40,7 +40,7 @@ pub enum Event {
         /// Its name.
         backend: Arc<str>,
         /// Its address.
-        address: SocketAddr,
+        address: SocketAddress,
     },
     /// A backend's weight changed.
     WeightChanged {
@@ -107,7 +107,7 @@ pub enum Event {
         /// Its name.
         backend: Arc<str>,
         /// Its address.
-        address: SocketAddr,
+        address: SocketAddress,
         /// What was checked.
         check: CheckKind,
         /// Whether it passed.
@@ -151,7 +151,7 @@ pub enum Event {
         /// Its name.
         backend: Arc<str>,
         /// Its address.
-        address: SocketAddr,
+        address: SocketAddress,
         /// The state, if that was set.
         state: Option<AdminState>,
         /// The weight, if that was set.
@@ -166,7 +166,7 @@ pub enum Event {
         /// The backend's name.
         backend: Arc<str>,
         /// Its address.
-        address: SocketAddr,
+        address: SocketAddress,
         /// Its weight.
         weight: u32,
         /// Whether it is a backup.
@@ -181,7 +181,7 @@ pub enum Event {
         /// The backend's name.
         backend: Arc<str>,
         /// Its address.
-        address: SocketAddr,
+        address: SocketAddress,
     },
     /// An operator closed a connection.
     ConnectionClosed {
@@ -290,7 +290,7 @@ pub struct Endpoint {
     /// Its name.
     pub name: Arc<str>,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: SocketAddress,
 }
 
 impl fmt::Display for Endpoint {
@@ -356,14 +356,14 @@ impl Event {
     }
 
     /// That backend's address, if the event has it.
-    pub fn address(&self) -> Option<SocketAddr> {
+    pub fn address(&self) -> Option<&SocketAddress> {
         match self {
             Self::StateChanged { address, .. }
             | Self::BackendNamed { address, .. }
             | Self::CheckResultChanged { address, .. }
             | Self::OperatorChange { address, .. }
             | Self::BackendAdded { address, .. }
-            | Self::BackendRemoved { address, .. } => Some(*address),
+            | Self::BackendRemoved { address, .. } => Some(address),
             _ => None,
         }
     }

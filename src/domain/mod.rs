@@ -18,6 +18,7 @@ mod rejection;
 mod resolution;
 mod route;
 mod routing_rule;
+mod socket_address;
 mod state_reason;
 mod timestamp;
 
@@ -38,6 +39,7 @@ pub(crate) use rejection::{LimitReached, Rejection};
 pub(crate) use resolution::Resolution;
 pub(crate) use route::{CandidateSet, FailedAttempt, Route, RouteCandidate, RouteTier, SHOWN};
 pub(crate) use routing_rule::{PoolMatch, RoutingRule};
+pub use socket_address::SocketAddress;
 #[cfg(test)]
 pub(crate) use state_reason::StateReasonInfo;
 pub(crate) use state_reason::{EjectionReason, Failure, HealthFailure, StateReason};

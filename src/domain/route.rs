@@ -1,11 +1,10 @@
 //! How a connection was routed: the chosen backend, the candidates, and the excluded backends with their reasons.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Algorithm, Cause, Excluded};
+use super::{Algorithm, Cause, Excluded, SocketAddress};
 
 /// The number of candidates of a choice that are listed with their connections.
 pub(crate) const SHOWN: usize = 16;
@@ -67,7 +66,7 @@ pub(crate) struct FailedAttempt {
     /// The backend's name.
     pub backend: Arc<str>,
     /// Its address.
-    pub address: SocketAddr,
+    pub address: SocketAddress,
     /// Why it failed.
     pub error: Cause,
     /// How long it took.

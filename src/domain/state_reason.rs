@@ -2,14 +2,13 @@
 //! logged, sent or displayed.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use humantime::format_duration;
 use serde::{Serialize, Serializer};
 
-use super::{AdminState, Cause, CheckFailure, Owner};
+use super::{AdminState, Cause, CheckFailure, Owner, SocketAddress};
 
 /// Why a backend is in its state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +96,7 @@ pub enum StateReason {
     /// This process listens at its address.
     OwnAddress {
         /// The address; `None`: that of each of several backends.
-        address: Option<SocketAddr>,
+        address: Option<SocketAddress>,
         /// What listens there.
         owner: Owner,
     },

@@ -7,7 +7,7 @@ use super::*;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn check(step: CheckStep, host: u8) -> HealthFailure {
-    let address = SocketAddr::from(([10, 0, 0, host], 80));
+    let address = format!("10.0.0.{host}:80").parse().unwrap();
     HealthFailure::Check(CheckFailure::at(step, address, "connection refused"))
 }
 
@@ -19,7 +19,7 @@ fn all() -> Vec<(StateReason, &'static str, &'static str)> {
     let refused = || Failure::Connect("connection refused".into());
     let slow = EjectionReason::Slow { median: Duration::from_micros(412_340), others: MINUTE };
     let failures = EjectionReason::Failures { count: 5, failure: Failure::Reset };
-    let address = Some(SocketAddr::from(([10, 0, 0, 1], 80)));
+    let address = Some("10.0.0.1:80".parse().unwrap());
     let set = |state| StateReason::SetByOperator { state, by: by() };
     vec![
         (StateReason::Found { source: source() }, "found", "found in dns backend:80"),
@@ -139,7 +139,7 @@ fn an_address_in_a_text_from_outside_stays_in_the_reason() {
 #[test]
 fn the_text_is_bounded_and_harmless_as_a_whole() {
     let long: Arc<str> = "\u{1b}[2J".repeat(LONGEST).into();
-    let failure = CheckFailure::at(CheckStep::Get(Arc::clone(&long)), ([10, 0, 0, 1], 80).into(), &*long);
+    let failure = CheckFailure::at(CheckStep::Get(Arc::clone(&long)), "10.0.0.1:80".parse().unwrap(), &*long);
     for reason in [
         StateReason::Found { source: Arc::clone(&long) },
         StateReason::FirstCheckFailed(HealthFailure::Check(failure)),

@@ -11,6 +11,7 @@ use super::pace::PoolPace;
 use super::tls::TlsClient;
 use super::{CheckError, CheckTarget, Checked, check};
 use crate::config::{Health, SourceAddress, usable_sources};
+use crate::domain::SocketAddress;
 use crate::task::spawn;
 
 /// Receives the results of a checker.
@@ -26,12 +27,16 @@ pub(crate) struct Checker {
 
 impl Checker {
     /// Checks `backend` at once, and then every `health.every` at its own offset. Needs a tokio runtime.
-    pub(crate) fn start(backend: SocketAddr, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
-        let address = SocketAddr::new(backend.ip(), health.port.unwrap_or(backend.port()));
+    pub(crate) fn start(backend: &SocketAddress, health: Health, pace: &PoolPace, sink: CheckSink) -> Self {
+        // Behind a port of its own is another server, which expects no PROXY header.
+        let (address, proxy_header) = match (backend, health.port) {
+            (SocketAddress::Tcp(backend), Some(port)) => (SocketAddr::new(backend.ip(), port).into(), None),
+            _ => (backend.clone(), health.proxy_header),
+        };
         let kind = health.check.clone();
-        let source = usable_sources(&health.source, address).next().map(SourceAddress::Own);
-        let tls = health.tls.clone().map(|tls| TlsClient::new(tls, address));
-        let target = CheckTarget { address, source, proxy_header: health.proxy_header, tls };
+        let source = usable_sources(&health.source, &address).next().map(SourceAddress::Own);
+        let tls = health.tls.clone().map(|tls| TlsClient::new(tls, &address));
+        let target = CheckTarget { address, source, proxy_header, tls };
         let shared = Arc::new((target, kind));
         let once = move |deadline| {
             let shared = Arc::clone(&shared);

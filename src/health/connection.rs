@@ -1,22 +1,28 @@
 //! The connections of checks: how they are opened, and how much is read from them.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_util::either::Either;
 
 use super::tls::TlsStream;
 use super::{CheckError, CheckTarget};
-use crate::domain::{CheckFailure, CheckStep};
+use crate::config::SourceAddress;
+use crate::domain::{CheckFailure, CheckStep, SocketAddress};
+use crate::outgoing::{bind_source, connect_unix, not_with_itself};
 use crate::protocol::proxy_header::{self, Endpoints};
-use crate::telemetry::{ConnectError, bind_source, not_with_itself};
+use crate::telemetry::ConnectError;
 
 /// A check's connection, of which the check reads a limited number of bytes.
-pub(super) type CheckStream = BoundedStream<Either<TcpStream, TlsStream>>;
+pub(super) type CheckStream = BoundedStream<Either<PlainStream, TlsStream>>;
+
+/// A connection before TLS.
+pub(super) type PlainStream = Either<TcpStream, UnixStream>;
 
 /// Opens a connection for a check, which reads at most `most` bytes.
 pub(super) async fn connect(target: &CheckTarget, most: u64) -> Result<CheckStream, CheckError> {
@@ -24,38 +30,48 @@ pub(super) async fn connect(target: &CheckTarget, most: u64) -> Result<CheckStre
 }
 
 /// Opens a connection, and sends the PROXY header. All checks connect through this function.
-pub(super) async fn open(target: &CheckTarget) -> Result<TcpStream, CheckError> {
+pub(super) async fn open(target: &CheckTarget) -> Result<PlainStream, CheckError> {
     begin(target).await.map_err(|error| {
         let kind = ConnectError::from(&error);
-        let failure = CheckFailure::at(CheckStep::Connect, target.address, kind.explain(&error));
+        let failure = CheckFailure::at(CheckStep::Connect, target.address.clone(), kind.explain(&error));
         if kind == ConnectError::Local { CheckError::Local(failure.text()) } else { failure.into() }
     })
 }
 
-async fn begin(target: &CheckTarget) -> io::Result<TcpStream> {
-    let address = target.address;
+async fn begin(target: &CheckTarget) -> io::Result<PlainStream> {
+    let (mut stream, ends) = match &target.address {
+        SocketAddress::Tcp(address) => {
+            let stream = connect_tcp(*address, target.source).await?;
+            let ends = Endpoints::new(stream.local_addr()?, *address);
+            (Either::Left(stream), Some(ends))
+        }
+        SocketAddress::Unix(path) => (Either::Right(connect_unix(path).await?), None),
+    };
+    if let Some(version) = target.proxy_header {
+        stream.write_all(&proxy_header::write_local(version, ends)).await?;
+    }
+    Ok(stream)
+}
+
+async fn connect_tcp(address: SocketAddr, source: Option<SourceAddress>) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    if let Some(source) = target.source {
+    if let Some(source) = source {
         bind_source(&socket, source)?;
     }
-    let mut stream = socket.connect(address).await?;
+    let stream = socket.connect(address).await?;
     not_with_itself(address, || stream.local_addr())?;
-    if let Some(version) = target.proxy_header {
-        let own = Endpoints::new(stream.local_addr()?, address);
-        stream.write_all(&proxy_header::write_local(version, own)).await?;
-    }
     Ok(stream)
 }
 
 /// Encrypts an open connection, if TLS is configured.
 pub(super) async fn secure(
-    stream: TcpStream,
+    stream: PlainStream,
     target: &CheckTarget,
     most: u64,
 ) -> Result<CheckStream, CheckError> {
     let stream = match &target.tls {
         None => Either::Left(stream),
-        Some(tls) => Either::Right(tls.handshake(stream, target.address, most).await?),
+        Some(tls) => Either::Right(tls.handshake(stream, &target.address, most).await?),
     };
     Ok(BoundedStream::new(stream, most))
 }
@@ -82,7 +98,8 @@ impl CheckStream {
     /// connection otherwise.
     pub(super) async fn end_at_once(self) {
         match self.stream {
-            Either::Left(stream) => {
+            Either::Left(Either::Right(_)) => {} // a Unix socket has no TIME_WAIT
+            Either::Left(Either::Left(stream)) => {
                 // If this fails, the check is still valid and leaves a TIME_WAIT.
                 let _ = SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
             }
@@ -138,7 +155,7 @@ mod tests {
     /// Reads from a server that sends so many bytes and then closes.
     async fn read(most: u64, sent: usize) -> (io::Result<usize>, Vec<u8>) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = listener.local_addr().unwrap().into();
         tokio::spawn(async move {
             let (mut peer, _) = listener.accept().await.unwrap();
             let _ = peer.write_all(&vec![b'x'; sent]).await;

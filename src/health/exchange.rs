@@ -33,5 +33,5 @@ pub(super) async fn check(
         }
     };
     let error = format!("answered {}{end}, not {}", response.quoted(), quoted(&exchange.expect));
-    Err(CheckFailure::at(CheckStep::Exchange, target.address, error).into())
+    Err(CheckFailure::at(CheckStep::Exchange, target.address.clone(), error).into())
 }

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::connect;
 use super::response::{CheckResponse, LONGEST};
-use super::{CheckError, CheckTarget};
+use super::{CheckError, CheckTarget, LOCALHOST};
 use crate::config::HttpCheck;
 use crate::domain::{CheckFailure, CheckStep};
 use crate::task::spawn;
@@ -25,15 +25,17 @@ const LONGEST_HEAD: usize = 64 * 1024;
 const MOST: u64 = (2 * LONGEST_HEAD + LONGEST) as u64;
 
 pub(super) async fn check(target: &CheckTarget, config: &HttpCheck) -> Result<(), CheckError> {
-    let address = target.address;
+    let address = &target.address;
     let stream = connect(target, MOST).await?;
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(LONGEST_HEAD)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| CheckFailure::at(CheckStep::Http, address, explain(&error)))?;
+        .map_err(|error| CheckFailure::at(CheckStep::Http, address.clone(), explain(&error)))?;
     let _connection = AbortOnDropHandle::new(spawn(connection));
-    let host = config.host.clone().unwrap_or_else(|| address.to_string());
+    let host = config.host.clone();
+    // Over a Unix socket, the same name as for TLS.
+    let host = host.or_else(|| Some(address.tcp()?.to_string())).unwrap_or_else(|| LOCALHOST.to_owned());
     let request = Request::get(&config.path)
         .header(header::HOST, host)
         .header(header::USER_AGENT, concat!("pointsman/", env!("CARGO_PKG_VERSION")))
@@ -41,7 +43,7 @@ pub(super) async fn check(target: &CheckTarget, config: &HttpCheck) -> Result<()
         .body(Empty::<Bytes>::new())
         .map_err(|error| format!("GET {}: {error}", config.path))?;
     let failed =
-        |error: String| CheckFailure::at(CheckStep::Get(config.path.as_str().into()), address, error);
+        |error: String| CheckFailure::at(CheckStep::Get(config.path.as_str().into()), address.clone(), error);
     let response = sender.send_request(request).await.map_err(|error| failed(explain(&error)))?;
     let status = response.status();
     if !config.status.iter().any(|range| range.contains(&status.as_u16())) {

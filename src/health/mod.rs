@@ -20,13 +20,12 @@ mod schedule;
 mod tcp;
 mod tls;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::config::{Check, SourceAddress};
-use crate::domain::{Cause, CheckFailure, CheckKind};
+use crate::domain::{Cause, CheckFailure, CheckKind, SocketAddress};
 use crate::protocol::proxy_header::ProxyVersion;
 pub(crate) use checker::Checker;
 pub(crate) use eject::Ejection;
@@ -73,10 +72,13 @@ impl From<CheckFailure> for CheckError {
     }
 }
 
+/// The name of a server that is checked over a Unix socket, unless the settings have one.
+const LOCALHOST: &str = "localhost";
+
 /// Where a check connects to, and what precedes it on the connection.
 #[derive(Debug)]
 struct CheckTarget {
-    address: SocketAddr,
+    address: SocketAddress,
     /// The address that it comes from; `None`: the kernel chooses.
     source: Option<SourceAddress>,
     /// The PROXY header that it sends first.

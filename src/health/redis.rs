@@ -38,7 +38,8 @@ pub(super) async fn check(target: &CheckTarget, wanted: &RedisCheck) -> Result<(
     let authenticates = !commands.is_empty();
     command(&mut commands, &["PING"]);
     command(&mut commands, &["ROLE"]);
-    let failed = |what: String| CheckError::from(CheckFailure::at(CheckStep::Redis, target.address, what));
+    let failed =
+        |what: String| CheckError::from(CheckFailure::at(CheckStep::Redis, target.address.clone(), what));
     let sent = stream.write_all(commands.as_bytes()).await;
     let secret = password.as_deref();
     let role = role(BufReader::new(stream), authenticates, secret).await;

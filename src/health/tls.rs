@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as Encrypted;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -19,11 +18,11 @@ use tokio_rustls::rustls::{
     SignatureScheme,
 };
 
-use super::CheckError;
-use super::connection::BoundedStream;
+use super::connection::{BoundedStream, PlainStream};
 use super::files::contents;
+use super::{CheckError, LOCALHOST};
 use crate::config::CheckTls;
-use crate::domain::{CheckFailure, CheckStep};
+use crate::domain::{CheckFailure, CheckStep, SocketAddress};
 
 /// The longest file of certificates, in bytes: four times that of all public authorities.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -33,7 +32,7 @@ const LONGEST_FILE: u64 = 1 << 20;
 const HANDSHAKE: u64 = 128 * 1024;
 
 /// An encrypted connection.
-pub(super) type TlsStream = Encrypted<BoundedStream<TcpStream>>;
+pub(super) type TlsStream = Encrypted<BoundedStream<PlainStream>>;
 
 /// The client's side of TLS, for the checks of one backend.
 #[derive(Debug)]
@@ -62,23 +61,26 @@ impl fmt::Debug for Files {
 
 impl TlsClient {
     /// For the checks of a backend at `address`.
-    pub(super) fn new(settings: CheckTls, address: SocketAddr) -> Self {
-        let name = settings.name.as_deref().and_then(|name| ServerName::try_from(name.to_owned()).ok());
-        let name = name.unwrap_or_else(|| address.ip().into());
+    pub(super) fn new(settings: CheckTls, address: &SocketAddress) -> Self {
+        let name = settings.name.clone().or_else(|| address.tcp().is_none().then(|| LOCALHOST.to_owned()));
+        let name = name.and_then(|name| ServerName::try_from(name).ok());
+        let ip = address.ip().unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let name = name.unwrap_or_else(|| ip.into());
         Self { settings, name, last: Mutex::default() }
     }
 
     /// Encrypts the connection with the backend at `address`, of which the check will read at most `most` bytes.
     pub(super) async fn handshake(
         &self,
-        stream: TcpStream,
-        address: SocketAddr,
+        stream: PlainStream,
+        address: &SocketAddress,
         most: u64,
     ) -> Result<TlsStream, CheckError> {
         let config = self.config().await?;
         let stream = BoundedStream::new(stream, HANDSHAKE + 2 * most);
         let connected = TlsConnector::from(config).connect(self.name.clone(), stream).await;
-        connected.map_err(|error| CheckFailure::at(CheckStep::Tls, address, self.explain(&error)).into())
+        connected
+            .map_err(|error| CheckFailure::at(CheckStep::Tls, address.clone(), self.explain(&error)).into())
     }
 
     async fn config(&self) -> Result<Arc<ClientConfig>, CheckError> {

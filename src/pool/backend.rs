@@ -16,7 +16,7 @@ use crate::balance::shadow::{PickCounter, PickCounts};
 use crate::balance::{Lease, Load};
 use crate::config::Algorithm;
 use crate::discovery::Found;
-use crate::domain::{BackendState, CloseReason, Ending};
+use crate::domain::{BackendState, CloseReason, Ending, SocketAddress};
 use crate::health::{CheckError, Checked, Run};
 use crate::telemetry::ConnectError;
 use crate::telemetry::flow::Flows;
@@ -30,7 +30,7 @@ pub struct Backend {
     /// Its name; with the address, its identity.
     pub name: Arc<str>,
     /// The address to connect to.
-    pub address: SocketAddr,
+    pub address: SocketAddress,
     /// Its other addresses.
     pub also: Vec<SocketAddr>,
     core: Arc<BackendCore>,
@@ -119,7 +119,7 @@ impl Backend {
         Self {
             key,
             name: Arc::clone(&found.name),
-            address: found.address,
+            address: found.address.clone(),
             also: found.also.clone(),
             core: Arc::default(),
         }
@@ -130,7 +130,7 @@ impl Backend {
         Self {
             key: self.key,
             name: Arc::clone(&found.name),
-            address: self.address,
+            address: self.address.clone(),
             also: found.also.clone(),
             core: Arc::clone(&self.core),
         }

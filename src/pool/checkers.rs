@@ -55,13 +55,12 @@ impl Checkers {
         backend.discard_results();
         let settings = self.pool.settings();
         let checkers = settings.health.iter().enumerate().map(|(check, health)| {
-            let (messages, backend, round) = (self.messages.clone(), Arc::clone(backend), self.round);
-            let address = backend.address;
+            let (messages, checked_backend, round) = (self.messages.clone(), Arc::clone(backend), self.round);
             let sink = move |checked| {
-                let backend = Arc::clone(&backend);
+                let backend = Arc::clone(&checked_backend);
                 let _ = messages.send(Message::Checked(CheckEnded { backend, check, round, checked }));
             };
-            Checker::start(address, health.clone(), &self.pace, Box::new(sink))
+            Checker::start(&backend.address, health.clone(), &self.pace, Box::new(sink))
         });
         let checkers = checkers.collect();
         self.running.insert(backend.key, checkers);
@@ -108,7 +107,7 @@ impl Checkers {
             self.journal.record(Event::CheckResultChanged {
                 pool,
                 backend: Arc::clone(&backend.name),
-                address: backend.address,
+                address: backend.address.clone(),
                 check: checked.kind,
                 passed: checked.result.is_ok(),
                 error: checked.result.as_ref().err().map(|error| error.to_string().into()),

@@ -1,13 +1,12 @@
 //! The inputs of the pool's state machine, and their effects.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::backend::Backend;
 use crate::config;
 use crate::discovery::{Found, Observation, SourceKey};
 
-use crate::domain::{AdminState, BackendState, Event, Failure};
+use crate::domain::{AdminState, BackendState, Event, Failure, SocketAddress};
 use crate::health::CheckError;
 use crate::own::OwnAddresses;
 
@@ -26,7 +25,7 @@ pub(crate) enum Input {
     Added(Found),
     /// An operator removes the backend that operators have added at an address (see
     /// [`removable`](super::state_machine::PoolState::removable)); and the operator, for the log.
-    Withdrawn(SocketAddr, Arc<str>),
+    Withdrawn(SocketAddress, Arc<str>),
     /// The pool has a new configuration.
     Reconfigured(Box<config::Pool>),
     /// The process now listens on these addresses.

@@ -110,10 +110,10 @@ pub(crate) fn write(version: ProxyVersion, header: &ProxyHeader) -> Vec<u8> {
 }
 
 /// The header of a health check, which relays no connection. `own`: the two ends of the check's connection, which version
-/// 1 carries: some servers reject UNKNOWN (section 2.1).
-pub(crate) fn write_local(version: ProxyVersion, own: Endpoints) -> Vec<u8> {
+/// 1 carries: some servers reject UNKNOWN (section 2.1). `None`: it uses a Unix socket.
+pub(crate) fn write_local(version: ProxyVersion, own: Option<Endpoints>) -> Vec<u8> {
     match version {
-        ProxyVersion::V1 => proxy_v1::write(Some(own)),
+        ProxyVersion::V1 => proxy_v1::write(own),
         ProxyVersion::V2 => proxy_v2::write(&ProxyHeader::default()),
     }
 }

@@ -180,9 +180,10 @@ fn headers_without_a_relayed_connection_are_written() {
     let none = ProxyHeader::default();
     assert_eq!(write(ProxyVersion::V1, &none), b"PROXY UNKNOWN\r\n");
     assert_eq!(write(ProxyVersion::V2, &none), v2(0x20, 0x00, &[]));
-    let own = Endpoints::new(address("10.0.0.1:5"), address("10.0.0.2:6"));
+    let own = Some(Endpoints::new(address("10.0.0.1:5"), address("10.0.0.2:6")));
     assert_eq!(write_local(ProxyVersion::V1, own), b"PROXY TCP4 10.0.0.1 10.0.0.2 5 6\r\n");
     assert_eq!(write_local(ProxyVersion::V2, own), v2(0x20, 0x00, &[]));
+    assert_eq!(write_local(ProxyVersion::V1, None), b"PROXY UNKNOWN\r\n");
 }
 
 #[test]

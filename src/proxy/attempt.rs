@@ -9,7 +9,8 @@ use socket2::SockRef;
 use super::context::WorkerContext;
 use super::stream::{Push, Stream};
 use crate::config;
-use crate::domain::Client;
+use crate::domain::{Client, SocketAddress};
+use crate::outgoing::connect_unix;
 use crate::pool::Backend;
 use crate::protocol::postgres;
 
@@ -35,18 +36,22 @@ pub(super) async fn attempt(
 ) -> io::Result<Stream> {
     let limit = settings.connect.timeout;
     let first_bytes = opening.has_more || opening.header.is_some();
-    let source = settings
-        .connect
-        .source_for(opening.client, backend.address, || context.random.borrow_mut().next_u64());
+    let random = || context.random.borrow_mut().next_u64();
+    let source = settings.connect.source_for(opening.client, &backend.address, random);
     let connecting = async {
-        let stream = context.handshakes.connect(backend.address, source, first_bytes).await?;
-        if settings.user_timeout.is_some() {
-            SockRef::from(&stream).set_tcp_user_timeout(settings.user_timeout)?;
-        }
-        let stream = Stream::Tcp(stream);
+        let stream = match &backend.address {
+            SocketAddress::Tcp(address) => {
+                let stream = context.handshakes.connect(*address, source, first_bytes).await?;
+                if settings.user_timeout.is_some() {
+                    SockRef::from(&stream).set_tcp_user_timeout(settings.user_timeout)?;
+                }
+                Stream::Tcp(stream)
+            }
+            SocketAddress::Unix(path) => Stream::Unix(connect_unix(path).await?),
+        };
         if let Some(header) = &opening.header {
             let push = if opening.has_more { Push::WithNext } else { Push::Now };
-            send(&stream, header, push)?;
+            send(&stream, header, push).await?;
         }
         if opening.requests_tls {
             request_tls(&stream).await?;
@@ -60,7 +65,9 @@ pub(super) async fn attempt(
 }
 
 /// Sends the first bytes of a connection, for which the kernel has room.
-fn send(stream: &Stream, bytes: &[u8], push: Push) -> io::Result<()> {
+pub(super) async fn send(stream: &Stream, bytes: &[u8], push: Push) -> io::Result<()> {
+    // A Unix socket is connected at once, and the runtime does not know yet that it is ready.
+    poll_fn(|cx| stream.poll_writable(cx)).await?;
     match stream.write(bytes, push)? {
         sent if sent < bytes.len() => Err(io::Error::other("the kernel took only a part of the first bytes")),
         _ => Ok(()),
@@ -70,7 +77,7 @@ fn send(stream: &Stream, bytes: &[u8], push: Push) -> io::Result<()> {
 /// Asks a PostgreSQL server for TLS. It must answer before the ClientHello: it refuses bytes that come with the request
 /// (CVE-2021-23214).
 async fn request_tls(stream: &Stream) -> io::Result<()> {
-    send(stream, &postgres::SSL_REQUEST, Push::Now)?;
+    send(stream, &postgres::SSL_REQUEST, Push::Now).await?;
     loop {
         poll_fn(|cx| stream.poll_readable(cx)).await?;
         let mut answer = [0];

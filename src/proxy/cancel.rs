@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use super::attempt::{Opening, attempt};
+use super::attempt::{Opening, attempt, send};
 use super::context::WorkerContext;
 use super::stream::{Push, Stream};
 use crate::config;
@@ -35,15 +35,15 @@ pub(super) fn send_to_others(
         backends.into_iter().map(move |backend| (backend, Arc::clone(&settings)))
     });
     // Each server once, though several pools may have it: a second request could cancel the next query.
-    let mut reached = BTreeSet::from([to.address]);
-    let others = members.filter(|(backend, _)| reached.insert(backend.address)).take(MOST);
+    let mut reached = BTreeSet::from([to.address.clone()]);
+    let others = members.filter(|(backend, _)| reached.insert(backend.address.clone())).take(MOST);
     let mut sent = 0;
     for (backend, settings) in others {
         let (context, header) = (Rc::clone(context), header(&settings));
         tokio::task::spawn_local(async move {
             let opening = Opening { client, header, requests_tls: false, has_more: true };
             match attempt(&backend, &settings, &opening, &context).await {
-                Ok(stream) => send(&stream, request, &settings).await,
+                Ok(stream) => deliver(&stream, request, &settings).await,
                 Err(error) => debug!(backend = %backend.name, %error, "cancel request not sent"),
             }
         });
@@ -53,8 +53,8 @@ pub(super) fn send_to_others(
 }
 
 /// Sends the request and waits until the server has read it, which it shows by closing.
-async fn send(stream: &Stream, request: [u8; CANCEL_REQUEST], settings: &config::Pool) {
-    if stream.write(&request, Push::Now).is_ok() {
+async fn deliver(stream: &Stream, request: [u8; CANCEL_REQUEST], settings: &config::Pool) {
+    if send(stream, &request, Push::Now).await.is_ok() {
         let closed = poll_fn(|cx| stream.poll_readable(cx));
         let _ = tokio::time::timeout(settings.connect.timeout, closed).await;
     }

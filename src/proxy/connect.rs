@@ -306,7 +306,7 @@ impl<'a> Search<'a> {
         self.tried(backend.key);
         self.failed.push(FailedAttempt {
             backend: Arc::clone(&backend.name),
-            address: backend.address,
+            address: backend.address.clone(),
             error,
             took,
         });

@@ -6,11 +6,12 @@ use crate::health::Pace;
 use crate::pool::Handle;
 use crate::telemetry::journal::Journal;
 use crate::testing::in_time;
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 
 /// A snapshot of thousands of backends, each with one slot.
 async fn thousands(balance: Algorithm) -> Arc<PoolSnapshot> {
-    let one = |port: u16| StaticBackend::new(([10, 0, 0, 1], port).into());
+    let one = |port: u16| StaticBackend::new(SocketAddr::from(([10, 0, 0, 1], port)).into());
     let mut config = config::Pool::new(vec![Source::Static((1..=3000).map(one).collect())]);
     config.balance = balance;
     config.limits.connections = NonZeroU32::new(1);

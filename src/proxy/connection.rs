@@ -322,8 +322,11 @@ impl Connection {
         let Choice { backend, directives, .. } = chosen;
         backend.latency.connect.add(took);
         pool.counters.routed(route.tier, u64::from(route.attempts.saturating_sub(1)));
-        let connected =
-            ConnectedBackend { name: Arc::clone(&backend.name), address: backend.address, connect: took };
+        let connected = ConnectedBackend {
+            name: Arc::clone(&backend.name),
+            address: backend.address.clone(),
+            connect: took,
+        };
         let record = self.progress.record(route.after, Stage::Routed);
         record.log_routed(&connected, &route);
         self.context.shared.routed.add(ConnectionRecord {

@@ -2,8 +2,8 @@ use super::super::admit::Limit;
 use super::super::files::Files;
 use super::*;
 use crate::balance::PickArgs;
-use crate::config::{self, Algorithm, BindAddress, Source, StaticBackend};
-use crate::domain::Excluded;
+use crate::config::{self, Algorithm, Source, StaticBackend};
+use crate::domain::{Excluded, SocketAddress};
 use crate::health::Pace;
 use crate::pool::{Backend, Handle};
 use crate::telemetry::journal::Journal;
@@ -46,7 +46,7 @@ fn the_end_of_a_connection_is_counted_before_its_lease_is_dropped() {
         let chosen = snapshot.choose(&PickArgs::default()).unwrap().clone();
         let reader = Arc::new(Reader { backend: Arc::clone(&chosen.backend), seen: OnceLock::new() });
 
-        let bind = BindAddress::Unix("l".into());
+        let bind: SocketAddress = "unix:l".parse().unwrap();
         let settings = Settings::new(&config::Listener::new(bind, "p".into(), &pool.settings()), |_| {
             Some(Arc::clone(&pool))
         })

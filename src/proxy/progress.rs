@@ -190,7 +190,7 @@ impl Progress {
         let pool = self.pool().map(|pool| &*pool.name);
         match self.relayed() {
             Some(relayed) => {
-                let backend = (&*relayed.backend.name, relayed.backend.address);
+                let backend = (&*relayed.backend.name, &relayed.backend.address);
                 filter.matches(pool, Some(backend), self.client.get())
             }
             None => filter.matches(pool, None, self.client.get()),

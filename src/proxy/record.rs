@@ -11,7 +11,7 @@ impl Relayed {
     fn connected(&self) -> ConnectedBackend {
         ConnectedBackend {
             name: Arc::clone(&self.backend.name),
-            address: self.backend.address,
+            address: self.backend.address.clone(),
             connect: self.connect.into(),
         }
     }

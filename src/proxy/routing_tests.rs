@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use super::*;
-use crate::config::{BindAddress, Source, StaticBackend};
+use crate::config::{Source, StaticBackend};
+use crate::domain::SocketAddress;
 use crate::health::Pace;
 use crate::pool::Handle;
 use crate::telemetry::journal::Journal;
@@ -43,7 +44,7 @@ fn listener(yaml: &str) -> config::Listener {
     let text = format!("listeners: {{l: {{bind: 'unix:/l', {yaml}}}}}\npools: {{{pools}}}");
     let config = config::parse("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
     let listener = config.listeners.into_values().next().unwrap();
-    assert_eq!(listener.bind, [BindAddress::Unix("/l".into())]);
+    assert_eq!(listener.bind, ["unix:/l".parse::<SocketAddress>().unwrap()]);
     listener
 }
 

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::config::{SocketOptions, SourceAddress};
 use crate::domain::TcpInfo;
-use crate::telemetry::{bind_source, not_with_itself};
+use crate::outgoing::{bind_source, not_with_itself};
 
 /// The backlog of a Unix socket (listen(2)).
 pub(super) const BACKLOG: i32 = SocketOptions::NONE.backlog as i32;

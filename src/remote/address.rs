@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::config::{self, BindAddress};
+use crate::config::{self};
+use crate::domain::SocketAddress;
 
 /// The default address, as in the examples.
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9900);
@@ -33,11 +34,11 @@ impl Address {
     }
 }
 
-impl From<BindAddress> for Address {
-    fn from(address: BindAddress) -> Self {
+impl From<SocketAddress> for Address {
+    fn from(address: SocketAddress) -> Self {
         match address {
-            BindAddress::Tcp(address) => Self::Tcp(reachable(address)),
-            BindAddress::Unix(path) => Self::Unix(path),
+            SocketAddress::Tcp(address) => Self::Tcp(reachable(address)),
+            SocketAddress::Unix(path) => Self::Unix(path.to_path_buf()),
         }
     }
 }

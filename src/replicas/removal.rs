@@ -74,7 +74,8 @@ impl Removal {
             self.name.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
         };
         let is_replica = |entry: &&Entry| {
-            self.addresses.contains(&entry.backend.address.ip()) && is_name(&entry.backend.name)
+            entry.backend.address.ip().is_some_and(|ip| self.addresses.contains(&ip))
+                && is_name(&entry.backend.name)
         };
         status.members.iter().filter(is_replica).cloned().collect()
     }

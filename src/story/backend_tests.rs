@@ -1,12 +1,12 @@
 use super::*;
 use crate::domain::{
-    BackendState, CheckFailure, CheckKind, Endpoint, Event, HealthFailure, Resolution, StateReason,
+    BackendState, CheckFailure, CheckKind, Endpoint, Event, HealthFailure, Resolution, SocketAddress,
+    StateReason,
 };
 use crate::telemetry::journal::Journal;
-use std::net::SocketAddr;
 
-fn address(last: u8) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, last], 80))
+fn address(last: u8) -> SocketAddress {
+    format!("10.0.0.{last}:80").parse().unwrap()
 }
 
 fn state(name: &str, last: u8, from: BackendState, to: BackendState, reason: StateReason) -> Event {

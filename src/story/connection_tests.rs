@@ -1,11 +1,11 @@
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::*;
 use crate::domain::{
     BackendState, CheckFailure, Excluded, Exclusion, ExclusionReason, HealthFailure, Ineligible,
-    LimitReached, PoolMatch, PrefaceError, PrefaceKind, Rejection, SHOWN, StateReason, TcpSides,
+    LimitReached, PoolMatch, PrefaceError, PrefaceKind, Rejection, SHOWN, SocketAddress, StateReason,
+    TcpSides,
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -48,7 +48,7 @@ fn route() -> Route {
 
 /// A connection to `b` with that route and stage.
 fn record(route: Option<Route>, stage: Stage) -> ConnectionRecord {
-    let address: SocketAddr = "10.0.0.2:80".parse().unwrap();
+    let address: SocketAddress = "10.0.0.2:80".parse().unwrap();
     ConnectionRecord {
         conn: 17,
         client: Client::Tcp("192.0.2.7:4000".parse().unwrap()),

@@ -2,7 +2,7 @@ use super::super::samples::Failures;
 use super::*;
 use crate::domain::{
     AdminState, BackendState, CheckFailure, CheckStep, CloseReason, ConfigProblem, EjectionReason, Event,
-    Failure, HealthFailure, Resolution, ServingTier, StateReason, Trouble,
+    Failure, HealthFailure, Resolution, ServingTier, SocketAddress, StateReason, Trouble,
 };
 use proptest::prelude::*;
 
@@ -183,8 +183,8 @@ fn a_scale_up_is_one_sentence() {
 #[test]
 fn only_backends_with_the_same_reason_share_a_sentence_and_it_has_no_address() {
     let down = |at: f64, name: &str, address: &str, step: CheckStep| {
-        let address = address.parse().unwrap();
-        let failure = HealthFailure::Check(CheckFailure::at(step, address, "refused"));
+        let address: SocketAddress = address.parse().unwrap();
+        let failure = HealthFailure::Check(CheckFailure::at(step, address.clone(), "refused"));
         let reason = StateReason::FirstCheckFailed(failure);
         let (from, to) = (BackendState::Up, BackendState::Down);
         (at, Event::StateChanged { pool: "web".into(), backend: name.into(), address, from, to, reason })

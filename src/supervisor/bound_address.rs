@@ -7,7 +7,8 @@ use socket2::Socket;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::config::{BindAddress, SocketMode, SocketOptions};
+use crate::config::{SocketMode, SocketOptions};
+use crate::domain::SocketAddress;
 use crate::proxy::accept::{Closing, Socket as Listening};
 use crate::proxy::listener::Listener;
 use crate::proxy::sockets;
@@ -19,9 +20,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct BoundAddress {
     /// As it is configured.
-    pub(super) configured: BindAddress,
+    pub(super) configured: SocketAddress,
     /// As it is bound: with the port that the kernel chose, if port 0 is configured.
-    pub(super) address: BindAddress,
+    pub(super) address: SocketAddress,
     hold: Hold,
     open: Option<Open>,
 }
@@ -49,14 +50,14 @@ struct Open {
 impl BoundAddress {
     /// Binds an address for this process; fails if another process has it. `shared`: this process may already have it.
     /// `mode` applies to a Unix socket.
-    pub(super) fn reserve(configured: &BindAddress, shared: bool, mode: SocketMode) -> io::Result<Self> {
+    pub(super) fn reserve(configured: &SocketAddress, shared: bool, mode: SocketMode) -> io::Result<Self> {
         let (address, hold) = match configured {
-            BindAddress::Tcp(address) => {
+            SocketAddress::Tcp(address) => {
                 let socket = sockets::reserve(*address, shared)?;
                 let address = socket.local_addr()?.as_socket().unwrap_or(*address);
-                (BindAddress::Tcp(address), Hold::Tcp(socket))
+                (SocketAddress::Tcp(address), Hold::Tcp(socket))
             }
-            BindAddress::Unix(path) => {
+            SocketAddress::Unix(path) => {
                 // Only checks that a socket can be created there.
                 UnixSocket::bind(path, mode)?.remove();
                 (configured.clone(), Hold::Unix)
@@ -80,21 +81,21 @@ impl BoundAddress {
         let mut of_workers = Vec::new();
         let mut unix = None;
         match (&self.address, &self.hold) {
-            (BindAddress::Tcp(address), Hold::Tcp(_)) => {
+            (SocketAddress::Tcp(address), Hold::Tcp(_)) => {
                 for _ in workers {
                     let socket = sockets::listen(*address, options)?;
                     sockets.push(socket.try_clone()?);
                     of_workers.push(Listening::Tcp(socket.into()));
                 }
             }
-            (BindAddress::Unix(path), _) => {
+            (SocketAddress::Unix(path), _) => {
                 let socket = UnixSocket::bind(path, mode)?;
                 for _ in workers {
                     of_workers.push(Listening::Unix(socket.listener()?));
                 }
                 unix = Some((socket, mode));
             }
-            (BindAddress::Tcp(_), Hold::Unix) => return Err(io::ErrorKind::InvalidInput.into()),
+            (SocketAddress::Tcp(_), Hold::Unix) => return Err(io::ErrorKind::InvalidInput.into()),
         }
         let closing = Closing::default();
         let closed =

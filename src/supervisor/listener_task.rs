@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
 use super::bound_address::BoundAddress;
-use crate::config::{BindAddress, NoBackend};
+use crate::config::NoBackend;
+use crate::domain::SocketAddress;
 use crate::proxy::listener::Listener;
 use crate::proxy::worker::Worker;
 use crate::task::spawn;
@@ -18,7 +19,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 enum ListenerCommand {
     /// The listener's settings have changed, and perhaps its addresses.
-    Change { add: Vec<BoundAddress>, remove: Vec<BindAddress>, done: oneshot::Sender<()> },
+    Change { add: Vec<BoundAddress>, remove: Vec<SocketAddress>, done: oneshot::Sender<()> },
     /// Close all addresses, then reply.
     Close(oneshot::Sender<()>),
 }
@@ -40,7 +41,7 @@ impl ListenerTask {
 
     /// Applies the listener's new settings, and adds and removes addresses. New ones open before old ones close. The
     /// receiver resolves when the new ones are open, or at once if they wait for a backend that is up.
-    pub(super) fn change(&self, add: Vec<BoundAddress>, remove: Vec<BindAddress>) -> oneshot::Receiver<()> {
+    pub(super) fn change(&self, add: Vec<BoundAddress>, remove: Vec<SocketAddress>) -> oneshot::Receiver<()> {
         let (done, when_done) = oneshot::channel();
         let _ = self.commands.send(ListenerCommand::Change { add, remove, done });
         when_done

@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
 
-use crate::config::{BindAddress, Config};
+use crate::config::Config;
+use crate::domain::SocketAddress;
 use crate::health::Pace;
 use crate::overview::{Overview, Phase};
 use crate::own::{OwnAddresses, Owner};
@@ -53,7 +54,7 @@ pub(crate) struct Supervisor {
     /// The allocation of open files, made at the start.
     files: Files,
     /// The address of the admin server, if there is one.
-    admin: Option<BindAddress>,
+    admin: Option<SocketAddress>,
     /// The addresses that this process listens on: none may be a backend.
     own: Arc<OwnAddresses>,
     /// Removed listeners that still accept the connections that the kernel has completed.
@@ -66,7 +67,7 @@ pub(crate) struct Supervisor {
 struct Running {
     listener_task: ListenerTask,
     /// The addresses, each as configured and as bound.
-    addresses: Vec<(BindAddress, BindAddress)>,
+    addresses: Vec<(SocketAddress, SocketAddress)>,
 }
 
 /// Why a configuration was not applied. Nothing has changed then.
@@ -78,7 +79,7 @@ pub(crate) enum Error {
         /// The listener.
         listener: Arc<str>,
         /// Its address.
-        address: BindAddress,
+        address: SocketAddress,
         /// The system's error.
         error: io::Error,
     },
@@ -102,7 +103,7 @@ fn hint(error: &io::Error) -> &'static str {
 impl Supervisor {
     /// Starts the balancer: binds its addresses, starts its workers and pools, and listens. `admin` is the address on
     /// which the admin server already listens. Needs a tokio runtime for the control plane.
-    pub(crate) async fn start(config: Config, admin: Option<BindAddress>) -> Result<Self, Error> {
+    pub(crate) async fn start(config: Config, admin: Option<SocketAddress>) -> Result<Self, Error> {
         let count = files::workers(&config);
         let files = files::files(&config, sockets::raise_file_limit(), count);
         if let Some(shortage) = files::shortage(&files) {
@@ -169,17 +170,16 @@ impl Supervisor {
     /// Reserves the addresses that are new in `config`.
     fn reserve(&self, config: &Config) -> Result<BTreeMap<Arc<str>, Vec<BoundAddress>>, Error> {
         // A path cannot have a second Unix socket.
-        let ours = |address: &BindAddress| {
-            let BindAddress::Tcp(wanted) = address else { return false };
-            let same_port =
-                |held: &BindAddress| matches!(held, BindAddress::Tcp(held) if held.port() == wanted.port());
+        let ours = |address: &SocketAddress| {
+            let SocketAddress::Tcp(wanted) = address else { return false };
+            let same_port = |held: &SocketAddress| matches!(held, SocketAddress::Tcp(held) if held.port() == wanted.port());
             self.listeners.values().flat_map(|running| &running.addresses).any(|(_, held)| same_port(held))
         };
         let mut addresses = BTreeMap::new();
         for (name, listener) in &config.listeners {
             let held = self.listeners.get(name).map_or(&[][..], |running| &running.addresses);
             let new = listener.bind.iter().filter(|wanted| !held.iter().any(|(held, _)| held == *wanted));
-            let reserve = |address: &BindAddress| {
+            let reserve = |address: &SocketAddress| {
                 BoundAddress::reserve(address, ours(address), listener.socket_mode).map_err(|error| {
                     Error::Bind { listener: Arc::clone(name), address: address.clone(), error }
                 })
@@ -215,10 +215,7 @@ impl Supervisor {
             addresses.iter().map(move |bound| (&bound.address, Owner::Listener(Arc::clone(name))))
         });
         let admin = self.admin.iter().map(|address| (address, Owner::Admin));
-        let bound = running.chain(also).chain(admin).filter_map(|(address, owner)| match address {
-            BindAddress::Tcp(address) => Some((*address, owner)),
-            BindAddress::Unix(_) => None, // no backend has a path
-        });
+        let bound = running.chain(also).chain(admin).map(|(address, owner)| (address.clone(), owner));
         self.own = Arc::new(OwnAddresses::new(bound.collect()));
         let updates: Vec<_> = self.pools.values().map(|handle| handle.refuse(&self.own)).collect();
         for update in updates {

@@ -57,7 +57,7 @@ impl ConnectionRecord {
             rule = self.rule().map(display),
             server_name = self.server_name().map(display),
             backend = self.backend.as_ref().map(|backend| display(&backend.name)),
-            address = self.backend.as_ref().map(|backend| display(backend.address)),
+            address = self.backend.as_ref().map(|backend| display(&backend.address)),
             reason = %end.reason.name(),
             cause = end.rejection.map(display),
             bytes_in = self.bytes_in,

@@ -1,20 +1,21 @@
 //! The log line of each event. Messages and field names are stable: tools match them.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use humantime::format_duration;
 use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
-use crate::domain::{AdminState, BackendState, ConfigProblem, Endpoint, Event, ServingTier, Trouble};
+use crate::domain::{
+    AdminState, BackendState, ConfigProblem, Endpoint, Event, ServingTier, SocketAddress, Trouble,
+};
 
 impl Event {
     /// Writes its line to the log.
     pub(super) fn log(&self) {
         match self {
             Self::StateChanged { pool, backend, address, from, to, reason } => {
-                state_changed(pool, backend, *address, *from, *to, &reason.text());
+                state_changed(pool, backend, address, *from, *to, &reason.text());
             }
             Self::BackendNamed { pool, backend, address } => {
                 info!(%pool, %backend, %address, "backend named");
@@ -107,7 +108,7 @@ fn reload_refused(by: &str, config: &str, problems: &[ConfigProblem]) {
 fn state_changed(
     pool: &str,
     backend: &str,
-    address: SocketAddr,
+    address: &SocketAddress,
     from: BackendState,
     to: BackendState,
     cause: &str,

@@ -129,14 +129,14 @@ mod tests {
     #[test]
     fn events_are_rendered_as_sentences() {
         let (pool, backend) = (|| "web".into(), || "a".into());
-        let address = "10.0.0.1:80".parse().unwrap();
+        let address = || "10.0.0.1:80".parse().unwrap();
         let trouble = Trouble { result: Resolution::NoSuchName, reason: "127.0.0.11: NXDOMAIN for x".into() };
         let resolver =
             |trouble| Event::ResolverStatusChanged { pool: pool(), source: "dns:x".into(), trouble };
         let check = |passed, error: Option<&str>| Event::CheckResultChanged {
             pool: pool(),
             backend: backend(),
-            address,
+            address: address(),
             check: CheckKind::Http,
             passed,
             error: error.map(Into::into),
@@ -152,7 +152,7 @@ mod tests {
                 Event::StateChanged {
                     pool: pool(),
                     backend: backend(),
-                    address,
+                    address: address(),
                     from: BackendState::Up,
                     to: BackendState::Down,
                     reason: StateReason::Failures {
@@ -173,7 +173,7 @@ mod tests {
                     source: "dns:x".into(),
                     result: Resolution::Found,
                     backends: 2,
-                    new: vec![Endpoint { name: backend(), address }],
+                    new: vec![Endpoint { name: backend(), address: address() }],
                     missing: Vec::new(),
                 },
                 "web: dns:x reports 2 endpoints; new: a (10.0.0.1:80)",
@@ -183,7 +183,7 @@ mod tests {
                     by: "root".into(),
                     pool: pool(),
                     backend: backend(),
-                    address,
+                    address: address(),
                     state: Some(AdminState::Draining),
                     weight: Some(2),
                 },

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
-use crate::domain::{Client, ConnectionRecord};
+use crate::domain::{Client, ConnectionRecord, SocketAddress};
 
 /// Selects connections: those of clients, or one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl ConnectionFilter {
     pub(crate) fn matches(
         &self,
         pool: Option<&str>,
-        backend: Option<(&str, SocketAddr)>,
+        backend: Option<(&str, &SocketAddress)>,
         client: Client,
     ) -> bool {
         let is_backend = |wanted: &BackendFilter| backend.is_some_and(|(name, at)| wanted.matches(name, at));
@@ -63,7 +63,7 @@ impl ConnectionFilter {
 
     /// Whether it selects the connection of that record.
     pub(crate) fn matches_record(&self, record: &ConnectionRecord) -> bool {
-        let backend = record.backend.as_ref().map(|backend| (&*backend.name, backend.address));
+        let backend = record.backend.as_ref().map(|backend| (&*backend.name, &backend.address));
         self.matches(record.pool.as_deref(), backend, record.client)
     }
 }
@@ -73,7 +73,7 @@ impl ConnectionFilter {
 pub(crate) struct BackendFilter {
     name: String,
     /// The name, if it is an address.
-    address: Option<SocketAddr>,
+    address: Option<SocketAddress>,
 }
 
 impl From<String> for BackendFilter {
@@ -83,8 +83,8 @@ impl From<String> for BackendFilter {
 }
 
 impl BackendFilter {
-    fn matches(&self, name: &str, address: SocketAddr) -> bool {
-        name == self.name || self.address == Some(address)
+    fn matches(&self, name: &str, address: &SocketAddress) -> bool {
+        name == self.name || self.address.as_ref() == Some(address)
     }
 }
 
@@ -134,7 +134,8 @@ mod tests {
     #[test]
     fn each_part_of_a_filter_matches_alone_and_with_the_others() {
         let client = |text: &str| Client::Tcp(text.parse().unwrap());
-        let backend = Some(("a", "10.0.0.1:80".parse().unwrap()));
+        let address = "10.0.0.1:80".parse().unwrap();
+        let backend = Some(("a", &address));
         let filter = |pool: &str, backend: &str, client: &str| {
             let some = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
             let client = some(client).map(|text| text.parse().unwrap());

@@ -20,7 +20,7 @@ pub(crate) mod tail;
 
 use std::time::Duration;
 
-pub(crate) use connect_error::{ConnectError, bind_source, not_with_itself};
+pub(crate) use connect_error::ConnectError;
 
 /// The target of the lines that `log.connections` switches off: one for each routing decision and one for each
 /// closed connection.

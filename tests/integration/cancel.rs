@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::support::backend::Backend;
 use crate::support::postgres::{AuthMethod, primary, serve_after_startup};
+use crate::support::unix_backend::UnixBackend;
 use crate::support::{Lb, TIME_LIMIT, connect_to, static_list};
 
 const REQUEST: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 7, 1, 2, 3, 4];
@@ -14,24 +16,27 @@ const REQUEST: [u8; 16] = [0, 0, 0, 16, 4, 210, 22, 46, 0, 0, 0, 7, 1, 2, 3, 4];
 fn servers(count: usize) -> (Vec<Backend>, Receiver<usize>) {
     let (got, requests) = channel();
     let server = |number| {
-        let got = std::sync::Mutex::new(got.clone());
-        Backend::serving(move |mut stream: TcpStream| {
-            let mut length = [0; 4];
-            if stream.read_exact(&mut length).is_err() {
-                return;
-            }
-            let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
-            if stream.read_exact(&mut rest).is_err() {
-                return;
-            }
-            if rest == REQUEST[4..] {
-                let _ = got.lock().unwrap().send(number);
-            } else {
-                let _ = serve_after_startup(&mut stream, AuthMethod::Nothing, &primary());
-            }
-        })
+        let got = Mutex::new(got.clone());
+        Backend::serving(move |mut stream: TcpStream| serve(&mut stream, number, &got))
     };
     ((0..count).map(server).collect(), requests)
+}
+
+/// Serves a connection as a PostgreSQL server does; sends the number if it is a cancel request.
+fn serve(stream: &mut (impl Read + Write), number: usize, got: &Mutex<Sender<usize>>) {
+    let mut length = [0; 4];
+    if stream.read_exact(&mut length).is_err() {
+        return;
+    }
+    let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
+    if stream.read_exact(&mut rest).is_err() {
+        return;
+    }
+    if rest == REQUEST[4..] {
+        let _ = got.lock().unwrap().send(number);
+    } else {
+        let _ = serve_after_startup(stream, AuthMethod::Nothing, &primary());
+    }
 }
 
 /// Sends the request, waits until the connection is closed, and returns which servers got it.
@@ -61,6 +66,23 @@ fn a_cancel_request_reaches_every_backend_once() {
     assert!(requests.try_recv().is_err(), "a second request could cancel the next query");
     // One connection each, in the log as everywhere.
     assert_eq!(lb.when_logged_times(3, &[" routed "]).len(), 3);
+}
+
+#[test]
+fn a_cancel_request_reaches_servers_at_unix_sockets() {
+    let (got, requests) = channel();
+    let mut servers = Vec::new();
+    let config = "listeners: {l: {bind: 127.0.0.1:0, pool: p}}\npools: {p: {discover: [{static: ['unix:a', 'unix:b']}], \
+                  health: {postgres: {role: any, require_auth: none}, every: 20s, timeout: 20s}}}\n";
+    let lb = Lb::start_in(config, |folder| {
+        for (number, name) in ["a", "b"].into_iter().enumerate() {
+            let got = Mutex::new(got.clone());
+            let path = folder.join(name);
+            servers.push(UnixBackend::serving(&path, move |mut stream| serve(&mut stream, number, &got)));
+        }
+    });
+    lb.when_up(vec!["a".to_owned(), "b".to_owned()]);
+    assert_eq!(cancel(&lb, 2, &requests), [0, 1]);
 }
 
 #[test]

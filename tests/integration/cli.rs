@@ -70,7 +70,7 @@ fn wrong_arguments_are_exit_code_1_with_a_remedy() {
         (&["run", "--confg", "x"], "--config"),
         (&["forward", "127.0.0.1:0"], "BACKEND"),
         (&["forward", "nowhere", "127.0.0.1:1"], "0.0.0.0:8080"),
-        (&["forward", "127.0.0.1:0", "127.0.0.1"], "ADDRESS:PORT or NAME:PORT"),
+        (&["forward", "127.0.0.1:0", "127.0.0.1"], "ADDRESS:PORT, NAME:PORT or unix:PATH"),
         (&["forward", "127.0.0.1:0", "127.0.0.1:1", "127.0.0.1:1"], "named twice"),
         (&["forward", "127.0.0.1:0", "127.0.0.1:1", "--balance", "fair"], "least-connections"),
         (&["forward", "127.0.0.1:0", "127.0.0.1:1", "--health", "ping"], "/health"),

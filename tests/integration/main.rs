@@ -64,6 +64,7 @@ mod time_limits;
 mod tls_checks;
 mod top;
 mod transparent;
+mod unix_backends;
 mod unix_sockets;
 mod why;
 mod wiring;

@@ -135,7 +135,7 @@ impl Drop for Backend {
 }
 
 /// Serves one HTTP/1.1 request.
-pub fn http(mut stream: TcpStream, name: &str) {
+pub fn http(mut stream: impl Read + Write, name: &str) {
     let Some(request) = read_request(&mut stream) else { return };
     let body = if request.starts_with("GET /health") { "ok" } else { name };
     let answer =
@@ -144,7 +144,7 @@ pub fn http(mut stream: TcpStream, name: &str) {
 }
 
 /// Reads up to the end of a request's header.
-pub fn read_request(stream: &mut TcpStream) -> Option<String> {
+pub fn read_request(stream: &mut impl Read) -> Option<String> {
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
     while !request.windows(4).any(|w| w == b"\r\n\r\n") {

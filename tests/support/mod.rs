@@ -17,6 +17,7 @@ pub mod monitoring;
 pub mod network;
 pub mod peers;
 pub mod postgres;
+pub mod unix_backend;
 pub mod watchdog;
 
 use std::collections::VecDeque;

@@ -29,7 +29,11 @@ pub fn serve(stream: &mut TcpStream, method: AuthMethod, answer: &[u8]) -> io::R
 }
 
 /// The same after the client's first message.
-pub fn serve_after_startup(stream: &mut TcpStream, method: AuthMethod, answer: &[u8]) -> io::Result<Vec<u8>> {
+pub fn serve_after_startup(
+    stream: &mut (impl Read + Write),
+    method: AuthMethod,
+    answer: &[u8],
+) -> io::Result<Vec<u8>> {
     let mut sent = Vec::new();
     match method {
         AuthMethod::Nothing => {}
@@ -76,7 +80,7 @@ fn request(number: u32, data: &[u8]) -> Vec<u8> {
     message(b'R', &[&number.to_be_bytes()[..], data].concat())
 }
 
-fn read(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+fn read(stream: &mut (impl Read + Write)) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 5];
     stream.read_exact(&mut head)?;
     let mut body = vec![0; u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4];
@@ -85,7 +89,7 @@ fn read(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
 }
 
 /// The server's side of RFC 7677; it accepts any proof.
-fn scram(stream: &mut TcpStream, password: &str) -> io::Result<Vec<u8>> {
+fn scram(stream: &mut (impl Read + Write), password: &str) -> io::Result<Vec<u8>> {
     const ROUNDS: u32 = 16;
     stream.write_all(&request(10, b"SCRAM-SHA-256\0\0"))?;
     let mut sent = read(stream)?.1;

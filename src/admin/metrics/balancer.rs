@@ -10,8 +10,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::backends;
 use super::series::{counter, counters, gauge, gauges, histograms, timestamp};
-use crate::config::BindAddress;
-use crate::domain::CloseReason;
+use crate::domain::{CloseReason, SocketAddress};
 use crate::overview::Overview;
 use crate::pool::Pool;
 use crate::proxy::listener::Listener;
@@ -24,7 +23,7 @@ use crate::telemetry::log;
 pub(super) struct Balancer(Arc<Overview>);
 
 type Pools = BTreeMap<Arc<str>, Arc<Pool>>;
-type Listeners = [(Arc<Listener>, Vec<BindAddress>)];
+type Listeners = [(Arc<Listener>, Vec<SocketAddress>)];
 
 /// Counters by listener, pool and backend; the backend is empty for connections that reached none, and the pool for those
 /// that ended before it was known.

@@ -26,9 +26,9 @@ use crate::admin;
 use crate::admin::access::Access;
 use crate::admin::control::Control;
 use crate::config::{
-    self, BindAddress, Check, Config, Dns, Health, HttpCheck, Listener, Log, NoBackend, Pool, Runtime,
-    SocketMode, Source,
+    self, Check, Config, Dns, Health, HttpCheck, Listener, Log, NoBackend, Pool, Runtime, SocketMode, Source,
 };
+use crate::domain::SocketAddress;
 use crate::supervisor::{self, Supervisor};
 use crate::task::spawn;
 use crate::telemetry::log;
@@ -122,7 +122,7 @@ fn no_screen(error: &io::Error) -> Failure {
 async fn start(
     args: &DemoArgs,
     environment: &Environment,
-    admin: &BindAddress,
+    admin: &SocketAddress,
 ) -> Result<Supervisor, Failure> {
     let usual = args.bind.unwrap_or((Ipv4Addr::LOCALHOST, 8080).into());
     match Supervisor::start(config(usual, args.balance, environment), Some(admin.clone())).await {
@@ -139,10 +139,10 @@ async fn start(
 /// Binds the admin server by the same rule.
 async fn bind_admin(wanted: Option<SocketAddr>) -> Result<admin::server::Bound, Failure> {
     let usual = wanted.unwrap_or((Ipv4Addr::LOCALHOST, 9900).into());
-    let bound = match admin::server::Bound::bind(&BindAddress::Tcp(usual), SocketMode::default()).await {
+    let bound = match admin::server::Bound::bind(&SocketAddress::Tcp(usual), SocketMode::default()).await {
         Err(error) if wanted.is_none() && error.kind() == io::ErrorKind::AddrInUse => {
             admin::server::Bound::bind(
-                &BindAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()),
+                &SocketAddress::Tcp((Ipv4Addr::LOCALHOST, 0).into()),
                 SocketMode::default(),
             )
             .await
@@ -170,7 +170,7 @@ fn config(bind: SocketAddr, balance: config::Algorithm, environment: &Environmen
     let name: Arc<str> = "web".into();
     let listener = Listener {
         no_backend: NoBackend::Http503,
-        ..Listener::new(BindAddress::Tcp(bind), Arc::clone(&name), &pool)
+        ..Listener::new(SocketAddress::Tcp(bind), Arc::clone(&name), &pool)
     };
     Config {
         runtime: Runtime::default(),
@@ -184,10 +184,7 @@ fn config(bind: SocketAddr, balance: config::Algorithm, environment: &Environmen
 /// The address of the only listener.
 fn listening(supervisor: &Supervisor) -> SocketAddr {
     let listeners = supervisor.overview().listeners.load();
-    let address = listeners.iter().flat_map(|(_, addresses)| addresses).find_map(|address| match address {
-        BindAddress::Tcp(address) => Some(*address),
-        BindAddress::Unix(_) => None,
-    });
+    let address = listeners.iter().flat_map(|(_, addresses)| addresses).find_map(SocketAddress::tcp);
     address.unwrap_or((Ipv4Addr::LOCALHOST, 0).into())
 }
 

@@ -38,7 +38,7 @@ fn report_duplicates<'a>(
 ) {
     let (mut addresses, mut names) = (HashSet::new(), HashSet::new());
     for (backend, node) in listed {
-        let new = (addresses.insert(backend.address), names.insert(backend.name.clone()));
+        let new = (addresses.insert(backend.address.clone()), names.insert(backend.name.clone()));
         let message = match new {
             (false, _) => format!("{} has the backend {} twice", found.what, backend.address),
             (true, false) => format!("{} has two backends of the name {:?}", found.what, backend.name),

@@ -57,7 +57,7 @@ pub(super) fn config(config: &mut Config, map: &MapReader<'_>) {
     }
     for (name, pool) in pools {
         for (backend, node) in backends::listed(pool) {
-            let address = backend.address;
+            let address = &backend.address;
             if let Some(owner) = bound.owner(address) {
                 let message =
                     format!("pool {name:?} cannot have the backend {address}: {owner} listens there");

@@ -24,8 +24,7 @@ pub(in crate::config) fn pool(pool: &mut Pool, map: &MapReader<'_>) {
         pool.discover.push(Source::Docker(replicas.source()));
     }
     for health in &mut pool.health {
-        let header = pool.send_proxy_protocol.filter(|_| health.port.is_none());
-        health.proxy_header = header.map(|header| header.version);
+        health.proxy_header = pool.send_proxy_protocol.map(|header| header.version);
         health.source.clone_from(&pool.connect.source);
     }
     ring(pool, map);

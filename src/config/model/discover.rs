@@ -18,6 +18,7 @@ use super::super::value::{
     backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
 };
 use super::Adopt;
+use crate::domain::SocketAddress;
 
 /// The keys of the kinds of sources.
 const SOURCES: [&str; 5] = ["static", "dns", "srv", "file", "docker"];
@@ -192,11 +193,11 @@ settings! {
     /// A backend that is written down.
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct StaticBackend: new {
-        /// The IP address and port where it listens.
-        address: SocketAddr => socket_address(), required "10.0.0.1:5000";
+        /// Where it listens: IP address and port, or unix:/path.
+        address: SocketAddress => socket_address(), required "10.0.0.1:5000";
         /// Its name in the log and everywhere else: visible characters, spaces only between them, no slash, at most 259
-        /// bytes. Absent: its address.
-        name: Arc<str> => backend_name(), absent address.to_string().into(), example "big";
+        /// bytes. Absent: its address, or the file name of its Unix socket.
+        name: Arc<str> => backend_name(), absent address.default_name(), example "big";
         /// Its share, with every algorithm but round-robin; 0: it gets no new connections.
         weight: u32 => whole(0..=256), default 1;
         /// Used only while the other backends are down or full (`backup.when` of the pool).

@@ -34,7 +34,7 @@ settings! {
         rise: u32 => whole(1..=1000), default 2;
         /// Failures in a row until a backend is down.
         fall: u32 => whole(1..=1000), default 3;
-        /// The port that is checked. Absent: the backend's own.
+        /// The port that is checked. Absent, and for a Unix socket: the backend's own address.
         port: Option<u16> => optional(port()), absent None, example "5000";
         /// TLS: the connection is encrypted, and the backend identified, before anything else is checked. With
         /// `postgres` the server is first asked for TLS in its protocol. Absent: no TLS.
@@ -42,7 +42,7 @@ settings! {
         /// How long a new backend may take to pass for the first time: failures meanwhile do not count.
         grace: Duration => time(), default Duration::ZERO;
     } also {
-        /// The PROXY header that it sends first: the pool's, unless it has a port of its own.
+        /// The pool's PROXY header, which it sends first unless it connects to a port of its own.
         proxy_header: Option<ProxyVersion> = None;
         /// The addresses that it comes from, the pool's: the first one of the backend's address family.
         source: Vec<IpAddr> = Vec::new();
@@ -91,7 +91,7 @@ settings! {
         /// no reload.
         ca_file: Option<PathBuf> => optional(path()), absent None, example "/etc/pointsman/ca.pem";
         /// The name that a backend's certificate must contain, and that is sent to the backend (SNI). Absent: the
-        /// certificate must contain the backend's address, and no name is sent.
+        /// certificate must contain the backend's address, and no name is sent; for a Unix socket, `localhost`.
         name: Option<String> => optional(server_name()), absent None, example "db.example.com";
         /// The file with the certificate, in PEM, that the check shows a backend that asks for one, followed by those
         /// of the authorities between it and the backend's. Absent: it shows none.

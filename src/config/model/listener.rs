@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +16,7 @@ use super::super::kind::{one_or_list, optional, or_off, table, word};
 use super::super::scalar::{MOST, byte_rate, file_mode, flag, interval, time_within, whole};
 use super::super::value::{bind, by_network, by_protocol, by_server_name, network_block, pool_shares, rate};
 use super::{Pool, PoolShares};
+use crate::domain::SocketAddress;
 
 settings! {
     /// A listener (`listeners.NAME`).
@@ -27,7 +26,7 @@ settings! {
     {
         /// Where it accepts, one address or a list: `0.0.0.0:8080`, `[::]:8080` (every IPv4 and IPv6 address), `:8080`
         /// (every IPv4 address) or `unix:/path`.
-        bind: Vec<BindAddress> => one_or_list(bind(), "at least one address is needed"), absent Vec::new(),
+        bind: Vec<SocketAddress> => one_or_list(bind(), "at least one address is needed"), absent Vec::new(),
             required "0.0.0.0:8080";
         /// The pool that its connections go to, or several with the share of each: `{web: 95, canary: 5}`.
         pool: Option<PoolShares> => optional(pool_shares()), absent None, example "web";
@@ -89,7 +88,7 @@ settings! {
 
 impl Listener {
     /// A listener with the defaults, in front of the pool with that name and those settings.
-    pub fn new(bind: BindAddress, pool: Arc<str>, settings: &Pool) -> Self {
+    pub fn new(bind: SocketAddress, pool: Arc<str>, settings: &Pool) -> Self {
         Self {
             bind: vec![bind],
             pool: Some(PoolShares::one(pool)),
@@ -125,7 +124,7 @@ impl Listener {
     }
 
     fn useless(&self, key: &str) -> Useless {
-        let unix = |address: &BindAddress| matches!(address, BindAddress::Unix(_));
+        let unix = |address: &SocketAddress| matches!(address, SocketAddress::Unix(_));
         let SocketOptions { keepalive, defer_accept, fast_open, user_timeout, backlog } = self.options;
         let for_tcp = match key {
             "socket_mode" => {
@@ -340,23 +339,5 @@ impl Default for SocketMode {
 impl fmt::Display for SocketMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04o}", self.0)
-    }
-}
-
-/// An address to listen on: `0.0.0.0:8080`, `[::]:8080`, `unix:/run/x.sock`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum BindAddress {
-    /// A TCP address; port 0 lets the kernel choose.
-    Tcp(SocketAddr),
-    /// The path of a Unix stream socket.
-    Unix(PathBuf),
-}
-
-impl fmt::Display for BindAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
     }
 }

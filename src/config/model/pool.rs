@@ -1,6 +1,6 @@
 //! A pool: how a backend is chosen, connected to, and taken out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use super::super::scalar::{MOST, factor, flag, interval, share, time, time_withi
 use super::super::value::{ip_address, policy, shadow};
 use super::{Check, Health, KEEPALIVE, Replicas, Source, USER_TIMEOUT, sources};
 pub use crate::domain::Algorithm;
-use crate::domain::{Client, Ending};
+use crate::domain::{Client, Ending, SocketAddress};
 pub(crate) use crate::protocol::proxy_header::ProxyVersion;
 
 settings! {
@@ -301,10 +301,10 @@ impl Connect {
     pub fn source_for(
         &self,
         client: Client,
-        backend: SocketAddr,
+        backend: &SocketAddress,
         random: impl FnOnce() -> u64,
     ) -> Option<SourceAddress> {
-        if let (true, Client::Tcp(client)) = (self.transparent, client)
+        if let (true, Client::Tcp(client), Some(backend)) = (self.transparent, client, backend.tcp())
             && client.is_ipv4() == backend.is_ipv4()
         {
             return Some(SourceAddress::Client(client.ip()));
@@ -331,9 +331,10 @@ pub enum SourceAddress {
 /// The addresses of `sources` that a connection to `backend` can come from: those of its address family.
 pub(crate) fn usable_sources(
     sources: &[IpAddr],
-    backend: SocketAddr,
-) -> impl Iterator<Item = IpAddr> + Clone + '_ {
-    sources.iter().copied().filter(move |source| source.is_ipv4() == backend.is_ipv4())
+    backend: &SocketAddress,
+) -> impl Iterator<Item = IpAddr> + Clone {
+    let is_ipv4 = backend.tcp().map(|backend| backend.is_ipv4());
+    sources.iter().copied().filter(move |source| Some(source.is_ipv4()) == is_ipv4)
 }
 
 settings! {

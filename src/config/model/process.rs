@@ -8,8 +8,8 @@ use super::super::keys::{Useless, settings, words};
 use super::super::kind::{list, optional, or_auto, or_off, table, word};
 use super::super::scalar::{MOST, file_mode, flag, path, size, time, time_from, whole};
 use super::super::value::{bind, host_name};
-use super::BindAddress;
 use super::SocketMode;
+use crate::domain::SocketAddress;
 
 settings! {
     /// Settings of the process itself (`runtime`).
@@ -112,7 +112,7 @@ settings! {
     #[derive(Clone, Debug, PartialEq, Eq)]
     pub struct Admin: new, useless Admin::useless {
         /// Where it listens: 127.0.0.1:9900, or unix:/path.
-        bind: BindAddress => bind(), required "127.0.0.1:9900";
+        bind: SocketAddress => bind(), required "127.0.0.1:9900";
         /// The file with the token that changes need, as `Authorization: Bearer TOKEN`. Absent: changes are allowed
         /// over loopback and over a Unix socket only.
         token_file: Option<PathBuf> => optional(path()), absent None, example "/run/secrets/pointsman_token";
@@ -134,7 +134,7 @@ impl Admin {
     pub(crate) const MOST_CONNECTIONS: usize = 4 * Self::CONNECTIONS;
 
     fn useless(&self, key: &str) -> Useless {
-        let tcp = matches!(self.bind, BindAddress::Tcp(_));
+        let tcp = matches!(self.bind, SocketAddress::Tcp(_));
         (key == "socket_mode" && tcp).then(|| ("bind", "it has no Unix path".to_owned()))
     }
 }

@@ -8,21 +8,41 @@ use super::super::kind::Kind;
 use super::super::outline::Outline;
 use super::super::scalar::{any_text, pattern, text_that};
 use super::super::yaml::YamlNode;
+use super::bind::unix_path;
 use super::{looks_like_a_name, text_from};
+use crate::domain::SocketAddress;
 
-/// An IP address and a port.
-pub(in crate::config) fn socket_address() -> Kind<SocketAddr> {
+/// The address of a backend.
+pub(in crate::config) fn socket_address() -> Kind<SocketAddress> {
     let parse = |node: &YamlNode| {
         let text = node.text().unwrap_or_default();
-        match text.parse::<SocketAddr>() {
-            Ok(address) if address.port() > 0 => Ok(address),
-            _ if text.rsplit_once(':').is_some_and(|(host, _)| looks_like_a_name(host)) => {
-                Err("must be an IP address and a port; for a name write `dns: NAME:PORT`".to_owned())
+        backend_address(text).map_err(|error| {
+            if text.rsplit_once(':').is_some_and(|(host, _)| looks_like_a_name(host))
+                && !text.starts_with(SocketAddress::UNIX)
+            {
+                "must be an IP address and a port; for a name write `dns: NAME:PORT`".to_owned()
+            } else {
+                error
             }
-            _ => Err("must be an IP address and a port, such as 10.0.0.1:5000".to_owned()),
-        }
+        })
     };
     Kind::scalar(parse, |address| Outline::text(address.to_string()), || text_from(4))
+}
+
+/// Reads the address of a backend: `10.0.0.1:5000`, `[::1]:5000`, `unix:/path`.
+pub(crate) fn backend_address(text: &str) -> Result<SocketAddress, String> {
+    if let Some(path) = text.strip_prefix(SocketAddress::UNIX) {
+        let address = unix_path(path)?;
+        return if is_backend_name(&address.default_name()) {
+            Ok(address)
+        } else {
+            Err("must be a path with a file name of visible characters after unix:".to_owned())
+        };
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() > 0 => Ok(address.into()),
+        _ => Err("must be an address such as 10.0.0.1:5000 or unix:/path".to_owned()),
+    }
 }
 
 /// A backend's name.

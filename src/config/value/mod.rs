@@ -18,6 +18,7 @@ use super::scalar::{pattern, text_that};
 
 pub(crate) use bind::bind_address;
 pub(super) use bind::{BoundAddresses, bind};
+pub(crate) use discover::backend_address;
 pub(super) use discover::{
     backend_name, dns_server, docker_label, engine, name_and_port, socket_address, srv_name,
 };

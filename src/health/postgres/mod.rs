@@ -11,11 +11,10 @@ mod wire;
 use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use self::session::{LoginStep, Session};
 use self::wire::Message;
-use super::connection::{CheckStream, open, secure};
+use super::connection::{CheckStream, PlainStream, open, secure};
 use super::files::password;
 use super::response::quoted;
 use super::{CheckError, CheckTarget, without};
@@ -31,7 +30,7 @@ pub(super) async fn check(target: &CheckTarget, wanted: &PostgresCheck) -> Resul
     let password = password(wanted.password_file.as_deref()).await?;
     let failed = |what: String| {
         let what = without(password.as_deref(), &what);
-        CheckError::from(CheckFailure::at(CheckStep::Postgres, target.address, what))
+        CheckError::from(CheckFailure::at(CheckStep::Postgres, target.address.clone(), what))
     };
     let mut stream = open(target).await?;
     if target.tls.is_some() {
@@ -49,7 +48,7 @@ pub(super) async fn check(target: &CheckTarget, wanted: &PostgresCheck) -> Resul
 
 /// Asks the server for TLS ("SSL Session Encryption" in PostgreSQL's documentation of its protocol). Reads one byte: what
 /// an attacker may have put behind it must not be taken for the server's (CVE-2021-23222).
-async fn request_tls(stream: &mut TcpStream) -> Result<(), String> {
+async fn request_tls(stream: &mut PlainStream) -> Result<(), String> {
     let answer = async {
         stream.write_all(&SSL_REQUEST).await?;
         stream.read_u8().await

@@ -1,13 +1,12 @@
 //! The backends that operators add at run time: a source like any other, the last one, which is never queried. It
 //! outlives every reload of the configuration and ends with the pool.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::{PoolState, SourceState};
 use crate::discovery::{Found, SourceKey};
-use crate::domain::StateReason;
+use crate::domain::{SocketAddress, StateReason};
 use crate::own::Owner;
 use crate::pool::input::Effect;
 
@@ -20,7 +19,7 @@ pub enum NotAdded {
     /// Another backend has that address; its name.
     AddressTaken(String),
     /// Another backend has that name; its address.
-    NameTaken(SocketAddr),
+    NameTaken(SocketAddress),
     /// This process listens at that address.
     Own(Owner),
     /// Too many were added.
@@ -44,7 +43,7 @@ pub(super) fn none() -> (SourceKey, SourceState) {
 impl PoolState {
     /// Whether an operator can add that backend.
     pub(crate) fn addable(&self, found: &Found) -> Result<(), NotAdded> {
-        if let Some(owner) = self.own.owner(found.address) {
+        if let Some(owner) = self.own.owner(&found.address) {
             return Err(NotAdded::Own(owner.clone()));
         }
         let living = || self.members.iter().filter(|member| !member.leaving());
@@ -52,24 +51,24 @@ impl PoolState {
             return Err(NotAdded::AddressTaken(same.backend.name.to_string()));
         }
         if let Some(same) = living().find(|member| member.backend.name == found.name) {
-            return Err(NotAdded::NameTaken(same.backend.address));
+            return Err(NotAdded::NameTaken(same.backend.address.clone()));
         }
         let added = self.sources.get(&SourceKey::Operator).map_or(0, |source| source.answer.len());
         if added < MOST { Ok(()) } else { Err(NotAdded::TooMany) }
     }
 
     /// Whether an operator can remove the backend of that key; returns its address.
-    pub(crate) fn removable(&self, key: u64) -> Result<SocketAddr, NotRemoved> {
+    pub(crate) fn removable(&self, key: u64) -> Result<SocketAddress, NotRemoved> {
         let member = self.index_of(key).map(|index| &self.members[index]).ok_or(NotRemoved::NotThere)?;
         let others = member.sources.keys().filter(|key| **key != SourceKey::Operator);
         let others: Vec<_> = others.map(SourceKey::word).collect();
-        if others.is_empty() { Ok(member.backend.address) } else { Err(NotRemoved::Known(others)) }
+        if others.is_empty() { Ok(member.backend.address.clone()) } else { Err(NotRemoved::Known(others)) }
     }
 
     /// An operator adds a backend.
     pub(super) fn add(&mut self, found: &Found, now: Instant, effects: &mut Vec<Effect>) {
         let Some(source) = self.sources.get_mut(&SourceKey::Operator) else { return };
-        source.answer.insert(found.address, found.clone());
+        source.answer.insert(found.address.clone(), found.clone());
         let mut indexes = self.indexes_by_address();
         self.found(&SourceKey::Operator, found, &mut indexes, now, effects);
     }
@@ -77,15 +76,15 @@ impl PoolState {
     /// An operator removes the backend that operators have added at an address.
     pub(super) fn withdraw(
         &mut self,
-        address: SocketAddr,
+        address: &SocketAddress,
         by: Arc<str>,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
         if let Some(source) = self.sources.get_mut(&SourceKey::Operator) {
-            source.answer.remove(&address);
+            source.answer.remove(address);
         }
-        let Some(&index) = self.indexes_by_address().get(&address) else { return };
+        let Some(&index) = self.indexes_by_address().get(address) else { return };
         let member = &mut self.members[index];
         if member.sources.remove(&SourceKey::Operator).is_some() && member.sources.is_empty() {
             self.leave(index, StateReason::RemovedByOperator { by }, now, effects);

@@ -56,7 +56,7 @@ fn one_found() -> impl Strategy<Value = Found> {
 fn answer() -> impl Strategy<Value = Vec<Found>> {
     proptest::collection::vec(one_found(), 0..6).prop_map(|mut found| {
         let mut addresses = BTreeSet::new();
-        found.retain(|one| addresses.insert(one.address));
+        found.retain(|one| addresses.insert(one.address.clone()));
         found
     })
 }
@@ -301,7 +301,7 @@ proptest! {
                 prop_assert!(!reason.text().is_empty(), "{from:?} to {to:?} without a reason");
             }
             for member in pool_state.members().iter().filter(|member| !member.leaving()) {
-                prop_assert_eq!(member.refused.is_some(), pool_state.own.owner(member.backend.address).is_some());
+                prop_assert_eq!(member.refused.is_some(), pool_state.own.owner(&member.backend.address).is_some());
             }
             for member in pool_state.members() {
                 prop_assert_eq!(reported.get(&member.backend.key), Some(&member.state));

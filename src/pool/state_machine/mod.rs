@@ -14,13 +14,12 @@ mod source_entries;
 pub(crate) use added::{NotAdded, NotRemoved};
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config;
 use crate::discovery::{Found, Gist, SourceKey};
-use crate::domain::{AdminState, BackendState, Event, StateReason};
+use crate::domain::{AdminState, BackendState, Event, SocketAddress, StateReason};
 use crate::health::Ejection;
 use crate::own::OwnAddresses;
 use crate::pool::backend::Backend;
@@ -36,7 +35,7 @@ struct SourceState {
     /// Since when its answers have been inconclusive.
     failing: Option<Instant>,
     /// The last conclusive answer.
-    answer: HashMap<SocketAddr, Found>,
+    answer: HashMap<SocketAddress, Found>,
     /// The gist of the last answer.
     gist: Option<Gist>,
 }
@@ -130,7 +129,7 @@ impl PoolState {
                 self.apply_command(key, command, operator, now, effects);
             }
             Input::Added(found) => self.add(&found, now, effects),
-            Input::Withdrawn(address, operator) => self.withdraw(address, operator, now, effects),
+            Input::Withdrawn(address, operator) => self.withdraw(&address, operator, now, effects),
             Input::Reconfigured(config) => self.reconfigured(*config, now, effects),
             Input::OwnAddresses(own) => self.listens(own, now, effects),
             Input::Removed => {
@@ -271,7 +270,7 @@ impl PoolState {
             effects.push(Effect::Report(Event::BackendNamed {
                 pool: Arc::clone(&self.name),
                 backend: Arc::clone(&backend.name),
-                address: backend.address,
+                address: backend.address.clone(),
             }));
             member.backend = backend;
         }
@@ -338,7 +337,7 @@ fn enter(
     effects.push(Effect::Report(Event::StateChanged {
         pool: Arc::clone(pool),
         backend: Arc::clone(&backend.name),
-        address: backend.address,
+        address: backend.address.clone(),
         from,
         to,
         reason,

@@ -1,11 +1,10 @@
 //! Backends that are refused, whatever their source, because this process listens at their address.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::PoolState;
-use crate::domain::StateReason;
+use crate::domain::{SocketAddress, StateReason};
 use crate::own::OwnAddresses;
 use crate::pool::input::Effect;
 use crate::pool::member::Results;
@@ -16,9 +15,9 @@ const COMPARE_EVERY: Duration = Duration::from_secs(1);
 
 impl PoolState {
     /// Why a backend at that address is refused, if it is.
-    pub(super) fn refusal(&self, address: SocketAddr) -> Option<StateReason> {
+    pub(super) fn refusal(&self, address: &SocketAddress) -> Option<StateReason> {
         let owner = self.own.owner(address)?.clone();
-        Some(StateReason::OwnAddress { address: Some(address), owner })
+        Some(StateReason::OwnAddress { address: Some(address.clone()), owner })
     }
 
     /// The process now listens on other addresses.
@@ -31,7 +30,7 @@ impl PoolState {
 
     /// When to compare the backends with the machine's addresses again; `None`: the result cannot change.
     pub(super) fn own_due(&self, now: Instant) -> Option<Instant> {
-        let addresses = self.members.iter().filter(|member| !member.leaving()).map(|m| m.backend.address);
+        let addresses = self.members.iter().filter(|member| !member.leaving()).map(|m| &m.backend.address);
         let any = addresses.into_iter().any(|address| self.own.may_change(address));
         any.then(|| self.compared.map_or(now, |compared| compared + COMPARE_EVERY))
     }
@@ -43,7 +42,7 @@ impl PoolState {
         }
         self.compared = Some(now);
         for index in 0..self.members.len() {
-            if self.own.may_change(self.members[index].backend.address) {
+            if self.own.may_change(&self.members[index].backend.address) {
                 self.refuse(index, now, effects);
             }
         }
@@ -51,7 +50,7 @@ impl PoolState {
 
     /// Refuses a backend, or accepts it again, by the current addresses.
     fn refuse(&mut self, index: usize, now: Instant, effects: &mut Vec<Effect>) {
-        let refusal = self.refusal(self.members[index].backend.address);
+        let refusal = self.refusal(&self.members[index].backend.address);
         let checks = self.config.health.len();
         let member = &mut self.members[index];
         if member.leaving() || member.refused == refusal {

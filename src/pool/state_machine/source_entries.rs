@@ -1,14 +1,13 @@
 //! Which backends there are: the reports of the sources, and how long a report is valid.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{PoolState, enter};
 use crate::config::Source;
 use crate::discovery::{Found, Observation, Outcome, SourceKey};
-use crate::domain::{BackendState, Endpoint, Event, Resolution, StateReason, Trouble};
+use crate::domain::{BackendState, Endpoint, Event, Resolution, SocketAddress, StateReason, Trouble};
 use crate::health::Verdict;
 use crate::pool::NAMED;
 use crate::pool::backend::Backend;
@@ -46,26 +45,26 @@ impl PoolState {
             Some(_) => None,
             None => source.failing.or(Some(now)),
         };
-        let answer = seen
-            .outcome
-            .seen()
-            .map(|found| found.iter().map(|one| (one.address, one.clone())).collect::<HashMap<_, _>>());
+        let answer = seen.outcome.seen().map(|found| {
+            found.iter().map(|one| (one.address.clone(), one.clone())).collect::<HashMap<_, _>>()
+        });
         if let Some(answer) = &answer {
             let changed = endpoints_changed(&self.name, key, seen.outcome.result(), answer, &source.answer);
             effects.extend(changed.map(Effect::Report));
         }
-        let present = |address: SocketAddr| answer.as_ref().is_some_and(|found| found.contains_key(&address));
+        let present =
+            |address: &SocketAddress| answer.as_ref().is_some_and(|found| found.contains_key(address));
         // Even after an inconclusive answer: if an address belongs to another name, its backend leaves at once.
         let mut reassigned = Vec::new();
         for index in 0..self.members.len() {
             let member = &self.members[index];
             let Some(entry) = member.sources.get(key) else { continue };
             // A nameless backend that is still in the answer is the same one: now its name is known.
-            let named = entry.found.nameless && present(member.backend.address);
-            match seen.owners.get(&member.backend.address.ip()) {
+            let named = entry.found.nameless && present(&member.backend.address);
+            match member.backend.address.ip().and_then(|ip| seen.owners.get(&ip)) {
                 Some(owner) if *owner != entry.found.name && !named => {
                     let reason = StateReason::AddressTaken { by: Arc::clone(owner) };
-                    reassigned.push(member.backend.address);
+                    reassigned.push(member.backend.address.clone());
                     self.leave(index, reason, now, effects);
                 }
                 _ => {}
@@ -96,17 +95,17 @@ impl PoolState {
     }
 
     /// The living members by their addresses.
-    pub(super) fn indexes_by_address(&self) -> HashMap<SocketAddr, usize> {
+    pub(super) fn indexes_by_address(&self) -> HashMap<SocketAddress, usize> {
         let members = self.members.iter().enumerate().filter(|(_, member)| !member.leaving());
-        members.map(|(index, member)| (member.backend.address, index)).collect()
+        members.map(|(index, member)| (member.backend.address.clone(), index)).collect()
     }
 
     /// Applies what the sources other than `but` reported about addresses with a new owner to that owner.
     fn reapply(
         &mut self,
         but: &SourceKey,
-        addresses: &[SocketAddr],
-        indexes: &mut HashMap<SocketAddr, usize>,
+        addresses: &[SocketAddress],
+        indexes: &mut HashMap<SocketAddress, usize>,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
@@ -125,10 +124,10 @@ impl PoolState {
         &mut self,
         key: &SourceKey,
         found: &Found,
-        indexes: &mut HashMap<SocketAddr, usize>,
+        indexes: &mut HashMap<SocketAddress, usize>,
         now: Instant,
         effects: &mut Vec<Effect>,
-    ) -> Option<SocketAddr> {
+    ) -> Option<SocketAddress> {
         let mut entry = SourceEntry { found: found.clone(), missing: None };
         let mut reassigned = None;
         if let Some(&index) = indexes.get(&found.address) {
@@ -139,7 +138,7 @@ impl PoolState {
                 Some((_, other)) if other.name != found.name && !other.nameless && !found.nameless => {
                     let reason = StateReason::AddressTaken { by: Arc::clone(&found.name) };
                     self.leave(index, reason, now, effects);
-                    reassigned = Some(found.address);
+                    reassigned = Some(found.address.clone());
                 }
                 // Reported again, or by another source, too: one address is one backend.
                 before => {
@@ -161,7 +160,7 @@ impl PoolState {
         let mut member = Member::new(Arc::clone(&backend), reason.clone(), self.config.health.len(), now);
         member.sources.insert(key.clone(), entry);
         (member.weight, member.tier) = (found.weight, found.tier);
-        member.refused = self.refusal(found.address);
+        member.refused = self.refusal(&found.address);
         let checked = member.refused.is_none() && !self.config.health.is_empty();
         enter(&self.name, &backend, BackendState::Gone, BackendState::Joining, reason, effects);
         if checked {
@@ -169,7 +168,7 @@ impl PoolState {
         }
         self.members.push(member);
         let index = self.members.len() - 1;
-        indexes.insert(found.address, index);
+        indexes.insert(found.address.clone(), index);
         self.describe(index, effects);
         self.settle(index, StateReason::FoundUnchecked, now, effects);
         reassigned
@@ -252,10 +251,10 @@ fn endpoints_changed(
     pool: &Arc<str>,
     source: &SourceKey,
     result: Resolution,
-    answer: &HashMap<SocketAddr, Found>,
-    before: &HashMap<SocketAddr, Found>,
+    answer: &HashMap<SocketAddress, Found>,
+    before: &HashMap<SocketAddress, Found>,
 ) -> Option<Event> {
-    let lacking = |of: &HashMap<SocketAddr, Found>, other: &HashMap<SocketAddr, Found>| -> Vec<Found> {
+    let lacking = |of: &HashMap<SocketAddress, Found>, other: &HashMap<SocketAddress, Found>| -> Vec<Found> {
         // A name that becomes known, or that is missing this time, does not make another backend.
         let same = |a: &Found, b: &Found| a.name == b.name || a.nameless || b.nameless;
         let known = |found: &Found| other.get(&found.address).is_some_and(|known| same(known, found));
@@ -266,8 +265,9 @@ fn endpoints_changed(
         return None;
     }
     let listed = |all: &mut Vec<Found>| -> Vec<Endpoint> {
-        all.sort_by_key(|found| found.address);
-        let endpoint = |found: &Found| Endpoint { name: Arc::clone(&found.name), address: found.address };
+        all.sort_by(|a, b| a.address.cmp(&b.address));
+        let endpoint =
+            |found: &Found| Endpoint { name: Arc::clone(&found.name), address: found.address.clone() };
         all.iter().take(NAMED).map(endpoint).collect()
     };
     Some(Event::EndpointsChanged {

@@ -1,7 +1,7 @@
 //! The states that follow from several facts together: checks, ejections, operators, sources.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 use super::tests::{SECOND, found, key_of, observed, states};

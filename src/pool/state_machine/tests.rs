@@ -23,7 +23,7 @@ fn key() -> SourceKey {
 
 pub(super) fn found(name: &str, ip: &str) -> Found {
     let address = SocketAddr::new(ip.parse().unwrap(), 5000);
-    Found::new(name.into(), address)
+    Found::new(name.into(), address.into())
 }
 
 fn seen(backends: &[(&str, &str)]) -> Input {
@@ -144,8 +144,9 @@ fn a_missing_nameless_backend_does_not_get_the_name_of_the_new_owner_of_its_addr
 fn backends_removed_from_the_configuration_stay_until_their_replacements_are_checked() {
     let now = Instant::now();
     let listed = |ips: &[&str]| {
-        let list =
-            ips.iter().map(|ip| config::StaticBackend::new(SocketAddr::new(ip.parse().unwrap(), 5000)));
+        let list = ips
+            .iter()
+            .map(|ip| config::StaticBackend::new(SocketAddr::new(ip.parse().unwrap(), 5000).into()));
         let mut pool = Pool::new(vec![Source::Static(list.collect())]);
         pool.health = vec![Health::new(Check::Tcp)];
         let found = ips.iter().map(|ip| found(&format!("{ip}:5000"), ip)).collect();
@@ -441,7 +442,7 @@ proptest! {
                     prop_assert!(member.backend.load.open() > 0);
                     continue;
                 }
-                prop_assert!(addresses.insert(member.backend.address), "two backends at one address");
+                prop_assert!(addresses.insert(member.backend.address.clone()), "two backends at one address");
                 if member.state == BackendState::Up {
                     prop_assert!(checked.contains(&member.backend.key), "up without a check");
                 }
@@ -453,7 +454,7 @@ proptest! {
         now += Duration::from_secs(60);
         pool_state.on(seen(&backends), now);
         let left: BTreeSet<_> = pool_state.members().iter()
-            .map(|m| (m.backend.name.to_string(), m.backend.address.ip().to_string())).collect();
+            .map(|m| (m.backend.name.to_string(), m.backend.address.ip().unwrap().to_string())).collect();
         prop_assert_eq!(left, last);
     }
 }
