@@ -7,18 +7,20 @@ mod databases;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use crate::support::backend::{self, Backend};
 use crate::support::dns::Dns;
 use crate::support::engine::FakeEngine;
+use crate::support::unix_backend::UnixBackend;
 use crate::support::{Lb, connect_to, eventually, http_get};
 use pointsman::internals::ServiceRecord;
 use regex_lite::Regex;
 use serde_json::{Value, json};
 
 /// The files; each has a test of its name.
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "containers",
     "docker",
     "full",
@@ -30,6 +32,7 @@ const FILES: [&str; 14] = [
     "proxy-protocol",
     "redis",
     "replicas",
+    "routing",
     "static",
     "sticky",
     "tls-passthrough",
@@ -55,7 +58,8 @@ impl Example {
         assert!(FILES.contains(&name));
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("conf/{name}.yaml"));
         let example = Self { text: std::fs::read_to_string(path).unwrap(), files: Vec::new() };
-        example.with(r"bind: [^,}\n ]+", "bind: 127.0.0.1:0")
+        // All but Unix sockets.
+        example.with(r#"bind: [^,}\n "]+"#, "bind: 127.0.0.1:0")
     }
 
     /// Replaces the pattern, which must occur.
@@ -392,6 +396,50 @@ fn tls_passthrough_chooses_by_the_name_and_the_protocol() {
     assert_eq!([1, 2].map(|service| shop.iter().filter(|one| **one == service).count()), [19, 1]);
     assert_eq!(answer(b"shop.", b"blog."), 3);
     assert_eq!(answer(b"shop.example.com", b"shop.example.org"), 21);
+    end(lb);
+}
+
+#[test]
+fn routing_divides_clients_by_network_and_share_and_uses_unix_sockets() {
+    // Each answers with its name and the address that the connection comes from.
+    let named = |name: &'static str| {
+        Backend::serving(move |stream| {
+            let ip = stream.peer_addr().unwrap().ip();
+            backend::http(stream, &format!("{name} {ip}"));
+        })
+    };
+    let [web, canary] = ["web", "canary"].map(named);
+    let mut preview = None;
+    let mut example = Example::new("routing")
+        .with(r"10\.0\.0\.0/8", "127.0.81.0/24")
+        .with(r"10\.0\.0\.5, 10\.0\.0\.6", "127.0.82.5, 127.0.82.6")
+        .with("/run/pointsman/web.sock", "local.sock")
+        .with("/run/preview/web.sock", "web.sock");
+    for (name, backend) in [("WEB", &web), ("CANARY", &canary)] {
+        let of = format!(r#"dns: "\$\{{{name}:-[a-z]+\}}:5000""#);
+        example = example.with(&of, &format!("static: [\"{}\"]", backend.address));
+    }
+    let lb = Lb::start_in(&example.text, |folder| {
+        preview = Some(UnixBackend::http(&folder.join("web.sock"), "preview"));
+    });
+    for name in ["web", "canary", "preview"] {
+        when_up(&lb, name, 1, &["http"]);
+    }
+    let answered = answers(&lb, "web", 40);
+    assert_eq!(answered["canary 127.0.0.1"], 2, "{answered:?}");
+    let sources = [5, 6].map(|n| answered.get(&format!("web 127.0.82.{n}")).copied().unwrap_or_default());
+    assert!(sources.iter().sum::<usize>() == 38 && sources.iter().all(|n| *n > 0), "{answered:?}");
+    let mut near = crate::access_lists::connect_from("127.0.81.7", lb.address("web"));
+    near.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    near.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("preview"), "{answer}");
+    let mut local = UnixStream::connect(lb.folder().join("local.sock")).unwrap();
+    local.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    answer.clear();
+    local.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains("web 127.0.82."), "{answer}");
+    drop((near, local));
     end(lb);
 }
 
