@@ -40,13 +40,17 @@ class Chain:
             process.stop()
 
 
-def two(front="", back=""):
-    """Two in a row; `front` are settings of the first one's pool, `back` of the second one's listener."""
+def two(front="", back="", unix=False):
+    """Two in a row, with a Unix socket between them or TCP; `front` are settings of the first one's pool, `back` of the
+    second one's listener."""
 
     def start(backends, folder):
-        (host, port), second = proxies.start("pointsman", backends, 1, folder, listener=back)
+        socket = f"'unix:{folder}/between.sock'"
+        also = f", {socket}" if unix else ""
+        (host, port), second = proxies.start("pointsman", backends, 1, folder, bind=also, listener=back)
         try:
-            address, first = proxies.start("pointsman", [f"{host}:{port}"], 1, folder, pool=front)
+            between = socket if unix else f"{host}:{port}"
+            address, first = proxies.start("pointsman", [between], 1, folder, pool=front)
         except BaseException:
             second.stop()
             raise
@@ -79,6 +83,10 @@ OPTIONS = {
         "one pool": one(),
         "with sni": one(to="sni: {localhost: web, www.example.com: other}"),
         "with alpn and sni": one(to="alpn: {acme-tls/1: other}, sni: {localhost: web, www.example.com: other}"),
+    }),
+    "Unix sockets": Comparison(EACH, {
+        "two pointsman in a row": two(),
+        "with a Unix socket between them": two(unix=True),
     }),
     "PROXY headers": Comparison(EACH, {
         "two pointsman in a row": two(),

@@ -139,14 +139,15 @@ def https(port, folder):
     return Nginx(["nginx", "-c", file, "-p", folder])
 
 
-def pointsman(port, backends, workers, folder, logged=False, busy_poll="off", to="pool: web", listener="", pool=""):
-    """`to` is how the listener chooses the pool; `listener` and `pool` are further settings of the two, as YAML."""
+def pointsman(port, backends, workers, folder, logged=False, busy_poll="off", to="pool: web", bind="", listener="", pool=""):
+    """`to` is how the listener chooses the pool, `bind` further addresses of the listener; `listener` and `pool` are further
+    settings of the two, as YAML."""
     log = f"{{level: info, directory: {folder}}}" if logged else "{level: warn, connections: false}"
     other = "  other: *web\n" if "other" in to else ""
     file = folder / f"pointsman-{port}.yaml"
     file.write_text(
         f"runtime: {{workers: {workers}, busy_poll: {busy_poll}}}\nlog: {log}\n"
-        f"listeners: {{web: {{bind: 127.0.0.1:{port}, {to}{listener}}}}}\n"
+        f"listeners: {{web: {{bind: [127.0.0.1:{port}{bind}], {to}{listener}}}}}\n"
         f"pools:\n  web: &web {{discover: [{{static: [{', '.join(backends)}]}}]{pool}}}\n{other}"
     )
     return Process([POINTSMAN, "run", "-c", file], cwd=folder)
