@@ -1,4 +1,4 @@
-//! Pointsman beside other programs: the PROXY protocol to and from HAProxy and nginx, and TLS of OpenSSL.
+//! Pointsman beside other programs: the PROXY protocol to and from HAProxy and nginx, TLS of OpenSSL and curl, and iperf3.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -182,7 +182,7 @@ pub(crate) fn make_certificate(folder: &Path, arguments: &str) -> bool {
 }
 
 #[test]
-fn openssl_reaches_the_server_that_it_names() {
+fn openssl_and_curl_reach_the_server_that_they_name() {
     let folder = tempfile::tempdir().unwrap();
     let mut servers = Vec::new();
     for name in ["a.example.com", "b.example.com"] {
@@ -204,12 +204,7 @@ fn openssl_reaches_the_server_that_it_names() {
     ));
     let to = lb.address("l").to_string();
     let client = |arguments: &[&str]| {
-        let mut command = Command::new("openssl");
-        command.args(["s_client", "-connect", &to]).args(arguments).stdin(Stdio::null());
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let output = output_of(child, TIME_LIMIT, "openssl s_client");
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+        run("openssl", "openssl", &[&["s_client", "-connect", &to], arguments].concat()).unwrap()
     };
     for (arguments, name) in [
         (&["-servername", "a.example.com"][..], "a.example.com"),
@@ -227,4 +222,60 @@ fn openssl_reaches_the_server_that_it_names() {
     assert!(!success && text.contains("alert no application protocol"), "{text}");
     let (success, text) = client(&["-noservername"]);
     assert!(!success && text.contains("alert handshake failure"), "{text}");
+
+    let connect_to = format!("::{to}");
+    for (asked, name) in [("a.example.com", "a.example.com"), ("x.example.com", "b.example.com")] {
+        let url = format!("https://{asked}/");
+        let Some((success, text)) =
+            run("curl", "curl", &["-skv", "--no-alpn", "--connect-to", &connect_to, &url])
+        else {
+            return;
+        };
+        assert!(success && text.contains(&format!("subject: CN={name}")), "{text}");
+    }
+}
+
+/// Runs a client; whether it succeeded, and what it printed. `None`: it is not installed.
+fn run(program: &str, package: &str, arguments: &[&str]) -> Option<(bool, String)> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            skip("POINTSMAN_REQUIRE_TOOLS", &format!("{program} is missing (`apt-get install {package}`)"));
+            return None;
+        }
+        Err(error) => panic!("{program}: {error}"),
+    };
+    let output = output_of(child, TIME_LIMIT, program);
+    let text = [output.stdout, output.stderr].concat();
+    Some((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+}
+
+#[test]
+fn iperf3_measures_every_direction() {
+    let address = local_port();
+    let port = address.port().to_string();
+    let arguments = ["-s", "-B", "127.0.0.1", "-p", &port];
+    let Some(_server) = Server::start("iperf3", "iperf3", &arguments, "", address) else { return };
+    // It tells its streams apart by their order, which one worker keeps.
+    let lb = Lb::start(&format!(
+        "runtime: {{workers: 1}}\nlisteners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {}}}}}\n",
+        static_list(&[address])
+    ));
+    let port = lb.address("l").port().to_string();
+    for (direction, sums) in [
+        (&[][..], &["sum_received"][..]),
+        (&["--reverse"], &["sum_received"]),
+        (&["--parallel", "4"], &["sum_received"]),
+        (&["--bidir"], &["sum_received", "sum_received_bidir_reverse"]),
+    ] {
+        let arguments = [&["-c", "127.0.0.1", "-p", &port, "-t", "1", "-J"], direction].concat();
+        let (success, text) = run("iperf3", "iperf3", &arguments).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for sum in sums {
+            let bytes = report["end"][sum]["bytes"].as_u64();
+            assert!(success && bytes > Some(0), "{direction:?}: {sum}\n{text}");
+        }
+    }
 }
