@@ -1,6 +1,7 @@
 //! `/api/v1/connections` and `/api/v1/decisions`: what is known of connections. Each of these types shows a part of one
 //! [`ConnectionRecord`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -124,6 +125,8 @@ pub(crate) struct DecisionInfo {
     pub age_ms: f64,
     /// How long the client waited for a place, in milliseconds, if it had to.
     pub queued_ms: Option<f64>,
+    /// The address that the connection to the backend comes from, if it is configured.
+    pub source: Option<IpAddr>,
 }
 
 /// A backend that was excluded from a choice, and why.
@@ -279,6 +282,7 @@ impl DecisionInfo {
             tier: route.tier.name().into(),
             age_ms: millis(route.after),
             queued_ms: route.queued.map(millis),
+            source: route.source,
         })
     }
 }

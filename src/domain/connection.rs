@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Client, CloseReason, PoolMatch, Rejection, Route, RoutingRule, SocketAddress};
+use super::{Client, CloseReason, PoolMatch, PoolShare, Rejection, Route, RoutingRule, SocketAddress};
 
 /// The properties of one connection at one moment. The data plane makes a record when the connection has been routed or
 /// rejected, when open connections are listed, and at the end; [`update`](Self::update) joins them.
@@ -126,6 +126,11 @@ impl ConnectionRecord {
     /// The rule of its listener that chose its pool, if there was a choice.
     pub(crate) fn rule(&self) -> Option<&RoutingRule> {
         self.pool_match.as_ref()?.rule.as_ref()
+    }
+
+    /// The share by which its listener chose its pool among several.
+    pub(crate) fn share(&self) -> Option<PoolShare> {
+        self.pool_match.as_ref()?.share
     }
 
     /// The server name that its client asked for, if its listener reads it.

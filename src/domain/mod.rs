@@ -38,7 +38,7 @@ pub(crate) use preface_error::{PrefaceError, PrefaceKind};
 pub(crate) use rejection::{LimitReached, Rejection};
 pub(crate) use resolution::Resolution;
 pub(crate) use route::{CandidateSet, FailedAttempt, Route, RouteCandidate, RouteTier, SHOWN};
-pub(crate) use routing_rule::{PoolMatch, RoutingRule};
+pub(crate) use routing_rule::{PoolMatch, PoolShare, RoutingRule};
 pub use socket_address::SocketAddress;
 #[cfg(test)]
 pub(crate) use state_reason::StateReasonInfo;

@@ -1,6 +1,7 @@
 //! How a connection was routed: the chosen backend, the candidates, and the excluded backends with their reasons.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ pub(crate) struct Route {
     pub tier: RouteTier,
     /// How long the client waited in the queue, if it did.
     pub queued: Option<Duration>,
+    /// The address that the connection to the backend comes from, if it is configured (`connect.source`,
+    /// `connect.transparent`).
+    pub source: Option<IpAddr>,
 }
 
 impl Route {
@@ -153,6 +157,7 @@ mod tests {
             home: None,
             tier: RouteTier::Primaries,
             queued: None,
+            source: None,
         }
     }
 

@@ -29,11 +29,22 @@ impl fmt::Display for RoutingRule {
     }
 }
 
+/// A pool's share of a listener's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PoolShare {
+    /// Its number in the configuration.
+    pub share: u32,
+    /// The sum of these numbers, of the pools that could be chosen.
+    pub total: u32,
+}
+
 /// What is known of a connection's pool beyond its name, where the listener has rules or reads the ClientHello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PoolMatch {
     /// The rule that matched; `None`: none did, or the listener has none.
     pub rule: Option<RoutingRule>,
+    /// The share by which the pool was chosen among several.
+    pub share: Option<PoolShare>,
     /// The server name in the ClientHello, if it has one.
     pub server_name: Option<Arc<str>>,
 }

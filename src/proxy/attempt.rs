@@ -8,7 +8,7 @@ use socket2::SockRef;
 
 use super::context::WorkerContext;
 use super::stream::{Push, Stream};
-use crate::config;
+use crate::config::{self, SourceAddress};
 use crate::domain::{Client, SocketAddress};
 use crate::outgoing::connect_unix;
 use crate::pool::Backend;
@@ -27,13 +27,14 @@ pub(super) struct Opening {
     pub(super) has_more: bool,
 }
 
-/// Connects to one backend and sends the opening, which the client's bytes must follow.
+/// Connects to one backend and sends the opening, which the client's bytes must follow. Also returns the address that
+/// the connection comes from, if it is configured.
 pub(super) async fn attempt(
     backend: &Backend,
     settings: &config::Pool,
     opening: &Opening,
     context: &WorkerContext,
-) -> io::Result<Stream> {
+) -> io::Result<(Stream, Option<SourceAddress>)> {
     let limit = settings.connect.timeout;
     let first_bytes = opening.has_more || opening.header.is_some();
     let random = || context.random.borrow_mut().next_u64();
@@ -56,7 +57,7 @@ pub(super) async fn attempt(
         if opening.requests_tls {
             request_tls(&stream).await?;
         }
-        Ok(stream)
+        Ok((stream, source))
     };
     tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
         let message = format!("no answer within {}", humantime::format_duration(limit));

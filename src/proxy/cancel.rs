@@ -43,7 +43,7 @@ pub(super) fn send_to_others(
         tokio::task::spawn_local(async move {
             let opening = Opening { client, header, requests_tls: false, has_more: true };
             match attempt(&backend, &settings, &opening, &context).await {
-                Ok(stream) => deliver(&stream, request, &settings).await,
+                Ok((stream, _)) => deliver(&stream, request, &settings).await,
                 Err(error) => debug!(backend = %backend.name, %error, "cancel request not sent"),
             }
         });

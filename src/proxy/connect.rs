@@ -17,7 +17,7 @@ use super::preface::HeaderSource;
 use super::stream::Stream;
 use crate::balance::shadow::ShadowLeases;
 use crate::balance::{Lease, PickArgs, hash};
-use crate::config::{self, Algorithm, BackupWhen, HashKey};
+use crate::config::{self, Algorithm, BackupWhen, HashKey, SourceAddress};
 use crate::domain::{
     CandidateSet, Cause, Client, CloseReason, Excluded, Exclusion, ExclusionReason, FailedAttempt, Route,
     RouteTier,
@@ -107,13 +107,14 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
         let candidates = Some(search.snapshot.candidates(Some(&chosen.backend)));
         let (backend, start) = (&chosen.backend, Moment::now());
         match attempt(backend, &search.settings, &opening, caller.context).await {
-            Ok(stream) => {
+            Ok((stream, source)) => {
                 let took = start.elapsed();
                 let at = start + took;
                 if search.settings.balance == Algorithm::Ewma {
                     backend.load.connected(took, at.since_origin());
                 }
                 let route = search.route(at, search.tried.len() + 1, candidates);
+                let route = Route { source: source.map(SourceAddress::ip), ..route };
                 let shadows = search.shadow(&chosen);
                 let settings = search.settings;
                 return Ok(Connected { chosen, stream, shadows, settings, at, took, route });
@@ -346,6 +347,7 @@ impl<'a> Search<'a> {
             home: self.full.overloaded.as_ref().map(|home| Arc::clone(&home.name)),
             tier: if self.overflows { RouteTier::Overflow } else { self.snapshot.kind() },
             queued: self.queued,
+            source: None,
         }
     }
 }

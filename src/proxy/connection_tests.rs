@@ -65,6 +65,7 @@ fn the_end_of_a_connection_is_counted_before_its_lease_is_dropped() {
         assert!(size_of_val(&connection.live()) <= 288, "{}", size_of_val(&connection.live()));
         connection.lease.set(chosen.backend.lease());
         let route = Route {
+            source: None,
             after: Duration::ZERO,
             algorithm: Algorithm::RoundRobin,
             excluded: Excluded::default(),

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::hello::Hello;
 use crate::balance::{Candidate, Load, PickArgs, Picker};
 use crate::config::{self, Algorithm, Hash, PoolShares};
-use crate::domain::{Client, PoolMatch, RoutingRule};
+use crate::domain::{Client, PoolMatch, PoolShare, RoutingRule};
 use crate::pool::Pool;
 
 /// Where a listener's connections go.
@@ -105,16 +105,18 @@ impl Routing {
     /// Assigns a connection to a pool.
     pub(super) fn assign(&self, client: Client, hello: Option<&Hello>) -> Arc<Assignment> {
         let server_name = hello.and_then(|hello| hello.server_name.clone());
-        let (pool, rule) = match self {
-            Self::Pool(assignment) if server_name.is_none() => return Arc::clone(assignment),
-            Self::Pool(assignment) => (assignment.pool.clone(), None),
-            Self::Rules(rules) => match rules.find(client, hello) {
-                Some(target) => (Some(Arc::clone(target.choose())), target.rule.clone()),
-                None => (None, None),
-            },
+        let mut matched = PoolMatch { server_name, ..PoolMatch::default() };
+        let pool = match self {
+            Self::Pool(assignment) if matched.server_name.is_none() => return Arc::clone(assignment),
+            Self::Pool(assignment) => assignment.pool.clone(),
+            Self::Rules(rules) => rules.find(client, hello).map(|target| {
+                let (pool, share) = target.choose();
+                (matched.rule, matched.share) = (target.rule.clone(), share);
+                Arc::clone(pool)
+            }),
         };
-        let has_match = rule.is_some() || server_name.is_some();
-        Arc::new(Assignment { pool, matched: has_match.then(|| Arc::new(PoolMatch { rule, server_name })) })
+        let is_known = matched != PoolMatch::default();
+        Arc::new(Assignment { pool, matched: is_known.then(|| Arc::new(matched)) })
     }
 
     /// Whether the client's address alone chooses the pool.
@@ -203,10 +205,10 @@ impl Target {
         Some(Self { rule, pools, shares, picker: ArcSwap::from_pointee(picker) })
     }
 
-    /// A pool, by the shares; one without a backend only if all are.
-    fn choose(&self) -> &Arc<Pool> {
+    /// A pool, by the shares; one without a backend only if all are. With its share, if there are several.
+    fn choose(&self) -> (&Arc<Pool>, Option<PoolShare>) {
         if let [only] = &*self.pools {
-            return only;
+            return (only, None);
         }
         let mut usable = self.indices(|pool| !pool.snapshot().is_empty());
         if usable.is_empty() {
@@ -218,7 +220,10 @@ impl Target {
             self.picker.store(Arc::clone(&picker));
         }
         let chosen = picker.picker.choose(&PickArgs::default()).unwrap_or_default();
-        &self.pools[picker.pools[chosen]]
+        let index = picker.pools[chosen];
+        let total = picker.pools.iter().map(|index| self.shares[*index].weight).sum();
+        let share = PoolShare { share: self.shares[index].weight, total };
+        (&self.pools[index], Some(share))
     }
 
     fn indices(&self, wanted: impl Fn(&Pool) -> bool) -> Vec<usize> {

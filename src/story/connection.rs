@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Sentence;
 use crate::domain::{
     Algorithm, CandidateSet, Client, CloseReason, ConnectedBackend, ConnectionEnd, ConnectionRecord,
-    FailedAttempt, Route, RouteCandidate, RouteTier, RoutingRule, Stage, TcpInfo,
+    FailedAttempt, PoolShare, Route, RouteCandidate, RouteTier, RoutingRule, Stage, TcpInfo,
 };
 use crate::humanize::{bytes, count, list, millis};
 use crate::telemetry;
@@ -38,13 +38,17 @@ pub(crate) fn story(record: &ConnectionRecord) -> Vec<Sentence> {
 /// To which pool it was assigned, and why.
 fn assigned(record: &ConnectionRecord) -> String {
     let name = record.server_name().map_or(String::new(), |name| format!("; the client asked for {name}"));
-    match (&record.pool, record.rule()) {
+    let assigned = match (&record.pool, record.rule()) {
         (Some(pool), None) => format!(", for the pool {pool}{name}"),
         (Some(pool), Some(RoutingRule::Default)) => {
             format!("{name}; no rule matched, so it was for the default pool, {pool}")
         }
         (Some(pool), Some(rule)) => format!("{name}; by the rule \"{rule}\" it was for the pool {pool}"),
         (None, _) => name,
+    };
+    match record.share() {
+        Some(PoolShare { share, total }) => format!("{assigned}, whose share is {share} of {total}"),
+        None => assigned,
     }
 }
 
@@ -107,7 +111,8 @@ fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
     }
     if let Some(ConnectedBackend { name, connect, .. }) = &record.backend {
         let choice = choice(route, name);
-        let text = format!("{}: {choice}; connected in {}", route.algorithm.name(), took(*connect));
+        let from = route.source.map_or_else(String::new, |source| format!(" from {source}"));
+        let text = format!("{}: {choice}; connected in {}{from}", route.algorithm.name(), took(*connect));
         story.push(Sentence::then(at, text));
     }
     story

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 use super::*;
 use crate::domain::{
     BackendState, CheckFailure, Excluded, Exclusion, ExclusionReason, HealthFailure, Ineligible,
-    LimitReached, PoolMatch, PrefaceError, PrefaceKind, Rejection, SHOWN, SocketAddress, StateReason,
-    TcpSides,
+    LimitReached, PoolMatch, PoolShare, PrefaceError, PrefaceKind, Rejection, SHOWN, SocketAddress,
+    StateReason, TcpSides,
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -43,6 +43,7 @@ fn route() -> Route {
         home: None,
         tier: RouteTier::Primaries,
         queued: None,
+        source: None,
     }
 }
 
@@ -210,7 +211,7 @@ fn every_close_reason_has_a_text() {
 #[test]
 fn the_rule_that_chose_the_pool_is_named() {
     let by = |rule: Option<RoutingRule>, name: Option<&str>| {
-        let pool_match = Some(Arc::new(PoolMatch { rule, server_name: name.map(Into::into) }));
+        let pool_match = Some(Arc::new(PoolMatch { rule, share: None, server_name: name.map(Into::into) }));
         text(&ConnectionRecord { pool_match, ..record(Some(route()), Stage::Open) })
     };
     let named = by(Some(RoutingRule::ServerName("*.example.com".into())), Some("www.example.com"));
@@ -221,4 +222,14 @@ fn the_rule_that_chose_the_pool_is_named() {
     assert!(default.contains("; no rule matched, so it was for the default pool, web"), "{default}");
     let hashed = by(None, Some("www.example.com"));
     assert!(hashed.contains(", for the pool web; the client asked for www.example.com"), "{hashed}");
+    let share = Some(PoolShare { share: 5, total: 100 });
+    let pool_match = Some(Arc::new(PoolMatch { share, ..PoolMatch::default() }));
+    let shared = text(&ConnectionRecord { pool_match, ..record(Some(route()), Stage::Open) });
+    assert!(shared.contains(", for the pool web, whose share is 5 of 100\n"), "{shared}");
+}
+
+#[test]
+fn a_configured_source_address_is_named() {
+    let text = route_text(Route { source: Some([10, 0, 0, 5].into()), ..route() });
+    assert!(text.contains("; connected in 0.31 ms from 10.0.0.5\n"), "{text}");
 }

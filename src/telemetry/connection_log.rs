@@ -22,6 +22,7 @@ impl ConnectionRecord {
             skipped = %route.skipped(),
             attempts = route.attempts,
             queued_ms = route.queued.map(millis),
+            source = route.source.map(display),
             connect_ms = millis(backend.connect),
             "routed"
         );

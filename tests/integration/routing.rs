@@ -195,6 +195,10 @@ fn shares_divide_connections_among_pools() {
     let answers: Vec<_> = (0..100).map(|_| served()).collect();
     let of_canary = answers.iter().filter(|answer| answer.contains("canary")).count();
     assert_eq!((answers.len(), of_canary), (100, 5));
+    let routed = lb.logged(&["routed", "pool=canary"]).remove(0);
+    let conn = routed.split_once("conn=").unwrap().1.split(' ').next().unwrap();
+    let why = lb.get(&format!("/api/v1/why?conn={conn}")).1;
+    assert!(why.contains("for the pool canary, whose share is 1 of 20"), "{why}");
     assert_eq!(lb.metric("pointsman_client_visible_failures_total{pool=\"next\",reason=\"no_backend\"}"), 0.);
     assert!(lb.reload(&config("pool: {web: 1, canary: 0}", &pools)).contains("applied"));
     assert!((0..20).all(|_| served().contains("web")));

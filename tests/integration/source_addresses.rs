@@ -51,6 +51,10 @@ fn connections_come_from_all_addresses_and_checks_from_the_first() {
         seen.iter().map(|ip| ip.parse().unwrap()).collect::<BTreeSet<IpAddr>>(),
         ips(&["127.0.3.1", "127.0.3.2"])
     );
+    let routed = lb.when_logged("source=127.0.3.2");
+    let conn = routed.split_once("conn=").unwrap().1.split(' ').next().unwrap();
+    let why = lb.get(&format!("/api/v1/why?conn={conn}")).1;
+    assert!(why.contains(" from 127.0.3.2"), "{why}");
 }
 
 #[test]

@@ -328,6 +328,15 @@ pub enum SourceAddress {
     Client(IpAddr),
 }
 
+impl SourceAddress {
+    /// The IP address.
+    pub(crate) fn ip(self) -> IpAddr {
+        match self {
+            Self::Own(ip) | Self::Client(ip) => ip,
+        }
+    }
+}
+
 /// The addresses of `sources` that a connection to `backend` can come from: those of its address family.
 pub(crate) fn usable_sources(
     sources: &[IpAddr],
