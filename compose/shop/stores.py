@@ -78,6 +78,7 @@ def forever(what, work, pause=1.0):
     while True:
         try:
             work()
-        except (psycopg.Error, pika.exceptions.AMQPError, OSError) as error:
-            log.warning("%s: %s", what, str(error).strip() or type(error).__name__)
+        except Exception as error:  # when a connection breaks, pika also raises errors of other types
+            expected = isinstance(error, (psycopg.Error, pika.exceptions.AMQPError, OSError))
+            log.warning("%s: %s", what, str(error).strip() or type(error).__name__, exc_info=not expected)
             time.sleep(pause)

@@ -119,10 +119,11 @@ pub(crate) fn survives(platform: &Platform, services: &[&str], customer: Custome
         docker(&["start", &container]);
         customer.goes_on();
     }
+    let places_orders = customer.pool;
     let account = customer.account();
     if account["unconfirmed"] != 0 {
         let log = |service: &str| platform.project.compose(&["logs", "--no-color", "--tail", "40", service]);
-        panic!("{account:#}\n{}", ["worker", "rabbitmq"].map(log).join("\n"));
+        panic!("{account:#}\n{}", [places_orders, "worker", "rabbitmq"].map(log).join("\n"));
     }
     assert_eq!(account["failed"], 0, "{account:#}");
     assert!(account["repeated"].as_u64().unwrap() <= repeated, "{account:#}");
