@@ -57,12 +57,9 @@ impl Platform {
     /// Starts the customer.
     pub(crate) fn customer(&self, url: &str, pause: &str, pool: &'static str) -> Customer<'_> {
         let name = unique("customer");
-        // A broker that was killed takes its time to start again.
-        let confirmed_within = (3 * TIME_LIMIT).as_secs().to_string();
         let script = ["python", "customer.py", url, "--pause", pause, "--orders", "100000"];
-        let more = ["--confirmed-within", &confirmed_within];
         let run = ["run", "--rm", "-T", "--name", &name, "customer"];
-        let mut command = self.project.command(&[&run[..], &script, &more].concat());
+        let mut command = self.project.command(&[&run[..], &script].concat());
         let child =
             command.current_dir(engine::ROOT).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let customer = Customer { platform: self, child, name, pool };
