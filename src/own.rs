@@ -77,6 +77,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
     a.is_ok_and(|a| b.is_ok_and(|b| a == b))
 }
 
+/// The same between TCP addresses.
 fn reaches_tcp(address: SocketAddr, bound: SocketAddr, is_local: fn(SocketAddr) -> bool) -> bool {
     let address = destination(address);
     let specific = SocketAddr::new(bound.ip().to_canonical(), bound.port());

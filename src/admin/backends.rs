@@ -45,9 +45,9 @@ impl NewBackend {
     fn read(self, pool: &Pool) -> Result<Found, ApiError> {
         let given = &self.address;
         let address = backend_address(given)
-            .map_err(|error| bad_request(format!("address {error}; it is {given:?}")))?;
+            .map_err(|error| bad_request(format!("\"address\" {error}, not {given:?}")))?;
         if address.ip().is_some_and(|ip| ip.is_unspecified()) {
-            return Err(bad_request(format!("address must be that of a machine, which {given:?} is not")));
+            return Err(bad_request(format!("\"address\" must be that of a machine, not {given:?}")));
         }
         if self.name.as_deref().is_some_and(|name| !is_backend_name(name)) {
             return Err(bad_request(format!("a name has {BACKEND_NAME_RULE}")));
