@@ -8,6 +8,7 @@ from pathlib import Path
 import pika
 import psycopg
 import redis
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from psycopg.rows import dict_row
 
 log = logging.getLogger("shop")
@@ -15,6 +16,8 @@ logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(mess
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 QUEUE = "orders"
+# The last: a broker that accepts a connection and does not answer, as one that starts.
+EXPECTED = (psycopg.Error, OSError, pika.exceptions.AMQPError, AMQPConnectorException)
 PERSISTENT = pika.BasicProperties(delivery_mode=2, content_type="application/json")
 
 
@@ -78,7 +81,7 @@ def forever(what, work, pause=1.0):
     while True:
         try:
             work()
-        except Exception as error:  # when a connection breaks, pika also raises errors of other types
-            expected = isinstance(error, (psycopg.Error, pika.exceptions.AMQPError, OSError))
+        except Exception as error:  # of any type: pika's AMQPConnectorException, for one, is no AMQPError
+            expected = isinstance(error, EXPECTED)
             log.warning("%s: %s", what, str(error).strip() or type(error).__name__, exc_info=not expected)
             time.sleep(pause)
