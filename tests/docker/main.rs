@@ -22,6 +22,7 @@ mod replicas;
 mod scale;
 mod shop;
 mod srv;
+mod subnet;
 mod swap;
 mod tls;
 

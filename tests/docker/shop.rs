@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::platforms::{Platform, engine_with, survives};
+use crate::subnet::free_subnet;
 
 #[test]
 fn the_shop_survives_the_loss_of_any_container() {
     let Some(_engine) = engine_with(&["nginx:1", "postgres:15", "redis:7", "rabbitmq:3-management"]) else {
         return;
     };
-    let project = Project::new("compose/ecommerce.yaml", 3).with("SUBNET", "10.79");
+    let project = Project::new("compose/ecommerce.yaml", 3).with("SUBNET", &free_subnet());
     // All but Grafana.
     let services =
         ["pointsman", "frontend", "worker", "admin-panel", "postgres-2", "redis", "rabbitmq", "prometheus"];

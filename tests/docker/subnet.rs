@@ -1,0 +1,48 @@
+//! Addresses for networks that a Compose file gives fixed ones.
+
+use std::fs;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::engine::{docker, try_docker};
+
+/// The first half of addresses (`10.64`) that no network of the engine overlaps with and no route of this machine uses a
+/// part of. A route to more than that, such as 10.0.0.0/8 of a VPN, gives way to the new network's.
+pub(crate) fn free_subnet() -> String {
+    let (networks, routes) = (networks(), routes());
+    // Tests that run at the same time begin at different places.
+    let first = std::process::id() % 128;
+    let mut candidates = (0..128).map(|step| 64 + ((first + step) % 128) as u8);
+    let free = candidates.find(|second| {
+        let candidate = Ipv4Net::new(Ipv4Addr::new(10, *second, 0, 0), 16).unwrap();
+        let overlaps = |network: &Ipv4Net| network.contains(&candidate) || candidate.contains(network);
+        !networks.iter().any(overlaps) && !routes.iter().any(|route| candidate.contains(route))
+    });
+    format!("10.{}", free.unwrap_or_else(|| panic!("10.64 to 10.191 are used: {networks:?} {routes:?}")))
+}
+
+/// The addresses of the engine's networks.
+fn networks() -> Vec<Ipv4Net> {
+    let ids = docker(&["network", "ls", "-q", "--no-trunc"]);
+    let subnets = "{{range .IPAM.Config}}{{println .Subnet}}{{end}}";
+    // A network may be removed meanwhile.
+    let inspected =
+        ids.lines().filter_map(|id| try_docker(&["network", "inspect", "--format", subnets, id]).ok());
+    inspected.flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// The destinations of this machine's routes but the default one, as in proc_net(5): an engine that was killed leaves
+/// bridges behind, with their routes.
+fn routes() -> Vec<Ipv4Net> {
+    // The kernel prints an address as the number that its bytes form in memory.
+    let address =
+        |text: &str| u32::from_str_radix(text, 16).ok().map(|bits| Ipv4Addr::from(bits.to_ne_bytes()));
+    let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let route = |line: &str| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        let network = Ipv4Net::with_netmask(address(columns.get(1)?)?, address(columns.get(7)?)?).ok()?;
+        (network.prefix_len() > 0).then_some(network)
+    };
+    table.lines().skip(1).filter_map(route).collect()
+}
