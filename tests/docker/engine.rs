@@ -296,7 +296,17 @@ impl Project {
 
 impl Drop for Project {
     fn drop(&mut self) {
-        let _ = output(self.command(&["down", "-v", "--remove-orphans", "-t", "0"]));
+        // Compose gives up if the engine is slow to respond or a container removes itself meanwhile, and then leaves the
+        // networks, whose addresses later projects need.
+        for _ in 0..5 {
+            let mut down = self.command(&["down", "-v", "--remove-orphans", "-t", "0"]);
+            match down.current_dir(ROOT).output_within(TOOL) {
+                Ok(output) if output.status.success() => return,
+                Ok(output) => eprintln!("{}: {}", self.name, String::from_utf8_lossy(&output.stderr)),
+                Err(error) => eprintln!("{}: {error}", self.name),
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! A platform of services in a Compose file, with the customer that it brings along: what the tests of the shop and of the
 //! microservices share.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
 use super::*;
 use crate::engine::{Engine, image};
-use crate::support::{output_of, within};
+use crate::support::{Limited, TOOL, output_of, within};
 
 /// Of the platforms, one runs at a time.
 static PLATFORM: Mutex<()> = Mutex::new(());
@@ -62,7 +62,7 @@ impl Platform {
         let mut command = self.project.command(&[&run[..], &script].concat());
         let child =
             command.current_dir(engine::ROOT).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let customer = Customer { platform: self, child, name, pool };
+        let customer = Customer { platform: self, child: Some(child), name, pool };
         customer.goes_on();
         customer
     }
@@ -78,7 +78,8 @@ impl Platform {
 /// A container of the customer, which places orders.
 pub(crate) struct Customer<'a> {
     platform: &'a Platform,
-    child: Child,
+    /// What runs its container, until the account is read.
+    child: Option<Child>,
     /// The name of its container.
     name: String,
     /// A pool that each order uses.
@@ -95,15 +96,26 @@ impl Customer<'_> {
     }
 
     /// Ends it; its account.
-    pub(crate) fn account(self) -> Value {
+    pub(crate) fn account(mut self) -> Value {
         docker(&["kill", "--signal", "TERM", &self.name]);
-        let output = output_of(self.child, 5 * TIME_LIMIT, "the customer");
+        let output = output_of(self.child.take().unwrap(), 5 * TIME_LIMIT, "the customer");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         let account = stdout.lines().last().and_then(|line| serde_json::from_str(line).ok());
         let mut account: Value = account.unwrap_or_else(|| panic!("{stdout}{stderr}"));
         account["problems"] = stderr.into();
         account
+    }
+}
+
+impl Drop for Customer<'_> {
+    fn drop(&mut self) {
+        // In a test that failed.
+        if let Some(mut child) = self.child.take() {
+            let _ = Command::new("docker").args(["rm", "-f", &self.name]).output_within(TOOL);
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
