@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use super::foreign;
 use super::keys::{ConfigKeys, Got};
 use super::kind::Kind;
 use super::problem::{FilePosition, Problem};
@@ -101,6 +102,18 @@ impl<'a> FoundValue<'a> {
         value
     }
 
+    /// Advice about a key or value that may belong to the key before it, which is empty: the user did not indent it.
+    /// `None`: there is no such key before it.
+    pub(super) fn unindented(&self, key: &YamlKey) -> Option<String> {
+        let YamlValue::Map(pairs) = &self.node.value else { return None };
+        let before = pairs.iter().rev().find(|(other, _)| other.at < key.at)?;
+        let (empty, _) = Some(before).filter(|(_, node)| node.value == YamlValue::Null)?;
+        Some(format!(
+            "if it belongs to {:?} in line {}, indent it below that line",
+            empty.text, empty.at.line
+        ))
+    }
+
     /// Starts reading it as a map with these keys.
     pub(super) fn map(&self, mut known: Vec<&'static str>) -> Option<MapReader<'_>> {
         let mut seen = Vec::new();
@@ -196,8 +209,12 @@ impl<'a> MapReader<'a> {
             }
             let end = if LATER.contains(&text) {
                 "this version does not support it yet".to_owned()
+            } else if let Some(advice) = self.found.unindented(key) {
+                advice
             } else if outer.contains(&text) {
                 format!("it belongs next to {:?}, not inside it", self.found.key)
+            } else if let Some(written) = foreign::translate(text, &self.known) {
+                format!("here it is `{written}`")
             } else if let Some(nearest) = nearest(text, self.known.iter().copied()) {
                 format!("did you mean {nearest:?}?")
             } else {

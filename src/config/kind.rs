@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::decode::{FoundValue, nearest};
+use super::foreign;
 use super::keys::{ConfigKeys, WordEnum};
 use super::outline::{Map, Outline};
 use super::shape::ValueShape;
@@ -256,6 +257,15 @@ pub(super) fn named<T: ConfigKeys + 'static>(
                     found.decoder.problem(key.at, format!("the name {:?} {problem}", key.text));
                 }
                 let what = format!("{thing} {:?}", key.text);
+                // Reported as a map of keys and values would not help: it may be a key of the map before it.
+                if let (YamlValue::Scalar(_) | YamlValue::List(_), Some(advice)) =
+                    (&node.value, found.unindented(key))
+                {
+                    found
+                        .decoder
+                        .problem(key.at, format!("{what} must be a map of keys and values; {advice}"));
+                    continue;
+                }
                 all.extend(
                     found
                         .named(&key.text, node, what)
@@ -334,7 +344,8 @@ pub(super) fn word_of<T: Copy + PartialEq + 'static>(words: &'static [(&'static 
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == given) {
             return Ok(*value);
         }
-        let near = nearest(given, known()).map_or(String::new(), |near| format!(" (did you mean {near:?}?)"));
+        let near = nearest(given, known()).or_else(|| foreign::word(given, known()));
+        let near = near.map_or(String::new(), |near| format!(" (did you mean {near:?}?)"));
         Err(format!("must be one of {}{near}", known().collect::<Vec<_>>().join(", ")))
     };
     let schema = move || {

@@ -2,7 +2,8 @@
 //!
 //! `yaml` parses the file and keeps the position of every key and value; `env` replaces variables; [`model`] declares
 //! each key once (`keys`), from which come the reader, the writer, the JSON Schema and `conf/full.yaml`; `check` has the
-//! rules about more than one key. [`ConfigErrors`] shows every problem at once.
+//! rules about more than one key. [`ConfigErrors`] shows every problem at once. `not_yaml` and `foreign` explain files that
+//! are not YAML or belong to another program.
 
 mod backend_name;
 mod check;
@@ -10,9 +11,11 @@ mod decode;
 mod env;
 pub(crate) mod escape;
 mod example;
+mod foreign;
 mod keys;
 mod kind;
 pub(crate) mod model;
+mod not_yaml;
 mod outline;
 mod problem;
 mod scalar;
@@ -60,7 +63,11 @@ pub fn parse(
     variables: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Config, ConfigErrors> {
     let expand = |root: &mut YamlNode, problems: &mut Vec<_>| env::substitute(root, variables, problems);
-    read_with(name, text, expand, decode::TOP, |root| table().read(root))
+    let read = read_with(name, text, expand, decode::TOP, |root| table().read(root));
+    read.map_err(|errors| match foreign::recognize(text) {
+        Some(problem) => ConfigErrors::new(name, text, vec![problem]),
+        None => errors,
+    })
 }
 
 /// Reads the backends in `text`, a file with nothing else: a YAML list as under `static`, or a map with such a list

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_yaml::{DuplicateKeyPolicy, MergeKeyPolicy, Spanned};
 
+use super::not_yaml::explain;
 use super::problem::{FilePosition, Problem};
 
 /// A value and its position.
@@ -81,26 +82,8 @@ pub(super) fn parse(text: &str) -> Result<YamlNode, Problem> {
         // The position is shown in front of the message.
         let message = error.split(" at line ").next().unwrap_or(&error);
         let message = message.strip_prefix("error: ").unwrap_or(message).trim_end_matches([':', '\n', ' ']);
-        let line = at.and_then(|at| text.lines().nth(at.line.checked_sub(1)?)).unwrap_or_default();
-        Problem { at, message: explain(message, line) }
+        Problem { at, message: explain(message, text, at) }
     })
-}
-
-/// A parser's message, with advice.
-fn explain(message: &str, line: &str) -> String {
-    if let Some((_, rest)) = message.split_once("duplicate mapping key: ") {
-        let key = rest.split(", set ").next().unwrap_or(rest);
-        return format!("the key {key:?} is there twice");
-    }
-    if message.starts_with("tabs ") {
-        return "a tab, where YAML wants spaces".to_owned();
-    }
-    let hint = match message.contains("flow") {
-        true if line.contains("${") => " (inside { } or [ ], put a ${…} in quotes)",
-        true => " (is a { or [ before it not closed?)",
-        false => "",
-    };
-    format!("{message}{hint}")
 }
 
 impl From<serde_yaml::Location> for FilePosition {
