@@ -54,6 +54,7 @@
 //! | [`domain`] | the words of the domain as types: states and their reasons, events |
 //! | [`humanize`] | numbers, times and lists as text |
 //! | [`sanitize`] | text from outside, made safe to show |
+//! | [`socket_option`] | options of sockets that no library sets |
 //! | [`task`] | tasks of the control plane |
 
 mod admin;
@@ -78,6 +79,7 @@ mod remote;
 mod replicas;
 mod sanitize;
 mod simulate;
+mod socket_option;
 mod story;
 mod supervisor;
 mod task;

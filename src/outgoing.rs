@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 
 use crate::backoff::Backoff;
 use crate::config::SourceAddress;
+use crate::socket_option::set_option;
 
 /// The delays between attempts to connect to a Unix socket whose queue of connections is full.
 const FULL_QUEUE: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
@@ -46,6 +47,9 @@ pub(crate) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
 
 /// Binds a socket to the address that its connection comes from.
 pub(crate) fn bind_source(socket: impl AsFd, source: SourceAddress) -> io::Result<()> {
+    // The kernel chooses the port with the connect, one that is free for this backend (ip(7)); bind(2) would need a port
+    // that no connection from this address has.
+    set_option(&socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
     let socket = SockRef::from(&socket);
     let bind = |ip: IpAddr| socket.bind(&SocketAddr::new(ip, 0).into());
     match source {

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use crate::config::{SocketOptions, SourceAddress};
 use crate::domain::TcpInfo;
 use crate::outgoing::{bind_source, not_with_itself};
+use crate::socket_option::set_option;
 
 /// The backlog of a Unix socket (listen(2)).
 pub(super) const BACKLOG: i32 = SocketOptions::NONE.backlog as i32;
@@ -109,28 +110,6 @@ fn set_least_ttl(socket: BorrowedFd<'_>, ttl: libc::c_int) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, libc::IP_MINTTL, ttl)
 }
 
-/// setsockopt(2) for the options that no safe wrapper offers.
-#[allow(unsafe_code)]
-fn set_option(
-    socket: BorrowedFd<'_>,
-    level: libc::c_int,
-    name: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    // SAFETY: the descriptor is open for as long as it is borrowed, and the pointer and length are those of a
-    // live integer that the kernel only reads.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of_val(&value) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Begins to connect to a backend, from `source` or an address that the kernel chooses. `delay_ack`: the ACK that
 /// completes the handshake waits for the first bytes and travels with them, which saves a packet and wakes the backend
 /// once instead of twice (TCP_QUICKACK in tcp(7)). Keepalive is set only on connections that last: short ones save five
@@ -146,8 +125,6 @@ pub(crate) fn begin_connect(
         sockopt::set_tcp_quickack(&socket, false)?;
     }
     if let Some(source) = source {
-        // The kernel chooses the port with the connect, one that is free for this backend (ip(7)).
-        set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
         bind_source(&socket, source)?;
     }
     match socket.connect(&address.into()) {

@@ -73,25 +73,35 @@ fn one_address_has_all_ports_for_each_backend() {
     if !is_inside(test, "the tool ip", "true") {
         return;
     }
-    let backends = [Backend::echo(), Backend::echo()];
+    let backends = [Backend::echo(), Backend::echo(), Backend::echo()];
     let addresses: Vec<_> = backends.iter().map(|backend| backend.address).collect();
-    let start = |listener: &str| {
+    let start = |listener: &str, health: &str| {
         Lb::start(&format!(
             "listeners: {{l: {{bind: {listener}:0, pool: p}}}}\n\
-             pools: {{p: {{discover: {}, connect: {{source: 127.0.3.1}}}}}}\n",
+             pools: {{p: {{discover: {}, connect: {{source: 127.0.3.1}}{health}}}}}\n",
             static_list(&addresses)
         ))
     };
     // The clients have as few ports towards one listener.
-    let balancers = [start("127.0.0.1"), start("127.0.0.2")];
-    let listeners = [balancers[0].address("l"), balancers[1].address("l")];
+    let balancers = [
+        start("127.0.0.1", ", health: {tcp: {}, every: 500ms, timeout: 500ms}"),
+        start("127.0.0.2", ""),
+        start("127.0.0.3", ""),
+    ];
+    balancers[0].when_up(addresses.iter().map(ToString::to_string).collect());
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40019").unwrap();
-    // Sixteen to each backend, from one address with twenty ports.
-    let _open: Vec<_> = (0..32)
+    // Eighteen to each backend, from one address with twenty ports: together they have all of them.
+    let _open: Vec<_> = (0..54)
         .map(|n| {
-            let mut client = connect_to(listeners[n % 2]).unwrap();
+            let mut client = connect_to(balancers[n % 3].address("l")).unwrap();
             is_served(&mut client);
             client
         })
         .collect();
+    for address in addresses {
+        let labels = format!("pool=\"p\",backend=\"{address}\",result=\"pass\"");
+        let passed = || balancers[0].metric(&format!("pointsman_health_checks_total{{{labels}}}"));
+        let before = passed();
+        eventually("checks find a port, too", || (passed() >= before + 2.0).then_some(()));
+    }
 }
