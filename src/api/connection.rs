@@ -127,6 +127,13 @@ pub(crate) struct DecisionInfo {
     pub queued_ms: Option<f64>,
     /// The address that the connection to the backend comes from, if it is configured.
     pub source: Option<IpAddr>,
+    /// The proxy that sent the client's address in a PROXY header; null: the client is the peer.
+    #[cfg_attr(test, schemars(with = "Option<crate::domain::Client>"))]
+    pub proxy: Option<String>,
+    /// Whether the backend got a PROXY header.
+    pub proxy_header: bool,
+    /// Whether it is a request to cancel a query of PostgreSQL, which the other backends get too.
+    pub cancel_request: bool,
 }
 
 /// A backend that was excluded from a choice, and why.
@@ -283,6 +290,9 @@ impl DecisionInfo {
             age_ms: millis(route.after),
             queued_ms: route.queued.map(millis),
             source: route.source,
+            proxy: route.proxy.map(|proxy| proxy.to_string()),
+            proxy_header: route.proxy_header,
+            cancel_request: route.cancel_request,
         })
     }
 }

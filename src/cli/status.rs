@@ -6,7 +6,7 @@ use ratatui::style::Color;
 
 use super::instance::{RemoteArgs, block_on};
 use super::{Exit, Failure, print, print_json, terminal};
-use crate::api::{BackendInfo, StatusReply, path};
+use crate::api::{BackendInfo, ListenerInfo, StatusReply, path};
 use crate::humanize::count;
 
 pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
@@ -37,14 +37,12 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
         status.max_connections,
         status.workers,
     );
-    let mut table = TextTable::new(&["LISTENER", "ADDRESS", "POOL", "<OPEN"]);
+    let mut table = TextTable::new(&["LISTENER", "ADDRESS", "POOL", "<OPEN", "<REJECTED"]);
     for listener in &status.listeners {
         let addresses =
             if listener.addresses.is_empty() { "closed".to_owned() } else { listener.addresses.join(", ") };
-        table.row(
-            [&*listener.name, &addresses, &listener.pools.join(", "), &listener.active.to_string()]
-                .map(plain),
-        );
+        let (open, pools) = (listener.active.to_string(), listener.pools.join(", "));
+        table.row([&*listener.name, &addresses, &pools, &open, &rejected(listener)].map(plain));
     }
     text.push('\n');
     table.write(&mut text, colors);
@@ -92,6 +90,16 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
         table.write(&mut text, colors);
     }
     text
+}
+
+/// The connections that a listener has rejected before a backend was chosen, and those over limits of which it only
+/// counts them.
+fn rejected(listener: &ListenerInfo) -> String {
+    let rejected = listener.denied + listener.preface_failed + listener.over_client_limits;
+    match listener.over_client_limits_dry_run {
+        0 => rejected.to_string(),
+        counted => format!("{rejected} (dry run: {counted})"),
+    }
 }
 
 fn row(backend: &BackendInfo, total: u64, now: f64) -> [(String, Option<Color>); 13] {
@@ -194,7 +202,8 @@ mod tests {
 
     const STATUS: &str = r#"{"version": "0.1.0", "phase": "serving", "ready": true, "uptime_seconds": 3725.5, "now": 1000.0,
         "open": 12, "max_connections": 1000, "workers": 2, "later": 1,
-        "listeners": [{"name": "web", "addresses": ["127.0.0.1:8080"], "pool": "web", "pools": ["web"], "active": 12}],
+        "listeners": [{"name": "web", "addresses": ["127.0.0.1:8080"], "pool": "web", "pools": ["web"], "active": 12,
+            "denied": 4, "over_client_limits": 3, "over_client_limits_dry_run": 2}],
         "pools": [{"name": "web", "algorithm": "weighted", "settled": true, "up": 1, "failures_masked": 3, "backends": [
             {"name": "a", "address": "10.0.0.1:5000", "state": "up", "since": 940.0, "cause": "its check passed", "weight": 3,
              "active": 12, "connections": 1500, "bytes_in": 2048, "bytes_out": 5242880, "connect_ms": 0.42,
@@ -209,8 +218,8 @@ mod tests {
         let expected = "\
 pointsman 0.1.0, serving, ready, up 1h, 12 of 1000 connections open, 2 workers
 
-LISTENER  ADDRESS         POOL  OPEN
-web       127.0.0.1:8080  web     12
+LISTENER  ADDRESS         POOL  OPEN        REJECTED
+web       127.0.0.1:8080  web     12  7 (dry run: 2)
 
 pool web: weighted, 1 of 2 up, 3 failed attempts retried
   BACKEND  ADDRESS        STATE      SINCE  WEIGHT  SHARE  OPEN  TOTAL    IN   OUT  CONNECT  CHECK          CAUSE

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Algorithm, Cause, Excluded, SocketAddress};
+use super::{Algorithm, Cause, Client, Excluded, SocketAddress};
 
 /// The number of candidates of a choice that are listed with their connections.
 pub(crate) const SHOWN: usize = 16;
@@ -34,6 +34,12 @@ pub(crate) struct Route {
     /// The address that the connection to the backend comes from, if it is configured (`connect.source`,
     /// `connect.transparent`).
     pub source: Option<IpAddr>,
+    /// The proxy that sent the client's address in a PROXY header; `None`: the client is the peer.
+    pub proxy: Option<Client>,
+    /// Whether the backend got a PROXY header (`send_proxy_protocol`).
+    pub proxy_header: bool,
+    /// Whether it is a request to cancel a query of PostgreSQL, which the other backends get too.
+    pub cancel_request: bool,
 }
 
 impl Route {
@@ -158,6 +164,9 @@ mod tests {
             tier: RouteTier::Primaries,
             queued: None,
             source: None,
+            proxy: None,
+            proxy_header: false,
+            cancel_request: false,
         }
     }
 

@@ -114,7 +114,8 @@ pub(super) async fn connect(caller: &Caller<'_>) -> Result<Connected, NotConnect
                     backend.load.connected(took, at.since_origin());
                 }
                 let route = search.route(at, search.tried.len() + 1, candidates);
-                let route = Route { source: source.map(SourceAddress::ip), ..route };
+                let (source, proxy_header) = (source.map(SourceAddress::ip), opening.header.is_some());
+                let route = Route { source, proxy_header, ..route };
                 let shadows = search.shadow(&chosen);
                 let settings = search.settings;
                 return Ok(Connected { chosen, stream, shadows, settings, at, took, route });
@@ -348,6 +349,9 @@ impl<'a> Search<'a> {
             tier: if self.overflows { RouteTier::Overflow } else { self.snapshot.kind() },
             queued: self.queued,
             source: None,
+            proxy: None,
+            proxy_header: false,
+            cancel_request: false,
         }
     }
 }

@@ -9,11 +9,12 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::debug;
+use tracing::info;
 
 use super::cancel;
 use super::clock::{Moment, WholeSeconds};
@@ -35,6 +36,7 @@ use crate::domain::{
 };
 use crate::pool::{Choice, Failure, Pool};
 use crate::protocol::postgres;
+use crate::telemetry;
 
 /// Bytes of a client that are read before it has a backend: a packet or two. More would only be held in our memory
 /// instead of the kernel's until the backend is connected.
@@ -174,7 +176,11 @@ impl Connection {
             context: &self.context,
         };
         let reason = match self.unless_closing(connect::connect(&caller)).await {
-            Ok(Ok(connected)) => return Ok((self.routed(pool, connected), preface.rest)),
+            Ok(Ok(mut connected)) => {
+                connected.route.proxy = preface.proxy;
+                connected.route.cancel_request = self.is_cancel_request(pool, &preface.rest);
+                return Ok((self.routed(pool, connected), preface.rest));
+            }
             // The client left while it waited.
             Ok(Err(NotConnected { reason: CloseReason::ClientClosed, .. })) => CloseReason::ClientClosed,
             Ok(Err(NotConnected { reason: CloseReason::ClientReset, .. })) => CloseReason::ClientReset,
@@ -187,16 +193,24 @@ impl Connection {
         Err(self.closed(reason, None))
     }
 
+    /// Whether a client of PostgreSQL wants to cancel a query.
+    fn is_cancel_request(&self, pool: &Pool, preread: &[u8]) -> bool {
+        postgres::cancel_request(preread).is_some()
+            && (self.settings.postgres || pool.settings().is_postgres())
+    }
+
     /// Sends a PostgreSQL client's request to cancel a query to the other backends too.
     fn copy_cancel_request(&self, pool: &Pool, preread: &[u8]) {
+        if !self.is_cancel_request(pool, preread) {
+            return;
+        }
         let Some(request) = postgres::cancel_request(preread) else { return };
         let Some(to) = self.progress.relayed().map(|relayed| Arc::clone(&relayed.backend)) else { return };
         let all = self.settings.routing.pools();
         let pools = match self.settings.postgres {
             // The request names no server.
             true => all,
-            false if pool.settings().is_postgres() => self.progress.pool().into_iter().collect(),
-            false => return,
+            false => self.progress.pool().into_iter().collect(),
         };
         let source = HeaderSource {
             client: self.progress.client.get(),
@@ -208,7 +222,16 @@ impl Connection {
         let header =
             |settings: &config::Pool| settings.send_proxy_protocol.map(|wanted| source.header(wanted));
         let others = cancel::send_to_others(&self.context, &pools, &to, source.client, request, header);
-        debug!(conn = self.progress.conn, others, "cancel request sent to all backends");
+        self.progress.listener.cancel_requests.fetch_add(1, Ordering::Relaxed);
+        info!(
+            target: telemetry::CONNECTIONS,
+            conn = self.progress.conn,
+            client = %source.client,
+            listener = %self.progress.listener.name,
+            pool = %pool.name,
+            others,
+            "cancel request copied"
+        );
     }
 
     /// Relays until both directions have ended, one side has failed, or a close is requested.

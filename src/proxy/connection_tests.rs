@@ -66,6 +66,9 @@ fn the_end_of_a_connection_is_counted_before_its_lease_is_dropped() {
         connection.lease.set(chosen.backend.lease());
         let route = Route {
             source: None,
+            proxy: None,
+            proxy_header: false,
+            cancel_request: false,
             after: Duration::ZERO,
             algorithm: Algorithm::RoundRobin,
             excluded: Excluded::default(),

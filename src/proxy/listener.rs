@@ -32,6 +32,8 @@ pub struct Listener {
     failures_without_pool: [AtomicU64; CloseReason::ALL.len()],
     /// The connections of each client.
     pub(crate) clients: Arc<ClientLimits>,
+    /// Requests to cancel a query of PostgreSQL, which all backends got.
+    pub(crate) cancel_requests: AtomicU64,
     /// Bytes that its bandwidth limits have delayed: from the clients, and from the backends.
     pub(crate) bytes_delayed: [AtomicU64; 2],
 }
@@ -93,6 +95,7 @@ impl Listener {
             without_pool: Arc::default(),
             failures_without_pool: Default::default(),
             clients: Arc::new(ClientLimits::new()),
+            cancel_requests: AtomicU64::new(0),
             bytes_delayed: Default::default(),
         }
     }

@@ -31,6 +31,8 @@ pub struct ExpectedHeader {
 pub(super) struct Preface {
     /// The PROXY header; `None`: none was expected.
     pub(super) header: Option<Box<ProxyHeader>>,
+    /// The proxy that sent the client's address in it.
+    pub(super) proxy: Option<Client>,
     /// The ClientHello after it, if that is read and the client has sent one.
     pub(super) hello: Option<Box<Hello>>,
     /// The bytes that were read after the header, the ClientHello included.

@@ -15,9 +15,13 @@ const NAMED: usize = 6;
 
 /// The story of a connection, from the accept to the end.
 pub(crate) fn story(record: &ConnectionRecord) -> Vec<Sentence> {
-    let from = match record.client {
-        Client::Tcp(address) => format!("from {address}"),
-        Client::Unix => "from a Unix socket".to_owned(),
+    let proxy = record.route.as_ref().and_then(|route| route.proxy);
+    let from = match (record.client, proxy) {
+        (Client::Tcp(address), None) => format!("from {address}"),
+        (Client::Tcp(address), Some(proxy)) => {
+            format!("from {address}, as the PROXY header of {proxy} says,")
+        }
+        (Client::Unix, _) => "from a Unix socket".to_owned(),
     };
     let ConnectionRecord { conn, listener, accepted, .. } = record;
     let mut text = format!("connection {conn} {from} was accepted by the listener {listener}");
@@ -111,9 +115,22 @@ fn routed(record: &ConnectionRecord, route: &Route) -> Vec<Sentence> {
     }
     if let Some(ConnectedBackend { name, connect, .. }) = &record.backend {
         let choice = choice(route, name);
-        let from = route.source.map_or_else(String::new, |source| format!(" from {source}"));
-        let text = format!("{}: {choice}; connected in {}{from}", route.algorithm.name(), took(*connect));
+        let from = match route.source {
+            None => String::new(),
+            Some(source) if matches!(record.client, Client::Tcp(client) if client.ip() == source) => {
+                " from the client's address (connect.transparent)".to_owned()
+            }
+            Some(source) => format!(" from {source}"),
+        };
+        let header =
+            if route.proxy_header { "; a PROXY header with the client's address was sent" } else { "" };
+        let text =
+            format!("{}: {choice}; connected in {}{from}{header}", route.algorithm.name(), took(*connect));
         story.push(Sentence::then(at, text));
+        if route.cancel_request {
+            let text = "it is a request to cancel a query, which the other backends got too (PostgreSQL)";
+            story.push(Sentence::then(at, text.to_owned()));
+        }
     }
     story
 }

@@ -44,6 +44,9 @@ fn route() -> Route {
         tier: RouteTier::Primaries,
         queued: None,
         source: None,
+        proxy: None,
+        proxy_header: false,
+        cancel_request: false,
     }
 }
 
@@ -232,4 +235,21 @@ fn the_rule_that_chose_the_pool_is_named() {
 fn a_configured_source_address_is_named() {
     let text = route_text(Route { source: Some([10, 0, 0, 5].into()), ..route() });
     assert!(text.contains("; connected in 0.31 ms from 10.0.0.5\n"), "{text}");
+    let text = route_text(Route { source: Some([192, 0, 2, 7].into()), ..route() });
+    assert!(
+        text.contains("; connected in 0.31 ms from the client's address (connect.transparent)\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn headers_and_copies_of_cancel_requests_are_named() {
+    let text = route_text(Route { proxy_header: true, cancel_request: true, ..route() });
+    let expected = "; connected in 0.31 ms; a PROXY header with the client's address was sent\n\
+                    it is a request to cancel a query, which the other backends got too (PostgreSQL)\n";
+    assert!(text.contains(expected), "{text}");
+    let proxy = Some(Client::Tcp("10.0.0.1:55".parse().unwrap()));
+    let text = super::story(&record(Some(Route { proxy, ..route() }), Stage::Routed));
+    let expected = "connection 17 from 192.0.2.7:4000, as the PROXY header of 10.0.0.1:55 says, was accepted by the listener";
+    assert!(text[0].text.starts_with(expected), "{text:?}");
 }

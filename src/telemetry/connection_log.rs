@@ -12,6 +12,7 @@ impl ConnectionRecord {
             target: CONNECTIONS,
             conn = self.conn,
             client = %self.client,
+            proxy = route.proxy.map(display),
             listener = %self.listener,
             pool = self.pool.as_ref().map(display),
             rule = self.rule().map(display),

@@ -69,6 +69,24 @@ fn a_cancel_request_reaches_every_backend_once() {
 }
 
 #[test]
+fn a_pool_with_checks_of_another_kind_declares_postgres_by_a_key() {
+    let (servers, requests) = servers(2);
+    let addresses: Vec<_> = servers.iter().map(|server| server.address).collect();
+    let lb = Lb::start(&format!(
+        "listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}\npools: {{p: {{discover: {}, postgres: true}}}}\n",
+        static_list(&addresses)
+    ));
+    assert_eq!(cancel(&lb, 2, &requests), [0, 1]);
+    lb.when_idle();
+    assert!(requests.try_recv().is_err(), "a second request could cancel the next query");
+    let copied = lb.when_logged(" cancel request copied ");
+    assert!(copied.contains(" listener=l pool=p others=1"), "{copied}");
+    assert_eq!(lb.metric("pointsman_listener_cancel_requests_total{listener=\"l\"}"), 1.0);
+    let why = lb.get("/api/v1/why?conn=1").1;
+    assert!(why.contains("a request to cancel a query, which the other backends got too"), "{why}");
+}
+
+#[test]
 fn a_cancel_request_reaches_servers_at_unix_sockets() {
     let (got, requests) = channel();
     let mut servers = Vec::new();

@@ -78,7 +78,9 @@ fn the_address_in_a_header_is_the_clients_everywhere() {
         assert!(line.contains("reason=denied"), "{line}");
     }
     let why = lb.get("/api/v1/why?client=192.0.2.2").1;
-    assert!(why.contains("from 192.0.2.2:8 was accepted by the listener l"), "{why}");
+    assert!(why.contains("from 192.0.2.2:8, as the PROXY header of 127.0.0.1:"), "{why}");
+    assert!(why.contains("says, was accepted by the listener l"), "{why}");
+    assert!(lb.when_logged("client=192.0.2.2:8 ").contains(" proxy=127.0.0.1:"), "{}", lb.log());
     let open = is_served(&lb, &v1("192.0.2.3"));
     let connections = lb.get("/api/v1/connections?client=192.0.2.3").1;
     assert!(connections.contains("\"192.0.2.3:7\""), "{connections}");

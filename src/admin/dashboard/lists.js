@@ -8,10 +8,12 @@ import { sign, tone } from './states.js';
 const DECISIONS = 12;
 const CHANGES = 40;
 
-/** Open connections, and those that allow, deny, proxy_protocol and per_client have rejected. */
+/** Open connections, those that allow, deny, proxy_protocol and per_client have rejected, and those that dry_run counted. */
 function open(listener) {
   const rejected = listener.denied + listener.preface_failed + listener.over_client_limits;
-  return rejected ? `${count(listener.active)} (${count(rejected)} rejected)` : count(listener.active);
+  const counted = listener.over_client_limits_dry_run;
+  const notes = [rejected && `${count(rejected)} rejected`, counted && `${count(counted)} over a limit, dry run`].filter(Boolean);
+  return notes.length ? `${count(listener.active)} (${notes.join(', ')})` : count(listener.active);
 }
 
 export class Listeners {

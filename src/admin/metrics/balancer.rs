@@ -300,6 +300,16 @@ impl Balancer {
         )?;
         counters(
             e,
+            "pointsman_listener_cancel_requests",
+            "Requests to cancel a query of PostgreSQL, each of which all backends of its pool got",
+            each()
+                .map(|(name, listener)| {
+                    (([("listener", name)]), listener.cancel_requests.load(Ordering::Relaxed))
+                })
+                .filter(|(_, requests)| *requests > 0),
+        )?;
+        counters(
+            e,
             "pointsman_listener_bytes_delayed",
             "Bytes that a bandwidth limit of a listener has delayed",
             each().filter(|(_, listener)| listener.settings.load().bandwidth.is_some()).flat_map(

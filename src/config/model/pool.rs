@@ -63,6 +63,9 @@ settings! {
         /// more than that. Health checks send one too, except to a port of their own. Absent: none.
         send_proxy_protocol: Option<SendProxyProtocol> => optional(send_proxy_protocol()), absent None,
             only "for backends that expect it";
+        /// Its backends are PostgreSQL servers: all of them get a request to cancel a query (Ctrl-C in psql), which does not
+        /// tell which server has the session. Not needed with a postgres check.
+        postgres: bool => flag(), absent false, example "true", only "for PostgreSQL whose checks are of another kind";
         /// What happens to the connections of a backend whose checks fail.
         on_down: Policy => policy(), default Policy::Keep;
         /// What happens to the connections of a backend that left discovery.
@@ -84,9 +87,9 @@ impl Pool {
         self.balance.hashes() || self.shadow.iter().any(|shadow| shadow.hashes())
     }
 
-    /// Whether its backends are PostgreSQL servers, as its checks tell.
+    /// Whether its backends are PostgreSQL servers, as its key or its checks tell.
     pub(crate) fn is_postgres(&self) -> bool {
-        self.health.iter().any(|health| matches!(health.check, Check::Postgres(_)))
+        self.postgres || self.health.iter().any(|health| matches!(health.check, Check::Postgres(_)))
     }
 
     /// Whether the server name that a TLS client asks for is needed to choose a backend or for the backend's PROXY header.

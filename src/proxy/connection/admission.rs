@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::debug;
-
 use super::super::client_limits::ClientSlot;
 use super::super::clock::Moment;
 use super::super::hello::{self, Beginning, Hello};
@@ -50,10 +48,10 @@ impl Connection {
     /// Reads the PROXY header, which has the client's address.
     pub(super) async fn read_header(&self, expected: &ExpectedHeader) -> Result<Preface, Closed> {
         let peer = self.progress.client.get();
-        let preface = self.read(expected.read(&self.client, &self.context.buffers)).await?;
+        let mut preface = self.read(expected.read(&self.client, &self.context.buffers)).await?;
         if let Some(client) = preface.client() {
-            debug!(conn = self.progress.conn, %client, proxy = %peer, "PROXY header read");
             self.progress.client.set(client);
+            preface.proxy = Some(peer);
         }
         self.check_access()?;
         Ok(preface)
