@@ -14,7 +14,7 @@ pub(super) fn explain(message: &str, text: &str, at: Option<FilePosition>) -> St
     if message.starts_with("invalid indentation in multiline quoted scalar") {
         return "a quote before this line is not closed".to_owned();
     }
-    let lines = Lines { text };
+    let lines = NumberedLines { text };
     let here = at.and_then(|at| lines.get(at.line));
     if message.contains("flow") || message.starts_with("unclosed bracket") {
         return match here {
@@ -31,7 +31,7 @@ pub(super) fn explain(message: &str, text: &str, at: Option<FilePosition>) -> St
 }
 
 /// The text as numbered lines.
-struct Lines<'t> {
+struct NumberedLines<'t> {
     text: &'t str,
 }
 
@@ -45,7 +45,7 @@ struct Line<'t> {
     text: &'t str,
 }
 
-impl<'t> Lines<'t> {
+impl<'t> NumberedLines<'t> {
     fn all(&self) -> impl DoubleEndedIterator<Item = Line<'t>> + use<'t> {
         let lines: Vec<_> = self.text.lines().collect();
         lines.into_iter().enumerate().filter_map(|(index, line)| {
@@ -88,7 +88,7 @@ impl<'t> Line<'t> {
 }
 
 /// What to do about a line with a wrong indentation; `None` if the indentation is not the fault.
-fn indentation_advice(lines: &Lines<'_>, line: Line<'_>) -> Option<String> {
+fn indentation_advice(lines: &NumberedLines<'_>, line: Line<'_>) -> Option<String> {
     let above = lines.before(line).next()?;
     let no_pair = |line: Line<'_>| {
         format!(
