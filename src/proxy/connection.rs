@@ -178,7 +178,7 @@ impl Connection {
         let reason = match self.unless_closing(connect::connect(&caller)).await {
             Ok(Ok(mut connected)) => {
                 connected.route.proxy = preface.proxy;
-                connected.route.cancel_request = self.is_cancel_request(pool, &preface.rest);
+                connected.route.cancel_request = self.cancel_request(pool, &preface.rest).is_some();
                 return Ok((self.routed(pool, connected), preface.rest));
             }
             // The client left while it waited.
@@ -193,18 +193,15 @@ impl Connection {
         Err(self.closed(reason, None))
     }
 
-    /// Whether a client of PostgreSQL wants to cancel a query.
-    fn is_cancel_request(&self, pool: &Pool, preread: &[u8]) -> bool {
-        postgres::cancel_request(preread).is_some()
-            && (self.settings.postgres || pool.settings().is_postgres())
+    /// The request of a PostgreSQL client to cancel a query, if that is what it has sent.
+    fn cancel_request(&self, pool: &Pool, preread: &[u8]) -> Option<[u8; postgres::CANCEL_REQUEST]> {
+        let request = postgres::cancel_request(preread)?;
+        (self.settings.postgres || pool.settings().is_postgres()).then_some(request)
     }
 
-    /// Sends a PostgreSQL client's request to cancel a query to the other backends too.
+    /// Sends such a request to the other backends too.
     fn copy_cancel_request(&self, pool: &Pool, preread: &[u8]) {
-        if !self.is_cancel_request(pool, preread) {
-            return;
-        }
-        let Some(request) = postgres::cancel_request(preread) else { return };
+        let Some(request) = self.cancel_request(pool, preread) else { return };
         let Some(to) = self.progress.relayed().map(|relayed| Arc::clone(&relayed.backend)) else { return };
         let all = self.settings.routing.pools();
         let pools = match self.settings.postgres {
