@@ -14,6 +14,9 @@ class Comparison(NamedTuple):
 
 # A connection for each request.
 EACH = Small(64, close=True)
+EACH_TLS = Small(64, close=True, kind="https")
+
+READS_HEADERS = ", proxy_protocol: {trust: 127.0.0.0/8}"
 
 # A thousand networks that no client of the benchmark comes from.
 UNMATCHED = ", ".join(str(ipaddress.IPv4Address(0x0B000000 + (n << 12))) + "/24" for n in range(1000))
@@ -79,10 +82,11 @@ OPTIONS = {
         "with two pools by shares": one(to="pool: {web: 3, other: 1}"),
         "with sni, clients without TLS": one(to="sni: {www.example.com: other}, default: web"),
     }),
-    "TLS passed through": Comparison(Small(64, close=True, kind="https"), {
+    "TLS passed through": Comparison(EACH_TLS, {
         "one pool": one(),
         "with sni": one(to="sni: {localhost: web, www.example.com: other}"),
         "with alpn and sni": one(to="alpn: {acme-tls/1: other}, sni: {localhost: web, www.example.com: other}"),
+        "with a hash of the name": one(pool=", balance: maglev, hash: {key: sni}"),
     }),
     "Unix sockets": Comparison(EACH, {
         "two pointsman in a row": two(),
@@ -90,6 +94,12 @@ OPTIONS = {
     }),
     "PROXY headers": Comparison(EACH, {
         "two pointsman in a row": two(),
-        "with headers between them": two(", send_proxy_protocol: v2", ", proxy_protocol: {trust: 127.0.0.0/8}"),
+        "with headers between them": two(", send_proxy_protocol: v2", READS_HEADERS),
+    }),
+    "PROXY headers, TLS": Comparison(EACH_TLS, {
+        "two pointsman in a row": two(),
+        "with authority and unique_id": two(
+            ", send_proxy_protocol: {version: v2, authority: true, unique_id: true}", READS_HEADERS
+        ),
     }),
 }
