@@ -58,10 +58,38 @@ fn the_messages_of_real_clients_are_read() {
     assert_eq!(without, ClientHello::default());
     let curl = of(include_bytes!("client_hello_samples/curl.bin"));
     assert_eq!(curl.server_name.as_deref(), Some("shop.example.com"));
-    // With GREASE (RFC 8701), an outer Encrypted Client Hello and a post-quantum key, in an order chosen at random.
+    // With GREASE (RFC 8701) and a post-quantum key, in an order chosen at random. Its encrypted_client_hello extension is
+    // most likely GREASE, too: it cannot be told from a real one, which needs a key that the server has published.
     let chromium = of(include_bytes!("client_hello_samples/chromium.bin"));
     assert_eq!(chromium.server_name.as_deref(), Some("www.example.com"));
     assert_eq!(Vec::from_iter(chromium.protocols.iter()), [&b"h2"[..], b"http/1.1"]);
+}
+
+/// The extension `encrypted_client_hello` of an outer ClientHello (RFC 9849, 5): the cipher suite, the identifier of the
+/// server's key, an encapsulated key and the encrypted inner ClientHello.
+fn encrypted_client_hello(inner: &[u8]) -> Vec<u8> {
+    const OUTER: u8 = 0;
+    let cipher_suite = [0, 1, 0, 1]; // HKDF-SHA256, AES-128-GCM
+    extension(0xfe0d, &[&[OUTER][..], &cipher_suite, &[42], &vector(&[7; 32]), &vector(inner)].concat())
+}
+
+#[test]
+fn the_outer_name_of_an_encrypted_client_hello_is_read() {
+    let (outer, protocols) = (server_name(b"public.example"), alpn(&[b"h2"]));
+    // What is encrypted is opaque, even bytes that look like a name.
+    for inner in [vec![0x5a; 300], server_name(b"secret.example"), message(&[server_name(b"secret.example")])]
+    {
+        let encrypted = encrypted_client_hello(&inner);
+        for extensions in [
+            [outer.clone(), protocols.clone(), encrypted.clone()],
+            [encrypted.clone(), outer.clone(), protocols.clone()],
+        ] {
+            let hello = read(&extensions).unwrap();
+            assert_eq!(hello.server_name.as_deref(), Some("public.example"));
+            assert_eq!(Vec::from_iter(hello.protocols.iter()), [&b"h2"[..]]);
+        }
+        assert_eq!(name_in(&[encrypted]), None);
+    }
 }
 
 #[test]
