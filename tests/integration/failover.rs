@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::backend::{self, Backend};
 use crate::support::peers::is_reset;
 use crate::support::{
-    Lb, SetAtTheEnd, TIME_LIMIT, accept_within, connect_to, eventually, http_get, static_list,
+    ClosedPort, Lb, SetAtTheEnd, TIME_LIMIT, accept_within, connect_to, eventually, http_get, static_list,
 };
 
 /// A busy machine has a second to answer a check; the fast interval is short.
@@ -178,6 +178,65 @@ fn killing_a_backend_under_load_fails_no_new_connection() {
     a.revive();
     lb.when_up(names(&[&a, &b, &c]));
     lb.when_idle();
+}
+
+/// Of thirty connections one after another, how many reach each backend.
+fn shares_of_thirty(address: SocketAddr) -> BTreeMap<String, u32> {
+    let mut shares = BTreeMap::new();
+    for _ in 0..30 {
+        *shares.entry(http_get(address, "/").unwrap().1).or_insert(0) += 1;
+    }
+    shares
+}
+
+/// Fifteen of thirty connections for each of these two.
+fn equal_shares(names: [&str; 2]) -> BTreeMap<String, u32> {
+    names.map(|name| (name.to_owned(), 15)).into()
+}
+
+#[test]
+fn a_dead_backend_without_checks_leaves_the_others_equal_shares() {
+    let (dead, [a, b, _]) = (ClosedPort::new(), three());
+    let with_the_dead_one_at = |place| {
+        let mut addresses = vec![a.address, b.address];
+        addresses.insert(place, dead.address);
+        static_list(&addresses)
+    };
+    for workers in [1, 2] {
+        let mut config = format!("runtime: {{workers: {workers}}}\nlisteners:\n");
+        for place in 0..3 {
+            config += &format!("  l{place}: {{bind: 127.0.0.1:0, pool: p{place}}}\n");
+        }
+        config += "pools:\n";
+        for place in 0..3 {
+            config += &format!("  p{place}: {{discover: {}}}\n", with_the_dead_one_at(place));
+        }
+        let lb = Lb::start(&config);
+        for place in 0..3 {
+            let shares = shares_of_thirty(lb.address(&format!("l{place}")));
+            assert_eq!(shares, equal_shares(["a", "b"]), "the dead one at {place}, {workers} workers");
+            // It stays in the rotation: its place is tried again and again.
+            let retried = lb.metric(&format!("pointsman_failures_retried_total{{pool=\"p{place}\"}}"));
+            assert!(retried >= 10.0, "{retried} retries");
+        }
+    }
+}
+
+#[test]
+fn a_backend_that_fails_and_is_taken_down_leaves_the_others_equal_shares() {
+    for (dead, others) in [(0, ["b", "c"]), (1, ["a", "c"]), (2, ["a", "b"])] {
+        let mut backends = three();
+        // Its live connections take it down: the next check is due in an hour.
+        let lb =
+            lb(&backends.each_ref(), "", "    health: {http: /health, every: 1h, timeout: 20s, fall: 3}\n");
+        lb.when_up(names(&backends.each_ref()));
+        backends[dead].kill();
+        assert_eq!(shares_of_thirty(lb.address("l")), equal_shares(others));
+        eventually("it is down", || (lb.backends()[dead].1 == "down").then_some(()));
+        // Its failures ended with the third one, before the last connection.
+        let retried = lb.metric("pointsman_failures_retried_total{pool=\"p\"}");
+        assert!((3.0..10.0).contains(&retried), "{retried} retries");
+    }
 }
 
 #[test]
