@@ -1,6 +1,7 @@
 //! The PROXY protocol: headers from proxies in front, and headers for backends. `interoperability.rs` has the same with
 //! HAProxy and nginx.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -8,7 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use crate::support::backend::{self, Backend};
 use crate::support::peers::is_reset;
-use crate::support::{ClosedPort, Lb, TIME_LIMIT, accept_within, connect_to, eventually, static_list};
+use crate::support::{
+    ClosedPort, Lb, TIME_LIMIT, accept_within, connect_to, eventually, http_get_on, static_list,
+};
 
 const READ: &str = ", proxy_protocol: {trust: 127.0.0.0/8}";
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -85,6 +88,36 @@ fn the_address_in_a_header_is_the_clients_everywhere() {
     let connections = lb.get("/api/v1/connections?client=192.0.2.3").1;
     assert!(connections.contains("\"192.0.2.3:7\""), "{connections}");
     drop(open);
+}
+
+#[test]
+fn the_address_in_a_header_decides_which_backend_a_hash_chooses() {
+    let names = ["a", "b", "c", "d"];
+    let backends = names.map(Backend::http);
+    let addresses = backends.each_ref().map(|backend| backend.address);
+    for algorithm in ["source-hash", "maglev"] {
+        let lb = Lb::start(&config(&addresses, READ, &format!(", balance: {algorithm}")));
+        let backend_of = |header: Vec<u8>| {
+            let mut client = connect_to(lb.address("l")).unwrap();
+            client.write_all(&header).unwrap();
+            http_get_on(client, "/").unwrap().1
+        };
+        // All connections come from one peer, so many clients that none of the four is left out by chance: the backends'
+        // ports decide where an address goes.
+        let mut clients = BTreeMap::<_, BTreeSet<_>>::new();
+        for port in [7, 4711] {
+            for client in (0..100).map(|n| format!("192.0.2.{n}")) {
+                let v1 = format!("PROXY TCP4 {client} 198.51.100.1 {port} 80\r\n").into_bytes();
+                let v2 = v2(&format!("{client}:{port}"), "198.51.100.1:80", &[]);
+                clients.entry(client).or_default().extend([v1, v2].map(backend_of));
+            }
+        }
+        for (client, reached) in &clients {
+            assert_eq!(reached.len(), 1, "{algorithm}: {client} reached {reached:?}");
+        }
+        let used: BTreeSet<_> = clients.values().flatten().map(String::as_str).collect();
+        assert_eq!(used, names.into(), "{algorithm}");
+    }
 }
 
 #[test]
