@@ -1,7 +1,8 @@
 //! Pointsman beside other programs: the PROXY protocol to and from HAProxy and nginx, TLS of OpenSSL and curl, and iperf3.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -132,6 +133,69 @@ fn haproxy_reads_our_headers_and_we_read_its() {
             lb.when_logged(&format!("client={client} "));
         }
     }
+}
+
+#[test]
+fn haproxy_reads_the_server_name_and_the_identifier_in_our_headers() {
+    let folder = tempfile::tempdir().unwrap();
+    if !make_certificate(folder.path(), "-subj /CN=api.example.com -keyout key -out certificate") {
+        return;
+    }
+    let [key, certificate] = ["key", "certificate"].map(|name| folder.path().join(name));
+    let both = [&certificate, &key].map(|file| std::fs::read_to_string(file).unwrap()).concat();
+    let pem = folder.path().join("both.pem");
+    std::fs::write(&pem, both).unwrap();
+    let answering = local_port();
+    let sections = format!(
+        "frontend answers\n mode http\n bind {answering} accept-proxy ssl crt {}\n \
+         http-request return content-type text/plain lf-string \"[%[fc_pp_authority]] [%[fc_pp_unique_id]]\"\n",
+        pem.display()
+    );
+    let Some(_server) = haproxy(&sections, answering) else { return };
+    let pool = ", send_proxy_protocol: {version: v2, authority: true, unique_id: true}";
+    let lb = balancer(answering, "", pool);
+    let to = lb.address("l");
+    let ask = |url: &str| run("curl", "curl", &["-sk", "--connect-to", &format!("::{to}"), url]);
+    // curl sends no server name for an address.
+    let asked = [("https://api.example.com/", "api.example.com"), ("https://192.0.2.1/", "")];
+    for (number, (url, name)) in asked.into_iter().enumerate() {
+        let Some((success, text)) = ask(url) else { return };
+        let answer = text.strip_prefix(&format!("[{name}] [")).and_then(|rest| rest.strip_suffix(']'));
+        assert!(success && answer.is_some(), "{url}: {text}");
+        let routed = lb.when_logged_times(number + 1, &["routed"]).pop().unwrap();
+        let conn = routed.split_once(" conn=").unwrap().1.split(' ').next().unwrap();
+        let (worker, connection) = answer.unwrap().split_once('-').unwrap();
+        assert_eq!((worker.len(), connection), (16, conn), "{text}: {routed}");
+    }
+}
+
+#[test]
+fn the_checks_of_haproxy_pass_with_their_local_headers_and_not_without() {
+    let (backend, front) = (Backend::http("a"), local_port());
+    let lb = balancer(backend.address, ", proxy_protocol: {trust: 127.0.0.1}", "");
+    let to = lb.address("l");
+    let sections = format!(
+        "global\n stats socket unix@stats\nlisten in\n mode tcp\n bind {front}\n option httpchk GET /health\n \
+         timeout check 5s\n default-server check inter 1s fastinter 200ms\n \
+         server with {to} send-proxy-v2\n server without {to}\n"
+    );
+    let Some(haproxy) = haproxy(&sections, front) else { return };
+    // The status of a server and of its last check. A server counts as up until its first checks have failed.
+    let status = |server: &str| {
+        let mut stats = UnixStream::connect(haproxy.folder.path().join("stats")).unwrap();
+        stats.set_read_timeout(Some(TIME_LIMIT)).unwrap();
+        stats.write_all(b"show stat\n").unwrap();
+        let table = std::io::read_to_string(stats).unwrap();
+        let mut rows = table.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let titles = rows.next().unwrap();
+        let row = rows.find(|row| row[..2] == ["in", server]).unwrap();
+        ["status", "check_status"]
+            .map(|title| row[titles.iter().position(|name| *name == title).unwrap()].to_owned())
+    };
+    eventually("the checks that send a header pass, and those that send none fail", || {
+        (status("with") == ["UP", "L7OK"] && status("without")[0] == "DOWN").then_some(())
+    });
+    assert_eq!(http_get(front, "/").unwrap(), (200, "a".to_owned()));
 }
 
 #[test]
