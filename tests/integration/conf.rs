@@ -13,14 +13,15 @@ use std::path::Path;
 use crate::support::backend::{self, Backend};
 use crate::support::dns::Dns;
 use crate::support::engine::FakeEngine;
+use crate::support::network::is_inside;
 use crate::support::unix_backend::UnixBackend;
-use crate::support::{Lb, connect_to, eventually, http_get};
+use crate::support::{Lb, connect_to, eventually, http_get, http_get_on};
 use pointsman::internals::ServiceRecord;
 use regex_lite::Regex;
 use serde_json::{Value, json};
 
 /// The files; each has a test of its name.
-const FILES: [&str; 15] = [
+const FILES: [&str; 17] = [
     "containers",
     "docker",
     "full",
@@ -28,6 +29,7 @@ const FILES: [&str; 15] = [
     "patroni",
     "pointsman",
     "postgres",
+    "postgres-tls",
     "protected",
     "proxy-protocol",
     "redis",
@@ -36,6 +38,7 @@ const FILES: [&str; 15] = [
     "static",
     "sticky",
     "tls-passthrough",
+    "transparent",
 ];
 
 #[test]
@@ -331,8 +334,17 @@ fn protected_limits_each_backend_and_has_a_backup() {
 #[test]
 fn proxy_protocol_tells_the_clients_address_through_two_proxies() {
     let dns = dns("backend", [1]);
-    // It answers with the header that it got.
-    let server = Backend::serving_at((ip(1), 0).into(), |mut stream| {
+    dns.zone.set("tls", [ip(2)]);
+    let server = everywhere(|mut stream, at| {
+        if at == ip(2) {
+            // It answers with all that it got.
+            let mut bytes = Vec::new();
+            if stream.read_to_end(&mut bytes).is_ok() {
+                let _ = stream.write_all(&bytes);
+            }
+            return;
+        }
+        // It answers with the header that it got.
         let mut header = String::new();
         let mut byte = [0];
         while !header.ends_with("\r\n") {
@@ -343,7 +355,6 @@ fn proxy_protocol_tells_the_clients_address_through_two_proxies() {
         }
         backend::http(stream, &header);
     });
-    let server = server.unwrap();
     let example = Example::new("proxy-protocol").with_dns(&dns, server.address.port());
     let lb = example
         .with("send_proxy_protocol: v2", "send_proxy_protocol: v1")
@@ -355,13 +366,28 @@ fn proxy_protocol_tells_the_clients_address_through_two_proxies() {
     client.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("PROXY TCP4 192.0.2.1 192.0.2.2 3 4"), "{answer}");
     drop(client);
+    let hello = include_bytes!("../../src/protocol/client_hello_samples/curl.bin");
+    let mut client = connect_to(lb.address("tls")).unwrap();
+    client.write_all(&[b"PROXY TCP4 192.0.2.1 192.0.2.2 3 4\r\n", &hello[..]].concat()).unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    let header = answer.strip_suffix(hello).unwrap();
+    // The addresses, the authority, and the identifier, which ends in the connection's number.
+    let name = [&[192, 0, 2, 1, 192, 0, 2, 2, 0, 3, 0, 4, 2, 0, 16][..], b"shop.example.com"].concat();
+    assert_eq!(header[16..][..name.len()], name, "{header:?}");
+    let routed = lb.when_logged("listener=tls pool=tls");
+    let conn = routed.split_once(" conn=").unwrap().1.split(' ').next().unwrap();
+    let identifier = header[16 + name.len() + 3..].to_vec();
+    assert_eq!(header[16 + name.len()..][..3], [5, 0, identifier.len() as u8], "{header:?}");
+    assert!(String::from_utf8(identifier).unwrap().ends_with(&format!("-{conn}")), "{header:?}: {routed}");
     end(lb);
 }
 
 #[test]
 fn tls_passthrough_chooses_by_the_name_and_the_protocol() {
     // Each service answers with its number and what it read.
-    let services: Vec<_> = (1..=4)
+    let services: Vec<_> = (1..=5)
         .map(|number: u8| {
             let serve = move |mut stream: TcpStream| {
                 let mut bytes = Vec::new();
@@ -375,9 +401,11 @@ fn tls_passthrough_chooses_by_the_name_and_the_protocol() {
     let mut example = Example::new("tls-passthrough");
     for (name, service) in ["SHOP", "SHOP_NEXT", "SITES", "ACME"].iter().zip(&services) {
         let of = format!(r#"dns: "\$\{{{name}:-[a-z-]+\}}:443""#);
-        example = example.with(&of, &format!("static: [\"{}\"]", service.address));
+        let also = if *name == "SITES" { format!(", \"{}\"", services[4].address) } else { String::new() };
+        example = example.with(&of, &format!("static: [\"{}\"{also}]", service.address));
     }
     let lb = example.start();
+    when_up(&lb, "sites", 2, &["tcp"]);
     let hello = include_bytes!("../../src/protocol/client_hello_samples/curl.bin");
     let answer = |from: &[u8], to: &[u8]| {
         let mut hello = hello.to_vec();
@@ -394,7 +422,15 @@ fn tls_passthrough_chooses_by_the_name_and_the_protocol() {
     };
     let shop: Vec<_> = (0..20).map(|_| answer(b"shop.", b"shop.")).collect();
     assert_eq!([1, 2].map(|service| shop.iter().filter(|one| **one == service).count()), [19, 1]);
-    assert_eq!(answer(b"shop.", b"blog."), 3);
+    // Each site has one of the two servers; of so many sites, either has some.
+    let mut of_sites = BTreeSet::new();
+    for n in 0..60 {
+        let site = [b's', b'a' + n % 26, b'a' + n / 26, b'x', b'.'];
+        let of_site: BTreeSet<_> = (0..3).map(|_| answer(b"shop.", &site)).collect();
+        assert_eq!(of_site.len(), 1, "{of_site:?}");
+        of_sites.extend(of_site);
+    }
+    assert_eq!(of_sites, [3, 5].into());
     assert_eq!(answer(b"shop.example.com", b"shop.example.org"), 21);
     end(lb);
 }
@@ -440,6 +476,37 @@ fn routing_divides_clients_by_network_and_share_and_uses_unix_sockets() {
     local.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("web 127.0.82."), "{answer}");
     drop((near, local));
+    end(lb);
+}
+
+#[test]
+fn transparent_lets_backends_see_their_clients_and_needs_a_capability() {
+    // As root of the namespace, the process has the capability, or can drop it.
+    let test = "conf::transparent_lets_backends_see_their_clients_and_needs_a_capability";
+    if !is_inside(test, "the tools unshare and ip", "true") {
+        return;
+    }
+    let server =
+        || Backend::serving(|stream| backend::http(&stream, &stream.peer_addr().unwrap().ip().to_string()));
+    let [one, two] = [server(), server()];
+    let example = Example::new("transparent")
+        .with(r"10\.0\.0\.1:5000", &one.address.to_string())
+        .with(r"10\.0\.0\.2:5000", &two.address.to_string());
+    let lb = example.start();
+    when_up(&lb, "web", 2, &["http"]);
+    for client in ["127.0.81.7", "127.0.81.8"] {
+        let stream = crate::access_lists::connect_from(client, lb.address("web"));
+        assert_eq!(http_get_on(stream, "/").unwrap(), (200, client.to_owned()));
+    }
+    end(lb);
+    let without = ["setpriv", "--bounding-set=-net_admin,-net_raw"];
+    let lb = Lb::start_after(&without, ":", &example.text, |_| ());
+    when_up(&lb, "web", 2, &["http"]);
+    http_get(lb.address("web"), "/").unwrap_err();
+    let line = lb.when_logged("(connect.transparent)");
+    assert!(line.contains("give Pointsman the capability CAP_NET_ADMIN"), "{line}");
+    // No failure of the backends.
+    when_up(&lb, "web", 2, &["http"]);
     end(lb);
 }
 

@@ -11,12 +11,12 @@ use crate::support::backend::Backend;
 use crate::support::{Lb, TIME_LIMIT, eventually, static_list};
 
 /// An authority `NAME.pem`, `NAME.key`.
-fn authority(folder: &Path, name: &str) -> bool {
+pub(crate) fn authority(folder: &Path, name: &str) -> bool {
     make_certificate(folder, &format!("-subj /CN={name} -keyout {name}.key -out {name}.pem"))
 }
 
 /// A certificate `NAME.pem`, `NAME.key` that the authority `ca` has issued for these names.
-fn issue(folder: &Path, name: &str, names: &str) -> bool {
+pub(crate) fn issue(folder: &Path, name: &str, names: &str) -> bool {
     let files = format!("-keyout {name}.key -out {name}.pem -CA ca.pem -CAkey ca.key");
     let extensions = format!("-addext subjectAltName={names} -addext basicConstraints=CA:FALSE");
     make_certificate(folder, &format!("-subj /CN={name} {files} {extensions}"))

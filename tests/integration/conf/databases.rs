@@ -1,10 +1,23 @@
 //! Databases by role.
 
+use std::io::BufRead;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
+};
+
 use super::*;
-use crate::support::postgres::{AuthMethod, in_recovery, serve_after_startup};
+use crate::support::peers::is_reset;
+use crate::support::postgres::{AuthMethod, in_recovery, primary, serve_after_startup};
+use crate::tls_checks::{authority, issue};
+
+/// The request for TLS by which PostgreSQL's clients begin.
+const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// The addresses that have the first role.
 struct Roles(Arc<AtomicU8>);
@@ -50,7 +63,7 @@ impl Roles {
 }
 
 /// Sends the server's address to a client that requests its name; passes the first bytes of other clients to `check`.
-fn serve_role(mut stream: TcpStream, ip: IpAddr, check: impl Fn(&mut TcpStream, &[u8])) {
+fn serve_role<S: Read + Write>(mut stream: S, ip: IpAddr, check: impl Fn(&mut S, &[u8])) {
     let mut bytes = [0; 4096];
     let Ok(n @ 1..) = stream.read(&mut bytes) else { return };
     if !bytes.starts_with(b"name\n") {
@@ -91,6 +104,79 @@ fn postgres_leads_to_the_primary_and_to_the_standbys() {
     let example = Example::new("postgres").with_dns(&dns, server.address.port());
     let lb = example.with_secret("postgres_check", "secret\n").start();
     roles.are_followed(&lb, "primary", "standbys", "postgres");
+    end(lb);
+}
+
+#[test]
+fn postgres_tls_leads_to_the_server_that_a_client_names_and_checks_its_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = "DNS:orders.example.com,DNS:users.example.com";
+    if !(authority(folder.path(), "ca") && issue(folder.path(), "server", names)) {
+        return;
+    }
+    let [ca, certificate, key] = ["ca.pem", "server.pem", "server.key"].map(|name| folder.path().join(name));
+    let provider = || Arc::new(ring::default_provider());
+    let of_server = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_file(certificate).unwrap()],
+            PrivateKeyDer::from_pem_file(key).unwrap(),
+        );
+    let of_server = Arc::new(of_server.unwrap());
+    let server = everywhere(move |mut stream, ip| {
+        let mut request = [0; 8];
+        if stream.read_exact(&mut request).is_err() {
+            return;
+        }
+        assert_eq!(request, SSL_REQUEST);
+        let _ = stream.write_all(b"S");
+        let tls = StreamOwned::new(ServerConnection::new(Arc::clone(&of_server)).unwrap(), stream);
+        serve_role(tls, ip, |tls, _| {
+            let _ = serve_after_startup(tls, AuthMethod::Scram("secret"), &primary());
+        });
+    });
+    let dns = dns("orders", [1]);
+    dns.zone.set("users", [ip(2)]);
+    let lb = Example::new("postgres-tls")
+        .with_dns(&dns, server.address.port())
+        .with_secret("postgres_check", "secret\n")
+        .with(r"/etc/pointsman/ca\.pem", "ca.pem")
+        .with_file("ca.pem", &std::fs::read_to_string(&ca).unwrap())
+        .start();
+    for name in ["orders", "users"] {
+        when_up(&lb, name, 1, &["postgres"]);
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let of_client = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let of_client = Arc::new(of_client);
+    let reached = |name: &'static str| {
+        let mut stream = connect_to(lb.address("databases")).unwrap();
+        stream.write_all(&SSL_REQUEST).unwrap();
+        let mut answer = [0];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"S");
+        let name = ServerName::try_from(name).unwrap();
+        let tls = ClientConnection::new(Arc::clone(&of_client), name).unwrap();
+        let mut tls = StreamOwned::new(tls, stream);
+        tls.write_all(b"name\n")?;
+        let mut line = String::new();
+        std::io::BufReader::new(tls).read_line(&mut line)?;
+        std::io::Result::Ok(line.trim().to_owned())
+    };
+    assert_eq!(reached("orders.example.com").unwrap(), ip(1).to_string());
+    assert_eq!(reached("users.example.com").unwrap(), ip(2).to_string());
+    assert!(reached("other.example.com").unwrap_err().to_string().contains("UnrecognisedName"));
+    // Without TLS.
+    let mut stream = connect_to(lb.address("databases")).unwrap();
+    stream.write_all(&[0, 0, 0, 9, 0, 3, 0, 0, 0]).unwrap();
+    is_reset(&mut stream);
     end(lb);
 }
 
