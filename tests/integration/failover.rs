@@ -180,11 +180,12 @@ fn killing_a_backend_under_load_fails_no_new_connection() {
     lb.when_idle();
 }
 
-/// Of thirty connections one after another, how many reach each backend.
-fn shares_of_thirty(address: SocketAddr) -> BTreeMap<String, u32> {
+/// Of thirty connections one after another, how many reach each backend. `then` is called after each of them.
+fn shares_of_thirty(address: SocketAddr, mut then: impl FnMut()) -> BTreeMap<String, u32> {
     let mut shares = BTreeMap::new();
     for _ in 0..30 {
         *shares.entry(http_get(address, "/").unwrap().1).or_insert(0) += 1;
+        then();
     }
     shares
 }
@@ -213,7 +214,7 @@ fn a_dead_backend_without_checks_leaves_the_others_equal_shares() {
         }
         let lb = Lb::start(&config);
         for place in 0..3 {
-            let shares = shares_of_thirty(lb.address(&format!("l{place}")));
+            let shares = shares_of_thirty(lb.address(&format!("l{place}")), || ());
             assert_eq!(shares, equal_shares(["a", "b"]), "the dead one at {place}, {workers} workers");
             // It stays in the rotation: its place is tried again and again.
             let retried = lb.metric(&format!("pointsman_failures_retried_total{{pool=\"p{place}\"}}"));
@@ -231,11 +232,15 @@ fn a_backend_that_fails_and_is_taken_down_leaves_the_others_equal_shares() {
             lb(&backends.each_ref(), "", "    health: {http: /health, every: 1h, timeout: 20s, fall: 3}\n");
         lb.when_up(names(&backends.each_ref()));
         backends[dead].kill();
-        assert_eq!(shares_of_thirty(lb.address("l")), equal_shares(others));
-        eventually("it is down", || (lb.backends()[dead].1 == "down").then_some(()));
-        // Its failures ended with the third one, before the last connection.
-        let retried = lb.metric("pointsman_failures_retried_total{pool=\"p\"}");
-        assert!((3.0..10.0).contains(&retried), "{retried} retries");
+        let retried = || lb.metric("pointsman_failures_retried_total{pool=\"p\"}");
+        let when_down_after_the_third = || {
+            if retried() == 3.0 {
+                eventually("it is down", || (lb.backends()[dead].1 == "down").then_some(()));
+            }
+        };
+        let shares = shares_of_thirty(lb.address("l"), when_down_after_the_third);
+        assert_eq!(shares, equal_shares(others));
+        assert_eq!(retried(), 3.0);
     }
 }
 
