@@ -4,11 +4,11 @@ import json
 import urllib.request
 
 import psycopg
-from flask import Flask
 
+from service import application
 from stores import log, reading
 
-app = Flask(__name__)
+app = application("admin-panel")
 
 
 def last_orders():
