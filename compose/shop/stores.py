@@ -21,9 +21,16 @@ EXPECTED = (psycopg.Error, OSError, pika.exceptions.AMQPError, AMQPConnectorExce
 PERSISTENT = pika.BasicProperties(delivery_mode=2, content_type="application/json")
 
 
+
+
+def secret(variable):
+    """The content of the file that the variable names."""
+    return Path(os.environ[variable]).read_text().strip()
+
+
 def database(url=None):
     """A new connection to the database of the URL, by default that of DATABASE."""
-    password = Path(os.environ["DATABASE_PASSWORD_FILE"]).read_text().strip()
+    password = secret("DATABASE_PASSWORD_FILE")
     # The encoding, as texts are bytes without one (SQL_ASCII, the server's default in the locale C).
     return psycopg.connect(
         url or os.environ["DATABASE"], password=password, connect_timeout=3, client_encoding="utf8", row_factory=dict_row
@@ -69,7 +76,9 @@ class Cache:
 
 def queue():
     """A connection to RabbitMQ, and a channel that confirms, with the queue of orders."""
-    connection = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP"] + "?heartbeat=10&connection_attempts=1"))
+    parameters = pika.URLParameters(os.environ["AMQP"] + "?heartbeat=10&connection_attempts=1")
+    parameters.credentials = pika.PlainCredentials(os.environ["AMQP_USER"], secret("AMQP_PASSWORD_FILE"))
+    connection = pika.BlockingConnection(parameters)
     channel = connection.channel()
     channel.queue_declare(QUEUE, durable=True)
     channel.confirm_delivery()

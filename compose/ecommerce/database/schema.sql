@@ -26,8 +26,11 @@ INSERT INTO products (name, cents, stock) VALUES
 INSERT INTO orders (key, customer, status) VALUES ('the first order', 'founder', 'confirmed');
 INSERT INTO items VALUES (1, 1, 2);
 
-CREATE ROLE shop LOGIN PASSWORD 'shop';
+-- psql runs what is in backquotes.
+\set shop_password `cat /run/secrets/shop_password`
+\set check_password `cat /run/secrets/check_password`
+CREATE ROLE shop LOGIN PASSWORD :'shop_password';
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO shop;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO shop;
 -- For the checks: it may log in, and nothing else.
-CREATE ROLE pointsman LOGIN PASSWORD 'check';
+CREATE ROLE pointsman LOGIN PASSWORD :'check_password';

@@ -7,6 +7,8 @@ CREATE TABLE orders (
 );
 -- Orders whose message is not sent yet.
 CREATE TABLE outbox (order_id integer PRIMARY KEY REFERENCES orders);
-CREATE ROLE service LOGIN PASSWORD 'service';
+-- psql runs what is in backquotes.
+\set service_password `cat /run/secrets/service_password`
+CREATE ROLE service LOGIN PASSWORD :'service_password';
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO service;
