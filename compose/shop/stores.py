@@ -14,13 +14,12 @@ from psycopg.rows import dict_row
 log = logging.getLogger("shop")
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
 logging.getLogger("pika").setLevel(logging.CRITICAL)
+log.info("environment=%s", os.environ.get("ENVIRONMENT", "development"))
 
 QUEUE = "orders"
 # The last: a broker that accepts a connection and does not answer, as one that starts.
 EXPECTED = (psycopg.Error, OSError, pika.exceptions.AMQPError, AMQPConnectorException)
 PERSISTENT = pika.BasicProperties(delivery_mode=2, content_type="application/json")
-
-
 
 
 def secret(variable):
