@@ -20,6 +20,7 @@ mod bytes;
 mod cancel;
 mod cli;
 mod client_limits;
+mod compose_files;
 mod conf;
 mod config_errors;
 mod dashboard;
