@@ -19,14 +19,27 @@ fn the_services_survive_the_loss_of_any_container() {
     survives(&platform, &["users", "products", "worker", "redis", "rabbitmq"], orders(), 0);
     platform.when_up(&pools);
 
-    // A database of its own: the other services go on.
+    // The database of the users: the product service goes on. The order service asks the user service, so orders fail, and
+    // succeed again afterwards.
     let products = platform.project.published("pointsman", "8002");
     let users = platform.project.published("pointsman", "8001");
+    let customer = orders();
     let database = platform.kill("users-db");
     eventually("users cannot be read", || (http_get(users, "/users/1").ok()?.0 == 503).then_some(()));
     assert_eq!(http_get(products, "/products").unwrap().0, 200);
     docker(&["start", &database]);
     eventually("users can be read", || (http_get(users, "/users/1").ok()?.0 == 200).then_some(()));
+    customer.goes_on();
+    let account = customer.account();
+    let gap = account["longest_gap_seconds"].as_f64().unwrap();
+    println!(
+        "the services without the users' database: {gap} s without an order, {} failed",
+        account["failed"]
+    );
+    // More than the pause after each order.
+    assert!(gap > 0.3 && gap < 60.0, "{account:#}");
+    assert_eq!(account["unconfirmed"], 0, "{account:#}");
+    survives(&platform, &[], orders(), 0);
 
     // Layer 4 limits connections, not requests.
     let limits = platform.project.compose(&["run", "--rm", "-T", "limits"]);

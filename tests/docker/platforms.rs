@@ -48,7 +48,7 @@ impl Platform {
     }
 
     /// The connections that a pool has had.
-    fn connections(&self, pool: &str) -> u64 {
+    pub(crate) fn connections(&self, pool: &str) -> u64 {
         let status: Value = serde_json::from_str(&http_get(self.admin, "/api/v1/status").unwrap().1).unwrap();
         let pools = status["pools"].as_array().unwrap();
         pools.iter().find(|one| one["name"] == pool).unwrap()["connections"].as_u64().unwrap()
