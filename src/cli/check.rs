@@ -1,11 +1,9 @@
-//! `pointsman check`: all problems of a configuration at once. It resolves and binds nothing, but checks whether
-//! another file is at the path of a Unix socket.
+//! `pointsman check`: all problems of a configuration at once, those of the files and sockets that it names included. It
+//! resolves and binds nothing.
 
+use super::preflight::findings;
 use super::{Exit, Failure, FileArgs, Form, print};
-use crate::config::{self, Config};
-use crate::domain::SocketAddress;
-use crate::proxy::{sockets, unix_socket};
-use crate::supervisor::files;
+use crate::config;
 
 pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> {
     let path = args.path()?;
@@ -18,36 +16,15 @@ pub(super) fn run(args: &FileArgs, form: Option<Form>) -> Result<Exit, Failure> 
         }
         None => {}
     }
-    let obstacles = obstacles(&config);
-    if !obstacles.is_empty() {
-        return Err(Failure::Invalid(format!("{}: {}", path.display(), obstacles.join("\n"))));
-    }
-    let files = files::files(&config, sockets::file_limit(), files::workers(&config));
-    // The limit of this process: a service may have a different one.
-    let shortage = files::shortage(&files).map(|shortage| shortage.to_string());
-    let lowered = files::lowered(&config, &files).into_iter().map(|lowered| lowered.to_string());
-    for warning in shortage.into_iter().chain(lowered) {
+    let found = findings(&config)?;
+    for warning in found.warnings {
         eprintln!("{}: warning: {warning}", path.display());
+    }
+    if !found.errors.is_empty() {
+        let named = |error| format!("{}: {error}", path.display());
+        return Err(Failure::Invalid(found.errors.iter().map(named).collect::<Vec<_>>().join("\n")));
     }
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let (listeners, pools) = (count(config.listeners.len(), "listener"), count(config.pools.len(), "pool"));
     print(&format!("{}: good ({listeners}, {pools})\n", path.display()))
-}
-
-/// Other files at the paths of the configured Unix sockets.
-fn obstacles(config: &Config) -> Vec<String> {
-    let of_listeners = config.listeners.iter().flat_map(|(name, listener)| {
-        listener.bind.iter().map(move |address| (format!("listener {name:?}"), address))
-    });
-    let of_admin = config.admin.iter().map(|admin| ("the admin server".to_owned(), &admin.bind));
-    of_listeners
-        .chain(of_admin)
-        .filter_map(|(what, address)| match address {
-            SocketAddress::Unix(path) => {
-                let obstacle = unix_socket::obstacle(path)?;
-                Some(format!("{what} cannot listen on {address}: {obstacle}"))
-            }
-            SocketAddress::Tcp(_) => None,
-        })
-        .collect()
 }

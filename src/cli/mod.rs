@@ -12,6 +12,7 @@ mod instance;
 mod logs;
 mod man;
 mod operate;
+mod preflight;
 mod run;
 mod schema;
 mod simulate;

@@ -6,6 +6,9 @@ use std::path::Path;
 use tokio::io::AsyncReadExt;
 
 use super::CheckError;
+use super::tls::TlsClient;
+use crate::config::{Check, Health};
+use crate::domain::SocketAddress;
 
 /// The longest password, in bytes: an endless file such as /dev/zero must not block a check.
 const LONGEST_PASSWORD: u64 = 4096;
@@ -15,6 +18,21 @@ pub(super) async fn password(file: Option<&Path>) -> Result<Option<String>, Chec
     let Some(file) = file else { return Ok(None) };
     let text = contents("password file", file, LONGEST_PASSWORD).await?;
     Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+/// What is wrong with the files that a check needs, as far as it can be known without a backend.
+pub(crate) async fn problems(health: &Health) -> Vec<String> {
+    let password_file = match &health.check {
+        Check::Postgres(check) => check.password_file.as_deref(),
+        Check::Redis(check) => check.password_file.as_deref(),
+        Check::Tcp | Check::Http(_) | Check::Exchange(_) => None,
+    };
+    let mut results = vec![password(password_file).await.map(drop)];
+    if let Some(tls) = &health.tls {
+        let any = SocketAddress::Tcp(([127, 0, 0, 1], 0).into());
+        results.push(TlsClient::new(tls.clone(), &any).config().await.map(drop));
+    }
+    results.into_iter().filter_map(|result| result.err()).map(|error| error.to_string()).collect()
 }
 
 /// The text in `file`, which messages call `what`, of at most `longest` bytes. A failure is a local error, not the

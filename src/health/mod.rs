@@ -29,6 +29,7 @@ use crate::domain::{Cause, CheckFailure, CheckKind, SocketAddress};
 use crate::protocol::proxy_header::ProxyVersion;
 pub(crate) use checker::Checker;
 pub(crate) use eject::Ejection;
+pub(crate) use files::problems as file_problems;
 pub use pace::Pace;
 pub(crate) use pace::PoolPace;
 pub(crate) use rise_fall::{RiseFall, Run, Verdict};

@@ -83,7 +83,8 @@ impl TlsClient {
             .map_err(|error| CheckFailure::at(CheckStep::Tls, address.clone(), self.explain(&error)).into())
     }
 
-    async fn config(&self) -> Result<Arc<ClientConfig>, CheckError> {
+    /// The configuration, from the files as they are now.
+    pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, CheckError> {
         let read = async |what, file: &Option<PathBuf>| match file {
             Some(file) => contents(what, file, LONGEST_FILE).await.map(Some),
             None => Ok(None),

@@ -49,6 +49,7 @@ mod options;
 mod order;
 mod overflow;
 mod own_addresses;
+mod preflight;
 mod proxy_protocol;
 mod relay;
 mod reload;
