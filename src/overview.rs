@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::Config;
 use crate::domain::{CloseReason, ConnectionRecord, SocketAddress};
-use crate::pool::Pool;
+use crate::pool::{Pool, RECENT};
 use crate::proxy::admit::Limit;
 use crate::proxy::context::Shared;
 use crate::proxy::listener::Listener;
@@ -274,10 +274,24 @@ impl Overview {
     pub(crate) async fn sample(overview: Weak<Self>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut advanced = Instant::now();
         loop {
             ticks.tick().await;
             let Some(overview) = overview.upgrade() else { return };
             overview.samples.take(SystemTime::now(), overview.counts());
+            if advanced.elapsed() >= RECENT {
+                advanced = Instant::now();
+                overview.advance_latencies();
+            }
+        }
+    }
+
+    fn advance_latencies(&self) {
+        for pool in self.pools.load().values() {
+            for entry in &pool.status().members {
+                entry.backend.latency.connect.advance();
+                entry.backend.latency.first_byte.advance();
+            }
         }
     }
 

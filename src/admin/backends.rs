@@ -26,7 +26,7 @@ pub(super) async fn all(
     At(pool): At<String>,
 ) -> Result<Json<BackendsReply>, ApiError> {
     let pool = pool_of(&app, &pool)?;
-    let backends = pool.status().members.iter().map(BackendInfo::of).collect();
+    let backends = BackendInfo::all(&pool.status().members, &pool.settings());
     Ok(Json(BackendsReply { backends }))
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::access::Operator;
 use super::control::{Order, Refusal};
+use super::history;
 use super::metrics;
 use super::request::{QueryParams, bad_request};
 use super::{ApiError, App};
@@ -98,9 +99,27 @@ pub(super) async fn journal(
     Ok(Json(JournalReply { events, dropped, latest }))
 }
 
+/// Which history is requested.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub(super) struct HistoryQuery {
+    /// From one value to the next, in seconds: 1 for the last five minutes, 10 for the last hour, 60 for the last day.
+    #[cfg_attr(test, schemars(with = "u64", extend("enum" = history::STEPS, "default" = 1)))]
+    step: Option<u64>,
+}
+
 /// `GET /api/v1/history`.
-pub(super) async fn history(State(app): State<App>) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], app.history.json()).into_response()
+pub(super) async fn history(
+    State(app): State<App>,
+    QueryParams(HistoryQuery { step }): QueryParams<HistoryQuery>,
+) -> Result<Response, ApiError> {
+    let [second, ..] = history::STEPS;
+    let json = app.history.json(step.unwrap_or(second)).ok_or_else(|| {
+        let [shortest, middle, longest] = history::STEPS;
+        bad_request(format!("step is {shortest}, {middle} or {longest} (seconds)"))
+    })?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
 /// `POST /api/v1/reload`: as SIGHUP.

@@ -3,15 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use crate::api::{BackendInfo, CheckInfo, ListenerInfo, PoolInfo, StatusReply, TierInfo, Timestamp};
+use crate::api::{
+    BackendInfo, CheckInfo, LatencyInfo, ListenerInfo, PoolInfo, StatusReply, TierInfo, Timestamp,
+};
+use crate::config;
 use crate::domain::{BackendState, CloseReason};
 use crate::overview::{Overview, Phase};
-use crate::pool::{Entry, Pool};
+use crate::pool::{BackendLatency, Entry, Latency, Pool, outliers};
 use crate::proxy::listener::Listener;
 use crate::telemetry::flow::Reading;
+use crate::telemetry::histogram::DurationCounts;
 use crate::telemetry::millis;
+
+/// Medians of fewer connections than this are not compared with those of other backends.
+const COMPARED_FROM: u64 = 5;
 
 impl StatusReply {
     /// The present state of the process.
@@ -91,7 +98,9 @@ impl PoolInfo {
             failures_seen: seen,
             overflowed: pool.counters.overflowed(),
             unserved: pool.unserved_total(),
-            backends: status.members.iter().map(BackendInfo::of).collect(),
+            connect: LatencyInfo::of(&recent(&status.members, |latency| &latency.connect)),
+            first_byte: LatencyInfo::of(&recent(&status.members, |latency| &latency.first_byte)),
+            backends: BackendInfo::all(&status.members, &pool.settings()),
             replicas: overview
                 .replicas
                 .load()
@@ -112,8 +121,42 @@ fn tiers(members: &[Entry]) -> Vec<TierInfo> {
     tiers.into_values().collect()
 }
 
+/// The recent durations of all backends.
+fn recent(members: &[Entry], of: impl Fn(&BackendLatency) -> &Latency) -> DurationCounts {
+    let mut all = DurationCounts::default();
+    members.iter().for_each(|entry| all += of(&entry.backend.latency).recent());
+    all
+}
+
+impl LatencyInfo {
+    fn of(counts: &DurationCounts) -> Option<Self> {
+        let percentile = |part| counts.quantile(part).map(millis);
+        Some(Self {
+            count: counts.total(),
+            p50_ms: percentile(0.5)?,
+            p90_ms: percentile(0.9)?,
+            p99_ms: percentile(0.99)?,
+        })
+    }
+}
+
 impl BackendInfo {
-    /// The present state of a backend.
+    /// The present states of a pool's backends, with those marked that answer much later than the others.
+    pub(crate) fn all(members: &[Entry], settings: &config::Pool) -> Vec<Self> {
+        let mut backends: Vec<_> = members.iter().map(Self::of).collect();
+        let medians = backends.iter().enumerate().filter_map(|(index, backend)| {
+            let first_byte = backend.first_byte.filter(|latency| latency.count >= COMPARED_FROM)?;
+            Some((Duration::from_secs_f64(first_byte.p50_ms / 1e3), index))
+        });
+        let slow = settings.eject.and_then(|eject| eject.slow).unwrap_or_default();
+        for (index, median, others) in outliers(medians.collect(), slow.factor.get(), slow.floor) {
+            let times = median.as_secs_f64() / others.as_secs_f64().max(1e-6);
+            backends[index].times_slower = Some((times * 10.0).round() / 10.0);
+        }
+        backends
+    }
+
+    /// The present state of a backend, which is not compared with others.
     pub(crate) fn of(entry: &Entry) -> Self {
         let backend = &entry.backend;
         let mut total = Reading::default();
@@ -146,6 +189,9 @@ impl BackendInfo {
             bytes_out: total.bytes_out,
             connect_ms: backend.latency.connect.get().map(millis),
             first_byte_ms: backend.latency.first_byte.get().map(millis),
+            connect: LatencyInfo::of(&backend.latency.connect.recent()),
+            first_byte: LatencyInfo::of(&backend.latency.first_byte.recent()),
+            times_slower: None, // needs the other backends
             sources: entry.sources.clone(),
             connect_failures: backend.connect_failures().map(|(_, n)| n).sum(),
             last_check,

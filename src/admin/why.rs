@@ -15,7 +15,7 @@ use crate::api::{BackendInfo, ConnectionStory, JournalEntry, WhyReply};
 use crate::domain::{BackendState, ConnectionRecord, Event};
 use crate::humanize::{count, duration, list};
 use crate::story::Sentence;
-use crate::story::backend::{concerns, history, standing};
+use crate::story::backend::{concerns, history, latency, standing};
 use crate::telemetry::filter::ConnectionSubject;
 use crate::telemetry::journal;
 use crate::telemetry::records::{Records, joined};
@@ -136,19 +136,22 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiErro
     let (mut now, mut others) = (None, Vec::new());
     if let Some(pool) = running {
         let (status, snapshot, settings) = (pool.status(), pool.snapshot(), pool.settings());
-        let is = |entry: &&crate::pool::Entry| {
+        let is = |(entry, _): &(&crate::pool::Entry, BackendInfo)| {
             *entry.backend.name == *backend || entry.backend.address.to_string() == backend
         };
+        let infos = BackendInfo::all(&status.members, &settings);
         // Several backends may have that name: all are described, the leaving ones last.
-        let mut found: Vec<_> = status.members.iter().filter(is).collect();
-        found.sort_by_key(|entry| entry.leaving);
-        for entry in &found {
+        let mut found: Vec<_> = status.members.iter().zip(infos).filter(is).collect();
+        found.sort_by_key(|(entry, _)| entry.leaving);
+        for (entry, info) in &found {
             if found.len() > 1 {
                 sentences.push(Sentence::now(format!("of the one at {}:", entry.backend.address)));
             }
             sentences.extend(standing(entry, &snapshot, &settings, Instant::now()));
+            let first_byte = entry.backend.latency.first_byte.recent();
+            sentences.extend(latency(&first_byte, info.times_slower).map(Sentence::now));
         }
-        now = found.first().map(|entry| BackendInfo::of(entry));
+        now = found.into_iter().next().map(|(_, info)| info);
         others = status.members.iter().map(|entry| entry.backend.name.to_string()).collect();
     }
     let events: Vec<_> = events.into_iter().filter(concerned).collect();

@@ -21,7 +21,7 @@ pub(crate) use connection::{
     ConnectionInfo, ConnectionSummary, ConnectionsReply, DecisionInfo, DecisionsReply, EndedInfo,
     RenderedDecision,
 };
-pub(crate) use history::{HistoryReply, PoolTrack, Track};
+pub(crate) use history::{BackendTrack, HistoryReply, LatencyTrack, PoolTrack, Track};
 pub(crate) use process::{
     Acknowledgement, DrainReply, ErrorDetail, ErrorReply, Hello, Lagged, ReloadReply, Skipped,
 };
@@ -32,8 +32,8 @@ pub(crate) use replicas::{
 pub(crate) use request::{BackendChange, CheckRequest, NewBackend, whole_number};
 pub(crate) use shadow::{AlgorithmScore, BackendScore, ShadowReply};
 pub(crate) use status::{
-    BackendInfo, BackendsReply, CheckInfo, CheckReply, ListenerInfo, PoolInfo, PoolsReply, StatusReply,
-    TierInfo,
+    BackendInfo, BackendsReply, CheckInfo, CheckReply, LatencyInfo, ListenerInfo, PoolInfo, PoolsReply,
+    StatusReply, TierInfo,
 };
 pub(crate) use story::{ConnectionStory, JournalEntry, JournalReply, StoryReply, WhyReply};
 

@@ -109,6 +109,11 @@ pub(crate) struct PoolInfo {
     pub overflowed: u64,
     /// Connections that reached no backend, without those that a listener did not admit.
     pub unserved: u64,
+    /// Time to connect to its backends, of the connections of the last 30 to 60 seconds; null: there were none.
+    pub connect: Option<LatencyInfo>,
+    /// Time from the routing decision to the first byte, of the connections of the last 30 to 60 seconds; null: there were
+    /// none.
+    pub first_byte: Option<LatencyInfo>,
     /// The backends.
     pub backends: Vec<BackendInfo>,
     /// The containers that Pointsman starts for this pool; null: it starts none.
@@ -170,6 +175,14 @@ pub(crate) struct BackendInfo {
     pub connect_ms: Option<f64>,
     /// Recent average time from the routing decision to its first byte, in milliseconds; null: it has sent none yet.
     pub first_byte_ms: Option<f64>,
+    /// Time to connect, of the connections of the last 30 to 60 seconds; null: there were none.
+    pub connect: Option<LatencyInfo>,
+    /// Time from the routing decision to its first byte, of the connections of the last 30 to 60 seconds; null: there
+    /// were none.
+    pub first_byte: Option<LatencyInfo>,
+    /// How many times as long as the median of the other backends its median to the first byte is; null: it is not out of
+    /// line.
+    pub times_slower: Option<f64>,
     /// Attempts to connect that failed.
     pub connect_failures: u64,
     /// The sources that report it, such as `dns:backend:5000`; none: it is leaving.
@@ -178,6 +191,21 @@ pub(crate) struct BackendInfo {
     pub last_check: Option<CheckInfo>,
     /// Its latest check of each kind, in the order of the configuration.
     pub checks: Vec<CheckInfo>,
+}
+
+/// Percentiles of a latency, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(crate) struct LatencyInfo {
+    /// The number of connections that were measured.
+    pub count: u64,
+    /// The median.
+    pub p50_ms: f64,
+    /// The 90th percentile.
+    pub p90_ms: f64,
+    /// The 99th percentile.
+    pub p99_ms: f64,
 }
 
 /// The latest check of a kind.

@@ -78,7 +78,7 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
             "<TOTAL",
             "<IN",
             "<OUT",
-            "<CONNECT",
+            "<FIRST BYTE",
             "CHECK",
             "CAUSE",
         ];
@@ -102,6 +102,16 @@ fn rejected(listener: &ListenerInfo) -> String {
     }
 }
 
+/// The median and the 99th percentile of its recent times to the first byte, and how far out of line that is.
+fn first_byte(backend: &BackendInfo) -> (String, Option<Color>) {
+    let Some(latency) = backend.first_byte else { return plain("-") };
+    let [median, most] = [latency.p50_ms, latency.p99_ms].map(terminal::millis);
+    match backend.times_slower {
+        None => plain(&format!("{median} / {most} ms")),
+        Some(times) => (format!("{median} / {most} ms, {times}x the others"), Some(Color::Yellow)),
+    }
+}
+
 fn row(backend: &BackendInfo, total: u64, now: f64) -> [(String, Option<Color>); 13] {
     let share = if total == 0 { 0.0 } else { backend.connections as f64 / total as f64 };
     let check = backend.last_check.as_ref();
@@ -120,7 +130,7 @@ fn row(backend: &BackendInfo, total: u64, now: f64) -> [(String, Option<Color>);
         plain(&terminal::count(backend.connections as f64)),
         plain(&terminal::bytes(backend.bytes_in as f64)),
         plain(&terminal::bytes(backend.bytes_out as f64)),
-        plain(&backend.connect_ms.map_or("-".to_owned(), |time| format!("{} ms", terminal::millis(time)))),
+        first_byte(backend),
         match check {
             None => plain("-"),
             Some(check) => {
@@ -206,10 +216,11 @@ mod tests {
             "denied": 4, "over_client_limits": 3, "over_client_limits_dry_run": 2}],
         "pools": [{"name": "web", "algorithm": "weighted", "settled": true, "up": 1, "failures_masked": 3, "backends": [
             {"name": "a", "address": "10.0.0.1:5000", "state": "up", "since": 940.0, "cause": "its check passed", "weight": 3,
-             "active": 12, "connections": 1500, "bytes_in": 2048, "bytes_out": 5242880, "connect_ms": 0.42,
+             "active": 12, "connections": 1500, "bytes_in": 2048, "bytes_out": 5242880, "first_byte": {"count": 90, "p50_ms": 0.42, "p90_ms": 2.0, "p99_ms": 12.0},
              "last_check": {"kind": "http", "at": 999.0, "passed": true, "took_ms": 1.5}},
             {"name": "bö", "address": "10.0.0.2:5000", "state": "asleep", "since": 100.0, "cause": "x\u001b[2Jy", "weight": 1,
-             "connections": 500, "last_check": {"passed": false, "at": 998.0, "error": "refused"}}]}]}"#;
+             "connections": 500, "first_byte": {"p50_ms": 250.0, "p99_ms": 400.0}, "times_slower": 595.2,
+             "last_check": {"passed": false, "at": 998.0, "error": "refused"}}]}]}"#;
 
     #[test]
     fn the_columns_are_aligned() {
@@ -222,9 +233,9 @@ LISTENER  ADDRESS         POOL  OPEN        REJECTED
 web       127.0.0.1:8080  web     12  7 (dry run: 2)
 
 pool web: weighted, 1 of 2 up, 3 failed attempts retried
-  BACKEND  ADDRESS        STATE      SINCE  WEIGHT  SHARE  OPEN  TOTAL    IN   OUT  CONNECT  CHECK          CAUSE
-  a        10.0.0.1:5000  ● up          1m       3    75%    12   1.5k  2.0K  5.0M  0.42 ms  passed 1s ago  its check passed
-  bö       10.0.0.2:5000  · unknown    15m       1    25%     0    500    0B    0B        -  failed 2s ago  x [2Jy
+  BACKEND  ADDRESS        STATE      SINCE  WEIGHT  SHARE  OPEN  TOTAL    IN   OUT                       FIRST BYTE  CHECK          CAUSE
+  a        10.0.0.1:5000  ● up          1m       3    75%    12   1.5k  2.0K  5.0M                     0.42 / 12 ms  passed 1s ago  its check passed
+  bö       10.0.0.2:5000  · unknown    15m       1    25%     0    500    0B    0B  250 / 400 ms, 595.2x the others  failed 2s ago  x [2Jy
 ";
         assert_eq!(text, expected);
         let colored = in_words(&status, true);

@@ -1,12 +1,17 @@
-//! A moving average of durations, which all workers write.
+//! How long operations of a backend take: a moving average, and a histogram, which all workers write.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::telemetry::histogram::{DurationCounts, DurationHistogram};
 
 /// The weight of a new duration: the average follows the last one or two dozen.
 const WEIGHT: f64 = 1.0 / 8.0;
+
+/// Half of the longest time that [`Latency::recent`] reaches back: long enough for percentiles of few connections, short
+/// enough to show a change soon.
+pub(crate) const RECENT: Duration = Duration::from_secs(30);
 
 /// A moving average of durations. Of two concurrent updates, one may be lost: the value is only displayed, so it needs
 /// no lock and no retry loop.
@@ -35,6 +40,8 @@ impl Average {
 pub struct Latency {
     average: Average,
     histogram: DurationHistogram,
+    /// The histogram at the last two calls of [`Latency::advance`], the older one first.
+    earlier: Mutex<[DurationCounts; 2]>,
 }
 
 impl Latency {
@@ -52,6 +59,19 @@ impl Latency {
     /// All durations so far.
     pub fn counts(&self) -> DurationCounts {
         self.histogram.read()
+    }
+
+    /// The durations of the last one to two [`RECENT`].
+    pub fn recent(&self) -> DurationCounts {
+        let [older, _] = *self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counts().since(&older)
+    }
+
+    /// Forgets what is no longer recent; to be called once each [`RECENT`].
+    pub fn advance(&self) {
+        let now = self.counts();
+        let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        *earlier = [earlier[1], now];
     }
 }
 
@@ -79,5 +99,22 @@ mod tests {
         assert_eq!(average.get(), Some(Duration::from_millis(70)));
         (0..200).for_each(|_| average.add(Duration::ZERO));
         assert!(average.get().is_some_and(|time| time < Duration::from_micros(1)));
+    }
+
+    #[test]
+    fn recent_durations_are_those_since_the_last_call_but_one() {
+        let latency = Latency::default();
+        let add = |times| (0..times).for_each(|_| latency.add(Duration::from_millis(1)));
+        let advance = || {
+            latency.advance();
+            latency.recent().total()
+        };
+        add(3);
+        assert_eq!(latency.recent().total(), 3);
+        assert_eq!(advance(), 3);
+        add(2);
+        assert_eq!(advance(), 2);
+        assert_eq!(advance(), 0);
+        assert_eq!(latency.counts().total(), 5);
     }
 }

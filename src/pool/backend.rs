@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwapOption;
 
 use super::average::BackendLatency;
-use super::response_times::ResponseTimes;
 use crate::balance::shadow::{PickCounter, PickCounts};
 use crate::balance::{Lease, Load};
 use crate::config::Algorithm;
@@ -57,8 +56,6 @@ pub struct BackendCore {
     checks: Mutex<Checks>,
     /// The limit of open connections; 0: unlimited.
     limit: AtomicU32,
-    /// Its response times, counted only while ejection compares them.
-    pub(super) response_times: ResponseTimes,
     /// Connections that failed since the last response.
     failed_in_a_row: AtomicU32,
     /// Connections without a response since the last one: those that failed, and those that the backend just closed.
@@ -212,7 +209,6 @@ impl BackendCore {
 
     /// Records that a connection got its first response, `took` after it was routed.
     pub fn answered(&self, took: Duration) {
-        self.response_times.count(took);
         self.latency.first_byte.add(took);
         for in_a_row in [&self.failed_in_a_row, &self.unanswered_in_a_row] {
             // All workers read this cache line: write it only if needed.

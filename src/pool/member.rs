@@ -14,6 +14,7 @@ use crate::config::{self, Policy};
 use crate::discovery::{Fitness, Found, SourceKey};
 use crate::domain::{AdminState, BackendState, CloseReason, Ending, StateReason};
 use crate::health::{Ejection, RiseFall, Verdict};
+use crate::telemetry::histogram::DurationCounts;
 
 /// The number of steps in which a backend that came up gets its whole share (`slow_start`).
 pub(crate) const STEPS: u32 = 10;
@@ -46,6 +47,8 @@ pub(crate) struct Member {
     /// When it began to wait for its first passed checks; the grace period counts from then.
     pub(super) trial: Instant,
     pub(super) ejection: Ejection,
+    /// Its times to the first byte at the last comparison with the others (`eject.slow`).
+    pub(super) compared: Box<DurationCounts>,
     /// The state that an operator set, unless that is [`AdminState::Up`], and the operator.
     pub(super) admin_state: Option<(AdminState, Arc<str>)>,
     /// The weight that an operator set, and the weight that the sources reported then.
@@ -91,6 +94,7 @@ impl Member {
             failing: None,
             trial: now,
             ejection: Ejection::default(),
+            compared: Box::default(),
             admin_state: None,
             operator_weight: None,
             refused: None,

@@ -8,6 +8,7 @@ use crate::config::{self, BackupWhen};
 use crate::domain::{BackendState, CloseReason, Ending, Endpoint, Event};
 use crate::humanize::{count, duration, list, millis};
 use crate::pool::{Entry, PoolSnapshot};
+use crate::telemetry::histogram::DurationCounts;
 use crate::telemetry::journal;
 
 /// The most events in a history; older ones are counted.
@@ -113,6 +114,15 @@ pub(crate) fn standing(
     story.extend(close_directive(entry, now).map(Sentence::now));
     story.extend(recovery(entry, settings, now).map(Sentence::now));
     story
+}
+
+/// How long its first byte took lately, and whether that is out of line. `None`: no connection got one.
+pub(crate) fn latency(first_byte: &DurationCounts, times_slower: Option<f64>) -> Option<String> {
+    let [median, most] = [first_byte.quantile(0.5)?, first_byte.quantile(0.99)?].map(duration);
+    let of = count(first_byte.total(), "connection");
+    let slow = times_slower.map(|times| format!("; the median is {times} times that of the other backends"));
+    let slow = slow.unwrap_or_default();
+    Some(format!("its first byte lately took {median} in the median, at most {most} for 99 % of {of}{slow}"))
 }
 
 fn eligibility(entry: &Entry, snapshot: &PoolSnapshot, settings: &config::Pool) -> String {

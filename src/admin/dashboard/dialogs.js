@@ -3,7 +3,7 @@
 import { ask, change, path, Refusal } from './api.js';
 import { Chart } from './chart.js';
 import { arrange, h, mark, say } from './dom.js';
-import { bytes, clock, count, millis, rate, span, times } from './format.js';
+import { bytes, clock, count, millis, percentiles, rate, span, times } from './format.js';
 import { keyOf } from './store.js';
 import { sign } from './states.js';
 
@@ -162,7 +162,8 @@ export function showBackend(pool, backend, store, watch) {
     tell('Weight', `${now.weight}${now.ramp < 100 ? `, of which ${now.ramp} % by now (slow start)` : ''}${now.tier > 0 ? ', a backup' : ''}`);
     tell('Connections', `${count(now.active)} open${now.limit ? ` of at most ${count(now.limit)}` : ''}, ${count(now.connections)} in all`);
     tell('Bytes', `${bytes(now.bytes_in)} from clients, ${bytes(now.bytes_out)} to clients`);
-    if (now.connect_ms !== undefined) tell('Lately', `${millis(now.connect_ms)} to connect, ${millis(now.first_byte_ms)} to the first byte`);
+    if (now.connect) tell('Connect', percentiles(now.connect));
+    if (now.first_byte) tell('First byte', percentiles(now.first_byte) + (now.times_slower ? `; its median is ${now.times_slower} times that of the other backends` : ''));
     tell('Failed to connect', times(now.connect_failures, 'time'));
     for (const check of now.checks) tell(`Check ${check.kind}`, `${check.passed ? '✓ passed' : `✕ failed: ${check.error ?? ''}`} at ${clock(check.at)}, took ${millis(check.took_ms)}`);
     return true;

@@ -37,6 +37,10 @@ export function millis(value) {
   return `${value >= 10 ? few.format(value) : value.toFixed(2)} ms`;
 }
 
+/** The percentiles of a latency of the last minute. */
+export const percentiles = ({ count: of, p50_ms, p90_ms, p99_ms }) =>
+  `p50 ${millis(p50_ms)} · p90 ${millis(p90_ms)} · p99 ${millis(p99_ms)} (${times(of, 'connection')} of the last minute)`;
+
 /** A length of time in seconds: 4 s, 3 min, 2 h 5 min, 6 d 3 h. */
 export function span(seconds) {
   if (lacks(seconds)) return NONE;

@@ -2,7 +2,7 @@
 
 import { Chart } from './chart.js';
 import { arrange, h, mark, say, show } from './dom.js';
-import { bytes, clock, count, percent, rate, times } from './format.js';
+import { bytes, clock, count, millis, percent, rate, times } from './format.js';
 import { keyOf } from './store.js';
 import { Table } from './table.js';
 import { Timeline } from './timeline.js';
@@ -21,12 +21,13 @@ export class PoolSection {
     this.values = new Map();
     this.connections = new Chart('Connections per second', rate, { stacked: true });
     this.bytes = new Chart('Bytes per second', bytes, { unit: 1024 });
+    this.latency = new Chart('Time to the first byte (of the last minute)', millis);
     this.timeline = new Timeline();
     this.table = new Table(name, act);
     this.empty = h('p', { class: 'empty', role: 'status' });
     this.replicas = h('p', { class: 'replicas' });
     this.shadow = h('div', { class: 'shadow' });
-    this.charts = h('div', { class: 'charts' }, this.connections.element, this.bytes.element, this.timeline.element);
+    this.charts = h('div', { class: 'charts' }, this.connections.element, this.bytes.element, this.latency.element, this.timeline.element);
     this.element = h('section', { class: 'card pool', 'aria-labelledby': `pool-${name}`, 'data-pool': name },
       h('div', { class: 'head' }, this.title, this.algorithm, this.up, this.alarm, this.figures),
       this.empty, this.replicas, this.charts, this.table.element, this.shadow);
@@ -77,6 +78,7 @@ export class PoolSection {
       { name: 'from clients', series: seconds.bytes_in, hue: 0 },
       { name: 'to clients', series: seconds.bytes_out, hue: 1 },
     ], end);
+    this.latency.draw(Object.entries(seconds.first_byte).map(([name, series], hue) => ({ name, series, hue })), end);
     this.timeline.update(pool, store);
     show(this.table.element, total > 0);
     this.table.update(pool, store);

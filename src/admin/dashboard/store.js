@@ -27,6 +27,19 @@ export class Series {
       : this.values[second % this.values.length];
   }
 
+  /** Adds values from before the first one, the last of them at `end`. */
+  fill(end, step, values) {
+    const live = this.last;
+    const earlier = new Series();
+    values.forEach((value, i) => earlier.put(Math.floor(end) - (values.length - 1 - i) * step, value ?? NaN));
+    if (live === null) Object.assign(this, earlier);
+    else {
+      for (let second = live - WINDOW; second <= live; second += 1) {
+        if (second >= 0 && Number.isNaN(this.at(second))) this.values[second % this.values.length] = earlier.at(second);
+      }
+    }
+  }
+
   /** The mean of the last `n` seconds. */
   mean(n) {
     let [sum, known] = [0, 0];
@@ -42,11 +55,16 @@ export class Series {
 }
 
 const FIGURES = ['active', 'connections', 'bytes_in', 'bytes_out'];
+const PERCENTILES = ['p50', 'p90', 'p99'];
 
-/** The values of a listener, a pool or a backend: `active` is a gauge, the others are rates per second. */
+/**
+ * The values of a listener, a pool or a backend: `active` is a gauge, the other figures are rates per second; of pools and
+ * backends also the percentiles of the time to the first byte, in milliseconds.
+ */
 class Track {
   constructor() {
     for (const figure of FIGURES) this[figure] = new Series();
+    this.first_byte = Object.fromEntries(PERCENTILES.map((percentile) => [percentile, new Series()]));
     this.totals = null;
     this.seen = 0;
   }
@@ -63,23 +81,16 @@ class Track {
       const grown = before && time > 0 ? totals[figure] - before[figure] : NaN;
       this[figure].put(second, Number.isNaN(grown) || grown === undefined ? NaN : Math.max(0, grown) / time);
     }
+    for (const percentile of PERCENTILES) this.first_byte[percentile].put(second, totals.first_byte?.[`${percentile}_ms`] ?? NaN);
   }
 
   /** Adds the server's history from before this page was opened. */
   fill(end, step, history) {
     this.seen = Math.max(this.seen, Math.floor(end));
-    for (const figure of FIGURES) {
-      const values = history[figure] ?? [];
-      const series = this[figure];
-      const live = series.last;
-      const earlier = new Series();
-      values.forEach((value, i) => earlier.put(Math.floor(end) - (values.length - 1 - i) * step, value ?? NaN));
-      if (live === null) Object.assign(series, earlier);
-      else {
-        for (let second = live - WINDOW; second <= live; second += 1) {
-          if (second >= 0 && Number.isNaN(series.at(second))) series.values[second % series.values.length] = earlier.at(second);
-        }
-      }
+    for (const figure of FIGURES) this[figure].fill(end, step, history[figure] ?? []);
+    for (const percentile of PERCENTILES) {
+      const micros = history.first_byte?.[`${percentile}_us`] ?? [];
+      this.first_byte[percentile].fill(end, step, micros.map((value) => (value === null ? null : value / 1000)));
     }
   }
 }
@@ -140,7 +151,7 @@ export class Store {
       // The totals of a backend that has left are only in the pool's totals.
       const whole = pool.connections === undefined ? pool.backends : [pool];
       const totals = Object.fromEntries(FIGURES.map((figure) => [figure, sum(whole, figure)]));
-      this.track('pool', pool.name).add(now, totals);
+      this.track('pool', pool.name).add(now, { ...totals, first_byte: pool.first_byte });
     }
     for (const listener of status.listeners) this.track('listener', listener.name).add(now, listener);
     const all = Object.fromEntries(FIGURES.map((figure) => [figure, sum(status.pools.map((pool) => this.track('pool', pool.name).totals), figure)]));

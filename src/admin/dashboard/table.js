@@ -21,7 +21,7 @@ const COLUMNS = [
   { id: 'active', title: 'Open', by: (row) => -row.active, number: true, hint: 'open connections' },
   { id: 'rate', title: 'Conn/s', by: (row) => -row.rate, number: true, hint: 'new connections per second' },
   { id: 'bytes', title: 'Bytes/s', by: (row) => -row.bytes, number: true, hint: 'from and to clients' },
-  { id: 'connect', title: 'Connect', by: (row) => -(row.connect ?? -1), number: true, hint: 'time to connect, lately' },
+  { id: 'latency', title: 'First byte', by: (row) => -(row.latency?.p50_ms ?? -1), number: true, hint: 'from routing to the first byte, median and 99th percentile of the last minute' },
   { id: 'check', title: 'Last check', by: (row) => (row.check === null ? 2 : row.check.passed ? 1 : 0) },
   { id: 'weight', title: 'Weight', by: (row) => -row.weight, number: true },
 ];
@@ -92,7 +92,7 @@ export class Table {
         rate: rates[i], share: all > 0 ? (rates[i] || 0) / all : 0, traffic: all > 0,
         bytes: (tracks[i].bytes_in.mean(LATELY) || 0) + (tracks[i].bytes_out.mean(LATELY) || 0),
         in: tracks[i].bytes_in.mean(LATELY), out: tracks[i].bytes_out.mean(LATELY),
-        active: backend.active, connect: backend.connect_ms ?? null, check: backend.last_check, weight: backend.weight,
+        active: backend.active, latency: backend.first_byte, check: backend.last_check, weight: backend.weight,
       });
       row.text = `${backend.name} ${backend.address} ${backend.state}`.toLowerCase();
     });
@@ -161,7 +161,9 @@ export class Table {
       rate: h('td', { role: 'cell', class: 'rate number', 'data-title': 'Conn/s' }),
       in: h('span', {}),
       out: h('span', {}),
-      connect: h('td', { role: 'cell', class: 'connect number', 'data-title': 'Connect' }),
+      median: h('span', {}),
+      most: h('span', {}),
+      slower: h('strong', { class: 'slower' }),
       check: h('span', {}),
       ago: h('span', { class: 'ago' }),
       weight: h('button', { type: 'button', class: 'weigh', 'data-do': 'weigh' }),
@@ -175,7 +177,7 @@ export class Table {
       h('td', { role: 'cell', class: 'share number', 'data-title': 'Share' }, h('span', { class: 'bar-of', 'aria-hidden': 'true' }, parts.bar), parts.share),
       parts.active, parts.rate,
       h('td', { role: 'cell', class: 'bytes number', 'data-title': 'Bytes/s' }, parts.in, parts.out),
-      parts.connect,
+      h('td', { role: 'cell', class: 'latency number', 'data-title': 'First byte' }, parts.median, parts.most, parts.slower),
       cell('check', parts.check, parts.ago),
       h('td', { role: 'cell', class: 'weight number', 'data-title': 'Weight' }, parts.weight),
       h('td', { role: 'cell', class: 'do' }, parts.main, parts.other, parts.asking));
@@ -209,7 +211,10 @@ export class Table {
     say(parts.rate, rate(row.rate));
     say(parts.in, `↑ ${bytes(row.in)}`);
     say(parts.out, `↓ ${bytes(row.out)}`);
-    say(parts.connect, millis(row.connect));
+    say(parts.median, millis(row.latency?.p50_ms));
+    say(parts.most, row.latency ? `p99 ${millis(row.latency.p99_ms)}` : '');
+    say(parts.slower, backend.times_slower ? `▲ ${count(backend.times_slower)} × the others` : '');
+    mark(row.element, 'data-slow', backend.times_slower ? '' : null);
     const check = backend.last_check;
     // The cause explains why a backend is down.
     const failed = backend.state === 'down' ? 'failed' : check?.error;

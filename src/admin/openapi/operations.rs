@@ -199,7 +199,7 @@ pub(super) fn journal(o: &mut Operation<'_>) {
 }
 
 pub(super) fn history(o: &mut Operation<'_>) {
-    o.about("history", "What was counted in each of the last 300 seconds.")
+    o.about("history", "What was counted in each second of the last five minutes, ten seconds of the last hour, or minute of the last day.")
         .reply_of::<HistoryReply>(200, "The history.");
 }
 

@@ -14,7 +14,7 @@ pub(super) enum Column {
     Open,
     Rate,
     Bytes,
-    Connect,
+    FirstByte,
     Since,
 }
 
@@ -26,7 +26,7 @@ impl Column {
         Self::Open,
         Self::Rate,
         Self::Bytes,
-        Self::Connect,
+        Self::FirstByte,
         Self::Since,
     ];
 
@@ -49,8 +49,8 @@ impl Column {
             Self::Open => b.backend.active.cmp(&a.backend.active),
             Self::Rate => b.rate.total_cmp(&a.rate),
             Self::Bytes => b.bytes.total_cmp(&a.bytes),
-            Self::Connect => {
-                let time = |row: &BackendRow| row.backend.connect_ms.unwrap_or(-1.0);
+            Self::FirstByte => {
+                let time = |row: &BackendRow| row.backend.first_byte.map_or(-1.0, |latency| latency.p50_ms);
                 time(b).total_cmp(&time(a))
             }
             // The last change first.

@@ -212,7 +212,7 @@ pub(super) mod tests {
         let backend = |(name, state, connections, bytes): &Written<'_>| {
             json!({"name": name, "address": format!("10.0.0.1:{}", 5000 + name.len()), "state": state, "since": 900.0,
                    "cause": format!("{name} has its reasons"), "weight": 1, "active": connections / 10, "connections": connections,
-                   "bytes_in": bytes, "connect_ms": 0.25,
+                   "bytes_in": bytes, "first_byte": {"count": 9, "p50_ms": 0.25, "p90_ms": 1.0, "p99_ms": 2.5},
                    "last_check": {"kind": "http", "at": 999.0, "passed": *state == "up", "error": "refused", "took_ms": 2.0}})
         };
         let pool = |(name, backends): &(&str, &[Written<'_>])| {

@@ -99,7 +99,7 @@ fn heading(ui: &Ui, layout: &Widths) -> Line<'static> {
             cell("open", 5, true, Some(Column::Open)),
             cell("con/s", 6, true, Some(Column::Rate)),
             cell("B/s", 5, true, Some(Column::Bytes)),
-            cell("ms", 5, true, Some(Column::Connect)),
+            cell("p50ms", 5, true, Some(Column::FirstByte)),
             cell("check", 5, true, None),
             cell("since", 6, true, Some(Column::Since)),
             cell("why", layout.cause, false, None),
@@ -118,6 +118,10 @@ fn pool(group: &PoolGroup, instance: &InstanceView, width: usize) -> Line<'stati
         terminal::count(group.rate),
         terminal::bytes(group.bytes)
     )));
+    if let Some(latency) = pool.first_byte {
+        let [median, most] = [latency.p50_ms, latency.p99_ms].map(terminal::millis);
+        spans.push(Span::from(format!("  first byte {median}/{most} ms (p50/p99)")));
+    }
     let mut note = |wanted: bool, words: String, color: Color| {
         if wanted {
             spans.push(Span::from(format!("  {words}")).fg(color));
@@ -144,7 +148,8 @@ fn backend(row: &BackendRow, layout: &Widths, now: f64, selected: bool) -> Line<
     let color = Style::new().fg(terminal::color(backend.state));
     let plain = Style::new();
     let share = format!("{} {:3.0}%", terminal::bar(row.share, BAR), row.share * 100.0);
-    let connect = backend.connect_ms.map_or("-".to_owned(), terminal::millis);
+    let median = backend.first_byte.map_or("-".to_owned(), |latency| terminal::millis(latency.p50_ms));
+    let slow = if backend.times_slower.is_some() { plain.fg(Color::Yellow).bold() } else { plain };
     let check = match &backend.last_check {
         None => ("-".to_owned(), 5, true, plain),
         Some(check) => {
@@ -163,7 +168,7 @@ fn backend(row: &BackendRow, layout: &Widths, now: f64, selected: bool) -> Line<
         (terminal::count(backend.active as f64), 5, true, plain),
         (rate, 6, true, plain),
         (terminal::bytes(row.bytes), 5, true, plain),
-        (connect, 5, true, plain),
+        (median, 5, true, slow),
         check,
         (terminal::age(now - backend.since.0), 6, true, plain),
         (terminal::clean(&backend.cause), layout.cause, false, plain),

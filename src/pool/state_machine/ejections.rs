@@ -7,6 +7,7 @@ use super::PoolState;
 use crate::domain::{BackendState, EjectionReason, Event, StateReason};
 use crate::pool::input::Effect;
 use crate::pool::member::Member;
+use crate::pool::outliers::outliers;
 
 impl PoolState {
     /// Ejects a backend for a while, unless too many are ejected already. `report`: whether to report that.
@@ -38,39 +39,29 @@ impl PoolState {
         (out, out + count(BackendState::Up))
     }
 
-    /// Whether the backends' response times are compared.
-    pub(super) fn compares(&self) -> bool {
-        self.config.eject.is_some_and(|eject| eject.slow.is_some())
-    }
-
     /// Ejects backends that answer much slower than the others, the slowest first.
     pub(super) fn compare(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Some(slow) = self.config.eject.and_then(|eject| eject.slow) else {
             self.compare_at = None;
             return;
         };
-        if now < *self.compare_at.get_or_insert(now + slow.every) {
+        let first = self.compare_at.is_none();
+        if !first && self.compare_at.is_some_and(|at| now < at) {
             return;
         }
         self.compare_at = Some(now + slow.every);
         let mut medians = Vec::new();
-        for (index, member) in self.members.iter().enumerate() {
-            let (responses, median) = member.backend.response_times.take();
-            if member.state == BackendState::Up && responses >= slow.answers.get() {
-                medians.push((median, index));
+        for (index, member) in self.members.iter_mut().enumerate() {
+            let times = member.backend.latency.first_byte.counts();
+            let recent = times.since(&member.compared);
+            *member.compared = times;
+            let enough = recent.total() >= slow.answers.get().into();
+            if !first && enough && member.state == BackendState::Up {
+                medians.extend(recent.quantile(0.5).map(|median| (median, index)));
             }
         }
-        medians.sort_unstable();
-        for position in (0..medians.len()).rev() {
-            let (median, index) = medians[position];
-            // The median of the others: among few backends, a slow one must not raise its own threshold.
-            let mut others = medians.iter().enumerate().filter(|(other, _)| *other != position);
-            let Some((_, (usual, _))) = others.nth((medians.len().saturating_sub(2)) / 2) else { return };
-            if median <= slow.floor || median <= usual.mul_f64(slow.factor.get()) {
-                return; // the faster ones are not slow either
-            }
-            let why = EjectionReason::Slow { median, others: *usual };
-            self.eject(index, why, true, now, effects);
+        for (index, median, others) in outliers(medians, slow.factor.get(), slow.floor) {
+            self.eject(index, EjectionReason::Slow { median, others }, true, now, effects);
         }
     }
 

@@ -219,7 +219,6 @@ impl PoolState {
         }
         self.compare_at = None;
         for index in 0..self.members.len() {
-            self.members[index].backend.response_times.set_enabled(self.compares());
             if before.health != self.config.health {
                 self.replace_checks(index, &before, effects);
             }

@@ -155,7 +155,6 @@ impl PoolState {
         }
         let backend = Arc::new(Backend::new(self.next_key, found));
         self.next_key += 1;
-        backend.response_times.set_enabled(self.compares());
         let reason = StateReason::Found { source: key.to_string().into() };
         let mut member = Member::new(Arc::clone(&backend), reason.clone(), self.config.health.len(), now);
         member.sources.insert(key.clone(), entry);

@@ -1,10 +1,17 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::counts::HistoryCount;
+use super::tier::NAMES;
 use super::*;
+use crate::telemetry::histogram::DurationHistogram;
+
+/// The number of values of the finest tier.
+const KEPT: usize = TIERS[0].1;
 
 fn count(active: u64, connections: u64) -> HistoryCount {
-    HistoryCount { active, totals: [connections, 10 * connections, 100 * connections, 0, 0, 0] }
+    let totals = [connections, 10 * connections, 100 * connections, 0, 0, 0];
+    HistoryCount { active, totals, ..HistoryCount::default() }
 }
 
 fn counts(listeners: &[(&str, u64)], backends: &[(&str, HistoryCount)]) -> HistoryCounts {
@@ -24,7 +31,7 @@ fn counts(listeners: &[(&str, u64)], backends: &[(&str, HistoryCount)]) -> Histo
 }
 
 fn written(store: &mut HistoryStore) -> Value {
-    serde_json::from_slice(&store.json()).unwrap()
+    serde_json::from_slice(&store.tiers[0].json()).unwrap()
 }
 
 #[test]
@@ -77,9 +84,60 @@ fn however_many_names_come_and_go_memory_is_bounded() {
         let backends: Vec<_> = half.iter().map(|name| (name.as_str(), count(0, 1))).collect();
         store.add(&counts(&[("web", 0)], &backends), 1);
     }
-    assert_eq!(store.backends.len(), NAMES);
+    assert_eq!(store.tiers[0].backends.len(), NAMES);
     store.add(&counts(&[("web", 0)], &[("one more", count(0, 1))]), 1);
-    assert_eq!(store.backends.len(), 1, "absent backends make room");
+    assert_eq!(store.tiers[0].backends.len(), 1, "absent backends make room");
+}
+
+#[test]
+fn the_coarser_tiers_have_the_growth_of_their_steps() {
+    let mut store = HistoryStore::default();
+    for second in 0..=130 {
+        store.add(&counts(&[("web", second)], &[("a", count(0, 3 * second))]), 1);
+    }
+    let of = |store: &mut HistoryStore, step| -> Value {
+        let tier = store.tiers.iter_mut().find(|tier| tier.step_seconds() == step).unwrap();
+        serde_json::from_slice(&tier.json()).unwrap()
+    };
+    let tens = of(&mut store, 10);
+    assert_eq!(tens["step_seconds"], 10);
+    assert_eq!(tens["pools"]["p"]["connections"], json!(vec![30; 13]));
+    assert_eq!(tens["listeners"]["web"]["active"][12], 130);
+    let minutes = of(&mut store, 60);
+    assert_eq!(minutes["backends"]["p"]["a"]["connections"], json!([180, 180]));
+    // A process that was stopped for two minutes has two steps to add.
+    store.add(&counts(&[("web", 0)], &[("a", count(0, 3 * 130 + 10))]), 120);
+    assert_eq!(of(&mut store, 60)["pools"]["p"]["connections"], json!([180, 180, 20, 20]));
+}
+
+#[test]
+fn each_coarse_step_has_the_percentiles_of_its_own_connections() {
+    let mut store = HistoryStore::default();
+    let (fast, slow) = (DurationHistogram::default(), DurationHistogram::default());
+    let mut add = |seconds| {
+        let mut counts = counts(&[("web", 0)], &[("fast", count(0, 1)), ("slow", count(0, 1))]);
+        for (name, histogram) in [("fast", &fast), ("slow", &slow)] {
+            counts.times.insert((Arc::from("p"), Arc::from(name)), Box::new([histogram.read(); 2]));
+        }
+        store.add(&counts, seconds);
+    };
+    add(1);
+    (0..97).for_each(|_| fast.observe(Duration::from_millis(1)));
+    (0..3).for_each(|_| slow.observe(Duration::from_millis(300)));
+    add(10);
+    slow.observe(Duration::from_millis(20));
+    add(10);
+    let json: Value = serde_json::from_slice(&store.tiers[1].json()).unwrap();
+    let millis = |path: &str| -> Vec<Option<u64>> {
+        let column = json.pointer(path).and_then(Value::as_array).unwrap();
+        column.iter().map(|value| value.as_u64().map(|micros| micros.div_ceil(1000))).collect()
+    };
+    assert_eq!(millis("/backends/p/fast/first_byte/p50_us"), [Some(1), None]);
+    let of_slow = millis("/backends/p/slow/first_byte/p50_us");
+    assert!(matches!(of_slow[..], [Some(250..=300), Some(15..=20)]), "{of_slow:?}");
+    // The pool's percentiles are those of all its connections, not a mean of its backends'.
+    assert_eq!(millis("/pools/p/first_byte/p50_us")[0], Some(1));
+    assert!(matches!(millis("/pools/p/connect/p99_us")[0], Some(250..=300)));
 }
 
 proptest! {
@@ -105,14 +163,15 @@ proptest! {
                 }
                 there[n] = grown.is_some();
             }
-            store.add(&counts(&[("web", 0)], &backends), *seconds);
+            store.add(&counts(&[("web", 0)], &backends), *seconds as u64);
         }
         let length = steps.iter().map(|(_, seconds)| seconds).sum::<usize>().min(KEPT);
         let json = written(&mut store);
         prop_assert_eq!(json["listeners"]["web"]["active"].as_array().unwrap().len(), length);
         for (name, expected) in names.into_iter().zip(expected) {
             let Some(track) = json["backends"]["p"].get(name) else { continue };
-            for column in track.as_object().unwrap().values() {
+            let latency = track["first_byte"].as_object().unwrap().values();
+            for column in track.as_object().unwrap().values().filter(|column| column.is_array()).chain(latency) {
                 prop_assert_eq!(column.as_array().unwrap().len(), length);
             }
             let sum: u64 = track["connections"].as_array().unwrap().iter().filter_map(Value::as_u64).sum();
