@@ -25,7 +25,9 @@ const PROGRAMS: &[Program] = &[
     Program {
         name: "nginx",
         has: |line, first| {
-            first && (line.ends_with('{') || line.ends_with(';')) && !line.starts_with(['{', '['])
+            // A key of YAML, whose value may begin with a brace, ends with a colon.
+            let directive = line.split_whitespace().next().is_some_and(|word| !word.ends_with(':'));
+            first && directive && line.ends_with(['{', ';']) && !line.starts_with(['{', '['])
         },
         here: "a `server` with `listen` is a listener, an `upstream` is a pool",
     },
@@ -230,6 +232,13 @@ mod tests {
             );
             parse("p.yaml", &text, &|_| None).unwrap();
             assert_eq!(recognize(&text), None);
+        }
+    }
+
+    #[test]
+    fn a_map_in_braces_is_not_taken_for_nginx() {
+        for text in ["listeners: {", "pools: {\n  web: {discover: [{dns: a:1}]},\n}\n"] {
+            assert_eq!(recognize(text), None, "{text}");
         }
     }
 

@@ -221,7 +221,7 @@ def look(browser):
     """Opens the dashboard of a balancer. Whatever the test is about: the page may not complain, nor ask anybody else."""
     contexts, complaints = [], []
 
-    def open_page(lb, width=1280, height=900, theme="light", forgive=None):
+    def open_page(lb, width=1280, height=900, theme="light", forgive=None, script=""):
         context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
         contexts.append(context)
         page = context.new_page()
@@ -233,6 +233,7 @@ def look(browser):
         page.on("pageerror", lambda error: complain(f"error: {error}"))
         page.on("console", lambda message: complain(f"{message.type}: {message.text} {message.location['url']}") if message.type in ("error", "warning") else None)
         page.on("request", lambda request: None if request.url.startswith(f"http://{lb.admin}/") else complain(f"requested {request.url}"))
+        page.add_init_script(script)
         page.goto(f"http://{lb.admin}/")
         expect(page.locator("#link")).to_contain_text("live")
         return page

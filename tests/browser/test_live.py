@@ -178,5 +178,23 @@ def test_who_opens_the_page_later_sees_what_was_before(two, look):
     expect(page.locator('.strips [data-state="draining"]')).to_have_count(1)
 
 
+# As if the server were slow: the statuses come two seconds late.
+LATE = """
+const listen = EventSource.prototype.addEventListener;
+EventSource.prototype.addEventListener = function (kind, take) {
+  return listen.call(this, kind, kind === 'status' ? (event) => setTimeout(take, 2000, event) : take);
+};
+"""
+
+
+def test_the_history_may_arrive_before_the_first_status(two, look):
+    lb, _ = two()
+    with traffic(lb.address()):
+        eventually("some seconds of it", lambda: sum(1 for n in history(lb) if n) >= 3)
+    page = look(lb, script=LATE)
+    chart = page.locator(".pool canvas").first
+    eventually("the chart has it", lambda: re.search(r"at most [1-9]", chart.get_attribute("aria-label") or ""))
+
+
 def history(lb):
     return lb.request("GET", "/api/v1/history")[1]["pools"]["web"]["connections"]

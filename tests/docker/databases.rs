@@ -54,7 +54,7 @@ fn config(backends: &[SocketAddr], pools: &[(&str, &str)]) -> String {
     for (name, check) in pools {
         text += &format!(
             "  {name}:\n    discover: {discover}\n    on_down: close\n    \
-             health: {{{check}, every: 1s, timeout: 1s, fast_every: 100ms, fall: 2, rise: 1}}\n"
+             health: {{{check}, every: 3s, timeout: 3s, fast_every: 100ms, fall: 2, rise: 1}}\n"
         );
     }
     text
@@ -419,7 +419,7 @@ fn checks_verify_the_certificates_of_databases() {
     let [ca, key, secret] =
         ["server.crt", "server.key", "secret"].map(|name| file(name).display().to_string());
     let check = |check: &str, tls: &str| {
-        format!("{{{check}, tls: {{{tls}}}, every: 1s, timeout: 1s, fast_every: 100ms, fall: 2, rise: 1}}")
+        format!("{{{check}, tls: {{{tls}}}, every: 3s, timeout: 3s, fast_every: 100ms, fall: 2, rise: 1}}")
     };
     let verified = format!("ca_file: {ca}");
     let identified = format!("{verified}, name: redis.example.com, cert_file: {ca}, key_file: {key}");

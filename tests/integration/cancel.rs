@@ -82,7 +82,8 @@ fn a_pool_with_checks_of_another_kind_declares_postgres_by_a_key() {
     let copied = lb.when_logged(" cancel request copied ");
     assert!(copied.contains(" listener=l pool=p others=1"), "{copied}");
     assert_eq!(lb.metric("pointsman_listener_cancel_requests_total{listener=\"l\"}"), 1.0);
-    let why = lb.get("/api/v1/why?conn=1").1;
+    let conn = copied.split(' ').find_map(|field| field.strip_prefix("conn=")).unwrap();
+    let why = lb.get(&format!("/api/v1/why?conn={conn}")).1;
     assert!(why.contains("a request to cancel a query, which the other backends got too"), "{why}");
 }
 

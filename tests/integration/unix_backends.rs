@@ -39,7 +39,7 @@ fn a_backend_at_a_unix_socket_is_checked_and_serves() {
         let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     };
     // A port for checks, and options of TCP, are for other backends.
-    let settings = ", health: {http: /health, every: 100ms, port: 9}, keepalive: 5s, user_timeout: 5s, \
+    let settings = ", health: {http: /health, every: 1s, fast_every: 100ms, port: 9}, keepalive: 5s, user_timeout: 5s, \
                     connect: {source: 127.0.0.1}";
     let mut server = None;
     let lb = Lb::start_in(&config("[{static: ['unix:web.sock']}]", settings), |folder| {
@@ -121,7 +121,7 @@ fn a_unix_socket_gets_the_clients_address_in_a_proxy_header() {
         let _ = stream.write_all(b"x");
     };
     let mut server = None;
-    let settings = ", send_proxy_protocol: v1, health: {tcp: {}, every: 100ms}";
+    let settings = ", send_proxy_protocol: v1, health: {tcp: {}, every: 1s, fast_every: 100ms}";
     let lb = Lb::start_in(&config("[{static: ['unix:web.sock']}]", settings), |folder| {
         server = Some(UnixBackend::serving(&folder.join("web.sock"), serve));
     });

@@ -113,13 +113,22 @@ async function hello({ latest }) {
   try {
     const [told, history] = await Promise.all([ask(path(['journal'], { after: Math.max(0, latest - EVENTS), limit: EVENTS })), ask(path(['history']))]);
     for (const event of told?.events ?? []) store.takeEvent(event);
-    if (history && store.status) store.takeHistory(history);
+    early = history;
+    addHistory();
   } catch {
     // The stream delivers later events anyway.
   }
   for (const event of waiting) store.takeEvent(event);
   waiting = null;
   draw();
+}
+
+/** The history that was requested, until there is a status, which tells the backends that it belongs to. */
+let early = null;
+function addHistory() {
+  if (!early || !store.status) return;
+  store.takeHistory(early);
+  early = null;
 }
 
 async function isAnotherProcess() {
@@ -136,6 +145,7 @@ follow('api/v1/events', {
   status(status) {
     if (store.isAnother(status) && waiting === null) store.restart();
     store.takeStatus(status);
+    addHistory();
     draw();
   },
   decisions: ({ decisions: news }) => store.takeDecisions(news),
