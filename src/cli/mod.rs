@@ -15,6 +15,7 @@ mod operate;
 mod preflight;
 mod run;
 mod schema;
+mod service_manager;
 mod simulate;
 mod status;
 mod target;
@@ -256,6 +257,9 @@ enum Failure {
     /// The balancer could not start.
     #[error(transparent)]
     Start(#[from] supervisor::Error),
+    /// The same, and the log on standard error has the message already.
+    #[error(transparent)]
+    Logged(Box<Self>),
     /// A request to a running instance failed.
     #[error(transparent)]
     Remote(#[from] remote::Error),
@@ -269,6 +273,7 @@ impl Failure {
         match self {
             Self::Invalid(_) | Self::Config(_) | Self::Log(telemetry::log::Error::Filter { .. }) => 1,
             Self::Log(_) | Self::Start(_) | Self::NotStarted(_) => 2,
+            Self::Logged(failure) => failure.code(),
             Self::Remote(remote::Error::Refused { .. }) => 1,
             Self::Remote(_) => 2,
         }
@@ -314,6 +319,7 @@ pub fn main() -> ExitCode {
         Ok(Exit::Done) => ExitCode::SUCCESS,
         Ok(Exit::Unserved) => ExitCode::from(1),
         Ok(Exit::Cut) => ExitCode::from(3),
+        Err(failure @ Failure::Logged(_)) => ExitCode::from(failure.code()),
         Err(failure) => {
             // The message may quote an instance, a file or a name server.
             eprintln!("{}", sanitize::lines(&failure.to_string()));

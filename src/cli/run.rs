@@ -7,9 +7,9 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info, warn};
+use tracing::{Level, enabled, error, info, warn};
 
-use super::{Exit, Failure, RunArgs, check};
+use super::{Exit, Failure, RunArgs, check, service_manager};
 use crate::admin;
 use crate::admin::access::Access;
 use crate::admin::control::{Control, Order, Refusal};
@@ -39,10 +39,13 @@ pub(super) fn serve(config: Config, file: Option<&Path>) -> Result<Exit, Failure
     // A check that hangs in the system's resolver must not delay the exit.
     admin.shutdown_background();
     runtime.shutdown_background();
-    if let Err(failure) = &result {
+    result.map_err(|failure| {
+        if !enabled!(Level::ERROR) {
+            return failure;
+        }
         error!(error = %failure, "could not start");
-    }
-    result
+        Failure::Logged(Box::new(failure))
+    })
 }
 
 /// The runtime of everything except the connections and the admin server of `run`.
@@ -86,6 +89,9 @@ async fn live(
         let _guard = admin_runtime.enter();
         spawn(bound.serve(admin::router(supervisor.overview(), &control, &access), stop.clone()))
     });
+    service_manager::ready(supervisor.overview());
+    let _followed =
+        AbortOnDropHandle::new(spawn(service_manager::follow(Arc::downgrade(supervisor.overview()))));
     let by: Arc<str> = loop {
         tokio::select! {
             signal = signals.end() => break signal.into(),
@@ -106,6 +112,8 @@ async fn live(
         }
     };
     drop(orders); // later requests are refused
+    let drain = supervisor.config().runtime.drain;
+    service_manager::stopping(drain.grace + drain.timeout);
     let outcome = supervisor.drain(by, signals.end()).await;
     stop.cancel();
     if let Some(admin) = admin {
@@ -136,8 +144,10 @@ async fn reload(
     access: &Access,
     by: &Arc<str>,
 ) -> Result<ReloadReply, Refusal> {
+    service_manager::reloading();
     let reloaded = try_reload(supervisor, file, log, access, by).await;
     supervisor.overview().reloads.note(reloaded.is_ok());
+    service_manager::ready(supervisor.overview());
     reloaded
 }
 

@@ -39,6 +39,11 @@ impl WorkerHandle {
         self.call(WorkerCommand::Report).await.unwrap_or_default()
     }
 
+    /// Whether the worker answers. It does so between two events; the answer of one that hangs never comes.
+    pub(crate) async fn is_alive(&self) -> bool {
+        self.call(WorkerCommand::Report).await.is_some()
+    }
+
     /// The open connections that match `filter`, at most `limit`, oldest first, and how many match.
     pub(crate) async fn connections(
         &self,
@@ -196,5 +201,24 @@ async fn run(
             WorkerCommand::CloseAll(request) => table.close_all(request),
             WorkerCommand::Stop => break,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_has_ended_is_not_alive() {
+        let (commands, mut taken) = mpsc::unbounded_channel();
+        let handle = WorkerHandle(commands);
+        let answering = async {
+            if let Some(WorkerCommand::Report(reply)) = taken.recv().await {
+                let _ = reply.send(Report::default());
+            }
+        };
+        assert!(tokio::join!(handle.is_alive(), answering).0);
+        drop(taken);
+        assert!(!handle.is_alive().await);
     }
 }

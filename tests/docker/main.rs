@@ -17,6 +17,7 @@ mod labels;
 mod microservices;
 mod monitoring;
 mod networks;
+mod package;
 mod platforms;
 mod replicas;
 mod scale;

@@ -56,6 +56,7 @@ mod reload;
 mod remote;
 mod replicas;
 mod routing;
+mod service_manager;
 mod shortage;
 mod simulate;
 mod source_addresses;

@@ -1,0 +1,109 @@
+//! What the service manager learns of the process by sd_notify(3): that it is ready, reloads or stops, one line of status,
+//! and, with `WatchdogSec=`, that it is alive. Outside systemd (without `$NOTIFY_SOCKET`) nothing is sent.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use sd_notify::NotifyState::{self, ExtendTimeoutUsec, Ready, Reloading, Status, Stopping, Watchdog};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::warn;
+
+use crate::humanize::count;
+use crate::overview::{Overview, Phase};
+
+/// The time between two looks at the line of status.
+const STATUS_EVERY: Duration = Duration::from_secs(5);
+/// What ending takes besides the drain: the last connections are reset, the log is written.
+const BESIDE_DRAIN: Duration = Duration::from_secs(10);
+
+/// The process listens.
+pub(super) fn ready(overview: &Overview) {
+    send(&[Ready, Status(&status(overview))]);
+}
+
+/// A reload begins. `ready` ends it, whether or not it was applied.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => send(&[Reloading, now, Status("reloading")]),
+        Err(error) => warn!(%error, "the service manager cannot be told of the reload"),
+    }
+}
+
+/// The process stops; the drain may take so long.
+pub(super) fn stopping(drain: Duration) {
+    // With less time, systemd would kill the connections that may still finish.
+    let micros = u32::try_from((drain + BESIDE_DRAIN).as_micros()).unwrap_or(u32::MAX);
+    send(&[Stopping, ExtendTimeoutUsec(micros), Status("draining")]);
+}
+
+/// Keeps the line of status true, and feeds the watchdog if there is one, until the process ends.
+pub(super) async fn follow(overview: Weak<Overview>) {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    tokio::join!(keep_status(&overview), feed_watchdog(&overview));
+}
+
+async fn keep_status(overview: &Weak<Overview>) {
+    let mut told = String::new();
+    let mut ticks = interval(STATUS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let Some(overview) = overview.upgrade() else { return };
+        let now = status(&overview);
+        if now != told {
+            send(&[Status(&now)]);
+            told = now;
+        }
+    }
+}
+
+/// Reports twice in each interval of the watchdog that the process is alive: this runtime runs, and so does each worker.
+async fn feed_watchdog(overview: &Weak<Overview>) {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    let mut ticks = interval(limit / 2);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        let Some(overview) = overview.upgrade() else { return };
+        if alive(&overview, limit / 4).await {
+            send(&[Watchdog]);
+        } else {
+            warn!("a worker does not answer: the service manager's watchdog is not fed");
+        }
+    }
+}
+
+/// Whether every worker answers in time.
+async fn alive(overview: &Arc<Overview>, within: Duration) -> bool {
+    for worker in &overview.handles {
+        if !timeout(within, worker.is_alive()).await.unwrap_or(false) {
+            return false;
+        }
+    }
+    true
+}
+
+/// One line for `systemctl status`.
+fn status(overview: &Overview) -> String {
+    let pools = overview.pools.load();
+    let (mut up, mut all) = (0, 0);
+    for pool in pools.values() {
+        up += pool.snapshot().len();
+        all += pool.status().members.len();
+    }
+    let open = count(overview.limit.open() as u64, "open connection");
+    let phase = match overview.phase() {
+        Phase::Starting => "starting",
+        Phase::Serving => "serving",
+        Phase::Draining => "draining",
+    };
+    format!("{phase}: {open}, {up} of {} up", count(all as u64, "backend"))
+}
+
+fn send(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "the service manager cannot be told of the process's state ($NOTIFY_SOCKET)");
+    }
+}
