@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::body::Bytes;
+use litemap::LiteMap;
 use serde::Serialize;
 use serde::ser::Serializer;
 
@@ -78,7 +79,7 @@ impl HistoryCount {
         }
     }
 
-    fn of_pool(pool: &Pool, by_listener: &BTreeMap<Arc<str>, Reading>) -> Self {
+    fn of_pool(pool: &Pool, by_listener: &LiteMap<Arc<str>, Reading>) -> Self {
         let mut total = Reading::default();
         by_listener.values().for_each(|reading| total += *reading);
         let mut count = Self::of(&total);
@@ -96,11 +97,11 @@ impl HistoryCount {
 #[derive(Clone, Debug, Default)]
 struct HistoryCounts {
     /// Open connections of each listener.
-    listeners: BTreeMap<Arc<str>, u64>,
+    listeners: LiteMap<Arc<str>, u64>,
     /// Connections by listener and pool: the counters of a removed pool disappear with it.
-    by_listener: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
-    pools: BTreeMap<Arc<str>, HistoryCount>,
-    backends: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
+    by_listener: LiteMap<(Arc<str>, Arc<str>), HistoryCount>,
+    pools: LiteMap<Arc<str>, HistoryCount>,
+    backends: LiteMap<(Arc<str>, Arc<str>), HistoryCount>,
 }
 
 impl HistoryCounts {
@@ -131,7 +132,7 @@ impl HistoryCounts {
             for entry in &status.members {
                 let mut total = Reading::default();
                 let by_listener = totals.get(&entry.backend.name).map(|totals| &totals.by_listener);
-                by_listener.into_iter().flat_map(BTreeMap::values).for_each(|reading| total += *reading);
+                by_listener.into_iter().flat_map(LiteMap::values).for_each(|reading| total += *reading);
                 let key = (Arc::clone(&pool.name), Arc::clone(&entry.backend.name));
                 counts.backends.insert(key, HistoryCount::of(&total));
             }
@@ -157,9 +158,9 @@ struct HistoryStore {
     /// How many values each track has.
     length: usize,
     last: HistoryCounts,
-    listeners: BTreeMap<Arc<str>, Values>,
-    pools: BTreeMap<Arc<str>, Values>,
-    backends: BTreeMap<(Arc<str>, Arc<str>), Values>,
+    listeners: LiteMap<Arc<str>, Values>,
+    pools: LiteMap<Arc<str>, Values>,
+    backends: LiteMap<(Arc<str>, Arc<str>), Values>,
     json: Option<Bytes>,
 }
 
@@ -169,9 +170,9 @@ impl Default for HistoryStore {
             end: SystemTime::UNIX_EPOCH,
             length: 0,
             last: HistoryCounts::default(),
-            listeners: BTreeMap::new(),
-            pools: BTreeMap::new(),
-            backends: BTreeMap::new(),
+            listeners: LiteMap::new(),
+            pools: LiteMap::new(),
+            backends: LiteMap::new(),
             json: None,
         }
     }
@@ -182,11 +183,7 @@ fn growth(now: u64, before: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 
-fn grown<K: Ord>(
-    now: &BTreeMap<K, HistoryCount>,
-    before: &BTreeMap<K, HistoryCount>,
-    key: &K,
-) -> HistoryCount {
+fn grown<K: Ord>(now: &LiteMap<K, HistoryCount>, before: &LiteMap<K, HistoryCount>, key: &K) -> HistoryCount {
     let (now, before) =
         (now.get(key).copied().unwrap_or_default(), before.get(key).copied().unwrap_or_default());
     let mut totals = now.totals;
@@ -203,7 +200,7 @@ impl HistoryStore {
         let first = self.length == 0;
         // The counts before the first reading do not belong to this second.
         let before = if first { now.clone() } else { std::mem::take(&mut self.last) };
-        let mut listeners: BTreeMap<Arc<str>, HistoryCount> = now
+        let mut listeners: LiteMap<Arc<str>, HistoryCount> = now
             .listeners
             .iter()
             .map(|(name, active)| {
@@ -258,8 +255,8 @@ impl HistoryStore {
 
 /// Adds the values of `steps` seconds to each track.
 fn append<K: Ord + Clone>(
-    tracks: &mut BTreeMap<K, Values>,
-    grown: &BTreeMap<K, HistoryCount>,
+    tracks: &mut LiteMap<K, Values>,
+    grown: &LiteMap<K, HistoryCount>,
     length: usize,
     steps: usize,
 ) {

@@ -1,6 +1,6 @@
 //! `/api/v1/history`: what was counted in each of the last seconds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,9 @@ type Seconds = Vec<Option<u64>>;
 /// The last 300 seconds. All lists are equally long.
 //
 // `C` is a list of values, so that the server can write them without a copy.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
+#[serde(default)]
 #[cfg_attr(test, schemars(rename = "HistoryReply", bound = "C: schemars::JsonSchema + Default + Serialize"))]
 pub(crate) struct HistoryReply<C = Seconds> {
     /// From one value to the next, in seconds.
@@ -29,9 +29,9 @@ pub(crate) struct HistoryReply<C = Seconds> {
 }
 
 /// What was counted of a listener or a backend.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
+#[serde(default)]
 #[cfg_attr(test, schemars(rename = "Track", bound = "C: schemars::JsonSchema + Default + Serialize"))]
 pub(crate) struct Track<C = Seconds> {
     /// Open connections.
@@ -45,9 +45,9 @@ pub(crate) struct Track<C = Seconds> {
 }
 
 /// What was counted of a pool.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(default, bound(deserialize = "C: Default + Deserialize<'de>"))]
+#[serde(default)]
 #[cfg_attr(test, schemars(rename = "PoolTrack", bound = "C: schemars::JsonSchema + Default + Serialize"))]
 pub(crate) struct PoolTrack<C = Seconds> {
     /// What is counted of listeners and backends too.
@@ -59,4 +59,20 @@ pub(crate) struct PoolTrack<C = Seconds> {
     pub failures_seen: C,
     /// Connections that reached no backend.
     pub unserved: C,
+}
+
+/// The part of the history that `top` shows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct PoolRates {
+    /// By name.
+    pub pools: HashMap<String, RateTrack>,
+}
+
+/// The part of a [`PoolTrack`] that `top` shows.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RateTrack {
+    /// New connections.
+    pub connections: Seconds,
 }

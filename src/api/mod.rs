@@ -21,7 +21,7 @@ pub(crate) use connection::{
     ConnectionInfo, ConnectionSummary, ConnectionsReply, DecisionInfo, DecisionsReply, EndedInfo,
     RenderedDecision,
 };
-pub(crate) use history::{HistoryReply, PoolTrack, Track};
+pub(crate) use history::{HistoryReply, PoolRates, PoolTrack, RateTrack, Track};
 pub(crate) use process::{
     Acknowledgement, DrainReply, ErrorDetail, ErrorReply, Hello, Lagged, ReloadReply, Skipped,
 };

@@ -1,8 +1,8 @@
 //! Kinds of values: how a value is read, written and described, and how kinds are put together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use serde_json::{Value, json};
 
 use super::decode::{FoundValue, nearest};
@@ -244,10 +244,10 @@ pub(super) fn shorthand<S: 'static, T: ConfigKeys + 'static>(
 pub(super) fn named<T: ConfigKeys + 'static>(
     thing: &'static str,
     example: &'static str,
-) -> Kind<BTreeMap<Arc<str>, T>> {
+) -> Kind<LiteMap<Arc<str>, T>> {
     Kind::new(
         move |found| {
-            let mut all = BTreeMap::new();
+            let mut all = LiteMap::new();
             for (key, node) in found.pairs()? {
                 // Names appear in log lines, metric labels, paths of the admin API, and as POOL/BACKEND on the command
                 // line.
@@ -266,16 +266,13 @@ pub(super) fn named<T: ConfigKeys + 'static>(
                         .problem(key.at, format!("{what} must be a map of keys and values; {advice}"));
                     continue;
                 }
-                all.extend(
-                    found
-                        .named(&key.text, node, what)
-                        .table(&[])
-                        .map(|value| (key.text.as_str().into(), value)),
-                );
+                if let Some(value) = found.named(&key.text, node, what).table(&[]) {
+                    all.insert(key.text.as_str().into(), value);
+                }
             }
             Some(all)
         },
-        |all: &BTreeMap<Arc<str>, T>| {
+        |all: &LiteMap<Arc<str>, T>| {
             let entry = |(name, value): (&Arc<str>, &T)| Some((name.to_string(), table().write(value)?));
             Some(Outline::Map(all.iter().filter_map(entry).collect()))
         },
@@ -291,12 +288,12 @@ pub(super) fn keyed<K: Ord + 'static, V: 'static>(
     pattern: &'static str,
     value: Kind<V>,
     must: &'static str,
-) -> Kind<BTreeMap<K, V>> {
+) -> Kind<LiteMap<K, V>> {
     let (value, print) = (Arc::new(value), Arc::new(print));
     let (writer, shaper, name_of) = (Arc::clone(&value), Arc::clone(&value), Arc::clone(&print));
     Kind::new(
         move |found| {
-            let mut all = BTreeMap::new();
+            let mut all = LiteMap::new();
             let pairs = found.pairs()?;
             if pairs.is_empty() {
                 found.problem(format!("{} is empty: a key {must}", found.what));
@@ -315,11 +312,13 @@ pub(super) fn keyed<K: Ord + 'static, V: 'static>(
                     found.decoder.problem(key.at, problem);
                 }
                 let what = format!("{:?} in {}", key.text, found.what);
-                all.extend(value.read(&found.named(&key.text, node, what)).map(|value| (name, value)));
+                if let Some(value) = value.read(&found.named(&key.text, node, what)) {
+                    all.insert(name, value);
+                }
             }
             Some(all)
         },
-        move |all: &BTreeMap<K, V>| {
+        move |all: &LiteMap<K, V>| {
             let entry = |(key, value)| Some((print(key), writer.write(value)?));
             (!all.is_empty()).then(|| Outline::Map(all.iter().filter_map(entry).collect()))
         },

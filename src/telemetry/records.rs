@@ -1,6 +1,6 @@
 //! The last records of connections of a worker, kept in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -54,7 +54,7 @@ impl Records {
 /// One record for each connection, made of its records in the order in which they are given; the newest connection
 /// first.
 pub(crate) fn joined(records: impl IntoIterator<Item = ConnectionRecord>) -> Vec<ConnectionRecord> {
-    let mut all = BTreeMap::<u64, ConnectionRecord>::new();
+    let mut all = HashMap::<u64, ConnectionRecord>::new();
     for record in records {
         match all.get_mut(&record.conn) {
             Some(known) => known.update(record),

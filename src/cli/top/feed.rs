@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::instance_view::InstanceUpdate;
-use crate::api::{DecisionsReply, Hello, HistoryReply, JournalEntry, JournalReply, PoolTrack, path};
+use crate::api::{DecisionsReply, Hello, JournalEntry, JournalReply, PoolRates, RateTrack, path};
 use crate::cli::{Exit, Failure, print_on, terminal};
 use crate::remote::{Error, Event, Remote};
 use crate::sanitize;
@@ -87,12 +87,10 @@ async fn journal(remote: &Remote, latest: u64) -> Vec<InstanceUpdate> {
 
 /// Earlier rates; `None` if the instance is too old to record them.
 async fn history(remote: &Remote) -> Option<InstanceUpdate> {
-    let history: HistoryReply = remote.get(path::HISTORY).await.ok()?;
-    let rates = |pool: PoolTrack| {
-        pool.track.connections.into_iter().map(|new| new.unwrap_or_default() as f64).collect()
-    };
-    let pools = history.pools.into_iter();
-    Some(InstanceUpdate::History(pools.map(|(name, pool)| (name.to_string(), rates(pool))).collect()))
+    let PoolRates { pools } = remote.get(path::HISTORY).await.ok()?;
+    let rates =
+        |track: RateTrack| track.connections.into_iter().map(|new| new.unwrap_or_default() as f64).collect();
+    Some(InstanceUpdate::History(pools.into_iter().map(|(name, track)| (name, rates(track))).collect()))
 }
 
 /// Prints each status as a line until the reader closes standard output. Fails only if the first connect does.
