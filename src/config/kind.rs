@@ -333,24 +333,29 @@ pub(super) fn word<T: WordEnum>() -> Kind<T> {
 
 /// One of these words.
 pub(super) fn word_of<T: Copy + PartialEq + 'static>(words: &'static [(&'static str, T)]) -> Kind<T> {
-    let known = || words.iter().map(|(word, _)| *word);
+    let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+    let (parser, shaper) = (known.clone(), known.clone());
     let print = |value: &T| {
         let word = words.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word);
         Outline::text(word)
     };
-    let parse = move |node: &YamlNode| {
-        let given = node.text().unwrap_or_default();
-        if let Some((_, value)) = words.iter().find(|(word, _)| *word == given) {
-            return Ok(*value);
-        }
-        let near = nearest(given, known()).or_else(|| foreign::word(given, known()));
+    let parse = move |node: &YamlNode| find_word(node, &parser).map(|index| words[index].1);
+    Kind { words: known, ..Kind::scalar(parse, print, move || words_schema(&shaper)) }
+}
+
+/// The index of a word among the known ones.
+fn find_word(node: &YamlNode, known: &[&'static str]) -> Result<usize, String> {
+    let given = node.text().unwrap_or_default();
+    let all = || known.iter().copied();
+    all().position(|word| word == given).ok_or_else(|| {
+        let near = nearest(given, all()).or_else(|| foreign::word(given, all()));
         let near = near.map_or(String::new(), |near| format!(" (did you mean {near:?}?)"));
-        Err(format!("must be one of {}{near}", known().collect::<Vec<_>>().join(", ")))
-    };
-    let schema = move || {
-        // YAML reads a word of digits as a number.
-        let numbers = known().filter_map(|word| word.parse::<u64>().ok()).map(Value::from);
-        json!({"enum": known().map(Value::from).chain(numbers).collect::<Vec<_>>()})
-    };
-    Kind { words: known().collect(), ..Kind::scalar(parse, print, schema) }
+        format!("must be one of {}{near}", known.join(", "))
+    })
+}
+
+fn words_schema(words: &[&str]) -> Value {
+    // YAML reads a word of digits as a number.
+    let numbers = words.iter().filter_map(|word| word.parse::<u64>().ok()).map(Value::from);
+    json!({"enum": words.iter().copied().map(Value::from).chain(numbers).collect::<Vec<_>>()})
 }

@@ -33,10 +33,7 @@ impl Records {
             let kept = one.0.lock().unwrap_or_else(PoisonError::into_inner);
             kept.iter().rev().filter(|record| wanted(record)).take(limit).cloned().collect()
         };
-        let mut all: Vec<_> = of.iter().flat_map(copy).collect();
-        all.sort_by_key(|record| std::cmp::Reverse(record.at()));
-        all.truncate(limit);
-        all
+        newest(of.iter().flat_map(copy).collect(), limit)
     }
 
     /// How many records several workers keep, and when the oldest of them was made.
@@ -49,6 +46,13 @@ impl Records {
         }
         extent
     }
+}
+
+/// The newest records, at most `limit`. Apart from `gather`, which is compiled for each condition.
+fn newest(mut records: Vec<ConnectionRecord>, limit: usize) -> Vec<ConnectionRecord> {
+    records.sort_by_key(|record| std::cmp::Reverse(record.at()));
+    records.truncate(limit);
+    records
 }
 
 /// One record for each connection, made of its records in the order in which they are given; the newest connection
