@@ -6,10 +6,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full};
 use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
 use litemap::LiteMap;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -17,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::backend::BACKEND_HEADER;
+use crate::http1::handshake;
 use crate::task::{boxed, spawn};
 
 /// Requests per second.
@@ -124,13 +123,11 @@ async fn request(address: SocketAddr) -> Result<String, RequestFailure> {
         _ => RequestFailure::Failed,
     })?;
     let broken = |_| RequestFailure::Broken;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let _connection = AbortOnDropHandle::new(spawn(connection));
+    let (mut sender, _connection) = handshake(stream, None).await.map_err(broken)?;
     let request = Request::get("/")
         .header(header::HOST, address.to_string())
         .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .body(Full::default())
         .map_err(|_| RequestFailure::Failed)?;
     let (parts, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
     body.collect().await.map_err(broken)?;
