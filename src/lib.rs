@@ -52,6 +52,7 @@
 //! | [`own`] | the addresses that this process listens on, which are never backends |
 //! | [`protocol`] | what may precede a connection's own bytes, such as a PROXY header: pure parsers |
 //! | [`domain`] | the words of the domain as types: states and their reasons, events |
+//! | [`http1`] | HTTP/1.1 over a connection to a server |
 //! | [`humanize`] | numbers, times and lists as text |
 //! | [`sanitize`] | text from outside, made safe to show |
 //! | [`socket_option`] | options of sockets that no library sets |
@@ -68,6 +69,7 @@ mod config;
 mod discovery;
 mod domain;
 mod health;
+mod http1;
 mod humanize;
 mod outgoing;
 mod overview;

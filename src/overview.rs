@@ -1,11 +1,11 @@
 //! The state of the running process: written by the supervisor, read by the admin server and the demo.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
+use litemap::LiteMap;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::MissedTickBehavior;
 
@@ -112,9 +112,9 @@ pub(crate) struct Overview {
     /// The workers, to list and to close connections.
     pub handles: Vec<WorkerHandle>,
     /// The pools.
-    pub pools: ArcSwap<BTreeMap<Arc<str>, Arc<Pool>>>,
+    pub pools: ArcSwap<LiteMap<Arc<str>, Arc<Pool>>>,
     /// Their replicas; pools without replicas are absent.
-    pub replicas: ArcSwap<BTreeMap<Arc<str>, Replicas>>,
+    pub replicas: ArcSwap<LiteMap<Arc<str>, Replicas>>,
     /// The listeners with their addresses, including ports that the kernel chose.
     pub listeners: ArcSwap<Vec<(Arc<Listener>, Vec<SocketAddress>)>>,
     /// Recent events.
@@ -296,7 +296,7 @@ impl Overview {
     }
 
     fn counts(&self) -> Counts {
-        let mut counts = Counts { pools: BTreeMap::new(), failures: BTreeMap::new() };
+        let mut counts = Counts { pools: LiteMap::new(), failures: LiteMap::new() };
         for (name, pool) in &**self.pools.load() {
             let [routed, retried] = pool.counters.routed_and_retried();
             let mut seen = [0; CloseReason::ALL.len()];

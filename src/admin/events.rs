@@ -16,6 +16,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
+use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
@@ -97,8 +98,14 @@ impl Snapshots {
 }
 
 /// A value as JSON. Serializing the types of the API cannot fail.
+///
+/// It is written as axum's `Json` does, so that the compiler generates the serialization of a type once for both.
 pub(super) fn in_json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default()
+    let mut json = BytesMut::new().writer();
+    match serde_json::to_writer(&mut json, value) {
+        Ok(()) => String::from_utf8(json.into_inner().into()).unwrap_or_default(),
+        Err(_) => String::new(),
+    }
 }
 
 /// `GET /api/v1/events`.

@@ -1,9 +1,10 @@
 //! Builds the API's replies from the state of the running process.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
+
+use litemap::LiteMap;
 
 use crate::api::{
     BackendInfo, CheckInfo, LatencyInfo, ListenerInfo, PoolInfo, StatusReply, TierInfo, Timestamp,
@@ -24,7 +25,7 @@ impl StatusReply {
     /// The present state of the process.
     pub(crate) fn of(overview: &Overview) -> Self {
         let pools = overview.pools.load();
-        let mut by_listener: BTreeMap<Arc<str>, Reading> = BTreeMap::new();
+        let mut by_listener: LiteMap<Arc<str>, Reading> = LiteMap::new();
         for pool in pools.values() {
             for (listener, reading) in pool.by_listener().into_iter().chain(pool.unserved.read()) {
                 *by_listener.entry(listener).or_default() += reading;
@@ -80,7 +81,7 @@ impl PoolInfo {
         let (snapshot, status) = (pool.snapshot(), pool.status());
         let seen: u64 = pool.counters.failures_seen().map(|(_, n): (CloseReason, u64)| n).sum();
         let mut total = Reading::default();
-        pool.by_listener().into_values().for_each(|reading| total += reading);
+        pool.by_listener().values().for_each(|reading| total += *reading);
         Self {
             name: Arc::clone(&pool.name),
             algorithm: snapshot.algorithm.name().into(),
@@ -112,13 +113,13 @@ impl PoolInfo {
 }
 
 fn tiers(members: &[Entry]) -> Vec<TierInfo> {
-    let mut tiers: BTreeMap<u16, TierInfo> = BTreeMap::new();
+    let mut tiers: LiteMap<u16, TierInfo> = LiteMap::new();
     for entry in members.iter().filter(|entry| !entry.leaving) {
         let tier = tiers.entry(entry.tier).or_insert(TierInfo { tier: entry.tier, backends: 0, up: 0 });
         tier.backends += 1;
         tier.up += u64::from(entry.state == BackendState::Up);
     }
-    tiers.into_values().collect()
+    tiers.into_iter().map(|(_, tier)| tier).collect()
 }
 
 /// The recent durations of all backends.
@@ -195,7 +196,7 @@ impl BackendInfo {
             sources: entry.sources.clone(),
             connect_failures: backend.connect_failures().map(|(_, n)| n).sum(),
             last_check,
-            checks: checks.into_values().map(last).collect(),
+            checks: checks.into_iter().map(|(_, check)| last(check)).collect(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `/api/v1/why`: why a client's connections were routed to their backends, and why a backend is in its state.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::time::{Instant, SystemTime};
 
 use axum::extract::rejection::QueryRejection;
@@ -95,7 +95,7 @@ async fn why_client(app: &App, subject: ConnectionSubject, limit: usize) -> WhyR
     let began = SystemTime::now();
     let open = overview.find_connections(subject, OPEN).await;
     let closed = Records::gather(&ended, usize::MAX, matches);
-    let later: BTreeSet<_> = open.iter().chain(&closed).map(|record| record.conn).collect();
+    let later: HashSet<_> = open.iter().chain(&closed).map(|record| record.conn).collect();
     let decided = Records::gather(&routed, usize::MAX, |record| {
         matches(record) && (record.at() <= began || later.contains(&record.conn))
     });

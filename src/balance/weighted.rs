@@ -13,8 +13,10 @@
 //! compares the tops, at most one per distinct weight, and the winner sinks in its heap.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, binary_heap::PeekMut};
+use std::collections::{BinaryHeap, HashMap, binary_heap::PeekMut};
 use std::sync::{Mutex, PoisonError};
+
+use litemap::LiteMap;
 
 use super::{Candidate, PickArgs};
 
@@ -74,7 +76,7 @@ impl Weighted {
     }
 
     fn with_credit(candidates: &[Candidate], credit: impl Fn(&Candidate) -> i64) -> Self {
-        let mut classes: BTreeMap<u32, Vec<BaseCredit>> = BTreeMap::new();
+        let mut classes: LiteMap<u32, Vec<BaseCredit>> = LiteMap::new();
         for (index, candidate) in candidates.iter().enumerate() {
             let member = BaseCredit { base: credit(candidate), index: Reverse(index) };
             classes.entry(candidate.weight).or_default().push(member);

@@ -1,10 +1,11 @@
 //! The connections of each backend, as the balancer's admin server counts them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
+use litemap::LiteMap;
+
 use super::attribution::{CountsByName, ResponseCounts};
-use crate::api::{self, StatusReply};
+use crate::api::{self, PoolInfo, StatusReply};
 use crate::remote::{Address, Remote};
 
 /// The time limit to connect to the server, and again that of its response.
@@ -18,19 +19,18 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct BackendCounts {
     uptime: f64,
-    backends: BTreeMap<(String, String, String), u64>,
+    backends: LiteMap<(String, String, String), u64>,
 }
 
 impl From<StatusReply> for BackendCounts {
     fn from(status: StatusReply) -> Self {
-        let mut backends = BTreeMap::new();
-        for pool in status.pools {
-            for backend in pool.backends {
+        let of_pool = |pool: PoolInfo| {
+            pool.backends.into_iter().map(move |backend| {
                 let key = (pool.name.to_string(), backend.name.to_string(), backend.address);
-                backends.insert(key, backend.connections);
-            }
-        }
-        Self { uptime: status.uptime_seconds, backends }
+                (key, backend.connections)
+            })
+        };
+        Self { uptime: status.uptime_seconds, backends: status.pools.into_iter().flat_map(of_pool).collect() }
     }
 }
 
@@ -72,7 +72,7 @@ impl BackendCounts {
         let grown = |key: &(String, String, String), count: u64| {
             count.saturating_sub(self.backends.get(key).copied().unwrap_or(0))
         };
-        let mut pools = BTreeMap::<&str, u64>::new();
+        let mut pools = LiteMap::<&str, u64>::new();
         for (key, count) in &later.backends {
             *pools.entry(&key.0).or_default() += grown(key, *count);
         }

@@ -1,7 +1,8 @@
 //! `pointsman forward`: a balancer without a configuration file.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use litemap::LiteMap;
 
 use super::{Exit, Failure, ForwardArgs, run};
 use crate::config::{
@@ -39,8 +40,8 @@ fn config(args: &ForwardArgs) -> Result<Config, Failure> {
         runtime: Runtime::default(),
         log: Log::default(),
         admin: args.admin.clone().map(Admin::new),
-        listeners: BTreeMap::from([(Arc::clone(&name), listener)]),
-        pools: BTreeMap::from([(name, pool)]),
+        listeners: LiteMap::from_iter([(Arc::clone(&name), listener)]),
+        pools: LiteMap::from_iter([(name, pool)]),
     })
 }
 

@@ -99,11 +99,14 @@ fn token_in(file: &Path) -> std::io::Result<Option<String>> {
 
 /// Runs a command that sends requests, on its own runtime.
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    // Boxed, so that the runtime's code is compiled once for each result and not for each command.
+    run_alone(Box::pin(work))
+}
+
+fn run_alone<T>(work: Pin<Box<dyn Future<Output = Result<T, Failure>> + '_>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::NotStarted(format!("the runtime cannot be started: {error}")))?;
-    // Boxed, so that the runtime's code is compiled once for each result and not for each command.
-    let work: Pin<Box<dyn Future<Output = _>>> = Box::pin(work);
     let result = runtime.block_on(work);
     // A thread that hangs in the system's resolver, or waits for a key, must not delay the exit.
     runtime.shutdown_background();

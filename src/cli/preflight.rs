@@ -1,7 +1,6 @@
 //! What `run` would stumble over, or an operator would regret: what the configuration refers to outside itself, and parts
 //! of it that have no effect.
 
-use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -84,8 +83,8 @@ fn open_admin(admin: &Admin) -> Option<String> {
 
 /// Warnings about pools that no connection can reach.
 fn unused_pools(config: &Config) -> impl Iterator<Item = String> {
-    let used: BTreeSet<_> = config.listeners.values().flat_map(config::Listener::pools).collect();
-    let unused = config.pools.keys().filter(move |name| !used.contains(name));
+    let is_used = |name| config.listeners.values().any(|one| one.pools().any(|pool| pool == name));
+    let unused = config.pools.keys().filter(move |name| !is_used(*name));
     unused.map(|name| format!("no listener uses the pool {name:?}"))
 }
 

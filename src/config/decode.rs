@@ -159,15 +159,20 @@ impl<'a> MapReader<'a> {
 
     /// Reads the value of `key`.
     pub(super) fn read<T: 'static>(&self, key: &'static str, kind: &Kind<T>) -> Got<T> {
-        let Some(node) = self.get(key) else { return Got::Absent };
-        let within = self.what();
-        let what = if within == TOP { format!("{key:?}") } else { format!("{key:?} in {within}") };
-        let value = FoundValue { node, what, key, decoder: self.found.decoder, outer: &self.known };
+        let Some(value) = self.value(key) else { return Got::Absent };
         let got = kind.read(&value).map_or(Got::Misread, Got::Value);
         if matches!(got, Got::Misread) {
             self.misread.borrow_mut().push(key);
         }
         got
+    }
+
+    /// The value of `key`. Apart from `read`, which is compiled for each type of value.
+    fn value(&self, key: &'static str) -> Option<FoundValue<'_>> {
+        let node = self.get(key)?;
+        let within = self.what();
+        let what = if within == TOP { format!("{key:?}") } else { format!("{key:?} in {within}") };
+        Some(FoundValue { node, what, key, decoder: self.found.decoder, outer: &self.known })
     }
 
     /// Reports a problem with `key`, or with the map if the key is absent.
@@ -232,9 +237,7 @@ pub(super) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) 
         let shorter = word.chars().count().min(known.chars().count());
         shorter > 1 && strsim::damerau_levenshtein(word, known) <= 1.max(shorter / 3)
     };
-    let mut known: Vec<&str> = known.into_iter().filter(close).collect();
-    known.sort_by_key(|known| strsim::damerau_levenshtein(word, known));
-    known.first().copied()
+    known.into_iter().filter(close).min_by_key(|known| strsim::damerau_levenshtein(word, known))
 }
 
 /// A value in a message.

@@ -7,7 +7,7 @@
 use super::decode::MapReader;
 use super::kind::Kind;
 use super::outline::Map;
-use super::shape::{KeyShape, Presence};
+use super::shape::KeyShape;
 
 /// A type that is read from the keys of a map.
 pub(super) trait ConfigKeys: Sized {
@@ -59,12 +59,8 @@ impl<T: 'static> Field<T> for Kind<T> {
         names.push(name);
     }
 
-    fn describe(&self, mut key: KeyShape, default: Option<&T>, keys: &mut Vec<KeyShape>) {
-        key.shape = self.shape();
-        if let Some(default) = default.and_then(|default| self.write(default)) {
-            key.presence = Presence::Default(default);
-        }
-        keys.push(key);
+    fn describe(&self, key: KeyShape, default: Option<&T>, keys: &mut Vec<KeyShape>) {
+        keys.push(key.with_value(self.shape(), default.and_then(|default| self.write(default))));
     }
 
     fn get(&self, map: &MapReader<'_>, name: &'static str) -> Got<T> {

@@ -1,8 +1,8 @@
 //! Kinds of values: how a value is read, written and described, and how kinds are put together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use serde_json::{Value, json};
 
 use super::decode::{FoundValue, nearest};
@@ -244,10 +244,10 @@ pub(super) fn shorthand<S: 'static, T: ConfigKeys + 'static>(
 pub(super) fn named<T: ConfigKeys + 'static>(
     thing: &'static str,
     example: &'static str,
-) -> Kind<BTreeMap<Arc<str>, T>> {
+) -> Kind<LiteMap<Arc<str>, T>> {
     Kind::new(
         move |found| {
-            let mut all = BTreeMap::new();
+            let mut all = LiteMap::new();
             for (key, node) in found.pairs()? {
                 // Names appear in log lines, metric labels, paths of the admin API, and as POOL/BACKEND on the command
                 // line.
@@ -266,16 +266,13 @@ pub(super) fn named<T: ConfigKeys + 'static>(
                         .problem(key.at, format!("{what} must be a map of keys and values; {advice}"));
                     continue;
                 }
-                all.extend(
-                    found
-                        .named(&key.text, node, what)
-                        .table(&[])
-                        .map(|value| (key.text.as_str().into(), value)),
-                );
+                if let Some(value) = found.named(&key.text, node, what).table(&[]) {
+                    all.insert(key.text.as_str().into(), value);
+                }
             }
             Some(all)
         },
-        |all: &BTreeMap<Arc<str>, T>| {
+        |all: &LiteMap<Arc<str>, T>| {
             let entry = |(name, value): (&Arc<str>, &T)| Some((name.to_string(), table().write(value)?));
             Some(Outline::Map(all.iter().filter_map(entry).collect()))
         },
@@ -291,12 +288,12 @@ pub(super) fn keyed<K: Ord + 'static, V: 'static>(
     pattern: &'static str,
     value: Kind<V>,
     must: &'static str,
-) -> Kind<BTreeMap<K, V>> {
+) -> Kind<LiteMap<K, V>> {
     let (value, print) = (Arc::new(value), Arc::new(print));
     let (writer, shaper, name_of) = (Arc::clone(&value), Arc::clone(&value), Arc::clone(&print));
     Kind::new(
         move |found| {
-            let mut all = BTreeMap::new();
+            let mut all = LiteMap::new();
             let pairs = found.pairs()?;
             if pairs.is_empty() {
                 found.problem(format!("{} is empty: a key {must}", found.what));
@@ -315,11 +312,13 @@ pub(super) fn keyed<K: Ord + 'static, V: 'static>(
                     found.decoder.problem(key.at, problem);
                 }
                 let what = format!("{:?} in {}", key.text, found.what);
-                all.extend(value.read(&found.named(&key.text, node, what)).map(|value| (name, value)));
+                if let Some(value) = value.read(&found.named(&key.text, node, what)) {
+                    all.insert(name, value);
+                }
             }
             Some(all)
         },
-        move |all: &BTreeMap<K, V>| {
+        move |all: &LiteMap<K, V>| {
             let entry = |(key, value)| Some((print(key), writer.write(value)?));
             (!all.is_empty()).then(|| Outline::Map(all.iter().filter_map(entry).collect()))
         },
@@ -334,24 +333,29 @@ pub(super) fn word<T: WordEnum>() -> Kind<T> {
 
 /// One of these words.
 pub(super) fn word_of<T: Copy + PartialEq + 'static>(words: &'static [(&'static str, T)]) -> Kind<T> {
-    let known = || words.iter().map(|(word, _)| *word);
+    let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+    let (parser, shaper) = (known.clone(), known.clone());
     let print = |value: &T| {
         let word = words.iter().find(|(_, known)| known == value).map_or("", |(word, _)| word);
         Outline::text(word)
     };
-    let parse = move |node: &YamlNode| {
-        let given = node.text().unwrap_or_default();
-        if let Some((_, value)) = words.iter().find(|(word, _)| *word == given) {
-            return Ok(*value);
-        }
-        let near = nearest(given, known()).or_else(|| foreign::word(given, known()));
+    let parse = move |node: &YamlNode| find_word(node, &parser).map(|index| words[index].1);
+    Kind { words: known, ..Kind::scalar(parse, print, move || words_schema(&shaper)) }
+}
+
+/// The index of a word among the known ones.
+fn find_word(node: &YamlNode, known: &[&'static str]) -> Result<usize, String> {
+    let given = node.text().unwrap_or_default();
+    let all = || known.iter().copied();
+    all().position(|word| word == given).ok_or_else(|| {
+        let near = nearest(given, all()).or_else(|| foreign::word(given, all()));
         let near = near.map_or(String::new(), |near| format!(" (did you mean {near:?}?)"));
-        Err(format!("must be one of {}{near}", known().collect::<Vec<_>>().join(", ")))
-    };
-    let schema = move || {
-        // YAML reads a word of digits as a number.
-        let numbers = known().filter_map(|word| word.parse::<u64>().ok()).map(Value::from);
-        json!({"enum": known().map(Value::from).chain(numbers).collect::<Vec<_>>()})
-    };
-    Kind { words: known().collect(), ..Kind::scalar(parse, print, schema) }
+        format!("must be one of {}{near}", known.join(", "))
+    })
+}
+
+fn words_schema(words: &[&str]) -> Value {
+    // YAML reads a word of digits as a number.
+    let numbers = words.iter().filter_map(|word| word.parse::<u64>().ok()).map(Value::from);
+    json!({"enum": words.iter().copied().map(Value::from).chain(numbers).collect::<Vec<_>>()})
 }

@@ -153,9 +153,9 @@ pub(crate) fn to_json(config: &Config) -> impl serde::Serialize + use<> {
 /// The same with possible secrets masked: the replicas' environment and command, and the bytes that a check sends.
 pub(crate) fn to_json_without_secrets(config: &Config) -> impl serde::Serialize + use<> {
     let mut config = config.clone();
-    for pool in config.pools.values_mut() {
+    for (_, pool) in &mut config.pools {
         if let Some(replicas) = &mut pool.replicas {
-            replicas.env.values_mut().for_each(|value| MASKED.clone_into(value));
+            replicas.env.iter_mut().for_each(|(_, value)| MASKED.clone_into(value));
             replicas.command = replicas.command.as_ref().map(|_| vec![MASKED.to_owned()]);
         }
         for health in &mut pool.health {
@@ -175,7 +175,7 @@ pub(crate) fn to_yaml(config: &Config) -> String {
 }
 
 fn outline(mut config: Config) -> Outline {
-    for pool in config.pools.values_mut() {
+    for (_, pool) in &mut config.pools {
         // `replicas` implies its source.
         let implied = pool.replicas.as_ref().map(|replicas| Source::Docker(replicas.source()));
         pool.discover.retain(|source| implied.as_ref() != Some(source));

@@ -72,6 +72,15 @@ impl KeyShape {
         self.example = Some(example);
     }
 
+    /// With the shape and the default of its value.
+    pub(super) fn with_value(mut self, shape: ValueShape, default: Option<Outline>) -> Self {
+        self.shape = shape;
+        if let Some(default) = default {
+            self.presence = Presence::Default(default);
+        }
+        self
+    }
+
     /// The complete description: meaning, range and condition.
     pub(super) fn text(&self) -> String {
         let mut text = self.doc.clone();

@@ -4,7 +4,7 @@
 //! A container sets its own options with labels: `pointsman.name`, `pointsman.port`, `pointsman.weight` (0 to 256),
 //! `pointsman.backup` (true or false), `pointsman.connections` (the limit of open connections).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::str::FromStr;
@@ -15,6 +15,7 @@ use bollard::models::{
     EndpointSettings, PortSummaryTypeEnum as Protocol,
 };
 use ipnet::IpNet;
+use litemap::LiteMap;
 
 use super::container_filter::ContainerFilter;
 use super::{Fitness, Found};
@@ -33,9 +34,9 @@ pub(super) struct ParsedList {
     /// The backends.
     pub(super) found: Vec<Found>,
     /// The name of the container at each address, for all containers.
-    pub(super) owners: BTreeMap<IpAddr, Arc<str>>,
-    /// Mistakes in the setup of containers.
-    pub(super) setup_errors: BTreeSet<SetupError>,
+    pub(super) owners: HashMap<IpAddr, Arc<str>>,
+    /// Mistakes in the setup of containers, sorted.
+    pub(super) setup_errors: Vec<SetupError>,
 }
 
 /// A mistake in the setup of a container.
@@ -98,6 +99,7 @@ pub(super) fn read(
             skipped,
         }));
     }
+    reading.setup_errors.sort_unstable();
     reading.found.sort_by(|a, b| (&a.name, &a.address).cmp(&(&b.name, &b.address)));
     reading
 }
@@ -159,13 +161,15 @@ fn label<'a>(container: &'a ContainerSummary, key: &str) -> Option<&'a str> {
 /// The port of a container if none is configured: the only one that its image exposes.
 fn only_port(container: &ContainerSummary) -> Result<u16, String> {
     let ports = container.ports.iter().flatten().filter(|port| port.typ == Some(Protocol::TCP));
-    let ports: BTreeSet<u16> = ports.map(|port| port.private_port).collect();
-    match ports.first() {
-        Some(port) if ports.len() == 1 => Ok(*port),
-        None => Err("its port is unknown: give it the label pointsman.port, or the source a port".into()),
-        Some(_) => Err(format!(
-            "it exposes {} ports: choose one with the label pointsman.port, or give the source a port",
-            ports.len()
+    // An engine lists a published port once for each address that it is published at.
+    let ports: HashSet<u16> = ports.map(|port| port.private_port).collect();
+    match (ports.len(), ports.into_iter().next()) {
+        (1, Some(port)) => Ok(port),
+        (_, None) => {
+            Err("its port is unknown: give it the label pointsman.port, or the source a port".into())
+        }
+        (several, _) => Err(format!(
+            "it exposes {several} ports: choose one with the label pointsman.port, or give the source a port"
         )),
     }
 }
@@ -201,7 +205,7 @@ impl From<&EndpointSettings> for Endpoint {
 }
 
 /// The networks in which a container has an address, by name.
-fn endpoints(container: &ContainerSummary) -> BTreeMap<&str, Endpoint> {
+fn endpoints(container: &ContainerSummary) -> LiteMap<&str, Endpoint> {
     let networks = container.network_settings.as_ref().and_then(|settings| settings.networks.as_ref());
     networks
         .into_iter()
@@ -215,7 +219,7 @@ fn endpoints(container: &ContainerSummary) -> BTreeMap<&str, Endpoint> {
 fn endpoint<'a>(
     settings: &Docker,
     container: &ContainerSummary,
-    endpoints: &'a BTreeMap<&str, Endpoint>,
+    endpoints: &'a LiteMap<&str, Endpoint>,
     is_local: &dyn Fn(&IpNet) -> bool,
 ) -> Result<&'a Endpoint, String> {
     if endpoints.is_empty() {

@@ -1,7 +1,7 @@
 //! The containers of a Docker engine that have a label, as backends. [`EngineWatcher`] lists them, `containers.rs`
 //! interprets the list.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub(super) async fn watch(settings: Docker, query_now: Arc<Notify>, sink: Sink) 
         filter,
         reasons: HashMap::new(),
         inspections: JoinSet::new(),
-        setup_errors: BTreeSet::new(),
+        setup_errors: Vec::new(),
     };
     loop {
         tokio::select! {
@@ -68,7 +68,8 @@ struct DockerSource {
     reasons: HashMap<String, Cause>,
     /// The requests for the reasons, which run in the background.
     inspections: JoinSet<Vec<Inspected>>,
-    setup_errors: BTreeSet<SetupError>,
+    /// The mistakes in the last listing, sorted.
+    setup_errors: Vec<SetupError>,
 }
 
 impl DockerSource {
@@ -127,8 +128,9 @@ impl DockerSource {
     }
 
     /// Logs what is wrong with a container, once.
-    fn log_setup_errors(&mut self, setup_errors: BTreeSet<SetupError>) {
-        for SetupError { name, reason, skipped, .. } in setup_errors.difference(&self.setup_errors) {
+    fn log_setup_errors(&mut self, setup_errors: Vec<SetupError>) {
+        let is_new = |error: &&SetupError| self.setup_errors.binary_search(error).is_err();
+        for SetupError { name, reason, skipped, .. } in setup_errors.iter().filter(is_new) {
             let label = &self.settings.label;
             if *skipped {
                 warn!(container = %name, label, reason, "container skipped");

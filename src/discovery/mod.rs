@@ -17,7 +17,7 @@ mod rounds;
 mod srv;
 mod vetted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -111,7 +111,7 @@ pub(crate) struct Observation {
     pub outcome: Outcome,
     /// The present names at the addresses, including addresses that were found before and are missing now, as far as
     /// they are known. They distinguish a backend whose address was reused from one that is only gone.
-    pub owners: BTreeMap<IpAddr, Arc<str>>,
+    pub owners: HashMap<IpAddr, Arc<str>>,
 }
 
 /// The outcome of one poll. The kinds of failure mean different things.
@@ -243,7 +243,7 @@ pub(crate) fn start(source: &Source, sink: Sink) -> RunningSource {
     let task = match source {
         Source::Static(backends) => {
             let outcome = Outcome::Backends(backends.iter().map(Found::from).collect());
-            sink(Observation { outcome, owners: BTreeMap::new() });
+            sink(Observation { outcome, owners: HashMap::new() });
             None
         }
         Source::Dns(settings) => {

@@ -1,6 +1,6 @@
 //! The polling that the DNS sources share: when a round is due, and how its queries are bounded.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(super) async fn watch(mut source: impl PolledSource, query_now: Arc<Notify>,
         let observation = match initialize(&mut resolver, source.query()) {
             Ok(resolver) => source.round(&resolver).await,
             Err(reason) => {
-                Observation { outcome: Outcome::ServerFailure(reason.into()), owners: BTreeMap::new() }
+                Observation { outcome: Outcome::ServerFailure(reason.into()), owners: HashMap::new() }
             }
         };
         let concluded = observation.outcome.seen().is_some();

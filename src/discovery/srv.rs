@@ -1,10 +1,11 @@
 //! The SRV records of a name (RFC 2782) as backends: host, port, weight and priority. `dns.rs` is for the addresses of
 //! a name alone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -24,7 +25,7 @@ const MAX_TIERS: usize = 16;
 pub(super) struct SrvSource {
     settings: Srv,
     /// The targets of the last answer.
-    targets: BTreeMap<Arc<str>, SrvTarget>,
+    targets: HashMap<Arc<str>, SrvTarget>,
 }
 
 #[derive(Default)]
@@ -45,7 +46,7 @@ impl PolledSource for SrvSource {
     async fn round(&mut self, resolver: &Arc<Resolver>) -> Observation {
         // The records name what is at an address and port. The address alone may have many instances, so it has no
         // owner.
-        let owners = BTreeMap::new();
+        let owners = HashMap::new();
         let name = &self.settings.name;
         let records = match resolver.srv_records(name).await {
             DnsAnswer::Records(records) => Arc::new(records),
@@ -71,7 +72,7 @@ impl PolledSource for SrvSource {
 
 impl SrvSource {
     pub(super) fn new(settings: Srv) -> Self {
-        Self { settings, targets: BTreeMap::new() }
+        Self { settings, targets: HashMap::new() }
     }
 
     /// Resolves the targets. A target whose query fails keeps its last addresses while its record stays. Returns the
@@ -161,18 +162,18 @@ fn backends<'a>(
     records: &[SrvRecord],
     addresses: impl Fn(&str) -> Option<&'a BTreeSet<IpAddr>>,
 ) -> Vec<Found> {
-    let mut priorities: BTreeMap<u16, Vec<&SrvRecord>> = BTreeMap::new();
+    let mut priorities: LiteMap<u16, Vec<&SrvRecord>> = LiteMap::new();
     for record in records.iter().filter(|record| !record.target.is_empty()) {
         priorities.entry(record.priority).or_default().push(record);
     }
     let mut tiers: Vec<Vec<&SrvRecord>> = Vec::new();
-    for records in priorities.into_values() {
+    for (_, records) in priorities {
         match tiers.get_mut(MAX_TIERS - 1) {
             Some(last) => last.extend(records),
             None => tiers.push(records),
         }
     }
-    let mut taken = BTreeSet::new();
+    let mut taken = HashSet::new();
     let mut all = Vec::new();
     for (tier, mut records) in (0..).zip(tiers) {
         // Answers come in any order, and of two names of an address the same one must always win.

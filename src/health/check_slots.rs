@@ -15,14 +15,16 @@
 //! The cost: a pool with many silent backends gets as few as half of the slots, and its checks, which are late anyway, are
 //! up to twice as late. The gain: the checks of all other pools are on time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+
+use litemap::LiteMap;
 
 /// The slots, the pools that share them, and the waiting checks.
 #[derive(Debug)]
 pub(super) struct CheckSlots<W> {
     total: usize,
     free: usize,
-    pools: BTreeMap<u64, PoolQueue<W>>,
+    pools: LiteMap<u64, PoolQueue<W>>,
     next_pool: u64,
     /// The number of slots assigned so far.
     assigned: u64,
@@ -43,7 +45,7 @@ struct PoolQueue<W> {
 impl<W> CheckSlots<W> {
     /// All slots are free; there are no pools.
     pub(super) fn new(total: usize) -> Self {
-        Self { total, free: total, pools: BTreeMap::new(), next_pool: 0, assigned: 0 }
+        Self { total, free: total, pools: LiteMap::new(), next_pool: 0, assigned: 0 }
     }
 
     /// Adds a pool; its id.
@@ -98,7 +100,7 @@ impl<W> CheckSlots<W> {
 
     /// Assigns a free slot to a waiting check; `None`: none is free, or none may be assigned.
     pub(super) fn next(&mut self, is_waiting: impl Fn(&W) -> bool) -> Option<(u64, W)> {
-        for pool in self.pools.values_mut() {
+        for (_, pool) in &mut self.pools {
             while pool.waiting.front().is_some_and(|waiter| !is_waiting(waiter)) {
                 pool.waiting.pop_front();
             }
@@ -262,8 +264,8 @@ mod tests {
             let mut held: Vec<u64> = Vec::new();
             let mut number = 0;
             // By pool: its waiters, and the pools that overtook it since it began to wait without a slot.
-            let mut waiting = BTreeMap::<u64, VecDeque<u32>>::new();
-            let mut passed = BTreeMap::<u64, Vec<u64>>::new();
+            let mut waiting = LiteMap::<u64, VecDeque<u32>>::new();
+            let mut passed = LiteMap::<u64, Vec<u64>>::new();
             for step in steps {
                 match step {
                     SlotStep::Wait(n) if !open.is_empty() => {

@@ -3,18 +3,15 @@
 use std::error::Error as _;
 use std::ops::RangeInclusive;
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full};
 use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::connect;
 use super::response::{CheckResponse, LONGEST};
 use super::{CheckError, CheckTarget, LOCALHOST};
 use crate::config::HttpCheck;
 use crate::domain::{CheckFailure, CheckStep};
-use crate::task::spawn;
+use crate::http1::handshake;
 
 /// The longest head of a response (status line and header fields), in bytes: eight times the default limit of Apache
 /// httpd and nginx for a request's head (8 KiB); responses have similar heads.
@@ -27,12 +24,9 @@ const MOST: u64 = (2 * LONGEST_HEAD + LONGEST) as u64;
 pub(super) async fn check(target: &CheckTarget, config: &HttpCheck) -> Result<(), CheckError> {
     let address = &target.address;
     let stream = connect(target, MOST).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
-        .max_buf_size(LONGEST_HEAD)
-        .handshake(TokioIo::new(stream))
+    let (mut sender, _connection) = handshake(stream, Some(LONGEST_HEAD))
         .await
         .map_err(|error| CheckFailure::at(CheckStep::Http, address.clone(), explain(&error)))?;
-    let _connection = AbortOnDropHandle::new(spawn(connection));
     let host = config.host.clone();
     // Over a Unix socket, the same name as for TLS.
     let host = host.or_else(|| Some(address.tcp()?.to_string())).unwrap_or_else(|| LOCALHOST.to_owned());
@@ -40,7 +34,7 @@ pub(super) async fn check(target: &CheckTarget, config: &HttpCheck) -> Result<()
         .header(header::HOST, host)
         .header(header::USER_AGENT, concat!("pointsman/", env!("CARGO_PKG_VERSION")))
         .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .body(Full::default())
         .map_err(|error| format!("GET {}: {error}", config.path))?;
     let failed =
         |error: String| CheckFailure::at(CheckStep::Get(config.path.as_str().into()), address.clone(), error);

@@ -1,7 +1,6 @@
 //! One backend, shared by the pool state and the workers: its identity, its counters and the close directive for its
 //! connections. Its state (up, down and so on) is only in the pool state.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -9,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
+use litemap::LiteMap;
 
 use super::average::BackendLatency;
 use crate::balance::shadow::{PickCounter, PickCounts};
@@ -72,9 +72,9 @@ pub struct BackendCore {
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
     /// The last result of each of the pool's checks, by the check's number, and when it ended.
-    pub last: BTreeMap<usize, (SystemTime, Checked)>,
+    pub last: LiteMap<usize, (SystemTime, Checked)>,
     /// The last results of each, failed live connections included, as the pool's state machine counts them.
-    pub runs: BTreeMap<usize, Run>,
+    pub runs: LiteMap<usize, Run>,
     /// Checks that passed.
     pub passed: u64,
     /// Checks that failed.
@@ -82,7 +82,7 @@ pub struct Checks {
     /// Checks without a result because of a local error.
     pub local: u64,
     /// When a check without a result was last reported, by the check's number.
-    reported_at: BTreeMap<usize, Instant>,
+    reported_at: LiteMap<usize, Instant>,
 }
 
 /// Which reports a check's result requires.

@@ -4,10 +4,11 @@
 //! operator's command), and `derived_state` computes the state from all facts. So the order of events does not matter,
 //! and the state and its reason can be computed again at any time.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use litemap::LiteMap;
 
 use super::backend::{Backend, CloseDirective};
 use crate::config::{self, Policy};
@@ -39,7 +40,7 @@ pub(crate) struct Member {
     /// The part of its share that it gets now, in [`STEPS`].
     pub step: u32,
     /// The entry of each source that reports it; expired entries are removed.
-    pub(super) sources: BTreeMap<SourceKey, SourceEntry>,
+    pub(super) sources: LiteMap<SourceKey, SourceEntry>,
     /// The results of each of the pool's checks.
     pub(super) results: Vec<Results>,
     /// Why its checks fail, if they do.
@@ -89,7 +90,7 @@ impl Member {
             tier: 0,
             connections: None,
             step: STEPS,
-            sources: BTreeMap::new(),
+            sources: LiteMap::new(),
             results: vec![Results::default(); checks],
             failing: None,
             trial: now,

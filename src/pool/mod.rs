@@ -20,12 +20,12 @@ pub(crate) mod state_machine;
 mod task;
 mod totals;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use litemap::LiteMap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config;
@@ -87,7 +87,7 @@ impl Pool {
 
     /// The connections to its backends since the pool started, by listener. A backend that leaves does not lower the
     /// counters.
-    pub fn by_listener(&self) -> BTreeMap<Arc<str>, Reading> {
+    pub fn by_listener(&self) -> LiteMap<Arc<str>, Reading> {
         self.status().by_listener()
     }
 

@@ -5,6 +5,8 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
+use litemap::LiteMap;
+
 use super::backend::Backend;
 use super::member::{Member, STEPS};
 use super::totals::{Former, Totals};
@@ -350,7 +352,7 @@ impl PoolStatus {
     }
 
     /// The connections of all backends, by listener.
-    pub(super) fn by_listener(&self) -> BTreeMap<Arc<str>, Reading> {
+    pub(super) fn by_listener(&self) -> LiteMap<Arc<str>, Reading> {
         self.former.by_listener(self.members.iter().map(|entry| &entry.backend))
     }
 }

@@ -1,7 +1,6 @@
 //! The running sources of a pool.
 
-use std::collections::BTreeMap;
-
+use litemap::LiteMap;
 use tokio::sync::mpsc;
 
 use super::message::Message;
@@ -11,7 +10,7 @@ use crate::discovery::{self, RunningSource, SourceKey};
 /// Starts and stops the sources of a pool. What they observe is sent to the pool's task.
 pub(super) struct Sources {
     messages: mpsc::UnboundedSender<Message>,
-    running: BTreeMap<SourceKey, Running>,
+    running: LiteMap<SourceKey, Running>,
 }
 
 struct Running {
@@ -23,7 +22,7 @@ struct Running {
 
 impl Sources {
     pub(super) fn new(messages: mpsc::UnboundedSender<Message>) -> Self {
-        Self { messages, running: BTreeMap::new() }
+        Self { messages, running: LiteMap::new() }
     }
 
     /// Starts and stops sources so that `wanted` run; unchanged ones continue. `number` is that of the configuration.

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use litemap::LiteMap;
+
 use super::backend::Backend;
 use crate::domain::BackendState;
 use crate::telemetry::ConnectError;
@@ -14,7 +16,7 @@ use crate::telemetry::histogram::DurationCounts;
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// The connections, by listener.
-    pub by_listener: BTreeMap<Arc<str>, Reading>,
+    pub by_listener: LiteMap<Arc<str>, Reading>,
     /// Failed attempts to connect, in the order of [`ConnectError::ALL`].
     pub failures: [u64; ConnectError::ALL.len()],
     /// How often it entered each state, by [`BackendState::index`].
@@ -58,7 +60,7 @@ pub(super) struct Former {
     /// By name, while another backend has that name.
     names: BTreeMap<Arc<str>, Totals>,
     /// The connections under names without a backend, by listener.
-    forgotten: BTreeMap<Arc<str>, Reading>,
+    forgotten: LiteMap<Arc<str>, Reading>,
 }
 
 impl Former {
@@ -97,7 +99,7 @@ impl Former {
     pub(super) fn by_listener<'a>(
         &self,
         living: impl Iterator<Item = &'a Arc<Backend>>,
-    ) -> BTreeMap<Arc<str>, Reading> {
+    ) -> LiteMap<Arc<str>, Reading> {
         let mut by_listener = self.forgotten.clone();
         let former = self.names.values().flat_map(|totals| totals.by_listener.clone());
         for (listener, reading) in former.chain(living.flat_map(|backend| backend.flows.read())) {

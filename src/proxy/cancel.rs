@@ -1,7 +1,7 @@
 //! PostgreSQL's cancel requests. A client sends one over a connection of its own, with a key that only the server of its
 //! session knows. Which backend that is cannot be told from the request, so every backend gets it; the others ignore it.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(super) fn send_to_others(
         backends.into_iter().map(move |backend| (backend, Arc::clone(&settings)))
     });
     // Each server once, though several pools may have it: a second request could cancel the next query.
-    let mut reached = BTreeSet::from([to.address.clone()]);
+    let mut reached = HashSet::from([to.address.clone()]);
     let others = members.filter(|(backend, _)| reached.insert(backend.address.clone())).take(MOST);
     let mut sent = 0;
     for (backend, settings) in others {

@@ -43,7 +43,7 @@ fn listener(yaml: &str) -> config::Listener {
         names.iter().map(|name| format!("{name}: {{discover: [{{static: [10.0.0.1:1]}}]}}, ")).collect();
     let text = format!("listeners: {{l: {{bind: 'unix:/l', {yaml}}}}}\npools: {{{pools}}}");
     let config = config::parse("test.yaml", &text, &|_| None).unwrap_or_else(|error| panic!("{error}"));
-    let listener = config.listeners.into_values().next().unwrap();
+    let listener = config.listeners.into_iter().next().unwrap().1;
     assert_eq!(listener.bind, ["unix:/l".parse::<SocketAddress>().unwrap()]);
     listener
 }

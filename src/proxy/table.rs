@@ -3,7 +3,7 @@
 //! Time limits are coarse on purpose: a timer of each connection, moved at each read, would cost more than the read.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,7 +113,7 @@ impl Table {
     fn tick(&self, now: Moment) {
         self.penalties.borrow_mut().tick(now);
         let open = self.open.borrow();
-        let mut directed: BTreeMap<usize, (CloseDirective, Vec<&Rc<Progress>>)> = BTreeMap::new();
+        let mut directed: HashMap<usize, (CloseDirective, Vec<&Rc<Progress>>)> = HashMap::new();
         for (_, progress) in open.iter() {
             if let Some((backend, directive)) = progress.tick(now) {
                 // By the address of the backend's record: two pools may number their backends alike.

@@ -8,16 +8,14 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, header};
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 use tokio_util::either::Either;
 
-use crate::task::spawn;
+use crate::http1::handshake;
 pub(crate) use address::Address;
 pub(crate) use error::Error;
 pub(crate) use events::{Event, Events};
@@ -148,10 +146,10 @@ impl Remote {
             Ok(opened) => opened.map_err(|error| self.unreachable(&error))?,
             Err(_) => return Err(self.unreachable(&"no answer in time")),
         };
-        let connected = http1::handshake(TokioIo::new(stream)).await;
+        let connected = handshake(stream, None).await;
         let (mut sender, connection) = connected.map_err(|error| self.no_answer(&error))?;
         // The task ends when the response has been read or dropped.
-        spawn(connection);
+        connection.detach();
         // The token crosses the network in clear text: only requests that need it carry it.
         let token = self.token.as_ref().filter(|_| !method.is_safe());
         let mut request = Request::builder()
@@ -218,6 +216,7 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
+    use crate::task::spawn;
     use crate::testing::in_time;
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Starts, inspects, stops and removes the containers of replicas. What to do is decided elsewhere.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -70,7 +70,7 @@ pub(super) struct Inventory {
     /// The running containers that any Pointsman has started.
     pub(super) labelled: Vec<LabelledContainer>,
     /// The names of all containers.
-    pub(super) names: BTreeSet<String>,
+    pub(super) names: HashSet<String>,
     /// The addresses of the replicas' containers, by id.
     pub(super) addresses: HashMap<Arc<str>, Vec<IpAddr>>,
 }
@@ -135,11 +135,7 @@ impl ContainerRuntime {
     }
 
     /// Creates and starts a replica, in a container with a name that is not taken; the container's id.
-    pub(super) async fn start(
-        &self,
-        name: &str,
-        mut taken: BTreeSet<String>,
-    ) -> Result<Arc<str>, NotStarted> {
+    pub(super) async fn start(&self, name: &str, mut taken: HashSet<String>) -> Result<Arc<str>, NotStarted> {
         let id: Arc<str> = loop {
             let container = names::container(&self.config.group, name, &taken);
             let options = CreateContainerOptionsBuilder::default().name(&container).build();
@@ -361,10 +357,10 @@ async fn own_network(engine: &Engine, own: Option<&str>) -> Arc<str> {
         None => None,
     };
     let networks = inspected.and_then(|own| own.network_settings?.networks).unwrap_or_default();
-    let names: BTreeSet<_> = networks.into_keys().filter(|name| name != "host" && name != "none").collect();
     // A network that was created resolves container names; the default one does not.
-    let created = names.iter().find(|name| *name != DEFAULT_NETWORK);
-    created.map_or(DEFAULT_NETWORK, String::as_str).into()
+    let created =
+        networks.into_keys().filter(|name| ![DEFAULT_NETWORK, "host", "none"].contains(&&**name)).min();
+    created.as_deref().unwrap_or(DEFAULT_NETWORK).into()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The replicas that a pool should have and those that run; the difference gives the actions to take. A pure state
 //! machine: containers and the time go in, actions come out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -95,7 +95,7 @@ pub(super) struct Fleet {
     /// The ids of containers that are being removed.
     removals: BTreeSet<Arc<str>>,
     /// Containers that are created but not started, by id, with the time at which each was first listed.
-    unstarted: BTreeMap<Arc<str>, Instant>,
+    unstarted: HashMap<Arc<str>, Instant>,
     /// Whether the containers were ever listed.
     known: bool,
     /// Whether to bring the number of replicas within the limits.
@@ -111,7 +111,7 @@ impl Fleet {
             leaving: BTreeMap::new(),
             cancelled_starts: BTreeSet::new(),
             removals: BTreeSet::new(),
-            unstarted: BTreeMap::new(),
+            unstarted: HashMap::new(),
             known: false,
             adjust: true,
             respawns: 0,
@@ -432,7 +432,7 @@ fn check(n: usize, given: &[String]) -> Result<(), Refusal> {
     if n < 1 {
         return Err(Refusal::Invalid("n must be a whole number from 1".to_owned()));
     }
-    let mut before = BTreeSet::new();
+    let mut before = HashSet::new();
     match given.iter().find(|name| !before.insert(name.as_str())) {
         Some(twice) => Err(Refusal::Invalid(format!("the hostname {twice:?} is given twice"))),
         None => Ok(()),

@@ -1,6 +1,6 @@
 //! The names of replicas: for users ("Server 4"), for the engine and for DNS. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::config::{BACKEND_NAME_RULE, is_backend_name};
@@ -28,7 +28,7 @@ pub(super) fn invalid(name: &str) -> Option<String> {
 }
 
 /// `n` free names: `Server 1` and on, the lowest numbers first.
-pub(super) fn generate(n: usize, taken: &BTreeSet<&str>) -> Vec<Arc<str>> {
+pub(super) fn generate(n: usize, taken: &HashSet<&str>) -> Vec<Arc<str>> {
     let names = (1_u32..).map(|number| format!("Server {number}"));
     names.filter(|name| !taken.contains(name.as_str())).take(n).map(Arc::from).collect()
 }
@@ -44,7 +44,7 @@ pub(super) fn host(name: &str) -> String {
 }
 
 /// A free name for a replica's container.
-pub(super) fn container(group: &str, name: &str, taken: &BTreeSet<String>) -> String {
+pub(super) fn container(group: &str, name: &str, taken: &HashSet<String>) -> String {
     let plain = format!("{group}-{}", host(name));
     let numbered = (2_u32..).map(|number| format!("{plain}-{number}"));
     std::iter::once(plain.clone()).chain(numbered).find(|name| !taken.contains(name)).unwrap_or(plain)
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn generated_names_have_the_lowest_free_numbers() {
-        let taken = BTreeSet::from(["Server 1", "Server 3", "web"]);
+        let taken = HashSet::from(["Server 1", "Server 3", "web"]);
         let names = generate(3, &taken);
         assert_eq!(
             names.iter().map(|name| &**name).collect::<Vec<_>>(),
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn container_names_are_unique() {
-        let mut taken = BTreeSet::new();
+        let mut taken = HashSet::new();
         for (name, expected) in [("A b", "web-A-b"), ("A-b", "web-A-b-2"), ("A_b", "web-A-b-3")] {
             let found = container("web", name, &taken);
             assert_eq!(found, expected);
@@ -122,7 +122,7 @@ mod tests {
             prop_assert!((1..=63).contains(&host.len()), "{host}");
             prop_assert!(host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
             prop_assert!(!host.starts_with('-') && !host.ends_with('-'));
-            let container = container(&group, &name, &BTreeSet::new());
+            let container = container(&group, &name, &HashSet::new());
             prop_assert!(container.len() <= 80);
             prop_assert!(!server_id(&name).is_empty() || name.is_empty());
         }

@@ -1,6 +1,6 @@
 //! A validated plan, with all backends, joining ones included, and the backends of each event resolved.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,8 +173,8 @@ impl SimulationPlan {
 
     /// Replays the events in order: a backend that is down cannot go down again.
     fn scenario_events(&self, backends: &[ScenarioBackend]) -> Result<Vec<ScenarioEvent>, Error> {
-        let mut members: BTreeSet<usize> = (0..self.backends.len()).collect();
-        let mut down = BTreeSet::new();
+        let mut members: HashSet<usize> = (0..self.backends.len()).collect();
+        let mut down = HashSet::new();
         let mut scenario_events = Vec::new();
         for event in &self.events {
             let mut changes = Vec::new();

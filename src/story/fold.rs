@@ -5,10 +5,11 @@
 //! the sentence about the state change that they belong to, or get their own sentence if no state changed.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 
 use super::Sentence;
@@ -69,9 +70,11 @@ pub(crate) struct StoryTotals {
 pub(crate) fn story(events: &[Entry], samples: &[(SystemTime, Sample)]) -> FoldedStory {
     let mut groups = merge_backends(group(events));
     let ungrouped = assign_failures(&mut groups, samples);
-    let pools: BTreeSet<_> = events.iter().filter_map(|entry| entry.event.pool()).collect();
+    let mut pools = events.iter().filter_map(|entry| entry.event.pool());
+    let first = pools.next();
+    let several = pools.any(|pool| Some(pool) != first);
     let mut sentences: Vec<StorySentence> =
-        groups.iter().filter_map(|group| group.sentence(pools.len() > 1)).collect();
+        groups.iter().filter_map(|group| group.sentence(several)).collect();
     sentences.extend(ungrouped);
     sentences.sort_by_key(|one| one.sentence.at);
     FoldedStory { sentences, totals: totals(events, samples) }
@@ -97,7 +100,7 @@ fn totals(events: &[Entry], samples: &[(SystemTime, Sample)]) -> StoryTotals {
 }
 
 /// What a group of events is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum About {
     Backend(Arc<str>, Arc<str>),
     ServingTier(Arc<str>),
@@ -279,7 +282,7 @@ fn before(at: SystemTime, time: Duration) -> SystemTime {
 /// Groups events about the same subject that follow each other closely.
 fn group(events: &[Entry]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
-    let mut open = BTreeMap::<About, usize>::new();
+    let mut open = HashMap::<About, usize>::new();
     for entry in events {
         let Some(about) = About::of(entry) else { continue };
         match open.get(&about).map(|index| &mut groups[*index]) {
@@ -329,7 +332,7 @@ fn merge_backends(groups: Vec<Group<'_>>) -> Vec<Group<'_>> {
 
 /// Adds the failures in each sample to the group that they belong to, and returns sentences about the others.
 fn assign_failures(groups: &mut [Group<'_>], samples: &[(SystemTime, Sample)]) -> Vec<StorySentence> {
-    let mut ungrouped = BTreeMap::<Arc<str>, Vec<(SystemTime, SystemTime, FailureCounts)>>::new();
+    let mut ungrouped = LiteMap::<Arc<str>, Vec<(SystemTime, SystemTime, FailureCounts)>>::new();
     let windows =
         groups.iter().enumerate().filter_map(|(index, group)| Some((index, group.failure_period()?)));
     let mut upcoming: Vec<_> = windows.collect();
@@ -395,7 +398,7 @@ fn by_order(grown: &Grown) -> [(Grown, bool); 2] {
 
 /// The failures of a pool around that time that belong to no group.
 fn failures_at<'a>(
-    ungrouped: &'a mut BTreeMap<Arc<str>, Vec<(SystemTime, SystemTime, FailureCounts)>>,
+    ungrouped: &'a mut LiteMap<Arc<str>, Vec<(SystemTime, SystemTime, FailureCounts)>>,
     pool: &Arc<str>,
     at: SystemTime,
 ) -> &'a mut FailureCounts {

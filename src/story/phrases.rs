@@ -1,8 +1,9 @@
 //! The sentences that [`fold`](super::fold) writes about its groups of events.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use litemap::LiteMap;
 
 use super::samples::{Failures, Grown};
 use crate::domain::{BackendState, Cause, CloseReason, Event, ServingTier, StateReason};
@@ -19,9 +20,9 @@ const AT_ONCE: Duration = Duration::from_millis(5);
 /// The failures and retries of connections in a period.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FailureCounts {
-    failures: BTreeMap<Arc<str>, [u64; ConnectError::ALL.len()]>,
+    failures: LiteMap<Arc<str>, [u64; ConnectError::ALL.len()]>,
     retried: u64,
-    seen: BTreeMap<usize, u64>,
+    seen: LiteMap<usize, u64>,
 }
 
 impl FailureCounts {

@@ -1,9 +1,11 @@
 //! The growth of the counters in each second, for as long as a story may reach back. A second without growth takes no
 //! memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
+
+use litemap::LiteMap;
 
 use crate::domain::CloseReason;
 use crate::telemetry::ConnectError;
@@ -55,9 +57,9 @@ pub(crate) struct Failures {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts {
     /// By pool.
-    pub pools: BTreeMap<Arc<str>, PoolCounts>,
+    pub pools: LiteMap<Arc<str>, PoolCounts>,
     /// By pool and backend key: the backend's name and its failed attempts.
-    pub failures: BTreeMap<(Arc<str>, u64), (Arc<str>, Kinds)>,
+    pub failures: LiteMap<(Arc<str>, u64), (Arc<str>, Kinds)>,
 }
 
 /// The counters of a pool.

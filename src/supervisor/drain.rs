@@ -86,7 +86,7 @@ impl Supervisor {
     fn close_listeners(&mut self) {
         let listeners = std::mem::take(&mut self.listeners);
         self.closing
-            .spawn(listener_task::close_all(listeners.into_values().map(|l| l.listener_task).collect()));
+            .spawn(listener_task::close_all(listeners.into_iter().map(|(_, l)| l.listener_task).collect()));
         self.closing.close();
     }
 

@@ -5,12 +5,11 @@ mod drain;
 pub(crate) mod files;
 mod listener_task;
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use litemap::{Entry, LiteMap};
 use tokio::time::Instant;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::{info, warn};
@@ -46,11 +45,11 @@ pub(crate) struct Supervisor {
     config: Config,
     overview: Arc<Overview>,
     workers: Arc<Vec<Worker>>,
-    pools: BTreeMap<Arc<str>, pool::Handle>,
+    pools: LiteMap<Arc<str>, pool::Handle>,
     /// By pool; pools without replicas are absent.
-    replicas: BTreeMap<Arc<str>, Replicas>,
+    replicas: LiteMap<Arc<str>, Replicas>,
     pace: Arc<Pace>,
-    listeners: BTreeMap<Arc<str>, Running>,
+    listeners: LiteMap<Arc<str>, Running>,
     /// The allocation of open files, made at the start.
     files: Files,
     /// The address of the admin server, if there is one.
@@ -117,16 +116,16 @@ impl Supervisor {
         let shortages = workers.iter().map(|worker| Arc::clone(&worker.shared.shortages)).collect();
         let shared = workers.iter().map(|worker| Arc::clone(&worker.shared)).collect();
         let handles = workers.iter().map(|worker| worker.handle().clone()).collect();
-        let empty = Config { listeners: BTreeMap::new(), pools: BTreeMap::new(), ..config.clone() };
+        let empty = Config { listeners: LiteMap::new(), pools: LiteMap::new(), ..config.clone() };
         files::lowered(&empty, &files).iter().for_each(files::Lowered::log);
         let mut supervisor = Self {
             overview: Arc::new(Overview::new(empty.clone(), limit, shared, handles)),
             config: empty,
             workers: Arc::new(workers),
-            pools: BTreeMap::new(),
-            replicas: BTreeMap::new(),
+            pools: LiteMap::new(),
+            replicas: LiteMap::new(),
             pace: Arc::new(Pace::new(config.runtime.max_checks)),
-            listeners: BTreeMap::new(),
+            listeners: LiteMap::new(),
             files,
             admin,
             own: Arc::default(),
@@ -160,7 +159,7 @@ impl Supervisor {
         self.settle().await;
         let closing = self.change_listeners(&config, &mut addresses).await;
         self.remove_pools(&config, closing);
-        self.listen_on(&BTreeMap::new()).await;
+        self.listen_on(&LiteMap::new()).await;
         self.log_lowered(&config);
         self.config = config;
         self.publish();
@@ -168,14 +167,14 @@ impl Supervisor {
     }
 
     /// Reserves the addresses that are new in `config`.
-    fn reserve(&self, config: &Config) -> Result<BTreeMap<Arc<str>, Vec<BoundAddress>>, Error> {
+    fn reserve(&self, config: &Config) -> Result<LiteMap<Arc<str>, Vec<BoundAddress>>, Error> {
         // A path cannot have a second Unix socket.
         let ours = |address: &SocketAddress| {
             let SocketAddress::Tcp(wanted) = address else { return false };
             let same_port = |held: &SocketAddress| matches!(held, SocketAddress::Tcp(held) if held.port() == wanted.port());
             self.listeners.values().flat_map(|running| &running.addresses).any(|(_, held)| same_port(held))
         };
-        let mut addresses = BTreeMap::new();
+        let mut addresses = LiteMap::new();
         for (name, listener) in &config.listeners {
             let held = self.listeners.get(name).map_or(&[][..], |running| &running.addresses);
             let new = listener.bind.iter().filter(|wanted| !held.iter().any(|(held, _)| held == *wanted));
@@ -207,7 +206,7 @@ impl Supervisor {
 
     /// Sends the pools the addresses that this process listens on: its listeners, the given addresses, and the admin
     /// server.
-    async fn listen_on(&mut self, also: &BTreeMap<Arc<str>, Vec<BoundAddress>>) {
+    async fn listen_on(&mut self, also: &LiteMap<Arc<str>, Vec<BoundAddress>>) {
         let running = self.listeners.iter().flat_map(|(name, running)| {
             running.addresses.iter().map(move |(_, address)| (address, Owner::Listener(Arc::clone(name))))
         });
@@ -276,7 +275,7 @@ impl Supervisor {
     async fn change_listeners(
         &mut self,
         config: &Config,
-        addresses: &mut BTreeMap<Arc<str>, Vec<BoundAddress>>,
+        addresses: &mut LiteMap<Arc<str>, Vec<BoundAddress>>,
     ) -> Vec<ListenerTask> {
         let mut opened = Vec::new();
         for (name, wanted) in &config.listeners {

@@ -1,6 +1,6 @@
 //! The last records of connections of a worker, kept in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -33,10 +33,7 @@ impl Records {
             let kept = one.0.lock().unwrap_or_else(PoisonError::into_inner);
             kept.iter().rev().filter(|record| wanted(record)).take(limit).cloned().collect()
         };
-        let mut all: Vec<_> = of.iter().flat_map(copy).collect();
-        all.sort_by_key(|record| std::cmp::Reverse(record.at()));
-        all.truncate(limit);
-        all
+        newest(of.iter().flat_map(copy).collect(), limit)
     }
 
     /// How many records several workers keep, and when the oldest of them was made.
@@ -51,10 +48,17 @@ impl Records {
     }
 }
 
+/// The newest records, at most `limit`. Apart from `gather`, which is compiled for each condition.
+fn newest(mut records: Vec<ConnectionRecord>, limit: usize) -> Vec<ConnectionRecord> {
+    records.sort_by_key(|record| std::cmp::Reverse(record.at()));
+    records.truncate(limit);
+    records
+}
+
 /// One record for each connection, made of its records in the order in which they are given; the newest connection
 /// first.
 pub(crate) fn joined(records: impl IntoIterator<Item = ConnectionRecord>) -> Vec<ConnectionRecord> {
-    let mut all = BTreeMap::<u64, ConnectionRecord>::new();
+    let mut all = HashMap::<u64, ConnectionRecord>::new();
     for record in records {
         match all.get_mut(&record.conn) {
             Some(known) => known.update(record),

@@ -4,7 +4,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::support::{Backend, Lb, TIME_LIMIT, static_list};
+use crate::support::backend::Backend;
+use crate::support::{Lb, TIME_LIMIT, static_list};
 
 fn config(backend: &Backend, drain: &str) -> String {
     format!(

@@ -1,8 +1,9 @@
 //! The counters of listeners, pools and backends at one moment, and their growth between two moments.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use litemap::LiteMap;
 
 use crate::domain::CloseReason;
 use crate::overview::Overview;
@@ -44,7 +45,7 @@ impl HistoryCount {
         Self { active: reading.active, totals, times: Default::default() }
     }
 
-    fn of_pool(pool: &Pool, by_listener: &BTreeMap<Arc<str>, Reading>) -> Self {
+    fn of_pool(pool: &Pool, by_listener: &LiteMap<Arc<str>, Reading>) -> Self {
         let mut total = Reading::default();
         by_listener.values().for_each(|reading| total += *reading);
         let mut count = Self::of(&total);
@@ -72,21 +73,21 @@ impl HistoryCount {
 #[derive(Clone, Debug, Default)]
 pub(super) struct HistoryCounts {
     /// Open connections of each listener.
-    pub(super) listeners: BTreeMap<Arc<str>, u64>,
+    pub(super) listeners: LiteMap<Arc<str>, u64>,
     /// Connections by listener and pool: the counters of a removed pool disappear with it.
-    pub(super) by_listener: BTreeMap<(Arc<str>, Arc<str>), HistoryCount>,
-    pub(super) pools: BTreeMap<Arc<str>, HistoryCount>,
-    pub(super) backends: BTreeMap<BackendName, HistoryCount>,
+    pub(super) by_listener: LiteMap<(Arc<str>, Arc<str>), HistoryCount>,
+    pub(super) pools: LiteMap<Arc<str>, HistoryCount>,
+    pub(super) backends: LiteMap<BackendName, HistoryCount>,
     /// How long connecting and the first byte took, of each backend.
-    pub(super) times: BTreeMap<BackendName, Box<BothCounts>>,
+    pub(super) times: LiteMap<BackendName, Box<BothCounts>>,
 }
 
 /// The growth of all counters between two moments.
 #[derive(Debug, Default)]
 pub(super) struct HistoryGrowth {
-    pub(super) listeners: BTreeMap<Arc<str>, HistoryCount>,
-    pub(super) pools: BTreeMap<Arc<str>, HistoryCount>,
-    pub(super) backends: BTreeMap<BackendName, HistoryCount>,
+    pub(super) listeners: LiteMap<Arc<str>, HistoryCount>,
+    pub(super) pools: LiteMap<Arc<str>, HistoryCount>,
+    pub(super) backends: LiteMap<BackendName, HistoryCount>,
 }
 
 impl HistoryCounts {
@@ -152,7 +153,7 @@ impl HistoryCounts {
                 listener.totals.iter_mut().zip(grown.totals).for_each(|(sum, n)| *sum += n);
             }
         }
-        let mut times: BTreeMap<&str, BothCounts> = BTreeMap::new();
+        let mut times: LiteMap<&str, BothCounts> = LiteMap::new();
         for (key, now) in &self.backends {
             let mut grown = now.since(&before.backends.get(key).copied().unwrap_or_default());
             if let Some(counts) = self.times.get(key).filter(|_| between) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Bytes;
+use litemap::LiteMap;
 use serde::Serialize;
 use serde::ser::Serializer;
 
@@ -27,9 +28,9 @@ pub(super) struct Tier {
     /// How many values each track has.
     length: usize,
     last: HistoryCounts,
-    listeners: BTreeMap<Arc<str>, Values>,
-    pools: BTreeMap<Arc<str>, Values>,
-    pub(super) backends: BTreeMap<BackendName, Values>,
+    listeners: LiteMap<Arc<str>, Values>,
+    pools: LiteMap<Arc<str>, Values>,
+    pub(super) backends: LiteMap<BackendName, Values>,
     json: Option<Bytes>,
 }
 
@@ -43,9 +44,9 @@ impl Tier {
             end: SystemTime::UNIX_EPOCH,
             length: 0,
             last: HistoryCounts::default(),
-            listeners: BTreeMap::new(),
-            pools: BTreeMap::new(),
-            backends: BTreeMap::new(),
+            listeners: LiteMap::new(),
+            pools: LiteMap::new(),
+            backends: LiteMap::new(),
             json: None,
         }
     }
@@ -124,8 +125,8 @@ pub(super) const NAMES: usize = 2 * super::counts::BACKENDS;
 
 /// Adds the values of `steps` steps to each track.
 fn append<K: Ord + Clone>(
-    tracks: &mut BTreeMap<K, Values>,
-    grown: &BTreeMap<K, HistoryCount>,
+    tracks: &mut LiteMap<K, Values>,
+    grown: &LiteMap<K, HistoryCount>,
     length: usize,
     steps: usize,
     kept: usize,

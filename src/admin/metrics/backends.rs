@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Error;
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::series::{counters, durations, gauges};
@@ -27,10 +28,10 @@ fn present_states() -> impl Iterator<Item = BackendState> {
 /// Writes the series of the pools' backends.
 pub(super) fn encode(
     e: &mut DescriptorEncoder<'_>,
-    pools: &BTreeMap<Arc<str>, Arc<Pool>>,
+    pools: &LiteMap<Arc<str>, Arc<Pool>>,
 ) -> Result<(), Error> {
     let mut rows = BTreeMap::<(&str, Arc<str>), Row>::new();
-    let mut sums = BTreeMap::<&str, [u64; BackendState::ALL.len()]>::new();
+    let mut sums = LiteMap::<&str, [u64; BackendState::ALL.len()]>::new();
     for (pool, running) in pools {
         let status = running.status();
         let sum = sums.entry(pool).or_default();

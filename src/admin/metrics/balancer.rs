@@ -5,6 +5,7 @@ use std::fmt::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use litemap::LiteMap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -22,7 +23,7 @@ use crate::telemetry::log;
 #[derive(Debug)]
 pub(super) struct Balancer(Arc<Overview>);
 
-type Pools = BTreeMap<Arc<str>, Arc<Pool>>;
+type Pools = LiteMap<Arc<str>, Arc<Pool>>;
 type Listeners = [(Arc<Listener>, Vec<SocketAddress>)];
 
 /// Counters by listener, pool and backend; the backend is empty for connections that reached none, and the pool for those
@@ -145,7 +146,7 @@ fn durations(e: &mut DescriptorEncoder<'_>, pools: &Pools) -> Result<(), Error> 
 }
 
 fn of_pools(e: &mut DescriptorEncoder<'_>, pools: &Pools, listeners: &Listeners) -> Result<(), Error> {
-    let mut without_pool: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut without_pool: LiteMap<&str, u64> = LiteMap::new();
     for (reason, n) in listeners.iter().flat_map(|(listener, _)| listener.failures_without_pool()) {
         *without_pool.entry(reason.name()).or_default() += n;
     }

@@ -9,12 +9,12 @@ mod traffic;
 mod view;
 pub(crate) mod zone;
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use litemap::LiteMap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -176,8 +176,8 @@ fn config(bind: SocketAddr, balance: config::Algorithm, environment: &Environmen
         runtime: Runtime::default(),
         log: Log::default(),
         admin: None, // bound separately, as its port may be taken
-        listeners: BTreeMap::from([(Arc::clone(&name), listener)]),
-        pools: BTreeMap::from([(name, pool)]),
+        listeners: LiteMap::from_iter([(Arc::clone(&name), listener)]),
+        pools: LiteMap::from_iter([(name, pool)]),
     }
 }
 

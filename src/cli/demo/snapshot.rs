@@ -1,8 +1,10 @@
 //! The data of the live view at one moment, gathered from the running balancer.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+
+use litemap::LiteMap;
 
 use super::traffic::{TrafficStats, TrafficTotals, WINDOW};
 use crate::domain::{BackendState, Cause, ConnectionRecord, StateReason};
@@ -60,10 +62,10 @@ pub(super) struct Observer {
     admin: String,
     step: String,
     /// The state of each backend in the last snapshot.
-    known: BTreeMap<(Arc<str>, u64), BackendState>,
+    known: LiteMap<(Arc<str>, u64), BackendState>,
     changes: VecDeque<String>,
     /// Each backend's connections in recent snapshots.
-    counts: VecDeque<(Instant, BTreeMap<u64, u64>)>,
+    counts: VecDeque<(Instant, LiteMap<u64, u64>)>,
 }
 
 impl Observer {
@@ -75,7 +77,7 @@ impl Observer {
             address,
             admin,
             step: "three backends in rotation; watch what happens to them".to_owned(),
-            known: BTreeMap::new(),
+            known: LiteMap::new(),
             changes: VecDeque::new(),
             counts: VecDeque::new(),
         }
@@ -91,7 +93,7 @@ impl Observer {
         let now = Instant::now();
         let recent = self.stats.recent(now);
         let mut rows = Vec::new();
-        let mut counts = BTreeMap::new();
+        let mut counts = LiteMap::new();
         let mut retried = 0;
         for pool in self.overview.pools.load().values() {
             retried += pool.counters.failures_masked();
@@ -140,7 +142,7 @@ impl Observer {
         }
     }
 
-    fn note_gone(&mut self, present: &BTreeMap<u64, u64>) {
+    fn note_gone(&mut self, present: &LiteMap<u64, u64>) {
         let gone: Vec<_> = self.known.keys().filter(|(_, key)| !present.contains_key(key)).cloned().collect();
         for id in gone {
             self.known.remove(&id);
@@ -156,7 +158,7 @@ impl Observer {
     }
 
     /// Sets the share of each row in the connections routed within the window.
-    fn set_shares(&mut self, now: Instant, counts: &BTreeMap<u64, u64>, rows: &mut [(u64, BackendRow)]) {
+    fn set_shares(&mut self, now: Instant, counts: &LiteMap<u64, u64>, rows: &mut [(u64, BackendRow)]) {
         self.counts.push_back((now, counts.clone()));
         while self.counts.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
             self.counts.pop_front();

@@ -1,21 +1,21 @@
 //! Steady traffic: clients that open a connection for each request, and the statistics of their results.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
+use http_body_util::{BodyExt, Full};
 use hyper::{Request, header};
-use hyper_util::rt::TokioIo;
+use litemap::LiteMap;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::backend::BACKEND_HEADER;
+use crate::http1::handshake;
 use crate::task::{boxed, spawn};
 
 /// Requests per second.
@@ -45,7 +45,7 @@ pub(super) struct TrafficTotals {
     /// Requests without a backend, which a balancer should prevent.
     pub(super) failed: u64,
     /// Responses by backend.
-    pub(super) by_backend: BTreeMap<String, u64>,
+    pub(super) by_backend: LiteMap<String, u64>,
 }
 
 /// Why a request got no response.
@@ -62,12 +62,12 @@ impl TrafficStats {
     }
 
     /// The number of recent responses of each backend, and the median of their times.
-    pub(super) fn recent(&self, now: Instant) -> BTreeMap<String, (usize, Duration)> {
+    pub(super) fn recent(&self, now: Instant) -> LiteMap<String, (usize, Duration)> {
         let mut data = self.data();
         while data.recent.front().is_some_and(|(at, ..)| now.duration_since(*at) > WINDOW) {
             data.recent.pop_front();
         }
-        let mut times = BTreeMap::<String, Vec<Duration>>::new();
+        let mut times = LiteMap::<String, Vec<Duration>>::new();
         for (_, backend, time) in &data.recent {
             times.entry(backend.clone()).or_default().push(*time);
         }
@@ -123,13 +123,11 @@ async fn request(address: SocketAddr) -> Result<String, RequestFailure> {
         _ => RequestFailure::Failed,
     })?;
     let broken = |_| RequestFailure::Broken;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let _connection = AbortOnDropHandle::new(spawn(connection));
+    let (mut sender, _connection) = handshake(stream, None).await.map_err(broken)?;
     let request = Request::get("/")
         .header(header::HOST, address.to_string())
         .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
+        .body(Full::default())
         .map_err(|_| RequestFailure::Failed)?;
     let (parts, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
     body.collect().await.map_err(broken)?;
@@ -151,11 +149,11 @@ mod tests {
         stats.add(Err(RequestFailure::Broken), Duration::ZERO);
         stats.add(Err(RequestFailure::Failed), Duration::ZERO);
         let now = Instant::now();
-        assert_eq!(stats.recent(now)["a"], (3, Duration::from_millis(2)));
+        assert_eq!(stats.recent(now)[&"a".to_owned()], (3, Duration::from_millis(2)));
         assert!(stats.recent(now + WINDOW * 2).is_empty());
         let totals = stats.totals();
         assert_eq!((totals.answered, totals.broken, totals.failed), (3, 1, 1));
-        assert_eq!(totals.by_backend["a"], 3);
+        assert_eq!(totals.by_backend[&"a".to_owned()], 3);
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 //! It answers A, AAAA, PTR and SRV over UDP and TCP on one port, in random order and with Docker's TTL. It has no
 //! delegation and no limits, so it is for loopback only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hickory_resolver::proto::op::{Edns, Message, Metadata, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{CNAME, PTR, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use litemap::LiteMap;
 use rand::seq::SliceRandom;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -56,12 +57,12 @@ impl fmt::Debug for PendingChange {
 
 #[derive(Debug, Default)]
 struct Records {
-    addresses: BTreeMap<String, BTreeSet<IpAddr>>,
-    owners: BTreeMap<IpAddr, String>,
-    services: BTreeMap<String, Vec<ServiceRecord>>,
-    aliases: BTreeMap<String, Name>,
+    addresses: LiteMap<String, BTreeSet<IpAddr>>,
+    owners: LiteMap<IpAddr, String>,
+    services: LiteMap<String, Vec<ServiceRecord>>,
+    aliases: LiteMap<String, Name>,
     /// The modes of single names.
-    exceptions: BTreeMap<String, AnswerMode>,
+    exceptions: LiteMap<String, AnswerMode>,
     mode: AnswerMode,
     /// Whether SRV answers have the addresses of the targets in the additional section.
     with_additionals: bool,

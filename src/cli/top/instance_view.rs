@@ -1,6 +1,6 @@
 //! The state of the instance, gathered from its updates: the last status, and rates, which need several statuses.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::api::{BackendInfo, JournalEntry, PoolInfo, RenderedDecision, StatusReply, Timestamp};
 use crate::cli::terminal;
@@ -26,11 +26,11 @@ pub(super) enum InstanceUpdate {
     /// An entry of the journal.
     Event(JournalEntry),
     /// The rates of the last minutes: pool by pool, the oldest first.
-    History(BTreeMap<String, Vec<f64>>),
+    History(Vec<(String, Vec<f64>)>),
 }
 
 /// Identifies a backend until it leaves.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct BackendKey {
     pub(super) pool: String,
     pub(super) name: String,
@@ -67,7 +67,7 @@ pub(super) struct PoolGroup {
 }
 
 /// A backend's counts: connections and bytes.
-type BackendTotals = BTreeMap<BackendKey, (u64, u64)>;
+type BackendTotals = HashMap<BackendKey, (u64, u64)>;
 
 /// The state of the instance, as far as it has been received.
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ pub(super) struct InstanceView {
     /// The last decisions, the newest first.
     pub(super) decisions: VecDeque<String>,
     /// Each pool's rates, the oldest first.
-    history: BTreeMap<String, VecDeque<f64>>,
+    history: HashMap<String, VecDeque<f64>>,
     /// The uptimes and counts of the last statuses.
     counts: VecDeque<(f64, BackendTotals)>,
 }

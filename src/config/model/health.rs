@@ -1,6 +1,5 @@
 //! Active checks.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -228,18 +227,13 @@ settings! {
         /// Allowed authentication methods: one or a list, as in libpq. With any other method the check fails and does
         /// not send the password. md5 sends a hash from which a weak password can be guessed, password sends it in
         /// clear; none accepts a server that does not ask for it.
-        require_auth: BTreeSet<AuthMethod> => auth_methods(), default BTreeSet::from([AuthMethod::ScramSha256]);
+        require_auth: Vec<AuthMethod> => one_or_list(word(), "at least one method is needed"), default vec![AuthMethod::ScramSha256];
     }
-}
-
-fn auth_methods() -> Kind<BTreeSet<AuthMethod>> {
-    one_or_list(word(), "at least one method is needed")
-        .map(BTreeSet::from_iter, |methods: &BTreeSet<AuthMethod>| methods.iter().copied().collect())
 }
 
 words! {
     /// A PostgreSQL authentication method, named as in libpq's `require_auth`; the strongest first.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum AuthMethod {
         /// The password is not sent, and the server proves that it knows it.
         ScramSha256 = "scram-sha-256",

@@ -1,6 +1,5 @@
 //! Listeners: `listeners.NAME`.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use litemap::LiteMap;
 
 use super::super::check;
 use super::super::keys::{Beside, Useless, settings, words};
@@ -32,16 +32,16 @@ settings! {
         pool: Option<PoolShares> => optional(pool_shares()), absent None, example "web";
         /// Pools by the client's network; the most specific one takes precedence. Compared before alpn and sni, which are
         /// then not needed.
-        sources: BTreeMap<IpNet, PoolShares> => by_network(), absent BTreeMap::new(),
+        sources: LiteMap<IpNet, PoolShares> => by_network(), absent LiteMap::new(),
             example "{10.1.0.0/16: web}", only "instead of pool";
         /// Pools by the application protocols in a TLS client's ALPN extension, in the client's order. The connection is
         /// passed on as it is. Compared before sni.
-        alpn: BTreeMap<Arc<str>, PoolShares> => by_protocol(), absent BTreeMap::new(),
+        alpn: LiteMap<Arc<str>, PoolShares> => by_protocol(), absent LiteMap::new(),
             example "{acme-tls/1: web}", only "instead of pool";
         /// Pools by the server name that a TLS client asks for (SNI); the connection is passed on as it is. A name takes
         /// precedence over a pattern such as *.example.com, which matches any name that ends so, and a longer pattern
         /// over a shorter one.
-        sni: BTreeMap<Arc<str>, PoolShares> => by_server_name(), absent BTreeMap::new(),
+        sni: LiteMap<Arc<str>, PoolShares> => by_server_name(), absent LiteMap::new(),
             example "{api.example.com: web, \"*.example.com\": web}", only "instead of pool";
         /// The pool of connections that match none of sources, alpn and sni, those without TLS included. Absent: they
         /// are refused.
@@ -92,9 +92,9 @@ impl Listener {
         Self {
             bind: vec![bind],
             pool: Some(PoolShares::one(pool)),
-            sources: BTreeMap::new(),
-            alpn: BTreeMap::new(),
-            sni: BTreeMap::new(),
+            sources: LiteMap::new(),
+            alpn: LiteMap::new(),
+            sni: LiteMap::new(),
             default: None,
             postgres: false,
             hello_timeout: None,

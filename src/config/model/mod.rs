@@ -10,8 +10,9 @@ mod process;
 mod replicas;
 mod routing;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use litemap::LiteMap;
 
 pub(crate) use discover::*;
 pub(crate) use health::*;
@@ -37,9 +38,9 @@ settings! {
         /// describes. Absent: none.
         admin: Option<Admin> => optional(table()), absent None;
         /// The addresses that clients connect to, by name.
-        listeners: BTreeMap<Arc<str>, Listener> => named("listener", "web"), absent BTreeMap::new();
+        listeners: LiteMap<Arc<str>, Listener> => named("listener", "web"), absent LiteMap::new();
         /// Groups of interchangeable backends, by name.
-        pools: BTreeMap<Arc<str>, Pool> => named("pool", "web"), absent BTreeMap::new();
+        pools: LiteMap<Arc<str>, Pool> => named("pool", "web"), absent LiteMap::new();
     }
 }
 

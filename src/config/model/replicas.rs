@@ -1,9 +1,10 @@
 //! Replicas: backends of a pool that Pointsman itself starts, as containers.
 
-use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
+
+use litemap::LiteMap;
 
 use super::super::check;
 use super::super::decode::MapReader;
@@ -46,7 +47,7 @@ settings! {
         /// The engine, as unix:///path or tcp://host:port. Absent: $DOCKER_HOST, or /var/run/docker.sock.
         engine: Option<String> => optional(engine()), absent None, example "unix:///var/run/docker.sock";
         /// What they find in their environment, besides SERVER_ID and SERVER_NAME.
-        env: BTreeMap<String, String> => environment(), absent BTreeMap::new(), example "{NAME: a value}";
+        env: LiteMap<String, String> => environment(), absent LiteMap::new(), example "{NAME: a value}";
         /// What they run instead of the image's command, as a list of words; no shell reads it.
         command: Option<Vec<String>> => optional(command()), absent None, example "[gunicorn, \"app:app\"]";
         /// Containers that Pointsman did not start and that are replicas too: by their name, in which * stands for anything,

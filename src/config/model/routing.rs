@@ -1,11 +1,12 @@
 //! Where a listener's connections go.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use litemap::LiteMap;
 
 /// A pool, or several with the share of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PoolShares(BTreeMap<Arc<str>, u32>);
+pub struct PoolShares(LiteMap<Arc<str>, u32>);
 
 impl PoolShares {
     /// The largest share.
@@ -13,11 +14,13 @@ impl PoolShares {
 
     /// All connections go to that pool.
     pub fn one(pool: Arc<str>) -> Self {
-        Self(BTreeMap::from([(pool, 1)]))
+        let mut shares = LiteMap::new();
+        shares.insert(pool, 1);
+        Self(shares)
     }
 
     /// Connections are divided in proportion to the shares; `None`: they are all 0.
-    pub(crate) fn new(shares: BTreeMap<Arc<str>, u32>) -> Option<Self> {
+    pub(crate) fn new(shares: LiteMap<Arc<str>, u32>) -> Option<Self> {
         shares.values().any(|share| *share > 0).then_some(Self(shares))
     }
 

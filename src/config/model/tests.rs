@@ -23,7 +23,7 @@ fn read(pool: &str) -> Pool {
 
 fn try_read(pool: &str) -> Result<Pool, ConfigErrors> {
     let text = format!("listeners: {{l: {{bind: '127.0.0.1:2', pool: p}}}}\npools: {{p: {{{pool}}}}}\n");
-    parse("pointsman.yaml", &text, &|_| None).map(|config| config.pools["p"].clone())
+    parse("pointsman.yaml", &text, &|_| None).map(|config| config.pools[&"p".into()].clone())
 }
 
 fn checks(health: &str) -> Vec<Check> {
@@ -204,10 +204,10 @@ fn databases_have_roles() {
                 user: "u".into(),
                 database: "d".into(),
                 password_file: Some("/p".into()),
-                require_auth: [AuthMethod::Md5, AuthMethod::None].into(),
+                require_auth: vec![AuthMethod::None, AuthMethod::Md5],
             }),
             Check::Postgres(PostgresCheck {
-                require_auth: [AuthMethod::Password].into(),
+                require_auth: vec![AuthMethod::Password],
                 ..PostgresCheck::new(Role::Any)
             }),
             Check::Redis(RedisCheck {

@@ -84,7 +84,7 @@ pools:
 ",
     )
     .unwrap();
-    let keepalive = |name| config.listeners[name].options.keepalive.map(|time| time.as_secs());
+    let keepalive = |name: &str| config.listeners[&name.into()].options.keepalive.map(|time| time.as_secs());
     assert_eq!(keepalive("silent"), Some(30));
     assert_eq!(keepalive("other"), Some(10));
     assert_eq!(keepalive("none"), None);
@@ -129,7 +129,9 @@ fn a_mode_without_quotes_is_an_error() {
         let text = format!(
             "{{listeners: {{l: {{bind: 'unix:/l', pool: p, socket_mode: {mode}}}}}, pools: {{p: {{discover: [{{static: [1.2.3.4:5]}}]}}}}}}"
         );
-        read(&text).map(|config| config.listeners["l"].socket_mode).map_err(|report| report.to_string())
+        read(&text)
+            .map(|config| config.listeners[&"l".into()].socket_mode)
+            .map_err(|report| report.to_string())
     };
     for (mode, wanted) in [("'0660'", 0o660), ("\"0o600\"", 0o600)] {
         assert_eq!(mode_of(mode), Ok(SocketMode(wanted)));
@@ -227,7 +229,7 @@ fn the_clienthello_is_read_where_it_is_needed() {
     let reads = |listener: &str, pool: &str| {
         let pools = format!("pools: {{p: {{discover: [{{static: [10.0.0.1:1]}}]{pool}}}}}");
         let text = format!("{{listeners: {{l: {{bind: 127.0.0.1:1, {listener}}}}}, {pools}}}");
-        read(&text).unwrap().listeners["l"].reads_hello
+        read(&text).unwrap().listeners[&"l".into()].reads_hello
     };
     let hashed = ", balance: maglev, hash: {key: sni}";
     assert!(!reads("pool: p", "") && !reads("sources: {10.0.0.0/8: p}", ""));

@@ -1,8 +1,8 @@
 //! What containers are started with.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use litemap::LiteMap;
 use serde_json::json;
 
 use super::super::decode::FoundValue;
@@ -56,8 +56,8 @@ pub(in crate::config) fn command() -> Kind<Vec<String>> {
 }
 
 /// Environment variables; the key is omitted if there are none.
-pub(in crate::config) fn environment() -> Kind<BTreeMap<String, String>> {
-    let write = |all: &BTreeMap<String, String>| {
+pub(in crate::config) fn environment() -> Kind<LiteMap<String, String>> {
+    let write = |all: &LiteMap<String, String>| {
         let entries = all.iter().map(|(name, value)| (name.clone(), Outline::text(value)));
         (!all.is_empty()).then(|| Outline::Map(entries.collect()))
     };
@@ -74,8 +74,8 @@ pub(in crate::config) fn environment() -> Kind<BTreeMap<String, String>> {
     })
 }
 
-fn read_environment(found: &FoundValue<'_>) -> Option<BTreeMap<String, String>> {
-    let mut all = BTreeMap::new();
+fn read_environment(found: &FoundValue<'_>) -> Option<LiteMap<String, String>> {
+    let mut all = LiteMap::new();
     for (key, node) in found.pairs()? {
         if key.text.is_empty() || key.text.contains(['=', '\0']) {
             found

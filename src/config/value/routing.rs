@@ -1,9 +1,9 @@
 //! Where a listener's connections go: pools, and what chooses among them.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use litemap::LiteMap;
 
 use super::super::kind::{Kind, keyed};
 use super::super::model::PoolShares;
@@ -23,7 +23,7 @@ pub(in crate::config) fn pool_shares() -> Kind<PoolShares> {
             match (&found.node.value, found.node.text()) {
                 (_, Some(name)) => Some(PoolShares::one(name.into())),
                 (YamlValue::Map(pairs), _) => {
-                    let mut shares = BTreeMap::new();
+                    let mut shares = LiteMap::new();
                     for (key, node) in pairs {
                         let what = format!("the share of {:?} in {}", key.text, found.what);
                         let read = share().read(&found.named(&key.text, node, what));
@@ -56,12 +56,12 @@ pub(in crate::config) fn pool_shares() -> Kind<PoolShares> {
 }
 
 /// Pools by the network of the client.
-pub(in crate::config) fn by_network() -> Kind<BTreeMap<IpNet, PoolShares>> {
+pub(in crate::config) fn by_network() -> Kind<LiteMap<IpNet, PoolShares>> {
     keyed(read_network, IpNet::to_string, "^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$", pool_shares(), MUST)
 }
 
 /// Pools by an application protocol that the client offers.
-pub(in crate::config) fn by_protocol() -> Kind<BTreeMap<Arc<str>, PoolShares>> {
+pub(in crate::config) fn by_protocol() -> Kind<LiteMap<Arc<str>, PoolShares>> {
     // Names are bytes; those of protocols in use are printable (IANA's registry of ALPN protocol IDs).
     let good =
         |text: &str| (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -71,7 +71,7 @@ pub(in crate::config) fn by_protocol() -> Kind<BTreeMap<Arc<str>, PoolShares>> {
 }
 
 /// Pools by the name of the server that the client asks for.
-pub(in crate::config) fn by_server_name() -> Kind<BTreeMap<Arc<str>, PoolShares>> {
+pub(in crate::config) fn by_server_name() -> Kind<LiteMap<Arc<str>, PoolShares>> {
     let pattern = r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*$";
     keyed(read_server_name, |name: &Arc<str>| name.to_string(), pattern, pool_shares(), SERVER_NAME)
 }

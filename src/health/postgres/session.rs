@@ -1,8 +1,6 @@
 //! The login to a PostgreSQL server and the query for its role, as a state machine. Pure: server messages in, client
 //! messages out (<https://www.postgresql.org/docs/current/protocol-flow.html>).
 
-use std::collections::BTreeSet;
-
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
@@ -43,7 +41,7 @@ pub(super) struct Session {
     user: String,
     password: Option<String>,
     /// The authentication methods that the check allows.
-    allowed: BTreeSet<AuthMethod>,
+    allowed: Vec<AuthMethod>,
     state: LoginState,
 }
 
@@ -251,7 +249,7 @@ mod tests {
     use super::*;
 
     fn session(password: Option<&str>, allowed: &[AuthMethod]) -> Session {
-        let require_auth = allowed.iter().copied().collect();
+        let require_auth = allowed.to_vec();
         Session::new(&PostgresCheck { require_auth, ..PostgresCheck::new(Role::Any) }, password)
     }
 

@@ -13,9 +13,11 @@ mod source_entries;
 
 pub(crate) use added::{NotAdded, NotRemoved};
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use litemap::LiteMap;
 
 use crate::config;
 use crate::discovery::{Found, Gist, SourceKey};
@@ -46,7 +48,7 @@ pub(crate) struct PoolState {
     name: Arc<str>,
     config: config::Pool,
     members: Vec<Member>,
-    sources: BTreeMap<SourceKey, SourceState>,
+    sources: LiteMap<SourceKey, SourceState>,
     next_key: u64,
     /// The addresses that this process listens on, and when the backends were last compared with them.
     own: Arc<OwnAddresses>,

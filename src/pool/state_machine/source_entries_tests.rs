@@ -1,6 +1,6 @@
 //! The states that follow from several facts together: checks, ejections, operators, sources.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
@@ -281,7 +281,7 @@ fn an_unreadable_file_removes_no_backend() {
     let mut pool_state = PoolState::new("web".into(), config, Arc::default());
     pool_state.on(observed(key.clone(), vec![found("a", "10.0.0.1")]), now);
     report_check(&mut pool_state, "a", 0, false, now);
-    let broken = Observation { outcome: Outcome::ServerFailure("broken".into()), owners: BTreeMap::new() };
+    let broken = Observation { outcome: Outcome::ServerFailure("broken".into()), owners: HashMap::new() };
     pool_state.on(Input::Observed(key, broken), now);
     pool_state.on(Input::Tick, now + 1_000_000 * SECOND);
     assert_eq!(states(&pool_state), [("a".to_owned(), BackendState::Down)]);

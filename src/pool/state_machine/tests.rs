@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
@@ -37,14 +37,14 @@ fn seen(backends: &[(&str, &str)]) -> Input {
 fn timeout() -> Input {
     Input::Observed(
         key(),
-        Observation { outcome: Outcome::Timeout("silence".into()), owners: BTreeMap::new() },
+        Observation { outcome: Outcome::Timeout("silence".into()), owners: HashMap::new() },
     )
 }
 
 /// A source's answer.
 pub(super) fn observed(key: SourceKey, found: Vec<Found>) -> Input {
     let outcome = if found.is_empty() { Outcome::Empty } else { Outcome::Backends(found) };
-    Input::Observed(key, Observation { outcome, owners: BTreeMap::new() })
+    Input::Observed(key, Observation { outcome, owners: HashMap::new() })
 }
 
 pub(super) fn states(pool_state: &PoolState) -> Vec<(String, BackendState)> {
@@ -151,7 +151,7 @@ fn backends_removed_from_the_configuration_stay_until_their_replacements_are_che
         pool.health = vec![Health::new(Check::Tcp)];
         let found = ips.iter().map(|ip| found(&format!("{ip}:5000"), ip)).collect();
         let outcome = Outcome::Backends(found);
-        (pool, Input::Observed(SourceKey::Static, Observation { outcome, owners: BTreeMap::new() }))
+        (pool, Input::Observed(SourceKey::Static, Observation { outcome, owners: HashMap::new() }))
     };
     let (config, observed) = listed(&["10.0.0.1"]);
     let mut pool_state = PoolState::new("web".into(), config, Arc::default());
@@ -262,7 +262,7 @@ fn a_missing_backend_whose_address_has_a_new_owner_leaves_at_once_even_after_a_d
         let now = Instant::now();
         let mut pool_state = PoolState::new("web".into(), dns_pool(false), Arc::default());
         pool_state.on(seen(&[("alpha.net", "10.0.0.4")]), now);
-        let owners = BTreeMap::from([("10.0.0.4".parse::<IpAddr>().unwrap(), "beta.net".into())]);
+        let owners = HashMap::from([("10.0.0.4".parse::<IpAddr>().unwrap(), "beta.net".into())]);
         pool_state.on(Input::Observed(key(), Observation { outcome: answer, owners }), now);
         assert!(pool_state.members().is_empty());
     }
@@ -280,7 +280,7 @@ fn the_status_of_a_source_is_reported_when_it_changes_and_each_mistake_once() {
     let good = || Outcome::Backends(vec![found("a", "10.0.0.1")]);
     let invalid = |reason: &str| Outcome::Invalid(reason.into());
     let check = |(answer, expected): (Outcome, bool)| {
-        let observation = Observation { outcome: answer.clone(), owners: BTreeMap::new() };
+        let observation = Observation { outcome: answer.clone(), owners: HashMap::new() };
         let effects = pool_state.on(Input::Observed(key.clone(), observation), now);
         let reported = effects
             .iter()

@@ -4,7 +4,7 @@
 
 mod tasks;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ pub(super) fn start(
         tasks: JoinSet::new(),
         addition: None,
         starts: RecentStarts::default(),
-        taken: BTreeSet::new(),
+        taken: HashSet::new(),
         addresses: HashMap::new(),
         decisions: Arc::default(),
     };
@@ -101,7 +101,7 @@ struct Manager {
     addition: Option<Addition>,
     starts: RecentStarts,
     /// The names of all containers at the engine, as of the last listing.
-    taken: BTreeSet<String>,
+    taken: HashSet<String>,
     /// The addresses of the replicas' containers, by id, as of the last listing.
     addresses: HashMap<Arc<str>, Vec<IpAddr>>,
     decisions: Arc<[ScaleDecision]>,
