@@ -54,8 +54,10 @@ fn another_file_at_the_path_is_reported_by_check_and_run_and_kept() {
         {
             let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
             let out = command.args(arguments).current_dir(folder.path()).output().unwrap();
-            let error = String::from_utf8_lossy(&out.stderr).into_owned();
+            // The log quotes the message.
+            let error = String::from_utf8_lossy(&out.stderr).replace('\\', "");
             assert_eq!(out.status.code(), Some(code), "{error}");
+            assert_eq!(error.matches("there is a file at this path").count(), 1, "once: {error}");
             assert!(
                 error.contains(&format!("{what} cannot listen on unix:precious: there is a file")),
                 "{error}"
