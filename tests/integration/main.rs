@@ -51,6 +51,7 @@ mod overflow;
 mod own_addresses;
 mod preflight;
 mod proxy_protocol;
+mod reference;
 mod relay;
 mod reload;
 mod remote;
