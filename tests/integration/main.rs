@@ -16,6 +16,7 @@ mod adoption;
 mod api;
 mod bandwidth;
 mod bench;
+mod book;
 mod bytes;
 mod cancel;
 mod cli;
