@@ -1,4 +1,4 @@
-//! The book in `docs`: what it shows is true. The first words behind the three backticks of a block say how
+//! The book in `docs`, and README.md: what they show is true. The first words behind the three backticks of a block say how
 //! it is tested:
 //!
 //! - `console run`: a transcript. Commands begin with `$ `, and the lines after each are its output, in which numbers may
@@ -44,10 +44,11 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The pages of the book.
+/// The pages: the README, and those of the book.
 fn pages() -> Vec<PathBuf> {
-    let pages = files(&in_repository("docs/src"), ".md");
+    let mut pages = files(&in_repository("docs/src"), ".md");
     assert!(pages.len() > 20, "{pages:?}");
+    pages.push(in_repository("README.md"));
     pages
 }
 
