@@ -14,6 +14,8 @@ pub(crate) mod event;
 mod exclusion;
 mod owner;
 mod preface_error;
+#[cfg(test)]
+mod reference_tests;
 mod rejection;
 mod resolution;
 mod route;

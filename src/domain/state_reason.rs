@@ -14,28 +14,49 @@ use super::{AdminState, Cause, CheckFailure, Owner, SocketAddress};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum StateReason {
     /// A source reports it.
+    ///
+    /// Remedy: none needed: its first check follows at once. If it stays so, `/ready` and `pointsman why
+    /// POOL/BACKEND` say what it waits for.
     Found {
         /// The source.
         source: Arc<str>,
     },
     /// A source reports it, and the pool has no checks.
+    ///
+    /// Remedy: none needed. With `health` it would be checked first.
     FoundUnchecked,
     /// Its container is starting.
+    ///
+    /// Remedy: none needed: its HEALTHCHECK has not passed yet. If it stays so, look at `docker inspect` of the
+    /// container.
     ContainerStarting,
     /// Its source no longer reports it as starting or unhealthy.
+    ///
+    /// Remedy: none needed.
     SourceHealthy,
     /// Its source reports it unhealthy, and why.
+    ///
+    /// Remedy: the cause comes from the source: look at the container (`docker inspect`), or unpause it.
+    /// `healthcheck: false` ignores the HEALTHCHECK of containers.
     SourceUnhealthy(Cause),
     /// Its first check passed.
+    ///
+    /// Remedy: none needed.
     FirstCheckPassed,
     /// Enough checks passed in a row.
+    ///
+    /// Remedy: none needed.
     ChecksPassed {
         /// How many: the check's `rise`.
         count: u32,
     },
     /// Its first check failed.
+    ///
+    /// Remedy: the text after the colon says what the check saw. If the backend takes long to start, give it `grace`.
     FirstCheckFailed(HealthFailure),
     /// No check passed within the grace period.
+    ///
+    /// Remedy: it has not started in that time: read its own log, or raise `grace`.
     GraceOver {
         /// The grace period.
         grace: Duration,
@@ -43,6 +64,9 @@ pub enum StateReason {
         failure: HealthFailure,
     },
     /// It failed often enough in a row.
+    ///
+    /// Remedy: the text after the colon says what the check or the client's connection saw. If it is well and merely
+    /// slow at times, raise `timeout` or `fall` of the check.
     Failures {
         /// How often: the check's `fall`, or 1 for a backend that is also missing from its source.
         count: u32,
@@ -50,10 +74,17 @@ pub enum StateReason {
         failure: HealthFailure,
     },
     /// The pool's checks were removed.
+    ///
+    /// Remedy: none needed.
     ChecksRemoved,
     /// The pool's checks were replaced by other ones.
+    ///
+    /// Remedy: none needed: the next result decides.
     ChecksChanged,
     /// It is ejected.
+    ///
+    /// Remedy: it answers checks but fails clients, or is slow: read its own log, and let the check look closer at
+    /// what clients need. `eject` has the thresholds.
     Ejected {
         /// Why.
         why: EjectionReason,
@@ -61,10 +92,16 @@ pub enum StateReason {
         time: Duration,
     },
     /// The time of its ejection is over.
+    ///
+    /// Remedy: none needed: one more failure before its first response ejects it again.
     EjectionOver,
     /// Too few backends are left for it to stay ejected.
+    ///
+    /// Remedy: none needed: `eject.at_most` protects the pool. Look at why the others left or are down.
     TooFewOthers,
     /// An operator set its state.
+    ///
+    /// Remedy: `pointsman up POOL/BACKEND` puts it back in service.
     SetByOperator {
         /// The state.
         state: AdminState,
@@ -72,16 +109,24 @@ pub enum StateReason {
         by: Arc<str>,
     },
     /// An operator removed it, after operators had added it.
+    ///
+    /// Remedy: none needed; a POST to `/api/v1/pools/POOL/backends` adds it again.
     RemovedByOperator {
         /// The operator.
         by: Arc<str>,
     },
     /// Its source no longer reports it.
+    ///
+    /// Remedy: none if it was meant to leave. Otherwise ask the source yourself (`dig NAME`, `docker ps`), and raise
+    /// `flap` if it is missing for moments only.
     LeftSource {
         /// The source.
         source: Arc<str>,
     },
     /// Its source has not answered for so long that its last answer has expired, and its checks fail.
+    ///
+    /// Remedy: repair the source (DNS server, Docker engine): the backend had to leave because its checks fail as
+    /// well.
     SourceSilent {
         /// The source.
         source: Arc<str>,
@@ -89,11 +134,16 @@ pub enum StateReason {
         time: Duration,
     },
     /// Its address belongs to another name now.
+    ///
+    /// Remedy: none needed: the backend of that name has the address now.
     AddressTaken {
         /// The name.
         by: Arc<str>,
     },
     /// This process listens at its address.
+    ///
+    /// Remedy: remove the address from the source, or let the listener bind another one: Pointsman would connect to
+    /// itself.
     OwnAddress {
         /// The address; `None`: that of each of several backends.
         address: Option<SocketAddress>,
@@ -101,8 +151,12 @@ pub enum StateReason {
         owner: Owner,
     },
     /// This process no longer listens at its address.
+    ///
+    /// Remedy: none needed.
     OwnAddressReleased,
     /// Its pool was removed from the configuration.
+    ///
+    /// Remedy: none needed.
     PoolRemoved,
 }
 
@@ -316,4 +370,4 @@ pub(crate) struct StateReasonInfo {
 
 #[cfg(test)]
 #[path = "state_reason_tests.rs"]
-mod tests;
+pub(super) mod tests;

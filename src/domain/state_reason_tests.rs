@@ -12,7 +12,7 @@ fn check(step: CheckStep, host: u8) -> HealthFailure {
 }
 
 /// One of each, with its name and its text.
-fn all() -> Vec<(StateReason, &'static str, &'static str)> {
+pub(in crate::domain) fn all() -> Vec<(StateReason, &'static str, &'static str)> {
     let by = || Arc::from("an operator at 10.1.1.1");
     let source = || Arc::from("dns backend:80");
     let failure = || check(CheckStep::Connect, 1);

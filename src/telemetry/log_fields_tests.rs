@@ -1,35 +1,12 @@
 //! Lines as a subscriber writes them, and the way back.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use tracing::info;
-use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Written {
-    type Writer = Self;
-
-    fn make_writer(&self) -> Self {
-        self.clone()
-    }
-}
+use crate::testing::Written;
 
 /// The text that `log` logs.
 fn written(ansi: bool, log: impl FnOnce()) -> String {
@@ -43,8 +20,7 @@ fn written(ansi: bool, log: impl FnOnce()) -> String {
         .with_writer(written.clone())
         .finish();
     tracing::subscriber::with_default(subscriber, log);
-    let bytes = written.0.lock().unwrap().clone();
-    String::from_utf8(bytes).unwrap()
+    written.text()
 }
 
 #[test]

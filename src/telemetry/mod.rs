@@ -15,6 +15,8 @@ pub(crate) mod log_fields;
 mod log_files;
 pub(crate) mod process;
 pub(crate) mod records;
+#[cfg(test)]
+mod reference_tests;
 pub(crate) mod shortage;
 pub(crate) mod tail;
 

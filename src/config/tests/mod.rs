@@ -1,6 +1,7 @@
 //! The configuration as a whole.
 
 mod laws;
+mod reference;
 mod schema;
 
 use std::path::{Path, PathBuf};
