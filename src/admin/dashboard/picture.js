@@ -19,6 +19,7 @@ const STEPS = [1, 2, 5, 10, 20, 50, 100];
 /** The seconds over which shares and rates are shown. */
 const LATELY = 3;
 
+const collator = new Intl.Collator('en', { numeric: true });
 const still = matchMedia('(prefers-reduced-motion: reduce)');
 
 export class Picture {
@@ -50,9 +51,10 @@ export class Picture {
     const listener = store.status.listeners.find((one) => one.pool === this.pool);
     say(this.title, side.algorithm);
     const known = new Map();
-    const rates = pool.backends.map((backend) => store.track('backend', keyOf(pool.name, backend)).connections.mean(LATELY));
+    const backends = [...pool.backends].sort((a, b) => collator.compare(a.name, b.name) || collator.compare(a.address, b.address));
+    const rates = backends.map((backend) => store.track('backend', keyOf(pool.name, backend)).connections.mean(LATELY));
     const all = rates.reduce((sum, one) => sum + (one || 0), 0);
-    pool.backends.forEach((backend, i) => {
+    backends.forEach((backend, i) => {
       const key = keyOf(pool.name, backend);
       const shown = this.backends.get(key) ?? { box: new Box('backend'), wire: svg('path', {}), number: svg('text', { class: 'number' }), before: null };
       known.set(key, shown);
