@@ -44,11 +44,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, snapshot: &DemoSnapshot, state: &DemoS
     let columns = usize::from(area.width);
     let head = title(snapshot, state, columns);
     let foot = foot(snapshot, state, keys, columns);
+    let rows = snapshot.backends.len().max(state.backends.len()).max(3) as u16 + 2;
     let sides = if state.compare.is_some() { state.sides.len() as u16 + 2 } else { 0 };
-    let changes = if area.height < 24 { 3 } else { 6 };
+    // Every backend has its row; decisions and changes get what is left.
+    let left = area.height.saturating_sub(head.len() as u16 + rows + sides + foot.len() as u16);
+    let changes = left.saturating_sub(4).clamp(1, 6);
     let [top, backends, compared, decisions, changed, bottom] = Layout::vertical([
         Constraint::Length(head.len() as u16),
-        Constraint::Length(snapshot.backends.len().max(state.backends.len()).max(3) as u16 + 2),
+        Constraint::Length(rows),
         Constraint::Length(sides),
         Constraint::Min(3),
         Constraint::Length(changes + 1),
@@ -110,7 +113,7 @@ fn table(snapshot: &DemoSnapshot, state: &DemoState, keys: &DemoKeys, width: u16
     let taken: u16 = columns.iter().map(|(_, width)| width + 1).sum();
     let room = usize::from(width.saturating_sub(taken));
     let widths = columns.iter().map(|(_, width)| Constraint::Length(*width));
-    let head = columns.iter().map(|(title, _)| *title).chain(["what was done, and why it is so"]);
+    let head = columns.iter().map(|(title, _)| *title).chain(["what was done · cause"]);
     let rows = snapshot.backends.iter().map(|one| {
         let done =
             state.backends.iter().find(|done| done.name.name() == &*one.name && done.address == one.address);

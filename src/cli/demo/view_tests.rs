@@ -140,6 +140,15 @@ fn two_algorithms_are_compared_line_by_line() {
 }
 
 #[test]
+fn every_backend_has_its_row_beside_a_comparison() {
+    let text = drawn_with(80, 24, &state(Some(Algorithm::Maglev)), &DemoKeys::default());
+    for row in ["▸ a ● up", "b ✖ down", "c ● up", "a 25% c 75%", "→ a: next in rotation", "b is down"]
+    {
+        assert!(words(&text).contains(row), "{row:?} is missing:\n{text}");
+    }
+}
+
+#[test]
 fn popups_and_messages_are_shown() {
     let mut keys = DemoKeys { popup: DemoPopup::Keys, ..DemoKeys::default() };
     for width in [60, 80] {
