@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use tracing::warn;
 
 use super::host::is_address_or_localhost;
@@ -218,6 +220,19 @@ impl FromRequestParts<App> for Operator {
     async fn from_request_parts(head: &mut Parts, app: &App) -> Result<Self, ApiError> {
         app.access.check(head).await
     }
+}
+
+/// Handles requests that change nothing, and those of an operator.
+pub(super) async fn guard(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let (head, body) = request.into_parts();
+    if !head.method.is_safe() {
+        app.access.check(&head).await?;
+    }
+    Ok(next.run(Request::from_parts(head, body)).await)
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ impl EventReader {
         let newest = *latest.borrow();
         latest.mark_changed();
         let mut hello = format!("retry: {RETRY}\n\n");
-        let first = Hello { version: env!("CARGO_PKG_VERSION").into(), latest: newest };
+        let first = Hello { version: env!("CARGO_PKG_VERSION").into(), latest: newest, demo: app.demo };
         sse::event(&mut hello, "hello", None, &in_json(&first));
         let every = |time| {
             let mut interval = interval(time);

@@ -22,7 +22,7 @@ mod pending;
 mod pools;
 mod process;
 mod replicas;
-mod request;
+pub(crate) mod request;
 mod routes;
 pub(crate) mod server;
 mod shadow;
@@ -71,6 +71,8 @@ struct App {
     listing: PerOrigin<Arc<Mutex<()>>>,
     access: Access,
     control: Control,
+    /// Whether this is `pointsman demo`, whose own paths are there too.
+    demo: bool,
     history: History,
     /// The task that records the history, aborted with the server.
     _history_task: Arc<AbortOnDropHandle<()>>,
@@ -79,6 +81,16 @@ struct App {
 /// The router of the admin server. It shows `overview`, passes orders for the process to `control`, and allows changes
 /// by `access`. The caller runs in a tokio runtime, as a task records the history.
 pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> Router {
+    build(overview, control, access, None)
+}
+
+/// The router of the demo's admin server: with paths of its own, whose changes obey the same rules, and without orders
+/// for the process.
+pub(crate) fn demo_router(overview: &Arc<Overview>, access: &Access, demo: Router) -> Router {
+    build(overview, &Control::none(), access, Some(demo))
+}
+
+fn build(overview: &Arc<Overview>, control: &Control, access: &Access, demo: Option<Router>) -> Router {
     let history = History::default();
     let history_task = spawn(history.clone().keep(Arc::clone(overview)));
     let app = App {
@@ -90,11 +102,15 @@ pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Acces
         listing: PerOrigin::default(),
         access: access.clone(),
         control: control.clone(),
+        demo: demo.is_some(),
         history,
         _history_task: Arc::new(AbortOnDropHandle::new(history_task)),
     };
+    let guard = middleware::from_fn_with_state(app.clone(), access::guard);
+    let demo = demo.map_or_else(Router::new, |demo| demo.route_layer(guard).with_state(()));
     routes::routes()
         .merge(dashboard::routes())
+        .merge(demo)
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(app.clone(), host::known))
@@ -122,15 +138,26 @@ async fn not_stored(mut response: Response) -> Response {
 
 /// An error with its status.
 #[derive(Debug)]
-struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     error: ErrorDetail,
 }
 
 impl ApiError {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>, hint: &'static str) -> Self {
+    /// An error with its code for programs, its message, and what to do next.
+    pub(crate) fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<String>,
+        hint: &'static str,
+    ) -> Self {
         let error = ErrorDetail { code: code.into(), message: message.into(), hint: hint.into() };
         Self { status, error }
+    }
+
+    /// The same error with another hint.
+    pub(crate) fn with_hint(self, hint: &'static str) -> Self {
+        Self { error: ErrorDetail { hint: hint.into(), ..self.error }, ..self }
     }
 
     /// The response to a request for that path: `/rep`, `/add` and `/rm` have another format.

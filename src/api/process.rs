@@ -70,6 +70,8 @@ pub(crate) struct Hello {
     pub version: Arc<str>,
     /// The number of the latest fact.
     pub latest: u64,
+    /// Whether this is `pointsman demo`, which can be played with: `/demo/state` and `/demo/actions` are there.
+    pub demo: bool,
 }
 
 /// Facts were dropped before this reader received them.

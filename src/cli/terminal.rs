@@ -144,6 +144,46 @@ pub(super) fn fit(text: &str, columns: usize, right: bool) -> String {
     if right { padding + &taken } else { taken + &padding }
 }
 
+/// Text in lines of at most this many columns, broken at spaces where possible; all but the first one are indented.
+pub(super) fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let mut rest = word;
+        loop {
+            let start = if lines.is_empty() { 0 } else { indent.min(columns.saturating_sub(1)) };
+            let gap = usize::from(!line.is_empty());
+            let room = columns.saturating_sub(start + width(&line) + gap);
+            if width(rest) <= room {
+                line.push_str(&" ".repeat(gap));
+                line.push_str(rest);
+                break;
+            }
+            if line.is_empty() {
+                // A word that is longer than a line.
+                let mut end = 0;
+                for (at, c) in rest.char_indices() {
+                    if end > 0 && width(&rest[..at + c.len_utf8()]) > room {
+                        break;
+                    }
+                    end = at + c.len_utf8();
+                }
+                line.push_str(&rest[..end]);
+                rest = &rest[end..];
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            lines.push(" ".repeat(start) + &std::mem::take(&mut line));
+        }
+    }
+    if !line.is_empty() {
+        let start = if lines.is_empty() { 0 } else { indent.min(columns.saturating_sub(1)) };
+        lines.push(" ".repeat(start) + &line);
+    }
+    lines
+}
+
 /// Untrusted text, without the control characters that a terminal would execute.
 pub(super) fn clean(text: &str) -> String {
     sanitize::line(text).into_owned()
@@ -192,6 +232,25 @@ mod tests {
         fn a_bar_has_the_requested_width(share in -1.0..3.0_f64, columns in 0..40_usize) {
             prop_assert_eq!(width(&bar(share, columns)), columns);
         }
+    }
+
+    proptest! {
+        #[test]
+        fn wrapped_text_keeps_its_words_and_its_columns(
+            text in "[a-zß]{0,12}( [a-z]{1,30}){0,8}", columns in 1..60_usize, indent in 0..8_usize,
+        ) {
+            let lines = wrap(&text, columns, indent);
+            prop_assert!(lines.iter().all(|line| width(line) <= columns), "{:?}", lines);
+            let letters = |text: &str| text.replace(' ', "");
+            prop_assert_eq!(letters(&lines.concat()), letters(&text));
+        }
+    }
+
+    #[test]
+    fn text_is_broken_at_spaces_and_indented() {
+        assert_eq!(wrap("00:01 to a backend", 10, 3), ["00:01 to a", "   backend"]);
+        assert_eq!(wrap("abcdefgh i", 4, 0), ["abcd", "efgh", "i"]);
+        assert!(wrap("", 4, 0).is_empty());
     }
 
     #[test]

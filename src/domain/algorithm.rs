@@ -1,7 +1,10 @@
 //! The algorithms that choose a backend.
 
+use serde::{Deserialize, Serialize};
+
 /// An algorithm that chooses a backend (`balance`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
     /// In rotation, whatever the weights.
     RoundRobin,
@@ -56,5 +59,19 @@ impl Algorithm {
     /// Whether it chooses by the hash of the client.
     pub fn hashes(self) -> bool {
         matches!(self, Self::SourceHash | Self::RingHash | Self::Maglev)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_algorithm_has_one_name_in_json_and_everywhere_else() {
+        for algorithm in Algorithm::ALL {
+            let json = serde_json::to_value(algorithm).unwrap();
+            assert_eq!(json, algorithm.name());
+            assert_eq!(serde_json::from_value::<Algorithm>(json).unwrap(), algorithm);
+        }
     }
 }

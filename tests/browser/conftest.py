@@ -99,6 +99,8 @@ class Backend:
 class Pointsman:
     """A running balancer."""
 
+    arguments = ["run", "-c", "pointsman.yaml"]
+
     def __init__(self, folder, config):
         self.folder, self.log, self.lines = folder, "", []
         (folder / "pointsman.yaml").write_text(config)
@@ -108,7 +110,7 @@ class Pointsman:
         self.log = ""
         environment = {name: value for name, value in os.environ.items() if name not in ("POINTSMAN_LOG", "RUST_LOG")}
         self.process = subprocess.Popen(
-            [os.environ["POINTSMAN"], "run", "-c", "pointsman.yaml"],
+            [os.environ["POINTSMAN"], *self.arguments],
             cwd=self.folder, env=environment, stderr=subprocess.PIPE, text=True,
         )
         threading.Thread(target=self.read, args=(self.process,), daemon=True).start()
@@ -146,6 +148,24 @@ class Pointsman:
     def stop(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(timeout=TIME_LIMIT)
+
+
+class Demo(Pointsman):
+    """A running demo, which a test plays with."""
+
+    arguments = ["demo", "--bind", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+
+    def state(self):
+        return self.request("GET", "/demo/state")[1]
+
+    def act(self, action, **more):
+        status, answer = self.request("POST", "/demo/actions", {"action": action, **more})
+        assert status == 200, answer
+        return answer
+
+    def of(self, name):
+        """What was done to a backend; empty if it is not there."""
+        return next((each for each in self.state()["backends"] if each["name"] == name), {})
 
 
 @contextlib.contextmanager
@@ -192,6 +212,15 @@ def lb(tmp_path):
 
 
 @pytest.fixture
+def demo(tmp_path):
+    """A demo whose story is stopped, so that only the test changes anything."""
+    running = Demo(tmp_path, "")
+    running.act("stop")
+    yield running
+    running.stop()
+
+
+@pytest.fixture
 def two(lb):
     """A balancer with the backends a and b, and those."""
     backends = [Backend(name) for name in "ab"]
@@ -221,8 +250,8 @@ def look(browser):
     """Opens the dashboard of a balancer. Whatever the test is about: the page may not complain, nor ask anybody else."""
     contexts, complaints = [], []
 
-    def open_page(lb, width=1280, height=900, theme="light", forgive=None, script=""):
-        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    def open_page(lb, width=1280, height=900, theme="light", forgive=None, motion="no-preference", script=""):
+        context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme, reduced_motion=motion)
         contexts.append(context)
         page = context.new_page()
 

@@ -58,3 +58,8 @@ fn the_dashboard_shows_each_change_and_its_buttons_work() {
 fn the_page_is_accessible_and_fits_every_screen() {
     in_a_browser("test_page.py");
 }
+
+#[test]
+fn the_demo_can_be_played_with_on_the_page() {
+    in_a_browser("test_playground.py");
+}

@@ -6,6 +6,7 @@ import { arrange, forgetColours, mark, say } from './dom.js';
 import { clock, span } from './format.js';
 import { follow } from './link.js';
 import { Changes, Decisions, Listeners } from './lists.js';
+import { Playground } from './playground.js';
 import { PoolSection } from './pool.js';
 import { Store } from './store.js';
 import { Tiles } from './tiles.js';
@@ -25,6 +26,7 @@ const tiles = new Tiles(at('tiles'));
 const listeners = new Listeners(at('listeners'));
 const decisions = new Decisions(at('decisions'), at('paused'), whyHere);
 const changes = new Changes(at('changes'));
+const playground = new Playground(at('playground'), store, askToken);
 
 // ---- rendering
 
@@ -50,6 +52,7 @@ function render() {
   say(at('phase'), status.ready ? `● ${status.phase}` : `◐ ${status.phase === 'serving' ? 'not ready' : status.phase}`);
   mark(at('phase'), 'data-state', status.ready ? 'up' : 'draining');
   say(at('uptime'), `up ${span(status.uptime_seconds)}`);
+  playground.draw();
   const end = Math.floor(store.at);
   tiles.update(status, store.track('process', ''), end);
   for (const pool of status.pools) {
@@ -102,7 +105,8 @@ function tell(text) {
 let waiting = null;
 let welcomed = 0;
 
-async function hello({ latest }) {
+async function hello({ latest, demo }) {
+  playground.set(demo);
   const restarted = latest < store.latest || (store.status !== null && welcomed > 0 && (await isAnotherProcess()));
   if (restarted) {
     store.restart();

@@ -18,19 +18,24 @@ const SVG: &str = "image/svg+xml";
 
 /// The files: path, content type, content. Their paths to each other are relative, so that a proxy may serve them
 /// below a prefix.
-const FILES: [(&str, &str, &str); 17] = [
+const FILES: [(&str, &str, &str); 22] = [
     ("/", HTML, include_str!("index.html")),
     ("/dashboard/style.css", CSS, include_str!("style.css")),
+    ("/dashboard/playground.css", CSS, include_str!("playground.css")),
     ("/dashboard/icon.svg", SVG, include_str!("icon.svg")),
     ("/dashboard/main.js", SCRIPT, include_str!("main.js")),
     ("/dashboard/api.js", SCRIPT, include_str!("api.js")),
     ("/dashboard/chart.js", SCRIPT, include_str!("chart.js")),
+    ("/dashboard/controls.js", SCRIPT, include_str!("controls.js")),
     ("/dashboard/dialogs.js", SCRIPT, include_str!("dialogs.js")),
     ("/dashboard/dom.js", SCRIPT, include_str!("dom.js")),
     ("/dashboard/format.js", SCRIPT, include_str!("format.js")),
     ("/dashboard/link.js", SCRIPT, include_str!("link.js")),
     ("/dashboard/lists.js", SCRIPT, include_str!("lists.js")),
+    ("/dashboard/picture.js", SCRIPT, include_str!("picture.js")),
+    ("/dashboard/playground.js", SCRIPT, include_str!("playground.js")),
     ("/dashboard/pool.js", SCRIPT, include_str!("pool.js")),
+    ("/dashboard/scores.js", SCRIPT, include_str!("scores.js")),
     ("/dashboard/store.js", SCRIPT, include_str!("store.js")),
     ("/dashboard/table.js", SCRIPT, include_str!("table.js")),
     ("/dashboard/tiles.js", SCRIPT, include_str!("tiles.js")),

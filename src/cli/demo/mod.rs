@@ -1,10 +1,22 @@
-//! `pointsman demo`: three small backends, the balancer, traffic and a live view in one process. The balancer is the one
-//! that `run` starts, and finds, checks and uses these backends like any others.
+//! `pointsman demo`: small backends, the balancer, traffic and a live view in one process, to play with from the page and
+//! by keys. The balancer is the one that `run` starts, and finds, checks and uses these backends like any others.
+//!
+//! An action ([`action`]) changes the scene ([`scene`]), which is pure; the stage ([`stage`]) makes the backends, the
+//! balancer and the clients match it.
 
+mod action;
 mod backend;
+mod caption;
+mod configuration;
 mod environment;
+mod http;
+mod keys;
+mod scene;
 mod script;
 mod snapshot;
+mod stage;
+mod state;
+mod stats;
 mod traffic;
 mod view;
 pub(crate) mod zone;
@@ -14,7 +26,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use litemap::LiteMap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -24,17 +35,18 @@ use super::terminal::Screen;
 use super::{DemoArgs, Exit, Failure, run};
 use crate::admin;
 use crate::admin::access::Access;
-use crate::admin::control::Control;
-use crate::config::{
-    self, Check, Config, Dns, Health, HttpCheck, Listener, Log, NoBackend, Pool, Runtime, SocketMode, Source,
-};
+use crate::config::{Log, SocketMode};
 use crate::domain::SocketAddress;
 use crate::supervisor::{self, Supervisor};
 use crate::task::spawn;
 use crate::telemetry::log;
 use environment::Environment;
+use http::DemoLink;
+use keys::{DemoKeys, KeyResult};
+use scene::Scene;
 use snapshot::Observer;
-use traffic::{TrafficStats, TrafficTotals};
+use stage::DemoStage;
+use stats::TrafficTotals;
 
 /// The interval between frames of the view.
 const FRAME: Duration = Duration::from_millis(200);
@@ -56,55 +68,72 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(TrafficTotals, u64, Durati
     let mut signals = Signals::new()?;
     let began = Instant::now();
     let until = args.exit_after.map(|time| began + time);
-    let mut environment = Environment::start()
+    let scene = Scene::new(args.balance);
+    let environment = Environment::start(&scene)
         .await
         .map_err(|error| Failure::NotStarted(format!("the demo's backends cannot be started: {error}")))?;
-    let admin = bind_admin(args.admin).await?;
-    let supervisor = start(args, &environment, &admin.address).await?;
-    let overview = Arc::clone(supervisor.overview());
+    let bound = bind_admin(args.admin).await?;
+    let mut stage = start(args, environment, scene, &bound.address).await?;
+    let overview = Arc::clone(stage.supervisor.overview());
+    let (link, mut requests) = DemoLink::new(stage.state());
     let stop = CancellationToken::new();
-    let admin_address = admin.address.to_string();
-    let admin =
-        spawn(admin.serve(admin::router(&overview, &Control::none(), &Access::default()), stop.clone()));
-    let address = listening(&supervisor);
-    info!("try `curl http://{address}/`, and open http://{admin_address}/ in a browser");
-    let stats = TrafficStats::default();
-    let traffic = traffic::send(address, stats.clone());
-    let mut observer = Observer::new(Arc::clone(&overview), stats, address.to_string(), admin_address);
+    let admin_address = bound.address.to_string();
+    let router = admin::demo_router(&overview, &Access::default(), http::routes(link.clone()));
+    let admin = spawn(bound.serve(router, stop.clone()));
+    let address = stage.address().unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
+    info!("try `curl http://{address}/`, and open http://{admin_address}/ in a browser to play");
+    let stats = stage.traffic.stats[0].clone();
+    let mut observer = Observer::new(overview, stats, address.to_string(), admin_address);
     let mut screen = if live { Some(Screen::open().map_err(|error| no_screen(&error))?) } else { None };
-    let mut steps = script::steps();
-    let mut next = steps.next();
+    let mut keys = DemoKeys::default();
     let mut tick = tokio::time::interval(FRAME);
     let (last, stopped_by) = loop {
-        let step_at = next.map(|(at, _)| began + at);
         tokio::select! {
             signal = signals.end() => break (observer.snapshot(), signal),
             () = sleep_until(until) => break (observer.snapshot(), "--exit-after"),
-            () = sleep_until(step_at) => if let Some((_, step)) = next {
-                info!(backend = step.backend, "demo: {}", step.text);
-                observer.set_step(step.text);
-                environment.apply(step.backend, step.change).await.map_err(|error| {
-                    Failure::NotStarted(format!("the demo's backend {} cannot be started: {error}", step.backend))
-                })?;
-                next = steps.next();
-            },
+            () = sleep_until(stage.due()) => stage.step().await,
+            Some(request) = requests.recv() => {
+                let done = stage.act(request.action).await;
+                let state = Arc::new(stage.state());
+                link.state.store(Arc::clone(&state));
+                let _ = request.answer.send(done.map(|()| state)); // the client may have left
+            }
             _ = tick.tick() => {
+                stage.tick();
                 let snapshot = observer.snapshot();
+                if screen.is_some() && handle_keys(&mut stage, &mut keys).await? {
+                    break (snapshot, "q");
+                }
+                let state = Arc::new(stage.state());
+                link.state.store(Arc::clone(&state));
                 if let Some(screen) = &mut screen {
-                    screen.draw(|frame| view::draw(frame, &snapshot)).map_err(|error| no_screen(&error))?;
-                    if view::quit_pressed().map_err(|error| no_screen(&error))? {
-                        break (snapshot, "q");
-                    }
+                    let draw = screen.draw(|frame| view::draw(frame, &snapshot, &state, &keys));
+                    draw.map_err(|error| no_screen(&error))?;
                 }
             }
         }
     };
     drop(screen);
+    let DemoStage { supervisor, traffic, .. } = stage;
     drop(traffic);
     supervisor.drain(stopped_by.into(), signals.end()).await;
     stop.cancel();
     let _ = admin.await;
     Ok((last.totals, last.retried, last.time))
+}
+
+/// Does what the pressed keys demand. Returns whether that is to quit.
+async fn handle_keys(stage: &mut DemoStage, keys: &mut DemoKeys) -> Result<bool, Failure> {
+    for key in view::pressed().map_err(|error| no_screen(&error))? {
+        match keys.on(key, &stage.scene, stage.is_playing()) {
+            KeyResult::None => {}
+            KeyResult::Quit => return Ok(true),
+            KeyResult::Act(action) => {
+                keys.message = stage.act(action).await.err().map(|refused| refused.to_string());
+            }
+        }
+    }
+    Ok(false)
 }
 
 async fn sleep_until(at: Option<Instant>) {
@@ -121,19 +150,22 @@ fn no_screen(error: &io::Error) -> Failure {
 /// Starts the balancer on the given address; without one, on the default port, or on a free port if that is taken.
 async fn start(
     args: &DemoArgs,
-    environment: &Environment,
+    environment: Environment,
+    scene: Scene,
     admin: &SocketAddress,
-) -> Result<Supervisor, Failure> {
+) -> Result<DemoStage, Failure> {
     let usual = args.bind.unwrap_or((Ipv4Addr::LOCALHOST, 8080).into());
-    match Supervisor::start(config(usual, args.balance, environment), Some(admin.clone())).await {
+    let config = |bind| configuration::config(bind, &scene, &environment);
+    let (supervisor, bind) = match Supervisor::start(config(usual), Some(admin.clone())).await {
         Err(supervisor::Error::Bind { error, .. })
             if args.bind.is_none() && error.kind() == io::ErrorKind::AddrInUse =>
         {
             let other = (Ipv4Addr::LOCALHOST, 0).into();
-            Ok(Supervisor::start(config(other, args.balance, environment), Some(admin.clone())).await?)
+            (Supervisor::start(config(other), Some(admin.clone())).await?, other)
         }
-        started => Ok(started?),
-    }
+        started => (started?, usual),
+    };
+    Ok(DemoStage::new(supervisor, environment, scene, bind))
 }
 
 /// Binds the admin server by the same rule.
@@ -152,48 +184,16 @@ async fn bind_admin(wanted: Option<SocketAddr>) -> Result<admin::server::Bound, 
     bound.map_err(|error| Failure::NotStarted(format!("the admin server cannot listen on {usual}: {error}")))
 }
 
-fn config(bind: SocketAddr, balance: config::Algorithm, environment: &Environment) -> Config {
-    let query = config::Query {
-        server: Some(environment.dns),
-        every: Duration::from_millis(500),
-        flap: Duration::from_secs(1),
-        ..config::Query::default()
-    };
-    let dns = Dns { query, ..Dns::new(environment::SERVICE.to_owned(), environment.port) };
-    let check = Check::Http(HttpCheck::new("/health".to_owned()));
-    let health = Health {
-        every: Duration::from_millis(500),
-        timeout: Duration::from_millis(400),
-        ..Health::new(check)
-    };
-    let pool = Pool { balance, health: vec![health], ..Pool::new(vec![Source::Dns(dns)]) };
-    let name: Arc<str> = "web".into();
-    let listener = Listener {
-        no_backend: NoBackend::Http503,
-        ..Listener::new(SocketAddress::Tcp(bind), Arc::clone(&name), &pool)
-    };
-    Config {
-        runtime: Runtime::default(),
-        log: Log::default(),
-        admin: None, // bound separately, as its port may be taken
-        listeners: LiteMap::from_iter([(Arc::clone(&name), listener)]),
-        pools: LiteMap::from_iter([(name, pool)]),
-    }
-}
-
-/// The address of the only listener.
-fn listening(supervisor: &Supervisor) -> SocketAddr {
-    let listeners = supervisor.overview().listeners.load();
-    let address = listeners.iter().flat_map(|(_, addresses)| addresses).find_map(SocketAddress::tcp);
-    address.unwrap_or((Ipv4Addr::LOCALHOST, 0).into())
-}
-
 fn summary(totals: &TrafficTotals, retried: u64, time: Duration) -> String {
     let each: Vec<_> =
         totals.by_backend.iter().map(|(backend, times)| format!("{backend} {times}")).collect();
+    let errors = match totals.errors {
+        0 => String::new(),
+        some => format!("{some} answers were errors of a backend.\n"),
+    };
     format!(
         "{} requests answered in {:.0} s ({}), {} failed.\n\
-         {} broke off because their backend was killed; {} failed attempts were retried.\n",
+         {} broke off because their backend was killed; {} failed attempts were retried.\n{errors}",
         totals.answered,
         time.as_secs_f64(),
         each.join(", "),

@@ -1,14 +1,14 @@
 //! The data of the live view at one moment, gathered from the running balancer.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use litemap::LiteMap;
-
-use super::traffic::{TrafficStats, TrafficTotals, WINDOW};
+use super::configuration::POOLS;
+use super::stats::{TrafficStats, TrafficTotals, WINDOW};
 use crate::domain::{BackendState, Cause, ConnectionRecord, StateReason};
 use crate::overview::Overview;
+use crate::telemetry::filter::ConnectionFilter;
 
 /// The number of decisions and of changes to keep.
 const KEPT: usize = 32;
@@ -22,9 +22,7 @@ pub(super) struct DemoSnapshot {
     pub(super) address: String,
     /// The address of the admin server.
     pub(super) admin: String,
-    /// The last step of the script.
-    pub(super) step: String,
-    /// The backends.
+    /// The backends of the first pool.
     pub(super) backends: Vec<BackendRow>,
     /// The last decisions, newest first.
     pub(super) decisions: Vec<String>,
@@ -60,12 +58,11 @@ pub(super) struct Observer {
     began: Instant,
     address: String,
     admin: String,
-    step: String,
     /// The state of each backend in the last snapshot.
-    known: LiteMap<(Arc<str>, u64), BackendState>,
+    known: BTreeMap<(Arc<str>, u64), BackendState>,
     changes: VecDeque<String>,
     /// Each backend's connections in recent snapshots.
-    counts: VecDeque<(Instant, LiteMap<u64, u64>)>,
+    counts: VecDeque<(Instant, BTreeMap<u64, u64>)>,
 }
 
 impl Observer {
@@ -76,26 +73,21 @@ impl Observer {
             began: Instant::now(),
             address,
             admin,
-            step: "three backends in rotation; watch what happens to them".to_owned(),
-            known: LiteMap::new(),
+            known: BTreeMap::new(),
             changes: VecDeque::new(),
             counts: VecDeque::new(),
         }
     }
 
-    /// Notes a step of the script.
-    pub(super) fn set_step(&mut self, text: &str) {
-        text.clone_into(&mut self.step);
-    }
-
     /// Takes a snapshot.
     pub(super) fn snapshot(&mut self) -> DemoSnapshot {
         let now = Instant::now();
-        let recent = self.stats.recent(now);
+        let recent = self.stats.recent(now).by_backend;
         let mut rows = Vec::new();
-        let mut counts = LiteMap::new();
+        let mut counts = BTreeMap::new();
         let mut retried = 0;
-        for pool in self.overview.pools.load().values() {
+        let pools = self.overview.pools.load_full();
+        if let Some(pool) = pools.get(POOLS[0]) {
             retried += pool.counters.failures_masked();
             for entry in &pool.status().members {
                 let backend = &entry.backend;
@@ -121,12 +113,12 @@ impl Observer {
         self.set_shares(now, &counts, &mut rows);
         let mut backends: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
         backends.sort_by(|a, b| a.name.cmp(&b.name));
-        let decisions = self.overview.decisions(KEPT);
+        let first = ConnectionFilter { pool: Some(POOLS[0].to_owned()), ..ConnectionFilter::default() };
+        let decisions = self.overview.matching_decisions(&first, KEPT);
         DemoSnapshot {
             time: self.began.elapsed(),
             address: self.address.clone(),
             admin: self.admin.clone(),
-            step: self.step.clone(),
             backends,
             decisions: decisions.iter().filter_map(|record| self.line(record)).collect(),
             changes: self.changes.iter().rev().cloned().collect(),
@@ -142,7 +134,7 @@ impl Observer {
         }
     }
 
-    fn note_gone(&mut self, present: &LiteMap<u64, u64>) {
+    fn note_gone(&mut self, present: &BTreeMap<u64, u64>) {
         let gone: Vec<_> = self.known.keys().filter(|(_, key)| !present.contains_key(key)).cloned().collect();
         for id in gone {
             self.known.remove(&id);
@@ -158,7 +150,7 @@ impl Observer {
     }
 
     /// Sets the share of each row in the connections routed within the window.
-    fn set_shares(&mut self, now: Instant, counts: &LiteMap<u64, u64>, rows: &mut [(u64, BackendRow)]) {
+    fn set_shares(&mut self, now: Instant, counts: &BTreeMap<u64, u64>, rows: &mut [(u64, BackendRow)]) {
         self.counts.push_back((now, counts.clone()));
         while self.counts.front().is_some_and(|(at, _)| now.duration_since(*at) > WINDOW) {
             self.counts.pop_front();

@@ -1,124 +1,125 @@
-//! Steady traffic: clients that open a connection for each request, and the statistics of their results.
+//! The traffic of the demo: clients that open a connection for each request. While two pools are compared, each request
+//! is sent to both.
 
-use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, header};
-use litemap::LiteMap;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::action::Clients;
 use super::backend::BACKEND_HEADER;
+use super::environment::SIDES;
+use super::scene::TrafficScene;
+use super::stats::{Answer, RequestFailure, TrafficStats};
 use crate::http1::handshake;
 use crate::task::{boxed, spawn};
 
-/// Requests per second.
-const RATE: u32 = 30;
 /// The timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The period of the figures in the view.
-pub(super) const WINDOW: Duration = Duration::from_secs(3);
+/// The number of clients that come again and again.
+pub(super) const FEW: u32 = 8;
+/// The number of addresses below 127.0.x.0 that clients use, of 254.
+const HOSTS: u32 = 250;
+/// The number of such networks, from 127.0.1.0 on.
+const NETWORKS: u32 = 200;
 
-/// The results of all requests. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TrafficStats(Arc<Mutex<StatsData>>);
-
-#[derive(Debug, Default)]
-struct StatsData {
-    totals: TrafficTotals,
-    recent: VecDeque<(Instant, String, Duration)>,
+/// What is sent, and where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TrafficPlan {
+    pub(super) traffic: TrafficScene,
+    /// The listener of each pool; `None`: there is none.
+    pub(super) listeners: [Option<SocketAddr>; SIDES],
 }
 
-/// The totals since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct TrafficTotals {
-    /// Requests with a response.
-    pub(super) answered: u64,
-    /// Requests that broke because their backend was killed. A balancer that does not parse the protocol cannot retry them.
-    pub(super) broken: u64,
-    /// Requests without a backend, which a balancer should prevent.
-    pub(super) failed: u64,
-    /// Responses by backend.
-    pub(super) by_backend: LiteMap<String, u64>,
-}
-
-/// Why a request got no response.
+/// The running traffic. It stops when dropped.
 #[derive(Debug)]
-enum RequestFailure {
-    Broken,
-    Failed,
+pub(super) struct Traffic {
+    plan: watch::Sender<TrafficPlan>,
+    /// The results of each pool.
+    pub(super) stats: [TrafficStats; SIDES],
+    _task: AbortOnDropHandle<()>,
 }
 
-impl TrafficStats {
-    /// The totals since the start.
-    pub(super) fn totals(&self) -> TrafficTotals {
-        self.data().totals.clone()
+impl Traffic {
+    /// Starts to send requests.
+    pub(super) fn start(plan: TrafficPlan) -> Self {
+        let stats: [TrafficStats; SIDES] = Default::default();
+        let (sender, receiver) = watch::channel(plan);
+        let task = AbortOnDropHandle::new(spawn(send(receiver, stats.clone())));
+        Self { plan: sender, stats, _task: task }
     }
 
-    /// The number of recent responses of each backend, and the median of their times.
-    pub(super) fn recent(&self, now: Instant) -> LiteMap<String, (usize, Duration)> {
-        let mut data = self.data();
-        while data.recent.front().is_some_and(|(at, ..)| now.duration_since(*at) > WINDOW) {
-            data.recent.pop_front();
-        }
-        let mut times = LiteMap::<String, Vec<Duration>>::new();
-        for (_, backend, time) in &data.recent {
-            times.entry(backend.clone()).or_default().push(*time);
-        }
-        let median = |mut times: Vec<Duration>| {
-            times.sort_unstable();
-            (times.len(), times[times.len() / 2])
-        };
-        times.into_iter().map(|(backend, times)| (backend, median(times))).collect()
-    }
-
-    fn data(&self) -> MutexGuard<'_, StatsData> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, result: Result<String, RequestFailure>, time: Duration) {
-        let mut data = self.data();
-        match result {
-            Ok(backend) => {
-                data.totals.answered += 1;
-                *data.totals.by_backend.entry(backend.clone()).or_default() += 1;
-                data.recent.push_back((Instant::now(), backend, time));
-            }
-            Err(RequestFailure::Broken) => data.totals.broken += 1,
-            Err(RequestFailure::Failed) => data.totals.failed += 1,
-        }
+    /// Changes what is sent.
+    pub(super) fn set(&self, plan: TrafficPlan) {
+        self.plan.send_if_modified(|now| std::mem::replace(now, plan) != plan);
     }
 }
 
-/// Sends traffic to `address` until it is dropped.
-pub(super) fn send(address: SocketAddr, stats: TrafficStats) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(spawn(async move {
-        let mut tick = tokio::time::interval(Duration::from_secs(1) / RATE);
+/// Sends requests as planned.
+async fn send(mut plan: watch::Receiver<TrafficPlan>, stats: [TrafficStats; SIDES]) {
+    let mut requests = JoinSet::new();
+    let mut number = 0_u32;
+    loop {
+        let TrafficPlan { traffic, listeners } = *plan.borrow_and_update();
+        let mut tick = tokio::time::interval(Duration::from_secs(1) / traffic.rate.max(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut clients = JoinSet::new();
         loop {
-            tick.tick().await;
-            let stats = stats.clone();
-            clients.spawn(boxed(async move {
-                let began = Instant::now();
-                let result = tokio::time::timeout(TIMEOUT, request(address)).await;
-                stats.add(result.unwrap_or(Err(RequestFailure::Failed)), began.elapsed());
-            }));
-            while clients.try_join_next().is_some() {}
+            tokio::select! {
+                changed = plan.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return, // the traffic is over
+                },
+                _ = tick.tick() => {}
+            }
+            number = number.wrapping_add(1);
+            let client = client(traffic.clients, number);
+            let comes_again = (traffic.clients == Clients::Few).then_some(client);
+            for (listener, stats) in listeners.into_iter().zip(&stats) {
+                let Some(listener) = listener else { continue };
+                let stats = stats.clone();
+                requests.spawn(boxed(async move {
+                    let began = Instant::now();
+                    let result = tokio::time::timeout(TIMEOUT, request(client, listener)).await;
+                    stats.add(comes_again, result.unwrap_or(Err(RequestFailure::Failed)), began.elapsed());
+                }));
+            }
+            while requests.try_join_next().is_some() {}
         }
-    }))
+    }
 }
 
-/// One request on its own connection; the name of the backend that responded.
-async fn request(address: SocketAddr) -> Result<String, RequestFailure> {
+/// The address of the client of a request. All of 127.0.0.0/8 is this machine, so each client can have its own.
+fn client(clients: Clients, number: u32) -> IpAddr {
+    let place = match clients {
+        Clients::Few => number % FEW,
+        Clients::Many => number % (HOSTS * NETWORKS),
+    };
+    IpAddr::V4((u32::from(Ipv4Addr::new(127, 0, 1, 1)) + place / HOSTS * 256 + place % HOSTS).into())
+}
+
+/// Connects from the address of a client; from any, where only 127.0.0.1 is this machine.
+async fn connect(client: IpAddr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.ip().is_loopback() && address.is_ipv4() {
+        match socket.bind((client, 0).into()) {
+            Err(error) if error.kind() != ErrorKind::AddrNotAvailable => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    socket.connect(address).await
+}
+
+/// One request on its own connection.
+async fn request(client: IpAddr, address: SocketAddr) -> Result<Answer, RequestFailure> {
     // A backend that is killed just after it was connected to resets this connection before its connect is noticed.
-    let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
+    let stream = connect(client, address).await.map_err(|error| match error.kind() {
         ErrorKind::ConnectionReset => RequestFailure::Broken,
         _ => RequestFailure::Failed,
     })?;
@@ -133,28 +134,14 @@ async fn request(address: SocketAddr) -> Result<String, RequestFailure> {
     body.collect().await.map_err(broken)?;
     // A response without the header is the balancer's own 503.
     let backend = parts.headers.get(BACKEND_HEADER).and_then(|name| name.to_str().ok());
-    backend.map(str::to_owned).ok_or(RequestFailure::Failed)
+    let backend = backend.map(str::to_owned).ok_or(RequestFailure::Failed)?;
+    Ok(Answer { backend, error: !parts.status.is_success() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn results_are_counted_and_recent_ones_expire() {
-        let stats = TrafficStats::default();
-        for millis in [1, 2, 9] {
-            stats.add(Ok("a".to_owned()), Duration::from_millis(millis));
-        }
-        stats.add(Err(RequestFailure::Broken), Duration::ZERO);
-        stats.add(Err(RequestFailure::Failed), Duration::ZERO);
-        let now = Instant::now();
-        assert_eq!(stats.recent(now)[&"a".to_owned()], (3, Duration::from_millis(2)));
-        assert!(stats.recent(now + WINDOW * 2).is_empty());
-        let totals = stats.totals();
-        assert_eq!((totals.answered, totals.broken, totals.failed), (3, 1, 1));
-        assert_eq!(totals.by_backend[&"a".to_owned()], 3);
-    }
+    use std::collections::BTreeSet;
 
     #[tokio::test]
     async fn a_connection_that_is_reset_at_once_is_broken() {
@@ -165,7 +152,19 @@ mod tests {
             let (stream, _) = listener.accept().unwrap();
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         };
-        let (result, ()) = tokio::join!(biased; request(address), reset_at_once);
+        let client = client(Clients::Few, 0);
+        let (result, ()) = tokio::join!(biased; request(client, address), reset_at_once);
         assert!(matches!(result, Err(RequestFailure::Broken)), "{result:?}");
+    }
+
+    #[test]
+    fn few_clients_come_again_and_many_do_not() {
+        let addresses = |clients, number| (0..number).map(|n| client(clients, n)).collect::<BTreeSet<_>>();
+        assert_eq!(addresses(Clients::Few, 1000).len(), FEW as usize);
+        let many = addresses(Clients::Many, HOSTS * NETWORKS);
+        assert_eq!(many.len(), (HOSTS * NETWORKS) as usize);
+        assert!(many.iter().all(IpAddr::is_loopback));
+        assert_eq!(many.first(), Some(&IpAddr::from([127, 0, 1, 1])));
+        assert_eq!(many.last(), Some(&IpAddr::from([127, 0, 200, 250])));
     }
 }
