@@ -20,13 +20,13 @@ mod openapi;
 mod origin;
 mod pending;
 mod pools;
+mod problems;
 mod process;
 mod replicas;
 mod request;
 mod routes;
 pub(crate) mod server;
 mod shadow;
-mod socket_diag;
 mod sse;
 pub(crate) mod status;
 mod story;
@@ -44,6 +44,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::overview::Overview;
+use crate::problems::Problems;
 use crate::task::spawn;
 use access::{Access, PerOrigin};
 use control::Control;
@@ -72,18 +73,23 @@ struct App {
     access: Access,
     control: Control,
     history: History,
-    /// The task that records the history, aborted with the server.
-    _history_task: Arc<AbortOnDropHandle<()>>,
+    problems: Problems,
+    /// The tasks that record the history and the problems, aborted with the server.
+    _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
 }
 
 /// The router of the admin server. It shows `overview`, passes orders for the process to `control`, and allows changes
-/// by `access`. The caller runs in a tokio runtime, as a task records the history.
+/// by `access`. The caller runs in a tokio runtime, as tasks record the history and the problems.
 pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> Router {
     let history = History::default();
-    let history_task = spawn(history.clone().keep(Arc::clone(overview)));
+    let problems = Problems::default();
+    let tasks = [
+        spawn(history.clone().keep(Arc::clone(overview))),
+        spawn(problems.clone().watch(Arc::downgrade(overview))),
+    ];
     let app = App {
         overview: Arc::clone(overview),
-        metrics: Arc::new(Metrics::new(Arc::clone(overview))),
+        metrics: Arc::new(Metrics::new(Arc::clone(overview), problems.clone())),
         streams: PerOrigin::default(),
         snapshots: Arc::default(),
         pending: PerOrigin::default(),
@@ -91,7 +97,8 @@ pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Acces
         access: access.clone(),
         control: control.clone(),
         history,
-        _history_task: Arc::new(AbortOnDropHandle::new(history_task)),
+        problems,
+        _tasks: Arc::new(tasks.map(AbortOnDropHandle::new)),
     };
     routes::routes()
         .merge(dashboard::routes())

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use crate::api::{BackendInfo, CheckInfo, ListenerInfo, PoolInfo, StatusReply, TierInfo, Timestamp};
-use crate::domain::{BackendState, CloseReason};
+use crate::api::{
+    BackendInfo, CheckInfo, ListenerInfo, PoolInfo, SourceInfo, StatusReply, TierInfo, Timestamp,
+};
+use crate::domain::{BackendState, CloseReason, Resolution};
 use crate::overview::{Overview, Phase};
-use crate::pool::{Entry, Pool};
+use crate::pool::{Entry, Pool, SourceStatus};
+use crate::problems::Problems;
 use crate::proxy::listener::Listener;
 use crate::telemetry::flow::Reading;
 use crate::telemetry::millis;
 
 impl StatusReply {
-    /// The present state of the process.
-    pub(crate) fn of(overview: &Overview) -> Self {
+    /// The present state of the process, and its problems.
+    pub(crate) fn of(overview: &Overview, problems: &Problems) -> Self {
         let pools = overview.pools.load();
         let mut by_listener: BTreeMap<Arc<str>, Reading> = BTreeMap::new();
         for pool in pools.values() {
@@ -61,6 +64,7 @@ impl StatusReply {
             max_connections: overview.limit.connections as u64,
             open: overview.limit.open() as u64,
             workers: overview.workers.len() as u64,
+            problems: problems.present(),
             listeners: listeners.iter().map(listener).collect(),
             pools: pools.values().map(|pool| PoolInfo::of(pool, overview)).collect(),
         }
@@ -92,12 +96,30 @@ impl PoolInfo {
             overflowed: pool.counters.overflowed(),
             unserved: pool.unserved_total(),
             backends: status.members.iter().map(BackendInfo::of).collect(),
+            sources: status.sources.iter().map(SourceInfo::of).collect(),
             replicas: overview
                 .replicas
                 .load()
                 .get(&pool.name)
                 .map(|replicas| Arc::clone(&replicas.status().group)),
             shadow: pool.shadowed_since().is_some(),
+        }
+    }
+}
+
+impl SourceInfo {
+    /// The present state of a source.
+    fn of(source: &SourceStatus) -> Self {
+        let result = match &source.trouble {
+            Some(trouble) => Some(trouble.result),
+            None => source.answered.then_some(Resolution::Found),
+        };
+        Self {
+            name: Arc::clone(&source.name),
+            result: result.map(|result| result.name().into()),
+            trouble: source.trouble.as_ref().map(|trouble| trouble.reason.clone()),
+            since: source.since.map(|since| (SystemTime::now() - since.elapsed()).into()),
+            backends: source.found as u64,
         }
     }
 }

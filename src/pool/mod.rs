@@ -38,7 +38,7 @@ pub use handle::Handle;
 pub(crate) use input::Command;
 use message::Message;
 pub(crate) use queue::Queue;
-pub(crate) use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus};
+pub(crate) use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus, SourceStatus};
 pub(crate) use state_machine::{NotAdded, NotRemoved};
 pub(crate) use totals::Totals;
 
