@@ -72,3 +72,10 @@ pub(crate) struct CapacityInfo {
     /// Seconds until nothing is left at this growth; null: it does not grow, or there is more than a day.
     pub exhausted_in_seconds: Option<f64>,
 }
+
+impl ProblemInfo {
+    /// Whether clients fail, or will soon.
+    pub(crate) fn is_critical(&self) -> bool {
+        self.severity == "critical"
+    }
+}

@@ -260,12 +260,28 @@ impl StatusReply {
     pub(crate) fn clock(&self) -> f64 {
         if self.now == Timestamp::default() { Timestamp::now().0 } else { self.now.0 }
     }
+
+    /// Whether there is a problem of that kind, of one pool or of any.
+    pub(crate) fn has_problem(&self, kind: &str, pool: Option<&str>) -> bool {
+        let concerns = |problem: &ProblemInfo| pool.is_none() || problem.pool.as_deref() == pool;
+        self.problems.iter().any(|problem| problem.kind == kind && concerns(problem))
+    }
 }
 
 impl PoolInfo {
     /// Whether no backend is eligible.
     pub(crate) fn is_unserved(&self) -> bool {
         self.up == 0
+    }
+
+    /// Why its sources report no backends, a sentence for each source that does not; empty if all report some.
+    pub(crate) fn source_troubles(&self) -> Vec<String> {
+        let trouble = |source: &SourceInfo| match (&source.trouble, &source.result) {
+            (Some(trouble), _) => Some(format!("{}: {trouble}", source.name)),
+            (None, None) => Some(format!("{}: no answer yet", source.name)),
+            (None, Some(_)) => None,
+        };
+        self.sources.iter().filter_map(trouble).collect()
     }
 }
 
