@@ -58,3 +58,8 @@ fn the_dashboard_shows_each_change_and_its_buttons_work() {
 fn the_page_is_accessible_and_fits_every_screen() {
     in_a_browser("test_page.py");
 }
+
+#[test]
+fn the_page_shows_problems_first_and_in_the_tab() {
+    in_a_browser("test_problems.py");
+}
