@@ -36,6 +36,7 @@
 //! | [`remote`] | the client of a running instance's admin server |
 //! | [`supervisor`] | builds listeners and pools, applies a changed configuration, drains |
 //! | [`admin`] | what an operator sees and changes: the HTTP API, metrics, events, the dashboard |
+//! | [`problems`] | what is wrong now and since when, and how near the limits are |
 //! | [`overview`] | the state of the running process: the supervisor writes it, the admin server reads it |
 //! | [`replicas`] | backends that Pointsman itself starts, as containers; autoscaling |
 //! | [`api`] | the requests and replies of the HTTP API, as its server and its clients share them |
@@ -55,6 +56,7 @@
 //! | [`http1`] | HTTP/1.1 over a connection to a server |
 //! | [`humanize`] | numbers, times and lists as text |
 //! | [`sanitize`] | text from outside, made safe to show |
+//! | [`socket_diag`] | what the kernel knows of TCP sockets |
 //! | [`socket_option`] | options of sockets that no library sets |
 //! | [`task`] | tasks of the control plane |
 
@@ -75,12 +77,14 @@ mod outgoing;
 mod overview;
 mod own;
 mod pool;
+mod problems;
 mod protocol;
 mod proxy;
 mod remote;
 mod replicas;
 mod sanitize;
 mod simulate;
+mod socket_diag;
 mod socket_option;
 mod story;
 mod supervisor;

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use litemap::LiteMap;
 use tokio::sync::{Mutex, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::Config;
-use crate::domain::{CloseReason, ConnectionRecord, SocketAddress};
+use crate::domain::{Cause, CloseReason, ConnectionRecord, SocketAddress};
 use crate::pool::{Pool, RECENT};
 use crate::proxy::admit::Limit;
 use crate::proxy::context::Shared;
@@ -51,6 +51,8 @@ pub(crate) struct Reloads {
     last_refused: AtomicBool,
     /// In milliseconds since the epoch.
     last_success: AtomicU64,
+    /// Why the configuration that was given last is not in effect, and since when.
+    rejected: ArcSwapOption<(SystemTime, Cause)>,
 }
 
 impl Reloads {
@@ -60,7 +62,19 @@ impl Reloads {
             refused: AtomicU64::new(0),
             last_refused: AtomicBool::new(false),
             last_success: AtomicU64::new(now()),
+            rejected: ArcSwapOption::empty(),
         }
+    }
+
+    /// Records that the configuration in the file is not the one in effect, and why.
+    pub(crate) fn reject(&self, why: &str) {
+        let since = self.rejected.load().as_ref().map_or_else(SystemTime::now, |before| before.0);
+        self.rejected.store(Some(Arc::new((since, Cause::from(why)))));
+    }
+
+    /// Since when and why the configuration in the file is not the one in effect; `None`: it is.
+    pub(crate) fn rejected(&self) -> Option<Arc<(SystemTime, Cause)>> {
+        self.rejected.load_full()
     }
 
     /// Counts a reload that was applied or refused.
@@ -68,6 +82,7 @@ impl Reloads {
         self.last_refused.store(!applied, Ordering::Relaxed);
         if applied {
             self.last_success.store(now(), Ordering::Relaxed);
+            self.rejected.store(None);
         }
         let counter = if applied { &self.applied } else { &self.refused };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -202,8 +202,9 @@ impl EventReader {
 
     /// The latest status, or a keepalive when there is no room for it.
     fn status(&self) -> Bytes {
-        let App { overview, snapshots, pending, .. } = &self.app;
-        snapshots.latest(self.peer, pending, || in_json(&StatusReply::of(overview))).unwrap_or(sse::COMMENT)
+        let App { overview, problems, snapshots, pending, .. } = &self.app;
+        let make = || in_json(&StatusReply::of(overview, problems));
+        snapshots.latest(self.peer, pending, make).unwrap_or(sse::COMMENT)
     }
 
     /// The latest decisions, if there are new ones.

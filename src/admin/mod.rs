@@ -20,13 +20,13 @@ mod openapi;
 mod origin;
 mod pending;
 mod pools;
+mod problems;
 mod process;
 mod replicas;
 pub(crate) mod request;
 mod routes;
 pub(crate) mod server;
 mod shadow;
-mod socket_diag;
 mod sse;
 pub(crate) mod status;
 mod story;
@@ -44,6 +44,7 @@ use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::overview::Overview;
+use crate::problems::Problems;
 use crate::task::spawn;
 use access::{Access, PerOrigin};
 use control::Control;
@@ -74,12 +75,13 @@ struct App {
     /// Whether this is `pointsman demo`, whose own paths are there too.
     demo: bool,
     history: History,
-    /// The task that records the history, aborted with the server.
-    _history_task: Arc<AbortOnDropHandle<()>>,
+    problems: Problems,
+    /// The tasks that record the history and the problems, aborted with the server.
+    _tasks: Arc<[AbortOnDropHandle<()>; 2]>,
 }
 
 /// The router of the admin server. It shows `overview`, passes orders for the process to `control`, and allows changes
-/// by `access`. The caller runs in a tokio runtime, as a task records the history.
+/// by `access`. The caller runs in a tokio runtime, as tasks record the history and the problems.
 pub(crate) fn router(overview: &Arc<Overview>, control: &Control, access: &Access) -> Router {
     build(overview, control, access, None)
 }
@@ -92,10 +94,14 @@ pub(crate) fn demo_router(overview: &Arc<Overview>, access: &Access, demo: Route
 
 fn build(overview: &Arc<Overview>, control: &Control, access: &Access, demo: Option<Router>) -> Router {
     let history = History::default();
-    let history_task = spawn(history.clone().keep(Arc::clone(overview)));
+    let problems = Problems::default();
+    let tasks = [
+        spawn(history.clone().keep(Arc::clone(overview))),
+        spawn(problems.clone().watch(Arc::downgrade(overview))),
+    ];
     let app = App {
         overview: Arc::clone(overview),
-        metrics: Arc::new(Metrics::new(Arc::clone(overview))),
+        metrics: Arc::new(Metrics::new(Arc::clone(overview), problems.clone())),
         streams: PerOrigin::default(),
         snapshots: Arc::default(),
         pending: PerOrigin::default(),
@@ -104,7 +110,8 @@ fn build(overview: &Arc<Overview>, control: &Control, access: &Access, demo: Opt
         control: control.clone(),
         demo: demo.is_some(),
         history,
-        _history_task: Arc::new(AbortOnDropHandle::new(history_task)),
+        problems,
+        _tasks: Arc::new(tasks.map(AbortOnDropHandle::new)),
     };
     let guard = middleware::from_fn_with_state(app.clone(), access::guard);
     let demo = demo.map_or_else(Router::new, |demo| demo.route_layer(guard).with_state(()));

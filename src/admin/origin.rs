@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::socket_diag;
+use crate::socket_diag;
 
 /// The two ends of a connection to the admin server over TCP.
 #[derive(Clone, Copy, Debug)]

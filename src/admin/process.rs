@@ -61,7 +61,7 @@ pub(super) async fn openapi() -> Response {
 
 /// `GET /api/v1/status`.
 pub(super) async fn status(State(app): State<App>) -> Json<StatusReply> {
-    Json(StatusReply::of(&app.overview))
+    Json(StatusReply::of(&app.overview, &app.problems))
 }
 
 /// `GET /api/v1/config`: the configuration in effect, in the format of the file.

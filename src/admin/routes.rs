@@ -4,7 +4,9 @@
 use axum::Router;
 use axum::routing::{MethodFilter, on};
 
-use super::{App, backends, checks, connections, events, logs, pools, process, replicas, shadow, story, why};
+use super::{
+    App, backends, checks, connections, events, logs, pools, problems, process, replicas, shadow, story, why,
+};
 use crate::api::path;
 
 /// The operations: name, method, path and handler. `operations!(m)` calls the macro `m` with all of them. The function
@@ -17,6 +19,7 @@ macro_rules! operations {
             metrics: GET "/metrics" => process::metrics,
             openapi: GET "/api/v1/openapi.json" => process::openapi,
             status: GET path::STATUS => process::status,
+            problems: GET path::PROBLEMS => problems::problems,
             config: GET "/api/v1/config" => process::config,
             check: POST path::CHECK => checks::check,
             reload: POST path::RELOAD => process::reload,

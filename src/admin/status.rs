@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 use litemap::LiteMap;
 
 use crate::api::{
-    BackendInfo, CheckInfo, LatencyInfo, ListenerInfo, PoolInfo, StatusReply, TierInfo, Timestamp,
+    BackendInfo, CheckInfo, LatencyInfo, ListenerInfo, PoolInfo, SourceInfo, StatusReply, TierInfo, Timestamp,
 };
 use crate::config;
-use crate::domain::{BackendState, CloseReason};
+use crate::domain::{BackendState, CloseReason, Resolution};
 use crate::overview::{Overview, Phase};
-use crate::pool::{BackendLatency, Entry, Latency, Pool, outliers};
+use crate::pool::{BackendLatency, Entry, Latency, Pool, SourceStatus, outliers};
+use crate::problems::Problems;
 use crate::proxy::listener::Listener;
 use crate::telemetry::flow::Reading;
 use crate::telemetry::histogram::DurationCounts;
@@ -22,8 +23,8 @@ use crate::telemetry::millis;
 const COMPARED_FROM: u64 = 5;
 
 impl StatusReply {
-    /// The present state of the process.
-    pub(crate) fn of(overview: &Overview) -> Self {
+    /// The present state of the process, and its problems.
+    pub(crate) fn of(overview: &Overview, problems: &Problems) -> Self {
         let pools = overview.pools.load();
         let mut by_listener: LiteMap<Arc<str>, Reading> = LiteMap::new();
         for pool in pools.values() {
@@ -69,6 +70,7 @@ impl StatusReply {
             max_connections: overview.limit.connections as u64,
             open: overview.limit.open() as u64,
             workers: overview.workers.len() as u64,
+            problems: problems.present(),
             listeners: listeners.iter().map(listener).collect(),
             pools: pools.values().map(|pool| PoolInfo::of(pool, overview)).collect(),
         }
@@ -102,12 +104,30 @@ impl PoolInfo {
             connect: LatencyInfo::of(&recent(&status.members, |latency| &latency.connect)),
             first_byte: LatencyInfo::of(&recent(&status.members, |latency| &latency.first_byte)),
             backends: BackendInfo::all(&status.members, &pool.settings()),
+            sources: status.sources.iter().map(SourceInfo::of).collect(),
             replicas: overview
                 .replicas
                 .load()
                 .get(&pool.name)
                 .map(|replicas| Arc::clone(&replicas.status().group)),
             shadow: pool.shadowed_since().is_some(),
+        }
+    }
+}
+
+impl SourceInfo {
+    /// The present state of a source.
+    fn of(source: &SourceStatus) -> Self {
+        let result = match &source.trouble {
+            Some(trouble) => Some(trouble.result),
+            None => source.answered.then_some(Resolution::Found),
+        };
+        Self {
+            name: Arc::clone(&source.name),
+            result: result.map(|result| result.name().into()),
+            trouble: source.trouble.as_ref().map(|trouble| trouble.reason.clone()),
+            since: source.since.map(|since| (SystemTime::now() - since.elapsed()).into()),
+            backends: source.found as u64,
         }
     }
 }

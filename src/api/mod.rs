@@ -7,6 +7,7 @@
 mod connection;
 mod history;
 pub(crate) mod path;
+mod problems;
 mod process;
 mod replicas;
 mod request;
@@ -22,6 +23,7 @@ pub(crate) use connection::{
     RenderedDecision,
 };
 pub(crate) use history::{BackendTrack, HistoryReply, LatencyTrack, PoolTrack, Track};
+pub(crate) use problems::{CapacityInfo, ProblemInfo, ProblemsReply};
 pub(crate) use process::{
     Acknowledgement, DrainReply, ErrorDetail, ErrorReply, Hello, Lagged, ReloadReply, Skipped,
 };
@@ -33,7 +35,7 @@ pub(crate) use request::{BackendChange, CheckRequest, NewBackend, whole_number};
 pub(crate) use shadow::{AlgorithmScore, BackendScore, ShadowReply};
 pub(crate) use status::{
     BackendInfo, BackendsReply, CheckInfo, CheckReply, LatencyInfo, ListenerInfo, PoolInfo, PoolsReply,
-    StatusReply, TierInfo,
+    SourceInfo, StatusReply, TierInfo,
 };
 pub(crate) use story::{ConnectionStory, JournalEntry, JournalReply, StoryReply, WhyReply};
 

@@ -2,6 +2,8 @@
 
 /// The whole program at a glance.
 pub(crate) const STATUS: &str = "/api/v1/status";
+/// What is wrong now, and the capacity.
+pub(crate) const PROBLEMS: &str = "/api/v1/problems";
 /// The stream of events.
 pub(crate) const EVENTS: &str = "/api/v1/events";
 /// The last events.

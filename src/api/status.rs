@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{ReplicaGroup, Timestamp, Word};
+use super::{ProblemInfo, ReplicaGroup, Timestamp, Word};
 use crate::domain::{BackendState, Cause};
 
 /// The whole program at a glance.
@@ -31,6 +31,8 @@ pub(crate) struct StatusReply {
     pub open: u64,
     /// Threads of the data plane.
     pub workers: u64,
+    /// What is wrong now, the worst first.
+    pub problems: Vec<ProblemInfo>,
     /// The listeners.
     pub listeners: Vec<ListenerInfo>,
     /// The pools.
@@ -116,10 +118,31 @@ pub(crate) struct PoolInfo {
     pub first_byte: Option<LatencyInfo>,
     /// The backends.
     pub backends: Vec<BackendInfo>,
+    /// What its sources report.
+    pub sources: Vec<SourceInfo>,
     /// The containers that Pointsman starts for this pool; null: it starts none.
     pub replicas: Option<Arc<ReplicaGroup>>,
     /// Whether other algorithms are evaluated too (`/api/v1/pools/{pool}/shadow`).
     pub shadow: bool,
+}
+
+/// A source of a pool's backends.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default)]
+pub(crate) struct SourceInfo {
+    /// The source, such as `dns backend:5000`.
+    pub name: Arc<str>,
+    /// Its last answer: `ok`, `empty`, `nxdomain`, `server_failure`, `timeout` or `invalid`; null: it has not answered
+    /// yet.
+    #[cfg_attr(test, schemars(with = "Option<crate::domain::Resolution>"))]
+    pub result: Option<Word>,
+    /// What is wrong with that answer; null: it reports backends.
+    pub trouble: Option<Cause>,
+    /// Since when its answers have been of this kind, in seconds since the epoch; null: it has not answered yet.
+    pub since: Option<Timestamp>,
+    /// The endpoints in its last conclusive answer.
+    pub backends: u64,
 }
 
 /// The backends of a pool with the same tier.
@@ -265,12 +288,28 @@ impl StatusReply {
     pub(crate) fn clock(&self) -> f64 {
         if self.now == Timestamp::default() { Timestamp::now().0 } else { self.now.0 }
     }
+
+    /// Whether there is a problem of that kind, of one pool or of any.
+    pub(crate) fn has_problem(&self, kind: &str, pool: Option<&str>) -> bool {
+        let concerns = |problem: &ProblemInfo| pool.is_none() || problem.pool.as_deref() == pool;
+        self.problems.iter().any(|problem| problem.kind == kind && concerns(problem))
+    }
 }
 
 impl PoolInfo {
     /// Whether no backend is eligible.
     pub(crate) fn is_unserved(&self) -> bool {
         self.up == 0
+    }
+
+    /// Why its sources report no backends, a sentence for each source that does not; empty if all report some.
+    pub(crate) fn source_troubles(&self) -> Vec<String> {
+        let trouble = |source: &SourceInfo| match (&source.trouble, &source.result) {
+            (Some(trouble), _) => Some(format!("{}: {trouble}", source.name)),
+            (None, None) => Some(format!("{}: no answer yet", source.name)),
+            (None, Some(_)) => None,
+        };
+        self.sources.iter().filter_map(trouble).collect()
     }
 }
 

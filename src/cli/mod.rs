@@ -5,6 +5,7 @@ mod check;
 mod completions;
 mod connections;
 pub(crate) mod demo;
+mod doctor;
 mod drain;
 mod forward;
 mod health;
@@ -13,6 +14,7 @@ mod logs;
 mod man;
 mod operate;
 mod preflight;
+mod problem_lines;
 mod run;
 mod schema;
 mod service_manager;
@@ -83,6 +85,10 @@ enum Command {
     ///
     /// Exit codes: 0 every pool has a backend up; 1 one has none; 2 the instance cannot be reached.
     Status(instance::RemoteArgs),
+    /// What is wrong with a running instance, since when, what to do about it, and which resources run short
+    ///
+    /// Exit codes: 0 nothing is wrong; 1 there are problems; 2 it could not look.
+    Doctor(doctor::DoctorArgs),
     /// A running instance live, in the terminal: watch, sort, drain, set weights
     ///
     /// Press ? in it for its keys. With --json: one status object a second, each a line.
@@ -238,6 +244,8 @@ enum Exit {
     Done,
     /// Success, but the shown status has a pool without a backend: 1.
     Unserved,
+    /// Success, but there are problems: 1.
+    Problems,
     /// The drain's time limit closed connections: 3.
     Cut,
 }
@@ -297,6 +305,7 @@ pub fn main() -> ExitCode {
         Command::Forward(args) => forward::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Why(args) => why::why(&args),
         Command::Story(args) => why::story(&args),
@@ -317,7 +326,7 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(Exit::Done) => ExitCode::SUCCESS,
-        Ok(Exit::Unserved) => ExitCode::from(1),
+        Ok(Exit::Unserved | Exit::Problems) => ExitCode::from(1),
         Ok(Exit::Cut) => ExitCode::from(3),
         Err(failure @ Failure::Logged(_)) => ExitCode::from(failure.code()),
         Err(failure) => {

@@ -146,7 +146,11 @@ async fn reload(
 ) -> Result<ReloadReply, Refusal> {
     service_manager::reloading();
     let reloaded = try_reload(supervisor, file, log, access, by).await;
-    supervisor.overview().reloads.note(reloaded.is_ok());
+    let reloads = &supervisor.overview().reloads;
+    reloads.note(reloaded.is_ok());
+    if let Err(Refusal::Invalid(why) | Refusal::NotPossible(why)) = &reloaded {
+        reloads.reject(why.lines().next().unwrap_or_default());
+    }
     service_manager::ready(supervisor.overview());
     reloaded
 }

@@ -5,9 +5,12 @@ use std::io::{self, IsTerminal};
 use ratatui::style::Color;
 
 use super::instance::{RemoteArgs, block_on};
-use super::{Exit, Failure, print, print_json, terminal};
-use crate::api::{BackendInfo, ListenerInfo, StatusReply, path};
+use super::{Exit, Failure, print, print_json, problem_lines, terminal};
+use crate::api::{BackendInfo, ListenerInfo, PoolInfo, StatusReply, path};
 use crate::humanize::count;
+
+/// The most problems that are listed: more would push the status off the screen.
+const PROBLEMS: usize = 8;
 
 pub(super) fn run(args: &RemoteArgs) -> Result<Exit, Failure> {
     let remote = args.remote()?;
@@ -37,6 +40,7 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
         status.max_connections,
         status.workers,
     );
+    write_problems(status, &mut text, colors);
     let mut table = TextTable::new(&["LISTENER", "ADDRESS", "POOL", "<OPEN", "<REJECTED"]);
     for listener in &status.listeners {
         let addresses =
@@ -48,7 +52,8 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
     table.write(&mut text, colors);
     for pool in &status.pools {
         let color = if pool.is_unserved() { Some(Color::Red) } else { None };
-        let up = paint(&format!("{} of {} up", pool.up, pool.backends.len()), color, colors);
+        let up = format!("{} of {} in use", pool.up, count(pool.backends.len() as u64, "backend"));
+        let up = paint(&up, color, colors);
         text.push_str(&format!(
             "\npool {}: {}, {up}",
             terminal::clean(&pool.name),
@@ -67,6 +72,10 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
         note(pool.failures_seen > 0, count(pool.failures_seen, "client-visible failure"));
         note(pool.unserved > 0, format!("{} without a backend", count(pool.unserved, "connection")));
         text.push('\n');
+        why_empty(pool).iter().for_each(|line| text.push_str(&format!("  {}\n", terminal::clean(line))));
+        if pool.backends.is_empty() {
+            continue;
+        }
         let head = [
             "  BACKEND",
             "ADDRESS",
@@ -90,6 +99,33 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
         table.write(&mut text, colors);
     }
     text
+}
+
+/// A line for each problem, the worst first.
+fn write_problems(status: &StatusReply, text: &mut String, colors: bool) {
+    if status.problems.is_empty() {
+        return;
+    }
+    let summary = problem_lines::summary(&status.problems);
+    text.push_str(&format!("\n{summary}; `pointsman doctor` shows what to do:\n"));
+    for problem in status.problems.iter().take(PROBLEMS) {
+        let line = problem_lines::line(problem, status.clock());
+        text.push_str(&format!("  {}\n", paint(&line, Some(problem_lines::mark(problem).1), colors)));
+    }
+    if let Some(more @ 1..) = status.problems.len().checked_sub(PROBLEMS) {
+        text.push_str(&format!("  and {more} more\n"));
+    }
+}
+
+/// Why a pool has no backends, and which of its sources report none.
+pub(super) fn why_empty(pool: &PoolInfo) -> Vec<String> {
+    let troubles = pool.source_troubles();
+    match (pool.backends.is_empty(), troubles.is_empty()) {
+        (_, false) => troubles,
+        (true, true) if !pool.settled => vec!["looking for its backends".to_owned()],
+        (true, true) => vec!["no backends: its sources report none".to_owned()],
+        (false, true) => Vec::new(),
+    }
 }
 
 /// The connections that a listener has rejected before a backend was chosen, and those over limits of which it only
@@ -209,6 +245,7 @@ pub(super) fn paint(text: &str, color: Option<Color>, colors: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{ProblemInfo, SourceInfo};
 
     const STATUS: &str = r#"{"version": "0.1.0", "phase": "serving", "ready": true, "uptime_seconds": 3725.5, "now": 1000.0,
         "open": 12, "max_connections": 1000, "workers": 2, "later": 1,
@@ -232,12 +269,38 @@ pointsman 0.1.0, serving, ready, up 1h, 12 of 1000 connections open, 2 workers
 LISTENER  ADDRESS         POOL  OPEN        REJECTED
 web       127.0.0.1:8080  web     12  7 (dry run: 2)
 
-pool web: weighted, 1 of 2 up, 3 failed attempts retried
+pool web: weighted, 1 of 2 backends in use, 3 failed attempts retried
   BACKEND  ADDRESS        STATE      SINCE  WEIGHT  SHARE  OPEN  TOTAL    IN   OUT                       FIRST BYTE  CHECK          CAUSE
   a        10.0.0.1:5000  ● up          1m       3    75%    12   1.5k  2.0K  5.0M                     0.42 / 12 ms  passed 1s ago  its check passed
   bö       10.0.0.2:5000  · unknown    15m       1    25%     0    500    0B    0B  250 / 400 ms, 595.2x the others  failed 2s ago  x [2Jy
 ";
         assert_eq!(text, expected);
+        let mut troubled = status.clone();
+        troubled.problems = (0..10)
+            .map(|n| ProblemInfo {
+                severity: if n == 0 { "critical" } else { "warning" }.into(),
+                since: crate::api::Timestamp(990.0),
+                sentence: format!("problem {n}"),
+                ..ProblemInfo::default()
+            })
+            .collect();
+        troubled.pools[0].backends.clear();
+        troubled.pools[0].sources = vec![SourceInfo {
+            name: "dns web:80".into(),
+            result: Some("nxdomain".into()),
+            trouble: Some("NXDOMAIN for web".into()),
+            ..SourceInfo::default()
+        }];
+        let text = in_words(&troubled, false);
+        let expected = "\n10 problems, 1 of them critical; `pointsman doctor` shows what to do:\n  ✖ 10s  problem 0\n  ▲ 10s  problem 1\n";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("problem 7\n  and 2 more\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "1 of 0 backends in use, 3 failed attempts retried\n  dns web:80: NXDOMAIN for web\n"
+            ),
+            "{text}"
+        );
         let colored = in_words(&status, true);
         assert!(colored.contains("\x1b[32m● up\x1b[0m") && colored.contains("\x1b[31mfailed 2s ago\x1b[0m"));
     }

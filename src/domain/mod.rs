@@ -14,6 +14,7 @@ pub(crate) mod event;
 mod exclusion;
 mod owner;
 mod preface_error;
+mod problem;
 #[cfg(test)]
 mod reference_tests;
 mod rejection;
@@ -37,6 +38,7 @@ pub(crate) use event::{ConfigProblem, Endpoint, Event, ServingTier, Trouble};
 pub(crate) use exclusion::{Excluded, Exclusion, ExclusionReason, Ineligible};
 pub use owner::Owner;
 pub(crate) use preface_error::{PrefaceError, PrefaceKind};
+pub(crate) use problem::{ProblemKind, Resource, Severity};
 pub(crate) use rejection::{LimitReached, Rejection};
 pub(crate) use resolution::Resolution;
 pub(crate) use route::{CandidateSet, FailedAttempt, Route, RouteCandidate, RouteTier, SHOWN};

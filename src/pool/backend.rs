@@ -15,7 +15,7 @@ use crate::balance::shadow::{PickCounter, PickCounts};
 use crate::balance::{Lease, Load};
 use crate::config::Algorithm;
 use crate::discovery::Found;
-use crate::domain::{BackendState, CloseReason, Ending, SocketAddress};
+use crate::domain::{BackendState, Cause, CloseReason, Ending, SocketAddress};
 use crate::health::{CheckError, Checked, Run};
 use crate::telemetry::ConnectError;
 use crate::telemetry::flow::Flows;
@@ -276,6 +276,15 @@ impl BackendCore {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).runs.insert(index, run);
     }
 
+    /// Why the last run of one of its checks had no result, if a local error prevented one.
+    pub fn local_check_error(&self) -> Option<Cause> {
+        let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
+        checks.last.values().find_map(|(_, checked)| match &checked.result {
+            Err(CheckError::Local(error)) => Some(error.clone()),
+            Ok(()) | Err(CheckError::Failed(_)) => None,
+        })
+    }
+
     /// The results of its checks.
     pub fn checks(&self) -> Checks {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -312,6 +321,8 @@ mod tests {
             };
             let now = began + Duration::from_secs(seconds);
             assert_eq!(core.checked(0, checked, now).report, expected, "{seconds}: {result:?}");
+            let local = result.err().filter(|error| matches!(error, CheckError::Local(_)));
+            assert_eq!(core.local_check_error().map(|error| error.to_string()), local.map(|e| e.to_string()));
         }
         let checks = core.checks();
         assert_eq!((checks.passed, checks.failed, checks.local), (1, 1, 8));

@@ -52,7 +52,7 @@ impl Handle {
             unserved: Flows::default(),
             queue: Queue::default(),
             snapshot: ArcSwap::from_pointee(PoolSnapshot::new(config, &[], None)),
-            status: ArcSwap::from_pointee(PoolStatus::new(&[], Former::default())),
+            status: ArcSwap::from_pointee(PoolStatus::new(&[], Vec::new(), Former::default())),
             settings: ArcSwap::from_pointee(config.clone()),
             settled: watch::Sender::new(0),
             wanted: AtomicU64::new(1),

@@ -73,7 +73,13 @@ impl Effect {
     pub(crate) fn shows(&self) -> bool {
         match self {
             Self::CountState(..) | Self::Reshape => true,
-            Self::Report(event) => matches!(event, Event::BackendNamed { .. } | Event::WeightChanged { .. }),
+            Self::Report(event) => matches!(
+                event,
+                Event::BackendNamed { .. }
+                    | Event::WeightChanged { .. }
+                    | Event::ResolverStatusChanged { .. }
+                    | Event::EndpointsChanged { .. }
+            ),
             Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::CheckSoon(..) | Self::QueryNow => {
                 false
             }

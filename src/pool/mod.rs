@@ -40,7 +40,7 @@ pub(crate) use input::Command;
 use message::Message;
 pub(crate) use outliers::outliers;
 pub(crate) use queue::Queue;
-pub(crate) use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus};
+pub(crate) use snapshot::{Choice, Entry, NAMED, PoolSnapshot, PoolStatus, SourceStatus};
 pub(crate) use state_machine::{NotAdded, NotRemoved};
 pub(crate) use totals::Totals;
 

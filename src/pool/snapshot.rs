@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use litemap::LiteMap;
 
@@ -15,7 +15,7 @@ use crate::balance::{Candidate, PickArgs, Picker};
 use crate::config::{self, Algorithm, SourceKey};
 use crate::domain::{
     BackendState, CandidateSet, Exclusion, ExclusionReason, Ineligible, RouteCandidate, RouteTier, SHOWN,
-    ServingTier, StateReason,
+    ServingTier, StateReason, Trouble,
 };
 use crate::telemetry::flow::Reading;
 
@@ -195,7 +195,7 @@ impl PoolSnapshot {
     }
 
     /// The tier that serves the pool's clients.
-    pub(super) fn serving_tier(&self) -> ServingTier {
+    pub fn serving_tier(&self) -> ServingTier {
         match () {
             () if self.is_empty() => ServingTier::None,
             () if self.panic => ServingTier::All,
@@ -290,7 +290,28 @@ fn ineligible(selection: &Selection, members: &[Member]) -> Ineligible {
 pub struct PoolStatus {
     /// The backends, draining ones included.
     pub members: Vec<Entry>,
+    /// The sources in the configuration.
+    pub sources: Vec<SourceStatus>,
     former: Former,
+}
+
+/// What a source of backends reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// The source, such as `dns backend:5000`.
+    pub name: Arc<str>,
+    /// Whether it has answered since it started.
+    pub answered: bool,
+    /// What is wrong with its last answer; `None`: it reports backends.
+    pub trouble: Option<Trouble>,
+    /// Since when its answers have been of this kind.
+    pub since: Option<Instant>,
+    /// Since when its answers have been inconclusive about its backends.
+    pub failing: Option<Instant>,
+    /// How long its last conclusive answer stays valid without another one; `None`: without limit.
+    pub hold: Option<Duration>,
+    /// The endpoints in its last conclusive answer.
+    pub found: usize,
 }
 
 /// One backend in a [`PoolStatus`].
@@ -323,7 +344,7 @@ pub struct Entry {
 }
 
 impl PoolStatus {
-    pub(super) fn new<'m>(members: &'m [Member], former: Former) -> Self {
+    pub(super) fn new<'m>(members: &'m [Member], sources: Vec<SourceStatus>, former: Former) -> Self {
         // The text of each source is made once, however many backends it reports.
         let mut source_texts: HashMap<&SourceKey, Arc<str>> = HashMap::new();
         let mut source_text = |key| Arc::clone(source_texts.entry(key).or_insert_with(|| key.word().into()));
@@ -343,7 +364,7 @@ impl PoolStatus {
                 .then(|| member.ejection.out(member.since).map(|(until, _)| until))
                 .flatten(),
         };
-        Self { members: members.iter().map(entry).collect(), former }
+        Self { members: members.iter().map(entry).collect(), sources, former }
     }
 
     /// The counters under each name.
@@ -363,7 +384,6 @@ mod tests {
     use crate::config::{Percent, Policy};
     use crate::discovery::Found;
     use crate::domain::Ending;
-    use std::time::Duration;
 
     #[test]
     fn a_directive_applies_to_connections_of_earlier_snapshots_and_not_of_later_ones() {

@@ -212,7 +212,8 @@ impl Task {
         let up = snapshot.len();
         self.pool.snapshot.store(Arc::new(snapshot));
         self.pool.queue.notify_first();
-        self.pool.status.store(Arc::new(PoolStatus::new(members, self.former.clone())));
+        let status = PoolStatus::new(members, self.pool_state.sources(), self.former.clone());
+        self.pool.status.store(Arc::new(status));
         self.pool.up.send_if_modified(|before| std::mem::replace(before, up) != up);
     }
 

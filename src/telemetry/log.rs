@@ -3,6 +3,7 @@
 //! Separate threads write the lines, so that a full disk or a blocked terminal never delays a connection. Lines are
 //! dropped and counted if a thread cannot keep up.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -38,6 +39,9 @@ const RETRY: Duration = Duration::from_secs(1);
 static WRITERS: Mutex<Vec<NonBlocking>> = Mutex::new(Vec::new());
 /// The state of writing to them.
 static CONDITION: Condition = Condition::new();
+
+/// Why each log that cannot be written at present cannot be written, by its name.
+static FAILURES: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
 /// The last lines.
 static TAIL: Tail = Tail::new();
@@ -137,6 +141,12 @@ pub(crate) fn dropped_lines() -> u64 {
     dropped_by_queues() + CONDITION.lost()
 }
 
+/// The logs that cannot be written at present, each with the error.
+pub(crate) fn failures() -> Vec<(String, String)> {
+    let failures = FAILURES.lock().unwrap_or_else(PoisonError::into_inner);
+    failures.iter().map(|(log, error)| (log.clone(), error.clone())).collect()
+}
+
 /// The part of them that found no room in the threads' queues.
 fn dropped_by_queues() -> u64 {
     let writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,6 +230,13 @@ fn files(config: &Log, directory: &Path) -> Result<LogFiles, Error> {
 
 /// Logs a change of the sink `log`. The writing thread may call it: its lines go to its own queue, which never blocks.
 fn report_change(log: &str, change: &SinkChange) {
+    let mut failures = FAILURES.lock().unwrap_or_else(PoisonError::into_inner);
+    match change {
+        SinkChange::Failed(error) => _ = failures.insert(log.to_owned(), error.to_string()),
+        SinkChange::Works { .. } => _ = failures.remove(log),
+        SinkChange::NotPrepared(_) | SinkChange::Prepared => {}
+    }
+    drop(failures);
     match change {
         SinkChange::Failed(error) => {
             error!(log, %error, "log cannot be written: lines wait, up to 64 KiB, and then are lost and counted");
@@ -284,6 +301,16 @@ mod tests {
         let dropped = dropped_lines() - before;
         assert!((100..=gathered + 100).contains(&dropped), "{dropped}");
         drop(blocked);
+    }
+
+    #[test]
+    fn a_log_is_listed_while_it_cannot_be_written() {
+        let listed = || failures().into_iter().find(|(log, _)| log == "a test's log");
+        assert_eq!(listed(), None);
+        report_change("a test's log", &SinkChange::Failed(io::ErrorKind::StorageFull.into()));
+        assert_eq!(listed().map(|(_, error)| error), Some("no storage space".to_owned()));
+        report_change("a test's log", &SinkChange::Works { lost: 3 });
+        assert_eq!(listed(), None);
     }
 
     #[test]

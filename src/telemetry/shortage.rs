@@ -1,6 +1,7 @@
 //! Local resource shortages (ports, open files, memory), logged once a second with a count: while a shortage lasts,
 //! every client causes the same error.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,20 +19,29 @@ pub(crate) struct Shortages {
     pub accepts: Count,
 }
 
-/// Failures that are not logged yet: their number and the last error.
+/// Failures, and those of them that are not logged yet: their number and the last error.
 #[derive(Debug, Default)]
-pub(crate) struct Count(Mutex<Option<(u64, String)>>);
+pub(crate) struct Count {
+    unlogged: Mutex<Option<(u64, String)>>,
+    total: AtomicU64,
+}
 
 impl Count {
     /// Adds a failure; only the last error is kept.
     pub(crate) fn add(&self, error: String) {
-        let mut unlogged = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut unlogged = self.unlogged.lock().unwrap_or_else(PoisonError::into_inner);
         let before = unlogged.as_ref().map_or(0, |(count, _)| *count);
         *unlogged = Some((before.saturating_add(1), error));
+        self.total.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The failures since the start.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
     }
 
     fn take(&self) -> Option<(u64, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.unlogged.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -66,5 +76,6 @@ mod tests {
         counts[2].add("third".to_owned());
         assert_eq!(take(counts.iter()), Some((3, "third".to_owned())));
         assert_eq!(take(counts.iter()), None);
+        assert_eq!(counts.each_ref().map(Count::total), [1, 0, 2]);
     }
 }

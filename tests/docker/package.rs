@@ -90,7 +90,7 @@ fn the_debian_package_is_installed_reloaded_watched_upgraded_and_removed() {
     machine.when_status("1 of 1 backend up");
     let get = "python3 -c \"import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/').status)\"";
     assert_eq!(machine.run(get), "200");
-    assert!(machine.run("pointsman status").contains("pool web: round-robin, 1 of 1 up"));
+    assert!(machine.run("pointsman status").contains("pool web: round-robin, 1 of 1 backend in use"));
     let exposure = machine.run("systemd-analyze security --no-pager pointsman | tail -n 1");
     let level = exposure.split(' ').find_map(|word| word.parse::<f64>().ok());
     assert!(level.is_some_and(|level| level <= 2.0), "{exposure}");

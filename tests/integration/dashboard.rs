@@ -63,3 +63,8 @@ fn the_page_is_accessible_and_fits_every_screen() {
 fn the_demo_can_be_played_with_on_the_page() {
     in_a_browser("test_playground.py");
 }
+
+#[test]
+fn the_page_shows_problems_first_and_in_the_tab() {
+    in_a_browser("test_problems.py");
+}

@@ -28,6 +28,7 @@ mod dashboard;
 mod database_checks;
 mod demo;
 mod discovery;
+mod doctor;
 mod drain;
 mod endings;
 mod engine;

@@ -183,6 +183,10 @@ fn every_response_matches_its_schema() {
     send("POST", "/api/v1/reload", "/api/v1/reload", "", 200);
     lb.rewrite("listeners: {}");
     send("POST", "/api/v1/reload", "/api/v1/reload", "", 422);
+    let problems = "/api/v1/problems";
+    eventually("that is a problem", || lb.get(problems).1.contains("reload_rejected").then_some(()));
+    send("GET", problems, "/api/v1/problems?window=1m", "", 200);
+    send("GET", problems, "/api/v1/problems?window=x", "", 400);
     let events: Value =
         serde_json::from_str(&send("GET", "/api/v1/journal", "/api/v1/journal", "", 200)).unwrap();
     let kinds: BTreeSet<_> =

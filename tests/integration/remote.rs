@@ -92,7 +92,7 @@ fn status_shows_every_backend_with_its_state_and_cause() {
         "serving, ready",
         "LISTENER",
         &address,
-        "pool web: round-robin, 2 of 2 up",
+        "pool web: round-robin, 2 of 2 backends in use",
         "● up",
         "its first check passed",
     ] {
@@ -106,7 +106,7 @@ fn status_shows_every_backend_with_its_state_and_cause() {
     backends.iter_mut().for_each(Backend::kill);
     lb.when_up(vec![]);
     let (code, out, _) = run(&lb, &["status"]);
-    assert!(code == 1 && out.contains("0 of 2 up") && out.contains("✖ down"), "{code} {out}");
+    assert!(code == 1 && out.contains("0 of 2 backends in use") && out.contains("✖ down"), "{code} {out}");
     assert_eq!(run(&lb, &["status", "--json"]).0, 1);
 }
 

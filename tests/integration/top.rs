@@ -111,7 +111,7 @@ fn top_shows_each_change_and_its_keys_work() {
     let backends = ["a", "b"].map(Backend::http);
     let lb = web(&[&backends[0], &backends[1]]);
     let mut top = Terminal::start(&lb);
-    top.when_shown(&["serving", "weighted  2/2 up", "● up", "? keys"]);
+    top.when_shown(&["serving", "weighted  2/2 in use", "● up", "? keys"]);
     http_get(lb.address("web"), "/").unwrap();
     let text = top.when_shown(&["→ 127.0.0.1:", "next in rotation by weight"]);
     eprintln!("{text}");
@@ -124,9 +124,9 @@ fn top_shows_each_change_and_its_keys_work() {
     top.press("d");
     top.when_shown(&["drain web/127.0.0.1:", "(y, n)"]);
     top.press("y");
-    top.when_shown(&["◐ draining", "1/2 up"]);
+    top.when_shown(&["◐ draining", "1/2 in use"]);
     top.press("u");
-    top.when_shown(&["2/2 up"]);
+    top.when_shown(&["2/2 in use"]);
     top.press("/nobody\r");
     top.when_shown(&["no backend is shown"]);
     top.press("\x1b");
@@ -148,7 +148,7 @@ fn top_shows_a_lost_connection_and_a_signal_ends_it_cleanly() {
     let backend = Backend::http("a");
     let mut lb = web(&[&backend]);
     let mut top = Terminal::start(&lb);
-    top.when_shown(&["1/1 up"]);
+    top.when_shown(&["1/1 in use"]);
     lb.signal("TERM");
     lb.when_ended();
     top.when_shown(&["connection lost, showing old data", "● up"]);

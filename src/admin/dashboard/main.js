@@ -8,6 +8,7 @@ import { follow } from './link.js';
 import { Changes, Decisions, Listeners } from './lists.js';
 import { Playground } from './playground.js';
 import { PoolSection } from './pool.js';
+import { Problems } from './problems.js';
 import { Store } from './store.js';
 import { Tiles } from './tiles.js';
 
@@ -23,6 +24,7 @@ const store = new Store();
 const sections = new Map();
 const watchers = new Set();
 const tiles = new Tiles(at('tiles'));
+const problems = new Problems(at('problems'), at('problems-said'), at('icon'));
 const listeners = new Listeners(at('listeners'));
 const decisions = new Decisions(at('decisions'), at('paused'), whyHere);
 const changes = new Changes(at('changes'));
@@ -49,8 +51,9 @@ function render() {
   const { status } = store;
   if (!status) return;
   say(at('version'), `v${status.version}`);
-  say(at('phase'), status.ready ? `● ${status.phase}` : `◐ ${status.phase === 'serving' ? 'not ready' : status.phase}`);
-  mark(at('phase'), 'data-state', status.ready ? 'up' : 'draining');
+  showPhase(status);
+  if (lost) problems.lose();
+  else problems.update(status.problems ?? [], store.at);
   say(at('uptime'), `up ${span(status.uptime_seconds)}`);
   playground.draw();
   const end = Math.floor(store.at);
@@ -60,11 +63,18 @@ function render() {
     sections.get(pool.name).update(pool, store);
   }
   for (const name of sections.keys()) if (!status.pools.some((pool) => pool.name === name)) sections.delete(name);
-  arrange(at('pools'), status.pools.map((pool) => sections.get(pool.name).element));
+  arrange(at('pools'), problems.ordered(status.pools).map((pool) => sections.get(pool.name).element));
   listeners.update(status, store, end);
   decisions.update(store.decisions);
   changes.update(store.events);
   for (const watcher of watchers) if (!watcher()) watchers.delete(watcher);
+}
+
+/** An instance that does not answer may have stopped: its phase is unknown. */
+function showPhase(status) {
+  const ready = status.ready ? `● ${status.phase}` : `◐ ${status.phase === 'serving' ? 'not ready' : status.phase}`;
+  say(at('phase'), lost ? '? unknown' : ready);
+  mark(at('phase'), 'data-state', lost ? 'unknown' : status.ready ? 'up' : 'draining');
 }
 
 // ---- actions
@@ -168,6 +178,7 @@ follow('api/v1/events', {
       lost = false;
     } else {
       lost = true;
+      draw();
       mark(link, 'data-link', 'lost');
       say(link, store.at ? `✕ Connection lost, reconnecting… (last figures from ${clock(store.at)})` : '✕ No connection yet, reconnecting…');
     }

@@ -18,11 +18,13 @@ const SVG: &str = "image/svg+xml";
 
 /// The files: path, content type, content. Their paths to each other are relative, so that a proxy may serve them
 /// below a prefix.
-const FILES: [(&str, &str, &str); 22] = [
+const FILES: [(&str, &str, &str); 25] = [
     ("/", HTML, include_str!("index.html")),
     ("/dashboard/style.css", CSS, include_str!("style.css")),
     ("/dashboard/playground.css", CSS, include_str!("playground.css")),
     ("/dashboard/icon.svg", SVG, include_str!("icon.svg")),
+    ("/dashboard/icon-warning.svg", SVG, include_str!("icon-warning.svg")),
+    ("/dashboard/icon-critical.svg", SVG, include_str!("icon-critical.svg")),
     ("/dashboard/main.js", SCRIPT, include_str!("main.js")),
     ("/dashboard/api.js", SCRIPT, include_str!("api.js")),
     ("/dashboard/chart.js", SCRIPT, include_str!("chart.js")),
@@ -35,6 +37,7 @@ const FILES: [(&str, &str, &str); 22] = [
     ("/dashboard/picture.js", SCRIPT, include_str!("picture.js")),
     ("/dashboard/playground.js", SCRIPT, include_str!("playground.js")),
     ("/dashboard/pool.js", SCRIPT, include_str!("pool.js")),
+    ("/dashboard/problems.js", SCRIPT, include_str!("problems.js")),
     ("/dashboard/scores.js", SCRIPT, include_str!("scores.js")),
     ("/dashboard/store.js", SCRIPT, include_str!("store.js")),
     ("/dashboard/table.js", SCRIPT, include_str!("table.js")),

@@ -15,7 +15,7 @@ const TILES = [
   { id: 'out', title: 'Bytes/s to clients', value: (all) => bytes(all.bytes_out.mean(3)), figure: 'bytes_out', hue: 1 },
   { id: 'backends', title: 'Backends in use', value: (_, status) => `${count(sum(status, 'up'))} / ${count(backends(status).length)}`, note: others, state: (status) => (sum(status, 'up') === 0 ? 'down' : null) },
   { id: 'masked', title: 'Retried', value: (_, status) => count(sum(status, 'failures_masked')), note: () => 'no client-visible failure' },
-  { id: 'seen', title: 'Client-visible failures', value: (_, status) => count(sum(status, 'failures_seen')), note: () => 'since the start', state: (status) => (sum(status, 'failures_seen') > 0 ? 'down' : null) },
+  { id: 'seen', title: 'Client-visible failures', value: (_, status) => count(sum(status, 'failures_seen')), note: () => 'since the start', state: (status) => (status.problems?.some((problem) => problem.kind === 'client_failures') ? 'down' : null) },
 ];
 
 /** The number of backends in each state other than up. */

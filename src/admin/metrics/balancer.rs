@@ -11,9 +11,10 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::backends;
 use super::series::{counter, counters, gauge, gauges, histograms, timestamp};
-use crate::domain::{CloseReason, SocketAddress};
+use crate::domain::{CloseReason, Severity, SocketAddress};
 use crate::overview::Overview;
 use crate::pool::Pool;
+use crate::problems::Problems;
 use crate::proxy::listener::Listener;
 use crate::replicas::FleetStatus;
 use crate::telemetry::flow::Reading;
@@ -21,7 +22,7 @@ use crate::telemetry::log;
 
 /// Collects the metrics of an overview.
 #[derive(Debug)]
-pub(super) struct Balancer(Arc<Overview>);
+pub(super) struct Balancer(Arc<Overview>, Problems);
 
 type Pools = LiteMap<Arc<str>, Arc<Pool>>;
 type Listeners = [(Arc<Listener>, Vec<SocketAddress>)];
@@ -256,9 +257,9 @@ fn replicas(e: &mut DescriptorEncoder<'_>, overview: &Overview) -> Result<(), Er
 }
 
 impl Balancer {
-    /// A collector of the metrics of `overview`.
-    pub(super) fn new(overview: Arc<Overview>) -> Self {
-        Self(overview)
+    /// A collector of the metrics of `overview` and its problems.
+    pub(super) fn new(overview: Arc<Overview>, problems: Problems) -> Self {
+        Self(overview, problems)
     }
 
     fn listeners(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -347,6 +348,12 @@ impl Balancer {
 
     fn process(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         gauge(e, "pointsman_ready", "Whether traffic should be sent here", u64::from(self.0.ready()))?;
+        gauges(
+            e,
+            "pointsman_problems",
+            "Present problems by severity, as `pointsman doctor` lists them",
+            Severity::ALL.map(|severity| ([("severity", severity.name())], self.1.count(severity))),
+        )?;
         gauge(
             e,
             "pointsman_instance_connections_open",

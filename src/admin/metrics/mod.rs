@@ -16,6 +16,7 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 
 use crate::overview::Overview;
+use crate::problems::Problems;
 use crate::telemetry::process::Process;
 
 /// The metrics of the process.
@@ -54,10 +55,10 @@ impl Format {
 }
 
 impl Metrics {
-    /// Metrics of what `overview` shows.
-    pub(crate) fn new(overview: Arc<Overview>) -> Self {
+    /// Metrics of what `overview` shows, and of its problems.
+    pub(crate) fn new(overview: Arc<Overview>, problems: Problems) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(balancer::Balancer::new(overview)));
+        registry.register_collector(Box::new(balancer::Balancer::new(overview, problems)));
         registry.register_collector(Box::new(Process::new()));
         Self(registry)
     }

@@ -62,6 +62,15 @@ pub(super) fn status(o: &mut Operation<'_>) {
     o.about("process", "Everything at a glance.").reply(200, "The program as it is now.");
 }
 
+pub(super) fn problems(o: &mut Operation<'_>) {
+    o.about("process", "What is wrong now, since when, and how near the limits are.")
+        .description(
+            "The worst first. A problem keeps its beginning while it lasts and is gone with its cause; failures count while \
+             they are within the window.",
+        )
+        .reply(200, "The problems, and the capacity.");
+}
+
 pub(super) fn config(o: &mut Operation<'_>) {
     let part = json!({"type": "object"});
     let config = json!({

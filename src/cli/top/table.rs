@@ -7,6 +7,7 @@ use super::column::Column;
 use super::instance_view::{BackendRow, InstanceView, PoolGroup};
 use super::ui::Ui;
 use crate::api::StatusReply;
+use crate::cli::status::why_empty;
 use crate::cli::terminal;
 
 /// Width of a share's bar, in characters.
@@ -29,7 +30,12 @@ pub(super) fn lines(instance: &InstanceView, ui: &Ui, width: usize) -> (Vec<Line
     let mut selected = 0;
     let now = instance.status.as_ref().map_or(0.0, StatusReply::clock);
     for (index, rows) in ui.shown(instance) {
-        lines.push(pool(&instance.groups[index], instance, width));
+        let group = &instance.groups[index];
+        lines.push(pool(group, instance, width));
+        if group.rows.is_empty() {
+            let why = why_empty(&group.pool).into_iter();
+            lines.extend(why.map(|line| Line::from(terminal::clean(&format!("  {line}")).fg(Color::Red))));
+        }
         for row in rows {
             let is_selected = ui.selected.as_ref() == Some(&row.key);
             if is_selected {
@@ -109,7 +115,7 @@ fn heading(ui: &Ui, layout: &Widths) -> Line<'static> {
 
 fn pool(group: &PoolGroup, instance: &InstanceView, width: usize) -> Line<'static> {
     let pool = &group.pool;
-    let up = Span::from(format!("{}/{} up", pool.up, group.rows.len()));
+    let up = Span::from(format!("{}/{} in use", pool.up, group.rows.len()));
     let up = if pool.is_unserved() { up.fg(Color::Red).bold() } else { up };
     let mut spans = vec![Span::from(terminal::clean(&pool.name)).bold().fg(Color::Cyan), Span::from("  ")];
     spans.extend([Span::from(terminal::clean(&pool.algorithm)), Span::from("  "), up]);
@@ -130,7 +136,10 @@ fn pool(group: &PoolGroup, instance: &InstanceView, width: usize) -> Line<'stati
     note(pool.panic, "panic: all are used".to_owned(), Color::Red);
     note(!pool.settled, "looking for backends".to_owned(), Color::Cyan);
     note(pool.queue > 0, format!("{} wait", pool.queue), Color::Yellow);
-    note(pool.failures_seen > 0, format!("{} client-visible failures", pool.failures_seen), Color::Red);
+    let failing = instance.status.as_ref();
+    let failing = failing.is_some_and(|status| status.has_problem("client_failures", Some(&pool.name)));
+    let color = if failing { Color::Red } else { Color::Reset };
+    note(pool.failures_seen > 0, format!("{} client-visible failures", pool.failures_seen), color);
     spans.push(Span::from("  "));
     let taken: usize = spans.iter().map(Span::width).sum();
     let room = width.saturating_sub(taken).min(60);

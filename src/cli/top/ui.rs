@@ -5,6 +5,8 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::column::Column;
 use super::instance_view::{BackendKey, BackendRow, InstanceView};
+use crate::api::StatusReply;
+use crate::cli::problem_lines;
 use crate::domain::AdminState;
 
 /// Lines per page.
@@ -141,6 +143,7 @@ impl Ui {
             KeyCode::Char('/') => self.mode = Mode::Filter,
             KeyCode::Esc => self.filter.clear(),
             KeyCode::Char('?' | 'h') => self.mode = help(),
+            KeyCode::Char('p') => self.mode = problems(instance),
             code => {
                 let Some(of) = self.selected.clone() else { return Action::None };
                 return self.on_backend(code, of, instance);
@@ -228,6 +231,14 @@ impl Ui {
     }
 }
 
+/// The popup with all problems and what to do about each.
+fn problems(instance: &InstanceView) -> Mode {
+    let status = instance.status.as_ref();
+    let all = status.map_or(&[][..], |status| &status.problems[..]);
+    let lines = problem_lines::explained(all, status.map_or(0.0, StatusReply::clock));
+    Mode::Popup { title: problem_lines::summary(all), lines, scroll: 0 }
+}
+
 /// The popup that explains the keys.
 fn help() -> Mode {
     let lines = [
@@ -236,6 +247,7 @@ fn help() -> Mode {
         "/                  show only what has this in its name, address, pool or state; Esc ends it",
         "enter              why is it in its state?",
         "c                  its open connections",
+        "p                  all problems, and what to do about each",
         "d                  drain it: no new connections; existing ones finish",
         "m                  maintenance: no new connections, no checks",
         "u                  return it",

@@ -9,7 +9,8 @@ use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 use super::instance_view::{InstanceView, PoolGroup};
 use super::table;
 use super::ui::{Mode, Ui};
-use crate::cli::terminal;
+use crate::api::ProblemInfo;
+use crate::cli::{problem_lines, terminal};
 use crate::domain::AdminState;
 
 /// Draws the instance in the state of the user interface.
@@ -21,8 +22,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, instance: &InstanceView, ui: &Ui) {
         20..36 => (3, 4),
         _ => (7, 9),
     };
-    let [head, middle, detail, happened, decided, foot] = Layout::vertical([
+    let problems = problems(instance, height);
+    let [head, wrong, middle, detail, happened, decided, foot] = Layout::vertical([
         Constraint::Length(2),
+        Constraint::Length(u16::try_from(problems.len()).unwrap_or(u16::MAX)),
         Constraint::Min(4),
         Constraint::Length(if height < 14 { 0 } else { 3 }),
         Constraint::Length(events),
@@ -31,6 +34,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, instance: &InstanceView, ui: &Ui) {
     ])
     .areas(frame.area());
     frame.render_widget(Paragraph::new(title(instance)), head);
+    frame.render_widget(Paragraph::new(problems), wrong);
     let (lines, selected) = table::lines(instance, ui, usize::from(middle.width));
     frame.render_widget(Paragraph::new(table::scrolled(lines, selected, usize::from(middle.height))), middle);
     frame.render_widget(selected_backend(instance, ui), detail);
@@ -42,16 +46,43 @@ pub(super) fn draw(frame: &mut Frame<'_>, instance: &InstanceView, ui: &Ui) {
     }
 }
 
+/// A line for each problem, the worst first, as many as a terminal of that height has room for.
+fn problems(instance: &InstanceView, height: u16) -> Vec<Line<'static>> {
+    let most = match height {
+        ..14 => 1,
+        14..36 => 3,
+        _ => 8,
+    };
+    let Some(status) = &instance.status else { return Vec::new() };
+    // The last line counts those that have none.
+    let shown = if status.problems.len() > most { most - 1 } else { most };
+    let line = |problem: &ProblemInfo| {
+        Line::from(problem_lines::line(problem, status.clock())).fg(problem_lines::mark(problem).1)
+    };
+    let mut lines: Vec<_> = status.problems.iter().take(shown).map(line).collect();
+    if status.problems.len() > shown {
+        let more = if shown > 0 { "more " } else { "" };
+        let text = format!("  {} {more}problems: p shows them", status.problems.len() - shown);
+        lines.push(Line::from(text).fg(Color::Yellow));
+    }
+    lines
+}
+
 fn title(instance: &InstanceView) -> Vec<Line<'static>> {
     let mut first = vec![Span::from("pointsman ").bold()];
     let mut second = Vec::new();
     if let Some(status) = &instance.status {
-        let phase = if status.ready { Color::Green } else { Color::Yellow };
+        let (phase, color) = match (&instance.lost, status.ready) {
+            // An instance that does not answer may have stopped.
+            (Some(_), _) => ("phase unknown", Color::Gray),
+            (None, true) => (&*status.phase, Color::Green),
+            (None, false) => (&*status.phase, Color::Yellow),
+        };
         let sum = |number: fn(&PoolGroup) -> f64| instance.groups.iter().map(number).sum::<f64>();
         let seen = sum(|group| group.pool.failures_seen as f64);
         first.push(Span::from(terminal::clean(&status.version)));
         first.push(Span::from("  "));
-        first.push(Span::from(terminal::clean(&status.phase)).fg(phase));
+        first.push(Span::from(terminal::clean(phase)).fg(color));
         first.push(Span::from(format!(
             "  up {}  {}",
             terminal::age(status.uptime_seconds),
@@ -62,11 +93,10 @@ fn title(instance: &InstanceView) -> Vec<Line<'static>> {
             Span::from(format!("  {} conn/s", terminal::count(sum(|group| group.rate)))),
             Span::from(format!("  {}/s", terminal::bytes(sum(|group| group.bytes)))),
             Span::from(format!("  {} retried", sum(|group| group.pool.failures_masked as f64))),
-            Span::from(format!("  {seen} client-visible failures")).fg(if seen > 0.0 {
-                Color::Red
-            } else {
-                Color::Reset
-            }),
+            Span::from(format!("  {seen} client-visible failures")).fg(
+                // A total since the start: only failures within the window are a problem.
+                if status.has_problem("client_failures", None) { Color::Red } else { Color::Reset },
+            ),
         ]);
     } else if instance.lost.is_none() {
         second.push(Span::from(format!("asking {} …", instance.address)));
@@ -204,8 +234,8 @@ mod tests {
             "pointsman 0.1.0  serving  up 1m  127.0.0.1:9900",
             "12 open  40 conn/s  0B/s  6 retried  2 client-visible failures",
             "backend▼    state         share",
-            "api  round-robin  0/1 up",
-            "web  round-robin  1/3 up  40 conn/s",
+            "api  round-robin  0/1 in use",
+            "web  round-robin  1/3 in use  40 conn/s",
             "› x           ◌ joining".trim_start_matches("› "),
             " a           ● up          ████·  75%   1   103     30    0B  0.25  ✓ 1s     1m ",
             " bb          ✖ down        █····  25%   1    51     10    0B  0.25  ✗ 1s     1m ",
@@ -259,8 +289,40 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("● up"), "{text}");
+        assert!(text.contains("phase unknown") && !text.contains("serving"), "{text}");
         instance.apply(InstanceUpdate::Connected);
         assert!(!drawn(&instance, &mut Ui::default(), 80, 24).contains("connection lost"));
+    }
+
+    /// A status with that many problems.
+    fn troubled(problems: usize) -> InstanceView {
+        let mut instance = instance();
+        let status = instance.status.as_mut().unwrap();
+        let problem = |n| ProblemInfo {
+            severity: if n == 0 { "critical" } else { "warning" }.into(),
+            since: crate::api::Timestamp(940.0),
+            sentence: format!("trouble {n}"),
+            hint: format!("remedy {n}"),
+            ..ProblemInfo::default()
+        };
+        status.problems = (0..problems).map(problem).collect();
+        instance
+    }
+
+    #[test]
+    fn problems_come_first_and_more_than_there_is_room_for_are_counted() {
+        let three = drawn(&troubled(3), &mut Ui::default(), 80, 24);
+        let lines: Vec<_> = three.lines().collect();
+        assert!(lines[2].contains("✖  1m  trouble 0") && lines[4].contains("▲  1m  trouble 2"), "{three}");
+        let twelve = drawn(&troubled(12), &mut Ui::default(), 80, 24);
+        assert!(twelve.contains("trouble 1") && !twelve.contains("trouble 2"), "{twelve}");
+        assert!(twelve.contains("10 more problems: p shows them"), "{twelve}");
+        let low = drawn(&troubled(2), &mut Ui::default(), 80, 12);
+        assert!(low.contains("2 problems: p shows them"), "{low}");
+        let mut ui = Ui::default();
+        ui.on(ratatui::crossterm::event::KeyCode::Char('p').into(), &troubled(2));
+        let popup = drawn(&troubled(2), &mut ui, 80, 24);
+        assert!(popup.contains("2 problems, 1 of them critical") && popup.contains("→ remedy 1"), "{popup}");
     }
 
     #[test]

@@ -21,12 +21,13 @@ use litemap::LiteMap;
 
 use crate::config;
 use crate::discovery::{Found, Gist, SourceKey};
-use crate::domain::{AdminState, BackendState, Event, SocketAddress, StateReason};
+use crate::domain::{AdminState, BackendState, Event, SocketAddress, StateReason, Trouble};
 use crate::health::Ejection;
 use crate::own::OwnAddresses;
 use crate::pool::backend::Backend;
 use crate::pool::input::{Command, Effect, Input};
 use crate::pool::member::{Member, Results};
+use crate::pool::snapshot::SourceStatus;
 
 /// The interval between checks of a draining backend for open connections.
 const DRAINING_POLL: Duration = Duration::from_millis(200);
@@ -40,6 +41,9 @@ struct SourceState {
     answer: HashMap<SocketAddress, Found>,
     /// The gist of the last answer.
     gist: Option<Gist>,
+    /// What is wrong with the last answer, if anything, and since when answers have had this gist.
+    trouble: Option<Trouble>,
+    since: Option<Instant>,
 }
 
 /// The backends and sources of a pool; only its methods change the states of the backends.
@@ -92,6 +96,21 @@ impl PoolState {
     /// The number of sources whose last answer was inconclusive.
     pub(crate) fn sources_failing(&self) -> usize {
         self.sources.values().filter(|source| source.failing.is_some()).count()
+    }
+
+    /// What each source of the configuration reports.
+    pub(crate) fn sources(&self) -> Vec<SourceStatus> {
+        let status = |(key, source): (&SourceKey, &SourceState)| SourceStatus {
+            name: key.to_string().into(),
+            answered: source.answered,
+            trouble: source.trouble.clone(),
+            since: source.since,
+            failing: source.failing,
+            hold: self.hold(key),
+            found: source.answer.len(),
+        };
+        let configured = self.sources.iter().filter(|(key, _)| **key != SourceKey::Operator);
+        configured.map(status).collect()
     }
 
     /// When the next [`Input::Tick`] is due, unless another input comes before.

@@ -34,9 +34,11 @@ impl PoolState {
         let trouble = !matches!(seen.outcome, Outcome::Backends(_));
         if source.gist.as_ref() != Some(&gist) {
             let before = source.gist.replace(gist);
+            let reason = seen.outcome.trouble(key);
+            source.trouble = reason.map(|reason| Trouble { result: seen.outcome.result(), reason });
+            source.since = Some(now);
             if trouble || before.is_some() {
-                let trouble = seen.outcome.trouble(key);
-                let trouble = trouble.map(|reason| Trouble { result: seen.outcome.result(), reason });
+                let trouble = source.trouble.clone();
                 let (pool, source) = (Arc::clone(&self.name), key.to_string().into());
                 effects.push(Effect::Report(Event::ResolverStatusChanged { pool, source, trouble }));
             }

@@ -1,0 +1,233 @@
+//! What the kernel reports of the limits of the process and the machine: files below `/proc` (proc(5)) and `/sys/fs/cgroup`
+//! (cgroups(7)). The parsers are pure. What a kernel or a container lacks is left out.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::socket_diag::{self, AcceptQueue};
+
+/// Ports in TIME_WAIT are counted by backend only if there are more than this: fewer matter to no port range, and the
+/// count takes time that grows with the number of open sockets.
+const COUNTED_TIME_WAIT: u64 = 1000;
+
+/// The limits at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KernelPicture {
+    /// Open files of the process, and their limit.
+    pub files: Option<[u64; 2]>,
+    /// How many local ports the kernel assigns.
+    pub ports: Option<u64>,
+    /// Local ports in TIME_WAIT that cannot be used again yet, for each remote address.
+    pub time_wait: HashMap<SocketAddr, u64>,
+    /// Entries of the connection tracking, and their limit.
+    pub conntrack: Option<[u64; 2]>,
+    /// Resident memory of the process and the memory that it may have, in bytes.
+    pub memory: Option<[u64; 2]>,
+    /// The accept queues of this network namespace.
+    pub accept_queues: Vec<AcceptQueue>,
+    /// Connections that the kernel dropped because an accept queue was full, since the start of the namespace.
+    pub overflows: Option<u64>,
+}
+
+impl KernelPicture {
+    /// Reads all of it. It takes a millisecond, and more with many sockets in TIME_WAIT.
+    pub(super) fn read() -> Self {
+        let text = |path: &str| fs::read_to_string(path).ok();
+        let number = |path: &str| text(path)?.trim().parse().ok();
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let tracked = "/proc/sys/net/netfilter/nf_conntrack_";
+        Self {
+            files: open_files().zip(limit).map(<[u64; 2]>::from),
+            ports: text("/proc/sys/net/ipv4/ip_local_port_range").and_then(|text| port_range(&text)),
+            time_wait: match reusable(text("/proc/sys/net/ipv4/tcp_tw_reuse").as_deref()) {
+                Reuse::All => HashMap::new(),
+                reuse => time_wait(reuse, text("/proc/self/net/sockstat").as_deref()),
+            },
+            conntrack: number(&format!("{tracked}count"))
+                .zip(number(&format!("{tracked}max")))
+                .map(<[u64; 2]>::from),
+            memory: text("/proc/self/status")
+                .and_then(|text| kib(&text, "VmRSS:"))
+                .zip(memory_limit())
+                .map(<[u64; 2]>::from),
+            accept_queues: socket_diag::listening().unwrap_or_default(),
+            overflows: text("/proc/self/net/netstat").and_then(|text| overflows(&text)),
+        }
+    }
+}
+
+/// Since Linux 6.2 the size of the directory is the number of open files; before, it is 0.
+fn open_files() -> Option<u64> {
+    let directory = "/proc/self/fd";
+    match fs::metadata(directory).ok()?.len() {
+        0 => Some(fs::read_dir(directory).ok()?.count().saturating_sub(1) as u64), // one is this directory
+        open => Some(open),
+    }
+}
+
+/// The number of ports in `ip_local_port_range`, both ends included.
+fn port_range(text: &str) -> Option<u64> {
+    let mut ends = text.split_ascii_whitespace().map(str::parse::<u64>);
+    let (first, last) = (ends.next()?.ok()?, ends.next()?.ok()?);
+    last.checked_sub(first).map(|between| between + 1)
+}
+
+/// Which ports in TIME_WAIT the kernel uses again for new connections (`tcp_tw_reuse`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reuse {
+    /// None.
+    None,
+    /// Those of connections over loopback.
+    Loopback,
+    /// All, after a second.
+    All,
+}
+
+fn reusable(text: Option<&str>) -> Reuse {
+    match text.map(str::trim) {
+        Some("0") => Reuse::None,
+        Some("1") => Reuse::All,
+        _ => Reuse::Loopback, // the default since Linux 4.19
+    }
+}
+
+fn time_wait(reuse: Reuse, sockstat: Option<&str>) -> HashMap<SocketAddr, u64> {
+    if sockstat.and_then(time_wait_total).is_none_or(|total| total <= COUNTED_TIME_WAIT) {
+        return HashMap::new();
+    }
+    let mut ports = socket_diag::time_wait().unwrap_or_default();
+    ports.retain(|remote, _| !(reuse == Reuse::Loopback && remote.ip().is_loopback()));
+    ports
+}
+
+/// The number of sockets in TIME_WAIT in `sockstat`, of both address families.
+fn time_wait_total(sockstat: &str) -> Option<u64> {
+    let line = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+    let mut words = line.split_ascii_whitespace().skip_while(|word| *word != "tw");
+    words.nth(1)?.parse().ok()
+}
+
+/// `ListenOverflows` of `TcpExt` in `netstat`, whose lines come in pairs: names, and values in the same order.
+fn overflows(netstat: &str) -> Option<u64> {
+    let mut lines = netstat.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let mut pairs = names.split_ascii_whitespace().zip(values.split_ascii_whitespace());
+    pairs.find(|(name, _)| *name == "ListenOverflows")?.1.parse().ok()
+}
+
+/// The value in KiB after a name in `status` or `meminfo`, in bytes.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The memory that the process may have: the least limit of its control groups, or the machine's memory.
+fn memory_limit() -> Option<u64> {
+    let machine = kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let files = limit_files(&groups);
+    let limits = files.iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    limits.chain([machine]).min()
+}
+
+/// The files with the memory limits of the control groups in `/proc/self/cgroup`, and of the groups above them. In a
+/// container the path of the group may be the host's, while only its own group is mounted, at the root.
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => (Path::new("/sys/fs/cgroup"), "memory.max"),
+            one if one.split(',').any(|name| name == "memory") => {
+                (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let group = Path::new(path.trim_start_matches('/'));
+        files.extend(group.ancestors().map(|group| root.join(group).join(file)));
+    }
+    files
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_of_local_ports_includes_both_ends() {
+        assert_eq!(port_range("32768\t60999\n"), Some(28_232));
+        assert_eq!(port_range("1024 1024"), Some(1));
+        assert_eq!([port_range(""), port_range("9 8"), port_range("1"), port_range("a b")], [None; 4]);
+    }
+
+    #[test]
+    fn the_sockets_in_time_wait_are_read() {
+        let text = "sockets: used 290\nTCP: inuse 17 orphan 0 tw 1204 alloc 20 mem 3\nUDP: inuse 4 mem 2\n";
+        assert_eq!(time_wait_total(text), Some(1204));
+        assert_eq!(
+            [time_wait_total(""), time_wait_total("TCP: inuse 1 tw"), time_wait_total("TCP: tw x")],
+            [None; 3]
+        );
+        assert_eq!(
+            ["0\n", "1\n", "2\n", ""].map(|text| reusable(Some(text))),
+            [Reuse::None, Reuse::All, Reuse::Loopback, Reuse::Loopback]
+        );
+    }
+
+    #[test]
+    fn the_overflows_of_accept_queues_are_found_by_name() {
+        let text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 31 42\nIpExt: InNoRoutes\nIpExt: 7\n";
+        assert_eq!(overflows(text), Some(31));
+        for odd in [
+            "",
+            "TcpExt: ListenOverflows\n",
+            "TcpExt: A\nTcpExt: 1\n",
+            "TcpExt: A ListenOverflows\nTcpExt: 1\n",
+        ] {
+            assert_eq!(overflows(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn memory_is_in_bytes() {
+        let status = "Name:\tpointsman\nVmHWM:\t   10000 kB\nVmRSS:\t    9120 kB\n";
+        assert_eq!(kib(status, "VmRSS:"), Some(9120 * 1024));
+        assert_eq!([kib("", "VmRSS:"), kib("VmRSS: x kB", "VmRSS:")], [None; 2]);
+        assert_eq!(kib(&format!("VmRSS: {}", u64::MAX), "VmRSS:"), None);
+    }
+
+    #[test]
+    fn the_limits_of_a_group_and_of_those_above_it_are_looked_for() {
+        let paths = |groups: &str| -> Vec<String> {
+            limit_files(groups).iter().map(|path| path.display().to_string()).collect()
+        };
+        assert_eq!(
+            paths("0::/system.slice/pointsman.service\n"),
+            [
+                "/sys/fs/cgroup/system.slice/pointsman.service/memory.max",
+                "/sys/fs/cgroup/system.slice/memory.max",
+                "/sys/fs/cgroup/memory.max",
+            ]
+        );
+        assert_eq!(paths("0::/\n"), ["/sys/fs/cgroup/memory.max"]);
+        assert_eq!(
+            paths("5:cpu,memory:/a\n4:cpuset:/a\n"),
+            ["/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes",]
+        );
+        assert!(paths("\nnonsense\n:\n").is_empty());
+    }
+
+    #[test]
+    fn this_machine_has_files_ports_and_memory() {
+        let picture = KernelPicture::read();
+        let [open, limit] = picture.files.unwrap();
+        assert!(open > 2 && open < limit, "{open} of {limit}");
+        assert!(picture.ports.unwrap() > 0);
+        let [resident, limit] = picture.memory.unwrap();
+        assert!(resident > 0 && resident < limit, "{resident} of {limit}");
+        assert!(picture.overflows.is_some());
+    }
+}

@@ -1,0 +1,168 @@
+//! What is wrong now, since when, and what to do about it; and how near the limits of the process are.
+//!
+//! Once a second a task takes a [`Picture`] of the process and counts what has grown ([`growth`]); every few seconds it
+//! reads the limits from the kernel ([`kernel`]). The rules (`availability.rs`, `pools.rs`, `process.rs`, `capacity.rs`)
+//! are functions of these alone. [`tracker`] remembers since when each problem exists. All of it runs beside the admin
+//! server, never in a worker, and reads what the workers count anyway.
+
+mod availability;
+mod capacity;
+mod finding;
+mod growth;
+mod kernel;
+mod picture;
+mod pools;
+mod process;
+mod tracker;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::time::MissedTickBehavior;
+
+use crate::api::{ProblemInfo, ProblemsReply, Timestamp};
+use crate::domain::Severity;
+use crate::overview::Overview;
+use capacity::{Measure, Trends};
+use finding::Finding;
+use growth::{Counter, Grown, SlidingGrowth};
+use kernel::KernelPicture;
+use picture::Picture;
+use tracker::Tracker;
+
+/// The time between two pictures.
+const EVERY: Duration = Duration::from_secs(1);
+/// The time over which failures are counted, as in the alerts: long enough for a rate, short enough that an operator who
+/// has removed a cause soon sees that.
+pub(crate) const WINDOW: Duration = Duration::from_secs(300);
+/// The time over which shortages count that each second of their duration repeats.
+const RECENT: Duration = Duration::from_secs(60);
+/// The time between two reads of the kernel's figures.
+const KERNEL_EVERY: Duration = Duration::from_secs(5);
+/// A read of the kernel's figures is followed by a pause of this many times its duration, so that they take at most 2 %
+/// of one core, even with a hundred thousand sockets in TIME_WAIT.
+const PAUSE_FACTOR: u32 = 50;
+
+/// What the rules look at.
+struct Sight<'p> {
+    picture: &'p Picture,
+    /// The growth of the counters within `window`, and within [`RECENT`].
+    grown: Grown,
+    recent: Grown,
+    window: Duration,
+}
+
+/// The present problems. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Problems(Arc<Mutex<ProblemWatch>>);
+
+#[derive(Debug, Default)]
+struct ProblemWatch {
+    picture: Option<Picture>,
+    growth: SlidingGrowth,
+    measures: Vec<Measure>,
+    /// The last figures of the kernel that the picture lacks.
+    kernel: KernelPicture,
+    trends: Trends,
+    tracker: Tracker,
+    /// The problems of the last picture.
+    present: Arc<[ProblemInfo]>,
+}
+
+impl Problems {
+    /// Looks at the process every second until it ends.
+    pub(crate) async fn watch(self, overview: Weak<Overview>) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_kernel = Instant::now();
+        loop {
+            ticks.tick().await;
+            let kernel = if Instant::now() >= next_kernel {
+                let began = Instant::now();
+                let kernel = tokio::task::spawn_blocking(KernelPicture::read).await.ok();
+                next_kernel = Instant::now() + KERNEL_EVERY.max(began.elapsed() * PAUSE_FACTOR);
+                kernel
+            } else {
+                None
+            };
+            let Some(overview) = overview.upgrade() else { return };
+            let picture = Picture::of(&overview);
+            drop(overview);
+            self.lock().look(picture, kernel);
+        }
+    }
+
+    /// The present problems, the worst first.
+    pub(crate) fn present(&self) -> Vec<ProblemInfo> {
+        self.lock().present.to_vec()
+    }
+
+    /// The number of problems of a severity.
+    pub(crate) fn count(&self, severity: Severity) -> u64 {
+        self.lock().present.iter().filter(|problem| problem.severity == severity.name()).count() as u64
+    }
+
+    /// The present problems and the capacity, with failures counted over `window`, which is [`WINDOW`] at most.
+    pub(crate) fn reply(&self, window: Duration) -> ProblemsReply {
+        self.lock().reply(window)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ProblemWatch> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ProblemWatch {
+    /// Takes in a picture of the process, and of the kernel if there is a new one.
+    fn look(&mut self, mut picture: Picture, kernel: Option<KernelPicture>) {
+        let is_new = kernel.is_some();
+        if let Some(kernel) = kernel {
+            self.kernel = kernel;
+        }
+        if let Some(overflows) = self.kernel.overflows {
+            // The kernel counts since the start of the machine.
+            self.growth.begin(Counter::AcceptQueueOverflows, overflows);
+            picture.counters.insert(Counter::AcceptQueueOverflows, overflows);
+        }
+        self.growth.take(picture.at, WINDOW, std::mem::take(&mut picture.counters));
+        self.measures = capacity::measures(&picture, &self.kernel);
+        if is_new {
+            self.trends.take(picture.at, &self.measures);
+        }
+        let findings = self.findings(&picture, WINDOW);
+        self.tracker.follow(&findings, picture.at, picture.clock);
+        self.present = self.tracker.problems(&findings, picture.at, picture.clock).into();
+        self.picture = Some(picture);
+    }
+
+    fn findings(&self, picture: &Picture, window: Duration) -> Vec<Finding> {
+        let grown = self.growth.within(window, picture.at);
+        let recent = self.growth.within(RECENT, picture.at);
+        let sight = Sight { picture, grown, recent, window };
+        let mut findings = Vec::new();
+        pools::findings(&sight, &mut findings);
+        process::findings(&sight, &mut findings);
+        self.trends.findings(&self.measures, &mut findings);
+        findings
+    }
+
+    fn reply(&self, window: Duration) -> ProblemsReply {
+        let window = window.min(WINDOW);
+        let problems = match &self.picture {
+            Some(picture) if window < WINDOW => {
+                let findings = self.findings(picture, window);
+                self.tracker.problems(&findings, picture.at, picture.clock)
+            }
+            _ => self.present.to_vec(),
+        };
+        ProblemsReply {
+            now: Timestamp::now(),
+            window_seconds: window.as_secs(),
+            problems,
+            capacity: self.trends.capacity(&self.measures),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! The process at one moment, as far as problems are derived from it. It is plain data, so that the rules are tested
+//! with pictures made by hand.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::growth::Counter;
+use crate::domain::{BackendState, Cause, CloseReason, ServingTier, SocketAddress};
+use crate::overview::Overview;
+use crate::pool::{Entry, Pool, SourceStatus};
+use crate::telemetry::log;
+
+/// The process at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Picture {
+    /// When that was.
+    pub at: Instant,
+    /// The same by the clock.
+    pub clock: SystemTime,
+    /// The pools, by name.
+    pub pools: BTreeMap<Arc<str>, PoolPicture>,
+    /// The listeners.
+    pub listeners: Vec<ListenerPicture>,
+    /// Open connections of the process, and their limit.
+    pub connections: [u64; 2],
+    /// The logs that cannot be written, with the errors.
+    pub log_failures: Vec<(String, String)>,
+    /// Since when and why the configuration in the file is not the one in effect.
+    pub reload_rejected: Option<(SystemTime, Cause)>,
+    /// The counters.
+    pub counters: BTreeMap<Counter, u64>,
+}
+
+/// A pool at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct PoolPicture {
+    /// Whether a listener uses it.
+    pub used: bool,
+    /// Whether every source has answered and every backend was checked at least once.
+    pub settled: bool,
+    /// Eligible backends.
+    pub eligible: usize,
+    /// The tier that serves.
+    pub tier: ServingTier,
+    /// Its backends, without those that have left.
+    pub backends: Vec<BackendPicture>,
+    /// What its sources report.
+    pub sources: Vec<SourceStatus>,
+    /// Clients that wait in the queue.
+    pub queue: usize,
+    /// How many may wait.
+    pub queue_room: usize,
+    /// The addresses that its connections come from; 0: they come from the clients' addresses.
+    pub source_addresses: usize,
+    /// Why the engine of its replicas does not answer.
+    pub replicas_trouble: Option<String>,
+}
+
+/// A backend at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct BackendPicture {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The address that connections go to; `None`: a Unix socket.
+    pub address: Option<SocketAddr>,
+    /// Its state.
+    pub state: BackendState,
+    /// When it entered this state.
+    pub since: Instant,
+    /// Why it is in this state; empty if it is up.
+    pub cause: Cause,
+    /// Its weight.
+    pub weight: u32,
+    /// Connections that are open or being opened.
+    pub open: u64,
+    /// Why one of its checks has no result.
+    pub local_check_error: Option<Cause>,
+}
+
+/// A listener at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct ListenerPicture {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its bound TCP addresses.
+    pub addresses: Vec<SocketAddr>,
+    /// Open connections.
+    pub open: u64,
+    /// Their limit.
+    pub limit: Option<u64>,
+}
+
+impl Picture {
+    /// The process now.
+    pub(super) fn of(overview: &Overview) -> Self {
+        let mut counters = BTreeMap::new();
+        let listeners = overview.listeners.load();
+        let mut used = BTreeSet::new();
+        for (listener, _) in listeners.iter() {
+            used.extend(listener.settings.load().routing.pools().iter().map(|pool| Arc::clone(&pool.name)));
+            counters.insert(Counter::Accepted(Arc::clone(&listener.name)), listener.accepted());
+            for (reason, n) in listener.failures_without_pool().filter(|(reason, _)| reason.is_failure()) {
+                counters.insert(Counter::FailedWithoutPool(Arc::clone(&listener.name), reason.index()), n);
+            }
+        }
+        let replicas = overview.replicas.load();
+        let mut pools = BTreeMap::new();
+        for (name, pool) in &**overview.pools.load() {
+            count(pool, &mut counters);
+            let trouble = replicas.get(name).and_then(|one| one.status().group.trouble.clone());
+            pools.insert(Arc::clone(name), PoolPicture::of(pool, used.contains(name), trouble));
+        }
+        let failed = |shortage: fn(&crate::telemetry::shortage::Shortages) -> u64| {
+            overview.workers.iter().map(|worker| shortage(&worker.shortages)).sum()
+        };
+        counters.insert(Counter::AcceptsFailed, failed(|shortages| shortages.accepts.total()));
+        counters.insert(Counter::ConnectsFailed, failed(|shortages| shortages.connects.total()));
+        counters.insert(Counter::LogLinesDropped, log::dropped_lines());
+        let listener =
+            |(listener, addresses): &(Arc<crate::proxy::listener::Listener>, Vec<_>)| ListenerPicture {
+                name: Arc::clone(&listener.name),
+                addresses: addresses.iter().filter_map(SocketAddress::tcp).collect(),
+                open: listener.active() as u64,
+                limit: listener.settings.load().max_connections.map(|limit| limit as u64),
+            };
+        Self {
+            at: Instant::now(),
+            clock: SystemTime::now(),
+            pools,
+            listeners: listeners.iter().map(listener).collect(),
+            connections: [overview.limit.open() as u64, overview.limit.connections as u64],
+            log_failures: log::failures(),
+            reload_rejected: overview.reloads.rejected().as_deref().cloned(),
+            counters,
+        }
+    }
+
+    /// The time by the clock of an earlier moment.
+    pub(super) fn clock_at(&self, then: Instant) -> SystemTime {
+        self.clock - self.at.saturating_duration_since(then)
+    }
+}
+
+/// Adds the counters of a pool. A backend that has never fallen needs none.
+fn count(pool: &Pool, counters: &mut BTreeMap<Counter, u64>) {
+    let name = || Arc::clone(&pool.name);
+    let [routed, _] = pool.counters.routed_and_retried();
+    counters.insert(Counter::Served(name()), routed + pool.unserved_total());
+    counters.insert(Counter::Left(name()), pool.counters.churn().1);
+    counters.insert(Counter::ChecksLate(name()), pool.counters.checks_late());
+    for (reason, n) in pool.counters.failures_seen().filter(|(_, n): &(CloseReason, u64)| *n > 0) {
+        counters.insert(Counter::Failed(name(), reason.index()), n);
+    }
+    for entry in &pool.status().members {
+        let entered = entry.backend.entered();
+        let fell = [BackendState::Down, BackendState::Ejected].map(|state| entered[state.index()]);
+        let fell: u64 = fell.iter().sum();
+        if fell > 0 {
+            let backend = &entry.backend;
+            counters.insert(Counter::Fell(name(), backend.key, Arc::clone(&backend.name)), fell);
+        }
+    }
+}
+
+impl PoolPicture {
+    fn of(pool: &Pool, used: bool, replicas_trouble: Option<String>) -> Self {
+        let (snapshot, status, settings) = (pool.snapshot(), pool.status(), pool.settings());
+        let present = status.members.iter().filter(|entry| !entry.leaving);
+        Self {
+            used,
+            settled: pool.settled(),
+            eligible: snapshot.len(),
+            tier: snapshot.serving_tier(),
+            backends: present.map(BackendPicture::of).collect(),
+            sources: status.sources.clone(),
+            queue: pool.queue.len(),
+            queue_room: snapshot.len().saturating_mul(settings.limits.queue as usize),
+            source_addresses: match settings.connect.transparent {
+                true => 0,
+                false => settings.connect.source.len().max(1),
+            },
+            replicas_trouble,
+        }
+    }
+}
+
+impl BackendPicture {
+    fn of(entry: &Entry) -> Self {
+        let backend = &entry.backend;
+        Self {
+            name: Arc::clone(&backend.name),
+            address: backend.address.tcp(),
+            state: entry.state,
+            since: entry.since,
+            cause: if entry.state == BackendState::Up { Cause::default() } else { entry.reason.text() },
+            weight: entry.weight,
+            open: backend.load.open().into(),
+            local_check_error: backend.local_check_error(),
+        }
+    }
+}
