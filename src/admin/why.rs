@@ -15,7 +15,7 @@ use crate::api::{BackendInfo, ConnectionStory, JournalEntry, WhyReply};
 use crate::domain::{BackendState, ConnectionRecord, Event};
 use crate::humanize::{count, duration, list};
 use crate::story::Sentence;
-use crate::story::backend::{concerns, history, latency, standing};
+use crate::story::backend::{concerns, history, standing};
 use crate::telemetry::filter::ConnectionSubject;
 use crate::telemetry::journal;
 use crate::telemetry::records::{Records, joined};
@@ -147,9 +147,7 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiErro
             if found.len() > 1 {
                 sentences.push(Sentence::now(format!("of the one at {}:", entry.backend.address)));
             }
-            sentences.extend(standing(entry, &snapshot, &settings, Instant::now()));
-            let first_byte = entry.backend.latency.first_byte.recent();
-            sentences.extend(latency(&first_byte, info.times_slower).map(Sentence::now));
+            sentences.extend(standing(entry, &snapshot, &settings, info.times_slower, Instant::now()));
         }
         now = found.into_iter().next().map(|(_, info)| info);
         others = status.members.iter().map(|entry| entry.backend.name.to_string()).collect();

@@ -98,11 +98,13 @@ fn happened(event: &Event, backend: &str) -> Option<String> {
     })
 }
 
-/// The backend's state, whether it is eligible, its checks and connections, and what would make it eligible again.
+/// The backend's state, whether it is eligible, its checks, connections and latency, and what would make it eligible again.
+/// `times_slower`: how many times as long as that of the other backends its median is, if that is out of line.
 pub(crate) fn standing(
     entry: &Entry,
     snapshot: &PoolSnapshot,
     settings: &config::Pool,
+    times_slower: Option<f64>,
     now: Instant,
 ) -> Vec<Sentence> {
     let state = entry.state.name();
@@ -111,13 +113,14 @@ pub(crate) fn standing(
     story.push(Sentence::now(eligibility(entry, snapshot, settings)));
     story.extend(checks(entry, settings).into_iter().map(Sentence::now));
     story.push(Sentence::now(traffic(entry)));
+    story.extend(latency(&entry.backend.latency.first_byte.recent(), times_slower).map(Sentence::now));
     story.extend(close_directive(entry, now).map(Sentence::now));
     story.extend(recovery(entry, settings, now).map(Sentence::now));
     story
 }
 
 /// How long its first byte took lately, and whether that is out of line. `None`: no connection got one.
-pub(crate) fn latency(first_byte: &DurationCounts, times_slower: Option<f64>) -> Option<String> {
+fn latency(first_byte: &DurationCounts, times_slower: Option<f64>) -> Option<String> {
     let [median, most] = [first_byte.quantile(0.5)?, first_byte.quantile(0.99)?].map(duration);
     let of = count(first_byte.total(), "connection");
     let slow = times_slower.map(|times| format!("; the median is {times} times that of the other backends"));

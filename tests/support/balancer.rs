@@ -306,10 +306,11 @@ impl Lb {
         }
     }
 
-    /// Its resident memory, in KiB (proc(5), `VmRSS`).
+    /// Its resident memory, in KiB (proc(5), `RssAnon`): without the parts of the program that are loaded when they first
+    /// run.
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
         line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
     }
 

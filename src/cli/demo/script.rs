@@ -240,7 +240,7 @@ impl Player {
         if playing.next == script.steps.len() {
             match script.repeats {
                 Some(length) => {
-                    (playing.began, playing.next) = (playing.began + Duration::from_secs(length), 0)
+                    (playing.began, playing.next) = (playing.began + Duration::from_secs(length), 0);
                 }
                 None => self.0 = None,
             }
