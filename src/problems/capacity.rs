@@ -108,9 +108,12 @@ fn scarcest(mut measures: Vec<Measure>) -> Vec<Measure> {
     measures
 }
 
+/// What was used of a resource, the oldest reading first.
+type Readings = VecDeque<(Instant, u64)>;
+
 /// The values of the last minutes of each resource.
 #[derive(Debug, Default)]
-pub(super) struct Trends(BTreeMap<(Resource, Option<Arc<str>>), VecDeque<(Instant, u64)>>);
+pub(super) struct Trends(BTreeMap<(Resource, Option<Arc<str>>), Readings>);
 
 impl Trends {
     /// Takes in the values of a moment; those that are missing are forgotten.
