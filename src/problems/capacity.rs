@@ -157,13 +157,21 @@ impl Trends {
     }
 }
 
-/// The growth per second, by the line that fits the values best (least squares); `None`: they do not grow noticeably.
+/// The growth per second; `None`: the values do not grow noticeably. It is the lesser one of the whole time and of its
+/// second half: a load that has just begun has grown, and grows no more.
 fn growth(values: &VecDeque<(Instant, u64)>, limit: u64) -> Option<f64> {
-    let (first, last) = (values.front()?.0, values.back()?.0);
-    let time = last.saturating_duration_since(first);
+    let time = values.back()?.0.saturating_duration_since(values.front()?.0);
     if time < LEAST {
         return None;
     }
+    let all: Vec<_> = values.iter().copied().collect();
+    let slope = slope(&all).min(slope(&all[all.len() / 2..]));
+    (slope * time.as_secs_f64() >= NOISE * limit as f64 && slope > 0.0).then_some(slope)
+}
+
+/// The slope of the line that fits the values best (least squares), per second.
+fn slope(values: &[(Instant, u64)]) -> f64 {
+    let first = values[0].0;
     let points =
         || values.iter().map(|(at, used)| (at.saturating_duration_since(first).as_secs_f64(), *used as f64));
     let n = values.len() as f64;
@@ -171,8 +179,7 @@ fn growth(values: &VecDeque<(Instant, u64)>, limit: u64) -> Option<f64> {
     let (mean_time, mean_used) = (mean(|point| point.0), mean(|point| point.1));
     let deviation: f64 = points().map(|(time, used)| (time - mean_time) * (used - mean_used)).sum();
     let spread: f64 = points().map(|(time, _)| (time - mean_time).powi(2)).sum();
-    let per_second = deviation / spread;
-    (per_second * time.as_secs_f64() >= NOISE * limit as f64 && per_second > 0.0).then_some(per_second)
+    if spread > 0.0 { deviation / spread } else { 0.0 }
 }
 
 /// The shares from which a resource is nearly used up, as a warning and as critical.
@@ -229,7 +236,7 @@ fn scarce(measure: &Measure, info: &CapacityInfo) -> Option<Finding> {
         Some(left) if info.share < 1.0 => {
             format!(
                 "; at its present growth nothing is left in {}",
-                humanize::duration(Duration::from_secs_f64(left))
+                humanize::duration(Duration::from_secs(left as u64))
             )
         }
         _ => String::new(),

@@ -19,6 +19,8 @@ fn growth_is_extrapolated_only_over_enough_time_and_above_the_noise() {
     assert_eq!(growth(&values(5, &[500; 20]), 1000), None);
     assert_eq!(growth(&values(5, &line.iter().rev().copied().collect::<Vec<_>>()), 1000), None);
     assert_eq!(growth(&VecDeque::new(), 1000), None);
+    let step: Vec<u64> = (0..40).map(|n| if n < 10 { 0 } else { 800 }).collect();
+    assert_eq!(growth(&values(5, &step), 1000), None, "it grew once, and grows no more");
 }
 
 proptest! {

@@ -194,7 +194,11 @@ impl BackendPicture {
             address: backend.address.tcp(),
             state: entry.state,
             since: entry.since,
-            cause: if entry.state == BackendState::Up { Cause::default() } else { entry.reason.text() },
+            cause: match entry.state {
+                BackendState::Up => Cause::default(),
+                // So that backends with the same cause are told of together.
+                _ => entry.reason.without_address().text(),
+            },
             weight: entry.weight,
             open: backend.load.open().into(),
             local_check_error: backend.local_check_error(),

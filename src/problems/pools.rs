@@ -26,6 +26,10 @@ const FEW_FAILURES: f64 = 0.001;
 /// Above this share, and this number, they are critical, as in the alert PointsmanManyClientsFail.
 const MANY_FAILURES: (f64, u64) = (0.1, 10);
 
+/// Checks are late if this many were within the window, and one within the last minute: on a machine that was busy for
+/// a moment, a single check may be.
+const LATE: u64 = 3;
+
 /// The problems of all pools.
 pub(super) fn findings(sight: &Sight<'_>, findings: &mut Vec<Finding>) {
     for (name, pool) in &sight.picture.pools {
@@ -200,13 +204,14 @@ fn sources(picture: &Picture, name: &Arc<str>, pool: &PoolPicture) -> Vec<Findin
 }
 
 fn checks_late(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
-    let late = sight.recent.of(&Counter::ChecksLate(Arc::clone(name)));
-    (late > 0).then(|| {
+    let counter = Counter::ChecksLate(Arc::clone(name));
+    let late = sight.grown.of(&counter);
+    (late >= LATE && sight.recent.of(&counter) > 0).then(|| {
         Finding::new(
             ProblemKind::ChecksLate,
             Severity::Warning,
             ProblemSubject::pool(name),
-            format!("checks of pool {name} run late: {late} within a minute"),
+            format!("checks of pool {name} run late: {late} within {}", humanize::duration(sight.window)),
             "as many checks run as `runtime.max_checks` allows: take silent backends out, shorten the `timeout` of their \
              checks, or raise `runtime.max_checks`",
         )

@@ -384,8 +384,10 @@ fn a_failing_source_is_a_problem_since_its_first_failure_and_says_when_its_answe
 #[test]
 fn late_checks_and_checks_without_a_result_begin_and_end() {
     let mut process = WatchedProcess::new(&[("web", "a up, b up")]);
-    let found = process.after(1, |picture| count(picture, Counter::ChecksLate("web".into()), 3));
-    assert_eq!(sentence(&found), "checks of pool web run late: 3 within a minute");
+    let late = |n| move |picture: &mut Picture| count(picture, Counter::ChecksLate("web".into()), n);
+    assert_eq!(process.after(1, late(2)), []);
+    let found = process.after(100, late(1));
+    assert_eq!(sentence(&found), "checks of pool web run late: 3 within 5m");
     assert_eq!(process.after(60, |_| ()), []);
     let local = |error: Option<&'static str>| {
         move |picture: &mut Picture| {

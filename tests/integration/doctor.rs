@@ -126,7 +126,7 @@ pools:
     assert!(files["sentence"].as_str().unwrap().contains("files that the process may open"), "{files}");
     limit_files(&lb, false);
 
-    assert!(lb.reload("nonsense: 1").contains("reload refused"));
+    assert!(lb.reload(&format!("{config}\nnonsense: 1")).contains("reload refused"));
     let rejected = when_found(&lb, "reload_rejected");
     assert!(rejected["sentence"].as_str().unwrap().contains("nonsense"), "{rejected}");
 

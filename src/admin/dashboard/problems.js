@@ -3,8 +3,9 @@
 import { arrange, h, mark, say, show } from './dom.js';
 import { clock, span, times } from './format.js';
 
-/** More problems than this are folded. */
-const SHOWN = 6;
+/** More problems than this are folded: on a small screen they would leave no room for anything else. */
+const SHOWN = { wide: 6, narrow: 3 };
+const NARROW = matchMedia('(max-width: 760px)');
 const ICONS = { critical: 'dashboard/icon-critical.svg', warning: 'dashboard/icon-warning.svg', none: 'dashboard/icon.svg' };
 const SIGNS = { critical: '✕', warning: '▲' };
 
@@ -43,20 +44,20 @@ export class Problems {
     this.speak();
   }
 
-  /** The instance cannot be reached: what is wrong there is not known. */
+  /** The instance cannot be reached: what is wrong there is not known, and no other icon can be fetched. */
   lose() {
     document.title = '(?) Pointsman';
-    this.icon.setAttribute('href', ICONS.warning);
   }
 
   draw() {
     const { problems, now } = this;
     mark(this.place, 'data-severity', problems.length ? severityOf(problems[0]) : null);
     say(this.title, problems.length === 1 ? 'One problem' : times(problems.length, 'problem'));
-    const shown = this.all ? problems : problems.slice(0, SHOWN);
+    const room = NARROW.matches ? SHOWN.narrow : SHOWN.wide;
+    const shown = this.all ? problems : problems.slice(0, room);
     arrange(this.list, shown.map((problem) => this.line(problem, now)));
-    show(this.more, problems.length > SHOWN);
-    say(this.more, this.all ? 'Show fewer' : `Show ${problems.length - SHOWN} more`);
+    show(this.more, problems.length > room);
+    say(this.more, this.all ? 'Show fewer' : `Show ${problems.length - room} more`);
     mark(this.more, 'aria-expanded', String(this.all));
     show(this.place, problems.length > 0);
     const kept = new Set(problems.map(keyOf));
