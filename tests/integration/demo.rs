@@ -142,7 +142,7 @@ impl Demo {
 
     /// Does something, and returns the state after it.
     #[track_caller]
-    fn act(&self, action: Value) -> Value {
+    fn act(&self, action: &Value) -> Value {
         let (status, state) = self.request("POST", "/demo/actions", &action.to_string(), "");
         assert_eq!(status, 200, "{action}: {state}");
         state
@@ -176,31 +176,31 @@ fn backend<'a>(state: &'a Value, name: &str) -> &'a Value {
 fn what_is_done_to_a_backend_of_the_demo_is_seen_in_the_status() {
     let demo = Demo::start();
     assert_eq!(demo.state()["playing"], "story");
-    let state = demo.act(json!({"action": "kill", "backend": "b"}));
+    let state = demo.act(&json!({"action": "kill", "backend": "b"}));
     // A learner who does something plays alone from then on.
     assert_eq!((&state["playing"], &backend(&state, "b")["process"]), (&Value::Null, &json!("killed")));
     assert!(state["caption"].as_str().unwrap().starts_with("b is killed"), "{state}");
     demo.when("b", "down");
-    demo.act(json!({"action": "restart", "backend": "b"}));
+    demo.act(&json!({"action": "restart", "backend": "b"}));
     demo.when("b", "up");
-    demo.act(json!({"action": "pause", "backend": "c"}));
+    demo.act(&json!({"action": "pause", "backend": "c"}));
     let cause = demo.when("c", "down")["cause"].to_string();
     assert!(!cause.contains("refused"), "a paused backend accepts connections: {cause}");
-    demo.act(json!({"action": "resume", "backend": "c"}));
+    demo.act(&json!({"action": "resume", "backend": "c"}));
     demo.when("c", "up");
-    let state = demo.act(json!({"action": "add"}));
+    let state = demo.act(&json!({"action": "add"}));
     assert_eq!((&backend(&state, "d")["process"], &state["room"]), (&json!("running"), &json!(4)));
     demo.when("d", "up");
-    demo.act(json!({"action": "flap", "backend": "d"}));
-    assert_eq!(backend(&demo.act(json!({"action": "settle", "backend": "d"})), "d")["flapping"], false);
-    demo.act(json!({"action": "remove", "backend": "d"}));
+    demo.act(&json!({"action": "flap", "backend": "d"}));
+    assert_eq!(backend(&demo.act(&json!({"action": "settle", "backend": "d"})), "d")["flapping"], false);
+    demo.act(&json!({"action": "remove", "backend": "d"}));
     eventually("d has left", || {
         let pool = demo.pool("web");
         let mut all = pool["backends"].as_array().unwrap().iter();
         all.all(|one| one["name"] != "d" || one["state"] == "gone").then_some(())
     });
     let before = ["a", "b"].map(|name| demo.when(name, "up")["address"].clone());
-    demo.act(json!({"action": "swap_addresses"}));
+    demo.act(&json!({"action": "swap_addresses"}));
     eventually("each has the address of the other", || {
         let after = ["a", "b"].map(|name| demo.when(name, "up")["address"].clone());
         (after[0] == before[1] && after[1] == before[0]).then_some(())
@@ -216,11 +216,11 @@ fn the_algorithm_changes_while_connections_stay_and_two_are_compared() {
         let (_, open) = demo.request("GET", "/api/v1/connections?client=127.0.0.1", "", "");
         open["connections"][0]["backend"].as_str().map(|_| ())
     });
-    demo.act(json!({"action": "balance", "algorithm": "least-connections"}));
+    demo.act(&json!({"action": "balance", "algorithm": "least-connections"}));
     assert_eq!(demo.pool("web")["algorithm"], "least-connections");
-    let state = demo.act(json!({"action": "compare", "algorithm": "maglev"}));
+    let state = demo.act(&json!({"action": "compare", "algorithm": "maglev"}));
     assert_eq!(state["sides"][1]["algorithm"], "maglev");
-    demo.act(json!({"action": "clients", "kind": "few"}));
+    demo.act(&json!({"action": "clients", "kind": "few"}));
     eventually("both pools answer the same clients", || {
         let state = demo.state();
         let sides = state["sides"].as_array().unwrap();
@@ -232,7 +232,7 @@ fn the_algorithm_changes_while_connections_stay_and_two_are_compared() {
         answered.then_some(())
     });
     assert_eq!(demo.pool("compared")["algorithm"], "maglev");
-    demo.act(json!({"action": "compare", "algorithm": null}));
+    demo.act(&json!({"action": "compare", "algorithm": null}));
     assert_eq!(demo.pool("compared"), Value::Null);
     let (status, body) = http_get_on(open, "/").unwrap();
     assert_eq!(status, 200);
@@ -242,25 +242,25 @@ fn the_algorithm_changes_while_connections_stay_and_two_are_compared() {
 #[test]
 fn health_that_says_all_is_well_hides_errors_until_the_checks_ask_for_more() {
     let demo = Demo::start();
-    demo.act(json!({"action": "fail", "backend": "a"}));
+    demo.act(&json!({"action": "fail", "backend": "a"}));
     eventually("clients get errors", || (demo.state()["sides"][0]["errors"].as_u64()? > 2).then_some(()));
     demo.when("a", "up");
-    demo.act(json!({"action": "check_path", "path": "/"}));
+    demo.act(&json!({"action": "check_path", "path": "/"}));
     demo.when("a", "down");
-    demo.act(json!({"action": "check_every", "every": "off"}));
+    demo.act(&json!({"action": "check_every", "every": "off"}));
     demo.when("a", "up");
-    let state = demo.act(json!({"action": "play", "script": "health"}));
+    let state = demo.act(&json!({"action": "play", "script": "health"}));
     assert_eq!((&state["playing"], &state["check"]["path"]), (&json!("health"), &json!("/health")));
     assert_eq!(backend(&state, "b")["failing"], true);
-    assert_eq!(demo.act(json!({"action": "stop"}))["playing"], Value::Null);
-    let state = demo.act(json!({"action": "reset"}));
+    assert_eq!(demo.act(&json!({"action": "stop"}))["playing"], Value::Null);
+    let state = demo.act(&json!({"action": "reset"}));
     assert_eq!(backend(&state, "b")["failing"], false);
 }
 
 #[test]
 fn the_demo_refuses_what_is_not_possible_and_what_is_not_allowed() {
     let demo = Demo::start();
-    demo.act(json!({"action": "kill", "backend": "a"}));
+    demo.act(&json!({"action": "kill", "backend": "a"}));
     for (body, status, code) in [
         (r#"{"action": "kill", "backend": "a"}"#, 409, "not_now"),
         (r#"{"action": "kill", "backend": "h"}"#, 404, "no_such_backend"),

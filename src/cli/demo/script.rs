@@ -240,7 +240,8 @@ impl Player {
         if playing.next == script.steps.len() {
             match script.repeats {
                 Some(length) => {
-                    (playing.began, playing.next) = (playing.began + Duration::from_secs(length), 0)
+                    playing.began += Duration::from_secs(length);
+                    playing.next = 0;
                 }
                 None => self.0 = None,
             }
