@@ -73,7 +73,7 @@ enum Command {
     Run(RunArgs),
     /// Check a configuration: all its problems at once, nothing is started
     Check(CheckArgs),
-    /// See it work: three small backends, the balancer, traffic and a live view, in one process
+    /// See it work and play with it: small backends, the balancer, traffic and a live view, in one process
     Demo(DemoArgs),
     /// Balance without a configuration file
     ///
