@@ -39,12 +39,14 @@ pub(crate) enum Resource {
     Conntrack,
     /// Resident memory of the process.
     Memory,
+    /// Space on the file system of the log directory.
+    LogDisk,
 }
 
 impl Resource {
     /// All of them.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Connections,
         Self::ListenerConnections,
         Self::OpenFiles,
@@ -52,6 +54,7 @@ impl Resource {
         Self::AcceptQueue,
         Self::Conntrack,
         Self::Memory,
+        Self::LogDisk,
     ];
 
     /// Its name in the API.
@@ -64,6 +67,7 @@ impl Resource {
             Self::AcceptQueue => "accept_queue",
             Self::Conntrack => "conntrack",
             Self::Memory => "memory",
+            Self::LogDisk => "log_disk",
         }
     }
 }

@@ -63,6 +63,7 @@ pub(super) fn measures(picture: &Picture, kernel: &KernelPicture) -> Vec<Measure
     all.extend(accept_queues(picture, kernel));
     all.extend(kernel.conntrack.map(|entries| Measure::new(Resource::Conntrack, None, entries)));
     all.extend(kernel.memory.map(|memory| Measure::new(Resource::Memory, None, memory)));
+    all.extend(kernel.log_disk.map(|space| Measure::new(Resource::LogDisk, None, space)));
     all
 }
 
@@ -197,6 +198,8 @@ fn thresholds(resource: Resource) -> [f64; 2] {
         Resource::Conntrack => [0.8, 0.95],
         // The kernel kills the process at the limit.
         Resource::Memory => [0.85, 0.95],
+        // Many programs fail on a full disk; this one drops log lines.
+        Resource::LogDisk => [0.9, 0.97],
     }
 }
 
@@ -206,7 +209,7 @@ fn unit(resource: Resource) -> &'static str {
         Resource::OpenFiles => "files",
         Resource::SourcePorts => "ports",
         Resource::Conntrack => "entries",
-        Resource::Memory => "bytes",
+        Resource::Memory | Resource::LogDisk => "bytes",
     }
 }
 
@@ -227,9 +230,10 @@ fn scarce(measure: &Measure, info: &CapacityInfo) -> Option<Finding> {
         Resource::AcceptQueue => (format!("the accept queue of listener {subject}"), "is"),
         Resource::Conntrack => ("the kernel's table of tracked connections".to_owned(), "is"),
         Resource::Memory => ("the memory that the process may have".to_owned(), "is"),
+        Resource::LogDisk => ("the file system of the log directory".to_owned(), "is"),
     };
     let amounts = match measure.resource {
-        Resource::Memory => [measure.used, measure.limit].map(humanize::bytes),
+        Resource::Memory | Resource::LogDisk => [measure.used, measure.limit].map(humanize::bytes),
         _ => [measure.used, measure.limit].map(|n| n.to_string()),
     };
     let left = match info.exhausted_in_seconds {
@@ -292,6 +296,9 @@ fn remedy(resource: Resource) -> &'static str {
         }
         Resource::Memory => {
             "raise the limit of the container or service, lower `runtime.max_connections`, or add an instance"
+        }
+        Resource::LogDisk => {
+            "when it is full, log lines are dropped: free space, or lower `log.max_size` and `log.keep`"
         }
     }
 }

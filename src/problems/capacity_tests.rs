@@ -67,6 +67,15 @@ fn a_resource_is_scarce_from_its_threshold_on_and_no_longer_below_it() {
 }
 
 #[test]
+fn a_disk_that_is_nearly_full_is_reported_before_log_lines_are_lost() {
+    let kernel = KernelPicture { log_disk: Some([92 << 30, 100 << 30]), ..KernelPicture::default() };
+    let all = measures(&picture(&[]), &kernel);
+    let disk = all.iter().find(|measure| measure.resource == Resource::LogDisk).unwrap();
+    let sentence = "92.0 % of the file system of the log directory is in use (92 GiB of 100 GiB)";
+    assert_eq!(found(&Trends::default(), disk), [(Severity::Warning, sentence.to_owned())]);
+}
+
+#[test]
 fn a_resource_that_will_soon_be_used_up_is_a_problem_before_it_is_scarce() {
     let growing: Vec<u64> = (0..20).map(|n| 400 + 10 * n).collect();
     let (trends, last) = trends(&measure(Resource::OpenFiles, 0, 1000), &growing);

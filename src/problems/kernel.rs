@@ -25,6 +25,8 @@ pub(crate) struct KernelPicture {
     pub conntrack: Option<[u64; 2]>,
     /// Resident memory of the process and the memory that it may have, in bytes.
     pub memory: Option<[u64; 2]>,
+    /// Space of the log directory's file system that the process cannot use, and all of it, in bytes.
+    pub log_disk: Option<[u64; 2]>,
     /// The accept queues of this network namespace.
     pub accept_queues: Vec<AcceptQueue>,
     /// Connections that the kernel dropped because an accept queue was full, since the start of the namespace.
@@ -33,7 +35,7 @@ pub(crate) struct KernelPicture {
 
 impl KernelPicture {
     /// Reads all of it. It takes a millisecond, and more with many sockets in TIME_WAIT.
-    pub(super) fn read() -> Self {
+    pub(super) fn read(log_directory: Option<&Path>) -> Self {
         let text = |path: &str| fs::read_to_string(path).ok();
         let number = |path: &str| text(path)?.trim().parse().ok();
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
@@ -52,10 +54,19 @@ impl KernelPicture {
                 .and_then(|text| kib(&text, "VmRSS:"))
                 .zip(memory_limit())
                 .map(<[u64; 2]>::from),
+            log_disk: log_directory.and_then(disk_space),
             accept_queues: socket_diag::listening().unwrap_or_default(),
             overflows: text("/proc/self/net/netstat").and_then(|text| overflows(&text)),
         }
     }
+}
+
+/// Space of a file system that only root may use counts as used (statvfs(3)).
+fn disk_space(directory: &Path) -> Option<[u64; 2]> {
+    let space = rustix::fs::statvfs(directory).ok()?;
+    let bytes = |blocks: u64| blocks.saturating_mul(space.f_frsize);
+    // Some file systems, such as those of containers over a network, have no size.
+    (space.f_blocks > 0).then(|| [space.f_blocks.saturating_sub(space.f_bavail), space.f_blocks].map(bytes))
 }
 
 /// Since Linux 6.2 the size of the directory is the number of open files; before, it is 0.
@@ -178,6 +189,15 @@ mod tests {
     }
 
     #[test]
+    fn the_space_of_a_file_system_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let [used, all] = disk_space(folder.path()).unwrap();
+        assert!(used <= all && all > 1 << 20, "{used} of {all}");
+        assert_eq!(disk_space(&folder.path().join("missing")), None);
+        assert_eq!(disk_space(Path::new("/proc")), None, "it has no size");
+    }
+
+    #[test]
     fn the_overflows_of_accept_queues_are_found_by_name() {
         let text = "TcpExt: SyncookiesSent ListenOverflows ListenDrops\nTcpExt: 0 31 42\nIpExt: InNoRoutes\nIpExt: 7\n";
         assert_eq!(overflows(text), Some(31));
@@ -222,7 +242,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_files_ports_and_memory() {
-        let picture = KernelPicture::read();
+        let picture = KernelPicture::read(None);
         let [open, limit] = picture.files.unwrap();
         assert!(open > 2 && open < limit, "{open} of {limit}");
         assert!(picture.ports.unwrap() > 0);

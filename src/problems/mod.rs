@@ -15,6 +15,7 @@ mod pools;
 mod process;
 mod tracker;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -75,11 +76,20 @@ impl Problems {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut next_kernel = Instant::now();
+        // Another directory takes effect after a restart only.
+        let log_directory: Option<Arc<Path>> = overview.upgrade().and_then(|overview| {
+            let config = overview.config.load();
+            config.log.directory.as_deref().map(|directory| Path::new(directory).into())
+        });
         loop {
             ticks.tick().await;
             let kernel = if Instant::now() >= next_kernel {
                 let began = Instant::now();
-                let kernel = tokio::task::spawn_blocking(KernelPicture::read).await.ok();
+                let kernel = tokio::task::spawn_blocking({
+                    let log_directory = log_directory.clone();
+                    move || KernelPicture::read(log_directory.as_deref())
+                });
+                let kernel = kernel.await.ok();
                 next_kernel = Instant::now() + KERNEL_EVERY.max(began.elapsed() * PAUSE_FACTOR);
                 kernel
             } else {

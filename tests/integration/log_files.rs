@@ -53,6 +53,12 @@ fn lines_lost_on_a_full_disk_are_counted_reported_and_never_torn() {
     });
     let lines = lb.when_logged_times(1, &["log cannot be written"]);
     assert!(lines[0].contains("log=\"logs\" error=\"No space left on device"), "{lines:?}");
+    eventually("it is a problem", || {
+        let problems = lb.get("/api/v1/problems").1;
+        problems
+            .contains("of the file system of the log directory is in use (256 KiB of 256 KiB")
+            .then_some(())
+    });
     let text = fs::read_to_string(&file).unwrap();
     assert!(text.ends_with('\n'), "its last line is torn: {:?}", text.lines().last());
     // Only free space makes it continue.
