@@ -10,7 +10,7 @@ use super::access::Operator;
 use super::pools::pool_of;
 use super::request::{At, Body, bad_request};
 use super::{ApiError, App};
-use crate::api::{BackendChange, BackendInfo, BackendsReply, NewBackend};
+use crate::api::{BackendChange, BackendInfo, BackendsReply, ErrorDetail, NewBackend};
 use crate::config::{BACKEND_NAME_RULE, backend_address, is_backend_name};
 use crate::discovery::Found;
 use crate::domain::{BackendState, Event, SocketAddress, StateReason};
@@ -155,6 +155,14 @@ pub(super) async fn change(
     let pool = pool_of(&app, &pool)?;
     change.weight.map_or(Ok(()), |weight| check_weight(&pool, weight))?;
     let found = find(&pool, &backend)?;
+    if change.unless_last && change.takes_out() && pool.status().is_last_eligible(&found) {
+        let message = format!(
+            "{:?} is the last eligible backend of the pool {:?}: without it, new connections get no backend",
+            &*found.name, &*pool.name
+        );
+        let hint = "put another backend in service first, or leave out \"unless_last\"";
+        return Err(ApiError::new(StatusCode::CONFLICT, ErrorDetail::LAST_ELIGIBLE, message, hint));
+    }
     app.overview.journal.record(Event::OperatorChange {
         by: Arc::clone(&operator),
         pool: Arc::clone(&pool.name),

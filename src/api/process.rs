@@ -61,6 +61,11 @@ pub(crate) struct ErrorDetail {
     pub hint: Word,
 }
 
+impl ErrorDetail {
+    /// The code for a change that would take out the last eligible backend of its pool.
+    pub(crate) const LAST_ELIGIBLE: &str = "last_eligible";
+}
+
 /// The first event of a stream.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -38,10 +38,10 @@ fn weight_1() -> u32 {
 }
 
 /// What to change of a backend.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(test, schemars(extend("minProperties" = 1)))]
+#[cfg_attr(test, schemars(extend("anyOf" = [{"required": ["state"]}, {"required": ["weight"]}])))]
 pub(crate) struct BackendChange {
     /// Its new administrative state.
     #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
@@ -51,6 +51,26 @@ pub(crate) struct BackendChange {
     #[serde(default, deserialize_with = "some_whole", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schemars(with = "u32", range(max = 256)))]
     pub weight: Option<u32>,
+    /// Refuse the change, with the code `last_eligible`, if it would take out the last eligible backend of its pool.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unless_last: bool,
+}
+
+impl BackendChange {
+    /// Another administrative state.
+    pub(crate) fn to_state(state: AdminState) -> Self {
+        Self { state: Some(state), ..Self::default() }
+    }
+
+    /// Another weight.
+    pub(crate) fn to_weight(weight: u32) -> Self {
+        Self { weight: Some(weight), ..Self::default() }
+    }
+
+    /// Whether the backend gets no new connections afterwards.
+    pub(crate) fn takes_out(&self) -> bool {
+        matches!(self.state, Some(AdminState::Draining | AdminState::Maintenance)) || self.weight == Some(0)
+    }
 }
 
 /// What to check: all backends, those of a pool, or one.

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::instance::{RemoteArgs, block_on};
-use super::operate::{change, connections, print_change};
+use super::operate::{ForceArgs, change, connections, print_change};
 use super::{Exit, Failure, print, print_json, terminal};
 use crate::api::{BackendChange, BackendInfo, DrainReply, StatusReply, path};
 use crate::domain::AdminState;
@@ -33,6 +33,8 @@ pub(super) struct DrainArgs {
     #[arg(long, conflicts_with = "target")]
     yes: bool,
     #[command(flatten)]
+    force: ForceArgs,
+    #[command(flatten)]
     remote: RemoteArgs,
 }
 
@@ -41,8 +43,8 @@ pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
     let Some(target) = &args.target else { return drain_all(args, &remote) };
     let until = args.timeout.and_then(|time| Instant::now().checked_add(time));
     block_on(async {
-        let draining = BackendChange { state: Some(AdminState::Draining), ..BackendChange::default() };
-        let (target, text) = change(&remote, target, &draining).await?;
+        let draining = BackendChange::to_state(AdminState::Draining);
+        let (target, text) = change(&remote, target, draining, &args.force).await?;
         if !args.wait {
             return print_change(&remote, &target, &text, args.remote.json);
         }
@@ -114,21 +116,13 @@ fn drain_all(args: &DrainArgs, remote: &Remote) -> Result<Exit, Failure> {
 /// Asks the operator to confirm the drain of the whole instance.
 fn confirm(remote: &Remote, status: &StatusReply) -> Result<(), Failure> {
     let address = remote.address();
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+    if !terminal::can_ask() {
         return Err(Failure::Invalid(format!(
             "this would drain the whole instance at {address}, and stop it: confirm with --yes, or name a POOL/BACKEND"
         )));
     }
-    eprint!(
-        "Drain the whole instance at {address}? {}; it ends when they are done. [y/N] ",
-        connections(status.open)
-    );
-    let mut answer = String::new();
-    let _ = io::stdin().read_line(&mut answer);
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure::Invalid("nothing was done".to_owned()))
+    let open = connections(status.open);
+    terminal::confirm(&format!("Drain the whole instance at {address}? {open}; it ends when they are done."))
 }
 
 /// Waits for [`POLL`]; fails at the deadline.

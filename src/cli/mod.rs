@@ -34,7 +34,7 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, Algorithm};
-use crate::domain::{AdminState, SocketAddress};
+use crate::domain::SocketAddress;
 use crate::{chart, remote, sanitize, supervisor, telemetry};
 
 const EXIT_CODES: &str = "\
@@ -102,7 +102,7 @@ enum Command {
     /// `up` puts a backend back in service. Without POOL/BACKEND the instance drains as at SIGTERM, and ends.
     Drain(drain::DrainArgs),
     /// Put a backend of a running instance in maintenance: no new connections and no checks, until `up`
-    Maintenance(operate::TargetArgs),
+    Maintenance(operate::MaintenanceArgs),
     /// Put a drained backend, or one in maintenance, back in service
     Up(operate::TargetArgs),
     /// Set the weight of a backend of a running instance, until it leaves
@@ -310,8 +310,8 @@ pub fn main() -> ExitCode {
         Command::Why(args) => why::why(&args),
         Command::Story(args) => why::story(&args),
         Command::Drain(args) => drain::run(&args),
-        Command::Maintenance(args) => operate::set_state(&args, AdminState::Maintenance),
-        Command::Up(args) => operate::set_state(&args, AdminState::Up),
+        Command::Maintenance(args) => operate::maintenance(&args),
+        Command::Up(args) => operate::up(&args),
         Command::Weight(args) => operate::weight(&args),
         Command::Recheck(args) => operate::recheck(&args),
         Command::Reload(args) => operate::reload(&args),
@@ -383,8 +383,9 @@ mod tests {
     fn a_refusal_by_the_instance_is_exit_code_1() {
         let refused = remote::Error::Refused {
             status: StatusCode::NOT_FOUND,
+            code: "no_such_backend".into(),
             message: "no backend".to_owned(),
-            hint: String::new(),
+            hint: "".into(),
         };
         assert_eq!(Failure::from(refused).code(), 1);
     }

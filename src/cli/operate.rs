@@ -20,6 +20,22 @@ pub(super) struct TargetArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct MaintenanceArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    force: ForceArgs,
+}
+
+/// Whether the last eligible backend of a pool may be taken out.
+#[derive(Debug, Args)]
+pub(super) struct ForceArgs {
+    /// Do it without confirmation, even if it is the last eligible backend of its pool
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct WeightArgs {
     /// The backend, by name or address
     #[arg(value_name = "POOL/BACKEND")]
@@ -27,6 +43,8 @@ pub(super) struct WeightArgs {
     /// Its weight, from 0 (no new connections) to 256
     #[arg(value_name = "N")]
     weight: u32,
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     remote: RemoteArgs,
 }
@@ -40,15 +58,25 @@ pub(super) struct RecheckArgs {
     remote: RemoteArgs,
 }
 
-/// Changes a backend; returns it and the response, its new status as JSON.
+/// Changes a backend; returns it and the response, its new status as JSON. Before it takes out the last eligible backend
+/// of a pool, it asks; without a terminal that is an error.
 pub(super) async fn change(
     remote: &Remote,
     written: &str,
-    change: &BackendChange,
+    change: BackendChange,
+    force: &ForceArgs,
 ) -> Result<(BackendTarget, String), Failure> {
     let target = BackendTarget::find(written, &remote.get(path::STATUS).await?)?;
-    let text = remote.submit(Method::PATCH, &target.path(), change).await?;
-    Ok((target, text))
+    let path = target.path();
+    let careful = BackendChange { unless_last: !force.force, ..change };
+    match remote.submit(Method::PATCH, &path, &careful).await {
+        Err(error) if error.is_last_eligible() && terminal::can_ask() => {
+            terminal::confirm(&format!("{}. Take it out?", error.message()))?;
+            let text = remote.submit(Method::PATCH, &path, &change).await?;
+            Ok((target, text))
+        }
+        changed => Ok((target, changed?)),
+    }
 }
 
 pub(super) fn print_change(
@@ -76,19 +104,29 @@ pub(super) fn connections(number: u64) -> String {
     format!("{number} connection{} open", if number == 1 { "" } else { "s" })
 }
 
-/// Sets the administrative state of a backend.
-pub(super) fn set_state(args: &TargetArgs, state: AdminState) -> Result<Exit, Failure> {
-    let remote = args.remote.remote()?;
-    let wanted = BackendChange { state: Some(state), ..BackendChange::default() };
-    let (target, text) = block_on(change(&remote, &args.target, &wanted))?;
-    print_change(&remote, &target, &text, args.remote.json)
+pub(super) fn maintenance(args: &MaintenanceArgs) -> Result<Exit, Failure> {
+    let wanted = BackendChange::to_state(AdminState::Maintenance);
+    change_and_print(&args.target.remote, &args.target.target, wanted, &args.force)
+}
+
+pub(super) fn up(args: &TargetArgs) -> Result<Exit, Failure> {
+    let wanted = BackendChange::to_state(AdminState::Up);
+    change_and_print(&args.remote, &args.target, wanted, &ForceArgs { force: false })
 }
 
 pub(super) fn weight(args: &WeightArgs) -> Result<Exit, Failure> {
-    let remote = args.remote.remote()?;
-    let wanted = BackendChange { weight: Some(args.weight), ..BackendChange::default() };
-    let (target, text) = block_on(change(&remote, &args.target, &wanted))?;
-    print_change(&remote, &target, &text, args.remote.json)
+    change_and_print(&args.remote, &args.target, BackendChange::to_weight(args.weight), &args.force)
+}
+
+fn change_and_print(
+    args: &RemoteArgs,
+    target: &str,
+    wanted: BackendChange,
+    force: &ForceArgs,
+) -> Result<Exit, Failure> {
+    let remote = args.remote()?;
+    let (target, text) = block_on(change(&remote, target, wanted, force))?;
+    print_change(&remote, &target, &text, args.json)
 }
 
 pub(super) fn recheck(args: &RecheckArgs) -> Result<Exit, Failure> {

@@ -1,11 +1,12 @@
 //! The common terminal output of all commands: colors and marks of states, bars, and short numbers.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use ratatui::Frame;
 use ratatui::style::Color;
 use ratatui::text::Span;
 
+use super::Failure;
 use crate::domain::BackendState;
 use crate::sanitize;
 
@@ -27,6 +28,22 @@ impl Drop for Screen {
     fn drop(&mut self) {
         ratatui::restore();
     }
+}
+
+/// Whether the operator can be asked: input and messages are on a terminal.
+pub(super) fn can_ask() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks the operator to confirm. Anything but yes is an error.
+pub(super) fn confirm(question: &str) -> Result<(), Failure> {
+    eprint!("{} [y/N] ", clean(question));
+    let mut answer = String::new();
+    let _ = io::stdin().read_line(&mut answer);
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure::Invalid("nothing was done".to_owned()))
 }
 
 /// The color of a state; `None`: a state that this version does not know.

@@ -367,6 +367,13 @@ impl PoolStatus {
         Self { members: members.iter().map(entry).collect(), sources, former }
     }
 
+    /// Whether this backend is eligible, and no other backend of the pool is.
+    pub fn is_last_eligible(&self, backend: &Backend) -> bool {
+        let mut eligible =
+            self.members.iter().filter(|entry| entry.state == BackendState::Up && entry.weight > 0);
+        eligible.next().is_some_and(|entry| entry.backend.key == backend.key) && eligible.next().is_none()
+    }
+
     /// The counters under each name.
     pub fn totals(&self) -> BTreeMap<Arc<str>, Totals> {
         self.former.with(self.members.iter().map(|entry| &entry.backend))

@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 
 use super::Address;
-use crate::api::ErrorReply;
+use crate::api::{ErrorDetail, ErrorReply, Word};
 
 /// Why a request to an instance failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,10 +31,12 @@ pub(crate) enum Error {
     Refused {
         /// The status of its response.
         status: StatusCode,
+        /// The server's word for the error; empty if the response is not Pointsman's.
+        code: Word,
         /// Its message.
         message: String,
-        /// Its hint; may be empty.
-        hint: String,
+        /// What to do about it; may be empty.
+        hint: Word,
     },
 }
 
@@ -58,7 +60,21 @@ impl Error {
             (message, _) if !message.is_empty() => message,
             _ => format!("the admin server answered {status}: {}", text.trim()),
         };
-        Self::Refused { status, message, hint: error.hint.into_owned() }
+        let hint = command_hint(&error.code).map_or(error.hint, Word::from);
+        Self::Refused { status, code: error.code, message, hint }
+    }
+
+    /// Whether the server refused to take out the last eligible backend of a pool.
+    pub(crate) fn is_last_eligible(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == ErrorDetail::LAST_ELIGIBLE)
+    }
+
+    /// What went wrong, without what to do about it.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Refused { message, .. } => message.clone(),
+            Self::Unreachable { .. } | Self::NoAnswer { .. } => self.to_string(),
+        }
     }
 
     /// What went wrong, without the address.
@@ -70,15 +86,30 @@ impl Error {
     }
 }
 
+/// What to do about the error with that code, in commands: the server's own hint names requests to its API.
+fn command_hint(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "no_such_pool" | "no_such_backend" | "gone" => {
+            "`pointsman status` lists the pools and their backends"
+        }
+        "ambiguous" => "name it by its address, as `pointsman status` shows it: POOL/ADDRESS:PORT",
+        "no_such_connection" => "`pointsman connections` lists the open ones",
+        "too_many_streams" => "close a dashboard or another `pointsman top`",
+        "bad_request" | "not_found" => "is it a Pointsman of another version? `pointsman status` names it",
+        ErrorDetail::LAST_ELIGIBLE => "put another backend in service first, or say --force",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_refusal_contains_the_servers_message() {
-        let body = r#"{"error": {"code": "x", "message": "no backend \"c\"", "hint": "see /api/v1/status"}}"#;
+        let body = r#"{"error": {"code": "x", "message": "no backend \"c\"", "hint": "write one"}}"#;
         let error = Error::refused(StatusCode::NOT_FOUND, body);
-        assert_eq!(error.to_string(), "no backend \"c\"\n  see /api/v1/status");
+        assert_eq!(error.to_string(), "no backend \"c\"\n  write one");
         let error = Error::refused(StatusCode::BAD_GATEWAY, "<html>oh</html>\n");
         assert_eq!(error.to_string(), "the admin server answered 502 Bad Gateway: <html>oh</html>");
         let body = r#"{"error": {"message": "a token is needed"}}"#;

@@ -152,6 +152,24 @@ fn a_refusal_of_the_instance_is_exit_code_1_with_its_message_and_hint() {
 }
 
 #[test]
+fn the_last_eligible_backend_is_taken_out_with_force_only() {
+    let (lb, _backends) = start("", "");
+    let state = |n: usize| lb.backends()[n].1.clone();
+    assert_eq!(run(&lb, &["drain", "a"]).0, 0);
+    for arguments in [&["drain", "b b"][..], &["maintenance", "web/b b"], &["weight", "b b", "0"]] {
+        let (code, out, error) = run(&lb, arguments);
+        assert_eq!((code, &*out), (1, ""), "{arguments:?}: {error}");
+        assert!(error.contains(r#""b b" is the last eligible backend of the pool "web""#), "{error}");
+        assert!(error.contains("--force") && !error.contains("unless_last"), "{error}");
+    }
+    assert_eq!((state(0), state(1)), ("draining".into(), "up".into()));
+    let (code, _, error) = run(&lb, &["maintenance", "a"]);
+    assert_eq!(code, 0, "a gets no connections, so that nothing is lost: {error}");
+    assert_eq!(run(&lb, &["drain", "b b", "--force"]).0, 0);
+    assert_eq!((state(0), state(1)), ("maintenance".into(), "draining".into()));
+}
+
+#[test]
 fn a_weight_takes_effect() {
     let (lb, _backends) = start(", balance: weighted", "");
     let (code, out, error) = run(&lb, &["weight", "web/b b", "3"]);

@@ -144,6 +144,24 @@ fn top_shows_each_change_and_its_keys_work() {
 }
 
 #[test]
+fn top_asks_again_before_the_last_eligible_backend_is_taken_out() {
+    let backend = Backend::http("a");
+    let lb = web(&[&backend]);
+    let mut top = Terminal::start(&lb);
+    top.when_shown(&["1/1 in use"]);
+    for keys in ["dy", "-"] {
+        top.press(keys);
+        top.when_shown(&["(y, n)", "is the last eligible backend of"]);
+        top.press("n");
+        top.when_shown(&["1/1 in use", "? keys"]);
+    }
+    top.press("my");
+    top.when_shown(&["is the last eligible backend of"]);
+    top.press("y");
+    top.when_shown(&["■ maintenance", "0/1 in use"]);
+}
+
+#[test]
 fn top_shows_a_lost_connection_and_a_signal_ends_it_cleanly() {
     let backend = Backend::http("a");
     let mut lb = web(&[&backend]);

@@ -41,6 +41,11 @@ impl BackendKey {
     fn of(pool: &str, backend: &BackendInfo) -> Self {
         Self { pool: pool.to_owned(), name: backend.name.to_string(), address: backend.address.clone() }
     }
+
+    /// As operators write it.
+    pub(super) fn text(&self) -> String {
+        format!("{}/{}", self.pool, self.name)
+    }
 }
 
 /// A backend at this moment.

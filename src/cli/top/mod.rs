@@ -21,11 +21,11 @@ use super::instance::{RemoteArgs, block_on};
 use super::run::{self, Signals};
 use super::terminal::{self, Screen};
 use super::{Exit, Failure, connections, why};
-use crate::api::{BackendChange, BackendInfo, ConnectionsReply, WhyReply};
+use crate::api::{BackendInfo, ConnectionsReply, WhyReply};
 use crate::remote::{Error, Remote, encode};
 use crate::task::spawn;
-use instance_view::{BackendKey, InstanceView};
-use ui::{Action, Mode, Ui};
+use instance_view::InstanceView;
+use ui::{Action, Change, Mode, Ui};
 
 /// The longest time between two frames: the shown ages grow.
 const TICK: Duration = Duration::from_secs(1);
@@ -62,6 +62,8 @@ enum ActionResult {
     Message(String, bool),
     /// A popup: its title and lines.
     Popup(String, Vec<String>),
+    /// A change that would take out the last eligible backend of its pool, and the server's message.
+    Confirm(Change, String),
 }
 
 /// Shows the instance until q is pressed or a signal arrives.
@@ -93,6 +95,7 @@ async fn watch(remote: &Remote) -> Result<Exit, Failure> {
             }
             Some(answer) = answers.recv() => match answer {
                 ActionResult::Message(text, bad) => ui.message = Some((text, bad)),
+                ActionResult::Confirm(change, question) => ui.mode = Mode::Confirm { change, question },
                 ActionResult::Popup(title, lines) => ui.mode = Mode::Popup { title, lines, scroll: 0 },
             },
             key = keys.recv() => match key {
@@ -148,12 +151,7 @@ fn keys() -> mpsc::Receiver<Option<KeyEvent>> {
 async fn act(remote: &Remote, action: Action) -> Result<ActionResult, Error> {
     match action {
         Action::None | Action::Quit => Ok(ActionResult::Message(String::new(), false)),
-        Action::SetState { of, state } => {
-            change(remote, &of, BackendChange { state: Some(state), weight: None }).await
-        }
-        Action::SetWeight { of, weight } => {
-            change(remote, &of, BackendChange { state: None, weight: Some(weight) }).await
-        }
+        Action::Change(change) => apply(remote, change).await,
         Action::Why(of) => {
             let why: WhyReply = remote.get(&why::backend_path(&of.pool, &of.address)).await?;
             Ok(ActionResult::Popup(
@@ -171,11 +169,22 @@ async fn act(remote: &Remote, action: Action) -> Result<ActionResult, Error> {
 }
 
 /// Changes a backend, selected by its address: another one may have the same name.
-async fn change(remote: &Remote, of: &BackendKey, change: BackendChange) -> Result<ActionResult, Error> {
-    let path = format!("/api/v1/pools/{}/backends/{}", encode(&of.pool), encode(&of.address));
-    let now: BackendInfo = remote.read(&remote.submit(Method::PATCH, &path, &change).await?)?;
-    let words =
-        format!("{}/{} is {}, weight {}: {}", of.pool, now.name, now.state_name(), now.weight, now.cause);
+async fn apply(remote: &Remote, change: Change) -> Result<ActionResult, Error> {
+    let path = format!("/api/v1/pools/{}/backends/{}", encode(&change.of.pool), encode(&change.of.address));
+    let now: BackendInfo = match remote.submit(Method::PATCH, &path, &change.to).await {
+        Err(error) if error.is_last_eligible() => {
+            return Ok(ActionResult::Confirm(change.forced(), error.message()));
+        }
+        changed => remote.read(&changed?)?,
+    };
+    let words = format!(
+        "{}/{} is {}, weight {}: {}",
+        change.of.pool,
+        now.name,
+        now.state_name(),
+        now.weight,
+        now.cause
+    );
     Ok(ActionResult::Message(words, false))
 }
 

@@ -5,7 +5,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::column::Column;
 use super::instance_view::{BackendKey, BackendRow, InstanceView};
-use crate::api::StatusReply;
+use crate::api::{BackendChange, StatusReply};
 use crate::cli::problem_lines;
 use crate::domain::AdminState;
 
@@ -24,10 +24,31 @@ pub(super) enum Mode {
     Filter,
     /// A weight that is being typed.
     Weight { of: BackendKey, text: String },
-    /// A yes-or-no question.
-    Confirm { of: BackendKey, state: AdminState },
+    /// A change that waits for a yes, and why it needs one.
+    Confirm { change: Change, question: String },
     /// A popup over the table, which shows its lines from `scroll` on.
     Popup { title: String, lines: Vec<String>, scroll: usize },
+}
+
+/// A change of a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The backend.
+    pub(super) of: BackendKey,
+    /// What to change.
+    pub(super) to: BackendChange,
+}
+
+impl Change {
+    /// A change that the server refuses if it takes out the last eligible backend of the pool.
+    fn careful(of: BackendKey, to: BackendChange) -> Self {
+        Self { of, to: BackendChange { unless_last: to.takes_out(), ..to } }
+    }
+
+    /// The same change without that condition.
+    pub(super) fn forced(self) -> Self {
+        Self { to: BackendChange { unless_last: false, ..self.to }, ..self }
+    }
 }
 
 /// What the caller must do after a key.
@@ -37,10 +58,8 @@ pub(super) enum Action {
     None,
     /// Quit.
     Quit,
-    /// Set the administrative state of this backend.
-    SetState { of: BackendKey, state: AdminState },
-    /// Set the weight of this backend.
-    SetWeight { of: BackendKey, weight: u32 },
+    /// Change a backend.
+    Change(Change),
     /// Show why this backend is in its state.
     Why(BackendKey),
     /// Show the connections of this backend.
@@ -116,8 +135,8 @@ impl Ui {
                 Action::None
             }
             Mode::Weight { of, text } => self.on_weight(key.code, of, text),
-            Mode::Confirm { of, state } => match key.code {
-                KeyCode::Char('y' | 'Y') | KeyCode::Enter => Action::SetState { of, state },
+            Mode::Confirm { change, .. } => match key.code {
+                KeyCode::Char('y' | 'Y') | KeyCode::Enter => Action::Change(change),
                 _ => Action::None,
             },
             Mode::Popup { title, lines, scroll } => {
@@ -154,20 +173,31 @@ impl Ui {
 
     fn on_backend(&mut self, code: KeyCode, of: BackendKey, instance: &InstanceView) -> Action {
         let weight = instance.row(&of).map_or(1, |row| row.backend.weight);
+        let set_weight = |of, weight| Action::Change(Change::careful(of, BackendChange::to_weight(weight)));
         match code {
-            KeyCode::Char('d') => self.mode = Mode::Confirm { of, state: AdminState::Draining },
-            KeyCode::Char('m') => self.mode = Mode::Confirm { of, state: AdminState::Maintenance },
-            KeyCode::Char('u') => return Action::SetState { of, state: AdminState::Up },
-            KeyCode::Char('w') => self.mode = Mode::Weight { of, text: String::new() },
-            KeyCode::Char('+' | '=') if weight < HEAVIEST => {
-                return Action::SetWeight { of, weight: weight + 1 };
+            KeyCode::Char('d') => {
+                let question = format!("drain {}? no new connections; existing ones finish", of.text());
+                self.confirm(of, AdminState::Draining, question);
             }
-            KeyCode::Char('-') if weight > 0 => return Action::SetWeight { of, weight: weight - 1 },
+            KeyCode::Char('m') => {
+                let question = format!("put {} into maintenance? no new connections, no checks", of.text());
+                self.confirm(of, AdminState::Maintenance, question);
+            }
+            KeyCode::Char('u') => {
+                return Action::Change(Change::careful(of, BackendChange::to_state(AdminState::Up)));
+            }
+            KeyCode::Char('w') => self.mode = Mode::Weight { of, text: String::new() },
+            KeyCode::Char('+' | '=') if weight < HEAVIEST => return set_weight(of, weight + 1),
+            KeyCode::Char('-') if weight > 0 => return set_weight(of, weight - 1),
             KeyCode::Enter => return Action::Why(of),
             KeyCode::Char('c') => return Action::Connections(of),
             _ => {}
         }
         Action::None
+    }
+
+    fn confirm(&mut self, of: BackendKey, state: AdminState, question: String) {
+        self.mode = Mode::Confirm { change: Change::careful(of, BackendChange::to_state(state)), question };
     }
 
     fn on_filter(&mut self, code: KeyCode) {
@@ -189,7 +219,9 @@ impl Ui {
     fn on_weight(&mut self, code: KeyCode, of: BackendKey, mut text: String) -> Action {
         match code {
             KeyCode::Enter => match text.parse() {
-                Ok(weight) if weight <= HEAVIEST => return Action::SetWeight { of, weight },
+                Ok(weight) if weight <= HEAVIEST => {
+                    return Action::Change(Change::careful(of, BackendChange::to_weight(weight)));
+                }
                 _ if text.is_empty() => {}
                 _ => self.message = Some((format!("a weight is a number from 0 to {HEAVIEST}"), true)),
             },
@@ -250,7 +282,7 @@ fn help() -> Mode {
         "p                  all problems, and what to do about each",
         "d                  drain it: no new connections; existing ones finish",
         "m                  maintenance: no new connections, no checks",
-        "u                  return it",
+        "u                  put it back in service",
         "+, -, w            one more weight, one less, type one",
         "q, Ctrl-C          quit",
         "",
@@ -344,15 +376,13 @@ mod tests {
         assert_eq!(ui.mode, Mode::Table);
         let of = ui.selected.clone().unwrap();
         assert_eq!((&*of.pool, &*of.name), ("web", "a"));
-        assert_eq!(
-            press(&mut ui, &instance, "dy"),
-            [Action::SetState { of: of.clone(), state: AdminState::Draining }]
-        );
-        assert_eq!(
-            press(&mut ui, &instance, "m\n"),
-            [Action::SetState { of: of.clone(), state: AdminState::Maintenance }]
-        );
-        assert_eq!(press(&mut ui, &instance, "u"), [Action::SetState { of, state: AdminState::Up }]);
+        let change = |state, unless_last| {
+            let to = BackendChange { unless_last, ..BackendChange::to_state(state) };
+            [Action::Change(Change { of: of.clone(), to })]
+        };
+        assert_eq!(press(&mut ui, &instance, "dy"), change(AdminState::Draining, true));
+        assert_eq!(press(&mut ui, &instance, "m\n"), change(AdminState::Maintenance, true));
+        assert_eq!(press(&mut ui, &instance, "u"), change(AdminState::Up, false));
     }
 
     #[test]
@@ -360,7 +390,10 @@ mod tests {
         let (mut ui, instance) = (Ui::default(), instance());
         ui.settle(&instance);
         let of = ui.selected.clone().unwrap();
-        let set_weight = |weight| Action::SetWeight { of: of.clone(), weight };
+        let set_weight = |weight| {
+            let to = BackendChange { unless_last: weight == 0, ..BackendChange::to_weight(weight) };
+            Action::Change(Change { of: of.clone(), to })
+        };
         assert_eq!(press(&mut ui, &instance, "+-"), [set_weight(2), set_weight(0)]);
         assert_eq!(press(&mut ui, &instance, "w1x7\x085\n"), [set_weight(15)]);
         assert_eq!(press(&mut ui, &instance, "w300\n"), []);

@@ -11,7 +11,6 @@ use super::table;
 use super::ui::{Mode, Ui};
 use crate::api::ProblemInfo;
 use crate::cli::{problem_lines, terminal};
-use crate::domain::AdminState;
 
 /// Draws the instance in the state of the user interface.
 pub(super) fn draw(frame: &mut Frame<'_>, instance: &InstanceView, ui: &Ui) {
@@ -145,20 +144,15 @@ fn list<'a>(title: &'static str, lines: impl IntoIterator<Item = &'a String>) ->
 }
 
 fn footer(ui: &Ui) -> Line<'static> {
-    let name = |of: &super::instance_view::BackendKey| terminal::clean(&format!("{}/{}", of.pool, of.name));
     match (&ui.mode, &ui.message) {
         (Mode::Filter, _) => {
             Line::from(format!("show only: {}▏  (enter: keep, esc: all)", terminal::clean(&ui.filter)))
         }
         (Mode::Weight { of, text }, _) => {
-            Line::from(format!("weight of {}, 0 to 256: {text}▏  (enter, esc)", name(of)))
+            Line::from(format!("weight of {}, 0 to 256: {text}▏  (enter, esc)", terminal::clean(&of.text())))
         }
-        (Mode::Confirm { of, state: AdminState::Draining }, _) => {
-            Line::from(format!("drain {}? no new connections; existing ones finish  (y, n)", name(of))).bold()
-        }
-        (Mode::Confirm { of, .. }, _) => {
-            Line::from(format!("put {} into maintenance? no new connections, no checks  (y, n)", name(of)))
-                .bold()
+        (Mode::Confirm { question, .. }, _) => {
+            Line::from(terminal::clean(&format!("(y, n)  {question}"))).bold()
         }
         (_, Some((text, bad))) => {
             Line::from(terminal::clean(text)).fg(if *bad { Color::Red } else { Color::Green }).bold()
