@@ -76,6 +76,47 @@ def test_a_drain_by_click_drains_and_a_return_returns(two, look):
     lb.when("b", state="maintenance")
 
 
+def test_the_last_eligible_backend_is_taken_out_after_a_question_only(two, look):
+    lb, _ = two()
+    page = look(lb, forgive="409")  # the browser itself notes it
+    page.get_by_role("button", name="Drain a", exact=True).click()
+    lb.when("a", state="draining")
+    page.get_by_role("button", name="Drain b", exact=True).click()
+    question = page.get_by_role("dialog", name="Take out the last eligible backend?")
+    expect(question).to_contain_text("new connections get no backend")
+    page.keyboard.press("Enter")  # the focus is on the harmless answer
+    expect(question).to_have_count(0)
+    assert lb.backend("b")["state"] == "up"
+    page.get_by_role("button", name="Maintenance b", exact=True).click()
+    question.get_by_role("button", name="Take it out").click()
+    lb.when("b", state="maintenance")
+
+
+def test_a_change_is_undone_by_a_button(two, look):
+    lb, _ = two(", balance: weighted")
+    page = look(lb)
+    undo = page.locator("#toast").get_by_role("button", name="Undo")
+    page.get_by_role("button", name="Maintenance a", exact=True).click()
+    lb.when("a", state="maintenance")
+    undo.click()
+    lb.when("a", state="up")
+    expect(page.locator("#toast")).to_contain_text("Undone: a is as before (up)")
+    page.get_by_role("button", name="Maintenance a", exact=True).click()
+    lb.when("a", state="maintenance")
+    page.get_by_role("button", name="Enable a", exact=True).click()
+    lb.when("a", state="up")
+    expect(page.locator("#toast")).to_contain_text("a is up")
+    undo.click()
+    lb.when("a", state="maintenance")
+    row(page, "b").locator(".weigh").click()
+    page.get_by_role("spinbutton").fill("7")
+    page.get_by_role("button", name="Set").click()
+    lb.when("b", weight=7)
+    expect(page.locator("#toast")).to_contain_text("weight 7")
+    undo.click()
+    lb.when("b", weight=1)
+
+
 def test_a_weight_is_changed_and_what_is_refused_is_said(two, look):
     lb, _ = two(", balance: weighted")
     page = look(lb)
@@ -194,6 +235,26 @@ def test_the_history_may_arrive_before_the_first_status(two, look):
     page = look(lb, script=LATE)
     chart = page.locator(".pool canvas").first
     eventually("the chart has it", lambda: re.search(r"at most [1-9]", chart.get_attribute("aria-label") or ""))
+
+
+def test_charts_show_other_ranges_and_fit_the_time_since_the_start(two, look):
+    lb, _ = two()
+    with traffic(lb.address()):
+        eventually("ten seconds of it", lambda: sum(1 for n in history(lb) if n) >= 10)
+    page = look(lb)
+    chart = page.locator('[data-pool="web"] canvas').first
+    label = lambda text: re.compile(f"over the last {text}: now [^,]*, at most [1-9]")
+    expect(chart).to_have_attribute("aria-label", label("1 min"))
+    page.get_by_role("button", name="1 h", exact=True).click()
+    expect(chart).to_have_attribute("aria-label", label("10 min"))
+    expect(page.get_by_role("button", name="1 h", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_text("States, last 10 min")).to_be_visible()
+    page.reload()
+    expect(chart).to_have_attribute("aria-label", label("10 min"))  # the choice is kept
+    page.keyboard.press("c")
+    expect(page.get_by_text("States, last 1 h")).to_be_visible()
+    page.get_by_role("button", name="5 min", exact=True).click()
+    expect(page.get_by_text("States, last 1 min")).to_be_visible()
 
 
 def history(lb):

@@ -4,9 +4,11 @@ const KEY = 'pointsman-token';
 
 /** A refusal by the server, or a failed request. */
 export class Refusal extends Error {
-  constructor(status, message, hint) {
+  constructor(status, message, hint, code = '') {
     super(hint ? `${message} (${hint})` : message);
     this.status = status;
+    this.code = code;
+    this.plain = message;
   }
 }
 
@@ -30,8 +32,8 @@ async function request(method, to, body) {
   }
   const answer = await response.json().catch(() => null);
   if (response.ok) return answer;
-  const { message = `the server answers ${response.status}`, hint = '' } = answer?.error ?? {};
-  throw new Refusal(response.status, message, hint);
+  const { message = `the server answers ${response.status}`, hint = '', code = '' } = answer?.error ?? {};
+  throw new Refusal(response.status, message, hint, code);
 }
 
 /** Gets a path. */

@@ -1,11 +1,11 @@
-// Small charts over time on a canvas: the last minutes, one value a second.
+// Small charts over time on a canvas: one value for each step of the shown range.
 
-import { colour, h, say, arrange } from './dom.js';
-import { WINDOW } from './store.js';
+import { arrange, colour, h, mark, say, sayName } from './dom.js';
+import { span } from './format.js';
+import { roundSpan, ticks } from './range.js';
 
 const HUES = 8;
 const AXIS = 16; // the height of the line with the times
-const GRID = [60, 120, 180, 240];
 
 /**
  * A chart with its title and legend.
@@ -35,17 +35,18 @@ export class Chart {
     this.canvas.chart = this;
   }
 
-  /** Takes the series to draw: `{name, series, hue}` each, and the second at the right edge. */
-  draw(series, end) {
+  /** Takes the series to draw: `{name, series, hue}` each, and which part of them. */
+  draw(series, view) {
     this.series = series;
-    this.end = end;
+    this.view = view;
     this.paint();
   }
 
   paint() {
-    const { canvas, series, end } = this;
+    const { canvas, series, view } = this;
     const [width, height] = [this.width ?? 0, this.height];
-    if (!width || end === undefined) return;
+    if (!width || !view) return;
+    const { end, length } = view;
     const density = window.devicePixelRatio || 1;
     if (canvas.width !== Math.round(width * density)) {
       canvas.width = Math.round(width * density);
@@ -55,12 +56,12 @@ export class Chart {
     pen.setTransform(density, 0, 0, density, 0, 0);
     pen.clearRect(0, 0, width, height);
     const floor = height - AXIS;
-    const start = end - WINDOW + 1;
-    const x = (second) => ((second - start) / (WINDOW - 1)) * width;
-    const totals = new Float64Array(WINDOW);
+    const start = end - length + 1;
+    const x = (step) => ((step - start) / (length - 1)) * width;
+    const totals = new Float64Array(length);
     let top = 0;
     const last = new Map();
-    for (let i = 0; i < WINDOW; i += 1) {
+    for (let i = 0; i < length; i += 1) {
       let pile = NaN;
       for (const one of series) {
         const value = one.series.at(start + i);
@@ -76,16 +77,16 @@ export class Chart {
     this.grid(pen, width, ceiling, y);
     if (this.stacked) this.pile(pen, start, x, y, totals);
     else for (const one of series) this.line(pen, one, start, x, y);
-    this.scale(pen, width, floor, ceiling, y);
+    this.scale(pen, width, floor, ceiling, y, view);
     if (this.at !== undefined && this.at !== null) {
       pen.fillStyle = colour('muted');
       pen.fillRect(Math.round(x(start + this.at)), 0, 1, floor);
     }
-    // If a status is late, the last second has no value.
-    const recent = Number.isNaN(totals[WINDOW - 1]) ? totals[WINDOW - 2] : totals[WINDOW - 1];
+    // If a status is late, the last step has no value.
+    const recent = Number.isNaN(totals[length - 1]) ? totals[length - 2] : totals[length - 1];
     const now = this.stacked ? this.format(recent) : '';
     say(this.now, now);
-    const label = `${this.title} over the last five minutes: ${this.stacked ? `now ${now}, ` : ''}at most ${this.format(top)}`;
+    const label = `${this.title} over the last ${roundSpan(view.step * length)}: ${this.stacked ? `now ${now}, ` : ''}at most ${this.format(top)}`;
     if (canvas.label !== label) canvas.setAttribute('aria-label', (canvas.label = label));
     this.explain(series);
   }
@@ -103,7 +104,7 @@ export class Chart {
   }
 
   /** The values at the grid lines, legible over the series. */
-  scale(pen, width, floor, ceiling, y) {
+  scale(pen, width, floor, ceiling, y, view) {
     pen.font = `11px ${FONT}`;
     pen.fillStyle = colour('muted');
     pen.strokeStyle = colour('card');
@@ -117,22 +118,23 @@ export class Chart {
     }
     pen.textBaseline = 'top';
     pen.textAlign = 'center';
-    for (const ago of GRID) pen.fillText(`−${ago / 60} min`, width - (ago / WINDOW) * width, floor + 4);
+    for (const ago of ticks(view)) pen.fillText(`−${roundSpan(ago)}`, width - (ago / (view.step * view.length)) * width, floor + 4);
     pen.textAlign = 'right';
     pen.fillText('now', width, floor + 4);
   }
 
   pile(pen, start, x, y, totals) {
-    const below = new Float64Array(WINDOW);
+    const { length } = totals;
+    const below = new Float64Array(length);
     for (const one of this.series) {
       pen.fillStyle = hue(one.hue);
-      for (let i = 0; i < WINDOW; ) {
+      for (let i = 0; i < length; ) {
         if (Number.isNaN(totals[i])) {
           i += 1;
           continue;
         }
         let to = i;
-        while (to < WINDOW && !Number.isNaN(totals[to])) to += 1;
+        while (to < length && !Number.isNaN(totals[to])) to += 1;
         pen.beginPath();
         pen.moveTo(x(start + i), y(below[i]));
         for (let j = i; j < to; j += 1) {
@@ -156,7 +158,7 @@ export class Chart {
     pen.lineJoin = 'round';
     pen.beginPath();
     let down = false;
-    for (let i = 0; i < WINDOW; i += 1) {
+    for (let i = 0; i < this.view.length; i += 1) {
       const value = one.series.at(start + i);
       if (Number.isNaN(value)) down = false;
       else if (down) pen.lineTo(x(start + i), y(value));
@@ -172,13 +174,15 @@ export class Chart {
     const items = series.map((one) => {
       let item = this.keys.get(one.name);
       if (!item) {
-        item = h('li', {}, h('i', { class: 'key' }), h('span', {}, one.name), h('b', {}));
+        item = h('li', {}, h('i', { class: 'key' }), h('span', {}), h('b', {}));
+        sayName(item.children[1], one.name);
         this.keys.set(one.name, item);
       }
       item.firstChild.style.background = `var(--hue${one.hue % HUES})`;
-      const at = this.at ?? WINDOW - 1;
-      let value = one.series.at(this.end - WINDOW + 1 + at);
-      if (Number.isNaN(value) && this.at == null) value = one.series.at(this.end - 1);
+      const { end, length } = this.view;
+      const at = this.at ?? length - 1;
+      let value = one.series.at(end - length + 1 + at);
+      if (Number.isNaN(value) && this.at == null) value = one.series.at(end - 1);
       say(item.lastChild, this.format(value));
       return item;
     });
@@ -186,13 +190,14 @@ export class Chart {
     arrange(this.legend, items);
   }
 
-  /** Shows the values of the second under the pointer. */
+  /** Shows the values of the step under the pointer. */
   point(offset) {
-    this.at = offset === null || !this.width ? null : Math.max(0, Math.min(WINDOW - 1, Math.round((offset / this.width) * (WINDOW - 1))));
+    const last = (this.view?.length ?? 1) - 1;
+    this.at = offset === null || !this.width || !this.view ? null : Math.max(0, Math.min(last, Math.round((offset / this.width) * last)));
     this.tip.hidden = this.at === null;
     if (this.at !== null) {
-      const ago = WINDOW - 1 - this.at;
-      say(this.tip, ago === 0 ? 'now' : `${ago} s ago`);
+      const ago = (last - this.at) * this.view.step;
+      say(this.tip, ago === 0 ? 'now' : `${span(ago)} ago`);
       this.tip.style.left = `${Math.min(this.width - 60, Math.max(0, offset - 24))}px`;
     }
     this.paint();
@@ -202,19 +207,22 @@ export class Chart {
 /** A line without axes, for a tile or a row of a table. */
 export class Spark {
   constructor(name) {
-    this.canvas = h('canvas', { class: 'spark', role: 'img', 'aria-label': `${name} over the last five minutes` });
+    this.name = name;
+    this.canvas = h('canvas', { class: 'spark', role: 'img', 'aria-label': name });
     this.canvas.chart = this;
     sizes.observe(this.canvas);
   }
 
-  draw(series, end, number = 0) {
-    Object.assign(this, { series, end, number });
+  draw(series, view, number = 0) {
+    Object.assign(this, { series, view, number });
+    mark(this.canvas, 'aria-label', `${this.name} over the last ${roundSpan(view.step * view.length)}`);
     this.paint();
   }
 
   paint() {
-    const { canvas, series, end, width, tall } = this;
+    const { canvas, series, view, width, tall } = this;
     if (!width || !series) return;
+    const { end, length } = view;
     const density = window.devicePixelRatio || 1;
     if (canvas.width !== Math.round(width * density)) canvas.width = Math.round(width * density);
     if (canvas.height !== Math.round(tall * density)) canvas.height = Math.round(tall * density);
@@ -222,19 +230,19 @@ export class Spark {
     pen.setTransform(density, 0, 0, density, 0, 0);
     pen.clearRect(0, 0, width, tall);
     let top = 0;
-    for (let i = 0; i < WINDOW; i += 1) top = Math.max(top, series.at(end - i) || 0);
+    for (let i = 0; i < length; i += 1) top = Math.max(top, series.at(end - i) || 0);
     const y = (value) => tall - 1.5 - (top ? value / top : 0) * (tall - 3);
     pen.strokeStyle = hue(this.number);
     pen.lineWidth = 1.5;
     pen.beginPath();
     let down = false;
-    for (let i = WINDOW - 1; i >= 0; i -= 1) {
+    for (let i = length - 1; i >= 0; i -= 1) {
       const value = series.at(end - i);
       if (Number.isNaN(value)) {
         down = false;
         continue;
       }
-      const x = ((WINDOW - 1 - i) / (WINDOW - 1)) * width;
+      const x = ((length - 1 - i) / (length - 1)) * width;
       if (down) pen.lineTo(x, y(value));
       else pen.moveTo(x, y(value));
       down = true;

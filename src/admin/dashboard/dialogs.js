@@ -58,10 +58,40 @@ export function askToken(message) {
 }
 
 /** The path of a backend, by its address: several backends may have the same name. */
-export const backendPath = (pool, backend) => path(['pools', pool, 'backends', backend.address]);
+const backendPath = (pool, backend) => path(['pools', pool, 'backends', backend.address]);
 
-/** Asks for a weight and sets it. */
-export function weigh(pool, backend) {
+/**
+ * Changes a backend and returns its new state. Asks before the last eligible backend of a pool is taken out; `null` if the
+ * user decides against it.
+ */
+export async function changeBackend(pool, backend, wanted) {
+  const to = backendPath(pool, backend);
+  try {
+    return await change('PATCH', to, { ...wanted, unless_last: true }, askToken);
+  } catch (refusal) {
+    if (refusal.code !== 'last_eligible') throw refusal;
+    const sure = await confirm('Take out the last eligible backend?', `${refusal.plain}.`, ['Take it out', 'Leave it in']);
+    return sure ? change('PATCH', to, wanted, askToken) : null;
+  }
+}
+
+/** Asks a question; the answer is `true` for the first button only. */
+function confirm(title, text, [yes, no]) {
+  return new Promise((given) => {
+    let sure = false;
+    const first = h('button', { type: 'button', class: 'first grave', onclick: () => {
+      sure = true;
+      opened.element.close();
+    } }, yes);
+    const second = h('button', { type: 'button', onclick: () => opened.element.close() }, no);
+    const opened = dialog(title, {}, h('p', {}, text), h('div', { class: 'buttons' }, second, first));
+    opened.element.addEventListener('close', () => given(sure));
+    second.focus();
+  });
+}
+
+/** Asks for a weight, and calls `send({ weight })` with it, which returns whether it is set. */
+export function weigh(backend, send) {
   const field = h('input', { type: 'number', id: 'weight', min: 0, max: 256, step: 1, required: true, value: backend.weight });
   const said = h('p', { class: 'said', role: 'alert' });
   const set = h('button', { type: 'submit', class: 'first' }, 'Set');
@@ -72,8 +102,8 @@ export function weigh(pool, backend) {
     say(said, 'loading…');
     set.disabled = true;
     try {
-      await change('PATCH', backendPath(pool, backend), { weight: Number(field.value) }, askToken);
-      opened.element.close();
+      if (await send({ weight: Number(field.value) })) opened.element.close();
+      else say(said, '');
     } catch (refusal) {
       say(said, refusal.message);
     }
@@ -146,10 +176,9 @@ export function showBackend(pool, backend, store, watch) {
   const update = () => {
     if (!isOpen(opened)) return false;
     const now = store.status.pools.find((one) => one.name === pool)?.backends.find((one) => keyOf(pool, one) === key);
-    const end = Math.floor(store.at);
-    const track = store.track('backend', key);
-    connections.draw([{ name: backend.name, series: track.connections, hue: 0 }], end);
-    traffic.draw([{ name: 'from clients', series: track.bytes_in, hue: 0 }, { name: 'to clients', series: track.bytes_out, hue: 1 }], end);
+    const [shown, view] = [store.shown('backend', key), store.view()];
+    connections.draw([{ name: backend.name, series: shown.connections, hue: 0 }], view);
+    traffic.draw([{ name: 'from clients', series: shown.bytes_in, hue: 0 }, { name: 'to clients', series: shown.bytes_out, hue: 1 }], view);
     if (!now) {
       tell('State', `${sign('gone')} gone: no longer in the pool`);
       return true;

@@ -37,6 +37,22 @@ export function say(element, text) {
   }
 }
 
+/** The characters at the end of a long name that are always shown: names of containers differ there. */
+const TAIL = 8;
+
+/** Sets an element's text to a name, which is cut in the middle where it does not fit. */
+export function sayName(element, name) {
+  if (element.said === name) return;
+  element.said = name;
+  const letters = [...name];
+  const cut = letters.length > 2 * TAIL;
+  element.classList.toggle('cut', cut);
+  element.replaceChildren(...(cut
+    ? [h('span', {}, letters.slice(0, -TAIL).join('')), h('span', {}, letters.slice(-TAIL).join(''))]
+    : [shown(name)]));
+  mark(element, 'title', cut ? name : null);
+}
+
 /** Sets an attribute if it differs; `null` removes it. */
 export function mark(element, name, value) {
   const marks = (element.marks ??= {});

@@ -2,7 +2,7 @@
 
 import { Spark } from './chart.js';
 import { arrange, h, say, show } from './dom.js';
-import { bytes, clock, count, rate } from './format.js';
+import { bytes, clock, count, rate, times } from './format.js';
 import { sign, tone } from './states.js';
 
 const DECISIONS = 12;
@@ -20,13 +20,14 @@ export class Listeners {
   constructor(place) {
     this.rows = new Map();
     this.body = h('tbody', { role: 'rowgroup' });
-    const heads = ['Listener', 'Addresses', 'Pool', 'Open', 'Conn/s', 'From clients/s', 'To clients/s', 'Connections, last five minutes'];
+    const heads = ['Listener', 'Addresses', 'Pool', 'Open', 'Conn/s', 'From clients/s', 'To clients/s', 'Connections/s over time'];
     place.append(h('table', { class: 'listeners', role: 'table' },
       h('thead', { role: 'rowgroup' }, h('tr', { role: 'row' }, ...heads.map((text, i) => h('th', { role: 'columnheader', scope: 'col', class: i > 2 && i < 7 ? 'number' : null }, text)))), this.body));
     this.heads = heads;
   }
 
-  update(status, store, end) {
+  update(status, store) {
+    const view = store.view();
     const rows = status.listeners.map((listener) => {
       let row = this.rows.get(listener.name);
       if (!row) {
@@ -39,7 +40,7 @@ export class Listeners {
       const track = store.track('listener', listener.name);
       const texts = [listener.name, listener.addresses.join(', '), listener.pools.join(', '), open(listener), rate(track.connections.mean(3)), bytes(track.bytes_in.mean(3)), bytes(track.bytes_out.mean(3))];
       texts.forEach((text, i) => say(row.cells[i], text));
-      row.spark.draw(track.connections, end);
+      row.spark.draw(store.shown('listener', listener.name).connections, view);
       return row.element;
     });
     for (const name of this.rows.keys()) if (!status.listeners.some((listener) => listener.name === name)) this.rows.delete(name);
@@ -99,18 +100,67 @@ export class Decisions {
 
 const keyOf = (one) => `${one.conn} ${one.at}`;
 
+/** More events than these that differ only in their backend are folded. */
+const ALIKE = 3;
+/** The time between two events of a group, in seconds. */
+const TOGETHER = 10;
+
+/** The latest events in groups, newest first, until `most` lines are full. */
+function groups(events, most) {
+  const found = [];
+  for (let i = events.length - 1, lines = 0; i >= 0 && lines < most; i -= 1) {
+    const [one, group] = [events[i], found.at(-1)];
+    const before = group?.at(-1);
+    const alike = before && one.pool && ['kind', 'pool', 'from', 'to'].every((key) => one[key] === before[key]) && before.at - one.at <= TOGETHER;
+    if (alike) group.push(one);
+    else found.push([one]);
+    if (!alike || group.length <= ALIKE) lines += 1;
+  }
+  return found;
+}
+
 export class Changes {
   constructor(list) {
     this.list = list;
     this.hold = new Held(list);
     this.lines = new WeakMap();
+    this.folds = new WeakMap();
+    this.unfolded = new WeakSet();
     this.empty = h('li', { class: 'empty' }, 'Nothing has changed since this page was opened.');
   }
 
   update(events) {
     if (this.hold.held) return;
-    const latest = events.slice(-CHANGES).reverse();
-    arrange(this.list, latest.length ? latest.map((one) => this.line(one)) : [this.empty]);
+    this.draw(events);
+  }
+
+  draw(events) {
+    const lines = [];
+    for (const group of groups(events, CHANGES)) {
+      const first = group[0];
+      const folded = group.length > ALIKE && !this.unfolded.has(group.at(-1));
+      lines.push(...(folded ? [first] : group).map((one) => this.line(one)));
+      if (folded) lines.push(this.fold(group, events));
+    }
+    arrange(this.list, lines.length ? lines : [this.empty]);
+  }
+
+  /** The line that stands for all events of a group but the first. */
+  fold(group, events) {
+    const oldest = group.at(-1);
+    let line = this.folds.get(oldest);
+    if (!line) {
+      const button = h('button', { type: 'button', class: 'more' });
+      line = h('li', { class: 'fold' }, button);
+      this.folds.set(oldest, line);
+    }
+    const button = line.firstChild;
+    say(button, `Show ${times(group.length - 1, 'more such event')}`);
+    button.onclick = () => {
+      this.unfolded.add(oldest);
+      this.draw(events);
+    };
+    return line;
   }
 
   line(one) {

@@ -1,14 +1,15 @@
 // The page: receives the server's events and shows them, at most once a frame.
 
-import { ask, change, path } from './api.js';
-import { askToken, backendPath, showBackend, showKeys, weigh, whyClient, whyHere } from './dialogs.js';
-import { arrange, forgetColours, mark, say } from './dom.js';
+import { ask, path } from './api.js';
+import { askToken, changeBackend, showBackend, showKeys, weigh, whyClient, whyHere } from './dialogs.js';
+import { arrange, forgetColours, h, mark, say } from './dom.js';
 import { clock, span } from './format.js';
 import { follow } from './link.js';
 import { Changes, Decisions, Listeners } from './lists.js';
 import { Playground } from './playground.js';
 import { PoolSection } from './pool.js';
 import { Problems } from './problems.js';
+import { LIVE, RANGES } from './range.js';
 import { Store } from './store.js';
 import { Tiles } from './tiles.js';
 
@@ -18,6 +19,7 @@ const SHADOW = 5000;
 const EVENTS = 1000;
 /** How long a message stays, in milliseconds. */
 const MESSAGE = 8000;
+const MESSAGE_WITH_UNDO = 20000;
 
 const at = (id) => document.getElementById(id);
 const store = new Store();
@@ -56,15 +58,14 @@ function render() {
   else problems.update(status.problems ?? [], store.at);
   say(at('uptime'), `up ${span(status.uptime_seconds)}`);
   playground.draw();
-  const end = Math.floor(store.at);
-  tiles.update(status, store.track('process', ''), end);
+  tiles.update(status, store.track('process', ''), store.shown('process', ''), store.view());
   for (const pool of status.pools) {
     if (!sections.has(pool.name)) sections.set(pool.name, new PoolSection(pool.name, actions(pool.name)));
     sections.get(pool.name).update(pool, store);
   }
   for (const name of sections.keys()) if (!status.pools.some((pool) => pool.name === name)) sections.delete(name);
   arrange(at('pools'), problems.ordered(status.pools).map((pool) => sections.get(pool.name).element));
-  listeners.update(status, store, end);
+  listeners.update(status, store);
   decisions.update(store.decisions);
   changes.update(store.events);
   for (const watcher of watchers) if (!watcher()) watchers.delete(watcher);
@@ -83,15 +84,14 @@ function showPhase(status) {
 function actions(pool) {
   return {
     open: (backend) => showBackend(pool, backend, store, (watcher) => watchers.add(watcher)),
-    weigh: (backend) => weigh(pool, backend),
+    weigh: (backend) => weigh(backend, (weight) => send(pool, backend, weight)),
     async change(backend, state, place, buttons) {
       for (const button of buttons) button.setAttribute('aria-disabled', 'true');
       say(place, 'loading…');
       mark(place, 'class', 'asking');
       try {
-        const now = await change('PATCH', backendPath(pool, backend), state, askToken);
+        await send(pool, backend, state);
         say(place, '');
-        tell(`${now.name} is ${now.state}: ${now.cause}`);
       } catch (refusal) {
         mark(place, 'class', 'asking refused');
         say(place, refusal.message);
@@ -102,11 +102,36 @@ function actions(pool) {
   };
 }
 
+/** Changes a backend, and offers to undo that; returns whether it is changed. */
+async function send(pool, backend, wanted) {
+  const now = await changeBackend(pool, backend, wanted);
+  if (!now) return false;
+  const before = SET_BY_OPERATORS.includes(backend.state) ? backend.state : 'up';
+  const undo = wanted.state === undefined ? { weight: backend.weight } : { state: before };
+  tell(`${now.name} is ${now.state}, weight ${now.weight}: ${now.cause}`, async () => {
+    try {
+      await changeBackend(pool, backend, undo);
+      tell(`Undone: ${backend.name} is ${wanted.state === undefined ? `back at weight ${backend.weight}` : `as before (${before})`}.`);
+    } catch (refusal) {
+      tell(`This cannot be undone: ${refusal.message}`);
+    }
+  });
+  return true;
+}
+
+/** The states that operators set; a backend in any other one is in service. */
+const SET_BY_OPERATORS = ['draining', 'maintenance'];
+
+/** Shows a message for a while, with a button that undoes what it tells. */
 let gone;
-function tell(text) {
-  say(at('toast'), text);
+function tell(text, undo) {
+  const button = undo && h('button', { type: 'button', class: 'undo', onclick: () => {
+    arrange(at('toast'), []);
+    undo();
+  } }, 'Undo');
+  arrange(at('toast'), [h('span', {}, text), button].filter(Boolean));
   clearTimeout(gone);
-  gone = setTimeout(() => say(at('toast'), ''), MESSAGE);
+  gone = setTimeout(() => arrange(at('toast'), []), undo ? MESSAGE_WITH_UNDO : MESSAGE);
 }
 
 // ---- events
@@ -141,7 +166,7 @@ async function hello({ latest, demo }) {
 let early = null;
 function addHistory() {
   if (!early || !store.status) return;
-  store.takeHistory(early);
+  store.takeHistory(LIVE, early);
   early = null;
 }
 
@@ -185,6 +210,39 @@ follow('api/v1/events', {
   },
 });
 
+// ---- the range of the charts
+
+let fetching;
+/** Shows another range of time in all charts. */
+function showRange(range) {
+  store.select(range);
+  for (const button of at('ranges').children) mark(button, 'aria-pressed', String(button.range === range));
+  localStorage.setItem('pointsman-range', range.id);
+  clearTimeout(fetching);
+  if (range !== LIVE) fetchRange(range);
+  draw();
+}
+
+/** Fetches the values of a range, again and again while it is shown. */
+async function fetchRange(range) {
+  const history = await ask(path(['history'], { step: range.step })).catch(() => null); // the next one may succeed
+  if (store.range !== range) return;
+  if (history && store.status) store.takeHistory(range, history);
+  draw();
+  fetching = setTimeout(() => fetchRange(range), (store.status ? range.step : 1) * 1000);
+}
+
+at('ranges').append(...RANGES.map((range) => {
+  const button = h('button', { type: 'button', title: `Charts over the last ${range.words}`, onclick: () => showRange(range) }, range.title);
+  button.range = range;
+  return button;
+}));
+showRange(RANGES.find(({ id }) => id === localStorage.getItem('pointsman-range')) ?? LIVE);
+
+function nextRange() {
+  showRange(RANGES[(RANGES.indexOf(store.range) + 1) % RANGES.length]);
+}
+
 async function lookAtShadows() {
   for (const { name, shadow } of store.status?.pools ?? []) {
     const told = shadow ? await ask(path(['pools', name, 'shadow'])).catch(() => null) : null;
@@ -224,11 +282,12 @@ const KEYS = [
   ['j', 'the next backend', () => tableHere()?.step(1)],
   ['k', 'the backend before', () => tableHere()?.step(-1)],
   ['d', 'drain the backend that has the focus', () => press('draining')],
-  ['r', 'return it', () => press('up')],
+  ['r', 'put it back in service', () => press('up')],
   ['m', 'maintenance for it', () => press('maintenance')],
   ['Enter', 'details of it, and why it gets no connections'],
   ['/', 'filter the backends', () => document.querySelector('.filter:not([hidden]) input')?.focus()],
   ['w', 'why did a client go where it went?', whyClient],
+  ['c', 'charts over five minutes, an hour, a day', nextRange],
   ['t', 'light, dark, or as the system has it', nextTheme],
   ['Escape', 'close a dialog'],
 ];

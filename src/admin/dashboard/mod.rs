@@ -18,7 +18,7 @@ const SVG: &str = "image/svg+xml";
 
 /// The files: path, content type, content. Their paths to each other are relative, so that a proxy may serve them
 /// below a prefix.
-const FILES: [(&str, &str, &str); 25] = [
+const FILES: [(&str, &str, &str); 27] = [
     ("/", HTML, include_str!("index.html")),
     ("/dashboard/style.css", CSS, include_str!("style.css")),
     ("/dashboard/playground.css", CSS, include_str!("playground.css")),
@@ -38,7 +38,9 @@ const FILES: [(&str, &str, &str); 25] = [
     ("/dashboard/playground.js", SCRIPT, include_str!("playground.js")),
     ("/dashboard/pool.js", SCRIPT, include_str!("pool.js")),
     ("/dashboard/problems.js", SCRIPT, include_str!("problems.js")),
+    ("/dashboard/range.js", SCRIPT, include_str!("range.js")),
     ("/dashboard/scores.js", SCRIPT, include_str!("scores.js")),
+    ("/dashboard/series.js", SCRIPT, include_str!("series.js")),
     ("/dashboard/store.js", SCRIPT, include_str!("store.js")),
     ("/dashboard/table.js", SCRIPT, include_str!("table.js")),
     ("/dashboard/tiles.js", SCRIPT, include_str!("tiles.js")),

@@ -21,7 +21,7 @@ export class PoolSection {
     this.values = new Map();
     this.connections = new Chart('Connections per second', rate, { stacked: true });
     this.bytes = new Chart('Bytes per second', bytes, { unit: 1024 });
-    this.latency = new Chart('Time to the first byte (of the last minute)', millis);
+    this.latency = new Chart('Time to the first byte', millis);
     this.timeline = new Timeline();
     this.table = new Table(name, act);
     this.empty = h('p', { class: 'empty', role: 'status' });
@@ -60,9 +60,9 @@ export class PoolSection {
     say(this.algorithm, pool.algorithm);
     say(this.up, `${count(pool.up)} of ${times(total, 'backend')} in use`);
     mark(this.up, 'data-state', pool.up === 0 ? 'down' : pool.up < total ? 'draining' : 'up');
-    const seconds = store.track('pool', pool.name);
+    const { totals } = store.track('pool', pool.name);
     say(this.alarm, pool.panic ? '▲ panic: too few are up, so all are used' : '');
-    this.figure('open', count(seconds.totals?.active), 'open connections');
+    this.figure('open', count(totals?.active), 'open connections');
     this.figure('waiting', count(pool.queue), 'clients in the queue');
     this.figure('retried', count(pool.failures_masked), 'failed attempts, retried on another backend');
     if (pool.tiers.length > 1) {
@@ -72,13 +72,13 @@ export class PoolSection {
     this.figure('no backend', count(pool.unserved), 'connections without a backend');
     this.tellEmpty(pool, store);
     this.tellReplicas(pool.replicas);
-    const end = Math.floor(store.at);
-    this.connections.draw(this.shares(pool, store), end);
+    const [shown, view] = [store.shown('pool', pool.name), store.view()];
+    this.connections.draw(this.shares(pool, store), view);
     this.bytes.draw([
-      { name: 'from clients', series: seconds.bytes_in, hue: 0 },
-      { name: 'to clients', series: seconds.bytes_out, hue: 1 },
-    ], end);
-    this.latency.draw(Object.entries(seconds.first_byte).map(([name, series], hue) => ({ name, series, hue })), end);
+      { name: 'from clients', series: shown.bytes_in, hue: 0 },
+      { name: 'to clients', series: shown.bytes_out, hue: 1 },
+    ], view);
+    this.latency.draw(Object.entries(shown.first_byte).map(([name, series], hue) => ({ name, series, hue })), view);
     this.timeline.update(pool, store);
     show(this.table.element, total > 0);
     this.table.update(pool, store);
@@ -89,14 +89,14 @@ export class PoolSection {
     const keys = [...store.strips.keys()].filter((key) => store.strips.get(key).pool === pool.name);
     for (const key of this.hues.keys()) if (!keys.includes(key)) this.hues.delete(key);
     if (keys.length === 0 || keys.length > COLOURS) {
-      return [{ name: `all ${times(pool.backends.length, 'backend')}`, series: store.track('pool', pool.name).connections, hue: 0 }];
+      return [{ name: `all ${times(pool.backends.length, 'backend')}`, series: store.shown('pool', pool.name).connections, hue: 0 }];
     }
     const names = new Map();
     return keys.map((key) => {
       const { name } = store.strips.get(key);
       const nth = (names.get(name) ?? 0) + 1;
       names.set(name, nth);
-      return { name: nth > 1 ? `${name} (${key.split('\n')[2]})` : name, series: store.track('backend', key).connections, hue: this.hue(key) };
+      return { name: nth > 1 ? `${name} (${key.split('\n')[2]})` : name, series: store.shown('backend', key).connections, hue: this.hue(key) };
     }).sort((a, b) => a.hue - b.hue);
   }
 

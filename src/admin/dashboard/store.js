@@ -1,104 +1,20 @@
-// The data of the page: the last status, values for each second of the last minutes, decisions and events.
+// The data of the page: the last status, values over time, decisions and events.
 
-/** The number of seconds that are kept and shown. */
-export const WINDOW = 300;
+import { LIVE, viewOf } from './range.js';
+import { FIGURES, Track } from './series.js';
+
+/** The most parts that a backend's strip of states keeps. */
+const PARTS = 500;
 const DECISIONS = 60;
 const EVENTS = 1000;
-
-/** One value for each second of the window, by its second: a second without a status stays a gap. */
-export class Series {
-  constructor() {
-    this.values = new Float32Array(WINDOW + 1).fill(NaN);
-    this.last = null;
-  }
-
-  put(second, value) {
-    if (this.last !== null && second < this.last) return;
-    // One second without a value is a late status; more are a gap.
-    const gap = this.last === null ? WINDOW : second - this.last - 1;
-    for (let i = 1; i <= Math.min(gap, WINDOW); i += 1) this.values[(second - i) % this.values.length] = gap === 1 ? value : NaN;
-    this.values[second % this.values.length] = value;
-    this.last = second;
-  }
-
-  at(second) {
-    return this.last === null || second > this.last || second <= this.last - this.values.length
-      ? NaN
-      : this.values[second % this.values.length];
-  }
-
-  /** Adds values from before the first one, the last of them at `end`. */
-  fill(end, step, values) {
-    const live = this.last;
-    const earlier = new Series();
-    values.forEach((value, i) => earlier.put(Math.floor(end) - (values.length - 1 - i) * step, value ?? NaN));
-    if (live === null) Object.assign(this, earlier);
-    else {
-      for (let second = live - WINDOW; second <= live; second += 1) {
-        if (second >= 0 && Number.isNaN(this.at(second))) this.values[second % this.values.length] = earlier.at(second);
-      }
-    }
-  }
-
-  /** The mean of the last `n` seconds. */
-  mean(n) {
-    let [sum, known] = [0, 0];
-    for (let i = 0; i < n && this.last !== null; i += 1) {
-      const value = this.at(this.last - i);
-      if (!Number.isNaN(value)) {
-        sum += value;
-        known += 1;
-      }
-    }
-    return known ? sum / known : NaN;
-  }
-}
-
-const FIGURES = ['active', 'connections', 'bytes_in', 'bytes_out'];
-const PERCENTILES = ['p50', 'p90', 'p99'];
-
-/**
- * The values of a listener, a pool or a backend: `active` is a gauge, the other figures are rates per second; of pools and
- * backends also the percentiles of the time to the first byte, in milliseconds.
- */
-class Track {
-  constructor() {
-    for (const figure of FIGURES) this[figure] = new Series();
-    this.first_byte = Object.fromEntries(PERCENTILES.map((percentile) => [percentile, new Series()]));
-    this.totals = null;
-    this.seen = 0;
-  }
-
-  /** Adds totals, of which only the growth is shown. */
-  add(now, totals) {
-    const second = Math.floor(now);
-    const before = this.totals;
-    this.totals = { now, ...totals };
-    this.seen = second;
-    this.active.put(second, totals.active ?? NaN);
-    const time = before ? now - before.now : 0;
-    for (const figure of FIGURES.slice(1)) {
-      const grown = before && time > 0 ? totals[figure] - before[figure] : NaN;
-      this[figure].put(second, Number.isNaN(grown) || grown === undefined ? NaN : Math.max(0, grown) / time);
-    }
-    for (const percentile of PERCENTILES) this.first_byte[percentile].put(second, totals.first_byte?.[`${percentile}_ms`] ?? NaN);
-  }
-
-  /** Adds the server's history from before this page was opened. */
-  fill(end, step, history) {
-    this.seen = Math.max(this.seen, Math.floor(end));
-    for (const figure of FIGURES) this[figure].fill(end, step, history[figure] ?? []);
-    for (const percentile of PERCENTILES) {
-      const micros = history.first_byte?.[`${percentile}_us`] ?? [];
-      this.first_byte[percentile].fill(end, step, micros.map((value) => (value === null ? null : value / 1000)));
-    }
-  }
-}
 
 const sum = (items, figure) => items.reduce((total, item) => total + (item[figure] ?? NaN), 0);
 
 /** A backend's key in this page: the same name with another address is another backend. */
 export const keyOf = (pool, backend) => `${pool}\n${backend.name}\n${backend.address}`;
+
+/** The same without the address: the server keeps one history of a name. */
+const withoutAddress = (key) => key.split('\n', 2).join('\n');
 
 export class Store {
   constructor() {
@@ -106,6 +22,9 @@ export class Store {
     this.restart();
     this.status = null;
     this.decisions = [];
+    this.range = LIVE;
+    this.coarse = null;
+    this.oldest = Infinity;
   }
 
   /** Resets the data for a new server process: its events have other numbers, and its totals start at 0. */
@@ -121,8 +40,32 @@ export class Store {
   track(kind, name) {
     const key = `${kind}\n${name}`;
     let track = this.tracks.get(key);
-    if (!track) this.tracks.set(key, (track = new Track()));
+    if (!track) this.tracks.set(key, (track = new Track(LIVE.length)));
     return track;
+  }
+
+  /** Selects what the charts show; values by other steps than seconds come from the server's history. */
+  select(range) {
+    this.range = range;
+    this.coarse = null;
+    // Those that were too old for the former range are known from the events.
+    const strips = this.strips;
+    this.strips = new Map();
+    for (const event of this.events) this.seeChange(event);
+    for (const [key, strip] of strips) if (!this.strips.has(key)) this.strips.set(key, strip);
+  }
+
+  /** What the charts show of a listener, a pool, a backend or the process. */
+  shown(kind, name) {
+    if (this.range === LIVE) return this.track(kind, name);
+    return this.coarse?.tracks.get(`${kind}\n${kind === 'backend' ? withoutAddress(name) : name}`) ?? new Track(0);
+  }
+
+  /** The part of the range that has values. */
+  view() {
+    const { range } = this;
+    const end = this.coarse?.end ?? Math.floor(this.at / range.step);
+    return viewOf(range, end, this.at - this.oldest);
   }
 
   /** The present time of the server's clock, which all times here refer to. */
@@ -141,6 +84,7 @@ export class Store {
     const now = status.now ?? local;
     this.skew = now - local;
     this.started = now - status.uptime_seconds;
+    this.oldest = Math.min(this.oldest, this.started);
     this.status = status;
     this.at = now;
     for (const pool of status.pools) {
@@ -156,20 +100,31 @@ export class Store {
     for (const listener of status.listeners) this.track('listener', listener.name).add(now, listener);
     const all = Object.fromEntries(FIGURES.map((figure) => [figure, sum(status.pools.map((pool) => this.track('pool', pool.name).totals), figure)]));
     this.track('process', '').add(now, { ...all, active: status.open ?? sum(status.listeners, 'active') });
-    for (const [key, track] of this.tracks) if (now - track.seen > WINDOW + 10) this.tracks.delete(key);
-    for (const [key, strip] of this.strips) if (now - strip.seen > WINDOW + 10) this.strips.delete(key);
+    for (const [key, track] of this.tracks) if (now - track.seen > LIVE.length + 10) this.tracks.delete(key);
+    for (const [key, strip] of this.strips) if (now - strip.seen > this.range.step * this.range.length + 10) this.strips.delete(key);
   }
 
-  takeHistory(history) {
-    const fill = (kind, named) => {
-      for (const [name, kept] of Object.entries(named ?? {})) this.track(kind, name).fill(history.end, history.step_seconds, kept);
+  /** Takes the server's history, by the steps of a range. */
+  takeHistory(range, history) {
+    const end = Math.floor(history.end / range.step);
+    if (range !== LIVE) this.coarse = { end, tracks: new Map() };
+    const trackOf = (kind, name) => {
+      if (range === LIVE) return this.track(kind, name);
+      const track = new Track(range.length);
+      this.coarse.tracks.set(`${kind}\n${name}`, track);
+      return track;
     };
-    fill('listener', history.listeners);
-    fill('pool', history.pools);
+    const fill = (kind, name, kept) => {
+      const track = trackOf(kind, name);
+      track.seen = Math.max(track.seen, Math.floor(history.end));
+      track.fill(end, range.step, kept);
+    };
+    for (const [name, kept] of Object.entries(history.listeners ?? {})) fill('listener', name, kept);
+    for (const [name, kept] of Object.entries(history.pools ?? {})) fill('pool', name, kept);
     // Including backends that have left.
     for (const [key, { pool, name }] of this.strips) {
       const kept = history.backends?.[pool]?.[name];
-      if (kept) this.track('backend', key).fill(history.end, history.step_seconds, kept);
+      if (kept) fill('backend', range === LIVE ? key : withoutAddress(key), kept);
     }
     const pools = Object.values(history.pools ?? {});
     const length = pools[0]?.connections?.length ?? 0;
@@ -177,7 +132,7 @@ export class Store {
     for (const figure of FIGURES) {
       whole[figure] = Array.from({ length }, (_, i) => pools.reduce((total, pool) => (pool[figure]?.[i] == null ? total : (total ?? 0) + pool[figure][i]), null));
     }
-    this.track('process', '').fill(history.end, history.step_seconds, whole);
+    fill('process', '', whole);
   }
 
   /** Decisions, newest first. */
@@ -192,17 +147,21 @@ export class Store {
     this.events.push(event);
     if (this.events.length > EVENTS) this.events.splice(0, this.events.length - EVENTS);
     if (event.kind === 'resolver_status_changed') this.troubles.set(`${event.pool}\n${event.source}`, event);
-    if (event.kind === 'state_changed') {
-      const strip = this.strip(event.pool, { name: event.backend, address: event.address });
-      const last = strip.parts.at(-1);
-      if (strip.parts.length === 0) strip.parts.push({ from: -Infinity, state: event.from });
-      // The status may have contained it before.
-      if (last?.state === event.to && Math.abs(last.from - event.at) < 5) Object.assign(last, { cause: event.cause, from: event.at });
-      else strip.parts.push({ from: event.at, state: event.to, cause: event.cause });
-      strip.parts.sort((a, b) => a.from - b.from);
-      strip.seen = Math.max(strip.seen, event.at);
-    }
+    this.seeChange(event);
     return true;
+  }
+
+  /** Adds a change of a backend's state to its strip. */
+  seeChange(event) {
+    if (event.kind !== 'state_changed') return;
+    const strip = this.strip(event.pool, { name: event.backend, address: event.address });
+    const last = strip.parts.at(-1);
+    if (strip.parts.length === 0) strip.parts.push({ from: -Infinity, state: event.from });
+    // The status may have contained it before.
+    if (last?.state === event.to && Math.abs(last.from - event.at) < 5) Object.assign(last, { cause: event.cause, from: event.at });
+    else strip.parts.push({ from: event.at, state: event.to, cause: event.cause });
+    strip.parts.sort((a, b) => a.from - b.from);
+    strip.seen = Math.max(strip.seen, event.at);
   }
 
   strip(pool, backend) {
@@ -217,6 +176,6 @@ export class Store {
     const strip = this.strip(pool, backend);
     strip.seen = this.at ?? backend.since;
     if (strip.parts.at(-1)?.state !== backend.state) strip.parts.push({ from: backend.since, state: backend.state, cause: backend.cause });
-    while (strip.parts.length > 1 && strip.parts[1].from < this.at - WINDOW) strip.parts.shift();
+    if (strip.parts.length > PARTS) strip.parts.splice(0, strip.parts.length - PARTS);
   }
 }

@@ -1,6 +1,6 @@
 // The backends of a pool: a table, which becomes a list of cards on a narrow screen.
 
-import { arrange, h, mark, say, show } from './dom.js';
+import { arrange, h, mark, say, sayName, show } from './dom.js';
 import { bytes, clock, count, millis, NONE, percent, rate, span } from './format.js';
 import { keyOf } from './store.js';
 import { rank, sign } from './states.js';
@@ -192,7 +192,7 @@ export class Table {
     const { backend, parts } = row;
     row.told = row.state;
     mark(row.element, 'data-state', backend.state);
-    say(parts.name, backend.name);
+    sayName(parts.name, backend.name);
     mark(parts.name, 'aria-label', `${backend.name}: details, and why not there`);
     say(parts.address, backend.name === backend.address ? '' : backend.address);
     say(parts.state, `${sign(backend.state)} ${backend.state}`);

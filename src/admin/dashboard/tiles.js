@@ -37,12 +37,13 @@ export class Tiles {
     });
   }
 
-  update(status, all, end) {
+  /** `all`: the values of the last seconds; `shown`: those that the charts show. */
+  update(status, all, shown, view) {
     for (const { tile, figure, note, spark, element } of this.tiles) {
       say(figure, tile.value(all, status));
       if (tile.note) say(note, tile.note(status));
       mark(element, 'data-state', tile.state?.(status) ?? null);
-      spark?.draw(all[tile.figure], end, tile.hue ?? 0);
+      spark?.draw(shown[tile.figure], view, tile.hue ?? 0);
     }
   }
 }

@@ -1,8 +1,8 @@
-// The states of a pool's backends over the last minutes: a strip for each.
+// The states of a pool's backends over the shown range: a strip for each.
 
-import { arrange, h, mark, say } from './dom.js';
+import { arrange, h, mark, say, sayName } from './dom.js';
 import { clock } from './format.js';
-import { WINDOW } from './store.js';
+import { roundSpan } from './range.js';
 import { sign } from './states.js';
 
 /** With more backends than this, those that were always up have no strip, and the latest changes come first. */
@@ -13,16 +13,21 @@ export class Timeline {
   constructor() {
     this.list = h('ul', { class: 'strips' });
     this.rest = h('p', { class: 'note' });
-    this.element = h('figure', { class: 'chart timeline' }, h('figcaption', {}, h('span', {}, 'States, last five minutes')), this.list,
-      h('div', { class: 'axis', 'aria-hidden': 'true' }, h('span', {}, '−5 min'), h('span', {}, 'now')), this.rest);
+    this.title = h('span', {});
+    this.began = h('span', {});
+    this.element = h('figure', { class: 'chart timeline' }, h('figcaption', {}, this.title), this.list,
+      h('div', { class: 'axis', 'aria-hidden': 'true' }, this.began, h('span', {}, 'now')), this.rest);
     this.rows = new Map();
   }
 
   update(pool, store) {
     const now = store.now();
-    const start = now - WINDOW;
+    const { step, length } = store.view();
+    const start = now - step * length;
+    say(this.title, `States, last ${roundSpan(step * length)}`);
+    say(this.began, `−${roundSpan(step * length)}`);
     const strips = [...store.strips.entries()].filter(([, strip]) => strip.pool === pool.name);
-    const dull = ([, strip]) => strip.parts.length === 1 && strip.parts[0].state === 'up';
+    const dull = ([, strip]) => strip.parts.at(-1).state === 'up' && strip.parts.at(-1).from <= start;
     const told = strips.length <= FEW ? strips : strips.filter((strip) => !dull(strip));
     told.sort(([, a], [, b]) => (strips.length <= FEW ? 0 : b.parts.at(-1).from - a.parts.at(-1).from) || collator.compare(a.name, b.name));
     const shown = told.slice(0, MOST);
@@ -41,7 +46,7 @@ export class Timeline {
       row = { element: h('li', {}, h('span', { class: 'who' }), track), track };
       this.rows.set(key, row);
     }
-    say(row.element.firstChild, strip.name);
+    sayName(row.element.firstChild, strip.name);
     const parts = strip.parts.filter((part, i) => (strip.parts[i + 1]?.from ?? Infinity) > start);
     while (row.track.children.length > parts.length) row.track.lastChild.remove();
     while (row.track.children.length < parts.length) row.track.append(h('span', {}));
@@ -52,8 +57,8 @@ export class Timeline {
       mark(bar, 'data-state', part.state);
       say(bar, part.state === 'gone' ? '' : `${sign(part.state)} ${part.state}`);
       mark(bar, 'title', `${strip.name} ${part.state} ${Number.isFinite(part.from) ? `from ${clock(part.from)}` : ''}${part.cause ? `: ${part.cause}` : ''}`);
-      const left = `${(((from - start) / WINDOW) * 100).toFixed(1)}%`;
-      const width = `${Math.max(0, ((to - from) / WINDOW) * 100).toFixed(1)}%`;
+      const left = `${(((from - start) / (now - start)) * 100).toFixed(1)}%`;
+      const width = `${Math.max(0, ((to - from) / (now - start)) * 100).toFixed(1)}%`;
       if (bar.left !== left) bar.style.left = bar.left = left;
       if (bar.wide !== width) bar.style.width = bar.wide = width;
     });
