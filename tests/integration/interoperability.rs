@@ -182,7 +182,9 @@ fn the_checks_of_haproxy_pass_with_their_local_headers_and_not_without() {
     let Some(haproxy) = haproxy(&sections, front) else { return };
     // The status of a server and of its last check. A server counts as up until its first checks have failed.
     let status = |server: &str| {
-        let mut stats = UnixStream::connect(haproxy.folder.path().join("stats")).unwrap();
+        // HAProxy opens this socket a moment after its port.
+        let socket = haproxy.folder.path().join("stats");
+        let mut stats = eventually("its socket is there", || UnixStream::connect(&socket).ok());
         stats.set_read_timeout(Some(TIME_LIMIT)).unwrap();
         stats.write_all(b"show stat\n").unwrap();
         let table = std::io::read_to_string(stats).unwrap();
