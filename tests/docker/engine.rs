@@ -18,7 +18,7 @@ pub(crate) const REQUIRED: &str = "POINTSMAN_REQUIRE_DOCKER";
 const TEST: Duration = Duration::from_secs(45 * 60);
 
 /// The number of concurrent tests: two cores cannot start more containers within the time limits.
-const TESTS: u32 = 2;
+const TESTS: u32 = 3;
 
 static PERMITS: Mutex<Permits> = Mutex::new(Permits { used: 0, next: 0, served: 0 });
 static CHANGED: Condvar = Condvar::new();

@@ -8,20 +8,18 @@
 mod support;
 
 mod alone;
+mod applications;
 mod clients;
 mod databases;
 mod engine;
 mod forwarder;
 mod image;
 mod labels;
-mod microservices;
 mod monitoring;
 mod networks;
 mod package;
-mod platforms;
 mod replicas;
 mod scale;
-mod shop;
 mod srv;
 mod subnet;
 mod swap;

@@ -1,5 +1,9 @@
-//! A platform of services in a Compose file, with the customer that it brings along: what the tests of the shop and of the
-//! microservices share.
+//! Whole applications: the services of a Compose file, with the customer that it brings along.
+//!
+//! The engine is given to tests in the order of their names, and these two take longest: they come among the first.
+
+mod microservices;
+mod shop;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,23 +14,23 @@ use super::*;
 use crate::engine::{Engine, image};
 use crate::support::{Limited, TOOL, output_of, within};
 
-/// Of the platforms, one runs at a time.
-static PLATFORM: Mutex<()> = Mutex::new(());
+/// Of the applications, one runs at a time.
+static APPLICATION: Mutex<()> = Mutex::new(());
 
-/// The engine for a platform, if its images are there.
+/// The engine for an application, if its images are there.
 pub(crate) fn engine_with(images: &[&str]) -> Option<(MutexGuard<'static, ()>, Engine)> {
-    let one = PLATFORM.lock().unwrap_or_else(PoisonError::into_inner);
+    let one = APPLICATION.lock().unwrap_or_else(PoisonError::into_inner);
     let engine = engine()?;
     images.iter().all(|name| image(name)).then_some((one, engine))
 }
 
-/// A platform that runs: its project, and Pointsman's admin server.
-pub(crate) struct Platform {
+/// An application that runs: its project, and Pointsman's admin server.
+pub(crate) struct Application {
     pub(crate) project: Project,
     admin: SocketAddr,
 }
 
-impl Platform {
+impl Application {
     pub(crate) fn start(project: Project, services: &[&str]) -> Self {
         project.compose(&[&["up", "-d"], services].concat());
         let admin = project.published("pointsman", "9900");
@@ -62,7 +66,7 @@ impl Platform {
         let mut command = self.project.command(&[&run[..], &script].concat());
         let child =
             command.current_dir(engine::ROOT).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let customer = Customer { platform: self, child: Some(child), name, pool };
+        let customer = Customer { application: self, child: Some(child), name, pool };
         customer.goes_on();
         customer
     }
@@ -77,7 +81,7 @@ impl Platform {
 
 /// A container of the customer, which places orders.
 pub(crate) struct Customer<'a> {
-    platform: &'a Platform,
+    application: &'a Application,
     /// What runs its container, until the account is read.
     child: Option<Child>,
     /// The name of its container.
@@ -89,9 +93,9 @@ pub(crate) struct Customer<'a> {
 impl Customer<'_> {
     /// Waits until it has placed some more orders.
     pub(crate) fn goes_on(&self) {
-        let before = self.platform.connections(self.pool);
+        let before = self.application.connections(self.pool);
         within(3 * TIME_LIMIT, "the customer places orders", || {
-            (self.platform.connections(self.pool) >= before + 8).then_some(())
+            (self.application.connections(self.pool) >= before + 8).then_some(())
         });
     }
 
@@ -121,9 +125,9 @@ impl Drop for Customer<'_> {
 
 /// Kills a container of each service in turn while orders are placed, and starts it again. Without an error for the
 /// customer, and all orders are confirmed. `repeated`: how many orders may have been repeated.
-pub(crate) fn survives(platform: &Platform, services: &[&str], customer: Customer<'_>, repeated: u64) {
+pub(crate) fn survives(application: &Application, services: &[&str], customer: Customer<'_>, repeated: u64) {
     for service in services {
-        let container = platform.kill(service);
+        let container = application.kill(service);
         customer.goes_on();
         docker(&["start", &container]);
         customer.goes_on();
@@ -131,7 +135,8 @@ pub(crate) fn survives(platform: &Platform, services: &[&str], customer: Custome
     let places_orders = customer.pool;
     let account = customer.account();
     if account["unconfirmed"] != 0 {
-        let log = |service: &str| platform.project.compose(&["logs", "--no-color", "--tail", "40", service]);
+        let log =
+            |service: &str| application.project.compose(&["logs", "--no-color", "--tail", "40", service]);
         panic!("{account:#}\n{}", [places_orders, "worker", "rabbitmq"].map(log).join("\n"));
     }
     assert_eq!(account["failed"], 0, "{account:#}");

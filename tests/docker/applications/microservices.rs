@@ -3,28 +3,27 @@
 use serde_json::Value;
 
 use super::*;
-use crate::platforms::{Platform, engine_with, survives};
 
 #[test]
 fn the_services_survive_the_loss_of_any_container() {
     let Some(_engine) = engine_with(&["postgres:15", "redis:7", "rabbitmq:3-management"]) else { return };
     let project = Project::new("compose/microservices.yaml", 0);
     project.compose(&["build"]);
-    let platform = Platform::start(project, &[]);
+    let application = Application::start(project, &[]);
     let pools = [("users", 2), ("products", 2), ("orders", 2), ("redis", 1)];
-    platform.when_up(&pools);
-    let orders = || platform.customer("http://pointsman:8003", "0.15", "orders");
+    application.when_up(&pools);
+    let orders = || application.customer("http://pointsman:8003", "0.15", "orders");
     // The customer is directly at the order service: its connections break with it.
-    survives(&platform, &["orders"], orders(), 1);
-    survives(&platform, &["users", "products", "worker", "redis", "rabbitmq"], orders(), 0);
-    platform.when_up(&pools);
+    survives(&application, &["orders"], orders(), 1);
+    survives(&application, &["users", "products", "worker", "redis", "rabbitmq"], orders(), 0);
+    application.when_up(&pools);
 
     // The database of the users: the product service goes on. The order service asks the user service, so orders fail, and
     // succeed again afterwards.
-    let products = platform.project.published("pointsman", "8002");
-    let users = platform.project.published("pointsman", "8001");
+    let products = application.project.published("pointsman", "8002");
+    let users = application.project.published("pointsman", "8001");
     let customer = orders();
-    let database = platform.kill("users-db");
+    let database = application.kill("users-db");
     eventually("users cannot be read", || (http_get(users, "/users/1").ok()?.0 == 503).then_some(()));
     assert_eq!(http_get(products, "/products").unwrap().0, 200);
     docker(&["start", &database]);
@@ -39,10 +38,10 @@ fn the_services_survive_the_loss_of_any_container() {
     // More than the pause after each order.
     assert!(gap > 0.3 && gap < 60.0, "{account:#}");
     assert_eq!(account["unconfirmed"], 0, "{account:#}");
-    survives(&platform, &[], orders(), 0);
+    survives(&application, &[], orders(), 0);
 
     // Layer 4 limits connections, not requests.
-    let limits = platform.project.compose(&["run", "--rm", "-T", "limits"]);
+    let limits = application.project.compose(&["run", "--rm", "-T", "limits"]);
     let limits: Value = serde_json::from_str(limits.lines().last().unwrap()).unwrap();
     let (each, one) = (&limits["a connection each"], &limits["one connection"]);
     assert!(each["200"].as_u64() >= Some(20) && each["reset"].as_u64() > Some(0), "{limits}");

@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use super::*;
 use crate::engine::try_docker;
-use crate::platforms::{Platform, engine_with, survives};
 use crate::subnet::free_subnet;
 
 #[test]
@@ -17,7 +16,8 @@ fn the_shop_survives_the_loss_of_any_container() {
     let services =
         ["pointsman", "frontend", "worker", "admin-panel", "postgres-2", "redis", "rabbitmq", "prometheus"];
     project.compose(&["build"]);
-    let platform = Platform::start(project, &[&["--scale", "backend=3", "backend"][..], &services].concat());
+    let application =
+        Application::start(project, &[&["--scale", "backend=3", "backend"][..], &services].concat());
     let pools = [
         ("frontend", 2),
         ("frontend-tls", 2),
@@ -30,9 +30,9 @@ fn the_shop_survives_the_loss_of_any_container() {
         ("rabbitmq-management", 1),
         ("prometheus", 1),
     ];
-    platform.when_up(&pools);
+    application.when_up(&pools);
 
-    let shop = platform.project.published("pointsman", "8080");
+    let shop = application.project.published("pointsman", "8080");
     let (status, page) = http_get(shop, "/").unwrap();
     assert!(status == 200 && page.contains("<h1>Shop</h1>"), "{page}");
     // Redis keeps the products for five seconds.
@@ -42,12 +42,12 @@ fn the_shop_survives_the_loss_of_any_container() {
     });
     assert_eq!(products["products"][0]["name"], "Signal lamp", "{products}");
     // Before, they came from the standby.
-    assert!(platform.connections("postgres-standby") > 0);
+    assert!(application.connections("postgres-standby") > 0);
     let panel = http_get(shop, "/admin").unwrap().1;
     assert!(panel.contains("<td>postgres-standby</td><td>1</td>"), "{panel}");
 
     // The health of the API, through the listener for the network `front`.
-    let sh = |script: &str| platform.project.compose(&["exec", "-T", "frontend", "sh", "-c", script]);
+    let sh = |script: &str| application.project.compose(&["exec", "-T", "frontend", "sh", "-c", script]);
     let health: Value = serde_json::from_str(&sh("curl -fsS http://pointsman:5000/health")).unwrap();
     assert_eq!(health["status"], "healthy", "{health}");
     assert_eq!(health["service"], "ecommerce-backend", "{health}");
@@ -58,34 +58,34 @@ fn the_shop_survives_the_loss_of_any_container() {
     // The checks of the containers. Pointsman's is not among them: it may wait for the address of Grafana, which does not
     // run here.
     for service in ["frontend", "backend", "admin-panel", "postgres-2", "redis", "rabbitmq", "prometheus"] {
-        let containers = platform.project.containers(service);
+        let containers = application.project.containers(service);
         let healthy = |container: &String| inspect(container, "{{.State.Health.Status}}") == "healthy";
         eventually(&format!("{service} is healthy"), || containers.iter().all(healthy).then_some(()));
     }
 
-    let prometheus = platform.project.containers("prometheus").remove(0);
+    let prometheus = application.project.containers("prometheus").remove(0);
     let query = ["promtool", "query", "instant", "http://127.0.0.1:9090", "up{job=\"pointsman\"}"];
     eventually("Prometheus has scraped Pointsman", || {
         let answer = try_docker(&[&["exec", &prometheus], &query[..]].concat()).ok()?;
         answer.contains("=> 1 @").then_some(())
     });
 
-    let orders = |pause| platform.customer("http://pointsman:8080/api", pause, "backend");
+    let orders = |pause| application.customer("http://pointsman:8080/api", pause, "backend");
     // The connections of a front end that is killed break, which only its client can repeat.
-    survives(&platform, &["frontend"], orders("0.05"), 1);
+    survives(&application, &["frontend"], orders("0.05"), 1);
     let order = eventually("an order of the customer is listed", || {
         let listed: Value = serde_json::from_str(&http_get(shop, "/api/orders").ok()?.1).ok()?;
         listed["orders"].as_array()?.iter().find(|order| order["customer"] == "1").cloned()
     });
     assert!(order["id"].is_u64() && order["placed"].is_string(), "{order}");
     let others = ["backend", "worker", "admin-panel", "postgres-2", "redis", "rabbitmq", "prometheus"];
-    survives(&platform, &others, orders("0.05"), 0);
-    platform.when_up(&pools);
+    survives(&application, &others, orders("0.05"), 0);
+    application.when_up(&pools);
 
     // The primary: until the standby is promoted, orders fail, or wait until the backend's connects succeed again.
     let customer = orders("0.2");
-    platform.kill("postgres-1");
-    platform.project.compose(&[
+    application.kill("postgres-1");
+    application.project.compose(&[
         "exec",
         "-T",
         "postgres-2",
@@ -95,7 +95,7 @@ fn the_shop_survives_the_loss_of_any_container() {
         "-c",
         "SELECT pg_promote()",
     ]);
-    platform.when_up(&[("postgres", 1), ("postgres-standby", 0)]);
+    application.when_up(&[("postgres", 1), ("postgres-standby", 0)]);
     customer.goes_on();
     let account = customer.account();
     // The standby copies without the primary's waiting for it: the last order and the last confirmations may be lost.
@@ -120,9 +120,9 @@ for port in (5432, 6379, 5672, 15672, 9090):
         print(socket.create_connection(('pointsman', port), 10).recv(1))
     except ConnectionResetError:
         print('reset')";
-    let refused = platform.project.compose(&["run", "--rm", "-T", "customer", "python", "-c", inside]);
+    let refused = application.project.compose(&["run", "--rm", "-T", "customer", "python", "-c", inside]);
     assert_eq!(refused.lines().filter(|line| line.trim() == "reset").count(), 5, "{refused}");
-    let operators = format!("{}_admin", platform.project.name());
+    let operators = format!("{}_admin", application.project.name());
     let page = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "http://pointsman:15672/"];
     let status = docker(&[&["run", "--rm", "--network", &operators, "nginx:1"], &page[..]].concat());
     assert_eq!(status, "200");
