@@ -195,6 +195,10 @@ pub(super) fn end_connection(o: &mut Operation<'_>) {
 
 pub(super) fn decisions(o: &mut Operation<'_>) {
     o.about("connections", "The last routing decisions, the newest first.")
+        .description(
+            "`runtime.records` says how many are kept. Those of connections that failed or were retried are kept apart, so \
+             that successful ones do not push them out.",
+        )
         .reply(200, "The decisions.")
         .errors(&[404]);
 }
