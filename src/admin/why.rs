@@ -16,6 +16,7 @@ use crate::domain::{BackendState, ConnectionRecord, Event};
 use crate::humanize::{count, duration, list};
 use crate::story::Sentence;
 use crate::story::backend::{concerns, history, standing};
+use crate::story::summary::ClientSummary;
 use crate::telemetry::filter::ConnectionSubject;
 use crate::telemetry::journal;
 use crate::telemetry::records::{Extent, Records, joined};
@@ -113,17 +114,19 @@ async fn why_client(app: &App, subject: ConnectionSubject, limit: usize) -> WhyR
             count(extent.failures as u64, "end"),
         )));
     }
-    if total > 1 {
-        let shown =
-            if total > limit { format!("; the newest {limit} of them follow") } else { String::new() };
-        sentences.push(Sentence::now(format!(
-            "{} of {about} are known{shown}",
-            count(total as u64, "connection")
-        )));
+    let summary = match subject {
+        ConnectionSubject::Clients(_) if total > 0 => {
+            Some(ClientSummary::of(&about, &known, SystemTime::now()))
+        }
+        _ => None,
+    };
+    sentences.extend(summary.iter().flat_map(|summary| summary.sentences.clone()));
+    if total > limit {
+        sentences.push(Sentence::now(format!("the newest {limit} of them follow")));
     }
     let connections: Vec<_> = known.iter().take(limit).map(ConnectionStory::from).collect();
     sentences.extend(connections.iter().flat_map(|one| one.sentences.iter().cloned()));
-    WhyReply { about, sentences, connections: Some(connections), backend: None, events: None }
+    WhyReply { about, sentences, summary, connections: Some(connections), backend: None, events: None }
 }
 
 fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiError> {
@@ -182,7 +185,7 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiErro
         );
     }
     let events = events.into_iter().map(JournalEntry::from).collect();
-    Ok(WhyReply { about, sentences, connections: None, backend: now, events: Some(events) })
+    Ok(WhyReply { about, sentences, summary: None, connections: None, backend: now, events: Some(events) })
 }
 
 fn unknown(pool: &str, backend: &str, running: bool, others: &[String], pools: &[String]) -> ApiError {
