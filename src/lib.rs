@@ -55,6 +55,7 @@
 //! | [`domain`] | the words of the domain as types: states and their reasons, events |
 //! | [`http1`] | HTTP/1.1 over a connection to a server |
 //! | [`humanize`] | numbers, times and lists as text |
+//! | [`names`] | names in tables: their order, and how a long one is cut |
 //! | [`sanitize`] | text from outside, made safe to show |
 //! | [`socket_diag`] | what the kernel knows of TCP sockets |
 //! | [`socket_option`] | options of sockets that no library sets |
@@ -73,6 +74,7 @@ mod domain;
 mod health;
 mod http1;
 mod humanize;
+mod names;
 mod outgoing;
 mod overview;
 mod own;

@@ -195,17 +195,17 @@ impl Overview {
         filter: &ConnectionFilter,
         limit: usize,
     ) -> Vec<ConnectionRecord> {
-        Records::gather(&self.routed(), limit, |record| filter.matches_record(record))
+        Records::gather(self.routed(), limit, |record| filter.matches_record(record))
     }
 
-    /// Each worker's connections that were routed or rejected last.
-    pub(crate) fn routed(&self) -> Vec<Records> {
-        self.workers.iter().map(|worker| worker.routed.clone()).collect()
+    /// Each worker's connections that were routed or rejected last, and those that failed.
+    pub(crate) fn routed(&self) -> impl Iterator<Item = &Records> {
+        self.workers.iter().flat_map(|worker| worker.records.routed())
     }
 
-    /// Each worker's connections that ended last.
-    pub(crate) fn ended(&self) -> Vec<Records> {
-        self.workers.iter().map(|worker| worker.ended.clone()).collect()
+    /// Each worker's connections that ended last, and those that failed.
+    pub(crate) fn ended(&self) -> impl Iterator<Item = &Records> {
+        self.workers.iter().flat_map(|worker| worker.records.ended())
     }
 
     /// The open connections that match `filter`, oldest first, at most `limit`, and how many match.

@@ -16,9 +16,10 @@ use crate::domain::{BackendState, ConnectionRecord, Event};
 use crate::humanize::{count, duration, list};
 use crate::story::Sentence;
 use crate::story::backend::{concerns, history, standing};
+use crate::story::summary::ClientSummary;
 use crate::telemetry::filter::ConnectionSubject;
 use crate::telemetry::journal;
-use crate::telemetry::records::{Records, joined};
+use crate::telemetry::records::{Extent, Records, joined};
 
 /// The number of a client's connections in a reply by default, and at most.
 const CONNECTIONS: usize = 10;
@@ -88,40 +89,44 @@ fn bad(message: impl Into<String>) -> ApiError {
 
 async fn why_client(app: &App, subject: ConnectionSubject, limit: usize) -> WhyReply {
     let overview = &app.overview;
-    let (routed, ended) = (overview.routed(), overview.ended());
     let matches = |record: &ConnectionRecord| subject.matches(record.conn, record.client);
     // In this order, no connection looks as if it had ended without a record: one that is open and then ends is found
     // among those that ended, and one that begins after this moment is left out.
     let began = SystemTime::now();
     let open = overview.find_connections(subject, OPEN).await;
-    let closed = Records::gather(&ended, usize::MAX, matches);
+    let closed = Records::gather(overview.ended(), usize::MAX, matches);
     let later: HashSet<_> = open.iter().chain(&closed).map(|record| record.conn).collect();
-    let decided = Records::gather(&routed, usize::MAX, |record| {
+    let decided = Records::gather(overview.routed(), usize::MAX, |record| {
         matches(record) && (record.at() <= began || later.contains(&record.conn))
     });
     let known = joined(decided.into_iter().chain(open).chain(closed));
     let mut sentences = Vec::new();
     let (about, total) = (subject.to_string(), known.len());
     if known.is_empty() {
-        let ((decided, first), (ended, _)) = (Records::extent(&routed), Records::extent(&ended));
-        let since = first.and_then(|at| SystemTime::now().duration_since(at).ok());
+        let extent = Extent::of(overview.workers.iter().map(|worker| &worker.records));
+        let since = extent.since.and_then(|at| SystemTime::now().duration_since(at).ok());
         let since = since.map(|age| format!(", since {} ago", duration(age))).unwrap_or_default();
         sentences.push(Sentence::now(format!(
-            "nothing is known of {about}: kept are the last {}{since}, the last {}, and those that are open",
-            count(decided as u64, "decision"),
-            count(ended as u64, "end"),
+            "nothing is known of {about}: kept are the last {}{since}, the last {}, apart from them {} of connections that \
+             failed or were retried (runtime.records), and the connections that are open",
+            count(extent.routed as u64, "decision"),
+            count(extent.ended as u64, "end"),
+            count(extent.failures as u64, "end"),
         )));
-    } else if total > 1 {
-        let shown =
-            if total > limit { format!("; the newest {limit} of them follow") } else { String::new() };
-        sentences.push(Sentence::now(format!(
-            "{} of {about} are known{shown}",
-            count(total as u64, "connection")
-        )));
+    }
+    let summary = match subject {
+        ConnectionSubject::Clients(_) if total > 0 => {
+            Some(ClientSummary::of(&about, &known, SystemTime::now()))
+        }
+        _ => None,
+    };
+    sentences.extend(summary.iter().flat_map(|summary| summary.sentences.clone()));
+    if total > limit {
+        sentences.push(Sentence::now(format!("the newest {limit} of them follow")));
     }
     let connections: Vec<_> = known.iter().take(limit).map(ConnectionStory::from).collect();
     sentences.extend(connections.iter().flat_map(|one| one.sentences.iter().cloned()));
-    WhyReply { about, sentences, connections: Some(connections), backend: None, events: None }
+    WhyReply { about, sentences, summary, connections: Some(connections), backend: None, events: None }
 }
 
 fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiError> {
@@ -180,7 +185,7 @@ fn why_backend(app: &App, pool: &str, backend: &str) -> Result<WhyReply, ApiErro
         );
     }
     let events = events.into_iter().map(JournalEntry::from).collect();
-    Ok(WhyReply { about, sentences, connections: None, backend: now, events: Some(events) })
+    Ok(WhyReply { about, sentences, summary: None, connections: None, backend: now, events: Some(events) })
 }
 
 fn unknown(pool: &str, backend: &str, running: bool, others: &[String], pools: &[String]) -> ApiError {

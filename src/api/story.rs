@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{BackendInfo, ConnectionInfo, DecisionInfo, EndedInfo, Timestamp};
 use crate::domain::{ConnectionRecord, Event};
 use crate::story::fold::{StorySentence, StoryTotals};
+use crate::story::summary::ClientSummary;
 use crate::story::{Sentence, connection};
 use crate::telemetry::journal;
 
@@ -54,8 +55,11 @@ impl From<journal::Entry> for JournalEntry {
 pub(crate) struct WhyReply {
     /// What it is about.
     pub about: String,
-    /// The story.
+    /// The story. The first sentences are those of the summary, if there is one.
     pub sentences: Vec<Sentence>,
+    /// Of a client: where its connections went, and how they ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<ClientSummary>,
     /// The connections, the newest first. The last sentences of the story are theirs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections: Option<Vec<ConnectionStory>>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper::header::{HeaderMap, HeaderName};
 use regex_lite::Regex;
 
+use crate::names;
 use crate::remote::Address;
 use crate::sanitize;
 
@@ -20,7 +21,7 @@ const SEARCHED: usize = 64 * 1024;
 const MAX_NAMES: usize = 10_000;
 /// With more distinct bodies than this, bodies do not name backends, but contain a time or a serial number.
 const MAX_BODIES: usize = 256;
-/// The most characters of a shown name.
+/// The most columns of a shown name.
 const NAME_LENGTH: usize = 80;
 
 /// How a response is attributed to a backend.
@@ -199,8 +200,11 @@ impl NameCounts {
 /// A name on one line, without control characters.
 fn clean(name: &str) -> String {
     let visible = sanitize::line(name.trim());
-    let name: String = visible.chars().take(NAME_LENGTH).collect();
-    if name.is_empty() { "(empty)".to_owned() } else { name }
+    if visible.is_empty() {
+        "(empty)".to_owned()
+    } else {
+        names::shortened(&visible, NAME_LENGTH).into_owned()
+    }
 }
 
 /// Strips the words that all names begin and end with: of "Response from a" and "Response from b", a and b remain.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::attribution::{CountsByName, ResponseCounts};
 use super::stats::{LATE, LatencyHistogram, ThreadStats};
 use super::{BenchPlan, By, RequestError, Until};
+use crate::names::natural_order;
 
 /// The result of a test. Its JSON field names are a stable interface.
 #[derive(Clone, Debug, Serialize)]
@@ -112,7 +113,7 @@ pub(crate) struct Percentiles {
 pub(crate) struct BackendShares {
     /// How responses were attributed to backends.
     pub by: String,
-    /// The backends, by name.
+    /// The backends, in the natural order of their names.
     pub all: Vec<BackendShare>,
     /// Responses without a known backend.
     pub unknown: u64,
@@ -280,7 +281,9 @@ fn backends(
     let responses = stats.names.total() + stats.nameless;
     let unknown =
         if from_admin { stats.connections.saturating_sub(named) } else { responses.saturating_sub(named) };
-    (Some(BackendShares { by: label, all: counts_by_name.into_iter().map(share).collect(), unknown }), None)
+    let mut all: Vec<_> = counts_by_name.into_iter().map(share).collect();
+    all.sort_by(|a, b| natural_order(&a.name, &b.name));
+    (Some(BackendShares { by: label, all, unknown }), None)
 }
 
 /// The error of a given method that attributes no response.

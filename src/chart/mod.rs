@@ -12,6 +12,7 @@ use std::sync::Once;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
+use crate::names::shortened;
 use canvas::{Canvas, Drawn};
 pub(crate) use panel::{Bar, BarGroup, Panel};
 
@@ -149,23 +150,9 @@ fn png(pixels: &[u8], width: u32, height: u32) -> Result<Vec<u8>, png::EncodingE
     Ok(file)
 }
 
-/// At most this many characters, the last one an ellipsis if the text was cut.
-fn shortened(text: &str, length: usize) -> String {
-    if text.chars().count() <= length {
-        return text.to_owned();
-    }
-    text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_that_does_not_fit_is_shortened() {
-        assert_eq!(shortened("backend", 7), "backend");
-        assert_eq!(shortened("backend", 5), "back…");
-    }
 
     #[test]
     fn another_format_is_refused_with_an_alternative() {

@@ -6,7 +6,8 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
 use super::canvas::{Canvas, Drawn};
-use super::{FAINT, INK, MARGIN, WIDTH, shortened};
+use super::{FAINT, INK, MARGIN, WIDTH};
+use crate::names::{shortened, width};
 
 /// In pixels.
 const TITLE: i32 = 30;
@@ -111,7 +112,7 @@ impl Panel {
         let more = if hidden > 0 { format!("; {hidden} more are not drawn") } else { String::new() };
         canvas.text(&format!("{}{more}", self.title), 13, (x, top + 7))?;
 
-        let longest = self.drawn().iter().map(|group| group.label.chars().count()).max().unwrap_or(0);
+        let longest = self.drawn().iter().map(|group| width(&group.label)).max().unwrap_or(0);
         let names = ((longest as f64 * LETTER).ceil() as i32 + 8).clamp(40, WIDEST);
         let left = MARGIN + names;
         let scale = Scale { left, width: WIDTH - MARGIN - VALUE - left, greatest: self.greatest.max(1e-6) };

@@ -72,7 +72,7 @@ pub(super) struct BenchArgs {
     /// How long to start requests, instead of a number
     #[arg(short, long, value_name = "TIME", value_parser = notation::time)]
     duration: Option<Duration>,
-    /// The number of clients, which is the most concurrent requests
+    /// The number of clients, which is the most concurrent requests; never more than -n requests
     #[arg(short, long, value_name = "CLIENTS", default_value = "100")]
     concurrent: NonZeroUsize,
     /// Requests a second, each due at a fixed time: 500/s, 600/m [default: as fast as responses come]
@@ -159,6 +159,15 @@ fn unescaped(text: &str) -> Result<Bytes, String> {
     escape::unescape(text).map(Bytes::from).map_err(unknown)
 }
 
+/// The clients that have a request to send.
+fn busy_clients(clients: NonZeroUsize, until: Until) -> NonZeroUsize {
+    let requests = match until {
+        Until::Number(requests) => usize::try_from(requests).ok().and_then(NonZeroUsize::new),
+        Until::Time(_) => None,
+    };
+    requests.map_or(clients, |requests| clients.min(requests))
+}
+
 impl From<bench::Error> for Failure {
     fn from(error: bench::Error) -> Self {
         match error {
@@ -217,6 +226,7 @@ impl BenchArgs {
     fn plan(&self) -> Result<BenchPlan, Failure> {
         let address = self.target.as_ref().or(self.url.as_ref());
         let address = address.ok_or_else(|| Failure::Invalid("there is no target".to_owned()))?;
+        let until = self.duration.map_or(Until::Number(self.number.unwrap_or(10_000)), Until::Time);
         Ok(BenchPlan {
             target: match address {
                 TargetUrl::Http(host_port, path) => {
@@ -263,8 +273,8 @@ impl BenchArgs {
                     })
                 }
             },
-            until: self.duration.map_or(Until::Number(self.number.unwrap_or(10_000)), Until::Time),
-            concurrent: self.concurrent,
+            until,
+            concurrent: busy_clients(self.concurrent, until),
             rate: match self.rate {
                 Some(Intensity::Rate(rate)) => Some(rate),
                 _ => None,
@@ -305,5 +315,18 @@ impl BenchArgs {
                 }
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_no_more_clients_than_requests() {
+        let clients = |n| NonZeroUsize::new(n).unwrap();
+        assert_eq!(busy_clients(clients(100), Until::Number(10)), clients(10));
+        assert_eq!(busy_clients(clients(4), Until::Number(10)), clients(4));
+        assert_eq!(busy_clients(clients(100), Until::Time(Duration::from_secs(1))), clients(100));
     }
 }

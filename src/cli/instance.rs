@@ -8,6 +8,7 @@ use clap::Args;
 use super::{Failure, FileArgs};
 use crate::config;
 use crate::remote::{Address, Remote};
+use crate::sanitize;
 
 /// The environment variable with the token, if no file is named.
 const TOKEN: &str = "POINTSMAN_TOKEN";
@@ -37,7 +38,7 @@ pub(super) struct RemoteArgs {
 }
 
 impl AdminArgs {
-    /// The given address, otherwise that of the configuration, otherwise the default.
+    /// The given address, otherwise that of the configuration, which may be invalid elsewhere, otherwise the default.
     pub(super) fn address(&self) -> Result<Address, Failure> {
         self.find().map(|(address, _)| address)
     }
@@ -56,7 +57,19 @@ impl AdminArgs {
                 "{path} has no admin section: add `admin: {{bind: 127.0.0.1:9900}}`, or name an address with --admin"
             ))
         };
-        let admin = config::load(&path)?.admin.ok_or_else(none)?;
+        let admin = match config::load_admin(&path) {
+            Ok(admin) => admin.ok_or_else(none)?,
+            Err(errors) if !path.exists() => return Err(errors.into()),
+            Err(_) => {
+                let (path, address) = (path.display(), Address::default_admin());
+                let note = format!(
+                    "{path} is invalid (`pointsman check -c {path}` shows why) and has no readable admin address: asking \
+                     {address}; name another one with --admin"
+                );
+                eprintln!("{}", sanitize::line(&note));
+                return Ok((address, None));
+            }
+        };
         let address = Address::from(admin.bind);
         if address.has_port_zero() {
             let path = path.display();

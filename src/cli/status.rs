@@ -8,6 +8,7 @@ use super::instance::{RemoteArgs, block_on};
 use super::{Exit, Failure, print, print_json, problem_lines, terminal};
 use crate::api::{BackendInfo, ListenerInfo, PoolInfo, StatusReply, path};
 use crate::humanize::count;
+use crate::names::natural_order;
 
 /// The most problems that are listed: more would push the status off the screen.
 const PROBLEMS: usize = 8;
@@ -42,7 +43,7 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
     );
     write_problems(status, &mut text, colors);
     let mut table = TextTable::new(&["LISTENER", "ADDRESS", "POOL", "<OPEN", "<REJECTED"]);
-    for listener in &status.listeners {
+    for listener in by_name(&status.listeners, |listener| &listener.name) {
         let addresses =
             if listener.addresses.is_empty() { "closed".to_owned() } else { listener.addresses.join(", ") };
         let (open, pools) = (listener.active.to_string(), listener.pools.join(", "));
@@ -50,7 +51,7 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
     }
     text.push('\n');
     table.write(&mut text, colors);
-    for pool in &status.pools {
+    for pool in by_name(&status.pools, |pool| &pool.name) {
         let color = if pool.is_unserved() { Some(Color::Red) } else { None };
         let up = format!("{} of {} in use", pool.up, count(pool.backends.len() as u64, "backend"));
         let up = paint(&up, color, colors);
@@ -93,12 +94,19 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
         ];
         let mut table = TextTable::new(&head);
         let total: u64 = pool.backends.iter().map(|backend| backend.connections).sum();
-        for backend in &pool.backends {
+        for backend in by_name(&pool.backends, |backend| &backend.name) {
             table.row(row(backend, total, status.clock()));
         }
         table.write(&mut text, colors);
     }
     text
+}
+
+/// In the natural order of their names; those of the same name keep their order.
+fn by_name<T>(all: &[T], name: impl Fn(&T) -> &str) -> Vec<&T> {
+    let mut sorted: Vec<&T> = all.iter().collect();
+    sorted.sort_by(|a, b| natural_order(name(a), name(b)));
+    sorted
 }
 
 /// A line for each problem, the worst first.
@@ -301,6 +309,11 @@ pool web: weighted, 1 of 2 backends in use, 3 failed attempts retried
             ),
             "{text}"
         );
+        let numbered =
+            ["web-10", "web-9"].map(|name| BackendInfo { name: name.into(), ..BackendInfo::default() });
+        troubled.pools[0].backends = numbered.into();
+        let text = in_words(&troubled, false);
+        assert!(text.find("web-9") < text.find("web-10"), "{text}");
         let colored = in_words(&status, true);
         assert!(colored.contains("\x1b[32m● up\x1b[0m") && colored.contains("\x1b[31mfailed 2s ago\x1b[0m"));
     }

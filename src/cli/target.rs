@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::api::{BackendInfo, StatusReply};
+use crate::names::natural_order;
 use crate::remote::encode;
 
 /// A backend, as a path of the API names it.
@@ -42,6 +43,7 @@ impl BackendTarget {
                         pool.backends.iter().map(|backend| format!("{}/{}", pool.name, backend.name)),
                     );
                 }
+                known.sort_by(|a, b| natural_order(a, b));
                 let more = if known.len() > 8 { ", …" } else { "" };
                 let known = if known.is_empty() {
                     "there is none".to_owned()

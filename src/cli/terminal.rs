@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal};
 
 use ratatui::Frame;
 use ratatui::style::Color;
-use ratatui::text::Span;
 
 use super::Failure;
 use crate::domain::BackendState;
+pub(super) use crate::names::width;
 use crate::sanitize;
 
 /// A terminal in full-screen mode. It is restored on drop, and by the library's panic hook.
@@ -141,7 +141,8 @@ pub(super) fn spark(
     numbers.into_iter().map(column).collect()
 }
 
-/// Text in exactly this many columns: cut with an ellipsis, or padded.
+/// Text in exactly this many columns: cut at its end with an ellipsis, or padded. A name is cut before, by
+/// [`names::shortened`](crate::names::shortened).
 pub(super) fn fit(text: &str, columns: usize, right: bool) -> String {
     let mut taken = text.to_owned();
     if width(&taken) > columns {
@@ -204,11 +205,6 @@ pub(super) fn wrap(text: &str, columns: usize, indent: usize) -> Vec<String> {
 /// Untrusted text, without the control characters that a terminal would execute.
 pub(super) fn clean(text: &str) -> String {
     sanitize::line(text).into_owned()
-}
-
-/// The width of a text in columns.
-pub(super) fn width(text: &str) -> usize {
-    Span::raw(text).width()
 }
 
 #[cfg(test)]

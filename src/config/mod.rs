@@ -35,10 +35,44 @@ pub(crate) use value::{backend_address, bind_address};
 use decode::{Decoder, FoundValue};
 use kind::table;
 use outline::Outline;
+use value::bind;
 use yaml::{YamlNode, YamlValue};
 
 /// Reads the configuration in `path`, with variables from the environment; `-` is standard input.
 pub(crate) fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let (name, text) = read_file(path)?;
+    parse(&name, &text, &environment)
+}
+
+/// The admin server of the configuration in `path`; `None`: it has none. An invalid configuration is no error if its
+/// admin address can be read: commands for a running instance need nothing else, and are needed then.
+pub(crate) fn load_admin(path: &Path) -> Result<Option<Admin>, ConfigErrors> {
+    let (name, text) = read_file(path)?;
+    match parse(&name, &text, &environment) {
+        Ok(config) => Ok(config.admin),
+        Err(errors) => admin_of(&text, &environment).map(Some).ok_or(errors),
+    }
+}
+
+/// The value of an environment variable.
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Reads the address of the admin server and its token's file in `text`, whatever else is wrong with it.
+fn admin_of(text: &str, variables: &dyn Fn(&str) -> Option<String>) -> Option<Admin> {
+    let mut root = yaml::parse(text).ok()?;
+    env::substitute(&mut root, variables, &mut Vec::new());
+    let section = root.get("admin")?;
+    let decoder = Decoder::new(text);
+    let found = |key: &str| section.get(key).map(|node| FoundValue::root(node, key, &decoder));
+    let mut admin = Admin::new(bind().read(&found("bind")?)?);
+    admin.token_file = found("token_file").and_then(|file| scalar::path().read(&file));
+    Some(admin)
+}
+
+/// What messages call the file, and its text; `-` is standard input.
+fn read_file(path: &Path) -> Result<(String, String), ConfigErrors> {
     let name =
         if path == Path::new("-") { "<standard input>".to_owned() } else { path.display().to_string() };
     let text = if path == Path::new("-") {
@@ -48,7 +82,7 @@ pub(crate) fn load(path: &Path) -> Result<Config, ConfigErrors> {
         std::fs::read_to_string(path)
     };
     match text {
-        Ok(text) => parse(&name, &text, &|variable| std::env::var(variable).ok()),
+        Ok(text) => Ok((name, text)),
         Err(error) => {
             let message = format!("cannot be read: {error}; name another file with -c FILE");
             Err(ConfigErrors::new(&name, "", vec![Problem { at: None, message }]))

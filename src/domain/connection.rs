@@ -138,6 +138,11 @@ impl ConnectionRecord {
         self.pool_match.as_ref()?.server_name.as_ref()
     }
 
+    /// Whether an attempt to connect it to a backend failed.
+    pub(crate) fn has_failed_attempts(&self) -> bool {
+        self.route.as_ref().is_some_and(|route| !route.failed.is_empty())
+    }
+
     /// The time to connect to its backend, if it has one.
     pub(crate) fn connect(&self) -> Option<Duration> {
         self.backend.as_ref().map(|backend| backend.connect)

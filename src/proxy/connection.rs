@@ -37,6 +37,7 @@ use crate::domain::{
 use crate::pool::{Choice, Failure, Pool};
 use crate::protocol::postgres;
 use crate::telemetry;
+use crate::telemetry::records::KeptDecision;
 
 /// Bytes of a client that are read before it has a backend: a packet or two. More would only be held in our memory
 /// instead of the kernel's until the backend is connected.
@@ -261,17 +262,21 @@ impl Connection {
 
     /// Records the end, once: after [`live`](Self::live) the fallback does nothing.
     fn record(&self, closed: Closed) {
-        let Some((end, record)) = self.finish(closed) else { return };
+        let admitted = closed.admitted;
+        let Some((end, record, decision)) = self.finish(closed) else { return };
         record.log_closed(&end);
-        self.context.shared.ended.add(record);
+        // Clients that the listener rejects may be as many as successes.
+        let failed = admitted && (end.reason.is_failure() || end.reason == CloseReason::Operator);
+        self.context.shared.records.add_ended(record, failed, decision);
         self.context.table.leave(self.key);
     }
 
-    /// Counts the end, drops the lease, and returns the record; `None`: the end is already recorded.
+    /// Counts the end, drops the lease, and returns the record and where the decision is kept, if it had a backend; `None`:
+    /// the end is already recorded.
     fn finish(
         &self,
         Closed { reason, rejection, admitted, kernel }: Closed,
-    ) -> Option<(ConnectionEnd, ConnectionRecord)> {
+    ) -> Option<(ConnectionEnd, ConnectionRecord, Option<KeptDecision>)> {
         let progress = &self.progress;
         // It may have ended before the ClientHello was complete.
         if let Some(assignment) = self.settings.routing.early() {
@@ -279,10 +284,10 @@ impl Connection {
         }
         let pool = progress.pool();
         let phase = progress.enter(Phase::Closed);
-        let relayed = match &phase {
+        let (relayed, decision) = match &phase {
             Phase::Closed => return None,
-            Phase::Connecting | Phase::Rejected(_) => None,
-            Phase::Relaying(relayed) => Some(relayed),
+            Phase::Connecting | Phase::Rejected(_) => (None, None),
+            Phase::Relaying(relayed, decision) => (Some(relayed), Some(*decision)),
         };
         let now = Moment::now();
         let duration = progress.accepted.until(now);
@@ -302,7 +307,7 @@ impl Connection {
         }
         // The last counter: once no connection is counted as open, the other counters are complete.
         match &phase {
-            Phase::Relaying(Relayed { flow, .. }) | Phase::Rejected(flow) => flow.closed(reason),
+            Phase::Relaying(Relayed { flow, .. }, _) | Phase::Rejected(flow) => flow.closed(reason),
             Phase::Connecting | Phase::Closed => {
                 let flow = match pool {
                     Some(pool) => pool.unserved.of(&progress.listener.name),
@@ -318,7 +323,7 @@ impl Connection {
             pool.queue.notify_first();
         }
         let end = ConnectionEnd { reason, first_closed: progress.first_closed.get(), rejection, kernel };
-        Some((end, progress.relayed_record(duration, relayed, Stage::Ended(end))))
+        Some((end, progress.relayed_record(duration, relayed, Stage::Ended(end)), decision))
     }
 
     /// The end for that reason, with the kernel's view of the sockets, which are still open.
@@ -349,7 +354,7 @@ impl Connection {
         };
         let record = self.progress.record(route.after, Stage::Routed);
         record.log_routed(&connected, &route);
-        self.context.shared.routed.add(ConnectionRecord {
+        let decision = self.context.shared.records.add_routed(ConnectionRecord {
             backend: Some(connected),
             route: Some(route),
             ..record
@@ -359,7 +364,7 @@ impl Connection {
         let client_keepalive = self.settings.options.keepalive.map(WholeSeconds::from);
         let relayed =
             Relayed { backend, flow, settings, at, connect: took.into(), client_keepalive, shadows };
-        self.progress.relay(relayed, directives);
+        self.progress.relay(relayed, directives, decision);
         stream
     }
 
@@ -367,7 +372,7 @@ impl Connection {
     async fn reject(&self, pool: &Pool, has_sent: bool, reason: CloseReason, route: Route) {
         let record = self.progress.record(route.after, Stage::Routed);
         record.log_rejected(&route, reason);
-        self.context.shared.routed.add(ConnectionRecord { route: Some(route), ..record });
+        self.context.shared.records.add_routed(ConnectionRecord { route: Some(route), ..record });
         let flow = pool.unserved.of(&self.progress.listener.name);
         flow.opened();
         self.progress.enter(Phase::Rejected(flow));

@@ -15,16 +15,14 @@ use super::splice::Pipes;
 use super::table::Table;
 use super::tcp_info::TcpInfoSampler;
 use super::turn::NextTurn;
-use crate::telemetry::records::Records;
+use crate::telemetry::records::ConnectionRecords;
 use crate::telemetry::shortage::Shortages;
 
 /// The part of a worker's state that other threads read.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// Its connections that were routed or rejected last.
-    pub routed: Records,
-    /// Its connections that ended last.
-    pub ended: Records,
+    /// Its connections that were routed, rejected or ended last, and those that failed.
+    pub records: ConnectionRecords,
     /// Bursts that were copied because no pipe was free.
     pub bursts_copied: Arc<AtomicU64>,
     /// The local resources that it ran out of.

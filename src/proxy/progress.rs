@@ -18,6 +18,7 @@ use crate::pool::backend::CloseDirective;
 use crate::pool::{Backend, Pool};
 use crate::telemetry::filter::ConnectionFilter;
 use crate::telemetry::flow::Flow;
+use crate::telemetry::records::KeptDecision;
 
 /// At this age a connection is worth the system calls that set keepalive on its backend's side.
 const LASTING: Duration = Duration::from_secs(1);
@@ -38,8 +39,8 @@ pub(super) enum Phase {
     Connecting,
     /// No backend was found or reached: the connection is counted among the pool's unserved ones.
     Rejected(Arc<Flow>),
-    /// Bytes are relayed.
-    Relaying(Relayed),
+    /// Bytes are relayed. Where the decision is kept is beside the variant's tag, where it takes no memory.
+    Relaying(Relayed, KeptDecision),
     /// The connection is counted and recorded.
     Closed,
 }
@@ -166,15 +167,15 @@ impl Progress {
     }
 
     /// Enters the relay. From now on the time limits apply, and the backend's directives after the first `directives`.
-    pub(super) fn relay(&self, relayed: Relayed, directives: u32) {
+    pub(super) fn relay(&self, relayed: Relayed, directives: u32, decision: KeptDecision) {
         self.watch.set(Watch { idle: IdleTimer::new(relayed.at), directives, ..self.watch.get() });
-        self.enter(Phase::Relaying(relayed));
+        self.enter(Phase::Relaying(relayed, decision));
     }
 
     /// The state of the relay, while the connection is relayed.
     pub(super) fn relayed(&self) -> Option<Ref<'_, Relayed>> {
         let relayed = Ref::filter_map(self.phase.borrow(), |phase| match phase {
-            Phase::Relaying(relayed) => Some(relayed),
+            Phase::Relaying(relayed, _) => Some(relayed),
             Phase::Connecting | Phase::Rejected(_) | Phase::Closed => None,
         });
         relayed.ok()

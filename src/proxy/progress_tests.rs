@@ -63,7 +63,7 @@ pub(crate) fn relayed_to(
         client_keepalive: listener.options.keepalive.map(WholeSeconds::from),
         shadows: None,
     };
-    progress.relay(relayed, backend.directives());
+    progress.relay(relayed, backend.directives(), KeptDecision::default());
     progress
 }
 

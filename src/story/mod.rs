@@ -8,6 +8,7 @@ pub(crate) mod connection;
 pub(crate) mod fold;
 mod phrases;
 pub(crate) mod samples;
+pub(crate) mod summary;
 
 use std::time::SystemTime;
 

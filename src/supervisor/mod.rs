@@ -161,6 +161,7 @@ impl Supervisor {
         self.remove_pools(&config, closing);
         self.listen_on(&LiteMap::new()).await;
         self.log_lowered(&config);
+        self.workers.iter().for_each(|worker| worker.shared.records.resize(config.runtime.records));
         self.config = config;
         self.publish();
         Ok(())

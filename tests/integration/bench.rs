@@ -125,7 +125,9 @@ fn the_table_shows_totals_latencies_and_backends() {
     }
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     let output = bench(&[&url, "-n", "10", "--by", "header:x-missing"]);
-    assert!(text(&output.stdout).contains("no response has a header x-missing"), "{}", text(&output.stdout));
+    let table = text(&output.stdout);
+    assert!(table.contains("no response has a header x-missing"), "{table}");
+    assert!(table.contains("10 requests, 10 concurrent"), "{table}");
 }
 
 #[test]
@@ -484,7 +486,7 @@ fn wrong_arguments_are_refused_with_advice_before_any_request() {
         assert!(error.contains(word), "{arguments:?}: {word} is not in\n{error}");
     }
     assert_eq!(backend.accepted.load(Ordering::SeqCst), 0);
-    let output = bench(&[&http, "-c", "100000000"]);
+    let output = bench(&[&http, "-n", "100000000", "-c", "100000000"]);
     assert!(output.status.code() == Some(2) && text(&output.stderr).contains("ulimit -n"), "{output:?}");
 }
 

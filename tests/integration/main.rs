@@ -53,6 +53,7 @@ mod overflow;
 mod own_addresses;
 mod preflight;
 mod proxy_protocol;
+mod records;
 mod reference;
 mod relay;
 mod reload;

@@ -221,6 +221,47 @@ fn the_admin_server_is_found_by_the_configuration_and_over_a_unix_socket() {
 }
 
 #[test]
+fn an_instance_is_asked_although_the_file_that_names_it_is_invalid() {
+    let backends = ["a", "b"].map(Backend::http);
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, file) = (folder.path().join("admin.sock"), folder.path().join("pointsman.yaml"));
+    let admin = format!("admin: {{bind: 'unix:{}'}}", socket.display());
+    std::fs::write(&file, config(&backends, "", &admin)).unwrap();
+    let lb = Lb::with_arguments(&["run", "-c", file.to_str().unwrap()]);
+    lb.when_logged("admin listening");
+    let inside = |arguments: &[&str]| {
+        outcome(&command(arguments).current_dir(folder.path()).output_in_time().unwrap())
+    };
+    std::fs::write(
+        &file,
+        format!("listeners: {{web: {{bind: nowhere, pol: web}}}}\nlog: ${{MISSING}}\n{admin}\n"),
+    )
+    .unwrap();
+    for arguments in [
+        &["status"][..],
+        &["status", "-c", "pointsman.yaml"],
+        &["connections"],
+        &["doctor", "--window", "1s"],
+    ] {
+        let (code, out, error) = inside(arguments);
+        assert!(code != 2 && !out.is_empty() && error.is_empty(), "{arguments:?}: {code} {out} {error}");
+    }
+    let (code, _, error) = inside(&["reload"]);
+    assert!(code == 1 && error.contains("MISSING"), "{code} {error}");
+    // Nothing can be read: the default address is asked, or the one that is named.
+    std::fs::write(&file, "listeners: [\n").unwrap();
+    let (_, _, error) = inside(&["status"]);
+    let note = "pointsman.yaml is invalid (`pointsman check -c pointsman.yaml` shows why) and has no readable admin address: \
+                asking 127.0.0.1:9900";
+    assert!(error.contains(note), "{error}");
+    let there = format!("unix:{}", socket.display());
+    assert_eq!(inside(&["status", "--admin", &there]).0, 0);
+    // A file that is named and does not exist is a mistake in the arguments.
+    let (code, _, error) = inside(&["status", "-c", "other.yaml"]);
+    assert!(code == 1 && error.contains("other.yaml: cannot be read"), "{code} {error}");
+}
+
+#[test]
 fn a_reload_is_applied_or_refused_with_all_problems() {
     let (lb, backends) = start("", "");
     let (code, out, error) = run(&lb, &["reload"]);

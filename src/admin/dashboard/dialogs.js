@@ -112,9 +112,11 @@ export function weigh(backend, send) {
   field.select();
 }
 
-/** The sentences of a story as a list. */
+/** The sentences of a story as a list, below those of its summary, with which it begins. */
 function story(told) {
-  const sentences = told.sentences ?? [];
+  const summary = told.summary?.sentences ?? [];
+  const sentences = (told.sentences ?? []).slice(summary.length);
+  if (summary.length > 0) return h('div', {}, ...summary.map((sentence) => h('p', {}, sentence.text)), story({ sentences }));
   if (sentences.length === 0) return h('p', { class: 'note' }, 'Nothing is recorded about it.');
   return h('ol', { class: 'story' }, ...sentences.map((sentence) => h('li', {}, sentence.at ? h('time', {}, clock(sentence.at)) : null, h('span', {}, sentence.text))));
 }

@@ -195,6 +195,10 @@ pub(super) fn end_connection(o: &mut Operation<'_>) {
 
 pub(super) fn decisions(o: &mut Operation<'_>) {
     o.about("connections", "The last routing decisions, the newest first.")
+        .description(
+            "`runtime.records` says how many are kept. Those of connections that failed or were retried are kept apart, so \
+             that successful ones do not push them out.",
+        )
         .reply(200, "The decisions.")
         .errors(&[404]);
 }
@@ -249,8 +253,9 @@ pub(super) fn logs(o: &mut Operation<'_>) {
 pub(super) fn why(o: &mut Operation<'_>) {
     o.about("history", "Why a client's connections went where they went, or why a backend is in its state.")
         .description(
-            "About a client, a connection, or a pool and one of its backends. A backend that has left is \
-             described as long as it is remembered.",
+            "About a client, a connection, or a pool and one of its backends. About a client it begins with a summary. \
+             Connections that failed or were retried are kept apart (`runtime.records`), so that successful ones do not \
+             push them out. A backend that has left is described as long as it is remembered.",
         )
         .reply(200, "The sentences, and what they are made from.")
         .errors(&[404]);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::configuration::POOLS;
 use super::stats::{TrafficStats, TrafficTotals, WINDOW};
 use crate::domain::{BackendState, Cause, ConnectionRecord, StateReason};
+use crate::names::natural_order;
 use crate::overview::Overview;
 use crate::telemetry::filter::ConnectionFilter;
 
@@ -112,7 +113,7 @@ impl Observer {
         self.note_gone(&counts);
         self.set_shares(now, &counts, &mut rows);
         let mut backends: Vec<_> = rows.into_iter().map(|(_, row)| row).collect();
-        backends.sort_by(|a, b| a.name.cmp(&b.name));
+        backends.sort_by(|a, b| natural_order(&a.name, &b.name));
         let first = ConnectionFilter { pool: Some(POOLS[0].to_owned()), ..ConnectionFilter::default() };
         let decisions = self.overview.matching_decisions(&first, KEPT);
         DemoSnapshot {

@@ -36,9 +36,9 @@ impl Column {
         Self::ALL[(at + 1) % Self::ALL.len()]
     }
 
-    /// Compares by this column: text alphabetically, up backends last, numbers in descending order.
+    /// Compares by this column: names in natural order, up backends last, numbers in descending order.
     pub(super) fn compare(self, a: &BackendRow, b: &BackendRow) -> Ordering {
-        let natural = match self {
+        let order = match self {
             Self::Name => Ordering::Equal,
             Self::State => b.backend.state.is_none().cmp(&a.backend.state.is_none()).then_with(|| {
                 // A backend that is not up comes first.
@@ -56,6 +56,6 @@ impl Column {
             // The last change first.
             Self::Since => b.backend.since.0.total_cmp(&a.backend.since.0),
         };
-        natural.then_with(|| a.key.cmp(&b.key))
+        order.then_with(|| a.key.in_order(&b.key))
     }
 }

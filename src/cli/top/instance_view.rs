@@ -1,9 +1,11 @@
 //! The state of the instance, gathered from its updates: the last status, and rates, which need several statuses.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 
 use crate::api::{BackendInfo, JournalEntry, PoolInfo, RenderedDecision, StatusReply, Timestamp};
 use crate::cli::terminal;
+use crate::names::natural_order;
 
 /// Seconds of rates that are kept for the sparkline.
 const HISTORY: usize = 120;
@@ -30,7 +32,7 @@ pub(super) enum InstanceUpdate {
 }
 
 /// Identifies a backend until it leaves.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct BackendKey {
     pub(super) pool: String,
     pub(super) name: String,
@@ -45,6 +47,13 @@ impl BackendKey {
     /// As operators write it.
     pub(super) fn text(&self) -> String {
         format!("{}/{}", self.pool, self.name)
+    }
+
+    /// The order of rows: by pool, by name, by address.
+    pub(super) fn in_order(&self, other: &Self) -> Ordering {
+        natural_order(&self.pool, &other.pool)
+            .then_with(|| natural_order(&self.name, &other.name))
+            .then_with(|| natural_order(&self.address, &other.address))
     }
 }
 
@@ -141,7 +150,8 @@ impl InstanceView {
             // A new process: its counts start from zero.
             self.counts.clear();
         }
-        let pools = std::mem::take(&mut status.pools);
+        let mut pools = std::mem::take(&mut status.pools);
+        pools.sort_by(|a, b| natural_order(&a.name, &b.name));
         let mut counts = BackendTotals::new();
         for pool in &pools {
             for backend in &pool.backends {

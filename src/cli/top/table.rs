@@ -9,6 +9,7 @@ use super::ui::Ui;
 use crate::api::StatusReply;
 use crate::cli::status::why_empty;
 use crate::cli::terminal;
+use crate::names;
 
 /// Width of a share's bar, in characters.
 const BAR: usize = 5;
@@ -24,7 +25,11 @@ const CAUSE: usize = 12;
 
 /// The table's lines, with the heading first, and the index of the selected backend's line.
 pub(super) fn lines(instance: &InstanceView, ui: &Ui, width: usize) -> (Vec<Line<'static>>, usize) {
-    let names = instance.groups.iter().flat_map(|group| &group.rows).map(|row| terminal::width(&name(row)));
+    let names = instance
+        .groups
+        .iter()
+        .flat_map(|group| &group.rows)
+        .map(|row| terminal::width(&name(row, usize::MAX)));
     let layout = Widths::of(width, names.max().unwrap_or(0));
     let mut lines = vec![heading(ui, &layout)];
     let mut selected = 0;
@@ -147,9 +152,12 @@ fn pool(group: &PoolGroup, instance: &InstanceView, width: usize) -> Line<'stati
     Line::from(spans)
 }
 
-fn name(row: &BackendRow) -> String {
-    let backup = if row.backend.tier > 0 { " (backup)" } else { "" };
-    terminal::clean(&format!("{}{backup}", row.key.name))
+/// The name in at most this many columns, with a mark if it is a backup.
+fn name(row: &BackendRow, columns: usize) -> String {
+    let name = terminal::clean(&row.key.name);
+    let [long, short] = if row.backend.tier > 0 { [" (backup)", " (b)"] } else { ["", ""] };
+    let mark = if terminal::width(&name) + long.len() <= columns { long } else { short };
+    names::shortened(&name, columns.saturating_sub(mark.len())).into_owned() + mark
 }
 
 fn backend(row: &BackendRow, layout: &Widths, now: f64, selected: bool) -> Line<'static> {
@@ -169,8 +177,13 @@ fn backend(row: &BackendRow, layout: &Widths, now: f64, selected: bool) -> Line<
     };
     let rate = if row.rate < 9.95 { format!("{:.1}", row.rate) } else { terminal::count(row.rate) };
     let cells = vec![
-        (name(row), layout.name, false, plain.bold()),
-        (terminal::clean(&row.key.address), layout.address, false, plain),
+        (name(row, layout.name), layout.name, false, plain.bold()),
+        (
+            names::shortened(&terminal::clean(&row.key.address), layout.address).into_owned(),
+            layout.address,
+            false,
+            plain,
+        ),
         (format!("{} {}", terminal::mark(backend.state), backend.state_name()), 13, false, color),
         (share, BAR + 5, false, color),
         (backend.weight.to_string(), 3, true, plain),
@@ -184,4 +197,26 @@ fn backend(row: &BackendRow, layout: &Widths, now: f64, selected: bool) -> Line<
     ];
     let line = line(if selected { "›" } else { " " }, cells);
     if selected { line.style(Style::new().add_modifier(Modifier::REVERSED)) } else { line }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_cut_in_the_middle_and_a_backup_keeps_its_mark() {
+        let mut row = BackendRow {
+            key: super::super::instance_view::BackendKey {
+                name: "demo-backend-12".into(),
+                ..Default::default()
+            },
+            backend: crate::api::BackendInfo::default(),
+            rate: 0.0,
+            bytes: 0.0,
+            share: 0.0,
+        };
+        assert_eq!([name(&row, 15), name(&row, 11)], ["demo-backend-12", "demo-…nd-12"]);
+        row.backend.tier = 1;
+        assert_eq!([name(&row, 24), name(&row, 11)], ["demo-backend-12 (backup)", "dem…-12 (b)"]);
+    }
 }

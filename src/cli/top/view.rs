@@ -233,7 +233,7 @@ mod tests {
             "› x           ◌ joining".trim_start_matches("› "),
             " a           ● up          ████·  75%   1   103     30    0B  0.25  ✓ 1s     1m ",
             " bb          ✖ down        █····  25%   1    51     10    0B  0.25  ✗ 1s     1m ",
-            " a-rather-l… ■ maintenance",
+            " a-rat…-name ■ maintenance",
             "api/x at 10.0.0.1:5001 is joining: x has its reasons",
             "http check failed: refused; 0 connections",
             "00:01:05 web/a has weight 3",

@@ -27,9 +27,20 @@ settings! {
         /// Concurrent health checks of all pools together; further checks wait, and the pools share the slots fairly.
         /// Takes effect at a start, not at a reload.
         max_checks: NonZeroUsize => whole(1..=MOST), default NonZeroUsize::new(256).unwrap_or(NonZeroUsize::MIN);
+        /// Records of connections that each worker keeps in memory, for `why` and /api/v1/decisions: so many decisions and
+        /// so many ends, and as many of each of connections that failed, were retried or got no backend, which successful
+        /// ones do not push out. At about 600 bytes a record, 1024 take at most 2.5 MiB for each worker.
+        records: usize => whole(1..=Runtime::MOST_RECORDS), default Runtime::RECORDS;
         /// What SIGTERM does.
         drain: Drain => table(), absent Drain::default();
     }
+}
+
+impl Runtime {
+    /// The default of `records`.
+    pub(crate) const RECORDS: usize = 1024;
+    /// A query reads all records, which takes some milliseconds for so many.
+    const MOST_RECORDS: u64 = 100_000;
 }
 
 settings! {

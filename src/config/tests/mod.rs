@@ -10,7 +10,7 @@ use super::*;
 
 /// Every key that can be written, each at least once.
 const EVERYTHING: &str = r"
-runtime: {workers: 1, max_connections: 1, busy_poll: 50us, max_checks: 9, drain: {grace: 0s, timeout: 1s}}
+runtime: {workers: 1, max_connections: 1, busy_poll: 50us, max_checks: 9, records: 9, drain: {grace: 0s, timeout: 1s}}
 log: {level: info, format: text, directory: logs, rotation: daily, max_size: 100MiB, keep: 7, connections: true}
 admin: {bind: 127.0.0.1:9900, token_file: /run/token, hosts: [lb.example.com]}
 listeners:
@@ -235,4 +235,29 @@ fn the_clienthello_is_read_where_it_is_needed() {
     let hashed = ", balance: maglev, hash: {key: sni}";
     assert!(!reads("pool: p", "") && !reads("sources: {10.0.0.0/8: p}", ""));
     assert!(reads("sni: {a: p}", "") && reads("alpn: {h2: p}", "") && reads("pool: p", hashed));
+}
+
+#[test]
+fn the_admin_address_of_an_invalid_configuration_is_read() {
+    let admin = |text: &str| {
+        let variables = |name: &str| (name == "PORT").then(|| "9911".to_owned());
+        let admin = admin_of(text, &variables)?;
+        Some((admin.bind.to_string(), admin.token_file))
+    };
+    let invalid = "listeners: {web: {bind: nonsense, pool: no}}\nhost: ${MISSING}\n";
+    let section = "admin: {bind: '127.0.0.1:${PORT}', token_file: /run/token, hsots: []}\n";
+    let expected = ("127.0.0.1:9911".to_owned(), Some(PathBuf::from("/run/token")));
+    assert_eq!(admin(&format!("{invalid}{section}")), Some(expected));
+    let unix = admin("admin: {bind: 'unix:/run/a.sock', token_file: []}\n");
+    assert_eq!(unix, Some(("unix:/run/a.sock".to_owned(), None)));
+    for hopeless in [
+        "",
+        invalid,
+        "admin: {bind: nonsense}",
+        "admin: {bind: '${MISSING}'}",
+        "admin: {bind: 1",
+        "admin: []",
+    ] {
+        assert_eq!(admin(hopeless), None, "{hopeless:?}");
+    }
 }
