@@ -26,7 +26,7 @@ impl BackendTarget {
             (Some(pool), None) => return Ok(named(&pool.name, written)),
             (Some(one), Some(other)) => {
                 return Err(Failure::Invalid(format!(
-                    "several pools have a backend {written:?}: say {}/{written} or {}/{written}",
+                    "several pools have a backend {written:?}: use {}/{written} or {}/{written}",
                     one.name, other.name
                 )));
             }
@@ -44,11 +44,13 @@ impl BackendTarget {
                 }
                 let more = if known.len() > 8 { ", …" } else { "" };
                 let known = if known.is_empty() {
-                    "there is none".to_owned()
+                    "there are no backends".to_owned()
                 } else {
                     format!("there is {}{more}", known[..known.len().min(8)].join(", "))
                 };
-                Err(Failure::Invalid(format!("no backend is called {written:?}: say POOL/BACKEND; {known}")))
+                Err(Failure::Invalid(format!(
+                    "no backend has the name {written:?}: use POOL/BACKEND; {known}"
+                )))
             }
         }
     }
