@@ -57,7 +57,7 @@ $POINTSMAN_LOG (or $RUST_LOG) overrides log.level, for example POINTSMAN_LOG=deb
 
 /// A layer-4 TCP load balancer.
 ///
-/// Pointsman accepts TCP connections and relays each one to one of several backends, which it discovers, checks and
+/// Pointsman accepts TCP connections and relays each to one of several backends, which it discovers, checks and
 /// balances. It follows containers as they come and go, tries another backend when one fails, and says
 /// in its log why each connection went where it went.
 #[derive(Debug, Parser)]

@@ -91,7 +91,7 @@ mod tests {
             assert_eq!(found(written).as_deref(), Ok(path), "{written}");
         }
         assert!(found("a").unwrap_err().contains("web/a or web/x/a"));
-        for wrong in ["", "nobody", "/", "web/"] {
+        for wrong in ["", "missing", "/", "web/"] {
             assert!(found(wrong).unwrap_err().contains("POOL/BACKEND"), "{wrong}");
         }
     }
