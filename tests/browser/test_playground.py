@@ -111,12 +111,12 @@ def test_every_setting_is_changed_and_what_is_refused_is_said(demo, look):
     expect(page.get_by_label("Algorithm", exact=True)).to_have_value("random-two")
     story = button(page, "▶ Play the story")
     story.click()
-    expect(button(page, "■ I play myself")).to_be_visible()
+    expect(button(page, "■ Stop the script")).to_be_visible()
     assert demo.state()["playing"] == "story"
     # Another one has stopped it, which this page does not know yet.
     page.route("**/demo/state", lambda route: route.abort())
     demo.act("stop")
-    button(page, "■ I play myself").click()
+    button(page, "■ Stop the script").click()
     expect(page.locator("#playground").get_by_role("alert")).to_contain_text("no script is playing")
 
 

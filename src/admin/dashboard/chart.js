@@ -1,6 +1,6 @@
 // Small charts over time on a canvas: the last minutes, one value a second.
 
-import { colour, h, say, arrange } from './dom.js';
+import { color, h, say, arrange } from './dom.js';
 import { WINDOW } from './store.js';
 
 const HUES = 8;
@@ -78,7 +78,7 @@ export class Chart {
     else for (const one of series) this.line(pen, one, start, x, y);
     this.scale(pen, width, floor, ceiling, y);
     if (this.at !== undefined && this.at !== null) {
-      pen.fillStyle = colour('muted');
+      pen.fillStyle = color('muted');
       pen.fillRect(Math.round(x(start + this.at)), 0, 1, floor);
     }
     // If a status is late, the last second has no value.
@@ -92,7 +92,7 @@ export class Chart {
 
   grid(pen, width, ceiling, y) {
     pen.lineWidth = 1;
-    pen.strokeStyle = colour('line');
+    pen.strokeStyle = color('line');
     pen.beginPath();
     for (const level of [0, ceiling / 2, ceiling]) {
       const at = Math.round(y(level)) + 0.5;
@@ -105,8 +105,8 @@ export class Chart {
   /** The values at the grid lines, legible over the series. */
   scale(pen, width, floor, ceiling, y) {
     pen.font = `11px ${FONT}`;
-    pen.fillStyle = colour('muted');
-    pen.strokeStyle = colour('card');
+    pen.fillStyle = color('muted');
+    pen.strokeStyle = color('card');
     pen.lineWidth = 3;
     pen.lineJoin = 'round';
     pen.textBaseline = 'bottom';
@@ -244,7 +244,7 @@ export class Spark {
 }
 
 const FONT = 'system-ui, sans-serif';
-const hue = (number) => colour(`hue${number % HUES}`);
+const hue = (number) => color(`hue${number % HUES}`);
 
 // A canvas is measured when its size changes, not when it is drawn.
 const sizes = new ResizeObserver((entries) => {
