@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_keeps_its_beginning_while_it_lasts_and_begins_anew_after_its_end() {
+    fn a_problem_keeps_its_beginning_while_it_lasts_and_a_later_one_has_its_own() {
         let (time, mut tracker) = (Moments(Instant::now()), Tracker::default());
         let down = [finding(ProblemKind::BackendsDown, "web")];
         assert_eq!(look(&mut tracker, &down, time.at(5)), [5.0]);

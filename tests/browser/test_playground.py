@@ -91,7 +91,7 @@ def test_every_button_of_a_backend_does_and_undoes_something(demo, look):
     assert [each["name"] for each in demo.state()["backends"]] == ["a", "b", "c"]
 
 
-def test_every_setting_is_changed_and_what_is_refused_is_said(demo, look):
+def test_every_setting_is_changed_and_a_refusal_is_shown(demo, look):
     page = look(demo, forgive="409|net::ERR_FAILED")  # the browser itself notes them
     choose = lambda label, value: page.get_by_label(label, exact=True).select_option(value)
     settings = [
