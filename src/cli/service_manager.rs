@@ -45,16 +45,16 @@ pub(super) async fn follow(overview: Weak<Overview>) {
 }
 
 async fn keep_status(overview: &Weak<Overview>) {
-    let mut told = String::new();
+    let mut sent = String::new();
     let mut ticks = interval(STATUS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         let Some(overview) = overview.upgrade() else { return };
         let now = status(&overview);
-        if now != told {
+        if now != sent {
             send(&[Status(&now)]);
-            told = now;
+            sent = now;
         }
     }
 }

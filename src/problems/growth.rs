@@ -122,7 +122,7 @@ mod tests {
     }
 
     proptest! {
-        /// One counter, seen at random times: the growth is that of the looks within the window, whatever came before.
+        /// One counter, read at random times: only the growth between readings within the window counts.
         #[test]
         fn the_growth_is_exactly_that_of_the_window(
             first in 0u64..1_000_000,

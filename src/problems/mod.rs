@@ -2,8 +2,8 @@
 //!
 //! Once a second a task takes a [`Picture`] of the process and counts what has grown ([`growth`]); every few seconds it
 //! reads the limits from the kernel ([`kernel`]). The rules (`availability.rs`, `pools.rs`, `process.rs`, `capacity.rs`)
-//! are functions of these alone. [`tracker`] remembers since when each problem exists. All of it runs beside the admin
-//! server, never in a worker, and reads what the workers count anyway.
+//! are functions of these alone. [`tracker`] remembers since when each problem exists. All of it runs outside the
+//! workers, and reads only what they count in any case.
 
 mod availability;
 mod capacity;

@@ -312,7 +312,7 @@ impl<'a> Search<'a> {
             error,
             took,
         });
-        // The pool may have excluded more backends meanwhile.
+        // The pool may have excluded more backends in the meantime.
         self.snapshot = pool.snapshot();
     }
 

@@ -98,7 +98,7 @@ pub(super) enum DemoAction {
     Restart { backend: Slot },
     /// The process of a backend is stopped: the kernel completes handshakes for it, but it never answers.
     Pause { backend: Slot },
-    /// A paused backend goes on.
+    /// A paused backend resumes.
     Resume { backend: Slot },
     /// The response time of a backend increases.
     SlowDown { backend: Slot },

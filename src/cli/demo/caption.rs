@@ -65,7 +65,7 @@ pub(super) fn caption(action: DemoAction, scene: &Scene) -> String {
             format!("{} chooses from now on; open connections stay open", algorithm.name())
         }
         DemoAction::Compare { algorithm: Some(other) } => format!(
-            "each request is sent twice, to two pools with identical backends: {} beside {}. Compare shares, p90 and \
+            "each request is sent twice, to two pools with identical backends: {} and {}. Compare shares, p90 and \
              failures",
             scene.balance.name(),
             other.name()

@@ -145,7 +145,7 @@ fn seen(pool_state: &PoolState) -> BTreeMap<String, Seen> {
         .collect()
 }
 
-/// A new pool state that gets the last answers and the facts of `other`, and nothing else.
+/// A new pool state with only the last answers and the facts of `other`.
 fn rebuilt(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Instant) -> PoolState {
     let mut pool_state =
         PoolState::new(Arc::clone(&other.name), other.config.clone(), Arc::clone(&other.own));
