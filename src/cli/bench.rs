@@ -25,22 +25,22 @@ use crate::sanitize;
 use crate::simulate::{Intensity, notation};
 
 const EXAMPLES: &str = "\
-Ten thousand concurrent requests, and a chart of the share of each backend:
+Ten thousand requests, a hundred at a time, and a chart of each backend's share:
   pointsman bench http://localhost:8080/ -n 10000 -c 100 --chart shares.png
-The latency of users that arrive at 500 a second, whatever the server does:
+The latency at 500 requests a second, however slowly the server answers:
   pointsman bench http://localhost:8080/ --rate 500/s --duration 30s
-Which backend answered, by the body, or by the balancer's counters:
+Each backend's share, by the response body, or by the balancer's counters:
   pointsman bench http://localhost:8080/home --by 'body:Server: (\\w+)'
   pointsman bench http://localhost:8080/ --by admin --admin 127.0.0.1:9900
-Connections a second, and round trips of a service that is not HTTP:
+New connections, and round trips, of a service that does not speak HTTP:
   pointsman bench tcp://localhost:6379 -n 5000
   pointsman bench tcp://localhost:6379 --send 'PING\\r\\n' --by 'body:(PONG)'
 
 An http:// request succeeds with a complete response of a status below 400. A
 tcp:// request succeeds when its connection opens; with --send, when the first byte
 arrives. --wait-for changes that: connect, byte (of a server that sends first, such
-as SSH), or close (by the server). Each request has its own connection, which is one
-decision of a layer-4 balancer.
+as SSH), or close (by the server). Each request has its own connection, so a layer-4
+balancer routes each one.
 
 Without --rate this is a closed loop: each of the -c clients sends its next request
 after its response. While the server stalls, so do the clients, and requests that
@@ -63,19 +63,19 @@ pub(super) struct BenchArgs {
     /// The target: http://HOST[:PORT][/PATH], or tcp://HOST:PORT
     #[arg(required_unless_present = "url", conflicts_with = "url")]
     target: Option<TargetUrl>,
-    /// The same, as an option
+    /// The target, as an option
     #[arg(short, long, value_name = "TARGET")]
     url: Option<TargetUrl>,
     /// The number of requests [default: 10000]
     #[arg(short, long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     number: Option<u64>,
-    /// How long to start requests, instead of a number
+    /// How long to send requests, instead of a number of them
     #[arg(short, long, value_name = "TIME", value_parser = notation::time)]
     duration: Option<Duration>,
-    /// The number of clients, which is the most concurrent requests; never more than -n requests
+    /// The number of clients, and so of concurrent requests; never more than -n requests
     #[arg(short, long, value_name = "CLIENTS", default_value = "100")]
     concurrent: NonZeroUsize,
-    /// Requests a second, each due at a fixed time: 500/s, 600/m [default: as fast as responses come]
+    /// Requests per second, each due at a fixed time: 500/s, 600/m [default: as fast as responses come]
     #[arg(short, long, value_parser = notation::rate)]
     rate: Option<Intensity>,
     /// The time limit of a request
@@ -84,7 +84,7 @@ pub(super) struct BenchArgs {
     /// Reuse connections
     #[arg(short, long)]
     keep_alive: bool,
-    /// A header field; repeat it for more
+    /// A header field; can be repeated
     #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = header_field)]
     header: Vec<(HeaderName, HeaderValue)>,
     /// The method [default: GET, or POST with a body]
@@ -143,19 +143,19 @@ impl std::str::FromStr for ByArgument {
             None if text == "admin" => Ok(Self::Admin),
             Some(("header", name)) => match name.trim().parse() {
                 Ok(name) => Ok(Self::Header(name)),
-                Err(_) => Err(format!("{name:?} is not the name of a header")),
+                Err(_) => Err(format!("{name:?} is not a header name")),
             },
             Some(("body", expression)) => match Regex::new(expression) {
                 Ok(expression) => Ok(Self::Body(expression)),
                 Err(error) => Err(format!("{expression:?} is not a regular expression: {error}")),
             },
-            _ => Err(format!("it is auto, header:NAME, body:REGEX or admin, not {text:?}")),
+            _ => Err(format!("expected auto, header:NAME, body:REGEX or admin, not {text:?}")),
         }
     }
 }
 
 fn unescaped(text: &str) -> Result<Bytes, String> {
-    let unknown = |escape| format!("{escape} is not an escape; these are: {}", escape::KNOWN);
+    let unknown = |escape| format!("{escape} is not an escape; known escapes: {}", escape::KNOWN);
     escape::unescape(text).map(Bytes::from).map_err(unknown)
 }
 
@@ -185,8 +185,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
         write_chart(path, report.chart(format))?;
     }
     if args.json {
-        let json =
-            report.json().map_err(|error| Failure::NotStarted(format!("there is no JSON of it: {error}")))?;
+        let json = report
+            .json()
+            .map_err(|error| Failure::NotStarted(format!("the report cannot be written as JSON: {error}")))?;
         print(&sanitize::json(&json))?;
     } else {
         print(&sanitize::lines(&report.table()))?;
@@ -194,10 +195,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<Exit, Failure> {
     report.unanswered().map_or(Ok(Exit::Done), |reason| Err(Failure::Invalid(reason)))
 }
 
-/// Runs the test and shows its progress, until it is over or a signal ends it.
+/// Runs the test and shows its progress, until the test ends or a signal arrives.
 async fn test(plan: &BenchPlan, json: bool) -> Result<bench::BenchReport, Failure> {
     let listen = |kind| {
-        signal(kind).map_err(|error| Failure::NotStarted(format!("signals cannot be listened for: {error}")))
+        signal(kind)
+            .map_err(|error| Failure::NotStarted(format!("signal handlers cannot be installed: {error}")))
     };
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     let interrupted = async {
@@ -211,7 +213,7 @@ async fn test(plan: &BenchPlan, json: bool) -> Result<bench::BenchReport, Failur
     let mut meter = (terminal || !json).then(|| Meter::new(terminal));
     let watch = |progress: &BenchProgress| {
         if let Some(meter) = &mut meter {
-            // A closed standard error needs no progress.
+            // Progress is optional: a closed standard error is no failure.
             let _ = meter.show(progress, &mut std::io::stderr());
         }
     };
@@ -225,7 +227,7 @@ async fn test(plan: &BenchPlan, json: bool) -> Result<bench::BenchReport, Failur
 impl BenchArgs {
     fn plan(&self) -> Result<BenchPlan, Failure> {
         let address = self.target.as_ref().or(self.url.as_ref());
-        let address = address.ok_or_else(|| Failure::Invalid("there is no target".to_owned()))?;
+        let address = address.ok_or_else(|| Failure::Invalid("no target is given".to_owned()))?;
         let until = self.duration.map_or(Until::Number(self.number.unwrap_or(10_000)), Until::Time);
         Ok(BenchPlan {
             target: match address {

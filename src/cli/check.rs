@@ -1,5 +1,5 @@
-//! `pointsman check`: all problems of a configuration at once, those of the files and sockets that it names included. It
-//! resolves and binds nothing.
+//! `pointsman check`: reports all problems of a configuration at once, including those of the files and sockets that it
+//! names. It resolves no names and binds no addresses.
 
 use super::preflight::findings;
 use super::{Exit, Failure, FileArgs, Form, print};

@@ -11,16 +11,16 @@ use crate::remote::encode;
 
 #[derive(Debug, Args)]
 pub(super) struct ConnectionsArgs {
-    /// Only those of this pool
+    /// Only connections of this pool
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
-    /// Only those to this backend, by name or address
+    /// Only connections to this backend, by name or address
     #[arg(long, value_name = "NAME")]
     backend: Option<String>,
-    /// Only those from this client: ADDRESS or ADDRESS:PORT
+    /// Only connections from this client: ADDRESS or ADDRESS:PORT
     #[arg(long, value_name = "ADDRESS")]
     client: Option<String>,
-    /// So many at most, the oldest first
+    /// The maximum number of connections, the oldest first
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 100)]
     limit: u32,
     #[command(flatten)]
@@ -32,10 +32,10 @@ pub(super) struct CloseArgs {
     /// The connection's number, as in the log and in `pointsman connections`
     #[arg(value_name = "CONN")]
     conn: u64,
-    /// With a TCP reset, so that a truncated stream does not look complete (the default)
+    /// Close with a TCP reset, so that a truncated stream does not look complete (the default)
     #[arg(long, conflicts_with = "fin")]
     reset: bool,
-    /// With a FIN instead of a reset, as if the other side had finished
+    /// Close with a FIN instead of a reset, as if the other side had finished
     #[arg(long)]
     fin: bool,
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub(super) fn lines(open: &ConnectionsReply) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The path of the list.
+/// The API path of the list.
 pub(super) fn path(limit: u32, filters: [(&str, Option<&str>); 3]) -> String {
     let mut path = format!("{}?limit={limit}", api::path::CONNECTIONS);
     for (name, value) in filters {
@@ -98,7 +98,7 @@ pub(super) fn run(args: &ConnectionsArgs) -> Result<Exit, Failure> {
     table(&open).write(&mut words, colors());
     let (shown, total) = (open.connections.len(), open.total);
     if total > shown {
-        words.push_str(&format!("{shown} of {total}: see more with --limit\n"));
+        words.push_str(&format!("{shown} of {total} connections: --limit shows more\n"));
     }
     print(&words)
 }

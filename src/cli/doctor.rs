@@ -14,14 +14,14 @@ use crate::remote::encode;
 
 #[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
-    /// The time over which failures are counted; at most 5m. After a change, a short one shows whether they go on
+    /// The window in which failures are counted, at most 5m; after a change, a short one shows whether they continue
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
     window: Duration,
     #[command(flatten)]
     remote: RemoteArgs,
 }
 
-/// A failure of any kind means that nothing is known of the instance, which must not look like a problem of it (exit
+/// If the instance cannot be queried, nothing is known about it: that must not look like a problem of the instance (exit
 /// code 1).
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     let (text, reply) = ask(args).map_err(|failure| Failure::NotStarted(failure.to_string()))?;

@@ -1,4 +1,5 @@
-//! `pointsman drain`: drains one backend, or the whole instance, which then stops. With `--wait` it returns at the end.
+//! `pointsman drain`: drains one backend, or the whole instance, which then stops. With `--wait` it returns when the drain
+//! has ended.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -20,13 +21,13 @@ const POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 pub(super) struct DrainArgs {
-    /// The backend, by name or address; without it, the whole instance is drained, and ends
+    /// The backend, by name or address; without it, the whole instance drains and stops
     #[arg(value_name = "POOL/BACKEND")]
     target: Option<String>,
-    /// Wait until its connections are gone; of a whole instance: until it has ended
+    /// Wait until its connections have ended, or until the whole instance has stopped
     #[arg(long)]
     wait: bool,
-    /// Wait so long at most; what is left then is code 1
+    /// The maximum time to wait; exit code 1 if connections are still open then
     #[arg(long, value_name = "DURATION", requires = "wait", value_parser = humantime::parse_duration)]
     timeout: Option<Duration>,
     /// Drain the whole instance without confirmation
@@ -57,7 +58,7 @@ pub(super) fn run(args: &DrainArgs) -> Result<Exit, Failure> {
             let status: StatusReply = remote.get(path::STATUS).await?;
             let pool = status.pools.into_iter().find(|pool| *pool.name == *target.pool);
             let mut backends = pool.into_iter().flat_map(|pool| pool.backends);
-            // Another backend may have its name or its address by now.
+            // Another backend may have taken its name or its address.
             let same = |other: &BackendInfo| other.name == backend.name && other.address == backend.address;
             match backends.find(same) {
                 Some(now) => backend = now,
@@ -118,11 +119,13 @@ fn confirm(remote: &Remote, status: &StatusReply) -> Result<(), Failure> {
     let address = remote.address();
     if !terminal::can_ask() {
         return Err(Failure::Invalid(format!(
-            "this would drain the whole instance at {address}, and stop it: confirm with --yes, or name a POOL/BACKEND"
+            "this would drain and stop the whole instance at {address}: confirm with --yes, or name a POOL/BACKEND"
         )));
     }
     let open = connections(status.open);
-    terminal::confirm(&format!("Drain the whole instance at {address}? {open}; it ends when they are done."))
+    terminal::confirm(&format!(
+        "Drain the whole instance at {address}? {open}; it stops when they have finished."
+    ))
 }
 
 /// Waits for [`POLL`]; fails at the deadline.

@@ -53,7 +53,7 @@ fn sources(backends: &[String], own: &OwnAddresses) -> Result<Vec<Source>, Failu
         if let Ok(address) = backend_address(backend) {
             let invalid = |what| Err(Failure::Invalid(format!("the backend {address} {what}")));
             if written.iter().any(|other| other.address == address) {
-                return invalid("is named twice".to_owned());
+                return invalid("is listed twice".to_owned());
             }
             if let Some(owner) = own.owner(&address) {
                 return invalid(format!("is the {owner} itself"));

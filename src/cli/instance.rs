@@ -32,7 +32,7 @@ pub(super) struct RemoteArgs {
     /// [default: the configuration's]
     #[arg(long, env = "POINTSMAN_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Print what the server answers, as JSON
+    /// Print the server's reply, as JSON
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -43,7 +43,7 @@ impl AdminArgs {
         self.find().map(|(address, _)| address)
     }
 
-    /// The same, with the configuration's token file if the address is the configuration's.
+    /// The same address, with the configuration's token file if the address is the configuration's.
     fn find(&self) -> Result<(Address, Option<PathBuf>), Failure> {
         if let Some(address) = &self.admin {
             return Ok((address.clone(), None));
@@ -74,7 +74,7 @@ impl AdminArgs {
         if address.has_port_zero() {
             let path = path.display();
             return Err(Failure::Invalid(format!(
-                "{path} leaves the port of the admin server to the kernel: name the one that it chose with --admin"
+                "{path} lets the kernel choose the port of the admin server (port 0): name the chosen one with --admin"
             )));
         }
         Ok((address, admin.token_file))
@@ -100,7 +100,8 @@ fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
     let token = token_in(path).map_err(|error| {
         Failure::Invalid(format!("the token file {} cannot be read: {error}", path.display()))
     })?;
-    let empty = || format!("the token file {} is empty: it holds nothing but the token", path.display());
+    let empty =
+        || format!("the token file {} is empty: it must contain the token and nothing else", path.display());
     token.map(Some).ok_or_else(|| Failure::Invalid(empty()))
 }
 

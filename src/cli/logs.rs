@@ -27,7 +27,7 @@ pub(super) struct LogsArgs {
     /// Follow the log
     #[arg(short, long)]
     follow: bool,
-    /// So many of the last lines; the instance keeps 256 KiB of them
+    /// How many of the last lines to print; the instance keeps 256 KiB of lines
     #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 100)]
     lines: usize,
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub(super) struct LogsArgs {
     remote: RemoteArgs,
 }
 
-/// The lines that are number for.
+/// Which lines to print.
 #[derive(Debug, Default, Args)]
 struct Filter {
     /// Only lines about this pool
@@ -151,7 +151,7 @@ impl LogsArgs {
             "line" => Some(format!("{}\n", terminal::clean(&event.data))),
             "skipped" => {
                 let Skipped { lines } = serde_json::from_str(&event.data).unwrap_or_default();
-                eprintln!("({lines} lines skipped: they come faster than they can be shown)");
+                eprintln!("({lines} lines skipped: they arrive faster than they can be printed)");
                 None
             }
             _ => None,

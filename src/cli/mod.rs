@@ -39,13 +39,13 @@ use crate::{chart, remote, sanitize, supervisor, telemetry};
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  the configuration or the arguments are wrong
+  0  success
+  1  the configuration or the arguments are invalid
   2  it could not start: a port is taken, an address is not this machine's …
-  3  the drain's time limit cut connections off
+  3  the drain reset connections at its time limit
 
-Of the commands that talk to a running instance (status, top, drain, weight, logs …):
-  1  the instance refused, and why; 2  it cannot be reached
+Commands that talk to a running instance (status, top, drain, weight, logs …):
+  1  the instance refused the request; 2  it cannot be reached
 
 Signals:
   SIGTERM, SIGINT, SIGQUIT  drain: no new connections; existing ones finish; a second signal ends at once
@@ -57,8 +57,8 @@ $POINTSMAN_LOG (or $RUST_LOG) overrides log.level, for example POINTSMAN_LOG=deb
 
 /// A layer-4 TCP load balancer.
 ///
-/// Pointsman accepts TCP connections and passes each on to one of several backends, which it finds by DNS, checks,
-/// and chooses among. It follows containers as they come and go, tries another backend when one fails, and says
+/// Pointsman accepts TCP connections and relays each to one of several backends, which it discovers, checks and
+/// balances. It follows containers as they come and go, tries another backend when one fails, and says
 /// in its log why each connection went where it went.
 #[derive(Debug, Parser)]
 #[command(name = "pointsman", version, after_help = EXIT_CODES, max_term_width = 100)]
@@ -71,35 +71,35 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the balancer
     Run(RunArgs),
-    /// Check a configuration: all its problems at once, nothing is started
+    /// Check a configuration: report all its problems at once, and start nothing
     Check(CheckArgs),
-    /// See it work and play with it: small backends, the balancer, traffic and a live view, in one process
+    /// Try it out: small backends, the balancer, traffic and a live view, in one process
     Demo(DemoArgs),
     /// Balance without a configuration file
     ///
     /// For example: pointsman forward 127.0.0.1:8080 127.0.0.1:9001 127.0.0.1:9002
     Forward(ForwardArgs),
-    /// Ask a running instance whether it is ready: the HEALTHCHECK of a container
+    /// Query whether a running instance is ready, for the HEALTHCHECK of a container
     Health(instance::AdminArgs),
     /// Show the status of a running instance: listeners, pools, backends and the causes of their states
     ///
-    /// Exit codes: 0 every pool has a backend up; 1 one has none; 2 the instance cannot be reached.
+    /// Exit codes: 0 every pool has a backend up; 1 a pool has none; 2 the instance cannot be reached.
     Status(instance::RemoteArgs),
-    /// What is wrong with a running instance, since when, what to do about it, and which resources run short
+    /// Show what is wrong with a running instance, since when, what to do, and which resources run short
     ///
-    /// Exit codes: 0 nothing is wrong; 1 there are problems; 2 it could not look.
+    /// Exit codes: 0 no problems; 1 there are problems; 2 the instance could not be queried.
     Doctor(doctor::DoctorArgs),
-    /// A running instance live, in the terminal: watch, sort, drain, set weights
+    /// Watch a running instance live in the terminal: sort, drain, set weights
     ///
-    /// Press ? in it for its keys. With --json: one status object a second, each a line.
+    /// Press ? to see the keys. With --json, it prints one status object a second, one per line.
     Top(top::TopArgs),
-    /// Why a client's connections went where they went, or why a backend is in its state
+    /// Explain why a client's connections went where they went, or why a backend is in its state
     Why(why::WhyArgs),
     /// Summarize the recent events of a running instance
     Story(why::StoryArgs),
     /// Drain a backend of a running instance, or the whole instance: no new connections; existing ones finish
     ///
-    /// `up` puts a backend back in service. Without POOL/BACKEND the instance drains as at SIGTERM, and ends.
+    /// `up` puts a backend back in service. Without POOL/BACKEND, the instance drains and stops, as after SIGTERM.
     Drain(drain::DrainArgs),
     /// Put a backend of a running instance in maintenance: no new connections and no checks, until `up`
     Maintenance(operate::MaintenanceArgs),
@@ -109,19 +109,19 @@ enum Command {
     Weight(operate::WeightArgs),
     /// Check backends of a running instance now
     Recheck(operate::RecheckArgs),
-    /// Reload the configuration of a running instance: apply all of it, or nothing and print the errors
+    /// Reload the configuration of a running instance: apply all of it, or nothing, and print the errors
     Reload(instance::RemoteArgs),
-    /// The last lines of a running instance's log, and those that follow
+    /// Print the last lines of a running instance's log, and follow it
     Logs(logs::LogsArgs),
-    /// The open connections of a running instance
+    /// List the open connections of a running instance
     Connections(connections::ConnectionsArgs),
-    /// End an open connection of a running instance
+    /// Close an open connection of a running instance
     Close(connections::CloseArgs),
-    /// Put load on a service: how fast it answers, what fails, and which backend answered how often
+    /// Load-test a service: latencies, failures, and the share of each backend
     ///
     /// For example: pointsman bench http://127.0.0.1:8080/ -n 10000 -c 100 --chart shares.png
     Bench(Box<bench::BenchArgs>),
-    /// Simulate an algorithm: shares, waiting times and moved clients, in virtual time
+    /// Simulate algorithms in virtual time: shares, waiting times, and clients that move
     Simulate(Box<simulate::SimulateArgs>),
     /// Print the JSON Schema of the configuration, for editors
     Schema {
@@ -185,7 +185,7 @@ struct RunArgs {
 
 #[derive(Debug, Args)]
 struct DemoArgs {
-    /// End by itself after this time
+    /// Exit after this time
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     exit_after: Option<Duration>,
     /// How a backend is chosen
@@ -213,7 +213,7 @@ struct ForwardArgs {
     /// Check the backends: by TCP, or by GET of a path
     #[arg(long, value_name = "tcp|/PATH")]
     health: Option<String>,
-    /// Where the admin server listens; absent: there is none
+    /// Where the admin server listens; absent: no admin server
     #[arg(long, value_parser = config::bind_address, value_name = "ADDRESS")]
     admin: Option<SocketAddress>,
 }
@@ -227,10 +227,12 @@ impl ValueEnum for Algorithm {
         Some(PossibleValue::new(self.name()).help(match self {
             Self::RoundRobin => "Each in turn",
             Self::Weighted => "Each in turn, in proportion to its weight",
-            Self::LeastConnections => "The one with the fewest connections for its weight",
+            Self::LeastConnections => "The backend with the fewest connections for its weight",
             Self::RandomTwo => "Of two drawn at random, the one with fewer connections for its weight",
             Self::SourceHash => "By the client's address; most clients move when the backends change",
-            Self::RingHash => "By the client's address, on a ring; only the clients of one that leaves move",
+            Self::RingHash => {
+                "By the client's address, on a ring; only the clients of a backend that leaves move"
+            }
             Self::Maglev => "By the client's address, in a table; more even, a few more clients move",
             Self::Ewma => "Of two drawn at random, the one that answers sooner for its load",
         }))
@@ -242,11 +244,11 @@ impl ValueEnum for Algorithm {
 enum Exit {
     /// Success: 0.
     Done,
-    /// Success, but the shown status has a pool without a backend: 1.
+    /// Success, but a pool in the status has no backend up: 1.
     Unserved,
     /// Success, but there are problems: 1.
     Problems,
-    /// The drain's time limit closed connections: 3.
+    /// The drain reset connections at its time limit: 3.
     Cut,
 }
 
@@ -265,7 +267,7 @@ enum Failure {
     /// The balancer could not start.
     #[error(transparent)]
     Start(#[from] supervisor::Error),
-    /// The same, and the log on standard error has the message already.
+    /// The balancer could not start, and the log on standard error already has the message.
     #[error(transparent)]
     Logged(Box<Self>),
     /// A request to a running instance failed.
@@ -288,7 +290,7 @@ impl Failure {
     }
 }
 
-/// Runs the command of the command line.
+/// Runs the command given on the command line.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -342,7 +344,7 @@ fn print(text: &str) -> Result<Exit, Failure> {
     print_on(text).map(|_| Exit::Done)
 }
 
-/// The same; returns whether the reader still has it open.
+/// Writes to standard output; returns whether the reader still has it open.
 fn print_on(text: &str) -> Result<bool, Failure> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();

@@ -40,7 +40,7 @@ pub(super) struct WeightArgs {
     /// The backend, by name or address
     #[arg(value_name = "POOL/BACKEND")]
     target: String,
-    /// Its weight, from 0 (no new connections) to 256
+    /// The weight, from 0 (no new connections) to 256
     #[arg(value_name = "N")]
     weight: u32,
     #[command(flatten)]
@@ -167,10 +167,10 @@ pub(super) fn recheck(args: &RecheckArgs) -> Result<Exit, Failure> {
     }
     if checked.pending > 0 {
         let words =
-            format!("{} have checks that have not ended yet: see `pointsman status`\n", checked.pending);
+            format!("{} have checks that are still running: see `pointsman status`\n", checked.pending);
         lines.push_str(&words);
     }
-    print(if lines.is_empty() { "there is nothing to check\n" } else { &lines })
+    print(if lines.is_empty() { "no backends to check\n" } else { &lines })
 }
 
 pub(super) fn reload(args: &RemoteArgs) -> Result<Exit, Failure> {

@@ -1,5 +1,5 @@
-//! What `run` would stumble over, or an operator would regret: what the configuration refers to outside itself, and parts
-//! of it that have no effect.
+//! Checks of what a configuration refers to outside itself, such as files and sockets, and of parts that have no effect:
+//! errors that `run` would fail with, and likely mistakes.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -14,16 +14,16 @@ use crate::health;
 use crate::proxy::{sockets, unix_socket};
 use crate::supervisor::files;
 
-/// What was found.
+/// The findings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
     /// `run` would fail.
     pub(super) errors: Vec<String>,
-    /// `run` would start, and something would not work or be a surprise.
+    /// `run` would start, but something would not work as expected.
     pub(super) warnings: Vec<String>,
 }
 
-/// Looks at the files, sockets and limits that the configuration needs. Nothing is resolved or bound.
+/// Checks the files, sockets and limits that the configuration needs. Nothing is resolved or bound.
 pub(super) fn findings(config: &Config) -> Result<Findings, Failure> {
     let mut errors: Vec<String> = obstacles(config).collect();
     errors.extend(Access::read_rules(config.admin.as_ref()).err());
@@ -61,7 +61,7 @@ fn obstacles(config: &Config) -> impl Iterator<Item = String> {
 
 /// Why no file can be written in a directory, or the directory cannot be created. Writes an empty file and removes it.
 fn unwritable(directory: &Path) -> Option<io::Error> {
-    // What does not exist is created by `run`, below what does.
+    // `run` creates missing directories below the nearest existing one.
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     let existing = if existing.as_os_str().is_empty() { Path::new(".") } else { existing };
     let trial = existing.join(format!(".pointsman-check-{}", std::process::id()));

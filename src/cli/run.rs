@@ -33,7 +33,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
 /// Runs a configuration until a signal ends it; a reload reads `file` again.
 pub(super) fn serve(config: Config, file: Option<&Path>) -> Result<Exit, Failure> {
     let log = log::init(&config.log)?;
-    // A thread for the admin server: a flood of requests must not delay checks and pool states.
+    // The admin server has its own thread: a flood of requests must not delay checks and pool states.
     let (runtime, admin) = (control_plane()?, thread("admin")?);
     let result = runtime.block_on(live(config, file, &log, admin.handle()));
     // A check that hangs in the system's resolver must not delay the exit.

@@ -1,5 +1,5 @@
-//! What the service manager learns of the process by sd_notify(3): that it is ready, reloads or stops, one line of status,
-//! and, with `WatchdogSec=`, that it is alive. Outside systemd (without `$NOTIFY_SOCKET`) nothing is sent.
+//! Reports to the service manager with sd_notify(3): that the process is ready, reloads or stops, a status line, and, with
+//! `WatchdogSec=`, that it is alive. Outside systemd (without `$NOTIFY_SOCKET`) nothing is sent.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,32 +11,32 @@ use tracing::warn;
 use crate::humanize::count;
 use crate::overview::{Overview, Phase};
 
-/// The time between two looks at the line of status.
+/// The interval at which the status line is updated.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
-/// What ending takes besides the drain: the last connections are reset, the log is written.
+/// The time that stopping takes besides the drain: the last connections are reset, and the log is written.
 const BESIDE_DRAIN: Duration = Duration::from_secs(10);
 
-/// The process listens.
+/// Reports that the process listens.
 pub(super) fn ready(overview: &Overview) {
     send(&[Ready, Status(&status(overview))]);
 }
 
-/// A reload begins. `ready` ends it, whether or not it was applied.
+/// Reports that a reload begins. `ready` reports its end, whether or not it was applied.
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => send(&[Reloading, now, Status("reloading")]),
-        Err(error) => warn!(%error, "the service manager cannot be told of the reload"),
+        Err(error) => warn!(%error, "the reload cannot be reported to the service manager"),
     }
 }
 
-/// The process stops; the drain may take so long.
+/// Reports that the process stops, and that the drain may take `drain`.
 pub(super) fn stopping(drain: Duration) {
-    // With less time, systemd would kill the connections that may still finish.
+    // With less time, systemd would kill the process while connections may still finish.
     let micros = u32::try_from((drain + BESIDE_DRAIN).as_micros()).unwrap_or(u32::MAX);
     send(&[Stopping, ExtendTimeoutUsec(micros), Status("draining")]);
 }
 
-/// Keeps the line of status true, and feeds the watchdog if there is one, until the process ends.
+/// Keeps the status line current, and feeds the watchdog if there is one, until the process ends.
 pub(super) async fn follow(overview: Weak<Overview>) {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return;
@@ -45,16 +45,16 @@ pub(super) async fn follow(overview: Weak<Overview>) {
 }
 
 async fn keep_status(overview: &Weak<Overview>) {
-    let mut told = String::new();
+    let mut sent = String::new();
     let mut ticks = interval(STATUS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         let Some(overview) = overview.upgrade() else { return };
         let now = status(&overview);
-        if now != told {
+        if now != sent {
             send(&[Status(&now)]);
-            told = now;
+            sent = now;
         }
     }
 }
@@ -70,7 +70,7 @@ async fn feed_watchdog(overview: &Weak<Overview>) {
         if alive(&overview, limit / 4).await {
             send(&[Watchdog]);
         } else {
-            warn!("a worker does not answer: the service manager's watchdog is not fed");
+            warn!("a worker does not answer: the service manager's watchdog gets no keepalive");
         }
     }
 }
@@ -104,6 +104,6 @@ fn status(overview: &Overview) -> String {
 
 fn send(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "the service manager cannot be told of the process's state ($NOTIFY_SOCKET)");
+        warn!(%error, "the process's state cannot be reported to the service manager ($NOTIFY_SOCKET)");
     }
 }

@@ -16,10 +16,10 @@ use crate::simulate::{
 };
 
 const EXAMPLES: &str = "\
-When does round robin do badly? When connections live for very different times:
+When does round robin perform badly? When connections last for very different times:
   pointsman simulate --backends a,b,c,d --service pareto:10ms \\
       --balance round-robin,least-connections
-What do sticky clients cost, also when a backend fails?
+What does stickiness cost, and which clients move when a backend fails?
   pointsman simulate --backends a,b,c,d --balance source-hash,ring-hash,maglev \\
       --clients 1000:zipf --duration 40s --at 20s down=b
 Does one more backend always help?
@@ -28,8 +28,8 @@ Does one more backend always help?
 A configured pool, as a chart:
   pointsman simulate -c pointsman.yaml --pool web --chart web.svg
 
-Time is virtual; the balancer's own code makes the choices. Equal arguments give
-equal figures; another --seed gives other random numbers. A backend serves as many
+Time is virtual; the balancer's own code makes the choices. The same arguments give
+the same figures; another --seed gives other random numbers. A backend serves as many
 connections at once as it has servers; more wait in its queue, first come, first
 served. Connecting takes no time, and closed connections are not retried. Backups
 of a configured pool are left out.
@@ -59,10 +59,10 @@ pub(super) struct SimulateArgs {
     /// The number of connections [default: 100000]
     #[arg(long, value_name = "NUMBER", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     connections: Option<u64>,
-    /// How long connections arrive
+    /// How long new connections arrive, instead of a number of them
     #[arg(long, value_name = "TIME", value_parser = notation::time)]
     duration: Option<Duration>,
-    /// Connections a second: 1000/s, 60/m
+    /// New connections per second or minute: 1000/s, 60/m
     #[arg(long, conflicts_with = "load", value_parser = notation::rate)]
     rate: Option<Intensity>,
     /// The arrival rate as a part of the backends' capacity [default: 70%]
@@ -102,7 +102,7 @@ pub(super) struct SimulateArgs {
 /// As `hash` in a configuration.
 #[derive(Debug, Args)]
 struct HashArgs {
-    /// What of the client is hashed; with sni, each client asks for a name of its own [default: source-ip]
+    /// The part of the client that is hashed; with sni, each client requests its own name [default: source-ip]
     #[arg(long, value_enum, value_name = "KEY")]
     hash_key: Option<HashKey>,
     /// No backend gets more than this times its share of the connections, such as 1.25; at least 1.01
@@ -128,7 +128,7 @@ impl ValueEnum for HashKey {
 
 fn up_to(most: u64, text: &str) -> Result<NonZeroUsize, String> {
     let number = text.parse().ok().filter(|number: &NonZeroUsize| number.get() as u64 <= most);
-    number.ok_or_else(|| format!("it is a number from 1 to {most}, not {text:?}"))
+    number.ok_or_else(|| format!("expected a number from 1 to {most}, not {text:?}"))
 }
 
 fn factor(text: &str) -> Result<Factor, String> {
@@ -189,8 +189,9 @@ pub(super) fn run(args: &SimulateArgs) -> Result<Exit, Failure> {
         write_chart(path, report.chart(format))?;
     }
     if args.json {
-        let json =
-            report.json().map_err(|error| Failure::NotStarted(format!("there is no JSON of it: {error}")))?;
+        let json = report
+            .json()
+            .map_err(|error| Failure::NotStarted(format!("the report cannot be written as JSON: {error}")))?;
         return print(&json);
     }
     print(&report.table())
@@ -245,7 +246,7 @@ impl SimulateArgs {
             (None, [only]) => (*only).to_owned(),
             (None, _) => {
                 return Err(Failure::Invalid(format!(
-                    "there are several pools: say --pool {}",
+                    "there are several pools: choose one with --pool {}",
                     known.join(" or ")
                 )));
             }

@@ -66,7 +66,7 @@ fn in_words(status: &StatusReply, colors: bool) -> String {
                 text.push_str(&words);
             }
         };
-        note(!pool.settled, "still looking for its backends".to_owned());
+        note(!pool.settled, "still discovering its backends".to_owned());
         note(pool.panic, paint("panic: all are used", Some(Color::Red), colors));
         note(pool.queue > 0, format!("{} in the queue", count(pool.queue, "client")));
         note(pool.failures_masked > 0, format!("{} retried", count(pool.failures_masked, "failed attempt")));
@@ -130,14 +130,14 @@ pub(super) fn why_empty(pool: &PoolInfo) -> Vec<String> {
     let troubles = pool.source_troubles();
     match (pool.backends.is_empty(), troubles.is_empty()) {
         (_, false) => troubles,
-        (true, true) if !pool.settled => vec!["looking for its backends".to_owned()],
+        (true, true) if !pool.settled => vec!["discovering its backends".to_owned()],
         (true, true) => vec!["no backends: its sources report none".to_owned()],
         (false, true) => Vec::new(),
     }
 }
 
-/// The connections that a listener has rejected before a backend was chosen, and those over limits of which it only
-/// counts them.
+/// The connections that a listener has rejected before a backend was chosen, and those over limits that it only
+/// counts.
 fn rejected(listener: &ListenerInfo) -> String {
     let rejected = listener.denied + listener.preface_failed + listener.over_client_limits;
     match listener.over_client_limits_dry_run {

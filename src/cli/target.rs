@@ -27,7 +27,7 @@ impl BackendTarget {
             (Some(pool), None) => return Ok(named(&pool.name, written)),
             (Some(one), Some(other)) => {
                 return Err(Failure::Invalid(format!(
-                    "several pools have a backend {written:?}: say {}/{written} or {}/{written}",
+                    "several pools have a backend {written:?}: use {}/{written} or {}/{written}",
                     one.name, other.name
                 )));
             }
@@ -46,11 +46,13 @@ impl BackendTarget {
                 known.sort_by(|a, b| natural_order(a, b));
                 let more = if known.len() > 8 { ", …" } else { "" };
                 let known = if known.is_empty() {
-                    "there is none".to_owned()
+                    "there are no backends".to_owned()
                 } else {
                     format!("there is {}{more}", known[..known.len().min(8)].join(", "))
                 };
-                Err(Failure::Invalid(format!("no backend is called {written:?}: say POOL/BACKEND; {known}")))
+                Err(Failure::Invalid(format!(
+                    "no backend has the name {written:?}: use POOL/BACKEND; {known}"
+                )))
             }
         }
     }
@@ -91,7 +93,7 @@ mod tests {
             assert_eq!(found(written).as_deref(), Ok(path), "{written}");
         }
         assert!(found("a").unwrap_err().contains("web/a or web/x/a"));
-        for wrong in ["", "nobody", "/", "web/"] {
+        for wrong in ["", "missing", "/", "web/"] {
             assert!(found(wrong).unwrap_err().contains("POOL/BACKEND"), "{wrong}");
         }
     }

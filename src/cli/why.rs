@@ -23,7 +23,7 @@ pub(super) struct WhyArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct StoryArgs {
-    /// How far back
+    /// How far back to look
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
     since: Duration,
     #[command(flatten)]

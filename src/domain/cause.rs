@@ -1,5 +1,5 @@
-//! Text from outside (a server's error, a cause from an operator or a source) that is stored, logged and shown:
-//! bounded, and without characters that a terminal would act on.
+//! Text from outside (a server's error, a cause from an operator or a source) that is stored, logged and shown: bounded,
+//! and without characters that a terminal would interpret.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::sanitize;
 
-/// The longest [`Cause`], in characters. Pointsman's own longest causes, lists of mistakes in a file of backends, have
+/// The longest [`Cause`], in characters. Pointsman's own longest causes, lists of errors in a file of backends, have
 /// about 900. The journal keeps 4,096 events, so that all their causes take at most 4 MiB, or 16 MiB of four-byte
 /// characters.
 pub(crate) const LONGEST: usize = 1024;
@@ -62,7 +62,7 @@ impl fmt::Debug for Cause {
 }
 
 /// The text in at most `limit` characters, ending with an ellipsis if it was cut, and safe to show
-/// ([`sanitize::shown`]). It reads no further: megabytes cost no more than a short text.
+/// ([`sanitize::shown`]). It reads no further than that: megabytes cost no more than a short text.
 pub(crate) fn bounded(text: &str, limit: usize) -> String {
     let mut characters = text.chars();
     let mut kept: String = characters.by_ref().take(limit).map(sanitize::shown).collect();

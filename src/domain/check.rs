@@ -14,7 +14,7 @@ pub enum CheckKind {
     Tcp,
     /// An HTTP/1.1 GET gets the expected response.
     Http,
-    /// The bytes that are sent get the expected response.
+    /// The sent bytes get the expected response.
     Exchange,
     /// A PostgreSQL server has the expected role.
     Postgres,
@@ -76,7 +76,7 @@ pub enum CheckStep {
 pub struct CheckFailure {
     /// What the check was doing.
     pub step: CheckStep,
-    /// The address that it connected to; `None`: that of each of several backends
+    /// The address that it connected to; `None`: each backend's own, if several share this failure
     /// ([`without_address`](Self::without_address)).
     pub address: Option<SocketAddress>,
     /// The error, possibly a text from the backend.

@@ -37,7 +37,7 @@ pub(crate) struct ConnectionRecord {
     pub throttled: bool,
     /// Time from the routing decision to the backend's first byte; `None`: none has come.
     pub first_byte: Option<Duration>,
-    /// How far it has come.
+    /// Its stage.
     pub stage: Stage,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct ConnectedBackend {
     pub connect: Duration,
 }
 
-/// How far a connection has come, as its record knows it.
+/// The stage of a connection when its record was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// A backend was connected or the client was rejected; the record does not contain what followed.
@@ -148,7 +148,7 @@ impl ConnectionRecord {
         self.backend.as_ref().map(|backend| backend.connect)
     }
 
-    /// Takes in a later record of the same connection. The route stays: only the first record has it.
+    /// Updates this record from a later one of the same connection. The route stays: only the first record has one.
     pub(crate) fn update(&mut self, later: Self) {
         let route = self.route.take().or(later.route);
         *self = Self { accepted: self.accepted, route, ..later };

@@ -41,7 +41,7 @@ impl ExclusionReason {
         }
     }
 
-    /// Why it was in its state, if that is the reason.
+    /// Why the backend was in its state, if that is the reason.
     pub fn cause(&self) -> Option<Cause> {
         match self {
             Self::State(_, reason) => Some(reason.text()),
@@ -72,7 +72,7 @@ pub struct Ineligible {
 }
 
 impl Ineligible {
-    /// The backends in `listed` and `unlisted` more; `panic`: all are used, because too few are up.
+    /// The backends in `listed`, and `unlisted` more that are not listed; `panic`: all are used, because too few are up.
     pub fn new(listed: Vec<Exclusion>, unlisted: usize, panic: bool) -> Self {
         let mut parts: Vec<String> = listed.iter().map(Exclusion::to_string).collect();
         parts.extend((unlisted > 0).then(|| format!("and {unlisted} more")));

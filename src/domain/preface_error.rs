@@ -1,4 +1,4 @@
-//! Why the preface of a connection was not accepted.
+//! Why the preface of a connection was rejected.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ impl fmt::Display for PrefaceKind {
 pub(crate) enum PrefaceError {
     /// The peer is not in `proxy_protocol.trust`.
     Untrusted,
-    /// The first bytes are something else.
+    /// The first bytes are not the expected preface.
     Missing(PrefaceKind),
     /// It is longer than is accepted.
     TooLong(PrefaceKind),

@@ -1,11 +1,11 @@
-//! The kinds of problems that an operator should know of, and how bad they are.
+//! The kinds of problems that an operator should know about, and their severity.
 
-/// How bad a problem is; the worst comes first.
+/// The severity of a problem, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Severity {
     /// Clients fail, or will soon.
     Critical,
-    /// Something is wrong, and clients are served.
+    /// Something is wrong, but clients are served.
     Warning,
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum Resource {
     OpenFiles,
     /// Local ports for connections to a backend.
     SourcePorts,
-    /// Connections that the kernel has completed and a listener has not accepted yet.
+    /// Connections that the kernel has completed and that a listener has not accepted yet.
     AcceptQueue,
     /// Entries of the kernel's connection tracking.
     Conntrack,
@@ -72,7 +72,7 @@ impl Resource {
     }
 }
 
-/// The kind of a problem. Of two problems that are equally bad, the earlier kind comes first.
+/// The kind of a problem. Of two problems of equal severity, the earlier kind comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ProblemKind {
     /// A pool has no eligible backend.

@@ -11,7 +11,7 @@ pub(crate) enum Rejection {
     Address,
     /// No rule of the listener matches, and it has no default (`denied`).
     NoRule,
-    /// Its preface was not accepted (`preface_invalid`).
+    /// Its preface was invalid (`preface_invalid`).
     Preface(PrefaceError),
     /// Its preface was not complete in time (`preface_timeout`).
     Timeout(PrefaceKind),

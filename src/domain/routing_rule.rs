@@ -38,7 +38,7 @@ pub(crate) struct PoolShare {
     pub total: u32,
 }
 
-/// What is known of a connection's pool beyond its name, where the listener has rules or reads the ClientHello.
+/// How a connection's pool was found, where the listener has rules or reads the ClientHello.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PoolMatch {
     /// The rule that matched; `None`: none did, or the listener has none.

@@ -1,4 +1,4 @@
-//! How long operations of a backend take: a moving average, and a histogram, which all workers write.
+//! The latencies of a backend: a moving average and a histogram, updated by all workers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use crate::telemetry::histogram::{DurationCounts, DurationHistogram};
 /// The weight of a new duration: the average follows the last one or two dozen.
 const WEIGHT: f64 = 1.0 / 8.0;
 
-/// Half of the longest time that [`Latency::recent`] reaches back: long enough for percentiles of few connections, short
+/// Half of the longest time that [`Latency::recent`] covers: long enough for percentiles of a few connections, short
 /// enough to show a change soon.
 pub(crate) const RECENT: Duration = Duration::from_secs(30);
 
@@ -67,7 +67,7 @@ impl Latency {
         self.counts().since(&older)
     }
 
-    /// Forgets what is no longer recent; to be called once each [`RECENT`].
+    /// Forgets durations that are no longer recent. Call it once per [`RECENT`].
     pub fn advance(&self) {
         let now = self.counts();
         let mut earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);

@@ -43,11 +43,11 @@ impl std::ops::Deref for Backend {
     }
 }
 
-/// The part of a backend that stays the same when its name becomes known: its counters, and the close directive for
-/// its connections.
+/// The part of a backend that stays when its name becomes known: its counters, and the close directive for its
+/// connections.
 #[derive(Debug, Default)]
 pub struct BackendCore {
-    /// Its open connections, those still connecting included; the algorithms choose by it.
+    /// Its open connections, including those still connecting; the algorithms choose by it.
     pub load: Arc<Load>,
     /// Its connections' counters, for each listener.
     pub flows: Flows,
@@ -58,7 +58,7 @@ pub struct BackendCore {
     limit: AtomicU32,
     /// Connections that failed since the last response.
     failed_in_a_row: AtomicU32,
-    /// Connections without a response since the last one: those that failed, and those that the backend just closed.
+    /// Connections without a response since the last response: those that failed, and those that the backend closed.
     unanswered_in_a_row: AtomicU32,
     /// The connections that each algorithm has sent or would have sent to it, counted only with `shadow`.
     pick_counters: Mutex<Vec<(Algorithm, Arc<PickCounter>)>>,
@@ -85,7 +85,7 @@ pub struct Checks {
     reported_at: LiteMap<usize, Instant>,
 }
 
-/// Which reports a check's result requires.
+/// Which events a check's result must report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckReport {
     /// Whether to report a missing result because of a local error: the error is new, or was reported a minute ago.
@@ -276,7 +276,7 @@ impl BackendCore {
         self.checks.lock().unwrap_or_else(PoisonError::into_inner).runs.insert(index, run);
     }
 
-    /// Why the last run of one of its checks had no result, if a local error prevented one.
+    /// The local error that prevented the last result of one of its checks, if any.
     pub fn local_check_error(&self) -> Option<Cause> {
         let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner);
         checks.last.values().find_map(|(_, checked)| match &checked.result {

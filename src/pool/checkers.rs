@@ -14,7 +14,7 @@ use crate::health::late::{self, Lateness, LatenessChange};
 use crate::health::{CheckError, Checker, PoolPace};
 use crate::telemetry::journal::Journal;
 
-/// Starts and stops the checkers of a pool, and reports what their results change. Results are sent to the pool's task.
+/// Starts and stops the checkers of a pool, and reports changed results. All results are sent to the pool's task.
 pub(super) struct Checkers {
     pool: Arc<Pool>,
     journal: Journal,
@@ -45,7 +45,7 @@ impl Checkers {
         }
     }
 
-    /// The pool gets other checks: results of the present ones no longer count.
+    /// Replaces the pool's checks: results of the current ones no longer count.
     pub(super) fn change(&mut self) {
         self.round += 1;
     }
@@ -86,7 +86,7 @@ impl Checkers {
     }
 
     /// Records the result of a check, and reports it if it differs from the last one. `living` is the backend with its
-    /// present name, unless it has left. Returns whether the result counts: the pool may no longer have this check.
+    /// current name, unless it has left. Returns whether the result counts: the pool may no longer have this check.
     pub(super) fn record(&mut self, ended: &CheckEnded, living: Option<&Arc<Backend>>) -> bool {
         let CheckEnded { backend, check, round, checked } = ended;
         observe(&self.pool.counters.check, checked.took);

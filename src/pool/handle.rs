@@ -19,7 +19,7 @@ use crate::task::spawn;
 use crate::telemetry::flow::Flows;
 use crate::telemetry::journal::Journal;
 
-/// The limit of queued failures of live connections; more would not change the result.
+/// The limit of queued failures of live connections; more would not change a state.
 const FAILURES_WAITING: usize = 256;
 
 /// A running pool, held by the supervisor. Its task ends when the pool is removed and its last backend is gone, or with

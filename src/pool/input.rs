@@ -60,7 +60,7 @@ pub(crate) enum Effect {
     Uncheck(u64),
     /// Check it now.
     CheckNow(u64),
-    /// Run its check with this number again after the fast interval: its results do not agree yet.
+    /// Run its check with this number again after the fast interval: `rise` or `fall` is not reached yet.
     CheckSoon(u64, usize),
     /// Rebuild the snapshot: its backends or their weights have changed.
     Reshape,

@@ -17,7 +17,7 @@ use crate::domain::{AdminState, BackendState, CloseReason, Ending, StateReason};
 use crate::health::{Ejection, RiseFall, Verdict};
 use crate::telemetry::histogram::DurationCounts;
 
-/// The number of steps in which a backend that came up gets its whole share (`slow_start`).
+/// The number of steps in which a backend that came up reaches its full share (`slow_start`).
 pub(crate) const STEPS: u32 = 10;
 
 /// A backend and its facts.
@@ -45,7 +45,7 @@ pub(crate) struct Member {
     pub(super) results: Vec<Results>,
     /// Why its checks fail, if they do.
     pub(super) failing: Option<StateReason>,
-    /// When it began to wait for its first passed checks; the grace period counts from then.
+    /// When it began to wait for its checks to pass for the first time; the grace period starts then.
     pub(super) trial: Instant,
     pub(super) ejection: Ejection,
     /// Its times to the first byte at the last comparison with the others (`eject.slow`).
@@ -66,7 +66,7 @@ pub(crate) struct Member {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Results {
     pub(super) rise_fall: RiseFall,
-    /// Whether there was a result, even one that did not count.
+    /// Whether a check has ended, even without a result.
     pub(super) has_result: bool,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct Results {
 #[derive(Clone, Debug)]
 pub(super) struct SourceEntry {
     pub(super) found: Found,
-    /// Since when conclusive answers have been without it.
+    /// Since when conclusive answers have not contained it.
     pub(super) missing: Option<Instant>,
 }
 
@@ -187,7 +187,7 @@ impl Member {
         let policy = if self.leaving() {
             Some((CloseReason::BackendLeft, config.on_leave))
         } else if self.refused.is_some() {
-            // Looping connections hold their slots until they are closed.
+            // Connections in a loop hold their slots until they are closed.
             let at_once = Policy::End { how: Ending::Reset, after: Duration::ZERO, over: Duration::ZERO };
             Some((CloseReason::BackendDown, at_once))
         } else if self.admin_state.is_some() {

@@ -53,7 +53,7 @@ pub(super) struct CheckEnded {
     pub(super) backend: Arc<Backend>,
     /// The number of the check in the configuration.
     pub(super) check: usize,
-    /// How often the pool's checks had changed when it was started.
+    /// How often the pool's checks had changed when this check was started.
     pub(super) round: u64,
     pub(super) checked: Checked,
 }

@@ -51,7 +51,7 @@ pub struct Pool {
     pub name: Arc<str>,
     /// The counters of the pool as a whole.
     pub counters: Counters,
-    /// The connections for the pool that reached no backend.
+    /// The connections routed to the pool that reached no backend.
     pub unserved: Flows,
     /// The clients that wait for a slot at a backend.
     pub queue: Queue,
@@ -63,14 +63,14 @@ pub struct Pool {
     /// The number of the configuration that was sent last.
     wanted: AtomicU64,
     up: watch::Sender<usize>,
-    /// Since when the present other algorithms (`shadow`) are counted.
+    /// Since when the current shadow algorithms (`shadow`) are counted.
     shadowed: ArcSwapOption<SystemTime>,
     failures: mpsc::Sender<(u64, Failure, u32)>,
     messages: mpsc::UnboundedSender<Message>,
 }
 
 impl Pool {
-    /// The present snapshot.
+    /// The current snapshot.
     pub fn snapshot(&self) -> Arc<PoolSnapshot> {
         self.snapshot.load_full()
     }
@@ -91,7 +91,7 @@ impl Pool {
         self.status().by_listener()
     }
 
-    /// The connections that reached no backend, without those that their listener did not admit.
+    /// The connections that reached no backend, except those that their listener did not admit.
     pub fn unserved_total(&self) -> u64 {
         let of = |reading: Reading| reading.total().saturating_sub(reading.not_admitted);
         self.unserved.read().into_iter().map(|(_, reading)| of(reading)).sum()
@@ -109,7 +109,7 @@ impl Pool {
         let _ = self.settled.subscribe().wait_for(|settled| *settled >= wanted).await;
     }
 
-    /// Since when other algorithms are counted too; `None`: they are not.
+    /// Since when shadow algorithms are counted; `None`: there are none.
     pub fn shadowed_since(&self) -> Option<SystemTime> {
         self.shadowed.load().as_deref().copied()
     }

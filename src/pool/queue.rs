@@ -1,10 +1,10 @@
 //! The clients that wait for a slot at one of a pool's backends while all are full: first come, first served.
 //!
-//! The queue does not assign slots. It notifies the first client, which tries to reserve a slot itself. If it succeeds
-//! and leaves, the next client is notified; if it fails, the clients behind it would fail, too. So one client at a time
-//! tries to get a free slot, however many wait.
+//! The queue does not assign slots. It notifies the first client, which tries to reserve a slot itself. If it succeeds,
+//! it leaves the queue and the next client is notified; if it fails, the clients behind it would fail too. So only one
+//! client at a time tries to get a free slot, however many wait.
 //!
-//! No notification is lost: **a slot is freed before the queue is checked for waiting clients; a client is in the queue
+//! No notification is lost: **a slot is freed before the queue is checked for waiting clients; a client joins the queue
 //! before it tries to reserve a slot.** As in `balance/load.rs`, the rule spans two memory locations, so all accesses
 //! are `SeqCst`. When a client leaves, served or not, the first of the remaining ones is notified.
 
@@ -24,7 +24,7 @@ pub struct Queue {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    /// What notifies each client, in the order in which they joined.
+    /// The notifier of each client, in the order in which they joined.
     turns: BTreeMap<u64, Arc<Notify>>,
 }
 

@@ -19,7 +19,7 @@ fn one_client_at_a_time_is_notified_in_the_order_of_arrival() {
     let [a, b, c] = [(); 3].map(|()| queue.join(3).unwrap());
     assert_eq!(queue.len(), 3);
     assert!(queue.join(3).is_none());
-    assert!(has_turn(&a), "who comes first looks at once");
+    assert!(has_turn(&a), "the first client tries at once");
     assert!(![&a, &b, &c].into_iter().any(has_turn));
     queue.notify_first();
     queue.notify_first();

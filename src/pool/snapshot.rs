@@ -19,7 +19,7 @@ use crate::domain::{
 };
 use crate::telemetry::flow::Reading;
 
-/// The most excluded backends that are listed for one kind of reason; the rest is counted.
+/// The maximum number of excluded backends that are listed per kind of reason; the rest are counted.
 pub(crate) const NAMED: usize = 8;
 
 /// A snapshot of a pool's eligible backends, ready to choose from.
@@ -33,8 +33,8 @@ pub struct PoolSnapshot {
     pub panic: bool,
     /// No primary is up, and backups serve.
     pub backups: bool,
-    /// The snapshot of the next tier with a backend that is up, for a connection that failed at all backends of this
-    /// one, or found them full.
+    /// The snapshot of the next tier with a backend that is up, for a connection that failed on all backends of this
+    /// tier, or found them full.
     pub standby: Option<Arc<PoolSnapshot>>,
     tier: u16,
     /// Whether it is the standby of another snapshot.
@@ -43,7 +43,7 @@ pub struct PoolSnapshot {
     known: u32,
     /// The first [`SHOWN`] backends, for the records of choices.
     shown: Arc<[RouteCandidate]>,
-    /// The other algorithms, whose choices are only counted.
+    /// The shadow algorithms, whose choices are only counted.
     shadows: Box<[Shadow]>,
     picker: Picker,
     backends: Box<[Choice]>,
@@ -64,7 +64,7 @@ pub struct Choice {
 }
 
 impl PoolSnapshot {
-    /// The snapshot of `members`; the algorithm continues where it stood in `previous`.
+    /// The snapshot of `members`; the algorithm continues from its state in `previous`.
     pub(super) fn new(config: &config::Pool, members: &[Member], previous: Option<&Self>) -> Self {
         Self::of(Selection::new(config, members), false, config, members, previous)
     }
@@ -164,8 +164,8 @@ impl PoolSnapshot {
         (home.key != chosen.backend.key).then_some(home)
     }
 
-    /// The eligible backends and their open connections at this moment; of the chosen one, without the slot that was
-    /// just reserved.
+    /// The eligible backends and their open connections now, for the chosen one without the slot that was just
+    /// reserved.
     pub fn candidates(&self, chosen: Option<&Backend>) -> CandidateSet {
         let mut loads = [0; SHOWN];
         let before = |backend: &Backend| match chosen {
@@ -230,7 +230,7 @@ struct Selection {
 
 impl Selection {
     /// The lowest tier with a backend that is up. If too few of its backends are up (or none in any tier), all of them
-    /// are used, except those that leave and those that an operator has drained or disabled: wrong checks are likelier
+    /// are used, except those that are leaving and those that an operator has drained or disabled: wrong checks are likelier
     /// than an outage of all backends.
     fn new(config: &config::Pool, members: &[Member]) -> Self {
         let usable = || members.iter().filter(|member| member.weight > 0);
@@ -404,7 +404,7 @@ mod tests {
         members[0].state = BackendState::Up;
         let directives = |snapshot: &PoolSnapshot| snapshot.choose(&PickArgs::default()).unwrap().directives;
         let before = PoolSnapshot::new(&config, &members, None);
-        // Any close directive will do. The backend stays eligible, because of panic.
+        // It can be any close directive. The backend stays eligible, because of panic.
         members[0].left = Some(StateReason::PoolRemoved);
         members[0].set_directive(&config, now);
         members[0].state = BackendState::Down;

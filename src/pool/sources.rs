@@ -7,7 +7,7 @@ use super::message::Message;
 use crate::config::Source;
 use crate::discovery::{self, RunningSource, SourceKey};
 
-/// Starts and stops the sources of a pool. What they observe is sent to the pool's task.
+/// Starts and stops the sources of a pool. Their observations are sent to the pool's task.
 pub(super) struct Sources {
     messages: mpsc::UnboundedSender<Message>,
     running: LiteMap<SourceKey, Running>,
@@ -25,7 +25,7 @@ impl Sources {
         Self { messages, running: LiteMap::new() }
     }
 
-    /// Starts and stops sources so that `wanted` run; unchanged ones continue. `number` is that of the configuration.
+    /// Starts and stops sources so that those in `wanted` run; unchanged ones continue. `number` is that of the configuration.
     pub(super) fn run(&mut self, wanted: &[Source], number: u64) {
         self.running.retain(|_, running| wanted.contains(&running.source));
         for source in wanted {

@@ -19,7 +19,7 @@ use crate::domain::{BackendState, Event, Failure, ServingTier};
 use crate::health::PoolPace;
 use crate::telemetry::journal::Journal;
 
-/// The limit of messages for one snapshot, so that other tasks get to run.
+/// The maximum number of messages for one snapshot, so that other tasks get to run.
 const AT_ONCE: u32 = 1024;
 
 pub(super) struct Task {
@@ -28,7 +28,7 @@ pub(super) struct Task {
     pool: Arc<Pool>,
     sources: Sources,
     checkers: Checkers,
-    /// The number of the configuration in force.
+    /// The number of the current configuration.
     configuration: u64,
     /// The tier that was reported last.
     serving: Option<ServingTier>,
@@ -68,7 +68,7 @@ impl Task {
                 () = until(deadline), if deadline.is_some() => Input::Tick,
             };
             let (mut effects, mut reconfigured) = (Vec::new(), false);
-            // All queued messages make one snapshot: thousands of checks may end together.
+            // All queued messages are handled before one snapshot is made: thousands of checks may end together.
             for handled in 1.. {
                 removed |= matches!(event, Input::Removed);
                 reconfigured |= matches!(event, Input::Reconfigured(_));
@@ -102,7 +102,7 @@ impl Task {
         }
     }
 
-    /// Does what a message requires outside the pool state, and returns the input for the pool state.
+    /// Handles what a message requires outside the pool state, and returns the input for the pool state.
     fn event(&mut self, message: Message) -> Input {
         match message {
             Message::Observed(source, number, observation) => {
@@ -164,12 +164,12 @@ impl Task {
         }
     }
 
-    /// Replies once the effects of the present message are visible.
+    /// Replies once the effects of the current message are visible.
     fn reply_when_published<T: Send + 'static>(&mut self, done: oneshot::Sender<T>, reply: T) {
         self.replies.push(Box::new(|| _ = done.send(reply)));
     }
 
-    /// Puts a configuration in force for all but the pool state.
+    /// Applies a configuration to everything except the pool state.
     fn reconfigure(&mut self, config: &config::Pool) {
         let before = self.pool.settings();
         if before.health != config.health {
@@ -256,7 +256,7 @@ impl Task {
     }
 }
 
-/// The present time, if other algorithms are counted.
+/// The current time, if shadow algorithms are counted.
 pub(super) fn shadowed_since_now(config: &config::Pool) -> Option<Arc<SystemTime>> {
     (!config.shadow.is_empty()).then(|| Arc::new(SystemTime::now()))
 }

@@ -1,5 +1,5 @@
-//! The counters under a backend's name. Backends of one name follow each other (a container that returns with another
-//! address), and a counter must never decrease.
+//! The counters of a backend's name. Backends with the same name may follow each other (a container that returns with
+//! another address), and a counter must never decrease.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ impl Former {
         });
     }
 
-    /// The counters under each name, of present and gone backends.
+    /// The counters of each name, for current and gone backends.
     pub(super) fn with<'a>(
         &self,
         living: impl Iterator<Item = &'a Arc<Backend>>,
@@ -95,7 +95,7 @@ impl Former {
         all
     }
 
-    /// The connections of present and gone backends, by listener.
+    /// The connections of current and gone backends, by listener.
     pub(super) fn by_listener<'a>(
         &self,
         living: impl Iterator<Item = &'a Arc<Backend>>,

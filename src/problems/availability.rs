@@ -1,4 +1,4 @@
-//! Whether pools have backends enough, and which of them are out of service for which reason.
+//! Whether pools have enough backends, and which backends are out of service for which reason.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use super::pools::NAMED;
 use crate::domain::{BackendState, ProblemKind, ServingTier, Severity};
 use crate::humanize;
 
-/// How long a backend may be joining before it counts as one that is not up: a container that takes longer to start
-/// than this leaves its share to the others noticeably long.
+/// How long a backend may be joining before it counts as missing: if a container takes longer to start, the others
+/// carry its share noticeably long.
 const LONG_JOINING: Duration = Duration::from_secs(60);
-/// Pools with fewer backends than this are never short of them: one of two is half.
+/// Pools with fewer backends than this never have too few up: one of two is half.
 const SEVERAL: usize = 3;
 
-/// Whether the pool has backends enough: one problem at most, the worst.
+/// Whether the pool has enough backends: at most one problem, the worst.
 pub(super) fn availability(sight: &Sight<'_>, name: &Arc<str>, pool: &PoolPicture) -> Option<Finding> {
     let picture = sight.picture;
     if !pool.settled {
@@ -58,7 +58,7 @@ pub(super) fn availability(sight: &Sight<'_>, name: &Arc<str>, pool: &PoolPictur
             ProblemKind::Panic,
             Severity::Critical,
             format!("pool {name} is in panic: too few backends are up, so all are used; {}", out()),
-            format!("{explain}; if the backends are well, correct their checks"),
+            format!("{explain}; if the backends are healthy, correct their checks"),
         )),
         ServingTier::Backups => Some(finding(
             ProblemKind::BackupsServe,
@@ -72,7 +72,7 @@ pub(super) fn availability(sight: &Sight<'_>, name: &Arc<str>, pool: &PoolPictur
             let kind = if few { ProblemKind::FewBackends } else { ProblemKind::BackendsDown };
             let sentence = match few {
                 true => format!(
-                    "only {} of {wanted} backends of pool {name} can be used: {}",
+                    "only {} of {wanted} backends of pool {name} are eligible: {}",
                     wanted - lacking.len(),
                     states(&lacking)
                 ),
@@ -95,7 +95,7 @@ pub(super) fn availability(sight: &Sight<'_>, name: &Arc<str>, pool: &PoolPictur
     }
 }
 
-/// Whether a backend should be up and is not.
+/// Whether a backend should be up but is not.
 fn lacks(picture: &Picture, backend: &BackendPicture) -> bool {
     match backend.state {
         BackendState::Down | BackendState::Ejected => true,
@@ -115,10 +115,10 @@ impl BackendPicture {
         lacks(picture, self) || self.state != BackendState::Up || self.weight == 0
     }
 
-    /// What it is, for a sentence.
+    /// Its state, for a sentence.
     fn word(&self) -> &'static str {
         match self.state {
-            BackendState::Up if self.weight == 0 => "without weight",
+            BackendState::Up if self.weight == 0 => "at weight 0",
             BackendState::Up => "up",
             BackendState::Maintenance => "in maintenance",
             state => state.name(),

@@ -1,4 +1,4 @@
-//! How much of each limited resource is in use, how fast that grows, and when nothing will be left.
+//! How much of each limited resource is in use, how fast that grows, and when the resource will be used up.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -12,22 +12,22 @@ use crate::api::CapacityInfo;
 use crate::domain::{ProblemKind, Resource, Severity};
 use crate::humanize;
 
-/// How long the values are kept from which growth is computed.
+/// How long values are kept, for the computation of growth.
 const KEPT: Duration = Duration::from_secs(300);
-/// The least time over which growth is computed: a shorter one shows the noise of single requests.
+/// The minimum time over which growth is computed: over a shorter one, single requests are noise.
 const LEAST: Duration = Duration::from_secs(30);
-/// The least growth, as a share of the limit, that is extrapolated: less than that is noise.
+/// The minimum growth, as a share of the limit, that is extrapolated: less is noise.
 const NOISE: f64 = 0.01;
-/// An exhaustion that is further away is not reported.
+/// A later exhaustion is not reported.
 const FAR: f64 = 86_400.0;
 /// Exhaustion within this time is a problem, if half of the resource is in use: before that a steep but short growth, as
 /// at the start of a load, would be reported.
 const SOON: f64 = 900.0;
 const HALF: f64 = 0.5;
-/// The most backends and accept queues that are listed.
+/// The maximum number of backends and accept queues that are listed.
 const LISTED: usize = 5;
 
-/// A resource that has a limit, with what it is counted for.
+/// A resource that has a limit, with the listener or backend that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Measure {
     pub(super) resource: Resource,
@@ -109,7 +109,7 @@ fn scarcest(mut measures: Vec<Measure>) -> Vec<Measure> {
     measures
 }
 
-/// What was used of a resource, the oldest reading first.
+/// The used amounts of a resource, the oldest first.
 type Readings = VecDeque<(Instant, u64)>;
 
 /// The values of the last minutes of each resource.
@@ -117,7 +117,7 @@ type Readings = VecDeque<(Instant, u64)>;
 pub(super) struct Trends(BTreeMap<(Resource, Option<Arc<str>>), Readings>);
 
 impl Trends {
-    /// Takes in the values of a moment; those that are missing are forgotten.
+    /// Adds the current values; resources without one are forgotten.
     pub(super) fn take(&mut self, at: Instant, measures: &[Measure]) {
         let mut before = std::mem::take(&mut self.0);
         for measure in measures {
@@ -158,8 +158,8 @@ impl Trends {
     }
 }
 
-/// The growth per second; `None`: the values do not grow noticeably. It is the lesser one of the whole time and of its
-/// second half: a load that has just begun has grown, and grows no more.
+/// The growth per second; `None`: the values do not grow noticeably. It is the lower one of the whole time and of its
+/// second half: a load that has just begun has grown, but no longer grows.
 fn growth(values: &VecDeque<(Instant, u64)>, limit: u64) -> Option<f64> {
     let time = values.back()?.0.saturating_duration_since(values.front()?.0);
     if time < LEAST {
@@ -188,7 +188,7 @@ fn thresholds(resource: Resource) -> [f64; 2] {
     match resource {
         // As in the alerts PointsmanNearMaxConnections and PointsmanAtMaxConnections: clients wait or are reset at the limit.
         Resource::Connections | Resource::ListenerConnections => [0.8, 1.0],
-        // Each connection needs two, and checks and the log need some: the last twentieth is soon gone.
+        // Each connection needs two, and checks and the log need some: the last 5 % are used up quickly.
         Resource::OpenFiles => [0.8, 0.95],
         // The kernel searches longer for a free port as they become few, and then refuses.
         Resource::SourcePorts => [0.8, 0.95],
@@ -239,7 +239,7 @@ fn scarce(measure: &Measure, info: &CapacityInfo) -> Option<Finding> {
     let left = match info.exhausted_in_seconds {
         Some(left) if info.share < 1.0 => {
             format!(
-                "; at its present growth nothing is left in {}",
+                "; at its current growth it is used up in {}",
                 humanize::duration(Duration::from_secs(left as u64))
             )
         }
@@ -288,11 +288,11 @@ fn remedy(resource: Resource) -> &'static str {
             "add addresses to `connect.source` of the pool, widen net.ipv4.ip_local_port_range, or add backends"
         }
         Resource::AcceptQueue => {
-            "the workers accept too slowly, or wait at the limit of connections: add workers, or raise `backlog`"
+            "the workers accept too slowly, or wait because the connection limit is reached: add workers, or raise `backlog`"
         }
         Resource::Conntrack => {
-            "the kernel drops packets when it is full: raise net.netfilter.nf_conntrack_max, or exempt these connections \
-             from tracking"
+            "the kernel drops packets when the table is full: raise net.netfilter.nf_conntrack_max, or exempt these \
+             connections from tracking"
         }
         Resource::Memory => {
             "raise the limit of the container or service, lower `runtime.max_connections`, or add an instance"

@@ -82,8 +82,8 @@ fn a_resource_that_will_soon_be_used_up_is_a_problem_before_it_is_scarce() {
     let info = &trends.capacity(std::slice::from_ref(&last))[0];
     assert_eq!((info.used, info.growth_per_minute.map(f64::round)), (590, Some(120.0)));
     assert_eq!(info.exhausted_in_seconds.map(f64::round), Some(205.0));
-    let sentence = "59.0 % of the files that the process may open are in use (590 of 1000); at its present growth \
-                    nothing is left in 3m 25s";
+    let sentence = "59.0 % of the files that the process may open are in use (590 of 1000); at its current growth \
+                    it is used up in 3m 25s";
     assert_eq!(found(&trends, &last), [(Severity::Warning, sentence.to_owned())]);
 }
 

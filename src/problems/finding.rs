@@ -1,4 +1,4 @@
-//! What is wrong at one moment, before it is known since when.
+//! What is wrong at one moment, without the time at which it began.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,13 +68,13 @@ impl Finding {
         }
     }
 
-    /// The same with its beginning.
+    /// The finding with its beginning.
     pub(super) fn since(mut self, began: Option<SystemTime>) -> Self {
         self.began = began;
         self
     }
 
-    /// The same with figures.
+    /// The finding with figures.
     pub(super) fn with<const N: usize>(mut self, figures: [(&'static str, u64); N]) -> Self {
         self.figures.extend(figures.map(|(name, value)| (name, value as f64)));
         self

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::domain::CloseReason;
 
-/// The most growths that are kept; the oldest are dropped. Each second adds one for each counter that has grown: this
-/// suffices for three hundred growing counters over five minutes, in 6 MiB.
+/// The maximum number of growths that are kept; the oldest are dropped. Each second adds one for each counter that has
+/// grown: this suffices for three hundred growing counters over five minutes, in 6 MiB.
 const MOST: usize = 100_000;
 
 /// A counter that only grows while its subject exists.
@@ -61,19 +61,19 @@ impl Grown {
     }
 }
 
-/// The growths of the last time.
+/// The growths within the window.
 #[derive(Debug, Default)]
 pub(super) struct SlidingGrowth {
-    /// The last values; `None`: there was no look yet.
+    /// The last values; `None`: nothing has been read yet.
     last: Option<BTreeMap<Counter, u64>>,
     kept: VecDeque<(Instant, Counter, u64)>,
 }
 
 impl SlidingGrowth {
-    /// Takes in the counters of that time, which may lack those that are 0, and forgets what is older than `window`.
+    /// Adds the counters at that time, which may lack those that are 0, and forgets growth older than `window`.
     ///
-    /// What the counters had at the first look belongs to no known time and does not count. A counter that appears
-    /// later began at 0, as did one that is lower than before: its subject is a new one of the same name.
+    /// Values at the first reading are of unknown age and do not count. A counter that appears later began at 0, as did
+    /// one that is lower than before: its subject is a new one with the same name.
     pub(super) fn take(&mut self, at: Instant, window: Duration, counters: BTreeMap<Counter, u64>) {
         if let Some(last) = &self.last {
             for (counter, now) in &counters {
@@ -92,7 +92,7 @@ impl SlidingGrowth {
         }
     }
 
-    /// Sets the value from which a counter grows that exists longer than the looks.
+    /// Sets the initial value of a counter that existed before the first reading.
     pub(super) fn begin(&mut self, counter: Counter, value: u64) {
         if let Some(last) = &mut self.last {
             last.entry(counter).or_insert(value);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     proptest! {
-        /// One counter, seen at random times: the growth is that of the looks within the window, whatever came before.
+        /// One counter, read at random times: only the growth between readings within the window counts.
         #[test]
         fn the_growth_is_exactly_that_of_the_window(
             first in 0u64..1_000_000,

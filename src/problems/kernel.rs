@@ -1,5 +1,5 @@
-//! What the kernel reports of the limits of the process and the machine: files below `/proc` (proc(5)) and `/sys/fs/cgroup`
-//! (cgroups(7)). The parsers are pure. What a kernel or a container lacks is left out.
+//! What the kernel reports about the limits of the process and the machine: files below `/proc` (proc(5)) and `/sys/fs/cgroup`
+//! (cgroups(7)). The parsers are pure. Files that a kernel or a container lacks are left out.
 
 use std::collections::HashMap;
 use std::fs;
@@ -134,7 +134,7 @@ fn kib(text: &str, name: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The memory that the process may have: the least limit of its control groups, or the machine's memory.
+/// The memory that the process may use: the lowest limit of its control groups, or the machine's memory.
 fn memory_limit() -> Option<u64> {
     let machine = kib(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

@@ -1,9 +1,9 @@
-//! What is wrong now, since when, and what to do about it; and how near the limits of the process are.
+//! What is wrong now, since when, and what to do about it; and how close the process is to its limits.
 //!
 //! Once a second a task takes a [`Picture`] of the process and counts what has grown ([`growth`]); every few seconds it
 //! reads the limits from the kernel ([`kernel`]). The rules (`availability.rs`, `pools.rs`, `process.rs`, `capacity.rs`)
-//! are functions of these alone. [`tracker`] remembers since when each problem exists. All of it runs beside the admin
-//! server, never in a worker, and reads what the workers count anyway.
+//! are functions of these alone. [`tracker`] remembers since when each problem exists. All of it runs outside the
+//! workers, and reads only what they count in any case.
 
 mod availability;
 mod capacity;
@@ -44,7 +44,7 @@ const KERNEL_EVERY: Duration = Duration::from_secs(5);
 /// of one core, even with a hundred thousand sockets in TIME_WAIT.
 const PAUSE_FACTOR: u32 = 50;
 
-/// What the rules look at.
+/// The input of the rules.
 struct Sight<'p> {
     picture: &'p Picture,
     /// The growth of the counters within `window`, and within [`RECENT`].
@@ -53,7 +53,7 @@ struct Sight<'p> {
     window: Duration,
 }
 
-/// The present problems. Clones share them.
+/// The current problems. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Problems(Arc<Mutex<ProblemWatch>>);
 
@@ -71,7 +71,7 @@ struct ProblemWatch {
 }
 
 impl Problems {
-    /// Looks at the process every second until it ends.
+    /// Examines the process every second until it ends.
     pub(crate) async fn watch(self, overview: Weak<Overview>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -102,7 +102,7 @@ impl Problems {
         }
     }
 
-    /// The present problems, the worst first.
+    /// The current problems, the worst first.
     pub(crate) fn present(&self) -> Vec<ProblemInfo> {
         self.lock().present.to_vec()
     }
@@ -112,7 +112,7 @@ impl Problems {
         self.lock().present.iter().filter(|problem| problem.severity == severity.name()).count() as u64
     }
 
-    /// The present problems and the capacity, with failures counted over `window`, which is [`WINDOW`] at most.
+    /// The current problems and the capacity, with failures counted over `window`, which is [`WINDOW`] at most.
     pub(crate) fn reply(&self, window: Duration) -> ProblemsReply {
         self.lock().reply(window)
     }
@@ -123,7 +123,7 @@ impl Problems {
 }
 
 impl ProblemWatch {
-    /// Takes in a picture of the process, and of the kernel if there is a new one.
+    /// Handles a picture of the process, and one of the kernel if it is new.
     fn look(&mut self, mut picture: Picture, kernel: Option<KernelPicture>) {
         let is_new = kernel.is_some();
         if let Some(kernel) = kernel {

@@ -1,5 +1,5 @@
 //! The process at one moment, as far as problems are derived from it. It is plain data, so that the rules are tested
-//! with pictures made by hand.
+//! with hand-made pictures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,9 +15,9 @@ use crate::telemetry::log;
 /// The process at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct Picture {
-    /// When that was.
+    /// When it was taken.
     pub at: Instant,
-    /// The same by the clock.
+    /// When it was taken, by the clock.
     pub clock: SystemTime,
     /// The pools, by name.
     pub pools: BTreeMap<Arc<str>, PoolPicture>,
@@ -196,7 +196,7 @@ impl BackendPicture {
             since: entry.since,
             cause: match entry.state {
                 BackendState::Up => Cause::default(),
-                // So that backends with the same cause are told of together.
+                // So that backends with the same cause are listed together.
                 _ => entry.reason.without_address().text(),
             },
             weight: entry.weight,

@@ -11,10 +11,10 @@ use super::picture::{Picture, PoolPicture};
 use crate::domain::{CloseReason, ProblemKind, Severity};
 use crate::humanize;
 
-/// The most backends that a sentence names.
+/// The maximum number of backends that a sentence names.
 pub(super) const NAMED: usize = 5;
 /// A backend flaps if it went down this often within the window. A restart or a deployment takes it down once or twice.
-/// The alert PointsmanBackendFlaps looks at a longer time: an operator who looks now wants to know sooner.
+/// The alert PointsmanBackendFlaps uses a longer time: an operator at the screen wants to know sooner.
 const FLAPS: u64 = 3;
 /// Backends come and go if more than this many left within the window, and [`TURNOVER`] times as many as there are, as
 /// in the alert PointsmanBackendsComeAndGo.
@@ -51,7 +51,7 @@ pub(super) fn findings(sight: &Sight<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Failures that clients saw, as a finding about `subject`, which `what` names.
+/// Client-visible failures as a finding about `subject`, which `what` names.
 fn failures(
     sight: &Sight<'_>,
     subject: ProblemSubject,
@@ -86,15 +86,17 @@ fn failures(
 /// What to do about failures with this reason.
 fn remedy(reason: CloseReason) -> &'static str {
     match reason {
-        CloseReason::NoBackend => "no backend was eligible: `pointsman status` shows why each is out",
+        CloseReason::NoBackend => {
+            "no backend was eligible: `pointsman status` shows why each one is excluded"
+        }
         CloseReason::ConnectFailed => {
-            "backends that are up refuse connections: `pointsman logs` shows the errors; checks that look closer would \
-             take them out"
+            "backends that are up refuse connections: `pointsman logs` shows the errors; stricter checks would take \
+             them out of service"
         }
         CloseReason::BackendReset => {
-            "a backend resets connections: `pointsman logs` shows which; look into its own log"
+            "a backend resets connections: `pointsman logs` shows which one; see its own log"
         }
-        CloseReason::Limited => "a limit of connections was reached: add backends, or raise the limit",
+        CloseReason::Limited => "a connection limit was reached: add backends, or raise the limit",
         CloseReason::BackendDown | CloseReason::BackendLeft => {
             "connections of a backend that went down or left are closed: `on_down` and `on_leave` of the pool set this"
         }
@@ -124,20 +126,20 @@ fn queue(name: &Arc<str>, pool: &PoolPicture) -> Option<Finding> {
     let (severity, what) = match full {
         true => (
             Severity::Critical,
-            format!("the queue of pool {name} is full: {waiting} {verb}, more are refused"),
+            format!("the queue of pool {name} is full: {waiting} {verb}, and further clients are rejected"),
         ),
         false => (
             Severity::Warning,
             format!("{waiting} {verb} in the queue of pool {name}: all its backends are at their limit"),
         ),
     };
-    let hint = "add backends, or raise `limits.connections` if the backends can bear more";
+    let hint = "add backends, or raise `limits.connections` if the backends can carry more";
     let figures = [("waiting", pool.queue as u64), ("room", pool.queue_room as u64)];
     Some(Finding::new(ProblemKind::Queue, severity, ProblemSubject::pool(name), what, hint).with(figures))
 }
 
 fn flapping(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
-    // A backend that returns under its name is another one with another key.
+    // A backend that returns under its name is a new one with another key.
     let mut falls: BTreeMap<&Arc<str>, u64> = BTreeMap::new();
     for (counter, n) in &sight.grown.0 {
         match counter {
@@ -155,7 +157,7 @@ fn flapping(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
             ProblemKind::Flapping,
             Severity::Warning,
             ProblemSubject::pool(name),
-            format!("backends of pool {name} go up and down: within {window} {went} went down"),
+            format!("backends of pool {name} flap: {went} went down within {window}"),
             format!(
                 "`pointsman why {name}/{worst}` shows its checks; if it is only slow at times, give its check a longer \
                  `timeout` or a higher `fall`"
@@ -212,8 +214,8 @@ fn checks_late(sight: &Sight<'_>, name: &Arc<str>) -> Option<Finding> {
             Severity::Warning,
             ProblemSubject::pool(name),
             format!("checks of pool {name} run late: {late} within {}", humanize::duration(sight.window)),
-            "as many checks run as `runtime.max_checks` allows: take silent backends out, shorten the `timeout` of their \
-             checks, or raise `runtime.max_checks`",
+            "the limit `runtime.max_checks` is reached: remove unresponsive backends, shorten the `timeout` of their \
+             checks, or raise the limit",
         )
         .with([("late", late)])
     })
@@ -232,7 +234,7 @@ fn checks_without_result(name: &Arc<str>, pool: &PoolPicture) -> Option<Finding>
                 "checks of {} in pool {name} have no result because of a local error: {error}",
                 humanize::list(&names, NAMED)
             ),
-            "meanwhile a failure of these backends is not detected; `pointsman check` looks at files that checks need",
+            "failures of these backends are not detected until this is fixed; `pointsman check` tests the files of checks",
         )
         .with([("backends", without.len() as u64)]),
     )

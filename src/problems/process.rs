@@ -6,7 +6,7 @@ use super::growth::Counter;
 use crate::domain::{ProblemKind, Resource, Severity};
 use crate::humanize;
 
-/// The problems that are no single pool's.
+/// The problems that do not belong to a single pool.
 pub(super) fn findings(sight: &Sight<'_>, findings: &mut Vec<Finding>) {
     let all = [
         accept_failing(sight),
@@ -40,8 +40,8 @@ fn connect_failing(sight: &Sight<'_>) -> Option<Finding> {
         let sentence = format!(
             "connections to backends cannot be opened for lack of local ports, files or memory: {failed} within a minute"
         );
-        let hint = "`pointsman logs` shows which; more addresses in `connect.source` give more ports, and a higher limit \
-                    of open files more files";
+        let hint = "`pointsman logs` shows which; add addresses to `connect.source` for more ports, or raise the limit of \
+                    open files";
         of_process(ProblemKind::ConnectFailing, Severity::Critical, sentence, hint).with([("failed", failed)])
     })
 }
@@ -92,7 +92,7 @@ fn log_lines_dropped(sight: &Sight<'_>) -> Option<Finding> {
         let verb = if lost == 1 { "was" } else { "were" };
         let sentence = format!("{} {verb} lost within {window}", humanize::count(lost, "log line"));
         let hint = "look at the disk of `log.directory`, or at what reads standard error; `log.connections: false` writes \
-                    two lines less for each connection";
+                    two fewer lines per connection";
         of_process(ProblemKind::LogLinesDropped, Severity::Warning, sentence, hint).with([("lines", lost)])
     })
 }

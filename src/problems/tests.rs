@@ -142,7 +142,7 @@ fn fewer_than_half_of_the_backends_is_another_problem() {
     let mut process = WatchedProcess::new(&[("web", "a up, b down, c down, d maintenance")]);
     let found = process.after(1, |_| ());
     assert_eq!(kinds(&found), ["few_backends"]);
-    assert_eq!(sentence(&found), "only 1 of 3 backends of pool web can be used: b and c are down (refused)");
+    assert_eq!(sentence(&found), "only 1 of 3 backends of pool web are eligible: b and c are down (refused)");
     assert!(found[0].hint.contains("pointsman why web/b"), "{}", found[0].hint);
     let found = process.after(1, states("web", "a up, b down", ServingTier::Primaries));
     assert_eq!(kinds(&found), ["backends_down"], "one of two is half");
@@ -216,7 +216,7 @@ fn a_backend_that_joins_for_long_counts_as_down_and_one_without_weight_is_named(
         states("web", "a up", ServingTier::None)(picture);
         picture.pools.get_mut("web").unwrap().backends[0].weight = 0;
     });
-    assert_eq!(sentence(&found), "pool web has no eligible backend: a is without weight");
+    assert_eq!(sentence(&found), "pool web has no eligible backend: a is at weight 0");
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn a_backend_flaps_when_it_goes_down_three_times_within_five_minutes() {
     assert_eq!(process.after(1, fell(1)), []);
     assert_eq!(process.after(100, fell(1)), []);
     let found = process.after(100, fell(1));
-    assert_eq!(sentence(&found), "backends of pool web go up and down: within 5m b (3 times) went down");
+    assert_eq!(sentence(&found), "backends of pool web flap: b (3 times) went down within 5m");
     let since = process.seconds();
     let found = process.after(90, fell(1));
     assert_eq!((&*found[0].kind, found[0].since.0, found[0].figures["most"]), ("flapping", since, 4.0));
@@ -280,7 +280,7 @@ fn client_visible_failures_count_within_the_window_only() {
     assert_eq!((found[0].figures["failures"], found[0].figures["connect_failed"]), (5.0, 4.0));
     let found = process.after(299, served(0, 100));
     assert_eq!((&*found[0].kind, found[0].since.0), ("client_failures", since));
-    assert_eq!(process.after(1, served(0, 100)), [], "a total since the start stays, and is no problem");
+    assert_eq!(process.after(1, served(0, 100)), [], "a total since the start stays, but is no problem");
     let found = process.after(1, served(1, 1));
     assert_eq!(found[0].since.0, process.seconds(), "another one");
 }

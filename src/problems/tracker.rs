@@ -1,4 +1,4 @@
-//! Since when each problem exists: it keeps its beginning while it lasts, and is forgotten when its cause ends.
+//! Tracks since when each problem exists: it keeps its beginning while it lasts, and is forgotten when its cause ends.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +10,7 @@ use crate::domain::ProblemKind;
 /// What identifies a problem while it lasts.
 type Identity = (ProblemKind, ProblemSubject);
 
-/// The present problems and their beginnings.
+/// The current problems and their beginnings.
 #[derive(Debug, Default)]
 pub(super) struct Tracker(BTreeMap<Identity, Beginning>);
 
@@ -23,7 +23,7 @@ struct Beginning {
 }
 
 impl Tracker {
-    /// Takes in all findings of a moment. Problems without a finding have ended.
+    /// Handles all findings of a moment. Problems without a finding have ended.
     pub(super) fn follow(&mut self, findings: &[Finding], at: Instant, clock: SystemTime) {
         let before = std::mem::take(&mut self.0);
         for finding in findings {
@@ -55,8 +55,8 @@ impl Tracker {
     }
 }
 
-/// How long a finding must last before it is a problem. A client that waits in a queue for a moment is what the queue is
-/// for: only a queue that is never empty is a sign that backends lack room.
+/// How long a finding must last before it is a problem. Queues are meant for clients that wait for a moment: only a queue
+/// that stays non-empty is a sign that backends lack capacity.
 fn delay(kind: ProblemKind) -> Duration {
     match kind {
         ProblemKind::Queue => Duration::from_secs(3),
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_keeps_its_beginning_while_it_lasts_and_begins_anew_after_its_end() {
+    fn a_problem_keeps_its_beginning_while_it_lasts_and_a_later_one_has_its_own() {
         let (time, mut tracker) = (Moments(Instant::now()), Tracker::default());
         let down = [finding(ProblemKind::BackendsDown, "web")];
         assert_eq!(look(&mut tracker, &down, time.at(5)), [5.0]);

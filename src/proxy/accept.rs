@@ -22,8 +22,8 @@ use crate::domain::Client;
 /// How long a closing socket waits for the handshakes in progress when new SYNs began to be dropped: a round trip
 /// across the world, after which the kernel has either completed them or lost a packet.
 const LAST_HANDSHAKES: Duration = Duration::from_millis(300);
-/// Pause after an accept that failed for lack of files or memory, so that the loop does not spin: meanwhile connections
-/// end.
+/// Pause after an accept that failed for lack of files or memory, so that the loop does not spin until connections have
+/// ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The signals to close the sockets of an address.

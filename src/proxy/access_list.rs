@@ -20,7 +20,7 @@ impl AccessList {
     }
 
     /// Whether it admits a client. Clients of Unix sockets have no address and are admitted: the mode of the socket's
-    /// file is what limits them.
+    /// file limits access.
     pub(super) fn admits(&self, client: Client) -> bool {
         let Client::Tcp(address) = client else { return true };
         let ip = address.ip();
@@ -83,7 +83,7 @@ mod tests {
         assert!(AccessList::new(&allow, &deny).admits(Client::Unix));
     }
 
-    /// Addresses and networks that often meet.
+    /// Addresses and networks that often overlap.
     fn address() -> impl Strategy<Value = IpAddr> {
         let byte = || prop_oneof![Just(0u8), Just(1), Just(128), Just(255), any::<u8>()];
         let v4 = [byte(), byte(), byte(), byte()].prop_map(|bytes| IpAddr::from(Ipv4Addr::from(bytes)));

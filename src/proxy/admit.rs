@@ -1,4 +1,4 @@
-//! Admission to the process: limits the connections that are open at once.
+//! Admission to the process: limits the number of open connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::files::Files;
 use super::listener::Listener;
 
-/// The limit of connections that the whole process relays at once.
+/// The limit of open connections of the whole process.
 #[derive(Debug)]
 pub(crate) struct Limit {
     /// How many.
@@ -38,7 +38,7 @@ impl Limit {
         self.connections.saturating_sub(self.permits.available_permits())
     }
 
-    /// Takes a permit; waits until one is free. Logs when the limit is reached and when connections are below it again.
+    /// Takes a permit; waits until one is free. Logs when the limit is reached, and when the number is below it again.
     pub(super) async fn admit(&self, listener: &Listener) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             if self.reached.load(Ordering::Relaxed)

@@ -23,7 +23,7 @@ pub(super) struct Opening {
     pub(super) header: Option<Vec<u8>>,
     /// PostgreSQL's request for TLS follows.
     pub(super) requests_tls: bool,
-    /// Then follow bytes of the client, at once.
+    /// The client's bytes follow at once.
     pub(super) has_more: bool,
 }
 
@@ -65,12 +65,14 @@ pub(super) async fn attempt(
     })
 }
 
-/// Sends the first bytes of a connection, for which the kernel has room.
+/// Sends the first bytes of a connection, which fit into the kernel's buffer.
 pub(super) async fn send(stream: &Stream, bytes: &[u8], push: Push) -> io::Result<()> {
     // A Unix socket is connected at once, and the runtime does not know yet that it is ready.
     poll_fn(|cx| stream.poll_writable(cx)).await?;
     match stream.write(bytes, push)? {
-        sent if sent < bytes.len() => Err(io::Error::other("the kernel took only a part of the first bytes")),
+        sent if sent < bytes.len() => {
+            Err(io::Error::other("the kernel accepted only a part of the first bytes"))
+        }
         _ => Ok(()),
     }
 }

@@ -1,8 +1,9 @@
-//! The bandwidth limits of a listener, for each connection and for all together, in each direction (`bandwidth`).
+//! The bandwidth limits of a listener, for each connection and for all its connections together, in each direction
+//! (`bandwidth`).
 //!
 //! A read first reserves its bytes. A limit is one number, the time by which all bytes reserved so far have passed at its
 //! rate, and each reservation moves that time on (the virtual scheduling of ITU-T I.371, annex A). So connections that
-//! share a limit take turns, however many they are. A reload begins anew: what was reserved at the old rates would block
+//! share a limit take turns, however many they are. A reload starts with no reservations: those at the old rates would block
 //! the new ones. The bytes that travel with the backend's handshake are not counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +11,9 @@ use std::time::Duration;
 
 use crate::config::{Bandwidth, ByteRate};
 
-/// Bandwidth that was not used may be used this much later: timers are a little late, and bytes do not come evenly.
+/// Unused bandwidth may be used this much later: timers are a little late, and bytes do not arrive evenly.
 const CREDIT: Duration = Duration::from_millis(50);
-/// One reservation is what passes in this part of a second (50 ms) …
+/// One reservation is the bytes that pass in this part of a second (50 ms) …
 const STEPS: u64 = 20;
 /// … but not less, as a read has a cost, and not more, so that connections that share a limit take turns soon.
 const STEP_BYTES: [u64; 2] = [1024, 256 * 1024];
@@ -32,7 +33,7 @@ impl Passage {
         Duration::from_nanos(before.max(earliest))
     }
 
-    /// Returns bytes that were reserved and did not pass.
+    /// Returns reserved bytes that did not pass.
     pub(super) fn release(&self, bytes: u64, rate: ByteRate) {
         self.advance(|until| until.saturating_sub(time(bytes, rate)));
     }
@@ -88,7 +89,7 @@ mod tests {
     }
 
     proptest! {
-        /// Readers that read as much as they reserved, as soon as they may.
+        /// Readers that read all that they reserved, as soon as they may.
         #[test]
         fn readers_take_turns_at_the_rate(per_second in 1_000u64..1_000_000_000, readers in 1usize..20, bytes in 1024u64..262_144) {
             let (passage, rate) = (Passage::default(), rate(per_second));

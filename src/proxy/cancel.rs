@@ -1,5 +1,5 @@
-//! PostgreSQL's cancel requests. A client sends one over a connection of its own, with a key that only the server of its
-//! session knows. Which backend that is cannot be told from the request, so every backend gets it; the others ignore it.
+//! PostgreSQL's cancel requests. A client sends one on a separate connection, with a key that only the server of its
+//! session knows. The request does not say which backend that is, so every backend gets it; the others ignore it.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
@@ -16,11 +16,11 @@ use crate::domain::Client;
 use crate::pool::{Backend, Pool};
 use crate::protocol::postgres::CANCEL_REQUEST;
 
-/// The most further backends that get one request.
+/// The maximum number of further backends that get a request.
 const MOST: usize = 64;
 
-/// Sends the `request` of `client` to the backends of `pools` besides `to`, which gets it by the relay. `header`: the PROXY header for a
-/// pool, if that sends one. Returns to how many; failures are only logged.
+/// Sends the `request` of `client` to the backends of `pools` except `to`, which gets it through the relay. `header`: the
+/// PROXY header for a pool, if it sends one. Returns the number of backends; failures are only logged.
 pub(super) fn send_to_others(
     context: &Rc<WorkerContext>,
     pools: &[&Arc<Pool>],
@@ -34,7 +34,7 @@ pub(super) fn send_to_others(
         let backends: Vec<_> = pool.status().members.iter().map(|entry| Arc::clone(&entry.backend)).collect();
         backends.into_iter().map(move |backend| (backend, Arc::clone(&settings)))
     });
-    // Each server once, though several pools may have it: a second request could cancel the next query.
+    // Each server gets it only once, even if several pools have the server: a second request could cancel the next query.
     let mut reached = HashSet::from([to.address.clone()]);
     let others = members.filter(|(backend, _)| reached.insert(backend.address.clone())).take(MOST);
     let mut sent = 0;

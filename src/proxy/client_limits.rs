@@ -13,10 +13,10 @@ use tracing::debug;
 use crate::config::{PerClient, Rate};
 use crate::domain::{Client, LimitReached};
 
-/// Tables with a lock each, so that workers seldom wait for each other.
+/// The number of tables, each with its own lock, so that workers seldom wait for each other.
 const SHARDS: usize = 16;
-/// Rate entries per table and generation. Beyond, the oldest are dropped, so that a flood of addresses does not fill the
-/// memory; other clients are not affected.
+/// Rate entries per table and generation. Beyond that, the oldest are dropped, so that a flood of addresses does not fill
+/// the memory; other clients are not affected.
 const REMEMBERED: usize = 4096;
 
 /// The clients of a listener.
@@ -37,9 +37,9 @@ struct OverLimitCounters {
 /// Connections over one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct OverLimit {
-    /// Those that were reset.
+    /// Connections that were reset.
     pub(crate) reset: u64,
-    /// Those that were only counted (`dry_run`).
+    /// Connections that were only counted (`dry_run`).
     pub(crate) only_counted: u64,
 }
 
@@ -68,7 +68,7 @@ pub(super) struct ClientSlot {
 }
 
 impl ClientLimits {
-    /// Without clients.
+    /// Limits without clients yet.
     pub(super) fn new() -> Self {
         Self { shards: Default::default(), hasher: RandomState::new(), over_limits: Default::default() }
     }
@@ -132,7 +132,7 @@ impl Drop for ClientSlot {
 }
 
 impl Shard {
-    /// Whether a new connection is within the limits. The rate counts only connections that are.
+    /// Whether a new connection is within the limits. Only connections that are count against the rate.
     fn admit(&mut self, client: IpAddr, limits: &PerClient, now: Duration) -> Result<(), LimitReached> {
         let open = self.open.get(&client).copied().unwrap_or_default();
         if limits.connections.is_some_and(|most| open >= most.get()) {

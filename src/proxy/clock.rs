@@ -1,4 +1,4 @@
-//! Points in time and durations in less memory than the standard library's: there are many idle connections.
+//! Points in time and durations that take less memory than the standard library's: there are many idle connections.
 
 use std::num::{NonZeroU16, NonZeroU64};
 use std::ops::Add;

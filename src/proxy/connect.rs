@@ -39,7 +39,7 @@ pub(super) struct Caller<'a> {
     pub(super) has_sent: bool,
     /// The PROXY header that it began with.
     pub(super) header: Option<&'a ProxyHeader>,
-    /// What it told before it was routed, if that was read.
+    /// Its ClientHello, if that was read before it was routed.
     pub(super) hello: Option<&'a Hello>,
     /// Its lease on a backend, once one is chosen. The code that drops it notifies the queue.
     pub(super) lease: &'a Cell<Option<Lease>>,
@@ -77,7 +77,7 @@ pub(super) struct Connected {
     pub(super) at: Moment,
     /// How long the successful attempt took.
     pub(super) took: Duration,
-    /// How it was chosen.
+    /// How the backend was chosen.
     pub(super) route: Route,
 }
 
@@ -86,7 +86,7 @@ pub(super) struct Connected {
 pub(super) struct NotConnected {
     /// The client left while it waited (`ClientClosed`, `ClientReset`), or the reason to reject it.
     pub(super) reason: CloseReason,
-    /// What was tried.
+    /// How it was routed, with the failed attempts.
     pub(super) route: Route,
 }
 
@@ -171,15 +171,15 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Takes a lease on a backend. If all are full, the client waits in the queue; if there is no place in it, or the
-    /// wait takes too long, a backup takes the connection.
+    /// Takes a lease on a backend. If all are full, the client waits in the queue; if the queue is full, or the wait
+    /// takes too long, a backup takes the connection.
     async fn backend(&mut self) -> Result<Choice, CloseReason> {
         if self.tried.len() >= self.settings.connect.attempts as usize {
             return Err(CloseReason::ConnectFailed);
         }
         (self.overflows, self.queue_full) = (false, None);
         let queue = &self.caller.pool.queue;
-        // Waiting clients came first. Without a backend there is nothing to wait for.
+        // Clients in the queue come first. Without a backend there is nothing to wait for.
         if (queue.is_empty() || self.snapshot.is_empty())
             && let Some(chosen) = self.look()?
         {
@@ -239,7 +239,7 @@ impl<'a> Search<'a> {
             (false, _) => Ok(None),
             (true, true) => Err(CloseReason::NoBackend),
             (true, false) => match self.snapshot.standby.clone() {
-                // The checks have not found the failure yet; the next tier serves the client.
+                // The checks have not detected the failure yet; the next tier serves the client.
                 Some(standby) => {
                     self.snapshot = standby;
                     self.look()
@@ -249,8 +249,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Chooses a backend of a higher tier and takes a lease on it, as all of this one are full; `None`: the others are
-    /// full too, or the pool uses them only when this tier is down.
+    /// Chooses a backend of a higher tier and takes a lease on it, as all backends of this tier are full; `None`: those
+    /// of higher tiers are full too, or the pool uses them only when this tier is down.
     fn overflow(&mut self) -> Option<Choice> {
         if self.settings.backup.when == BackupWhen::Down {
             return None;
@@ -312,11 +312,11 @@ impl<'a> Search<'a> {
             error,
             took,
         });
-        // The pool may have excluded more backends meanwhile.
+        // The pool may have excluded more backends in the meantime.
         self.snapshot = pool.snapshot();
     }
 
-    /// Counts what the shadow algorithms choose.
+    /// Counts the choices of the shadow algorithms.
     fn shadow(&self, chosen: &Choice) -> Option<Box<ShadowLeases>> {
         if self.settings.shadow.is_empty() {
             return None;
@@ -356,7 +356,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The full backends at the time of a choice. Of thousands, only the first are kept.
+/// The full backends at the time of a choice. If there are thousands, only the first are kept.
 #[derive(Debug, Default)]
 struct Full {
     named: Vec<Arc<Backend>>,
@@ -366,8 +366,8 @@ struct Full {
 }
 
 impl Full {
-    /// The full backends of `snapshot` that were not tried, and the sorted keys of all to exclude; without keys if that
-    /// leaves none.
+    /// The full backends of `snapshot` that were not tried, and the sorted keys of all to exclude; without keys if no
+    /// backend would be left.
     fn of(snapshot: &PoolSnapshot, tried: &[u64]) -> (Self, Option<Vec<u64>>) {
         let (mut full, mut excluded, mut left) = (Self::default(), tried.to_vec(), false);
         for backend in snapshot.backends().filter(|backend| tried.binary_search(&backend.key).is_err()) {
@@ -385,7 +385,7 @@ impl Full {
         (full, left.then_some(excluded))
     }
 
-    /// Adds the full backends of a further tier.
+    /// Adds the full backends of another tier.
     fn extend(&mut self, further: Self) {
         self.count += further.count;
         self.named.extend(further.named);
@@ -427,8 +427,8 @@ fn take_lease<'v>(
 }
 
 /// Returns when a waiting client has left, with the reason. A client that has sent bytes and a FIN stays: it may have
-/// half-closed and wait for the response, as `nc -N` does, and this looks the same as leaving. (HAProxy decides the
-/// same, except with `option abortonclose`.)
+/// half-closed and wait for the response, as `nc -N` does, and that cannot be distinguished from leaving. (HAProxy does
+/// the same, except with `option abortonclose`.)
 async fn left(client: &Stream, has_sent: bool) -> CloseReason {
     tokio::select! {
         biased;

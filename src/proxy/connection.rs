@@ -39,8 +39,8 @@ use crate::protocol::postgres;
 use crate::telemetry;
 use crate::telemetry::records::KeptDecision;
 
-/// Bytes of a client that are read before it has a backend: a packet or two. More would only be held in our memory
-/// instead of the kernel's until the backend is connected.
+/// Maximum bytes of a client that are read before it has a backend: one or two packets. More would only be held in the
+/// process's memory instead of the kernel's until the backend is connected.
 const PREREAD: usize = 4096;
 /// How long to wait for the first bytes of a PostgreSQL client.
 const FIRST_BYTES: Duration = Duration::from_secs(1);
@@ -100,7 +100,7 @@ impl Connection {
         Self { context, settings, client, progress, lease: Cell::new(None), key, _permit: permit }
     }
 
-    /// The whole life. Guards release all that the connection holds, however it ends.
+    /// The whole life of the connection. Guards release everything that it holds, however it ends.
     async fn live(&self) {
         let life = async {
             // On the heap, and freed before the relay begins: an open connection holds only what the relay needs.
@@ -130,7 +130,7 @@ impl Connection {
     }
 
     /// The bytes that the client has sent by the worker's next turn, if any: they go to the backend with the handshake.
-    /// `rest`: those that were read with the preface.
+    /// `rest`: bytes that were read with the preface.
     async fn preread(&self, pool: &Pool, rest: Vec<u8>) -> Result<Vec<u8>, Closed> {
         self.context.next_turn.wait().await;
         if !rest.is_empty() {
@@ -194,13 +194,13 @@ impl Connection {
         Err(self.closed(reason, None))
     }
 
-    /// The request of a PostgreSQL client to cancel a query, if that is what it has sent.
+    /// The cancel request of a PostgreSQL client, if it has sent one.
     fn cancel_request(&self, pool: &Pool, preread: &[u8]) -> Option<[u8; postgres::CANCEL_REQUEST]> {
         let request = postgres::cancel_request(preread)?;
         (self.settings.postgres || pool.settings().is_postgres()).then_some(request)
     }
 
-    /// Sends such a request to the other backends too.
+    /// Sends a cancel request to the other backends too.
     fn copy_cancel_request(&self, pool: &Pool, preread: &[u8]) {
         let Some(request) = self.cancel_request(pool, preread) else { return };
         let Some(to) = self.progress.relayed().map(|relayed| Arc::clone(&relayed.backend)) else { return };

@@ -1,4 +1,4 @@
-//! What the connections of one worker share.
+//! The state that the connections of one worker share.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -21,21 +21,21 @@ use crate::telemetry::shortage::Shortages;
 /// The part of a worker's state that other threads read.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// Its connections that were routed, rejected or ended last, and those that failed.
+    /// The connections that were routed, rejected or ended most recently, and those that failed.
     pub records: ConnectionRecords,
     /// Bursts that were copied because no pipe was free.
     pub bursts_copied: Arc<AtomicU64>,
-    /// The local resources that it ran out of.
+    /// Shortages of local resources.
     pub shortages: Arc<Shortages>,
 }
 
-/// What a worker's connections share. Never leaves its thread.
+/// The state that a worker's connections share. It never leaves the worker's thread.
 pub(crate) struct WorkerContext {
     /// The open connections.
     pub(super) table: Rc<Table>,
     /// The buffer and pipes that relay their bytes.
     pub(super) buffers: RelayBuffers,
-    /// A new connection waits for it before it reads the client's first bytes.
+    /// The worker's next turn, which a new connection awaits before it reads the client's first bytes.
     pub(super) next_turn: Rc<NextTurn>,
     /// Its handshakes with backends.
     pub(super) handshakes: Handshakes,
@@ -43,7 +43,7 @@ pub(crate) struct WorkerContext {
     pub(super) shared: Arc<Shared>,
     /// The process's limit of connections.
     pub(super) limit: Arc<Limit>,
-    /// For choices: fast, and not cryptographic.
+    /// The random numbers for choices: fast, and not cryptographic.
     pub(super) random: RefCell<SmallRng>,
     /// Samples the kernel's view of connections at their end.
     pub(super) tcp_info: TcpInfoSampler,

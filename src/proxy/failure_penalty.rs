@@ -18,15 +18,15 @@ use crate::balance::{FailurePenalty, Load};
 pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// A failure penalty lasts for a random time up to this, so that the penalties of connections that failed together end
-/// one by one. As long as nginx leaves a server alone after a failure (`fail_timeout`): until then a check has detected
-/// the failure, or a restart has fixed it.
+/// one by one. The same time as nginx's default `fail_timeout`: by then a check has detected the failure, or a
+/// restart has fixed it.
 const HOLD: Duration = Duration::from_secs(10);
 
 /// One failure may be chance; the tenth in a row adds ten penalties. So while the other backends hold n connections, a
 /// backend that fails all gets about the square root of 2n instead of its share, and of many at most a tenth.
 const MOST_AT_A_TIME: u32 = 10;
 
-/// The maximum of penalties per worker, which take 24 KiB: beyond it the oldest end early.
+/// The maximum number of penalties per worker, which take 24 KiB; beyond it, the oldest end early.
 const MOST: usize = 1024;
 
 /// A worker's failure penalties, each with the time at which it ends.

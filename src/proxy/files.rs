@@ -1,8 +1,8 @@
-//! The open files of the process: how many are for clients, and how many for everything else.
+//! The open files of the process: how many are for clients, and how many are reserved for everything else.
 
 /// Files that a connection needs: one on each side.
 const PER_CONNECTION: u64 = 2;
-/// The maximum of pipes per worker, for bursts, and the divisor for their share of the open files.
+/// The maximum number of pipes per worker, for bursts, and the divisor for their share of the open files.
 const PIPES: u64 = 64;
 const PART_FOR_PIPES: u64 = 16;
 const PER_PIPE: u64 = 2;
@@ -39,7 +39,7 @@ impl Files {
         (self.limit / PART_FOR_PIPES / PER_PIPE / self.workers).min(PIPES)
     }
 
-    /// The number of clients to serve at once: those for which the files certainly suffice, or a few if that is none.
+    /// The number of clients to serve at once: those for which the files always suffice, or a few if that is none.
     pub(crate) fn clients(&self) -> u64 {
         self.certain().max(self.limit / PART_FOR_CLIENTS).max(1)
     }

@@ -31,7 +31,7 @@ pub(super) struct Hello {
     pub(super) server_name: Option<Arc<str>>,
     /// The application protocols.
     pub(super) protocols: Protocols,
-    /// A request for TLS by PostgreSQL's protocol preceded it: the backend must be asked likewise.
+    /// PostgreSQL's SSLRequest preceded it: the backend must get one too.
     pub(super) after_ssl_request: bool,
 }
 
@@ -46,7 +46,7 @@ impl Hello {
     }
 }
 
-/// Reads until the ClientHello in `bytes` is complete, or until they cannot become one. `postgres`: answers PostgreSQL's
+/// Reads until the ClientHello in `bytes` is complete, or until the bytes cannot become one. `postgres`: answers PostgreSQL's
 /// requests for encryption, and removes them from `bytes`.
 pub(super) async fn read(
     stream: &Stream,

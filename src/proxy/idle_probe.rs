@@ -1,4 +1,4 @@
-//! Queries whether the kernel still moves bytes of an idle connection, and whether a peer has vanished.
+//! Queries the kernel whether bytes of an idle connection still move, and whether a peer has vanished.
 //!
 //! Written bytes may take long to reach a slow reader. Keepalive does not detect a peer that vanished with bytes in
 //! flight, as it probes idle connections only; TCP_USER_TIMEOUT detects it, but also cuts off a live peer that does not
@@ -25,12 +25,12 @@ pub(super) enum ProbeResult {
     Moves,
     /// Bytes are in flight to the client, and it has acknowledged nothing for too long.
     ClientVanished,
-    /// The same for the backend.
+    /// Bytes are in flight to the backend, and it has acknowledged nothing for too long.
     BackendVanished,
 }
 
 impl IdleProbe {
-    /// Probes both sides, the client first, each with its keepalive time. `first`: it is the first probe since the
+    /// Probes both sides, the client first, each with its keepalive time. `first`: this is the first probe since the
     /// relay moved a byte, so the result is not compared with the last one.
     pub(super) fn run(
         &self,

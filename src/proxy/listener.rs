@@ -32,7 +32,7 @@ pub struct Listener {
     failures_without_pool: [AtomicU64; CloseReason::ALL.len()],
     /// The connections of each client.
     pub(crate) clients: Arc<ClientLimits>,
-    /// Requests to cancel a query of PostgreSQL, which all backends got.
+    /// PostgreSQL cancel requests, which all backends got.
     pub(crate) cancel_requests: AtomicU64,
     /// Bytes that its bandwidth limits have delayed: from the clients, and from the backends.
     pub(crate) bytes_delayed: [AtomicU64; 2],
@@ -43,7 +43,7 @@ pub struct Listener {
 pub struct Settings {
     /// Which pools they go to.
     pub routing: Routing,
-    /// How long a connection may take to send its ClientHello; `None`: it is not read.
+    /// How long a connection may take to send its ClientHello; `None`: the ClientHello is not read.
     pub hello_timeout: Option<Duration>,
     /// Whether its clients speak PostgreSQL's protocol, with a request for TLS before the ClientHello.
     pub postgres: bool,
@@ -53,7 +53,7 @@ pub struct Settings {
     pub access: AccessList,
     /// The PROXY header that it expects, if any.
     pub proxy_protocol: Option<ExpectedHeader>,
-    /// Connections at once.
+    /// The maximum number of open connections.
     pub max_connections: Option<usize>,
     /// The limits of each client.
     pub per_client: Option<PerClient>,

@@ -14,7 +14,8 @@
 //! - `preface` reads and writes the PROXY headers of connections, `hello` reads the ClientHello of TLS
 //! - `idle_probe`, `tcp_info`, `handshake`, [`stream`], [`splice`], [`unix_socket`] and [`sockets`] use the kernel's
 //!   interfaces
-//! - [`access_list`], [`client_limits`], `bandwidth`, `turn`, [`busy_poll`], `failure_penalty`, [`files`], [`clock`] stand alone
+//! - [`access_list`], [`client_limits`], `bandwidth`, `turn`, [`busy_poll`], `failure_penalty`, [`files`] and [`clock`] use
+//!   none of the others
 
 pub(crate) mod accept;
 pub(crate) mod access_list;

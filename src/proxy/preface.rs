@@ -39,14 +39,14 @@ pub(super) struct Preface {
     pub(super) rest: Vec<u8>,
 }
 
-/// Why there is no preface.
+/// Why the preface was not read.
 #[derive(Debug)]
 pub(super) enum NotRead {
     /// The peer closed or reset the connection before it sent a byte.
     Left(CloseReason),
-    /// It was not complete in time.
+    /// The preface was not complete in time.
     TimedOut(PrefaceKind),
-    /// It is not valid.
+    /// The preface is invalid.
     Invalid(PrefaceError),
 }
 
@@ -62,8 +62,7 @@ impl ExpectedHeader {
         Self { trusted: Networks::new(&config.trust), timeout: config.timeout }
     }
 
-    /// Whether a peer may send a header; a peer over a Unix socket may, as the mode of the socket's file is what limits
-    /// it.
+    /// Whether a peer may send a header. A peer over a Unix socket may: the mode of the socket's file limits access.
     pub(super) fn trusts(&self, peer: Client) -> bool {
         match peer {
             Client::Tcp(address) => {
@@ -122,13 +121,13 @@ pub(super) async fn read_more(
     }
 }
 
-/// What is known of a client for its PROXY header.
+/// The data about a client for the PROXY header.
 pub(super) struct HeaderSource<'a> {
     pub(super) client: Client,
     pub(super) stream: &'a Stream,
-    /// The header that came in.
+    /// The incoming header.
     pub(super) received: Option<&'a ProxyHeader>,
-    /// The server name that it asks for.
+    /// The server name that it requests.
     pub(super) server_name: Option<&'a str>,
     /// Its connection's identifier.
     pub(super) unique_id: ConnectionId,

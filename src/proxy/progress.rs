@@ -20,7 +20,7 @@ use crate::telemetry::filter::ConnectionFilter;
 use crate::telemetry::flow::Flow;
 use crate::telemetry::records::KeptDecision;
 
-/// At this age a connection is worth the system calls that set keepalive on its backend's side.
+/// From this age on, a connection is worth the system calls that set keepalive on its backend's side.
 const LASTING: Duration = Duration::from_secs(1);
 
 /// Why and how a connection is closed from this side.
@@ -58,7 +58,7 @@ pub(crate) struct Relayed {
     pub at: Moment,
     /// How long connecting to the backend took.
     pub connect: ShortTime,
-    /// The keepalive of the client's side; of the backend's, `settings` has it.
+    /// The keepalive of the client's side; `settings` has that of the backend's side.
     pub client_keepalive: Option<WholeSeconds>,
     /// Its leases of the shadow algorithms.
     #[expect(dead_code, reason = "held until the end: its connection counts for the shadows")]
@@ -91,7 +91,7 @@ pub struct Progress {
     pub accepted: Moment,
 
     // Written by the connection's task.
-    /// The client: its peer, until a PROXY header tells another address.
+    /// The client: the peer, until a PROXY header contains another address.
     pub client: Cell<Client>,
     /// Its pool, once that is known.
     pub(super) assignment: OnceCell<Arc<Assignment>>,
@@ -161,7 +161,7 @@ impl Progress {
         }
     }
 
-    /// Enters the next phase and returns the last one.
+    /// Enters the next phase and returns the previous one.
     pub(super) fn enter(&self, phase: Phase) -> Phase {
         self.phase.replace(phase)
     }
@@ -214,7 +214,7 @@ impl Progress {
         self.first_byte.get().map(|at| relayed.at.until(at))
     }
 
-    /// Requests that the connection closes; the first request counts.
+    /// Requests a close of the connection; the first request counts.
     pub fn close(&self, request: CloseRequest) {
         if self.close.get().is_none() {
             self.close.set(Some(request));
@@ -319,7 +319,7 @@ impl Progress {
         Some((Arc::clone(&relayed.backend), directive))
     }
 
-    /// Closes the connection at that moment, unless its backend gets another directive before.
+    /// Closes the connection at that moment, unless its backend gets another directive first.
     pub(super) fn schedule_close(&self, at: Moment, request: CloseRequest) {
         self.watch.set(Watch { scheduled: Some((at, request)), ..self.watch.get() });
     }

@@ -3,7 +3,7 @@
 //! Bytes are read into the worker's one buffer and forwarded at once. When reads keep filling it, a burst begins, and
 //! its bytes go through a pipe within the kernel (`splice.rs`). Only bytes that the receiver does not take are kept,
 //! and then nothing more is read from the sender: the kernel's window closes, and a slow reader slows down its sender
-//! instead of growing our memory. An idle connection has neither buffer nor pipe.
+//! instead of filling the process's memory. An idle connection has neither buffer nor pipe.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -44,7 +44,7 @@ pub struct RelayBuffers {
     pub(super) buffer: RefCell<Box<[u8]>>,
     /// The pipes of bursts.
     pub(super) pipes: Pipes,
-    /// Beats whenever a relay is polled.
+    /// Records activity whenever a relay is polled.
     pub(super) pulse: Rc<Pulse>,
 }
 
@@ -84,7 +84,7 @@ pub struct Relay<'a> {
     keepalive_set: bool,
     idle_probe: IdleProbe,
     watches: Option<Box<Watches<'a>>>,
-    /// Of the two directions, if the listener limits the bandwidth.
+    /// The throttle of both directions, if the listener limits the bandwidth.
     throttles: Option<Box<[Throttle; 2]>>,
 }
 
@@ -223,7 +223,7 @@ impl<'a> Relay<'a> {
         watch.get_or_insert_with(|| Box::pin(stream.broken())).as_mut().poll(cx).is_ready()
     }
 
-    /// Does what the worker's tick has found to be due. A peer that has vanished ends the relay.
+    /// Does what is due according to the worker's tick. A peer that has vanished ends the relay.
     fn attend(&mut self) -> Option<CloseReason> {
         if !self.keepalive_set
             && let Some(keepalive) = self.progress.keepalive_due()
@@ -359,7 +359,7 @@ impl Direction {
         Ok(())
     }
 
-    /// Returns the pipe to the worker while there is nothing to move.
+    /// Returns the pipe to the worker if there is nothing to move.
     fn rest(&mut self, buffers: &RelayBuffers) {
         if let Some(pipe) = self.pipe.take() {
             buffers.pipes.give_back(*pipe);

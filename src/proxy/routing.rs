@@ -27,7 +27,7 @@ pub enum Routing {
 pub struct Assignment {
     /// The pool; `None`: no rule matched, and the listener has no default.
     pub(super) pool: Option<Arc<Pool>>,
-    /// How it was found, if there was a choice or the client asked for a server by name.
+    /// How it was found, if there was a choice or the client requested a server name.
     pub(super) matched: Option<Arc<PoolMatch>>,
 }
 
@@ -43,7 +43,7 @@ pub struct Rules {
 /// A pool, or several with a share each.
 #[derive(Debug)]
 struct Target {
-    /// The rule that leads here; `None`: there are only shares.
+    /// The rule for this target; `None`: there are only shares.
     rule: Option<RoutingRule>,
     /// The pools that have a share, and each one's, by its index.
     pools: Box<[Arc<Pool>]>,
@@ -205,7 +205,7 @@ impl Target {
         Some(Self { rule, pools, shares, picker: ArcSwap::from_pointee(picker) })
     }
 
-    /// A pool, by the shares; one without a backend only if all are. With its share, if there are several.
+    /// A pool, by the shares, with its share if there are several; one without a backend only if no pool has one.
     fn choose(&self) -> (&Arc<Pool>, Option<PoolShare>) {
         if let [only] = &*self.pools {
             return (only, None);

@@ -96,8 +96,8 @@ pub(crate) fn drop_new_syns(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 255)
 }
 
-/// Undoes [`drop_new_syns`] for a socket that was accepted afterwards. Its client's TCP retransmits what was
-/// dropped meanwhile.
+/// Undoes [`drop_new_syns`] for a socket that was accepted afterwards. The client's TCP retransmits the segments that
+/// were dropped in between.
 pub(crate) fn restore_min_ttl(socket: impl AsFd) -> io::Result<()> {
     set_least_ttl(socket.as_fd(), 0)
 }

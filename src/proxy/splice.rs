@@ -1,5 +1,5 @@
 //! Moving bytes from socket to socket within the kernel, through a pipe (splice(2)): for bursts, where copying
-//! them into our memory and out again would cost more than the extra system calls.
+//! them to user space and back would cost more than the extra system calls.
 
 use std::cell::RefCell;
 use std::io;

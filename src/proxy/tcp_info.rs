@@ -1,4 +1,4 @@
-//! Samples of the kernel's view of a connection at its end (TCP_INFO), while both sockets are open. Each takes two
+//! Samples of the kernel's statistics of a connection at its end (TCP_INFO), while both sockets are open. Each takes two
 //! system calls, so orderly ends are sampled within a budget; failures always are.
 
 use std::cell::Cell;

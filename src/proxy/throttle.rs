@@ -1,4 +1,4 @@
-//! What the bandwidth limits let a connection read.
+//! Applies the bandwidth limits to the reads of a connection.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::clock::Moment;
 use super::listener::{Listener, Settings};
 use crate::config::ByteRate;
 
-/// A waiting connection finds out this late that a reload has changed its limits.
+/// The maximum delay after which a waiting connection notices that a reload has changed its limits.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// The limits of one direction of a connection.
@@ -86,7 +86,7 @@ impl Throttle {
         self.reserved = Some(Reservation { bytes, at, delayed: at > now, settings });
     }
 
-    /// So many bytes were read; the rest of the reservation is returned.
+    /// Records how many bytes were read; the rest of the reservation is returned.
     pub(super) fn read(&mut self, bytes: usize) {
         let Some(reserved) = self.reserved.take() else { return };
         let bytes = bytes as u64;

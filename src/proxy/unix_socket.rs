@@ -66,7 +66,7 @@ impl UnixSocket {
         let file = OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?;
         let found = file.metadata()?;
         if Inode::from(&found) != self.inode {
-            return Err(io::Error::other(format!("{} is not its socket any more", self.path.display())));
+            return Err(io::Error::other(format!("{} is no longer its socket", self.path.display())));
         }
         if found.mode() & 0o777 == mode.0 {
             return Ok(());
@@ -78,7 +78,7 @@ impl UnixSocket {
         })
     }
 
-    /// Removes the file, unless the path leads to another file by now.
+    /// Removes the file, unless the path now leads to another file.
     pub(crate) fn remove(&self) {
         let ours = |found: fs::Metadata| Inode::from(&found) == self.inode;
         if fs::symlink_metadata(&self.path).is_ok_and(ours) {
@@ -124,7 +124,7 @@ fn remove_left_over(path: &Path) -> io::Result<()> {
         // It was accepted, its queue is full, or it is a socket of another type that is in use (EPROTOTYPE).
         _ => return Err(io::ErrorKind::AddrInUse.into()),
     }
-    // Another process may have replaced it meanwhile, as this one is about to do.
+    // Another process may have replaced it in the meantime, as this one is about to do.
     match fs::symlink_metadata(path) {
         Ok(now) if Inode::from(&now) == found => fs::remove_file(path),
         _ => Err(io::ErrorKind::AddrInUse.into()),

@@ -34,12 +34,12 @@ pub(crate) struct Worker {
 pub(crate) struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
 impl WorkerHandle {
-    /// The number and the age of its connections.
+    /// The number of its open connections, and the age of the oldest.
     pub(crate) async fn report(&self) -> Report {
         self.call(WorkerCommand::Report).await.unwrap_or_default()
     }
 
-    /// Whether the worker answers. It does so between two events; the answer of one that hangs never comes.
+    /// Whether the worker answers. It answers between two events; a worker that hangs never does.
     pub(crate) async fn is_alive(&self) -> bool {
         self.call(WorkerCommand::Report).await.is_some()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::domain::{ConfigProblem, Endpoint, Event, ServingTier};
 use crate::humanize::{count, duration, list, millis};
 
-/// The most endpoints that a sentence names.
+/// The maximum number of endpoints that a sentence names.
 const NAMED: usize = 8;
 
 impl Event {
@@ -16,11 +16,11 @@ impl Event {
                 format!("{pool}/{backend} is {} (was {}): {reason}", to.name(), from.name())
             }
             Self::BackendNamed { pool, backend, address } => {
-                format!("{pool}/{backend} is the name of {address}")
+                format!("{pool}: the backend at {address} has the name {backend}")
             }
             Self::WeightChanged { pool, backend, weight } => format!("{pool}/{backend} has weight {weight}"),
             Self::EjectionSuppressed { pool, backend, reason } => {
-                format!("{pool}/{backend} is not ejected, as too many are ejected already: {reason}")
+                format!("{pool}/{backend} is not ejected, as the limit eject.at_most is reached: {reason}")
             }
             Self::ServingTierChanged { pool, tier, up, used, .. } => serving_tier(pool, *tier, *up, *used),
             Self::ResolverStatusChanged { pool, source, trouble } => match trouble {
@@ -73,7 +73,7 @@ impl Event {
             }
             Self::CheckRequested { by, pool, backend } => match (pool, backend) {
                 (Some(pool), Some(backend)) => format!("{by} requested a check of {pool}/{backend}"),
-                (Some(pool), None) => format!("{by} requested a check of all backends of {pool}"),
+                (Some(pool), None) => format!("{by} requested a check of all backends in {pool}"),
                 (None, _) => format!("{by} requested a check of all backends"),
             },
             Self::ReloadApplied { by, config, listeners, pools, restart } => {
@@ -90,7 +90,7 @@ impl Event {
             }
             Self::DrainStarted { by, open, timeout_ms, .. } => {
                 let (open, limit) = (count(*open as u64, "open connection"), millis(*timeout_ms as f64));
-                format!("{by} started the drain, with {open} and a limit of {limit}")
+                format!("{by} started the drain, with {open} and a time limit of {limit}")
             }
             Self::DrainProgress { open, time_left_ms, .. } => {
                 let (open, left) = (count(*open as u64, "open connection"), millis(*time_left_ms as f64));
@@ -107,9 +107,9 @@ impl Event {
 fn serving_tier(pool: &str, tier: ServingTier, up: usize, used: usize) -> String {
     match tier {
         ServingTier::None => format!("{pool}: no backend is up, so new connections are rejected"),
-        ServingTier::All => format!("{pool}: panic: only {up} up, so all {used} are used"),
-        ServingTier::Backups => format!("{pool}: no primary is up, so backups are used, {used} of them"),
-        ServingTier::Primaries => format!("{pool}: primaries are used, {used} of them"),
+        ServingTier::All => format!("{pool}: panic: only {up} up, so all {used} backends are used"),
+        ServingTier::Backups => format!("{pool}: no primary is up, so the backups serve ({used})"),
+        ServingTier::Primaries => format!("{pool}: the primaries serve ({used})"),
     }
 }
 

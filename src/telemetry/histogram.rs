@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_that_began_anew_has_grown_by_all_that_it_counts() {
+    fn a_histogram_that_started_again_has_grown_by_all_that_it_counts() {
         let (first, second) = (of(&[100, 200, 300]), of(&[5_000]));
         assert_eq!(second.read().since(&first.read()), second.read());
         assert_eq!(DurationCounts::default().quantile(0.5), None);

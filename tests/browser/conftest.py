@@ -247,7 +247,7 @@ def browser():
 
 @pytest.fixture
 def look(browser):
-    """Opens the dashboard of a balancer. Whatever the test is about: the page may not complain, nor ask anybody else."""
+    """Opens the dashboard of a balancer. In every test, the page must log no errors and send requests to no other server."""
     contexts, complaints = [], []
 
     def open_page(lb, width=1280, height=900, theme="light", forgive=None, motion="no-preference", script=""):

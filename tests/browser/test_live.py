@@ -57,7 +57,7 @@ def test_a_killed_backend_turns_red_within_its_check_interval(two, look):
     expect(row(page, "b")).to_have_attribute("data-state", "up")
 
 
-def test_a_drain_by_click_drains_and_a_return_returns(two, look):
+def test_drain_and_enable_buttons_work(two, look):
     lb, _ = two(", health: {tcp: {}, every: 250ms, timeout: 250ms}")
     page = look(lb)
     page.get_by_role("button", name="Drain a", exact=True).click()
@@ -117,7 +117,7 @@ def test_a_change_is_undone_by_a_button(two, look):
     lb.when("b", weight=1)
 
 
-def test_a_weight_is_changed_and_what_is_refused_is_said(two, look):
+def test_a_weight_is_changed_and_a_refusal_is_shown(two, look):
     lb, _ = two(", balance: weighted")
     page = look(lb)
     row(page, "b").locator(".weigh").click()
@@ -128,7 +128,7 @@ def test_a_weight_is_changed_and_what_is_refused_is_said(two, look):
     expect(row(page, "b").locator(".weigh")).to_have_text("7")
 
 
-def test_a_weight_that_nobody_heeds_is_refused_with_the_reason(two, look):
+def test_a_weight_that_the_algorithm_ignores_is_refused_with_the_reason(two, look):
     lb, _ = two()
     page = look(lb, forgive="409")  # the browser itself notes it
     row(page, "b").locator(".weigh").click()
@@ -168,7 +168,7 @@ def test_a_token_is_asked_for_once_and_used(two, look, tmp_path):
     assert "open-sesame" not in page.evaluate("Object.values(localStorage).join()")  # the theme, but no token
 
 
-def test_a_lost_link_is_told_and_heals_when_the_server_is_back(lb, look, tmp_path):
+def test_a_lost_connection_is_shown_and_the_page_reconnects_when_the_server_is_back(lb, look, tmp_path):
     backend = Backend("a")
     port = free_port()
     config = f"""
@@ -194,7 +194,7 @@ pools: {{web: {{discover: [{{static: [{{address: '{backend}', name: a}}]}}]}}}}"
     expect(page.locator("#changes li").filter(has_text="a is draining")).to_have_count(0)
 
 
-def test_a_server_that_only_falls_silent_is_noticed_too(two, look):
+def test_a_server_that_stops_sending_is_noticed_too(two, look):
     lb, _ = two()
     page = look(lb, forgive=LOST)
     lb.process.send_signal(signal.SIGSTOP)
@@ -205,7 +205,7 @@ def test_a_server_that_only_falls_silent_is_noticed_too(two, look):
     expect(page.locator("#link")).to_contain_text("live")
 
 
-def test_who_opens_the_page_later_sees_what_was_before(two, look):
+def test_a_page_opened_later_shows_earlier_events(two, look):
     lb, _ = two()
     lb.request("PATCH", "/api/v1/pools/web/backends/a", {"state": "draining"})
     lb.request("PATCH", "/api/v1/pools/web/backends/a", {"state": "up"})

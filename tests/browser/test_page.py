@@ -1,4 +1,4 @@
-"""The dashboard's page: what it tells, to whom, and how well it is read."""
+"""The dashboard: its content, and whether it can be read and used."""
 
 import re
 import socket
@@ -67,7 +67,7 @@ def test_a_pool_without_backends_says_why(lb, look, tmp_path):
     expect(page.locator(".pool .empty")).to_be_hidden()
 
 
-def test_a_decision_tells_why_it_went_there_and_not_elsewhere(two, look):
+def test_a_decision_shows_why_a_backend_was_chosen_or_excluded(two, look):
     lb, (_, b) = two(", health: {tcp: {}, every: 250ms, timeout: 250ms}")
     b.kill()
     lb.when("b", state="down")

@@ -91,7 +91,7 @@ def test_every_button_of_a_backend_does_and_undoes_something(demo, look):
     assert [each["name"] for each in demo.state()["backends"]] == ["a", "b", "c"]
 
 
-def test_every_setting_is_changed_and_what_is_refused_is_said(demo, look):
+def test_every_setting_is_changed_and_a_refusal_is_shown(demo, look):
     page = look(demo, forgive="409|net::ERR_FAILED")  # the browser itself notes them
     choose = lambda label, value: page.get_by_label(label, exact=True).select_option(value)
     settings = [
@@ -111,12 +111,12 @@ def test_every_setting_is_changed_and_what_is_refused_is_said(demo, look):
     expect(page.get_by_label("Algorithm", exact=True)).to_have_value("random-two")
     story = button(page, "▶ Play the story")
     story.click()
-    expect(button(page, "■ I play myself")).to_be_visible()
+    expect(button(page, "■ Stop the script")).to_be_visible()
     assert demo.state()["playing"] == "story"
     # Another one has stopped it, which this page does not know yet.
     page.route("**/demo/state", lambda route: route.abort())
     demo.act("stop")
-    button(page, "■ I play myself").click()
+    button(page, "■ Stop the script").click()
     expect(page.locator("#playground").get_by_role("alert")).to_contain_text("no script is playing")
 
 

@@ -46,7 +46,7 @@ def test_problems_appear_with_their_cause_and_vanish_with_it(two, look):
     b.revive()
     expect(section).to_have_count(0)
     expect(page).to_have_title("Pointsman")
-    expect(page.locator("#problems-said")).to_have_text("No problems any more.")
+    expect(page.locator("#problems-said")).to_have_text("No more problems.")
     assert icon(page).endswith("/icon.svg")
 
 

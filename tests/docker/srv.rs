@@ -97,7 +97,7 @@ fn records_of_dnsmasq_are_followed_through_changes_restarts_and_timeouts() {
         backends.iter().any(|backend| backend["weight"] == 9).then_some(())
     });
     assert_eq!(responses(&lb, 20), counts(&[("a", 18), ("b", 2)]));
-    assert!(lb.logged(&["backend gone"]).is_empty(), "none of this took anybody out");
+    assert!(lb.logged(&["backend gone"]).is_empty(), "none of this took a backend out");
 
     dnsmasq.rewrite(&[record("a", &a, 10, 9), record("c", &c, 20, 5)].concat());
     lb.when_up(names(&[("a", &a), ("c", &c)]));

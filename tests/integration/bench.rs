@@ -31,7 +31,7 @@ fn text(bytes: &[u8]) -> String {
 fn figures(arguments: &[&str]) -> Value {
     let output = bench(&[arguments, &["--json"]].concat());
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    assert_eq!(text(&output.stderr), "", "whoever reads JSON wants nothing else");
+    assert_eq!(text(&output.stderr), "", "with --json, standard error is empty");
     serde_json::from_slice(&output.stdout).unwrap()
 }
 

@@ -71,7 +71,7 @@ fn wrong_arguments_are_exit_code_1_with_a_remedy() {
         (&["forward", "127.0.0.1:0"], "BACKEND"),
         (&["forward", "nowhere", "127.0.0.1:1"], "0.0.0.0:8080"),
         (&["forward", "127.0.0.1:0", "127.0.0.1"], "ADDRESS:PORT, NAME:PORT or unix:PATH"),
-        (&["forward", "127.0.0.1:0", "127.0.0.1:1", "127.0.0.1:1"], "named twice"),
+        (&["forward", "127.0.0.1:0", "127.0.0.1:1", "127.0.0.1:1"], "listed twice"),
         (&["forward", "127.0.0.1:0", "127.0.0.1:1", "--balance", "fair"], "least-connections"),
         (&["forward", "127.0.0.1:0", "127.0.0.1:1", "--health", "ping"], "/health"),
         (&["demo", "--exit-after", "soon"], "--exit-after"),

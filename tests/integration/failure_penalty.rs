@@ -78,7 +78,7 @@ fn a_backend_that_fails_each_connection_at_once_gets_few() {
         assert!((5..100).contains(&got), "{algorithm}: {got} of 300 were lost to a backend that fails");
         assert_eq!(holding.accepted(), open.len());
         let active = || lb.status()["pools"][0]["backends"][0]["active"].as_u64();
-        eventually("a penalty is nobody's connection", || (active() == Some(0)).then_some(()));
+        eventually("a penalty is not counted as an open connection", || (active() == Some(0)).then_some(()));
     }
 }
 
@@ -135,7 +135,12 @@ fn a_client_that_leaves_before_an_answer_does_not_count_against_the_backend() {
     let mut client = connect(&lb);
     client.write_all(b"x").unwrap();
     client.read_exact(&mut [0]).unwrap();
-    assert_eq!(second.accepted(), before, "who has four connections was taken for less busy\n{}", lb.log());
+    assert_eq!(
+        second.accepted(),
+        before,
+        "the backend with four connections was taken for less busy\n{}",
+        lb.log()
+    );
     assert!(lb.logged(&["ejected"]).is_empty(), "{}", lb.log());
 }
 

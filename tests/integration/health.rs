@@ -181,13 +181,13 @@ fn a_check_on_another_port_selects_the_primary_as_with_patroni() {
     let session = |listener: &str| {
         let mut stream = connect_to(lb.address(listener)).ok()?;
         stream.set_read_timeout(Some(TIME_LIMIT)).unwrap();
-        let mut who = [0];
-        stream.read_exact(&mut who).ok()?;
-        Some((stream, who[0]))
+        let mut name = [0];
+        stream.read_exact(&mut name).ok()?;
+        Some((stream, name[0]))
     };
     let on = |listener: &str, wanted: u8| {
         eventually("a session with the right server", || {
-            session(listener).filter(|(_, who)| *who == wanted).map(|(stream, _)| stream)
+            session(listener).filter(|(_, name)| *name == wanted).map(|(stream, _)| stream)
         })
     };
     let mut writes = on("primary", 1);

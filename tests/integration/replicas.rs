@@ -346,7 +346,7 @@ fn replicas_outlive_pointsman_and_are_found_again() {
     lb.when_up(strings(&["Server 1", "a"]));
     eventually("nothing else is left", || (engine.count() == 2).then_some(()));
     assert_eq!(listed(&lb), strings(&["Server 1", "a"]));
-    assert_eq!(engine.state().created.len(), 4, "the one that had died was restarted, and nobody else");
+    assert_eq!(engine.state().created.len(), 4, "only the replica that had died was restarted");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 const KEY = 'pointsman-token';
 
-/** A refusal by the server, or a failed request. */
+/** An error reply of the server, or a failed request. */
 export class Refusal extends Error {
   constructor(status, message, hint, code = '') {
     super(hint ? `${message} (${hint})` : message);

@@ -1,6 +1,6 @@
 // Small charts over time on a canvas: one value for each step of the shown range.
 
-import { arrange, colour, h, mark, say, sayName } from './dom.js';
+import { arrange, color, h, mark, say, sayName } from './dom.js';
 import { span } from './format.js';
 import { roundSpan, ticks } from './range.js';
 
@@ -79,7 +79,7 @@ export class Chart {
     else for (const one of series) this.line(pen, one, start, x, y);
     this.scale(pen, width, floor, ceiling, y, view);
     if (this.at !== undefined && this.at !== null) {
-      pen.fillStyle = colour('muted');
+      pen.fillStyle = color('muted');
       pen.fillRect(Math.round(x(start + this.at)), 0, 1, floor);
     }
     // If a status is late, the last step has no value.
@@ -93,7 +93,7 @@ export class Chart {
 
   grid(pen, width, ceiling, y) {
     pen.lineWidth = 1;
-    pen.strokeStyle = colour('line');
+    pen.strokeStyle = color('line');
     pen.beginPath();
     for (const level of [0, ceiling / 2, ceiling]) {
       const at = Math.round(y(level)) + 0.5;
@@ -106,8 +106,8 @@ export class Chart {
   /** The values at the grid lines, legible over the series. */
   scale(pen, width, floor, ceiling, y, view) {
     pen.font = `11px ${FONT}`;
-    pen.fillStyle = colour('muted');
-    pen.strokeStyle = colour('card');
+    pen.fillStyle = color('muted');
+    pen.strokeStyle = color('card');
     pen.lineWidth = 3;
     pen.lineJoin = 'round';
     pen.textBaseline = 'bottom';
@@ -252,7 +252,7 @@ export class Spark {
 }
 
 const FONT = 'system-ui, sans-serif';
-const hue = (number) => colour(`hue${number % HUES}`);
+const hue = (number) => color(`hue${number % HUES}`);
 
 // A canvas is measured when its size changes, not when it is drawn.
 const sizes = new ResizeObserver((entries) => {

@@ -1,20 +1,20 @@
-// The controls of the demo: what can be done to each backend, and to the whole.
+// The controls of the demo: actions on each backend, and on the whole scene.
 
 import { arrange, h, mark, say, show } from './dom.js';
 import { sign } from './states.js';
 
-/** What can be done to a backend: whether it is done, then the action and its word to do it and to undo it. */
+/** The actions on a backend: whether it is in effect, then the action and the label to apply it and to undo it. */
 const ON_BACKEND = [
-  { is: (one) => one.process === 'killed', do: ['kill', 'Kill'], undo: ['restart', 'Restart'], title: 'Its process ends: connections are refused' },
-  { is: (one) => one.process === 'paused', do: ['pause', 'Pause'], undo: ['resume', 'Resume'], title: 'It accepts connections and never answers' },
+  { is: (one) => one.process === 'killed', do: ['kill', 'Kill'], undo: ['restart', 'Restart'], title: 'Kill its process: connections are refused' },
+  { is: (one) => one.process === 'paused', do: ['pause', 'Pause'], undo: ['resume', 'Resume'], title: 'It accepts connections but never answers' },
   { is: (one) => one.slow, do: ['slow_down', 'Slow down'], undo: ['recover', 'Speed up'], title: 'It answers in 250 ms' },
-  { is: (one) => one.failing, do: ['fail', 'Fail'], undo: ['repair', 'Repair'], title: 'It answers with errors, but its /health says that all is well' },
-  { is: (one) => one.flapping, do: ['flap', 'Flap DNS'], undo: ['settle', 'Settle DNS'], title: 'Its address vanishes from DNS and reappears, every second' },
+  { is: (one) => one.failing, do: ['fail', 'Fail'], undo: ['repair', 'Repair'], title: 'It answers with errors, but its /health still passes' },
+  { is: (one) => one.flapping, do: ['flap', 'Flap DNS'], undo: ['settle', 'Settle DNS'], title: 'Its address vanishes from DNS and reappears every second' },
 ];
 
 const every = [['fast', 'every 0.5 s'], ['slow', 'every 5 s'], ['off', 'off']];
-const paths = [['/health', '/health'], ['/', '/ like clients']];
-const clients = [['many', 'many, each once'], ['few', 'eight that come again']];
+const paths = [['/health', '/health'], ['/', '/, like clients']];
+const clients = [['many', 'many, one request each'], ['few', 'eight that return']];
 const rates = [10, 30, 60, 100, 300].map((rate) => [String(rate), String(rate)]);
 
 export class Controls {
@@ -24,7 +24,7 @@ export class Controls {
     this.rows = new Map();
     this.list = h('ul', { class: 'hands' });
     this.add = this.button('Add a backend', () => ({ action: 'add' }));
-    this.swap = this.button('Swap two addresses', () => ({ action: 'swap_addresses' }), 'The first two backends start again, each with the address of the other');
+    this.swap = this.button('Swap two addresses', () => ({ action: 'swap_addresses' }), 'The first two backends restart, each with the other’s address');
     this.settings = [
       this.select('Algorithm', (value) => ({ action: 'balance', algorithm: value }), (demo) => demo.algorithms.map((name) => [name, name]), (demo) => demo.balance),
       this.select('Compare with', (value) => ({ action: 'compare', algorithm: value || null }), (demo) => [['', 'nothing'], ...demo.algorithms.map((name) => [name, name])], (demo) => demo.compare ?? ''),
@@ -38,7 +38,7 @@ export class Controls {
       h('h3', {}, 'Backends'), this.list, h('div', { class: 'whole' }, this.add, this.swap));
   }
 
-  /** A button that is not pressed again while its action is under way. */
+  /** A button that is disabled while its action is in progress. */
   button(text, action, title) {
     const button = h('button', { type: 'button', title, onclick: async () => {
       if (button.getAttribute('aria-disabled')) return;
@@ -62,7 +62,7 @@ export class Controls {
         field.replaceChildren(...offered.map(([one, text]) => h('option', { value: one }, text)));
         field.value = value;
       }
-      // While the list is open its value is the reader's.
+      // While the list is open, the user is choosing.
       if (document.activeElement !== field || field.seen !== value) field.value = value;
       field.seen = value;
     };
@@ -85,7 +85,7 @@ export class Controls {
       row.name = h('b', {}, backend.name);
       row.done = h('span', { class: 'done' });
       row.buttons = ON_BACKEND.map((one) => this.button('', () => ({ action: one.is(row.backend) ? one.undo[0] : one.do[0], backend: row.backend.name }), one.title));
-      row.remove = h('button', { type: 'button', 'aria-label': `Remove ${backend.name}`, title: 'Its address vanishes from DNS; its connections finish', onclick: () => this.leave(backend.name) }, 'Remove');
+      row.remove = h('button', { type: 'button', 'aria-label': `Remove ${backend.name}`, title: 'Remove its address from DNS; open connections finish', onclick: () => this.leave(backend.name) }, 'Remove');
       row.element = h('li', { 'data-backend': backend.name }, h('span', { class: 'label' }, row.name, row.done), h('span', { class: 'row' }, ...row.buttons, row.remove));
       this.rows.set(backend.name, row);
     }
@@ -107,7 +107,7 @@ export class Controls {
   }
 }
 
-/** What was done to a backend, in words with their signs. */
+/** The actions in effect on a backend, as text with signs. */
 export function describe(backend) {
   const words = [
     backend.process === 'killed' && `${sign('down')} killed`,

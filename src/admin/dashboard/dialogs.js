@@ -3,7 +3,7 @@
 import { ask, change, path, Refusal } from './api.js';
 import { Chart } from './chart.js';
 import { arrange, h, mark, say } from './dom.js';
-import { bytes, clock, count, millis, percentiles, rate, span, times } from './format.js';
+import { bytes, clock, count, millis, percentiles, rate, span } from './format.js';
 import { keyOf } from './store.js';
 import { sign } from './states.js';
 
@@ -18,7 +18,7 @@ function dialog(title, { wide = false } = {}, ...children) {
   const before = document.activeElement;
   close.addEventListener('click', () => element.close());
   element.addEventListener('click', (event) => {
-    if (event.target === element) element.close(); // a click outside of it
+    if (event.target === element) element.close(); // a click outside the dialog
   });
   element.addEventListener('close', () => {
     element.remove();
@@ -41,14 +41,14 @@ export function askToken(message) {
     const field = h('input', { type: 'password', id: 'token', autocomplete: 'current-password', required: true, autofocus: true });
     const said = h('p', { class: 'said', role: 'alert' });
     const form = h('form', {}, h('p', {}, message), h('label', { for: 'token' }, 'Token'), field, said,
-      h('p', { class: 'note' }, 'It is kept until this tab is closed, and sent to this server only.'),
-      h('div', { class: 'buttons' }, h('button', { type: 'submit', class: 'first' }, 'Use it')));
+      h('p', { class: 'note' }, 'This page keeps it until the tab is closed, and sends it to this server only.'),
+      h('div', { class: 'buttons' }, h('button', { type: 'submit', class: 'first' }, 'Use token')));
     const opened = dialog('A token is needed for changes', {}, form);
     let token = null;
     form.addEventListener('submit', (event) => {
       event.preventDefault();
       const entered = field.value.trim();
-      if (!SENDABLE.test(entered)) return say(said, 'A token has letters, digits and signs of ASCII, without spaces.');
+      if (!SENDABLE.test(entered)) return say(said, 'A token consists of ASCII letters, digits and punctuation, without spaces.');
       token = entered;
       return opened.element.close();
     });
@@ -95,7 +95,7 @@ export function weigh(backend, send) {
   const field = h('input', { type: 'number', id: 'weight', min: 0, max: 256, step: 1, required: true, value: backend.weight });
   const said = h('p', { class: 'said', role: 'alert' });
   const set = h('button', { type: 'submit', class: 'first' }, 'Set');
-  const form = h('form', {}, h('label', { for: 'weight' }, 'Its share beside the others, from 0 (nothing) to 256'), field, said, h('div', { class: 'buttons' }, set));
+  const form = h('form', {}, h('label', { for: 'weight' }, 'Its share relative to the others, from 0 (no new connections) to 256'), field, said, h('div', { class: 'buttons' }, set));
   const opened = dialog(`Weight of ${backend.name}`, {}, form);
   form.addEventListener('submit', async (event) => {
     event.preventDefault();
@@ -117,7 +117,7 @@ function story(told) {
   const summary = told.summary?.sentences ?? [];
   const sentences = (told.sentences ?? []).slice(summary.length);
   if (summary.length > 0) return h('div', {}, ...summary.map((sentence) => h('p', {}, sentence.text)), story({ sentences }));
-  if (sentences.length === 0) return h('p', { class: 'note' }, 'Nothing is recorded about it.');
+  if (sentences.length === 0) return h('p', { class: 'note' }, 'Nothing recorded.');
   return h('ol', { class: 'story' }, ...sentences.map((sentence) => h('li', {}, sentence.at ? h('time', {}, clock(sentence.at)) : null, h('span', {}, sentence.text))));
 }
 
@@ -147,7 +147,7 @@ export function whyClient() {
   const answer = h('div', { 'aria-live': 'polite' });
   const form = h('form', {}, h('label', { for: 'client' }, 'The client’s address, with or without its port'),
     h('div', { class: 'row' }, field, h('button', { type: 'submit', class: 'first' }, 'Ask')));
-  dialog('Why was a client routed there?', {}, form, answer);
+  dialog('Why was a client routed to its backend?', {}, form, answer);
   form.addEventListener('submit', (event) => {
     event.preventDefault();
     const client = field.value.trim();
@@ -189,13 +189,13 @@ export function showBackend(pool, backend, store, watch) {
     mark(values.get('State'), 'data-state', now.state);
     tell('Why', now.cause);
     tell('Address', [now.address, ...now.also].join(', '));
-    if (now.sources?.length) tell('Known from', now.sources.join(', '));
-    tell('Weight', `${now.weight}${now.ramp < 100 ? `, of which ${now.ramp} % by now (slow start)` : ''}${now.tier > 0 ? ', a backup' : ''}`);
+    if (now.sources?.length) tell('Reported by', now.sources.join(', '));
+    tell('Weight', `${now.weight}${now.ramp < 100 ? `, of which ${now.ramp} % so far (slow start)` : ''}${now.tier > 0 ? ', a backup' : ''}`);
     tell('Connections', `${count(now.active)} open${now.limit ? ` of at most ${count(now.limit)}` : ''}, ${count(now.connections)} in all`);
     tell('Bytes', `${bytes(now.bytes_in)} from clients, ${bytes(now.bytes_out)} to clients`);
     if (now.connect) tell('Connect', percentiles(now.connect));
     if (now.first_byte) tell('First byte', percentiles(now.first_byte) + (now.times_slower ? `; its median is ${now.times_slower} times that of the other backends` : ''));
-    tell('Failed to connect', times(now.connect_failures, 'time'));
+    tell('Failed connects', count(now.connect_failures));
     for (const check of now.checks) tell(`Check ${check.kind}`, `${check.passed ? '✓ passed' : `✕ failed: ${check.error ?? ''}`} at ${clock(check.at)}, took ${millis(check.took_ms)}`);
     return true;
   };
@@ -221,7 +221,7 @@ function table({ connections, total }, again) {
 function end(one, again) {
   const said = h('p', { class: 'said', role: 'alert' });
   const yes = h('button', { type: 'button', class: 'first grave' }, 'Close it');
-  const no = h('button', { type: 'button', onclick: () => opened.element.close() }, 'Leave it');
+  const no = h('button', { type: 'button', onclick: () => opened.element.close() }, 'Keep it open');
   const opened = dialog('Close this connection?', {}, h('p', {}, `${one.client} is connected to ${one.backend ?? 'no backend'}. Both sides get a TCP reset.`), said, h('div', { class: 'buttons' }, no, yes));
   no.focus();
   yes.addEventListener('click', async () => {

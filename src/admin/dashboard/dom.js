@@ -82,21 +82,21 @@ export function arrange(parent, children) {
   }
 }
 
-/** The present value of a color of the style sheet, for a canvas. */
-export function colour(name) {
-  const known = colours.get(name);
+/** The current value of a color of the style sheet, for a canvas. */
+export function color(name) {
+  const known = colors.get(name);
   if (known) return known;
   probe ??= document.body.appendChild(h('span', { hidden: true }));
   probe.style.color = `var(--${name})`;
   const value = getComputedStyle(probe).color;
-  colours.set(name, value);
+  colors.set(name, value);
   return value;
 }
 
 /** Discards the cached colors after a change of the theme. */
-export function forgetColours() {
-  colours.clear();
+export function forgetColors() {
+  colors.clear();
 }
 
-const colours = new Map();
+const colors = new Map();
 let probe;

@@ -8,7 +8,7 @@ import { sign, tone } from './states.js';
 const DECISIONS = 12;
 const CHANGES = 40;
 
-/** Open connections, those that allow, deny, proxy_protocol and per_client have rejected, and those that dry_run counted. */
+/** Open connections, those that allow, deny, proxy_protocol and per_client have rejected, and those that dry_run only counted. */
 function open(listener) {
   const rejected = listener.denied + listener.preface_failed + listener.over_client_limits;
   const counted = listener.over_client_limits_dry_run;
@@ -91,7 +91,7 @@ export class Decisions {
       line = h('li', { 'data-state': one.backend === null ? 'down' : one.skipped ? 'draining' : null },
         h('time', {}, clock(one.at)),
         h('p', {}, one.sentence),
-        h('button', { type: 'button', class: 'ask', 'aria-label': question, onclick: () => this.ask(one) }, 'why here?'));
+        h('button', { type: 'button', class: 'ask', 'aria-label': question, onclick: () => this.ask(one) }, 'why?'));
       this.lines.set(keyOf(one), line);
     }
     return line;

@@ -2,7 +2,7 @@
 
 import { ask, path } from './api.js';
 import { askToken, changeBackend, showBackend, showKeys, weigh, whyClient, whyHere } from './dialogs.js';
-import { arrange, forgetColours, h, mark, say } from './dom.js';
+import { arrange, forgetColors, h, mark, say } from './dom.js';
 import { clock, span } from './format.js';
 import { follow } from './link.js';
 import { Changes, Decisions, Listeners } from './lists.js';
@@ -162,7 +162,7 @@ async function hello({ latest, demo }) {
   draw();
 }
 
-/** The history that was requested, until there is a status, which tells the backends that it belongs to. */
+/** The requested history, until there is a status, which names the backends that it belongs to. */
 let early = null;
 function addHistory() {
   if (!early || !store.status) return;
@@ -192,7 +192,7 @@ follow('api/v1/events', {
     if (waiting) waiting.push(event);
     else if (store.takeEvent(event)) draw();
   },
-  lagged: ({ missed }) => tell(`${missed} earlier events are not kept by the server any longer.`),
+  lagged: ({ missed }) => tell(`The server no longer keeps ${missed} earlier events.`),
   link(alive) {
     const link = at('link');
     document.documentElement.classList.toggle('lost', !alive);
@@ -260,9 +260,9 @@ function setTheme(theme) {
   if (theme === 'auto') delete root.dataset.theme;
   else root.dataset.theme = theme;
   say(at('theme'), THEMES[theme]);
-  at('theme').setAttribute('aria-label', `Theme: ${theme === 'auto' ? 'as the system has it' : theme}`);
+  at('theme').setAttribute('aria-label', `Theme: ${theme === 'auto' ? 'system setting' : theme}`);
   localStorage.setItem('pointsman-theme', theme);
-  forgetColours();
+  forgetColors();
   draw();
 }
 function nextTheme() {
@@ -273,22 +273,22 @@ function nextTheme() {
 const kept = localStorage.getItem('pointsman-theme');
 setTheme(Object.hasOwn(THEMES, kept ?? '') ? kept : 'auto');
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
-  forgetColours();
+  forgetColors();
   draw();
 });
 
 const KEYS = [
-  ['?', 'these keys', () => showKeys(KEYS)],
-  ['j', 'the next backend', () => tableHere()?.step(1)],
-  ['k', 'the backend before', () => tableHere()?.step(-1)],
-  ['d', 'drain the backend that has the focus', () => press('draining')],
-  ['r', 'put it back in service', () => press('up')],
-  ['m', 'maintenance for it', () => press('maintenance')],
-  ['Enter', 'details of it, and why it gets no connections'],
+  ['?', 'show these keys', () => showKeys(KEYS)],
+  ['j', 'go to the next backend', () => tableHere()?.step(1)],
+  ['k', 'go to the previous backend', () => tableHere()?.step(-1)],
+  ['d', 'drain the focused backend', () => press('draining')],
+  ['r', 'enable it: put it back in service', () => press('up')],
+  ['m', 'put it into maintenance', () => press('maintenance')],
+  ['Enter', 'show its details, and why it gets no connections'],
   ['/', 'filter the backends', () => document.querySelector('.filter:not([hidden]) input')?.focus()],
-  ['w', 'why did a client go where it went?', whyClient],
-  ['c', 'charts over five minutes, an hour, a day', nextRange],
-  ['t', 'light, dark, or as the system has it', nextTheme],
+  ['w', 'explain why a client was routed to its backend', whyClient],
+  ['c', 'charts: five minutes, an hour, a day', nextRange],
+  ['t', 'theme: light, dark, or the system setting', nextTheme],
   ['Escape', 'close a dialog'],
 ];
 

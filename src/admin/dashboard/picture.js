@@ -11,7 +11,7 @@ const NARROW = 560;
 const ROW = 64; // the height of a backend with the gap after it
 const BOX = 52;
 const LETTER = 6.6; // about the width of a letter
-/** How long a dot is under way, in milliseconds. */
+/** How long a dot takes to arrive, in milliseconds. */
 const JOURNEY = 900;
 /** The most dots that start in a second; with more connections a dot stands for several. */
 const MOST = 30;
@@ -225,7 +225,7 @@ class Box {
     say(this.texts.corner, corner);
     const room = (other) => this.width - 24 - other.length * LETTER;
     say(this.texts.left, cut(left, room(right)));
-    // What fails is more important than what was done, where there is room for one only.
+    // If there is room for only one text, a failure is more important than an action.
     say(this.texts.below, cut(alarm || below, room(corner)));
     mark(this.texts.below, 'class', alarm ? 'below alarm' : 'below');
     mark(this.bar, 'width', String(Math.round(share * this.width)));

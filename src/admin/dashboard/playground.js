@@ -1,5 +1,5 @@
-// The playground of `pointsman demo`: a live picture of what happens, and controls to make something happen. It is shown
-// only if the server says that it is a demo.
+// The playground of `pointsman demo`: a live picture of the connections, and controls that change the scene. It is shown only
+// if the server says that it is a demo.
 
 import { change, get } from './api.js';
 import { Controls } from './controls.js';
@@ -53,7 +53,7 @@ export class Playground {
     if (demo && asked === this.asked) this.take(demo);
   }
 
-  /** Asks the server to do something. Returns whether it was done. */
+  /** Requests an action. Returns whether it was carried out. */
   async act(action) {
     this.asked = (this.asked ?? 0) + 1;
     try {
@@ -69,7 +69,7 @@ export class Playground {
   take(demo) {
     this.demo = demo;
     say(this.caption, demo.caption);
-    say(this.story, demo.playing ? '■ I play myself' : '▶ Play the story');
+    say(this.story, demo.playing ? '■ Stop the script' : '▶ Play the story');
     this.scores.update(demo);
     this.clients.update(demo);
     this.controls.update(demo);

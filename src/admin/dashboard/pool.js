@@ -7,8 +7,8 @@ import { keyOf } from './store.js';
 import { Table } from './table.js';
 import { Timeline } from './timeline.js';
 
-/** Up to this number of backends each has its own color. */
-const COLOURS = 8;
+/** With at most this many backends, each has its own color. */
+const COLORS = 8;
 
 export class PoolSection {
   constructor(name, act) {
@@ -61,12 +61,12 @@ export class PoolSection {
     say(this.up, `${count(pool.up)} of ${times(total, 'backend')} in use`);
     mark(this.up, 'data-state', pool.up === 0 ? 'down' : pool.up < total ? 'draining' : 'up');
     const { totals } = store.track('pool', pool.name);
-    say(this.alarm, pool.panic ? '▲ panic: too few are up, so all are used' : '');
+    say(this.alarm, pool.panic ? '▲ panic: too few backends are up, so all are used' : '');
     this.figure('open', count(totals?.active), 'open connections');
     this.figure('waiting', count(pool.queue), 'clients in the queue');
     this.figure('retried', count(pool.failures_masked), 'failed attempts, retried on another backend');
     if (pool.tiers.length > 1) {
-      this.figure('overflow', count(pool.overflowed), 'connections that a backup got, as no other backend had room');
+      this.figure('overflow', count(pool.overflowed), 'connections on a backup, because all other backends were full');
     }
     this.figure('failed', count(pool.failures_seen), 'client-visible failures');
     this.figure('no backend', count(pool.unserved), 'connections without a backend');
@@ -88,7 +88,7 @@ export class PoolSection {
   shares(pool, store) {
     const keys = [...store.strips.keys()].filter((key) => store.strips.get(key).pool === pool.name);
     for (const key of this.hues.keys()) if (!keys.includes(key)) this.hues.delete(key);
-    if (keys.length === 0 || keys.length > COLOURS) {
+    if (keys.length === 0 || keys.length > COLORS) {
       return [{ name: `all ${times(pool.backends.length, 'backend')}`, series: store.shown('pool', pool.name).connections, hue: 0 }];
     }
     const names = new Map();
@@ -105,9 +105,9 @@ export class PoolSection {
     const said = troubles.map((event) => `${event.source}: ${event.trouble.reason}`);
     let text = '';
     if (pool.backends.length === 0) {
-      text = said.length ? `No backend found yet: ${said.join('; ')}.` : pool.settled ? 'No backend found yet: its sources know none.' : 'Looking for its backends…';
+      text = said.length ? `No backend found yet: ${said.join('; ')}.` : pool.settled ? 'No backend found yet: the sources report none.' : 'Discovering backends…';
     } else if (pool.up === 0) text = 'No backend is up: new connections are rejected.';
-    else if (said.length) text = `${said.join('; ')}. The known backends stay.`;
+    else if (said.length) text = `${said.join('; ')}. Known backends stay in the pool.`;
     say(this.empty, text);
     show(this.empty, text !== '');
   }

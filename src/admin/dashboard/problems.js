@@ -44,7 +44,7 @@ export class Problems {
     this.speak();
   }
 
-  /** The instance cannot be reached: what is wrong there is not known, and no other icon can be fetched. */
+  /** The instance cannot be reached: its problems are unknown, and no other icon can be fetched. */
   lose() {
     document.title = '(?) Pointsman';
   }
@@ -85,13 +85,13 @@ export class Problems {
     return line.element;
   }
 
-  /** Tells screen readers of problems that begin and end, and not of each new figure. */
+  /** Tells screen readers about problems that begin and end, but not about each new figure. */
   speak() {
     const kinds = this.problems.map((problem) => `${severityOf(problem)} ${keyOf(problem)}`).join('\n\n');
     if (kinds === this.said || (this.said === undefined && kinds === '')) return;
     this.said = kinds;
     const worst = this.problems[0];
-    say(this.spoken, worst ? `${times(this.problems.length, 'problem')}. ${severityOf(worst)}: ${worst.sentence}` : 'No problems any more.');
+    say(this.spoken, worst ? `${times(this.problems.length, 'problem')}. ${severityOf(worst)}: ${worst.sentence}` : 'No more problems.');
   }
 
   /** The pools in their order, but those with problems first, the worst of them at the top. */

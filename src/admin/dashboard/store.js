@@ -27,7 +27,7 @@ export class Store {
     this.oldest = Infinity;
   }
 
-  /** Resets the data for a new server process: its events have other numbers, and its totals start at 0. */
+  /** Resets the data for a new server process: its event numbers and totals start again. */
   restart() {
     this.events = [];
     this.latest = 0;
@@ -68,7 +68,7 @@ export class Store {
     return viewOf(range, end, this.at - this.oldest);
   }
 
-  /** The present time of the server's clock, which all times here refer to. */
+  /** The current time of the server's clock, which all times here refer to. */
   now() {
     return Date.now() / 1000 + (this.skew ?? 0);
   }

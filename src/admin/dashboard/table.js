@@ -16,7 +16,7 @@ const LATELY = 5;
 
 const COLUMNS = [
   { id: 'name', title: 'Backend', by: (row) => row.name },
-  { id: 'state', title: 'State and why', by: (row) => row.rank },
+  { id: 'state', title: 'State and cause', by: (row) => row.rank },
   { id: 'share', title: 'Share', by: (row) => -row.share, number: true, hint: 'of the connections that the pool routed in the last seconds' },
   { id: 'active', title: 'Open', by: (row) => -row.active, number: true, hint: 'open connections' },
   { id: 'rate', title: 'Conn/s', by: (row) => -row.rate, number: true, hint: 'new connections per second' },
@@ -36,7 +36,7 @@ export class Table {
     this.sort = null;
     this.all = false;
     this.turn = 0;
-    this.filter = h('input', { type: 'search', placeholder: 'Filter: a name, an address, a state', 'aria-label': `Filter the backends of ${pool}`, oninput: () => this.arrange(true) });
+    this.filter = h('input', { type: 'search', placeholder: 'Filter by name, address or state', 'aria-label': `Filter the backends of ${pool}`, oninput: () => this.arrange(true) });
     this.by = h('select', { 'aria-label': `Sort the backends of ${pool}`, onchange: () => this.sortBy(this.by.value, 1) },
       ...COLUMNS.map((column) => h('option', { value: column.id }, column.title)));
     this.found = h('span', { class: 'note', role: 'status' });
@@ -57,7 +57,7 @@ export class Table {
         if (row.seen && this.rows.get(row.key) === row) this.write(row, this.now);
       }
     }, { rootMargin: '200px' });
-    // While the pointer is over the table, no row moves under it.
+    // While the pointer is over the table, its rows do not move.
     this.held = false;
     this.body.addEventListener('pointerenter', () => (this.held = true));
     this.body.addEventListener('pointerleave', () => (this.held = false));
@@ -193,7 +193,7 @@ export class Table {
     row.told = row.state;
     mark(row.element, 'data-state', backend.state);
     sayName(parts.name, backend.name);
-    mark(parts.name, 'aria-label', `${backend.name}: details, and why not there`);
+    mark(parts.name, 'aria-label', `${backend.name}: details, and why it gets no connections`);
     say(parts.address, backend.name === backend.address ? '' : backend.address);
     say(parts.state, `${sign(backend.state)} ${backend.state}`);
     say(parts.since, `for ${span(now - backend.since)}`);

@@ -14,7 +14,7 @@ const TILES = [
   { id: 'in', title: 'Bytes/s from clients', value: (all) => bytes(all.bytes_in.mean(3)), figure: 'bytes_in' },
   { id: 'out', title: 'Bytes/s to clients', value: (all) => bytes(all.bytes_out.mean(3)), figure: 'bytes_out', hue: 1 },
   { id: 'backends', title: 'Backends in use', value: (_, status) => `${count(sum(status, 'up'))} / ${count(backends(status).length)}`, note: others, state: (status) => (sum(status, 'up') === 0 ? 'down' : null) },
-  { id: 'masked', title: 'Retried', value: (_, status) => count(sum(status, 'failures_masked')), note: () => 'no client-visible failure' },
+  { id: 'masked', title: 'Retried', value: (_, status) => count(sum(status, 'failures_masked')), note: () => 'not visible to clients' },
   { id: 'seen', title: 'Client-visible failures', value: (_, status) => count(sum(status, 'failures_seen')), note: () => 'since the start', state: (status) => (status.problems?.some((problem) => problem.kind === 'client_failures') ? 'down' : null) },
 ];
 

@@ -36,14 +36,14 @@ export class Timeline {
     for (const key of this.rows.keys()) if (!store.strips.has(key)) this.rows.delete(key);
     const others = strips.length - told.length;
     const hidden = told.length - shown.length;
-    say(this.rest, [hidden && `${hidden} more with changes`, others && `${others} up all the time`].filter(Boolean).join(' · '));
+    say(this.rest, [hidden && `${hidden} more with changes`, others && `${others} always up`].filter(Boolean).join(' · '));
   }
 
   row(key, strip, start, now, began) {
     let row = this.rows.get(key);
     if (!row) {
       const track = h('div', { class: 'track' });
-      row = { element: h('li', {}, h('span', { class: 'who' }), track), track };
+      row = { element: h('li', {}, h('span', { class: 'label' }), track), track };
       this.rows.set(key, row);
     }
     sayName(row.element.firstChild, strip.name);

@@ -70,7 +70,7 @@ pub(super) enum CheckInterval {
 /// What the checks request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum CheckPath {
-    /// A page that only says that the process is there.
+    /// A path that only shows that the process is running.
     #[serde(rename = "/health")]
     Health,
     /// What clients request.
@@ -84,11 +84,11 @@ pub(super) enum CheckPath {
 pub(super) enum Clients {
     /// Each request comes from another address.
     Many,
-    /// A few addresses come again and again.
+    /// Requests come from a few addresses, again and again.
     Few,
 }
 
-/// Something that a learner does.
+/// An action of the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum DemoAction {
@@ -98,19 +98,19 @@ pub(super) enum DemoAction {
     Restart { backend: Slot },
     /// The process of a backend is stopped: the kernel completes handshakes for it, but it never answers.
     Pause { backend: Slot },
-    /// A paused backend goes on.
+    /// A paused backend resumes.
     Resume { backend: Slot },
-    /// The response time of a backend becomes longer.
+    /// The response time of a backend increases.
     SlowDown { backend: Slot },
-    /// It is normal again.
+    /// Its response time is normal again.
     Recover { backend: Slot },
     /// The answers of a backend are errors, except that of `/health`.
     Fail { backend: Slot },
-    /// They are good again.
+    /// Its answers are good again.
     Repair { backend: Slot },
     /// The address of a backend vanishes from DNS and reappears, again and again.
     Flap { backend: Slot },
-    /// It stays in DNS.
+    /// The address stays in DNS.
     Settle { backend: Slot },
     /// One more backend is started and appears in DNS.
     Add,
@@ -134,7 +134,7 @@ pub(super) enum DemoAction {
     Play { script: ScriptId },
     /// The script is stopped.
     Stop,
-    /// All backends, checks and the traffic are as at the start; the algorithm stays.
+    /// All backends, checks and the traffic are reset; the algorithm stays.
     Reset,
 }
 

@@ -97,13 +97,13 @@ impl DemoBackend {
         self.state.millis.store(millis, Ordering::Relaxed);
     }
 
-    /// Sets whether its answers are errors. Its `/health` does not notice.
+    /// Sets whether its answers are errors. Its `/health` is not affected.
     pub(super) fn set_failing(&self, failing: bool) {
         self.state.failing.store(failing, Ordering::Relaxed);
     }
 
-    /// Pauses it like a process that is stopped by a signal, or lets it go on: its socket still listens, so the kernel
-    /// completes handshakes, but nothing is accepted and no request is answered.
+    /// Pauses it like a process that is stopped by SIGSTOP, or resumes it. While paused, its socket still listens, so
+    /// the kernel completes handshakes, but no connection is accepted and no request is answered.
     pub(super) fn set_paused(&self, paused: bool) {
         self.state.paused.send_if_modified(|now| std::mem::replace(now, paused) != paused);
     }

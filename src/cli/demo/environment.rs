@@ -21,11 +21,11 @@ pub(super) const SERVICES: [&str; SIDES] = ["backend.demo", "compared.demo"];
 const FIRST: [u8; SIDES] = [2, 22];
 /// The response times of the backends, in milliseconds.
 const RESPONSE_TIMES: [u64; SLOTS] = [5, 15, 30, 10, 20, 8, 25, 12];
-/// That of a slow backend.
+/// The response time of a slow backend, in milliseconds.
 const SLOW: Duration = Duration::from_millis(250);
 /// How long a flapping address is in DNS, and how long it is not.
 const FLAP: Duration = Duration::from_secs(1);
-/// The port of all of them, if it is free.
+/// The port of all backends, if it is free.
 const PORT: u16 = 5000;
 /// Attempts to find a port that is free on every backend's address.
 const ATTEMPTS: usize = 32;
@@ -77,7 +77,7 @@ impl Environment {
     /// Makes the backends and the zone match `scene`.
     pub(super) async fn show(&mut self, scene: &Scene) -> io::Result<()> {
         for (side, backends) in self.sides.iter_mut().enumerate() {
-            // All stop before one starts, as each gets the address of another.
+            // All stop before one starts, as each gets another one's address.
             for (backend, wanted) in backends.iter_mut().zip(&scene.backends) {
                 let ip = ip(side, wanted.address);
                 if backend.ip() != ip {

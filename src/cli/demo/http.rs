@@ -17,10 +17,10 @@ use crate::admin::request::Body;
 
 /// How many actions may wait; more are refused.
 const WAITING: usize = 16;
-/// Where the actions and the present state are found.
-const HINT: &str = "GET /demo/state shows what is there";
+/// The hint of errors: where the current state is.
+const HINT: &str = "GET /demo/state shows the current state";
 
-/// An action that was requested.
+/// A requested action.
 #[derive(Debug)]
 pub(super) struct ActionRequest {
     pub(super) action: DemoAction,

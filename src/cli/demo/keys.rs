@@ -10,7 +10,7 @@ use crate::domain::Algorithm;
 /// The rates that a key steps through, in requests per second.
 const RATES: [u32; 4] = [10, 30, 100, 300];
 
-/// What is over the view.
+/// The popup over the view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum DemoPopup {
     /// Nothing.
@@ -71,7 +71,7 @@ impl DemoKeys {
                     .map_or(KeyResult::None, |script| KeyResult::Act(DemoAction::Play { script: *script }));
             }
             (DemoPopup::None, _) => {}
-            // Any key ends it, and q nothing more.
+            // Any key closes the popup; q does nothing else.
             (DemoPopup::Keys | DemoPopup::Experiments, _) => return KeyResult::None,
         }
         match key.code {
@@ -132,7 +132,7 @@ impl DemoKeys {
     }
 }
 
-/// The value after `now` in a round; the first one if `now` is not among them.
+/// The value after `now`, in a cycle; the first one if `now` is not in the list.
 fn after<T: Copy + PartialEq>(all: &[T], now: T) -> T {
     let next = all.iter().position(|value| *value == now).map_or(0, |place| (place + 1) % all.len());
     all[next]
@@ -151,17 +151,17 @@ fn compared_next(scene: &Scene) -> Option<Algorithm> {
 pub(super) const KEYS: [(&str, &str); 15] = [
     ("1-8", "select a backend"),
     ("k", "kill it, or start it again"),
-    ("p", "pause it (it accepts and never answers), or let it go on"),
+    ("p", "pause it (it accepts but never answers), or resume it"),
     ("s", "slow it down, or make it fast again"),
-    ("f", "let its answers fail (/health stays fine), or repair them"),
-    ("n", "let its address in DNS flap, or settle"),
+    ("f", "make it answer with errors (not /health), or stop that"),
+    ("n", "make its address in DNS flap, or stop that"),
     ("a, r", "add a backend; remove the selected one"),
-    ("x", "let the first two backends swap their addresses"),
+    ("x", "swap the addresses of the first two backends"),
     ("b, c", "next algorithm; next one to compare with"),
     ("i, h", "check interval; what is checked: /health or /"),
     ("t, l", "rate of requests; few clients or many"),
     ("e", "experiments"),
-    ("0", "all as at the start"),
+    ("0", "reset backends, checks and traffic"),
     ("space", "stop the script, or play the story"),
     ("q", "quit"),
 ];

@@ -1,5 +1,5 @@
-//! `pointsman demo`: small backends, the balancer, traffic and a live view in one process, to play with from the page and
-//! by keys. The balancer is the one that `run` starts, and finds, checks and uses these backends like any others.
+//! `pointsman demo`: small backends, the balancer, traffic and a live view in one process, controlled from the dashboard or
+//! by keys. It is the same balancer that `run` starts, and it finds, checks and uses these backends like any others.
 //!
 //! An action ([`action`]) changes the scene ([`scene`]), which is pure; the stage ([`stage`]) makes the backends, the
 //! balancer and the clients match it.
@@ -81,7 +81,7 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(TrafficTotals, u64, Durati
     let router = admin::demo_router(&overview, &Access::default(), http::routes(link.clone()));
     let admin = spawn(bound.serve(router, stop.clone()));
     let address = stage.address().unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
-    info!("try `curl http://{address}/`, and open http://{admin_address}/ in a browser to play");
+    info!("try `curl http://{address}/`, and open http://{admin_address}/ in a browser to control the demo");
     let stats = stage.traffic.stats[0].clone();
     let mut observer = Observer::new(overview, stats, address.to_string(), admin_address);
     let mut screen = if live { Some(Screen::open().map_err(|error| no_screen(&error))?) } else { None };
@@ -122,7 +122,7 @@ async fn play(args: &DemoArgs, live: bool) -> Result<(TrafficTotals, u64, Durati
     Ok((last.totals, last.retried, last.time))
 }
 
-/// Does what the pressed keys demand. Returns whether that is to quit.
+/// Carries out the actions of the pressed keys. Returns whether to quit.
 async fn handle_keys(stage: &mut DemoStage, keys: &mut DemoKeys) -> Result<bool, Failure> {
     for key in view::pressed().map_err(|error| no_screen(&error))? {
         match keys.on(key, &stage.scene, stage.is_playing()) {
@@ -189,11 +189,11 @@ fn summary(totals: &TrafficTotals, retried: u64, time: Duration) -> String {
         totals.by_backend.iter().map(|(backend, times)| format!("{backend} {times}")).collect();
     let errors = match totals.errors {
         0 => String::new(),
-        some => format!("{some} answers were errors of a backend.\n"),
+        some => format!("{some} answers were errors from a backend.\n"),
     };
     format!(
         "{} requests answered in {:.0} s ({}), {} failed.\n\
-         {} broke off because their backend was killed; {} failed attempts were retried.\n{errors}",
+         {} broke because their backend was killed; {} failed attempts were retried.\n{errors}",
         totals.answered,
         time.as_secs_f64(),
         each.join(", "),

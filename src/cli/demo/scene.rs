@@ -1,4 +1,4 @@
-//! The scene: what each backend of the demo does, and how the balancer and the clients are set. It is pure; the
+//! The scene: what each backend of the demo does, and the settings of the balancer and the clients. It is pure; the
 //! environment, the supervisor and the traffic are made to match it.
 
 use serde::Serialize;
@@ -25,7 +25,7 @@ pub(super) enum ProcessScene {
 /// One backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BackendScene {
-    /// Whether DNS has it. A removed backend still serves its open connections.
+    /// Whether it is in DNS. A removed backend still serves its open connections.
     pub(super) present: bool,
     pub(super) process: ProcessScene,
     /// Whether its response time is long.
@@ -34,7 +34,7 @@ pub(super) struct BackendScene {
     pub(super) failing: bool,
     /// Whether its address vanishes from DNS and reappears, again and again.
     pub(super) flapping: bool,
-    /// The place of its address.
+    /// The index of its address.
     pub(super) address: usize,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct CheckScene {
 pub(super) struct TrafficScene {
     /// How many a second.
     pub(super) rate: u32,
-    /// Who sends them.
+    /// Which clients send them.
     pub(super) clients: Clients,
 }
 
@@ -76,15 +76,15 @@ pub(super) enum Refused {
     Already(Slot, &'static str),
     #[error("{} is not {}", .0.name(), .1)]
     NotSo(Slot, &'static str),
-    #[error("all {} backends are there already", SLOTS)]
+    #[error("all {} backends are in the demo already", SLOTS)]
     Full,
     #[error("two backends are needed to swap their addresses")]
     NoTwo,
-    #[error("a rate is from 1 to {} requests per second", HIGHEST_RATE)]
+    #[error("the rate must be from 1 to {} requests per second", HIGHEST_RATE)]
     Rate,
     #[error("no script is playing")]
     NoScript,
-    /// It was possible, but could not be done.
+    /// It was allowed, but failed.
     #[error("{0}")]
     NotDone(String),
 }
@@ -123,12 +123,12 @@ impl Scene {
         &self.backends[slot.place()]
     }
 
-    /// The backends and checks as at the start; the rest stays.
+    /// Resets the backends and checks; the rest stays.
     pub(super) fn reset(&self) -> Self {
         Self { compare: self.compare, traffic: self.traffic, ..Self::new(self.balance) }
     }
 
-    /// Does what an action demands, or nothing. Scripts are not its matter.
+    /// Applies an action, or changes nothing. It does not handle scripts.
     pub(super) fn apply(&mut self, action: DemoAction) -> Result<(), Refused> {
         use ProcessScene::{Killed, Paused, Running};
         match action {
@@ -202,7 +202,7 @@ impl Scene {
         if scene.present { Ok(scene) } else { Err(Refused::Absent(slot)) }
     }
 
-    /// The backend, if it is so.
+    /// The backend, if it is in this state.
     fn like(
         &mut self,
         slot: Slot,
@@ -213,7 +213,7 @@ impl Scene {
         if is_so(scene) { Ok(scene) } else { Err(Refused::NotSo(slot, word)) }
     }
 
-    /// The backend, if it is not so yet.
+    /// The backend, if it is not in this state yet.
     fn unlike(
         &mut self,
         slot: Slot,

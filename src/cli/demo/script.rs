@@ -1,4 +1,4 @@
-//! The scripts of the demo: a story that repeats, and experiments. A script sets a scene and then acts at fixed times.
+//! The scripts of the demo: a story that repeats, and experiments. A script sets up a scene and then acts at fixed times.
 
 use std::time::Duration;
 
@@ -34,9 +34,9 @@ pub(super) struct ScriptStep {
 #[derive(Debug)]
 pub(super) struct Script {
     pub(super) title: &'static str,
-    /// What to watch in the whole of it.
+    /// What to watch during the script.
     pub(super) text: &'static str,
-    /// What is set at once, after a reset.
+    /// The actions at its start, after a reset.
     pub(super) scene: &'static [DemoAction],
     pub(super) steps: &'static [ScriptStep],
     /// The seconds after which it starts over; `None`: it is played once.
@@ -47,7 +47,7 @@ const fn step(at: u64, action: DemoAction, text: &'static str) -> ScriptStep {
     ScriptStep { at, action, text }
 }
 
-/// Each backend gets its turn, whatever happened to it.
+/// Round robin, the same for each scene.
 const ROTATION: DemoAction = DemoAction::Balance { algorithm: Algorithm::RoundRobin };
 
 static STORY: Script = Script {
@@ -87,8 +87,8 @@ static STORY: Script = Script {
 
 static ROUND_ROBIN: Script = Script {
     title: "Round-robin's weakness",
-    text: "c is slow. Round-robin sends it a third of the connections all the same; least-connections, which gets the \
-           same requests, sends it few. Compare the shares and p90.",
+    text: "c is slow. Round-robin still sends it a third of the connections; least-connections, which gets the same \
+           requests, sends it few. Compare the shares and p90.",
     scene: &[
         ROTATION,
         DemoAction::Compare { algorithm: Some(Algorithm::LeastConnections) },
@@ -101,8 +101,8 @@ static ROUND_ROBIN: Script = Script {
 
 static STICKY: Script = Script {
     title: "Sticky sessions",
-    text: "Eight clients come again and again, and each stays with its backend. When c is removed, source-hash moves most \
-           of them, maglev little more than those that c had. Watch the table of clients.",
+    text: "Eight clients connect again and again, and each keeps its backend. When c is removed, source-hash moves most \
+           of them, maglev few besides those of c. Watch the table of clients.",
     scene: &[
         DemoAction::Balance { algorithm: Algorithm::SourceHash },
         DemoAction::Compare { algorithm: Some(Algorithm::Maglev) },
@@ -112,16 +112,16 @@ static STICKY: Script = Script {
     steps: &[step(
         12,
         DemoAction::Remove { backend: Slot::C },
-        "c is removed. With source-hash most clients move to another backend, with maglev little more than those that c \
-         had: watch “moved from” in the table of clients",
+        "c is removed. With source-hash most clients move to another backend, with maglev few besides those of c: watch \
+         “moved from” in the table of clients",
     )],
     repeats: None,
 };
 
 static INTERVAL: Script = Script {
     title: "What a check interval costs",
-    text: "Backends are checked every 5 s only. A killed backend refuses connections, so retries hide it. A paused one \
-           accepts them and never answers: only a check can tell, and clients wait until then.",
+    text: "Backends are checked every 5 s only. A killed backend refuses connections, so they are retried. A paused one \
+           accepts them and never answers: only a check detects that, and clients wait until then.",
     scene: &[ROTATION, DemoAction::CheckEvery { every: CheckInterval::Slow }],
     steps: &[
         step(
@@ -132,7 +132,7 @@ static INTERVAL: Script = Script {
         step(
             9,
             DemoAction::Restart { backend: Slot::B },
-            "b is started again, but two checks must pass first: it stays out for up to 10 s",
+            "b is started again, but two checks must pass first: it stays down for up to 10 s",
         ),
         step(
             22,
@@ -143,7 +143,7 @@ static INTERVAL: Script = Script {
         step(
             42,
             DemoAction::Resume { backend: Slot::A },
-            "a goes on. With checks every 0.5 s it would have been out after two seconds: set the interval and pause a again",
+            "a resumes. With checks every 0.5 s it would have been down after two seconds: set the interval and pause a again",
         ),
     ],
     repeats: None,
@@ -151,13 +151,13 @@ static INTERVAL: Script = Script {
 
 static HEALTH: Script = Script {
     title: "Health is not availability",
-    text: "b answers every request with an error, but its /health says that all is well. So it stays up, and a third of \
-           the clients get errors, until the checks ask for what clients ask for.",
+    text: "b answers every request with an error, but its /health still passes. So it stays up, and a third of the clients \
+           get errors, until the checks request what clients request.",
     scene: &[ROTATION, DemoAction::Fail { backend: Slot::B }],
     steps: &[step(
         14,
         DemoAction::CheckPath { path: CheckPath::Root },
-        "now the checks request / as clients do: they see the errors, b goes down, and “answered with an error” stops \
+        "now the checks request / as clients do: they get the errors, b goes down, and “answered with an error” stops \
          growing",
     )],
     repeats: None,
@@ -165,15 +165,15 @@ static HEALTH: Script = Script {
 
 static ADDRESSES: Script = Script {
     title: "Reused addresses",
-    text: "a and b are started again, each with the address of the other, as Docker gives them out. The addresses are the \
-           same, but the names are not: both old backends are gone at once, and two new ones are checked before they get \
+    text: "a and b restart, each with the other's address, as can happen with Docker. The addresses in DNS are the same, but \
+           their names are not: both old backends leave at once, and two new ones are checked before they get \
            connections.",
     scene: &[ROTATION],
     steps: &[step(
         3,
         DemoAction::SwapAddresses,
-        "a and b swap their addresses. DNS has the same addresses as before, but the name decides: watch both leave and \
-         join anew, each with the other's address",
+        "a and b swap their addresses. DNS has the same addresses as before, but with other names: watch both leave and \
+         join again, each with the other's address",
     )],
     repeats: None,
 };
@@ -182,7 +182,7 @@ impl ScriptId {
     /// All of them.
     pub(super) const ALL: [Self; 6] =
         [Self::Story, Self::RoundRobin, Self::Sticky, Self::Interval, Self::Health, Self::Addresses];
-    /// Those that are played once.
+    /// The scripts that are played once.
     pub(super) const EXPERIMENTS: [Self; 5] =
         [Self::RoundRobin, Self::Sticky, Self::Interval, Self::Health, Self::Addresses];
 

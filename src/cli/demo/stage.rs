@@ -22,7 +22,7 @@ use crate::domain::{Algorithm, SocketAddress};
 use crate::overview::Overview;
 use crate::supervisor::Supervisor;
 
-/// Everything that the demo consists of.
+/// The running demo.
 #[derive(Debug)]
 pub(super) struct DemoStage {
     pub(super) supervisor: Supervisor,
@@ -61,7 +61,7 @@ impl DemoStage {
         Self { supervisor, environment, traffic, scene, player, caption, bind, before }
     }
 
-    /// Does something that a learner demanded.
+    /// Carries out an action of the user.
     pub(super) async fn act(&mut self, action: DemoAction) -> Result<(), Refused> {
         let done = self.carry_out(action).await;
         match &done {
@@ -90,7 +90,7 @@ impl DemoStage {
                 let mut scene = self.scene.clone();
                 scene.apply(action)?;
                 self.show(scene).await?;
-                // The script would undo what the learner does, or do it again.
+                // The script would undo or repeat the user's action.
                 if action.is_about_backends() {
                     self.player.stop();
                 }
@@ -109,7 +109,7 @@ impl DemoStage {
         self.player.due()
     }
 
-    /// Carries out the next step of the script. A step that is not possible is passed over.
+    /// Carries out the next step of the script. A step that is not possible is skipped.
     pub(super) async fn step(&mut self) {
         let Some(step) = self.player.advance() else { return };
         let mut scene = self.scene.clone();
@@ -131,7 +131,7 @@ impl DemoStage {
 
     /// Makes everything match `scene`.
     async fn show(&mut self, scene: Scene) -> Result<(), Refused> {
-        // A client that moves from now on moves because of this change.
+        // From now on, clients move because of this change.
         self.traffic.stats.iter().for_each(super::stats::TrafficStats::mark);
         self.environment.show(&scene).await.map_err(|error| {
             Refused::NotDone(format!("a backend cannot be started at its address: {error}"))
@@ -153,7 +153,7 @@ impl DemoStage {
         Ok(())
     }
 
-    /// Puts a configuration in effect like a reload: no connection is interrupted.
+    /// Applies a configuration like a reload: open connections stay open.
     async fn reload(&mut self, wanted: Config) -> Result<(), Refused> {
         let result = self.supervisor.apply(wanted).await;
         self.supervisor.overview().reloads.note(result.is_ok());

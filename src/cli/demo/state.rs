@@ -20,7 +20,7 @@ pub(super) struct DemoState {
     pub(super) playing: Option<ScriptId>,
     /// The backends that are in the demo now.
     pub(super) backends: Vec<DemoBackendInfo>,
-    /// How many can be added.
+    /// How many more backends can be added.
     pub(super) room: usize,
     /// How a backend is chosen.
     pub(super) balance: Algorithm,
@@ -30,13 +30,13 @@ pub(super) struct DemoState {
     pub(super) traffic: TrafficScene,
     /// What the clients of each pool experience; one entry, or two while algorithms are compared.
     pub(super) sides: Vec<SideInfo>,
-    /// What can be played.
+    /// The scripts that can be played.
     pub(super) scripts: Vec<ScriptInfo>,
-    /// What can be chosen.
+    /// The algorithms that can be chosen.
     pub(super) algorithms: [Algorithm; Algorithm::ALL.len()],
 }
 
-/// What was done to a backend.
+/// A backend and what was done to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct DemoBackendInfo {
     pub(super) name: Slot,
@@ -74,11 +74,11 @@ pub(super) struct SideInfo {
     pub(super) p99_ms: Option<f64>,
     /// Each backend's share of the answers of the last seconds.
     pub(super) shares: BTreeMap<String, f64>,
-    /// The clients that come again and again; empty if each request comes from another one.
+    /// The clients that connect again and again; empty if each request comes from another client.
     pub(super) clients: Vec<ClientInfo>,
 }
 
-/// A client that comes again and again.
+/// A client that connects again and again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct ClientInfo {
     pub(super) address: IpAddr,

@@ -106,24 +106,24 @@ impl TrafficStats {
         }
     }
 
-    /// The clients that come again and again, in the order of their addresses.
+    /// The clients that connect again and again, in the order of their addresses.
     pub(super) fn clients(&self) -> BTreeMap<IpAddr, ClientTrack> {
         self.data().clients.clone()
     }
 
-    /// From now on, a client's backend is compared with the one that it has now.
+    /// From now on, a client's backend is compared with its current one.
     pub(super) fn mark(&self) {
         for track in self.data().clients.values_mut() {
             track.before.clone_from(&track.backend);
         }
     }
 
-    /// Forgets the clients, as others come now.
+    /// Forgets the clients, as different ones follow.
     pub(super) fn forget_clients(&self) {
         self.data().clients.clear();
     }
 
-    /// Adds a result. `client`: its address, if it comes again.
+    /// Adds a result. `client`: the client's address, if it connects again.
     pub(super) fn add(&self, client: Option<IpAddr>, result: Result<Answer, RequestFailure>, time: Duration) {
         let mut data = self.data();
         let backend = match result {
@@ -140,7 +140,7 @@ impl TrafficStats {
             }
             Err(RequestFailure::Broken) => {
                 data.totals.broken += 1;
-                return; // it has no time that a client would have waited for
+                return; // it has no response time
             }
             Err(RequestFailure::Failed) => {
                 data.totals.failed += 1;

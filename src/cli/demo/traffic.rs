@@ -23,7 +23,7 @@ use crate::task::{boxed, spawn};
 
 /// The timeout of a request.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The number of clients that come again and again.
+/// The number of clients that connect again and again.
 pub(super) const FEW: u32 = 8;
 /// The number of addresses below 127.0.x.0 that clients use, of 254.
 const HOSTS: u32 = 250;
@@ -104,7 +104,7 @@ fn client(clients: Clients, number: u32) -> IpAddr {
     IpAddr::V4((u32::from(Ipv4Addr::new(127, 0, 1, 1)) + place / HOSTS * 256 + place % HOSTS).into())
 }
 
-/// Connects from the address of a client; from any, where only 127.0.0.1 is this machine.
+/// Connects from a client's address, or from any address where only 127.0.0.1 belongs to this machine.
 async fn connect(client: IpAddr, address: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if address.ip().is_loopback() && address.is_ipv4() {
@@ -148,7 +148,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let reset_at_once = async {
-            // The connect has begun; its end is noticed after this, as nothing else runs meanwhile.
+            // The connect has begun; the task notices its end only after this, as nothing else runs meanwhile.
             let (stream, _) = listener.accept().unwrap();
             socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
         };

@@ -24,7 +24,7 @@ const MEDIUM: u16 = 72;
 const WIDE: u16 = 110;
 /// The most lines of the caption.
 const CAPTION: usize = 3;
-/// The indentation of the second line of something that happened at some time.
+/// The indentation of the second line of an event.
 const INDENT: usize = 6;
 
 /// The keys that were pressed since the last call. Never blocks.
@@ -46,7 +46,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, snapshot: &DemoSnapshot, state: &DemoS
     let foot = foot(snapshot, state, keys, columns);
     let rows = snapshot.backends.len().max(state.backends.len()).max(3) as u16 + 2;
     let sides = if state.compare.is_some() { state.sides.len() as u16 + 2 } else { 0 };
-    // Every backend has its row; decisions and changes get what is left.
+    // Every backend has a row; decisions and changes get the remaining rows.
     let left = area.height.saturating_sub(head.len() as u16 + rows + sides + foot.len() as u16);
     let changes = left.saturating_sub(4).clamp(1, 6);
     let [top, backends, compared, decisions, changed, bottom] = Layout::vertical([
@@ -113,7 +113,7 @@ fn table(snapshot: &DemoSnapshot, state: &DemoState, keys: &DemoKeys, width: u16
     let taken: u16 = columns.iter().map(|(_, width)| width + 1).sum();
     let room = usize::from(width.saturating_sub(taken));
     let widths = columns.iter().map(|(_, width)| Constraint::Length(*width));
-    let head = columns.iter().map(|(title, _)| *title).chain(["what was done · cause"]);
+    let head = columns.iter().map(|(title, _)| *title).chain(["action · cause"]);
     let rows = snapshot.backends.iter().map(|one| {
         let done =
             state.backends.iter().find(|done| done.name.name() == &*one.name && done.address == one.address);
@@ -159,7 +159,7 @@ fn row(
     TableRow::new(cells)
 }
 
-/// What was done to a backend, in words.
+/// The actions on a backend, as text.
 fn what_was_done(backend: &DemoBackendInfo) -> impl Iterator<Item = &'static str> {
     let process = match backend.process {
         ProcessScene::Running => None,
@@ -211,7 +211,7 @@ fn foot(snapshot: &DemoSnapshot, state: &DemoState, keys: &DemoKeys, columns: us
     }
     let mut lines: Vec<_> =
         terminal::wrap(&text, columns, 2).into_iter().map(|line| Line::from(line.bold().fg(color))).collect();
-    let story = if state.playing.is_some() { "space you play" } else { "space story" };
+    let story = if state.playing.is_some() { "space stop script" } else { "space story" };
     let hint =
         format!("?  keys  1-8 select  k kill  p pause  s slow  b algorithm  e experiments  {story}  q quits");
     lines.extend(match &keys.message {

@@ -87,7 +87,7 @@ fn drawn(width: u16, height: u16) -> String {
     drawn_with(width, height, &state(None), &DemoKeys::default())
 }
 
-/// The words of a drawing, whatever lines they are in.
+/// The words of a drawing, without its line breaks.
 fn words(text: &str) -> String {
     text.lines().flat_map(|line| line.trim_matches('"').split_whitespace()).collect::<Vec<_>>().join(" ")
 }

@@ -37,7 +37,7 @@ pub(super) async fn feed(remote: Remote, sender: mpsc::Sender<InstanceUpdate>) {
     }
 }
 
-/// The same until the connection is lost.
+/// Sends updates until the connection is lost.
 async fn follow(
     remote: &Remote,
     seen: &mut Option<String>,
@@ -112,7 +112,7 @@ pub(super) async fn as_lines(remote: &Remote) -> Result<Exit, Failure> {
             }
         };
         eprintln!("({})", terminal::clean(&why));
-        // Closed before the reconnect: the instance must not keep writing to a stream that is not read.
+        // Closed before the reconnect: the instance must not keep writing to a stream without a reader.
         drop(events);
         events = loop {
             sleep(RECONNECT_DELAY).await;

@@ -66,7 +66,7 @@ pub(super) struct BackendRow {
     pub(super) rate: f64,
     /// Bytes in a second, both ways.
     pub(super) bytes: f64,
-    /// Its part of the pool's new connections in the last [`WINDOW`] statuses, from 0 to 1.
+    /// Its share of the pool's new connections in the last [`WINDOW`] statuses, from 0 to 1.
     pub(super) share: f64,
 }
 

@@ -27,7 +27,7 @@ use crate::task::spawn;
 use instance_view::InstanceView;
 use ui::{Action, Change, Mode, Ui};
 
-/// The longest time between two frames: the shown ages grow.
+/// The maximum time between two frames, so that the shown ages grow.
 const TICK: Duration = Duration::from_secs(1);
 /// How often the thread that reads keys checks whether its receiver is gone.
 const KEY_POLL: Duration = Duration::from_millis(250);
@@ -99,7 +99,7 @@ async fn watch(remote: &Remote) -> Result<Exit, Failure> {
                 ActionResult::Popup(title, lines) => ui.mode = Mode::Popup { title, lines, scroll: 0 },
             },
             key = keys.recv() => match key {
-                None => return Err(no_screen(&"no key can be read")),
+                None => return Err(no_screen(&"keys cannot be read")),
                 Some(None) => {} // the terminal was resized
                 Some(Some(key)) => match ui.on(key, &instance) {
                     Action::None => {}

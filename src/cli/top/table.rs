@@ -139,7 +139,7 @@ fn pool(group: &PoolGroup, instance: &InstanceView, width: usize) -> Line<'stati
         }
     };
     note(pool.panic, "panic: all are used".to_owned(), Color::Red);
-    note(!pool.settled, "looking for backends".to_owned(), Color::Cyan);
+    note(!pool.settled, "discovering backends".to_owned(), Color::Cyan);
     note(pool.queue > 0, format!("{} wait", pool.queue), Color::Yellow);
     let failing = instance.status.as_ref();
     let failing = failing.is_some_and(|status| status.has_problem("client_failures", Some(&pool.name)));

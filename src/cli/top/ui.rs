@@ -223,7 +223,7 @@ impl Ui {
                     return Action::Change(Change::careful(of, BackendChange::to_weight(weight)));
                 }
                 _ if text.is_empty() => {}
-                _ => self.message = Some((format!("a weight is a number from 0 to {HEAVIEST}"), true)),
+                _ => self.message = Some((format!("the weight must be a number from 0 to {HEAVIEST}"), true)),
             },
             KeyCode::Esc => {}
             code => {
@@ -276,17 +276,17 @@ fn help() -> Mode {
     let lines = [
         "up, down, j, k     select a backend; PgUp, PgDn, Home, End too",
         "s, r               sort by the next column; reverse",
-        "/                  show only what has this in its name, address, pool or state; Esc ends it",
-        "enter              why is it in its state?",
+        "/                  filter by a text in name, address, pool or state; Esc clears it",
+        "enter              why it is in its state",
         "c                  its open connections",
         "p                  all problems, and what to do about each",
         "d                  drain it: no new connections; existing ones finish",
         "m                  maintenance: no new connections, no checks",
-        "u                  put it back in service",
-        "+, -, w            one more weight, one less, type one",
+        "u                  enable it: put it back in service",
+        "+, -, w            increase, decrease, or type its weight",
         "q, Ctrl-C          quit",
         "",
-        "share: its part of its pool's new connections in the last 5 s",
+        "share: its share of the pool's new connections in the last 5 s",
         "● up  ◌ joining  ✖ down  ▲ ejected  ◐ draining  ■ maintenance",
     ];
     Mode::Popup { title: "keys".to_owned(), lines: lines.map(str::to_owned).to_vec(), scroll: 0 }
@@ -334,7 +334,7 @@ mod tests {
     }
 
     fn selected(ui: &Ui) -> &str {
-        ui.selected.as_ref().map_or("nobody", |key| &key.name)
+        ui.selected.as_ref().map_or("none", |key| &key.name)
     }
 
     #[test]
@@ -411,7 +411,7 @@ mod tests {
         press(&mut ui, &instance, "\x1b");
         assert_eq!((names(&ui, &instance).len(), selected(&ui)), (10, "bb"));
         press(&mut ui, &instance, "/no such name\n");
-        assert_eq!((&*names(&ui, &instance), selected(&ui)), ("", "nobody"));
+        assert_eq!((&*names(&ui, &instance), selected(&ui)), ("", "none"));
         assert_eq!(press(&mut ui, &instance, "dyvw1\n+\nc"), []);
     }
 

@@ -53,7 +53,7 @@ fn problems(instance: &InstanceView, height: u16) -> Vec<Line<'static>> {
         _ => 8,
     };
     let Some(status) = &instance.status else { return Vec::new() };
-    // The last line counts those that have none.
+    // The last line counts the problems without a line.
     let shown = if status.problems.len() > most { most - 1 } else { most };
     let line = |problem: &ProblemInfo| {
         Line::from(problem_lines::line(problem, status.clock())).fg(problem_lines::mark(problem).1)
@@ -108,7 +108,7 @@ fn title(instance: &InstanceView) -> Vec<Line<'static>> {
     vec![Line::from(first), Line::from(second)]
 }
 
-/// The selected backend in words.
+/// The selected backend, as text.
 fn selected_backend(instance: &InstanceView, ui: &Ui) -> Paragraph<'static> {
     let block = Block::new().borders(Borders::TOP);
     let Some(row) = ui.selected.as_ref().and_then(|key| instance.row(key)) else {
@@ -333,8 +333,8 @@ mod tests {
         press('w', "weight of api/x, 0 to 256: ▏");
         press('7', "0 to 256: 7▏");
         ui.mode = Mode::Table;
-        ui.message = Some(("the pool heeds no weight but 0".into(), true));
-        assert!(drawn(&instance, &mut ui, 80, 24).contains("the pool heeds no weight but 0"));
+        ui.message = Some(("round-robin ignores weights except 0".into(), true));
+        assert!(drawn(&instance, &mut ui, 80, 24).contains("round-robin ignores weights except 0"));
         ui.on(ratatui::crossterm::event::KeyCode::Char('?').into(), &instance);
         assert!(drawn(&instance, &mut ui, 80, 24).contains("maintenance: no new connections, no checks"));
     }

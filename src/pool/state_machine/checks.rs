@@ -26,7 +26,7 @@ impl PoolState {
             Err(CheckError::Failed(failure)) => {
                 self.count(key, check, Err(HealthFailure::Check(failure)), now, effects);
             }
-            // The result is inconclusive, but the check has ended once.
+            // There is no result, but the check has ended once.
             Err(CheckError::Local(_)) => {
                 let member = self.members.iter_mut().find(|member| member.backend.key == key);
                 if let Some(results) = member.and_then(|member| member.results.get_mut(check)) {
@@ -112,7 +112,7 @@ impl PoolState {
                     _ => StateReason::Failures { count: fall, failure },
                 };
                 member.failing = Some(reason.clone());
-                member.ejection.lift(now); // from now on the checks decide
+                member.ejection.lift(now); // from now on, the checks decide
                 reason
             }
         };

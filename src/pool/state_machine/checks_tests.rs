@@ -17,7 +17,7 @@ enum CheckOutcome {
     Live,
 }
 
-/// For each outcome, at so many seconds after the backend was found: whether the next check comes soon.
+/// For each outcome, at this many seconds after the backend was found: whether the next check comes soon.
 fn soon(health: Health, outcomes: &[(u32, CheckOutcome)]) -> Vec<bool> {
     let mut config = Pool::new(vec![Source::Static(Vec::new())]);
     config.health = vec![health];

@@ -10,7 +10,7 @@ use crate::pool::member::Member;
 use crate::pool::outliers::outliers;
 
 impl PoolState {
-    /// Ejects a backend for a while, unless too many are ejected already. `report`: whether to report that.
+    /// Ejects a backend for a while, unless too many are ejected already; `report`: whether to report the latter.
     pub(super) fn eject(
         &mut self,
         index: usize,

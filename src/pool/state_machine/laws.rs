@@ -16,7 +16,7 @@ use crate::own::{OwnAddresses, Owner};
 use crate::pool::member::Member;
 use crate::pool::snapshot::PoolSnapshot;
 
-/// What can happen to a pool state of two sources, static and DNS, that report the same six addresses.
+/// The possible inputs of a pool state with two sources, static and DNS, that report the same six addresses.
 #[derive(Clone, Debug)]
 enum Happening {
     Answer { dns: bool, answer: Vec<Found> },
@@ -145,7 +145,7 @@ fn seen(pool_state: &PoolState) -> BTreeMap<String, Seen> {
         .collect()
 }
 
-/// A new pool state that gets the last answers and the facts of `other`, and nothing else.
+/// A new pool state with only the last answers and the facts of `other`.
 fn rebuilt(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: Instant) -> PoolState {
     let mut pool_state =
         PoolState::new(Arc::clone(&other.name), other.config.clone(), Arc::clone(&other.own));
@@ -198,7 +198,7 @@ fn choices_are_valid(config: &Pool, members: &[Member]) -> Result<(), TestCaseEr
     for random in 0..4 {
         let Some(chosen) = snapshot.choose(&PickArgs { random, client: random, ..PickArgs::default() })
         else {
-            prop_assert!(lowest.is_none(), "one is up, and none is chosen");
+            prop_assert!(lowest.is_none(), "a backend is up, but none is chosen");
             return Ok(());
         };
         let member = members.iter().find(|member| member.backend.key == chosen.backend.key).unwrap();

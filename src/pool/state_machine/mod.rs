@@ -39,9 +39,9 @@ struct SourceState {
     failing: Option<Instant>,
     /// The last conclusive answer.
     answer: HashMap<SocketAddress, Found>,
-    /// The gist of the last answer.
+    /// The kind of the last answer.
     gist: Option<Gist>,
-    /// What is wrong with the last answer, if anything, and since when answers have had this gist.
+    /// What is wrong with the last answer, if anything, and since when answers have been of this kind.
     trouble: Option<Trouble>,
     since: Option<Instant>,
 }
@@ -83,7 +83,7 @@ impl PoolState {
         &self.members
     }
 
-    /// The backend of that key, with its present name; `None`: it has left.
+    /// The backend of that key, with its current name; `None`: it has left.
     pub(crate) fn living(&self, key: u64) -> Option<&Arc<Backend>> {
         self.index_of(key).map(|index| &self.members[index].backend)
     }
@@ -130,7 +130,7 @@ impl PoolState {
         missing.chain(holding).chain(others).min()
     }
 
-    /// Takes in one input and returns its effects.
+    /// Handles one input and returns its effects.
     #[cfg(test)]
     pub(crate) fn on(&mut self, event: Input, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -139,7 +139,7 @@ impl PoolState {
         effects
     }
 
-    /// Takes in one input, and updates the backend that it concerns. After all queued inputs, call
+    /// Handles one input, and updates the backend that it concerns. After all queued inputs, call
     /// [`follow`](Self::follow): it examines all backends, which is too expensive for each of thousands of inputs.
     pub(crate) fn take_in(&mut self, event: Input, now: Instant, effects: &mut Vec<Effect>) {
         match event {
@@ -163,7 +163,7 @@ impl PoolState {
         }
     }
 
-    /// Does what follows from all inputs together, and from the time.
+    /// Updates all backends after the inputs, and for the current time.
     pub(crate) fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
         self.compare_own(now, effects);
@@ -201,7 +201,7 @@ impl PoolState {
                     && admin_state != AdminState::Maintenance
                     && !self.config.health.is_empty()
                 {
-                    // It was not checked meanwhile.
+                    // It was not checked while in maintenance.
                     member.results = vec![Results::default(); self.config.health.len()];
                     member.trial = now;
                     if member.refused.is_none() {
@@ -307,7 +307,7 @@ impl PoolState {
     }
 
     /// Updates a backend's state from its facts. `lifted` is the reason for a change if the facts give none: the
-    /// obstacle that is gone.
+    /// obstacle that was removed.
     fn settle(&mut self, index: usize, lifted: StateReason, now: Instant, effects: &mut Vec<Effect>) {
         let member = &mut self.members[index];
         let (state, reason) = member.derived_state(now);

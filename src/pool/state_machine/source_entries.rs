@@ -27,7 +27,7 @@ impl PoolState {
         effects: &mut Vec<Effect>,
     ) {
         let Some(source) = self.sources.get_mut(key) else {
-            return; // it was removed while its answer was under way
+            return; // it was removed before its answer arrived
         };
         source.answered = true;
         let gist = seen.outcome.gist();
@@ -142,7 +142,7 @@ impl PoolState {
                     self.leave(index, reason, now, effects);
                     reassigned = Some(found.address.clone());
                 }
-                // Reported again, or by another source, too: one address is one backend.
+                // Reported again, or by another source too: one address is one backend.
                 before => {
                     if let Some((_, other)) = before.filter(|_| found.nameless) {
                         // A report without a name is about the same backend.
@@ -175,7 +175,7 @@ impl PoolState {
         reassigned
     }
 
-    /// Drops expired entries; a backend without entries leaves.
+    /// Removes expired entries; a backend without entries leaves.
     pub(super) fn expire(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let settled = self.settled();
         for index in 0..self.members.len() {
@@ -256,7 +256,7 @@ fn endpoints_changed(
     before: &HashMap<SocketAddress, Found>,
 ) -> Option<Event> {
     let lacking = |of: &HashMap<SocketAddress, Found>, other: &HashMap<SocketAddress, Found>| -> Vec<Found> {
-        // A name that becomes known, or that is missing this time, does not make another backend.
+        // If a name becomes known, or is missing this time, it is still the same backend.
         let same = |a: &Found, b: &Found| a.name == b.name || a.nameless || b.nameless;
         let known = |found: &Found| other.get(&found.address).is_some_and(|known| same(known, found));
         of.values().filter(|found| !known(found)).cloned().collect()

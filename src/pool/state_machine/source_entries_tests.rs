@@ -162,9 +162,9 @@ fn a_backend_much_slower_than_the_others_is_ejected() {
         pool_state.members().iter().map(|member| member.state == BackendState::Ejected).collect::<Vec<_>>()
     };
     answer(&pool_state, [10, 15, 400], 19);
-    assert_eq!(after(&mut pool_state), [false; 3], "too few answers say nothing");
+    assert_eq!(after(&mut pool_state), [false; 3], "too few answers prove nothing");
     answer(&pool_state, [10, 15, 90], 20);
-    assert_eq!(after(&mut pool_state), [false; 3], "below the floor nobody is slow");
+    assert_eq!(after(&mut pool_state), [false; 3], "below the floor, no backend is slow");
     answer(&pool_state, [200, 250, 500], 20);
     assert_eq!(after(&mut pool_state), [false; 3], "twice as slow is not much slower");
     answer(&pool_state, [10, 15, 400], 20);
@@ -219,7 +219,7 @@ fn an_operator_drains_enables_and_disables_a_backend() {
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Uncheck(_))));
     let effects = send(&mut pool_state, "a", Command::SetAdminState(AdminState::Up), now);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Check(_))));
-    assert_eq!(state(&pool_state, "a"), BackendState::Joining, "nobody has looked at it meanwhile");
+    assert_eq!(state(&pool_state, "a"), BackendState::Joining, "it was not checked meanwhile");
     report_check(&mut pool_state, "a", 0, true, now);
     assert_eq!(state(&pool_state, "a"), BackendState::Up);
 }

@@ -70,7 +70,7 @@ impl Connection {
             Beginning::Other | Beginning::Silence if self.settings.routing.has_default() => {
                 return self.choose_pool(None);
             }
-            // It names no server, so that each may be meant.
+            // The request names no server, so it may be for any of them.
             Beginning::Other if postgres && cancel_request(&preface.rest).is_some() => {
                 return self.choose_first_pool();
             }
@@ -91,7 +91,7 @@ impl Connection {
                 carry_out(request, &[&self.client]);
             }
         }
-        // They may be many.
+        // There may be many of them.
         hello.protocols = Protocols::default();
         preface.hello = Some(Box::new(hello));
         pool
@@ -114,7 +114,7 @@ impl Connection {
 
     /// Chooses the pool, or rejects a client that no rule of the listener matches: by a reset if it sent no ClientHello.
     pub(super) fn choose_pool(&self, hello: Option<&Hello>) -> Result<&Pool, Closed> {
-        // While it sent its first bytes, a reload may have changed the rules.
+        // A reload may have changed the rules while the client sent its first bytes.
         let assign = || {
             let settings = self.progress.listener.settings.load();
             settings.routing.assign(self.progress.client.get(), hello)
