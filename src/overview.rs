@@ -18,6 +18,7 @@ use crate::proxy::listener::Listener;
 use crate::proxy::progress::CloseRequest;
 use crate::proxy::worker::WorkerHandle;
 use crate::replicas::Replicas;
+use crate::state_directory::StateDirectory;
 use crate::story::samples::{Counts, EVERY, PoolCounts, Samples};
 use crate::task::spawn;
 use crate::telemetry::ConnectError;
@@ -134,6 +135,8 @@ pub(crate) struct Overview {
     pub listeners: ArcSwap<Vec<(Arc<Listener>, Vec<SocketAddress>)>>,
     /// Recent events.
     pub journal: Journal,
+    /// What outlives the process.
+    pub state: StateDirectory,
     /// Results of reloads.
     pub reloads: Reloads,
     /// The current configuration.
@@ -149,6 +152,7 @@ impl Overview {
     /// The state of a starting process.
     pub(crate) fn new(
         config: Config,
+        state: StateDirectory,
         limit: Arc<Limit>,
         workers: Vec<Arc<Shared>>,
         handles: Vec<WorkerHandle>,
@@ -162,6 +166,7 @@ impl Overview {
             replicas: ArcSwap::default(),
             listeners: ArcSwap::default(),
             journal: Journal::default(),
+            state,
             reloads: Reloads::new(),
             config: ArcSwap::from_pointee(config),
             listing: Arc::default(),
