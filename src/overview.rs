@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::Config;
-use crate::domain::{Cause, CloseReason, ConnectionRecord, SocketAddress};
+use crate::domain::{Cause, CloseReason, ConnectionRecord, SocketAddress, Timestamp};
 use crate::pool::{Pool, RECENT};
 use crate::proxy::admit::Limit;
 use crate::proxy::context::Shared;
@@ -121,6 +121,8 @@ fn now() -> u64 {
 pub(crate) struct Overview {
     /// When the process started.
     pub started: Instant,
+    /// The same by the system's clock.
+    pub started_at: Timestamp,
     /// The limit of connections.
     pub limit: Arc<Limit>,
     /// The workers' recent decisions and ended connections.
@@ -149,7 +151,7 @@ pub(crate) struct Overview {
 }
 
 impl Overview {
-    /// The state of a starting process.
+    /// The state of a starting process; the journal continues that of the state directory.
     pub(crate) fn new(
         config: Config,
         state: StateDirectory,
@@ -159,13 +161,14 @@ impl Overview {
     ) -> Self {
         Self {
             started: Instant::now(),
+            started_at: Timestamp::now(),
             limit,
             workers,
             handles,
             pools: ArcSwap::default(),
             replicas: ArcSwap::default(),
             listeners: ArcSwap::default(),
-            journal: Journal::default(),
+            journal: Journal::restore(state.clone()),
             state,
             reloads: Reloads::new(),
             config: ArcSwap::from_pointee(config),

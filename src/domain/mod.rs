@@ -46,5 +46,5 @@ pub(crate) use routing_rule::{PoolMatch, PoolShare, RoutingRule};
 pub use socket_address::SocketAddress;
 pub(crate) use state_reason::{EjectionReason, Failure, HealthFailure, StateReason};
 #[cfg(test)]
-pub(crate) use state_reason::StateReasonInfo;
+pub(crate) use state_reason::{StateReasonInfo, tests::each as state_reasons};
 pub(crate) use timestamp::Timestamp;

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use humantime::{format_duration, format_rfc3339_seconds};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{AdminState, Cause, CheckFailure, Owner, SocketAddress};
 
 /// Why a backend is in its state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+///
+/// The derived representation, with all fields, is that of the state directory; in the API a reason has a name and a text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(remote = "Self", rename_all = "snake_case")]
 pub enum StateReason {
     /// A source reports it.
     ///
@@ -87,6 +90,7 @@ pub enum StateReason {
     /// what clients need. `eject` has the thresholds.
     Ejected {
         /// Why.
+        #[serde(with = "EjectionReason")]
         why: EjectionReason,
         /// For how long.
         time: Duration,
@@ -172,7 +176,8 @@ pub enum StateReason {
 }
 
 /// A failure of a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HealthFailure {
     /// It failed a check.
     Check(CheckFailure),
@@ -181,7 +186,8 @@ pub enum HealthFailure {
 }
 
 /// How a live connection failed before the backend sent anything.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Failure {
     /// It could not be opened, and why.
     Connect(Cause),
@@ -190,7 +196,8 @@ pub enum Failure {
 }
 
 /// Why a backend is ejected.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(remote = "Self", rename_all = "snake_case")]
 pub enum EjectionReason {
     /// Clients' connections failed in a row.
     Failures {

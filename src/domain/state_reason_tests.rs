@@ -118,6 +118,11 @@ pub(in crate::domain) fn all() -> Vec<(StateReason, &'static str, &'static str)>
     ]
 }
 
+/// One of each.
+pub(crate) fn each() -> Vec<StateReason> {
+    all().into_iter().map(|(reason, ..)| reason).collect()
+}
+
 #[test]
 fn each_reason_has_its_name_and_its_text() {
     for (reason, name, text) in all() {

@@ -108,7 +108,10 @@ export class Store {
     this.decisions = [];
   }
 
-  /** Resets the data for a new server process: its events have other numbers, and its totals start at 0. */
+  /**
+   * Resets the data for a new server process, whose totals start at 0. Its events may have other numbers: they are requested
+   * again, with those of the process before if the server keeps them.
+   */
   restart() {
     this.events = [];
     this.latest = 0;
@@ -128,12 +131,6 @@ export class Store {
   /** The present time of the server's clock, which all times here refer to. */
   now() {
     return Date.now() / 1000 + (this.skew ?? 0);
-  }
-
-  /** Whether the status is from another process than the previous one. */
-  isAnother(status) {
-    const began = (status.now ?? Date.now() / 1000) - status.uptime_seconds;
-    return this.started !== null && Math.abs(began - this.started) > 3;
   }
 
   takeStatus(status) {
@@ -192,6 +189,11 @@ export class Store {
     this.events.push(event);
     if (this.events.length > EVENTS) this.events.splice(0, this.events.length - EVENTS);
     if (event.kind === 'resolver_status_changed') this.troubles.set(`${event.pool}\n${event.source}`, event);
+    if (event.kind === 'started') {
+      // The states and troubles that the process before knew end here.
+      this.troubles.clear();
+      for (const strip of this.strips.values()) strip.parts.push({ from: event.at, state: 'gone', cause: event.sentence });
+    }
     if (event.kind === 'state_changed') {
       const strip = this.strip(event.pool, { name: event.backend, address: event.address });
       const last = strip.parts.at(-1);
