@@ -63,8 +63,10 @@ pub(crate) struct PoolState {
     compare_at: Option<Instant>,
     /// What operators had set before the restart for backends that are not found yet.
     restored: Vec<SavedBackend>,
-    /// Whether settings were restored, and a source has not given a conclusive answer since.
+    /// Whether settings were restored, and those whose backend is gone are not dropped yet.
     restoring: bool,
+    /// Since when the last answer of every source is conclusive, while `restoring`.
+    conclusive_since: Option<Instant>,
 }
 
 impl PoolState {
@@ -83,6 +85,7 @@ impl PoolState {
             compare_at: None,
             restored: Vec::new(),
             restoring: false,
+            conclusive_since: None,
         }
     }
 
@@ -135,6 +138,7 @@ impl PoolState {
         let ejected = self.members.iter().filter_map(|member| Some(member.ejection.out(now)?.0));
         let ramping = self.members.iter().filter_map(|member| member.ramp(self.config.slow_start, now).1);
         let others = ejected.chain(ramping).chain(draining).chain(self.compare_at).chain(self.own_due(now));
+        let others = others.chain(self.restoring_ends());
         missing.chain(holding).chain(others).min()
     }
 
@@ -175,7 +179,7 @@ impl PoolState {
     /// Does what follows from all inputs together, and from the time.
     pub(crate) fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
-        self.end_restoring(effects);
+        self.end_restoring(now, effects);
         self.compare_own(now, effects);
         self.compare(now, effects);
         self.release(now, effects);

@@ -4,7 +4,7 @@
 //! was drained is never eligible in between.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::PoolState;
 use crate::discovery::Found;
@@ -70,15 +70,25 @@ impl PoolState {
         member.name_before = (found.nameless && !saved.nameless).then_some(saved.name);
     }
 
-    /// Once each source has given a conclusive answer, drops what was set for backends that none of them reports, and
-    /// weights that were set when the sources reported other ones.
-    pub(super) fn end_restoring(&mut self, effects: &mut Vec<Effect>) {
-        let is_conclusive =
-            || self.sources.values().all(|source| source.answered && source.failing.is_none());
-        if !self.restoring || !is_conclusive() {
+    /// When the sources have reported all backends: after conclusive answers, a backend may be missing for as long as at
+    /// run time (`flap`). `None`: the settings are restored, or a source has not given a conclusive answer.
+    pub(super) fn restoring_ends(&self) -> Option<Instant> {
+        let flap = self.sources.keys().map(|key| self.flap(key, true)).max().unwrap_or_default();
+        Some(self.conclusive_since? + flap)
+    }
+
+    /// Then drops what was set for backends that no source reports, and weights that were set when the sources reported
+    /// other ones.
+    pub(super) fn end_restoring(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if !self.restoring {
             return;
         }
-        self.restoring = false;
+        let is_conclusive = self.sources.values().all(|source| source.answered && source.failing.is_none());
+        self.conclusive_since = is_conclusive.then(|| self.conclusive_since.unwrap_or(now));
+        if self.restoring_ends().is_none_or(|end| now < end) {
+            return;
+        }
+        (self.restoring, self.conclusive_since) = (false, None);
         self.drop_restored("no source reports its backend", effects);
         for index in 0..self.members.len() {
             self.describe(index, effects);

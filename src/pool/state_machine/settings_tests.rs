@@ -10,6 +10,8 @@ use crate::domain::Timestamp;
 use crate::pool::snapshot::PoolSnapshot;
 use crate::state_directory::{SavedState, SavedWeight};
 
+/// How long a backend may be missing from the answers of a name server.
+const FLAP: Duration = Duration::from_secs(3);
 const AT: Timestamp = Timestamp(1_795_566_859.0);
 
 fn dns() -> SourceKey {
@@ -110,8 +112,11 @@ fn a_weight_is_restored_unless_the_source_has_changed_its_own() {
         pool_state.on(observed(dns(), vec![found("a", "10.0.0.1")]), now);
         // The other source may be the one that sets the weight.
         assert_eq!(pool_state.members()[0].weight, 7);
-        let effects = pool_state.on(listed(), now);
+        pool_state.on(listed(), now);
+        assert_eq!(pool_state.deadline(now), Some(now + FLAP));
+        let effects = pool_state.on(Input::Tick, now + FLAP);
         assert_eq!((pool_state.members()[0].weight, saves(&effects)), (weight, by_source == 2));
+        assert_eq!(pool_state.deadline(now + FLAP), None);
         assert_eq!(pool_state.settings().len(), usize::from(by_source == 1));
     }
 }
@@ -132,11 +137,15 @@ fn settings_whose_backend_no_source_reports_are_dropped_after_conclusive_answers
     let silent = Observation { outcome: Outcome::Timeout("silence".into()), owners: HashMap::new() };
     let effects = pool_state.on(Input::Observed(dns(), silent), now + SECOND);
     assert_eq!((dropped(&effects).len(), pool_state.settings()), (0, settings()));
-    let effects = pool_state.on(observed(dns(), vec![found("b", "10.0.0.2")]), now + 2 * SECOND);
+    // One that lacks it may not be complete.
+    let now = now + 2 * SECOND;
+    let effects = pool_state.on(observed(dns(), vec![found("b", "10.0.0.2")]), now);
+    assert_eq!((dropped(&effects).len(), pool_state.settings().len()), (0, 2));
+    let effects = pool_state.on(Input::Tick, now + FLAP);
     assert_eq!((dropped(&effects), saves(&effects)), (vec!["a".to_owned()], true));
     assert_eq!(pool_state.settings(), settings()[1..]);
     // A backend that is found later is another one.
-    pool_state.on(observed(dns(), vec![found("a", "10.0.0.1")]), now + 3 * SECOND);
+    pool_state.on(observed(dns(), vec![found("a", "10.0.0.1")]), now + FLAP + SECOND);
     assert!(eligible(&pool_state).contains(&"a".to_owned()));
 }
 
@@ -152,7 +161,8 @@ fn settings_end_when_the_backend_leaves_or_its_address_has_another_name() {
 
     let mut pool_state = restored(pool(false), drained());
     pool_state.on(listed(), now);
-    let effects = pool_state.on(observed(dns(), vec![found("b", "10.0.0.1")]), now);
+    pool_state.on(observed(dns(), vec![found("b", "10.0.0.1")]), now);
+    let effects = pool_state.on(Input::Tick, now + FLAP);
     assert_eq!(dropped(&effects), ["a"]);
     assert!(eligible(&pool_state).contains(&"b".to_owned()));
 
