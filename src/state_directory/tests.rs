@@ -69,6 +69,15 @@ fn lines_and_settings_are_there_for_the_next_process() {
 }
 
 #[test]
+fn replies_come_even_when_nothing_is_written_any_longer() {
+    let folder = folder();
+    let state = open(&folder);
+    let (web, _) = state.pool(&"web".into());
+    state.close();
+    save(&web, vec![drained("a")]);
+}
+
+#[test]
 fn settings_of_pools_that_the_configuration_no_longer_has_are_dropped() {
     let folder = folder();
     let state = open(&folder);

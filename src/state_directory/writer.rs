@@ -155,6 +155,10 @@ impl Writer {
             pool.saved.backends = backends;
             queue.unsaved |= differs;
         }
+        if queue.closed {
+            drop(queue);
+            return replies.into_iter().for_each(|reply| reply());
+        }
         queue.replies.extend(replies);
         self.0.changed.notify_all();
     }

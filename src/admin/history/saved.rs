@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::counts::{HistoryCount, HistoryGrowth};
+use super::counts::{BackendName, HistoryCount, HistoryGrowth};
 use crate::domain::Timestamp;
 use crate::state_directory::LineError;
 
@@ -17,7 +17,7 @@ pub(super) struct SavedStep {
     pub(super) listeners: Vec<(Arc<str>, HistoryCount)>,
     pub(super) pools: Vec<(Arc<str>, HistoryCount)>,
     /// By pool and name.
-    pub(super) backends: Vec<((Arc<str>, Arc<str>), HistoryCount)>,
+    pub(super) backends: Vec<(BackendName, HistoryCount)>,
 }
 
 impl SavedStep {
