@@ -291,7 +291,7 @@ fn group(events: &[Entry]) -> Vec<Group<'_>> {
     let mut open = HashMap::<About, usize>::new();
     for entry in events {
         if matches!(*entry.event, Event::Started { .. }) {
-            // What the process before had begun, this one knows nothing of.
+            // What the process before had begun is unknown to this one.
             open.drain().for_each(|(_, index)| groups[index].cut_off = true);
         }
         let Some(about) = About::of(entry) else { continue };

@@ -97,7 +97,7 @@ fn a_drained_backend_gets_no_connection_after_a_crash_and_a_weight_stays_in_effe
     let status = get(&lb, "/api/v1/pools/web/backends/a");
     assert_eq!((&status["connections"], &status["state"]), (&json!(0), &json!("draining")));
 
-    // A restart keeps it, too, and the operator who set it.
+    // A restart keeps the state, too, and the name of the operator.
     stop(lb);
     let lb = Lb::start(&config);
     assert_eq!(cause(&lb, "a").1, reason);

@@ -66,7 +66,7 @@ fn eligible(pool_state: &PoolState) -> Vec<String> {
 }
 
 #[test]
-fn a_drained_backend_is_never_eligible_after_the_restart_and_its_reason_says_who_and_when() {
+fn a_drained_backend_is_never_eligible_after_the_restart_and_its_reason_names_the_operator_and_the_time() {
     let now = Instant::now();
     let mut pool_state =
         restored(pool(false), vec![saved("a", "10.0.0.1", Some(AdminState::Draining), None)]);
