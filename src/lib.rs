@@ -48,6 +48,7 @@
 //! | [`balance`] | the algorithms: pure |
 //! | [`outgoing`] | what connections to backends and those of checks have in common |
 //! | [`telemetry`] | log, counters, decisions, the journal of events |
+//! | [`state_directory`] | what outlives the process: operators' settings, events, the history |
 //! | [`config`] | the configuration: YAML, defaults, validation |
 //! | [`backoff`] | the delays between attempts |
 //! | [`own`] | the addresses that this process listens on, which are never backends |
@@ -88,6 +89,7 @@ mod sanitize;
 mod simulate;
 mod socket_diag;
 mod socket_option;
+mod state_directory;
 mod story;
 mod supervisor;
 mod task;

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::Config;
-use crate::domain::{Cause, CloseReason, ConnectionRecord, SocketAddress};
+use crate::domain::{Cause, CloseReason, ConnectionRecord, SocketAddress, Timestamp};
 use crate::pool::{Pool, RECENT};
 use crate::proxy::admit::Limit;
 use crate::proxy::context::Shared;
@@ -18,6 +18,7 @@ use crate::proxy::listener::Listener;
 use crate::proxy::progress::CloseRequest;
 use crate::proxy::worker::WorkerHandle;
 use crate::replicas::Replicas;
+use crate::state_directory::StateDirectory;
 use crate::story::samples::{Counts, EVERY, PoolCounts, Samples};
 use crate::task::spawn;
 use crate::telemetry::ConnectError;
@@ -120,6 +121,8 @@ fn now() -> u64 {
 pub(crate) struct Overview {
     /// When the process started.
     pub started: Instant,
+    /// The same by the system's clock.
+    pub started_at: Timestamp,
     /// The limit of connections.
     pub limit: Arc<Limit>,
     /// The workers' recent decisions and ended connections.
@@ -134,6 +137,8 @@ pub(crate) struct Overview {
     pub listeners: ArcSwap<Vec<(Arc<Listener>, Vec<SocketAddress>)>>,
     /// Recent events.
     pub journal: Journal,
+    /// What outlives the process.
+    pub state: StateDirectory,
     /// Results of reloads.
     pub reloads: Reloads,
     /// The current configuration.
@@ -146,22 +151,25 @@ pub(crate) struct Overview {
 }
 
 impl Overview {
-    /// The state of a starting process.
+    /// The state of a starting process; the journal continues that of the state directory.
     pub(crate) fn new(
         config: Config,
+        state: StateDirectory,
         limit: Arc<Limit>,
         workers: Vec<Arc<Shared>>,
         handles: Vec<WorkerHandle>,
     ) -> Self {
         Self {
             started: Instant::now(),
+            started_at: Timestamp::now(),
             limit,
             workers,
             handles,
             pools: ArcSwap::default(),
             replicas: ArcSwap::default(),
             listeners: ArcSwap::default(),
-            journal: Journal::default(),
+            journal: Journal::restore(state.clone()),
+            state,
             reloads: Reloads::new(),
             config: ArcSwap::from_pointee(config),
             listing: Arc::default(),

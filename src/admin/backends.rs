@@ -142,7 +142,7 @@ pub(super) async fn remove(
 /// new state.
 ///
 /// The change ends when the backend leaves the pool: a restarted container is a new backend, which does not inherit
-/// maintenance, draining or a weight. A restart of Pointsman discards all changes.
+/// maintenance, draining or a weight. A restart of Pointsman discards all changes, unless `runtime.state` is set.
 pub(super) async fn change(
     Operator(operator): Operator, // first: without permission, nothing else is read
     State(app): State<App>,

@@ -2,8 +2,8 @@
 //!
 //! A stream begins with `hello`. Then come `status` each second (the reply of `/api/v1/status`), `decisions` when there
 //! are new ones (the latest only: there may be thousands), and an `event` for each entry of the journal, with the
-//! entry's number as id. A client that reconnects with `Last-Event-ID` gets all kept events; `lagged` counts the lost
-//! ones.
+//! entry's number as id. A client that reconnects with `Last-Event-ID` gets all kept events after that one; `lagged`
+//! counts the lost ones. With a state directory this is so across a restart, too.
 //!
 //! A slow reader gets fewer events: after it has read one, the next `status` is the latest one, and `lagged` counts the
 //! events that the journal has dropped meanwhile.
@@ -175,7 +175,9 @@ impl EventReader {
         let newest = *latest.borrow();
         latest.mark_changed();
         let mut hello = format!("retry: {RETRY}\n\n");
-        let first = Hello { version: env!("CARGO_PKG_VERSION").into(), latest: newest, demo: app.demo };
+        let started = app.overview.started_at;
+        let version = env!("CARGO_PKG_VERSION").into();
+        let first = Hello { version, latest: newest, started, demo: app.demo };
         sse::event(&mut hello, "hello", None, &in_json(&first));
         let every = |time| {
             let mut interval = interval(time);
@@ -187,7 +189,7 @@ impl EventReader {
             peer,
             stop,
             hello: Some(hello.into()),
-            // A number above the latest one is from an earlier process: send everything.
+            // A number above the latest one is from an earlier process whose journal was lost: send everything.
             entries: JournalReader {
                 journal,
                 sent: seen.map_or(newest, |seen| if seen > newest { 0 } else { seen }),

@@ -93,7 +93,7 @@ pub(crate) fn demo_router(overview: &Arc<Overview>, access: &Access, demo: Route
 }
 
 fn build(overview: &Arc<Overview>, control: &Control, access: &Access, demo: Option<Router>) -> Router {
-    let history = History::default();
+    let history = History::restore(&overview.state);
     let problems = Problems::default();
     let tasks = [
         spawn(history.clone().keep(Arc::clone(overview))),

@@ -10,10 +10,11 @@ use serde::Deserialize;
 
 use super::{ApiError, App};
 use crate::api::StoryReply;
+use crate::domain::Event;
 use crate::humanize::{count, duration};
 use crate::story::Sentence;
 use crate::story::fold::{self, StorySentence};
-use crate::story::samples::REACH;
+use crate::story::samples::{EVERY, REACH};
 
 /// How far back a story reaches by default.
 const SINCE: Duration = Duration::from_secs(600);
@@ -23,7 +24,8 @@ const SINCE: Duration = Duration::from_secs(600);
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(super) struct StoryQuery {
-    /// How far back, such as `90s`, `10m` or `1h 30m`; at most to the start of the process.
+    /// How far back, such as `90s`, `10m` or `1h 30m`; at most to the start of the process or, with
+    /// `runtime.state`, to the oldest event.
     #[cfg_attr(
         test,
         schemars(
@@ -56,7 +58,6 @@ pub(super) async fn story(
     let until = SystemTime::now();
     let overview = &app.overview;
     let uptime = overview.started.elapsed();
-    let since = until.checked_sub(reach.min(uptime)).unwrap_or(SystemTime::UNIX_EPOCH);
     let wanted = |pool: &str| question.pool.as_deref().is_none_or(|wanted| wanted == pool);
     let (mut events, dropped) = overview.journal.after(0);
     if let Some(pool) = &question.pool
@@ -68,6 +69,11 @@ pub(super) async fn story(
         return Err(ApiError::new(StatusCode::NOT_FOUND, "no_such_pool", message, "see /api/v1/status"));
     }
     let oldest = events.first().map(|entry| entry.at);
+    // With a state directory, the events reach back beyond the start.
+    let restored = events.iter().any(|entry| matches!(*entry.event, Event::Started { .. }));
+    let known = oldest.filter(|_| restored).and_then(|oldest| until.duration_since(oldest).ok());
+    let known = known.unwrap_or_default().max(uptime);
+    let since = until.checked_sub(reach.min(known)).unwrap_or(SystemTime::UNIX_EPOCH);
     events.retain(|entry| entry.at >= since && entry.event.pool().is_none_or(|pool| wanted(pool)));
     let mut samples = overview.samples.between(since, until);
     for (_, sample) in &mut samples {
@@ -80,11 +86,13 @@ pub(super) async fn story(
     let mut begin = |at: SystemTime, text: String| {
         sentences.insert(0, StorySentence { sentence: Sentence::then(at, text), events: Vec::new() });
     };
-    if reach >= uptime {
+    if reach >= uptime && !restored {
         begin(since, format!("Pointsman {} started", env!("CARGO_PKG_VERSION")));
     }
-    if reach.min(uptime) > REACH {
-        begin(since, format!("counters cover the last {} only", duration(REACH)));
+    let counted = uptime.min(REACH);
+    // The start and its event are not at exactly the same time.
+    if reach.min(known) > counted + EVERY {
+        begin(since, format!("counters cover the last {} only", duration(counted)));
     }
     if let Some(oldest) = oldest.filter(|oldest| dropped > 0 && *oldest > since) {
         let ago = duration(until.duration_since(oldest).unwrap_or_default());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Word;
+use super::{Timestamp, Word};
 
 /// The reply of `/heartbeat` and `/ready` when the answer is yes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,6 +75,8 @@ pub(crate) struct Hello {
     pub version: Arc<str>,
     /// The number of the latest fact.
     pub latest: u64,
+    /// When the process started, in seconds since the epoch: another time is another process.
+    pub started: Timestamp,
     /// Whether this is `pointsman demo`, which can be played with: `/demo/state` and `/demo/actions` are there.
     pub demo: bool,
 }

@@ -29,7 +29,8 @@ pub(crate) struct JournalReply {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(crate) struct JournalEntry {
-    /// Its number; the next one's is one more. The first of a process is 1.
+    /// Its number; the next one's is one more. The first is 1; with `runtime.state`, processes continue the numbers of
+    /// those before them.
     pub id: u64,
     /// When it was recorded, in seconds since the epoch.
     pub at: Timestamp,

@@ -33,6 +33,12 @@ pub(super) fn findings(config: &Config) -> Result<Findings, Failure> {
             format!("the log cannot be written to {directory} (log.directory): {error}")
         }));
     }
+    if let Some(folder) = &config.runtime.state {
+        errors.extend(unwritable(folder).map(|error| {
+            let folder = folder.display();
+            format!("the state cannot be kept in {folder} (runtime.state): {error}")
+        }));
+    }
     let mut warnings: Vec<String> = config.admin.as_ref().and_then(open_admin).into_iter().collect();
     warnings.extend(unused_pools(config));
     warnings.extend(backend_files(config));

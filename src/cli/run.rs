@@ -17,6 +17,7 @@ use crate::admin::server::Bound;
 use crate::api::{DrainReply, ReloadReply};
 use crate::config::{self, Admin, Config};
 use crate::domain::{Cause, ConfigProblem, Event};
+use crate::state_directory::StateDirectory;
 use crate::supervisor::{Outcome, Supervisor};
 use crate::task::spawn;
 use crate::telemetry::log;
@@ -72,13 +73,15 @@ async fn live(
         info!(version = %env!("CARGO_PKG_VERSION"), config = %file.display(), pid = std::process::id(), "pointsman");
     }
     let _dropped = AbortOnDropHandle::new(spawn(log::report_dropped()));
+    let state = open_state(config.runtime.state.as_deref())?;
     let access = Access::default();
     access.apply(Access::read_rules(config.admin.as_ref()).map_err(Failure::NotStarted)?);
     let admin = match &config.admin {
         Some(admin) => Some(bind(admin, admin_runtime).await?),
         None => None,
     };
-    let starting = Supervisor::start(config, admin.as_ref().map(|admin| admin.address.clone()));
+    let address = admin.as_ref().map(|admin| admin.address.clone());
+    let starting = Supervisor::start(config, address, state.clone());
     let mut supervisor = tokio::select! {
         started = starting => started?,
         _ = signals.end() => return Ok(Exit::Done),
@@ -119,10 +122,20 @@ async fn live(
     if let Some(admin) = admin {
         let _ = admin.await;
     }
+    state.close();
     info!("stopped");
     Ok(match outcome {
         Outcome::Finished => Exit::Done,
         Outcome::Cut => Exit::Cut,
+    })
+}
+
+/// Opens the state directory, if there is one.
+fn open_state(folder: Option<&Path>) -> Result<StateDirectory, Failure> {
+    let Some(folder) = folder else { return Ok(StateDirectory::default()) };
+    StateDirectory::open(folder).map_err(|error| {
+        let folder = folder.display();
+        Failure::NotStarted(format!("the state cannot be kept in {folder} (runtime.state): {error}"))
     })
 }
 
@@ -209,7 +222,7 @@ async fn try_reload(
         config: name,
         listeners,
         pools,
-        restart: restart.clone(),
+        restart: restart.iter().copied().map(Into::into).collect(),
     });
     Ok(ReloadReply { listeners, pools, restart: restart.into_iter().map(Into::into).collect() })
 }
@@ -221,6 +234,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         != (new.format, &new.directory, new.rotation, new.max_size, new.keep);
     let bind = |config: &Config| config.admin.as_ref().map(|admin| (admin.bind.clone(), admin.socket_mode));
     [
+        (before.runtime.state != after.runtime.state, "runtime.state"),
         (before.runtime.workers != after.runtime.workers, "runtime.workers"),
         (before.runtime.max_connections != after.runtime.max_connections, "runtime.max_connections"),
         (before.runtime.busy_poll != after.runtime.busy_poll, "runtime.busy_poll"),

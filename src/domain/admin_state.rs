@@ -1,6 +1,11 @@
 //! The states that an operator sets.
 
+use std::sync::Arc;
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
+
+use super::StateReason;
 
 /// The state that an operator sets for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,5 +28,49 @@ impl AdminState {
             Self::Draining => "draining",
             Self::Maintenance => "maintenance",
         }
+    }
+}
+
+/// The operator that set a backend's state or weight, and when; or the removal of a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SetBy {
+    /// The operator.
+    pub operator: Arc<str>,
+    /// When.
+    pub at: SystemTime,
+    /// Whether it was set in a process before this one (`runtime.state`).
+    pub before_restart: bool,
+    /// Whether it outlives the process.
+    pub is_lasting: bool,
+}
+
+impl SetBy {
+    /// An operator that sets something now.
+    pub(crate) fn now(operator: Arc<str>) -> Self {
+        Self { operator, at: SystemTime::now(), before_restart: false, is_lasting: true }
+    }
+
+    /// The removal of a replica, which drains it. A removal that a crash interrupts does not go on: the next process
+    /// keeps the replica in service.
+    pub(crate) fn removal() -> Self {
+        Self { is_lasting: false, ..Self::now("the removal of its replica".into()) }
+    }
+
+    /// The reason for a state that was set so.
+    pub(crate) fn reason(&self, state: AdminState) -> StateReason {
+        let by = Arc::clone(&self.operator);
+        if self.before_restart {
+            StateReason::SetBeforeRestart { state, by, at: self.at }
+        } else {
+            StateReason::SetByOperator { state, by }
+        }
+    }
+}
+
+#[cfg(test)]
+impl From<&str> for SetBy {
+    fn from(operator: &str) -> Self {
+        let at = SystemTime::UNIX_EPOCH;
+        Self { operator: operator.into(), at, before_restart: false, is_lasting: true }
     }
 }

@@ -1,9 +1,9 @@
 //! The states of a backend.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The state of a backend. Only those that are up are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum BackendState {

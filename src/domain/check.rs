@@ -3,12 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Cause, SocketAddress};
 
 /// A kind of check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CheckKind {
     /// A TCP connection can be opened.
     Tcp,
@@ -51,7 +52,8 @@ impl Serialize for CheckKind {
 }
 
 /// What a check was doing when it failed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CheckStep {
     /// No particular step, such as when the whole check timed out.
     Whole,
@@ -72,7 +74,7 @@ pub enum CheckStep {
 }
 
 /// How a backend failed a check.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CheckFailure {
     /// What the check was doing.
     pub step: CheckStep,

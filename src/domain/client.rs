@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// The peer of an accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,5 +26,14 @@ impl fmt::Display for Client {
 impl Serialize for Client {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Client {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match &*String::deserialize(deserializer)? {
+            "unix" => Ok(Self::Unix),
+            text => text.parse().map(Self::Tcp).map_err(de::Error::custom),
+        }
     }
 }

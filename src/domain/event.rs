@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     AdminState, BackendState, Cause, CheckKind, Client, EjectionReason, Ending, Resolution, SocketAddress,
@@ -12,7 +12,9 @@ use super::{
 };
 
 /// Something that happened. In JSON, `kind` names the variant.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+///
+/// It is deserialized from the state directory, which has reasons with all their fields (`telemetry/saved_event.rs`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
@@ -29,7 +31,7 @@ pub enum Event {
         /// Its state now.
         to: BackendState,
         /// Why.
-        #[serde(flatten)]
+        #[serde(flatten, deserialize_with = "saved_reason")]
         #[cfg_attr(test, schemars(with = "super::StateReasonInfo"))]
         reason: StateReason,
     },
@@ -58,7 +60,7 @@ pub enum Event {
         /// Its name.
         backend: Arc<str>,
         /// Why it would have been ejected.
-        #[serde(rename = "cause")]
+        #[serde(rename = "cause", deserialize_with = "EjectionReason::deserialize")]
         reason: EjectionReason,
     },
     /// A pool's connections go to another tier of its backends than before.
@@ -218,7 +220,7 @@ pub enum Event {
         /// Pools in it.
         pools: usize,
         /// Changed parts that take effect after a restart.
-        restart: Vec<&'static str>,
+        restart: Vec<Arc<str>>,
     },
     /// The configuration was reloaded and is invalid: nothing changed.
     ReloadRefused {
@@ -228,6 +230,15 @@ pub enum Event {
         config: Arc<str>,
         /// What is wrong with it.
         problems: Vec<ConfigProblem>,
+    },
+    /// The process started, and continues the journal of the one before (`runtime.state`).
+    Started {
+        /// The version.
+        version: Arc<str>,
+        /// Events of processes before this one that are still there.
+        events: usize,
+        /// Saved events that were skipped: another version recorded them.
+        skipped: u64,
     },
     /// The process stops accepting connections, now or after the grace period.
     DrainStarted {
@@ -256,8 +267,19 @@ pub enum Event {
     },
 }
 
+/// A reason with all its fields, as the state directory has it.
+#[derive(Deserialize)]
+struct SavedReason {
+    #[serde(deserialize_with = "StateReason::deserialize")]
+    detail: StateReason,
+}
+
+fn saved_reason<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StateReason, D::Error> {
+    Ok(SavedReason::deserialize(deserializer)?.detail)
+}
+
 /// A problem of a configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ConfigProblem {
     /// The line of the file, from 1; `None`: the problem concerns the whole file.
@@ -269,7 +291,7 @@ pub struct ConfigProblem {
 }
 
 /// Which of a pool's backends its connections go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ServingTier {
@@ -284,7 +306,7 @@ pub enum ServingTier {
 }
 
 /// An endpoint that a source reports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Endpoint {
     /// Its name.
@@ -300,7 +322,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// What is wrong with a source's answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Trouble {
     /// The kind of answer, as in the metric `pointsman_resolutions_total`.
@@ -328,7 +350,7 @@ impl Event {
             | Self::BackendAdded { pool, .. }
             | Self::BackendRemoved { pool, .. } => Some(pool),
             Self::ConnectionClosed { pool, .. } | Self::CheckRequested { pool, .. } => pool.as_ref(),
-            Self::ReloadApplied { .. } | Self::ReloadRefused { .. } => None,
+            Self::ReloadApplied { .. } | Self::ReloadRefused { .. } | Self::Started { .. } => None,
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => None,
         }
     }
@@ -350,7 +372,7 @@ impl Event {
             | Self::ResolverStatusChanged { .. }
             | Self::EndpointsChanged { .. } => None,
             Self::ChecksLate { .. } | Self::ChecksOnTime { .. } => None,
-            Self::ReloadApplied { .. } | Self::ReloadRefused { .. } => None,
+            Self::ReloadApplied { .. } | Self::ReloadRefused { .. } | Self::Started { .. } => None,
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => None,
         }
     }

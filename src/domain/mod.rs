@@ -25,7 +25,7 @@ mod socket_address;
 mod state_reason;
 mod timestamp;
 
-pub(crate) use admin_state::AdminState;
+pub(crate) use admin_state::{AdminState, SetBy};
 pub use algorithm::Algorithm;
 pub(crate) use backend_state::BackendState;
 pub(crate) use cause::Cause;
@@ -44,7 +44,7 @@ pub(crate) use resolution::Resolution;
 pub(crate) use route::{CandidateSet, FailedAttempt, Route, RouteCandidate, RouteTier, SHOWN};
 pub(crate) use routing_rule::{PoolMatch, PoolShare, RoutingRule};
 pub use socket_address::SocketAddress;
-#[cfg(test)]
-pub(crate) use state_reason::StateReasonInfo;
 pub(crate) use state_reason::{EjectionReason, Failure, HealthFailure, StateReason};
+#[cfg(test)]
+pub(crate) use state_reason::{StateReasonInfo, tests::each as state_reasons};
 pub(crate) use timestamp::Timestamp;

@@ -2,16 +2,19 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The result of one query of a source. The kinds of failure mean different things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Resolution {
     /// It reported backends.
+    #[serde(rename = "ok")]
     Found,
     /// It reported that there are none.
     Empty,
     /// The name does not exist.
+    #[serde(rename = "nxdomain")]
     NoSuchName,
     /// The server failed.
     ServerFailure,

@@ -3,15 +3,18 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use humantime::format_duration;
-use serde::{Serialize, Serializer};
+use humantime::{format_duration, format_rfc3339_seconds};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{AdminState, Cause, CheckFailure, Owner, SocketAddress};
 
 /// Why a backend is in its state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+///
+/// The derived representation, with all fields, is that of the state directory; in the API a reason has a name and a text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(remote = "Self", rename_all = "snake_case")]
 pub enum StateReason {
     /// A source reports it.
     ///
@@ -87,6 +90,7 @@ pub enum StateReason {
     /// what clients need. `eject` has the thresholds.
     Ejected {
         /// Why.
+        #[serde(with = "EjectionReason")]
         why: EjectionReason,
         /// For how long.
         time: Duration,
@@ -107,6 +111,17 @@ pub enum StateReason {
         state: AdminState,
         /// The operator.
         by: Arc<str>,
+    },
+    /// An operator set its state before the last restart, and it was saved in the state directory.
+    ///
+    /// Remedy: `pointsman up POOL/BACKEND` puts it back in service.
+    SetBeforeRestart {
+        /// The state.
+        state: AdminState,
+        /// The operator.
+        by: Arc<str>,
+        /// When.
+        at: SystemTime,
     },
     /// An operator removed it, after operators had added it.
     ///
@@ -161,7 +176,8 @@ pub enum StateReason {
 }
 
 /// A failure of a backend.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HealthFailure {
     /// It failed a check.
     Check(CheckFailure),
@@ -170,7 +186,8 @@ pub enum HealthFailure {
 }
 
 /// How a live connection failed before the backend sent anything.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Failure {
     /// It could not be opened, and why.
     Connect(Cause),
@@ -179,7 +196,8 @@ pub enum Failure {
 }
 
 /// Why a backend is ejected.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(remote = "Self", rename_all = "snake_case")]
 pub enum EjectionReason {
     /// Clients' connections failed in a row.
     Failures {
@@ -220,6 +238,11 @@ impl StateReason {
             Self::SetByOperator { state: AdminState::Up, .. } => "operator_up",
             Self::SetByOperator { state: AdminState::Draining, .. } => "operator_draining",
             Self::SetByOperator { state: AdminState::Maintenance, .. } => "operator_maintenance",
+            Self::SetBeforeRestart { state: AdminState::Up, .. } => "operator_up_before_restart",
+            Self::SetBeforeRestart { state: AdminState::Draining, .. } => "operator_draining_before_restart",
+            Self::SetBeforeRestart { state: AdminState::Maintenance, .. } => {
+                "operator_maintenance_before_restart"
+            }
             Self::RemovedByOperator { .. } => "operator_removed",
             Self::LeftSource { .. } => "left_source",
             Self::SourceSilent { .. } => "source_silent",
@@ -266,11 +289,10 @@ impl StateReason {
             Self::Ejected { why, time } => format!("{why}; ejected for {}", format_duration(*time)),
             Self::EjectionOver => return "its ejection time is over".into(),
             Self::TooFewOthers => return "ejection lifted: too few other backends".into(),
-            Self::SetByOperator { state, by } => match state {
-                AdminState::Up => format!("put back in service by {by}"),
-                AdminState::Draining => format!("drained by {by}"),
-                AdminState::Maintenance => format!("put into maintenance by {by}"),
-            },
+            Self::SetByOperator { state, by } => format!("{} by {by}", set_to(*state)),
+            Self::SetBeforeRestart { state, by, at } => {
+                format!("{} by {by} before the restart, on {}", set_to(*state), utc(*at))
+            }
             Self::RemovedByOperator { by } => format!("removed by {by}"),
             Self::LeftSource { source } => format!("no longer in {source}"),
             Self::SourceSilent { source, time } => {
@@ -288,6 +310,24 @@ impl StateReason {
         };
         text.into()
     }
+}
+
+fn set_to(state: AdminState) -> &'static str {
+    match state {
+        AdminState::Up => "put back in service",
+        AdminState::Draining => "drained",
+        AdminState::Maintenance => "put into maintenance",
+    }
+}
+
+/// The last second of the year 9999, since the epoch: later times have no text.
+const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
+
+/// A time as text, such as `2026-11-25 at 00:34:19 UTC`.
+fn utc(at: SystemTime) -> String {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().min(LAST_SECOND);
+    let text = format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string();
+    text.trim_end_matches('Z').replace('T', " at ") + " UTC"
 }
 
 fn in_a_row(n: u32, one: &str, many: &str) -> String {

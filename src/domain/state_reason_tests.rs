@@ -21,6 +21,8 @@ pub(in crate::domain) fn all() -> Vec<(StateReason, &'static str, &'static str)>
     let failures = EjectionReason::Failures { count: 5, failure: Failure::Reset };
     let address = Some("10.0.0.1:80".parse().unwrap());
     let set = |state| StateReason::SetByOperator { state, by: by() };
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_566_859);
+    let set_before = |state| StateReason::SetBeforeRestart { state, by: by(), at };
     vec![
         (StateReason::Found { source: source() }, "found", "found in dns backend:80"),
         (StateReason::FoundUnchecked, "found_unchecked", "found, and the pool has no checks"),
@@ -72,6 +74,21 @@ pub(in crate::domain) fn all() -> Vec<(StateReason, &'static str, &'static str)>
             "put into maintenance by an operator at 10.1.1.1",
         ),
         (
+            set_before(AdminState::Up),
+            "operator_up_before_restart",
+            "put back in service by an operator at 10.1.1.1 before the restart, on 2026-11-25 at 00:34:19 UTC",
+        ),
+        (
+            set_before(AdminState::Draining),
+            "operator_draining_before_restart",
+            "drained by an operator at 10.1.1.1 before the restart, on 2026-11-25 at 00:34:19 UTC",
+        ),
+        (
+            set_before(AdminState::Maintenance),
+            "operator_maintenance_before_restart",
+            "put into maintenance by an operator at 10.1.1.1 before the restart, on 2026-11-25 at 00:34:19 UTC",
+        ),
+        (
             StateReason::RemovedByOperator { by: by() },
             "operator_removed",
             "removed by an operator at 10.1.1.1",
@@ -101,6 +118,11 @@ pub(in crate::domain) fn all() -> Vec<(StateReason, &'static str, &'static str)>
     ]
 }
 
+/// One of each.
+pub(crate) fn each() -> Vec<StateReason> {
+    all().into_iter().map(|(reason, ..)| reason).collect()
+}
+
 #[test]
 fn each_reason_has_its_name_and_its_text() {
     for (reason, name, text) in all() {
@@ -109,7 +131,16 @@ fn each_reason_has_its_name_and_its_text() {
         assert_eq!(json, serde_json::json!({"reason": name, "cause": text}));
     }
     let names: BTreeSet<_> = all().into_iter().map(|(reason, ..)| reason.name()).collect();
-    assert_eq!(names.len(), 26, "each reason has a name of its own");
+    assert_eq!(names.len(), 29, "each reason has a name of its own");
+}
+
+#[test]
+fn a_time_that_no_calendar_has_does_no_harm() {
+    let reason = |at| StateReason::SetBeforeRestart { state: AdminState::Draining, by: "root".into(), at };
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(i64::MAX as u64);
+    assert!(reason(last).text().ends_with("on 9999-12-31 at 23:59:59 UTC"), "{}", reason(last));
+    let early = SystemTime::UNIX_EPOCH - MINUTE;
+    assert!(reason(early).text().ends_with("on 1970-01-01 at 00:00:00 UTC"), "{}", reason(early));
 }
 
 #[test]

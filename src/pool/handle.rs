@@ -15,6 +15,7 @@ use super::{Counters, Pool, Queue};
 use crate::config;
 use crate::health::Pace;
 use crate::own::OwnAddresses;
+use crate::state_directory::{SavedBackend, SavedSettings};
 use crate::task::spawn;
 use crate::telemetry::flow::Flows;
 use crate::telemetry::journal::Journal;
@@ -43,9 +44,22 @@ impl Handle {
         pace: &Arc<Pace>,
         journal: &Journal,
     ) -> Self {
+        Self::restore(name, config, own, pace, journal, (SavedSettings::default(), Vec::new()))
+    }
+
+    /// The same with what operators had set for its backends before the restart, and where to save what they set.
+    pub(crate) fn restore(
+        name: Arc<str>,
+        config: &config::Pool,
+        own: &Arc<OwnAddresses>,
+        pace: &Arc<Pace>,
+        journal: &Journal,
+        (settings, saved): (SavedSettings, Vec<SavedBackend>),
+    ) -> Self {
         let (messages, received) = mpsc::unbounded_channel();
         let (failures, failed) = mpsc::channel(FAILURES_WAITING);
-        let pool_state = PoolState::new(Arc::clone(&name), config.clone(), Arc::clone(own));
+        let mut pool_state = PoolState::new(Arc::clone(&name), config.clone(), Arc::clone(own));
+        pool_state.restore(saved);
         let pool = Arc::new(Pool {
             name,
             counters: Counters::default(),
@@ -61,7 +75,7 @@ impl Handle {
             failures,
             messages: messages.clone(),
         });
-        let task = Task::new(Arc::clone(&pool), pool_state, journal.clone(), pace.pool());
+        let task = Task::new(Arc::clone(&pool), pool_state, journal.clone(), settings, pace.pool());
         spawn(task.run(received, failed));
         Self { pool, messages, sent: config.clone() }
     }

@@ -6,9 +6,10 @@ use super::backend::Backend;
 use crate::config;
 use crate::discovery::{Found, Observation, SourceKey};
 
-use crate::domain::{AdminState, BackendState, Event, Failure, SocketAddress};
+use crate::domain::{AdminState, BackendState, Event, Failure, SetBy, SocketAddress};
 use crate::health::CheckError;
 use crate::own::OwnAddresses;
+use crate::state_directory::SavedBackend;
 
 /// An input of the pool state.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ pub(crate) enum Input {
     Checked(u64, usize, Result<(), CheckError>),
     /// The key of a backend, how a live connection to it failed, and the number of failures in a row.
     Failed(u64, Failure, u32),
-    /// The key of a backend, an operator's command for it, and the operator, for the log.
-    Command(u64, Command, Arc<str>),
+    /// The key of a backend, an operator's command for it, and the operator.
+    Command(u64, Command, SetBy),
     /// An operator adds a backend at a free address (see [`addable`](super::state_machine::PoolState::addable)).
     Added(Found),
     /// An operator removes the backend that operators have added at an address (see
@@ -66,6 +67,10 @@ pub(crate) enum Effect {
     Reshape,
     /// Query the sources now.
     QueryNow,
+    /// Save what operators have set: it has changed.
+    SaveSettings,
+    /// Log that what operators had set before the restart does not apply any longer, and why.
+    DropSettings(SavedBackend, &'static str),
 }
 
 impl Effect {
@@ -83,6 +88,7 @@ impl Effect {
             Self::Check(_) | Self::Uncheck(_) | Self::CheckNow(_) | Self::CheckSoon(..) | Self::QueryNow => {
                 false
             }
+            Self::SaveSettings | Self::DropSettings(..) => false,
         }
     }
 }

@@ -13,7 +13,7 @@ use litemap::LiteMap;
 use super::backend::{Backend, CloseDirective};
 use crate::config::{self, Policy};
 use crate::discovery::{Fitness, Found, SourceKey};
-use crate::domain::{AdminState, BackendState, CloseReason, Ending, StateReason};
+use crate::domain::{AdminState, BackendState, CloseReason, Ending, SetBy, StateReason};
 use crate::health::{Ejection, RiseFall, Verdict};
 use crate::telemetry::histogram::DurationCounts;
 
@@ -51,15 +51,27 @@ pub(crate) struct Member {
     /// Its times to the first byte at the last comparison with the others (`eject.slow`).
     pub(super) compared: Box<DurationCounts>,
     /// The state that an operator set, unless that is [`AdminState::Up`], and the operator.
-    pub(super) admin_state: Option<(AdminState, Arc<str>)>,
-    /// The weight that an operator set, and the weight that the sources reported then.
-    pub(super) operator_weight: Option<(u32, u32)>,
+    pub(super) admin_state: Option<(AdminState, SetBy)>,
+    /// The weight that an operator set.
+    pub(super) operator_weight: Option<OperatorWeight>,
+    /// Its name before the restart, until it is known again: under another name it is another backend, for which
+    /// nothing is set.
+    pub(super) name_before: Option<Arc<str>>,
     /// Why it is refused: this process listens at its address.
     pub(super) refused: Option<StateReason>,
     /// Why it has left the pool.
     pub(super) left: Option<StateReason>,
     /// The last policy for its connections, and the reason for it.
     last_policy: Option<(CloseReason, Policy)>,
+}
+
+/// A weight that an operator set.
+#[derive(Clone, Debug)]
+pub(super) struct OperatorWeight {
+    pub(super) weight: u32,
+    /// The weight that the sources reported then: another one replaces the operator's.
+    pub(super) by_source: u32,
+    pub(super) by: SetBy,
 }
 
 /// The results of one check.
@@ -98,6 +110,7 @@ impl Member {
             compared: Box::default(),
             admin_state: None,
             operator_weight: None,
+            name_before: None,
             refused: None,
             left: None,
             last_policy: None,
@@ -111,6 +124,11 @@ impl Member {
     /// Whether an operator has disabled it, so that it is not checked.
     pub(super) fn in_maintenance(&self) -> bool {
         matches!(self.admin_state, Some((AdminState::Maintenance, _)))
+    }
+
+    /// Whether an operator has set something for it.
+    pub(super) fn has_settings(&self) -> bool {
+        self.admin_state.is_some() || self.operator_weight.is_some()
     }
 
     /// Whether every source that has reported it now answers without it.
@@ -158,12 +176,13 @@ impl Member {
         if let Some(reason) = &self.refused {
             return (BackendState::Down, Some(reason.clone()));
         }
-        let set = |state, by| Some(StateReason::SetByOperator { state, by: Arc::clone(by) });
         match &self.admin_state {
             Some((state @ AdminState::Maintenance, by)) => {
-                return (BackendState::Maintenance, set(*state, by));
+                return (BackendState::Maintenance, Some(by.reason(*state)));
             }
-            Some((state @ AdminState::Draining, by)) => return (BackendState::Draining, set(*state, by)),
+            Some((state @ AdminState::Draining, by)) => {
+                return (BackendState::Draining, Some(by.reason(*state)));
+            }
             Some((AdminState::Up, _)) | None => {}
         }
         match self.fitness() {

@@ -9,6 +9,7 @@ use super::input::Command;
 use super::state_machine::{NotAdded, NotRemoved};
 use crate::config;
 use crate::discovery::{Found, Observation, SourceKey};
+use crate::domain::SetBy;
 use crate::health::Checked;
 use crate::own::OwnAddresses;
 
@@ -23,7 +24,7 @@ pub(super) enum Message {
     Command {
         key: u64,
         command: Command,
-        operator: Arc<str>,
+        by: SetBy,
         done: oneshot::Sender<()>,
     },
     /// Replied to when the effects of all earlier messages are visible.

@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config;
 use crate::discovery::Found;
 pub(crate) use crate::domain::Failure;
+use crate::domain::{AdminState, SetBy};
 use crate::telemetry::flow::{Flows, Reading};
 pub(crate) use average::{BackendLatency, Latency, RECENT};
 pub(crate) use backend::Backend;
@@ -119,10 +120,19 @@ impl Pool {
         self.up.subscribe()
     }
 
-    /// Applies an operator's command to a backend, and returns when the status shows it. `operator` is for the log.
+    /// Applies an operator's command to a backend, and returns when the status shows it and the setting is saved.
     pub async fn send_command(&self, backend: &Backend, command: Command, operator: Arc<str>) {
+        self.send_command_by(backend, command, SetBy::now(operator)).await;
+    }
+
+    /// Drains a backend whose replica is being removed, and returns when the status shows it.
+    pub(crate) async fn drain_for_removal(&self, backend: &Backend) {
+        self.send_command_by(backend, Command::SetAdminState(AdminState::Draining), SetBy::removal()).await;
+    }
+
+    async fn send_command_by(&self, backend: &Backend, command: Command, by: SetBy) {
         let (done, when_done) = oneshot::channel();
-        let _ = self.messages.send(Message::Command { key: backend.key, command, operator, done });
+        let _ = self.messages.send(Message::Command { key: backend.key, command, by, done });
         let _ = when_done.await; // a removed pool has no backends
     }
 

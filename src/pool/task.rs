@@ -17,6 +17,7 @@ use super::totals::Former;
 use crate::config;
 use crate::domain::{BackendState, Event, Failure, ServingTier};
 use crate::health::PoolPace;
+use crate::state_directory::{Reply, SavedSettings};
 use crate::telemetry::journal::Journal;
 
 /// The maximum number of messages for one snapshot, so that other tasks get to run.
@@ -33,13 +34,23 @@ pub(super) struct Task {
     /// The tier that was reported last.
     serving: Option<ServingTier>,
     /// Replies to operators, sent when their commands have taken effect.
-    replies: Vec<Box<dyn FnOnce() + Send>>,
+    replies: Vec<Reply>,
+    /// Where what operators set is saved.
+    settings: SavedSettings,
+    /// Replies that are sent when it is saved.
+    replies_when_saved: Vec<Reply>,
     /// The counters of backends that are gone.
     former: Former,
 }
 
 impl Task {
-    pub(super) fn new(pool: Arc<Pool>, pool_state: PoolState, journal: Journal, pace: PoolPace) -> Self {
+    pub(super) fn new(
+        pool: Arc<Pool>,
+        pool_state: PoolState,
+        journal: Journal,
+        settings: SavedSettings,
+        pace: PoolPace,
+    ) -> Self {
         Self {
             pool_state,
             sources: Sources::new(pool.messages.clone()),
@@ -49,6 +60,8 @@ impl Task {
             configuration: 1,
             serving: None,
             replies: Vec::new(),
+            settings,
+            replies_when_saved: Vec::new(),
             former: Former::default(),
         }
     }
@@ -91,6 +104,12 @@ impl Task {
                 self.publish();
             }
             self.replies.drain(..).for_each(|reply| reply());
+            let replies = std::mem::take(&mut self.replies_when_saved);
+            if effects.iter().any(|effect| matches!(effect, Effect::SaveSettings)) {
+                self.settings.save(self.pool_state.settings(), replies);
+            } else {
+                replies.into_iter().for_each(|reply| reply());
+            }
             for effect in effects {
                 self.carry_out(effect);
             }
@@ -125,9 +144,9 @@ impl Task {
                 self.reconfigure(&config);
                 Input::Reconfigured(config)
             }
-            Message::Command { key, command, operator, done } => {
-                self.reply_when_published(done, ());
-                Input::Command(key, command, operator)
+            Message::Command { key, command, by, done } => {
+                self.replies_when_saved.push(Box::new(|| _ = done.send(())));
+                Input::Command(key, command, by)
             }
             Message::Shown { done } => {
                 self.reply_when_published(done, ());
@@ -252,6 +271,8 @@ impl Task {
             Effect::CheckNow(key) => self.checkers.check_now(key),
             Effect::CheckSoon(key, check) => self.checkers.check_soon(key, check),
             Effect::QueryNow => self.sources.query_now(),
+            Effect::SaveSettings => {} // done before
+            Effect::DropSettings(saved, why) => saved.log_dropped(&self.pool.name, why),
         }
     }
 }

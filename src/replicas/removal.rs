@@ -11,8 +11,7 @@ use tracing::{info, warn};
 
 use super::container_runtime::ContainerRuntime;
 use crate::backoff::Backoff;
-use crate::domain::AdminState;
-use crate::pool::{Command, Entry, Pool};
+use crate::pool::{Entry, Pool};
 
 /// The interval between counts of open connections.
 const POLL: Duration = Duration::from_millis(50);
@@ -60,8 +59,7 @@ impl Removal {
     pub(super) async fn drain(&mut self) {
         for entry in self.entries() {
             if self.draining.insert(entry.backend.key) {
-                let command = Command::SetAdminState(AdminState::Draining);
-                self.pool.send_command(&entry.backend, command, "the removal of its replica".into()).await;
+                self.pool.drain_for_removal(&entry.backend).await;
             }
         }
     }

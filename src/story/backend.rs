@@ -16,11 +16,20 @@ const SHOWN: usize = 40;
 
 /// What happened to the backend of that name or address, from the events that are kept.
 pub(crate) fn history(events: &[journal::Entry], pool: &str, backend: &str) -> Vec<Sentence> {
-    let mut sentences: Vec<_> = events
-        .iter()
-        .filter(|entry| entry.event.pool().is_some_and(|of| **of == *pool))
-        .filter_map(|entry| Some(Sentence::then(entry.at, happened(&entry.event, backend)?)))
-        .collect();
+    let mut sentences: Vec<Sentence> = Vec::new();
+    let mut restart = None;
+    for entry in events {
+        if let Event::Started { version, .. } = &*entry.event {
+            // Only between other sentences: the backend joins anew.
+            let text = format!("Pointsman {version} started");
+            restart = (!sentences.is_empty()).then(|| Sentence::then(entry.at, text));
+        } else if entry.event.pool().is_some_and(|of| **of == *pool)
+            && let Some(text) = happened(&entry.event, backend)
+        {
+            sentences.extend(restart.take());
+            sentences.push(Sentence::then(entry.at, text));
+        }
+    }
     let left_out = sentences.len().saturating_sub(SHOWN);
     if left_out > 0 {
         let first = sentences[left_out].at;

@@ -29,6 +29,16 @@ fn texts(events: Vec<Event>, backend: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_restart_is_told_between_what_happened_before_and_after_it() {
+    let started = || Event::Started { version: "0.1.0".into(), events: 1, skipped: 0 };
+    let joined = |name| state(name, 1, BackendState::Gone, BackendState::Joining, joined());
+    let told = "it joined: found in dns:backend:80";
+    let events = || vec![started(), joined("a"), started(), joined("b"), started(), joined("a"), started()];
+    assert_eq!(texts(events(), "a"), [told, "Pointsman 0.1.0 started", told]);
+    assert_eq!(texts(events(), "b"), [told]);
+}
+
+#[test]
 fn the_history_leads_from_discovery_through_checks_to_the_state() {
     let check = |passed, error: Option<&str>| Event::CheckResultChanged {
         pool: "web".into(),

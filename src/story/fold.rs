@@ -129,6 +129,7 @@ impl About {
                 Some(Self::Checks(Arc::clone(pool)))
             }
             Event::ReloadApplied { .. } | Event::ReloadRefused { .. } => Some(Self::Process(entry.id)),
+            Event::Started { .. } => Some(Self::Process(entry.id)),
             Event::DrainStarted { .. } | Event::DrainDone { .. } => Some(Self::Process(entry.id)),
             Event::ConnectionClosed { .. } => Some(Self::Process(entry.id)),
             // Details, for `why` about one backend.
@@ -153,6 +154,8 @@ struct Group<'f> {
     ids: Vec<u64>,
     last: SystemTime,
     failures: FailureCounts,
+    /// Whether the process was restarted after the last event, so that what began has no end.
+    cut_off: bool,
 }
 
 impl<'f> Group<'f> {
@@ -168,6 +171,7 @@ impl<'f> Group<'f> {
             ids: vec![entry.id],
             last: entry.at,
             failures: FailureCounts::default(),
+            cut_off: false,
         }
     }
 
@@ -266,9 +270,11 @@ impl<'f> Group<'f> {
                 phrases::backends(&names, &self.events, &self.failures)
             }
             About::Backend(..) => phrases::backends(&self.names, &self.events, &self.failures),
-            About::ServingTier(pool) => phrases::serving_tier(pool, &self.events, &self.failures),
-            About::Source(pool, source) => phrases::source(pool, source, &self.events),
-            About::Checks(pool) => phrases::checks(pool, &self.events),
+            About::ServingTier(pool) => {
+                phrases::serving_tier(pool, &self.events, self.cut_off, &self.failures)
+            }
+            About::Source(pool, source) => phrases::source(pool, source, &self.events, self.cut_off),
+            About::Checks(pool) => phrases::checks(pool, &self.events, self.cut_off),
             About::Process(_) => phrases::process(&self.events),
         };
         Some(StorySentence { sentence: Sentence::then(self.begins_at(), text?), events: self.ids.clone() })
@@ -284,6 +290,10 @@ fn group(events: &[Entry]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut open = HashMap::<About, usize>::new();
     for entry in events {
+        if matches!(*entry.event, Event::Started { .. }) {
+            // What the process before had begun is unknown to this one.
+            open.drain().for_each(|(_, index)| groups[index].cut_off = true);
+        }
         let Some(about) = About::of(entry) else { continue };
         match open.get(&about).map(|index| &mut groups[*index]) {
             Some(group) if group.accepts(entry) => {

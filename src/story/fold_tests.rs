@@ -59,6 +59,33 @@ fn an_ejection_is_one_sentence_with_its_failures_and_retries() {
 }
 
 #[test]
+fn a_restart_ends_what_has_no_end() {
+    let trouble = Trouble { result: Resolution::NoSuchName, reason: "NXDOMAIN".into() };
+    let resolver =
+        |trouble| Event::ResolverStatusChanged { pool: "web".into(), source: "dns:x".into(), trouble };
+    let tier =
+        |tier| Event::ServingTierChanged { pool: "web".into(), tier, before: None, up: 0, used: 0, panic: 0 };
+    let started = Event::Started { version: "0.1.0".into(), events: 3, skipped: 0 };
+    let events = vec![
+        (0.0, resolver(Some(trouble.clone()))),
+        (1.0, tier(ServingTier::None)),
+        (2.0, Event::ChecksLate { pool: "web".into(), waited_ms: 1000 }),
+        (3.0, started),
+        (4.0, resolver(Some(trouble))),
+    ];
+    assert_eq!(
+        texts(events, &[]),
+        [
+            "dns:x found nothing for web (NXDOMAIN), until the restart",
+            "in web, no backend was up (until the restart)",
+            "the checks of web ran late (the first waited 1 s to start; runtime.max_checks limits them) (until the restart)",
+            "Pointsman 0.1.0 started",
+            "dns:x found nothing for web (NXDOMAIN), and still finds nothing",
+        ]
+    );
+}
+
+#[test]
 fn going_down_and_coming_back_is_one_sentence_and_so_is_flapping() {
     let down = |at: f64| (at, state("a", BackendState::Up, BackendState::Down, failures("status 503")));
     let up = |at: f64| {

@@ -223,8 +223,18 @@ fn changes(events: &[&Entry], several: bool) -> Vec<String> {
     clauses
 }
 
+/// What follows what has no end: it lasts, or a restart cut it off.
+fn without_end(cut_off: bool) -> &'static str {
+    if cut_off { " (until the restart)" } else { " (ongoing)" }
+}
+
 /// Which tier served a pool's clients.
-pub(super) fn serving_tier(pool: &str, events: &[&Entry], counts: &FailureCounts) -> Option<String> {
+pub(super) fn serving_tier(
+    pool: &str,
+    events: &[&Entry],
+    cut_off: bool,
+    counts: &FailureCounts,
+) -> Option<String> {
     let mut clauses = Vec::new();
     let mut before: Option<SystemTime> = None;
     let mut ongoing = false;
@@ -249,12 +259,12 @@ pub(super) fn serving_tier(pool: &str, events: &[&Entry], counts: &FailureCounts
     if clauses.is_empty() {
         return None;
     }
-    let ongoing = if ongoing { " (ongoing)" } else { "" };
+    let ongoing = if ongoing { without_end(cut_off) } else { "" };
     Some(with_clients(format!("in {pool}, {}{ongoing}", clauses.join("; ")), counts))
 }
 
 /// What a source returned.
-pub(super) fn source(pool: &str, source: &str, events: &[&Entry]) -> Option<String> {
+pub(super) fn source(pool: &str, source: &str, events: &[&Entry], cut_off: bool) -> Option<String> {
     let mut reasons: Vec<&str> = Vec::new();
     let mut over = None;
     for entry in events {
@@ -278,13 +288,14 @@ pub(super) fn source(pool: &str, source: &str, events: &[&Entry]) -> Option<Stri
             )
         }
         (false, None) => {
-            format!("{source} found nothing for {pool} ({}), and still finds nothing", list(&reasons, NAMED))
+            let end = if cut_off { "until the restart" } else { "and still finds nothing" };
+            format!("{source} found nothing for {pool} ({}), {end}", list(&reasons, NAMED))
         }
     })
 }
 
 /// Reports that a pool's checks ran late.
-pub(super) fn checks(pool: &str, events: &[&Entry]) -> Option<String> {
+pub(super) fn checks(pool: &str, events: &[&Entry], cut_off: bool) -> Option<String> {
     let mut waited = None;
     let mut over = None;
     for entry in events {
@@ -308,7 +319,7 @@ pub(super) fn checks(pool: &str, events: &[&Entry]) -> Option<String> {
             let (after, checks) = (duration(Duration::from_millis(after_ms)), count(checks, "check"));
             format!("{late} for {after}, {checks} in all, and were on time again")
         }
-        None => format!("{late} (ongoing)"),
+        None => late + without_end(cut_off),
     })
 }
 
@@ -323,6 +334,7 @@ pub(super) fn process(events: &[&Entry]) -> Option<String> {
             let first = problems.first().map_or("see the log", |problem| &problem.message);
             Some(format!("{config} was reloaded ({by}) and refused, so nothing changed: {first}"))
         }
+        Event::Started { version, .. } => Some(format!("Pointsman {version} started")),
         Event::DrainStarted { by, open, .. } => {
             let open = count(*open as u64, "open connection");
             Some(format!("Pointsman began to drain ({by}), with {open}"))

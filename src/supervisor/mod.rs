@@ -26,6 +26,7 @@ use crate::proxy::listener::{Listener, Settings};
 use crate::proxy::sockets;
 use crate::proxy::worker::Worker;
 use crate::replicas::Replicas;
+use crate::state_directory::StateDirectory;
 use crate::task::spawn;
 use crate::telemetry::shortage;
 use bound_address::BoundAddress;
@@ -101,8 +102,13 @@ fn hint(error: &io::Error) -> &'static str {
 
 impl Supervisor {
     /// Starts the balancer: binds its addresses, starts its workers and pools, and listens. `admin` is the address on
-    /// which the admin server already listens. Needs a tokio runtime for the control plane.
-    pub(crate) async fn start(config: Config, admin: Option<SocketAddress>) -> Result<Self, Error> {
+    /// which the admin server already listens, `state` what outlives the process. Needs a tokio runtime for the control
+    /// plane.
+    pub(crate) async fn start(
+        config: Config,
+        admin: Option<SocketAddress>,
+        state: StateDirectory,
+    ) -> Result<Self, Error> {
         let count = files::workers(&config);
         let files = files::files(&config, sockets::raise_file_limit(), count);
         if let Some(shortage) = files::shortage(&files) {
@@ -119,7 +125,7 @@ impl Supervisor {
         let empty = Config { listeners: LiteMap::new(), pools: LiteMap::new(), ..config.clone() };
         files::lowered(&empty, &files).iter().for_each(files::Lowered::log);
         let mut supervisor = Self {
-            overview: Arc::new(Overview::new(empty.clone(), limit, shared, handles)),
+            overview: Arc::new(Overview::new(empty.clone(), state, limit, shared, handles)),
             config: empty,
             workers: Arc::new(workers),
             pools: LiteMap::new(),
@@ -134,6 +140,7 @@ impl Supervisor {
         };
         spawn(Overview::sample(Arc::downgrade(&supervisor.overview)));
         supervisor.apply(config).await?;
+        supervisor.overview.state.drop_other_pools();
         supervisor.overview.enter(Phase::Serving);
         Ok(supervisor)
     }
@@ -228,8 +235,11 @@ impl Supervisor {
             match self.pools.get_mut(name) {
                 Some(running) => running.reconfigure(wanted),
                 None => {
-                    let (own, journal) = (&self.own, &self.overview.journal);
-                    let started = pool::Handle::start(Arc::clone(name), wanted, own, &self.pace, journal);
+                    let (own, overview) = (&self.own, &self.overview);
+                    let saved = overview.state.pool(name);
+                    let journal = &overview.journal;
+                    let started =
+                        pool::Handle::restore(Arc::clone(name), wanted, own, &self.pace, journal, saved);
                     self.pools.insert(Arc::clone(name), started);
                 }
             }

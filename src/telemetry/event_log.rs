@@ -70,11 +70,14 @@ impl Event {
             }
             Self::ReloadApplied { by, config, listeners, pools, restart } => {
                 for part in restart {
-                    warn!(part, "changed: takes effect after a restart");
+                    warn!(part = &**part, "changed: takes effect after a restart");
                 }
                 info!(%config, listeners, pools, by = &**by, "reload applied");
             }
             Self::ReloadRefused { by, config, problems } => reload_refused(by, config, problems),
+            Self::Started { version, events, skipped } => {
+                info!(%version, events, skipped, "started: the journal continues");
+            }
             Self::DrainStarted { .. } | Self::DrainProgress { .. } | Self::DrainDone { .. } => self.drain(),
         }
     }

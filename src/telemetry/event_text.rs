@@ -88,6 +88,9 @@ impl Event {
                 let problems: Vec<_> = problems.iter().map(problem).collect();
                 format!("{by} reloaded {config}, which was refused: {}", problems.join("; "))
             }
+            Self::Started { version, events, .. } => {
+                format!("Pointsman {version} started, with {} from before", count(*events as u64, "event"))
+            }
             Self::DrainStarted { by, open, timeout_ms, .. } => {
                 let (open, limit) = (count(*open as u64, "open connection"), millis(*timeout_ms as f64));
                 format!("{by} started the drain, with {open} and a time limit of {limit}")
@@ -191,6 +194,10 @@ mod tests {
             ),
             (requested(None, None), "root requested a check of all backends"),
             (requested(Some("web"), Some("a")), "root requested a check of web/a"),
+            (
+                Event::Started { version: "0.1.0".into(), events: 1, skipped: 0 },
+                "Pointsman 0.1.0 started, with 1 event from before",
+            ),
             (Event::DrainDone { cut: None }, "drained: all connections finished"),
             (Event::DrainDone { cut: Some(1) }, "drain timed out: 1 connection reset"),
         ] {

@@ -17,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod records;
 #[cfg(test)]
 mod reference_tests;
+mod saved_event;
 pub(crate) mod shortage;
 pub(crate) mod tail;
 

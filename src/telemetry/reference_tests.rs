@@ -145,13 +145,25 @@ fn of_operators() -> Vec<Event> {
             how: Ending::Reset,
         },
         Event::CheckRequested { by: by(), pool: Some(web()), backend: None },
-        Event::ReloadApplied { by: by(), config: config(), listeners: 1, pools: 2, restart: vec!["runtime"] },
+        Event::ReloadApplied {
+            by: by(),
+            config: config(),
+            listeners: 1,
+            pools: 2,
+            restart: vec!["runtime".into()],
+        },
         Event::ReloadRefused { by: by(), config: config(), problems: vec![problem] },
+        Event::Started { version: "0.1.0".into(), events: 120, skipped: 0 },
         Event::DrainStarted { by: "SIGTERM".into(), open: 12, grace_ms: 0, timeout_ms: 30_000 },
         Event::DrainProgress { open: 3, oldest_ms: Some(8_500), time_left_ms: 20_000 },
         Event::DrainDone { cut: None },
         Event::DrainDone { cut: Some(2) },
     ]
+}
+
+/// Events of every kind.
+pub(super) fn one_of_each_kind() -> Vec<Event> {
+    [states(), of_pools(), of_checks(), of_operators()].concat()
 }
 
 /// The lines that an event writes to the log, without their time.
@@ -188,8 +200,7 @@ fn fields(schema: &Value, definitions: &Value) -> String {
 #[test]
 fn the_reference_of_the_events_is_current() {
     let mut logged = BTreeMap::<String, String>::new();
-    let examples = [states(), of_pools(), of_checks(), of_operators()].concat();
-    for event in &examples {
+    for event in &one_of_each_kind() {
         let kind = serde_json::to_value(event).unwrap()["kind"].as_str().unwrap().to_owned();
         *logged.entry(kind).or_default() += &lines(event);
     }

@@ -244,10 +244,21 @@ fn docker_serves_two_services_and_logs_json() {
 #[test]
 fn static_sends_the_big_backend_three_times_as_much_and_responds_503_without_any() {
     let [mut big, mut small] = ["big", "small"].map(Backend::http);
-    let lb = Example::new("static")
+    let state = tempfile::tempdir().unwrap();
+    let example = Example::new("static")
+        .with("/var/lib/pointsman", &state.path().display().to_string())
         .with(r"10\.0\.0\.1:5000", &big.address.to_string())
-        .with(r"10\.0\.0\.2:5000", &small.address.to_string())
-        .start();
+        .with(r"10\.0\.0\.2:5000", &small.address.to_string());
+    let lb = example.start();
+    when_up(&lb, "web", 2, &["http"]);
+    assert_eq!(lb.request("PATCH", "/api/v1/pools/web/backends/big", r#"{"state": "draining"}"#).0, 200);
+    end(lb);
+    let lb = example.start();
+    eventually("the backend is drained after the restart, too", || {
+        let big = &pool(&lb, "web")["backends"][0];
+        (big["state"] == "draining").then_some(())
+    });
+    assert_eq!(lb.request("PATCH", "/api/v1/pools/web/backends/big", r#"{"state": "up"}"#).0, 200);
     let pool = when_up(&lb, "web", 2, &["http"]);
     assert_eq!(pool["algorithm"], "weighted");
     let named: Vec<_> =
@@ -522,6 +533,7 @@ fn full_has_every_source_every_check_a_log_and_a_token() {
     const TOKEN: &str = "0123456789abcdef";
     let lb = Example::new("full")
         .with_dns(&dns, port)
+        .with("/var/lib/pointsman", "state")
         .with("unix:///var/run/docker.sock", &format!("\"{}\"", engine.address()))
         .with("network: web", "network: n")
         .with("port: 5000", &format!("port: {port}"))

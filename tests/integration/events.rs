@@ -201,3 +201,36 @@ fn a_line_of_the_log_has_the_same_number_in_every_reply() {
         assert!(all.contains(&line), "{line:?} is not in {all:#?}");
     }
 }
+
+#[test]
+fn with_a_state_directory_a_stream_continues_after_a_crash() {
+    let (state, backend) = (tempfile::tempdir().unwrap(), Backend::http("a"));
+    let config = format!(
+        "runtime: {{state: {}}}
+listeners: {{l: {{bind: 127.0.0.1:0, pool: p}}}}
+pools: {{p: {{discover: [{{static: [{}]}}]}}}}",
+        state.path().display(),
+        backend.address
+    );
+    let lb = Lb::start(&config);
+    let mut reader = Reader::open(&lb, Some(0));
+    let hello = reader.next().unwrap();
+    let mut last = 0;
+    while last < hello.data["latest"].as_u64().unwrap() {
+        last = reader.next_of("event").id.unwrap();
+    }
+    drop(lb);
+    let lb = Lb::start(&config);
+    let mut reader = Reader::open(&lb, Some(last));
+    let again = reader.next().unwrap();
+    assert_eq!((&*hello.kind, &*again.kind), ("hello", "hello"));
+    assert_ne!(hello.data["started"], again.data["started"], "the page learns of the restart");
+    loop {
+        let event = reader.next_of("event");
+        last += 1;
+        assert_eq!(event.id, Some(last));
+        if event.data["kind"] == "started" {
+            break;
+        }
+    }
+}

@@ -67,6 +67,7 @@ mod source_addresses;
 mod srv;
 mod standby;
 mod start;
+mod state_directory;
 mod time_limits;
 mod tls_checks;
 mod top;

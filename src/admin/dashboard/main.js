@@ -138,16 +138,19 @@ function tell(text, undo) {
 
 /** Events that arrive while the earlier ones are requested wait here, so that all are added in order. */
 let waiting = null;
-let welcomed = 0;
+/** When the server process of the last connection started. */
+let process = null;
 
-async function hello({ latest, demo }) {
+async function hello({ latest, demo, started }) {
   playground.set(demo);
-  const restarted = latest < store.latest || (store.status !== null && welcomed > 0 && (await isAnotherProcess()));
+  const first = process === null;
+  const restarted = !first && started !== process;
+  process = started;
   if (restarted) {
     store.restart();
     tell('The server was restarted.');
   }
-  if (welcomed++ > 0 && !restarted) return; // the stream itself repeats the missed events
+  if (!first && !restarted) return; // the stream itself repeats the missed events
   waiting = [];
   try {
     const [told, history] = await Promise.all([ask(path(['journal'], { after: Math.max(0, latest - EVENTS), limit: EVENTS })), ask(path(['history']))]);
@@ -170,19 +173,10 @@ function addHistory() {
   early = null;
 }
 
-async function isAnotherProcess() {
-  try {
-    return store.isAnother(await ask(path(['status'])));
-  } catch {
-    return false;
-  }
-}
-
 let lost = false;
 follow('api/v1/events', {
   hello,
   status(status) {
-    if (store.isAnother(status) && waiting === null) store.restart();
     store.takeStatus(status);
     addHistory();
     draw();

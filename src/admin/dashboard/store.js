@@ -27,7 +27,10 @@ export class Store {
     this.oldest = Infinity;
   }
 
-  /** Resets the data for a new server process: its event numbers and totals start again. */
+  /**
+   * Resets the data for a new server process, whose totals start at 0. Its events may have other numbers: they are requested
+   * again, with those of the process before if the server keeps them.
+   */
   restart() {
     this.events = [];
     this.latest = 0;
@@ -71,12 +74,6 @@ export class Store {
   /** The current time of the server's clock, which all times here refer to. */
   now() {
     return Date.now() / 1000 + (this.skew ?? 0);
-  }
-
-  /** Whether the status is from another process than the previous one. */
-  isAnother(status) {
-    const began = (status.now ?? Date.now() / 1000) - status.uptime_seconds;
-    return this.started !== null && Math.abs(began - this.started) > 3;
   }
 
   takeStatus(status) {
@@ -133,6 +130,9 @@ export class Store {
       whole[figure] = Array.from({ length }, (_, i) => pools.reduce((total, pool) => (pool[figure]?.[i] == null ? total : (total ?? 0) + pool[figure][i]), null));
     }
     fill('process', '', whole);
+    // It may begin before the start of the process.
+    const first = whole.connections.findIndex((value) => value !== null);
+    if (first >= 0) this.oldest = Math.min(this.oldest, history.end - (length - 1 - first) * range.step);
   }
 
   /** Decisions, newest first. */
@@ -147,12 +147,17 @@ export class Store {
     this.events.push(event);
     if (this.events.length > EVENTS) this.events.splice(0, this.events.length - EVENTS);
     if (event.kind === 'resolver_status_changed') this.troubles.set(`${event.pool}\n${event.source}`, event);
+    if (event.kind === 'started') this.troubles.clear(); // they were those of the process before
     this.seeChange(event);
     return true;
   }
 
   /** Adds a change of a backend's state to its strip. */
   seeChange(event) {
+    if (event.kind === 'started') {
+      // The states that the process before knew end here.
+      for (const strip of this.strips.values()) strip.parts.push({ from: event.at, state: 'gone', cause: event.sentence });
+    }
     if (event.kind !== 'state_changed') return;
     const strip = this.strip(event.pool, { name: event.backend, address: event.address });
     const last = strip.parts.at(-1);

@@ -51,7 +51,8 @@ export class Timeline {
     while (row.track.children.length > parts.length) row.track.lastChild.remove();
     while (row.track.children.length < parts.length) row.track.append(h('span', {}));
     parts.forEach((part, i) => {
-      const from = Math.max(part.from, start, began ?? start);
+      // A state without a beginning is known since the start of the process.
+      const from = Math.max(Number.isFinite(part.from) ? part.from : (began ?? start), start);
       const to = Math.min(parts[i + 1]?.from ?? now, now);
       const bar = row.track.children[i];
       mark(bar, 'data-state', part.state);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use litemap::LiteMap;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::CloseReason;
 use crate::overview::Overview;
@@ -15,7 +16,7 @@ use crate::telemetry::histogram::DurationCounts;
 pub(super) const BACKENDS: usize = 1000;
 
 /// The counters of a listener, a pool or a backend at one moment, or their growth.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct HistoryCount {
     /// Open connections at that moment.
     pub(super) active: u64,
@@ -56,6 +57,13 @@ impl HistoryCount {
             pool.unserved_total(),
         ]);
         count
+    }
+
+    /// One step's share of the growth in several steps.
+    pub(super) fn share(&self, step: usize, steps: usize) -> Self {
+        let (step, steps) = (step as u64, steps as u64);
+        let part = |total: u64| total / steps + u64::from(step < total % steps);
+        Self { totals: self.totals.map(part), ..*self }
     }
 
     /// The growth since `before`. A counter that is lower than before belongs to a new backend of the same name and started

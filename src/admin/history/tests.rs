@@ -140,6 +140,107 @@ fn each_coarse_step_has_the_percentiles_of_its_own_connections() {
     assert!(matches!(millis("/pools/p/connect/p99_us")[0], Some(250..=300)));
 }
 
+fn in_steps(store: &mut HistoryStore, step: u64) -> Value {
+    let tier = store.tiers.iter_mut().find(|tier| tier.step_seconds() == step).unwrap();
+    serde_json::from_slice(&tier.json()).unwrap()
+}
+
+/// A store with what the steps of another one had saved, `seconds` after that.
+fn restored(steps: &[(StateFile, SavedStep)], seconds: u64) -> HistoryStore {
+    let mut store = HistoryStore::default();
+    for tier in &mut store.tiers {
+        let Some(file) = file(tier.step_seconds()) else { continue };
+        let of_file = steps.iter().filter(|(of, _)| *of == file);
+        // As the file has them.
+        let steps: Vec<_> = of_file.map(|(_, step)| SavedStep::parse(&step.line()).unwrap()).collect();
+        tier.restore(&steps, SystemTime::now() + Duration::from_secs(seconds));
+    }
+    store
+}
+
+/// Adds seconds in which each has three connections.
+fn run(store: &mut HistoryStore, seconds: u64, saved: &mut Vec<(StateFile, SavedStep)>) {
+    for second in 0..=seconds {
+        let counts = counts(&[("web", second)], &[("a", count(0, 3 * second))]);
+        for (file, mut step) in store.add(&counts, 1) {
+            // The test's time is not that of the clock.
+            step.end = (SystemTime::now() - Duration::from_secs(seconds - second)).into();
+            saved.push((file, step));
+        }
+    }
+}
+
+#[test]
+fn the_coarser_tiers_continue_after_a_restart_with_a_gap_for_the_time_between() {
+    let mut saved = Vec::new();
+    run(&mut HistoryStore::default(), 130, &mut saved);
+    assert_eq!(saved.len(), 13 + 2);
+    let mut store = restored(&saved, 35);
+    assert_eq!(in_steps(&mut store, 1)["listeners"], json!({}));
+    run(&mut store, 125, &mut Vec::new());
+    let tens = in_steps(&mut store, 10);
+    let expected = [vec![json!(30); 13], vec![json!(null); 4], vec![json!(30); 12]].concat();
+    // The gap is 35 seconds: three steps or four.
+    let connections = tens["pools"]["p"]["connections"].as_array().unwrap();
+    let shorter = [&expected[..13], &expected[14..]].concat();
+    assert!(*connections == expected || *connections == shorter, "{connections:?}");
+    // The last minute had ended 45 seconds before.
+    let minutes = in_steps(&mut store, 60);
+    assert_eq!(minutes["backends"]["p"]["a"]["connections"], json!([180, 180, null, 180, 180]));
+}
+
+#[test]
+fn a_quick_restart_leaves_no_gap_and_no_spike() {
+    let mut saved = Vec::new();
+    run(&mut HistoryStore::default(), 120, &mut saved);
+    let mut store = restored(&saved, 2);
+    run(&mut store, 60, &mut Vec::new());
+    assert_eq!(in_steps(&mut store, 10)["pools"]["p"]["connections"], json!(vec![30; 18]));
+    assert_eq!(in_steps(&mut store, 60)["pools"]["p"]["connections"], json!([180, 180, 180]));
+}
+
+#[test]
+fn steps_that_are_too_old_are_left_out_and_a_clock_that_was_set_back_does_no_harm() {
+    let mut saved = Vec::new();
+    run(&mut HistoryStore::default(), 120, &mut saved);
+    assert_eq!(in_steps(&mut restored(&saved, 2 * 86_400), 60)["pools"], json!({}));
+    for (_, step) in &mut saved {
+        step.end.0 += 3600.0;
+    }
+    assert_eq!(in_steps(&mut restored(&saved, 0), 60)["pools"]["p"]["connections"], json!([180, 180]));
+    saved.reverse();
+    assert_eq!(in_steps(&mut restored(&saved, 0), 60)["pools"]["p"]["connections"], json!([180, 180]));
+}
+
+#[test]
+fn steps_of_an_inexact_clock_are_neighbors_and_what_restarts_cost_adds_up() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+    let steps = |apart: f64, n: u64| -> Vec<SavedStep> {
+        let end = |k: u64| crate::domain::Timestamp(2e9 - apart * (n - 1 - k) as f64);
+        (0..n).map(|k| SavedStep { end: end(k), ..SavedStep::default() }).collect()
+    };
+    let (places, last) = saved::places(&steps(10.003, 360), 10, now);
+    assert_eq!((places, last), ((0..360).collect(), 359));
+    // Restarts every 14 seconds: each has one complete step of ten.
+    let (places, last) = saved::places(&steps(14.0, 100), 10, now);
+    assert!(places.windows(2).all(|pair| (1..=2).contains(&(pair[1] - pair[0]))), "{places:?}");
+    assert!((137..=140).contains(&last), "{last}");
+    assert_eq!(saved::places(&[], 10, now), (vec![], 0));
+}
+
+#[test]
+fn however_many_names_were_saved_memory_is_bounded() {
+    let step = |n: usize| {
+        let backends = (0..100).map(|k| (("p".into(), format!("{n}-{k}").into()), count(0, 1))).collect();
+        let end = (SystemTime::now() - Duration::from_secs(60 * (100 - n as u64))).into();
+        (StateFile::Minutes, SavedStep { end, backends, ..SavedStep::default() })
+    };
+    let store = restored(&(0..100).map(step).collect::<Vec<_>>(), 0);
+    let names = &store.tiers[2].backends;
+    assert_eq!(names.len(), NAMES);
+    assert!(names.contains_key(&("p".into(), "99-0".into())), "the newest are kept");
+}
+
 proptest! {
     #[test]
     fn nothing_is_lost_or_negative_and_all_are_equally_long(

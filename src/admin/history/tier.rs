@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::body::Bytes;
 use litemap::LiteMap;
@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::ser::Serializer;
 
 use super::counts::{BackendName, HistoryCount, HistoryCounts};
+use super::saved::{SavedStep, places};
 use crate::api::{BackendTrack, HistoryReply, LatencyTrack, PoolTrack, Track};
 
 /// The last steps.
@@ -56,8 +57,27 @@ impl Tier {
         self.step
     }
 
-    /// Adds the counters after `seconds` more seconds. The counts before the first reading belong to no step.
-    pub(super) fn add(&mut self, now: &HistoryCounts, seconds: u64) {
+    /// Takes the steps of the processes before this one, the oldest first. The time in which none ran is a gap.
+    pub(super) fn restore(&mut self, steps: &[SavedStep], now: SystemTime) {
+        let (places, last) = places(steps, self.step, now);
+        let aged = places.iter().map(|place| usize::try_from(last - place).unwrap_or(usize::MAX)).zip(steps);
+        let aged: Vec<_> = aged.filter(|(age, _)| *age < self.kept).collect();
+        let Some((oldest, _)) = aged.first() else { return };
+        let length = oldest + 1;
+        (self.length, self.end) = (length, now);
+        // The newest first: if there are too many names, the older ones are left out.
+        for (age, step) in aged.into_iter().rev() {
+            let index = length - 1 - age;
+            put(&mut self.listeners, &step.listeners, index, length);
+            put(&mut self.pools, &step.pools, index, length);
+            put(&mut self.backends, &step.backends, index, length);
+        }
+        self.json = None;
+    }
+
+    /// Adds the counters after `seconds` more seconds, and returns the steps that they complete. The counts before the
+    /// first reading belong to no step.
+    pub(super) fn add(&mut self, now: &HistoryCounts, seconds: u64) -> Vec<SavedStep> {
         let Some(pending) = self.pending else {
             self.pending = Some(0);
             self.last = now.clone();
@@ -65,18 +85,16 @@ impl Tier {
             if self.step == 1 {
                 self.extend(now, usize::try_from(seconds).unwrap_or(usize::MAX).clamp(1, self.kept));
             }
-            return;
+            return Vec::new();
         };
         let pending = pending.saturating_add(seconds);
         self.pending = Some(pending % self.step);
         let steps = usize::try_from(pending / self.step).unwrap_or(usize::MAX).min(self.kept);
-        if steps > 0 {
-            self.extend(now, steps);
-        }
+        if steps > 0 { self.extend(now, steps) } else { Vec::new() }
     }
 
-    /// Adds the values of the last `steps` steps.
-    fn extend(&mut self, now: &HistoryCounts, steps: usize) {
+    /// Adds the values of the last `steps` steps, and returns them unless a step is a second: those are not saved.
+    fn extend(&mut self, now: &HistoryCounts, steps: usize) -> Vec<SavedStep> {
         // A single second has too few connections for percentiles.
         let mut growth = now.since(&self.last, self.step > 1);
         if growth.backends.len() > self.backends_at_most {
@@ -90,6 +108,12 @@ impl Tier {
         self.last = now.clone();
         self.end = SystemTime::now();
         self.json = None;
+        if self.step == 1 {
+            return Vec::new();
+        }
+        let ago = |steps: usize| Duration::from_secs(self.step.saturating_mul(steps as u64));
+        let end = |step: usize| self.end.checked_sub(ago(steps - 1 - step)).unwrap_or(self.end);
+        (0..steps).map(|step| SavedStep::of(&growth, step, steps, end(step))).collect()
     }
 
     /// The history in JSON.
@@ -123,6 +147,26 @@ impl Tier {
 /// With more names than this, those that no longer exist are removed.
 pub(super) const NAMES: usize = 2 * super::counts::BACKENDS;
 
+/// Sets the values of one step in tracks of that length.
+fn put<K: Ord + Clone>(
+    tracks: &mut LiteMap<K, Values>,
+    counts: &[(K, HistoryCount)],
+    index: usize,
+    length: usize,
+) {
+    for (key, count) in counts {
+        if !tracks.contains_key(key) {
+            if tracks.len() >= NAMES {
+                continue;
+            }
+            tracks.insert(key.clone(), Values(std::iter::repeat_n(None, length).collect()));
+        }
+        if let Some(track) = tracks.get_mut(key) {
+            track.0[index] = Some(*count);
+        }
+    }
+}
+
 /// Adds the values of `steps` steps to each track.
 fn append<K: Ord + Clone>(
     tracks: &mut LiteMap<K, Values>,
@@ -142,18 +186,11 @@ fn append<K: Ord + Clone>(
             if track.0.len() == kept {
                 track.0.pop_front();
             }
-            track.0.push_back(values.map(|count| share(count, step, steps)));
+            track.0.push_back(values.map(|count| count.share(step, steps)));
         }
     }
     let too_many = tracks.len() > NAMES;
     tracks.retain(|key, track| grown.contains_key(key) || !too_many && track.has_values());
-}
-
-/// One step's share of the growth in several steps.
-fn share(count: &HistoryCount, step: usize, steps: usize) -> HistoryCount {
-    let (step, steps) = (step as u64, steps as u64);
-    let part = |total: u64| total / steps + u64::from(step < total % steps);
-    HistoryCount { totals: count.totals.map(part), ..*count }
 }
 
 /// The last values of a listener, a pool or a backend, the oldest first; `None`: it did not exist.

@@ -37,6 +37,7 @@ use crate::admin;
 use crate::admin::access::Access;
 use crate::config::{Log, SocketMode};
 use crate::domain::SocketAddress;
+use crate::state_directory::StateDirectory;
 use crate::supervisor::{self, Supervisor};
 use crate::task::spawn;
 use crate::telemetry::log;
@@ -156,15 +157,19 @@ async fn start(
 ) -> Result<DemoStage, Failure> {
     let usual = args.bind.unwrap_or((Ipv4Addr::LOCALHOST, 8080).into());
     let config = |bind| configuration::config(bind, &scene, &environment);
-    let (supervisor, bind) = match Supervisor::start(config(usual), Some(admin.clone())).await {
-        Err(supervisor::Error::Bind { error, .. })
-            if args.bind.is_none() && error.kind() == io::ErrorKind::AddrInUse =>
-        {
-            let other = (Ipv4Addr::LOCALHOST, 0).into();
-            (Supervisor::start(config(other), Some(admin.clone())).await?, other)
-        }
-        started => (started?, usual),
-    };
+    let (supervisor, bind) =
+        match Supervisor::start(config(usual), Some(admin.clone()), StateDirectory::default()).await {
+            Err(supervisor::Error::Bind { error, .. })
+                if args.bind.is_none() && error.kind() == io::ErrorKind::AddrInUse =>
+            {
+                let other = (Ipv4Addr::LOCALHOST, 0).into();
+                (
+                    Supervisor::start(config(other), Some(admin.clone()), StateDirectory::default()).await?,
+                    other,
+                )
+            }
+            started => (started?, usual),
+        };
     Ok(DemoStage::new(supervisor, environment, scene, bind))
 }
 

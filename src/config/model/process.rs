@@ -15,6 +15,9 @@ settings! {
     /// Settings of the process itself (`runtime`).
     #[derive(Clone, Debug, PartialEq)]
     pub struct Runtime: Default {
+        /// The folder in which events, the history, and the states and weights that operators set outlive the process;
+        /// one process uses it at a time. Absent: nothing is kept. Takes effect at a start, not at a reload.
+        state: Option<PathBuf> => optional(path()), absent None, example "/var/lib/pointsman";
         /// Threads that carry the connections; auto: one per core, fewer under a CPU quota. Takes effect at a start,
         /// not at a reload.
         workers: Option<NonZeroUsize> => or_auto(whole(1..=1024)), default None;

@@ -174,10 +174,10 @@ fn rebuilt(other: &PoolState, answers: &BTreeMap<SourceKey, Vec<Found>>, now: In
             };
             pool_state.on(Input::Checked(key, check, result), now);
         }
-        if let Some((admin_state, _)) = member.admin_state {
-            pool_state.on(Input::Command(key, Command::SetAdminState(admin_state), "root".into()), now);
+        if let Some((admin_state, _)) = &member.admin_state {
+            pool_state.on(Input::Command(key, Command::SetAdminState(*admin_state), "root".into()), now);
         }
-        if let Some((weight, _)) = member.operator_weight {
+        if let Some(OperatorWeight { weight, .. }) = member.operator_weight {
             pool_state.on(Input::Command(key, Command::SetWeight(weight), "root".into()), now);
         }
     }

@@ -9,6 +9,7 @@ mod added;
 mod checks;
 mod ejections;
 mod refusals;
+mod settings;
 mod source_entries;
 
 pub(crate) use added::{NotAdded, NotRemoved};
@@ -21,13 +22,14 @@ use litemap::LiteMap;
 
 use crate::config;
 use crate::discovery::{Found, Gist, SourceKey};
-use crate::domain::{AdminState, BackendState, Event, SocketAddress, StateReason, Trouble};
+use crate::domain::{AdminState, BackendState, Event, SetBy, SocketAddress, StateReason, Trouble};
 use crate::health::Ejection;
 use crate::own::OwnAddresses;
 use crate::pool::backend::Backend;
 use crate::pool::input::{Command, Effect, Input};
-use crate::pool::member::{Member, Results};
+use crate::pool::member::{Member, OperatorWeight, Results};
 use crate::pool::snapshot::SourceStatus;
+use crate::state_directory::SavedBackend;
 
 /// The interval between checks of a draining backend for open connections.
 const DRAINING_POLL: Duration = Duration::from_millis(200);
@@ -59,6 +61,12 @@ pub(crate) struct PoolState {
     compared: Option<Instant>,
     /// When the backends' response times are compared next.
     compare_at: Option<Instant>,
+    /// What operators had set before the restart for backends that are not found yet.
+    restored: Vec<SavedBackend>,
+    /// Whether settings were restored, and those whose backend is gone are not dropped yet.
+    restoring: bool,
+    /// Since when the last answer of every source is conclusive, while `restoring`.
+    conclusive_since: Option<Instant>,
 }
 
 impl PoolState {
@@ -75,6 +83,9 @@ impl PoolState {
             own,
             compared: None,
             compare_at: None,
+            restored: Vec::new(),
+            restoring: false,
+            conclusive_since: None,
         }
     }
 
@@ -127,6 +138,7 @@ impl PoolState {
         let ejected = self.members.iter().filter_map(|member| Some(member.ejection.out(now)?.0));
         let ramping = self.members.iter().filter_map(|member| member.ramp(self.config.slow_start, now).1);
         let others = ejected.chain(ramping).chain(draining).chain(self.compare_at).chain(self.own_due(now));
+        let others = others.chain(self.restoring_ends());
         missing.chain(holding).chain(others).min()
     }
 
@@ -155,6 +167,7 @@ impl PoolState {
             Input::OwnAddresses(own) => self.listens(own, now, effects),
             Input::Removed => {
                 self.sources.clear(); // late observations are ignored
+                self.drop_restored("its pool was removed from the configuration", effects);
                 for index in 0..self.members.len() {
                     self.leave(index, StateReason::PoolRemoved, now, effects);
                 }
@@ -166,6 +179,7 @@ impl PoolState {
     /// Updates all backends after the inputs, and for the current time.
     pub(crate) fn follow(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.expire(now, effects);
+        self.end_restoring(now, effects);
         self.compare_own(now, effects);
         self.compare(now, effects);
         self.release(now, effects);
@@ -184,7 +198,7 @@ impl PoolState {
         &mut self,
         key: u64,
         command: Command,
-        by: Arc<str>,
+        by: SetBy,
         now: Instant,
         effects: &mut Vec<Effect>,
     ) {
@@ -209,13 +223,15 @@ impl PoolState {
                     }
                 }
                 member.ejection = Ejection::default();
-                member.admin_state = (admin_state != AdminState::Up).then(|| (admin_state, Arc::clone(&by)));
-                let reason = StateReason::SetByOperator { state: admin_state, by };
+                let reason = by.reason(admin_state);
+                member.admin_state = (admin_state != AdminState::Up).then_some((admin_state, by));
+                effects.push(Effect::SaveSettings);
                 self.settle(index, reason, now, effects);
             }
             Command::SetWeight(weight) => {
                 let by_source = member.lead(&self.config).map_or(1, |found| found.weight);
-                member.operator_weight = Some((weight, by_source));
+                member.operator_weight = Some(OperatorWeight { weight, by_source, by });
+                effects.push(Effect::SaveSettings);
                 self.describe(index, effects);
             }
             Command::Check => effects.push(Effect::CheckNow(key)),
@@ -261,6 +277,9 @@ impl PoolState {
         member.sources.clear();
         member.left = Some(reason.clone());
         effects.push(Effect::Uncheck(member.backend.key));
+        if member.has_settings() {
+            effects.push(Effect::SaveSettings);
+        }
         self.settle(index, reason, now, effects);
     }
 
@@ -284,8 +303,14 @@ impl PoolState {
         let renamed = (named.name != member.backend.name).then(|| Arc::new(member.backend.named(named)));
         let member = &mut self.members[index];
         // The newest weight counts: a change by the source replaces the operator's.
-        member.operator_weight = member.operator_weight.filter(|(_, then)| *then == by_source);
-        let weight = member.operator_weight.map_or(by_source, |(weight, _)| weight);
+        // After a restart that is known when all sources have answered: which one sets the weight depends on all.
+        let restoring = self.restoring;
+        let is_replaced =
+            |set: &mut OperatorWeight| set.by_source != by_source && !(restoring && set.by.before_restart);
+        if member.operator_weight.take_if(is_replaced).is_some() {
+            effects.push(Effect::SaveSettings);
+        }
+        let weight = member.operator_weight.as_ref().map_or(by_source, |set| set.weight);
         if let Some(backend) = renamed {
             effects.push(Effect::Report(Event::BackendNamed {
                 pool: Arc::clone(&self.name),
@@ -293,6 +318,9 @@ impl PoolState {
                 address: backend.address.clone(),
             }));
             member.backend = backend;
+            if member.has_settings() {
+                effects.push(Effect::SaveSettings);
+            }
         }
         if std::mem::replace(&mut member.weight, weight) != weight {
             let (pool, backend) = (Arc::clone(&self.name), Arc::clone(&member.backend.name));
@@ -369,6 +397,8 @@ fn enter(
 mod checks_tests;
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod settings_tests;
 #[cfg(test)]
 mod source_entries_tests;
 #[cfg(test)]

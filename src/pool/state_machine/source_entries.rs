@@ -121,7 +121,7 @@ impl PoolState {
         }
     }
 
-    /// A source reports a backend; returns its address if this source reported another one there before.
+    /// A source reports a backend; returns its address if another one was there before.
     pub(super) fn found(
         &mut self,
         key: &SourceKey,
@@ -134,9 +134,20 @@ impl PoolState {
         let mut reassigned = None;
         if let Some(&index) = indexes.get(&found.address) {
             let member = &mut self.members[index];
+            let stranger = |name: &Arc<str>| !found.nameless && *name != found.name;
+            let is_another = member.name_before.as_ref().is_some_and(stranger);
+            if !found.nameless && !is_another {
+                member.name_before = None;
+            }
             let before = member.sources.get(key);
             match before.map(|before| (before, &before.found)) {
                 Some((before, same)) if *same == *found && before.missing.is_none() => return None,
+                // The name that it had before the restart is not that of the backend that was found.
+                _ if is_another => {
+                    let reason = StateReason::AddressTaken { by: Arc::clone(&found.name) };
+                    self.leave(index, reason, now, effects);
+                    reassigned = Some(found.address.clone());
+                }
                 Some((_, other)) if other.name != found.name && !other.nameless && !found.nameless => {
                     let reason = StateReason::AddressTaken { by: Arc::clone(&found.name) };
                     self.leave(index, reason, now, effects);
@@ -162,7 +173,9 @@ impl PoolState {
         member.sources.insert(key.clone(), entry);
         (member.weight, member.tier) = (found.weight, found.tier);
         member.refused = self.refusal(&found.address);
-        let checked = member.refused.is_none() && !self.config.health.is_empty();
+        self.claim(found, &mut member);
+        let is_checked = member.refused.is_none() && !member.in_maintenance();
+        let checked = is_checked && !self.config.health.is_empty();
         enter(&self.name, &backend, BackendState::Gone, BackendState::Joining, reason, effects);
         if checked {
             effects.push(Effect::Check(backend));

@@ -234,7 +234,9 @@ fn an_operators_weight_holds_until_the_source_gives_another() {
     };
     assert_eq!(report_weight(&mut pool_state, 2), 2);
     let effects = send(&mut pool_state, "a", Command::SetWeight(0), now);
-    assert!(matches!(&effects[..], [Effect::Report(Event::WeightChanged { weight: 0, .. })]), "{effects:?}");
+    let [saved, reported] = &effects[..] else { panic!("{effects:?}") };
+    assert!(matches!(saved, Effect::SaveSettings), "{effects:?}");
+    assert!(matches!(reported, Effect::Report(Event::WeightChanged { weight: 0, .. })), "{effects:?}");
     assert_eq!(report_weight(&mut pool_state, 2), 0);
     assert_eq!(report_weight(&mut pool_state, 3), 3);
 }

@@ -1,0 +1,276 @@
+//! The thread that writes the files.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info};
+
+use super::StateFile;
+use super::line_file::{LineFile, replace};
+use super::saved::{self, SavedBackend, SavedPool};
+
+/// The pause before a failed write is retried.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for the disk.
+const CLOSE_TIME: Duration = Duration::from_secs(2);
+/// The number of files of lines.
+const FILES: usize = StateFile::ALL.len();
+
+/// Sends a reply that waited until a setting is on the disk.
+pub(crate) type Reply = Box<dyn FnOnce() + Send>;
+
+/// Queues what is to be written, and starts the thread that writes it.
+#[derive(Debug)]
+pub(super) struct Writer(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// A pool's settings, and the number of the pool: a removed pool must not overwrite those of a new one of its name.
+#[derive(Debug)]
+struct NumberedPool {
+    number: u64,
+    saved: SavedPool,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// The lines to append to each file.
+    lines: [VecDeque<String>; FILES],
+    /// Lines that were dropped because the disk does not take them.
+    lost: u64,
+    pools: Vec<NumberedPool>,
+    /// Whether the pools' settings differ from those on the disk.
+    unsaved: bool,
+    replies: Vec<Reply>,
+    /// When a failed write is retried.
+    retry_at: Option<Instant>,
+    closing: bool,
+    closed: bool,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        !self.unsaved && self.replies.is_empty() && self.lines.iter().all(VecDeque::is_empty)
+    }
+
+    /// How long to wait before the next write; `None`: until something is queued.
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        if self.closing || !self.replies.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        (!self.is_empty())
+            .then(|| self.retry_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now)))
+    }
+
+    /// Queues lines before those that came later; while the disk takes none, the oldest are dropped.
+    fn put_back(&mut self, file: usize, lines: VecDeque<String>) {
+        let later = std::mem::replace(&mut self.lines[file], lines);
+        self.lines[file].extend(later);
+        self.bound(file);
+    }
+
+    fn bound(&mut self, file: usize) {
+        let most = StateFile::ALL[file].kept();
+        while self.lines[file].len() > most {
+            self.lines[file].pop_front();
+            self.lost += 1;
+        }
+    }
+
+    fn pool(&mut self, name: &str) -> Option<&mut NumberedPool> {
+        self.pools.iter_mut().find(|pool| *pool.saved.pool == *name)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Writer {
+    /// Starts the thread for a folder in which these settings are saved.
+    pub(super) fn start(folder: &Path, pools: Vec<SavedPool>) -> io::Result<Self> {
+        let pools = pools.into_iter().map(|saved| NumberedPool { number: 0, saved }).collect();
+        let queue = Mutex::new(Queue { pools, ..Queue::default() });
+        let shared = Arc::new(Shared { queue, changed: Condvar::new() });
+        let thread = Thread { folder: folder.to_owned(), files: [const { None }; FILES], failing: false };
+        let theirs = Arc::clone(&shared);
+        std::thread::Builder::new().name("state".to_owned()).spawn(move || thread.run(&theirs))?;
+        Ok(Self(shared))
+    }
+
+    pub(super) fn append(&self, file: StateFile, line: String) {
+        let mut queue = self.0.lock();
+        let index = file as usize;
+        queue.lines[index].push_back(line);
+        queue.bound(index);
+        self.0.changed.notify_all();
+    }
+
+    /// A pool starts, with these settings.
+    pub(super) fn begin(&self, name: &Arc<str>, number: u64, restored: &[SavedBackend]) {
+        let mut queue = self.0.lock();
+        match queue.pool(name) {
+            Some(pool) => {
+                pool.number = number;
+                let differs = pool.saved.backends != restored;
+                pool.saved.backends = restored.to_vec();
+                queue.unsaved |= differs;
+            }
+            None => {
+                let saved = SavedPool { pool: Arc::clone(name), backends: restored.to_vec() };
+                queue.pools.push(NumberedPool { number, saved });
+            }
+        }
+        self.0.changed.notify_all();
+    }
+
+    /// Forgets a pool that has not started.
+    pub(super) fn end(&self, name: &str) {
+        let mut queue = self.0.lock();
+        queue.pools.retain(|pool| *pool.saved.pool != *name);
+        queue.unsaved = true;
+        self.0.changed.notify_all();
+    }
+
+    pub(super) fn save(&self, name: &str, number: u64, backends: Vec<SavedBackend>, replies: Vec<Reply>) {
+        let mut queue = self.0.lock();
+        if let Some(pool) = queue.pool(name).filter(|pool| pool.number == number) {
+            let differs = pool.saved.backends != backends;
+            pool.saved.backends = backends;
+            queue.unsaved |= differs;
+        }
+        if queue.closed {
+            drop(queue);
+            return replies.into_iter().for_each(|reply| reply());
+        }
+        queue.replies.extend(replies);
+        self.0.changed.notify_all();
+    }
+
+    pub(super) fn close(&self) {
+        let mut queue = self.0.lock();
+        queue.closing = true;
+        self.0.changed.notify_all();
+        let open = |queue: &mut Queue| !queue.closed;
+        let _ = self.0.changed.wait_timeout_while(queue, CLOSE_TIME, open);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+struct Thread {
+    folder: PathBuf,
+    /// The files that were written to.
+    files: [Option<LineFile>; FILES],
+    failing: bool,
+}
+
+impl Thread {
+    fn run(mut self, shared: &Shared) {
+        let mut queue = shared.lock();
+        loop {
+            let now = Instant::now();
+            match queue.wait(now) {
+                None => {
+                    queue = shared.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                Some(Duration::ZERO) => {}
+                Some(wait) => {
+                    let waited = shared.changed.wait_timeout(queue, wait);
+                    queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
+            }
+            let lines = std::mem::take(&mut queue.lines);
+            let replies = std::mem::take(&mut queue.replies);
+            let pools = std::mem::take(&mut queue.unsaved).then(|| {
+                let set: Vec<_> = queue.pools.iter().map(|pool| &pool.saved).collect();
+                saved::in_json(&set.into_iter().filter(|pool| !pool.backends.is_empty()).collect::<Vec<_>>())
+            });
+            let closing = queue.closing;
+            drop(queue);
+
+            let mut failed = None;
+            let saved = pools.map_or(Ok(()), |json| replace(&saved::path(&self.folder), &json));
+            let unsaved = saved.is_err();
+            failed = failed.or(saved.err().map(|error| ("operators.json", error)));
+            replies.into_iter().for_each(|reply| reply());
+            let mut unwritten = [const { VecDeque::new() }; FILES];
+            for (index, lines) in lines.into_iter().enumerate().filter(|(_, lines)| !lines.is_empty()) {
+                if let Err((written, error)) = self.append(index, &lines) {
+                    failed = failed.or(Some((StateFile::ALL[index].name(), error)));
+                    if !written {
+                        unwritten[index] = lines;
+                    }
+                }
+            }
+            if closing {
+                self.files.iter().flatten().for_each(|file| _ = file.sync());
+            }
+
+            queue = shared.lock();
+            queue.unsaved |= unsaved;
+            for (index, lines) in unwritten.into_iter().enumerate() {
+                queue.put_back(index, lines);
+            }
+            queue.retry_at = failed.as_ref().map(|_| Instant::now() + RETRY);
+            let lost = if failed.is_none() { std::mem::take(&mut queue.lost) } else { 0 };
+            drop(queue);
+            self.report(failed, lost);
+            queue = shared.lock();
+            if closing {
+                queue.closed = true;
+                shared.changed.notify_all();
+                return;
+            }
+        }
+    }
+
+    /// Appends lines to a file; an error comes with whether they were written all the same.
+    fn append(&mut self, index: usize, lines: &VecDeque<String>) -> Result<(), (bool, io::Error)> {
+        let file = StateFile::ALL[index];
+        let open = match &mut self.files[index] {
+            Some(open) => open,
+            closed => {
+                let opened = LineFile::open(self.folder.join(file.name()), file.kept());
+                closed.insert(opened.map_err(|error| (false, error))?)
+            }
+        };
+        open.append(lines.iter()).map_err(|error| (false, error))?;
+        open.compact().map_err(|error| (true, error))
+    }
+
+    /// Reports the beginning and the end of a failure.
+    fn report(&mut self, failed: Option<(&'static str, io::Error)>, lost: u64) {
+        let before = std::mem::replace(&mut self.failing, failed.is_some());
+        match failed {
+            Some((file, error)) if !before => {
+                let path = self.folder.join(file);
+                error!(file = %path.display(), %error, "the state cannot be written: a restart would lose changes");
+            }
+            None if before => info!(folder = %self.folder.display(), lost, "the state is written again"),
+            _ => {}
+        }
+    }
+}
