@@ -151,13 +151,13 @@ fn top_asks_again_before_the_last_eligible_backend_is_taken_out() {
     top.when_shown(&["1/1 in use"]);
     for keys in ["dy", "-"] {
         top.press(keys);
-        top.when_shown(&["(y, n)", "is the last eligible backend of"]);
-        top.press("n");
+        top.when_shown(&["(Y, n)", "the last eligible backend of its pool?"]);
+        top.press("y");
         top.when_shown(&["1/1 in use", "? keys"]);
     }
     top.press("my");
-    top.when_shown(&["is the last eligible backend of"]);
-    top.press("y");
+    top.when_shown(&["the last eligible backend of its pool?"]);
+    top.press("Y");
     top.when_shown(&["■ maintenance", "0/1 in use"]);
 }
 

@@ -163,9 +163,10 @@ export function showBackend(pool, backend, store, watch) {
   const details = h('dl', { class: 'details' });
   const why = h('div', { 'aria-live': 'polite' });
   const open = h('div', {});
+  const question = h('h3', {});
   const again = h('button', { type: 'button', onclick: () => list() }, 'Refresh');
   const opened = dialog(backend.name, { wide: true }, details, h('div', { class: 'charts two' }, connections.element, traffic.element),
-    h('h3', {}, 'Why isn’t it getting traffic?'), why, h('div', { class: 'head' }, h('h3', {}, 'Open connections'), again), open);
+    question, why, h('div', { class: 'head' }, h('h3', {}, 'Open connections'), again), open);
   const key = keyOf(pool, backend);
   const values = new Map();
   const tell = (name, text) => {
@@ -181,6 +182,7 @@ export function showBackend(pool, backend, store, watch) {
     const [shown, view] = [store.shown('backend', key), store.view()];
     connections.draw([{ name: backend.name, series: shown.connections, hue: 0 }], view);
     traffic.draw([{ name: 'from clients', series: shown.bytes_in, hue: 0 }, { name: 'to clients', series: shown.bytes_out, hue: 1 }], view);
+    say(question, now?.state === 'up' && now.weight > 0 ? 'Why is it eligible?' : 'Why isn’t it getting traffic?');
     if (!now) {
       tell('State', `${sign('gone')} gone: no longer in the pool`);
       return true;

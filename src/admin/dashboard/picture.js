@@ -154,8 +154,8 @@ export class Picture {
       rows.forEach(({ box }, i) => box.place(26, head + i * ROW, width - 28));
     } else {
       const box = Math.min(330, Math.round(width * 0.45));
-      const [first, second] = [Math.min(124, width * 0.2), Math.min(150, width * 0.22)];
-      const from = Math.round((width - box) * 0.34);
+      const [first, second] = [Math.min(124, width * 0.2), Math.min(150, width * 0.2)];
+      const from = Math.round(Math.max(first + 24, (width - box) * 0.34));
       this.clients.place(0, middle - BOX / 2, first);
       this.listener.place(from, middle - BOX / 2, second);
       const [out, to] = [from + second, width - box];

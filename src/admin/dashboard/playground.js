@@ -81,10 +81,16 @@ export class Playground {
   offer(demo) {
     if (this.experiments.children.length === 0) {
       arrange(this.experiments, demo.scripts.filter(({ id }) => id !== 'story').map(({ id, title, text }) => h('li', {},
-        h('button', { type: 'button', 'data-script': id, 'aria-describedby': `try-${id}`, onclick: () => this.act({ action: 'play', script: id }) }, title),
+        h('button', { type: 'button', 'data-script': id, 'aria-describedby': `try-${id}`, onclick: () => this.play(id) }, title),
         h('p', { id: `try-${id}` }, text))));
     }
     for (const button of this.experiments.querySelectorAll('button')) mark(button, 'aria-current', button.dataset.script === demo.playing ? 'true' : null);
+  }
+
+  /** Starts an experiment, and shows where its effect is to be seen. */
+  play(script) {
+    this.act({ action: 'play', script });
+    this.place.scrollIntoView({ block: 'start' });
   }
 
   /** Draws a picture of each pool. */

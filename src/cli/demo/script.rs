@@ -101,8 +101,8 @@ static ROUND_ROBIN: Script = Script {
 
 static STICKY: Script = Script {
     title: "Sticky sessions",
-    text: "Eight clients connect again and again, and each keeps its backend. When c is removed, source-hash moves most \
-           of them, maglev few besides those of c. Watch the table of clients.",
+    text: "Eight clients connect again and again, and each keeps its backend. c is removed after 12 s: source-hash \
+           then moves most of them, maglev few besides those of c. Watch which backend each client has.",
     scene: &[
         DemoAction::Balance { algorithm: Algorithm::SourceHash },
         DemoAction::Compare { algorithm: Some(Algorithm::Maglev) },
@@ -113,7 +113,7 @@ static STICKY: Script = Script {
         12,
         DemoAction::Remove { backend: Slot::C },
         "c is removed. With source-hash most clients move to another backend, with maglev few besides those of c: watch \
-         “moved from” in the table of clients",
+         which clients have moved",
     )],
     repeats: None,
 };

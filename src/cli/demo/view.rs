@@ -231,17 +231,23 @@ fn popup(frame: &mut Frame<'_>, popup: DemoPopup) {
     let area = frame.area();
     let width = area.width.min(74);
     let inner = usize::from(width.saturating_sub(4));
-    let (title, lines): (_, Vec<String>) = match popup {
+    let (title, below, lines): (_, _, Vec<String>) = match popup {
         DemoPopup::None => return,
-        DemoPopup::Keys => {
-            (" keys ", KEYS.iter().flat_map(|(key, text)| item(key, text, 7, inner)).collect())
-        }
+        DemoPopup::Keys => (
+            " keys ",
+            " esc closes ",
+            KEYS.iter().flat_map(|(key, text)| item(key, text, 7, inner)).collect(),
+        ),
         DemoPopup::Experiments => {
             let experiment = |(number, id): (usize, ScriptId)| {
                 let script = id.script();
                 item(&(number + 1).to_string(), &format!("{}: {}", script.title, script.text), 3, inner)
             };
-            (" try this ", ScriptId::EXPERIMENTS.into_iter().enumerate().flat_map(experiment).collect())
+            (
+                " try this ",
+                " a digit starts one, esc closes ",
+                ScriptId::EXPERIMENTS.into_iter().enumerate().flat_map(experiment).collect(),
+            )
         }
     };
     let lines: Vec<_> = lines.into_iter().map(Line::from).collect();
@@ -249,7 +255,7 @@ fn popup(frame: &mut Frame<'_>, popup: DemoPopup) {
     let (x, y) = ((area.width - width) / 2, (area.height - height) / 2);
     let place = Rect { x, y, width, height };
     frame.render_widget(Clear, place);
-    let block = Block::bordered().title(title).padding(Padding::horizontal(1));
+    let block = Block::bordered().title(title).title_bottom(below).padding(Padding::horizontal(1));
     frame.render_widget(Paragraph::new(lines).block(block), place);
 }
 

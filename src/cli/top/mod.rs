@@ -62,7 +62,7 @@ enum ActionResult {
     Message(String, bool),
     /// A popup: its title and lines.
     Popup(String, Vec<String>),
-    /// A change that would take out the last eligible backend of its pool, and the server's message.
+    /// A change that would take out the last eligible backend of its pool, and the question about it.
     Confirm(Change, String),
 }
 
@@ -173,7 +173,9 @@ async fn apply(remote: &Remote, change: Change) -> Result<ActionResult, Error> {
     let path = format!("/api/v1/pools/{}/backends/{}", encode(&change.of.pool), encode(&change.of.address));
     let now: BackendInfo = match remote.submit(Method::PATCH, &path, &change.to).await {
         Err(error) if error.is_last_eligible() => {
-            return Ok(ActionResult::Confirm(change.forced(), error.message()));
+            // The question comes first: the line may be cut.
+            let question = format!("take out {}, the last eligible backend of its pool?", change.of.text());
+            return Ok(ActionResult::Confirm(change.forced(), question));
         }
         changed => remote.read(&changed?)?,
     };

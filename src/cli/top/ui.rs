@@ -45,6 +45,11 @@ impl Change {
         Self { of, to: BackendChange { unless_last: to.takes_out(), ..to } }
     }
 
+    /// Whether it takes out a backend although that is the last eligible one: a reflexive y must not confirm it.
+    pub(super) fn is_forced(&self) -> bool {
+        self.to.takes_out() && !self.to.unless_last
+    }
+
     /// The same change without that condition.
     pub(super) fn forced(self) -> Self {
         Self { to: BackendChange { unless_last: false, ..self.to }, ..self }
@@ -136,7 +141,8 @@ impl Ui {
             }
             Mode::Weight { of, text } => self.on_weight(key.code, of, text),
             Mode::Confirm { change, .. } => match key.code {
-                KeyCode::Char('y' | 'Y') | KeyCode::Enter => Action::Change(change),
+                KeyCode::Char('Y') => Action::Change(change),
+                KeyCode::Char('y') | KeyCode::Enter if !change.is_forced() => Action::Change(change),
                 _ => Action::None,
             },
             Mode::Popup { title, lines, scroll } => {

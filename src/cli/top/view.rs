@@ -151,8 +151,9 @@ fn footer(ui: &Ui) -> Line<'static> {
         (Mode::Weight { of, text }, _) => {
             Line::from(format!("weight of {}, 0 to 256: {text}▏  (enter, esc)", terminal::clean(&of.text())))
         }
-        (Mode::Confirm { question, .. }, _) => {
-            Line::from(terminal::clean(&format!("(y, n)  {question}"))).bold()
+        (Mode::Confirm { question, change }, _) => {
+            let keys = if change.is_forced() { "(Y, n)" } else { "(y, n)" };
+            Line::from(terminal::clean(&format!("{keys}  {question}"))).bold()
         }
         (_, Some((text, bad))) => {
             Line::from(terminal::clean(text)).fg(if *bad { Color::Red } else { Color::Green }).bold()
